@@ -1,0 +1,38 @@
+/* Whole files and folders. */
+#ifndef BASE_FILE_H
+#define BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct buffer;
+struct error;
+
+/* Append the whole file to *buffer.  Fails with NOT_FOUND, TOO_LARGE (more than size_max) or OS. */
+int file_read(const char *path, size_t size_max, struct buffer *buffer, struct error *err);
+
+/*
+ * Replace `path` so that after a crash it holds either the old content or the new: written beside
+ * it, fsync, rename, fsync of the folder.  Fails with FULL, DENIED or OS and leaves nothing behind.
+ */
+int file_write(const char *path, const void *bytes, size_t length, mode_t mode, struct error *err);
+
+/* write(2) until all is written.  Returns 0 or -1 with errno. */
+int file_write_all(int fd, const void *bytes, size_t length);
+
+/* mkdir -p.  The folders it makes get `mode`; those that exist are left as they are. */
+int file_make_folder(const char *path, mode_t mode, struct error *err);
+
+/* rm -rf, without following symbolic links.  Missing is success. */
+int file_remove_tree(const char *path, struct error *err);
+
+bool file_exists(const char *path);
+
+/*
+ * The path of program `name` in $PATH as memory the caller frees, or NULL.
+ */
+char *file_find_program(const char *name);
+
+#endif

@@ -1,0 +1,253 @@
+/*
+ * The HTTP core: one server and one client for REST, gateway and event streams.
+ *
+ * HTTP/1.1 (RFC 9110, RFC 9112) over TCP and unix sockets.  A server belongs to one loop; to use
+ * several threads, make one server per loop on the same address (SO_REUSEPORT).  Everything here is
+ * called on that loop's thread, except http_exchange_post().
+ *
+ * A server calls its handler once per request, when the head is complete and found to be well
+ * formed.  The handler may answer at once or keep the exchange and answer later; an exchange lives
+ * until http_exchange_unref() (the handler starts with one reference) AND the answer has ended.
+ * When the client goes away first, `on_close` is called once; every call on the exchange stays
+ * legal afterwards and does nothing.
+ */
+#ifndef BASE_HTTP_HTTP_H
+#define BASE_HTTP_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+struct buffer;
+struct error;
+struct http_server;
+struct http_exchange;
+struct loop;
+
+enum http_method {
+    HTTP_GET,
+    HTTP_HEAD,
+    HTTP_POST,
+    HTTP_PUT,
+    HTTP_PATCH,
+    HTTP_DELETE,
+    HTTP_OPTIONS,
+    HTTP_OTHER, /* any other token: see http_exchange_method_text() */
+    HTTP_METHOD_COUNT,
+};
+
+const char *http_method_text(enum http_method method);
+const char *http_status_text(int status);
+
+/* ---- Server ---- */
+
+/* All limits have defaults: start from http_server_defaults(). */
+struct http_server_options {
+    size_t head_bytes_max;     /* request line + fields; beyond: 431 */
+    size_t field_count_max;    /* beyond: 431 */
+    size_t target_bytes_max;   /* beyond: 414 */
+    uint64_t body_bytes_max;   /* beyond: 413; http_exchange_set_body_max() lowers or raises it */
+    size_t connections_max;    /* beyond: accepted and closed with 503 */
+    uint64_t head_timeout_ms;  /* first byte to end of head; beyond: 408 */
+    uint64_t idle_timeout_ms;  /* between requests */
+    uint64_t body_timeout_ms;  /* no progress in a body while it is being read; beyond: 408 */
+    uint64_t write_timeout_ms; /* no progress in writing; beyond: closed */
+    size_t write_bytes_high;   /* http_exchange_write() returns false above this */
+    size_t requests_per_connection_max; /* 0: no limit */
+};
+
+struct http_server_options http_server_defaults(void);
+
+typedef void (*http_handler)(struct http_exchange *exchange, void *context);
+
+int http_server_new(struct loop *loop, const struct http_server_options *options,
+                    http_handler handler, void *context, struct http_server **ret_server,
+                    struct error *err);
+
+/*
+ * Listen on "HOST:PORT" ("127.0.0.1:0" picks a port, "[::1]:80") or "unix:PATH" (made with mode
+ * 0600; a socket nobody listens on is replaced, a living one gives EXISTS).  May be called several
+ * times.  Fails with EXISTS (address in use), INVALID or OS.  *ret_port (may be NULL): the TCP
+ * port.
+ */
+int http_server_listen(struct http_server *server, const char *address, uint16_t *ret_port,
+                       struct error *err);
+
+/*
+ * Graceful end: stop accepting, answer what is in flight with "Connection: close", close idle
+ * connections, and call `drained` once none is left or after `timeout_ms`.
+ */
+void http_server_drain(struct http_server *server, uint64_t timeout_ms,
+                       void (*drained)(void *context), void *context);
+
+/* Close everything now and free.  Exchanges still held see on_close. */
+void http_server_free(struct http_server *server);
+
+struct http_server_counters {
+    uint64_t connections_accepted;
+    uint64_t connections_open;
+    uint64_t requests;
+    uint64_t requests_refused; /* malformed or beyond a limit */
+    uint64_t bytes_in;
+    uint64_t bytes_out;
+};
+void http_server_counters(const struct http_server *server, struct http_server_counters *ret);
+
+/* ---- The request ---- */
+
+enum http_method http_exchange_method(const struct http_exchange *exchange);
+struct text http_exchange_method_text(const struct http_exchange *exchange);
+
+/* The target's path as sent, still percent-encoded, always beginning with '/'; and its query
+ * without the '?', empty when there is none. */
+struct text http_exchange_path(const struct http_exchange *exchange);
+struct text http_exchange_query(const struct http_exchange *exchange);
+
+/* Value of a field (name in any case), or {NULL, 0}.  Several fields of one name: the first. */
+struct text http_exchange_field(const struct http_exchange *exchange, const char *name);
+size_t http_exchange_field_count(const struct http_exchange *exchange);
+void http_exchange_field_at(const struct http_exchange *exchange, size_t index,
+                            struct text *ret_name, struct text *ret_value);
+
+/* "127.0.0.1:4711" or "unix". */
+const char *http_exchange_peer(const struct http_exchange *exchange);
+
+/* Is a body announced; and its length, or UINT64_MAX when chunked. */
+bool http_exchange_has_body(const struct http_exchange *exchange);
+uint64_t http_exchange_body_length(const struct http_exchange *exchange);
+
+/* Only before the body is read. */
+void http_exchange_set_body_max(struct http_exchange *exchange, uint64_t bytes_max);
+
+/*
+ * Stream the body: `on_data` per piece (lent), then `on_end` once: error NULL when the body is
+ * complete; TOO_LARGE, TIMEOUT, PROTOCOL or CANCELLED otherwise.  "Expect: 100-continue" is
+ * answered when reading begins.  A body nobody reads is drained or the connection closed.
+ */
+void http_exchange_read(struct http_exchange *exchange,
+                        void (*on_data)(const void *bytes, size_t length, void *context),
+                        void (*on_end)(const struct error *error, void *context), void *context);
+
+/* Back-pressure: stop and continue the flow of on_data.  Pausing inside on_data takes effect at
+ * once (what has been received already is kept). */
+void http_exchange_pause(struct http_exchange *exchange);
+void http_exchange_resume(struct http_exchange *exchange);
+
+/* The whole body in one buffer (lent), for control-plane requests. */
+void http_exchange_read_all(struct http_exchange *exchange, uint64_t bytes_max,
+                            void (*on_end)(struct buffer *body, const struct error *error,
+                                           void *context),
+                            void *context);
+
+/* ---- The answer ---- */
+
+/* Fields first, in order.  Names are tokens, values have no CR, LF or NUL: CHECKed, so filter what
+ * a guest chose with http_field_is_clean().  Content-Length, Transfer-Encoding, Connection and Date
+ * belong to the core. */
+void http_exchange_add_field(struct http_exchange *exchange, const char *name, const char *value);
+void http_exchange_add_field_text(struct http_exchange *exchange, struct text name,
+                                  struct text value);
+bool http_field_is_clean(struct text name, struct text value);
+
+/* The whole answer.  The body is copied.  Right also for HEAD, 204 and 304. */
+void http_exchange_respond(struct http_exchange *exchange, int status, const void *body,
+                           size_t length);
+
+/* Streamed: begin, write..., end.  `length` may be UINT64_MAX (chunked, or until close for 1.0). */
+void http_exchange_begin(struct http_exchange *exchange, int status, uint64_t length);
+
+/* Copied.  Returns false when more than write_bytes_high are waiting: stop until `on_drain`. */
+bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size_t length);
+void http_exchange_end(struct http_exchange *exchange);
+
+/* Break off: the client sees a truncated answer (or nothing), never a complete one. */
+void http_exchange_abort(struct http_exchange *exchange);
+
+bool http_exchange_has_begun(const struct http_exchange *exchange);
+
+/* Either may be NULL.  on_close: the client is gone, or the server is being freed. */
+void http_exchange_on(struct http_exchange *exchange, void (*on_drain)(void *context),
+                      void (*on_close)(void *context), void *context);
+
+struct http_exchange *http_exchange_ref(struct http_exchange *exchange);
+void http_exchange_unref(struct http_exchange *exchange);
+
+/* Any thread that holds a reference: run `call(argument)` on the exchange's loop. */
+void http_exchange_post(struct http_exchange *exchange, void (*call)(void *argument),
+                        void *argument);
+struct loop *http_exchange_loop(const struct http_exchange *exchange);
+
+/* An error as application/problem+json (RFC 9457): type, title, status, detail, code, retryable,
+ * and instance when `request_id` is not NULL.  Adds Retry-After: 1 to 503 and 429. */
+void http_exchange_respond_error(struct http_exchange *exchange, const struct error *error,
+                                 const char *request_id);
+
+/* ---- Text of requests ---- */
+
+/* Value of `name` in a query (application/x-www-form-urlencoded), decoded into ret_value (size
+ * bytes, NUL at the end).  False when absent, too long, or badly encoded. */
+bool http_query_get(struct text query, const char *name, char *ret_value, size_t size);
+
+/* Percent-decode; false when malformed, too long for `size`, or holding a NUL. */
+bool http_percent_decode(struct text text, char *ret_text, size_t size);
+
+/* Percent-encode everything but unreserved characters (RFC 3986, 2.3). */
+void http_percent_encode(struct buffer *out, struct text text);
+
+/* ---- Client ---- */
+
+/*
+ * A client keeps connections to one address ("HOST:PORT" or "unix:PATH") and reuses them.  A
+ * request that fails on a reused connection before any byte of the answer is sent again once, when
+ * its method is idempotent (RFC 9110, 9.2.2) and its body was given whole.
+ */
+struct http_client;
+struct http_call;
+
+struct http_client_options {
+    uint64_t connect_timeout_ms; /* 0: 5000 */
+    uint64_t answer_timeout_ms;  /* until the head of the answer; 0: none */
+    size_t connections_max;      /* 0: 64; calls beyond it wait */
+    size_t head_bytes_max;       /* 0: 65536 */
+};
+
+int http_client_new(struct loop *loop, const char *address,
+                    const struct http_client_options *options, struct http_client **ret_client,
+                    struct error *err);
+void http_client_free(struct http_client *client); /* ends calls with CANCELLED */
+
+struct http_call_events {
+    /* Status and fields; interim (1xx) answers are not shown. */
+    void (*on_head)(struct http_call *call, int status, void *context);
+    void (*on_data)(struct http_call *call, const void *bytes, size_t length, void *context);
+    /* Exactly once, last; the call is gone afterwards. */
+    void (*on_end)(struct http_call *call, const struct error *error, void *context);
+};
+
+/* `fields`: "Name: value" lines, NULL-terminated array, or NULL.  The body is copied. */
+struct http_call *http_client_call(struct http_client *client, const char *method,
+                                   const char *target, const char *const *fields, const void *body,
+                                   size_t body_length, const struct http_call_events *events,
+                                   void *context);
+
+/*
+ * As http_client_call(), with the body streamed: `length` or UINT64_MAX (chunked).  `on_writable`
+ * is called when the connection is there and each time it can take more.
+ */
+struct http_call *
+http_client_call_streaming(struct http_client *client, const char *method, const char *target,
+                           const char *const *fields, uint64_t length,
+                           void (*on_writable)(struct http_call *call, void *context),
+                           const struct http_call_events *events, void *context);
+bool http_call_write(struct http_call *call, const void *bytes, size_t length);
+void http_call_finish(struct http_call *call);
+
+/* In on_head and later. */
+struct text http_call_field(const struct http_call *call, const char *name);
+void http_call_pause(struct http_call *call);
+void http_call_resume(struct http_call *call);
+void http_call_cancel(struct http_call *call); /* on_end with CANCELLED */
+
+#endif

@@ -1,0 +1,211 @@
+#include "base/json.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/text.h"
+
+static void before_value(struct json_writer *writer)
+{
+    if (writer->needs_comma) {
+        buffer_append_byte(writer->out, ',');
+    }
+    writer->needs_comma = true;
+}
+
+static void open_with(struct json_writer *writer, char bracket)
+{
+    before_value(writer);
+    buffer_append_byte(writer->out, (uint8_t)bracket);
+    writer->needs_comma = false;
+}
+
+static void close_with(struct json_writer *writer, char bracket)
+{
+    buffer_append_byte(writer->out, (uint8_t)bracket);
+    writer->needs_comma = true;
+}
+
+void json_write_begin_object(struct json_writer *writer)
+{
+    open_with(writer, '{');
+}
+
+void json_write_end_object(struct json_writer *writer)
+{
+    close_with(writer, '}');
+}
+
+void json_write_begin_array(struct json_writer *writer)
+{
+    open_with(writer, '[');
+}
+
+void json_write_end_array(struct json_writer *writer)
+{
+    close_with(writer, ']');
+}
+
+static void append_escaped(struct buffer *out, uint8_t byte)
+{
+    switch (byte) {
+    case '"':
+        buffer_append_string(out, "\\\"");
+        break;
+    case '\\':
+        buffer_append_string(out, "\\\\");
+        break;
+    case '\n':
+        buffer_append_string(out, "\\n");
+        break;
+    case '\r':
+        buffer_append_string(out, "\\r");
+        break;
+    case '\t':
+        buffer_append_string(out, "\\t");
+        break;
+    default:
+        if (byte < 0x20 || byte == 0x7f) {
+            buffer_append_format(out, "\\u%04x", byte);
+        } else {
+            buffer_append_byte(out, byte);
+        }
+    }
+}
+
+static void append_quoted(struct buffer *out, const char *text, size_t length)
+{
+    bool clean = text_is_utf8(text, length);
+    buffer_append_byte(out, '"');
+    for (size_t i = 0; i < length; i++) {
+        uint8_t byte = (uint8_t)text[i];
+        if (byte < 0x80 || clean) {
+            append_escaped(out, byte);
+            continue;
+        }
+        size_t step = 0;
+        for (size_t n = 2; n <= 4 && n <= length - i && step == 0; n++) {
+            step = text_is_utf8(text + i, n) ? n : 0;
+        }
+        if (step == 0) {
+            buffer_append_string(out, "\xef\xbf\xbd");
+        } else {
+            buffer_append(out, text + i, step);
+            i += step - 1;
+        }
+    }
+    buffer_append_byte(out, '"');
+}
+
+void json_write_key(struct json_writer *writer, const char *key)
+{
+    before_value(writer);
+    append_quoted(writer->out, key, strlen(key));
+    buffer_append_byte(writer->out, ':');
+    writer->needs_comma = false;
+}
+
+void json_write_string(struct json_writer *writer, const char *string)
+{
+    if (string == NULL) {
+        json_write_null(writer);
+        return;
+    }
+    json_write_text(writer, string, strlen(string));
+}
+
+void json_write_text(struct json_writer *writer, const char *text, size_t length)
+{
+    before_value(writer);
+    append_quoted(writer->out, text, length);
+}
+
+void json_write_u64(struct json_writer *writer, uint64_t value)
+{
+    before_value(writer);
+    buffer_append_format(writer->out, "%" PRIu64, value);
+}
+
+void json_write_i64(struct json_writer *writer, int64_t value)
+{
+    before_value(writer);
+    buffer_append_format(writer->out, "%" PRId64, value);
+}
+
+void json_write_double(struct json_writer *writer, double value)
+{
+    CHECK(isfinite(value));
+    before_value(writer);
+    buffer_append_format(writer->out, "%.6g", value);
+}
+
+void json_write_bool(struct json_writer *writer, bool value)
+{
+    before_value(writer);
+    buffer_append_string(writer->out, value ? "true" : "false");
+}
+
+void json_write_null(struct json_writer *writer)
+{
+    before_value(writer);
+    buffer_append_string(writer->out, "null");
+}
+
+void json_write_raw(struct json_writer *writer, const char *json, size_t length)
+{
+    before_value(writer);
+    buffer_append(writer->out, json, length);
+}
+
+void json_write_field_string(struct json_writer *writer, const char *key, const char *string)
+{
+    json_write_key(writer, key);
+    json_write_string(writer, string);
+}
+
+void json_write_field_u64(struct json_writer *writer, const char *key, uint64_t value)
+{
+    json_write_key(writer, key);
+    json_write_u64(writer, value);
+}
+
+void json_write_field_double(struct json_writer *writer, const char *key, double value)
+{
+    json_write_key(writer, key);
+    json_write_double(writer, value);
+}
+
+void json_write_field_bool(struct json_writer *writer, const char *key, bool value)
+{
+    json_write_key(writer, key);
+    json_write_bool(writer, value);
+}
+
+void json_write_field_time_ms(struct json_writer *writer, const char *key, uint64_t real_ms)
+{
+    json_write_key(writer, key);
+    if (real_ms == 0) {
+        json_write_null(writer);
+        return;
+    }
+    char text[CLOCK_TEXT_SIZE];
+    clock_format_ms(real_ms, text);
+    json_write_string(writer, text);
+}
+
+int json_read(const void *bytes, size_t length, json_t **ret_value, struct error *err)
+{
+    json_error_t problem;
+    json_t *value = json_loadb(bytes, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
+    if (value == NULL) {
+        return error_set(err, ERROR_INVALID, "not valid JSON at line %d, column %d: %s",
+                         problem.line, problem.column, problem.text);
+    }
+    *ret_value = value;
+    return 0;
+}

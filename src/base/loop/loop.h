@@ -1,0 +1,65 @@
+/*
+ * Event loops: libuv, one loop per thread, and values sent between them.
+ *
+ * Everything a loop owns is touched by its thread alone.  The one exception is loop_post(), which
+ * any thread may call; it is how work and answers travel between threads.
+ */
+#ifndef BASE_LOOP_LOOP_H
+#define BASE_LOOP_LOOP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct error;
+struct loop;
+
+/* Make a loop; `name` (at most 15 bytes) names its thread.  End it with loop_free(). */
+int loop_new(const char *name, struct loop **ret_loop, struct error *err);
+
+/* Run the loop in the calling thread until loop_stop(). */
+void loop_run(struct loop *loop);
+
+/* Run the loop in a thread of its own; loop_join() waits for its end. */
+int loop_start(struct loop *loop, struct error *err);
+void loop_join(struct loop *loop);
+
+/* Any thread.  The loop returns from loop_run() after the callbacks already due. */
+void loop_stop(struct loop *loop);
+
+/* Not running any more; runs what closing handles still have to do.  Accepts NULL. */
+void loop_free(struct loop *loop);
+
+/*
+ * Any thread: run `call(argument)` on the loop's thread, in order of posting per sender.  Never
+ * fails.  Calls posted after the loop has ended are run by loop_free().
+ */
+void loop_post(struct loop *loop, void (*call)(void *argument), void *argument);
+
+/* Is the calling thread the loop's thread? */
+bool loop_is_current(const struct loop *loop);
+
+/* For rooms that put handles of their own on it (base/http, engine/store, engine/runner). */
+uv_loop_t *loop_uv(struct loop *loop);
+
+/* Milliseconds, cached for this turn of the loop; monotonic. */
+uint64_t loop_now_ms(const struct loop *loop);
+
+/*
+ * A timer of the caller's loop.  One shot: restart it in the callback for a period.
+ * loop_timer_free() may be called from the callback; accepts NULL.
+ */
+struct loop_timer;
+struct loop_timer *loop_timer_new(struct loop *loop, void (*fire)(void *context), void *context);
+void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms);
+void loop_timer_stop(struct loop_timer *timer);
+void loop_timer_free(struct loop_timer *timer);
+
+/*
+ * Run `work(context)` on a thread of libuv's pool, then `done(context)` on this loop.  For work
+ * that blocks: files, hashing, fork.  Loop thread only.
+ */
+void loop_work(struct loop *loop, void (*work)(void *context), void (*done)(void *context),
+               void *context);
+
+#endif

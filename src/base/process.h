@@ -1,0 +1,42 @@
+/*
+ * Running other programs: argv in, output and status out, no shell anywhere.
+ */
+#ifndef BASE_PROCESS_H
+#define BASE_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buffer;
+struct error;
+
+struct process_options {
+    const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH */
+    const char *const *envp; /* NULL-terminated; NULL means the caller's environment */
+    const char *folder;      /* working folder, or NULL */
+    const void *input;       /* fed to standard input; NULL means /dev/null */
+    size_t input_length;
+    size_t output_max;   /* output beyond this is read and dropped */
+    uint64_t timeout_ms; /* 0: none.  The whole process group is killed. */
+    /* Runs in the child between fork and exec (async-signal-safe calls only); nonzero: give up. */
+    int (*prepare)(void *context);
+    void *prepare_context;
+};
+
+struct process_result {
+    int exit_code; /* exit status, or 128 + signal */
+    bool timed_out;
+    uint64_t max_rss_kib;
+    uint64_t wall_ms;
+};
+
+/*
+ * Run to the end; blocks, so never on a loop thread.  Output and error text are appended to the
+ * buffers (either may be NULL).  Returns 0 when the program ran, whatever its exit code; fails with
+ * NOT_FOUND (no such program) or OS.
+ */
+int process_run(const struct process_options *options, struct buffer *output, struct buffer *errors,
+                struct process_result *ret_result, struct error *err);
+
+#endif

@@ -1,0 +1,176 @@
+#include "base/text.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/check.h"
+
+bool text_equal(struct text text, const char *string)
+{
+    size_t length = strlen(string);
+    return text.length == length && memcmp(text.data, string, length) == 0;
+}
+
+bool text_equal_ignoring_case(struct text text, const char *string)
+{
+    size_t length = strlen(string);
+    return text.length == length && strncasecmp(text.data, string, length) == 0;
+}
+
+bool text_starts_with(const char *string, const char *prefix)
+{
+    return strncmp(string, prefix, strlen(prefix)) == 0;
+}
+
+bool text_ends_with(const char *string, const char *suffix)
+{
+    size_t length = strlen(string);
+    size_t wanted = strlen(suffix);
+    return length >= wanted && memcmp(string + length - wanted, suffix, wanted) == 0;
+}
+
+bool text_parse_u64(struct text text, uint64_t *ret_value)
+{
+    if (text.length == 0 || text.length > 20) {
+        return false;
+    }
+    uint64_t value = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        char c = text.data[i];
+        if (c < '0' || c > '9' || __builtin_mul_overflow(value, UINT64_C(10), &value) ||
+            __builtin_add_overflow(value, (uint64_t)(c - '0'), &value)) {
+            return false;
+        }
+    }
+    *ret_value = value;
+    return true;
+}
+
+struct unit {
+    const char *text;
+    uint64_t factor;
+};
+
+static bool parse_with_unit(const char *string, const struct unit *units, size_t unit_count,
+                            uint64_t *ret_value)
+{
+    size_t digits = strspn(string, "0123456789");
+    uint64_t value = 0;
+    if (!text_parse_u64(text_of(string, digits), &value)) {
+        return false;
+    }
+    const char *rest = string + digits;
+    rest += strspn(rest, " ");
+    for (size_t i = 0; i < unit_count; i++) {
+        if (strcmp(units[i].text, rest) == 0) {
+            return !__builtin_mul_overflow(value, units[i].factor, ret_value);
+        }
+    }
+    return false;
+}
+
+bool text_parse_size(const char *string, uint64_t *ret_bytes)
+{
+    static const struct unit units[] = {
+        {"", 1},        {"B", 1},         {"K", 1 << 10},     {"M", 1 << 20},
+        {"G", 1 << 30}, {"KiB", 1 << 10}, {"MiB", 1 << 20},   {"GiB", 1 << 30},
+        {"kB", 1000},   {"MB", 1000000},  {"GB", 1000000000},
+    };
+    return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_bytes);
+}
+
+bool text_parse_duration_ms(const char *string, uint64_t *ret_ms)
+{
+    static const struct unit units[] = {
+        {"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000},
+    };
+    return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_ms);
+}
+
+/* Length of the well-formed sequence at `at` (RFC 3629, section 4), or 0. */
+static size_t utf8_sequence(const uint8_t *at, size_t left)
+{
+    if (at[0] < 0x80) {
+        return 1;
+    }
+    size_t length = at[0] >= 0xc2 && at[0] <= 0xdf ? 2
+        : at[0] >= 0xe0 && at[0] <= 0xef           ? 3
+        : at[0] >= 0xf0 && at[0] <= 0xf4           ? 4
+                                                   : 0;
+    if (length == 0 || length > left) {
+        return 0;
+    }
+    uint8_t least = at[0] == 0xe0 ? 0xa0 : at[0] == 0xf0 ? 0x90 : 0x80;
+    uint8_t most = at[0] == 0xed ? 0x9f : at[0] == 0xf4 ? 0x8f : 0xbf;
+    if (at[1] < least || at[1] > most) {
+        return 0;
+    }
+    for (size_t i = 2; i < length; i++) {
+        if ((at[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return length;
+}
+
+bool text_is_utf8(const void *bytes, size_t length)
+{
+    const uint8_t *at = bytes;
+    while (length > 0) {
+        size_t step = utf8_sequence(at, length);
+        if (step == 0) {
+            return false;
+        }
+        at += step;
+        length -= step;
+    }
+    return true;
+}
+
+bool text_is_name(const char *string)
+{
+    size_t length = strlen(string);
+    if (length == 0 || length > 63 || string[0] < 'a' || string[0] > 'z' ||
+        string[length - 1] == '-') {
+        return false;
+    }
+    return strspn(string, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
+}
+
+unsigned text_distance(const char *a, const char *b)
+{
+    enum { MOST = 32 };
+    size_t a_length = strnlen(a, MOST);
+    size_t b_length = strnlen(b, MOST);
+    unsigned row[MOST + 1];
+    for (size_t j = 0; j <= b_length; j++) {
+        row[j] = (unsigned)j;
+    }
+    for (size_t i = 1; i <= a_length; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i;
+        for (size_t j = 1; j <= b_length; j++) {
+            unsigned change = diagonal + (a[i - 1] != b[j - 1]);
+            unsigned insert = row[j - 1] + 1;
+            unsigned remove = row[j] + 1;
+            diagonal = row[j];
+            row[j] = change < insert ? change : insert;
+            row[j] = row[j] < remove ? row[j] : remove;
+        }
+    }
+    return row[b_length];
+}
+
+const char *text_nearest(const char *wrong, const char *const *candidates, size_t count)
+{
+    const char *nearest = NULL;
+    unsigned least = (unsigned)strnlen(wrong, 32) / 3 + 2;
+    for (size_t i = 0; i < count; i++) {
+        unsigned distance = text_distance(wrong, candidates[i]);
+        if (distance < least) {
+            least = distance;
+            nearest = candidates[i];
+        }
+    }
+    return nearest;
+}

@@ -1,0 +1,49 @@
+/* Reading and comparing text that somebody else wrote. */
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A run of characters that belongs to someone else and has no NUL behind it. */
+struct text {
+    const char *data;
+    size_t length;
+};
+
+static inline struct text text_of(const char *data, size_t length)
+{
+    return (struct text){data, length};
+}
+
+bool text_equal(struct text text, const char *string);
+bool text_equal_ignoring_case(struct text text, const char *string); /* ASCII only */
+bool text_starts_with(const char *string, const char *prefix);
+bool text_ends_with(const char *string, const char *suffix);
+
+/* Strict decimal, whole text, no sign, no blanks; false on overflow or anything else. */
+bool text_parse_u64(struct text text, uint64_t *ret_value);
+
+/* A size: digits with an optional unit (B, KiB, MiB, GiB, kB, MB, GB; K, M, G are binary). */
+bool text_parse_size(const char *string, uint64_t *ret_bytes);
+
+/* A duration: digits with an optional unit (ms, s, m, h); none means seconds. */
+bool text_parse_duration_ms(const char *string, uint64_t *ret_ms);
+
+/* Is it UTF-8 as RFC 3629 has it (no overlong forms, no surrogates)? */
+bool text_is_utf8(const void *bytes, size_t length);
+
+/*
+ * The names of functions, projects and nodes: 1 to 63 of a-z 0-9 and '-', beginning with a letter,
+ * not ending in '-' (a DNS label, RFC 1123, so that it can be a host name).
+ */
+bool text_is_name(const char *string);
+
+/* Edit distance (Levenshtein, at most 32 characters are looked at), for "did you mean". */
+unsigned text_distance(const char *a, const char *b);
+
+/* The nearest of `count` candidates, or NULL if none is near enough to be meant. */
+const char *text_nearest(const char *wrong, const char *const *candidates, size_t count);
+
+#endif

@@ -1,0 +1,56 @@
+/*
+ * Content-addressed blobs: wasm modules and native images on this node's disk.
+ *
+ * Layout: FOLDER/ab/abcdef... (the name is the SHA-256 of the content, the folder its first two
+ * digits).  A blob appears whole or not at all (written beside, fsync, renamed) and never changes.
+ * Any thread.
+ */
+#ifndef ENGINE_IMAGE_IMAGE_H
+#define ENGINE_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+
+struct buffer;
+struct error;
+struct image_store;
+
+/* Open (making) the folder, and remove what interrupted writers left.  End with
+ * image_store_close(). */
+int image_store_open(const char *folder, struct image_store **ret_store, struct error *err);
+void image_store_close(struct image_store *store);
+
+/* Store bytes; storing what is there already is success.  ret_id is the hex digest. */
+int image_put(struct image_store *store, const void *bytes, size_t length,
+              char ret_id[HASH_TEXT_SIZE], struct error *err);
+
+/* Store in pieces (an upload).  finish or abort ends the writer. */
+struct image_writer;
+int image_writer_new(struct image_store *store, struct image_writer **ret_writer,
+                     struct error *err);
+int image_writer_add(struct image_writer *writer, const void *bytes, size_t length,
+                     struct error *err);
+int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT_SIZE],
+                        uint64_t *ret_size_bytes, struct error *err);
+void image_writer_abort(struct image_writer *owned_writer);
+
+/* Open read-only; the fd is the caller's.  Fails with NOT_FOUND, INVALID (no digest) or OS. */
+int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
+               struct error *err);
+
+/* Read whole, and compare with its name: CORRUPT, naming the file, when it was damaged. */
+int image_read(struct image_store *store, const char *id, size_t size_max, struct buffer *buffer,
+               struct error *err);
+
+bool image_exists(struct image_store *store, const char *id);
+int image_remove(struct image_store *store, const char *id, struct error *err);
+
+/* Visit every blob; stops early when visit returns false. */
+int image_each(struct image_store *store,
+               bool (*visit)(const char *id, uint64_t size_bytes, void *context), void *context,
+               struct error *err);
+
+#endif

@@ -1,0 +1,124 @@
+/*
+ * The replicated store: libraft + SQLite.
+ *
+ * State is an in-memory SQLite database that every server builds by applying the same commands in
+ * the same order.  A command is a batch of parameterised SQL statements with every result decided
+ * before (no random(), no clock: SQL that is not deterministic is refused).  Here there is one
+ * voter; the rest is as the cluster will use it.
+ *
+ * All calls on the store's loop thread.  Writes: store_propose().  Reads: store_query(), or
+ * store_database() for prepared statements of one's own (reading only).
+ *
+ * Sources: Ongaro, "Consensus: Bridging Theory and Practice", 2014; sqlite3_update_hook().
+ */
+#ifndef ENGINE_STORE_STORE_H
+#define ENGINE_STORE_STORE_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct loop;
+struct store;
+
+struct store_options {
+    const char *folder;      /* made when missing, mode 0700; locked while open */
+    unsigned proposals_max;  /* in flight and waiting; beyond: OVERLOADED.  0: 4096 */
+    uint64_t snapshot_bytes; /* of log since the last snapshot; 0: 8 MiB */
+    /* This node can no longer write its log (disk full, I/O error): stop serving writes. */
+    void (*on_failed)(const struct error *error, void *context);
+    void *context;
+};
+
+/*
+ * Open, recover, elect, apply.  Blocks by running the loop until the node is ready.  Fails with
+ * EXISTS (another daemon has the folder: its pid), CORRUPT (which file, what to do), UNSUPPORTED
+ * (a folder of a newer version), FULL, DENIED, OS.
+ */
+int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,
+               struct error *err);
+void store_close(struct store *store); /* waits for what is being written */
+
+/* ---- Commands ---- */
+
+struct store_command;
+
+struct store_command *store_command_new(void);
+void store_command_free(struct store_command *command);
+
+/*
+ * Add a statement; `types` has one letter per parameter that follows: i (int64_t), u (uint64_t),
+ * t (const char *, NULL is SQL NULL), d (double), b (const void *, size_t), r (no argument: the
+ * index of this very entry, for revision columns).
+ */
+void store_command_add(struct store_command *command, const char *sql, const char *types, ...);
+
+/* A statement that must change at least one row, or the whole command is undone and fails with
+ * `kind` and `text` (CONFLICT, NOT_FOUND, EXISTS: a compare-and-set). */
+void store_command_add_expecting(struct store_command *command, int kind, const char *text,
+                                 const char *sql, const char *types, ...);
+
+/*
+ * Propose (the command is taken).  `done` is called later, once: error NULL and the index after
+ * which the change is visible; or CONFLICT and the like, INVALID (SQL error: constraint),
+ * OVERLOADED, NOT_LEADER, FULL, UNKNOWN_OUTCOME (it may or may not come to be).  `done` may be
+ * NULL.
+ */
+void store_propose(struct store *store, struct store_command *owned_command,
+                   void (*done)(const struct error *error, uint64_t index, void *context),
+                   void *context);
+
+/* ---- Reads ---- */
+
+/* Index of the last applied command; what every answer carries in X-Blixard-Index. */
+uint64_t store_index(const struct store *store);
+
+/* For reading.  Statements are the caller's; finalize them before store_close(). */
+sqlite3 *store_database(struct store *store);
+
+/* Prepare (cached by text), bind as store_command_add(), step through the rows. */
+int store_query(struct store *store, struct error *err,
+                bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
+                const char *types, ...);
+
+/* ---- Changes ---- */
+
+struct store_event {
+    uint64_t index; /* of the command; several events may share one */
+    const char *table;
+    char operation; /* 'I'nsert, 'U'pdate, 'D'elete */
+    int64_t rowid;
+    const char *key; /* value of the table's `key` column, or "" */
+};
+
+/* Called after each applied command, per changed row, on the loop thread. */
+struct store_watch;
+struct store_watch *store_watch_new(struct store *store, const char *table_or_null,
+                                    void (*changed)(const struct store_event *event, void *context),
+                                    void *context);
+void store_watch_free(struct store_watch *watch);
+
+/* Replay kept events with index > after (a ring of the last 8192).  False when they are compacted.
+ */
+bool store_events_since(struct store *store, uint64_t after,
+                        void (*visit)(const struct store_event *event, void *context),
+                        void *context);
+
+/* ---- Facts for `node` and /metrics ---- */
+
+struct store_status {
+    bool ready;
+    uint64_t node_id;
+    uint64_t term;
+    uint64_t index;
+    uint64_t log_index;
+    uint64_t database_bytes;
+    uint64_t snapshots;
+    uint64_t commands;
+    uint64_t commands_failed;
+};
+void store_status(const struct store *store, struct store_status *ret_status);
+
+#endif

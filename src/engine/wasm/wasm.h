@@ -1,0 +1,87 @@
+/*
+ * wasm -> native image: validate, optimise (wasm-opt), translate (wasm2c), compile, link.
+ *
+ * The module is an attacker's.  Every tool runs in engine/jail with rlimits, a timeout and an empty
+ * network; its output is data for the VM, never code for us.  Results are kept in a cache by
+ * content: (module, tier, toolchain) -> ELF blob in the image store.
+ *
+ * Blocking calls, for worker threads; a struct wasm may be used from several.
+ */
+#ifndef ENGINE_WASM_WASM_H
+#define ENGINE_WASM_WASM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+
+struct error;
+struct image_store;
+struct wasm;
+
+enum wasm_tier {
+    WASM_TIER_FAST,      /* tcc, or -O0: in a blink, slow code */
+    WASM_TIER_OPTIMIZED, /* -O2 */
+    WASM_TIER_COUNT,
+};
+
+const char *wasm_tier_text(enum wasm_tier tier); /* "fast", "optimized" */
+
+enum wasm_abi {
+    WASM_ABI_COMMAND, /* exports _start */
+    WASM_ABI_HANDLER, /* exports handle */
+};
+
+const char *wasm_abi_text(enum wasm_abi abi); /* "command", "handler" */
+
+/* What a module is, read without running anything. */
+struct wasm_module_info {
+    enum wasm_abi abi;
+    uint64_t size_bytes;
+    uint32_t function_count;
+    uint64_t memory_bytes_initial;
+    uint64_t memory_bytes_max; /* 4 GiB when it declares none */
+};
+
+/*
+ * Read a module.  Fails with INVALID (not wasm, malformed: where), UNSUPPORTED (SIMD, threads,
+ * exceptions, tail calls, memory64, several memories, a component, an unknown import, no _start and
+ * no handle: each by name), LIMIT (sizes).
+ */
+int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_info,
+                 struct error *err);
+
+struct wasm_options {
+    const char *work_folder;    /* scratch and unpacked toolchain */
+    struct image_store *images; /* where results go */
+    uint64_t timeout_ms;        /* per tool; 0: 120 s */
+    uint64_t memory_bytes_max;  /* per tool; 0: 2 GiB */
+};
+
+/* Fails with UNSUPPORTED naming what is missing and the package that brings it. */
+int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err);
+void wasm_close(struct wasm *wasm);
+
+struct wasm_result {
+    char image_id[HASH_TEXT_SIZE]; /* the ELF in the image store */
+    enum wasm_tier tier;
+    bool from_cache;
+    uint64_t elf_bytes;
+    uint64_t wall_ms;
+    uint64_t max_rss_kib;
+};
+
+/*
+ * Compile.  Fails as wasm_inspect(), or TIMEOUT / LIMIT (the compiler hit its limits), or OS.
+ * `*cancel` (may be NULL) set by another thread breaks it off with CANCELLED.
+ */
+int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
+                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err);
+
+/* What is installed, for doctor: walks every tool the pipeline uses. */
+void wasm_tools_each(void (*visit)(const char *tool, const char *path_or_null, const char *package,
+                                   bool required, void *context),
+                     void *context);
+
+#endif

@@ -1,0 +1,23 @@
+/*
+ * What the guest runtime wants to know of the one module it is linked with.  engine/wasm writes a
+ * glue.c for each module that defines these; runtime.c calls them in this order.
+ */
+#ifndef GUEST_FUNCTION_GLUE_H
+#define GUEST_FUNCTION_GLUE_H
+
+#include <stdint.h>
+
+/* Enough of a module's instance for wasm2c's functions; memory, tables and globals come to be here,
+ * and the start function runs. */
+void glue_instantiate(void);
+
+/* `_initialize`, then `wizer.initialize`, each when exported. */
+void glue_initialize(void);
+
+/* `handle` (a handler) or `_start` (a command). */
+void glue_run(void);
+
+/* 1: handler, 0: command. */
+extern const uint32_t glue_is_handler;
+
+#endif

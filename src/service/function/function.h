@@ -1,0 +1,107 @@
+/*
+ * Functions: names, immutable versions, aliases; from a wasm module to something that can be
+ * called.
+ *
+ * Deploying: the module is in the image store already (uploaded as a blob); a version row is
+ * proposed with state `building`; the fast tier is compiled and its initialisation tried in a
+ * runner; then the version is `ready` and the alias `live` moves to it; the optimised tier is
+ * compiled behind it and swapped in.  A version whose build fails is `failed` and keeps its reason;
+ * the alias does not move.
+ *
+ * Main loop thread, except function_route_*(), which any thread may call: a read-only table,
+ * swapped on change.
+ */
+#ifndef SERVICE_FUNCTION_FUNCTION_H
+#define SERVICE_FUNCTION_FUNCTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/text.h"
+
+struct buffer;
+struct function_service;
+struct image_store;
+struct instance_service;
+struct instance_target;
+struct loop;
+struct operation_service;
+struct store;
+struct telemetry;
+struct wasm;
+
+struct function_options {
+    struct loop *loop;
+    struct store *store;
+    struct image_store *images;
+    struct wasm *wasm; /* NULL: no toolchain; wasm_problem says why, deploys fail with it */
+    struct error wasm_problem;
+    struct instance_service *instances;
+    struct operation_service *operations;
+    struct telemetry *telemetry;
+    unsigned build_threads; /* 0: 1 */
+};
+
+int function_service_new(const struct function_options *options,
+                         struct function_service **ret_service, struct error *err);
+void function_service_free(struct function_service *service);
+
+/* A function's settings, from `blixard.yaml` or the API; defaults by function_config_defaults(). */
+struct function_config {
+    uint64_t memory_bytes;     /* default 128 MiB */
+    uint64_t timeout_ms;       /* default 30 s */
+    uint64_t output_bytes_max; /* default 16 MiB */
+    uint64_t log_bytes_max;    /* default 1 MiB per call */
+    unsigned concurrency_max;  /* default 0: what the node gives */
+    unsigned queue_max;        /* default 128 */
+    char *environment;         /* "NAME=value\0...", owned */
+    size_t environment_length;
+};
+void function_config_defaults(struct function_config *ret_config);
+void function_config_done(struct function_config *config);
+
+/* Deploy a version (see above).  `started` gets the operation's id and the version's number. */
+void function_deploy(struct function_service *service, const char *project, const char *name,
+                     const char *module_id, const char *language_or_null,
+                     const struct function_config *config,
+                     void (*started)(const struct error *error, const char *operation_id,
+                                     uint64_t version, void *context),
+                     void *context);
+
+void function_delete(struct function_service *service, const char *project, const char *name,
+                     void (*done)(const struct error *error, uint64_t index, void *context),
+                     void *context);
+void function_delete_version(struct function_service *service, const char *project,
+                             const char *name, uint64_t version,
+                             void (*done)(const struct error *error, uint64_t index, void *context),
+                             void *context);
+
+/* Point an alias (`live` or another name) to a ready version. */
+void function_set_alias(struct function_service *service, const char *project, const char *name,
+                        const char *alias, uint64_t version,
+                        void (*done)(const struct error *error, uint64_t index, void *context),
+                        void *context);
+
+/* As JSON (types FunctionList, Function, VersionList, Version); NOT_FOUND names the nearest. */
+int function_write_list(struct function_service *service, const char *project, struct buffer *out,
+                        struct error *err);
+int function_write(struct function_service *service, const char *project, const char *name,
+                   struct buffer *out, struct error *err);
+int function_write_versions(struct function_service *service, const char *project, const char *name,
+                            struct buffer *out, struct error *err);
+int function_write_version(struct function_service *service, const char *project, const char *name,
+                           uint64_t version, struct buffer *out, struct error *err);
+
+/* ---- Routing: any thread ---- */
+
+/*
+ * Find what to run for function `name` ("hello", or "hello:ALIAS", "hello:3" for a version) of a
+ * project.  On success the caller owns a reference to *ret_target.  NOT_FOUND, or UNAVAILABLE while
+ * the first version is still being built (or the reason it failed).
+ */
+int function_route_find(struct function_service *service, const char *project, struct text name,
+                        struct instance_target **ret_target, struct error *err);
+
+#endif

@@ -1,0 +1,118 @@
+/*
+ * Instances: which runner and slot serves which call; the pool policy of this node.
+ *
+ * One runner (sometimes more) per project, started when first needed; slots are handed out warm
+ * first (the most recently used slot that holds the image), then empty, then the least recently
+ * used idle one.  Beyond a function's concurrency calls wait in its queue, which is bounded: beyond
+ * that OVERLOADED.  A runner that dies fails its calls with UNAVAILABLE, is counted and replaced.
+ *
+ * One loop owns all of it (instance_loop()); instance_invoke() and the calls on a call are for that
+ * loop's thread.  With several gateway threads the others post to it.
+ */
+#ifndef SERVICE_INSTANCE_INSTANCE_H
+#define SERVICE_INSTANCE_INSTANCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+
+#include "engine/runner/runner.h"
+#include "engine/vmm/vmm.h"
+
+struct buffer;
+struct error;
+struct image_store;
+struct instance_call;
+struct instance_service;
+struct loop;
+struct telemetry;
+
+struct instance_options {
+    enum vmm_isolation isolation; /* decided at start from the probe and the option */
+    const char *runner_program;   /* NULL: found beside the daemon */
+    unsigned slots_per_runner;    /* 1..64 */
+    unsigned runners_max;         /* per project */
+    struct image_store *images;
+    struct telemetry *telemetry;
+};
+
+int instance_service_new(struct loop *loop, const struct instance_options *options,
+                         struct instance_service **ret_service, struct error *err);
+void instance_service_free(struct instance_service *service); /* ends runners; loop thread */
+struct loop *instance_loop(const struct instance_service *service);
+enum vmm_isolation instance_isolation(const struct instance_service *service);
+
+/* What to run: immutable, shared between threads, counted.  Made by service/function per version
+ * and tier. */
+struct instance_target {
+    _Atomic unsigned references;
+    char image_id[HASH_TEXT_SIZE];
+    char project[64];
+    char function[64];
+    uint64_t version;
+    bool is_handler;
+    char tier[16]; /* "fast", "optimized" */
+    struct vmm_limits limits;
+    unsigned concurrency_max; /* calls at once on this node; 0: what the slots give */
+    unsigned queue_max;       /* calls waiting */
+    char *environment;        /* "NAME=value\0..." of the function's configuration */
+    size_t environment_length;
+};
+struct instance_target *instance_target_ref(struct instance_target *target);
+void instance_target_unref(struct instance_target *target);
+
+struct instance_invocation {
+    struct instance_target *target; /* a reference is taken */
+    const char *request_id;
+    const char *environment; /* CGI variables; lent */
+    size_t environment_length;
+    const void *input;
+    size_t input_length;
+    bool input_continues;
+    uint64_t timeout_ms; /* 0: the target's */
+};
+
+struct instance_result {
+    struct runner_result run;
+    uint64_t queue_ns;
+    char instance[40]; /* "RUNNERPID-SLOT", for people */
+};
+
+struct instance_events {
+    void (*on_output)(const void *bytes, size_t length, void *context);
+    void (*on_writable)(void *context);
+    /* Exactly once, last.  Standard error has gone to telemetry. */
+    void (*on_end)(const struct error *error, const struct instance_result *result, void *context);
+};
+
+/* Start a call (loop thread).  NULL with *err filled when it is refused at once (OVERLOADED). */
+struct instance_call *instance_invoke(struct instance_service *service,
+                                      const struct instance_invocation *invocation,
+                                      const struct instance_events *events, void *context,
+                                      struct error *err);
+bool instance_call_write(struct instance_call *call, const void *bytes, size_t length);
+void instance_call_finish_input(struct instance_call *call);
+void instance_call_pause(struct instance_call *call);
+void instance_call_resume(struct instance_call *call);
+void instance_call_cancel(struct instance_call *call);
+
+/* Any thread: load `target`'s image into a runner of its project and report, without a call: deploy
+ * uses it to find out whether initialisation works, before a version becomes live.  `done` runs on
+ * `loop`. */
+void instance_prepare(struct instance_service *service, struct instance_target *target,
+                      struct loop *loop,
+                      void (*done)(const struct error *error, const struct vmm_image_info *info,
+                                   void *context),
+                      void *context);
+
+/* Any thread: the image is no longer wanted (a version was deleted or its tier replaced). */
+void instance_forget(struct instance_service *service, const char *project, const char *image_id);
+
+/* Any thread: facts as JSON (runners, slots, isolation, jail) appended on the service's loop;
+ * `done` gets the text on `loop`. */
+void instance_describe(struct instance_service *service, struct loop *loop,
+                       void (*done)(const char *json, void *context), void *context);
+
+#endif

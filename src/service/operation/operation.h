@@ -1,0 +1,72 @@
+/*
+ * Operations: long-running changes that can be looked at and waited for.
+ *
+ * Kept in the store (table `operation`), so that a restart does not forget them: what was running
+ * when the node died is marked failed ("interrupted by a restart of the node") when it comes back.
+ * Finished operations are kept for a day, at most 1,000.  Main loop thread.
+ */
+#ifndef SERVICE_OPERATION_OPERATION_H
+#define SERVICE_OPERATION_OPERATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct buffer;
+struct loop;
+struct operation;
+struct operation_service;
+struct store;
+
+enum operation_state {
+    OPERATION_PENDING,
+    OPERATION_RUNNING,
+    OPERATION_SUCCEEDED,
+    OPERATION_FAILED,
+    OPERATION_CANCELLED,
+};
+
+const char *operation_state_text(enum operation_state state);
+
+int operation_service_new(struct loop *loop, struct store *store,
+                          struct operation_service **ret_service, struct error *err);
+void operation_service_free(struct operation_service *service);
+
+enum { OPERATION_ID_SIZE = 33 };
+
+/* Begin: written to the store; `started` is called with the id, or an error, once it is there.
+ * `kind` is like "function.deploy", `resource` like "functions/hello/versions/3". */
+void operation_begin(struct operation_service *service, const char *kind, const char *project,
+                     const char *resource,
+                     void (*started)(const struct error *error, const char *id, void *context),
+                     void *context);
+
+/* Progress is shown to people; not every step is written. */
+void operation_progress(struct operation_service *service, const char *id, unsigned percent,
+                        const char *text);
+
+/* The end.  `result_json` (may be NULL) is kept with it. */
+void operation_succeed(struct operation_service *service, const char *id, const char *result_json);
+void operation_fail(struct operation_service *service, const char *id, const struct error *error);
+
+/* Ask for cancellation: calls the function given by operation_on_cancel(), CONFLICT when it is over
+ * or cannot be cancelled. */
+int operation_cancel(struct operation_service *service, const char *id, struct error *err);
+void operation_on_cancel(struct operation_service *service, const char *id,
+                         void (*cancel)(void *context), void *context);
+
+/* The operation as JSON (type Operation); NOT_FOUND. */
+int operation_write(struct operation_service *service, const char *id, struct buffer *out,
+                    struct error *err);
+int operation_write_list(struct operation_service *service, struct buffer *out, struct error *err);
+
+/* Call `done` when it has ended, or after timeout_ms; on this loop.  Cancelled by the handle. */
+struct operation_wait;
+struct operation_wait *operation_wait_new(struct operation_service *service, const char *id,
+                                          uint64_t timeout_ms, void (*done)(void *context),
+                                          void *context);
+void operation_wait_free(struct operation_wait *wait);
+
+#endif

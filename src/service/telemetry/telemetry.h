@@ -1,0 +1,89 @@
+/*
+ * What happened: logs of functions, counters for /metrics.
+ *
+ * Function logs are lines with time, request id, level, function and version, kept per function in
+ * bounded segments on this node (FOLDER/PROJECT/FUNCTION/N.log, JSON lines): the oldest segment
+ * goes when the bound is reached.  Any thread.
+ */
+#ifndef SERVICE_TELEMETRY_TELEMETRY_H
+#define SERVICE_TELEMETRY_TELEMETRY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/log.h"
+
+struct buffer;
+struct error;
+struct loop;
+struct telemetry;
+
+struct telemetry_options {
+    const char *folder;
+    uint64_t bytes_max_per_function; /* 0: 8 MiB */
+};
+
+int telemetry_open(const struct telemetry_options *options, struct telemetry **ret_telemetry,
+                   struct error *err);
+void telemetry_close(struct telemetry *telemetry);
+
+struct telemetry_line {
+    uint64_t sequence; /* per function, increasing, survives restarts */
+    uint64_t time_ms;
+    enum log_level level;
+    const char *project;
+    const char *function;
+    uint64_t version;
+    const char *request_id;
+    const char *text;
+    size_t text_length;
+};
+
+/* Raw standard error of one call: cut into lines here (at most 8 KiB each).  A line that begins
+ * with
+ * "<0>".."<7>" (sd-daemon(3)) has that level; others are info. */
+void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
+                   uint64_t version, const char *request_id, const void *bytes, size_t length);
+
+/* Visit kept lines with sequence > after, oldest first, at most `lines_max` newest ones. */
+int telemetry_read(struct telemetry *telemetry, const char *project, const char *function,
+                   uint64_t after, size_t lines_max,
+                   void (*visit)(const struct telemetry_line *line, void *context), void *context,
+                   struct error *err);
+
+/* Follow: `changed` is posted to `loop` after new lines (coalesced); read with telemetry_read(). */
+struct telemetry_follow;
+struct telemetry_follow *telemetry_follow_new(struct telemetry *telemetry, const char *project,
+                                              const char *function, struct loop *loop,
+                                              void (*changed)(void *context), void *context);
+void telemetry_follow_free(struct telemetry_follow *follow); /* on `loop` */
+
+int telemetry_remove(struct telemetry *telemetry, const char *project, const char *function,
+                     struct error *err);
+
+/* ---- Counters ---- */
+
+/*
+ * Metrics have fixed names (blixard_...) declared once in metrics.def; values are atomics, labels
+ * are few and bounded (function names are bounded by the number of functions).
+ */
+enum telemetry_metric {
+#define METRIC(name, kind, help) TELEMETRY_##name,
+#include "service/telemetry/metrics.def"
+#undef METRIC
+    TELEMETRY_METRIC_COUNT,
+};
+
+void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t amount);
+void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t value);
+
+/* Per function: one finished call, for the counters and histograms with a `function` label.
+ * `end` is "ok", "error", "trap", "timeout", ... */
+void telemetry_call(struct telemetry *telemetry, const char *project, const char *function,
+                    const char *end, bool cold, uint64_t duration_ns);
+
+/* Prometheus text format, version 0.0.4. */
+void telemetry_write_metrics(struct telemetry *telemetry, struct buffer *out);
+
+#endif

@@ -1,0 +1,53 @@
+#include "base/text.h"
+
+#include "test/lib/test.h"
+
+TEST(text, parses_decimals_up_to_the_last_u64_and_nothing_else)
+{
+    uint64_t value = 0;
+    EXPECT(text_parse_u64(text_of("18446744073709551615", 20), &value) && value == UINT64_MAX);
+    EXPECT(!text_parse_u64(text_of("18446744073709551616", 20), &value));
+    EXPECT(!text_parse_u64(text_of("", 0), &value));
+    EXPECT(!text_parse_u64(text_of("+1", 2), &value));
+    EXPECT(!text_parse_u64(text_of("1 ", 2), &value));
+}
+
+TEST(text, sizes_and_durations_take_units)
+{
+    uint64_t value = 0;
+    EXPECT(text_parse_size("128MiB", &value) && value == UINT64_C(128) << 20);
+    EXPECT(text_parse_size("2 GB", &value) && value == UINT64_C(2000000000));
+    EXPECT(!text_parse_size("5 parsecs", &value));
+    EXPECT(!text_parse_size("99999999999999999999G", &value));
+    EXPECT(text_parse_duration_ms("250ms", &value) && value == 250);
+    EXPECT(text_parse_duration_ms("2m", &value) && value == 120000);
+    EXPECT(text_parse_duration_ms("3", &value) && value == 3000);
+}
+
+TEST(text, utf8_follows_rfc_3629)
+{
+    EXPECT(text_is_utf8("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 10));
+    EXPECT(!text_is_utf8("\xc0\x80", 2));         /* overlong */
+    EXPECT(!text_is_utf8("\xed\xa0\x80", 3));     /* surrogate */
+    EXPECT(!text_is_utf8("\xf4\x90\x80\x80", 4)); /* beyond U+10FFFF */
+    EXPECT(!text_is_utf8("\xe2\x82", 2));         /* cut off */
+}
+
+TEST(text, names_are_dns_labels)
+{
+    EXPECT(text_is_name("hello-2"));
+    EXPECT(!text_is_name(""));
+    EXPECT(!text_is_name("2hello"));
+    EXPECT(!text_is_name("Hello"));
+    EXPECT(!text_is_name("hello-"));
+    EXPECT(!text_is_name("a/b"));
+    EXPECT(text_is_name("a23456789-123456789-123456789-123456789-123456789-123456789-123"));
+    EXPECT(!text_is_name("a23456789-123456789-123456789-123456789-123456789-123456789-1234"));
+}
+
+TEST(text, finds_what_was_probably_meant)
+{
+    static const char *const verbs[] = {"deploy", "delete", "invoke", "list"};
+    EXPECT_STRING(text_nearest("delpoy", verbs, 4), "deploy");
+    EXPECT(text_nearest("xyzzy", verbs, 4) == NULL);
+}
