@@ -1,0 +1,173 @@
+/*
+ * The pool of one project, as a pure policy: which call runs on which slot of which runner, what is
+ * loaded where, when a runner is started or ended, who is refused.
+ *
+ * No clock, no process, no socket.  Events are functions (pool_arrive() ...); they change the state
+ * and nothing else.  Then pool_next() is asked, again and again until it returns false, what is to
+ * be done; the effect counts as done when it was returned.  Time is an argument, and never goes
+ * back.
+ *
+ *   - A slot runs one call at a time.
+ *   - Calls of one function start in the order they came.  Functions with waiting calls take turns;
+ *     a slot that just ran a function's call may run POOL_STREAK_MAX more of it while others wait,
+ *     because a warm start is cheaper than a cold one.
+ *   - A call gets: the most recently used idle slot that holds its image, else an empty one, else
+ *     the one that has been idle for longest.
+ *   - A runner is started when there is none, or when all slots have been busy for a while.
+ *   - Calls that had not started survive the death of a runner.
+ *
+ * The structs are the pool's own affair but for the fields said to be the caller's.
+ */
+#ifndef SERVICE_INSTANCE_POOL_H
+#define SERVICE_INSTANCE_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/list.h"
+#include "base/map.h"
+
+#include "engine/vmm/vmm.h"
+
+enum {
+    POOL_RUNNERS_MAX = 16,
+    POOL_SLOTS_MAX = 64,    /* per runner */
+    POOL_IMAGES_MAX = 256,  /* loaded in one runner; beyond it the least recently used goes */
+    POOL_STREAK_MAX = 8,    /* warm calls in a row while other functions wait */
+    POOL_LOAD_ATTEMPTS = 2, /* runners that may die while loading an image, before it is blamed */
+    POOL_SHORT_LIFE_MS = 10000, /* a runner that dies younger makes the next one wait */
+    POOL_BACKOFF_MS = 200,      /* before the third start in a row; doubled for each further */
+    POOL_BACKOFF_MS_MAX = 10000,
+    POOL_GROW_MS = 100, /* a call must have waited so long for one more runner to be worth it */
+};
+
+struct pool_options {
+    unsigned slots_per_runner; /* 1..POOL_SLOTS_MAX */
+    unsigned runners_max;      /* 1..POOL_RUNNERS_MAX */
+};
+
+struct pool_function;
+struct pool_slot;
+
+/* An image with the limits it is loaded with: the same code with other limits is another one. */
+struct pool_image {
+    void *user; /* the caller's; set when it is first asked to load the image */
+
+    char *id;
+    struct vmm_limits limits;
+    struct pool_image *next_variant; /* same id, other limits */
+    struct list residencies;         /* the runners that have it, or are loading it */
+    struct list_node forgotten_link;
+    struct list_node orphan_link;
+    unsigned waiting; /* calls that hold on to it and have not started */
+    unsigned load_deaths;
+    struct error error; /* why the last load failed */
+};
+
+/* Embedded in the caller's call; zeroed before its first use. */
+struct pool_call {
+    struct list_node link;
+    struct pool_function *function;
+    struct pool_image *image;
+    struct pool_slot *slot;
+    uint64_t arrived_ms;
+    uint64_t deadline_ms;
+    int failure;
+};
+
+struct pool_request {
+    const char *function;
+    const char *image_id;
+    struct vmm_limits limits;
+    unsigned concurrency_max; /* 0: what the slots give */
+    unsigned queue_max;
+    uint64_t wait_ms_max;
+};
+
+enum pool_effect_kind {
+    POOL_START_RUNNER, /* then pool_runner_started() or pool_runner_refused() */
+    POOL_END_RUNNER,   /* `runner` is idle and not wanted: it is forgotten already */
+    POOL_LOAD,         /* `image` into `runner`; then pool_loaded() or pool_load_failed() */
+    POOL_UNLOAD,       /* nobody uses `image` on `runner` */
+    POOL_RELEASE,      /* `image` is gone for the pool: free image->user, nothing else */
+    POOL_INVOKE,       /* `call` on `slot` of `runner`; then pool_ended() */
+    POOL_PREPARED,     /* `call`, from pool_prepare(): its image is loaded */
+    POOL_FAIL,         /* `call`, waiting or from pool_prepare(), ends with `error` */
+};
+
+struct pool_effect {
+    enum pool_effect_kind kind;
+    unsigned runner;
+    unsigned slot;
+    bool is_warm;
+    struct pool_image *image;
+    struct pool_call *call;
+    const struct error *error; /* valid until the next call of the pool */
+};
+
+struct pool;
+
+struct pool *pool_new(const struct pool_options *options);
+/* Calls still known are dropped: end them first.  Images' `user` is handed to `release`. */
+void pool_free(struct pool *pool, void (*release)(struct pool_image *image));
+
+/* ---- Events ---- */
+
+/* A call.  OVERLOADED when the queue is full, or the project's runner keeps dying. */
+int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_request *request,
+                uint64_t now_ms, struct error *err);
+
+/* Load without a call.  Ends by POOL_PREPARED (effect->image says what) or POOL_FAIL. */
+void pool_prepare(struct pool *pool, struct pool_call *call, const char *image_id,
+                  const struct vmm_limits *limits);
+
+/* A call that has not started is taken out again. */
+void pool_cancel(struct pool *pool, struct pool_call *call);
+
+/* A started call has ended.  `is_broken`: the runner failed, do not use it until it is replaced. */
+void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken);
+
+void pool_loaded(struct pool *pool, unsigned runner, struct pool_image *image);
+void pool_load_failed(struct pool *pool, unsigned runner, struct pool_image *image,
+                      const struct error *error);
+
+void pool_runner_started(struct pool *pool, unsigned runner, uint64_t now_ms);
+void pool_runner_refused(struct pool *pool, unsigned runner, const struct error *error,
+                         uint64_t now_ms);
+/* Its calls have ended before, by pool_ended(). */
+void pool_runner_died(struct pool *pool, unsigned runner, const char *reason, uint64_t now_ms);
+
+/* The image, in all its variants, is not wanted any more, unless it is asked for again. */
+void pool_forget(struct pool *pool, const char *image_id);
+
+/* Time has come: see pool_wake_ms(). */
+void pool_tick(struct pool *pool, uint64_t now_ms);
+
+/* ---- What to do ---- */
+
+bool pool_next(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect);
+
+/* When to call pool_tick(); UINT64_MAX: nothing to wait for. */
+uint64_t pool_wake_ms(const struct pool *pool);
+
+/* ---- Facts ---- */
+
+static inline bool pool_call_has_started(const struct pool_call *call)
+{
+    return call->slot != NULL;
+}
+
+/* No runner, no image, no call: nothing would be lost with it. */
+bool pool_is_empty(const struct pool *pool);
+unsigned pool_waiting(const struct pool *pool);
+unsigned pool_busy(const struct pool *pool);
+unsigned pool_instances(const struct pool *pool); /* slots that hold an image */
+unsigned pool_runner_busy(const struct pool *pool, unsigned runner);
+unsigned pool_runner_images(const struct pool *pool, unsigned runner);
+
+/* CHECKs everything that must hold between the parts; walks all of it, for tests. */
+void pool_check(const struct pool *pool);
+
+#endif

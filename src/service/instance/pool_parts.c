@@ -1,0 +1,441 @@
+/* The pool's state and the small steps on it.  See pool_parts.h. */
+#include "service/instance/pool_parts.h"
+
+#include "base/check.h"
+#include "base/memory.h"
+
+struct pool *pool_new(const struct pool_options *options)
+{
+    CHECK(options->slots_per_runner > 0 && options->slots_per_runner <= POOL_SLOTS_MAX);
+    CHECK(options->runners_max > 0 && options->runners_max <= POOL_RUNNERS_MAX);
+
+    struct pool *pool = NEW(struct pool);
+    pool->options = *options;
+    list_init(&pool->ring);
+    list_init(&pool->prepares);
+    list_init(&pool->failed);
+    list_init(&pool->forgotten);
+    list_init(&pool->orphans);
+    pool->earliest_deadline_ms = UINT64_MAX;
+    for (unsigned i = 0; i < options->runners_max; i++) {
+        struct pool_runner *runner = &pool->runners[i];
+        list_init(&runner->residencies);
+        list_init(&runner->empty);
+        list_init(&runner->idle);
+        runner->slots = memory_new(options->slots_per_runner, sizeof(struct pool_slot));
+        for (unsigned k = 0; k < options->slots_per_runner; k++) {
+            runner->slots[k].runner = runner;
+        }
+    }
+    return pool;
+}
+
+void pool_free_function(const char *name, void *value, void *context)
+{
+    (void)name;
+    (void)context;
+    struct pool_function *function = value;
+    free(function->name);
+    free(function);
+}
+
+static void free_variants(const char *id, void *value, void *context)
+{
+    (void)id;
+    void (*release)(struct pool_image *) = *(void (**)(struct pool_image *))context;
+    for (struct pool_image *image = value, *next; image != NULL; image = next) {
+        next = image->next_variant;
+        release(image);
+        free(image->id);
+        free(image);
+    }
+}
+
+void pool_free_released(struct pool *pool)
+{
+    if (pool->released != NULL) {
+        free(pool->released->id);
+        free(pool->released);
+        pool->released = NULL;
+    }
+}
+
+void pool_free(struct pool *pool, void (*release)(struct pool_image *image))
+{
+    for (unsigned i = 0; i < pool->options.runners_max; i++) {
+        LIST_EACH(node, &pool->runners[i].residencies)
+        {
+            free(LIST_ITEM(node, struct residency, runner_link));
+        }
+        free(pool->runners[i].slots);
+    }
+    pool_free_released(pool);
+    map_each(&pool->images, free_variants, &release);
+    map_done(&pool->images);
+    map_each(&pool->functions, pool_free_function, NULL);
+    map_done(&pool->functions);
+    free(pool);
+}
+
+/* ---- Small parts ---- */
+
+bool pool_runner_has_room(const struct pool *pool, const struct pool_runner *runner)
+{
+    return runner->state == RUNNER_ALIVE && runner->busy < pool->options.slots_per_runner;
+}
+
+bool pool_has_room(const struct pool *pool)
+{
+    for (unsigned i = 0; i < pool->options.runners_max; i++) {
+        if (pool_runner_has_room(pool, &pool->runners[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pool_function_may_run(const struct pool_function *function)
+{
+    return function->concurrency_max == 0 || function->running < function->concurrency_max;
+}
+
+void pool_ring_update(struct pool *pool, struct pool_function *function)
+{
+    bool belongs = function->queued > 0 && pool_function_may_run(function);
+    bool is_in = list_contains_node(&function->ring_link);
+    if (belongs && !is_in) {
+        list_push_back(&pool->ring, &function->ring_link);
+    } else if (is_in && !belongs) {
+        list_remove(&function->ring_link);
+    }
+}
+
+struct pool_call *pool_function_head(const struct pool_function *function)
+{
+    return LIST_FIRST(&function->queue, struct pool_call, link);
+}
+
+struct pool_function *pool_function_find(struct pool *pool, const char *name)
+{
+    struct pool_function *function = map_get(&pool->functions, name);
+    if (function == NULL) {
+        function = NEW(struct pool_function);
+        function->name = memory_copy_string(name);
+        list_init(&function->queue);
+        map_set(&pool->functions, name, function);
+    }
+    return function;
+}
+
+static bool limits_equal(const struct vmm_limits *a, const struct vmm_limits *b)
+{
+    return a->memory_bytes == b->memory_bytes && a->timeout_ms == b->timeout_ms &&
+        a->output_bytes_max == b->output_bytes_max && a->log_bytes_max == b->log_bytes_max;
+}
+
+struct pool_image *pool_image_find(struct pool *pool, const char *id,
+                                   const struct vmm_limits *limits)
+{
+    struct pool_image *first = map_get(&pool->images, id);
+    struct pool_image *image = first;
+    while (image != NULL && !limits_equal(&image->limits, limits)) {
+        image = image->next_variant;
+    }
+    if (image == NULL) {
+        image = NEW(struct pool_image);
+        image->id = memory_copy_string(id);
+        image->limits = *limits;
+        image->next_variant = first;
+        list_init(&image->residencies);
+        map_set(&pool->images, id, image);
+    }
+    list_remove(&image->forgotten_link);
+    list_remove(&image->orphan_link);
+    return image;
+}
+
+/* Nobody has it and nobody waits for it: let it go. */
+void pool_image_consider_orphan(struct pool *pool, struct pool_image *image)
+{
+    if (list_is_empty(&image->residencies) && image->waiting == 0 &&
+        !list_contains_node(&image->orphan_link)) {
+        list_push_back(&pool->orphans, &image->orphan_link);
+    }
+}
+
+void pool_image_remove(struct pool *pool, struct pool_image *image)
+{
+    list_remove(&image->orphan_link);
+    list_remove(&image->forgotten_link);
+    struct pool_image *first = map_get(&pool->images, image->id);
+    if (first != image) {
+        while (first->next_variant != image) {
+            first = first->next_variant;
+        }
+        first->next_variant = image->next_variant;
+    } else if (image->next_variant != NULL) {
+        map_set(&pool->images, image->id, image->next_variant);
+    } else {
+        map_remove(&pool->images, image->id);
+    }
+}
+
+struct residency *pool_residency_find(const struct pool_image *image,
+                                      const struct pool_runner *runner)
+{
+    LIST_EACH(node, &image->residencies)
+    {
+        struct residency *residency = LIST_ITEM(node, struct residency, image_link);
+        if (residency->runner == runner) {
+            return residency;
+        }
+    }
+    return NULL;
+}
+
+struct residency *pool_residency_new(struct pool_runner *runner, struct pool_image *image)
+{
+    struct residency *residency = NEW(struct residency);
+    residency->runner = runner;
+    residency->image = image;
+    list_init(&residency->idle);
+    list_push_front(&runner->residencies, &residency->runner_link);
+    list_push_back(&image->residencies, &residency->image_link);
+    runner->residency_count++;
+    return residency;
+}
+
+/* Its idle slots become empty. */
+void pool_residency_free(struct pool *pool, struct residency *residency)
+{
+    CHECK(residency->busy == 0);
+
+    struct pool_runner *runner = residency->runner;
+    struct pool_image *image = residency->image;
+    LIST_EACH(node, &residency->idle)
+    {
+        struct pool_slot *slot = LIST_ITEM(node, struct pool_slot, link);
+        list_remove(&slot->link);
+        list_remove(&slot->idle_link);
+        slot->residency = NULL;
+        list_push_back(&runner->empty, &slot->link);
+        pool->instances--;
+    }
+    list_remove(&residency->runner_link);
+    list_remove(&residency->image_link);
+    CHECK(runner->residency_count > 0);
+    runner->residency_count--;
+    free(residency);
+    pool_image_consider_orphan(pool, image);
+}
+
+/* ---- Calls that wait ---- */
+
+void pool_wait_end(struct pool *pool, struct pool_call *call)
+{
+    CHECK(call->slot == NULL);
+    list_remove(&call->link);
+    if (call->function != NULL && call->failure == FAILURE_NONE) {
+        CHECK(call->function->queued > 0 && pool->waiting > 0);
+        call->function->queued--;
+        pool->waiting--;
+        pool_ring_update(pool, call->function);
+    }
+}
+
+static void wait_fail(struct pool *pool, struct pool_call *call, enum failure failure)
+{
+    pool_wait_end(pool, call);
+    call->failure = (int)failure;
+    list_push_back(&pool->failed, &call->link);
+}
+
+static bool failing_matches(const struct failing *failing, const struct pool_call *call)
+{
+    if (failing->failure == FAILURE_WAIT) {
+        return call->deadline_ms <= failing->now_ms;
+    }
+    return failing->image == NULL || failing->image == call->image;
+}
+
+static void fail_in_list(struct failing *failing, struct list *list)
+{
+    LIST_EACH(node, list)
+    {
+        struct pool_call *call = LIST_ITEM(node, struct pool_call, link);
+        if (failing_matches(failing, call)) {
+            wait_fail(failing->pool, call, failing->failure);
+        } else if (call->deadline_ms < failing->earliest_ms) {
+            failing->earliest_ms = call->deadline_ms;
+        }
+    }
+}
+
+static void fail_in_function(const char *name, void *value, void *context)
+{
+    (void)name;
+    struct pool_function *function = value;
+    fail_in_list(context, &function->queue);
+}
+
+void pool_fail_waiting(struct pool *pool, struct failing *failing)
+{
+    failing->pool = pool;
+    failing->earliest_ms = UINT64_MAX;
+    map_each(&pool->functions, fail_in_function, failing);
+    fail_in_list(failing, &pool->prepares);
+    pool->earliest_deadline_ms = failing->earliest_ms;
+}
+
+/* On runners that live. */
+enum presence pool_image_presence(const struct pool_image *image)
+{
+    enum presence presence = PRESENCE_NONE;
+    LIST_EACH(node, &image->residencies)
+    {
+        const struct residency *residency = LIST_ITEM(node, struct residency, image_link);
+        if (residency->runner->state == RUNNER_ALIVE) {
+            if (residency->is_loaded) {
+                return PRESENCE_LOADED;
+            }
+            presence = PRESENCE_LOADING;
+        }
+    }
+    return presence;
+}
+
+/* Warm if there is one, else an empty one, else the one idle for longest; NULL: none now. */
+struct pool_slot *pool_choose_slot(const struct pool_image *image)
+{
+    struct pool_slot *empty = NULL;
+    struct pool_slot *oldest = NULL;
+    LIST_EACH(node, &image->residencies)
+    {
+        struct residency *residency = LIST_ITEM(node, struct residency, image_link);
+        struct pool_runner *runner = residency->runner;
+        if (!residency->is_loaded || runner->state != RUNNER_ALIVE) {
+            continue;
+        }
+        if (!list_is_empty(&residency->idle)) {
+            return LIST_FIRST(&residency->idle, struct pool_slot, link);
+        }
+        if (empty == NULL) {
+            empty = LIST_FIRST(&runner->empty, struct pool_slot, link);
+        }
+        if (oldest == NULL && !list_is_empty(&runner->idle)) {
+            oldest = LIST_ITEM(runner->idle.head.previous, struct pool_slot, idle_link);
+        }
+    }
+    return empty != NULL ? empty : oldest;
+}
+
+void pool_call_drop(struct pool *pool, struct pool_call *call)
+{
+    struct pool_image *image = call->image;
+    CHECK(image->waiting > 0);
+    image->waiting--;
+    pool_image_consider_orphan(pool, image);
+    *call = (struct pool_call){0};
+}
+
+/* All that was known of a runner is void.  What was loading is tried again elsewhere, not for ever.
+ */
+void pool_runner_empty(struct pool *pool, struct pool_runner *runner, const char *reason)
+{
+    LIST_EACH(node, &runner->residencies)
+    {
+        struct residency *residency = LIST_ITEM(node, struct residency, runner_link);
+        struct pool_image *image = residency->image;
+        bool was_loading = !residency->is_loaded;
+        pool_residency_free(pool, residency);
+        if (was_loading && ++image->load_deaths >= POOL_LOAD_ATTEMPTS) {
+            error_set(&image->error, ERROR_UNAVAILABLE,
+                      "the runner ended %u times while loading this image, last: %s",
+                      image->load_deaths, reason);
+            image->load_deaths = 0;
+            pool_fail_waiting(pool, &(struct failing){.image = image, .failure = FAILURE_LOAD});
+        }
+    }
+    list_init(&runner->empty);
+    list_init(&runner->idle);
+    for (unsigned i = 0; i < pool->options.slots_per_runner; i++) {
+        runner->slots[i] = (struct pool_slot){.runner = runner};
+    }
+    runner->state = RUNNER_NONE;
+}
+
+/* ---- What must hold ---- */
+
+static unsigned list_length(const struct list *list)
+{
+    unsigned length = 0;
+    LIST_EACH(node, list)
+    {
+        length++;
+    }
+    return length;
+}
+
+static void check_residencies(const struct pool_runner *runner, unsigned *busy, unsigned *idle)
+{
+    CHECK(list_length(&runner->residencies) == runner->residency_count);
+    LIST_EACH(node, &runner->residencies)
+    {
+        const struct residency *residency = LIST_ITEM(node, struct residency, runner_link);
+        CHECK(residency->runner == runner);
+        CHECK_IMPLIES(!residency->is_loaded, residency->busy == 0);
+        *busy += residency->busy;
+        *idle += list_length(&residency->idle);
+    }
+}
+
+static void check_runner(const struct pool *pool, const struct pool_runner *runner)
+{
+    unsigned busy = 0;
+    unsigned idle = 0;
+    check_residencies(runner, &busy, &idle);
+    CHECK(runner->residency_count <= POOL_IMAGES_MAX);
+    CHECK(busy == runner->busy);
+    CHECK(idle == list_length(&runner->idle));
+
+    bool has_slots = runner->state == RUNNER_ALIVE || runner->state == RUNNER_BROKEN;
+    unsigned slots = busy + idle + list_length(&runner->empty);
+    CHECK(slots == (has_slots ? pool->options.slots_per_runner : 0));
+    for (unsigned i = 0; i < pool->options.slots_per_runner; i++) {
+        const struct pool_slot *slot = &runner->slots[i];
+        CHECK_IMPLIES(slot->call != NULL, slot->call->slot == slot);
+        CHECK_IMPLIES(slot->call != NULL, !list_contains_node(&slot->link));
+        CHECK_IMPLIES(slot->call != NULL, slot->residency->image == slot->call->image);
+    }
+}
+
+struct function_sums {
+    unsigned queued;
+    unsigned running;
+};
+
+static void check_function(const char *name, void *value, void *context)
+{
+    (void)name;
+    const struct pool_function *function = value;
+    struct function_sums *sums = context;
+    bool belongs = function->queued > 0 && pool_function_may_run(function);
+    CHECK(list_contains_node(&function->ring_link) == belongs);
+    CHECK(list_length(&function->queue) == function->queued);
+    sums->queued += function->queued;
+    sums->running += function->running;
+}
+
+void pool_check(const struct pool *pool)
+{
+    unsigned busy = 0;
+    for (unsigned i = 0; i < pool->options.runners_max; i++) {
+        check_runner(pool, &pool->runners[i]);
+        busy += pool->runners[i].busy;
+    }
+    struct function_sums sums = {0};
+    map_each(&pool->functions, check_function, &sums);
+    CHECK(sums.queued == pool->waiting);
+    CHECK(sums.running == pool->busy);
+    CHECK(busy == pool->busy);
+}
