@@ -72,8 +72,10 @@ static inline void list_remove(struct list_node *node)
     (list_is_empty(list) ? NULL : LIST_ITEM((list)->head.next, type, member))
 
 /* Walk; the current item may be removed and freed. */
+/* NOLINTBEGIN(bugprone-macro-parentheses): a declared name cannot stand in parentheses. */
 #define LIST_EACH(node, list)                                                   \
     for (struct list_node *node = (list)->head.next, *node##_next = node->next; \
          node != &(list)->head; node = node##_next, node##_next = node->next)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 #endif
