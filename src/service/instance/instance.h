@@ -4,7 +4,9 @@
  * One runner (sometimes more) per project, started when first needed; slots are handed out warm
  * first (the most recently used slot that holds the image), then empty, then the least recently
  * used idle one.  Beyond a function's concurrency calls wait in its queue, which is bounded: beyond
- * that OVERLOADED.  A runner that dies fails its calls with UNAVAILABLE, is counted and replaced.
+ * that OVERLOADED.  A runner that dies fails the calls it was running with UNAVAILABLE, is counted
+ * and replaced; calls that had not started go to the next one.  One that dies again and again is
+ * started ever more slowly, and calls are refused meanwhile (OVERLOADED).  pool.h has the rules.
  *
  * One loop owns all of it (instance_loop()); instance_invoke() and the calls on a call are for that
  * loop's thread.  With several gateway threads the others post to it.
@@ -44,8 +46,11 @@ void instance_service_free(struct instance_service *service); /* ends runners; l
 struct loop *instance_loop(const struct instance_service *service);
 enum vmm_isolation instance_isolation(const struct instance_service *service);
 
-/* What to run: immutable, shared between threads, counted.  Made by service/function per version
- * and tier. */
+/*
+ * What to run: immutable, shared between threads, counted.  Made by service/function per version
+ * and tier with NEW(struct instance_target), one reference and an allocated environment; the last
+ * unref frees both.
+ */
 struct instance_target {
     _Atomic unsigned references;
     char image_id[HASH_TEXT_SIZE];
@@ -71,19 +76,26 @@ struct instance_invocation {
     const void *input;
     size_t input_length;
     bool input_continues;
-    uint64_t timeout_ms; /* 0: the target's */
+    uint64_t timeout_ms; /* of the run, and of the wait before it; 0: the target's */
 };
+
+enum { INSTANCE_NAME_SIZE = 40 };
 
 struct instance_result {
     struct runner_result run;
     uint64_t queue_ns;
-    char instance[40]; /* "RUNNERPID-SLOT", for people */
+    char instance[INSTANCE_NAME_SIZE]; /* "RUNNERPID-SLOT", for people */
 };
 
 struct instance_events {
     void (*on_output)(const void *bytes, size_t length, void *context);
-    void (*on_writable)(void *context);
-    /* Exactly once, last.  Standard error has gone to telemetry. */
+    void (*on_writable)(void *context); /* after instance_call_write() returned false */
+    /*
+     * Exactly once, last; never from inside a call of this door.  Standard error has gone to
+     * telemetry.  `error` NULL: see result->run for how it ended.  Otherwise the call did not run
+     * to an end: TIMEOUT (no instance became free), what loading the image failed with, UNAVAILABLE
+     * (the runner died), CANCELLED.
+     */
     void (*on_end)(const struct error *error, const struct instance_result *result, void *context);
 };
 
@@ -92,11 +104,21 @@ struct instance_call *instance_invoke(struct instance_service *service,
                                       const struct instance_invocation *invocation,
                                       const struct instance_events *events, void *context,
                                       struct error *err);
+
+/* More input (the bytes are taken); false: wait for on_writable before more. */
 bool instance_call_write(struct instance_call *call, const void *bytes, size_t length);
 void instance_call_finish_input(struct instance_call *call);
+
+/* Back-pressure for on_output. */
 void instance_call_pause(struct instance_call *call);
 void instance_call_resume(struct instance_call *call);
+
+/* Break off; on_end follows, with CANCELLED or a result that says so. */
 void instance_call_cancel(struct instance_call *call);
+
+/* How long a call waited and where it runs, before its end is known.  False: it has not started. */
+bool instance_call_place(const struct instance_call *call, uint64_t *ret_queue_ns,
+                         char ret_instance[INSTANCE_NAME_SIZE]);
 
 /* Any thread: load `target`'s image into a runner of its project and report, without a call: deploy
  * uses it to find out whether initialisation works, before a version becomes live.  `done` runs on
@@ -110,8 +132,8 @@ void instance_prepare(struct instance_service *service, struct instance_target *
 /* Any thread: the image is no longer wanted (a version was deleted or its tier replaced). */
 void instance_forget(struct instance_service *service, const char *project, const char *image_id);
 
-/* Any thread: facts as JSON (runners, slots, isolation, jail) appended on the service's loop;
- * `done` gets the text on `loop`. */
+/* Any thread: the runners as JSON, an array of type Runner; `done` gets the text, lent, on `loop`.
+ */
 void instance_describe(struct instance_service *service, struct loop *loop,
                        void (*done)(const char *json, void *context), void *context);
 

@@ -65,7 +65,11 @@ static bool next_failed(struct pool *pool, struct pool_effect *ret_effect)
     } else if (call->failure == FAILURE_START) {
         error = &pool->start_error;
     }
-    *ret_effect = (struct pool_effect){.kind = POOL_FAIL, .call = call, .error = error};
+    *ret_effect = (struct pool_effect){
+        .kind = call->function != NULL ? POOL_FAIL : POOL_PREPARED,
+        .call = call,
+        .error = error,
+    };
     list_remove(&call->link);
     pool_call_drop(pool, call);
     return true;

@@ -53,7 +53,7 @@ struct pool_slot;
 
 /* An image with the limits it is loaded with: the same code with other limits is another one. */
 struct pool_image {
-    void *user; /* the caller's; set when it is first asked to load the image */
+    void *user; /* the caller's, set when it finds it NULL after an event that names the image */
 
     char *id;
     struct vmm_limits limits;
@@ -93,8 +93,8 @@ enum pool_effect_kind {
     POOL_UNLOAD,       /* nobody uses `image` on `runner` */
     POOL_RELEASE,      /* `image` is gone for the pool: free image->user, nothing else */
     POOL_INVOKE,       /* `call` on `slot` of `runner`; then pool_ended() */
-    POOL_PREPARED,     /* `call`, from pool_prepare(): its image is loaded */
-    POOL_FAIL,         /* `call`, waiting or from pool_prepare(), ends with `error` */
+    POOL_FAIL,         /* `call` was waiting and ends with `error` */
+    POOL_PREPARED,     /* `call`, from pool_prepare(): `image` is loaded, or `error` says why not */
 };
 
 struct pool_effect {
@@ -119,7 +119,7 @@ void pool_free(struct pool *pool, void (*release)(struct pool_image *image));
 int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_request *request,
                 uint64_t now_ms, struct error *err);
 
-/* Load without a call.  Ends by POOL_PREPARED (effect->image says what) or POOL_FAIL. */
+/* Load without a call.  Ends by POOL_PREPARED. */
 void pool_prepare(struct pool *pool, struct pool_call *call, const char *image_id,
                   const struct vmm_limits *limits);
 
@@ -141,6 +141,9 @@ void pool_runner_died(struct pool *pool, unsigned runner, const char *reason, ui
 
 /* The image, in all its variants, is not wanted any more, unless it is asked for again. */
 void pool_forget(struct pool *pool, const char *image_id);
+
+/* Everything that waits fails with `error`. */
+void pool_fail_all(struct pool *pool, const struct error *error);
 
 /* Time has come: see pool_wake_ms(). */
 void pool_tick(struct pool *pool, uint64_t now_ms);

@@ -262,6 +262,12 @@ void pool_forget(struct pool *pool, const char *image_id)
     drop_idle_functions(pool);
 }
 
+void pool_fail_all(struct pool *pool, const struct error *error)
+{
+    pool->start_error = *error;
+    pool_fail_waiting(pool, &(struct failing){.failure = FAILURE_START});
+}
+
 void pool_tick(struct pool *pool, uint64_t now_ms)
 {
     if (now_ms >= pool->earliest_deadline_ms) {

@@ -153,7 +153,8 @@ static void pump(struct world *world)
             perform_invoke(world, &effect);
             break;
         case POOL_PREPARED:
-            call->state = CALL_PREPARED;
+            call->state = effect.error == NULL ? CALL_PREPARED : CALL_FAILED;
+            call->failed = effect.error == NULL ? ERROR_NONE : effect.error->kind;
             break;
         case POOL_FAIL:
             EXPECT(call->state == CALL_WAITING);

@@ -1,0 +1,242 @@
+/* The service: what any thread may ask of it.  See instance.h. */
+#include "service/instance/instance.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "service/instance/project.h"
+
+int instance_service_new(struct loop *loop, const struct instance_options *options,
+                         struct instance_service **ret_service, struct error *err)
+{
+    if (options->slots_per_runner < 1 || options->slots_per_runner > RUNNER_SLOTS_MAX) {
+        return error_set(err, ERROR_INVALID, "%u slots per runner: 1 to %u are possible",
+                         options->slots_per_runner, (unsigned)RUNNER_SLOTS_MAX);
+    }
+    if (options->runners_max < 1 || options->runners_max > POOL_RUNNERS_MAX) {
+        return error_set(err, ERROR_INVALID, "%u runners per project: 1 to %u are possible",
+                         options->runners_max, (unsigned)POOL_RUNNERS_MAX);
+    }
+    struct instance_service *service = NEW(struct instance_service);
+    service->references = 1;
+    service->loop = loop;
+    service->options = *options;
+    if (options->runner_program != NULL) {
+        service->runner_program = memory_copy_string(options->runner_program);
+    }
+    list_init(&service->free_calls);
+    list_init(&service->ending_calls);
+    *ret_service = service;
+    return 0;
+}
+
+static struct instance_service *service_ref(struct instance_service *service)
+{
+    service->references++;
+    return service;
+}
+
+static void service_unref(struct instance_service *service)
+{
+    if (--service->references == 0) {
+        free(service);
+    }
+}
+
+static void free_project(const char *name, void *value, void *context)
+{
+    (void)name;
+    (void)context;
+    project_free(value);
+}
+
+void instance_service_free(struct instance_service *service)
+{
+    if (service == NULL) {
+        return;
+    }
+    map_each(&service->projects, free_project, NULL);
+    map_done(&service->projects);
+    call_flush(service);
+    free(service->runner_program);
+    service->is_over = true;
+    service_unref(service);
+}
+
+struct loop *instance_loop(const struct instance_service *service)
+{
+    return service->loop;
+}
+
+enum vmm_isolation instance_isolation(const struct instance_service *service)
+{
+    return service->options.isolation;
+}
+
+struct instance_target *instance_target_ref(struct instance_target *target)
+{
+    target->references++;
+    return target;
+}
+
+void instance_target_unref(struct instance_target *target)
+{
+    if (target != NULL && --target->references == 0) {
+        free(target->environment);
+        free(target);
+    }
+}
+
+/* ---- Preparing ---- */
+
+static void prepare_tell(void *argument)
+{
+    struct prepare *prepare = argument;
+    bool failed = prepare->error.kind != ERROR_NONE;
+    prepare->done(failed ? &prepare->error : NULL, failed ? NULL : &prepare->info,
+                  prepare->context);
+    instance_target_unref(prepare->target);
+    free(prepare);
+}
+
+void prepare_end(struct prepare *prepare, const struct error *error,
+                 const struct vmm_image_info *info)
+{
+    if (error != NULL) {
+        prepare->error = *error;
+    } else {
+        prepare->info = *info;
+    }
+    loop_post(prepare->loop, prepare_tell, prepare);
+}
+
+static void prepare_begin(void *argument)
+{
+    struct prepare *prepare = argument;
+    struct instance_service *service = prepare->service;
+    if (service->is_over) {
+        struct error error;
+        error_set(&error, ERROR_CANCELLED, "the node is stopping");
+        prepare_end(prepare, &error, NULL);
+        service_unref(service);
+        return;
+    }
+    struct project *project = project_find(service, prepare->target->project);
+    pool_prepare(project->pool, &prepare->pool, prepare->target->image_id,
+                 &prepare->target->limits);
+    project_note_image(prepare->pool.image, prepare->target);
+    project_pump(project);
+    service_unref(service);
+}
+
+void instance_prepare(struct instance_service *service, struct instance_target *target,
+                      struct loop *loop,
+                      void (*done)(const struct error *error, const struct vmm_image_info *info,
+                                   void *context),
+                      void *context)
+{
+    struct prepare *prepare = NEW(struct prepare);
+    prepare->service = service_ref(service);
+    prepare->target = instance_target_ref(target);
+    prepare->loop = loop;
+    prepare->done = done;
+    prepare->context = context;
+    loop_post(service->loop, prepare_begin, prepare);
+}
+
+/* ---- Forgetting ---- */
+
+struct forget {
+    struct instance_service *service;
+    char *project;
+    char image_id[HASH_TEXT_SIZE];
+};
+
+static void forget_now(void *argument)
+{
+    struct forget *forget = argument;
+    struct instance_service *service = forget->service;
+    struct project *project = map_get(&service->projects, forget->project);
+    if (project != NULL) {
+        pool_forget(project->pool, forget->image_id);
+        project_pump(project);
+    }
+    service_unref(service);
+    free(forget->project);
+    free(forget);
+}
+
+void instance_forget(struct instance_service *service, const char *project, const char *image_id)
+{
+    struct forget *forget = NEW(struct forget);
+    forget->service = service_ref(service);
+    forget->project = memory_copy_string(project);
+    snprintf(forget->image_id, sizeof(forget->image_id), "%s", image_id);
+    loop_post(service->loop, forget_now, forget);
+}
+
+/* ---- Describing ---- */
+
+struct describe {
+    struct instance_service *service;
+    struct loop *loop;
+    void (*done)(const char *json, void *context);
+    void *context;
+    struct buffer json;
+};
+
+static void describe_tell(void *argument)
+{
+    struct describe *describe = argument;
+    describe->done(buffer_string(&describe->json), describe->context);
+    buffer_done(&describe->json);
+    free(describe);
+}
+
+static void describe_project(const char *name, void *value, void *context)
+{
+    const struct project *project = value;
+    struct json_writer *writer = context;
+    for (unsigned i = 0; i < project->service->options.runners_max; i++) {
+        const struct runner *runner = project->seats[i].runner;
+        if (runner == NULL) {
+            continue;
+        }
+        json_write_begin_object(writer);
+        json_write_field_u64(writer, "pid", (uint64_t)runner_pid(runner));
+        json_write_field_string(writer, "project", name);
+        json_write_field_string(writer, "isolation", vmm_isolation_text(runner_isolation(runner)));
+        json_write_field_string(writer, "jail", runner_jail_text(runner));
+        json_write_field_u64(writer, "slots", project->service->options.slots_per_runner);
+        json_write_field_u64(writer, "busy", pool_runner_busy(project->pool, i));
+        json_write_field_u64(writer, "images", pool_runner_images(project->pool, i));
+        json_write_end_object(writer);
+    }
+}
+
+static void describe_now(void *argument)
+{
+    struct describe *describe = argument;
+    struct json_writer writer = json_writer_to(&describe->json);
+    json_write_begin_array(&writer);
+    map_each(&describe->service->projects, describe_project, &writer);
+    json_write_end_array(&writer);
+    service_unref(describe->service);
+    loop_post(describe->loop, describe_tell, describe);
+}
+
+void instance_describe(struct instance_service *service, struct loop *loop,
+                       void (*done)(const char *json, void *context), void *context)
+{
+    struct describe *describe = NEW(struct describe);
+    describe->service = service_ref(service);
+    describe->loop = loop;
+    describe->done = done;
+    describe->context = context;
+    loop_post(service->loop, describe_now, describe);
+}

@@ -1,0 +1,325 @@
+/* Performs what the pool decides.  See project.h. */
+#include "service/instance/project.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/telemetry/telemetry.h"
+
+/* An image on its way into a runner. */
+struct load {
+    struct list_node link;
+    struct seat *seat; /* NULL: the runner is gone, and the pool knows */
+    struct pool_image *image;
+};
+
+static void on_timer(void *context)
+{
+    struct project *project = context;
+    project->wake_ms = UINT64_MAX;
+    pool_tick(project->pool, clock_monotonic_ms());
+    project_pump(project);
+}
+
+struct project *project_find(struct instance_service *service, const char *name)
+{
+    struct project *project = map_get(&service->projects, name);
+    if (project != NULL) {
+        return project;
+    }
+    project = NEW(struct project);
+    project->service = service;
+    project->name = memory_copy_string(name);
+    project->pool = pool_new(&(struct pool_options){
+        .slots_per_runner = service->options.slots_per_runner,
+        .runners_max = service->options.runners_max,
+    });
+    project->timer = loop_timer_new(service->loop, on_timer, project);
+    project->wake_ms = UINT64_MAX;
+    for (unsigned i = 0; i < POOL_RUNNERS_MAX; i++) {
+        project->seats[i].project = project;
+        project->seats[i].index = i;
+        list_init(&project->seats[i].loads);
+    }
+    map_set(&service->projects, name, project);
+    return project;
+}
+
+static void void_loads(struct seat *seat)
+{
+    LIST_EACH(node, &seat->loads)
+    {
+        struct load *load = LIST_ITEM(node, struct load, link);
+        list_remove(&load->link);
+        load->seat = NULL;
+    }
+}
+
+static void release_image(struct pool_image *image)
+{
+    struct image_facts *facts = image->user;
+    if (facts != NULL) {
+        instance_target_unref(facts->target);
+        free(facts);
+        image->user = NULL;
+    }
+}
+
+/* ---- Runners ---- */
+
+static void free_runner_later(void *argument)
+{
+    runner_free(argument);
+}
+
+static void on_runner_exit(struct runner *runner, const char *reason, void *context)
+{
+    struct seat *seat = context;
+    struct project *project = seat->project;
+    struct instance_service *service = project->service;
+    CHECK(seat->runner == runner);
+
+    log_warn("runner %d of project %s ended: %s", (int)runner_pid(runner), project->name, reason);
+    telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_DEATHS, 1);
+    seat->runner = NULL;
+    void_loads(seat);
+    loop_post(service->loop, free_runner_later, runner); /* we are inside it */
+    pool_runner_died(project->pool, seat->index, reason, clock_monotonic_ms());
+    project_pump(project);
+}
+
+static void perform_start(struct project *project, unsigned index)
+{
+    struct instance_service *service = project->service;
+    struct seat *seat = &project->seats[index];
+    struct error err = {0};
+    CHECK(seat->runner == NULL);
+
+    struct runner_options options = {
+        .program = service->runner_program,
+        .project = project->name,
+        .isolation = service->options.isolation,
+        .slot_count = service->options.slots_per_runner,
+    };
+    struct runner_events events = {.on_exit = on_runner_exit, .context = seat};
+    if (runner_start(service->loop, &options, &events, &seat->runner, &err) < 0) {
+        log_error("no runner for project %s: %s", project->name, err.text);
+        pool_runner_refused(project->pool, index, &err, clock_monotonic_ms());
+        return;
+    }
+    telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_STARTS, 1);
+    log_info("runner %d of project %s started: %s, jail: %s", (int)runner_pid(seat->runner),
+             project->name, vmm_isolation_text(runner_isolation(seat->runner)),
+             runner_jail_text(seat->runner));
+    pool_runner_started(project->pool, index, clock_monotonic_ms());
+}
+
+static void perform_end(struct project *project, unsigned index)
+{
+    struct seat *seat = &project->seats[index];
+    CHECK(seat->runner != NULL && list_is_empty(&seat->loads));
+
+    log_info("runner %d of project %s is no longer needed", (int)runner_pid(seat->runner),
+             project->name);
+    loop_post(project->service->loop, free_runner_later, seat->runner);
+    seat->runner = NULL;
+}
+
+/* ---- Images ---- */
+
+static void on_loaded(const struct error *error, const struct vmm_image_info *info, const char *log,
+                      size_t log_length, void *context)
+{
+    struct load *load = context;
+    struct seat *seat = load->seat;
+    if (seat == NULL) {
+        free(load);
+        return;
+    }
+    /* The runner is going: its exit, which follows, decides what becomes of the image. */
+    if (error != NULL && (error->kind == ERROR_UNAVAILABLE || error->kind == ERROR_CANCELLED)) {
+        list_remove(&load->link);
+        free(load);
+        return;
+    }
+    struct project *project = seat->project;
+    struct pool_image *image = load->image;
+    struct image_facts *facts = image->user;
+    const struct instance_target *target = facts->target;
+    list_remove(&load->link);
+    free(load);
+
+    if (log_length > 0) {
+        telemetry_log(project->service->options.telemetry, target->project, target->function,
+                      target->version, "init", log, log_length);
+    }
+    if (error != NULL) {
+        log_warn("function %s/%s version %llu: initialisation failed: %s", target->project,
+                 target->function, (unsigned long long)target->version, error->text);
+        pool_load_failed(project->pool, seat->index, image, error);
+    } else {
+        facts->info = *info;
+        pool_loaded(project->pool, seat->index, image);
+    }
+    project_pump(project);
+}
+
+/*
+ * The runner knows an image by one name, and loads it with one set of limits; versions that share
+ * code but not limits need names of their own.
+ */
+static void name_image(const struct pool_image *image, char ret_name[HASH_TEXT_SIZE])
+{
+    BUFFER_OWNED struct buffer text = {0};
+    buffer_append_string(&text, image->id);
+    buffer_append_u64(&text, image->limits.memory_bytes);
+    buffer_append_u64(&text, image->limits.timeout_ms);
+    buffer_append_u64(&text, image->limits.output_bytes_max);
+    buffer_append_u64(&text, image->limits.log_bytes_max);
+    hash_bytes(text.data, text.used, ret_name);
+}
+
+static void perform_load(struct project *project, unsigned index, struct pool_image *image)
+{
+    struct seat *seat = &project->seats[index];
+    struct error err = {0};
+    FD_OWNED int fd = -1;
+    uint64_t size_bytes = 0;
+    CHECK(image->user != NULL);
+
+    struct instance_service *service = project->service;
+    if (image_open(service->options.images, image->id, &fd, &size_bytes, &err) < 0) {
+        pool_load_failed(project->pool, index, image, &err);
+        return;
+    }
+    struct load *load = NEW(struct load);
+    load->seat = seat;
+    load->image = image;
+    list_push_back(&seat->loads, &load->link);
+    struct image_facts *facts = image->user;
+    runner_load(seat->runner, facts->name, fd, &image->limits, on_loaded, load);
+}
+
+void project_note_image(struct pool_image *image, struct instance_target *target)
+{
+    if (image->user == NULL) {
+        struct image_facts *facts = NEW(struct image_facts);
+        facts->target = instance_target_ref(target);
+        name_image(image, facts->name);
+        image->user = facts;
+    }
+}
+
+/* ---- Pumping ---- */
+
+static void perform(struct project *project, const struct pool_effect *effect)
+{
+    struct seat *seat = &project->seats[effect->runner];
+    switch (effect->kind) {
+    case POOL_START_RUNNER:
+        perform_start(project, effect->runner);
+        return;
+    case POOL_END_RUNNER:
+        perform_end(project, effect->runner);
+        return;
+    case POOL_LOAD:
+        perform_load(project, effect->runner, effect->image);
+        return;
+    case POOL_UNLOAD:
+        runner_unload(seat->runner, ((struct image_facts *)effect->image->user)->name);
+        return;
+    case POOL_RELEASE:
+        release_image(effect->image);
+        return;
+    case POOL_INVOKE:
+        call_start((struct instance_call *)effect->call, seat->runner, effect->slot);
+        return;
+    case POOL_FAIL:
+        call_fail((struct instance_call *)effect->call, effect->error);
+        return;
+    case POOL_PREPARED: {
+        const struct image_facts *facts = effect->error == NULL ? effect->image->user : NULL;
+        prepare_end((struct prepare *)effect->call, effect->error,
+                    facts != NULL ? &facts->info : NULL);
+        return;
+    }
+    }
+    CHECK_UNREACHABLE();
+}
+
+static void tell_gauges(struct project *project)
+{
+    struct instance_service *service = project->service;
+    unsigned instances = pool_instances(project->pool);
+    unsigned busy = pool_busy(project->pool);
+    unsigned waiting = pool_waiting(project->pool);
+    service->instances += instances - project->instances;
+    service->busy += busy - project->busy;
+    service->waiting += waiting - project->waiting;
+    project->instances = instances;
+    project->busy = busy;
+    project->waiting = waiting;
+    telemetry_set(service->options.telemetry, TELEMETRY_INSTANCES, service->instances);
+    telemetry_set(service->options.telemetry, TELEMETRY_INSTANCES_BUSY, service->busy);
+    telemetry_set(service->options.telemetry, TELEMETRY_CALLS_QUEUED, service->waiting);
+}
+
+static void arm_timer(struct project *project)
+{
+    uint64_t wake_ms = pool_wake_ms(project->pool);
+    if (wake_ms == project->wake_ms) {
+        return;
+    }
+    project->wake_ms = wake_ms;
+    if (wake_ms == UINT64_MAX) {
+        loop_timer_stop(project->timer);
+        return;
+    }
+    uint64_t now_ms = clock_monotonic_ms();
+    loop_timer_start(project->timer, wake_ms > now_ms ? wake_ms - now_ms : 0);
+}
+
+void project_pump(struct project *project)
+{
+    if (project->is_pumping) {
+        return; /* the one outside goes on */
+    }
+    project->is_pumping = true;
+    struct pool_effect effect;
+    while (pool_next(project->pool, clock_monotonic_ms(), &effect)) {
+        perform(project, &effect);
+    }
+    project->is_pumping = false;
+    tell_gauges(project);
+    arm_timer(project);
+}
+
+void project_free(struct project *project)
+{
+    struct error error;
+    error_set(&error, ERROR_CANCELLED, "the node is stopping");
+    project->is_ending = true;
+    pool_fail_all(project->pool, &error);
+    project_pump(project);
+    for (unsigned i = 0; i < POOL_RUNNERS_MAX; i++) {
+        struct seat *seat = &project->seats[i];
+        void_loads(seat);
+        if (seat->runner != NULL) {
+            runner_free(seat->runner);
+            seat->runner = NULL;
+        }
+    }
+    loop_timer_free(project->timer);
+    pool_free(project->pool, release_image);
+    free(project->name);
+    free(project);
+}
