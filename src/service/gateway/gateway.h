@@ -3,9 +3,16 @@
  *
  *     http://HOST:7480/fn/NAME/rest?query      and      Host: NAME.fn.anything
  *
- * The request becomes a CGI environment (RFC 3875) and standard input; the answer is standard
- * output, with optional CGI header fields (Status, Content-Type, Location, any other) before it.
- * Every answer has X-Request-Id and Server-Timing; failures are problem+json (RFC 9457).
+ * The request becomes a CGI environment (RFC 3875, see cgi.h) and standard input; the answer is
+ * standard output, with optional CGI header fields (Status, Content-Type, Location, any other)
+ * before it.  Every answer has X-Request-Id (the client's own, if it is harmless), Server-Timing
+ * (milliseconds: queue, cold, run, total; what is known when the head goes out) and
+ * X-Blixard-Instance.
+ *
+ * Failures are problem+json (RFC 9457): 404 no such function, 413 body too large, 502 the function
+ * trapped, wrote too much, or failed without a word, 503 (Retry-After) queue full or the runner
+ * died, 504 timeout.  A failure after the answer's head has gone out breaks the connection off.
+ * As with every CGI server, what a function wrote is the answer whatever its exit status.
  */
 #ifndef SERVICE_GATEWAY_GATEWAY_H
 #define SERVICE_GATEWAY_GATEWAY_H
@@ -31,18 +38,24 @@ struct gateway_options {
     struct telemetry *telemetry;
 };
 
-/* Starts listening.  Fails with EXISTS when the port is in use. */
+/* Starts listening; before the instances' loop runs, or on its thread.  Fails with EXISTS when the
+ * port is in use. */
 int gateway_start(const struct gateway_options *options, struct gateway **ret_gateway,
                   struct error *err);
 uint16_t gateway_port(const struct gateway *gateway);
 
-/* Drain: answer what is in flight, then stop; blocks at most timeout_ms. */
+/*
+ * Drain: answer what is in flight, for at most timeout_ms, then cancel the rest, stop and free.
+ * Called by the thread of the instances' loop, after loop_run() has returned and before the
+ * services are freed: it runs that loop again until it is done.
+ */
 void gateway_stop(struct gateway *gateway, uint64_t timeout_ms);
 
 /*
- * Serve one exchange as a call of `name` (see function_route_find()), on whatever loop it lives;
- * the exchange's reference is taken.  The API's invocations use it too.  `path` is what is left of
- * the path for PATH_INFO.
+ * Serve one exchange as a call of `name` (see function_route_find()); the exchange's reference is
+ * taken.  The API's invocations use it too.  The exchange lives on one of the gateway's loops (the
+ * instances' loop is one).  `path` is what is left of the exchange's path for PATH_INFO: its end,
+ * empty or beginning with '/'.
  */
 void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
                    const char *project, struct text name, struct text path);

@@ -1,0 +1,89 @@
+/*
+ * CGI 1.1 (RFC 3875): the environment of a request, and the head of an answer.  Pure; both sides
+ * are input: the client chose the request's fields, the function its answer.
+ *
+ * Environment: the meta-variables of section 4.1, REQUEST_URI (the target as sent) and
+ * BLIXARD_REQUEST_ID; each header field as HTTP_NAME.  Not passed on:
+ *   - Proxy, which would become HTTP_PROXY (the "httpoxy" hole),
+ *   - hop-by-hop fields (RFC 9110, 7.6.1) and those named by Connection, and Expect,
+ *   - fields whose names have anything but letters, digits and '-': '_' would make two fields one
+ *     variable.
+ * Fields of one name are joined by ", " (Cookie by "; ").  Then the function's own environment,
+ * which cannot replace any of these: names beginning with HTTP_ or listed here are skipped.
+ *
+ * Answer: if the output begins with a CGI head (field lines up to an empty line, within
+ * CGI_HEAD_BYTES_MAX, at least one of Content-Type, Location and Status among them), that is the
+ * head.  Otherwise all of it is the body.  Location without Status means 302, also for a path:
+ * there are no local redirects.
+ */
+#ifndef SERVICE_GATEWAY_CGI_H
+#define SERVICE_GATEWAY_CGI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+struct buffer;
+struct error;
+
+enum { CGI_HEAD_BYTES_MAX = 16384, CGI_FIELDS_MAX = 64 };
+
+struct cgi_field {
+    struct text name;
+    struct text value;
+};
+
+struct cgi_request {
+    struct text method;
+    struct text path;     /* of the target, as sent */
+    struct text query;    /* of the target, without '?' */
+    size_t script_length; /* how much of `path` led to the function; the rest is PATH_INFO */
+    struct text host;     /* the Host field, may be empty */
+    const char *protocol; /* "HTTP/1.1" */
+    const char *address;  /* where the server listens, when there is no Host */
+    uint16_t port;
+    const char *peer; /* "127.0.0.1:4711", "[::1]:4711" or "unix" */
+    const char *request_id;
+    bool has_body;
+    uint64_t body_length; /* UINT64_MAX: not known, there is no CONTENT_LENGTH then */
+    const struct cgi_field *fields;
+    size_t field_count;
+    const char *environment; /* the function's own: "NAME=value\0..." */
+    size_t environment_length;
+};
+
+/*
+ * Append the environment.  Fails with INVALID (the path is badly percent-encoded or holds a NUL) or
+ * TOO_LARGE (more than `bytes_max`); `out` may then hold a part of it.
+ */
+int cgi_write_environment(const struct cgi_request *request, size_t bytes_max, struct buffer *out,
+                          struct error *err);
+
+struct cgi_head {
+    int status;
+    size_t length; /* of the head, with its empty line: the body follows */
+    bool has_content_type;
+    bool has_content_length;
+    uint64_t content_length;
+    size_t field_count;
+    struct cgi_field fields[CGI_FIELDS_MAX]; /* to be passed on; they point into the output */
+};
+
+enum cgi_verdict {
+    CGI_MORE, /* cannot be told yet */
+    CGI_HEAD, /* *ret_head is filled */
+    CGI_BODY, /* no head */
+    CGI_BAD,  /* a head that cannot be honoured: *err says why (PROTOCOL) */
+};
+
+/* Look at the beginning of the output; `is_whole`: nothing will follow (never CGI_MORE). */
+enum cgi_verdict cgi_parse_head(const void *bytes, size_t length, bool is_whole,
+                                struct cgi_head *ret_head, struct error *err);
+
+/* What to call a body nobody named: text when it is UTF-8 (a character cut at the end is forgiven
+ * unless `is_whole`). */
+const char *cgi_guess_type(const void *bytes, size_t length, bool is_whole);
+
+#endif

@@ -1,0 +1,282 @@
+/* Listening, routing, draining.  See gateway.h. */
+#include "service/gateway/gateway.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/http/http.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include "service/gateway/lane.h"
+
+static const uint64_t body_bytes_default = 64 << 20;
+
+/* ---- Routing ---- */
+
+/* "NAME.fn.anything[:port]" -> NAME. */
+static bool name_of_host(struct text host, struct text *ret_name)
+{
+    const char *dot = host.length > 0 ? memchr(host.data, '.', host.length) : NULL;
+    if (dot == NULL || dot == host.data) {
+        return false;
+    }
+    struct text rest = text_of(dot, host.length - (size_t)(dot - host.data));
+    if (rest.length < 5 || strncasecmp(rest.data, ".fn.", 4) != 0) {
+        return false;
+    }
+    *ret_name = text_of(host.data, (size_t)(dot - host.data));
+    return true;
+}
+
+/* "/fn/NAME/rest" -> NAME and "/rest". */
+static bool name_of_path(struct text path, struct text *ret_name, struct text *ret_rest)
+{
+    if (path.length < 5 || memcmp(path.data, "/fn/", 4) != 0 || path.data[4] == '/') {
+        return false;
+    }
+    const char *name = path.data + 4;
+    size_t left = path.length - 4;
+    const char *slash = memchr(name, '/', left);
+    size_t length = slash != NULL ? (size_t)(slash - name) : left;
+    *ret_name = text_of(name, length);
+    *ret_rest = text_of(name + length, left - length);
+    return true;
+}
+
+static void on_request(struct http_exchange *exchange, void *context)
+{
+    struct lane *lane = context;
+    struct text name;
+    struct text rest = http_exchange_path(exchange);
+    if (name_of_host(http_exchange_field(exchange, "Host"), &name) ||
+        name_of_path(http_exchange_path(exchange), &name, &rest)) {
+        gateway_serve(lane->gateway, exchange, "default", name, rest);
+        return;
+    }
+    struct error err;
+    error_set(&err, ERROR_NOT_FOUND, "no function here; they are at /fn/NAME");
+    http_exchange_respond_error(exchange, &err, NULL);
+    http_exchange_unref(exchange);
+}
+
+/* ---- Lanes ---- */
+
+static void on_hold_timer(void *context)
+{
+    struct lane *lane = context;
+    uint64_t now_ms = loop_now_ms(lane->loop);
+    lane->hold_timer_runs = false;
+    LIST_EACH(node, &lane->held)
+    {
+        struct call *call = LIST_ITEM(node, struct call, held_link);
+        if (now_ms - call->held_ms < GATEWAY_HOLD_MS) {
+            lane->hold_timer_runs = true; /* the others are younger still */
+            loop_timer_start(lane->hold_timer, GATEWAY_HOLD_MS);
+            return;
+        }
+        answer_flush_held(call);
+    }
+}
+
+static struct http_server_options server_options(const struct gateway *gateway)
+{
+    struct http_server_options options = http_server_defaults();
+    options.body_bytes_max = gateway->options.body_bytes_max;
+    return options;
+}
+
+static int lane_open(struct gateway *gateway, struct lane *lane, struct error *err)
+{
+    struct http_server_options options = server_options(gateway);
+    random_hex(lane->id_prefix, sizeof(lane->id_prefix) - 1);
+    int r = http_server_new(lane->loop, &options, on_request, lane, &lane->server, err);
+    if (r < 0) {
+        return r;
+    }
+    char address[300];
+    const char *at = gateway->address;
+    if (gateway->port != 0) { /* the others share the port that the first one was given */
+        const char *colon = strrchr(gateway->address, ':');
+        int host = colon != NULL ? (int)(colon - gateway->address) : (int)strlen(gateway->address);
+        snprintf(address, sizeof(address), "%.*s:%u", host, gateway->address,
+                 (unsigned)gateway->port);
+        at = address;
+    }
+    uint16_t port = 0;
+    r = http_server_listen(lane->server, at, &port, err);
+    if (r < 0) {
+        http_server_free(lane->server);
+        lane->server = NULL;
+        return r;
+    }
+    gateway->port = port;
+    lane->hold_timer = loop_timer_new(lane->loop, on_hold_timer, lane);
+    return 0;
+}
+
+/* ---- Starting ---- */
+
+static int lane_start(struct gateway *gateway, unsigned index, struct error *err)
+{
+    struct lane *lane = &gateway->lanes[index];
+    if (index == 0) {
+        lane->loop = instance_loop(gateway->options.instances);
+        return lane_open(gateway, lane, err);
+    }
+    char name[16];
+    snprintf(name, sizeof(name), "gateway-%u", index % 1000);
+    int r = loop_new(name, &lane->loop, err);
+    if (r == 0) {
+        r = lane_open(gateway, lane, err);
+    }
+    return r < 0 ? r : loop_start(lane->loop, err);
+}
+
+/* Never run, or not running any more. */
+static void lane_done(struct lane *lane, bool owns_loop)
+{
+    if (lane->server != NULL) {
+        http_server_free(lane->server);
+    }
+    loop_timer_free(lane->hold_timer);
+    if (owns_loop && lane->loop != NULL) {
+        loop_stop(lane->loop);
+        loop_join(lane->loop);
+        loop_free(lane->loop);
+    }
+    LIST_EACH(node, &lane->free_calls)
+    {
+        struct call *call = LIST_ITEM(node, struct call, link);
+        buffer_done(&call->environment);
+        buffer_done(&call->input);
+        buffer_done(&call->output);
+        free(call);
+    }
+}
+
+static void gateway_free(struct gateway *gateway)
+{
+    for (unsigned i = 0; i < gateway->lane_count; i++) {
+        lane_done(&gateway->lanes[i], i > 0);
+    }
+    free(gateway->lanes);
+    free(gateway->address);
+    free(gateway);
+}
+
+int gateway_start(const struct gateway_options *options, struct gateway **ret_gateway,
+                  struct error *err)
+{
+    struct gateway *gateway = NEW(struct gateway);
+    gateway->options = *options;
+    if (gateway->options.body_bytes_max == 0) {
+        gateway->options.body_bytes_max = body_bytes_default;
+    }
+    gateway->address = memory_copy_string(options->address);
+    gateway->lane_count = options->threads > 0 ? options->threads : 1;
+    gateway->lanes = memory_new(gateway->lane_count, sizeof(struct lane));
+    for (unsigned i = 0; i < gateway->lane_count; i++) {
+        gateway->lanes[i].gateway = gateway;
+        list_init(&gateway->lanes[i].free_calls);
+        list_init(&gateway->lanes[i].held);
+    }
+    for (unsigned i = 0; i < gateway->lane_count; i++) {
+        int r = lane_start(gateway, i, err);
+        if (r < 0) {
+            gateway_free(gateway);
+            return r;
+        }
+    }
+    *ret_gateway = gateway;
+    return 0;
+}
+
+uint16_t gateway_port(const struct gateway *gateway)
+{
+    return gateway->port;
+}
+
+/* ---- Stopping ---- */
+
+static void stop_running(struct gateway *gateway)
+{
+    loop_stop(instance_loop(gateway->options.instances));
+}
+
+/* On the instances' loop. */
+static void count_closed(void *argument)
+{
+    struct lane *lane = argument;
+    struct gateway *gateway = lane->gateway;
+    lane->is_closed = true;
+    CHECK(gateway->lanes_open > 0);
+    gateway->lanes_open--;
+    if (gateway->lanes_open == 0) {
+        stop_running(gateway);
+    }
+}
+
+void lane_report_closed(struct lane *lane)
+{
+    lane->is_closing = false;
+    loop_post(instance_loop(lane->gateway->options.instances), count_closed, lane);
+}
+
+/* Exchanges that are left see their client go, and cancel their calls. */
+static void lane_close(void *argument)
+{
+    struct lane *lane = argument;
+    http_server_free(lane->server);
+    lane->server = NULL;
+    lane->is_closing = true;
+    if (lane->live == 0) {
+        lane_report_closed(lane);
+    }
+}
+
+static void on_drained(void *context)
+{
+    struct lane *lane = context;
+    loop_post(lane->loop, lane_close, lane); /* not from inside the server */
+}
+
+static void lane_drain(void *argument)
+{
+    struct lane *lane = argument;
+    http_server_drain(lane->server, lane->gateway->drain_timeout_ms, on_drained, lane);
+}
+
+static void on_too_long(void *context)
+{
+    struct gateway *gateway = context;
+    gateway->gives_up = true;
+    stop_running(gateway);
+}
+
+void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
+{
+    struct loop *loop = instance_loop(gateway->options.instances);
+    CHECK(!loop_is_current(loop));
+
+    gateway->drain_timeout_ms = timeout_ms;
+    gateway->lanes_open = gateway->lane_count;
+    for (unsigned i = 0; i < gateway->lane_count; i++) {
+        loop_post(gateway->lanes[i].loop, lane_drain, &gateway->lanes[i]);
+    }
+    struct loop_timer *timer = loop_timer_new(loop, on_too_long, gateway);
+    loop_timer_start(timer, timeout_ms + GATEWAY_CANCEL_MS);
+    while (gateway->lanes_open > 0 && !gateway->gives_up) {
+        loop_run(loop);
+    }
+    loop_timer_free(timer);
+    if (gateway->lanes_open > 0) {
+        /* Somebody still refers to them: better a leak at the end than a use after free. */
+        log_warn("gateway: calls were left behind that did not end when they were cancelled");
+        return;
+    }
+    gateway_free(gateway);
+}

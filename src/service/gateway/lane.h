@@ -1,0 +1,104 @@
+/*
+ * A lane: one loop of the gateway with its server and the calls that live on it.  Private to the
+ * room.
+ *
+ * A call lives from gateway_serve() until three things are over: the request's body (reading), the
+ * function's run (running) and the answer (answering).  They end in any order.
+ */
+#ifndef SERVICE_GATEWAY_LANE_H
+#define SERVICE_GATEWAY_LANE_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/list.h"
+
+#include "service/gateway/cgi.h"
+#include "service/gateway/gateway.h"
+#include "service/gateway/relay.h"
+
+enum {
+    GATEWAY_REQUEST_ID_MAX = 128,
+    GATEWAY_COLLECT_BYTES_MAX = 65536, /* a body up to this is given to the function in one piece */
+    GATEWAY_HOLD_BYTES_MAX = 65536,    /* output beyond this goes out before its end is known */
+    GATEWAY_HOLD_MS = 2,               /* and so does output that is older */
+    GATEWAY_CALLS_KEPT_MAX = 256,
+    GATEWAY_CANCEL_MS = 2000, /* a cancelled call ends within this */
+    GATEWAY_REQUEST_FIELDS_MAX = 256,
+};
+
+struct lane {
+    struct gateway *gateway;
+    struct loop *loop;
+    struct http_server *server;
+    struct list free_calls;
+    unsigned free_call_count;
+    unsigned live;    /* calls */
+    struct list held; /* calls with output that waits for its end */
+    struct loop_timer *hold_timer;
+    bool hold_timer_runs;
+    char id_prefix[17];
+    uint64_t id_count;
+    bool is_closing; /* its server is gone; the last call reports it */
+    bool is_closed;
+};
+
+struct gateway {
+    struct gateway_options options;
+    char *address;
+    uint16_t port;
+    unsigned lane_count;
+    unsigned lanes_open; /* while stopping, as the next two */
+    uint64_t drain_timeout_ms;
+    bool gives_up;
+    struct lane *lanes; /* the first one on the instances' loop */
+};
+
+enum head_state { HEAD_UNKNOWN, HEAD_FOUND, HEAD_ABSENT };
+
+struct call {
+    struct list_node link;      /* in the lane's free_calls */
+    struct list_node held_link; /* in the lane's held */
+    struct lane *lane;
+    struct http_exchange *exchange;
+    struct instance_target *target; /* NULL until it is found */
+    struct relay relay;
+    size_t script_length; /* of the path: the rest is PATH_INFO */
+
+    bool is_reading;         /* the request's body has not ended */
+    bool is_started;         /* the function was asked to run */
+    bool is_running;         /* and has not ended */
+    bool is_related;         /* and something may still refer to the relay */
+    bool is_answering;       /* the answer has not ended */
+    bool is_streaming;       /* its head is out */
+    bool discards;           /* the rest of the body is of no interest */
+    bool is_head;            /* the method is HEAD */
+    struct error body_error; /* kind NONE: none */
+
+    struct buffer environment;
+    struct buffer input;
+    struct buffer output; /* what has not gone out yet */
+    enum head_state head_state;
+    struct cgi_head head; /* points into output */
+    uint64_t body_sent;
+    uint64_t started_ns;
+    uint64_t held_ms;
+    char request_id[GATEWAY_REQUEST_ID_MAX + 1];
+};
+
+struct call *lane_take_call(struct lane *lane);
+void lane_give_back_call(struct call *call);
+
+/* Let go what is over. */
+void call_settle(struct call *call);
+
+/* The lane's last call has gone after its server. */
+void lane_report_closed(struct lane *lane);
+
+/* answer.c: what the function writes, and how it ended, as an HTTP answer. */
+void answer_output(struct call *call, const void *bytes, size_t length);
+void answer_flush_held(struct call *call);
+void answer_end(struct call *call, const struct error *error, const struct instance_result *result);
+void answer_error(struct call *call, const struct error *error,
+                  const struct instance_result *result_or_null);
+
+#endif
