@@ -1,68 +1,56 @@
 /*
- * The contract between the function VM (engine/vmm) and the code inside it (guest/function).
+ * The contract between the host and the code inside a function VM.
  *
- * Addresses.  Every function sees the same windows; only how much of each exists depends on the
- * image and its size class.  What is not listed is not mapped, below each window too:
+ * The guest has no kernel: one address space, constant for all functions, code at CPL3.
  *
- *     ABI_TEXT_BASE    code and constants          read, execute
- *     ABI_DATA_BASE    struct abi_call, then data  read, write
- *     ABI_STACK_BASE   the native stack            read, write; ABI_STACK_SIZE bytes; a hole below
- *     ABI_TRAP_BASE    the host's own pages        descriptor tables, trap stubs, resume stub
- *     ABI_MEMORY_BASE  the module's linear memory  read, write, up to its current size; nothing
- *                                                  else lies above it
+ *     0x10_0000_0000  text and constants      read, execute
+ *     0x10_0400_0000  call block, then data   read, write
+ *     0x10_0800_0000  stack                   read, write; nothing below it
+ *     0x10_0C00_0000  system page             descriptor tables and trap stubs, not the guest's
+ * business 0x20_0000_0000  linear memory           as large as it is now; then nothing up to +8 GiB
  *
- * Calling the host.  The guest fills `number` and `arguments` of the call block and writes any
- * byte to port ABI_PORT_CALL; when `gate` is not 0 (no VM: the process sandbox) it calls the
- * function at that address instead.  The answer is in `result`.  All other registers and memory
- * stay as they are.  The host trusts nothing in the block.
- *
- * A life.  The host starts the guest at its ELF entry with an empty stack.  The guest initialises
- * itself and calls ABI_READY: that moment, memory and registers, is the snapshot.  Each call of the
- * function continues from there with a call block filled anew, and ends with ABI_EXIT or ABI_TRAP.
- * The x87 and vector registers have their power-on values when the guest continues.
+ * To call the host the guest fills the call block's first words and executes `out %al, $0xE0`, or,
+ * when `gate` is set (process sandbox), calls it.  A trap arrives as `out %al, $0xE1` with the
+ * vector in %al.  Everything the guest writes is input to the host.
  */
 #ifndef ENGINE_VMM_ABI_H
 #define ENGINE_VMM_ABI_H
 
+#define ABI_TEXT_BASE   0x1000000000
+#define ABI_DATA_BASE   0x1004000000
+#define ABI_STACK_BASE  0x1008000000
+#define ABI_SYSTEM_BASE 0x100C000000
+#define ABI_MEMORY_BASE 0x2000000000
+
+#define ABI_WINDOW_BYTES 0x4000000    /* of text, and of call block + data */
+#define ABI_STACK_BYTES  0x100000     /* 1 MiB */
+#define ABI_IMAGE_DATA   0x1004020000 /* the image's own data begins behind the call block */
+
+#define ABI_PORT_CALL 0xE0
+#define ABI_PORT_TRAP 0xE1
+
+#ifndef __ASSEMBLER__
 #include <stdint.h>
 
-#define ABI_TEXT_BASE   0x1000000000ull
-#define ABI_DATA_BASE   0x1004000000ull
-#define ABI_STACK_BASE  0x1008000000ull
-#define ABI_TRAP_BASE   0x100C000000ull
-#define ABI_MEMORY_BASE 0x2000000000ull
+/* Bumped whenever the meaning of anything here changes: images of another version are built anew.
+ */
+enum { ABI_VERSION = 1 };
 
-#define ABI_TEXT_MAX   0x4000000ull /* bytes: 64 MiB */
-#define ABI_DATA_MAX   0x4000000ull /* call block included */
-#define ABI_STACK_SIZE 0x100000ull  /* 1 MiB */
-
-/* Linear memory never exceeds this: wasm2c keeps sizes in 32 bits. */
-#define ABI_MEMORY_PAGES_MAX 65535u
-#define ABI_MEMORY_PAGE      65536ull
-
-#define ABI_PORT_CALL 0xE0 /* out: look at the call block */
-#define ABI_PORT_TRAP 0xE1 /* out %al: the CPU raised exception %al (the host's stubs do this) */
-
-enum abi_number {
-    ABI_NONE,
-    ABI_READY, /* (1: a handler, 0: a command) the snapshot moment; only while initialising */
-    ABI_EXIT,  /* (code) the call is over */
-    ABI_TRAP,  /* (enum abi_trap) the code failed */
-    ABI_WRITE, /* (address, length) standard output; result: 0, or -1 when refused */
-    ABI_LOG,   /* (address, length) standard error; result: 0 */
-    ABI_READ,  /* (address, length) standard input; result: bytes, 0 at its end, -1 on bad range */
-    ABI_GROW,  /* (pages) linear memory now has this many; result: 0, or -1 when refused */
-    ABI_CLOCK, /* (enum abi_clock) result: nanoseconds */
-    ABI_SLEEP, /* (nanoseconds) result: 0 */
-    /* (address, length) copy the strings that did not fit into the block; result: 0 or -1 */
-    ABI_ARGUMENTS,
-    ABI_ENVIRONMENT,
-    ABI_NUMBER_COUNT,
+enum abi_call {
+    ABI_CALL_NONE,
+    ABI_CALL_READY, /* initialised: take the snapshot; returns when a call begins */
+    ABI_CALL_EXIT,  /* arguments: exit status */
+    ABI_CALL_TRAP,  /* arguments: enum abi_trap */
+    ABI_CALL_WRITE, /* arguments: 1 output or 2 log, address, length; result: length, or -1 */
+    ABI_CALL_READ,  /* arguments: address, length; result: bytes read, 0 at the end */
+    ABI_CALL_CLOCK, /* arguments: 0 real, 1 monotonic; result: nanoseconds */
+    ABI_CALL_GROW,  /* arguments: wanted pages of 64 KiB; result: 0, or 1 when refused */
+    ABI_CALL_SLEEP, /* arguments: nanoseconds */
+    ABI_CALL_NULL,  /* nothing: what a round trip costs */
+    ABI_CALL_COUNT,
 };
 
-enum abi_clock { ABI_CLOCK_REAL, ABI_CLOCK_MONOTONIC };
-
-/* The first ones are wasm_rt_trap_t of the wasm2c runtime (wasm-rt.h). */
+/* Why the runtime gave up; the first ones are wasm2c's wasm_rt_trap_t. */
 enum abi_trap {
     ABI_TRAP_NONE,
     ABI_TRAP_OUT_OF_BOUNDS,
@@ -70,64 +58,63 @@ enum abi_trap {
     ABI_TRAP_DIVIDE_BY_ZERO,
     ABI_TRAP_INVALID_CONVERSION,
     ABI_TRAP_UNREACHABLE,
-    ABI_TRAP_CALL_INDIRECT,
+    ABI_TRAP_INDIRECT_CALL,
     ABI_TRAP_UNCAUGHT_EXCEPTION,
-    ABI_TRAP_STACK_EXHAUSTED,
-    ABI_TRAP_TABLE_LIMIT,  /* more tables, elements or types than the runtime keeps */
-    ABI_TRAP_MEMORY_LIMIT, /* the module's initial memory is more than its limit */
-    ABI_TRAP_ABORT,
+    ABI_TRAP_EXHAUSTION,
+    ABI_TRAP_ABORT,        /* the program called abort */
+    ABI_TRAP_TABLE_MEMORY, /* tables do not fit */
+    ABI_TRAP_MEMORY,       /* initial memory beyond the limit */
     ABI_TRAP_COUNT,
 };
 
+/* What the CPU lets the guest use, so that the runtime can wipe it. */
 enum {
-    ABI_STRINGS_MAX = 3072,
-    ABI_INPUT_MAX = 4608,
-    ABI_OUTPUT_MAX = 6144,
-    ABI_LOG_MAX = 2048,
-    ABI_SEED_SIZE = 32,
+    ABI_CPU_AVX = 1,
+    ABI_CPU_AVX512 = 2,
 };
 
-/*
- * The call block, at ABI_DATA_BASE.  A small request needs one exit only, the last: input comes and
- * output goes in the block.  The host collects `output` and `log` when the call ends, however it
- * ends.
- */
-struct abi_call {
-    uint64_t number; /* enum abi_number */
-    uint64_t arguments[4];
+enum {
+    ABI_INPUT_BYTES = 16384,
+    ABI_OUTPUT_BYTES = 12288,
+    ABI_LOG_BYTES = 4096,
+    ABI_TEXT_BYTES = 69632, /* environment and arguments: 64 KiB + 4 KiB */
+};
+
+/* At ABI_DATA_BASE.  Written by the host before each call; by the guest during it. */
+struct abi_block {
+    /* A call to the host. */
+    uint64_t call;
+    uint64_t arguments[3];
     uint64_t result;
-    uint64_t gate;
+    uint64_t gate; /* process sandbox: the function to call instead of `out` */
 
-    /* What the call is given. */
-    uint32_t argument_count;
-    uint32_t argument_bytes;
-    uint32_t environment_count;
-    uint32_t environment_bytes;
-    /* 1: `strings` holds arguments, then environment, each string with its NUL.  0: ask. */
-    uint32_t strings_are_inline;
-    uint32_t input_length; /* bytes in `input` */
-    uint32_t input_taken;  /* the guest's: how far it has read */
-    uint32_t input_more;   /* 1: after these, ABI_READ may give more */
-    uint64_t real_ns;      /* the clocks when the call began */
+    /* This call's facts. */
+    uint32_t cpu;        /* ABI_CPU_* */
+    uint32_t is_handler; /* the runtime says so before READY */
+    uint64_t real_ns;    /* clocks when the call began */
     uint64_t monotonic_ns;
-    /* Nanoseconds per tick of the time stamp counter, times 2^32; 0: use ABI_CLOCK. */
-    uint64_t tick_ns_fixed;
-    uint64_t timeout_ms; /* from the beginning of the call */
-    uint64_t memory_max; /* bytes linear memory may grow to */
-    uint8_t seed[ABI_SEED_SIZE];
+    uint64_t tsc_khz;     /* 0: ask the host for the time */
+    uint64_t deadline_ns; /* monotonic */
+    uint8_t random_seed[32];
 
-    /* What it gives. */
+    uint32_t environment_length; /* strings with their NULs, at text[0] */
+    uint32_t environment_count;
+    uint32_t arguments_length; /* behind the environment */
+    uint32_t arguments_count;
+    uint32_t input_length; /* inline */
+    uint32_t input_position;
+    uint32_t input_continues; /* more by ABI_CALL_READ */
     uint32_t output_length;
     uint32_t log_length;
 
-    uint8_t unused[512 - 168];
-    char strings[ABI_STRINGS_MAX];
-    uint8_t input[ABI_INPUT_MAX];
-    uint8_t output[ABI_OUTPUT_MAX];
-    uint8_t log[ABI_LOG_MAX];
+    /* Each area begins on a page of its own: what a call does not use is not touched. */
+    char input[ABI_INPUT_BYTES] __attribute__((aligned(4096)));
+    char output[ABI_OUTPUT_BYTES];
+    char log[ABI_LOG_BYTES];
+    char text[ABI_TEXT_BYTES];
 };
 
-#define ABI_CALL_SIZE 16384ull
-_Static_assert(sizeof(struct abi_call) == ABI_CALL_SIZE, "the call block is four pages");
+_Static_assert(sizeof(struct abi_block) <= ABI_IMAGE_DATA - ABI_DATA_BASE, "block too large");
+#endif
 
 #endif

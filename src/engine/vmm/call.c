@@ -1,0 +1,163 @@
+/* What a call is allowed to say and hear: limits that hold for both back ends. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/random.h"
+
+#include "engine/vmm/private.h"
+
+void call_end(struct call_state *state, enum vmm_end end, const char *reason)
+{
+    state->outcome->end = end;
+    snprintf(state->outcome->reason, sizeof(state->outcome->reason), "%s", reason);
+}
+
+bool call_output(struct call_state *state, const void *bytes, uint64_t length)
+{
+    if (length > state->limits->output_bytes_max - state->outcome->output_bytes) {
+        char text[96];
+        snprintf(text, sizeof(text), "the output is larger than %" PRIu64 " bytes",
+                 state->limits->output_bytes_max);
+        call_end(state, VMM_END_OUTPUT, text);
+        return false;
+    }
+    state->outcome->output_bytes += length;
+    const struct vmm_sink *sink = &state->call->sink;
+    if (length > 0 && sink->output != NULL && !sink->output(bytes, length, sink->context)) {
+        call_end(state, VMM_END_CANCELLED, "cancelled");
+        return false;
+    }
+    return true;
+}
+
+void call_log(struct call_state *state, const void *bytes, uint64_t length)
+{
+    static const char note[] = "\n<4>the log of this call is full; the rest is dropped\n";
+    const struct vmm_sink *sink = &state->call->sink;
+    if (sink->log == NULL || state->log_full) {
+        return;
+    }
+    uint64_t left = state->limits->log_bytes_max - state->log_bytes;
+    uint64_t taken = length < left ? length : left;
+    if (taken > 0) {
+        sink->log(bytes, taken, sink->context);
+        state->log_bytes += taken;
+    }
+    if (taken < length) {
+        state->log_full = true;
+        sink->log(note, sizeof(note) - 1, sink->context);
+    }
+}
+
+long call_input(struct call_state *state, void *bytes, uint64_t length)
+{
+    const struct vmm_call *call = state->call;
+    size_t left = call->input_length - state->input_taken;
+    if (left > 0) {
+        size_t count = left < length ? left : (size_t)length;
+        memcpy(bytes, (const uint8_t *)call->input + state->input_taken, count);
+        state->input_taken += count;
+        return (long)count;
+    }
+    if (call->read == NULL) {
+        return 0;
+    }
+    long got = call->read(bytes, length, call->read_context);
+    if (got < 0) {
+        bool late = clock_monotonic_ns() >= state->deadline_ns;
+        call_end(state, late ? VMM_END_TIMEOUT : VMM_END_CANCELLED,
+                 late ? "timed out" : "cancelled");
+    }
+    return got;
+}
+
+static uint32_t count_strings(const char *text, size_t length)
+{
+    uint32_t count = 0;
+    for (size_t i = 0; i < length; i++) {
+        count += text[i] == '\0';
+    }
+    return count;
+}
+
+void block_fill(struct abi_block *block, const struct vmm_call *call)
+{
+    static const char default_arguments[] = "function";
+    const char *arguments = call->arguments;
+    size_t arguments_length = call->arguments_length;
+    if (arguments_length == 0) {
+        arguments = default_arguments;
+        arguments_length = sizeof(default_arguments);
+    }
+    CHECK(call->environment_length <= VMM_ENV_MAX);
+    CHECK(arguments_length <= ABI_TEXT_BYTES - VMM_ENV_MAX);
+
+    if (call->environment_length > 0) {
+        memcpy(block->text, call->environment, call->environment_length);
+    }
+    memcpy(block->text + call->environment_length, arguments, arguments_length);
+    block->environment_length = (uint32_t)call->environment_length;
+    block->environment_count = count_strings(call->environment, call->environment_length);
+    block->arguments_length = (uint32_t)arguments_length;
+    block->arguments_count = count_strings(arguments, arguments_length);
+
+    size_t inline_length =
+        call->input_length < ABI_INPUT_BYTES ? call->input_length : ABI_INPUT_BYTES;
+    if (inline_length > 0) {
+        memcpy(block->input, call->input, inline_length);
+    }
+    block->input_length = (uint32_t)inline_length;
+    block->input_position = 0;
+    block->input_continues = call->read != NULL || call->input_length > inline_length;
+    block->output_length = 0;
+    block->log_length = 0;
+    block->call = 0;
+    random_bytes(block->random_seed, sizeof(block->random_seed));
+    block->real_ns = clock_real_ns();
+    block->monotonic_ns = clock_monotonic_ns();
+}
+
+const char *trap_text(uint64_t trap)
+{
+    static const char *const texts[ABI_TRAP_COUNT] = {
+        [ABI_TRAP_OUT_OF_BOUNDS] = "out-of-bounds memory access",
+        [ABI_TRAP_INTEGER_OVERFLOW] = "integer overflow",
+        [ABI_TRAP_DIVIDE_BY_ZERO] = "integer divide by zero",
+        [ABI_TRAP_INVALID_CONVERSION] = "invalid conversion to integer",
+        [ABI_TRAP_UNREACHABLE] = "unreachable",
+        [ABI_TRAP_INDIRECT_CALL] = "indirect call type mismatch or undefined element",
+        [ABI_TRAP_UNCAUGHT_EXCEPTION] = "uncaught exception",
+        [ABI_TRAP_EXHAUSTION] = "call stack exhausted",
+        [ABI_TRAP_ABORT] = "aborted",
+        [ABI_TRAP_TABLE_MEMORY] = "too many table elements or function types",
+        [ABI_TRAP_MEMORY] = "the initial memory is larger than the limit",
+    };
+    const char *text = trap < ABI_TRAP_COUNT ? texts[trap] : NULL;
+    return text != NULL ? text : "unknown trap";
+}
+
+void trap_describe_fault(unsigned vector, uint64_t address, uint64_t rip, char *ret_text,
+                         size_t size)
+{
+    enum { DIVIDE = 0, INVALID_OPCODE = 6, GENERAL_PROTECTION = 13, PAGE_FAULT = 14 };
+    const uint64_t hole_bytes = MIB(8192);
+    if (vector == DIVIDE) {
+        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_DIVIDE_BY_ZERO));
+    } else if (vector == PAGE_FAULT && address < ABI_STACK_BASE &&
+               address >= ABI_STACK_BASE - ABI_WINDOW_BYTES / 2) {
+        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_EXHAUSTION));
+    } else if (vector == PAGE_FAULT && address >= ABI_MEMORY_BASE &&
+               address - ABI_MEMORY_BASE < hole_bytes) {
+        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_OUT_OF_BOUNDS));
+    } else if (vector == INVALID_OPCODE) {
+        snprintf(ret_text, size, "trap: illegal instruction at 0x%" PRIx64, rip);
+    } else if (vector == PAGE_FAULT) {
+        snprintf(ret_text, size, "trap: illegal access to 0x%" PRIx64 " at 0x%" PRIx64, address,
+                 rip);
+    } else {
+        snprintf(ret_text, size, "trap: exception %u at 0x%" PRIx64, vector, rip);
+    }
+}

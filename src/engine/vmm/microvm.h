@@ -1,0 +1,67 @@
+/* The KVM back end's own structures, shared by its three files. */
+#ifndef ENGINE_VMM_MICROVM_H
+#define ENGINE_VMM_MICROVM_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+
+#include "base/list.h"
+
+#include "engine/vmm/private.h"
+#include "engine/vmm/watchdog.h"
+
+/* Where the CPU leaves the state of a trapped guest, in the arena. */
+enum { MICROVM_TRAP_STACK = 0xb000 };
+
+/* Per struct vmm. */
+struct microvm_host {
+    int kvm_fd;
+    bool owns_kvm_fd;
+    int pagemap_fd;
+    bool has_pagemap_scan;
+    size_t run_bytes;       /* of a vCPU's shared page(s) */
+    struct kvm_sregs sregs; /* what every call begins with */
+    uint32_t cpu;           /* ABI_CPU_* */
+    uint64_t tsc_khz;
+    struct watchdog *watchdog;
+};
+
+struct microvm_shell {
+    struct vmm_shell base;
+    struct microvm_host *host;
+    int vm_fd;
+    int vcpu_fd;
+    struct kvm_run *run;
+    uint8_t *arena;
+    uint64_t arena_bytes;
+    uint64_t offset[WINDOW_COUNT]; /* of each window in the arena = its guest-physical address */
+    uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
+    uint64_t memory_now;           /* linear memory of the running call */
+    bool building;                 /* running initialisation for a snapshot */
+    struct watchdog_timer timer;
+};
+
+/* Where a window's content is on the host. */
+static inline uint8_t *microvm_window(const struct microvm_shell *shell, enum window window)
+{
+    return shell->arena + shell->offset[window];
+}
+
+/* microvm.c */
+int microvm_shell_make(struct vmm *vmm, const struct size_class *class,
+                       struct microvm_shell **ret_shell, struct error *err);
+void microvm_shell_end(struct microvm_shell *shell);
+
+/* Let the guest reach exactly `bytes` of linear memory. */
+int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes);
+
+/* microvm_run.c: run from these registers until the call is over, or READY while building. */
+enum microvm_end { MICROVM_OVER, MICROVM_READY };
+enum microvm_end microvm_enter(struct microvm_shell *shell, const struct registers *registers,
+                               struct call_state *state);
+
+/* microvm_reset.c */
+int microvm_attach(struct vmm_shell *shell, struct vmm_image *image, struct error *err);
+int microvm_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
+
+#endif

@@ -1,0 +1,42 @@
+/* What the runtime's own files share. */
+#ifndef GUEST_FUNCTION_GUEST_H
+#define GUEST_FUNCTION_GUEST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/vmm/abi.h"
+
+#define BLOCK ((volatile struct abi_block *)ABI_DATA_BASE)
+#define MEMORY \
+    ((uint8_t *)ABI_MEMORY_BASE) /* wasm addresses are 32 bits: a wild one hits the hole */
+
+static inline uint64_t host_call(enum abi_call call, uint64_t a, uint64_t b, uint64_t c)
+{
+    BLOCK->call = call;
+    BLOCK->arguments[0] = a;
+    BLOCK->arguments[1] = b;
+    BLOCK->arguments[2] = c;
+    if (__builtin_expect(BLOCK->gate != 0, 0)) {
+        ((void (*)(void))BLOCK->gate)();
+    } else {
+        __asm__ volatile("outb %%al, %0" : : "N"(ABI_PORT_CALL) : "memory");
+    }
+    return BLOCK->result;
+}
+
+__attribute__((noreturn)) void guest_trap(enum abi_trap trap);
+__attribute__((noreturn)) void guest_exit(uint32_t status);
+
+/* io.c: standard streams.  Addresses of the guest, any length. */
+void io_write_output(const uint8_t *bytes, size_t length);
+void io_write_log(const uint8_t *bytes, size_t length);
+size_t io_read(uint8_t *bytes, size_t length);
+uint64_t io_clock_ns(uint32_t real_or_monotonic);
+void io_begin(void);
+
+/* random.c: an own generator, seeded per call. */
+void random_fill(uint8_t *bytes, size_t length);
+void random_begin(void);
+
+#endif
