@@ -1,4 +1,5 @@
-/* The body in capitals: the smallest function that does something, for measuring what surrounds it. */
+/* The body in capitals: the smallest function that does something, for measuring what surrounds it.
+ */
 #include <unistd.h>
 
 int main(void)
