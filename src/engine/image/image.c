@@ -1,0 +1,331 @@
+#include "engine/image/image.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/text.h"
+
+enum { ID_LENGTH = HASH_TEXT_SIZE - 1 };
+
+static const char partial_prefix[] = "partial-";
+
+struct image_store {
+    char *folder;
+    int fd;
+};
+
+struct image_writer {
+    struct image_store *store;
+    struct hash *hash;
+    int fd;
+    uint64_t size_bytes;
+    char name[32];
+};
+
+static bool is_id(const char *id)
+{
+    return strlen(id) == ID_LENGTH && strspn(id, "0123456789abcdef") == ID_LENGTH;
+}
+
+/* "ab/abcdef..." */
+static void blob_path(const char *id, char ret_path[ID_LENGTH + 4])
+{
+    snprintf(ret_path, ID_LENGTH + 4, "%.2s/%s", id, id);
+}
+
+/* What a writer that died had begun. */
+static void remove_partial(int folder_fd)
+{
+    DIR *folder = fdopendir(dup(folder_fd));
+    if (folder == NULL) {
+        return;
+    }
+    rewinddir(folder);
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        if (text_starts_with(entry->d_name, partial_prefix)) {
+            unlinkat(folder_fd, entry->d_name, 0);
+        }
+    }
+    closedir(folder);
+}
+
+int image_store_open(const char *folder, struct image_store **ret_store, struct error *err)
+{
+    int r = file_make_folder(folder, 0700, err);
+    if (r < 0) {
+        return r;
+    }
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        return error_os(err, errno, "opening %s", folder);
+    }
+    remove_partial(fd);
+    struct image_store *store = NEW(struct image_store);
+    store->folder = memory_copy_string(folder);
+    store->fd = fd;
+    *ret_store = store;
+    return 0;
+}
+
+void image_store_close(struct image_store *store)
+{
+    if (store != NULL) {
+        close(store->fd);
+        free(store->folder);
+        free(store);
+    }
+}
+
+/* ---- Writing ---- */
+
+int image_writer_new(struct image_store *store, struct image_writer **ret_writer, struct error *err)
+{
+    struct image_writer *writer = NEW(struct image_writer);
+    writer->store = store;
+    snprintf(writer->name, sizeof(writer->name), "%s", partial_prefix);
+    random_hex(writer->name + strlen(writer->name), 16);
+    writer->fd = openat(store->fd, writer->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (writer->fd < 0) {
+        int cause = errno;
+        free(writer);
+        return error_os(err, cause, "writing into %s", store->folder);
+    }
+    writer->hash = hash_new();
+    *ret_writer = writer;
+    return 0;
+}
+
+int image_writer_add(struct image_writer *writer, const void *bytes, size_t length,
+                     struct error *err)
+{
+    if (file_write_all(writer->fd, bytes, length) < 0) {
+        return error_os(err, errno, "writing into %s", writer->store->folder);
+    }
+    hash_add(writer->hash, bytes, length);
+    writer->size_bytes += length;
+    return 0;
+}
+
+/* The bytes are whole: make them safe, then visible. */
+static int publish(struct image_writer *writer, const char *id, struct error *err)
+{
+    char path[ID_LENGTH + 4];
+    char sub[3] = {id[0], id[1], '\0'};
+    int root = writer->store->fd;
+    blob_path(id, path);
+    if (faccessat(root, path, F_OK, 0) == 0) {
+        unlinkat(root, writer->name, 0);
+        return 0;
+    }
+    if ((mkdirat(root, sub, 0700) < 0 && errno != EEXIST) || fsync(writer->fd) < 0 ||
+        renameat(root, writer->name, root, path) < 0) {
+        return error_os(err, errno, "storing %s in %s", path, writer->store->folder);
+    }
+    FD_OWNED int sub_fd = openat(root, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (sub_fd < 0 || fsync(sub_fd) < 0 || fsync(root) < 0) {
+        return error_os(err, errno, "storing %s in %s", path, writer->store->folder);
+    }
+    return 0;
+}
+
+int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT_SIZE],
+                        uint64_t *ret_size_bytes, struct error *err)
+{
+    struct image_writer *writer = owned_writer;
+    char id[HASH_TEXT_SIZE];
+    hash_finish(writer->hash, id);
+    writer->hash = NULL;
+    int r = publish(writer, id, err);
+    if (r == 0) {
+        memcpy(ret_id, id, sizeof(id));
+        if (ret_size_bytes != NULL) {
+            *ret_size_bytes = writer->size_bytes;
+        }
+        close(writer->fd);
+        free(writer);
+        return 0;
+    }
+    image_writer_abort(writer);
+    return r;
+}
+
+void image_writer_abort(struct image_writer *owned_writer)
+{
+    struct image_writer *writer = owned_writer;
+    if (writer->hash != NULL) {
+        char unused[HASH_TEXT_SIZE];
+        hash_finish(writer->hash, unused);
+    }
+    unlinkat(writer->store->fd, writer->name, 0);
+    close(writer->fd);
+    free(writer);
+}
+
+int image_put(struct image_store *store, const void *bytes, size_t length,
+              char ret_id[HASH_TEXT_SIZE], struct error *err)
+{
+    struct image_writer *writer = NULL;
+    int r = image_writer_new(store, &writer, err);
+    if (r < 0) {
+        return r;
+    }
+    r = image_writer_add(writer, bytes, length, err);
+    if (r < 0) {
+        image_writer_abort(writer);
+        return r;
+    }
+    return image_writer_finish(writer, ret_id, NULL, err);
+}
+
+/* ---- Reading ---- */
+
+int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
+               struct error *err)
+{
+    if (!is_id(id)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name: 64 hex digits are",
+                         id);
+    }
+    char path[ID_LENGTH + 4];
+    blob_path(id, path);
+    FD_OWNED int fd = openat(store->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no blob %s", id);
+    }
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) < 0) {
+        return error_os(err, errno, "opening blob %s", id);
+    }
+    if (ret_size_bytes != NULL) {
+        *ret_size_bytes = (uint64_t)status.st_size;
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+static int read_whole(int fd, const char *id, struct buffer *buffer, uint64_t size,
+                      struct error *err)
+{
+    uint8_t *at = buffer_reserve(buffer, size);
+    uint64_t used = 0;
+    while (used < size) {
+        ssize_t got = read(fd, at + used, size - used);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got < 0) {
+            return error_os(err, errno, "reading blob %s", id);
+        }
+        if (got == 0) {
+            break; /* shorter than it said: the digest will not agree */
+        }
+        used += (uint64_t)got;
+    }
+    buffer->used += used;
+    return 0;
+}
+
+int image_read(struct image_store *store, const char *id, size_t size_max, struct buffer *buffer,
+               struct error *err)
+{
+    FD_OWNED int fd = -1;
+    uint64_t size = 0;
+    int r = image_open(store, id, &fd, &size, err);
+    if (r < 0) {
+        return r;
+    }
+    if (size > size_max) {
+        return error_set(err, ERROR_TOO_LARGE, "blob %s is larger than %zu bytes", id, size_max);
+    }
+    size_t before = buffer->used;
+    r = read_whole(fd, id, buffer, size, err);
+    if (r < 0) {
+        return r;
+    }
+    char actual[HASH_TEXT_SIZE];
+    hash_bytes(buffer->data + before, buffer->used - before, actual);
+    if (strcmp(actual, id) != 0) {
+        buffer->used = before;
+        return error_set(
+            err, ERROR_CORRUPT,
+            "the file %s/%.2s/%s is damaged: its content does not match its name; remove "
+            "it and deploy again",
+            store->folder, id, id);
+    }
+    return 0;
+}
+
+bool image_exists(struct image_store *store, const char *id)
+{
+    char path[ID_LENGTH + 4];
+    if (!is_id(id)) {
+        return false;
+    }
+    blob_path(id, path);
+    return faccessat(store->fd, path, F_OK, 0) == 0;
+}
+
+int image_remove(struct image_store *store, const char *id, struct error *err)
+{
+    char path[ID_LENGTH + 4];
+    if (!is_id(id)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name", id);
+    }
+    blob_path(id, path);
+    if (unlinkat(store->fd, path, 0) < 0 && errno != ENOENT) {
+        return error_os(err, errno, "removing blob %s", id);
+    }
+    return 0;
+}
+
+/* The blobs of one sub-folder; false: the visitor has seen enough. */
+static bool each_in(int root, const char *sub,
+                    bool (*visit)(const char *id, uint64_t size_bytes, void *context),
+                    void *context)
+{
+    int fd = openat(root, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd >= 0 ? fdopendir(fd) : NULL;
+    if (folder == NULL) {
+        return true;
+    }
+    bool go_on = true;
+    for (struct dirent *entry = readdir(folder); entry != NULL && go_on; entry = readdir(folder)) {
+        struct stat status;
+        if (is_id(entry->d_name) && fstatat(fd, entry->d_name, &status, 0) == 0) {
+            go_on = visit(entry->d_name, (uint64_t)status.st_size, context);
+        }
+    }
+    closedir(folder);
+    return go_on;
+}
+
+int image_each(struct image_store *store,
+               bool (*visit)(const char *id, uint64_t size_bytes, void *context), void *context,
+               struct error *err)
+{
+    int fd = openat(store->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *folder = fd >= 0 ? fdopendir(fd) : NULL;
+    if (folder == NULL) {
+        return error_os(err, errno, "reading %s", store->folder);
+    }
+    bool go_on = true;
+    for (struct dirent *entry = readdir(folder); entry != NULL && go_on; entry = readdir(folder)) {
+        if (strlen(entry->d_name) == 2 && entry->d_name[0] != '.') {
+            go_on = each_in(store->fd, entry->d_name, visit, context);
+        }
+    }
+    closedir(folder);
+    return 0;
+}
