@@ -115,6 +115,9 @@ void answer_error(struct call *call, const struct error *error,
 
 static struct text held_body(const struct call *call)
 {
+    if (call->output.used == 0) {
+        return text_of("", 0);
+    }
     size_t head = call->head_state == HEAD_FOUND ? call->head.length : 0;
     return text_of((const char *)call->output.data + head, call->output.used - head);
 }

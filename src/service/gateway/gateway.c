@@ -124,7 +124,7 @@ static int lane_start(struct gateway *gateway, unsigned index, struct error *err
 {
     struct lane *lane = &gateway->lanes[index];
     if (index == 0) {
-        lane->loop = instance_loop(gateway->options.instances);
+        lane->loop = gateway->loop;
         return lane_open(gateway, lane, err);
     }
     char name[16];
@@ -173,6 +173,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
 {
     struct gateway *gateway = NEW(struct gateway);
     gateway->options = *options;
+    gateway->loop = instance_loop(options->instances);
     if (gateway->options.body_bytes_max == 0) {
         gateway->options.body_bytes_max = body_bytes_default;
     }
@@ -204,7 +205,7 @@ uint16_t gateway_port(const struct gateway *gateway)
 
 static void stop_running(struct gateway *gateway)
 {
-    loop_stop(instance_loop(gateway->options.instances));
+    loop_stop(gateway->loop);
 }
 
 /* On the instances' loop. */
@@ -212,10 +213,9 @@ static void count_closed(void *argument)
 {
     struct lane *lane = argument;
     struct gateway *gateway = lane->gateway;
-    lane->is_closed = true;
     CHECK(gateway->lanes_open > 0);
     gateway->lanes_open--;
-    if (gateway->lanes_open == 0) {
+    if (gateway->lanes_open == 0 && !gateway->gives_up) {
         stop_running(gateway);
     }
 }
@@ -223,7 +223,7 @@ static void count_closed(void *argument)
 void lane_report_closed(struct lane *lane)
 {
     lane->is_closing = false;
-    loop_post(instance_loop(lane->gateway->options.instances), count_closed, lane);
+    loop_post(lane->gateway->loop, count_closed, lane);
 }
 
 /* Exchanges that are left see their client go, and cancel their calls. */
@@ -259,7 +259,7 @@ static void on_too_long(void *context)
 
 void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
 {
-    struct loop *loop = instance_loop(gateway->options.instances);
+    struct loop *loop = gateway->loop;
     CHECK(!loop_is_current(loop));
 
     gateway->drain_timeout_ms = timeout_ms;
@@ -276,6 +276,7 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
     if (gateway->lanes_open > 0) {
         /* Somebody still refers to them: better a leak at the end than a use after free. */
         log_warn("gateway: calls were left behind that did not end when they were cancelled");
+        loop_timer_free(gateway->lanes[0].hold_timer);
         return;
     }
     gateway_free(gateway);

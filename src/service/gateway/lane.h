@@ -39,11 +39,11 @@ struct lane {
     char id_prefix[17];
     uint64_t id_count;
     bool is_closing; /* its server is gone; the last call reports it */
-    bool is_closed;
 };
 
 struct gateway {
     struct gateway_options options;
+    struct loop *loop; /* the instances' */
     char *address;
     uint16_t port;
     unsigned lane_count;

@@ -1,0 +1,866 @@
+#include "test/unit/service/faked/fakes.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/function/function.h"
+#include "service/telemetry/telemetry.h"
+
+#include "test/lib/test.h"
+
+/* ---- HTTP ---- */
+
+enum { SERVERS_MAX = 4 };
+
+struct http_server {
+    struct loop *loop;
+    http_handler handler;
+    void *context;
+    struct http_exchange *open[64];
+    void (*drained)(void *context);
+    void *drain_context;
+};
+
+static pthread_mutex_t servers_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct http_server *servers[SERVERS_MAX]; /* each used by its own loop's thread */
+
+/* The place of `server` is free, or NULL's is taken. */
+static void servers_replace(struct http_server *before, struct http_server *after)
+{
+    pthread_mutex_lock(&servers_lock);
+    for (unsigned i = 0; i < SERVERS_MAX; i++) {
+        if (servers[i] == before) {
+            servers[i] = after;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&servers_lock);
+}
+
+static struct http_server *server_of(bool (*is_it)(const struct http_server *server,
+                                                   const void *argument),
+                                     const void *argument)
+{
+    struct http_server *found = NULL;
+    pthread_mutex_lock(&servers_lock);
+    for (unsigned i = 0; i < SERVERS_MAX && found == NULL; i++) {
+        found = servers[i] != NULL && is_it(servers[i], argument) ? servers[i] : NULL;
+    }
+    pthread_mutex_unlock(&servers_lock);
+    return found;
+}
+
+static bool server_is_current(const struct http_server *server, const void *argument)
+{
+    (void)argument;
+    return loop_is_current(server->loop);
+}
+
+struct http_server_options http_server_defaults(void)
+{
+    return (struct http_server_options){0};
+}
+
+int http_server_new(struct loop *loop, const struct http_server_options *options,
+                    http_handler handler, void *context, struct http_server **ret_server,
+                    struct error *err)
+{
+    (void)options;
+    (void)err;
+    struct http_server *server = NEW(struct http_server);
+    server->loop = loop;
+    server->handler = handler;
+    server->context = context;
+    servers_replace(NULL, server);
+    *ret_server = server;
+    return 0;
+}
+
+int http_server_listen(struct http_server *server, const char *address, uint16_t *ret_port,
+                       struct error *err)
+{
+    (void)server;
+    (void)address;
+    (void)err;
+    *ret_port = 7480;
+    return 0;
+}
+
+static bool exchange_is_over(const struct http_exchange *exchange)
+{
+    return exchange->has_ended || exchange->was_aborted || exchange->is_closed;
+}
+
+static void server_sweep(struct http_server *server)
+{
+    unsigned left = 0;
+    for (unsigned i = 0; i < 64; i++) {
+        if (server->open[i] != NULL && exchange_is_over(server->open[i])) {
+            struct http_exchange *exchange = server->open[i];
+            server->open[i] = NULL;
+            http_exchange_unref(exchange);
+        }
+        left += server->open[i] != NULL;
+    }
+    if (left == 0 && server->drained != NULL) {
+        void (*drained)(void *) = server->drained;
+        server->drained = NULL;
+        drained(server->drain_context);
+    }
+}
+
+static void sweep_current(void)
+{
+    struct http_server *server = server_of(server_is_current, NULL);
+    if (server != NULL) {
+        server_sweep(server);
+    }
+}
+
+void http_server_drain(struct http_server *server, uint64_t timeout_ms,
+                       void (*drained)(void *context), void *context)
+{
+    server->drained = drained;
+    server->drain_context = context;
+    if (timeout_ms == 0) {
+        server->drained = NULL;
+        drained(context);
+        return;
+    }
+    server_sweep(server);
+}
+
+void http_server_free(struct http_server *server)
+{
+    for (unsigned i = 0; i < 64; i++) {
+        if (server->open[i] != NULL) {
+            struct http_exchange *exchange = server->open[i];
+            server->open[i] = NULL;
+            if (!exchange_is_over(exchange)) {
+                fake_hang_up(exchange);
+            }
+            http_exchange_unref(exchange);
+        }
+    }
+    servers_replace(server, NULL);
+    free(server);
+}
+
+struct http_exchange *fake_request(const struct fake_request *request)
+{
+    struct http_server *server = server_of(server_is_current, NULL);
+    EXPECT(server != NULL);
+    struct http_exchange *exchange = NEW(struct http_exchange);
+    exchange->references = 3; /* the gateway's, the server's, the test's */
+    exchange->loop = server->loop;
+    exchange->request = *request;
+    unsigned i = 0;
+    while (server->open[i] != NULL) {
+        i++;
+        EXPECT(i < 64);
+    }
+    server->open[i] = exchange;
+    server->handler(exchange, server->context);
+    return exchange;
+}
+
+struct http_exchange *fake_get(const char *path)
+{
+    return fake_request(&(struct fake_request){.path = path});
+}
+
+void fake_body(struct http_exchange *exchange, const void *bytes, size_t length)
+{
+    EXPECT(exchange->on_data != NULL && !exchange->is_paused);
+    exchange->on_data(bytes, length, exchange->body_context);
+}
+
+void fake_body_end(struct http_exchange *exchange, const struct error *error)
+{
+    void (*on_end)(const struct error *, void *) = exchange->on_body_end;
+    EXPECT(on_end != NULL);
+    exchange->on_body_end = NULL;
+    on_end(error, exchange->body_context);
+}
+
+void fake_hang_up(struct http_exchange *exchange)
+{
+    exchange->is_closed = true;
+    if (exchange->on_body_end != NULL) {
+        struct error error;
+        error_set(&error, ERROR_CANCELLED, "the client went away");
+        fake_body_end(exchange, &error);
+    }
+    if (exchange->on_close != NULL) {
+        exchange->on_close(exchange->context);
+    }
+}
+
+void fake_drain(struct http_exchange *exchange)
+{
+    exchange->is_slow = false;
+    if (exchange->on_drain != NULL) {
+        exchange->on_drain(exchange->context);
+    }
+}
+
+const char *fake_field(const struct http_exchange *exchange, const char *name)
+{
+    static char value[512];
+    size_t length = strlen(name);
+    const char *at = (const char *)exchange->head.data;
+    const char *end = at + exchange->head.used;
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+        if (strncasecmp(at, name, length) == 0 && at[length] == ':') {
+            snprintf(value, sizeof(value), "%.*s", (int)(stop - at - (ssize_t)length - 2),
+                     at + length + 2);
+            return value;
+        }
+        at = stop + 1;
+    }
+    return "";
+}
+
+const char *fake_answer(struct http_exchange *exchange)
+{
+    return buffer_string(&exchange->body);
+}
+
+static bool server_is_elsewhere(const struct http_server *server, const void *argument)
+{
+    (void)argument;
+    return server->loop != fake_loop;
+}
+
+struct loop *fake_other_loop(void)
+{
+    return server_of(server_is_elsewhere, NULL)->loop;
+}
+
+static struct text text_or_empty(const char *string)
+{
+    return string != NULL ? text_of(string, strlen(string)) : text_of("", 0);
+}
+
+enum http_method http_exchange_method(const struct http_exchange *exchange)
+{
+    const char *method = exchange->request.method;
+    return method != NULL && strcmp(method, "HEAD") == 0 ? HTTP_HEAD : HTTP_GET;
+}
+
+struct text http_exchange_method_text(const struct http_exchange *exchange)
+{
+    return text_or_empty(exchange->request.method != NULL ? exchange->request.method : "GET");
+}
+
+struct text http_exchange_path(const struct http_exchange *exchange)
+{
+    return text_or_empty(exchange->request.path);
+}
+
+struct text http_exchange_query(const struct http_exchange *exchange)
+{
+    return text_or_empty(exchange->request.query);
+}
+
+size_t http_exchange_field_count(const struct http_exchange *exchange)
+{
+    size_t count = 0;
+    for (const char *const *field = exchange->request.fields; field != NULL && *field != NULL;
+         field += 2) {
+        count++;
+    }
+    return count;
+}
+
+void http_exchange_field_at(const struct http_exchange *exchange, size_t index,
+                            struct text *ret_name, struct text *ret_value)
+{
+    *ret_name = text_or_empty(exchange->request.fields[2 * index]);
+    *ret_value = text_or_empty(exchange->request.fields[2 * index + 1]);
+}
+
+struct text http_exchange_field(const struct http_exchange *exchange, const char *name)
+{
+    for (size_t i = 0; i < http_exchange_field_count(exchange); i++) {
+        struct text found, value;
+        http_exchange_field_at(exchange, i, &found, &value);
+        if (text_equal_ignoring_case(found, name)) {
+            return value;
+        }
+    }
+    return text_of(NULL, 0);
+}
+
+const char *http_exchange_peer(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return "127.0.0.1:4711";
+}
+
+bool http_exchange_has_body(const struct http_exchange *exchange)
+{
+    return exchange->request.has_body;
+}
+
+uint64_t http_exchange_body_length(const struct http_exchange *exchange)
+{
+    return exchange->request.body_length;
+}
+
+void http_exchange_set_body_max(struct http_exchange *exchange, uint64_t bytes_max)
+{
+    exchange->body_max = bytes_max;
+}
+
+void http_exchange_read(struct http_exchange *exchange,
+                        void (*on_data)(const void *bytes, size_t length, void *context),
+                        void (*on_end)(const struct error *error, void *context), void *context)
+{
+    exchange->on_data = on_data;
+    exchange->on_body_end = on_end;
+    exchange->body_context = context;
+}
+
+void http_exchange_pause(struct http_exchange *exchange)
+{
+    exchange->is_paused = true;
+}
+
+void http_exchange_resume(struct http_exchange *exchange)
+{
+    exchange->is_paused = false;
+}
+
+void http_exchange_add_field(struct http_exchange *exchange, const char *name, const char *value)
+{
+    buffer_append_format(&exchange->head, "%s: %s\n", name, value);
+}
+
+void http_exchange_add_field_text(struct http_exchange *exchange, struct text name,
+                                  struct text value)
+{
+    buffer_append_format(&exchange->head, "%.*s: %.*s\n", (int)name.length, name.data,
+                         (int)value.length, value.data);
+}
+
+void http_exchange_respond(struct http_exchange *exchange, int status, const void *body,
+                           size_t length)
+{
+    if (exchange->is_closed) {
+        return;
+    }
+    EXPECT(!exchange->has_begun);
+    exchange->has_begun = exchange->has_ended = true;
+    exchange->status = status;
+    exchange->length = length;
+    buffer_append(&exchange->body, body, length);
+}
+
+void http_exchange_respond_error(struct http_exchange *exchange, const struct error *error,
+                                 const char *request_id)
+{
+    (void)request_id;
+    exchange->error = *error;
+    http_exchange_respond(exchange, error_kind_http(error->kind), error->text, strlen(error->text));
+}
+
+void http_exchange_begin(struct http_exchange *exchange, int status, uint64_t length)
+{
+    if (exchange->is_closed) {
+        return;
+    }
+    EXPECT(!exchange->has_begun);
+    exchange->has_begun = true;
+    exchange->status = status;
+    exchange->length = length;
+}
+
+bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size_t length)
+{
+    if (exchange->is_closed) {
+        return true;
+    }
+    EXPECT(exchange->has_begun && !exchange->has_ended && !exchange->was_aborted);
+    buffer_append(&exchange->body, bytes, length);
+    exchange->writes++;
+    return !exchange->is_slow;
+}
+
+void http_exchange_end(struct http_exchange *exchange)
+{
+    if (!exchange->is_closed) {
+        EXPECT(exchange->has_begun && !exchange->has_ended && !exchange->was_aborted);
+        exchange->has_ended = true;
+    }
+}
+
+void http_exchange_abort(struct http_exchange *exchange)
+{
+    EXPECT(!exchange->has_ended);
+    exchange->was_aborted = true;
+}
+
+void http_exchange_on(struct http_exchange *exchange, void (*on_drain)(void *context),
+                      void (*on_close)(void *context), void *context)
+{
+    exchange->on_drain = on_drain;
+    exchange->on_close = on_close;
+    exchange->context = context;
+}
+
+void http_exchange_unref(struct http_exchange *exchange)
+{
+    EXPECT(exchange->references > 0);
+    if (--exchange->references == 0) {
+        buffer_done(&exchange->head);
+        buffer_done(&exchange->body);
+        free(exchange);
+    }
+}
+
+struct loop *http_exchange_loop(const struct http_exchange *exchange)
+{
+    return exchange->loop;
+}
+
+bool http_field_is_clean(struct text name, struct text value)
+{
+    return name.length > 0 && (value.length == 0 || memchr(value.data, '\r', value.length) == NULL);
+}
+
+bool http_percent_decode(struct text text, char *ret_text, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < text.length; i++) {
+        char c = text.data[i];
+        if (c == '%') {
+            char digits[3] = {0};
+            char *end = digits;
+            if (i + 2 < text.length) {
+                memcpy(digits, text.data + i + 1, 2);
+                c = (char)strtol(digits, &end, 16);
+                i += 2;
+            }
+            if (end != digits + 2 || c == '\0') {
+                return false;
+            }
+        }
+        EXPECT(used + 1 < size);
+        ret_text[used++] = c;
+    }
+    ret_text[used] = '\0';
+    return true;
+}
+
+/* ---- Runners ---- */
+
+const char *vmm_isolation_text(enum vmm_isolation isolation)
+{
+    return isolation == VMM_ISOLATION_PROCESS ? "process" : "microvm";
+}
+
+struct runner *fake_runners[FAKE_RUNNERS];
+unsigned fake_runner_count;
+bool fake_holds_loads;
+const char *fake_start_problem;
+
+int runner_start(struct loop *loop, const struct runner_options *options,
+                 const struct runner_events *events, struct runner **ret_runner, struct error *err)
+{
+    (void)loop;
+    (void)options;
+    if (fake_start_problem != NULL) {
+        return error_set(err, ERROR_NOT_FOUND, "%s", fake_start_problem);
+    }
+    EXPECT(fake_runner_count < FAKE_RUNNERS);
+    struct runner *runner = NEW(struct runner);
+    runner->is_alive = true;
+    runner->events = *events;
+    runner->pid = 1000 + (pid_t)fake_runner_count;
+    fake_runners[fake_runner_count++] = runner;
+    *ret_runner = runner;
+    return 0;
+}
+
+static void end_calls(struct runner *runner, const struct error *error)
+{
+    for (unsigned i = 0; i < FAKE_SLOTS; i++) {
+        struct runner_call *call = &runner->calls[i];
+        if (call->is_active) {
+            call->is_active = false;
+            call->events.on_end(error, NULL, call->context);
+        }
+    }
+    if (runner->load_is_pending) {
+        runner->load_is_pending = false;
+        runner->load_done(error, NULL, NULL, 0, runner->load_context);
+    }
+}
+
+void runner_free(struct runner *runner)
+{
+    struct error error;
+    error_set(&error, ERROR_CANCELLED, "ended");
+    end_calls(runner, &error);
+    for (unsigned i = 0; i < FAKE_SLOTS; i++) {
+        buffer_done(&runner->calls[i].environment);
+        buffer_done(&runner->calls[i].input);
+    }
+    runner->is_alive = false;
+    runner->is_freed = true;
+}
+
+pid_t runner_pid(const struct runner *runner)
+{
+    return runner->pid;
+}
+
+enum vmm_isolation runner_isolation(const struct runner *runner)
+{
+    (void)runner;
+    return VMM_ISOLATION_PROCESS;
+}
+
+const char *runner_jail_text(const struct runner *runner)
+{
+    (void)runner;
+    return "full";
+}
+
+void fake_loaded(struct runner *runner, const struct error *error)
+{
+    EXPECT(runner->load_is_pending);
+    struct vmm_image_info info = {.text_bytes = 4096};
+    runner->load_is_pending = false;
+    runner->load_done(error, error == NULL ? &info : NULL, "starting\n", 9, runner->load_context);
+}
+
+static void loaded_later(void *argument)
+{
+    struct runner *runner = argument;
+    if (runner->load_is_pending) {
+        fake_loaded(runner, NULL);
+    }
+}
+
+void runner_load(struct runner *runner, const char *image_id, int elf_fd,
+                 const struct vmm_limits *limits,
+                 void (*done)(const struct error *error, const struct vmm_image_info *info,
+                              const char *log, size_t log_length, void *context),
+                 void *context)
+{
+    (void)limits;
+    EXPECT(elf_fd >= 0 && strlen(image_id) == 64 && !runner->load_is_pending);
+    runner->loads++;
+    runner->load_is_pending = true;
+    runner->load_done = done;
+    runner->load_context = context;
+    if (!fake_holds_loads) {
+        loop_post(fake_loop, loaded_later, runner);
+    }
+}
+
+void runner_unload(struct runner *runner, const char *image_id)
+{
+    EXPECT(runner->is_alive && strlen(image_id) == 64);
+    runner->unloads++;
+}
+
+bool fake_echoes;
+
+/* What came so far goes back; the end when all has come. */
+static void echo(void *argument)
+{
+    struct runner_call *call = argument;
+    if (!call->is_active) {
+        return;
+    }
+    if (call->input.used > 0 && !call->is_paused) {
+        call->events.on_output(call->input.data, call->input.used, call->context);
+        buffer_clear(&call->input);
+        call->events.on_writable(call->context);
+    }
+    if (call->input_is_whole && call->input.used == 0) {
+        fake_end(call, VMM_END_EXIT, 0, "");
+    } else {
+        loop_post(fake_loop, echo, call);
+    }
+}
+
+struct runner_call *runner_invoke(struct runner *runner, unsigned slot,
+                                  const struct runner_invocation *invocation,
+                                  const struct runner_call_events *events, void *context)
+{
+    struct runner_call *call = &runner->calls[slot];
+    EXPECT(runner->is_alive && slot < FAKE_SLOTS && !call->is_active);
+    buffer_clear(&call->environment);
+    buffer_clear(&call->input);
+    call->runner = runner;
+    call->slot = slot;
+    call->is_active = true;
+    call->is_paused = call->is_cancelled = call->input_is_slow = false;
+    call->events = *events;
+    call->context = context;
+    buffer_append(&call->environment, invocation->environment, invocation->environment_length);
+    buffer_append(&call->input, invocation->input, invocation->input_length);
+    call->input_is_whole = !invocation->input_continues;
+    if (fake_echoes) {
+        loop_post(fake_loop, echo, call);
+    }
+    snprintf(call->image, sizeof(call->image), "%s", invocation->image_id);
+    return call;
+}
+
+bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
+{
+    EXPECT(call->is_active && !call->input_is_whole);
+    buffer_append(&call->input, bytes, length);
+    return !call->input_is_slow;
+}
+
+void runner_call_finish_input(struct runner_call *call)
+{
+    EXPECT(call->is_active);
+    call->input_is_whole = true;
+}
+
+void runner_call_pause(struct runner_call *call)
+{
+    EXPECT(call->is_active);
+    call->is_paused = true;
+}
+
+void runner_call_resume(struct runner_call *call)
+{
+    EXPECT(call->is_active);
+    call->is_paused = false;
+}
+
+bool fake_answers_cancel = true;
+
+static void end_cancelled(void *argument)
+{
+    struct runner_call *call = argument;
+    if (call->is_active && call->is_cancelled) {
+        fake_end(call, VMM_END_CANCELLED, 0, "");
+    }
+}
+
+void runner_call_cancel(struct runner_call *call)
+{
+    EXPECT(call->is_active);
+    call->is_cancelled = true;
+    if (fake_answers_cancel) {
+        loop_post(fake_loop, end_cancelled, call);
+    }
+}
+
+struct runner_call *fake_call(unsigned slot)
+{
+    for (unsigned i = fake_runner_count; i > 0; i--) {
+        struct runner *runner = fake_runners[i - 1];
+        if (runner->is_alive) {
+            return runner->calls[slot].is_active ? &runner->calls[slot] : NULL;
+        }
+    }
+    return NULL;
+}
+
+const char *fake_variable(const struct runner_call *call, const char *name)
+{
+    size_t length = strlen(name);
+    const char *at = (const char *)call->environment.data;
+    const char *end = at + call->environment.used;
+    for (; at < end; at += strlen(at) + 1) {
+        if (strncmp(at, name, length) == 0 && at[length] == '=') {
+            return at + length + 1;
+        }
+    }
+    return NULL;
+}
+
+void fake_output(struct runner_call *call, const char *text)
+{
+    EXPECT(call->is_active && !call->is_paused);
+    call->events.on_output(text, strlen(text), call->context);
+}
+
+void fake_end(struct runner_call *call, enum vmm_end end, uint32_t exit_code, const char *reason)
+{
+    EXPECT(call->is_active);
+    struct runner_result result = {.end = end, .exit_code = exit_code, .run_ns = 5000};
+    snprintf(result.reason, sizeof(result.reason), "%s", reason);
+    call->is_active = false;
+    call->events.on_end(NULL, &result, call->context);
+}
+
+void fake_die(struct runner *runner)
+{
+    struct error error;
+    error_set(&error, ERROR_UNAVAILABLE, "the runner died: killed by signal 9");
+    end_calls(runner, &error);
+    runner->is_alive = false;
+    runner->events.on_exit(runner, "killed by signal 9", runner->events.context);
+}
+
+/* ---- Functions, images, telemetry ---- */
+
+struct instance_target fake_target;
+char fake_log[4096];
+char fake_last_end[32];
+static pthread_mutex_t telemetry_lock = PTHREAD_MUTEX_INITIALIZER;
+
+int function_route_find(struct function_service *service, const char *project, struct text name,
+                        struct instance_target **ret_target, struct error *err)
+{
+    (void)service;
+    EXPECT(strcmp(project, "default") == 0);
+    if (!text_equal(name, "hello")) {
+        return error_set(err, ERROR_NOT_FOUND, "function %.*s", (int)name.length, name.data);
+    }
+    *ret_target = instance_target_ref(&fake_target);
+    return 0;
+}
+
+int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
+               struct error *err)
+{
+    (void)store;
+    if (strcmp(id, "missing") == 0) {
+        return error_set(err, ERROR_NOT_FOUND, "image %s", id);
+    }
+    *ret_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    *ret_size_bytes = 0;
+    return 0;
+}
+
+void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
+                   uint64_t version, const char *request_id, const void *bytes, size_t length)
+{
+    (void)telemetry;
+    (void)project;
+    (void)version;
+    pthread_mutex_lock(&telemetry_lock);
+    size_t used = strlen(fake_log);
+    snprintf(fake_log + used, sizeof(fake_log) - used, "%s %s %.*s", function, request_id,
+             (int)length, (const char *)bytes);
+    pthread_mutex_unlock(&telemetry_lock);
+}
+
+void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t amount)
+{
+    (void)telemetry;
+    (void)metric;
+    (void)amount;
+}
+
+void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t value)
+{
+    (void)telemetry;
+    (void)metric;
+    (void)value;
+}
+
+void telemetry_call(struct telemetry *telemetry, const char *project, const char *function,
+                    const char *end, bool cold, uint64_t duration_ns)
+{
+    (void)telemetry;
+    (void)project;
+    (void)function;
+    (void)cold;
+    (void)duration_ns;
+    pthread_mutex_lock(&telemetry_lock);
+    snprintf(fake_last_end, sizeof(fake_last_end), "%s", end);
+    pthread_mutex_unlock(&telemetry_lock);
+}
+
+/* ---- The world ---- */
+
+struct instance_service *fake_instances;
+struct gateway *fake_gateway;
+struct loop *fake_loop;
+
+static void fake_world_begin(unsigned slots, unsigned gateway_threads)
+{
+    struct error err = {0};
+    EXPECT(loop_new("test", &fake_loop, &err) == 0);
+    struct instance_options options = {
+        .isolation = VMM_ISOLATION_PROCESS, .slots_per_runner = slots, .runners_max = 1};
+    EXPECT(instance_service_new(fake_loop, &options, &fake_instances, &err) == 0);
+    fake_target = (struct instance_target){
+        .references = 1,
+        .project = "default",
+        .function = "hello",
+        .version = 3,
+        .limits = {.memory_bytes = 1 << 20, .timeout_ms = 30000, .output_bytes_max = 1 << 20},
+        .queue_max = 4,
+    };
+    snprintf(fake_target.image_id, sizeof(fake_target.image_id), "image");
+    if (gateway_threads > 0) {
+        struct gateway_options gateway = {
+            .address = "127.0.0.1:0",
+            .threads = gateway_threads,
+            .body_bytes_max = 1 << 20,
+            .instances = fake_instances,
+        };
+        EXPECT(gateway_start(&gateway, &fake_gateway, &err) == 0);
+    }
+}
+
+static void fake_world_end(void)
+{
+    if (fake_gateway != NULL) {
+        gateway_stop(fake_gateway, 0);
+    }
+    instance_service_free(fake_instances);
+    loop_free(fake_loop);
+    EXPECT(fake_target.references == 1);
+    for (unsigned i = 0; i < fake_runner_count; i++) {
+        EXPECT(fake_runners[i]->is_freed);
+        free(fake_runners[i]);
+    }
+}
+
+static void (*world_body)(void);
+
+static void run_body(void *argument)
+{
+    (void)argument;
+    world_body();
+    uv_stop(loop_uv(fake_loop));
+}
+
+void fake_world_run(unsigned slots, unsigned gateway_threads, void (*body)(void))
+{
+    fake_world_begin(slots, gateway_threads);
+    world_body = body;
+    loop_post(fake_loop, run_body, NULL);
+    loop_run(fake_loop);
+    fake_world_end();
+}
+
+/* Posts that posts make are done in the turns after. */
+void fake_turn(void)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        uv_run(loop_uv(fake_loop), UV_RUN_NOWAIT);
+        sweep_current();
+    }
+}
+
+void fake_run_until(bool (*is_true)(const void *argument), const void *argument)
+{
+    while (!is_true(argument)) {
+        uv_run(loop_uv(fake_loop), UV_RUN_ONCE);
+    }
+}
