@@ -22,28 +22,31 @@
 
 /* ---- Fields of ours ---- */
 
-static void append_duration(struct buffer *out, const char *name, uint64_t ns)
+enum { TIMING_SIZE = 160 };
+
+static void append_duration(char text[TIMING_SIZE], const char *name, uint64_t ns)
 {
+    size_t used = strlen(text);
     uint64_t us = ns / 1000;
-    buffer_append_format(out, "%s%s;dur=%" PRIu64 ".%03" PRIu64, out->used > 0 ? ", " : "", name,
-                         us / 1000, us % 1000);
+    snprintf(text + used, TIMING_SIZE - used, "%s%s;dur=%" PRIu64 ".%03u", used > 0 ? ", " : "",
+             name, us / 1000, (unsigned)(us % 1000));
 }
 
 /* Milliseconds: in the queue, attaching the image (cold starts only), running, and all together. */
 static void add_timing(struct call *call, const struct instance_result *result)
 {
-    BUFFER_OWNED struct buffer text = {0};
+    char text[TIMING_SIZE] = "";
     if (result != NULL) {
-        append_duration(&text, "queue", result->queue_ns);
+        append_duration(text, "queue", result->queue_ns);
         if (result->run.cold) {
-            append_duration(&text, "cold", result->run.attach_ns);
+            append_duration(text, "cold", result->run.attach_ns);
         }
-        append_duration(&text, "run", result->run.run_ns);
+        append_duration(text, "run", result->run.run_ns);
     } else if (call->relay.has_place) {
-        append_duration(&text, "queue", call->relay.queue_ns);
+        append_duration(text, "queue", call->relay.queue_ns);
     }
-    append_duration(&text, "total", clock_monotonic_ns() - call->started_ns);
-    http_exchange_add_field(call->exchange, "Server-Timing", buffer_string(&text));
+    append_duration(text, "total", clock_monotonic_ns() - call->started_ns);
+    http_exchange_add_field(call->exchange, "Server-Timing", text);
 }
 
 static void add_own_fields(struct call *call, const struct instance_result *result)
