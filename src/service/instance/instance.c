@@ -109,7 +109,8 @@ void prepare_end(struct prepare *prepare, const struct error *error,
 {
     if (error != NULL) {
         prepare->error = *error;
-    } else {
+    }
+    if (info != NULL) {
         prepare->info = *info;
     }
     loop_post(prepare->loop, prepare_tell, prepare);
