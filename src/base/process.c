@@ -112,6 +112,7 @@ struct flow {
     size_t input_used;
     uint64_t deadline_ms; /* 0: none */
     bool timed_out;
+    bool cancelled;
 };
 
 static void feed(struct flow *flow)
@@ -122,8 +123,8 @@ static void feed(struct flow *flow)
     if (wrote > 0) {
         flow->input_used += (size_t)wrote;
     }
-    bool is_over = wrote < 0 && errno != EAGAIN && errno != EINTR; /* it does not read any more */
-    if (is_over || flow->input_used == flow->options->input_length) {
+    bool is_closed = wrote < 0 && errno != EAGAIN && errno != EINTR; /* it does not read any more */
+    if (is_closed || flow->input_used == flow->options->input_length) {
         fd_close_slot(&flow->pipes->input[1]);
     }
 }
@@ -145,14 +146,27 @@ static void drain(struct flow *flow, int *fd, struct buffer *buffer)
     }
 }
 
+enum { LOOK_EVERY_MS = 100 };
+
 static int time_left(const struct flow *flow)
 {
-    if (flow->deadline_ms == 0) {
-        return -1;
+    uint64_t left_ms = INT32_MAX;
+    if (flow->deadline_ms != 0) {
+        uint64_t now_ms = clock_monotonic_ms();
+        left_ms = flow->deadline_ms > now_ms ? flow->deadline_ms - now_ms : 0;
     }
-    uint64_t now_ms = clock_monotonic_ms();
-    uint64_t left_ms = flow->deadline_ms > now_ms ? flow->deadline_ms - now_ms : 0;
-    return left_ms > INT32_MAX ? INT32_MAX : (int)left_ms;
+    if (flow->options->cancel != NULL && left_ms > LOOK_EVERY_MS) {
+        return LOOK_EVERY_MS;
+    }
+    return left_ms >= INT32_MAX ? -1 : (int)left_ms;
+}
+
+/* Must the program be ended? */
+static bool is_over(struct flow *flow)
+{
+    flow->cancelled = flow->options->cancel != NULL && *flow->options->cancel;
+    flow->timed_out = flow->deadline_ms != 0 && clock_monotonic_ms() >= flow->deadline_ms;
+    return flow->cancelled || flow->timed_out;
 }
 
 /* Move bytes until both outputs are closed, or it is too late. */
@@ -166,8 +180,7 @@ static void pump(struct flow *flow)
             {.fd = pipes->input[1], .events = POLLOUT},
         };
         int count = poll(polled, 3, time_left(flow));
-        if (count == 0) {
-            flow->timed_out = true;
+        if (is_over(flow)) {
             return;
         }
         if (count < 0) {
@@ -189,16 +202,12 @@ static void pump(struct flow *flow)
 /* The program may close its outputs and go on: the clock still counts. */
 static void reap(struct flow *flow, pid_t pid, int *ret_status, struct rusage *ret_usage)
 {
-    if (!flow->timed_out && flow->deadline_ms != 0) {
-        /* pidfd_open(2) by number: glibc 2.36 has it, older ones do not. */
-        FD_OWNED int fd = pidfd_open(pid, 0);
-        struct pollfd polled = {.fd = fd, .events = POLLIN};
-        while (fd >= 0 && poll(&polled, 1, time_left(flow)) == 0) {
-            flow->timed_out = true;
-            break;
-        }
+    FD_OWNED int fd = pidfd_open(pid, 0);
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    while (fd >= 0 && !flow->timed_out && !flow->cancelled &&
+           poll(&polled, 1, time_left(flow)) <= 0 && !is_over(flow)) {
     }
-    if (flow->timed_out) {
+    if (flow->timed_out || flow->cancelled) {
         kill(-pid, SIGKILL);
     }
     while (wait4(pid, ret_status, 0, ret_usage) < 0) {
@@ -238,6 +247,7 @@ static int supervise(struct flow *flow, pid_t pid, uint64_t begin_ms,
     *ret_result = (struct process_result){
         .exit_code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
         .timed_out = flow->timed_out,
+        .cancelled = flow->cancelled,
         .max_rss_kib = (uint64_t)usage.ru_maxrss,
         .wall_ms = clock_monotonic_ms() - begin_ms,
     };

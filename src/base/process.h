@@ -17,8 +17,9 @@ struct process_options {
     const char *folder;      /* working folder, or NULL */
     const void *input;       /* fed to standard input; NULL means /dev/null */
     size_t input_length;
-    size_t output_max;   /* output beyond this is read and dropped */
-    uint64_t timeout_ms; /* 0: none.  The whole process group is killed. */
+    size_t output_max;           /* output beyond this is read and dropped */
+    uint64_t timeout_ms;         /* 0: none.  The whole process group is killed. */
+    const volatile bool *cancel; /* looked at ten times a second: true kills it.  May be NULL. */
     /* Runs in the child between fork and exec (async-signal-safe calls only); nonzero: give up. */
     int (*prepare)(void *context);
     void *prepare_context;
@@ -27,6 +28,7 @@ struct process_options {
 struct process_result {
     int exit_code; /* exit status, or 128 + signal */
     bool timed_out;
+    bool cancelled;
     uint64_t max_rss_kib;
     uint64_t wall_ms;
 };

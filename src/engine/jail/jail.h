@@ -27,6 +27,7 @@ enum jail_filter {
     JAIL_FILTER_NONE,
     JAIL_FILTER_TOOL,   /* compilers: files, processes; no network, no ptrace, no mount, no bpf */
     JAIL_FILTER_RUNNER, /* blixard-runner: KVM, memory, its sockets, threads; see filter.c */
+    JAIL_FILTER_RUNNER_FORK, /* the same and processes, for the process sandbox */
 };
 
 struct jail_options {

@@ -88,7 +88,8 @@ uint64_t io_clock_ns(uint32_t real_or_monotonic)
     if (khz == 0) {
         return host_call(ABI_CALL_CLOCK, real_or_monotonic, 0, 0);
     }
+    /* Without a 128-bit division, which would need a library. */
     uint64_t since = read_tsc() - tsc_begin;
-    uint64_t ns = (uint64_t)((unsigned __int128)since * 1000000 / khz);
+    uint64_t ns = since / khz * 1000000 + since % khz * 1000000 / khz;
     return (real_or_monotonic == 0 ? BLOCK->real_ns : BLOCK->monotonic_ns) + ns;
 }

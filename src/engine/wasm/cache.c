@@ -1,0 +1,83 @@
+/*
+ * The build cache: (module, tier, toolchain) -> image.
+ *
+ * An entry is a small JSON file named by the key, CACHE/KEY.json; the image itself is a blob.  An
+ * entry whose blob is gone or damaged is no entry: the blob is removed and made again.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+#include "engine/wasm/private.h"
+
+enum { ENTRY_MAX = 4096, IMAGE_MAX = 256 << 20 };
+
+void cache_key(const struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               char ret_key[HASH_TEXT_SIZE])
+{
+    struct hash *hash = hash_new();
+    hash_add(hash, module_id, strlen(module_id) + 1);
+    hash_add(hash, wasm_tier_text(tier), strlen(wasm_tier_text(tier)) + 1);
+    hash_add(hash, wasm->toolchain.fingerprint, sizeof(wasm->toolchain.fingerprint));
+    hash_finish(hash, ret_key);
+}
+
+static bool image_is_whole(struct wasm *wasm, const char *id)
+{
+    struct error err = {0};
+    BUFFER_OWNED struct buffer bytes = {0};
+    int r = image_read(wasm->images, id, IMAGE_MAX, &bytes, &err);
+    if (r == -ERROR_CORRUPT) {
+        struct error ignored = {0};
+        image_remove(wasm->images, id, &ignored);
+    }
+    return r == 0;
+}
+
+bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result)
+{
+    struct error err = {0};
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    JSON_OWNED json_t *entry = NULL;
+    if (file_read(path, ENTRY_MAX, &text, &err) < 0 ||
+        json_read(text.data, text.used, &entry, &err) < 0) {
+        return false;
+    }
+    const char *image = json_string_value(json_object_get(entry, "image"));
+    if (image == NULL || strlen(image) != HASH_TEXT_SIZE - 1 || !image_is_whole(wasm, image)) {
+        unlink(path);
+        return false;
+    }
+    struct wasm_result result = {
+        .from_cache = true,
+        .elf_bytes = (uint64_t)json_integer_value(json_object_get(entry, "elf_bytes")),
+        .wall_ms = (uint64_t)json_integer_value(json_object_get(entry, "wall_ms")),
+        .max_rss_kib = (uint64_t)json_integer_value(json_object_get(entry, "max_rss_kib")),
+    };
+    memcpy(result.image_id, image, sizeof(result.image_id));
+    *ret_result = result;
+    return true;
+}
+
+int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
+              struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    struct json_writer writer = json_writer_to(&text);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "image", result->image_id);
+    json_write_field_u64(&writer, "elf_bytes", result->elf_bytes);
+    json_write_field_u64(&writer, "wall_ms", result->wall_ms);
+    json_write_field_u64(&writer, "max_rss_kib", result->max_rss_kib);
+    json_write_end_object(&writer);
+    return file_write(path, text.data, text.used, 0600, err);
+}

@@ -1,0 +1,438 @@
+/*
+ * Reading a module without running it: what it is, and every feature of it that cannot run here, by
+ * name.
+ *
+ * This is not a validator (wasm-validate is): it walks the binary format (core specification,
+ * chapter 5) completely, code included, so that nothing unsupported reaches wasm2c, which would
+ * abort without a word.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/text.h"
+
+#include "engine/wasm/opcode.h"
+#include "engine/wasm/reader.h"
+#include "engine/wasm/wasm.h"
+
+enum {
+    MODULE_BYTES_MAX = 64 << 20,
+    ITEMS_MAX = 1000000, /* functions, types, imports, ... of one module */
+    LOCALS_MAX = 50000,
+    PAGES_MAX = 65535, /* 65536 would overflow wasm2c's size */
+};
+
+enum section {
+    SECTION_CUSTOM,
+    SECTION_TYPE,
+    SECTION_IMPORT,
+    SECTION_FUNCTION,
+    SECTION_TABLE,
+    SECTION_MEMORY,
+    SECTION_GLOBAL,
+    SECTION_EXPORT,
+    SECTION_START,
+    SECTION_ELEMENT,
+    SECTION_CODE,
+    SECTION_DATA,
+    SECTION_DATA_COUNT,
+    SECTION_TAG,
+    SECTION_COUNT,
+};
+
+struct inspection {
+    struct wasm_module_info info;
+    uint32_t memories;
+    bool has_start;
+    bool has_handle;
+    uint32_t declared; /* functions of the function section */
+};
+
+static uint32_t read_count(struct reader *reader)
+{
+    uint32_t count = reader_u32(reader);
+    if (count > ITEMS_MAX) {
+        if (reader->failed == 0) {
+            reader->failed = error_set(reader->err, ERROR_LIMIT,
+                                       "the module has more than %d items of one kind", ITEMS_MAX);
+        }
+        return 0;
+    }
+    return count;
+}
+
+/* min, optional max; bit 1 shared, bit 2 64-bit. */
+static void read_limits(struct reader *reader, bool is_memory, uint32_t *ret_min, uint32_t *ret_max)
+{
+    uint8_t flags = reader_byte(reader);
+    if (flags & 2) {
+        reader_unsupported(reader, "threads (shared memory)");
+    }
+    if (flags & 4) {
+        reader_unsupported(reader, "memory64");
+    }
+    if (flags > 7) {
+        reader_malformed(reader, "unknown limits");
+    }
+    *ret_min = reader_u32(reader);
+    *ret_max = flags & 1 ? reader_u32(reader) : UINT32_MAX;
+    if (is_memory && *ret_min > PAGES_MAX && reader->failed == 0) {
+        reader->failed =
+            error_set(reader->err, ERROR_LIMIT,
+                      "the module wants %" PRIu32 " pages of memory at once: at most %d", *ret_min,
+                      PAGES_MAX);
+    }
+}
+
+static void read_memory(struct reader *reader, struct inspection *inspection)
+{
+    uint32_t min = 0;
+    uint32_t max = 0;
+    read_limits(reader, true, &min, &max);
+    if (++inspection->memories > 1) {
+        reader_unsupported(reader, "several memories");
+    }
+    inspection->info.memory_bytes_initial = (uint64_t)min * 65536;
+    inspection->info.memory_bytes_max = (uint64_t)(max > 65536 ? 65536 : max) * 65536;
+}
+
+static void read_table(struct reader *reader)
+{
+    uint32_t min = 0;
+    uint32_t max = 0;
+    opcode_read_type(reader);
+    read_limits(reader, false, &min, &max);
+}
+
+/* ---- Imports and exports ---- */
+
+static const char *const modules[] = {"wasi_snapshot_preview1", "env"};
+static const char *const wasi_functions[] = {
+#define WASI(name) #name,
+#include "engine/wasm/imports.def"
+#undef WASI
+};
+static const char *const env_functions[] = {"abort", "seed"};
+
+static bool is_one_of(struct text name, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (text_equal(name, list[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+static void read_import(struct reader *reader)
+{
+    static const char *const kinds[] = {"function", "table", "memory", "global", "tag"};
+    struct text module;
+    struct text name;
+    reader_name(reader, &module);
+    reader_name(reader, &name);
+    uint8_t kind = reader_byte(reader);
+    if (kind >= COUNT(kinds)) {
+        reader_malformed(reader, "unknown kind of import");
+    }
+    if (reader->failed < 0) {
+        return;
+    }
+    bool known = kind == 0 &&
+        ((text_equal(module, modules[0]) &&
+          is_one_of(name, wasi_functions, COUNT(wasi_functions))) ||
+         (text_equal(module, modules[1]) && is_one_of(name, env_functions, COUNT(env_functions))));
+    if (!known) {
+        reader->failed = error_set(
+            reader->err, ERROR_UNSUPPORTED,
+            "the module imports the %s %.*s.%.*s, which nobody here provides; functions may import "
+            "from wasi_snapshot_preview1",
+            kinds[kind], (int)(module.length < 64 ? module.length : 64), module.data,
+            (int)(name.length < 64 ? name.length : 64), name.data);
+        return;
+    }
+    reader_u32(reader);
+}
+
+static void read_export(struct reader *reader, struct inspection *inspection)
+{
+    struct text name;
+    reader_name(reader, &name);
+    uint8_t kind = reader_byte(reader);
+    reader_u32(reader);
+    if (kind > 4) {
+        reader_malformed(reader, "unknown kind of export");
+    }
+    if (kind == 0 && text_equal(name, "_start")) {
+        inspection->has_start = true;
+    }
+    if (kind == 0 && text_equal(name, "handle")) {
+        inspection->has_handle = true;
+    }
+}
+
+/* ---- The other sections ---- */
+
+static void read_type(struct reader *reader)
+{
+    uint8_t form = reader_byte(reader);
+    if (form == 0x5e || form == 0x5f || form == 0x50 || form == 0x4e || form == 0x4f) {
+        reader_unsupported(reader, "garbage-collected types");
+    }
+    if (form != 0x60 && reader->failed == 0) {
+        reader_malformed(reader, "unknown kind of type");
+    }
+    for (int part = 0; part < 2 && reader->failed == 0; part++) {
+        uint32_t count = read_count(reader);
+        for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+            opcode_read_type(reader);
+        }
+    }
+}
+
+static void read_global(struct reader *reader)
+{
+    opcode_read_type(reader);
+    if (reader_byte(reader) > 1) {
+        reader_malformed(reader, "unknown mutability");
+    }
+    opcode_read_expression(reader);
+}
+
+static void read_function_indexes(struct reader *reader)
+{
+    uint32_t count = read_count(reader);
+    for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+        reader_u32(reader);
+    }
+}
+
+/* Core specification 5.5.12: eight forms told by three bits. */
+static void read_element(struct reader *reader)
+{
+    uint32_t flags = reader_u32(reader);
+    if (flags > 7) {
+        reader_malformed(reader, "unknown element segment");
+    }
+    bool is_active = (flags & 1) == 0;
+    bool has_expressions = (flags & 4) != 0;
+    if (is_active && (flags & 2)) {
+        reader_u32(reader);
+    }
+    if (is_active) {
+        opcode_read_expression(reader);
+    }
+    if (flags & 3) {
+        if (has_expressions) {
+            opcode_read_type(reader);
+        } else if (reader_byte(reader) != 0) {
+            reader_malformed(reader, "unknown element kind");
+        }
+    }
+    if (!has_expressions) {
+        read_function_indexes(reader);
+        return;
+    }
+    uint32_t count = read_count(reader);
+    for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+        opcode_read_expression(reader);
+    }
+}
+
+static void read_data(struct reader *reader)
+{
+    uint32_t flags = reader_u32(reader);
+    if (flags > 2) {
+        reader_malformed(reader, "unknown data segment");
+    }
+    if (flags == 2) {
+        reader_u32(reader);
+    }
+    if (flags != 1) {
+        opcode_read_expression(reader);
+    }
+    reader_skip(reader, reader_u32(reader));
+}
+
+static void read_code(struct reader *reader)
+{
+    struct reader body = reader_part(reader, reader_u32(reader));
+    uint64_t locals = 0;
+    uint32_t groups = read_count(&body);
+    for (uint32_t i = 0; i < groups && body.failed == 0; i++) {
+        locals += reader_u32(&body);
+        opcode_read_type(&body);
+    }
+    if (locals > LOCALS_MAX && body.failed == 0) {
+        body.failed =
+            error_set(body.err, ERROR_LIMIT, "a function has more than %d variables", LOCALS_MAX);
+    }
+    if (body.failed == 0) {
+        opcode_read_expression(&body);
+    }
+    if (body.failed == 0 && body.at != body.end) {
+        reader_malformed(&body, "a function goes on after its end");
+    }
+    if (reader->failed == 0) {
+        reader->failed = body.failed;
+    }
+}
+
+static void read_item(struct reader *reader, enum section section, struct inspection *inspection)
+{
+    switch (section) {
+    case SECTION_TYPE:
+        read_type(reader);
+        break;
+    case SECTION_IMPORT:
+        read_import(reader);
+        break;
+    case SECTION_FUNCTION:
+        reader_u32(reader);
+        inspection->declared++;
+        break;
+    case SECTION_TABLE:
+        read_table(reader);
+        break;
+    case SECTION_MEMORY:
+        read_memory(reader, inspection);
+        break;
+    case SECTION_GLOBAL:
+        read_global(reader);
+        break;
+    case SECTION_EXPORT:
+        read_export(reader, inspection);
+        break;
+    case SECTION_ELEMENT:
+        read_element(reader);
+        break;
+    case SECTION_CODE:
+        read_code(reader);
+        inspection->info.function_count++;
+        break;
+    case SECTION_DATA:
+        read_data(reader);
+        break;
+    case SECTION_CUSTOM:
+    case SECTION_START:
+    case SECTION_DATA_COUNT:
+    case SECTION_TAG:
+    case SECTION_COUNT:
+        CHECK_UNREACHABLE();
+    }
+}
+
+static void read_section(struct reader *reader, enum section section, struct inspection *inspection)
+{
+    if (section == SECTION_TAG) {
+        reader_unsupported(reader, "exceptions");
+        return;
+    }
+    if (section == SECTION_START || section == SECTION_DATA_COUNT) {
+        reader_u32(reader);
+    } else {
+        uint32_t count = read_count(reader);
+        for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+            read_item(reader, section, inspection);
+        }
+    }
+    if (reader->failed == 0 && reader->at != reader->end) {
+        reader_malformed(reader, "a section has bytes left over");
+    }
+}
+
+/* The order sections must come in; the data count stands before the code. */
+static unsigned rank(enum section section)
+{
+    static const unsigned ranks[SECTION_COUNT] = {
+        [SECTION_TYPE] = 1,     [SECTION_IMPORT] = 2,      [SECTION_FUNCTION] = 3,
+        [SECTION_TABLE] = 4,    [SECTION_MEMORY] = 5,      [SECTION_TAG] = 6,
+        [SECTION_GLOBAL] = 7,   [SECTION_EXPORT] = 8,      [SECTION_START] = 9,
+        [SECTION_ELEMENT] = 10, [SECTION_DATA_COUNT] = 11, [SECTION_CODE] = 12,
+        [SECTION_DATA] = 13,
+    };
+    return ranks[section];
+}
+
+static void read_sections(struct reader *reader, struct inspection *inspection)
+{
+    unsigned before = 0;
+    while (reader->failed == 0 && reader->at != reader->end) {
+        uint8_t id = reader_byte(reader);
+        if (id >= SECTION_COUNT) {
+            reader_malformed(reader, "unknown section");
+            return;
+        }
+        struct reader part = reader_part(reader, reader_u32(reader));
+        if (reader->failed < 0) {
+            return;
+        }
+        enum section section = (enum section)id;
+        if (section == SECTION_CUSTOM) {
+            struct text name;
+            reader_name(&part, &name);
+        } else if (rank(section) <= before) {
+            reader_malformed(&part, "a section is out of order");
+        } else {
+            before = rank(section);
+            read_section(&part, section, inspection);
+        }
+        reader->failed = part.failed;
+    }
+}
+
+static int check_head(const uint8_t *bytes, size_t length, struct error *err)
+{
+    static const uint8_t magic[4] = {0, 'a', 's', 'm'};
+    if (length > MODULE_BYTES_MAX) {
+        return error_set(err, ERROR_LIMIT, "the module is larger than %d MiB",
+                         MODULE_BYTES_MAX >> 20);
+    }
+    if (length < 8 || memcmp(bytes, magic, sizeof(magic)) != 0) {
+        return error_set(err, ERROR_INVALID,
+                         "not a WebAssembly module: it does not begin with \\0asm");
+    }
+    if (bytes[6] == 1 && bytes[7] == 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "this is a WebAssembly component; core modules are supported "
+                         "(target wasm32-wasi, preview 1)");
+    }
+    if (bytes[4] != 1 || bytes[5] != 0 || bytes[6] != 0 || bytes[7] != 0) {
+        return error_set(err, ERROR_UNSUPPORTED, "the module's binary version is not 1");
+    }
+    return 0;
+}
+
+int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_info,
+                 struct error *err)
+{
+    int r = check_head(bytes, length, err);
+    if (r < 0) {
+        return r;
+    }
+    const uint8_t *start = bytes;
+    struct reader reader = {.start = start, .at = start + 8, .end = start + length, .err = err};
+    struct inspection inspection = {.info = {.size_bytes = length}};
+    read_sections(&reader, &inspection);
+    if (reader.failed < 0) {
+        return reader.failed;
+    }
+    if (inspection.declared != inspection.info.function_count) {
+        return error_set(err, ERROR_INVALID,
+                         "not a valid WebAssembly module: %" PRIu32
+                         " functions are declared, %" PRIu32 " have code",
+                         inspection.declared, inspection.info.function_count);
+    }
+    if (!inspection.has_start && !inspection.has_handle) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the module exports neither _start (a command) nor handle (a handler)");
+    }
+    inspection.info.abi = inspection.has_handle ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
+    *ret_info = inspection.info;
+    return 0;
+}

@@ -1,0 +1,258 @@
+/* Instructions by their immediates: core specification 5.4, and the proposals that must be named.
+ */
+#include "engine/wasm/opcode.h"
+
+#include <stddef.h>
+
+#include "engine/wasm/reader.h"
+
+enum { NESTING_MAX = 2000, BRANCHES_MAX = 200000 };
+
+enum shape {
+    BAD,
+    NONE,
+    BLOCK,      /* a block type */
+    INDEX,      /* one index */
+    INDEX_PAIR, /* two */
+    MEMORY,     /* alignment, offset */
+    ZERO,       /* a memory index that must be 0 */
+    BRANCHES,   /* a vector of labels and one more */
+    TYPES,      /* a vector of types */
+    TYPE,
+    S32,
+    S64,
+    F32,
+    F64,
+    END,
+    EXCEPTIONS,
+    TAIL_CALLS,
+    REFERENCES,
+    COLLECTED,
+    MORE, /* 0xfc */
+    SIMD,
+    THREADS,
+};
+
+static const unsigned char shapes[256] = {
+    [0x00 ... 0x01] = NONE,
+    [0x02 ... 0x04] = BLOCK,
+    [0x05] = NONE,
+    [0x06 ... 0x0a] = EXCEPTIONS,
+    [0x0b] = END,
+    [0x0c ... 0x0d] = INDEX,
+    [0x0e] = BRANCHES,
+    [0x0f] = NONE,
+    [0x10] = INDEX,
+    [0x11] = INDEX_PAIR,
+    [0x12 ... 0x13] = TAIL_CALLS,
+    [0x14 ... 0x15] = REFERENCES,
+    [0x18 ... 0x19] = EXCEPTIONS,
+    [0x1a ... 0x1b] = NONE,
+    [0x1c] = TYPES,
+    [0x1f] = EXCEPTIONS,
+    [0x20 ... 0x26] = INDEX,
+    [0x28 ... 0x3e] = MEMORY,
+    [0x3f ... 0x40] = ZERO,
+    [0x41] = S32,
+    [0x42] = S64,
+    [0x43] = F32,
+    [0x44] = F64,
+    [0x45 ... 0xc4] = NONE,
+    [0xd0] = TYPE,
+    [0xd1] = NONE,
+    [0xd2] = INDEX,
+    [0xd3 ... 0xd6] = REFERENCES,
+    [0xfb] = COLLECTED,
+    [0xfc] = MORE,
+    [0xfd] = SIMD,
+    [0xfe] = THREADS,
+};
+
+void opcode_read_type(struct reader *reader)
+{
+    switch (reader_byte(reader)) {
+    case 0x7f: /* i32 */
+    case 0x7e: /* i64 */
+    case 0x7d: /* f32 */
+    case 0x7c: /* f64 */
+    case 0x70: /* funcref */
+    case 0x6f: /* externref */
+        return;
+    case 0x7b:
+        reader_unsupported(reader, "SIMD (v128)");
+        return;
+    case 0x69:
+        reader_unsupported(reader, "exceptions");
+        return;
+    case 0x63:
+    case 0x64:
+        reader_unsupported(reader, "typed function references");
+        return;
+    case 0x6a ... 0x6e:
+    case 0x71 ... 0x74:
+        reader_unsupported(reader, "garbage-collected types");
+        return;
+    default:
+        if (reader->failed == 0) {
+            reader_malformed(reader, "unknown type");
+        }
+    }
+}
+
+static void read_block_type(struct reader *reader)
+{
+    if (reader->at != reader->end && (*reader->at & 0xc0) == 0x40 && *reader->at != 0x40) {
+        opcode_read_type(reader); /* one negative byte: a value type */
+        return;
+    }
+    if (reader_s33(reader) < -64) {
+        reader_malformed(reader, "unknown block type");
+    }
+}
+
+/* 0xfc: saturating conversions, bulk memory, tables. */
+static void read_more(struct reader *reader)
+{
+    uint32_t code = reader_u32(reader);
+    if (code <= 7) {
+        return;
+    }
+    switch (code) {
+    case 8:  /* memory.init */
+    case 10: /* memory.copy */
+    case 12: /* table.init */
+    case 14: /* table.copy */
+        reader_u32(reader);
+        reader_u32(reader);
+        return;
+    case 9:  /* data.drop */
+    case 11: /* memory.fill */
+    case 13: /* elem.drop */
+    case 15: /* table.grow */
+    case 16: /* table.size */
+    case 17: /* table.fill */
+        reader_u32(reader);
+        return;
+    default:
+        reader_malformed(reader, "unknown instruction");
+    }
+}
+
+static void read_branches(struct reader *reader)
+{
+    uint32_t count = reader_u32(reader);
+    if (count > BRANCHES_MAX) {
+        reader_malformed(reader, "too many branches");
+        return;
+    }
+    for (uint32_t i = 0; i <= count && reader->failed == 0; i++) {
+        reader_u32(reader);
+    }
+}
+
+static void read_types(struct reader *reader)
+{
+    uint32_t count = reader_u32(reader);
+    if (count > 1000) {
+        reader_malformed(reader, "too many types");
+        return;
+    }
+    for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+        opcode_read_type(reader);
+    }
+}
+
+static void read_memory_access(struct reader *reader)
+{
+    if (reader_u32(reader) >= 64) {
+        reader_unsupported(reader, "several memories");
+    }
+    reader_u32(reader);
+}
+
+static void read_immediates(struct reader *reader, enum shape shape)
+{
+    static const char *const features[] = {
+        [EXCEPTIONS] = "exceptions",
+        [TAIL_CALLS] = "tail calls",
+        [REFERENCES] = "typed function references",
+        [COLLECTED] = "garbage-collected types",
+        [SIMD] = "SIMD",
+        [THREADS] = "threads (atomic instructions)",
+    };
+    switch (shape) {
+    case NONE:
+    case END:
+        return;
+    case BLOCK:
+        read_block_type(reader);
+        return;
+    case INDEX:
+        reader_u32(reader);
+        return;
+    case INDEX_PAIR:
+        reader_u32(reader);
+        reader_u32(reader);
+        return;
+    case MEMORY:
+        read_memory_access(reader);
+        return;
+    case ZERO:
+        if (reader_byte(reader) != 0) {
+            reader_unsupported(reader, "several memories");
+        }
+        return;
+    case BRANCHES:
+        read_branches(reader);
+        return;
+    case TYPES:
+        read_types(reader);
+        return;
+    case TYPE:
+        opcode_read_type(reader);
+        return;
+    case S32:
+        reader_skip_s32(reader);
+        return;
+    case S64:
+        reader_skip_s64(reader);
+        return;
+    case F32:
+        reader_skip(reader, 4);
+        return;
+    case F64:
+        reader_skip(reader, 8);
+        return;
+    case MORE:
+        read_more(reader);
+        return;
+    case EXCEPTIONS:
+    case TAIL_CALLS:
+    case REFERENCES:
+    case COLLECTED:
+    case SIMD:
+    case THREADS:
+        reader_unsupported(reader, features[shape]);
+        return;
+    case BAD:
+        reader_malformed(reader, "unknown instruction");
+        return;
+    }
+}
+
+void opcode_read_expression(struct reader *reader)
+{
+    unsigned depth = 1;
+    while (depth > 0 && reader->failed == 0) {
+        enum shape shape = (enum shape)shapes[reader_byte(reader)];
+        if (reader->failed < 0) {
+            return;
+        }
+        read_immediates(reader, shape);
+        depth += shape == BLOCK;
+        depth -= shape == END;
+        if (depth > NESTING_MAX) {
+            reader_malformed(reader, "blocks are nested too deeply");
+        }
+    }
+}

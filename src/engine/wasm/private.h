@@ -1,0 +1,85 @@
+/* What the files of this room share. */
+#ifndef ENGINE_WASM_PRIVATE_H
+#define ENGINE_WASM_PRIVATE_H
+
+#include <pthread.h>
+
+#include "base/embed.h"
+#include "base/map.h"
+
+#include "engine/wasm/wasm.h"
+
+struct buffer;
+
+/* The programs of the pipeline, found once. */
+enum tool {
+    TOOL_VALIDATE,
+    TOOL_OPTIMIZE,
+    TOOL_TRANSLATE,
+    TOOL_GCC,
+    TOOL_TCC,
+    TOOL_LINK,
+    TOOL_COUNT,
+};
+
+struct toolchain {
+    char *path[TOOL_COUNT]; /* NULL: not installed */
+    char *builtin_headers;  /* gcc's own: stddef.h and the like */
+    char *tcc_headers;
+    char *folder;                     /* the guest runtime, link script and headers, unpacked */
+    char fingerprint[HASH_TEXT_SIZE]; /* of all that decides what comes out */
+};
+
+int toolchain_open(const char *work_folder, struct toolchain *ret_toolchain, struct error *err);
+void toolchain_done(struct toolchain *toolchain);
+
+struct wasm {
+    struct toolchain toolchain;
+    char *work_folder;
+    char *cache_folder;
+    struct image_store *images;
+    uint64_t timeout_ms;
+    uint64_t memory_bytes_max;
+    pthread_mutex_t lock; /* guards `building` */
+    pthread_cond_t built;
+    struct map building; /* cache keys somebody is at work on */
+};
+
+/* One compilation's folder and limits. */
+struct job {
+    const struct wasm *wasm;
+    char *folder;
+    const volatile bool *cancel;
+    uint64_t max_rss_kib;
+};
+
+int job_begin(const struct wasm *wasm, const volatile bool *cancel, struct job *ret_job,
+              struct error *err);
+void job_end(struct job *job);
+
+/* Path of a file in the job's folder; the caller frees it. */
+char *job_path(const struct job *job, const char *name);
+
+/* Run one tool; `what` is for people ("translating the module").  Fails with INVALID and the tool's
+ * words when it refuses its input, TIMEOUT, LIMIT, FULL, CANCELLED. */
+int job_run(struct job *job, const char *what, const char *const *argv, struct error *err);
+
+/* module.wasm to image.elf, in the job's folder. */
+int pipeline_run(struct job *job, enum wasm_tier tier, struct error *err);
+
+/* The C that wasm2c wrote, with the memory's base as a constant. */
+void translate_memory_base(struct buffer *source);
+
+/* glue.c for a module, from the header that wasm2c wrote. */
+void translate_glue(const char *header, struct buffer *ret_glue);
+
+/* Results by key: what was made, and whether it is still there and whole. */
+void cache_key(const struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               char ret_key[HASH_TEXT_SIZE]);
+bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result);
+int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
+              struct error *err);
+
+EMBED_LIST(guest_files);
+
+#endif

@@ -1,0 +1,181 @@
+/* The door: open, compile with the cache in front, close. */
+#include "engine/wasm/wasm.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/wasm/private.h"
+
+enum { IMAGE_BYTES_MAX = 256 << 20, TIMEOUT_MS = 120000 };
+
+static const uint64_t memory_bytes_default = UINT64_C(2) << 30;
+
+const char *wasm_tier_text(enum wasm_tier tier)
+{
+    CHECK(tier < WASM_TIER_COUNT);
+    return tier == WASM_TIER_FAST ? "fast" : "optimized";
+}
+
+const char *wasm_abi_text(enum wasm_abi abi)
+{
+    return abi == WASM_ABI_HANDLER ? "handler" : "command";
+}
+
+/* Folders of compilations that a killed daemon left. */
+static void remove_old_jobs(const char *work_folder)
+{
+    DIR *folder = opendir(work_folder);
+    if (folder == NULL) {
+        return;
+    }
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        if (text_starts_with(entry->d_name, "job-")) {
+            struct error ignored = {0};
+            MEMORY_OWNED char *path = memory_format("%s/%s", work_folder, entry->d_name);
+            file_remove_tree(path, &ignored);
+        }
+    }
+    closedir(folder);
+}
+
+int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err)
+{
+    CHECK(options->images != NULL);
+
+    struct wasm *wasm = NEW(struct wasm);
+    wasm->work_folder = realpath(options->work_folder, NULL);
+    if (wasm->work_folder == NULL) {
+        wasm->work_folder = memory_copy_string(options->work_folder);
+    }
+    wasm->cache_folder = memory_format("%s/cache", wasm->work_folder);
+    wasm->images = options->images;
+    wasm->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_MS;
+    wasm->memory_bytes_max =
+        options->memory_bytes_max > 0 ? options->memory_bytes_max : memory_bytes_default;
+    pthread_mutex_init(&wasm->lock, NULL);
+    pthread_cond_init(&wasm->built, NULL);
+
+    remove_old_jobs(wasm->work_folder);
+    int r = file_make_folder(wasm->cache_folder, 0700, err);
+    if (r == 0) {
+        r = toolchain_open(wasm->work_folder, &wasm->toolchain, err);
+    }
+    if (r < 0) {
+        wasm_close(wasm);
+        return r;
+    }
+    *ret_wasm = wasm;
+    return 0;
+}
+
+void wasm_close(struct wasm *wasm)
+{
+    if (wasm == NULL) {
+        return;
+    }
+    CHECK(wasm->building.count == 0);
+    toolchain_done(&wasm->toolchain);
+    map_done(&wasm->building);
+    pthread_cond_destroy(&wasm->built);
+    pthread_mutex_destroy(&wasm->lock);
+    free(wasm->work_folder);
+    free(wasm->cache_folder);
+    free(wasm);
+}
+
+/* ---- One at a time per key ---- */
+
+static void claim(struct wasm *wasm, const char *key)
+{
+    pthread_mutex_lock(&wasm->lock);
+    while (map_get(&wasm->building, key) != NULL) {
+        pthread_cond_wait(&wasm->built, &wasm->lock);
+    }
+    map_set(&wasm->building, key, wasm);
+    pthread_mutex_unlock(&wasm->lock);
+}
+
+static void release(struct wasm *wasm, const char *key)
+{
+    pthread_mutex_lock(&wasm->lock);
+    map_remove(&wasm->building, key);
+    pthread_cond_broadcast(&wasm->built);
+    pthread_mutex_unlock(&wasm->lock);
+}
+
+static int run_job(struct wasm *wasm, struct job *job, const void *bytes, size_t length,
+                   enum wasm_tier tier, struct wasm_result *result, struct error *err)
+{
+    MEMORY_OWNED char *module_path = job_path(job, "module.wasm");
+    MEMORY_OWNED char *image_path = job_path(job, "image.elf");
+    BUFFER_OWNED struct buffer image = {0};
+    int r = file_write(module_path, bytes, length, 0644, err);
+    if (r == 0) {
+        r = pipeline_run(job, tier, err);
+    }
+    if (r == 0) {
+        r = file_read(image_path, IMAGE_BYTES_MAX, &image, err);
+    }
+    if (r == 0) {
+        r = image_put(wasm->images, image.data, image.used, result->image_id, err);
+    }
+    result->elf_bytes = image.used;
+    result->max_rss_kib = job->max_rss_kib;
+    return r;
+}
+
+static int build(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
+                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
+{
+    struct job job;
+    struct wasm_result result = {.tier = tier};
+    uint64_t begin_ms = clock_monotonic_ms();
+    int r = job_begin(wasm, cancel, &job, err);
+    if (r < 0) {
+        return r;
+    }
+    r = run_job(wasm, &job, bytes, length, tier, &result, err);
+    job_end(&job);
+    if (r == 0) {
+        result.wall_ms = clock_monotonic_ms() - begin_ms;
+        *ret_result = result;
+    }
+    return r;
+}
+
+int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
+                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
+{
+    struct wasm_module_info info;
+    int r = wasm_inspect(bytes, length, &info, err);
+    if (r < 0) {
+        return r;
+    }
+    char module_id[HASH_TEXT_SIZE];
+    char key[HASH_TEXT_SIZE];
+    hash_bytes(bytes, length, module_id);
+    cache_key(wasm, module_id, tier, key);
+
+    claim(wasm, key);
+    if (cache_get(wasm, key, ret_result)) {
+        ret_result->tier = tier;
+    } else {
+        r = build(wasm, bytes, length, tier, cancel, ret_result, err);
+        if (r == 0) {
+            r = cache_put(wasm, key, ret_result, err);
+        }
+    }
+    release(wasm, key);
+    return r;
+}
