@@ -516,19 +516,22 @@ static void load_elf(struct microvm_shell *shell, const struct elf_view *elf)
     }
 }
 
-static void save_registers(struct microvm_shell *shell, struct registers *ret_registers)
+static int save_registers(struct microvm_shell *shell, struct registers *ret_registers,
+                          struct error *err)
 {
     /* The `out` is not over until KVM_RUN is entered again; then the registers are behind it. */
     shell->run->immediate_exit = 1;
     int r = ioctl(shell->vcpu_fd, KVM_RUN, 0);
-    CHECK(r < 0 && errno == EINTR);
+    bool is_behind = r < 0 && errno == EINTR;
     shell->run->immediate_exit = 0;
     struct kvm_regs regs;
-    r = ioctl(shell->vcpu_fd, KVM_GET_REGS, &regs);
-    CHECK(r == 0);
+    if (!is_behind || ioctl(shell->vcpu_fd, KVM_GET_REGS, &regs) < 0) {
+        return error_os(err, errno, "reading the registers of a snapshot");
+    }
     _Static_assert(sizeof(regs) == sizeof(*ret_registers), "in the same order");
     memcpy(ret_registers, &regs, sizeof(regs));
     ret_registers->rflags = 2;
+    return 0;
 }
 
 static void collect(struct microvm_shell *shell, struct vmm_image *image,
@@ -547,7 +550,10 @@ static void collect(struct microvm_shell *shell, struct vmm_image *image,
 static int initialise(struct microvm_shell *shell, struct vmm_image *image,
                       const struct elf_view *elf, const struct vmm_sink *sink, struct error *err)
 {
-    struct vmm_call call = {.sink = {.log = sink->log, .context = sink->context}};
+    struct vmm_call call = {0};
+    if (sink != NULL) {
+        call.sink = (struct vmm_sink){.log = sink->log, .context = sink->context};
+    }
     struct vmm_outcome outcome = {0};
     struct call_state state = {.call = &call, .limits = &image->limits, .outcome = &outcome};
     const struct registers start = {
@@ -558,7 +564,10 @@ static int initialise(struct microvm_shell *shell, struct vmm_image *image,
     shell->building = true;
     if (microvm_enter(shell, &start, &state) == MICROVM_READY) {
         struct abi_block *block = (struct abi_block *)microvm_window(shell, WINDOW_DATA);
-        save_registers(shell, &image->registers);
+        int r = save_registers(shell, &image->registers, err);
+        if (r < 0) {
+            return r;
+        }
         image->info.is_handler = block->is_handler != 0;
         image->info.init_ns = outcome.run_ns;
         collect(shell, image, elf);

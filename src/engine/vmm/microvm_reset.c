@@ -133,8 +133,22 @@ static uint64_t image_extent(const struct vmm_image *image, enum window window)
 static void wash_writable(struct microvm_shell *shell, struct washing *washing)
 {
     wash(washing, WINDOW_DATA, shell->base.class.bytes[WINDOW_DATA]);
-    wash(washing, WINDOW_STACK, ABI_STACK_BYTES);
+    /* All of it: the guest's tables map whole large pages, more than the stack has. */
+    wash(washing, WINDOW_STACK, shell->base.class.bytes[WINDOW_STACK]);
     wash(washing, WINDOW_MEMORY, shell->memory_accessible);
+    /* Where the CPU reports traps, the guest can write too. */
+    memset(shell->arena + MICROVM_TRAP_STACK, 0, PAGE_BYTES);
+}
+
+/*
+ * The runtime wipes vector registers when a call begins, but that is the image's own code.  Between
+ * two images the host does it: everything at its power-on value.
+ */
+static int clear_vector_registers(const struct microvm_shell *shell)
+{
+    enum { X87_CONTROL = 0x37f, VECTOR_CONTROL = 0x1f80, VECTOR_CONTROL_WORD = 6 };
+    struct kvm_xsave state = {.region = {X87_CONTROL, [VECTOR_CONTROL_WORD] = VECTOR_CONTROL}};
+    return ioctl(shell->vcpu_fd, KVM_SET_XSAVE, &state);
 }
 
 static void copy_runs(struct microvm_shell *shell, const struct vmm_image *image, bool with_text)
@@ -156,6 +170,9 @@ int microvm_attach(struct vmm_shell *base, struct vmm_image *image, struct error
     if (base->image != NULL) {
         wash(&washing, WINDOW_TEXT, image_extent(base->image, WINDOW_TEXT));
         wash_writable(shell, &washing);
+        if (clear_vector_registers(shell) < 0) {
+            return error_os(err, errno, "clearing a virtual CPU's vector registers");
+        }
     }
     uint64_t memory = image != NULL ? image->info.memory_bytes : 0;
     if (microvm_set_memory(shell, memory) < 0) {

@@ -195,6 +195,27 @@ static void fault(struct microvm_shell *shell, struct call_state *state, unsigne
     call_end(state, VMM_END_TRAP, text);
 }
 
+/*
+ * Some exits leave an instruction half done, which KVM goes on with at the next KVM_RUN: then it
+ * would write registers of the call after this one.  Let it end now, with nothing left to repeat
+ * (rcx is 0).
+ */
+static void settle(struct microvm_shell *shell, struct call_state *state)
+{
+    enum { ATTEMPTS = 8 };
+    for (int i = 0; i < ATTEMPTS; i++) {
+        shell->run->s.regs.regs = (struct kvm_regs){.rip = ABI_TEXT_BASE, .rflags = 2};
+        shell->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+        shell->run->immediate_exit = 1;
+        int r = ioctl(shell->vcpu_fd, KVM_RUN, 0);
+        shell->run->immediate_exit = 0;
+        if (r < 0 && errno == EINTR) {
+            return;
+        }
+    }
+    call_end(state, VMM_END_BROKEN, "a virtual CPU does not come to rest");
+}
+
 static enum verdict on_io(struct microvm_shell *shell, struct call_state *state)
 {
     const struct kvm_run *run = shell->run;
@@ -208,6 +229,7 @@ static enum verdict on_io(struct microvm_shell *shell, struct call_state *state)
     }
     take_inline(shell, state, true);
     call_end(state, VMM_END_TRAP, "trap: illegal use of an I/O port");
+    settle(shell, state);
     return OVER;
 }
 
@@ -261,6 +283,7 @@ static enum verdict step(struct microvm_shell *shell, struct call_state *state)
     case KVM_EXIT_MMIO:
         take_inline(shell, state, true);
         call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
+        settle(shell, state);
         return OVER;
     case KVM_EXIT_SHUTDOWN:
     case KVM_EXIT_HLT:

@@ -127,7 +127,8 @@ struct backend {
 };
 
 extern const struct backend backend_microvm;
-extern const struct backend backend_process;
+/* Absent where this program is built without it. */
+extern const struct backend backend_process __attribute__((weak));
 
 struct vmm {
     enum vmm_isolation isolation;

@@ -24,10 +24,14 @@ const char *vmm_isolation_text(enum vmm_isolation isolation)
 
 int vmm_open(const struct vmm_options *options, struct vmm **ret_vmm, struct error *err)
 {
+    const struct backend *backend =
+        options->isolation == VMM_ISOLATION_MICROVM ? &backend_microvm : &backend_process;
+    if (backend == NULL) {
+        return error_set(err, ERROR_UNSUPPORTED, "this build has no process sandbox");
+    }
     struct vmm *vmm = NEW(struct vmm);
     vmm->isolation = options->isolation;
-    vmm->backend =
-        options->isolation == VMM_ISOLATION_MICROVM ? &backend_microvm : &backend_process;
+    vmm->backend = backend;
     int r = vmm->backend->open(vmm, options, err);
     if (r < 0) {
         free(vmm);

@@ -87,5 +87,6 @@ __attribute__((used)) void guest_main(void)
     io_begin();
     random_begin();
     glue_run();
+    handler_end();
     guest_exit(0);
 }

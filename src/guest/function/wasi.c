@@ -27,9 +27,13 @@ enum {
     ENOTCAPABLE = 76,
 };
 
+/* As IOV_MAX. */
+enum { VECTORS_MAX = 1024 };
+
 #define WASI(name) Z_wasi_snapshot_preview1Z_##name
 
-static u32 load32(u32 at)
+/* 64 bits wide, so that an index past 4 GiB meets the hole and does not wrap. */
+static u32 load32(u64 at)
 {
     u32 value;
     memcpy(&value, MEMORY + at, sizeof(value));
@@ -144,9 +148,12 @@ u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
         return EBADF;
     }
     u64 total = 0;
+    if (count > VECTORS_MAX) {
+        return EINVAL;
+    }
     for (u32 k = 0; k < count; k++) {
-        u32 at = load32(vectors + 8 * k);
-        u32 length = load32(vectors + 8 * k + 4);
+        u32 at = load32(vectors + 8ull * k);
+        u32 length = load32(vectors + 8ull * k + 4);
         if (total + length > UINT32_MAX) {
             return EINVAL;
         }
@@ -168,9 +175,12 @@ u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
         return EBADF;
     }
     u64 total = 0;
+    if (count > VECTORS_MAX) {
+        return EINVAL;
+    }
     for (u32 k = 0; k < count; k++) {
-        u32 at = load32(vectors + 8 * k);
-        u32 length = load32(vectors + 8 * k + 4);
+        u32 at = load32(vectors + 8ull * k);
+        u32 length = load32(vectors + 8ull * k + 4);
         if (length == 0) {
             continue;
         }
@@ -314,6 +324,7 @@ u32 WASI(sched_yield)(instance i)
 void WASI(proc_exit)(instance i, u32 status)
 {
     (void)i;
+    handler_end();
     guest_exit(status);
 }
 
