@@ -1,5 +1,7 @@
 /* The jailed process that owns function VMs; started by the daemon, never by hand. */
-int main(void)
+#include "engine/runner/runner.h"
+
+int main(int argc, char **argv)
 {
-    return 64;
+    return runner_serve(argc, argv);
 }

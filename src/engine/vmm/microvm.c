@@ -446,7 +446,8 @@ static int backend_open(struct vmm *vmm, const struct vmm_options *options, stru
         host_free(host);
         return error_set(err, ERROR_UNSUPPORTED, "/dev/kvm cannot be opened: %s", strerror(cause));
     }
-    host->pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    host->pagemap_fd = options->pagemap_fd > 0 ? options->pagemap_fd
+                                               : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     int run_bytes = ioctl(host->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     host->run_bytes = run_bytes > 0 ? (size_t)run_bytes : 0;
     int r = run_bytes <= 0 ? error_os(err, errno, "asking KVM for its sizes")

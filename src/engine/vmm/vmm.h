@@ -46,6 +46,7 @@ void vmm_probe(struct vmm_probe *ret_probe);
 struct vmm_options {
     enum vmm_isolation isolation;
     int kvm_fd;          /* /dev/kvm opened by the caller, who keeps it; -1: open it here */
+    int pagemap_fd;      /* /proc/self/pagemap, where /proc is gone; taken over.  0: open it here */
     unsigned shells_max; /* PROCESS: how many children may exist */
 };
 

@@ -1,0 +1,859 @@
+/*
+ * The daemon's side: processes, sockets, calls.
+ *
+ * All of it lives on one loop.  A runner's memory lasts until its poll handles are closed, its
+ * calls until their on_end; both outlive the callbacks that end them.
+ */
+#include "engine/runner/runner.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/list.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/jail/jail.h"
+#include "engine/runner/protocol.h"
+
+enum { KILL_AFTER_MS = 2000 };
+
+/* Uids of runners, one per project: a range that no distribution gives out. */
+static const uid_t uid_first = 2000000000;
+enum { UID_COUNT = 100000000 };
+
+struct runner_call {
+    struct runner *runner;
+    unsigned slot;
+    uint32_t sequence;
+    struct runner_call_events events;
+    void *context;
+    struct buffer queue; /* input that the socket did not take: length-prefixed frames */
+    bool wants_writable;
+    bool paused;
+};
+
+struct slot {
+    struct runner *runner;
+    unsigned index;
+    int fd;
+    uv_poll_t poll;
+    uint32_t sequence;
+    struct runner_call *call;
+};
+
+struct loading {
+    struct list_node link;
+    char image_id[HASH_TEXT_SIZE];
+    void (*done)(const struct error *error, const struct vmm_image_info *info, const char *log,
+                 size_t log_length, void *context);
+    void *context;
+};
+
+struct runner {
+    struct loop *loop;
+    struct runner_events events;
+    enum vmm_isolation isolation;
+    pid_t pid;
+    int control_fd;
+    uv_poll_t control_poll;
+    unsigned slot_count;
+    struct slot slots[RUNNER_SLOTS_MAX];
+    struct list loadings;
+    struct list outbox; /* control messages the socket did not take */
+    struct loop_timer *reaper;
+    unsigned waited_ms;
+    char jail[160];
+    bool has_greeted;
+    bool is_over;  /* the process is gone or given up */
+    bool is_freed; /* by its owner: no more on_exit */
+    bool is_told;  /* on_exit is running: not the moment to go */
+    unsigned open_handles;
+    uint8_t *frame; /* PROTOCOL_FRAME bytes: what is being read */
+};
+
+struct outgoing {
+    struct list_node link;
+    int fd; /* to send along, or -1 */
+    size_t length;
+    uint8_t bytes[];
+};
+
+/* ---- Ending ---- */
+
+static void release(struct runner *runner)
+{
+    if (runner->open_handles > 0 || !runner->is_freed || runner->pid > 0 || runner->is_told) {
+        return;
+    }
+    loop_timer_free(runner->reaper);
+    free(runner->frame);
+    free(runner);
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    struct runner *runner = handle->data;
+    runner->open_handles--;
+    release(runner);
+}
+
+static void on_slot_closed(uv_handle_t *handle)
+{
+    struct slot *slot = handle->data;
+    slot->runner->open_handles--;
+    release(slot->runner);
+}
+
+static void finish_call(struct runner_call *call, const struct error *error,
+                        const struct runner_result *result)
+{
+    struct slot *slot = &call->runner->slots[call->slot];
+    CHECK(slot->call == call);
+    slot->call = NULL;
+    buffer_done(&call->queue);
+    call->events.on_end(error, result, call->context);
+    free(call);
+}
+
+static void finish_loadings(struct runner *runner, const struct error *error)
+{
+    LIST_EACH(node, &runner->loadings)
+    {
+        struct loading *loading = LIST_ITEM(node, struct loading, link);
+        list_remove(node);
+        loading->done(error, NULL, NULL, 0, loading->context);
+        free(loading);
+    }
+}
+
+/* Collect the process without waiting for it; again in a moment when it is not dead yet. */
+static void reap(void *context)
+{
+    enum { EVERY_MS = 20 };
+    struct runner *runner = context;
+    int status = 0;
+    pid_t got = waitpid(runner->pid, &status, WNOHANG);
+    if (got == 0) {
+        runner->waited_ms += EVERY_MS;
+        if (runner->waited_ms >= KILL_AFTER_MS) {
+            kill(runner->pid, SIGKILL);
+        }
+        loop_timer_start(runner->reaper, EVERY_MS);
+        return;
+    }
+    char reason[96];
+    if (got > 0 && WIFSIGNALED(status)) {
+        snprintf(reason, sizeof(reason), "killed by signal %d (%s)", WTERMSIG(status),
+                 sigdescr_np(WTERMSIG(status)));
+    } else {
+        snprintf(reason, sizeof(reason), "ended with status %d",
+                 got > 0 ? WEXITSTATUS(status) : -1);
+    }
+    runner->pid = -1;
+    if (!runner->is_freed && runner->events.on_exit != NULL) {
+        runner->is_told = true;
+        runner->events.on_exit(runner, reason, runner->events.context);
+        runner->is_told = false;
+    }
+    release(runner);
+}
+
+/* Everything in flight fails with `error`; the process is on its way out. */
+static void end(struct runner *runner, const struct error *error)
+{
+    if (runner->is_over) {
+        return;
+    }
+    runner->is_over = true;
+    uv_close((uv_handle_t *)&runner->control_poll, on_handle_closed);
+    fd_close_slot(&runner->control_fd); /* the runner ends itself when it sees this */
+    LIST_EACH(node, &runner->outbox)
+    {
+        struct outgoing *outgoing = LIST_ITEM(node, struct outgoing, link);
+        list_remove(node);
+        fd_close_slot(&outgoing->fd);
+        free(outgoing);
+    }
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        struct slot *slot = &runner->slots[i];
+        uv_close((uv_handle_t *)&slot->poll, on_slot_closed);
+        fd_close_slot(&slot->fd);
+    }
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        if (runner->slots[i].call != NULL) {
+            finish_call(runner->slots[i].call, error, NULL);
+        }
+    }
+    finish_loadings(runner, error);
+    loop_timer_start(runner->reaper, 0);
+}
+
+/* The reason a dead process gives is known at once most of the time. */
+static void end_dead(struct runner *runner)
+{
+    struct error error = {0};
+    siginfo_t info = {0};
+    error_set(&error, ERROR_UNAVAILABLE, "the runner died");
+    if (waitid(P_PID, (id_t)runner->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+        info.si_pid == runner->pid && info.si_code != CLD_EXITED) {
+        error_set(&error, ERROR_UNAVAILABLE, "the runner died: killed by signal %d",
+                  info.si_status);
+    }
+    end(runner, &error);
+}
+
+static void end_broken(struct runner *runner, const char *what)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_PROTOCOL, "the runner sent %s", what);
+    kill(runner->pid, SIGKILL);
+    end(runner, &error);
+}
+
+/* ---- Control ---- */
+
+static bool send_control(struct runner *runner, const void *bytes, size_t length, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr align;
+    } extra = {{0}};
+    struct iovec part = {(void *)(uintptr_t)bytes, length};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (fd >= 0) {
+        message.msg_control = extra.bytes;
+        message.msg_controllen = sizeof(extra.bytes);
+        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
+        head->cmsg_level = SOL_SOCKET;
+        head->cmsg_type = SCM_RIGHTS;
+        head->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(head), &fd, sizeof(int));
+    }
+    return sendmsg(runner->control_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
+static void watch_control(struct runner *runner);
+
+/* In order; what does not go now goes when the socket can take it.  `fd` is duplicated if kept. */
+static void post_control(struct runner *runner, const void *bytes, size_t length, int fd)
+{
+    if (runner->is_over) {
+        return;
+    }
+    if (list_is_empty(&runner->outbox) && send_control(runner, bytes, length, fd)) {
+        return;
+    }
+    struct outgoing *outgoing = memory_new(1, sizeof(*outgoing) + length);
+    outgoing->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+    outgoing->length = length;
+    memcpy(outgoing->bytes, bytes, length);
+    list_push_back(&runner->outbox, &outgoing->link);
+    watch_control(runner);
+}
+
+static void flush_outbox(struct runner *runner)
+{
+    LIST_EACH(node, &runner->outbox)
+    {
+        struct outgoing *outgoing = LIST_ITEM(node, struct outgoing, link);
+        if (!send_control(runner, outgoing->bytes, outgoing->length, outgoing->fd)) {
+            return;
+        }
+        list_remove(node);
+        fd_close_slot(&outgoing->fd);
+        free(outgoing);
+    }
+}
+
+static void take_hello(struct runner *runner, ssize_t got)
+{
+    struct frame_hello hello;
+    if (got != sizeof(hello)) {
+        end_broken(runner, "a greeting of another build");
+        return;
+    }
+    memcpy(&hello, runner->frame, sizeof(hello));
+    if (hello.version != PROTOCOL_VERSION || hello.size != sizeof(struct frame_end)) {
+        end_broken(runner,
+                   "a greeting of another build; blixard and blixard-runner must be installed "
+                   "together");
+        return;
+    }
+    jail_describe(hello.jail, runner->jail, sizeof(runner->jail));
+    runner->has_greeted = true;
+}
+
+static void take_loaded(struct runner *runner, ssize_t got)
+{
+    struct frame_loaded answer;
+    if (got < (ssize_t)sizeof(answer)) {
+        end_broken(runner, "a short message");
+        return;
+    }
+    memcpy(&answer, runner->frame, sizeof(answer));
+    if ((size_t)got != sizeof(answer) + answer.log_length ||
+        answer.error.kind >= ERROR_KIND_COUNT) {
+        end_broken(runner, "a message of a wrong length");
+        return;
+    }
+    answer.image_id[sizeof(answer.image_id) - 1] = '\0';
+    answer.error.text[sizeof(answer.error.text) - 1] = '\0';
+    LIST_EACH(node, &runner->loadings)
+    {
+        struct loading *loading = LIST_ITEM(node, struct loading, link);
+        if (strcmp(loading->image_id, answer.image_id) == 0) {
+            bool good = answer.error.kind == ERROR_NONE;
+            list_remove(node);
+            loading->done(good ? NULL : &answer.error, good ? &answer.info : NULL,
+                          (const char *)runner->frame + sizeof(answer), answer.log_length,
+                          loading->context);
+            free(loading);
+            return;
+        }
+    }
+}
+
+static void on_control(uv_poll_t *poll, int status, int events)
+{
+    struct runner *runner = poll->data;
+    if (status < 0) {
+        end_dead(runner);
+        return;
+    }
+    if (events & UV_WRITABLE) {
+        flush_outbox(runner);
+        watch_control(runner);
+    }
+    if ((events & (UV_READABLE | UV_DISCONNECT)) == 0) {
+        return;
+    }
+    ssize_t got = recv(runner->control_fd, runner->frame, PROTOCOL_FRAME, MSG_DONTWAIT);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (got <= 0) {
+        end_dead(runner);
+        return;
+    }
+    struct frame head = {0};
+    memcpy(&head, runner->frame, (size_t)got < sizeof(head) ? (size_t)got : sizeof(head));
+    if (head.type == FRAME_HELLO && !runner->has_greeted) {
+        take_hello(runner, got);
+    } else if (head.type == FRAME_LOADED) {
+        take_loaded(runner, got);
+    } else {
+        end_broken(runner, "an unknown control message");
+    }
+}
+
+static void watch_control(struct runner *runner)
+{
+    int events = UV_READABLE | (list_is_empty(&runner->outbox) ? 0 : UV_WRITABLE);
+    int r = uv_poll_start(&runner->control_poll, events, on_control);
+    CHECK(r == 0);
+}
+
+/* ---- Slots ---- */
+
+static void watch_slot(struct slot *slot);
+
+static void take_end(struct slot *slot, ssize_t got)
+{
+    struct runner *runner = slot->runner;
+    struct runner_call *call = slot->call;
+    struct frame_end head;
+    if (got < (ssize_t)sizeof(head)) {
+        end_broken(runner, "a short message");
+        return;
+    }
+    memcpy(&head, runner->frame, sizeof(head));
+    if (head.output_length > PROTOCOL_PIECE || head.log_length > PROTOCOL_PIECE ||
+        (size_t)got != sizeof(head) + head.output_length + head.log_length ||
+        head.result.end > VMM_END_BROKEN) {
+        end_broken(runner, "a message of a wrong length");
+        return;
+    }
+    head.result.reason[sizeof(head.result.reason) - 1] = '\0';
+    const uint8_t *output = runner->frame + sizeof(head);
+    if (head.output_length > 0) {
+        call->events.on_output(output, head.output_length, call->context);
+    }
+    if (head.log_length > 0) {
+        call->events.on_log(output + head.output_length, head.log_length, call->context);
+    }
+    finish_call(call, NULL, &head.result);
+}
+
+static void take_frame(struct slot *slot, ssize_t got)
+{
+    struct runner *runner = slot->runner;
+    struct frame head;
+    if (got < (ssize_t)sizeof(head)) {
+        end_broken(runner, "a short message");
+        return;
+    }
+    memcpy(&head, runner->frame, sizeof(head));
+    struct runner_call *call = slot->call;
+    if (call == NULL || head.sequence != call->sequence) {
+        end_broken(runner, "an answer nobody asked for");
+        return;
+    }
+    const uint8_t *bytes = runner->frame + sizeof(head);
+    size_t length = (size_t)got - sizeof(head);
+    switch (head.type) {
+    case FRAME_OUTPUT:
+        call->events.on_output(bytes, length, call->context);
+        return;
+    case FRAME_LOG:
+        call->events.on_log(bytes, length, call->context);
+        return;
+    case FRAME_END:
+        take_end(slot, got);
+        return;
+    default:
+        end_broken(runner, "an unknown message");
+    }
+}
+
+static bool send_input(struct slot *slot, enum frame_type type, const void *bytes, size_t length)
+{
+    struct frame head = {.type = type, .sequence = slot->call->sequence};
+    struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)bytes, length}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    return sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
+/* Queued input: type, length, bytes, one after the other. */
+static void flush_input(struct slot *slot)
+{
+    struct runner_call *call = slot->call;
+    while (call->queue.used > 0) {
+        uint32_t words[2];
+        memcpy(words, call->queue.data, sizeof(words));
+        if (!send_input(slot, (enum frame_type)words[0], call->queue.data + sizeof(words),
+                        words[1])) {
+            return;
+        }
+        buffer_consume(&call->queue, sizeof(words) + words[1]);
+    }
+    if (call->wants_writable) {
+        call->wants_writable = false;
+        call->events.on_writable(call->context);
+    }
+}
+
+static void on_slot(uv_poll_t *poll, int status, int events)
+{
+    struct slot *slot = poll->data;
+    struct runner *runner = slot->runner;
+    if (status < 0) {
+        end_dead(runner);
+        return;
+    }
+    if ((events & UV_WRITABLE) && slot->call != NULL) {
+        flush_input(slot);
+    }
+    if ((events & (UV_READABLE | UV_DISCONNECT)) && !runner->is_over) {
+        ssize_t got = recv(slot->fd, runner->frame, PROTOCOL_FRAME, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+            end_dead(runner);
+            return;
+        }
+        if (got > 0) {
+            take_frame(slot, got);
+        }
+    }
+    if (!runner->is_over) {
+        watch_slot(slot);
+    }
+}
+
+static void watch_slot(struct slot *slot)
+{
+    const struct runner_call *call = slot->call;
+    int events = call != NULL && call->paused ? 0 : UV_READABLE;
+    events |= call != NULL && call->queue.used > 0 ? UV_WRITABLE : 0;
+    int r = events != 0 ? uv_poll_start(&slot->poll, events, on_slot) : uv_poll_stop(&slot->poll);
+    CHECK(r == 0);
+}
+
+/* ---- Starting ---- */
+
+static uid_t uid_of(const char *project)
+{
+    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a: stable across restarts */
+    for (const char *at = project; *at != '\0'; at++) {
+        hash = (hash ^ (uint8_t)*at) * UINT64_C(1099511628211);
+    }
+    return uid_first + (uid_t)(hash % UID_COUNT);
+}
+
+/* Beside the daemon's own program, where `make install` puts it, or in PATH. */
+static char *find_program(void)
+{
+    char self[4096];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    if (length > 0) {
+        self[length] = '\0';
+        char *slash = strrchr(self, '/');
+        *slash = '\0';
+        char *beside = memory_format("%s/blixard-runner", self);
+        if (file_exists(beside)) {
+            return beside;
+        }
+        free(beside);
+        char *installed = memory_format("%s/../libexec/blixard/blixard-runner", self);
+        if (file_exists(installed)) {
+            return installed;
+        }
+        free(installed);
+    }
+    return file_find_program("blixard-runner");
+}
+
+/* Between fork and exec: descriptors 3.. as protocol.h has them. */
+__attribute__((noreturn)) static void become(const char *program, char *const *argv, const int *fds,
+                                             unsigned count)
+{
+    static char *const environment[] = {(char *)(uintptr_t) "PATH=/usr/bin:/bin", NULL};
+    int high[RUNNER_SLOTS_MAX + 2];
+    /* First out of the way of each other, then into place. */
+    for (unsigned i = 0; i < count; i++) {
+        high[i] = fcntl(fds[i], F_DUPFD, 100 + (int)count);
+        if (high[i] < 0) {
+            _exit(71);
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (dup2(high[i], PROTOCOL_CONTROL_FD + (int)i) < 0) {
+            _exit(71);
+        }
+    }
+    close_range(PROTOCOL_CONTROL_FD + count, ~0U, 0);
+    int null_fd = open("/dev/null", O_RDWR);
+    dup2(null_fd, STDIN_FILENO);
+    dup2(null_fd, STDOUT_FILENO);
+    if (null_fd > STDERR_FILENO) {
+        close(null_fd);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setsid(); /* a terminal's Ctrl-C is for the daemon, which ends its runners itself */
+    execve(program, argv, environment);
+    _exit(127);
+}
+
+static int open_sockets(struct runner *runner, int *child_fds, struct error *err)
+{
+    const int size = PROTOCOL_SOCKET_BUFFER;
+    for (unsigned i = 0; i <= runner->slot_count; i++) {
+        int ends[2];
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+            return error_os(err, errno, "making a socket for a runner");
+        }
+        for (int end = 0; end < 2; end++) {
+            setsockopt(ends[end], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+            setsockopt(ends[end], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+        }
+        if (i == 0) {
+            runner->control_fd = ends[0];
+            child_fds[0] = ends[1];
+        } else {
+            runner->slots[i - 1].fd = ends[0];
+            child_fds[i + 1] = ends[1];
+        }
+    }
+    return 0;
+}
+
+static void close_all(int *fds, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        fd_close_slot(&fds[i]);
+    }
+}
+
+static int spawn(struct runner *runner, const struct runner_options *options, int *child_fds,
+                 struct error *err)
+{
+    MEMORY_OWNED char *program =
+        options->program != NULL ? memory_copy_string(options->program) : find_program();
+    if (program == NULL || !file_exists(program)) {
+        return error_set(
+            err, ERROR_NOT_FOUND,
+            "blixard-runner is not beside blixard nor in PATH: install it, or say where "
+            "it is");
+    }
+    uid_t uid = options->uid != 0 ? options->uid : uid_of(options->project);
+    MEMORY_OWNED char *slots = memory_format("%u", options->slot_count);
+    MEMORY_OWNED char *uid_text = memory_format("%u", geteuid() == 0 ? uid : 0);
+    MEMORY_OWNED char *memory =
+        memory_format("%llu", (unsigned long long)options->memory_bytes_max);
+    char *const argv[] = {(char *)(uintptr_t) "blixard-runner",
+                          slots,
+                          (char *)(uintptr_t)vmm_isolation_text(options->isolation),
+                          uid_text,
+                          memory,
+                          (char *)(uintptr_t)options->project,
+                          NULL};
+    bool is_microvm = options->isolation == VMM_ISOLATION_MICROVM;
+    child_fds[1] = open(is_microvm ? "/dev/kvm" : "/dev/null", O_RDWR | O_CLOEXEC);
+    if (child_fds[1] < 0) {
+        return error_os(err, errno, "opening /dev/kvm");
+    }
+    runner->pid = fork();
+    if (runner->pid < 0) {
+        return error_os(err, errno, "starting a runner");
+    }
+    if (runner->pid == 0) {
+        become(program, argv, child_fds, options->slot_count + 2);
+    }
+    return 0;
+}
+
+static void open_handles(struct runner *runner)
+{
+    uv_loop_t *uv = loop_uv(runner->loop);
+    int r = uv_poll_init(uv, &runner->control_poll, runner->control_fd);
+    CHECK(r == 0);
+    runner->control_poll.data = runner;
+    runner->open_handles = 1 + runner->slot_count;
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        struct slot *slot = &runner->slots[i];
+        r = uv_poll_init(uv, &slot->poll, slot->fd);
+        CHECK(r == 0);
+        slot->poll.data = slot;
+        watch_slot(slot);
+    }
+    watch_control(runner);
+}
+
+int runner_start(struct loop *loop, const struct runner_options *options,
+                 const struct runner_events *events, struct runner **ret_runner, struct error *err)
+{
+    CHECK(options->slot_count >= 1 && options->slot_count <= RUNNER_SLOTS_MAX);
+
+    struct runner *runner = NEW(struct runner);
+    int child_fds[RUNNER_SLOTS_MAX + 2];
+    for (unsigned i = 0; i < RUNNER_SLOTS_MAX + 2; i++) {
+        child_fds[i] = -1;
+    }
+    runner->loop = loop;
+    runner->events = *events;
+    runner->isolation = options->isolation;
+    runner->slot_count = options->slot_count;
+    runner->control_fd = -1;
+    snprintf(runner->jail, sizeof(runner->jail), "starting");
+    list_init(&runner->loadings);
+    list_init(&runner->outbox);
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        runner->slots[i] = (struct slot){.runner = runner, .index = i, .fd = -1};
+    }
+    int r = open_sockets(runner, child_fds, err);
+    if (r == 0) {
+        r = spawn(runner, options, child_fds, err);
+    }
+    close_all(child_fds, RUNNER_SLOTS_MAX + 2);
+    if (r < 0) {
+        fd_close_slot(&runner->control_fd);
+        for (unsigned i = 0; i < runner->slot_count; i++) {
+            fd_close_slot(&runner->slots[i].fd);
+        }
+        free(runner);
+        return r;
+    }
+    runner->frame = memory_new(1, PROTOCOL_FRAME);
+    runner->reaper = loop_timer_new(loop, reap, runner);
+    open_handles(runner);
+    *ret_runner = runner;
+    return 0;
+}
+
+void runner_free(struct runner *runner)
+{
+    struct error error = {0};
+    CHECK(!runner->is_freed);
+    runner->is_freed = true;
+    if (runner->is_over) {
+        release(runner);
+        return;
+    }
+    error_set(&error, ERROR_CANCELLED, "the runner is being ended");
+    end(runner, &error);
+}
+
+pid_t runner_pid(const struct runner *runner)
+{
+    return runner->pid;
+}
+
+enum vmm_isolation runner_isolation(const struct runner *runner)
+{
+    return runner->isolation;
+}
+
+const char *runner_jail_text(const struct runner *runner)
+{
+    return runner->jail;
+}
+
+/* ---- Images ---- */
+
+void runner_load(struct runner *runner, const char *image_id, int elf_fd,
+                 const struct vmm_limits *limits,
+                 void (*done)(const struct error *error, const struct vmm_image_info *info,
+                              const char *log, size_t log_length, void *context),
+                 void *context)
+{
+    CHECK(strlen(image_id) == HASH_TEXT_SIZE - 1);
+
+    struct frame_load request = {.frame = {.type = FRAME_LOAD}, .limits = *limits};
+    struct loading *loading = NEW(struct loading);
+    memcpy(request.image_id, image_id, HASH_TEXT_SIZE);
+    memcpy(loading->image_id, image_id, HASH_TEXT_SIZE);
+    loading->done = done;
+    loading->context = context;
+    list_push_back(&runner->loadings, &loading->link);
+    post_control(runner, &request, sizeof(request), elf_fd);
+    if (runner->is_over) {
+        struct error error = {0};
+        error_set(&error, ERROR_UNAVAILABLE, "the runner died");
+        finish_loadings(runner, &error);
+    }
+}
+
+void runner_unload(struct runner *runner, const char *image_id)
+{
+    struct frame_unload request = {.frame = {.type = FRAME_UNLOAD}};
+    memcpy(request.image_id, image_id, HASH_TEXT_SIZE);
+    post_control(runner, &request, sizeof(request), -1);
+}
+
+/* ---- Calls ---- */
+
+bool runner_slot_is_idle(const struct runner *runner, unsigned slot)
+{
+    return runner->slots[slot].call == NULL;
+}
+
+static void send_invoke(struct slot *slot, const struct runner_invocation *invocation)
+{
+    struct frame_invoke head = {
+        .frame = {.type = FRAME_INVOKE, .sequence = slot->sequence},
+        .timeout_ms = invocation->timeout_ms,
+        .environment_length = (uint32_t)invocation->environment_length,
+        .input_length = (uint32_t)invocation->input_length,
+        .input_continues = invocation->input_continues,
+    };
+    memcpy(head.image_id, invocation->image_id, HASH_TEXT_SIZE);
+    struct iovec parts[3] = {
+        {&head, sizeof(head)},
+        {(void *)(uintptr_t)invocation->environment, invocation->environment_length},
+        {(void *)(uintptr_t)invocation->input, invocation->input_length},
+    };
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
+    /* The slot is idle, so its socket is empty: it takes a frame.  A dead peer shows by polling. */
+    ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)sent;
+}
+
+struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
+                                  const struct runner_invocation *invocation,
+                                  const struct runner_call_events *events, void *context)
+{
+    CHECK(!runner->is_over);
+    CHECK(slot_index < runner->slot_count);
+    CHECK(invocation->environment_length <= VMM_ENV_MAX);
+
+    struct slot *slot = &runner->slots[slot_index];
+    CHECK(slot->call == NULL);
+    struct runner_call *call = NEW(struct runner_call);
+    call->runner = runner;
+    call->slot = slot_index;
+    call->sequence = ++slot->sequence == 0 ? ++slot->sequence : slot->sequence;
+    call->events = *events;
+    call->context = context;
+    slot->call = call;
+
+    /* More than a frame holds goes in pieces. */
+    struct runner_invocation first = *invocation;
+    size_t rest = 0;
+    if (first.input_length > PROTOCOL_PIECE) {
+        rest = first.input_length - PROTOCOL_PIECE;
+        first.input_length = PROTOCOL_PIECE;
+        first.input_continues = true;
+    }
+    send_invoke(slot, &first);
+    if (rest > 0) {
+        runner_call_write(call, (const uint8_t *)invocation->input + PROTOCOL_PIECE, rest);
+        if (!invocation->input_continues) {
+            runner_call_finish_input(call);
+        }
+    }
+    return call;
+}
+
+static void queue_input(struct runner_call *call, enum frame_type type, const void *bytes,
+                        size_t length)
+{
+    uint32_t words[2] = {type, (uint32_t)length};
+    buffer_append(&call->queue, words, sizeof(words));
+    buffer_append(&call->queue, bytes, length);
+    watch_slot(&call->runner->slots[call->slot]);
+}
+
+bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
+{
+    struct slot *slot = &call->runner->slots[call->slot];
+    const uint8_t *at = bytes;
+    while (length > 0) {
+        size_t part = length < PROTOCOL_PIECE ? length : PROTOCOL_PIECE;
+        if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT, at, part)) {
+            queue_input(call, FRAME_INPUT, at, part);
+        }
+        at += part;
+        length -= part;
+    }
+    call->wants_writable = call->queue.used > 0;
+    return call->queue.used == 0;
+}
+
+void runner_call_finish_input(struct runner_call *call)
+{
+    struct slot *slot = &call->runner->slots[call->slot];
+    if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
+        queue_input(call, FRAME_INPUT_END, NULL, 0);
+    }
+}
+
+void runner_call_pause(struct runner_call *call)
+{
+    call->paused = true;
+    watch_slot(&call->runner->slots[call->slot]);
+}
+
+void runner_call_resume(struct runner_call *call)
+{
+    call->paused = false;
+    watch_slot(&call->runner->slots[call->slot]);
+}
+
+void runner_call_cancel(struct runner_call *call)
+{
+    struct frame_cancel request = {.frame = {.type = FRAME_CANCEL, .sequence = call->sequence},
+                                   .slot = call->slot};
+    runner_call_resume(call); /* what it still says must be read for its end to be seen */
+    post_control(call->runner, &request, sizeof(request), -1);
+}
