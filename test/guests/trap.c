@@ -120,6 +120,12 @@ int main(int count, char **arguments)
         size_t pages = 0;
         while (__builtin_wasm_memory_grow(0, 1) != (size_t)-1) {
             pages++;
+            /* The last byte is there, and zero. */
+            uint8_t *last = (uint8_t *)(__builtin_wasm_memory_size(0) * 65536 - 1);
+            if (*last != 0) {
+                return 1;
+            }
+            *last = 0xa5;
         }
         printf("%zu\n", __builtin_wasm_memory_size(0));
         return 0;

@@ -2,13 +2,15 @@
  * Function VMs on KVM: how one is made.
  *
  * There is no guest kernel: the vCPU starts in long mode at CPL3 and stays there.  Guest-physical
- * memory is one slot, the *arena*:
+ * memory is one mapping, the *arena*:
  *
  *     0        page tables, descriptor tables, trap stubs     (a constant of the size class)
  *     2 MiB    text, data, stack, linear memory               (windows of the size class)
  *
  * The page tables never depend on the function and have their accessed and dirty bits set
- * beforehand: nobody writes them after the VM is made, so a shadow MMU never holds a stale copy.
+ * beforehand: no entry that was present is ever written again, so a shadow MMU never holds a stale
+ * copy.  KVM keeps arrays with entries per page it was given: it is given the first FIRST_MEMORY of
+ * linear memory, and more, with the page table entries for it, when a function first grows there.
  * Linear memory is bounded by what the host maps: beyond it the arena is PROT_NONE and KVM_RUN
  * fails with EFAULT; beyond the window the guest's own tables end.
  *
@@ -32,6 +34,7 @@
 
 enum {
     LARGE_PAGE = 2 << 20,
+    FIRST_MEMORY = 16 << 20,
     /* Pages of the system area, as guest-physical addresses. */
     AT_PML4 = 0x1000,
     AT_PDPT = 0x2000,
@@ -70,6 +73,19 @@ static void map_window(uint64_t *directory, uint64_t guest_virtual, uint64_t phy
     }
 }
 
+/* Bytes `from` to `to` of linear memory, multiples of LARGE_PAGE. */
+static void map_memory(const struct microvm_shell *shell, uint64_t from, uint64_t to)
+{
+    uint64_t *pdpt = (uint64_t *)(shell->arena + AT_PDPT);
+    uint64_t physical = shell->offset[WINDOW_MEMORY];
+    for (uint64_t at = from; at < to; at += LARGE_PAGE) {
+        uint64_t table = AT_MEMORY_DIRECTORY + (at >> 30) * PAGE_BYTES;
+        map_window((uint64_t *)(shell->arena + table), ABI_MEMORY_BASE + at, physical + at,
+                   LARGE_PAGE, READ_WRITE);
+        pdpt[(ABI_MEMORY_BASE + at) >> 30] = table | TABLE_ENTRY;
+    }
+}
+
 static void write_page_tables(const struct microvm_shell *shell)
 {
     uint8_t *arena = shell->arena;
@@ -83,14 +99,6 @@ static void write_page_tables(const struct microvm_shell *shell)
     map_window(code, ABI_TEXT_BASE, shell->offset[WINDOW_TEXT], bytes[WINDOW_TEXT], READ_EXEC);
     map_window(code, ABI_DATA_BASE, shell->offset[WINDOW_DATA], bytes[WINDOW_DATA], READ_WRITE);
     map_window(code, ABI_STACK_BASE, shell->offset[WINDOW_STACK], bytes[WINDOW_STACK], READ_WRITE);
-    for (uint64_t at = 0; at < bytes[WINDOW_MEMORY]; at += MIB(1024)) {
-        uint64_t table = AT_MEMORY_DIRECTORY + (at >> 30) * PAGE_BYTES;
-        uint64_t part =
-            bytes[WINDOW_MEMORY] - at < MIB(1024) ? bytes[WINDOW_MEMORY] - at : MIB(1024);
-        pdpt[(ABI_MEMORY_BASE + at) >> 30] = table | TABLE_ENTRY;
-        map_window((uint64_t *)(arena + table), ABI_MEMORY_BASE + at,
-                   shell->offset[WINDOW_MEMORY] + at, part, READ_WRITE);
-    }
     code[(ABI_SYSTEM_BASE - ABI_TEXT_BASE) / LARGE_PAGE] = AT_SYSTEM_TABLE | TABLE_ENTRY;
     uint64_t *system = (uint64_t *)(arena + AT_SYSTEM_TABLE);
     system[0] = AT_TABLES | PTE_PRESENT | PTE_USER | PTE_ACCESSED | PTE_NO_EXEC;
@@ -173,6 +181,19 @@ static int prepare_sregs(int vcpu_fd, struct kvm_sregs *ret_sregs)
 
 /* ---- Arena ---- */
 
+static int give_slot(struct microvm_shell *shell, uint64_t from, uint64_t to)
+{
+    struct kvm_userspace_memory_region region = {
+        .slot = shell->slot_count,
+        .guest_phys_addr = from,
+        .memory_size = to - from,
+        .userspace_addr = (uint64_t)shell->arena + from,
+    };
+    int r = ioctl(shell->vm_fd, KVM_SET_USER_MEMORY_REGION, &region);
+    shell->slot_count += r == 0;
+    return r;
+}
+
 static int make_arena(struct microvm_shell *shell, struct error *err)
 {
     uint64_t at = LARGE_PAGE;
@@ -194,13 +215,32 @@ static int make_arena(struct microvm_shell *shell, struct error *err)
     if (mprotect(arena, shell->offset[WINDOW_MEMORY], PROT_READ | PROT_WRITE) < 0) {
         return error_os(err, errno, "opening the windows of a function VM");
     }
-    struct kvm_userspace_memory_region region = {
-        .memory_size = at,
-        .userspace_addr = (uint64_t)arena,
-    };
-    if (ioctl(shell->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0) {
+    uint64_t memory_at = shell->offset[WINDOW_MEMORY];
+    uint64_t window = at - memory_at;
+    shell->memory_given = window < FIRST_MEMORY ? window : FIRST_MEMORY;
+    if (give_slot(shell, 0, memory_at + shell->memory_given) < 0) {
         return error_os(err, errno, "giving a function VM its memory");
     }
+    return 0;
+}
+
+/* Let KVM and the guest's tables know of at least `bytes` of linear memory, for good. */
+static int give_memory(struct microvm_shell *shell, uint64_t bytes)
+{
+    uint64_t window = shell->base.class.bytes[WINDOW_MEMORY];
+    uint64_t before = shell->memory_given;
+    uint64_t after = before;
+    CHECK(bytes <= window);
+    while (after < bytes) {
+        after *= 2;
+    }
+    after = after < window ? after : window;
+    uint64_t memory_at = shell->offset[WINDOW_MEMORY];
+    if (give_slot(shell, memory_at + before, memory_at + after) < 0) {
+        return -1;
+    }
+    map_memory(shell, before, after);
+    shell->memory_given = after;
     return 0;
 }
 
@@ -209,6 +249,9 @@ int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes)
     uint8_t *memory = microvm_window(shell, WINDOW_MEMORY);
     uint64_t before = shell->memory_accessible;
     int r = 0;
+    if (bytes > shell->memory_given && give_memory(shell, bytes) < 0) {
+        return -1;
+    }
     if (bytes > before) {
         r = mprotect(memory + before, bytes - before, PROT_READ | PROT_WRITE);
     } else if (bytes < before) {
@@ -286,6 +329,7 @@ int microvm_shell_make(struct vmm *vmm, const struct size_class *class,
         return r;
     }
     write_page_tables(shell);
+    map_memory(shell, 0, shell->memory_given);
     write_system_page(shell);
     watchdog_add(shell->host->watchdog, &shell->timer);
     *ret_shell = shell;
@@ -299,58 +343,85 @@ int microvm_shell_make(struct vmm *vmm, const struct size_class *class,
  * are shadowed).  So a new shell touches, from inside, what most functions use, before it is
  * anyone's.
  */
-static int touch(struct microvm_shell *shell, bool writing, uint64_t address, uint64_t pages)
-{
-    /* orb $0, (%rdi)  or  mov (%rdi), %al;  add $4096, %rdi;  dec %ecx;  jnz;  out %al, $0xE0 */
-    static const uint8_t write_code[] = {0x80, 0x0f, 0x00, 0x48, 0x81, 0xc7, 0x00, 0x10,
-                                         0x00, 0x00, 0xff, 0xc9, 0x75, 0xf2, 0xe6, ABI_PORT_CALL};
-    static const uint8_t read_code[] = {0x8a, 0x07, 0x48, 0x81, 0xc7, 0x00, 0x10,         0x00,
-                                        0x00, 0xff, 0xc9, 0x75, 0xf3, 0xe6, ABI_PORT_CALL};
-    uint8_t *text = microvm_window(shell, WINDOW_TEXT);
-    memcpy(text, writing ? write_code : read_code,
-           writing ? sizeof(write_code) : sizeof(read_code));
-    shell->run->s.regs.regs =
-        (struct kvm_regs){.rip = ABI_TEXT_BASE, .rdi = address, .rcx = pages, .rflags = 2};
-    shell->run->s.regs.sregs = shell->host->sregs;
-    shell->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
-    int r = ioctl(shell->vcpu_fd, KVM_RUN, 0);
-    bool answered =
-        r == 0 && shell->run->exit_reason == KVM_EXIT_IO && shell->run->io.port == ABI_PORT_CALL;
-    return answered ? 0 : -1;
-}
+struct touch_range {
+    uint64_t address;
+    uint64_t pages; /* 0 ends the table */
+};
 
-static void host_touch(struct microvm_shell *shell, enum window window, uint64_t offset,
-                       uint64_t pages)
+/* Runs in the guest: reads rcx pages from rdi on, then writes to those of the table at rsi. */
+__asm__(".pushsection .rodata\n"
+        "microvm_touch_code:\n"
+        "1:  movb (%rdi), %al\n"
+        "    addq $4096, %rdi\n"
+        "    decq %rcx\n"
+        "    jnz 1b\n"
+        "2:  movq (%rsi), %rdi\n"
+        "    movq 8(%rsi), %rcx\n"
+        "    addq $16, %rsi\n"
+        "    testq %rcx, %rcx\n"
+        "    jz 4f\n"
+        "3:  orb $0, (%rdi)\n"
+        "    addq $4096, %rdi\n"
+        "    decq %rcx\n"
+        "    jnz 3b\n"
+        "    jmp 2b\n"
+        "4:  outb %al, $0xE0\n"
+        "microvm_touch_code_end:\n"
+        ".popsection\n");
+extern const uint8_t microvm_touch_code[];
+extern const uint8_t microvm_touch_code_end[];
+
+static void host_touch(struct microvm_shell *shell, uint64_t address, uint64_t pages)
 {
-    madvise(microvm_window(shell, window) + offset, pages * PAGE_BYTES, MADV_POPULATE_WRITE);
+    for (int window = 0; window < WINDOW_COUNT; window++) {
+        uint64_t offset = address - window_base[window];
+        if (address >= window_base[window] && offset < shell->base.class.bytes[window]) {
+            madvise(microvm_window(shell, window) + offset, pages * PAGE_BYTES,
+                    MADV_POPULATE_WRITE);
+        }
+    }
 }
 
 static int warm_up(struct microvm_shell *shell, struct error *err)
 {
-    enum { TEXT_PAGES = 16, STACK_PAGES = 3, MEMORY_PAGES = 34 };
-    const uint64_t stack = ABI_STACK_BYTES - STACK_PAGES * PAGE_BYTES;
+    enum { TEXT_PAGES = 16, STACK_PAGES = 2, DATA_PAGES = 2, TABLE_AT = 2048 };
     /* The call block up to its first page of text, and the image's first data. */
-    const uint64_t image_data = ABI_IMAGE_DATA - ABI_DATA_BASE;
     const uint64_t block_pages = offsetof(struct abi_block, text) / PAGE_BYTES + 1;
+    const uint64_t stack = ABI_STACK_BASE + ABI_STACK_BYTES - STACK_PAGES * PAGE_BYTES;
+    const struct touch_range table[] = {
+        {ABI_DATA_BASE, block_pages},
+        {ABI_IMAGE_DATA, DATA_PAGES},
+        {stack, STACK_PAGES},
+        {ABI_MEMORY_BASE, MICROVM_WARM_MEMORY / PAGE_BYTES},
+        {0, 0},
+    };
+    uint8_t *text = microvm_window(shell, WINDOW_TEXT);
+    const size_t code_bytes = (size_t)(microvm_touch_code_end - microvm_touch_code);
+    CHECK(code_bytes <= TABLE_AT);
 
-    if (microvm_set_memory(shell, MEMORY_PAGES * PAGE_BYTES) < 0) {
+    if (microvm_set_memory(shell, MICROVM_WARM_MEMORY) < 0) {
         return error_os(err, errno, "opening a function VM's memory");
     }
-    host_touch(shell, WINDOW_TEXT, 0, TEXT_PAGES);
-    host_touch(shell, WINDOW_DATA, 0, block_pages);
-    host_touch(shell, WINDOW_DATA, image_data, 2);
-    host_touch(shell, WINDOW_STACK, stack, STACK_PAGES);
-    host_touch(shell, WINDOW_MEMORY, 0, MEMORY_PAGES);
-    if (touch(shell, false, ABI_TEXT_BASE, TEXT_PAGES) < 0 ||
-        touch(shell, true, ABI_DATA_BASE, block_pages) < 0 ||
-        touch(shell, true, ABI_IMAGE_DATA, 2) < 0 ||
-        touch(shell, true, ABI_STACK_BASE + stack, STACK_PAGES) < 0 ||
-        touch(shell, true, ABI_MEMORY_BASE, MEMORY_PAGES) < 0) {
+    host_touch(shell, ABI_TEXT_BASE, TEXT_PAGES);
+    for (const struct touch_range *range = table; range->pages > 0; range++) {
+        host_touch(shell, range->address, range->pages);
+    }
+    memcpy(text, microvm_touch_code, code_bytes);
+    memcpy(text + TABLE_AT, table, sizeof(table));
+    shell->run->s.regs.regs = (struct kvm_regs){.rip = ABI_TEXT_BASE,
+                                                .rdi = ABI_TEXT_BASE,
+                                                .rcx = TEXT_PAGES,
+                                                .rsi = ABI_TEXT_BASE + TABLE_AT,
+                                                .rflags = 2};
+    shell->run->s.regs.sregs = shell->host->sregs;
+    shell->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
+    int r = ioctl(shell->vcpu_fd, KVM_RUN, 0);
+    memset(text, 0, PAGE_BYTES);
+    if (r < 0 || shell->run->exit_reason != KVM_EXIT_IO || shell->run->io.port != ABI_PORT_CALL) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "a first guest program did not run: KVM exit reason %u",
                          shell->run->exit_reason);
     }
-    memset(microvm_window(shell, WINDOW_TEXT), 0, PAGE_BYTES);
     return 0;
 }
 

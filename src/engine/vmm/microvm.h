@@ -13,6 +13,10 @@
 /* Where the CPU leaves the state of a trapped guest, in the arena. */
 enum { MICROVM_TRAP_STACK = 0xb000 };
 
+/* Linear memory that a shell without an image keeps mapped, and has touched: what small C programs
+ * begin with. */
+enum { MICROVM_WARM_MEMORY = 2 * 65536 };
+
 /* Per struct vmm. */
 struct microvm_host {
     int kvm_fd;
@@ -35,6 +39,8 @@ struct microvm_shell {
     uint8_t *arena;
     uint64_t arena_bytes;
     uint64_t offset[WINDOW_COUNT]; /* of each window in the arena = its guest-physical address */
+    uint32_t slot_count;           /* of KVM's */
+    uint64_t memory_given;         /* bytes of linear memory KVM knows of */
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
     bool building;                 /* running initialisation for a snapshot */

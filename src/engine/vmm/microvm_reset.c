@@ -175,7 +175,9 @@ int microvm_attach(struct vmm_shell *base, struct vmm_image *image, struct error
         }
     }
     uint64_t memory = image != NULL ? image->info.memory_bytes : 0;
-    if (microvm_set_memory(shell, memory) < 0) {
+    /* An empty shell runs nothing: what stays mapped saves the next image its faults. */
+    uint64_t mapped = image != NULL ? memory : MICROVM_WARM_MEMORY;
+    if (microvm_set_memory(shell, mapped) < 0) {
         return error_os(err, errno, "sizing a function's memory");
     }
     if (image != NULL) {

@@ -597,6 +597,25 @@ BOTH(refuses_what_is_no_image)
     vmm_close(vmm);
 }
 
+/*
+ * Goal: memory grows up to a limit that is far beyond what a VM is first given, again and again.
+ * Method: grow by single pages up to the limit; mark and look on the way (guests/state.c does).
+ */
+TEST(vmm_microvm, grows_to_its_limit_in_every_call)
+{
+    struct vmm_limits limits = usual_limits;
+    limits.memory_bytes = UINT64_C(300) << 20;
+    struct bench *bench = bench_open(VMM_ISOLATION_MICROVM, "trap", &limits);
+    for (int i = 0; i < 2; i++) {
+        expect_fine(bench, "memory", NULL, "4800\n");
+        call_with(bench, "beyond", NULL);
+        EXPECT_STRING(bench->outcome.reason, "trap: out-of-bounds memory access");
+        call_with(bench, "far", NULL);
+        EXPECT_STRING(bench->outcome.reason, "trap: out-of-bounds memory access");
+    }
+    bench_close(bench);
+}
+
 /* Goal: the largest class works, and its bound is exact. */
 TEST(vmm_microvm, has_4_gib_less_64_kib)
 {
