@@ -340,8 +340,8 @@ int microvm_shell_make(struct vmm *vmm, const struct size_class *class,
 
 /*
  * A page the guest touches for the first time costs a fault (tens of microseconds where page tables
- * are shadowed).  So a new shell touches, from inside, what most functions use, before it is
- * anyone's.
+ * are shadowed).  So a shell of the pool touches, from inside, what most functions use, before
+ * it is anyone's.
  */
 struct touch_range {
     uint64_t address;
@@ -382,17 +382,19 @@ static void host_touch(struct microvm_shell *shell, uint64_t address, uint64_t p
     }
 }
 
-static int warm_up(struct microvm_shell *shell, struct error *err)
+int microvm_warm_up(struct microvm_shell *shell, struct error *err)
 {
-    enum { TEXT_PAGES = 16, STACK_PAGES = 2, DATA_PAGES = 2, TABLE_AT = 2048 };
-    /* The call block up to its first page of text, and the image's first data. */
-    const uint64_t block_pages = offsetof(struct abi_block, text) / PAGE_BYTES + 1;
+    enum { TEXT_PAGES = 16, STACK_PAGES = 2, TABLE_AT = 2048 };
     const uint64_t stack = ABI_STACK_BASE + ABI_STACK_BYTES - STACK_PAGES * PAGE_BYTES;
     const struct touch_range table[] = {
-        {ABI_DATA_BASE, block_pages},
-        {ABI_IMAGE_DATA, DATA_PAGES},
+        {ABI_DATA_BASE, 2}, /* head and input of the call block */
+        {ABI_DATA_BASE + offsetof(struct abi_block, output), 1},
+        {ABI_DATA_BASE + offsetof(struct abi_block, text), 1},
+        {ABI_IMAGE_DATA, 2},
         {stack, STACK_PAGES},
-        {ABI_MEMORY_BASE, MICROVM_WARM_MEMORY / PAGE_BYTES},
+        /* A small C program's data, and around the end of its 64 KiB stack. */
+        {ABI_MEMORY_BASE, 4},
+        {ABI_MEMORY_BASE + UINT64_C(14) * PAGE_BYTES, 8},
         {0, 0},
     };
     uint8_t *text = microvm_window(shell, WINDOW_TEXT);
@@ -422,6 +424,7 @@ static int warm_up(struct microvm_shell *shell, struct error *err)
                          "a first guest program did not run: KVM exit reason %u",
                          shell->run->exit_reason);
     }
+    shell->is_warm = true;
     return 0;
 }
 
@@ -495,7 +498,7 @@ static int try_out(struct vmm *vmm, struct error *err)
     if (r < 0) {
         return r;
     }
-    r = warm_up(shell, err);
+    r = microvm_warm_up(shell, err);
     if (r == 0) {
         host->cpu = find_cpu(shell);
         int khz = ioctl(shell->vcpu_fd, KVM_GET_TSC_KHZ, 0);
@@ -550,11 +553,6 @@ static int shell_new(struct vmm *vmm, const struct size_class *class, struct vmm
     struct microvm_shell *shell = NULL;
     int r = microvm_shell_make(vmm, class, &shell, err);
     if (r < 0) {
-        return r;
-    }
-    r = warm_up(shell, err);
-    if (r < 0) {
-        microvm_shell_end(shell);
         return r;
     }
     *ret_shell = &shell->base;

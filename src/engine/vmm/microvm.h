@@ -43,6 +43,7 @@ struct microvm_shell {
     uint64_t memory_given;         /* bytes of linear memory KVM knows of */
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
+    bool is_warm;                  /* has touched what functions use: see microvm_warm_up() */
     bool building;                 /* running initialisation for a snapshot */
     struct watchdog_timer timer;
 };
@@ -60,6 +61,9 @@ void microvm_shell_end(struct microvm_shell *shell);
 
 /* Let the guest reach exactly `bytes` of linear memory. */
 int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes);
+
+/* On a shell that is empty: touch, from inside, the pages that functions use. */
+int microvm_warm_up(struct microvm_shell *shell, struct error *err);
 
 /* microvm_run.c: run from these registers until the call is over, or READY while building. */
 enum microvm_end { MICROVM_OVER, MICROVM_READY };

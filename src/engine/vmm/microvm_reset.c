@@ -184,7 +184,7 @@ int microvm_attach(struct vmm_shell *base, struct vmm_image *image, struct error
         copy_runs(shell, image, true);
     }
     shell->memory_now = memory;
-    return 0;
+    return image != NULL || shell->is_warm ? 0 : microvm_warm_up(shell, err);
 }
 
 int microvm_reset(struct vmm_shell *base, uint64_t *ret_pages, struct error *err)

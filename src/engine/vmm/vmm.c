@@ -54,17 +54,33 @@ enum vmm_isolation vmm_isolation(const struct vmm *vmm)
     return vmm->isolation;
 }
 
+/* A pool's shells fit functions with the usual memory limit. */
+static const uint64_t POOL_MEMORY_BYTES = MIB(128);
+
 int vmm_shell_new(struct vmm *vmm, uint64_t class_bytes, struct vmm_shell **ret_shell,
                   struct error *err)
 {
     struct size_class class;
-    bool found =
-        class_bytes == 0 ? class_for(0, 0, 0, &class) : class_from_total(class_bytes, &class);
+    bool is_for_pool = class_bytes == 0;
+    bool found = is_for_pool ? class_for(0, 0, POOL_MEMORY_BYTES, &class)
+                             : class_from_total(class_bytes, &class);
     if (!found) {
         return error_set(err, ERROR_INVALID, "no function VM has %llu bytes",
                          (unsigned long long)class_bytes);
     }
-    return vmm->backend->shell_new(vmm, &class, ret_shell, err);
+    struct vmm_shell *shell = NULL;
+    int r = vmm->backend->shell_new(vmm, &class, &shell, err);
+    if (r == 0 && is_for_pool) {
+        r = vmm->backend->attach(shell, NULL, err);
+        if (r < 0) {
+            vmm->backend->shell_free(shell);
+        }
+    }
+    if (r < 0) {
+        return r;
+    }
+    *ret_shell = shell;
+    return 0;
 }
 
 void vmm_shell_free(struct vmm_shell *shell)

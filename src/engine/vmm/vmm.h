@@ -95,7 +95,11 @@ void vmm_image_info(const struct vmm_image *image, struct vmm_image_info *ret_in
 
 /* ---- Shells ---- */
 
-/* A shell for images of up to `class_bytes`, ready to be attached: made, populated, run once. */
+/*
+ * A shell for images of up to `class_bytes` (vmm_image_info), to be attached at once: nothing is
+ * done beforehand that its image does not need.  0: for a pool: of the class that fits a memory
+ * limit of 128 MiB, and run once, so that its first image starts without page faults.
+ */
 int vmm_shell_new(struct vmm *vmm, uint64_t class_bytes, struct vmm_shell **ret_shell,
                   struct error *err);
 void vmm_shell_free(struct vmm_shell *shell);
