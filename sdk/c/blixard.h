@@ -26,6 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
+#include <wasi/api.h>
 
 #ifdef __cplusplus
 #define BLIXARD_C_ extern "C"
@@ -33,26 +35,80 @@
 #define BLIXARD_C_
 #endif
 
-#define BLIXARD_IMPORT_(name) \
-    BLIXARD_C_ __attribute__((import_module("blixard_v1"), import_name(#name)))
+enum { BLIXARD_ENVIRONMENT_MAX_ = 65536, BLIXARD_VARIABLES_MAX_ = 2048, BLIXARD_HEAD_MAX_ = 8192 };
+
+/* Of the request being answered; every request finds them as deploying left them: empty. */
+static struct {
+    int environment_is_read;
+    __wasi_size_t variable_count;
+    uint8_t *variables[BLIXARD_VARIABLES_MAX_];
+    uint8_t environment[BLIXARD_ENVIRONMENT_MAX_];
+    int status;
+    int head_is_begun;
+    int head_is_sent;
+    size_t head_length;
+    char head[BLIXARD_HEAD_MAX_];
+} blixard_;
+
+static inline int blixard_write_all_(int fd, const void *bytes, size_t length)
+{
+    const char *at = (const char *)bytes;
+    while (length > 0) {
+        ssize_t wrote = write(fd, at, length);
+        if (wrote < 0) {
+            return -1;
+        }
+        at += wrote;
+        length -= (size_t)wrote;
+    }
+    return 0;
+}
+
+static inline int blixard_send_head_(void)
+{
+    char line[] = "Status: 200\r\n";
+    if (blixard_.status != 0) {
+        line[8] = (char)('0' + blixard_.status / 100);
+        line[9] = (char)('0' + blixard_.status / 10 % 10);
+        line[10] = (char)('0' + blixard_.status % 10);
+    }
+    blixard_.head_is_sent = 1;
+    if (blixard_write_all_(1, line, sizeof(line) - 1) < 0 ||
+        blixard_write_all_(1, blixard_.head, blixard_.head_length) < 0) {
+        return -1;
+    }
+    return blixard_write_all_(1, "\r\n", 2);
+}
 
 /* Defines the function that answers one request. */
-#define BLIXARD_HANDLER BLIXARD_C_ __attribute__((export_name("handle"))) void blixard_handle(void)
-
-/* ---- The imports as they are ---- */
-
-BLIXARD_IMPORT_(request_get)
-int32_t blixard_v1_request_get(const char *name, size_t name_length, char *value, size_t value_max);
-BLIXARD_IMPORT_(request_read) int32_t blixard_v1_request_read(void *bytes, size_t length);
-BLIXARD_IMPORT_(response_status) int32_t blixard_v1_response_status(int32_t status);
-BLIXARD_IMPORT_(response_header)
-int32_t blixard_v1_response_header(const char *name, size_t name_length, const char *value,
-                                   size_t value_length);
-BLIXARD_IMPORT_(response_write) int32_t blixard_v1_response_write(const void *bytes, size_t length);
-BLIXARD_IMPORT_(log) void blixard_v1_log(int32_t level, const char *text, size_t length);
-BLIXARD_IMPORT_(deadline_ms) int64_t blixard_v1_deadline_ms(void);
+#define BLIXARD_HANDLER                                                          \
+    static void blixard_answer_(void);                                           \
+    BLIXARD_C_ __attribute__((export_name("handle"))) void blixard_handle_(void) \
+    {                                                                            \
+        blixard_answer_();                                                       \
+        if (blixard_.head_is_begun && !blixard_.head_is_sent) {                  \
+            blixard_send_head_();                                                \
+        }                                                                        \
+    }                                                                            \
+    static void blixard_answer_(void)
 
 /* ---- The request ---- */
+
+/* Asked of the host anew: libc may have kept the environment it saw before the first request. */
+static inline void blixard_read_environment_(void)
+{
+    __wasi_size_t count = 0;
+    __wasi_size_t bytes = 0;
+    if (blixard_.environment_is_read) {
+        return;
+    }
+    blixard_.environment_is_read = 1;
+    if (__wasi_environ_sizes_get(&count, &bytes) == 0 && count <= BLIXARD_VARIABLES_MAX_ &&
+        bytes <= BLIXARD_ENVIRONMENT_MAX_ &&
+        __wasi_environ_get(blixard_.variables, blixard_.environment) == 0) {
+        blixard_.variable_count = count;
+    }
+}
 
 /*
  * A CGI variable (RFC 3875): REQUEST_METHOD, PATH_INFO, QUERY_STRING, CONTENT_TYPE, HTTP_ACCEPT ...
@@ -61,18 +117,31 @@ BLIXARD_IMPORT_(deadline_ms) int64_t blixard_v1_deadline_ms(void);
  */
 static inline int32_t blixard_request_get(const char *name, char *value, size_t value_max)
 {
-    if (value_max == 0) {
-        return blixard_v1_request_get(name, strlen(name), value, 0);
+    size_t name_length = strlen(name);
+    blixard_read_environment_();
+    if (value_max > 0) {
+        value[0] = 0;
     }
-    int32_t length = blixard_v1_request_get(name, strlen(name), value, value_max - 1);
-    value[length < 0 ? 0 : (size_t)length < value_max ? (size_t)length : value_max - 1] = 0;
-    return length;
+    for (__wasi_size_t i = 0; i < blixard_.variable_count; i++) {
+        const char *variable = (const char *)blixard_.variables[i];
+        if (strncmp(variable, name, name_length) == 0 && variable[name_length] == '=') {
+            const char *found = variable + name_length + 1;
+            size_t length = strlen(found);
+            if (value_max > 0) {
+                size_t kept = length < value_max - 1 ? length : value_max - 1;
+                memcpy(value, found, kept);
+                value[kept] = 0;
+            }
+            return (int32_t)length;
+        }
+    }
+    return -1;
 }
 
-/* More of the request body: the number of bytes, 0 at its end. */
+/* More of the request body: the number of bytes, 0 at its end, -1 on failure. */
 static inline int32_t blixard_request_read(void *bytes, size_t length)
 {
-    return blixard_v1_request_read(bytes, length);
+    return (int32_t)read(0, bytes, length);
 }
 
 /* ---- The response: status and headers first (both optional), then the body ---- */
@@ -80,23 +149,64 @@ static inline int32_t blixard_request_read(void *bytes, size_t length)
 /* 0, or -1: not 200..599, or the body has begun. */
 static inline int32_t blixard_response_status(int32_t status)
 {
-    return blixard_v1_response_status(status);
+    if (blixard_.head_is_sent || status < 200 || status > 599) {
+        return -1;
+    }
+    blixard_.status = status;
+    blixard_.head_is_begun = 1;
+    return 0;
+}
+
+/* Neither a control character nor, in a name, anything a token (RFC 9110, 5.6.2) may not have. */
+static inline int blixard_is_field_(const char *text, int is_name)
+{
+    if (is_name && text[0] == 0) {
+        return 0;
+    }
+    for (const char *at = text; *at != 0; at++) {
+        unsigned char c = (unsigned char)*at;
+        if ((c < ' ' && c != '\t') || c == 0x7f) {
+            return 0;
+        }
+        if (is_name && (c <= ' ' || c > 0x7e || strchr("\"(),/:;<=>?@[\\]{}", c) != NULL)) {
+            return 0;
+        }
+    }
+    return 1;
 }
 
 /* 0, or -1: not a header, too much (8 KiB in all), or the body has begun. */
 static inline int32_t blixard_response_header(const char *name, const char *value)
 {
-    return blixard_v1_response_header(name, strlen(name), value, strlen(value));
+    size_t name_length = strlen(name);
+    size_t value_length = strlen(value);
+    size_t left = BLIXARD_HEAD_MAX_ - blixard_.head_length;
+    char *at = blixard_.head + blixard_.head_length;
+    if (blixard_.head_is_sent || !blixard_is_field_(name, 1) || !blixard_is_field_(value, 0) ||
+        name_length > left || value_length > left || name_length + value_length + 4 > left) {
+        return -1;
+    }
+    memcpy(at, name, name_length);
+    memcpy(at + name_length, ": ", 2);
+    memcpy(at + name_length + 2, value, value_length);
+    memcpy(at + name_length + 2 + value_length, "\r\n", 2);
+    blixard_.head_length += name_length + value_length + 4;
+    blixard_.head_is_begun = 1;
+    return 0;
 }
 
+/* 0, or -1 when nobody takes it. */
 static inline int32_t blixard_response_write(const void *bytes, size_t length)
 {
-    return blixard_v1_response_write(bytes, length);
+    if (!blixard_.head_is_sent && blixard_send_head_() < 0) {
+        return -1;
+    }
+    return blixard_write_all_(1, bytes, length);
 }
 
 static inline int32_t blixard_response_text(const char *text)
 {
-    return blixard_v1_response_write(text, strlen(text));
+    return blixard_response_write(text, strlen(text));
 }
 
 /* ---- The rest ---- */
@@ -108,16 +218,14 @@ enum blixard_level {
     BLIXARD_DEBUG = 7,
 };
 
-/* One line of the function's log. */
+/* One line of the function's log; the level goes in front as <3>, <4> ...: sd-daemon(3). */
 static inline void blixard_log(enum blixard_level level, const char *text)
 {
-    blixard_v1_log(level, text, strlen(text));
-}
-
-/* Milliseconds until this request is broken off. */
-static inline int64_t blixard_deadline_ms(void)
-{
-    return blixard_v1_deadline_ms();
+    char prefix[] = "<6>";
+    prefix[1] = (char)('0' + (int)level);
+    blixard_write_all_(2, prefix, sizeof(prefix) - 1);
+    blixard_write_all_(2, text, strlen(text));
+    blixard_write_all_(2, "\n", 1);
 }
 
 #endif

@@ -35,9 +35,6 @@ size_t io_read(uint8_t *bytes, size_t length);
 uint64_t io_clock_ns(uint32_t real_or_monotonic);
 void io_begin(void);
 
-/* handler.c: send what a handler's response still lacks. */
-void handler_end(void);
-
 /* random.c: an own generator, seeded per call. */
 void random_fill(uint8_t *bytes, size_t length);
 void random_begin(void);

@@ -87,6 +87,5 @@ __attribute__((used)) void guest_main(void)
     io_begin();
     random_begin();
     glue_run();
-    handler_end();
     guest_exit(0);
 }

@@ -324,7 +324,6 @@ u32 WASI(sched_yield)(instance i)
 void WASI(proc_exit)(instance i, u32 status)
 {
     (void)i;
-    handler_end();
     guest_exit(status);
 }
 
