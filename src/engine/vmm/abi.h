@@ -6,8 +6,8 @@
  *     0x10_0000_0000  text and constants      read, execute
  *     0x10_0400_0000  call block, then data   read, write
  *     0x10_0800_0000  stack                   read, write; nothing below it
- *     0x10_0C00_0000  system page             descriptor tables and trap stubs, not the guest's
- * business 0x20_0000_0000  linear memory           as large as it is now; then nothing up to +8 GiB
+ *     0x10_0C00_0000  system pages            descriptor tables, trap stubs: the host's
+ *     0x20_0000_0000  linear memory           as large as it is now; then nothing up to +8 GiB
  *
  * To call the host the guest fills the call block's first words and executes `out %al, $0xE0`, or,
  * when `gate` is set (process sandbox), calls it.  A trap arrives as `out %al, $0xE1` with the
