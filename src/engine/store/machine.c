@@ -1,0 +1,513 @@
+/* Debian and nixpkgs build SQLite with it; the header hides it unless asked. */
+#define SQLITE_ENABLE_PREUPDATE_HOOK
+
+#include "engine/store/machine.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <zlib.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/memory.h"
+
+enum { STATEMENTS_CACHED = 128, KEY_MAX = 256, EVENTS_MAX = 4096 };
+
+static const uint32_t entry_magic = 0x31584c42;    /* "BLX1" */
+static const uint32_t snapshot_magic = 0x53584c42; /* "BLXS" */
+enum { ENTRY_HEAD = 28, SNAPSHOT_HEAD = 24, SNAPSHOT_VERSION = 1 };
+
+struct cached {
+    char *sql;
+    sqlite3_stmt *statement;
+};
+
+struct change {
+    char table[64];
+    char key[KEY_MAX];
+    char operation;
+    int64_t rowid;
+};
+
+struct machine {
+    sqlite3 *database;
+    const char *schema;
+    struct machine_listener listener;
+    struct cached cache[STATEMENTS_CACHED];
+    uint64_t index;
+    uint64_t failures;
+    struct change *changes; /* of the command being applied */
+    size_t change_count;
+    size_t change_size;
+};
+
+/* ---- What SQL may do ---- */
+
+/* Functions whose result could differ between replicas. */
+static int authorize(void *context, int action, const char *first, const char *second,
+                     const char *database, const char *trigger)
+{
+    static const char *const refused[] = {
+        "random",         "randomblob",        "date",
+        "time",           "datetime",          "julianday",
+        "strftime",       "unixepoch",         "current_time",
+        "current_date",   "current_timestamp", "changes",
+        "total_changes",  "last_insert_rowid", "load_extension",
+        "sqlite_version",
+    };
+    (void)context;
+    (void)first;
+    (void)database;
+    (void)trigger;
+    switch (action) {
+    case SQLITE_FUNCTION:
+        for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+            if (second != NULL && strcasecmp(second, refused[i]) == 0) {
+                return SQLITE_DENY;
+            }
+        }
+        return SQLITE_OK;
+    case SQLITE_ATTACH:
+    case SQLITE_DETACH:
+    case SQLITE_PRAGMA:
+    case SQLITE_TRANSACTION:
+    case SQLITE_SAVEPOINT:
+    case SQLITE_CREATE_TEMP_TABLE:
+    case SQLITE_CREATE_TEMP_TRIGGER:
+    case SQLITE_CREATE_TEMP_VIEW:
+        return SQLITE_DENY;
+    default:
+        return SQLITE_OK;
+    }
+}
+
+/* Before each change of a row: the first column is the key by our schema's rule. */
+static void note_change(void *context, sqlite3 *database, int operation, const char *schema,
+                        const char *table, sqlite3_int64 old_rowid, sqlite3_int64 new_rowid)
+{
+    struct machine *machine = context;
+    (void)schema;
+    if (machine->change_count == EVENTS_MAX || strncmp(table, "store_", 6) == 0) {
+        return;
+    }
+    if (machine->change_count == machine->change_size) {
+        machine->change_size = machine->change_size * 2 + 16;
+        machine->changes =
+            memory_resize(machine->changes, machine->change_size * sizeof(struct change));
+    }
+    struct change *change = &machine->changes[machine->change_count++];
+    sqlite3_value *key = NULL;
+    int r = operation == SQLITE_DELETE ? sqlite3_preupdate_old(database, 0, &key)
+                                       : sqlite3_preupdate_new(database, 0, &key);
+    const char *text = r == SQLITE_OK ? (const char *)sqlite3_value_text(key) : NULL;
+    snprintf(change->table, sizeof(change->table), "%s", table);
+    snprintf(change->key, sizeof(change->key), "%s", text != NULL ? text : "");
+    change->operation = operation == SQLITE_INSERT ? 'I' : operation == SQLITE_DELETE ? 'D' : 'U';
+    change->rowid = operation == SQLITE_DELETE ? old_rowid : new_rowid;
+}
+
+static int execute(struct machine *machine, const char *sql, struct error *err)
+{
+    char *problem = NULL;
+    int r = sqlite3_exec(machine->database, sql, NULL, NULL, &problem);
+    if (r != SQLITE_OK) {
+        error_set(err, ERROR_CORRUPT, "the state database: %s",
+                  problem != NULL ? problem : sqlite3_errstr(r));
+        sqlite3_free(problem);
+        return -(int)ERROR_CORRUPT;
+    }
+    return 0;
+}
+
+static void guard(struct machine *machine, bool on)
+{
+    sqlite3_set_authorizer(machine->database, on ? authorize : NULL, machine);
+}
+
+/* ---- Statements ---- */
+
+static void drop_statements(struct machine *machine)
+{
+    for (size_t i = 0; i < STATEMENTS_CACHED; i++) {
+        sqlite3_finalize(machine->cache[i].statement);
+        free(machine->cache[i].sql);
+        machine->cache[i] = (struct cached){0};
+    }
+}
+
+sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t length,
+                                struct error *err)
+{
+    uint32_t hash = (uint32_t)crc32(0, (const Bytef *)sql, (uInt)length);
+    struct cached *cached = &machine->cache[hash % STATEMENTS_CACHED];
+    if (cached->sql != NULL && strlen(cached->sql) == length &&
+        memcmp(cached->sql, sql, length) == 0 && !sqlite3_stmt_busy(cached->statement)) {
+        sqlite3_reset(cached->statement);
+        sqlite3_clear_bindings(cached->statement);
+        return cached->statement;
+    }
+    sqlite3_stmt *statement = NULL;
+    int r = sqlite3_prepare_v3(machine->database, sql, (int)length, SQLITE_PREPARE_PERSISTENT,
+                               &statement, NULL);
+    if (r != SQLITE_OK || statement == NULL) {
+        error_set(err, ERROR_INVALID, "SQL: %s", sqlite3_errmsg(machine->database));
+        return NULL;
+    }
+    if (cached->statement != NULL && sqlite3_stmt_busy(cached->statement)) {
+        CHECK_UNREACHABLE(); /* nested queries share a slot: make the cache larger */
+    }
+    sqlite3_finalize(cached->statement);
+    free(cached->sql);
+    cached->sql = memory_copy_text(sql, length);
+    cached->statement = statement;
+    return statement;
+}
+
+/* ---- Opening ---- */
+
+static void set_up(struct machine *machine)
+{
+    sqlite3_extended_result_codes(machine->database, 1);
+    sqlite3_exec(machine->database, "PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON", NULL,
+                 NULL, NULL);
+    sqlite3_preupdate_hook(machine->database, note_change, machine);
+}
+
+static int create(struct machine *machine, struct error *err)
+{
+    static const char own[] =
+        "CREATE TABLE store_meta (key TEXT PRIMARY KEY NOT NULL, value INTEGER "
+        "NOT NULL) STRICT;"
+        "INSERT INTO store_meta VALUES ('index', 0)";
+    int r = execute(machine, own, err);
+    return r < 0 ? r : execute(machine, machine->schema, err);
+}
+
+int machine_open(const char *schema, const struct machine_listener *listener,
+                 struct machine **ret_machine, struct error *err)
+{
+    struct machine *machine = NEW(struct machine);
+    machine->schema = schema;
+    machine->listener = *listener;
+    int r = sqlite3_open(":memory:", &machine->database);
+    CHECK(r == SQLITE_OK);
+    set_up(machine);
+    r = create(machine, err);
+    if (r < 0) {
+        machine_close(machine);
+        return r;
+    }
+    machine->change_count = 0;
+    *ret_machine = machine;
+    return 0;
+}
+
+void machine_close(struct machine *machine)
+{
+    if (machine == NULL) {
+        return;
+    }
+    drop_statements(machine);
+    int r = sqlite3_close(machine->database);
+    CHECK(r == SQLITE_OK); /* a statement of somebody else is still there */
+    free(machine->changes);
+    free(machine);
+}
+
+sqlite3 *machine_database(const struct machine *machine)
+{
+    return machine->database;
+}
+
+uint64_t machine_index(const struct machine *machine)
+{
+    return machine->index;
+}
+
+uint64_t machine_failures(const struct machine *machine)
+{
+    return machine->failures;
+}
+
+/* ---- Applying ---- */
+
+void machine_encode_entry(uint64_t origin, uint64_t sequence,
+                          const struct store_command *const *commands, unsigned count,
+                          struct buffer *ret_entry)
+{
+    buffer_append_u32(ret_entry, entry_magic);
+    buffer_append_u32(ret_entry, count);
+    buffer_append_u64(ret_entry, origin);
+    buffer_append_u64(ret_entry, sequence);
+    buffer_append_u32(ret_entry, 0);
+    for (unsigned i = 0; i < count; i++) {
+        buffer_append_u32(ret_entry, (uint32_t)(commands[i]->bytes.used + 4));
+        buffer_append_u32(ret_entry, commands[i]->statements);
+        buffer_append(ret_entry, commands[i]->bytes.data, commands[i]->bytes.used);
+    }
+    while (ret_entry->used % 8 != 0) {
+        buffer_append_byte(ret_entry, 0); /* libraft 0.15 wants multiples and does not check */
+    }
+    uint32_t crc =
+        (uint32_t)crc32(0, ret_entry->data + ENTRY_HEAD, (uInt)(ret_entry->used - ENTRY_HEAD));
+    memcpy(ret_entry->data + ENTRY_HEAD - 4, &crc, sizeof(crc));
+}
+
+static void bind_from(struct command_reader *reader, sqlite3_stmt *statement, uint64_t index)
+{
+    unsigned count = command_read_u8(reader);
+    for (int i = 1; i <= (int)count && !reader->is_bad; i++) {
+        uint8_t type = command_read_u8(reader);
+        uint64_t bits = type == 'i' || type == 'd' ? command_read_u64(reader) : 0;
+        uint32_t length = type == 't' || type == 'b' ? command_read_u32(reader) : 0;
+        const uint8_t *bytes = command_read_bytes(reader, length);
+        double number;
+        memcpy(&number, &bits, sizeof(number));
+        switch (type) {
+        case 'i':
+            sqlite3_bind_int64(statement, i, (sqlite3_int64)bits);
+            break;
+        case 'd':
+            sqlite3_bind_double(statement, i, number);
+            break;
+        case 't':
+            sqlite3_bind_text(statement, i, (const char *)bytes, (int)length, SQLITE_STATIC);
+            break;
+        case 'b':
+            sqlite3_bind_blob(statement, i, bytes, (int)length, SQLITE_STATIC);
+            break;
+        case 'r':
+            sqlite3_bind_int64(statement, i, (sqlite3_int64)index);
+            break;
+        case 'n':
+            break;
+        default:
+            reader->is_bad = true;
+        }
+    }
+}
+
+static int judge(struct machine *machine, int r, struct error *err)
+{
+    const char *text = sqlite3_errmsg(machine->database);
+    switch (r & 0xff) {
+    case SQLITE_CONSTRAINT:
+        return error_set(err,
+                         r == SQLITE_CONSTRAINT_UNIQUE || r == SQLITE_CONSTRAINT_PRIMARYKEY
+                             ? ERROR_EXISTS
+                             : ERROR_INVALID,
+                         "%s", text);
+    case SQLITE_NOMEM:
+    case SQLITE_FULL:
+    case SQLITE_IOERR:
+    case SQLITE_CORRUPT:
+        return error_set(err, ERROR_CORRUPT, "the state database: %s", text);
+    default:
+        return error_set(err, ERROR_INVALID, "SQL: %s", text);
+    }
+}
+
+static int run_statement(struct machine *machine, struct command_reader *reader, uint64_t index,
+                         struct error *err)
+{
+    enum error_kind kind = (enum error_kind)command_read_u8(reader);
+    uint32_t text_length = command_read_u32(reader);
+    const char *text = (const char *)command_read_bytes(reader, text_length);
+    uint32_t sql_length = command_read_u32(reader);
+    const char *sql = (const char *)command_read_bytes(reader, sql_length);
+    if (reader->is_bad || kind >= ERROR_KIND_COUNT) {
+        return error_set(err, ERROR_CORRUPT, "a command of the log is damaged");
+    }
+    sqlite3_stmt *statement = machine_statement(machine, sql, sql_length, err);
+    if (statement == NULL) {
+        return -(int)err->kind;
+    }
+    bind_from(reader, statement, index);
+    if (reader->is_bad) {
+        sqlite3_clear_bindings(statement);
+        return error_set(err, ERROR_CORRUPT, "a command of the log is damaged");
+    }
+    int before = sqlite3_total_changes(machine->database);
+    int r = SQLITE_ROW;
+    while (r == SQLITE_ROW) {
+        r = sqlite3_step(statement);
+    }
+    int result = r == SQLITE_DONE ? 0 : judge(machine, r, err);
+    sqlite3_reset(statement);
+    sqlite3_clear_bindings(statement);
+    if (result == 0 && kind != ERROR_NONE && sqlite3_total_changes(machine->database) == before) {
+        return error_set(err, kind, "%.*s", (int)text_length, text);
+    }
+    return result;
+}
+
+static int run_command(struct machine *machine, const uint8_t *bytes, uint32_t length,
+                       uint64_t index, struct error *err)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    uint32_t statements = command_read_u32(&reader);
+    int r = 0;
+    for (uint32_t i = 0; i < statements && r == 0; i++) {
+        r = run_statement(machine, &reader, index, err);
+    }
+    return r;
+}
+
+static void tell_changes(struct machine *machine)
+{
+    for (size_t i = 0; i < machine->change_count; i++) {
+        const struct change *change = &machine->changes[i];
+        struct store_event event = {
+            .index = machine->index,
+            .table = change->table,
+            .operation = change->operation,
+            .rowid = change->rowid,
+            .key = change->key,
+        };
+        machine->listener.changed(&event, machine->listener.context);
+    }
+    machine->change_count = 0;
+}
+
+/* One command: all of it or nothing of it. */
+static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t length,
+                         struct machine_result *result, struct error *err)
+{
+    machine->change_count = 0;
+    int r = execute(machine, "SAVEPOINT command", err);
+    if (r < 0) {
+        return r;
+    }
+    struct error refused = {0};
+    guard(machine, true);
+    r = run_command(machine, bytes, length, machine->index + 1, &refused);
+    guard(machine, false);
+    if (r == -ERROR_CORRUPT) {
+        *err = refused;
+        return r;
+    }
+    if (r < 0) {
+        machine->failures++;
+        machine->change_count = 0;
+        int undone = execute(machine, "ROLLBACK TO command", err);
+        if (undone < 0) {
+            return undone;
+        }
+        machine->change_count = 0;
+    }
+    machine->index++;
+    result->index = machine->index;
+    result->error = r < 0 ? &refused : NULL;
+    r = execute(machine, "RELEASE command", err);
+    if (r < 0) {
+        return r;
+    }
+    machine->listener.applied(result, machine->listener.context);
+    tell_changes(machine);
+    return 0;
+}
+
+int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    uint32_t magic = command_read_u32(&reader);
+    uint32_t count = command_read_u32(&reader);
+    struct machine_result result = {.origin = command_read_u64(&reader)};
+    result.sequence = command_read_u64(&reader);
+    uint32_t crc = command_read_u32(&reader);
+    if (reader.is_bad || magic != entry_magic ||
+        crc != (uint32_t)crc32(0, reader.at, (uInt)(reader.end - reader.at))) {
+        return error_set(err, ERROR_CORRUPT,
+                         "an entry of the log is damaged (after index %" PRIu64 ")",
+                         machine->index);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t command_length = command_read_u32(&reader);
+        const uint8_t *command = command_read_bytes(&reader, command_length);
+        if (reader.is_bad) {
+            return error_set(err, ERROR_CORRUPT, "an entry of the log is damaged");
+        }
+        result.position = i;
+        int r = apply_command(machine, command, command_length, &result, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
+/* ---- Snapshots ---- */
+
+int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err)
+{
+    char sql[96];
+    snprintf(sql, sizeof(sql), "UPDATE store_meta SET value = %" PRIu64 " WHERE key = 'index'",
+             machine->index);
+    int r = execute(machine, sql, err);
+    if (r < 0) {
+        return r;
+    }
+    machine->change_count = 0;
+    sqlite3_int64 size = 0;
+    unsigned char *image = sqlite3_serialize(machine->database, "main", &size, 0);
+    if (image == NULL) {
+        return error_set(err, ERROR_LIMIT, "no memory for a snapshot of the state");
+    }
+    buffer_append_u32(ret_bytes, snapshot_magic);
+    buffer_append_u32(ret_bytes, SNAPSHOT_VERSION);
+    buffer_append_u64(ret_bytes, machine->index);
+    buffer_append_u32(ret_bytes, (uint32_t)crc32(0, image, (uInt)size));
+    buffer_append_u32(ret_bytes, 0);
+    buffer_append(ret_bytes, image, (size_t)size);
+    sqlite3_free(image);
+    return 0;
+}
+
+static int deserialize(struct machine *machine, const uint8_t *image, size_t size,
+                       struct error *err)
+{
+    unsigned char *copy = sqlite3_malloc64(size);
+    sqlite3 *database = NULL;
+    CHECK(copy != NULL);
+    memcpy(copy, image, size);
+    int r = sqlite3_open(":memory:", &database);
+    CHECK(r == SQLITE_OK);
+    r = sqlite3_deserialize(database, "main", copy, (sqlite3_int64)size, (sqlite3_int64)size,
+                            SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_RESIZEABLE);
+    if (r != SQLITE_OK) {
+        sqlite3_close(database);
+        return error_set(err, ERROR_CORRUPT, "the snapshot is not a database: %s",
+                         sqlite3_errstr(r));
+    }
+    drop_statements(machine);
+    r = sqlite3_close(machine->database);
+    CHECK(r == SQLITE_OK);
+    machine->database = database;
+    set_up(machine);
+    return 0;
+}
+
+int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    uint32_t magic = command_read_u32(&reader);
+    uint32_t version = command_read_u32(&reader);
+    uint64_t index = command_read_u64(&reader);
+    uint32_t crc = command_read_u32(&reader);
+    command_read_u32(&reader);
+    size_t size = (size_t)(reader.end - reader.at);
+    if (reader.is_bad || magic != snapshot_magic ||
+        crc != (uint32_t)crc32(0, reader.at, (uInt)size)) {
+        return error_set(err, ERROR_CORRUPT, "the snapshot of the state is damaged");
+    }
+    if (version > SNAPSHOT_VERSION) {
+        return error_set(err, ERROR_UNSUPPORTED, "the snapshot was made by a newer Blixard");
+    }
+    int r = deserialize(machine, reader.at, size, err);
+    if (r == 0) {
+        machine->index = index;
+    }
+    return r;
+}
