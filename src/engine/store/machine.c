@@ -400,11 +400,12 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
     machine->index++;
     result->index = machine->index;
     result->error = r < 0 ? &refused : NULL;
-    r = execute(machine, "RELEASE command", err);
-    if (r < 0) {
-        return r;
+    if (execute(machine, "RELEASE command", err) < 0) {
+        result->error = NULL;
+        return -(int)err->kind;
     }
     machine->listener.applied(result, machine->listener.context);
+    result->error = NULL;
     tell_changes(machine);
     return 0;
 }
