@@ -1,0 +1,385 @@
+#include "service/operation/operation.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/map.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include "engine/store/store.h"
+
+enum { KEEP_MS = 24 * 60 * 60 * 1000, KEEP_COUNT = 1000, PROGRESS_EVERY_MS = 500 };
+
+/* What this node knows of an operation that runs here; the store has the rest. */
+struct running {
+    char id[OPERATION_ID_SIZE];
+    unsigned percent;
+    char text[128];
+    uint64_t written_ms;
+    void (*cancel)(void *context);
+    void *cancel_context;
+};
+
+struct operation_wait {
+    struct list_node link;
+    struct operation_service *service;
+    char id[OPERATION_ID_SIZE];
+    struct loop_timer *timer;
+    void (*done)(void *context);
+    void *context;
+};
+
+struct operation_service {
+    struct loop *loop;
+    struct store *store;
+    struct store_watch *watch;
+    struct map running; /* id -> struct running */
+    struct list waits;
+};
+
+const char *operation_state_text(enum operation_state state)
+{
+    static const char *const texts[] = {"pending", "running", "succeeded", "failed", "cancelled"};
+    CHECK(state <= OPERATION_CANCELLED);
+    return texts[state];
+}
+
+/* ---- Looking ---- */
+
+#define COLUMNS                                                                           \
+    "key, kind, resource, state, progress, text, error, error_code, result, created_ms, " \
+    "updated_ms"
+
+struct writing {
+    struct operation_service *service;
+    struct json_writer writer;
+    unsigned count;
+};
+
+static const char *column(sqlite3_stmt *row, int index)
+{
+    return (const char *)sqlite3_column_text(row, index);
+}
+
+static bool write_row(sqlite3_stmt *row, void *context)
+{
+    struct writing *writing = context;
+    struct json_writer *writer = &writing->writer;
+    const char *id = column(row, 0);
+    const struct running *running = map_get(&writing->service->running, id);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "id", id);
+    json_write_field_string(writer, "kind", column(row, 1));
+    json_write_field_string(writer, "resource", column(row, 2));
+    json_write_field_string(writer, "state", column(row, 3));
+    json_write_field_u64(writer, "progress",
+                         running != NULL ? running->percent
+                                         : (uint64_t)sqlite3_column_int64(row, 4));
+    json_write_field_string(writer, "text", running != NULL ? running->text : column(row, 5));
+    json_write_field_string(writer, "error", column(row, 6));
+    json_write_field_string(writer, "error_code", column(row, 7));
+    json_write_key(writer, "result");
+    const char *result = column(row, 8);
+    if (result != NULL) {
+        json_write_raw(writer, result, strlen(result));
+    } else {
+        json_write_null(writer);
+    }
+    json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 9));
+    json_write_field_time_ms(writer, "updated_at", (uint64_t)sqlite3_column_int64(row, 10));
+    json_write_end_object(writer);
+    writing->count++;
+    return true;
+}
+
+int operation_write(struct operation_service *service, const char *id, struct buffer *out,
+                    struct error *err)
+{
+    struct writing writing = {.service = service, .writer = json_writer_to(out)};
+    int r = store_query(service->store, err, write_row, &writing,
+                        "SELECT " COLUMNS " FROM operation WHERE key = ?", "t", id);
+    if (r == 0 && writing.count == 0) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no operation %s", id);
+    }
+    return r;
+}
+
+int operation_write_list(struct operation_service *service, struct buffer *out, struct error *err)
+{
+    struct writing writing = {.service = service, .writer = json_writer_to(out)};
+    json_write_begin_object(&writing.writer);
+    json_write_key(&writing.writer, "operations");
+    json_write_begin_array(&writing.writer);
+    int r = store_query(
+        service->store, err, write_row, &writing,
+        "SELECT " COLUMNS " FROM operation ORDER BY created_ms DESC, key LIMIT 1000", "");
+    json_write_end_array(&writing.writer);
+    json_write_end_object(&writing.writer);
+    return r;
+}
+
+static bool take_state(sqlite3_stmt *row, void *context)
+{
+    *(bool *)context = strcmp(column(row, 0), "running") == 0;
+    return false;
+}
+
+static bool is_running(struct operation_service *service, const char *id)
+{
+    struct error err = {0};
+    bool running = false;
+    store_query(service->store, &err, take_state, &running,
+                "SELECT state FROM operation WHERE key = ?", "t", id);
+    return running;
+}
+
+/* ---- Waiting ---- */
+
+static void finish_wait(struct operation_wait *wait)
+{
+    void (*done)(void *context) = wait->done;
+    void *context = wait->context;
+    list_remove(&wait->link);
+    loop_timer_stop(wait->timer);
+    done(context);
+}
+
+static void on_changed(const struct store_event *event, void *context)
+{
+    struct operation_service *service = context;
+    if (is_running(service, event->key)) {
+        return;
+    }
+    free(map_remove(&service->running, event->key));
+    LIST_EACH(node, &service->waits)
+    {
+        struct operation_wait *wait = LIST_ITEM(node, struct operation_wait, link);
+        if (strcmp(wait->id, event->key) == 0) {
+            finish_wait(wait);
+        }
+    }
+}
+
+static void on_timer(void *context)
+{
+    finish_wait(context);
+}
+
+struct operation_wait *operation_wait_new(struct operation_service *service, const char *id,
+                                          uint64_t timeout_ms, void (*done)(void *context),
+                                          void *context)
+{
+    struct operation_wait *wait = NEW(struct operation_wait);
+    wait->service = service;
+    snprintf(wait->id, sizeof(wait->id), "%s", id);
+    wait->done = done;
+    wait->context = context;
+    wait->timer = loop_timer_new(service->loop, on_timer, wait);
+    list_push_back(&service->waits, &wait->link);
+    loop_timer_start(wait->timer, is_running(service, id) ? timeout_ms : 0);
+    return wait;
+}
+
+void operation_wait_free(struct operation_wait *wait)
+{
+    if (wait != NULL) {
+        list_remove(&wait->link);
+        loop_timer_free(wait->timer);
+        free(wait);
+    }
+}
+
+/* ---- Changing ---- */
+
+struct starting {
+    struct operation_service *service;
+    char id[OPERATION_ID_SIZE];
+    void (*started)(const struct error *error, const char *id, void *context);
+    void *context;
+};
+
+static void on_started(const struct error *error, uint64_t index, void *context)
+{
+    struct starting *starting = context;
+    (void)index;
+    if (error != NULL) {
+        free(map_remove(&starting->service->running, starting->id));
+    }
+    starting->started(error, error == NULL ? starting->id : NULL, starting->context);
+    free(starting);
+}
+
+/* Old ones go when new ones come. */
+static void add_retention(struct store_command *command, uint64_t now_ms)
+{
+    store_command_add(command, "DELETE FROM operation WHERE state <> 'running' AND updated_ms < ?",
+                      "u", now_ms > KEEP_MS ? now_ms - KEEP_MS : 0);
+    store_command_add(
+        command,
+        "DELETE FROM operation WHERE state <> 'running' AND key NOT IN (SELECT key FROM "
+        "operation ORDER BY created_ms DESC, key LIMIT ?)",
+        "i", (int64_t)KEEP_COUNT);
+}
+
+void operation_begin(struct operation_service *service, const char *kind, const char *project,
+                     const char *resource,
+                     void (*started)(const struct error *error, const char *id, void *context),
+                     void *context)
+{
+    uint64_t now_ms = clock_real_ms();
+    struct starting *starting = NEW(struct starting);
+    struct running *running = NEW(struct running);
+    starting->service = service;
+    starting->started = started;
+    starting->context = context;
+    random_hex(starting->id, OPERATION_ID_SIZE - 1);
+    memcpy(running->id, starting->id, sizeof(running->id));
+    map_set(&service->running, running->id, running);
+
+    struct store_command *command = store_command_new();
+    add_retention(command, now_ms);
+    store_command_add(
+        command,
+        "INSERT INTO operation (key, kind, project, resource, state, progress, created_ms, "
+        "updated_ms) VALUES (?, ?, ?, ?, 'running', 0, ?, ?)",
+        "ttttuu", starting->id, kind, project, resource, now_ms, now_ms);
+    store_propose(service->store, command, on_started, starting);
+}
+
+void operation_progress(struct operation_service *service, const char *id, unsigned percent,
+                        const char *text)
+{
+    struct running *running = map_get(&service->running, id);
+    uint64_t now_ms = clock_real_ms();
+    if (running == NULL) {
+        return;
+    }
+    running->percent = percent;
+    snprintf(running->text, sizeof(running->text), "%s", text);
+    if (now_ms - running->written_ms < PROGRESS_EVERY_MS) {
+        return;
+    }
+    running->written_ms = now_ms;
+    struct store_command *command = store_command_new();
+    store_command_add(
+        command,
+        "UPDATE operation SET progress = ?, text = ?, updated_ms = ? WHERE key = ? AND "
+        "state = 'running'",
+        "itut", (int64_t)percent, text, now_ms, id);
+    store_propose(service->store, command, NULL, NULL);
+}
+
+static void on_ended(const struct error *error, uint64_t index, void *context)
+{
+    (void)index;
+    if (error != NULL) {
+        log_error("operation %s: its end could not be written: %s", (char *)context, error->text);
+    }
+    free(context);
+}
+
+static void end(struct operation_service *service, const char *id, enum operation_state state,
+                const struct error *error, const char *result)
+{
+    struct store_command *command = store_command_new();
+    const char *text = error != NULL ? error->text : NULL;
+    const char *code = error != NULL ? error_kind_name(error->kind) : NULL;
+    store_command_add(
+        command,
+        "UPDATE operation SET state = ?, progress = ?, text = NULL, error = ?, error_code "
+        "= ?, result = ?, updated_ms = ? WHERE key = ? AND state = 'running'",
+        "titttut", operation_state_text(state), (int64_t)(state == OPERATION_SUCCEEDED ? 100 : 0),
+        text, code, result, clock_real_ms(), id);
+    store_propose(service->store, command, on_ended, memory_copy_string(id));
+}
+
+void operation_succeed(struct operation_service *service, const char *id, const char *result_json)
+{
+    end(service, id, OPERATION_SUCCEEDED, NULL, result_json);
+}
+
+void operation_fail(struct operation_service *service, const char *id, const struct error *error)
+{
+    end(service, id, error->kind == ERROR_CANCELLED ? OPERATION_CANCELLED : OPERATION_FAILED, error,
+        NULL);
+}
+
+int operation_cancel(struct operation_service *service, const char *id, struct error *err)
+{
+    BUFFER_OWNED struct buffer unused = {0};
+    int r = operation_write(service, id, &unused, err);
+    if (r < 0) {
+        return r;
+    }
+    struct running *running = map_get(&service->running, id);
+    if (running == NULL || !is_running(service, id)) {
+        return error_set(err, ERROR_CONFLICT, "operation %s is over", id);
+    }
+    if (running->cancel == NULL) {
+        return error_set(err, ERROR_CONFLICT, "operation %s cannot be cancelled", id);
+    }
+    running->cancel(running->cancel_context);
+    return 0;
+}
+
+void operation_on_cancel(struct operation_service *service, const char *id,
+                         void (*cancel)(void *context), void *context)
+{
+    struct running *running = map_get(&service->running, id);
+    if (running != NULL) {
+        running->cancel = cancel;
+        running->cancel_context = context;
+    }
+}
+
+/* ---- Life ---- */
+
+int operation_service_new(struct loop *loop, struct store *store,
+                          struct operation_service **ret_service, struct error *err)
+{
+    (void)err;
+    struct operation_service *service = NEW(struct operation_service);
+    service->loop = loop;
+    service->store = store;
+    list_init(&service->waits);
+    service->watch = store_watch_new(store, "operation", on_changed, service);
+
+    /* What ran when this node ended will not go on by itself. */
+    struct store_command *command = store_command_new();
+    store_command_add(
+        command,
+        "UPDATE operation SET state = 'failed', error = 'interrupted by a restart of the "
+        "node', error_code = 'unavailable', updated_ms = ? WHERE state = 'running'",
+        "u", clock_real_ms());
+    store_propose(store, command, NULL, NULL);
+    *ret_service = service;
+    return 0;
+}
+
+static void free_running(const char *id, void *value, void *context)
+{
+    (void)id;
+    (void)context;
+    free(value);
+}
+
+void operation_service_free(struct operation_service *service)
+{
+    if (service == NULL) {
+        return;
+    }
+    CHECK(list_is_empty(&service->waits));
+    store_watch_free(service->watch);
+    map_each(&service->running, free_running, NULL);
+    map_done(&service->running);
+    free(service);
+}
