@@ -98,6 +98,8 @@ void http_server_counters(const struct http_server *server, struct http_server_c
 /* ---- The request ---- */
 
 enum http_method http_exchange_method(const struct http_exchange *exchange);
+/* 0 or 1: HTTP/1.0 or HTTP/1.1. */
+int http_exchange_minor_version(const struct http_exchange *exchange);
 struct text http_exchange_method_text(const struct http_exchange *exchange);
 
 /* The target's path as sent, still percent-encoded, always beginning with '/'; and its query
@@ -207,10 +209,9 @@ struct http_client;
 struct http_call;
 
 struct http_client_options {
-    uint64_t connect_timeout_ms; /* 0: 5000 */
-    uint64_t answer_timeout_ms;  /* until the head of the answer; 0: none */
-    size_t connections_max;      /* 0: 64; calls beyond it wait */
-    size_t head_bytes_max;       /* 0: 65536 */
+    uint64_t answer_timeout_ms; /* from the call to the head of its answer; 0: none */
+    size_t connections_max;     /* 0: 64; calls beyond it wait */
+    size_t head_bytes_max;      /* 0: 65536 */
 };
 
 int http_client_new(struct loop *loop, const char *address,

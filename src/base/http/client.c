@@ -1,0 +1,677 @@
+/*
+ * The client: calls to one address over connections that are kept and used again.
+ *
+ * A call holds a connection from its first byte to the end of the answer.  A connection that the
+ * server closed in the meantime is found out by the first call that uses it; that call is sent
+ * again once, on a new one, when nothing of an answer had come and its method and body allow it.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/http/connection.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, READ_STEP = 65536 };
+
+struct client_connection {
+    struct list_node link; /* in idle */
+    struct http_client *client;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    uv_connect_t connect;
+    struct http_call *call; /* NULL: idle, or closing */
+    struct buffer in;
+    struct buffer out;
+    struct buffer writing;
+    uv_write_t write;
+    bool write_runs;
+    bool closing;
+    bool reading;
+    bool connected;
+    unsigned uses;
+};
+
+struct http_call {
+    struct list_node link; /* in waiting or running */
+    struct http_client *client;
+    struct client_connection *connection;
+    struct buffer request;  /* head and, when whole, body: kept for a second try */
+    struct buffer streamed; /* written before there is a connection */
+    bool is_streaming;
+    bool is_chunked;
+    bool is_finished; /* the streamed body */
+    bool is_head;
+    bool may_retry;
+    bool retried;
+    void (*on_writable)(struct http_call *call, void *context);
+    struct http_call_events events;
+    void *context;
+    struct loop_timer *timer;
+    bool has_head;
+    bool paused;
+    bool ended;
+    enum body_kind body;
+    bool until_close;
+    uint64_t left;
+    bool wants_close;
+    struct parse_chunks chunks;
+    struct parse_head head;
+    struct buffer head_bytes;
+};
+
+struct http_client {
+    struct loop *loop;
+    struct http_address address;
+    char *address_text;
+    struct http_client_options options;
+    struct list idle;
+    struct list waiting; /* calls */
+    struct list running; /* calls */
+    size_t connections;
+    bool freed;
+};
+
+static void start_waiting(struct http_client *client);
+static void process(struct client_connection *connection);
+
+static void maybe_free(struct http_client *client)
+{
+    if (client->freed && client->connections == 0) {
+        free(client->address_text);
+        free(client);
+    }
+}
+
+/* ---- Connections ---- */
+
+static void on_closed(uv_handle_t *handle)
+{
+    struct client_connection *connection = handle->data;
+    struct http_client *client = connection->client;
+    buffer_done(&connection->in);
+    buffer_done(&connection->out);
+    buffer_done(&connection->writing);
+    free(connection);
+    client->connections--;
+    if (!client->freed) {
+        start_waiting(client);
+    }
+    maybe_free(client);
+}
+
+static void drop(struct client_connection *connection)
+{
+    if (!connection->closing) {
+        connection->closing = true;
+        list_remove(&connection->link);
+        uv_close(&connection->uv.handle, on_closed);
+    }
+}
+
+static void finish_call(struct http_call *call, const struct error *error)
+{
+    if (call->ended) {
+        return;
+    }
+    call->ended = true;
+    list_remove(&call->link);
+    loop_timer_free(call->timer);
+    call->events.on_end(call, error, call->context);
+    buffer_done(&call->request);
+    buffer_done(&call->streamed);
+    buffer_done(&call->head_bytes);
+    free(call);
+}
+
+/* The call is over; the connection is kept if it can be. */
+static void release(struct client_connection *connection, bool keep, const struct error *error)
+{
+    struct http_call *call = connection->call;
+    struct http_client *client = connection->client;
+    connection->call = NULL;
+    if (call != NULL) {
+        call->connection = NULL;
+    }
+    if (keep && connection->in.used == 0 && !client->freed) {
+        list_push_front(&client->idle, &connection->link);
+    } else {
+        drop(connection);
+    }
+    if (call != NULL) {
+        finish_call(call, error);
+    }
+    if (!client->freed) {
+        start_waiting(client);
+    }
+}
+
+/* The connection failed under its call: once more, or the end. */
+static void fail(struct client_connection *connection, enum error_kind kind, const char *what)
+{
+    struct http_call *call = connection->call;
+    struct error error = {0};
+    error_set(&error, kind, "%s: %s", connection->client->address_text, what);
+    bool stale = connection->uses > 1 && call != NULL && !call->has_head &&
+        connection->in.used == 0 && call->may_retry && !call->retried;
+    if (stale) {
+        connection->call = NULL;
+        call->connection = NULL;
+        call->retried = true;
+        list_remove(&call->link);
+        list_push_front(&call->client->waiting, &call->link);
+        drop(connection);
+        start_waiting(call->client);
+        return;
+    }
+    release(connection, false, &error);
+}
+
+static void flush(struct client_connection *connection);
+
+static void on_written(uv_write_t *write, int status)
+{
+    struct client_connection *connection = write->data;
+    connection->write_runs = false;
+    connection->writing.used = 0;
+    if (connection->closing) {
+        return;
+    }
+    if (status < 0) {
+        fail(connection, ERROR_UNAVAILABLE, uv_strerror(status));
+        return;
+    }
+    flush(connection);
+    struct http_call *call = connection->call;
+    if (!connection->closing && call != NULL && call->is_streaming && !call->is_finished &&
+        connection->out.used + connection->writing.used == 0) {
+        call->on_writable(call, call->context);
+    }
+}
+
+static void flush(struct client_connection *connection)
+{
+    if (connection->write_runs || connection->out.used == 0 || connection->closing ||
+        !connection->connected) {
+        return;
+    }
+    struct buffer bytes = connection->out;
+    connection->out = connection->writing;
+    connection->out.used = 0;
+    connection->writing = bytes;
+    uv_buf_t lent = uv_buf_init((char *)bytes.data, (unsigned)bytes.used);
+    connection->write.data = connection;
+    connection->write_runs = true;
+    int r = uv_write(&connection->write, &connection->uv.stream, &lent, 1, on_written);
+    if (r < 0) {
+        connection->write_runs = false;
+        fail(connection, ERROR_UNAVAILABLE, uv_strerror(r));
+    }
+}
+
+static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buffer)
+{
+    struct client_connection *connection = handle->data;
+    (void)suggested;
+    *ret_buffer = uv_buf_init((char *)buffer_reserve(&connection->in, READ_STEP), READ_STEP);
+}
+
+static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
+{
+    struct client_connection *connection = stream->data;
+    struct http_call *call = connection->call;
+    (void)buffer;
+    if (got == 0) {
+        return;
+    }
+    if (got > 0) {
+        connection->in.used += (size_t)got;
+        process(connection);
+        return;
+    }
+    if (call == NULL) {
+        drop(connection);
+        return;
+    }
+    if (got == UV_EOF && call->has_head && call->until_close) {
+        release(connection, false, NULL);
+        return;
+    }
+    fail(connection, ERROR_UNAVAILABLE,
+         got == UV_EOF ? "the connection was closed in the middle" : uv_strerror((int)got));
+}
+
+static void watch(struct client_connection *connection)
+{
+    bool wanted = !connection->closing && (connection->call == NULL || !connection->call->paused);
+    if (wanted && !connection->reading) {
+        uv_read_start(&connection->uv.stream, on_allocate, on_read);
+    } else if (!wanted && connection->reading && !connection->closing) {
+        uv_read_stop(&connection->uv.stream);
+    }
+    connection->reading = wanted;
+}
+
+/* ---- Answers ---- */
+
+static bool take_head(struct client_connection *connection)
+{
+    struct http_call *call = connection->call;
+    const struct parse_limits limits = {call->client->options.head_bytes_max, PARSE_FIELDS_MAX, 0};
+    struct parse_head *head = &call->head;
+    long length = parse_answer(connection->in.data, connection->in.used, &limits, head);
+    if (length == 0) {
+        return false;
+    }
+    if (length < 0) {
+        fail(connection, ERROR_PROTOCOL, "the answer is not HTTP");
+        return false;
+    }
+    if (head->status < 200) {
+        buffer_consume(&connection->in, (size_t)length);
+        return true;
+    }
+    /* The head's texts must outlive the input buffer. */
+    call->head_bytes.used = 0;
+    buffer_append(&call->head_bytes, connection->in.data, (size_t)length);
+    parse_answer(call->head_bytes.data, call->head_bytes.used, &limits, head);
+    buffer_consume(&connection->in, (size_t)length);
+    call->has_head = true;
+    bool none = call->is_head || head->status == 204 || head->status == 304;
+    call->body = none                       ? BODY_NONE
+        : head->is_chunked                  ? BODY_CHUNKED
+        : head->has_length && !head->length ? BODY_NONE
+                                            : BODY_LENGTH;
+    call->until_close = call->body == BODY_LENGTH && !head->has_length;
+    call->left = call->until_close ? UINT64_MAX : head->length;
+    call->wants_close = head->wants_close || head->minor == 0 || call->until_close;
+    loop_timer_stop(call->timer);
+    if (call->events.on_head != NULL) {
+        call->events.on_head(call, head->status, call->context);
+    }
+    return connection->call == call;
+}
+
+static void give(struct http_call *call, const void *bytes, size_t length)
+{
+    if (length > 0 && call->events.on_data != NULL) {
+        call->events.on_data(call, bytes, length, call->context);
+    }
+}
+
+/* Returns 1 when the body is complete, 0 to go on or wait, -1 when it failed. */
+static int take_body(struct client_connection *connection)
+{
+    struct http_call *call = connection->call;
+    struct buffer *in = &connection->in;
+    if (call->body == BODY_NONE) {
+        return 1;
+    }
+    if (in->used == 0) {
+        return 0;
+    }
+    if (call->body == BODY_LENGTH) {
+        size_t part = call->left < in->used ? (size_t)call->left : in->used;
+        if (!call->until_close) {
+            call->left -= part;
+        }
+        give(call, in->data, part);
+        if (connection->call != call) {
+            return 0;
+        }
+        buffer_consume(in, part);
+        return call->left == 0;
+    }
+    size_t used = 0;
+    struct text data;
+    int r = parse_chunk(&call->chunks, in->data, in->used, &used, &data);
+    if (r >= 0) {
+        give(call, data.data, data.length);
+    }
+    if (connection->call != call) {
+        return 0;
+    }
+    buffer_consume(in, used);
+    return r;
+}
+
+static void process(struct client_connection *connection)
+{
+    while (!connection->closing && connection->call != NULL && !connection->call->paused) {
+        struct http_call *call = connection->call;
+        if (!call->has_head) {
+            if (!take_head(connection)) {
+                return;
+            }
+            continue;
+        }
+        size_t before = connection->in.used;
+        int r = take_body(connection);
+        if (connection->call != call) {
+            return;
+        }
+        if (r < 0) {
+            fail(connection, ERROR_PROTOCOL, "the answer is not well chunked");
+            return;
+        }
+        if (r > 0) {
+            bool keep = !call->wants_close && (!call->is_streaming || call->is_finished);
+            release(connection, keep, NULL);
+            return;
+        }
+        if (connection->in.used == before || connection->in.used == 0) {
+            return;
+        }
+    }
+}
+
+/* ---- Starting ---- */
+
+static void send_call(struct client_connection *connection)
+{
+    struct http_call *call = connection->call;
+    connection->uses++;
+    buffer_append(&connection->out, call->request.data, call->request.used);
+    buffer_append(&connection->out, call->streamed.data, call->streamed.used);
+    call->streamed.used = 0;
+    watch(connection);
+    flush(connection);
+}
+
+static void on_connected(uv_connect_t *request, int status)
+{
+    struct client_connection *connection = request->data;
+    if (connection->closing) {
+        return;
+    }
+    if (status < 0) {
+        fail(connection, ERROR_UNAVAILABLE, uv_strerror(status));
+        return;
+    }
+    connection->connected = true;
+    if (connection->uv.handle.type == UV_TCP) {
+        uv_tcp_nodelay(&connection->uv.tcp, 1);
+    }
+    if (connection->call != NULL) {
+        send_call(connection);
+    }
+}
+
+static struct client_connection *connect_new(struct http_client *client, struct http_call *call)
+{
+    struct client_connection *connection = NEW(struct client_connection);
+    connection->client = client;
+    connection->call = call;
+    connection->connect.data = connection;
+    client->connections++;
+    int r = 0;
+    if (client->address.is_unix) {
+        uv_pipe_init(loop_uv(client->loop), &connection->uv.pipe, 0);
+        connection->uv.handle.data = connection;
+        uv_pipe_connect(&connection->connect, &connection->uv.pipe, client->address.path,
+                        on_connected);
+    } else {
+        uv_tcp_init(loop_uv(client->loop), &connection->uv.tcp);
+        connection->uv.handle.data = connection;
+        r = uv_tcp_connect(&connection->connect, &connection->uv.tcp,
+                           (const struct sockaddr *)&client->address.socket, on_connected);
+    }
+    call->connection = connection;
+    if (r < 0) {
+        fail(connection, ERROR_UNAVAILABLE, uv_strerror(r));
+    }
+    return connection;
+}
+
+static void start_waiting(struct http_client *client)
+{
+    while (!list_is_empty(&client->waiting)) {
+        struct http_call *call = LIST_FIRST(&client->waiting, struct http_call, link);
+        struct client_connection *connection =
+            LIST_FIRST(&client->idle, struct client_connection, link);
+        bool full = client->connections >= client->options.connections_max;
+        if (connection == NULL && full) {
+            return;
+        }
+        list_remove(&call->link);
+        list_push_back(&client->running, &call->link);
+        if (connection == NULL || call->retried) {
+            connect_new(client, call);
+            continue;
+        }
+        list_remove(&connection->link);
+        connection->call = call;
+        call->connection = connection;
+        send_call(connection);
+    }
+}
+
+static void on_timeout(void *context)
+{
+    struct http_call *call = context;
+    struct error error = {0};
+    error_set(&error, ERROR_TIMEOUT, "%s: no answer in time", call->client->address_text);
+    if (call->connection != NULL) {
+        struct client_connection *connection = call->connection;
+        release(connection, false, &error);
+    } else {
+        finish_call(call, &error);
+    }
+}
+
+int http_client_new(struct loop *loop, const char *address,
+                    const struct http_client_options *options, struct http_client **ret_client,
+                    struct error *err)
+{
+    struct http_client *client = NEW(struct http_client);
+    int r = http_address_parse(address, &client->address, err);
+    if (r < 0) {
+        free(client);
+        return r;
+    }
+    client->loop = loop;
+    client->address_text = memory_copy_string(address);
+    if (options != NULL) {
+        client->options = *options;
+    }
+    if (client->options.connections_max == 0) {
+        client->options.connections_max = CONNECTIONS_MAX;
+    }
+    if (client->options.head_bytes_max == 0) {
+        client->options.head_bytes_max = HEAD_BYTES_MAX;
+    }
+    list_init(&client->idle);
+    list_init(&client->waiting);
+    list_init(&client->running);
+    *ret_client = client;
+    return 0;
+}
+
+void http_client_free(struct http_client *client)
+{
+    if (client == NULL) {
+        return;
+    }
+    client->freed = true;
+    client->connections++; /* until we are through */
+    LIST_EACH(node, &client->waiting)
+    {
+        http_call_cancel(LIST_ITEM(node, struct http_call, link));
+    }
+    LIST_EACH(running, &client->running)
+    {
+        http_call_cancel(LIST_ITEM(running, struct http_call, link));
+    }
+    LIST_EACH(idle, &client->idle)
+    {
+        drop(LIST_ITEM(idle, struct client_connection, link));
+    }
+    client->connections--;
+    maybe_free(client);
+}
+
+static bool is_idempotent(const char *method)
+{
+    static const char *const methods[] = {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"};
+    for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++) {
+        if (strcmp(methods[i], method) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct http_call *new_call(struct http_client *client, const char *method,
+                                  const char *target, const char *const *fields,
+                                  const struct http_call_events *events, void *context)
+{
+    struct http_call *call = NEW(struct http_call);
+    call->client = client;
+    call->events = *events;
+    call->context = context;
+    call->is_head = strcmp(method, "HEAD") == 0;
+    call->timer = loop_timer_new(client->loop, on_timeout, call);
+    bool has_host = false;
+    buffer_append_format(&call->request, "%s %s HTTP/1.1\r\n", method, target);
+    for (; fields != NULL && *fields != NULL; fields++) {
+        CHECK(strpbrk(*fields, "\r\n") == NULL);
+        has_host = has_host || strncasecmp(*fields, "host:", 5) == 0;
+        buffer_append_format(&call->request, "%s\r\n", *fields);
+    }
+    if (!has_host) {
+        const char *host = client->address.is_unix ? "localhost" : client->address_text;
+        buffer_append_format(&call->request, "Host: %s\r\n", host);
+    }
+    return call;
+}
+
+static void start(struct http_call *call)
+{
+    struct http_client *client = call->client;
+    if (client->options.answer_timeout_ms > 0) {
+        loop_timer_start(call->timer, client->options.answer_timeout_ms);
+    }
+    list_push_back(&client->waiting, &call->link);
+    start_waiting(client);
+}
+
+static void start_posted(void *argument)
+{
+    start(argument);
+}
+
+struct http_call *http_client_call(struct http_client *client, const char *method,
+                                   const char *target, const char *const *fields, const void *body,
+                                   size_t body_length, const struct http_call_events *events,
+                                   void *context)
+{
+    struct http_call *call = new_call(client, method, target, fields, events, context);
+    if (body_length > 0 || (strcmp(method, "GET") != 0 && !call->is_head)) {
+        buffer_append_format(&call->request, "Content-Length: %zu\r\n", body_length);
+    }
+    buffer_append(&call->request, "\r\n", 2);
+    buffer_append(&call->request, body, body_length);
+    call->may_retry = is_idempotent(method);
+    loop_post(client->loop, start_posted, call); /* events come later, never from inside */
+    return call;
+}
+
+struct http_call *
+http_client_call_streaming(struct http_client *client, const char *method, const char *target,
+                           const char *const *fields, uint64_t length,
+                           void (*on_writable)(struct http_call *call, void *context),
+                           const struct http_call_events *events, void *context)
+{
+    struct http_call *call = new_call(client, method, target, fields, events, context);
+    call->is_streaming = true;
+    call->on_writable = on_writable;
+    call->is_chunked = length == UINT64_MAX;
+    if (call->is_chunked) {
+        buffer_append_string(&call->request, "Transfer-Encoding: chunked\r\n\r\n");
+    } else {
+        buffer_append_format(&call->request, "Content-Length: %" PRIu64 "\r\n\r\n", length);
+    }
+    loop_post(client->loop, start_posted, call);
+    return call;
+}
+
+static struct buffer *body_target(struct http_call *call)
+{
+    return call->connection != NULL && call->connection->connected ? &call->connection->out
+                                                                   : &call->streamed;
+}
+
+bool http_call_write(struct http_call *call, const void *bytes, size_t length)
+{
+    enum { HIGH = 262144 };
+    CHECK(call->is_streaming && !call->is_finished);
+    struct buffer *out = body_target(call);
+    if (length > 0) {
+        if (call->is_chunked) {
+            buffer_append_format(out, "%zx\r\n", length);
+        }
+        buffer_append(out, bytes, length);
+        if (call->is_chunked) {
+            buffer_append(out, "\r\n", 2);
+        }
+    }
+    size_t waiting = out->used;
+    if (call->connection != NULL) {
+        waiting += call->connection->writing.used;
+        flush(call->connection);
+    }
+    return waiting < HIGH;
+}
+
+void http_call_finish(struct http_call *call)
+{
+    CHECK(call->is_streaming && !call->is_finished);
+    call->is_finished = true;
+    if (call->is_chunked) {
+        buffer_append(body_target(call), "0\r\n\r\n", 5);
+    }
+    if (call->connection != NULL) {
+        flush(call->connection);
+    }
+}
+
+struct text http_call_field(const struct http_call *call, const char *name)
+{
+    return parse_find(&call->head, name);
+}
+
+void http_call_pause(struct http_call *call)
+{
+    call->paused = true;
+    if (call->connection != NULL) {
+        watch(call->connection);
+    }
+}
+
+void http_call_resume(struct http_call *call)
+{
+    call->paused = false;
+    if (call->connection != NULL) {
+        watch(call->connection);
+        process(call->connection);
+    }
+}
+
+void http_call_cancel(struct http_call *call)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_CANCELLED, "cancelled");
+    if (call->connection != NULL) {
+        release(call->connection, false, &error);
+    } else {
+        finish_call(call, &error);
+    }
+}

@@ -1,0 +1,135 @@
+/* Private to the room: servers, connections and exchanges from inside. */
+#ifndef BASE_HTTP_CONNECTION_H
+#define BASE_HTTP_CONNECTION_H
+
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "base/http/http.h"
+#include "base/http/parse.h"
+#include "base/list.h"
+
+struct connection;
+
+struct http_server {
+    struct loop *loop;
+    struct http_server_options options;
+    http_handler handler;
+    void *context;
+    struct list listeners;
+    struct list connections;
+    struct loop_timer *tick;
+    struct http_server_counters counters;
+    struct parse_head head; /* scratch */
+    char date[40];
+    uint64_t date_second;
+    bool draining;
+    bool freed;
+    void (*drained)(void *context);
+    void *drained_context;
+    uint64_t drain_deadline_ms;
+    unsigned handles; /* open uv handles of ours */
+};
+
+enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED };
+
+struct http_exchange {
+    struct connection *connection; /* NULL: gone, or the answer has ended */
+    struct loop *loop;
+    unsigned references;
+
+    /* The request; texts point into `bytes`. */
+    struct buffer bytes;
+    struct text method;
+    struct text path;
+    struct text query;
+    struct parse_field *fields;
+    size_t field_count;
+    size_t field_size;
+    int minor;
+    char peer[64];
+
+    enum body_kind body;
+    uint64_t body_length; /* announced */
+    uint64_t body_left;
+    uint64_t body_taken;
+    uint64_t body_max;
+    struct parse_chunks chunks;
+    bool body_done; /* all of it was taken off the connection */
+    bool body_told; /* on_end was called */
+    bool expects_continue;
+    bool reading;
+    bool paused;
+    void (*on_data)(const void *bytes, size_t length, void *context);
+    void (*on_body_end)(const struct error *error, void *context);
+    void *body_context;
+
+    /* http_exchange_read_all() */
+    struct buffer whole;
+    void (*on_whole)(struct buffer *body, const struct error *error, void *context);
+    void *whole_context;
+
+    /* The answer. */
+    struct buffer answer_fields;
+    bool begun;
+    bool ended;
+    bool is_head; /* HEAD: no body goes out */
+    bool is_chunked;
+    bool has_no_body;     /* 1xx, 204, 304 */
+    uint64_t answer_left; /* of an announced length */
+    bool wants_drain;
+    void (*on_drain)(void *context);
+    void (*on_close)(void *context);
+    void *context;
+};
+
+struct connection {
+    struct list_node link;
+    struct http_server *server;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } uv;
+    struct buffer in;
+    struct buffer out;
+    struct buffer writing; /* lent to uv_write */
+    uv_write_t write;
+    bool write_runs;
+    bool closing;
+    bool reading;
+    bool processing;
+    bool close_after; /* this answer */
+    struct http_exchange *exchange;
+    struct http_exchange *spare;
+    size_t requests;
+    uint64_t deadline_ms; /* 0: none */
+    enum { WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_NOTHING } wait;
+    uint64_t write_progress_ms;
+};
+
+/* server.c */
+void connection_process(struct connection *connection);
+void connection_flush(struct connection *connection);
+void connection_close(struct connection *connection);
+size_t connection_waiting(const struct connection *connection);
+
+/* exchange.c */
+struct http_exchange *exchange_new(struct connection *connection);
+void exchange_take_head(struct http_exchange *exchange, const struct parse_head *head,
+                        const uint8_t *bytes, size_t length);
+void exchange_feed(struct http_exchange *exchange);
+void exchange_lose(struct http_exchange *exchange); /* the connection is gone */
+void exchange_fail_body(struct http_exchange *exchange, int kind, const char *text);
+void exchange_release(struct http_exchange *exchange);
+
+/* address.c: "HOST:PORT" or "unix:PATH" */
+struct http_address {
+    bool is_unix;
+    char path[108];
+    struct sockaddr_storage socket;
+};
+int http_address_parse(const char *address, struct http_address *ret_address, struct error *err);
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * Private to the room: heads and chunks of HTTP/1.1, as RFC 9112 has them and no laxer.
+ *
+ * Pure functions on bytes.  What smuggling lives from is refused: two lengths, a length and a
+ * coding, obs-fold, space before a colon, bare CR or LF, control bytes, codings other than exactly
+ * "chunked".
+ */
+#ifndef BASE_HTTP_PARSE_H
+#define BASE_HTTP_PARSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+enum { PARSE_FIELDS_MAX = 256 };
+
+struct parse_field {
+    struct text name;
+    struct text value;
+};
+
+struct parse_head {
+    struct text method; /* request */
+    struct text target; /* request, as sent */
+    int status;         /* answer */
+    int minor;          /* HTTP/1.minor */
+    struct parse_field fields[PARSE_FIELDS_MAX];
+    size_t field_count;
+    bool has_length;
+    uint64_t length;
+    bool is_chunked;
+    bool expects_continue;
+    bool wants_close;      /* Connection: close */
+    bool wants_keep_alive; /* Connection: keep-alive */
+};
+
+struct parse_limits {
+    size_t head_bytes_max;
+    size_t field_count_max; /* at most PARSE_FIELDS_MAX */
+    size_t target_bytes_max;
+};
+
+/*
+ * Parse a request's head at the start of `bytes`.  Returns its length, 0 when more is needed, or
+ * the negative HTTP status to refuse it with (400, 414, 431, 501, 505).  Texts point into `bytes`.
+ */
+long parse_request(const uint8_t *bytes, size_t length, const struct parse_limits *limits,
+                   struct parse_head *ret_head);
+
+/* The same for an answer; negative: it is malformed. */
+long parse_answer(const uint8_t *bytes, size_t length, const struct parse_limits *limits,
+                  struct parse_head *ret_head);
+
+/* Value of the first field of that name (any case), or {NULL, 0}. */
+struct text parse_find(const struct parse_head *head, const char *name);
+
+/* A decoder of the chunked coding (RFC 9112, 7.1).  A zeroed struct is at the start. */
+struct parse_chunks {
+    int state;
+    uint64_t left;   /* of the chunk */
+    unsigned digits; /* of its size, so far */
+    size_t trailer;  /* bytes of extensions and trailers */
+};
+
+/*
+ * Take bytes: *ret_used of them were used, *ret_data of which (the last ones) are content.  Returns
+ * 1 when the body is complete, 0 to go on, -1 when it is malformed.  Call again with the rest.
+ */
+int parse_chunk(struct parse_chunks *chunks, const uint8_t *bytes, size_t length, size_t *ret_used,
+                struct text *ret_data);
+
+bool parse_is_token(struct text text);
+
+/* No CR, LF, NUL or other control byte but tab. */
+bool parse_is_value(struct text text);
+
+#endif
