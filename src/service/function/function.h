@@ -46,7 +46,13 @@ struct function_options {
 
 int function_service_new(const struct function_options *options,
                          struct function_service **ret_service, struct error *err);
+
+/* After loop_run() has returned and before the instances and the store end: it runs the loop again
+ * until builds have been broken off. */
 void function_service_free(struct function_service *service);
+
+/* Where the gateway listens ("http://127.0.0.1:7480"): for the `url` of functions. */
+void function_set_gateway(struct function_service *service, const char *url);
 
 /* A function's settings, from `blixard.yaml` or the API; defaults by function_config_defaults(). */
 struct function_config {

@@ -1,0 +1,502 @@
+/*
+ * Builds: from a version row to something that can be called.
+ *
+ * A builder thread reads the module and compiles it; the loop does the rest: tries the
+ * initialisation, marks the version ready and moves `live` in one command, then asks for the
+ * optimised tier, which replaces the fast one when it has been tried too.  After a restart, ready
+ * versions take the same way without being written again.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/function/parts.h"
+#include "service/telemetry/telemetry.h"
+
+enum { STOP_TIMEOUT_MS = 10000 };
+
+struct build {
+    struct list_node link;  /* in a queue; builds_lock */
+    struct list_node known; /* loop thread */
+    struct function_service *service;
+    char key[FUNCTION_KEY_SIZE];
+    char project[64];
+    char name[64];
+    uint64_t number;
+    char module[HASH_TEXT_SIZE];
+    struct function_config config;
+    char operation[OPERATION_ID_SIZE]; /* "" when nobody waits */
+    bool was_ready;                    /* the store says so already */
+    volatile bool cancelled;
+    uint64_t started_ms;
+
+    /* The builder's, until it posts. */
+    enum wasm_tier tier;
+    int status;
+    struct error err;
+    struct wasm_module_info info;
+    struct wasm_result result;
+
+    struct instance_target *target;
+    struct vmm_image_info image;
+};
+
+/* ---- What this node has ---- */
+
+struct local *local_of(struct function_service *service, const char *key)
+{
+    struct local *local = map_get(&service->locals, key);
+    if (local == NULL) {
+        local = NEW(struct local);
+        map_set(&service->locals, key, local);
+    }
+    return local;
+}
+
+struct sharing {
+    const char *image_id;
+    bool found;
+};
+
+static void look_for_image(const char *key, void *value, void *context)
+{
+    const struct local *local = value;
+    struct sharing *sharing = context;
+    (void)key;
+    if (local->target != NULL && strcmp(local->target->image_id, sharing->image_id) == 0) {
+        sharing->found = true;
+    }
+}
+
+/* Two versions of one module have one image. */
+static void forget_target(struct function_service *service, struct instance_target *target)
+{
+    struct sharing sharing = {.image_id = target->image_id};
+    map_each(&service->locals, look_for_image, &sharing);
+    if (!sharing.found && !service->stopping) {
+        instance_forget(service->options.instances, target->project, target->image_id);
+    }
+    instance_target_unref(target);
+}
+
+/* `local` is in the map no more. */
+void local_free(struct function_service *service, struct local *local)
+{
+    if (local->target != NULL) {
+        forget_target(service, local->target);
+    }
+    free(local);
+}
+
+/* ---- Builder threads ---- */
+
+static int compile(struct build *build)
+{
+    const struct function_options *options = &build->service->options;
+    if (options->wasm == NULL) {
+        build->err = options->wasm_problem;
+        return -(int)build->err.kind;
+    }
+    BUFFER_OWNED struct buffer module = {0};
+    int r = image_read(options->images, build->module, FUNCTION_MODULE_MAX, &module, &build->err);
+    if (r < 0) {
+        return r;
+    }
+    r = wasm_inspect(module.data, module.used, &build->info, &build->err);
+    if (r < 0) {
+        return r;
+    }
+    return wasm_compile(options->wasm, module.data, module.used, build->tier, &build->cancelled,
+                        &build->result, &build->err);
+}
+
+static void on_compiled(void *argument);
+
+static struct build *next_build(struct function_service *service)
+{
+    struct build *build = NULL;
+    pthread_mutex_lock(&service->builds_lock);
+    while (!service->stopping && build == NULL) {
+        build = LIST_FIRST(&service->builds_first, struct build, link);
+        if (build == NULL) {
+            build = LIST_FIRST(&service->builds_later, struct build, link);
+        }
+        if (build == NULL) {
+            pthread_cond_wait(&service->builds_ready, &service->builds_lock);
+        }
+    }
+    if (build != NULL) {
+        list_remove(&build->link);
+    }
+    pthread_mutex_unlock(&service->builds_lock);
+    return build;
+}
+
+static void *builder(void *argument)
+{
+    struct function_service *service = argument;
+    for (;;) {
+        struct build *build = next_build(service);
+        if (build == NULL) {
+            return NULL;
+        }
+        build->err = (struct error){0};
+        build->status = compile(build);
+        loop_post(service->options.loop, on_compiled, build);
+    }
+}
+
+static void enqueue(struct build *build, enum wasm_tier tier)
+{
+    struct function_service *service = build->service;
+    build->tier = tier;
+    pthread_mutex_lock(&service->builds_lock);
+    list_push_back(tier == WASM_TIER_FAST ? &service->builds_first : &service->builds_later,
+                   &build->link);
+    pthread_cond_signal(&service->builds_ready);
+    pthread_mutex_unlock(&service->builds_lock);
+}
+
+/* ---- Ends ---- */
+
+static void leave_operation(struct build *build)
+{
+    if (build->operation[0] != '\0') {
+        operation_on_cancel(build->service->options.operations, build->operation, NULL, NULL);
+        build->operation[0] = '\0';
+    }
+}
+
+static void build_free(struct build *build)
+{
+    struct function_service *service = build->service;
+    leave_operation(build);
+    list_remove(&build->known);
+    if (build->target != NULL) {
+        instance_target_unref(build->target);
+    }
+    function_config_done(&build->config);
+    free(build);
+    if (service->stopping && list_is_empty(&service->builds_known)) {
+        loop_stop(service->options.loop);
+    }
+}
+
+static void on_failure_written(const struct error *error, uint64_t index, void *context)
+{
+    struct build *build = context;
+    (void)index;
+    if (error != NULL) {
+        log_error("function: %s: its failure could not be written: %s", build->key, error->text);
+    }
+    if (build->operation[0] != '\0' && !build->service->stopping) {
+        operation_fail(build->service->options.operations, build->operation, &build->err);
+    }
+    build_free(build);
+}
+
+static void fail(struct build *build)
+{
+    struct function_service *service = build->service;
+    if (build->was_ready) {
+        log_error("function: %s: %s", build->key, build->err.text);
+        struct local *local = local_of(service, build->key);
+        snprintf(local->problem, sizeof(local->problem), "%s", build->err.text);
+        routes_mark_stale(service);
+        build_free(build);
+        return;
+    }
+    log_info("function: %s failed: %s", build->key, build->err.text);
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE version SET state = 'failed', error = ?, build_ms = ?, revision = ? "
+                      "WHERE key = ? AND state = 'building'",
+                      "turt", build->err.text, clock_real_ms() - build->started_ms, build->key);
+    store_propose(service->options.store, command, on_failure_written, build);
+}
+
+static void succeed(struct build *build)
+{
+    struct function_service *service = build->service;
+    routes_mark_stale(service);
+    routes_refresh(service);
+    if (build->operation[0] != '\0') {
+        char result[64];
+        snprintf(result, sizeof(result), "{\"version\":%" PRIu64 "}", build->number);
+        operation_succeed(service->options.operations, build->operation, result);
+        leave_operation(build);
+    }
+    build->was_ready = true;
+    enqueue(build, WASM_TIER_OPTIMIZED);
+}
+
+/* ---- The fast tier is compiled and tried ---- */
+
+static void on_ready_written(const struct error *error, uint64_t index, void *context)
+{
+    struct build *build = context;
+    (void)index;
+    if (build->service->stopping) {
+        build_free(build);
+        return;
+    }
+    if (error != NULL) {
+        /* Deleted meanwhile, or the store is out of order: it is no local version then. */
+        struct local *local = map_remove(&build->service->locals, build->key);
+        if (local != NULL) {
+            local_free(build->service, local);
+        }
+        build->err = *error;
+        if (build->operation[0] != '\0') {
+            operation_fail(build->service->options.operations, build->operation, error);
+        }
+        build_free(build);
+        return;
+    }
+    succeed(build);
+}
+
+/* `live` moves forward only: of two deploys at once, the newer version wins. */
+static void write_ready(struct build *build)
+{
+    char function[FUNCTION_KEY_SIZE];
+    char alias[FUNCTION_KEY_SIZE];
+    snprintf(function, sizeof(function), "%s/%s", build->project, build->name);
+    snprintf(alias, sizeof(alias), "%s/%s/live", build->project, build->name);
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the version was deleted while it was being built",
+        "UPDATE version SET state = 'ready', error = NULL, abi = ?, build_ms = ?, revision = ? "
+        "WHERE key = ? AND state = 'building'",
+        "turt", wasm_abi_text(build->info.abi), clock_real_ms() - build->started_ms, build->key);
+    store_command_add(command,
+                      "INSERT INTO alias (key, function, name, version, revision) VALUES (?, ?, "
+                      "'live', ?, ?) ON CONFLICT (key) DO UPDATE SET version = excluded.version, "
+                      "revision = excluded.revision WHERE version < excluded.version",
+                      "ttur", alias, function, build->number);
+    store_propose(build->service->options.store, command, on_ready_written, build);
+}
+
+static void adopt(struct build *build)
+{
+    struct local *local = local_of(build->service, build->key);
+    struct instance_target *old = local->target;
+    local->target = build->target;
+    build->target = NULL;
+    local->problem[0] = '\0';
+    local->image_bytes = build->result.elf_bytes;
+    if (build->image.class_bytes > 0) {
+        local->snapshot_bytes = build->image.snapshot_bytes;
+    }
+    if (old != NULL) {
+        forget_target(build->service, old);
+    }
+}
+
+static void on_prepared(const struct error *error, const struct vmm_image_info *info, void *context)
+{
+    struct build *build = context;
+    if (build->service->stopping || build->cancelled) {
+        build->err = (struct error){.kind = ERROR_CANCELLED, .text = "cancelled"};
+        build->service->stopping ? build_free(build) : fail(build);
+        return;
+    }
+    if (error != NULL && build->tier == WASM_TIER_OPTIMIZED) {
+        log_warn("function: %s stays with its fast code: %s", build->key, error->text);
+        build_free(build);
+        return;
+    }
+    if (error != NULL) {
+        build->err = *error;
+        fail(build);
+        return;
+    }
+    build->image = *info;
+    adopt(build);
+    if (build->tier == WASM_TIER_OPTIMIZED) {
+        local_of(build->service, build->key)->optimize_ms = build->result.wall_ms;
+        routes_mark_stale(build->service);
+        build_free(build);
+    } else if (build->was_ready) {
+        succeed(build);
+    } else {
+        write_ready(build);
+    }
+}
+
+static struct instance_target *make_target(const struct build *build)
+{
+    struct instance_target *target = NEW(struct instance_target);
+    target->references = 1;
+    snprintf(target->image_id, sizeof(target->image_id), "%s", build->result.image_id);
+    snprintf(target->project, sizeof(target->project), "%s", build->project);
+    snprintf(target->function, sizeof(target->function), "%s", build->name);
+    target->version = build->number;
+    target->is_handler = build->info.abi == WASM_ABI_HANDLER;
+    snprintf(target->tier, sizeof(target->tier), "%s", wasm_tier_text(build->tier));
+    target->limits = (struct vmm_limits){
+        .memory_bytes = build->config.memory_bytes,
+        .timeout_ms = build->config.timeout_ms,
+        .output_bytes_max = build->config.output_bytes_max,
+        .log_bytes_max = build->config.log_bytes_max,
+    };
+    target->concurrency_max = build->config.concurrency_max;
+    target->queue_max = build->config.queue_max;
+    if (build->config.environment_length > 0) {
+        target->environment = memory_new(1, build->config.environment_length);
+        memcpy(target->environment, build->config.environment, build->config.environment_length);
+        target->environment_length = build->config.environment_length;
+    }
+    return target;
+}
+
+static void on_compiled(void *argument)
+{
+    struct build *build = argument;
+    struct function_service *service = build->service;
+    if (service->stopping) {
+        build_free(build);
+        return;
+    }
+    telemetry_add(service->options.telemetry,
+                  build->status < 0              ? TELEMETRY_COMPILES_FAILED
+                      : build->result.from_cache ? TELEMETRY_COMPILES_CACHED
+                                                 : TELEMETRY_COMPILES,
+                  1);
+    if (build->status < 0 && build->tier == WASM_TIER_OPTIMIZED) {
+        if (!build->cancelled) {
+            log_warn("function: %s stays with its fast code: %s", build->key, build->err.text);
+        }
+        build_free(build);
+        return;
+    }
+    if (build->status < 0) {
+        fail(build);
+        return;
+    }
+    if (build->operation[0] != '\0') {
+        operation_progress(service->options.operations, build->operation, 60, "initialising");
+    }
+    build->target = make_target(build);
+    instance_prepare(service->options.instances, build->target, service->options.loop, on_prepared,
+                     build);
+}
+
+/* ---- Starting and stopping ---- */
+
+static void on_cancel(void *context)
+{
+    struct build *build = context;
+    build->cancelled = true;
+}
+
+void build_start(struct function_service *service, const struct version_row *row,
+                 const char *operation_or_null)
+{
+    struct build *build = NEW(struct build);
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    project_of(row->key, project, name, sizeof(project));
+    build->service = service;
+    build->number = row->number;
+    build->started_ms = clock_real_ms();
+    build->was_ready = strcmp(row->state, "ready") == 0;
+    snprintf(build->key, sizeof(build->key), "%s", row->key);
+    snprintf(build->project, sizeof(build->project), "%.63s", project);
+    snprintf(build->name, sizeof(build->name), "%.63s", name);
+    snprintf(build->module, sizeof(build->module), "%s", row->module);
+    list_push_back(&service->builds_known, &build->known);
+    if (operation_or_null != NULL) {
+        snprintf(build->operation, sizeof(build->operation), "%s", operation_or_null);
+        operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
+        operation_progress(service->options.operations, build->operation, 10, "compiling");
+    }
+    if (config_read(row->config, &build->config, &build->err) < 0) {
+        fail(build);
+        return;
+    }
+    enqueue(build, WASM_TIER_FAST);
+}
+
+/* The version is gone: break off what is being built of it. */
+void build_forget(struct function_service *service, const char *key)
+{
+    LIST_EACH(node, &service->builds_known)
+    {
+        struct build *build = LIST_ITEM(node, struct build, known);
+        if (strcmp(build->key, key) == 0) {
+            build->cancelled = true;
+        }
+    }
+    struct local *local = map_remove(&service->locals, key);
+    if (local != NULL) {
+        local_free(service, local);
+    }
+}
+
+int builders_start(struct function_service *service, struct error *err)
+{
+    unsigned count = service->options.build_threads > 0 ? service->options.build_threads : 1;
+    service->builders = memory_new(count, sizeof(*service->builders));
+    for (unsigned i = 0; i < count; i++) {
+        int r = pthread_create(&service->builders[i], NULL, builder, service);
+        if (r != 0) {
+            return error_os(err, r, "starting a builder thread");
+        }
+        service->builder_count++;
+    }
+    return 0;
+}
+
+static void free_queue(struct list *queue)
+{
+    LIST_EACH(node, queue)
+    {
+        struct build *build = LIST_ITEM(node, struct build, link);
+        list_remove(node);
+        build_free(build);
+    }
+}
+
+static void on_too_long(void *context)
+{
+    struct function_service *service = context;
+    service->gives_up = true;
+    loop_stop(service->options.loop);
+}
+
+/* What is on its way (posted, being tried, being written) is waited for by running the loop. */
+bool builders_stop(struct function_service *service)
+{
+    LIST_EACH(node, &service->builds_known)
+    {
+        LIST_ITEM(node, struct build, known)->cancelled = true;
+    }
+    pthread_mutex_lock(&service->builds_lock);
+    service->stopping = true;
+    pthread_cond_broadcast(&service->builds_ready);
+    pthread_mutex_unlock(&service->builds_lock);
+    for (unsigned i = 0; i < service->builder_count; i++) {
+        pthread_join(service->builders[i], NULL);
+    }
+    free(service->builders);
+    free_queue(&service->builds_first);
+    free_queue(&service->builds_later);
+
+    struct loop_timer *timer = loop_timer_new(service->options.loop, on_too_long, service);
+    loop_timer_start(timer, STOP_TIMEOUT_MS);
+    while (!list_is_empty(&service->builds_known) && !service->gives_up) {
+        loop_run(service->options.loop);
+    }
+    loop_timer_free(timer);
+    return !service->gives_up;
+}

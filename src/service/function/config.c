@@ -1,0 +1,163 @@
+/* Settings of a function: ranges, and the JSON they are kept as in the store. */
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/memory.h"
+
+#include "service/function/parts.h"
+
+#define MEMORY_MAX ((UINT64_C(4) << 30) - 65536)
+
+void function_config_defaults(struct function_config *ret_config)
+{
+    *ret_config = (struct function_config){
+        .memory_bytes = UINT64_C(128) << 20,
+        .timeout_ms = 30000,
+        .output_bytes_max = UINT64_C(16) << 20,
+        .log_bytes_max = UINT64_C(1) << 20,
+        .queue_max = 128,
+    };
+}
+
+void function_config_done(struct function_config *config)
+{
+    free(config->environment);
+    config->environment = NULL;
+    config->environment_length = 0;
+}
+
+static int check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
+                       struct error *err)
+{
+    if (value < least || value > most) {
+        return error_set(err, ERROR_INVALID,
+                         "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
+                         least, most);
+    }
+    return 0;
+}
+
+static int check_variable(const char *variable, struct error *err)
+{
+    const char *equals = strchr(variable, '=');
+    size_t length = equals != NULL ? (size_t)(equals - variable) : 0;
+    bool good = length > 0 && (isalpha((unsigned char)variable[0]) || variable[0] == '_');
+    for (size_t i = 0; good && i < length; i++) {
+        good = isalnum((unsigned char)variable[i]) || variable[i] == '_';
+    }
+    if (!good) {
+        return error_set(err, ERROR_INVALID,
+                         "environment variable %.64s: a name is letters, digits and _, and does "
+                         "not begin with a digit",
+                         variable);
+    }
+    return 0;
+}
+
+int config_check(const struct function_config *config, struct error *err)
+{
+    const struct {
+        const char *name;
+        uint64_t value, least, most;
+    } ranges[] = {
+        {"memory_bytes", config->memory_bytes, 65536, MEMORY_MAX},
+        {"timeout_ms", config->timeout_ms, 1, 900000},
+        {"output_bytes_max", config->output_bytes_max, 0, UINT64_C(1) << 30},
+        {"log_bytes_max", config->log_bytes_max, 0, UINT64_C(64) << 20},
+        {"concurrency_max", config->concurrency_max, 0, 1024},
+        {"queue_max", config->queue_max, 0, 65536},
+    };
+    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
+        int r = check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (config->environment_length > FUNCTION_ENVIRONMENT_MAX) {
+        return error_set(err, ERROR_INVALID,
+                         "the environment has %zu bytes; at most %d are allowed",
+                         config->environment_length, FUNCTION_ENVIRONMENT_MAX);
+    }
+    for (size_t at = 0; at < config->environment_length;) {
+        int r = check_variable(config->environment + at, err);
+        if (r < 0) {
+            return r;
+        }
+        at += strlen(config->environment + at) + 1;
+    }
+    return 0;
+}
+
+/* Keys into an object the caller has opened. */
+void config_write(struct json_writer *writer, const struct function_config *config)
+{
+    json_write_field_u64(writer, "memory_bytes", config->memory_bytes);
+    json_write_field_u64(writer, "timeout_ms", config->timeout_ms);
+    json_write_field_u64(writer, "output_bytes_max", config->output_bytes_max);
+    json_write_field_u64(writer, "log_bytes_max", config->log_bytes_max);
+    json_write_field_u64(writer, "concurrency_max", config->concurrency_max);
+    json_write_field_u64(writer, "queue_max", config->queue_max);
+    json_write_key(writer, "environment");
+    json_write_begin_object(writer);
+    for (size_t at = 0; at < config->environment_length;) {
+        const char *variable = config->environment + at;
+        const char *equals = strchr(variable, '=');
+        MEMORY_OWNED char *name = memory_copy_text(variable, (size_t)(equals - variable));
+        json_write_field_string(writer, name, equals + 1);
+        at += strlen(variable) + 1;
+    }
+    json_write_end_object(writer);
+}
+
+static uint64_t number_in(const json_t *object, const char *key, uint64_t otherwise)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_integer(value) ? (uint64_t)json_integer_value(value) : otherwise;
+}
+
+int config_read(const char *json, struct function_config *ret_config, struct error *err)
+{
+    JSON_OWNED json_t *object = NULL;
+    int r = json_read(json, strlen(json), &object, err);
+    if (r < 0) {
+        return error_wrap(err, "settings in the store");
+    }
+    struct function_config config;
+    function_config_defaults(&config);
+    config.memory_bytes = number_in(object, "memory_bytes", config.memory_bytes);
+    config.timeout_ms = number_in(object, "timeout_ms", config.timeout_ms);
+    config.output_bytes_max = number_in(object, "output_bytes_max", config.output_bytes_max);
+    config.log_bytes_max = number_in(object, "log_bytes_max", config.log_bytes_max);
+    config.concurrency_max = (unsigned)number_in(object, "concurrency_max", 0);
+    config.queue_max = (unsigned)number_in(object, "queue_max", config.queue_max);
+
+    struct buffer environment = {0};
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(object, "environment"), name, value)
+    {
+        buffer_append_string(&environment, name);
+        buffer_append_byte(&environment, '=');
+        buffer_append_string(&environment, json_string_value(value));
+        buffer_append_byte(&environment, 0);
+    }
+    config.environment_length = environment.used;
+    config.environment = environment.used > 0 ? buffer_take(&environment) : NULL;
+    buffer_done(&environment);
+    *ret_config = config;
+    return 0;
+}
+
+int name_check(const char *what, const char *name, struct error *err)
+{
+    if (text_is_name(name)) {
+        return 0;
+    }
+    return error_set(err, ERROR_INVALID,
+                     "\"%.80s\" is no name of a %s: 1 to 63 of a-z, 0-9 and '-', beginning with a "
+                     "letter, not ending in '-'",
+                     name, what);
+}

@@ -1,0 +1,231 @@
+/*
+ * The routing table: PROJECT/NAME, PROJECT/NAME:ALIAS and PROJECT/NAME:NUMBER, made anew from the
+ * store and from what this node has built whenever one of them changes.  Gateway threads look
+ * something up under a lock that is held for one look-up or one exchange of pointers.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "service/function/parts.h"
+
+enum { CANDIDATES_MAX = 256 };
+
+struct route {
+    struct route *next_made;
+    struct instance_target *target; /* NULL: `problem` says why */
+    char *problem;
+};
+
+struct route_table {
+    struct map routes;
+    struct route *made; /* each once; several keys may share one */
+};
+
+static void table_free(struct route_table *table)
+{
+    if (table == NULL) {
+        return;
+    }
+    map_done(&table->routes);
+    while (table->made != NULL) {
+        struct route *route = table->made;
+        table->made = route->next_made;
+        if (route->target != NULL) {
+            instance_target_unref(route->target);
+        }
+        free(route->problem);
+        free(route);
+    }
+    free(table);
+}
+
+/* ---- Making ---- */
+
+struct making {
+    struct function_service *service;
+    struct route_table *table;
+};
+
+static char *problem_of(const struct version_row *row, const struct local *local)
+{
+    if (strcmp(row->state, "failed") == 0) {
+        return memory_format("version %llu could not be built: %s", (unsigned long long)row->number,
+                             row->error != NULL ? row->error : "unknown");
+    }
+    if (strcmp(row->state, "building") == 0) {
+        return memory_format("version %llu is still being built", (unsigned long long)row->number);
+    }
+    if (local != NULL && local->problem[0] != '\0') {
+        return memory_format("version %llu could not be built on this node: %s",
+                             (unsigned long long)row->number, local->problem);
+    }
+    return memory_format("version %llu is being made ready after a start of this node",
+                         (unsigned long long)row->number);
+}
+
+static void add_version(const struct version_row *row, void *context)
+{
+    struct making *making = context;
+    const struct local *local = map_get(&making->service->locals, row->key);
+    struct route *route = NEW(struct route);
+    route->next_made = making->table->made;
+    making->table->made = route;
+    if (strcmp(row->state, "ready") == 0 && local != NULL && local->target != NULL) {
+        route->target = instance_target_ref(local->target);
+    } else {
+        route->problem = problem_of(row, local);
+    }
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    project_of(row->key, project, name, sizeof(project));
+    MEMORY_OWNED char *key =
+        memory_format("%s/%s:%llu", project, name, (unsigned long long)row->number);
+    map_set(&making->table->routes, key, route);
+}
+
+static bool add_alias(sqlite3_stmt *row, void *context)
+{
+    struct route_table *table = context;
+    const char *function = (const char *)sqlite3_column_text(row, 0);
+    const char *alias = (const char *)sqlite3_column_text(row, 1);
+    MEMORY_OWNED char *version =
+        memory_format("%s:%lld", function, (long long)sqlite3_column_int64(row, 2));
+    struct route *route = map_get(&table->routes, version);
+    if (route != NULL) {
+        MEMORY_OWNED char *key = memory_format("%s:%s", function, alias);
+        map_set(&table->routes, key, route);
+        if (strcmp(alias, "live") == 0) {
+            map_set(&table->routes, function, route);
+        }
+    }
+    return true;
+}
+
+/* A function without `live`: its newest version tells what is the matter. */
+static bool add_function(sqlite3_stmt *row, void *context)
+{
+    struct route_table *table = context;
+    const char *function = (const char *)sqlite3_column_text(row, 0);
+    MEMORY_OWNED char *version =
+        memory_format("%s:%lld", function, (long long)sqlite3_column_int64(row, 1));
+    struct route *route = map_get(&table->routes, version);
+    if (route != NULL && map_get(&table->routes, function) == NULL) {
+        map_set(&table->routes, function, route);
+    }
+    return true;
+}
+
+void routes_refresh(struct function_service *service)
+{
+    if (!service->routes_are_stale) {
+        return;
+    }
+    service->routes_are_stale = false;
+    struct making making = {service, NEW(struct route_table)};
+    struct error err = {0};
+    int r = version_each(service, NULL, add_version, &making, &err);
+    if (r == 0) {
+        r = store_query(service->options.store, &err, add_alias, making.table,
+                        "SELECT function, name, version FROM alias", "");
+    }
+    if (r == 0) {
+        r = store_query(service->options.store, &err, add_function, making.table,
+                        "SELECT f.key, max(v.number) FROM function f JOIN version v ON v.function "
+                        "= f.key GROUP BY f.key",
+                        "");
+    }
+    if (r < 0) {
+        log_error("function: the routing table stays as it was: %s", err.text);
+        table_free(making.table);
+        return;
+    }
+    pthread_mutex_lock(&service->routes_lock);
+    struct route_table *old = service->routes;
+    service->routes = making.table;
+    pthread_mutex_unlock(&service->routes_lock);
+    table_free(old);
+}
+
+static void refresh_posted(void *argument)
+{
+    struct function_service *service = argument;
+    service->refresh_is_posted = false;
+    routes_refresh(service);
+}
+
+void routes_mark_stale(struct function_service *service)
+{
+    service->routes_are_stale = true;
+    if (!service->refresh_is_posted && !service->stopping) {
+        service->refresh_is_posted = true;
+        loop_post(service->options.loop, refresh_posted, service);
+    }
+}
+
+void routes_done(struct function_service *service)
+{
+    table_free(service->routes);
+    service->routes = NULL;
+}
+
+/* ---- Finding: any thread ---- */
+
+struct candidates {
+    const char *prefix;
+    const char *names[CANDIDATES_MAX];
+    size_t count;
+};
+
+static void add_candidate(const char *key, void *value, void *context)
+{
+    struct candidates *candidates = context;
+    (void)value;
+    if (candidates->count < CANDIDATES_MAX && text_starts_with(key, candidates->prefix)) {
+        candidates->names[candidates->count++] = key + strlen(candidates->prefix);
+    }
+}
+
+/* With the lock held: the names are the table's own. */
+static int route_missing(const struct route_table *table, const char *project, const char *name,
+                         struct error *err)
+{
+    char prefix[FUNCTION_KEY_SIZE];
+    snprintf(prefix, sizeof(prefix), "%s/", project);
+    struct candidates candidates = {.prefix = prefix};
+    if (table != NULL) {
+        map_each(&table->routes, add_candidate, &candidates);
+    }
+    const char *nearest = text_nearest(name, candidates.names, candidates.count);
+    return nearest != NULL ? error_set(err, ERROR_NOT_FOUND,
+                                       "there is no function %s; did you mean %s?", name, nearest)
+                           : error_set(err, ERROR_NOT_FOUND, "there is no function %s", name);
+}
+
+int function_route_find(struct function_service *service, const char *project, struct text name,
+                        struct instance_target **ret_target, struct error *err)
+{
+    char key[2 * FUNCTION_KEY_SIZE];
+    int length = snprintf(key, sizeof(key), "%s/%.*s", project, (int)name.length, name.data);
+    if (name.length > FUNCTION_KEY_SIZE || length < 0 || (size_t)length >= sizeof(key)) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no function of so long a name");
+    }
+    int r = 0;
+    pthread_mutex_lock(&service->routes_lock);
+    const struct route *route =
+        service->routes != NULL ? map_get(&service->routes->routes, key) : NULL;
+    if (route == NULL) {
+        r = route_missing(service->routes, project, key + strlen(project) + 1, err);
+    } else if (route->target == NULL) {
+        r = error_set(err, ERROR_UNAVAILABLE, "function %s: %s", key + strlen(project) + 1,
+                      route->problem);
+    } else {
+        *ret_target = instance_target_ref(route->target);
+    }
+    pthread_mutex_unlock(&service->routes_lock);
+    return r;
+}

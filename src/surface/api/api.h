@@ -1,0 +1,65 @@
+/*
+ * The REST API: spec/operations.def over HTTP, on a unix socket and on loopback TCP.
+ *
+ * It translates and never decides.  Every answer carries X-Blixard-Index (the store's index it
+ * reflects) and X-Request-Id; failures are problem+json (RFC 9457).  /v1/events and followed logs
+ * are event streams (WHATWG HTML, 9.2).
+ *
+ * Who may call: over the unix socket, who may open it (mode 0600).  TCP has no authentication yet,
+ * so it is loopback only, answers only requests whose Host is a loopback name (against DNS
+ * rebinding) and none that a browser sends for another site.
+ *
+ * One loop owns all of it: that of the services.
+ */
+#ifndef SURFACE_API_API_H
+#define SURFACE_API_API_H
+
+#include <stdint.h>
+
+struct api;
+struct error;
+struct function_service;
+struct gateway;
+struct image_store;
+struct instance_service;
+struct loop;
+struct operation_service;
+struct store;
+struct telemetry;
+
+struct api_options {
+    struct loop *loop;
+    const char *socket_path;      /* NULL: no unix socket */
+    const char *address;          /* "127.0.0.1:7420", "[::1]:0"; NULL: no TCP */
+    const char *node_name;        /* the texts are copied */
+    const char *gateway_address;  /* for GET /v1/node */
+    const char *data_folder;      /* for GET /v1/node */
+    const char *isolation_reason; /* why not microvm; NULL: it is */
+    uint64_t blob_bytes_max;      /* 0: 64 MiB */
+    struct store *store;
+    struct image_store *images;
+    struct telemetry *telemetry;
+    struct operation_service *operations;
+    struct instance_service *instances;
+    struct function_service *functions;
+    struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
+};
+
+/* Listen; before the loop runs or on its thread.  Fails with DENIED (an address that is not
+ * loopback), EXISTS (in use), INVALID or OS.  /readyz says 503 until api_set_ready(). */
+int api_start(const struct api_options *options, struct api **ret_api, struct error *err);
+
+/* The TCP port, or 0. */
+uint16_t api_port(const struct api *api);
+
+/* From now on /readyz answers 200 (reason NULL), or 503 with the reason. */
+void api_set_ready(struct api *api, const char *reason_or_null);
+
+/*
+ * Drain: end the event streams, answer what is in flight for at most timeout_ms, free.  Called by
+ * the loop's thread after loop_run() has returned and before the services are freed; it runs the
+ * loop again until it is done.
+ */
+void api_stop(struct api *api, uint64_t timeout_ms);
+
+#endif
