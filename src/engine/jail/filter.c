@@ -123,8 +123,9 @@ static const int runner_allowed[] = {
 
 /* For the process sandbox: children, their filter, and their end. */
 static const int fork_allowed[] = {
-    SCMP_SYS(clone), SCMP_SYS(fork),    SCMP_SYS(vfork),      SCMP_SYS(wait4),
-    SCMP_SYS(kill),  SCMP_SYS(seccomp), SCMP_SYS(socketpair), SCMP_SYS(setpgid),
+    SCMP_SYS(clone),     SCMP_SYS(fork),        SCMP_SYS(vfork),      SCMP_SYS(wait4),
+    SCMP_SYS(kill),      SCMP_SYS(seccomp),     SCMP_SYS(socketpair), SCMP_SYS(setpgid),
+    SCMP_SYS(prlimit64), SCMP_SYS(close_range),
 };
 
 static const unsigned long runner_ioctls[] = {
@@ -176,8 +177,14 @@ static int add_runner_rules(scmp_filter_ctx context, bool with_fork)
 {
     int r = add_all(context, SCMP_ACT_ALLOW, runner_allowed, COUNT(runner_allowed));
     for (size_t i = 0; i < COUNT(runner_ioctls) && r == 0; i++) {
-        r = seccomp_rule_add(context, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
-                             SCMP_A1_32(SCMP_CMP_EQ, (uint32_t)runner_ioctls[i]));
+        /* The kernel takes 32 bits of it; SCMP_A1_32 leaves a field out, which clang refuses. */
+        const struct scmp_arg_cmp is_this = {
+            .arg = 1,
+            .op = SCMP_CMP_MASKED_EQ,
+            .datum_a = UINT32_MAX,
+            .datum_b = (uint32_t)runner_ioctls[i],
+        };
+        r = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &is_this);
     }
     if (r == 0) {
         r = seccomp_rule_add(context, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
