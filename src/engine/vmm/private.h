@@ -127,8 +127,7 @@ struct backend {
 };
 
 extern const struct backend backend_microvm;
-/* Absent where this program is built without it. */
-extern const struct backend backend_process __attribute__((weak));
+extern const struct backend backend_process;
 
 struct vmm {
     enum vmm_isolation isolation;

@@ -26,9 +26,6 @@ int vmm_open(const struct vmm_options *options, struct vmm **ret_vmm, struct err
 {
     const struct backend *backend =
         options->isolation == VMM_ISOLATION_MICROVM ? &backend_microvm : &backend_process;
-    if (backend == NULL) {
-        return error_set(err, ERROR_UNSUPPORTED, "this build has no process sandbox");
-    }
     struct vmm *vmm = NEW(struct vmm);
     vmm->isolation = options->isolation;
     vmm->backend = backend;
