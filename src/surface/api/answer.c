@@ -1,0 +1,81 @@
+/* Answers: every one says which request and which state of the store it belongs to. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/store/store.h"
+
+#include "surface/api/parts.h"
+
+void api_add_fields(struct request *request)
+{
+    char index[24];
+    snprintf(index, sizeof(index), "%" PRIu64, store_index(request->api->options.store));
+    http_exchange_add_field(request->exchange, "X-Blixard-Index", index);
+    http_exchange_add_field(request->exchange, "X-Request-Id", request->id);
+    http_exchange_add_field(request->exchange, "Cache-Control", "no-store");
+    http_exchange_add_field(request->exchange, "X-Content-Type-Options", "nosniff");
+}
+
+void api_request_end(struct request *request)
+{
+    struct api *api = request->api;
+    list_remove(&request->link);
+    http_exchange_unref(request->exchange);
+    free(request);
+    if (api->stopping && list_is_empty(&api->requests) && api->drained) {
+        loop_stop(api->options.loop);
+    }
+}
+
+void api_answer_text(struct request *request, int status, const char *type, const char *text)
+{
+    api_add_fields(request);
+    http_exchange_add_field(request->exchange, "Content-Type", type);
+    http_exchange_respond(request->exchange, status, text, strlen(text));
+    api_request_end(request);
+}
+
+void api_answer_json(struct request *request, int status, struct buffer *body)
+{
+    buffer_append_byte(body, '\n');
+    api_answer_text(request, status, "application/json", buffer_string(body));
+}
+
+void api_answer_nothing(struct request *request)
+{
+    api_add_fields(request);
+    http_exchange_respond(request->exchange, 204, NULL, 0);
+    api_request_end(request);
+}
+
+void api_answer_error(struct request *request, const struct error *error)
+{
+    api_add_fields(request);
+    http_exchange_respond_error(request->exchange, error, request->id);
+    api_request_end(request);
+}
+
+void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err)
+{
+    if (r < 0) {
+        api_answer_error(request, err);
+    } else {
+        api_answer_json(request, request->status, body);
+    }
+}
+
+int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
+                  uint64_t *ret_value, struct error *err)
+{
+    char value[32];
+    if (!http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value))) {
+        *ret_value = otherwise;
+        return 0;
+    }
+    if (!text_parse_u64(text_of(value, strlen(value)), ret_value)) {
+        return error_set(err, ERROR_INVALID, "?%s=%s is no number", name, value);
+    }
+    return 0;
+}

@@ -1,0 +1,326 @@
+/* Blobs, functions, versions, aliases, invocations. */
+#include "service/function/function.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/gateway/gateway.h"
+
+#include "surface/api/parts.h"
+
+/* ---- Uploading ---- */
+
+struct upload {
+    struct request *request;
+    struct image_writer *writer;
+    int status;
+    struct error err;
+    char id[HASH_TEXT_SIZE];
+    uint64_t size_bytes;
+};
+
+static void upload_end(struct upload *upload)
+{
+    if (upload->status < 0) {
+        api_answer_error(upload->request, &upload->err);
+    } else {
+        BUFFER_OWNED struct buffer body = {0};
+        struct json_writer writer = json_writer_to(&body);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "id", upload->id);
+        json_write_field_u64(&writer, "size_bytes", upload->size_bytes);
+        json_write_end_object(&writer);
+        api_answer_json(upload->request, upload->request->status, &body);
+    }
+    free(upload);
+}
+
+/* fsync takes its time: off the loop. */
+static void upload_work(void *context)
+{
+    struct upload *upload = context;
+    upload->status =
+        image_writer_finish(upload->writer, upload->id, &upload->size_bytes, &upload->err);
+}
+
+static void upload_done(void *context)
+{
+    upload_end(context);
+}
+
+static void on_upload_data(const void *bytes, size_t length, void *context)
+{
+    struct upload *upload = context;
+    if (upload->status == 0) {
+        upload->status = image_writer_add(upload->writer, bytes, length, &upload->err);
+    }
+}
+
+static void on_upload_end(const struct error *error, void *context)
+{
+    struct upload *upload = context;
+    if (error != NULL && upload->status == 0) {
+        upload->err = *error;
+        upload->status = -(int)error->kind;
+    }
+    if (upload->status < 0) {
+        image_writer_abort(upload->writer);
+        upload_end(upload);
+        return;
+    }
+    loop_work(upload->request->api->options.loop, upload_work, upload_done, upload);
+}
+
+void api_blob_put(struct request *request)
+{
+    struct error err = {0};
+    uint64_t most = request->api->options.blob_bytes_max;
+    uint64_t length = http_exchange_body_length(request->exchange);
+    if (http_exchange_has_body(request->exchange) && length != UINT64_MAX && length > most) {
+        error_set(&err, ERROR_TOO_LARGE,
+                  "the module has %" PRIu64 " bytes; at most %" PRIu64 " are allowed", length,
+                  most);
+        api_answer_error(request, &err);
+        return;
+    }
+    struct upload *upload = NEW(struct upload);
+    upload->request = request;
+    if (image_writer_new(request->api->options.images, &upload->writer, &err) < 0) {
+        free(upload);
+        api_answer_error(request, &err);
+        return;
+    }
+    http_exchange_set_body_max(request->exchange, most);
+    http_exchange_read(request->exchange, on_upload_data, on_upload_end, upload);
+}
+
+/* ---- Looking ---- */
+
+void api_function_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = function_write_list(request->api->options.functions, request->project, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_function_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = function_write(request->api->options.functions, request->project,
+                           request->parameters[0], &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_version_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = function_write_versions(request->api->options.functions, request->project,
+                                    request->parameters[0], &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+static int version_number(const struct request *request, uint64_t *ret_number, struct error *err)
+{
+    const char *text = request->parameters[1];
+    if (!text_parse_u64(text_of(text, strlen(text)), ret_number) || *ret_number == 0 ||
+        *ret_number > INT64_MAX) {
+        return error_set(err, ERROR_INVALID, "\"%.32s\" is no version; it is 1, 2, 3, ...", text);
+    }
+    return 0;
+}
+
+void api_version_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    uint64_t number = 0;
+    int r = version_number(request, &number, &err);
+    r = r < 0 ? r
+              : function_write_version(request->api->options.functions, request->project,
+                                       request->parameters[0], number, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+/* ---- Deleting ---- */
+
+static void on_deleted(const struct error *error, uint64_t index, void *context)
+{
+    (void)index;
+    if (error != NULL) {
+        api_answer_error(context, error);
+    } else {
+        api_answer_nothing(context);
+    }
+}
+
+void api_function_delete(struct request *request)
+{
+    function_delete(request->api->options.functions, request->project, request->parameters[0],
+                    on_deleted, request);
+}
+
+void api_version_delete(struct request *request)
+{
+    struct error err = {0};
+    uint64_t number = 0;
+    if (version_number(request, &number, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    function_delete_version(request->api->options.functions, request->project,
+                            request->parameters[0], number, on_deleted, request);
+}
+
+/* ---- Deploying ---- */
+
+static int read_body(struct buffer *body, const struct error *error, const char *type,
+                     json_t **ret_value, struct error *err)
+{
+    if (error != NULL) {
+        *err = *error;
+        return -(int)error->kind;
+    }
+    int r =
+        json_read(body->data != NULL ? (const void *)body->data : "", body->used, ret_value, err);
+    return r < 0 ? r : api_type_check(*ret_value, type, err);
+}
+
+static void take_u64(const json_t *object, const char *key, uint64_t *value)
+{
+    const json_t *member = json_object_get(object, key);
+    if (json_is_integer(member)) {
+        *value = (uint64_t)json_integer_value(member);
+    }
+}
+
+/* What does not fit an unsigned is beyond any range: kept so for the check. */
+static void take_unsigned(const json_t *object, const char *key, unsigned *value)
+{
+    uint64_t wide = *value;
+    take_u64(object, key, &wide);
+    *value = wide > UINT32_MAX ? UINT32_MAX : (unsigned)wide;
+}
+
+static int take_config(const json_t *object, struct function_config *config, struct error *err)
+{
+    function_config_defaults(config);
+    take_u64(object, "memory_bytes", &config->memory_bytes);
+    take_u64(object, "timeout_ms", &config->timeout_ms);
+    take_u64(object, "output_bytes_max", &config->output_bytes_max);
+    take_u64(object, "log_bytes_max", &config->log_bytes_max);
+    take_unsigned(object, "concurrency_max", &config->concurrency_max);
+    take_unsigned(object, "queue_max", &config->queue_max);
+    struct buffer environment = {0};
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(object, "environment"), name, value)
+    {
+        if (name[0] == '\0' || strchr(name, '=') != NULL) {
+            buffer_done(&environment);
+            return error_set(err, ERROR_INVALID,
+                             "$.environment.%.64s: a name is not empty and has no '='", name);
+        }
+        buffer_append_format(&environment, "%s=%s", name, json_string_value(value));
+        buffer_append_byte(&environment, 0);
+    }
+    config->environment_length = environment.used;
+    config->environment = environment.used > 0 ? buffer_take(&environment) : NULL;
+    buffer_done(&environment);
+    return 0;
+}
+
+static void on_deployed(const struct error *error, const char *operation, uint64_t version,
+                        void *context)
+{
+    struct request *request = context;
+    if (error != NULL) {
+        api_answer_error(request, error);
+        return;
+    }
+    BUFFER_OWNED struct buffer body = {0};
+    struct json_writer writer = json_writer_to(&body);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "operation", operation);
+    json_write_field_u64(&writer, "version", version);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
+static void on_deploy_body(struct buffer *body, const struct error *error, void *context)
+{
+    struct request *request = context;
+    struct error err = {0};
+    JSON_OWNED json_t *object = NULL;
+    struct function_config config = {0};
+    if (read_body(body, error, "Deploy", &object, &err) < 0 ||
+        take_config(object, &config, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    function_deploy(request->api->options.functions, request->project, request->parameters[0],
+                    json_string_value(json_object_get(object, "module")),
+                    json_string_value(json_object_get(object, "language")), &config, on_deployed,
+                    request);
+    function_config_done(&config);
+}
+
+void api_version_create(struct request *request)
+{
+    http_exchange_read_all(request->exchange, API_BODY_MAX, on_deploy_body, request);
+}
+
+static void on_alias(const struct error *error, uint64_t index, void *context)
+{
+    struct request *request = context;
+    (void)index;
+    if (error != NULL) {
+        api_answer_error(request, error);
+    } else {
+        api_function_get(request);
+    }
+}
+
+static void on_alias_body(struct buffer *body, const struct error *error, void *context)
+{
+    struct request *request = context;
+    struct error err = {0};
+    JSON_OWNED json_t *object = NULL;
+    if (read_body(body, error, "AliasSet", &object, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    function_set_alias(request->api->options.functions, request->project, request->parameters[0],
+                       request->parameters[1],
+                       (uint64_t)json_integer_value(json_object_get(object, "version")), on_alias,
+                       request);
+}
+
+void api_alias_set(struct request *request)
+{
+    http_exchange_read_all(request->exchange, API_BODY_MAX, on_alias_body, request);
+}
+
+/* ---- Calling ---- */
+
+void api_invocation_create(struct request *request)
+{
+    struct gateway *gateway = request->api->options.gateway;
+    if (gateway == NULL) {
+        struct error err = {0};
+        error_set(&err, ERROR_UNAVAILABLE, "this node has no gateway");
+        api_answer_error(request, &err);
+        return;
+    }
+    struct text path = http_exchange_path(request->exchange);
+    gateway_serve(gateway, http_exchange_ref(request->exchange), request->project,
+                  text_of(request->parameters[0], strlen(request->parameters[0])),
+                  text_of(path.data + path.length, 0));
+    api_request_end(request);
+}

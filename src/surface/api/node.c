@@ -1,0 +1,90 @@
+/* What this node is and how it does. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+#include "engine/vmm/vmm.h"
+
+#include "service/instance/instance.h"
+#include "service/telemetry/telemetry.h"
+
+#include "surface/api/parts.h"
+
+static bool take_count(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+static void on_described(const char *runners, void *context)
+{
+    struct request *request = context;
+    const struct api *api = request->api;
+    struct store_status status;
+    struct error err = {0};
+    uint64_t functions = 0;
+    store_status(api->options.store, &status);
+    store_query(api->options.store, &err, take_count, &functions, "SELECT count(*) FROM function",
+                "");
+    BUFFER_OWNED struct buffer body = {0};
+    struct json_writer writer = json_writer_to(&body);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "name", api->node_name);
+    json_write_field_string(&writer, "version", BLIXARD_VERSION);
+    json_write_field_string(&writer, "isolation",
+                            vmm_isolation_text(instance_isolation(api->options.instances)));
+    if (api->isolation_reason != NULL) {
+        json_write_field_string(&writer, "isolation_reason", api->isolation_reason);
+    }
+    json_write_field_string(&writer, "api", api->own_host);
+    json_write_field_string(&writer, "gateway", api->gateway_address);
+    json_write_field_string(&writer, "data_folder", api->data_folder);
+    json_write_field_u64(&writer, "store_index", status.index);
+    json_write_field_u64(&writer, "store_term", status.term);
+    json_write_field_u64(&writer, "functions", functions);
+    json_write_key(&writer, "runners");
+    json_write_raw(&writer, runners, strlen(runners));
+    json_write_field_time_ms(&writer, "started_at", api->started_ms);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
+void api_node_get(struct request *request)
+{
+    instance_describe(request->api->options.instances, request->api->options.loop, on_described,
+                      request);
+}
+
+void api_metrics_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    telemetry_write_metrics(request->api->options.telemetry, &body);
+    api_answer_text(request, 200, "text/plain; version=0.0.4; charset=utf-8", buffer_string(&body));
+}
+
+void api_health_get(struct request *request)
+{
+    api_answer_text(request, 200, "text/plain; charset=utf-8", "ok\n");
+}
+
+void api_ready_get(struct request *request)
+{
+    const struct api *api = request->api;
+    if (api->not_ready == NULL && !api->stopping) {
+        api_answer_text(request, 200, "text/plain; charset=utf-8", "ready\n");
+        return;
+    }
+    struct error err = {0};
+    error_set(&err, ERROR_UNAVAILABLE, "%s",
+              api->stopping ? "the node is stopping" : api->not_ready);
+    api_answer_error(request, &err);
+}
+
+void api_openapi_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    api_write_openapi(&body);
+    api_answer_json(request, request->status, &body);
+}

@@ -1,0 +1,258 @@
+/* The API as OpenAPI 3.1, made from spec/operations.def and spec/types.def. */
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "surface/api/parts.h"
+
+static void write_reference(struct json_writer *writer, const char *type)
+{
+    MEMORY_OWNED char *reference = memory_format("#/components/schemas/%s", type);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "$ref", reference);
+    json_write_end_object(writer);
+}
+
+static void write_kind(struct json_writer *writer, const struct field *field)
+{
+    static const char *const types[] = {
+        [FIELD_STRING] = "string", [FIELD_U64] = "integer", [FIELD_BOOL] = "boolean",
+        [FIELD_DOUBLE] = "number", [FIELD_TIME] = "string", [FIELD_MAP] = "object",
+        [FIELD_REF] = NULL,        [FIELD_LIST] = "array",
+    };
+    if (field->is.kind == FIELD_REF) {
+        write_reference(writer, field->is.of);
+        return;
+    }
+    json_write_begin_object(writer);
+    json_write_key(writer, "type");
+    if (field->always) {
+        json_write_string(writer, types[field->is.kind]);
+    } else {
+        json_write_begin_array(writer);
+        json_write_string(writer, types[field->is.kind]);
+        json_write_string(writer, "null");
+        json_write_end_array(writer);
+    }
+    json_write_field_string(writer, "description", field->text);
+    if (field->is.kind == FIELD_U64) {
+        json_write_field_u64(writer, "minimum", 0);
+    }
+    if (field->is.kind == FIELD_TIME) {
+        json_write_field_string(writer, "format", "date-time");
+    }
+    if (field->is.kind == FIELD_MAP) {
+        json_write_key(writer, "additionalProperties");
+        json_write_begin_object(writer);
+        json_write_field_string(writer, "type", "string");
+        json_write_end_object(writer);
+    }
+    if (field->is.kind == FIELD_LIST) {
+        json_write_key(writer, "items");
+        write_reference(writer, field->is.of);
+    }
+    json_write_end_object(writer);
+}
+
+static void write_type(struct json_writer *writer, const struct field *type)
+{
+    json_write_key(writer, type->type);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "type", "object");
+    json_write_field_string(writer, "description", type->text);
+    json_write_key(writer, "properties");
+    json_write_begin_object(writer);
+    for (size_t i = 0; i < api_field_count(); i++) {
+        const struct field *field = api_field_at(i);
+        if (field->name != NULL && strcmp(field->type, type->type) == 0) {
+            json_write_key(writer, field->name);
+            write_kind(writer, field);
+        }
+    }
+    json_write_end_object(writer);
+    json_write_key(writer, "required");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < api_field_count(); i++) {
+        const struct field *field = api_field_at(i);
+        if (field->name != NULL && field->always && strcmp(field->type, type->type) == 0) {
+            json_write_string(writer, field->name);
+        }
+    }
+    json_write_end_array(writer);
+    json_write_end_object(writer);
+}
+
+static void write_problem(struct json_writer *writer)
+{
+    static const char problem[] =
+        "{\"type\":\"object\",\"description\":\"RFC 9457\",\"properties\":{\"type\":{\"type\":"
+        "\"string\"},\"title\":{\"type\":\"string\"},\"status\":{\"type\":\"integer\"},\"detail\":{"
+        "\"type\":\"string\"},\"code\":{\"type\":\"string\"},\"retryable\":{\"type\":\"boolean\"},"
+        "\"instance\":{\"type\":\"string\"}},\"required\":[\"title\",\"status\",\"code\"]}";
+    json_write_key(writer, "Problem");
+    json_write_raw(writer, problem, sizeof(problem) - 1);
+}
+
+/* The media type of a request or reply; NULL: it has none. */
+static const char *media_type(const char *name)
+{
+    static const char *const plain[][2] = {
+        {"NONE", NULL},
+        {"BYTES", "*/*"},
+        {"TEXT", "text/plain"},
+        {"WASM", "application/wasm"},
+        {"EVENTS", "text/event-stream"},
+    };
+    for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+        if (strcmp(plain[i][0], name) == 0) {
+            return plain[i][1];
+        }
+    }
+    return "application/json";
+}
+
+static void write_content(struct json_writer *writer, const char *name)
+{
+    const char *media = media_type(name);
+    if (media == NULL) {
+        return;
+    }
+    json_write_key(writer, "content");
+    json_write_begin_object(writer);
+    json_write_key(writer, media);
+    json_write_begin_object(writer);
+    if (strcmp(media, "application/json") == 0) {
+        json_write_key(writer, "schema");
+        write_reference(writer, name);
+    }
+    json_write_end_object(writer);
+    json_write_end_object(writer);
+}
+
+static void write_parameter(struct json_writer *writer, const char *name, const char *in)
+{
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", name);
+    json_write_field_string(writer, "in", in);
+    json_write_field_bool(writer, "required", strcmp(in, "path") == 0);
+    json_write_key(writer, "schema");
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "type", "string");
+    json_write_end_object(writer);
+    json_write_end_object(writer);
+}
+
+static void write_parameters(struct json_writer *writer, const struct route *route)
+{
+    static const char *const queries[][2] = {
+        {"log_get", "tail"},           {"log_get", "after"},    {"log_get", "follow"},
+        {"operation_wait", "timeout"}, {"event_list", "index"},
+    };
+    json_write_key(writer, "parameters");
+    json_write_begin_array(writer);
+    for (const char *at = strchr(route->path, '{'); at != NULL; at = strchr(at + 1, '{')) {
+        MEMORY_OWNED char *name = memory_copy_text(at + 1, strcspn(at + 1, "}"));
+        write_parameter(writer, name, "path");
+    }
+    if (text_starts_with(route->path, "/v1/")) {
+        write_parameter(writer, "project", "query");
+    }
+    for (size_t i = 0; i < sizeof(queries) / sizeof(queries[0]); i++) {
+        if (strcmp(queries[i][0], route->id) == 0) {
+            write_parameter(writer, queries[i][1], "query");
+        }
+    }
+    json_write_end_array(writer);
+}
+
+static void write_operation(struct json_writer *writer, const struct route *route)
+{
+    static const char *const methods[HTTP_METHOD_COUNT] = {
+        [HTTP_GET] = "get", [HTTP_POST] = "post", [HTTP_PUT] = "put", [HTTP_DELETE] = "delete"};
+    json_write_key(writer, methods[route->method]);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "operationId", route->id);
+    json_write_field_string(writer, "summary", route->summary);
+    write_parameters(writer, route);
+    if (media_type(route->request) != NULL) {
+        json_write_key(writer, "requestBody");
+        json_write_begin_object(writer);
+        write_content(writer, route->request);
+        json_write_end_object(writer);
+    }
+    json_write_key(writer, "responses");
+    json_write_begin_object(writer);
+    MEMORY_OWNED char *status = memory_format("%d", route->status);
+    json_write_key(writer, status);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "description", http_status_text(route->status));
+    write_content(writer, route->reply);
+    json_write_end_object(writer);
+    json_write_key(writer, "default");
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "$ref", "#/components/responses/Problem");
+    json_write_end_object(writer);
+    json_write_end_object(writer);
+    json_write_end_object(writer);
+}
+
+static bool path_is_first(size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (strcmp(api_route_at(i)->path, api_route_at(index)->path) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void write_paths(struct json_writer *writer)
+{
+    json_write_key(writer, "paths");
+    json_write_begin_object(writer);
+    for (size_t i = 0; i < api_route_count(); i++) {
+        if (!path_is_first(i)) {
+            continue;
+        }
+        json_write_key(writer, api_route_at(i)->path);
+        json_write_begin_object(writer);
+        for (size_t j = i; j < api_route_count(); j++) {
+            if (strcmp(api_route_at(j)->path, api_route_at(i)->path) == 0) {
+                write_operation(writer, api_route_at(j));
+            }
+        }
+        json_write_end_object(writer);
+    }
+    json_write_end_object(writer);
+}
+
+void api_write_openapi(struct buffer *out)
+{
+    static const char head[] =
+        "\"3.1.0\",\"info\":{\"title\":\"Blixard\",\"version\":"
+        "\"" BLIXARD_VERSION "\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
+        "\"Apache-2.0\"}},\"servers\":[{\"url\":\"/\"}]";
+    static const char responses[] =
+        "{\"Problem\":{\"description\":\"What went wrong, and what to do.\",\"content\":{"
+        "\"application/problem+json\":{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}}";
+    struct json_writer writer = json_writer_to(out);
+    json_write_begin_object(&writer);
+    json_write_key(&writer, "openapi");
+    json_write_raw(&writer, head, sizeof(head) - 1);
+    write_paths(&writer);
+    json_write_key(&writer, "components");
+    json_write_begin_object(&writer);
+    json_write_key(&writer, "schemas");
+    json_write_begin_object(&writer);
+    for (size_t i = 0; i < api_field_count(); i++) {
+        if (api_field_at(i)->name == NULL) {
+            write_type(&writer, api_field_at(i));
+        }
+    }
+    write_problem(&writer);
+    json_write_end_object(&writer);
+    json_write_key(&writer, "responses");
+    json_write_raw(&writer, responses, sizeof(responses) - 1);
+    json_write_end_object(&writer);
+    json_write_end_object(&writer);
+}

@@ -1,0 +1,71 @@
+/* Operations, and waiting for them. */
+#include "service/operation/operation.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "surface/api/parts.h"
+
+enum { WAIT_DEFAULT_MS = 60000, WAIT_MAX_MS = 600000 };
+
+void api_operation_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = operation_write_list(request->api->options.operations, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_operation_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = operation_write(request->api->options.operations, request->parameters[0], &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+static void on_waited(void *context)
+{
+    struct request *request = context;
+    operation_wait_free(request->state);
+    api_operation_get(request);
+}
+
+static void on_stop(struct request *request)
+{
+    on_waited(request);
+}
+
+void api_operation_wait(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    uint64_t timeout_ms = WAIT_DEFAULT_MS;
+    char text[32];
+    if (http_query_get(http_exchange_query(request->exchange), "timeout", text, sizeof(text)) &&
+        (!text_parse_duration_ms(text, &timeout_ms) || timeout_ms > WAIT_MAX_MS)) {
+        error_set(&err, ERROR_INVALID, "?timeout=%s is no time of at most 10m (for example 30s)",
+                  text);
+        api_answer_error(request, &err);
+        return;
+    }
+    if (operation_write(request->api->options.operations, request->parameters[0], &body, &err) <
+        0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    request->stop = on_stop;
+    request->state = operation_wait_new(request->api->options.operations, request->parameters[0],
+                                        timeout_ms, on_waited, request);
+}
+
+void api_operation_cancel(struct request *request)
+{
+    struct error err = {0};
+    if (operation_cancel(request->api->options.operations, request->parameters[0], &err) < 0) {
+        api_answer_error(request, &err);
+    } else {
+        api_answer_nothing(request);
+    }
+}

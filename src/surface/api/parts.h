@@ -1,0 +1,143 @@
+/* Inside surface/api: one request on its way, and the tables of spec/. */
+#ifndef SURFACE_API_PARTS_H
+#define SURFACE_API_PARTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/loop/loop.h"
+#include "base/text.h"
+
+#include "surface/api/api.h"
+
+enum {
+    API_PARAMETERS_MAX = 2,
+    API_PARAMETER_SIZE = 160,
+    API_BODY_MAX = 1 << 20,
+    API_REQUEST_ID_SIZE = 65,
+};
+
+struct api {
+    struct api_options options;
+    char *node_name;
+    char *gateway_address;
+    char *data_folder;
+    char *isolation_reason;
+    char *own_host; /* what was configured, as a Host */
+    char *not_ready;
+    uint64_t started_ms;
+    struct http_server *server;
+    uint16_t port;
+    struct list requests;
+    bool stopping;
+    bool drained;
+    bool gives_up;
+};
+
+struct request {
+    struct list_node link;
+    struct api *api;
+    struct http_exchange *exchange;
+    int status; /* of success */
+    char id[API_REQUEST_ID_SIZE];
+    char project[64];
+    char parameters[API_PARAMETERS_MAX][API_PARAMETER_SIZE]; /* of the path, decoded, in order */
+    void (*stop)(struct request *request); /* the API ends: finish soon; may be NULL */
+    void *state;
+};
+
+/* ---- routes.c ---- */
+
+struct route {
+    const char *id;
+    const char *path;
+    const char *permission;
+    const char *request;
+    const char *reply;
+    const char *summary;
+    void (*handle)(struct request *request);
+    enum http_method method;
+    int status;
+};
+
+size_t api_route_count(void);
+const struct route *api_route_at(size_t index);
+
+struct route_match {
+    const struct route *route;                  /* NULL: see allowed */
+    unsigned allowed;                           /* bits by enum http_method; 0: no such path */
+    struct text parameters[API_PARAMETERS_MAX]; /* as sent */
+};
+void api_route_match(enum http_method method, struct text path, struct route_match *ret_match);
+const char *api_route_nearest(const char *path);
+
+#define OPERATION(id, method, path, permission, body, reply, status, summary) \
+    void api_##id(struct request *request);
+#include "operations.def"
+#undef OPERATION
+
+/* ---- types.c ---- */
+
+enum field_kind {
+    FIELD_STRING,
+    FIELD_U64,
+    FIELD_BOOL,
+    FIELD_DOUBLE,
+    FIELD_TIME,
+    FIELD_MAP,
+    FIELD_REF,
+    FIELD_LIST
+};
+
+struct field {
+    const char *type;
+    const char *name;
+    struct {
+        enum field_kind kind;
+        const char *of;
+    } is;
+    bool always;
+    const char *text;
+};
+
+size_t api_field_count(void);
+const struct field *api_field_at(size_t index);
+
+/* Is `value` a `type` of spec/types.def?  INVALID names the place ($.environment.PATH). */
+int api_type_check(const json_t *value, const char *type, struct error *err);
+
+/* ---- access.c ---- */
+bool api_address_is_loopback(const char *address);
+/* Host and Origin as sent (empty: absent); `own_host` may be NULL.  DENIED. */
+int api_access_check(struct text host, struct text origin, const char *own_host, struct error *err);
+
+/* ---- answer.c: each ends the request ---- */
+void api_answer_json(struct request *request, int status, struct buffer *body);
+void api_answer_text(struct request *request, int status, const char *type, const char *text);
+void api_answer_nothing(struct request *request);
+void api_answer_error(struct request *request, const struct error *error);
+void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err);
+void api_add_fields(struct request *request);
+void api_request_end(struct request *request);
+
+/* A number in the query: absent is `otherwise`, anything else than a number INVALID. */
+int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
+                  uint64_t *ret_value, struct error *err);
+
+/* ---- stream.c: server-sent events ---- */
+struct stream;
+struct stream *api_stream_begin(struct request *request, void (*on_end)(void *context),
+                                void *context);
+/* False: the reader is gone or too slow; the stream ends by itself soon. */
+bool api_stream_send(struct stream *stream, const char *event_or_null, const char *id_or_null,
+                     const char *data);
+
+/* ---- openapi.c ---- */
+void api_write_openapi(struct buffer *out);
+
+#endif

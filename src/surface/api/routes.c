@@ -1,0 +1,83 @@
+/* The routes: spec/operations.def, walked. */
+#include <string.h>
+
+#include "surface/api/parts.h"
+
+#define OPERATION(id, method, path, permission, body, reply, status, summary) \
+    {#id, path, permission, #body, #reply, summary, api_##id, HTTP_##method, status},
+static const struct route routes[] = {
+#include "operations.def"
+};
+#undef OPERATION
+
+enum { ROUTE_COUNT = sizeof(routes) / sizeof(routes[0]) };
+
+size_t api_route_count(void)
+{
+    return ROUTE_COUNT;
+}
+
+const struct route *api_route_at(size_t index)
+{
+    return &routes[index];
+}
+
+/* The next segment of a path that begins with '/'; moves on. */
+static struct text take_segment(struct text *path)
+{
+    struct text segment = text_of(path->data + 1, 0);
+    while (segment.length + 1 < path->length && segment.data[segment.length] != '/') {
+        segment.length++;
+    }
+    path->data += segment.length + 1;
+    path->length -= segment.length + 1;
+    return segment;
+}
+
+static bool path_matches(const char *pattern, struct text path, struct text *ret_parameters)
+{
+    struct text left = text_of(pattern, strlen(pattern));
+    size_t count = 0;
+    while (left.length > 0 && path.length > 0) {
+        struct text wanted = take_segment(&left);
+        struct text got = take_segment(&path);
+        if (wanted.length > 0 && wanted.data[0] == '{') {
+            if (got.length == 0) {
+                return false;
+            }
+            ret_parameters[count++] = got;
+        } else if (wanted.length != got.length || memcmp(wanted.data, got.data, got.length) != 0) {
+            return false;
+        }
+    }
+    return left.length == 0 && path.length == 0;
+}
+
+void api_route_match(enum http_method method, struct text path, struct route_match *ret_match)
+{
+    *ret_match = (struct route_match){0};
+    enum http_method wanted = method == HTTP_HEAD ? HTTP_GET : method;
+    for (size_t i = 0; i < ROUTE_COUNT; i++) {
+        struct text parameters[API_PARAMETERS_MAX] = {{0}};
+        if (!path_matches(routes[i].path, path, parameters)) {
+            continue;
+        }
+        ret_match->allowed |= 1u << routes[i].method;
+        if (routes[i].method == HTTP_GET) {
+            ret_match->allowed |= 1u << HTTP_HEAD;
+        }
+        if (routes[i].method == wanted) {
+            ret_match->route = &routes[i];
+            memcpy(ret_match->parameters, parameters, sizeof(parameters));
+        }
+    }
+}
+
+const char *api_route_nearest(const char *path)
+{
+    const char *paths[ROUTE_COUNT];
+    for (size_t i = 0; i < ROUTE_COUNT; i++) {
+        paths[i] = routes[i].path;
+    }
+    return text_nearest(path, paths, ROUTE_COUNT);
+}

@@ -1,0 +1,153 @@
+/* Bodies against spec/types.def. */
+#include <string.h>
+
+#include "surface/api/parts.h"
+
+enum { FIELDS_MAX = 32 };
+
+/* clang-format off */
+#define STRING     {FIELD_STRING, NULL}
+#define U64        {FIELD_U64, NULL}
+#define BOOL       {FIELD_BOOL, NULL}
+#define DOUBLE     {FIELD_DOUBLE, NULL}
+#define TIME       {FIELD_TIME, NULL}
+#define MAP        {FIELD_MAP, NULL}
+#define REF(type)  {FIELD_REF, #type}
+#define LIST(type) {FIELD_LIST, #type}
+#define ALWAYS     true
+#define SOMETIMES  false
+/* A type itself is a row without a name. */
+#define TYPE(type, text)                         {#type, NULL, {FIELD_REF, NULL}, true, text},
+#define FIELD(type, name, kind, presence, text)  {#type, #name, kind, presence, text},
+#define END(type)
+/* clang-format on */
+static const struct field fields[] = {
+#include "types.def"
+};
+#undef STRING
+#undef U64
+#undef BOOL
+#undef DOUBLE
+#undef TIME
+#undef MAP
+#undef REF
+#undef LIST
+#undef ALWAYS
+#undef SOMETIMES
+#undef TYPE
+#undef FIELD
+#undef END
+
+size_t api_field_count(void)
+{
+    return sizeof(fields) / sizeof(fields[0]);
+}
+
+const struct field *api_field_at(size_t index)
+{
+    return &fields[index];
+}
+
+static const char *kind_text(enum field_kind kind)
+{
+    static const char *const texts[] = {
+        [FIELD_STRING] = "a string",    [FIELD_U64] = "a whole number of at least 0",
+        [FIELD_BOOL] = "true or false", [FIELD_DOUBLE] = "a number",
+        [FIELD_TIME] = "a time",        [FIELD_MAP] = "an object of strings",
+        [FIELD_REF] = "an object",      [FIELD_LIST] = "an array",
+    };
+    return texts[kind];
+}
+
+static bool kind_fits(const json_t *value, enum field_kind kind)
+{
+    switch (kind) {
+    case FIELD_STRING:
+    case FIELD_TIME:
+        return json_is_string(value);
+    case FIELD_U64:
+        return json_is_integer(value) && json_integer_value(value) >= 0;
+    case FIELD_BOOL:
+        return json_is_boolean(value);
+    case FIELD_DOUBLE:
+        return json_is_number(value);
+    case FIELD_MAP:
+    case FIELD_REF:
+        return json_is_object(value);
+    case FIELD_LIST:
+        return json_is_array(value);
+    }
+    return false;
+}
+
+static int check_map(const json_t *map, const char *name, struct error *err)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)map, key, value)
+    {
+        if (!json_is_string(value)) {
+            return error_set(err, ERROR_INVALID, "$.%s.%.64s must be a string", name, key);
+        }
+    }
+    return 0;
+}
+
+static const struct field *find_field(const char *type, const char *name)
+{
+    for (size_t i = 0; i < api_field_count(); i++) {
+        if (fields[i].name != NULL && strcmp(fields[i].type, type) == 0 &&
+            strcmp(fields[i].name, name) == 0) {
+            return &fields[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown_key(const char *type, const char *key, struct error *err)
+{
+    const char *names[FIELDS_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < api_field_count() && count < FIELDS_MAX; i++) {
+        if (fields[i].name != NULL && strcmp(fields[i].type, type) == 0) {
+            names[count++] = fields[i].name;
+        }
+    }
+    const char *nearest = text_nearest(key, names, count);
+    return nearest != NULL
+        ? error_set(err, ERROR_INVALID, "$.%.64s is not known; did you mean %s?", key, nearest)
+        : error_set(err, ERROR_INVALID, "$.%.64s is not known", key);
+}
+
+int api_type_check(const json_t *value, const char *type, struct error *err)
+{
+    if (!json_is_object(value)) {
+        return error_set(err, ERROR_INVALID, "$ must be an object (%s)", type);
+    }
+    const char *key;
+    json_t *member;
+    json_object_foreach((json_t *)(uintptr_t)value, key, member)
+    {
+        const struct field *field = find_field(type, key);
+        if (field == NULL) {
+            return unknown_key(type, key, err);
+        }
+        if (json_is_null(member) && !field->always) {
+            continue;
+        }
+        if (!kind_fits(member, field->is.kind)) {
+            return error_set(err, ERROR_INVALID, "$.%s must be %s", key, kind_text(field->is.kind));
+        }
+        if (field->is.kind == FIELD_MAP && check_map(member, key, err) < 0) {
+            return -ERROR_INVALID;
+        }
+    }
+    for (size_t i = 0; i < api_field_count(); i++) {
+        if (fields[i].name != NULL && fields[i].always && strcmp(fields[i].type, type) == 0 &&
+            json_object_get(value, fields[i].name) == NULL) {
+            return error_set(err, ERROR_INVALID, "$.%s is missing: %s", fields[i].name,
+                             fields[i].text);
+        }
+    }
+    return 0;
+}
