@@ -156,6 +156,11 @@ bool loop_is_current(const struct loop *loop)
     return loop->runner == (uintptr_t)pthread_self();
 }
 
+bool loop_is_mine(const struct loop *loop)
+{
+    return loop->runner == 0 || loop_is_current(loop);
+}
+
 uv_loop_t *loop_uv(struct loop *loop)
 {
     return &loop->uv;

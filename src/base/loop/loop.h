@@ -39,6 +39,9 @@ void loop_post(struct loop *loop, void (*call)(void *argument), void *argument);
 /* Is the calling thread the loop's thread? */
 bool loop_is_current(const struct loop *loop);
 
+/* May the calling thread touch what the loop owns?  Its own thread, or whoever sets it up. */
+bool loop_is_mine(const struct loop *loop);
+
 /* For rooms that put handles of their own on it (base/http, engine/store, engine/runner). */
 uv_loop_t *loop_uv(struct loop *loop);
 

@@ -386,7 +386,7 @@ void store_propose(struct store *store, struct store_command *owned_command,
                    void (*done)(const struct error *error, uint64_t index, void *context),
                    void *context)
 {
-    CHECK(loop_is_current(store->loop));
+    CHECK(loop_is_mine(store->loop));
     CHECK(owned_command->statements > 0);
 
     struct proposal *proposal = NEW(struct proposal);
