@@ -1,0 +1,337 @@
+"""The API from outside: deploys, refusals, streams, and what a sudden death leaves."""
+import concurrent.futures
+import http.client
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+from node import Node, ROOT, Refused
+
+node = None
+folder = None
+echo = None
+EMPTY = b"\0asm\1\0\0\0"
+
+
+def setUpModule():
+    global node, folder, echo
+    folder = tempfile.TemporaryDirectory(prefix="blixard-api-")
+    echo = compile_c("echo", (ROOT / "test/guests/echo.c").read_text())
+    node = Node()
+
+
+def tearDownModule():
+    node.stop()
+    folder.cleanup()
+
+
+def compile_c(name, source):
+    """A command module out of C, as bytes."""
+    path = pathlib.Path(folder.name) / f"{name}.c"
+    path.write_text(source)
+    wasm = path.with_suffix(".wasm")
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", wasm, path], check=True)
+    return wasm.read_bytes()
+
+
+def says(text):
+    return compile_c(f"says-{text}", f'#include <stdio.h>\nint main(void) {{ puts("{text}"); }}\n')
+
+
+class Events:
+    """An event stream, read line by line."""
+
+    def __init__(self, of, path, fields=None):
+        host, port = of.api.rsplit(":", 1)
+        self.connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        self.connection.request("GET", path, headers=fields or {})
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.connection.close()
+
+    def next(self):
+        """{"id", "event", "data"}, or None at the end; comments are passed over."""
+        event = {}
+        while line := self.answer.readline().decode():
+            line = line.rstrip("\n")
+            if line.startswith(":"):
+                continue
+            if line == "":
+                if event:
+                    return event
+                continue
+            key, value = line.split(": ", 1)
+            event[key] = value
+        return None
+
+    def until(self, wanted):
+        """Events up to the one for which wanted(data) holds."""
+        seen = []
+        while (event := self.next()) is not None:
+            seen.append(event)
+            if wanted(json.loads(event["data"])):
+                return seen
+        raise AssertionError(f"the stream ended after {seen}")
+
+
+class Refusals(unittest.TestCase):
+    def refused(self, status, code, method, path, body=None, fields=None):
+        with self.assertRaises(Refused) as caught:
+            node.call(method, path, body, fields)
+        problem = caught.exception.problem
+        self.assertEqual((caught.exception.status, problem["code"]), (status, code), problem)
+        self.assertIn("x-request-id", caught.exception.fields)
+        return problem["detail"]
+
+    def deploy_refused(self, **body):
+        return self.refused(400, "invalid", "POST", "/v1/functions/x/versions", body)
+
+    def test_a_path_that_is_not_there_names_the_nearest(self):
+        self.assertIn("/v1/functions", self.refused(404, "not_found", "GET", "/v1/function"))
+
+    def test_a_method_that_is_not_there_says_which_are(self):
+        status, _, fields = node.request("PUT", "/v1/functions")
+        self.assertEqual((status, fields["allow"]), (405, "GET, HEAD"))
+
+    def test_head_is_get_without_the_body(self):
+        status, body, fields = node.request("HEAD", "/v1/functions")
+        self.assertEqual((status, body), (200, b""))
+        self.assertGreater(int(fields["content-length"]), 0)
+
+    def test_keys_nobody_knows_are_refused_with_the_nearest(self):
+        self.assertIn("did you mean timeout_ms", self.deploy_refused(module="0" * 64, timeout_m=1))
+
+    def test_wrong_types_are_named_with_their_place(self):
+        self.assertIn("$.timeout_ms", self.deploy_refused(module="0" * 64, timeout_ms="1"))
+        self.assertIn("$.timeout_ms", self.deploy_refused(module="0" * 64, timeout_ms=-1))
+        self.assertIn("$.environment.A", self.deploy_refused(module="0" * 64, environment={"A": 1}))
+        self.assertIn("$.module", self.deploy_refused())
+        self.assertIn("line 1", self.refused(400, "invalid", "POST", "/v1/functions/x/versions", b"{"))
+
+    def test_settings_have_ranges(self):
+        self.assertIn("65536", self.deploy_refused(module="0" * 64, memory_bytes=65535))
+        self.assertIn("900000", self.deploy_refused(module="0" * 64, timeout_ms=900001))
+        self.assertIn("digit", self.deploy_refused(module="0" * 64, environment={"1A": ""}))
+
+    def test_odd_names_are_refused_with_the_rule(self):
+        for name in ("UPPER", "-a", "a-", "1a", "a_b", "a" * 64, "%C3%A9", "..", "%2e%2e%2fx"):
+            with self.subTest(name):
+                detail = self.refused(400, "invalid", "POST", f"/v1/functions/{name}/versions", {"module": "0" * 64})
+                self.assertIn("1 to 63 of a-z", detail)
+
+    def test_a_module_that_is_not_there_says_how_to_upload_it(self):
+        detail = self.refused(404, "not_found", "POST", "/v1/functions/x/versions", {"module": "0" * 64})
+        self.assertIn("/v1/blobs", detail)
+        self.refused(400, "invalid", "POST", "/v1/functions/x/versions", {"module": "../../etc/passwd"})
+
+    def test_a_blob_that_is_no_wasm_is_refused(self):
+        self.assertIn("\\0asm", self.deploy_refused(module=node.upload(b"#!/bin/sh\n")))
+
+    def test_a_gigabyte_is_refused_before_it_is_sent(self):
+        host, port = node.api.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST /v1/blobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1073741824\r\n\r\n")
+            self.assertTrue(client.makefile("rb").readline().startswith(b"HTTP/1.1 413 "))
+
+    def test_chunks_beyond_the_limit_are_refused(self):
+        host, port = node.api.rsplit(":", 1)
+        piece = b"100000\r\n" + b"x" * 0x100000 + b"\r\n"
+        with socket.create_connection((host, int(port)), timeout=10) as client:
+            client.sendall(b"POST /v1/blobs HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            try:
+                for _ in range(66):
+                    client.sendall(piece)
+            except OSError:
+                pass  # it has hung up on us already
+            try:
+                self.assertTrue(client.makefile("rb").readline().startswith(b"HTTP/1.1 413 "))
+            except ConnectionResetError:
+                pass
+
+    def test_web_pages_of_other_sites_are_refused(self):
+        self.refused(403, "denied", "GET", "/v1/functions", fields={"Host": "evil.example"})
+        self.refused(403, "denied", "GET", "/v1/functions", fields={"Origin": "http://evil.example"})
+        self.refused(403, "denied", "GET", "/v1/functions", fields={"Origin": "null"})
+        node.call("GET", "/v1/functions", fields={"Origin": f"http://{node.api}"})
+
+    def test_addresses_that_are_not_loopback_are_refused(self):
+        with self.assertRaisesRegex(RuntimeError, "no authentication"):
+            Node(arguments=["--api-address", "0.0.0.0:0"])
+
+
+class Functions(unittest.TestCase):
+    def test_a_deployed_function_answers_and_says_what_it_is(self):
+        node.deploy("echoes", echo, language="c", environment={"GREETING": "hello"})
+        self.assertEqual(node.invoke("echoes", b"hello"), "hello")
+        function = node.json("/v1/functions/echoes")
+        self.assertEqual((function["live"], function["aliases"]), (1, {"live": "1"}))
+        self.assertEqual(function["version"]["state"], "ready")
+        self.assertEqual(function["version"]["environment"], {"GREETING": "hello"})
+        self.assertEqual(function["url"], f"http://{node.gateway}/fn/echoes")
+
+    def test_the_optimised_code_takes_over(self):
+        node.deploy("tiers", echo)
+        deadline = time.monotonic() + 60
+        while node.json("/v1/functions/tiers")["version"].get("tier") != "optimized":
+            self.assertLess(time.monotonic(), deadline)
+        self.assertEqual(node.invoke("tiers", b"x"), "x")
+
+    def test_aliases_point_to_ready_versions(self):
+        node.deploy("turns", says("one"))
+        node.deploy("turns", says("two"))
+        self.assertEqual(node.invoke("turns"), "two\n")
+        node.call("PUT", "/v1/functions/turns/aliases/live", {"version": 1})
+        self.assertEqual(node.invoke("turns"), "one\n")
+        self.assertEqual(node.invoke("turns:2"), "two\n")
+        with self.assertRaises(Refused) as caught:
+            node.call("PUT", "/v1/functions/turns/aliases/live", {"version": 3})
+        self.assertEqual(caught.exception.status, 404)
+
+    def test_broken_modules_fail_with_the_reason_and_move_nothing(self):
+        node.deploy("sturdy", says("one"))
+        begun = node.begin_deploy("sturdy", EMPTY)
+        ended = node.wait(begun["operation"])
+        self.assertEqual(ended["state"], "failed")
+        self.assertRegex(ended["error"], "_start")
+        version = node.json("/v1/functions/sturdy/versions/2")
+        self.assertEqual((version["state"], version["error"]), ("failed", ended["error"]))
+        self.assertEqual(node.invoke("sturdy"), "one\n")
+        torn = node.wait(node.begin_deploy("sturdy", echo[:len(echo) // 2])["operation"])
+        self.assertEqual((torn["state"], torn["error_code"]), ("failed", "invalid"))
+
+    def test_two_deploys_at_once_make_two_versions(self):
+        modules = [says(f"at-once-{i}") for i in range(4)]
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            numbers = list(pool.map(lambda module: node.deploy("crowd", module), modules))
+        self.assertEqual(sorted(numbers), [1, 2, 3, 4])
+        self.assertEqual(node.json("/v1/functions/crowd")["live"], 4)
+
+    def test_deleting_takes_all_of_it_and_nothing_else(self):
+        same = says("shared")
+        node.deploy("gone", same)
+        node.deploy("stays", same)
+        with self.assertRaises(Refused) as caught:
+            node.call("DELETE", "/v1/functions/gone/versions/1")
+        self.assertEqual(caught.exception.problem["code"], "conflict")
+        self.assertIn("alias", caught.exception.problem["detail"])
+        node.call("DELETE", "/v1/functions/gone")
+        with self.assertRaises(Refused) as caught:
+            node.get("/v1/functions/gone")
+        self.assertEqual(caught.exception.status, 404)
+        self.assertEqual(node.invoke("stays"), "shared\n")
+        node.deploy("stays", same)
+        node.call("DELETE", "/v1/functions/stays/versions/1")
+        self.assertEqual(node.invoke("stays"), "shared\n")
+        with self.assertRaises(Refused) as caught:
+            node.get("/v1/functions/stay")
+        self.assertIn("did you mean stays", caught.exception.problem["detail"])
+
+
+class Streams(unittest.TestCase):
+    def test_events_resume_where_they_were_left(self):
+        start = int(node.request("GET", "/v1/functions")[2]["x-blixard-index"])
+        node.deploy("watched", echo)
+        is_alias = lambda data: data["table"] == "alias" and data["key"] == "default/watched/live"
+        with Events(node, f"/v1/events?index={start}") as events:
+            seen = events.until(is_alias)
+        whole = [event["data"] for event in seen]
+        marked = [i for i, event in enumerate(seen) if "id" in event]
+        for i in marked[:-1]:
+            with Events(node, "/v1/events", {"Last-Event-ID": seen[i]["id"]}) as events:
+                again = [event["data"] for event in events.until(is_alias)]
+            self.assertEqual(again, whole[i + 1:])
+
+    def test_logs_are_listed_and_followed(self):
+        node.deploy("talks", compile_c("talks", '#include <stdio.h>\nint main(void) { fputs("<4>a line\\n", stderr); }'))
+        node.invoke("talks")
+        with Events(node, "/v1/functions/talks/logs?follow=true") as events:
+            first = json.loads(events.next()["data"])
+            self.assertEqual((first["text"], first["level"], first["version"]), ("a line", "warn", 1))
+            node.invoke("talks")
+            second = json.loads(events.next()["data"])
+            self.assertGreater(second["sequence"], first["sequence"])
+        lines = node.json(f"/v1/functions/talks/logs?after={first['sequence']}")["lines"]
+        self.assertEqual([line["sequence"] for line in lines], [second["sequence"]])
+
+    def test_streams_end_when_the_node_does(self):
+        with Node() as other, Events(other, "/v1/events") as events:
+            self.assertEqual(other.stop(), 0)
+            while events.next() is not None:
+                pass
+
+
+class Documents(unittest.TestCase):
+    def test_the_description_holds_together(self):
+        api = node.json("/v1/openapi.json")
+        self.assertEqual(api["openapi"], "3.1.0")
+        ids = [operation["operationId"] for path in api["paths"].values() for operation in path.values()]
+        self.assertEqual(len(ids), len(set(ids)))
+        for reference in self.references(api):
+            place = api
+            for part in reference[2:].split("/"):
+                place = place[part]
+        for path, operations in api["paths"].items():
+            for operation in operations.values():
+                named = {p["name"] for p in operation["parameters"] if p["in"] == "path"}
+                self.assertEqual(named, set(part[1:-1] for part in path.split("/") if part.startswith("{")))
+
+    def references(self, value):
+        if isinstance(value, dict):
+            yield from [value["$ref"]] if "$ref" in value else []
+            value = list(value.values())
+        if isinstance(value, list):
+            for item in value:
+                yield from self.references(item)
+
+    def test_the_node_describes_itself(self):
+        about = node.json("/v1/node")
+        self.assertEqual((about["api"], about["gateway"]), (node.api, node.gateway))
+        self.assertIn(about["isolation"], ("microvm", "process"))
+        self.assertIn("# TYPE", node.get("/metrics"))
+
+
+class SuddenDeath(unittest.TestCase):
+    def test_nothing_acknowledged_is_lost(self):
+        data = tempfile.mkdtemp(prefix="blixard-killed-")
+        try:
+            first = Node(data)
+            first.deploy("before", says("before"))
+            begun = first.begin_deploy("during", says("during"))
+            first.kill()
+            with Node(data) as second:
+                old = second.json(f"/v1/operations/{begun['operation']}")
+                if old["state"] == "failed":
+                    self.assertIn("restart", old["error"])
+                else:
+                    self.assertEqual(old["state"], "succeeded")
+                for operation in second.json("/v1/operations")["operations"]:
+                    if operation["resource"] == "functions/during/versions/1":
+                        self.assertIn(second.wait(operation["id"])["state"], ("succeeded", "failed"))
+                self.assertEqual(second.json("/v1/functions/during")["version"]["state"], "ready")
+                self.assertEqual(second.invoke("during"), "during\n")
+                self.assertEqual(self.eventually(second, "before"), "before\n")
+        finally:
+            shutil.rmtree(data, ignore_errors=True)
+            pathlib.Path(f"{data}.log").unlink(missing_ok=True)
+
+    def eventually(self, of, name):
+        """Ready versions come up in the background; until then the answer says so."""
+        while True:
+            try:
+                return of.invoke(name)
+            except Refused as refused:
+                self.assertEqual(refused.problem["code"], "unavailable")
+
+
+if __name__ == "__main__":
+    unittest.main()
