@@ -6,7 +6,8 @@
  *   /trap        divide by zero                    /overrun     read beyond the memory
  *   /spin        until the timeout                 /flood/N     N KiB of output, in pieces
  *   /head/...    the rest of the path and the query as head lines ("a=b&c=d"), then "body"
- *   /remember    counts in memory and prints the count: 1 if nothing is kept between requests
+ *   /remember    fills its memory, old and grown, and prints how much of it was not fresh: 0 bytes
+ *   /count       reads the input to its end and prints how many bytes there were
  *   /log         a line of log                     /lie/N       announces N bytes, writes 4
  */
 #include <stdint.h>
@@ -32,6 +33,20 @@ static void echo(void)
             at += wrote;
         }
     }
+}
+
+static void count(void)
+{
+    static char piece[65536];
+    unsigned long total = 0;
+    ssize_t length;
+    while ((length = read(0, piece, sizeof(piece))) > 0) {
+        total += (unsigned long)length;
+    }
+    if (length < 0) {
+        exit(1);
+    }
+    printf("%lu\n", total);
 }
 
 static void flood(long kib)
@@ -74,7 +89,8 @@ static void print_environment(void)
 
 static void remember(void)
 {
-    char *grown = malloc(1 << 20);
+    size_t page = __builtin_wasm_memory_grow(0, 16);
+    char *grown = page == SIZE_MAX ? NULL : (char *)(page * 65536);
     unsigned seen = 0;
     for (unsigned i = 0; i < sizeof(memory_of_requests); i++) {
         seen += memory_of_requests[i] != 0;
@@ -83,6 +99,9 @@ static void remember(void)
         seen += grown[i] != 0;
     }
     memset(memory_of_requests, 7, sizeof(memory_of_requests));
+    if (grown == NULL) {
+        exit(8);
+    }
     memset(grown, 7, 1 << 20);
     printf("%u\n", seen);
 }
@@ -104,6 +123,8 @@ int main(void)
     }
     if (after(path, "/echo") != NULL) {
         echo();
+    } else if (after(path, "/count") != NULL) {
+        count();
     } else if (after(path, "/env") != NULL) {
         print_environment();
     } else if ((rest = after(path, "/exit/")) != NULL) {
@@ -112,7 +133,7 @@ int main(void)
         puts("hm");
         return (int)strtol(rest, NULL, 10);
     } else if (after(path, "/trap") != NULL) {
-        return 1 / zero;
+        return (int)strlen(path) / zero;
     } else if (after(path, "/overrun") != NULL) {
         return *(volatile char *)(uintptr_t)0xfffffff0u;
     } else if (after(path, "/spin") != NULL) {

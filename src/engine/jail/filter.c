@@ -140,6 +140,7 @@ static const unsigned long runner_ioctls[] = {
     KVM_SET_REGS,
     KVM_GET_SREGS,
     KVM_SET_SREGS,
+    KVM_SET_XSAVE,
     KVM_GET_TSC_KHZ,
     SCAN_IOCTL,
 };
@@ -188,6 +189,10 @@ static int add_runner_rules(scmp_filter_ctx context, bool with_fork)
     }
     if (r == 0) {
         r = seccomp_rule_add(context, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    }
+    if (r == 0) {
+        /* libc's allocator asks /sys for the number of CPUs; it takes no for an answer. */
+        r = seccomp_rule_add(context, SCMP_ACT_ERRNO(EACCES), SCMP_SYS(openat), 0);
     }
     if (r == 0 && with_fork) {
         r = add_all(context, SCMP_ACT_ALLOW, fork_allowed, COUNT(fork_allowed));

@@ -40,8 +40,10 @@ struct slot {
     uint64_t reset_ns;       /* of the last reset */
     uint64_t reset_pages;
 
-    pthread_mutex_t lock; /* guards the two below */
-    uint32_t sequence;    /* of the running call; 0: none */
+    pthread_mutex_t lock;      /* guards the next three */
+    uint32_t sequence;         /* of the running call; 0: none */
+    uint32_t cancel_sequence;  /* of the last cancellation, which may come before its call */
+    struct vmm_shell *running; /* what a cancellation interrupts */
     atomic_bool cancelled;
 
     /* The running call. */
@@ -233,6 +235,13 @@ static void drop_shell(struct slot *slot)
     slot->image = NULL;
 }
 
+static void set_running(struct slot *slot, struct vmm_shell *shell)
+{
+    pthread_mutex_lock(&slot->lock);
+    slot->running = shell;
+    pthread_mutex_unlock(&slot->lock);
+}
+
 static void run_call(struct slot *slot, struct runner_result *result)
 {
     const struct frame_invoke *invoke = slot->invoke;
@@ -255,9 +264,12 @@ static void run_call(struct slot *slot, struct runner_result *result)
         .read_context = slot,
         .sink = {.output = on_output, .log = on_log, .context = slot},
         .timeout_ms = invoke->timeout_ms,
+        .cancelled = &slot->cancelled,
     };
     struct vmm_outcome outcome;
+    set_running(slot, slot->shell);
     vmm_shell_run(slot->shell, &call, &outcome);
+    set_running(slot, NULL);
     result->end = outcome.end;
     result->exit_code = outcome.exit_code;
     memcpy(result->reason, outcome.reason, sizeof(result->reason));
@@ -292,7 +304,7 @@ static void begin_call(struct slot *slot)
 {
     pthread_mutex_lock(&slot->lock);
     slot->sequence = slot->invoke->frame.sequence;
-    atomic_store(&slot->cancelled, false);
+    atomic_store(&slot->cancelled, slot->cancel_sequence == slot->sequence);
     pthread_mutex_unlock(&slot->lock);
     slot->input_ended = !slot->invoke->input_continues;
     slot->piece_used = slot->piece_length = 0;
@@ -462,10 +474,11 @@ static void cancel(struct server *server, const struct frame_cancel *request)
     }
     struct slot *slot = &server->slots[request->slot];
     pthread_mutex_lock(&slot->lock);
+    slot->cancel_sequence = request->frame.sequence;
     if (slot->sequence == request->frame.sequence && slot->sequence != 0) {
         atomic_store(&slot->cancelled, true);
-        if (slot->shell != NULL) {
-            vmm_shell_interrupt(slot->shell);
+        if (slot->running != NULL) {
+            vmm_shell_interrupt(slot->running);
         }
     }
     pthread_mutex_unlock(&slot->lock);

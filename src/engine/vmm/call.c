@@ -15,6 +15,16 @@ void call_end(struct call_state *state, enum vmm_end end, const char *reason)
     snprintf(state->outcome->reason, sizeof(state->outcome->reason), "%s", reason);
 }
 
+bool call_is_cancelled(struct call_state *state)
+{
+    const atomic_bool *cancelled = state->call->cancelled;
+    if (cancelled == NULL || !atomic_load(cancelled)) {
+        return false;
+    }
+    call_end(state, VMM_END_CANCELLED, "cancelled");
+    return true;
+}
+
 bool call_output(struct call_state *state, const void *bytes, uint64_t length)
 {
     if (length > state->limits->output_bytes_max - state->outcome->output_bytes) {

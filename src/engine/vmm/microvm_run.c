@@ -337,7 +337,7 @@ enum microvm_end microvm_enter(struct microvm_shell *shell, const struct registe
     watchdog_begin(shell->host->watchdog, &shell->timer, state->deadline_ns,
                    &shell->run->immediate_exit);
 
-    enum verdict verdict = GO_ON;
+    enum verdict verdict = call_is_cancelled(state) ? OVER : GO_ON;
     while (verdict == GO_ON) {
         verdict = step(shell, state);
         if (verdict == GO_ON && must_stop(shell, state)) {

@@ -106,6 +106,10 @@ void call_log(struct call_state *state, const void *bytes, uint64_t length);
 /* Input beyond the block's: -1 when the call is over (outcome->end is set). */
 long call_input(struct call_state *state, void *bytes, uint64_t length);
 
+/* Asked once a shell can be interrupted: has the call been cancelled before?  (outcome->end is set)
+ */
+bool call_is_cancelled(struct call_state *state);
+
 void call_end(struct call_state *state, enum vmm_end end, const char *reason);
 
 /* ---- Back ends ---- */

@@ -482,8 +482,8 @@ static enum verdict enter(struct process_shell *shell, struct call_state *state,
     block->deadline_ns = state->deadline_ns;
 
     set_running(shell, true);
-    enum verdict verdict = GO_ON;
-    if (!answer(shell)) {
+    enum verdict verdict = call_is_cancelled(state) ? OVER : GO_ON;
+    if (verdict == GO_ON && !answer(shell)) {
         call_end(state, VMM_END_BROKEN, "the process sandbox has ended");
         verdict = OVER;
     }

@@ -13,6 +13,7 @@
 #ifndef ENGINE_VMM_VMM_H
 #define ENGINE_VMM_VMM_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -128,6 +129,9 @@ struct vmm_call {
     void *read_context;
     struct vmm_sink sink;
     uint64_t timeout_ms; /* 0: the image's limit; never more than it */
+    /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
+     * he comes. */
+    const atomic_bool *cancelled;
 };
 
 enum { VMM_ENV_MAX = 65536 };
