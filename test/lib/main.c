@@ -1,5 +1,5 @@
 /*
- * Runs the tests: `unit-tests [PREFIX]`.  One line per test on standard output,
+ * Runs the tests: `unit-tests [PREFIX...]`.  One line per test on standard output,
  *
  *     ok SUITE.NAME | not ok SUITE.NAME | skip SUITE.NAME: REASON
  *
@@ -68,9 +68,17 @@ static int run_with_folder(const struct test *test)
     return status;
 }
 
+static bool is_wanted(const char *name, int prefix_count, char **prefixes)
+{
+    bool wanted = prefix_count == 0;
+    for (int i = 0; i < prefix_count && !wanted; i++) {
+        wanted = strncmp(name, prefixes[i], strlen(prefixes[i])) == 0;
+    }
+    return wanted;
+}
+
 int main(int argc, char **argv)
 {
-    const char *only = argc > 1 ? argv[1] : "";
     int passed = 0;
     int failed = 0;
     int skipped = 0;
@@ -78,7 +86,7 @@ int main(int argc, char **argv)
     for (const struct test *test = first; test != NULL; test = test->next) {
         char full[256];
         snprintf(full, sizeof(full), "%s.%s", test->suite, test->name);
-        if (strncmp(full, only, strlen(only)) != 0) {
+        if (!is_wanted(full, argc - 1, argv + 1)) {
             continue;
         }
         if (pipe(skip_pipe) < 0) {

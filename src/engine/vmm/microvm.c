@@ -398,7 +398,8 @@ int microvm_warm_up(struct microvm_shell *shell, struct error *err)
         {0, 0},
     };
     uint8_t *text = microvm_window(shell, WINDOW_TEXT);
-    const size_t code_bytes = (size_t)(microvm_touch_code_end - microvm_touch_code);
+    const size_t code_bytes =
+        (size_t)((uintptr_t)microvm_touch_code_end - (uintptr_t)microvm_touch_code);
     CHECK(code_bytes <= TABLE_AT);
 
     if (microvm_set_memory(shell, MICROVM_WARM_MEMORY) < 0) {
