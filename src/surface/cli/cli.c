@@ -1,0 +1,341 @@
+/* From argv to a verb, and from its error to an exit status. */
+#include "surface/cli/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/text.h"
+#include "surface/cli/private.h"
+
+enum { CANDIDATES_MAX = 64 };
+
+const char *flag_value(const struct arguments *arguments, const char *name)
+{
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, name) == 0) {
+            return arguments->flags[i].value;
+        }
+    }
+    return NULL;
+}
+
+/* ---- Finding the verb ---- */
+
+static bool is_noun(const char *word)
+{
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        if (strcmp(cli_nouns[i].name, word) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static const struct verb *find_verb(const char *noun, const char *name)
+{
+    for (unsigned i = 0; i < cli_verb_count; i++) {
+        if (strcmp(cli_verbs[i].noun, noun) == 0 && strcmp(cli_verbs[i].name, name) == 0) {
+            return &cli_verbs[i];
+        }
+    }
+    return NULL;
+}
+
+/* The verbs of a noun, and beside verbs without one all nouns. */
+static int unknown_verb(const char *noun, const char *word, struct error *err)
+{
+    const char *candidates[CANDIDATES_MAX];
+    size_t count = 0;
+    for (unsigned i = 0; i < cli_verb_count && count < CANDIDATES_MAX; i++) {
+        if (strcmp(cli_verbs[i].noun, noun) == 0) {
+            candidates[count++] = cli_verbs[i].name;
+        }
+    }
+    for (unsigned i = 0; noun[0] == '\0' && i < cli_noun_count && count < CANDIDATES_MAX; i++) {
+        candidates[count++] = cli_nouns[i].name;
+    }
+    const char *space = noun[0] != '\0' ? " " : "";
+    const char *near = text_nearest(word, candidates, count);
+    if (near != NULL) {
+        return error_set(err, ERROR_INVALID, "unknown command \"%s%s%.40s\"; did you mean \"%s%s%s\"?",
+                         noun, space, word, noun, space, near);
+    }
+    return error_set(err, ERROR_INVALID, "unknown command \"%s%s%.40s\"; see blixard %s%s--help", noun,
+                     space, word, noun, space);
+}
+
+/* ---- Flags ---- */
+
+static const struct flag *find_in(const struct flag *flags, const char *name, size_t length,
+                                  bool is_letter)
+{
+    for (; flags != NULL && flags->name != NULL; flags++) {
+        bool is_it = is_letter ? flags->letter == name[0]
+                               : strlen(flags->name) == length && strncmp(flags->name, name, length) == 0;
+        if (is_it) {
+            return flags;
+        }
+    }
+    return NULL;
+}
+
+static int unknown_flag(const struct verb *verb, const char *word, struct error *err)
+{
+    const char *candidates[CANDIDATES_MAX];
+    size_t count = 0;
+    char name[64];
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word[1] == '-' ? word + 2 : "");
+    for (const struct flag *flag = verb->flags; flag != NULL && flag->name != NULL; flag++) {
+        candidates[count++] = flag->name;
+    }
+    for (const struct flag *flag = cli_common_flags; flag->name != NULL; flag++) {
+        candidates[count++] = flag->name;
+    }
+    const char *near = text_nearest(name, candidates, count);
+    const char *space = verb->noun[0] != '\0' ? " " : "";
+    if (near != NULL) {
+        return error_set(err, ERROR_INVALID, "unknown flag %.60s; did you mean --%s?", word, near);
+    }
+    return error_set(err, ERROR_INVALID, "unknown flag %.60s; see blixard %s%s%s --help", word, verb->noun,
+                     space, verb->name);
+}
+
+static bool is_choice(const char *choices, const char *value)
+{
+    size_t length = strlen(value);
+    for (const char *at = choices; *at != '\0'; at += strcspn(at, " "), at += *at == ' ') {
+        if (strcspn(at, " ") == length && strncmp(at, value, length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One flag at argv[*at]: --name, --name=value, --name value, -n, -n value. */
+static int take_flag(const struct verb *verb, int argc, char **argv, int *at, struct arguments *arguments,
+                     struct error *err)
+{
+    const char *word = argv[*at];
+    bool is_letter = word[1] != '-';
+    const char *name = word + (is_letter ? 1 : 2);
+    const char *equals = strchr(name, '=');
+    size_t length = equals != NULL ? (size_t)(equals - name) : strlen(name);
+    const struct flag *flag = is_letter && length != 1 ? NULL : find_in(verb->flags, name, length, is_letter);
+    if (flag == NULL && !(is_letter && length != 1)) {
+        flag = find_in(cli_common_flags, name, length, is_letter);
+    }
+    if (flag == NULL) {
+        return unknown_flag(verb, word, err);
+    }
+    const char *value = "";
+    if (flag->value == NULL && equals != NULL) {
+        return error_set(err, ERROR_INVALID, "--%s takes no value", flag->name);
+    }
+    if (flag->value != NULL && equals != NULL) {
+        value = equals + 1;
+    } else if (flag->value != NULL && *at + 1 < argc) {
+        value = argv[++*at];
+    } else if (flag->value != NULL) {
+        return error_set(err, ERROR_INVALID, "--%s needs a value: --%s %s", flag->name, flag->name,
+                         flag->value);
+    }
+    if (flag->choices != NULL && !is_choice(flag->choices, value)) {
+        return error_set(err, ERROR_INVALID, "--%s %.40s is not one of: %s", flag->name, value,
+                         flag->choices);
+    }
+    if (arguments->flag_count == FLAGS_MAX) {
+        return error_set(err, ERROR_INVALID, "more than %d flags", FLAGS_MAX);
+    }
+    arguments->flags[arguments->flag_count].name = flag->name;
+    arguments->flags[arguments->flag_count++].value = value;
+    return 0;
+}
+
+static bool is_flag(const char *word)
+{
+    return word[0] == '-' && word[1] != '\0';
+}
+
+static int take_words(const struct verb *verb, int argc, char **argv, int at, struct arguments *arguments,
+                      struct error *err)
+{
+    bool only_words = false;
+    for (; at < argc; at++) {
+        if (!only_words && strcmp(argv[at], "--") == 0) {
+            only_words = true;
+        } else if (!only_words && is_flag(argv[at])) {
+            int r = take_flag(verb, argc, argv, &at, arguments, err);
+            if (r < 0) {
+                return r;
+            }
+        } else if (arguments->word_count == verb->words_most) {
+            return error_set(err, ERROR_INVALID, "unexpected \"%.60s\"", argv[at]);
+        } else {
+            arguments->words[arguments->word_count++] = argv[at];
+        }
+    }
+    return 0;
+}
+
+/* ---- Help ---- */
+
+static void print_flags(const struct flag *flags)
+{
+    for (; flags != NULL && flags->name != NULL; flags++) {
+        char left[64];
+        snprintf(left, sizeof(left), "%c%c%s --%s %s", flags->letter != 0 ? '-' : ' ',
+                 flags->letter != 0 ? flags->letter : ' ', flags->letter != 0 ? "," : " ", flags->name,
+                 flags->value != NULL ? flags->value : "");
+        printf("  %-26s %s\n", left, flags->help);
+    }
+}
+
+static void print_verb_help(const struct verb *verb)
+{
+    const char *space = verb->noun[0] != '\0' ? " " : "";
+    printf("usage: blixard %s%s%s%s%s [flags]\n\n%s\n", verb->noun, space, verb->name,
+           verb->words[0] != '\0' ? " " : "", verb->words, verb->summary);
+    printf("\nflags:\n");
+    print_flags(verb->flags);
+    print_flags(cli_common_flags);
+    printf("\nexamples:\n%s", verb->examples);
+}
+
+static void print_verbs(const char *noun)
+{
+    for (unsigned i = 0; i < cli_verb_count; i++) {
+        if (strcmp(cli_verbs[i].noun, noun) == 0) {
+            char left[64];
+            snprintf(left, sizeof(left), "%s%s%s %s", noun, noun[0] != '\0' ? " " : "", cli_verbs[i].name,
+                     cli_verbs[i].words);
+            printf("  %-26s %s\n", left, cli_verbs[i].summary);
+        }
+    }
+}
+
+static void print_noun_help(const char *noun)
+{
+    printf("usage: blixard %s VERB [flags]\n\n", noun);
+    print_verbs(noun);
+    printf("\nblixard %s VERB --help explains a verb.\n", noun);
+}
+
+static void print_help(void)
+{
+    printf("Blixard turns Linux machines into a cloud of microVMs and functions.\n\n"
+           "usage: blixard [NOUN] VERB [flags]\n");
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        printf("\n%s:\n", cli_nouns[i].summary);
+        print_verbs(cli_nouns[i].name);
+    }
+    printf("\nthe program:\n");
+    print_verbs("");
+    printf("\nflags of every verb:\n");
+    print_flags(cli_common_flags);
+    printf("\nblixard NOUN VERB --help explains a verb.  First steps: blixard dev, then in another\n"
+           "terminal: blixard fn new hello && blixard fn deploy hello hello && blixard fn invoke hello\n");
+}
+
+int verb_help(const struct arguments *arguments, struct error *err)
+{
+    if (arguments->word_count == 0) {
+        print_help();
+        return 0;
+    }
+    const char *first = arguments->words[0];
+    const char *second = arguments->word_count > 1 ? arguments->words[1] : "";
+    if (is_noun(first) && second[0] == '\0') {
+        print_noun_help(first);
+        return 0;
+    }
+    const char *noun = is_noun(first) ? first : "";
+    const char *name = is_noun(first) ? second : first;
+    const struct verb *verb = find_verb(noun, name);
+    if (verb == NULL) {
+        return unknown_verb(noun, name, err);
+    }
+    print_verb_help(verb);
+    return 0;
+}
+
+int verb_version(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *document = json_pack("{s:s}", "version", BLIXARD_VERSION);
+    return print_done(arguments, document, err, "blixard %s", BLIXARD_VERSION);
+}
+
+/* ---- Running ---- */
+
+static int run_verb(const struct verb *verb, struct arguments *arguments, struct error *err)
+{
+    if (flag_value(arguments, "help") != NULL || verb->run == NULL) {
+        print_verb_help(verb);
+        return 0;
+    }
+    if (arguments->word_count < verb->words_least) {
+        const char *space = verb->noun[0] != '\0' ? " " : "";
+        return error_set(err, ERROR_INVALID, "usage: blixard %s%s%s %s (see --help)", verb->noun, space,
+                         verb->name, verb->words);
+    }
+    enum output ignored;
+    int r = output_of(arguments, &ignored, err);
+    if (r < 0) {
+        return r;
+    }
+    request_set_address(flag_value(arguments, "addr"));
+    return verb->run(arguments, err);
+}
+
+/* Common flags may stand before the verb; then [NOUN] VERB. */
+static int dispatch(int argc, char **argv, struct error *err)
+{
+    static const struct verb before = {.noun = "", .name = "help"};
+    struct arguments arguments = {0};
+    int at = 1;
+    for (; at < argc && is_flag(argv[at]); at++) {
+        if (strcmp(argv[at], "--version") == 0) {
+            return verb_version(&arguments, err);
+        }
+        int r = take_flag(&before, argc, argv, &at, &arguments, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    if (at == argc) {
+        print_help();
+        return 0;
+    }
+    const char *noun = is_noun(argv[at]) ? argv[at++] : "";
+    if (at == argc || (noun[0] != '\0' && is_flag(argv[at]))) {
+        print_noun_help(noun);
+        return 0;
+    }
+    const struct verb *verb = find_verb(noun, argv[at]);
+    if (verb == NULL) {
+        return unknown_verb(noun, argv[at], err);
+    }
+    int r = take_words(verb, argc, argv, at + 1, &arguments, err);
+    return r < 0 ? r : run_verb(verb, &arguments, err);
+}
+
+int cli_main(int argc, char **argv)
+{
+    struct error err = {0};
+    signal(SIGPIPE, SIG_IGN); /* `| head` is an error like others, and a quiet one */
+    int r = dispatch(argc, argv, &err);
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && r == 0) {
+        if (errno == EPIPE) {
+            return 0;
+        }
+        r = error_os(&err, errno, "writing the output");
+    }
+    if (r < 0) {
+        fprintf(stderr, "blixard: %s\n", err.text);
+        return error_kind_exit(err.kind);
+    }
+    return 0;
+}

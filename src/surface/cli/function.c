@@ -1,0 +1,526 @@
+/* Verbs about functions. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "surface/cli/private.h"
+
+enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+/* "/v1/functions/NAME" + rest, encoded. */
+static char *target_of(const char *name, const char *rest)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    buffer_append_string(&target, "/v1/functions/");
+    http_percent_encode(&target, text_of(name, strlen(name)));
+    buffer_append_string(&target, rest);
+    return buffer_take(&target);
+}
+
+static int show(const struct arguments *arguments, const char *target, const char *list,
+                const struct column *columns, unsigned count, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    if (r == 0) {
+        r = request_json("GET", target, NULL, &document, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (list != NULL) {
+        print_table(json_object_get(document, list), columns, count);
+    } else {
+        print_facts(document, columns, count);
+    }
+    return 0;
+}
+
+int verb_fn_list(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"NAME", "name", AS_TEXT},          {"LIVE", "live", AS_TEXT},
+        {"STATE", "version.state", AS_TEXT}, {"LANGUAGE", "version.language", AS_TEXT},
+        {"TIER", "version.tier", AS_TEXT},   {"ISOLATION", "version.isolation", AS_TEXT},
+        {"URL", "url", AS_TEXT},
+    };
+    return show(arguments, "/v1/functions", "functions", columns, COUNT(columns), err);
+}
+
+int verb_fn_get(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"name", "name", AS_TEXT},
+        {"url", "url", AS_TEXT},
+        {"live", "live", AS_TEXT},
+        {"version", "version.number", AS_TEXT},
+        {"state", "version.state", AS_TEXT},
+        {"error", "version.error", AS_TEXT},
+        {"language", "version.language", AS_TEXT},
+        {"abi", "version.abi", AS_TEXT},
+        {"tier", "version.tier", AS_TEXT},
+        {"isolation", "version.isolation", AS_TEXT},
+        {"wasm", "version.module_bytes", AS_BYTES},
+        {"image", "version.image_bytes", AS_BYTES},
+        {"snapshot", "version.snapshot_bytes", AS_BYTES},
+        {"build", "version.build_ms", AS_MS},
+        {"optimise", "version.optimize_ms", AS_MS},
+        {"memory", "version.memory_bytes", AS_BYTES},
+        {"timeout", "version.timeout_ms", AS_MS},
+        {"created", "created_at", AS_TEXT},
+    };
+    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    return show(arguments, target, NULL, columns, COUNT(columns), err);
+}
+
+int verb_fn_versions(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"VERSION", "number", AS_TEXT},   {"STATE", "state", AS_TEXT},
+        {"TIER", "tier", AS_TEXT},        {"LANGUAGE", "language", AS_TEXT},
+        {"WASM", "module_bytes", AS_BYTES}, {"BUILD", "build_ms", AS_MS},
+        {"CREATED", "created_at", AS_TEXT}, {"ERROR", "error", AS_TEXT},
+    };
+    MEMORY_OWNED char *target = target_of(arguments->words[0], "/versions");
+    return show(arguments, target, "versions", columns, COUNT(columns), err);
+}
+
+int verb_fn_delete(const struct arguments *arguments, struct error *err)
+{
+    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    int r = request_json("DELETE", target, NULL, NULL, err);
+    if (r == 0) {
+        printf("deleted %s\n", arguments->words[0]);
+    }
+    return r;
+}
+
+int verb_fn_alias(const struct arguments *arguments, struct error *err)
+{
+    uint64_t version = 0;
+    const char *number = arguments->words[2];
+    if (!text_parse_u64(text_of(number, strlen(number)), &version)) {
+        return error_set(err, ERROR_INVALID, "\"%.40s\" is not a version's number", number);
+    }
+    BUFFER_OWNED struct buffer body = {0};
+    BUFFER_OWNED struct buffer rest = {0};
+    buffer_append_string(&rest, "/aliases/");
+    http_percent_encode(&rest, text_of(arguments->words[1], strlen(arguments->words[1])));
+    MEMORY_OWNED char *target = target_of(arguments->words[0], buffer_string(&rest));
+    buffer_append_format(&body, "{\"version\": %" PRIu64 "}", version);
+    int r = request_json("PUT", target, &body, NULL, err);
+    if (r == 0) {
+        printf("%s:%s is version %" PRIu64 "\n", arguments->words[0], arguments->words[1], version);
+    }
+    return r;
+}
+
+/* ---- Invoking ---- */
+
+static void write_output(const void *bytes, size_t length, void *context)
+{
+    (void)context;
+    fwrite(bytes, 1, length, stdout);
+}
+
+static int read_stdin(struct buffer *input, struct error *err)
+{
+    for (;;) {
+        uint8_t *at = buffer_reserve(input, 65536);
+        ssize_t got = read(STDIN_FILENO, at, 65536);
+        if (got <= 0) {
+            return got < 0 ? error_set(err, ERROR_OS, "reading standard input failed") : 0;
+        }
+        input->used += (size_t)got;
+        if (input->used > INPUT_MAX) {
+            return error_set(err, ERROR_TOO_LARGE, "the input is larger than 1 GiB");
+        }
+    }
+}
+
+static int take_input(const struct arguments *arguments, struct buffer *input, struct error *err)
+{
+    const char *data = flag_value(arguments, "data");
+    const char *file = flag_value(arguments, "file");
+    bool from_stdin = arguments->word_count > 1 && strcmp(arguments->words[1], "-") == 0;
+    if (arguments->word_count > 1 && !from_stdin) {
+        return error_set(err, ERROR_INVALID, "unexpected \"%.40s\": input is given by --data, --file or -",
+                         arguments->words[1]);
+    }
+    if (data != NULL) {
+        buffer_append_string(input, data);
+    } else if (file != NULL) {
+        return file_read(file, INPUT_MAX, input, err);
+    } else if (from_stdin) {
+        return read_stdin(input, err);
+    }
+    return 0;
+}
+
+static void print_verbose(const struct answer *answer)
+{
+    bool cold = strstr(answer->server_timing, "cold;") != NULL;
+    fprintf(stderr, "status     %d\ninstance   %s (%s)\ntimings    %s ms\nrequest    %s\n",
+            answer->status, answer->instance, cold ? "cold" : "warm", answer->server_timing,
+            answer->request_id);
+}
+
+int verb_fn_invoke(const struct arguments *arguments, struct error *err)
+{
+    BUFFER_OWNED struct buffer input = {0};
+    ANSWER_OWNED struct answer answer = {.on_data = write_output};
+    MEMORY_OWNED char *target = target_of(arguments->words[0], "/invocations");
+    const char *header = flag_value(arguments, "header");
+    const char *const fields[] = {header, NULL};
+    if (header != NULL && (strchr(header, ':') == NULL || strpbrk(header, "\r\n") != NULL)) {
+        return error_set(err, ERROR_INVALID, "--header must be 'Name: value'");
+    }
+    int r = take_input(arguments, &input, err);
+    if (r == 0) {
+        r = request("POST", target, fields, input.data, input.used, &answer, err);
+    }
+    fflush(stdout);
+    if (flag_value(arguments, "verbose") != NULL && answer.status != 0) {
+        print_verbose(&answer);
+    }
+    return r;
+}
+
+/* ---- Logs ---- */
+
+static void print_line(const json_t *line)
+{
+    printf("%s %-5s %.8s %s\n", json_string_value(json_object_get(line, "time")),
+           json_string_value(json_object_get(line, "level")),
+           json_string_value(json_object_get(line, "request_id")),
+           json_string_value(json_object_get(line, "text")));
+}
+
+/* "data: {...}" lines of an event stream, whatever pieces they come in. */
+static void take_events(const void *bytes, size_t length, void *context)
+{
+    struct buffer *rest = context;
+    buffer_append(rest, bytes, length);
+    for (;;) {
+        uint8_t *stop = memchr(rest->data, '\n', rest->used);
+        if (stop == NULL) {
+            break;
+        }
+        size_t used = (size_t)(stop - rest->data) + 1;
+        JSON_OWNED json_t *line = NULL;
+        struct error ignored = {0};
+        if (used > 7 && memcmp(rest->data, "data: ", 6) == 0 &&
+            json_read(rest->data + 6, used - 7, &line, &ignored) == 0) {
+            print_line(line);
+            fflush(stdout);
+        }
+        buffer_consume(rest, used);
+    }
+}
+
+int verb_fn_logs(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    const char *tail = flag_value(arguments, "tail");
+    uint64_t lines = 100;
+    if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
+        return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
+    }
+    bool follow = flag_value(arguments, "follow") != NULL || flag_value(arguments, "f") != NULL;
+    MEMORY_OWNED char *rest = memory_format("/logs?tail=%" PRIu64 "%s", lines,
+                                            follow ? "&follow=true" : "");
+    MEMORY_OWNED char *target = target_of(arguments->words[0], rest);
+    if (follow) {
+        BUFFER_OWNED struct buffer pieces = {0};
+        ANSWER_OWNED struct answer answer = {.on_data = take_events, .context = &pieces};
+        return request("GET", target, NULL, NULL, 0, &answer, err);
+    }
+    int r = output_of(arguments, &output, err);
+    if (r == 0) {
+        r = request_json("GET", target, NULL, &document, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
+    }
+    size_t index = 0;
+    json_t *line = NULL;
+    json_array_foreach(json_object_get(document, "lines"), index, line)
+    {
+        print_line(line);
+    }
+    return 0;
+}
+
+/* ---- Deploying ---- */
+
+static int upload(const char *path, json_t **ret_blob, struct error *err)
+{
+    BUFFER_OWNED struct buffer module = {0};
+    ANSWER_OWNED struct answer answer = {0};
+    const char *const fields[] = {"Content-Type: application/wasm", NULL};
+    int r = file_read(path, MODULE_MAX, &module, err);
+    if (r == 0) {
+        r = request("POST", "/v1/blobs", fields, module.data, module.used, &answer, err);
+    }
+    return r < 0 ? r : json_read(answer.body.data, answer.body.used, ret_blob, err);
+}
+
+/* Flags of the command line over the settings of the project. */
+static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
+{
+    uint64_t value = 0;
+    const char *memory = flag_value(arguments, "memory");
+    const char *timeout = flag_value(arguments, "timeout");
+    if (memory != NULL && !text_parse_size(memory, &value)) {
+        return error_set(err, ERROR_INVALID, "--memory %.40s is not a size (128MiB)", memory);
+    }
+    if (memory != NULL) {
+        json_object_set_new(deploy, "memory_bytes", json_integer((json_int_t)value));
+    }
+    if (timeout != NULL && !text_parse_duration_ms(timeout, &value)) {
+        return error_set(err, ERROR_INVALID, "--timeout %.40s is not a duration (30s)", timeout);
+    }
+    if (timeout != NULL) {
+        json_object_set_new(deploy, "timeout_ms", json_integer((json_int_t)value));
+    }
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "env") != 0) {
+            continue;
+        }
+        const char *pair = arguments->flags[i].value;
+        const char *equals = strchr(pair, '=');
+        if (equals == NULL || equals == pair) {
+            return error_set(err, ERROR_INVALID, "--env %.40s is not NAME=value", pair);
+        }
+        json_t *environment = json_object_get(deploy, "environment");
+        if (environment == NULL) {
+            environment = json_object();
+            json_object_set_new(deploy, "environment", environment);
+        }
+        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
+        json_object_set_new(environment, name, json_string(equals + 1));
+    }
+    return 0;
+}
+
+static void show_progress(const json_t *operation)
+{
+    const char *text = json_string_value(json_object_get(operation, "text"));
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[K%3d%% %s", (int)json_integer_value(json_object_get(operation, "progress")),
+                text != NULL ? text : "");
+    }
+}
+
+static int wait_for(const char *id, struct error *err)
+{
+    MEMORY_OWNED char *target = memory_format("/v1/operations/%s/wait?timeout=%s", id,
+                                              isatty(STDERR_FILENO) ? "1s" : "60s");
+    for (;;) {
+        JSON_OWNED json_t *operation = NULL;
+        int r = request_json("GET", target, NULL, &operation, err);
+        if (r < 0) {
+            return r;
+        }
+        const char *state = json_string_value(json_object_get(operation, "state"));
+        if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
+            show_progress(operation);
+            continue;
+        }
+        if (isatty(STDERR_FILENO)) {
+            fprintf(stderr, "\r\033[K");
+        }
+        if (strcmp(state, "succeeded") == 0) {
+            return 0;
+        }
+        const char *code = json_string_value(json_object_get(operation, "error_code"));
+        const char *text = json_string_value(json_object_get(operation, "error"));
+        enum error_kind kind = code != NULL ? error_kind_parse(code) : ERROR_CANCELLED;
+        return error_set(err, kind != ERROR_NONE ? kind : ERROR_UNAVAILABLE, "%s",
+                         text != NULL ? text : state);
+    }
+}
+
+static int start_deploy(const char *name, const json_t *deploy, json_t **ret_reference,
+                        struct error *err)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    MEMORY_OWNED char *target = target_of(name, "/versions");
+    char *text = json_dumps(deploy, 0);
+    buffer_append_string(&body, text);
+    free(text);
+    return request_json("POST", target, &body, ret_reference, err);
+}
+
+static int finish_deploy(const struct arguments *arguments, const char *name,
+                         const json_t *reference, uint64_t begin_ms, struct error *err)
+{
+    JSON_OWNED json_t *function = NULL;
+    enum output output = OUTPUT_TABLE;
+    const char *id = json_string_value(json_object_get(reference, "operation"));
+    int r = output_of(arguments, &output, err);
+    if (r < 0) {
+        return r;
+    }
+    if (flag_value(arguments, "no-wait") != NULL) {
+        printf("operation %s\n", id);
+        return 0;
+    }
+    MEMORY_OWNED char *target = target_of(name, "");
+    r = wait_for(id, err);
+    if (r == 0) {
+        r = request_json("GET", target, NULL, &function, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    if (output != OUTPUT_TABLE) {
+        print_document(function, output);
+        return 0;
+    }
+    printf("%s version %lld is live after %.1f s\n%s\n", name,
+           (long long)json_integer_value(json_object_get(reference, "version")),
+           (double)(clock_monotonic_ms() - begin_ms) / 1000,
+           json_string_value(json_object_get(function, "url")));
+    return 0;
+}
+
+/* A module as it is, or a project that is built first. */
+static int prepare(const char *path, char **ret_module, json_t **ret_deploy, struct error *err)
+{
+    struct stat status;
+    struct project project;
+    if (stat(path, &status) < 0) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", path);
+    }
+    if (!S_ISDIR(status.st_mode)) {
+        *ret_module = memory_copy_string(path);
+        *ret_deploy = json_object();
+        return 0;
+    }
+    int r = project_read(path, &project, err);
+    if (r < 0) {
+        return r;
+    }
+    r = project_build(&project, ret_module, err);
+    if (r == 0) {
+        *ret_deploy = json_incref(project.settings);
+        json_object_set_new(*ret_deploy, "language", json_string(project.language));
+    }
+    project_done(&project);
+    return r;
+}
+
+int verb_fn_deploy(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    uint64_t begin_ms = clock_monotonic_ms();
+    MEMORY_OWNED char *module = NULL;
+    JSON_OWNED json_t *deploy = NULL;
+    JSON_OWNED json_t *blob = NULL;
+    JSON_OWNED json_t *reference = NULL;
+    if (!text_is_name(name)) {
+        return error_set(err, ERROR_INVALID,
+                         "\"%.64s\" is not a name for a function: 1 to 63 of a-z, 0-9 and '-', beginning "
+                         "with a letter",
+                         name);
+    }
+    int r = prepare(arguments->words[1], &module, &deploy, err);
+    if (r == 0) {
+        r = add_flags(arguments, deploy, err);
+    }
+    if (r == 0) {
+        r = upload(module, &blob, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    json_object_set(deploy, "module", json_object_get(blob, "id"));
+    r = start_deploy(name, deploy, &reference, err);
+    return r < 0 ? r : finish_deploy(arguments, name, reference, begin_ms, err);
+}
+
+int verb_fn_build(const struct arguments *arguments, struct error *err)
+{
+    struct project project;
+    MEMORY_OWNED char *module = NULL;
+    int r = project_read(arguments->word_count > 0 ? arguments->words[0] : ".", &project, err);
+    if (r < 0) {
+        return r;
+    }
+    r = project_build(&project, &module, err);
+    if (r == 0) {
+        printf("%s\n", module);
+    }
+    project_done(&project);
+    return r;
+}
+
+/* ---- A new project ---- */
+
+static int write_template(const char *folder, const char *name, const struct embed_file *file,
+                          const char *path, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    const char *at = (const char *)file->data;
+    const char *end = at + file->length;
+    for (const char *found = memmem(at, (size_t)(end - at), "@NAME@", 6); found != NULL;
+         found = memmem(at, (size_t)(end - at), "@NAME@", 6)) {
+        buffer_append(&text, at, (size_t)(found - at));
+        buffer_append_string(&text, name);
+        at = found + 6;
+    }
+    buffer_append(&text, at, (size_t)(end - at));
+    MEMORY_OWNED char *target = memory_format("%s/%s", folder, path);
+    MEMORY_OWNED char *parent = memory_copy_text(target, (size_t)(strrchr(target, '/') - target));
+    int r = file_make_folder(parent, 0755, err);
+    return r < 0 ? r : file_write(target, text.data, text.used, 0644, err);
+}
+
+int verb_fn_new(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    const char *language = flag_value(arguments, "lang");
+    language = language != NULL ? language : "c";
+    MEMORY_OWNED char *prefix = memory_format("templates/%s/", language);
+    unsigned count = 0;
+    if (!text_is_name(name)) {
+        return error_set(err, ERROR_INVALID, "\"%.64s\" is not a name: a-z, 0-9 and '-'", name);
+    }
+    if (file_exists(name)) {
+        return error_set(err, ERROR_EXISTS, "%s exists already", name);
+    }
+    for (size_t i = 0; i < cli_files_count; i++) {
+        if (text_starts_with(cli_files[i].name, prefix)) {
+            int r = write_template(name, name, &cli_files[i], cli_files[i].name + strlen(prefix), err);
+            if (r < 0) {
+                return r;
+            }
+            count++;
+        }
+    }
+    if (count == 0) {
+        return error_set(err, ERROR_INVALID,
+                         "--lang %.40s is not one of c, cpp, rust, assemblyscript", language);
+    }
+    printf("%s/ is a project in %s; next: blixard fn deploy %s %s\n", name, language, name, name);
+    return 0;
+}

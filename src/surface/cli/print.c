@@ -1,0 +1,151 @@
+/* Documents for people: tables, facts, JSON, YAML. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "surface/cli/private.h"
+
+enum { CELL_MAX = 160, COLUMNS_MAX = 16 };
+
+int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err)
+{
+    const char *wanted = flag_value(arguments, "output");
+    if (wanted == NULL || strcmp(wanted, "table") == 0) {
+        *ret_output = OUTPUT_TABLE;
+    } else if (strcmp(wanted, "json") == 0) {
+        *ret_output = OUTPUT_JSON;
+    } else if (strcmp(wanted, "yaml") == 0) {
+        *ret_output = OUTPUT_YAML;
+    } else {
+        return error_set(err, ERROR_INVALID, "--output %.40s is not table, json or yaml", wanted);
+    }
+    return 0;
+}
+
+static void print_yaml(const json_t *value, unsigned indent, bool in_list)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    size_t index = 0;
+    bool is_first = true;
+    if (json_is_object(value) && json_object_size(value) > 0) {
+        json_object_foreach((json_t *)(uintptr_t)value, name, member)
+        {
+            bool nested = (json_is_object(member) && json_object_size(member) > 0) ||
+                          (json_is_array(member) && json_array_size(member) > 0);
+            printf("%*s%s:%s", in_list && is_first ? 0 : (int)indent, "", name, nested ? "\n" : " ");
+            print_yaml(member, indent + 2, false);
+            is_first = false;
+        }
+        return;
+    }
+    if (json_is_array(value) && json_array_size(value) > 0) {
+        json_array_foreach(value, index, member)
+        {
+            printf("%*s- ", (int)indent, "");
+            print_yaml(member, indent + 2, true);
+        }
+        return;
+    }
+    /* JSON scalars are YAML. */
+    char *text = json_dumps(value, JSON_ENCODE_ANY);
+    printf("%s\n", text != NULL ? text : "null");
+    free(text);
+}
+
+void print_document(const json_t *document, enum output output)
+{
+    if (output == OUTPUT_YAML) {
+        print_yaml(document, 0, false);
+        return;
+    }
+    char *text = json_dumps(document, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    printf("%s\n", text != NULL ? text : "null");
+    free(text);
+}
+
+static const json_t *find(const json_t *document, const char *path)
+{
+    while (document != NULL && *path != '\0') {
+        size_t length = strcspn(path, ".");
+        MEMORY_OWNED char *name = memory_copy_text(path, length);
+        document = json_object_get(document, name);
+        path += length + (path[length] == '.');
+    }
+    return document;
+}
+
+static void format_bytes(uint64_t bytes, char *ret_text)
+{
+    if (bytes < 1024) {
+        snprintf(ret_text, CELL_MAX, "%" PRIu64 " B", bytes);
+    } else if (bytes < 1024 * 1024) {
+        snprintf(ret_text, CELL_MAX, "%.0f KiB", (double)bytes / 1024);
+    } else {
+        snprintf(ret_text, CELL_MAX, "%.1f MiB", (double)bytes / 1048576);
+    }
+}
+
+static void format_cell(const json_t *row, const struct column *column, char *ret_text)
+{
+    const json_t *value = find(row, column->path);
+    if (json_is_integer(value)) {
+        uint64_t number = (uint64_t)json_integer_value(value);
+        if (column->as == AS_BYTES) {
+            format_bytes(number, ret_text);
+        } else {
+            snprintf(ret_text, CELL_MAX, column->as == AS_MS ? "%" PRIu64 " ms" : "%" PRIu64, number);
+        }
+    } else if (json_is_string(value)) {
+        snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));
+    } else if (json_is_boolean(value)) {
+        snprintf(ret_text, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
+    } else {
+        snprintf(ret_text, CELL_MAX, "-");
+    }
+}
+
+void print_table(const json_t *rows, const struct column *columns, unsigned count)
+{
+    size_t widths[COLUMNS_MAX] = {0};
+    size_t index = 0;
+    json_t *row = NULL;
+    char cell[CELL_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        widths[i] = strlen(columns[i].title);
+        json_array_foreach(rows, index, row)
+        {
+            format_cell(row, &columns[i], cell);
+            widths[i] = strlen(cell) > widths[i] ? strlen(cell) : widths[i];
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        if (i + 1 < count) {
+            printf("%-*s  ", (int)widths[i], columns[i].title);
+        } else {
+            printf("%s\n", columns[i].title);
+        }
+    }
+    json_array_foreach(rows, index, row)
+    {
+        for (unsigned i = 0; i < count; i++) {
+            format_cell(row, &columns[i], cell);
+            if (i + 1 < count) {
+                printf("%-*s  ", (int)widths[i], cell);
+            } else {
+                printf("%s\n", cell);
+            }
+        }
+    }
+}
+
+void print_facts(const json_t *document, const struct column *columns, unsigned count)
+{
+    char cell[CELL_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        format_cell(document, &columns[i], cell);
+        printf("%-12s %s\n", columns[i].title, cell);
+    }
+}

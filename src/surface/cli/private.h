@@ -1,0 +1,153 @@
+/* What the files of this room share. */
+#ifndef SURFACE_CLI_PRIVATE_H
+#define SURFACE_CLI_PRIVATE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buffer.h"
+#include "base/embed.h"
+#include "base/error.h"
+
+enum { FLAGS_MAX = 32, WORDS_MAX = 8, FIELDS_MAX = 16 };
+
+/* A verb's arguments after parsing. */
+struct arguments {
+    const char *words[WORDS_MAX];
+    unsigned word_count;
+    struct {
+        const char *name; /* without dashes */
+        const char *value;
+    } flags[FLAGS_MAX];
+    unsigned flag_count;
+};
+
+/* Value of a flag, or NULL; a switch that is set has the value "". */
+const char *flag_value(const struct arguments *arguments, const char *name);
+
+struct flag {
+    const char *name;
+    char letter;         /* 0: none */
+    const char *value;   /* what it takes, for help: "SIZE"; NULL: a switch */
+    const char *choices; /* "c cpp rust", or NULL */
+    const char *help;
+};
+
+/* A row of verbs.c: from it come parsing, help, completion and the manual page. */
+struct verb {
+    const char *noun; /* "" for verbs without one */
+    const char *name;
+    const char *words; /* "NAME PATH" */
+    unsigned words_least;
+    unsigned words_most;
+    const struct flag *flags; /* ends with a NULL name; NULL: none */
+    const char *summary;
+    const char *examples; /* lines, each with its newline */
+    int (*run)(const struct arguments *arguments, struct error *err); /* NULL: main runs it */
+};
+
+extern const struct verb cli_verbs[];
+extern const unsigned cli_verb_count;
+extern const struct flag cli_common_flags[];
+
+struct noun {
+    const char *name;
+    const char *summary;
+};
+extern const struct noun cli_nouns[];
+extern const unsigned cli_noun_count;
+
+/* ---- request.c: one call to the node, from beginning to end ---- */
+
+struct answer {
+    int status;
+    struct buffer body;
+    char *server_timing;
+    char *instance;
+    char *request_id;
+    /* Pieces as they come instead of in `body`. */
+    void (*on_data)(const void *bytes, size_t length, void *context);
+    void *context;
+};
+
+void answer_done(struct answer *answer);
+#define ANSWER_OWNED __attribute__((cleanup(answer_done)))
+
+/* Where the node is: --addr, BLIXARD_ADDR, or the default. */
+void request_set_address(const char *address_or_null);
+
+/*
+ * Fails with UNAVAILABLE (nobody answers: what to do), or with the kind and the text of a problem
+ * document when the status is not a success.  `type` may be NULL.
+ */
+int request(const char *method, const char *target, const char *const *fields, const void *body,
+            size_t length, struct answer *answer, struct error *err);
+
+/* A call whose answer is a JSON document. */
+int request_json(const char *method, const char *target, const struct buffer *json,
+                 json_t **ret_document, struct error *err);
+
+/* ---- print.c ---- */
+
+enum output { OUTPUT_TABLE, OUTPUT_JSON, OUTPUT_YAML };
+int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err);
+void print_document(const json_t *document, enum output output);
+
+struct column {
+    const char *title;
+    const char *path; /* "version.tier" */
+    enum { AS_TEXT, AS_BYTES, AS_MS } as;
+};
+void print_table(const json_t *rows, const struct column *columns, unsigned count);
+
+/* What a verb that changes something says: a sentence, or the document in the format asked for. */
+int print_done(const struct arguments *arguments, json_t *document, struct error *err,
+               const char *format, ...) __attribute__((format(printf, 4, 5)));
+
+/* One "name: value" line per row. */
+void print_facts(const json_t *document, const struct column *columns, unsigned count);
+
+/* ---- The verbs' rooms ---- */
+
+int verb_fn_new(const struct arguments *arguments, struct error *err);
+int verb_fn_build(const struct arguments *arguments, struct error *err);
+int verb_fn_deploy(const struct arguments *arguments, struct error *err);
+int verb_fn_invoke(const struct arguments *arguments, struct error *err);
+int verb_fn_list(const struct arguments *arguments, struct error *err);
+int verb_fn_get(const struct arguments *arguments, struct error *err);
+int verb_fn_versions(const struct arguments *arguments, struct error *err);
+int verb_fn_logs(const struct arguments *arguments, struct error *err);
+int verb_fn_alias(const struct arguments *arguments, struct error *err);
+int verb_fn_delete(const struct arguments *arguments, struct error *err);
+int verb_operation_list(const struct arguments *arguments, struct error *err);
+int verb_operation_get(const struct arguments *arguments, struct error *err);
+int verb_operation_wait(const struct arguments *arguments, struct error *err);
+int verb_operation_cancel(const struct arguments *arguments, struct error *err);
+int verb_node_show(const struct arguments *arguments, struct error *err);
+int verb_events(const struct arguments *arguments, struct error *err);
+int verb_doctor(const struct arguments *arguments, struct error *err);
+int verb_completion(const struct arguments *arguments, struct error *err);
+int verb_version(const struct arguments *arguments, struct error *err);
+int verb_man(const struct arguments *arguments, struct error *err);
+int verb_help(const struct arguments *arguments, struct error *err);
+
+/* ---- project.c, build.c: a project's settings, and its module ---- */
+
+struct project {
+    char *folder;
+    char *name;
+    char *language;
+    char *source;
+    json_t *settings; /* what goes into the deploy request */
+};
+
+int project_read(const char *folder, struct project *ret_project, struct error *err);
+void project_done(struct project *project);
+
+/* Compile into FOLDER/build/NAME.wasm, telling compilers' messages on standard error; *ret_path is the module's path, the caller's to free. */
+int project_build(const struct project *project, char **ret_path, struct error *err);
+
+EMBED_LIST(cli_files); /* templates and the SDK */
+
+#endif

@@ -1,0 +1,146 @@
+/* Calls to the node's API, one after the other: the loop runs until the answer has come. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "surface/cli/private.h"
+
+static const char *address = NULL;
+
+void request_set_address(const char *address_or_null)
+{
+    address = address_or_null;
+}
+
+void answer_done(struct answer *answer)
+{
+    buffer_done(&answer->body);
+    free(answer->server_timing);
+    free(answer->instance);
+    free(answer->request_id);
+    *answer = (struct answer){0};
+}
+
+struct running {
+    struct loop *loop;
+    struct answer *answer;
+    struct error error;
+};
+
+static char *field(const struct http_call *call, const char *name)
+{
+    struct text value = http_call_field(call, name);
+    return memory_copy_text(value.data != NULL ? value.data : "", value.length);
+}
+
+static void on_head(struct http_call *call, int status, void *context)
+{
+    struct running *running = context;
+    running->answer->status = status;
+    running->answer->server_timing = field(call, "Server-Timing");
+    running->answer->instance = field(call, "X-Blixard-Instance");
+    running->answer->request_id = field(call, "X-Request-Id");
+}
+
+static void on_data(struct http_call *call, const void *bytes, size_t length, void *context)
+{
+    struct running *running = context;
+    struct answer *answer = running->answer;
+    (void)call;
+    if (answer->on_data != NULL && answer->status < 300) {
+        answer->on_data(bytes, length, answer->context);
+    } else {
+        buffer_append(&answer->body, bytes, length);
+    }
+}
+
+static void on_end(struct http_call *call, const struct error *error, void *context)
+{
+    struct running *running = context;
+    (void)call;
+    if (error != NULL) {
+        running->error = *error;
+    }
+    loop_stop(running->loop);
+}
+
+static const char *find_address(void)
+{
+    const char *wanted = address != NULL ? address : getenv("BLIXARD_ADDR");
+    if (wanted == NULL || wanted[0] == '\0') {
+        return "127.0.0.1:7420";
+    }
+    return text_starts_with(wanted, "http://") ? wanted + strlen("http://") : wanted;
+}
+
+/* A problem document as an error of its kind. */
+static int take_problem(const struct answer *answer, struct error *err)
+{
+    JSON_OWNED json_t *problem = NULL;
+    struct error ignored = {0};
+    const char *code = NULL;
+    const char *detail = NULL;
+    if (json_read(answer->body.data != NULL ? (const char *)answer->body.data : "",
+                  answer->body.used, &problem, &ignored) == 0) {
+        code = json_string_value(json_object_get(problem, "code"));
+        detail = json_string_value(json_object_get(problem, "detail"));
+    }
+    enum error_kind kind = code != NULL ? error_kind_parse(code) : ERROR_NONE;
+    if (kind == ERROR_NONE) {
+        return error_set(err, ERROR_PROTOCOL, "the answer's status is %d %s", answer->status,
+                         http_status_text(answer->status));
+    }
+    return error_set(err, kind, "%s", detail != NULL ? detail : error_kind_text(kind));
+}
+
+int request(const char *method, const char *target, const char *const *fields, const void *body,
+            size_t length, struct answer *answer, struct error *err)
+{
+    static const struct http_call_events events = {on_head, on_data, on_end};
+    struct running running = {.answer = answer};
+    struct http_client *client = NULL;
+    int r = loop_new("cli", &running.loop, err);
+    if (r < 0) {
+        return r;
+    }
+    r = http_client_new(running.loop, find_address(), NULL, &client, err);
+    if (r == 0) {
+        http_client_call(client, method, target, fields, body, length, &events, &running);
+        loop_run(running.loop);
+        http_client_free(client);
+    }
+    loop_free(running.loop);
+    if (r < 0) {
+        return r;
+    }
+    if (running.error.kind == ERROR_UNAVAILABLE && answer->status == 0) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "no node answers at %s: start one with `blixard dev`, or say where it is with "
+                         "--addr or BLIXARD_ADDR (%s)",
+                         find_address(), running.error.text);
+    }
+    if (running.error.kind != ERROR_NONE) {
+        *err = running.error;
+        return -(int)err->kind;
+    }
+    return answer->status >= 300 ? take_problem(answer, err) : 0;
+}
+
+int request_json(const char *method, const char *target, const struct buffer *json,
+                 json_t **ret_document, struct error *err)
+{
+    ANSWER_OWNED struct answer answer = {0};
+    const char *const fields[] = {"Content-Type: application/json", NULL};
+    int r = request(method, target, json != NULL ? fields : NULL, json != NULL ? json->data : NULL,
+                    json != NULL ? json->used : 0, &answer, err);
+    if (r < 0 || ret_document == NULL) {
+        return r;
+    }
+    return json_read(answer.body.data != NULL ? (const char *)answer.body.data : "",
+                     answer.body.used, ret_document, err);
+}
