@@ -58,6 +58,8 @@ static void add_own_fields(struct call *call, const struct instance_result *resu
     }
     if (call->is_started && instance[0] != '\0') {
         http_exchange_add_field(call->exchange, "X-Blixard-Instance", instance);
+        http_exchange_add_field(call->exchange, "X-Blixard-Isolation",
+                                call->lane->gateway->isolation);
     }
     add_timing(call, result);
 }

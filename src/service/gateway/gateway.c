@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 
+#include "engine/vmm/vmm.h"
+
 #include "service/gateway/lane.h"
 
 static const uint64_t body_bytes_default = 64 << 20;
@@ -174,6 +176,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
     struct gateway *gateway = NEW(struct gateway);
     gateway->options = *options;
     gateway->loop = instance_loop(options->instances);
+    gateway->isolation = vmm_isolation_text(instance_isolation(options->instances));
     if (gateway->options.body_bytes_max == 0) {
         gateway->options.body_bytes_max = body_bytes_default;
     }

@@ -7,7 +7,7 @@
  * standard output, with optional CGI header fields (Status, Content-Type, Location, any other)
  * before it.  Every answer has X-Request-Id (the client's own, if it is harmless), Server-Timing
  * (milliseconds: queue, cold, run, total; what is known when the head goes out) and
- * X-Blixard-Instance.
+ * X-Blixard-Instance and X-Blixard-Isolation.
  *
  * Failures are problem+json (RFC 9457): 404 no such function, 413 body too large, 502 the function
  * trapped, wrote too much, or failed without a word, 503 (Retry-After) queue full or the runner

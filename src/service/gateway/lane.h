@@ -49,6 +49,7 @@ struct gateway {
     unsigned lane_count;
     unsigned lanes_open; /* while stopping, as the next two */
     uint64_t drain_timeout_ms;
+    const char *isolation; /* for X-Blixard-Isolation */
     bool gives_up;
     struct lane *lanes; /* the first one on the instances' loop */
 };

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+
 #include "surface/cli/private.h"
 
 enum { CANDIDATES_MAX = 64 };
@@ -60,11 +61,12 @@ static int unknown_verb(const char *noun, const char *word, struct error *err)
     const char *space = noun[0] != '\0' ? " " : "";
     const char *near = text_nearest(word, candidates, count);
     if (near != NULL) {
-        return error_set(err, ERROR_INVALID, "unknown command \"%s%s%.40s\"; did you mean \"%s%s%s\"?",
-                         noun, space, word, noun, space, near);
+        return error_set(err, ERROR_INVALID,
+                         "unknown command \"%s%s%.40s\"; did you mean \"%s%s%s\"?", noun, space,
+                         word, noun, space, near);
     }
-    return error_set(err, ERROR_INVALID, "unknown command \"%s%s%.40s\"; see blixard %s%s--help", noun,
-                     space, word, noun, space);
+    return error_set(err, ERROR_INVALID, "unknown command \"%s%s%.40s\"; see blixard %s%s--help",
+                     noun, space, word, noun, space);
 }
 
 /* ---- Flags ---- */
@@ -73,8 +75,9 @@ static const struct flag *find_in(const struct flag *flags, const char *name, si
                                   bool is_letter)
 {
     for (; flags != NULL && flags->name != NULL; flags++) {
-        bool is_it = is_letter ? flags->letter == name[0]
-                               : strlen(flags->name) == length && strncmp(flags->name, name, length) == 0;
+        bool is_it = is_letter
+            ? flags->letter == name[0]
+            : strlen(flags->name) == length && strncmp(flags->name, name, length) == 0;
         if (is_it) {
             return flags;
         }
@@ -87,7 +90,8 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
     const char *candidates[CANDIDATES_MAX];
     size_t count = 0;
     char name[64];
-    snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="), word[1] == '-' ? word + 2 : "");
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="),
+             word[1] == '-' ? word + 2 : "");
     for (const struct flag *flag = verb->flags; flag != NULL && flag->name != NULL; flag++) {
         candidates[count++] = flag->name;
     }
@@ -99,8 +103,8 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
     if (near != NULL) {
         return error_set(err, ERROR_INVALID, "unknown flag %.60s; did you mean --%s?", word, near);
     }
-    return error_set(err, ERROR_INVALID, "unknown flag %.60s; see blixard %s%s%s --help", word, verb->noun,
-                     space, verb->name);
+    return error_set(err, ERROR_INVALID, "unknown flag %.60s; see blixard %s%s%s --help", word,
+                     verb->noun, space, verb->name);
 }
 
 static bool is_choice(const char *choices, const char *value)
@@ -115,15 +119,16 @@ static bool is_choice(const char *choices, const char *value)
 }
 
 /* One flag at argv[*at]: --name, --name=value, --name value, -n, -n value. */
-static int take_flag(const struct verb *verb, int argc, char **argv, int *at, struct arguments *arguments,
-                     struct error *err)
+static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
+                     struct arguments *arguments, struct error *err)
 {
     const char *word = argv[*at];
     bool is_letter = word[1] != '-';
     const char *name = word + (is_letter ? 1 : 2);
     const char *equals = strchr(name, '=');
     size_t length = equals != NULL ? (size_t)(equals - name) : strlen(name);
-    const struct flag *flag = is_letter && length != 1 ? NULL : find_in(verb->flags, name, length, is_letter);
+    const struct flag *flag =
+        is_letter && length != 1 ? NULL : find_in(verb->flags, name, length, is_letter);
     if (flag == NULL && !(is_letter && length != 1)) {
         flag = find_in(cli_common_flags, name, length, is_letter);
     }
@@ -159,8 +164,8 @@ static bool is_flag(const char *word)
     return word[0] == '-' && word[1] != '\0';
 }
 
-static int take_words(const struct verb *verb, int argc, char **argv, int at, struct arguments *arguments,
-                      struct error *err)
+static int take_words(const struct verb *verb, int argc, char **argv, int at,
+                      struct arguments *arguments, struct error *err)
 {
     bool only_words = false;
     for (; at < argc; at++) {
@@ -187,8 +192,8 @@ static void print_flags(const struct flag *flags)
     for (; flags != NULL && flags->name != NULL; flags++) {
         char left[64];
         snprintf(left, sizeof(left), "%c%c%s --%s %s", flags->letter != 0 ? '-' : ' ',
-                 flags->letter != 0 ? flags->letter : ' ', flags->letter != 0 ? "," : " ", flags->name,
-                 flags->value != NULL ? flags->value : "");
+                 flags->letter != 0 ? flags->letter : ' ', flags->letter != 0 ? "," : " ",
+                 flags->name, flags->value != NULL ? flags->value : "");
         printf("  %-26s %s\n", left, flags->help);
     }
 }
@@ -209,8 +214,8 @@ static void print_verbs(const char *noun)
     for (unsigned i = 0; i < cli_verb_count; i++) {
         if (strcmp(cli_verbs[i].noun, noun) == 0) {
             char left[64];
-            snprintf(left, sizeof(left), "%s%s%s %s", noun, noun[0] != '\0' ? " " : "", cli_verbs[i].name,
-                     cli_verbs[i].words);
+            snprintf(left, sizeof(left), "%s%s%s %s", noun, noun[0] != '\0' ? " " : "",
+                     cli_verbs[i].name, cli_verbs[i].words);
             printf("  %-26s %s\n", left, cli_verbs[i].summary);
         }
     }
@@ -235,8 +240,10 @@ static void print_help(void)
     print_verbs("");
     printf("\nflags of every verb:\n");
     print_flags(cli_common_flags);
-    printf("\nblixard NOUN VERB --help explains a verb.  First steps: blixard dev, then in another\n"
-           "terminal: blixard fn new hello && blixard fn deploy hello hello && blixard fn invoke hello\n");
+    printf(
+        "\nblixard NOUN VERB --help explains a verb.  First steps: blixard dev, then in another\n"
+        "terminal: blixard fn new hello && blixard fn deploy hello hello && blixard fn invoke "
+        "hello\n");
 }
 
 int verb_help(const struct arguments *arguments, struct error *err)
@@ -277,8 +284,8 @@ static int run_verb(const struct verb *verb, struct arguments *arguments, struct
     }
     if (arguments->word_count < verb->words_least) {
         const char *space = verb->noun[0] != '\0' ? " " : "";
-        return error_set(err, ERROR_INVALID, "usage: blixard %s%s%s %s (see --help)", verb->noun, space,
-                         verb->name, verb->words);
+        return error_set(err, ERROR_INVALID, "usage: blixard %s%s%s %s (see --help)", verb->noun,
+                         space, verb->name, verb->words);
     }
     enum output ignored;
     int r = output_of(arguments, &ignored, err);

@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
+
 #include "surface/cli/private.h"
 
 enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
@@ -52,9 +53,12 @@ static int show(const struct arguments *arguments, const char *target, const cha
 int verb_fn_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"NAME", "name", AS_TEXT},          {"LIVE", "live", AS_TEXT},
-        {"STATE", "version.state", AS_TEXT}, {"LANGUAGE", "version.language", AS_TEXT},
-        {"TIER", "version.tier", AS_TEXT},   {"ISOLATION", "version.isolation", AS_TEXT},
+        {"NAME", "name", AS_TEXT},
+        {"LIVE", "live", AS_TEXT},
+        {"STATE", "version.state", AS_TEXT},
+        {"LANGUAGE", "version.language", AS_TEXT},
+        {"TIER", "version.tier", AS_TEXT},
+        {"ISOLATION", "version.isolation", AS_TEXT},
         {"URL", "url", AS_TEXT},
     };
     return show(arguments, "/v1/functions", "functions", columns, COUNT(columns), err);
@@ -89,8 +93,8 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
 int verb_fn_versions(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"VERSION", "number", AS_TEXT},   {"STATE", "state", AS_TEXT},
-        {"TIER", "tier", AS_TEXT},        {"LANGUAGE", "language", AS_TEXT},
+        {"VERSION", "number", AS_TEXT},     {"STATE", "state", AS_TEXT},
+        {"TIER", "tier", AS_TEXT},          {"LANGUAGE", "language", AS_TEXT},
         {"WASM", "module_bytes", AS_BYTES}, {"BUILD", "build_ms", AS_MS},
         {"CREATED", "created_at", AS_TEXT}, {"ERROR", "error", AS_TEXT},
     };
@@ -98,34 +102,57 @@ int verb_fn_versions(const struct arguments *arguments, struct error *err)
     return show(arguments, target, "versions", columns, COUNT(columns), err);
 }
 
+static int parse_version(const char *text, uint64_t *ret_version, struct error *err)
+{
+    return text_parse_u64(text_of(text, strlen(text)), ret_version)
+        ? 0
+        : error_set(err, ERROR_INVALID, "\"%.40s\" is not a version's number", text);
+}
+
 int verb_fn_delete(const struct arguments *arguments, struct error *err)
 {
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
-    int r = request_json("DELETE", target, NULL, NULL, err);
-    if (r == 0) {
-        printf("deleted %s\n", arguments->words[0]);
+    const char *name = arguments->words[0];
+    uint64_t version = 0;
+    bool one_version = arguments->word_count > 1;
+    int r = one_version ? parse_version(arguments->words[1], &version, err) : 0;
+    if (r < 0) {
+        return r;
     }
-    return r;
+    MEMORY_OWNED char *rest = memory_format("/versions/%" PRIu64, version);
+    MEMORY_OWNED char *target = target_of(name, one_version ? rest : "");
+    r = request_json("DELETE", target, NULL, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document = json_pack("{s:s}", "deleted", name);
+    if (one_version) {
+        json_object_set_new(document, "version", json_integer((json_int_t)version));
+        return print_done(arguments, document, err, "deleted version %" PRIu64 " of %s", version,
+                          name);
+    }
+    return print_done(arguments, document, err, "deleted %s", name);
 }
 
 int verb_fn_alias(const struct arguments *arguments, struct error *err)
 {
+    const char *name = arguments->words[0];
+    const char *alias = arguments->words[1];
     uint64_t version = 0;
-    const char *number = arguments->words[2];
-    if (!text_parse_u64(text_of(number, strlen(number)), &version)) {
-        return error_set(err, ERROR_INVALID, "\"%.40s\" is not a version's number", number);
+    int r = parse_version(arguments->words[2], &version, err);
+    if (r < 0) {
+        return r;
     }
     BUFFER_OWNED struct buffer body = {0};
     BUFFER_OWNED struct buffer rest = {0};
+    JSON_OWNED json_t *function = NULL;
     buffer_append_string(&rest, "/aliases/");
-    http_percent_encode(&rest, text_of(arguments->words[1], strlen(arguments->words[1])));
-    MEMORY_OWNED char *target = target_of(arguments->words[0], buffer_string(&rest));
+    http_percent_encode(&rest, text_of(alias, strlen(alias)));
+    MEMORY_OWNED char *target = target_of(name, buffer_string(&rest));
     buffer_append_format(&body, "{\"version\": %" PRIu64 "}", version);
-    int r = request_json("PUT", target, &body, NULL, err);
-    if (r == 0) {
-        printf("%s:%s is version %" PRIu64 "\n", arguments->words[0], arguments->words[1], version);
-    }
-    return r;
+    r = request_json("PUT", target, &body, &function, err);
+    return r < 0
+        ? r
+        : print_done(arguments, function, err, "%s:%s is version %" PRIu64, name, alias, version);
 }
 
 /* ---- Invoking ---- */
@@ -157,7 +184,8 @@ static int take_input(const struct arguments *arguments, struct buffer *input, s
     const char *file = flag_value(arguments, "file");
     bool from_stdin = arguments->word_count > 1 && strcmp(arguments->words[1], "-") == 0;
     if (arguments->word_count > 1 && !from_stdin) {
-        return error_set(err, ERROR_INVALID, "unexpected \"%.40s\": input is given by --data, --file or -",
+        return error_set(err, ERROR_INVALID,
+                         "unexpected \"%.40s\": input is given by --data, --file or -",
                          arguments->words[1]);
     }
     if (data != NULL) {
@@ -173,9 +201,11 @@ static int take_input(const struct arguments *arguments, struct buffer *input, s
 static void print_verbose(const struct answer *answer)
 {
     bool cold = strstr(answer->server_timing, "cold;") != NULL;
-    fprintf(stderr, "status     %d\ninstance   %s (%s)\ntimings    %s ms\nrequest    %s\n",
-            answer->status, answer->instance, cold ? "cold" : "warm", answer->server_timing,
-            answer->request_id);
+    fprintf(stderr,
+            "status     %d\nisolation  %s\ninstance   %s (%s)\ntimings    %s (milliseconds)\n"
+            "request    %s\n",
+            answer->status, answer->isolation, answer->instance, cold ? "cold" : "warm",
+            answer->server_timing, answer->request_id);
 }
 
 int verb_fn_invoke(const struct arguments *arguments, struct error *err)
@@ -209,26 +239,11 @@ static void print_line(const json_t *line)
            json_string_value(json_object_get(line, "text")));
 }
 
-/* "data: {...}" lines of an event stream, whatever pieces they come in. */
-static void take_events(const void *bytes, size_t length, void *context)
+static void print_json_line(const json_t *line)
 {
-    struct buffer *rest = context;
-    buffer_append(rest, bytes, length);
-    for (;;) {
-        uint8_t *stop = memchr(rest->data, '\n', rest->used);
-        if (stop == NULL) {
-            break;
-        }
-        size_t used = (size_t)(stop - rest->data) + 1;
-        JSON_OWNED json_t *line = NULL;
-        struct error ignored = {0};
-        if (used > 7 && memcmp(rest->data, "data: ", 6) == 0 &&
-            json_read(rest->data + 6, used - 7, &line, &ignored) == 0) {
-            print_line(line);
-            fflush(stdout);
-        }
-        buffer_consume(rest, used);
-    }
+    char *text = json_dumps(line, JSON_COMPACT);
+    puts(text);
+    free(text);
 }
 
 int verb_fn_logs(const struct arguments *arguments, struct error *err)
@@ -240,14 +255,14 @@ int verb_fn_logs(const struct arguments *arguments, struct error *err)
     if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
         return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
     }
-    bool follow = flag_value(arguments, "follow") != NULL || flag_value(arguments, "f") != NULL;
-    MEMORY_OWNED char *rest = memory_format("/logs?tail=%" PRIu64 "%s", lines,
-                                            follow ? "&follow=true" : "");
+    bool follow = flag_value(arguments, "follow") != NULL;
+    MEMORY_OWNED char *rest =
+        memory_format("/logs?tail=%" PRIu64 "%s", lines, follow ? "&follow=true" : "");
     MEMORY_OWNED char *target = target_of(arguments->words[0], rest);
     if (follow) {
-        BUFFER_OWNED struct buffer pieces = {0};
-        ANSWER_OWNED struct answer answer = {.on_data = take_events, .context = &pieces};
-        return request("GET", target, NULL, NULL, 0, &answer, err);
+        return output_of(arguments, &output, err) < 0
+            ? -(int)err->kind
+            : request_events(target, output == OUTPUT_TABLE ? print_line : print_json_line, err);
     }
     int r = output_of(arguments, &output, err);
     if (r == 0) {
@@ -283,23 +298,37 @@ static int upload(const char *path, json_t **ret_blob, struct error *err)
     return r < 0 ? r : json_read(answer.body.data, answer.body.used, ret_blob, err);
 }
 
-/* Flags of the command line over the settings of the project. */
-static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
+/* A flag of the command line over the setting of the project. */
+static int add_flag(const struct arguments *arguments, json_t *deploy, const char *flag,
+                    const char *field, bool (*parse)(const char *string, uint64_t *ret_value),
+                    const char *example, struct error *err)
 {
     uint64_t value = 0;
-    const char *memory = flag_value(arguments, "memory");
-    const char *timeout = flag_value(arguments, "timeout");
-    if (memory != NULL && !text_parse_size(memory, &value)) {
-        return error_set(err, ERROR_INVALID, "--memory %.40s is not a size (128MiB)", memory);
+    const char *text = flag_value(arguments, flag);
+    if (text == NULL) {
+        return 0;
     }
-    if (memory != NULL) {
-        json_object_set_new(deploy, "memory_bytes", json_integer((json_int_t)value));
+    if (!parse(text, &value) || value > INT64_MAX) {
+        return error_set(err, ERROR_INVALID, "--%s %.40s: expected something like %s", flag, text,
+                         example);
     }
-    if (timeout != NULL && !text_parse_duration_ms(timeout, &value)) {
-        return error_set(err, ERROR_INVALID, "--timeout %.40s is not a duration (30s)", timeout);
-    }
-    if (timeout != NULL) {
-        json_object_set_new(deploy, "timeout_ms", json_integer((json_int_t)value));
+    json_object_set_new(deploy, field, json_integer((json_int_t)value));
+    return 0;
+}
+
+static bool parse_count(const char *string, uint64_t *ret_value)
+{
+    return text_parse_u64(text_of(string, strlen(string)), ret_value);
+}
+
+static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
+{
+    if (add_flag(arguments, deploy, "memory", "memory_bytes", text_parse_size, "128MiB", err) < 0 ||
+        add_flag(arguments, deploy, "timeout", "timeout_ms", text_parse_duration_ms, "30s", err) <
+            0 ||
+        add_flag(arguments, deploy, "concurrency", "concurrency_max", parse_count, "8", err) < 0 ||
+        add_flag(arguments, deploy, "queue", "queue_max", parse_count, "128", err) < 0) {
+        return -(int)err->kind;
     }
     for (unsigned i = 0; i < arguments->flag_count; i++) {
         if (strcmp(arguments->flags[i].name, "env") != 0) {
@@ -319,44 +348,6 @@ static int add_flags(const struct arguments *arguments, json_t *deploy, struct e
         json_object_set_new(environment, name, json_string(equals + 1));
     }
     return 0;
-}
-
-static void show_progress(const json_t *operation)
-{
-    const char *text = json_string_value(json_object_get(operation, "text"));
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[K%3d%% %s", (int)json_integer_value(json_object_get(operation, "progress")),
-                text != NULL ? text : "");
-    }
-}
-
-static int wait_for(const char *id, struct error *err)
-{
-    MEMORY_OWNED char *target = memory_format("/v1/operations/%s/wait?timeout=%s", id,
-                                              isatty(STDERR_FILENO) ? "1s" : "60s");
-    for (;;) {
-        JSON_OWNED json_t *operation = NULL;
-        int r = request_json("GET", target, NULL, &operation, err);
-        if (r < 0) {
-            return r;
-        }
-        const char *state = json_string_value(json_object_get(operation, "state"));
-        if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
-            show_progress(operation);
-            continue;
-        }
-        if (isatty(STDERR_FILENO)) {
-            fprintf(stderr, "\r\033[K");
-        }
-        if (strcmp(state, "succeeded") == 0) {
-            return 0;
-        }
-        const char *code = json_string_value(json_object_get(operation, "error_code"));
-        const char *text = json_string_value(json_object_get(operation, "error"));
-        enum error_kind kind = code != NULL ? error_kind_parse(code) : ERROR_CANCELLED;
-        return error_set(err, kind != ERROR_NONE ? kind : ERROR_UNAVAILABLE, "%s",
-                         text != NULL ? text : state);
-    }
 }
 
 static int start_deploy(const char *name, const json_t *deploy, json_t **ret_reference,
@@ -381,11 +372,10 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
         return r;
     }
     if (flag_value(arguments, "no-wait") != NULL) {
-        printf("operation %s\n", id);
-        return 0;
+        return print_done(arguments, (json_t *)(uintptr_t)reference, err, "operation %s", id);
     }
     MEMORY_OWNED char *target = target_of(name, "");
-    r = wait_for(id, err);
+    r = operation_wait_for(id, NULL, err);
     if (r == 0) {
         r = request_json("GET", target, NULL, &function, err);
     }
@@ -438,10 +428,11 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *blob = NULL;
     JSON_OWNED json_t *reference = NULL;
     if (!text_is_name(name)) {
-        return error_set(err, ERROR_INVALID,
-                         "\"%.64s\" is not a name for a function: 1 to 63 of a-z, 0-9 and '-', beginning "
-                         "with a letter",
-                         name);
+        return error_set(
+            err, ERROR_INVALID,
+            "\"%.64s\" is not a name for a function: 1 to 63 of a-z, 0-9 and '-', beginning "
+            "with a letter",
+            name);
     }
     int r = prepare(arguments->words[1], &module, &deploy, err);
     if (r == 0) {
@@ -468,7 +459,9 @@ int verb_fn_build(const struct arguments *arguments, struct error *err)
     }
     r = project_build(&project, &module, err);
     if (r == 0) {
-        printf("%s\n", module);
+        JSON_OWNED json_t *document = json_pack("{s:s, s:s, s:s}", "name", project.name, "language",
+                                                project.language, "module", module);
+        r = print_done(arguments, document, err, "%s", module);
     }
     project_done(&project);
     return r;
@@ -510,7 +503,8 @@ int verb_fn_new(const struct arguments *arguments, struct error *err)
     }
     for (size_t i = 0; i < cli_files_count; i++) {
         if (text_starts_with(cli_files[i].name, prefix)) {
-            int r = write_template(name, name, &cli_files[i], cli_files[i].name + strlen(prefix), err);
+            int r =
+                write_template(name, name, &cli_files[i], cli_files[i].name + strlen(prefix), err);
             if (r < 0) {
                 return r;
             }
@@ -521,6 +515,9 @@ int verb_fn_new(const struct arguments *arguments, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "--lang %.40s is not one of c, cpp, rust, assemblyscript", language);
     }
-    printf("%s/ is a project in %s; next: blixard fn deploy %s %s\n", name, language, name, name);
-    return 0;
+    JSON_OWNED json_t *document =
+        json_pack("{s:s, s:s, s:s}", "name", name, "language", language, "folder", name);
+    return print_done(arguments, document, err,
+                      "%s/ is a project in %s; next: blixard fn deploy %s %s", name, language, name,
+                      name);
 }

@@ -1,10 +1,12 @@
 /* Documents for people: tables, facts, JSON, YAML. */
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
 #include "base/memory.h"
+
 #include "surface/cli/private.h"
 
 enum { CELL_MAX = 160, COLUMNS_MAX = 16 };
@@ -34,8 +36,9 @@ static void print_yaml(const json_t *value, unsigned indent, bool in_list)
         json_object_foreach((json_t *)(uintptr_t)value, name, member)
         {
             bool nested = (json_is_object(member) && json_object_size(member) > 0) ||
-                          (json_is_array(member) && json_array_size(member) > 0);
-            printf("%*s%s:%s", in_list && is_first ? 0 : (int)indent, "", name, nested ? "\n" : " ");
+                (json_is_array(member) && json_array_size(member) > 0);
+            printf("%*s%s:%s", in_list && is_first ? 0 : (int)indent, "", name,
+                   nested ? "\n" : " ");
             print_yaml(member, indent + 2, false);
             is_first = false;
         }
@@ -64,6 +67,23 @@ void print_document(const json_t *document, enum output output)
     char *text = json_dumps(document, JSON_INDENT(2) | JSON_ENCODE_ANY);
     printf("%s\n", text != NULL ? text : "null");
     free(text);
+}
+
+int print_done(const struct arguments *arguments, json_t *document, struct error *err,
+               const char *format, ...)
+{
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (r == 0) {
+        va_list values;
+        va_start(values, format);
+        vprintf(format, values);
+        va_end(values);
+        putchar('\n');
+    }
+    return r;
 }
 
 static const json_t *find(const json_t *document, const char *path)
@@ -96,7 +116,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         if (column->as == AS_BYTES) {
             format_bytes(number, ret_text);
         } else {
-            snprintf(ret_text, CELL_MAX, column->as == AS_MS ? "%" PRIu64 " ms" : "%" PRIu64, number);
+            snprintf(ret_text, CELL_MAX, column->as == AS_MS ? "%" PRIu64 " ms" : "%" PRIu64,
+                     number);
         }
     } else if (json_is_string(value)) {
         snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));

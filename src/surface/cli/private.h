@@ -65,6 +65,7 @@ struct answer {
     struct buffer body;
     char *server_timing;
     char *instance;
+    char *isolation;
     char *request_id;
     /* Pieces as they come instead of in `body`. */
     void (*on_data)(const void *bytes, size_t length, void *context);
@@ -87,6 +88,15 @@ int request(const char *method, const char *target, const char *const *fields, c
 /* A call whose answer is a JSON document. */
 int request_json(const char *method, const char *target, const struct buffer *json,
                  json_t **ret_document, struct error *err);
+
+/* An event stream: each event's JSON, as it comes.  Returns when the stream ends. */
+int request_events(const char *target, void (*take)(const json_t *event), struct error *err);
+
+/* ---- operation.c ---- */
+
+/* Wait for an operation's end, with progress on a terminal; fails as it did.  *ret_operation (may
+ * be NULL) is the caller's. */
+int operation_wait_for(const char *id, json_t **ret_operation, struct error *err);
 
 /* ---- print.c ---- */
 
@@ -145,7 +155,8 @@ struct project {
 int project_read(const char *folder, struct project *ret_project, struct error *err);
 void project_done(struct project *project);
 
-/* Compile into FOLDER/build/NAME.wasm, telling compilers' messages on standard error; *ret_path is the module's path, the caller's to free. */
+/* Compile into FOLDER/build/NAME.wasm, telling compilers' messages on standard error; *ret_path is
+ * the module's path, the caller's to free. */
 int project_build(const struct project *project, char **ret_path, struct error *err);
 
 EMBED_LIST(cli_files); /* templates and the SDK */

@@ -8,6 +8,7 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/text.h"
+
 #include "surface/cli/private.h"
 
 static const char *address = NULL;
@@ -22,6 +23,7 @@ void answer_done(struct answer *answer)
     buffer_done(&answer->body);
     free(answer->server_timing);
     free(answer->instance);
+    free(answer->isolation);
     free(answer->request_id);
     *answer = (struct answer){0};
 }
@@ -44,6 +46,7 @@ static void on_head(struct http_call *call, int status, void *context)
     running->answer->status = status;
     running->answer->server_timing = field(call, "Server-Timing");
     running->answer->instance = field(call, "X-Blixard-Instance");
+    running->answer->isolation = field(call, "X-Blixard-Isolation");
     running->answer->request_id = field(call, "X-Request-Id");
 }
 
@@ -119,10 +122,11 @@ int request(const char *method, const char *target, const char *const *fields, c
         return r;
     }
     if (running.error.kind == ERROR_UNAVAILABLE && answer->status == 0) {
-        return error_set(err, ERROR_UNAVAILABLE,
-                         "no node answers at %s: start one with `blixard dev`, or say where it is with "
-                         "--addr or BLIXARD_ADDR (%s)",
-                         find_address(), running.error.text);
+        return error_set(
+            err, ERROR_UNAVAILABLE,
+            "no node answers at %s: start one with `blixard dev`, or say where it is with "
+            "--addr or BLIXARD_ADDR (%s)",
+            find_address(), running.error.text);
     }
     if (running.error.kind != ERROR_NONE) {
         *err = running.error;
@@ -143,4 +147,38 @@ int request_json(const char *method, const char *target, const struct buffer *js
     }
     return json_read(answer.body.data != NULL ? (const char *)answer.body.data : "",
                      answer.body.used, ret_document, err);
+}
+
+struct stream {
+    struct buffer rest;
+    void (*take)(const json_t *event);
+};
+
+/* "data: {...}" lines, whatever pieces they come in. */
+static void take_events(const void *bytes, size_t length, void *context)
+{
+    struct stream *stream = context;
+    struct buffer *rest = &stream->rest;
+    buffer_append(rest, bytes, length);
+    uint8_t *stop = NULL;
+    while (rest->used > 0 && (stop = memchr(rest->data, '\n', rest->used)) != NULL) {
+        size_t used = (size_t)(stop - rest->data) + 1;
+        JSON_OWNED json_t *event = NULL;
+        struct error ignored = {0};
+        if (used > 7 && memcmp(rest->data, "data: ", 6) == 0 &&
+            json_read(rest->data + 6, used - 7, &event, &ignored) == 0) {
+            stream->take(event);
+            fflush(stdout);
+        }
+        buffer_consume(rest, used);
+    }
+}
+
+int request_events(const char *target, void (*take)(const json_t *event), struct error *err)
+{
+    struct stream stream = {.take = take};
+    ANSWER_OWNED struct answer answer = {.on_data = take_events, .context = &stream};
+    int r = request("GET", target, NULL, NULL, 0, &answer, err);
+    buffer_done(&stream.rest);
+    return r;
 }

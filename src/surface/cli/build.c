@@ -1,0 +1,424 @@
+/*
+ * From source to a WebAssembly module, with the compilers of Debian and AssemblyScript of npm.
+ *
+ * Here the compilers are the user's own, run on his own code, so they are not jailed: that is for
+ * the node, which compiles what others send.
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/text.h"
+
+#include "surface/cli/private.h"
+
+enum {
+    SOURCES_MAX = 256,
+    ARGUMENTS_MAX = SOURCES_MAX + 32,
+    OUTPUT_MAX = 1 << 20,
+    SOURCE_MAX = 16 << 20
+};
+enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000 };
+
+static const char assemblyscript_packages[][48] = {"assemblyscript@0.28",
+                                                   "@assemblyscript/wasi-shim@0.1"};
+
+/* ---- Running compilers ---- */
+
+struct command {
+    const char *argv[ARGUMENTS_MAX];
+    size_t count;
+};
+
+static void add(struct command *command, const char *argument)
+{
+    command->argv[command->count++] = argument;
+}
+
+/* What it says goes to standard error, whether it fails or only warns. */
+static int run(struct command *command, const char *folder, struct error *err)
+{
+    BUFFER_OWNED struct buffer output = {0};
+    struct process_result result;
+    struct process_options options = {
+        .argv = command->argv,
+        .folder = folder,
+        .output_max = OUTPUT_MAX,
+        .timeout_ms = BUILD_TIMEOUT_MS,
+    };
+    int r = process_run(&options, &output, &output, &result, err);
+    if (r < 0) {
+        return r;
+    }
+    fwrite(output.data, 1, output.used, stderr);
+    if (result.timed_out) {
+        return error_set(err, ERROR_TIMEOUT, "%s did not end", command->argv[0]);
+    }
+    return result.exit_code == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "building failed: %s ended with status %d",
+                    command->argv[0], result.exit_code);
+}
+
+static int missing(const char *what, const char *package, struct error *err)
+{
+    return error_set(err, ERROR_UNSUPPORTED, "%s is missing: apt-get install %s", what, package);
+}
+
+/* The first of these programs that is there; the caller's. */
+static char *find_one(const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        char *path = file_find_program(*names);
+        if (path != NULL) {
+            return path;
+        }
+    }
+    return NULL;
+}
+
+/* ---- C and C++ ---- */
+
+static bool has_ending(const char *name, bool is_cpp)
+{
+    return is_cpp ? text_ends_with(name, ".cpp") || text_ends_with(name, ".cc") ||
+            text_ends_with(name, ".cxx")
+                  : text_ends_with(name, ".c");
+}
+
+static int compare(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+struct sources {
+    char *paths[SOURCES_MAX];
+    size_t count;
+};
+
+static void sources_done(struct sources *sources)
+{
+    for (size_t i = 0; i < sources->count; i++) {
+        free(sources->paths[i]);
+    }
+}
+
+static int list_sources(const char *folder, bool is_cpp, struct sources *sources, struct error *err)
+{
+    DIR *entries = opendir(folder);
+    if (entries == NULL) {
+        return error_set(err, ERROR_NOT_FOUND, "%s cannot be read", folder);
+    }
+    struct dirent *entry = NULL;
+    while ((entry = readdir(entries)) != NULL) {
+        if (entry->d_name[0] != '.' && has_ending(entry->d_name, is_cpp) &&
+            sources->count < SOURCES_MAX) {
+            sources->paths[sources->count++] = memory_format("%s/%s", folder, entry->d_name);
+        }
+    }
+    closedir(entries);
+    qsort(sources->paths, sources->count, sizeof(char *), compare);
+    if (sources->count == 0) {
+        return error_set(err, ERROR_INVALID, "%s holds no %s files", folder,
+                         is_cpp ? ".cpp" : ".c");
+    }
+    return 0;
+}
+
+/* One file, or those of a folder (default: the project's). */
+static int find_sources(const struct project *project, bool is_cpp, struct sources *sources,
+                        struct error *err)
+{
+    struct stat status;
+    MEMORY_OWNED char *path = project->source != NULL
+        ? memory_format("%s/%s", project->folder, project->source)
+        : memory_copy_string(project->folder);
+    if (stat(path, &status) < 0) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", path);
+    }
+    if (S_ISDIR(status.st_mode)) {
+        return list_sources(path, is_cpp, sources, err);
+    }
+    sources->paths[sources->count++] = memory_copy_string(path);
+    return 0;
+}
+
+/* A handler is a reactor: initialised once, then called. */
+static int is_handler(const struct sources *sources, bool *ret_is, struct error *err)
+{
+    *ret_is = false;
+    for (size_t i = 0; i < sources->count; i++) {
+        BUFFER_OWNED struct buffer text = {0};
+        int r = file_read(sources->paths[i], SOURCE_MAX, &text, err);
+        if (r < 0) {
+            return r;
+        }
+        const char *code = buffer_string(&text);
+        *ret_is = *ret_is || strstr(code, "BLIXARD_HANDLER") != NULL ||
+            strstr(code, "export_name(\"handle\")") != NULL;
+    }
+    return 0;
+}
+
+static int write_sdk(const char *folder, struct error *err)
+{
+    for (size_t i = 0; i < cli_files_count; i++) {
+        if (strcmp(cli_files[i].name, "sdk/blixard.h") == 0) {
+            MEMORY_OWNED char *path = memory_format("%s/blixard.h", folder);
+            int r = file_make_folder(folder, 0755, err);
+            return r < 0 ? r : file_write(path, cli_files[i].data, cli_files[i].length, 0644, err);
+        }
+    }
+    return error_set(err, ERROR_NOT_FOUND, "the SDK is not in this program");
+}
+
+static int check_c_tools(bool is_cpp, char **ret_clang, struct error *err)
+{
+    static const char *const c[] = {"clang-14", "clang", NULL};
+    static const char *const cpp[] = {"clang++-14", "clang++", NULL};
+    static const char *const linker[] = {"wasm-ld-14", "wasm-ld", NULL};
+    MEMORY_OWNED char *clang = find_one(is_cpp ? cpp : c);
+    MEMORY_OWNED char *lld = find_one(linker);
+    if (clang == NULL) {
+        return missing(is_cpp ? "clang++" : "clang", "clang-14", err);
+    }
+    if (lld == NULL) {
+        return missing("wasm-ld", "lld-14", err);
+    }
+    if (!file_exists("/usr/include/wasm32-wasi/stdio.h") && getenv("WASI_SYSROOT") == NULL) {
+        return missing("the WASI C library", "wasi-libc libclang-rt-14-dev-wasm32", err);
+    }
+    if (is_cpp && !file_exists("/usr/lib/wasm32-wasi/libc++.a") && getenv("WASI_SYSROOT") == NULL) {
+        return missing("libc++ for WASI", "libc++-14-dev-wasm32 libc++abi-14-dev-wasm32", err);
+    }
+    *ret_clang = clang;
+    clang = NULL;
+    return 0;
+}
+
+static int compile_c(const struct project *project, const struct sources *sources, bool is_cpp,
+                     const char *module, struct error *err)
+{
+    MEMORY_OWNED char *clang = NULL;
+    MEMORY_OWNED char *sdk = memory_format("%s/build/include", project->folder);
+    MEMORY_OWNED char *sdk_flag = memory_format("-I%s", sdk);
+    const char *sysroot = getenv("WASI_SYSROOT");
+    MEMORY_OWNED char *sysroot_flag = memory_format("--sysroot=%s", sysroot != NULL ? sysroot : "");
+    bool handler = false;
+    if (check_c_tools(is_cpp, &clang, err) < 0 || write_sdk(sdk, err) < 0 ||
+        is_handler(sources, &handler, err) < 0) {
+        return -(int)err->kind;
+    }
+    struct command command = {
+        .argv = {clang, "--target=wasm32-wasi", "-O2", "-ffp-contract=off", "-Wall"}, .count = 5};
+    if (sysroot != NULL) {
+        add(&command, sysroot_flag);
+    }
+    if (is_cpp) {
+        add(&command, "-std=c++17");
+        add(&command, "-fno-exceptions");
+    }
+    if (handler) {
+        add(&command, "-mexec-model=reactor");
+    }
+    add(&command, sdk_flag);
+    add(&command, "-o");
+    add(&command, module);
+    for (size_t i = 0; i < sources->count; i++) {
+        add(&command, sources->paths[i]);
+    }
+    return run(&command, project->folder, err);
+}
+
+static int build_c(const struct project *project, bool is_cpp, const char *module,
+                   struct error *err)
+{
+    struct sources sources = {0};
+    int r = find_sources(project, is_cpp, &sources, err);
+    if (r == 0) {
+        r = compile_c(project, &sources, is_cpp, module, err);
+    }
+    sources_done(&sources);
+    return r;
+}
+
+/* ---- Rust ---- */
+
+static bool has_target(const char *rustc, const char *target)
+{
+    BUFFER_OWNED struct buffer folder = {0};
+    const char *const argv[] = {rustc, "--print", "target-libdir", "--target", target, NULL};
+    struct process_options options = {.argv = argv, .output_max = 4096, .timeout_ms = 20000};
+    struct process_result result;
+    struct error ignored = {0};
+    if (process_run(&options, &folder, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
+        return false;
+    }
+    buffer_string(&folder);
+    folder.used = strcspn((const char *)folder.data, "\n");
+    return file_exists(buffer_string(&folder));
+}
+
+/* A rustc that has the standard library for WASI: Debian's, or the one on the path.  Newer ones
+ * call the target wasm32-wasip1. */
+static int find_rust(char **ret_rustc, const char **ret_target, struct error *err)
+{
+    static const char *const targets[] = {"wasm32-wasi", "wasm32-wasip1"};
+    MEMORY_OWNED char *on_path = file_find_program("rustc");
+    const char *const compilers[] = {on_path, "/usr/bin/rustc"};
+    for (size_t i = 0; i < 4; i++) {
+        const char *rustc = compilers[i / 2];
+        if (rustc != NULL && file_exists(rustc) && has_target(rustc, targets[i % 2])) {
+            *ret_rustc = memory_copy_string(rustc);
+            *ret_target = targets[i % 2];
+            return 0;
+        }
+    }
+    return missing("a Rust compiler with the wasm32-wasi target", "rustc libstd-rust-dev-wasm32",
+                   err);
+}
+
+static int build_rust(const struct project *project, const char *module, struct error *err)
+{
+    MEMORY_OWNED char *rustc = NULL;
+    const char *target = NULL;
+    MEMORY_OWNED char *source = memory_format(
+        "%s/%s", project->folder, project->source != NULL ? project->source : "src/main.rs");
+    if (!file_exists(source)) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", source);
+    }
+    int r = find_rust(&rustc, &target, err);
+    if (r < 0) {
+        return r;
+    }
+    struct command command = {.argv = {rustc, "--edition=2021", "--target", target, "-O", "-C",
+                                       "strip=symbols", "-C", "panic=abort", "-o", module, source},
+                              .count = 12};
+    return run(&command, project->folder, err);
+}
+
+/* ---- AssemblyScript ---- */
+
+static char *cache_folder(void)
+{
+    const char *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    return cache != NULL && cache[0] == '/'
+        ? memory_format("%s/blixard/assemblyscript", cache)
+        : memory_format("%s/.cache/blixard/assemblyscript", home != NULL ? home : "/tmp");
+}
+
+/* Installed once, beside what else this user has. */
+static int install_assemblyscript(const char *cache, struct error *err)
+{
+    MEMORY_OWNED char *npm = file_find_program("npm");
+    if (npm == NULL) {
+        return missing("npm, which brings AssemblyScript,", "npm", err);
+    }
+    fprintf(stderr, "installing AssemblyScript from npm into %s (once)\n", cache);
+    int r = file_make_folder(cache, 0755, err);
+    if (r < 0) {
+        return r;
+    }
+    struct command command = {.argv = {npm, "install", "--silent", "--no-audit", "--no-fund",
+                                       "--no-save", "--prefix", cache, assemblyscript_packages[0],
+                                       assemblyscript_packages[1]},
+                              .count = 10};
+    return run(&command, cache, err);
+}
+
+/* The project's own node_modules, or those of the cache. */
+static int find_assemblyscript(const struct project *project, char **ret_modules, struct error *err)
+{
+    const char *const needed = "assemblyscript/bin/asc.js";
+    MEMORY_OWNED char *own = memory_format("%s/node_modules", project->folder);
+    MEMORY_OWNED char *own_compiler = memory_format("%s/%s", own, needed);
+    if (file_exists(own_compiler)) {
+        *ret_modules = memory_copy_string(own);
+        return 0;
+    }
+    MEMORY_OWNED char *cache = cache_folder();
+    MEMORY_OWNED char *compiler = memory_format("%s/node_modules/%s", cache, needed);
+    if (!file_exists(compiler)) {
+        int r = install_assemblyscript(cache, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    *ret_modules = memory_format("%s/node_modules", cache);
+    return 0;
+}
+
+/* "../../" for "/a/b": the compiler joins all paths to the folder it runs in, absolute ones too. */
+static char *path_to_root(const char *folder)
+{
+    BUFFER_OWNED struct buffer path = {0};
+    for (const char *at = folder; *at != '\0'; at++) {
+        if (*at == '/' && at[1] != '\0') {
+            buffer_append_string(&path, "../");
+        }
+    }
+    return buffer_take(&path);
+}
+
+static int build_assemblyscript(const struct project *project, struct error *err)
+{
+    MEMORY_OWNED char *node = file_find_program("node");
+    MEMORY_OWNED char *modules = NULL;
+    const char *relative = project->source != NULL ? project->source : "assembly/index.ts";
+    MEMORY_OWNED char *source = memory_format("%s/%s", project->folder, relative);
+    if (!file_exists(source)) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", source);
+    }
+    if (node == NULL) {
+        return missing("node, which runs the AssemblyScript compiler,", "nodejs npm", err);
+    }
+    int r = find_assemblyscript(project, &modules, err);
+    if (r < 0) {
+        return r;
+    }
+    MEMORY_OWNED char *compiler = memory_format("%s/assemblyscript/bin/asc.js", modules);
+    MEMORY_OWNED char *up = path_to_root(project->folder);
+    MEMORY_OWNED char *config =
+        memory_format("%s%s/@assemblyscript/wasi-shim/asconfig.json", up, modules + 1);
+    MEMORY_OWNED char *out = memory_format("build/%s.wasm", project->name);
+    struct command command = {.argv = {node, compiler, relative, "--config", config, "--outFile",
+                                       out, "-O3", "--runtime", "incremental"},
+                              .count = 10};
+    return run(&command, project->folder, err);
+}
+
+/* ---- All ---- */
+
+int project_build(const struct project *project, char **ret_path, struct error *err)
+{
+    MEMORY_OWNED char *folder = memory_format("%s/build", project->folder);
+    MEMORY_OWNED char *module = memory_format("%s/%s.wasm", folder, project->name);
+    int r = file_make_folder(folder, 0755, err);
+    if (r < 0) {
+        return r;
+    }
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "building %s (%s)\n", project->name, project->language);
+    }
+    if (strcmp(project->language, "rust") == 0) {
+        r = build_rust(project, module, err);
+    } else if (strcmp(project->language, "assemblyscript") == 0) {
+        r = build_assemblyscript(project, err);
+    } else {
+        r = build_c(project, strcmp(project->language, "cpp") == 0, module, err);
+    }
+    if (r == 0) {
+        *ret_path = module;
+        module = NULL;
+    }
+    return r;
+}

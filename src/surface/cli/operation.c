@@ -1,0 +1,220 @@
+/* Verbs about operations, the node and its events. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/private.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+static char *target_of(const char *id, const char *rest)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    buffer_append_string(&target, "/v1/operations/");
+    http_percent_encode(&target, text_of(id, strlen(id)));
+    buffer_append_string(&target, rest);
+    return buffer_take(&target);
+}
+
+static const char *text_in(const json_t *document, const char *name)
+{
+    const char *text = json_string_value(json_object_get(document, name));
+    return text != NULL ? text : "";
+}
+
+static void show_progress(const json_t *operation)
+{
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[K%3d%% %s",
+                (int)json_integer_value(json_object_get(operation, "progress")),
+                text_in(operation, "text"));
+    }
+}
+
+/* What an operation that has ended says. */
+static int judge(const json_t *operation, struct error *err)
+{
+    if (strcmp(text_in(operation, "state"), "succeeded") == 0) {
+        return 0;
+    }
+    enum error_kind kind = error_kind_parse(text_in(operation, "error_code"));
+    const char *text = text_in(operation, "error");
+    return error_set(err, kind != ERROR_NONE ? kind : ERROR_CANCELLED, "%s",
+                     text[0] != '\0' ? text : text_in(operation, "state"));
+}
+
+int operation_wait_for(const char *id, json_t **ret_operation, struct error *err)
+{
+    MEMORY_OWNED char *target =
+        target_of(id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
+    for (;;) {
+        JSON_OWNED json_t *operation = NULL;
+        int r = request_json("GET", target, NULL, &operation, err);
+        if (r < 0) {
+            return r;
+        }
+        const char *state = text_in(operation, "state");
+        if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
+            show_progress(operation);
+            continue;
+        }
+        if (isatty(STDERR_FILENO)) {
+            fprintf(stderr, "\r\033[K");
+        }
+        if (ret_operation != NULL) {
+            *ret_operation = json_incref(operation);
+        }
+        return judge(operation, err);
+    }
+}
+
+static const struct column facts[] = {
+    {"id", "id", AS_TEXT},
+    {"kind", "kind", AS_TEXT},
+    {"resource", "resource", AS_TEXT},
+    {"state", "state", AS_TEXT},
+    {"progress", "progress", AS_TEXT},
+    {"text", "text", AS_TEXT},
+    {"error", "error", AS_TEXT},
+    {"created", "created_at", AS_TEXT},
+    {"updated", "updated_at", AS_TEXT},
+};
+
+static int get(const char *target, json_t **ret_document, const struct arguments *arguments,
+               enum output *ret_output, struct error *err)
+{
+    int r = output_of(arguments, ret_output, err);
+    return r < 0 ? r : request_json("GET", target, NULL, ret_document, err);
+}
+
+int verb_operation_list(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"ID", "id", AS_TEXT},
+        {"KIND", "kind", AS_TEXT},
+        {"RESOURCE", "resource", AS_TEXT},
+        {"STATE", "state", AS_TEXT},
+        {"UPDATED", "updated_at", AS_TEXT},
+        {"ERROR", "error", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = get("/v1/operations", &document, arguments, &output, err);
+    if (r < 0) {
+        return r;
+    }
+    if (output == OUTPUT_TABLE) {
+        print_table(json_object_get(document, "operations"), columns, COUNT(columns));
+    } else {
+        print_document(document, output);
+    }
+    return 0;
+}
+
+int verb_operation_get(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    int r = get(target, &document, arguments, &output, err);
+    if (r < 0) {
+        return r;
+    }
+    if (output == OUTPUT_TABLE) {
+        print_facts(document, facts, COUNT(facts));
+    } else {
+        print_document(document, output);
+    }
+    return 0;
+}
+
+int verb_operation_wait(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    if (r == 0) {
+        r = operation_wait_for(arguments->words[0], &document, err);
+    }
+    if (document != NULL && output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (document != NULL) {
+        print_facts(document, facts, COUNT(facts));
+    }
+    return r;
+}
+
+int verb_operation_cancel(const struct arguments *arguments, struct error *err)
+{
+    const char *id = arguments->words[0];
+    MEMORY_OWNED char *target = target_of(id, "");
+    int r = request_json("DELETE", target, NULL, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document = json_pack("{s:s}", "cancelled", id);
+    return print_done(arguments, document, err, "cancelled %s", id);
+}
+
+int verb_node_show(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"name", "name", AS_TEXT},
+        {"version", "version", AS_TEXT},
+        {"isolation", "isolation", AS_TEXT},
+        {"why", "isolation_reason", AS_TEXT},
+        {"API", "api", AS_TEXT},
+        {"gateway", "gateway", AS_TEXT},
+        {"data", "data_folder", AS_TEXT},
+        {"index", "store_index", AS_TEXT},
+        {"term", "store_term", AS_TEXT},
+        {"functions", "functions", AS_TEXT},
+        {"started", "started_at", AS_TEXT},
+    };
+    static const struct column runners[] = {
+        {"RUNNER", "pid", AS_TEXT},          {"PROJECT", "project", AS_TEXT},
+        {"ISOLATION", "isolation", AS_TEXT}, {"JAIL", "jail", AS_TEXT},
+        {"SLOTS", "slots", AS_TEXT},         {"BUSY", "busy", AS_TEXT},
+        {"IMAGES", "images", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = get("/v1/node", &document, arguments, &output, err);
+    if (r < 0) {
+        return r;
+    }
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
+    }
+    print_facts(document, columns, COUNT(columns));
+    if (json_array_size(json_object_get(document, "runners")) > 0) {
+        putchar('\n');
+        print_table(json_object_get(document, "runners"), runners, COUNT(runners));
+    }
+    return 0;
+}
+
+static void print_event(const json_t *event)
+{
+    char *text = json_dumps(event, JSON_COMPACT);
+    puts(text);
+    free(text);
+}
+
+int verb_events(const struct arguments *arguments, struct error *err)
+{
+    const char *index = flag_value(arguments, "index");
+    uint64_t number = 0;
+    if (index != NULL && !text_parse_u64(text_of(index, strlen(index)), &number)) {
+        return error_set(err, ERROR_INVALID, "--index %.40s is not a number", index);
+    }
+    MEMORY_OWNED char *resume = memory_format("/v1/events?index=%" PRIu64, number);
+    return request_events(index != NULL ? resume : "/v1/events", print_event, err);
+}

@@ -1,0 +1,253 @@
+/* A project's blixard.yaml; a folder without one is recognised by its files. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "base/yaml.h"
+
+#include "surface/cli/private.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_SIZE, IS_DURATION, IS_COUNT, IS_MAP };
+
+static const struct key {
+    const char *name;
+    enum kind kind;
+    const char *field; /* of the deploy request */
+} keys[] = {
+    {"name", IS_NAME, NULL},
+    {"language", IS_LANGUAGE, NULL},
+    {"source", IS_SOURCE, NULL},
+    {"memory", IS_SIZE, "memory_bytes"},
+    {"timeout", IS_DURATION, "timeout_ms"},
+    {"environment", IS_MAP, "environment"},
+    {"concurrency", IS_COUNT, "concurrency_max"},
+    {"queue", IS_COUNT, "queue_max"},
+    {"output_max", IS_SIZE, "output_bytes_max"},
+    {"log_max", IS_SIZE, "log_bytes_max"},
+};
+
+static const struct {
+    const char *language;
+    const char *file; /* tells the language of a folder without blixard.yaml */
+} languages[] = {
+    {"c", "main.c"},
+    {"cpp", "main.cpp"},
+    {"rust", "src/main.rs"},
+    {"assemblyscript", "assembly/index.ts"},
+};
+
+void project_done(struct project *project)
+{
+    free(project->folder);
+    free(project->name);
+    free(project->language);
+    free(project->source);
+    json_decref(project->settings);
+    *project = (struct project){0};
+}
+
+static const struct key *find_key(const char *name)
+{
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        if (strcmp(keys[i].name, name) == 0) {
+            return &keys[i];
+        }
+    }
+    return NULL;
+}
+
+static int unknown_key(const char *name, struct error *err)
+{
+    const char *candidates[COUNT(keys)];
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        candidates[i] = keys[i].name;
+    }
+    const char *near = text_nearest(name, candidates, COUNT(keys));
+    return near != NULL
+        ? error_set(err, ERROR_INVALID, "unknown key \"%.60s\"; did you mean \"%s\"?", name, near)
+        : error_set(err, ERROR_INVALID, "unknown key \"%.60s\"", name);
+}
+
+static bool is_language(const char *name)
+{
+    for (size_t i = 0; i < COUNT(languages); i++) {
+        if (strcmp(languages[i].language, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A source is inside the project. */
+static bool is_inside(const char *path)
+{
+    return path[0] != '/' && path[0] != '\0' && strcmp(path, "..") != 0 &&
+        !text_starts_with(path, "../") && strstr(path, "/../") == NULL &&
+        !text_ends_with(path, "/..");
+}
+
+static int take_text(struct project *project, const struct key *key, const char *text,
+                     struct error *err)
+{
+    if (text == NULL) {
+        return error_set(err, ERROR_INVALID, "%s must be a text", key->name);
+    }
+    if (key->kind == IS_NAME && !text_is_name(text)) {
+        return error_set(err, ERROR_INVALID, "name \"%.64s\": a name is a-z, 0-9 and '-'", text);
+    }
+    if (key->kind == IS_LANGUAGE && !is_language(text)) {
+        return error_set(err, ERROR_INVALID,
+                         "language \"%.40s\" is not c, cpp, rust or assemblyscript", text);
+    }
+    if (key->kind == IS_SOURCE && !is_inside(text)) {
+        return error_set(err, ERROR_INVALID, "source \"%.100s\" is not inside the project", text);
+    }
+    char **place = key->kind == IS_NAME ? &project->name
+        : key->kind == IS_LANGUAGE      ? &project->language
+                                        : &project->source;
+    *place = memory_copy_string(text);
+    return 0;
+}
+
+static int take_number(struct project *project, const struct key *key, const json_t *value,
+                       struct error *err)
+{
+    MEMORY_OWNED char *number =
+        json_is_integer(value) ? memory_format("%lld", (long long)json_integer_value(value)) : NULL;
+    const char *text = number != NULL ? number : json_string_value(value);
+    uint64_t parsed = 0;
+    bool good = text != NULL &&
+        (key->kind == IS_SIZE           ? text_parse_size(text, &parsed)
+             : key->kind == IS_DURATION ? text_parse_duration_ms(text, &parsed)
+                                        : text_parse_u64(text_of(text, strlen(text)), &parsed)) &&
+        parsed <= INT64_MAX;
+    if (!good) {
+        return error_set(err, ERROR_INVALID, "%s must be %s", key->name,
+                         key->kind == IS_SIZE           ? "a size, such as 64MiB"
+                             : key->kind == IS_DURATION ? "a duration, such as 10s"
+                                                        : "a number");
+    }
+    json_object_set_new(project->settings, key->field, json_integer((json_int_t)parsed));
+    return 0;
+}
+
+/* Values are texts there: `DEBUG: 1` is as good as `DEBUG: "1"`. */
+static int take_map(struct project *project, const struct key *key, const json_t *value,
+                    struct error *err)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    json_t *map = json_object();
+    json_object_set_new(project->settings, key->field, map);
+    if (!json_is_object(value)) {
+        return error_set(err, ERROR_INVALID, "%s must hold NAME: value lines", key->name);
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        if (json_is_string(member)) {
+            json_object_set(map, name, member);
+        } else if (json_is_integer(member) || json_is_boolean(member) || json_is_real(member)) {
+            char *text = json_dumps(member, JSON_ENCODE_ANY);
+            json_object_set_new(map, name, json_string(text));
+            free(text);
+        } else {
+            return error_set(err, ERROR_INVALID, "%s: %.60s must be a text", key->name, name);
+        }
+    }
+    return 0;
+}
+
+static int take_key(struct project *project, const char *name, const json_t *value,
+                    struct error *err)
+{
+    const struct key *key = find_key(name);
+    if (key == NULL) {
+        return unknown_key(name, err);
+    }
+    switch (key->kind) {
+    case IS_NAME:
+    case IS_LANGUAGE:
+    case IS_SOURCE:
+        return take_text(project, key, json_string_value(value), err);
+    case IS_MAP:
+        return take_map(project, key, value, err);
+    case IS_SIZE:
+    case IS_DURATION:
+    case IS_COUNT:
+        break;
+    }
+    return take_number(project, key, value, err);
+}
+
+static int take_file(struct project *project, const char *path, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *document = NULL;
+    const char *name = NULL;
+    json_t *value = NULL;
+    int r = file_read(path, YAML_BYTES_MAX, &text, err);
+    if (r < 0) {
+        return r;
+    }
+    if (yaml_read(buffer_string(&text), text.used, &document, err) < 0) {
+        return error_wrap(err, "%s", path);
+    }
+    if (!json_is_object(document) && !json_is_null(document)) {
+        return error_set(err, ERROR_INVALID, "%s must hold \"key: value\" lines", path);
+    }
+    json_object_foreach(document, name, value)
+    {
+        if (take_key(project, name, value, err) < 0) {
+            return error_wrap(err, "%s, line %u", path,
+                              yaml_line_of(buffer_string(&text), text.used, name));
+        }
+    }
+    return 0;
+}
+
+static int recognise(struct project *project, struct error *err)
+{
+    for (size_t i = 0; i < COUNT(languages); i++) {
+        MEMORY_OWNED char *path = memory_format("%s/%s", project->folder, languages[i].file);
+        if (file_exists(path)) {
+            project->language = memory_copy_string(languages[i].language);
+            return 0;
+        }
+    }
+    return error_set(
+        err, ERROR_INVALID,
+        "%s is no project: it has neither a blixard.yaml with a language nor a main.c, "
+        "main.cpp, src/main.rs or assembly/index.ts (blixard fn new makes one)",
+        project->folder);
+}
+
+int project_read(const char *folder, struct project *ret_project, struct error *err)
+{
+    char *whole = realpath(folder, NULL);
+    if (whole == NULL) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", folder);
+    }
+    struct project project = {.folder = whole, .settings = json_object()};
+    MEMORY_OWNED char *path = memory_format("%s/blixard.yaml", whole);
+    int r = file_exists(path) ? take_file(&project, path, err) : 0;
+    if (r == 0 && project.language == NULL) {
+        r = recognise(&project, err);
+    }
+    if (r < 0) {
+        project_done(&project);
+        return r;
+    }
+    if (project.name == NULL) {
+        const char *last = strrchr(whole, '/') + 1;
+        project.name = memory_copy_string(text_is_name(last) ? last : "function");
+    }
+    *ret_project = project;
+    return 0;
+}
