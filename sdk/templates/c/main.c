@@ -14,7 +14,8 @@ static void take_parameter(const char *query, const char *name, char *value, siz
     size_t length = strlen(name);
     while (*query != '\0') {
         if (strncmp(query, name, length) == 0 && query[length] == '=') {
-            snprintf(value, size, "%.*s", (int)strcspn(query + length + 1, "&"), query + length + 1);
+            snprintf(value, size, "%.*s", (int)strcspn(query + length + 1, "&"),
+                     query + length + 1);
             return;
         }
         query += strcspn(query, "&");
