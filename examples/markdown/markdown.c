@@ -1,7 +1,7 @@
 /*
  * Markdown in, HTML out: the parts of CommonMark that documents use (headings, paragraphs, lists,
- * block quotes, fenced code, rules, emphasis, code, links, images) and GitHub's tables.  HTML in
- * the input is escaped, so that the output can be shown to people.
+ * block quotes, fenced and indented code, rules, emphasis, code, links, images) and GitHub's
+ * tables.  HTML in the input is escaped, so that the output can be shown to people.
  *
  * Blocks are found line by line with recursion for what nests; text inside a block is scanned once.
  */
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NESTING_MAX = 16 };
+enum { NESTING_MAX = 16, CODE_INDENT = 4 };
 
 struct line {
     const char *text;
@@ -370,6 +370,24 @@ static size_t render_fence(struct html *html, const struct line *lines, size_t c
     return i;
 }
 
+/* Lines indented by four; blank ones between them belong to it, those behind do not. */
+static size_t render_indented(struct html *html, const struct line *lines, size_t count)
+{
+    size_t end = 0;
+    for (size_t i = 0; i < count && (is_blank(&lines[i]) || indent_of(&lines[i]) >= CODE_INDENT);
+         i++) {
+        end = is_blank(&lines[i]) ? end : i + 1;
+    }
+    puts_html(html, "<pre><code>");
+    for (size_t i = 0; i < end; i++) {
+        struct line line = without(&lines[i], CODE_INDENT);
+        put_escaped(html, line.text, line.length);
+        puts_html(html, "\n");
+    }
+    puts_html(html, "</code></pre>\n");
+    return end;
+}
+
 static void render_row(struct html *html, const struct line *line, const char *cell)
 {
     struct line row = without(line, line->length);
@@ -542,6 +560,9 @@ static size_t render_block(struct html *html, struct line *lines, size_t count, 
     bool ordered = false;
     if (is_blank(&lines[0])) {
         return 1;
+    }
+    if (indent_of(&lines[0]) >= CODE_INDENT) {
+        return render_indented(html, lines, count);
     }
     if (heading_level(&lines[0]) > 0) {
         return render_heading(html, &lines[0]);
