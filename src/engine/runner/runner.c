@@ -24,33 +24,13 @@
 #include "base/memory.h"
 
 #include "engine/jail/jail.h"
-#include "engine/runner/protocol.h"
+#include "engine/runner/private.h"
 
 enum { KILL_AFTER_MS = 2000 };
 
 /* Uids of runners, one per project: a range that no distribution gives out. */
 static const uid_t uid_first = 2000000000;
 enum { UID_COUNT = 100000000 };
-
-struct runner_call {
-    struct runner *runner;
-    unsigned slot;
-    uint32_t sequence;
-    struct runner_call_events events;
-    void *context;
-    struct buffer queue; /* input that the socket did not take: length-prefixed frames */
-    bool wants_writable;
-    bool paused;
-};
-
-struct slot {
-    struct runner *runner;
-    unsigned index;
-    int fd;
-    uv_poll_t poll;
-    uint32_t sequence;
-    struct runner_call *call;
-};
 
 struct loading {
     struct list_node link;
@@ -60,36 +40,12 @@ struct loading {
     void *context;
 };
 
-struct runner {
-    struct loop *loop;
-    struct runner_events events;
-    enum vmm_isolation isolation;
-    pid_t pid;
-    int control_fd;
-    uv_poll_t control_poll;
-    unsigned slot_count;
-    struct slot slots[RUNNER_SLOTS_MAX];
-    struct list loadings;
-    struct list outbox; /* control messages the socket did not take */
-    struct loop_timer *reaper;
-    unsigned waited_ms;
-    char jail[160];
-    bool has_greeted;
-    bool is_over;  /* the process is gone or given up */
-    bool is_freed; /* by its owner: no more on_exit */
-    bool is_told;  /* on_exit is running: not the moment to go */
-    unsigned open_handles;
-    uint8_t *frame; /* PROTOCOL_FRAME bytes: what is being read */
-};
-
 struct outgoing {
     struct list_node link;
     int fd; /* to send along, or -1 */
     size_t length;
     uint8_t bytes[];
-};
-
-/* ---- Ending ---- */
+}; /* ---- Ending ---- */
 
 static void release(struct runner *runner)
 {
@@ -113,17 +69,6 @@ static void on_slot_closed(uv_handle_t *handle)
     struct slot *slot = handle->data;
     slot->runner->open_handles--;
     release(slot->runner);
-}
-
-static void finish_call(struct runner_call *call, const struct error *error,
-                        const struct runner_result *result)
-{
-    struct slot *slot = &call->runner->slots[call->slot];
-    CHECK(slot->call == call);
-    slot->call = NULL;
-    buffer_done(&call->queue);
-    call->events.on_end(error, result, call->context);
-    free(call);
 }
 
 static void finish_loadings(struct runner *runner, const struct error *error)
@@ -191,16 +136,14 @@ static void end(struct runner *runner, const struct error *error)
         fd_close_slot(&slot->fd);
     }
     for (unsigned i = 0; i < runner->slot_count; i++) {
-        if (runner->slots[i].call != NULL) {
-            finish_call(runner->slots[i].call, error, NULL);
-        }
+        runner_slot_finish(&runner->slots[i], error, NULL);
     }
     finish_loadings(runner, error);
     loop_timer_start(runner->reaper, 0);
 }
 
 /* The reason a dead process gives is known at once most of the time. */
-static void end_dead(struct runner *runner)
+void runner_end_dead(struct runner *runner)
 {
     struct error error = {0};
     siginfo_t info = {0};
@@ -213,7 +156,7 @@ static void end_dead(struct runner *runner)
     end(runner, &error);
 }
 
-static void end_broken(struct runner *runner, const char *what)
+void runner_end_broken(struct runner *runner, const char *what)
 {
     struct error error = {0};
     error_set(&error, ERROR_PROTOCOL, "the runner sent %s", what);
@@ -245,8 +188,7 @@ static bool send_control(struct runner *runner, const void *bytes, size_t length
 
 static void watch_control(struct runner *runner);
 
-/* In order; what does not go now goes when the socket can take it.  `fd` is duplicated if kept. */
-static void post_control(struct runner *runner, const void *bytes, size_t length, int fd)
+void runner_post(struct runner *runner, const void *bytes, size_t length, int fd)
 {
     if (runner->is_over) {
         return;
@@ -280,14 +222,15 @@ static void take_hello(struct runner *runner, ssize_t got)
 {
     struct frame_hello hello;
     if (got != sizeof(hello)) {
-        end_broken(runner, "a greeting of another build");
+        runner_end_broken(runner, "a greeting of another build");
         return;
     }
     memcpy(&hello, runner->frame, sizeof(hello));
     if (hello.version != PROTOCOL_VERSION || hello.size != sizeof(struct frame_end)) {
-        end_broken(runner,
-                   "a greeting of another build; blixard and blixard-runner must be installed "
-                   "together");
+        runner_end_broken(
+            runner,
+            "a greeting of another build; blixard and blixard-runner must be installed "
+            "together");
         return;
     }
     jail_describe(hello.jail, runner->jail, sizeof(runner->jail));
@@ -298,13 +241,13 @@ static void take_loaded(struct runner *runner, ssize_t got)
 {
     struct frame_loaded answer;
     if (got < (ssize_t)sizeof(answer)) {
-        end_broken(runner, "a short message");
+        runner_end_broken(runner, "a short message");
         return;
     }
     memcpy(&answer, runner->frame, sizeof(answer));
     if ((size_t)got != sizeof(answer) + answer.log_length ||
         answer.error.kind >= ERROR_KIND_COUNT) {
-        end_broken(runner, "a message of a wrong length");
+        runner_end_broken(runner, "a message of a wrong length");
         return;
     }
     answer.image_id[sizeof(answer.image_id) - 1] = '\0';
@@ -328,7 +271,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
 {
     struct runner *runner = poll->data;
     if (status < 0) {
-        end_dead(runner);
+        runner_end_dead(runner);
         return;
     }
     if (events & UV_WRITABLE) {
@@ -343,7 +286,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
         return;
     }
     if (got <= 0) {
-        end_dead(runner);
+        runner_end_dead(runner);
         return;
     }
     struct frame head = {0};
@@ -353,7 +296,7 @@ static void on_control(uv_poll_t *poll, int status, int events)
     } else if (head.type == FRAME_LOADED) {
         take_loaded(runner, got);
     } else {
-        end_broken(runner, "an unknown control message");
+        runner_end_broken(runner, "an unknown control message");
     }
 }
 
@@ -361,130 +304,6 @@ static void watch_control(struct runner *runner)
 {
     int events = UV_READABLE | (list_is_empty(&runner->outbox) ? 0 : UV_WRITABLE);
     int r = uv_poll_start(&runner->control_poll, events, on_control);
-    CHECK(r == 0);
-}
-
-/* ---- Slots ---- */
-
-static void watch_slot(struct slot *slot);
-
-static void take_end(struct slot *slot, ssize_t got)
-{
-    struct runner *runner = slot->runner;
-    struct runner_call *call = slot->call;
-    struct frame_end head;
-    if (got < (ssize_t)sizeof(head)) {
-        end_broken(runner, "a short message");
-        return;
-    }
-    memcpy(&head, runner->frame, sizeof(head));
-    if (head.output_length > PROTOCOL_PIECE || head.log_length > PROTOCOL_PIECE ||
-        (size_t)got != sizeof(head) + head.output_length + head.log_length ||
-        head.result.end > VMM_END_BROKEN) {
-        end_broken(runner, "a message of a wrong length");
-        return;
-    }
-    head.result.reason[sizeof(head.result.reason) - 1] = '\0';
-    const uint8_t *output = runner->frame + sizeof(head);
-    if (head.output_length > 0) {
-        call->events.on_output(output, head.output_length, call->context);
-    }
-    if (head.log_length > 0) {
-        call->events.on_log(output + head.output_length, head.log_length, call->context);
-    }
-    finish_call(call, NULL, &head.result);
-}
-
-static void take_frame(struct slot *slot, ssize_t got)
-{
-    struct runner *runner = slot->runner;
-    struct frame head;
-    if (got < (ssize_t)sizeof(head)) {
-        end_broken(runner, "a short message");
-        return;
-    }
-    memcpy(&head, runner->frame, sizeof(head));
-    struct runner_call *call = slot->call;
-    if (call == NULL || head.sequence != call->sequence) {
-        end_broken(runner, "an answer nobody asked for");
-        return;
-    }
-    const uint8_t *bytes = runner->frame + sizeof(head);
-    size_t length = (size_t)got - sizeof(head);
-    switch (head.type) {
-    case FRAME_OUTPUT:
-        call->events.on_output(bytes, length, call->context);
-        return;
-    case FRAME_LOG:
-        call->events.on_log(bytes, length, call->context);
-        return;
-    case FRAME_END:
-        take_end(slot, got);
-        return;
-    default:
-        end_broken(runner, "an unknown message");
-    }
-}
-
-static bool send_input(struct slot *slot, enum frame_type type, const void *bytes, size_t length)
-{
-    struct frame head = {.type = type, .sequence = slot->call->sequence};
-    struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)bytes, length}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    return sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
-}
-
-/* Queued input: type, length, bytes, one after the other. */
-static void flush_input(struct slot *slot)
-{
-    struct runner_call *call = slot->call;
-    while (call->queue.used > 0) {
-        uint32_t words[2];
-        memcpy(words, call->queue.data, sizeof(words));
-        if (!send_input(slot, (enum frame_type)words[0], call->queue.data + sizeof(words),
-                        words[1])) {
-            return;
-        }
-        buffer_consume(&call->queue, sizeof(words) + words[1]);
-    }
-    if (call->wants_writable) {
-        call->wants_writable = false;
-        call->events.on_writable(call->context);
-    }
-}
-
-static void on_slot(uv_poll_t *poll, int status, int events)
-{
-    struct slot *slot = poll->data;
-    struct runner *runner = slot->runner;
-    if (status < 0) {
-        end_dead(runner);
-        return;
-    }
-    if ((events & UV_WRITABLE) && slot->call != NULL) {
-        flush_input(slot);
-    }
-    if ((events & (UV_READABLE | UV_DISCONNECT)) && !runner->is_over) {
-        ssize_t got = recv(slot->fd, runner->frame, PROTOCOL_FRAME, MSG_DONTWAIT);
-        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
-            end_dead(runner);
-            return;
-        }
-        if (got > 0) {
-            take_frame(slot, got);
-        }
-    }
-    if (!runner->is_over) {
-        watch_slot(slot);
-    }
-}
-
-static void watch_slot(struct slot *slot)
-{
-    const struct runner_call *call = slot->call;
-    int events = call != NULL && call->paused ? 0 : UV_READABLE;
-    events |= call != NULL && call->queue.used > 0 ? UV_WRITABLE : 0;
-    int r = events != 0 ? uv_poll_start(&slot->poll, events, on_slot) : uv_poll_stop(&slot->poll);
     CHECK(r == 0);
 }
 
@@ -635,7 +454,7 @@ static void open_handles(struct runner *runner)
         r = uv_poll_init(uv, &slot->poll, slot->fd);
         CHECK(r == 0);
         slot->poll.data = slot;
-        watch_slot(slot);
+        runner_slot_watch(slot);
     }
     watch_control(runner);
 }
@@ -726,7 +545,7 @@ void runner_load(struct runner *runner, const char *image_id, int elf_fd,
     loading->done = done;
     loading->context = context;
     list_push_back(&runner->loadings, &loading->link);
-    post_control(runner, &request, sizeof(request), elf_fd);
+    runner_post(runner, &request, sizeof(request), elf_fd);
     if (runner->is_over) {
         struct error error = {0};
         error_set(&error, ERROR_UNAVAILABLE, "the runner died");
@@ -738,122 +557,5 @@ void runner_unload(struct runner *runner, const char *image_id)
 {
     struct frame_unload request = {.frame = {.type = FRAME_UNLOAD}};
     memcpy(request.image_id, image_id, HASH_TEXT_SIZE);
-    post_control(runner, &request, sizeof(request), -1);
-}
-
-/* ---- Calls ---- */
-
-bool runner_slot_is_idle(const struct runner *runner, unsigned slot)
-{
-    return runner->slots[slot].call == NULL;
-}
-
-static void send_invoke(struct slot *slot, const struct runner_invocation *invocation)
-{
-    struct frame_invoke head = {
-        .frame = {.type = FRAME_INVOKE, .sequence = slot->sequence},
-        .timeout_ms = invocation->timeout_ms,
-        .environment_length = (uint32_t)invocation->environment_length,
-        .input_length = (uint32_t)invocation->input_length,
-        .input_continues = invocation->input_continues,
-    };
-    memcpy(head.image_id, invocation->image_id, HASH_TEXT_SIZE);
-    struct iovec parts[3] = {
-        {&head, sizeof(head)},
-        {(void *)(uintptr_t)invocation->environment, invocation->environment_length},
-        {(void *)(uintptr_t)invocation->input, invocation->input_length},
-    };
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
-    /* The slot is idle, so its socket is empty: it takes a frame.  A dead peer shows by polling. */
-    ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-    (void)sent;
-}
-
-struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
-                                  const struct runner_invocation *invocation,
-                                  const struct runner_call_events *events, void *context)
-{
-    CHECK(!runner->is_over);
-    CHECK(slot_index < runner->slot_count);
-    CHECK(invocation->environment_length <= VMM_ENV_MAX);
-
-    struct slot *slot = &runner->slots[slot_index];
-    CHECK(slot->call == NULL);
-    struct runner_call *call = NEW(struct runner_call);
-    call->runner = runner;
-    call->slot = slot_index;
-    call->sequence = ++slot->sequence == 0 ? ++slot->sequence : slot->sequence;
-    call->events = *events;
-    call->context = context;
-    slot->call = call;
-
-    /* More than a frame holds goes in pieces. */
-    struct runner_invocation first = *invocation;
-    size_t rest = 0;
-    if (first.input_length > PROTOCOL_PIECE) {
-        rest = first.input_length - PROTOCOL_PIECE;
-        first.input_length = PROTOCOL_PIECE;
-        first.input_continues = true;
-    }
-    send_invoke(slot, &first);
-    if (rest > 0) {
-        runner_call_write(call, (const uint8_t *)invocation->input + PROTOCOL_PIECE, rest);
-        if (!invocation->input_continues) {
-            runner_call_finish_input(call);
-        }
-    }
-    return call;
-}
-
-static void queue_input(struct runner_call *call, enum frame_type type, const void *bytes,
-                        size_t length)
-{
-    uint32_t words[2] = {type, (uint32_t)length};
-    buffer_append(&call->queue, words, sizeof(words));
-    buffer_append(&call->queue, bytes, length);
-    watch_slot(&call->runner->slots[call->slot]);
-}
-
-bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
-{
-    struct slot *slot = &call->runner->slots[call->slot];
-    const uint8_t *at = bytes;
-    while (length > 0) {
-        size_t part = length < PROTOCOL_PIECE ? length : PROTOCOL_PIECE;
-        if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT, at, part)) {
-            queue_input(call, FRAME_INPUT, at, part);
-        }
-        at += part;
-        length -= part;
-    }
-    call->wants_writable = call->queue.used > 0;
-    return call->queue.used == 0;
-}
-
-void runner_call_finish_input(struct runner_call *call)
-{
-    struct slot *slot = &call->runner->slots[call->slot];
-    if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
-        queue_input(call, FRAME_INPUT_END, NULL, 0);
-    }
-}
-
-void runner_call_pause(struct runner_call *call)
-{
-    call->paused = true;
-    watch_slot(&call->runner->slots[call->slot]);
-}
-
-void runner_call_resume(struct runner_call *call)
-{
-    call->paused = false;
-    watch_slot(&call->runner->slots[call->slot]);
-}
-
-void runner_call_cancel(struct runner_call *call)
-{
-    struct frame_cancel request = {.frame = {.type = FRAME_CANCEL, .sequence = call->sequence},
-                                   .slot = call->slot};
-    runner_call_resume(call); /* what it still says must be read for its end to be seen */
-    post_control(call->runner, &request, sizeof(request), -1);
+    runner_post(runner, &request, sizeof(request), -1);
 }

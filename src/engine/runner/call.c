@@ -1,0 +1,267 @@
+/*
+ * The daemon's side: slots, and the calls that run on them.
+ *
+ * A call lasts until its on_end.  Its owner may end the whole runner from any of its callbacks, so
+ * after each of them the call is looked for again.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/check.h"
+#include "base/memory.h"
+
+#include "engine/runner/private.h"
+#include "engine/runner/runner.h"
+
+/* ---- Slots ---- */
+
+void runner_slot_finish(struct slot *slot, const struct error *error,
+                        const struct runner_result *result)
+{
+    struct runner_call *call = slot->call;
+    if (call == NULL) {
+        return;
+    }
+    slot->call = NULL;
+    buffer_done(&call->queue);
+    call->events.on_end(error, result, call->context);
+    free(call);
+}
+
+static void take_end(struct slot *slot, ssize_t got)
+{
+    struct runner *runner = slot->runner;
+    struct runner_call *call = slot->call;
+    struct frame_end head;
+    if (got < (ssize_t)sizeof(head)) {
+        runner_end_broken(runner, "a short message");
+        return;
+    }
+    memcpy(&head, runner->frame, sizeof(head));
+    if (head.output_length > PROTOCOL_PIECE || head.log_length > PROTOCOL_PIECE ||
+        (size_t)got != sizeof(head) + head.output_length + head.log_length ||
+        head.result.end > VMM_END_BROKEN) {
+        runner_end_broken(runner, "a message of a wrong length");
+        return;
+    }
+    head.result.reason[sizeof(head.result.reason) - 1] = '\0';
+    const uint8_t *output = runner->frame + sizeof(head);
+    if (head.output_length > 0) {
+        call->events.on_output(output, head.output_length, call->context);
+    }
+    if (head.log_length > 0 && slot->call == call) {
+        call->events.on_log(output + head.output_length, head.log_length, call->context);
+    }
+    runner_slot_finish(slot, NULL, &head.result); /* unless a callback ended the runner */
+}
+
+static void take_frame(struct slot *slot, ssize_t got)
+{
+    struct runner *runner = slot->runner;
+    struct frame head;
+    if (got < (ssize_t)sizeof(head)) {
+        runner_end_broken(runner, "a short message");
+        return;
+    }
+    memcpy(&head, runner->frame, sizeof(head));
+    struct runner_call *call = slot->call;
+    if (call == NULL || head.sequence != call->sequence) {
+        runner_end_broken(runner, "an answer nobody asked for");
+        return;
+    }
+    const uint8_t *bytes = runner->frame + sizeof(head);
+    size_t length = (size_t)got - sizeof(head);
+    switch (head.type) {
+    case FRAME_OUTPUT:
+        call->events.on_output(bytes, length, call->context);
+        return;
+    case FRAME_LOG:
+        call->events.on_log(bytes, length, call->context);
+        return;
+    case FRAME_END:
+        take_end(slot, got);
+        return;
+    default:
+        runner_end_broken(runner, "an unknown message");
+    }
+}
+
+static bool send_input(struct slot *slot, enum frame_type type, const void *bytes, size_t length)
+{
+    struct frame head = {.type = type, .sequence = slot->call->sequence};
+    struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)bytes, length}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    return sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
+}
+
+/* Queued input: type, length, bytes, one after the other. */
+static void flush_input(struct slot *slot)
+{
+    struct runner_call *call = slot->call;
+    while (call->queue.used > 0) {
+        uint32_t words[2];
+        memcpy(words, call->queue.data, sizeof(words));
+        if (!send_input(slot, (enum frame_type)words[0], call->queue.data + sizeof(words),
+                        words[1])) {
+            return;
+        }
+        buffer_consume(&call->queue, sizeof(words) + words[1]);
+    }
+    if (call->wants_writable) {
+        call->wants_writable = false;
+        call->events.on_writable(call->context);
+    }
+}
+
+static void on_slot(uv_poll_t *poll, int status, int events)
+{
+    struct slot *slot = poll->data;
+    struct runner *runner = slot->runner;
+    if (status < 0) {
+        runner_end_dead(runner);
+        return;
+    }
+    if ((events & UV_WRITABLE) && slot->call != NULL) {
+        flush_input(slot);
+    }
+    if ((events & (UV_READABLE | UV_DISCONNECT)) && !runner->is_over) {
+        ssize_t got = recv(slot->fd, runner->frame, PROTOCOL_FRAME, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+            runner_end_dead(runner);
+            return;
+        }
+        if (got > 0) {
+            take_frame(slot, got);
+        }
+    }
+    if (!runner->is_over) {
+        runner_slot_watch(slot);
+    }
+}
+
+void runner_slot_watch(struct slot *slot)
+{
+    const struct runner_call *call = slot->call;
+    int events = call != NULL && call->paused ? 0 : UV_READABLE;
+    events |= call != NULL && call->queue.used > 0 ? UV_WRITABLE : 0;
+    int r = events != 0 ? uv_poll_start(&slot->poll, events, on_slot) : uv_poll_stop(&slot->poll);
+    CHECK(r == 0);
+}
+
+/* ---- Calls ---- */
+
+bool runner_slot_is_idle(const struct runner *runner, unsigned slot)
+{
+    return runner->slots[slot].call == NULL;
+}
+
+static void send_invoke(struct slot *slot, const struct runner_invocation *invocation)
+{
+    struct frame_invoke head = {
+        .frame = {.type = FRAME_INVOKE, .sequence = slot->sequence},
+        .timeout_ms = invocation->timeout_ms,
+        .environment_length = (uint32_t)invocation->environment_length,
+        .input_length = (uint32_t)invocation->input_length,
+        .input_continues = invocation->input_continues,
+    };
+    memcpy(head.image_id, invocation->image_id, HASH_TEXT_SIZE);
+    struct iovec parts[3] = {
+        {&head, sizeof(head)},
+        {(void *)(uintptr_t)invocation->environment, invocation->environment_length},
+        {(void *)(uintptr_t)invocation->input, invocation->input_length},
+    };
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3};
+    /* The slot is idle, so its socket is empty: it takes a frame.  A dead peer shows by polling. */
+    ssize_t sent = sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)sent;
+}
+
+struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
+                                  const struct runner_invocation *invocation,
+                                  const struct runner_call_events *events, void *context)
+{
+    CHECK(!runner->is_over);
+    CHECK(slot_index < runner->slot_count);
+    CHECK(invocation->environment_length <= VMM_ENV_MAX);
+
+    struct slot *slot = &runner->slots[slot_index];
+    CHECK(slot->call == NULL);
+    struct runner_call *call = NEW(struct runner_call);
+    call->runner = runner;
+    call->slot = slot_index;
+    call->sequence = ++slot->sequence == 0 ? ++slot->sequence : slot->sequence;
+    call->events = *events;
+    call->context = context;
+    slot->call = call;
+
+    /* More than a frame holds goes in pieces. */
+    struct runner_invocation first = *invocation;
+    size_t rest = 0;
+    if (first.input_length > PROTOCOL_PIECE) {
+        rest = first.input_length - PROTOCOL_PIECE;
+        first.input_length = PROTOCOL_PIECE;
+        first.input_continues = true;
+    }
+    send_invoke(slot, &first);
+    if (rest > 0) {
+        runner_call_write(call, (const uint8_t *)invocation->input + PROTOCOL_PIECE, rest);
+        if (!invocation->input_continues) {
+            runner_call_finish_input(call);
+        }
+    }
+    return call;
+}
+
+static void queue_input(struct runner_call *call, enum frame_type type, const void *bytes,
+                        size_t length)
+{
+    uint32_t words[2] = {type, (uint32_t)length};
+    buffer_append(&call->queue, words, sizeof(words));
+    buffer_append(&call->queue, bytes, length);
+    runner_slot_watch(&call->runner->slots[call->slot]);
+}
+
+bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
+{
+    struct slot *slot = &call->runner->slots[call->slot];
+    const uint8_t *at = bytes;
+    while (length > 0) {
+        size_t part = length < PROTOCOL_PIECE ? length : PROTOCOL_PIECE;
+        if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT, at, part)) {
+            queue_input(call, FRAME_INPUT, at, part);
+        }
+        at += part;
+        length -= part;
+    }
+    call->wants_writable = call->queue.used > 0;
+    return call->queue.used == 0;
+}
+
+void runner_call_finish_input(struct runner_call *call)
+{
+    struct slot *slot = &call->runner->slots[call->slot];
+    if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
+        queue_input(call, FRAME_INPUT_END, NULL, 0);
+    }
+}
+
+void runner_call_pause(struct runner_call *call)
+{
+    call->paused = true;
+    runner_slot_watch(&call->runner->slots[call->slot]);
+}
+
+void runner_call_resume(struct runner_call *call)
+{
+    call->paused = false;
+    runner_slot_watch(&call->runner->slots[call->slot]);
+}
+
+void runner_call_cancel(struct runner_call *call)
+{
+    struct frame_cancel request = {.frame = {.type = FRAME_CANCEL, .sequence = call->sequence},
+                                   .slot = call->slot};
+    runner_call_resume(call); /* what it still says must be read for its end to be seen */
+    runner_post(call->runner, &request, sizeof(request), -1);
+}

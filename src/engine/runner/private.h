@@ -1,0 +1,73 @@
+/* Private to the room: the daemon's side of a runner, shared by runner.c (the process, its control
+ * socket, its images) and call.c (slots and calls). */
+#ifndef ENGINE_RUNNER_PRIVATE_H
+#define ENGINE_RUNNER_PRIVATE_H
+
+#include "base/buffer.h"
+#include "base/list.h"
+#include "base/loop/loop.h"
+
+#include "engine/runner/protocol.h"
+#include "engine/runner/runner.h"
+
+struct runner_call {
+    struct runner *runner;
+    unsigned slot;
+    uint32_t sequence;
+    struct runner_call_events events;
+    void *context;
+    struct buffer queue; /* input that the socket did not take: length-prefixed frames */
+    bool wants_writable;
+    bool paused;
+};
+
+struct slot {
+    struct runner *runner;
+    unsigned index;
+    int fd;
+    uv_poll_t poll;
+    uint32_t sequence;
+    struct runner_call *call;
+};
+
+struct runner {
+    struct loop *loop;
+    struct runner_events events;
+    enum vmm_isolation isolation;
+    pid_t pid;
+    int control_fd;
+    uv_poll_t control_poll;
+    unsigned slot_count;
+    struct slot slots[RUNNER_SLOTS_MAX];
+    struct list loadings;
+    struct list outbox; /* control messages the socket did not take */
+    struct loop_timer *reaper;
+    unsigned waited_ms;
+    char jail[160];
+    bool has_greeted;
+    bool is_over;  /* the process is gone or given up */
+    bool is_freed; /* by its owner: no more on_exit */
+    bool is_told;  /* on_exit is running: not the moment to go */
+    unsigned open_handles;
+    uint8_t *frame; /* PROTOCOL_FRAME bytes: what is being read */
+};
+
+/* runner.c */
+
+/* The process died by itself; it sent what no runner of ours sends.  Everything in flight fails. */
+void runner_end_dead(struct runner *runner);
+void runner_end_broken(struct runner *runner, const char *what);
+
+/* In order; what does not go now goes when the socket can take it.  `fd` is duplicated if kept. */
+void runner_post(struct runner *runner, const void *bytes, size_t length, int fd);
+
+/* call.c */
+
+/* Listen to what a slot's socket has to say now. */
+void runner_slot_watch(struct slot *slot);
+
+/* The end of a slot's call, if it runs one: exactly one of `error` and `result`. */
+void runner_slot_finish(struct slot *slot, const struct error *error,
+                        const struct runner_result *result);
+
+#endif
