@@ -34,7 +34,7 @@ struct runner {
     struct loop *loop;
     struct runner_events events;
     enum vmm_isolation isolation;
-    pid_t pid;
+    pid_t pid; /* -1: none, or reaped */
     int control_fd;
     uv_poll_t control_poll;
     unsigned slot_count;
@@ -53,6 +53,13 @@ struct runner {
 };
 
 /* runner.c */
+
+/* A runner whose process is somebody else's: the other ends of these sockets say what they like,
+ * which is what tests of the protocol need.  All is as after runner_start(), but for the process.
+ */
+struct runner *runner_adopt(struct loop *loop, const struct runner_options *options,
+                            const struct runner_events *events, int owned_control_fd,
+                            const int *owned_slot_fds);
 
 /* The process died by itself; it sent what no runner of ours sends.  Everything in flight fails. */
 void runner_end_dead(struct runner *runner);

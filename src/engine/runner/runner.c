@@ -88,7 +88,7 @@ static void reap(void *context)
     enum { EVERY_MS = 20 };
     struct runner *runner = context;
     int status = 0;
-    pid_t got = waitpid(runner->pid, &status, WNOHANG);
+    pid_t got = runner->pid > 0 ? waitpid(runner->pid, &status, WNOHANG) : -1;
     if (got == 0) {
         runner->waited_ms += EVERY_MS;
         if (runner->waited_ms >= KILL_AFTER_MS) {
@@ -148,7 +148,8 @@ void runner_end_dead(struct runner *runner)
     struct error error = {0};
     siginfo_t info = {0};
     error_set(&error, ERROR_UNAVAILABLE, "the runner died");
-    if (waitid(P_PID, (id_t)runner->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+    if (runner->pid > 0 &&
+        waitid(P_PID, (id_t)runner->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
         info.si_pid == runner->pid && info.si_code != CLD_EXITED) {
         error_set(&error, ERROR_UNAVAILABLE, "the runner died: killed by signal %d",
                   info.si_status);
@@ -160,7 +161,9 @@ void runner_end_broken(struct runner *runner, const char *what)
 {
     struct error error = {0};
     error_set(&error, ERROR_PROTOCOL, "the runner sent %s", what);
-    kill(runner->pid, SIGKILL);
+    if (runner->pid > 0) { /* -1 would be everybody */
+        kill(runner->pid, SIGKILL);
+    }
     end(runner, &error);
 }
 
@@ -459,26 +462,41 @@ static void open_handles(struct runner *runner)
     watch_control(runner);
 }
 
-int runner_start(struct loop *loop, const struct runner_options *options,
-                 const struct runner_events *events, struct runner **ret_runner, struct error *err)
+static struct runner *make(struct loop *loop, const struct runner_options *options,
+                           const struct runner_events *events)
 {
     CHECK(options->slot_count >= 1 && options->slot_count <= RUNNER_SLOTS_MAX);
 
     struct runner *runner = NEW(struct runner);
-    int child_fds[RUNNER_SLOTS_MAX + 2];
-    for (unsigned i = 0; i < RUNNER_SLOTS_MAX + 2; i++) {
-        child_fds[i] = -1;
-    }
     runner->loop = loop;
     runner->events = *events;
     runner->isolation = options->isolation;
     runner->slot_count = options->slot_count;
+    runner->pid = -1;
     runner->control_fd = -1;
     snprintf(runner->jail, sizeof(runner->jail), "starting");
     list_init(&runner->loadings);
     list_init(&runner->outbox);
     for (unsigned i = 0; i < runner->slot_count; i++) {
         runner->slots[i] = (struct slot){.runner = runner, .index = i, .fd = -1};
+    }
+    return runner;
+}
+
+static void begin(struct runner *runner)
+{
+    runner->frame = memory_new(1, PROTOCOL_FRAME);
+    runner->reaper = loop_timer_new(runner->loop, reap, runner);
+    open_handles(runner);
+}
+
+int runner_start(struct loop *loop, const struct runner_options *options,
+                 const struct runner_events *events, struct runner **ret_runner, struct error *err)
+{
+    struct runner *runner = make(loop, options, events);
+    int child_fds[RUNNER_SLOTS_MAX + 2];
+    for (unsigned i = 0; i < RUNNER_SLOTS_MAX + 2; i++) {
+        child_fds[i] = -1;
     }
     int r = open_sockets(runner, child_fds, err);
     if (r == 0) {
@@ -493,11 +511,22 @@ int runner_start(struct loop *loop, const struct runner_options *options,
         free(runner);
         return r;
     }
-    runner->frame = memory_new(1, PROTOCOL_FRAME);
-    runner->reaper = loop_timer_new(loop, reap, runner);
-    open_handles(runner);
+    begin(runner);
     *ret_runner = runner;
     return 0;
+}
+
+struct runner *runner_adopt(struct loop *loop, const struct runner_options *options,
+                            const struct runner_events *events, int owned_control_fd,
+                            const int *owned_slot_fds)
+{
+    struct runner *runner = make(loop, options, events);
+    runner->control_fd = owned_control_fd;
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        runner->slots[i].fd = owned_slot_fds[i];
+    }
+    begin(runner);
+    return runner;
 }
 
 void runner_free(struct runner *runner)

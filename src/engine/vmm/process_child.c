@@ -3,8 +3,9 @@
  *
  * A child maps its windows, gives up every system call but four, waits for a word from the host and
  * jumps to the guest.  Its filter allows read and write of its socket, exit_group, and mprotect to
- * exactly PROT_READ | PROT_WRITE: so that memory can grow.  Hostile code gains nothing by that:
- * what is mapped is its own memory up to its limit, and no page can be both new and executable.
+ * exactly PROT_READ | PROT_WRITE in the 8 GiB at ABI_MEMORY_BASE: so that memory can grow.  Hostile
+ * code gains nothing by that: what is mapped there is its own memory up to its limit, and no page
+ * can be both new and executable.
  * Nothing is mapped behind the limit and no system call could map anything: the 8 GiB hole is a
  * hole.
  */
@@ -181,28 +182,38 @@ static void catch_faults(void)
     }
 }
 
+/* The 32 bits above tell linear memory from all else, with offsets and lengths below 4 GiB. */
+_Static_assert((ABI_MEMORY_BASE & UINT32_MAX) == 0, "as the filter compares it");
+
 static void enter_filter(void)
 {
 #define LOAD(field) \
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field))
+#define LOAD_HIGH(field) \
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, field) + 4)
 #define IF_EQUAL(value, then, otherwise) \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(value), then, otherwise)
     struct sock_filter code[] = {
         LOAD(arch),
-        IF_EQUAL(AUDIT_ARCH_X86_64, 0, 9), /* kill */
+        IF_EQUAL(AUDIT_ARCH_X86_64, 0, 13), /* kill */
         LOAD(nr),
-        IF_EQUAL(SYS_exit_group, 8, 0), /* allow */
+        IF_EQUAL(SYS_exit_group, 12, 0), /* allow */
         IF_EQUAL(SYS_mprotect, 4, 0),
         IF_EQUAL(SYS_read, 1, 0),
-        IF_EQUAL(SYS_write, 0, 4), /* kill */
+        IF_EQUAL(SYS_write, 0, 8), /* kill */
         LOAD(args[0]),
-        IF_EQUAL(child_socket, 3, 2),
+        IF_EQUAL(child_socket, 7, 6),
+        LOAD_HIGH(args[0]), /* mprotect: begins in linear memory and is no longer than it */
+        IF_EQUAL(ABI_MEMORY_BASE >> 32, 0, 4),
+        LOAD_HIGH(args[1]),
+        IF_EQUAL(0, 0, 2),
         LOAD(args[2]),
         IF_EQUAL(PROT_READ | PROT_WRITE, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
 #undef LOAD
+#undef LOAD_HIGH
 #undef IF_EQUAL
     const struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
