@@ -73,18 +73,20 @@ static struct text moved(const struct http_exchange *exchange, struct text text,
 
 static void take_target(struct http_exchange *exchange, struct text target)
 {
-    /* absolute-form: the path begins behind the authority */
-    if (target.data[0] != '/' && target.data[0] != '*') {
-        const char *authority = (const char *)memchr(target.data, ':', target.length) + 3;
-        size_t left = target.length - (size_t)(authority - target.data);
-        const char *path = memchr(authority, '/', left);
-        target = path != NULL ? text_of(path, left - (size_t)(path - authority)) : text_of("/", 1);
+    struct text authority = parse_authority(target);
+    if (authority.data != NULL) {
+        const char *end = target.data + target.length;
+        target.data = authority.data + authority.length;
+        target.length = (size_t)(end - target.data);
     }
-    const char *mark = memchr(target.data, '?', target.length);
+    const char *mark = target.length > 0 ? memchr(target.data, '?', target.length) : NULL;
     size_t length = mark != NULL ? (size_t)(mark - target.data) : target.length;
     exchange->path = text_of(target.data, length);
     exchange->query = mark != NULL ? text_of(mark + 1, target.length - length - 1)
                                    : text_of(target.data + length, 0);
+    if (length == 0 || target.data[0] == '*') {
+        exchange->path = text_of("/", 1); /* "http://host?query", "OPTIONS *" */
+    }
 }
 
 void exchange_take_head(struct http_exchange *exchange, const struct parse_head *head,

@@ -102,8 +102,9 @@ enum http_method http_exchange_method(const struct http_exchange *exchange);
 int http_exchange_minor_version(const struct http_exchange *exchange);
 struct text http_exchange_method_text(const struct http_exchange *exchange);
 
-/* The target's path as sent, still percent-encoded, always beginning with '/'; and its query
- * without the '?', empty when there is none. */
+/* The target's path as sent, still percent-encoded, always beginning with '/' (also of "OPTIONS
+ * *"); and its query without the '?', empty when there is none.  The authority of an absolute-form
+ * is the same as Host, or the request was refused. */
 struct text http_exchange_path(const struct http_exchange *exchange);
 struct text http_exchange_query(const struct http_exchange *exchange);
 

@@ -3,6 +3,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/check.h"
+
 enum { TRAILER_BYTES_MAX = 8192, CHUNK_DIGITS_MAX = 15 };
 
 /* tchar of RFC 9110, 5.6.2. */
@@ -228,18 +230,56 @@ static int take_request_line(struct parse_head *head, struct text line, size_t t
     return head->target.length > target_bytes_max ? -414 : 0;
 }
 
+/* Bytes of uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). */
+static bool is_host(struct text value)
+{
+    static const char others[] = "-._~%!$&'()*+,;=:[]";
+    for (size_t i = 0; i < value.length; i++) {
+        uint8_t c = (uint8_t)value.data[i];
+        bool is_plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (!is_plain && (c == '\0' || strchr(others, c) == NULL)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+struct text parse_authority(struct text target)
+{
+    if (target.length == 0 || target.data[0] == '/' || target.data[0] == '*') {
+        return text_of(NULL, 0);
+    }
+    const char *colon = memchr(target.data, ':', target.length);
+    CHECK(colon != NULL);
+    const char *start = colon + 3;
+    const char *end = target.data + target.length;
+    const char *stop = start;
+    while (stop < end && *stop != '/' && *stop != '?') {
+        stop++;
+    }
+    return text_of(start, (size_t)(stop - start));
+}
+
+/* Two of them, or one that differs from the target's, would have two readers see two hosts. */
 static int check_host(const struct parse_head *head)
 {
+    struct text authority = parse_authority(head->target);
+    bool is_absolute = authority.data != NULL;
     unsigned count = 0;
+    if (is_absolute && (authority.length == 0 || !is_host(authority))) {
+        return -400;
+    }
     for (size_t i = 0; i < head->field_count; i++) {
         struct text value = head->fields[i].value;
-        if (text_equal_ignoring_case(head->fields[i].name, "host")) {
-            count++;
-            if (memchr(value.data, ' ', value.length) != NULL ||
-                memchr(value.data, '/', value.length) != NULL ||
-                memchr(value.data, '@', value.length) != NULL) {
-                return -400;
-            }
+        if (!text_equal_ignoring_case(head->fields[i].name, "host")) {
+            continue;
+        }
+        count++;
+        bool differs = is_absolute &&
+            (authority.length != value.length ||
+             strncasecmp(authority.data, value.data, value.length) != 0);
+        if (!is_host(value) || differs) {
+            return -400;
         }
     }
     return count > 1 || (count == 0 && head->minor >= 1) ? -400 : 0;
@@ -264,18 +304,17 @@ long parse_request(const uint8_t *bytes, size_t length, const struct parse_limit
     if (length >= 2 && bytes[0] == '\r' && bytes[1] == '\n') {
         skipped = 2;
     }
-    size_t end = find_end(bytes + skipped, length - skipped);
+    /* Looked at are the same bytes however many came with them: so is the verdict. */
+    const uint8_t *at = bytes + skipped;
+    size_t left = length - skipped;
+    size_t seen = left < limits->head_bytes_max ? left : limits->head_bytes_max;
+    size_t end = find_end(at, seen);
     if (end == 0) {
-        if (length <= limits->head_bytes_max) {
+        if (left <= limits->head_bytes_max) {
             return 0;
         }
-        bool in_line = memchr(bytes, '\n', length) == NULL;
-        return in_line ? -414 : -431;
+        return memchr(at, '\n', seen) == NULL ? -414 : -431;
     }
-    if (end > limits->head_bytes_max) {
-        return -431;
-    }
-    const uint8_t *at = bytes + skipped;
     const uint8_t *stop = at + end;
     struct text line;
     clear(ret_head);
@@ -298,8 +337,8 @@ long parse_request(const uint8_t *bytes, size_t length, const struct parse_limit
 long parse_answer(const uint8_t *bytes, size_t length, const struct parse_limits *limits,
                   struct parse_head *ret_head)
 {
-    size_t end = find_end(bytes, length);
-    if (end == 0 || end > limits->head_bytes_max) {
+    size_t end = find_end(bytes, length < limits->head_bytes_max ? length : limits->head_bytes_max);
+    if (end == 0) {
         return length > limits->head_bytes_max ? -431 : 0;
     }
     const uint8_t *at = bytes;
@@ -311,11 +350,14 @@ long parse_answer(const uint8_t *bytes, size_t length, const struct parse_limits
     }
     uint64_t status = 0;
     if (!text_parse_u64(text_of(line.data + 9, 3), &status) || status < 100 ||
-        (line.length > 12 && line.data[12] != ' ')) {
+        (line.length > 12 && line.data[12] != ' ') || !parse_is_value(line)) {
         return -400;
     }
     ret_head->status = (int)status;
     int r = take_fields(ret_head, at, bytes + end, limits);
+    if (r == 0 && ret_head->is_chunked && ret_head->minor == 0) {
+        r = -400;
+    }
     return r < 0 ? r : (long)end;
 }
 
@@ -339,7 +381,8 @@ enum chunk_state {
     CHUNK_DATA_CR,
     CHUNK_DATA_LF,
     CHUNK_TRAILER_START,
-    CHUNK_TRAILER,
+    CHUNK_TRAILER_NAME,
+    CHUNK_TRAILER_VALUE,
     CHUNK_TRAILER_LF,
     CHUNK_END_LF,
     CHUNK_DONE,
@@ -383,10 +426,13 @@ static int step(struct parse_chunks *chunks, uint8_t c)
         return c == '\n' ? CHUNK_SIZE : -1;
     case CHUNK_TRAILER_START:
         chunks->trailer++;
-        return c == '\r' ? CHUNK_END_LF : is_token_byte(c) ? CHUNK_TRAILER : -1;
-    case CHUNK_TRAILER:
+        return c == '\r' ? CHUNK_END_LF : is_token_byte(c) ? CHUNK_TRAILER_NAME : -1;
+    case CHUNK_TRAILER_NAME:
         chunks->trailer++;
-        return c == '\r' ? CHUNK_TRAILER_LF : is_value_byte(c) ? CHUNK_TRAILER : -1;
+        return c == ':' ? CHUNK_TRAILER_VALUE : is_token_byte(c) ? CHUNK_TRAILER_NAME : -1;
+    case CHUNK_TRAILER_VALUE:
+        chunks->trailer++;
+        return c == '\r' ? CHUNK_TRAILER_LF : is_value_byte(c) ? CHUNK_TRAILER_VALUE : -1;
     case CHUNK_TRAILER_LF:
         return c == '\n' ? CHUNK_TRAILER_START : -1;
     case CHUNK_END_LF:

@@ -53,6 +53,9 @@ long parse_request(const uint8_t *bytes, size_t length, const struct parse_limit
 long parse_answer(const uint8_t *bytes, size_t length, const struct parse_limits *limits,
                   struct parse_head *ret_head);
 
+/* The authority of an absolute-form target; {NULL, 0} of another form.  The target was parsed. */
+struct text parse_authority(struct text target);
+
 /* Value of the first field of that name (any case), or {NULL, 0}. */
 struct text parse_find(const struct parse_head *head, const char *name);
 
