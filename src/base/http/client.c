@@ -37,11 +37,12 @@ struct client_connection {
     bool closing;
     bool reading;
     bool connected;
+    bool processing;
     unsigned uses;
 };
 
 struct http_call {
-    struct list_node link; /* in waiting or running */
+    struct list_node link; /* in fresh, waiting or running */
     struct http_client *client;
     struct client_connection *connection;
     struct buffer request;  /* head and, when whole, body: kept for a second try */
@@ -58,6 +59,7 @@ struct http_call {
     struct loop_timer *timer;
     bool has_head;
     bool paused;
+    bool is_bad; /* the target is none */
     bool ended;
     enum body_kind body;
     bool until_close;
@@ -74,9 +76,11 @@ struct http_client {
     char *address_text;
     struct http_client_options options;
     struct list idle;
+    struct list fresh;   /* calls made in this turn of the loop */
     struct list waiting; /* calls */
     struct list running; /* calls */
     size_t connections;
+    size_t holds; /* posts under way, and ourselves while freeing */
     bool freed;
 };
 
@@ -85,7 +89,7 @@ static void process(struct client_connection *connection);
 
 static void maybe_free(struct http_client *client)
 {
-    if (client->freed && client->connections == 0) {
+    if (client->freed && client->connections == 0 && client->holds == 0) {
         free(client->address_text);
         free(client);
     }
@@ -232,6 +236,10 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
     if (got == 0) {
         return;
     }
+    if (got > 0 && call == NULL) {
+        drop(connection); /* nobody asked: it must not pass for the next call's answer */
+        return;
+    }
     if (got > 0) {
         connection->in.used += (size_t)got;
         process(connection);
@@ -273,6 +281,10 @@ static bool take_head(struct client_connection *connection)
     }
     if (length < 0) {
         fail(connection, ERROR_PROTOCOL, "the answer is not HTTP");
+        return false;
+    }
+    if (head->status == 101) {
+        fail(connection, ERROR_PROTOCOL, "the answer switches protocols unasked");
         return false;
     }
     if (head->status < 200) {
@@ -343,7 +355,7 @@ static int take_body(struct client_connection *connection)
     return r;
 }
 
-static void process(struct client_connection *connection)
+static void process_input(struct client_connection *connection)
 {
     while (!connection->closing && connection->call != NULL && !connection->call->paused) {
         struct http_call *call = connection->call;
@@ -370,6 +382,16 @@ static void process(struct client_connection *connection)
         if (connection->in.used == before || connection->in.used == 0) {
             return;
         }
+    }
+}
+
+/* A callback may resume its own call: the loop above goes on then, it does not begin again. */
+static void process(struct client_connection *connection)
+{
+    if (!connection->processing) {
+        connection->processing = true;
+        process_input(connection);
+        connection->processing = false;
     }
 }
 
@@ -437,13 +459,16 @@ static void start_waiting(struct http_client *client)
         struct http_call *call = LIST_FIRST(&client->waiting, struct http_call, link);
         struct client_connection *connection =
             LIST_FIRST(&client->idle, struct client_connection, link);
-        bool full = client->connections >= client->options.connections_max;
-        if (connection == NULL && full) {
+        if (connection != NULL && call->retried) {
+            drop(connection); /* as old as the one that failed it */
+            continue;
+        }
+        if (connection == NULL && client->connections >= client->options.connections_max) {
             return;
         }
         list_remove(&call->link);
         list_push_back(&client->running, &call->link);
-        if (connection == NULL || call->retried) {
+        if (connection == NULL) {
             connect_new(client, call);
             continue;
         }
@@ -489,6 +514,7 @@ int http_client_new(struct loop *loop, const char *address,
         client->options.head_bytes_max = HEAD_BYTES_MAX;
     }
     list_init(&client->idle);
+    list_init(&client->fresh);
     list_init(&client->waiting);
     list_init(&client->running);
     *ret_client = client;
@@ -501,20 +527,18 @@ void http_client_free(struct http_client *client)
         return;
     }
     client->freed = true;
-    client->connections++; /* until we are through */
-    LIST_EACH(node, &client->waiting)
-    {
-        http_call_cancel(LIST_ITEM(node, struct http_call, link));
-    }
-    LIST_EACH(running, &client->running)
-    {
-        http_call_cancel(LIST_ITEM(running, struct http_call, link));
+    client->holds++; /* until we are through */
+    struct list *const calls[] = {&client->fresh, &client->waiting, &client->running};
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        while (!list_is_empty(calls[i])) { /* what is told may cancel others */
+            http_call_cancel(LIST_FIRST(calls[i], struct http_call, link));
+        }
     }
     LIST_EACH(idle, &client->idle)
     {
         drop(LIST_ITEM(idle, struct client_connection, link));
     }
-    client->connections--;
+    client->holds--;
     maybe_free(client);
 }
 
@@ -540,6 +564,11 @@ static struct http_call *new_call(struct http_client *client, const char *method
     call->is_head = strcmp(method, "HEAD") == 0;
     call->timer = loop_timer_new(client->loop, on_timeout, call);
     bool has_host = false;
+    CHECK(parse_is_token(text_of(method, strlen(method))));
+    call->is_bad = target[0] == '\0';
+    for (const char *at = target; *at != '\0'; at++) {
+        call->is_bad = call->is_bad || (unsigned char)*at <= 0x20 || *at == 0x7f;
+    }
     buffer_append_format(&call->request, "%s %s HTTP/1.1\r\n", method, target);
     for (; fields != NULL && *fields != NULL; fields++) {
         CHECK(strpbrk(*fields, "\r\n") == NULL);
@@ -553,19 +582,38 @@ static struct http_call *new_call(struct http_client *client, const char *method
     return call;
 }
 
+static void start_fresh(void *argument)
+{
+    struct http_client *client = argument;
+    while (!list_is_empty(&client->fresh)) {
+        struct http_call *call = LIST_FIRST(&client->fresh, struct http_call, link);
+        if (call->is_bad) {
+            struct error error = {0};
+            error_set(&error, ERROR_INVALID,
+                      "the target is empty or has a blank or control character: percent-encode it");
+            finish_call(call, &error);
+            continue;
+        }
+        list_remove(&call->link);
+        list_push_back(&client->waiting, &call->link);
+    }
+    if (!client->freed) {
+        start_waiting(client);
+    }
+    client->holds--;
+    maybe_free(client);
+}
+
+/* Events come later, never from inside; until then the call may be cancelled. */
 static void start(struct http_call *call)
 {
     struct http_client *client = call->client;
     if (client->options.answer_timeout_ms > 0) {
         loop_timer_start(call->timer, client->options.answer_timeout_ms);
     }
-    list_push_back(&client->waiting, &call->link);
-    start_waiting(client);
-}
-
-static void start_posted(void *argument)
-{
-    start(argument);
+    list_push_back(&client->fresh, &call->link);
+    client->holds++;
+    loop_post(client->loop, start_fresh, client);
 }
 
 struct http_call *http_client_call(struct http_client *client, const char *method,
@@ -580,7 +628,7 @@ struct http_call *http_client_call(struct http_client *client, const char *metho
     buffer_append(&call->request, "\r\n", 2);
     buffer_append(&call->request, body, body_length);
     call->may_retry = is_idempotent(method);
-    loop_post(client->loop, start_posted, call); /* events come later, never from inside */
+    start(call);
     return call;
 }
 
@@ -599,7 +647,7 @@ http_client_call_streaming(struct http_client *client, const char *method, const
     } else {
         buffer_append_format(&call->request, "Content-Length: %" PRIu64 "\r\n\r\n", length);
     }
-    loop_post(client->loop, start_posted, call);
+    start(call);
     return call;
 }
 

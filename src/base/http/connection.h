@@ -75,6 +75,7 @@ struct http_exchange {
     bool ended;
     bool is_head; /* HEAD: no body goes out */
     bool is_chunked;
+    bool until_close;     /* HTTP/1.0: only the end tells the end */
     bool has_no_body;     /* 1xx, 204, 304 */
     uint64_t answer_left; /* of an announced length */
     bool wants_drain;
@@ -101,12 +102,16 @@ struct connection {
     bool reading;
     bool processing;
     bool close_after; /* this answer */
+    bool is_cut;      /* the peer may still send what nobody reads */
+    bool lingering;   /* half-closed: what comes is dropped */
+    uv_shutdown_t shutdown;
     struct http_exchange *exchange;
     struct http_exchange *spare;
     size_t requests;
     uint64_t deadline_ms; /* 0: none */
     enum { WAIT_IDLE, WAIT_HEAD, WAIT_BODY, WAIT_NOTHING } wait;
     uint64_t write_progress_ms;
+    size_t write_left; /* seen last */
 };
 
 /* server.c */
@@ -123,6 +128,7 @@ void exchange_feed(struct http_exchange *exchange);
 void exchange_lose(struct http_exchange *exchange); /* the connection is gone */
 void exchange_fail_body(struct http_exchange *exchange, int kind, const char *text);
 void exchange_release(struct http_exchange *exchange);
+void exchange_end_body(struct http_exchange *exchange); /* not at its end: the rest is not read */
 
 /* address.c: "HOST:PORT" or "unix:PATH" */
 struct http_address {

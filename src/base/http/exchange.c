@@ -209,15 +209,21 @@ void exchange_fail_body(struct http_exchange *exchange, int kind, const char *te
     tell_body_end(exchange, &error);
 }
 
+void exchange_end_body(struct http_exchange *exchange)
+{
+    exchange->body_done = true;
+    if (exchange->connection != NULL) {
+        exchange->connection->close_after = true;
+        exchange->connection->is_cut = true;
+    }
+}
+
 /* A piece of the body's content: to the reader, or nowhere when nobody wants it. */
 static bool give(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     exchange->body_taken += length;
     if (exchange->body_taken > exchange->body_max) {
-        if (exchange->connection != NULL) {
-            exchange->connection->close_after = true;
-        }
-        exchange->body_done = true;
+        exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_TOO_LARGE, "the request's body is too large");
         return false;
     }
@@ -247,8 +253,7 @@ static bool feed_chunk(struct http_exchange *exchange, struct buffer *in)
     struct text data;
     int r = parse_chunk(&exchange->chunks, in->data, in->used, &used, &data);
     if (r < 0) {
-        exchange->connection->close_after = true;
-        exchange->body_done = true;
+        exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_PROTOCOL, "the request's body is not well chunked");
         return false;
     }
@@ -296,8 +301,7 @@ void http_exchange_read(struct http_exchange *exchange,
         return;
     }
     if (exchange->body == BODY_LENGTH && exchange->body_length > exchange->body_max) {
-        connection->close_after = true; /* it will not be read */
-        exchange->body_done = true;
+        exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_TOO_LARGE, "the request's body is too large");
         return;
     }
@@ -393,7 +397,6 @@ static void write_head(struct http_exchange *exchange, int status, uint64_t leng
     write_date(connection->server, out);
     buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
     exchange->has_no_body = status < 200 || status == 204 || status == 304;
-    bool until_close = false;
     if (!exchange->has_no_body) {
         if (length != UINT64_MAX) {
             buffer_append_format(out, "Content-Length: %" PRIu64 "\r\n", length);
@@ -401,10 +404,10 @@ static void write_head(struct http_exchange *exchange, int status, uint64_t leng
             exchange->is_chunked = true;
             buffer_append_string(out, "Transfer-Encoding: chunked\r\n");
         } else {
-            until_close = true;
+            exchange->until_close = true;
         }
     }
-    if (until_close || connection->server->draining) {
+    if (exchange->until_close || connection->server->draining) {
         connection->close_after = true;
     }
     if (!exchange->body_done && !exchange->reading && exchange->expects_continue) {
@@ -420,13 +423,14 @@ static void write_head(struct http_exchange *exchange, int status, uint64_t leng
     exchange->answer_left = length;
 }
 
+/* The connection is there until the loop's turn ends; the exchange may go with its last reference.
+ */
 static void finish(struct http_exchange *exchange)
 {
+    struct connection *connection = exchange->connection;
     exchange->ended = true;
-    connection_flush(exchange->connection);
-    if (exchange->connection != NULL) {
-        connection_process(exchange->connection);
-    }
+    connection_flush(connection);
+    connection_process(connection);
 }
 
 void http_exchange_respond(struct http_exchange *exchange, int status, const void *body,
@@ -463,6 +467,7 @@ bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size
     if (exchange->answer_left != UINT64_MAX) {
         exchange->answer_left -= length;
     }
+    exchange->references++; /* a failing flush takes the connection's */
     if (!exchange->is_head && !exchange->has_no_body) {
         if (exchange->is_chunked) {
             buffer_append_format(&connection->out, "%zx\r\n", length);
@@ -473,11 +478,10 @@ bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size
         }
         connection_flush(connection);
     }
-    if (exchange->connection == NULL) {
-        return true;
-    }
-    bool room = connection_waiting(connection) <= connection->server->options.write_bytes_high;
+    bool room = exchange->connection == NULL ||
+        connection_waiting(connection) <= connection->server->options.write_bytes_high;
     exchange->wants_drain = !room;
+    exchange_release(exchange);
     return room;
 }
 

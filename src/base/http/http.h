@@ -228,7 +228,8 @@ struct http_call_events {
     void (*on_end)(struct http_call *call, const struct error *error, void *context);
 };
 
-/* `fields`: "Name: value" lines, NULL-terminated array, or NULL.  The body is copied. */
+/* `fields`: "Name: value" lines, NULL-terminated array, or NULL.  The body is copied.  on_end gets
+ * INVALID for a target with blanks or control characters. */
 struct http_call *http_client_call(struct http_client *client, const char *method,
                                    const char *target, const char *const *fields, const void *body,
                                    size_t body_length, const struct http_call_events *events,

@@ -23,7 +23,7 @@
 #include "base/map.h"
 #include "base/memory.h"
 
-enum { READ_STEP = 65536, IN_HIGH = 131072, DRAIN_MAX = 262144, TICK_MS = 250 };
+enum { READ_STEP = 65536, IN_HIGH = 131072, DRAIN_MAX = 262144, TICK_MS = 250, LINGER_MS = 2000 };
 
 struct listener {
     struct list_node link;
@@ -61,8 +61,7 @@ struct http_server_options http_server_defaults(void)
 
 /* ---- Ending a connection ---- */
 
-static void maybe_drained(struct http_server *server);
-static void maybe_free(struct http_server *server);
+static void drop_handle(struct http_server *server);
 
 static void on_connection_closed(uv_handle_t *handle)
 {
@@ -78,9 +77,7 @@ static void on_connection_closed(uv_handle_t *handle)
     }
     free(connection);
     server->counters.connections_open--;
-    server->handles--;
-    maybe_drained(server);
-    maybe_free(server);
+    drop_handle(server);
 }
 
 void connection_close(struct connection *connection)
@@ -91,11 +88,17 @@ void connection_close(struct connection *connection)
     connection->closing = true;
     struct http_exchange *exchange = connection->exchange;
     connection->exchange = NULL;
+    bool must_reset = false;
     if (exchange != NULL) {
+        /* Where only the end of the connection ends the answer, an orderly end would be a lie. */
+        must_reset = exchange->begun && exchange->until_close && !exchange->ended;
         exchange_lose(exchange);
         exchange_release(exchange);
     }
-    uv_close(&connection->uv.handle, on_connection_closed);
+    if (!must_reset || connection->uv.handle.type != UV_TCP ||
+        uv_tcp_close_reset(&connection->uv.tcp, on_connection_closed) < 0) {
+        uv_close(&connection->uv.handle, on_connection_closed);
+    }
 }
 
 /* ---- Writing ---- */
@@ -161,6 +164,7 @@ void connection_flush(struct connection *connection)
     connection->write.data = connection;
     connection->write_runs = true;
     connection->write_progress_ms = loop_now_ms(server->loop);
+    connection->write_left = rest.used;
     server->counters.bytes_out += rest.used;
     if (uv_write(&connection->write, &connection->uv.stream, &bytes, 1, on_written) < 0) {
         connection->write_runs = false;
@@ -176,7 +180,7 @@ static void set_wait(struct connection *connection, int wait, uint64_t limit_ms)
     connection->deadline_ms = limit_ms > 0 ? loop_now_ms(connection->server->loop) + limit_ms : 0;
 }
 
-/* A request that cannot be: told, and the connection ended. */
+/* A request that cannot be: told, and the connection ended by connection_process(). */
 static void refuse(struct connection *connection, int status)
 {
     struct http_server *server = connection->server;
@@ -186,11 +190,8 @@ static void refuse(struct connection *connection, int status)
                          "HTTP/1.1 %d %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", status,
                          http_status_text(status));
     connection->in.used = 0;
+    connection->is_cut = true;
     set_wait(connection, WAIT_NOTHING, server->options.write_timeout_ms);
-    connection_flush(connection);
-    if (!connection->closing && connection_waiting(connection) == 0) {
-        connection_close(connection);
-    }
 }
 
 static void describe_peer(const struct connection *connection, char *ret_text, size_t size)
@@ -219,6 +220,10 @@ static bool take_head(struct connection *connection)
 {
     struct http_server *server = connection->server;
     const struct http_server_options *options = &server->options;
+    if (connection_waiting(connection) > options->write_bytes_high) {
+        set_wait(connection, WAIT_NOTHING, 0); /* first it reads what it asked for */
+        return false;
+    }
     if (connection->in.used == 0) {
         if (connection->wait != WAIT_IDLE) {
             set_wait(connection, WAIT_IDLE, options->idle_timeout_ms);
@@ -262,11 +267,13 @@ static bool finish_exchange(struct connection *connection)
     if (!exchange->ended || (!exchange->body_done && !connection->close_after && !too_much)) {
         return false;
     }
-    if (too_much) {
-        connection->close_after = true;
+    if (!exchange->body_done) {
+        exchange_end_body(exchange);
     }
+    set_wait(connection, WAIT_NOTHING, 0);
     connection->exchange = NULL;
     exchange->connection = NULL;
+    buffer_done(&exchange->whole);
     if (!exchange->body_told && exchange->reading) {
         exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
     }
@@ -284,7 +291,9 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf
 /* Read while there is somebody to take it; stop when it piles up. */
 static void watch_input(struct connection *connection)
 {
-    bool wanted = connection->in.used < IN_HIGH;
+    size_t head_bytes_max = connection->server->options.head_bytes_max;
+    size_t high = head_bytes_max < IN_HIGH ? IN_HIGH : head_bytes_max + READ_STEP;
+    bool wanted = connection->lingering || connection->in.used < high;
     if (wanted == connection->reading || connection->closing) {
         return;
     }
@@ -308,9 +317,29 @@ static void watch_body(struct connection *connection)
     }
 }
 
+/*
+ * All is said.  Closing while the peer still sends would have its kernel reset the connection and
+ * lose our answer: half-close, then drop what comes (RFC 9112, 9.6).
+ */
+static void end_connection(struct connection *connection)
+{
+    if (!connection->is_cut && connection->in.used == 0) {
+        connection_close(connection);
+        return;
+    }
+    connection->lingering = true;
+    connection->in.used = 0;
+    set_wait(connection, WAIT_NOTHING, LINGER_MS);
+    if (uv_shutdown(&connection->shutdown, &connection->uv.stream, NULL) < 0) {
+        connection_close(connection);
+        return;
+    }
+    watch_input(connection);
+}
+
 void connection_process(struct connection *connection)
 {
-    if (connection->processing || connection->closing) {
+    if (connection->processing || connection->closing || connection->lingering) {
         return; /* the loop below goes on */
     }
     connection->processing = true;
@@ -334,14 +363,13 @@ void connection_process(struct connection *connection)
     if (connection->closing) {
         return;
     }
+    if (connection->exchange == NULL && connection->server->draining && connection->in.used == 0) {
+        connection->close_after = true;
+    }
     if (connection->exchange == NULL && connection->close_after) {
         if (connection_waiting(connection) == 0) {
-            connection_close(connection);
+            end_connection(connection);
         }
-        return;
-    }
-    if (connection->exchange == NULL && connection->server->draining && connection->in.used == 0) {
-        connection_close(connection);
         return;
     }
     watch_body(connection);
@@ -368,7 +396,7 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
         connection_close(connection);
         return;
     }
-    connection->in.used += (size_t)got;
+    connection->in.used = connection->lingering ? 0 : connection->in.used + (size_t)got;
     connection->server->counters.bytes_in += (uint64_t)got;
     if (connection->wait == WAIT_BODY) {
         set_wait(connection, WAIT_BODY, connection->server->options.body_timeout_ms);
@@ -384,14 +412,14 @@ static void on_late(struct connection *connection)
     switch (connection->wait) {
     case WAIT_HEAD:
         refuse(connection, 408);
+        connection_process(connection);
         return;
     case WAIT_BODY:
-        connection->close_after = true;
-        exchange->body_done = true;
+        exchange_end_body(exchange);
+        connection->processing = true; /* what is lent to the reader stays while it is told */
         exchange_fail_body(exchange, ERROR_TIMEOUT, "the request's body came too slowly");
-        if (!connection->closing) {
-            connection_process(connection);
-        }
+        connection->processing = false;
+        connection_process(connection);
         return;
     case WAIT_IDLE:
     case WAIT_NOTHING:
@@ -407,6 +435,11 @@ static void on_tick(void *context)
     LIST_EACH(node, &server->connections)
     {
         struct connection *connection = LIST_ITEM(node, struct connection, link);
+        size_t write_left = uv_stream_get_write_queue_size(&connection->uv.stream);
+        if (write_left != connection->write_left) {
+            connection->write_left = write_left;
+            connection->write_progress_ms = now_ms;
+        }
         bool stuck = connection->write_runs &&
             now_ms - connection->write_progress_ms > server->options.write_timeout_ms;
         if (connection->closing) {
@@ -418,6 +451,9 @@ static void on_tick(void *context)
             connection->deadline_ms = 0;
             on_late(connection);
         }
+    }
+    if (server->freed) {
+        return; /* by one of those told just now */
     }
     if (server->draining && server->drained != NULL && now_ms >= server->drain_deadline_ms) {
         LIST_EACH(node, &server->connections)
@@ -445,6 +481,7 @@ static void on_connect(uv_stream_t *stream, int status)
     }
     struct connection *connection = NEW(struct connection);
     connection->server = server;
+    connection->wait = WAIT_NOTHING;
     if (stream->type == UV_TCP) {
         uv_tcp_init(loop_uv(server->loop), &connection->uv.tcp);
     } else {
@@ -464,9 +501,8 @@ static void on_connect(uv_stream_t *stream, int status)
     }
     if (server->counters.connections_open > server->options.connections_max || server->draining) {
         refuse(connection, 503);
-        return;
+        connection->is_cut = false; /* beyond the limit nobody lingers */
     }
-    connection->wait = WAIT_NOTHING;
     connection_process(connection);
 }
 
@@ -485,9 +521,7 @@ static void on_listener_closed(uv_handle_t *handle)
     free(listener->bound);
     free(listener->path);
     free(listener);
-    server->handles--;
-    maybe_drained(server);
-    maybe_free(server);
+    drop_handle(server);
 }
 
 static void close_listeners(struct http_server *server)
@@ -659,17 +693,15 @@ int http_server_new(struct loop *loop, const struct http_server_options *options
     return 0;
 }
 
-static void maybe_drained(struct http_server *server)
+/* A handle of the server's is gone: perhaps it was the last.  `drained` may free the server. */
+static void drop_handle(struct http_server *server)
 {
-    if (server->draining && server->drained != NULL && server->handles == 0) {
+    if (server->handles == 1 && server->draining && server->drained != NULL) {
         void (*drained)(void *context) = server->drained;
         server->drained = NULL;
         drained(server->drained_context);
     }
-}
-
-static void maybe_free(struct http_server *server)
-{
+    server->handles--;
     if (server->freed && server->handles == 0) {
         free(server);
     }
@@ -678,9 +710,7 @@ static void maybe_free(struct http_server *server)
 static void on_drain_post(void *argument)
 {
     struct http_server *server = argument;
-    server->handles--;
-    maybe_drained(server);
-    maybe_free(server);
+    drop_handle(server);
 }
 
 void http_server_drain(struct http_server *server, uint64_t timeout_ms,
@@ -695,9 +725,9 @@ void http_server_drain(struct http_server *server, uint64_t timeout_ms,
     LIST_EACH(node, &server->connections)
     {
         struct connection *connection = LIST_ITEM(node, struct connection, link);
-        if (connection->exchange == NULL) {
+        if (connection->exchange == NULL && connection_waiting(connection) == 0) {
             connection_close(connection);
-        } else if (!connection->exchange->begun) {
+        } else if (connection->exchange == NULL || !connection->exchange->begun) {
             connection->close_after = true;
         }
     }
@@ -720,8 +750,7 @@ void http_server_free(struct http_server *server)
     }
     loop_timer_free(server->tick);
     server->tick = NULL;
-    server->handles--;
-    maybe_free(server);
+    drop_handle(server);
 }
 
 void http_server_counters(const struct http_server *server, struct http_server_counters *ret)
