@@ -5,6 +5,7 @@
 #include <uv.h>
 
 #include "base/buffer.h"
+#include "base/error.h"
 #include "base/http/http.h"
 #include "base/http/parse.h"
 #include "base/list.h"
@@ -55,8 +56,9 @@ struct http_exchange {
     uint64_t body_taken;
     uint64_t body_max;
     struct parse_chunks chunks;
-    bool body_done; /* all of it was taken off the connection */
-    bool body_told; /* on_end was called */
+    bool body_done;             /* all of it was taken off the connection */
+    bool body_told;             /* on_end was called */
+    enum error_kind body_fault; /* what on_end was told, or NONE */
     bool expects_continue;
     bool reading;
     bool paused;

@@ -205,6 +205,7 @@ void exchange_fail_body(struct http_exchange *exchange, int kind, const char *te
 {
     struct error error = {0};
     error_set(&error, (enum error_kind)kind, "%s", text);
+    exchange->body_fault = (enum error_kind)kind;
     exchange->paused = false;
     tell_body_end(exchange, &error);
 }
@@ -565,6 +566,9 @@ void http_exchange_respond_error(struct http_exchange *exchange, const struct er
                                  const char *request_id)
 {
     int status = error_kind_http(error->kind);
+    if (error->kind == exchange->body_fault) { /* the client's own, not of somebody behind us */
+        status = error->kind == ERROR_PROTOCOL ? 400 : error->kind == ERROR_TIMEOUT ? 408 : status;
+    }
     BUFFER_OWNED struct buffer body = {0};
     struct json_writer writer = json_writer_to(&body);
     json_write_begin_object(&writer);
