@@ -399,6 +399,22 @@ static int hex_digit(uint8_t c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
+/* Extensions mean nothing to us, but have a name each, and quotes that end. */
+static int step_extension(struct parse_chunks *chunks, uint8_t c)
+{
+    uint8_t before = chunks->before;
+    chunks->before = chunks->is_quoted && before == '\\' ? 0 : c;
+    if (chunks->is_quoted) {
+        chunks->is_quoted = c != '"' || before == '\\';
+        return is_value_byte(c) ? CHUNK_EXTENSION : -1;
+    }
+    if (before == ';' && (c == ';' || c == '\r')) {
+        return -1;
+    }
+    chunks->is_quoted = c == '"';
+    return c == '\r' ? CHUNK_SIZE_LF : is_value_byte(c) ? CHUNK_EXTENSION : -1;
+}
+
 /* The next state for a byte outside the data, or -1. */
 static int step(struct parse_chunks *chunks, uint8_t c)
 {
@@ -413,10 +429,11 @@ static int step(struct parse_chunks *chunks, uint8_t c)
         if (digit >= 0 || chunks->digits == 0) {
             return -1;
         }
+        chunks->before = c;
         return c == '\r' ? CHUNK_SIZE_LF : c == ';' ? CHUNK_EXTENSION : -1;
     case CHUNK_EXTENSION:
         chunks->trailer++;
-        return c == '\r' ? CHUNK_SIZE_LF : is_value_byte(c) ? CHUNK_EXTENSION : -1;
+        return step_extension(chunks, c);
     case CHUNK_SIZE_LF:
         chunks->digits = 0;
         return c != '\n' ? -1 : chunks->left > 0 ? CHUNK_DATA : CHUNK_TRAILER_START;

@@ -65,6 +65,8 @@ struct parse_chunks {
     uint64_t left;   /* of the chunk */
     unsigned digits; /* of its size, so far */
     size_t trailer;  /* bytes of extensions and trailers */
+    uint8_t before;  /* in an extension: the byte before, or 0 when it was escaped */
+    bool is_quoted;
 };
 
 /*
