@@ -274,7 +274,9 @@ static void print_exit_statuses(void)
         bool is_first = true;
         for (int kind = ERROR_NONE + 1; kind < ERROR_KIND_COUNT; kind++) {
             if (error_kind_exit((enum error_kind)kind) == status) {
-                printf(is_first ? ".TP\n%d\n" : "", status);
+                if (is_first) {
+                    printf(".TP\n%d\n", status);
+                }
                 printf("%s%s", is_first ? "" : ", ", error_kind_text((enum error_kind)kind));
                 is_first = false;
             }
