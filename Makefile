@@ -25,6 +25,8 @@ bench: ## Measure against native code, nginx and node; ratios on the screen, JSO
 	@tools/bench
 
 install: all ## Install into PREFIX (default /usr/local), below DESTDIR.
+	@meson introspect $(BUILD) --buildoptions | grep -q '"name": "prefix", "value": "$(PREFIX)"' || \
+	  { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild
 
 clean: ## Remove build/.

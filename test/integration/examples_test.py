@@ -8,7 +8,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build"))
+BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 GUIDE = ROOT / "docs" / "getting-started" / "README.md"
 
 
@@ -50,6 +50,15 @@ class GettingStarted(unittest.TestCase):
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             log = pathlib.Path(folder, "node.log")
             self.assertEqual(done.returncode, 0, done.stdout + (log.read_text() if log.exists() else ""))
+
+
+class Demo(unittest.TestCase):
+    def test_it_ends_well(self):
+        done = subprocess.run([ROOT / "tools" / "demo"], env={**os.environ, "BLIXARD_BUILD": str(BUILD)}, text=True,
+                              timeout=600, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        for name in ("markdown", "thumbnail", "logstat"):
+            self.assertRegex(done.stdout, rf"(?m)^{name} +\w+ ")
 
 
 if __name__ == "__main__":

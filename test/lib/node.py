@@ -21,7 +21,7 @@ import tempfile
 import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build"))
+BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 READY_SECONDS = 30
 ADDRESS = re.compile(r"^\s+(API|functions)\s+http://([^/\s]+)", re.M)
 

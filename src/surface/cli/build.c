@@ -58,7 +58,9 @@ static int run(struct command *command, const char *folder, struct error *err)
     if (r < 0) {
         return r;
     }
-    fwrite(output.data, 1, output.used, stderr);
+    if (output.used > 0) {
+        fwrite(output.data, 1, output.used, stderr);
+    }
     if (result.timed_out) {
         return error_set(err, ERROR_TIMEOUT, "%s did not end", command->argv[0]);
     }

@@ -1,0 +1,301 @@
+"""The command line, verb by verb, as somebody types it."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
+BLIXARD = BUILD / "blixard"
+node = None
+folder = None
+
+LANGUAGES = {  # what `fn new` writes answers to its test event
+    "c": b"Hello, Ada!\n",
+    "cpp": b'{"one": 1, "three": 1, "two": 2}\n',
+    "rust": b"desserts\n",
+    "assemblyscript": b'{"characters": 9, "lines": 2}\n',
+}
+
+
+def setUpModule():
+    global node, folder
+    from node import Node  # test/lib/node.py
+
+    folder = tempfile.TemporaryDirectory(prefix="blixard-cli-")
+    node = Node()
+
+
+def tearDownModule():
+    node.stop()
+    folder.cleanup()
+
+
+def run(*arguments, env=None, stdin=b"", cwd=None):
+    """(exit status, standard output, standard error)"""
+    done = subprocess.run([BLIXARD, *map(str, arguments)], env={**node.env, **(env or {})}, input=stdin,
+                          cwd=cwd or folder.name, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+class Usage(unittest.TestCase):
+    def wrong(self, status, words, *arguments, **options):
+        got = run(*arguments, **options)
+        self.assertEqual(got[0], status, got)
+        self.assertIn(words, got[2])
+        self.assertEqual(got[1], b"")
+        self.assertEqual(got[2].count("\n"), 1, got[2])
+
+    def test_typing_errors_are_named_with_what_was_meant(self):
+        self.wrong(64, 'did you mean "fn list"', "fn", "lst")
+        self.wrong(64, 'did you mean "doctor"', "docter")
+        self.wrong(64, "did you mean --output", "fn", "list", "--outptu", "json")
+        self.wrong(64, "unknown flag -x", "fn", "list", "-x")
+        self.wrong(64, "unknown command", "xyzzy")
+        self.wrong(64, 'unexpected "b"', "fn", "get", "a", "b")
+        self.wrong(64, "usage: blixard fn deploy NAME PATH", "fn", "deploy", "a")
+        self.wrong(64, "--tail needs a value", "fn", "logs", "a", "--tail")
+        self.wrong(64, "takes no value", "fn", "logs", "a", "--follow=yes")
+        self.wrong(64, "not one of: table json yaml", "fn", "list", "--output", "xml")
+        self.wrong(64, "not one of: c cpp rust assemblyscript", "fn", "new", "a", "--lang", "cobol")
+
+    def test_values_are_checked_before_anything_is_done(self):
+        self.wrong(64, "is not a name", "fn", "deploy", "Odd_Name", "x.wasm")
+        self.wrong(66, "does not exist", "fn", "deploy", "odd", "x.wasm")
+        self.wrong(64, "not a version", "fn", "alias", "a", "live", "one")
+        self.wrong(64, "'Name: value'", "fn", "invoke", "a", "--header", "x")
+        self.wrong(64, "--index", "events", "--index", "-1")
+
+    def test_exit_statuses_tell_the_kind(self):
+        self.wrong(66, "there is no function nobody", "fn", "get", "nobody")
+        self.wrong(66, "there is no operation", "operation", "get", "nothing")
+        self.wrong(69, "start one with `blixard dev`", "fn", "list", "--addr", "127.0.0.1:1")
+        self.wrong(69, "start one with `blixard dev`", "fn", "list", env={"BLIXARD_ADDR": "unix:/nonexistent"})
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([BLIXARD, "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(b"No space left", done.stderr)
+
+    def test_every_verb_has_help_with_examples(self):
+        status, text, _ = run("--help")
+        self.assertEqual(status, 0)
+        verbs = re.findall(r"^  ((?:fn|operation|node) [a-z]+|[a-z]+) ", text.decode(), re.M)
+        self.assertGreater(len(verbs), 20)
+        for verb in verbs:
+            status, help_text, errors = run(*verb.split(), "--help")
+            self.assertEqual((status, errors), (0, ""), verb)
+            self.assertIn(b"usage: blixard " + verb.encode(), help_text)
+            self.assertIn(b"xamples:\n", help_text)
+
+    def test_flags_may_stand_anywhere(self):
+        expected = json.loads(run("fn", "list", "--output", "json")[1])
+        for arguments in (["--output", "json", "fn", "list"], ["fn", "list", "--output=json"],
+                          ["fn", "list", "-o", "json"]):
+            self.assertEqual(json.loads(run(*arguments)[1]), expected, arguments)
+
+
+class Documents(unittest.TestCase):
+    def test_formats_hold_the_same(self):
+        _, as_json, _ = run("node", "show", "--output", "json")
+        _, as_yaml, _ = run("node", "show", "--output", "yaml")
+        _, as_table, _ = run("node", "show")
+        about = json.loads(as_json)
+        self.assertIn(f'isolation: "{about["isolation"]}"\n', as_yaml.decode())
+        self.assertRegex(as_table.decode(), rf'(?m)^isolation +{about["isolation"]}$')
+
+    def test_doctor_tells_findings_with_what_to_do(self):
+        status, text, _ = run("doctor", "--output", "json")
+        about = json.loads(text)
+        self.assertEqual(status, 0 if about["can_run_functions"] else 69)
+        names = {finding["name"] for finding in about["findings"]}
+        self.assertLessEqual({"KVM", "PAGEMAP_SCAN", "favordynmods", "nx_huge_pages", "jail", "memory", "limits", "disk",
+                              "wasm2c", "gcc", "C", "C++", "Rust", "AssemblyScript"}, names)
+        for finding in about["findings"]:
+            if finding["verdict"] == "bad":
+                self.assertTrue(finding["fix"], finding)
+
+    def test_doctor_names_the_packages_of_missing_programs(self):
+        status, text, errors = run("doctor", "--output", "json", env={"PATH": "/nonexistent"})
+        about = json.loads(text)
+        self.assertEqual((status, about["can_run_functions"]), (69, False), errors)
+        fixes = {finding["name"]: finding["fix"] for finding in about["findings"]}
+        self.assertEqual(fixes["wasm2c"], "apt-get install wabt")
+
+    def test_completion_scripts_are_scripts(self):
+        for shell in ("bash", "zsh", "fish"):
+            status, script, _ = run("completion", shell)
+            self.assertEqual(status, 0)
+            self.assertIn(b"deploy", script)
+            if shutil.which(shell):
+                subprocess.run([shell, "-n"], input=script, check=True, timeout=60)
+        self.assertEqual(run("completion", "csh")[0], 64)
+
+    def test_bash_completes_verbs_and_flags(self):
+        _, script, _ = run("completion", "bash")
+        ask = script.decode() + """
+            complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _blixard; echo "${COMPREPLY[*]}"; }
+            complete_it blixard f; complete_it blixard fn dep; complete_it blixard fn deploy --mem
+            complete_it blixard fn new --lang r"""
+        done = subprocess.run(["bash", "-c", ask], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+        self.assertEqual(done.stdout.splitlines(), ["fn", "deploy", "--memory", "rust"])
+
+    def test_the_manual_page_is_one(self):
+        status, page, _ = run("man")
+        self.assertEqual(status, 0)
+        for heading in (b".SH NAME", b".SH COMMANDS", b".SH EXIT STATUS", b".SH ENVIRONMENT"):
+            self.assertIn(heading, page)
+        if shutil.which("groff"):
+            done = subprocess.run(["groff", "-man", "-Tascii", "-ww"], input=page, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, timeout=60)
+            self.assertEqual(done.stderr, b"")
+
+
+class Projects(unittest.TestCase):
+    def project(self, name, **files):
+        path = pathlib.Path(folder.name) / name
+        path.mkdir()
+        for file, text in files.items():
+            (path / file.replace("__", ".")).write_text(text)
+        return path
+
+    def refused(self, path, words):
+        status, out, errors = run("fn", "build", path)
+        self.assertEqual((status, out), (64, b""), errors)
+        self.assertIn(words, errors)
+
+    def test_new_projects_build_deploy_and_answer(self):
+        for language, answer in LANGUAGES.items():
+            if language == "assemblyscript" and shutil.which("npm") is None:
+                continue
+            name = f"new-{language}"
+            status, _, errors = run("fn", "new", name, "--lang", language)
+            self.assertEqual(status, 0, errors)
+            status, out, errors = run("fn", "deploy", name, name)
+            self.assertEqual(status, 0, errors)
+            self.assertIn(b"version 1 is live", out)
+            event = pathlib.Path(folder.name) / name / "event.txt"
+            self.assertEqual(run("fn", "invoke", name, "--file", event)[1], answer)
+            self.assertEqual(run("fn", "invoke", name, "-", stdin=event.read_bytes())[1], answer)
+            version = json.loads(run("fn", "get", name, "-o", "json")[1])["version"]
+            self.assertEqual(version["language"], language)
+
+    def test_a_new_project_does_not_overwrite(self):
+        self.assertEqual(run("fn", "new", "twice")[0], 0)
+        status, _, errors = run("fn", "new", "twice")
+        self.assertEqual(status, 73)
+        self.assertIn("exists already", errors)
+
+    def test_settings_are_checked_with_their_line(self):
+        self.refused(self.project("p1", blixard__yaml="language: c\n\ntimout: 3s\n"), 'line 3: unknown key "timout"; did you mean "timeout"?')
+        self.refused(self.project("p2", blixard__yaml="language: cobol\n"), "cobol")
+        self.refused(self.project("p3", blixard__yaml="language: c\nmemory: lots\n"), "memory must be a size")
+        self.refused(self.project("p4", blixard__yaml="language: c\nsource: ../x.c\n"), "not inside the project")
+        self.refused(self.project("p5", blixard__yaml="language: [c\n"), "blixard.yaml")
+        self.refused(self.project("p6"), "is no project")
+        self.refused(self.project("p7", blixard__yaml="language: c\n"), "holds no .c files")
+        self.refused(self.project("p8", blixard__yaml="- c\n"), "key: value")
+
+    def test_a_broken_program_shows_the_compilers_words(self):
+        self.refused(self.project("broken", main__c="int main(void) { return missing; }\n"), "use of undeclared identifier")
+
+    def test_settings_reach_the_function_and_flags_go_first(self):
+        path = self.project("settings", main__c="int main(void) { return 0; }\n",
+                            blixard__yaml="memory: 32MiB\ntimeout: 5s\nqueue: 7\nenvironment:\n  LEVEL: 3\n")
+        status, _, errors = run("fn", "deploy", "settings", path, "--timeout", "2s", "--env", "NAME=a=b")
+        self.assertEqual(status, 0, errors)
+        version = json.loads(run("fn", "get", "settings", "-o", "json")[1])["version"]
+        self.assertEqual((version["memory_bytes"], version["timeout_ms"], version["queue_max"]), (32 << 20, 2000, 7))
+        self.assertEqual(version["environment"], {"LEVEL": "3", "NAME": "a=b"})
+
+    def test_a_missing_compiler_is_named_with_its_package(self):
+        path = self.project("lonely", main__c="int main(void) { return 0; }\n")
+        status, _, errors = run("fn", "build", path, env={"PATH": "/nonexistent"})
+        self.assertEqual(status, 65)
+        self.assertIn("apt-get install clang-14", errors)
+
+
+class Verbs(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        path = pathlib.Path(folder.name) / "verbs"
+        path.mkdir()
+        (path / "main.c").write_text(
+            '#include <stdio.h>\n#include <stdlib.h>\nint main(void) { int c = getchar(); if (c == \'x\') abort(); '
+            'fprintf(stderr, "<4>got %d\\n", c); puts("answer"); return 0; }\n')
+        cls.path = path
+        assert run("fn", "deploy", "verbs", path)[0] == 0
+
+    def test_invoke_shows_what_it_cost_when_asked(self):
+        status, out, errors = run("fn", "invoke", "verbs", "--data", "a", "--verbose")
+        self.assertEqual((status, out), (0, b"answer\n"))
+        for word in ("status     200", "isolation  ", "instance   ", "timings    ", "request    "):
+            self.assertIn(word, errors)
+
+    def test_a_failing_function_is_an_exit_status(self):
+        status, out, errors = run("fn", "invoke", "verbs", "--data", "x")
+        self.assertEqual((status, out), (70, b""))
+        self.assertIn("trap: unreachable", errors)
+
+    def test_logs_show_and_follow(self):
+        run("fn", "invoke", "verbs", "--data", "a")
+        status, out, _ = run("fn", "logs", "verbs", "--tail", "1")
+        self.assertEqual(status, 0)
+        self.assertRegex(out.decode(), r"^\S+ warn  [0-9a-f]{8} got 97\n$")
+        follower = subprocess.Popen([BLIXARD, "fn", "logs", "verbs", "-f", "--tail", "1"], env=node.env,
+                                    stdout=subprocess.PIPE, text=True)
+        try:
+            self.assertIn("got", follower.stdout.readline())
+            run("fn", "invoke", "verbs", "--data", "b")
+            self.assertIn("got 98", follower.stdout.readline())
+        finally:
+            follower.send_signal(signal.SIGINT)
+            follower.stdout.close()
+            follower.wait(timeout=60)
+
+    def test_versions_aliases_and_deletion(self):
+        self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)
+        self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)
+        self.assertEqual(len(json.loads(run("fn", "versions", "many", "-o", "json")[1])["versions"]), 2)
+        self.assertEqual(run("fn", "alias", "many", "live", "1")[1], b"many:live is version 1\n")
+        self.assertEqual(json.loads(run("fn", "get", "many", "-o", "json")[1])["live"], 1)
+        status, _, errors = run("fn", "delete", "many", "1")
+        self.assertNotEqual(status, 0)
+        self.assertIn("live", errors)
+        self.assertEqual(run("fn", "delete", "many", "2")[1], b"deleted version 2 of many\n")
+        self.assertEqual(json.loads(run("fn", "delete", "many", "-o", "json")[1]), {"deleted": "many"})
+        self.assertEqual(run("fn", "get", "many")[0], 66)
+
+    def test_operations_can_be_waited_for(self):
+        status, out, _ = run("fn", "deploy", "later", self.path, "--no-wait", "-o", "json")
+        self.assertEqual(status, 0)
+        operation = json.loads(out)["operation"]
+        status, out, errors = run("operation", "wait", operation, "-o", "json")
+        self.assertEqual((status, json.loads(out)["state"]), (0, "succeeded"), errors)
+        self.assertIn(operation.encode(), run("operation", "list")[1])
+        self.assertRegex(run("operation", "get", operation)[1].decode(), r"(?m)^state +succeeded$")
+
+    def test_a_module_that_is_none_fails_with_the_reason(self):
+        path = pathlib.Path(folder.name) / "text.wasm"
+        path.write_text("not wasm")
+        status, out, errors = run("fn", "deploy", "bad", path)
+        self.assertEqual((status, out), (64, b""), errors)
+        self.assertIn("not", errors)
+
+    def test_events_begin_where_told(self):
+        events = subprocess.Popen([BLIXARD, "events"], env=node.env, stdout=subprocess.PIPE, text=True)
+        try:
+            first = json.loads(events.stdout.readline())
+            self.assertIn("index", first)
+            run("fn", "alias", "verbs", "probe", "1")
+            self.assertIn("table", json.loads(events.stdout.readline()))
+        finally:
+            events.send_signal(signal.SIGINT)
+            events.stdout.close()
+            events.wait(timeout=60)
