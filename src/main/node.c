@@ -190,6 +190,22 @@ static void stop_operations(struct node *node)
     operation_service_free(node->operations);
 }
 
+static void greet(const struct node *node);
+static void notify(const char *state);
+
+static void on_functions_ready(const struct error *error, void *context)
+{
+    struct node *node = context;
+    if (error != NULL) {
+        log_error("the state cannot be written: %s", error->text);
+        api_set_ready(node->api, error->text);
+        return;
+    }
+    api_set_ready(node->api, NULL);
+    greet(node);
+    notify("READY=1");
+}
+
 static int start_functions(struct node *node, struct error *err)
 {
     struct function_options options = {
@@ -202,6 +218,8 @@ static int start_functions(struct node *node, struct error *err)
         .operations = node->operations,
         .telemetry = node->telemetry,
         .build_threads = (unsigned)node->options.build_threads,
+        .on_ready = on_functions_ready,
+        .context = node,
     };
     return function_service_new(&options, &node->functions, err);
 }
@@ -375,9 +393,6 @@ static int run(struct node *node, struct error *err)
     }
     if (r == 0) {
         watch_signals(node);
-        api_set_ready(node->api, NULL);
-        greet(node);
-        notify("READY=1");
         loop_run(node->loop);
         unwatch_signals(node);
     }

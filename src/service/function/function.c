@@ -460,6 +460,13 @@ static void resume(const struct version_row *row, void *context)
     begin_operation(deploy);
 }
 
+static void on_default_project(const struct error *error, uint64_t index, void *context)
+{
+    const struct function_service *service = context;
+    (void)index;
+    service->options.on_ready(error, service->options.context);
+}
+
 static void add_default_project(struct function_service *service)
 {
     struct store_command *command = store_command_new();
@@ -467,7 +474,7 @@ static void add_default_project(struct function_service *service)
                       "INSERT INTO project (key, created_ms) VALUES ('default', ?) ON CONFLICT "
                       "(key) DO NOTHING",
                       "u", clock_real_ms());
-    store_propose(service->options.store, command, NULL, NULL);
+    store_propose(service->options.store, command, on_default_project, service);
 }
 
 int function_service_new(const struct function_options *options,

@@ -42,6 +42,9 @@ struct function_options {
     struct operation_service *operations;
     struct telemetry *telemetry;
     unsigned build_threads; /* 0: 1 */
+    /* On the loop, once: what every node has is in the store (NULL), or why it is not. */
+    void (*on_ready)(const struct error *error, void *context);
+    void *context;
 };
 
 int function_service_new(const struct function_options *options,
