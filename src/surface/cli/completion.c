@@ -267,23 +267,31 @@ static void print_verb_roff(const struct verb *verb)
     printf(".EE\n");
 }
 
+/* The kinds of error that end with this status; several share one. */
+static void print_kinds_of(int status)
+{
+    const char *before = ".TP\n";
+    for (int kind = ERROR_NONE + 1; kind < ERROR_KIND_COUNT; kind++) {
+        if (error_kind_exit((enum error_kind)kind) != status) {
+            continue;
+        }
+        fputs(before, stdout);
+        if (before[0] == '.') {
+            printf("%d\n", status);
+        }
+        fputs(error_kind_text((enum error_kind)kind), stdout);
+        before = ", ";
+    }
+    if (before[0] != '.') {
+        putchar('\n');
+    }
+}
+
 static void print_exit_statuses(void)
 {
     printf(".SH EXIT STATUS\n.TP\n0\nsuccess\n");
     for (int status = 1; status < 128; status++) {
-        bool is_first = true;
-        for (int kind = ERROR_NONE + 1; kind < ERROR_KIND_COUNT; kind++) {
-            if (error_kind_exit((enum error_kind)kind) == status) {
-                if (is_first) {
-                    printf(".TP\n%d\n", status);
-                }
-                printf("%s%s", is_first ? "" : ", ", error_kind_text((enum error_kind)kind));
-                is_first = false;
-            }
-        }
-        if (!is_first) {
-            putchar('\n');
-        }
+        print_kinds_of(status);
     }
 }
 
