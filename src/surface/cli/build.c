@@ -5,6 +5,7 @@
  * the node, which compiles what others send.
  */
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
+#include "base/random.h"
 #include "base/text.h"
 
 #include "surface/cli/private.h"
@@ -117,16 +119,24 @@ static int list_sources(const char *folder, bool is_cpp, struct sources *sources
 {
     DIR *entries = opendir(folder);
     if (entries == NULL) {
-        return error_set(err, ERROR_NOT_FOUND, "%s cannot be read", folder);
+        return error_os(err, errno, "reading %s", folder);
     }
     struct dirent *entry = NULL;
-    while ((entry = readdir(entries)) != NULL) {
-        if (entry->d_name[0] != '.' && has_ending(entry->d_name, is_cpp) &&
-            sources->count < SOURCES_MAX) {
+    bool is_full = false;
+    while ((entry = readdir(entries)) != NULL && !is_full) {
+        if (entry->d_name[0] == '.' || !has_ending(entry->d_name, is_cpp)) {
+            continue;
+        }
+        is_full = sources->count == SOURCES_MAX;
+        if (!is_full) {
             sources->paths[sources->count++] = memory_format("%s/%s", folder, entry->d_name);
         }
     }
     closedir(entries);
+    if (is_full) {
+        return error_set(err, ERROR_LIMIT, "%s holds more than %d source files", folder,
+                         SOURCES_MAX);
+    }
     qsort(sources->paths, sources->count, sizeof(char *), compare);
     if (sources->count == 0) {
         return error_set(err, ERROR_INVALID, "%s holds no %s files", folder,
@@ -254,31 +264,33 @@ static int build_c(const struct project *project, bool is_cpp, const char *modul
 
 /* ---- Rust ---- */
 
-static bool has_target(const char *rustc, const char *target)
+static bool has_target(const char *rustc, const char *target, const char *folder)
 {
-    BUFFER_OWNED struct buffer folder = {0};
+    BUFFER_OWNED struct buffer library = {0};
     const char *const argv[] = {rustc, "--print", "target-libdir", "--target", target, NULL};
-    struct process_options options = {.argv = argv, .output_max = 4096, .timeout_ms = 20000};
+    struct process_options options = {
+        .argv = argv, .folder = folder, .output_max = 4096, .timeout_ms = 20000};
     struct process_result result;
     struct error ignored = {0};
-    if (process_run(&options, &folder, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
+    if (process_run(&options, &library, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
         return false;
     }
-    buffer_string(&folder);
-    folder.used = strcspn((const char *)folder.data, "\n");
-    return file_exists(buffer_string(&folder));
+    buffer_string(&library);
+    library.used = strcspn((const char *)library.data, "\n");
+    return file_exists(buffer_string(&library));
 }
 
 /* A rustc that has the standard library for WASI: Debian's, or the one on the path.  Newer ones
  * call the target wasm32-wasip1. */
-static int find_rust(char **ret_rustc, const char **ret_target, struct error *err)
+static int find_rust(const char *folder, char **ret_rustc, const char **ret_target,
+                     struct error *err)
 {
     static const char *const targets[] = {"wasm32-wasi", "wasm32-wasip1"};
     MEMORY_OWNED char *on_path = file_find_program("rustc");
     const char *const compilers[] = {on_path, "/usr/bin/rustc"};
     for (size_t i = 0; i < 4; i++) {
         const char *rustc = compilers[i / 2];
-        if (rustc != NULL && file_exists(rustc) && has_target(rustc, targets[i % 2])) {
+        if (rustc != NULL && file_exists(rustc) && has_target(rustc, targets[i % 2], folder)) {
             *ret_rustc = memory_copy_string(rustc);
             *ret_target = targets[i % 2];
             return 0;
@@ -297,7 +309,7 @@ static int build_rust(const struct project *project, const char *module, struct 
     if (!file_exists(source)) {
         return error_set(err, ERROR_NOT_FOUND, "%s does not exist", source);
     }
-    int r = find_rust(&rustc, &target, err);
+    int r = find_rust(project->folder, &rustc, &target, err);
     if (r < 0) {
         return r;
     }
@@ -309,54 +321,83 @@ static int build_rust(const struct project *project, const char *module, struct 
 
 /* ---- AssemblyScript ---- */
 
-static char *cache_folder(void)
+/* The compiler and its WASI library; half an installation is none. */
+static bool is_complete(const char *modules)
+{
+    MEMORY_OWNED char *compiler = memory_format("%s/assemblyscript/bin/asc.js", modules);
+    MEMORY_OWNED char *shim = memory_format("%s/@assemblyscript/wasi-shim/asconfig.json", modules);
+    return file_exists(compiler) && file_exists(shim);
+}
+
+static int cache_folder(char **ret_folder, struct error *err)
 {
     const char *cache = getenv("XDG_CACHE_HOME");
     const char *home = getenv("HOME");
-    return cache != NULL && cache[0] == '/'
-        ? memory_format("%s/blixard/assemblyscript", cache)
-        : memory_format("%s/.cache/blixard/assemblyscript", home != NULL ? home : "/tmp");
+    if (cache != NULL && cache[0] == '/') {
+        *ret_folder = memory_format("%s/blixard", cache);
+    } else if (home != NULL && home[0] == '/') {
+        *ret_folder = memory_format("%s/.cache/blixard", home);
+    } else {
+        return error_set(err, ERROR_INVALID,
+                         "there is no place for AssemblyScript: set HOME or XDG_CACHE_HOME");
+    }
+    return 0;
 }
 
-/* Installed once, beside what else this user has. */
-static int install_assemblyscript(const char *cache, struct error *err)
+static int npm_install(const char *folder, struct error *err)
 {
     MEMORY_OWNED char *npm = file_find_program("npm");
     if (npm == NULL) {
         return missing("npm, which brings AssemblyScript,", "npm", err);
     }
-    fprintf(stderr, "installing AssemblyScript from npm into %s (once)\n", cache);
-    int r = file_make_folder(cache, 0755, err);
-    if (r < 0) {
-        return r;
-    }
     struct command command = {.argv = {npm, "install", "--silent", "--no-audit", "--no-fund",
-                                       "--no-save", "--prefix", cache, assemblyscript_packages[0],
+                                       "--no-save", "--prefix", folder, assemblyscript_packages[0],
                                        assemblyscript_packages[1]},
                               .count = 10};
-    return run(&command, cache, err);
+    return run(&command, folder, err);
+}
+
+/* Installed once for this user, beside and then renamed: two builds may do so at once. */
+static int install_assemblyscript(const char *cache, const char *target, struct error *err)
+{
+    char suffix[9];
+    random_hex(suffix, 8);
+    MEMORY_OWNED char *beside = memory_format("%s/new-%s", cache, suffix);
+    fprintf(stderr, "installing AssemblyScript from npm into %s (once)\n", target);
+    int r = file_make_folder(beside, 0755, err);
+    if (r == 0) {
+        r = npm_install(beside, err);
+    }
+    if (r == 0 && rename(beside, target) < 0 && errno != ENOTEMPTY && errno != EEXIST) {
+        r = error_os(err, errno, "installing AssemblyScript into %s", target);
+    }
+    struct error ignored = {0};
+    file_remove_tree(beside, &ignored);
+    return r;
 }
 
 /* The project's own node_modules, or those of the cache. */
 static int find_assemblyscript(const struct project *project, char **ret_modules, struct error *err)
 {
-    const char *const needed = "assemblyscript/bin/asc.js";
     MEMORY_OWNED char *own = memory_format("%s/node_modules", project->folder);
-    MEMORY_OWNED char *own_compiler = memory_format("%s/%s", own, needed);
-    if (file_exists(own_compiler)) {
+    MEMORY_OWNED char *cache = NULL;
+    if (is_complete(own)) {
         *ret_modules = memory_copy_string(own);
         return 0;
     }
-    MEMORY_OWNED char *cache = cache_folder();
-    MEMORY_OWNED char *compiler = memory_format("%s/node_modules/%s", cache, needed);
-    if (!file_exists(compiler)) {
-        int r = install_assemblyscript(cache, err);
-        if (r < 0) {
-            return r;
-        }
+    int r = cache_folder(&cache, err);
+    if (r < 0) {
+        return r;
     }
-    *ret_modules = memory_format("%s/node_modules", cache);
-    return 0;
+    MEMORY_OWNED char *installed = memory_format("%s/assemblyscript", cache);
+    MEMORY_OWNED char *modules = memory_format("%s/node_modules", installed);
+    if (!is_complete(modules)) {
+        struct error ignored = {0};
+        file_remove_tree(installed, &ignored);
+        r = install_assemblyscript(cache, installed, err);
+    }
+    *ret_modules = memory_copy_string(modules);
+    return r;
 }
 
 /* "../../" for "/a/b": the compiler joins all paths to the folder it runs in, absolute ones too. */
