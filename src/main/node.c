@@ -58,6 +58,7 @@ struct node {
     struct function_service *functions;
     struct gateway *gateway;
     struct api *api;
+    bool is_running; /* all subsystems have started, none is being stopped */
 };
 
 /* ---- Subsystems, in order ---- */
@@ -196,6 +197,9 @@ static void notify(const char *state);
 static void on_functions_ready(const struct error *error, void *context)
 {
     struct node *node = context;
+    if (!node->is_running) {
+        return; /* another subsystem could not be started */
+    }
     if (error != NULL) {
         log_error("the state cannot be written: %s", error->text);
         api_set_ready(node->api, error->text);
@@ -393,7 +397,9 @@ static int run(struct node *node, struct error *err)
     }
     if (r == 0) {
         watch_signals(node);
+        node->is_running = true;
         loop_run(node->loop);
+        node->is_running = false;
         unwatch_signals(node);
     }
     while (started > 0) {

@@ -117,9 +117,8 @@ static void perform_start(struct project *project, unsigned index)
         return;
     }
     telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_STARTS, 1);
-    log_info("runner %d of project %s started: %s, jail: %s", (int)runner_pid(seat->runner),
-             project->name, vmm_isolation_text(runner_isolation(seat->runner)),
-             runner_jail_text(seat->runner));
+    log_info("runner %d of project %s started: %s", (int)runner_pid(seat->runner), project->name,
+             vmm_isolation_text(runner_isolation(seat->runner)));
     pool_runner_started(project->pool, index, clock_monotonic_ms());
 }
 

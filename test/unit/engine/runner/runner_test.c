@@ -222,6 +222,13 @@ static void start(struct scene *scene, unsigned slots)
     if (!file_exists(guest)) {
         SKIP("the guest images were not built: tools/bootstrap run test");
     }
+    const struct vmm_options sandbox = {
+        .isolation = VMM_ISOLATION_PROCESS, .kvm_fd = -1, .shells_max = 1};
+    struct vmm *vmm = NULL;
+    if (vmm_open(&sandbox, &vmm, &err) < 0) {
+        SKIP(err.text);
+    }
+    vmm_close(vmm);
     EXPECT(loop_new("test", &scene->loop, &err) == 0);
     const struct runner_options options = {.program = program,
                                            .project = "p",
