@@ -1,4 +1,4 @@
-/* Private to the room: the data folder's lock, its format, and what was known at the last end. */
+/* Private to the room: the data folder's lock, its format, and what was acknowledged. */
 #ifndef ENGINE_STORE_FOLDER_H
 #define ENGINE_STORE_FOLDER_H
 
@@ -8,17 +8,30 @@ struct error;
 
 struct folder {
     int lock_fd;
+    int mark_fd;
     uint64_t node_id;
-    uint64_t last_index; /* of the log at the last orderly end; 0: unknown */
+    uint64_t marked;     /* index that is known to have been acknowledged */
+    uint64_t mark_count; /* marks written; says which slot is next */
     char *path;
 };
 
-/* Lock FOLDER/lock, read or make FOLDER/format.  EXISTS names the other process. */
+/*
+ * Lock FOLDER/lock, read or make FOLDER/format and FOLDER/acknowledged, look whether the log's
+ * files are ones that libraft can be given.  EXISTS names the other process, CORRUPT the file.
+ */
 int folder_open(const char *path, struct folder *ret_folder, struct error *err);
 
-/* The log index at an orderly end, so that a log that lost its tail is noticed at the next start.
+/*
+ * Write durably that `index` was acknowledged, so that a log which lost it is noticed at the next
+ * start.  Any thread, one at a time.
  */
-int folder_note_end(struct folder *folder, uint64_t last_index, struct error *err);
+int folder_mark(struct folder *folder, uint64_t index, struct error *err);
 void folder_close(struct folder *folder);
+
+/*
+ * Whether each batch of an open segment (a file of libraft) lies inside the file.  A file that ends
+ * inside a batch makes libraft 0.15 free memory twice.  CORRUPT names the file.
+ */
+int segment_check(const char *path, struct error *err);
 
 #endif

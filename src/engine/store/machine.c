@@ -13,11 +13,11 @@
 #include "base/error.h"
 #include "base/memory.h"
 
-enum { STATEMENTS_CACHED = 128, KEY_MAX = 256, EVENTS_MAX = 4096 };
+enum { STATEMENTS_CACHED = 128, QUERIES_NESTED_MAX = 8, KEY_MAX = 256, EVENTS_MAX = 4096 };
 
 static const uint32_t entry_magic = 0x31584c42;    /* "BLX1" */
 static const uint32_t snapshot_magic = 0x53584c42; /* "BLXS" */
-enum { ENTRY_HEAD = 28, SNAPSHOT_HEAD = 24, SNAPSHOT_VERSION = 1 };
+enum { ENTRY_HEAD = 36, ENTRY_CRC = 32, SNAPSHOT_CRC = 16, SNAPSHOT_VERSION = 1 };
 
 struct cached {
     char *sql;
@@ -41,6 +41,7 @@ struct machine {
     struct change *changes; /* of the command being applied */
     size_t change_count;
     size_t change_size;
+    bool is_too_wide; /* it changed more rows than events are kept for */
 };
 
 /* ---- What SQL may do ---- */
@@ -89,7 +90,11 @@ static void note_change(void *context, sqlite3 *database, int operation, const c
 {
     struct machine *machine = context;
     (void)schema;
-    if (machine->change_count == EVENTS_MAX || strncmp(table, "store_", 6) == 0) {
+    if (strncmp(table, "store_", 6) == 0) {
+        return;
+    }
+    if (machine->change_count == EVENTS_MAX) {
+        machine->is_too_wide = true;
         return;
     }
     if (machine->change_count == machine->change_size) {
@@ -137,26 +142,65 @@ static void drop_statements(struct machine *machine)
     }
 }
 
+static bool is_busy(const struct cached *cached)
+{
+    return cached->statement != NULL && sqlite3_stmt_busy(cached->statement);
+}
+
+/*
+ * The cached statement of this text, or else one that may be replaced.  One whose rows are being
+ * visited is neither: queries may be made while the rows of another are visited, even of its twin.
+ */
+static struct cached *find_cached(struct machine *machine, const char *sql, size_t length)
+{
+    uint32_t hash = (uint32_t)crc32(0, (const Bytef *)sql, (uInt)length);
+    struct cached *spare = NULL;
+    for (unsigned i = 0; i < QUERIES_NESTED_MAX; i++) {
+        struct cached *cached = &machine->cache[(hash + i) % STATEMENTS_CACHED];
+        if (is_busy(cached)) {
+            continue;
+        }
+        if (cached->sql != NULL && strlen(cached->sql) == length &&
+            memcmp(cached->sql, sql, length) == 0) {
+            return cached;
+        }
+        spare = spare != NULL ? spare : cached;
+    }
+    CHECK(spare != NULL); /* queries inside queries, too deep */
+    return spare;
+}
+
+static bool is_blank(const char *text, const char *end)
+{
+    while (text < end && strchr("; \t\n", *text) != NULL) {
+        text++;
+    }
+    return text >= end;
+}
+
 sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t length,
                                 struct error *err)
 {
-    uint32_t hash = (uint32_t)crc32(0, (const Bytef *)sql, (uInt)length);
-    struct cached *cached = &machine->cache[hash % STATEMENTS_CACHED];
+    struct cached *cached = find_cached(machine, sql, length);
     if (cached->sql != NULL && strlen(cached->sql) == length &&
-        memcmp(cached->sql, sql, length) == 0 && !sqlite3_stmt_busy(cached->statement)) {
+        memcmp(cached->sql, sql, length) == 0) {
         sqlite3_reset(cached->statement);
         sqlite3_clear_bindings(cached->statement);
         return cached->statement;
     }
     sqlite3_stmt *statement = NULL;
+    const char *rest = NULL;
     int r = sqlite3_prepare_v3(machine->database, sql, (int)length, SQLITE_PREPARE_PERSISTENT,
-                               &statement, NULL);
+                               &statement, &rest);
     if (r != SQLITE_OK || statement == NULL) {
-        error_set(err, ERROR_INVALID, "SQL: %s", sqlite3_errmsg(machine->database));
+        error_set(err, ERROR_INVALID, "SQL: %s",
+                  r != SQLITE_OK ? sqlite3_errmsg(machine->database) : "no statement");
         return NULL;
     }
-    if (cached->statement != NULL && sqlite3_stmt_busy(cached->statement)) {
-        CHECK_UNREACHABLE(); /* nested queries share a slot: make the cache larger */
+    if (!is_blank(rest, sql + length)) {
+        sqlite3_finalize(statement);
+        error_set(err, ERROR_INVALID, "SQL: more than one statement");
+        return NULL;
     }
     sqlite3_finalize(cached->statement);
     free(cached->sql);
@@ -233,14 +277,24 @@ uint64_t machine_failures(const struct machine *machine)
 
 /* ---- Applying ---- */
 
-void machine_encode_entry(uint64_t origin, uint64_t sequence,
+/* Of everything but the CRC itself, whose place is `at`. */
+static uint32_t checksum(const uint8_t *bytes, size_t length, size_t at)
+{
+    uLong crc = crc32(0, bytes, (uInt)at);
+    at += sizeof(uint32_t);
+    return (uint32_t)crc32(crc, bytes + at, (uInt)(length - at));
+}
+
+void machine_encode_entry(const struct machine_origin *origin,
                           const struct store_command *const *commands, unsigned count,
                           struct buffer *ret_entry)
 {
+    CHECK(ret_entry->used == 0);
     buffer_append_u32(ret_entry, entry_magic);
     buffer_append_u32(ret_entry, count);
-    buffer_append_u64(ret_entry, origin);
-    buffer_append_u64(ret_entry, sequence);
+    buffer_append_u64(ret_entry, origin->origin);
+    buffer_append_u64(ret_entry, origin->sequence);
+    buffer_append_u64(ret_entry, origin->base);
     buffer_append_u32(ret_entry, 0);
     for (unsigned i = 0; i < count; i++) {
         buffer_append_u32(ret_entry, (uint32_t)(commands[i]->bytes.used + 4));
@@ -250,9 +304,8 @@ void machine_encode_entry(uint64_t origin, uint64_t sequence,
     while (ret_entry->used % 8 != 0) {
         buffer_append_byte(ret_entry, 0); /* libraft 0.15 wants multiples and does not check */
     }
-    uint32_t crc =
-        (uint32_t)crc32(0, ret_entry->data + ENTRY_HEAD, (uInt)(ret_entry->used - ENTRY_HEAD));
-    memcpy(ret_entry->data + ENTRY_HEAD - 4, &crc, sizeof(crc));
+    uint32_t crc = checksum(ret_entry->data, ret_entry->used, ENTRY_CRC);
+    memcpy(ret_entry->data + ENTRY_CRC, &crc, sizeof(crc));
 }
 
 static void bind_from(struct command_reader *reader, sqlite3_stmt *statement, uint64_t index)
@@ -352,6 +405,10 @@ static int run_command(struct machine *machine, const uint8_t *bytes, uint32_t l
     for (uint32_t i = 0; i < statements && r == 0; i++) {
         r = run_statement(machine, &reader, index, err);
     }
+    if (r == 0 && machine->is_too_wide) {
+        return error_set(err, ERROR_TOO_LARGE,
+                         "the change touches more than %d rows: make several of it", EVENTS_MAX);
+    }
     return r;
 }
 
@@ -376,6 +433,7 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
                          struct machine_result *result, struct error *err)
 {
     machine->change_count = 0;
+    machine->is_too_wide = false;
     int r = execute(machine, "SAVEPOINT command", err);
     if (r < 0) {
         return r;
@@ -410,39 +468,53 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
     return 0;
 }
 
-int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+static int read_head(const struct machine *machine, struct command_reader *reader, size_t length,
+                     struct machine_result *ret_result, uint32_t *ret_count, struct error *err)
 {
-    struct command_reader reader = {.at = bytes, .end = bytes + length};
-    uint32_t magic = command_read_u32(&reader);
-    uint32_t count = command_read_u32(&reader);
-    struct machine_result result = {.origin = command_read_u64(&reader)};
-    result.sequence = command_read_u64(&reader);
-    uint32_t crc = command_read_u32(&reader);
-    if (reader.is_bad || magic != entry_magic ||
-        crc != (uint32_t)crc32(0, reader.at, (uInt)(reader.end - reader.at))) {
+    const uint8_t *bytes = reader->at;
+    uint32_t magic = command_read_u32(reader);
+    *ret_count = command_read_u32(reader);
+    ret_result->origin = command_read_u64(reader);
+    ret_result->sequence = command_read_u64(reader);
+    uint64_t base = command_read_u64(reader);
+    uint32_t crc = command_read_u32(reader);
+    if (reader->is_bad || magic != entry_magic || crc != checksum(bytes, length, ENTRY_CRC)) {
         return error_set(err, ERROR_CORRUPT,
                          "an entry of the log is damaged (after index %" PRIu64 ")",
                          machine->index);
     }
-    for (uint32_t i = 0; i < count; i++) {
+    if (base != machine->index) {
+        return error_set(err, ERROR_CORRUPT,
+                         "the log goes on at index %" PRIu64 " after %" PRIu64
+                         ": a part of it is missing",
+                         base, machine->index);
+    }
+    return 0;
+}
+
+int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    struct machine_result result = {0};
+    uint32_t count = 0;
+    int r = read_head(machine, &reader, length, &result, &count, err);
+    for (uint32_t i = 0; i < count && r == 0; i++) {
         uint32_t command_length = command_read_u32(&reader);
         const uint8_t *command = command_read_bytes(&reader, command_length);
         if (reader.is_bad) {
             return error_set(err, ERROR_CORRUPT, "an entry of the log is damaged");
         }
         result.position = i;
-        int r = apply_command(machine, command, command_length, &result, err);
-        if (r < 0) {
-            return r;
-        }
+        r = apply_command(machine, command, command_length, &result, err);
     }
-    return 0;
+    return r;
 }
 
 /* ---- Snapshots ---- */
 
 int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err)
 {
+    CHECK(ret_bytes->used == 0);
     char sql[96];
     snprintf(sql, sizeof(sql), "UPDATE store_meta SET value = %" PRIu64 " WHERE key = 'index'",
              machine->index);
@@ -459,10 +531,12 @@ int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct e
     buffer_append_u32(ret_bytes, snapshot_magic);
     buffer_append_u32(ret_bytes, SNAPSHOT_VERSION);
     buffer_append_u64(ret_bytes, machine->index);
-    buffer_append_u32(ret_bytes, (uint32_t)crc32(0, image, (uInt)size));
+    buffer_append_u32(ret_bytes, 0);
     buffer_append_u32(ret_bytes, 0);
     buffer_append(ret_bytes, image, (size_t)size);
     sqlite3_free(image);
+    uint32_t crc = checksum(ret_bytes->data, ret_bytes->used, SNAPSHOT_CRC);
+    memcpy(ret_bytes->data + SNAPSHOT_CRC, &crc, sizeof(crc));
     return 0;
 }
 
@@ -499,8 +573,7 @@ int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length
     uint32_t crc = command_read_u32(&reader);
     command_read_u32(&reader);
     size_t size = (size_t)(reader.end - reader.at);
-    if (reader.is_bad || magic != snapshot_magic ||
-        crc != (uint32_t)crc32(0, reader.at, (uInt)size)) {
+    if (reader.is_bad || magic != snapshot_magic || crc != checksum(bytes, length, SNAPSHOT_CRC)) {
         return error_set(err, ERROR_CORRUPT, "the snapshot of the state is damaged");
     }
     if (version > SNAPSHOT_VERSION) {

@@ -44,17 +44,26 @@ sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t
                                 struct error *err);
 
 /*
- * Entry: u32 magic, u32 count, u64 origin, u64 sequence, u32 CRC of what follows, then per command
- * u32 length and the command (u32 count of statements + command.h); zeros up to a multiple of 8.
+ * Entry: u32 magic, u32 count, u64 origin, u64 sequence, u64 base, u32 CRC of all the rest, then
+ * per command u32 length and the command (u32 count of statements + command.h); zeros up to a
+ * multiple of 8.  `base` is how many commands the log has before this entry: a log that lost a
+ * piece of its middle is noticed by it, because libraft's open segments do not say where they
+ * belong.
  */
-void machine_encode_entry(uint64_t origin, uint64_t sequence,
+struct machine_origin {
+    uint64_t origin;
+    uint64_t sequence;
+    uint64_t base;
+};
+void machine_encode_entry(const struct machine_origin *origin,
                           const struct store_command *const *commands, unsigned count,
                           struct buffer *ret_entry);
 
 /* Apply an entry; fails only when this replica cannot go on (out of memory, damaged). */
 int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err);
 
-/* A snapshot: magic, version, index, CRC, the serialised database. */
+/* A snapshot: u32 magic, u32 version, u64 index, u32 CRC of all the rest, u32 0, the serialised
+ * database. */
 int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err);
 int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length,
                     struct error *err);

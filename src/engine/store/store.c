@@ -27,6 +27,7 @@
 #include "engine/store/command.h"
 #include "engine/store/folder.h"
 #include "engine/store/machine.h"
+#include "engine/store/transport.h"
 
 enum {
     PROPOSALS_MAX = 4096,
@@ -35,7 +36,9 @@ enum {
     COMMAND_BYTES_MAX = 1 << 20,
     EVENTS_KEPT = 8192,
     SNAPSHOT_ENTRIES = 4096,
+    SNAPSHOT_BYTES = 8 << 20,
     TRAILING_ENTRIES = 1024,
+    MARK_DELAY_MS = 100,
     READY_LIMIT_MS = 60000,
 };
 
@@ -87,7 +90,9 @@ struct store {
     bool closed;
     bool closing;
     bool flush_posted;
-    struct error failure; /* of the state machine */
+    bool raft_is_open;
+    struct error failure;       /* of the state machine: it cannot go on */
+    struct error write_failure; /* of the disk: no write is taken any more */
 
     struct list waiting; /* proposals */
     unsigned waiting_count;
@@ -95,45 +100,23 @@ struct store {
     unsigned in_flight_count;
     uint64_t origin;
     uint64_t sequence;
+    uint64_t base; /* commands in the log, applied or not */
+
+    struct loop_timer *mark_timer;
+    uint64_t marked;
+    uint64_t mark_index; /* being written */
+    struct error mark_error;
+    bool mark_timer_runs;
+    bool mark_runs;
+
+    uint64_t log_bytes; /* applied since the last snapshot */
+    uint64_t log_entries;
 
     struct list watches;
     struct kept_event *events; /* a ring */
     uint64_t event_count;      /* ever kept */
     uint64_t snapshots;
 };
-
-/* ---- A transport to nobody: one voter has no peers, and nothing listens ---- */
-
-static int transport_init(struct raft_uv_transport *transport, raft_id id, const char *address)
-{
-    (void)transport;
-    (void)id;
-    (void)address;
-    return 0;
-}
-
-static int transport_listen(struct raft_uv_transport *transport, raft_uv_accept_cb accept)
-{
-    (void)transport;
-    (void)accept;
-    return 0;
-}
-
-static int transport_connect(struct raft_uv_transport *transport, struct raft_uv_connect *request,
-                             raft_id id, const char *address, raft_uv_connect_cb done)
-{
-    (void)transport;
-    (void)request;
-    (void)id;
-    (void)address;
-    (void)done;
-    return RAFT_NOCONNECTION;
-}
-
-static void transport_close(struct raft_uv_transport *transport, raft_uv_transport_close_cb done)
-{
-    done(transport);
-}
 
 /* ---- The state machine's side ---- */
 
@@ -143,6 +126,16 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *bytes, void 
     *result = NULL;
     if (machine_apply(store->machine, bytes->base, bytes->len, &store->failure) < 0) {
         return RAFT_CORRUPT;
+    }
+    store->log_bytes += bytes->len;
+    store->log_entries++;
+    if (store->log_bytes >= store->options.snapshot_bytes) {
+        /* libraft counts entries only: let it take one now, and keep about as many bytes. */
+        raft_set_snapshot_threshold(&store->raft, 1);
+        raft_set_snapshot_trailing(&store->raft,
+                                   store->log_entries < TRAILING_ENTRIES
+                                       ? (unsigned)store->log_entries
+                                       : TRAILING_ENTRIES);
     }
     return 0;
 }
@@ -168,6 +161,9 @@ static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_buffers[], 
     *ret_buffers = buffers;
     *ret_count = 1;
     store->snapshots++;
+    store->log_bytes = 0;
+    store->log_entries = 0;
+    raft_set_snapshot_threshold(&store->raft, SNAPSHOT_ENTRIES);
     return 0;
 }
 
@@ -260,6 +256,64 @@ static int translate(int status, struct error *err)
     }
 }
 
+static void on_marked(void *context);
+
+/* On a thread of the pool. */
+static void mark(void *context)
+{
+    struct store *store = context;
+    folder_mark(&store->folder, store->mark_index, &store->mark_error);
+}
+
+static void mark_soon(struct store *store)
+{
+    if (!store->mark_timer_runs && !store->mark_runs && !store->closing) {
+        store->mark_timer_runs = true;
+        loop_timer_start(store->mark_timer, MARK_DELAY_MS);
+    }
+}
+
+static void on_mark_time(void *context)
+{
+    struct store *store = context;
+    store->mark_timer_runs = false;
+    if (!store->closing) {
+        store->mark_runs = true;
+        store->mark_index = machine_index(store->machine);
+        loop_work(store->loop, mark, on_marked, store);
+    }
+}
+
+/* The log may have lost or kept what was asked: only a new start can tell. */
+static void fail_writes(struct store *store, const struct error *error)
+{
+    if (store->write_failure.kind != ERROR_NONE || store->closing) {
+        return;
+    }
+    store->write_failure = *error;
+    fail_waiting(store, error);
+    if (store->options.on_failed != NULL) {
+        store->options.on_failed(error, store->options.context);
+    }
+}
+
+static void on_marked(void *context)
+{
+    struct store *store = context;
+    store->mark_runs = false;
+    if (store->mark_error.kind != ERROR_NONE) {
+        fail_writes(store, &store->mark_error);
+    } else {
+        store->marked = store->mark_index;
+    }
+    if (store->marked < machine_index(store->machine) && store->mark_error.kind == ERROR_NONE) {
+        mark_soon(store);
+    }
+    if (store->closing) {
+        uv_stop(loop_uv(store->loop)); /* store_close() waits */
+    }
+}
+
 static void flush(struct store *store);
 
 static void on_entry(struct raft_apply *request, int status, void *result)
@@ -283,12 +337,16 @@ static void on_entry(struct raft_apply *request, int status, void *result)
     }
     free(entry->proposals);
     free(entry);
-    if (status == RAFT_NOSPACE && store->options.on_failed != NULL) {
-        store->options.on_failed(&error, store->options.context);
+    if (status != 0) {
+        fail_writes(store, &error);
+    } else {
+        mark_soon(store);
     }
-    if (!store->closing) {
-        flush(store);
+    if (store->closing) {
+        uv_stop(loop_uv(store->loop)); /* store_close() waits */
+        return;
     }
+    flush(store);
 }
 
 /* As many of the waiting proposals as one entry takes. */
@@ -312,7 +370,10 @@ static struct entry *collect(struct store *store, struct buffer *bytes)
         commands[entry->count] = proposal->command;
         entry->proposals[entry->count++] = proposal;
     }
-    machine_encode_entry(store->origin, entry->sequence, commands, entry->count, bytes);
+    const struct machine_origin origin = {
+        .origin = store->origin, .sequence = entry->sequence, .base = store->base};
+    machine_encode_entry(&origin, commands, entry->count, bytes);
+    store->base += entry->count;
     return entry;
 }
 
@@ -355,9 +416,11 @@ static void flush_posted(void *argument)
 {
     struct store *store = argument;
     store->flush_posted = false;
-    if (!store->closing) {
-        flush(store);
+    if (store->closing) {
+        uv_stop(loop_uv(store->loop)); /* store_close() waits */
+        return;
     }
+    flush(store);
 }
 
 struct late {
@@ -395,6 +458,8 @@ void store_propose(struct store *store, struct store_command *owned_command,
     proposal->context = context;
     if (store->closing) {
         refuse(store, proposal, ERROR_UNAVAILABLE, "the node is shutting down");
+    } else if (store->write_failure.kind != ERROR_NONE) {
+        refuse(store, proposal, store->write_failure.kind, store->write_failure.text);
     } else if (owned_command->bytes.used > COMMAND_BYTES_MAX) {
         refuse(store, proposal, ERROR_TOO_LARGE, "the change is larger than 1 MiB");
     } else if (store->waiting_count >= store->options.proposals_max) {
@@ -420,16 +485,37 @@ static void on_barrier(struct raft_barrier *barrier, int status)
     uv_stop(loop_uv(store->loop));
 }
 
+static int folder_error(struct store *store, struct error *err)
+{
+    return error_set(err, store->failure.kind, "%s: %s; restore the folder from a copy",
+                     store->folder.path, store->failure.text);
+}
+
+/* Why libraft could not start. */
+static int log_error_of(struct store *store, int status, struct error *err)
+{
+    const char *text = raft_errmsg(&store->raft);
+    text = text[0] != '\0' ? text : raft_strerror(status);
+    if (store->failure.kind != ERROR_NONE) {
+        return folder_error(store, err);
+    }
+    switch (status) {
+    case RAFT_NOSPACE:
+        return error_set(err, ERROR_FULL, "no space left on the disk of %s: make room",
+                         store->folder.path);
+    case RAFT_NOMEM:
+        return error_set(err, ERROR_LIMIT, "no memory to read the log in %s", store->folder.path);
+    default:
+        return error_set(err, ERROR_CORRUPT,
+                         "the log in %s cannot be read: %s; restore the folder from a copy",
+                         store->folder.path, text);
+    }
+}
+
 static int start_raft(struct store *store, struct error *err)
 {
     static const char address[] = "local";
-    store->transport = (struct raft_uv_transport){
-        .data = store,
-        .init = transport_init,
-        .listen = transport_listen,
-        .connect = transport_connect,
-        .close = transport_close,
-    };
+    transport_to_nobody(&store->transport);
     int r = raft_uv_init(&store->io, loop_uv(store->loop), store->folder.path, &store->transport);
     if (r != 0) {
         return error_set(err, ERROR_OS, "opening the log in %s: %s", store->folder.path,
@@ -437,6 +523,8 @@ static int start_raft(struct store *store, struct error *err)
     }
     /* Damage is told to people, not repaired behind their back. */
     raft_uv_set_auto_recovery(&store->io, false);
+    /* libraft 0.15 never ends when it decompresses a snapshot that was cut; ours has a CRC. */
+    raft_uv_set_snapshot_compression(&store->io, false);
     store->fsm = (struct raft_fsm){.version = 1,
                                    .data = store,
                                    .apply = on_apply,
@@ -444,8 +532,9 @@ static int start_raft(struct store *store, struct error *err)
                                    .restore = on_restore};
     r = raft_init(&store->raft, &store->io, &store->fsm, store->folder.node_id, address);
     if (r != 0) {
-        return error_set(err, ERROR_OS, "starting raft: %s", raft_errmsg(&store->raft));
+        return log_error_of(store, r, err);
     }
+    store->raft_is_open = true;
     raft_set_snapshot_threshold(&store->raft, SNAPSHOT_ENTRIES);
     raft_set_snapshot_trailing(&store->raft, TRAILING_ENTRIES);
     raft_set_pre_vote(&store->raft, true);
@@ -459,21 +548,7 @@ static int start_raft(struct store *store, struct error *err)
     if (r == 0 || r == RAFT_CANTBOOTSTRAP) {
         r = raft_start(&store->raft);
     }
-    if (r == 0) {
-        return 0;
-    }
-    if (r == RAFT_NOSPACE) {
-        return error_set(err, ERROR_FULL, "no space left on the disk of %s", store->folder.path);
-    }
-    if (store->failure.kind != ERROR_NONE) {
-        return error_set(err, store->failure.kind, "%s: %s; restore the folder from a copy",
-                         store->folder.path, store->failure.text);
-    }
-    return error_set(
-        err, ERROR_CORRUPT,
-        "the log in %s cannot be read: %s; nothing was changed: restore the folder from a "
-        "copy",
-        store->folder.path, raft_errmsg(&store->raft));
+    return r == 0 ? 0 : log_error_of(store, r, err);
 }
 
 static void on_late(void *context)
@@ -498,8 +573,7 @@ static int wait_until_ready(struct store *store, struct error *err)
     loop_run(store->loop);
     loop_timer_free(late);
     if (store->failure.kind != ERROR_NONE) {
-        *err = store->failure;
-        return -(int)err->kind;
+        return folder_error(store, err);
     }
     if (!store->ready) {
         return error_set(err, store->barrier_runs ? ERROR_TIMEOUT : ERROR_FULL,
@@ -509,18 +583,21 @@ static int wait_until_ready(struct store *store, struct error *err)
     return 0;
 }
 
-/* A log that is shorter than it was at the last orderly end has lost something. */
-static int check_continuity(struct store *store, struct error *err)
+/* A log that has less than what was acknowledged has lost something. */
+static int check_acknowledged(struct store *store, struct error *err)
 {
-    uint64_t expected = store->folder.last_index;
-    uint64_t actual = raft_last_index(&store->raft);
+    uint64_t expected = store->folder.marked;
+    uint64_t actual = machine_index(store->machine);
     if (actual < expected) {
         return error_set(err, ERROR_CORRUPT,
-                         "the log in %s ends at %" PRIu64 ", but was written up to %" PRIu64
-                         ": files are missing or damaged; restore the folder from a copy",
+                         "the log in %s ends at index %" PRIu64 ", but %" PRIu64
+                         " was acknowledged: files are missing or damaged; restore the folder from "
+                         "a copy",
                          store->folder.path, actual, expected);
     }
-    return expected > 0 ? folder_note_end(&store->folder, 0, err) : 0;
+    store->base = actual;
+    store->marked = expected;
+    return 0;
 }
 
 static void on_closed(struct raft *raft)
@@ -532,6 +609,7 @@ static void on_closed(struct raft *raft)
 
 static void free_store(struct store *store)
 {
+    loop_timer_free(store->mark_timer);
     machine_close(store->machine);
     folder_close(&store->folder);
     free(store->events);
@@ -542,9 +620,11 @@ static void close_raft(struct store *store)
 {
     store->closing = true;
     store->raft.data = store;
-    raft_close(&store->raft, on_closed);
-    while (!store->closed) {
-        loop_run(store->loop);
+    if (store->raft_is_open) { /* a raft_init() that failed has freed what it made */
+        raft_close(&store->raft, on_closed);
+        while (!store->closed) {
+            loop_run(store->loop);
+        }
     }
     raft_uv_close(&store->io);
 }
@@ -558,8 +638,12 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
     if (store->options.proposals_max == 0) {
         store->options.proposals_max = PROPOSALS_MAX;
     }
+    if (store->options.snapshot_bytes == 0) {
+        store->options.snapshot_bytes = SNAPSHOT_BYTES;
+    }
     store->origin = random_u64();
     store->folder.lock_fd = -1;
+    store->folder.mark_fd = -1;
     store->events = memory_new(EVENTS_KEPT, sizeof(struct kept_event));
     list_init(&store->waiting);
     list_init(&store->in_flight);
@@ -579,18 +663,30 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
     }
     r = start_raft(store, err);
     if (r == 0) {
-        r = check_continuity(store, err);
+        r = wait_until_ready(store, err);
     }
     if (r == 0) {
-        r = wait_until_ready(store, err);
+        r = check_acknowledged(store, err);
     }
     if (r < 0) {
         close_raft(store);
         free_store(store);
         return r;
     }
+    store->mark_timer = loop_timer_new(loop, on_mark_time, store);
     *ret_store = store;
     return 0;
+}
+
+/*
+ * What is on its way to the disk arrives first.  libraft 0.15 forgets that it leads when it is
+ * closed, and then reads through a null pointer when such a write comes back.
+ */
+static void wait_for_writing(struct store *store)
+{
+    while (store->in_flight_count > 0 || store->flush_posted || store->mark_runs) {
+        loop_run(store->loop);
+    }
 }
 
 void store_close(struct store *store)
@@ -602,10 +698,12 @@ void store_close(struct store *store)
     error_set(&err, ERROR_UNAVAILABLE, "the node is shutting down");
     store->closing = true;
     fail_waiting(store, &err);
-    uint64_t last_index = raft_last_index(&store->raft);
+    wait_for_writing(store);
     close_raft(store);
-    struct error ignored = {0};
-    folder_note_end(&store->folder, last_index, &ignored);
+    if (store->failure.kind == ERROR_NONE) {
+        struct error ignored = {0}; /* the next start then knows a little less */
+        folder_mark(&store->folder, machine_index(store->machine), &ignored);
+    }
     CHECK(list_is_empty(&store->watches));
     free_store(store);
 }
@@ -715,5 +813,6 @@ void store_status(const struct store *store, struct store_status *ret_status)
         .snapshots = store->snapshots,
         .commands = store_index(store),
         .commands_failed = machine_failures(store->machine),
+        .marked_index = store->marked,
     };
 }

@@ -27,15 +27,19 @@ struct store_options {
     const char *folder;      /* made when missing, mode 0700; locked while open */
     unsigned proposals_max;  /* in flight and waiting; beyond: OVERLOADED.  0: 4096 */
     uint64_t snapshot_bytes; /* of log since the last snapshot; 0: 8 MiB */
-    /* This node can no longer write its log (disk full, I/O error): stop serving writes. */
+    /* Once, when this node can no longer write its log (FULL, UNKNOWN_OUTCOME) or the mark of what
+     * was acknowledged: from then on every write is refused with this error, until a new start. */
     void (*on_failed)(const struct error *error, void *context);
     void *context;
 };
 
 /*
- * Open, recover, elect, apply.  Blocks by running the loop until the node is ready.  Fails with
- * EXISTS (another daemon has the folder: its pid), CORRUPT (which file, what to do), UNSUPPORTED
- * (a folder of a newer version), FULL, DENIED, OS.
+ * Open, recover, elect, apply.  What was acknowledged is there, or the folder is CORRUPT: commands
+ * are marked as acknowledged within 100 ms, on disk; only damage that reaches the last commands of
+ * a process which died before it marked them can pass for a write torn by the crash.  Blocks by
+ * running the loop until the node is ready.  Fails with EXISTS (another daemon has the folder: its
+ * pid), CORRUPT (which file, what to do), UNSUPPORTED (a folder of a newer version), FULL, DENIED,
+ * OS.
  */
 int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,
                struct error *err);
@@ -118,6 +122,8 @@ struct store_status {
     uint64_t snapshots;
     uint64_t commands;
     uint64_t commands_failed;
+    uint64_t
+        marked_index; /* damage that loses any command up to here is noticed at the next start */
 };
 void store_status(const struct store *store, struct store_status *ret_status);
 
