@@ -464,6 +464,9 @@ static uint32_t find_cpu(struct microvm_shell *shell)
 static int check_extensions(const struct microvm_host *host, struct error *err)
 {
     int version = ioctl(host->kvm_fd, KVM_GET_API_VERSION, 0);
+    if (version < 0 || host->run_bytes == 0) {
+        return error_set(err, ERROR_UNSUPPORTED, "/dev/kvm does not answer as KVM does");
+    }
     int sync = ioctl(host->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS);
     const int wanted = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     if (version != KVM_API_VERSION || (sync & wanted) != wanted) {
@@ -525,8 +528,7 @@ static int backend_open(struct vmm *vmm, const struct vmm_options *options, stru
                                                : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     int run_bytes = ioctl(host->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
     host->run_bytes = run_bytes > 0 ? (size_t)run_bytes : 0;
-    int r = run_bytes <= 0 ? error_os(err, errno, "asking KVM for its sizes")
-                           : check_extensions(host, err);
+    int r = check_extensions(host, err);
     if (r == 0) {
         r = watchdog_new(&host->watchdog, err);
     }
@@ -539,8 +541,12 @@ static int backend_open(struct vmm *vmm, const struct vmm_options *options, stru
     if (r < 0) {
         host_free(host);
         vmm->state = NULL;
+        /* It is there and refuses: to its user the same as if it were not. */
+        err->kind =
+            err->kind == ERROR_OS || err->kind == ERROR_DENIED ? ERROR_UNSUPPORTED : err->kind;
+        return -(int)err->kind;
     }
-    return r;
+    return 0;
 }
 
 static void backend_close(struct vmm *vmm)
