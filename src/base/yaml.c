@@ -172,10 +172,30 @@ static int complain(struct fy_diag *diag, struct error *err)
                      first->msg);
 }
 
+/* Nothing but blanks and comments: libfyaml makes no document of it. */
+static bool holds_nothing(const char *text, size_t length)
+{
+    bool in_comment = false;
+    for (size_t i = 0; i < length; i++) {
+        in_comment = text[i] != '\n' && (in_comment || text[i] == '#');
+        if (!in_comment && strchr(" \t\r\n", text[i]) == NULL) {
+            return false;
+        }
+        if (text[i] == '\0') {
+            return false;
+        }
+    }
+    return true;
+}
+
 int yaml_read(const char *text, size_t length, json_t **ret_value, struct error *err)
 {
     if (length > YAML_BYTES_MAX) {
         return error_set(err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
+    }
+    if (holds_nothing(text, length)) {
+        *ret_value = json_null();
+        return 0;
     }
     struct fy_diag_cfg diag_options;
     fy_diag_cfg_default(&diag_options);

@@ -243,7 +243,8 @@ static int start_gateway(struct node *node, struct error *err)
         .instances = node->instances,
         .telemetry = node->telemetry,
     };
-    return gateway_start(&options, &node->gateway, err);
+    return gateway_start(&options, &node->gateway, err) < 0 ? error_wrap(err, "gateway_address")
+                                                            : 0;
 }
 
 static void stop_gateway(struct node *node)
@@ -288,12 +289,12 @@ static int start_api(struct node *node, struct error *err)
         .isolation_reason =
             node->isolation == VMM_ISOLATION_MICROVM ? NULL : node->probe.kvm_reason,
     };
-    int r = api_start(&options, &node->api, err);
-    if (r == 0) {
-        describe_address(node->options.api_address, api_port(node->api), node->api_text,
-                         sizeof(node->api_text));
+    if (api_start(&options, &node->api, err) < 0) {
+        return error_wrap(err, "api_address");
     }
-    return r;
+    describe_address(node->options.api_address, api_port(node->api), node->api_text,
+                     sizeof(node->api_text));
+    return 0;
 }
 
 static void stop_api(struct node *node)
@@ -413,13 +414,16 @@ static int run(struct node *node, struct error *err)
 
 /* ---- Command line ---- */
 
+static const char default_config[] = "/etc/blixard/blixard.yaml";
+
 static const char usage[] =
     "usage: blixard server [--config FILE] [--check-config] [--OPTION VALUE ...]\n"
     "       blixard dev [--OPTION VALUE ...]\n\n"
     "server runs a node as a daemon; dev runs one in the foreground with data in your state "
     "folder.\n"
-    "The configuration file is YAML or JSON with the same names (data_folder: "
-    "/var/lib/blixard).\n\n"
+    "The configuration file is YAML or JSON with the same names (data_folder: /var/lib/blixard); "
+    "server\n"
+    "reads /etc/blixard/blixard.yaml when it is there and no other is named.\n\n"
     "options [default]:\n";
 
 static const char examples[] =
@@ -476,7 +480,7 @@ static int walk(int argc, char **argv, struct options *options, struct command_l
                 ? memory_copy_text(flag + 2, (size_t)(equals - flag) - 2)
                 : memory_copy_string(flag + 2);
             const char *value = equals != NULL ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-            if (value == NULL) {
+            if (value == NULL || (equals == NULL && text_starts_with(value, "--"))) {
                 return error_set(err, ERROR_INVALID, "%s needs a value", flag);
             }
             if (strcmp(name, "config") == 0) {
@@ -493,6 +497,9 @@ static int parse(int argc, char **argv, struct node *node, struct command_line *
                  struct error *err)
 {
     int r = walk(argc, argv, NULL, line, err);
+    if (!node->is_dev && line->config == NULL && file_exists(default_config)) {
+        line->config = default_config;
+    }
     if (r == 0 && line->config != NULL) {
         r = options_read_file(&node->options, line->config, err);
     }

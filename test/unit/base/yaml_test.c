@@ -1,0 +1,86 @@
+#include "base/yaml.h"
+
+#include "base/error.h"
+#include "base/json.h"
+
+#include "test/lib/test.h"
+
+static json_t *read_good(const char *text)
+{
+    json_t *value = NULL;
+    struct error err = {0};
+    EXPECT(yaml_read(text, strlen(text), &value, &err) == 0);
+    return value;
+}
+
+static void expect_same(const char *yaml, const char *json)
+{
+    JSON_OWNED json_t *value = read_good(yaml);
+    char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    EXPECT_STRING(text, json);
+    free(text);
+}
+
+static void expect_refused(const char *yaml, size_t length, enum error_kind kind, const char *words)
+{
+    json_t *value = NULL;
+    struct error err = {0};
+    EXPECT(yaml_read(yaml, length, &value, &err) == -(int)kind);
+    if (strstr(err.text, words) == NULL) {
+        fprintf(stderr, "\"%s\" does not say \"%s\"\n", err.text, words);
+        abort();
+    }
+}
+
+static void expect_invalid(const char *yaml, const char *words)
+{
+    expect_refused(yaml, strlen(yaml), ERROR_INVALID, words);
+}
+
+TEST(yaml, scalars_become_what_json_has_for_them)
+{
+    expect_same("a: 1\nb: -2\nc: 1.5\nd: true\ne: null\nf: text\n",
+                "{\"a\":1,\"b\":-2,\"c\":1.5,\"d\":true,\"e\":null,\"f\":\"text\"}");
+    expect_same("a: \"1\"\nb: 'true'\nc: 30s\nd: 128MiB\n",
+                "{\"a\":\"1\",\"b\":\"true\",\"c\":\"30s\",\"d\":\"128MiB\"}");
+    expect_same("- 1\n- [a, b]\n- {x: y}\n", "[1,[\"a\",\"b\"],{\"x\":\"y\"}]");
+    expect_same("{\"json\": [1, true, null]}", "{\"json\":[1,true,null]}");
+}
+
+TEST(yaml, a_text_without_content_is_null)
+{
+    expect_same("", "null");
+    expect_same("\n \n", "null");
+    expect_same("# a comment\n\n# another", "null");
+}
+
+TEST(yaml, what_makes_small_files_large_is_refused)
+{
+    expect_invalid("a: &x 1\nb: *x\n", "line");
+    expect_invalid("a: !!str 1\n", "tags");
+}
+
+TEST(yaml, mistakes_are_named_with_their_place)
+{
+    expect_invalid("a: 1\nb: [1\n", "line");
+    expect_invalid("a: 1\na: 2\n", "a");
+}
+
+TEST(yaml, size_and_depth_are_bounded)
+{
+    char deep[128];
+    memset(deep, '[', sizeof(deep));
+    expect_refused(deep, YAML_DEPTH_MAX + 8, ERROR_INVALID, "");
+    char *large = calloc(1, YAML_BYTES_MAX + 1);
+    memset(large, ' ', YAML_BYTES_MAX + 1);
+    expect_refused(large, YAML_BYTES_MAX + 1, ERROR_TOO_LARGE, "larger");
+    free(large);
+}
+
+TEST(yaml, keys_of_the_outermost_mapping_have_lines)
+{
+    static const char text[] = "a: 1\n\n  b: 2\n\"c\": 3\n";
+    EXPECT(yaml_line_of(text, strlen(text), "a") == 1);
+    EXPECT(yaml_line_of(text, strlen(text), "c") == 4);
+    EXPECT(yaml_line_of(text, strlen(text), "z") == 0);
+}
