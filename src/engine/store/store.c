@@ -96,6 +96,8 @@ struct store {
 
     struct list waiting; /* proposals */
     unsigned waiting_count;
+    unsigned late_count; /* refused, to be told in a later turn */
+    bool settling;
     struct list in_flight; /* entries */
     unsigned in_flight_count;
     uint64_t origin;
@@ -316,6 +318,19 @@ static void on_marked(void *context)
 
 static void flush(struct store *store);
 
+static bool is_settled(const struct store *store)
+{
+    return store->waiting_count == 0 && store->in_flight_count == 0 && store->late_count == 0 &&
+        !store->flush_posted;
+}
+
+static void look_whether_settled(struct store *store)
+{
+    if (store->settling && is_settled(store)) {
+        uv_stop(loop_uv(store->loop)); /* store_settle() waits */
+    }
+}
+
 static void on_entry(struct raft_apply *request, int status, void *result)
 {
     struct entry *entry = (struct entry *)request;
@@ -347,6 +362,7 @@ static void on_entry(struct raft_apply *request, int status, void *result)
         return;
     }
     flush(store);
+    look_whether_settled(store);
 }
 
 /* As many of the waiting proposals as one entry takes. */
@@ -421,9 +437,11 @@ static void flush_posted(void *argument)
         return;
     }
     flush(store);
+    look_whether_settled(store);
 }
 
 struct late {
+    struct store *store;
     struct proposal *proposal;
     struct error error;
 };
@@ -431,7 +449,9 @@ struct late {
 static void finish_late(void *argument)
 {
     struct late *late = argument;
+    late->store->late_count--;
     finish(late->proposal, &late->error);
+    look_whether_settled(late->store);
     free(late);
 }
 
@@ -440,7 +460,9 @@ static void refuse(struct store *store, struct proposal *proposal, enum error_ki
                    const char *text)
 {
     struct late *late = NEW(struct late);
+    late->store = store;
     late->proposal = proposal;
+    store->late_count++;
     error_set(&late->error, kind, "%s", text);
     loop_post(store->loop, finish_late, late);
 }
@@ -687,6 +709,16 @@ static void wait_for_writing(struct store *store)
     while (store->in_flight_count > 0 || store->flush_posted || store->mark_runs) {
         loop_run(store->loop);
     }
+}
+
+void store_settle(struct store *store)
+{
+    CHECK(loop_is_mine(store->loop) && !store->settling);
+    store->settling = true;
+    while (!is_settled(store)) {
+        loop_run(store->loop);
+    }
+    store->settling = false;
 }
 
 void store_close(struct store *store)

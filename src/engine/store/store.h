@@ -45,6 +45,12 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
                struct error *err);
 void store_close(struct store *store); /* waits for what is being written */
 
+/*
+ * Run the loop until every write proposed so far, and every one that these lead to, was answered:
+ * what a service does before it frees the contexts of its own.
+ */
+void store_settle(struct store *store);
+
 /* ---- Commands ---- */
 
 struct store_command;

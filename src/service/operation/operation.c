@@ -378,6 +378,7 @@ void operation_service_free(struct operation_service *service)
         return;
     }
     CHECK(list_is_empty(&service->waits));
+    store_settle(service->store);
     store_watch_free(service->watch);
     map_each(&service->running, free_running, NULL);
     map_done(&service->running);

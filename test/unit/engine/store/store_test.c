@@ -322,6 +322,43 @@ TEST(store, refuses_the_first_write_beyond_its_bound)
 }
 
 /*
+ * Goal: whoever settles the store may free what its writes refer to.  Method: writes that lead to
+ * further ones, and refused ones; after store_settle() each was answered, and none comes later.
+ */
+struct chain {
+    struct node *node;
+    unsigned links;
+    unsigned answered;
+    unsigned refused;
+};
+
+static void on_link(const struct error *error, uint64_t index, void *context)
+{
+    struct chain *chain = context;
+    (void)index;
+    chain->answered++;
+    chain->refused += error != NULL;
+    if (error == NULL && chain->links > 0) {
+        chain->links--;
+        store_propose(chain->node->store, project_command(chain->links), on_link, chain);
+    }
+}
+
+TEST(store, settling_answers_every_write_and_what_it_leads_to)
+{
+    struct node node = open_node(&(struct store_options){.proposals_max = 4});
+    struct chain chain = {.node = &node, .links = 20};
+    for (unsigned i = 0; i < 6; i++) {
+        store_propose(node.store, project_command(100 + i), on_link, &chain);
+    }
+    store_settle(node.store);
+    EXPECT(chain.answered == 6 + 20 && chain.refused == 2);
+    store_settle(node.store); /* nothing to wait for */
+    EXPECT(node_integer(&node, "SELECT count(*) FROM project") == 4 + 20);
+    node_close(&node);
+}
+
+/*
  * Goal: closing answers each write once, says "failed" only of what did not happen, and leaves a
  * folder that opens.  Method: close in the turn of the writes; the next life looks.
  */
