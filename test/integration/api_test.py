@@ -236,6 +236,23 @@ class Functions(unittest.TestCase):
             node.get("/v1/functions/stay")
         self.assertIn("did you mean stays", caught.exception.problem["detail"])
 
+    def test_deleting_takes_what_was_compiled_too(self):
+        images = node.folder / "images"
+        entries = node.folder / "build" / "cache"
+        self.assertTrue(entries.is_dir())
+
+        def files(where):
+            return {path for path in where.rglob("*") if path.is_file()}
+
+        before = files(images), files(entries)
+        node.deploy("compiled", says("nobody else says this"))
+        deadline = time.monotonic() + 60
+        while node.json("/v1/functions/compiled/versions/1")["tier"] != "optimized":
+            self.assertLess(time.monotonic(), deadline)
+        self.assertGreaterEqual(len(files(images) - before[0]), 3)  # the module, two images
+        node.call("DELETE", "/v1/functions/compiled")
+        self.assertEqual((files(images), files(entries)), before)
+
 
 class Streams(unittest.TestCase):
     def test_events_resume_where_they_were_left(self):

@@ -41,18 +41,42 @@ static bool image_is_whole(struct wasm *wasm, const char *id)
     return r == 0;
 }
 
-bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result)
+/* The entry in the file, and the image it names; NULL when it is no entry. */
+static json_t *read_entry(const char *path, const char **ret_image)
 {
     struct error err = {0};
     BUFFER_OWNED struct buffer text = {0};
-    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
-    JSON_OWNED json_t *entry = NULL;
+    json_t *entry = NULL;
     if (file_read(path, ENTRY_MAX, &text, &err) < 0 ||
         json_read(text.data, text.used, &entry, &err) < 0) {
-        return false;
+        return NULL;
     }
-    const char *image = json_string_value(json_object_get(entry, "image"));
-    if (image == NULL || strlen(image) != HASH_TEXT_SIZE - 1 || !image_is_whole(wasm, image)) {
+    *ret_image = json_string_value(json_object_get(entry, "image"));
+    if (*ret_image == NULL || strlen(*ret_image) != HASH_TEXT_SIZE - 1) {
+        json_decref(entry);
+        return NULL;
+    }
+    return entry;
+}
+
+bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZE])
+{
+    const char *image = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    JSON_OWNED json_t *entry = read_entry(path, &image);
+    unlink(path);
+    if (entry != NULL) {
+        memcpy(ret_image, image, HASH_TEXT_SIZE);
+    }
+    return entry != NULL;
+}
+
+bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result)
+{
+    const char *image = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    JSON_OWNED json_t *entry = read_entry(path, &image);
+    if (entry == NULL || !image_is_whole(wasm, image)) {
         unlink(path);
         return false;
     }

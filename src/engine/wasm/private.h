@@ -79,6 +79,8 @@ void cache_key(const struct wasm *wasm, const char *module_id, enum wasm_tier ti
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result);
 int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
               struct error *err);
+/* Remove the entry; true and its image when there was one. */
+bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZE]);
 
 EMBED_LIST(guest_files);
 

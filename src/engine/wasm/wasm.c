@@ -179,3 +179,17 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
     release(wasm, key);
     return r;
 }
+
+void wasm_forget(struct wasm *wasm, const char *module_id,
+                 bool (*keep)(const char *image_id, void *context), void *context)
+{
+    for (int tier = 0; tier < WASM_TIER_COUNT; tier++) {
+        char key[HASH_TEXT_SIZE];
+        char image[HASH_TEXT_SIZE];
+        cache_key(wasm, module_id, (enum wasm_tier)tier, key);
+        if (cache_take(wasm, key, image) && !keep(image, context)) {
+            struct error ignored = {0}; /* it stays on disk, and harms nobody */
+            image_remove(wasm->images, image, &ignored);
+        }
+    }
+}

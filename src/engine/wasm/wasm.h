@@ -79,6 +79,13 @@ struct wasm_result {
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err);
 
+/*
+ * Forget what was compiled of a module that nobody has any more: its cache entries, and its images
+ * but for those `keep` (another module's code may be the same).  Nobody may be compiling it.
+ */
+void wasm_forget(struct wasm *wasm, const char *module_id,
+                 bool (*keep)(const char *image_id, void *context), void *context);
+
 /* What is installed, for doctor: walks every tool the pipeline uses. */
 void wasm_tools_each(void (*visit)(const char *tool, const char *path_or_null, const char *package,
                                    bool required, void *context),

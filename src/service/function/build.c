@@ -77,12 +77,24 @@ static void look_for_image(const char *key, void *value, void *context)
     }
 }
 
+/* By a version that can be called, or will be soon. */
+bool image_is_used(const char *image_id, void *context)
+{
+    struct function_service *service = context;
+    struct sharing sharing = {.image_id = image_id};
+    map_each(&service->locals, look_for_image, &sharing);
+    LIST_EACH(node, &service->builds_known)
+    {
+        const struct instance_target *target = LIST_ITEM(node, struct build, known)->target;
+        sharing.found |= target != NULL && strcmp(target->image_id, image_id) == 0;
+    }
+    return sharing.found;
+}
+
 /* Two versions of one module have one image. */
 static void forget_target(struct function_service *service, struct instance_target *target)
 {
-    struct sharing sharing = {.image_id = target->image_id};
-    map_each(&service->locals, look_for_image, &sharing);
-    if (!sharing.found && !service->stopping) {
+    if (!service->stopping && !image_is_used(target->image_id, service)) {
         instance_forget(service->options.instances, target->project, target->image_id);
     }
     instance_target_unref(target);
@@ -185,6 +197,10 @@ static void build_free(struct build *build)
         instance_target_unref(build->target);
     }
     function_config_done(&build->config);
+    if (build->cancelled && !service->stopping) {
+        /* Its version may be gone since: then nobody else takes away what it made. */
+        module_collect(service, build->module);
+    }
     free(build);
     if (service->stopping && list_is_empty(&service->builds_known)) {
         loop_stop(service->options.loop);
@@ -441,6 +457,17 @@ void build_forget(struct function_service *service, const char *key)
     if (local != NULL) {
         local_free(service, local);
     }
+}
+
+bool build_runs_of(struct function_service *service, const char *module)
+{
+    LIST_EACH(node, &service->builds_known)
+    {
+        if (strcmp(LIST_ITEM(node, struct build, known)->module, module) == 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int builders_start(struct function_service *service, struct error *err)

@@ -258,19 +258,31 @@ static void note_removed(const struct version_row *row, void *context)
     memcpy(removed->module, row->module, sizeof(removed->module));
 }
 
-/* A module goes when no version has it and no deploy is about to. */
-static void collect_module(struct function_service *service, const char *module)
+static bool is_being_deployed(struct function_service *service, const char *module)
 {
     LIST_EACH(node, &service->deploys)
     {
         if (strcmp(LIST_ITEM(node, struct deploy, link)->module, module) == 0) {
-            return;
+            return true;
         }
     }
+    return false;
+}
+
+/* A module goes, with all that was made of it, when no version has it and no deploy is about to. */
+void module_collect(struct function_service *service, const char *module)
+{
+    if (is_being_deployed(service, module) || build_runs_of(service, module) ||
+        module_is_used(service, module)) {
+        return;
+    }
     struct error err = {0};
-    if (!module_is_used(service, module) && image_exists(service->options.images, module) &&
+    if (image_exists(service->options.images, module) &&
         image_remove(service->options.images, module, &err) < 0) {
         log_warn("function: module %s stays on disk: %s", module, err.text);
+    }
+    if (service->options.wasm != NULL) {
+        wasm_forget(service->options.wasm, module, image_is_used, service);
     }
 }
 
@@ -280,7 +292,7 @@ static void on_removed(const struct error *error, uint64_t index, void *context)
     struct function_service *service = removal->service;
     for (size_t i = 0; error == NULL && i < removal->count; i++) {
         build_forget(service, removal->versions[i].key);
-        collect_module(service, removal->versions[i].module);
+        module_collect(service, removal->versions[i].module);
     }
     struct error err = {0};
     if (error == NULL && removal->whole &&
@@ -523,7 +535,9 @@ void function_service_free(struct function_service *service)
     if (service == NULL) {
         return;
     }
+    store_settle(service->options.store); /* no deploy is half way to its build */
     bool ended = builders_stop(service);
+    store_settle(service->options.store); /* what the builds wrote at their end */
     store_watch_free(service->watch);
     if (!ended) {
         /* Somebody still refers to it: better a leak at the end than a use after free. */

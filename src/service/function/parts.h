@@ -83,6 +83,9 @@ void config_write(struct json_writer *writer, const struct function_config *conf
 int config_read(const char *json, struct function_config *ret_config, struct error *err);
 int name_check(const char *what, const char *name, struct error *err);
 
+/* function.c */
+void module_collect(struct function_service *service, const char *module);
+
 /* rows.c: reading the store */
 int version_find(struct function_service *service, const char *project, const char *name,
                  uint64_t number, struct version_row *ret_row, struct error *err);
@@ -111,6 +114,8 @@ bool builders_stop(struct function_service *service);
 void build_start(struct function_service *service, const struct version_row *row,
                  const char *operation_or_null);
 void build_forget(struct function_service *service, const char *key);
+bool build_runs_of(struct function_service *service, const char *module);
+bool image_is_used(const char *image_id, void *service);
 void local_free(struct function_service *service, struct local *local);
 struct local *local_of(struct function_service *service, const char *key);
 
