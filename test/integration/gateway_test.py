@@ -118,7 +118,12 @@ class Answers(unittest.TestCase):
     def test_every_answer_says_who_made_it_and_how_long_it_took(self):
         status, fields, body = call("/fn/busy/echo", b"hello")
         self.assertEqual((status, body), (200, b"hello"))
-        self.assertRegex(fields["x-request-id"], "^[0-9a-f]{32}$")
+        first = fields["x-request-id"]
+        second = call("/fn/busy/echo", b"hello")[1]["x-request-id"]
+        for part in (slice(0, 16), slice(16, 32)):  # both halves are of each id
+            self.assertRegex(first[part], "^[0-9a-f]{16}$")
+            self.assertNotEqual(first[part], second[part])
+            self.assertNotRegex(second[part], "^0{8}")
         self.assertRegex(fields["server-timing"], r"queue;dur=[\d.]+.*run;dur=[\d.]+, total;dur=[\d.]+")
         self.assertRegex(fields["x-blixard-instance"], r"^\d+-\d+$")
         self.assertEqual(fields["content-length"], "5")
@@ -139,6 +144,11 @@ class Answers(unittest.TestCase):
         self.assertEqual({key: env.get(key) for key in expected}, expected)
         for absent in ("HTTP_PROXY", "HTTP_X_UNDER", "HTTP_X_HOP", "HTTP_CONNECTION"):
             self.assertNotIn(absent, env)
+
+    def test_the_environment_names_the_version_of_the_request(self):
+        with Client() as client:
+            client.socket.sendall(b"GET /fn/busy/env HTTP/1.0\r\n\r\n")
+            self.assertIn(b"\nSERVER_PROTOCOL=HTTP/1.0\n", client.answer()[2])
 
     def test_functions_are_found_by_host_too(self):
         with Client() as client:

@@ -41,7 +41,7 @@ struct cgi_request {
     struct text query;    /* of the target, without '?' */
     size_t script_length; /* how much of `path` led to the function; the rest is PATH_INFO */
     struct text host;     /* the Host field, may be empty */
-    const char *protocol; /* "HTTP/1.1" */
+    const char *protocol; /* "HTTP/1.1", "HTTP/1.0" */
     const char *address;  /* where the server listens, when there is no Host */
     uint16_t port;
     const char *peer; /* "127.0.0.1:4711", "[::1]:4711" or "unix" */

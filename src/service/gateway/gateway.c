@@ -94,7 +94,7 @@ static struct http_server_options server_options(const struct gateway *gateway)
 static int lane_open(struct gateway *gateway, struct lane *lane, struct error *err)
 {
     struct http_server_options options = server_options(gateway);
-    random_hex(lane->id_prefix, sizeof(lane->id_prefix) - 1);
+    random_bytes(lane->id_seeds, sizeof(lane->id_seeds));
     int r = http_server_new(lane->loop, &options, on_request, lane, &lane->server, err);
     if (r < 0) {
         return r;

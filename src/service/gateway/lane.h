@@ -36,7 +36,7 @@ struct lane {
     struct list held; /* calls with output that waits for its end */
     struct loop_timer *hold_timer;
     bool hold_timer_runs;
-    char id_prefix[17];
+    uint64_t id_seeds[2]; /* random: request ids do not meet those of other lanes and starts */
     uint64_t id_count;
     bool is_closing; /* its server is gone; the last call reports it */
 };

@@ -267,6 +267,12 @@ struct text http_exchange_path(const struct http_exchange *exchange)
     return text_or_empty(exchange->request.path);
 }
 
+int http_exchange_minor_version(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return 1;
+}
+
 struct text http_exchange_query(const struct http_exchange *exchange)
 {
     return text_or_empty(exchange->request.query);
