@@ -37,6 +37,11 @@ class Lines(unittest.TestResult):
         super().addError(test, err)
         self.report(test, err)
 
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err is not None:
+            self.report(subtest, err)
+
 
 def main(wanted):
     sys.path.insert(0, str(HERE))
