@@ -193,6 +193,10 @@ struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
     call->sequence = ++slot->sequence == 0 ? ++slot->sequence : slot->sequence;
     call->events = *events;
     call->context = context;
+    if (invocation->timeout_ms > 0) {
+        call->answer_by_ms =
+            loop_now_ms(runner->loop) + invocation->timeout_ms + runner->patience_ms;
+    }
     slot->call = call;
 
     /* More than a frame holds goes in pieces. */
@@ -255,6 +259,10 @@ void runner_call_pause(struct runner_call *call)
 void runner_call_resume(struct runner_call *call)
 {
     call->paused = false;
+    uint64_t soonest_ms = loop_now_ms(call->runner->loop) + call->runner->patience_ms;
+    if (call->answer_by_ms > 0 && call->answer_by_ms < soonest_ms) {
+        call->answer_by_ms = soonest_ms; /* the end may be in the socket already */
+    }
     runner_slot_watch(&call->runner->slots[call->slot]);
 }
 

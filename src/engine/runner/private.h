@@ -19,6 +19,7 @@ struct runner_call {
     struct buffer queue; /* input that the socket did not take: length-prefixed frames */
     bool wants_writable;
     bool paused;
+    uint64_t answer_by_ms; /* of the loop's clock; 0: never */
 };
 
 struct slot {
@@ -42,6 +43,8 @@ struct runner {
     struct list loadings;
     struct list outbox; /* control messages the socket did not take */
     struct loop_timer *reaper;
+    struct loop_timer *watchdog;
+    uint64_t patience_ms;
     unsigned waited_ms;
     char jail[160];
     bool has_greeted;

@@ -26,7 +26,7 @@
 #include "engine/jail/jail.h"
 #include "engine/runner/private.h"
 
-enum { KILL_AFTER_MS = 2000 };
+enum { KILL_AFTER_MS = 2000, PATIENCE_MS = 10000 };
 
 /* Uids of runners, one per project: a range that no distribution gives out. */
 static const uid_t uid_first = 2000000000;
@@ -35,6 +35,8 @@ enum { UID_COUNT = 100000000 };
 struct loading {
     struct list_node link;
     char image_id[HASH_TEXT_SIZE];
+    uint64_t time_ms;      /* what it may take */
+    uint64_t answer_by_ms; /* of the first in the list: the runner loads one after the other */
     void (*done)(const struct error *error, const struct vmm_image_info *info, const char *log,
                  size_t log_length, void *context);
     void *context;
@@ -45,7 +47,9 @@ struct outgoing {
     int fd; /* to send along, or -1 */
     size_t length;
     uint8_t bytes[];
-}; /* ---- Ending ---- */
+};
+
+/* ---- Ending ---- */
 
 static void release(struct runner *runner)
 {
@@ -53,6 +57,7 @@ static void release(struct runner *runner)
         return;
     }
     loop_timer_free(runner->reaper);
+    loop_timer_free(runner->watchdog);
     free(runner->frame);
     free(runner);
 }
@@ -121,6 +126,7 @@ static void end(struct runner *runner, const struct error *error)
         return;
     }
     runner->is_over = true;
+    loop_timer_stop(runner->watchdog);
     uv_close((uv_handle_t *)&runner->control_poll, on_handle_closed);
     fd_close_slot(&runner->control_fd); /* the runner ends itself when it sees this */
     LIST_EACH(node, &runner->outbox)
@@ -165,6 +171,49 @@ void runner_end_broken(struct runner *runner, const char *what)
         kill(runner->pid, SIGKILL);
     }
     end(runner, &error);
+}
+
+/* ---- A runner that is alive and does not answer ---- */
+
+static bool is_stuck(const struct runner *runner)
+{
+    uint64_t now_ms = loop_now_ms(runner->loop);
+    const struct loading *loading = LIST_FIRST(&runner->loadings, struct loading, link);
+    if (loading != NULL && now_ms >= loading->answer_by_ms) {
+        return true;
+    }
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        const struct runner_call *call = runner->slots[i].call;
+        if (call != NULL && !call->paused && call->answer_by_ms > 0 &&
+            now_ms >= call->answer_by_ms) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Timeouts are the runner's to keep; this one is for when it does not. */
+static void on_watchdog(void *context)
+{
+    struct runner *runner = context;
+    if (!is_stuck(runner)) {
+        loop_timer_start(runner->watchdog, runner->patience_ms);
+        return;
+    }
+    struct error error = {0};
+    error_set(&error, ERROR_UNAVAILABLE, "the runner does not answer");
+    if (runner->pid > 0) {
+        kill(runner->pid, SIGKILL);
+    }
+    end(runner, &error);
+}
+
+static void expect_loading(struct runner *runner)
+{
+    struct loading *first = LIST_FIRST(&runner->loadings, struct loading, link);
+    if (first != NULL) {
+        first->answer_by_ms = loop_now_ms(runner->loop) + first->time_ms + runner->patience_ms;
+    }
 }
 
 /* ---- Control ---- */
@@ -261,6 +310,7 @@ static void take_loaded(struct runner *runner, ssize_t got)
         if (strcmp(loading->image_id, answer.image_id) == 0) {
             bool good = answer.error.kind == ERROR_NONE;
             list_remove(node);
+            expect_loading(runner);
             loading->done(good ? NULL : &answer.error, good ? &answer.info : NULL,
                           (const char *)runner->frame + sizeof(answer), answer.log_length,
                           loading->context);
@@ -472,6 +522,7 @@ static struct runner *make(struct loop *loop, const struct runner_options *optio
     runner->events = *events;
     runner->isolation = options->isolation;
     runner->slot_count = options->slot_count;
+    runner->patience_ms = options->patience_ms > 0 ? options->patience_ms : PATIENCE_MS;
     runner->pid = -1;
     runner->control_fd = -1;
     snprintf(runner->jail, sizeof(runner->jail), "starting");
@@ -487,6 +538,8 @@ static void begin(struct runner *runner)
 {
     runner->frame = memory_new(1, PROTOCOL_FRAME);
     runner->reaper = loop_timer_new(runner->loop, reap, runner);
+    runner->watchdog = loop_timer_new(runner->loop, on_watchdog, runner);
+    loop_timer_start(runner->watchdog, runner->patience_ms);
     open_handles(runner);
 }
 
@@ -573,7 +626,11 @@ void runner_load(struct runner *runner, const char *image_id, int elf_fd,
     memcpy(loading->image_id, image_id, HASH_TEXT_SIZE);
     loading->done = done;
     loading->context = context;
+    loading->time_ms = limits->timeout_ms;
     list_push_back(&runner->loadings, &loading->link);
+    if (LIST_FIRST(&runner->loadings, struct loading, link) == loading) {
+        expect_loading(runner);
+    }
     runner_post(runner, &request, sizeof(request), elf_fd);
     if (runner->is_over) {
         struct error error = {0};

@@ -36,6 +36,7 @@ struct runner_options {
     unsigned slot_count;       /* 1..RUNNER_SLOTS_MAX */
     uid_t uid;                 /* taken on when root; 0: a uid is chosen from the project's name */
     uint64_t memory_bytes_max; /* cgroup/rlimit for the whole runner; 0: none */
+    uint64_t patience_ms;      /* a call or a load so long beyond its timeout: killed.  0: 10000 */
 };
 
 struct runner_events {
@@ -79,7 +80,7 @@ struct runner_invocation {
     const void *input;         /* the first (often only) part of standard input */
     size_t input_length;
     bool input_continues; /* more by runner_call_write() */
-    uint64_t timeout_ms;  /* 0: the image's */
+    uint64_t timeout_ms;  /* 0: the image's, and no call of a stuck runner ends by itself */
 };
 
 struct runner_result {
@@ -100,7 +101,7 @@ struct runner_call_events {
     void (*on_output)(const void *bytes, size_t length, void *context);
     void (*on_log)(const void *bytes, size_t length, void *context);
     void (*on_writable)(void *context); /* after runner_call_write() returned false */
-    /* Exactly once, last.  error (UNAVAILABLE: the runner died; PROTOCOL) or result. */
+    /* Exactly once, last.  error (UNAVAILABLE: the runner died or is stuck; PROTOCOL) or result. */
     void (*on_end)(const struct error *error, const struct runner_result *result, void *context);
 };
 

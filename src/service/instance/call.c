@@ -190,7 +190,8 @@ static void call_fill(struct instance_call *call, struct project *project,
     call->input_continues = invocation->input_continues;
     call->is_paused = false;
     call->awaits_writable = false;
-    call->timeout_ms = invocation->timeout_ms;
+    call->timeout_ms =
+        invocation->timeout_ms > 0 ? invocation->timeout_ms : invocation->target->limits.timeout_ms;
     call->arrived_ns = clock_monotonic_ns();
     call->instance[0] = '\0';
     snprintf(call->request_id, sizeof(call->request_id), "%s", invocation->request_id);
@@ -220,15 +221,13 @@ struct instance_call *instance_invoke(struct instance_service *service,
     struct instance_call *call = call_take(service);
     call_fill(call, project, invocation, events, context);
 
-    uint64_t wait_ms =
-        invocation->timeout_ms > 0 ? invocation->timeout_ms : target->limits.timeout_ms;
     struct pool_request request = {
         .function = target->function,
         .image_id = target->image_id,
         .limits = target->limits,
         .concurrency_max = target->concurrency_max,
         .queue_max = target->queue_max,
-        .wait_ms_max = wait_ms,
+        .wait_ms_max = call->timeout_ms,
     };
     if (pool_arrive(project->pool, &call->pool, &request, clock_monotonic_ms(), err) < 0) {
         telemetry_add(service->options.telemetry, TELEMETRY_CALLS_REFUSED, 1);

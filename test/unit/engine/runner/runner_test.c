@@ -36,6 +36,7 @@ struct scene {
     unsigned exits;
     bool failed;
     bool ends_runner_on_output;
+    uint64_t patience_ms;
     enum vmm_end end;
     char text[sizeof(((struct error *)0)->text)];
     char reason[128];
@@ -112,7 +113,8 @@ static void adopt(struct scene *scene)
     EXPECT(loop_new("test", &scene->loop, &err) == 0);
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) == 0);
     EXPECT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, slot) == 0);
-    const struct runner_options options = {.project = "p", .slot_count = 1};
+    const struct runner_options options = {
+        .project = "p", .slot_count = 1, .patience_ms = scene->patience_ms};
     const struct runner_events events = {.on_exit = on_exit_told, .context = scene};
     scene->runner = runner_adopt(scene->loop, &options, &events, control[0], &slot[0]);
     scene->control = control[1];
@@ -189,6 +191,29 @@ TEST(runner_protocol, ends_calls_of_a_peer_that_hangs_up)
     EXPECT(scene.ends == 1 && scene.loads == 1);
     EXPECT_STRING(scene.text, "the runner died");
     leave(&scene);
+}
+
+/* Goal: what a silent runner was asked ends all the same, a call and a load alike. */
+TEST(runner_protocol, gives_up_a_peer_that_never_answers)
+{
+    for (int what = 0; what < 2; what++) {
+        struct scene scene = {.patience_ms = 5};
+        struct vmm_limits short_limits = limits;
+        short_limits.timeout_ms = 1;
+        adopt(&scene);
+        if (what == 0) {
+            const struct runner_invocation invocation = {
+                .image_id = id, .environment = "", .input = "", .timeout_ms = 1};
+            runner_invoke(scene.runner, 0, &invocation, &call_events, &scene);
+            until(&scene, &scene.ends, 1);
+        } else {
+            runner_load(scene.runner, id, -1, &short_limits, on_loaded, &scene);
+            until(&scene, &scene.loads, 1);
+        }
+        EXPECT(scene.failed);
+        EXPECT_STRING(scene.text, "the runner does not answer");
+        leave(&scene);
+    }
 }
 
 TEST(runner_protocol, may_be_freed_by_what_it_said)
