@@ -623,6 +623,24 @@ static int clear_path(const char *path, const char *text, struct error *err)
     return unlink(path) < 0 ? error_os(err, errno, "removing %s", path) : 0;
 }
 
+/*
+ * The file is born with the mode of the socket: nobody else can connect, not even for a moment, and
+ * the mask of the process, which other threads make files with, is left alone.  -1 with errno.
+ */
+static int socket_bound_to(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd >= 0 &&
+        (fchmod(fd, 0600) < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0)) {
+        int saved = errno;
+        fd_close_slot(&fd);
+        errno = saved;
+    }
+    return fd;
+}
+
 static int bind_unix(struct listener *listener, const char *text,
                      const struct http_address *address, struct error *err)
 {
@@ -630,17 +648,18 @@ static int bind_unix(struct listener *listener, const char *text,
     if (r < 0) {
         return r;
     }
-    mode_t before = umask(0177);
-    r = uv_pipe_bind(&listener->uv.pipe, address->path);
-    umask(before);
-    if (r == 0) {
-        r = uv_listen(&listener->uv.stream, 1024, on_connect);
-    }
-    if (r < 0) {
-        return error_os(err, -r, "listening on %s", text);
+    int fd = socket_bound_to(address->path);
+    if (fd < 0) {
+        return error_os(err, errno, "listening on %s", text);
     }
     listener->path = memory_copy_string(address->path);
-    return 0;
+    r = uv_pipe_open(&listener->uv.pipe, fd);
+    if (r < 0) {
+        close(fd);
+    } else {
+        r = uv_listen(&listener->uv.stream, 1024, on_connect);
+    }
+    return r < 0 ? error_os(err, -r, "listening on %s", text) : 0;
 }
 
 int http_server_listen(struct http_server *server, const char *address, uint16_t *ret_port,
