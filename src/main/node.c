@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -210,6 +211,19 @@ static void on_functions_ready(const struct error *error, void *context)
     notify("READY=1");
 }
 
+/* Compiling anew what a cache has lost takes its time: neither people nor systemd give it up. */
+static void on_functions_progress(unsigned left, void *context)
+{
+    struct node *node = context;
+    char text[ERROR_TEXT_MAX];
+    snprintf(text, sizeof(text), "%u function%s being made ready after a start of this node", left,
+             left == 1 ? " is" : "s are");
+    if (node->is_running) {
+        api_set_ready(node->api, text);
+        notify("EXTEND_TIMEOUT_USEC=120000000");
+    }
+}
+
 static int start_functions(struct node *node, struct error *err)
 {
     struct function_options options = {
@@ -223,6 +237,7 @@ static int start_functions(struct node *node, struct error *err)
         .telemetry = node->telemetry,
         .build_threads = (unsigned)node->options.build_threads,
         .on_ready = on_functions_ready,
+        .on_progress = on_functions_progress,
         .context = node,
     };
     return function_service_new(&options, &node->functions, err);
@@ -525,6 +540,7 @@ static void settle(struct node *node)
         setrlimit(RLIMIT_NOFILE, &files);
     }
     signal(SIGPIPE, SIG_IGN);
+    umask(022); /* compilers, under another user, read what is made for them; secrets are 0600 */
 }
 
 static int serve(struct node *node, struct error *err)

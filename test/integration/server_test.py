@@ -169,6 +169,21 @@ class End(Scratch):
         finally:
             node.stop()
 
+    def test_the_mask_of_a_service_manager_does_not_keep_files_from_compilers(self):
+        from node import Node
+
+        module = compile_c(self.folder, "slow", SLOW)
+        before = os.umask(0o077)
+        try:
+            node = Node(self.folder / "data")
+        finally:
+            os.umask(before)
+        try:
+            node.deploy("masked", module)
+            self.assertEqual(node.invoke("masked"), "begun\nended\n")
+        finally:
+            node.stop()
+
     def test_a_daemon_killed_while_it_builds_leaves_nothing_half(self):
         from node import Node
 

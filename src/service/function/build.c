@@ -1,7 +1,8 @@
 /*
  * Builds: from a version row to something that can be called.
  *
- * A builder thread reads the module and compiles it; the loop does the rest: tries the
+ * A builder thread (one for the fast tier alone, so that a deploy does not wait for what is made
+ * better behind it) reads the module and compiles it; the loop does the rest: tries the
  * initialisation, marks the version ready and moves `live` in one command, then asks for the
  * optimised tier, which replaces the fast one when it has been tried too.  After a restart, ready
  * versions take the same way without being written again.
@@ -36,6 +37,7 @@ struct build {
     struct function_config config;
     char operation[OPERATION_ID_SIZE]; /* "" when nobody waits */
     bool was_ready;                    /* the store says so already */
+    bool is_awaited;                   /* by service_arrived() */
     volatile bool cancelled;
     uint64_t started_ms;
 
@@ -133,13 +135,14 @@ static int compile(struct build *build)
 
 static void on_compiled(void *argument);
 
-static struct build *next_build(struct function_service *service)
+/* What waits for an answer now never waits for what is only made better. */
+static struct build *next_build(struct function_service *service, bool is_first_only)
 {
     struct build *build = NULL;
     pthread_mutex_lock(&service->builds_lock);
     while (!service->stopping && build == NULL) {
         build = LIST_FIRST(&service->builds_first, struct build, link);
-        if (build == NULL) {
+        if (build == NULL && !is_first_only) {
             build = LIST_FIRST(&service->builds_later, struct build, link);
         }
         if (build == NULL) {
@@ -153,18 +156,26 @@ static struct build *next_build(struct function_service *service)
     return build;
 }
 
-static void *builder(void *argument)
+static void build_until_stopped(struct function_service *service, bool is_first_only)
 {
-    struct function_service *service = argument;
-    for (;;) {
-        struct build *build = next_build(service);
-        if (build == NULL) {
-            return NULL;
-        }
+    struct build *build = NULL;
+    while ((build = next_build(service, is_first_only)) != NULL) {
         build->err = (struct error){0};
         build->status = compile(build);
         loop_post(service->options.loop, on_compiled, build);
     }
+}
+
+static void *builder(void *service)
+{
+    build_until_stopped(service, false);
+    return NULL;
+}
+
+static void *first_builder(void *service)
+{
+    build_until_stopped(service, true);
+    return NULL;
 }
 
 static void enqueue(struct build *build, enum wasm_tier tier)
@@ -174,7 +185,7 @@ static void enqueue(struct build *build, enum wasm_tier tier)
     pthread_mutex_lock(&service->builds_lock);
     list_push_back(tier == WASM_TIER_FAST ? &service->builds_first : &service->builds_later,
                    &build->link);
-    pthread_cond_signal(&service->builds_ready);
+    pthread_cond_broadcast(&service->builds_ready); /* not every builder takes it */
     pthread_mutex_unlock(&service->builds_lock);
 }
 
@@ -188,10 +199,19 @@ static void leave_operation(struct build *build)
     }
 }
 
+static void arrive(struct build *build)
+{
+    if (build->is_awaited) {
+        build->is_awaited = false;
+        service_arrived(build->service);
+    }
+}
+
 static void build_free(struct build *build)
 {
     struct function_service *service = build->service;
     leave_operation(build);
+    arrive(build);
     list_remove(&build->known);
     if (build->target != NULL) {
         instance_target_unref(build->target);
@@ -252,6 +272,7 @@ static void succeed(struct build *build)
         leave_operation(build);
     }
     build->was_ready = true;
+    arrive(build);
     enqueue(build, WASM_TIER_OPTIMIZED);
 }
 
@@ -415,8 +436,7 @@ static void on_cancel(void *context)
     build->cancelled = true;
 }
 
-void build_start(struct function_service *service, const struct version_row *row,
-                 const char *operation_or_null)
+static struct build *build_new(struct function_service *service, const struct version_row *row)
 {
     struct build *build = NEW(struct build);
     char project[FUNCTION_KEY_SIZE];
@@ -425,22 +445,42 @@ void build_start(struct function_service *service, const struct version_row *row
     build->service = service;
     build->number = row->number;
     build->started_ms = clock_real_ms();
-    build->was_ready = strcmp(row->state, "ready") == 0;
     snprintf(build->key, sizeof(build->key), "%s", row->key);
     snprintf(build->project, sizeof(build->project), "%.63s", project);
     snprintf(build->name, sizeof(build->name), "%.63s", name);
     snprintf(build->module, sizeof(build->module), "%s", row->module);
     list_push_back(&service->builds_known, &build->known);
-    if (operation_or_null != NULL) {
-        snprintf(build->operation, sizeof(build->operation), "%s", operation_or_null);
-        operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
-        operation_progress(service->options.operations, build->operation, 10, "compiling");
-    }
+    return build;
+}
+
+static void begin(struct build *build, const struct version_row *row)
+{
     if (config_read(row->config, &build->config, &build->err) < 0) {
         fail(build);
         return;
     }
     enqueue(build, WASM_TIER_FAST);
+}
+
+void build_start(struct function_service *service, const struct version_row *row,
+                 const char *operation_or_null)
+{
+    struct build *build = build_new(service, row);
+    if (operation_or_null != NULL) {
+        snprintf(build->operation, sizeof(build->operation), "%s", operation_or_null);
+        operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
+        operation_progress(service->options.operations, build->operation, 10, "compiling");
+    }
+    begin(build, row);
+}
+
+void build_resume(struct function_service *service, const struct version_row *row, bool is_awaited)
+{
+    struct build *build = build_new(service, row);
+    build->was_ready = true;
+    build->is_awaited = is_awaited;
+    service->awaited += is_awaited;
+    begin(build, row);
 }
 
 /* The version is gone: break off what is being built of it. */
@@ -473,9 +513,10 @@ bool build_runs_of(struct function_service *service, const char *module)
 int builders_start(struct function_service *service, struct error *err)
 {
     unsigned count = service->options.build_threads > 0 ? service->options.build_threads : 1;
-    service->builders = memory_new(count, sizeof(*service->builders));
-    for (unsigned i = 0; i < count; i++) {
-        int r = pthread_create(&service->builders[i], NULL, builder, service);
+    service->builders = memory_new(count + 1, sizeof(*service->builders));
+    for (unsigned i = 0; i <= count; i++) {
+        int r =
+            pthread_create(&service->builders[i], NULL, i == 0 ? first_builder : builder, service);
         if (r != 0) {
             return error_os(err, r, "starting a builder thread");
         }

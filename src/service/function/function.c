@@ -452,7 +452,7 @@ static void resume(const struct version_row *row, void *context)
 {
     struct function_service *service = context;
     if (strcmp(row->state, "ready") == 0) {
-        build_start(service, row, NULL);
+        build_resume(service, row, alias_points_to(service, row));
         return;
     }
     if (strcmp(row->state, "building") != 0) {
@@ -472,11 +472,29 @@ static void resume(const struct version_row *row, void *context)
     begin_operation(deploy);
 }
 
+void service_arrived(struct function_service *service)
+{
+    CHECK(service->awaited > 0);
+    service->awaited--;
+    if (service->stopping) {
+        return;
+    }
+    if (service->awaited == 0) {
+        service->options.on_ready(NULL, service->options.context);
+    } else {
+        service->options.on_progress(service->awaited, service->options.context);
+    }
+}
+
 static void on_default_project(const struct error *error, uint64_t index, void *context)
 {
-    const struct function_service *service = context;
+    struct function_service *service = context;
     (void)index;
-    service->options.on_ready(error, service->options.context);
+    if (error != NULL) {
+        service->options.on_ready(error, service->options.context); /* awaited stays: no other */
+        return;
+    }
+    service_arrived(service);
 }
 
 static void add_default_project(struct function_service *service)
@@ -486,6 +504,7 @@ static void add_default_project(struct function_service *service)
                       "INSERT INTO project (key, created_ms) VALUES ('default', ?) ON CONFLICT "
                       "(key) DO NOTHING",
                       "u", clock_real_ms());
+    service->awaited++;
     store_propose(service->options.store, command, on_default_project, service);
 }
 

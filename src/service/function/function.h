@@ -42,8 +42,13 @@ struct function_options {
     struct operation_service *operations;
     struct telemetry *telemetry;
     unsigned build_threads; /* 0: 1 */
-    /* On the loop, once: what every node has is in the store (NULL), or why it is not. */
+    /*
+     * On the loop, once: what every node has is in the store, and each version an alias points to
+     * can be called again, or could not be built here (NULL); or why the store cannot be written.
+     */
     void (*on_ready)(const struct error *error, void *context);
+    /* On the loop, before that: so many versions are left. */
+    void (*on_progress)(unsigned left, void *context);
     void *context;
 };
 

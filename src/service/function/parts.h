@@ -75,6 +75,8 @@ struct function_service {
     unsigned builder_count;
     bool stopping;
     bool gives_up;
+
+    unsigned awaited; /* before on_ready: builds, and the default project */
 };
 
 /* config.c */
@@ -85,6 +87,8 @@ int name_check(const char *what, const char *name, struct error *err);
 
 /* function.c */
 void module_collect(struct function_service *service, const char *module);
+/* One thing less to wait for before the service is ready. */
+void service_arrived(struct function_service *service);
 
 /* rows.c: reading the store */
 int version_find(struct function_service *service, const char *project, const char *name,
@@ -99,6 +103,7 @@ int function_find(struct function_service *service, const char *project, const c
 bool module_is_used(struct function_service *service, const char *module);
 uint64_t alias_of(struct function_service *service, const char *project, const char *name,
                   const char *alias);
+bool alias_points_to(struct function_service *service, const struct version_row *row);
 void project_of(const char *key, char *ret_project, char *ret_name, size_t size);
 
 /* route.c */
@@ -110,9 +115,11 @@ void routes_done(struct function_service *service);
 int builders_start(struct function_service *service, struct error *err);
 /* False: something did not come back, and still refers to the service. */
 bool builders_stop(struct function_service *service);
-/* Build `key` again or for the first time; `operation_or_null` is told how it went. */
+/* Build a version for the first time; the operation, if any, is told how it went. */
 void build_start(struct function_service *service, const struct version_row *row,
                  const char *operation_or_null);
+/* Build a ready one again after a start; `is_awaited`: service_arrived() when it can be called. */
+void build_resume(struct function_service *service, const struct version_row *row, bool is_awaited);
 void build_forget(struct function_service *service, const char *key);
 bool build_runs_of(struct function_service *service, const char *module);
 bool image_is_used(const char *image_id, void *service);

@@ -189,6 +189,20 @@ uint64_t alias_of(struct function_service *service, const char *project, const c
     return number.value;
 }
 
+bool alias_points_to(struct function_service *service, const struct version_row *row)
+{
+    struct number number = {0};
+    struct error err = {0};
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    project_of(row->key, project, name, sizeof(project));
+    MEMORY_OWNED char *function = memory_format("%s/%s", project, name);
+    store_query(service->options.store, &err, take_number, &number,
+                "SELECT count(*) FROM alias WHERE function = ? AND version = ?", "tu", function,
+                row->number);
+    return number.value > 0;
+}
+
 /* The first two parts of PROJECT/NAME/... */
 void project_of(const char *key, char *ret_project, char *ret_name, size_t size)
 {
