@@ -54,6 +54,9 @@ void json_write_end_array(struct json_writer *writer)
 static void append_escaped(struct buffer *out, uint8_t byte)
 {
     switch (byte) {
+    case '\0': /* most readers of JSON, ours among them, take no NUL */
+        buffer_append_string(out, "\xef\xbf\xbd");
+        break;
     case '"':
         buffer_append_string(out, "\\\"");
         break;

@@ -34,6 +34,7 @@ void json_write_key(struct json_writer *writer, const char *key);
 
 /* NULL writes null. */
 void json_write_string(struct json_writer *writer, const char *string);
+/* NUL, and bytes that are no UTF-8, become U+FFFD. */
 void json_write_text(struct json_writer *writer, const char *text, size_t length);
 void json_write_u64(struct json_writer *writer, uint64_t value);
 void json_write_i64(struct json_writer *writer, int64_t value);

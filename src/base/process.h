@@ -36,7 +36,7 @@ struct process_result {
 /*
  * Run to the end; blocks, so never on a loop thread.  Output and error text are appended to the
  * buffers (either may be NULL).  Returns 0 when the program ran, whatever its exit code; fails with
- * NOT_FOUND (no such program) or OS.
+ * NOT_FOUND (no such program) or OS.  With input, the caller's process ignores SIGPIPE.
  */
 int process_run(const struct process_options *options, struct buffer *output, struct buffer *errors,
                 struct process_result *ret_result, struct error *err);

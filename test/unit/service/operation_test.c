@@ -1,0 +1,201 @@
+#include "service/operation/operation.h"
+
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+
+#include "engine/store/store.h"
+
+#include "test/lib/test.h"
+
+struct scene {
+    struct loop *loop;
+    struct store *store;
+    struct operation_service *service;
+    char id[OPERATION_ID_SIZE];
+    struct error error;
+    unsigned told;
+    unsigned waits;
+    unsigned cancels;
+};
+
+static void open_scene(struct scene *scene)
+{
+    struct error err = {0};
+    const struct store_options options = {.folder = test_folder()};
+    EXPECT(loop_new("test", &scene->loop, &err) == 0);
+    EXPECT(store_open(scene->loop, &options, &scene->store, &err) == 0);
+    EXPECT(operation_service_new(scene->loop, scene->store, &scene->service, &err) == 0);
+}
+
+static void close_scene(struct scene *scene)
+{
+    operation_service_free(scene->service);
+    store_close(scene->store);
+    loop_free(scene->loop);
+}
+
+static void on_started(const struct error *error, const char *id, void *context)
+{
+    struct scene *scene = context;
+    scene->told++;
+    scene->error = error != NULL ? *error : (struct error){0};
+    snprintf(scene->id, sizeof(scene->id), "%s", id != NULL ? id : "");
+}
+
+static void begin(struct scene *scene)
+{
+    operation_begin(scene->service, "test.kind", "default", "functions/a/versions/1", on_started,
+                    scene);
+    store_settle(scene->store);
+    EXPECT(scene->error.kind == ERROR_NONE && strlen(scene->id) == OPERATION_ID_SIZE - 1);
+}
+
+static json_t *look(struct scene *scene)
+{
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    json_t *value = NULL;
+    EXPECT(operation_write(scene->service, scene->id, &out, &err) == 0);
+    EXPECT(json_read(out.data, out.used, &value, &err) == 0);
+    return value;
+}
+
+static void expect_field(struct scene *scene, const char *name, const char *expected)
+{
+    JSON_OWNED json_t *value = look(scene);
+    EXPECT_STRING(json_string_value(json_object_get(value, name)), expected);
+}
+
+TEST(operation, is_there_when_begun_and_keeps_its_result)
+{
+    struct scene scene = {0};
+    open_scene(&scene);
+    begin(&scene);
+    expect_field(&scene, "state", "running");
+    expect_field(&scene, "resource", "functions/a/versions/1");
+    operation_progress(scene.service, scene.id, 40, "half way");
+    expect_field(&scene, "text", "half way"); /* at once, written or not */
+    operation_succeed(scene.service, scene.id, "{\"version\":1}");
+    store_settle(scene.store);
+    JSON_OWNED json_t *value = look(&scene);
+    EXPECT_STRING(json_string_value(json_object_get(value, "state")), "succeeded");
+    EXPECT(json_integer_value(json_object_get(value, "progress")) == 100);
+    EXPECT(json_integer_value(json_object_get(json_object_get(value, "result"), "version")) == 1);
+    close_scene(&scene);
+}
+
+TEST(operation, ends_once)
+{
+    struct scene scene = {0};
+    struct error late = {0};
+    open_scene(&scene);
+    begin(&scene);
+    operation_succeed(scene.service, scene.id, NULL);
+    error_set(&late, ERROR_INVALID, "too late");
+    operation_fail(scene.service, scene.id, &late);
+    operation_progress(scene.service, scene.id, 10, "too late");
+    store_settle(scene.store);
+    expect_field(&scene, "state", "succeeded");
+    close_scene(&scene);
+}
+
+TEST(operation, tells_why_it_failed_and_that_it_was_cancelled)
+{
+    struct scene scene = {0};
+    struct error why = {0};
+    open_scene(&scene);
+    begin(&scene);
+    error_set(&why, ERROR_INVALID, "no such instruction");
+    operation_fail(scene.service, scene.id, &why);
+    store_settle(scene.store);
+    expect_field(&scene, "state", "failed");
+    expect_field(&scene, "error", "no such instruction");
+    expect_field(&scene, "error_code", "invalid");
+    begin(&scene);
+    error_set(&why, ERROR_CANCELLED, "cancelled");
+    operation_fail(scene.service, scene.id, &why);
+    store_settle(scene.store);
+    expect_field(&scene, "state", "cancelled");
+    close_scene(&scene);
+}
+
+static void on_cancel(void *context)
+{
+    struct scene *scene = context;
+    scene->cancels++;
+}
+
+TEST(operation, is_cancelled_only_by_who_can_and_while_it_runs)
+{
+    struct scene scene = {0};
+    struct error err = {0};
+    open_scene(&scene);
+    EXPECT(operation_cancel(scene.service, "nothing", &err) == -ERROR_NOT_FOUND);
+    begin(&scene);
+    EXPECT(operation_cancel(scene.service, scene.id, &err) == -ERROR_CONFLICT);
+    operation_on_cancel(scene.service, scene.id, on_cancel, &scene);
+    EXPECT(operation_cancel(scene.service, scene.id, &err) == 0 && scene.cancels == 1);
+    operation_succeed(scene.service, scene.id, NULL);
+    store_settle(scene.store);
+    EXPECT(operation_cancel(scene.service, scene.id, &err) == -ERROR_CONFLICT);
+    EXPECT(scene.cancels == 1);
+    close_scene(&scene);
+}
+
+static void on_wait(void *context)
+{
+    struct scene *scene = context;
+    scene->waits++;
+    uv_stop(loop_uv(scene->loop));
+}
+
+static void run_until_waits(struct scene *scene, unsigned wanted)
+{
+    while (scene->waits < wanted) {
+        loop_run(scene->loop);
+    }
+}
+
+TEST(operation, waits_end_with_it_or_with_their_time)
+{
+    struct scene scene = {0};
+    open_scene(&scene);
+    begin(&scene);
+    struct operation_wait *brief = operation_wait_new(scene.service, scene.id, 1, on_wait, &scene);
+    run_until_waits(&scene, 1);
+    expect_field(&scene, "state", "running");
+    operation_wait_free(brief);
+
+    struct operation_wait *patient =
+        operation_wait_new(scene.service, scene.id, 600000, on_wait, &scene);
+    operation_succeed(scene.service, scene.id, NULL);
+    run_until_waits(&scene, 2);
+    expect_field(&scene, "state", "succeeded");
+    operation_wait_free(patient);
+
+    struct operation_wait *late =
+        operation_wait_new(scene.service, scene.id, 600000, on_wait, &scene);
+    run_until_waits(&scene, 3); /* over already */
+    operation_wait_free(late);
+    close_scene(&scene);
+}
+
+TEST(operation, what_ran_when_the_node_ended_is_failed)
+{
+    struct scene scene = {0};
+    open_scene(&scene);
+    begin(&scene);
+    close_scene(&scene);
+    char id[OPERATION_ID_SIZE];
+    memcpy(id, scene.id, sizeof(id));
+    open_scene(&scene);
+    store_settle(scene.store);
+    memcpy(scene.id, id, sizeof(id));
+    expect_field(&scene, "state", "failed");
+    JSON_OWNED json_t *value = look(&scene);
+    EXPECT(strstr(json_string_value(json_object_get(value, "error")), "restart") != NULL);
+    close_scene(&scene);
+}

@@ -1,0 +1,254 @@
+#include "service/telemetry/telemetry.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "test/lib/test.h"
+
+struct seen {
+    unsigned count;
+    uint64_t first;
+    uint64_t last;
+    struct buffer text; /* "LEVEL REQUEST TEXT\n" each */
+};
+
+static void on_line(const struct telemetry_line *line, void *context)
+{
+    struct seen *seen = context;
+    seen->first = seen->count == 0 ? line->sequence : seen->first;
+    EXPECT(seen->count == 0 || line->sequence > seen->last);
+    seen->last = line->sequence;
+    seen->count++;
+    buffer_append_string(&seen->text, log_level_text(line->level));
+    buffer_append_string(&seen->text, " ");
+    buffer_append_string(&seen->text, line->request_id);
+    buffer_append_string(&seen->text, " ");
+    buffer_append(&seen->text, line->text, line->text_length);
+    buffer_append_string(&seen->text, "\n");
+}
+
+static struct telemetry *open_it(uint64_t bytes_max)
+{
+    struct telemetry *telemetry = NULL;
+    struct error err = {0};
+    struct telemetry_options options = {.folder = test_folder(),
+                                        .bytes_max_per_function = bytes_max};
+    EXPECT(telemetry_open(&options, &telemetry, &err) == 0);
+    return telemetry;
+}
+
+static struct seen read_all(struct telemetry *telemetry, uint64_t after, size_t lines_max)
+{
+    struct seen seen = {0};
+    struct error err = {0};
+    EXPECT(telemetry_read(telemetry, "p", "f", after, lines_max, on_line, &seen, &err) == 0);
+    return seen;
+}
+
+static void say(struct telemetry *telemetry, const char *text)
+{
+    telemetry_log(telemetry, "p", "f", 3, "r1", text, strlen(text));
+}
+
+TEST(telemetry, cuts_lines_and_takes_their_level)
+{
+    struct telemetry *telemetry = open_it(0);
+    say(telemetry, "plain\n<3>bad\n<7>detail\n\n<9>odd\n<4>");
+    say(telemetry, "no end");
+    struct seen seen = read_all(telemetry, 0, 100);
+    EXPECT_STRING(buffer_string(&seen.text),
+                  "info r1 plain\nerror r1 bad\ndebug r1 detail\ninfo r1 <9>odd\nwarn r1 \n"
+                  "info r1 no end\n");
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+/* Goal: what a guest writes cannot break the file it is kept in. */
+TEST(telemetry, keeps_any_bytes_on_one_line)
+{
+    static const char odd[] = "a\0b\"c\\d\x80\xff\r\x1b[31m";
+    struct telemetry *telemetry = open_it(0);
+    telemetry_log(telemetry, "p", "f", 1, "r", odd, sizeof(odd) - 1);
+    say(telemetry, "next");
+    struct seen seen = read_all(telemetry, 0, 100);
+    EXPECT(seen.count == 2);
+    EXPECT(strstr(buffer_string(&seen.text), "info r1 next\n") != NULL);
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+TEST(telemetry, cuts_lines_that_are_too_long)
+{
+    enum { LENGTH = 3 * 8192 + 5 };
+    struct telemetry *telemetry = open_it(0);
+    MEMORY_OWNED char *text = memory_new(1, LENGTH + 1);
+    memset(text, 'x', LENGTH);
+    say(telemetry, text);
+    struct seen seen = read_all(telemetry, 0, 100);
+    EXPECT(seen.count == 4);
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+TEST(telemetry, gives_the_newest_lines_after_a_sequence)
+{
+    struct telemetry *telemetry = open_it(0);
+    for (int i = 1; i <= 20; i++) {
+        char text[32];
+        snprintf(text, sizeof(text), "line %d", i);
+        say(telemetry, text);
+    }
+    struct seen seen = read_all(telemetry, 0, 5);
+    EXPECT(seen.count == 5 && seen.first == 16 && seen.last == 20);
+    buffer_done(&seen.text);
+    seen = read_all(telemetry, 18, 5);
+    EXPECT(seen.count == 2 && seen.first == 19);
+    buffer_done(&seen.text);
+    seen = read_all(telemetry, 20, 5);
+    EXPECT(seen.count == 0);
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+/* Goal: sequences go on over restarts, also when the last line was torn by a crash. */
+TEST(telemetry, goes_on_where_a_life_before_ended)
+{
+    struct telemetry *telemetry = open_it(0);
+    say(telemetry, "one\ntwo");
+    telemetry_close(telemetry);
+    MEMORY_OWNED char *path = memory_format("%s/p/f/1.log", test_folder());
+    int fd = open(path, O_WRONLY | O_APPEND);
+    EXPECT(fd >= 0 && write(fd, "{\"sequence\":3,\"te", 17) == 17);
+    close(fd);
+    telemetry = open_it(0);
+    say(telemetry, "three");
+    struct seen seen = read_all(telemetry, 0, 100);
+    EXPECT(seen.count == 3 && seen.last == 3);
+    EXPECT_STRING(buffer_string(&seen.text), "info r1 one\ninfo r1 two\ninfo r1 three\n");
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+static uint64_t folder_bytes(const char *path)
+{
+    uint64_t bytes = 0;
+    DIR *list = opendir(path);
+    EXPECT(list != NULL);
+    for (struct dirent *entry = readdir(list); entry != NULL; entry = readdir(list)) {
+        struct stat status;
+        MEMORY_OWNED char *file = memory_format("%s/%s", path, entry->d_name);
+        if (stat(file, &status) == 0 && S_ISREG(status.st_mode)) {
+            bytes += (uint64_t)status.st_size;
+        }
+    }
+    closedir(list);
+    return bytes;
+}
+
+TEST(telemetry, keeps_no_more_than_its_bound_of_the_newest)
+{
+    enum { BOUND = 64 << 10, LINES = 5000 };
+    struct telemetry *telemetry = open_it(BOUND);
+    for (int i = 0; i < LINES; i++) {
+        say(telemetry, "something that is said again and again, and nobody wants to keep for ever");
+    }
+    struct seen seen = read_all(telemetry, 0, LINES);
+    MEMORY_OWNED char *folder = memory_format("%s/p/f", test_folder());
+    EXPECT(seen.last == LINES);
+    EXPECT(seen.count > 100 && seen.count < LINES / 2);
+    EXPECT(seen.last - seen.first + 1 == seen.count); /* no hole in what is kept */
+    EXPECT(folder_bytes(folder) <= BOUND + (BOUND / 4));
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+TEST(telemetry, removes_what_a_function_said)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct error err = {0};
+    say(telemetry, "old");
+    telemetry_log(telemetry, "p", "other", 1, "r", "stays", 5);
+    EXPECT(telemetry_remove(telemetry, "p", "f", &err) == 0);
+    struct seen seen = read_all(telemetry, 0, 10);
+    EXPECT(seen.count == 0);
+    buffer_done(&seen.text);
+    say(telemetry, "new");
+    seen = read_all(telemetry, 0, 10);
+    EXPECT(seen.count == 1);
+    buffer_done(&seen.text);
+    struct seen other = {0};
+    EXPECT(telemetry_read(telemetry, "p", "other", 0, 10, on_line, &other, &err) == 0);
+    EXPECT(other.count == 1);
+    buffer_done(&other.text);
+    telemetry_close(telemetry);
+}
+
+/* ---- Following ---- */
+
+struct watcher {
+    struct loop *loop;
+    unsigned told;
+};
+
+static void on_change(void *context)
+{
+    struct watcher *watcher = context;
+    watcher->told++;
+    loop_stop(watcher->loop);
+}
+
+TEST(telemetry, tells_followers_of_their_function_alone)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct error err = {0};
+    struct watcher mine = {0};
+    struct watcher others = {0};
+    EXPECT(loop_new("test", &mine.loop, &err) == 0);
+    others.loop = mine.loop;
+    struct telemetry_follow *follow =
+        telemetry_follow_new(telemetry, "p", "f", mine.loop, on_change, &mine);
+    struct telemetry_follow *other =
+        telemetry_follow_new(telemetry, "p", "ff", mine.loop, on_change, &others);
+    say(telemetry, "hear");
+    loop_run(mine.loop);
+    EXPECT(mine.told == 1 && others.told == 0);
+    say(telemetry, "again"); /* perhaps posted when it is freed: nobody is told any more */
+    struct seen seen = read_all(telemetry, 0, 10);
+    EXPECT(seen.count == 2);
+    buffer_done(&seen.text);
+    telemetry_follow_free(follow);
+    telemetry_follow_free(other);
+    loop_free(mine.loop);
+    EXPECT(mine.told == 1 && others.told == 0);
+    telemetry_close(telemetry);
+}
+
+/* ---- Metrics ---- */
+
+TEST(telemetry, metrics_count_and_escape)
+{
+    struct telemetry *telemetry = open_it(0);
+    BUFFER_OWNED struct buffer out = {0};
+    telemetry_add(telemetry, TELEMETRY_COMPILES, 2);
+    telemetry_add(telemetry, TELEMETRY_COMPILES, 3);
+    telemetry_set(telemetry, TELEMETRY_INSTANCES, 7);
+    telemetry_set(telemetry, TELEMETRY_INSTANCES, 4);
+    telemetry_call(telemetry, "p", "f", "ok", true, 1000);
+    telemetry_call(telemetry, "p", "f", "trap", false, 2000000000);
+    telemetry_write_metrics(telemetry, &out);
+    const char *text = buffer_string(&out);
+    EXPECT(strstr(text, "\nblixard_compiles_total 5\n") != NULL);
+    EXPECT(strstr(text, "\nblixard_instances 4\n") != NULL);
+    EXPECT(strstr(text, "# TYPE blixard_instances gauge\n") != NULL);
+    EXPECT(strstr(text, "# TYPE blixard_compiles_total counter\n") != NULL);
+    EXPECT(strstr(text, "end=\"trap\"") != NULL);
+    EXPECT(strstr(text, "le=\"+Inf\"") != NULL);
+    telemetry_close(telemetry);
+}
