@@ -4,7 +4,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import tempfile
 import unittest
@@ -254,9 +253,11 @@ class Verbs(unittest.TestCase):
             self.assertIn("got", follower.stdout.readline())
             run("fn", "invoke", "verbs", "--data", "b")
             self.assertIn("got 98", follower.stdout.readline())
+            follower.stdout.close()  # as `| head` does: the next line ends it
+            run("fn", "invoke", "verbs", "--data", "c")
+            self.assertEqual(follower.wait(timeout=60), 0)
         finally:
-            follower.send_signal(signal.SIGINT)
-            follower.stdout.close()
+            follower.kill()
             follower.wait(timeout=60)
 
     def test_versions_aliases_and_deletion(self):
@@ -299,6 +300,6 @@ class Verbs(unittest.TestCase):
             self.assertEqual((event["table"], event["change"]), ("alias", "insert"))
             self.assertGreater(event["index"], index)
         finally:
-            events.send_signal(signal.SIGINT)
+            events.terminate()
             events.stdout.close()
             events.wait(timeout=60)

@@ -333,12 +333,12 @@ int cli_main(int argc, char **argv)
     struct error err = {0};
     signal(SIGPIPE, SIG_IGN); /* `| head` is an error like others, and a quiet one */
     int r = dispatch(argc, argv, &err);
-    errno = 0;
-    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && r == 0) {
-        if (errno == EPIPE) {
-            return 0;
-        }
-        r = error_os(&err, errno, "writing the output");
+    int unwritten = print_flush();
+    if (unwritten == EPIPE && r == 0) {
+        return 0;
+    }
+    if (unwritten != 0 && r == 0) {
+        r = error_os(&err, unwritten, "writing the output");
     }
     if (r < 0) {
         fprintf(stderr, "blixard: %s\n", err.text);

@@ -157,10 +157,10 @@ int verb_fn_alias(const struct arguments *arguments, struct error *err)
 
 /* ---- Invoking ---- */
 
-static void write_output(const void *bytes, size_t length, void *context)
+static bool write_output(const void *bytes, size_t length, void *context)
 {
     (void)context;
-    fwrite(bytes, 1, length, stdout);
+    return fwrite(bytes, 1, length, stdout) == length || print_flush() == 0;
 }
 
 static int read_stdin(struct buffer *input, struct error *err)
@@ -222,7 +222,7 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
     if (r == 0) {
         r = request("POST", target, fields, input.data, input.used, &answer, err);
     }
-    fflush(stdout);
+    print_flush();
     if (flag_value(arguments, "verbose") != NULL && answer.status != 0) {
         print_verbose(&answer);
     }

@@ -1,4 +1,5 @@
 /* Documents for people: tables, facts, JSON, YAML. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -56,6 +57,16 @@ static void print_yaml(const json_t *value, unsigned indent, bool in_list)
     char *text = json_dumps(value, JSON_ENCODE_ANY);
     printf("%s\n", text != NULL ? text : "null");
     free(text);
+}
+
+int print_flush(void)
+{
+    static int first = 0;
+    errno = 0;
+    if ((fflush(stdout) != 0 || ferror(stdout) != 0) && first == 0) {
+        first = errno != 0 ? errno : EIO;
+    }
+    return first;
 }
 
 void print_document(const json_t *document, enum output output)

@@ -67,8 +67,8 @@ struct answer {
     char *instance;
     char *isolation;
     char *request_id;
-    /* Pieces as they come instead of in `body`. */
-    void (*on_data)(const void *bytes, size_t length, void *context);
+    /* Pieces as they come instead of in `body`; false: enough, the call is broken off. */
+    bool (*on_data)(const void *bytes, size_t length, void *context);
     void *context;
 };
 
@@ -102,6 +102,9 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
 
 enum output { OUTPUT_TABLE, OUTPUT_JSON, OUTPUT_YAML };
 int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err);
+/* Standard output as far as it is written: 0, or the errno of the first failure. */
+int print_flush(void);
+
 void print_document(const json_t *document, enum output output);
 
 struct column {

@@ -32,6 +32,7 @@ struct running {
     struct loop *loop;
     struct answer *answer;
     struct error error;
+    bool has_enough;
 };
 
 static char *field(const struct http_call *call, const char *name)
@@ -54,9 +55,11 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
 {
     struct running *running = context;
     struct answer *answer = running->answer;
-    (void)call;
     if (answer->on_data != NULL && answer->status < 300) {
-        answer->on_data(bytes, length, answer->context);
+        if (!answer->on_data(bytes, length, answer->context)) {
+            running->has_enough = true;
+            http_call_cancel(call);
+        }
     } else {
         buffer_append(&answer->body, bytes, length);
     }
@@ -66,7 +69,7 @@ static void on_end(struct http_call *call, const struct error *error, void *cont
 {
     struct running *running = context;
     (void)call;
-    if (error != NULL) {
+    if (error != NULL && !running->has_enough) {
         running->error = *error;
     }
     loop_stop(running->loop);
@@ -155,7 +158,7 @@ struct stream {
 };
 
 /* "data: {...}" lines, whatever pieces they come in. */
-static void take_events(const void *bytes, size_t length, void *context)
+static bool take_events(const void *bytes, size_t length, void *context)
 {
     struct stream *stream = context;
     struct buffer *rest = &stream->rest;
@@ -168,10 +171,10 @@ static void take_events(const void *bytes, size_t length, void *context)
         if (used > 7 && memcmp(rest->data, "data: ", 6) == 0 &&
             json_read(rest->data + 6, used - 7, &event, &ignored) == 0) {
             stream->take(event);
-            fflush(stdout);
         }
         buffer_consume(rest, used);
     }
+    return print_flush() == 0; /* nobody reads any more: `| head` */
 }
 
 int request_events(const char *target, void (*take)(const json_t *event), struct error *err)
