@@ -17,6 +17,19 @@ bool text_equal_ignoring_case(struct text text, const char *string)
     return text.length == length && strncasecmp(text.data, string, length) == 0;
 }
 
+struct text text_trim(struct text text)
+{
+    while (text.length > 0 && (text.data[0] == ' ' || text.data[0] == '\t')) {
+        text.data++;
+        text.length--;
+    }
+    while (text.length > 0 &&
+           (text.data[text.length - 1] == ' ' || text.data[text.length - 1] == '\t')) {
+        text.length--;
+    }
+    return text;
+}
+
 bool text_starts_with(const char *string, const char *prefix)
 {
     return strncmp(string, prefix, strlen(prefix)) == 0;

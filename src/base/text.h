@@ -19,6 +19,7 @@ static inline struct text text_of(const char *data, size_t length)
 
 bool text_equal(struct text text, const char *string);
 bool text_equal_ignoring_case(struct text text, const char *string); /* ASCII only */
+struct text text_trim(struct text text); /* without blanks and tabs around it */
 bool text_starts_with(const char *string, const char *prefix);
 bool text_ends_with(const char *string, const char *suffix);
 

@@ -64,26 +64,13 @@ static size_t find_end(const uint8_t *bytes, size_t length)
     return 0;
 }
 
-static struct text trim(struct text text)
-{
-    while (text.length > 0 && (text.data[0] == ' ' || text.data[0] == '\t')) {
-        text.data++;
-        text.length--;
-    }
-    while (text.length > 0 &&
-           (text.data[text.length - 1] == ' ' || text.data[text.length - 1] == '\t')) {
-        text.length--;
-    }
-    return text;
-}
-
 /* Is `word` an element of the comma-separated list? */
 static bool list_has(struct text list, const char *word)
 {
     while (list.length > 0) {
         const char *comma = memchr(list.data, ',', list.length);
         size_t length = comma != NULL ? (size_t)(comma - list.data) : list.length;
-        if (text_equal_ignoring_case(trim(text_of(list.data, length)), word)) {
+        if (text_equal_ignoring_case(text_trim(text_of(list.data, length)), word)) {
             return true;
         }
         size_t used = comma != NULL ? length + 1 : length;
@@ -141,7 +128,7 @@ static int take_field(struct parse_head *head, struct text line, size_t field_co
         return -400; /* also obs-fold: a line that begins with a blank */
     }
     struct text name = text_of(line.data, (size_t)(colon - line.data));
-    struct text value = trim(text_of(colon + 1, line.length - name.length - 1));
+    struct text value = text_trim(text_of(colon + 1, line.length - name.length - 1));
     if (!parse_is_token(name) || !parse_is_value(value)) {
         return -400;
     }

@@ -62,6 +62,24 @@ void call_log(struct call_state *state, const void *bytes, uint64_t length)
     }
 }
 
+/* The guest's memory is read once: what is checked is what is used. */
+bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output)
+{
+    uint32_t log_length = ((const volatile struct abi_block *)block)->log_length;
+    uint32_t output_length = ((const volatile struct abi_block *)block)->output_length;
+    if (log_length > 0 && log_length <= ABI_LOG_BYTES) {
+        call_log(state, block->log, log_length);
+    }
+    if (!with_output || output_length == 0) {
+        return true;
+    }
+    if (output_length > ABI_OUTPUT_BYTES) {
+        call_end(state, VMM_END_TRAP, "trap: the call block is damaged");
+        return false;
+    }
+    return call_output(state, block->output, output_length);
+}
+
 long call_input(struct call_state *state, void *bytes, uint64_t length)
 {
     const struct vmm_call *call = state->call;

@@ -114,20 +114,8 @@ static enum verdict serve_read(struct microvm_shell *shell, struct call_state *s
 /* What the guest left in the call block when it ended, however it ended. */
 static bool take_inline(struct microvm_shell *shell, struct call_state *state, bool with_output)
 {
-    struct abi_block *block = (struct abi_block *)microvm_window(shell, WINDOW_DATA);
-    uint32_t log_length = block->log_length;
-    uint32_t output_length = block->output_length;
-    if (log_length > 0 && log_length <= ABI_LOG_BYTES) {
-        call_log(state, block->log, log_length);
-    }
-    if (!with_output || output_length == 0) {
-        return true;
-    }
-    if (output_length > ABI_OUTPUT_BYTES) {
-        call_end(state, VMM_END_TRAP, "trap: the call block is damaged");
-        return false;
-    }
-    return call_output(state, block->output, output_length);
+    const struct abi_block *block = (const struct abi_block *)microvm_window(shell, WINDOW_DATA);
+    return call_inline(state, block, with_output);
 }
 
 static enum verdict serve_exit(struct microvm_shell *shell, struct call_state *state,

@@ -102,6 +102,8 @@ struct call_state {
 /* Pass output and log on within the limits; false: the call is over (outcome->end is set). */
 bool call_output(struct call_state *state, const void *bytes, uint64_t length);
 void call_log(struct call_state *state, const void *bytes, uint64_t length);
+/* What lies in the guest's block: log, and output if wanted.  False: the call is over. */
+bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output);
 
 /* Input beyond the block's: -1 when the call is over (outcome->end is set). */
 long call_input(struct call_state *state, void *bytes, uint64_t length);

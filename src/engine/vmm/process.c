@@ -256,20 +256,7 @@ static uint8_t *translate(const struct process_shell *shell, uint64_t address, u
 
 static bool take_inline(struct process_shell *shell, struct call_state *state, bool with_output)
 {
-    const struct abi_block *block = block_of(shell);
-    uint32_t log_length = ((const volatile struct abi_block *)block)->log_length;
-    uint32_t output_length = ((const volatile struct abi_block *)block)->output_length;
-    if (log_length > 0 && log_length <= ABI_LOG_BYTES) {
-        call_log(state, block->log, log_length);
-    }
-    if (!with_output || output_length == 0) {
-        return true;
-    }
-    if (output_length > ABI_OUTPUT_BYTES) {
-        call_end(state, VMM_END_TRAP, "trap: the call block is damaged");
-        return false;
-    }
-    return call_output(state, block->output, output_length);
+    return call_inline(state, block_of(shell), with_output);
 }
 
 static enum verdict out_of_bounds(struct call_state *state)

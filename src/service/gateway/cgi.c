@@ -52,19 +52,6 @@ static bool is_alphanumeric(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
 }
 
-static struct text trim(struct text text)
-{
-    while (text.length > 0 && (text.data[0] == ' ' || text.data[0] == '\t')) {
-        text.data++;
-        text.length--;
-    }
-    while (text.length > 0 &&
-           (text.data[text.length - 1] == ' ' || text.data[text.length - 1] == '\t')) {
-        text.length--;
-    }
-    return text;
-}
-
 /* ---- The environment ---- */
 
 /* A NUL inside would begin another variable. */
@@ -143,7 +130,7 @@ static bool is_named_by_connection(const struct cgi_request *request, struct tex
         while (list.length > 0) {
             const char *comma = memchr(list.data, ',', list.length);
             size_t length = comma != NULL ? (size_t)(comma - list.data) : list.length;
-            if (texts_equal_ignoring_case(trim(text_of(list.data, length)), name)) {
+            if (texts_equal_ignoring_case(text_trim(text_of(list.data, length)), name)) {
                 return true;
             }
             size_t skip = comma != NULL ? length + 1 : length;
@@ -304,7 +291,7 @@ static bool line_to_field(struct text line, struct cgi_field *ret_field)
         return false;
     }
     ret_field->name = text_of(line.data, name);
-    ret_field->value = trim(text_of(line.data + name + 1, line.length - name - 1));
+    ret_field->value = text_trim(text_of(line.data + name + 1, line.length - name - 1));
     return true;
 }
 
