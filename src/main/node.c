@@ -53,7 +53,6 @@ struct node {
     struct image_store *images;
     struct telemetry *telemetry;
     struct wasm *wasm;
-    struct error wasm_problem;
     struct instance_service *instances;
     struct operation_service *operations;
     struct function_service *functions;
@@ -126,14 +125,12 @@ static int start_wasm(struct node *node, struct error *err)
 {
     MEMORY_OWNED char *folder = sub_folder(node, "build");
     struct wasm_options options = {.work_folder = folder, .images = node->images};
-    if (file_make_folder(folder, 0711, err) < 0) {
-        return -(int)err->kind;
+    int r = file_make_folder(folder, 0711, err);
+    r = r < 0 ? r : wasm_open(&options, &node->wasm, err);
+    if (r == 0 && wasm_problem(node->wasm) != NULL) {
+        log_warn("functions cannot be built: %s", wasm_problem(node->wasm)->text);
     }
-    if (wasm_open(&options, &node->wasm, &node->wasm_problem) < 0) {
-        node->wasm = NULL;
-        log_warn("functions cannot be built: %s", node->wasm_problem.text);
-    }
-    return 0;
+    return r;
 }
 
 static void stop_wasm(struct node *node)
@@ -231,7 +228,6 @@ static int start_functions(struct node *node, struct error *err)
         .store = node->store,
         .images = node->images,
         .wasm = node->wasm,
-        .wasm_problem = node->wasm_problem,
         .instances = node->instances,
         .operations = node->operations,
         .telemetry = node->telemetry,

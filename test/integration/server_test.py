@@ -169,6 +169,24 @@ class End(Scratch):
         finally:
             node.stop()
 
+    def test_without_compilers_deploys_say_what_to_install_and_the_rest_goes_on(self):
+        from node import Node
+
+        module = compile_c(self.folder, "slow", SLOW)
+        other = compile_c(self.folder, "other", SLOW.replace("ended", "done"))
+        data = self.folder / "data"
+        with Node(data) as node:
+            node.deploy("before", module)
+        with Node(data, env={"PATH": "/nonexistent"}) as node:
+            self.assertEqual(node.invoke("before"), "begun\nended\n")
+            node.deploy("copy", module)  # it is compiled
+            ended = node.wait(node.begin_deploy("after", other)["operation"])
+            self.assertEqual((ended["state"], ended["error_code"]), ("failed", "unsupported"))
+            self.assertIn("install the package wabt", ended["error"])
+        with Node(data) as node:
+            node.deploy("after", other)
+            self.assertEqual(node.invoke("after"), "begun\ndone\n")
+
     def test_the_mask_of_a_service_manager_does_not_keep_files_from_compilers(self):
         from node import Node
 

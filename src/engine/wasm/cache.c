@@ -1,9 +1,11 @@
 /*
- * The build cache: (module, tier, toolchain) -> image.
+ * The build cache: (module, tier) -> image.
  *
  * An entry is a small JSON file named by the key, CACHE/KEY.json; the image itself is a blob.  An
- * entry whose blob is gone or damaged is no entry: the blob is removed and made again.
+ * entry whose blob is gone or damaged is no entry: the blob is removed and made again.  One of
+ * another toolchain is used where there is no toolchain, and replaced where there is one.
  */
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,13 +21,11 @@
 
 enum { ENTRY_MAX = 4096, IMAGE_MAX = 256 << 20 };
 
-void cache_key(const struct wasm *wasm, const char *module_id, enum wasm_tier tier,
-               char ret_key[HASH_TEXT_SIZE])
+void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE])
 {
     struct hash *hash = hash_new();
     hash_add(hash, module_id, strlen(module_id) + 1);
     hash_add(hash, wasm_tier_text(tier), strlen(wasm_tier_text(tier)) + 1);
-    hash_add(hash, wasm->toolchain.fingerprint, sizeof(wasm->toolchain.fingerprint));
     hash_finish(hash, ret_key);
 }
 
@@ -71,11 +71,21 @@ bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZ
     return entry != NULL;
 }
 
+static bool is_current(const struct wasm *wasm, const json_t *entry)
+{
+    const char *toolchain = json_string_value(json_object_get(entry, "toolchain"));
+    return wasm->problem.kind != ERROR_NONE ||
+        (toolchain != NULL && strcmp(toolchain, wasm->toolchain.fingerprint) == 0);
+}
+
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result)
 {
     const char *image = NULL;
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
     JSON_OWNED json_t *entry = read_entry(path, &image);
+    if (entry != NULL && !is_current(wasm, entry)) {
+        return false; /* cache_put() replaces it */
+    }
     if (entry == NULL || !image_is_whole(wasm, image)) {
         unlink(path);
         return false;
@@ -91,14 +101,39 @@ bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_resul
     return true;
 }
 
+/* Another module's code may be the same.  Read through: it happens once per toolchain. */
+static bool is_named(const struct wasm *wasm, const char *image)
+{
+    DIR *folder = opendir(wasm->cache_folder);
+    bool found = false;
+    for (struct dirent *item = folder != NULL ? readdir(folder) : NULL; item != NULL && !found;
+         item = readdir(folder)) {
+        const char *other = NULL;
+        MEMORY_OWNED char *path = memory_format("%s/%s", wasm->cache_folder, item->d_name);
+        JSON_OWNED json_t *entry = item->d_name[0] != '.' ? read_entry(path, &other) : NULL;
+        found = entry != NULL && strcmp(other, image) == 0;
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    return found;
+}
+
 int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
               struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
     struct json_writer writer = json_writer_to(&text);
+    char old_image[HASH_TEXT_SIZE];
+    if (cache_take(wasm, key, old_image) && strcmp(old_image, result->image_id) != 0 &&
+        !is_named(wasm, old_image)) {
+        struct error ignored = {0}; /* it stays on disk, and harms nobody */
+        image_remove(wasm->images, old_image, &ignored);
+    }
     json_write_begin_object(&writer);
     json_write_field_string(&writer, "image", result->image_id);
+    json_write_field_string(&writer, "toolchain", wasm->toolchain.fingerprint);
     json_write_field_u64(&writer, "elf_bytes", result->elf_bytes);
     json_write_field_u64(&writer, "wall_ms", result->wall_ms);
     json_write_field_u64(&writer, "max_rss_kib", result->max_rss_kib);

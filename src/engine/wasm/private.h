@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "base/embed.h"
+#include "base/error.h"
 #include "base/map.h"
 
 #include "engine/wasm/wasm.h"
@@ -30,11 +31,13 @@ struct toolchain {
     char fingerprint[HASH_TEXT_SIZE]; /* of all that decides what comes out */
 };
 
+/* Fails with UNSUPPORTED (what is missing), or as the files it unpacks. */
 int toolchain_open(const char *work_folder, struct toolchain *ret_toolchain, struct error *err);
 void toolchain_done(struct toolchain *toolchain);
 
 struct wasm {
     struct toolchain toolchain;
+    struct error problem; /* of kind NONE: there is a toolchain */
     char *work_folder;
     char *cache_folder;
     struct image_store *images;
@@ -74,8 +77,7 @@ void translate_memory_base(struct buffer *source);
 void translate_glue(const char *header, struct buffer *ret_glue);
 
 /* Results by key: what was made, and whether it is still there and whole. */
-void cache_key(const struct wasm *wasm, const char *module_id, enum wasm_tier tier,
-               char ret_key[HASH_TEXT_SIZE]);
+void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result);
 int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
               struct error *err);

@@ -71,12 +71,21 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     if (r == 0) {
         r = toolchain_open(wasm->work_folder, &wasm->toolchain, err);
     }
+    if (r == -ERROR_UNSUPPORTED) {
+        wasm->problem = *err;
+        r = 0;
+    }
     if (r < 0) {
         wasm_close(wasm);
         return r;
     }
     *ret_wasm = wasm;
     return 0;
+}
+
+const struct error *wasm_problem(const struct wasm *wasm)
+{
+    return wasm->problem.kind != ERROR_NONE ? &wasm->problem : NULL;
 }
 
 void wasm_close(struct wasm *wasm)
@@ -165,11 +174,14 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
     char module_id[HASH_TEXT_SIZE];
     char key[HASH_TEXT_SIZE];
     hash_bytes(bytes, length, module_id);
-    cache_key(wasm, module_id, tier, key);
+    cache_key(module_id, tier, key);
 
     claim(wasm, key);
     if (cache_get(wasm, key, ret_result)) {
         ret_result->tier = tier;
+    } else if (wasm->problem.kind != ERROR_NONE) {
+        *err = wasm->problem;
+        r = -(int)err->kind;
     } else {
         r = build(wasm, bytes, length, tier, cancel, ret_result, err);
         if (r == 0) {
@@ -186,7 +198,7 @@ void wasm_forget(struct wasm *wasm, const char *module_id,
     for (int tier = 0; tier < WASM_TIER_COUNT; tier++) {
         char key[HASH_TEXT_SIZE];
         char image[HASH_TEXT_SIZE];
-        cache_key(wasm, module_id, (enum wasm_tier)tier, key);
+        cache_key(module_id, (enum wasm_tier)tier, key);
         if (cache_take(wasm, key, image) && !keep(image, context)) {
             struct error ignored = {0}; /* it stays on disk, and harms nobody */
             image_remove(wasm->images, image, &ignored);

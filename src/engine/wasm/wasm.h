@@ -3,7 +3,7 @@
  *
  * The module is an attacker's.  Every tool runs in engine/jail with rlimits, a timeout and an empty
  * network; its output is data for the VM, never code for us.  Results are kept in a cache by
- * content: (module, tier, toolchain) -> ELF blob in the image store.
+ * content: (module, tier) -> ELF blob in the image store, made again by another toolchain.
  *
  * Blocking calls, for worker threads; a struct wasm may be used from several.
  */
@@ -59,9 +59,14 @@ struct wasm_options {
     uint64_t memory_bytes_max;  /* per tool; 0: 2 GiB */
 };
 
-/* Fails with UNSUPPORTED naming what is missing and the package that brings it. */
 int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err);
 void wasm_close(struct wasm *wasm);
+
+/*
+ * Why nothing can be compiled: UNSUPPORTED, naming what is missing and the package that brings it;
+ * NULL when all is there.  What was compiled before is still found.
+ */
+const struct error *wasm_problem(const struct wasm *wasm);
 
 struct wasm_result {
     char image_id[HASH_TEXT_SIZE]; /* the ELF in the image store */

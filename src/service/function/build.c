@@ -116,10 +116,6 @@ void local_free(struct function_service *service, struct local *local)
 static int compile(struct build *build)
 {
     const struct function_options *options = &build->service->options;
-    if (options->wasm == NULL) {
-        build->err = options->wasm_problem;
-        return -(int)build->err.kind;
-    }
     BUFFER_OWNED struct buffer module = {0};
     int r = image_read(options->images, build->module, FUNCTION_MODULE_MAX, &module, &build->err);
     if (r < 0) {

@@ -281,9 +281,7 @@ void module_collect(struct function_service *service, const char *module)
         image_remove(service->options.images, module, &err) < 0) {
         log_warn("function: module %s stays on disk: %s", module, err.text);
     }
-    if (service->options.wasm != NULL) {
-        wasm_forget(service->options.wasm, module, image_is_used, service);
-    }
+    wasm_forget(service->options.wasm, module, image_is_used, service);
 }
 
 static void on_removed(const struct error *error, uint64_t index, void *context)

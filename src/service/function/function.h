@@ -36,8 +36,7 @@ struct function_options {
     struct loop *loop;
     struct store *store;
     struct image_store *images;
-    struct wasm *wasm; /* NULL: no toolchain; wasm_problem says why, deploys fail with it */
-    struct error wasm_problem;
+    struct wasm *wasm;
     struct instance_service *instances;
     struct operation_service *operations;
     struct telemetry *telemetry;

@@ -191,8 +191,10 @@ static void find_tool(const char *tool, const char *path_or_null, const char *pa
         tools->complete = false;
         find(tools->findings, tool, BAD, "missing", "this node cannot take functions", fix);
     } else {
-        find(tools->findings, tool, NOTE, "missing", "the first answer after a deploy comes later",
-             fix);
+        const char *means = strcmp(tool, "wasm-opt") == 0
+            ? "functions are compiled as their compiler wrote them, and may be slower"
+            : "the first answer after a deploy comes later";
+        find(tools->findings, tool, NOTE, "missing", means, fix);
     }
 }
 
