@@ -117,6 +117,7 @@ struct store {
     struct list watches;
     struct kept_event *events; /* a ring */
     uint64_t event_count;      /* ever kept */
+    uint64_t restored;         /* index of the snapshot: no event before it */
     uint64_t snapshots;
 };
 
@@ -176,6 +177,8 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *bytes)
         return RAFT_CORRUPT;
     }
     raft_free(bytes->base);
+    store->restored = machine_index(store->machine);
+    store->event_count = 0;
     return 0;
 }
 
@@ -805,11 +808,10 @@ bool store_events_since(struct store *store, uint64_t after,
                         void *context)
 {
     uint64_t first = store->event_count > EVENTS_KEPT ? store->event_count - EVENTS_KEPT : 0;
-    uint64_t oldest = store->event_count > 0 ? store->events[first % EVENTS_KEPT].event.index
-                                             : store_index(store) + 1;
     /* The oldest kept command may have lost its first rows to the ring. */
-    bool is_whole = first == 0 ? after + 1 >= oldest : after >= oldest;
-    if (!is_whole && after < store_index(store)) {
+    uint64_t whole_after =
+        first > 0 ? store->events[first % EVENTS_KEPT].event.index : store->restored;
+    if (after < whole_after) {
         return false;
     }
     for (uint64_t i = first; i < store->event_count; i++) {

@@ -502,6 +502,23 @@ TEST(store, events_can_be_read_again_from_any_index)
     node_close(&node);
 }
 
+/* Commands that change no row, the first ones even, leave no gap. */
+TEST(store, events_are_whole_from_the_beginning)
+{
+    struct node node = open_node(NULL);
+    struct error err = {0};
+    struct seen seen = {0};
+    EXPECT(node_write(&node, statement("UPDATE project SET created_ms = 0"), NULL, &err) == 0);
+    EXPECT(store_events_since(node.store, 0, see, &seen) && seen.count == 0);
+    EXPECT(node_write_project(&node, 1, &err) == 0);
+    EXPECT(store_events_since(node.store, 0, see, &seen) && seen.count == 1);
+    node_close(&node);
+    node = open_node(NULL); /* from the log */
+    seen = (struct seen){0};
+    EXPECT(store_events_since(node.store, 0, see, &seen) && seen.count == 1);
+    node_close(&node);
+}
+
 /* Goal: a gap is said, never hidden.  Method: one row more than the ring holds. */
 TEST(store, says_when_kept_events_do_not_reach_back)
 {
@@ -578,6 +595,9 @@ TEST(store, a_snapshot_carries_the_state_over_a_restart)
 
     node = open_node(NULL);
     EXPECT(store_index(node.store) == WRITES && node_digest(&node) == digest);
+    struct seen seen = {0};
+    EXPECT(!store_events_since(node.store, 0, see, &seen)); /* they went into the snapshot */
+    EXPECT(store_events_since(node.store, WRITES, see, &seen) && seen.count == 0);
     EXPECT(node_write_project(&node, WRITES, &err) == 0);
     node_close(&node);
 }
