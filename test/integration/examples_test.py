@@ -9,13 +9,18 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
-GUIDE = ROOT / "docs" / "getting-started" / "README.md"
+GUIDES = ("getting-started/README.md", "user-guide/api.md")
 
 
-def commands():
+def commands(guide):
     """The lines of the guide's ```sh blocks, in order."""
-    for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text(), re.S | re.M):
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / guide).read_text(), re.S | re.M):
         yield from (line for line in block.splitlines() if line.strip())
+
+
+def quoted(line):
+    """Inside single quotes of sh."""
+    return line.replace("'", "'\\''")
 
 
 def in_own_network(command):
@@ -33,15 +38,20 @@ curl --silent --fail --retry 100 --retry-delay 0 --retry-connrefused --retry-all
 """
 
 
-class GettingStarted(unittest.TestCase):
-    def test_every_command_of_the_guide_works_as_written(self):
+class Guides(unittest.TestCase):
+    def test_every_command_works_as_written(self):
         if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("ip") is None:
             self.skipTest("needs root, to have a network in which the documented ports are free")
-        found = list(commands())
-        self.assertGreater(len(found), 10)
+        for guide in GUIDES:
+            with self.subTest(guide=guide):
+                self.run_guide(guide)
+
+    def run_guide(self, guide):
+        found = list(commands(guide))
+        self.assertGreater(len(found), 8)
         with tempfile.TemporaryDirectory(prefix="blixard-guide-") as folder:
             script = pathlib.Path(folder) / "guide.sh"
-            echoed = "".join(f"echo '+ {line}'\n{line}\n" for line in found)
+            echoed = "".join(f"echo '+ {quoted(line)}'\n{line}\n" for line in found)
             script.write_text(SCRIPT + echoed)
             env = {**os.environ, "HOME": folder, "PATH": f"{BUILD}:{os.environ['PATH']}"}
             for name in ("BLIXARD_ADDR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
