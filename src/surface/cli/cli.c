@@ -194,7 +194,7 @@ static void print_flags(const struct flag *flags)
         snprintf(left, sizeof(left), "%c%c%s --%s %s", flags->letter != 0 ? '-' : ' ',
                  flags->letter != 0 ? flags->letter : ' ', flags->letter != 0 ? "," : " ",
                  flags->name, flags->value != NULL ? flags->value : "");
-        printf("  %-26s %s\n", left, flags->help);
+        printf("  %-28s %s\n", left, flags->help);
     }
 }
 
@@ -216,7 +216,7 @@ static void print_verbs(const char *noun)
             char left[64];
             snprintf(left, sizeof(left), "%s%s%s %s", noun, noun[0] != '\0' ? " " : "",
                      cli_verbs[i].name, cli_verbs[i].words);
-            printf("  %-26s %s\n", left, cli_verbs[i].summary);
+            printf("  %-28s %s\n", left, cli_verbs[i].summary);
         }
     }
 }
