@@ -105,7 +105,9 @@ struct connection {
     bool processing;
     bool close_after; /* this answer */
     bool is_cut;      /* the peer may still send what nobody reads */
-    bool lingering;   /* half-closed: what comes is dropped */
+    bool lingering;   /* half-closed by us: what comes is dropped */
+    bool at_eof;      /* half-closed by the peer, or all of it is gone: that looks the same */
+    uint64_t silent_since_ms; /* at_eof: when it was seen, or when something was written last */
     uv_shutdown_t shutdown;
     struct http_exchange *exchange;
     struct http_exchange *spare;

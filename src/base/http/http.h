@@ -170,7 +170,8 @@ void http_exchange_abort(struct http_exchange *exchange);
 
 bool http_exchange_has_begun(const struct http_exchange *exchange);
 
-/* Either may be NULL.  on_close: the client is gone, or the server is being freed. */
+/* Either may be NULL.  on_close: the client is gone (one that only ended its own half is so, too,
+ * when nothing was written to it for a second), or the server is being freed. */
 void http_exchange_on(struct http_exchange *exchange, void (*on_drain)(void *context),
                       void (*on_close)(void *context), void *context);
 

@@ -25,6 +25,9 @@
 
 enum { READ_STEP = 65536, IN_HIGH = 131072, DRAIN_MAX = 262144, TICK_MS = 250, LINGER_MS = 2000 };
 
+/* A peer that will say no more gets what is ready in this time; then it counts as gone. */
+enum { EOF_MS = 1000 };
+
 struct listener {
     struct list_node link;
     struct http_server *server;
@@ -114,6 +117,7 @@ static void on_written(uv_write_t *write, int status)
     connection->write_runs = false;
     connection->writing.used = 0;
     connection->write_progress_ms = loop_now_ms(connection->server->loop);
+    connection->silent_since_ms = connection->write_progress_ms;
     if (connection->closing) {
         return;
     }
@@ -152,6 +156,7 @@ void connection_flush(struct connection *connection)
     if (wrote > 0) {
         server->counters.bytes_out += (uint64_t)wrote;
         buffer_consume(&connection->out, (size_t)wrote);
+        connection->silent_since_ms = loop_now_ms(server->loop);
     }
     if (connection->out.used == 0) {
         return;
@@ -293,7 +298,7 @@ static void watch_input(struct connection *connection)
 {
     size_t head_bytes_max = connection->server->options.head_bytes_max;
     size_t high = head_bytes_max < IN_HIGH ? IN_HIGH : head_bytes_max + READ_STEP;
-    bool wanted = connection->lingering || connection->in.used < high;
+    bool wanted = !connection->at_eof && (connection->lingering || connection->in.used < high);
     if (wanted == connection->reading || connection->closing) {
         return;
     }
@@ -337,6 +342,18 @@ static void end_connection(struct connection *connection)
     watch_input(connection);
 }
 
+/* At the end of what the peer said: the rest of a request that is none will not come. */
+static bool is_worth_finishing(struct connection *connection)
+{
+    if (connection->exchange == NULL) {
+        connection->in.used = 0;
+        connection->close_after = true;
+    } else if (!connection->exchange->body_done && connection->in.used == 0) {
+        connection_close(connection);
+    }
+    return !connection->closing;
+}
+
 void connection_process(struct connection *connection)
 {
     if (connection->processing || connection->closing || connection->lingering) {
@@ -366,6 +383,9 @@ void connection_process(struct connection *connection)
     if (connection->exchange == NULL && connection->server->draining && connection->in.used == 0) {
         connection->close_after = true;
     }
+    if (connection->at_eof && !is_worth_finishing(connection)) {
+        return;
+    }
     if (connection->exchange == NULL && connection->close_after) {
         if (connection_waiting(connection) == 0) {
             end_connection(connection);
@@ -390,6 +410,13 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
     struct connection *connection = stream->data;
     (void)buffer;
     if (got == 0) {
+        return;
+    }
+    if (got == UV_EOF && !connection->lingering) {
+        connection->at_eof = true;
+        connection->reading = false;
+        connection->silent_since_ms = loop_now_ms(connection->server->loop);
+        connection_process(connection);
         return;
     }
     if (got < 0) {
@@ -445,7 +472,9 @@ static void on_tick(void *context)
         if (connection->closing) {
             continue;
         }
-        if (stuck) {
+        bool gone = connection->at_eof && connection_waiting(connection) == 0 &&
+            now_ms - connection->silent_since_ms > EOF_MS;
+        if (stuck || gone) {
             connection_close(connection);
         } else if (connection->deadline_ms != 0 && now_ms >= connection->deadline_ms) {
             connection->deadline_ms = 0;

@@ -480,6 +480,41 @@ TEST(http_server, tells_handlers_that_the_client_is_gone)
     close(fd);
 }
 
+/* What `nc -N` does: all is said, and the end of saying with it. */
+TEST(http_server, answers_who_will_say_no_more)
+{
+    begin(quick());
+    int fd = dial();
+    say(fd, GET("/1") GET("/later") POST("/echo") "Content-Length: 4\r\n\r\nbody" GET("/4"));
+    EXPECT(shutdown(fd, SHUT_WR) == 0);
+    char *heard = hear_all(fd);
+    EXPECT(strstr(heard, "/1?") != NULL && strstr(heard, "later") != NULL);
+    EXPECT(strstr(heard, "body") != NULL && strstr(heard, "/4?") != NULL);
+
+    fd = dial();
+    say(fd, GET("/1") "GET /2 HTTP/1.1\r\nHo");
+    EXPECT(shutdown(fd, SHUT_WR) == 0);
+    heard = hear_all(fd);
+    EXPECT(strstr(heard, "/1?") != NULL && strstr(heard, "/2?") == NULL);
+
+    fd = dial();
+    say(fd, POST("/echo") "Content-Length: 5\r\n\r\nbody");
+    EXPECT(shutdown(fd, SHUT_WR) == 0);
+    EXPECT_STRING(hear_all(fd), "");
+
+    fd = dial();
+    say(fd, GET("/big"));
+    EXPECT(shutdown(fd, SHUT_WR) == 0);
+    static char piece[65536];
+    size_t heard_of_big = 0;
+    for (ssize_t got; (got = recv(fd, piece, sizeof(piece), 0)) > 0;) {
+        heard_of_big += (size_t)got;
+    }
+    EXPECT(heard_of_big > BIG);
+    close(fd);
+    end();
+}
+
 static void free_drained(void *context)
 {
     (void)context;
