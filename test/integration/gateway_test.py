@@ -27,7 +27,7 @@ def setUpModule():
     node = Node()
     node.deploy("busy", module, timeout_ms=20000)
     node.deploy("brief", module, timeout_ms=300, output_bytes_max=100 * 1024)
-    node.deploy("narrow", module, timeout_ms=5000, concurrency_max=1, queue_max=1,
+    node.deploy("narrow", module, timeout_ms=60000, concurrency_max=1, queue_max=1,
                 environment={"GREETING": "hello", "REQUEST_METHOD": "NO", "HTTP_PROXY": "NO"})
 
 
@@ -265,7 +265,7 @@ class Bodies(unittest.TestCase):
             client.close()
         # One at a time may run: this one would wait for the others' timeouts otherwise.
         with Client() as client:
-            deadline = time.monotonic() + 15  # half of the function's timeout
+            deadline = time.monotonic() + 30  # half of the function's timeout
             while time.monotonic() < deadline:
                 status = client.call("GET", "/fn/narrow/echo")[0]
                 if status == 200:
