@@ -151,7 +151,7 @@ void block_fill(struct abi_block *block, const struct vmm_call *call)
 const char *trap_text(uint64_t trap)
 {
     static const char *const texts[ABI_TRAP_COUNT] = {
-        [ABI_TRAP_OUT_OF_BOUNDS] = "out-of-bounds memory access",
+        [ABI_TRAP_OUT_OF_BOUNDS] = "out-of-bounds memory or table access",
         [ABI_TRAP_INTEGER_OVERFLOW] = "integer overflow",
         [ABI_TRAP_DIVIDE_BY_ZERO] = "integer divide by zero",
         [ABI_TRAP_INVALID_CONVERSION] = "invalid conversion to integer",
@@ -179,7 +179,7 @@ void trap_describe_fault(unsigned vector, uint64_t address, uint64_t rip, char *
         snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_EXHAUSTION));
     } else if (vector == PAGE_FAULT && address >= ABI_MEMORY_BASE &&
                address - ABI_MEMORY_BASE < hole_bytes) {
-        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_OUT_OF_BOUNDS));
+        snprintf(ret_text, size, "trap: out-of-bounds memory access");
     } else if (vector == INVALID_OPCODE) {
         snprintf(ret_text, size, "trap: illegal instruction at 0x%" PRIx64, rip);
     } else if (vector == PAGE_FAULT) {

@@ -3,8 +3,9 @@
  *
  * The flags are not taste: -ffp-contract=off (or fused multiply-adds change results), no strict
  * aliasing games (wasm memory is bytes), -fpie (all addresses are relative to the instruction: the
- * image lies above 4 GiB), -fno-math-errno (one instruction for sqrt), no stack protector (there is
- * no thread-local storage in the guest).
+ * image lies above 4 GiB), -fno-math-errno (one instruction for sqrt), -fsignaling-nans (x * 1
+ * makes a NaN quiet), no sibling calls made jumps (endless recursion exhausts the stack, it does
+ * not hang), no stack protector (there is no thread-local storage in the guest).
  */
 #include <stdio.h>
 #include <string.h>
@@ -102,6 +103,8 @@ static int compile_gcc(struct job *job, const char *level, struct error *err)
                                 "-ffreestanding",
                                 "-ffp-contract=off",
                                 "-fno-math-errno",
+                                "-fsignaling-nans",
+                                "-fno-optimize-sibling-calls",
                                 "-fno-delete-null-pointer-checks",
                                 "-fno-strict-aliasing",
                                 "-fpie",

@@ -88,6 +88,7 @@ static char *find_tcc_headers(void)
 /* All that decides what comes out: our own files, and the versions of the programs. */
 static void take_fingerprint(struct toolchain *toolchain)
 {
+    static const unsigned revision = 2; /* of how the programs are called */
     struct hash *hash = hash_new();
     for (size_t i = 0; i < guest_files_count; i++) {
         hash_add(hash, guest_files[i].name, strlen(guest_files[i].name) + 1);
@@ -102,6 +103,7 @@ static void take_fingerprint(struct toolchain *toolchain)
         MEMORY_OWNED char *version = ask_string(toolchain->path[tool], flag);
         hash_add(hash, version, strlen(version) + 1);
     }
+    hash_add(hash, &revision, sizeof(revision));
     hash_add(hash, BLIXARD_VERSION, sizeof(BLIXARD_VERSION));
     hash_finish(hash, toolchain->fingerprint);
 }
