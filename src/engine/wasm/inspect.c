@@ -8,10 +8,12 @@
  */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include "engine/wasm/opcode.h"
@@ -23,6 +25,7 @@ enum {
     ITEMS_MAX = 1000000, /* functions, types, imports, ... of one module */
     LOCALS_MAX = 50000,
     PAGES_MAX = 65535, /* 65536 would overflow wasm2c's size */
+    SIGNATURE_SIZE = 24,
 };
 
 enum section {
@@ -46,10 +49,16 @@ enum section {
 struct inspection {
     struct wasm_module_info info;
     uint32_t memories;
-    bool has_start;
-    bool has_handle;
-    uint32_t declared; /* functions of the function section */
+    uint32_t imported;        /* functions; they have the first indexes */
+    uint32_t declared;        /* functions of the function section */
+    uint32_t *type_offsets;   /* from the module's beginning */
+    uint32_t *function_types; /* of declared functions */
+    uint32_t type_count;
+    uint32_t start; /* index of _start, or NOBODY */
+    uint32_t handle;
 };
+
+#define NOBODY UINT32_MAX
 
 static uint32_t read_count(struct reader *reader)
 {
@@ -109,27 +118,88 @@ static void read_table(struct reader *reader)
 
 /* ---- Imports and exports ---- */
 
-static const char *const modules[] = {"wasi_snapshot_preview1", "env"};
-static const char *const wasi_functions[] = {
-#define WASI(name) #name,
+static const struct known_import {
+    const char *module;
+    const char *name;
+    const char *signature;
+} known_imports[] = {
+#define WASI(name, signature) {"wasi_snapshot_preview1", #name, signature},
 #include "engine/wasm/imports.def"
 #undef WASI
+    {"env", "abort", "iiii>"}, /* AssemblyScript's own */
+    {"env", "seed", ">F"},
 };
-static const char *const env_functions[] = {"abort", "seed"};
-
-static bool is_one_of(struct text name, const char *const *list, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (text_equal(name, list[i])) {
-            return true;
-        }
-    }
-    return false;
-}
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static void read_import(struct reader *reader)
+static const struct known_import *find_import(struct text module, struct text name)
+{
+    for (size_t i = 0; i < COUNT(known_imports); i++) {
+        if (text_equal(module, known_imports[i].module) &&
+            text_equal(name, known_imports[i].name)) {
+            return &known_imports[i];
+        }
+    }
+    return NULL;
+}
+
+static char letter_of(uint8_t type)
+{
+    switch (type) {
+    case 0x7f:
+        return 'i';
+    case 0x7e:
+        return 'I';
+    case 0x7d:
+        return 'f';
+    case 0x7c:
+        return 'F';
+    default:
+        return '?';
+    }
+}
+
+/* "iI>i"; what is longer, or is no type, is nobody's. */
+static void describe_type(const struct reader *module, const struct inspection *inspection,
+                          uint32_t index, char ret_text[SIGNATURE_SIZE])
+{
+    size_t used = 0;
+    snprintf(ret_text, SIGNATURE_SIZE, "?");
+    if (index >= inspection->type_count) {
+        return;
+    }
+    struct error ignored = {0};
+    struct reader type = {.start = module->start,
+                          .at = module->start + inspection->type_offsets[index] + 1,
+                          .end = module->end,
+                          .err = &ignored};
+    for (int part = 0; part < 2; part++) {
+        uint32_t count = reader_u32(&type);
+        for (uint32_t i = 0; i < count && used < SIGNATURE_SIZE - 2; i++) {
+            ret_text[used++] = letter_of(reader_byte(&type));
+        }
+        if (part == 0) {
+            ret_text[used++] = '>';
+        }
+    }
+    ret_text[used] = '\0';
+}
+
+static void check_signature(struct reader *reader, const struct inspection *inspection,
+                            const struct known_import *known, uint32_t type)
+{
+    char signature[SIGNATURE_SIZE];
+    describe_type(reader, inspection, type, signature);
+    if (reader->failed == 0 && strcmp(signature, known->signature) != 0) {
+        reader->failed =
+            error_set(reader->err, ERROR_INVALID,
+                      "the module imports %s.%s with other parameters or results than it has "
+                      "(%s instead of %s; i is i32, I i64, f f32, F f64)",
+                      known->module, known->name, signature, known->signature);
+    }
+}
+
+static void read_import(struct reader *reader, struct inspection *inspection)
 {
     static const char *const kinds[] = {"function", "table", "memory", "global", "tag"};
     struct text module;
@@ -143,11 +213,8 @@ static void read_import(struct reader *reader)
     if (reader->failed < 0) {
         return;
     }
-    bool known = kind == 0 &&
-        ((text_equal(module, modules[0]) &&
-          is_one_of(name, wasi_functions, COUNT(wasi_functions))) ||
-         (text_equal(module, modules[1]) && is_one_of(name, env_functions, COUNT(env_functions))));
-    if (!known) {
+    const struct known_import *known = kind == 0 ? find_import(module, name) : NULL;
+    if (known == NULL) {
         reader->failed = error_set(
             reader->err, ERROR_UNSUPPORTED,
             "the module imports the %s %.*s.%.*s, which nobody here provides; functions may import "
@@ -156,7 +223,8 @@ static void read_import(struct reader *reader)
             (int)(name.length < 64 ? name.length : 64), name.data);
         return;
     }
-    reader_u32(reader);
+    check_signature(reader, inspection, known, reader_u32(reader));
+    inspection->imported++;
 }
 
 static void read_export(struct reader *reader, struct inspection *inspection)
@@ -164,22 +232,23 @@ static void read_export(struct reader *reader, struct inspection *inspection)
     struct text name;
     reader_name(reader, &name);
     uint8_t kind = reader_byte(reader);
-    reader_u32(reader);
+    uint32_t index = reader_u32(reader);
     if (kind > 4) {
         reader_malformed(reader, "unknown kind of export");
     }
     if (kind == 0 && text_equal(name, "_start")) {
-        inspection->has_start = true;
+        inspection->start = index;
     }
     if (kind == 0 && text_equal(name, "handle")) {
-        inspection->has_handle = true;
+        inspection->handle = index;
     }
 }
 
 /* ---- The other sections ---- */
 
-static void read_type(struct reader *reader)
+static void read_type(struct reader *reader, struct inspection *inspection)
 {
+    inspection->type_offsets[inspection->type_count++] = (uint32_t)(reader->at - reader->start);
     uint8_t form = reader_byte(reader);
     if (form == 0x5e || form == 0x5f || form == 0x50 || form == 0x4e || form == 0x4f) {
         reader_unsupported(reader, "garbage-collected types");
@@ -287,14 +356,13 @@ static void read_item(struct reader *reader, enum section section, struct inspec
 {
     switch (section) {
     case SECTION_TYPE:
-        read_type(reader);
+        read_type(reader, inspection);
         break;
     case SECTION_IMPORT:
-        read_import(reader);
+        read_import(reader, inspection);
         break;
     case SECTION_FUNCTION:
-        reader_u32(reader);
-        inspection->declared++;
+        inspection->function_types[inspection->declared++] = reader_u32(reader);
         break;
     case SECTION_TABLE:
         read_table(reader);
@@ -327,6 +395,16 @@ static void read_item(struct reader *reader, enum section section, struct inspec
     }
 }
 
+/* Once each: a section comes once. */
+static void make_room(struct inspection *inspection, enum section section, uint32_t count)
+{
+    if (section == SECTION_TYPE) {
+        inspection->type_offsets = memory_new(count, sizeof(uint32_t));
+    } else if (section == SECTION_FUNCTION) {
+        inspection->function_types = memory_new(count, sizeof(uint32_t));
+    }
+}
+
 static void read_section(struct reader *reader, enum section section, struct inspection *inspection)
 {
     if (section == SECTION_TAG) {
@@ -337,6 +415,7 @@ static void read_section(struct reader *reader, enum section section, struct ins
         reader_u32(reader);
     } else {
         uint32_t count = read_count(reader);
+        make_room(inspection, section, count);
         for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
             read_item(reader, section, inspection);
         }
@@ -408,6 +487,42 @@ static int check_head(const uint8_t *bytes, size_t length, struct error *err)
     return 0;
 }
 
+/* What is called from outside takes nothing and gives nothing. */
+static int check_entry(const struct reader *module, const struct inspection *inspection,
+                       const char *name, uint32_t index, struct error *err)
+{
+    char signature[SIGNATURE_SIZE] = "?";
+    if (index == NOBODY) {
+        return 0;
+    }
+    if (index >= inspection->imported && index - inspection->imported < inspection->declared) {
+        describe_type(module, inspection, inspection->function_types[index - inspection->imported],
+                      signature);
+    }
+    return strcmp(signature, ">") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "the module's %s must be a function of its own, without parameters and results",
+                    name);
+}
+
+static int check_whole(const struct reader *module, const struct inspection *inspection,
+                       struct error *err)
+{
+    if (inspection->declared != inspection->info.function_count) {
+        return error_set(err, ERROR_INVALID,
+                         "not a valid WebAssembly module: %" PRIu32
+                         " functions are declared, %" PRIu32 " have code",
+                         inspection->declared, inspection->info.function_count);
+    }
+    if (inspection->start == NOBODY && inspection->handle == NOBODY) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the module exports neither _start (a command) nor handle (a handler)");
+    }
+    int r = check_entry(module, inspection, "_start", inspection->start, err);
+    return r < 0 ? r : check_entry(module, inspection, "handle", inspection->handle, err);
+}
+
 int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_info,
                  struct error *err)
 {
@@ -417,22 +532,16 @@ int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_
     }
     const uint8_t *start = bytes;
     struct reader reader = {.start = start, .at = start + 8, .end = start + length, .err = err};
-    struct inspection inspection = {.info = {.size_bytes = length}};
+    struct inspection inspection = {
+        .info = {.size_bytes = length}, .start = NOBODY, .handle = NOBODY};
     read_sections(&reader, &inspection);
-    if (reader.failed < 0) {
-        return reader.failed;
+    r = reader.failed < 0 ? reader.failed : check_whole(&reader, &inspection, err);
+    free(inspection.type_offsets);
+    free(inspection.function_types);
+    if (r < 0) {
+        return r;
     }
-    if (inspection.declared != inspection.info.function_count) {
-        return error_set(err, ERROR_INVALID,
-                         "not a valid WebAssembly module: %" PRIu32
-                         " functions are declared, %" PRIu32 " have code",
-                         inspection.declared, inspection.info.function_count);
-    }
-    if (!inspection.has_start && !inspection.has_handle) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "the module exports neither _start (a command) nor handle (a handler)");
-    }
-    inspection.info.abi = inspection.has_handle ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
+    inspection.info.abi = inspection.handle != NOBODY ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
     *ret_info = inspection.info;
     return 0;
 }
