@@ -24,6 +24,7 @@ enum {
     ENOSYS = 52,
     ENOTSUP = 58,
     ESPIPE = 70,
+    ENOTSOCK = 57,
     ENOTCAPABLE = 76,
 };
 
@@ -57,9 +58,12 @@ static void store64(u32 at, u64 value)
     memcpy(MEMORY + at, &value, sizeof(value));
 }
 
+/* The standard streams that were not closed: a bit each.  Each request finds all three open. */
+static u32 open_streams = 7;
+
 static bool is_stream(u32 fd)
 {
-    return fd <= 2;
+    return fd <= 2 && (open_streams >> fd & 1);
 }
 
 /* ---- Arguments and environment ---- */
@@ -144,7 +148,7 @@ u32 WASI(random_get)(instance i, u32 bytes, u32 length)
 u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
 {
     (void)i;
-    if (fd != 1 && fd != 2) {
+    if (!is_stream(fd) || fd == 0) {
         return EBADF;
     }
     u64 total = 0;
@@ -171,7 +175,7 @@ u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
 u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
 {
     (void)i;
-    if (fd != 0) {
+    if (!is_stream(fd) || fd != 0) {
         return EBADF;
     }
     u64 total = 0;
@@ -225,7 +229,11 @@ u32 WASI(fd_filestat_get)(instance i, u32 fd, u32 result)
 u32 WASI(fd_close)(instance i, u32 fd)
 {
     (void)i;
-    return is_stream(fd) ? OK : EBADF;
+    if (!is_stream(fd)) {
+        return EBADF;
+    }
+    open_streams &= ~(1u << fd);
+    return OK;
 }
 
 u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
@@ -285,18 +293,23 @@ u32 WASI(poll_oneoff)(instance i, u32 subscriptions, u32 events, u32 count, u32 
     (void)i;
     u32 ready = 0;
     u64 least = UINT64_MAX;
-    if (count == 0) {
+    if (count == 0 || count > VECTORS_MAX) {
         return EINVAL;
     }
     for (u32 k = 0; k < count; k++) {
         u32 subscription = subscriptions + SUBSCRIPTION_BYTES * k;
         u32 tag = MEMORY[subscription + 8];
-        if (tag == TAG_CLOCK) {
+        if (tag > TAG_WRITE) {
+            return EINVAL;
+        }
+        if (tag == TAG_CLOCK && load32(subscription + 16) > 3) {
+            store_event(events + EVENT_BYTES * ready++, subscription, EINVAL, tag);
+        } else if (tag == TAG_CLOCK) {
             u64 delay = clock_delay(subscription);
             least = delay < least ? delay : least;
         } else {
             u32 fd = load32(subscription + 16);
-            u32 error = is_stream(fd) && tag <= TAG_WRITE ? OK : EBADF;
+            u32 error = is_stream(fd) && (fd == 0) == (tag == TAG_READ) ? OK : EBADF;
             store_event(events + EVENT_BYTES * ready++, subscription, error, tag);
         }
     }
@@ -370,10 +383,10 @@ ON_STREAM(path_readlink, ENOTCAPABLE, u32 path, u32 length, u32 bytes, u32 size,
 ON_STREAM(path_remove_directory, ENOTCAPABLE, u32 path, u32 length)
 ON_STREAM(path_rename, ENOTCAPABLE, u32 path, u32 length, u32 to, u32 to_path, u32 to_length)
 ON_STREAM(path_unlink_file, ENOTCAPABLE, u32 path, u32 length)
-ON_STREAM(sock_accept, ENOTSUP, u32 flags, u32 result)
-ON_STREAM(sock_recv, ENOTSUP, u32 vectors, u32 count, u32 flags, u32 read, u32 result_flags)
-ON_STREAM(sock_send, ENOTSUP, u32 vectors, u32 count, u32 flags, u32 written)
-ON_STREAM(sock_shutdown, ENOTSUP, u32 how)
+ON_STREAM(sock_accept, ENOTSOCK, u32 flags, u32 result)
+ON_STREAM(sock_recv, ENOTSOCK, u32 vectors, u32 count, u32 flags, u32 read, u32 result_flags)
+ON_STREAM(sock_send, ENOTSOCK, u32 vectors, u32 count, u32 flags, u32 written)
+ON_STREAM(sock_shutdown, ENOTSOCK, u32 how)
 
 u32 WASI(path_symlink)(instance i, u32 from, u32 from_length, u32 fd, u32 to, u32 to_length)
 {
