@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,7 +29,12 @@
 #include "engine/jail/jail.h"
 #include "engine/runner/protocol.h"
 
-enum { STACK_BYTES = 256 << 10, LOAD_LOG_MAX = 32768, ELF_BYTES_MAX = 256 << 20 };
+enum {
+    STACK_BYTES = 256 << 10,
+    LOAD_LOG_MAX = 32768,
+    ELF_BYTES_MAX = 256 << 20,
+    IDLE_MS = 1000,
+};
 
 struct slot {
     struct server *server;
@@ -39,6 +45,7 @@ struct slot {
     struct vmm_image *image; /* what the shell holds; a reference */
     uint64_t reset_ns;       /* of the last reset */
     uint64_t reset_pages;
+    bool is_awake; /* its shell has not rested since the last call */
 
     pthread_mutex_t lock;      /* guards the next three */
     uint32_t sequence;         /* of the running call; 0: none */
@@ -352,6 +359,27 @@ static void make_first_shell(struct slot *slot)
     }
 }
 
+/*
+ * The next frame of this slot.  When nobody calls for a while the instance shrinks, once, and then
+ * waits however long it takes.
+ */
+static ssize_t receive(struct slot *slot)
+{
+    ssize_t got = recv(slot->fd, slot->received, PROTOCOL_FRAME, MSG_DONTWAIT);
+    if (got >= 0 || errno != EAGAIN) {
+        return got;
+    }
+    struct pollfd polled = {.fd = slot->fd, .events = POLLIN};
+    if (slot->image != NULL && slot->is_awake && poll(&polled, 1, IDLE_MS) == 0) {
+        struct error err = {0};
+        slot->is_awake = false;
+        if (vmm_shell_rest(slot->shell, &err) < 0) {
+            drop_shell(slot);
+        }
+    }
+    return recv(slot->fd, slot->received, PROTOCOL_FRAME, 0);
+}
+
 static void *slot_main(void *argument)
 {
     struct slot *slot = argument;
@@ -362,7 +390,7 @@ static void *slot_main(void *argument)
         make_first_shell(slot);
     }
     for (;;) {
-        ssize_t got = recv(slot->fd, slot->received, PROTOCOL_FRAME, 0);
+        ssize_t got = receive(slot);
         if (got < 0 && errno == EINTR) {
             continue;
         }
@@ -378,6 +406,7 @@ static void *slot_main(void *argument)
             leave(1);
         }
         serve_call(slot);
+        slot->is_awake = true;
     }
 }
 

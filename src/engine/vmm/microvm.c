@@ -212,6 +212,7 @@ static int make_arena(struct microvm_shell *shell, struct error *err)
     shell->arena = arena;
     /* Single pages: a huge page under each window would cost megabytes per idle instance. */
     madvise(arena, at, MADV_NOHUGEPAGE);
+    madvise(arena, at, MADV_DONTFORK); /* a fork would protect each page, and cost a fault each */
     if (mprotect(arena, shell->offset[WINDOW_MEMORY], PROT_READ | PROT_WRITE) < 0) {
         return error_os(err, errno, "opening the windows of a function VM");
     }
@@ -695,5 +696,6 @@ const struct backend backend_microvm = {
     .attach = microvm_attach,
     .run = run,
     .reset = microvm_reset,
+    .rest = microvm_rest,
     .interrupt = interrupt,
 };

@@ -43,8 +43,10 @@ struct microvm_shell {
     uint64_t memory_given;         /* bytes of linear memory KVM knows of */
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
-    bool is_warm;                  /* has touched what functions use: see microvm_warm_up() */
-    bool building;                 /* running initialisation for a snapshot */
+    uint64_t resets;
+    bool has_more; /* pages than an idle instance keeps */
+    bool is_warm;  /* has touched what functions use: see microvm_warm_up() */
+    bool building; /* running initialisation for a snapshot */
     struct watchdog_timer timer;
 };
 
@@ -73,5 +75,6 @@ enum microvm_end microvm_enter(struct microvm_shell *shell, const struct registe
 /* microvm_reset.c */
 int microvm_attach(struct vmm_shell *shell, struct vmm_image *image, struct error *err);
 int microvm_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
+int microvm_rest(struct vmm_shell *base, struct error *err);
 
 #endif

@@ -129,6 +129,7 @@ struct backend {
     int (*attach)(struct vmm_shell *shell, struct vmm_image *image, struct error *err);
     void (*run)(struct vmm_shell *shell, struct call_state *state);
     int (*reset)(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
+    int (*rest)(struct vmm_shell *shell, struct error *err); /* may be NULL */
     void (*interrupt)(struct vmm_shell *shell);
 };
 

@@ -137,6 +137,13 @@ int vmm_shell_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *
     return r;
 }
 
+int vmm_shell_rest(struct vmm_shell *shell, struct error *err)
+{
+    const struct backend *backend = shell->vmm->backend;
+    CHECK(shell->image != NULL && shell->fresh);
+    return backend->rest != NULL ? backend->rest(shell, err) : 0;
+}
+
 void vmm_shell_interrupt(struct vmm_shell *shell)
 {
     shell->vmm->backend->interrupt(shell);

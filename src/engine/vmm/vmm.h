@@ -166,6 +166,10 @@ void vmm_shell_run(struct vmm_shell *shell, const struct vmm_call *call,
  * *ret_pages (may be NULL): pages that had been changed.  A failure means: free the shell. */
 int vmm_shell_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
 
+/* The shell, reset, will wait for its next call: memory that only made that one faster is given
+ * back.  A failure means: free the shell. */
+int vmm_shell_rest(struct vmm_shell *shell, struct error *err);
+
 /* Any thread: the call that runs now (if one does) ends with CANCELLED. */
 void vmm_shell_interrupt(struct vmm_shell *shell);
 
