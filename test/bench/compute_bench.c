@@ -148,7 +148,7 @@ static void prepare_vm(struct bench *bench, const char *folder)
     struct vmm_image *image = NULL;
     struct vmm_image_info info;
     struct vmm_options vmm_options = {.isolation = VMM_ISOLATION_MICROVM, .kvm_fd = -1};
-    struct vmm_limits limits = {.memory_bytes = UINT64_C(256) << 20,
+    struct vmm_limits limits = {.memory_bytes = UINT64_C(128) << 20,
                                 .timeout_ms = 120000,
                                 .output_bytes_max = 1 << 20,
                                 .log_bytes_max = 1 << 20};

@@ -169,7 +169,12 @@ static uint64_t run_nbody(void)
         }
         bodies[i].mass = 1 + i;
     }
+    uint64_t early = 0;
     for (int step = 0; step < 250000; step++) {
+        if (step == 100) {
+            /* Coarsely and early: compilers may differ in the last bit, and paths then part. */
+            early = (uint64_t)(int64_t)(bodies[0].x[0] * 1000);
+        }
         for (int i = 0; i < 5; i++) {
             for (int j = i + 1; j < 5; j++) {
                 double d[3], square = 0.01;
@@ -190,9 +195,7 @@ static uint64_t run_nbody(void)
             }
         }
     }
-    uint64_t bits = 0;
-    memcpy(&bits, &bodies[0].x[0], sizeof(bits));
-    return bits;
+    return early + (isfinite(bodies[0].x[0]) ? 0 : 1);
 }
 
 /* ---- Mandelbrot set ---- */
