@@ -188,8 +188,31 @@ static bool holds_nothing(const char *text, size_t length)
     return true;
 }
 
+static int line_of_bad_byte(const char *text, size_t length)
+{
+    int line = 1;
+    size_t begin = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] == '\n') {
+            if (!text_is_utf8(text + begin, i - begin)) {
+                break;
+            }
+            begin = i + 1;
+            line++;
+        } else if (text[i] == '\0') {
+            break;
+        }
+    }
+    return line;
+}
+
 int yaml_read(const char *text, size_t length, json_t **ret_value, struct error *err)
 {
+    /* libfyaml 0.7 goes round for ever in a directive that is no UTF-8. */
+    if (!text_is_utf8(text, length) || memchr(text, '\0', length) != NULL) {
+        return error_set(err, ERROR_INVALID, "line %d: the text is not UTF-8",
+                         line_of_bad_byte(text, length));
+    }
     if (length > YAML_BYTES_MAX) {
         return error_set(err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
     }

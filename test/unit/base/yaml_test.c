@@ -84,3 +84,15 @@ TEST(yaml, keys_of_the_outermost_mapping_have_lines)
     EXPECT(yaml_line_of(text, strlen(text), "c") == 4);
     EXPECT(yaml_line_of(text, strlen(text), "z") == 0);
 }
+
+TEST(yaml, bytes_that_are_no_text_are_refused_with_their_line)
+{
+    static const char *const texts[] = {"%\xde", "a: 1\nb: \xff\n", "a: \xc3"};
+    static const char *const words[] = {"line 1:", "line 2:", "line 1:"};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        json_t *value = NULL;
+        struct error err = {0};
+        EXPECT(yaml_read(texts[i], strlen(texts[i]), &value, &err) == -ERROR_INVALID);
+        EXPECT(strstr(err.text, words[i]) != NULL && strstr(err.text, "UTF-8") != NULL);
+    }
+}
