@@ -8,12 +8,20 @@
 #include "engine/jail/filter.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/kvm.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "base/fd.h"
 
 #define SCAN_IOCTL _IOWR('f', 16, uint64_t[12]) /* PAGEMAP_SCAN, linux/fs.h of 6.7 */
 
@@ -205,7 +213,7 @@ static int add_runner_rules(scmp_filter_ctx context, bool with_fork)
     return r;
 }
 
-int filter_load(enum jail_filter filter)
+static int make_context(enum jail_filter filter, scmp_filter_ctx *ret_context)
 {
     bool is_runner = filter == JAIL_FILTER_RUNNER || filter == JAIL_FILTER_RUNNER_FORK;
     scmp_filter_ctx context = seccomp_init(is_runner ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ALLOW);
@@ -214,9 +222,53 @@ int filter_load(enum jail_filter filter)
     }
     int r = is_runner ? add_runner_rules(context, filter == JAIL_FILTER_RUNNER_FORK)
                       : add_tool_rules(context);
-    if (r == 0) {
-        r = seccomp_load(context);
+    if (r < 0) {
+        seccomp_release(context);
+        return r;
+    }
+    *ret_context = context;
+    return 0;
+}
+
+/* The program of the tools' filter, as the kernel takes it; length 0: not made. */
+static struct sock_filter tool_instructions[BPF_MAXINSNS];
+static struct sock_fprog tool_program = {.filter = tool_instructions};
+
+static void make_tool_program(void)
+{
+    scmp_filter_ctx context = NULL;
+    FD_OWNED int fd = memfd_create("filter", MFD_CLOEXEC);
+    if (fd < 0 || make_context(JAIL_FILTER_TOOL, &context) < 0) {
+        return; /* filter_load() makes it then */
+    }
+    ssize_t got = -1;
+    if (seccomp_export_bpf(context, fd) == 0) {
+        got = pread(fd, tool_instructions, sizeof(tool_instructions), 0);
     }
     seccomp_release(context);
+    if (got > 0 && (size_t)got < sizeof(tool_instructions)) {
+        tool_program.len = (unsigned short)((size_t)got / sizeof(tool_instructions[0]));
+    }
+}
+
+void filter_prepare_tools(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_tool_program);
+}
+
+int filter_load(enum jail_filter filter)
+{
+    if (filter == JAIL_FILTER_TOOL && tool_program.len > 0) {
+        int r = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        r = r < 0 ? r : prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &tool_program);
+        return r < 0 ? -errno : 0;
+    }
+    scmp_filter_ctx context = NULL;
+    int r = make_context(filter, &context);
+    if (r == 0) {
+        r = seccomp_load(context);
+        seccomp_release(context);
+    }
     return r;
 }

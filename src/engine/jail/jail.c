@@ -183,6 +183,11 @@ int jail_enter(const struct jail_options *options, unsigned *ret_achieved, struc
     return 0;
 }
 
+void jail_open(void)
+{
+    filter_prepare_tools();
+}
+
 int jail_prepare(void *options)
 {
     struct error err = {0};

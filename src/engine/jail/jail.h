@@ -60,6 +60,9 @@ enum {
  * says what holds.  Fails only when the process is left in a half-way state and must not go on. */
 int jail_enter(const struct jail_options *options, unsigned *ret_achieved, struct error *err);
 
+/* In the parent, before processes with jail_prepare() are started by several threads. */
+void jail_open(void);
+
 /* For process_options.prepare: jail_enter() with a struct jail_options; complains on fd 2. */
 int jail_prepare(void *options);
 

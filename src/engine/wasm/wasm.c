@@ -15,6 +15,7 @@
 #include "base/text.h"
 
 #include "engine/image/image.h"
+#include "engine/jail/jail.h"
 #include "engine/wasm/private.h"
 
 enum { IMAGE_BYTES_MAX = 256 << 20, TIMEOUT_MS = 120000 };
@@ -66,6 +67,7 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     pthread_mutex_init(&wasm->lock, NULL);
     pthread_cond_init(&wasm->built, NULL);
 
+    jail_open();
     remove_old_jobs(wasm->work_folder);
     int r = file_make_folder(wasm->cache_folder, 0700, err);
     if (r == 0) {
