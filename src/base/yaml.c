@@ -1,38 +1,40 @@
 #include "base/yaml.h"
 
-#include <libfyaml.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <yaml.h>
 
 #include "base/error.h"
 #include "base/text.h"
 
-static int convert(struct fy_node *node, unsigned depth, json_t **ret_value, struct error *err);
+enum { KEY_BYTES_MAX = 256 };
 
-/* The line of the first scalar in or below a node, from 1; 0 when there is none. */
-static int line_of(struct fy_node *node, unsigned depth)
+struct reading {
+    yaml_parser_t parser;
+    yaml_event_t event; /* the one being looked at */
+    struct error *err;
+};
+
+static int refuse(const struct reading *reading, const char *what)
 {
-    void *iterator = NULL;
-    struct fy_token *token = NULL;
-    if (node == NULL || depth > YAML_DEPTH_MAX) {
-        return 0;
-    }
-    if (fy_node_is_scalar(node)) {
-        token = fy_node_get_scalar_token(node);
-        const struct fy_mark *mark = token != NULL ? fy_token_start_mark(token) : NULL;
-        return mark != NULL ? mark->line + 1 : 0;
-    }
-    if (fy_node_is_mapping(node)) {
-        struct fy_node_pair *pair = fy_node_mapping_iterate(node, &iterator);
-        return pair != NULL ? line_of(fy_node_pair_key(pair), depth + 1) : 0;
-    }
-    return line_of(fy_node_sequence_iterate(node, &iterator), depth + 1);
+    return error_set(reading->err, ERROR_INVALID, "line %zu: %s",
+                     reading->event.start_mark.line + 1, what);
 }
 
-static int refuse(struct fy_node *node, const char *what, struct error *err)
+/* libyaml's complaint, with its place. */
+static int complain(const struct reading *reading)
 {
-    return error_set(err, ERROR_INVALID, "line %d: %s", line_of(node, 0), what);
+    const yaml_parser_t *parser = &reading->parser;
+    return error_set(reading->err, ERROR_INVALID, "line %zu, column %zu: %s",
+                     parser->problem_mark.line + 1, parser->problem_mark.column + 1,
+                     parser->problem != NULL ? parser->problem : "not valid YAML");
+}
+
+static int next(struct reading *reading)
+{
+    yaml_event_delete(&reading->event);
+    return yaml_parser_parse(&reading->parser, &reading->event) == 1 ? 0 : complain(reading);
 }
 
 /* The core schema's words (YAML 1.2.2, 10.3.2), as far as JSON has them. */
@@ -60,98 +62,104 @@ static json_t *plain_scalar(const char *text, size_t length)
     return json_stringn(text, length);
 }
 
-static int convert_scalar(struct fy_node *node, json_t **ret_value, struct error *err)
-{
-    size_t length = 0;
-    const char *text = fy_node_get_scalar(node, &length);
-    bool is_plain = fy_node_get_style(node) == FYNS_PLAIN;
-    json_t *value = text == NULL ? json_null()
-        : is_plain               ? plain_scalar(text, length)
-                                 : json_stringn(text, length);
-    if (value == NULL) {
-        return refuse(node, "a text is not UTF-8", err);
-    }
-    *ret_value = value;
-    return 0;
-}
+static int convert(struct reading *reading, unsigned depth, json_t **ret_value);
 
-static int convert_sequence(struct fy_node *node, unsigned depth, json_t *list, struct error *err)
+/* The event is a list's beginning; afterwards it is the list's end. */
+static int convert_sequence(struct reading *reading, unsigned depth, json_t *list)
 {
-    void *iterator = NULL;
-    for (struct fy_node *item = fy_node_sequence_iterate(node, &iterator); item != NULL;
-         item = fy_node_sequence_iterate(node, &iterator)) {
+    int r = next(reading);
+    while (r == 0 && reading->event.type != YAML_SEQUENCE_END_EVENT) {
         json_t *value = NULL;
-        int r = convert(item, depth + 1, &value, err);
-        if (r < 0) {
-            return r;
+        r = convert(reading, depth + 1, &value);
+        if (r == 0) {
+            json_array_append_new(list, value);
+            r = next(reading);
         }
-        json_array_append_new(list, value);
     }
-    return 0;
+    return r;
 }
 
-static int convert_pair(struct fy_node_pair *pair, unsigned depth, json_t *object,
-                        struct error *err)
+/* The key the event is, as a text of its own. */
+static int take_key(struct reading *reading, const json_t *object, char ret_key[KEY_BYTES_MAX])
 {
-    struct fy_node *key = fy_node_pair_key(pair);
-    size_t length = 0;
-    const char *name =
-        key != NULL && fy_node_is_scalar(key) ? fy_node_get_scalar(key, &length) : NULL;
-    char text[256];
-    if (name == NULL || length >= sizeof(text)) {
-        return refuse(key != NULL ? key : fy_node_pair_value(pair), "a key is not a short text",
-                      err);
+    const yaml_event_t *event = &reading->event;
+    if (event->type == YAML_ALIAS_EVENT) {
+        return refuse(reading, "anchors and aliases are not supported");
     }
-    memcpy(text, name, length);
-    text[length] = '\0';
-    if (json_object_get(object, text) != NULL) {
-        return refuse(key, "a key stands twice", err);
+    if (event->type != YAML_SCALAR_EVENT || event->data.scalar.length >= KEY_BYTES_MAX) {
+        return refuse(reading, "a key is not a short text");
     }
-    json_t *value = NULL;
-    int r = fy_node_pair_value(pair) != NULL
-        ? convert(fy_node_pair_value(pair), depth + 1, &value, err)
-        : 0;
+    if (event->data.scalar.anchor != NULL || event->data.scalar.tag != NULL) {
+        return refuse(reading, "anchors and tags are not supported");
+    }
+    memcpy(ret_key, event->data.scalar.value, event->data.scalar.length);
+    ret_key[event->data.scalar.length] = '\0';
+    if (strlen(ret_key) != event->data.scalar.length) {
+        return refuse(reading, "a key is not a short text");
+    }
+    return json_object_get(object, ret_key) == NULL ? 0 : refuse(reading, "a key stands twice");
+}
+
+/* As convert_sequence(). */
+static int convert_mapping(struct reading *reading, unsigned depth, json_t *object)
+{
+    char key[KEY_BYTES_MAX];
+    int r = next(reading);
+    while (r == 0 && reading->event.type != YAML_MAPPING_END_EVENT) {
+        json_t *value = NULL;
+        r = take_key(reading, object, key);
+        if (r == 0) {
+            r = next(reading);
+        }
+        if (r == 0) {
+            r = convert(reading, depth + 1, &value);
+        }
+        if (r == 0) {
+            r = json_object_set_new(object, key, value) == 0
+                ? next(reading)
+                : refuse(reading, "a key is not UTF-8");
+        }
+    }
+    return r;
+}
+
+static int check_properties(const struct reading *reading, const yaml_char_t *anchor,
+                            const yaml_char_t *tag)
+{
+    if (anchor != NULL) {
+        return refuse(reading, "anchors and aliases are not supported");
+    }
+    return tag == NULL ? 0 : refuse(reading, "tags are not supported");
+}
+
+static int convert_scalar(struct reading *reading, json_t **ret_value)
+{
+    const yaml_event_t *event = &reading->event;
+    const char *text = (const char *)event->data.scalar.value;
+    size_t length = event->data.scalar.length;
+    int r = check_properties(reading, event->data.scalar.anchor, event->data.scalar.tag);
     if (r < 0) {
         return r;
     }
-    if (json_object_set_new(object, text, value != NULL ? value : json_null()) < 0) {
-        return refuse(key, "a key is not UTF-8", err);
-    }
-    return 0;
+    *ret_value = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? plain_scalar(text, length)
+                                                                     : json_stringn(text, length);
+    return *ret_value != NULL ? 0 : refuse(reading, "a text is not UTF-8");
 }
 
-static int convert_mapping(struct fy_node *node, unsigned depth, json_t *object, struct error *err)
+static int convert_collection(struct reading *reading, unsigned depth, json_t **ret_value)
 {
-    void *iterator = NULL;
-    for (struct fy_node_pair *pair = fy_node_mapping_iterate(node, &iterator); pair != NULL;
-         pair = fy_node_mapping_iterate(node, &iterator)) {
-        int r = convert_pair(pair, depth, object, err);
-        if (r < 0) {
-            return r;
-        }
+    const yaml_event_t *event = &reading->event;
+    bool is_mapping = event->type == YAML_MAPPING_START_EVENT;
+    int r = is_mapping
+        ? check_properties(reading, event->data.mapping_start.anchor, event->data.mapping_start.tag)
+        : check_properties(reading, event->data.sequence_start.anchor,
+                           event->data.sequence_start.tag);
+    if (r < 0) {
+        return r;
     }
-    return 0;
-}
-
-static int convert(struct fy_node *node, unsigned depth, json_t **ret_value, struct error *err)
-{
-    size_t length = 0;
-    if (depth > YAML_DEPTH_MAX) {
-        return refuse(node, "nested too deeply", err);
-    }
-    if (fy_node_is_alias(node) || fy_node_get_anchor(node) != NULL) {
-        return refuse(node, "anchors and aliases are not supported", err);
-    }
-    if (fy_node_get_tag(node, &length) != NULL) {
-        return refuse(node, "tags are not supported", err);
-    }
-    if (fy_node_is_scalar(node)) {
-        return convert_scalar(node, ret_value, err);
-    }
-    bool is_mapping = fy_node_is_mapping(node);
     json_t *value = is_mapping ? json_object() : json_array();
-    int r = is_mapping ? convert_mapping(node, depth, value, err)
-                       : convert_sequence(node, depth, value, err);
+    r = is_mapping ? convert_mapping(reading, depth, value)
+                   : convert_sequence(reading, depth, value);
     if (r < 0) {
         json_decref(value);
         return r;
@@ -160,32 +168,65 @@ static int convert(struct fy_node *node, unsigned depth, json_t **ret_value, str
     return 0;
 }
 
-/* libfyaml's first complaint, with its place. */
-static int complain(struct fy_diag *diag, struct error *err)
+/* The value that begins with this event; afterwards the event is its last. */
+static int convert(struct reading *reading, unsigned depth, json_t **ret_value)
 {
-    void *iterator = NULL;
-    const struct fy_diag_error *first = fy_diag_errors_iterate(diag, &iterator);
-    if (first == NULL) {
-        return error_set(err, ERROR_INVALID, "not valid YAML");
+    if (depth > YAML_DEPTH_MAX) {
+        return refuse(reading, "nested too deeply");
     }
-    return error_set(err, ERROR_INVALID, "line %d, column %d: %s", first->line, first->column,
-                     first->msg);
+    switch (reading->event.type) {
+    case YAML_SCALAR_EVENT:
+        return convert_scalar(reading, ret_value);
+    case YAML_SEQUENCE_START_EVENT:
+    case YAML_MAPPING_START_EVENT:
+        return convert_collection(reading, depth, ret_value);
+    case YAML_ALIAS_EVENT:
+        return refuse(reading, "anchors and aliases are not supported");
+    case YAML_NO_EVENT:
+    case YAML_STREAM_START_EVENT:
+    case YAML_STREAM_END_EVENT:
+    case YAML_DOCUMENT_START_EVENT:
+    case YAML_DOCUMENT_END_EVENT:
+    case YAML_SEQUENCE_END_EVENT:
+    case YAML_MAPPING_END_EVENT:
+        break;
+    }
+    return refuse(reading, "not valid YAML");
 }
 
-/* Nothing but blanks and comments: libfyaml makes no document of it. */
-static bool holds_nothing(const char *text, size_t length)
+/* One document, or none. */
+static int convert_stream(struct reading *reading, json_t **ret_value)
 {
-    bool in_comment = false;
-    for (size_t i = 0; i < length; i++) {
-        in_comment = text[i] != '\n' && (in_comment || text[i] == '#');
-        if (!in_comment && strchr(" \t\r\n", text[i]) == NULL) {
-            return false;
-        }
-        if (text[i] == '\0') {
-            return false;
-        }
+    int r = next(reading); /* the stream's beginning */
+    if (r == 0) {
+        r = next(reading);
     }
-    return true;
+    if (r == 0 && reading->event.type == YAML_STREAM_END_EVENT) {
+        *ret_value = json_null();
+        return 0;
+    }
+    json_t *value = NULL;
+    if (r == 0) {
+        r = next(reading);
+    }
+    if (r == 0) {
+        r = convert(reading, 0, &value);
+    }
+    if (r == 0) {
+        r = next(reading); /* the document's end */
+    }
+    if (r == 0) {
+        r = next(reading);
+    }
+    if (r == 0 && reading->event.type != YAML_STREAM_END_EVENT) {
+        r = refuse(reading, "a second document begins; one is read");
+    }
+    if (r < 0) {
+        json_decref(value);
+        return r;
+    }
+    *ret_value = value;
+    return 0;
 }
 
 static int line_of_bad_byte(const char *text, size_t length)
@@ -208,38 +249,22 @@ static int line_of_bad_byte(const char *text, size_t length)
 
 int yaml_read(const char *text, size_t length, json_t **ret_value, struct error *err)
 {
-    /* libfyaml 0.7 goes round for ever in a directive that is no UTF-8. */
+    if (length > YAML_BYTES_MAX) {
+        return error_set(err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
+    }
     if (!text_is_utf8(text, length) || memchr(text, '\0', length) != NULL) {
         return error_set(err, ERROR_INVALID, "line %d: the text is not UTF-8",
                          line_of_bad_byte(text, length));
     }
-    if (length > YAML_BYTES_MAX) {
-        return error_set(err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
-    }
-    if (holds_nothing(text, length)) {
-        *ret_value = json_null();
-        return 0;
-    }
-    struct fy_diag_cfg diag_options;
-    fy_diag_cfg_default(&diag_options);
-    diag_options.fp = NULL;
-    struct fy_diag *diag = fy_diag_create(&diag_options);
-    if (diag == NULL) {
+    struct reading reading = {.err = err};
+    if (yaml_parser_initialize(&reading.parser) != 1) {
         return error_set(err, ERROR_LIMIT, "no memory to read YAML");
     }
-    fy_diag_set_collect_errors(diag, true);
-    const struct fy_parse_cfg options = {.flags = FYPCF_QUIET, .diag = diag};
-    struct fy_document *document = fy_document_build_from_string(&options, text, length);
-    int r = 0;
-    if (document == NULL) {
-        r = complain(diag, err);
-    } else if (fy_document_root(document) == NULL) {
-        *ret_value = json_null();
-    } else {
-        r = convert(fy_document_root(document), 0, ret_value, err);
-    }
-    fy_document_destroy(document);
-    fy_diag_destroy(diag);
+    yaml_parser_set_encoding(&reading.parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&reading.parser, (const yaml_char_t *)text, length);
+    int r = convert_stream(&reading, ret_value);
+    yaml_event_delete(&reading.event);
+    yaml_parser_delete(&reading.parser);
     return r;
 }
 
@@ -250,7 +275,9 @@ unsigned yaml_line_of(const char *text, size_t length, const char *key)
     for (const char *at = text, *end = text + length; at < end; line++) {
         const char *stop = memchr(at, '\n', (size_t)(end - at));
         const char *line_end = stop != NULL ? stop : end;
-        at += strspn(at, " \t{,");
+        while (at < line_end && (*at == ' ' || *at == '\t' || *at == '{' || *at == ',')) {
+            at++;
+        }
         bool quoted = at < line_end && (*at == '"' || *at == '\'');
         at += quoted;
         if ((size_t)(line_end - at) > wanted && memcmp(at, key, wanted) == 0 &&

@@ -1,9 +1,9 @@
 /*
- * YAML in, as JSON values: for configuration files that people write.  By libfyaml.
+ * YAML in, as JSON values: for configuration files that people write.  By libyaml.
  *
  * Anchors, aliases and tags are refused (they are how small files become large), depth and size are
  * bounded.  Plain scalars become booleans, integers, numbers or null where JSON has them; quoted
- * ones are strings.  JSON is YAML, so both can be read.
+ * ones are strings.  JSON is YAML, so both can be read (but for characters written as two \u).
  */
 #ifndef BASE_YAML_H
 #define BASE_YAML_H

@@ -44,7 +44,17 @@ TEST(yaml, scalars_become_what_json_has_for_them)
     expect_same("a: \"1\"\nb: 'true'\nc: 30s\nd: 128MiB\n",
                 "{\"a\":\"1\",\"b\":\"true\",\"c\":\"30s\",\"d\":\"128MiB\"}");
     expect_same("- 1\n- [a, b]\n- {x: y}\n", "[1,[\"a\",\"b\"],{\"x\":\"y\"}]");
+    expect_same("a:\nb: ~\nc: ''\n", "{\"a\":null,\"b\":null,\"c\":\"\"}");
+    expect_same("a: |\n  x\n  y\nb: >-\n  x\n  y\n", "{\"a\":\"x\\ny\\n\",\"b\":\"x y\"}");
+    expect_same("--- \na: http://x:7/y # z\n...\n", "{\"a\":\"http://x:7/y\"}");
+}
+
+TEST(yaml, json_is_read_too)
+{
     expect_same("{\"json\": [1, true, null]}", "{\"json\":[1,true,null]}");
+    expect_same("{\"a\":{\"b\":[-1,2.5e3,\"\"]},\n\t\"c\":\"x:y\"\n}\n",
+                "{\"a\":{\"b\":[-1,2500.0,\"\"]},\"c\":\"x:y\"}");
+    expect_same("{\"a\": \"\\/\\t\\u00e9\"}", "{\"a\":\"/\\t\xc3\xa9\"}");
 }
 
 TEST(yaml, a_text_without_content_is_null)
@@ -58,12 +68,19 @@ TEST(yaml, what_makes_small_files_large_is_refused)
 {
     expect_invalid("a: &x 1\nb: *x\n", "line");
     expect_invalid("a: !!str 1\n", "tags");
+    expect_invalid("a: !!map {}\n", "tags");
+    expect_invalid("a: &x [1]\n", "anchors");
+    expect_invalid("*a : 1\n", "anchors");
+    expect_invalid("&a a: 1\n", "anchors");
+    expect_invalid("[a]: 1\n", "key");
 }
 
 TEST(yaml, mistakes_are_named_with_their_place)
 {
     expect_invalid("a: 1\nb: [1\n", "line");
-    expect_invalid("a: 1\na: 2\n", "a");
+    expect_invalid("a: 1\na: 2\n", "line 2: a key stands twice");
+    expect_invalid("a: 1\n---\nb: 2\n", "line 2: a second document");
+    expect_invalid("a: 1\n\tb: 2\n", "line 2");
 }
 
 TEST(yaml, size_and_depth_are_bounded)
