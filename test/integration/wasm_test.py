@@ -339,6 +339,42 @@ WASI = r"""(module
     (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))
 """
 
+MOVED = r"""(module
+  (import "wasi_snapshot_preview1" "fd_renumber" (func $fd_renumber (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll_oneoff (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (global $out (mut i32) (i32.const 4096))
+  (func $put (param i32) (i32.store (global.get $out) (local.get 0)) (global.set $out (i32.add (global.get $out) (i32.const 4))))
+  (func $writable (param $at i32) (param $name i64)
+    (i64.store (local.get $at) (local.get $name)) (i32.store8 offset=8 (local.get $at) (i32.const 2)) (i32.store offset=16 (local.get $at) (i32.const 1)))
+  (func (export "_start")
+    ;; events where the subscriptions are
+    (call $writable (i32.const 256) (i64.const 71))
+    (call $put (call $poll_oneoff (i32.const 256) (i32.const 248) (i32.const 1) (i32.const 0))) (call $put (i32.load (i32.const 0)))
+    (call $put (i32.load (i32.const 248))) (call $put (i32.load16_u (i32.const 256))) (call $put (i32.load8_u (i32.const 258)))
+    ;; 1 becomes 2, and is gone
+    (call $put (call $fd_renumber (i32.const 1) (i32.const 9))) (call $put (call $fd_renumber (i32.const 9) (i32.const 1)))
+    (call $put (call $fd_renumber (i32.const 1) (i32.const 2))) (call $put (call $fd_renumber (i32.const 1) (i32.const 2)))
+    (call $put (call $fd_write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 32)))
+    ;; more than 4 GiB in all: nothing of it is written
+    (i32.store (i32.const 0) (i32.const 4096)) (i32.store (i32.const 4) (i32.const 64)) (i32.store (i32.const 12) (i32.const -1))
+    (call $put (i32.ne (i32.const 0) (call $fd_write (i32.const 2) (i32.const 0) (i32.const 2) (i32.const 8))))
+    (i32.store (i32.const 0) (i32.const 4096)) (i32.store (i32.const 4) (i32.const 128))
+    (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))))
+"""
+
+BEGUN = r"""(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func $begin (i32.store (i32.const 8) (i32.const 0x6e676562)))
+  (start $begin)
+  (global (export "handle") i32 (i32.const 1))
+  (func (export "_start")
+    (i32.store (i32.const 0) (i32.const 8)) (i32.store (i32.const 4) (i32.const 4))
+    (drop (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))
+"""
+
 # ---- Running them ----
 
 
@@ -413,6 +449,16 @@ class Claims:
 
     def test_wasi(self):
         self.same_as_in_node("wasi", assemble("wasi", WASI))
+
+    def test_descriptors_move_and_events_may_overlap(self):
+        self.same_as_in_node("moved", assemble("moved", MOVED))
+
+    def test_the_start_function_runs_before_a_command(self):
+        """And an export of the name `handle` that is no function makes no handler."""
+        self.node.deploy("begun", assemble("begun", BEGUN))
+        self.assertEqual(self.call("begun"), (200, b"begn"))
+        self.until_optimized("begun")
+        self.assertEqual(self.call("begun"), (200, b"begn"))
 
     def test_traps_have_their_names(self):
         module = assemble("traps", traps())
@@ -493,6 +539,11 @@ class Refusals(unittest.TestCase):
         module = assemble("foreign-entry", '(module (import "wasi_snapshot_preview1" "sched_yield" (func $f (result i32)))'
                           '(memory (export "memory") 1) (export "_start" (func $f)))')
         self.assertIn("_start must be a function of its own", self.reason("foreign-entry", module))
+
+    def test_what_initialises_takes_nothing(self):
+        for name in ("_initialize", "wizer.initialize", "handle"):
+            module = assemble("initialises", f'(module (memory (export "memory") 1) (func (export "_start")) (func (export "{name}") (param i32)))')
+            self.assertIn(f"{name} must be a function of its own, without parameters", self.reason("initialises", module))
 
     def test_shared_and_64_bit_memories_are_named(self):
         shared = assemble("shared", '(module (memory (export "memory") 1 1 shared) (func (export "_start")))', "--enable-threads")

@@ -34,7 +34,7 @@
 
 enum {
     LARGE_PAGE = 2 << 20,
-    FIRST_MEMORY = 16 << 20,
+    FIRST_MEMORY = 8 << 20,
     /* Pages of the system area, as guest-physical addresses. */
     AT_PML4 = 0x1000,
     AT_PDPT = 0x2000,

@@ -7,6 +7,9 @@
 
 #include "engine/vmm/abi.h"
 
+/* Variables of pages each, behind all others (link.ld): what every call uses lies on few pages. */
+#define LARGE __attribute__((section(".bss..large")))
+
 #define BLOCK ((volatile struct abi_block *)ABI_DATA_BASE)
 #define MEMORY \
     ((uint8_t *)ABI_MEMORY_BASE) /* wasm addresses are 32 bits: a wild one hits the hole */
@@ -34,6 +37,9 @@ void io_write_log(const uint8_t *bytes, size_t length);
 size_t io_read(uint8_t *bytes, size_t length);
 uint64_t io_clock_ns(uint32_t real_or_monotonic);
 void io_begin(void);
+
+/* wasm_runtime.c: once the module is instantiated, no more types are registered. */
+void types_forget(void);
 
 /* random.c: an own generator, seeded per call. */
 void random_fill(uint8_t *bytes, size_t length);

@@ -80,6 +80,7 @@ __attribute__((used)) void guest_main(void)
     io_begin();
     random_begin();
     glue_instantiate();
+    types_forget();
     glue_initialize();
     BLOCK->is_handler = glue_is_handler;
     host_call(ABI_CALL_READY, 0, 0, 0);

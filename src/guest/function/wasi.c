@@ -22,7 +22,6 @@ enum {
     EINVAL = 28,
     EIO = 29,
     ENOSYS = 52,
-    ENOTSUP = 58,
     ESPIPE = 70,
     ENOTSOCK = 57,
     ENOTCAPABLE = 76,
@@ -33,7 +32,7 @@ enum { VECTORS_MAX = 1024 };
 
 #define WASI(name) Z_wasi_snapshot_preview1Z_##name
 
-/* 64 bits wide, so that an index past 4 GiB meets the hole and does not wrap. */
+/* Addresses are 64 bits wide, so that an index past 4 GiB meets the hole and does not wrap. */
 static u32 load32(u64 at)
 {
     u32 value;
@@ -41,7 +40,7 @@ static u32 load32(u64 at)
     return value;
 }
 
-static u64 load64(u32 at)
+static u64 load64(u64 at)
 {
     u64 value;
     memcpy(&value, MEMORY + at, sizeof(value));
@@ -58,12 +57,21 @@ static void store64(u32 at, u64 value)
     memcpy(MEMORY + at, &value, sizeof(value));
 }
 
-/* The standard streams that were not closed: a bit each.  Each request finds all three open. */
-static u32 open_streams = 7;
+/* What the descriptors stand for.  Each request finds the three as they are here. */
+enum stream { STREAM_INPUT, STREAM_OUTPUT, STREAM_LOG, STREAM_NONE };
+
+enum { DESCRIPTORS = 3 };
+
+static uint8_t descriptors[DESCRIPTORS] = {STREAM_INPUT, STREAM_OUTPUT, STREAM_LOG};
+
+static enum stream stream_of(u32 fd)
+{
+    return fd < DESCRIPTORS ? (enum stream)descriptors[fd] : STREAM_NONE;
+}
 
 static bool is_stream(u32 fd)
 {
-    return fd <= 2 && (open_streams >> fd & 1);
+    return stream_of(fd) != STREAM_NONE;
 }
 
 /* ---- Arguments and environment ---- */
@@ -145,59 +153,64 @@ u32 WASI(random_get)(instance i, u32 bytes, u32 length)
 
 /* ---- Streams ---- */
 
+/* Is this list one that can be read or written: its bytes are counted in 32 bits. */
+static bool vectors_fit(u32 vectors, u32 count)
+{
+    u64 total = 0;
+    for (u32 k = 0; k < count && count <= VECTORS_MAX; k++) {
+        total += load32(vectors + 8ull * k + 4);
+    }
+    return count <= VECTORS_MAX && total <= UINT32_MAX;
+}
+
 u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
 {
     (void)i;
-    if (!is_stream(fd) || fd == 0) {
+    enum stream stream = stream_of(fd);
+    if (stream != STREAM_OUTPUT && stream != STREAM_LOG) {
         return EBADF;
     }
-    u64 total = 0;
-    if (count > VECTORS_MAX) {
+    if (!vectors_fit(vectors, count)) {
         return EINVAL;
     }
+    u32 total = 0;
     for (u32 k = 0; k < count; k++) {
         u32 at = load32(vectors + 8ull * k);
         u32 length = load32(vectors + 8ull * k + 4);
-        if (total + length > UINT32_MAX) {
-            return EINVAL;
-        }
-        if (fd == 1) {
+        if (stream == STREAM_OUTPUT) {
             io_write_output(MEMORY + at, length);
         } else {
             io_write_log(MEMORY + at, length);
         }
         total += length;
     }
-    store32(written, (u32)total);
+    store32(written, total);
     return OK;
 }
 
 u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
 {
     (void)i;
-    if (!is_stream(fd) || fd != 0) {
+    if (stream_of(fd) != STREAM_INPUT) {
         return EBADF;
     }
-    u64 total = 0;
-    if (count > VECTORS_MAX) {
+    if (!vectors_fit(vectors, count)) {
         return EINVAL;
     }
+    u32 total = 0;
     for (u32 k = 0; k < count; k++) {
         u32 at = load32(vectors + 8ull * k);
         u32 length = load32(vectors + 8ull * k + 4);
         if (length == 0) {
             continue;
         }
-        if (total + length > UINT32_MAX) {
-            return EINVAL;
-        }
-        size_t got = io_read(MEMORY + at, length);
+        u32 got = (u32)io_read(MEMORY + at, length);
         total += got;
         if (got < length) {
             break; /* a short read ends it, as with readv(2) */
         }
     }
-    store32(read, (u32)total);
+    store32(read, total);
     return OK;
 }
 
@@ -210,7 +223,7 @@ u32 WASI(fd_fdstat_get)(instance i, u32 fd, u32 result)
     }
     memset(MEMORY + result, 0, 24);
     MEMORY[result] = CHARACTER_DEVICE;
-    store64(result + 8, RIGHT_POLL | (fd == 0 ? RIGHT_READ : RIGHT_WRITE));
+    store64(result + 8, RIGHT_POLL | (stream_of(fd) == STREAM_INPUT ? RIGHT_READ : RIGHT_WRITE));
     return OK;
 }
 
@@ -232,7 +245,20 @@ u32 WASI(fd_close)(instance i, u32 fd)
     if (!is_stream(fd)) {
         return EBADF;
     }
-    open_streams &= ~(1u << fd);
+    descriptors[fd] = STREAM_NONE;
+    return OK;
+}
+
+/* As dup2(2) and a close of `fd`: `to` is one that was open. */
+u32 WASI(fd_renumber)(instance i, u32 fd, u32 to)
+{
+    (void)i;
+    if (!is_stream(fd) || !is_stream(to)) {
+        return EBADF;
+    }
+    enum stream stream = stream_of(fd);
+    descriptors[fd] = STREAM_NONE;
+    descriptors[to] = (uint8_t)stream;
     return OK;
 }
 
@@ -261,23 +287,32 @@ u32 WASI(fd_fdstat_set_flags)(instance i, u32 fd, u32 flags)
 
 /* ---- Waiting ---- */
 
-/* struct subscription: userdata 0, tag 8, clock id 16, timeout 24, precision 32, flags 40; fd 16.
- */
-enum { SUBSCRIPTION_BYTES = 48, EVENT_BYTES = 32, TAG_CLOCK = 0, TAG_READ = 1, TAG_WRITE = 2 };
+/* A subscription: userdata 0, tag 8, clock id 16, timeout 24, precision 32, flags 40; fd 16. */
+enum { SUBSCRIPTION_BYTES = 48, TAG_CLOCK = 0, TAG_READ = 1, TAG_WRITE = 2 };
 
-static void store_event(u32 at, u32 subscription, u32 error, u32 tag)
+struct event {
+    u64 userdata;
+    uint16_t error;
+    uint8_t tag;
+    u64 bytes; /* that can be read or written */
+    u64 flags;
+};
+_Static_assert(sizeof(struct event) == 32, "as the interface lays it out");
+
+/* Kept here until all subscriptions were read: a module may want them in the same place. */
+static struct event happened[VECTORS_MAX] LARGE;
+
+static void add_event(u32 number, u64 subscription, u32 error)
 {
-    memset(MEMORY + at, 0, EVENT_BYTES);
-    store64(at, load64(subscription));
-    MEMORY[at + 8] = (uint8_t)error;
-    MEMORY[at + 10] = (uint8_t)tag;
-    if (tag != TAG_CLOCK) {
-        store64(at + 16, 1);
-    }
+    uint8_t tag = MEMORY[subscription + 8];
+    happened[number] = (struct event){.userdata = load64(subscription),
+                                      .error = (uint16_t)error,
+                                      .tag = tag,
+                                      .bytes = tag != TAG_CLOCK};
 }
 
 /* Nanoseconds from now until a clock subscription is due. */
-static u64 clock_delay(u32 subscription)
+static u64 clock_delay(u64 subscription)
 {
     u64 timeout = load64(subscription + 24);
     bool is_absolute = MEMORY[subscription + 40] & 1;
@@ -286,6 +321,15 @@ static u64 clock_delay(u32 subscription)
     }
     u64 now = io_clock_ns(load32(subscription + 16) == 0 ? 0 : 1);
     return timeout > now ? timeout - now : 0;
+}
+
+/* What can be read or written: always; what is not open: an error, at once. */
+static u32 poll_stream(u64 subscription, u32 tag)
+{
+    enum stream stream = stream_of(load32(subscription + 16));
+    bool fits =
+        tag == TAG_READ ? stream == STREAM_INPUT : stream == STREAM_OUTPUT || stream == STREAM_LOG;
+    return fits ? OK : EBADF;
 }
 
 u32 WASI(poll_oneoff)(instance i, u32 subscriptions, u32 events, u32 count, u32 result)
@@ -297,20 +341,18 @@ u32 WASI(poll_oneoff)(instance i, u32 subscriptions, u32 events, u32 count, u32 
         return EINVAL;
     }
     for (u32 k = 0; k < count; k++) {
-        u32 subscription = subscriptions + SUBSCRIPTION_BYTES * k;
+        u64 subscription = subscriptions + (u64)SUBSCRIPTION_BYTES * k;
         u32 tag = MEMORY[subscription + 8];
         if (tag > TAG_WRITE) {
             return EINVAL;
         }
-        if (tag == TAG_CLOCK && load32(subscription + 16) > 3) {
-            store_event(events + EVENT_BYTES * ready++, subscription, EINVAL, tag);
-        } else if (tag == TAG_CLOCK) {
+        if (tag != TAG_CLOCK) {
+            add_event(ready++, subscription, poll_stream(subscription, tag));
+        } else if (load32(subscription + 16) > 3) {
+            add_event(ready++, subscription, EINVAL);
+        } else {
             u64 delay = clock_delay(subscription);
             least = delay < least ? delay : least;
-        } else {
-            u32 fd = load32(subscription + 16);
-            u32 error = is_stream(fd) && (fd == 0) == (tag == TAG_READ) ? OK : EBADF;
-            store_event(events + EVENT_BYTES * ready++, subscription, error, tag);
         }
     }
     if (ready == 0) {
@@ -318,12 +360,13 @@ u32 WASI(poll_oneoff)(instance i, u32 subscriptions, u32 events, u32 count, u32 
             host_call(ABI_CALL_SLEEP, least, 0, 0);
         }
         for (u32 k = 0; k < count; k++) {
-            u32 subscription = subscriptions + SUBSCRIPTION_BYTES * k;
+            u64 subscription = subscriptions + (u64)SUBSCRIPTION_BYTES * k;
             if (clock_delay(subscription) <= least) {
-                store_event(events + EVENT_BYTES * ready++, subscription, OK, TAG_CLOCK);
+                add_event(ready++, subscription, OK);
             }
         }
     }
+    memcpy(MEMORY + events, happened, ready * sizeof(happened[0]));
     store32(result, ready);
     return OK;
 }
@@ -369,7 +412,6 @@ ON_STREAM(fd_pwrite, ESPIPE, u32 vectors, u32 count, u64 offset, u32 written)
 ON_STREAM(fd_prestat_get, EBADF, u32 result)
 ON_STREAM(fd_prestat_dir_name, EBADF, u32 path, u32 length)
 ON_STREAM(fd_readdir, ENOTCAPABLE, u32 bytes, u32 length, u64 cookie, u32 used)
-ON_STREAM(fd_renumber, ENOTSUP, u32 to)
 ON_STREAM(fd_sync, EINVAL)
 ON_STREAM(path_create_directory, ENOTCAPABLE, u32 path, u32 length)
 ON_STREAM(path_filestat_get, ENOTCAPABLE, u32 flags, u32 path, u32 length, u32 result)

@@ -79,7 +79,8 @@ void wasm_rt_free_memory(wasm_rt_memory_t *memory)
 
 /* ---- Tables: from one pool, never given back ---- */
 
-static uint8_t pool[2 << 20] __attribute__((aligned(64)));
+/* Before the other large ones: its first page is used by most modules. */
+static uint8_t pool[2 << 20] __attribute__((section(".bss..tables"), aligned(64)));
 static size_t pool_used;
 
 static void *pool_take(size_t count, size_t item_bytes)
@@ -134,7 +135,7 @@ static void *pool_take(size_t count, size_t item_bytes)
 TABLE(funcref)
 TABLE(externref)
 
-/* ---- Function types: equal signatures get equal numbers ---- */
+/* ---- Function types: equal signatures get equal numbers, while the module is instantiated ---- */
 
 enum { TYPES_MAX = 4096, TYPE_BYTES_MAX = 65536 };
 
@@ -142,8 +143,8 @@ static struct {
     uint16_t parameters;
     uint16_t results;
     uint32_t at;
-} types[TYPES_MAX];
-static uint8_t type_bytes[TYPE_BYTES_MAX];
+} types[TYPES_MAX] LARGE;
+static uint8_t type_bytes[TYPE_BYTES_MAX] LARGE;
 static uint32_t type_count;
 static uint32_t type_bytes_used;
 
@@ -170,4 +171,11 @@ uint32_t wasm_rt_register_func_type(uint32_t parameters, uint32_t results, ...)
     types[type_count].at = type_bytes_used;
     type_bytes_used += length;
     return ++type_count;
+}
+
+/* What is zero is no part of the snapshot. */
+void types_forget(void)
+{
+    memset(types, 0, type_count * sizeof(types[0]));
+    memset(type_bytes, 0, sizeof(type_bytes));
 }
