@@ -46,6 +46,12 @@ enum section {
     SECTION_COUNT,
 };
 
+/* The functions that are called from outside, when a module exports them. */
+enum entry { ENTRY_START, ENTRY_HANDLE, ENTRY_INITIALIZE, ENTRY_WIZER_INITIALIZE, ENTRY_COUNT };
+
+static const char *const entry_names[ENTRY_COUNT] = {"_start", "handle", "_initialize",
+                                                     "wizer.initialize"};
+
 struct inspection {
     struct wasm_module_info info;
     uint32_t memories;
@@ -54,8 +60,7 @@ struct inspection {
     uint32_t *type_offsets;   /* from the module's beginning */
     uint32_t *function_types; /* of declared functions */
     uint32_t type_count;
-    uint32_t start; /* index of _start, or NOBODY */
-    uint32_t handle;
+    uint32_t entries[ENTRY_COUNT]; /* indexes of functions, or NOBODY */
 };
 
 #define NOBODY UINT32_MAX
@@ -236,11 +241,10 @@ static void read_export(struct reader *reader, struct inspection *inspection)
     if (kind > 4) {
         reader_malformed(reader, "unknown kind of export");
     }
-    if (kind == 0 && text_equal(name, "_start")) {
-        inspection->start = index;
-    }
-    if (kind == 0 && text_equal(name, "handle")) {
-        inspection->handle = index;
+    for (int entry = 0; entry < ENTRY_COUNT; entry++) {
+        if (kind == 0 && text_equal(name, entry_names[entry])) {
+            inspection->entries[entry] = index;
+        }
     }
 }
 
@@ -515,12 +519,16 @@ static int check_whole(const struct reader *module, const struct inspection *ins
                          " functions are declared, %" PRIu32 " have code",
                          inspection->declared, inspection->info.function_count);
     }
-    if (inspection->start == NOBODY && inspection->handle == NOBODY) {
+    const uint32_t *entries = inspection->entries;
+    if (entries[ENTRY_START] == NOBODY && entries[ENTRY_HANDLE] == NOBODY) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "the module exports neither _start (a command) nor handle (a handler)");
     }
-    int r = check_entry(module, inspection, "_start", inspection->start, err);
-    return r < 0 ? r : check_entry(module, inspection, "handle", inspection->handle, err);
+    int r = 0;
+    for (int entry = 0; entry < ENTRY_COUNT && r == 0; entry++) {
+        r = check_entry(module, inspection, entry_names[entry], entries[entry], err);
+    }
+    return r;
 }
 
 int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_info,
@@ -532,8 +540,8 @@ int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_
     }
     const uint8_t *start = bytes;
     struct reader reader = {.start = start, .at = start + 8, .end = start + length, .err = err};
-    struct inspection inspection = {
-        .info = {.size_bytes = length}, .start = NOBODY, .handle = NOBODY};
+    struct inspection inspection = {.info = {.size_bytes = length}};
+    memset(inspection.entries, 0xff, sizeof(inspection.entries)); /* NOBODY */
     read_sections(&reader, &inspection);
     r = reader.failed < 0 ? reader.failed : check_whole(&reader, &inspection, err);
     free(inspection.type_offsets);
@@ -541,7 +549,10 @@ int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_
     if (r < 0) {
         return r;
     }
-    inspection.info.abi = inspection.handle != NOBODY ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
+    const uint32_t *entries = inspection.entries;
+    inspection.info.abi = entries[ENTRY_HANDLE] != NOBODY ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
+    inspection.info.has_initialize = entries[ENTRY_INITIALIZE] != NOBODY;
+    inspection.info.has_wizer_initialize = entries[ENTRY_WIZER_INITIALIZE] != NOBODY;
     *ret_info = inspection.info;
     return 0;
 }

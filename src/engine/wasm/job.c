@@ -25,23 +25,20 @@ enum { ERRORS_MAX = 65536, FILE_BYTES_MAX = 512 << 20, PROCESSES_MAX = 256 };
 /* Compilers run as nobody's user when the daemon is root. */
 enum { JOB_UID = 1999999999 };
 
-int job_begin(const struct wasm *wasm, const volatile bool *cancel, struct job *ret_job,
-              struct error *err)
+int job_begin(struct job *job, struct error *err)
 {
     char name[17];
     random_hex(name, 16);
-    struct job job = {.wasm = wasm, .cancel = cancel};
-    job.folder = memory_format("%s/job-%s", wasm->work_folder, name);
-    int r = file_make_folder(job.folder, 0700, err);
-    if (r == 0 && geteuid() == 0 && chown(job.folder, JOB_UID, JOB_UID) < 0) {
-        r = error_os(err, errno, "handing over %s", job.folder);
+    job->folder = memory_format("%s/job-%s", job->wasm->work_folder, name);
+    int r = file_make_folder(job->folder, 0700, err);
+    if (r == 0 && geteuid() == 0 && chown(job->folder, JOB_UID, JOB_UID) < 0) {
+        r = error_os(err, errno, "handing over %s", job->folder);
     }
     if (r < 0) {
-        job_end(&job);
         return r;
     }
-    *ret_job = job;
-    return 0;
+    MEMORY_OWNED char *module_path = job_path(job, "module.wasm");
+    return file_write(module_path, job->bytes, job->length, 0644, err);
 }
 
 void job_end(struct job *job)
@@ -84,8 +81,10 @@ static int judge(const struct process_result *result, struct buffer *errors, con
     }
     bool no_memory = strstr(all, "memory exhausted") != NULL ||
         strstr(all, "out of memory") != NULL || strstr(all, "bad_alloc") != NULL ||
-        strstr(all, "Cannot allocate") != NULL;
-    if (no_memory || result->exit_code == 128 + SIGKILL || result->exit_code == 128 + SIGXFSZ) {
+        strstr(all, "Cannot allocate") != NULL ||
+        strstr(all, "signal terminated program") != NULL; /* gcc, of its parts */
+    if (no_memory || result->exit_code == 128 + SIGKILL || result->exit_code == 128 + SIGXFSZ ||
+        result->exit_code == 128 + SIGSEGV) {
         return error_set(err, ERROR_LIMIT, "%s needs more memory or disk than a build may have",
                          what);
     }

@@ -56,20 +56,15 @@ static int translate(struct job *job, const char *module, struct error *err)
         return r;
     }
     BUFFER_OWNED struct buffer source = {0};
-    BUFFER_OWNED struct buffer header = {0};
     BUFFER_OWNED struct buffer glue = {0};
     MEMORY_OWNED char *source_path = job_path(job, "fn.c");
-    MEMORY_OWNED char *header_path = job_path(job, "fn.h");
     MEMORY_OWNED char *glue_path = job_path(job, "glue.c");
     r = file_read(source_path, SOURCE_BYTES_MAX, &source, err);
-    if (r == 0) {
-        r = file_read(header_path, SOURCE_BYTES_MAX, &header, err);
-    }
     if (r < 0) {
         return r;
     }
     translate_memory_base(&source);
-    translate_glue(buffer_string(&header), &glue);
+    translate_glue(job->info, &glue);
     r = file_write(source_path, source.data, source.used, 0644, err);
     return r < 0 ? r : file_write(glue_path, glue.data, glue.used, 0644, err);
 }
@@ -125,7 +120,7 @@ static int compile_gcc(struct job *job, const char *level, struct error *err)
     return job_run(job, "compiling", argv, err);
 }
 
-static int compile(struct job *job, enum wasm_tier tier, struct error *err)
+static int compile(struct job *job, struct error *err)
 {
     static const char all[] = "#include \"fn.c\"\n#include \"glue.c\"\n";
     MEMORY_OWNED char *path = job_path(job, "all.c");
@@ -133,7 +128,7 @@ static int compile(struct job *job, enum wasm_tier tier, struct error *err)
     if (r < 0) {
         return r;
     }
-    if (tier == WASM_TIER_OPTIMIZED) {
+    if (job->tier == WASM_TIER_OPTIMIZED) {
         return compile_gcc(job, "-O2", err);
     }
     struct error ignored = {0};
@@ -165,18 +160,18 @@ static int link_image(struct job *job, struct error *err)
     return job_run(job, "linking", argv, err);
 }
 
-int pipeline_run(struct job *job, enum wasm_tier tier, struct error *err)
+int pipeline_run(struct job *job, struct error *err)
 {
-    CHECK(tier < WASM_TIER_COUNT);
+    CHECK(job->tier < WASM_TIER_COUNT);
 
     int r = validate(job, err);
     if (r < 0) {
         return r;
     }
-    const char *module = tier == WASM_TIER_OPTIMIZED ? optimise(job) : "module.wasm";
+    const char *module = job->tier == WASM_TIER_OPTIMIZED ? optimise(job) : "module.wasm";
     r = translate(job, module, err);
     if (r == 0) {
-        r = compile(job, tier, err);
+        r = compile(job, err);
     }
     return r < 0 ? r : link_image(job, err);
 }

@@ -48,16 +48,20 @@ struct wasm {
     struct map building; /* cache keys somebody is at work on */
 };
 
-/* One compilation's folder and limits. */
+/* One compilation. */
 struct job {
     const struct wasm *wasm;
+    const struct wasm_module_info *info;
+    const void *bytes; /* the module */
+    size_t length;
+    enum wasm_tier tier;
+    const volatile bool *cancel; /* may be NULL */
     char *folder;
-    const volatile bool *cancel;
     uint64_t max_rss_kib;
 };
 
-int job_begin(const struct wasm *wasm, const volatile bool *cancel, struct job *ret_job,
-              struct error *err);
+/* Make the job's folder, with module.wasm in it; job_end() removes it, also after a failure. */
+int job_begin(struct job *job, struct error *err);
 void job_end(struct job *job);
 
 /* Path of a file in the job's folder; the caller frees it. */
@@ -68,13 +72,13 @@ char *job_path(const struct job *job, const char *name);
 int job_run(struct job *job, const char *what, const char *const *argv, struct error *err);
 
 /* module.wasm to image.elf, in the job's folder. */
-int pipeline_run(struct job *job, enum wasm_tier tier, struct error *err);
+int pipeline_run(struct job *job, struct error *err);
 
 /* The C that wasm2c wrote, with the memory's base as a constant. */
 void translate_memory_base(struct buffer *source);
 
-/* glue.c for a module, from the header that wasm2c wrote. */
-void translate_glue(const char *header, struct buffer *ret_glue);
+/* glue.c for a module. */
+void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 
 /* Results by key: what was made, and whether it is still there and whole. */
 void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);

@@ -1,5 +1,4 @@
 /* Changing what wasm2c wrote: as text, where its output is regular. */
-#include <stdbool.h>
 #include <string.h>
 
 #include "base/buffer.h"
@@ -27,15 +26,10 @@ void translate_memory_base(struct buffer *source)
     out = before;
 }
 
-static bool exports(const char *header, const char *symbol)
-{
-    return strstr(header, symbol) != NULL;
-}
-
 /* The interface is src/guest/function/glue.h; exported names are mangled by wasm2c. */
-void translate_glue(const char *header, struct buffer *ret_glue)
+void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue)
 {
-    bool is_handler = exports(header, " Z_fnZ_handle(");
+    bool is_handler = info->abi == WASM_ABI_HANDLER;
     buffer_append_string(ret_glue,
                          "static Z_fn_instance_t glue_instance;\n"
                          "const unsigned glue_is_handler = ");
@@ -48,10 +42,10 @@ void translate_glue(const char *header, struct buffer *ret_glue)
         "    ((void (*)(void *, void *, void *, void *, void *))(void (*)(void))Z_fn_instantiate)"
         "(&glue_instance, 0, 0, 0, 0);\n}\n"
         "void glue_initialize(void)\n{\n");
-    if (exports(header, " Z_fnZ__initialize(")) {
+    if (info->has_initialize) {
         buffer_append_string(ret_glue, "    Z_fnZ__initialize(&glue_instance);\n");
     }
-    if (exports(header, " Z_fnZ_wizerZ2Einitialize(")) {
+    if (info->has_wizer_initialize) {
         buffer_append_string(ret_glue, "    Z_fnZ_wizerZ2Einitialize(&glue_instance);\n");
     }
     buffer_append_string(ret_glue, "}\nvoid glue_run(void)\n{\n    Z_fnZ_");

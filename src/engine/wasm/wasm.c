@@ -33,21 +33,25 @@ const char *wasm_abi_text(enum wasm_abi abi)
     return abi == WASM_ABI_HANDLER ? "handler" : "command";
 }
 
-/* Folders of compilations that a killed daemon left. */
-static void remove_old_jobs(const char *work_folder)
+/* Folders of compilations that a killed daemon left, and toolchains of the versions before this. */
+static void remove_old_folders(const struct wasm *wasm)
 {
-    DIR *folder = opendir(work_folder);
-    if (folder == NULL) {
-        return;
-    }
-    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
-        if (text_starts_with(entry->d_name, "job-")) {
+    const char *now = wasm->toolchain.folder;
+    DIR *folder = opendir(wasm->work_folder);
+    for (struct dirent *entry = folder != NULL ? readdir(folder) : NULL; entry != NULL;
+         entry = readdir(folder)) {
+        MEMORY_OWNED char *path = memory_format("%s/%s", wasm->work_folder, entry->d_name);
+        bool is_old = text_starts_with(entry->d_name, "job-") ||
+            (text_starts_with(entry->d_name, "toolchain-") && now != NULL &&
+             strcmp(path, now) != 0);
+        if (is_old) {
             struct error ignored = {0};
-            MEMORY_OWNED char *path = memory_format("%s/%s", work_folder, entry->d_name);
             file_remove_tree(path, &ignored);
         }
     }
-    closedir(folder);
+    if (folder != NULL) {
+        closedir(folder);
+    }
 }
 
 int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err)
@@ -68,7 +72,6 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     pthread_cond_init(&wasm->built, NULL);
 
     jail_open();
-    remove_old_jobs(wasm->work_folder);
     int r = file_make_folder(wasm->cache_folder, 0700, err);
     if (r == 0) {
         r = toolchain_open(wasm->work_folder, &wasm->toolchain, err);
@@ -81,6 +84,7 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
         wasm_close(wasm);
         return r;
     }
+    remove_old_folders(wasm);
     *ret_wasm = wasm;
     return 0;
 }
@@ -125,39 +129,31 @@ static void release(struct wasm *wasm, const char *key)
     pthread_mutex_unlock(&wasm->lock);
 }
 
-static int run_job(struct wasm *wasm, struct job *job, const void *bytes, size_t length,
-                   enum wasm_tier tier, struct wasm_result *result, struct error *err)
+static int run_job(struct job *job, struct wasm_result *result, struct error *err)
 {
-    MEMORY_OWNED char *module_path = job_path(job, "module.wasm");
     MEMORY_OWNED char *image_path = job_path(job, "image.elf");
     BUFFER_OWNED struct buffer image = {0};
-    int r = file_write(module_path, bytes, length, 0644, err);
-    if (r == 0) {
-        r = pipeline_run(job, tier, err);
-    }
+    int r = pipeline_run(job, err);
     if (r == 0) {
         r = file_read(image_path, IMAGE_BYTES_MAX, &image, err);
     }
     if (r == 0) {
-        r = image_put(wasm->images, image.data, image.used, result->image_id, err);
+        r = image_put(job->wasm->images, image.data, image.used, result->image_id, err);
     }
     result->elf_bytes = image.used;
     result->max_rss_kib = job->max_rss_kib;
     return r;
 }
 
-static int build(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
-                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
+static int build(struct job *job, struct wasm_result *ret_result, struct error *err)
 {
-    struct job job;
-    struct wasm_result result = {.tier = tier};
+    struct wasm_result result = {.tier = job->tier};
     uint64_t begin_ms = clock_monotonic_ms();
-    int r = job_begin(wasm, cancel, &job, err);
-    if (r < 0) {
-        return r;
+    int r = job_begin(job, err);
+    if (r == 0) {
+        r = run_job(job, &result, err);
     }
-    r = run_job(wasm, &job, bytes, length, tier, &result, err);
-    job_end(&job);
+    job_end(job);
     if (r == 0) {
         result.wall_ms = clock_monotonic_ms() - begin_ms;
         *ret_result = result;
@@ -169,6 +165,12 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
 {
     struct wasm_module_info info;
+    struct job job = {.wasm = wasm,
+                      .info = &info,
+                      .bytes = bytes,
+                      .length = length,
+                      .tier = tier,
+                      .cancel = cancel};
     int r = wasm_inspect(bytes, length, &info, err);
     if (r < 0) {
         return r;
@@ -185,7 +187,7 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
         *err = wasm->problem;
         r = -(int)err->kind;
     } else {
-        r = build(wasm, bytes, length, tier, cancel, ret_result, err);
+        r = build(&job, ret_result, err);
         if (r == 0) {
             r = cache_put(wasm, key, ret_result, err);
         }

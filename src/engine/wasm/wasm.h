@@ -38,6 +38,8 @@ const char *wasm_abi_text(enum wasm_abi abi); /* "command", "handler" */
 /* What a module is, read without running anything. */
 struct wasm_module_info {
     enum wasm_abi abi;
+    bool has_initialize;       /* exports _initialize */
+    bool has_wizer_initialize; /* exports wizer.initialize */
     uint64_t size_bytes;
     uint32_t function_count;
     uint64_t memory_bytes_initial;
