@@ -1,4 +1,6 @@
 -- The replicated state.  Every server holds this database in memory and builds it from the log.
+-- What stands before the first "-- version" line is version 1; each such line begins what makes the
+-- next of it.  Nothing here changes once it was released: add a version.
 -- A table that is watched has a text column `key`, which change events carry.
 
 CREATE TABLE project (
@@ -56,3 +58,8 @@ CREATE TABLE operation (
     created_ms  INTEGER NOT NULL,
     updated_ms  INTEGER NOT NULL
 ) STRICT;
+
+-- version 2: operations remember the request that began them, so that its repetition begins none
+ALTER TABLE operation ADD COLUMN request TEXT;          -- the client's idempotency key
+ALTER TABLE operation ADD COLUMN request_digest TEXT;   -- what it was a key of
+CREATE UNIQUE INDEX operation_request ON operation (project, request);

@@ -223,8 +223,7 @@ static int create(struct machine *machine, struct error *err)
 {
     static const char own[] =
         "CREATE TABLE store_meta (key TEXT PRIMARY KEY NOT NULL, value INTEGER "
-        "NOT NULL) STRICT;"
-        "INSERT INTO store_meta VALUES ('index', 0)";
+        "NOT NULL) STRICT";
     int r = execute(machine, own, err);
     return r < 0 ? r : execute(machine, machine->schema, err);
 }
@@ -515,14 +514,6 @@ int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, 
 int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err)
 {
     CHECK(ret_bytes->used == 0);
-    char sql[96];
-    snprintf(sql, sizeof(sql), "UPDATE store_meta SET value = %" PRIu64 " WHERE key = 'index'",
-             machine->index);
-    int r = execute(machine, sql, err);
-    if (r < 0) {
-        return r;
-    }
-    machine->change_count = 0;
     sqlite3_int64 size = 0;
     unsigned char *image = sqlite3_serialize(machine->database, "main", &size, 0);
     if (image == NULL) {

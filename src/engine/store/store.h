@@ -82,6 +82,14 @@ void store_propose(struct store *store, struct store_command *owned_command,
 
 /* ---- Reads ---- */
 
+/*
+ * Call `done` later, once: with NULL when everything that any node acknowledged before this call is
+ * visible here, so that a read in `done` is linearizable; or NOT_LEADER, UNAVAILABLE, FULL.  Costs
+ * one entry of the log for all that ask meanwhile (dissertation 6.4).
+ */
+void store_barrier(struct store *store, void (*done)(const struct error *error, void *context),
+                   void *context);
+
 /* Index of the last applied command; what every answer carries in X-Blixard-Index. */
 uint64_t store_index(const struct store *store);
 

@@ -47,11 +47,11 @@ TEST(store, a_change_is_visible_when_it_is_acknowledged)
     struct node node = open_node(NULL);
     struct error err = {0};
     uint64_t index = 0;
-    EXPECT(store_index(node.store) == 0);
+    EXPECT(store_index(node.store) == SCHEMA_STEPS);
     for (uint64_t number = 1; number <= 3; number++) {
         EXPECT(node_write(&node, project_command(number), &index, &err) == 0);
-        EXPECT(index == number);
-        EXPECT(store_index(node.store) == number);
+        EXPECT(index == SCHEMA_STEPS + number);
+        EXPECT(store_index(node.store) == SCHEMA_STEPS + number);
         EXPECT(node_integer(&node, "SELECT count(*) FROM project") == (int64_t)number);
     }
     node_close(&node);
@@ -68,7 +68,7 @@ TEST(store, goes_on_after_restarts_where_it_ended)
         struct node node = open_node(NULL);
         struct store_status status;
         store_status(node.store, &status);
-        EXPECT(status.ready && status.index == life * 2);
+        EXPECT(status.ready && status.index == SCHEMA_STEPS + life * 2);
         EXPECT(life == 0 || (status.node_id == node_id && node_digest(&node) == digest));
         EXPECT(status.term >= term);
         node_id = status.node_id;
@@ -465,12 +465,12 @@ static void write_history(struct node *node)
 }
 
 /* Refused commands change nothing and are not told; a cascade is; so is DELETE without WHERE. */
-static const char history[] = "1I project p1\n"
-                              "3I function p1/f\n"
-                              "4I alias p1/f/live\n"
-                              "5U function p1/f\n"
-                              "6D function p1/f\n"
-                              "6D alias p1/f/live\n";
+static const char history[] = "2I project p1\n"
+                              "4I function p1/f\n"
+                              "5I alias p1/f/live\n"
+                              "6U function p1/f\n"
+                              "7D function p1/f\n"
+                              "7D alias p1/f/live\n";
 
 TEST(store, watchers_are_told_of_each_changed_row)
 {
@@ -481,7 +481,7 @@ TEST(store, watchers_are_told_of_each_changed_row)
     struct store_watch *watch_functions = store_watch_new(node.store, "function", see, &functions);
     write_history(&node);
     EXPECT_STRING(all.text, history);
-    EXPECT_STRING(functions.text, "3I function p1/f\n5U function p1/f\n6D function p1/f\n");
+    EXPECT_STRING(functions.text, "4I function p1/f\n6U function p1/f\n7D function p1/f\n");
     store_watch_free(watch_all);
     store_watch_free(watch_functions);
     node_close(&node);
@@ -495,10 +495,10 @@ TEST(store, events_can_be_read_again_from_any_index)
     EXPECT(store_events_since(node.store, 0, see, &seen));
     EXPECT_STRING(seen.text, history);
     seen = (struct seen){0};
-    EXPECT(store_events_since(node.store, 4, see, &seen));
-    EXPECT_STRING(seen.text, strstr(history, "5U"));
+    EXPECT(store_events_since(node.store, 5, see, &seen));
+    EXPECT_STRING(seen.text, strstr(history, "6U"));
     seen = (struct seen){0};
-    EXPECT(store_events_since(node.store, 6, see, &seen) && seen.count == 0);
+    EXPECT(store_events_since(node.store, 7, see, &seen) && seen.count == 0);
     node_close(&node);
 }
 
@@ -538,7 +538,8 @@ TEST(store, says_when_kept_events_do_not_reach_back)
     EXPECT(node_write_project(&node, 1, &err) == 0);
     seen = (struct seen){0};
     EXPECT(!store_events_since(node.store, 0, see, &seen) && seen.count == 0);
-    EXPECT(store_events_since(node.store, 1, see, &seen) && seen.count == RING / 2 + 1);
+    EXPECT(store_events_since(node.store, SCHEMA_STEPS + 1, see, &seen) &&
+           seen.count == RING / 2 + 1);
     node_close(&node);
 }
 
@@ -594,10 +595,10 @@ TEST(store, a_snapshot_carries_the_state_over_a_restart)
     node_close(&node);
 
     node = open_node(NULL);
-    EXPECT(store_index(node.store) == WRITES && node_digest(&node) == digest);
+    EXPECT(store_index(node.store) == SCHEMA_STEPS + WRITES && node_digest(&node) == digest);
     struct seen seen = {0};
     EXPECT(!store_events_since(node.store, 0, see, &seen)); /* they went into the snapshot */
-    EXPECT(store_events_since(node.store, WRITES, see, &seen) && seen.count == 0);
+    EXPECT(store_events_since(node.store, SCHEMA_STEPS + WRITES, see, &seen) && seen.count == 0);
     EXPECT(node_write_project(&node, WRITES, &err) == 0);
     node_close(&node);
 }
@@ -656,4 +657,91 @@ TEST(store, a_folder_that_cannot_be_made_is_an_error)
     struct error err = {0};
     EXPECT(node_open(&node, "/proc/blixard", NULL, &err) < 0);
     EXPECT(strstr(err.text, "/proc/blixard") != NULL);
+}
+
+/* ---- The schema ---- */
+
+TEST(store, begins_with_the_newest_schema_and_refuses_a_newer_one)
+{
+    struct node node = open_node(NULL);
+    struct error err = {0};
+    EXPECT(node_integer(&node, "SELECT value FROM store_meta WHERE key = 'schema'") ==
+           SCHEMA_STEPS + 1);
+    EXPECT(node_write(&node, statement("UPDATE store_meta SET value = 99 WHERE key = 'schema'"),
+                      NULL, &err) == 0);
+    node_close(&node);
+    EXPECT(node_open(&node, test_folder(), NULL, &err) == -ERROR_UNSUPPORTED);
+    EXPECT(strstr(err.text, "newer Blixard") != NULL && strstr(err.text, test_folder()) != NULL);
+}
+
+/* ---- Linearizable reads ---- */
+
+struct reading {
+    struct node *node;
+    uint64_t number;
+    int64_t seen;
+    unsigned ends;
+    unsigned wanted;
+    bool is_inside;
+    struct error error;
+};
+
+static void on_barrier_passed(const struct error *error, void *context)
+{
+    struct reading *reading = context;
+    EXPECT(!reading->is_inside);
+    if (error != NULL) {
+        reading->error = *error;
+    } else {
+        reading->seen = node_integer(reading->node, "SELECT count(*) FROM project");
+    }
+    if (++reading->ends == reading->wanted) {
+        node_stop(reading->node);
+    }
+}
+
+/* Writes that were proposed before are seen, whoever waits for them. */
+static void write_then_read(void *context)
+{
+    struct reading *reading = context;
+    reading->is_inside = true;
+    for (unsigned i = 0; i < reading->wanted; i++) {
+        store_propose(reading->node->store, project_command(++reading->number), NULL, NULL);
+        store_barrier(reading->node->store, on_barrier_passed, reading);
+    }
+    reading->is_inside = false;
+}
+
+TEST(store, a_barrier_comes_after_what_was_written_before_it)
+{
+    struct node node = open_node(NULL);
+    struct reading reading = {.node = &node, .wanted = 7};
+    for (int turn = 1; turn <= 5; turn++) {
+        struct store_status before;
+        struct store_status after;
+        reading.ends = 0;
+        store_status(node.store, &before);
+        node_run(&node, write_then_read, &reading);
+        store_status(node.store, &after);
+        EXPECT(reading.error.kind == ERROR_NONE && reading.seen == turn * 7);
+        EXPECT(after.log_index - before.log_index == 2); /* one entry, and one barrier for all */
+    }
+    node_close(&node);
+}
+
+static void read_only(void *context)
+{
+    struct reading *reading = context;
+    store_barrier(reading->node->store, on_barrier_passed, reading);
+    uv_stop(loop_uv(reading->node->loop)); /* before it can pass */
+}
+
+TEST(store, a_barrier_ends_when_the_store_does)
+{
+    struct node node = open_node(NULL);
+    struct reading reading = {.node = &node, .wanted = 2};
+    node_run(&node, read_only, &reading);
+    EXPECT(reading.ends == 0);
+    node_close(&node);
+    EXPECT(reading.ends == 1);
 }

@@ -11,6 +11,9 @@
 
 struct loop;
 
+/* Commands a new store begins with: one per version of the schema after the first. */
+enum { SCHEMA_STEPS = 1 };
+
 struct node {
     struct loop *loop;
     struct store *store;

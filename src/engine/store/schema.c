@@ -1,0 +1,76 @@
+/*
+ * The schema's history.  spec/schema.sql holds all of it: what stands before the first line
+ * "-- version N: ..." is version 1, what follows such a line makes version N of the one before.
+ * Lines that were released never change, because logs and snapshots were written with them.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/embed.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/store/private.h"
+
+EMBED_LIST(store_schema);
+
+static const char marker[] = "\n-- version ";
+
+/* The text of one version, without its marker's line. */
+static struct text part_of(unsigned version)
+{
+    const char *whole = (const char *)store_schema[0].data;
+    const char *end = whole + store_schema[0].length;
+    const char *at = whole;
+    for (unsigned i = 1; i < version && at != NULL; i++) {
+        at = memmem(at, (size_t)(end - at), marker, sizeof(marker) - 1);
+        at = at != NULL ? at + 1 : NULL;
+    }
+    if (at == NULL) {
+        return (struct text){0};
+    }
+    const char *next = memmem(at, (size_t)(end - at), marker, sizeof(marker) - 1);
+    return text_of(at, (size_t)((next != NULL ? next : end) - at));
+}
+
+unsigned schema_version(void)
+{
+    unsigned version = 1;
+    while (part_of(version + 1).data != NULL) {
+        version++;
+    }
+    return version;
+}
+
+char *schema_first(void)
+{
+    struct text part = part_of(1);
+    return memory_copy_text(part.data, part.length);
+}
+
+struct store_command *schema_step(unsigned version)
+{
+    struct text part = part_of(version);
+    CHECK(version > 1 && part.data != NULL);
+
+    struct store_command *command = store_command_new();
+    MEMORY_OWNED char *text = memory_copy_text(part.data, part.length);
+    char *begin = text;
+    for (char *at = strchr(begin, ';'); at != NULL; at = strchr(at + 1, ';')) {
+        char after = at[1];
+        at[1] = '\0';
+        if (sqlite3_complete(begin)) {
+            store_command_add(command, begin, "");
+            begin = at + 1;
+        }
+        at[1] = after;
+    }
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the schema was changed at the same moment",
+        "INSERT INTO store_meta (key, value) VALUES ('schema', ?1) ON CONFLICT (key) DO UPDATE SET "
+        "value = excluded.value WHERE value = excluded.value - 1",
+        "u", (uint64_t)version);
+    return command;
+}
