@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import time
 import unittest
@@ -250,6 +251,136 @@ class Functions(unittest.TestCase):
             self.assertEqual((len(files(images)), len(files(entries))), (3, 2))  # module, two tiers
             alone.call("DELETE", "/v1/functions/compiled")
             self.assertEqual((files(images), files(entries)), ([], []))
+
+
+class Repetition(unittest.TestCase):
+    """Idempotency-Key: the same request again begins nothing new."""
+
+    def create(self, name, key, **settings):
+        return node.request("POST", f"/v1/functions/{name}/versions", {"module": self.module, **settings}, {"Idempotency-Key": key})
+
+    def setUp(self):
+        self.module = node.upload(echo)
+
+    def test_the_same_request_gets_the_same_answer(self):
+        status, first, _ = self.create("again", "key-1")
+        self.assertEqual(status, 202)
+        for _ in range(3):
+            self.assertEqual(self.create("again", "key-1")[:2], (202, first))
+        node.wait(json.loads(first)["operation"])
+        self.assertEqual(self.create("again", "key-1")[:2], (202, first))  # also when it is over
+        self.assertEqual(len(node.json("/v1/functions/again/versions")["versions"]), 1)
+        self.assertEqual(json.loads(self.create("again", "key-2")[1])["version"], 2)
+
+    def test_twice_at_once_makes_one(self):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: self.create("twins", "twin-key")[:2], range(8)))
+        self.assertEqual({status for status, _ in answers}, {202})
+        self.assertEqual(len(set(answers)), 1)
+        self.assertEqual(len(node.json("/v1/functions/twins/versions")["versions"]), 1)
+
+    def test_a_key_of_another_request_is_refused(self):
+        self.assertEqual(self.create("other", "key-3")[0], 202)
+        for name, settings in (("other", {"timeout_ms": 77}), ("another", {})):
+            status, body, _ = self.create(name, "key-3", **settings)
+            self.assertEqual((status, json.loads(body)["code"]), (400, "invalid"))
+            self.assertIn("key-3", json.loads(body)["detail"])
+        for key in ("", "a b", "k" * 129, "\xe9"):
+            self.assertEqual(self.create("other", key)[0], 400, key)
+
+    def test_it_holds_over_a_restart(self):
+        data = tempfile.mkdtemp(prefix="blixard-keys-")
+        try:
+            with Node(data) as first:
+                module = first.upload(echo)
+                body = first.request("POST", "/v1/functions/kept/versions", {"module": module}, {"Idempotency-Key": "k"})[1]
+                first.wait(json.loads(body)["operation"])
+            with Node(data) as second:
+                again = second.request("POST", "/v1/functions/kept/versions", {"module": module}, {"Idempotency-Key": "k"})[1]
+                self.assertEqual(again, body)
+        finally:
+            shutil.rmtree(data, ignore_errors=True)
+
+
+class Waiting(unittest.TestCase):
+    """?index=N&wait=: answers when the state has changed after N; ?consistency=linearizable."""
+
+    def test_a_read_waits_for_a_change(self):
+        index = self.index_of(node.request("GET", "/v1/functions"))
+        module = node.upload(echo)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(node.request, "GET", f"/v1/functions/waited?index={index}&wait=60s")
+            node.call("POST", "/v1/functions/waited/versions", {"module": module})
+            status, body, fields = waiting.result(timeout=50)
+        self.assertEqual(status, 200, body)
+        self.assertGreater(int(fields["x-blixard-index"]), index)
+
+    def test_it_answers_at_once_what_is_newer_already(self):
+        node.deploy("newer", echo)
+        self.assertEqual(node.request("GET", "/v1/functions?index=1&wait=10m", timeout=30)[0], 200)
+
+    def test_it_answers_the_same_when_the_time_is_over(self):
+        quiet = self.quiet_node()
+        index = self.index_of(quiet.request("GET", "/v1/functions"))
+        status, _, fields = quiet.request("GET", f"/v1/functions?index={index}&wait=50ms")
+        self.assertEqual((status, int(fields["x-blixard-index"])), (200, index))
+
+    def test_a_node_that_stops_answers_those_who_wait(self):
+        quiet = self.quiet_node()
+        index = self.index_of(quiet.request("GET", "/v1/functions"))
+        host, port = quiet.api.rsplit(":", 1)
+        fields = f"Host: {quiet.api}\r\n\r\n"
+        requests = f"GET /healthz HTTP/1.1\r\n{fields}GET /v1/functions?index={index + 1000}&wait=10m HTTP/1.1\r\n{fields}"
+        with socket.create_connection((host, int(port)), timeout=30) as waits, socket.create_connection((host, int(port)), timeout=30) as goes:
+            for connection in (waits, goes):
+                connection.sendall(requests.encode())
+                self.assertIn(b"200 OK", connection.recv(4096))  # of the first: the second is being served
+            goes.close()
+            quiet.stop()
+            answer = b"".join(iter(lambda: waits.recv(4096), b""))
+            self.assertTrue(answer.startswith(b"HTTP/1.1 200 OK"), answer)
+
+    def test_a_linearizable_read_sees_what_was_acknowledged(self):
+        for i in range(5):
+            node.call("POST", f"/v1/functions/linear-{i}/versions", {"module": node.upload(echo)})
+            names = [f["name"] for f in node.json("/v1/functions?consistency=linearizable")["functions"]]
+            self.assertIn(f"linear-{i}", names)
+
+    def test_what_cannot_be_meant_is_refused(self):
+        for query in ("index=x", "wait=5s", "index=1&wait=soon", "index=1&wait=11m", "consistency=eventual"):
+            with self.assertRaises(Refused) as caught:
+                node.get(f"/v1/functions?{query}")
+            self.assertEqual(caught.exception.problem["code"], "invalid", query)
+
+    def index_of(self, answer):
+        return int(answer[2]["x-blixard-index"])
+
+    def quiet_node(self):
+        quiet = Node()
+        self.addCleanup(quiet.stop)
+        return quiet
+
+
+class Upgrade(unittest.TestCase):
+    def test_a_folder_of_the_first_schema_goes_on(self):
+        """It has a function of two versions, its alias on the first; nothing that was compiled."""
+        data = pathlib.Path(tempfile.mkdtemp(prefix="blixard-old-"))
+        try:
+            with tarfile.open(ROOT / "test/fixtures/schema-1.tar.xz") as old:
+                old.extractall(data, filter="data")
+            for _ in range(2):
+                with Node(data) as node_now:
+                    self.assertEqual(node_now.json("/v1/functions/hi")["aliases"], {"live": "1"})
+                    self.assertEqual(len(node_now.json("/v1/functions/hi/versions")["versions"]), 2)
+                    self.assertEqual(node_now.invoke("hi"), "from an older version\n")
+                    self.assertEqual(node_now.invoke("hi:2"), "from an older version\n")
+                    module = node_now.upload(echo)
+                    body = node_now.request("POST", "/v1/functions/new/versions", {"module": module}, {"Idempotency-Key": "k"})[1]
+                    self.assertEqual(json.loads(body)["version"], 1)
+                    node_now.wait(json.loads(body)["operation"])
+                    self.assertEqual(node_now.invoke("new", b"new"), "new")
+        finally:
+            shutil.rmtree(data, ignore_errors=True)
 
 
 class Streams(unittest.TestCase):

@@ -36,19 +36,24 @@ struct deploy {
     uint64_t module_bytes;
     char *language;
     char *config;
+    char *request; /* or NULL */
+    char request_digest[HASH_TEXT_SIZE];
     unsigned attempts;
     uint64_t version;
+    char operation[OPERATION_ID_SIZE];
     void (*started)(const struct error *error, const char *operation_id, uint64_t version,
                     void *context);
     void *context;
 };
 
-static void deploy_end(struct deploy *deploy, const struct error *error, const char *operation)
+static void deploy_end(struct deploy *deploy, const struct error *error)
 {
     list_remove(&deploy->link);
     if (deploy->started != NULL) {
-        deploy->started(error, operation, deploy->version, deploy->context);
+        deploy->started(error, error == NULL ? deploy->operation : NULL, deploy->version,
+                        deploy->context);
     }
+    free(deploy->request);
     free(deploy->language);
     free(deploy->config);
     free(deploy);
@@ -63,24 +68,36 @@ static void row_of(const struct deploy *deploy, struct version_row *ret_row)
     memcpy(ret_row->module, deploy->module, sizeof(ret_row->module));
 }
 
-static void on_operation(const struct error *error, const char *id, void *context)
+/* What the same request began before: true, and the deploy has its operation and version. */
+static int find_earlier(struct deploy *deploy, bool *ret_found, struct error *err)
 {
-    struct deploy *deploy = context;
-    if (error != NULL || !deploy->service->stopping) {
-        struct version_row row;
-        row_of(deploy, &row);
-        build_start(deploy->service, &row, error == NULL ? id : NULL);
+    const struct operation_start start = {.project = deploy->project,
+                                          .request = deploy->request,
+                                          .request_digest = deploy->request_digest};
+    char resource[OPERATION_RESOURCE_SIZE];
+    *ret_found = false;
+    if (deploy->request == NULL) {
+        return 0;
     }
-    deploy_end(deploy, error, id);
+    int r = operation_find(deploy->service->options.operations, &start, deploy->operation, resource,
+                           err);
+    const char *number = r == 0 ? strrchr(resource, '/') : NULL;
+    *ret_found =
+        number != NULL && text_parse_u64(text_of(number + 1, strlen(number + 1)), &deploy->version);
+    return r;
 }
 
-static void begin_operation(struct deploy *deploy)
+static void add_operation(struct deploy *deploy, struct store_command *command)
 {
     char resource[FUNCTION_KEY_SIZE];
     snprintf(resource, sizeof(resource), "functions/%s/versions/%" PRIu64, deploy->name,
              deploy->version);
-    operation_begin(deploy->service->options.operations, "function.deploy", deploy->project,
-                    resource, on_operation, deploy);
+    const struct operation_start start = {.kind = "function.deploy",
+                                          .project = deploy->project,
+                                          .resource = resource,
+                                          .request = deploy->request,
+                                          .request_digest = deploy->request_digest};
+    operation_add(deploy->service->options.operations, command, &start, deploy->operation);
 }
 
 static void write_version(struct deploy *deploy);
@@ -88,13 +105,26 @@ static void write_version(struct deploy *deploy);
 static void on_version_written(const struct error *error, uint64_t index, void *context)
 {
     struct deploy *deploy = context;
+    struct error err = {0};
+    bool is_there = false;
     (void)index;
     if (error == NULL) {
-        begin_operation(deploy);
-    } else if (error->kind == ERROR_CONFLICT && deploy->attempts < DEPLOY_ATTEMPTS) {
+        struct version_row row;
+        row_of(deploy, &row);
+        if (!deploy->service->stopping) {
+            build_start(deploy->service, &row, deploy->operation);
+        }
+        deploy_end(deploy, NULL);
+        return;
+    }
+    operation_drop(deploy->service->options.operations, deploy->operation);
+    if (error->kind == ERROR_CONFLICT && deploy->attempts < DEPLOY_ATTEMPTS) {
         write_version(deploy);
+    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &is_there, &err) == 0 &&
+               is_there) {
+        deploy_end(deploy, NULL); /* the same request twice at once: the other one was first */
     } else {
-        deploy_end(deploy, error, NULL);
+        deploy_end(deploy, err.kind != ERROR_NONE ? &err : error);
     }
 }
 
@@ -132,6 +162,7 @@ static void write_version(struct deploy *deploy)
                       "?, ?, ?, ?, ?)",
                       "ttuttutur", row.key, function, deploy->version, deploy->language,
                       deploy->module, deploy->module_bytes, deploy->config, now_ms);
+    add_operation(deploy, command);
     store_propose(service->options.store, command, on_version_written, deploy);
 }
 
@@ -183,51 +214,63 @@ static int check_module(struct function_service *service, const char *module, ui
     return 0;
 }
 
-static int check_deploy(struct function_service *service, const char *project, const char *name,
-                        const char *module, const char *language,
-                        const struct function_config *config, uint64_t *ret_size, struct error *err)
+static int check_deploy(struct function_service *service, const struct function_deployment *wanted,
+                        uint64_t *ret_size, struct error *err)
 {
-    int r = name_check("project", project, err);
-    r = r < 0 ? r : name_check("function", name, err);
-    r = r < 0 ? r : config_check(config, err);
-    r = r < 0 ? r : check_project(service, project, err);
-    if (r == 0 && language != NULL && strlen(language) > 32) {
+    int r = name_check("project", wanted->project, err);
+    r = r < 0 ? r : name_check("function", wanted->name, err);
+    r = r < 0 ? r : config_check(wanted->config, err);
+    r = r < 0 ? r : check_project(service, wanted->project, err);
+    if (r == 0 && wanted->language != NULL && strlen(wanted->language) > 32) {
         r = error_set(err, ERROR_INVALID, "language has more than 32 bytes");
     }
-    return r < 0 ? r : check_module(service, module, ret_size, err);
+    return r < 0 ? r : check_module(service, wanted->module_id, ret_size, err);
 }
 
-void function_deploy(struct function_service *service, const char *project, const char *name,
-                     const char *module_id, const char *language_or_null,
-                     const struct function_config *config,
+static char *config_text(const struct function_config *config)
+{
+    struct buffer json = {0};
+    struct json_writer writer = json_writer_to(&json);
+    json_write_begin_object(&writer);
+    config_write(&writer, config);
+    json_write_end_object(&writer);
+    return buffer_take(&json);
+}
+
+void function_deploy(struct function_service *service, const struct function_deployment *wanted,
                      void (*started)(const struct error *error, const char *operation_id,
                                      uint64_t version, void *context),
                      void *context)
 {
     struct error err = {0};
     uint64_t size = 0;
-    if (check_deploy(service, project, name, module_id, language_or_null, config, &size, &err) <
-        0) {
+    if (check_deploy(service, wanted, &size, &err) < 0) {
         started(&err, NULL, 0, context);
         return;
     }
     struct deploy *deploy = NEW(struct deploy);
     deploy->service = service;
-    snprintf(deploy->project, sizeof(deploy->project), "%s", project);
-    snprintf(deploy->name, sizeof(deploy->name), "%s", name);
-    snprintf(deploy->module, sizeof(deploy->module), "%s", module_id);
+    snprintf(deploy->project, sizeof(deploy->project), "%s", wanted->project);
+    snprintf(deploy->name, sizeof(deploy->name), "%s", wanted->name);
+    snprintf(deploy->module, sizeof(deploy->module), "%s", wanted->module_id);
     deploy->module_bytes = size;
-    deploy->language = language_or_null != NULL ? memory_copy_string(language_or_null) : NULL;
-    struct buffer json = {0};
-    struct json_writer writer = json_writer_to(&json);
-    json_write_begin_object(&writer);
-    config_write(&writer, config);
-    json_write_end_object(&writer);
-    deploy->config = buffer_take(&json);
+    deploy->language = wanted->language != NULL ? memory_copy_string(wanted->language) : NULL;
+    deploy->config = config_text(wanted->config);
+    if (wanted->request != NULL) {
+        deploy->request = memory_copy_string(wanted->request);
+        snprintf(deploy->request_digest, sizeof(deploy->request_digest), "%s",
+                 wanted->request_digest);
+    }
     deploy->started = started;
     deploy->context = context;
     list_push_back(&service->deploys, &deploy->link);
-    write_version(deploy);
+    bool is_there = false;
+    int r = find_earlier(deploy, &is_there, &err);
+    if (r < 0 || is_there) {
+        deploy_end(deploy, r < 0 ? &err : NULL);
+    } else {
+        write_version(deploy);
+    }
 }
 
 /* ---- Deleting ---- */
@@ -445,6 +488,48 @@ static void on_changed(const struct store_event *event, void *context)
     }
 }
 
+static void on_resumed(const struct error *error, uint64_t index, void *context)
+{
+    struct deploy *deploy = context;
+    (void)index;
+    if (!deploy->service->stopping) {
+        struct version_row row;
+        row_of(deploy, &row);
+        build_start(deploy->service, &row, error == NULL ? deploy->operation : NULL);
+    }
+    deploy_end(deploy, error);
+}
+
+static bool take_request(sqlite3_stmt *row, void *context)
+{
+    struct deploy *deploy = context;
+    deploy->request = memory_copy_string((const char *)sqlite3_column_text(row, 0));
+    snprintf(deploy->request_digest, sizeof(deploy->request_digest), "%s",
+             (const char *)sqlite3_column_text(row, 1));
+    return false;
+}
+
+/* The new operation is the one that the request's repetition finds from now on. */
+static void resume_operation(struct deploy *deploy)
+{
+    struct store *store = deploy->service->options.store;
+    struct error ignored = {0};
+    struct store_command *command = store_command_new();
+    MEMORY_OWNED char *resource =
+        memory_format("functions/%s/versions/%" PRIu64, deploy->name, deploy->version);
+    store_query(store, &ignored, take_request, deploy,
+                "SELECT request, request_digest FROM operation WHERE project = ? AND resource = ? "
+                "AND request IS NOT NULL",
+                "tt", deploy->project, resource);
+    store_command_add(
+        command,
+        "UPDATE operation SET request = NULL, request_digest = NULL WHERE project = ? "
+        "AND resource = ?",
+        "tt", deploy->project, resource);
+    add_operation(deploy, command);
+    store_propose(store, command, on_resumed, deploy);
+}
+
 /* What was being built when the node ended begins again, with an operation that tells of it. */
 static void resume(const struct version_row *row, void *context)
 {
@@ -467,7 +552,7 @@ static void resume(const struct version_row *row, void *context)
     deploy->config = memory_copy_string(row->config);
     deploy->version = row->number;
     list_push_back(&service->deploys, &deploy->link);
-    begin_operation(deploy);
+    resume_operation(deploy);
 }
 
 void service_arrived(struct function_service *service)

@@ -75,10 +75,20 @@ struct function_config {
 void function_config_defaults(struct function_config *ret_config);
 void function_config_done(struct function_config *config);
 
+struct function_deployment {
+    const char *project;
+    const char *name;
+    const char *module_id;
+    const char *language; /* or NULL */
+    const struct function_config *config;
+    /* The client's key for this request, or NULL; and the digest of all it asks for.  The same
+     * again begins nothing: it gets the operation and the version of the first time. */
+    const char *request;
+    const char *request_digest;
+};
+
 /* Deploy a version (see above).  `started` gets the operation's id and the version's number. */
-void function_deploy(struct function_service *service, const char *project, const char *name,
-                     const char *module_id, const char *language_or_null,
-                     const struct function_config *config,
+void function_deploy(struct function_service *service, const struct function_deployment *wanted,
                      void (*started)(const struct error *error, const char *operation_id,
                                      uint64_t version, void *context),
                      void *context);

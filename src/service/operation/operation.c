@@ -7,6 +7,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -200,24 +201,6 @@ void operation_wait_free(struct operation_wait *wait)
 
 /* ---- Changing ---- */
 
-struct starting {
-    struct operation_service *service;
-    char id[OPERATION_ID_SIZE];
-    void (*started)(const struct error *error, const char *id, void *context);
-    void *context;
-};
-
-static void on_started(const struct error *error, uint64_t index, void *context)
-{
-    struct starting *starting = context;
-    (void)index;
-    if (error != NULL) {
-        free(map_remove(&starting->service->running, starting->id));
-    }
-    starting->started(error, error == NULL ? starting->id : NULL, starting->context);
-    free(starting);
-}
-
 /* Old ones go when new ones come. */
 static void add_retention(struct store_command *command, uint64_t now_ms)
 {
@@ -230,29 +213,60 @@ static void add_retention(struct store_command *command, uint64_t now_ms)
         "i", (int64_t)KEEP_COUNT);
 }
 
-void operation_begin(struct operation_service *service, const char *kind, const char *project,
-                     const char *resource,
-                     void (*started)(const struct error *error, const char *id, void *context),
-                     void *context)
+void operation_add(struct operation_service *service, struct store_command *command,
+                   const struct operation_start *start, char ret_id[OPERATION_ID_SIZE])
 {
     uint64_t now_ms = clock_real_ms();
-    struct starting *starting = NEW(struct starting);
     struct running *running = NEW(struct running);
-    starting->service = service;
-    starting->started = started;
-    starting->context = context;
-    random_hex(starting->id, OPERATION_ID_SIZE - 1);
-    memcpy(running->id, starting->id, sizeof(running->id));
+    random_hex(running->id, OPERATION_ID_SIZE - 1);
+    memcpy(ret_id, running->id, sizeof(running->id));
     map_set(&service->running, running->id, running);
-
-    struct store_command *command = store_command_new();
     add_retention(command, now_ms);
     store_command_add(
         command,
         "INSERT INTO operation (key, kind, project, resource, state, progress, created_ms, "
-        "updated_ms) VALUES (?, ?, ?, ?, 'running', 0, ?, ?)",
-        "ttttuu", starting->id, kind, project, resource, now_ms, now_ms);
-    store_propose(service->store, command, on_started, starting);
+        "updated_ms, request, request_digest) VALUES (?, ?, ?, ?, 'running', 0, ?, ?, ?, ?)",
+        "ttttuutt", running->id, start->kind, start->project, start->resource, now_ms, now_ms,
+        start->request, start->request_digest);
+}
+
+void operation_drop(struct operation_service *service, const char *id)
+{
+    free(map_remove(&service->running, id));
+}
+
+struct finding {
+    char id[OPERATION_ID_SIZE];
+    char resource[OPERATION_RESOURCE_SIZE];
+    char digest[HASH_TEXT_SIZE];
+};
+
+static bool take_found(sqlite3_stmt *row, void *context)
+{
+    struct finding *finding = context;
+    snprintf(finding->id, sizeof(finding->id), "%s", column(row, 0));
+    snprintf(finding->resource, sizeof(finding->resource), "%s", column(row, 1));
+    snprintf(finding->digest, sizeof(finding->digest), "%s", column(row, 2));
+    return false;
+}
+
+int operation_find(struct operation_service *service, const struct operation_start *start,
+                   char ret_id[OPERATION_ID_SIZE], char ret_resource[OPERATION_RESOURCE_SIZE],
+                   struct error *err)
+{
+    struct finding finding = {0};
+    int r = store_query(service->store, err, take_found, &finding,
+                        "SELECT key, resource, request_digest FROM operation WHERE project = ? AND "
+                        "request = ?",
+                        "tt", start->project, start->request);
+    if (r == 0 && finding.id[0] != '\0' && strcmp(finding.digest, start->request_digest) != 0) {
+        return error_set(err, ERROR_INVALID,
+                         "the idempotency key %s was used for another request: take a new one",
+                         start->request);
+    }
+    memcpy(ret_id, finding.id, sizeof(finding.id));
+    memcpy(ret_resource, finding.resource, sizeof(finding.resource));
+    return r;
 }
 
 void operation_progress(struct operation_service *service, const char *id, unsigned percent,

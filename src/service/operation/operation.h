@@ -19,6 +19,7 @@ struct loop;
 struct operation;
 struct operation_service;
 struct store;
+struct store_command;
 
 enum operation_state {
     OPERATION_PENDING,
@@ -36,12 +37,34 @@ void operation_service_free(struct operation_service *service);
 
 enum { OPERATION_ID_SIZE = 33 };
 
-/* Begin: written to the store; `started` is called with the id, or an error, once it is there.
- * `kind` is like "function.deploy", `resource` like "functions/hello/versions/3". */
-void operation_begin(struct operation_service *service, const char *kind, const char *project,
-                     const char *resource,
-                     void (*started)(const struct error *error, const char *id, void *context),
-                     void *context);
+/* What an operation is of: `kind` is like "function.deploy", `resource` like
+ * "functions/hello/versions/3". */
+struct operation_start {
+    const char *kind;
+    const char *project;
+    const char *resource;
+    const char *request;        /* the client's idempotency key, or NULL */
+    const char *request_digest; /* of what it was a key of; NULL without one */
+};
+
+/*
+ * Add an operation's beginning to a command, which changes what it is about as well: both are
+ * there, or neither.  The command fails with EXISTS when the project has an operation of this
+ * request.  When the command failed: operation_drop().
+ */
+void operation_add(struct operation_service *service, struct store_command *command,
+                   const struct operation_start *start, char ret_id[OPERATION_ID_SIZE]);
+void operation_drop(struct operation_service *service, const char *id);
+
+enum { OPERATION_RESOURCE_SIZE = 192 };
+
+/*
+ * The operation that an earlier request with this key began: *ret_id is "" when there is none (any
+ * more: see above).  Fails with INVALID when the key was one of something else (another digest).
+ */
+int operation_find(struct operation_service *service, const struct operation_start *start,
+                   char ret_id[OPERATION_ID_SIZE], char ret_resource[OPERATION_RESOURCE_SIZE],
+                   struct error *err);
 
 /* Progress is shown to people; not every step is written. */
 void operation_progress(struct operation_service *service, const char *id, unsigned percent,

@@ -122,7 +122,11 @@ static void on_request(struct http_exchange *exchange, void *context)
         api_answer_error(request, &err);
     } else {
         request->status = match.route->status;
-        match.route->handle(request);
+        if (api_route_waits(match.route)) {
+            api_read_begin(request, match.route->handle);
+        } else {
+            match.route->handle(request);
+        }
     }
 }
 

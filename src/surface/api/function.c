@@ -253,21 +253,60 @@ static void on_deployed(const struct error *error, const char *operation, uint64
     api_answer_json(request, request->status, &body);
 }
 
+enum { IDEMPOTENCY_KEY_SIZE = 129 };
+
+/* Idempotency-Key: any visible ASCII; *ret_key is "" when there is none. */
+static int take_idempotency_key(const struct request *request, char ret_key[IDEMPOTENCY_KEY_SIZE],
+                                struct error *err)
+{
+    struct text value = http_exchange_field(request->exchange, "Idempotency-Key");
+    bool is_good = value.length < IDEMPOTENCY_KEY_SIZE;
+    for (size_t i = 0; is_good && i < value.length; i++) {
+        is_good = value.data[i] > ' ' && value.data[i] < 0x7f;
+    }
+    if (!is_good || (value.data != NULL && value.length == 0)) {
+        return error_set(err, ERROR_INVALID, "Idempotency-Key is 1 to %d visible ASCII characters",
+                         IDEMPOTENCY_KEY_SIZE - 1);
+    }
+    memcpy(ret_key, value.length > 0 ? value.data : "", value.length);
+    ret_key[value.length] = '\0';
+    return 0;
+}
+
+/* Of all that a request asks for. */
+static void digest_of(const struct request *request, const struct buffer *body,
+                      char ret_digest[HASH_TEXT_SIZE])
+{
+    struct hash *hash = hash_new();
+    hash_add(hash, request->parameters[0], strlen(request->parameters[0]) + 1);
+    hash_add(hash, body->data, body->used);
+    hash_finish(hash, ret_digest);
+}
+
 static void on_deploy_body(struct buffer *body, const struct error *error, void *context)
 {
     struct request *request = context;
     struct error err = {0};
+    char key[IDEMPOTENCY_KEY_SIZE];
+    char digest[HASH_TEXT_SIZE];
     JSON_OWNED json_t *object = NULL;
     struct function_config config = {0};
     if (read_body(body, error, "Deploy", &object, &err) < 0 ||
-        take_config(object, &config, &err) < 0) {
+        take_idempotency_key(request, key, &err) < 0 || take_config(object, &config, &err) < 0) {
         api_answer_error(request, &err);
         return;
     }
-    function_deploy(request->api->options.functions, request->project, request->parameters[0],
-                    json_string_value(json_object_get(object, "module")),
-                    json_string_value(json_object_get(object, "language")), &config, on_deployed,
-                    request);
+    digest_of(request, body, digest);
+    const struct function_deployment wanted = {
+        .project = request->project,
+        .name = request->parameters[0],
+        .module_id = json_string_value(json_object_get(object, "module")),
+        .language = json_string_value(json_object_get(object, "language")),
+        .config = &config,
+        .request = key[0] != '\0' ? key : NULL,
+        .request_digest = digest,
+    };
+    function_deploy(request->api->options.functions, &wanted, on_deployed, request);
     function_config_done(&config);
 }
 

@@ -157,6 +157,11 @@ static void write_parameters(struct json_writer *writer, const struct route *rou
     if (text_starts_with(route->path, "/v1/")) {
         write_parameter(writer, "project", "query");
     }
+    if (api_route_waits(route)) {
+        write_parameter(writer, "index", "query");
+        write_parameter(writer, "wait", "query");
+        write_parameter(writer, "consistency", "query");
+    }
     for (size_t i = 0; i < sizeof(queries) / sizeof(queries[0]); i++) {
         if (strcmp(queries[i][0], route->id) == 0) {
             write_parameter(writer, queries[i][1], "query");

@@ -129,6 +129,12 @@ void api_request_end(struct request *request);
 int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
                   uint64_t *ret_value, struct error *err);
 
+/* ---- read.c: ?index=N&wait=60s and ?consistency=linearizable, then `handle` ---- */
+void api_read_begin(struct request *request, void (*handle)(struct request *request));
+
+/* May reads of this route wait?  Those of the state, but for the ones that wait by themselves. */
+bool api_route_waits(const struct route *route);
+
 /* ---- stream.c: server-sent events ---- */
 struct stream;
 struct stream *api_stream_begin(struct request *request, void (*on_end)(void *context),

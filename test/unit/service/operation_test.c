@@ -37,19 +37,33 @@ static void close_scene(struct scene *scene)
     loop_free(scene->loop);
 }
 
-static void on_started(const struct error *error, const char *id, void *context)
+static void on_begun(const struct error *error, uint64_t index, void *context)
 {
     struct scene *scene = context;
+    (void)index;
     scene->told++;
     scene->error = error != NULL ? *error : (struct error){0};
-    snprintf(scene->id, sizeof(scene->id), "%s", id != NULL ? id : "");
+}
+
+static void begin_with(struct scene *scene, const char *request, const char *digest)
+{
+    const struct operation_start start = {.kind = "test.kind",
+                                          .project = "default",
+                                          .resource = "functions/a/versions/1",
+                                          .request = request,
+                                          .request_digest = digest};
+    struct store_command *command = store_command_new();
+    operation_add(scene->service, command, &start, scene->id);
+    store_propose(scene->store, command, on_begun, scene);
+    store_settle(scene->store);
+    if (scene->error.kind != ERROR_NONE) {
+        operation_drop(scene->service, scene->id);
+    }
 }
 
 static void begin(struct scene *scene)
 {
-    operation_begin(scene->service, "test.kind", "default", "functions/a/versions/1", on_started,
-                    scene);
-    store_settle(scene->store);
+    begin_with(scene, NULL, NULL);
     EXPECT(scene->error.kind == ERROR_NONE && strlen(scene->id) == OPERATION_ID_SIZE - 1);
 }
 
@@ -197,5 +211,34 @@ TEST(operation, what_ran_when_the_node_ended_is_failed)
     expect_field(&scene, "state", "failed");
     JSON_OWNED json_t *value = look(&scene);
     EXPECT(strstr(json_string_value(json_object_get(value, "error")), "restart") != NULL);
+    close_scene(&scene);
+}
+
+TEST(operation, is_found_by_the_request_that_began_it)
+{
+    struct scene scene = {0};
+    struct error err = {0};
+    char id[OPERATION_ID_SIZE];
+    char first[OPERATION_ID_SIZE];
+    char resource[OPERATION_RESOURCE_SIZE];
+    struct operation_start start = {
+        .project = "default", .request = "key-1", .request_digest = "abc"};
+    open_scene(&scene);
+    EXPECT(operation_find(scene.service, &start, id, resource, &err) == 0 && id[0] == '\0');
+    begin_with(&scene, "key-1", "abc");
+    EXPECT(scene.error.kind == ERROR_NONE);
+    memcpy(first, scene.id, sizeof(first));
+    EXPECT(operation_find(scene.service, &start, id, resource, &err) == 0);
+    EXPECT_STRING(id, first);
+    EXPECT_STRING(resource, "functions/a/versions/1");
+
+    begin_with(&scene, "key-1", "abc"); /* a second one cannot be */
+    EXPECT(scene.error.kind == ERROR_EXISTS);
+    start.request_digest = "abd";
+    EXPECT(operation_find(scene.service, &start, id, resource, &err) == -ERROR_INVALID);
+    start.project = "other"; /* keys are a project's own */
+    EXPECT(operation_find(scene.service, &start, id, resource, &err) == 0 && id[0] == '\0');
+    begin(&scene);
+    begin(&scene); /* without a key: as many as wanted */
     close_scene(&scene);
 }
