@@ -287,7 +287,7 @@ static void on_deploy_body(struct buffer *body, const struct error *error, void 
 {
     struct request *request = context;
     struct error err = {0};
-    char key[IDEMPOTENCY_KEY_SIZE];
+    char key[IDEMPOTENCY_KEY_SIZE] = "";
     char digest[HASH_TEXT_SIZE];
     JSON_OWNED json_t *object = NULL;
     struct function_config config = {0};
