@@ -90,7 +90,7 @@ static int open_marks(struct folder *folder, bool is_new, struct error *err)
     MEMORY_OWNED char *path = memory_format("%s/acknowledged", folder->path);
     FD_OWNED int fd = open(path, O_RDWR | O_CLOEXEC | (is_new ? O_CREAT : 0), 0600);
     if (fd < 0 && errno == ENOENT) {
-        return error_set(err, ERROR_CORRUPT, "%s is missing: restore the folder from a copy", path);
+        return error_set(err, ERROR_CORRUPT, "%s is missing: restore a backup", path);
     }
     if (fd < 0) {
         return error_os(err, errno, "opening %s", path);
@@ -112,7 +112,7 @@ static int open_marks(struct folder *folder, bool is_new, struct error *err)
         }
     }
     if (!found) {
-        return error_set(err, ERROR_CORRUPT, "%s is damaged: restore the folder from a copy", path);
+        return error_set(err, ERROR_CORRUPT, "%s is damaged: restore a backup", path);
     }
     return 0;
 }
@@ -139,8 +139,7 @@ static int write_format(const struct folder *folder, struct error *err)
 
 static int damaged(const struct folder *folder, struct error *err)
 {
-    return error_set(err, ERROR_CORRUPT, "%s/format is damaged: restore the folder from a copy",
-                     folder->path);
+    return error_set(err, ERROR_CORRUPT, "%s/format is damaged: restore a backup", folder->path);
 }
 
 static int parse_format(struct folder *folder, const struct buffer *text, struct error *err)
@@ -230,8 +229,7 @@ static int check_log(const struct folder *folder, bool is_new, struct error *err
     }
     if (is_new && (files.has_log || files.has_metadata)) {
         return error_set(err, ERROR_CORRUPT,
-                         "%s has a log but no file \"format\": restore the folder from a copy",
-                         folder->path);
+                         "%s has a log but no file \"format\": restore a backup", folder->path);
     }
     if (files.has_log && !files.has_metadata) {
         return error_set(err, ERROR_CORRUPT,

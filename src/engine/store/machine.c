@@ -511,21 +511,30 @@ int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, 
 
 /* ---- Snapshots ---- */
 
-int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err)
+int machine_dump(struct machine *machine, struct buffer *ret_database, struct error *err)
 {
-    CHECK(ret_bytes->used == 0);
     sqlite3_int64 size = 0;
     unsigned char *image = sqlite3_serialize(machine->database, "main", &size, 0);
     if (image == NULL) {
-        return error_set(err, ERROR_LIMIT, "no memory for a snapshot of the state");
+        return error_set(err, ERROR_LIMIT, "no memory for a copy of the state");
     }
+    buffer_append(ret_database, image, (size_t)size);
+    sqlite3_free(image);
+    return 0;
+}
+
+int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err)
+{
+    CHECK(ret_bytes->used == 0);
     buffer_append_u32(ret_bytes, snapshot_magic);
     buffer_append_u32(ret_bytes, SNAPSHOT_VERSION);
     buffer_append_u64(ret_bytes, machine->index);
     buffer_append_u32(ret_bytes, 0);
     buffer_append_u32(ret_bytes, 0);
-    buffer_append(ret_bytes, image, (size_t)size);
-    sqlite3_free(image);
+    int r = machine_dump(machine, ret_bytes, err);
+    if (r < 0) {
+        return r;
+    }
     uint32_t crc = checksum(ret_bytes->data, ret_bytes->used, SNAPSHOT_CRC);
     memcpy(ret_bytes->data + SNAPSHOT_CRC, &crc, sizeof(crc));
     return 0;
@@ -552,6 +561,32 @@ static int deserialize(struct machine *machine, const uint8_t *image, size_t siz
     CHECK(r == SQLITE_OK);
     machine->database = database;
     set_up(machine);
+    return 0;
+}
+
+static bool take_verdict(const char *text)
+{
+    return text != NULL && strcmp(text, "ok") == 0;
+}
+
+int machine_replace(struct machine *machine, const uint8_t *database, size_t length, uint64_t index,
+                    struct error *err)
+{
+    sqlite3_stmt *check = NULL;
+    int r = deserialize(machine, database, length, err);
+    if (r < 0) {
+        return r;
+    }
+    bool is_sound = sqlite3_prepare_v2(machine->database, "PRAGMA integrity_check", -1, &check,
+                                       NULL) == SQLITE_OK &&
+        sqlite3_step(check) == SQLITE_ROW &&
+        take_verdict((const char *)sqlite3_column_text(check, 0));
+    sqlite3_finalize(check);
+    if (!is_sound) {
+        return error_set(err, ERROR_CORRUPT, "the database is damaged: %s",
+                         sqlite3_errmsg(machine->database));
+    }
+    machine->index = index;
     return 0;
 }
 

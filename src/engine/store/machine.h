@@ -62,6 +62,11 @@ void machine_encode_entry(const struct machine_origin *origin,
 /* Apply an entry; fails only when this replica cannot go on (out of memory, damaged). */
 int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err);
 
+/* The database as the bytes of a SQLite file; and the state from such, which are checked. */
+int machine_dump(struct machine *machine, struct buffer *ret_database, struct error *err);
+int machine_replace(struct machine *machine, const uint8_t *database, size_t length, uint64_t index,
+                    struct error *err);
+
 /* A snapshot: u32 magic, u32 version, u64 index, u32 CRC of all the rest, u32 0, the serialised
  * database. */
 int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct error *err);

@@ -28,8 +28,8 @@ static void on_barrier(struct raft_barrier *barrier, int status)
 
 static int folder_error(struct store *store, struct error *err)
 {
-    return error_set(err, store->failure.kind, "%s: %s; restore the folder from a copy",
-                     store->folder.path, store->failure.text);
+    return error_set(err, store->failure.kind, "%s: %s; restore a backup", store->folder.path,
+                     store->failure.text);
 }
 
 /* Why libraft could not start. */
@@ -47,8 +47,7 @@ static int log_error_of(struct store *store, int status, struct error *err)
     case RAFT_NOMEM:
         return error_set(err, ERROR_LIMIT, "no memory to read the log in %s", store->folder.path);
     default:
-        return error_set(err, ERROR_CORRUPT,
-                         "the log in %s cannot be read: %s; restore the folder from a copy",
+        return error_set(err, ERROR_CORRUPT, "the log in %s cannot be read: %s; restore a backup",
                          store->folder.path, text);
     }
 }

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buffer;
 struct error;
 struct loop;
 struct store;
@@ -100,6 +101,21 @@ sqlite3 *store_database(struct store *store);
 int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...);
+
+/* ---- Copies ---- */
+
+/* The whole state at *ret_index, as a SQLite database file. */
+int store_dump(struct store *store, struct buffer *ret_database, uint64_t *ret_index,
+               struct error *err);
+
+/*
+ * Make a store in a folder that is new, with this state, which was at `index`: what is opened there
+ * afterwards goes on from a later index (and refuses a state of a newer Blixard).  Blocks by running
+ * the loop.  Fails with CORRUPT (no such database), or as store_open().  A folder in which it failed
+ * is of no use.
+ */
+int store_seed(struct loop *loop, const char *folder, const void *database, size_t length,
+               uint64_t index, struct error *err);
 
 /* ---- Changes ---- */
 

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -744,4 +745,69 @@ TEST(store, a_barrier_ends_when_the_store_does)
     EXPECT(reading.ends == 0);
     node_close(&node);
     EXPECT(reading.ends == 1);
+}
+
+/* ---- Copies ---- */
+
+static void dump(struct node *node, struct buffer *database, uint64_t *index)
+{
+    struct error err = {0};
+    EXPECT(store_dump(node->store, database, index, &err) == 0);
+    EXPECT(*index == store_index(node->store));
+}
+
+static int seed(const char *folder, const void *bytes, size_t length, uint64_t index,
+                struct error *err)
+{
+    struct loop *loop = NULL;
+    EXPECT(loop_new("seed", &loop, err) == 0);
+    int r = store_seed(loop, folder, bytes, length, index, err);
+    loop_free(loop);
+    return r;
+}
+
+TEST(store, a_copy_of_the_state_begins_a_new_store)
+{
+    struct node node = open_node(NULL);
+    struct error err = {0};
+    BUFFER_OWNED struct buffer database = {0};
+    uint64_t index = 0;
+    MEMORY_OWNED char *folder = memory_format("%s/new", test_folder());
+    for (uint64_t i = 0; i < 20; i++) {
+        EXPECT(node_write_project(&node, i, &err) == 0);
+    }
+    dump(&node, &database, &index);
+    uint64_t digest = node_digest(&node);
+    EXPECT(node_write_project(&node, 99, &err) == 0); /* after the copy */
+    node_close(&node);
+
+    EXPECT(seed(folder, database.data, database.used, index, &err) == 0);
+    uint64_t last = index;
+    for (uint64_t life = 0; life < 3; life++) {
+        struct seen seen = {0};
+        EXPECT(node_open(&node, folder, NULL, &err) == 0);
+        EXPECT(life > 0 || node_digest(&node) == digest);
+        EXPECT(store_index(node.store) > last || life > 0);
+        EXPECT(!store_events_since(node.store, index - 1, see, &seen));
+        last = store_index(node.store);
+        EXPECT(node_write_project(&node, 100 + life, &err) == 0);
+        EXPECT(node_integer(&node, "SELECT count(*) FROM project") == 21 + (int64_t)life);
+        node_close(&node);
+    }
+}
+
+TEST(store, a_copy_that_is_no_database_begins_nothing)
+{
+    struct node node = open_node(NULL);
+    struct error err = {0};
+    BUFFER_OWNED struct buffer database = {0};
+    uint64_t index = 0;
+    dump(&node, &database, &index);
+    node_close(&node);
+    MEMORY_OWNED char *folder = memory_format("%s/new", test_folder());
+    EXPECT(seed(folder, "no database", 11, 5, &err) == -ERROR_CORRUPT);
+    memset(database.data + 4096, 0x5a, 4096);
+    EXPECT(file_remove_tree(folder, &err) == 0);
+    EXPECT(seed(folder, database.data, database.used, 5, &err) == -ERROR_CORRUPT);
+    EXPECT(strstr(err.text, "database") != NULL);
 }
