@@ -101,6 +101,7 @@ static const char *media_type(const char *name)
         {"BYTES", "*/*"},
         {"TEXT", "text/plain"},
         {"WASM", "application/wasm"},
+        {"TAR", "application/x-tar"},
         {"EVENTS", "text/event-stream"},
     };
     for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {

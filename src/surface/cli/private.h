@@ -138,6 +138,8 @@ int verb_operation_get(const struct arguments *arguments, struct error *err);
 int verb_operation_wait(const struct arguments *arguments, struct error *err);
 int verb_operation_cancel(const struct arguments *arguments, struct error *err);
 int verb_node_show(const struct arguments *arguments, struct error *err);
+int verb_cluster_backup(const struct arguments *arguments, struct error *err);
+int verb_cluster_restore(const struct arguments *arguments, struct error *err);
 int verb_events(const struct arguments *arguments, struct error *err);
 int verb_doctor(const struct arguments *arguments, struct error *err);
 int verb_completion(const struct arguments *arguments, struct error *err);

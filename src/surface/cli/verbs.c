@@ -17,6 +17,7 @@ const struct noun cli_nouns[] = {
     {"fn", "functions"},
     {"operation", "long-running changes"},
     {"node", "this node"},
+    {"cluster", "the cluster"},
 };
 const unsigned cli_noun_count = sizeof(cli_nouns) / sizeof(cli_nouns[0]);
 
@@ -101,6 +102,19 @@ const struct verb cli_verbs[] = {
 
     {"node", "show", "", 0, 0, NULL, "Show the node: isolation, store, runners.",
      "  blixard node show\n", verb_node_show},
+    {"cluster", "backup", "FILE", 1, 1, NULL,
+     "Save the state and all modules as they are now, while the node runs; with - to standard "
+     "output.",
+     "  blixard cluster backup monday.tar\n"
+     "  blixard cluster backup - | ssh elsewhere 'cat > monday.tar'\n",
+     verb_cluster_backup},
+    {"cluster", "restore", "FILE", 1, 1,
+     FLAGS({"data-folder", 0, "FOLDER", NULL,
+            "The data folder to make (default /var/lib/blixard); must be empty or not there."}),
+     "Make a node's data folder out of a backup; the node is started on it afterwards.",
+     "  blixard cluster restore monday.tar\n"
+     "  blixard cluster restore monday.tar --data-folder ./data\n",
+     verb_cluster_restore},
     {"", "events", "", 0, 0,
      FLAGS({"index", 'i', "INDEX", NULL, "Begin after this index of the state (default: now)."}),
      "Print changes of the state as JSON lines, as they happen.",
