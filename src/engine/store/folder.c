@@ -232,10 +232,10 @@ static int check_log(const struct folder *folder, bool is_new, struct error *err
                          "%s has a log but no file \"format\": restore a backup", folder->path);
     }
     if (files.has_log && !files.has_metadata) {
-        return error_set(err, ERROR_CORRUPT,
-                         "%s has a log but no file \"metadata1\" or \"metadata2\": restore the "
-                         "folder from a copy",
-                         folder->path);
+        return error_set(
+            err, ERROR_CORRUPT,
+            "%s has a log but no file \"metadata1\" or \"metadata2\": restore a backup",
+            folder->path);
     }
     return 0;
 }

@@ -110,9 +110,9 @@ int store_dump(struct store *store, struct buffer *ret_database, uint64_t *ret_i
 
 /*
  * Make a store in a folder that is new, with this state, which was at `index`: what is opened there
- * afterwards goes on from a later index (and refuses a state of a newer Blixard).  Blocks by running
- * the loop.  Fails with CORRUPT (no such database), or as store_open().  A folder in which it failed
- * is of no use.
+ * afterwards goes on from a later index (and refuses a state of a newer Blixard).  Blocks by
+ * running the loop.  Fails with CORRUPT (no such database), or as store_open().  A folder in which
+ * it failed is of no use.
  */
 int store_seed(struct loop *loop, const char *folder, const void *database, size_t length,
                uint64_t index, struct error *err);
