@@ -30,7 +30,8 @@ struct blob {
 
 struct backup_writer {
     struct archive *archive;
-    struct buffer *out; /* of the running step */
+    struct buffer *out; /* of the running step, or `unread` */
+    struct buffer unread;
     uint64_t index;
     uint64_t created_ms;
     struct buffer state;
@@ -95,15 +96,14 @@ int backup_writer_new(struct store *store, struct image_store *images,
                       struct backup_writer **ret_writer, struct error *err)
 {
     struct backup_writer *writer = NEW(struct backup_writer);
-    struct buffer first = {0};
     writer->created_ms = clock_real_ms();
     writer->archive = archive_write_new();
     CHECK(writer->archive != NULL);
     archive_write_set_format_pax_restricted(writer->archive);
     archive_write_set_bytes_per_block(writer->archive, 0);
-    writer->out = &first;
+    writer->out = &writer->unread;
     int opened = archive_write_open(writer->archive, writer, NULL, on_bytes, NULL);
-    CHECK(opened == ARCHIVE_OK && first.used == 0);
+    CHECK(opened == ARCHIVE_OK && writer->unread.used == 0);
     int r = store_dump(store, &writer->state, &writer->index, err);
     r = r < 0 ? r : list_blobs(writer, store, images, err);
     if (r < 0) {
@@ -116,12 +116,11 @@ int backup_writer_new(struct store *store, struct image_store *images,
 
 void backup_writer_free(struct backup_writer *writer)
 {
-    struct buffer rest = {0};
     char unused[HASH_TEXT_SIZE];
     if (writer == NULL) {
         return;
     }
-    writer->out = &rest;
+    writer->out = &writer->unread;
     archive_write_fail(writer->archive); /* nothing more: freeing would close it properly */
     archive_write_free(writer->archive);
     for (size_t i = 0; i < writer->blob_count; i++) {
@@ -133,7 +132,7 @@ void backup_writer_free(struct backup_writer *writer)
     free(writer->blobs);
     buffer_done(&writer->state);
     buffer_done(&writer->sums);
-    buffer_done(&rest);
+    buffer_done(&writer->unread);
     free(writer);
 }
 
