@@ -12,7 +12,7 @@ struct saving {
     struct buffer piece;
     struct error err;
     int status;
-    bool at_work;
+    bool at_work; /* false: waiting for the client to take what there is */
     bool is_over; /* the client is gone, or the node stops */
 };
 
@@ -44,7 +44,6 @@ static void on_worked(void *context)
 {
     struct saving *saving = context;
     struct http_exchange *exchange = saving->request->exchange;
-    saving->at_work = false;
     if (saving->status < 0) {
         log_error("api: a backup was broken off: %s", saving->err.text);
     }
@@ -58,8 +57,10 @@ static void on_worked(void *context)
     if (saving->status == 0) {
         http_exchange_end(exchange);
         end(saving);
-    } else if (has_room) {
+    } else if (has_room || saving->is_over) {
         go_on(saving);
+    } else {
+        saving->at_work = false;
     }
 }
 
@@ -71,11 +72,11 @@ static void on_drain(void *context)
     }
 }
 
+/* May come from inside a call on the exchange: then on_worked() sees it. */
 static void break_off(struct saving *saving)
 {
     saving->is_over = true;
     if (!saving->at_work) {
-        saving->status = 0;
         saving->at_work = true;
         loop_post(saving->request->api->options.loop, on_worked, saving);
     }
