@@ -63,3 +63,63 @@ CREATE TABLE operation (
 ALTER TABLE operation ADD COLUMN request TEXT;          -- the client's idempotency key
 ALTER TABLE operation ADD COLUMN request_digest TEXT;   -- what it was a key of
 CREATE UNIQUE INDEX operation_request ON operation (project, request);
+
+-- version 3: many nodes.  A node's id is the one of its log: never used twice.
+CREATE TABLE cluster (
+    key            TEXT PRIMARY KEY NOT NULL CHECK (key = 'cluster'), -- one row, once there is one
+    id             TEXT NOT NULL,           -- 32 hex digits: the trust domain of its certificates
+    name           TEXT NOT NULL,
+    servers        INTEGER NOT NULL,        -- how many are wanted: 1, 3 or 5
+    ca_certificate TEXT NOT NULL,           -- PEM
+    ca_key         BLOB NOT NULL,           -- sealed with the servers' key, which is in no database
+    created_ms     INTEGER NOT NULL,
+    revision       INTEGER NOT NULL
+) STRICT;
+CREATE TABLE node (
+    key            TEXT PRIMARY KEY NOT NULL, -- name
+    id             INTEGER NOT NULL UNIQUE,
+    address        TEXT NOT NULL,           -- HOST:PORT for nodes and remote clients
+    gateway        TEXT NOT NULL,           -- HOST:PORT for callers of functions, for people
+    role           TEXT NOT NULL CHECK (role IN ('server', 'worker')), -- what it is to be
+    eligible       INTEGER NOT NULL,        -- may be made a server without being asked
+    failure_domain TEXT NOT NULL,
+    labels         TEXT NOT NULL,           -- JSON object of strings
+    version        TEXT NOT NULL,           -- of its Blixard
+    schema         INTEGER NOT NULL,        -- the newest that it knows
+    fingerprint    TEXT NOT NULL,           -- of its certificate
+    expires_ms     INTEGER NOT NULL,
+    joined_ms      INTEGER NOT NULL,
+    revision       INTEGER NOT NULL
+) STRICT;
+CREATE TABLE removed_node (
+    key        TEXT PRIMARY KEY NOT NULL,   -- id, decimal
+    name       TEXT NOT NULL,
+    removed_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE join_token (
+    key        TEXT PRIMARY KEY NOT NULL,   -- id, the public part
+    role       TEXT NOT NULL CHECK (role IN ('server', 'worker')),
+    digest     TEXT NOT NULL,               -- SHA-256 of the secret
+    uses       INTEGER NOT NULL,            -- left
+    created_ms INTEGER NOT NULL,
+    expires_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE client (
+    key         TEXT PRIMARY KEY NOT NULL,  -- name
+    kind        TEXT NOT NULL CHECK (kind IN ('certificate', 'token')),
+    digest      TEXT,                       -- of its secret: the token, or what login is to show
+    fingerprint TEXT,                       -- of its certificate, once it has logged in
+    created_ms  INTEGER NOT NULL,
+    expires_ms  INTEGER NOT NULL,
+    revision    INTEGER NOT NULL
+) STRICT;
+CREATE TABLE holder (
+    key      TEXT PRIMARY KEY NOT NULL,     -- PROJECT/NAME/NUMBER/NODE
+    version  TEXT NOT NULL REFERENCES version (key) ON DELETE CASCADE,
+    node     INTEGER NOT NULL,              -- id: it can run the version
+    tier     TEXT NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE INDEX holder_version ON holder (version);
+ALTER TABLE operation ADD COLUMN node INTEGER;  -- id of the one that carries it out

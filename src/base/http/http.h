@@ -22,6 +22,9 @@
 
 struct buffer;
 struct error;
+struct stream;
+struct tls_context;
+struct tls_peer;
 struct http_server;
 struct http_exchange;
 struct loop;
@@ -76,6 +79,16 @@ int http_server_listen(struct http_server *server, const char *address, uint16_t
                        struct error *err);
 
 /*
+ * Listen on "HOST:PORT" with TLS.  By ALPN a peer speaks h2 or http/1.1; one that speaks another
+ * protocol of `others` ("blixard-store/1", NULL: none) is given to `on_other` after the handshake,
+ * and is no concern of the server any more.
+ */
+int http_server_listen_tls(struct http_server *server, const char *address, struct tls_context *tls,
+                           const char *others,
+                           void (*on_other)(struct stream *owned_stream, void *context),
+                           void *context, uint16_t *ret_port, struct error *err);
+
+/*
  * Graceful end: stop accepting, answer what is in flight with "Connection: close", close idle
  * connections, and call `drained` once none is left or after `timeout_ms`.
  */
@@ -116,6 +129,10 @@ void http_exchange_field_at(const struct http_exchange *exchange, size_t index,
 
 /* "127.0.0.1:4711" or "unix". */
 const char *http_exchange_peer(const struct http_exchange *exchange);
+
+/* Who asks, by the certificate of its TLS connection; NULL: in the clear, or none was shown. */
+const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange);
+bool http_exchange_is_tls(const struct http_exchange *exchange);
 
 /* Is a body announced; and its length, or UINT64_MAX when chunked. */
 bool http_exchange_has_body(const struct http_exchange *exchange);
@@ -212,6 +229,10 @@ struct http_client;
 struct http_call;
 
 struct http_client_options {
+    struct tls_context *tls;    /* NULL: in the clear; a reference is taken */
+    const char *server_name;    /* as in stream_dial() */
+    const char *identity;       /* as in stream_dial() */
+    bool http2;                 /* with TLS: offer h2 first; many calls then share a connection */
     uint64_t answer_timeout_ms; /* from the call to the head of its answer; 0: none */
     size_t connections_max;     /* 0: 64; calls beyond it wait */
     size_t head_bytes_max;      /* 0: 65536 */
@@ -248,6 +269,9 @@ http_client_call_streaming(struct http_client *client, const char *method, const
                            const struct http_call_events *events, void *context);
 bool http_call_write(struct http_call *call, const void *bytes, size_t length);
 void http_call_finish(struct http_call *call);
+
+/* Whether anything of the call has been given to the network: while not, no server has seen it. */
+bool http_call_was_sent(const struct http_call *call);
 
 /* In on_head and later. */
 struct text http_call_field(const struct http_call *call, const char *name);

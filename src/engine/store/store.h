@@ -23,6 +23,26 @@ struct buffer;
 struct error;
 struct loop;
 struct store;
+struct stream;
+
+/* How a node has its part in the state. */
+enum store_role {
+    STORE_SERVER, /* votes, keeps the log: one of 1, 3 or 5 */
+    STORE_WORKER, /* follows the log of a server; no voice, no log of its own */
+};
+
+/* ALPN name of what stores say to each other, and what a stream that speaks it is given to. */
+#define STORE_PROTOCOL "blixard-store/1"
+
+/*
+ * The way to other nodes, which the store does not know.  `dial` begins a connection to node `id`
+ * that speaks STORE_PROTOCOL and is authenticated on both sides; it ends with store_dialed(), later
+ * and once, whatever happens.  At most one runs per (id, lane).
+ */
+struct store_network {
+    void (*dial)(uint64_t id, unsigned lane, void *context);
+    void *context;
+};
 
 struct store_options {
     const char *folder;      /* made when missing, mode 0700; locked while open */
@@ -32,6 +52,13 @@ struct store_options {
      * was acknowledged: from then on every write is refused with this error, until a new start. */
     void (*on_failed)(const struct error *error, void *context);
     void *context;
+
+    enum store_role role;
+    uint64_t node_id; /* of a new folder; 0: a random one.  Never of a node that was before */
+    bool joins;       /* a new folder is a server without a configuration: the leader adds it */
+    struct store_network network; /* `dial` NULL: alone */
+    /* Who leads, whether this node can write, or its role has changed; may be NULL. */
+    void (*on_leader)(void *context);
 };
 
 /*
@@ -74,8 +101,9 @@ void store_command_add_expecting(struct store_command *command, int kind, const 
 /*
  * Propose (the command is taken).  `done` is called later, once: error NULL and the index after
  * which the change is visible; or CONFLICT and the like, INVALID (SQL error: constraint),
- * OVERLOADED, NOT_LEADER, FULL, UNKNOWN_OUTCOME (it may or may not come to be).  `done` may be
- * NULL.
+ * OVERLOADED, UNAVAILABLE (no leader within 30 s: it will not come to be), FULL, UNKNOWN_OUTCOME
+ * (it may or may not come to be).  `done` may be NULL.  On any node: where it is not the leader the
+ * command goes there, once, and `done` is called when the change is visible here.
  */
 void store_propose(struct store *store, struct store_command *owned_command,
                    void (*done)(const struct error *error, uint64_t index, void *context),
@@ -101,6 +129,46 @@ sqlite3 *store_database(struct store *store);
 int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...);
+
+/* ---- Many nodes ---- */
+
+/* An authenticated connection from node `id`, which dialed; the stream is taken. */
+void store_accept(struct store *store, uint64_t id, struct stream *owned_stream);
+
+/* The end of `dial`: a stream, which is taken, or NULL. */
+void store_dialed(struct store *store, uint64_t id, unsigned lane, struct stream *owned_stream);
+
+/* Which servers a worker may follow, nearest first; at most 64.  The store cuts connections with
+ * nodes that are told to be gone. */
+void store_set_servers(struct store *store, const uint64_t *ids, size_t count);
+void store_forget_node(struct store *store, uint64_t id);
+
+/*
+ * Membership: on the leader, one change at a time; others answer NOT_LEADER, a change under way
+ * CONFLICT.  Adding: the node gets the state first, and votes when it has caught up (done is called
+ * then).  Removing the leader makes it transfer the leadership before.
+ */
+void store_add_server(struct store *store, uint64_t id,
+                      void (*done)(const struct error *error, void *context), void *context);
+void store_remove_server(struct store *store, uint64_t id,
+                         void (*done)(const struct error *error, void *context), void *context);
+
+/* On any node: ask that node `id` (0: the one that is furthest) leads; `done` when this node sees
+ * another leader, or TIMEOUT, UNAVAILABLE, INVALID (no server). */
+void store_transfer_leadership(struct store *store, uint64_t id,
+                               void (*done)(const struct error *error, void *context),
+                               void *context);
+
+/* Become the other: a worker keeps no log, a server begins with none and waits to be added.  Reads
+ * and watches go on.  `node_id`: a new one for a server.  Blocks by running the loop. */
+int store_change_role(struct store *store, enum store_role role, uint64_t node_id,
+                      struct error *err);
+
+/* The next version of the schema, up to `version`: on the leader, when every node knows it. */
+unsigned store_schema_version(void);            /* the newest that this program knows */
+unsigned store_schema_now(struct store *store); /* of the state */
+void store_upgrade(struct store *store, unsigned version,
+                   void (*done)(const struct error *error, void *context), void *context);
 
 /* ---- Copies ---- */
 
@@ -142,8 +210,21 @@ bool store_events_since(struct store *store, uint64_t after,
 
 /* ---- Facts for `node` and /metrics ---- */
 
+enum { STORE_SERVERS_MAX = 16 };
+
+struct store_server {
+    uint64_t id;
+    bool votes;
+    bool is_connected; /* from here */
+    uint64_t match;    /* on the leader: index of its log; else 0 */
+};
+
 struct store_status {
-    bool ready;
+    bool ready; /* the state is as new as what was acknowledged before the start */
+    enum store_role role;
+    bool is_leader;
+    uint64_t leader_id;   /* 0: none is known */
+    uint64_t followed_id; /* of a worker: whose log it reads now; 0: nobody's */
     uint64_t node_id;
     uint64_t term;
     uint64_t index;
@@ -154,6 +235,8 @@ struct store_status {
     uint64_t commands_failed;
     uint64_t
         marked_index; /* damage that loses any command up to here is noticed at the next start */
+    struct store_server servers[STORE_SERVERS_MAX]; /* of a server: the configuration */
+    size_t server_count;
 };
 void store_status(const struct store *store, struct store_status *ret_status);
 

@@ -1,0 +1,91 @@
+/*
+ * Byte streams: TCP and unix sockets, in the clear or through TLS 1.3, behind one door.
+ *
+ * A stream belongs to one loop; everything here is called on that loop's thread, and no callback
+ * comes from inside a call of this door.  What is written is copied and goes out in order.  Nagle
+ * is off, keep-alive is on.
+ */
+#ifndef BASE_STREAM_STREAM_H
+#define BASE_STREAM_STREAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct loop;
+struct stream;
+struct stream_dial;
+struct stream_listener;
+struct tls_context;
+struct tls_peer;
+
+struct stream_events {
+    void (*on_data)(const void *bytes, size_t length, void *context); /* lent */
+    void (*on_drained)(void *context); /* nothing waits to be written any more; may be NULL */
+    /* Once, last: the peer has ended its half (NULL), or UNAVAILABLE, PROTOCOL, OS.  The owner
+     * still calls stream_close(). */
+    void (*on_end)(const struct error *error, void *context);
+};
+
+/* Begin to read; what came before it (after the handshake) is kept until then. */
+void stream_start(struct stream *stream, const struct stream_events *events, void *context);
+
+/* The bytes are copied.  Failures are told by on_end. */
+void stream_write(struct stream *stream, const void *bytes, size_t length);
+
+/* Bytes that the peer's kernel has not taken. */
+size_t stream_waiting(const struct stream *stream);
+
+/* Back-pressure: stop and continue the flow of on_data. */
+void stream_pause(struct stream *stream);
+void stream_resume(struct stream *stream);
+
+/* End our half after what was written. */
+void stream_shutdown(struct stream *stream);
+
+/* At once; no callback comes afterwards.  Accepts NULL. */
+void stream_close(struct stream *stream);
+
+/* Who the peer is by its certificate; NULL: it has shown none, or there is no TLS.  Lent. */
+const struct tls_peer *stream_peer(const struct stream *stream);
+
+/* The protocol that TLS agreed on (ALPN, RFC 7301), "" when none. */
+const char *stream_protocol(const struct stream *stream);
+
+/* "127.0.0.1:4711", "[::1]:4711" or "unix". */
+const char *stream_address(const struct stream *stream);
+
+struct stream_dial_options {
+    struct tls_context *tls; /* NULL: in the clear; a reference is taken */
+    const char *protocols;   /* ALPN, in order of preference: "h2 http/1.1"; NULL: none */
+    const char
+        *server_name;     /* SNI and the name that the certificate must have; NULL: not compared */
+    const char *identity; /* the URI name that the certificate must have; NULL: any the CA signed */
+    uint64_t timeout_ms;  /* until connected and shaken hands; 0: 10 s */
+};
+
+/*
+ * Connect to "HOST:PORT" (names are looked up) or "unix:PATH".  `done` is called later, once: with
+ * a stream that is the callee's, or with UNAVAILABLE, TIMEOUT, DENIED (the peer is not who it
+ * should be, or does not take our certificate: why) or INVALID.
+ */
+struct stream_dial *
+stream_dial(struct loop *loop, const char *address, const struct stream_dial_options *options,
+            void (*done)(struct stream *owned_stream, const struct error *error, void *context),
+            void *context);
+
+/* `done` will not be called.  Only before it was. */
+void stream_dial_cancel(struct stream_dial *dial);
+
+/*
+ * Listen on "HOST:PORT"; each peer that has shaken hands is given to `on_stream`, which owns it.
+ * `protocols` as above.  At most `streams_max` at a time are shaking hands.  EXISTS, INVALID, OS.
+ */
+int stream_listen(struct loop *loop, const char *address, struct tls_context *tls_or_null,
+                  const char *protocols,
+                  void (*on_stream)(struct stream *owned_stream, void *context), void *context,
+                  struct stream_listener **ret_listener, uint16_t *ret_port, struct error *err);
+void stream_listener_close(struct stream_listener *listener);
+
+#endif
