@@ -34,8 +34,24 @@ struct http_server {
 
 enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED };
 
+/*
+ * What carries an exchange: a connection of HTTP/1.1 or a stream of HTTP/2.  Called only while the
+ * exchange has it; after flush, end and abort the exchange may be gone.
+ */
+struct exchange_carrier {
+    void (*take_body)(struct http_exchange *exchange); /* reading began, or goes on */
+    void (*cut_body)(struct http_exchange *exchange);  /* the rest of the body is not wanted */
+    void (*begin)(struct http_exchange *exchange, int status, uint64_t length);
+    void (*write)(struct http_exchange *exchange, const void *bytes, size_t length);
+    void (*flush)(struct http_exchange *exchange);
+    void (*end)(struct http_exchange *exchange); /* `ended` is set; flushes */
+    void (*abort)(struct http_exchange *exchange);
+    size_t (*waiting)(const struct http_exchange *exchange); /* bytes to be written */
+};
+
 struct http_exchange {
-    struct connection *connection; /* NULL: gone, or the answer has ended */
+    const struct exchange_carrier *carrier; /* NULL: gone, or the answer has ended */
+    struct connection *connection;          /* HTTP/1.1 */
     struct loop *loop;
     unsigned references;
 
@@ -80,6 +96,7 @@ struct http_exchange {
     bool until_close;     /* HTTP/1.0: only the end tells the end */
     bool has_no_body;     /* 1xx, 204, 304 */
     uint64_t answer_left; /* of an announced length */
+    size_t write_high;
     bool wants_drain;
     void (*on_drain)(void *context);
     void (*on_close)(void *context);
@@ -124,15 +141,23 @@ void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);
 size_t connection_waiting(const struct connection *connection);
 
+/* h1.c */
+extern const struct exchange_carrier h1_carrier;
+void h1_feed(struct http_exchange *exchange); /* what has been received, as far as it is wanted */
+
 /* exchange.c */
-struct http_exchange *exchange_new(struct connection *connection);
+struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare_or_null);
 void exchange_take_head(struct http_exchange *exchange, const struct parse_head *head,
                         const uint8_t *bytes, size_t length);
-void exchange_feed(struct http_exchange *exchange);
-void exchange_lose(struct http_exchange *exchange); /* the connection is gone */
+/* A piece of the body: to the reader, or nowhere.  False: it was too much and the body failed. */
+bool exchange_give(struct http_exchange *exchange, const void *bytes, size_t length);
+void exchange_take_end(struct http_exchange *exchange); /* tells the reader when the body is done */
 void exchange_fail_body(struct http_exchange *exchange, int kind, const char *text);
-void exchange_release(struct http_exchange *exchange);
 void exchange_end_body(struct http_exchange *exchange); /* not at its end: the rest is not read */
+void exchange_lose(struct http_exchange *exchange);     /* the carrier is gone: it is told */
+void exchange_part(struct http_exchange *exchange);     /* the same in silence, after the end */
+void exchange_release(struct http_exchange *exchange);
+void exchange_date(struct http_server *server); /* brings server->date up to date */
 
 /* address.c: "HOST:PORT" or "unix:PATH" */
 struct http_address {

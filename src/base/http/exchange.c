@@ -1,12 +1,9 @@
 /*
- * Exchanges: one request and its answer.
+ * Exchanges: one request and its answer, whatever carries them.
  *
- * An exchange has one reference from the connection while it is the connection's current one, and
- * one from the handler.  `connection` is NULL as soon as the answer has ended or the client is
- * gone; from then on every call does nothing.
+ * An exchange has one reference from what carries it, and one from the handler.  `carrier` is NULL
+ * as soon as the answer has ended or the client is gone; from then on every call does nothing.
  */
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -17,15 +14,9 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-enum { WHOLE_FIRST = 4096 };
-
-struct http_exchange *exchange_new(struct connection *connection)
+struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare)
 {
-    struct http_exchange *exchange = connection->spare;
-    connection->spare = NULL;
-    if (exchange == NULL) {
-        exchange = NEW(struct http_exchange);
-    }
+    struct http_exchange *exchange = spare != NULL ? spare : NEW(struct http_exchange);
     /* Keep the memory of buffers, forget everything else. */
     struct buffer bytes = exchange->bytes;
     struct buffer fields_out = exchange->answer_fields;
@@ -33,14 +24,14 @@ struct http_exchange *exchange_new(struct connection *connection)
     size_t field_size = exchange->field_size;
     bytes.used = fields_out.used = 0;
     *exchange = (struct http_exchange){
-        .connection = connection,
-        .loop = connection->server->loop,
+        .loop = server->loop,
         .references = 2,
         .bytes = bytes,
         .answer_fields = fields_out,
         .fields = fields,
         .field_size = field_size,
-        .body_max = connection->server->options.body_bytes_max,
+        .body_max = server->options.body_bytes_max,
+        .write_high = server->options.write_bytes_high,
     };
     return exchange;
 }
@@ -52,6 +43,12 @@ static void free_exchange(struct http_exchange *exchange)
     buffer_done(&exchange->whole);
     free(exchange->fields);
     free(exchange);
+}
+
+void exchange_part(struct http_exchange *exchange)
+{
+    exchange->carrier = NULL;
+    exchange->connection = NULL;
 }
 
 void exchange_release(struct http_exchange *exchange)
@@ -213,14 +210,13 @@ void exchange_fail_body(struct http_exchange *exchange, int kind, const char *te
 void exchange_end_body(struct http_exchange *exchange)
 {
     exchange->body_done = true;
-    if (exchange->connection != NULL) {
-        exchange->connection->close_after = true;
-        exchange->connection->is_cut = true;
+    if (exchange->carrier != NULL) {
+        exchange->carrier->cut_body(exchange);
     }
 }
 
 /* A piece of the body's content: to the reader, or nowhere when nobody wants it. */
-static bool give(struct http_exchange *exchange, const void *bytes, size_t length)
+bool exchange_give(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     exchange->body_taken += length;
     if (exchange->body_taken > exchange->body_max) {
@@ -234,57 +230,11 @@ static bool give(struct http_exchange *exchange, const void *bytes, size_t lengt
     return true;
 }
 
-static bool feed_length(struct http_exchange *exchange, struct buffer *in)
+void exchange_take_end(struct http_exchange *exchange)
 {
-    size_t part = exchange->body_left < in->used ? (size_t)exchange->body_left : in->used;
-    bool good = give(exchange, in->data, part);
-    exchange->body_left -= part;
-    if (exchange->connection != NULL) {
-        buffer_consume(in, part);
-    }
-    if (exchange->body_left == 0) {
-        exchange->body_done = true;
-    }
-    return good;
-}
-
-static bool feed_chunk(struct http_exchange *exchange, struct buffer *in)
-{
-    size_t used = 0;
-    struct text data;
-    int r = parse_chunk(&exchange->chunks, in->data, in->used, &used, &data);
-    if (r < 0) {
-        exchange_end_body(exchange);
-        exchange_fail_body(exchange, ERROR_PROTOCOL, "the request's body is not well chunked");
-        return false;
-    }
-    bool good = give(exchange, data.data, data.length);
-    if (exchange->connection != NULL) {
-        buffer_consume(in, used);
-    }
-    exchange->body_done = exchange->body_done || r == 1;
-    return good;
-}
-
-/* Take what has been received, as far as it is wanted. */
-void exchange_feed(struct http_exchange *exchange)
-{
-    struct connection *connection = exchange->connection;
-    bool wanted = exchange->reading || exchange->ended;
-    exchange->references++;
-    while (connection != NULL && wanted && !exchange->paused && !exchange->body_done &&
-           connection->in.used > 0) {
-        bool good = exchange->body == BODY_LENGTH ? feed_length(exchange, &connection->in)
-                                                  : feed_chunk(exchange, &connection->in);
-        if (!good) {
-            break;
-        }
-        connection = exchange->connection;
-    }
     if (exchange->body_done && !exchange->paused) {
         tell_body_end(exchange, NULL);
     }
-    exchange_release(exchange);
 }
 
 void http_exchange_read(struct http_exchange *exchange,
@@ -296,8 +246,7 @@ void http_exchange_read(struct http_exchange *exchange,
     exchange->on_data = on_data;
     exchange->on_body_end = on_end;
     exchange->body_context = context;
-    struct connection *connection = exchange->connection;
-    if (connection == NULL) {
+    if (exchange->carrier == NULL) {
         exchange_fail_body(exchange, ERROR_CANCELLED, "the client is gone");
         return;
     }
@@ -306,13 +255,7 @@ void http_exchange_read(struct http_exchange *exchange,
         exchange_fail_body(exchange, ERROR_TOO_LARGE, "the request's body is too large");
         return;
     }
-    if (exchange->expects_continue && !exchange->body_done && !exchange->begun) {
-        static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-        exchange->expects_continue = false;
-        buffer_append(&connection->out, go_on, sizeof(go_on) - 1);
-        connection_flush(connection);
-    }
-    connection_process(connection);
+    exchange->carrier->take_body(exchange);
 }
 
 void http_exchange_pause(struct http_exchange *exchange)
@@ -323,8 +266,8 @@ void http_exchange_pause(struct http_exchange *exchange)
 void http_exchange_resume(struct http_exchange *exchange)
 {
     exchange->paused = false;
-    if (exchange->connection != NULL) {
-        connection_process(exchange->connection);
+    if (exchange->carrier != NULL) {
+        exchange->carrier->take_body(exchange);
     } else if (exchange->body_done) {
         tell_body_end(exchange, NULL);
     }
@@ -375,7 +318,7 @@ void http_exchange_add_field(struct http_exchange *exchange, const char *name, c
                                  text_of(value, strlen(value)));
 }
 
-static void write_date(struct http_server *server, struct buffer *out)
+void exchange_date(struct http_server *server)
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
@@ -385,80 +328,46 @@ static void write_date(struct http_server *server, struct buffer *out)
         gmtime_r(&now.tv_sec, &parts);
         strftime(server->date, sizeof(server->date), "%a, %d %b %Y %H:%M:%S GMT", &parts);
     }
-    buffer_append_string(out, "Date: ");
-    buffer_append_string(out, server->date);
-    buffer_append(out, "\r\n", 2);
 }
 
-static void write_head(struct http_exchange *exchange, int status, uint64_t length)
+static void begin(struct http_exchange *exchange, int status, uint64_t length)
 {
-    struct connection *connection = exchange->connection;
-    struct buffer *out = &connection->out;
-    buffer_append_format(out, "HTTP/1.1 %d %s\r\n", status, http_status_text(status));
-    write_date(connection->server, out);
-    buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
     exchange->has_no_body = status < 200 || status == 204 || status == 304;
-    if (!exchange->has_no_body) {
-        if (length != UINT64_MAX) {
-            buffer_append_format(out, "Content-Length: %" PRIu64 "\r\n", length);
-        } else if (exchange->minor >= 1) {
-            exchange->is_chunked = true;
-            buffer_append_string(out, "Transfer-Encoding: chunked\r\n");
-        } else {
-            exchange->until_close = true;
-        }
-    }
-    if (exchange->until_close || connection->server->draining) {
-        connection->close_after = true;
-    }
-    if (!exchange->body_done && !exchange->reading && exchange->expects_continue) {
-        connection->close_after = true; /* its body may come or not: nobody can tell */
-    }
-    if (connection->close_after) {
-        buffer_append_string(out, "Connection: close\r\n");
-    } else if (exchange->minor == 0) {
-        buffer_append_string(out, "Connection: keep-alive\r\n");
-    }
-    buffer_append(out, "\r\n", 2);
-    exchange->begun = true;
     exchange->answer_left = length;
+    exchange->carrier->begin(exchange, status, length);
+    exchange->begun = true;
 }
 
-/* The connection is there until the loop's turn ends; the exchange may go with its last reference.
- */
-static void finish(struct http_exchange *exchange)
+static bool sends_body(const struct http_exchange *exchange)
 {
-    struct connection *connection = exchange->connection;
-    exchange->ended = true;
-    connection_flush(connection);
-    connection_process(connection);
+    return !exchange->is_head && !exchange->has_no_body;
 }
 
 void http_exchange_respond(struct http_exchange *exchange, int status, const void *body,
                            size_t length)
 {
-    if (exchange->connection == NULL || exchange->begun) {
+    if (exchange->carrier == NULL || exchange->begun) {
         return;
     }
-    write_head(exchange, status, length);
-    if (!exchange->is_head && !exchange->has_no_body) {
-        buffer_append(&exchange->connection->out, body, length);
+    begin(exchange, status, length);
+    if (sends_body(exchange) && length > 0) {
+        exchange->carrier->write(exchange, body, length);
     }
-    finish(exchange);
+    exchange->ended = true;
+    exchange->carrier->end(exchange);
 }
 
 void http_exchange_begin(struct http_exchange *exchange, int status, uint64_t length)
 {
-    if (exchange->connection != NULL && !exchange->begun) {
-        write_head(exchange, status, length);
-        connection_flush(exchange->connection);
+    if (exchange->carrier != NULL && !exchange->begun) {
+        begin(exchange, status, length);
+        exchange->carrier->flush(exchange);
     }
 }
 
 bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size_t length)
 {
-    struct connection *connection = exchange->connection;
-    if (connection == NULL || !exchange->begun || exchange->ended || length == 0) {
+    if (exchange->carrier == NULL || !exchange->begun || exchange->ended || length == 0) {
         return true;
     }
     if (exchange->answer_left != UINT64_MAX && length > exchange->answer_left) {
@@ -468,19 +377,13 @@ bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size
     if (exchange->answer_left != UINT64_MAX) {
         exchange->answer_left -= length;
     }
-    exchange->references++; /* a failing flush takes the connection's */
-    if (!exchange->is_head && !exchange->has_no_body) {
-        if (exchange->is_chunked) {
-            buffer_append_format(&connection->out, "%zx\r\n", length);
-        }
-        buffer_append(&connection->out, bytes, length);
-        if (exchange->is_chunked) {
-            buffer_append(&connection->out, "\r\n", 2);
-        }
-        connection_flush(connection);
+    exchange->references++; /* a failing flush takes the carrier's */
+    if (sends_body(exchange)) {
+        exchange->carrier->write(exchange, bytes, length);
+        exchange->carrier->flush(exchange);
     }
-    bool room = exchange->connection == NULL ||
-        connection_waiting(connection) <= connection->server->options.write_bytes_high;
+    bool room =
+        exchange->carrier == NULL || exchange->carrier->waiting(exchange) <= exchange->write_high;
     exchange->wants_drain = !room;
     exchange_release(exchange);
     return room;
@@ -488,25 +391,22 @@ bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size
 
 void http_exchange_end(struct http_exchange *exchange)
 {
-    if (exchange->connection == NULL || !exchange->begun || exchange->ended) {
+    if (exchange->carrier == NULL || !exchange->begun || exchange->ended) {
         return;
     }
-    bool has_body = !exchange->is_head && !exchange->has_no_body;
-    if (has_body && exchange->answer_left != UINT64_MAX && exchange->answer_left > 0) {
+    if (sends_body(exchange) && exchange->answer_left != UINT64_MAX && exchange->answer_left > 0) {
         http_exchange_abort(exchange); /* less than was announced: it must not look whole */
         return;
     }
-    if (has_body && exchange->is_chunked) {
-        buffer_append(&exchange->connection->out, "0\r\n\r\n", 5);
-    }
-    finish(exchange);
+    exchange->ended = true;
+    exchange->carrier->end(exchange);
 }
 
 void http_exchange_abort(struct http_exchange *exchange)
 {
-    if (exchange->connection != NULL) {
+    if (exchange->carrier != NULL) {
         exchange->on_close = NULL; /* it knows */
-        connection_close(exchange->connection);
+        exchange->carrier->abort(exchange);
     }
 }
 
@@ -523,11 +423,11 @@ void http_exchange_on(struct http_exchange *exchange, void (*on_drain)(void *con
     exchange->context = context;
 }
 
-/* The connection is gone.  The connection's reference is the caller's to release. */
+/* The carrier is gone.  Its reference is the caller's to release. */
 void exchange_lose(struct http_exchange *exchange)
 {
     bool was_open = !exchange->ended;
-    exchange->connection = NULL;
+    exchange_part(exchange);
     if (!exchange->body_told && exchange->reading) {
         exchange_fail_body(exchange, ERROR_CANCELLED, "the client is gone");
     }

@@ -250,7 +250,10 @@ static bool take_head(struct connection *connection)
     }
     server->counters.requests++;
     connection->requests++;
-    struct http_exchange *exchange = exchange_new(connection);
+    struct http_exchange *exchange = exchange_new(server, connection->spare);
+    connection->spare = NULL;
+    exchange->carrier = &h1_carrier;
+    exchange->connection = connection;
     exchange_take_head(exchange, &server->head, connection->in.data, (size_t)length);
     describe_peer(connection, exchange->peer, sizeof(exchange->peer));
     buffer_consume(&connection->in, (size_t)length);
@@ -277,7 +280,7 @@ static bool finish_exchange(struct connection *connection)
     }
     set_wait(connection, WAIT_NOTHING, 0);
     connection->exchange = NULL;
-    exchange->connection = NULL;
+    exchange_part(exchange);
     buffer_done(&exchange->whole);
     if (!exchange->body_told && exchange->reading) {
         exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
@@ -363,7 +366,7 @@ void connection_process(struct connection *connection)
     bool progress = true;
     while (progress && !connection->closing) {
         if (connection->exchange != NULL) {
-            exchange_feed(connection->exchange);
+            h1_feed(connection->exchange);
             progress =
                 !connection->closing && connection->exchange != NULL && finish_exchange(connection);
         } else if (connection->close_after) {
