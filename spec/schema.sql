@@ -70,6 +70,7 @@ CREATE TABLE cluster (
     id             TEXT NOT NULL,           -- 32 hex digits: the trust domain of its certificates
     name           TEXT NOT NULL,
     servers        INTEGER NOT NULL,        -- how many are wanted: 1, 3 or 5
+    reign          INTEGER NOT NULL DEFAULT 0, -- term of the last leader: see service/cluster/liveness.h
     ca_certificate TEXT NOT NULL,           -- PEM
     ca_key         BLOB NOT NULL,           -- sealed with the servers' key, which is in no database
     created_ms     INTEGER NOT NULL,

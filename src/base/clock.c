@@ -23,6 +23,11 @@ uint64_t clock_monotonic_ms(void)
     return clock_monotonic_ns() / 1000000;
 }
 
+uint64_t clock_boot_ms(void)
+{
+    return read_ns(CLOCK_BOOTTIME) / 1000000;
+}
+
 uint64_t clock_real_ns(void)
 {
     return read_ns(CLOCK_REALTIME);

@@ -8,6 +8,9 @@
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_monotonic_ms(void);
 
+/* As monotonic, but goes on while the machine sleeps: for promises that others rely on. */
+uint64_t clock_boot_ms(void);
+
 /* Nanoseconds and milliseconds since 1970-01-01 UTC. */
 uint64_t clock_real_ns(void);
 uint64_t clock_real_ms(void);
