@@ -21,7 +21,7 @@ int certificate_make_authority(const char *common_name, const char *uri, uint64_
 int certificate_make_request(struct buffer *ret_request, struct buffer *ret_key, struct error *err);
 
 struct certificate_terms {
-    const char *common_name;
+    const char *common_name;  /* 1 to 64 bytes */
     const char *uri;          /* SPIFFE id; one URI name */
     const char *const *names; /* DNS names and IP addresses, NULL-terminated; may be NULL */
     uint64_t now_ms;
@@ -29,8 +29,11 @@ struct certificate_terms {
     bool is_server; /* serverAuth beside clientAuth */
 };
 
-/* Sign what a request asks for.  The request's own signature is checked; of it only the key is
- * used.  INVALID: not a request, a key that is not P-256 or Ed25519. */
+/*
+ * Sign what a request asks for.  The request's own signature is checked; of it only the key is
+ * used.  Valid from an hour before now (clocks differ), and no longer than the authority.  INVALID:
+ * not a request, a key that is not P-256 or Ed25519, an authority that is none or has expired.
+ */
 int certificate_sign(const char *request, const char *authority, const char *authority_key,
                      const struct certificate_terms *terms, struct buffer *ret_certificate,
                      struct error *err);
@@ -43,6 +46,7 @@ struct certificate_info {
     uint64_t not_after_ms;
     bool is_authority;
 };
+/* The first certificate of a text.  INVALID: none, more than one URI, a name that does not fit. */
 int certificate_read(const char *certificate, struct certificate_info *ret_info, struct error *err);
 
 #endif
