@@ -393,11 +393,6 @@ uint64_t store_index(const struct store *store)
     return machine_index(store->machine);
 }
 
-sqlite3 *store_database(struct store *store)
-{
-    return machine_database(store->machine);
-}
-
 int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...)

@@ -6,8 +6,7 @@
  * before (no random(), no clock: SQL that is not deterministic is refused).  Here there is one
  * voter; the rest is as the cluster will use it.
  *
- * All calls on the store's loop thread.  Writes: store_propose().  Reads: store_query(), or
- * store_database() for prepared statements of one's own (reading only).
+ * All calls on the store's loop thread.  Writes: store_propose().  Reads: store_query().
  *
  * Sources: Ongaro, "Consensus: Bridging Theory and Practice", 2014; sqlite3_update_hook().
  */
@@ -71,6 +70,13 @@ struct store_options {
  */
 int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,
                struct error *err);
+
+/*
+ * One of many does not wait for the others in store_open(): it has what it had.  This runs the loop
+ * until the state is as new as when the node ended, or, on a new one, as the others have it; the
+ * network is to be there.  TIMEOUT; CANCELLED when the loop was stopped.
+ */
+int store_wait(struct store *store, uint64_t timeout_ms, struct error *err);
 void store_close(struct store *store); /* waits for what is being written */
 
 /*
@@ -122,9 +128,6 @@ void store_barrier(struct store *store, void (*done)(const struct error *error, 
 /* Index of the last applied command; what every answer carries in X-Blixard-Index. */
 uint64_t store_index(const struct store *store);
 
-/* For reading.  Statements are the caller's; finalize them before store_close(). */
-sqlite3 *store_database(struct store *store);
-
 /* Prepare (cached by text), bind as store_command_add(), step through the rows. */
 int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
@@ -159,10 +162,10 @@ void store_transfer_leadership(struct store *store, uint64_t id,
                                void (*done)(const struct error *error, void *context),
                                void *context);
 
-/* Become the other: a worker keeps no log, a server begins with none and waits to be added.  Reads
- * and watches go on.  `node_id`: a new one for a server.  Blocks by running the loop. */
-int store_change_role(struct store *store, enum store_role role, uint64_t node_id,
-                      struct error *err);
+/* Become the other: a worker keeps no log, a server begins with none and waits to be added.  Reads,
+ * watches and proposals go on.  `node_id`: for a server one that was never a server before. */
+void store_change_role(struct store *store, enum store_role role, uint64_t node_id,
+                       void (*done)(const struct error *error, void *context), void *context);
 
 /* The next version of the schema, up to `version`: on the leader, when every node knows it. */
 unsigned store_schema_version(void);            /* the newest that this program knows */
@@ -190,12 +193,12 @@ int store_seed(struct loop *loop, const char *folder, const void *database, size
 struct store_event {
     uint64_t index; /* of the command; several events may share one */
     const char *table;
-    char operation; /* 'I'nsert, 'U'pdate, 'D'elete */
+    char operation; /* 'I'nsert, 'U'pdate, 'D'elete; 'R': all was replaced (a snapshot), table "" */
     int64_t rowid;
     const char *key; /* value of the table's `key` column, or "" */
 };
 
-/* Called after each applied command, per changed row, on the loop thread. */
+/* Called after each applied command, per changed row, on the loop thread; 'R' goes to everybody. */
 struct store_watch;
 struct store_watch *store_watch_new(struct store *store, const char *table_or_null,
                                     void (*changed)(const struct store_event *event, void *context),
