@@ -23,6 +23,7 @@ enum { KEEP_MS = 24 * 60 * 60 * 1000, KEEP_COUNT = 1000, PROGRESS_EVERY_MS = 500
 /* What this node knows of an operation that runs here; the store has the rest. */
 struct running {
     char id[OPERATION_ID_SIZE];
+    uint64_t node; /* this one's id when it began: a node that becomes a server has another */
     unsigned percent;
     char text[128];
     uint64_t written_ms;
@@ -35,6 +36,7 @@ struct operation_wait {
     struct operation_service *service;
     char id[OPERATION_ID_SIZE];
     struct loop_timer *timer;
+    bool is_over; /* the operation: `done` is about to be called */
     void (*done)(void *context);
     void *context;
 };
@@ -45,6 +47,7 @@ struct operation_service {
     struct store_watch *watch;
     struct map running; /* id -> struct running */
     struct list waits;
+    bool finish_is_posted;
 };
 
 const char *operation_state_text(enum operation_state state)
@@ -56,9 +59,9 @@ const char *operation_state_text(enum operation_state state)
 
 /* ---- Looking ---- */
 
-#define COLUMNS                                                                           \
-    "key, kind, resource, state, progress, text, error, error_code, result, created_ms, " \
-    "updated_ms"
+#define SELECT                                                                                     \
+    "SELECT o.key, kind, resource, state, progress, text, error, error_code, result, created_ms, " \
+    "updated_ms, n.key FROM operation o LEFT JOIN node n ON n.id = o.node "
 
 struct writing {
     struct operation_service *service;
@@ -82,6 +85,9 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "kind", column(row, 1));
     json_write_field_string(writer, "resource", column(row, 2));
     json_write_field_string(writer, "state", column(row, 3));
+    if (column(row, 11) != NULL) {
+        json_write_field_string(writer, "node", column(row, 11));
+    }
     json_write_field_u64(writer, "progress",
                          running != NULL ? running->percent
                                          : (uint64_t)sqlite3_column_int64(row, 4));
@@ -106,8 +112,8 @@ int operation_write(struct operation_service *service, const char *id, struct bu
                     struct error *err)
 {
     struct writing writing = {.service = service, .writer = json_writer_to(out)};
-    int r = store_query(service->store, err, write_row, &writing,
-                        "SELECT " COLUMNS " FROM operation WHERE key = ?", "t", id);
+    int r =
+        store_query(service->store, err, write_row, &writing, SELECT "WHERE o.key = ?", "t", id);
     if (r == 0 && writing.count == 0) {
         return error_set(err, ERROR_NOT_FOUND, "there is no operation %s", id);
     }
@@ -120,27 +126,52 @@ int operation_write_list(struct operation_service *service, struct buffer *out, 
     json_write_begin_object(&writing.writer);
     json_write_key(&writing.writer, "operations");
     json_write_begin_array(&writing.writer);
-    int r = store_query(
-        service->store, err, write_row, &writing,
-        "SELECT " COLUMNS " FROM operation ORDER BY created_ms DESC, key LIMIT 1000", "");
+    int r = store_query(service->store, err, write_row, &writing,
+                        SELECT "ORDER BY created_ms DESC, o.key LIMIT 1000", "");
     json_write_end_array(&writing.writer);
     json_write_end_object(&writing.writer);
     return r;
 }
 
+struct state {
+    bool exists;
+    bool is_running;
+    uint64_t node;
+};
+
 static bool take_state(sqlite3_stmt *row, void *context)
 {
-    *(bool *)context = strcmp(column(row, 0), "running") == 0;
+    *(struct state *)context = (struct state){
+        .exists = true,
+        .is_running = strcmp(column(row, 0), "running") == 0,
+        .node = (uint64_t)sqlite3_column_int64(row, 1),
+    };
     return false;
+}
+
+static struct state state_of(struct operation_service *service, const char *id)
+{
+    struct error err = {0};
+    struct state state = {0};
+    store_query(service->store, &err, take_state, &state,
+                "SELECT state, node FROM operation WHERE key = ?", "t", id);
+    return state;
 }
 
 static bool is_running(struct operation_service *service, const char *id)
 {
-    struct error err = {0};
-    bool running = false;
-    store_query(service->store, &err, take_state, &running,
-                "SELECT state FROM operation WHERE key = ?", "t", id);
-    return running;
+    return state_of(service, id).is_running;
+}
+
+int operation_node(struct operation_service *service, const char *id, uint64_t *ret_node,
+                   struct error *err)
+{
+    struct state state = state_of(service, id);
+    if (!state.exists) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no operation %.80s", id);
+    }
+    *ret_node = state.node;
+    return 0;
 }
 
 /* ---- Waiting ---- */
@@ -154,18 +185,50 @@ static void finish_wait(struct operation_wait *wait)
     done(context);
 }
 
-static void on_changed(const struct store_event *event, void *context)
+static void finish_posted(void *argument)
 {
-    struct operation_service *service = context;
-    if (is_running(service, event->key)) {
-        return;
-    }
-    free(map_remove(&service->running, event->key));
+    struct operation_service *service = argument;
+    service->finish_is_posted = false;
     LIST_EACH(node, &service->waits)
     {
         struct operation_wait *wait = LIST_ITEM(node, struct operation_wait, link);
-        if (strcmp(wait->id, event->key) == 0) {
+        if (wait->is_over) {
             finish_wait(wait);
+        }
+    }
+}
+
+/* What this node knew of an operation that is over, or another's by now. */
+static void forget_running(struct operation_service *service, const char *id, bool is_lost)
+{
+    struct running *running = map_remove(&service->running, id);
+    if (running != NULL && is_lost && running->cancel != NULL) {
+        running->cancel(running->cancel_context);
+    }
+    free(running);
+}
+
+/* Who waits is told behind all that others posted when they heard of the same command: a client
+ * that is told "it is ready" finds it so. */
+static void on_changed(const struct store_event *event, void *context)
+{
+    struct operation_service *service = context;
+    struct state state = state_of(service, event->key);
+    const struct running *running = map_get(&service->running, event->key);
+    if (state.is_running) {
+        if (running != NULL && running->node != state.node) {
+            forget_running(service, event->key, true);
+        }
+        return;
+    }
+    forget_running(service, event->key, false);
+    LIST_EACH(node, &service->waits)
+    {
+        struct operation_wait *wait = LIST_ITEM(node, struct operation_wait, link);
+        wait->is_over |= strcmp(wait->id, event->key) == 0;
+        if (wait->is_over && !service->finish_is_posted) {
+            service->finish_is_posted = true;
+            loop_post(service->loop, finish_posted, service);
         }
     }
 }
@@ -213,21 +276,47 @@ static void add_retention(struct store_command *command, uint64_t now_ms)
         "i", (int64_t)KEEP_COUNT);
 }
 
+static uint64_t own_id(const struct operation_service *service)
+{
+    struct store_status status;
+    store_status(service->store, &status);
+    return status.node_id;
+}
+
+static struct running *running_new(struct operation_service *service, const char *id)
+{
+    struct running *running = NEW(struct running);
+    snprintf(running->id, sizeof(running->id), "%s", id);
+    running->node = own_id(service);
+    free(map_set(&service->running, running->id, running));
+    return running;
+}
+
 void operation_add(struct operation_service *service, struct store_command *command,
                    const struct operation_start *start, char ret_id[OPERATION_ID_SIZE])
 {
     uint64_t now_ms = clock_real_ms();
-    struct running *running = NEW(struct running);
-    random_hex(running->id, OPERATION_ID_SIZE - 1);
-    memcpy(ret_id, running->id, sizeof(running->id));
-    map_set(&service->running, running->id, running);
+    random_hex(ret_id, OPERATION_ID_SIZE - 1);
+    const struct running *running = running_new(service, ret_id);
     add_retention(command, now_ms);
     store_command_add(
         command,
         "INSERT INTO operation (key, kind, project, resource, state, progress, created_ms, "
-        "updated_ms, request, request_digest) VALUES (?, ?, ?, ?, 'running', 0, ?, ?, ?, ?)",
-        "ttttuutt", running->id, start->kind, start->project, start->resource, now_ms, now_ms,
-        start->request, start->request_digest);
+        "updated_ms, request, request_digest, node) VALUES (?, ?, ?, ?, 'running', 0, ?, ?, ?, ?, "
+        "?)",
+        "ttttuuttu", running->id, start->kind, start->project, start->resource, now_ms, now_ms,
+        start->request, start->request_digest, running->node);
+}
+
+void operation_adopt(struct operation_service *service, struct store_command *command,
+                     const char *id, uint64_t from)
+{
+    const struct running *running = running_new(service, id);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the operation is over, or another node goes on with it",
+        "UPDATE operation SET node = ?, progress = 0, text = ?, updated_ms = ? WHERE key = ? AND "
+        "state = 'running' AND node = ?",
+        "ututu", running->node, "another node goes on with it", clock_real_ms(), id, from);
 }
 
 void operation_drop(struct operation_service *service, const char *id)
@@ -287,8 +376,8 @@ void operation_progress(struct operation_service *service, const char *id, unsig
     store_command_add(
         command,
         "UPDATE operation SET progress = ?, text = ?, updated_ms = ? WHERE key = ? AND "
-        "state = 'running'",
-        "itut", (int64_t)percent, text, now_ms, id);
+        "state = 'running' AND node = ?",
+        "itutu", (int64_t)percent, text, now_ms, id, running->node);
     store_propose(service->store, command, NULL, NULL);
 }
 
@@ -301,6 +390,13 @@ static void on_ended(const struct error *error, uint64_t index, void *context)
     free(context);
 }
 
+/* The node that it is of, as far as this one knows: its own, or the one it is now. */
+static uint64_t node_of(struct operation_service *service, const char *id)
+{
+    const struct running *running = map_get(&service->running, id);
+    return running != NULL ? running->node : own_id(service);
+}
+
 static void end(struct operation_service *service, const char *id, enum operation_state state,
                 const struct error *error, const char *result)
 {
@@ -310,10 +406,20 @@ static void end(struct operation_service *service, const char *id, enum operatio
     store_command_add(
         command,
         "UPDATE operation SET state = ?, progress = ?, text = NULL, error = ?, error_code "
-        "= ?, result = ?, updated_ms = ? WHERE key = ? AND state = 'running'",
-        "titttut", operation_state_text(state), (int64_t)(state == OPERATION_SUCCEEDED ? 100 : 0),
-        text, code, result, clock_real_ms(), id);
+        "= ?, result = ?, updated_ms = ? WHERE key = ? AND state = 'running' AND node = ?",
+        "titttutu", operation_state_text(state), (int64_t)(state == OPERATION_SUCCEEDED ? 100 : 0),
+        text, code, result, clock_real_ms(), id, node_of(service, id));
     store_propose(service->store, command, on_ended, memory_copy_string(id));
+}
+
+void operation_add_success(struct operation_service *service, struct store_command *command,
+                           const char *id, const char *result_json)
+{
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the operation was ended, or another node goes on with it",
+        "UPDATE operation SET state = 'succeeded', progress = 100, text = NULL, result = ?, "
+        "updated_ms = ? WHERE key = ? AND state = 'running' AND node = ?",
+        "tutu", result_json, clock_real_ms(), id, node_of(service, id));
 }
 
 void operation_succeed(struct operation_service *service, const char *id, const char *result_json)
@@ -334,9 +440,12 @@ int operation_cancel(struct operation_service *service, const char *id, struct e
     if (r < 0) {
         return r;
     }
-    struct running *running = map_get(&service->running, id);
-    if (running == NULL || !is_running(service, id)) {
+    const struct running *running = map_get(&service->running, id);
+    if (!is_running(service, id)) {
         return error_set(err, ERROR_CONFLICT, "operation %s is over", id);
+    }
+    if (running == NULL) {
+        return error_set(err, ERROR_CONFLICT, "operation %s is carried out by another node", id);
     }
     if (running->cancel == NULL) {
         return error_set(err, ERROR_CONFLICT, "operation %s cannot be cancelled", id);
@@ -357,6 +466,57 @@ void operation_on_cancel(struct operation_service *service, const char *id,
 
 /* ---- Life ---- */
 
+static bool is_there(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+void operation_fail_all_of(struct operation_service *service, uint64_t node, const char *reason,
+                           const char *kind)
+{
+    bool found = false;
+    struct error err = {0};
+    const char *but = kind != NULL ? kind : "";
+    store_query(service->store, &err, is_there, &found,
+                "SELECT 1 FROM operation WHERE state = 'running' AND node = ? AND kind <> ?", "ut",
+                node, but);
+    if (!found) {
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE operation SET state = 'failed', error = ?, error_code = "
+                      "'unavailable', updated_ms = ? WHERE state = 'running' AND node = ? AND kind "
+                      "<> ?",
+                      "tuut", reason, clock_real_ms(), node, but);
+    store_propose(service->store, command, NULL, NULL);
+}
+
+/* What ran here when this node ended will not go on by itself; before there were many nodes, rows
+ * did not say whose they are. */
+static void fail_interrupted(struct operation_service *service)
+{
+    bool found = false;
+    struct error err = {0};
+    uint64_t own = own_id(service);
+    store_query(service->store, &err, is_there, &found,
+                "SELECT 1 FROM operation WHERE state = 'running' AND (node = ? OR node IS NULL)",
+                "u", own);
+    if (!found) {
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(
+        command,
+        "UPDATE operation SET state = 'failed', error = 'interrupted by a restart of the "
+        "node', error_code = 'unavailable', updated_ms = ? WHERE state = 'running' AND (node = ? "
+        "OR node IS NULL)",
+        "uu", clock_real_ms(), own);
+    store_propose(service->store, command, NULL, NULL);
+}
+
 int operation_service_new(struct loop *loop, struct store *store,
                           struct operation_service **ret_service, struct error *err)
 {
@@ -366,15 +526,7 @@ int operation_service_new(struct loop *loop, struct store *store,
     service->store = store;
     list_init(&service->waits);
     service->watch = store_watch_new(store, "operation", on_changed, service);
-
-    /* What ran when this node ended will not go on by itself. */
-    struct store_command *command = store_command_new();
-    store_command_add(
-        command,
-        "UPDATE operation SET state = 'failed', error = 'interrupted by a restart of the "
-        "node', error_code = 'unavailable', updated_ms = ? WHERE state = 'running'",
-        "u", clock_real_ms());
-    store_propose(store, command, NULL, NULL);
+    fail_interrupted(service);
     *ret_service = service;
     return 0;
 }
@@ -386,6 +538,11 @@ static void free_running(const char *id, void *value, void *context)
     free(value);
 }
 
+static void stop_loop(void *loop)
+{
+    loop_stop(loop);
+}
+
 void operation_service_free(struct operation_service *service)
 {
     if (service == NULL) {
@@ -394,6 +551,10 @@ void operation_service_free(struct operation_service *service)
     CHECK(list_is_empty(&service->waits));
     store_settle(service->store);
     store_watch_free(service->watch);
+    while (service->finish_is_posted) {
+        loop_post(service->loop, stop_loop, service->loop); /* behind it */
+        loop_run(service->loop);
+    }
     map_each(&service->running, free_running, NULL);
     map_done(&service->running);
     free(service);

@@ -242,3 +242,100 @@ TEST(operation, is_found_by_the_request_that_began_it)
     begin(&scene); /* without a key: as many as wanted */
     close_scene(&scene);
 }
+
+static void give_to(struct scene *scene, uint64_t node)
+{
+    struct store_command *command = store_command_new();
+    store_command_add(command, "UPDATE operation SET node = ? WHERE key = ?", "ut", node,
+                      scene->id);
+    store_propose(scene->store, command, NULL, NULL);
+    store_settle(scene->store);
+}
+
+static uint64_t own_id(struct scene *scene)
+{
+    struct store_status status;
+    store_status(scene->store, &status);
+    return status.node_id;
+}
+
+/*
+ * Goal: what other nodes run is theirs: neither a start here nor anything written here touches it.
+ * Method: the row is given to another node, by id.
+ */
+TEST(operation, of_another_node_is_left_alone)
+{
+    struct scene scene = {0};
+    struct error err = {0};
+    uint64_t node = 0;
+    open_scene(&scene);
+    begin(&scene);
+    operation_on_cancel(scene.service, scene.id, on_cancel, &scene);
+    give_to(&scene, 4711);
+    EXPECT(scene.cancels == 1); /* who was at it here is told */
+    EXPECT(operation_node(scene.service, scene.id, &node, &err) == 0 && node == 4711);
+    operation_succeed(scene.service, scene.id, NULL);
+    operation_progress(scene.service, scene.id, 50, "mine");
+    EXPECT(operation_cancel(scene.service, scene.id, &err) == -ERROR_CONFLICT);
+    store_settle(scene.store);
+    expect_field(&scene, "state", "running");
+    char id[OPERATION_ID_SIZE];
+    memcpy(id, scene.id, sizeof(id));
+    close_scene(&scene);
+    open_scene(&scene);
+    store_settle(scene.store);
+    memcpy(scene.id, id, sizeof(id));
+    expect_field(&scene, "state", "running");
+    close_scene(&scene);
+}
+
+TEST(operation, is_gone_on_with_by_one_node_at_a_time)
+{
+    struct scene scene = {0};
+    open_scene(&scene);
+    begin(&scene);
+    give_to(&scene, 4711);
+    struct store_command *command = store_command_new();
+    operation_adopt(scene.service, command, scene.id, 4712);
+    store_propose(scene.store, command, on_begun, &scene);
+    store_settle(scene.store);
+    EXPECT(scene.error.kind == ERROR_CONFLICT); /* it is not that one's */
+    operation_drop(scene.service, scene.id);
+    command = store_command_new();
+    operation_adopt(scene.service, command, scene.id, 4711);
+    store_propose(scene.store, command, on_begun, &scene);
+    store_settle(scene.store);
+    EXPECT(scene.error.kind == ERROR_NONE);
+    command = store_command_new();
+    operation_add_success(scene.service, command, scene.id, "{}");
+    store_propose(scene.store, command, on_begun, &scene);
+    store_settle(scene.store);
+    EXPECT(scene.error.kind == ERROR_NONE);
+    expect_field(&scene, "state", "succeeded");
+    command = store_command_new();
+    operation_add_success(scene.service, command, scene.id, "{}");
+    store_propose(scene.store, command, on_begun, &scene);
+    store_settle(scene.store);
+    EXPECT(scene.error.kind == ERROR_CONFLICT); /* it has ended */
+    close_scene(&scene);
+}
+
+TEST(operation, of_a_lost_node_is_failed_unless_somebody_goes_on_with_it)
+{
+    struct scene scene = {0};
+    struct error err = {0};
+    uint64_t node = 0;
+    open_scene(&scene);
+    begin(&scene);
+    give_to(&scene, 4711);
+    operation_fail_all_of(scene.service, 4711, "node b was lost", "test.kind");
+    operation_fail_all_of(scene.service, own_id(&scene), "not this one", NULL);
+    store_settle(scene.store);
+    expect_field(&scene, "state", "running");
+    operation_fail_all_of(scene.service, 4711, "node b was lost", NULL);
+    store_settle(scene.store);
+    expect_field(&scene, "state", "failed");
+    expect_field(&scene, "error", "node b was lost");
+    EXPECT(operation_node(scene.service, "nothing", &node, &err) == -ERROR_NOT_FOUND);
+    close_scene(&scene);
+}
