@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -20,6 +21,9 @@
 enum { ID_LENGTH = HASH_TEXT_SIZE - 1 };
 
 static const char partial_prefix[] = "partial-";
+static const char fetch_prefix[] = "fetch-"; /* then the id: of image_writer_resume() */
+
+enum { FETCH_KEEP_SECONDS = 24 * 60 * 60, READ_BYTES = 1 << 16 };
 
 struct image_store {
     char *folder;
@@ -31,10 +35,11 @@ struct image_writer {
     struct hash *hash;
     int fd;
     uint64_t size_bytes;
-    char name[32];
+    char name[sizeof(fetch_prefix) + ID_LENGTH];
+    char wanted[HASH_TEXT_SIZE]; /* "": any content */
 };
 
-static bool is_id(const char *id)
+bool image_id_is_good(const char *id)
 {
     return strlen(id) == ID_LENGTH && strspn(id, "0123456789abcdef") == ID_LENGTH;
 }
@@ -45,7 +50,14 @@ static void blob_path(const char *id, char ret_path[ID_LENGTH + 4])
     snprintf(ret_path, ID_LENGTH + 4, "%.2s/%s", id, id);
 }
 
-/* What a writer that died had begun. */
+static bool is_old(int folder_fd, const char *name)
+{
+    struct stat status;
+    return fstatat(folder_fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+        status.st_mtime + FETCH_KEEP_SECONDS < time(NULL);
+}
+
+/* What a writer that died had begun, but for what can be gone on with. */
 static void remove_partial(int folder_fd)
 {
     DIR *folder = fdopendir(dup(folder_fd));
@@ -54,7 +66,8 @@ static void remove_partial(int folder_fd)
     }
     rewinddir(folder);
     for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
-        if (text_starts_with(entry->d_name, partial_prefix)) {
+        if (text_starts_with(entry->d_name, partial_prefix) ||
+            (text_starts_with(entry->d_name, fetch_prefix) && is_old(folder_fd, entry->d_name))) {
             unlinkat(folder_fd, entry->d_name, 0);
         }
     }
@@ -147,7 +160,11 @@ int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT
     char id[HASH_TEXT_SIZE];
     hash_finish(writer->hash, id);
     writer->hash = NULL;
-    int r = publish(writer, id, err);
+    int r = 0;
+    if (writer->wanted[0] != '\0' && strcmp(writer->wanted, id) != 0) {
+        r = error_set(err, ERROR_CORRUPT, "what came as blob %s is something else", writer->wanted);
+    }
+    r = r < 0 ? r : publish(writer, id, err);
     if (r == 0) {
         memcpy(ret_id, id, sizeof(id));
         if (ret_size_bytes != NULL) {
@@ -173,6 +190,59 @@ void image_writer_abort(struct image_writer *owned_writer)
     free(writer);
 }
 
+/* Go through what there is, to know its digest so far. */
+static int take_up(struct image_writer *writer, struct error *err)
+{
+    uint8_t piece[READ_BYTES];
+    for (;;) {
+        ssize_t got = read(writer->fd, piece, sizeof(piece));
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return got == 0 ? 0 : error_os(err, errno, "reading %s", writer->name);
+        }
+        hash_add(writer->hash, piece, (size_t)got);
+        writer->size_bytes += (uint64_t)got;
+    }
+}
+
+int image_writer_resume(struct image_store *store, const char *id, struct image_writer **ret_writer,
+                        uint64_t *ret_have, struct error *err)
+{
+    if (!image_id_is_good(id)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name", id);
+    }
+    struct image_writer *writer = NEW(struct image_writer);
+    writer->store = store;
+    snprintf(writer->name, sizeof(writer->name), "%s%s", fetch_prefix, id);
+    snprintf(writer->wanted, sizeof(writer->wanted), "%s", id);
+    writer->fd = openat(store->fd, writer->name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (writer->fd < 0) {
+        int cause = errno;
+        free(writer);
+        return error_os(err, cause, "writing into %s", store->folder);
+    }
+    writer->hash = hash_new();
+    int r = take_up(writer, err);
+    if (r < 0) {
+        image_writer_abort(writer);
+        return r;
+    }
+    *ret_writer = writer;
+    *ret_have = writer->size_bytes;
+    return 0;
+}
+
+void image_writer_suspend(struct image_writer *owned_writer)
+{
+    struct image_writer *writer = owned_writer;
+    char unused[HASH_TEXT_SIZE];
+    hash_finish(writer->hash, unused);
+    close(writer->fd);
+    free(writer);
+}
+
 int image_put(struct image_store *store, const void *bytes, size_t length,
               char ret_id[HASH_TEXT_SIZE], struct error *err)
 {
@@ -194,7 +264,7 @@ int image_put(struct image_store *store, const void *bytes, size_t length,
 int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
                struct error *err)
 {
-    if (!is_id(id)) {
+    if (!image_id_is_good(id)) {
         return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name: 64 hex digits are",
                          id);
     }
@@ -270,7 +340,7 @@ int image_read(struct image_store *store, const char *id, size_t size_max, struc
 bool image_exists(struct image_store *store, const char *id)
 {
     char path[ID_LENGTH + 4];
-    if (!is_id(id)) {
+    if (!image_id_is_good(id)) {
         return false;
     }
     blob_path(id, path);
@@ -280,7 +350,7 @@ bool image_exists(struct image_store *store, const char *id)
 int image_remove(struct image_store *store, const char *id, struct error *err)
 {
     char path[ID_LENGTH + 4];
-    if (!is_id(id)) {
+    if (!image_id_is_good(id)) {
         return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name", id);
     }
     blob_path(id, path);
@@ -303,7 +373,7 @@ static bool each_in(int root, const char *sub,
     bool go_on = true;
     for (struct dirent *entry = readdir(folder); entry != NULL && go_on; entry = readdir(folder)) {
         struct stat status;
-        if (is_id(entry->d_name) && fstatat(fd, entry->d_name, &status, 0) == 0) {
+        if (image_id_is_good(entry->d_name) && fstatat(fd, entry->d_name, &status, 0) == 0) {
             go_on = visit(entry->d_name, (uint64_t)status.st_size, context);
         }
     }

@@ -37,6 +37,16 @@ int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT
                         uint64_t *ret_size_bytes, struct error *err);
 void image_writer_abort(struct image_writer *owned_writer);
 
+/*
+ * Store the blob `id`, which comes from elsewhere: what an earlier writer had of it when it was
+ * suspended (also before a restart, for a day) is kept, *ret_have bytes of it.  One writer at a
+ * time per id.  Reads what there is: not for a loop's thread.  Its finish fails with CORRUPT, and
+ * keeps nothing, when the content is not the one of that name.
+ */
+int image_writer_resume(struct image_store *store, const char *id, struct image_writer **ret_writer,
+                        uint64_t *ret_have, struct error *err);
+void image_writer_suspend(struct image_writer *owned_writer);
+
 /* Open read-only; the fd is the caller's.  Fails with NOT_FOUND, INVALID (no digest) or OS. */
 int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
                struct error *err);
@@ -45,6 +55,8 @@ int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t 
 int image_read(struct image_store *store, const char *id, size_t size_max, struct buffer *buffer,
                struct error *err);
 
+/* Is it the name of a blob: 64 digits? */
+bool image_id_is_good(const char *id);
 bool image_exists(struct image_store *store, const char *id);
 int image_remove(struct image_store *store, const char *id, struct error *err);
 

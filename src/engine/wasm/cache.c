@@ -78,7 +78,13 @@ static bool is_current(const struct wasm *wasm, const json_t *entry)
         (toolchain != NULL && strcmp(toolchain, wasm->toolchain.fingerprint) == 0);
 }
 
-bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result)
+static void take_digest(const json_t *entry, const char *name, char ret_digest[HASH_TEXT_SIZE])
+{
+    const char *digest = json_string_value(json_object_get(entry, name));
+    snprintf(ret_digest, HASH_TEXT_SIZE, "%s", digest != NULL ? digest : "");
+}
+
+bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image)
 {
     const char *image = NULL;
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
@@ -90,14 +96,15 @@ bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_resul
         unlink(path);
         return false;
     }
-    struct wasm_result result = {
-        .from_cache = true,
+    struct wasm_image found = {
         .elf_bytes = (uint64_t)json_integer_value(json_object_get(entry, "elf_bytes")),
         .wall_ms = (uint64_t)json_integer_value(json_object_get(entry, "wall_ms")),
         .max_rss_kib = (uint64_t)json_integer_value(json_object_get(entry, "max_rss_kib")),
     };
-    memcpy(result.image_id, image, sizeof(result.image_id));
-    *ret_result = result;
+    memcpy(found.image_id, image, sizeof(found.image_id));
+    take_digest(entry, "toolchain", found.toolchain);
+    take_digest(entry, "runtime", found.runtime);
+    *ret_image = found;
     return true;
 }
 
@@ -119,24 +126,24 @@ static bool is_named(const struct wasm *wasm, const char *image)
     return found;
 }
 
-int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
-              struct error *err)
+int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
     struct json_writer writer = json_writer_to(&text);
     char old_image[HASH_TEXT_SIZE];
-    if (cache_take(wasm, key, old_image) && strcmp(old_image, result->image_id) != 0 &&
+    if (cache_take(wasm, key, old_image) && strcmp(old_image, image->image_id) != 0 &&
         !is_named(wasm, old_image)) {
         struct error ignored = {0}; /* it stays on disk, and harms nobody */
         image_remove(wasm->images, old_image, &ignored);
     }
     json_write_begin_object(&writer);
-    json_write_field_string(&writer, "image", result->image_id);
-    json_write_field_string(&writer, "toolchain", wasm->toolchain.fingerprint);
-    json_write_field_u64(&writer, "elf_bytes", result->elf_bytes);
-    json_write_field_u64(&writer, "wall_ms", result->wall_ms);
-    json_write_field_u64(&writer, "max_rss_kib", result->max_rss_kib);
+    json_write_field_string(&writer, "image", image->image_id);
+    json_write_field_string(&writer, "toolchain", image->toolchain);
+    json_write_field_string(&writer, "runtime", image->runtime);
+    json_write_field_u64(&writer, "elf_bytes", image->elf_bytes);
+    json_write_field_u64(&writer, "wall_ms", image->wall_ms);
+    json_write_field_u64(&writer, "max_rss_kib", image->max_rss_kib);
     json_write_end_object(&writer);
     return file_write(path, text.data, text.used, 0600, err);
 }

@@ -31,13 +31,17 @@ struct toolchain {
     char fingerprint[HASH_TEXT_SIZE]; /* of all that decides what comes out */
 };
 
+/* The digest of what images are linked with, by which nodes know each other's. */
+void toolchain_runtime(char ret_digest[HASH_TEXT_SIZE]);
+
 /* Fails with UNSUPPORTED (what is missing), or as the files it unpacks. */
 int toolchain_open(const char *work_folder, struct toolchain *ret_toolchain, struct error *err);
 void toolchain_done(struct toolchain *toolchain);
 
 struct wasm {
     struct toolchain toolchain;
-    struct error problem; /* of kind NONE: there is a toolchain */
+    char runtime[HASH_TEXT_SIZE]; /* of the guest files: what images call */
+    struct error problem;         /* of kind NONE: there is a toolchain */
     char *work_folder;
     char *cache_folder;
     struct image_store *images;
@@ -82,8 +86,8 @@ void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue
 
 /* Results by key: what was made, and whether it is still there and whole. */
 void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);
-bool cache_get(struct wasm *wasm, const char *key, struct wasm_result *ret_result);
-int cache_put(struct wasm *wasm, const char *key, const struct wasm_result *result,
+bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image);
+int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image,
               struct error *err);
 /* Remove the entry; true and its image when there was one. */
 bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZE]);

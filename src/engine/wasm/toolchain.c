@@ -85,15 +85,27 @@ static char *find_tcc_headers(void)
     return memory_copy_string(folders[0]);
 }
 
+static void add_guest_files(struct hash *hash)
+{
+    for (size_t i = 0; i < guest_files_count; i++) {
+        hash_add(hash, guest_files[i].name, strlen(guest_files[i].name) + 1);
+        hash_add(hash, guest_files[i].data, guest_files[i].length);
+    }
+}
+
+void toolchain_runtime(char ret_digest[HASH_TEXT_SIZE])
+{
+    struct hash *hash = hash_new();
+    add_guest_files(hash);
+    hash_finish(hash, ret_digest);
+}
+
 /* All that decides what comes out: our own files, and the versions of the programs. */
 static void take_fingerprint(struct toolchain *toolchain)
 {
     static const unsigned revision = 2; /* of how the programs are called */
     struct hash *hash = hash_new();
-    for (size_t i = 0; i < guest_files_count; i++) {
-        hash_add(hash, guest_files[i].name, strlen(guest_files[i].name) + 1);
-        hash_add(hash, guest_files[i].data, guest_files[i].length);
-    }
+    add_guest_files(hash);
     for (int tool = 0; tool < TOOL_COUNT; tool++) {
         if (toolchain->path[tool] == NULL) {
             hash_add(hash, "-", 1);

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -71,6 +72,7 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     pthread_mutex_init(&wasm->lock, NULL);
     pthread_cond_init(&wasm->built, NULL);
 
+    toolchain_runtime(wasm->runtime);
     jail_open();
     int r = file_make_folder(wasm->cache_folder, 0700, err);
     if (r == 0) {
@@ -161,6 +163,20 @@ static int build(struct job *job, struct wasm_result *ret_result, struct error *
     return r;
 }
 
+static int enter(struct wasm *wasm, const char *key, const struct wasm_result *result,
+                 struct error *err)
+{
+    struct wasm_image image = {
+        .elf_bytes = result->elf_bytes,
+        .wall_ms = result->wall_ms,
+        .max_rss_kib = result->max_rss_kib,
+    };
+    memcpy(image.image_id, result->image_id, sizeof(image.image_id));
+    memcpy(image.toolchain, wasm->toolchain.fingerprint, sizeof(image.toolchain));
+    memcpy(image.runtime, wasm->runtime, sizeof(image.runtime));
+    return cache_put(wasm, key, &image, err);
+}
+
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
 {
@@ -181,17 +197,59 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
     cache_key(module_id, tier, key);
 
     claim(wasm, key);
-    if (cache_get(wasm, key, ret_result)) {
-        ret_result->tier = tier;
+    struct wasm_image image;
+    if (cache_get(wasm, key, &image)) {
+        *ret_result = (struct wasm_result){
+            .tier = tier,
+            .from_cache = true,
+            .elf_bytes = image.elf_bytes,
+            .wall_ms = image.wall_ms,
+            .max_rss_kib = image.max_rss_kib,
+        };
+        memcpy(ret_result->image_id, image.image_id, sizeof(image.image_id));
     } else if (wasm->problem.kind != ERROR_NONE) {
         *err = wasm->problem;
         r = -(int)err->kind;
     } else {
         r = build(&job, ret_result, err);
-        if (r == 0) {
-            r = cache_put(wasm, key, ret_result, err);
-        }
+        r = r < 0 ? r : enter(wasm, key, ret_result, err);
     }
+    release(wasm, key);
+    return r;
+}
+
+bool wasm_find(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               struct wasm_image *ret_image)
+{
+    char key[HASH_TEXT_SIZE];
+    cache_key(module_id, tier, key);
+    return cache_get(wasm, key, ret_image); /* who compiles it now is not waited for */
+}
+
+bool wasm_accepts(const struct wasm *wasm, const struct wasm_image *image)
+{
+    return wasm->problem.kind == ERROR_NONE
+        ? strcmp(image->toolchain, wasm->toolchain.fingerprint) == 0
+        : strcmp(image->runtime, wasm->runtime) == 0;
+}
+
+int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               const struct wasm_image *image, struct error *err)
+{
+    char key[HASH_TEXT_SIZE];
+    struct wasm_image taken = *image;
+    FD_OWNED int fd = -1;
+    if (!wasm_accepts(wasm, image)) {
+        return error_set(err, ERROR_INVALID, "the image %.16s... was made by another toolchain",
+                         image->image_id);
+    }
+    int r = image_open(wasm->images, image->image_id, &fd, &taken.elf_bytes, err);
+    if (r < 0) {
+        return r;
+    }
+    cache_key(module_id, tier, key);
+    claim(wasm, key);
+    r = cache_put(wasm, key, &taken, err);
     release(wasm, key);
     return r;
 }

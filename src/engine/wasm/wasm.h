@@ -87,6 +87,32 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err);
 
 /*
+ * What can be told of a compiled image to another node, and taken from one.  `runtime` names what
+ * the code calls in its VM, `toolchain` all that decides what comes out of a module.
+ */
+struct wasm_image {
+    char image_id[HASH_TEXT_SIZE];
+    char toolchain[HASH_TEXT_SIZE];
+    char runtime[HASH_TEXT_SIZE];
+    uint64_t elf_bytes;
+    uint64_t wall_ms;
+    uint64_t max_rss_kib;
+};
+
+/* What is there of a module, as wasm_compile() would find it; false: nothing. */
+bool wasm_find(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               struct wasm_image *ret_image);
+
+/* Would the image be as good as one made here?  The same toolchain made it, or there is none here
+ * and its runtime is ours. */
+bool wasm_accepts(const struct wasm *wasm, const struct wasm_image *image);
+
+/* Take an image that another node has compiled of a module, and that is in the image store by now:
+ * wasm_compile() finds it.  INVALID when it is not acceptable. */
+int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               const struct wasm_image *image, struct error *err);
+
+/*
  * Forget what was compiled of a module that nobody has any more: its cache entries, and its images
  * but for those `keep` (another module's code may be the same).  Nobody may be compiling it.
  */

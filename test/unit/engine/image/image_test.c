@@ -128,6 +128,53 @@ TEST(image, leaves_nothing_of_a_writer_that_gave_up)
     image_store_close(store);
 }
 
+/*
+ * Goal: a blob that comes from elsewhere goes on where it was broken off, over a restart, too; and
+ * what is not what it was said to be is not kept.
+ */
+TEST(image, goes_on_with_what_was_suspended)
+{
+    struct image_store *store = open_store();
+    struct image_writer *writer = NULL;
+    struct error err = {0};
+    char id[HASH_TEXT_SIZE];
+    uint64_t have = 1;
+    EXPECT(image_writer_resume(store, "../x", &writer, &have, &err) == -ERROR_INVALID);
+    EXPECT(image_writer_resume(store, abc, &writer, &have, &err) == 0 && have == 0);
+    EXPECT(image_writer_add(writer, "ab", 2, &err) == 0);
+    image_writer_suspend(writer);
+    image_store_close(store);
+    store = open_store();
+    EXPECT(image_writer_resume(store, abc, &writer, &have, &err) == 0 && have == 2);
+    EXPECT(image_writer_add(writer, "c", 1, &err) == 0);
+    EXPECT(!image_exists(store, abc));
+    EXPECT(image_writer_finish(writer, id, NULL, &err) == 0);
+    EXPECT_STRING(id, abc);
+    EXPECT(image_exists(store, abc) && !has_leftovers());
+
+    EXPECT(image_writer_resume(store, nobody, &writer, &have, &err) == 0 && have == 0);
+    EXPECT(image_writer_add(writer, "abd", 3, &err) == 0);
+    EXPECT(image_writer_finish(writer, id, NULL, &err) == -ERROR_CORRUPT);
+    EXPECT(count_of(store) == 1 && !has_leftovers());
+    image_store_close(store);
+}
+
+TEST(image, forgets_what_nobody_went_on_with_for_days)
+{
+    struct image_store *store = open_store();
+    struct image_writer *writer = NULL;
+    struct error err = {0};
+    uint64_t have = 0;
+    EXPECT(image_writer_resume(store, abc, &writer, &have, &err) == 0);
+    image_writer_suspend(writer);
+    image_store_close(store);
+    MEMORY_OWNED char *path = memory_format("%s/blobs/fetch-%s", test_folder(), abc);
+    const struct timespec times[2] = {{.tv_sec = 1000000}, {.tv_sec = 1000000}};
+    EXPECT(utimensat(AT_FDCWD, path, times, 0) == 0);
+    image_store_close(open_store());
+    EXPECT(!has_leftovers());
+}
+
 TEST(image, sees_damage_and_names_the_file)
 {
     struct image_store *store = open_store();

@@ -161,6 +161,41 @@ TEST(wasm_compile, replaces_what_another_toolchain_made)
     close_scene(&scene);
 }
 
+/*
+ * Goal: what another node compiled is as good as one's own when the same toolchain made it, and
+ * what another one made is refused; a node without compilers takes what its runtime fits.
+ */
+TEST(wasm_compile, takes_what_an_equal_toolchain_made)
+{
+    struct scene scene;
+    struct error err = {0};
+    char id[HASH_TEXT_SIZE];
+    struct wasm_image image = {0};
+    hash_bytes(module, sizeof(module), id);
+    open_scene(&scene, (struct wasm_options){0});
+    EXPECT(!wasm_find(scene.wasm, id, WASM_TIER_FAST, &image));
+    struct wasm_result made = compile(&scene, WASM_TIER_FAST);
+    EXPECT(wasm_find(scene.wasm, id, WASM_TIER_FAST, &image));
+    EXPECT_STRING(image.image_id, made.image_id);
+    EXPECT(image.elf_bytes == made.elf_bytes && wasm_accepts(scene.wasm, &image));
+
+    EXPECT(!wasm_find(scene.wasm, id, WASM_TIER_OPTIMIZED, &image));
+    EXPECT(wasm_find(scene.wasm, id, WASM_TIER_FAST, &image));
+    EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_OPTIMIZED, &image, &err) == 0);
+    EXPECT(compile(&scene, WASM_TIER_OPTIMIZED).from_cache);
+
+    struct wasm_image other = image;
+    other.toolchain[0] ^= 1;
+    EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_FAST, &other, &err) == -ERROR_INVALID);
+    scene.wasm->problem.kind = ERROR_UNSUPPORTED; /* as if there were none */
+    EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_FAST, &other, &err) == 0);
+    other.runtime[0] ^= 1;
+    EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_FAST, &other, &err) == -ERROR_INVALID);
+    memset(image.image_id, '0', sizeof(image.image_id) - 1); /* one that is not here */
+    EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_FAST, &image, &err) == -ERROR_NOT_FOUND);
+    close_scene(&scene);
+}
+
 static int try_compile(struct scene *scene, const volatile bool *cancel, struct error *err)
 {
     struct wasm_result result = {0};
