@@ -696,6 +696,19 @@ struct text http_call_field(const struct http_call *call, const char *name)
     return parse_find(&call->head, name);
 }
 
+size_t http_call_field_count(const struct http_call *call)
+{
+    return call->head.field_count;
+}
+
+void http_call_field_at(const struct http_call *call, size_t index, struct text *ret_name,
+                        struct text *ret_value)
+{
+    CHECK(index < call->head.field_count);
+    *ret_name = call->head.fields[index].name;
+    *ret_value = call->head.fields[index].value;
+}
+
 void http_call_pause(struct http_call *call)
 {
     call->paused = true;

@@ -275,6 +275,9 @@ bool http_call_was_sent(const struct http_call *call);
 
 /* In on_head and later. */
 struct text http_call_field(const struct http_call *call, const char *name);
+size_t http_call_field_count(const struct http_call *call);
+void http_call_field_at(const struct http_call *call, size_t index, struct text *ret_name,
+                        struct text *ret_value);
 void http_call_pause(struct http_call *call);
 void http_call_resume(struct http_call *call);
 void http_call_cancel(struct http_call *call); /* on_end with CANCELLED */

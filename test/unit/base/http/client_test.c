@@ -26,6 +26,7 @@ struct trial {
     const char *body;
     struct http_call *call;
     int status;
+    size_t fields;
     struct buffer data;
     enum error_kind kind;
     bool cancel_at_once;
@@ -34,8 +35,14 @@ struct trial {
 static void on_head(struct http_call *call, int status, void *context)
 {
     struct trial *trial = context;
-    (void)call;
     trial->status = status;
+    trial->fields = http_call_field_count(call);
+    for (size_t i = 0; i < trial->fields; i++) {
+        struct text name, value;
+        http_call_field_at(call, i, &name, &value);
+        EXPECT(i > 0 || text_equal_ignoring_case(name, "Content-Length") ||
+               text_equal_ignoring_case(name, "Transfer-Encoding"));
+    }
 }
 
 /* Pausing and resuming inside must not give the same bytes again. */
@@ -144,7 +151,7 @@ TEST(http_client, uses_connections_again)
     EXPECT(strncmp(hear(fd, "\r\n\r\n"), "GET /a HTTP/1.1\r\nHost: 127.0.0.1:", 33) == 0);
     say(fd, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none");
     sem_wait(&ended);
-    EXPECT(first.status == 200 && first.kind == ERROR_NONE);
+    EXPECT(first.status == 200 && first.kind == ERROR_NONE && first.fields == 1);
     EXPECT_STRING(buffer_string(&first.data), "one");
     loop_post(loop, start, &second);
     EXPECT(strstr(hear(fd, "\r\n\r\nhi"), "Content-Length: 2\r\n") != NULL);
