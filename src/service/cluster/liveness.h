@@ -97,7 +97,6 @@ struct liveness_seen {
 };
 
 struct liveness_leader {
-    uint64_t self;
     uint64_t reign;    /* 0: this node does not lead */
     uint64_t begun_ms; /* when it saw that it leads */
     bool is_ready;     /* the reign is written, and applied here */
@@ -109,9 +108,8 @@ struct liveness_leader {
     size_t seen_count;
 };
 
-/* This node (id `self`) has begun to lead in term `reign`: all that was known before is void. */
-void liveness_leader_begin(struct liveness_leader *leader, uint64_t self, uint64_t reign,
-                           uint64_t now_ms);
+/* This node has begun to lead in term `reign`: all that was known before is void. */
+void liveness_leader_begin(struct liveness_leader *leader, uint64_t reign, uint64_t now_ms);
 
 /* `reign` is written into the state and applied here: leases may be granted. */
 void liveness_leader_ready(struct liveness_leader *leader, uint64_t reign);
@@ -155,7 +153,7 @@ bool liveness_may_move(const struct liveness_leader *leader, uint64_t id);
 void liveness_forget(struct liveness_leader *leader, uint64_t id);
 
 /* The latest stamp until which nobody else was leader; 0: none. */
-uint64_t liveness_proven(const struct liveness_leader *leader, uint64_t now_ms);
+uint64_t liveness_proven(const struct liveness_leader *leader);
 
 /* ---- Every node ---- */
 
@@ -191,7 +189,7 @@ void liveness_beat(struct liveness_node *node, uint64_t term, uint64_t now_ms,
 /* The answer to a beat, in any order, late, or never asked for.  `index` is that of the own state.
  */
 void liveness_answered(struct liveness_node *node, const struct liveness_answer *answer,
-                       uint64_t index, uint64_t now_ms);
+                       uint64_t index);
 
 /* The own state has come to `index`: to be called when it changes, or just before liveness_holds().
  */

@@ -55,14 +55,15 @@ enum membership_wish { MEMBERSHIP_AUTO, MEMBERSHIP_WANTED_SERVER, MEMBERSHIP_WAN
 
 struct membership_node {
     uint64_t id;
+    const char *name; /* for reasons */
     enum membership_role role;
     enum membership_wish wish;
     enum cluster_health health;
     uint64_t health_since_ms; /* on the leader's clock, as now_ms */
     uint64_t role_since_ms;   /* since when the leader sees `role`; matters for ENLISTED, WAITING */
     bool is_leader;
-    bool is_leaving;            /* drained, or removed: in the configuration without a row */
-    bool is_unfit;              /* its disk is full, or it failed: no candidate */
+    bool is_leaving; /* drained, or removed: in the configuration without a row */
+    bool is_unfit;   /* its disk is full, or its store failed: like one that is LOST for long */
     const char *failure_domain; /* "": one of its own */
     unsigned schema;            /* the newest that its program knows */
     uint64_t lag;               /* entries behind the leader */
