@@ -11,8 +11,8 @@ static struct cluster_token a_token(void)
     struct cluster_token token = {.cluster = "00112233445566778899aabbccddeeff",
                                   .address_count = 2};
     memset(token.fingerprint, 'a', 64);
-    strcpy(token.addresses[0], "10.0.0.1:7421");
-    strcpy(token.addresses[1], "[fd00::1]:7421");
+    snprintf(token.addresses[0], sizeof(token.addresses[0]), "%s", "10.0.0.1:7421");
+    snprintf(token.addresses[1], sizeof(token.addresses[1]), "%s", "[fd00::1]:7421");
     cluster_token_make_id(token.id);
     cluster_token_make_secret(token.secret);
     return token;
@@ -36,7 +36,7 @@ TEST(cluster_token, is_read_as_it_was_written)
 
     token.id[0] = '\0';
     memset(token.id, 0, sizeof(token.id));
-    strcpy(token.client, "laptop");
+    snprintf(token.client, sizeof(token.client), "%s", "laptop");
     EXPECT(read_back(&token, &back) == 0);
     EXPECT(memcmp(&back, &token, sizeof(token)) == 0);
 }
@@ -48,7 +48,7 @@ TEST(cluster_token, the_longest_is_a_token)
     token.address_count = CLUSTER_TOKEN_ADDRESSES_MAX;
     for (size_t i = 0; i < CLUSTER_TOKEN_ADDRESSES_MAX; i++) {
         memset(token.addresses[i], 'a', CLUSTER_TOKEN_ADDRESS_SIZE - 1);
-        strcpy(token.addresses[i] + CLUSTER_TOKEN_ADDRESS_SIZE - 3, ":1");
+        memcpy(token.addresses[i] + CLUSTER_TOKEN_ADDRESS_SIZE - 3, ":1", 3);
     }
     EXPECT(read_back(&token, &back) == 0);
     EXPECT(memcmp(&back, &token, sizeof(token)) == 0);
