@@ -57,6 +57,7 @@ struct http_call {
     struct http_call_events events;
     void *context;
     struct loop_timer *timer;
+    bool was_sent;
     bool has_head;
     bool paused;
     bool is_bad; /* the target is none */
@@ -401,6 +402,7 @@ static void send_call(struct client_connection *connection)
 {
     struct http_call *call = connection->call;
     connection->uses++;
+    call->was_sent = true;
     buffer_append(&connection->out, call->request.data, call->request.used);
     buffer_append(&connection->out, call->streamed.data, call->streamed.used);
     call->streamed.used = 0;
@@ -689,6 +691,11 @@ void http_call_finish(struct http_call *call)
     if (call->connection != NULL) {
         flush(call->connection);
     }
+}
+
+bool http_call_was_sent(const struct http_call *call)
+{
+    return call->was_sent;
 }
 
 struct text http_call_field(const struct http_call *call, const char *name)
