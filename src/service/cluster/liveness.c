@@ -70,9 +70,15 @@ void liveness_leader_end(struct liveness_leader *leader)
     leader->seen_count = 0;
 }
 
-void liveness_leader_voters(struct liveness_leader *leader, const uint64_t *ids, size_t count)
+void liveness_leader_voters(struct liveness_leader *leader, uint64_t term, const uint64_t *ids,
+                            size_t count)
 {
     CHECK(count <= LIVENESS_VOTERS_MAX);
+    if (term != leader->reign) {
+        /* The next leader may have changed who votes: its majorities prove nothing of this one. */
+        leader->is_deposed = true;
+        return;
+    }
     memcpy(leader->voters, ids, count * sizeof(*ids));
     leader->voter_count = count;
 }

@@ -100,7 +100,7 @@ struct liveness_leader {
     uint64_t reign;    /* 0: this node does not lead */
     uint64_t begun_ms; /* when it saw that it leads */
     bool is_ready;     /* the reign is written, and applied here */
-    bool is_deposed;   /* a voter is in a later term */
+    bool is_deposed;   /* a voter, or this node, is in a later term */
     uint64_t tickets;  /* given so far */
     uint64_t voters[LIVENESS_VOTERS_MAX];
     size_t voter_count;
@@ -115,9 +115,13 @@ void liveness_leader_begin(struct liveness_leader *leader, uint64_t reign, uint6
 void liveness_leader_ready(struct liveness_leader *leader, uint64_t reign);
 void liveness_leader_end(struct liveness_leader *leader); /* it leads no more */
 
-/* Who votes, from store_status(): before every liveness_hear().  Beyond LIVENESS_VOTERS_MAX is our
- * mistake. */
-void liveness_leader_voters(struct liveness_leader *leader, const uint64_t *ids, size_t count);
+/*
+ * The term that this node is in and who votes, both of one store_status(), before every
+ * liveness_hear(): in a later term the reign is over, whether the caller has noticed or not. Beyond
+ * LIVENESS_VOTERS_MAX is our mistake.
+ */
+void liveness_leader_voters(struct liveness_leader *leader, uint64_t term, const uint64_t *ids,
+                            size_t count);
 
 /*
  * A beat was received; the caller has checked that the node is one of the cluster.  `index` is that

@@ -28,7 +28,7 @@ static struct scene *begin(size_t voter_count)
         liveness_node_init(&scene.nodes[i], ids[i]);
     }
     liveness_leader_begin(&scene.leader, REIGN, START);
-    liveness_leader_voters(&scene.leader, voters, voter_count);
+    liveness_leader_voters(&scene.leader, REIGN, voters, voter_count);
     liveness_leader_ready(&scene.leader, REIGN);
     return &scene;
 }
@@ -171,6 +171,18 @@ TEST(cluster_liveness, a_voter_in_a_later_term_ends_the_leases)
     EXPECT(!liveness_may_move(&scene->leader, WORKER));
 }
 
+TEST(cluster_liveness, voters_of_another_term_are_not_asked)
+{
+    struct scene *scene = begin(3);
+    pass(scene, 4, 1 | 2);
+    uint64_t proven_ms = liveness_proven(&scene->leader);
+    EXPECT(proven_ms > START);
+    pass(scene, 4, 1); /* cut off; the others elect, and then leave it alone with itself */
+    liveness_leader_voters(&scene->leader, REIGN + 1, voters, 1);
+    EXPECT(liveness_proven(&scene->leader) == 0);
+    EXPECT(!exchange(scene, 0).granted);
+}
+
 TEST(cluster_liveness, echoes_of_voters_are_counted_with_care)
 {
     struct scene *scene = begin(3);
@@ -195,7 +207,7 @@ TEST(cluster_liveness, nothing_is_granted_before_the_reign_is_written)
 {
     struct scene *scene = begin(1);
     liveness_leader_begin(&scene->leader, REIGN + 1, START);
-    liveness_leader_voters(&scene->leader, voters, 1);
+    liveness_leader_voters(&scene->leader, REIGN + 1, voters, 1);
     liveness_leader_ready(&scene->leader, REIGN); /* too late: of the reign before */
     for (uint64_t round = 0; round < 3; round++) {
         struct liveness_beat beat;
