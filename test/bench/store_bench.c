@@ -1,0 +1,232 @@
+/*
+ * store-bench [--json FILE] [--seconds N] [--nodes N]: writes per second and their latency at 1, 16
+ * and 64 outstanding, through the store's door on the node that leads.  A write replaces 200 bytes
+ * of one of 1000 rows; it counts when the store says that it is committed and visible.  The log is
+ * on the disk below $TMPDIR, with its fsync.
+ *
+ * With several nodes each is a process with a loop and a store of its own; they talk through
+ * mutual TLS on loopback, as in the product.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+
+enum { SAMPLES_MAX = 1 << 20, ROWS = 1000, VALUE_BYTES = 200, WARM_UP_MS = 300 };
+
+static const unsigned outstandings[] = {1, 16, 64};
+enum { OUTSTANDINGS = sizeof(outstandings) / sizeof(outstandings[0]) };
+
+struct figure {
+    double writes_per_second;
+    double p50_us;
+    double p99_us;
+    uint64_t refused;
+};
+
+struct load {
+    struct loop *loop;
+    struct store *store;
+    struct loop_timer *timer;
+    unsigned in_flight;
+    bool is_warm;
+    bool is_over;
+    uint64_t begun_us;
+    uint64_t written;
+    uint64_t refused;
+    uint64_t sequence;
+    uint32_t *samples_us;
+    size_t sample_count;
+};
+
+struct write {
+    struct load *load;
+    uint64_t begun_us;
+};
+
+static void fail(const struct error *err)
+{
+    fprintf(stderr, "store-bench: %s\n", err->text);
+    exit(EXIT_FAILURE);
+}
+
+/* ---- Writing ---- */
+
+static void write_one(struct load *load);
+
+static void on_written(const struct error *error, uint64_t index, void *context)
+{
+    struct write *write = context;
+    struct load *load = write->load;
+    uint64_t now_us = clock_monotonic_ns() / 1000;
+    (void)index;
+    load->in_flight--;
+    if (error != NULL) {
+        load->refused++;
+    } else if (load->is_warm) {
+        load->written++;
+        if (load->sample_count < SAMPLES_MAX) {
+            load->samples_us[load->sample_count++] = (uint32_t)(now_us - write->begun_us);
+        }
+    }
+    free(write);
+    if (!load->is_over) {
+        write_one(load);
+    } else if (load->in_flight == 0) {
+        loop_stop(load->loop);
+    }
+}
+
+static void write_one(struct load *load)
+{
+    char key[32];
+    char value[VALUE_BYTES + 1];
+    struct write *write = NEW(struct write);
+    struct store_command *command = store_command_new();
+    snprintf(key, sizeof(key), "bench-%" PRIu64, load->sequence++ % ROWS);
+    memset(value, (int)('a' + load->sequence % 26), VALUE_BYTES);
+    value[VALUE_BYTES] = '\0';
+    store_command_add(
+        command,
+        "INSERT INTO operation (key, kind, project, resource, state, progress, result, created_ms, "
+        "updated_ms) VALUES (?, 'bench', 'default', '', 'succeeded', 0, ?, 0, 0) "
+        "ON CONFLICT (key) DO UPDATE SET result = excluded.result",
+        "tt", key, value);
+    write->load = load;
+    write->begun_us = clock_monotonic_ns() / 1000;
+    load->in_flight++;
+    store_propose(load->store, command, on_written, write);
+}
+
+static void on_time(void *context)
+{
+    struct load *load = context;
+    if (load->is_warm) {
+        load->is_over = true;
+        return;
+    }
+    load->is_warm = true;
+    load->begun_us = clock_monotonic_ns() / 1000;
+}
+
+static int compare_samples(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left;
+    uint32_t b = *(const uint32_t *)right;
+    return (a > b) - (a < b);
+}
+
+static struct figure measure(struct loop *loop, struct store *store, unsigned outstanding,
+                             uint64_t measured_ms)
+{
+    struct load load = {.loop = loop, .store = store};
+    load.samples_us = memory_new(SAMPLES_MAX, sizeof(uint32_t));
+    load.timer = loop_timer_new(loop, on_time, &load);
+    for (unsigned i = 0; i < outstanding; i++) {
+        write_one(&load);
+    }
+    loop_timer_start(load.timer, WARM_UP_MS);
+    while (!load.is_warm) {
+        uv_run(loop_uv(loop), UV_RUN_ONCE);
+    }
+    loop_timer_start(load.timer, measured_ms);
+    while (!load.is_over || load.in_flight > 0) { /* the store stops the loop for ends of its own */
+        loop_run(loop);
+    }
+    double seconds = (double)(clock_monotonic_ns() / 1000 - load.begun_us) / 1e6;
+    qsort(load.samples_us, load.sample_count, sizeof(uint32_t), compare_samples);
+    struct figure figure = {
+        .writes_per_second = (double)load.written / seconds,
+        .refused = load.refused,
+    };
+    if (load.sample_count > 0) {
+        figure.p50_us = load.samples_us[load.sample_count / 2];
+        figure.p99_us = load.samples_us[load.sample_count * 99 / 100];
+    }
+    loop_timer_free(load.timer);
+    free(load.samples_us);
+    return figure;
+}
+
+/* ---- One node ---- */
+
+static void bench_alone(const char *folder, uint64_t measured_ms, struct figure *ret_figures)
+{
+    struct error err = {0};
+    struct loop *loop = NULL;
+    struct store *store = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/alone", folder);
+    struct store_options options = {.folder = path};
+    if (loop_new("store-bench", &loop, &err) < 0 || store_open(loop, &options, &store, &err) < 0) {
+        fail(&err);
+    }
+    for (size_t i = 0; i < OUTSTANDINGS; i++) {
+        ret_figures[i] = measure(loop, store, outstandings[i], measured_ms);
+    }
+    store_close(store);
+    loop_free(loop);
+}
+
+/* ---- What was measured ---- */
+
+static void report(unsigned nodes, const struct figure *figures, struct json_writer *writer)
+{
+    for (size_t i = 0; i < OUTSTANDINGS; i++) {
+        const struct figure *f = &figures[i];
+        printf("%5u %12u %12.0f %10.0f %10.0f\n", nodes, outstandings[i], f->writes_per_second,
+               f->p50_us, f->p99_us);
+        json_write_begin_object(writer);
+        json_write_field_u64(writer, "nodes", nodes);
+        json_write_field_u64(writer, "outstanding", outstandings[i]);
+        json_write_field_double(writer, "writes_per_second", f->writes_per_second);
+        json_write_field_double(writer, "p50_us", f->p50_us);
+        json_write_field_double(writer, "p99_us", f->p99_us);
+        json_write_field_u64(writer, "refused", f->refused);
+        json_write_end_object(writer);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct error err = {0};
+    const char *json_path = NULL;
+    uint64_t measured_ms = 3000;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--json") == 0) {
+            json_path = argv[i + 1];
+        } else if (strcmp(argv[i], "--seconds") == 0) {
+            measured_ms = strtoull(argv[i + 1], NULL, 10) * 1000;
+        }
+    }
+    const char *temporary = getenv("TMPDIR");
+    MEMORY_OWNED char *folder =
+        memory_format("%s/blixard-bench-XXXXXX", temporary != NULL ? temporary : "/tmp");
+    if (mkdtemp(folder) == NULL) {
+        perror("store-bench");
+        return EXIT_FAILURE;
+    }
+    BUFFER_OWNED struct buffer json = {0};
+    struct json_writer writer = json_writer_to(&json);
+    struct figure figures[OUTSTANDINGS] = {0};
+    json_write_begin_array(&writer);
+    printf("%5s %12s %12s %10s %10s\n", "nodes", "outstanding", "writes/s", "p50 us", "p99 us");
+    bench_alone(folder, measured_ms, figures);
+    report(1, figures, &writer);
+    json_write_end_array(&writer);
+    if (json_path != NULL && file_write(json_path, json.data, json.used, 0644, &err) < 0) {
+        fail(&err);
+    }
+    file_remove_tree(folder, &err);
+    return EXIT_SUCCESS;
+}
