@@ -11,6 +11,7 @@
 #include "base/list.h"
 
 struct connection;
+struct h2_stream;
 
 struct http_server {
     struct loop *loop;
@@ -52,6 +53,7 @@ struct exchange_carrier {
 struct http_exchange {
     const struct exchange_carrier *carrier; /* NULL: gone, or the answer has ended */
     struct connection *connection;          /* HTTP/1.1 */
+    struct h2_stream *stream;               /* HTTP/2 */
     struct loop *loop;
     unsigned references;
 
@@ -144,6 +146,9 @@ size_t connection_waiting(const struct connection *connection);
 /* h1.c */
 extern const struct exchange_carrier h1_carrier;
 void h1_feed(struct http_exchange *exchange); /* what has been received, as far as it is wanted */
+
+/* h2_server.c */
+extern const struct exchange_carrier h2_carrier;
 
 /* exchange.c */
 struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare_or_null);

@@ -49,6 +49,7 @@ void exchange_part(struct http_exchange *exchange)
 {
     exchange->carrier = NULL;
     exchange->connection = NULL;
+    exchange->stream = NULL;
 }
 
 void exchange_release(struct http_exchange *exchange)

@@ -121,14 +121,9 @@ static int take_framing(struct parse_head *head, struct text name, struct text v
     return 0;
 }
 
-static int take_field(struct parse_head *head, struct text line, size_t field_count_max)
+int parse_add_field(struct parse_head *head, struct text name, struct text value,
+                    size_t field_count_max)
 {
-    const char *colon = memchr(line.data, ':', line.length);
-    if (colon == NULL) {
-        return -400; /* also obs-fold: a line that begins with a blank */
-    }
-    struct text name = text_of(line.data, (size_t)(colon - line.data));
-    struct text value = text_trim(text_of(colon + 1, line.length - name.length - 1));
     if (!parse_is_token(name) || !parse_is_value(value)) {
         return -400;
     }
@@ -137,6 +132,17 @@ static int take_field(struct parse_head *head, struct text line, size_t field_co
     }
     head->fields[head->field_count++] = (struct parse_field){name, value};
     return take_framing(head, name, value);
+}
+
+static int take_field(struct parse_head *head, struct text line, size_t field_count_max)
+{
+    const char *colon = memchr(line.data, ':', line.length);
+    if (colon == NULL) {
+        return -400; /* also obs-fold: a line that begins with a blank */
+    }
+    struct text name = text_of(line.data, (size_t)(colon - line.data));
+    struct text value = text_trim(text_of(colon + 1, line.length - name.length - 1));
+    return parse_add_field(head, name, value, field_count_max);
 }
 
 static int take_fields(struct parse_head *head, const uint8_t *at, const uint8_t *end,
@@ -176,7 +182,7 @@ static int take_version(struct text text, int *ret_minor)
 }
 
 /* origin-form, absolute-form or asterisk-form (RFC 9112, 3.2); visible ASCII without '#'. */
-static bool target_is_good(struct text target, struct text method)
+bool parse_is_target(struct text target, struct text method)
 {
     for (size_t i = 0; i < target.length; i++) {
         uint8_t c = (uint8_t)target.data[i];
@@ -211,14 +217,14 @@ static int take_request_line(struct parse_head *head, struct text line, size_t t
         return r;
     }
     if (head->method.length > 32 || !parse_is_token(head->method) ||
-        !target_is_good(head->target, head->method)) {
+        !parse_is_target(head->target, head->method)) {
         return -400;
     }
     return head->target.length > target_bytes_max ? -414 : 0;
 }
 
 /* Bytes of uri-host and port (RFC 9110, 7.2; RFC 3986, 3.2.2). */
-static bool is_host(struct text value)
+bool parse_is_host(struct text value)
 {
     static const char others[] = "-._~%!$&'()*+,;=:[]";
     for (size_t i = 0; i < value.length; i++) {
@@ -253,7 +259,7 @@ static int check_host(const struct parse_head *head)
     struct text authority = parse_authority(head->target);
     bool is_absolute = authority.data != NULL;
     unsigned count = 0;
-    if (is_absolute && (authority.length == 0 || !is_host(authority))) {
+    if (is_absolute && (authority.length == 0 || !parse_is_host(authority))) {
         return -400;
     }
     for (size_t i = 0; i < head->field_count; i++) {
@@ -265,7 +271,7 @@ static int check_host(const struct parse_head *head)
         bool differs = is_absolute &&
             (authority.length != value.length ||
              strncasecmp(authority.data, value.data, value.length) != 0);
-        if (!is_host(value) || differs) {
+        if (!parse_is_host(value) || differs) {
             return -400;
         }
     }
@@ -273,7 +279,7 @@ static int check_host(const struct parse_head *head)
 }
 
 /* Reset all but the array of fields, which is large and overwritten. */
-static void clear(struct parse_head *head)
+void parse_clear(struct parse_head *head)
 {
     head->method = head->target = text_of(NULL, 0);
     head->status = head->minor = 0;
@@ -304,7 +310,7 @@ long parse_request(const uint8_t *bytes, size_t length, const struct parse_limit
     }
     const uint8_t *stop = at + end;
     struct text line;
-    clear(ret_head);
+    parse_clear(ret_head);
     if (!take_line(&at, stop, &line)) {
         return -400;
     }
@@ -330,7 +336,7 @@ long parse_answer(const uint8_t *bytes, size_t length, const struct parse_limits
     }
     const uint8_t *at = bytes;
     struct text line;
-    clear(ret_head);
+    parse_clear(ret_head);
     if (!take_line(&at, bytes + end, &line) || line.length < 12 || line.data[8] != ' ' ||
         take_version(text_of(line.data, 8), &ret_head->minor) < 0) {
         return -400;

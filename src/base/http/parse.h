@@ -76,7 +76,18 @@ struct parse_chunks {
 int parse_chunk(struct parse_chunks *chunks, const uint8_t *bytes, size_t length, size_t *ret_used,
                 struct text *ret_data);
 
+/* For heads that do not come as text: empty one, and add to it.  0, or the negative status. */
+void parse_clear(struct parse_head *head);
+int parse_add_field(struct parse_head *head, struct text name, struct text value,
+                    size_t field_count_max);
+
 bool parse_is_token(struct text text);
+
+/* origin-form, absolute-form or asterisk-form (RFC 9112, 3.2). */
+bool parse_is_target(struct text target, struct text method);
+
+/* No other bytes than those of a host and a port. */
+bool parse_is_host(struct text text);
 
 /* No CR, LF, NUL or other control byte but tab. */
 bool parse_is_value(struct text text);

@@ -1,0 +1,345 @@
+/*
+ * What both ends of HTTP/2 need: blocks of fields, counts of what costs and moves nothing.
+ *
+ * libnghttp2 has looked at names, values, the order of pseudo-fields, fields of the connection and
+ * the length against the data; what it lets through and the parser of 1.1 would not, stops here.
+ */
+#include "base/http/h2.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/check.h"
+#include "base/memory.h"
+
+const char h2_preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/* Per SPAN_MS.  A WINDOW_UPDATE for a connection and a stream follows as little as 4 KiB of DATA.
+ */
+/* Frames of kinds nobody knows are skipped by the library: they cost no more than their bytes. */
+enum {
+    SPAN_MS = 10000,
+    IDLE_FRAMES_MAX = 2000,
+    WINDOWS_MAX = 2000,
+    WINDOWS_PER_DATA = 16,
+    FAULTS_MAX = 500,
+    CONTINUATIONS_MAX = 8,
+    FIELD_OVERHEAD = 32, /* RFC 9113, 6.5.2 */
+};
+
+/* ---- Blocks of fields ---- */
+
+void h2_head_clear(struct h2_head *head)
+{
+    head->bytes.used = head->cookie.used = 0;
+    head->field_count = head->list_bytes = 0;
+    head->method = head->path = head->authority = head->scheme = head->status = (struct h2_span){0};
+    head->refusal = 0;
+}
+
+void h2_head_done(struct h2_head *head)
+{
+    buffer_done(&head->bytes);
+    buffer_done(&head->cookie);
+}
+
+/* Offsets, not pointers: the bytes move while they grow. */
+static struct h2_span keep(struct h2_head *head, struct text name, struct text value)
+{
+    struct h2_span span = {head->bytes.used, name.length, head->bytes.used + name.length,
+                           value.length};
+    buffer_append(&head->bytes, name.data, name.length);
+    buffer_append(&head->bytes, value.data, value.length);
+    return span;
+}
+
+static void keep_field(struct h2_head *head, struct text name, struct text value,
+                       size_t field_count_max)
+{
+    if (head->field_count == field_count_max || head->field_count == PARSE_FIELDS_MAX) {
+        head->refusal = 431;
+        return;
+    }
+    head->fields[head->field_count++] = keep(head, name, value);
+}
+
+static struct h2_span *pseudo(struct h2_head *head, struct text name)
+{
+    const struct {
+        const char *name;
+        struct h2_span *span;
+    } known[] = {{":method", &head->method},
+                 {":path", &head->path},
+                 {":authority", &head->authority},
+                 {":scheme", &head->scheme},
+                 {":status", &head->status}};
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (text_equal(name, known[i].name)) {
+            return known[i].span;
+        }
+    }
+    return NULL;
+}
+
+void h2_head_add(struct h2_head *head, struct text name, struct text value,
+                 const struct parse_limits *limits)
+{
+    head->list_bytes += name.length + value.length + FIELD_OVERHEAD;
+    if (head->list_bytes > limits->head_bytes_max) {
+        head->refusal = 431;
+    }
+    if (head->refusal != 0) {
+        return; /* it is taken off the wire all the same: both ends must know the same table */
+    }
+    struct h2_span *span = pseudo(head, name);
+    if (span != NULL) {
+        *span = keep(head, name, value);
+    } else if (text_equal(name, "cookie")) {
+        buffer_append(&head->cookie, "; ", head->cookie.used > 0 ? 2 : 0);
+        buffer_append(&head->cookie, value.data, value.length);
+    } else {
+        keep_field(head, name, value, limits->field_count_max);
+    }
+}
+
+static struct text name_of(const struct h2_head *head, struct h2_span span)
+{
+    return text_of((const char *)head->bytes.data + span.name, span.name_length);
+}
+
+static struct text value_of(const struct h2_head *head, struct h2_span span)
+{
+    return span.name_length > 0
+        ? text_of((const char *)head->bytes.data + span.value, span.value_length)
+        : text_of(NULL, 0);
+}
+
+/* What must not be in one kind of head: RFC 9113, 8.2.2; the parser of 1.1 would act on it. */
+static bool is_of_connection(struct text name)
+{
+    static const char *const names[] = {"connection", "keep-alive", "proxy-connection",
+                                        "transfer-encoding", "upgrade"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (text_equal_ignoring_case(name, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int show_fields(struct h2_head *head, bool has_body, size_t field_count_max,
+                       struct parse_head *ret_head)
+{
+    for (size_t i = 0; i < head->field_count; i++) {
+        struct text name = name_of(head, head->fields[i]);
+        if (is_of_connection(name)) {
+            return -1;
+        }
+        int r = parse_add_field(ret_head, name, value_of(head, head->fields[i]), field_count_max);
+        if (r < 0) {
+            return r == -400 ? -1 : r;
+        }
+    }
+    ret_head->minor = 1;
+    ret_head->is_chunked = has_body && !ret_head->has_length; /* its end is told by a flag */
+    return 0;
+}
+
+/* The authority is what Host was: one of them is there, and two are the same. */
+static int settle_host(struct h2_head *head)
+{
+    struct text authority = value_of(head, head->authority);
+    struct text host = text_of(NULL, 0);
+    for (size_t i = 0; i < head->field_count; i++) {
+        if (text_equal(name_of(head, head->fields[i]), "host")) {
+            if (host.data != NULL) {
+                return -1;
+            }
+            host = value_of(head, head->fields[i]);
+        }
+    }
+    if (authority.data == NULL) {
+        return host.length > 0 && parse_is_host(host) ? 0 : -1;
+    }
+    bool differs = host.data != NULL &&
+        (host.length != authority.length ||
+         strncasecmp(host.data, authority.data, host.length) != 0);
+    if (differs || authority.length == 0 || !parse_is_host(authority)) {
+        return -1;
+    }
+    if (host.data == NULL) {
+        MEMORY_OWNED char *copy = memory_copy_text(authority.data, authority.length);
+        keep_field(head, text_of("host", 4), text_of(copy, authority.length), PARSE_FIELDS_MAX);
+    }
+    return -head->refusal;
+}
+
+static int check_target(const struct h2_head *head, size_t target_bytes_max)
+{
+    struct text method = value_of(head, head->method);
+    struct text path = value_of(head, head->path);
+    struct text scheme = value_of(head, head->scheme);
+    if (method.length == 0 || method.length > 32 || !parse_is_token(method)) {
+        return -1;
+    }
+    if (text_equal(method, "CONNECT")) {
+        return -400;
+    }
+    if (!text_equal_ignoring_case(scheme, "http") && !text_equal_ignoring_case(scheme, "https")) {
+        return -1;
+    }
+    if (path.length == 0 || (path.data[0] != '/' && path.data[0] != '*') ||
+        !parse_is_target(path, method)) {
+        return -1;
+    }
+    return path.length > target_bytes_max ? -414 : 0;
+}
+
+int h2_head_request(struct h2_head *head, bool has_body, const struct parse_limits *limits,
+                    struct parse_head *ret_head)
+{
+    parse_clear(ret_head);
+    if (head->cookie.used > 0 && head->refusal == 0) {
+        keep_field(head, text_of("cookie", 6),
+                   text_of((const char *)head->cookie.data, head->cookie.used),
+                   limits->field_count_max);
+    }
+    if (head->refusal != 0) {
+        return -head->refusal;
+    }
+    int r = check_target(head, limits->target_bytes_max);
+    if (r == 0) {
+        r = settle_host(head);
+    }
+    if (r == 0) {
+        r = show_fields(head, has_body, PARSE_FIELDS_MAX, ret_head);
+    }
+    ret_head->method = value_of(head, head->method);
+    ret_head->target = value_of(head, head->path);
+    return r;
+}
+
+int h2_head_answer(struct h2_head *head, bool has_body, struct parse_head *ret_head)
+{
+    uint64_t status = 0;
+    parse_clear(ret_head);
+    struct text text = value_of(head, head->status);
+    if (head->refusal != 0 || text.length != 3 || !text_parse_u64(text, &status) || status < 100) {
+        return -1;
+    }
+    ret_head->status = (int)status;
+    return show_fields(head, has_body, PARSE_FIELDS_MAX, ret_head) < 0 ? -1 : 0;
+}
+
+/* ---- Counting ---- */
+
+void h2_guard_tick(struct h2_guard *guard, uint64_t now_ms)
+{
+    if (now_ms - guard->since_ms >= SPAN_MS) {
+        guard->since_ms = now_ms;
+        guard->idle_frames = guard->windows = guard->faults = guard->data_sent = 0;
+    }
+}
+
+bool h2_guard_frame(struct h2_guard *guard, const nghttp2_frame_hd *frame, size_t head_bytes_max)
+{
+    switch (frame->type) {
+    case NGHTTP2_DATA:
+    case NGHTTP2_RST_STREAM: /* counted by what it ends */
+        return true;
+    case NGHTTP2_HEADERS:
+        guard->block_bytes = frame->length;
+        guard->block_frames = 0;
+        break;
+    case NGHTTP2_CONTINUATION:
+        guard->block_bytes += frame->length;
+        guard->block_frames++;
+        break;
+    case NGHTTP2_WINDOW_UPDATE:
+        return ++guard->windows <= WINDOWS_MAX + guard->data_sent * WINDOWS_PER_DATA;
+    default:
+        return ++guard->idle_frames <= IDLE_FRAMES_MAX;
+    }
+    /* As much as is read of a head that is too large, to say so; not more. */
+    return guard->block_bytes <= 2 * head_bytes_max && guard->block_frames <= CONTINUATIONS_MAX;
+}
+
+bool h2_guard_empty(struct h2_guard *guard)
+{
+    return ++guard->idle_frames <= IDLE_FRAMES_MAX;
+}
+
+bool h2_guard_fault(struct h2_guard *guard)
+{
+    return ++guard->faults <= FAULTS_MAX;
+}
+
+/* ---- Fields on their way out ---- */
+
+void h2_fields_add(struct h2_fields *fields, struct text name, struct text value)
+{
+    if (fields->count == fields->size) {
+        fields->size = fields->size * 2 + 16;
+        fields->at = memory_resize(fields->at, fields->size * sizeof(nghttp2_nv));
+    }
+    /* The library takes pointers that are not const, and copies. */
+    fields->at[fields->count++] = (nghttp2_nv){
+        .name = (uint8_t *)(uintptr_t)name.data,
+        .namelen = name.length,
+        .value = (uint8_t *)(uintptr_t)value.data,
+        .valuelen = value.length,
+        .flags = NGHTTP2_NV_FLAG_NONE,
+    };
+}
+
+void h2_fields_add_lines(struct h2_fields *fields, struct buffer *lines)
+{
+    char *at = (char *)lines->data;
+    size_t left = lines->used;
+    while (left > 0) {
+        char *stop = memchr(at, '\n', left);
+        CHECK(stop != NULL && stop > at && stop[-1] == '\r');
+        char *colon = memchr(at, ':', (size_t)(stop - at));
+        CHECK(colon != NULL);
+        struct text name = text_of(at, (size_t)(colon - at));
+        for (char *letter = at; letter < colon; letter++) {
+            if (*letter >= 'A' && *letter <= 'Z') {
+                *letter = (char)(*letter - 'A' + 'a');
+            }
+        }
+        if (!is_of_connection(name) && !text_equal(name, "te")) {
+            h2_fields_add(fields, name, text_trim(text_of(colon + 1, (size_t)(stop - colon) - 2)));
+        }
+        left -= (size_t)(stop + 1 - at);
+        at = stop + 1;
+    }
+}
+
+/* ---- The end ---- */
+
+static void append_u32(struct buffer *out, uint32_t value)
+{
+    for (int shift = 24; shift >= 0; shift -= 8) {
+        buffer_append_byte(out, (uint8_t)(value >> shift));
+    }
+}
+
+void h2_append_goaway(struct buffer *out, int32_t last_stream, uint32_t code)
+{
+    static const uint8_t frame[] = {0, 0, 8, NGHTTP2_GOAWAY, 0, 0, 0, 0, 0};
+    buffer_append(out, frame, sizeof(frame));
+    append_u32(out, (uint32_t)last_stream);
+    append_u32(out, code);
+}
+
+uint32_t h2_code_of(int library_error)
+{
+    switch (library_error) {
+    case NGHTTP2_ERR_FLOODED:
+    case NGHTTP2_ERR_CALLBACK_FAILURE: /* ours fail when the guard has had enough */
+    case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS:
+        return NGHTTP2_ENHANCE_YOUR_CALM;
+    default:
+        return NGHTTP2_PROTOCOL_ERROR;
+    }
+}

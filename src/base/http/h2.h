@@ -1,0 +1,161 @@
+/*
+ * Private to the room: HTTP/2 (RFC 9113) as bytes in and bytes out.
+ *
+ * Neither end knows what carries its bytes: whoever has a connection gives what it received, is
+ * given what to send, and says what time it is (not 0).  libnghttp2 does the framing; what it
+ * reports is noted in its callbacks and acted upon when it has returned, so that nothing of ours is
+ * called from inside of it and everything may be called from everywhere.
+ */
+#ifndef BASE_HTTP_H2_H
+#define BASE_HTTP_H2_H
+
+#include <nghttp2/nghttp2.h>
+
+#include "base/buffer.h"
+#include "base/http/parse.h"
+
+struct error;
+struct http_server;
+struct http_exchange;
+struct h2_server;
+struct h2_client;
+struct h2_call;
+
+/* What a peer may have open, and have sent that nobody has read: of a stream, of a connection. */
+enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
+
+/* The first bytes of every client (RFC 9113, 3.4). */
+enum { H2_PREFACE_LENGTH = 24 };
+extern const char h2_preface[];
+
+/* How the bytes travel.  None of these may call back before it returns; `finish` may free. */
+struct h2_wire {
+    void (*write)(const void *bytes, size_t length, void *context); /* lent */
+    size_t (*waiting)(void *context); /* bytes written that are not gone yet */
+    void (*finish)(void *context);    /* once: all is said, end after what was written */
+};
+
+/* ---- A server's connection ---- */
+
+/* Exchanges go to the server's handler, under its limits.  `peer` as in http_exchange_peer(). */
+struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
+                                void *context, const char *peer, uint64_t now_ms);
+void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, uint64_t now_ms);
+void h2_server_flush(struct h2_server *h2);                 /* the wire has room again */
+void h2_server_tick(struct h2_server *h2, uint64_t now_ms); /* a few times a second: time limits */
+/* No new requests; `finish` when those in flight are answered. */
+void h2_server_drain(struct h2_server *h2);
+size_t h2_server_streams(const struct h2_server *h2);
+void h2_server_free(struct h2_server *h2); /* what is in flight sees on_close */
+
+/* ---- A client's connection ---- */
+
+struct h2_call_events {
+    /* The final answer's head; lent, with the bytes its texts point into. */
+    void (*on_head)(const struct parse_head *head, const struct buffer *bytes, void *context);
+    void (*on_data)(const void *bytes, size_t length, void *context);
+    void (*on_room)(void *context); /* takes more of the body; may be NULL */
+    /* Once, last; the call is gone.  `untouched`: the server has certainly not processed it. */
+    void (*on_end)(const struct error *error, bool untouched, void *context);
+};
+
+/* `changed`: there is room for a call again, or never will be; may be NULL. */
+struct h2_client *h2_client_new(const struct h2_wire *wire, void (*changed)(void *context),
+                                void *context, size_t head_bytes_max, const char *scheme,
+                                uint64_t now_ms);
+void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, uint64_t now_ms);
+void h2_client_flush(struct h2_client *h2);
+/* Asks a silent server for a sign of life; one that gives none is gone. */
+void h2_client_tick(struct h2_client *h2, uint64_t now_ms);
+bool h2_client_is_over(const struct h2_client *h2);  /* takes no calls any more */
+bool h2_client_has_room(const struct h2_client *h2); /* for one more call, now */
+size_t h2_client_calls(const struct h2_client *h2);  /* under way */
+/* Calls under way end with `error`. */
+void h2_client_free(struct h2_client *h2, const struct error *error);
+
+/*
+ * `request`: a head of HTTP/1.1 as text, and behind it the body, or the beginning of one that is
+ * streamed (framing of chunks is not in it).  Copied.  Only when there is room.  Events come later.
+ */
+struct h2_call *h2_client_call(struct h2_client *h2, const struct buffer *request,
+                               bool is_streaming, const struct h2_call_events *events,
+                               void *context);
+bool h2_call_write(struct h2_call *call, const void *bytes, size_t length); /* false: on_room */
+void h2_call_finish(struct h2_call *call);
+bool h2_call_was_sent(const struct h2_call *call);
+void h2_call_pause(struct h2_call *call);
+void h2_call_resume(struct h2_call *call);
+void h2_call_cancel(struct h2_call *call); /* no event comes any more */
+
+/* ---- What both ends need (h2.c) ---- */
+
+/* A block of fields on its way in. */
+struct h2_head {
+    struct buffer bytes;
+    struct buffer cookie; /* its crumbs, joined again (RFC 9113, 8.2.3) */
+    struct h2_span {
+        size_t name;
+        size_t name_length;
+        size_t value;
+        size_t value_length;
+    } fields[PARSE_FIELDS_MAX];
+    size_t field_count;
+    struct h2_span method;
+    struct h2_span path;
+    struct h2_span authority;
+    struct h2_span scheme;
+    struct h2_span status;
+    size_t list_bytes; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
+    int refusal;       /* status to refuse it with, or 0 */
+};
+
+void h2_head_clear(struct h2_head *head);
+void h2_head_done(struct h2_head *head);
+void h2_head_add(struct h2_head *head, struct text name, struct text value,
+                 const struct parse_limits *limits);
+
+/*
+ * What was collected as the parser of 1.1 would show it; texts point into head->bytes.  0, or the
+ * negative status to refuse it with, or -1: it is malformed.
+ */
+int h2_head_request(struct h2_head *head, bool has_body, const struct parse_limits *limits,
+                    struct parse_head *ret_head);
+int h2_head_answer(struct h2_head *head, bool has_body, struct parse_head *ret_head);
+
+/*
+ * Frames that cost us work and move nothing are counted per span of time; so are blocks of fields
+ * that do not end.  A peer beyond a limit is told ENHANCE_YOUR_CALM, and left.
+ */
+struct h2_guard {
+    uint64_t since_ms;
+    unsigned idle_frames;  /* PING, SETTINGS, PRIORITY, unknown, DATA without data */
+    unsigned windows;      /* WINDOW_UPDATE */
+    unsigned faults;       /* streams that were reset or refused before their answer ended */
+    unsigned data_sent;    /* DATA frames, which WINDOW_UPDATE may follow */
+    size_t block_bytes;    /* of the open block of fields */
+    unsigned block_frames; /* CONTINUATION in it */
+};
+
+void h2_guard_tick(struct h2_guard *guard, uint64_t now_ms);
+/* False: it is too much. */
+bool h2_guard_frame(struct h2_guard *guard, const nghttp2_frame_hd *frame, size_t head_bytes_max);
+bool h2_guard_empty(struct h2_guard *guard);
+bool h2_guard_fault(struct h2_guard *guard);
+
+/* "Name: value" lines as fields of HTTP/2: names become lower case in place, what belongs to the
+ * connection is left out.  The texts point into `lines`; the array is the caller's to free(). */
+struct h2_fields {
+    nghttp2_nv *at;
+    size_t count;
+    size_t size;
+};
+void h2_fields_add(struct h2_fields *fields, struct text name, struct text value);
+void h2_fields_add_lines(struct h2_fields *fields, struct buffer *lines);
+
+/* A GOAWAY after which nothing comes, for a session that cannot make one itself any more. */
+void h2_append_goaway(struct buffer *out, int32_t last_stream, uint32_t code);
+
+/* An error of the library, as a code for the peer. */
+uint32_t h2_code_of(int library_error);
+
+#endif

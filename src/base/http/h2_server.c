@@ -1,0 +1,832 @@
+/*
+ * HTTP/2 as carrier of exchanges: many at a time on a connection, each on a stream of its own.
+ *
+ * A stream lives from its HEADERS until it is closed on the wire; its exchange, from a head that is
+ * good until then.  The library's callbacks only note what happened (mark()); dispatch() acts on
+ * it.  Windows follow the reader: what nobody has taken is not given back to the peer.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/http/connection.h"
+#include "base/http/h2.h"
+#include "base/memory.h"
+
+enum { WIRE_HIGH = 262144, PIECE = 65536, DRAIN_NOTICE_MS = 1000 };
+
+struct h2_stream {
+    struct list_node link;  /* in streams */
+    struct list_node event; /* in dirty */
+    struct h2_server *h2;
+    int32_t id;
+    struct http_exchange *exchange; /* NULL: not yet, refused, or over */
+    struct buffer in;               /* not read yet */
+    struct buffer out;              /* not on the wire yet, from out_at */
+    size_t out_at;
+    int status;
+    uint64_t length;
+    bool is_new;       /* the handler has not seen it */
+    bool was_taken;    /* it had an exchange */
+    bool remote_ended; /* the request is whole */
+    bool is_cut;       /* the rest of the body is not wanted */
+    bool head_waits;   /* the answer's head is known, and not submitted */
+    bool answer_ended; /* all of it was written */
+    bool end_sent;
+    bool is_ours; /* we broke it off */
+    bool is_closed;
+    uint64_t body_since_ms;  /* waits for the body's next piece since, or 0 */
+    uint64_t write_since_ms; /* the peer takes nothing since, or 0 */
+};
+
+struct h2_server {
+    struct http_server *server;
+    struct h2_wire wire;
+    void *context;
+    char peer[64];
+    nghttp2_session *session;
+    struct parse_limits limits;
+    struct list streams;
+    struct list dirty;
+    size_t stream_count;
+    size_t requests;
+    struct h2_head head;
+    struct h2_fields fields; /* scratch */
+    struct h2_guard guard;
+    struct buffer out; /* scratch */
+    uint64_t now_ms;
+    uint64_t head_since_ms;  /* a block of fields, or the preface, is under way since, or 0 */
+    uint64_t frame_ms;       /* the last frame began */
+    uint64_t drain_since_ms; /* the peer was told that we will end, or 0 */
+    unsigned depth;          /* we are in run() or about to */
+    bool goaway_sent;        /* the last one */
+    bool is_dead;
+    bool is_finished;
+    bool is_freed;
+};
+
+static void run(struct h2_server *h2);
+
+static void mark(struct h2_stream *stream)
+{
+    if (!list_contains_node(&stream->event)) {
+        list_push_back(&stream->h2->dirty, &stream->event);
+    }
+}
+
+static size_t out_left(const struct h2_stream *stream)
+{
+    return stream->out.used - stream->out_at;
+}
+
+/* The last one: what was begun until now is still answered. */
+static void say_goaway(struct h2_server *h2)
+{
+    if (!h2->goaway_sent && !h2->is_dead) {
+        h2->goaway_sent = true;
+        nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
+                              nghttp2_session_get_last_proc_stream_id(h2->session),
+                              NGHTTP2_NO_ERROR, NULL, 0);
+    }
+}
+
+/* ---- What the library reports ---- */
+
+static struct h2_stream *stream_of(struct h2_server *h2, int32_t id)
+{
+    return nghttp2_session_get_stream_user_data(h2->session, id);
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *frame, void *context)
+{
+    struct h2_server *h2 = context;
+    (void)session;
+    h2->frame_ms = h2->now_ms;
+    if (frame->type != NGHTTP2_CONTINUATION) {
+        h2->head_since_ms = frame->type == NGHTTP2_HEADERS ? h2->now_ms : 0;
+    }
+    return h2_guard_frame(&h2->guard, frame, h2->limits.head_bytes_max)
+        ? 0
+        : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *context)
+{
+    struct h2_server *h2 = context;
+    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+        return 0; /* trailers */
+    }
+    struct h2_stream *stream = NEW(struct h2_stream);
+    stream->h2 = h2;
+    stream->id = frame->hd.stream_id;
+    list_push_back(&h2->streams, &stream->link);
+    h2->stream_count++;
+    nghttp2_session_set_stream_user_data(session, stream->id, stream);
+    h2_head_clear(&h2->head);
+    return 0;
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                     size_t name_length, const uint8_t *value, size_t value_length, uint8_t flags,
+                     void *context)
+{
+    struct h2_server *h2 = context;
+    (void)session;
+    (void)flags;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        h2_head_add(&h2->head, text_of((const char *)name, name_length),
+                    text_of((const char *)value, value_length), &h2->limits);
+    }
+    return 0;
+}
+
+/* The library would leave such a field out and go on. */
+static int on_invalid_header(nghttp2_session *session, const nghttp2_frame *frame,
+                             const uint8_t *name, size_t name_length, const uint8_t *value,
+                             size_t value_length, uint8_t flags, void *context)
+{
+    (void)name;
+    (void)name_length;
+    (void)value;
+    (void)value_length;
+    (void)flags;
+    (void)context;
+    nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                              NGHTTP2_PROTOCOL_ERROR);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
+/* A request that is well-formed and cannot be: told.  The rest of it is not read. */
+static void refuse(struct h2_stream *stream, int status)
+{
+    struct h2_server *h2 = stream->h2;
+    char digits[16];
+    int length = snprintf(digits, sizeof(digits), "%d", status);
+    h2->fields.count = 0;
+    h2_fields_add(&h2->fields, text_of(":status", 7), text_of(digits, (size_t)length));
+    h2_fields_add(&h2->fields, text_of("content-length", 14), text_of("0", 1));
+    stream->answer_ended = true;
+    nghttp2_submit_response(h2->session, stream->id, h2->fields.at, h2->fields.count, NULL);
+}
+
+static void take_request(struct h2_stream *stream)
+{
+    struct h2_server *h2 = stream->h2;
+    struct http_server *server = h2->server;
+    int r = h2_head_request(&h2->head, !stream->remote_ended, &h2->limits, &server->head);
+    if (r == -1) {
+        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                  NGHTTP2_PROTOCOL_ERROR);
+        return;
+    }
+    if (r < 0) {
+        refuse(stream, -r);
+        return;
+    }
+    /* By default a long answer would go before all that were asked for after it. */
+    const nghttp2_extpri in_turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
+    nghttp2_session_change_extpri_stream_priority(h2->session, stream->id, &in_turns, 1);
+    struct http_exchange *exchange = exchange_new(server, NULL);
+    exchange->stream = stream;
+    exchange->carrier = &h2_carrier;
+    exchange_take_head(exchange, &server->head, h2->head.bytes.data, h2->head.bytes.used);
+    snprintf(exchange->peer, sizeof(exchange->peer), "%s", h2->peer);
+    stream->exchange = exchange;
+    stream->is_new = stream->was_taken = true;
+    mark(stream);
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *context)
+{
+    struct h2_server *h2 = context;
+    (void)session;
+    h2->head_since_ms = 0;
+    if (frame->hd.type == NGHTTP2_PING && (frame->hd.flags & NGHTTP2_FLAG_ACK) != 0 &&
+        h2->drain_since_ms != 0) {
+        say_goaway(h2); /* it has read our notice */
+        return 0;
+    }
+    if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) {
+        return 0;
+    }
+    bool is_end = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+    if (frame->hd.type == NGHTTP2_DATA && !is_end && frame->hd.length == frame->data.padlen &&
+        !h2_guard_empty(&h2->guard)) {
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    struct h2_stream *stream = stream_of(h2, frame->hd.stream_id);
+    if (stream == NULL) {
+        return 0;
+    }
+    stream->remote_ended = stream->remote_ended || is_end;
+    if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+        take_request(stream);
+    } else if (is_end) {
+        mark(stream);
+    }
+    return 0;
+}
+
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int code,
+                            void *context)
+{
+    struct h2_server *h2 = context;
+    (void)session;
+    (void)frame;
+    (void)code;
+    h2->head_since_ms = 0;
+    return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *bytes,
+                   size_t length, void *context)
+{
+    struct h2_server *h2 = context;
+    struct h2_stream *stream = stream_of(h2, id);
+    (void)flags;
+    if (stream == NULL || stream->exchange == NULL || stream->is_cut) {
+        nghttp2_session_consume_connection(session, length); /* and the stream's runs dry */
+        return 0;
+    }
+    buffer_append(&stream->in, bytes, length);
+    stream->body_since_ms = 0;
+    mark(stream);
+    return 0;
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *context)
+{
+    struct h2_server *h2 = context;
+    struct h2_stream *stream = stream_of(h2, id);
+    (void)code;
+    h2->head_since_ms = 0;
+    if (stream == NULL) {
+        return 0;
+    }
+    stream->is_closed = true;
+    nghttp2_session_consume_connection(session, stream->in.used);
+    stream->in.used = 0;
+    mark(stream);
+    bool is_fault = !stream->is_ours && (!stream->end_sent || !stream->was_taken);
+    if (!stream->was_taken) {
+        h2->server->counters.requests_refused++;
+    }
+    return is_fault && !h2_guard_fault(&h2->guard) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
+}
+
+/* An answer that has ended ends its request, too (RFC 9113, 8.1). */
+static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *context)
+{
+    struct h2_server *h2 = context;
+    h2->guard.data_sent += frame->hd.type == NGHTTP2_DATA;
+    if (frame->hd.type == NGHTTP2_RST_STREAM &&
+        frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) { /* more than it may open */
+        return h2_guard_fault(&h2->guard) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+    if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
+        (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0) {
+        return 0;
+    }
+    struct h2_stream *stream = stream_of(h2, frame->hd.stream_id);
+    if (stream != NULL) {
+        stream->end_sent = true;
+        if (!stream->remote_ended) {
+            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_NO_ERROR);
+        }
+    }
+    return 0;
+}
+
+/* A head that the library does not send: too large, perhaps. */
+static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *frame, int code,
+                             void *context)
+{
+    struct h2_server *h2 = context;
+    (void)code;
+    struct h2_stream *stream =
+        frame->hd.type == NGHTTP2_HEADERS ? stream_of(h2, frame->hd.stream_id) : NULL;
+    if (stream != NULL) {
+        stream->is_ours = true;
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_INTERNAL_ERROR);
+    }
+    return 0;
+}
+
+static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
+                            uint32_t *flags, nghttp2_data_source *source, void *context)
+{
+    struct h2_stream *stream = source->ptr;
+    size_t left = out_left(stream);
+    size_t part = left < length ? left : length;
+    (void)session;
+    (void)id;
+    (void)context;
+    if (left == 0 && !stream->answer_ended) {
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    if (part > 0) {
+        memcpy(bytes, stream->out.data + stream->out_at, part);
+    }
+    stream->out_at += part;
+    stream->write_since_ms = 0;
+    if (out_left(stream) == 0) {
+        stream->out.used = stream->out_at = 0;
+        *flags |= stream->answer_ended ? NGHTTP2_DATA_FLAG_EOF : 0;
+    }
+    if (stream->exchange != NULL && stream->exchange->wants_drain) {
+        mark(stream);
+    }
+    return (ssize_t)part;
+}
+
+/* ---- Acting on it ---- */
+
+/* The handler's reference is its own, once it has it. */
+static void lose_exchange(struct h2_stream *stream)
+{
+    struct http_exchange *exchange = stream->exchange;
+    stream->exchange = NULL;
+    if (exchange == NULL) {
+        return;
+    }
+    if (stream->is_new) {
+        stream->is_new = false;
+        exchange_release(exchange); /* the handler's */
+    }
+    if (exchange->ended) {
+        exchange_part(exchange);
+        if (!exchange->body_told && exchange->reading) {
+            exchange_fail_body(exchange, ERROR_CANCELLED, "the answer has ended");
+        }
+    } else {
+        exchange_lose(exchange);
+    }
+    exchange_release(exchange);
+}
+
+static void free_stream(struct h2_stream *stream)
+{
+    list_remove(&stream->link);
+    list_remove(&stream->event);
+    stream->h2->stream_count--;
+    buffer_done(&stream->in);
+    buffer_done(&stream->out);
+    free(stream);
+}
+
+static void feed(struct h2_stream *stream)
+{
+    struct http_exchange *exchange = stream->exchange;
+    bool wanted = exchange->reading || exchange->ended;
+    if (!wanted || exchange->paused) {
+        return;
+    }
+    http_exchange_ref(exchange);
+    if (stream->in.used > 0 && !exchange->body_done) {
+        size_t length = stream->in.used;
+        exchange_give(exchange, stream->in.data, length);
+        stream->in.used = 0;
+        if (!stream->h2->is_dead && !stream->is_closed) {
+            nghttp2_session_consume(stream->h2->session, stream->id, length);
+        }
+    }
+    /* Paused inside: the end waits, too. */
+    if (stream->exchange != NULL && stream->remote_ended) {
+        exchange->body_done = true;
+    }
+    exchange_take_end(exchange);
+    exchange_release(exchange);
+}
+
+static void begin_request(struct h2_stream *stream)
+{
+    struct h2_server *h2 = stream->h2;
+    struct http_server *server = h2->server;
+    stream->is_new = false;
+    server->counters.requests++;
+    h2->requests++;
+    if (server->options.requests_per_connection_max > 0 &&
+        h2->requests >= server->options.requests_per_connection_max) {
+        h2_server_drain(h2);
+    }
+    server->handler(stream->exchange, server->context);
+}
+
+static void drained(struct h2_stream *stream)
+{
+    struct http_exchange *exchange = stream->exchange;
+    if (exchange->wants_drain && !exchange->ended && out_left(stream) <= exchange->write_high / 2) {
+        exchange->wants_drain = false;
+        if (exchange->on_drain != NULL) {
+            exchange->on_drain(exchange->context);
+        }
+    }
+}
+
+static void act(struct h2_stream *stream)
+{
+    if (stream->is_closed) {
+        lose_exchange(stream);
+        free_stream(stream);
+        return;
+    }
+    if (stream->is_new) {
+        begin_request(stream);
+    }
+    if (stream->exchange != NULL) {
+        feed(stream);
+    }
+    if (stream->exchange != NULL) {
+        drained(stream);
+    }
+}
+
+static void close_streams(struct h2_server *h2)
+{
+    LIST_EACH(node, &h2->streams)
+    {
+        struct h2_stream *stream = LIST_ITEM(node, struct h2_stream, link);
+        stream->is_closed = true;
+        mark(stream);
+    }
+}
+
+/* The library cannot go on. */
+static void die(struct h2_server *h2, uint32_t code)
+{
+    if (!h2->is_dead) {
+        h2->is_dead = true;
+        h2_append_goaway(&h2->out, nghttp2_session_get_last_proc_stream_id(h2->session), code);
+        close_streams(h2);
+    }
+}
+
+static void send_out(struct h2_server *h2)
+{
+    if (h2->out.used > 0 && !h2->is_freed) {
+        h2->wire.write(h2->out.data, h2->out.used, h2->context);
+    }
+    h2->out.used = 0;
+}
+
+/* From the library to the wire, as much as that takes without piling up. */
+static void pull(struct h2_server *h2)
+{
+    while (!h2->is_dead && !h2->is_freed && h2->wire.waiting(h2->context) < WIRE_HIGH) {
+        const uint8_t *bytes = NULL;
+        ssize_t length = 0;
+        while (h2->out.used < PIECE &&
+               (length = nghttp2_session_mem_send(h2->session, &bytes)) > 0) {
+            buffer_append(&h2->out, bytes, (size_t)length);
+        }
+        if (length < 0) {
+            die(h2, h2_code_of((int)length));
+        }
+        if (h2->out.used == 0) {
+            break;
+        }
+        send_out(h2);
+    }
+    send_out(h2);
+}
+
+static void free_now(struct h2_server *h2)
+{
+    nghttp2_session_del(h2->session);
+    h2_head_done(&h2->head);
+    buffer_done(&h2->out);
+    free(h2->fields.at);
+    free(h2);
+}
+
+static void act_on_all(struct h2_server *h2)
+{
+    while (!list_is_empty(&h2->dirty)) {
+        struct h2_stream *stream = LIST_FIRST(&h2->dirty, struct h2_stream, event);
+        list_remove(&stream->event);
+        act(stream);
+    }
+}
+
+static bool is_over(const struct h2_server *h2)
+{
+    return h2->is_dead ||
+        (!nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session));
+}
+
+/* Do what there is to do, until there is nothing.  Whoever is called from in here may come back. */
+static void run(struct h2_server *h2)
+{
+    if (h2->depth > 0) {
+        return;
+    }
+    h2->depth++;
+    do {
+        act_on_all(h2);
+        pull(h2);
+    } while (!list_is_empty(&h2->dirty));
+    if (!h2->is_freed && !h2->is_finished && is_over(h2)) {
+        h2->is_finished = h2->is_dead = true;
+        close_streams(h2);
+        act_on_all(h2);
+        if (!h2->is_freed) {
+            h2->wire.finish(h2->context);
+        }
+    }
+    h2->depth--;
+    if (h2->is_freed) {
+        free_now(h2);
+    }
+}
+
+/* ---- The carrier ---- */
+
+static void take_body(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    if (exchange->reading && exchange->expects_continue && !stream->remote_ended &&
+        !exchange->begun) {
+        struct h2_fields *fields = &stream->h2->fields;
+        exchange->expects_continue = false;
+        fields->count = 0;
+        h2_fields_add(fields, text_of(":status", 7), text_of("100", 3));
+        nghttp2_submit_headers(stream->h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, fields->at,
+                               fields->count, NULL);
+    }
+    mark(stream);
+    run(stream->h2);
+}
+
+static void cut_body(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    stream->is_cut = true;
+    if (!stream->is_closed && !stream->h2->is_dead) {
+        nghttp2_session_consume_connection(stream->h2->session, stream->in.used);
+    }
+    stream->in.used = 0;
+}
+
+static void begin(struct http_exchange *exchange, int status, uint64_t length)
+{
+    struct h2_stream *stream = exchange->stream;
+    stream->status = status < 200 ? 500 : status; /* an interim answer cannot be the last */
+    stream->length = length;
+    stream->head_waits = true;
+}
+
+static void submit_head(struct h2_stream *stream)
+{
+    struct h2_server *h2 = stream->h2;
+    struct http_exchange *exchange = stream->exchange;
+    struct h2_fields *fields = &h2->fields;
+    char digits[16];
+    char length[24];
+    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = on_need_data};
+    int digit_count = snprintf(digits, sizeof(digits), "%d", stream->status);
+    int length_count = snprintf(length, sizeof(length), "%" PRIu64, stream->length);
+    stream->head_waits = false;
+    exchange_date(h2->server);
+    fields->count = 0;
+    h2_fields_add(fields, text_of(":status", 7), text_of(digits, (size_t)digit_count));
+    h2_fields_add(fields, text_of("date", 4), text_of(h2->server->date, strlen(h2->server->date)));
+    h2_fields_add_lines(fields, &exchange->answer_fields);
+    if (!exchange->has_no_body && stream->length != UINT64_MAX) {
+        h2_fields_add(fields, text_of("content-length", 14), text_of(length, (size_t)length_count));
+    }
+    bool is_all = stream->answer_ended && out_left(stream) == 0;
+    nghttp2_submit_response(h2->session, stream->id, fields->at, fields->count,
+                            is_all ? NULL : &provider);
+}
+
+static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
+{
+    struct h2_stream *stream = exchange->stream;
+    if (stream->out_at >= PIECE) {
+        buffer_consume(&stream->out, stream->out_at);
+        stream->out_at = 0;
+    }
+    buffer_append(&stream->out, bytes, length);
+}
+
+static void flush(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    struct h2_server *h2 = stream->h2;
+    if (stream->is_closed || h2->is_dead) {
+        return; /* it will be told */
+    }
+    if (stream->head_waits) {
+        submit_head(stream);
+    } else {
+        nghttp2_session_resume_data(h2->session, stream->id);
+    }
+    run(h2);
+}
+
+static void end(struct http_exchange *exchange)
+{
+    exchange->stream->answer_ended = true;
+    flush(exchange);
+}
+
+static void abort_stream(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    struct h2_server *h2 = stream->h2;
+    if (exchange->ended) {
+        return;
+    }
+    stream->is_ours = true;
+    if (stream->head_waits) {
+        submit_head(stream);
+    }
+    if (!stream->is_closed && !h2->is_dead) {
+        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+                                  NGHTTP2_INTERNAL_ERROR);
+    }
+    nghttp2_session_consume_connection(h2->session, stream->in.used);
+    stream->in.used = 0;
+    lose_exchange(stream);
+    run(h2);
+}
+
+static size_t waiting(const struct http_exchange *exchange)
+{
+    return out_left(exchange->stream);
+}
+
+const struct exchange_carrier h2_carrier = {
+    .take_body = take_body,
+    .cut_body = cut_body,
+    .begin = begin,
+    .write = write_body,
+    .flush = flush,
+    .end = end,
+    .abort = abort_stream,
+    .waiting = waiting,
+};
+
+/* ---- Time ---- */
+
+/* Since when a condition that holds at each look has held. */
+static bool lasts(uint64_t *since_ms, bool holds, uint64_t now_ms, uint64_t limit_ms)
+{
+    if (!holds || *since_ms == 0) {
+        *since_ms = holds ? now_ms : 0;
+    }
+    return holds && limit_ms > 0 && now_ms - *since_ms >= limit_ms;
+}
+
+static void look_at(struct h2_stream *stream)
+{
+    struct h2_server *h2 = stream->h2;
+    const struct http_server_options *options = &h2->server->options;
+    struct http_exchange *exchange = stream->exchange;
+    bool waits_for_body = exchange != NULL && !stream->remote_ended && !exchange->body_done &&
+        exchange->reading && !exchange->paused && stream->in.used == 0;
+    if (lasts(&stream->body_since_ms, waits_for_body, h2->now_ms, options->body_timeout_ms)) {
+        exchange_end_body(exchange);
+        exchange_fail_body(exchange, ERROR_TIMEOUT, "the request's body came too slowly");
+    }
+    if (lasts(&stream->write_since_ms, out_left(stream) > 0 && !stream->head_waits, h2->now_ms,
+              options->write_timeout_ms) &&
+        !stream->is_closed) {
+        stream->write_since_ms = 0;
+        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
+    }
+}
+
+void h2_server_tick(struct h2_server *h2, uint64_t now_ms)
+{
+    const struct http_server_options *options = &h2->server->options;
+    CHECK(h2->depth == 0);
+    h2->now_ms = now_ms;
+    if (h2->is_dead) {
+        return;
+    }
+    h2->depth++;
+    h2_guard_tick(&h2->guard, now_ms);
+    LIST_EACH(node, &h2->streams)
+    {
+        look_at(LIST_ITEM(node, struct h2_stream, link));
+    }
+    bool is_idle = h2->stream_count == 0 && options->idle_timeout_ms > 0 &&
+        now_ms - h2->frame_ms >= options->idle_timeout_ms;
+    bool has_notice = h2->drain_since_ms != 0 && now_ms - h2->drain_since_ms >= DRAIN_NOTICE_MS;
+    if (h2->head_since_ms != 0 && options->head_timeout_ms > 0 &&
+        now_ms - h2->head_since_ms >= options->head_timeout_ms) {
+        die(h2, NGHTTP2_NO_ERROR);
+    } else if (is_idle || has_notice) {
+        say_goaway(h2);
+    }
+    h2->depth--;
+    run(h2);
+}
+
+/* ---- Life ---- */
+
+static nghttp2_session *new_session(struct h2_server *h2)
+{
+    nghttp2_session_callbacks *callbacks = NULL;
+    nghttp2_option *option = NULL;
+    nghttp2_session *session = NULL;
+    CHECK(nghttp2_session_callbacks_new(&callbacks) == 0 && nghttp2_option_new(&option) == 0);
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame);
+    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, on_begin_headers);
+    nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header);
+    nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, on_invalid_header);
+    nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame);
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame);
+    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
+    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
+    nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent);
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_max_send_header_block_length(option, 4 * h2->limits.head_bytes_max);
+    CHECK(nghttp2_session_server_new2(&session, callbacks, h2, option) == 0);
+    nghttp2_option_del(option);
+    nghttp2_session_callbacks_del(callbacks);
+    return session;
+}
+
+struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
+                                void *context, const char *peer, uint64_t now_ms)
+{
+    const struct http_server_options *options = &server->options;
+    struct h2_server *h2 = NEW(struct h2_server);
+    h2->server = server;
+    h2->wire = *wire;
+    h2->context = context;
+    h2->now_ms = h2->frame_ms = h2->head_since_ms = now_ms;
+    h2->guard.since_ms = now_ms;
+    h2->limits = (struct parse_limits){options->head_bytes_max, options->field_count_max,
+                                       options->target_bytes_max};
+    snprintf(h2->peer, sizeof(h2->peer), "%s", peer);
+    list_init(&h2->streams);
+    list_init(&h2->dirty);
+    h2->session = new_session(h2);
+    const nghttp2_settings_entry settings[] = {
+        {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
+        {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+    };
+    nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, settings,
+                            sizeof(settings) / sizeof(settings[0]));
+    nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
+    return h2;
+}
+
+void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, uint64_t now_ms)
+{
+    CHECK(h2->depth == 0);
+    h2->now_ms = now_ms;
+    if (h2->is_dead) {
+        return;
+    }
+    h2_guard_tick(&h2->guard, now_ms);
+    ssize_t took = nghttp2_session_mem_recv(h2->session, bytes, length);
+    if (took < 0) {
+        die(h2, h2_code_of((int)took));
+    }
+    run(h2);
+}
+
+void h2_server_flush(struct h2_server *h2)
+{
+    run(h2);
+}
+
+void h2_server_drain(struct h2_server *h2)
+{
+    if (h2->is_dead || h2->drain_since_ms != 0) {
+        return;
+    }
+    h2->drain_since_ms = h2->now_ms;
+    if (h2->stream_count == 0) {
+        say_goaway(h2);
+    } else {
+        nghttp2_submit_shutdown_notice(h2->session);
+        nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
+    }
+    run(h2);
+}
+
+size_t h2_server_streams(const struct h2_server *h2)
+{
+    return h2->stream_count;
+}
+
+void h2_server_free(struct h2_server *h2)
+{
+    if (h2 == NULL || h2->is_freed) {
+        return;
+    }
+    h2->is_dead = h2->is_freed = true;
+    close_streams(h2);
+    run(h2);
+}
