@@ -158,6 +158,7 @@ static uint16_t bound_port(const struct stream_listener *listener)
                                              : ((const struct sockaddr_in6 *)&socket)->sin6_port);
 }
 
+/* NOLINTNEXTLINE(readability-function-size): each of the nine is needed and means one thing. */
 int stream_listen(struct loop *loop, const char *address, struct tls_context *tls_or_null,
                   const char *protocols,
                   void (*on_stream)(struct stream *owned_stream, void *context), void *context,

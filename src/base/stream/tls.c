@@ -51,6 +51,7 @@ static void make_slot(void)
 /* ---- PEM ---- */
 
 /* A key that wants a passphrase is no key: never ask the terminal. */
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's. */
 static int no_passphrase(char *buffer, int size, int writing, void *context)
 {
     (void)buffer, (void)size, (void)writing, (void)context;
