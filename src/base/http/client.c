@@ -15,29 +15,23 @@
 #include "base/http/connection.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
+#include "base/stream/stream.h"
+#include "base/stream/tls.h"
 
-enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, READ_STEP = 65536 };
+enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, WRITE_HIGH = 262144 };
 
 struct client_connection {
     struct list_node link; /* in idle */
     struct http_client *client;
-    union {
-        uv_handle_t handle;
-        uv_stream_t stream;
-        uv_tcp_t tcp;
-        uv_pipe_t pipe;
-    } uv;
-    uv_connect_t connect;
+    struct stream_dial *dial; /* until there is a stream */
+    struct stream *stream;
     struct http_call *call; /* NULL: idle, or closing */
     struct buffer in;
     struct buffer out;
-    struct buffer writing;
-    uv_write_t write;
-    bool write_runs;
     bool closing;
-    bool reading;
-    bool connected;
     bool processing;
+    bool tells_room; /* a post is under way */
+    unsigned holds;  /* posts */
     unsigned uses;
 };
 
@@ -57,11 +51,11 @@ struct http_call {
     struct http_call_events events;
     void *context;
     struct loop_timer *timer;
-    bool was_sent;
     bool has_head;
     bool paused;
     bool is_bad; /* the target is none */
     bool ended;
+    bool was_sent;
     enum body_kind body;
     bool until_close;
     uint64_t left;
@@ -73,9 +67,11 @@ struct http_call {
 
 struct http_client {
     struct loop *loop;
-    struct http_address address;
-    char *address_text;
-    struct http_client_options options;
+    char *address;
+    bool is_unix;
+    char *server_name;
+    char *identity;
+    struct http_client_options options; /* its texts are the two above */
     struct list idle;
     struct list fresh;   /* calls made in this turn of the loop */
     struct list waiting; /* calls */
@@ -87,25 +83,37 @@ struct http_client {
 
 static void start_waiting(struct http_client *client);
 static void process(struct client_connection *connection);
+static void watch(struct client_connection *connection);
 
 static void maybe_free(struct http_client *client)
 {
     if (client->freed && client->connections == 0 && client->holds == 0) {
-        free(client->address_text);
+        tls_context_unref(client->options.tls);
+        free(client->address);
+        free(client->server_name);
+        free(client->identity);
         free(client);
     }
 }
 
 /* ---- Connections ---- */
 
-static void on_closed(uv_handle_t *handle)
+static void release_memory(struct client_connection *connection)
 {
-    struct client_connection *connection = handle->data;
+    if (connection->closing && connection->holds == 0) {
+        buffer_done(&connection->in);
+        buffer_done(&connection->out);
+        free(connection);
+    }
+}
+
+/* Not from inside drop(): a callback of the connection's may still be at work on it. */
+static void on_dropped(void *argument)
+{
+    struct client_connection *connection = argument;
     struct http_client *client = connection->client;
-    buffer_done(&connection->in);
-    buffer_done(&connection->out);
-    buffer_done(&connection->writing);
-    free(connection);
+    connection->holds--;
+    release_memory(connection);
     client->connections--;
     if (!client->freed) {
         start_waiting(client);
@@ -115,11 +123,17 @@ static void on_closed(uv_handle_t *handle)
 
 static void drop(struct client_connection *connection)
 {
-    if (!connection->closing) {
-        connection->closing = true;
-        list_remove(&connection->link);
-        uv_close(&connection->uv.handle, on_closed);
+    if (connection->closing) {
+        return;
     }
+    connection->closing = true;
+    list_remove(&connection->link);
+    stream_dial_cancel(connection->dial);
+    stream_close(connection->stream);
+    connection->dial = NULL;
+    connection->stream = NULL;
+    connection->holds++;
+    loop_post(connection->client->loop, on_dropped, connection);
 }
 
 static void finish_call(struct http_call *call, const struct error *error)
@@ -148,6 +162,7 @@ static void release(struct client_connection *connection, bool keep, const struc
     }
     if (keep && connection->in.used == 0 && !client->freed) {
         list_push_front(&client->idle, &connection->link);
+        watch(connection);
     } else {
         drop(connection);
     }
@@ -160,11 +175,9 @@ static void release(struct client_connection *connection, bool keep, const struc
 }
 
 /* The connection failed under its call: once more, or the end. */
-static void fail(struct client_connection *connection, enum error_kind kind, const char *what)
+static void fail_with(struct client_connection *connection, const struct error *error)
 {
     struct http_call *call = connection->call;
-    struct error error = {0};
-    error_set(&error, kind, "%s: %s", connection->client->address_text, what);
     bool stale = connection->uses > 1 && call != NULL && !call->has_head &&
         connection->in.used == 0 && call->may_retry && !call->retried;
     if (stale) {
@@ -177,96 +190,100 @@ static void fail(struct client_connection *connection, enum error_kind kind, con
         start_waiting(call->client);
         return;
     }
-    release(connection, false, &error);
+    release(connection, false, error);
 }
 
-static void flush(struct client_connection *connection);
-
-static void on_written(uv_write_t *write, int status)
+static void fail(struct client_connection *connection, enum error_kind kind, const char *what)
 {
-    struct client_connection *connection = write->data;
-    connection->write_runs = false;
-    connection->writing.used = 0;
-    if (connection->closing) {
-        return;
-    }
-    if (status < 0) {
-        fail(connection, ERROR_UNAVAILABLE, uv_strerror(status));
-        return;
-    }
-    flush(connection);
+    struct error error = {0};
+    error_set(&error, kind, "%s: %s", connection->client->address, what);
+    fail_with(connection, &error);
+}
+
+/* ---- Bytes ---- */
+
+static size_t waiting_bytes(const struct client_connection *connection)
+{
+    return connection->out.used +
+        (connection->stream != NULL ? stream_waiting(connection->stream) : 0);
+}
+
+static void tell_room(struct client_connection *connection)
+{
     struct http_call *call = connection->call;
     if (!connection->closing && call != NULL && call->is_streaming && !call->is_finished &&
-        connection->out.used + connection->writing.used == 0) {
+        waiting_bytes(connection) == 0) {
         call->on_writable(call, call->context);
     }
 }
 
+static void on_room(void *argument)
+{
+    struct client_connection *connection = argument;
+    connection->holds--;
+    connection->tells_room = false;
+    tell_room(connection);
+    release_memory(connection);
+}
+
 static void flush(struct client_connection *connection)
 {
-    if (connection->write_runs || connection->out.used == 0 || connection->closing ||
-        !connection->connected) {
-        return;
-    }
-    struct buffer bytes = connection->out;
-    connection->out = connection->writing;
-    connection->out.used = 0;
-    connection->writing = bytes;
-    uv_buf_t lent = uv_buf_init((char *)bytes.data, (unsigned)bytes.used);
-    connection->write.data = connection;
-    connection->write_runs = true;
-    int r = uv_write(&connection->write, &connection->uv.stream, &lent, 1, on_written);
-    if (r < 0) {
-        connection->write_runs = false;
-        fail(connection, ERROR_UNAVAILABLE, uv_strerror(r));
-    }
-}
-
-static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buffer)
-{
-    struct client_connection *connection = handle->data;
-    (void)suggested;
-    *ret_buffer = uv_buf_init((char *)buffer_reserve(&connection->in, READ_STEP), READ_STEP);
-}
-
-static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
-{
-    struct client_connection *connection = stream->data;
     struct http_call *call = connection->call;
-    (void)buffer;
-    if (got == 0) {
+    if (connection->stream == NULL || connection->out.used == 0) {
         return;
     }
-    if (got > 0 && call == NULL) {
+    call->was_sent = true;
+    stream_write(connection->stream, connection->out.data, connection->out.used);
+    connection->out.used = 0;
+    if (call->is_streaming && !connection->tells_room && waiting_bytes(connection) == 0) {
+        connection->tells_room = true; /* the kernel took all of it: nothing else will tell */
+        connection->holds++;
+        loop_post(connection->client->loop, on_room, connection);
+    }
+}
+
+static void on_drained(void *context)
+{
+    tell_room(context);
+}
+
+static void on_data(const void *bytes, size_t length, void *context)
+{
+    struct client_connection *connection = context;
+    if (connection->call == NULL) {
         drop(connection); /* nobody asked: it must not pass for the next call's answer */
         return;
     }
-    if (got > 0) {
-        connection->in.used += (size_t)got;
-        process(connection);
-        return;
-    }
-    if (call == NULL) {
-        drop(connection);
-        return;
-    }
-    if (got == UV_EOF && call->has_head && call->until_close) {
-        release(connection, false, NULL);
-        return;
-    }
-    fail(connection, ERROR_UNAVAILABLE,
-         got == UV_EOF ? "the connection was closed in the middle" : uv_strerror((int)got));
+    buffer_append(&connection->in, bytes, length);
+    process(connection);
 }
 
+static void on_end(const struct error *error, void *context)
+{
+    struct client_connection *connection = context;
+    struct http_call *call = connection->call;
+    if (call == NULL) {
+        drop(connection);
+    } else if (error != NULL) {
+        fail_with(connection, error);
+    } else if (call->has_head && call->until_close) {
+        release(connection, false, NULL);
+    } else {
+        fail(connection, ERROR_UNAVAILABLE, "the connection was closed in the middle");
+    }
+}
+
+/* Nobody listens while a call is paused; an idle connection listens for its end. */
 static void watch(struct client_connection *connection)
 {
-    bool wanted = !connection->closing && (connection->call == NULL || !connection->call->paused);
-    if (wanted && !connection->reading) {
-        uv_read_start(&connection->uv.stream, on_allocate, on_read);
-    } else if (!wanted && connection->reading && !connection->closing) {
-        uv_read_stop(&connection->uv.stream);
+    if (connection->stream == NULL) {
+        return;
     }
-    connection->reading = wanted;
+    if (connection->call != NULL && connection->call->paused) {
+        stream_pause(connection->stream);
+    } else {
+        stream_resume(connection->stream);
+    }
 }
 
 /* ---- Answers ---- */
@@ -402,7 +419,6 @@ static void send_call(struct client_connection *connection)
 {
     struct http_call *call = connection->call;
     connection->uses++;
-    call->was_sent = true;
     buffer_append(&connection->out, call->request.data, call->request.used);
     buffer_append(&connection->out, call->streamed.data, call->streamed.used);
     call->streamed.used = 0;
@@ -410,49 +426,36 @@ static void send_call(struct client_connection *connection)
     flush(connection);
 }
 
-static void on_connected(uv_connect_t *request, int status)
+static void on_dialled(struct stream *stream, const struct error *error, void *context)
 {
-    struct client_connection *connection = request->data;
-    if (connection->closing) {
+    static const struct stream_events events = {on_data, on_drained, on_end};
+    struct client_connection *connection = context;
+    connection->dial = NULL;
+    if (error != NULL) {
+        fail_with(connection, error);
         return;
     }
-    if (status < 0) {
-        fail(connection, ERROR_UNAVAILABLE, uv_strerror(status));
-        return;
-    }
-    connection->connected = true;
-    if (connection->uv.handle.type == UV_TCP) {
-        uv_tcp_nodelay(&connection->uv.tcp, 1);
-    }
+    connection->stream = stream; /* speaks http/1.1: nothing else was offered */
+    stream_start(stream, &events, connection);
     if (connection->call != NULL) {
         send_call(connection);
     }
 }
 
-static struct client_connection *connect_new(struct http_client *client, struct http_call *call)
+static void connect_new(struct http_client *client, struct http_call *call)
 {
+    const struct stream_dial_options options = {
+        .tls = client->options.tls,
+        .protocols = client->options.tls != NULL ? "http/1.1" : NULL,
+        .server_name = client->server_name,
+        .identity = client->identity,
+    };
     struct client_connection *connection = NEW(struct client_connection);
     connection->client = client;
     connection->call = call;
-    connection->connect.data = connection;
-    client->connections++;
-    int r = 0;
-    if (client->address.is_unix) {
-        uv_pipe_init(loop_uv(client->loop), &connection->uv.pipe, 0);
-        connection->uv.handle.data = connection;
-        uv_pipe_connect(&connection->connect, &connection->uv.pipe, client->address.path,
-                        on_connected);
-    } else {
-        uv_tcp_init(loop_uv(client->loop), &connection->uv.tcp);
-        connection->uv.handle.data = connection;
-        r = uv_tcp_connect(&connection->connect, &connection->uv.tcp,
-                           (const struct sockaddr *)&client->address.socket, on_connected);
-    }
     call->connection = connection;
-    if (r < 0) {
-        fail(connection, ERROR_UNAVAILABLE, uv_strerror(r));
-    }
-    return connection;
+    client->connections++;
+    connection->dial = stream_dial(client->loop, client->address, &options, on_dialled, connection);
 }
 
 static void start_waiting(struct http_client *client)
@@ -485,7 +488,7 @@ static void on_timeout(void *context)
 {
     struct http_call *call = context;
     struct error error = {0};
-    error_set(&error, ERROR_TIMEOUT, "%s: no answer in time", call->client->address_text);
+    error_set(&error, ERROR_TIMEOUT, "%s: no answer in time", call->client->address);
     if (call->connection != NULL) {
         struct client_connection *connection = call->connection;
         release(connection, false, &error);
@@ -494,20 +497,35 @@ static void on_timeout(void *context)
     }
 }
 
+static void take_options(struct http_client *client, const struct http_client_options *options)
+{
+    client->options = *options;
+    if (options->tls != NULL) {
+        tls_context_ref(options->tls);
+    }
+    if (options->server_name != NULL) {
+        client->server_name = memory_copy_string(options->server_name);
+    }
+    if (options->identity != NULL) {
+        client->identity = memory_copy_string(options->identity);
+    }
+}
+
 int http_client_new(struct loop *loop, const char *address,
                     const struct http_client_options *options, struct http_client **ret_client,
                     struct error *err)
 {
-    struct http_client *client = NEW(struct http_client);
-    int r = http_address_parse(address, &client->address, err);
+    struct stream_address parsed;
+    int r = stream_address_parse(address, &parsed, err);
     if (r < 0) {
-        free(client);
         return r;
     }
+    struct http_client *client = NEW(struct http_client);
     client->loop = loop;
-    client->address_text = memory_copy_string(address);
+    client->address = memory_copy_string(address);
+    client->is_unix = parsed.is_unix;
     if (options != NULL) {
-        client->options = *options;
+        take_options(client, options);
     }
     if (client->options.connections_max == 0) {
         client->options.connections_max = CONNECTIONS_MAX;
@@ -578,7 +596,7 @@ static struct http_call *new_call(struct http_client *client, const char *method
         buffer_append_format(&call->request, "%s\r\n", *fields);
     }
     if (!has_host) {
-        const char *host = client->address.is_unix ? "localhost" : client->address_text;
+        const char *host = client->is_unix ? "localhost" : client->address;
         buffer_append_format(&call->request, "Host: %s\r\n", host);
     }
     return call;
@@ -655,13 +673,12 @@ http_client_call_streaming(struct http_client *client, const char *method, const
 
 static struct buffer *body_target(struct http_call *call)
 {
-    return call->connection != NULL && call->connection->connected ? &call->connection->out
-                                                                   : &call->streamed;
+    return call->connection != NULL && call->connection->stream != NULL ? &call->connection->out
+                                                                        : &call->streamed;
 }
 
 bool http_call_write(struct http_call *call, const void *bytes, size_t length)
 {
-    enum { HIGH = 262144 };
     CHECK(call->is_streaming && !call->is_finished);
     struct buffer *out = body_target(call);
     if (length > 0) {
@@ -673,12 +690,11 @@ bool http_call_write(struct http_call *call, const void *bytes, size_t length)
             buffer_append(out, "\r\n", 2);
         }
     }
-    size_t waiting = out->used;
-    if (call->connection != NULL) {
-        waiting += call->connection->writing.used;
-        flush(call->connection);
+    if (call->connection == NULL || call->connection->stream == NULL) {
+        return out->used < WRITE_HIGH;
     }
-    return waiting < HIGH;
+    flush(call->connection);
+    return waiting_bytes(call->connection) < WRITE_HIGH;
 }
 
 void http_call_finish(struct http_call *call)

@@ -9,6 +9,7 @@
 #include "base/http/http.h"
 #include "base/http/parse.h"
 #include "base/list.h"
+#include "base/stream/stream.h"
 
 struct connection;
 struct h2_stream;
@@ -19,6 +20,7 @@ struct http_server {
     http_handler handler;
     void *context;
     struct list listeners;
+    struct list secure_listeners;
     struct list connections;
     struct loop_timer *tick;
     struct http_server_counters counters;
@@ -30,7 +32,7 @@ struct http_server {
     void (*drained)(void *context);
     void *drained_context;
     uint64_t drain_deadline_ms;
-    unsigned handles; /* open uv handles of ours */
+    unsigned handles; /* what must be gone before the server is: handles, connections, posts */
 };
 
 enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED };
@@ -67,6 +69,8 @@ struct http_exchange {
     size_t field_size;
     int minor;
     char peer[64];
+    bool is_tls;
+    struct tls_peer *certificate; /* ours, or NULL */
 
     enum body_kind body;
     uint64_t body_length; /* announced */
@@ -108,12 +112,14 @@ struct http_exchange {
 struct connection {
     struct list_node link;
     struct http_server *server;
+    struct stream *stream; /* with TLS; NULL: in the clear, by the handle */
     union {
         uv_handle_t handle;
         uv_stream_t stream;
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } uv;
+    char peer[64];
     struct buffer in;
     struct buffer out;
     struct buffer writing; /* lent to uv_write */
@@ -138,10 +144,19 @@ struct connection {
 };
 
 /* server.c */
+void server_release(struct http_server *server); /* one of `handles` is gone */
+
+/* listen.c */
+void server_close_listeners(struct http_server *server);
+
+/* connection.c */
+void connection_accept(struct http_server *server, uv_stream_t *listener);
+void connection_adopt(struct http_server *server, struct stream *owned_stream); /* speaks 1.1 */
 void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);
 size_t connection_waiting(const struct connection *connection);
+void connection_tick(struct connection *connection, uint64_t now_ms); /* time limits */
 
 /* h1.c */
 extern const struct exchange_carrier h1_carrier;
@@ -162,14 +177,8 @@ void exchange_end_body(struct http_exchange *exchange); /* not at its end: the r
 void exchange_lose(struct http_exchange *exchange);     /* the carrier is gone: it is told */
 void exchange_part(struct http_exchange *exchange);     /* the same in silence, after the end */
 void exchange_release(struct http_exchange *exchange);
+/* Who asks, by the stream it came over. */
+void exchange_take_peer(struct http_exchange *exchange, const struct stream *stream);
 void exchange_date(struct http_server *server); /* brings server->date up to date */
-
-/* address.c: "HOST:PORT" or "unix:PATH" */
-struct http_address {
-    bool is_unix;
-    char path[108];
-    struct sockaddr_storage socket;
-};
-int http_address_parse(const char *address, struct http_address *ret_address, struct error *err);
 
 #endif

@@ -4,6 +4,7 @@
  * An exchange has one reference from what carries it, and one from the handler.  `carrier` is NULL
  * as soon as the answer has ended or the client is gone; from then on every call does nothing.
  */
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -13,6 +14,7 @@
 #include "base/json.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
+#include "base/stream/tls.h"
 
 struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare)
 {
@@ -23,6 +25,7 @@ struct http_exchange *exchange_new(struct http_server *server, struct http_excha
     struct parse_field *fields = exchange->fields;
     size_t field_size = exchange->field_size;
     bytes.used = fields_out.used = 0;
+    free(exchange->certificate);
     *exchange = (struct http_exchange){
         .loop = server->loop,
         .references = 2,
@@ -42,6 +45,7 @@ static void free_exchange(struct http_exchange *exchange)
     buffer_done(&exchange->answer_fields);
     buffer_done(&exchange->whole);
     free(exchange->fields);
+    free(exchange->certificate);
     free(exchange);
 }
 
@@ -169,9 +173,30 @@ void http_exchange_field_at(const struct http_exchange *exchange, size_t index,
     *ret_value = exchange->fields[index].value;
 }
 
+void exchange_take_peer(struct http_exchange *exchange, const struct stream *stream)
+{
+    const struct tls_peer *peer = stream_peer(stream);
+    snprintf(exchange->peer, sizeof(exchange->peer), "%s", stream_address(stream));
+    exchange->is_tls = true;
+    if (peer != NULL) { /* the exchange may outlive the stream */
+        exchange->certificate = NEW(struct tls_peer);
+        *exchange->certificate = *peer;
+    }
+}
+
 const char *http_exchange_peer(const struct http_exchange *exchange)
 {
     return exchange->peer;
+}
+
+const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange)
+{
+    return exchange->certificate;
+}
+
+bool http_exchange_is_tls(const struct http_exchange *exchange)
+{
+    return exchange->is_tls;
 }
 
 bool http_exchange_has_body(const struct http_exchange *exchange)

@@ -1,9 +1,9 @@
 /*
  * The HTTP core: one server and one client for REST, gateway and event streams.
  *
- * HTTP/1.1 (RFC 9110, RFC 9112) over TCP and unix sockets.  A server belongs to one loop; to use
- * several threads, make one server per loop on the same address (SO_REUSEPORT).  Everything here is
- * called on that loop's thread, except http_exchange_post().
+ * HTTP/1.1 (RFC 9110, RFC 9112) over TCP, with and without TLS, and unix sockets.  A server belongs
+ * to one loop; to use several threads, make one server per loop on the same address (SO_REUSEPORT).
+ * Everything here is called on that loop's thread, except http_exchange_post().
  *
  * A server calls its handler once per request, when the head is complete and found to be well
  * formed.  The handler may answer at once or keep the exchange and answer later; an exchange lives
@@ -221,16 +221,16 @@ void http_percent_encode(struct buffer *out, struct text text);
 /* ---- Client ---- */
 
 /*
- * A client keeps connections to one address ("HOST:PORT" or "unix:PATH") and reuses them.  A
- * request that fails on a reused connection before any byte of the answer is sent again once, when
- * its method is idempotent (RFC 9110, 9.2.2) and its body was given whole.
+ * A client keeps connections to one address ("HOST:PORT", where HOST may be a name, or "unix:PATH")
+ * and reuses them.  A request that fails on a reused connection before any byte of the answer is
+ * sent again once, when its method is idempotent (RFC 9110, 9.2.2) and its body was given whole.
  */
 struct http_client;
 struct http_call;
 
 struct http_client_options {
     struct tls_context *tls;    /* NULL: in the clear; a reference is taken */
-    const char *server_name;    /* as in stream_dial() */
+    const char *server_name;    /* as in stream_dial(), which see; copied */
     const char *identity;       /* as in stream_dial() */
     bool http2;                 /* with TLS: offer h2 first; many calls then share a connection */
     uint64_t answer_timeout_ms; /* from the call to the head of its answer; 0: none */

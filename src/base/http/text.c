@@ -1,6 +1,4 @@
-/* Names, numbers and codings of HTTP, and addresses. */
-#include <arpa/inet.h>
-#include <netdb.h>
+/* Names, numbers and codings of HTTP. */
 #include <stdio.h>
 #include <string.h>
 
@@ -157,48 +155,4 @@ bool http_query_get(struct text query, const char *name, char *ret_value, size_t
         query.length -= used;
     }
     return false;
-}
-
-int http_address_parse(const char *address, struct http_address *ret_address, struct error *err)
-{
-    memset(ret_address, 0, sizeof(*ret_address));
-    if (text_starts_with(address, "unix:")) {
-        const char *path = address + 5;
-        if (path[0] == '\0' || strlen(path) >= sizeof(ret_address->path)) {
-            return error_set(err, ERROR_INVALID,
-                             "the socket's path \"%s\" is empty or longer than 107 bytes", path);
-        }
-        ret_address->is_unix = true;
-        snprintf(ret_address->path, sizeof(ret_address->path), "%s", path);
-        return 0;
-    }
-    const char *colon = strrchr(address, ':');
-    uint64_t port = 0;
-    char host[256];
-    if (colon == NULL || (size_t)(colon - address) >= sizeof(host) ||
-        !text_parse_u64(text_of(colon + 1, strlen(colon + 1)), &port) || port > 65535) {
-        return error_set(err, ERROR_INVALID, "\"%s\" is not HOST:PORT nor unix:PATH", address);
-    }
-    snprintf(host, sizeof(host), "%.*s", (int)(colon - address), address);
-    size_t length = strlen(host);
-    if (length > 2 && host[0] == '[' && host[length - 1] == ']') {
-        memmove(host, host + 1, length - 2);
-        host[length - 2] = '\0';
-    }
-    struct sockaddr_in *v4 = (struct sockaddr_in *)&ret_address->socket;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&ret_address->socket;
-    if (strcmp(host, "localhost") == 0) {
-        snprintf(host, sizeof(host), "127.0.0.1");
-    }
-    if (inet_pton(AF_INET, host, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons((uint16_t)port);
-        return 0;
-    }
-    if (inet_pton(AF_INET6, host, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons((uint16_t)port);
-        return 0;
-    }
-    return error_set(err, ERROR_INVALID, "\"%s\" is not an IP address (nor localhost)", host);
 }

@@ -171,6 +171,17 @@ static void on_written(uv_write_t *write, int status)
     }
 }
 
+/* What the kernel takes straight from the writer need not be copied. */
+static size_t write_at_once(struct stream *stream, const void *bytes, size_t length)
+{
+    if (stream_waiting(stream) > 0 || length == 0) {
+        return 0;
+    }
+    uv_buf_t lent = {.base = (char *)(uintptr_t)bytes, .len = length};
+    int wrote = uv_try_write(&stream->uv.stream, &lent, 1);
+    return wrote > 0 ? (size_t)wrote : 0; /* failures are flush()'s to find */
+}
+
 void stream_write(struct stream *stream, const void *bytes, size_t length)
 {
     CHECK(stream->state != STREAM_SHAKING && !stream->shut && !stream->closing);
@@ -178,7 +189,8 @@ void stream_write(struct stream *stream, const void *bytes, size_t length)
         return;
     }
     if (stream->session == NULL) {
-        buffer_append(&stream->out, bytes, length);
+        size_t taken = write_at_once(stream, bytes, length);
+        buffer_append(&stream->out, (const uint8_t *)bytes + taken, length - taken);
     } else {
         struct error error = {0};
         if (tls_session_write(stream->session, bytes, length, &error) < 0) {
