@@ -25,6 +25,8 @@ enum {
     FAULTS_MAX = 500,
     CONTINUATIONS_MAX = 8,
     FIELD_OVERHEAD = 32, /* RFC 9113, 6.5.2 */
+    WIRE_HIGH = 262144,
+    PIECE = 65536,
 };
 
 /* ---- Blocks of fields ---- */
@@ -115,7 +117,7 @@ static struct text value_of(const struct h2_head *head, struct h2_span span)
 }
 
 /* What must not be in one kind of head: RFC 9113, 8.2.2; the parser of 1.1 would act on it. */
-static bool is_of_connection(struct text name)
+bool h2_is_of_connection(struct text name)
 {
     static const char *const names[] = {"connection", "keep-alive", "proxy-connection",
                                         "transfer-encoding", "upgrade"};
@@ -132,7 +134,7 @@ static int show_fields(struct h2_head *head, bool has_body, size_t field_count_m
 {
     for (size_t i = 0; i < head->field_count; i++) {
         struct text name = name_of(head, head->fields[i]);
-        if (is_of_connection(name)) {
+        if (h2_is_of_connection(name)) {
             return -1;
         }
         int r = parse_add_field(ret_head, name, value_of(head, head->fields[i]), field_count_max);
@@ -307,7 +309,7 @@ void h2_fields_add_lines(struct h2_fields *fields, struct buffer *lines)
                 *letter = (char)(*letter - 'A' + 'a');
             }
         }
-        if (!is_of_connection(name) && !text_equal(name, "te")) {
+        if (!h2_is_of_connection(name) && !text_equal_ignoring_case(name, "te")) {
             h2_fields_add(fields, name, text_trim(text_of(colon + 1, (size_t)(stop - colon) - 2)));
         }
         left -= (size_t)(stop + 1 - at);
@@ -324,12 +326,53 @@ static void append_u32(struct buffer *out, uint32_t value)
     }
 }
 
-void h2_append_goaway(struct buffer *out, int32_t last_stream, uint32_t code)
+/* By hand: the session cannot any more. */
+static void append_goaway(struct buffer *out, int32_t last_stream, uint32_t code)
 {
     static const uint8_t frame[] = {0, 0, 8, NGHTTP2_GOAWAY, 0, 0, 0, 0, 0};
     buffer_append(out, frame, sizeof(frame));
     append_u32(out, (uint32_t)last_stream);
     append_u32(out, code);
+}
+
+static void send_out(struct h2_link *link)
+{
+    if (link->out.used > 0) {
+        link->wire.write(link->out.data, link->out.used, link->context);
+    }
+    link->out.used = 0;
+}
+
+int h2_link_pull(struct h2_link *link)
+{
+    ssize_t length = 0;
+    while (!link->is_dead && length >= 0 && link->wire.waiting(link->context) < WIRE_HIGH) {
+        const uint8_t *bytes = NULL;
+        while (link->out.used < PIECE &&
+               (length = nghttp2_session_mem_send(link->session, &bytes)) > 0) {
+            buffer_append(&link->out, bytes, (size_t)length);
+        }
+        if (link->out.used == 0) {
+            break;
+        }
+        send_out(link);
+    }
+    return length < 0 ? (int)length : 0;
+}
+
+void h2_link_die(struct h2_link *link, uint32_t code)
+{
+    if (!link->is_dead) {
+        link->is_dead = true;
+        append_goaway(&link->out, nghttp2_session_get_last_proc_stream_id(link->session), code);
+        send_out(link);
+    }
+}
+
+void h2_link_done(struct h2_link *link)
+{
+    nghttp2_session_del(link->session);
+    buffer_done(&link->out);
 }
 
 uint32_t h2_code_of(int library_error)

@@ -15,6 +15,7 @@
 #include "base/http/parse.h"
 
 struct error;
+struct loop;
 struct http_server;
 struct http_exchange;
 struct h2_server;
@@ -35,9 +36,28 @@ struct h2_wire {
     void (*finish)(void *context);    /* once: all is said, end after what was written */
 };
 
+/* A session of the library on its wire. */
+struct h2_link {
+    struct h2_wire wire;
+    void *context;
+    nghttp2_session *session;
+    struct buffer out; /* scratch */
+    bool is_dead;      /* the library is not asked any more */
+};
+
+/* From the library to the wire, as much as that takes without piling up.  0, or the library's
+ * error. */
+int h2_link_pull(struct h2_link *link);
+/* The library cannot go on: the peer is told, nothing comes afterwards. */
+void h2_link_die(struct h2_link *link, uint32_t code);
+void h2_link_done(struct h2_link *link);
+
 /* ---- A server's connection ---- */
 
-/* Exchanges go to the server's handler, under its limits.  `peer` as in http_exchange_peer(). */
+/*
+ * Exchanges go to the server's handler, under its limits.  `peer` as in http_exchange_peer().  What
+ * is called by the loop (receive, flush, tick) calls handlers; what handlers call does not.
+ */
 struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
                                 void *context, const char *peer, uint64_t now_ms);
 void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, uint64_t now_ms);
@@ -51,36 +71,39 @@ void h2_server_free(struct h2_server *h2); /* what is in flight sees on_close */
 /* ---- A client's connection ---- */
 
 struct h2_call_events {
-    /* The final answer's head; lent, with the bytes its texts point into. */
-    void (*on_head)(const struct parse_head *head, const struct buffer *bytes, void *context);
+    /* The final answer's head; its texts point into *bytes, which may be taken. */
+    void (*on_head)(const struct parse_head *head, struct buffer *bytes, void *context);
     void (*on_data)(const void *bytes, size_t length, void *context);
-    void (*on_room)(void *context); /* takes more of the body; may be NULL */
+    void (*on_room)(void *context); /* of a streamed body: nothing of it waits */
     /* Once, last; the call is gone.  `untouched`: the server has certainly not processed it. */
     void (*on_end)(const struct error *error, bool untouched, void *context);
 };
 
-/* `changed`: there is room for a call again, or never will be; may be NULL. */
-struct h2_client *h2_client_new(const struct h2_wire *wire, void (*changed)(void *context),
-                                void *context, size_t head_bytes_max, const char *scheme,
-                                uint64_t now_ms);
+/*
+ * `changed`: there is room for a call again, or never will be.  All events come from the loop,
+ * never from inside a call.
+ */
+struct h2_client *h2_client_new(struct loop *loop, const struct h2_wire *wire,
+                                void (*changed)(void *context), void *context,
+                                size_t head_bytes_max, const char *scheme, uint64_t now_ms);
 void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, uint64_t now_ms);
-void h2_client_flush(struct h2_client *h2);
-/* Asks a silent server for a sign of life; one that gives none is gone. */
+void h2_client_flush(struct h2_client *h2, uint64_t now_ms); /* the wire has room again */
+/* A few times a second.  A silent server is asked for a sign of life; without one it is gone. */
 void h2_client_tick(struct h2_client *h2, uint64_t now_ms);
 bool h2_client_is_over(const struct h2_client *h2);  /* takes no calls any more */
 bool h2_client_has_room(const struct h2_client *h2); /* for one more call, now */
 size_t h2_client_calls(const struct h2_client *h2);  /* under way */
-/* Calls under way end with `error`. */
+/* Calls under way end with `error`; NULL: there are none, and the server is told. */
 void h2_client_free(struct h2_client *h2, const struct error *error);
 
 /*
  * `request`: a head of HTTP/1.1 as text, and behind it the body, or the beginning of one that is
- * streamed (framing of chunks is not in it).  Copied.  Only when there is room.  Events come later.
+ * streamed, without the framing of chunks.  Copied.  Only when there is room.
  */
-struct h2_call *h2_client_call(struct h2_client *h2, const struct buffer *request,
+struct h2_call *h2_client_call(struct h2_client *h2, const void *request, size_t length,
                                bool is_streaming, const struct h2_call_events *events,
                                void *context);
-bool h2_call_write(struct h2_call *call, const void *bytes, size_t length); /* false: on_room */
+bool h2_call_write(struct h2_call *call, const void *bytes, size_t length); /* false: enough */
 void h2_call_finish(struct h2_call *call);
 bool h2_call_was_sent(const struct h2_call *call);
 void h2_call_pause(struct h2_call *call);
@@ -152,8 +175,7 @@ struct h2_fields {
 void h2_fields_add(struct h2_fields *fields, struct text name, struct text value);
 void h2_fields_add_lines(struct h2_fields *fields, struct buffer *lines);
 
-/* A GOAWAY after which nothing comes, for a session that cannot make one itself any more. */
-void h2_append_goaway(struct buffer *out, int32_t last_stream, uint32_t code);
+bool h2_is_of_connection(struct text name);
 
 /* An error of the library, as a code for the peer. */
 uint32_t h2_code_of(int library_error);

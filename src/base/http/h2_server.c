@@ -13,9 +13,10 @@
 #include "base/error.h"
 #include "base/http/connection.h"
 #include "base/http/h2.h"
+#include "base/loop/loop.h"
 #include "base/memory.h"
 
-enum { WIRE_HIGH = 262144, PIECE = 65536, DRAIN_NOTICE_MS = 1000 };
+enum { OUT_SLACK = 65536, DRAIN_NOTICE_MS = 1000 };
 
 struct h2_stream {
     struct list_node link;  /* in streams */
@@ -43,10 +44,8 @@ struct h2_stream {
 
 struct h2_server {
     struct http_server *server;
-    struct h2_wire wire;
-    void *context;
+    struct h2_link link;
     char peer[64];
-    nghttp2_session *session;
     struct parse_limits limits;
     struct list streams;
     struct list dirty;
@@ -55,19 +54,16 @@ struct h2_server {
     struct h2_head head;
     struct h2_fields fields; /* scratch */
     struct h2_guard guard;
-    struct buffer out; /* scratch */
     uint64_t now_ms;
     uint64_t head_since_ms;  /* a block of fields, or the preface, is under way since, or 0 */
     uint64_t frame_ms;       /* the last frame began */
     uint64_t drain_since_ms; /* the peer was told that we will end, or 0 */
     unsigned depth;          /* we are in run() or about to */
     bool goaway_sent;        /* the last one */
-    bool is_dead;
+    bool is_posted;          /* run() will be called by the loop */
     bool is_finished;
     bool is_freed;
 };
-
-static void run(struct h2_server *h2);
 
 static void mark(struct h2_stream *stream)
 {
@@ -84,10 +80,10 @@ static size_t out_left(const struct h2_stream *stream)
 /* The last one: what was begun until now is still answered. */
 static void say_goaway(struct h2_server *h2)
 {
-    if (!h2->goaway_sent && !h2->is_dead) {
+    if (!h2->goaway_sent && !h2->link.is_dead) {
         h2->goaway_sent = true;
-        nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE,
-                              nghttp2_session_get_last_proc_stream_id(h2->session),
+        nghttp2_submit_goaway(h2->link.session, NGHTTP2_FLAG_NONE,
+                              nghttp2_session_get_last_proc_stream_id(h2->link.session),
                               NGHTTP2_NO_ERROR, NULL, 0);
     }
 }
@@ -96,7 +92,7 @@ static void say_goaway(struct h2_server *h2)
 
 static struct h2_stream *stream_of(struct h2_server *h2, int32_t id)
 {
-    return nghttp2_session_get_stream_user_data(h2->session, id);
+    return nghttp2_session_get_stream_user_data(h2->link.session, id);
 }
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *frame, void *context)
@@ -168,7 +164,7 @@ static void refuse(struct h2_stream *stream, int status)
     h2_fields_add(&h2->fields, text_of(":status", 7), text_of(digits, (size_t)length));
     h2_fields_add(&h2->fields, text_of("content-length", 14), text_of("0", 1));
     stream->answer_ended = true;
-    nghttp2_submit_response(h2->session, stream->id, h2->fields.at, h2->fields.count, NULL);
+    nghttp2_submit_response(h2->link.session, stream->id, h2->fields.at, h2->fields.count, NULL);
 }
 
 static void take_request(struct h2_stream *stream)
@@ -177,7 +173,7 @@ static void take_request(struct h2_stream *stream)
     struct http_server *server = h2->server;
     int r = h2_head_request(&h2->head, !stream->remote_ended, &h2->limits, &server->head);
     if (r == -1) {
-        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
                                   NGHTTP2_PROTOCOL_ERROR);
         return;
     }
@@ -187,7 +183,7 @@ static void take_request(struct h2_stream *stream)
     }
     /* By default a long answer would go before all that were asked for after it. */
     const nghttp2_extpri in_turns = {.urgency = NGHTTP2_EXTPRI_DEFAULT_URGENCY, .inc = 1};
-    nghttp2_session_change_extpri_stream_priority(h2->session, stream->id, &in_turns, 1);
+    nghttp2_session_change_extpri_stream_priority(h2->link.session, stream->id, &in_turns, 1);
     struct http_exchange *exchange = exchange_new(server, NULL);
     exchange->stream = stream;
     exchange->carrier = &h2_carrier;
@@ -388,8 +384,8 @@ static void feed(struct h2_stream *stream)
         size_t length = stream->in.used;
         exchange_give(exchange, stream->in.data, length);
         stream->in.used = 0;
-        if (!stream->h2->is_dead && !stream->is_closed) {
-            nghttp2_session_consume(stream->h2->session, stream->id, length);
+        if (!stream->h2->link.is_dead && !stream->is_closed) {
+            nghttp2_session_consume(stream->h2->link.session, stream->id, length);
         }
     }
     /* Paused inside: the end waits, too. */
@@ -453,50 +449,24 @@ static void close_streams(struct h2_server *h2)
     }
 }
 
-/* The library cannot go on. */
 static void die(struct h2_server *h2, uint32_t code)
 {
-    if (!h2->is_dead) {
-        h2->is_dead = true;
-        h2_append_goaway(&h2->out, nghttp2_session_get_last_proc_stream_id(h2->session), code);
-        close_streams(h2);
-    }
+    h2_link_die(&h2->link, code);
+    close_streams(h2);
 }
 
-static void send_out(struct h2_server *h2)
-{
-    if (h2->out.used > 0 && !h2->is_freed) {
-        h2->wire.write(h2->out.data, h2->out.used, h2->context);
-    }
-    h2->out.used = 0;
-}
-
-/* From the library to the wire, as much as that takes without piling up. */
 static void pull(struct h2_server *h2)
 {
-    while (!h2->is_dead && !h2->is_freed && h2->wire.waiting(h2->context) < WIRE_HIGH) {
-        const uint8_t *bytes = NULL;
-        ssize_t length = 0;
-        while (h2->out.used < PIECE &&
-               (length = nghttp2_session_mem_send(h2->session, &bytes)) > 0) {
-            buffer_append(&h2->out, bytes, (size_t)length);
-        }
-        if (length < 0) {
-            die(h2, h2_code_of((int)length));
-        }
-        if (h2->out.used == 0) {
-            break;
-        }
-        send_out(h2);
+    int r = h2_link_pull(&h2->link);
+    if (r < 0) {
+        die(h2, h2_code_of(r));
     }
-    send_out(h2);
 }
 
 static void free_now(struct h2_server *h2)
 {
-    nghttp2_session_del(h2->session);
+    h2_link_done(&h2->link);
     h2_head_done(&h2->head);
-    buffer_done(&h2->out);
     free(h2->fields.at);
     free(h2);
 }
@@ -512,8 +482,9 @@ static void act_on_all(struct h2_server *h2)
 
 static bool is_over(const struct h2_server *h2)
 {
-    return h2->is_dead ||
-        (!nghttp2_session_want_read(h2->session) && !nghttp2_session_want_write(h2->session));
+    return h2->link.is_dead ||
+        (!nghttp2_session_want_read(h2->link.session) &&
+         !nghttp2_session_want_write(h2->link.session));
 }
 
 /* Do what there is to do, until there is nothing.  Whoever is called from in here may come back. */
@@ -528,16 +499,38 @@ static void run(struct h2_server *h2)
         pull(h2);
     } while (!list_is_empty(&h2->dirty));
     if (!h2->is_freed && !h2->is_finished && is_over(h2)) {
-        h2->is_finished = h2->is_dead = true;
+        h2->is_finished = h2->link.is_dead = true;
         close_streams(h2);
         act_on_all(h2);
         if (!h2->is_freed) {
-            h2->wire.finish(h2->context);
+            h2->link.wire.finish(h2->link.context);
         }
     }
     h2->depth--;
-    if (h2->is_freed) {
+    if (h2->is_freed && !h2->is_posted) {
         free_now(h2);
+    }
+}
+
+static void run_posted(void *argument)
+{
+    struct h2_server *h2 = argument;
+    h2->is_posted = false;
+    run(h2);
+}
+
+/* A handler did something: what can go out goes, what has to be told is told by the loop. */
+static void touch(struct h2_server *h2)
+{
+    if (h2->depth > 0) {
+        return; /* run() sees to it */
+    }
+    h2->depth++;
+    pull(h2);
+    h2->depth--;
+    if (!h2->is_posted && (!list_is_empty(&h2->dirty) || is_over(h2))) {
+        h2->is_posted = true;
+        loop_post(h2->server->loop, run_posted, h2);
     }
 }
 
@@ -552,19 +545,19 @@ static void take_body(struct http_exchange *exchange)
         exchange->expects_continue = false;
         fields->count = 0;
         h2_fields_add(fields, text_of(":status", 7), text_of("100", 3));
-        nghttp2_submit_headers(stream->h2->session, NGHTTP2_FLAG_NONE, stream->id, NULL, fields->at,
-                               fields->count, NULL);
+        nghttp2_submit_headers(stream->h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NULL,
+                               fields->at, fields->count, NULL);
     }
     mark(stream);
-    run(stream->h2);
+    touch(stream->h2);
 }
 
 static void cut_body(struct http_exchange *exchange)
 {
     struct h2_stream *stream = exchange->stream;
     stream->is_cut = true;
-    if (!stream->is_closed && !stream->h2->is_dead) {
-        nghttp2_session_consume_connection(stream->h2->session, stream->in.used);
+    if (!stream->is_closed && !stream->h2->link.is_dead) {
+        nghttp2_session_consume_connection(stream->h2->link.session, stream->in.used);
     }
     stream->in.used = 0;
 }
@@ -597,14 +590,14 @@ static void submit_head(struct h2_stream *stream)
         h2_fields_add(fields, text_of("content-length", 14), text_of(length, (size_t)length_count));
     }
     bool is_all = stream->answer_ended && out_left(stream) == 0;
-    nghttp2_submit_response(h2->session, stream->id, fields->at, fields->count,
+    nghttp2_submit_response(h2->link.session, stream->id, fields->at, fields->count,
                             is_all ? NULL : &provider);
 }
 
 static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     struct h2_stream *stream = exchange->stream;
-    if (stream->out_at >= PIECE) {
+    if (stream->out_at >= OUT_SLACK) {
         buffer_consume(&stream->out, stream->out_at);
         stream->out_at = 0;
     }
@@ -615,15 +608,15 @@ static void flush(struct http_exchange *exchange)
 {
     struct h2_stream *stream = exchange->stream;
     struct h2_server *h2 = stream->h2;
-    if (stream->is_closed || h2->is_dead) {
+    if (stream->is_closed || h2->link.is_dead) {
         return; /* it will be told */
     }
     if (stream->head_waits) {
         submit_head(stream);
     } else {
-        nghttp2_session_resume_data(h2->session, stream->id);
+        nghttp2_session_resume_data(h2->link.session, stream->id);
     }
-    run(h2);
+    touch(h2);
 }
 
 static void end(struct http_exchange *exchange)
@@ -643,14 +636,14 @@ static void abort_stream(struct http_exchange *exchange)
     if (stream->head_waits) {
         submit_head(stream);
     }
-    if (!stream->is_closed && !h2->is_dead) {
-        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id,
+    if (!stream->is_closed && !h2->link.is_dead) {
+        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
                                   NGHTTP2_INTERNAL_ERROR);
     }
-    nghttp2_session_consume_connection(h2->session, stream->in.used);
+    nghttp2_session_consume_connection(h2->link.session, stream->in.used);
     stream->in.used = 0;
     lose_exchange(stream);
-    run(h2);
+    touch(h2);
 }
 
 static size_t waiting(const struct http_exchange *exchange)
@@ -695,7 +688,7 @@ static void look_at(struct h2_stream *stream)
               options->write_timeout_ms) &&
         !stream->is_closed) {
         stream->write_since_ms = 0;
-        nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
+        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
     }
 }
 
@@ -704,7 +697,7 @@ void h2_server_tick(struct h2_server *h2, uint64_t now_ms)
     const struct http_server_options *options = &h2->server->options;
     CHECK(h2->depth == 0);
     h2->now_ms = now_ms;
-    if (h2->is_dead) {
+    if (h2->link.is_dead) {
         return;
     }
     h2->depth++;
@@ -759,8 +752,8 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     const struct http_server_options *options = &server->options;
     struct h2_server *h2 = NEW(struct h2_server);
     h2->server = server;
-    h2->wire = *wire;
-    h2->context = context;
+    h2->link.wire = *wire;
+    h2->link.context = context;
     h2->now_ms = h2->frame_ms = h2->head_since_ms = now_ms;
     h2->guard.since_ms = now_ms;
     h2->limits = (struct parse_limits){options->head_bytes_max, options->field_count_max,
@@ -768,16 +761,16 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     snprintf(h2->peer, sizeof(h2->peer), "%s", peer);
     list_init(&h2->streams);
     list_init(&h2->dirty);
-    h2->session = new_session(h2);
+    h2->link.session = new_session(h2);
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };
-    nghttp2_submit_settings(h2->session, NGHTTP2_FLAG_NONE, settings,
+    nghttp2_submit_settings(h2->link.session, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));
-    nghttp2_session_set_local_window_size(h2->session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
+    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
     return h2;
 }
 
@@ -785,11 +778,11 @@ void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, u
 {
     CHECK(h2->depth == 0);
     h2->now_ms = now_ms;
-    if (h2->is_dead) {
+    if (h2->link.is_dead) {
         return;
     }
     h2_guard_tick(&h2->guard, now_ms);
-    ssize_t took = nghttp2_session_mem_recv(h2->session, bytes, length);
+    ssize_t took = nghttp2_session_mem_recv(h2->link.session, bytes, length);
     if (took < 0) {
         die(h2, h2_code_of((int)took));
     }
@@ -803,17 +796,17 @@ void h2_server_flush(struct h2_server *h2)
 
 void h2_server_drain(struct h2_server *h2)
 {
-    if (h2->is_dead || h2->drain_since_ms != 0) {
+    if (h2->link.is_dead || h2->drain_since_ms != 0) {
         return;
     }
     h2->drain_since_ms = h2->now_ms;
     if (h2->stream_count == 0) {
         say_goaway(h2);
     } else {
-        nghttp2_submit_shutdown_notice(h2->session);
-        nghttp2_submit_ping(h2->session, NGHTTP2_FLAG_NONE, NULL);
+        nghttp2_submit_shutdown_notice(h2->link.session);
+        nghttp2_submit_ping(h2->link.session, NGHTTP2_FLAG_NONE, NULL);
     }
-    run(h2);
+    touch(h2);
 }
 
 size_t h2_server_streams(const struct h2_server *h2)
@@ -826,7 +819,7 @@ void h2_server_free(struct h2_server *h2)
     if (h2 == NULL || h2->is_freed) {
         return;
     }
-    h2->is_dead = h2->is_freed = true;
+    h2->link.is_dead = h2->is_freed = true;
     close_streams(h2);
     run(h2);
 }
