@@ -1,4 +1,5 @@
 """The command line, verb by verb, as somebody types it."""
+import base64
 import json
 import os
 import pathlib
@@ -55,6 +56,8 @@ class Usage(unittest.TestCase):
         self.wrong(64, 'did you mean "doctor"', "docter")
         self.wrong(64, "did you mean --output", "fn", "list", "--outptu", "json")
         self.wrong(64, "unknown flag -x", "fn", "list", "-x")
+        self.wrong(64, 'did you mean "node token"', "node", "tokn")
+        self.wrong(64, 'did you mean "node token create"', "node", "token", "creat")
         self.wrong(64, "unknown command", "xyzzy")
         self.wrong(64, 'unexpected "b"', "fn", "get", "a", "b")
         self.wrong(64, "usage: blixard fn deploy NAME PATH", "fn", "deploy", "a")
@@ -69,6 +72,13 @@ class Usage(unittest.TestCase):
         self.wrong(64, "not a version", "fn", "alias", "a", "live", "one")
         self.wrong(64, "'Name: value'", "fn", "invoke", "a", "--header", "x")
         self.wrong(64, "--index", "events", "--index", "-1")
+        self.wrong(64, "--name gives the cluster its name", "cluster", "init")
+        self.wrong(64, "--name gives the cluster its name", "cluster", "init", "--name", "My Cluster")
+        self.wrong(64, "not one of: 1 3 5", "cluster", "init", "--name", "home", "--servers", "4")
+        self.wrong(64, "--ttl soon", "node", "token", "create", "--ttl", "soon")
+        self.wrong(64, "--uses 0", "node", "token", "create", "--uses", "0")
+        self.wrong(64, "neither LABEL=VALUE", "node", "label", "north", "disk=ssd", "disk")
+        self.wrong(64, "is no name", "client", "create", "A B")
 
     def test_exit_statuses_tell_the_kind(self):
         self.wrong(66, "there is no function nobody", "fn", "get", "nobody")
@@ -85,7 +95,7 @@ class Usage(unittest.TestCase):
     def test_every_verb_has_help_with_examples(self):
         status, text, _ = run("--help")
         self.assertEqual(status, 0)
-        verbs = re.findall(r"^  ((?:fn|operation|node|cluster) [a-z]+|[a-z]+) ", text.decode(), re.M)
+        verbs = re.findall(r"^  ((?:fn|operation|node token|node|cluster|client|context) [a-z-]+|[a-z]+) ", text.decode(), re.M)
         self.assertGreater(len(verbs), 20)
         for verb in verbs:
             status, help_text, errors = run(*verb.split(), "--help")
@@ -98,6 +108,98 @@ class Usage(unittest.TestCase):
         for arguments in (["--output", "json", "fn", "list"], ["fn", "list", "--output=json"],
                           ["fn", "list", "-o", "json"]):
             self.assertEqual(json.loads(run(*arguments)[1]), expected, arguments)
+
+
+class Contexts(unittest.TestCase):
+    """Which cluster to talk to; what a login makes is tested with a cluster."""
+
+    def setUp(self):
+        self.home = tempfile.TemporaryDirectory(prefix="blixard-home-")
+        self.env = {"HOME": self.home.name, "XDG_CONFIG_HOME": "", "BLIXARD_ADDR": ""}
+        self.config = pathlib.Path(self.home.name, ".config", "blixard")
+
+    def tearDown(self):
+        self.home.cleanup()
+
+    def run_here(self, *arguments, stdin=b"", **env):
+        return run(*arguments, env={**self.env, **env}, stdin=stdin)
+
+    def wrong(self, status, words, *arguments, **options):
+        got = self.run_here(*arguments, **options)
+        self.assertEqual(got[0], status, got)
+        self.assertIn(words, got[2])
+        return got
+
+    def make(self, name, address="127.0.0.1:1", **files):
+        """A context as a login with a bearer token leaves it."""
+        folder = self.config / "contexts" / name
+        folder.mkdir(parents=True)
+        facts = {"cluster": "0" * 32, "cluster_name": "home", "authority": "a" * 64, "client": "ci",
+                 "addresses": [address]}
+        for file, text in {"context.json": json.dumps(facts), "token": "b" * 40, **files}.items():
+            (folder / file).write_text(text)
+        return folder
+
+    def test_the_local_node_is_used_where_there_is_none(self):
+        _, text, _ = self.run_here("context", "list", "--output", "json")
+        self.assertEqual([(c["name"], c["current"]) for c in json.loads(text)["contexts"]], [("local", True)])
+        self.wrong(66, "no context is in use", "context", "show")
+        self.wrong(66, "no context is in use", "logout")
+        self.wrong(66, "there is no context home", "context", "use", "home")
+        self.wrong(64, "no name of a context", "context", "use", "../evil")
+        self.assertFalse(self.config.exists())
+
+    def test_one_is_used_until_another_is(self):
+        self.make("home")
+        self.make("work", "127.0.0.1:2")
+        self.assertEqual(self.run_here("context", "use", "work")[0], 0)
+        self.wrong(69, "no node of context work answers", "fn", "list")
+        self.wrong(69, "no node of context home answers", "fn", "list", "--context", "home")
+        self.wrong(69, "no node of context home answers", "fn", "list", BLIXARD_CONTEXT="home")
+        self.wrong(69, "no node answers at 127.0.0.1:3", "fn", "list", "--addr", "127.0.0.1:3")
+        self.assertEqual(self.run_here("fn", "list", BLIXARD_ADDR=node.env["BLIXARD_ADDR"])[0], 0)
+        self.assertIn(b"127.0.0.1:2", self.run_here("context", "show")[1])
+        self.assertEqual((self.config / "current").stat().st_mode & 0o777, 0o600)
+        self.assertEqual(self.run_here("context", "use", "local")[0], 0)
+        self.wrong(66, "no context is in use", "context", "show")
+
+    def test_logging_out_forgets_the_key(self):
+        folder = self.make("home")
+        self.assertEqual(self.run_here("context", "use", "home")[0], 0)
+        self.assertEqual(self.run_here("logout")[0], 0)
+        self.assertFalse(folder.exists())
+        self.wrong(66, "no context is in use", "context", "show")
+        self.wrong(66, "there is no context home", "context", "delete", "home")
+
+    def test_a_damaged_one_is_named_with_its_folder(self):
+        self.make("home", **{"context.json": "{"})
+        self.wrong(64, f"context home ({self.config}/contexts/home)", "context", "show", "home")
+        (self.config / "contexts" / "home" / "context.json").unlink()
+        self.wrong(74, "context.json is missing", "context", "show", "home")
+        self.assertEqual(self.run_here("context", "list")[0], 0)
+        self.assertEqual(self.run_here("context", "delete", "home")[0], 0)
+
+    def token(self, **more):
+        fields = {"c": "0" * 32, "f": "a" * 64, "a": ["127.0.0.1:1", "127.0.0.1:2"], "s": "b" * 40, **more}
+        text = base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode()
+        return "blx1." + text.rstrip("=")
+
+    def test_tokens_are_for_what_they_are_for(self):
+        login, bearer, join = self.token(n="ada"), self.token(b="ci"), self.token(t="0123456789ab")
+        self.wrong(64, "this is no token", "login", "hello")
+        self.wrong(64, "the token is damaged", "login", login[:-5])
+        self.wrong(64, "lets a node join", "login", join)
+        self.wrong(64, "--name ../x is no name", "login", login, "--name", "../x")
+        self.wrong(64, "means the node on this machine", "login", login, "--name", "local")
+        self.wrong(64, "one for blixard login", "fn", "list", BLIXARD_TOKEN=login)
+        self.wrong(64, "one for blixard server --join", "fn", "list", BLIXARD_TOKEN=join)
+        self.wrong(64, "no blanks", "fn", "list", BLIXARD_TOKEN="a\r\nHost: b")
+        for arguments, stdin, env in ((("login", "-"), login, {}), (("login", login), "", {}),
+                                      (("fn", "list", "--token-file", "-"), bearer + "\n", {}),
+                                      (("fn", "list"), "", {"BLIXARD_TOKEN": bearer})):
+            got = self.wrong(69, "(2 tried)", *arguments, stdin=stdin.encode(), **env)
+            self.assertNotIn("b" * 40, got[2])
+        self.assertFalse(self.config.exists())
 
 
 class Documents(unittest.TestCase):
@@ -141,9 +243,10 @@ class Documents(unittest.TestCase):
         ask = script.decode() + """
             complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _blixard; echo "${COMPREPLY[*]}"; }
             complete_it blixard f; complete_it blixard fn dep; complete_it blixard fn deploy --mem
-            complete_it blixard fn new --lang r"""
+            complete_it blixard fn new --lang r; complete_it blixard node t; complete_it blixard node token c
+            complete_it blixard node token create --us; complete_it blixard dev --he"""
         done = subprocess.run(["bash", "-c", ask], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-        self.assertEqual(done.stdout.splitlines(), ["fn", "deploy", "--memory", "rust"])
+        self.assertEqual(done.stdout.splitlines(), ["fn", "deploy", "--memory", "rust", "token", "create", "--uses", "--help"])
 
     def test_the_manual_page_is_one(self):
         status, page, _ = run("man")

@@ -140,14 +140,15 @@ static bool take_addresses(const json_t *document, struct cluster_token *token)
     return true;
 }
 
-/* A node may join or a client log in, not both. */
+/* For one thing: to join, to log in, or to be shown. */
 static bool take_purpose(const json_t *document, struct cluster_token *token)
 {
-    const char *client = string_of(document, "n");
-    if (json_object_get(document, "n") == NULL) {
+    if (json_object_get(document, "t") != NULL) {
         return take_hex(document, "t", token->id, sizeof(token->id));
     }
-    if (json_object_get(document, "t") != NULL || client == NULL || !text_is_name(client)) {
+    token->is_bearer = json_object_get(document, "b") != NULL;
+    const char *client = string_of(document, token->is_bearer ? "b" : "n");
+    if (client == NULL || !text_is_name(client)) {
         return false;
     }
     memcpy(token->client, client, strlen(client) + 1);
@@ -174,7 +175,7 @@ void cluster_token_write(const struct cluster_token *token, struct buffer *ret_t
     if (token->id[0] != '\0') {
         json_write_field_string(&writer, "t", token->id);
     } else {
-        json_write_field_string(&writer, "n", token->client);
+        json_write_field_string(&writer, token->is_bearer ? "b" : "n", token->client);
     }
     json_write_field_string(&writer, "s", token->secret);
     json_write_end_object(&writer);

@@ -4,7 +4,8 @@
  * Text: "blx1." and, in base64url without padding (RFC 4648, 5), compact JSON:
  *   c  id of the cluster            f  SHA-256 of its authority's certificate
  *   a  addresses, HOST:PORT         s  secret
- *   t  id of the join token, or     n  name of the client that may log in
+ *   t  id of the join token, or     n  name of the client that may log in, or
+ *                                   b  name of the client whose bearer token it is
  * Who has the text may use it; the state holds the digest of the secret only.  Any thread.
  */
 #ifndef SERVICE_CLUSTER_TOKEN_H
@@ -32,7 +33,8 @@ struct cluster_token {
     char addresses[CLUSTER_TOKEN_ADDRESSES_MAX][CLUSTER_TOKEN_ADDRESS_SIZE];
     size_t address_count;           /* at least 1 */
     char id[CLUSTER_TOKEN_ID_SIZE]; /* of a join token, else "" */
-    char client[64];                /* of a login token, else "" */
+    char client[64];                /* of a login or bearer token, else "" */
+    bool is_bearer;                 /* shown with each request, not to log in with */
     char secret[CLUSTER_TOKEN_SECRET_SIZE];
 };
 

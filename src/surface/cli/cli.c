@@ -35,6 +35,21 @@ static bool is_noun(const char *word)
     return false;
 }
 
+/* The noun that the words begin with, the longer one first; *ret_count: of how many of them. */
+static const char *find_noun(const char *const *words, int count, int *ret_count)
+{
+    static char two[128];
+    if (count > 1) {
+        snprintf(two, sizeof(two), "%s %s", words[0], words[1]);
+        if (is_noun(two)) {
+            *ret_count = 2;
+            return two;
+        }
+    }
+    *ret_count = count > 0 && is_noun(words[0]) ? 1 : 0;
+    return *ret_count == 1 ? words[0] : "";
+}
+
 static const struct verb *find_verb(const char *noun, const char *name)
 {
     for (unsigned i = 0; i < cli_verb_count; i++) {
@@ -45,7 +60,17 @@ static const struct verb *find_verb(const char *noun, const char *name)
     return NULL;
 }
 
-/* The verbs of a noun, and beside verbs without one all nouns. */
+/* What may follow `noun` ("": nothing yet) to make `other`; NULL: it is no part of that. */
+static const char *noun_below(const char *noun, const char *other)
+{
+    size_t length = strlen(noun);
+    if (length == 0) {
+        return strchr(other, ' ') == NULL ? other : NULL;
+    }
+    return strncmp(other, noun, length) == 0 && other[length] == ' ' ? other + length + 1 : NULL;
+}
+
+/* The verbs of a noun, and the nouns that may stand in their place. */
 static int unknown_verb(const char *noun, const char *word, struct error *err)
 {
     const char *candidates[CANDIDATES_MAX];
@@ -55,8 +80,11 @@ static int unknown_verb(const char *noun, const char *word, struct error *err)
             candidates[count++] = cli_verbs[i].name;
         }
     }
-    for (unsigned i = 0; noun[0] == '\0' && i < cli_noun_count && count < CANDIDATES_MAX; i++) {
-        candidates[count++] = cli_nouns[i].name;
+    for (unsigned i = 0; i < cli_noun_count && count < CANDIDATES_MAX; i++) {
+        const char *below = noun_below(noun, cli_nouns[i].name);
+        if (below != NULL) {
+            candidates[count++] = below;
+        }
     }
     const char *space = noun[0] != '\0' ? " " : "";
     const char *near = text_nearest(word, candidates, count);
@@ -225,6 +253,11 @@ static void print_noun_help(const char *noun)
 {
     printf("usage: blixard %s VERB [flags]\n\n", noun);
     print_verbs(noun);
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        if (noun_below(noun, cli_nouns[i].name) != NULL) {
+            print_verbs(cli_nouns[i].name);
+        }
+    }
     printf("\nblixard %s VERB --help explains a verb.\n", noun);
 }
 
@@ -252,14 +285,13 @@ int verb_help(const struct arguments *arguments, struct error *err)
         print_help();
         return 0;
     }
-    const char *first = arguments->words[0];
-    const char *second = arguments->word_count > 1 ? arguments->words[1] : "";
-    if (is_noun(first) && second[0] == '\0') {
-        print_noun_help(first);
+    int used = 0;
+    const char *noun = find_noun(arguments->words, (int)arguments->word_count, &used);
+    if (used == (int)arguments->word_count) {
+        print_noun_help(noun);
         return 0;
     }
-    const char *noun = is_noun(first) ? first : "";
-    const char *name = is_noun(first) ? second : first;
+    const char *name = arguments->words[used];
     const struct verb *verb = find_verb(noun, name);
     if (verb == NULL) {
         return unknown_verb(noun, name, err);
@@ -292,7 +324,7 @@ static int run_verb(const struct verb *verb, struct arguments *arguments, struct
     if (r < 0) {
         return r;
     }
-    request_set_address(flag_value(arguments, "addr"));
+    target_set_flags(arguments);
     return verb->run(arguments, err);
 }
 
@@ -315,7 +347,9 @@ static int dispatch(int argc, char **argv, struct error *err)
         print_help();
         return 0;
     }
-    const char *noun = is_noun(argv[at]) ? argv[at++] : "";
+    int noun_words = 0;
+    const char *noun = find_noun((const char *const *)argv + at, argc - at, &noun_words);
+    at += noun_words;
     if (at == argc || (noun[0] != '\0' && is_flag(argv[at]))) {
         print_noun_help(noun);
         return 0;

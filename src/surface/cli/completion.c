@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 #include "surface/cli/private.h"
 
 /* ---- bash ---- */
@@ -15,10 +17,41 @@ static void print_names(const char *noun)
     }
 }
 
-static void print_nouns(void)
+/* The words of a noun after `noun` ("": all of one word), for example "token" after "node". */
+static const char *below(const char *noun, const char *other)
+{
+    size_t length = strlen(noun);
+    if (length == 0) {
+        return strchr(other, ' ') == NULL ? other : NULL;
+    }
+    return strncmp(other, noun, length) == 0 && other[length] == ' ' ? other + length + 1 : NULL;
+}
+
+static void print_nouns(const char *noun)
 {
     for (unsigned i = 0; i < cli_noun_count; i++) {
-        printf("%s ", cli_nouns[i].name);
+        const char *word = below(noun, cli_nouns[i].name);
+        if (word != NULL) {
+            printf("%s ", word);
+        }
+    }
+}
+
+static bool has_two_words(const char *noun)
+{
+    return strchr(noun, ' ') != NULL;
+}
+
+/* The cases of nouns with one word, or with two. */
+static void print_cases_bash(bool two)
+{
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        if (has_two_words(cli_nouns[i].name) == two) {
+            printf("        '%s') words='", cli_nouns[i].name);
+            print_names(cli_nouns[i].name);
+            print_nouns(cli_nouns[i].name);
+            printf("';;\n");
+        }
     }
 }
 
@@ -54,21 +87,21 @@ static void print_bash(void)
     }
     printf("    esac\n"
            "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words='");
-    print_nouns();
+    print_nouns("");
     print_names("");
-    printf("'\n    elif [ \"$COMP_CWORD\" -eq 2 ]; then\n        case \"${COMP_WORDS[1]}\" in\n");
-    for (unsigned i = 0; i < cli_noun_count; i++) {
-        printf("        %s) words='", cli_nouns[i].name);
-        print_names(cli_nouns[i].name);
-        printf("';;\n");
-    }
+    printf("'\n    elif [ \"$COMP_CWORD\" -eq 3 ]; then\n"
+           "        case \"${COMP_WORDS[1]} ${COMP_WORDS[2]}\" in\n");
+    print_cases_bash(true);
+    printf("        esac\n"
+           "    elif [ \"$COMP_CWORD\" -eq 2 ]; then\n        case \"${COMP_WORDS[1]}\" in\n");
+    print_cases_bash(false);
     printf("        completion) words='bash zsh fish';;\n        esac\n    fi\n"
            "    if [ \"${word#-}\" != \"$word\" ]; then\n"
-           "        case \"${COMP_WORDS[1]} ${COMP_WORDS[2]}\" in\n");
+           "        case \"${COMP_WORDS[1]} ${COMP_WORDS[2]} ${COMP_WORDS[3]} \" in\n");
     for (unsigned i = 0; i < cli_verb_count; i++) {
         const struct verb *verb = &cli_verbs[i];
-        printf("        '%s%s%s'%s) words='", verb->noun, verb->noun[0] != '\0' ? " " : "",
-               verb->name, verb->noun[0] != '\0' ? "" : "' '*");
+        printf("        '%s%s%s '*) words='", verb->noun, verb->noun[0] != '\0' ? " " : "",
+               verb->name);
         print_flag_names(verb->flags);
         print_flag_names(cli_common_flags);
         printf("';;\n");
@@ -116,32 +149,50 @@ static void print_flags_zsh(const struct flag *flags)
     }
 }
 
+static void print_nouns_zsh(const char *noun)
+{
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        const char *word = below(noun, cli_nouns[i].name);
+        if (word != NULL) {
+            printf(" '%s:%s'", word, cli_nouns[i].summary);
+        }
+    }
+}
+
+static void print_cases_zsh(bool two)
+{
+    for (unsigned i = 0; i < cli_noun_count; i++) {
+        if (has_two_words(cli_nouns[i].name) == two) {
+            printf("        '%s') list=(", cli_nouns[i].name);
+            print_list_zsh(cli_nouns[i].name);
+            print_nouns_zsh(cli_nouns[i].name);
+            printf(" );;\n");
+        }
+    }
+}
+
 static void print_zsh(void)
 {
     printf("#compdef blixard\n"
            "# zsh completion of blixard; put it as _blixard into a folder of $fpath\n"
            "_blixard()\n{\n    local -a list\n"
            "    if [[ $words[CURRENT] == -* ]]; then\n"
-           "        case \"$words[2] $words[3]\" in\n");
+           "        case \"$words[2] $words[3] $words[4] \" in\n");
     for (unsigned i = 0; i < cli_verb_count; i++) {
         const struct verb *verb = &cli_verbs[i];
-        printf("        '%s%s%s'%s) list=(", verb->noun, verb->noun[0] != '\0' ? " " : "",
-               verb->name, verb->noun[0] != '\0' ? "" : "' '*");
+        printf("        '%s%s%s '*) list=(", verb->noun, verb->noun[0] != '\0' ? " " : "",
+               verb->name);
         print_flags_zsh(verb->flags);
         print_flags_zsh(cli_common_flags);
         printf(" );;\n");
     }
     printf("        esac\n    elif (( CURRENT == 2 )); then\n        list=(");
-    for (unsigned i = 0; i < cli_noun_count; i++) {
-        printf(" '%s:%s'", cli_nouns[i].name, cli_nouns[i].summary);
-    }
+    print_nouns_zsh("");
     print_list_zsh("");
-    printf(" )\n    elif (( CURRENT == 3 )); then\n        case $words[2] in\n");
-    for (unsigned i = 0; i < cli_noun_count; i++) {
-        printf("        %s) list=(", cli_nouns[i].name);
-        print_list_zsh(cli_nouns[i].name);
-        printf(" );;\n");
-    }
+    printf(" )\n    elif (( CURRENT == 4 )); then\n        case \"$words[2] $words[3]\" in\n");
+    print_cases_zsh(true);
+    printf("        esac\n    elif (( CURRENT == 3 )); then\n        case $words[2] in\n");
+    print_cases_zsh(false);
     printf("        completion) list=(bash zsh fish);;\n        esac\n    fi\n"
            "    if (( $#list )); then _describe blixard list; else _files; fi\n"
            "}\n"
@@ -167,29 +218,64 @@ static void print_flags_fish(const struct flag *flags, const char *condition)
     }
 }
 
+/* What must stand before: the words of a noun, and nothing after them. */
+static void format_after(const char *noun, char *ret_condition, size_t size)
+{
+    const char *space = strchr(noun, ' ');
+    if (noun[0] == '\0') {
+        snprintf(ret_condition, size, "__fish_use_subcommand");
+    } else if (space == NULL) {
+        snprintf(ret_condition, size,
+                 "__fish_seen_subcommand_from %s; and test (count (commandline -opc)) -eq 2", noun);
+    } else {
+        snprintf(ret_condition, size,
+                 "__fish_seen_subcommand_from %.*s; and __fish_seen_subcommand_from %s; and test "
+                 "(count (commandline -opc)) -eq 3",
+                 (int)(space - noun), noun, space + 1);
+    }
+}
+
+static void format_within(const struct verb *verb, char *ret_condition, size_t size)
+{
+    const char *space = strchr(verb->noun, ' ');
+    if (verb->noun[0] == '\0') {
+        snprintf(ret_condition, size, "__fish_seen_subcommand_from %s", verb->name);
+    } else if (space == NULL) {
+        snprintf(ret_condition, size,
+                 "__fish_seen_subcommand_from %s; and __fish_seen_subcommand_from %s", verb->noun,
+                 verb->name);
+    } else {
+        snprintf(ret_condition, size,
+                 "__fish_seen_subcommand_from %.*s; and __fish_seen_subcommand_from %s; and "
+                 "__fish_seen_subcommand_from %s",
+                 (int)(space - verb->noun), verb->noun, space + 1, verb->name);
+    }
+}
+
+static void print_noun_fish(const struct noun *noun)
+{
+    char condition[256];
+    const char *space = strchr(noun->name, ' ');
+    MEMORY_OWNED char *before =
+        memory_copy_text(noun->name, space != NULL ? (size_t)(space - noun->name) : 0);
+    format_after(before, condition, sizeof(condition));
+    printf("complete -c blixard -f -n '%s' -a %s -d '%s'\n", condition,
+           space != NULL ? space + 1 : noun->name, noun->summary);
+}
+
 static void print_fish(void)
 {
+    char condition[256];
     printf("# fish completion of blixard; put it into ~/.config/fish/completions/blixard.fish\n");
     for (unsigned i = 0; i < cli_noun_count; i++) {
-        printf("complete -c blixard -f -n __fish_use_subcommand -a %s -d '%s'\n", cli_nouns[i].name,
-               cli_nouns[i].summary);
+        print_noun_fish(&cli_nouns[i]);
     }
     for (unsigned i = 0; i < cli_verb_count; i++) {
         const struct verb *verb = &cli_verbs[i];
-        char condition[160];
-        if (verb->noun[0] == '\0') {
-            printf("complete -c blixard -f -n __fish_use_subcommand -a %s -d \"%s\"\n", verb->name,
-                   verb->summary);
-            snprintf(condition, sizeof(condition), "__fish_seen_subcommand_from %s", verb->name);
-        } else {
-            printf("complete -c blixard -f -n '__fish_seen_subcommand_from %s; and test (count "
-                   "(commandline "
-                   "-opc)) -eq 2' -a %s -d \"%s\"\n",
-                   verb->noun, verb->name, verb->summary);
-            snprintf(condition, sizeof(condition),
-                     "__fish_seen_subcommand_from %s; and __fish_seen_subcommand_from %s",
-                     verb->noun, verb->name);
-        }
+        format_after(verb->noun, condition, sizeof(condition));
+        printf("complete -c blixard -f -n '%s' -a %s -d \"%s\"\n", condition, verb->name,
+               verb->summary);
+        format_within(verb, condition, sizeof(condition));
         print_flags_fish(verb->flags, condition);
     }
     print_flags_fish(cli_common_flags, "true");
@@ -315,8 +401,11 @@ int verb_man(const struct arguments *arguments, struct error *err)
     print_exit_statuses();
     printf(".SH ENVIRONMENT\n.TP\n.B BLIXARD_ADDR\nWhere the node's API is, when \\-\\-addr is not "
            "given.\n"
+           ".TP\n.B BLIXARD_CONTEXT\nThe context to use, when \\-\\-context is not given.\n"
+           ".TP\n.B BLIXARD_TOKEN\nA bearer token, when \\-\\-token-file is not given.\n"
            ".TP\n.B WASI_SYSROOT\nWhere the WASI C library is, when it is not Debian's.\n"
-           ".SH FILES\n.TP\n.I ~/.local/state/blixard/dev\nData of\n.B blixard dev\n"
+           ".SH FILES\n.TP\n.I ~/.config/blixard/contexts\nContexts: clusters that were logged in "
+           "to, with their keys\n.TP\n.I ~/.local/state/blixard/dev\nData of\n.B blixard dev\n"
            ".TP\n.I /var/lib/blixard\nData of\n.B blixard server\n"
            ".TP\n.I ~/.cache/blixard/assemblyscript\nAssemblyScript, installed from npm when first "
            "needed\n");

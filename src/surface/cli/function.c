@@ -212,7 +212,14 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
 {
     BUFFER_OWNED struct buffer input = {0};
     ANSWER_OWNED struct answer answer = {.on_data = write_output};
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "/invocations");
+    BUFFER_OWNED struct buffer rest = {0};
+    const char *node = flag_value(arguments, "node");
+    buffer_append_string(&rest, "/invocations");
+    if (node != NULL) {
+        buffer_append_string(&rest, "?node=");
+        http_percent_encode(&rest, text_of(node, strlen(node)));
+    }
+    MEMORY_OWNED char *target = target_of(arguments->words[0], buffer_string(&rest));
     const char *header = flag_value(arguments, "header");
     const char *const fields[] = {header, NULL};
     if (header != NULL && (strchr(header, ':') == NULL || strpbrk(header, "\r\n") != NULL)) {

@@ -185,6 +185,9 @@ int verb_node_show(const struct arguments *arguments, struct error *err)
     };
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
+    if (arguments->word_count > 0) {
+        return cluster_show_node(arguments, arguments->words[0], err);
+    }
     int r = get("/v1/node", &document, arguments, &output, err);
     if (r < 0) {
         return r;

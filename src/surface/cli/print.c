@@ -119,6 +119,23 @@ static void format_bytes(uint64_t bytes, char *ret_text)
     }
 }
 
+/* Texts, with commas between them. */
+static void format_list(const json_t *list, char *ret_text)
+{
+    size_t index = 0;
+    size_t used = 0;
+    json_t *item = NULL;
+    snprintf(ret_text, CELL_MAX, "-");
+    json_array_foreach(list, index, item)
+    {
+        const char *text = json_string_value(item);
+        if (text != NULL && used < CELL_MAX) {
+            used += (size_t)snprintf(ret_text + used, CELL_MAX - used, "%s%s",
+                                     index > 0 ? ", " : "", text);
+        }
+    }
+}
+
 static void format_cell(const json_t *row, const struct column *column, char *ret_text)
 {
     const json_t *value = find(row, column->path);
@@ -134,6 +151,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));
     } else if (json_is_boolean(value)) {
         snprintf(ret_text, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
+    } else if (json_is_array(value)) {
+        format_list(value, ret_text);
     } else {
         snprintf(ret_text, CELL_MAX, "-");
     }

@@ -36,7 +36,7 @@ struct flag {
 
 /* A row of verbs.c: from it come parsing, help, completion and the manual page. */
 struct verb {
-    const char *noun; /* "" for verbs without one */
+    const char *noun; /* "" for verbs without one; one word or two ("node token") */
     const char *name;
     const char *words; /* "NAME PATH" */
     unsigned words_least;
@@ -58,6 +58,59 @@ struct noun {
 extern const struct noun cli_nouns[];
 extern const unsigned cli_noun_count;
 
+/* ---- context.c: which cluster, and as whom ---- */
+
+/* The name that means the node on this machine, without a cluster's certificates. */
+#define CONTEXT_LOCAL "local"
+
+enum { CONTEXTS_MAX = 256 };
+
+struct context {
+    char *name;
+    char *cluster;      /* its id */
+    char *cluster_name; /* for people */
+    char *fingerprint;  /* of its authority */
+    char *client;       /* as whom */
+    json_t *addresses;  /* HOST:PORT, in the order they are tried */
+    char *authority;    /* PEM, with certificate and key; NULL where there is a token */
+    char *certificate;
+    char *key;
+    char *token; /* the bearer's secret, or NULL */
+};
+
+void context_done(struct context *context);
+#define CONTEXT_OWNED __attribute__((cleanup(context_done)))
+
+int context_read(const char *name, struct context *ret_context, struct error *err);
+int context_write(const struct context *context, struct error *err);
+int context_remove(const char *name, struct error *err);
+
+/* The one in use: a name the caller frees, or NULL.  context_use(NULL): none. */
+char *context_current(void);
+int context_use(const char *name_or_null, struct error *err);
+int context_names(json_t **ret_names, struct error *err);
+
+/* ---- target.c: where requests go ---- */
+
+enum { TARGET_ADDRESSES_MAX = 16 };
+
+struct tls_context;
+
+struct target {
+    char *name;                            /* for people */
+    char *addresses[TARGET_ADDRESSES_MAX]; /* tried in order */
+    size_t address_count;
+    struct tls_context *tls; /* NULL: in the clear */
+    char *authorization;     /* a field, or NULL */
+};
+
+/* --addr, --context, --token-file; kept, not copied. */
+void target_set_flags(const struct arguments *arguments);
+int target_find(const struct target **ret_target, struct error *err);
+
+/* The text of a token; "-": standard input. */
+int token_read_file(const char *path, char **ret_text, struct error *err);
+
 /* ---- request.c: one call to the node, from beginning to end ---- */
 
 struct answer {
@@ -75,8 +128,10 @@ struct answer {
 void answer_done(struct answer *answer);
 #define ANSWER_OWNED __attribute__((cleanup(answer_done)))
 
-/* Where the node is: --addr, BLIXARD_ADDR, or the default. */
-void request_set_address(const char *address_or_null);
+/* One call to this target; the others call the one that target_find() says. */
+int request_to(const struct target *target, const char *method, const char *path,
+               const char *const *fields, const void *body, size_t length, struct answer *answer,
+               struct error *err);
 
 /*
  * Fails with UNAVAILABLE (nobody answers: what to do), or with the kind and the text of a problem
@@ -137,7 +192,28 @@ int verb_operation_list(const struct arguments *arguments, struct error *err);
 int verb_operation_get(const struct arguments *arguments, struct error *err);
 int verb_operation_wait(const struct arguments *arguments, struct error *err);
 int verb_operation_cancel(const struct arguments *arguments, struct error *err);
+int verb_login(const struct arguments *arguments, struct error *err);
+int verb_logout(const struct arguments *arguments, struct error *err);
+int verb_context_list(const struct arguments *arguments, struct error *err);
+int verb_context_use(const struct arguments *arguments, struct error *err);
+int verb_context_show(const struct arguments *arguments, struct error *err);
+int verb_context_delete(const struct arguments *arguments, struct error *err);
 int verb_node_show(const struct arguments *arguments, struct error *err);
+int verb_cluster_init(const struct arguments *arguments, struct error *err);
+int verb_cluster_status(const struct arguments *arguments, struct error *err);
+int verb_cluster_transfer_leadership(const struct arguments *arguments, struct error *err);
+int verb_node_list(const struct arguments *arguments, struct error *err);
+int verb_node_remove(const struct arguments *arguments, struct error *err);
+int verb_node_promote(const struct arguments *arguments, struct error *err);
+int verb_node_demote(const struct arguments *arguments, struct error *err);
+int verb_node_label(const struct arguments *arguments, struct error *err);
+int verb_node_domain(const struct arguments *arguments, struct error *err);
+int verb_node_token_create(const struct arguments *arguments, struct error *err);
+int verb_node_token_list(const struct arguments *arguments, struct error *err);
+int verb_node_token_revoke(const struct arguments *arguments, struct error *err);
+int verb_client_create(const struct arguments *arguments, struct error *err);
+int verb_client_list(const struct arguments *arguments, struct error *err);
+int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);
 int verb_cluster_restore(const struct arguments *arguments, struct error *err);
 int verb_events(const struct arguments *arguments, struct error *err);
@@ -146,6 +222,9 @@ int verb_completion(const struct arguments *arguments, struct error *err);
 int verb_version(const struct arguments *arguments, struct error *err);
 int verb_man(const struct arguments *arguments, struct error *err);
 int verb_help(const struct arguments *arguments, struct error *err);
+
+/* cluster.c: what `node show NODE` shows. */
+int cluster_show_node(const struct arguments *arguments, const char *name, struct error *err);
 
 /* ---- project.c, build.c: a project's settings, and its module ---- */
 

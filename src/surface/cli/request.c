@@ -11,13 +11,6 @@
 
 #include "surface/cli/private.h"
 
-static const char *address = NULL;
-
-void request_set_address(const char *address_or_null)
-{
-    address = address_or_null;
-}
-
 void answer_done(struct answer *answer)
 {
     buffer_done(&answer->body);
@@ -33,6 +26,7 @@ struct running {
     struct answer *answer;
     struct error error;
     bool has_enough;
+    bool was_sent;
 };
 
 static char *field(const struct http_call *call, const char *name)
@@ -68,20 +62,11 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
 static void on_end(struct http_call *call, const struct error *error, void *context)
 {
     struct running *running = context;
-    (void)call;
     if (error != NULL && !running->has_enough) {
         running->error = *error;
+        running->was_sent = http_call_was_sent(call);
     }
     loop_stop(running->loop);
-}
-
-static const char *find_address(void)
-{
-    const char *wanted = address != NULL ? address : getenv("BLIXARD_ADDR");
-    if (wanted == NULL || wanted[0] == '\0') {
-        return "127.0.0.1:7420";
-    }
-    return text_starts_with(wanted, "http://") ? wanted + strlen("http://") : wanted;
 }
 
 /* A problem document as an error of its kind. */
@@ -104,38 +89,97 @@ static int take_problem(const struct answer *answer, struct error *err)
     return error_set(err, kind, "%s", detail != NULL ? detail : error_kind_text(kind));
 }
 
-int request(const char *method, const char *target, const char *const *fields, const void *body,
-            size_t length, struct answer *answer, struct error *err)
+/* ---- Asking ---- */
+
+struct question {
+    const char *method;
+    const char *path;
+    const char *const *fields;
+    const void *body;
+    size_t length;
+};
+
+/* A failure is in running->error. */
+static int ask_one(const struct target *target, const char *address,
+                   const struct question *question, struct running *running, struct error *err)
 {
     static const struct http_call_events events = {on_head, on_data, on_end};
-    struct running running = {.answer = answer};
+    const struct http_client_options options = {.tls = target->tls};
     struct http_client *client = NULL;
-    int r = loop_new("cli", &running.loop, err);
+    int r = loop_new("cli", &running->loop, err);
     if (r < 0) {
         return r;
     }
-    r = http_client_new(running.loop, find_address(), NULL, &client, err);
+    r = http_client_new(running->loop, address, &options, &client, err);
     if (r == 0) {
-        http_client_call(client, method, target, fields, body, length, &events, &running);
-        loop_run(running.loop);
+        http_client_call(client, question->method, question->path, question->fields, question->body,
+                         question->length, &events, running);
+        loop_run(running->loop);
         http_client_free(client);
     }
-    loop_free(running.loop);
-    if (r < 0) {
-        return r;
+    loop_free(running->loop);
+    return r;
+}
+
+static int nobody_answers(const struct target *target, const struct error *last, struct error *err)
+{
+    if (target->tls != NULL) {
+        return error_set(err, ERROR_UNAVAILABLE, "no node of %s answers (%zu tried): %s",
+                         target->name, target->address_count, last->text);
     }
-    if (running.error.kind == ERROR_UNAVAILABLE && answer->status == 0) {
-        return error_set(
-            err, ERROR_UNAVAILABLE,
-            "no node answers at %s: start one with `blixard dev`, or say where it is with "
-            "--addr or BLIXARD_ADDR (%s)",
-            find_address(), running.error.text);
+    return error_set(err, ERROR_UNAVAILABLE,
+                     "no node answers at %s: start one with `blixard dev`, or say where it is with "
+                     "--addr, BLIXARD_ADDR or `blixard context use` (%s)",
+                     target->name, last->text);
+}
+
+/* The next address only while no node can have seen anything of the call. */
+static int ask(const struct target *target, const struct question *question, struct answer *answer,
+               struct error *err)
+{
+    struct running running = {.answer = answer};
+    for (size_t i = 0; i < target->address_count; i++) {
+        running = (struct running){.answer = answer};
+        int r = ask_one(target, target->addresses[i], question, &running, err);
+        if (r < 0) {
+            return r;
+        }
+        if (running.error.kind == ERROR_NONE) {
+            return answer->status >= 300 ? take_problem(answer, err) : 0;
+        }
+        if (running.was_sent) {
+            break;
+        }
     }
-    if (running.error.kind != ERROR_NONE) {
-        *err = running.error;
-        return -(int)err->kind;
+    if (answer->status == 0 && running.error.kind == ERROR_UNAVAILABLE) {
+        return nobody_answers(target, &running.error, err);
     }
-    return answer->status >= 300 ? take_problem(answer, err) : 0;
+    *err = running.error;
+    return -(int)err->kind;
+}
+
+int request_to(const struct target *target, const char *method, const char *path,
+               const char *const *fields, const void *body, size_t length, struct answer *answer,
+               struct error *err)
+{
+    const char *all[FIELDS_MAX + 2] = {0};
+    size_t count = 0;
+    for (; fields != NULL && fields[count] != NULL && count < FIELDS_MAX; count++) {
+        all[count] = fields[count];
+    }
+    if (target->authorization != NULL) {
+        all[count++] = target->authorization;
+    }
+    const struct question question = {method, path, all, body, length};
+    return ask(target, &question, answer, err);
+}
+
+int request(const char *method, const char *path, const char *const *fields, const void *body,
+            size_t length, struct answer *answer, struct error *err)
+{
+    const struct target *target = NULL;
+    int r = target_find(&target, err);
+    return r < 0 ? r : request_to(target, method, path, fields, body, length, answer, err);
 }
 
 int request_json(const char *method, const char *target, const struct buffer *json,

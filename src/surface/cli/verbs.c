@@ -8,7 +8,10 @@
 const struct flag cli_common_flags[] = {
     {"output", 'o', "FORMAT", "table json yaml", "How to print: table, json or yaml."},
     {"addr", 0, "ADDRESS", NULL,
-     "The node's API: HOST:PORT or unix:PATH (default BLIXARD_ADDR, else 127.0.0.1:7420)."},
+     "The node's API: HOST:PORT, unix:PATH or https://HOST:PORT (default BLIXARD_ADDR)."},
+    {"context", 0, "NAME", NULL, "The cluster to talk to (default BLIXARD_CONTEXT)."},
+    {"token-file", 0, "FILE", NULL,
+     "A bearer token to show; - is standard input (default BLIXARD_TOKEN)."},
     {"help", 'h', NULL, NULL, "Explain the verb."},
     {NULL, 0, NULL, NULL, NULL},
 };
@@ -16,8 +19,11 @@ const struct flag cli_common_flags[] = {
 const struct noun cli_nouns[] = {
     {"fn", "functions"},
     {"operation", "long-running changes"},
-    {"node", "this node"},
+    {"node", "nodes"},
+    {"node token", "tokens that nodes join with"},
     {"cluster", "the cluster"},
+    {"client", "who is let in from elsewhere"},
+    {"context", "which cluster to talk to"},
 };
 const unsigned cli_noun_count = sizeof(cli_nouns) / sizeof(cli_nouns[0]);
 
@@ -61,6 +67,7 @@ const struct verb cli_verbs[] = {
      FLAGS({"data", 'd', "TEXT", NULL, "The input."},
            {"file", 'f', "FILE", NULL, "The input is this file's content."},
            {"header", 'H', "FIELD", NULL, "A header field of the request: 'Name: value'."},
+           {"node", 0, "NODE", NULL, "Where to run it (default: any node that can)."},
            {"verbose", 'v', NULL, NULL,
             "Show status, isolation, instance and timings on standard error."}),
      "Call a function and print its answer; with - the input is standard input.",
@@ -100,8 +107,62 @@ const struct verb cli_verbs[] = {
     {"operation", "cancel", "ID", 1, 1, NULL, "Cancel an operation.",
      "  blixard operation cancel 0f3c\n", verb_operation_cancel},
 
-    {"node", "show", "", 0, 0, NULL, "Show the node: isolation, store, runners.",
-     "  blixard node show\n", verb_node_show},
+    {"node", "list", "", 0, 0, NULL, "List the nodes of the cluster.", "  blixard node list\n",
+     verb_node_list},
+    {"node", "show", "[NODE]", 0, 1, NULL,
+     "Show a node of the cluster; without a name the one that answers: isolation, store, runners.",
+     "  blixard node show\n"
+     "  blixard node show north\n",
+     verb_node_show},
+    {"node", "remove", "NODE", 1, 1, NULL,
+     "Remove a node from the cluster for good: nobody believes its certificate any more.",
+     "  blixard node remove north\n", verb_node_remove},
+    {"node", "promote", "NODE", 1, 1,
+     FLAGS({"no-wait", 0, NULL, NULL, "Do not wait until it votes."}),
+     "Make a worker a server, which votes.", "  blixard node promote north\n",
+     verb_node_promote},
+    {"node", "demote", "NODE", 1, 1,
+     FLAGS({"no-wait", 0, NULL, NULL, "Do not wait until it has stopped voting."}),
+     "Make a server a worker, which follows.", "  blixard node demote north\n", verb_node_demote},
+    {"node", "label", "NODE LABEL=VALUE...", 2, WORDS_MAX, NULL,
+     "Put labels on a node, or with LABEL- take them off.",
+     "  blixard node label north disk=ssd\n"
+     "  blixard node label north disk-\n",
+     verb_node_label},
+    {"node", "domain", "NODE DOMAIN", 2, 2, NULL,
+     "Say what a node shares its fate with (a rack, a room): servers are spread over them.",
+     "  blixard node domain north rack-2\n", verb_node_domain},
+    {"node token", "create", "", 0, 0,
+     FLAGS({"role", 0, "ROLE", "server worker",
+            "server: may vote, as needed (default); worker: only follows."},
+           {"ttl", 0, "DURATION", NULL, "How long it is good (default 3h)."},
+           {"uses", 0, "COUNT", NULL, "How many nodes may join with it (default 1)."}),
+     "Make a token, and print the command to paste on the machine that is to join.",
+     "  blixard node token create\n"
+     "  blixard node token create --role worker --uses 20 --ttl 30m\n",
+     verb_node_token_create},
+    {"node token", "list", "", 0, 0, NULL, "List the join tokens.", "  blixard node token list\n",
+     verb_node_token_list},
+    {"node token", "revoke", "ID", 1, 1, NULL, "Revoke a join token.",
+     "  blixard node token revoke 4f1b03c2a9d7\n", verb_node_token_revoke},
+
+    {"cluster", "init", "", 0, 0,
+     FLAGS({"name", 0, "NAME", NULL, "The name of the cluster."},
+           {"servers", 0, "COUNT", "1 3 5", "How many nodes are to vote (default 3)."},
+           {"address", 0, "ADDRESS", NULL,
+            "HOST or HOST:PORT at which the others reach this node (default: found out)."}),
+     "Make the node the first of a cluster, which others can join.",
+     "  blixard cluster init --name home\n"
+     "  blixard cluster init --name home --servers 5 --address 10.0.0.1:7421\n",
+     verb_cluster_init},
+    {"cluster", "status", "", 0, 0, NULL,
+     "Show the cluster: first what is wrong, then every node.", "  blixard cluster status\n",
+     verb_cluster_status},
+    {"cluster", "transfer-leadership", "[NODE]", 0, 1, NULL,
+     "Let another server lead: the one named, or the one that is furthest.",
+     "  blixard cluster transfer-leadership\n"
+     "  blixard cluster transfer-leadership north\n",
+     verb_cluster_transfer_leadership},
     {"cluster", "backup", "FILE", 1, 1, NULL,
      "Save the state and all modules as they are now, while the node runs; with - to standard "
      "output.",
@@ -115,6 +176,41 @@ const struct verb cli_verbs[] = {
      "  blixard cluster restore monday.tar\n"
      "  blixard cluster restore monday.tar --data-folder ./data\n",
      verb_cluster_restore},
+
+    {"client", "create", "NAME", 1, 1,
+     FLAGS({"token", 0, NULL, NULL,
+            "A token that is shown with each request, in place of a login with a certificate."},
+           {"ttl", 0, "DURATION", NULL, "How long it is let in (default 720h)."}),
+     "Let a person or a program in from elsewhere; prints what it needs, once.",
+     "  blixard client create laptop\n"
+     "  blixard client create ci --token --ttl 24h\n",
+     verb_client_create},
+    {"client", "list", "", 0, 0, NULL, "List the clients.", "  blixard client list\n",
+     verb_client_list},
+    {"client", "delete", "NAME", 1, 1, NULL, "Let a client in no more.",
+     "  blixard client delete laptop\n", verb_client_delete},
+
+    {"", "login", "TOKEN", 1, 1,
+     FLAGS({"name", 0, "NAME", NULL, "Name of the context (default: that of the cluster)."}),
+     "Log in to a cluster with the token of `client create`; - reads it from standard input.",
+     "  blixard login - < token\n"
+     "  blixard login blx1.eyJjIjoi... --name work\n",
+     verb_login},
+    {"", "logout", "[CONTEXT]", 0, 1, NULL,
+     "Forget a context, the one in use by default, with its key.", "  blixard logout\n",
+     verb_logout},
+    {"context", "list", "", 0, 0, NULL, "List the contexts.", "  blixard context list\n",
+     verb_context_list},
+    {"context", "use", "NAME", 1, 1, NULL,
+     "Talk to this cluster from now on; local is the node on this machine.",
+     "  blixard context use home\n"
+     "  blixard context use local\n",
+     verb_context_use},
+    {"context", "show", "[NAME]", 0, 1, NULL, "Show a context, the one in use by default.",
+     "  blixard context show\n", verb_context_show},
+    {"context", "delete", "NAME", 1, 1, NULL, "Delete a context with its key.",
+     "  blixard context delete home\n", verb_context_delete},
+
     {"", "events", "", 0, 0,
      FLAGS({"index", 'i', "INDEX", NULL, "Begin after this index of the state (default: now)."}),
      "Print changes of the state as JSON lines, as they happen.",
@@ -130,7 +226,7 @@ const struct verb cli_verbs[] = {
      verb_man},
     {"", "version", "", 0, 0, NULL, "Print the version.", "  blixard version --output json\n",
      verb_version},
-    {"", "help", "[NOUN] [VERB]", 0, 2, NULL, "Explain a verb.", "  blixard help fn deploy\n",
+    {"", "help", "[NOUN] [VERB]", 0, 3, NULL, "Explain a verb.", "  blixard help fn deploy\n",
      verb_help},
 };
 /* clang-format on */

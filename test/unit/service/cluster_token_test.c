@@ -39,6 +39,11 @@ TEST(cluster_token, is_read_as_it_was_written)
     snprintf(token.client, sizeof(token.client), "%s", "laptop");
     EXPECT(read_back(&token, &back) == 0);
     EXPECT(memcmp(&back, &token, sizeof(token)) == 0);
+
+    token.is_bearer = true;
+    EXPECT(read_back(&token, &back) == 0);
+    EXPECT(back.is_bearer);
+    EXPECT_STRING(back.client, "laptop");
 }
 
 TEST(cluster_token, the_longest_is_a_token)
