@@ -21,14 +21,15 @@ static struct liveness_seen *find(const struct liveness_leader *leader, uint64_t
 }
 
 /* NULL: there is no room for another. */
-static struct liveness_seen *find_or_add(struct liveness_leader *leader, uint64_t id)
+static struct liveness_seen *find_or_add(struct liveness_leader *leader, uint64_t id,
+                                         uint64_t now_ms)
 {
     struct liveness_seen *seen = find(leader, id);
     if (seen != NULL || leader->seen_count == LIVENESS_NODES_MAX) {
         return seen;
     }
     seen = &leader->seen[leader->seen_count++];
-    *seen = (struct liveness_seen){.id = id, .heard_ms = leader->begun_ms};
+    *seen = (struct liveness_seen){.id = id, .heard_ms = now_ms};
     return seen;
 }
 
@@ -142,7 +143,7 @@ void liveness_hear(struct liveness_leader *leader, const struct liveness_beat *b
     ret_answer->reign = leader->reign;
     ret_answer->stamp_ms = now_ms;
     ret_answer->index = index;
-    struct liveness_seen *seen = find_or_add(leader, beat->node);
+    struct liveness_seen *seen = find_or_add(leader, beat->node, now_ms);
     if (seen == NULL) {
         return;
     }
@@ -188,7 +189,7 @@ void liveness_readmit_failed(struct liveness_leader *leader, uint64_t id, uint64
 enum cluster_health liveness_judge(struct liveness_leader *leader, uint64_t id, uint64_t now_ms)
 {
     CHECK(leader->reign > 0);
-    struct liveness_seen *seen = find_or_add(leader, id);
+    struct liveness_seen *seen = find_or_add(leader, id, now_ms);
     if (seen == NULL) {
         return CLUSTER_SUSPECT; /* nothing is known, so nothing may be done about it */
     }

@@ -21,8 +21,9 @@
  *     its stamps it is PROVEN that nobody else was elected: a majority of the voters sent back such
  *     a stamp while they were still in the leader's term, hence had voted for no other.  The lease
  *     is counted from the latest beat whose answer has a proven stamp: one beat back.
- *  3. A leader knows nothing of before it was one: nobody is LOST before it has led for LOST.  By
- *     1 and 2 what earlier leaders granted is over then.
+ *  3. A leader knows nothing of before it was one: nobody is LOST before it has led for LOST, nor a
+ *     node that is new before it was expected for LOST.  By 1 and 2 what earlier leaders granted,
+ *     or the node under another id, is over then.
  *  4. A move must not come into the state after another leader granted the old owner a lease again.
  *     So a leader first writes its term into the state (row `cluster`, column `reign`: WHERE reign
  * < its own, expecting a row) and grants only when that is applied (liveness_leader_ready); a move
@@ -136,8 +137,9 @@ void liveness_readmit(struct liveness_leader *leader, uint64_t id, uint64_t tick
 void liveness_readmit_failed(struct liveness_leader *leader, uint64_t id, uint64_t ticket);
 
 /*
- * Judge.  A node that was never heard counts as heard when the reign began.  Judging a node LOST
- * bars it, so that every judgement is to be made by this function.
+ * Judge.  A node that was not heard in this reign counts as heard when it was judged first: all are
+ * to be judged when the reign begins, and often after that.  Judging a node LOST bars it, so that
+ * every judgement is to be made by this function.
  */
 enum cluster_health liveness_judge(struct liveness_leader *leader, uint64_t id, uint64_t now_ms);
 

@@ -409,6 +409,10 @@ void membership_decide(const struct membership_input *input,
         decide(decision, MEMBERSHIP_NONE, 0, "a change is under way");
         return;
     }
+    if (input->now_ms < input->begun_ms + MEMBERSHIP_LOOK_MS) {
+        decide(decision, MEMBERSHIP_NONE, 0, "the leader is new, and looks around");
+        return;
+    }
     struct census census = take_census(input);
     if (census.leader == NULL) {
         decide(decision, MEMBERSHIP_NONE, 0, "nobody leads");

@@ -6,6 +6,7 @@
  * a new leader goes on where the last one stopped.
  *
  * The rules, in the order of their weight:
+ *  - a leader first looks around for MEMBERSHIP_LOOK_MS: until then nobody is SUSPECT for it;
  *  - one change at a time; none that leaves fewer healthy voters than a majority of all voters;
  *  - a node that is leaving, or that a person wants to be a worker, leaves; whoever leads transfers
  *    the leadership first;
@@ -26,12 +27,14 @@
 #include <stdint.h>
 
 #include "service/cluster/cluster.h"
+#include "service/cluster/liveness.h"
 
 enum {
     MEMBERSHIP_LOST_GRACE_MS = 60000, /* a machine may start anew meanwhile */
     MEMBERSHIP_STABLE_MS = 2000,      /* HEALTHY for so long: fit to be a server */
     MEMBERSHIP_SPREAD_MS = 30000, /* HEALTHY for so long: fit to take the place of a healthy one */
     MEMBERSHIP_CALM_MS = 10000,
+    MEMBERSHIP_LOOK_MS = LIVENESS_SUSPECT_MS + LIVENESS_BEAT_MS,
     MEMBERSHIP_ENLIST_MS = 60000,  /* a node that does not become a server by then is passed over */
     MEMBERSHIP_WAITING_MS = 30000, /* a server that is not needed becomes a worker after that */
     MEMBERSHIP_NODES_MAX = 1024,
@@ -75,7 +78,8 @@ struct membership_input {
     size_t count;           /* at most MEMBERSHIP_NODES_MAX */
     unsigned wanted;        /* voters: 1, 3 or 5 */
     bool is_changing;       /* a change of the configuration or of the leader runs */
-    uint64_t changed_ms;    /* when the last one ended, or the leadership began */
+    uint64_t begun_ms;      /* when this node began to lead */
+    uint64_t changed_ms;    /* when the last one ended; else as begun_ms */
     unsigned schema;        /* of the state: a server must know it */
     uint64_t lost_grace_ms; /* MEMBERSHIP_LOST_GRACE_MS */
     uint64_t now_ms;

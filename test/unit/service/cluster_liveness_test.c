@@ -83,6 +83,7 @@ TEST(cluster_liveness, a_new_leader_loses_nobody_before_a_whole_lease)
 {
     struct scene *scene = begin(3);
     EXPECT(liveness_silent(&scene->leader, WORKER, START) == UINT64_MAX);
+    EXPECT(liveness_judge(&scene->leader, WORKER, START) == CLUSTER_HEALTHY);
     uint64_t last_ms = START + LIVENESS_LOST_MS - 1;
     EXPECT(liveness_judge(&scene->leader, WORKER, last_ms) == CLUSTER_SUSPECT);
     EXPECT(!liveness_may_move(&scene->leader, WORKER));
@@ -94,6 +95,16 @@ TEST(cluster_liveness, a_new_leader_loses_nobody_before_a_whole_lease)
     EXPECT(!liveness_may_move(&scene->leader, WORKER));
     liveness_leader_begin(&scene->leader, REIGN + 2, last_ms + 2);
     EXPECT(liveness_judge(&scene->leader, WORKER, last_ms + 3) == CLUSTER_HEALTHY);
+}
+
+TEST(cluster_liveness, a_node_that_is_new_gets_its_time_however_long_the_reign)
+{
+    struct scene *scene = begin(1);
+    pass(scene, 100, 1);
+    EXPECT(liveness_judge(&scene->leader, WORKER, scene->now_ms) == CLUSTER_HEALTHY);
+    scene->now_ms += LIVENESS_LOST_MS - 1;
+    EXPECT(liveness_judge(&scene->leader, WORKER, scene->now_ms) == CLUSTER_SUSPECT);
+    EXPECT(liveness_judge(&scene->leader, WORKER, scene->now_ms + 1) == CLUSTER_LOST);
 }
 
 TEST(cluster_liveness, a_lease_is_counted_from_the_sending_of_a_proven_beat)
@@ -207,6 +218,7 @@ TEST(cluster_liveness, nothing_is_granted_before_the_reign_is_written)
 {
     struct scene *scene = begin(1);
     liveness_leader_begin(&scene->leader, REIGN + 1, START);
+    EXPECT(liveness_judge(&scene->leader, WORKER, START) == CLUSTER_HEALTHY);
     liveness_leader_voters(&scene->leader, REIGN + 1, voters, 1);
     liveness_leader_ready(&scene->leader, REIGN); /* too late: of the reign before */
     for (uint64_t round = 0; round < 3; round++) {

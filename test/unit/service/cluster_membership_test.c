@@ -124,6 +124,7 @@ static struct membership_input input_of(const struct cast *cast, unsigned wanted
         .nodes = cast->nodes,
         .count = cast->count,
         .wanted = wanted,
+        .begun_ms = NOW - LONG,
         .changed_ms = NOW - LONG,
         .schema = 3,
         .lost_grace_ms = MEMBERSHIP_LOST_GRACE_MS,
@@ -313,6 +314,20 @@ static void be_changing(struct membership_input *input)
 static void be_restless(struct membership_input *input)
 {
     input->changed_ms = NOW - MEMBERSHIP_CALM_MS + 1;
+}
+
+static void be_new(struct membership_input *input)
+{
+    input->begun_ms = NOW - MEMBERSHIP_LOOK_MS + 1;
+}
+
+TEST(cluster_membership, a_new_leader_looks_around_first)
+{
+    static const struct membership_case cases[] = {
+        {"a1:V* b1:R c1:R", 3, "none"},
+        {"a1:V* b1:V c1:V! d1:V", 3, "none"},
+    };
+    CHECK_CASES(cases, be_new);
 }
 
 TEST(cluster_membership, one_change_at_a_time_and_calm_between)
