@@ -1,9 +1,11 @@
 /*
- * Who may speak to the TCP listener: programs on this machine, not web pages.  A page of another
- * site reaches 127.0.0.1 by DNS rebinding (then Host is its name) or by a cross-site request (then
- * Origin is).
+ * Who may speak.  To the TCP listener without TLS: programs on this machine, not web pages.  A page
+ * of another site reaches 127.0.0.1 by DNS rebinding (then Host is its name) or by a cross-site
+ * request (then Origin is).  With TLS: who shows a certificate or a token, for what it may.
  */
 #include <string.h>
+
+#include "base/clock.h"
 
 #include "surface/api/parts.h"
 
@@ -30,6 +32,19 @@ bool api_address_is_loopback(const char *address)
     return is_loopback_name(host_of(text_of(address, strlen(address))));
 }
 
+/* Without the scheme it is the very Host: a page of this API's own. */
+static bool is_own_origin(struct text host, struct text origin, const char *scheme)
+{
+    size_t skip = strlen(scheme);
+    return origin.length == skip + host.length && memcmp(origin.data, scheme, skip) == 0 &&
+        memcmp(origin.data + skip, host.data, host.length) == 0;
+}
+
+static int refuse_origin(struct error *err)
+{
+    return error_set(err, ERROR_DENIED, "a request of another site's page (Origin) is refused");
+}
+
 int api_access_check(struct text host, struct text origin, const char *own_host, struct error *err)
 {
     struct text name = host.length > 0 ? host_of(host) : host;
@@ -39,14 +54,66 @@ int api_access_check(struct text host, struct text origin, const char *own_host,
                          (int)(host.length < 80 ? host.length : 80),
                          host.length > 0 ? host.data : "");
     }
-    if (origin.length == 0) {
-        return 0;
-    }
-    static const char scheme[] = "http://";
+    return origin.length == 0 || is_own_origin(host, origin, "http://") ? 0 : refuse_origin(err);
+}
+
+/* ---- Who asks ---- */
+
+/* Of "Authorization: Bearer TOKEN" (RFC 6750, 2.1); false: something else, or none. */
+static bool take_bearer(const struct http_exchange *exchange, struct buffer *ret_token)
+{
+    static const char scheme[] = "Bearer ";
     size_t skip = sizeof(scheme) - 1;
-    if (origin.length == skip + host.length && memcmp(origin.data, scheme, skip) == 0 &&
-        memcmp(origin.data + skip, host.data, host.length) == 0) {
+    struct text value = http_exchange_field(exchange, "Authorization");
+    if (value.length <= skip || !text_equal_ignoring_case(text_of(value.data, skip), scheme)) {
+        return false;
+    }
+    struct text token = text_trim(text_of(value.data + skip, value.length - skip));
+    buffer_append(ret_token, token.data, token.length);
+    return true;
+}
+
+/* A token that was sent on purpose goes before the certificate of the connection. */
+static int find_remote(const struct request *request, struct caller *ret_caller, struct error *err)
+{
+    const struct http_exchange *exchange = request->exchange;
+    struct store *store = request->api->options.store;
+    const struct tls_peer *peer = http_exchange_certificate(exchange);
+    BUFFER_OWNED struct buffer token = {0};
+    if (take_bearer(exchange, &token)) {
+        return caller_by_secret(store, buffer_string(&token), clock_real_ms(), ret_caller, err);
+    }
+    if (peer != NULL) {
+        return caller_by_certificate(store, peer, clock_real_ms(), ret_caller, err);
+    }
+    *ret_caller = (struct caller){.kind = CALLER_NOBODY};
+    return 0;
+}
+
+int api_access_judge(struct request *request, const char *permission, struct error *err)
+{
+    if (!http_exchange_is_tls(request->exchange)) {
+        request->caller.kind = CALLER_LOCAL; /* loopback and the unix socket: see api.h */
+    } else if (strcmp(permission, "public") != 0) {
+        int r = find_remote(request, &request->caller, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return caller_may(&request->caller, permission, err);
+}
+
+int api_access_begin(const struct request *request, struct error *err)
+{
+    const struct http_exchange *exchange = request->exchange;
+    struct text host = http_exchange_field(exchange, "Host");
+    struct text origin = http_exchange_field(exchange, "Origin");
+    if (strcmp(http_exchange_peer(exchange), "unix") == 0) {
         return 0;
     }
-    return error_set(err, ERROR_DENIED, "a request of another site's page (Origin) is refused");
+    if (!http_exchange_is_tls(exchange)) {
+        return api_access_check(host, origin, NULL, err);
+    }
+    /* A browser may have a client's certificate, and shows it for whatever page asks. */
+    return origin.length == 0 || is_own_origin(host, origin, "https://") ? 0 : refuse_origin(err);
 }

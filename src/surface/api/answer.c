@@ -53,6 +53,9 @@ void api_answer_nothing(struct request *request)
 void api_answer_error(struct request *request, const struct error *error)
 {
     api_add_fields(request);
+    if (error->kind == ERROR_UNAUTHENTICATED) {
+        http_exchange_add_field(request->exchange, "WWW-Authenticate", "Bearer realm=\"blixard\"");
+    }
     http_exchange_respond_error(request->exchange, error, request->id);
     api_request_end(request);
 }

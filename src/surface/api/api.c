@@ -95,7 +95,7 @@ static void answer_no_method(struct request *request, unsigned allowed)
     api_answer_text(request, 405, "application/problem+json", buffer_string(&body));
 }
 
-static void on_request(struct http_exchange *exchange, void *context)
+void api_handle(struct http_exchange *exchange, void *context)
 {
     struct api *api = context;
     struct request *request = NEW(struct request);
@@ -105,9 +105,7 @@ static void on_request(struct http_exchange *exchange, void *context)
     take_request_id(request);
 
     struct error err = {0};
-    if (strcmp(http_exchange_peer(exchange), "unix") != 0 &&
-        api_access_check(http_exchange_field(exchange, "Host"),
-                         http_exchange_field(exchange, "Origin"), NULL, &err) < 0) {
+    if (api_access_begin(request, &err) < 0) {
         api_answer_error(request, &err);
         return;
     }
@@ -118,7 +116,8 @@ static void on_request(struct http_exchange *exchange, void *context)
         answer_no_path(request, path);
     } else if (match.route == NULL) {
         answer_no_method(request, match.allowed);
-    } else if (take_parameters(request, &match, &err) < 0) {
+    } else if (api_access_judge(request, match.route->permission, &err) < 0 ||
+               take_parameters(request, &match, &err) < 0) {
         api_answer_error(request, &err);
     } else {
         request->status = match.route->status;
@@ -153,12 +152,12 @@ static int listen_all(struct api *api, struct error *err)
     const struct api_options *options = &api->options;
     if (options->address != NULL && !api_address_is_loopback(options->address)) {
         return error_set(err, ERROR_DENIED,
-                         "the API does not listen on %s: it has no authentication on TCP yet, that "
-                         "comes with the cluster; use 127.0.0.1, [::1] or the unix socket",
+                         "the API does not listen on %s without TLS: use 127.0.0.1, [::1] or the "
+                         "unix socket; from elsewhere it is reached at cluster_address",
                          options->address);
     }
     struct http_server_options server = http_server_defaults();
-    int r = http_server_new(options->loop, &server, on_request, api, &api->server, err);
+    int r = http_server_new(options->loop, &server, api_handle, api, &api->server, err);
     if (r == 0 && options->socket_path != NULL) {
         MEMORY_OWNED char *address = memory_format("unix:%s", options->socket_path);
         r = http_server_listen(api->server, address, NULL, err);

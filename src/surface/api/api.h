@@ -1,13 +1,16 @@
 /*
- * The REST API: spec/operations.def over HTTP, on a unix socket and on loopback TCP.
+ * The REST API: spec/operations.def over HTTP, on a unix socket, on loopback TCP, and for whoever
+ * hands it requests that came over TLS.
  *
  * It translates and never decides.  Every answer carries X-Blixard-Index (the store's index it
  * reflects) and X-Request-Id; failures are problem+json (RFC 9457).  /v1/events and followed logs
  * are event streams (WHATWG HTML, 9.2).
  *
- * Who may call: over the unix socket, who may open it (mode 0600).  TCP has no authentication yet,
- * so it is loopback only, answers only requests whose Host is a loopback name (against DNS
- * rebinding) and none that a browser sends for another site.
+ * Who may call: over the unix socket, who may open it (mode 0600), and over loopback TCP, programs
+ * on this machine; both are the administrator.  Loopback TCP answers only requests whose Host is a
+ * loopback name (against DNS rebinding) and none that a browser sends for another site.  Over TLS,
+ * who shows a node's or client's certificate or a bearer token; what each may is said by the
+ * operation's permission (service/cluster/caller.h).
  *
  * One loop owns all of it: that of the services.
  */
@@ -20,6 +23,7 @@ struct api;
 struct error;
 struct function_service;
 struct gateway;
+struct http_exchange;
 struct image_store;
 struct instance_service;
 struct loop;
@@ -51,6 +55,9 @@ int api_start(const struct api_options *options, struct api **ret_api, struct er
 
 /* The TCP port, or 0. */
 uint16_t api_port(const struct api *api);
+
+/* A request that came over another listener (TLS); the context is the api. */
+void api_handle(struct http_exchange *exchange, void *api);
 
 /* From now on /readyz answers 200 (reason NULL), or 503 with the reason. */
 void api_set_ready(struct api *api, const char *reason_or_null);

@@ -179,6 +179,11 @@ static void write_operation(struct json_writer *writer, const struct route *rout
     json_write_begin_object(writer);
     json_write_field_string(writer, "operationId", route->id);
     json_write_field_string(writer, "summary", route->summary);
+    json_write_field_string(writer, "x-permission", route->permission);
+    if (strcmp(route->permission, "public") == 0) {
+        json_write_key(writer, "security");
+        json_write_raw(writer, "[]", 2);
+    }
     write_parameters(writer, route);
     if (media_type(route->request) != NULL) {
         json_write_key(writer, "requestBody");
@@ -238,6 +243,11 @@ void api_write_openapi(struct buffer *out)
         "\"3.1.0\",\"info\":{\"title\":\"Blixard\",\"version\":"
         "\"" BLIXARD_VERSION "\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
         "\"Apache-2.0\"}},\"servers\":[{\"url\":\"/\"}]";
+    /* Over loopback and the unix socket nothing of it is needed. */
+    static const char security[] = "[{\"certificate\":[]},{\"bearer\":[]},{}]";
+    static const char schemes[] =
+        "{\"certificate\":{\"type\":\"mutualTLS\",\"description\":\"Of a node or a client: "
+        "blixard login.\"},\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}}";
     static const char responses[] =
         "{\"Problem\":{\"description\":\"What went wrong, and what to do.\",\"content\":{"
         "\"application/problem+json\":{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}}";
@@ -245,6 +255,8 @@ void api_write_openapi(struct buffer *out)
     json_write_begin_object(&writer);
     json_write_key(&writer, "openapi");
     json_write_raw(&writer, head, sizeof(head) - 1);
+    json_write_key(&writer, "security");
+    json_write_raw(&writer, security, sizeof(security) - 1);
     write_paths(&writer);
     json_write_key(&writer, "components");
     json_write_begin_object(&writer);
@@ -259,6 +271,8 @@ void api_write_openapi(struct buffer *out)
     json_write_end_object(&writer);
     json_write_key(&writer, "responses");
     json_write_raw(&writer, responses, sizeof(responses) - 1);
+    json_write_key(&writer, "securitySchemes");
+    json_write_raw(&writer, schemes, sizeof(schemes) - 1);
     json_write_end_object(&writer);
     json_write_end_object(&writer);
 }

@@ -13,6 +13,8 @@
 #include "base/loop/loop.h"
 #include "base/text.h"
 
+#include "service/cluster/caller.h"
+
 #include "surface/api/api.h"
 
 enum {
@@ -43,6 +45,7 @@ struct request {
     struct list_node link;
     struct api *api;
     struct http_exchange *exchange;
+    struct caller caller;
     int status; /* of success */
     char id[API_REQUEST_ID_SIZE];
     char project[64];
@@ -115,6 +118,11 @@ int api_type_check(const json_t *value, const char *type, struct error *err);
 bool api_address_is_loopback(const char *address);
 /* Host and Origin as sent (empty: absent); `own_host` may be NULL.  DENIED. */
 int api_access_check(struct text host, struct text origin, const char *own_host, struct error *err);
+/* Before anything else is looked at: may such a request be made at all?  DENIED. */
+int api_access_begin(const struct request *request, struct error *err);
+/* Who asks (request->caller), and may it?  DENIED, UNAUTHENTICATED.  Every operation passes here.
+ */
+int api_access_judge(struct request *request, const char *permission, struct error *err);
 
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);
