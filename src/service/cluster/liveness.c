@@ -131,6 +131,14 @@ static void weigh(struct liveness_leader *leader, struct liveness_seen *seen,
     }
 }
 
+/* It got an answer of this reign, not long ago: then it hears the leader as the leader hears it. */
+static bool hears(const struct liveness_leader *leader, const struct liveness_beat *beat,
+                  uint64_t now_ms)
+{
+    return beat->reign == leader->reign && beat->echo_ms >= leader->begun_ms &&
+        beat->echo_ms <= now_ms && now_ms - beat->echo_ms < LIVENESS_SUSPECT_MS;
+}
+
 void liveness_hear(struct liveness_leader *leader, const struct liveness_beat *beat, uint64_t index,
                    uint64_t now_ms, struct liveness_answer *ret_answer)
 {
@@ -147,15 +155,18 @@ void liveness_hear(struct liveness_leader *leader, const struct liveness_beat *b
     if (seen == NULL) {
         return;
     }
+    weigh(leader, seen, beat, now_ms);
+    ret_answer->proven_ms = liveness_proven(leader);
+    if (!hears(leader, beat, now_ms)) {
+        return;
+    }
     seen->heard_ms = now_ms;
     seen->is_known = true;
     become(seen, CLUSTER_HEALTHY, now_ms);
-    weigh(leader, seen, beat, now_ms);
     if (seen->is_barred && seen->ticket == 0) {
         seen->ticket = ++leader->tickets;
         ret_answer->ticket = seen->ticket;
     }
-    ret_answer->proven_ms = liveness_proven(leader);
     ret_answer->granted = leader->is_ready && !seen->is_barred && ret_answer->proven_ms > 0;
 }
 

@@ -13,8 +13,11 @@
  * than LIVENESS_DRIFT_PERMILLE.  Why:
  *
  *  1. A lease is counted from when the node SENT the beat, on its own clock, for LIVENESS_HOLD_MS.
- *     The leader counts LIVENESS_LOST_MS from when it HEARD it, which is later:
+ *     The leader counts LIVENESS_LOST_MS from the last beat that it granted one for, and that it
+ *     heard later than it was sent:
+ *
  *         (HOLD + STOP) * (1000 + DRIFT)  <  LOST * (1000 - DRIFT)
+ *
  *     STOP is what the owner has for ending what it runs once its lease is over.
  *  2. A leader may have been deposed without knowing it, and its leases must not outlive what the
  *     next one assumes.  So every answer has a `stamp` (the leader's clock) and says up to which of
@@ -25,11 +28,12 @@
  *     node that is new before it was expected for LOST.  By 1 and 2 what earlier leaders granted,
  *     or the node under another id, is over then.
  *  4. A move must not come into the state after another leader granted the old owner a lease again.
- *     So a leader first writes its term into the state (row `cluster`, column `reign`: WHERE reign
- * < its own, expecting a row) and grants only when that is applied (liveness_leader_ready); a move
- *     EXPECTS `reign` to be that of the leader that judged, in the same command; and every grant
- *     carries the index of the leader's state, which the node must have applied before it acts.
- *  5. For the same reason a LOST node that beats again is barred until a barrier of the store,
+ *     So a leader first writes its term into the state (row `cluster`, column `reign`, where that
+ *     is less, expecting a row) and grants only when this is applied (liveness_leader_ready); a
+ *     move EXPECTS `reign` to be that of the leader that judged, in the same command; and every
+ *     grant carries the index of the leader's state, which the node must have applied before it
+ *     acts.
+ *  5. For the same reason a LOST node that is heard again is barred until a barrier of the store,
  *     begun after its last possible move was proposed, is through (`ticket`, liveness_readmit).
  *
  * The clock for all of this is clock_boot_ms(): it goes on while the machine sleeps, which
@@ -47,6 +51,11 @@
 
 #include "service/cluster/cluster.h"
 
+/*
+ * A node is heard when a beat comes that echoes a stamp of this reign which is younger than
+ * LIVENESS_SUSPECT_MS: the way there works as well.  One that can be heard and cannot hear gets no
+ * lease, so it must count as silent, or what it owns would be nobody's.
+ */
 enum {
     LIVENESS_BEAT_MS = 500,        /* between two beats of a node */
     LIVENESS_SUSPECT_MS = 2000,    /* silent for so long: SUSPECT */
@@ -151,7 +160,7 @@ uint64_t liveness_silent(const struct liveness_leader *leader, uint64_t id, uint
 
 /*
  * May what `id` owns be given to another now, by a command that expects `reign`?  True from the
- * judgement LOST until the node beats again.
+ * judgement LOST until the node is heard again.
  */
 bool liveness_may_move(const struct liveness_leader *leader, uint64_t id);
 
