@@ -21,6 +21,7 @@ struct stream_listener {
     char *protocols;
     void (*on_stream)(struct stream *owned_stream, void *context);
     void *context;
+    uint64_t handshake_ms;
     struct list shaking;
     size_t shaking_count;
     struct loop_timer *timer;
@@ -94,7 +95,7 @@ static void on_connect(uv_stream_t *uv, int status)
         return;
     }
     bool was_empty = list_is_empty(&listener->shaking);
-    stream->deadline_ms = loop_now_ms(listener->loop) + STREAM_HANDSHAKE_MS;
+    stream->deadline_ms = loop_now_ms(listener->loop) + listener->handshake_ms;
     list_push_back(&listener->shaking, &stream->link);
     if (++listener->shaking_count > STREAM_HANDSHAKES_MAX) {
         give_up(listener, LIST_FIRST(&listener->shaking, struct stream, link));
@@ -124,6 +125,11 @@ void stream_listener_close(struct stream_listener *listener)
     }
     loop_timer_free(listener->timer);
     uv_close((uv_handle_t *)&listener->tcp, on_closed);
+}
+
+void stream_listener_hurry(struct stream_listener *listener, uint64_t handshake_ms)
+{
+    listener->handshake_ms = handshake_ms;
 }
 
 static int open_listener(struct stream_listener *listener, const char *text,
@@ -175,6 +181,7 @@ int stream_listen(struct loop *loop, const char *address, struct tls_context *tl
     struct stream_listener *listener = NEW(struct stream_listener);
     *listener = (struct stream_listener){.loop = loop,
                                          .family = parsed.socket.ss_family,
+                                         .handshake_ms = STREAM_HANDSHAKE_MS,
                                          .on_stream = on_stream,
                                          .context = context};
     listener->tls = tls_or_null != NULL ? tls_context_ref(tls_or_null) : NULL;

@@ -106,7 +106,9 @@ static bool expect_name(SSL *ssl, const char *name)
     if (is_ip(name)) {
         return X509_VERIFY_PARAM_set1_ip_asc(terms, name) == 1;
     }
-    return SSL_set_tlsext_host_name(ssl, name) == 1 &&
+    /* SSL_set_tlsext_host_name(), whose macro would drop the const (it copies the name). */
+    return SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+                    (void *)(uintptr_t)name) == 1 &&
         X509_VERIFY_PARAM_set1_host(terms, name, 0) == 1;
 }
 

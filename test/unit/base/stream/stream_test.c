@@ -4,9 +4,12 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "base/stream/inside.h"
 
 #include "test/unit/base/stream/support.h"
 
@@ -395,6 +398,83 @@ TEST(stream, ends_the_slowest_handshakes_when_there_are_too_many)
     for (int i = 0; i < MANY; i++) {
         close(fds[i]);
     }
+    pair_end(&pair);
+    done_contexts();
+}
+
+TEST(stream, ends_handshakes_that_take_too_long)
+{
+    struct pair pair;
+    make_contexts();
+    pair_begin(&pair, server, NULL);
+    stream_listener_hurry(pair.listener, 30);
+    int silent = dial_plain(pair.port);
+    int slow = dial_plain(pair.port);
+    EXPECT(send(slow, "\x16\x03\x01\x02", 4, MSG_NOSIGNAL) == 4); /* so far so good */
+    EXPECT(wait_for_close(&pair, silent) == 0 && wait_for_close(&pair, slow) == 0);
+    close(silent);
+    close(slow);
+    pair_end(&pair);
+    done_contexts();
+}
+
+/* Say `head`, then nothings, until the server ends the connection; how much it took. */
+static size_t stuff(struct pair *pair, const void *head, size_t length)
+{
+    static const uint8_t nothing[4096];
+    char answer[256];
+    int fd = dial_plain(pair->port);
+    size_t total = 0;
+    EXPECT(send(fd, head, length, MSG_NOSIGNAL) == (ssize_t)length);
+    while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) < 0 && errno == EAGAIN) {
+        ssize_t sent = send(fd, nothing, sizeof(nothing), MSG_NOSIGNAL | MSG_DONTWAIT);
+        total += sent > 0 ? (size_t)sent : 0;
+        uv_run(loop_uv(pair->loop), UV_RUN_NOWAIT);
+    }
+    close(fd);
+    return total;
+}
+
+/* Goal: a message that does not end is ended by us, before it is kept whole. */
+TEST(stream, ends_handshakes_that_say_too_much)
+{
+    static uint8_t endless[5 + 16384] = "\x16\x03\x01\x40\x00\x01\xff\xff\xff\x03\x03";
+    struct pair pair;
+    make_contexts();
+    pair_begin(&pair, server, NULL);
+    EXPECT(stuff(&pair, endless, sizeof(endless)) < 1 << 20);
+    EXPECT(stuff(&pair, "\x16\x03\x01\xff\xff", 5) < 1 << 20); /* a record that is too big */
+    EXPECT(pair.accepted == 0);
+    pair_end(&pair);
+    done_contexts();
+}
+
+/* Goal: what TLS 1.3 left behind (renegotiation among it) is not spoken. */
+TEST(stream, refuses_older_versions)
+{
+    struct pair pair;
+    uint8_t alert[16];
+    char *hello = NULL;
+    make_contexts();
+    pair_begin(&pair, server, NULL);
+    SSL_CTX *old = SSL_CTX_new(TLS_client_method());
+    SSL_CTX_set_max_proto_version(old, TLS1_2_VERSION);
+    SSL *ssl = SSL_new(old);
+    BIO *out = BIO_new(BIO_s_mem());
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), out);
+    EXPECT(SSL_connect(ssl) < 0);
+    long length = BIO_get_mem_data(out, &hello);
+    int fd = dial_plain(pair.port);
+    EXPECT(send(fd, hello, (size_t)length, MSG_NOSIGNAL) == length);
+    ssize_t got;
+    while ((got = recv(fd, alert, sizeof(alert), MSG_DONTWAIT)) < 0 && errno == EAGAIN) {
+        uv_run(loop_uv(pair.loop), UV_RUN_NOWAIT);
+    }
+    EXPECT(got == 7 && alert[0] == 21 && alert[6] == SSL_AD_PROTOCOL_VERSION);
+    EXPECT(wait_for_close(&pair, fd) == 0);
+    close(fd);
+    SSL_free(ssl);
+    SSL_CTX_free(old);
     pair_end(&pair);
     done_contexts();
 }

@@ -1,4 +1,9 @@
 /* Who is believed: authorities, pins, names, identities, expiry; and protocols. */
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/stream/inside.h"
+
 #include "test/unit/base/stream/support.h"
 
 static struct authority ours;
@@ -220,6 +225,66 @@ TEST(tls, updates_while_connected)
     pair_end(&pair);
     tls_context_unref(server);
     tls_context_unref(client);
+    holder_done(&second);
+    end();
+}
+
+/* ---- Threads ---- */
+
+enum { SHAKERS = 3, UPDATES = 50 };
+
+static struct tls_context *shared;
+static atomic_int shaken;
+
+static void carry(struct tls_session *from, struct tls_session *to)
+{
+    buffer_append(&to->in, from->out.data, from->out.used);
+    from->out.used = 0;
+}
+
+/* Hands shaken in memory, again and again, with whatever the context shows just now. */
+static void *shake_hands(void *argument)
+{
+    struct error err = {0};
+    while (atomic_load(&shaken) < UPDATES) {
+        struct tls_session *ends[2];
+        for (int i = 0; i < 2; i++) {
+            const struct tls_session_terms terms = {.is_server = i == 1, .protocols = "h2"};
+            EXPECT(tls_session_new(shared, &terms, &ends[i], &err) == 0);
+        }
+        for (int i = 0; !ends[0]->is_shaken || !ends[1]->is_shaken; i ^= 1) {
+            EXPECT(ends[i]->is_shaken || tls_session_shake(ends[i], &err) >= 0);
+            tls_session_tidy(ends[i]);
+            carry(ends[i], ends[i ^ 1]);
+        }
+        EXPECT(ends[0]->has_peer && ends[1]->has_peer);
+        tls_session_free(ends[0]);
+        tls_session_free(ends[1]);
+        atomic_fetch_add(&shaken, 1);
+    }
+    return argument;
+}
+
+TEST(tls, is_shared_by_threads_while_it_is_updated)
+{
+    struct error err = {0};
+    struct holder second;
+    pthread_t threads[SHAKERS];
+    begin();
+    holder_make(&second, &ours, "node/2", true, true);
+    const struct tls_context_options one = context_options(&node1, &ours, TLS_VERIFY_REQUIRED);
+    const struct tls_context_options two = context_options(&second, &ours, TLS_VERIFY_REQUIRED);
+    shared = context_make(&node1, &ours, TLS_VERIFY_REQUIRED);
+    for (int i = 0; i < SHAKERS; i++) {
+        EXPECT(pthread_create(&threads[i], NULL, shake_hands, NULL) == 0);
+    }
+    for (int i = 0; i < UPDATES || atomic_load(&shaken) < UPDATES; i++) {
+        EXPECT(tls_context_update(shared, i % 2 == 0 ? &two : &one, &err) == 0);
+    }
+    for (int i = 0; i < SHAKERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    tls_context_unref(shared);
     holder_done(&second);
     end();
 }
