@@ -55,9 +55,9 @@ static int sign_new(struct authority *authority, const struct certificate_terms 
                             buffer_string(&authority->key), terms, ret_certificate, err);
 }
 
-static const char *write_file(const char *name, struct buffer *text)
+static char *write_file(const char *name, struct buffer *text)
 {
-    const char *path = memory_format("%s/%s", test_folder(), name);
+    char *path = memory_format("%s/%s", test_folder(), name);
     struct error err = {0};
     EXPECT(file_write(path, text->data, text->used, 0600, &err) == 0);
     return path;
@@ -167,9 +167,9 @@ TEST(certificate, openssl_agrees)
     struct certificate_terms terms = terms_now();
     terms.names = (const char *const[]){"node1.example", "10.1.2.3", "fd00::1", NULL};
     EXPECT(sign_new(&authority, &terms, &certificate, &err) == 0);
-    const char *authority_path = write_file("ca.pem", &authority.certificate);
-    const char *stranger_path = write_file("stranger.pem", &stranger.certificate);
-    const char *path = write_file("node.pem", &certificate);
+    MEMORY_OWNED char *authority_path = write_file("ca.pem", &authority.certificate);
+    MEMORY_OWNED char *stranger_path = write_file("stranger.pem", &stranger.certificate);
+    MEMORY_OWNED char *path = write_file("node.pem", &certificate);
 
     EXPECT(verify(authority_path, path, "sslserver", &output) == 0);
     EXPECT(verify(authority_path, path, "sslclient", &output) == 0);
@@ -204,18 +204,19 @@ TEST(certificate, openssl_refuses_a_client_as_server_and_the_expired)
     BUFFER_OWNED struct buffer output = {0};
     struct error err = {0};
     struct certificate_terms terms = terms_now();
-    const char *authority_path = write_file("ca.pem", &authority.certificate);
+    MEMORY_OWNED char *authority_path = write_file("ca.pem", &authority.certificate);
 
     terms.is_server = false;
     EXPECT(sign_new(&authority, &terms, &client, &err) == 0);
-    const char *client_path = write_file("client.pem", &client);
+    MEMORY_OWNED char *client_path = write_file("client.pem", &client);
     EXPECT(verify(authority_path, client_path, "sslclient", &output) == 0);
     EXPECT(verify(authority_path, client_path, "sslserver", &output) != 0);
 
     terms.now_ms -= 2ULL * HOUR_MS;
     EXPECT(sign_new(&authority, &terms, &expired, &err) == 0);
     buffer_clear(&output);
-    EXPECT(verify(authority_path, write_file("expired.pem", &expired), "sslclient", &output) != 0);
+    MEMORY_OWNED char *expired_path = write_file("expired.pem", &expired);
+    EXPECT(verify(authority_path, expired_path, "sslclient", &output) != 0);
     EXPECT(strstr(buffer_string(&output), "expired") != NULL);
 }
 
