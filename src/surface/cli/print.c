@@ -197,6 +197,6 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
     char cell[CELL_MAX];
     for (unsigned i = 0; i < count; i++) {
         format_cell(document, &columns[i], cell);
-        printf("%-12s %s\n", columns[i].title, cell);
+        printf("%-12s %s\n", columns[i].title, cell[0] != '\0' ? cell : "-");
     }
 }
