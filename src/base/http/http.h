@@ -247,7 +247,8 @@ struct http_call_events {
     /* Status and fields; interim (1xx) answers are not shown. */
     void (*on_head)(struct http_call *call, int status, void *context);
     void (*on_data)(struct http_call *call, const void *bytes, size_t length, void *context);
-    /* Exactly once, last; the call is gone afterwards. */
+    /* Exactly once, last; the call is gone afterwards.  With TLS also DENIED: the server is not who
+     * it should be, or does not take our certificate. */
     void (*on_end)(struct http_call *call, const struct error *error, void *context);
 };
 

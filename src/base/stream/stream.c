@@ -411,7 +411,8 @@ static void pump(struct stream *stream)
 
 /* ---- Beginning ---- */
 
-/* Dead peers are found out in half a minute, also when nobody writes. */
+/* A peer that is dead is found out in half a minute, whether something is on its way (the user
+ * timeout; else it would be a quarter of an hour) or not (keep-alive). */
 static void tune(struct stream *stream)
 {
     int fd = -1;
@@ -424,7 +425,7 @@ static void tune(struct stream *stream)
     } rows[] = {
         {IPPROTO_TCP, TCP_NODELAY, 1},   {SOL_SOCKET, SO_KEEPALIVE, 1},
         {IPPROTO_TCP, TCP_KEEPIDLE, 15}, {IPPROTO_TCP, TCP_KEEPINTVL, 5},
-        {IPPROTO_TCP, TCP_KEEPCNT, 3},
+        {IPPROTO_TCP, TCP_KEEPCNT, 3},   {IPPROTO_TCP, TCP_USER_TIMEOUT, STREAM_DEAD_MS},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         setsockopt(fd, rows[i].level, rows[i].name, &rows[i].value, sizeof(int));

@@ -3,7 +3,8 @@
  *
  * A stream belongs to one loop; everything here is called on that loop's thread, and no callback
  * comes from inside a call of this door.  What is written is copied and goes out in order.  Nagle
- * is off, keep-alive is on.
+ * is off; over TCP a peer that gives no sign of life, or takes nothing of what waits for it, for
+ * STREAM_DEAD_MS is gone (UNAVAILABLE).
  *
  * A stream through TLS ends in order only with TLS's own notice of the end (RFC 8446, 6.1): one
  * that is cut off is told as UNAVAILABLE, never as an end.  In the clear the two look the same.
@@ -23,6 +24,8 @@ struct stream_dial;
 struct stream_listener;
 struct tls_context;
 struct tls_peer;
+
+enum { STREAM_DEAD_MS = 30000 };
 
 struct stream_events {
     void (*on_data)(const void *bytes, size_t length, void *context); /* lent */
