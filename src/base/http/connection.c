@@ -1,10 +1,10 @@
 /*
- * A server's connections of HTTP/1.1.
+ * A server's connections, and HTTP/1.1 on them.
  *
- * A connection holds at most one exchange; the next request is parsed when the answer of this one
- * has ended and its body is off the wire, so pipelined answers keep their order by construction.
- * Its bytes travel over a handle of libuv's, read straight into `in` and written from `out` (the
- * product's hot path), or over a stream with TLS.
+ * A connection of HTTP/1.1 holds at most one exchange; the next request is parsed when the answer
+ * of this one has ended and its body is off the wire, so pipelined answers keep their order by
+ * construction. Its bytes travel over a handle of libuv's, read straight into `in` and written from
+ * `out` (the product's hot path), or over a stream with TLS.
  */
 #include "base/http/connection.h"
 
@@ -13,6 +13,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/http/h2.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
@@ -62,7 +63,11 @@ void connection_close(struct connection *connection)
     }
     connection->closing = true;
     struct http_exchange *exchange = connection->exchange;
-    bool is_orderly = exchange == NULL && connection_waiting(connection) == 0;
+    bool is_busy =
+        exchange != NULL || (connection->h2 != NULL && h2_server_streams(connection->h2) > 0);
+    bool is_orderly = !is_busy && connection_waiting(connection) == 0;
+    h2_server_free(connection->h2);
+    connection->h2 = NULL;
     connection->exchange = NULL;
     bool must_reset = false;
     if (exchange != NULL) {
@@ -99,6 +104,9 @@ static void go_on_writing(struct connection *connection)
     connection_flush(connection);
     if (connection->closing) {
         return;
+    }
+    if (connection->h2 != NULL) {
+        h2_server_flush(connection->h2);
     }
     struct http_exchange *exchange = connection->exchange;
     if (exchange != NULL && exchange->wants_drain && !exchange->ended &&
@@ -223,6 +231,13 @@ static bool take_head(struct connection *connection)
     if (connection->wait != WAIT_HEAD) {
         set_wait(connection, WAIT_HEAD, options->head_timeout_ms);
     }
+    int is_h2 = connection_sounds_like_h2(connection);
+    if (is_h2 >= 0) {
+        if (is_h2 > 0) {
+            connection_begin_h2(connection);
+        }
+        return false;
+    }
     const struct parse_limits limits = {options->head_bytes_max, options->field_count_max,
                                         options->target_bytes_max};
     long length = parse_request(connection->in.data, connection->in.used, &limits, &server->head);
@@ -285,7 +300,7 @@ static bool finish_exchange(struct connection *connection)
 static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer);
 static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buffer);
 
-/* Read while there is somebody to take it; stop when it piles up. */
+/* Read while there is somebody to take it; stop when it piles up (which HTTP/2 does not let it). */
 static void watch_input(struct connection *connection)
 {
     size_t head_bytes_max = connection->server->options.head_bytes_max;
@@ -343,7 +358,9 @@ static void end_connection(struct connection *connection)
 /* At the end of what the peer said: the rest of a request that is none will not come. */
 static bool is_worth_finishing(struct connection *connection)
 {
-    if (connection->exchange == NULL) {
+    if (connection->h2 != NULL) {
+        connection->close_after = connection->close_after || h2_server_streams(connection->h2) == 0;
+    } else if (connection->exchange == NULL) {
         connection->in.used = 0;
         connection->close_after = true;
     } else if (!connection->exchange->body_done && connection->in.used == 0) {
@@ -359,7 +376,7 @@ void connection_process(struct connection *connection)
     }
     connection->processing = true;
     bool progress = true;
-    while (progress && !connection->closing) {
+    while (progress && !connection->closing && connection->h2 == NULL) {
         if (connection->exchange != NULL) {
             h1_feed(connection->exchange);
             progress =
@@ -370,6 +387,9 @@ void connection_process(struct connection *connection)
             progress = take_head(connection);
         }
     }
+    if (connection->h2 != NULL) {
+        connection_process_h2(connection);
+    }
     connection->processing = false;
     if (connection->closing) {
         return;
@@ -378,7 +398,8 @@ void connection_process(struct connection *connection)
     if (connection->closing) {
         return;
     }
-    if (connection->exchange == NULL && connection->server->draining && connection->in.used == 0) {
+    if (connection->h2 == NULL && connection->exchange == NULL && connection->server->draining &&
+        connection->in.used == 0) {
         connection->close_after = true;
     }
     if (connection->at_eof && !is_worth_finishing(connection)) {
@@ -505,9 +526,24 @@ void connection_tick(struct connection *connection, uint64_t now_ms)
         now_ms - connection->silent_since_ms > EOF_MS;
     if (stuck || gone) {
         connection_close(connection);
+    } else if (connection->h2 != NULL && !connection->lingering) {
+        h2_server_tick(connection->h2, now_ms);
     } else if (connection->deadline_ms != 0 && now_ms >= connection->deadline_ms) {
         connection->deadline_ms = 0;
         on_late(connection);
+    }
+}
+
+/* ---- Draining ---- */
+
+void connection_drain(struct connection *connection)
+{
+    if (connection->h2 != NULL) {
+        h2_server_drain(connection->h2);
+    } else if (connection->exchange == NULL && connection_waiting(connection) == 0) {
+        connection_close(connection);
+    } else if (connection->exchange == NULL || !connection->exchange->begun) {
+        connection->close_after = true;
     }
 }
 
@@ -528,7 +564,10 @@ static struct connection *new_connection(struct http_server *server)
 static void begin(struct connection *connection)
 {
     struct http_server *server = connection->server;
-    if (server->counters.connections_open > server->options.connections_max || server->draining) {
+    bool is_too_many = server->counters.connections_open > server->options.connections_max;
+    if (connection->h2 != NULL && (is_too_many || server->draining)) {
+        h2_server_drain(connection->h2);
+    } else if (is_too_many || server->draining) {
         refuse(connection, 503);
         connection->is_cut = false; /* beyond the limit nobody lingers */
     }
@@ -573,5 +612,8 @@ void connection_adopt(struct http_server *server, struct stream *owned_stream)
     connection->stream = owned_stream;
     connection->reading = true;
     stream_start(owned_stream, &events, connection);
+    if (strcmp(stream_protocol(owned_stream), "h2") == 0) {
+        connection_begin_h2(connection);
+    }
     begin(connection);
 }

@@ -12,6 +12,7 @@
 #include "base/stream/stream.h"
 
 struct connection;
+struct h2_server;
 struct h2_stream;
 
 struct http_server {
@@ -134,6 +135,7 @@ struct connection {
     bool at_eof;      /* half-closed by the peer, or all of it is gone: that looks the same */
     uint64_t silent_since_ms; /* at_eof: when it was seen, or when something was written last */
     uv_shutdown_t shutdown;
+    struct h2_server *h2; /* speaks HTTP/2: what follows is HTTP/1.1's */
     struct http_exchange *exchange;
     struct http_exchange *spare;
     size_t requests;
@@ -151,16 +153,23 @@ void server_close_listeners(struct http_server *server);
 
 /* connection.c */
 void connection_accept(struct http_server *server, uv_stream_t *listener);
-void connection_adopt(struct http_server *server, struct stream *owned_stream); /* speaks 1.1 */
+void connection_adopt(struct http_server *server, struct stream *owned_stream);
 void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
 void connection_close(struct connection *connection);
+void connection_drain(struct connection *connection); /* no request after those in flight */
 size_t connection_waiting(const struct connection *connection);
 void connection_tick(struct connection *connection, uint64_t now_ms); /* time limits */
 
 /* h1.c */
 extern const struct exchange_carrier h1_carrier;
 void h1_feed(struct http_exchange *exchange); /* what has been received, as far as it is wanted */
+
+/* h2_connection.c: connections that speak HTTP/2 */
+void connection_begin_h2(struct connection *connection);
+/* Does what came begin as HTTP/2 does?  1: it does, 0: it may, -1: it does not. */
+int connection_sounds_like_h2(const struct connection *connection);
+void connection_process_h2(struct connection *connection); /* what was received */
 
 /* h2_server.c */
 extern const struct exchange_carrier h2_carrier;

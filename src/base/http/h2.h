@@ -16,6 +16,7 @@
 
 struct error;
 struct loop;
+struct stream;
 struct http_server;
 struct http_exchange;
 struct h2_server;
@@ -29,7 +30,7 @@ enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
 enum { H2_PREFACE_LENGTH = 24 };
 extern const char h2_preface[];
 
-/* How the bytes travel.  None of these may call back before it returns; `finish` may free. */
+/* How the bytes travel.  None of these may call back before it returns, but they may free. */
 struct h2_wire {
     void (*write)(const void *bytes, size_t length, void *context); /* lent */
     size_t (*waiting)(void *context); /* bytes written that are not gone yet */
@@ -55,11 +56,13 @@ void h2_link_done(struct h2_link *link);
 /* ---- A server's connection ---- */
 
 /*
- * Exchanges go to the server's handler, under its limits.  `peer` as in http_exchange_peer().  What
- * is called by the loop (receive, flush, tick) calls handlers; what handlers call does not.
+ * Exchanges go to the server's handler, under its limits; who asks is said by the stream, or by
+ * `peer` as in http_exchange_peer().  What is called by the loop (receive, flush, tick) calls
+ * handlers; what handlers call does not.
  */
 struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
-                                void *context, const char *peer, uint64_t now_ms);
+                                void *context, const char *peer,
+                                const struct stream *stream_or_null, uint64_t now_ms);
 void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, uint64_t now_ms);
 void h2_server_flush(struct h2_server *h2);                 /* the wire has room again */
 void h2_server_tick(struct h2_server *h2, uint64_t now_ms); /* a few times a second: time limits */
@@ -93,7 +96,7 @@ void h2_client_tick(struct h2_client *h2, uint64_t now_ms);
 bool h2_client_is_over(const struct h2_client *h2);  /* takes no calls any more */
 bool h2_client_has_room(const struct h2_client *h2); /* for one more call, now */
 size_t h2_client_calls(const struct h2_client *h2);  /* under way */
-/* Calls under way end with `error`; NULL: there are none, and the server is told. */
+/* Calls under way end with `error`; NULL: the server is told, and calls end as CANCELLED. */
 void h2_client_free(struct h2_client *h2, const struct error *error);
 
 /*

@@ -697,11 +697,13 @@ void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, u
     if (h2->link.is_dead) {
         return;
     }
+    h2->depth++;
     h2_guard_tick(&h2->guard, now_ms);
     ssize_t took = nghttp2_session_mem_recv(h2->link.session, bytes, length);
     if (took < 0) {
         die(h2, h2_code_of((int)took), ERROR_PROTOCOL, "the answer is not HTTP");
     }
+    h2->depth--;
     run(h2);
 }
 
@@ -736,12 +738,15 @@ void h2_client_free(struct h2_client *h2, const struct error *error)
     if (h2 == NULL || h2->is_freed) {
         return;
     }
+    h2->depth++;
     if (error == NULL) {
-        CHECK(h2->call_count == 0 || h2->link.is_dead);
+        pull(h2); /* what was cancelled is still said */
         h2_link_die(&h2->link, NGHTTP2_NO_ERROR);
+        error_set(&h2->error, ERROR_CANCELLED, "cancelled");
     } else if (h2->error.kind == ERROR_NONE) {
         h2->error = *error;
     }
+    h2->depth--;
     h2->link.is_dead = h2->is_freed = true;
     lose_calls(h2);
     run(h2);

@@ -46,6 +46,7 @@ struct h2_server {
     struct http_server *server;
     struct h2_link link;
     char peer[64];
+    const struct stream *stream; /* or NULL */
     struct parse_limits limits;
     struct list streams;
     struct list dirty;
@@ -188,7 +189,11 @@ static void take_request(struct h2_stream *stream)
     exchange->stream = stream;
     exchange->carrier = &h2_carrier;
     exchange_take_head(exchange, &server->head, h2->head.bytes.data, h2->head.bytes.used);
-    snprintf(exchange->peer, sizeof(exchange->peer), "%s", h2->peer);
+    if (h2->stream != NULL) {
+        exchange_take_peer(exchange, h2->stream);
+    } else {
+        memcpy(exchange->peer, h2->peer, sizeof(exchange->peer));
+    }
     stream->exchange = exchange;
     stream->is_new = stream->was_taken = true;
     mark(stream);
@@ -747,13 +752,15 @@ static nghttp2_session *new_session(struct h2_server *h2)
 }
 
 struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire *wire,
-                                void *context, const char *peer, uint64_t now_ms)
+                                void *context, const char *peer,
+                                const struct stream *stream_or_null, uint64_t now_ms)
 {
     const struct http_server_options *options = &server->options;
     struct h2_server *h2 = NEW(struct h2_server);
     h2->server = server;
     h2->link.wire = *wire;
     h2->link.context = context;
+    h2->stream = stream_or_null;
     h2->now_ms = h2->frame_ms = h2->head_since_ms = now_ms;
     h2->guard.since_ms = now_ms;
     h2->limits = (struct parse_limits){options->head_bytes_max, options->field_count_max,
@@ -781,11 +788,13 @@ void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, u
     if (h2->link.is_dead) {
         return;
     }
+    h2->depth++;
     h2_guard_tick(&h2->guard, now_ms);
     ssize_t took = nghttp2_session_mem_recv(h2->link.session, bytes, length);
     if (took < 0) {
         die(h2, h2_code_of((int)took));
     }
+    h2->depth--;
     run(h2);
 }
 

@@ -277,7 +277,7 @@ static void on_stream(struct stream *stream, void *context)
     if (is_one_of(stream_protocol(stream), listener->others)) {
         listener->on_other(stream, listener->context);
     } else {
-        connection_adopt(listener->server, stream); /* "http/1.1", or none was asked for */
+        connection_adopt(listener->server, stream); /* or none was asked for: HTTP/1.1 */
     }
 }
 
@@ -292,7 +292,7 @@ int http_server_listen_tls(struct http_server *server, const char *address, stru
         (struct secure_listener){.server = server, .on_other = on_other, .context = context};
     listener->others = others != NULL ? memory_copy_string(others) : NULL;
     MEMORY_OWNED char *protocols =
-        others != NULL ? memory_format("http/1.1 %s", others) : memory_copy_string("http/1.1");
+        memory_format("h2 http/1.1%s%s", others != NULL ? " " : "", others != NULL ? others : "");
     int r = stream_listen(server->loop, address, tls, protocols, on_stream, listener,
                           &listener->listener, ret_port, err);
     if (r < 0) {

@@ -107,12 +107,7 @@ void http_server_drain(struct http_server *server, uint64_t timeout_ms,
     server_close_listeners(server);
     LIST_EACH(node, &server->connections)
     {
-        struct connection *connection = LIST_ITEM(node, struct connection, link);
-        if (connection->exchange == NULL && connection_waiting(connection) == 0) {
-            connection_close(connection);
-        } else if (connection->exchange == NULL || !connection->exchange->begun) {
-            connection->close_after = true;
-        }
+        connection_drain(LIST_ITEM(node, struct connection, link));
     }
     server->handles++; /* the post's */
     loop_post(server->loop, on_drain_post, server);

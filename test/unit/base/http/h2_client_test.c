@@ -205,7 +205,7 @@ static void begin(bool with_server)
     EXPECT(loop_new("h2", &loop, &err) == 0);
     EXPECT(http_server_new(loop, &options, serve, NULL, &server, &err) == 0);
     if (with_server) {
-        h2_server = h2_server_new(server, &server_wire, NULL, "10.0.0.1:1", NOW);
+        h2_server = h2_server_new(server, &server_wire, NULL, "10.0.0.1:1", NULL, NOW);
     }
     client = h2_client_new(loop, &wire, changed, NULL, 65536, "https", NOW);
 }

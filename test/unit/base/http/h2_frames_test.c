@@ -147,7 +147,7 @@ static void begin(void)
     handled = 0;
     EXPECT(loop_new("h2", &loop, &err) == 0);
     EXPECT(http_server_new(loop, &options, serve, NULL, &server, &err) == 0);
-    h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NOW);
+    h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NULL, NOW);
     h2_server_receive(h2, h2_preface, H2_PREFACE_LENGTH, NOW);
     send_frame(NGHTTP2_SETTINGS, 0, 0, NULL, 0);
     send_frame(NGHTTP2_SETTINGS, NGHTTP2_FLAG_ACK, 0, NULL, 0);
@@ -488,7 +488,7 @@ TEST(h2_frames, what_is_no_http2_is_left)
         static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
         begin();
         h2_server_free(h2);
-        h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NOW);
+        h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NULL, NOW);
         h2_server_receive(h2, beginnings[i], strlen(beginnings[i]), NOW);
         EXPECT(finished && sent_frame(NGHTTP2_GOAWAY) != NULL && handled == 0);
         end();

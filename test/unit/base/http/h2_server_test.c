@@ -167,7 +167,7 @@ static void begin_with(const struct http_server_options *options)
     struct error err = {0};
     EXPECT(loop_new("h2", &loop, &err) == 0);
     EXPECT(http_server_new(loop, options, serve, NULL, &server, &err) == 0);
-    h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NOW);
+    h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NULL, NOW);
 }
 
 static void begin(void)
