@@ -5,6 +5,8 @@
  * server closed in the meantime is found out by the first call that uses it; that call is sent
  * again once, on a new one, when nothing of an answer had come and its method and body allow it.
  */
+#include "base/http/client.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +14,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
-#include "base/http/connection.h"
+#include "base/http/h2.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/stream/stream.h"
@@ -20,68 +22,6 @@
 
 enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, WRITE_HIGH = 262144 };
 
-struct client_connection {
-    struct list_node link; /* in idle */
-    struct http_client *client;
-    struct stream_dial *dial; /* until there is a stream */
-    struct stream *stream;
-    struct http_call *call; /* NULL: idle, or closing */
-    struct buffer in;
-    struct buffer out;
-    bool closing;
-    bool processing;
-    bool tells_room; /* a post is under way */
-    unsigned holds;  /* posts */
-    unsigned uses;
-};
-
-struct http_call {
-    struct list_node link; /* in fresh, waiting or running */
-    struct http_client *client;
-    struct client_connection *connection;
-    struct buffer request;  /* head and, when whole, body: kept for a second try */
-    struct buffer streamed; /* written before there is a connection */
-    bool is_streaming;
-    bool is_chunked;
-    bool is_finished; /* the streamed body */
-    bool is_head;
-    bool may_retry;
-    bool retried;
-    void (*on_writable)(struct http_call *call, void *context);
-    struct http_call_events events;
-    void *context;
-    struct loop_timer *timer;
-    bool has_head;
-    bool paused;
-    bool is_bad; /* the target is none */
-    bool ended;
-    bool was_sent;
-    enum body_kind body;
-    bool until_close;
-    uint64_t left;
-    bool wants_close;
-    struct parse_chunks chunks;
-    struct parse_head head;
-    struct buffer head_bytes;
-};
-
-struct http_client {
-    struct loop *loop;
-    char *address;
-    bool is_unix;
-    char *server_name;
-    char *identity;
-    struct http_client_options options; /* its texts are the two above */
-    struct list idle;
-    struct list fresh;   /* calls made in this turn of the loop */
-    struct list waiting; /* calls */
-    struct list running; /* calls */
-    size_t connections;
-    size_t holds; /* posts under way, and ourselves while freeing */
-    bool freed;
-};
-
-static void start_waiting(struct http_client *client);
 static void process(struct client_connection *connection);
 static void watch(struct client_connection *connection);
 
@@ -107,7 +47,7 @@ static void release_memory(struct client_connection *connection)
     }
 }
 
-/* Not from inside drop(): a callback of the connection's may still be at work on it. */
+/* Not from inside client_drop(): a callback of the connection's may still be at work on it. */
 static void on_dropped(void *argument)
 {
     struct client_connection *connection = argument;
@@ -116,19 +56,23 @@ static void on_dropped(void *argument)
     release_memory(connection);
     client->connections--;
     if (!client->freed) {
-        start_waiting(client);
+        client_start_waiting(client);
     }
     maybe_free(client);
 }
 
-static void drop(struct client_connection *connection)
+void client_drop(struct client_connection *connection)
 {
     if (connection->closing) {
         return;
     }
     connection->closing = true;
     list_remove(&connection->link);
-    stream_dial_cancel(connection->dial);
+    client_unshare(connection);
+    if (connection->dial != NULL) {
+        connection->client->dialling--;
+        stream_dial_cancel(connection->dial);
+    }
     stream_close(connection->stream);
     connection->dial = NULL;
     connection->stream = NULL;
@@ -136,7 +80,7 @@ static void drop(struct client_connection *connection)
     loop_post(connection->client->loop, on_dropped, connection);
 }
 
-static void finish_call(struct http_call *call, const struct error *error)
+void client_finish_call(struct http_call *call, const struct error *error)
 {
     if (call->ended) {
         return;
@@ -164,14 +108,21 @@ static void release(struct client_connection *connection, bool keep, const struc
         list_push_front(&client->idle, &connection->link);
         watch(connection);
     } else {
-        drop(connection);
+        client_drop(connection);
     }
     if (call != NULL) {
-        finish_call(call, error);
+        client_finish_call(call, error);
     }
     if (!client->freed) {
-        start_waiting(client);
+        client_start_waiting(client);
     }
+}
+
+void client_repeat_call(struct http_call *call)
+{
+    call->connection = NULL;
+    list_remove(&call->link);
+    list_push_front(&call->client->waiting, &call->link);
 }
 
 /* The connection failed under its call: once more, or the end. */
@@ -182,12 +133,10 @@ static void fail_with(struct client_connection *connection, const struct error *
         connection->in.used == 0 && call->may_retry && !call->retried;
     if (stale) {
         connection->call = NULL;
-        call->connection = NULL;
         call->retried = true;
-        list_remove(&call->link);
-        list_push_front(&call->client->waiting, &call->link);
-        drop(connection);
-        start_waiting(call->client);
+        client_repeat_call(call);
+        client_drop(connection);
+        client_start_waiting(call->client);
         return;
     }
     release(connection, false, error);
@@ -251,7 +200,7 @@ static void on_data(const void *bytes, size_t length, void *context)
 {
     struct client_connection *connection = context;
     if (connection->call == NULL) {
-        drop(connection); /* nobody asked: it must not pass for the next call's answer */
+        client_drop(connection); /* nobody asked: it must not pass for the next call's answer */
         return;
     }
     buffer_append(&connection->in, bytes, length);
@@ -263,7 +212,7 @@ static void on_end(const struct error *error, void *context)
     struct client_connection *connection = context;
     struct http_call *call = connection->call;
     if (call == NULL) {
-        drop(connection);
+        client_drop(connection);
     } else if (error != NULL) {
         fail_with(connection, error);
     } else if (call->has_head && call->until_close) {
@@ -415,38 +364,81 @@ static void process(struct client_connection *connection)
 
 /* ---- Starting ---- */
 
+static void append_body(const struct http_call *call, struct buffer *out, const void *bytes,
+                        size_t length)
+{
+    if (call->is_chunked) {
+        buffer_append_format(out, "%zx\r\n", length);
+    }
+    buffer_append(out, bytes, length);
+    if (call->is_chunked) {
+        buffer_append(out, "\r\n", 2);
+    }
+}
+
 static void send_call(struct client_connection *connection)
 {
     struct http_call *call = connection->call;
     connection->uses++;
     buffer_append(&connection->out, call->request.data, call->request.used);
-    buffer_append(&connection->out, call->streamed.data, call->streamed.used);
-    call->streamed.used = 0;
+    if (call->streamed.used > 0) {
+        append_body(call, &connection->out, call->streamed.data, call->streamed.used);
+        call->streamed.used = 0;
+    }
+    if (call->is_streaming && call->is_finished && call->is_chunked) {
+        buffer_append(&connection->out, "0\r\n\r\n", 5);
+    }
     watch(connection);
     flush(connection);
+}
+
+/* The first call that waits for the server to be reached speaks for those that share its way. */
+static void fail_waiting(struct http_client *client, const struct error *error)
+{
+    while (!list_is_empty(&client->waiting)) {
+        client_finish_call(LIST_FIRST(&client->waiting, struct http_call, link), error);
+    }
 }
 
 static void on_dialled(struct stream *stream, const struct error *error, void *context)
 {
     static const struct stream_events events = {on_data, on_drained, on_end};
     struct client_connection *connection = context;
+    struct http_client *client = connection->client;
+    struct http_call *call = connection->call;
     connection->dial = NULL;
+    client->dialling--;
     if (error != NULL) {
+        if (client->offers_h2 && list_is_empty(&client->shared)) {
+            fail_waiting(client, error);
+        }
         fail_with(connection, error);
         return;
     }
-    connection->stream = stream; /* speaks http/1.1: nothing else was offered */
-    stream_start(stream, &events, connection);
-    if (connection->call != NULL) {
-        send_call(connection);
+    connection->stream = stream;
+    client->lacks_h2 = client->offers_h2 && strcmp(stream_protocol(stream), "h2") != 0;
+    if (client->offers_h2 && !client->lacks_h2) {
+        connection->call = NULL;
+        client_share(connection);
+        if (call != NULL) {
+            client_send_shared(connection, call);
+        }
+    } else {
+        stream_start(stream, &events, connection);
+        if (call != NULL) {
+            send_call(connection);
+        }
     }
+    client_start_waiting(client);
 }
 
 static void connect_new(struct http_client *client, struct http_call *call)
 {
     const struct stream_dial_options options = {
         .tls = client->options.tls,
-        .protocols = client->options.tls != NULL ? "http/1.1" : NULL,
+        .protocols = client->offers_h2    ? "h2 http/1.1"
+            : client->options.tls != NULL ? "http/1.1"
+                                          : NULL,
         .server_name = client->server_name,
         .identity = client->identity,
     };
@@ -455,32 +447,58 @@ static void connect_new(struct http_client *client, struct http_call *call)
     connection->call = call;
     call->connection = connection;
     client->connections++;
+    client->dialling++;
     connection->dial = stream_dial(client->loop, client->address, &options, on_dialled, connection);
 }
 
-static void start_waiting(struct http_client *client)
+/* May this call have a connection of its own, or does it wait for one that is shared? */
+static bool may_connect(const struct http_client *client)
+{
+    bool will_share = client->offers_h2 && !client->lacks_h2 && client->dialling > 0;
+    return !will_share && client->connections < client->options.connections_max;
+}
+
+void client_start_waiting(struct http_client *client)
 {
     while (!list_is_empty(&client->waiting)) {
         struct http_call *call = LIST_FIRST(&client->waiting, struct http_call, link);
         struct client_connection *connection =
             LIST_FIRST(&client->idle, struct client_connection, link);
-        if (connection != NULL && call->retried) {
-            drop(connection); /* as old as the one that failed it */
+        struct client_connection *shared = client_shared_with_room(client);
+        if (shared == NULL && connection != NULL && call->retried) {
+            client_drop(connection); /* as old as the one that failed it */
             continue;
         }
-        if (connection == NULL && client->connections >= client->options.connections_max) {
+        if (shared == NULL && connection == NULL && !may_connect(client)) {
             return;
         }
         list_remove(&call->link);
         list_push_back(&client->running, &call->link);
-        if (connection == NULL) {
+        if (shared != NULL) {
+            client_send_shared(shared, call);
+        } else if (connection == NULL) {
             connect_new(client, call);
-            continue;
+        } else {
+            list_remove(&connection->link);
+            connection->call = call;
+            call->connection = connection;
+            send_call(connection);
         }
-        list_remove(&connection->link);
-        connection->call = call;
-        call->connection = connection;
-        send_call(connection);
+    }
+}
+
+static void break_off(struct http_call *call, const struct error *error)
+{
+    if (call->stream != NULL) {
+        call->was_sent = http_call_was_sent(call);
+        h2_call_cancel(call->stream);
+        call->stream = NULL;
+        call->connection = NULL;
+        client_finish_call(call, error);
+    } else if (call->connection != NULL) {
+        release(call->connection, false, error);
+    } else {
+        client_finish_call(call, error);
     }
 }
 
@@ -489,12 +507,7 @@ static void on_timeout(void *context)
     struct http_call *call = context;
     struct error error = {0};
     error_set(&error, ERROR_TIMEOUT, "%s: no answer in time", call->client->address);
-    if (call->connection != NULL) {
-        struct client_connection *connection = call->connection;
-        release(connection, false, &error);
-    } else {
-        finish_call(call, &error);
-    }
+    break_off(call, &error);
 }
 
 static void take_options(struct http_client *client, const struct http_client_options *options)
@@ -533,7 +546,9 @@ int http_client_new(struct loop *loop, const char *address,
     if (client->options.head_bytes_max == 0) {
         client->options.head_bytes_max = HEAD_BYTES_MAX;
     }
+    client->offers_h2 = client->options.http2 && client->options.tls != NULL;
     list_init(&client->idle);
+    list_init(&client->shared);
     list_init(&client->fresh);
     list_init(&client->waiting);
     list_init(&client->running);
@@ -554,10 +569,15 @@ void http_client_free(struct http_client *client)
             http_call_cancel(LIST_FIRST(calls[i], struct http_call, link));
         }
     }
-    LIST_EACH(idle, &client->idle)
-    {
-        drop(LIST_ITEM(idle, struct client_connection, link));
+    struct list *const connections[] = {&client->idle, &client->shared};
+    for (size_t i = 0; i < sizeof(connections) / sizeof(connections[0]); i++) {
+        LIST_EACH(node, connections[i])
+        {
+            client_drop(LIST_ITEM(node, struct client_connection, link));
+        }
     }
+    loop_timer_free(client->tick);
+    client->tick = NULL;
     client->holds--;
     maybe_free(client);
 }
@@ -611,14 +631,14 @@ static void start_fresh(void *argument)
             struct error error = {0};
             error_set(&error, ERROR_INVALID,
                       "the target is empty or has a blank or control character: percent-encode it");
-            finish_call(call, &error);
+            client_finish_call(call, &error);
             continue;
         }
         list_remove(&call->link);
         list_push_back(&client->waiting, &call->link);
     }
     if (!client->freed) {
-        start_waiting(client);
+        client_start_waiting(client);
     }
     client->holds--;
     maybe_free(client);
@@ -671,27 +691,23 @@ http_client_call_streaming(struct http_client *client, const char *method, const
     return call;
 }
 
-static struct buffer *body_target(struct http_call *call)
+static bool has_own_stream(const struct http_call *call)
 {
-    return call->connection != NULL && call->connection->stream != NULL ? &call->connection->out
-                                                                        : &call->streamed;
+    return call->connection != NULL && call->connection->stream != NULL;
 }
 
 bool http_call_write(struct http_call *call, const void *bytes, size_t length)
 {
     CHECK(call->is_streaming && !call->is_finished);
-    struct buffer *out = body_target(call);
-    if (length > 0) {
-        if (call->is_chunked) {
-            buffer_append_format(out, "%zx\r\n", length);
-        }
-        buffer_append(out, bytes, length);
-        if (call->is_chunked) {
-            buffer_append(out, "\r\n", 2);
-        }
+    if (call->stream != NULL) {
+        return h2_call_write(call->stream, bytes, length);
     }
-    if (call->connection == NULL || call->connection->stream == NULL) {
-        return out->used < WRITE_HIGH;
+    if (!has_own_stream(call)) {
+        buffer_append(&call->streamed, bytes, length); /* how it is framed will be known then */
+        return call->streamed.used < WRITE_HIGH;
+    }
+    if (length > 0) {
+        append_body(call, &call->connection->out, bytes, length);
     }
     flush(call->connection);
     return waiting_bytes(call->connection) < WRITE_HIGH;
@@ -701,17 +717,17 @@ void http_call_finish(struct http_call *call)
 {
     CHECK(call->is_streaming && !call->is_finished);
     call->is_finished = true;
-    if (call->is_chunked) {
-        buffer_append(body_target(call), "0\r\n\r\n", 5);
-    }
-    if (call->connection != NULL) {
+    if (call->stream != NULL) {
+        h2_call_finish(call->stream);
+    } else if (has_own_stream(call)) {
+        buffer_append(&call->connection->out, "0\r\n\r\n", call->is_chunked ? 5 : 0);
         flush(call->connection);
     }
 }
 
 bool http_call_was_sent(const struct http_call *call)
 {
-    return call->was_sent;
+    return call->was_sent || (call->stream != NULL && h2_call_was_sent(call->stream));
 }
 
 struct text http_call_field(const struct http_call *call, const char *name)
@@ -735,7 +751,9 @@ void http_call_field_at(const struct http_call *call, size_t index, struct text 
 void http_call_pause(struct http_call *call)
 {
     call->paused = true;
-    if (call->connection != NULL) {
+    if (call->stream != NULL) {
+        h2_call_pause(call->stream);
+    } else if (call->connection != NULL) {
         watch(call->connection);
     }
 }
@@ -743,7 +761,9 @@ void http_call_pause(struct http_call *call)
 void http_call_resume(struct http_call *call)
 {
     call->paused = false;
-    if (call->connection != NULL) {
+    if (call->stream != NULL) {
+        h2_call_resume(call->stream);
+    } else if (call->connection != NULL) {
         watch(call->connection);
         process(call->connection);
     }
@@ -753,9 +773,5 @@ void http_call_cancel(struct http_call *call)
 {
     struct error error = {0};
     error_set(&error, ERROR_CANCELLED, "cancelled");
-    if (call->connection != NULL) {
-        release(call->connection, false, &error);
-    } else {
-        finish_call(call, &error);
-    }
+    break_off(call, &error);
 }

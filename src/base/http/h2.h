@@ -93,9 +93,10 @@ void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, u
 void h2_client_flush(struct h2_client *h2, uint64_t now_ms); /* the wire has room again */
 /* A few times a second.  A silent server is asked for a sign of life; without one it is gone. */
 void h2_client_tick(struct h2_client *h2, uint64_t now_ms);
-bool h2_client_is_over(const struct h2_client *h2);  /* takes no calls any more */
-bool h2_client_has_room(const struct h2_client *h2); /* for one more call, now */
-size_t h2_client_calls(const struct h2_client *h2);  /* under way */
+void h2_client_lose(struct h2_client *h2, const struct error *error); /* the wire is gone */
+bool h2_client_is_over(const struct h2_client *h2);                   /* takes no calls any more */
+bool h2_client_has_room(const struct h2_client *h2);                  /* for one more call, now */
+size_t h2_client_calls(const struct h2_client *h2);                   /* under way */
 /* Calls under way end with `error`; NULL: the server is told, and calls end as CANCELLED. */
 void h2_client_free(struct h2_client *h2, const struct error *error);
 

@@ -713,6 +713,16 @@ void h2_client_flush(struct h2_client *h2, uint64_t now_ms)
     run(h2);
 }
 
+void h2_client_lose(struct h2_client *h2, const struct error *error)
+{
+    if (h2->error.kind == ERROR_NONE) {
+        h2->error = *error;
+    }
+    h2->link.is_dead = h2->has_changed = true;
+    lose_calls(h2);
+    run(h2);
+}
+
 bool h2_client_is_over(const struct h2_client *h2)
 {
     return h2->link.is_dead || h2->has_goaway || h2->is_freed ||

@@ -1,9 +1,15 @@
 /*
  * The HTTP core: one server and one client for REST, gateway and event streams.
  *
- * HTTP/1.1 (RFC 9110, RFC 9112) over TCP, with and without TLS, and unix sockets.  A server belongs
- * to one loop; to use several threads, make one server per loop on the same address (SO_REUSEPORT).
- * Everything here is called on that loop's thread, except http_exchange_post().
+ * HTTP/1.1 (RFC 9110, RFC 9112) and HTTP/2 (RFC 9113) over TCP, with and without TLS, and unix
+ * sockets; handlers need not know which.  A server belongs to one loop; to use several threads,
+ * make one server per loop on the same address (SO_REUSEPORT).  Everything here is called on that
+ * loop's thread, except http_exchange_post().
+ *
+ * Where there is TLS, its ALPN chooses; in the clear a client speaks HTTP/2 from the first byte, or
+ * never.  Limits are the same; what belongs to a connection of 1.1 belongs to a stream of 2, of
+ * which one connection has at most 256.  A client that costs and does nothing (streams reset at
+ * once, heads without end, floods of PING and the like) is left with ENHANCE_YOUR_CALM.
  *
  * A server calls its handler once per request, when the head is complete and found to be well
  * formed.  The handler may answer at once or keep the exchange and answer later; an exchange lives
@@ -111,7 +117,7 @@ void http_server_counters(const struct http_server *server, struct http_server_c
 /* ---- The request ---- */
 
 enum http_method http_exchange_method(const struct http_exchange *exchange);
-/* 0 or 1: HTTP/1.0 or HTTP/1.1. */
+/* 0 or 1: HTTP/1.0, or HTTP/1.1 and HTTP/2. */
 int http_exchange_minor_version(const struct http_exchange *exchange);
 struct text http_exchange_method_text(const struct http_exchange *exchange);
 
@@ -134,7 +140,7 @@ const char *http_exchange_peer(const struct http_exchange *exchange);
 const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange);
 bool http_exchange_is_tls(const struct http_exchange *exchange);
 
-/* Is a body announced; and its length, or UINT64_MAX when chunked. */
+/* Is a body announced; and its length, or UINT64_MAX when it was not said. */
 bool http_exchange_has_body(const struct http_exchange *exchange);
 uint64_t http_exchange_body_length(const struct http_exchange *exchange);
 
@@ -224,6 +230,11 @@ void http_percent_encode(struct buffer *out, struct text text);
  * A client keeps connections to one address ("HOST:PORT", where HOST may be a name, or "unix:PATH")
  * and reuses them.  A request that fails on a reused connection before any byte of the answer is
  * sent again once, when its method is idempotent (RFC 9110, 9.2.2) and its body was given whole.
+ *
+ * With HTTP/2 calls share a connection, and open another one only beyond what the server allows. It
+ * is kept, and asked for a sign of life when it is silent: a server gone without a word ends its
+ * calls within 15 s.  What the server says that it has not processed is sent again, whatever its
+ * method, when its body was given whole.
  */
 struct http_client;
 struct http_call;
