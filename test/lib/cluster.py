@@ -3,7 +3,7 @@
     with Cluster(3, "torture") as cluster:
         cluster.form()                       # init at the first, a token and a join for each other
         cluster.leader().kill()              # kill -9; start() begins it again on its folder
-        cluster.until(lambda view: view["leader"], "a leader")
+        cluster[0].until(lambda view: view["leader"], "leader")
         cluster.servers[1].call("PUT", "/v1/nodes/n1/labels/a", {"value": "b"})
 
 The API is reached through each daemon's unix socket, so whatever happens to the network, a test can look at
@@ -25,12 +25,11 @@ import tempfile
 import time
 import urllib.parse
 
-from hosts import Network
+from hosts import Here, Network, free_ports
 from node import BUILD, Refused
 
 READY_SECONDS = 60
-PORT = 7421
-GATEWAY_PORT = 7480
+API_PORT, PORT, GATEWAY_PORT = 7420, 7421, 7480
 
 
 class Api(http.client.HTTPConnection):
@@ -76,6 +75,10 @@ class Server:
         self.folder = self.base / "data"
         self.log = self.base / "log"
         self.arguments = list(arguments)
+        api, port, self.gateway_port = free_ports(3) if isinstance(host, Here) else (API_PORT, PORT, GATEWAY_PORT)
+        self.api_address = f"127.0.0.1:{api}"
+        self.address = f"{host.address}:{port}"
+        self.gateway = f"{host.address}:{self.gateway_port}"
         self.process = None
         self.notify = None
         self.is_paused = False
@@ -90,10 +93,10 @@ class Server:
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(path))
         command = [*wrap, BUILD / "blixard", "server", "--data-folder", self.folder, "--node-name", self.name,
-                   "--cluster-address", f"{self.host.address}:{PORT}",
-                   "--gateway-address", f"{self.host.address}:{GATEWAY_PORT}", *self.arguments, *more]
+                   "--api-address", self.api_address, "--cluster-address", self.address, "--gateway-address", self.gateway,
+                   *self.arguments, *more]
         with self.log.open("ab") as log:
-            log.write(f"--- start {' '.join(map(str, more if '--join' not in more else ['--join', '...']))}\n".encode())
+            log.write(b"--- start\n")
             log.flush()
             self.process = subprocess.Popen(self.host.command(*command), env={**os.environ, "NOTIFY_SOCKET": str(path), **(env or {})},
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
@@ -227,25 +230,26 @@ class Server:
 
     def invoke(self, name, body=b"", timeout=30):
         """Through the gateway, from this very host: (status, body)."""
-        connection = http.client.HTTPConnection(self.host.address, GATEWAY_PORT, timeout=timeout)
+        connection = http.client.HTTPConnection(self.host.address, self.gateway_port, timeout=timeout)
         with contextlib.closing(connection):
-            connection.sock = self.host.connect(self.host.address, GATEWAY_PORT, timeout)
+            connection.sock = self.host.connect(self.host.address, self.gateway_port, timeout)
             connection.request("POST", f"/fn/{name}", body)
             answer = connection.getresponse()
             return answer.status, answer.read()
 
 
 class Cluster:
-    """So many daemons on hosts of their own."""
+    """So many daemons on hosts of their own; `here`: on this machine's loopback."""
 
-    def __init__(self, count, name="test", arguments=()):
-        self.network = Network(count)
+    def __init__(self, count, name="test", arguments=(), here=False):
+        self.network = None if here else Network(count)
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="blx-"))
         self.arguments = list(arguments)
         self.servers = []
         self.name = name
+        self.voters = None  # how many nodes vote once it is settled
         self.failed = False
-        for host in self.network.hosts:
+        for host in [Here()] * count if here else self.network.hosts:
             self._server(host)
 
     def _server(self, host):
@@ -256,7 +260,7 @@ class Cluster:
 
     def add(self):
         """A host more, with a daemon that is not yet started."""
-        return self._server(self.network.add())
+        return self._server(self.network.add() if self.network else Here())
 
     def __getitem__(self, index):
         return self.servers[index]
@@ -268,6 +272,7 @@ class Cluster:
         first, *others = self.servers
         first.start(**options).wait_ready()
         wanted = servers or (5 if len(self.servers) >= 5 else 3 if len(self.servers) >= 3 else 1)
+        self.voters = wanted if len(self.servers) >= wanted else 1
         first.call("POST", "/v1/cluster", {"name": self.name, "servers": wanted})
         for server in others:
             self.join(server)
@@ -279,7 +284,10 @@ class Cluster:
 
     def join(self, server, via=None, **body):
         """A member more, ready."""
-        server.start("--join", self.token(via, **body)).wait_ready()
+        token = server.base / "token"
+        token.touch(0o600)
+        token.write_text(self.token(via, **body))
+        server.start("--join-token-file", token).wait_ready()
         return server
 
     # ---- Looking ----
@@ -301,7 +309,7 @@ class Cluster:
         names = {server.name for server in self.running()}
         leaders = set()
         for server in self.running():
-            view = server.until(lambda view: is_settled(view, names), "settled cluster", seconds)
+            view = server.until(lambda view: is_settled(view, names, self.voters), "settled cluster", seconds)
             leaders.add(view["leader"])
         if len(leaders) > 1:
             return self.settled(seconds)
@@ -330,7 +338,8 @@ class Cluster:
                 server.process.kill()
             if server.process is not None:
                 server._over()
-        self.network.close()
+        if self.network:
+            self.network.close()
         if failed or self.failed:
             print(f"logs and data are kept: {self.root}", file=sys.stderr, flush=True)
         else:
@@ -343,9 +352,9 @@ class Cluster:
         self.close(failed=kind is not None)
 
 
-def is_settled(view, names):
-    """One leader, all of `names` there, healthy and in the role they are to have."""
+def is_settled(view, names, voters):
+    """One leader, so many voters, all of `names` there, healthy and in the role they are to have."""
     seen = {node["name"]: node for node in view.get("nodes", ())}
-    return (view.get("leader") in names and names <= seen.keys() and
+    return (view.get("leader") in names and names <= seen.keys() and voters in (None, view["servers"]) and
             all(seen[name]["health"] == "healthy" and seen[name]["role"] == seen[name].get("wanted_role", seen[name]["role"])
                 for name in names))

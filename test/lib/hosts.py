@@ -78,7 +78,7 @@ class Host:
         self.network = network
         self.number = number
         self.name = f"{network.prefix}{number}"
-        self.address = f"10.77.{network.number}.{number}"
+        self.address = f"{network.subnet}.{number}"
         self.holder = None  # of a mount namespace
 
     def _make(self):
@@ -187,10 +187,32 @@ class Host:
             self.holder.stderr.close()
 
 
-class Network:
-    """So many hosts at one switch."""
+class Here:
+    """This machine as the host of many daemons, each with ports of its own; for measuring, needs no root."""
 
-    def __init__(self, count):
+    name = "here"
+    address = "127.0.0.1"
+
+    def command(self, *words):
+        return list(map(str, words))
+
+    def connect(self, address, port, timeout=30):
+        return socket.create_connection((address, port), timeout=timeout)
+
+    def path(self, path):
+        return pathlib.Path(path)
+
+
+def free_ports(count):
+    """Ports of loopback that nobody has now."""
+    with contextlib.ExitStack() as stack:
+        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
+
+
+class Network:
+    """So many hosts at one switch; their addresses are `subnet`.1 and so on."""
+
+    def __init__(self, count, subnet=None):
         global made
         need_hosts()
         sweep()
@@ -198,6 +220,7 @@ class Network:
             made += 1
             self.number = made % 250 + 1
         self.prefix = f"blx-{os.getpid()}-{started(os.getpid())}-{self.number}n"
+        self.subnet = subnet or f"10.77.{self.number}"
         self.switch = f"{self.prefix}s"
         self.hosts = []
         try:
