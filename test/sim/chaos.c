@@ -94,6 +94,9 @@ static bool is_dispensable(const struct world *world, const struct sim_node *nod
     struct config configs[SIM_NODES + 1];
     size_t count = 0;
     for (int i = 0; i < SIM_NODES; i++) {
+        if (world->nodes[i].change.id == node->id) {
+            return false; /* it is about to be needed */
+        }
         uint64_t index;
         configs[count++] = *raft_config(&world->nodes[i].raft, &index);
     }

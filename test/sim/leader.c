@@ -3,6 +3,7 @@
  * that liveness.h and membership.h ask for; a leader that was deposed goes on with it until it
  * notices, late.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -421,6 +422,10 @@ static void decide(struct world *world, struct sim_node *node, const struct conf
     }
     struct membership_decision decision;
     membership_decide(&input, &decision);
+    if (decision.action == MEMBERSHIP_NONE && strcmp(decision.reason, node->reason) != 0) {
+        snprintf(node->reason, sizeof(node->reason), "%s", decision.reason);
+        trace(world, node, "nothing: %s", node->reason);
+    }
     if (decision.action != MEMBERSHIP_NONE) {
         perform(world, node, config, &decision);
     }

@@ -268,6 +268,7 @@ static void stand_for_election(struct world *world, struct sim_node *node, bool 
     const struct config *config = raft_config(raft, &index);
     set_deadline(world, node);
     if (!config_has(config, node->id)) {
+        raft->leader = 0; /* one that is none of the servers cannot know who leads */
         return;
     }
     raft->term++;

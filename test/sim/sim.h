@@ -183,6 +183,7 @@ struct sim_node {
     uint64_t end_ms;      /* when it will notice that it does not lead any more; 0: it does */
     struct change change;
     uint64_t begun_ms, changed_ms, decided_ms;
+    char reason[MEMBERSHIP_REASON_MAX]; /* why nothing is done, for the trace */
     struct fact facts[SIM_NODES * 2];
     size_t fact_count;
     struct liveness_clock clock;

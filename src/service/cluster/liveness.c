@@ -49,7 +49,7 @@ void liveness_leader_begin(struct liveness_leader *leader, uint64_t reign, uint6
     leader->reign = reign;
     leader->begun_ms = now_ms;
     leader->is_ready = false;
-    leader->is_deposed = false;
+    leader->is_over = false;
     leader->voter_count = 0;
     leader->seen_count = 0;
     /* `tickets` goes on: one of an earlier reign must not pass for one of this. */
@@ -77,7 +77,7 @@ void liveness_leader_voters(struct liveness_leader *leader, uint64_t term, const
     CHECK(count <= LIVENESS_VOTERS_MAX);
     if (term != leader->reign) {
         /* The next leader may have changed who votes: its majorities prove nothing of this one. */
-        leader->is_deposed = true;
+        leader->is_over = true;
         return;
     }
     memcpy(leader->voters, ids, count * sizeof(*ids));
@@ -103,7 +103,7 @@ static int descending(const void *a, const void *b)
 
 uint64_t liveness_proven(const struct liveness_leader *leader)
 {
-    if (leader->reign == 0 || leader->is_deposed || leader->voter_count == 0) {
+    if (leader->reign == 0 || leader->is_over || leader->voter_count == 0) {
         return 0;
     }
     uint64_t echoes[LIVENESS_VOTERS_MAX];
@@ -115,15 +115,15 @@ uint64_t liveness_proven(const struct liveness_leader *leader)
     return echoes[leader->voter_count / 2]; /* a majority sent this one or a later one */
 }
 
-/* What a voter's beat says about whether the leader is one still. */
+/*
+ * What a voter's beat says about whether the leader is one still.  One in a later term says
+ * nothing: it may have stood for an election in vain.
+ */
 static void weigh(struct liveness_leader *leader, struct liveness_seen *seen,
                   const struct liveness_beat *beat, uint64_t now_ms)
 {
     if (!is_voter(leader, beat->node)) {
         return;
-    }
-    if (beat->term > leader->reign) {
-        leader->is_deposed = true;
     }
     bool is_ours = beat->term == leader->reign && beat->reign == leader->reign;
     if (is_ours && beat->echo_ms <= now_ms && beat->echo_ms > seen->echo_ms) {
@@ -234,7 +234,7 @@ uint64_t liveness_silent(const struct liveness_leader *leader, uint64_t id, uint
 bool liveness_may_move(const struct liveness_leader *leader, uint64_t id)
 {
     const struct liveness_seen *seen = find(leader, id);
-    return seen != NULL && leader->is_ready && !leader->is_deposed && seen->is_barred &&
+    return seen != NULL && leader->is_ready && !leader->is_over && seen->is_barred &&
         seen->health == CLUSTER_LOST;
 }
 

@@ -110,7 +110,7 @@ struct liveness_leader {
     uint64_t reign;    /* 0: this node does not lead */
     uint64_t begun_ms; /* when it saw that it leads */
     bool is_ready;     /* the reign is written, and applied here */
-    bool is_deposed;   /* a voter, or this node, is in a later term */
+    bool is_over;      /* this node is in a later term */
     uint64_t tickets;  /* given so far */
     uint64_t voters[LIVENESS_VOTERS_MAX];
     size_t voter_count;

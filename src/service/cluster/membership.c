@@ -313,23 +313,33 @@ static const struct membership_node *surplus(const struct membership_input *inpu
     return first;
 }
 
-/* Who leads instead of one that goes: of those that stay, the one that is furthest. */
-static const struct membership_node *successor(const struct target *target)
+/*
+ * Who leads instead of one that goes: of those that stay the one that is furthest, else of those
+ * that are there now (those that shall stay may be none of the servers yet).
+ */
+static const struct membership_node *successor(const struct membership_input *input,
+                                               const struct target *target)
 {
     const struct membership_node *best = NULL;
-    for (size_t i = 0; i < target->count; i++) {
-        const struct membership_node *node = target->nodes[i];
-        if (is_live_voter(node) && !node->is_leader && (best == NULL || node->lag < best->lag)) {
+    for (size_t i = 0; i < input->count; i++) {
+        const struct membership_node *node = &input->nodes[i];
+        if (!is_live_voter(node) || wants_out(node) || node->is_leader) {
+            continue;
+        }
+        bool stays = has(target, node);
+        bool is_as_good = best != NULL && stays == has(target, best);
+        bool is_first = is_as_good ? node->lag < best->lag : best == NULL || stays;
+        if (is_first) {
             best = node;
         }
     }
     return best;
 }
 
-static bool hand_over(const struct target *target, const struct membership_node *leader,
-                      struct membership_decision *decision)
+static bool hand_over(const struct membership_input *input, const struct target *target,
+                      const struct membership_node *leader, struct membership_decision *decision)
 {
-    const struct membership_node *next = successor(target);
+    const struct membership_node *next = successor(input, target);
     if (next == NULL) {
         return decide(decision, MEMBERSHIP_NONE, 0, "%s leads, and nobody can lead instead",
                       leader->name);
@@ -360,7 +370,7 @@ static bool shrink(const struct membership_input *input, const struct target *ta
                       census->voters - 1);
     }
     if (node->is_leader) {
-        return hand_over(target, node, decision);
+        return hand_over(input, target, node, decision);
     }
     const char *why = node->is_leaving           ? "is leaving"
         : node->wish == MEMBERSHIP_WANTED_WORKER ? "is to be a worker"

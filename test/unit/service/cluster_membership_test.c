@@ -276,6 +276,8 @@ TEST(cluster_membership, who_is_to_go_goes_and_hands_over_first)
         {"a1:V*l b1:W", 1, "enlist b1"},
         {"a1:V*l b1:R", 1, "add b1"},
         {"a1:V*l b1:V", 1, "transfer b1"},
+        {"a1:V*l b1:V c1:Wp", 1, "transfer b1"}, /* though it is c1 that shall stay */
+        {"a1:V*l b1:V c1:Vp", 1, "transfer c1"},
         {"a1:V* b1:V? c1:Vl", 3, "none"}, /* two with one live are no majority */
         {"a1:V* b1:V! c1:Vl", 3, "none"},
         {"a1:V* b1:V c1:V d1:Vw e1:Vl", 3, "remove e1"},
