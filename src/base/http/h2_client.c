@@ -335,8 +335,8 @@ static void tell_data(struct h2_call *call)
 {
     struct h2_client *h2 = call->h2;
     size_t length = call->in.used;
+    call->in.used = 0; /* given back to the server below, whatever the call does */
     call->events.on_data(call->in.data, length, call->context);
-    call->in.used = 0;
     if (!call->is_closed && !h2->link.is_dead) {
         nghttp2_session_consume(h2->link.session, call->id, length);
     }

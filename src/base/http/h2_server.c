@@ -1,81 +1,31 @@
 /*
- * HTTP/2 as carrier of exchanges: many at a time on a connection, each on a stream of its own.
+ * A server's end of HTTP/2: many exchanges at a time on a connection, each on a stream of its own.
  *
  * A stream lives from its HEADERS until it is closed on the wire; its exchange, from a head that is
- * good until then.  The library's callbacks only note what happened (mark()); dispatch() acts on
- * it.  Windows follow the reader: what nobody has taken is not given back to the peer.
+ * good until then.  The library's callbacks only note what happened (h2_stream_mark()); dispatch()
+ * acts on it.  Windows follow the reader: what nobody has taken is not given back to the peer.
  */
-#include <inttypes.h>
+#include "base/http/h2_server.h"
+
 #include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/error.h"
-#include "base/http/connection.h"
-#include "base/http/h2.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-enum { OUT_SLACK = 65536, DRAIN_NOTICE_MS = 1000 };
+enum { DRAIN_NOTICE_MS = 1000 };
 
-struct h2_stream {
-    struct list_node link;  /* in streams */
-    struct list_node event; /* in dirty */
-    struct h2_server *h2;
-    int32_t id;
-    struct http_exchange *exchange; /* NULL: not yet, refused, or over */
-    struct buffer in;               /* not read yet */
-    struct buffer out;              /* not on the wire yet, from out_at */
-    size_t out_at;
-    int status;
-    uint64_t length;
-    bool is_new;       /* the handler has not seen it */
-    bool was_taken;    /* it had an exchange */
-    bool remote_ended; /* the request is whole */
-    bool is_cut;       /* the rest of the body is not wanted */
-    bool head_waits;   /* the answer's head is known, and not submitted */
-    bool answer_ended; /* all of it was written */
-    bool end_sent;
-    bool is_ours; /* we broke it off */
-    bool is_closed;
-    uint64_t body_since_ms;  /* waits for the body's next piece since, or 0 */
-    uint64_t write_since_ms; /* the peer takes nothing since, or 0 */
-};
+/* What still comes of a request that was answered is taken, and dropped: clients there are that
+ * look at no answer when its stream is reset (RFC 9113, 8.1).  So much, and so long. */
+enum { LINGER_BYTES = 262144, LINGER_MS = 2000 };
 
-struct h2_server {
-    struct http_server *server;
-    struct h2_link link;
-    char peer[64];
-    const struct stream *stream; /* or NULL */
-    struct parse_limits limits;
-    struct list streams;
-    struct list dirty;
-    size_t stream_count;
-    size_t requests;
-    struct h2_head head;
-    struct h2_fields fields; /* scratch */
-    struct h2_guard guard;
-    uint64_t now_ms;
-    uint64_t head_since_ms;  /* a block of fields, or the preface, is under way since, or 0 */
-    uint64_t frame_ms;       /* the last frame began */
-    uint64_t drain_since_ms; /* the peer was told that we will end, or 0 */
-    unsigned depth;          /* we are in run() or about to */
-    bool goaway_sent;        /* the last one */
-    bool is_posted;          /* run() will be called by the loop */
-    bool is_finished;
-    bool is_freed;
-};
-
-static void mark(struct h2_stream *stream)
+void h2_stream_mark(struct h2_stream *stream)
 {
     if (!list_contains_node(&stream->event)) {
         list_push_back(&stream->h2->dirty, &stream->event);
     }
-}
-
-static size_t out_left(const struct h2_stream *stream)
-{
-    return stream->out.used - stream->out_at;
 }
 
 /* The last one: what was begun until now is still answered. */
@@ -196,7 +146,7 @@ static void take_request(struct h2_stream *stream)
     }
     stream->exchange = exchange;
     stream->is_new = stream->was_taken = true;
-    mark(stream);
+    h2_stream_mark(stream);
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *context)
@@ -225,7 +175,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
         take_request(stream);
     } else if (is_end) {
-        mark(stream);
+        h2_stream_mark(stream);
     }
     return 0;
 }
@@ -241,19 +191,44 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
+/* False: that was enough. */
+static bool drop_data(struct h2_stream *stream, size_t length)
+{
+    nghttp2_session *session = stream->h2->link.session;
+    stream->dropped += length;
+    if (stream->dropped <= LINGER_BYTES) {
+        nghttp2_session_consume(session, stream->id, length);
+        return true;
+    }
+    nghttp2_session_consume_connection(session, length);
+    return false;
+}
+
+static void end_request(struct h2_stream *stream)
+{
+    nghttp2_submit_rst_stream(stream->h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
+                              NGHTTP2_NO_ERROR);
+}
+
 static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *bytes,
                    size_t length, void *context)
 {
     struct h2_server *h2 = context;
     struct h2_stream *stream = stream_of(h2, id);
     (void)flags;
+    if (stream != NULL && stream->end_sent) {
+        if (!drop_data(stream, length)) {
+            end_request(stream);
+        }
+        return 0;
+    }
     if (stream == NULL || stream->exchange == NULL || stream->is_cut) {
         nghttp2_session_consume_connection(session, length); /* and the stream's runs dry */
         return 0;
     }
     buffer_append(&stream->in, bytes, length);
     stream->body_since_ms = 0;
-    mark(stream);
+    h2_stream_mark(stream);
     return 0;
 }
 
@@ -269,7 +244,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     stream->is_closed = true;
     nghttp2_session_consume_connection(session, stream->in.used);
     stream->in.used = 0;
-    mark(stream);
+    h2_stream_mark(stream);
     bool is_fault = !stream->is_ours && (!stream->end_sent || !stream->was_taken);
     if (!stream->was_taken) {
         h2->server->counters.requests_refused++;
@@ -277,10 +252,10 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     return is_fault && !h2_guard_fault(&h2->guard) ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
 }
 
-/* An answer that has ended ends its request, too (RFC 9113, 8.1). */
 static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *context)
 {
     struct h2_server *h2 = context;
+    (void)session;
     h2->guard.data_sent += frame->hd.type == NGHTTP2_DATA;
     if (frame->hd.type == NGHTTP2_RST_STREAM &&
         frame->rst_stream.error_code == NGHTTP2_REFUSED_STREAM) { /* more than it may open */
@@ -293,9 +268,6 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     struct h2_stream *stream = stream_of(h2, frame->hd.stream_id);
     if (stream != NULL) {
         stream->end_sent = true;
-        if (!stream->remote_ended) {
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_NO_ERROR);
-        }
     }
     return 0;
 }
@@ -315,37 +287,10 @@ static int on_frame_not_sent(nghttp2_session *session, const nghttp2_frame *fram
     return 0;
 }
 
-static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
-                            uint32_t *flags, nghttp2_data_source *source, void *context)
-{
-    struct h2_stream *stream = source->ptr;
-    size_t left = out_left(stream);
-    size_t part = left < length ? left : length;
-    (void)session;
-    (void)id;
-    (void)context;
-    if (left == 0 && !stream->answer_ended) {
-        return NGHTTP2_ERR_DEFERRED;
-    }
-    if (part > 0) {
-        memcpy(bytes, stream->out.data + stream->out_at, part);
-    }
-    stream->out_at += part;
-    stream->write_since_ms = 0;
-    if (out_left(stream) == 0) {
-        stream->out.used = stream->out_at = 0;
-        *flags |= stream->answer_ended ? NGHTTP2_DATA_FLAG_EOF : 0;
-    }
-    if (stream->exchange != NULL && stream->exchange->wants_drain) {
-        mark(stream);
-    }
-    return (ssize_t)part;
-}
-
 /* ---- Acting on it ---- */
 
 /* The handler's reference is its own, once it has it. */
-static void lose_exchange(struct h2_stream *stream)
+void h2_stream_lose(struct h2_stream *stream)
 {
     struct http_exchange *exchange = stream->exchange;
     stream->exchange = NULL;
@@ -387,8 +332,8 @@ static void feed(struct h2_stream *stream)
     http_exchange_ref(exchange);
     if (stream->in.used > 0 && !exchange->body_done) {
         size_t length = stream->in.used;
+        stream->in.used = 0; /* given back to the peer below, whatever the reader does */
         exchange_give(exchange, stream->in.data, length);
-        stream->in.used = 0;
         if (!stream->h2->link.is_dead && !stream->is_closed) {
             nghttp2_session_consume(stream->h2->link.session, stream->id, length);
         }
@@ -418,7 +363,8 @@ static void begin_request(struct h2_stream *stream)
 static void drained(struct h2_stream *stream)
 {
     struct http_exchange *exchange = stream->exchange;
-    if (exchange->wants_drain && !exchange->ended && out_left(stream) <= exchange->write_high / 2) {
+    if (exchange->wants_drain && !exchange->ended &&
+        h2_stream_left(stream) <= exchange->write_high / 2) {
         exchange->wants_drain = false;
         if (exchange->on_drain != NULL) {
             exchange->on_drain(exchange->context);
@@ -429,7 +375,7 @@ static void drained(struct h2_stream *stream)
 static void act(struct h2_stream *stream)
 {
     if (stream->is_closed) {
-        lose_exchange(stream);
+        h2_stream_lose(stream);
         free_stream(stream);
         return;
     }
@@ -450,7 +396,7 @@ static void close_streams(struct h2_server *h2)
     {
         struct h2_stream *stream = LIST_ITEM(node, struct h2_stream, link);
         stream->is_closed = true;
-        mark(stream);
+        h2_stream_mark(stream);
     }
 }
 
@@ -524,8 +470,7 @@ static void run_posted(void *argument)
     run(h2);
 }
 
-/* A handler did something: what can go out goes, what has to be told is told by the loop. */
-static void touch(struct h2_server *h2)
+void h2_server_touch(struct h2_server *h2)
 {
     if (h2->depth > 0) {
         return; /* run() sees to it */
@@ -538,134 +483,6 @@ static void touch(struct h2_server *h2)
         loop_post(h2->server->loop, run_posted, h2);
     }
 }
-
-/* ---- The carrier ---- */
-
-static void take_body(struct http_exchange *exchange)
-{
-    struct h2_stream *stream = exchange->stream;
-    if (exchange->reading && exchange->expects_continue && !stream->remote_ended &&
-        !exchange->begun) {
-        struct h2_fields *fields = &stream->h2->fields;
-        exchange->expects_continue = false;
-        fields->count = 0;
-        h2_fields_add(fields, text_of(":status", 7), text_of("100", 3));
-        nghttp2_submit_headers(stream->h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NULL,
-                               fields->at, fields->count, NULL);
-    }
-    mark(stream);
-    touch(stream->h2);
-}
-
-static void cut_body(struct http_exchange *exchange)
-{
-    struct h2_stream *stream = exchange->stream;
-    stream->is_cut = true;
-    if (!stream->is_closed && !stream->h2->link.is_dead) {
-        nghttp2_session_consume_connection(stream->h2->link.session, stream->in.used);
-    }
-    stream->in.used = 0;
-}
-
-static void begin(struct http_exchange *exchange, int status, uint64_t length)
-{
-    struct h2_stream *stream = exchange->stream;
-    stream->status = status < 200 ? 500 : status; /* an interim answer cannot be the last */
-    stream->length = length;
-    stream->head_waits = true;
-}
-
-static void submit_head(struct h2_stream *stream)
-{
-    struct h2_server *h2 = stream->h2;
-    struct http_exchange *exchange = stream->exchange;
-    struct h2_fields *fields = &h2->fields;
-    char digits[16];
-    char length[24];
-    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = on_need_data};
-    int digit_count = snprintf(digits, sizeof(digits), "%d", stream->status);
-    int length_count = snprintf(length, sizeof(length), "%" PRIu64, stream->length);
-    stream->head_waits = false;
-    exchange_date(h2->server);
-    fields->count = 0;
-    h2_fields_add(fields, text_of(":status", 7), text_of(digits, (size_t)digit_count));
-    h2_fields_add(fields, text_of("date", 4), text_of(h2->server->date, strlen(h2->server->date)));
-    h2_fields_add_lines(fields, &exchange->answer_fields);
-    if (!exchange->has_no_body && stream->length != UINT64_MAX) {
-        h2_fields_add(fields, text_of("content-length", 14), text_of(length, (size_t)length_count));
-    }
-    bool is_all = stream->answer_ended && out_left(stream) == 0;
-    nghttp2_submit_response(h2->link.session, stream->id, fields->at, fields->count,
-                            is_all ? NULL : &provider);
-}
-
-static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
-{
-    struct h2_stream *stream = exchange->stream;
-    if (stream->out_at >= OUT_SLACK) {
-        buffer_consume(&stream->out, stream->out_at);
-        stream->out_at = 0;
-    }
-    buffer_append(&stream->out, bytes, length);
-}
-
-static void flush(struct http_exchange *exchange)
-{
-    struct h2_stream *stream = exchange->stream;
-    struct h2_server *h2 = stream->h2;
-    if (stream->is_closed || h2->link.is_dead) {
-        return; /* it will be told */
-    }
-    if (stream->head_waits) {
-        submit_head(stream);
-    } else {
-        nghttp2_session_resume_data(h2->link.session, stream->id);
-    }
-    touch(h2);
-}
-
-static void end(struct http_exchange *exchange)
-{
-    exchange->stream->answer_ended = true;
-    flush(exchange);
-}
-
-static void abort_stream(struct http_exchange *exchange)
-{
-    struct h2_stream *stream = exchange->stream;
-    struct h2_server *h2 = stream->h2;
-    if (exchange->ended) {
-        return;
-    }
-    stream->is_ours = true;
-    if (stream->head_waits) {
-        submit_head(stream);
-    }
-    if (!stream->is_closed && !h2->link.is_dead) {
-        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
-                                  NGHTTP2_INTERNAL_ERROR);
-    }
-    nghttp2_session_consume_connection(h2->link.session, stream->in.used);
-    stream->in.used = 0;
-    lose_exchange(stream);
-    touch(h2);
-}
-
-static size_t waiting(const struct http_exchange *exchange)
-{
-    return out_left(exchange->stream);
-}
-
-const struct exchange_carrier h2_carrier = {
-    .take_body = take_body,
-    .cut_body = cut_body,
-    .begin = begin,
-    .write = write_body,
-    .flush = flush,
-    .end = end,
-    .abort = abort_stream,
-    .waiting = waiting,
-};
 
 /* ---- Time ---- */
 
@@ -689,8 +506,12 @@ static void look_at(struct h2_stream *stream)
         exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_TIMEOUT, "the request's body came too slowly");
     }
-    if (lasts(&stream->write_since_ms, out_left(stream) > 0 && !stream->head_waits, h2->now_ms,
-              options->write_timeout_ms) &&
+    if (lasts(&stream->linger_since_ms, stream->end_sent && !stream->is_closed, h2->now_ms,
+              LINGER_MS)) {
+        end_request(stream);
+    }
+    if (lasts(&stream->write_since_ms, h2_stream_left(stream) > 0 && !stream->head_waits,
+              h2->now_ms, options->write_timeout_ms) &&
         !stream->is_closed) {
         stream->write_since_ms = 0;
         nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NGHTTP2_CANCEL);
@@ -815,7 +636,7 @@ void h2_server_drain(struct h2_server *h2)
         nghttp2_submit_shutdown_notice(h2->link.session);
         nghttp2_submit_ping(h2->link.session, NGHTTP2_FLAG_NONE, NULL);
     }
-    touch(h2);
+    h2_server_touch(h2);
 }
 
 size_t h2_server_streams(const struct h2_server *h2)

@@ -1,0 +1,167 @@
+/*
+ * HTTP/2 as carrier of exchanges: what handlers read and say, on one stream.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/http/h2_server.h"
+
+enum { OUT_SLACK = 65536 };
+
+/* ---- The request's body ---- */
+
+static void take_body(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    if (exchange->reading && exchange->expects_continue && !stream->remote_ended &&
+        !exchange->begun) {
+        struct h2_fields *fields = &stream->h2->fields;
+        exchange->expects_continue = false;
+        fields->count = 0;
+        h2_fields_add(fields, text_of(":status", 7), text_of("100", 3));
+        nghttp2_submit_headers(stream->h2->link.session, NGHTTP2_FLAG_NONE, stream->id, NULL,
+                               fields->at, fields->count, NULL);
+    }
+    h2_stream_mark(stream);
+    h2_server_touch(stream->h2);
+}
+
+static void cut_body(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    stream->is_cut = true;
+    if (!stream->is_closed && !stream->h2->link.is_dead) {
+        nghttp2_session_consume_connection(stream->h2->link.session, stream->in.used);
+    }
+    stream->in.used = 0;
+}
+
+/* ---- The answer ---- */
+
+static void begin(struct http_exchange *exchange, int status, uint64_t length)
+{
+    struct h2_stream *stream = exchange->stream;
+    stream->status = status < 200 ? 500 : status; /* an interim answer cannot be the last */
+    stream->length = length;
+    stream->head_waits = true;
+}
+
+static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
+                            uint32_t *flags, nghttp2_data_source *source, void *context)
+{
+    struct h2_stream *stream = source->ptr;
+    size_t left = h2_stream_left(stream);
+    size_t part = left < length ? left : length;
+    (void)session;
+    (void)id;
+    (void)context;
+    if (left == 0 && !stream->answer_ended) {
+        return NGHTTP2_ERR_DEFERRED;
+    }
+    if (part > 0) {
+        memcpy(bytes, stream->out.data + stream->out_at, part);
+    }
+    stream->out_at += part;
+    stream->write_since_ms = 0;
+    if (h2_stream_left(stream) == 0) {
+        stream->out.used = stream->out_at = 0;
+        *flags |= stream->answer_ended ? NGHTTP2_DATA_FLAG_EOF : 0;
+    }
+    if (stream->exchange != NULL && stream->exchange->wants_drain) {
+        h2_stream_mark(stream);
+    }
+    return (ssize_t)part;
+}
+
+static void submit_head(struct h2_stream *stream)
+{
+    struct h2_server *h2 = stream->h2;
+    struct http_exchange *exchange = stream->exchange;
+    struct h2_fields *fields = &h2->fields;
+    char digits[16];
+    char length[24];
+    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = on_need_data};
+    int digit_count = snprintf(digits, sizeof(digits), "%d", stream->status);
+    int length_count = snprintf(length, sizeof(length), "%" PRIu64, stream->length);
+    stream->head_waits = false;
+    exchange_date(h2->server);
+    fields->count = 0;
+    h2_fields_add(fields, text_of(":status", 7), text_of(digits, (size_t)digit_count));
+    h2_fields_add(fields, text_of("date", 4), text_of(h2->server->date, strlen(h2->server->date)));
+    h2_fields_add_lines(fields, &exchange->answer_fields);
+    if (!exchange->has_no_body && stream->length != UINT64_MAX) {
+        h2_fields_add(fields, text_of("content-length", 14), text_of(length, (size_t)length_count));
+    }
+    bool is_all = stream->answer_ended && h2_stream_left(stream) == 0;
+    nghttp2_submit_response(h2->link.session, stream->id, fields->at, fields->count,
+                            is_all ? NULL : &provider);
+}
+
+static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
+{
+    struct h2_stream *stream = exchange->stream;
+    if (stream->out_at >= OUT_SLACK) {
+        buffer_consume(&stream->out, stream->out_at);
+        stream->out_at = 0;
+    }
+    buffer_append(&stream->out, bytes, length);
+}
+
+static void flush(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    struct h2_server *h2 = stream->h2;
+    if (stream->is_closed || h2->link.is_dead) {
+        return; /* it will be told */
+    }
+    if (stream->head_waits) {
+        submit_head(stream);
+    } else {
+        nghttp2_session_resume_data(h2->link.session, stream->id);
+    }
+    h2_server_touch(h2);
+}
+
+static void end(struct http_exchange *exchange)
+{
+    exchange->stream->answer_ended = true;
+    flush(exchange);
+}
+
+static void abort_stream(struct http_exchange *exchange)
+{
+    struct h2_stream *stream = exchange->stream;
+    struct h2_server *h2 = stream->h2;
+    if (exchange->ended) {
+        return;
+    }
+    stream->is_ours = true;
+    if (stream->head_waits) {
+        submit_head(stream);
+    }
+    if (!stream->is_closed && !h2->link.is_dead) {
+        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
+                                  NGHTTP2_INTERNAL_ERROR);
+    }
+    nghttp2_session_consume_connection(h2->link.session, stream->in.used);
+    stream->in.used = 0;
+    h2_stream_lose(stream);
+    h2_server_touch(h2);
+}
+
+static size_t waiting(const struct http_exchange *exchange)
+{
+    return h2_stream_left(exchange->stream);
+}
+
+const struct exchange_carrier h2_carrier = {
+    .take_body = take_body,
+    .cut_body = cut_body,
+    .begin = begin,
+    .write = write_body,
+    .flush = flush,
+    .end = end,
+    .abort = abort_stream,
+    .waiting = waiting,
+};
