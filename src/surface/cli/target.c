@@ -201,6 +201,7 @@ static int choose(struct target *target, struct error *err)
     }
     int r = take_token(&token, err);
     MEMORY_OWNED char *text = token.text;
+    (void)text; /* only freed */
     MEMORY_OWNED char *current = context_current();
     if (r < 0) {
         return r;
