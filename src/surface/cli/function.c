@@ -77,6 +77,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"abi", "version.abi", AS_TEXT},
         {"tier", "version.tier", AS_TEXT},
         {"isolation", "version.isolation", AS_TEXT},
+        {"runs on", "version.nodes", AS_TEXT},
         {"wasm", "version.module_bytes", AS_BYTES},
         {"image", "version.image_bytes", AS_BYTES},
         {"snapshot", "version.snapshot_bytes", AS_BYTES},
@@ -206,6 +207,9 @@ static void print_verbose(const struct answer *answer)
             "request    %s\n",
             answer->status, answer->isolation, answer->instance, cold ? "cold" : "warm",
             answer->server_timing, answer->request_id);
+    if (answer->node[0] != '\0') {
+        fprintf(stderr, "node       %s\n", answer->node);
+    }
 }
 
 int verb_fn_invoke(const struct arguments *arguments, struct error *err)

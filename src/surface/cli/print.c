@@ -119,7 +119,7 @@ static void format_bytes(uint64_t bytes, char *ret_text)
     }
 }
 
-/* Texts, with commas between them. */
+/* Texts, or the names of things, with commas between them. */
 static void format_list(const json_t *list, char *ret_text)
 {
     size_t index = 0;
@@ -128,7 +128,8 @@ static void format_list(const json_t *list, char *ret_text)
     snprintf(ret_text, CELL_MAX, "-");
     json_array_foreach(list, index, item)
     {
-        const char *text = json_string_value(item);
+        const json_t *named = json_is_object(item) ? json_object_get(item, "name") : item;
+        const char *text = json_string_value(named);
         if (text != NULL && used < CELL_MAX) {
             used += (size_t)snprintf(ret_text + used, CELL_MAX - used, "%s%s",
                                      index > 0 ? ", " : "", text);

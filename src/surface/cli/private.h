@@ -120,6 +120,7 @@ struct answer {
     char *instance;
     char *isolation;
     char *request_id;
+    char *node; /* who ran it, "" when it is not said */
     /* Pieces as they come instead of in `body`; false: enough, the call is broken off. */
     bool (*on_data)(const void *bytes, size_t length, void *context);
     void *context;

@@ -18,6 +18,7 @@ void answer_done(struct answer *answer)
     free(answer->instance);
     free(answer->isolation);
     free(answer->request_id);
+    free(answer->node);
     *answer = (struct answer){0};
 }
 
@@ -43,6 +44,7 @@ static void on_head(struct http_call *call, int status, void *context)
     running->answer->instance = field(call, "X-Blixard-Instance");
     running->answer->isolation = field(call, "X-Blixard-Isolation");
     running->answer->request_id = field(call, "X-Request-Id");
+    running->answer->node = field(call, "X-Blixard-Node");
 }
 
 static void on_data(struct http_call *call, const void *bytes, size_t length, void *context)
