@@ -65,6 +65,7 @@ class Cluster:
 
     def __init__(self, authority, chain, answers):
         self.seen = []
+        self.answers = answers
         cluster = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -232,6 +233,15 @@ class Login(unittest.TestCase):
         self.good("login", self.token(["127.0.0.1:1", self.cluster.address]))
         self.good("fn", "list")
         self.assertEqual(self.cluster.seen[-1][1], "/v1/functions")
+
+    def test_a_node_that_has_just_started_is_passed_over_by_reads(self):
+        busy = lambda *_: (503, {"code": "unavailable", "detail": "has just started"})
+        starting = self.begin(self.authority)
+        starting.answers.update({("GET", "/v1/functions"): busy, ("DELETE", "/v1/functions/a"): busy})
+        token = self.token([starting.address, self.cluster.address], b="ci")
+        self.good("fn", "list", BLIXARD_TOKEN=token)
+        self.wrong(69, "has just started", "fn", "delete", "a", BLIXARD_TOKEN=token)
+        self.assertEqual([len(starting.seen), len(self.cluster.seen)], [2, 1])
 
     def test_another_authority_gets_no_secret(self):
         impostor = self.begin(Authority(pathlib.Path(self.folder, "other")))

@@ -35,6 +35,20 @@ static bool take_row(sqlite3_stmt *row, void *context)
     return false;
 }
 
+/* Who is not found in a state that is old may be in the one that others have. */
+static int judge_absent(struct store *store, int r, struct error *err)
+{
+    struct store_status status;
+    if (r != -ERROR_DENIED && r != -ERROR_UNAUTHENTICATED) {
+        return r;
+    }
+    store_status(store, &status);
+    return status.ready ? r
+                        : error_set(err, ERROR_UNAVAILABLE,
+                                    "this node has just started and does not know yet who is let "
+                                    "in: ask another, or again soon");
+}
+
 /* ---- By certificate ---- */
 
 /* What follows "spiffe://CLUSTER/" in an identity; NULL: it is not of this cluster. */
@@ -112,8 +126,8 @@ static int find_client(struct store *store, const char *name, const char *finger
     return 0;
 }
 
-int caller_by_certificate(struct store *store, const struct tls_peer *peer, uint64_t now_ms,
-                          struct caller *ret_caller, struct error *err)
+static int find_peer(struct store *store, const struct tls_peer *peer, uint64_t now_ms,
+                     struct caller *ret_caller, struct error *err)
 {
     struct found cluster = {0};
     int r = store_query(store, err, take_row, &cluster, "SELECT id, name, 0 FROM cluster", "");
@@ -129,6 +143,13 @@ int caller_by_certificate(struct store *store, const struct tls_peer *peer, uint
                            err);
     }
     return error_set(err, ERROR_DENIED, "the certificate is of nobody in this cluster");
+}
+
+int caller_by_certificate(struct store *store, const struct tls_peer *peer, uint64_t now_ms,
+                          struct caller *ret_caller, struct error *err)
+{
+    int r = find_peer(store, peer, now_ms, ret_caller, err);
+    return judge_absent(store, r, err);
 }
 
 /* ---- By secret ---- */
@@ -163,14 +184,16 @@ int caller_by_secret(struct store *store, const char *token, uint64_t now_ms,
                      struct caller *ret_caller, struct error *err)
 {
     struct cluster_token parsed;
-    if (!text_starts_with(token, CLUSTER_TOKEN_PREFIX)) {
-        return find_secret(store, token, now_ms, ret_caller, err);
-    }
     struct error problem = {0};
-    if (cluster_token_read(token, &parsed, &problem) < 0) {
-        return error_set(err, ERROR_UNAUTHENTICATED, "%s", problem.text);
+    const char *secret = token;
+    if (text_starts_with(token, CLUSTER_TOKEN_PREFIX)) {
+        if (cluster_token_read(token, &parsed, &problem) < 0) {
+            return error_set(err, ERROR_UNAUTHENTICATED, "%s", problem.text);
+        }
+        secret = parsed.secret;
     }
-    return find_secret(store, parsed.secret, now_ms, ret_caller, err);
+    int r = find_secret(store, secret, now_ms, ret_caller, err);
+    return judge_absent(store, r, err);
 }
 
 /* ---- What it may ---- */

@@ -32,12 +32,13 @@ struct caller {
 /*
  * The certificate has been found to be one of the cluster's authority.  DENIED: a node that was
  * removed (it is told so) or is not known, an identity of something else.  UNAUTHENTICATED: a
- * client that is to log in again.
+ * client that is to log in again.  UNAVAILABLE: not found, but the state is not as new yet as what
+ * was acknowledged before the node started.
  */
 int caller_by_certificate(struct store *store, const struct tls_peer *peer, uint64_t now_ms,
                           struct caller *ret_caller, struct error *err);
 
-/* A bearer token (RFC 6750): the secret, or the text of a login token.  UNAUTHENTICATED. */
+/* A bearer token (RFC 6750): the secret, or the text that has it.  UNAUTHENTICATED, UNAVAILABLE. */
 int caller_by_secret(struct store *store, const char *token, uint64_t now_ms,
                      struct caller *ret_caller, struct error *err);
 

@@ -135,7 +135,21 @@ static int nobody_answers(const struct target *target, const struct error *last,
                      target->name, last->text);
 }
 
-/* The next address only while no node can have seen anything of the call. */
+/* A node that has just started, or is stopping: what only reads can be read from another. */
+static bool is_elsewhere(const struct question *question, const struct answer *answer)
+{
+    return answer->status == 503 && strcmp(question->method, "GET") == 0;
+}
+
+/* What one node said is not what the next one says. */
+static void forget(struct answer *answer)
+{
+    const struct answer fresh = {.on_data = answer->on_data, .context = answer->context};
+    answer_done(answer);
+    *answer = fresh;
+}
+
+/* The next address only while no node can have seen anything of the call, or for a read. */
 static int ask(const struct target *target, const struct question *question, struct answer *answer,
                struct error *err)
 {
@@ -146,11 +160,15 @@ static int ask(const struct target *target, const struct question *question, str
         if (r < 0) {
             return r;
         }
-        if (running.error.kind == ERROR_NONE) {
+        bool is_last = i + 1 == target->address_count;
+        if (running.error.kind == ERROR_NONE && (is_last || !is_elsewhere(question, answer))) {
             return answer->status >= 300 ? take_problem(answer, err) : 0;
         }
-        if (running.was_sent) {
+        if (running.error.kind != ERROR_NONE && running.was_sent) {
             break;
+        }
+        if (!is_last) {
+            forget(answer);
         }
     }
     if (answer->status == 0 && running.error.kind == ERROR_UNAVAILABLE) {
