@@ -63,6 +63,7 @@ static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes
         memcpy(bytes, stream->out.data + stream->out_at, part);
     }
     stream->out_at += part;
+    stream->h2->out_bytes -= part;
     stream->write_since_ms = 0;
     if (h2_stream_left(stream) == 0) {
         stream->out.used = stream->out_at = 0;
@@ -106,6 +107,11 @@ static void write_body(struct http_exchange *exchange, const void *bytes, size_t
         stream->out_at = 0;
     }
     buffer_append(&stream->out, bytes, length);
+    stream->h2->out_bytes += length;
+    size_t share = H2_OUT_HIGH / stream->h2->stream_count;
+    share = share > H2_OUT_LEAST ? share : H2_OUT_LEAST;
+    size_t high = stream->h2->server->options.write_bytes_high;
+    exchange->write_high = high < share ? high : share;
 }
 
 static void flush(struct http_exchange *exchange)

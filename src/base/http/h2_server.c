@@ -317,6 +317,7 @@ static void free_stream(struct h2_stream *stream)
     list_remove(&stream->link);
     list_remove(&stream->event);
     stream->h2->stream_count--;
+    stream->h2->out_bytes -= h2_stream_left(stream);
     buffer_done(&stream->in);
     buffer_done(&stream->out);
     free(stream);
@@ -379,6 +380,10 @@ static void act(struct h2_stream *stream)
         free_stream(stream);
         return;
     }
+    if (stream->is_new && stream->h2->out_bytes > H2_OUT_HIGH) {
+        stream->h2->has_waiting = true;
+        return;
+    }
     if (stream->is_new) {
         begin_request(stream);
     }
@@ -422,6 +427,22 @@ static void free_now(struct h2_server *h2)
     free(h2);
 }
 
+/* Those that had to wait, when there is room again. */
+static void mark_waiting(struct h2_server *h2)
+{
+    if (!h2->has_waiting || h2->out_bytes > H2_OUT_HIGH / 2) {
+        return;
+    }
+    h2->has_waiting = false;
+    LIST_EACH(node, &h2->streams)
+    {
+        struct h2_stream *stream = LIST_ITEM(node, struct h2_stream, link);
+        if (stream->is_new) {
+            h2_stream_mark(stream);
+        }
+    }
+}
+
 static void act_on_all(struct h2_server *h2)
 {
     while (!list_is_empty(&h2->dirty)) {
@@ -448,6 +469,7 @@ static void run(struct h2_server *h2)
     do {
         act_on_all(h2);
         pull(h2);
+        mark_waiting(h2);
     } while (!list_is_empty(&h2->dirty));
     if (!h2->is_freed && !h2->is_finished && is_over(h2)) {
         h2->is_finished = h2->link.is_dead = true;
@@ -477,6 +499,7 @@ void h2_server_touch(struct h2_server *h2)
     }
     h2->depth++;
     pull(h2);
+    mark_waiting(h2);
     h2->depth--;
     if (!h2->is_posted && (!list_is_empty(&h2->dirty) || is_over(h2))) {
         h2->is_posted = true;

@@ -5,6 +5,10 @@
 #include "base/http/connection.h"
 #include "base/http/h2.h"
 
+/* What a connection's streams may hold back together, roughly: then each of them holds less, and no
+ * request is begun.  A client first reads what it asked for. */
+enum { H2_OUT_HIGH = 4 << 20, H2_OUT_LEAST = 16384 };
+
 struct h2_stream {
     struct list_node link;  /* in streams */
     struct list_node event; /* in dirty */
@@ -40,6 +44,8 @@ struct h2_server {
     struct list streams;
     struct list dirty;
     size_t stream_count;
+    size_t out_bytes; /* of all streams: what handlers wrote and the peer has not taken */
+    bool has_waiting; /* requests that are not begun until it is less */
     size_t requests;
     struct h2_head head;
     struct h2_fields fields; /* scratch */

@@ -131,6 +131,10 @@ static void serve(struct http_exchange *exchange, void *context)
         http_exchange_begin(exchange, 204, UINT64_MAX);
         http_exchange_end(exchange);
         http_exchange_unref(exchange);
+    } else if (text_equal(path, "/million")) {
+        static const char million[1000000] = {'m'};
+        http_exchange_respond(exchange, 200, million, sizeof(million));
+        http_exchange_unref(exchange);
     } else if (text_equal(path, "/free")) {
         http_exchange_on(exchange, NULL, tell_closed, exchange);
         h2_server_free(h2);
@@ -459,6 +463,40 @@ TEST(h2_server, a_slow_client_holds_the_handler_back)
         talk();
     }
     EXPECT(answers[id].body.used == 8 << 20 && closed == 0);
+    end_client();
+    end();
+}
+
+/*
+ * Goal: many answers that nobody reads do not hold as much each as one alone, and requests beyond
+ * wait until some is read; then all are answered.
+ */
+TEST(h2_server, a_slow_client_does_not_hold_more_by_asking_more)
+{
+    enum { LENGTH = 1000000, REQUESTS = 12 };
+    int32_t ids[REQUESTS];
+    begin();
+    begin_client(false);
+    for (int i = 0; i < REQUESTS; i++) {
+        ids[i] = ask("GET", "/million", NULL);
+    }
+    talk();
+    EXPECT(handled == 5);
+    size_t read[REQUESTS] = {0};
+    for (bool goes_on = true; goes_on;) {
+        goes_on = false;
+        for (int i = 0; i < REQUESTS; i++) {
+            size_t part = answers[ids[i]].body.used - read[i];
+            read[i] += part;
+            goes_on = goes_on || part > 0;
+            EXPECT(nghttp2_session_consume(client, ids[i], part) == 0);
+        }
+        talk();
+    }
+    for (int i = 0; i < REQUESTS; i++) {
+        EXPECT(answers[ids[i]].is_closed && answers[ids[i]].body.used == LENGTH);
+    }
+    EXPECT(handled == REQUESTS && h2_server_streams(h2) == 0);
     end_client();
     end();
 }
