@@ -76,6 +76,9 @@ static uint64_t some_time(struct world *world)
 {
     static const uint64_t longest_us[] = {SECOND_US, 5 * SECOND_US, 20 * SECOND_US,
                                           2 * (uint64_t)MINUTE_US};
+    if (world->params.is_narrow) {
+        return LIVENESS_LOST_MS * 1000 - SECOND_US + draw(world, 4 * SECOND_US);
+    }
     return draw(world, longest_us[draw(world, 4)]) + 1000;
 }
 
@@ -142,6 +145,28 @@ static void stop_one(struct world *world)
         node->broken_us = world->now_us;
         trace(world, node, "is stopped for %.1f s",
               (double)(node->stopped_us - world->now_us) / 1e6);
+    }
+}
+
+/* Some nodes apply nothing, or write nothing, for a few seconds. */
+static void lag_some(struct world *world)
+{
+    uint64_t until_us = world->now_us + draw(world, 6 * SECOND_US);
+    uint64_t which = draw(world, UINT64_C(1) << SIM_NODES);
+    bool is_disk = chance(world, 600);
+    trace(world, NULL, "%s of %02lx lag for %.1f s", is_disk ? "disks" : "states",
+          (unsigned long)which, (double)(until_us - world->now_us) / 1e6);
+    for (int i = 0; i < SIM_NODES; i++) {
+        struct sim_node *node = &world->nodes[i];
+        if ((which >> i & 1) == 0) {
+            continue;
+        }
+        if (is_disk && node->is_server && world->now_us >= node->disk_us) {
+            node->disk_us = until_us;
+            node->disk_index = node->raft.length;
+        } else if (!is_disk) {
+            node->lazy_us = until_us;
+        }
     }
 }
 
@@ -237,6 +262,10 @@ static void catch_up(struct world *world)
 static void mishap(struct world *world)
 {
     const struct params *params = &world->params;
+    if (params->may_lag && chance(world, 500)) {
+        lag_some(world);
+        return;
+    }
     switch (draw(world, 10)) {
     case 0:
     case 1:
@@ -288,6 +317,7 @@ void chaos_heal(struct world *world)
     for (int i = 0; i < SIM_NODES; i++) {
         world->nodes[i].start_us = 0;
         world->nodes[i].wall_ms = 0;
+        world->nodes[i].lazy_us = world->nodes[i].disk_us = 0;
         if (world->nodes[i].stopped_us > world->now_us) {
             world->nodes[i].stopped_us = world->now_us;
         }

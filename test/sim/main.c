@@ -225,7 +225,7 @@ static void check_calm(struct world *world)
 /* One node is down for 20 of every 60 seconds: no reason to give its place to another. */
 static void check_flapping(struct world *world)
 {
-    enum { PERIOD_S = 60, DOWN_S = 20, SETTLED_S = 90 };
+    enum { PERIOD_S = 60, DOWN_S = 20, SETTLED_S = 120 };
     uint64_t second = world->now_us / SECOND_US;
     if (second < SETTLED_S) {
         return;
@@ -298,6 +298,20 @@ static const struct scenario scenarios[] = {
                    .steps_down = true,
                    .may_stop = true,
                    .may_cut = true},
+    },
+    {
+        .name = "lagging",
+        .claim = "nodes that come back just when they are given up, slow disks, late states",
+        .seeds = 160,
+        .params = {.delay_us = 4000,
+                   .drift = 0.01,
+                   .chaos_us = 300 * (uint64_t)SECOND_US,
+                   .mishap_us = 2 * SECOND_US,
+                   .wanted = 3,
+                   .may_stop = true,
+                   .may_cut = true,
+                   .may_lag = true,
+                   .is_narrow = true},
     },
     {
         .name = "everything",

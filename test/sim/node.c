@@ -85,7 +85,7 @@ static void apply(struct world *world, struct sim_node *node, const struct entry
 
 void node_advance(struct world *world, struct sim_node *node, const struct entry *log, uint64_t to)
 {
-    while (node->state.index < to) {
+    while (node->state.index < to && world->now_us >= node->lazy_us) {
         apply(world, node, &log[node->state.index]);
     }
 }
@@ -112,7 +112,7 @@ static uint64_t somebody(struct world *world, struct sim_node *node)
 static void fetch(struct world *world, struct sim_node *node)
 {
     uint64_t now_ms = boot_ms(world, node);
-    if (now_ms < node->fetch_ms || gets_log(world, node)) {
+    if (now_ms < node->fetch_ms || gets_log(world, node) || world->now_us < node->lazy_us) {
         return;
     }
     node->fetch_ms = now_ms + FETCH_MS;
@@ -145,7 +145,7 @@ static void on_fetched(struct world *world, struct sim_node *node, const struct 
         node->hint = message->leader;
     }
     for (size_t i = 0; i < message->count; i++) {
-        if (message->index + i == node->state.index) {
+        if (message->index + i == node->state.index && world->now_us >= node->lazy_us) {
             apply(world, node, &message->entries[i]);
         }
     }

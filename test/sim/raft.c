@@ -369,6 +369,11 @@ static bool take_entries(struct world *world, struct sim_node *node, const struc
     return true;
 }
 
+static uint64_t on_disk(const struct world *world, const struct sim_node *node, uint64_t index)
+{
+    return world->now_us < node->disk_us && index > node->disk_index ? node->disk_index : index;
+}
+
 static void on_append(struct world *world, struct sim_node *node, const struct message *message)
 {
     struct raft *raft = &node->raft;
@@ -381,9 +386,10 @@ static void on_append(struct world *world, struct sim_node *node, const struct m
         answer.yes = take_entries(world, node, message);
     }
     answer.term = raft->term;
-    answer.index = answer.yes ? message->index + message->count : raft->length;
+    uint64_t matches = message->index + message->count;
+    answer.index = answer.yes ? on_disk(world, node, matches) : raft->length;
     if (answer.yes) {
-        uint64_t commit = message->commit < answer.index ? message->commit : answer.index;
+        uint64_t commit = message->commit < matches ? message->commit : matches;
         if (commit > raft->commit) {
             advance_commit(world, node, commit);
         }
@@ -402,12 +408,14 @@ static void on_appended(struct world *world, struct sim_node *node, const struct
         return;
     }
     peer->heard_ms = boot_ms(world, node);
-    if (message->yes) {
-        if (message->index > peer->match) {
-            peer->match = message->index;
-            count_replicas(world, node);
-        }
+    if (message->yes && message->index <= peer->match) {
         peer->next = peer->match + 1;
+        return; /* nothing new: the next heartbeat will do */
+    }
+    if (message->yes) {
+        peer->match = message->index;
+        peer->next = peer->match + 1;
+        count_replicas(world, node);
     } else {
         peer->next = message->index + 1 < peer->next ? message->index + 1 : peer->next - 1;
         peer->next = peer->next > peer->match ? peer->next : peer->match + 1;
@@ -450,6 +458,7 @@ void raft_tick(struct world *world, struct sim_node *node)
     if (!node->is_server) {
         return;
     }
+    node_advance(world, node, raft->log, raft->commit);
     uint64_t now_ms = boot_ms(world, node);
     if (raft->role == RAFT_LEADER && world->params.steps_down) {
         count_contacts(world, node);

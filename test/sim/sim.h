@@ -165,6 +165,9 @@ struct sim_node {
     bool is_dead; /* for good */
     bool is_removed, has_joined;
     uint64_t start_us;   /* when it is down: until then */
+    uint64_t lazy_us;    /* until then it applies nothing */
+    uint64_t disk_us;    /* until then it has nothing new on disk */
+    uint64_t disk_index; /* but what it had before */
     uint64_t stopped_us; /* until then nothing happens in it */
     uint64_t generation; /* of the process */
     uint64_t broken_us;  /* since when it is down or stopped; 0: it is not */
@@ -201,6 +204,8 @@ struct params {
     unsigned wanted;
     bool steps_down; /* a leader without a majority notices, as long as it runs */
     bool may_die, may_stop, may_cut, may_ask, may_reboot;
+    bool may_lag;   /* nodes apply late, disks are slow */
+    bool is_narrow; /* what happens lasts about as long as it takes to be LOST */
 };
 
 struct event;
