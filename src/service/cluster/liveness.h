@@ -29,10 +29,10 @@
  *     or the node under another id, is over then.
  *  4. A move must not come into the state after another leader granted the old owner a lease again.
  *     So a leader first writes its term into the state (row `cluster`, column `reign`, where that
- *     is less, expecting a row) and grants only when this is applied (liveness_leader_ready); a
- *     move EXPECTS `reign` to be that of the leader that judged, in the same command; and every
- *     grant carries the index of the leader's state, which the node must have applied before it
- *     acts.
+ *     is not greater, expecting a row) and grants only when this is applied
+ * (liveness_leader_ready); a move EXPECTS `reign` to be that of the leader that judged, in the same
+ * command; and every grant carries the index of the leader's state, which the node must have
+ * applied before it acts.
  *  5. For the same reason a LOST node that is heard again is barred until a barrier of the store,
  *     begun after its last possible move was proposed, is through (`ticket`, liveness_readmit).
  *

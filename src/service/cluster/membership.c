@@ -66,7 +66,7 @@ static bool is_given_up(const struct membership_input *input, const struct membe
 
 static bool is_live_voter(const struct membership_node *node)
 {
-    return is_voter(node) && node->health == CLUSTER_HEALTHY && !node->is_unfit;
+    return is_voter(node) && node->health == CLUSTER_HEALTHY;
 }
 
 static bool may_become_voter(const struct membership_input *input,
@@ -313,6 +313,12 @@ static const struct membership_node *surplus(const struct membership_input *inpu
     return first;
 }
 
+/* How well it would lead: it stays, and can write. */
+static unsigned suits(const struct target *target, const struct membership_node *node)
+{
+    return (has(target, node) ? 2U : 0U) + (node->is_unfit ? 0U : 1U);
+}
+
 /*
  * Who leads instead of one that goes: of those that stay the one that is furthest, else of those
  * that are there now (those that shall stay may be none of the servers yet).
@@ -326,10 +332,8 @@ static const struct membership_node *successor(const struct membership_input *in
         if (!is_live_voter(node) || wants_out(node) || node->is_leader) {
             continue;
         }
-        bool stays = has(target, node);
-        bool is_as_good = best != NULL && stays == has(target, best);
-        bool is_first = is_as_good ? node->lag < best->lag : best == NULL || stays;
-        if (is_first) {
+        if (best == NULL || suits(target, node) > suits(target, best) ||
+            (suits(target, node) == suits(target, best) && node->lag < best->lag)) {
             best = node;
         }
     }

@@ -43,7 +43,7 @@ enum {
 
 /* What part a node has now. */
 enum membership_role {
-    MEMBERSHIP_WORKER,   /* follows */
+    MEMBERSHIP_WORKER,   /* follows; or its row says worker, and it is about to be one */
     MEMBERSHIP_ENLISTED, /* its row says server, its store is a worker's still */
     MEMBERSHIP_WAITING,  /* its store is a server's, the configuration does not have it */
     MEMBERSHIP_STANDBY,  /* in the configuration, without a vote: a change that was cut off */
@@ -66,7 +66,7 @@ struct membership_node {
     uint64_t role_since_ms;   /* since when the leader sees `role`; matters for ENLISTED, WAITING */
     bool is_leader;
     bool is_leaving; /* drained, or removed: in the configuration without a row */
-    bool is_unfit;   /* its disk is full, or its store failed: like one that is LOST for long */
+    bool is_unfit; /* its disk is full, its store fails: no candidate, and replaced if it can be */
     const char *failure_domain; /* "": one of its own */
     unsigned schema;            /* the newest that its program knows */
     uint64_t lag;               /* entries behind the leader */
@@ -87,7 +87,9 @@ struct membership_input {
 
 enum membership_action {
     MEMBERSHIP_NONE,
-    MEMBERSHIP_ENLIST,   /* write role = server into its row: it becomes WAITING by itself */
+    MEMBERSHIP_ENLIST,   /* write role = server into its row: it becomes WAITING by itself.  As for
+                            DISMISS the command expects `reign` to be the leader's (liveness.h):
+                            or that of an earlier leader could undo what a later one relies on */
     MEMBERSHIP_ADD,      /* store_add_server() */
     MEMBERSHIP_REMOVE,   /* store_remove_server() */
     MEMBERSHIP_TRANSFER, /* store_transfer_leadership() */

@@ -181,6 +181,7 @@ TEST(cluster_membership, servers_are_added_up_to_the_wanted_number)
         {"a1:V* b1:V c1:R", 3, "add c1"},
         {"a1:V* b1:V c1:V", 3, "none"},
         {"a1:V* b1:V c1:V d1:W e1:W", 3, "none"},
+        {"a9:V b9:V* c9:V a1:W b1:R c1:W d1:W", 3, "none"}, /* who is one stays one */
         {"a1:V* b1:V c1:V d1:R e1:R", 5, "add d1"},
         {"a1:V* b1:W c1:W", 3, "enlist b1"},
         {"a1:V* b1:E c1:W", 3, "none"},
@@ -248,6 +249,8 @@ TEST(cluster_membership, a_lost_server_is_replaced_after_its_grace_when_it_can_b
         {"a1:V* b1:V c1:V! d1:Ww", 3, "none"},
         {"a1:V* b1:V c1:V! d1:R!", 3, "none"},
         {"a1:V* b1:V c1:Vu d1:W", 3, "enlist d1"},
+        {"a1:Vu* b1:Vu c1:Vu d1:W", 3, "enlist d1"}, /* they are there still */
+        {"a1:Vu* b1:Vu c1:Vu d1:Wu", 3, "none"},
         {"a1:V* b1:V c1:Vp! d1:R", 3, "add d1"},
         /* Two of five: one after the other, and never below a majority of live ones. */
         {"a1:V* b1:V c1:V d1:V! e1:V! f1:R g1:R", 5, "add f1"},
@@ -270,6 +273,7 @@ TEST(cluster_membership, who_is_to_go_goes_and_hands_over_first)
         {"a1:V*w b1:V c1:V d1:V", 3, "transfer b1"}, /* that lags least */
         {"a1:V*w b1:V? c1:V d1:V", 3, "transfer c1"},
         {"a1:V*l b1:V c1:V", 3, "transfer b1"},
+        {"a1:V*l b1:Vu c1:V", 3, "transfer c1"},
         {"a1:V*l b1:V", 3, "transfer b1"},
         {"a1:Vl b1:V*", 3, "remove a1"},
         {"a1:V*l", 3, "none"}, /* nobody else can be */
