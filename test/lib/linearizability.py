@@ -8,8 +8,10 @@ seen is known.  A write whose outcome nobody knows may take effect at any time a
 
     check(history) -> None, or what is wrong, in words
 
-An operation has: register, kind ("read" or "write"), value, began and ended (ended None: outcome unknown), and
-`process` and `server`, for the words.  A register holds None at first.
+An operation has: register, kind ("read", "write", "swap", "refused"), value, began and ended (ended None: outcome
+unknown), and `process` and `server`, for the words.  A "swap" has written `value` because the register held `expected`;
+a "refused" one has not, because it held something else.  A swap whose outcome is unknown may be either, or never have
+happened.  A register holds None at first.
 """
 import collections
 import sys
@@ -30,17 +32,31 @@ def check(history):
 
 
 def check_register(operations):
-    written = collections.Counter(o.value for o in operations if o.kind == "write")
+    written = collections.Counter(o.value for o in operations if is_writing(o))
     twice = [value for value, times in written.items() if times > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} is written twice: the history says too little")
     read = {o.value for o in operations if o.kind == "read" and o.ended is not None}
+    read |= {o.expected for o in operations if o.kind == "swap" and o.ended is not None}
     strange = read - set(written) - {None}
     if strange:
         return f"{sorted(strange)[0]!r} was read and never written"
-    # What nobody knows the end of and nobody has read may as well never have happened.
-    kept = [o for o in operations if o.ended is not None or (o.kind == "write" and o.value in read)]
+    # What nobody knows the end of and nobody has read may as well never have happened; unless it explains a refusal, or
+    # makes a swap possible that does.
+    all_count = any(o.kind == "refused" for o in operations) or any(o.kind == "swap" and o.ended is None for o in operations)
+    kept = [o for o in operations if o.ended is not None or (is_writing(o) and (all_count or o.value in read))]
     return search(sorted(kept, key=lambda o: o.began))
+
+
+def is_writing(operation):
+    return operation.kind in ("write", "swap")
+
+
+def changes_nothing(operation, value):
+    """It can take effect while the register holds `value`, and leaves it so."""
+    if operation.kind == "read":
+        return operation.value == value
+    return operation.kind == "refused" and operation.expected != value
 
 
 def end_of(operation):
@@ -78,12 +94,13 @@ def search(operations):
         while done >> first & 1:
             first += 1
         possible = candidates(operations, done, first)
-        agreeing = [n for n in possible if operations[n].kind == "read" and operations[n].value == value]
-        if agreeing:  # a read that fits now loses nothing by being first
+        agreeing = [n for n in possible if changes_nothing(operations[n], value)]
+        if agreeing:  # what fits now and changes nothing loses nothing by being first
             stack.append((done | sum(1 << n for n in agreeing), first, value))
             continue
         for number in possible:
-            if operations[number].kind == "write":
+            operation = operations[number]
+            if operation.kind == "write" or (operation.kind == "swap" and operation.expected == value):
                 stack.append((done | 1 << number, first, operations[number].value))
     return describe(operations, *furthest[1:])
 
