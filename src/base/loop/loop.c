@@ -117,6 +117,11 @@ void loop_stop(struct loop *loop)
     uv_async_send(&loop->wake);
 }
 
+bool loop_is_stopping(const struct loop *loop)
+{
+    return loop->stopping;
+}
+
 void loop_free(struct loop *loop)
 {
     if (loop == NULL) {

@@ -27,6 +27,9 @@ void loop_join(struct loop *loop);
 /* Any thread.  The loop returns from loop_run() after the callbacks already due. */
 void loop_stop(struct loop *loop);
 
+/* Any thread: was it asked to stop?  For who runs it in pieces and waits for something. */
+bool loop_is_stopping(const struct loop *loop);
+
 /* Not running any more; runs what closing handles still have to do.  Accepts NULL. */
 void loop_free(struct loop *loop);
 
