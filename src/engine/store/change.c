@@ -29,6 +29,17 @@ void store_on_changed(const struct store_event *event, void *context)
     }
 }
 
+void store_tell_replaced(struct store *store)
+{
+    const struct store_event event = {
+        .index = machine_index(store->machine), .table = "", .operation = 'R', .key = ""};
+    LIST_EACH(node, &store->watches)
+    {
+        struct store_watch *watch = LIST_ITEM(node, struct store_watch, link);
+        watch->changed(&event, watch->context);
+    }
+}
+
 struct store_watch *store_watch_new(struct store *store, const char *table_or_null,
                                     void (*changed)(const struct store_event *event, void *context),
                                     void *context)

@@ -173,3 +173,36 @@ uint64_t command_read_u64(struct command_reader *reader)
     }
     return value;
 }
+
+static void skip_parameter(struct command_reader *reader)
+{
+    uint8_t type = command_read_u8(reader);
+    if (type == 'i' || type == 'd') {
+        command_read_u64(reader);
+    } else if (type == 't' || type == 'b') {
+        command_read_bytes(reader, command_read_u32(reader));
+    } else if (type != 'r' && type != 'n') {
+        reader->is_bad = true;
+    }
+}
+
+static void skip_statement(struct command_reader *reader)
+{
+    reader->is_bad |= command_read_u8(reader) >= ERROR_KIND_COUNT;
+    command_read_bytes(reader, command_read_u32(reader));
+    command_read_bytes(reader, command_read_u32(reader));
+    unsigned count = command_read_u8(reader);
+    for (unsigned i = 0; i < count && !reader->is_bad; i++) {
+        skip_parameter(reader);
+    }
+}
+
+bool command_is_whole(const uint8_t *bytes, size_t length)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    uint32_t statements = command_read_u32(&reader);
+    for (uint32_t i = 0; i < statements && !reader.is_bad; i++) {
+        skip_statement(&reader);
+    }
+    return !reader.is_bad && statements > 0 && reader.at == reader.end;
+}

@@ -3,6 +3,7 @@
 #define ENGINE_STORE_COMMAND_H
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/buffer.h"
@@ -33,5 +34,8 @@ uint8_t command_read_u8(struct command_reader *reader);
 uint32_t command_read_u32(struct command_reader *reader);
 uint64_t command_read_u64(struct command_reader *reader);
 const uint8_t *command_read_bytes(struct command_reader *reader, uint32_t length);
+
+/* Whether `length` bytes are one command, from its first statement to its last parameter. */
+bool command_is_whole(const uint8_t *bytes, size_t length);
 
 #endif

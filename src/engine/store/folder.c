@@ -177,7 +177,7 @@ static int read_format(struct folder *folder, bool *ret_is_new, struct error *er
     int r = file_read(path, FORMAT_MAX, &text, err);
     *ret_is_new = r == -ERROR_NOT_FOUND;
     if (*ret_is_new) {
-        folder->node_id = random_u64() >> 1 | 1;
+        folder->node_id = folder->node_id != 0 ? folder->node_id : (random_u64() >> 1 | 1);
         return 0;
     }
     return r < 0 ? r : parse_format(folder, &text, err);
@@ -240,10 +240,16 @@ static int check_log(const struct folder *folder, bool is_new, struct error *err
     return 0;
 }
 
-static int read_folder(struct folder *folder, struct error *err)
+static int read_folder(struct folder *folder, bool must_exist, struct error *err)
 {
     bool is_new = false;
     int r = read_format(folder, &is_new, err);
+    if (r == 0 && is_new && must_exist) {
+        return error_set(err, ERROR_CORRUPT,
+                         "the log in %s is gone: a server that forgot what it voted for must not "
+                         "come back; remove this node from the cluster and let it join anew",
+                         folder->path);
+    }
     if (r == 0) {
         r = check_log(folder, is_new, err);
     }
@@ -256,15 +262,66 @@ static int read_folder(struct folder *folder, struct error *err)
     return r;
 }
 
-int folder_open(const char *path, struct folder *ret_folder, struct error *err)
+/* ---- Other roles ---- */
+
+static bool is_of_log(const char *name)
 {
-    struct folder folder = {.lock_fd = -1, .mark_fd = -1, .path = memory_copy_string(path)};
+    static const char *const begins[] = {"open-", "snapshot-", "metadata"};
+    for (size_t i = 0; i < sizeof(begins) / sizeof(begins[0]); i++) {
+        if (strncmp(name, begins[i], strlen(begins[i])) == 0) {
+            return true;
+        }
+    }
+    return strspn(name, "0123456789") == 16 && name[16] == '-';
+}
+
+static int reset_marks(struct folder *folder, struct error *err)
+{
+    int r = folder_mark(folder, 0, err);
+    return r < 0 ? r : folder_mark(folder, 0, err);
+}
+
+int folder_drop_log(struct folder *folder, struct error *err)
+{
+    int r = reset_marks(folder, err);
+    DIR *list = opendir(folder->path);
+    if (r == 0 && list == NULL) {
+        return error_os(err, errno, "reading %s", folder->path);
+    }
+    for (struct dirent *entry = list != NULL ? readdir(list) : NULL; entry != NULL && r == 0;
+         entry = readdir(list)) {
+        if (is_of_log(entry->d_name) && unlinkat(dirfd(list), entry->d_name, 0) < 0) {
+            r = error_os(err, errno, "removing %s/%s", folder->path, entry->d_name);
+        }
+    }
+    if (r == 0 && fsync(dirfd(list)) < 0) {
+        r = error_os(err, errno, "writing %s", folder->path);
+    }
+    if (list != NULL) {
+        closedir(list);
+    }
+    return r;
+}
+
+int folder_renew(struct folder *folder, uint64_t node_id, struct error *err)
+{
+    CHECK(node_id != 0);
+    int r = folder_drop_log(folder, err);
+    folder->node_id = node_id;
+    return r < 0 ? r : write_format(folder, err);
+}
+
+int folder_open(const char *path, uint64_t new_node_id, bool must_exist, struct folder *ret_folder,
+                struct error *err)
+{
+    struct folder folder = {
+        .lock_fd = -1, .mark_fd = -1, .node_id = new_node_id, .path = memory_copy_string(path)};
     int r = file_make_folder(path, 0700, err);
     if (r == 0) {
         r = lock(&folder, err);
     }
     if (r == 0) {
-        r = read_folder(&folder, err);
+        r = read_folder(&folder, must_exist, err);
     }
     if (r < 0) {
         folder_close(&folder);

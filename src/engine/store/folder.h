@@ -2,6 +2,7 @@
 #ifndef ENGINE_STORE_FOLDER_H
 #define ENGINE_STORE_FOLDER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct error;
@@ -17,9 +18,17 @@ struct folder {
 
 /*
  * Lock FOLDER/lock, read or make FOLDER/format and FOLDER/acknowledged, look whether the log's
- * files are ones that libraft can be given.  EXISTS names the other process, CORRUPT the file.
+ * files are ones that libraft can be given.  A new one gets `new_node_id` (0: a random one), or is
+ * CORRUPT when it must exist.  EXISTS names the other process, CORRUPT the file.
  */
-int folder_open(const char *path, struct folder *ret_folder, struct error *err);
+int folder_open(const char *path, uint64_t new_node_id, bool must_exist, struct folder *ret_folder,
+                struct error *err);
+
+/* Remove libraft's files, and what was marked of them: this node keeps no log any more. */
+int folder_drop_log(struct folder *folder, struct error *err);
+
+/* Begin a log anew, under an id that never was a server's. */
+int folder_renew(struct folder *folder, uint64_t node_id, struct error *err);
 
 /*
  * Write durably that `index` was acknowledged, so that a log which lost it is noticed at the next

@@ -17,7 +17,7 @@ enum { STATEMENTS_CACHED = 128, QUERIES_NESTED_MAX = 8, KEY_MAX = 256, EVENTS_MA
 
 static const uint32_t entry_magic = 0x31584c42;    /* "BLX1" */
 static const uint32_t snapshot_magic = 0x53584c42; /* "BLXS" */
-enum { ENTRY_HEAD = 36, ENTRY_CRC = 32, SNAPSHOT_CRC = 16, SNAPSHOT_VERSION = 1 };
+enum { ENTRY_HEAD = 36, ENTRY_BASE = 24, ENTRY_CRC = 32, SNAPSHOT_CRC = 16, SNAPSHOT_VERSION = 1 };
 
 struct cached {
     char *sql;
@@ -269,6 +269,20 @@ uint64_t machine_index(const struct machine *machine)
     return machine->index;
 }
 
+uint32_t machine_incarnation(struct machine *machine)
+{
+    static const char sql[] = "SELECT value FROM store_meta WHERE key = 'incarnation'";
+    struct error ignored = {0};
+    sqlite3_stmt *statement = machine_statement(machine, sql, sizeof(sql) - 1, &ignored);
+    if (statement == NULL) {
+        return 0;
+    }
+    uint32_t incarnation =
+        sqlite3_step(statement) == SQLITE_ROW ? (uint32_t)sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_reset(statement);
+    return incarnation;
+}
+
 uint64_t machine_failures(const struct machine *machine)
 {
     return machine->failures;
@@ -284,18 +298,17 @@ static uint32_t checksum(const uint8_t *bytes, size_t length, size_t at)
     return (uint32_t)crc32(crc, bytes + at, (uInt)(length - at));
 }
 
-void machine_encode_entry(const struct machine_origin *origin,
-                          const struct store_command *const *commands, unsigned count,
-                          struct buffer *ret_entry)
+void machine_encode_entry(const struct machine_entry *entry,
+                          const struct store_command *const *commands, struct buffer *ret_entry)
 {
     CHECK(ret_entry->used == 0);
     buffer_append_u32(ret_entry, entry_magic);
-    buffer_append_u32(ret_entry, count);
-    buffer_append_u64(ret_entry, origin->origin);
-    buffer_append_u64(ret_entry, origin->sequence);
-    buffer_append_u64(ret_entry, origin->base);
+    buffer_append_u32(ret_entry, entry->count);
+    buffer_append_u64(ret_entry, entry->origin);
+    buffer_append_u64(ret_entry, entry->sequence);
+    buffer_append_u64(ret_entry, 0);
     buffer_append_u32(ret_entry, 0);
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = 0; i < entry->count; i++) {
         buffer_append_u32(ret_entry, (uint32_t)(commands[i]->bytes.used + 4));
         buffer_append_u32(ret_entry, commands[i]->statements);
         buffer_append(ret_entry, commands[i]->bytes.data, commands[i]->bytes.used);
@@ -303,8 +316,54 @@ void machine_encode_entry(const struct machine_origin *origin,
     while (ret_entry->used % 8 != 0) {
         buffer_append_byte(ret_entry, 0); /* libraft 0.15 wants multiples and does not check */
     }
-    uint32_t crc = checksum(ret_entry->data, ret_entry->used, ENTRY_CRC);
-    memcpy(ret_entry->data + ENTRY_CRC, &crc, sizeof(crc));
+    machine_place_entry(ret_entry->data, ret_entry->used, entry->base);
+}
+
+void machine_place_entry(uint8_t *bytes, size_t length, uint64_t base)
+{
+    CHECK(length >= ENTRY_HEAD);
+    memcpy(bytes + ENTRY_BASE, &base, sizeof(base));
+    uint32_t crc = checksum(bytes, length, ENTRY_CRC);
+    memcpy(bytes + ENTRY_CRC, &crc, sizeof(crc));
+}
+
+int machine_read_entry(const uint8_t *bytes, size_t length, struct machine_entry *ret_entry,
+                       struct error *err)
+{
+    struct command_reader reader = {.at = bytes, .end = bytes + length};
+    struct machine_entry entry = {0};
+    uint32_t magic = command_read_u32(&reader);
+    entry.count = command_read_u32(&reader);
+    entry.origin = command_read_u64(&reader);
+    entry.sequence = command_read_u64(&reader);
+    entry.base = command_read_u64(&reader);
+    uint32_t crc = command_read_u32(&reader);
+    if (reader.is_bad || magic != entry_magic || crc != checksum(bytes, length, ENTRY_CRC)) {
+        return error_set(err, ERROR_CORRUPT, "an entry of the log is damaged");
+    }
+    *ret_entry = entry;
+    return 0;
+}
+
+int machine_check_entry(const uint8_t *bytes, size_t length, struct machine_entry *ret_entry,
+                        struct error *err)
+{
+    struct error damage = {0};
+    if (length % 8 != 0 || machine_read_entry(bytes, length, ret_entry, &damage) < 0) {
+        return error_set(err, ERROR_INVALID, "no entry of a log");
+    }
+    struct command_reader reader = {.at = bytes + ENTRY_HEAD, .end = bytes + length};
+    for (uint32_t i = 0; i < ret_entry->count; i++) {
+        uint32_t size = command_read_u32(&reader);
+        const uint8_t *command = command_read_bytes(&reader, size);
+        if (reader.is_bad || !command_is_whole(command, size)) {
+            return error_set(err, ERROR_INVALID, "an entry whose commands are malformed");
+        }
+    }
+    if (ret_entry->count == 0 || reader.end - reader.at >= 8) {
+        return error_set(err, ERROR_INVALID, "an entry of %u commands and more", ret_entry->count);
+    }
+    return 0;
 }
 
 static void bind_from(struct command_reader *reader, sqlite3_stmt *statement, uint64_t index)
@@ -467,37 +526,32 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
     return 0;
 }
 
-static int read_head(const struct machine *machine, struct command_reader *reader, size_t length,
-                     struct machine_result *ret_result, uint32_t *ret_count, struct error *err)
+/* Where the entry belongs: after what is applied, or inside it. */
+static int find_place(const struct machine *machine, const struct machine_entry *entry,
+                      bool *ret_applied, struct error *err)
 {
-    const uint8_t *bytes = reader->at;
-    uint32_t magic = command_read_u32(reader);
-    *ret_count = command_read_u32(reader);
-    ret_result->origin = command_read_u64(reader);
-    ret_result->sequence = command_read_u64(reader);
-    uint64_t base = command_read_u64(reader);
-    uint32_t crc = command_read_u32(reader);
-    if (reader->is_bad || magic != entry_magic || crc != checksum(bytes, length, ENTRY_CRC)) {
-        return error_set(err, ERROR_CORRUPT,
-                         "an entry of the log is damaged (after index %" PRIu64 ")",
-                         machine->index);
+    *ret_applied = entry->base == machine->index && entry->count > 0;
+    if (*ret_applied || entry->base + entry->count <= machine->index) {
+        return 0;
     }
-    if (base != machine->index) {
-        return error_set(err, ERROR_CORRUPT,
-                         "the log goes on at index %" PRIu64 " after %" PRIu64
-                         ": a part of it is missing",
-                         base, machine->index);
-    }
-    return 0;
+    return error_set(err, ERROR_CORRUPT,
+                     "the log goes on at index %" PRIu64 " after %" PRIu64
+                     ": a part of it is missing",
+                     entry->base, machine->index);
 }
 
-int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length,
+                  struct machine_entry *ret_entry, bool *ret_applied, struct error *err)
 {
-    struct command_reader reader = {.at = bytes, .end = bytes + length};
-    struct machine_result result = {0};
-    uint32_t count = 0;
-    int r = read_head(machine, &reader, length, &result, &count, err);
-    for (uint32_t i = 0; i < count && r == 0; i++) {
+    struct machine_entry entry = {0};
+    int r = machine_read_entry(bytes, length, &entry, err);
+    r = r < 0 ? r : find_place(machine, &entry, ret_applied, err);
+    if (r < 0) {
+        return r;
+    }
+    struct command_reader reader = {.at = bytes + ENTRY_HEAD, .end = bytes + length};
+    struct machine_result result = {.origin = entry.origin, .sequence = entry.sequence};
+    for (uint32_t i = 0; *ret_applied && i < entry.count && r == 0; i++) {
         uint32_t command_length = command_read_u32(&reader);
         const uint8_t *command = command_read_bytes(&reader, command_length);
         if (reader.is_bad) {
@@ -506,6 +560,7 @@ int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length, 
         result.position = i;
         r = apply_command(machine, command, command_length, &result, err);
     }
+    *ret_entry = entry;
     return r;
 }
 
@@ -530,7 +585,7 @@ int machine_snapshot(struct machine *machine, struct buffer *ret_bytes, struct e
     buffer_append_u32(ret_bytes, SNAPSHOT_VERSION);
     buffer_append_u64(ret_bytes, machine->index);
     buffer_append_u32(ret_bytes, 0);
-    buffer_append_u32(ret_bytes, 0);
+    buffer_append_u32(ret_bytes, machine_incarnation(machine));
     int r = machine_dump(machine, ret_bytes, err);
     if (r < 0) {
         return r;
@@ -590,14 +645,15 @@ int machine_replace(struct machine *machine, const uint8_t *database, size_t len
     return 0;
 }
 
-int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length, struct error *err)
+int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length,
+                    bool *ret_restored, struct error *err)
 {
     struct command_reader reader = {.at = bytes, .end = bytes + length};
     uint32_t magic = command_read_u32(&reader);
     uint32_t version = command_read_u32(&reader);
     uint64_t index = command_read_u64(&reader);
     uint32_t crc = command_read_u32(&reader);
-    command_read_u32(&reader);
+    uint32_t incarnation = command_read_u32(&reader);
     size_t size = (size_t)(reader.end - reader.at);
     if (reader.is_bad || magic != snapshot_magic || crc != checksum(bytes, length, SNAPSHOT_CRC)) {
         return error_set(err, ERROR_CORRUPT, "the snapshot of the state is damaged");
@@ -605,8 +661,9 @@ int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length
     if (version > SNAPSHOT_VERSION) {
         return error_set(err, ERROR_UNSUPPORTED, "the snapshot was made by a newer Blixard");
     }
-    int r = deserialize(machine, reader.at, size, err);
-    if (r == 0) {
+    *ret_restored = index > machine->index || incarnation != machine_incarnation(machine);
+    int r = *ret_restored ? deserialize(machine, reader.at, size, err) : 0;
+    if (r == 0 && *ret_restored) {
         machine->index = index;
     }
     return r;

@@ -1,7 +1,6 @@
 /*
- * How a store begins and ends: the folder, libraft, recovery, the schema.
- *
- * A leader serves nothing before a barrier of its own term is applied (dissertation 3.6.2, 6.4).
+ * How a store begins and ends: the folder, who feeds it, recovery, the schema; how its role
+ * changes.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -9,21 +8,106 @@
 
 #include "base/buffer.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/random.h"
 
 #include "engine/store/private.h"
-#include "engine/store/transport.h"
 
-enum { READY_LIMIT_MS = 60000 };
+enum { READY_LIMIT_MS = 60000, MARK_DELAY_MS = 100 };
 
-static void on_barrier(struct raft_barrier *barrier, int status)
+/* ---- Waiting ---- */
+
+/* uv_stop() of a loop that does not run would end its next run. */
+void store_run(struct store *store)
 {
-    struct store *store = barrier->data;
-    store->barrier_runs = false;
-    store->ready = status == 0;
-    uv_stop(loop_uv(store->loop));
+    store->is_awaited = true;
+    loop_run(store->loop);
+    store->is_awaited = false;
+}
+
+void store_stir(struct store *store)
+{
+    if (store->is_awaited) {
+        uv_stop(loop_uv(store->loop));
+    }
+}
+
+/* ---- What was acknowledged, on disk ---- */
+
+static void on_marked(void *context);
+
+/* On a thread of the pool. */
+static void mark(void *context)
+{
+    struct store *store = context;
+    folder_mark(&store->folder, store->mark_index, &store->mark_error);
+}
+
+/* Of a log that is younger than the state: only what it has itself. */
+static uint64_t index_to_mark(const struct store *store)
+{
+    return store->quorum != NULL ? store->quorum->logged : store->marked;
+}
+
+void store_mark_soon(struct store *store)
+{
+    if (store->is_open && !store->mark_timer_runs && !store->mark_runs && !store->closing &&
+        store->quorum != NULL) {
+        store->mark_timer_runs = true;
+        loop_timer_start(store->mark_timer, MARK_DELAY_MS);
+    }
+}
+
+void store_mark_now(void *context)
+{
+    struct store *store = context;
+    store->mark_timer_runs = false;
+    if (!store->closing && index_to_mark(store) > store->marked) {
+        store->mark_runs = true;
+        store->mark_index = index_to_mark(store);
+        loop_work(store->loop, mark, on_marked, store);
+    }
+}
+
+static void on_marked(void *context)
+{
+    struct store *store = context;
+    store->mark_runs = false;
+    if (store->mark_error.kind == ERROR_NONE) {
+        store->marked = store->mark_index;
+    } else if (store_is_alone(store)) {
+        store_fail_writes(store, &store->mark_error);
+    } else if (store->quorum != NULL && store->quorum->failure == 0) {
+        quorum_fail(store->quorum, RAFT_NOSPACE);
+    }
+    if (store->marked < index_to_mark(store) && store->mark_error.kind == ERROR_NONE) {
+        store_mark_soon(store);
+    }
+    if (store->closing) {
+        store_stir(store); /* store_close() waits */
+    }
+}
+
+/* ---- Being ready ---- */
+
+bool store_is_ready(const struct store *store)
+{
+    if (store->failure.kind != ERROR_NONE || !store->is_open) {
+        return false;
+    }
+    if (store->follow.is_on) {
+        return store->follow.is_current || store->follow.saved > 0;
+    }
+    return store->mark_term > 0 ||
+        (store->folder.marked > 0 && machine_index(store->machine) >= store->folder.marked);
+}
+
+static void on_late(void *context)
+{
+    struct store *store = context;
+    store_stir(store);
 }
 
 static int folder_error(struct store *store, struct error *err)
@@ -32,90 +116,49 @@ static int folder_error(struct store *store, struct error *err)
                      store->failure.text);
 }
 
-/* Why libraft could not start. */
-static int log_error_of(struct store *store, int status, struct error *err)
+/* Alone: run the loop until the mark of this term is applied. */
+static int wait_until_leading(struct store *store, struct error *err)
 {
-    const char *text = raft_errmsg(&store->raft);
-    text = text[0] != '\0' ? text : raft_strerror(status);
-    if (store->failure.kind != ERROR_NONE) {
-        return folder_error(store, err);
-    }
-    switch (status) {
-    case RAFT_NOSPACE:
-        return error_set(err, ERROR_FULL, "no space left on the disk of %s: make room",
-                         store->folder.path);
-    case RAFT_NOMEM:
-        return error_set(err, ERROR_LIMIT, "no memory to read the log in %s", store->folder.path);
-    default:
-        return error_set(err, ERROR_CORRUPT, "the log in %s cannot be read: %s; restore a backup",
-                         store->folder.path, text);
-    }
-}
-
-static int start_raft(struct store *store, struct error *err)
-{
-    static const char address[] = "local";
-    transport_to_nobody(&store->transport);
-    int r = raft_uv_init(&store->io, loop_uv(store->loop), store->folder.path, &store->transport);
-    if (r != 0) {
-        return error_set(err, ERROR_OS, "opening the log in %s: %s", store->folder.path,
-                         store->io.errmsg);
-    }
-    /* Damage is told to people, not repaired behind their back. */
-    raft_uv_set_auto_recovery(&store->io, false);
-    /* libraft 0.15 never ends when it decompresses a snapshot that was cut; ours has a CRC. */
-    raft_uv_set_snapshot_compression(&store->io, false);
-    store->fsm = store_fsm;
-    store->fsm.data = store;
-    r = raft_init(&store->raft, &store->io, &store->fsm, store->folder.node_id, address);
-    if (r != 0) {
-        return log_error_of(store, r, err);
-    }
-    store->raft_is_open = true;
-    raft_set_snapshot_threshold(&store->raft, STORE_SNAPSHOT_ENTRIES);
-    raft_set_snapshot_trailing(&store->raft, STORE_TRAILING_ENTRIES);
-    raft_set_pre_vote(&store->raft, true);
-
-    struct raft_configuration configuration;
-    raft_configuration_init(&configuration);
-    r = raft_configuration_add(&configuration, store->folder.node_id, address, RAFT_VOTER);
-    CHECK(r == 0);
-    r = raft_bootstrap(&store->raft, &configuration);
-    raft_configuration_close(&configuration);
-    if (r == 0 || r == RAFT_CANTBOOTSTRAP) {
-        r = raft_start(&store->raft);
-    }
-    return r == 0 ? 0 : log_error_of(store, r, err);
-}
-
-static void on_late(void *context)
-{
-    struct store *store = context;
-    uv_stop(loop_uv(store->loop));
-}
-
-/* Run the loop until the barrier of this term is applied. */
-static int wait_until_ready(struct store *store, struct error *err)
-{
-    store->barrier.data = store;
-    store->barrier_runs = true;
-    int r = raft_barrier(&store->raft, &store->barrier, on_barrier);
-    if (r != 0) {
-        store->barrier_runs = false;
-        return error_set(err, ERROR_UNAVAILABLE, "the node did not become leader of itself: %s",
-                         raft_strerror(r));
-    }
+    uint64_t limit_ms = store_now_ms(store) + READY_LIMIT_MS;
     struct loop_timer *late = loop_timer_new(store->loop, on_late, store);
-    loop_timer_start(late, READY_LIMIT_MS);
-    loop_run(store->loop);
+    while (!store_leads(store) && store->failure.kind == ERROR_NONE &&
+           store->quorum->failure == 0 && store_now_ms(store) < limit_ms) {
+        loop_timer_start(late, STORE_TICK_MS);
+        store_run(store);
+    }
     loop_timer_free(late);
     if (store->failure.kind != ERROR_NONE) {
         return folder_error(store, err);
     }
-    if (!store->ready) {
-        return error_set(err, store->barrier_runs ? ERROR_TIMEOUT : ERROR_FULL,
+    if (!store_leads(store)) {
+        return error_set(err, store->quorum->failure == 0 ? ERROR_TIMEOUT : ERROR_FULL,
                          "the log in %s cannot be written: %s", store->folder.path,
-                         raft_errmsg(&store->raft));
+                         store->quorum->failure != 0 ? raft_strerror(store->quorum->failure)
+                                                     : raft_errmsg(&store->quorum->raft));
+    }
+    return 0;
+}
+
+int store_wait(struct store *store, uint64_t timeout_ms, struct error *err)
+{
+    uint64_t limit_ms = store_now_ms(store) + timeout_ms;
+    struct loop_timer *late = loop_timer_new(store->loop, on_late, store);
+    while (!store_is_ready(store) && store->failure.kind == ERROR_NONE &&
+           store_now_ms(store) < limit_ms && !loop_is_stopping(store->loop)) {
+        loop_timer_start(late, STORE_TICK_MS);
+        store_run(store);
+    }
+    loop_timer_free(late);
+    if (store->failure.kind != ERROR_NONE) {
+        return folder_error(store, err);
+    }
+    if (!store_is_ready(store)) {
+        return loop_is_stopping(store->loop)
+            ? error_set(err, ERROR_CANCELLED, "the node was stopped while it waited for the state")
+            : error_set(err, ERROR_TIMEOUT,
+                        "no server has given this node the state within %" PRIu64 " s: is a "
+                        "majority of the servers running, and can they be reached from here?",
+                        timeout_ms / 1000);
     }
     return 0;
 }
@@ -129,12 +172,33 @@ static int check_acknowledged(struct store *store, struct error *err)
         return error_set(err, ERROR_CORRUPT,
                          "the log in %s ends at index %" PRIu64 ", but %" PRIu64
                          " was acknowledged: files are missing or damaged; restore the folder from "
-                         "a copy",
-                         store->folder.path, actual, expected);
+                         "a copy%s",
+                         store->folder.path, actual, expected,
+                         store_is_alone(store)
+                             ? ""
+                             : ", or remove this node from the cluster and let it join anew");
     }
-    store->base = actual;
     store->marked = expected;
     return 0;
+}
+
+static void on_tick(void *context)
+{
+    struct store *store = context;
+    if (store->closing) {
+        return;
+    }
+    loop_timer_start(store->tick_timer, STORE_TICK_MS);
+    store_give_up(store, false);
+    store_flush(store);
+    store_reads_tick(store);
+    links_tick(store);
+    feeds_tick(store);
+    follow_tick(store);
+    store_look_at_handover(store);
+    if (store->quorum != NULL) {
+        quorum_watch(store->quorum);
+    }
 }
 
 /* ---- The schema ---- */
@@ -166,7 +230,7 @@ static void on_step(const struct error *error, uint64_t index, void *context)
         step->error = *error;
     }
     step->is_over = true;
-    uv_stop(loop_uv(step->store->loop));
+    store_stir(step->store);
 }
 
 /* Through the log, like every change: whoever replays it has the same schema at the same index. */
@@ -185,7 +249,7 @@ static int upgrade(struct store *store, struct error *err)
         struct step step = {.store = store};
         store_propose(store, schema_step(++version), on_step, &step);
         while (!step.is_over) {
-            loop_run(store->loop);
+            store_run(store);
         }
         if (step.error.kind != ERROR_NONE) {
             *err = step.error;
@@ -195,39 +259,186 @@ static int upgrade(struct store *store, struct error *err)
     return r;
 }
 
-/* ---- Opening and closing ---- */
-
-static void on_closed(struct raft *raft)
+unsigned store_schema_version(void)
 {
-    struct store *store = raft->data;
-    store->closed = true;
-    uv_stop(loop_uv(store->loop));
+    return schema_version();
 }
+
+unsigned store_schema_now(struct store *store)
+{
+    struct error ignored = {0};
+    unsigned version = 1;
+    current_version(store, &version, &ignored);
+    return version;
+}
+
+struct upgrade {
+    struct store *store;
+    unsigned version;
+    void (*done)(const struct error *error, void *context);
+    void *context;
+};
+
+static void on_upgraded(const struct error *error, uint64_t index, void *context)
+{
+    struct upgrade *upgrade = context;
+    (void)index;
+    unsigned now = store_schema_now(upgrade->store);
+    bool is_over = error != NULL || now >= upgrade->version;
+    if (!is_over) {
+        store_propose(upgrade->store, schema_step(now + 1), on_upgraded, upgrade);
+        return;
+    }
+    if (upgrade->done != NULL) {
+        upgrade->done(error, upgrade->context);
+    }
+    free(upgrade);
+}
+
+void store_upgrade(struct store *store, unsigned version,
+                   void (*done)(const struct error *error, void *context), void *context)
+{
+    CHECK(version <= schema_version() && version > store_schema_now(store));
+    struct upgrade *upgrade = NEW(struct upgrade);
+    *upgrade = (struct upgrade){store, version, done, context};
+    store_propose(store, schema_step(store_schema_now(store) + 1), on_upgraded, upgrade);
+}
+
+/* ---- Roles ---- */
+
+struct leaving {
+    struct store *store;
+    void (*done)(void *context);
+    void *context;
+};
+
+static void on_left(void *context)
+{
+    struct leaving *leaving = context;
+    struct store *store = leaving->store;
+    store->leaving = false;
+    if (store->closing) {
+        store_stir(store); /* store_close() waits */
+    } else {
+        follow_begin(store);
+        if (leaving->done != NULL) {
+            leaving->done(leaving->context);
+        }
+    }
+    free(leaving);
+}
+
+void store_leave_quorum(struct store *store, void (*done)(void *context), void *context)
+{
+    struct leaving *leaving = NEW(struct leaving);
+    struct quorum *quorum = store->quorum;
+    *leaving = (struct leaving){store, done, context};
+    store->quorum = NULL;
+    store->leaving = true;
+    store_set_leader(store, 0, store->leader_term);
+    quorum_close(quorum, on_left, leaving);
+}
+
+struct role_change {
+    struct store *store;
+    enum store_role role;
+    uint64_t node_id;
+    void (*done)(const struct error *error, void *context);
+    void *context;
+};
+
+static void end_role_change(struct role_change *change, const struct error *error)
+{
+    if (change->done != NULL) {
+        change->done(error, change->context);
+    }
+    free(change);
+}
+
+static void become_worker(void *context)
+{
+    struct role_change *change = context;
+    struct store *store = change->store;
+    struct error err = {0};
+    bool failed = follow_save(store, &err) < 0 || folder_drop_log(&store->folder, &err) < 0;
+    end_role_change(change, failed ? &err : NULL);
+}
+
+/* The state stays what it was followed to; the log that the leader sends is skipped up to there. */
+static void become_server(void *context)
+{
+    struct role_change *change = context;
+    struct store *store = change->store;
+    struct error err = {0};
+    int r = folder_renew(&store->folder, change->node_id, &err);
+    if (r == 0) {
+        follow_end(store);
+        store->marked = 0;
+        store->options.joins = true;
+        r = quorum_open(store, &err);
+        if (r < 0) {
+            store_leave_quorum(store, NULL, NULL);
+        }
+    }
+    end_role_change(change, r < 0 ? &err : NULL);
+}
+
+void store_change_role(struct store *store, enum store_role role, uint64_t node_id,
+                       void (*done)(const struct error *error, void *context), void *context)
+{
+    CHECK(loop_is_mine(store->loop) && !store_is_alone(store));
+    struct role_change *change = NEW(struct role_change);
+    *change = (struct role_change){store, role, node_id, done, context};
+    store->options.role = role;
+    if (role == STORE_SERVER && store->quorum == NULL && !store->leaving) {
+        loop_post(store->loop, become_server, change);
+    } else if (role == STORE_WORKER && store->quorum != NULL) {
+        store_leave_quorum(store, become_worker, change);
+    } else if (role == STORE_WORKER && !store->leaving) {
+        loop_post(store->loop, become_worker, change);
+    } else {
+        struct error error = {0};
+        error_set(&error, ERROR_CONFLICT, "the role of this node is being changed");
+        end_role_change(change, &error);
+    }
+}
+
+/* ---- Opening and closing ---- */
 
 static void free_store(struct store *store)
 {
     loop_timer_free(store->mark_timer);
+    loop_timer_free(store->tick_timer);
+    feeds_forget(store);
     machine_close(store->machine);
     folder_close(&store->folder);
+    buffer_done(&store->follow.state);
     free(store->events);
     free(store);
 }
 
-static void close_raft(struct store *store)
+static void on_closed(void *context)
 {
-    store->closing = true;
-    store->raft.data = store;
-    if (store->raft_is_open) { /* a raft_init() that failed has freed what it made */
-        raft_close(&store->raft, on_closed);
-        while (!store->closed) {
-            loop_run(store->loop);
-        }
-    }
-    raft_uv_close(&store->io);
+    struct store *store = context;
+    store->leaving = false;
+    store_stir(store);
 }
 
-int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,
-               struct error *err)
+static void close_quorum(struct store *store)
+{
+    store->closing = true;
+    if (store->quorum != NULL) {
+        struct quorum *quorum = store->quorum;
+        store->quorum = NULL;
+        store->leaving = true;
+        quorum_close(quorum, on_closed, store);
+    }
+    while (store->leaving) {
+        store_run(store);
+    }
+}
+
+static struct store *store_new(struct loop *loop, const struct store_options *options)
 {
     struct store *store = NEW(struct store);
     store->loop = loop;
@@ -242,54 +453,113 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
     store->folder.lock_fd = -1;
     store->folder.mark_fd = -1;
     store->events = memory_new(STORE_EVENTS_KEPT, sizeof(struct kept_event));
-    list_init(&store->waiting);
-    list_init(&store->in_flight);
-    list_init(&store->watches);
-    list_init(&store->reads);
-    list_init(&store->confirming);
+    struct list *lists[] = {&store->waiting,    &store->in_flight, &store->watches,   &store->reads,
+                            &store->confirming, &store->reached,   &store->questions, &store->links,
+                            &store->recent,     &store->handover};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        list_init(lists[i]);
+    }
     store->mark_timer = loop_timer_new(loop, store_mark_now, store);
+    store->tick_timer = loop_timer_new(loop, on_tick, store);
+    return store;
+}
 
+static int open_folder(struct store *store, struct error *err)
+{
+    const struct store_options *options = &store->options;
     const struct machine_listener listener = {
-        .applied = store_on_applied, .changed = store_on_changed, .context = store};
+        .applied = store_note_result, .changed = store_on_changed, .context = store};
     MEMORY_OWNED char *schema = schema_first();
-    int r = folder_open(options->folder, &store->folder, err);
+    int r = folder_open(options->folder, options->node_id, options->exists, &store->folder, err);
     if (r == 0) {
         r = machine_open(schema, &listener, &store->machine, err);
     }
+    if (r == 0 && options->role == STORE_WORKER) {
+        r = folder_drop_log(&store->folder, err);
+    }
+    return r;
+}
+
+/* Alone it leads at once, and brings the schema up to date itself. */
+static int begin_server(struct store *store, struct error *err)
+{
+    int r = store_is_alone(store) ? 0 : follow_load(store, err);
+    r = r < 0 ? r : quorum_open(store, err);
+    if (r == 0 && quorum_is_only(store->quorum)) {
+        r = wait_until_leading(store, err);
+    }
+    r = r < 0 ? r : check_acknowledged(store, err);
+    if (r == 0 && store_is_alone(store)) {
+        r = upgrade(store, err);
+    }
+    return r;
+}
+
+static int begin_worker(struct store *store, struct error *err)
+{
+    int r = follow_load(store, err);
+    if (r == 0) {
+        follow_begin(store);
+    }
+    return r;
+}
+
+/* Of a newer Blixard: a table that it has and we do not know would be lost on us. */
+static int check_schema(struct store *store, struct error *err)
+{
+    unsigned version = store_schema_now(store);
+    return version <= schema_version()
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "the state in %s was written by a newer Blixard (schema %u, this one knows "
+                    "%u): start that one",
+                    store->folder.path, version, schema_version());
+}
+
+int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,
+               struct error *err)
+{
+    struct store *store = store_new(loop, options);
+    int r = open_folder(store, err);
     if (r < 0) {
         free_store(store);
         return r;
     }
-    r = start_raft(store, err);
-    if (r == 0) {
-        r = wait_until_ready(store, err);
-    }
-    if (r == 0) {
-        r = check_acknowledged(store, err);
-    }
+    r = options->role == STORE_WORKER ? begin_worker(store, err) : begin_server(store, err);
+    r = r < 0 ? r : check_schema(store, err);
     if (r < 0) {
-        close_raft(store);
+        close_quorum(store);
+        links_close(store, 0);
         free_store(store);
         return r;
     }
-    r = upgrade(store, err);
-    if (r < 0) {
-        store_close(store);
-        return r;
+    store->is_open = true;
+    if (!store_is_alone(store)) {
+        loop_timer_start(store->tick_timer, STORE_TICK_MS);
     }
+    store_mark_soon(store);
     *ret_store = store;
     return 0;
 }
 
-/*
- * What is on its way to the disk arrives first.  libraft 0.15 forgets that it leads when it is
- * closed, and then reads through a null pointer when such a write comes back.
+/* Alone, everything that was begun arrives; among many, what a majority must do is not waited for.
  */
 static void wait_for_writing(struct store *store)
 {
-    while (store->in_flight_count > 0 || store->flush_posted || store->mark_runs ||
-           store->read_barrier_runs || store->reads_posted) {
-        loop_run(store->loop);
+    while ((store_is_alone(store) && store->in_flight_count > 0 &&
+            store->write_failure.kind == ERROR_NONE) ||
+           store->flush_posted || store->finish_posted || store->mark_runs || store->reads_posted ||
+           store->pump_posted || store->late_count > 0 ||
+           (store_is_alone(store) && store->read_barrier_runs)) {
+        store_run(store);
+    }
+}
+
+static void drop_entries(struct store *store)
+{
+    LIST_EACH(node, &store->in_flight)
+    {
+        store_drop_entry(store, LIST_ITEM(node, struct entry, link));
     }
 }
 
@@ -301,12 +571,23 @@ void store_close(struct store *store)
     struct error err = {0};
     error_set(&err, ERROR_UNAVAILABLE, "the node is shutting down");
     store->closing = true;
+    loop_timer_stop(store->tick_timer);
     store_fail_waiting(store, &err);
     wait_for_writing(store);
-    close_raft(store);
-    if (store->failure.kind == ERROR_NONE) {
-        struct error ignored = {0}; /* the next start then knows a little less */
-        folder_mark(&store->folder, machine_index(store->machine), &ignored);
+    uint64_t logged = store->quorum != NULL ? store->quorum->logged : 0;
+    close_quorum(store);
+    store_give_up(store, true);
+    store_end_reads(store, &err);
+    store_end_handover(store, &err);
+    links_close(store, 0);
+    store_drop_questions(store, NULL);
+    wait_for_writing(store);
+    drop_entries(store);
+    struct error ignored = {0}; /* the next start then knows a little less */
+    if (store->failure.kind == ERROR_NONE && logged > 0) {
+        folder_mark(&store->folder, logged, &ignored);
+    } else if (store->options.role == STORE_WORKER && store->failure.kind == ERROR_NONE) {
+        follow_save(store, &ignored);
     }
     CHECK(list_is_empty(&store->watches));
     free_store(store);

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/loop/loop.h"
+#include "base/random.h"
 
 #include "engine/store/private.h"
 
@@ -48,6 +49,11 @@ static int write_mark(struct store *store, struct error *err)
                       "INSERT INTO store_meta (key, value) VALUES ('seeded', 1) ON CONFLICT (key) "
                       "DO UPDATE SET value = value + 1",
                       "");
+    /* Another history begins: what has followed the old one does not go on with this. */
+    store_command_add(command,
+                      "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT "
+                      "(key) DO UPDATE SET value = excluded.value",
+                      "i", (int64_t)(random_u64() & UINT32_MAX));
     store_propose(store, command, on_marked, &marking);
     while (!marking.is_over) {
         loop_run(store->loop);

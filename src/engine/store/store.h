@@ -55,6 +55,7 @@ struct store_options {
     enum store_role role;
     uint64_t node_id; /* of a new folder; 0: a random one.  Never of a node that was before */
     bool joins;       /* a new folder is a server without a configuration: the leader adds it */
+    bool exists;      /* this server had a log: a new folder is CORRUPT (it may vote twice) */
     struct store_network network; /* `dial` NULL: alone */
     /* Who leads, whether this node can write, or its role has changed; may be NULL. */
     void (*on_leader)(void *context);
@@ -157,7 +158,8 @@ void store_remove_server(struct store *store, uint64_t id,
                          void (*done)(const struct error *error, void *context), void *context);
 
 /* On any node: ask that node `id` (0: the one that is furthest) leads; `done` when this node sees
- * another leader, or TIMEOUT, UNAVAILABLE, INVALID (no server). */
+ * another leader, or TIMEOUT, UNAVAILABLE, INVALID (no server); it may be called before this
+ * returns. */
 void store_transfer_leadership(struct store *store, uint64_t id,
                                void (*done)(const struct error *error, void *context),
                                void *context);

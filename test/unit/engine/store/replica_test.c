@@ -111,9 +111,11 @@ static void apply(struct machine *machine, struct store_command *const *commands
 {
     struct error err = {0};
     BUFFER_OWNED struct buffer entry = {0};
-    const struct machine_origin origin = {.origin = 1, .base = machine_index(machine)};
-    machine_encode_entry(&origin, (const struct store_command *const *)commands, count, &entry);
-    EXPECT(machine_apply(machine, entry.data, entry.used, &err) == 0);
+    struct machine_entry head = {.origin = 1, .base = machine_index(machine), .count = count};
+    bool is_applied = false;
+    machine_encode_entry(&head, (const struct store_command *const *)commands, &entry);
+    EXPECT(machine_apply(machine, entry.data, entry.used, &head, &is_applied, &err) == 0);
+    EXPECT(is_applied);
 }
 
 /*
@@ -144,7 +146,8 @@ static void go_through_snapshot(const struct machine *from, struct machine *to)
     struct error err = {0};
     BUFFER_OWNED struct buffer bytes = {0};
     EXPECT(machine_snapshot((struct machine *)(uintptr_t)from, &bytes, &err) == 0);
-    EXPECT(machine_restore(to, bytes.data, bytes.used, &err) == 0);
+    bool is_restored = false;
+    EXPECT(machine_restore(to, bytes.data, bytes.used, &is_restored, &err) == 0 && is_restored);
 }
 
 /* Returns how many commands were refused: the test is nothing without any. */

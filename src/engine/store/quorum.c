@@ -1,0 +1,672 @@
+/*
+ * A server's part: libraft, its files, and our messages.
+ *
+ * libraft's own transport is not used.  What it sends goes over the links, and what comes is given
+ * to it, so that snapshots have a lane of their own and its faults can be guarded against
+ * (measured: libraft 0.15.0 of Debian 12):
+ *
+ *   - It commits entries of an earlier term by counting replicas (dissertation 3.6.2, figure 3.7).
+ *     A leader here begins its term with a mark and hears no answers before the mark is stored.
+ *   - It answers the current leader when a write that an earlier one asked for completes: that
+ *     answer is held back.
+ *   - Where the disk has no asynchronous writes (tmpfs) it may tell the end of its I/O twice.
+ *   - It writes nothing more after a failed write, and goes on voting: a server that cannot write
+ *     leaves libraft, and follows the others.
+ *
+ * A leader serves nothing before the mark of its term is applied (dissertation 6.4).
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/stream/stream.h"
+
+#include "engine/store/private.h"
+#include "engine/store/transport.h"
+
+enum {
+    ELECTION_MS = 300, /* a follower waits one to two of it */
+    HEARTBEAT_MS = 30,
+    INSTALL_MS = 10000, /* then it is asked again; one that is under way goes on */
+    CATCH_UP_ROUNDS = 20,
+    CATCH_UP_ROUND_MS = 60000,
+};
+
+static struct quorum *of_io(struct raft_io *io)
+{
+    return LIST_ITEM(io, struct quorum, io);
+}
+
+/* ---- The state machine, as libraft sees it ---- */
+
+static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *bytes, void **result)
+{
+    struct quorum *quorum = fsm->data;
+    struct store *store = quorum->store;
+    *result = NULL;
+    if (store_apply(store, bytes->base, bytes->len) < 0) {
+        return RAFT_CORRUPT;
+    }
+    struct machine_entry entry = {0};
+    struct error ignored = {0};
+    machine_read_entry(bytes->base, bytes->len, &entry, &ignored);
+    if (entry.count > 0) {
+        quorum->logged = entry.base + entry.count;
+    }
+    if (store->log_bytes >= store->options.snapshot_bytes) {
+        /* libraft counts entries only: let it take one now, and keep about as many bytes. */
+        raft_set_snapshot_threshold(&quorum->raft, 1);
+        raft_set_snapshot_trailing(&quorum->raft,
+                                   store->log_entries < STORE_TRAILING_ENTRIES
+                                       ? (unsigned)store->log_entries
+                                       : STORE_TRAILING_ENTRIES);
+    }
+    return 0;
+}
+
+static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *ret_buffers[], unsigned *ret_count)
+{
+    struct quorum *quorum = fsm->data;
+    struct store *store = quorum->store;
+    struct error err = {0};
+    BUFFER_OWNED struct buffer bytes = {0};
+    if (machine_snapshot(store->machine, &bytes, &err) < 0) {
+        return RAFT_NOMEM;
+    }
+    /* libraft frees what it gets with raft_free(). */
+    struct raft_buffer *buffers = raft_malloc(sizeof(*buffers));
+    void *base = raft_malloc(bytes.used);
+    if (buffers == NULL || base == NULL) {
+        raft_free(buffers);
+        raft_free(base);
+        return RAFT_NOMEM;
+    }
+    memcpy(base, bytes.data, bytes.used);
+    buffers[0] = (struct raft_buffer){.base = base, .len = bytes.used};
+    *ret_buffers = buffers;
+    *ret_count = 1;
+    store->snapshots++;
+    store->log_bytes = 0;
+    store->log_entries = 0;
+    raft_set_snapshot_threshold(&quorum->raft, STORE_SNAPSHOT_ENTRIES);
+    return 0;
+}
+
+static int on_restore(struct raft_fsm *fsm, struct raft_buffer *bytes)
+{
+    struct quorum *quorum = fsm->data;
+    struct store *store = quorum->store;
+    bool is_restored = false;
+    if (machine_restore(store->machine, bytes->base, bytes->len, &is_restored, &store->failure) <
+        0) {
+        return RAFT_CORRUPT;
+    }
+    raft_free(bytes->base);
+    quorum->logged = machine_index(store->machine);
+    if (is_restored) {
+        store_on_restored(store);
+    }
+    return 0;
+}
+
+/* ---- Loading: what was acknowledged is applied before the others are heard ---- */
+
+static int apply_known(struct quorum *quorum, const struct raft_entry *entries, size_t count)
+{
+    struct store *store = quorum->store;
+    for (size_t i = 0; i < count; i++) {
+        const struct raft_buffer *bytes = &entries[i].buf;
+        struct machine_entry entry = {0};
+        if (entries[i].type != RAFT_COMMAND) {
+            continue;
+        }
+        if (machine_read_entry(bytes->base, bytes->len, &entry, &store->failure) < 0) {
+            return RAFT_CORRUPT;
+        }
+        if (entry.count > 0 && entry.base + entry.count > store->folder.marked) {
+            break;
+        }
+        if (store_apply(store, bytes->base, bytes->len) < 0) {
+            return RAFT_CORRUPT;
+        }
+    }
+    return 0;
+}
+
+static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
+                   struct raft_snapshot **snapshot, raft_index *start_index,
+                   struct raft_entry *entries[], size_t *n_entries)
+{
+    struct quorum *quorum = of_io(io);
+    struct store *store = quorum->store;
+    int r = quorum->load(io, term, voted_for, snapshot, start_index, entries, n_entries);
+    bool is_restored = false;
+    if (r == 0 && *snapshot != NULL &&
+        machine_restore(store->machine, (*snapshot)->bufs[0].base, (*snapshot)->bufs[0].len,
+                        &is_restored, &store->failure) < 0) {
+        return RAFT_CORRUPT;
+    }
+    if (is_restored) {
+        store->restored = machine_index(store->machine);
+    }
+    return r == 0 ? apply_known(quorum, *entries, *n_entries) : r;
+}
+
+/* ---- Writing the log ---- */
+
+struct append {
+    struct raft_io_append request;
+    struct raft_io_append *original;
+    raft_io_append_cb done;
+    struct quorum *quorum;
+    raft_term term;
+};
+
+static void on_failed(void *argument)
+{
+    struct store *store = argument;
+    struct quorum *quorum = store->quorum;
+    if (quorum == NULL || quorum->failure == 0 || store->closing) {
+        return;
+    }
+    struct error error = {0};
+    bool is_full = quorum->failure == RAFT_NOSPACE;
+    error_set(&error, is_full ? ERROR_FULL : ERROR_OS,
+              is_full ? "no space left on the disk of the data folder: make room, then start this "
+                        "node again"
+                      : "the log cannot be written (%s): look at the disk, then start this node "
+                        "again",
+              raft_strerror(quorum->failure));
+    if (store_is_alone(store)) {
+        store_fail_writes(store, &error);
+        return;
+    }
+    if (store->options.on_failed != NULL) {
+        store->options.on_failed(&error, store->options.context);
+    }
+    store_leave_quorum(store, NULL, NULL);
+}
+
+void quorum_fail(struct quorum *quorum, int status)
+{
+    if (quorum->failure == 0) {
+        quorum->failure = status;
+        loop_post(quorum->store->loop, on_failed, quorum->store);
+        store_stir(quorum->store); /* store_open() may wait */
+    }
+}
+
+static void note_failure(struct quorum *quorum, int status)
+{
+    if (status == RAFT_NOSPACE || status == RAFT_IOERR || status == RAFT_CORRUPT) {
+        quorum_fail(quorum, status);
+    }
+}
+
+static void close_posted(void *argument);
+
+static void on_appended(struct raft_io_append *request, int status)
+{
+    struct append *append = (struct append *)request;
+    struct quorum *quorum = append->quorum;
+    quorum->appends--;
+    note_failure(quorum, status);
+    quorum->is_stale = append->term != quorum->raft.current_term;
+    append->done(append->original, status);
+    quorum->is_stale = false;
+    free(append);
+    quorum_watch(quorum);
+    if (quorum->closed != NULL && quorum->appends == 0) {
+        loop_post(quorum->store->loop, close_posted, quorum); /* libraft still uses its writer */
+    }
+}
+
+static int on_append(struct raft_io *io, struct raft_io_append *request,
+                     const struct raft_entry entries[], unsigned count, raft_io_append_cb done)
+{
+    struct quorum *quorum = of_io(io);
+    if (quorum->closed != NULL) {
+        return RAFT_CANCELED;
+    }
+    struct append *append = NEW(struct append);
+    append->original = request;
+    append->done = done;
+    append->quorum = quorum;
+    append->term = quorum->raft.current_term;
+    request->cb = done;
+    int r = quorum->append(io, &append->request, entries, count, on_appended);
+    if (r != 0) {
+        free(append);
+        note_failure(quorum, r);
+        return r;
+    }
+    quorum->appends++;
+    return 0;
+}
+
+/* ---- Messages ---- */
+
+struct sent {
+    struct list_node link;
+    struct raft_io_send *request;
+    int status;
+};
+
+static void free_when_over(struct quorum *quorum);
+
+static void tell_sent(void *argument)
+{
+    struct quorum *quorum = argument;
+    quorum->sent_posted = false;
+    LIST_EACH(node, &quorum->sent)
+    {
+        struct sent *sent = LIST_ITEM(node, struct sent, link);
+        list_remove(node);
+        if (sent->request->cb != NULL) {
+            sent->request->cb(sent->request, sent->status);
+        }
+        free(sent);
+    }
+    free_when_over(quorum);
+}
+
+/* libraft expects the end of a message after send() has returned. */
+void quorum_tell(struct quorum *quorum, struct raft_io_send *request, int status)
+{
+    struct sent *sent = NEW(struct sent);
+    sent->request = request;
+    sent->status = status;
+    list_push_back(&quorum->sent, &sent->link);
+    if (!quorum->sent_posted) {
+        quorum->sent_posted = true;
+        loop_post(quorum->store->loop, tell_sent, quorum);
+    }
+}
+
+/*
+ * What cannot be sent is told later, never returned: 0.15 frees the entries that it answers, and
+ * once more when sending the answer fails at once.
+ */
+static int on_send(struct raft_io *io, struct raft_io_send *request,
+                   const struct raft_message *message, raft_io_send_cb done)
+{
+    struct quorum *quorum = of_io(io);
+    request->cb = done;
+    if (message->type == RAFT_IO_INSTALL_SNAPSHOT) {
+        return snapshot_send(quorum, request, message);
+    }
+    bool is_void = quorum->is_stale && message->type == RAFT_IO_APPEND_ENTRIES_RESULT;
+    struct stream *stream = is_void ? NULL : link_to(quorum->store, message->server_id, 0);
+    if (stream != NULL) {
+        quorum->scratch.used = 0;
+        wire_put_message(&quorum->scratch, message);
+    }
+    if (stream == NULL || quorum->scratch.used > FRAME_BYTES_MAX) {
+        quorum_tell(quorum, request, RAFT_NOCONNECTION);
+        return 0;
+    }
+    stream_write(stream, quorum->scratch.data, quorum->scratch.used);
+    quorum_tell(quorum, request, 0);
+    return 0;
+}
+
+static bool must_not_hear(const struct quorum *quorum, const struct raft_message *message)
+{
+    const struct raft *raft = &quorum->raft;
+    return message->type == RAFT_IO_APPEND_ENTRIES_RESULT && raft->state == RAFT_LEADER &&
+        quorum->mark_runs && raft->last_stored < quorum->mark_index &&
+        raft->commit_index + 1 < quorum->mark_index;
+}
+
+void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message)
+{
+    char address[24];
+    snprintf(address, sizeof(address), "%" PRIu64, from);
+    owned_message->server_id = from;
+    owned_message->server_address = address;
+    if (must_not_hear(quorum, owned_message)) {
+        return; /* it holds no memory */
+    }
+    quorum->receive(&quorum->io, owned_message);
+    quorum_watch(quorum);
+}
+
+static void on_tick(struct raft_io *io)
+{
+    struct quorum *quorum = of_io(io);
+    if (quorum->closed == NULL) {
+        quorum->tick(io);
+        quorum_watch(quorum);
+    }
+}
+
+static int on_start(struct raft_io *io, unsigned period_ms, raft_io_tick_cb tick,
+                    raft_io_recv_cb receive)
+{
+    struct quorum *quorum = of_io(io);
+    quorum->tick = tick;
+    quorum->receive = receive;
+    return quorum->start(io, period_ms, on_tick, receive);
+}
+
+/* ---- Leading ---- */
+
+struct submission {
+    struct raft_apply request;
+    struct quorum *quorum;
+    bool is_mark;
+};
+
+static void on_submitted(struct raft_apply *request, int status, void *result)
+{
+    struct submission *submission = (struct submission *)request;
+    struct quorum *quorum = submission->quorum;
+    (void)result;
+    if (submission->is_mark) {
+        quorum->mark_runs = false;
+    }
+    note_failure(quorum, status);
+    free(submission);
+}
+
+static int submit(struct quorum *quorum, const uint8_t *bytes, size_t length, bool is_mark)
+{
+    struct raft_buffer buffer = {.base = raft_malloc(length), .len = length};
+    if (buffer.base == NULL) {
+        return RAFT_NOMEM;
+    }
+    memcpy(buffer.base, bytes, length);
+    struct submission *submission = NEW(struct submission);
+    submission->quorum = quorum;
+    submission->is_mark = is_mark;
+    if (is_mark) {
+        /* It is the next entry; single servers apply it before raft_apply() returns. */
+        quorum->mark_runs = true;
+        quorum->mark_index = raft_last_index(&quorum->raft) + 1;
+    }
+    int r = raft_apply(&quorum->raft, &submission->request, &buffer, 1, on_submitted);
+    if (r != 0) {
+        if (r == RAFT_NOTLEADER) {
+            raft_free(buffer.base); /* other failures may have freed it: better a leak than twice */
+        }
+        quorum->mark_runs = quorum->mark_runs && !is_mark;
+        free(submission);
+        note_failure(quorum, r);
+    }
+    return r;
+}
+
+int quorum_append(struct quorum *quorum, const uint8_t *bytes, size_t length)
+{
+    CHECK(quorum->is_ready);
+    return submit(quorum, bytes, length, false);
+}
+
+struct origin *quorum_origin(struct quorum *quorum, uint64_t origin)
+{
+    for (size_t i = 0; i < quorum->origin_count; i++) {
+        if (quorum->origins[i].origin == origin) {
+            return &quorum->origins[i];
+        }
+    }
+    if (quorum->origin_count == STORE_ORIGINS_MAX) {
+        quorum->origin_count--; /* of so many starts of nodes in one term, the first are over */
+        memmove(quorum->origins, quorum->origins + 1,
+                quorum->origin_count * sizeof(*quorum->origins));
+    }
+    quorum->origins =
+        memory_resize(quorum->origins, (quorum->origin_count + 1) * sizeof(*quorum->origins));
+    struct origin *new = &quorum->origins[quorum->origin_count++];
+    *new = (struct origin){.origin = origin};
+    return new;
+}
+
+/* The first entry of a term; what it tells: machine.h. */
+static void begin_to_lead(struct quorum *quorum)
+{
+    quorum->leads = true;
+    quorum->is_ready = false;
+    quorum->term = quorum->raft.current_term;
+    quorum->origin_count = 0;
+    BUFFER_OWNED struct buffer mark = {0};
+    const struct machine_entry head = {.sequence = quorum->term};
+    machine_encode_entry(&head, NULL, &mark);
+    int r = submit(quorum, mark.data, mark.used, true);
+    if (r != 0) {
+        log_error("store: a term could not be begun: %s", raft_strerror(r));
+    }
+}
+
+static void look_whether_ready(struct quorum *quorum)
+{
+    struct store *store = quorum->store;
+    if (quorum->leads && !quorum->is_ready && store->mark_term == quorum->term) {
+        quorum->is_ready = true;
+        store->base = machine_index(store->machine);
+        store_flush_soon(store);
+        store_ask_reads(store);
+        if (store->options.on_leader != NULL && store->is_open) {
+            store->options.on_leader(store->options.context);
+        }
+    }
+}
+
+void quorum_watch(struct quorum *quorum)
+{
+    struct store *store = quorum->store;
+    if (!quorum->raft_is_open || quorum->closed != NULL || store->quorum != quorum) {
+        return;
+    }
+    bool leads = raft_state(&quorum->raft) == RAFT_LEADER;
+    if (leads && (!quorum->leads || quorum->term != quorum->raft.current_term)) {
+        begin_to_lead(quorum);
+    } else if (!leads && quorum->leads) {
+        quorum->leads = false;
+        quorum->is_ready = false;
+        quorum->mark_runs = false;
+        store_ask_reads(store);
+    }
+    raft_id leader = 0;
+    const char *address = NULL;
+    raft_leader(&quorum->raft, &leader, &address);
+    store_set_leader(store, leader, quorum->raft.current_term);
+    look_whether_ready(quorum);
+    if (store->failure.kind != ERROR_NONE) {
+        quorum_fail(quorum, RAFT_CORRUPT);
+    }
+}
+
+/* ---- Beginning and ending ---- */
+
+static void on_io_closed(struct raft_io *io)
+{
+    struct quorum *quorum = of_io(io);
+    raft_io_close_cb tell = quorum->io_closed;
+    quorum->io_closed = NULL;
+    if (tell != NULL) {
+        tell(io);
+    }
+}
+
+static void on_close(struct raft_io *io, raft_io_close_cb done)
+{
+    struct quorum *quorum = of_io(io);
+    quorum->io_closed = done;
+    quorum->close(io, on_io_closed);
+}
+
+static void wrap(struct quorum *quorum)
+{
+    quorum->load = quorum->io.load;
+    quorum->start = quorum->io.start;
+    quorum->append = quorum->io.append;
+    quorum->close = quorum->io.close;
+    quorum->io.close = on_close;
+    quorum->io.load = on_load;
+    quorum->io.start = on_start;
+    quorum->io.append = on_append;
+    quorum->io.send = on_send;
+}
+
+/* Why libraft could not start. */
+static int log_error_of(struct quorum *quorum, int status, struct error *err)
+{
+    struct store *store = quorum->store;
+    const char *text = raft_errmsg(&quorum->raft);
+    text = text[0] != '\0' ? text : raft_strerror(status);
+    if (store->failure.kind != ERROR_NONE) {
+        return error_set(err, store->failure.kind, "%s: %s; restore a backup", store->folder.path,
+                         store->failure.text);
+    }
+    switch (status) {
+    case RAFT_NOSPACE:
+        return error_set(err, ERROR_FULL, "no space left on the disk of %s: make room",
+                         store->folder.path);
+    case RAFT_NOMEM:
+        return error_set(err, ERROR_LIMIT, "no memory to read the log in %s", store->folder.path);
+    default:
+        return error_set(err, ERROR_CORRUPT, "the log in %s cannot be read: %s; restore a backup",
+                         store->folder.path, text);
+    }
+}
+
+static int bootstrap(struct quorum *quorum, const char *address)
+{
+    struct raft_configuration configuration;
+    raft_configuration_init(&configuration);
+    int r =
+        raft_configuration_add(&configuration, quorum->store->folder.node_id, address, RAFT_VOTER);
+    CHECK(r == 0);
+    r = raft_bootstrap(&quorum->raft, &configuration);
+    raft_configuration_close(&configuration);
+    return r == RAFT_CANTBOOTSTRAP ? 0 : r;
+}
+
+static int start_raft(struct quorum *quorum, struct error *err)
+{
+    struct store *store = quorum->store;
+    char address[24];
+    snprintf(address, sizeof(address), "%" PRIu64, store->folder.node_id);
+    transport_to_nobody(&quorum->transport);
+    int r = raft_uv_init(&quorum->io, loop_uv(store->loop), store->folder.path, &quorum->transport);
+    if (r != 0) {
+        return error_set(err, ERROR_OS, "opening the log in %s: %s", store->folder.path,
+                         quorum->io.errmsg);
+    }
+    /* Damage is told to people, not repaired behind their back. */
+    raft_uv_set_auto_recovery(&quorum->io, false);
+    /* libraft 0.15 never ends when it decompresses a snapshot that was cut; ours has a CRC. */
+    raft_uv_set_snapshot_compression(&quorum->io, false);
+    quorum->fsm = (struct raft_fsm){.version = 1,
+                                    .data = quorum,
+                                    .apply = on_apply,
+                                    .snapshot = on_snapshot,
+                                    .restore = on_restore};
+    r = raft_init(&quorum->raft, &quorum->io, &quorum->fsm, store->folder.node_id, address);
+    if (r != 0) {
+        return log_error_of(quorum, r, err);
+    }
+    quorum->raft_is_open = true;
+    wrap(quorum);
+    raft_set_election_timeout(&quorum->raft, ELECTION_MS);
+    raft_set_heartbeat_timeout(&quorum->raft, HEARTBEAT_MS);
+    raft_set_install_snapshot_timeout(&quorum->raft, INSTALL_MS);
+    raft_set_max_catch_up_rounds(&quorum->raft, CATCH_UP_ROUNDS);
+    raft_set_max_catch_up_round_duration(&quorum->raft, CATCH_UP_ROUND_MS);
+    raft_set_snapshot_threshold(&quorum->raft, STORE_SNAPSHOT_ENTRIES);
+    raft_set_snapshot_trailing(&quorum->raft, STORE_TRAILING_ENTRIES);
+    raft_set_pre_vote(&quorum->raft, true);
+    r = store->options.joins ? 0 : bootstrap(quorum, address);
+    r = r != 0 ? r : raft_start(&quorum->raft);
+    return r == 0 ? 0 : log_error_of(quorum, r, err);
+}
+
+int quorum_open(struct store *store, struct error *err)
+{
+    struct quorum *quorum = NEW(struct quorum);
+    quorum->store = store;
+    list_init(&quorum->sent);
+    store->quorum = quorum;
+    int r = start_raft(quorum, err);
+    if (r == 0) {
+        quorum_watch(quorum);
+    }
+    return r;
+}
+
+bool quorum_is_only(const struct quorum *quorum)
+{
+    const struct raft_configuration *configuration = &quorum->raft.configuration;
+    return configuration->n == 1 && configuration->servers[0].id == quorum->store->folder.node_id;
+}
+
+/* What still refers to it: messages to be told. */
+static void free_when_over(struct quorum *quorum)
+{
+    if (!quorum->is_closed || quorum->sent_posted) {
+        return;
+    }
+    void (*closed)(void *context) = quorum->closed;
+    void *context = quorum->context;
+    raft_uv_close(&quorum->io);
+    buffer_done(&quorum->scratch);
+    free(quorum->origins);
+    free(quorum);
+    closed(context);
+}
+
+static void closed_posted(void *argument)
+{
+    struct quorum *quorum = argument;
+    quorum->is_closed = true;
+    free_when_over(quorum);
+}
+
+/* libraft still looks at itself after this. */
+static void on_closed(struct raft *raft)
+{
+    struct quorum *quorum = LIST_ITEM(raft, struct quorum, raft);
+    loop_post(quorum->store->loop, closed_posted, quorum);
+}
+
+/*
+ * What is on its way to the disk arrives first.  libraft 0.15 forgets that it leads when it is
+ * closed, and then reads through a null pointer when such a write comes back.
+ */
+static void close_when_written(struct quorum *quorum)
+{
+    if (quorum->closed != NULL && quorum->raft_is_open && quorum->appends == 0) {
+        quorum->raft_is_open = false;
+        raft_close(&quorum->raft, on_closed);
+    }
+}
+
+static void close_posted(void *argument)
+{
+    close_when_written(argument);
+}
+
+void quorum_close(struct quorum *quorum, void (*closed)(void *context), void *context)
+{
+    CHECK(quorum->closed == NULL && closed != NULL);
+    quorum->closed = closed;
+    quorum->context = context;
+    quorum->leads = false;
+    quorum->is_ready = false;
+    LIST_EACH(node, &quorum->store->links)
+    {
+        struct link *link = LIST_ITEM(node, struct link, link);
+        if (link->outgoing != NULL) {
+            snapshot_lose(link); /* what it lends ends with it */
+        }
+    }
+    if (quorum->raft_is_open) { /* a raft_init() that failed has freed what it made */
+        loop_post(quorum->store->loop, close_posted, quorum);
+    } else {
+        loop_post(quorum->store->loop, closed_posted, quorum);
+    }
+}
