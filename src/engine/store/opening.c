@@ -100,7 +100,7 @@ bool store_is_ready(const struct store *store)
     if (store->follow.is_on) {
         return store->follow.is_current || store->follow.saved > 0;
     }
-    return store->mark_term > 0 ||
+    return (store->quorum != NULL && (store->quorum->is_ready || store->quorum->is_current)) ||
         (store->folder.marked > 0 && machine_index(store->machine) >= store->folder.marked);
 }
 

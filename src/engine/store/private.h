@@ -135,6 +135,11 @@ struct quorum {
     bool mark_runs;
     uint64_t mark_index; /* of the log */
     bool is_ready;       /* the mark of this term is applied */
+    uint64_t heard_term; /* of the leader that spoke last, and how far the log was certain then */
+    uint64_t heard_commit;
+    uint64_t snapshot_term; /* that came last: its end, in the log */
+    uint64_t snapshot_index;
+    bool is_current; /* all of that has been applied here, once */
     struct origin *origins;
     size_t origin_count;
 

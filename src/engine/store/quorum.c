@@ -322,6 +322,8 @@ static bool must_not_hear(const struct quorum *quorum, const struct raft_message
         raft->commit_index + 1 < quorum->mark_index;
 }
 
+static void hear_commit(struct quorum *quorum, const struct raft_message *message);
+
 void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message)
 {
     char address[24];
@@ -331,6 +333,7 @@ void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *o
     if (must_not_hear(quorum, owned_message)) {
         return; /* it holds no memory */
     }
+    hear_commit(quorum, owned_message);
     quorum->receive(&quorum->io, owned_message);
     quorum_watch(quorum);
 }
@@ -455,6 +458,32 @@ static void look_whether_ready(struct quorum *quorum)
     }
 }
 
+/* That the mark of a term is applied says nothing of a replica that begins with an old log: the
+ * commands of the same term come after it. */
+static void hear_commit(struct quorum *quorum, const struct raft_message *message)
+{
+    if (message->type == RAFT_IO_APPEND_ENTRIES &&
+        message->append_entries.term > quorum->heard_term) {
+        quorum->heard_term = message->append_entries.term;
+        quorum->heard_commit = message->append_entries.leader_commit;
+    }
+    if (message->type == RAFT_IO_INSTALL_SNAPSHOT) {
+        quorum->snapshot_term = message->install_snapshot.last_term;
+        quorum->snapshot_index = message->install_snapshot.last_index;
+    }
+}
+
+static void look_whether_current(struct quorum *quorum)
+{
+    uint64_t applied = quorum->raft.last_applied;
+    uint64_t term = quorum->heard_term;
+    bool has_mark = quorum->store->mark_term == term ||
+        (quorum->snapshot_term == term && applied >= quorum->snapshot_index);
+    if (term > 0 && has_mark && applied >= quorum->heard_commit) {
+        quorum->is_current = true;
+    }
+}
+
 void quorum_watch(struct quorum *quorum)
 {
     struct store *store = quorum->store;
@@ -475,6 +504,7 @@ void quorum_watch(struct quorum *quorum)
     raft_leader(&quorum->raft, &leader, &address);
     store_set_leader(store, leader, quorum->raft.current_term);
     look_whether_ready(quorum);
+    look_whether_current(quorum);
     if (store->failure.kind != ERROR_NONE) {
         quorum_fail(quorum, RAFT_CORRUPT);
     }

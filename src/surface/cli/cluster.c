@@ -132,6 +132,16 @@ static size_t print_problems(const json_t *document, const char *name_or_null)
     return index;
 }
 
+/* A context knows where all nodes are, those that joined after the login as well. */
+static void learn(const json_t *document)
+{
+    const struct target *target = NULL;
+    struct error ignored = {0};
+    if (target_find(&target, &ignored) == 0 && target->context != NULL) {
+        context_learn(target->context, json_object_get(document, "nodes"));
+    }
+}
+
 /* ---- The cluster ---- */
 
 static void print_status(const json_t *cluster)
@@ -171,6 +181,7 @@ int verb_cluster_status(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
+    learn(document);
     if (output == OUTPUT_TABLE) {
         print_status(document);
     } else {
@@ -230,6 +241,7 @@ int verb_node_list(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
+    learn(document);
     if (output == OUTPUT_TABLE) {
         print_nodes(json_object_get(document, "nodes"));
     } else {

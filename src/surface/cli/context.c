@@ -22,6 +22,8 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+#include "service/cluster/token.h"
+
 #include "surface/cli/private.h"
 
 enum { FILE_MAX = 65536 };
@@ -170,7 +172,7 @@ static int write_part(const char *folder, const char *file, const char *text, st
     return file_write(path, text, strlen(text), 0600, err);
 }
 
-static int write_parts(const char *folder, const struct context *context, struct error *err)
+static int write_facts(const char *folder, const struct context *context, struct error *err)
 {
     JSON_OWNED json_t *document =
         json_pack("{s:s, s:s, s:s, s:s, s:O}", "cluster", context->cluster, "cluster_name",
@@ -182,6 +184,12 @@ static int write_parts(const char *folder, const struct context *context, struct
     }
     int r = write_part(folder, "context.json", text, err);
     free(text);
+    return r;
+}
+
+static int write_parts(const char *folder, const struct context *context, struct error *err)
+{
+    int r = write_facts(folder, context, err);
     r = r < 0 ? r : write_part(folder, "ca.pem", context->authority, err);
     r = r < 0 ? r : write_part(folder, "client.pem", context->certificate, err);
     r = r < 0 ? r : write_part(folder, "client.key", context->key, err);
@@ -209,6 +217,62 @@ int context_write(const struct context *context, struct error *err)
         file_remove_tree(fresh, &ignored);
     }
     return r;
+}
+
+static const char *address_of(const json_t *node)
+{
+    const char *address = json_string_value(json_object_get(node, "address"));
+    return address != NULL && cluster_token_is_address(address) ? address : NULL;
+}
+
+static bool is_in(const json_t *addresses, const char *address)
+{
+    size_t index = 0;
+    json_t *other = NULL;
+    json_array_foreach(addresses, index, other)
+    {
+        if (json_is_string(other) && strcmp(json_string_value(other), address) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The addresses of nodes, those that are known or those that are not. */
+static void pick(json_t *out, const json_t *nodes, const json_t *known, bool is_known)
+{
+    size_t index = 0;
+    json_t *node = NULL;
+    json_array_foreach(nodes, index, node)
+    {
+        const char *address = address_of(node);
+        if (address != NULL && is_in(known, address) == is_known && !is_in(out, address) &&
+            json_array_size(out) < TARGET_ADDRESSES_MAX) {
+            json_array_append_new(out, json_string(address));
+        }
+    }
+}
+
+void context_learn(const char *name, const json_t *nodes)
+{
+    CONTEXT_OWNED struct context context = {0};
+    struct error ignored = {0};
+    if (context_read(name, &context, &ignored) < 0) {
+        return;
+    }
+    json_t *addresses = json_array();
+    pick(addresses, nodes, context.addresses, true);
+    pick(addresses, nodes, context.addresses, false);
+    if (json_array_size(addresses) == 0 || json_equal(addresses, context.addresses)) {
+        json_decref(addresses);
+        return;
+    }
+    json_decref(context.addresses);
+    context.addresses = addresses;
+    MEMORY_OWNED char *folder = NULL;
+    if (folder_of(name, &folder, &ignored) == 0) {
+        write_facts(folder, &context, &ignored);
+    }
 }
 
 int context_remove(const char *name, struct error *err)

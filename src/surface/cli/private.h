@@ -85,6 +85,12 @@ int context_read(const char *name, struct context *ret_context, struct error *er
 int context_write(const struct context *context, struct error *err);
 int context_remove(const char *name, struct error *err);
 
+/*
+ * What a node said of all nodes: their addresses become those of the context, the ones that it has
+ * already first.  That a context cannot be written harms nothing.
+ */
+void context_learn(const char *name, const json_t *nodes);
+
 /* The one in use: a name the caller frees, or NULL.  context_use(NULL): none. */
 char *context_current(void);
 int context_use(const char *name_or_null, struct error *err);
@@ -97,6 +103,7 @@ enum { TARGET_ADDRESSES_MAX = 16 };
 struct tls_context;
 
 struct target {
+    char *context;                         /* NULL: none */
     char *name;                            /* for people */
     char *addresses[TARGET_ADDRESSES_MAX]; /* tried in order */
     size_t address_count;

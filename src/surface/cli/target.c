@@ -142,6 +142,7 @@ static int of_context(struct target *target, const char *name, const char *secre
         set_secret(target, secret);
     }
     target->name = memory_format("context %s", name);
+    target->context = memory_copy_string(name);
     size_t index = 0;
     json_t *address = NULL;
     json_array_foreach(context.addresses, index, address)
