@@ -90,7 +90,7 @@ static int find_node(struct store *store, const char *id_text, struct caller *re
     }
     if (removed.found) {
         return error_set(err, ERROR_DENIED,
-                         "node %s (%" PRIu64 ") was removed from the cluster: to let it in again, "
+                         "node %s (%" PRIu64 ") " CALLER_REMOVED_TEXT ": to let it in again, "
                          "empty its data folder and join with a new token",
                          removed.name, id);
     }

@@ -15,6 +15,9 @@ struct error;
 struct store;
 struct tls_peer;
 
+/* In the text of the error that a node which was removed is refused with: it then ends. */
+#define CALLER_REMOVED_TEXT "was removed from the cluster"
+
 enum caller_kind {
     CALLER_NOBODY, /* showed nothing */
     CALLER_LOCAL,  /* came over loopback or the unix socket: the administrator */

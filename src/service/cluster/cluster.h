@@ -4,12 +4,12 @@
  * A node that was started alone is its own cluster of one.  cluster_init() gives it an authority of
  * its own (P-256), a name and a listener with mutual TLS; others join with a token.  From then on:
  *
- *   identity    FOLDER/cluster: node.json (cluster, id, name, role, peers last seen), ca.pem,
- *               node.pem, node.key, and on servers servers.key (opens the sealed CA key).  All
- * 0600. names       spiffe://CLUSTER/node/ID and spiffe://CLUSTER/client/NAME in certificates life
- * every node tells the leader twice a second that it lives, how it does and what time it has; the
- * leader answers with what it knows of all, and with a lease (liveness.h) servers     the leader
- * keeps as many as are wanted, spread over failure domains (membership.h)
+ *   identity   FOLDER: node.json (cluster, id, name, role, peers last seen), ca.pem, node.pem,
+ *              node.key, and on servers servers.key (opens the sealed CA key).  All 0600.
+ *   names      spiffe://CLUSTER/node/ID and spiffe://CLUSTER/client/NAME in certificates
+ *   life       every node tells the leader twice a second that it lives, how it does and what time
+ *              it has; the leader answers with what it knows of all, and with a lease (liveness.h)
+ *   servers    the leader keeps as many as are wanted, spread over failure domains (membership.h)
  *
  * Main loop thread, except cluster_view_*(): any thread.  Decisions are pure functions of what was
  * seen and the time (liveness.h, membership.h), so that the simulator runs them as they are.
@@ -17,6 +17,7 @@
 #ifndef SERVICE_CLUSTER_CLUSTER_H
 #define SERVICE_CLUSTER_CLUSTER_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,13 +27,124 @@ struct cluster;
 struct cluster_view;
 struct error;
 struct http_client;
+struct http_exchange;
 struct loop;
 struct store;
+struct store_options;
 struct stream;
 struct tls_context;
 
 enum cluster_health { CLUSTER_HEALTHY, CLUSTER_SUSPECT, CLUSTER_LOST, CLUSTER_HEALTH_COUNT };
 const char *cluster_health_text(enum cluster_health health);
+
+/* ---- Life: open, store, attach, (the services), announce; stop, (store), close ---- */
+
+struct cluster_options {
+    struct loop *loop;
+    const char *folder;    /* of the identity; the texts are copied */
+    const char *node_name; /* of a node that joins or begins a cluster */
+    const char *address;   /* where to listen */
+    const char *advertise; /* HOST or HOST:PORT for the others; "": found out */
+    const char *failure_domain;
+    const char *version; /* of Blixard */
+    const char *isolation;
+    const char *gateway; /* HOST:PORT as configured: what a joining node says of itself */
+    uint64_t certificate_lifetime_ms; /* of those that this node signs */
+    /* Once: the node must end (it was removed: DENIED), with the error. */
+    void (*on_end)(const struct error *error, void *context);
+    void *context;
+};
+
+/*
+ * Read the identity; with a token and without an identity, join (runs the loop until the cluster
+ * has answered, at most two minutes).  Where there is an identity, listen.  DENIED, EXISTS (the
+ * identity of another cluster), UNAVAILABLE, CORRUPT, INVALID, OS.
+ */
+int cluster_open(const struct cluster_options *options, const char *token_or_null,
+                 struct cluster **ret_cluster, struct error *err);
+
+/* Role, id and network of the store that is to be opened next. */
+void cluster_fill_store_options(struct cluster *cluster, struct store_options *options);
+
+/* The store is open: heartbeats begin, streams are taken. */
+void cluster_attach(struct cluster *cluster, struct store *store);
+
+/* Requests of peers and remote clients go to `handler` (before: 503); NULL: no more. */
+void cluster_set_handler(struct cluster *cluster,
+                         void (*handler)(struct http_exchange *exchange, void *context),
+                         void *context);
+
+/* This node serves, `gateway` is where: its row says so from now on. */
+void cluster_announce(struct cluster *cluster, const char *gateway);
+
+/* Of the store: who leads has changed. */
+void cluster_leader_changed(struct cluster *cluster);
+
+/* Whether anything is wrong with this node, told with each heartbeat; NULL: no more. */
+void cluster_set_problem(struct cluster *cluster, const char *problem_or_null);
+
+/* Another server leads from now on, if there is one; runs the loop, for two seconds at most. */
+void cluster_step_down(struct cluster *cluster);
+
+/* No more heartbeats, no more streams, no more listening; then store_close(), cluster_close(). */
+void cluster_stop(struct cluster *cluster);
+void cluster_close(struct cluster *cluster);
+
+/* ---- Looking ---- */
+
+bool cluster_is_member(const struct cluster *cluster); /* false: alone */
+const char *cluster_id(const struct cluster *cluster); /* "" when alone */
+const char *cluster_name(const struct cluster *cluster);
+uint16_t cluster_port(const struct cluster *cluster); /* of the listener, or 0 */
+
+/* A Cluster, NodeList or Node of spec/types.def, as JSON. */
+int cluster_write(struct cluster *cluster, struct buffer *out, struct error *err);
+int cluster_write_nodes(struct cluster *cluster, struct buffer *out, struct error *err);
+int cluster_write_node(struct cluster *cluster, const char *name, struct buffer *out,
+                       struct error *err);
+int cluster_write_tokens(struct cluster *cluster, struct buffer *out, struct error *err);
+int cluster_write_clients(struct cluster *cluster, struct buffer *out, struct error *err);
+
+/* ---- Changing: `done` once, later, with the answer as JSON (lent; NULL: none) or an error ---- */
+
+struct cluster_reply {
+    void (*done)(const struct error *error, struct buffer *answer, void *context);
+    void *context;
+};
+
+/* `servers` 0: 3.  `address` NULL: as the options say. */
+void cluster_init(struct cluster *cluster, const char *name, unsigned servers, const char *address,
+                  struct cluster_reply reply);
+/* NULL: the server that is furthest. */
+void cluster_set_leader(struct cluster *cluster, const char *node_or_null,
+                        struct cluster_reply reply);
+
+/* NULL: as it is. */
+void cluster_update_node(struct cluster *cluster, const char *name, const char *role_or_null,
+                         const char *failure_domain_or_null, struct cluster_reply reply);
+/* `value` NULL: take it off. */
+void cluster_label_node(struct cluster *cluster, const char *name, const char *label,
+                        const char *value_or_null, struct cluster_reply reply);
+void cluster_remove_node(struct cluster *cluster, const char *name, struct cluster_reply reply);
+
+/* NULL and 0: the defaults, "server", three hours, one use. */
+void cluster_create_token(struct cluster *cluster, const char *role_or_null, uint64_t ttl_ms,
+                          uint64_t uses, struct cluster_reply reply);
+void cluster_delete_token(struct cluster *cluster, const char *id, struct cluster_reply reply);
+void cluster_create_client(struct cluster *cluster, const char *name, const char *kind,
+                           uint64_t ttl_ms, struct cluster_reply reply);
+void cluster_delete_client(struct cluster *cluster, const char *name, struct cluster_reply reply);
+
+/* ---- What peers and newcomers ask: a body that is of its type, checked further here ---- */
+
+void cluster_join(struct cluster *cluster, const json_t *join, struct cluster_reply reply);
+void cluster_login(struct cluster *cluster, const json_t *login, struct cluster_reply reply);
+/* `node`: who asks, by its certificate (caller.h). */
+void cluster_take_heartbeat(struct cluster *cluster, uint64_t node, const json_t *heartbeat,
+                            struct cluster_reply reply);
+void cluster_renew_certificate(struct cluster *cluster, uint64_t node, const json_t *request,
+                               struct cluster_reply reply);
+void cluster_give_key(struct cluster *cluster, uint64_t node, struct cluster_reply reply);
 
 /* ---- The nodes, as far as this one knows: an immutable picture, counted; any thread ---- */
 
@@ -76,6 +188,10 @@ int cluster_client_new(struct loop *loop, const struct cluster_view *view,
 
 /* True while its lease holds; always where there is one node.  See liveness.h. */
 bool cluster_is_owner(const struct cluster *cluster);
+
+/* On the leader: may what node `id` owned be given to another, by a command that expects
+ * cluster.reign to be *ret_reign? */
+bool cluster_may_move(const struct cluster *cluster, uint64_t id, uint64_t *ret_reign);
 
 struct cluster_events {
     void (*on_view)(void *context);              /* another picture; may be NULL */

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct api;
+struct cluster;
 struct error;
 struct function_service;
 struct gateway;
@@ -46,6 +47,7 @@ struct api_options {
     struct operation_service *operations;
     struct instance_service *instances;
     struct function_service *functions;
+    struct cluster *cluster;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
 };
 

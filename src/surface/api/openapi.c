@@ -20,6 +20,7 @@ static void write_kind(struct json_writer *writer, const struct field *field)
         [FIELD_DOUBLE] = "number", [FIELD_TIME] = "string", [FIELD_MAP] = "object",
         [FIELD_REF] = NULL,        [FIELD_LIST] = "array",
     };
+    static const char text_items[] = "{\"type\":\"string\"}";
     if (field->is.kind == FIELD_REF) {
         write_reference(writer, field->is.of);
         return;
@@ -49,7 +50,11 @@ static void write_kind(struct json_writer *writer, const struct field *field)
     }
     if (field->is.kind == FIELD_LIST) {
         json_write_key(writer, "items");
-        write_reference(writer, field->is.of);
+        if (strcmp(field->is.of, "STRING") == 0) {
+            json_write_raw(writer, text_items, sizeof(text_items) - 1);
+        } else {
+            write_reference(writer, field->is.of);
+        }
     }
     json_write_end_object(writer);
 }
@@ -173,8 +178,11 @@ static void write_parameters(struct json_writer *writer, const struct route *rou
 
 static void write_operation(struct json_writer *writer, const struct route *route)
 {
-    static const char *const methods[HTTP_METHOD_COUNT] = {
-        [HTTP_GET] = "get", [HTTP_POST] = "post", [HTTP_PUT] = "put", [HTTP_DELETE] = "delete"};
+    static const char *const methods[HTTP_METHOD_COUNT] = {[HTTP_GET] = "get",
+                                                           [HTTP_POST] = "post",
+                                                           [HTTP_PUT] = "put",
+                                                           [HTTP_PATCH] = "patch",
+                                                           [HTTP_DELETE] = "delete"};
     json_write_key(writer, methods[route->method]);
     json_write_begin_object(writer);
     json_write_field_string(writer, "operationId", route->id);

@@ -45,8 +45,8 @@ struct request {
     struct list_node link;
     struct api *api;
     struct http_exchange *exchange;
-    struct caller caller;
     int status; /* of success */
+    struct caller caller;
     char id[API_REQUEST_ID_SIZE];
     char project[64];
     char parameters[API_PARAMETERS_MAX][API_PARAMETER_SIZE]; /* of the path, decoded, in order */
@@ -123,6 +123,15 @@ int api_access_begin(const struct request *request, struct error *err);
 /* Who asks (request->caller), and may it?  DENIED, UNAUTHENTICATED.  Every operation passes here.
  */
 int api_access_judge(struct request *request, const char *permission, struct error *err);
+
+/* ---- body.c ---- */
+
+/* Read a body of a type of spec/types.def, then `handle`; or answer what is wrong with it. */
+void api_body_read(struct request *request, const char *type,
+                   void (*handle)(struct request *request, const json_t *body));
+const char *api_body_text(const json_t *body, const char *key); /* NULL: absent or null */
+/* 0 when absent. */
+int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, struct error *err);
 
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);

@@ -1,0 +1,535 @@
+/*
+ * What the daemon is made of, in the order in which it begins.  The cluster comes before the store,
+ * because it says which part this node has in it and who the others are.
+ */
+#include "main/daemon.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+#include "engine/wasm/wasm.h"
+
+#include "service/cluster/cluster.h"
+#include "service/function/function.h"
+#include "service/gateway/gateway.h"
+#include "service/instance/instance.h"
+#include "service/operation/operation.h"
+#include "service/telemetry/telemetry.h"
+
+#include "surface/api/api.h"
+
+#ifdef HAVE_SYSTEMD
+#include <systemd/sd-daemon.h>
+#endif
+
+enum { WAIT_SAID_EVERY_MS = 10000 };
+
+/* ---- Subsystems, in order ---- */
+
+static char *sub_folder(const struct node *node, const char *name)
+{
+    return memory_format("%s/%s", node->folder, name);
+}
+
+static int start_folder(struct node *node, struct error *err)
+{
+    return file_make_folder(node->folder, 0700, err);
+}
+
+/* The log cannot be written any more: say it where people look, and refuse traffic. */
+static void on_store_failed(const struct error *error, void *context)
+{
+    struct node *node = context;
+    log_error("store: %s", error->text);
+    cluster_set_problem(node->cluster, error->text);
+    if (node->api != NULL) {
+        api_set_ready(node->api, error->text);
+    }
+}
+
+/* ---- The cluster, which is there before the store and after it ---- */
+
+static void on_cluster_end(const struct error *error, void *context)
+{
+    struct node *node = context;
+    node->end = *error;
+    node->stopping = true;
+    loop_stop(node->loop);
+}
+
+/* A node that ran alone has a state of its own, which no cluster takes over. */
+static int check_new(const struct node *node, const char *folder, struct error *err)
+{
+    MEMORY_OWNED char *store = sub_folder(node, "store");
+    if (node->join_token == NULL || file_exists(folder) || !file_exists(store)) {
+        return 0;
+    }
+    return error_set(err, ERROR_EXISTS,
+                     "%s holds the state of a node that ran alone: a node joins a cluster with an "
+                     "empty data folder",
+                     node->folder);
+}
+
+static int start_cluster(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "cluster");
+    const struct cluster_options options = {
+        .loop = node->loop,
+        .folder = folder,
+        .node_name = node->name,
+        .address = node->options.cluster_address,
+        .advertise = node->options.advertise_address,
+        .failure_domain = node->options.failure_domain,
+        .version = BLIXARD_VERSION,
+        .isolation = vmm_isolation_text(node->isolation),
+        .gateway = node->options.gateway_address,
+        .certificate_lifetime_ms = node->options.certificate_lifetime_ms,
+        .on_end = on_cluster_end,
+        .context = node,
+    };
+    int r = check_new(node, folder, err);
+    return r < 0 ? r : cluster_open(&options, node->join_token, &node->cluster, err);
+}
+
+static void stop_cluster(struct node *node)
+{
+    cluster_close(node->cluster);
+}
+
+static void notify(const char *state);
+
+/* As long as the others are not there, this one is not, either; it says so, and waits on. */
+static int wait_until_current(struct node *node, struct error *err)
+{
+    int r = -ERROR_TIMEOUT;
+    while (r == -ERROR_TIMEOUT) {
+        notify("EXTEND_TIMEOUT_USEC=120000000");
+        r = store_wait(node->store, WAIT_SAID_EVERY_MS, err);
+        if (r == -ERROR_TIMEOUT) {
+            log_warn("the state is not current yet: %s; waiting for the other nodes", err->text);
+        }
+    }
+    return r;
+}
+
+struct upgrade {
+    struct node *node;
+    struct error error;
+    bool is_over;
+};
+
+static void on_upgraded(const struct error *error, void *context)
+{
+    struct upgrade *upgrade = context;
+    upgrade->error = error != NULL ? *error : (struct error){0};
+    upgrade->is_over = true;
+    uv_stop(loop_uv(upgrade->node->loop));
+}
+
+/* A node that is alone asks nobody; in a cluster the leader does it when every node knows how. */
+static int bring_up_to_date(struct node *node, struct error *err)
+{
+    struct upgrade upgrade = {.node = node};
+    unsigned version = store_schema_version();
+    if (store_schema_now(node->store) >= version) {
+        return 0;
+    }
+    store_upgrade(node->store, version, on_upgraded, &upgrade);
+    while (!upgrade.is_over) {
+        loop_run(node->loop);
+    }
+    *err = upgrade.error;
+    return -(int)err->kind;
+}
+
+static void on_leader(void *context)
+{
+    struct node *node = context;
+    if (node->cluster != NULL) {
+        cluster_leader_changed(node->cluster);
+    }
+}
+
+static int start_store(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "store");
+    struct store_options options = {
+        .folder = folder, .on_failed = on_store_failed, .on_leader = on_leader, .context = node};
+    cluster_fill_store_options(node->cluster, &options);
+    int r = store_open(node->loop, &options, &node->store, err);
+    if (r < 0) {
+        cluster_stop(node->cluster);
+        return r;
+    }
+    cluster_attach(node->cluster, node->store);
+    r = cluster_is_member(node->cluster) ? wait_until_current(node, err)
+                                         : bring_up_to_date(node, err);
+    if (r < 0) {
+        cluster_stop(node->cluster);
+        store_close(node->store);
+    }
+    return r;
+}
+
+static void stop_store(struct node *node)
+{
+    cluster_stop(node->cluster);
+    store_close(node->store);
+}
+
+static int start_images(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "images");
+    return image_store_open(folder, &node->images, err);
+}
+
+static void stop_images(struct node *node)
+{
+    image_store_close(node->images);
+}
+
+static int start_telemetry(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "logs");
+    struct telemetry_options options = {.folder = folder,
+                                        .bytes_max_per_function = node->options.log_bytes_max};
+    return telemetry_open(&options, &node->telemetry, err);
+}
+
+static void stop_telemetry(struct node *node)
+{
+    telemetry_close(node->telemetry);
+}
+
+/* Without compilers what is built already still runs: a warning, not an end. */
+static int start_wasm(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "build");
+    struct wasm_options options = {.work_folder = folder, .images = node->images};
+    int r = file_make_folder(folder, 0711, err);
+    r = r < 0 ? r : wasm_open(&options, &node->wasm, err);
+    if (r == 0 && wasm_problem(node->wasm) != NULL) {
+        log_warn("functions cannot be built: %s", wasm_problem(node->wasm)->text);
+    }
+    return r;
+}
+
+static void stop_wasm(struct node *node)
+{
+    wasm_close(node->wasm);
+}
+
+static int start_isolation(struct node *node, struct error *err)
+{
+    vmm_probe(&node->probe);
+    const char *wanted = node->options.isolation;
+    if (strcmp(wanted, "process") == 0) {
+        node->isolation = VMM_ISOLATION_PROCESS;
+        snprintf(node->probe.kvm_reason, sizeof(node->probe.kvm_reason), "isolation=process");
+        return 0;
+    }
+    if (node->probe.kvm_usable) {
+        node->isolation = VMM_ISOLATION_MICROVM;
+        return 0;
+    }
+    if (strcmp(wanted, "microvm") == 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "isolation=microvm, but there is no usable KVM: %s (see `blixard doctor`)",
+                         node->probe.kvm_reason);
+    }
+    node->isolation = VMM_ISOLATION_PROCESS;
+    log_warn("no usable KVM (%s): functions run in a process sandbox, a weaker boundary",
+             node->probe.kvm_reason);
+    return 0;
+}
+
+static int start_instances(struct node *node, struct error *err)
+{
+    struct instance_options options = {
+        .isolation = node->isolation,
+        .slots_per_runner = (unsigned)node->options.slots_per_runner,
+        .runners_max = (unsigned)node->options.runners_max,
+        .images = node->images,
+        .telemetry = node->telemetry,
+    };
+    return instance_service_new(node->loop, &options, &node->instances, err);
+}
+
+static void stop_instances(struct node *node)
+{
+    instance_service_free(node->instances);
+}
+
+static int start_operations(struct node *node, struct error *err)
+{
+    return operation_service_new(node->loop, node->store, &node->operations, err);
+}
+
+static void stop_operations(struct node *node)
+{
+    operation_service_free(node->operations);
+}
+
+static void greet(const struct node *node);
+
+static void on_functions_ready(const struct error *error, void *context)
+{
+    struct node *node = context;
+    if (!node->is_running) {
+        return; /* another subsystem could not be started */
+    }
+    if (error != NULL) {
+        log_error("the state cannot be written: %s", error->text);
+        api_set_ready(node->api, error->text);
+        return;
+    }
+    api_set_ready(node->api, NULL);
+    greet(node);
+    notify("READY=1");
+}
+
+/* Compiling anew what a cache has lost takes its time: neither people nor systemd give it up. */
+static void on_functions_progress(unsigned left, void *context)
+{
+    struct node *node = context;
+    char text[ERROR_TEXT_MAX];
+    snprintf(text, sizeof(text), "%u function%s being made ready after a start of this node", left,
+             left == 1 ? " is" : "s are");
+    if (node->is_running) {
+        api_set_ready(node->api, text);
+        notify("EXTEND_TIMEOUT_USEC=120000000");
+    }
+}
+
+static int start_functions(struct node *node, struct error *err)
+{
+    struct function_options options = {
+        .loop = node->loop,
+        .store = node->store,
+        .images = node->images,
+        .wasm = node->wasm,
+        .instances = node->instances,
+        .operations = node->operations,
+        .telemetry = node->telemetry,
+        .build_threads = (unsigned)node->options.build_threads,
+        .on_ready = on_functions_ready,
+        .on_progress = on_functions_progress,
+        .context = node,
+    };
+    return function_service_new(&options, &node->functions, err);
+}
+
+static void stop_functions(struct node *node)
+{
+    function_service_free(node->functions);
+}
+
+static int start_gateway(struct node *node, struct error *err)
+{
+    struct gateway_options options = {
+        .address = node->options.gateway_address,
+        .threads = 1,
+        .body_bytes_max = node->options.body_bytes_max,
+        .functions = node->functions,
+        .instances = node->instances,
+        .telemetry = node->telemetry,
+    };
+    return gateway_start(&options, &node->gateway, err) < 0 ? error_wrap(err, "gateway_address")
+                                                            : 0;
+}
+
+static void stop_gateway(struct node *node)
+{
+    gateway_stop(node->gateway, node->options.drain_timeout_ms);
+}
+
+/* HOST of "HOST:PORT" with the port that was really taken. */
+static void describe_address(const char *address, uint16_t port, char *ret_text, size_t size)
+{
+    const char *colon = strrchr(address, ':');
+    snprintf(ret_text, size, "%.*s:%u", (int)(colon - address), address, port);
+}
+
+static int start_api(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *socket = NULL;
+    if (node->options.api_socket[0] == '\0') {
+        socket = memory_format("%s/api.sock", node->folder);
+    } else if (strcmp(node->options.api_socket, "none") != 0) {
+        socket = memory_copy_string(node->options.api_socket);
+    }
+    describe_address(node->options.gateway_address, gateway_port(node->gateway), node->gateway_text,
+                     sizeof(node->gateway_text));
+    MEMORY_OWNED char *gateway_url = memory_format("http://%s", node->gateway_text);
+    function_set_gateway(node->functions, gateway_url);
+    struct api_options options = {
+        .loop = node->loop,
+        .address = node->options.api_address,
+        .socket_path = socket,
+        .blob_bytes_max = node->options.module_bytes_max,
+        .store = node->store,
+        .images = node->images,
+        .telemetry = node->telemetry,
+        .operations = node->operations,
+        .instances = node->instances,
+        .functions = node->functions,
+        .cluster = node->cluster,
+        .gateway = node->gateway,
+        .node_name = node->name,
+        .gateway_address = node->gateway_text,
+        .data_folder = node->folder,
+        .isolation_reason =
+            node->isolation == VMM_ISOLATION_MICROVM ? NULL : node->probe.kvm_reason,
+    };
+    if (api_start(&options, &node->api, err) < 0) {
+        return error_wrap(err, "api_address");
+    }
+    describe_address(node->options.api_address, api_port(node->api), node->api_text,
+                     sizeof(node->api_text));
+    cluster_set_handler(node->cluster, api_handle, node->api);
+    cluster_announce(node->cluster, node->gateway_text);
+    return 0;
+}
+
+static void stop_api(struct node *node)
+{
+    cluster_set_handler(node->cluster, NULL, NULL);
+    api_stop(node->api, node->options.drain_timeout_ms);
+    node->api = NULL;
+}
+
+static const struct subsystem {
+    const char *name;
+    int (*start)(struct node *node, struct error *err);
+    void (*stop)(struct node *node);
+} subsystems[] = {
+    {"data folder", start_folder, NULL},
+    {"isolation", start_isolation, NULL},
+    {"cluster", start_cluster, stop_cluster},
+    {"store", start_store, stop_store},
+    {"images", start_images, stop_images},
+    {"telemetry", start_telemetry, stop_telemetry},
+    {"wasm", start_wasm, stop_wasm},
+    {"instances", start_instances, stop_instances},
+    {"operations", start_operations, stop_operations},
+    {"functions", start_functions, stop_functions},
+    {"gateway", start_gateway, stop_gateway},
+    {"api", start_api, stop_api},
+};
+
+enum { SUBSYSTEMS = sizeof(subsystems) / sizeof(subsystems[0]) };
+
+/* ---- Running ---- */
+
+static void notify(const char *state)
+{
+#ifdef HAVE_SYSTEMD
+    sd_notify(0, state);
+#else
+    (void)state;
+#endif
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+    struct node *node = signal->data;
+    if (node->stopping) {
+        log_warn("a second signal: ending at once");
+        _exit(128 + number);
+    }
+    node->stopping = true;
+    log_info("stopping (%s)", number == SIGINT ? "interrupt" : "terminate");
+    if (node->store == NULL) {
+        _exit(128 + number); /* nothing has begun: there is nothing to bring to its end */
+    }
+    notify("STOPPING=1");
+    if (node->api != NULL) {
+        api_set_ready(node->api, "the node is shutting down");
+    }
+    loop_stop(node->loop);
+}
+
+static void watch_signals(struct node *node)
+{
+    static const int numbers[2] = {SIGTERM, SIGINT};
+    for (int i = 0; i < 2; i++) {
+        uv_signal_init(loop_uv(node->loop), &node->signals[i]);
+        node->signals[i].data = node;
+        uv_signal_start(&node->signals[i], on_signal, numbers[i]);
+    }
+}
+
+static void unwatch_signals(struct node *node)
+{
+    for (int i = 0; i < 2; i++) {
+        uv_close((uv_handle_t *)&node->signals[i], NULL);
+    }
+}
+
+static void greet(const struct node *node)
+{
+    if (!node->is_dev) {
+        log_info("node %s is ready: API http://%s, gateway http://%s, isolation %s", node->name,
+                 node->api_text, node->gateway_text, vmm_isolation_text(node->isolation));
+        return;
+    }
+    printf("Blixard %s is ready.\n\n"
+           "  API        http://%s\n"
+           "  functions  http://%s/fn/NAME\n"
+           "  isolation  %s%s%s\n"
+           "  data       %s\n\n"
+           "In another terminal:\n\n"
+           "  blixard fn new hello --lang c\n"
+           "  blixard fn deploy hello hello\n"
+           "  blixard fn invoke hello --data world\n\n"
+           "Ctrl-C stops the node.\n",
+           BLIXARD_VERSION, node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
+           node->isolation == VMM_ISOLATION_MICROVM ? "" : ": ",
+           node->isolation == VMM_ISOLATION_MICROVM ? "" : node->probe.kvm_reason, node->folder);
+    fflush(stdout);
+}
+
+/* What makes it stop says why; whoever told it to need not be told. */
+static int outcome(const struct node *node, int r, struct error *err)
+{
+    if (node->end.kind != ERROR_NONE) {
+        *err = node->end;
+        return -(int)err->kind;
+    }
+    return node->stopping ? 0 : r;
+}
+
+int daemon_run(struct node *node, struct error *err)
+{
+    int started = 0;
+    int r = 0;
+    watch_signals(node);
+    while (r == 0 && started < SUBSYSTEMS && !node->stopping) {
+        r = subsystems[started].start(node, err);
+        started += r == 0;
+    }
+    if (r == 0 && !node->stopping) {
+        node->is_running = true;
+        while (!node->stopping) {
+            loop_run(node->loop); /* a stop that was meant for a wait before is none */
+        }
+        node->is_running = false;
+        cluster_step_down(node->cluster);
+    }
+    while (started > 0) {
+        started--;
+        if (subsystems[started].stop != NULL) {
+            subsystems[started].stop(node);
+        }
+    }
+    unwatch_signals(node);
+    return outcome(node, r, err);
+}

@@ -1,0 +1,47 @@
+/* The daemon: its options, its subsystems, and the one loop that they share. */
+#ifndef MAIN_DAEMON_H
+#define MAIN_DAEMON_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/loop/loop.h"
+
+#include "engine/vmm/vmm.h"
+
+#include "main/options.h"
+
+struct node {
+    struct options options;
+    bool is_dev;
+    char *folder;
+    char name[256];
+    char gateway_text[160];
+    char api_text[160];
+    struct vmm_probe probe;
+    enum vmm_isolation isolation;
+    uv_signal_t signals[2];
+    bool stopping;
+
+    const char *join_token; /* NULL: none was given */
+    struct error end;       /* why it had to stop; kind NONE: it was told to */
+
+    struct loop *loop;
+    struct cluster *cluster;
+    struct store *store;
+    struct image_store *images;
+    struct telemetry *telemetry;
+    struct wasm *wasm;
+    struct instance_service *instances;
+    struct operation_service *operations;
+    struct function_service *functions;
+    struct gateway *gateway;
+    struct api *api;
+    bool is_running; /* all subsystems have started, none is being stopped */
+};
+
+/* Start all subsystems in order, run until a signal or until the node must end, stop them in the
+ * other order.  Fails with what kept one from starting, or made the node end. */
+int daemon_run(struct node *node, struct error *err);
+
+#endif

@@ -1,0 +1,58 @@
+/* Bodies in JSON, read whole and checked against their type before the handler sees them. */
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "surface/api/parts.h"
+
+struct reading {
+    struct request *request;
+    const char *type;
+    void (*handle)(struct request *request, const json_t *body);
+};
+
+static void on_body(struct buffer *body, const struct error *error, void *context)
+{
+    struct reading *reading = context;
+    struct request *request = reading->request;
+    struct error err = {0};
+    JSON_OWNED json_t *value = NULL;
+    int r = 0;
+    if (error != NULL) {
+        err = *error;
+        r = -(int)err.kind;
+    } else {
+        r = json_read(body->data != NULL ? (const void *)body->data : "", body->used, &value, &err);
+    }
+    r = r < 0 ? r : api_type_check(value, reading->type, &err);
+    if (r < 0) {
+        api_answer_error(request, &err);
+    } else {
+        reading->handle(request, value);
+    }
+    free(reading);
+}
+
+void api_body_read(struct request *request, const char *type,
+                   void (*handle)(struct request *request, const json_t *body))
+{
+    struct reading *reading = NEW(struct reading);
+    *reading = (struct reading){request, type, handle};
+    http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, reading);
+}
+
+const char *api_body_text(const json_t *body, const char *key)
+{
+    return json_string_value(json_object_get(body, key));
+}
+
+int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, struct error *err)
+{
+    const char *text = api_body_text(body, key);
+    *ret_ms = 0;
+    if (text != NULL && (!text_parse_duration_ms(text, ret_ms) || *ret_ms == 0)) {
+        return error_set(err, ERROR_INVALID, "$.%s: \"%.32s\" is no time, for example 3h", key,
+                         text);
+    }
+    return 0;
+}
