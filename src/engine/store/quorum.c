@@ -564,14 +564,21 @@ static int log_error_of(struct quorum *quorum, int status, struct error *err)
     }
 }
 
-static int bootstrap(struct quorum *quorum, const char *address)
+/* This server alone: the beginning of a new log, or the rest of one whose other servers are gone.
+ */
+static int configure(struct quorum *quorum, const char *address)
 {
+    const struct store_options *options = &quorum->store->options;
     struct raft_configuration configuration;
+    if (options->joins && !options->recovers) {
+        return 0;
+    }
     raft_configuration_init(&configuration);
     int r =
         raft_configuration_add(&configuration, quorum->store->folder.node_id, address, RAFT_VOTER);
     CHECK(r == 0);
-    r = raft_bootstrap(&quorum->raft, &configuration);
+    r = options->recovers ? raft_recover(&quorum->raft, &configuration)
+                          : raft_bootstrap(&quorum->raft, &configuration);
     raft_configuration_close(&configuration);
     return r == RAFT_CANTBOOTSTRAP ? 0 : r;
 }
@@ -610,7 +617,7 @@ static int start_raft(struct quorum *quorum, struct error *err)
     raft_set_snapshot_threshold(&quorum->raft, STORE_SNAPSHOT_ENTRIES);
     raft_set_snapshot_trailing(&quorum->raft, STORE_TRAILING_ENTRIES);
     raft_set_pre_vote(&quorum->raft, true);
-    r = store->options.joins ? 0 : bootstrap(quorum, address);
+    r = configure(quorum, address);
     r = r != 0 ? r : raft_start(&quorum->raft);
     return r == 0 ? 0 : log_error_of(quorum, r, err);
 }

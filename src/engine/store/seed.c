@@ -23,6 +23,14 @@ int store_dump(struct store *store, struct buffer *ret_database, uint64_t *ret_i
     return machine_dump(store->machine, ret_database, err);
 }
 
+void store_command_add_incarnation(struct store_command *command)
+{
+    store_command_add(command,
+                      "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT "
+                      "(key) DO UPDATE SET value = excluded.value",
+                      "i", (int64_t)(random_u64() & UINT32_MAX));
+}
+
 struct marking {
     struct store *store;
     struct error error;
@@ -49,11 +57,7 @@ static int write_mark(struct store *store, struct error *err)
                       "INSERT INTO store_meta (key, value) VALUES ('seeded', 1) ON CONFLICT (key) "
                       "DO UPDATE SET value = value + 1",
                       "");
-    /* Another history begins: what has followed the old one does not go on with this. */
-    store_command_add(command,
-                      "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT "
-                      "(key) DO UPDATE SET value = excluded.value",
-                      "i", (int64_t)(random_u64() & UINT32_MAX));
+    store_command_add_incarnation(command);
     store_propose(store, command, on_marked, &marking);
     while (!marking.is_over) {
         loop_run(store->loop);

@@ -56,6 +56,9 @@ struct store_options {
     uint64_t node_id; /* of a new folder; 0: a random one.  Never of a node that was before */
     bool joins;       /* a new folder is a server without a configuration: the leader adds it */
     bool exists;      /* this server had a log: a new folder is CORRUPT (it may vote twice) */
+    /* Of a server whose majority is gone for good, which no other node may believe any more: it is
+     * the only one of its configuration from now on, with what its log has. */
+    bool recovers;
     struct store_network network; /* `dial` NULL: alone */
     /* Who leads, whether this node can write, or its role has changed; may be NULL. */
     void (*on_leader)(void *context);
@@ -125,6 +128,9 @@ void store_propose(struct store *store, struct store_command *owned_command,
  */
 void store_barrier(struct store *store, void (*done)(const struct error *error, void *context),
                    void *context);
+
+/* Give the state another history: those who followed the old one fetch all of it again. */
+void store_command_add_incarnation(struct store_command *command);
 
 /* Index of the last applied command; what every answer carries in X-Blixard-Index. */
 uint64_t store_index(const struct store *store);

@@ -245,7 +245,8 @@ static int read_server(struct command_reader *reader, struct raft_configuration 
     int role = command_read_u8(reader);
     uint8_t length = command_read_u8(reader);
     const uint8_t *text = command_read_bytes(reader, length);
-    if (reader->is_bad || id == 0 || length == 0 || length > ADDRESS_MAX || role > RAFT_SPARE) {
+    if (reader->is_bad || id == 0 || length == 0 || length > ADDRESS_MAX || role > RAFT_SPARE ||
+        memchr(text, '\0', length) != NULL) {
         return malformed(err, "a configuration");
     }
     memcpy(address, text, length);

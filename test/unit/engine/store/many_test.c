@@ -447,6 +447,42 @@ TEST(store_many, a_worker_becomes_a_server_and_a_server_a_worker)
     end(&many);
 }
 
+/* Two of three are gone for good: the third goes on alone, and a worker of before follows it. */
+TEST(store_many, a_server_goes_on_alone_when_it_is_told_so)
+{
+    struct many many;
+    struct error err = {0};
+    begin_three(&many);
+    open_member(&many, 3, STORE_WORKER, true);
+    store_wait(many.members[3].store, PATIENCE_MS, &err);
+    EXPECT_STRING(err.text, "");
+    uint64_t last = write_at(&many, 0, 1);
+    wait_until(&many, is_even, &last);
+    for (unsigned i = 0; i < 4; i++) {
+        close_member(&many, i);
+    }
+    MEMORY_OWNED char *folder = memory_format("%s/1", test_folder());
+    const struct store_options options = {.folder = folder, .joins = true, .recovers = true};
+    struct store *store = NULL;
+    EXPECT(store_open(many.loop, &options, &store, &err) == 0);
+    struct store_command *command = project_command(2);
+    store_command_add_incarnation(command);
+    many.members[1].store = store;
+    struct ending ending = {0};
+    store_propose(store, command, on_written, &ending);
+    wait_until(&many, is_over, &ending);
+    EXPECT_STRING(ending.error.text, "");
+    close_member(&many, 1);
+
+    open_member(&many, 1, STORE_SERVER, true);
+    EXPECT(count_at(&many, 1) == 2);
+    open_member(&many, 3, STORE_WORKER, true);
+    last = write_at(&many, 3, 3);
+    wait_until(&many, is_even, &last);
+    EXPECT(count_at(&many, 3) == 3 && digest_at(&many, 3) == digest_at(&many, 1));
+    end(&many);
+}
+
 TEST(store_many, leadership_is_handed_over_from_anywhere)
 {
     struct many many;
