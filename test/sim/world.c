@@ -272,6 +272,21 @@ void world_done(struct world *world)
 
 /* ---- What must be true ---- */
 
+static bool is_same_config(const struct config *a, const struct config *b)
+{
+    bool is_same = a->count == b->count && a->standby == b->standby;
+    for (size_t i = 0; is_same && i < a->count; i++) {
+        is_same = a->voters[i] == b->voters[i];
+    }
+    return is_same;
+}
+
+static bool is_same_entry(const struct entry *a, const struct entry *b)
+{
+    return a->kind == b->kind && a->term == b->term && a->reign == b->reign && a->a == b->a &&
+        a->b == b->b && a->c == b->c && is_same_config(&a->config, &b->config);
+}
+
 /* The log is one: or what follows proves nothing. */
 void note_committed(struct world *world, const struct sim_node *node, uint64_t index,
                     const struct entry *entry)
@@ -279,7 +294,7 @@ void note_committed(struct world *world, const struct sim_node *node, uint64_t i
     if (index > world->committed_count) {
         CHECK(index == world->committed_count + 1 && index <= SIM_LOG_MAX);
         world->committed[world->committed_count++] = *entry;
-    } else if (memcmp(&world->committed[index - 1], entry, sizeof(*entry)) != 0) {
+    } else if (!is_same_entry(&world->committed[index - 1], entry)) {
         violated(world, "%s commits another entry %lu", node->name, (unsigned long)index);
     }
 }

@@ -106,7 +106,7 @@ uint64_t liveness_proven(const struct liveness_leader *leader)
     if (leader->reign == 0 || leader->is_over || leader->voter_count == 0) {
         return 0;
     }
-    uint64_t echoes[LIVENESS_VOTERS_MAX];
+    uint64_t echoes[LIVENESS_VOTERS_MAX] = {0};
     for (size_t i = 0; i < leader->voter_count; i++) {
         const struct liveness_seen *seen = find(leader, leader->voters[i]);
         echoes[i] = seen != NULL ? seen->echo_ms : 0;
