@@ -477,8 +477,10 @@ static void unwatch_signals(struct node *node)
 static void greet(const struct node *node)
 {
     if (!node->is_dev) {
-        log_info("node %s is ready: API http://%s, gateway http://%s, isolation %s", node->name,
-                 node->api_text, node->gateway_text, vmm_isolation_text(node->isolation));
+        bool is_member = cluster_is_member(node->cluster);
+        log_info("node %s is ready: API http://%s, gateway http://%s, isolation %s%s%s", node->name,
+                 node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
+                 is_member ? ", cluster " : "", is_member ? cluster_name(node->cluster) : "");
         return;
     }
     printf("Blixard %s is ready.\n\n"

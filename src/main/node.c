@@ -141,6 +141,9 @@ static void settle(struct node *node)
         snprintf(node->name, sizeof(node->name), "node");
     } else if (node->options.node_name[0] == '\0') {
         node->name[strcspn(node->name, ".")] = '\0'; /* of a.example.org the a */
+        for (char *at = node->name; *at != '\0'; at++) {
+            *at = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
+        }
     }
     /* Sockets, images and VMs are descriptors: take what the system allows. */
     struct rlimit files;

@@ -199,6 +199,27 @@ class One(unittest.TestCase):
         self.assertEqual(self.refused(self.one, "POST", "/v1/join", wanted)["code"], "denied")  # in the clear
         self.assertEqual(self.refused(self.one, "POST", "/v1/peer/heartbeat", {})["code"], "denied")
 
+    def test_who_is_revoked_hears_no_more_of_what_it_asked_for(self):
+        self.one.request("POST", "/v1/cluster", {"name": "home"})
+        token = self.one.request("POST", "/v1/clients", {"name": "ci", "kind": "token"})["token"]
+        context = ssl.create_default_context(cafile=self.one.data / "cluster/ca.pem")
+        context.check_hostname = False
+        host, port = self.one.cluster.split(":")
+
+        def ask(path):
+            connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=WAIT_SECONDS)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {token}"})
+            return connection, connection.getresponse()
+
+        connection, events = ask("/v1/events")
+        self.assertEqual(events.status, 200)
+        self.one.request("DELETE", "/v1/clients/ci")
+        events.read()  # it ends
+        connection.close()
+        connection, answer = ask("/v1/functions")
+        self.assertEqual((answer.status, json.loads(answer.read())["code"]), (401, "unauthenticated"))
+        connection.close()
+
 
 class Many(unittest.TestCase):
     """Three nodes; one test after the other changes what they are."""

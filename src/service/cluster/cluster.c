@@ -390,6 +390,7 @@ void cluster_stop(struct cluster *cluster)
     cluster->beat_timer = NULL;
     cluster->lease_timer = NULL;
     call_close(cluster);
+    network_drain(cluster);
     network_close(cluster);
     if (cluster->store != NULL) {
         store_watch_free(cluster->watch);

@@ -1,6 +1,7 @@
 #include "service/cluster/identity.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include "base/buffer.h"
 #include "base/certificate.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -298,6 +300,19 @@ static int write_all(const char *folder, const struct identity *identity, struct
     return r < 0 ? r : identity_write_servers_key(folder, identity, err);
 }
 
+/* A token is used up for it: it must be there after a power cut. */
+static int write_through(const char *folder, struct error *err)
+{
+    MEMORY_OWNED char *above = memory_copy_string(folder);
+    char *slash = strrchr(above, '/');
+    if (slash == NULL || slash == above) {
+        return 0;
+    }
+    *slash = '\0';
+    FD_OWNED int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd >= 0 && fsync(fd) == 0 ? 0 : error_os(err, errno, "writing %s", above);
+}
+
 int identity_create(const char *folder, const struct identity *identity, struct error *err)
 {
     if (file_exists(folder)) {
@@ -311,6 +326,7 @@ int identity_create(const char *folder, const struct identity *identity, struct 
     if (r == 0 && rename(making, folder) < 0) {
         r = error_os(err, errno, "renaming %s", making);
     }
+    r = r < 0 ? r : write_through(folder, err);
     if (r < 0) {
         file_remove_tree(making, &ignored);
     }

@@ -19,7 +19,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { DIAL_TIMEOUT_MS = 3000, PORT_DEFAULT = 7421 };
+enum { DIAL_TIMEOUT_MS = 3000, DRAIN_MS = 1000, PORT_DEFAULT = 7421 };
 
 /* ---- What is shown, and who is believed ---- */
 
@@ -93,6 +93,25 @@ int network_listen(struct cluster *cluster, struct error *err)
                                    STORE_PROTOCOL, on_store_stream, cluster, &cluster->port, err);
     }
     return r < 0 ? error_wrap(err, "cluster_address") : 0;
+}
+
+static void on_drained(void *context)
+{
+    struct cluster *cluster = context;
+    cluster->is_drained = true;
+    uv_stop(loop_uv(cluster->loop));
+}
+
+void network_drain(struct cluster *cluster)
+{
+    if (cluster->server == NULL) {
+        return;
+    }
+    cluster->is_drained = false;
+    http_server_drain(cluster->server, DRAIN_MS, on_drained, cluster);
+    while (!cluster->is_drained) {
+        loop_run(cluster->loop);
+    }
 }
 
 void network_close_listener(struct cluster *cluster)

@@ -132,6 +132,7 @@ struct cluster {
     bool has_ended;
     bool is_stopping;
     bool is_flushed;
+    bool is_drained;
     bool steps_down;
     char *problem; /* of this node */
 
@@ -254,6 +255,8 @@ int network_listen(struct cluster *cluster, struct error *err);
 int network_make_tls(struct cluster *cluster, struct error *err);
 int network_update_tls(struct cluster *cluster, struct error *err);
 void network_dial(uint64_t id, unsigned lane, void *context);
+/* What was answered goes out; runs the loop, for a second at most. */
+void network_drain(struct cluster *cluster);
 void network_close_listener(struct cluster *cluster);
 void network_close(struct cluster *cluster);
 /* Where others reach the listener: by the options, else as this host's addresses suggest. */

@@ -103,6 +103,21 @@ int api_access_judge(struct request *request, const char *permission, struct err
     return caller_may(&request->caller, permission, err);
 }
 
+void api_access_recheck(struct api *api)
+{
+    LIST_EACH(node, &api->requests)
+    {
+        struct request *request = LIST_ITEM(node, struct request, link);
+        struct caller caller = {0};
+        struct error err = {0};
+        bool is_remote =
+            request->caller.kind == CALLER_CLIENT || request->caller.kind == CALLER_NODE;
+        if (is_remote && request->stop != NULL && find_remote(request, &caller, &err) < 0) {
+            request->stop(request);
+        }
+    }
+}
+
 int api_access_begin(const struct request *request, struct error *err)
 {
     const struct http_exchange *exchange = request->exchange;

@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "base/random.h"
 
+#include "engine/store/store.h"
+
 #include "surface/api/parts.h"
 
 #define BLOB_BYTES_MAX (UINT64_C(64) << 20)
@@ -129,6 +131,23 @@ void api_handle(struct http_exchange *exchange, void *context)
     }
 }
 
+/* ---- Revoking ---- */
+
+static void on_recheck(void *context)
+{
+    api_access_recheck(context);
+}
+
+/* The command is still being told of. */
+static void on_rights(const struct store_event *event, void *context)
+{
+    struct api *api = context;
+    if (event->operation == 'R' || strcmp(event->table, "client") == 0 ||
+        strcmp(event->table, "node") == 0) {
+        loop_timer_start(api->recheck, 0);
+    }
+}
+
 /* ---- Life ---- */
 
 static void api_free(struct api *api)
@@ -205,6 +224,8 @@ int api_start(const struct api_options *options, struct api **ret_api, struct er
         api->isolation_reason = memory_copy_string(options->isolation_reason);
     }
     api->own_host = own_address(api);
+    api->recheck = loop_timer_new(options->loop, on_recheck, api);
+    api->rights = store_watch_new(options->store, NULL, on_rights, api);
     api->started_ms = clock_real_ms();
     *ret_api = api;
     return 0;
@@ -239,6 +260,8 @@ void api_stop(struct api *api, uint64_t timeout_ms)
 {
     struct loop *loop = api->options.loop;
     api->stopping = true;
+    store_watch_free(api->rights);
+    loop_timer_free(api->recheck);
     LIST_EACH(node, &api->requests)
     {
         struct request *request = LIST_ITEM(node, struct request, link);

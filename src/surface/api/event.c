@@ -42,9 +42,25 @@ static void on_flush(void *context)
     events_flush(context, true);
 }
 
+/* What happened until now is not known one by one: look at all of it anew. */
+static void send_compacted(struct events *events, uint64_t at)
+{
+    char index[24];
+    char data[64];
+    free(events->held);
+    events->held = NULL;
+    snprintf(index, sizeof(index), "%" PRIu64, at);
+    snprintf(data, sizeof(data), "{\"index\":%s}", index);
+    api_stream_send(events->stream, "compacted", index, data);
+}
+
 static void on_event(const struct store_event *event, void *context)
 {
     struct events *events = context;
+    if (event->operation == 'R') {
+        send_compacted(events, event->index);
+        return;
+    }
     events_flush(events, events->held_index != event->index);
     struct buffer text = {0};
     struct json_writer writer = json_writer_to(&text);
@@ -97,13 +113,7 @@ void api_event_list(struct request *request)
     events->flush = loop_timer_new(request->api->options.loop, on_flush, events);
     events->stream = api_stream_begin(request, events_end, events);
     if (!store_events_since(store, after, on_event, events)) {
-        char index[24];
-        char data[64];
-        free(events->held);
-        events->held = NULL;
-        snprintf(index, sizeof(index), "%" PRIu64, store_index(store));
-        snprintf(data, sizeof(data), "{\"index\":%s}", index);
-        api_stream_send(events->stream, "compacted", index, data);
+        send_compacted(events, store_index(store));
     }
     events->watch = store_watch_new(store, NULL, on_event, events);
 }

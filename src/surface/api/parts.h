@@ -36,6 +36,8 @@ struct api {
     struct http_server *server;
     uint16_t port;
     struct list requests;
+    struct store_watch *rights; /* rows of clients and nodes */
+    struct loop_timer *recheck;
     bool stopping;
     bool drained;
     bool gives_up;
@@ -123,6 +125,8 @@ int api_access_begin(const struct request *request, struct error *err);
 /* Who asks (request->caller), and may it?  DENIED, UNAUTHENTICATED.  Every operation passes here.
  */
 int api_access_judge(struct request *request, const char *permission, struct error *err);
+/* Who was revoked meanwhile hears no more of what it asked for: streams and waits end. */
+void api_access_recheck(struct api *api);
 
 /* ---- body.c ---- */
 
