@@ -22,6 +22,7 @@
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
 #include "service/operation/operation.h"
+#include "service/peer/peer.h"
 #include "service/telemetry/telemetry.h"
 
 #include "surface/api/api.h"
@@ -278,6 +279,20 @@ static void stop_operations(struct node *node)
     operation_service_free(node->operations);
 }
 
+static int start_peers(struct node *node, struct error *err)
+{
+    (void)err;
+    node->peers = peer_clients_new(node->loop, node->cluster);
+    node->blobs = peer_blobs_new(node->peers, node->images);
+    return 0;
+}
+
+static void stop_peers(struct node *node)
+{
+    peer_blobs_free(node->blobs);
+    peer_clients_free(node->peers);
+}
+
 static void greet(const struct node *node);
 
 static void on_functions_ready(const struct error *error, void *context)
@@ -319,6 +334,10 @@ static int start_functions(struct node *node, struct error *err)
         .instances = node->instances,
         .operations = node->operations,
         .telemetry = node->telemetry,
+        .cluster = node->cluster,
+        .peers = node->peers,
+        .blobs = node->blobs,
+        .node_name = node->name,
         .build_threads = (unsigned)node->options.build_threads,
         .on_ready = on_functions_ready,
         .on_progress = on_functions_progress,
@@ -420,6 +439,7 @@ static const struct subsystem {
     {"wasm", start_wasm, stop_wasm},
     {"instances", start_instances, stop_instances},
     {"operations", start_operations, stop_operations},
+    {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"gateway", start_gateway, stop_gateway},
     {"api", start_api, stop_api},

@@ -34,6 +34,8 @@ struct node {
     struct wasm *wasm;
     struct instance_service *instances;
     struct operation_service *operations;
+    struct peer_clients *peers;
+    struct peer_blobs *blobs;
     struct function_service *functions;
     struct gateway *gateway;
     struct api *api;

@@ -1,11 +1,16 @@
 /*
  * Builds: from a version row to something that can be called.
  *
- * A builder thread (one for the fast tier alone, so that a deploy does not wait for what is made
- * better behind it) reads the module and compiles it; the loop does the rest: tries the
- * initialisation, marks the version ready and moves `live` in one command, then asks for the
- * optimised tier, which replaces the fast one when it has been tried too.  After a restart, ready
- * versions take the same way without being written again.
+ * The module comes from another node when it is not here (obtain.c).  A builder thread (one for the
+ * fast tier alone, so that a deploy does not wait for what is made better behind it) reads it and
+ * compiles it, unless another node has done so with the same toolchain; the loop does the rest:
+ * tries the initialisation, marks the version ready, moves `live` and ends the operation in one
+ * command, then asks for the optimised tier, which replaces the fast one when it has been tried
+ * too.  Ready versions take the same way after a restart, and on the other nodes, without being
+ * written again; there the optimised tier is left to a node that is at it.
+ *
+ * What is written about a version expects it to be `building` and its operation to be this node's
+ * still: where another node goes on, nothing of this one's comes into the state.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -24,33 +29,6 @@
 #include "service/telemetry/telemetry.h"
 
 enum { STOP_TIMEOUT_MS = 10000 };
-
-struct build {
-    struct list_node link;  /* in a queue; builds_lock */
-    struct list_node known; /* loop thread */
-    struct function_service *service;
-    char key[FUNCTION_KEY_SIZE];
-    char project[64];
-    char name[64];
-    uint64_t number;
-    char module[HASH_TEXT_SIZE];
-    struct function_config config;
-    char operation[OPERATION_ID_SIZE]; /* "" when nobody waits */
-    bool was_ready;                    /* the store says so already */
-    bool is_awaited;                   /* by service_arrived() */
-    volatile bool cancelled;
-    uint64_t started_ms;
-
-    /* The builder's, until it posts. */
-    enum wasm_tier tier;
-    int status;
-    struct error err;
-    struct wasm_module_info info;
-    struct wasm_result result;
-
-    struct instance_target *target;
-    struct vmm_image_info image;
-};
 
 /* ---- What this node has ---- */
 
@@ -102,21 +80,46 @@ static void forget_target(struct function_service *service, struct instance_targ
     instance_target_unref(target);
 }
 
+static void drop_target(struct function_service *service, struct local *local)
+{
+    struct instance_target *target = local->target;
+    local->target = NULL;
+    if (target != NULL) {
+        forget_target(service, target);
+        holders_mark_stale(service);
+    }
+}
+
 /* `local` is in the map no more. */
 void local_free(struct function_service *service, struct local *local)
 {
-    if (local->target != NULL) {
-        forget_target(service, local->target);
+    if (local->build != NULL) {
+        local->build->cancelled = true;
+        obtain_cancel(local->build);
     }
+    drop_target(service, local);
     free(local);
 }
 
 /* ---- Builder threads ---- */
 
+/* To be asked of others first: compiling is what takes long. */
+static bool is_left_to_others(struct build *build)
+{
+    struct wasm_image image;
+    if ((!build->asks_others && build->compiles) ||
+        wasm_find(build->service->options.wasm, build->module, build->tier, &image)) {
+        return false;
+    }
+    build->must_ask = build->asks_others;
+    return true;
+}
+
 static int compile(struct build *build)
 {
     const struct function_options *options = &build->service->options;
     BUFFER_OWNED struct buffer module = {0};
+    build->must_ask = false;
     int r = image_read(options->images, build->module, FUNCTION_MODULE_MAX, &module, &build->err);
     if (r < 0) {
         return r;
@@ -124,6 +127,9 @@ static int compile(struct build *build)
     r = wasm_inspect(module.data, module.used, &build->info, &build->err);
     if (r < 0) {
         return r;
+    }
+    if (is_left_to_others(build)) {
+        return error_set(&build->err, ERROR_UNAVAILABLE, "no other node has compiled it yet");
     }
     return wasm_compile(options->wasm, module.data, module.used, build->tier, &build->cancelled,
                         &build->result, &build->err);
@@ -206,6 +212,12 @@ static void arrive(struct build *build)
 static void build_free(struct build *build)
 {
     struct function_service *service = build->service;
+    struct local *local = map_get(&service->locals, build->key);
+    if (local != NULL && local->build == build) {
+        local->build = NULL;
+    }
+    CHECK(build->fetch == NULL && build->ask == NULL);
+    spread_stop(build);
     leave_operation(build);
     arrive(build);
     list_remove(&build->known);
@@ -236,14 +248,26 @@ static void on_failure_written(const struct error *error, uint64_t index, void *
     build_free(build);
 }
 
+/* Of a version of which another node, or a later try, may have better luck. */
+static void note_problem(struct build *build)
+{
+    struct local *local = map_get(&build->service->locals, build->key);
+    if (local != NULL && local->build == build) {
+        snprintf(local->problem, sizeof(local->problem), "%s", build->err.text);
+        local->problem_ms = clock_monotonic_ms();
+        reconcile_later(build->service);
+    }
+    routes_mark_stale(build->service);
+}
+
 static void fail(struct build *build)
 {
     struct function_service *service = build->service;
     if (build->was_ready) {
-        log_error("function: %s: %s", build->key, build->err.text);
-        struct local *local = local_of(service, build->key);
-        snprintf(local->problem, sizeof(local->problem), "%s", build->err.text);
-        routes_mark_stale(service);
+        if (!build->cancelled) {
+            log_error("function: %s: %s", build->key, build->err.text);
+            note_problem(build);
+        }
         build_free(build);
         return;
     }
@@ -251,23 +275,30 @@ static void fail(struct build *build)
     struct store_command *command = store_command_new();
     store_command_add(command,
                       "UPDATE version SET state = 'failed', error = ?, build_ms = ?, revision = ? "
-                      "WHERE key = ? AND state = 'building'",
-                      "turt", build->err.text, clock_real_ms() - build->started_ms, build->key);
+                      "WHERE key = ? AND state = 'building' AND EXISTS (SELECT 1 FROM operation o "
+                      "WHERE o.key = ? AND o.state = 'running' AND o.node = ?)",
+                      "turttu", build->err.text, clock_real_ms() - build->started_ms, build->key,
+                      build->operation, service_node(service));
     store_propose(service->options.store, command, on_failure_written, build);
 }
 
-static void succeed(struct build *build)
+static void fail_cancelled(struct build *build)
+{
+    build->err = (struct error){.kind = ERROR_CANCELLED, .text = "cancelled"};
+    build->service->stopping ? build_free(build) : fail(build);
+}
+
+/* Who made the version ready makes its code better; on the other nodes it is waited for. */
+static void succeed(struct build *build, bool is_first)
 {
     struct function_service *service = build->service;
+    uint64_t node;
     routes_mark_stale(service);
     routes_refresh(service);
-    if (build->operation[0] != '\0') {
-        char result[64];
-        snprintf(result, sizeof(result), "{\"version\":%" PRIu64 "}", build->number);
-        operation_succeed(service->options.operations, build->operation, result);
-        leave_operation(build);
-    }
+    leave_operation(build);
     build->was_ready = true;
+    build->compiles = is_first || holders_of(service, build->key, false, &node, 1) == 0;
+    build->asks_others = !build->compiles;
     arrive(build);
     enqueue(build, WASM_TIER_OPTIMIZED);
 }
@@ -277,34 +308,38 @@ static void succeed(struct build *build)
 static void on_ready_written(const struct error *error, uint64_t index, void *context)
 {
     struct build *build = context;
+    struct function_service *service = build->service;
     (void)index;
-    if (build->service->stopping) {
+    if (service->stopping) {
         build_free(build);
         return;
     }
-    if (error != NULL) {
-        /* Deleted meanwhile, or the store is out of order: it is no local version then. */
-        struct local *local = map_remove(&build->service->locals, build->key);
-        if (local != NULL) {
-            local_free(build->service, local);
-        }
-        build->err = *error;
-        if (build->operation[0] != '\0') {
-            operation_fail(build->service->options.operations, build->operation, error);
-        }
-        build_free(build);
+    if (error == NULL) {
+        succeed(build, true);
         return;
     }
-    succeed(build);
+    /* Deleted meanwhile, another node's by now, or the store is out of order: if it is to be here
+     * all the same, reconciling finds out. */
+    struct local *local = map_get(&service->locals, build->key);
+    if (local != NULL && local->build == build) {
+        drop_target(service, local);
+    }
+    build->err = *error;
+    note_problem(build);
+    operation_fail(service->options.operations, build->operation, error);
+    build_free(build);
 }
 
 /* `live` moves forward only: of two deploys at once, the newer version wins. */
 static void write_ready(struct build *build)
 {
+    struct function_service *service = build->service;
     char function[FUNCTION_KEY_SIZE];
     char alias[FUNCTION_KEY_SIZE];
+    char result[64];
     snprintf(function, sizeof(function), "%s/%s", build->project, build->name);
     snprintf(alias, sizeof(alias), "%s/%s/live", build->project, build->name);
+    snprintf(result, sizeof(result), "{\"version\":%" PRIu64 "}", build->number);
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_CONFLICT, "the version was deleted while it was being built",
@@ -316,12 +351,45 @@ static void write_ready(struct build *build)
                       "'live', ?, ?) ON CONFLICT (key) DO UPDATE SET version = excluded.version, "
                       "revision = excluded.revision WHERE version < excluded.version",
                       "ttur", alias, function, build->number);
-    store_propose(build->service->options.store, command, on_ready_written, build);
+    holder_add(service, command, build->key, wasm_tier_text(build->tier));
+    operation_add_success(service->options.operations, command, build->operation, result);
+    store_propose(service->options.store, command, on_ready_written, build);
+}
+
+/* It can be called, and its module is where it should be: everybody may know. */
+static void finish_first(struct build *build)
+{
+    struct function_service *service = build->service;
+    struct local *local = map_get(&service->locals, build->key);
+    int spread = spread_status(build, &build->err);
+    if (spread == 1) {
+        build->is_prepared = true; /* spread_ended() comes */
+    } else if (spread == 0 && service_is_owner(service)) {
+        write_ready(build);
+    } else if (spread == 0) {
+        /* The leader gives it to another node, or it is begun again here. */
+        error_set(&build->err, ERROR_UNAVAILABLE, "this node has lost touch with the cluster");
+        drop_target(service, local);
+        note_problem(build);
+        build_free(build);
+    } else {
+        drop_target(service, local);
+        fail(build);
+    }
+}
+
+void spread_ended(struct build *build)
+{
+    if (build->is_prepared) {
+        build->is_prepared = false;
+        build->cancelled ? fail_cancelled(build) : finish_first(build);
+    }
 }
 
 static void adopt(struct build *build)
 {
-    struct local *local = local_of(build->service, build->key);
+    struct local *local = map_get(&build->service->locals, build->key);
+    CHECK(local != NULL && local->build == build);
     struct instance_target *old = local->target;
     local->target = build->target;
     build->target = NULL;
@@ -333,14 +401,16 @@ static void adopt(struct build *build)
     if (old != NULL) {
         forget_target(build->service, old);
     }
+    if (build->was_ready) {
+        holders_mark_stale(build->service);
+    }
 }
 
 static void on_prepared(const struct error *error, const struct vmm_image_info *info, void *context)
 {
     struct build *build = context;
     if (build->service->stopping || build->cancelled) {
-        build->err = (struct error){.kind = ERROR_CANCELLED, .text = "cancelled"};
-        build->service->stopping ? build_free(build) : fail(build);
+        fail_cancelled(build);
         return;
     }
     if (error != NULL && build->tier == WASM_TIER_OPTIMIZED) {
@@ -356,13 +426,15 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
     build->image = *info;
     adopt(build);
     if (build->tier == WASM_TIER_OPTIMIZED) {
-        local_of(build->service, build->key)->optimize_ms = build->result.wall_ms;
+        struct local *local = local_of(build->service, build->key);
+        local->optimize_ms = build->result.wall_ms;
+        local->waits_for_better = false;
         routes_mark_stale(build->service);
         build_free(build);
     } else if (build->was_ready) {
-        succeed(build);
+        succeed(build, false);
     } else {
-        write_ready(build);
+        finish_first(build);
     }
 }
 
@@ -392,6 +464,50 @@ static struct instance_target *make_target(const struct build *build)
     return target;
 }
 
+/* What another node is at is looked for again when that says so, or takes too long. */
+static void leave_to_others(struct build *build)
+{
+    struct local *local = map_get(&build->service->locals, build->key);
+    if (local != NULL && local->build == build && !local->waits_for_better) {
+        local->waits_for_better = true;
+        local->waits_since_ms = clock_monotonic_ms();
+        reconcile_later(build->service);
+    }
+    build_free(build);
+}
+
+/* A damaged module is as good as none where others have it. */
+static bool is_to_be_fetched_again(struct build *build)
+{
+    struct error ignored = {0};
+    if (build->status != -ERROR_CORRUPT || build->was_refetched ||
+        !service_has_others(build->service)) {
+        return false;
+    }
+    build->was_refetched = true;
+    log_warn("function: %s: %s", build->key, build->err.text);
+    image_remove(build->service->options.images, build->module, &ignored);
+    return true;
+}
+
+static void on_not_compiled(struct build *build)
+{
+    if (build->cancelled) {
+        build->tier == WASM_TIER_OPTIMIZED ? build_free(build) : fail(build);
+    } else if (build->must_ask) {
+        obtain_image(build);
+    } else if (is_to_be_fetched_again(build)) {
+        obtain_module(build);
+    } else if (build->tier == WASM_TIER_OPTIMIZED && !build->compiles) {
+        leave_to_others(build);
+    } else if (build->tier == WASM_TIER_OPTIMIZED) {
+        log_warn("function: %s stays with its fast code: %s", build->key, build->err.text);
+        build_free(build);
+    } else {
+        fail(build);
+    }
+}
+
 static void on_compiled(void *argument)
 {
     struct build *build = argument;
@@ -400,20 +516,15 @@ static void on_compiled(void *argument)
         build_free(build);
         return;
     }
-    telemetry_add(service->options.telemetry,
-                  build->status < 0              ? TELEMETRY_COMPILES_FAILED
-                      : build->result.from_cache ? TELEMETRY_COMPILES_CACHED
-                                                 : TELEMETRY_COMPILES,
-                  1);
-    if (build->status < 0 && build->tier == WASM_TIER_OPTIMIZED) {
-        if (!build->cancelled) {
-            log_warn("function: %s stays with its fast code: %s", build->key, build->err.text);
-        }
-        build_free(build);
-        return;
+    if (!build->must_ask && (build->status == 0 || build->compiles)) {
+        telemetry_add(service->options.telemetry,
+                      build->status < 0              ? TELEMETRY_COMPILES_FAILED
+                          : build->result.from_cache ? TELEMETRY_COMPILES_CACHED
+                                                     : TELEMETRY_COMPILES,
+                      1);
     }
     if (build->status < 0) {
-        fail(build);
+        on_not_compiled(build);
         return;
     }
     if (build->operation[0] != '\0') {
@@ -424,12 +535,30 @@ static void on_compiled(void *argument)
                      build);
 }
 
+void build_go_on(struct build *build)
+{
+    if (build->service->stopping) {
+        build_free(build);
+    } else if (build->cancelled) {
+        fail_cancelled(build);
+    } else if (build->status < 0) {
+        fail(build);
+    } else {
+        if (!build->was_ready && build->spread == NULL) {
+            spread_begin(build);
+        }
+        enqueue(build, build->tier);
+    }
+}
+
 /* ---- Starting and stopping ---- */
 
 static void on_cancel(void *context)
 {
     struct build *build = context;
     build->cancelled = true;
+    obtain_cancel(build);
+    spread_cancel(build);
 }
 
 static struct build *build_new(struct function_service *service, const struct version_row *row)
@@ -445,29 +574,39 @@ static struct build *build_new(struct function_service *service, const struct ve
     snprintf(build->project, sizeof(build->project), "%.63s", project);
     snprintf(build->name, sizeof(build->name), "%.63s", name);
     snprintf(build->module, sizeof(build->module), "%s", row->module);
+    build->compiles = true;
+    build->asks_others = service_has_others(service);
     list_push_back(&service->builds_known, &build->known);
+    struct local *local = local_of(service, row->key);
+    CHECK(local->build == NULL);
+    local->build = build;
+    memcpy(local->module, row->module, sizeof(local->module));
+    local->created_ms = row->created_ms;
     return build;
 }
 
 static void begin(struct build *build, const struct version_row *row)
 {
-    if (config_read(row->config, &build->config, &build->err) < 0) {
+    build->status = config_read(row->config, &build->config, &build->err);
+    if (build->status < 0) {
         fail(build);
-        return;
+    } else {
+        obtain_module(build);
     }
-    enqueue(build, WASM_TIER_FAST);
 }
 
 void build_start(struct function_service *service, const struct version_row *row,
-                 const char *operation_or_null)
+                 const char *operation)
 {
-    struct build *build = build_new(service, row);
-    if (operation_or_null != NULL) {
-        snprintf(build->operation, sizeof(build->operation), "%s", operation_or_null);
-        operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
-        operation_progress(service->options.operations, build->operation, 10, "compiling");
+    struct local *local = local_of(service, row->key);
+    if (local->build != NULL) { /* of a version of that key that was deleted */
+        local_forget(service, row->key);
     }
-    begin(build, row);
+    struct build *build = build_new(service, row);
+    snprintf(build->operation, sizeof(build->operation), "%s", operation);
+    operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
+    operation_progress(service->options.operations, build->operation, 10, "compiling");
+    begin(build, row); /* may be the end of it, when the row is damaged */
 }
 
 void build_resume(struct function_service *service, const struct version_row *row, bool is_awaited)
@@ -479,20 +618,13 @@ void build_resume(struct function_service *service, const struct version_row *ro
     begin(build, row);
 }
 
-/* The version is gone: break off what is being built of it. */
-void build_forget(struct function_service *service, const char *key)
+void build_better(struct function_service *service, const struct version_row *row, bool compiles)
 {
-    LIST_EACH(node, &service->builds_known)
-    {
-        struct build *build = LIST_ITEM(node, struct build, known);
-        if (strcmp(build->key, key) == 0) {
-            build->cancelled = true;
-        }
-    }
-    struct local *local = map_remove(&service->locals, key);
-    if (local != NULL) {
-        local_free(service, local);
-    }
+    struct build *build = build_new(service, row);
+    build->was_ready = true;
+    build->compiles = compiles;
+    build->tier = WASM_TIER_OPTIMIZED;
+    begin(build, row);
 }
 
 bool build_runs_of(struct function_service *service, const char *module)
@@ -543,7 +675,10 @@ bool builders_stop(struct function_service *service)
 {
     LIST_EACH(node, &service->builds_known)
     {
-        LIST_ITEM(node, struct build, known)->cancelled = true;
+        struct build *build = LIST_ITEM(node, struct build, known);
+        build->cancelled = true;
+        obtain_cancel(build);
+        spread_cancel(build);
     }
     pthread_mutex_lock(&service->builds_lock);
     service->stopping = true;
@@ -558,7 +693,7 @@ bool builders_stop(struct function_service *service)
 
     struct loop_timer *timer = loop_timer_new(service->options.loop, on_too_long, service);
     loop_timer_start(timer, STOP_TIMEOUT_MS);
-    while (!list_is_empty(&service->builds_known) && !service->gives_up) {
+    while ((!list_is_empty(&service->builds_known) || service->at_work > 0) && !service->gives_up) {
         loop_run(service->options.loop);
     }
     loop_timer_free(timer);

@@ -21,257 +21,7 @@
 #include "service/function/parts.h"
 #include "service/telemetry/telemetry.h"
 
-enum { DEPLOY_ATTEMPTS = 16 };
-
 static const char changed_meanwhile[] = "the function was changed at the same moment; retry";
-
-/* ---- Deploying ---- */
-
-struct deploy {
-    struct list_node link;
-    struct function_service *service;
-    char project[64];
-    char name[64];
-    char module[HASH_TEXT_SIZE];
-    uint64_t module_bytes;
-    char *language;
-    char *config;
-    char *request; /* or NULL */
-    char request_digest[HASH_TEXT_SIZE];
-    unsigned attempts;
-    uint64_t version;
-    char operation[OPERATION_ID_SIZE];
-    void (*started)(const struct error *error, const char *operation_id, uint64_t version,
-                    void *context);
-    void *context;
-};
-
-static void deploy_end(struct deploy *deploy, const struct error *error)
-{
-    list_remove(&deploy->link);
-    if (deploy->started != NULL) {
-        deploy->started(error, error == NULL ? deploy->operation : NULL, deploy->version,
-                        deploy->context);
-    }
-    free(deploy->request);
-    free(deploy->language);
-    free(deploy->config);
-    free(deploy);
-}
-
-static void row_of(const struct deploy *deploy, struct version_row *ret_row)
-{
-    *ret_row = (struct version_row){.number = deploy->version, .config = deploy->config};
-    snprintf(ret_row->key, sizeof(ret_row->key), "%s/%s/%" PRIu64, deploy->project, deploy->name,
-             deploy->version);
-    snprintf(ret_row->state, sizeof(ret_row->state), "building");
-    memcpy(ret_row->module, deploy->module, sizeof(ret_row->module));
-}
-
-/* What the same request began before: true, and the deploy has its operation and version. */
-static int find_earlier(struct deploy *deploy, bool *ret_found, struct error *err)
-{
-    const struct operation_start start = {.project = deploy->project,
-                                          .request = deploy->request,
-                                          .request_digest = deploy->request_digest};
-    char resource[OPERATION_RESOURCE_SIZE];
-    *ret_found = false;
-    if (deploy->request == NULL) {
-        return 0;
-    }
-    int r = operation_find(deploy->service->options.operations, &start, deploy->operation, resource,
-                           err);
-    const char *number = r == 0 ? strrchr(resource, '/') : NULL;
-    *ret_found =
-        number != NULL && text_parse_u64(text_of(number + 1, strlen(number + 1)), &deploy->version);
-    return r;
-}
-
-static void add_operation(struct deploy *deploy, struct store_command *command)
-{
-    char resource[FUNCTION_KEY_SIZE];
-    snprintf(resource, sizeof(resource), "functions/%s/versions/%" PRIu64, deploy->name,
-             deploy->version);
-    const struct operation_start start = {.kind = "function.deploy",
-                                          .project = deploy->project,
-                                          .resource = resource,
-                                          .request = deploy->request,
-                                          .request_digest = deploy->request_digest};
-    operation_add(deploy->service->options.operations, command, &start, deploy->operation);
-}
-
-static void write_version(struct deploy *deploy);
-
-static void on_version_written(const struct error *error, uint64_t index, void *context)
-{
-    struct deploy *deploy = context;
-    struct error err = {0};
-    bool is_there = false;
-    (void)index;
-    if (error == NULL) {
-        struct version_row row;
-        row_of(deploy, &row);
-        if (!deploy->service->stopping) {
-            build_start(deploy->service, &row, deploy->operation);
-        }
-        deploy_end(deploy, NULL);
-        return;
-    }
-    operation_drop(deploy->service->options.operations, deploy->operation);
-    if (error->kind == ERROR_CONFLICT && deploy->attempts < DEPLOY_ATTEMPTS) {
-        write_version(deploy);
-    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &is_there, &err) == 0 &&
-               is_there) {
-        deploy_end(deploy, NULL); /* the same request twice at once: the other one was first */
-    } else {
-        deploy_end(deploy, err.kind != ERROR_NONE ? &err : error);
-    }
-}
-
-/* Two deploys of one function at once: the second finds another last_version and takes the next. */
-static void write_version(struct deploy *deploy)
-{
-    struct function_service *service = deploy->service;
-    struct error ignored = {0};
-    uint64_t last = 0;
-    bool is_new = function_find(service, deploy->project, deploy->name, &last, &ignored) < 0;
-    uint64_t now_ms = clock_real_ms();
-    char function[FUNCTION_KEY_SIZE];
-    snprintf(function, sizeof(function), "%s/%s", deploy->project, deploy->name);
-    deploy->attempts++;
-    deploy->version = last + 1;
-
-    struct version_row row;
-    row_of(deploy, &row);
-    struct store_command *command = store_command_new();
-    if (is_new) {
-        store_command_add_expecting(
-            command, ERROR_CONFLICT, changed_meanwhile,
-            "INSERT INTO function (key, project, name, last_version, created_ms, revision) VALUES "
-            "(?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-            "tttuur", function, deploy->project, deploy->name, deploy->version, now_ms);
-    } else {
-        store_command_add_expecting(
-            command, ERROR_CONFLICT, changed_meanwhile,
-            "UPDATE function SET last_version = ?, revision = ? WHERE key = ? AND last_version = ?",
-            "urtu", deploy->version, function, last);
-    }
-    store_command_add(command,
-                      "INSERT INTO version (key, function, number, state, language, module, "
-                      "module_bytes, config, created_ms, revision) VALUES (?, ?, ?, 'building', ?, "
-                      "?, ?, ?, ?, ?)",
-                      "ttuttutur", row.key, function, deploy->version, deploy->language,
-                      deploy->module, deploy->module_bytes, deploy->config, now_ms);
-    add_operation(deploy, command);
-    store_propose(service->options.store, command, on_version_written, deploy);
-}
-
-static bool is_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
-static int check_project(struct function_service *service, const char *project, struct error *err)
-{
-    bool found = false;
-    int r = store_query(service->options.store, err, is_there, &found,
-                        "SELECT 1 FROM project WHERE key = ?", "t", project);
-    if (r == 0 && !found) {
-        return error_set(err, ERROR_NOT_FOUND, "there is no project %.80s", project);
-    }
-    return r;
-}
-
-static int check_module(struct function_service *service, const char *module, uint64_t *ret_size,
-                        struct error *err)
-{
-    static const uint8_t magic[] = {0, 'a', 's', 'm'};
-    int fd_slot = -1;
-    int r = image_open(service->options.images, module, &fd_slot, ret_size, err);
-    if (r == -ERROR_NOT_FOUND) {
-        return error_set(err, ERROR_NOT_FOUND,
-                         "there is no uploaded module %.64s; upload it with POST /v1/blobs",
-                         module);
-    }
-    if (r < 0) {
-        return r;
-    }
-    uint8_t head[sizeof(magic)] = {0};
-    ssize_t got = pread(fd_slot, head, sizeof(head), 0);
-    close(fd_slot);
-    if (*ret_size > FUNCTION_MODULE_MAX) {
-        return error_set(err, ERROR_TOO_LARGE,
-                         "the module has %" PRIu64 " bytes; at most %d are allowed", *ret_size,
-                         FUNCTION_MODULE_MAX);
-    }
-    if (got != (ssize_t)sizeof(magic) || memcmp(head, magic, sizeof(magic)) != 0) {
-        return error_set(err, ERROR_INVALID,
-                         "blob %.16s... is no WebAssembly module (it does not begin with \\0asm)",
-                         module);
-    }
-    return 0;
-}
-
-static int check_deploy(struct function_service *service, const struct function_deployment *wanted,
-                        uint64_t *ret_size, struct error *err)
-{
-    int r = name_check("project", wanted->project, err);
-    r = r < 0 ? r : name_check("function", wanted->name, err);
-    r = r < 0 ? r : config_check(wanted->config, err);
-    r = r < 0 ? r : check_project(service, wanted->project, err);
-    if (r == 0 && wanted->language != NULL && strlen(wanted->language) > 32) {
-        r = error_set(err, ERROR_INVALID, "language has more than 32 bytes");
-    }
-    return r < 0 ? r : check_module(service, wanted->module_id, ret_size, err);
-}
-
-static char *config_text(const struct function_config *config)
-{
-    struct buffer json = {0};
-    struct json_writer writer = json_writer_to(&json);
-    json_write_begin_object(&writer);
-    config_write(&writer, config);
-    json_write_end_object(&writer);
-    return buffer_take(&json);
-}
-
-void function_deploy(struct function_service *service, const struct function_deployment *wanted,
-                     void (*started)(const struct error *error, const char *operation_id,
-                                     uint64_t version, void *context),
-                     void *context)
-{
-    struct error err = {0};
-    uint64_t size = 0;
-    if (check_deploy(service, wanted, &size, &err) < 0) {
-        started(&err, NULL, 0, context);
-        return;
-    }
-    struct deploy *deploy = NEW(struct deploy);
-    deploy->service = service;
-    snprintf(deploy->project, sizeof(deploy->project), "%s", wanted->project);
-    snprintf(deploy->name, sizeof(deploy->name), "%s", wanted->name);
-    snprintf(deploy->module, sizeof(deploy->module), "%s", wanted->module_id);
-    deploy->module_bytes = size;
-    deploy->language = wanted->language != NULL ? memory_copy_string(wanted->language) : NULL;
-    deploy->config = config_text(wanted->config);
-    if (wanted->request != NULL) {
-        deploy->request = memory_copy_string(wanted->request);
-        snprintf(deploy->request_digest, sizeof(deploy->request_digest), "%s",
-                 wanted->request_digest);
-    }
-    deploy->started = started;
-    deploy->context = context;
-    list_push_back(&service->deploys, &deploy->link);
-    bool is_there = false;
-    int r = find_earlier(deploy, &is_there, &err);
-    if (r < 0 || is_there) {
-        deploy_end(deploy, r < 0 ? &err : NULL);
-    } else {
-        write_version(deploy);
-    }
-}
 
 /* ---- Deleting ---- */
 
@@ -301,21 +51,10 @@ static void note_removed(const struct version_row *row, void *context)
     memcpy(removed->module, row->module, sizeof(removed->module));
 }
 
-static bool is_being_deployed(struct function_service *service, const char *module)
-{
-    LIST_EACH(node, &service->deploys)
-    {
-        if (strcmp(LIST_ITEM(node, struct deploy, link)->module, module) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* A module goes, with all that was made of it, when no version has it and no deploy is about to. */
 void module_collect(struct function_service *service, const char *module)
 {
-    if (is_being_deployed(service, module) || build_runs_of(service, module) ||
+    if (deploy_runs_of(service, module) || build_runs_of(service, module) ||
         module_is_used(service, module)) {
         return;
     }
@@ -332,7 +71,7 @@ static void on_removed(const struct error *error, uint64_t index, void *context)
     struct removal *removal = context;
     struct function_service *service = removal->service;
     for (size_t i = 0; error == NULL && i < removal->count; i++) {
-        build_forget(service, removal->versions[i].key);
+        local_forget(service, removal->versions[i].key);
         module_collect(service, removal->versions[i].module);
     }
     struct error err = {0};
@@ -384,6 +123,10 @@ void function_delete(struct function_service *service, const char *project, cons
     /* Row by row from the leaves, so that watchers hear of each. */
     struct store_command *command = store_command_new();
     store_command_add(command, "DELETE FROM alias WHERE function = ?", "t", key);
+    store_command_add(command,
+                      "DELETE FROM holder WHERE version IN (SELECT key FROM version WHERE function "
+                      "= ?)",
+                      "t", key);
     store_command_add(command, "DELETE FROM version WHERE function = ?", "t", key);
     store_command_add_expecting(command, ERROR_CONFLICT, changed_meanwhile,
                                 "DELETE FROM function WHERE key = ? AND last_version = ?", "tu",
@@ -412,6 +155,7 @@ void function_delete_version(struct function_service *service, const char *proje
         "DELETE FROM version WHERE key = ? AND NOT EXISTS (SELECT 1 FROM alias WHERE "
         "alias.function = version.function AND alias.version = version.number)",
         "t", row.key);
+    store_command_add(command, "DELETE FROM holder WHERE version = ?", "t", row.key);
     store_propose(service->options.store, command, on_removed, removal);
     version_row_done(&row);
 }
@@ -480,117 +224,6 @@ void function_set_alias(struct function_service *service, const char *project, c
 
 /* ---- Life ---- */
 
-static void on_changed(const struct store_event *event, void *context)
-{
-    if (strcmp(event->table, "version") == 0 || strcmp(event->table, "alias") == 0 ||
-        strcmp(event->table, "function") == 0) {
-        routes_mark_stale(context);
-    }
-}
-
-static void on_resumed(const struct error *error, uint64_t index, void *context)
-{
-    struct deploy *deploy = context;
-    (void)index;
-    if (!deploy->service->stopping) {
-        struct version_row row;
-        row_of(deploy, &row);
-        build_start(deploy->service, &row, error == NULL ? deploy->operation : NULL);
-    }
-    deploy_end(deploy, error);
-}
-
-static bool take_request(sqlite3_stmt *row, void *context)
-{
-    struct deploy *deploy = context;
-    deploy->request = memory_copy_string((const char *)sqlite3_column_text(row, 0));
-    snprintf(deploy->request_digest, sizeof(deploy->request_digest), "%s",
-             (const char *)sqlite3_column_text(row, 1));
-    return false;
-}
-
-/* The new operation is the one that the request's repetition finds from now on. */
-static void resume_operation(struct deploy *deploy)
-{
-    struct store *store = deploy->service->options.store;
-    struct error ignored = {0};
-    struct store_command *command = store_command_new();
-    MEMORY_OWNED char *resource =
-        memory_format("functions/%s/versions/%" PRIu64, deploy->name, deploy->version);
-    store_query(store, &ignored, take_request, deploy,
-                "SELECT request, request_digest FROM operation WHERE project = ? AND resource = ? "
-                "AND request IS NOT NULL",
-                "tt", deploy->project, resource);
-    store_command_add(
-        command,
-        "UPDATE operation SET request = NULL, request_digest = NULL WHERE project = ? "
-        "AND resource = ?",
-        "tt", deploy->project, resource);
-    add_operation(deploy, command);
-    store_propose(store, command, on_resumed, deploy);
-}
-
-/* What was being built when the node ended begins again, with an operation that tells of it. */
-static void resume(const struct version_row *row, void *context)
-{
-    struct function_service *service = context;
-    if (strcmp(row->state, "ready") == 0) {
-        build_resume(service, row, alias_points_to(service, row));
-        return;
-    }
-    if (strcmp(row->state, "building") != 0) {
-        return;
-    }
-    struct deploy *deploy = NEW(struct deploy);
-    char project[FUNCTION_KEY_SIZE];
-    char name[FUNCTION_KEY_SIZE];
-    project_of(row->key, project, name, sizeof(project));
-    deploy->service = service;
-    snprintf(deploy->project, sizeof(deploy->project), "%.63s", project);
-    snprintf(deploy->name, sizeof(deploy->name), "%.63s", name);
-    memcpy(deploy->module, row->module, sizeof(deploy->module));
-    deploy->config = memory_copy_string(row->config);
-    deploy->version = row->number;
-    list_push_back(&service->deploys, &deploy->link);
-    resume_operation(deploy);
-}
-
-void service_arrived(struct function_service *service)
-{
-    CHECK(service->awaited > 0);
-    service->awaited--;
-    if (service->stopping) {
-        return;
-    }
-    if (service->awaited == 0) {
-        service->options.on_ready(NULL, service->options.context);
-    } else {
-        service->options.on_progress(service->awaited, service->options.context);
-    }
-}
-
-static void on_default_project(const struct error *error, uint64_t index, void *context)
-{
-    struct function_service *service = context;
-    (void)index;
-    if (error != NULL) {
-        service->options.on_ready(error, service->options.context); /* awaited stays: no other */
-        return;
-    }
-    service_arrived(service);
-}
-
-static void add_default_project(struct function_service *service)
-{
-    struct store_command *command = store_command_new();
-    store_command_add(command,
-                      "INSERT INTO project (key, created_ms) VALUES ('default', ?) ON CONFLICT "
-                      "(key) DO NOTHING",
-                      "u", clock_real_ms());
-    service->awaited++;
-    store_propose(service->options.store, command, on_default_project, service);
-}
-
 int function_service_new(const struct function_options *options,
                          struct function_service **ret_service, struct error *err)
 {
@@ -603,20 +236,12 @@ int function_service_new(const struct function_options *options,
     pthread_mutex_init(&service->routes_lock, NULL);
     pthread_mutex_init(&service->builds_lock, NULL);
     pthread_cond_init(&service->builds_ready, NULL);
-    service->watch = store_watch_new(options->store, NULL, on_changed, service);
     int r = builders_start(service, err);
+    r = r < 0 ? r : reconcile_at_start(service, err);
     if (r < 0) {
         function_service_free(service);
         return r;
     }
-    add_default_project(service);
-    r = version_each(service, NULL, resume, service, err);
-    if (r < 0) {
-        function_service_free(service);
-        return r;
-    }
-    routes_mark_stale(service);
-    routes_refresh(service);
     *ret_service = service;
     return 0;
 }
@@ -637,10 +262,11 @@ void function_service_free(struct function_service *service)
     if (service == NULL) {
         return;
     }
+    deploys_stop(service);
     store_settle(service->options.store); /* no deploy is half way to its build */
     bool ended = builders_stop(service);
     store_settle(service->options.store); /* what the builds wrote at their end */
-    store_watch_free(service->watch);
+    reconcile_done(service);
     if (!ended) {
         /* Somebody still refers to it: better a leak at the end than a use after free. */
         log_warn("function: a build did not end when it was broken off");
@@ -655,6 +281,80 @@ void function_service_free(struct function_service *service)
     free(service->gateway_url);
     free(service);
 }
+
+/* ---- Compiled code, for other nodes ---- */
+
+struct finding {
+    struct function_service *service;
+    char module[HASH_TEXT_SIZE];
+    enum wasm_tier tier;
+    bool found;
+    struct wasm_image image;
+    void (*done)(const struct error *error, struct buffer *json, void *context);
+    void *context;
+};
+
+static void find_work(void *context)
+{
+    struct finding *finding = context;
+    finding->found =
+        wasm_find(finding->service->options.wasm, finding->module, finding->tier, &finding->image);
+}
+
+static void on_found(void *context)
+{
+    struct finding *finding = context;
+    struct function_service *service = finding->service;
+    BUFFER_OWNED struct buffer json = {0};
+    struct error err = {0};
+    service->at_work--;
+    if (service->stopping) {
+        loop_stop(service->options.loop);
+    }
+    if (finding->found) {
+        const struct wasm_image *image = &finding->image;
+        struct json_writer writer = json_writer_to(&json);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "image", image->image_id);
+        json_write_field_string(&writer, "toolchain", image->toolchain);
+        json_write_field_string(&writer, "runtime", image->runtime);
+        json_write_field_u64(&writer, "size_bytes", image->elf_bytes);
+        json_write_field_u64(&writer, "wall_ms", image->wall_ms);
+        json_write_field_u64(&writer, "max_rss_kib", image->max_rss_kib);
+        json_write_end_object(&writer);
+        finding->done(NULL, &json, finding->context);
+    } else {
+        error_set(&err, ERROR_NOT_FOUND, "this node has not compiled module %.16s...",
+                  finding->module);
+        finding->done(&err, NULL, finding->context);
+    }
+    free(finding);
+}
+
+void function_find_image(struct function_service *service, const char *module, const char *tier,
+                         void (*done)(const struct error *error, struct buffer *json,
+                                      void *context),
+                         void *context)
+{
+    struct error err;
+    bool is_fast = strcmp(tier, wasm_tier_text(WASM_TIER_FAST)) == 0;
+    if (!image_id_is_good(module) ||
+        (!is_fast && strcmp(tier, wasm_tier_text(WASM_TIER_OPTIMIZED)) != 0)) {
+        error_set(&err, ERROR_INVALID, "a module is 64 hex digits, a tier fast or optimized");
+        done(&err, NULL, context);
+        return;
+    }
+    struct finding *finding = NEW(struct finding);
+    finding->service = service;
+    memcpy(finding->module, module, sizeof(finding->module));
+    finding->tier = is_fast ? WASM_TIER_FAST : WASM_TIER_OPTIMIZED;
+    finding->done = done;
+    finding->context = context;
+    service->at_work++;
+    loop_work(service->options.loop, find_work, on_found, finding);
+}
+
+/* ---- The gateway's address ---- */
 
 void function_set_gateway(struct function_service *service, const char *url)
 {

@@ -1,12 +1,19 @@
 /*
  * Functions: names, immutable versions, aliases; from a wasm module to something that can be
- * called.
+ * called, on every node.
  *
  * Deploying: the module is in the image store already (uploaded as a blob); a version row is
  * proposed with state `building`; the fast tier is compiled and its initialisation tried in a
  * runner; then the version is `ready` and the alias `live` moves to it; the optimised tier is
  * compiled behind it and swapped in.  A version whose build fails is `failed` and keeps its reason;
  * the alias does not move.
+ *
+ * Any node may be asked for anything.  The one that is asked to deploy builds; its operation names
+ * it.  If it is lost, the leader goes on with it.  Before a version is ready, copies of its module
+ * are on other nodes.  Then each node makes what aliases point to callable on itself, with code
+ * that another one has compiled where that is as good as its own, and says so in the table
+ * `holder`; other versions when they are called first.  Until then calls go to nodes that have it.
+ * Deleting frees what is on each node.
  *
  * Main loop thread, except function_route_*(), which any thread may call: a read-only table,
  * swapped on change.
@@ -22,12 +29,15 @@
 #include "base/text.h"
 
 struct buffer;
+struct cluster;
 struct function_service;
 struct image_store;
 struct instance_service;
 struct instance_target;
 struct loop;
 struct operation_service;
+struct peer_blobs;
+struct peer_clients;
 struct store;
 struct telemetry;
 struct wasm;
@@ -40,10 +50,15 @@ struct function_options {
     struct instance_service *instances;
     struct operation_service *operations;
     struct telemetry *telemetry;
+    struct cluster *cluster;    /* NULL: this node is alone; so are the next two */
+    struct peer_clients *peers; /* of this loop */
+    struct peer_blobs *blobs;
+    const char *node_name;  /* until it is in a cluster; lent for good */
     unsigned build_threads; /* 0: 1 */
     /*
      * On the loop, once: what every node has is in the store, and each version an alias points to
-     * can be called again, or could not be built here (NULL); or why the store cannot be written.
+     * can be called again, or could not be built here (NULL), or, where other nodes can be asked,
+     * takes too long; or why the store cannot be written.
      */
     void (*on_ready)(const struct error *error, void *context);
     /* On the loop, before that: so many versions are left. */
@@ -117,6 +132,13 @@ int function_write_versions(struct function_service *service, const char *projec
 int function_write_version(struct function_service *service, const char *project, const char *name,
                            uint64_t version, struct buffer *out, struct error *err);
 
+/* Code that was compiled of a module here, as JSON (type Image): `done` gets it later, on the loop;
+ * NOT_FOUND, INVALID. */
+void function_find_image(struct function_service *service, const char *module, const char *tier,
+                         void (*done)(const struct error *error, struct buffer *json,
+                                      void *context),
+                         void *context);
+
 /* ---- Routing: any thread ---- */
 
 /*
@@ -126,5 +148,20 @@ int function_write_version(struct function_service *service, const char *project
  */
 int function_route_find(struct function_service *service, const char *project, struct text name,
                         struct instance_target **ret_target, struct error *err);
+
+enum { FUNCTION_HOLDERS_MAX = 64 };
+
+/* Other nodes that can run a version that is ready and cannot run here. */
+struct function_holders {
+    uint64_t version;
+    uint64_t timeout_ms; /* of a call */
+    size_t count;        /* of more, some */
+    uint64_t nodes[FUNCTION_HOLDERS_MAX];
+};
+
+/* After function_route_find() has failed with UNAVAILABLE.  False: no other node can, either.  The
+ * version will be made callable here, too. */
+bool function_route_elsewhere(struct function_service *service, const char *project,
+                              struct text name, struct function_holders *ret_holders);
 
 #endif

@@ -19,6 +19,13 @@ struct route {
     struct route *next_made;
     struct instance_target *target; /* NULL: `problem` says why */
     char *problem;
+    bool is_ready;   /* the version is: other nodes may be able to run it */
+    bool was_wanted; /* under the lock */
+    uint64_t version;
+    uint64_t timeout_ms;
+    size_t holder_count;
+    uint64_t *holders; /* other nodes' */
+    char key[FUNCTION_KEY_SIZE];
 };
 
 struct route_table {
@@ -39,6 +46,7 @@ static void table_free(struct route_table *table)
             instance_target_unref(route->target);
         }
         free(route->problem);
+        free(route->holders);
         free(route);
     }
     free(table);
@@ -64,8 +72,20 @@ static char *problem_of(const struct version_row *row, const struct local *local
         return memory_format("version %llu could not be built on this node: %s",
                              (unsigned long long)row->number, local->problem);
     }
-    return memory_format("version %llu is being made ready after a start of this node",
+    return memory_format("version %llu is being made ready on this node",
                          (unsigned long long)row->number);
+}
+
+static uint64_t timeout_of(const struct version_row *row)
+{
+    struct function_config config;
+    struct error ignored = {0};
+    if (config_read(row->config, &config, &ignored) < 0) {
+        function_config_defaults(&config);
+    }
+    uint64_t timeout_ms = config.timeout_ms;
+    function_config_done(&config);
+    return timeout_ms;
 }
 
 static void add_version(const struct version_row *row, void *context)
@@ -79,6 +99,10 @@ static void add_version(const struct version_row *row, void *context)
         route->target = instance_target_ref(local->target);
     } else {
         route->problem = problem_of(row, local);
+        route->is_ready = strcmp(row->state, "ready") == 0;
+        route->version = row->number;
+        route->timeout_ms = timeout_of(row);
+        snprintf(route->key, sizeof(route->key), "%s", row->key);
     }
     char project[FUNCTION_KEY_SIZE];
     char name[FUNCTION_KEY_SIZE];
@@ -102,6 +126,30 @@ static bool add_alias(sqlite3_stmt *row, void *context)
         if (strcmp(alias, "live") == 0) {
             map_set(&table->routes, function, route);
         }
+    }
+    return true;
+}
+
+struct adding {
+    struct route_table *table;
+    uint64_t own;
+};
+
+static bool add_holder(sqlite3_stmt *row, void *context)
+{
+    const struct adding *adding = context;
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    const char *version = (const char *)sqlite3_column_text(row, 0);
+    uint64_t node = (uint64_t)sqlite3_column_int64(row, 1);
+    project_of(version, project, name, sizeof(project));
+    MEMORY_OWNED char *key = memory_format("%s/%s:%s", project, name, strrchr(version, '/') + 1);
+    struct route *route = map_get(&adding->table->routes, key);
+    if (route != NULL && route->is_ready && node != adding->own &&
+        route->holder_count < FUNCTION_HOLDERS_MAX) {
+        route->holders =
+            memory_resize(route->holders, (route->holder_count + 1) * sizeof(*route->holders));
+        route->holders[route->holder_count++] = node;
     }
     return true;
 }
@@ -138,6 +186,11 @@ void routes_refresh(struct function_service *service)
                         "SELECT f.key, max(v.number) FROM function f JOIN version v ON v.function "
                         "= f.key GROUP BY f.key",
                         "");
+    }
+    struct adding adding = {making.table, service_node(service)};
+    if (r == 0) {
+        r = store_query(service->options.store, &err, add_holder, &adding,
+                        "SELECT version, node FROM holder ORDER BY version, node", "");
     }
     if (r < 0) {
         log_error("function: the routing table stays as it was: %s", err.text);
@@ -206,12 +259,19 @@ static int route_missing(const struct route_table *table, const char *project, c
                            : error_set(err, ERROR_NOT_FOUND, "there is no function %s", name);
 }
 
+/* "NAME[:WHICH]" of a project, as it is in the table; false: too long to be there. */
+static bool key_of(const char *project, struct text name, char ret_key[2 * FUNCTION_KEY_SIZE])
+{
+    int length =
+        snprintf(ret_key, 2 * FUNCTION_KEY_SIZE, "%s/%.*s", project, (int)name.length, name.data);
+    return name.length <= FUNCTION_KEY_SIZE && length > 0 && length < 2 * FUNCTION_KEY_SIZE;
+}
+
 int function_route_find(struct function_service *service, const char *project, struct text name,
                         struct instance_target **ret_target, struct error *err)
 {
     char key[2 * FUNCTION_KEY_SIZE];
-    int length = snprintf(key, sizeof(key), "%s/%.*s", project, (int)name.length, name.data);
-    if (name.length > FUNCTION_KEY_SIZE || length < 0 || (size_t)length >= sizeof(key)) {
+    if (!key_of(project, name, key)) {
         return error_set(err, ERROR_NOT_FOUND, "there is no function of so long a name");
     }
     int r = 0;
@@ -228,4 +288,52 @@ int function_route_find(struct function_service *service, const char *project, s
     }
     pthread_mutex_unlock(&service->routes_lock);
     return r;
+}
+
+struct want {
+    struct function_service *service;
+    char key[FUNCTION_KEY_SIZE];
+};
+
+static void want_posted(void *argument)
+{
+    struct want *want = argument;
+    struct local *local = map_get(&want->service->locals, want->key);
+    if (local != NULL && !local->is_wanted) {
+        local->is_wanted = true;
+        reconcile_soon(want->service);
+    }
+    free(want);
+}
+
+bool function_route_elsewhere(struct function_service *service, const char *project,
+                              struct text name, struct function_holders *ret_holders)
+{
+    char key[2 * FUNCTION_KEY_SIZE];
+    struct want *want = NULL;
+    ret_holders->count = 0;
+    if (!key_of(project, name, key)) {
+        return false;
+    }
+    pthread_mutex_lock(&service->routes_lock);
+    struct route *route = service->routes != NULL ? map_get(&service->routes->routes, key) : NULL;
+    if (route != NULL && route->is_ready) {
+        ret_holders->version = route->version;
+        ret_holders->timeout_ms = route->timeout_ms;
+        ret_holders->count = route->holder_count;
+        for (size_t i = 0; i < route->holder_count; i++) {
+            ret_holders->nodes[i] = route->holders[i];
+        }
+        if (!route->was_wanted) {
+            route->was_wanted = true;
+            want = NEW(struct want);
+            want->service = service;
+            memcpy(want->key, route->key, sizeof(want->key));
+        }
+    }
+    pthread_mutex_unlock(&service->routes_lock);
+    if (want != NULL) {
+        loop_post(service->options.loop, want_posted, want);
+    }
+    return ret_holders->count > 0;
 }

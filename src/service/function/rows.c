@@ -6,8 +6,10 @@
 
 #include "service/function/parts.h"
 
-#define VERSION_COLUMNS \
-    "key, number, state, error, language, abi, config, module, module_bytes, build_ms, created_ms"
+#define VERSION_COLUMNS                                                                  \
+    "key, number, state, error, language, abi, config, module, module_bytes, build_ms, " \
+    "created_ms, "                                                                       \
+    "EXISTS (SELECT 1 FROM alias a WHERE a.function = version.function AND a.version = number)"
 
 enum { NAMES_MAX = 1024 };
 
@@ -33,6 +35,7 @@ static void take_version(sqlite3_stmt *row, struct version_row *ret)
         .module_bytes = (uint64_t)sqlite3_column_int64(row, 8),
         .build_ms = (uint64_t)sqlite3_column_int64(row, 9),
         .created_ms = (uint64_t)sqlite3_column_int64(row, 10),
+        .has_alias = sqlite3_column_int64(row, 11) != 0,
     };
     snprintf(ret->key, sizeof(ret->key), "%s", column(row, 0));
     snprintf(ret->state, sizeof(ret->state), "%s", column(row, 2));
@@ -189,18 +192,30 @@ uint64_t alias_of(struct function_service *service, const char *project, const c
     return number.value;
 }
 
-bool alias_points_to(struct function_service *service, const struct version_row *row)
+static bool take_builder(sqlite3_stmt *row, void *context)
 {
-    struct number number = {0};
+    struct builder *builder = context;
+    snprintf(builder->operation, sizeof(builder->operation), "%s", column(row, 0));
+    builder->node = (uint64_t)sqlite3_column_int64(row, 1);
+    builder->is_running = strcmp(column(row, 2), "running") == 0;
+    return false;
+}
+
+bool builder_of(struct function_service *service, const struct version_row *row,
+                struct builder *ret_builder)
+{
     struct error err = {0};
     char project[FUNCTION_KEY_SIZE];
     char name[FUNCTION_KEY_SIZE];
+    *ret_builder = (struct builder){0};
     project_of(row->key, project, name, sizeof(project));
-    MEMORY_OWNED char *function = memory_format("%s/%s", project, name);
-    store_query(service->options.store, &err, take_number, &number,
-                "SELECT count(*) FROM alias WHERE function = ? AND version = ?", "tu", function,
-                row->number);
-    return number.value > 0;
+    MEMORY_OWNED char *resource =
+        memory_format("functions/%s/versions/%llu", name, (unsigned long long)row->number);
+    store_query(service->options.store, &err, take_builder, ret_builder,
+                "SELECT key, node, state FROM operation WHERE project = ? AND resource = ? ORDER "
+                "BY state = 'running' DESC, created_ms DESC, key LIMIT 1",
+                "tt", project, resource);
+    return ret_builder->operation[0] != '\0';
 }
 
 /* The first two parts of PROJECT/NAME/... */

@@ -50,6 +50,7 @@ static void write_version(const struct version_row *row, void *context)
         json_write_field_u64(writer, "build_ms", row->build_ms);
     }
     write_here(writing->service, writer, map_get(&writing->service->locals, row->key));
+    holders_write(writing->service, writer, row->key);
     config_write(writer, &config);
     json_write_field_time_ms(writer, "created_at", row->created_ms);
     json_write_end_object(writer);
