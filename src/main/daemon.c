@@ -360,6 +360,8 @@ static int start_gateway(struct node *node, struct error *err)
         .functions = node->functions,
         .instances = node->instances,
         .telemetry = node->telemetry,
+        .cluster = node->cluster,
+        .node_name = node->name,
     };
     return gateway_start(&options, &node->gateway, err) < 0 ? error_wrap(err, "gateway_address")
                                                             : 0;

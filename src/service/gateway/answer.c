@@ -51,7 +51,15 @@ static void add_timing(struct call *call, const struct instance_result *result)
 
 static void add_own_fields(struct call *call, const struct instance_result *result)
 {
+    char node[GATEWAY_NODE_NAME_SIZE];
     http_exchange_add_field(call->exchange, "X-Request-Id", call->request_id);
+    forward_own_name(call->lane->gateway, node);
+    if (node[0] != '\0') {
+        http_exchange_add_field(call->exchange, PEER_FIELD_NODE, node);
+    }
+    if (call->is_hop && !call->is_started) {
+        http_exchange_add_field(call->exchange, PEER_FIELD_REFUSED, "1"); /* by no function seen */
+    }
     const char *instance = call->relay.has_place ? call->relay.instance : "";
     if (result != NULL && result->instance[0] != '\0') {
         instance = result->instance;
@@ -69,8 +77,11 @@ static int add_function_fields(struct call *call, struct text body, bool is_whol
 {
     bool has_head = call->head_state == HEAD_FOUND;
     for (size_t i = 0; has_head && i < call->head.field_count; i++) {
-        http_exchange_add_field_text(call->exchange, call->head.fields[i].name,
-                                     call->head.fields[i].value);
+        struct text name = call->head.fields[i].name;
+        /* What nodes say to each other is not for functions to say. */
+        if (!peer_field_is_ours(name) && !text_equal_ignoring_case(name, PEER_FIELD_NODE)) {
+            http_exchange_add_field_text(call->exchange, name, call->head.fields[i].value);
+        }
     }
     if (body.length > 0 && !(has_head && call->head.has_content_type)) {
         http_exchange_add_field(call->exchange, "Content-Type",

@@ -9,7 +9,6 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-#include "service/function/function.h"
 #include "service/gateway/lane.h"
 #include "service/telemetry/telemetry.h"
 
@@ -129,25 +128,28 @@ static int write_environment(struct call *call, bool input_continues, struct err
         return error_set(err, ERROR_TOO_LARGE, "the request has more than %d header fields",
                          (int)GATEWAY_REQUEST_FIELDS_MAX);
     }
+    size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        http_exchange_field_at(exchange, i, &fields[i].name, &fields[i].value);
+        http_exchange_field_at(exchange, i, &fields[kept].name, &fields[kept].value);
+        kept += !peer_field_is_ours(fields[kept].name);
     }
+    struct text host = http_exchange_field(exchange, call->is_hop ? PEER_FIELD_HOST : "Host");
     struct cgi_request request = {
         .method = http_exchange_method_text(exchange),
         .path = http_exchange_path(exchange),
         .query = http_exchange_query(exchange),
         .script_length = call->script_length,
-        .host = http_exchange_field(exchange, "Host"),
+        .host = host.data != NULL ? host : text_of("", 0),
         .protocol = http_exchange_minor_version(exchange) == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .address = gateway->address,
         .port = gateway->port,
-        .peer = http_exchange_peer(exchange),
+        .peer = call->client[0] != '\0' ? call->client : http_exchange_peer(exchange),
         .request_id = call->request_id,
         .has_body = http_exchange_has_body(exchange),
         .body_length =
             input_continues ? http_exchange_body_length(exchange) : (uint64_t)call->input.used,
         .fields = fields,
-        .field_count = count,
+        .field_count = kept,
         .environment = call->target->environment,
         .environment_length = call->target->environment_length,
     };
@@ -178,6 +180,10 @@ static void call_start(struct call *call, bool input_continues)
         .input_length = call->input.used,
         .input_continues = input_continues,
     };
+    uint64_t left_ms = call_time_left(call);
+    if (left_ms < call->target->limits.timeout_ms) {
+        invocation.timeout_ms = left_ms > 0 ? left_ms : 1;
+    }
     call->is_running = call->is_related = true;
     if (relay_start(&call->relay, &invocation, &err) < 0) {
         call->is_running = call->is_related = false;
@@ -259,6 +265,12 @@ static uint64_t scramble(uint64_t value)
     return value ^ (value >> 31);
 }
 
+uint64_t lane_random(struct lane *lane)
+{
+    lane->id_count++;
+    return scramble(lane->id_seeds[0] + lane->id_count);
+}
+
 /* Taken from the client when it is harmless, else made. */
 static void choose_request_id(struct call *call)
 {
@@ -280,6 +292,26 @@ static void choose_request_id(struct call *call)
     lane->id_count++;
 }
 
+/* How long the answer may take, as the client or another node says. */
+static void take_deadline(struct call *call)
+{
+    uint64_t left_ms = 0;
+    struct text given = http_exchange_field(call->exchange, PEER_FIELD_DEADLINE);
+    call->deadline_ms = 0;
+    if (given.length > 0 && text_parse_u64(given, &left_ms) && left_ms <= GATEWAY_DEADLINE_MAX_MS) {
+        call->deadline_ms = loop_now_ms(call->lane->loop) + left_ms + 1;
+    }
+}
+
+uint64_t call_time_left(const struct call *call)
+{
+    uint64_t now_ms = loop_now_ms(call->lane->loop);
+    if (call->deadline_ms == 0) {
+        return UINT64_MAX;
+    }
+    return call->deadline_ms > now_ms ? call->deadline_ms - now_ms : 0;
+}
+
 static void call_begin(struct call *call, struct lane *lane, struct http_exchange *owned_exchange)
 {
     call->exchange = owned_exchange;
@@ -290,14 +322,17 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->relay.context = call;
     call->relay.has_place = false;
     call->is_reading = call->is_started = call->is_running = call->is_related = false;
-    call->is_streaming = call->discards = false;
+    call->is_streaming = call->discards = call->is_hop = false;
     call->is_answering = true;
     call->is_head = http_exchange_method(owned_exchange) == HTTP_HEAD;
     call->body_error.kind = ERROR_NONE;
     call->head_state = HEAD_UNKNOWN;
     call->body_sent = 0;
+    call->client[0] = '\0';
+    call->tries = 0;
     call->started_ns = clock_monotonic_ns();
     choose_request_id(call);
+    take_deadline(call);
     http_exchange_on(owned_exchange, on_drain, on_close, call);
 }
 
@@ -323,31 +358,147 @@ static int check_body(const struct call *call, struct error *err)
     return 0;
 }
 
-void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
-                   const char *project, struct text name, struct text path)
+static struct call *take_call(struct gateway *gateway, struct http_exchange *owned_exchange)
 {
     struct lane *lane = lane_of(gateway, http_exchange_loop(owned_exchange));
     CHECK(lane != NULL);
-
-    struct error err = {0};
     struct call *call = lane_take_call(lane);
     call_begin(call, lane, owned_exchange);
-    size_t whole = http_exchange_path(owned_exchange).length;
-    CHECK(path.length <= whole);
-    call->script_length = whole - path.length;
+    return call;
+}
 
-    if (function_route_find(gateway->options.functions, project, name, &call->target, &err) < 0 ||
-        check_body(call, &err) < 0) {
-        answer_error(call, &err, NULL);
-        call_settle(call);
+static void call_fail(struct call *call, const struct error *error)
+{
+    answer_error(call, error, NULL);
+    call_settle(call);
+}
+
+/* The target is found: read the body, run. */
+static void call_run(struct call *call)
+{
+    struct error err = {0};
+    struct http_exchange *exchange = call->exchange;
+    if (check_body(call, &err) < 0) {
+        call_fail(call, &err);
         return;
     }
-    if (http_exchange_has_body(owned_exchange)) {
+    if (http_exchange_has_body(exchange)) {
         call->is_reading = true;
-        http_exchange_set_body_max(owned_exchange, gateway->options.body_bytes_max);
-        http_exchange_read(owned_exchange, on_body, on_body_end, call);
+        http_exchange_set_body_max(exchange, call->lane->gateway->options.body_bytes_max);
+        http_exchange_read(exchange, on_body, on_body_end, call);
         return;
     }
     call_start(call, false);
     call_settle(call);
+}
+
+/* To whoever has it, as this version of it. */
+static void call_forward(struct call *call, const char *project, struct text name)
+{
+    struct error err = {0};
+    struct text plain = name;
+    const char *colon = memchr(name.data, ':', name.length);
+    if (colon != NULL) {
+        plain.length = (size_t)(colon - name.data);
+    }
+    int length = snprintf(call->function, sizeof(call->function), "%.*s:%" PRIu64,
+                          (int)plain.length, plain.data, call->holders.version);
+    CHECK(length > 0 && (size_t)length < sizeof(call->function)); /* such a function exists */
+    snprintf(call->project, sizeof(call->project), "%s", project);
+    if (check_body(call, &err) < 0) {
+        call_fail(call, &err);
+    } else {
+        forward_begin(call);
+    }
+}
+
+/* To that node, or nowhere: it finds out which version it is. */
+static void call_forward_to(struct call *call, const char *project, struct text name, uint64_t node)
+{
+    struct error err = {0};
+    int length =
+        snprintf(call->function, sizeof(call->function), "%.*s", (int)name.length, name.data);
+    call->holders = (struct function_holders){.count = 1, .nodes = {node}};
+    snprintf(call->project, sizeof(call->project), "%s", project);
+    if (length < 0 || (size_t)length >= sizeof(call->function)) {
+        error_set(&err, ERROR_NOT_FOUND, "there is no function of so long a name");
+        call_fail(call, &err);
+    } else if (check_body(call, &err) < 0) {
+        call_fail(call, &err);
+    } else {
+        forward_begin(call);
+    }
+}
+
+/* Here, or at any node that can; `is_here`: here, or nowhere. */
+static void call_place(struct call *call, const char *project, struct text name, bool is_here)
+{
+    struct error err = {0};
+    struct function_service *functions = call->lane->gateway->options.functions;
+    int r = function_route_find(functions, project, name, &call->target, &err);
+    if (r == -ERROR_UNAVAILABLE && !is_here &&
+        function_route_elsewhere(functions, project, name, &call->holders)) {
+        call_forward(call, project, name);
+    } else if (r < 0) {
+        call_fail(call, &err);
+    } else {
+        call_run(call);
+    }
+}
+
+void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
+                   const char *project, struct text name, struct text path,
+                   const char *node_or_null)
+{
+    struct call *call = take_call(gateway, owned_exchange);
+    size_t whole = http_exchange_path(owned_exchange).length;
+    uint64_t node = 0;
+    bool is_here = false;
+    CHECK(path.length <= whole);
+    call->script_length = whole - path.length;
+    if (node_or_null != NULL && !forward_find_node(gateway, node_or_null, &node, &is_here)) {
+        struct error err;
+        error_set(&err, ERROR_NOT_FOUND, "there is no node %.80s", node_or_null);
+        call_fail(call, &err);
+    } else if (node_or_null != NULL && !is_here) {
+        call_forward_to(call, project, name, node);
+    } else {
+        call_place(call, project, name, is_here);
+    }
+}
+
+/* What the other node says of the request. */
+static int read_hop(struct call *call, struct text *ret_function, struct error *err)
+{
+    uint64_t script = 0;
+    struct text client = http_exchange_field(call->exchange, PEER_FIELD_CLIENT);
+    struct text length = http_exchange_field(call->exchange, PEER_FIELD_SCRIPT);
+    *ret_function = http_exchange_field(call->exchange, PEER_FIELD_FUNCTION);
+    if (ret_function->length == 0 ||
+        memchr(ret_function->data, '/', ret_function->length) == NULL || length.length == 0 ||
+        !text_parse_u64(length, &script) || script > http_exchange_path(call->exchange).length ||
+        client.length >= GATEWAY_CLIENT_SIZE) {
+        return error_set(err, ERROR_INVALID, "what another node passed on is malformed");
+    }
+    call->script_length = (size_t)script;
+    snprintf(call->client, sizeof(call->client), "%.*s", (int)client.length,
+             client.length > 0 ? client.data : "");
+    return 0;
+}
+
+void gateway_serve_hop(struct gateway *gateway, struct http_exchange *owned_exchange)
+{
+    struct call *call = take_call(gateway, owned_exchange);
+    struct error err = {0};
+    struct text function;
+    call->is_hop = true;
+    if (read_hop(call, &function, &err) < 0) {
+        call_fail(call, &err);
+        return;
+    }
+    const char *slash = memchr(function.data, '/', function.length);
+    size_t length = (size_t)(slash - function.data);
+    char project[64];
+    snprintf(project, sizeof(project), "%.*s", (int)length, function.data);
+    call_place(call, project, text_of(slash + 1, function.length - length - 1), true);
 }

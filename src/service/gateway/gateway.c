@@ -56,7 +56,7 @@ static void on_request(struct http_exchange *exchange, void *context)
     struct text rest = http_exchange_path(exchange);
     if (name_of_host(http_exchange_field(exchange, "Host"), &name) ||
         name_of_path(http_exchange_path(exchange), &name, &rest)) {
-        gateway_serve(lane->gateway, exchange, "default", name, rest);
+        gateway_serve(lane->gateway, exchange, "default", name, rest, NULL);
         return;
     }
     struct error err;
@@ -117,6 +117,7 @@ static int lane_open(struct gateway *gateway, struct lane *lane, struct error *e
     }
     gateway->port = port;
     lane->hold_timer = loop_timer_new(lane->loop, on_hold_timer, lane);
+    lane->peers = peer_clients_new(lane->loop, gateway->options.cluster);
     return 0;
 }
 
@@ -145,6 +146,7 @@ static void lane_done(struct lane *lane, bool owns_loop)
         http_server_free(lane->server);
     }
     loop_timer_free(lane->hold_timer);
+    peer_clients_free(lane->peers);
     if (owns_loop && lane->loop != NULL) {
         loop_stop(lane->loop);
         loop_join(lane->loop);
@@ -167,6 +169,7 @@ static void gateway_free(struct gateway *gateway)
     }
     free(gateway->lanes);
     free(gateway->address);
+    free(gateway->node_name);
     free(gateway);
 }
 
@@ -181,6 +184,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
         gateway->options.body_bytes_max = body_bytes_default;
     }
     gateway->address = memory_copy_string(options->address);
+    gateway->node_name = options->node_name != NULL ? memory_copy_string(options->node_name) : NULL;
     gateway->lane_count = options->threads > 0 ? options->threads : 1;
     gateway->lanes = memory_new(gateway->lane_count, sizeof(struct lane));
     for (unsigned i = 0; i < gateway->lane_count; i++) {

@@ -7,7 +7,15 @@
  * standard output, with optional CGI header fields (Status, Content-Type, Location, any other)
  * before it.  Every answer has X-Request-Id (the client's own, if it is harmless), Server-Timing
  * (milliseconds: queue, cold, run, total; what is known when the head goes out) and
- * X-Blixard-Instance and X-Blixard-Isolation.
+ * X-Blixard-Instance, X-Blixard-Isolation and X-Blixard-Node, which names who ran it.
+ *
+ * Where a function cannot run here (yet) the request is passed on to a node that can run it, to the
+ * API at its TLS listener, as it came: same method, path, query and fields, with X-Blixard-Hop: 1,
+ * X-Blixard-Function: PROJECT/NAME:VERSION, X-Blixard-Script: how many bytes of the path led to the
+ * function, X-Blixard-Host: the Host, X-Blixard-Client: who asks, and X-Blixard-Deadline-Ms: how
+ * long it may take.  Such a request is taken from nodes only, and runs there or nowhere: it is
+ * never passed on again.  Another node is tried once, when no function has seen the request.  A
+ * client may send X-Blixard-Deadline-Ms, too; the other fields are taken off what clients send.
  *
  * Failures are problem+json (RFC 9457): 404 no such function, 413 body too large, 502 the function
  * trapped, wrote too much, or failed without a word, 503 (Retry-After) queue full or the runner
@@ -22,6 +30,7 @@
 
 #include "base/text.h"
 
+struct cluster;
 struct error;
 struct function_service;
 struct gateway;
@@ -36,6 +45,8 @@ struct gateway_options {
     struct function_service *functions;
     struct instance_service *instances;
     struct telemetry *telemetry;
+    struct cluster *cluster; /* NULL: there are no other nodes */
+    const char *node_name;   /* while there is no cluster; copied */
 };
 
 /* Starts listening; before the instances' loop runs, or on its thread.  Fails with EXISTS when the
@@ -55,9 +66,14 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms);
  * Serve one exchange as a call of `name` (see function_route_find()); the exchange's reference is
  * taken.  The API's invocations use it too.  The exchange lives on one of the gateway's loops (the
  * instances' loop is one).  `path` is what is left of the exchange's path for PATH_INFO: its end,
- * empty or beginning with '/'.
+ * empty or beginning with '/'.  `node`: the name of the one that is to run it, whatever others can;
+ * NULL: any.
  */
 void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
-                   const char *project, struct text name, struct text path);
+                   const char *project, struct text name, struct text path,
+                   const char *node_or_null);
+
+/* Serve what another node passed on; the caller has made sure that it is a node that asks. */
+void gateway_serve_hop(struct gateway *gateway, struct http_exchange *owned_exchange);
 
 #endif

@@ -12,9 +12,11 @@
 #include "base/error.h"
 #include "base/list.h"
 
+#include "service/function/function.h"
 #include "service/gateway/cgi.h"
 #include "service/gateway/gateway.h"
 #include "service/gateway/relay.h"
+#include "service/peer/peer.h"
 
 enum {
     GATEWAY_REQUEST_ID_MAX = 128,
@@ -24,12 +26,16 @@ enum {
     GATEWAY_CALLS_KEPT_MAX = 256,
     GATEWAY_CANCEL_MS = 2000, /* a cancelled call ends within this */
     GATEWAY_REQUEST_FIELDS_MAX = 256,
+    GATEWAY_NODE_NAME_SIZE = 256,
+    GATEWAY_CLIENT_SIZE = 80,
+    GATEWAY_DEADLINE_MAX_MS = 24 * 60 * 60 * 1000,
 };
 
 struct lane {
     struct gateway *gateway;
     struct loop *loop;
     struct http_server *server;
+    struct peer_clients *peers;
     struct list free_calls;
     unsigned free_call_count;
     unsigned live;    /* calls */
@@ -45,6 +51,7 @@ struct gateway {
     struct gateway_options options;
     struct loop *loop; /* the instances' */
     char *address;
+    char *node_name; /* or NULL */
     uint16_t port;
     unsigned lane_count;
     unsigned lanes_open; /* while stopping, as the next two */
@@ -63,7 +70,17 @@ struct call {
     struct http_exchange *exchange;
     struct instance_target *target; /* NULL until it is found */
     struct relay relay;
-    size_t script_length; /* of the path: the rest is PATH_INFO */
+    size_t script_length;             /* of the path: the rest is PATH_INFO */
+    bool is_hop;                      /* another node passed it on */
+    char client[GATEWAY_CLIENT_SIZE]; /* of a hop: who asked that node; or "" */
+    uint64_t deadline_ms;             /* on the loop's clock; 0: none but the function's own */
+
+    /* On its way to another node. */
+    struct peer_pass *pass;
+    struct function_holders holders;
+    char function[128]; /* NAME:VERSION */
+    char project[64];
+    unsigned tries;
 
     bool is_reading;         /* the request's body has not ended */
     bool is_started;         /* the function was asked to run */
@@ -89,8 +106,14 @@ struct call {
 struct call *lane_take_call(struct lane *lane);
 void lane_give_back_call(struct call *call);
 
+/* A number that nobody can foretell. */
+uint64_t lane_random(struct lane *lane);
+
 /* Let go what is over. */
 void call_settle(struct call *call);
+
+/* Milliseconds that are left; UINT64_MAX: no deadline was set. */
+uint64_t call_time_left(const struct call *call);
 
 /* The lane's last call has gone after its server. */
 void lane_report_closed(struct lane *lane);
@@ -101,5 +124,14 @@ void answer_flush_held(struct call *call);
 void answer_end(struct call *call, const struct error *error, const struct instance_result *result);
 void answer_error(struct call *call, const struct error *error,
                   const struct instance_result *result_or_null);
+
+/* forward.c: to one of call->holders, which are tried in turn; the exchange is the pass's until it
+ * has ended.  call->function and call->project say what is asked for. */
+void forward_begin(struct call *call);
+/* Of the node with that name; false: there is none. */
+bool forward_find_node(const struct gateway *gateway, const char *name, uint64_t *ret_node,
+                       bool *ret_is_self);
+/* This node's name, or "". */
+void forward_own_name(const struct gateway *gateway, char ret_name[GATEWAY_NODE_NAME_SIZE]);
 
 #endif

@@ -63,7 +63,7 @@ static bool is_of_connection(struct text name)
 }
 
 /* What nodes say to each other is not for clients to say, nor for them to hear. */
-static bool is_of_nodes(struct text name)
+bool peer_field_is_ours(struct text name)
 {
     static const char *const names[] = {
         PEER_FIELD_HOP,    PEER_FIELD_FUNCTION, PEER_FIELD_SCRIPT,  PEER_FIELD_HOST,
@@ -93,7 +93,18 @@ static bool is_listed(struct text list, struct text name)
     return false;
 }
 
-/* The client's fields and the owner's as lines; the caller frees the ones from *ret_own on. */
+/* The owner says it itself. */
+static bool is_replaced(const char *const *added, struct text name)
+{
+    for (size_t i = 0; added != NULL && added[i] != NULL; i++) {
+        if (strncasecmp(added[i], name.data, name.length) == 0 && added[i][name.length] == ':') {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The client's fields and the owner's as lines, which point into `text`. */
 static void collect_fields(const struct http_exchange *exchange, const char *const *added,
                            const char *lines[FIELDS_MAX + 1], struct buffer *text)
 {
@@ -103,8 +114,8 @@ static void collect_fields(const struct http_exchange *exchange, const char *con
     for (size_t i = 0; i < http_exchange_field_count(exchange) && count < FIELDS_MAX - 16; i++) {
         struct text name, value;
         http_exchange_field_at(exchange, i, &name, &value);
-        if (is_of_connection(name) || is_of_nodes(name) || is_listed(listed, name) ||
-            !http_field_is_clean(name, value)) {
+        if (is_of_connection(name) || peer_field_is_ours(name) || is_listed(listed, name) ||
+            is_replaced(added, name) || !http_field_is_clean(name, value)) {
             continue;
         }
         starts[count++] = text->used;
@@ -245,7 +256,7 @@ static void on_head(struct http_call *call, int status, void *context)
     for (size_t i = 0; i < http_call_field_count(call); i++) {
         struct text name, value;
         http_call_field_at(call, i, &name, &value);
-        if (!is_of_connection(name) && !is_of_nodes(name) && !is_listed(listed, name) &&
+        if (!is_of_connection(name) && !peer_field_is_ours(name) && !is_listed(listed, name) &&
             http_field_is_clean(name, value)) {
             http_exchange_add_field_text(pass->exchange, name, value);
         }

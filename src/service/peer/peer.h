@@ -72,12 +72,16 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 #define PEER_FIELD_REFUSED  "X-Blixard-Refused"     /* of an answer: nothing was run */
 #define PEER_FIELD_NODE     "X-Blixard-Node"        /* of an answer: the name of who gave it */
 
+/* Is it one of those (but PEER_FIELD_NODE)? */
+bool peer_field_is_ours(struct text name);
+
 struct peer_passing {
     uint64_t node;
-    const char *target;        /* path and query */
-    const char *const *fields; /* added: "Name: value", NULL at the end; may be NULL */
-    uint64_t timeout_ms;       /* until the head of the answer; 0: none */
-    bool takes_refusal;        /* an answer with PEER_FIELD_REFUSED is an end, not the answer */
+    const char *target; /* path and query */
+    const char *const
+        *fields;         /* "Name: value", NULL at the end, in place of the client's; or NULL */
+    uint64_t timeout_ms; /* until the head of the answer; 0: none */
+    bool takes_refusal;  /* an answer with PEER_FIELD_REFUSED is an end, not the answer */
 };
 
 struct peer_pass_events {

@@ -357,9 +357,11 @@ void api_invocation_create(struct request *request)
         api_answer_error(request, &err);
         return;
     }
+    char node[API_PARAMETER_SIZE];
+    bool is_at = http_query_get(http_exchange_query(request->exchange), "node", node, sizeof(node));
     struct text path = http_exchange_path(request->exchange);
     gateway_serve(gateway, http_exchange_ref(request->exchange), request->project,
                   text_of(request->parameters[0], strlen(request->parameters[0])),
-                  text_of(path.data + path.length, 0));
+                  text_of(path.data + path.length, 0), is_at ? node : NULL);
     api_request_end(request);
 }

@@ -14,6 +14,7 @@
 
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
+#include "service/peer/peer.h"
 
 /* ---- Clients ---- */
 
@@ -54,6 +55,7 @@ struct http_exchange {
  * keeps a reference. */
 struct http_exchange *fake_request(const struct fake_request *request);
 struct http_exchange *fake_get(const char *path);
+extern void (*fake_handler)(struct http_exchange *owned_exchange); /* in place of the gateway's */
 void fake_body(struct http_exchange *exchange, const void *bytes, size_t length);
 void fake_body_end(struct http_exchange *exchange, const struct error *error);
 void fake_hang_up(struct http_exchange *exchange);
@@ -110,6 +112,27 @@ void fake_output(struct runner_call *call, const char *text);
 void fake_end(struct runner_call *call, enum vmm_end end, uint32_t exit_code, const char *reason);
 void fake_die(struct runner *runner);
 void fake_loaded(struct runner *runner, const struct error *error);
+
+/* ---- Other nodes: 2 ("b") and 3 ("c"), 1 ("a") is this one ---- */
+
+/* What was passed on last, until its end is told. */
+struct peer_pass {
+    struct http_exchange *exchange;
+    uint64_t node;
+    char target[256];
+    char fields[1024]; /* "Name: value\n" ... */
+    uint64_t timeout_ms;
+    bool takes_refusal;
+    struct peer_pass_events events;
+    void *context;
+};
+extern struct peer_pass *fake_pass;
+extern unsigned fake_calls_of[4]; /* by node id */
+extern bool fake_has_others;      /* false: there are none */
+
+void fake_pass_end(const struct error *error, bool is_untouched);
+/* It is answered: 200, "passed". */
+void fake_pass_answer(void);
 
 /* ---- The world ---- */
 

@@ -1,0 +1,189 @@
+/* A call that another node runs: which one, and what it is told.  See gateway.h and choose.h. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/http/http.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "service/cluster/cluster.h"
+#include "service/gateway/choose.h"
+#include "service/gateway/lane.h"
+#include "service/telemetry/telemetry.h"
+
+enum {
+    TRIES_MAX = 2,
+    GRACE_MS = 1000, /* the node tells of a timeout itself, if it can */
+    FIELD_SIZE = 320,
+};
+
+/* ---- Nodes ---- */
+
+bool forward_find_node(const struct gateway *gateway, const char *name, uint64_t *ret_node,
+                       bool *ret_is_self)
+{
+    struct cluster *cluster = gateway->options.cluster;
+    struct cluster_view *view = cluster != NULL ? cluster_view_ref(cluster) : NULL;
+    bool found = false;
+    for (size_t i = 0; view != NULL && i < view->count && !found; i++) {
+        found = strcmp(view->nodes[i].name, name) == 0;
+        *ret_node = view->nodes[i].id;
+        *ret_is_self = view->nodes[i].is_self;
+    }
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    if (!found && gateway->node_name != NULL && strcmp(gateway->node_name, name) == 0) {
+        *ret_is_self = found = true;
+    }
+    return found;
+}
+
+void forward_own_name(const struct gateway *gateway, char ret_name[GATEWAY_NODE_NAME_SIZE])
+{
+    struct cluster *cluster = gateway->options.cluster;
+    struct cluster_view *view = cluster != NULL ? cluster_view_ref(cluster) : NULL;
+    const char *name = gateway->node_name != NULL ? gateway->node_name : "";
+    if (view != NULL && view->count > 0 && view->nodes[0].is_self &&
+        view->nodes[0].name[0] != '\0') {
+        name = view->nodes[0].name;
+    }
+    snprintf(ret_name, GATEWAY_NODE_NAME_SIZE, "%s", name);
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+}
+
+/* One of those that are left, which is taken out of them; 0: none. */
+static uint64_t take_node(struct call *call)
+{
+    struct choose_node nodes[FUNCTION_HOLDERS_MAX];
+    size_t places[FUNCTION_HOLDERS_MAX];
+    size_t count = 0;
+    struct function_holders *holders = &call->holders;
+    struct cluster_view *view = peer_view(call->lane->peers);
+    for (size_t i = 0; view != NULL && i < holders->count; i++) {
+        const struct cluster_node *node = cluster_view_find(view, holders->nodes[i]);
+        if (node != NULL && !node->is_self) {
+            places[count] = i;
+            nodes[count++] = (struct choose_node){
+                .health = node->health,
+                .rtt_us = node->rtt_us,
+                .calls = peer_calls_of(call->lane->peers, node->id),
+            };
+        }
+    }
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    if (count == 0) {
+        return 0;
+    }
+    size_t place = places[choose_node(nodes, count, lane_random(call->lane))];
+    uint64_t chosen = holders->nodes[place];
+    holders->count--;
+    holders->nodes[place] = holders->nodes[holders->count];
+    return chosen;
+}
+
+/* ---- One try ---- */
+
+static void forward_next(struct call *call);
+
+static void on_pass_end(const struct error *error, bool is_untouched, void *context)
+{
+    struct call *call = context;
+    call->pass = NULL;
+    call->is_related = false;
+    if (error == NULL || error->kind == ERROR_CANCELLED ||
+        http_exchange_has_begun(call->exchange)) {
+        call->is_answering = false;
+    } else if (is_untouched && call->tries < TRIES_MAX && call->holders.count > 0 &&
+               call_time_left(call) > 0) {
+        call->body_error = *error; /* kept, if nobody else is there */
+        forward_next(call);
+        return;
+    } else {
+        answer_error(call, error, NULL);
+    }
+    call_settle(call);
+}
+
+/* Not more than the function may take; twice: waiting and running. */
+static uint64_t time_for(const struct call *call)
+{
+    uint64_t own_ms = call->holders.timeout_ms > 0 ? 2 * call->holders.timeout_ms
+                                                   : (uint64_t)GATEWAY_DEADLINE_MAX_MS;
+    uint64_t left_ms = call_time_left(call);
+    return left_ms < own_ms ? left_ms : own_ms;
+}
+
+static char *target_of(const struct call *call)
+{
+    struct text path = http_exchange_path(call->exchange);
+    struct text query = http_exchange_query(call->exchange);
+    return memory_format("%.*s%s%.*s", (int)path.length, path.data, query.length > 0 ? "?" : "",
+                         (int)query.length, query.length > 0 ? query.data : "");
+}
+
+static void pass_to(struct call *call, uint64_t node)
+{
+    static const struct peer_pass_events events = {.on_end = on_pass_end};
+    char lines[7][FIELD_SIZE];
+    const char *fields[8] = {0};
+    size_t count = 0;
+    struct text host = http_exchange_field(call->exchange, "Host");
+    uint64_t time_ms = time_for(call);
+    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOP ": 1");
+    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_FUNCTION ": %s/%s", call->project,
+             call->function);
+    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SCRIPT ": %zu", call->script_length);
+    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_CLIENT ": %s",
+             http_exchange_peer(call->exchange));
+    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_DEADLINE ": %" PRIu64, time_ms);
+    snprintf(lines[count++], FIELD_SIZE, "X-Request-Id: %s", call->request_id);
+    if (host.length > 0 && host.length < FIELD_SIZE - 32) {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOST ": %.*s", (int)host.length, host.data);
+    }
+    for (size_t i = 0; i < count; i++) {
+        fields[i] = lines[i];
+    }
+    MEMORY_OWNED char *target = target_of(call);
+    const struct peer_passing passing = {
+        .node = node,
+        .target = target,
+        .fields = fields,
+        .timeout_ms = time_ms + GRACE_MS,
+        .takes_refusal = call->tries < TRIES_MAX && call->holders.count > 0,
+    };
+    telemetry_add(call->lane->gateway->options.telemetry, TELEMETRY_CALLS_FORWARDED, 1);
+    http_exchange_set_body_max(call->exchange, call->lane->gateway->options.body_bytes_max);
+    call->pass = peer_pass_new(call->lane->peers, call->exchange, &passing, &events, call);
+    call->is_related = true;
+}
+
+static void forward_next(struct call *call)
+{
+    uint64_t node = take_node(call);
+    call->tries++;
+    if (node != 0) {
+        pass_to(call, node);
+        return;
+    }
+    struct error err = call->body_error;
+    call->body_error.kind = ERROR_NONE;
+    if (err.kind == ERROR_NONE) {
+        error_set(&err, ERROR_UNAVAILABLE,
+                  "function %s cannot run on this node yet, and no node that can run it is there",
+                  call->function);
+    }
+    answer_error(call, &err, NULL);
+    call_settle(call);
+}
+
+void forward_begin(struct call *call)
+{
+    forward_next(call);
+}

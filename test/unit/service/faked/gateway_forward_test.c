@@ -1,0 +1,203 @@
+/* Calls that other nodes run, and calls that other nodes pass on. */
+#include "service/gateway/choose.h"
+
+#include "test/lib/test.h"
+#include "test/unit/service/faked/fakes.h"
+
+static void fail_pass(enum error_kind kind, bool is_untouched)
+{
+    struct error error;
+    error_set(&error, kind, "node x: no");
+    fake_pass_end(&error, is_untouched);
+}
+
+static void body_passed_on(void)
+{
+    static const char *const fields[] = {"Host", "shop.example", "X-Request-Id", "r1", NULL};
+    fake_has_others = true;
+    struct http_exchange *exchange = fake_request(
+        &(struct fake_request){.path = "/fn/away/a%20b", .query = "q=1", .fields = fields});
+    EXPECT(fake_pass != NULL && (fake_pass->node == 2 || fake_pass->node == 3));
+    EXPECT_STRING(fake_pass->target, "/fn/away/a%20b?q=1");
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Hop: 1\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Function: default/away:7\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Script: 8\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Host: shop.example\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Client: 127.0.0.1:4711\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Deadline-Ms: 2000\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "X-Request-Id: r1\n") != NULL);
+    EXPECT(fake_pass->timeout_ms == 3000);
+    fake_pass_answer();
+    EXPECT(exchange->status == 200 && fake_pass == NULL);
+    EXPECT_STRING(fake_answer(exchange), "passed");
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, tells_the_node_all_that_the_client_said)
+{
+    fake_world_run(1, 1, body_passed_on);
+}
+
+static void body_retried(void)
+{
+    fake_has_others = true;
+    struct http_exchange *exchange = fake_get("/fn/away");
+    uint64_t first = fake_pass->node;
+    EXPECT(fake_pass->takes_refusal);
+    fail_pass(ERROR_UNAVAILABLE, true);
+    EXPECT(fake_pass != NULL && fake_pass->node != first && !fake_pass->takes_refusal);
+    fail_pass(ERROR_UNAVAILABLE, true); /* two are enough */
+    EXPECT(exchange->status == 503 && fake_pass == NULL);
+    EXPECT_STRING(fake_field(exchange, "X-Blixard-Node"), "a");
+    http_exchange_unref(exchange);
+
+    exchange = fake_get("/fn/away");
+    fail_pass(ERROR_UNAVAILABLE, false); /* a function may have seen it */
+    EXPECT(exchange->status == 503 && fake_pass == NULL);
+    EXPECT(strstr(exchange->error.text, "node x") != NULL);
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, tries_another_node_once_and_only_what_nobody_has_seen)
+{
+    fake_world_run(1, 1, body_retried);
+}
+
+static void body_gone(void)
+{
+    fake_has_others = true;
+    struct http_exchange *exchange = fake_get("/fn/away");
+    fake_hang_up(exchange);
+    EXPECT(fake_pass == NULL && exchange->status == 0);
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, ends_when_the_client_goes_away)
+{
+    fake_world_run(1, 1, body_gone);
+}
+
+static void body_alone(void)
+{
+    struct http_exchange *exchange = fake_get("/fn/away");
+    EXPECT(exchange->status == 503 && fake_pass == NULL);
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, needs_another_node)
+{
+    fake_world_run(1, 1, body_alone);
+}
+
+static void body_deadline(void)
+{
+    static const char *const fields[] = {"X-Blixard-Deadline-Ms", "50", "X-Blixard-Hop", "1", NULL};
+    fake_has_others = true;
+    struct http_exchange *exchange =
+        fake_request(&(struct fake_request){.path = "/fn/away", .fields = fields});
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Deadline-Ms: 51\n") != NULL);
+    fake_pass_answer();
+    http_exchange_unref(exchange);
+    /* Here, too; and what only nodes may say does not reach a function. */
+    exchange = fake_request(&(struct fake_request){.path = "/fn/hello", .fields = fields});
+    fake_turn();
+    struct runner_call *call = fake_call(0);
+    EXPECT(call != NULL && fake_variable(call, "HTTP_X_BLIXARD_HOP") == NULL);
+    EXPECT(fake_variable(call, "HTTP_X_BLIXARD_DEADLINE_MS") == NULL);
+    fake_output(call, "Status: 200\nX-Blixard-Refused: 1\nX-Blixard-Node: evil\n\nhi");
+    fake_end(call, VMM_END_EXIT, 0, "");
+    EXPECT_STRING(fake_field(exchange, "X-Blixard-Refused"), "");
+    EXPECT_STRING(fake_field(exchange, "X-Blixard-Node"), "a");
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, keeps_a_deadline_and_what_nodes_say_apart)
+{
+    fake_world_run(1, 1, body_deadline);
+}
+
+static struct http_exchange *hop(const char *function, const char *script)
+{
+    static const char *fields[] = {"Host",
+                                   "10.0.0.2:7421",
+                                   PEER_FIELD_HOP,
+                                   "1",
+                                   PEER_FIELD_FUNCTION,
+                                   NULL,
+                                   PEER_FIELD_SCRIPT,
+                                   NULL,
+                                   PEER_FIELD_HOST,
+                                   "shop.example",
+                                   PEER_FIELD_CLIENT,
+                                   "192.0.2.7:99",
+                                   NULL};
+    fields[5] = function;
+    fields[7] = script;
+    /* The test's server is the gateway's; the API hands over what has come to its own. */
+    struct http_exchange *exchange =
+        fake_request(&(struct fake_request){.path = "/fn/hello/rest", .fields = fields});
+    return exchange;
+}
+
+static void on_hop(struct http_exchange *exchange)
+{
+    gateway_serve_hop(fake_gateway, exchange);
+}
+
+static void body_hop(void)
+{
+    fake_has_others = true;
+    fake_handler = on_hop;
+    struct http_exchange *exchange = hop("default/hello", "9");
+    fake_turn();
+    struct runner_call *call = fake_call(0);
+    EXPECT(call != NULL);
+    EXPECT_STRING(fake_variable(call, "SCRIPT_NAME"), "/fn/hello");
+    EXPECT_STRING(fake_variable(call, "PATH_INFO"), "/rest");
+    EXPECT_STRING(fake_variable(call, "SERVER_NAME"), "shop.example");
+    EXPECT_STRING(fake_variable(call, "REMOTE_ADDR"), "192.0.2.7");
+    EXPECT(fake_variable(call, "HTTP_X_BLIXARD_FUNCTION") == NULL);
+    fake_output(call, "body");
+    fake_end(call, VMM_END_EXIT, 0, "");
+    EXPECT_STRING(fake_answer(exchange), "body");
+    EXPECT_STRING(fake_field(exchange, "X-Blixard-Refused"), "");
+    http_exchange_unref(exchange);
+
+    exchange = hop("default/away:7", "8"); /* it is not passed on again */
+    EXPECT(exchange->status == 503 && fake_pass == NULL);
+    EXPECT_STRING(fake_field(exchange, "X-Blixard-Refused"), "1");
+    http_exchange_unref(exchange);
+
+    static const char *const bad[][2] = {{"default", "0"},
+                                         {"", "0"},
+                                         {"default/hello", "99"},
+                                         {"default/hello", "x"},
+                                         {"default/hello", ""}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        exchange = hop(bad[i][0], bad[i][1]);
+        EXPECT(exchange->status == 400);
+        http_exchange_unref(exchange);
+    }
+}
+
+TEST(gateway_forward, runs_here_what_a_node_passed_on_or_refuses)
+{
+    fake_world_run(1, 1, body_hop);
+}
+
+/* ---- Choosing ---- */
+
+TEST(gateway_choose, takes_the_living_then_the_near_then_the_less_busy)
+{
+    const struct choose_node nodes[] = {
+        {CLUSTER_SUSPECT, 10, 0},  {CLUSTER_HEALTHY, 300, 5},  {CLUSTER_HEALTHY, 90000, 0},
+        {CLUSTER_HEALTHY, 400, 2}, {CLUSTER_HEALTHY, 1000, 9},
+    };
+    unsigned counts[5] = {0};
+    for (uint64_t random = 0; random < 600; random++) {
+        counts[choose_node(nodes, 5, random)]++;
+    }
+    EXPECT(counts[0] == 0 && counts[2] == 0); /* not sure to live; far */
+    EXPECT(counts[3] > counts[1] && counts[1] > 0 && counts[4] == 0);
+    EXPECT(choose_node(nodes, 1, 12345) == 0); /* better than nobody */
+}
