@@ -403,6 +403,8 @@ static int start_api(struct node *node, struct error *err)
         .instances = node->instances,
         .functions = node->functions,
         .cluster = node->cluster,
+        .peers = node->peers,
+        .blobs = node->blobs,
         .gateway = node->gateway,
         .node_name = node->name,
         .gateway_address = node->gateway_text,

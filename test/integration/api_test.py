@@ -253,6 +253,67 @@ class Functions(unittest.TestCase):
             self.assertEqual((files(images), files(entries)), ([], []))
 
 
+class Blobs(unittest.TestCase):
+    def test_they_can_be_read_whole_and_from_somewhere_on(self):
+        blob = node.upload(echo)
+        path = f"/v1/blobs/{blob}"
+        status, body, fields = node.request("GET", path)
+        self.assertEqual((status, body, fields["accept-ranges"]), (200, echo, "bytes"))
+        status, body, fields = node.request("HEAD", path)
+        self.assertEqual((status, body, fields["content-length"]), (200, b"", str(len(echo))))
+        for asked, first, last in (("bytes=5-", 5, len(echo) - 1), ("bytes=5-9", 5, 9), ("bytes=0-0", 0, 0),
+                                   (f"bytes=7-{len(echo) + 5}", 7, len(echo) - 1)):
+            with self.subTest(asked=asked):
+                status, body, fields = node.request("GET", path, fields={"Range": asked})
+                self.assertEqual((status, body), (206, echo[first:last + 1]))
+                self.assertEqual(fields["content-range"], f"bytes {first}-{last}/{len(echo)}")
+        for odd in ("bytes=-5", "bytes=9-5", "bytes=1-2,5-6", "lines=1-2", "bytes=x-"):
+            with self.subTest(odd=odd):
+                self.assertEqual(node.request("GET", path, fields={"Range": odd})[:2], (200, echo))
+        status, _, fields = node.request("GET", path, fields={"Range": f"bytes={len(echo)}-"})
+        self.assertEqual((status, fields["content-range"]), (416, f"bytes */{len(echo)}"))
+        self.assertEqual(node.request("GET", "/v1/blobs/" + "0" * 64)[0], 404)
+        self.assertEqual(node.request("GET", "/v1/blobs/..%2fx")[0], 400)
+
+    def test_what_is_between_nodes_is_for_nodes(self):
+        self.assertEqual(node.request("GET", f"/v1/peer/images/{'0' * 64}/fast")[0], 403)
+        # Marked as if a node had passed it on: it is a client that says so, and it is not believed.
+        node.deploy("unmarked", echo)
+        status, body, _ = node.request("POST", "/v1/functions/unmarked/invocations", b"hi", {
+            "X-Blixard-Hop": "1", "X-Blixard-Function": "default/nothing", "X-Blixard-Script": "0"})
+        self.assertEqual((status, body), (200, b"hi"))
+
+
+class Placing(unittest.TestCase):
+    """What a node that is alone says of where things are."""
+
+    def test_a_version_says_who_can_run_it(self):
+        node.deploy("placed", echo)
+        me = node.json("/v1/node")["name"]
+        version = node.json("/v1/functions/placed")["version"]
+        self.assertEqual([holder["name"] for holder in version["nodes"]], [me])
+        self.assertIn(version["nodes"][0]["tier"], ("fast", "optimized"))
+        status, body, fields = node.request("POST", f"/v1/functions/placed/invocations?node={me}", b"here")
+        self.assertEqual((status, body, fields["x-blixard-node"]), (200, b"here", me))
+        self.assertEqual(node.json(f"/v1/node?node={me}")["name"], me)
+        self.assertEqual(node.json(f"/v1/functions/placed/logs?node={me}"), {"lines": []})
+
+    def test_a_node_that_is_not_there_is_named(self):
+        node.deploy("placed", echo)
+        for method, path in (("GET", "/v1/node?node=nobody"), ("GET", "/v1/functions/placed/logs?node=nobody"),
+                             ("GET", "/metrics?node=nobody"), ("POST", "/v1/functions/placed/invocations?node=nobody")):
+            with self.subTest(path=path), self.assertRaises(Refused) as refused:
+                node.call(method, path)
+            self.assertEqual(refused.exception.status, 404)
+            self.assertIn("nobody", refused.exception.problem["detail"])
+
+    def test_a_call_takes_no_longer_than_its_client_allows(self):
+        node.deploy("slow", compile_c("slow", "int main(void) { for (volatile int i = 0;; i++) {} }"))
+        status, _, _ = node.request("POST", "/v1/functions/slow/invocations", b"",
+                                    {"X-Blixard-Deadline-Ms": "100"}, timeout=20)
+        self.assertEqual(status, 504)
+
+
 class Repetition(unittest.TestCase):
     """Idempotency-Key: the same request again begins nothing new."""
 

@@ -23,6 +23,12 @@ struct image_store;
 struct loop;
 struct store;
 
+/* The modules that the state names and that are not on this node: other nodes have them.  The
+ * store's loop thread. */
+int backup_missing_each(struct store *store, struct image_store *images,
+                        void (*visit)(const char *module, void *context), void *context,
+                        struct error *err);
+
 /*
  * Take the state as it is now, and hold the modules it names, so that deleting a function meanwhile
  * does no harm.  The store's loop thread.  CORRUPT when a module is missing on this node.

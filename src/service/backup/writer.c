@@ -84,6 +84,31 @@ static int list_blobs(struct backup_writer *writer, struct store *store, struct 
     return r;
 }
 
+struct looking {
+    struct image_store *images;
+    void (*visit)(const char *module, void *context);
+    void *context;
+};
+
+static bool look_at(sqlite3_stmt *row, void *context)
+{
+    const struct looking *looking = context;
+    const char *module = (const char *)sqlite3_column_text(row, 0);
+    if (!image_exists(looking->images, module)) {
+        looking->visit(module, looking->context);
+    }
+    return true;
+}
+
+int backup_missing_each(struct store *store, struct image_store *images,
+                        void (*visit)(const char *module, void *context), void *context,
+                        struct error *err)
+{
+    struct looking looking = {images, visit, context};
+    return store_query(store, err, look_at, &looking,
+                       "SELECT DISTINCT module FROM version ORDER BY module", "");
+}
+
 static la_ssize_t on_bytes(struct archive *archive, void *context, const void *bytes, size_t length)
 {
     struct backup_writer *writer = context;

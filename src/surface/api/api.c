@@ -13,6 +13,9 @@
 
 #include "engine/store/store.h"
 
+#include "service/gateway/gateway.h"
+#include "service/peer/peer.h"
+
 #include "surface/api/parts.h"
 
 #define BLOB_BYTES_MAX (UINT64_C(64) << 20)
@@ -97,6 +100,24 @@ static void answer_no_method(struct request *request, unsigned allowed)
     api_answer_text(request, 405, "application/problem+json", buffer_string(&body));
 }
 
+/* A call that another node passes on, whatever its path is: see gateway.h. */
+static void serve_hop(struct request *request)
+{
+    struct error err = {0};
+    struct gateway *gateway = request->api->options.gateway;
+    if (api_access_judge(request, "peer", &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    if (gateway == NULL) {
+        error_set(&err, ERROR_UNAVAILABLE, "this node has no gateway");
+        api_answer_error(request, &err);
+        return;
+    }
+    gateway_serve_hop(gateway, http_exchange_ref(request->exchange));
+    api_request_end(request);
+}
+
 void api_handle(struct http_exchange *exchange, void *context)
 {
     struct api *api = context;
@@ -111,6 +132,11 @@ void api_handle(struct http_exchange *exchange, void *context)
         api_answer_error(request, &err);
         return;
     }
+    if (http_exchange_is_tls(exchange) &&
+        http_exchange_field(exchange, PEER_FIELD_FUNCTION).data != NULL) {
+        serve_hop(request);
+        return;
+    }
     struct text path = http_exchange_path(exchange);
     struct route_match match;
     api_route_match(http_exchange_method(exchange), path, &match);
@@ -121,7 +147,7 @@ void api_handle(struct http_exchange *exchange, void *context)
     } else if (api_access_judge(request, match.route->permission, &err) < 0 ||
                take_parameters(request, &match, &err) < 0) {
         api_answer_error(request, &err);
-    } else {
+    } else if (!api_pass_to_named(request, match.route)) {
         request->status = match.route->status;
         if (api_route_waits(match.route)) {
             api_read_begin(request, match.route->handle);

@@ -29,6 +29,8 @@ struct image_store;
 struct instance_service;
 struct loop;
 struct operation_service;
+struct peer_blobs;
+struct peer_clients;
 struct store;
 struct telemetry;
 
@@ -48,6 +50,8 @@ struct api_options {
     struct instance_service *instances;
     struct function_service *functions;
     struct cluster *cluster;
+    struct peer_clients *peers; /* of the loop, as the next */
+    struct peer_blobs *blobs;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
 };
 

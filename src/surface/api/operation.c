@@ -5,6 +5,8 @@
 
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
 #include "surface/api/parts.h"
 
 enum { WAIT_DEFAULT_MS = 60000, WAIT_MAX_MS = 600000 };
@@ -60,10 +62,19 @@ void api_operation_wait(struct request *request)
                                         timeout_ms, on_waited, request);
 }
 
+/* Whoever carries it out can break it off. */
 void api_operation_cancel(struct request *request)
 {
     struct error err = {0};
-    if (operation_cancel(request->api->options.operations, request->parameters[0], &err) < 0) {
+    struct store_status status;
+    uint64_t node = 0;
+    const struct api_options *options = &request->api->options;
+    store_status(options->store, &status);
+    if (operation_node(options->operations, request->parameters[0], &node, &err) < 0) {
+        api_answer_error(request, &err);
+    } else if (node != 0 && node != status.node_id && !api_is_passed_on(request)) {
+        api_pass_on(request, node);
+    } else if (operation_cancel(options->operations, request->parameters[0], &err) < 0) {
         api_answer_error(request, &err);
     } else {
         api_answer_nothing(request);

@@ -137,6 +137,13 @@ const char *api_body_text(const json_t *body, const char *key); /* NULL: absent 
 /* 0 when absent. */
 int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, struct error *err);
 
+/* ---- pass.c: requests that are another node's ---- */
+/* Another node has sent it on: it is answered here, or refused. */
+bool api_is_passed_on(const struct request *request);
+void api_pass_on(struct request *request, uint64_t node);
+/* True: ?node= names another node, or none, and the request is answered by pass.c. */
+bool api_pass_to_named(struct request *request, const struct route *route);
+
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);
 void api_answer_text(struct request *request, int status, const char *type, const char *text);

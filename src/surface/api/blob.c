@@ -1,0 +1,201 @@
+/*
+ * Blobs as other nodes and clients read them, whole or from somewhere on (RFC 9110, 14), and which
+ * code this node has compiled.  Files are read on another thread, the next piece when the last one
+ * has gone.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/function/function.h"
+
+#include "surface/api/parts.h"
+
+enum { PIECE_BYTES = 1 << 18 };
+
+struct sending {
+    struct request *request;
+    int fd;
+    uint64_t at;
+    uint64_t end;
+    uint8_t *piece;
+    ssize_t got;
+    bool at_work; /* false: waiting for the client to take what there is */
+    bool is_over; /* the client is gone, or the node stops */
+};
+
+static void sending_end(struct sending *sending)
+{
+    struct request *request = sending->request;
+    http_exchange_on(request->exchange, NULL, NULL, NULL);
+    close(sending->fd);
+    free(sending->piece);
+    free(sending);
+    api_request_end(request);
+}
+
+static void work(void *context)
+{
+    struct sending *sending = context;
+    uint64_t left = sending->end - sending->at;
+    do {
+        sending->got = pread(sending->fd, sending->piece, left < PIECE_BYTES ? left : PIECE_BYTES,
+                             (off_t)sending->at);
+    } while (sending->got < 0 && errno == EINTR);
+}
+
+static void on_worked(void *context);
+
+static void go_on(struct sending *sending)
+{
+    sending->at_work = true;
+    loop_work(sending->request->api->options.loop, work, on_worked, sending);
+}
+
+static void on_worked(void *context)
+{
+    struct sending *sending = context;
+    struct http_exchange *exchange = sending->request->exchange;
+    if (sending->is_over || sending->got <= 0) {
+        http_exchange_abort(exchange); /* shorter than it was, or it cannot be read */
+        sending_end(sending);
+        return;
+    }
+    sending->at += (uint64_t)sending->got;
+    bool has_room = http_exchange_write(exchange, sending->piece, (size_t)sending->got);
+    if (sending->at == sending->end) {
+        http_exchange_end(exchange);
+        sending_end(sending);
+    } else if (has_room || sending->is_over) {
+        go_on(sending);
+    } else {
+        sending->at_work = false;
+    }
+}
+
+static void on_drain(void *context)
+{
+    struct sending *sending = context;
+    if (!sending->at_work) {
+        go_on(sending);
+    }
+}
+
+/* May come from inside a call on the exchange: then on_worked() sees it. */
+static void break_off(struct sending *sending)
+{
+    sending->is_over = true;
+    if (!sending->at_work) {
+        sending->at_work = true;
+        loop_post(sending->request->api->options.loop, on_worked, sending);
+    }
+}
+
+static void on_close(void *context)
+{
+    break_off(context);
+}
+
+static void on_stop(struct request *request)
+{
+    break_off(request->state);
+}
+
+/* "bytes=5-" or "bytes=5-9".  False: anything else, which is as if nothing had been asked. */
+static bool take_range(const struct request *request, uint64_t *ret_from, uint64_t *ret_to)
+{
+    static const char unit[] = "bytes=";
+    size_t skip = sizeof(unit) - 1;
+    struct text range = http_exchange_field(request->exchange, "Range");
+    if (range.length <= skip || memcmp(range.data, unit, skip) != 0) {
+        return false;
+    }
+    range = text_of(range.data + skip, range.length - skip);
+    const char *dash = memchr(range.data, '-', range.length);
+    if (dash == NULL || dash == range.data) {
+        return false;
+    }
+    size_t before = (size_t)(dash - range.data);
+    struct text last = text_of(dash + 1, range.length - before - 1);
+    *ret_to = UINT64_MAX;
+    return text_parse_u64(text_of(range.data, before), ret_from) &&
+        (last.length == 0 || (text_parse_u64(last, ret_to) && *ret_to >= *ret_from));
+}
+
+static void send_from(struct request *request, int owned_fd, uint64_t from, uint64_t end)
+{
+    if (http_exchange_method(request->exchange) == HTTP_HEAD || from == end) {
+        close(owned_fd);
+        http_exchange_end(request->exchange);
+        api_request_end(request);
+        return;
+    }
+    struct sending *sending = NEW(struct sending);
+    *sending = (struct sending){.request = request, .fd = owned_fd, .at = from, .end = end};
+    sending->piece = memory_new(1, PIECE_BYTES);
+    request->state = sending;
+    request->stop = on_stop;
+    http_exchange_on(request->exchange, on_drain, on_close, sending);
+    go_on(sending);
+}
+
+static void refuse_range(struct request *request, uint64_t size)
+{
+    MEMORY_OWNED char *text = memory_format("bytes */%" PRIu64, size);
+    api_add_fields(request);
+    http_exchange_add_field(request->exchange, "Content-Range", text);
+    http_exchange_respond(request->exchange, 416, NULL, 0);
+    api_request_end(request);
+}
+
+void api_blob_get(struct request *request)
+{
+    struct error err = {0};
+    int fd = -1;
+    uint64_t size = 0;
+    uint64_t from = 0;
+    uint64_t to = UINT64_MAX;
+    if (image_open(request->api->options.images, request->parameters[0], &fd, &size, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    bool is_part = take_range(request, &from, &to);
+    if (is_part && from >= size) {
+        close(fd);
+        refuse_range(request, size);
+        return;
+    }
+    from = is_part ? from : 0;
+    uint64_t end = is_part && to < size ? to + 1 : size;
+    api_add_fields(request);
+    http_exchange_add_field(request->exchange, "Content-Type", "application/octet-stream");
+    http_exchange_add_field(request->exchange, "Accept-Ranges", "bytes");
+    if (is_part) {
+        MEMORY_OWNED char *text =
+            memory_format("bytes %" PRIu64 "-%" PRIu64 "/%" PRIu64, from, end - 1, size);
+        http_exchange_add_field(request->exchange, "Content-Range", text);
+    }
+    http_exchange_begin(request->exchange, is_part ? 206 : 200, end - from);
+    send_from(request, fd, from, end);
+}
+
+static void on_image(const struct error *error, struct buffer *json, void *context)
+{
+    struct request *request = context;
+    if (error != NULL) {
+        api_answer_error(request, error);
+    } else {
+        api_answer_json(request, request->status, json);
+    }
+}
+
+void api_image_get(struct request *request)
+{
+    function_find_image(request->api->options.functions, request->parameters[0],
+                        request->parameters[1], on_image, request);
+}

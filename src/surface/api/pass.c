@@ -1,0 +1,106 @@
+/*
+ * Requests that are another node's: what ?node=NAME names, and operations that it carries out. Sent
+ * there as they came, marked so that they are not sent on.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "service/cluster/cluster.h"
+#include "service/peer/peer.h"
+
+#include "surface/api/parts.h"
+
+enum { NAME_SIZE = 256 };
+
+static void on_end(const struct error *error, bool is_untouched, void *context)
+{
+    struct request *request = context;
+    (void)is_untouched;
+    request->stop = NULL;
+    if (error != NULL && !http_exchange_has_begun(request->exchange)) {
+        api_answer_error(request, error);
+    } else {
+        api_request_end(request);
+    }
+}
+
+static void on_stop(struct request *request)
+{
+    peer_pass_cancel(request->state);
+}
+
+bool api_is_passed_on(const struct request *request)
+{
+    return request->caller.kind == CALLER_NODE &&
+        http_exchange_field(request->exchange, PEER_FIELD_HOP).data != NULL;
+}
+
+void api_pass_on(struct request *request, uint64_t node)
+{
+    static const struct peer_pass_events events = {.on_end = on_end};
+    static const char *const fields[] = {PEER_FIELD_HOP ": 1", NULL};
+    struct text path = http_exchange_path(request->exchange);
+    struct text query = http_exchange_query(request->exchange);
+    MEMORY_OWNED char *target =
+        memory_format("%.*s%s%.*s", (int)path.length, path.data, query.length > 0 ? "?" : "",
+                      (int)query.length, query.length > 0 ? query.data : "");
+    const struct peer_passing passing = {.node = node, .target = target, .fields = fields};
+    request->state =
+        peer_pass_new(request->api->options.peers, request->exchange, &passing, &events, request);
+    request->stop = on_stop;
+}
+
+/* What is of the node that is asked, not of the state that all have. */
+static bool is_of_a_node(const struct route *route)
+{
+    static const char *const ids[] = {"log_get", "metrics_get", "node_get"};
+    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
+        if (strcmp(route->id, ids[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+enum whose { HERE, ELSEWHERE, NOWHERE };
+
+static enum whose find_node(const struct api *api, const char *name, uint64_t *ret_node)
+{
+    struct cluster_view *view = peer_view(api->options.peers);
+    enum whose whose = strcmp(name, api->node_name) == 0 ? HERE : NOWHERE;
+    for (size_t i = 0; view != NULL && i < view->count; i++) {
+        if (strcmp(view->nodes[i].name, name) == 0) {
+            whose = view->nodes[i].is_self ? HERE : ELSEWHERE;
+            *ret_node = view->nodes[i].id;
+        }
+    }
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    return whose;
+}
+
+bool api_pass_to_named(struct request *request, const struct route *route)
+{
+    char name[NAME_SIZE];
+    uint64_t node = 0;
+    struct error err = {0};
+    if (!is_of_a_node(route) || api_is_passed_on(request) ||
+        !http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name))) {
+        return false;
+    }
+    switch (find_node(request->api, name, &node)) {
+    case HERE:
+        return false;
+    case ELSEWHERE:
+        api_pass_on(request, node);
+        return true;
+    case NOWHERE:
+        error_set(&err, ERROR_NOT_FOUND, "there is no node %.80s", name);
+        api_answer_error(request, &err);
+        return true;
+    }
+    return false;
+}

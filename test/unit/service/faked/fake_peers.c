@@ -1,0 +1,131 @@
+/* Other nodes, which take what is passed on when the test says so.  See fakes.h. */
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/memory.h"
+
+#include "service/cluster/cluster.h"
+#include "service/function/function.h"
+
+#include "test/lib/test.h"
+#include "test/unit/service/faked/fakes.h"
+
+bool function_route_elsewhere(struct function_service *service, const char *project,
+                              struct text name, struct function_holders *ret_holders)
+{
+    (void)service;
+    EXPECT(strcmp(project, "default") == 0);
+    *ret_holders =
+        (struct function_holders){.version = 7, .timeout_ms = 1000, .count = 2, .nodes = {2, 3}};
+    return fake_has_others && text_equal(name, "away");
+}
+
+/* ---- Other nodes ---- */
+
+struct peer_pass *fake_pass;
+unsigned fake_calls_of[4];
+bool fake_has_others;
+
+struct cluster_view *cluster_view_ref(struct cluster *cluster)
+{
+    (void)cluster;
+    struct cluster_view *view = memory_new(1, sizeof(*view) + 3 * sizeof(view->nodes[0]));
+    view->self_id = 1;
+    view->count = fake_has_others ? 3 : 1;
+    for (size_t i = 0; i < view->count; i++) {
+        view->nodes[i].id = i + 1;
+        view->nodes[i].is_self = i == 0;
+        snprintf(view->nodes[i].name, sizeof(view->nodes[i].name), "%c", 'a' + (int)i);
+    }
+    return view;
+}
+
+void cluster_view_unref(struct cluster_view *view)
+{
+    free(view);
+}
+
+const struct cluster_node *cluster_view_find(const struct cluster_view *view, uint64_t id)
+{
+    return id > 0 && id <= view->count ? &view->nodes[id - 1] : NULL;
+}
+
+struct peer_clients *peer_clients_new(struct loop *loop, struct cluster *cluster)
+{
+    (void)cluster;
+    return (struct peer_clients *)loop;
+}
+
+void peer_clients_free(struct peer_clients *clients)
+{
+    (void)clients;
+}
+
+struct cluster_view *peer_view(const struct peer_clients *clients)
+{
+    (void)clients;
+    return cluster_view_ref(NULL);
+}
+
+unsigned peer_calls_of(const struct peer_clients *clients, uint64_t node)
+{
+    (void)clients;
+    return fake_calls_of[node];
+}
+
+bool peer_field_is_ours(struct text name)
+{
+    return name.length > 10 && strncasecmp(name.data, "X-Blixard-", 10) == 0 &&
+        !text_equal_ignoring_case(name, PEER_FIELD_NODE);
+}
+
+static void pass_closed(void *context)
+{
+    (void)context;
+    struct error error;
+    error_set(&error, ERROR_CANCELLED, "the client went away");
+    fake_pass_end(&error, false);
+}
+
+struct peer_pass *peer_pass_new(struct peer_clients *clients, struct http_exchange *exchange,
+                                const struct peer_passing *passing,
+                                const struct peer_pass_events *events, void *context)
+{
+    (void)clients;
+    EXPECT(fake_pass == NULL);
+    fake_pass = NEW(struct peer_pass);
+    fake_pass->exchange = exchange;
+    fake_pass->node = passing->node;
+    fake_pass->timeout_ms = passing->timeout_ms;
+    fake_pass->takes_refusal = passing->takes_refusal;
+    fake_pass->events = *events;
+    fake_pass->context = context;
+    snprintf(fake_pass->target, sizeof(fake_pass->target), "%s", passing->target);
+    for (size_t i = 0; passing->fields[i] != NULL; i++) {
+        size_t used = strlen(fake_pass->fields);
+        snprintf(fake_pass->fields + used, sizeof(fake_pass->fields) - used, "%s\n",
+                 passing->fields[i]);
+    }
+    http_exchange_on(exchange, NULL, pass_closed, fake_pass);
+    return fake_pass;
+}
+
+void fake_pass_end(const struct error *error, bool is_untouched)
+{
+    struct peer_pass pass = *fake_pass;
+    free(fake_pass);
+    fake_pass = NULL;
+    http_exchange_on(pass.exchange, NULL, NULL, NULL);
+    pass.events.on_end(error, is_untouched, pass.context);
+}
+
+void fake_pass_answer(void)
+{
+    struct http_exchange *exchange = fake_pass->exchange;
+    if (fake_pass->events.on_head != NULL) {
+        fake_pass->events.on_head(fake_pass->context);
+    }
+    http_exchange_respond(exchange, 200, "passed", 6);
+    fake_pass_end(NULL, false);
+}
