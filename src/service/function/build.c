@@ -493,7 +493,7 @@ static bool is_to_be_fetched_again(struct build *build)
 static void on_not_compiled(struct build *build)
 {
     if (build->cancelled) {
-        build->tier == WASM_TIER_OPTIMIZED ? build_free(build) : fail(build);
+        build->tier == WASM_TIER_OPTIMIZED ? build_free(build) : fail_cancelled(build);
     } else if (build->must_ask) {
         obtain_image(build);
     } else if (is_to_be_fetched_again(build)) {

@@ -128,12 +128,18 @@ static int write_environment(struct call *call, bool input_continues, struct err
         return error_set(err, ERROR_TOO_LARGE, "the request has more than %d header fields",
                          (int)GATEWAY_REQUEST_FIELDS_MAX);
     }
+    struct text host = http_exchange_field(exchange, call->is_hop ? PEER_FIELD_HOST : "Host");
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        http_exchange_field_at(exchange, i, &fields[kept].name, &fields[kept].value);
-        kept += !peer_field_is_ours(fields[kept].name);
+        struct cgi_field *field = &fields[kept];
+        http_exchange_field_at(exchange, i, &field->name, &field->value);
+        if (text_equal_ignoring_case(field->name, "Host")) {
+            field->value = host; /* as the client said it, not the other node */
+            kept += host.data != NULL;
+        } else {
+            kept += !peer_field_is_ours(field->name);
+        }
     }
-    struct text host = http_exchange_field(exchange, call->is_hop ? PEER_FIELD_HOST : "Host");
     struct cgi_request request = {
         .method = http_exchange_method_text(exchange),
         .path = http_exchange_path(exchange),
