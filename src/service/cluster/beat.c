@@ -341,6 +341,7 @@ static void take_answer(struct cluster *cluster, const struct beat *beat, const 
     uint64_t their_clock_ms = 0;
     uint64_t rtt_us = (clock_monotonic_ns() - beat->sent_ns) / 1000;
     cluster->leader_id = beat->target;
+    cluster->denied_id = 0;
     cluster->beaten_ms = clock_boot_ms();
     message_take_u64(answer, "sequence", &given.sequence);
     message_take_u64(answer, "reign", &given.reign);
@@ -373,6 +374,8 @@ static void on_answer(const json_t *answer, const struct error *error, void *con
         free(beat);
         return;
     }
+    /* A server that the configuration does not have is told by nobody that another leads. */
+    cluster->denied_id = beat->target;
     if (error != NULL) {
         log_debug("cluster: a heartbeat to %s: %s", member_name(cluster, beat->target),
                   error->text);
@@ -418,7 +421,8 @@ static void beat_to_self(struct cluster *cluster, const struct store_status *sta
 /* Who leads, or somebody who may know: the nodes in turn. */
 static uint64_t choose_target(struct cluster *cluster, const struct store_status *status)
 {
-    if (status->leader_id != 0 && status->leader_id != cluster->identity.id) {
+    bool knows = status->leader_id != 0 && status->leader_id != cluster->identity.id;
+    if (knows && status->leader_id != cluster->denied_id) {
         return status->leader_id;
     }
     if (cluster->leader_id != 0 && cluster->leader_id != cluster->identity.id) {

@@ -50,8 +50,8 @@ static void write_reign(struct cluster *cluster)
     reign->term = cluster->leader.reign;
     cluster->leading.writes_reign = true;
     store_command_add_expecting(command, ERROR_CONFLICT, "another node led later",
-                                "UPDATE cluster SET reign = ?, revision = ? WHERE reign < ?", "uru",
-                                reign->term, reign->term);
+                                "UPDATE cluster SET reign = ?, revision = ? WHERE reign <= ?",
+                                "uru", reign->term, reign->term);
     store_propose(cluster->store, command, on_reign_written, reign);
 }
 
@@ -103,10 +103,11 @@ static enum membership_role part_of(const struct member *member, const struct st
     if (server != NULL) {
         return server->votes ? MEMBERSHIP_VOTER : MEMBERSHIP_STANDBY;
     }
-    if (member->facts.is_known && member->facts.is_server) {
-        return MEMBERSHIP_WAITING;
+    if (!member->wanted_server) {
+        return MEMBERSHIP_WORKER; /* or about to be: what it says of itself may be old */
     }
-    return member->wanted_server ? MEMBERSHIP_ENLISTED : MEMBERSHIP_WORKER;
+    bool is_server = member->facts.is_known && member->facts.is_server;
+    return is_server ? MEMBERSHIP_WAITING : MEMBERSHIP_ENLISTED;
 }
 
 static struct membership_node describe(struct cluster *cluster, struct member *member,
@@ -189,6 +190,10 @@ static void on_row_written(const struct error *error, uint64_t index, void *cont
 static void write_role(struct cluster *cluster, uint64_t id, const char *role)
 {
     struct store_command *command = store_command_new();
+    /* Of an earlier leader it could undo what a later one relies on: see membership.h. */
+    store_command_add_expecting(command, ERROR_CONFLICT, "another node leads by now",
+                                "UPDATE cluster SET reign = reign WHERE reign = ?", "u",
+                                cluster->leader.reign);
     store_command_add_expecting(
         command, ERROR_CONFLICT, "somebody else changed the node's role meanwhile",
         "UPDATE node SET role = ?, revision = ? WHERE id = ? AND role <> ? AND eligible", "trut",
@@ -226,7 +231,7 @@ static void perform(struct cluster *cluster, const struct membership_decision *d
         store_remove_server(store, decision->id, on_changed, cluster);
         break;
     case MEMBERSHIP_TRANSFER:
-        store_transfer_leadership(store, 0, on_changed, cluster);
+        store_transfer_leadership(store, decision->id, on_changed, cluster);
         break;
     }
 }
@@ -280,6 +285,7 @@ static void reconcile(struct cluster *cluster, const struct store_status *status
         .count = describe_all(cluster, status, now_ms, nodes),
         .wanted = cluster->servers_wanted,
         .is_changing = cluster->leading.is_under_way,
+        .begun_ms = cluster->leader.begun_ms,
         .changed_ms = cluster->leading.changed_ms,
         .schema = store_schema_now(cluster->store),
         .lost_grace_ms = MEMBERSHIP_LOST_GRACE_MS,

@@ -169,6 +169,7 @@ struct cluster {
     struct liveness_node liveness;
     struct liveness_leader leader;
     uint64_t leader_id; /* as the last answer had it; 0: unknown */
+    uint64_t denied_id; /* did not answer as the leader, whatever the store says; 0: none */
     size_t asked;       /* which node is asked who leads */
     unsigned open_beats;
     size_t pinged; /* which server's distance is measured next */
