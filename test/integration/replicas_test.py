@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import unittest
 
+from cluster import Cluster
 from node import BUILD, Node, Refused
 
 ECHO = """
@@ -41,7 +42,7 @@ class Replicas(unittest.TestCase):
         try:
             answer = node.call(method, path, body, fields)
             self.answers["done"] += 1
-            return json.loads(answer) if answer.startswith("{") else None
+            return json.loads(answer) if isinstance(answer, str) and answer.startswith("{") else answer
         except Refused as refused:
             self.assertLess(refused.status, 500, refused)
             self.answers["refused"] += 1
@@ -89,6 +90,52 @@ class Replicas(unittest.TestCase):
             list(pool.map(lambda _: self.about_functions(node, blob), range(80)))
         self.assertEqual(node.stop(), 0)
         commands, refused = self.replay(folder)
+        self.assertGreater(commands, 60, self.answers)
+        print(f"{commands} commands, {refused} refused; {self.answers}")
+
+    # ---- The cluster ----
+
+    def about_the_cluster(self, server, made):
+        what = self.chance.randrange(14)
+        name = f"n{self.chance.randrange(1, 5)}"  # n4 is none
+        if what < 3:
+            body = {"role": self.chance.choice(("server", "worker")), "ttl": "1h", "uses": self.chance.randrange(1, 3)}
+            token = self.ask(server, "POST", "/v1/tokens", body)
+            made += [token["id"]] if token else []
+        elif what < 5:
+            self.ask(server, "DELETE", f"/v1/tokens/{self.chance.choice([*made, 'none'])}")
+        elif what < 7:
+            kind = self.chance.choice(("certificate", "token"))
+            self.ask(server, "POST", "/v1/clients", {"name": self.chance.choice("xyz"), "kind": kind})
+        elif what < 9:
+            self.ask(server, "DELETE", f"/v1/clients/{self.chance.choice('xyz')}")
+        elif what < 11:
+            self.ask(server, "PUT", f"/v1/nodes/{name}/labels/{self.chance.choice('ab')}", {"value": self.chance.choice("12")})
+        elif what < 12:
+            self.ask(server, "DELETE", f"/v1/nodes/{name}/labels/{self.chance.choice('ab')}")
+        elif what < 13:
+            self.ask(server, "PATCH", f"/v1/nodes/{name}", {"failure_domain": self.chance.choice(("rack-1", "rack-2"))})
+        else:
+            self.ask(server, "POST", "/v1/cluster", {"name": "another"})
+
+    def test_the_cluster(self):
+        with Cluster(3, "replicas", here=True) as cluster:
+            cluster.form()
+            made = []
+            for _ in range(100):
+                self.about_the_cluster(self.chance.choice(cluster.servers), made)
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda n: self.about_the_cluster(cluster[n % 3], made), range(60)))
+            leader = cluster.leader()  # another one writes its reign
+            leader.kill()
+            leader.start().wait_ready()
+            cluster.settled()
+            for _ in range(20):
+                self.about_the_cluster(self.chance.choice(cluster.servers), made)
+            cluster.same_index()
+            for server in cluster.servers:
+                server.stop()
+            commands, refused = self.replay(cluster[0].folder)
         self.assertGreater(commands, 60, self.answers)
         print(f"{commands} commands, {refused} refused; {self.answers}")
 
