@@ -131,7 +131,9 @@ void loop_free(struct loop *loop)
     loop->runner = (uintptr_t)pthread_self();
     run_posts(loop);
     uv_close((uv_handle_t *)&loop->wake, NULL);
-    uv_run(&loop->uv, UV_RUN_DEFAULT);
+    while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
+        /* A stop that was asked for in the last turn ends the first of these. */
+    }
     run_posts(loop);
     int r = uv_loop_close(&loop->uv);
     CHECK(r == 0);

@@ -381,6 +381,16 @@ static void on_marked(void *context)
     uv_stop(loop_uv(cluster->loop));
 }
 
+/* What was posted before this refers to the cluster. */
+static void flush_posts(struct cluster *cluster)
+{
+    cluster->is_flushed = false;
+    loop_post(cluster->loop, on_marked, cluster);
+    while (!cluster->is_flushed) {
+        loop_run(cluster->loop);
+    }
+}
+
 void cluster_stop(struct cluster *cluster)
 {
     cluster->is_stopping = true;
@@ -396,11 +406,7 @@ void cluster_stop(struct cluster *cluster)
         store_watch_free(cluster->watch);
         cluster->watch = NULL;
     }
-    /* What was posted before this refers to the cluster. */
-    loop_post(cluster->loop, on_marked, cluster);
-    while (!cluster->is_flushed) {
-        loop_run(cluster->loop);
-    }
+    flush_posts(cluster);
 }
 
 void cluster_close(struct cluster *cluster)
@@ -409,6 +415,8 @@ void cluster_close(struct cluster *cluster)
         return;
     }
     CHECK(list_is_empty(&cluster->listeners));
+    cluster->store = NULL; /* it was closed before */
+    flush_posts(cluster);
     member_free(cluster);
     cluster_view_unref(cluster->view);
     tls_context_unref(cluster->listen_tls);
