@@ -81,10 +81,24 @@ void cluster_tell_lost(struct cluster *cluster, uint64_t id)
     }
 }
 
+/*
+ * Nobody else is there who could take over.  A state that is being built anew after a start has
+ * fewer nodes than there are: it does not count before it is as new as it was.
+ */
+static bool is_alone(const struct cluster *cluster)
+{
+    struct store_status status;
+    if (cluster->store == NULL || cluster->member_count != 1 ||
+        cluster->members[0].id != cluster->identity.id) {
+        return false;
+    }
+    store_status(cluster->store, &status);
+    return status.ready;
+}
+
 bool cluster_is_owner(const struct cluster *cluster)
 {
-    return !cluster->is_member ||
-        (cluster->member_count == 1 && cluster->members[0].id == cluster->identity.id) ||
+    return !cluster->is_member || is_alone(cluster) ||
         liveness_holds(&cluster->liveness, clock_boot_ms());
 }
 
