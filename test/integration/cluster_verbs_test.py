@@ -14,7 +14,7 @@ BLIXARD = BUILD / "blixard"
 
 
 def node(name, **more):
-    return {"name": name, "id": "7", "role": "server", "wanted_role": "server", "leader": False, "self": False,
+    return {"name": name, "id": "7", "role": "server", "votes": True, "wanted_role": "server", "leader": False, "self": False,
             "health": "healthy", "address": "10.0.0.1:7421", "gateway": "10.0.0.1:7480", "failure_domain": "rack-1",
             "labels": {}, "version": "1.0", "schema": 3, "index": 40, "lag": 2, "last_seen_ms": 120,
             "clock_offset_ms": -3.4, "certificate_expires_at": "2199-01-01T00:00:00.000Z",
@@ -63,7 +63,7 @@ class Verbs(unittest.TestCase):
         return out
 
     def test_status_tells_first_what_is_wrong(self):
-        nodes = [node("north", leader=True), node("south", role="worker"),
+        nodes = [node("north", leader=True), node("south", role="worker"), node("east", votes=False),
                  node("west", health="lost", problems=["silent for 12 s"], certificate_expires_at="2001-01-01T00:00:00Z")]
         cluster = {"name": "home", "id": "0", "index": 42, "term": 7, "leader": "north", "servers_wanted": 3, "servers": 2,
                    "problems": ["2 servers, 3 wanted"], "nodes": nodes}
@@ -76,8 +76,9 @@ class Verbs(unittest.TestCase):
                                        "DOMAIN", "ADDRESS"])
         self.assertEqual(rows[1][:5], ["*", "north", "server", "leader", "healthy"])
         self.assertIn("worker -> server", rows[2])
-        self.assertEqual(rows[3][:4], ["!", "west", "server", "lost"])
-        self.assertIn("ended", rows[3])
+        self.assertIn("standby", rows[3])
+        self.assertEqual(rows[4][:4], ["!", "west", "server", "lost"])
+        self.assertIn("ended", rows[4])
         self.assertEqual(json.loads(self.good("cluster", "status", "--output", "json")), cluster)
 
     def test_a_node_that_is_alone_is_told_what_to_do(self):
@@ -96,10 +97,11 @@ class Verbs(unittest.TestCase):
 
     def test_promoting_is_done_when_it_votes(self):
         self.answers["PATCH", "/v1/nodes/south"] = [(200, node("south", role="worker"))]
-        self.answers["GET", "/v1/nodes/south"] = [(200, node("south", role="worker")), (200, node("south"))]
+        self.answers["GET", "/v1/nodes/south"] = [(200, node("south", role="worker")), (200, node("south", votes=False)),
+                                                  (200, node("south"))]
         self.assertEqual(self.good("node", "promote", "south"), "south is a server\n")
         self.assertEqual([(method, body) for method, _, body in self.asked],
-                         [("PATCH", {"role": "server"}), ("GET", None), ("GET", None)])
+                         [("PATCH", {"role": "server"})] + [("GET", None)] * 3)
         self.assertEqual(self.good("node", "demote", "south", "--no-wait"), "south is to be a worker\n")
         self.assertEqual(self.asked[-1], ("PATCH", "/v1/nodes/south", {"role": "worker"}))
 

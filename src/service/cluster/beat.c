@@ -289,6 +289,7 @@ static void take_their_facts(struct cluster *cluster, const json_t *list)
                                                     : CLUSTER_HEALTHY;
         facts->is_known = role[0] != '\0';
         facts->is_server = strcmp(role, "server") == 0;
+        facts->votes = json_is_true(json_object_get(object, "votes"));
         facts->was_heard = message_take_u64(object, "seen_ms", &facts->silent_ms);
         facts->noted_ms = now_ms;
         message_take_u64(object, "index", &facts->index);

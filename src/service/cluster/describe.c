@@ -47,6 +47,7 @@ void describe_facts(struct json_writer *writer, const struct member *member)
     if (facts->is_known) {
         json_write_field_string(writer, "role", role_text(facts->is_server));
     }
+    json_write_field_bool(writer, "votes", member->part == MEMBERSHIP_VOTER);
     json_write_field_u64(writer, "index", facts->index);
     json_write_field_u64(writer, "lag", facts->lag);
     if (facts->was_heard) {
@@ -71,6 +72,7 @@ static void write_alone(struct cluster *cluster, struct json_writer *writer)
     json_write_field_string(writer, "name", cluster->node_name);
     describe_id(writer, "id", status.node_id);
     json_write_field_string(writer, "role", "server");
+    json_write_field_bool(writer, "votes", true);
     json_write_field_string(writer, "wanted_role", "server");
     json_write_field_bool(writer, "leader", true);
     json_write_field_bool(writer, "self", true);
@@ -146,6 +148,19 @@ static void write_seen(struct json_writer *writer, const struct member *member,
     }
 }
 
+static bool is_voter(const struct member *member, const struct situation *situation)
+{
+    if (situation->status.role != STORE_SERVER) {
+        return member->facts.votes;
+    }
+    for (size_t i = 0; i < situation->status.server_count; i++) {
+        if (situation->status.servers[i].id == member->id) {
+            return situation->status.servers[i].votes;
+        }
+    }
+    return false;
+}
+
 static void write_member(struct cluster *cluster, struct json_writer *writer,
                          const struct member *member, const struct situation *situation)
 {
@@ -159,6 +174,7 @@ static void write_member(struct cluster *cluster, struct json_writer *writer,
     json_write_field_string(writer, "name", member->name);
     describe_id(writer, "id", member->id);
     json_write_field_string(writer, "role", role_text(is_server));
+    json_write_field_bool(writer, "votes", is_voter(member, situation));
     json_write_field_string(writer, "wanted_role", role_text(member->wanted_server));
     json_write_field_bool(writer, "leader", member->id == situation->leader);
     json_write_field_bool(writer, "self", is_self);
@@ -215,8 +231,8 @@ static size_t count_voters(struct cluster *cluster, const struct situation *situ
     }
     for (size_t i = 0; i < cluster->member_count; i++) {
         const struct facts *facts = &cluster->members[i].facts;
-        voters += facts->is_known && facts->is_server;
-        *ret_reached += facts->is_known && facts->is_server && facts->health != CLUSTER_LOST;
+        voters += facts->votes;
+        *ret_reached += facts->votes && facts->health != CLUSTER_LOST;
     }
     return voters;
 }

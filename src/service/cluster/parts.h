@@ -64,6 +64,7 @@ struct facts {
     bool is_known;
     bool is_server;
     bool has_voted;
+    bool votes; /* not on servers: these look into the configuration */
     bool is_ready;
     enum cluster_health health;
     uint64_t index;

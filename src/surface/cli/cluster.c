@@ -15,7 +15,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum { ROLE_POLL_MS = 200, ROLE_WAIT_MS = 120000 };
+enum { ROLE_POLL_MS = 200, ROLE_WAIT_MS = 120000, VOTE_WAIT_MS = 10000 };
 
 static const char *text_in(const json_t *document, const char *name)
 {
@@ -62,12 +62,20 @@ static char *time_left(const char *until)
                       : memory_format("%.0f days", floor(hours / 24));
 }
 
+static bool is_standby(const json_t *node)
+{
+    return strcmp(text_in(node, "role"), "server") == 0 &&
+        json_is_false(json_object_get(node, "votes"));
+}
+
 static char *role_of(const json_t *node)
 {
     const char *role = text_in(node, "role");
     const char *wanted = text_in(node, "wanted_role");
-    return wanted[0] == '\0' || strcmp(role, wanted) == 0 ? memory_copy_string(role)
-                                                          : memory_format("%s -> %s", role, wanted);
+    if (wanted[0] != '\0' && strcmp(role, wanted) != 0) {
+        return memory_format("%s -> %s", role, wanted);
+    }
+    return memory_copy_string(is_standby(node) ? "standby" : role);
 }
 
 static char *clock_of(const json_t *node)
@@ -315,7 +323,10 @@ int verb_node_remove(const struct arguments *arguments, struct error *err)
                       "removed %s: from now on nobody believes its certificate", name);
 }
 
-/* The leader makes it so after it was asked; until then it is not done. */
+/*
+ * The leader makes it so after it was asked; until then it is not done.  A server that is ready and
+ * not needed yet (votes are odd in number) is left as a standby.
+ */
 static int wait_for_role(const char *name, const char *role, json_t **ret_node, struct error *err)
 {
     MEMORY_OWNED char *target = target_of(name, "");
@@ -327,11 +338,13 @@ static int wait_for_role(const char *name, const char *role, json_t **ret_node, 
         if (r < 0) {
             return r;
         }
-        if (strcmp(text_in(node, "role"), role) == 0) {
+        uint64_t waited_ms = clock_monotonic_ms() - begin_ms;
+        if (strcmp(text_in(node, "role"), role) == 0 &&
+            (!is_standby(node) || waited_ms > VOTE_WAIT_MS)) {
             *ret_node = json_incref(node);
             return 0;
         }
-        if (clock_monotonic_ms() - begin_ms > ROLE_WAIT_MS) {
+        if (waited_ms > ROLE_WAIT_MS) {
             const char *problem =
                 json_string_value(json_array_get(json_object_get(node, "problems"), 0));
             return error_set(err, ERROR_TIMEOUT,
@@ -359,7 +372,13 @@ static int change_role(const struct arguments *arguments, const char *role, stru
         return print_done(arguments, asked, err, "%s is to be a %s", name, role);
     }
     r = wait_for_role(name, role, &node, err);
-    return r < 0 ? r : print_done(arguments, node, err, "%s is a %s", name, role);
+    if (r < 0) {
+        return r;
+    }
+    return is_standby(node)
+        ? print_done(arguments, node, err,
+                     "%s is a server on standby: it votes when another vote is needed", name)
+        : print_done(arguments, node, err, "%s is a %s", name, role);
 }
 
 int verb_node_promote(const struct arguments *arguments, struct error *err)
