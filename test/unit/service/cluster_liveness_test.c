@@ -395,6 +395,51 @@ TEST(cluster_liveness, more_nodes_than_there_is_room_for_get_nothing)
     EXPECT(exchange(scene, 3).granted);
 }
 
+/* xorshift64*, and often a value that is next to another. */
+static uint64_t odd_value(uint64_t *state, uint64_t near)
+{
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    uint64_t value = *state * UINT64_C(2685821657736338717) >> 3;
+    const uint64_t values[] = {0, 1, near - 1, near, near + 1, UINT64_MAX, UINT64_MAX - 1, value};
+    return values[value % 8];
+}
+
+TEST(cluster_liveness, whatever_is_said_nothing_breaks_and_no_lease_is_longer)
+{
+    struct scene *scene = begin(3);
+    struct liveness_node *node = &scene->nodes[1];
+    uint64_t state = 99;
+    for (unsigned round = 0; round < 200000; round++) {
+        scene->now_ms += odd_value(&state, 0) % 1000;
+        struct liveness_beat beat = {.node = odd_value(&state, SECOND),
+                                     .sequence = odd_value(&state, node->sequence),
+                                     .term = odd_value(&state, REIGN),
+                                     .reign = odd_value(&state, REIGN),
+                                     .echo_ms = odd_value(&state, scene->now_ms)};
+        struct liveness_answer answer;
+        liveness_hear(&scene->leader, &beat, odd_value(&state, 50), scene->now_ms, &answer);
+        EXPECT(liveness_proven(&scene->leader) <= scene->now_ms);
+        (void)liveness_judge(&scene->leader, beat.node, scene->now_ms);
+
+        struct liveness_beat own;
+        liveness_beat(node, REIGN, scene->now_ms, &own);
+        answer = (struct liveness_answer){.sequence = odd_value(&state, own.sequence),
+                                          .reign = odd_value(&state, node->reign),
+                                          .stamp_ms = odd_value(&state, node->stamp_ms),
+                                          .proven_ms = odd_value(&state, node->stamp_ms),
+                                          .index = odd_value(&state, 50),
+                                          .granted = round % 3 != 0};
+        liveness_answered(node, &answer, 50);
+        EXPECT(node->until_ms <= scene->now_ms + LIVENESS_HOLD_MS);
+        EXPECT(liveness_left(node, scene->now_ms) <= LIVENESS_HOLD_MS);
+        if (round % 1000 == 0) { /* or the greatest reign of all ends it */
+            liveness_node_init(node, SECOND);
+        }
+    }
+}
+
 static struct liveness_clock at(int64_t offset_ms, uint64_t error_ms)
 {
     return (struct liveness_clock){.is_known = true, .offset_ms = offset_ms, .error_ms = error_ms};
