@@ -147,6 +147,7 @@ struct quorum {
     bool sent_posted;
     struct buffer scratch;
     uint64_t logged; /* index of the state that this log has reached */
+    uint64_t loaded; /* and the one that all that was loaded of it leads to */
 };
 
 /* ---- Following the log of others ---- */

@@ -115,6 +115,20 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *bytes)
 
 /* ---- Loading: what was acknowledged is applied before the others are heard ---- */
 
+static void note_end(struct quorum *quorum, const struct raft_entry *entries, size_t count)
+{
+    quorum->loaded = machine_index(quorum->store->machine);
+    for (size_t i = 0; i < count; i++) {
+        struct machine_entry entry = {0};
+        struct error ignored = {0};
+        if (entries[i].type == RAFT_COMMAND &&
+            machine_read_entry(entries[i].buf.base, entries[i].buf.len, &entry, &ignored) == 0 &&
+            entry.base + entry.count > quorum->loaded) {
+            quorum->loaded = entry.base + entry.count;
+        }
+    }
+}
+
 static int apply_known(struct quorum *quorum, const struct raft_entry *entries, size_t count)
 {
     struct store *store = quorum->store;
@@ -153,7 +167,11 @@ static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     if (is_restored) {
         store->restored = machine_index(store->machine);
     }
-    return r == 0 ? apply_known(quorum, *entries, *n_entries) : r;
+    if (r == 0) {
+        note_end(quorum, *entries, *n_entries);
+        r = apply_known(quorum, *entries, *n_entries);
+    }
+    return r;
 }
 
 /* ---- Writing the log ---- */
@@ -542,6 +560,12 @@ static void wrap(struct quorum *quorum)
     quorum->io.send = on_send;
 }
 
+bool quorum_is_only(const struct quorum *quorum)
+{
+    const struct raft_configuration *configuration = &quorum->raft.configuration;
+    return configuration->n == 1 && configuration->servers[0].id == quorum->store->folder.node_id;
+}
+
 /* Why libraft could not start. */
 static int log_error_of(struct quorum *quorum, int status, struct error *err)
 {
@@ -583,6 +607,25 @@ static int configure(struct quorum *quorum, const char *address)
     return r == RAFT_CANTBOOTSTRAP ? 0 : r;
 }
 
+/*
+ * A server alone is the leader at its start, without an election, in the term that it had: but a
+ * term is to have one leader's life in it (propose.c counts on it).
+ */
+static int begin_own_term(struct quorum *quorum)
+{
+    struct raft *raft = &quorum->raft;
+    if (!quorum_is_only(quorum) || raft_state(raft) != RAFT_LEADER) {
+        return 0;
+    }
+    int r = quorum->io.set_term(&quorum->io, raft->current_term + 1);
+    if (r == 0) {
+        raft->current_term++;
+        r = quorum->io.set_vote(&quorum->io, raft->id);
+        raft->voted_for = raft->id;
+    }
+    return r;
+}
+
 static int start_raft(struct quorum *quorum, struct error *err)
 {
     struct store *store = quorum->store;
@@ -619,6 +662,7 @@ static int start_raft(struct quorum *quorum, struct error *err)
     raft_set_pre_vote(&quorum->raft, true);
     r = configure(quorum, address);
     r = r != 0 ? r : raft_start(&quorum->raft);
+    r = r != 0 ? r : begin_own_term(quorum);
     return r == 0 ? 0 : log_error_of(quorum, r, err);
 }
 
@@ -633,12 +677,6 @@ int quorum_open(struct store *store, struct error *err)
         quorum_watch(quorum);
     }
     return r;
-}
-
-bool quorum_is_only(const struct quorum *quorum)
-{
-    const struct raft_configuration *configuration = &quorum->raft.configuration;
-    return configuration->n == 1 && configuration->servers[0].id == quorum->store->folder.node_id;
 }
 
 /* What still refers to it: messages to be told. */

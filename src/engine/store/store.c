@@ -159,6 +159,7 @@ void store_status(const struct store *store, struct store_status *ret_status)
         .term = quorum != NULL ? quorum->raft.current_term : store->leader_term,
         .index = store_index(store),
         .log_index = quorum != NULL ? raft_last_index(&quorum->raft) : 0,
+        .log_end = quorum != NULL ? quorum->loaded : 0,
         .database_bytes = bytes,
         .snapshots = store->snapshots,
         .commands = store_index(store),

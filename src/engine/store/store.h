@@ -239,7 +239,8 @@ struct store_status {
     uint64_t node_id;
     uint64_t term;
     uint64_t index;
-    uint64_t log_index;
+    uint64_t log_index; /* of libraft's entries */
+    uint64_t log_end;   /* of a server at its start: the index that all of its log leads to */
     uint64_t database_bytes;
     uint64_t snapshots;
     uint64_t commands;
