@@ -12,6 +12,7 @@
  *   authority.c  signing, renewing
  *   found.c      the first node of a cluster
  *   join.c       a new node, before its store opens; admit.c: those who let it in
+ *   recover.c    a server goes on alone, offline
  *   change.c     nodes, tokens, clients: written
  *   describe.c   all of it as JSON
  *   view.c       the picture for other threads

@@ -223,6 +223,7 @@ int verb_client_create(const struct arguments *arguments, struct error *err);
 int verb_client_list(const struct arguments *arguments, struct error *err);
 int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);
+int verb_cluster_recover(const struct arguments *arguments, struct error *err);
 int verb_cluster_restore(const struct arguments *arguments, struct error *err);
 int verb_events(const struct arguments *arguments, struct error *err);
 int verb_doctor(const struct arguments *arguments, struct error *err);

@@ -119,8 +119,7 @@ const struct verb cli_verbs[] = {
      "  blixard node remove north\n", verb_node_remove},
     {"node", "promote", "NODE", 1, 1,
      FLAGS({"no-wait", 0, NULL, NULL, "Do not wait until it votes."}),
-     "Make a worker a server, which votes.", "  blixard node promote north\n",
-     verb_node_promote},
+     "Make a worker a server, which votes.", "  blixard node promote north\n", verb_node_promote},
     {"node", "demote", "NODE", 1, 1,
      FLAGS({"no-wait", 0, NULL, NULL, "Do not wait until it has stopped voting."}),
      "Make a server a worker, which follows.", "  blixard node demote north\n", verb_node_demote},
@@ -155,9 +154,8 @@ const struct verb cli_verbs[] = {
      "  blixard cluster init --name home\n"
      "  blixard cluster init --name home --servers 5 --address 10.0.0.1:7421\n",
      verb_cluster_init},
-    {"cluster", "status", "", 0, 0, NULL,
-     "Show the cluster: first what is wrong, then every node.", "  blixard cluster status\n",
-     verb_cluster_status},
+    {"cluster", "status", "", 0, 0, NULL, "Show the cluster: first what is wrong, then every node.",
+     "  blixard cluster status\n", verb_cluster_status},
     {"cluster", "transfer-leadership", "[NODE]", 0, 1, NULL,
      "Let another server lead: the one named, or the one that is furthest.",
      "  blixard cluster transfer-leadership\n"
@@ -176,6 +174,16 @@ const struct verb cli_verbs[] = {
      "  blixard cluster restore monday.tar\n"
      "  blixard cluster restore monday.tar --data-folder ./data\n",
      verb_cluster_restore},
+    {"cluster", "recover", "", 0, 0,
+     FLAGS({"data-folder", 0, "FOLDER", NULL,
+            "The data folder of this server (default /var/lib/blixard); it must not run."},
+           {"force", 0, NULL, NULL, "Do it; without, it is only said what would be done."},
+           {"accept-loss", 0, NULL, NULL,
+            "Do it although another node has what this one's log lacks."}),
+     "Go on with this server alone when the majority of the servers is gone for good.",
+     "  blixard cluster recover\n"
+     "  blixard cluster recover --force\n",
+     verb_cluster_recover},
 
     {"client", "create", "NAME", 1, 1,
      FLAGS({"token", 0, NULL, NULL,
