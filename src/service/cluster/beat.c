@@ -111,7 +111,7 @@ static void find_problems(struct cluster *cluster, struct member *member, int64_
     if (facts->health != CLUSTER_HEALTHY) {
         problems_add(&facts->problems, "it was not heard for %" PRIu64 " s",
                      facts->silent_ms / 1000);
-    } else if (facts->is_known && !facts->is_ready) {
+    } else if (facts->is_known && facts->was_heard && !facts->is_ready) {
         problems_add(&facts->problems, "its state is not current yet");
     }
     if (clock_wrong_ms != 0) {
