@@ -233,6 +233,8 @@ class Login(unittest.TestCase):
         self.good("login", self.token(["127.0.0.1:1", self.cluster.address]))
         self.good("fn", "list")
         self.assertEqual(self.cluster.seen[-1][1], "/v1/functions")
+        known = json.loads((self.contexts / "home" / "context.json").read_text())["addresses"]
+        self.assertEqual(known, [self.cluster.address, "127.0.0.1:1", "10.9.9.9:7421"])
 
     def test_a_node_that_has_just_started_is_passed_over_by_reads(self):
         busy = lambda *_: (503, {"code": "unavailable", "detail": "has just started"})

@@ -253,6 +253,17 @@ static void pick(json_t *out, const json_t *nodes, const json_t *known, bool is_
     }
 }
 
+static void change_addresses(struct context *context, json_t *owned_addresses)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *folder = NULL;
+    json_decref(context->addresses);
+    context->addresses = owned_addresses;
+    if (folder_of(context->name, &folder, &ignored) == 0) {
+        write_facts(folder, context, &ignored);
+    }
+}
+
 void context_learn(const char *name, const json_t *nodes)
 {
     CONTEXT_OWNED struct context context = {0};
@@ -267,12 +278,27 @@ void context_learn(const char *name, const json_t *nodes)
         json_decref(addresses);
         return;
     }
-    json_decref(context.addresses);
-    context.addresses = addresses;
-    MEMORY_OWNED char *folder = NULL;
-    if (folder_of(name, &folder, &ignored) == 0) {
-        write_facts(folder, &context, &ignored);
+    change_addresses(&context, addresses);
+}
+
+void context_prefer(const char *name, const char *address)
+{
+    CONTEXT_OWNED struct context context = {0};
+    struct error ignored = {0};
+    if (context_read(name, &context, &ignored) < 0 || !is_in(context.addresses, address)) {
+        return;
     }
+    json_t *addresses = json_array();
+    size_t index = 0;
+    json_t *other = NULL;
+    json_array_append_new(addresses, json_string(address));
+    json_array_foreach(context.addresses, index, other)
+    {
+        if (!json_equal(other, json_array_get(addresses, 0))) {
+            json_array_append(addresses, other);
+        }
+    }
+    change_addresses(&context, addresses);
 }
 
 int context_remove(const char *name, struct error *err)

@@ -91,6 +91,9 @@ int context_remove(const char *name, struct error *err);
  */
 void context_learn(const char *name, const json_t *nodes);
 
+/* The address that answered when those before it did not: it is asked first from now on. */
+void context_prefer(const char *name, const char *address);
+
 /* The one in use: a name the caller frees, or NULL.  context_use(NULL): none. */
 char *context_current(void);
 int context_use(const char *name_or_null, struct error *err);

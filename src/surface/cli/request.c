@@ -162,6 +162,9 @@ static int ask(const struct target *target, const struct question *question, str
         }
         bool is_last = i + 1 == target->address_count;
         if (running.error.kind == ERROR_NONE && (is_last || !is_elsewhere(question, answer))) {
+            if (i > 0 && target->context != NULL && answer->status != 503) {
+                context_prefer(target->context, target->addresses[i]);
+            }
             return answer->status >= 300 ? take_problem(answer, err) : 0;
         }
         if (running.error.kind != ERROR_NONE && running.was_sent) {
