@@ -132,6 +132,24 @@ class Verbs(unittest.TestCase):
                          [{"name": "ada", "kind": "certificate"}, {"name": "ada", "kind": "token", "ttl": "24h"}])
         self.good("client", "delete", "ada")
 
+    def line(self, second, node_name):
+        return {"sequence": 1, "time": f"2026-01-01T00:00:{second:02}.000Z", "level": "info", "version": 1,
+                "request_id": "0123456789", "text": f"from {node_name}"}
+
+    def test_logs_of_all_nodes_are_one_in_the_order_of_time(self):
+        path = "/v1/functions/hello/logs?tail=3&node="
+        self.answers["GET", "/v1/nodes"] = [(200, {"nodes": [node("north"), node("south"), node("west")]})]
+        self.answers["GET", path + "north"] = [(200, {"lines": [self.line(1, "north"), self.line(4, "north")]})]
+        self.answers["GET", path + "south"] = [(200, {"lines": [self.line(2, "south"), self.line(3, "south")]})]
+        self.answers["GET", path + "west"] = [(503, {"code": "unavailable", "detail": "west does not answer"})]
+        status, out, errors = self.run_it("fn", "logs", "hello", "--tail", "3")
+        self.assertEqual((status, errors), (0, "blixard: node west: west does not answer\n"))
+        self.assertEqual([re.split(" +", text)[0] for text in out.splitlines()], ["south", "south", "north"])
+        self.assertEqual(self.good("fn", "logs", "hello", "--tail", "3", "--node", "south").splitlines()[1],
+                         "2026-01-01T00:00:03.000Z info  01234567 from south")
+        status, _, errors = self.run_it("fn", "logs", "hello", "--tail", "3", "--node", "west")
+        self.assertEqual((status, errors), (69, "blixard: west does not answer\n"))
+
     def test_refusals_are_told(self):
         status, out, errors = self.run_it("node", "remove", "nobody")
         self.assertEqual((status, out, errors), (66, "", "blixard: none\n"))

@@ -240,61 +240,6 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
     return r;
 }
 
-/* ---- Logs ---- */
-
-static void print_line(const json_t *line)
-{
-    printf("%s %-5s %.8s %s\n", json_string_value(json_object_get(line, "time")),
-           json_string_value(json_object_get(line, "level")),
-           json_string_value(json_object_get(line, "request_id")),
-           json_string_value(json_object_get(line, "text")));
-}
-
-static void print_json_line(const json_t *line)
-{
-    char *text = json_dumps(line, JSON_COMPACT);
-    puts(text);
-    free(text);
-}
-
-int verb_fn_logs(const struct arguments *arguments, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    const char *tail = flag_value(arguments, "tail");
-    uint64_t lines = 100;
-    if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
-        return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
-    }
-    bool follow = flag_value(arguments, "follow") != NULL;
-    MEMORY_OWNED char *rest =
-        memory_format("/logs?tail=%" PRIu64 "%s", lines, follow ? "&follow=true" : "");
-    MEMORY_OWNED char *target = target_of(arguments->words[0], rest);
-    if (follow) {
-        return output_of(arguments, &output, err) < 0
-            ? -(int)err->kind
-            : request_events(target, output == OUTPUT_TABLE ? print_line : print_json_line, err);
-    }
-    int r = output_of(arguments, &output, err);
-    if (r == 0) {
-        r = request_json("GET", target, NULL, &document, err);
-    }
-    if (r < 0) {
-        return r;
-    }
-    if (output != OUTPUT_TABLE) {
-        print_document(document, output);
-        return 0;
-    }
-    size_t index = 0;
-    json_t *line = NULL;
-    json_array_foreach(json_object_get(document, "lines"), index, line)
-    {
-        print_line(line);
-    }
-    return 0;
-}
-
 /* ---- Deploying ---- */
 
 static int upload(const char *path, json_t **ret_blob, struct error *err)

@@ -204,8 +204,9 @@ int verb_node_show(const struct arguments *arguments, struct error *err)
     return 0;
 }
 
-static void print_event(const json_t *event)
+static void print_event(const json_t *event, const char *label)
 {
+    (void)label;
     char *text = json_dumps(event, JSON_COMPACT);
     puts(text);
     free(text);

@@ -155,8 +155,26 @@ int request(const char *method, const char *target, const char *const *fields, c
 int request_json(const char *method, const char *target, const struct buffer *json,
                  json_t **ret_document, struct error *err);
 
+/* A problem document as an error of its kind. */
+int request_take_problem(const struct answer *answer, struct error *err);
+
+/* The address of a target that answered last, or the first one. */
+const char *request_alive(const struct target *target);
+
+/* ---- stream.c: answers that go on ---- */
+
 /* An event stream: each event's JSON, as it comes.  Returns when the stream ends. */
-int request_events(const char *target, void (*take)(const json_t *event), struct error *err);
+int request_events(const char *target, void (*take)(const json_t *event, const char *label),
+                   struct error *err);
+
+/* Several event streams at once, each with the name of where it comes from.  Returns when all have
+ * ended; what ends one of many is told on standard error. */
+struct event_source {
+    char *target;
+    const char *label;
+};
+int request_events_of_all(const struct event_source *sources, size_t count,
+                          void (*take)(const json_t *event, const char *label), struct error *err);
 
 /* ---- operation.c ---- */
 

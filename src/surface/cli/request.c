@@ -22,6 +22,9 @@ void answer_done(struct answer *answer)
     *answer = (struct answer){0};
 }
 
+/* The address that answered last. */
+static const char *alive = NULL;
+
 struct running {
     struct loop *loop;
     struct answer *answer;
@@ -71,8 +74,7 @@ static void on_end(struct http_call *call, const struct error *error, void *cont
     loop_stop(running->loop);
 }
 
-/* A problem document as an error of its kind. */
-static int take_problem(const struct answer *answer, struct error *err)
+int request_take_problem(const struct answer *answer, struct error *err)
 {
     JSON_OWNED json_t *problem = NULL;
     struct error ignored = {0};
@@ -135,10 +137,17 @@ static int nobody_answers(const struct target *target, const struct error *last,
                      target->name, last->text);
 }
 
-/* A node that has just started, or is stopping: what only reads can be read from another. */
-static bool is_elsewhere(const struct question *question, const struct answer *answer)
+enum verdict { VERDICT_ANSWER, VERDICT_NEXT, VERDICT_FAILURE };
+
+/* The next address while no node can have seen anything of the call; and for a read, when a node
+ * answers that it cannot now: it has just started, or is stopping. */
+static enum verdict judge(const struct question *question, const struct running *running)
 {
-    return answer->status == 503 && strcmp(question->method, "GET") == 0;
+    if (running->error.kind != ERROR_NONE) {
+        return running->was_sent ? VERDICT_FAILURE : VERDICT_NEXT;
+    }
+    return running->answer->status == 503 && strcmp(question->method, "GET") == 0 ? VERDICT_NEXT
+                                                                                  : VERDICT_ANSWER;
 }
 
 /* What one node said is not what the next one says. */
@@ -149,35 +158,45 @@ static void forget(struct answer *answer)
     *answer = fresh;
 }
 
-/* The next address only while no node can have seen anything of the call, or for a read. */
+static void settle_on(const struct target *target, size_t index)
+{
+    alive = target->addresses[index];
+    if (index > 0 && target->context != NULL) {
+        context_prefer(target->context, alive);
+    }
+}
+
 static int ask(const struct target *target, const struct question *question, struct answer *answer,
                struct error *err)
 {
-    struct running running = {.answer = answer};
-    for (size_t i = 0; i < target->address_count; i++) {
-        running = (struct running){.answer = answer};
+    struct error silence = {0};
+    struct error refusal = {0}; /* it says more than a dead address does */
+    enum verdict verdict = VERDICT_NEXT;
+    for (size_t i = 0; i < target->address_count && verdict == VERDICT_NEXT; i++) {
+        struct running running = {.answer = answer};
         int r = ask_one(target, target->addresses[i], question, &running, err);
         if (r < 0) {
             return r;
         }
-        bool is_last = i + 1 == target->address_count;
-        if (running.error.kind == ERROR_NONE && (is_last || !is_elsewhere(question, answer))) {
-            if (i > 0 && target->context != NULL && answer->status != 503) {
-                context_prefer(target->context, target->addresses[i]);
-            }
-            return answer->status >= 300 ? take_problem(answer, err) : 0;
+        verdict = judge(question, &running);
+        if (verdict == VERDICT_ANSWER) {
+            settle_on(target, i);
+            return answer->status >= 300 ? request_take_problem(answer, err) : 0;
         }
-        if (running.error.kind != ERROR_NONE && running.was_sent) {
-            break;
+        if (running.error.kind == ERROR_NONE) {
+            request_take_problem(answer, &refusal);
+        } else {
+            silence = running.error;
         }
-        if (!is_last) {
+        if (verdict == VERDICT_NEXT) {
             forget(answer);
         }
     }
-    if (answer->status == 0 && running.error.kind == ERROR_UNAVAILABLE) {
-        return nobody_answers(target, &running.error, err);
+    if (verdict == VERDICT_NEXT && refusal.kind == ERROR_NONE &&
+        silence.kind == ERROR_UNAVAILABLE) {
+        return nobody_answers(target, &silence, err);
     }
-    *err = running.error;
+    *err = verdict == VERDICT_NEXT && refusal.kind != ERROR_NONE ? refusal : silence;
     return -(int)err->kind;
 }
 
@@ -219,36 +238,7 @@ int request_json(const char *method, const char *target, const struct buffer *js
                      answer.body.used, ret_document, err);
 }
 
-struct stream {
-    struct buffer rest;
-    void (*take)(const json_t *event);
-};
-
-/* "data: {...}" lines, whatever pieces they come in. */
-static bool take_events(const void *bytes, size_t length, void *context)
+const char *request_alive(const struct target *target)
 {
-    struct stream *stream = context;
-    struct buffer *rest = &stream->rest;
-    buffer_append(rest, bytes, length);
-    uint8_t *stop = NULL;
-    while (rest->used > 0 && (stop = memchr(rest->data, '\n', rest->used)) != NULL) {
-        size_t used = (size_t)(stop - rest->data) + 1;
-        JSON_OWNED json_t *event = NULL;
-        struct error ignored = {0};
-        if (used > 7 && memcmp(rest->data, "data: ", 6) == 0 &&
-            json_read(rest->data + 6, used - 7, &event, &ignored) == 0) {
-            stream->take(event);
-        }
-        buffer_consume(rest, used);
-    }
-    return print_flush() == 0; /* nobody reads any more: `| head` */
-}
-
-int request_events(const char *target, void (*take)(const json_t *event), struct error *err)
-{
-    struct stream stream = {.take = take};
-    ANSWER_OWNED struct answer answer = {.on_data = take_events, .context = &stream};
-    int r = request("GET", target, NULL, NULL, 0, &answer, err);
-    buffer_done(&stream.rest);
-    return r;
+    return alive != NULL ? alive : target->addresses[0];
 }

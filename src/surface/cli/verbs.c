@@ -87,7 +87,8 @@ const struct verb cli_verbs[] = {
      "  blixard fn alias hello live 1\n", verb_fn_alias},
     {"fn", "logs", "NAME", 1, 1,
      FLAGS({"follow", 'f', NULL, NULL, "Go on with new lines until interrupted."},
-           {"tail", 'n', "COUNT", NULL, "Begin with the last COUNT lines (default 100)."}),
+           {"tail", 'n', "COUNT", NULL, "Begin with the last COUNT lines (default 100)."},
+           {"node", 0, "NODE", NULL, "Only what was written on this node (default: on any)."}),
      "Show what a function wrote to standard error.",
      "  blixard fn logs hello --tail 20\n"
      "  blixard fn logs hello -f\n",

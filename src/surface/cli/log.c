@@ -1,0 +1,225 @@
+/*
+ * What a function wrote to standard error.  Each node keeps what was written on it: without --node
+ * all of them are asked, by way of the one that the command talks to.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/private.h"
+
+enum { NODES_MAX = 1024 };
+
+static const char *text_in(const json_t *document, const char *name)
+{
+    const char *text = json_string_value(json_object_get(document, name));
+    return text != NULL ? text : "";
+}
+
+/* ---- Which nodes ---- */
+
+/* Names; more than one when the lines are to say where they come from. */
+static int find_nodes(const char *wanted, json_t **ret_names, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    if (wanted != NULL) {
+        *ret_names = json_pack("[s]", wanted);
+        return 0;
+    }
+    int r = request_json("GET", "/v1/nodes", NULL, &document, err);
+    if (r < 0) {
+        return r;
+    }
+    json_t *names = json_array();
+    size_t index = 0;
+    json_t *node = NULL;
+    json_array_foreach(json_object_get(document, "nodes"), index, node)
+    {
+        if (index < NODES_MAX) {
+            json_array_append_new(names, json_string(text_in(node, "name")));
+        }
+    }
+    *ret_names = names;
+    return 0;
+}
+
+static char *target_of(const char *function, const char *node, uint64_t tail, bool follow)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    buffer_append_string(&target, "/v1/functions/");
+    http_percent_encode(&target, text_of(function, strlen(function)));
+    buffer_append_format(&target, "/logs?tail=%" PRIu64 "%s&node=", tail,
+                         follow ? "&follow=true" : "");
+    http_percent_encode(&target, text_of(node, strlen(node)));
+    return buffer_take(&target);
+}
+
+/* ---- Lines ---- */
+
+static int node_width; /* 0: the lines do not say where they come from */
+
+static void print_line(const json_t *line, const char *node)
+{
+    if (node_width > 0) {
+        printf("%-*s ", node_width, node);
+    }
+    printf("%s %-5s %.8s %s\n", text_in(line, "time"), text_in(line, "level"),
+           text_in(line, "request_id"), text_in(line, "text"));
+}
+
+static void print_json_line(const json_t *line, const char *node)
+{
+    JSON_OWNED json_t *with_node = json_copy((json_t *)(uintptr_t)line);
+    json_object_set_new(with_node, "node", json_string(node));
+    char *text = json_dumps(with_node, JSON_COMPACT);
+    puts(text);
+    free(text);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const json_t *left = *(json_t *const *)a;
+    const json_t *right = *(json_t *const *)b;
+    int by_time = strcmp(text_in(left, "time"), text_in(right, "time"));
+    int by_node = strcmp(text_in(left, "node"), text_in(right, "node"));
+    json_int_t earlier = json_integer_value(json_object_get(left, "sequence"));
+    json_int_t later = json_integer_value(json_object_get(right, "sequence"));
+    return by_time != 0 ? by_time : by_node != 0 ? by_node : (earlier > later) - (earlier < later);
+}
+
+/* The last `tail` of all, by the clocks of the nodes that wrote them. */
+static json_t *merge(const json_t *lines, uint64_t tail)
+{
+    size_t count = json_array_size(lines);
+    json_t **sorted = memory_new(count + 1, sizeof(json_t *));
+    for (size_t i = 0; i < count; i++) {
+        sorted[i] = json_array_get(lines, i);
+    }
+    qsort(sorted, count, sizeof(json_t *), compare);
+    json_t *merged = json_array();
+    for (size_t i = count > tail ? count - tail : 0; i < count; i++) {
+        json_array_append(merged, sorted[i]);
+    }
+    free(sorted);
+    return merged;
+}
+
+/* ---- What there is ---- */
+
+static int read_node(const char *function, const char *node, uint64_t tail, json_t *lines,
+                     struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *target = target_of(function, node, tail, false);
+    int r = request_json("GET", target, NULL, &document, err);
+    if (r < 0) {
+        return r;
+    }
+    size_t index = 0;
+    json_t *line = NULL;
+    json_array_foreach(json_object_get(document, "lines"), index, line)
+    {
+        json_object_set_new(line, "node", json_string(node));
+        json_array_append(lines, line);
+    }
+    return 0;
+}
+
+/* A node that does not answer is named; the others' lines are shown.  None answers: a failure. */
+static int read_all(const char *function, const json_t *names, uint64_t tail, json_t *lines,
+                    struct error *err)
+{
+    size_t answered = 0;
+    size_t index = 0;
+    json_t *name = NULL;
+    struct error last = {0};
+    json_array_foreach(names, index, name)
+    {
+        struct error problem = {0};
+        int r = read_node(function, json_string_value(name), tail, lines, &problem);
+        answered += r == 0;
+        if (r < 0 && error_kind_retry(problem.kind) && json_array_size(names) > 1) {
+            fprintf(stderr, "blixard: node %s: %s\n", json_string_value(name), problem.text);
+        } else if (r < 0) {
+            *err = problem;
+            return r;
+        }
+        last = r < 0 ? problem : last;
+    }
+    if (answered == 0 && last.kind != ERROR_NONE) {
+        *err = last;
+        return -(int)err->kind;
+    }
+    return 0;
+}
+
+static int show(const char *function, const json_t *names, uint64_t tail, enum output output,
+                struct error *err)
+{
+    JSON_OWNED json_t *lines = json_array();
+    int r = read_all(function, names, tail, lines, err);
+    if (r < 0) {
+        return r;
+    }
+    json_t *merged = merge(lines, tail);
+    JSON_OWNED json_t *document = json_pack("{s:o}", "lines", merged);
+    if (output != OUTPUT_TABLE) {
+        print_document(document, output);
+        return 0;
+    }
+    size_t index = 0;
+    json_t *line = NULL;
+    json_array_foreach(merged, index, line)
+    {
+        print_line(line, text_in(line, "node"));
+    }
+    return 0;
+}
+
+/* ---- What comes ---- */
+
+static int follow(const char *function, const json_t *names, uint64_t tail, enum output output,
+                  struct error *err)
+{
+    size_t count = json_array_size(names);
+    struct event_source *sources = memory_new(count + 1, sizeof(struct event_source));
+    for (size_t i = 0; i < count; i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        sources[i] = (struct event_source){target_of(function, name, tail, true), name};
+    }
+    int r = request_events_of_all(sources, count,
+                                  output == OUTPUT_TABLE ? print_line : print_json_line, err);
+    for (size_t i = 0; i < count; i++) {
+        free(sources[i].target);
+    }
+    free(sources);
+    return r;
+}
+
+int verb_fn_logs(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *names = NULL;
+    enum output output = OUTPUT_TABLE;
+    const char *function = arguments->words[0];
+    const char *tail = flag_value(arguments, "tail");
+    uint64_t lines = 100;
+    if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
+        return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
+    }
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : find_nodes(flag_value(arguments, "node"), &names, err);
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; json_array_size(names) > 1 && i < json_array_size(names); i++) {
+        int length = (int)json_string_length(json_array_get(names, i));
+        node_width = length > node_width ? length : node_width;
+    }
+    return flag_value(arguments, "follow") != NULL ? follow(function, names, lines, output, err)
+                                                   : show(function, names, lines, output, err);
+}
