@@ -7,6 +7,8 @@
 
 #include "base/clock.h"
 
+#include "service/peer/peer.h"
+
 #include "surface/api/parts.h"
 
 /* Without the port. */
@@ -73,6 +75,14 @@ static bool take_bearer(const struct http_exchange *exchange, struct buffer *ret
     return true;
 }
 
+/* Then the request is one that a node passes on, and its Authorization that of whoever asked there:
+ * perhaps for the function that is called. */
+static bool says_it_is_passed_on(const struct http_exchange *exchange)
+{
+    return http_exchange_field(exchange, PEER_FIELD_HOP).data != NULL ||
+        http_exchange_field(exchange, PEER_FIELD_FUNCTION).data != NULL;
+}
+
 /* A token that was sent on purpose goes before the certificate of the connection. */
 static int find_remote(const struct request *request, struct caller *ret_caller, struct error *err)
 {
@@ -80,6 +90,9 @@ static int find_remote(const struct request *request, struct caller *ret_caller,
     struct store *store = request->api->options.store;
     const struct tls_peer *peer = http_exchange_certificate(exchange);
     BUFFER_OWNED struct buffer token = {0};
+    if (peer != NULL && says_it_is_passed_on(exchange)) {
+        return caller_by_certificate(store, peer, clock_real_ms(), ret_caller, err);
+    }
     if (take_bearer(exchange, &token)) {
         return caller_by_secret(store, buffer_string(&token), clock_real_ms(), ret_caller, err);
     }
