@@ -112,7 +112,11 @@ class Verbs(unittest.TestCase):
         self.good("node", "label", "south", "disk/kind=ssd=1", "old-")
         self.assertEqual([(method, body) for method, _, body in self.asked],
                          [("PUT", {"value": "ssd=1"}), ("DELETE", None), ("GET", None)])
-        self.assertRegex(self.good("node", "show", "south"), r"(?m)^label +disk/kind=ssd=1$")
+        self.answers["GET", "/v1/node?node=south"] = [(200, {"functions": 7, "runners": [{"pid": 4711}]})]
+        shown = self.good("node", "show", "south")
+        self.assertRegex(shown, r"(?m)^label +disk/kind=ssd=1$")
+        self.assertRegex(shown, r"(?m)^functions +7$")
+        self.assertIn("\nRUNNER", shown)
 
     def test_tokens_are_printed_as_what_is_to_be_pasted(self):
         token = {"id": "0123", "role": "worker", "uses": 2, "expires_at": "soon", "token": "blx1.abc"}

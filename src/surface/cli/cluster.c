@@ -268,6 +268,28 @@ static void print_labels(const json_t *labels)
     }
 }
 
+/* What the node says of itself, when it answers. */
+static void print_own_view(const char *name)
+{
+    static const struct column columns[] = {
+        {"data", "data_folder", AS_TEXT},
+        {"functions", "functions", AS_TEXT},
+        {"started", "started_at", AS_TEXT},
+    };
+    BUFFER_OWNED struct buffer target = {0};
+    JSON_OWNED json_t *node = NULL;
+    struct error problem = {0};
+    buffer_append_string(&target, "/v1/node?node=");
+    http_percent_encode(&target, text_of(name, strlen(name)));
+    if (request_json("GET", buffer_string(&target), NULL, &node, &problem) < 0) {
+        print_flush();
+        fprintf(stderr, "blixard: what %s says of itself is not known: %s\n", name, problem.text);
+        return;
+    }
+    print_facts(node, columns, COUNT(columns));
+    node_print_runners(node);
+}
+
 int cluster_show_node(const struct arguments *arguments, const char *name, struct error *err)
 {
     static const struct column columns[] = {
@@ -307,6 +329,7 @@ int cluster_show_node(const struct arguments *arguments, const char *name, struc
     }
     print_facts(row, columns, COUNT(columns));
     print_labels(json_object_get(node, "labels"));
+    print_own_view(name);
     return 0;
 }
 

@@ -162,6 +162,21 @@ int verb_operation_cancel(const struct arguments *arguments, struct error *err)
     return print_done(arguments, document, err, "cancelled %s", id);
 }
 
+void node_print_runners(const json_t *node)
+{
+    static const struct column columns[] = {
+        {"RUNNER", "pid", AS_TEXT},          {"PROJECT", "project", AS_TEXT},
+        {"ISOLATION", "isolation", AS_TEXT}, {"JAIL", "jail", AS_TEXT},
+        {"SLOTS", "slots", AS_TEXT},         {"BUSY", "busy", AS_TEXT},
+        {"IMAGES", "images", AS_TEXT},
+    };
+    const json_t *runners = json_object_get(node, "runners");
+    if (json_array_size(runners) > 0) {
+        putchar('\n');
+        print_table(runners, columns, COUNT(columns));
+    }
+}
+
 int verb_node_show(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -177,12 +192,6 @@ int verb_node_show(const struct arguments *arguments, struct error *err)
         {"functions", "functions", AS_TEXT},
         {"started", "started_at", AS_TEXT},
     };
-    static const struct column runners[] = {
-        {"RUNNER", "pid", AS_TEXT},          {"PROJECT", "project", AS_TEXT},
-        {"ISOLATION", "isolation", AS_TEXT}, {"JAIL", "jail", AS_TEXT},
-        {"SLOTS", "slots", AS_TEXT},         {"BUSY", "busy", AS_TEXT},
-        {"IMAGES", "images", AS_TEXT},
-    };
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
     if (arguments->word_count > 0) {
@@ -197,10 +206,7 @@ int verb_node_show(const struct arguments *arguments, struct error *err)
         return 0;
     }
     print_facts(document, columns, COUNT(columns));
-    if (json_array_size(json_object_get(document, "runners")) > 0) {
-        putchar('\n');
-        print_table(json_object_get(document, "runners"), runners, COUNT(runners));
-    }
+    node_print_runners(document);
     return 0;
 }
 

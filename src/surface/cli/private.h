@@ -253,6 +253,9 @@ int verb_version(const struct arguments *arguments, struct error *err);
 int verb_man(const struct arguments *arguments, struct error *err);
 int verb_help(const struct arguments *arguments, struct error *err);
 
+/* operation.c: of a ThisNode. */
+void node_print_runners(const json_t *node);
+
 /* cluster.c: what `node show NODE` shows. */
 int cluster_show_node(const struct arguments *arguments, const char *name, struct error *err);
 
