@@ -216,23 +216,6 @@ static int current_version(struct store *store, unsigned *ret_version, struct er
                        "SELECT value FROM store_meta WHERE key = 'schema'", "");
 }
 
-struct step {
-    struct store *store;
-    struct error error;
-    bool is_over;
-};
-
-static void on_step(const struct error *error, uint64_t index, void *context)
-{
-    struct step *step = context;
-    (void)index;
-    if (error != NULL) {
-        step->error = *error;
-    }
-    step->is_over = true;
-    store_stir(step->store);
-}
-
 /* Through the log, like every change: whoever replays it has the same schema at the same index. */
 static int upgrade(struct store *store, struct error *err)
 {
@@ -246,15 +229,7 @@ static int upgrade(struct store *store, struct error *err)
             store->folder.path, version, schema_version());
     }
     while (r == 0 && version < schema_version()) {
-        struct step step = {.store = store};
-        store_propose(store, schema_step(++version), on_step, &step);
-        while (!step.is_over) {
-            store_run(store);
-        }
-        if (step.error.kind != ERROR_NONE) {
-            *err = step.error;
-            r = -(int)err->kind;
-        }
+        r = store_write(store, schema_step(++version), err);
     }
     return r;
 }

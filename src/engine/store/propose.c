@@ -509,3 +509,34 @@ void store_settle(struct store *store)
     }
     store->settling = false;
 }
+
+struct waiting {
+    struct store *store;
+    struct error error;
+    bool is_over;
+};
+
+static void on_write(const struct error *error, uint64_t index, void *context)
+{
+    struct waiting *waiting = context;
+    (void)index;
+    if (error != NULL) {
+        waiting->error = *error;
+    }
+    waiting->is_over = true;
+    store_stir(waiting->store);
+}
+
+int store_write(struct store *store, struct store_command *owned_command, struct error *err)
+{
+    struct waiting waiting = {.store = store};
+    store_propose(store, owned_command, on_write, &waiting);
+    while (!waiting.is_over) {
+        store_run(store);
+    }
+    if (waiting.error.kind != ERROR_NONE) {
+        *err = waiting.error;
+        return -(int)err->kind;
+    }
+    return 0;
+}

@@ -31,42 +31,16 @@ void store_command_add_incarnation(struct store_command *command)
                       "i", (int64_t)(random_u64() & UINT32_MAX));
 }
 
-struct marking {
-    struct store *store;
-    struct error error;
-    bool is_over;
-};
-
-static void on_marked(const struct error *error, uint64_t index, void *context)
-{
-    struct marking *marking = context;
-    (void)index;
-    if (error != NULL) {
-        marking->error = *error;
-    }
-    marking->is_over = true;
-    uv_stop(loop_uv(marking->store->loop));
-}
-
 /* A command that counts itself: its entry is what libraft takes a snapshot after. */
 static int write_mark(struct store *store, struct error *err)
 {
-    struct marking marking = {.store = store};
     struct store_command *command = store_command_new();
     store_command_add(command,
                       "INSERT INTO store_meta (key, value) VALUES ('seeded', 1) ON CONFLICT (key) "
                       "DO UPDATE SET value = value + 1",
                       "");
     store_command_add_incarnation(command);
-    store_propose(store, command, on_marked, &marking);
-    while (!marking.is_over) {
-        loop_run(store->loop);
-    }
-    if (marking.error.kind != ERROR_NONE) {
-        *err = marking.error;
-        return -(int)err->kind;
-    }
-    return 0;
+    return store_write(store, command, err);
 }
 
 static int keep(struct store *store, struct error *err)

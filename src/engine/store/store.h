@@ -119,6 +119,10 @@ void store_propose(struct store *store, struct store_command *owned_command,
                    void (*done)(const struct error *error, uint64_t index, void *context),
                    void *context);
 
+/* Propose, and run the loop until it was answered: for starts, and for programs that have nothing
+ * else to do. */
+int store_write(struct store *store, struct store_command *owned_command, struct error *err);
+
 /* ---- Reads ---- */
 
 /*

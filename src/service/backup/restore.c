@@ -15,7 +15,6 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
-#include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/text.h"
@@ -238,29 +237,12 @@ static bool look_for_blob(sqlite3_stmt *row, void *context)
     return false;
 }
 
-struct writing {
-    struct loop *loop;
-    struct error error;
-    bool is_over;
-};
-
-static void on_written(const struct error *error, uint64_t index, void *context)
-{
-    struct writing *writing = context;
-    (void)index;
-    if (error != NULL) {
-        writing->error = *error;
-    }
-    writing->is_over = true;
-    uv_stop(loop_uv(writing->loop));
-}
-
 /*
  * The nodes of the cluster that was saved are no part of what is restored: their keys are in no
  * backup, and the authority's key cannot be opened without them.  One node comes of it, that makes
  * a cluster anew.
  */
-static int forget_cluster(struct restore *restore, struct loop *loop, struct store *store)
+static int forget_cluster(struct restore *restore, struct store *store)
 {
     static const char *const statements[] = {
         "DELETE FROM client",
@@ -271,20 +253,11 @@ static int forget_cluster(struct restore *restore, struct loop *loop, struct sto
         "DELETE FROM cluster",
         "UPDATE operation SET node = NULL WHERE node IS NOT NULL",
     };
-    struct writing writing = {.loop = loop};
     struct store_command *command = store_command_new();
     for (size_t i = 0; i < sizeof(statements) / sizeof(statements[0]); i++) {
         store_command_add(command, statements[i], "");
     }
-    store_propose(store, command, on_written, &writing);
-    while (!writing.is_over) {
-        loop_run(loop);
-    }
-    if (writing.error.kind != ERROR_NONE) {
-        *restore->err = writing.error;
-        return -(int)writing.error.kind;
-    }
-    return 0;
+    return store_write(store, command, restore->err);
 }
 
 /* Opened as the daemon will: the state is there, and each module that it names. */
@@ -307,7 +280,7 @@ static int check_folder(struct restore *restore, struct loop *loop, const char *
         r = error_set(restore->err, ERROR_CORRUPT, "%s: the state did not come to be",
                       restore->path);
     }
-    r = r < 0 ? r : forget_cluster(restore, loop, store);
+    r = r < 0 ? r : forget_cluster(restore, store);
     store_close(store);
     return r;
 }

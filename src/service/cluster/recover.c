@@ -160,26 +160,8 @@ int cluster_recovery_judge(const struct cluster_recovery *recovery, struct error
 
 /* ---- Going on alone ---- */
 
-struct writing {
-    struct loop *loop;
-    struct error error;
-    bool is_over;
-};
-
-static void on_written(const struct error *error, uint64_t index, void *context)
+static int write_down(struct store *store, uint64_t own_id, struct error *err)
 {
-    struct writing *writing = context;
-    (void)index;
-    if (error != NULL) {
-        writing->error = *error;
-    }
-    writing->is_over = true;
-    uv_stop(loop_uv(writing->loop));
-}
-
-static int write_down(struct loop *loop, struct store *store, uint64_t own_id, struct error *err)
-{
-    struct writing writing = {.loop = loop};
     struct store_command *command = store_command_new();
     store_command_add(command,
                       "INSERT INTO removed_node (key, name, removed_ms) SELECT CAST(id AS TEXT), "
@@ -188,15 +170,7 @@ static int write_down(struct loop *loop, struct store *store, uint64_t own_id, s
                       "uu", clock_real_ms(), own_id);
     store_command_add(command, "DELETE FROM node WHERE role = 'server' AND id <> ?", "u", own_id);
     store_command_add_incarnation(command);
-    store_propose(store, command, on_written, &writing);
-    while (!writing.is_over) {
-        loop_run(loop);
-    }
-    if (writing.error.kind != ERROR_NONE) {
-        *err = writing.error;
-        return -(int)err->kind;
-    }
-    return 0;
+    return store_write(store, command, err);
 }
 
 int cluster_recovery_carry_out(struct loop *loop, const char *data_folder,
@@ -211,7 +185,7 @@ int cluster_recovery_carry_out(struct loop *loop, const char *data_folder,
     r = open_store(loop, data_folder, &identity, true, &store, err);
     if (r == 0) {
         recovery->end = store_index(store);
-        r = write_down(loop, store, identity.id, err);
+        r = write_down(store, identity.id, err);
         store_close(store);
     }
     identity_done(&identity);
