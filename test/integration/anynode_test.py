@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
@@ -235,6 +236,48 @@ class AnyNode(Three):
             while node.blobs() - before[node.name] and time.monotonic() < end:
                 node.raw("GET", "/readyz")
             self.assertEqual(node.blobs() - before[node.name], set(), node.name)
+
+    def test_an_old_version_is_passed_on_until_it_runs_here_too(self):
+        """Node c was not there when it was made: it has nothing of it."""
+        a, b, c = self.nodes
+        c.stop()
+        a.deploy("old", says("old"))
+        a.deploy("old", says("new"))
+        c.begin()
+        c.until(is_whole(3), "three servers")
+        c.until_function("old", lambda seen: len(holders(seen)) == 3)
+        forwarded = c.metric("blixard_calls_forwarded_total")
+
+        # What a node passed on is not passed on again.
+        context = ssl.create_default_context(cafile=a.data / "cluster/ca.pem")
+        context.check_hostname = False
+        context.load_cert_chain(a.data / "cluster/node.pem", a.data / "cluster/node.key")
+        host, port = c.cluster.split(":")
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=WAIT_SECONDS)
+        self.addCleanup(connection.close)
+
+        def hop(function):
+            connection.request("POST", "/fn/any", b"", {"X-Blixard-Hop": "1", "X-Blixard-Function": function,
+                                                        "X-Blixard-Script": "7"})
+            answer = connection.getresponse()
+            return answer.status, answer.read(), answer.headers["X-Blixard-Refused"]
+
+        status, body, refused = hop("default/old:1")
+        self.assertEqual((status, refused), (503, "1"), body)
+        self.assertEqual(hop("default/old:2")[:2], (200, b"new\n"))
+        self.assertEqual(hop("nonsense")[0], 400)
+        self.assertEqual(c.metric("blixard_calls_forwarded_total"), forwarded)
+
+        status, body, fields = c.call("old:1")
+        self.assertEqual((status, body), (200, b"old\n"))
+        self.assertIn(fields["x-blixard-node"], "ab")
+        self.assertEqual(c.metric("blixard_calls_forwarded_total"), forwarded + 1)
+        index = 0
+        end = time.monotonic() + WAIT_SECONDS
+        while c.name not in [holder["name"] for holder in c.request("GET", "/v1/functions/old/versions/1")["nodes"]]:
+            self.assertLess(time.monotonic(), end)
+            index = int(c.raw("GET", f"/v1/functions/old?index={index}&wait=2s")[2]["x-blixard-index"])
+        self.assertEqual(c.call("old:1")[1:3][1]["x-blixard-node"], "c")
 
     def test_logs_and_status_of_any_node_are_read_at_any_node(self):
         a, b, c = self.nodes

@@ -389,7 +389,7 @@ static void add_new_operation(struct deploy *deploy, const char *key, struct sto
 }
 
 void deploy_resume(struct function_service *service, const struct version_row *row,
-                   const char *operation, uint64_t from)
+                   const char *operation, uint64_t from, uint64_t reign)
 {
     struct deploy *deploy = NEW(struct deploy);
     char project[FUNCTION_KEY_SIZE];
@@ -404,6 +404,10 @@ void deploy_resume(struct function_service *service, const struct version_row *r
     deploy->created_ms = row->created_ms;
     list_push_back(&service->deploys, &deploy->link);
     struct store_command *command = store_command_new();
+    if (reign != 0) {
+        store_command_add_expecting(command, ERROR_CONFLICT, "another node leads by now",
+                                    "UPDATE cluster SET reign = reign WHERE reign = ?", "u", reign);
+    }
     if (from != 0) {
         snprintf(deploy->operation, sizeof(deploy->operation), "%s", operation);
         operation_adopt(service->options.operations, command, operation, from);

@@ -129,7 +129,7 @@ struct function_service {
     bool refresh_is_posted;
     bool reconcile_is_posted;
     uint64_t round;           /* of reconciling */
-    struct map lost;          /* ids of nodes that are, on the leader */
+    uint64_t view_digest;     /* of the nodes, as they were seen last */
     struct loop_timer *later; /* something is to be tried again */
     bool is_unfinished;       /* found in this round */
 
@@ -170,9 +170,10 @@ bool deploy_runs_of(struct function_service *service, const char *module);
 void deploys_stop(struct function_service *service);
 bool deploy_runs_for(struct function_service *service, const char *version_key);
 /* Build here, from the beginning, what no node is building: `from` 0 with a new operation, else
- * with the running one of node `from`, which does not go on with it. */
+ * with the running one of node `from`, which does not go on with it.  `reign` other than 0: while
+ * that is the leader's. */
 void deploy_resume(struct function_service *service, const struct version_row *row,
-                   const char *operation, uint64_t from);
+                   const char *operation, uint64_t from, uint64_t reign);
 
 /* function.c */
 void module_collect(struct function_service *service, const char *module);

@@ -105,13 +105,6 @@ static void reconcile_ready(struct function_service *service, const struct versi
     }
 }
 
-static bool is_lost(const struct function_service *service, uint64_t node)
-{
-    char id[24];
-    snprintf(id, sizeof(id), "%" PRIu64, node);
-    return map_get(&service->lost, id) != NULL;
-}
-
 static bool is_there(sqlite3_stmt *row, void *context)
 {
     (void)row;
@@ -130,11 +123,18 @@ static bool was_removed(struct function_service *service, uint64_t node)
     return found;
 }
 
-static bool is_leader(const struct function_service *service)
+/* On the leader: does `node` build nothing any more?  Where it was judged so by the leader of a
+ * reign, what comes of it is to be of that reign (*ret_reign; 0: whoever leads). */
+static bool is_gone(struct function_service *service, uint64_t node, uint64_t *ret_reign)
 {
     struct store_status status;
     store_status(service->options.store, &status);
-    return status.is_leader;
+    *ret_reign = 0;
+    if (!status.is_leader || service->options.cluster == NULL) {
+        return false;
+    }
+    return was_removed(service, node) ||
+        cluster_may_move(service->options.cluster, node, ret_reign);
 }
 
 static void reconcile_building(struct function_service *service, const struct version_row *row,
@@ -152,13 +152,14 @@ static void reconcile_building(struct function_service *service, const struct ve
     if (builder.node == 0 || builder.node == service_node(service)) {
         /* At a start the operation is about to be failed; later, it goes on. */
         bool goes_on = builder.is_running && !service->is_starting;
-        deploy_resume(service, row, builder.operation, goes_on ? builder.node : 0);
+        deploy_resume(service, row, builder.operation, goes_on ? builder.node : 0, 0);
         return;
     }
-    if (is_leader(service) &&
-        (is_lost(service, builder.node) || was_removed(service, builder.node))) {
+    uint64_t reign;
+    if (is_gone(service, builder.node, &reign)) {
         log_info("function: %s was being built by a node that is gone: going on here", row->key);
-        deploy_resume(service, row, builder.operation, builder.is_running ? builder.node : 0);
+        deploy_resume(service, row, builder.operation, builder.is_running ? builder.node : 0,
+                      reign);
     }
 }
 
@@ -329,30 +330,36 @@ static void on_changed(const struct store_event *event, void *context)
     }
 }
 
+/* Who is there, and whether this node leads; distances change all the time. */
+static uint64_t digest_of(const struct cluster_view *view)
+{
+    uint64_t digest = view->count;
+    for (size_t i = 0; i < view->count; i++) {
+        const struct cluster_node *node = &view->nodes[i];
+        uint64_t state = (uint64_t)node->health * 4 + node->is_leader * 2u + node->is_self;
+        digest ^= (node->id + state) * UINT64_C(0x9e3779b97f4a7c15); /* whatever their order is */
+    }
+    return digest;
+}
+
 static void on_view(void *context)
 {
     struct function_service *service = context;
     struct cluster_view *view = peer_view(service->options.peers);
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (view->nodes[i].health != CLUSTER_LOST) {
-            char id[24];
-            snprintf(id, sizeof(id), "%" PRIu64, view->nodes[i].id);
-            map_remove(&service->lost, id);
+    if (view != NULL) {
+        uint64_t digest = digest_of(view);
+        cluster_view_unref(view);
+        if (digest != service->view_digest) {
+            service->view_digest = digest;
+            reconcile_soon(service);
         }
     }
-    if (view != NULL) {
-        cluster_view_unref(view);
-    }
-    reconcile_soon(service);
 }
 
 /* On the leader.  What it built goes on here, whatever else it did is over. */
 static void on_lost(uint64_t id, void *context)
 {
     struct function_service *service = context;
-    char text[24];
-    snprintf(text, sizeof(text), "%" PRIu64, id);
-    map_set(&service->lost, text, service);
     operation_fail_all_of(service->options.operations, id, "the node that carried it out was lost",
                           "function.deploy");
     reconcile_soon(service);
@@ -464,5 +471,4 @@ void reconcile_done(struct function_service *service)
     loop_timer_free(service->ready_timer);
     map_each(&service->functions, free_known, NULL);
     map_done(&service->functions);
-    map_done(&service->lost);
 }
