@@ -17,7 +17,7 @@ from node import ROOT, Refused
 folder = None
 echo = None
 members = {}
-OPTIONS = ("--drain-timeout-ms", "1000")
+OPTIONS = ("--drain-timeout-ms", "1000", "--isolation", "auto")
 
 
 def setUpModule():
