@@ -127,6 +127,7 @@ static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t 
         strlen(message_text(join, "version")) >= 64) {
         return error_set(err, ERROR_INVALID, "$.address is HOST:PORT; texts are short");
     }
+    member_look(cluster);
     const struct member *same = member_find_name(cluster, name);
     *is_again = same != NULL && same->id == id; /* its answer was lost on the way */
     if (same != NULL && !*is_again) {

@@ -76,6 +76,7 @@ static int check_member(const struct cluster *cluster, struct error *err)
 static int find_node(struct cluster *cluster, const char *name, struct member **ret_member,
                      struct error *err)
 {
+    member_look(cluster);
     int r = check_member(cluster, err);
     struct member *member = r == 0 ? member_find_name(cluster, name) : NULL;
     if (r == 0 && member == NULL) {

@@ -108,6 +108,7 @@ struct situation {
 static struct situation find_situation(struct cluster *cluster)
 {
     struct situation situation = {.now_ms = clock_boot_ms()};
+    member_look(cluster);
     store_status(cluster->store, &situation.status);
     situation.leader = situation.status.leader_id != 0 ? situation.status.leader_id
         : situation.status.role == STORE_WORKER        ? cluster->leader_id

@@ -228,6 +228,13 @@ void member_reload_later(struct cluster *cluster)
     }
 }
 
+void member_look(struct cluster *cluster)
+{
+    if (cluster->reload_is_posted) {
+        member_reload(cluster);
+    }
+}
+
 void member_free(struct cluster *cluster)
 {
     free_members(cluster->members, cluster->member_count);

@@ -238,6 +238,7 @@ void call_close(struct cluster *cluster); /* what runs ends with CANCELLED */
 /* ---- member.c ---- */
 void member_reload(struct cluster *cluster); /* tells of what has changed */
 void member_reload_later(struct cluster *cluster);
+void member_look(struct cluster *cluster); /* before an answer: it is of the state's own index */
 void member_free(struct cluster *cluster);
 /* Whom a worker may follow. */
 void member_tell_servers(struct cluster *cluster);
