@@ -6,12 +6,13 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <zlib.h>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/memory.h"
+
+#include "engine/store/rights.h"
 
 enum { STATEMENTS_CACHED = 128, QUERIES_NESTED_MAX = 8, KEY_MAX = 256, EVENTS_MAX = 4096 };
 
@@ -22,6 +23,8 @@ enum { ENTRY_HEAD = 36, ENTRY_BASE = 24, ENTRY_CRC = 32, SNAPSHOT_CRC = 16, SNAP
 struct cached {
     char *sql;
     sqlite3_stmt *statement;
+    bool is_of_command; /* prepared with the rights of one */
+    enum rights_kind kind;
 };
 
 struct change {
@@ -36,6 +39,8 @@ struct machine {
     const char *schema;
     struct machine_listener listener;
     struct cached cache[STATEMENTS_CACHED];
+    struct rights rights;
+    bool changed_schema; /* the command being applied did */
     uint64_t index;
     uint64_t failures;
     struct change *changes; /* of the command being applied */
@@ -44,45 +49,7 @@ struct machine {
     bool is_too_wide; /* it changed more rows than events are kept for */
 };
 
-/* ---- What SQL may do ---- */
-
-/* Functions whose result could differ between replicas. */
-static int authorize(void *context, int action, const char *first, const char *second,
-                     const char *database, const char *trigger)
-{
-    static const char *const refused[] = {
-        "random",         "randomblob",        "date",
-        "time",           "datetime",          "julianday",
-        "strftime",       "unixepoch",         "current_time",
-        "current_date",   "current_timestamp", "changes",
-        "total_changes",  "last_insert_rowid", "load_extension",
-        "sqlite_version",
-    };
-    (void)context;
-    (void)first;
-    (void)database;
-    (void)trigger;
-    switch (action) {
-    case SQLITE_FUNCTION:
-        for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-            if (second != NULL && strcasecmp(second, refused[i]) == 0) {
-                return SQLITE_DENY;
-            }
-        }
-        return SQLITE_OK;
-    case SQLITE_ATTACH:
-    case SQLITE_DETACH:
-    case SQLITE_PRAGMA:
-    case SQLITE_TRANSACTION:
-    case SQLITE_SAVEPOINT:
-    case SQLITE_CREATE_TEMP_TABLE:
-    case SQLITE_CREATE_TEMP_TRIGGER:
-    case SQLITE_CREATE_TEMP_VIEW:
-        return SQLITE_DENY;
-    default:
-        return SQLITE_OK;
-    }
-}
+/* ---- What changes ---- */
 
 /* Before each change of a row: the first column is the key by our schema's rule. */
 static void note_change(void *context, sqlite3 *database, int operation, const char *schema,
@@ -95,6 +62,7 @@ static void note_change(void *context, sqlite3 *database, int operation, const c
     }
     if (machine->change_count == EVENTS_MAX) {
         machine->is_too_wide = true;
+        machine->rights.is_over = true;
         return;
     }
     if (machine->change_count == machine->change_size) {
@@ -126,19 +94,19 @@ static int execute(struct machine *machine, const char *sql, struct error *err)
     return 0;
 }
 
-static void guard(struct machine *machine, bool on)
-{
-    sqlite3_set_authorizer(machine->database, on ? authorize : NULL, machine);
-}
-
 /* ---- Statements ---- */
+
+static void drop(struct cached *cached)
+{
+    sqlite3_finalize(cached->statement);
+    free(cached->sql);
+    *cached = (struct cached){0};
+}
 
 static void drop_statements(struct machine *machine)
 {
     for (size_t i = 0; i < STATEMENTS_CACHED; i++) {
-        sqlite3_finalize(machine->cache[i].statement);
-        free(machine->cache[i].sql);
-        machine->cache[i] = (struct cached){0};
+        drop(&machine->cache[i]);
     }
 }
 
@@ -147,11 +115,18 @@ static bool is_busy(const struct cached *cached)
     return cached->statement != NULL && sqlite3_stmt_busy(cached->statement);
 }
 
+static bool is_it(const struct cached *cached, const char *sql, size_t length, bool is_of_command)
+{
+    return cached->sql != NULL && cached->is_of_command == is_of_command &&
+        strlen(cached->sql) == length && memcmp(cached->sql, sql, length) == 0;
+}
+
 /*
  * The cached statement of this text, or else one that may be replaced.  One whose rows are being
  * visited is neither: queries may be made while the rows of another are visited, even of its twin.
  */
-static struct cached *find_cached(struct machine *machine, const char *sql, size_t length)
+static struct cached *find_cached(struct machine *machine, const char *sql, size_t length,
+                                  bool is_of_command)
 {
     uint32_t hash = (uint32_t)crc32(0, (const Bytef *)sql, (uInt)length);
     struct cached *spare = NULL;
@@ -160,8 +135,7 @@ static struct cached *find_cached(struct machine *machine, const char *sql, size
         if (is_busy(cached)) {
             continue;
         }
-        if (cached->sql != NULL && strlen(cached->sql) == length &&
-            memcmp(cached->sql, sql, length) == 0) {
+        if (is_it(cached, sql, length, is_of_command)) {
             return cached;
         }
         spare = spare != NULL ? spare : cached;
@@ -178,20 +152,14 @@ static bool is_blank(const char *text, const char *end)
     return text >= end;
 }
 
-sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t length,
-                                struct error *err)
+/* A command uses no virtual tables: some show what only this replica has. */
+static sqlite3_stmt *prepare(struct machine *machine, const char *sql, size_t length,
+                             bool is_of_command, struct error *err)
 {
-    struct cached *cached = find_cached(machine, sql, length);
-    if (cached->sql != NULL && strlen(cached->sql) == length &&
-        memcmp(cached->sql, sql, length) == 0) {
-        sqlite3_reset(cached->statement);
-        sqlite3_clear_bindings(cached->statement);
-        return cached->statement;
-    }
     sqlite3_stmt *statement = NULL;
     const char *rest = NULL;
-    int r = sqlite3_prepare_v3(machine->database, sql, (int)length, SQLITE_PREPARE_PERSISTENT,
-                               &statement, &rest);
+    unsigned flags = SQLITE_PREPARE_PERSISTENT | (is_of_command ? SQLITE_PREPARE_NO_VTAB : 0);
+    int r = sqlite3_prepare_v3(machine->database, sql, (int)length, flags, &statement, &rest);
     if (r != SQLITE_OK || statement == NULL) {
         error_set(err, ERROR_INVALID, "SQL: %s",
                   r != SQLITE_OK ? sqlite3_errmsg(machine->database) : "no statement");
@@ -202,11 +170,37 @@ sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t
         error_set(err, ERROR_INVALID, "SQL: more than one statement");
         return NULL;
     }
-    sqlite3_finalize(cached->statement);
-    free(cached->sql);
-    cached->sql = memory_copy_text(sql, length);
-    cached->statement = statement;
     return statement;
+}
+
+/* With the rights of the statement, until somebody sets others. */
+static sqlite3_stmt *find_statement(struct machine *machine, const char *sql, size_t length,
+                                    bool is_of_command, struct error *err)
+{
+    struct cached *cached = find_cached(machine, sql, length, is_of_command);
+    if (is_it(cached, sql, length, is_of_command)) {
+        machine->rights.kind = cached->kind;
+        sqlite3_reset(cached->statement);
+        sqlite3_clear_bindings(cached->statement);
+        return cached->statement;
+    }
+    machine->rights.kind = is_of_command ? rights_of(sql, length) : RIGHTS_OWN;
+    sqlite3_stmt *statement = prepare(machine, sql, length, is_of_command, err);
+    if (statement == NULL) {
+        return NULL;
+    }
+    drop(cached);
+    *cached = (struct cached){.sql = memory_copy_text(sql, length),
+                              .statement = statement,
+                              .is_of_command = is_of_command,
+                              .kind = machine->rights.kind};
+    return statement;
+}
+
+sqlite3_stmt *machine_statement(struct machine *machine, const char *sql, size_t length,
+                                struct error *err)
+{
+    return find_statement(machine, sql, length, false, err);
 }
 
 /* ---- Opening ---- */
@@ -217,6 +211,7 @@ static void set_up(struct machine *machine)
     sqlite3_exec(machine->database, "PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON", NULL,
                  NULL, NULL);
     sqlite3_preupdate_hook(machine->database, note_change, machine);
+    rights_install(&machine->rights, machine->database);
 }
 
 static int create(struct machine *machine, struct error *err)
@@ -415,6 +410,8 @@ static int judge(struct machine *machine, int r, struct error *err)
     case SQLITE_IOERR:
     case SQLITE_CORRUPT:
         return error_set(err, ERROR_CORRUPT, "the state database: %s", text);
+    case SQLITE_INTERRUPT:
+        return error_set(err, ERROR_LIMIT, "the change takes too long: make several of it");
     default:
         return error_set(err, ERROR_INVALID, "SQL: %s", text);
     }
@@ -431,10 +428,11 @@ static int run_statement(struct machine *machine, struct command_reader *reader,
     if (reader->is_bad || kind >= ERROR_KIND_COUNT) {
         return error_set(err, ERROR_CORRUPT, "a command of the log is damaged");
     }
-    sqlite3_stmt *statement = machine_statement(machine, sql, sql_length, err);
+    sqlite3_stmt *statement = find_statement(machine, sql, sql_length, true, err);
     if (statement == NULL) {
         return -(int)err->kind;
     }
+    machine->changed_schema = machine->changed_schema || machine->rights.kind == RIGHTS_SCHEMA;
     bind_from(reader, statement, index);
     if (reader->is_bad) {
         sqlite3_clear_bindings(statement);
@@ -442,9 +440,11 @@ static int run_statement(struct machine *machine, struct command_reader *reader,
     }
     int before = sqlite3_total_changes(machine->database);
     int r = SQLITE_ROW;
+    rights_begin(&machine->rights, statement);
     while (r == SQLITE_ROW) {
         r = sqlite3_step(statement);
     }
+    rights_end(&machine->rights);
     int result = r == SQLITE_DONE ? 0 : judge(machine, r, err);
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
@@ -463,7 +463,7 @@ static int run_command(struct machine *machine, const uint8_t *bytes, uint32_t l
     for (uint32_t i = 0; i < statements && r == 0; i++) {
         r = run_statement(machine, &reader, index, err);
     }
-    if (r == 0 && machine->is_too_wide) {
+    if (r != -ERROR_CORRUPT && machine->is_too_wide) {
         return error_set(err, ERROR_TOO_LARGE,
                          "the change touches more than %d rows: make several of it", EVENTS_MAX);
     }
@@ -486,40 +486,61 @@ static void tell_changes(struct machine *machine)
     machine->change_count = 0;
 }
 
+/* What was prepared for the old schema is prepared again while steps are counted, or was not there
+ * to be: replicas would count differently. */
+static void drop_idle_statements(struct machine *machine)
+{
+    for (size_t i = 0; i < STATEMENTS_CACHED; i++) {
+        if (!is_busy(&machine->cache[i])) {
+            drop(&machine->cache[i]);
+        }
+    }
+}
+
+/* Keep it, or undo it: "OR ROLLBACK" has done that, with the savepoint. */
+static int end_command(struct machine *machine, bool is_good, struct error *err)
+{
+    int r = 0;
+    if (!is_good) {
+        machine->failures++;
+        bool is_undone = sqlite3_get_autocommit(machine->database) != 0;
+        r = is_undone ? 0 : execute(machine, "ROLLBACK TO command", err);
+        machine->change_count = 0;
+    }
+    if (r == 0 && sqlite3_get_autocommit(machine->database) == 0) {
+        r = execute(machine, "RELEASE command", err);
+    }
+    if (machine->changed_schema) {
+        drop_idle_statements(machine);
+    }
+    return r;
+}
+
 /* One command: all of it or nothing of it. */
 static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t length,
                          struct machine_result *result, struct error *err)
 {
     machine->change_count = 0;
     machine->is_too_wide = false;
+    machine->rights.is_over = false;
+    machine->changed_schema = false;
     int r = execute(machine, "SAVEPOINT command", err);
     if (r < 0) {
         return r;
     }
     struct error refused = {0};
-    guard(machine, true);
     r = run_command(machine, bytes, length, machine->index + 1, &refused);
-    guard(machine, false);
+    machine->rights.kind = RIGHTS_OWN;
     if (r == -ERROR_CORRUPT) {
         *err = refused;
         return r;
     }
-    if (r < 0) {
-        machine->failures++;
-        machine->change_count = 0;
-        int undone = execute(machine, "ROLLBACK TO command", err);
-        if (undone < 0) {
-            return undone;
-        }
-        machine->change_count = 0;
+    if (end_command(machine, r == 0, err) < 0) {
+        return -(int)err->kind;
     }
     machine->index++;
     result->index = machine->index;
     result->error = r < 0 ? &refused : NULL;
-    if (execute(machine, "RELEASE command", err) < 0) {
-        result->error = NULL;
-        return -(int)err->kind;
-    }
     machine->listener.applied(result, machine->listener.context);
     result->error = NULL;
     tell_changes(machine);
@@ -551,6 +572,7 @@ int machine_apply(struct machine *machine, const uint8_t *bytes, size_t length,
     }
     struct command_reader reader = {.at = bytes + ENTRY_HEAD, .end = bytes + length};
     struct machine_result result = {.origin = entry.origin, .sequence = entry.sequence};
+    machine->rights.steps_left = RIGHTS_STEPS_MAX;
     for (uint32_t i = 0; *ret_applied && i < entry.count && r == 0; i++) {
         uint32_t command_length = command_read_u32(&reader);
         const uint8_t *command = command_read_bytes(&reader, command_length);
@@ -606,6 +628,8 @@ static int deserialize(struct machine *machine, const uint8_t *image, size_t siz
     CHECK(r == SQLITE_OK);
     r = sqlite3_deserialize(database, "main", copy, (sqlite3_int64)size, (sqlite3_int64)size,
                             SQLITE_DESERIALIZE_FREEONCLOSE | SQLITE_DESERIALIZE_RESIZEABLE);
+    sqlite3_int64 no_limit = INT64_MAX / 2; /* as on replicas that were never restored */
+    sqlite3_file_control(database, "main", SQLITE_FCNTL_SIZE_LIMIT, &no_limit);
     if (r != SQLITE_OK) {
         sqlite3_close(database);
         return error_set(err, ERROR_CORRUPT, "the snapshot is not a database: %s",

@@ -362,4 +362,18 @@ char *schema_first(void);
 /* What makes version `version` of the one before it, as a command. */
 struct store_command *schema_step(unsigned version);
 
+/* Is it, word for word, a statement of a later version than the first? */
+bool schema_has(const char *sql, size_t length);
+
+/* What else commands may say about the store itself: see rights.h.  Logs have these texts. */
+#define SCHEMA_SET_VERSION                                                                       \
+    "INSERT INTO store_meta (key, value) VALUES ('schema', ?1) ON CONFLICT (key) DO UPDATE SET " \
+    "value = excluded.value WHERE value = excluded.value - 1"
+#define SCHEMA_SET_INCARNATION                                                                   \
+    "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT (key) DO UPDATE " \
+    "SET value = excluded.value"
+#define SCHEMA_SET_SEEDED                                                                       \
+    "INSERT INTO store_meta (key, value) VALUES ('seeded', 1) ON CONFLICT (key) DO UPDATE SET " \
+    "value = value + 1"
+
 #endif

@@ -50,6 +50,20 @@ char *schema_first(void)
     return memory_copy_text(part.data, part.length);
 }
 
+bool schema_has(const char *sql, size_t length)
+{
+    struct text first = part_of(1);
+    const char *begin = first.data + first.length;
+    const char *end = (const char *)store_schema[0].data + store_schema[0].length;
+    const char *at = length > 0 && sql[length - 1] == ';'
+        ? memmem(begin, (size_t)(end - begin), sql, length)
+        : NULL;
+    while (at != NULL && at != begin && at[-1] != ';' && strncmp(at, marker + 1, 10) != 0) {
+        at = memmem(at + 1, (size_t)(end - at - 1), sql, length);
+    }
+    return at != NULL;
+}
+
 struct store_command *schema_step(unsigned version)
 {
     struct text part = part_of(version);
@@ -67,10 +81,8 @@ struct store_command *schema_step(unsigned version)
         }
         at[1] = after;
     }
-    store_command_add_expecting(
-        command, ERROR_CONFLICT, "the schema was changed at the same moment",
-        "INSERT INTO store_meta (key, value) VALUES ('schema', ?1) ON CONFLICT (key) DO UPDATE SET "
-        "value = excluded.value WHERE value = excluded.value - 1",
-        "u", (uint64_t)version);
+    store_command_add_expecting(command, ERROR_CONFLICT,
+                                "the schema was changed at the same moment", SCHEMA_SET_VERSION,
+                                "u", (uint64_t)version);
     return command;
 }

@@ -25,20 +25,14 @@ int store_dump(struct store *store, struct buffer *ret_database, uint64_t *ret_i
 
 void store_command_add_incarnation(struct store_command *command)
 {
-    store_command_add(command,
-                      "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT "
-                      "(key) DO UPDATE SET value = excluded.value",
-                      "i", (int64_t)(random_u64() & UINT32_MAX));
+    store_command_add(command, SCHEMA_SET_INCARNATION, "i", (int64_t)(random_u64() & UINT32_MAX));
 }
 
 /* A command that counts itself: its entry is what libraft takes a snapshot after. */
 static int write_mark(struct store *store, struct error *err)
 {
     struct store_command *command = store_command_new();
-    store_command_add(command,
-                      "INSERT INTO store_meta (key, value) VALUES ('seeded', 1) ON CONFLICT (key) "
-                      "DO UPDATE SET value = value + 1",
-                      "");
+    store_command_add(command, SCHEMA_SET_SEEDED, "");
     store_command_add_incarnation(command);
     return store_write(store, command, err);
 }

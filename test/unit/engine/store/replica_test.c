@@ -196,3 +196,45 @@ TEST(store_replica, the_same_commands_make_the_same_bytes)
     }
     EXPECT(refused > SEEDS);
 }
+
+/*
+ * Goal: what is broken off is broken off everywhere, at the same command.
+ * Method: entries whose last commands have no steps left; one replica has run each of the
+ * statements before, another has not.
+ */
+TEST(store_replica, the_same_commands_run_out_of_steps)
+{
+    enum { COMMANDS = 40 };
+    static const char long_one[] =
+        "WITH d (i) AS (VALUES (0),(1),(2),(3),(4),(5),(6),(7),(8),(9)) UPDATE project SET "
+        "created_ms = created_ms + (SELECT count(*) FROM d a, d b, d c, d d, d e, d f WHERE a.i + "
+        "b.i + c.i + d.i + e.i + f.i < project.created_ms)";
+    uint64_t refused[2] = {0};
+    struct machine *one = open_machine(&refused[0]);
+    struct machine *other = open_machine(&refused[1]);
+    struct store_command *commands[COMMANDS];
+    struct store_command *first = store_command_new();
+    struct store_command *warm = store_command_new();
+    store_command_add(first, "INSERT INTO project VALUES ('a', 1)", "");
+    store_command_add(warm, long_one, "");
+    apply(one, &first, 1);
+    apply(one, &warm, 1);
+    go_through_snapshot(one, other);
+    uint64_t before = refused[0];
+    for (int i = 0; i < COMMANDS; i++) {
+        commands[i] = store_command_new();
+        store_command_add(commands[i], long_one, "");
+    }
+    apply(one, commands, COMMANDS);
+    apply(other, commands, COMMANDS);
+    expect_same(one, other);
+    EXPECT(refused[0] - before == refused[1]);
+    EXPECT(refused[1] > 0 && refused[1] < COMMANDS);
+    for (int i = 0; i < COMMANDS; i++) {
+        store_command_free(commands[i]);
+    }
+    store_command_free(first);
+    store_command_free(warm);
+    machine_close(one);
+    machine_close(other);
+}
