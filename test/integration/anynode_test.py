@@ -279,6 +279,26 @@ class AnyNode(Three):
             index = int(c.raw("GET", f"/v1/functions/old?index={index}&wait=2s")[2]["x-blixard-index"])
         self.assertEqual(c.call("old:1")[1:3][1]["x-blixard-node"], "c")
 
+    def test_what_is_deleted_while_a_node_is_away_is_gone_when_it_is_back(self):
+        a, _, c = self.nodes
+        self.quiet()
+        before = c.blobs()
+        module = compile_c("away", '#include <stdio.h>\nint main(void) { fputs("noted\\n", stderr); puts("away"); }')
+        a.deploy("away", module)
+        c.until_function("away", lambda seen: len(holders(seen)) == 3 and all(
+            holder["tier"] == "optimized" for holder in seen["version"]["nodes"]))
+        self.assertEqual(c.call("away", query="?node=c")[1], b"away\n")
+        self.assertEqual(len(c.request("GET", "/v1/functions/away/logs?node=c")["lines"]), 1)
+        c.stop()
+        a.request("DELETE", "/v1/functions/away")
+        c.begin()
+        end = time.monotonic() + 10
+        while c.blobs() - before and time.monotonic() < end:
+            c.raw("GET", "/readyz")
+        self.assertEqual(c.blobs() - before, set(), "".join(c.said[-15:]) + hashlib.sha256(module).hexdigest())
+        self.assertFalse((c.data / "logs/default/away").exists())
+        c.until(is_whole(3), "three servers")
+
     def test_logs_and_status_of_any_node_are_read_at_any_node(self):
         a, b, c = self.nodes
         a.deploy("logs", compile_c("logs", '#include <stdio.h>\nint main(void) { fputs("noted\\n", stderr); puts("ok"); }'))

@@ -126,7 +126,8 @@ static bool is_named(const struct wasm *wasm, const char *image)
     return found;
 }
 
-int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image, struct error *err)
+int cache_put(struct wasm *wasm, const char *key, const char *module_id,
+              const struct wasm_image *image, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
@@ -138,6 +139,7 @@ int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image
         image_remove(wasm->images, old_image, &ignored);
     }
     json_write_begin_object(&writer);
+    json_write_field_string(&writer, "module", module_id);
     json_write_field_string(&writer, "image", image->image_id);
     json_write_field_string(&writer, "toolchain", image->toolchain);
     json_write_field_string(&writer, "runtime", image->runtime);
@@ -146,4 +148,23 @@ int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image
     json_write_field_u64(&writer, "max_rss_kib", image->max_rss_kib);
     json_write_end_object(&writer);
     return file_write(path, text.data, text.used, 0600, err);
+}
+
+void wasm_each_module(struct wasm *wasm, void (*visit)(const char *module_id, void *context),
+                      void *context)
+{
+    DIR *folder = opendir(wasm->cache_folder);
+    for (struct dirent *item = folder != NULL ? readdir(folder) : NULL; item != NULL;
+         item = readdir(folder)) {
+        const char *image = NULL;
+        MEMORY_OWNED char *path = memory_format("%s/%s", wasm->cache_folder, item->d_name);
+        JSON_OWNED json_t *entry = item->d_name[0] != '.' ? read_entry(path, &image) : NULL;
+        const char *module = json_string_value(json_object_get(entry, "module"));
+        if (module != NULL && image_id_is_good(module)) {
+            visit(module, context);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
 }

@@ -87,8 +87,8 @@ void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue
 /* Results by key: what was made, and whether it is still there and whole. */
 void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image);
-int cache_put(struct wasm *wasm, const char *key, const struct wasm_image *image,
-              struct error *err);
+int cache_put(struct wasm *wasm, const char *key, const char *module_id,
+              const struct wasm_image *image, struct error *err);
 /* Remove the entry; true and its image when there was one. */
 bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZE]);
 

@@ -163,8 +163,8 @@ static int build(struct job *job, struct wasm_result *ret_result, struct error *
     return r;
 }
 
-static int enter(struct wasm *wasm, const char *key, const struct wasm_result *result,
-                 struct error *err)
+static int enter(struct wasm *wasm, const char *key, const char *module_id,
+                 const struct wasm_result *result, struct error *err)
 {
     struct wasm_image image = {
         .elf_bytes = result->elf_bytes,
@@ -174,7 +174,7 @@ static int enter(struct wasm *wasm, const char *key, const struct wasm_result *r
     memcpy(image.image_id, result->image_id, sizeof(image.image_id));
     memcpy(image.toolchain, wasm->toolchain.fingerprint, sizeof(image.toolchain));
     memcpy(image.runtime, wasm->runtime, sizeof(image.runtime));
-    return cache_put(wasm, key, &image, err);
+    return cache_put(wasm, key, module_id, &image, err);
 }
 
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
@@ -212,7 +212,7 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
         r = -(int)err->kind;
     } else {
         r = build(&job, ret_result, err);
-        r = r < 0 ? r : enter(wasm, key, ret_result, err);
+        r = r < 0 ? r : enter(wasm, key, module_id, ret_result, err);
     }
     release(wasm, key);
     return r;
@@ -249,7 +249,7 @@ int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
     }
     cache_key(module_id, tier, key);
     claim(wasm, key);
-    r = cache_put(wasm, key, &taken, err);
+    r = cache_put(wasm, key, module_id, &taken, err);
     release(wasm, key);
     return r;
 }

@@ -112,6 +112,11 @@ bool wasm_accepts(const struct wasm *wasm, const struct wasm_image *image);
 int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
                const struct wasm_image *image, struct error *err);
 
+/* Visit each module of which something was compiled or taken, by a program that notes it; some more
+ * than once. */
+void wasm_each_module(struct wasm *wasm, void (*visit)(const char *module_id, void *context),
+                      void *context);
+
 /*
  * Forget what was compiled of a module that nobody has any more: its cache entries, and its images
  * but for those `keep` (another module's code may be the same).  Nobody may be compiling it.

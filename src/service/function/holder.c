@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 
@@ -147,9 +148,9 @@ void holders_mark_stale(struct function_service *service)
 
 struct listing {
     uint64_t own;
-    uint64_t *nodes;
     size_t max;
     size_t count;
+    uint64_t nodes[FUNCTION_HOLDERS_MAX];
 };
 
 static bool list_node(sqlite3_stmt *row, void *context)
@@ -166,11 +167,13 @@ size_t holders_of(struct function_service *service, const char *key, bool is_opt
                   uint64_t *ret_nodes, size_t nodes_max)
 {
     struct error ignored = {0};
-    struct listing listing = {service_node(service), ret_nodes, nodes_max, 0};
+    struct listing listing = {.own = service_node(service), .max = nodes_max};
+    CHECK(nodes_max <= FUNCTION_HOLDERS_MAX);
     store_query(service->options.store, &ignored, list_node, &listing,
                 "SELECT node FROM holder WHERE version = ? AND (tier = 'optimized' OR ?) ORDER BY "
                 "tier DESC, node",
                 "ti", key, (int64_t)!is_optimized);
+    memcpy(ret_nodes, listing.nodes, listing.count * sizeof(listing.nodes[0]));
     return listing.count;
 }
 

@@ -246,6 +246,17 @@ static void look_for_gone_function(const char *key, void *value, void *context)
     }
 }
 
+static void remove_log(struct function_service *service, const char *function_key)
+{
+    struct error err = {0};
+    char project[FUNCTION_KEY_SIZE];
+    char name[FUNCTION_KEY_SIZE];
+    project_of(function_key, project, name, sizeof(project));
+    if (telemetry_remove(service->options.telemetry, project, name, &err) < 0) {
+        log_warn("function: the log of %s stays on disk: %s", name, err.text);
+    }
+}
+
 static void forget_gone_functions(struct function_service *service)
 {
     struct gone gone = {.service = service};
@@ -256,16 +267,48 @@ static void forget_gone_functions(struct function_service *service)
     }
     map_each(&service->functions, look_for_gone_function, &gone);
     for (size_t i = 0; i < gone.count; i++) {
-        char project[FUNCTION_KEY_SIZE];
-        char name[FUNCTION_KEY_SIZE];
-        project_of(gone.keys[i], project, name, sizeof(project));
-        if (telemetry_remove(service->options.telemetry, project, name, &err) < 0) {
-            log_warn("function: the log of %s stays on disk: %s", name, err.text);
-        }
+        remove_log(service, gone.keys[i]);
         free(map_remove(&service->functions, gone.keys[i]));
         free(gone.keys[i]);
     }
     free(gone.keys);
+}
+
+/* ---- What went while this node was not there ---- */
+
+static void look_at_module(const char *module, void *context)
+{
+    struct gone *gone = context;
+    note_gone(gone, module);
+}
+
+static void look_at_log(const char *project, const char *function, void *context)
+{
+    struct gone *gone = context;
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, function);
+    note_gone(gone, key);
+}
+
+/* At a start: what was compiled here of modules that no version has any more, and the logs of
+ * functions that are no more. */
+static void sweep(struct function_service *service)
+{
+    struct gone modules = {.service = service};
+    struct gone logs = {.service = service};
+    wasm_each_module(service->options.wasm, look_at_module, &modules);
+    for (size_t i = 0; i < modules.count; i++) {
+        module_collect(service, modules.keys[i]);
+        free(modules.keys[i]);
+    }
+    free(modules.keys);
+    telemetry_each_log(service->options.telemetry, look_at_log, &logs);
+    for (size_t i = 0; i < logs.count; i++) {
+        if (map_get(&service->functions, logs.keys[i]) == NULL) {
+            remove_log(service, logs.keys[i]);
+        }
+        free(logs.keys[i]);
+    }
+    free(logs.keys);
 }
 
 /* ---- One round ---- */
@@ -447,6 +490,9 @@ int reconcile_at_start(struct function_service *service, struct error *err)
     service->is_starting = true;
     int r = reconcile(service, err);
     service->is_starting = false;
+    if (r == 0) {
+        sweep(service);
+    }
     if (service_has_others(service)) {
         loop_timer_start(service->ready_timer, FUNCTION_READY_MAX_MS);
     }

@@ -39,6 +39,7 @@ size_t choose_node(const struct choose_node *nodes, size_t count, uint64_t rando
     for (size_t i = 0; i < count; i++) {
         near += nodes[i].health == best && nodes[i].rtt_us <= most_us;
     }
+    CHECK(near > 0); /* the nearest is near */
     size_t first = nth(nodes, count, best, most_us, (size_t)(random % near));
     if (near == 1) {
         return first;

@@ -454,6 +454,35 @@ int telemetry_remove(struct telemetry *telemetry, const char *project, const cha
     return file_remove_tree(folder, err);
 }
 
+static bool is_folder(const struct dirent *entry)
+{
+    return entry->d_type == DT_DIR && entry->d_name[0] != '.';
+}
+
+void telemetry_each_log(struct telemetry *telemetry,
+                        void (*visit)(const char *project, const char *function, void *context),
+                        void *context)
+{
+    DIR *projects = opendir(telemetry->folder);
+    for (struct dirent *project = projects != NULL ? readdir(projects) : NULL; project != NULL;
+         project = readdir(projects)) {
+        MEMORY_OWNED char *path = memory_format("%s/%s", telemetry->folder, project->d_name);
+        DIR *functions = is_folder(project) ? opendir(path) : NULL;
+        for (struct dirent *function = functions != NULL ? readdir(functions) : NULL;
+             function != NULL; function = readdir(functions)) {
+            if (is_folder(function)) {
+                visit(project->d_name, function->d_name, context);
+            }
+        }
+        if (functions != NULL) {
+            closedir(functions);
+        }
+    }
+    if (projects != NULL) {
+        closedir(projects);
+    }
+}
+
 static void free_one(const char *key, void *value, void *context)
 {
     (void)key;

@@ -62,6 +62,11 @@ void telemetry_follow_free(struct telemetry_follow *follow); /* on `loop` */
 int telemetry_remove(struct telemetry *telemetry, const char *project, const char *function,
                      struct error *err);
 
+/* Visit each function of which there is a log here. */
+void telemetry_each_log(struct telemetry *telemetry,
+                        void (*visit)(const char *project, const char *function, void *context),
+                        void *context);
+
 /* ---- Counters ---- */
 
 /*

@@ -252,3 +252,30 @@ TEST(telemetry, metrics_count_and_escape)
     EXPECT(strstr(text, "le=\"+Inf\"") != NULL);
     telemetry_close(telemetry);
 }
+
+static void note_log(const char *project, const char *function, void *context)
+{
+    struct seen *seen = context;
+    seen->count++;
+    EXPECT_STRING(project, "p");
+    EXPECT(strcmp(function, "f") == 0 || strcmp(function, "g") == 0);
+}
+
+TEST(telemetry, names_the_functions_that_there_are_logs_of)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct error err = {0};
+    struct seen seen = {0};
+    telemetry_each_log(telemetry, note_log, &seen);
+    EXPECT(seen.count == 0);
+    say(telemetry, "one");
+    telemetry_log(telemetry, "p", "g", 1, "r1", "two", 3);
+    struct seen lines = read_all(telemetry, 0, 100); /* both are written */
+    buffer_done(&lines.text);
+    telemetry_each_log(telemetry, note_log, &seen);
+    EXPECT(seen.count == 2);
+    EXPECT(telemetry_remove(telemetry, "p", "g", &err) == 0);
+    telemetry_each_log(telemetry, note_log, &seen);
+    EXPECT(seen.count == 3);
+    telemetry_close(telemetry);
+}

@@ -161,6 +161,14 @@ TEST(wasm_compile, replaces_what_another_toolchain_made)
     close_scene(&scene);
 }
 
+static void expect_module(const char *module_id, void *context)
+{
+    char id[HASH_TEXT_SIZE];
+    hash_bytes(module, sizeof(module), id);
+    EXPECT_STRING(module_id, id);
+    ++*(unsigned *)context;
+}
+
 /*
  * Goal: what another node compiled is as good as one's own when the same toolchain made it, and
  * what another one made is refused; a node without compilers takes what its runtime fits.
@@ -179,6 +187,9 @@ TEST(wasm_compile, takes_what_an_equal_toolchain_made)
     EXPECT_STRING(image.image_id, made.image_id);
     EXPECT(image.elf_bytes == made.elf_bytes && wasm_accepts(scene.wasm, &image));
 
+    unsigned modules = 0;
+    wasm_each_module(scene.wasm, expect_module, &modules);
+    EXPECT(modules == 1);
     EXPECT(!wasm_find(scene.wasm, id, WASM_TIER_OPTIMIZED, &image));
     EXPECT(wasm_find(scene.wasm, id, WASM_TIER_FAST, &image));
     EXPECT(wasm_adopt(scene.wasm, id, WASM_TIER_OPTIMIZED, &image, &err) == 0);
