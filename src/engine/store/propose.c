@@ -111,28 +111,35 @@ void store_finish_soon(struct store *store)
     }
 }
 
-void store_note_result(const struct machine_result *result, void *context)
+static struct entry *find_entry(struct store *store, uint64_t sequence)
 {
-    struct store *store = context;
-    if (result->origin != store->origin) {
-        return;
-    }
     LIST_EACH(node, &store->in_flight)
     {
         struct entry *entry = LIST_ITEM(node, struct entry, link);
-        if (entry->sequence == result->sequence) {
-            entry->is_applied = true;
-            if (result->position < entry->count) {
-                struct proposal *proposal = entry->proposals[result->position];
-                proposal->index = result->index;
-                if (result->error != NULL) {
-                    proposal->error = *result->error;
-                }
-            }
-            store_finish_soon(store);
-            return;
+        if (entry->sequence == sequence) {
+            return entry;
         }
     }
+    return NULL;
+}
+
+void store_note_result(const struct machine_result *result, void *context)
+{
+    struct store *store = context;
+    struct entry *entry =
+        result->origin == store->origin ? find_entry(store, result->sequence) : NULL;
+    if (entry == NULL) {
+        return;
+    }
+    entry->is_applied = true;
+    if (result->position < entry->count) {
+        struct proposal *proposal = entry->proposals[result->position];
+        proposal->index = result->index;
+        if (result->error != NULL) {
+            proposal->error = *result->error;
+        }
+    }
+    store_finish_soon(store);
 }
 
 /* ---- What did not come to be ---- */
@@ -335,14 +342,9 @@ void store_take_refused(struct store *store, const uint8_t *body, size_t length)
 {
     struct command_reader reader = {.at = body, .end = body + length};
     uint64_t term = command_read_u64(&reader);
-    uint64_t sequence = command_read_u64(&reader);
-    LIST_EACH(node, &store->in_flight)
-    {
-        struct entry *entry = LIST_ITEM(node, struct entry, link);
-        if (entry->sequence == sequence && entry->term == term && !entry->is_applied) {
-            ask_again(store, entry); /* with the next tick, or when who leads has changed */
-            return;
-        }
+    struct entry *entry = find_entry(store, command_read_u64(&reader));
+    if (entry != NULL && entry->term == term && !entry->is_applied) {
+        ask_again(store, entry); /* with the next tick, or when who leads has changed */
     }
 }
 

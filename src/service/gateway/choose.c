@@ -40,6 +40,7 @@ size_t choose_node(const struct choose_node *nodes, size_t count, uint64_t rando
         near += nodes[i].health == best && nodes[i].rtt_us <= most_us;
     }
     CHECK(near > 0); /* the nearest is near */
+    CHECK(near > 0); /* the nearest of the best is one */
     size_t first = nth(nodes, count, best, most_us, (size_t)(random % near));
     if (near == 1) {
         return first;

@@ -357,7 +357,7 @@ static int compare(const void *a, const void *b)
 
 static json_t *names_in(DIR *folder)
 {
-    char *names[CONTEXTS_MAX];
+    char *names[CONTEXTS_MAX] = {0};
     size_t count = 0;
     for (struct dirent *entry = readdir(folder); entry != NULL && count < CONTEXTS_MAX;
          entry = readdir(folder)) {

@@ -60,8 +60,10 @@ static int reach(const struct cluster_token *token, struct target *ret_target, s
     if (r < 0) {
         return r;
     }
+    enum { TOKEN_ADDRESSES = sizeof(token->addresses) / sizeof(token->addresses[0]) };
+    _Static_assert((int)TOKEN_ADDRESSES <= (int)TARGET_ADDRESSES_MAX, "all of them have room");
     target.name = memory_copy_string("the cluster");
-    for (size_t i = 0; i < token->address_count && i < TARGET_ADDRESSES_MAX; i++) {
+    for (size_t i = 0; i < token->address_count && i < TOKEN_ADDRESSES; i++) {
         target.addresses[target.address_count++] = memory_copy_string(token->addresses[i]);
     }
     if (token->is_bearer) {
