@@ -11,7 +11,7 @@ BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 
 def bench(*arguments):
     return subprocess.run([ROOT / "tools" / "bench", *arguments], env={**os.environ, "BLIXARD_BUILD": str(BUILD)}, text=True,
-                          timeout=300, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                          timeout=600, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 class Bench(unittest.TestCase):
@@ -33,6 +33,12 @@ class Bench(unittest.TestCase):
             for row in figures["http"].values():
                 self.assertGreater(row["requests_per_second"], 0)
                 self.assertEqual(row["refused"], 0)
+        for row in figures["cluster"]["store"] + figures["cluster"].get("api", []):
+            self.assertGreater(row["writes_per_second"], 0)
+            self.assertEqual(row["refused"], 0)
+        for row in figures["cluster"]["failover"].values():
+            self.assertGreater(row["p50_ms"], 0)
+        self.assertGreater(figures["cluster"]["workers"]["pss_bytes_median"], 0)
         if lacking:
             self.skipTest("; ".join(lacking))
 
