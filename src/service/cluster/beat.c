@@ -14,7 +14,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { DISK_LOW_MIB = 64, PING_EVERY_MS = 3000 };
+enum { DISK_LOW_MIB = 1024, DISK_LOW_PERCENT = 5, PING_EVERY_MS = 3000 };
 
 struct beat {
     struct cluster *cluster;
@@ -70,10 +70,14 @@ static void find_own_facts(struct cluster *cluster, struct facts *facts)
     if (cluster->problem != NULL) {
         problems_add(&facts->reported, "%s", cluster->problem);
     }
-    if (statvfs(cluster->folder, &disk) == 0 &&
-        disk.f_bavail * (disk.f_frsize >> 10) < (uint64_t)DISK_LOW_MIB << 10) {
-        problems_add(&facts->reported, "its disk is almost full: %" PRIu64 " MiB are left",
-                     (uint64_t)(disk.f_bavail * (disk.f_frsize >> 10) >> 10));
+    if (statvfs(cluster->folder, &disk) == 0) {
+        uint64_t left_mib = disk.f_bavail * (disk.f_frsize >> 10) >> 10;
+        /* Of a big disk 5 % is plenty, of a small one it is little. */
+        if (left_mib < DISK_LOW_MIB &&
+            disk.f_bavail * 100 < disk.f_blocks * (uint64_t)DISK_LOW_PERCENT) {
+            problems_add(&facts->reported, "its disk is almost full: %" PRIu64 " MiB are left",
+                         left_mib);
+        }
     }
 }
 
@@ -232,7 +236,9 @@ static void take_facts(struct facts *facts, uint64_t own_index, const json_t *be
     facts->clock = clock;
 }
 
-static void write_no_leader(struct cluster *cluster, struct buffer *out)
+/* One whose state is old may not know who leads, nor any way to it. */
+static void write_no_leader(struct cluster *cluster, uint64_t node, bool is_ready,
+                            struct buffer *out)
 {
     struct json_writer writer = json_writer_to(out);
     struct store_status status;
@@ -243,6 +249,10 @@ static void write_no_leader(struct cluster *cluster, struct buffer *out)
     if (leader != 0 && leader != cluster->identity.id) {
         describe_id(&writer, "leader", leader);
     }
+    if (!is_ready) {
+        json_write_key(&writer, "peers");
+        describe_peers(cluster, &writer, node);
+    }
     json_write_end_object(&writer);
 }
 
@@ -252,7 +262,7 @@ void cluster_take_heartbeat(struct cluster *cluster, uint64_t node, const json_t
     BUFFER_OWNED struct buffer answer = {0};
     struct member *member = member_find(cluster, node);
     if (!lead_leads(cluster) || member == NULL) {
-        write_no_leader(cluster, &answer);
+        write_no_leader(cluster, node, json_is_true(json_object_get(heartbeat, "ready")), &answer);
         reply_with(cluster, reply, &answer);
         return;
     }
@@ -303,12 +313,14 @@ static void take_their_facts(struct cluster *cluster, const json_t *list)
     }
 }
 
-/* Peers that this node, whose state is not there yet, has not known. */
+/* Until the own state is current: what others know.  Afterwards the rows say it. */
 static void take_their_peers(struct cluster *cluster, const json_t *list)
 {
     struct identity *identity = &cluster->identity;
     size_t count = json_array_size(list);
-    if (cluster->member_count > 0 || count == 0 || count > CLUSTER_PEERS_MAX) {
+    struct store_status status;
+    store_status(cluster->store, &status);
+    if (status.ready || count == 0 || count > CLUSTER_PEERS_MAX) {
         return;
     }
     struct identity_peer *peers = memory_new(count, sizeof(struct identity_peer));
@@ -358,7 +370,6 @@ static void take_answer(struct cluster *cluster, const struct beat *beat, const 
     cluster->votes = json_is_true(json_object_get(answer, "votes"));
     cluster->wanted_server = strcmp(message_text(answer, "wanted_role"), "server") == 0;
     cluster->wish_is_known = true;
-    take_their_peers(cluster, json_object_get(answer, "peers"));
     take_their_facts(cluster, json_object_get(answer, "facts"));
     note_round_trip(cluster, beat->target, rtt_us);
     view_update(cluster);
@@ -377,6 +388,9 @@ static void on_answer(const json_t *answer, const struct error *error, void *con
     }
     /* A server that the configuration does not have is told by nobody that another leads. */
     cluster->denied_id = beat->target;
+    if (error == NULL) {
+        take_their_peers(cluster, json_object_get(answer, "peers"));
+    }
     if (error != NULL) {
         log_debug("cluster: a heartbeat to %s: %s", member_name(cluster, beat->target),
                   error->text);

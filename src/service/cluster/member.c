@@ -101,24 +101,57 @@ static void free_members(struct member *members, size_t count)
     free(members);
 }
 
-/* For the next start, when the state is not there yet. */
+static bool is_current(struct cluster *cluster)
+{
+    struct store_status status = {0};
+    if (cluster->store != NULL) {
+        store_status(cluster->store, &status);
+    }
+    return status.ready;
+}
+
+static bool are_same_peers(const struct identity *identity, const struct identity_peer *peers,
+                           size_t count)
+{
+    bool same = identity->peer_count == count;
+    for (size_t i = 0; same && i < count; i++) {
+        const struct identity_peer *now = &peers[i];
+        const struct identity_peer *before = &identity->peers[i];
+        same = now->id == before->id && now->is_server == before->is_server &&
+            strcmp(now->name, before->name) == 0 && strcmp(now->address, before->address) == 0;
+    }
+    return same;
+}
+
+/* For the next start, when the state is not there yet.  Written only when it is news: a disk waits
+ * for it. */
 static void remember_peers(struct cluster *cluster)
 {
+    if (!is_current(cluster) || cluster->member_count == 0) {
+        return; /* what was remembered is newer than these rows */
+    }
     struct identity *identity = &cluster->identity;
-    free(identity->peers);
-    identity->peers = memory_new(cluster->member_count + 1, sizeof(struct identity_peer));
-    identity->peer_count = 0;
+    struct identity_peer *peers =
+        memory_new(cluster->member_count + 1, sizeof(struct identity_peer));
+    size_t count = 0;
     for (size_t i = 0; i < cluster->member_count; i++) {
         const struct member *member = &cluster->members[i];
         if (member->id == identity->id) {
             continue;
         }
-        struct identity_peer *peer = &identity->peers[identity->peer_count++];
+        struct identity_peer *peer = &peers[count++];
         peer->id = member->id;
         peer->is_server = member->wanted_server;
         snprintf(peer->name, sizeof(peer->name), "%s", member->name);
         snprintf(peer->address, sizeof(peer->address), "%s", member->address);
     }
+    if (are_same_peers(identity, peers, count)) {
+        free(peers);
+        return;
+    }
+    free(identity->peers);
+    identity->peers = peers;
+    identity->peer_count = count;
     struct error err = {0};
     if (identity_write_facts(cluster->folder, identity, &err) < 0) {
         log_warn("cluster: the other nodes cannot be remembered: %s", err.text);
@@ -191,6 +224,7 @@ void member_reload(struct cluster *cluster)
     buffer_done(&loading.digest);
     if (loading.count == 0 || strcmp(digest, cluster->rows_digest) == 0) {
         free_members(loading.members, loading.count);
+        remember_peers(cluster);
         return;
     }
     memcpy(cluster->rows_digest, digest, sizeof(digest));
@@ -278,6 +312,9 @@ const char *member_address(struct cluster *cluster, uint64_t id)
 {
     const struct member *member = member_find(cluster, id);
     const struct identity_peer *peer = find_peer(cluster, id);
+    if (peer != NULL && !is_current(cluster)) {
+        return peer->address; /* others may have told it since */
+    }
     return member != NULL ? member->address : peer != NULL ? peer->address : NULL;
 }
 
@@ -294,14 +331,11 @@ const char *member_name(struct cluster *cluster, uint64_t id)
  */
 bool member_is_known(struct cluster *cluster, uint64_t id)
 {
-    struct store_status status = {0};
-    if (cluster->store != NULL) {
-        store_status(cluster->store, &status);
-    }
     if (member_find(cluster, id) != NULL) {
         return true;
     }
-    return !status.ready && find_peer(cluster, id) != NULL && !member_was_removed(cluster, id);
+    return !is_current(cluster) && find_peer(cluster, id) != NULL &&
+        !member_was_removed(cluster, id);
 }
 
 uint64_t member_signer(struct cluster *cluster, unsigned attempt)

@@ -58,6 +58,8 @@ static void on_request(struct http_exchange *exchange, void *context)
     }
     struct error err = {0};
     error_set(&err, ERROR_UNAVAILABLE, "the node is starting or ending");
+    /* Nothing was run of it: who passes a call on may ask another (service/peer). */
+    http_exchange_add_field(exchange, "X-Blixard-Refused", "1");
     http_exchange_respond_error(exchange, &err, NULL);
     http_exchange_unref(exchange);
 }
