@@ -179,10 +179,10 @@ void follow_tick(struct store *store)
     } else if (follow->current != 0 && now_ms - follow->led_ms > SILENT_MS && follow->count > 1) {
         leave(store, "it knows no leader");
     }
+    if (store->leader_id != 0 && now_ms - follow->led_ms > SILENT_MS) {
+        store_set_leader(store, 0, store->leader_term); /* nobody has confirmed it since */
+    }
     if (follow->current == 0) {
-        if (store->leader_id != 0 && now_ms - follow->heard_ms > SILENT_MS) {
-            store_set_leader(store, 0, store->leader_term);
-        }
         try_next(store);
     }
     if (now_ms - follow->saved_ms > SAVE_EVERY_MS) {
