@@ -194,6 +194,21 @@ class AnyNode(Three):
         self.assertEqual(status, 404)
         self.assertIn(b"nobody", body)
 
+    def test_a_client_that_goes_away_ends_its_call_where_it_runs(self):
+        a, b, _ = self.nodes
+        a.deploy("endless", compile_c("endless", "int main(void) { for (volatile int i = 0;; i++) {} }"), timeout_ms=300000)
+        self.everywhere("endless")
+        host, port = a.api.rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_SECONDS)
+        connection.request("POST", "/v1/functions/endless/invocations?node=b", b"")
+        end = time.monotonic() + WAIT_SECONDS
+        while b.metric("blixard_instances_busy") < 1:
+            self.assertLess(time.monotonic(), end)
+        connection.close()
+        while b.metric("blixard_instances_busy") > 0:
+            self.assertLess(time.monotonic(), end)
+        a.request("DELETE", "/v1/functions/endless")
+
     def test_the_request_arrives_as_it_was_sent(self):
         """What a function sees of a request does not depend on where it runs."""
         a, b, _ = self.nodes
