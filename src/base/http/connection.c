@@ -510,15 +510,15 @@ static void on_late(struct connection *connection)
 
 void connection_tick(struct connection *connection, uint64_t now_ms)
 {
+    if (connection->closing) {
+        return; /* its stream is gone already */
+    }
     size_t write_left = connection->stream != NULL
         ? stream_waiting(connection->stream)
         : uv_stream_get_write_queue_size(&connection->uv.stream);
     if (write_left != connection->write_left) {
         connection->write_left = write_left;
         connection->write_progress_ms = now_ms;
-    }
-    if (connection->closing) {
-        return;
     }
     bool stuck = write_left > 0 &&
         now_ms - connection->write_progress_ms > connection->server->options.write_timeout_ms;
