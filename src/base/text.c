@@ -140,6 +140,39 @@ bool text_is_utf8(const void *bytes, size_t length)
     return true;
 }
 
+/* Bytes of the control character at the beginning, 0: it is none.  C1 is U+0080 to U+009F. */
+static size_t control_at(const char *text)
+{
+    unsigned char first = (unsigned char)text[0];
+    unsigned char second = first != '\0' ? (unsigned char)text[1] : '\0';
+    if (first == 0xc2 && second >= 0x80 && second <= 0x9f) {
+        return 2;
+    }
+    return first < ' ' || first == 0x7f ? 1 : 0;
+}
+
+bool text_is_printable(const char *string)
+{
+    size_t length = strlen(string);
+    for (size_t i = 0; i < length; i++) {
+        if (control_at(string + i) > 0) {
+            return false;
+        }
+    }
+    return text_is_utf8(string, length);
+}
+
+char *text_make_printable(char *text, bool keeps_lines)
+{
+    for (char *at = text; *at != '\0'; at++) {
+        bool is_kept = keeps_lines && (*at == '\n' || *at == '\t');
+        for (size_t left = is_kept ? 0 : control_at(at); left > 0; left--) {
+            at[left - 1] = '?';
+        }
+    }
+    return text;
+}
+
 bool text_is_name(const char *string)
 {
     size_t length = strlen(string);

@@ -35,6 +35,12 @@ bool text_parse_duration_ms(const char *string, uint64_t *ret_ms);
 /* Is it UTF-8 as RFC 3629 has it (no overlong forms, no surrogates)? */
 bool text_is_utf8(const void *bytes, size_t length);
 
+/* Is it UTF-8 without control characters (C0, DEL, C1), which a terminal would obey? */
+bool text_is_printable(const char *string);
+
+/* Put a '?' for each byte of those; newlines and tabs stay when `keeps_lines`.  Returns `text`. */
+char *text_make_printable(char *text, bool keeps_lines);
+
 /*
  * The names of functions, projects and nodes: 1 to 63 of a-z 0-9 and '-', beginning with a letter,
  * not ending in '-' (a DNS label, RFC 1123, so that it can be a host name).

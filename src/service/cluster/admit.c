@@ -112,6 +112,22 @@ static int check_token(struct cluster *cluster, const json_t *join, bool is_agai
     return 0;
 }
 
+static bool is_short(const json_t *join, const char *key, size_t size)
+{
+    const char *text = message_text(join, key);
+    return strlen(text) < size && text_is_printable(text);
+}
+
+static const struct member *find_at(const struct cluster *cluster, const char *address)
+{
+    for (size_t i = 0; i < cluster->member_count; i++) {
+        if (strcmp(cluster->members[i].address, address) == 0) {
+            return &cluster->members[i];
+        }
+    }
+    return NULL;
+}
+
 static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t id, bool *is_again,
                           struct error *err)
 {
@@ -121,11 +137,14 @@ static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t 
                          "node_name: \"%.64s\" is no name: a letter, then letters, digits and '-'",
                          name);
     }
-    if (!cluster_token_is_address(message_text(join, "address")) ||
-        strlen(message_text(join, "gateway")) >= CLUSTER_ADDRESS_SIZE ||
-        strlen(message_text(join, "failure_domain")) >= 64 ||
-        strlen(message_text(join, "version")) >= 64) {
-        return error_set(err, ERROR_INVALID, "$.address is HOST:PORT; texts are short");
+    if (!cluster_token_is_address(message_text(join, "address"))) {
+        return error_set(err, ERROR_INVALID, "$.address: \"%.64s\" is no HOST:PORT",
+                         message_text(join, "address"));
+    }
+    if (!is_short(join, "gateway", CLUSTER_ADDRESS_SIZE) || !is_short(join, "version", 64) ||
+        !is_short(join, "failure_domain", 64)) {
+        return error_set(err, ERROR_INVALID,
+                         "gateway, version and failure_domain are printable and short");
     }
     member_look(cluster);
     const struct member *same = member_find_name(cluster, name);
@@ -135,6 +154,14 @@ static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t 
                          "there is a node %s already: take another node_name, or remove that one "
                          "first with `blixard node remove %s`",
                          name, name);
+    }
+    const struct member *there = find_at(cluster, message_text(join, "address"));
+    if (there != NULL && there->id != id) {
+        return error_set(err, ERROR_EXISTS,
+                         "node %s is at %s: say at which address the others reach this one with "
+                         "--advertise-address, or remove that one first with `blixard node remove "
+                         "%s`",
+                         there->name, there->address, there->name);
     }
     if (cluster->member_count >= CLUSTER_PEERS_MAX) {
         return error_set(err, ERROR_LIMIT, "a cluster has at most %d nodes", CLUSTER_PEERS_MAX);
@@ -259,7 +286,7 @@ static int join(struct cluster *cluster, const json_t *body, struct cluster_repl
                                     "WHERE id = ?",
                                     "turu", info.fingerprint, info.not_after_ms, id);
     } else {
-        log_info("cluster: node %s joins with token %s", message_text(body, "name"),
+        log_info("cluster: node %s asks to join with token %s", message_text(body, "name"),
                  message_text(body, "token"));
         add_node(command, body, id, schema, &token, &info);
     }

@@ -29,8 +29,10 @@ void problems_add(struct problems *problems, const char *format, ...)
     if (problems->count < CLUSTER_PROBLEMS_MAX) {
         va_list arguments;
         va_start(arguments, format);
-        vsnprintf(problems->texts[problems->count++], CLUSTER_PROBLEM_SIZE, format, arguments);
+        char *text = problems->texts[problems->count++];
+        vsnprintf(text, CLUSTER_PROBLEM_SIZE, format, arguments);
         va_end(arguments);
+        text_make_printable(text, false);
     }
 }
 

@@ -98,6 +98,9 @@ static int check_update(struct cluster *cluster, const struct member *member, co
         return error_set(err, ERROR_INVALID, "$.failure_domain has more than %zu bytes",
                          sizeof(member->failure_domain) - 1);
     }
+    if (domain != NULL && !text_is_printable(domain)) {
+        return error_set(err, ERROR_INVALID, "$.failure_domain has a control character");
+    }
     if (role == NULL || strcmp(role, "worker") != 0) {
         return 0;
     }
@@ -141,6 +144,9 @@ static int change_labels(const struct member *member, const char *label, const c
     if (strlen(label) > LABEL_SIZE_MAX || (value != NULL && strlen(value) > LABEL_SIZE_MAX)) {
         return error_set(err, ERROR_INVALID, "a label and its value have at most %d bytes",
                          LABEL_SIZE_MAX);
+    }
+    if (!text_is_printable(label) || (value != NULL && !text_is_printable(value))) {
+        return error_set(err, ERROR_INVALID, "a label or its value has a control character");
     }
     if (json_read(member->labels, strlen(member->labels), &labels, err) < 0) {
         return error_wrap(err, "the labels of node %s", member->name);

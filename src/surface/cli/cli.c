@@ -375,7 +375,7 @@ int cli_main(int argc, char **argv)
         r = error_os(&err, unwritten, "writing the output");
     }
     if (r < 0) {
-        fprintf(stderr, "blixard: %s\n", err.text);
+        fprintf(stderr, "blixard: %s\n", text_make_printable(err.text, true));
         return error_kind_exit(err.kind);
     }
     return 0;

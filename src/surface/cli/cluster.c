@@ -134,8 +134,9 @@ static size_t print_problems(const json_t *document, const char *name_or_null)
     json_t *problem = NULL;
     json_array_foreach(json_object_get(document, "problems"), index, problem)
     {
+        MEMORY_OWNED char *text = memory_copy_string(json_string_value(problem));
         printf("! %s%s%s\n", name_or_null != NULL ? name_or_null : "",
-               name_or_null != NULL ? ": " : "", json_string_value(problem));
+               name_or_null != NULL ? ": " : "", text_make_printable(text, false));
     }
     return index;
 }
@@ -264,7 +265,8 @@ static void print_labels(const json_t *labels)
     json_t *value = NULL;
     json_object_foreach((json_t *)(uintptr_t)labels, name, value)
     {
-        printf("%-12s %s=%s\n", "label", name, json_string_value(value));
+        MEMORY_OWNED char *text = memory_format("%s=%s", name, json_string_value(value));
+        printf("%-12s %s\n", "label", text_make_printable(text, false));
     }
 }
 

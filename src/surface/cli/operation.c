@@ -31,9 +31,10 @@ static const char *text_in(const json_t *document, const char *name)
 static void show_progress(const json_t *operation)
 {
     if (isatty(STDERR_FILENO)) {
+        MEMORY_OWNED char *text = memory_copy_string(text_in(operation, "text"));
         fprintf(stderr, "\r\033[K%3d%% %s",
                 (int)json_integer_value(json_object_get(operation, "progress")),
-                text_in(operation, "text"));
+                text_make_printable(text, false));
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "surface/cli/private.h"
 
@@ -157,6 +158,7 @@ static void format_cell(const json_t *row, const struct column *column, char *re
     } else {
         snprintf(ret_text, CELL_MAX, "-");
     }
+    text_make_printable(ret_text, false); /* another node, or a client, may have chosen it */
 }
 
 void print_table(const json_t *rows, const struct column *columns, unsigned count)

@@ -51,3 +51,19 @@ TEST(text, finds_what_was_probably_meant)
     EXPECT_STRING(text_nearest("delpoy", verbs, 4), "deploy");
     EXPECT(text_nearest("xyzzy", verbs, 4) == NULL);
 }
+
+TEST(text, what_a_terminal_would_obey_is_not_printable)
+{
+    static const char *const good[] = {"", "rack 1", "gr\xc3\xbc\xc3\x9f", "\xc2\xa0", "~"};
+    static const char *const bad[] = {"\x1b[2J",  "a\n",        "\t",   "\x7f",
+                                      "\xc2\x80", "x\xc2\x9bm", "\xc2", "\xff"};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        EXPECT(text_is_printable(good[i]));
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        EXPECT(!text_is_printable(bad[i]));
+    }
+    char text[] = "a\x1b[2J\nb\tc\xc2\x9b\xc3\xbc\xc2";
+    EXPECT_STRING(text_make_printable(text, true), "a?[2J\nb\tc??\xc3\xbc\xc2");
+    EXPECT_STRING(text_make_printable(text, false), "a?[2J?b?c??\xc3\xbc\xc2");
+}

@@ -23,6 +23,8 @@ struct scene {
     bool is_answered;
     struct error error;
     json_t *answer;
+    const char *domain; /* what joins says; NULL: nothing */
+    const char *host;   /* NULL: one by its name */
 };
 
 static void on_end(const struct error *error, void *context)
@@ -130,10 +132,12 @@ static char *make_request(void)
 static enum error_kind join(struct scene *scene, const struct cluster_token *token,
                             const char *name, const char *request)
 {
-    JSON_OWNED json_t *body = json_pack(
-        "{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}", "token", token->id, "secret", token->secret,
-        "request", request, "name", name, "address", "10.0.0.9:7421", "gateway", "10.0.0.9:7480",
-        "failure_domain", "", "version", "1.0", "schema", (int)store_schema_version());
+    MEMORY_OWNED char *address = memory_format("%s:7421", scene->host != NULL ? scene->host : name);
+    JSON_OWNED json_t *body =
+        json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}", "token", token->id, "secret",
+                  token->secret, "request", request, "name", name, "address", address, "gateway",
+                  "10.0.0.9:7480", "failure_domain", scene->domain != NULL ? scene->domain : "",
+                  "version", "1.0", "schema", (int)store_schema_version());
     EXPECT(body != NULL);
     cluster_join(scene->cluster, body, reply_of(scene));
     return wait(scene);
@@ -183,6 +187,7 @@ TEST(cluster_admit, of_two_at_once_a_token_for_one_lets_in_one)
     JSON_OWNED json_t *second = json_copy(first);
     json_object_set_new(second, "request", json_string(b));
     json_object_set_new(second, "name", json_string("b"));
+    json_object_set_new(second, "address", json_string("10.0.0.2:1"));
     cluster_join(scene.cluster, first, reply_of(&scene));
     cluster_join(scene.cluster, second, reply_of(&other));
     wait(&scene);
@@ -239,6 +244,13 @@ TEST(cluster_admit, what_a_newcomer_says_of_itself_is_checked)
     EXPECT(join(&scene, &token, "No Name", request) == ERROR_INVALID);
     EXPECT(join(&scene, &token, "first", request) == ERROR_EXISTS);
     EXPECT(join(&scene, &token, "second", "no request") == ERROR_INVALID);
+    scene.domain = "\x1b[2J";
+    EXPECT(join(&scene, &token, "second", request) == ERROR_INVALID);
+    scene.domain = NULL;
+    scene.host = "127.0.0.1";
+    EXPECT(join(&scene, &token, "second", request) == ERROR_EXISTS);
+    EXPECT(strstr(scene.error.text, "--advertise-address") != NULL);
+    scene.host = NULL;
     EXPECT(join(&scene, &token, "second", request) == ERROR_NONE);
     EXPECT(count(&scene, "nodes") == 2);
     close_scene(&scene);
