@@ -248,6 +248,7 @@ class Login(unittest.TestCase):
     def test_another_authority_gets_no_secret(self):
         impostor = self.begin(Authority(pathlib.Path(self.folder, "other")))
         self.wrong(77, "is not the one expected", "login", self.token([impostor.address]))
+        self.wrong(77, "is not the one expected", "login", self.token([impostor.address, "127.0.0.1:1"]))
         self.good("login", self.token([impostor.address, self.cluster.address]))
         self.assertEqual(impostor.seen, [])
 

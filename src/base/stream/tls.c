@@ -14,6 +14,7 @@
 #include <strings.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/memory.h"
 #include "base/stream/inside.h"
@@ -110,6 +111,22 @@ static bool trust_pinned(X509_STORE_CTX *store, const char *pin, STACK_OF(X509) 
     return false;
 }
 
+/* What looks like a bad certificate is a bad clock more often than not. */
+static void say_why(int reason, struct error *err)
+{
+    char now[CLOCK_TEXT_SIZE];
+    const char *text = X509_verify_cert_error_string(reason);
+    if (reason == X509_V_ERR_CERT_NOT_YET_VALID || reason == X509_V_ERR_CERT_HAS_EXPIRED) {
+        clock_format_ms(clock_real_ms(), now);
+        error_set(err, ERROR_DENIED,
+                  "the peer's certificate: %s (by the clock of this machine, which says %s: is it "
+                  "right?)",
+                  text, now);
+    } else {
+        error_set(err, ERROR_DENIED, "the peer's certificate: %s", text);
+    }
+}
+
 /* Called by OpenSSL in place of X509_verify_cert(): 1 when the peer is believed. */
 static int judge(X509_STORE_CTX *store, void *context)
 {
@@ -125,8 +142,7 @@ static int judge(X509_STORE_CTX *store, void *context)
                   "the peer's authority is not the one expected (SHA-256 %.16s...)", rules->pin);
         X509_STORE_CTX_set_error(store, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN);
     } else if (X509_verify_cert(store) != 1) {
-        error_set(&session->why, ERROR_DENIED, "the peer's certificate: %s",
-                  X509_verify_cert_error_string(X509_STORE_CTX_get_error(store)));
+        say_why(X509_STORE_CTX_get_error(store), &session->why);
     } else if (tls_session_judge(session, X509_STORE_CTX_get0_cert(store)) < 0) {
         X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
     } else {

@@ -185,8 +185,8 @@ static int ask(const struct target *target, const struct question *question, str
         }
         if (running.error.kind == ERROR_NONE) {
             request_take_problem(answer, &refusal);
-        } else {
-            silence = running.error;
+        } else if (silence.kind == ERROR_NONE || error_kind_retry(silence.kind)) {
+            silence = running.error; /* the first that says more than that nobody is there */
         }
         if (verdict == VERDICT_NEXT) {
             forget(answer);

@@ -106,6 +106,26 @@ TEST(tls, believes_no_server_but_the_one_it_wants)
     end();
 }
 
+/* Whoever reads it is to look at the clock first. */
+TEST(tls, a_certificate_out_of_its_time_is_told_with_the_time)
+{
+    begin();
+    struct pair pair;
+    struct holder late;
+    holder_make(&late, &ours, "node/1", true, false);
+    struct tls_context *expired = context_make(&late, &ours, TLS_VERIFY_OPTIONAL);
+    struct tls_context *client = context_make(&node1, &ours, TLS_VERIFY_REQUIRED);
+    pair_begin(&pair, expired, NULL);
+    pair_connect(&pair, &(struct stream_dial_options){.tls = client});
+    EXPECT(pair.client.error.kind == ERROR_DENIED);
+    EXPECT(strstr(pair.client.error.text, "has expired (by the clock of this machine") != NULL);
+    pair_end(&pair);
+    tls_context_unref(expired);
+    tls_context_unref(client);
+    holder_done(&late);
+    end();
+}
+
 TEST(tls, lets_in_only_clients_that_the_authority_signed)
 {
     begin();
