@@ -57,6 +57,28 @@ class One(unittest.TestCase):
         self.assertFalse((self.one.data / "cluster").exists())
         self.one.request("POST", "/v1/cluster", {"name": "home"})
 
+    def test_a_node_that_cannot_be_reached_does_not_use_its_token_up(self):
+        self.one.request("POST", "/v1/cluster", {"name": "home"})
+        token = self.one.token()
+        two = Member("two", 2)
+        self.addCleanup(two.clean)
+        with socket.socket() as taken:
+            host, port = two.cluster.split(":")
+            taken.bind((host, int(port)))
+            taken.listen()
+            two.begin(token, wait=False)
+            two.until_says("cluster_address: .* is in use")
+            self.assertEqual(two.process.wait(timeout=WAIT_SECONDS), 73)
+        for wrong in ("::bad::", "no host", "1.2.3.4:0"):
+            two.begin(token, False, "--advertise-address", wrong)
+            two.until_says("advertise_address")
+            self.assertEqual(two.process.wait(timeout=WAIT_SECONDS), 64)
+        two.begin(token, False, "--advertise-address", self.one.cluster)
+        two.until_says(f"node one is at {self.one.cluster}")
+        self.assertEqual(two.process.wait(timeout=WAIT_SECONDS), 73)
+        self.assertEqual(len(self.one.status()["nodes"]), 1)
+        two.begin(token)
+
     def test_strangers_are_let_in_nowhere(self):
         self.one.request("POST", "/v1/cluster", {"name": "home"})
         context = ssl.create_default_context(cafile=self.one.data / "cluster/ca.pem")

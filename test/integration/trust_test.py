@@ -95,6 +95,10 @@ def secret_of(token):
     return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
+def token_of(fields):
+    return "blx1." + base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
 class Cluster:
     """One node, with whoever may want something of it."""
 
@@ -290,6 +294,20 @@ class Trust(unittest.TestCase):
             status, problem = ask_over(connection, "GET", "/v1/peer/servers-key")
         self.assertEqual((status, problem["detail"]), (403, "only a node that is to be a server gets this key"))
         return IN
+
+    # ---- Where a token says that the cluster is ----
+
+    def test_a_node_joins_nobody_but_its_tokens_cluster(self):
+        other = self.cluster._begin("elsewhere", 3)
+        fields = secret_of(self.cluster.one.token(role="worker"))
+        joins = Member("joins", 4)
+        self.addCleanup(joins.clean)
+        joins.begin(token_of({**fields, "a": [other.cluster]}), wait=False)
+        joins.until_says("authority is not the one expected")
+        self.assertEqual(joins.process.wait(timeout=WAIT_SECONDS), 77)
+        self.assertFalse((joins.data / "cluster").exists())
+        joins.begin(token_of({**fields, "a": [other.cluster, self.cluster.one.cluster]}))
+        self.assertEqual(joins.status()["id"], self.domain)
 
     # ---- What nodes pass on ----
 

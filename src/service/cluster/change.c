@@ -339,7 +339,7 @@ static void fill_token(struct cluster *cluster, struct cluster_token *token)
             const struct member *member = &cluster->members[i];
             if (member != self && member->wanted_server == (servers == 1) &&
                 token->address_count < CLUSTER_TOKEN_ADDRESSES_MAX &&
-                member->facts.health != CLUSTER_LOST) {
+                member->facts.health != CLUSTER_LOST && cluster_token_is_address(member->address)) {
                 snprintf(token->addresses[token->address_count++], sizeof(token->addresses[0]),
                          "%s", member->address);
             }

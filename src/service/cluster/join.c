@@ -11,7 +11,9 @@
 
 #include "base/certificate.h"
 #include "base/clock.h"
+#include "base/stream/stream.h"
 #include "base/stream/tls.h"
+#include "base/text.h"
 
 #include "service/cluster/parts.h"
 
@@ -32,6 +34,7 @@ struct joining {
     bool is_over;
     int status;
     struct error error;
+    struct error refused; /* of the first address that said no */
 };
 
 static void wipe(struct buffer *secret)
@@ -119,6 +122,22 @@ static bool may_pass(const struct error *error)
     return error_kind_retry(error->kind) && error->kind != ERROR_LIMIT;
 }
 
+/* Somebody else may be there now: the other addresses are still asked, once. */
+static void note_refusal(struct joining *joining, const char *address, const struct error *error)
+{
+    if (joining->refused.kind == ERROR_NONE) {
+        joining->refused = *error;
+        if (!text_starts_with(error->text, address)) {
+            error_wrap(&joining->refused, "%s", address);
+        }
+    }
+    if (joining->attempt % joining->token.address_count == 0) {
+        finish(joining, -(int)joining->refused.kind, &joining->refused);
+    } else {
+        loop_timer_start(joining->timer, 0);
+    }
+}
+
 static void on_answer(const json_t *answer, const struct error *error, void *context)
 {
     struct joining *joining = context;
@@ -129,10 +148,9 @@ static void on_answer(const json_t *answer, const struct error *error, void *con
     if (error == NULL) {
         int r = take_identity(joining, answer, &err);
         finish(joining, r, r < 0 ? &err : NULL);
-    } else if (!may_pass(error) || now_ms - joining->begun_ms > GIVE_UP_MS) {
-        err = *error;
-        error_wrap(&err, "%s", address);
-        finish(joining, -(int)err.kind, &err);
+    } else if (!may_pass(error) || joining->refused.kind != ERROR_NONE ||
+               now_ms - joining->begun_ms > GIVE_UP_MS) {
+        note_refusal(joining, address, error);
     } else {
         if (joining->said_ms == 0 || now_ms - joining->said_ms > SAY_EVERY_MS) {
             joining->said_ms = now_ms;
@@ -176,6 +194,25 @@ static void write_body(struct joining *joining)
     json_write_end_object(&writer);
 }
 
+static void on_nobody(struct stream *stream, void *context)
+{
+    (void)context;
+    stream_close(stream);
+}
+
+/* Before the token is used up: a node that cannot listen is of no use to the cluster. */
+static int try_listening(const struct cluster *cluster, struct error *err)
+{
+    struct stream_listener *listener = NULL;
+    int r = stream_listen(cluster->loop, cluster->address, NULL, NULL, on_nobody, NULL, &listener,
+                          NULL, err);
+    if (r < 0) {
+        return error_wrap(err, "cluster_address");
+    }
+    stream_listener_close(listener);
+    return 0;
+}
+
 static int prepare(struct joining *joining, const char *text, struct error *err)
 {
     struct cluster *cluster = joining->cluster;
@@ -190,7 +227,8 @@ static int prepare(struct joining *joining, const char *text, struct error *err)
     }
     const struct tls_context_options tls = {.verify = TLS_VERIFY_PIN,
                                             .pin = joining->token.fingerprint};
-    r = network_own_address(cluster, cluster->advertise, 0, cluster->own_address, err);
+    r = try_listening(cluster, err);
+    r = r < 0 ? r : network_own_address(cluster, cluster->advertise, 0, cluster->own_address, err);
     r = r < 0 ? r : tls_context_new(&tls, &joining->tls, err);
     r = r < 0 ? r : certificate_make_request(&joining->request, &joining->key, err);
     if (r == 0) {

@@ -261,10 +261,14 @@ int network_own_address(struct cluster *cluster, const char *advertise, uint16_t
         return error_set(err, ERROR_INVALID,
                          "this host has no address but loopback: say advertise_address");
     }
-    if (host[0] == '\0' || reached == 0) {
-        return error_set(err, ERROR_INVALID, "advertise_address: \"%.100s\" is no HOST:PORT",
+    char address[CLUSTER_ADDRESS_SIZE];
+    snprintf(address, sizeof(address), "%s:%u", host, reached);
+    if (!cluster_token_is_address(address)) {
+        return error_set(err, ERROR_INVALID,
+                         "advertise_address: \"%.100s\" is no HOST or HOST:PORT at which others "
+                         "could reach this node",
                          advertise != NULL ? advertise : "");
     }
-    snprintf(ret_address, CLUSTER_ADDRESS_SIZE, "%s:%u", host, reached);
+    memcpy(ret_address, address, sizeof(address));
     return 0;
 }
