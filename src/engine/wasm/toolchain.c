@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/random.h"
+#include "base/version.h"
 
 #include "engine/wasm/private.h"
 
@@ -116,7 +117,7 @@ static void take_fingerprint(struct toolchain *toolchain)
         hash_add(hash, version, strlen(version) + 1);
     }
     hash_add(hash, &revision, sizeof(revision));
-    hash_add(hash, BLIXARD_VERSION, sizeof(BLIXARD_VERSION));
+    hash_add(hash, blixard_version, strlen(blixard_version) + 1);
     hash_finish(hash, toolchain->fingerprint);
 }
 

@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "engine/image/image.h"
 #include "engine/store/store.h"
@@ -201,7 +202,7 @@ static void write_manifest(struct backup_writer *writer)
     struct json_writer json = json_writer_to(&text);
     json_write_begin_object(&json);
     json_write_field_u64(&json, "format", BACKUP_FORMAT);
-    json_write_field_string(&json, "blixard", BLIXARD_VERSION);
+    json_write_field_string(&json, "blixard", blixard_version);
     json_write_field_u64(&json, "index", writer->index);
     json_write_field_u64(&json, "blobs", writer->blob_count);
     json_write_field_time_ms(&json, "created_at", writer->created_ms);

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/http/http.h"
+#include "base/version.h"
 
 /* ---- Names ---- */
 
@@ -233,7 +234,7 @@ int cgi_write_environment(const struct cgi_request *request, size_t bytes_max, s
 
     size_t start = out->used;
     add(out, "GATEWAY_INTERFACE", "CGI/1.1");
-    add(out, "SERVER_SOFTWARE", "blixard/" BLIXARD_VERSION);
+    add(out, "SERVER_SOFTWARE", blixard_software);
     add(out, "SERVER_PROTOCOL", request->protocol);
     add_text(out, "REQUEST_METHOD", request->method);
     add_text(out, "SCRIPT_NAME", text_of(request->path.data, request->script_length));

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "engine/store/store.h"
 #include "engine/vmm/vmm.h"
@@ -32,7 +33,7 @@ static void on_described(const char *runners, void *context)
     struct json_writer writer = json_writer_to(&body);
     json_write_begin_object(&writer);
     json_write_field_string(&writer, "name", api->node_name);
-    json_write_field_string(&writer, "version", BLIXARD_VERSION);
+    json_write_field_string(&writer, "version", blixard_version);
     json_write_field_string(&writer, "isolation",
                             vmm_isolation_text(instance_isolation(api->options.instances)));
     if (api->isolation_reason != NULL) {

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "surface/api/parts.h"
 
@@ -245,12 +246,23 @@ static void write_paths(struct json_writer *writer)
     json_write_end_object(writer);
 }
 
+static void write_info(struct json_writer *writer)
+{
+    static const char license[] = "{\"name\":\"Apache-2.0\",\"identifier\":\"Apache-2.0\"}";
+    static const char servers[] = "[{\"url\":\"/\"}]";
+    json_write_key(writer, "info");
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "title", "Blixard");
+    json_write_field_string(writer, "version", blixard_version);
+    json_write_key(writer, "license");
+    json_write_raw(writer, license, sizeof(license) - 1);
+    json_write_end_object(writer);
+    json_write_key(writer, "servers");
+    json_write_raw(writer, servers, sizeof(servers) - 1);
+}
+
 void api_write_openapi(struct buffer *out)
 {
-    static const char head[] =
-        "\"3.1.0\",\"info\":{\"title\":\"Blixard\",\"version\":"
-        "\"" BLIXARD_VERSION "\",\"license\":{\"name\":\"Apache-2.0\",\"identifier\":"
-        "\"Apache-2.0\"}},\"servers\":[{\"url\":\"/\"}]";
     /* Over loopback and the unix socket nothing of it is needed. */
     static const char security[] = "[{\"certificate\":[]},{\"bearer\":[]},{}]";
     static const char schemes[] =
@@ -261,8 +273,8 @@ void api_write_openapi(struct buffer *out)
         "\"application/problem+json\":{\"schema\":{\"$ref\":\"#/components/schemas/Problem\"}}}}}";
     struct json_writer writer = json_writer_to(out);
     json_write_begin_object(&writer);
-    json_write_key(&writer, "openapi");
-    json_write_raw(&writer, head, sizeof(head) - 1);
+    json_write_field_string(&writer, "openapi", "3.1.0");
+    write_info(&writer);
     json_write_key(&writer, "security");
     json_write_raw(&writer, security, sizeof(security) - 1);
     write_paths(&writer);

@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "base/version.h"
 
 #include "surface/cli/private.h"
 
@@ -302,8 +303,8 @@ int verb_help(const struct arguments *arguments, struct error *err)
 
 int verb_version(const struct arguments *arguments, struct error *err)
 {
-    JSON_OWNED json_t *document = json_pack("{s:s}", "version", BLIXARD_VERSION);
-    return print_done(arguments, document, err, "blixard %s", BLIXARD_VERSION);
+    JSON_OWNED json_t *document = json_pack("{s:s}", "version", blixard_version);
+    return print_done(arguments, document, err, "blixard %s", blixard_version);
 }
 
 /* ---- Running ---- */

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "surface/cli/private.h"
 
@@ -392,7 +393,7 @@ int verb_man(const struct arguments *arguments, struct error *err)
            "request in a\n"
            "microVM of its own.\n.B blixard dev\nand\n.B blixard server\n"
            "run a node; the other verbs are clients of its API.\n.SH COMMANDS\n",
-           BLIXARD_VERSION);
+           blixard_version);
     for (unsigned i = 0; i < cli_verb_count; i++) {
         print_verb_roff(&cli_verbs[i]);
     }
