@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "engine/image/image.h"
 #include "engine/store/store.h"
@@ -45,11 +46,23 @@ static int start_folder(struct node *node, struct error *err)
     return file_make_folder(node->folder, 0700, err);
 }
 
-/* The log cannot be written any more: say it where people look, and refuse traffic. */
+static void end(struct node *node, const struct error *error)
+{
+    node->end = *error;
+    node->stopping = true;
+    loop_stop(node->loop);
+}
+
+/* The log cannot be written any more: say it where people look, and refuse traffic.  A program that
+ * is too old for what the others do now is of no use at all. */
 static void on_store_failed(const struct error *error, void *context)
 {
     struct node *node = context;
     log_error("store: %s", error->text);
+    if (error->kind == ERROR_UNSUPPORTED) {
+        end(node, error);
+        return;
+    }
     cluster_set_problem(node->cluster, error->text);
     if (node->api != NULL) {
         api_set_ready(node->api, error->text);
@@ -60,10 +73,7 @@ static void on_store_failed(const struct error *error, void *context)
 
 static void on_cluster_end(const struct error *error, void *context)
 {
-    struct node *node = context;
-    node->end = *error;
-    node->stopping = true;
-    loop_stop(node->loop);
+    end(context, error);
 }
 
 /* A node that ran alone has a state of its own, which no cluster takes over. */
@@ -89,7 +99,7 @@ static int start_cluster(struct node *node, struct error *err)
         .address = node->options.cluster_address,
         .advertise = node->options.advertise_address,
         .failure_domain = node->options.failure_domain,
-        .version = BLIXARD_VERSION,
+        .version = blixard_version,
         .isolation = vmm_isolation_text(node->isolation),
         .gateway = node->options.gateway_address,
         .certificate_lifetime_ms = node->options.certificate_lifetime_ms,
@@ -517,7 +527,7 @@ static void greet(const struct node *node)
            "  blixard fn deploy hello hello\n"
            "  blixard fn invoke hello --data world\n\n"
            "Ctrl-C stops the node.\n",
-           BLIXARD_VERSION, node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
+           blixard_version, node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
            node->isolation == VMM_ISOLATION_MICROVM ? "" : ": ",
            node->isolation == VMM_ISOLATION_MICROVM ? "" : node->probe.kvm_reason, node->folder);
     fflush(stdout);

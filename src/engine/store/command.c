@@ -94,7 +94,7 @@ void store_command_add(struct store_command *command, const char *sql, const cha
 void store_command_add_expecting(struct store_command *command, int kind, const char *text,
                                  const char *sql, const char *types, ...)
 {
-    CHECK(kind > ERROR_NONE && kind < ERROR_KIND_COUNT);
+    CHECK(kind > ERROR_NONE && kind < ERROR_KIND_COUNT && kind != ERROR_CORRUPT);
     va_list arguments;
     va_start(arguments, types);
     add(command, kind, text, sql, types, arguments);
@@ -188,7 +188,7 @@ static void skip_parameter(struct command_reader *reader)
 
 static void skip_statement(struct command_reader *reader)
 {
-    reader->is_bad |= command_read_u8(reader) >= ERROR_KIND_COUNT;
+    command_read_u8(reader); /* a kind, perhaps one of a newer Blixard */
     command_read_bytes(reader, command_read_u32(reader));
     command_read_bytes(reader, command_read_u32(reader));
     unsigned count = command_read_u8(reader);

@@ -280,5 +280,9 @@ void follow_take(struct link *link, enum frame_kind kind, const uint8_t *body, s
         *err = store->failure; /* the connection is cut, and another node asked */
         store->failure = (struct error){0};
     }
+    if (err->kind == ERROR_UNSUPPORTED) {
+        store->failure = *err; /* no other node says anything else */
+        store_fail_writes(store, err);
+    }
     look_whether_current(store);
 }

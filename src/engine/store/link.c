@@ -108,14 +108,38 @@ void links_close(struct store *store, uint64_t id_or_0)
 
 /* ---- Frames ---- */
 
+static void put_versions(struct buffer *frame)
+{
+    buffer_append_u32(frame, WIRE_OLDEST);
+    buffer_append_u32(frame, WIRE_NEWEST);
+}
+
+static void answer_hello(struct link *link)
+{
+    BUFFER_OWNED struct buffer frame = {0};
+    size_t begun = wire_begin(&frame, FRAME_HELLO);
+    buffer_append_u32(&frame, link->version);
+    put_versions(&frame);
+    wire_end(&frame, begun);
+    stream_write(link->stream, frame.data, frame.used);
+}
+
+/* Of another version there may be more in it: that is for who knows what it means. */
 static void take_hello(struct link *link, const uint8_t *body, size_t length, struct error *err)
 {
     struct store *store = link->store;
     struct command_reader reader = {.at = body, .end = body + length};
     unsigned lane = command_read_u8(&reader);
-    uint32_t version = command_read_u32(&reader);
-    if (reader.is_bad || lane >= STORE_LANES || link->has_hello || version != WIRE_VERSION) {
-        error_set(err, ERROR_PROTOCOL, "a greeting that is none (version %u)", version);
+    uint32_t oldest = command_read_u32(&reader);
+    uint32_t newest = command_read_u32(&reader);
+    if (reader.is_bad || lane >= STORE_LANES || link->has_hello) {
+        error_set(err, ERROR_PROTOCOL, "a greeting that is none");
+        return;
+    }
+    link->version = wire_common(oldest, newest);
+    answer_hello(link);
+    if (link->version == 0) {
+        link->is_refused = true; /* it closes, when it has read why */
         return;
     }
     link->lane = lane;
@@ -129,6 +153,30 @@ static void take_hello(struct link *link, const uint8_t *body, size_t length, st
             link_close(other);
         }
     }
+}
+
+static void take_hello_answer(struct link *link, const uint8_t *body, size_t length,
+                              struct error *err)
+{
+    struct command_reader reader = {.at = body, .end = body + length};
+    uint32_t version = command_read_u32(&reader);
+    uint32_t oldest = command_read_u32(&reader);
+    uint32_t newest = command_read_u32(&reader);
+    if (reader.is_bad || version > WIRE_NEWEST || (version != 0 && version < WIRE_OLDEST)) {
+        error_set(err, ERROR_PROTOCOL, "an answer to our greeting that is none");
+        return;
+    }
+    link->version = version;
+    if (version == 0) {
+        link_close(link);
+        link->retry_ms = store_now_ms(link->store) + RETRY_MOST_MS;
+        if (!link->is_refused) {
+            log_warn("store: node %llu speaks versions %u to %u of the nodes' protocol, this one "
+                     "%d to %d: bring the older of the two to the release between",
+                     (unsigned long long)link->id, oldest, newest, WIRE_OLDEST, WIRE_NEWEST);
+        }
+    }
+    link->is_refused = version == 0; /* said once */
 }
 
 static void take_message(struct link *link, enum frame_kind kind, const uint8_t *body,
@@ -184,6 +232,9 @@ static void take_answer(struct link *link, enum frame_kind kind, const uint8_t *
                         struct error *err)
 {
     switch ((int)kind) {
+    case FRAME_HELLO:
+        take_hello_answer(link, body, length, err);
+        break;
     case FRAME_REFUSED:
         store_take_refused(link->store, body, length);
         break;
@@ -206,6 +257,8 @@ static void take_frame(struct link *link, enum frame_kind kind, const uint8_t *b
 {
     if (!link->is_inbound) {
         take_answer(link, kind, body, length, err);
+    } else if (link->is_refused) {
+        return; /* of another protocol: nothing of it means anything here */
     } else if (kind == FRAME_HELLO || !link->has_hello) {
         take_hello(link, body, kind == FRAME_HELLO ? length : 0, err);
     } else {
@@ -268,7 +321,7 @@ static void say_hello(struct link *link)
     BUFFER_OWNED struct buffer frame = {0};
     size_t begun = wire_begin(&frame, FRAME_HELLO);
     buffer_append_byte(&frame, (uint8_t)link->lane);
-    buffer_append_u32(&frame, WIRE_VERSION);
+    put_versions(&frame);
     wire_end(&frame, begun);
     stream_write(link->stream, frame.data, frame.used);
 }
@@ -319,6 +372,7 @@ void store_dialed(struct store *store, uint64_t id, unsigned lane, struct stream
     link->failures = 0;
     link->stalled_ms = 0;
     link->stream = owned_stream;
+    link->version = WIRE_OLDEST; /* until the other has answered */
     stream_start(owned_stream, &events, link);
     say_hello(link);
     if (link->outgoing != NULL) {

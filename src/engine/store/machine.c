@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 
+#include "engine/store/private.h"
 #include "engine/store/rights.h"
 
 enum { STATEMENTS_CACHED = 128, QUERIES_NESTED_MAX = 8, KEY_MAX = 256, EVENTS_MAX = 4096 };
@@ -41,6 +42,8 @@ struct machine {
     struct cached cache[STATEMENTS_CACHED];
     struct rights rights;
     bool changed_schema; /* the command being applied did */
+    bool has_stepped;    /* it said that the schema is of its next version */
+    bool is_beyond;      /* which this program does not know */
     uint64_t index;
     uint64_t failures;
     struct change *changes; /* of the command being applied */
@@ -417,21 +420,66 @@ static int judge(struct machine *machine, int r, struct error *err)
     }
 }
 
+/*
+ * A node of a newer Blixard may expect with a kind that this one does not know; and that a replica
+ * is damaged is said by what it finds, never by a command.  It matters to who waits, and that is
+ * the node which made the command.
+ */
+static enum error_kind expected_kind(uint8_t kind)
+{
+    return kind >= ERROR_KIND_COUNT || kind == ERROR_CORRUPT ? ERROR_CONFLICT
+                                                             : (enum error_kind)kind;
+}
+
+static bool take_version(struct machine *machine, uint64_t *ret_version, struct error *err)
+{
+    static const char sql[] = "SELECT value FROM store_meta WHERE key = 'schema'";
+    sqlite3_stmt *statement = machine_statement(machine, sql, sizeof(sql) - 1, err);
+    bool is_there = statement != NULL && sqlite3_step(statement) == SQLITE_ROW;
+    *ret_version = is_there ? (uint64_t)sqlite3_column_int64(statement, 0) : 1;
+    sqlite3_reset(statement);
+    return statement != NULL;
+}
+
+/*
+ * The schema is of its next version from here on.  A program that does not know it can neither
+ * carry the step out nor refuse it: other replicas do not.
+ */
+static int take_step(struct machine *machine, bool is_judged, struct error *err)
+{
+    uint64_t version = 0;
+    if (!take_version(machine, &version, err)) {
+        return -(int)err->kind;
+    }
+    if (version > SCHEMA_LAST_OF_ONE && !is_judged) {
+        return error_set(err, ERROR_INVALID, "this step of the schema is one that nodes agree on");
+    }
+    machine->has_stepped = true;
+    machine->is_beyond = version > schema_version();
+    return machine->is_beyond
+        ? error_set(err, ERROR_UNSUPPORTED,
+                    "the state is of schema %" PRIu64 " from index %" PRIu64 " on, and this "
+                    "Blixard knows %u: start a newer one",
+                    version, machine->index + 1, schema_version())
+        : 0;
+}
+
 static int run_statement(struct machine *machine, struct command_reader *reader, uint64_t index,
                          struct error *err)
 {
-    enum error_kind kind = (enum error_kind)command_read_u8(reader);
+    enum error_kind kind = expected_kind(command_read_u8(reader));
     uint32_t text_length = command_read_u32(reader);
     const char *text = (const char *)command_read_bytes(reader, text_length);
     uint32_t sql_length = command_read_u32(reader);
     const char *sql = (const char *)command_read_bytes(reader, sql_length);
-    if (reader->is_bad || kind >= ERROR_KIND_COUNT) {
+    if (reader->is_bad) {
         return error_set(err, ERROR_CORRUPT, "a command of the log is damaged");
     }
     sqlite3_stmt *statement = find_statement(machine, sql, sql_length, true, err);
     if (statement == NULL) {
         return -(int)err->kind;
     }
+    bool is_step = machine->rights.kind == RIGHTS_STEP;
     machine->changed_schema = machine->changed_schema || machine->rights.kind == RIGHTS_SCHEMA;
     bind_from(reader, statement, index);
     if (reader->is_bad) {
@@ -448,8 +496,12 @@ static int run_statement(struct machine *machine, struct command_reader *reader,
     int result = r == SQLITE_DONE ? 0 : judge(machine, r, err);
     sqlite3_reset(statement);
     sqlite3_clear_bindings(statement);
-    if (result == 0 && kind != ERROR_NONE && sqlite3_total_changes(machine->database) == before) {
+    bool is_changed = sqlite3_total_changes(machine->database) != before;
+    if (result == 0 && kind != ERROR_NONE && !is_changed) {
         return error_set(err, kind, "%.*s", (int)text_length, text);
+    }
+    if (result == 0 && is_step && is_changed) {
+        return take_step(machine, sql_length == sizeof(SCHEMA_RAISE) - 1, err);
     }
     return result;
 }
@@ -466,6 +518,9 @@ static int run_command(struct machine *machine, const uint8_t *bytes, uint32_t l
     if (r != -ERROR_CORRUPT && machine->is_too_wide) {
         return error_set(err, ERROR_TOO_LARGE,
                          "the change touches more than %d rows: make several of it", EVENTS_MAX);
+    }
+    if (r == 0 && machine->changed_schema && !machine->has_stepped) {
+        return error_set(err, ERROR_INVALID, "the schema changes with its version only");
     }
     return r;
 }
@@ -524,6 +579,7 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
     machine->is_too_wide = false;
     machine->rights.is_over = false;
     machine->changed_schema = false;
+    machine->has_stepped = false;
     int r = execute(machine, "SAVEPOINT command", err);
     if (r < 0) {
         return r;
@@ -537,6 +593,10 @@ static int apply_command(struct machine *machine, const uint8_t *bytes, uint32_t
     }
     if (end_command(machine, r == 0, err) < 0) {
         return -(int)err->kind;
+    }
+    if (machine->is_beyond) {
+        *err = refused;
+        return r;
     }
     machine->index++;
     result->index = machine->index;
@@ -669,6 +729,20 @@ int machine_replace(struct machine *machine, const uint8_t *database, size_t len
     return 0;
 }
 
+static int check_known(struct machine *machine, struct error *err)
+{
+    uint64_t version = 0;
+    if (!take_version(machine, &version, err)) {
+        return -(int)err->kind;
+    }
+    return version <= schema_version()
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "the state is of schema %" PRIu64 ", and this Blixard knows %u: start a newer "
+                    "one",
+                    version, schema_version());
+}
+
 int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length,
                     bool *ret_restored, struct error *err)
 {
@@ -689,6 +763,7 @@ int machine_restore(struct machine *machine, const uint8_t *bytes, size_t length
     int r = *ret_restored ? deserialize(machine, reader.at, size, err) : 0;
     if (r == 0 && *ret_restored) {
         machine->index = index;
+        r = check_known(machine, err);
     }
     return r;
 }

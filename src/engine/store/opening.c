@@ -110,10 +110,10 @@ static void on_late(void *context)
     store_stir(store);
 }
 
-static int folder_error(struct store *store, struct error *err)
+int store_folder_error(const struct store *store, struct error *err)
 {
-    return error_set(err, store->failure.kind, "%s: %s; restore a backup", store->folder.path,
-                     store->failure.text);
+    return error_set(err, store->failure.kind, "%s: %s%s", store->folder.path, store->failure.text,
+                     store->failure.kind == ERROR_CORRUPT ? "; restore a backup" : "");
 }
 
 /* Alone: run the loop until the mark of this term is applied. */
@@ -128,7 +128,7 @@ static int wait_until_leading(struct store *store, struct error *err)
     }
     loop_timer_free(late);
     if (store->failure.kind != ERROR_NONE) {
-        return folder_error(store, err);
+        return store_folder_error(store, err);
     }
     if (!store_leads(store)) {
         return error_set(err, store->quorum->failure == 0 ? ERROR_TIMEOUT : ERROR_FULL,
@@ -137,6 +137,18 @@ static int wait_until_leading(struct store *store, struct error *err)
                                                      : raft_errmsg(&store->quorum->raft));
     }
     return 0;
+}
+
+/* Of a newer Blixard: a table that it has and we do not know would be lost on us. */
+static int check_schema(struct store *store, struct error *err)
+{
+    unsigned version = store_schema_now(store);
+    return version <= schema_version()
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "the state in %s is of a newer Blixard (schema %u, this one knows %u): start "
+                    "that one, or a newer one",
+                    store->folder.path, version, schema_version());
 }
 
 int store_wait(struct store *store, uint64_t timeout_ms, struct error *err)
@@ -150,7 +162,7 @@ int store_wait(struct store *store, uint64_t timeout_ms, struct error *err)
     }
     loop_timer_free(late);
     if (store->failure.kind != ERROR_NONE) {
-        return folder_error(store, err);
+        return store_folder_error(store, err);
     }
     if (!store_is_ready(store)) {
         return loop_is_stopping(store->loop)
@@ -160,7 +172,7 @@ int store_wait(struct store *store, uint64_t timeout_ms, struct error *err)
                         "majority of the servers running, and can they be reached from here?",
                         timeout_ms / 1000);
     }
-    return 0;
+    return check_schema(store, err);
 }
 
 /* A log that has less than what was acknowledged has lost something. */
@@ -220,14 +232,8 @@ static int current_version(struct store *store, unsigned *ret_version, struct er
 static int upgrade(struct store *store, struct error *err)
 {
     unsigned version = 0;
-    int r = current_version(store, &version, err);
-    if (r == 0 && version > schema_version()) {
-        return error_set(
-            err, ERROR_UNSUPPORTED,
-            "the state in %s was written by a newer Blixard (schema %u, this one knows "
-            "%u): start that one",
-            store->folder.path, version, schema_version());
-    }
+    int r = check_schema(store, err);
+    r = r < 0 ? r : current_version(store, &version, err);
     while (r == 0 && version < schema_version()) {
         r = store_write(store, schema_step(++version), err);
     }
@@ -477,18 +483,6 @@ static int begin_worker(struct store *store, struct error *err)
         follow_begin(store);
     }
     return r;
-}
-
-/* Of a newer Blixard: a table that it has and we do not know would be lost on us. */
-static int check_schema(struct store *store, struct error *err)
-{
-    unsigned version = store_schema_now(store);
-    return version <= schema_version()
-        ? 0
-        : error_set(err, ERROR_UNSUPPORTED,
-                    "the state in %s was written by a newer Blixard (schema %u, this one knows "
-                    "%u): start that one",
-                    store->folder.path, version, schema_version());
 }
 
 int store_open(struct loop *loop, const struct store_options *options, struct store **ret_store,

@@ -83,7 +83,9 @@ struct link {
     uint64_t id;
     unsigned lane;
     bool is_inbound;
-    bool has_hello; /* inbound: the lane is known */
+    bool has_hello;   /* inbound: the lane is known */
+    bool is_refused;  /* inbound: nothing is read any more; outbound: the other has said so */
+    uint32_t version; /* of wire.h: what may be said on it */
     bool is_dialing;
     struct stream *stream; /* NULL: not connected */
     struct buffer in;
@@ -263,6 +265,7 @@ uint64_t store_now_ms(const struct store *store);
 
 /* propose.c */
 void store_fail_waiting(struct store *store, const struct error *error);
+int store_folder_error(const struct store *store, struct error *err); /* why it failed */
 void store_fail_writes(struct store *store, const struct error *error);
 void store_flush(struct store *store);
 void store_flush_soon(struct store *store);
@@ -365,10 +368,20 @@ struct store_command *schema_step(unsigned version);
 /* Is it, word for word, a statement of a later version than the first? */
 bool schema_has(const char *sql, size_t length);
 
+/* Versions up to this one are made by SCHEMA_SET_VERSION, later ones by SCHEMA_RAISE. */
+enum { SCHEMA_LAST_OF_ONE = 3 };
+
 /* What else commands may say about the store itself: see rights.h.  Logs have these texts. */
 #define SCHEMA_SET_VERSION                                                                       \
     "INSERT INTO store_meta (key, value) VALUES ('schema', ?1) ON CONFLICT (key) DO UPDATE SET " \
     "value = excluded.value WHERE value = excluded.value - 1"
+#define SCHEMA_RAISE                                                                              \
+    "INSERT INTO store_meta (key, value) VALUES ('schema', ?1) ON CONFLICT (key) DO UPDATE SET "  \
+    "value = excluded.value WHERE value = excluded.value - 1 AND NOT EXISTS (SELECT 1 FROM node " \
+    "WHERE schema < ?1)"
+#define SCHEMA_LIMIT                                                                            \
+    "INSERT INTO store_meta (key, value) VALUES ('schema', 1) ON CONFLICT (key) DO UPDATE SET " \
+    "value = value WHERE value <= ?1"
 #define SCHEMA_SET_INCARNATION                                                                   \
     "INSERT INTO store_meta (key, value) VALUES ('incarnation', ?) ON CONFLICT (key) DO UPDATE " \
     "SET value = excluded.value"

@@ -191,6 +191,10 @@ static void on_failed(void *argument)
     if (quorum == NULL || quorum->failure == 0 || store->closing) {
         return;
     }
+    if (store->failure.kind == ERROR_UNSUPPORTED) {
+        store_fail_writes(store, &store->failure);
+        return;
+    }
     struct error error = {0};
     bool is_full = quorum->failure == RAFT_NOSPACE;
     error_set(&error, is_full ? ERROR_FULL : ERROR_OS,
@@ -573,8 +577,7 @@ static int log_error_of(struct quorum *quorum, int status, struct error *err)
     const char *text = raft_errmsg(&quorum->raft);
     text = text[0] != '\0' ? text : raft_strerror(status);
     if (store->failure.kind != ERROR_NONE) {
-        return error_set(err, store->failure.kind, "%s: %s; restore a backup", store->folder.path,
-                         store->failure.text);
+        return store_folder_error(store, err);
     }
     switch (status) {
     case RAFT_NOSPACE:

@@ -9,11 +9,17 @@
 
 enum rights_kind rights_of(const char *sql, size_t length)
 {
-    static const char *const texts[] = {SCHEMA_SET_VERSION, SCHEMA_SET_INCARNATION,
-                                        SCHEMA_SET_SEEDED};
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        if (strlen(texts[i]) == length && memcmp(texts[i], sql, length) == 0) {
-            return RIGHTS_SCHEMA;
+    static const struct {
+        const char *text;
+        enum rights_kind kind;
+    } own[] = {
+        {SCHEMA_SET_VERSION, RIGHTS_STEP}, {SCHEMA_RAISE, RIGHTS_STEP},
+        {SCHEMA_LIMIT, RIGHTS_STORE},      {SCHEMA_SET_INCARNATION, RIGHTS_STORE},
+        {SCHEMA_SET_SEEDED, RIGHTS_STORE},
+    };
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+        if (strlen(own[i].text) == length && memcmp(own[i].text, sql, length) == 0) {
+            return own[i].kind;
         }
     }
     return schema_has(sql, length) ? RIGHTS_SCHEMA : RIGHTS_COMMAND;

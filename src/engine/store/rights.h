@@ -6,6 +6,10 @@
  * commands read and change rows, with functions whose result is the same everywhere and small; all
  * else is refused, but for texts that this program's schema consists of.  And an entry has so many
  * steps of SQLite's virtual machine: at the same one every replica refuses.
+ *
+ * What is allowed here is so on replicas of every version of Blixard in a cluster, or they part: it
+ * changes only with the version of the schema.  What a replica cannot judge, because it is a step
+ * to a version that it does not know, ends it (UNSUPPORTED): see docs/developer-guide/cluster.md.
  */
 #ifndef ENGINE_STORE_RIGHTS_H
 #define ENGINE_STORE_RIGHTS_H
@@ -18,7 +22,9 @@
 enum rights_kind {
     RIGHTS_OWN,     /* what this program does by itself, and reads */
     RIGHTS_COMMAND, /* rows */
-    RIGHTS_SCHEMA,  /* a statement of the schema's history, word for word */
+    RIGHTS_STORE,   /* what a command may say about the store: texts of private.h */
+    RIGHTS_STEP,    /* that the schema is of its next version */
+    RIGHTS_SCHEMA,  /* a statement of the schema's history, word for word; in a step only */
 };
 
 enum { RIGHTS_STEPS_MAX = 32000000, RIGHTS_STEPS_AT_ONCE = 1000 };

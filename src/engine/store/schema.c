@@ -64,12 +64,20 @@ bool schema_has(const char *sql, size_t length)
     return at != NULL;
 }
 
+/*
+ * That it is a step comes first, so that a replica which does not know the version learns it before
+ * there is a statement that it would refuse while others do not.
+ */
 struct store_command *schema_step(unsigned version)
 {
     struct text part = part_of(version);
     CHECK(version > 1 && part.data != NULL);
 
     struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT,
+        "the schema was raised at the same moment, or not every node knows the next version",
+        version > SCHEMA_LAST_OF_ONE ? SCHEMA_RAISE : SCHEMA_SET_VERSION, "u", (uint64_t)version);
     MEMORY_OWNED char *text = memory_copy_text(part.data, part.length);
     char *begin = text;
     for (char *at = strchr(begin, ';'); at != NULL; at = strchr(at + 1, ';')) {
@@ -81,8 +89,12 @@ struct store_command *schema_step(unsigned version)
         }
         at[1] = after;
     }
-    store_command_add_expecting(command, ERROR_CONFLICT,
-                                "the schema was changed at the same moment", SCHEMA_SET_VERSION,
-                                "u", (uint64_t)version);
     return command;
+}
+
+void store_command_add_schema_limit(struct store_command *command, unsigned version)
+{
+    store_command_add_expecting(command, ERROR_UNSUPPORTED,
+                                "the schema was raised meanwhile: a newer Blixard is needed",
+                                SCHEMA_LIMIT, "u", (uint64_t)version);
 }

@@ -48,7 +48,8 @@ struct store_options {
     unsigned proposals_max;  /* in flight and waiting; beyond: OVERLOADED.  0: 4096 */
     uint64_t snapshot_bytes; /* of log since the last snapshot; 0: 8 MiB */
     /* Once, when this node can no longer write its log (FULL, UNKNOWN_OUTCOME) or the mark of what
-     * was acknowledged: from then on every write is refused with this error, until a new start. */
+     * was acknowledged, or the others are at a schema that it does not know (UNSUPPORTED): from
+     * then on every write is refused with this error, until a new start. */
     void (*on_failed)(const struct error *error, void *context);
     void *context;
 
@@ -78,7 +79,8 @@ int store_open(struct loop *loop, const struct store_options *options, struct st
 /*
  * One of many does not wait for the others in store_open(): it has what it had.  This runs the loop
  * until the state is as new as when the node ended, or, on a new one, as the others have it; the
- * network is to be there.  TIMEOUT; CANCELLED when the loop was stopped.
+ * network is to be there.  TIMEOUT; CANCELLED when the loop was stopped; UNSUPPORTED when that
+ * state is of a newer version.
  */
 int store_wait(struct store *store, uint64_t timeout_ms, struct error *err);
 void store_close(struct store *store); /* waits for what is being written */
@@ -179,11 +181,18 @@ void store_transfer_leadership(struct store *store, uint64_t id,
 void store_change_role(struct store *store, enum store_role role, uint64_t node_id,
                        void (*done)(const struct error *error, void *context), void *context);
 
-/* The next version of the schema, up to `version`: on the leader, when every node knows it. */
 unsigned store_schema_version(void);            /* the newest that this program knows */
 unsigned store_schema_now(struct store *store); /* of the state */
+
+/*
+ * The next versions of the schema, up to `version`, each a command.  CONFLICT while a row of table
+ * `node` says that its node does not know the version.
+ */
 void store_upgrade(struct store *store, unsigned version,
                    void (*done)(const struct error *error, void *context), void *context);
+
+/* The command is UNSUPPORTED when the schema is newer than `version` by then. */
+void store_command_add_schema_limit(struct store_command *command, unsigned version);
 
 /* ---- Copies ---- */
 

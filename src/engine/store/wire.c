@@ -55,6 +55,12 @@ void wire_end(struct buffer *out, size_t begun)
     memcpy(out->data + begun, &size, sizeof(size));
 }
 
+uint32_t wire_common(uint32_t oldest, uint32_t newest)
+{
+    uint32_t common = newest < WIRE_NEWEST ? newest : WIRE_NEWEST;
+    return common >= oldest && common >= WIRE_OLDEST ? common : 0;
+}
+
 void wire_put(struct buffer *out, enum frame_kind kind, const void *body, size_t length)
 {
     size_t begun = wire_begin(out, kind);

@@ -5,6 +5,10 @@
  * The peer is authenticated, and still all it says is checked here: what is malformed is PROTOCOL,
  * and the connection is cut.
  *
+ * Who dials says in FRAME_HELLO which versions of this it speaks, and speaks the oldest of them
+ * until the other has said, in its own, the newest that both know: so a node of one version of
+ * Blixard and one of the next understand each other while a cluster is upgraded.
+ *
  * Lane 0 of a dialed connection carries VOTE_*, APPEND_*, TIMEOUT_NOW, FORWARD, READ, TRANSFER and
  * FOLLOW, and what answers them in the other direction.  Lane 1 carries one snapshot after the
  * other (SNAPSHOT, then SNAPSHOT_DATA until it is whole), so that it does not delay heartbeats.
@@ -21,7 +25,8 @@
 struct error;
 
 enum frame_kind {
-    FRAME_HELLO = 1, /* first from who dialed: u8 lane, u32 WIRE_VERSION */
+    FRAME_HELLO = 1, /* first from who dialed: u8 lane, u32 oldest, u32 newest version.  Back: u32
+                        version (0: none that both know), u32 oldest, u32 newest */
     FRAME_VOTE,
     FRAME_VOTE_RESULT,
     FRAME_APPEND,
@@ -42,7 +47,8 @@ enum frame_kind {
 };
 
 enum {
-    WIRE_VERSION = 1,
+    WIRE_OLDEST = 1, /* of a release that may still be in a cluster with this one */
+    WIRE_NEWEST = 1,
     FRAME_HEAD_SIZE = 5,
     FRAME_BYTES_MAX = 64 << 20, /* the log between two snapshots is smaller */
     FRAME_PIECE = 256 << 10,
@@ -61,6 +67,9 @@ void wire_put(struct buffer *out, enum frame_kind kind, const void *body, size_t
 /* Begin a frame whose length is known later; end it with what begin returned. */
 size_t wire_begin(struct buffer *out, enum frame_kind kind);
 void wire_end(struct buffer *out, size_t begun);
+
+/* The newest version that is in both ranges; 0: none. */
+uint32_t wire_common(uint32_t oldest, uint32_t newest);
 
 /* A message of raft but a snapshot, as a frame. */
 void wire_put_message(struct buffer *out, const struct raft_message *message);
