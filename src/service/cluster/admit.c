@@ -225,6 +225,7 @@ static void add_node(struct store_command *command, const json_t *join, uint64_t
                      uint64_t schema, const struct token_row *token,
                      const struct certificate_info *info)
 {
+    store_command_add_schema_limit(command, (unsigned)schema);
     /* Used once less, in the same command: of two at once one fails. */
     store_command_add_expecting(
         command, ERROR_DENIED,

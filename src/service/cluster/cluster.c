@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/stream/tls.h"
+#include "base/version.h"
 
 #include "service/cluster/parts.h"
 
@@ -210,6 +211,37 @@ void cluster_announce(struct cluster *cluster, const char *gateway)
     }
 }
 
+/* ---- The version of the state ---- */
+
+static int check_schema(unsigned schema, struct error *err)
+{
+    return schema <= store_schema_version()
+        ? 0
+        : error_set(
+              err, ERROR_UNSUPPORTED,
+              "the cluster's state is of schema %u, and this Blixard, %s, knows %u: start the "
+              "newer Blixard that this node ran before, or the others run",
+              schema, blixard_version, store_schema_version());
+}
+
+/* Written down, so that an older program which is started by mistake is refused before it opens
+ * the log; one that runs while the others go on without it ends here. */
+static void note_schema(struct cluster *cluster)
+{
+    struct error err = {0};
+    unsigned now = store_schema_now(cluster->store);
+    if (now > cluster->identity.schema) {
+        cluster->identity.schema = now;
+        if (identity_write_facts(cluster->folder, &cluster->identity, &err) < 0) {
+            cluster->identity.schema = 0; /* at the next beat again */
+            log_warn("cluster: %s", err.text);
+        }
+    }
+    if (check_schema(now, &err) < 0) {
+        cluster_end(cluster, &err);
+    }
+}
+
 /* ---- The beat of it all ---- */
 
 void cluster_tick(struct cluster *cluster)
@@ -217,6 +249,7 @@ void cluster_tick(struct cluster *cluster)
     if (!cluster->is_member || cluster->store == NULL || cluster->is_stopping) {
         return;
     }
+    note_schema(cluster);
     member_reload(cluster);
     lead_tick(cluster);
     beat_send(cluster);
@@ -301,6 +334,7 @@ int cluster_open(const struct cluster_options *options, const char *token_or_nul
     int r = 0;
     if (has_identity) {
         r = identity_read(cluster->folder, &cluster->identity, err);
+        r = r < 0 ? r : check_schema(cluster->identity.schema, err);
         r = r == 0 && token_or_null != NULL ? join_check_token(cluster, token_or_null, err) : r;
     } else if (token_or_null != NULL) {
         r = join_cluster(cluster, token_or_null, err);
@@ -408,6 +442,9 @@ static void flush_posts(struct cluster *cluster)
 void cluster_stop(struct cluster *cluster)
 {
     cluster->is_stopping = true;
+    if (cluster->is_member && cluster->store != NULL) {
+        note_schema(cluster);
+    }
     cluster->handler = NULL;
     loop_timer_free(cluster->beat_timer);
     loop_timer_free(cluster->lease_timer);

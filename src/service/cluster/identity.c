@@ -17,7 +17,7 @@
 #include "base/stream/tls.h"
 #include "base/text.h"
 
-enum { FILE_MAX = 1 << 20 };
+enum { FILE_MAX = 1 << 20, SCHEMA_MAX = 1000000 };
 
 void identity_done(struct identity *identity)
 {
@@ -129,6 +129,8 @@ static int read_facts(const char *folder, struct identity *identity, struct erro
     identity->is_server = strcmp(role, "server") == 0;
     identity->has_voted = json_is_true(json_object_get(facts, "voted"));
     identity->has_log = json_is_true(json_object_get(facts, "log"));
+    json_int_t schema = json_integer_value(json_object_get(facts, "schema"));
+    identity->schema = schema > 0 && schema <= SCHEMA_MAX ? (unsigned)schema : 0;
     return 0;
 }
 
@@ -248,6 +250,7 @@ int identity_write_facts(const char *folder, const struct identity *identity, st
     json_write_field_string(&writer, "role", identity->is_server ? "server" : "worker");
     json_write_field_bool(&writer, "voted", identity->has_voted);
     json_write_field_bool(&writer, "log", identity->has_log);
+    json_write_field_u64(&writer, "schema", identity->schema);
     json_write_key(&writer, "peers");
     json_write_begin_array(&writer);
     for (size_t i = 0; i < identity->peer_count; i++) {

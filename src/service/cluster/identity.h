@@ -1,12 +1,15 @@
 /*
  * Who this node is in its cluster: the folder FOLDER/cluster, read before the store opens.
  *
- *   node.json      cluster, name of the cluster, id, name, role, whether it voted and has a log,
- * peers ca.pem         the authority's certificate node.pem       this node's certificate node.key
- * its key servers.key    32 bytes that open the sealed CA key; on servers only
+ * - node.json: cluster, name of the cluster, id, name, role, whether it voted and has a log, the
+ *   newest schema of the state that it has seen, peers
+ * - ca.pem: the authority's certificate
+ * - node.pem, node.key: this node's certificate and its key
+ * - servers.key: 32 bytes that open the sealed CA key; on servers only
  *
  * All 0600, the folder 0700.  The folder comes to be at once, by a rename; a certificate and its
- * key are exchanged so that after a crash one of two whole pairs is there.
+ * key are exchanged so that after a crash one of two whole pairs is there.  What is in node.json
+ * and not known is of another version, and left alone until the file is written again.
  */
 #ifndef SERVICE_CLUSTER_IDENTITY_H
 #define SERVICE_CLUSTER_IDENTITY_H
@@ -38,9 +41,10 @@ struct identity {
     char cluster_name[CLUSTER_NAME_SIZE];
     uint64_t id;
     char name[CLUSTER_NAME_SIZE];
-    bool is_server; /* what its store is now */
-    bool has_voted; /* under this id: it must not lose its log and vote again */
-    bool has_log;   /* a server whose store was there: it must not begin with a new one */
+    bool is_server;  /* what its store is now */
+    bool has_voted;  /* under this id: it must not lose its log and vote again */
+    bool has_log;    /* a server whose store was there: it must not begin with a new one */
+    unsigned schema; /* the newest version of the state that it has seen */
     char *authority;
     char *certificate;
     char *key;

@@ -249,6 +249,7 @@ static void on_upgraded(const struct error *error, void *context)
     }
 }
 
+/* Whether it is still so that every node knows it is judged again when the step is applied. */
 static void raise_schema(struct cluster *cluster, const struct membership_node *nodes, size_t count)
 {
     uint64_t holding = 0;

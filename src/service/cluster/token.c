@@ -193,8 +193,9 @@ static int parse(struct text text, struct cluster_token *ret_token, struct error
         return error_set(err, ERROR_INVALID, "%s", damaged);
     }
     struct cluster_token token = {0};
-    if (json_object_size(document) != 5 ||
-        !take_hex(document, "c", token.cluster, sizeof(token.cluster)) ||
+    /* What a newer Blixard says besides is not for us: what we must understand has a prefix of its
+     * own. */
+    if (!take_hex(document, "c", token.cluster, sizeof(token.cluster)) ||
         !take_hex(document, "f", token.fingerprint, sizeof(token.fingerprint)) ||
         !take_hex(document, "s", token.secret, sizeof(token.secret)) ||
         !take_addresses(document, &token) || !take_purpose(document, &token)) {
@@ -202,6 +203,14 @@ static int parse(struct text text, struct cluster_token *ret_token, struct error
     }
     *ret_token = token;
     return 0;
+}
+
+/* blx2. and so on */
+static bool is_newer(const char *text)
+{
+    size_t count = text_starts_with(text, "blx") ? strspn(text + 3, "0123456789") : 0;
+    return count > 0 && count < 4 && text[3 + count] == '.' && strncmp(text + 3, "1.", 2) != 0 &&
+        text[3] != '0';
 }
 
 int cluster_token_read(const char *text, struct cluster_token *ret_token, struct error *err)
@@ -214,8 +223,11 @@ int cluster_token_read(const char *text, struct cluster_token *ret_token, struct
     }
     size_t skip = strlen(CLUSTER_TOKEN_PREFIX);
     if (length <= skip || memcmp(text, CLUSTER_TOKEN_PREFIX, skip) != 0) {
-        return error_set(err, ERROR_INVALID,
-                         "this is no token: one begins with " CLUSTER_TOKEN_PREFIX);
+        return is_newer(text)
+            ? error_set(err, ERROR_INVALID,
+                        "this is a token of a newer Blixard: upgrade this one first")
+            : error_set(err, ERROR_INVALID,
+                        "this is no token: one begins with " CLUSTER_TOKEN_PREFIX);
     }
     if (length > CLUSTER_TOKEN_TEXT_MAX) {
         return error_set(err, ERROR_INVALID, "a token has at most %d bytes",

@@ -50,6 +50,7 @@ static struct identity make_identity(void)
                                 .is_server = true,
                                 .has_voted = true,
                                 .has_log = true,
+                                .schema = 3,
                                 .has_servers_key = true,
                                 .peer_count = 1};
     EXPECT(certificate_make_authority("home", "spiffe://" CLUSTER, 10, &authority, &authority_key,
@@ -92,6 +93,7 @@ TEST(cluster_identity, comes_back_as_it_was_written)
     EXPECT_STRING(back.key, identity.key);
     EXPECT(back.id == 7 && back.is_server && back.has_voted && back.has_log);
     EXPECT(back.has_servers_key && back.servers_key[31] == 0xa5);
+    EXPECT(back.schema == 3);
     EXPECT(back.peer_count == 1 && back.peers[0].id == UINT64_C(1) << 60);
     EXPECT(back.peers[0].is_server);
     EXPECT_STRING(back.peers[0].address, "10.0.0.2:7421");

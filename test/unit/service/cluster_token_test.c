@@ -1,3 +1,6 @@
+#include <openssl/evp.h>
+#include <string.h>
+
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/memory.h"
@@ -131,4 +134,25 @@ TEST(cluster_token, only_the_secret_fits_its_digest)
     EXPECT(!cluster_token_is_secret(token.secret, ""));
     digest[63] = digest[63] == '0' ? '1' : '0';
     EXPECT(!cluster_token_is_secret(token.secret, digest));
+}
+
+/* Made by a newer Blixard: it may say more, and where it must be understood otherwise it begins
+ * otherwise. */
+TEST(cluster_token, of_another_version_is_read_as_far_as_it_is_known)
+{
+    static const char newer[] =
+        "{\"c\":\"00112233445566778899aabbccddeeff\",\"x\":{\"new\":[1]},\"f\":"
+        "\"00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\",\"a\":[\"a:1\"],"
+        "\"t\":\"001122334455\",\"s\":\"0011223344556677889900112233445566778899\"}";
+    struct cluster_token back;
+    struct error err = {0};
+    char text[1024] = CLUSTER_TOKEN_PREFIX;
+    EVP_EncodeBlock((unsigned char *)text + strlen(text), (const unsigned char *)newer,
+                    (int)strlen(newer));
+    text[strcspn(text, "=")] = '\0';
+    EXPECT(cluster_token_read(text, &back, &err) == 0);
+    EXPECT_STRING(back.id, "001122334455");
+    text[3] = '2';
+    EXPECT(cluster_token_read(text, &back, &err) == -ERROR_INVALID);
+    EXPECT(strstr(err.text, "newer Blixard") != NULL);
 }
