@@ -101,6 +101,8 @@ class One(unittest.TestCase):
         status, problem = ask("POST", "/v1/join", json.dumps(wanted))
         self.assertEqual((status, problem["code"]), (403, "denied"))
         self.assertIn("node token create", problem["detail"])
+        newer = {**wanted, "of_a_version_to_come": {"a": 1}}  # a program is no person who has mistyped a word
+        self.assertEqual(ask("POST", "/v1/join", json.dumps(newer))[0], 403)
         self.assertEqual(ask("POST", "/v1/login", json.dumps({"client": "x", "secret": "0" * 40, "request": ""}))[0], 403)
         self.assertEqual(self.refused(self.one, "POST", "/v1/join", wanted)["code"], "denied")  # in the clear
         self.assertEqual(self.refused(self.one, "POST", "/v1/peer/heartbeat", {})["code"], "denied")

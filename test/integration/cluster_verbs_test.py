@@ -65,12 +65,12 @@ class Verbs(unittest.TestCase):
     def test_status_tells_first_what_is_wrong(self):
         nodes = [node("north", leader=True), node("south", role="worker"), node("east", votes=False),
                  node("west", health="lost", problems=["silent for 12 s"], certificate_expires_at="2001-01-01T00:00:00Z")]
-        cluster = {"name": "home", "id": "0", "index": 42, "term": 7, "leader": "north", "servers_wanted": 3, "servers": 2,
+        cluster = {"name": "home", "id": "0", "index": 42, "schema": 3, "term": 7, "leader": "north", "servers_wanted": 3, "servers": 2,
                    "problems": ["2 servers, 3 wanted"], "nodes": nodes}
         self.answers["GET", "/v1/cluster"] = [(200, cluster)]
         lines = self.good("cluster", "status").splitlines()
         self.assertEqual(lines[:3], ["! 2 servers, 3 wanted", "! west: silent for 12 s", ""])
-        self.assertEqual(lines[3], "cluster home: see above, led by north, 2 of 3 servers, term 7, index 42")
+        self.assertEqual(lines[3], "cluster home: see above, led by north, 2 of 3 servers, term 7, index 42, schema 3")
         rows = [re.split(r"  +", line) for line in lines[5:]]
         self.assertEqual(rows[0][1:], ["NODE", "ROLE", "LEADS", "HEALTH", "VERSION", "LAG", "SEEN", "CLOCK", "CERTIFICATE",
                                        "DOMAIN", "ADDRESS"])

@@ -76,6 +76,7 @@ class Server:
         self.folder = self.base / "data"
         self.log = self.base / "log"
         self.arguments = list(arguments)
+        self.program = BUILD / "blixard"
         api, port, self.gateway_port = free_ports(3) if isinstance(host, Here) else (API_PORT, PORT, GATEWAY_PORT)
         self.api_address = f"127.0.0.1:{api}"
         self.address = f"{host.address}:{port}"
@@ -93,7 +94,7 @@ class Server:
         path.unlink(missing_ok=True)
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(path))
-        command = [*wrap, BUILD / "blixard", "server", "--data-folder", self.folder, "--node-name", self.name,
+        command = [*wrap, self.program, "server", "--data-folder", self.folder, "--node-name", self.name,
                    "--api-address", self.api_address, "--cluster-address", self.address, "--gateway-address", self.gateway,
                    *self.arguments, *more]
         with self.log.open("ab") as log:

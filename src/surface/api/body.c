@@ -8,6 +8,7 @@
 struct reading {
     struct request *request;
     const char *type;
+    int (*check)(const json_t *value, const char *type, struct error *err);
     void (*handle)(struct request *request, const json_t *body);
 };
 
@@ -24,7 +25,7 @@ static void on_body(struct buffer *body, const struct error *error, void *contex
     } else {
         r = json_read(body->data != NULL ? (const void *)body->data : "", body->used, &value, &err);
     }
-    r = r < 0 ? r : api_type_check(value, reading->type, &err);
+    r = r < 0 ? r : reading->check(value, reading->type, &err);
     if (r < 0) {
         api_answer_error(request, &err);
     } else {
@@ -37,7 +38,15 @@ void api_body_read(struct request *request, const char *type,
                    void (*handle)(struct request *request, const json_t *body))
 {
     struct reading *reading = NEW(struct reading);
-    *reading = (struct reading){request, type, handle};
+    *reading = (struct reading){request, type, api_type_check, handle};
+    http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, reading);
+}
+
+void api_message_read(struct request *request, const char *type,
+                      void (*handle)(struct request *request, const json_t *body))
+{
+    struct reading *reading = NEW(struct reading);
+    *reading = (struct reading){request, type, api_type_check_message, handle};
     http_exchange_read_all(request->exchange, API_BODY_MAX, on_body, reading);
 }
 

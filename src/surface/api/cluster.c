@@ -201,7 +201,7 @@ static void join(struct request *request, const json_t *body)
 void api_join(struct request *request)
 {
     if (!refuse_in_the_clear(request)) {
-        api_body_read(request, "Join", join);
+        api_message_read(request, "Join", join);
     }
 }
 
@@ -213,7 +213,7 @@ static void login(struct request *request, const json_t *body)
 void api_login(struct request *request)
 {
     if (!refuse_in_the_clear(request)) {
-        api_body_read(request, "Login", login);
+        api_message_read(request, "Login", login);
     }
 }
 
@@ -226,7 +226,7 @@ static void take_heartbeat(struct request *request, const json_t *body)
 
 void api_node_heartbeat(struct request *request)
 {
-    api_body_read(request, "Heartbeat", take_heartbeat);
+    api_message_read(request, "Heartbeat", take_heartbeat);
 }
 
 static void renew_certificate(struct request *request, const json_t *body)
@@ -236,7 +236,7 @@ static void renew_certificate(struct request *request, const json_t *body)
 
 void api_certificate_renew(struct request *request)
 {
-    api_body_read(request, "CertificateRequest", renew_certificate);
+    api_message_read(request, "CertificateRequest", renew_certificate);
 }
 
 void api_key_get(struct request *request)

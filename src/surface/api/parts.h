@@ -115,6 +115,8 @@ const struct field *api_field_at(size_t index);
 
 /* Is `value` a `type` of spec/types.def?  INVALID names the place ($.environment.PATH). */
 int api_type_check(const json_t *value, const char *type, struct error *err);
+/* Is it one, as a program of any version writes it?  Then what is not known in it is no error. */
+int api_type_check_message(const json_t *value, const char *type, struct error *err);
 
 /* ---- access.c ---- */
 bool api_address_is_loopback(const char *address);
@@ -133,6 +135,10 @@ void api_access_recheck(struct api *api);
 /* Read a body of a type of spec/types.def, then `handle`; or answer what is wrong with it. */
 void api_body_read(struct request *request, const char *type,
                    void (*handle)(struct request *request, const json_t *body));
+/* The same for a body that another program has written by itself, not a person: a node or a client
+ * of a newer Blixard may say more than this one knows. */
+void api_message_read(struct request *request, const char *type,
+                      void (*handle)(struct request *request, const json_t *body));
 const char *api_body_text(const json_t *body, const char *key); /* NULL: absent or null */
 /* 0 when absent. */
 int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, struct error *err);

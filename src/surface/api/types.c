@@ -119,7 +119,7 @@ static int unknown_key(const char *type, const char *key, struct error *err)
         : error_set(err, ERROR_INVALID, "$.%.64s is not known", key);
 }
 
-int api_type_check(const json_t *value, const char *type, struct error *err)
+static int check(const json_t *value, const char *type, bool is_message, struct error *err)
 {
     if (!json_is_object(value)) {
         return error_set(err, ERROR_INVALID, "$ must be an object (%s)", type);
@@ -129,8 +129,11 @@ int api_type_check(const json_t *value, const char *type, struct error *err)
     json_object_foreach((json_t *)(uintptr_t)value, key, member)
     {
         const struct field *field = find_field(type, key);
-        if (field == NULL) {
+        if (field == NULL && !is_message) {
             return unknown_key(type, key, err);
+        }
+        if (field == NULL) {
+            continue;
         }
         if (json_is_null(member) && !field->always) {
             continue;
@@ -150,4 +153,14 @@ int api_type_check(const json_t *value, const char *type, struct error *err)
         }
     }
     return 0;
+}
+
+int api_type_check(const json_t *value, const char *type, struct error *err)
+{
+    return check(value, type, false, err);
+}
+
+int api_type_check_message(const json_t *value, const char *type, struct error *err)
+{
+    return check(value, type, true, err);
 }

@@ -172,12 +172,14 @@ static void print_status(const json_t *cluster)
         printf("this node is alone: blixard cluster init --name NAME makes a cluster of it\n");
         return;
     }
-    printf("cluster %s: %s, %s%s, %lld of %lld servers, term %lld, index %lld\n\n", name,
-           problems == 0 ? "all is well" : "see above", leader[0] != '\0' ? "led by " : "no leader",
-           leader, (long long)json_integer_value(json_object_get(cluster, "servers")),
+    printf("cluster %s: %s, %s%s, %lld of %lld servers, term %lld, index %lld, schema %lld\n\n",
+           name, problems == 0 ? "all is well" : "see above",
+           leader[0] != '\0' ? "led by " : "no leader", leader,
+           (long long)json_integer_value(json_object_get(cluster, "servers")),
            (long long)json_integer_value(json_object_get(cluster, "servers_wanted")),
            (long long)json_integer_value(json_object_get(cluster, "term")),
-           (long long)json_integer_value(json_object_get(cluster, "index")));
+           (long long)json_integer_value(json_object_get(cluster, "index")),
+           (long long)json_integer_value(json_object_get(cluster, "schema")));
     print_nodes(nodes);
 }
 
