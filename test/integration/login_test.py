@@ -229,6 +229,13 @@ class Login(unittest.TestCase):
         thread.join()
         self.assertEqual([fields.get("Authorization") for fields in heard], [None])
 
+    def test_who_speaks_in_the_clear_to_a_cluster_is_told_how_to_log_in(self):
+        self.wrong(69, "log in first", "fn", "list", "--addr", self.cluster.address)
+        self.assertEqual(self.cluster.seen, [])
+
+    def test_a_word_too_many_leads_to_the_help(self):
+        self.wrong(64, 'unexpected "home": blixard cluster init --help', "cluster", "init", "home")
+
     def test_a_dead_address_is_passed_over(self):
         self.good("login", self.token(["127.0.0.1:1", self.cluster.address]))
         self.good("fn", "list")

@@ -197,6 +197,12 @@ static int ask(const struct target *target, const struct question *question, str
         return nobody_answers(target, &silence, err);
     }
     *err = verdict == VERDICT_NEXT && refusal.kind != ERROR_NONE ? refusal : silence;
+    if (verdict == VERDICT_FAILURE && target->tls == NULL && silence.kind == ERROR_UNAVAILABLE) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%.300s: if that is where the nodes of a cluster listen, log in first "
+                         "(blixard login) and say https://",
+                         silence.text);
+    }
     return -(int)err->kind;
 }
 
