@@ -79,6 +79,15 @@ class One(unittest.TestCase):
         self.assertEqual(len(self.one.status()["nodes"]), 1)
         two.begin(token)
 
+    def test_a_node_that_is_not_where_it_says_is_named(self):
+        self.one.request("POST", "/v1/cluster", {"name": "home"})
+        two = Member("two", 2)
+        self.addCleanup(two.clean)
+        two.begin(self.one.token(role="worker"), True, "--advertise-address", "127.0.0.77:7421")
+        seen = self.one.until(lambda status: node_of(status, "two")["problems"], "what is wrong")
+        self.assertEqual(node_of(seen, "two")["problems"],
+                         ["it lives, but the leader does not reach it at 127.0.0.77:7421: see its advertise_address"])
+
     def test_strangers_are_let_in_nowhere(self):
         self.one.request("POST", "/v1/cluster", {"name": "home"})
         context = ssl.create_default_context(cafile=self.one.data / "cluster/ca.pem")

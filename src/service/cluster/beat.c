@@ -14,7 +14,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { DISK_LOW_MIB = 1024, DISK_LOW_PERCENT = 5, PING_EVERY_MS = 3000 };
+enum { DISK_LOW_MIB = 1024, DISK_LOW_PERCENT = 5, PING_EVERY_MS = 3000, UNREACHED_SAID = 2 };
 
 struct beat {
     struct cluster *cluster;
@@ -119,6 +119,12 @@ static void find_problems(struct cluster *cluster, struct member *member, int64_
                      facts->silent_ms / 1000);
     } else if (facts->is_known && facts->was_heard && !facts->is_ready) {
         problems_add(&facts->problems, "its state is not current yet");
+    }
+    if (facts->health == CLUSTER_HEALTHY && member->unreached >= UNREACHED_SAID) {
+        problems_add(&facts->problems,
+                     "it lives, but the leader does not reach it at %.80s: see its "
+                     "advertise_address",
+                     member->address);
     }
     if (clock_wrong_ms != 0) {
         problems_add(&facts->problems, "its clock is %" PRIu64 " ms %s: see to its time server",
@@ -500,12 +506,20 @@ void beat_send(struct cluster *cluster)
     call_node(cluster, target, "POST", "/v1/peer/heartbeat", &body, on_answer, beat);
 }
 
-/* ---- How far the servers are: a worker follows a near one ---- */
+/* ---- How far the servers are: a worker follows a near one; and, on the leader, who is not where
+ * it says, which is not seen by what it tells itself ---- */
 
 static void on_pong(const json_t *answer, const struct error *error, void *context)
 {
     struct beat *ping = context;
+    struct member *member = member_find(ping->cluster, ping->target);
     (void)answer;
+    if (member != NULL) {
+        bool is_somewhere = error == NULL ||
+            (error->kind != ERROR_UNAVAILABLE && error->kind != ERROR_TIMEOUT &&
+             error->kind != ERROR_DENIED);
+        member->unreached = is_somewhere ? 0 : member->unreached + 1;
+    }
     if (error == NULL && !ping->cluster->is_stopping) {
         note_round_trip(ping->cluster, ping->target, (clock_monotonic_ns() - ping->sent_ns) / 1000);
     }
@@ -519,7 +533,7 @@ void beat_ping(struct cluster *cluster)
         return;
     }
     const struct member *member = &cluster->members[cluster->pinged++ % cluster->member_count];
-    if (!member->wanted_server || member->id == cluster->identity.id) {
+    if ((!member->wanted_server && !lead_leads(cluster)) || member->id == cluster->identity.id) {
         return;
     }
     cluster->ping_ms = now_ms + PING_EVERY_MS;

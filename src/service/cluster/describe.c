@@ -244,8 +244,8 @@ static void find_problems(struct cluster *cluster, const struct situation *situa
     uint64_t holding = 0;
     if (situation->leader == 0) {
         problems_add(problems,
-                     "no leader is known: nothing can be written while fewer than half "
-                     "of the servers are reached");
+                     "no leader is known: nothing is written while no majority of the servers "
+                     "is reached; if they are gone for good: blixard cluster recover");
     } else if (!situation->is_current) {
         problems_add(problems, "the leader, %s, does not answer this node",
                      member_name(cluster, situation->leader));

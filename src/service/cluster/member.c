@@ -84,6 +84,7 @@ static void keep_what_was_known(struct member *now, const struct member *before,
     if (same != NULL) {
         now->facts = same->facts;
         now->rtt_us = same->rtt_us;
+        now->unreached = strcmp(now->address, same->address) == 0 ? same->unreached : 0;
         now->part = same->part;
         now->part_since_ms = same->part_since_ms;
         now->was_told_lost = same->was_told_lost;

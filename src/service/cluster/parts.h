@@ -96,6 +96,7 @@ struct member {
 
     struct facts facts;
     uint64_t rtt_us;
+    unsigned unreached;        /* pings from here that failed since one that did not */
     enum membership_role part; /* on the leader, as it saw it last */
     uint64_t part_since_ms;
     bool was_told_lost;
