@@ -358,7 +358,7 @@ class Trust(unittest.TestCase):
         """Greet and ask for an index, as a node does that wants to read: b"" when nobody listens."""
         try:
             stream = self.cluster.raw(pair)
-            stream.sendall(store_frame(1, struct.pack("<BI", 0, 1)) + store_frame(11, struct.pack("<Q", 7)))
+            stream.sendall(store_frame(1, struct.pack("<BII", 0, 1, 1)) + store_frame(11, struct.pack("<Q", 7)))
             return stream, stream.recv(64)
         except (ssl.SSLError, ConnectionError):
             return None, b""
