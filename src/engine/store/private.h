@@ -56,6 +56,7 @@ struct entry {
     struct proposal **proposals;
     unsigned count; /* 0: nobody waits any more */
     bool is_applied;
+    bool is_repeated; /* sent again: its leader may have it from before */
     uint64_t deadline_ms;
 };
 

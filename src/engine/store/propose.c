@@ -332,6 +332,7 @@ void store_send_again(struct store *store)
         struct entry *entry = LIST_ITEM(node, struct entry, link);
         if (stream != NULL && !entry->is_applied && entry->bytes.used > 0 &&
             entry->term == store->leader_term) {
+            entry->is_repeated = true;
             forward(stream, entry);
         }
     }
@@ -343,7 +344,9 @@ void store_take_refused(struct store *store, const uint8_t *body, size_t length)
     struct command_reader reader = {.at = body, .end = body + length};
     uint64_t term = command_read_u64(&reader);
     struct entry *entry = find_entry(store, command_read_u64(&reader));
-    if (entry != NULL && entry->term == term && !entry->is_applied) {
+    /* One that was sent twice may have been taken the first time, by a leader that no longer is one
+     * and so refuses the second: then the next leader's mark decides. */
+    if (entry != NULL && entry->term == term && !entry->is_applied && !entry->is_repeated) {
         ask_again(store, entry); /* with the next tick, or when who leads has changed */
     }
 }
