@@ -43,6 +43,8 @@ class Torture(unittest.TestCase):
             self.every_acknowledged_client_is_there(load, name, keys_of(state, "client"))
         rows = {name: hashlib.sha256(rows_of(state).encode()).hexdigest() for name, state in states.items()}
         self.assertEqual(len(set(rows.values())), 1, rows)
+        for name, state in states.items():
+            (cluster.root / f"{name}.sqlite").write_bytes(state)
         self.assertEqual(len(set(states.values())), 1, "the rows are the same, the bytes are not")
         verdict = linearizability.check(load.history)
         self.assertIsNone(verdict, verdict)
