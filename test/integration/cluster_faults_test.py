@@ -7,7 +7,7 @@ import unittest
 
 from cluster import Cluster
 from node import Refused
-from torture import Load, keys_of, rows_of, state_of
+from torture import Load, bytes_of, keys_of, state_of
 
 ARGUMENTS = ["--isolation", "process"]
 FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -40,7 +40,7 @@ def label(server, node, name, value):
 class Case(unittest.TestCase):
     def assert_identical(self, cluster):
         cluster.same_index()
-        states = {rows_of(state_of(server)) for server in cluster.running()}
+        states = {bytes_of(state_of(server)) for server in cluster.running()}
         self.assertEqual(len(states), 1)
 
 

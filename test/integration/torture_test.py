@@ -10,7 +10,7 @@ import unittest
 
 import linearizability
 from cluster import Cluster
-from torture import Faults, Load, ended_badly, keys_of, rows_of, state_of
+from torture import Faults, Load, bytes_of, ended_badly, keys_of, rows_of, state_of
 
 
 class Torture(unittest.TestCase):
@@ -45,7 +45,7 @@ class Torture(unittest.TestCase):
         self.assertEqual(len(set(rows.values())), 1, rows)
         for name, state in states.items():
             (cluster.root / f"{name}.sqlite").write_bytes(state)
-        self.assertEqual(len(set(states.values())), 1, "the rows are the same, the bytes are not")
+        self.assertEqual(len(set(map(bytes_of, states.values()))), 1, "the rows are the same, the bytes are not")
         verdict = linearizability.check(load.history)
         self.assertIsNone(verdict, verdict)
 
