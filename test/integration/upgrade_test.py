@@ -101,7 +101,7 @@ class Rolling(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(3, "upgrade", ["--isolation", "process"], here=True)
+        cls.cluster = Cluster(3, "upgrade", here=True)
         cls.addClassCleanup(cls.close)
         cls.cluster.form()
         cls.worker = cls.cluster.join(cls.cluster.add(), role="worker")
@@ -218,7 +218,7 @@ class Folders(unittest.TestCase):
     """Data folders of single nodes, as earlier versions have left them: "hi" has two versions, the first is live."""
 
     def setUp(self):
-        self.cluster = Cluster(1, "folders", ["--isolation", "process"], here=True)
+        self.cluster = Cluster(1, "folders", here=True)
         self.addCleanup(self.cluster.close)
         self.one = self.cluster[0]
 

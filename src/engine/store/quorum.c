@@ -151,6 +151,28 @@ static int apply_known(struct quorum *quorum, const struct raft_entry *entries, 
     return 0;
 }
 
+/* libraft takes what was loaded only when all of loading went well.  A batch is a file's entries.
+ */
+static void free_loaded(struct raft_snapshot *snapshot, struct raft_entry *entries, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (entries[i].batch == NULL) {
+            raft_free(entries[i].buf.base);
+        } else if (i == 0 || entries[i].batch != entries[i - 1].batch) {
+            raft_free(entries[i].batch);
+        }
+    }
+    raft_free(entries);
+    if (snapshot != NULL) {
+        for (unsigned i = 0; i < snapshot->n_bufs; i++) {
+            raft_free(snapshot->bufs[i].base);
+        }
+        raft_configuration_close(&snapshot->configuration);
+        raft_free(snapshot->bufs);
+        raft_free(snapshot);
+    }
+}
+
 static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
                    struct raft_snapshot **snapshot, raft_index *start_index,
                    struct raft_entry *entries[], size_t *n_entries)
@@ -159,10 +181,13 @@ static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     struct store *store = quorum->store;
     int r = quorum->load(io, term, voted_for, snapshot, start_index, entries, n_entries);
     bool is_restored = false;
-    if (r == 0 && *snapshot != NULL &&
+    if (r != 0) {
+        return r;
+    }
+    if (*snapshot != NULL &&
         machine_restore(store->machine, (*snapshot)->bufs[0].base, (*snapshot)->bufs[0].len,
                         &is_restored, &store->failure) < 0) {
-        return RAFT_CORRUPT;
+        r = RAFT_CORRUPT;
     }
     if (is_restored) {
         store->restored = machine_index(store->machine);
@@ -170,6 +195,12 @@ static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     if (r == 0) {
         note_end(quorum, *entries, *n_entries);
         r = apply_known(quorum, *entries, *n_entries);
+    }
+    if (r != 0) {
+        free_loaded(*snapshot, *entries, *n_entries);
+        *snapshot = NULL;
+        *entries = NULL;
+        *n_entries = 0;
     }
     return r;
 }
