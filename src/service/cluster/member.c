@@ -29,9 +29,24 @@ static uint64_t number(sqlite3_stmt *row, int index)
     return (uint64_t)sqlite3_column_int64(row, index);
 }
 
+/* They are shown as they are: what is no object is none. */
+static char *copy_labels(sqlite3_stmt *row, int index)
+{
+    JSON_OWNED json_t *labels = NULL;
+    struct error ignored = {0};
+    const char *text = (const char *)sqlite3_column_text(row, index);
+    bool is_good = text != NULL && json_read(text, strlen(text), &labels, &ignored) == 0 &&
+        json_is_object(labels);
+    return memory_copy_string(is_good ? text : "{}");
+}
+
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct loading *loading = context;
+    const char *name = (const char *)sqlite3_column_text(row, 0);
+    if (sqlite3_column_int64(row, 1) <= 0 || name == NULL || !text_is_name(name)) {
+        return true; /* no node wrote this of itself, and none could be called that */
+    }
     if (loading->count % 16 == 0) {
         loading->members =
             memory_resize(loading->members, (loading->count + 16) * sizeof(struct member));
@@ -45,7 +60,7 @@ static bool take_row(sqlite3_stmt *row, void *context)
     member->wanted_server = strcmp((const char *)sqlite3_column_text(row, 4), "server") == 0;
     member->is_eligible = sqlite3_column_int(row, 5) != 0;
     copy_column(row, 6, member->failure_domain, sizeof(member->failure_domain));
-    member->labels = memory_copy_string((const char *)sqlite3_column_text(row, 7));
+    member->labels = copy_labels(row, 7);
     copy_column(row, 8, member->version, sizeof(member->version));
     member->schema = (unsigned)sqlite3_column_int(row, 9);
     member->expires_ms = number(row, 10);

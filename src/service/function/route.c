@@ -142,8 +142,10 @@ static bool add_holder(sqlite3_stmt *row, void *context)
     char name[FUNCTION_KEY_SIZE];
     const char *version = (const char *)sqlite3_column_text(row, 0);
     uint64_t node = (uint64_t)sqlite3_column_int64(row, 1);
+    const char *number = strrchr(version, '/');
     project_of(version, project, name, sizeof(project));
-    MEMORY_OWNED char *key = memory_format("%s/%s:%s", project, name, strrchr(version, '/') + 1);
+    MEMORY_OWNED char *key =
+        memory_format("%s/%s:%s", project, name, number != NULL ? number + 1 : "");
     struct route *route = map_get(&adding->table->routes, key);
     if (route != NULL && route->is_ready && node != adding->own &&
         route->holder_count < FUNCTION_HOLDERS_MAX) {

@@ -295,3 +295,39 @@ TEST(cluster_admit, a_login_token_gives_one_certificate)
     EXPECT(wait(&scene) == ERROR_EXISTS);
     close_scene(&scene);
 }
+
+static void on_written(const struct error *error, uint64_t index, void *context)
+{
+    struct scene *scene = context;
+    (void)index;
+    EXPECT(error == NULL);
+    scene->is_answered = true;
+    uv_stop(loop_uv(scene->loop));
+}
+
+static void write_row(struct scene *scene, const char *sql)
+{
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(command, ERROR_NOT_FOUND, "no such row", sql, "");
+    scene->is_answered = false;
+    store_propose(scene->store, command, on_written, scene);
+    wait(scene);
+}
+
+/* Any node may write rows: a bad one harms who it is about, and not what is said of all. */
+TEST(cluster_admit, rows_that_no_node_wrote_of_itself_are_not_believed)
+{
+    struct scene scene;
+    open_scene(&scene);
+    struct cluster_token token = make_token(&scene, "worker", 1);
+    MEMORY_OWNED char *request = make_request();
+    EXPECT(join(&scene, &token, "second", request) == ERROR_NONE);
+    write_row(&scene, "UPDATE node SET labels = 'no JSON', address = '::' WHERE key = 'second'");
+    EXPECT(count(&scene, "nodes") == 2);
+    make_token(&scene, "worker", 1); /* and it can be read */
+    write_row(&scene, "UPDATE node SET id = 0 WHERE key = 'second'");
+    cluster_label_node(scene.cluster, "second", "a", "b", reply_of(&scene));
+    EXPECT(wait(&scene) == ERROR_NOT_FOUND);
+    EXPECT(count(&scene, "nodes") == 1);
+    close_scene(&scene);
+}
