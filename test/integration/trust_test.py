@@ -373,6 +373,20 @@ class Trust(unittest.TestCase):
         self.assertNotEqual(answer, b"")
         stream.close()
 
+    def test_a_worker_does_not_pass_for_a_server(self):
+        """Votes in a high term, entries of a leader of a higher one: nobody hears them."""
+        one = self.cluster.one
+        before = one.status()
+        vote = struct.pack("<QQQQBB", 1000, 1, 1000000, 1000, 1, 0)
+        append = struct.pack("<QQQQI", 2000, 0, 0, 1000000, 0)
+        stream = self.cluster.raw(self.node)
+        stream.sendall(store_frame(1, struct.pack("<BII", 0, 1, 1)) + store_frame(2, vote) + store_frame(4, append))
+        one.until_says("is no server and speaks like one")
+        stream.close()
+        one.token()
+        after = one.status()
+        self.assertEqual((after["term"], after["leader"]), (before["term"], "one"))
+
     def test_a_node_that_is_removed_loses_its_streams(self):
         node = self.cluster.join("streaming")[2].pair
         stream, answer = self.speak(node)

@@ -194,6 +194,39 @@ static void take_message(struct link *link, enum frame_kind kind, const uint8_t 
     quorum_receive(store->quorum, link->id, &message);
 }
 
+/*
+ * Raft believes whoever speaks it: any node could depose the leader, or pass for one and have the
+ * others throw away what they acknowledged.
+ */
+static bool is_heard(struct link *link)
+{
+    const struct store *store = link->store;
+    const struct store_network *network = &store->options.network;
+    bool is_heard = network->may_lead == NULL ||
+        (store->quorum != NULL && quorum_has(store->quorum, link->id)) ||
+        network->may_lead(link->id, network->context);
+    if (!is_heard && !link->is_unheard) {
+        log_warn("store: node %llu is no server and speaks like one: it is not heard",
+                 (unsigned long long)link->id);
+    }
+    link->is_unheard = !is_heard;
+    return is_heard;
+}
+
+/* What servers say to each other. */
+static void take_raft(struct link *link, enum frame_kind kind, const uint8_t *body, size_t length,
+                      struct error *err)
+{
+    if (!is_heard(link)) {
+        return;
+    }
+    if (kind == FRAME_SNAPSHOT || kind == FRAME_SNAPSHOT_DATA) {
+        snapshot_take(link, kind, body, length, err);
+    } else {
+        take_message(link, kind, body, length, err);
+    }
+}
+
 /* What whoever dialed says. */
 static void take_asked(struct link *link, enum frame_kind kind, const uint8_t *body, size_t length,
                        struct error *err)
@@ -204,11 +237,9 @@ static void take_asked(struct link *link, enum frame_kind kind, const uint8_t *b
     case FRAME_APPEND:
     case FRAME_APPEND_RESULT:
     case FRAME_TIMEOUT_NOW:
-        take_message(link, kind, body, length, err);
-        break;
     case FRAME_SNAPSHOT:
     case FRAME_SNAPSHOT_DATA:
-        snapshot_take(link, kind, body, length, err);
+        take_raft(link, kind, body, length, err);
         break;
     case FRAME_FORWARD:
         store_take_forward(link, body, length);

@@ -86,6 +86,7 @@ struct link {
     bool is_inbound;
     bool has_hello;   /* inbound: the lane is known */
     bool is_refused;  /* inbound: nothing is read any more; outbound: the other has said so */
+    bool is_unheard;  /* it speaks as a server, which it is not: said once */
     uint32_t version; /* of wire.h: what may be said on it */
     bool is_dialing;
     struct stream *stream; /* NULL: not connected */
@@ -303,8 +304,9 @@ void store_mark_now(void *context); /* of the timer */
 int quorum_open(struct store *store, struct error *err);
 /* `closed` when nothing of it runs any more; it is freed then. */
 void quorum_close(struct quorum *quorum, void (*closed)(void *context), void *context);
-void quorum_fail(struct quorum *quorum, int status); /* it cannot go on, told later */
-bool quorum_is_only(const struct quorum *quorum);    /* one server, and this is it */
+void quorum_fail(struct quorum *quorum, int status);       /* it cannot go on, told later */
+bool quorum_has(const struct quorum *quorum, uint64_t id); /* in its configuration */
+bool quorum_is_only(const struct quorum *quorum);          /* one server, and this is it */
 int quorum_append(struct quorum *quorum, const uint8_t *bytes, size_t length);
 void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message);
 void quorum_watch(struct quorum *quorum); /* after anything that libraft did */

@@ -595,6 +595,17 @@ static void wrap(struct quorum *quorum)
     quorum->io.send = on_send;
 }
 
+bool quorum_has(const struct quorum *quorum, uint64_t id)
+{
+    const struct raft_configuration *configuration = &quorum->raft.configuration;
+    for (unsigned i = 0; quorum->raft_is_open && i < configuration->n; i++) {
+        if (configuration->servers[i].id == id) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool quorum_is_only(const struct quorum *quorum)
 {
     const struct raft_configuration *configuration = &quorum->raft.configuration;

@@ -40,6 +40,9 @@ enum store_role {
  */
 struct store_network {
     void (*dial)(uint64_t id, unsigned lane, void *context);
+    /* May node `id`, which is not in the configuration of this server, vote and lead?  One that is
+     * about to be added says so to the others first.  NULL: any may. */
+    bool (*may_lead)(uint64_t id, void *context);
     void *context;
 };
 

@@ -357,7 +357,8 @@ int cluster_open(const struct cluster_options *options, const char *token_or_nul
 
 void cluster_fill_store_options(struct cluster *cluster, struct store_options *options)
 {
-    options->network = (struct store_network){.dial = network_dial, .context = cluster};
+    options->network = (struct store_network){
+        .dial = network_dial, .may_lead = network_may_lead, .context = cluster};
     if (cluster->is_member) {
         options->role = cluster->identity.is_server ? STORE_SERVER : STORE_WORKER;
         options->node_id = cluster->identity.id;

@@ -161,6 +161,18 @@ static void on_no_way(void *context)
     free(dial);
 }
 
+/* Who is to be a server; while the rows may be old ones, anybody that is let in. */
+bool network_may_lead(uint64_t id, void *context)
+{
+    struct cluster *cluster = context;
+    struct store_status status = {0};
+    const struct member *member = member_find(cluster, id);
+    if (cluster->store != NULL) {
+        store_status(cluster->store, &status);
+    }
+    return !status.ready || (member != NULL && member->wanted_server);
+}
+
 void network_dial(uint64_t id, unsigned lane, void *context)
 {
     struct cluster *cluster = context;

@@ -260,6 +260,7 @@ int network_listen(struct cluster *cluster, struct error *err);
 int network_make_tls(struct cluster *cluster, struct error *err);
 int network_update_tls(struct cluster *cluster, struct error *err);
 void network_dial(uint64_t id, unsigned lane, void *context);
+bool network_may_lead(uint64_t id, void *context);
 /* What was answered goes out; runs the loop, for a second at most. */
 void network_drain(struct cluster *cluster);
 void network_close_listener(struct cluster *cluster);

@@ -136,7 +136,7 @@ static struct store *open_member(struct many *many, unsigned number, enum store_
         .role = role,
         .node_id = id_of(number),
         .joins = joins,
-        .network = {dial, member},
+        .network = {.dial = dial, .context = member},
         .on_failed = on_failed,
         .context = member,
     };
