@@ -68,6 +68,7 @@ static void on_read_barrier(struct raft_barrier *barrier, int status)
     struct store *store = barrier->data;
     store->read_barrier_runs = false;
     if (status == 0) {
+        quorum_tell_commit(store->quorum);
         end_reads(&store->confirming, NULL);
     } else if (store_is_alone(store) || store->closing) {
         struct error error = {0};

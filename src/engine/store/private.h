@@ -149,6 +149,11 @@ struct quorum {
 
     struct list sent; /* messages whose senders are to be told */
     bool sent_posted;
+    bool commit_posted;
+    struct told {
+        uint64_t id;
+        uint64_t index; /* the last commit that this server was told by itself */
+    } told[STORE_SERVERS_MAX];
     struct buffer scratch;
     uint64_t logged; /* index of the state that this log has reached */
     uint64_t loaded; /* and the one that all that was loaded of it leads to */
@@ -305,6 +310,7 @@ int quorum_open(struct store *store, struct error *err);
 /* `closed` when nothing of it runs any more; it is freed then. */
 void quorum_close(struct quorum *quorum, void (*closed)(void *context), void *context);
 void quorum_fail(struct quorum *quorum, int status);       /* it cannot go on, told later */
+void quorum_tell_commit(struct quorum *quorum);            /* soon, to who waits for nothing else */
 bool quorum_has(const struct quorum *quorum, uint64_t id); /* in its configuration */
 bool quorum_is_only(const struct quorum *quorum);          /* one server, and this is it */
 int quorum_append(struct quorum *quorum, const uint8_t *bytes, size_t length);

@@ -56,6 +56,7 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *bytes, void 
     machine_read_entry(bytes->base, bytes->len, &entry, &ignored);
     if (entry.count > 0) {
         quorum->logged = entry.base + entry.count;
+        quorum_tell_commit(quorum);
     }
     if (store->log_bytes >= store->options.snapshot_bytes) {
         /* libraft counts entries only: let it take one now, and keep about as many bytes. */
@@ -387,8 +388,12 @@ void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *o
         return; /* it holds no memory */
     }
     hear_commit(quorum, owned_message);
+    bool is_answer = owned_message->type == RAFT_IO_APPEND_ENTRIES_RESULT;
     quorum->receive(&quorum->io, owned_message);
     quorum_watch(quorum);
+    if (is_answer) {
+        quorum_tell_commit(quorum); /* to one that was behind when it was committed */
+    }
 }
 
 static void on_tick(struct raft_io *io)
@@ -407,6 +412,67 @@ static int on_start(struct raft_io *io, unsigned period_ms, raft_io_tick_cb tick
     quorum->tick = tick;
     quorum->receive = receive;
     return quorum->start(io, period_ms, on_tick, receive);
+}
+
+/* ---- What is committed, told at once ---- */
+
+static void tell_commit(struct quorum *quorum, uint64_t id)
+{
+    struct stream *stream = link_to(quorum->store, id, 0);
+    if (stream == NULL) {
+        return;
+    }
+    /* The last entry is of this term: the mark is, and all after it. */
+    const struct raft_message message = {
+        .type = RAFT_IO_APPEND_ENTRIES,
+        .append_entries = {.term = quorum->term,
+                           .prev_log_index = quorum->raft.commit_index,
+                           .prev_log_term = quorum->term,
+                           .leader_commit = quorum->raft.commit_index},
+    };
+    quorum->scratch.used = 0;
+    wire_put_message(&quorum->scratch, &message);
+    stream_write(stream, quorum->scratch.data, quorum->scratch.used);
+}
+
+static void free_when_over(struct quorum *quorum);
+
+static void on_commit_posted(void *argument)
+{
+    struct quorum *quorum = argument;
+    const struct raft *raft = &quorum->raft;
+    quorum->commit_posted = false;
+    if (quorum->closed != NULL) {
+        free_when_over(quorum);
+        return;
+    }
+    if (!quorum->is_ready || raft->commit_index != raft_last_index(&quorum->raft)) {
+        return; /* what is under way tells it */
+    }
+    for (unsigned i = 0; i < raft->configuration.n && i < STORE_SERVERS_MAX; i++) {
+        uint64_t id = raft->configuration.servers[i].id;
+        struct told *told = &quorum->told[i];
+        bool knows = told->id == id && told->index >= raft->commit_index;
+        if (id != raft->id && !knows &&
+            raft->leader_state.progress[i].match_index == raft->commit_index) {
+            *told = (struct told){id, raft->commit_index};
+            tell_commit(quorum, id);
+        }
+    }
+}
+
+/*
+ * A follower learns what is committed from the next message.  Where no other write follows, that is
+ * the next heartbeat: a write through a follower, which is answered when the follower has applied
+ * it, would wait for it.
+ */
+void quorum_tell_commit(struct quorum *quorum)
+{
+    if (quorum->is_ready && !quorum->commit_posted && quorum->closed == NULL &&
+        quorum->raft.configuration.n > 1) {
+        quorum->commit_posted = true;
+        loop_post(quorum->store->loop, on_commit_posted, quorum);
+    }
 }
 
 /* ---- Leading ---- */
@@ -488,6 +554,7 @@ static void begin_to_lead(struct quorum *quorum)
     quorum->is_ready = false;
     quorum->term = quorum->raft.current_term;
     quorum->origin_count = 0;
+    memset(quorum->told, 0, sizeof(quorum->told));
     BUFFER_OWNED struct buffer mark = {0};
     const struct machine_entry head = {.sequence = quorum->term};
     machine_encode_entry(&head, NULL, &mark);
@@ -724,10 +791,10 @@ int quorum_open(struct store *store, struct error *err)
     return r;
 }
 
-/* What still refers to it: messages to be told. */
+/* What still refers to it: calls that are posted. */
 static void free_when_over(struct quorum *quorum)
 {
-    if (!quorum->is_closed || quorum->sent_posted) {
+    if (!quorum->is_closed || quorum->sent_posted || quorum->commit_posted) {
         return;
     }
     void (*closed)(void *context) = quorum->closed;
