@@ -7,7 +7,7 @@ import unittest
 
 from cluster import Cluster
 from node import Refused
-from torture import Load, bytes_of, keys_of, state_of
+from torture import Load, bytes_of, keys_of, state_of, states_of
 
 ARGUMENTS = ["--isolation", "process"]
 FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -39,8 +39,7 @@ def label(server, node, name, value):
 
 class Case(unittest.TestCase):
     def assert_identical(self, cluster):
-        cluster.same_index()
-        states = {bytes_of(state_of(server)) for server in cluster.running()}
+        states = {bytes_of(state) for state in states_of(cluster).values()}
         self.assertEqual(len(states), 1)
 
 

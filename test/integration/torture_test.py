@@ -10,7 +10,7 @@ import unittest
 
 import linearizability
 from cluster import Cluster
-from torture import Faults, Load, bytes_of, ended_badly, keys_of, rows_of, state_of
+from torture import Faults, Load, bytes_of, ended_badly, keys_of, rows_of, states_of
 
 
 class Torture(unittest.TestCase):
@@ -37,8 +37,7 @@ class Torture(unittest.TestCase):
         unknown = sum(operation.ended is None for operation in load.history)
         print(f"{load.acknowledged} writes acknowledged, {unknown} unknown, {len(load.history)} register operations, "
               f"refused {load.refused}", flush=True)
-        cluster.same_index()
-        states = {server.name: state_of(server) for server in cluster.servers}
+        states = states_of(cluster)
         for name, state in states.items():
             self.every_acknowledged_client_is_there(load, name, keys_of(state, "client"))
         rows = {name: hashlib.sha256(rows_of(state).encode()).hexdigest() for name, state in states.items()}

@@ -13,6 +13,7 @@ whether its outcome is known; linearizability.py judges that.
 import contextlib
 import http.client
 import io
+import json
 import random
 import signal
 import sqlite3
@@ -279,12 +280,31 @@ def ended_badly(cluster):
 
 # ---- What the nodes have in the end ----
 
-def state_of(server):
-    """The database in its backup."""
+STATES_TRIES = 50
+
+
+def saved_of(server):
+    """(index, database) of its backup."""
     status, data, _ = server.ask("GET", "/v1/cluster/backup")
     assert status == 200, data[:500]
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return tar.extractfile("state.sqlite").read()
+        manifest = json.loads(tar.extractfile("manifest.json").read())
+        return manifest["index"], tar.extractfile("state.sqlite").read()
+
+
+def state_of(server):
+    """The database in its backup."""
+    return saved_of(server)[1]
+
+
+def states_of(cluster):
+    """{name: database} of all running nodes at one index: what is built in the background may still be written."""
+    for _ in range(STATES_TRIES):
+        cluster.same_index()
+        saved = {server.name: saved_of(server) for server in cluster.running()}
+        if len({index for index, _ in saved.values()}) == 1:
+            return {name: database for name, (_, database) in saved.items()}
+    raise AssertionError(f"the nodes were at no time at one index: { {name: index for name, (index, _) in saved.items()} }")
 
 
 def bytes_of(database):
