@@ -235,13 +235,13 @@ static struct tls_context *make_tls(const struct authority *authority, uint64_t 
                                       .lifetime_ms = 86400000,
                                       .is_server = true};
     if (certificate_make_request(&request, &key, &err) < 0 ||
-        certificate_sign(buffer_string(&request), authority->certificate.data, authority->key.data,
-                         &terms, &certificate, &err) < 0) {
+        certificate_sign(buffer_string(&request), (const char *)authority->certificate.data,
+                         (const char *)authority->key.data, &terms, &certificate, &err) < 0) {
         fail(&err);
     }
     struct tls_context_options options = {.certificate = buffer_string(&certificate),
                                           .key = buffer_string(&key),
-                                          .authority = authority->certificate.data,
+                                          .authority = (const char *)authority->certificate.data,
                                           .verify = TLS_VERIFY_REQUIRED};
     if (tls_context_new(&options, &tls, &err) < 0) {
         fail(&err);

@@ -258,9 +258,10 @@ TEST(certificate, refuses_what_is_not_a_request_and_keys_of_other_kinds)
     BUFFER_OWNED struct buffer big = {0};
     struct error err = {0};
     struct certificate_terms terms = terms_now();
+    static const char short_one[] =
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
     static const char *const garbage[] = {"", "hello", "-----BEGIN CERTIFICATE REQUEST-----\n",
-                                          "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n"
-                                          "-----END CERTIFICATE REQUEST-----\n"};
+                                          short_one};
     for (size_t i = 0; i < sizeof(garbage) / sizeof(garbage[0]); i++) {
         EXPECT(certificate_sign(garbage[i], buffer_string(&authority.certificate),
                                 buffer_string(&authority.key), &terms, &certificate,
