@@ -184,6 +184,27 @@ struct loop_timer {
     void *context;
 };
 
+struct flushing {
+    struct loop *loop;
+    bool is_over;
+};
+
+static void on_flushed(void *argument)
+{
+    struct flushing *flushing = argument;
+    flushing->is_over = true;
+    uv_stop(&flushing->loop->uv);
+}
+
+void loop_flush(struct loop *loop)
+{
+    struct flushing flushing = {.loop = loop};
+    loop_post(loop, on_flushed, &flushing);
+    while (!flushing.is_over) {
+        loop_run(loop);
+    }
+}
+
 struct loop_timer *loop_timer_new(struct loop *loop, void (*fire)(void *context), void *context)
 {
     struct loop_timer *timer = NEW(struct loop_timer);

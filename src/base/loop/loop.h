@@ -45,6 +45,12 @@ bool loop_is_current(const struct loop *loop);
 /* May the calling thread touch what the loop owns?  Its own thread, or whoever sets it up. */
 bool loop_is_mine(const struct loop *loop);
 
+/*
+ * Run the loop until everything that was posted before this call has run: for an end, before what
+ * was posted about is freed.  Not from inside the loop.
+ */
+void loop_flush(struct loop *loop);
+
 /* For rooms that put handles of their own on it (base/http, engine/store, engine/runner). */
 uv_loop_t *loop_uv(struct loop *loop);
 

@@ -157,6 +157,9 @@ void cluster_set_handler(struct cluster *cluster,
 {
     cluster->handler = handler;
     cluster->handler_context = context;
+    if (handler == NULL) {
+        network_begin_drain(cluster);
+    }
 }
 
 /* ---- The own row ---- */
@@ -423,23 +426,6 @@ void cluster_step_down(struct cluster *cluster)
     loop_timer_free(late);
 }
 
-static void on_marked(void *context)
-{
-    struct cluster *cluster = context;
-    cluster->is_flushed = true;
-    uv_stop(loop_uv(cluster->loop));
-}
-
-/* What was posted before this refers to the cluster. */
-static void flush_posts(struct cluster *cluster)
-{
-    cluster->is_flushed = false;
-    loop_post(cluster->loop, on_marked, cluster);
-    while (!cluster->is_flushed) {
-        loop_run(cluster->loop);
-    }
-}
-
 void cluster_stop(struct cluster *cluster)
 {
     cluster->is_stopping = true;
@@ -458,7 +444,7 @@ void cluster_stop(struct cluster *cluster)
         store_watch_free(cluster->watch);
         cluster->watch = NULL;
     }
-    flush_posts(cluster);
+    loop_flush(cluster->loop); /* what was posted before this refers to the cluster */
 }
 
 void cluster_close(struct cluster *cluster)
@@ -467,8 +453,8 @@ void cluster_close(struct cluster *cluster)
         return;
     }
     CHECK(list_is_empty(&cluster->listeners));
-    cluster->store = NULL; /* it was closed before */
-    flush_posts(cluster);
+    cluster->store = NULL;     /* it was closed before */
+    loop_flush(cluster->loop); /* what was posted before this refers to the cluster */
     member_free(cluster);
     cluster_view_unref(cluster->view);
     tls_context_unref(cluster->listen_tls);

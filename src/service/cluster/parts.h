@@ -134,7 +134,7 @@ struct cluster {
     void *context;
     bool has_ended;
     bool is_stopping;
-    bool is_flushed;
+    bool is_draining;
     bool is_drained;
     bool steps_down;
     char *problem; /* of this node */
@@ -262,7 +262,8 @@ int network_update_tls(struct cluster *cluster, struct error *err);
 void network_dial(uint64_t id, unsigned lane, void *context);
 bool network_may_lead(uint64_t id, void *context);
 /* What was answered goes out; runs the loop, for a second at most. */
-void network_drain(struct cluster *cluster);
+void network_begin_drain(struct cluster *cluster);
+void network_drain(struct cluster *cluster); /* and wait, a moment */
 void network_close_listener(struct cluster *cluster);
 void network_close(struct cluster *cluster);
 /* Where others reach the listener: by the options, else as this host's addresses suggest. */

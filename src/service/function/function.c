@@ -267,6 +267,7 @@ void function_service_free(struct function_service *service)
     bool ended = builders_stop(service);
     store_settle(service->options.store); /* what the builds wrote at their end */
     reconcile_done(service);
+    loop_flush(service->options.loop); /* what was posted before this refers to the service */
     if (!ended) {
         /* Somebody still refers to it: better a leak at the end than a use after free. */
         log_warn("function: a build did not end when it was broken off");
