@@ -10,7 +10,7 @@ from cluster import Cluster
 from node import Refused
 from torture import bytes_of, states_of
 
-ARGUMENTS = ["--isolation", "process"]
+ARGUMENTS = []  # with the isolation that there is
 ECHO = """
 #include <unistd.h>
 int main(void) { char b[512]; long n; while ((n = read(0, b, sizeof(b))) > 0) { write(1, b, n); } return 0; }
