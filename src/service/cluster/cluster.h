@@ -69,7 +69,8 @@ void cluster_fill_store_options(struct cluster *cluster, struct store_options *o
 /* The store is open: heartbeats begin, streams are taken. */
 void cluster_attach(struct cluster *cluster, struct store *store);
 
-/* Requests of peers and remote clients go to `handler` (before: 503); NULL: no more. */
+/* Requests of peers and remote clients go to `handler` (before: 503); NULL: no more, the listener
+ * is closed and connections are told. */
 void cluster_set_handler(struct cluster *cluster,
                          void (*handler)(struct http_exchange *exchange, void *context),
                          void *context);

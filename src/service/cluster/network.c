@@ -19,7 +19,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { DIAL_TIMEOUT_MS = 3000, DRAIN_MS = 1000, PORT_DEFAULT = 7421 };
+enum { DIAL_TIMEOUT_MS = 3000, DRAIN_MS = 1000, DRAIN_MOST_MS = 900000, PORT_DEFAULT = 7421 };
 
 /* ---- What is shown, and who is believed ---- */
 
@@ -104,16 +104,31 @@ static void on_drained(void *context)
     uv_stop(loop_uv(cluster->loop));
 }
 
+/*
+ * No more requests: connections are told so (GOAWAY), and new ones are refused, so that who passes
+ * calls on asks another node and has lost none.  What is under way ends in its own time.
+ */
+void network_begin_drain(struct cluster *cluster)
+{
+    if (cluster->server != NULL && !cluster->is_draining) {
+        cluster->is_draining = true;
+        cluster->is_drained = false;
+        http_server_drain(cluster->server, DRAIN_MOST_MS, on_drained, cluster);
+    }
+}
+
 void network_drain(struct cluster *cluster)
 {
-    if (cluster->server == NULL) {
+    network_begin_drain(cluster);
+    if (!cluster->is_draining || cluster->is_drained) {
         return;
     }
-    cluster->is_drained = false;
-    http_server_drain(cluster->server, DRAIN_MS, on_drained, cluster);
+    struct loop_timer *late = loop_timer_new(cluster->loop, on_drained, cluster);
+    loop_timer_start(late, DRAIN_MS);
     while (!cluster->is_drained) {
         loop_run(cluster->loop);
     }
+    loop_timer_free(late);
 }
 
 void network_close_listener(struct cluster *cluster)
@@ -121,6 +136,7 @@ void network_close_listener(struct cluster *cluster)
     if (cluster->server != NULL) {
         http_server_free(cluster->server);
         cluster->server = NULL;
+        cluster->is_draining = false;
         cluster->port = 0;
     }
 }
