@@ -163,15 +163,15 @@ int main(int argc, char **argv)
     }
     size_t behind = reading.count / 2;
     for (size_t i = 0; i < reading.count; i++) {
-        if (reading.entries[i].type != RAFT_COMMAND) {
-            continue;
+        bool is_command = reading.entries[i].type == RAFT_COMMAND;
+        if (is_command) {
+            replica_apply(&replicas[0], &reading.entries[i]);
+            replica_apply(&replicas[1], &reading.entries[i]);
         }
-        replica_apply(&replicas[0], &reading.entries[i]);
-        replica_apply(&replicas[1], &reading.entries[i]);
-        if (i % SNAPSHOT_EVERY == 0) {
+        if (i % SNAPSHOT_EVERY == 0 && machine_index(replicas[1].machine) > 0) {
             replica_renew(&replicas[1]);
         }
-        if (i > behind) {
+        if (is_command && i > behind) {
             replica_apply(&replicas[2], &reading.entries[i]);
         } else if (i == behind) {
             replica_become(&replicas[0], &replicas[2]);
@@ -184,5 +184,8 @@ int main(int argc, char **argv)
         must(false, "a replica is behind");
     }
     printf("%" PRIu64 " commands, %" PRIu64 " refused\n", replicas[0].applied, replicas[0].refused);
+    for (int i = 0; i < REPLICAS; i++) {
+        machine_close(replicas[i].machine);
+    }
     return EXIT_SUCCESS;
 }
