@@ -100,12 +100,8 @@ static void begin_barrier(struct store *store)
 
 static void answer(struct link *link, uint64_t id, uint64_t index)
 {
-    BUFFER_OWNED struct buffer frame = {0};
-    size_t begun = wire_begin(&frame, FRAME_READ_DONE);
-    buffer_append_u64(&frame, id);
-    buffer_append_u64(&frame, index);
-    wire_end(&frame, begun);
-    stream_write(link->stream, frame.data, frame.used);
+    const uint64_t body[] = {id, index};
+    link_say(link->stream, FRAME_READ_DONE, body, sizeof(body));
 }
 
 static void on_question(const struct error *error, void *context)
@@ -158,11 +154,7 @@ static void ask_leader(struct store *store)
     move_all(&store->reads, &store->confirming);
     store->read_asked = ++store->read_count;
     store->read_index = 0;
-    BUFFER_OWNED struct buffer frame = {0};
-    size_t begun = wire_begin(&frame, FRAME_READ);
-    buffer_append_u64(&frame, store->read_asked);
-    wire_end(&frame, begun);
-    stream_write(stream, frame.data, frame.used);
+    link_say(stream, FRAME_READ, &store->read_asked, sizeof(store->read_asked));
 }
 
 void store_take_read_done(struct store *store, const uint8_t *body, size_t length)

@@ -88,22 +88,22 @@ void feeds_forget(struct store *store)
 
 /* ---- One follower ---- */
 
+/* A node that follows itself does not know by itself who leads: two could tell each other. */
+static uint64_t leader_to_tell(const struct store *store)
+{
+    return store->quorum != NULL ? store->leader_id : 0;
+}
+
 static void tell_head(struct link *link)
 {
     struct store *store = link->store;
     struct feed *feed = link->feed;
-    /* A node that follows itself does not know by itself who leads: two could tell each other. */
-    uint64_t leader = store->quorum != NULL ? store->leader_id : 0;
-    BUFFER_OWNED struct buffer frame = {0};
-    size_t begun = wire_begin(&frame, FRAME_HEAD);
-    buffer_append_u64(&frame, store_index(store));
-    buffer_append_u64(&frame, leader);
-    buffer_append_u64(&frame, store->leader_term);
-    wire_end(&frame, begun);
+    const uint64_t leader = leader_to_tell(store);
+    const uint64_t body[] = {store_index(store), leader, store->leader_term};
+    link_say(link->stream, FRAME_HEAD, body, sizeof(body));
     feed->told_leader = leader;
     feed->told_term = store->leader_term;
     feed->told_ms = store_now_ms(store);
-    stream_write(link->stream, frame.data, frame.used);
 }
 
 static void begin_state(struct link *link)
@@ -120,11 +120,8 @@ static void begin_state(struct link *link)
     feed->state_sent = 0;
     feed->sends_state = true;
     feed->after = list_is_empty(&store->recent) ? NULL : store->recent.head.previous;
-    BUFFER_OWNED struct buffer frame = {0};
-    size_t begun = wire_begin(&frame, FRAME_STATE);
-    buffer_append_u64(&frame, feed->state.used);
-    wire_end(&frame, begun);
-    stream_write(link->stream, frame.data, frame.used);
+    const uint64_t size = feed->state.used;
+    link_say(link->stream, FRAME_STATE, &size, sizeof(size));
 }
 
 static void send_state(struct link *link)
@@ -132,10 +129,8 @@ static void send_state(struct link *link)
     struct feed *feed = link->feed;
     size_t left = feed->state.used - feed->state_sent;
     size_t piece = left < FRAME_PIECE ? left : FRAME_PIECE;
-    BUFFER_OWNED struct buffer frame = {0};
-    wire_put(&frame, FRAME_SNAPSHOT_DATA, feed->state.data + feed->state_sent, piece);
+    link_say(link->stream, FRAME_SNAPSHOT_DATA, feed->state.data + feed->state_sent, piece);
     feed->state_sent += piece;
-    stream_write(link->stream, frame.data, frame.used);
     if (feed->state_sent == feed->state.used) {
         feed->sends_state = false;
         buffer_done(&feed->state);
@@ -167,9 +162,7 @@ static void send_entry(struct link *link, struct list_node *node)
 {
     const struct recent *recent = LIST_ITEM(node, struct recent, link);
     struct feed *feed = link->feed;
-    BUFFER_OWNED struct buffer frame = {0};
-    wire_put(&frame, FRAME_ENTRY, recent->bytes, recent->length);
-    stream_write(link->stream, frame.data, frame.used);
+    link_say(link->stream, FRAME_ENTRY, recent->bytes, recent->length);
     feed->after = node;
     feed->index = recent->base + recent->count;
 }
@@ -234,7 +227,7 @@ void feeds_tick(struct store *store)
         if (feed == NULL || link->stream == NULL || feed->sends_state) {
             continue;
         }
-        if (feed->told_leader != store->leader_id || feed->told_term != store->leader_term ||
+        if (feed->told_leader != leader_to_tell(store) || feed->told_term != store->leader_term ||
             store_now_ms(store) - feed->told_ms >= SIGN_MS) {
             tell_head(link);
         }

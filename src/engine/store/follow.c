@@ -269,6 +269,7 @@ void follow_take(struct link *link, enum frame_kind kind, const uint8_t *body, s
     if (!follow->is_on || follow->current != link->id) {
         return;
     }
+    struct machine_entry entry = {0};
     follow->heard_ms = store_now_ms(store);
     if (kind == FRAME_STATE) {
         take_state(store, body, length, err);
@@ -276,7 +277,7 @@ void follow_take(struct link *link, enum frame_kind kind, const uint8_t *body, s
         take_state_piece(store, body, length, err);
     } else if (kind == FRAME_HEAD) {
         take_head(store, body, length, err);
-    } else if (store_apply(store, body, length) < 0) {
+    } else if (store_apply(store, body, length, &entry) < 0) {
         *err = store->failure; /* the connection is cut, and another node asked */
         store->failure = (struct error){0};
     }

@@ -36,6 +36,13 @@ static struct link *link_new(struct store *store, uint64_t id, unsigned lane, bo
     return link;
 }
 
+void link_say(struct stream *stream, enum frame_kind kind, const void *body, size_t length)
+{
+    BUFFER_OWNED struct buffer frame = {0};
+    wire_put(&frame, kind, body, length);
+    stream_write(stream, frame.data, frame.used);
+}
+
 struct link *link_find(struct store *store, uint64_t id, unsigned lane)
 {
     LIST_EACH(node, &store->links)

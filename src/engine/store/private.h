@@ -256,8 +256,10 @@ struct store {
 
 /* store.c */
 
-/* Apply an entry of the log, from wherever it came; fails when this replica cannot go on. */
-int store_apply(struct store *store, const uint8_t *bytes, size_t length);
+/* Apply an entry of the log, from wherever it came: *ret_entry is its head.  Fails when this
+ * replica cannot go on. */
+int store_apply(struct store *store, const uint8_t *bytes, size_t length,
+                struct machine_entry *ret_entry);
 
 /* The state was replaced by a snapshot. */
 void store_on_restored(struct store *store);
@@ -327,6 +329,7 @@ void store_end_handover(struct store *store, const struct error *error);
 /* link.c */
 struct stream *link_to(struct store *store, uint64_t id, unsigned lane); /* NULL: not now */
 struct link *link_find(struct store *store, uint64_t id, unsigned lane);
+void link_say(struct stream *stream, enum frame_kind kind, const void *body, size_t length);
 void link_close(struct link *link);
 void links_close(struct store *store, uint64_t id_or_0);
 void links_tick(struct store *store);

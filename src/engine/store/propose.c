@@ -355,12 +355,8 @@ void store_take_refused(struct store *store, const uint8_t *body, size_t length)
 
 static void refuse_forward(struct link *link, uint64_t term, uint64_t sequence)
 {
-    BUFFER_OWNED struct buffer frame = {0};
-    size_t begun = wire_begin(&frame, FRAME_REFUSED);
-    buffer_append_u64(&frame, term);
-    buffer_append_u64(&frame, sequence);
-    wire_end(&frame, begun);
-    stream_write(link->stream, frame.data, frame.used);
+    const uint64_t body[] = {term, sequence};
+    link_say(link->stream, FRAME_REFUSED, body, sizeof(body));
 }
 
 void store_take_forward(struct link *link, const uint8_t *body, size_t length)

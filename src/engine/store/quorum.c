@@ -48,12 +48,10 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *bytes, void 
     struct quorum *quorum = fsm->data;
     struct store *store = quorum->store;
     *result = NULL;
-    if (store_apply(store, bytes->base, bytes->len) < 0) {
+    struct machine_entry entry = {0};
+    if (store_apply(store, bytes->base, bytes->len, &entry) < 0) {
         return RAFT_CORRUPT;
     }
-    struct machine_entry entry = {0};
-    struct error ignored = {0};
-    machine_read_entry(bytes->base, bytes->len, &entry, &ignored);
     if (entry.count > 0) {
         quorum->logged = entry.base + entry.count;
         quorum_tell_commit(quorum);
@@ -145,7 +143,7 @@ static int apply_known(struct quorum *quorum, const struct raft_entry *entries, 
         if (entry.count > 0 && entry.base + entry.count > store->folder.marked) {
             break;
         }
-        if (store_apply(store, bytes->base, bytes->len) < 0) {
+        if (store_apply(store, bytes->base, bytes->len, &entry) < 0) {
             return RAFT_CORRUPT;
         }
     }

@@ -36,10 +36,8 @@ static void send_piece(struct link *link)
     struct outgoing *outgoing = link->outgoing;
     size_t left = outgoing->length - outgoing->sent;
     size_t piece = left < FRAME_PIECE ? left : FRAME_PIECE;
-    BUFFER_OWNED struct buffer frame = {0};
-    wire_put(&frame, FRAME_SNAPSHOT_DATA, outgoing->data + outgoing->sent, piece);
+    link_say(link->stream, FRAME_SNAPSHOT_DATA, outgoing->data + outgoing->sent, piece);
     outgoing->sent += piece;
-    stream_write(link->stream, frame.data, frame.used);
 }
 
 /* As much as the stream takes; again when it is drained. */

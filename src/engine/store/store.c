@@ -14,20 +14,20 @@
 
 /* ---- Applying ---- */
 
-int store_apply(struct store *store, const uint8_t *bytes, size_t length)
+int store_apply(struct store *store, const uint8_t *bytes, size_t length,
+                struct machine_entry *ret_entry)
 {
-    struct machine_entry entry = {0};
     bool is_applied = false;
-    if (machine_apply(store->machine, bytes, length, &entry, &is_applied, &store->failure) < 0) {
+    if (machine_apply(store->machine, bytes, length, ret_entry, &is_applied, &store->failure) < 0) {
         return -(int)store->failure.kind;
     }
     store->log_bytes += length;
     store->log_entries++;
-    if (entry.count == 0) {
-        feed_keep(store, &entry, bytes, length);
-        store_on_mark(store, entry.sequence);
+    if (ret_entry->count == 0) {
+        feed_keep(store, ret_entry, bytes, length);
+        store_on_mark(store, ret_entry->sequence);
     } else if (is_applied) {
-        feed_keep(store, &entry, bytes, length);
+        feed_keep(store, ret_entry, bytes, length);
         store_mark_soon(store);
         store_on_reached(store);
     }

@@ -218,9 +218,7 @@ static void ask_handover(struct store *store, struct handover *handover)
     if (store_leads(store)) {
         handover->is_asked = transfer(store, handover->wanted) == 0;
     } else if (stream != NULL) {
-        BUFFER_OWNED struct buffer frame = {0};
-        wire_put(&frame, FRAME_TRANSFER, &handover->wanted, sizeof(handover->wanted));
-        stream_write(stream, frame.data, frame.used);
+        link_say(stream, FRAME_TRANSFER, &handover->wanted, sizeof(handover->wanted));
         handover->is_asked = true;
     }
 }
