@@ -104,6 +104,21 @@ void h2_head_add(struct h2_head *head, struct text name, struct text value,
     }
 }
 
+int h2_refuse_field(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                    size_t name_length, const uint8_t *value, size_t value_length, uint8_t flags,
+                    void *context)
+{
+    (void)name;
+    (void)name_length;
+    (void)value;
+    (void)value_length;
+    (void)flags;
+    (void)context;
+    nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                              NGHTTP2_PROTOCOL_ERROR);
+    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+}
+
 static struct text name_of(const struct h2_head *head, struct h2_span span)
 {
     return text_of((const char *)head->bytes.data + span.name, span.name_length);

@@ -141,6 +141,11 @@ void h2_head_done(struct h2_head *head);
 void h2_head_add(struct h2_head *head, struct text name, struct text value,
                  const struct parse_limits *limits);
 
+/* For nghttp2_on_invalid_header_callback: the library would leave such a field out and go on. */
+int h2_refuse_field(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+                    size_t name_length, const uint8_t *value, size_t value_length, uint8_t flags,
+                    void *context);
+
 /*
  * What was collected as the parser of 1.1 would show it; texts point into head->bytes.  0, or the
  * negative status to refuse it with, or -1: it is malformed.
