@@ -295,18 +295,27 @@ static int join(struct cluster *cluster, const json_t *body, struct cluster_repl
     return 0;
 }
 
-void cluster_join(struct cluster *cluster, const json_t *body, struct cluster_reply reply)
+/* By a server, which can sign; another node carries it to one. */
+static void admit(struct cluster *cluster, const char *path, const json_t *body,
+                  struct cluster_reply reply,
+                  int (*decide)(struct cluster *cluster, const json_t *body,
+                                struct cluster_reply reply, struct error *err))
 {
     struct error err = {0};
     int r = check_member(cluster, &err);
     if (r == 0 && !cluster->identity.has_servers_key) {
-        carry(cluster, "/v1/join", body, reply);
+        carry(cluster, path, body, reply);
         return;
     }
-    r = r < 0 ? r : join(cluster, body, reply, &err);
+    r = r < 0 ? r : decide(cluster, body, reply, &err);
     if (r < 0) {
         reply_error(cluster, reply, &err);
     }
+}
+
+void cluster_join(struct cluster *cluster, const json_t *body, struct cluster_reply reply)
+{
+    admit(cluster, "/v1/join", body, reply, join);
 }
 
 /* ---- A client ---- */
@@ -392,14 +401,5 @@ static int login(struct cluster *cluster, const json_t *body, struct cluster_rep
 
 void cluster_login(struct cluster *cluster, const json_t *body, struct cluster_reply reply)
 {
-    struct error err = {0};
-    int r = check_member(cluster, &err);
-    if (r == 0 && !cluster->identity.has_servers_key) {
-        carry(cluster, "/v1/login", body, reply);
-        return;
-    }
-    r = r < 0 ? r : login(cluster, body, reply, &err);
-    if (r < 0) {
-        reply_error(cluster, reply, &err);
-    }
+    admit(cluster, "/v1/login", body, reply, login);
 }
