@@ -3,6 +3,8 @@ import contextlib
 import errno
 import pathlib
 import random
+import re
+import subprocess
 import unittest
 
 from cluster import Cluster
@@ -11,6 +13,12 @@ from torture import Load, bytes_of, keys_of, state_of, states_of
 
 ARGUMENTS = ["--isolation", "process"]
 FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+def preloaded(program):
+    """libfaketime, behind the sanitizer's runtime where the program has one: that insists on being first."""
+    libraries = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return ":".join([*re.findall(r"=> (\S*/lib[at]san\.so\S*)", libraries), str(FAKETIME)])
 
 
 def node_of(view, name):
@@ -125,7 +133,7 @@ class Faults(Case):
             cluster.form()
             first, second, third = cluster.servers
             third.stop()
-            third.start(env={"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+30s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}).wait_ready()
+            third.start(env={"LD_PRELOAD": preloaded(third.program), "FAKETIME": "+30s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}).wait_ready()
             for server in (first, second):
                 view = server.until(lambda view: any("clock" in problem for problem in node_of(view, "n3")["problems"]), "wrong clock of n3")
                 self.assertAlmostEqual(node_of(view, "n3")["clock_offset_ms"], 30000, delta=5000)
