@@ -124,3 +124,28 @@ CREATE TABLE holder (
 ) STRICT;
 CREATE INDEX holder_version ON holder (version);
 ALTER TABLE operation ADD COLUMN node INTEGER;  -- id of the one that carries it out
+
+-- version 4: what functions keep, and what calls them
+
+-- Keys and values
+CREATE TABLE kv (
+    key        TEXT PRIMARY KEY NOT NULL,   -- PROJECT/KEY
+    value      BLOB NOT NULL,
+    expires_ms INTEGER,                     -- NULL: never
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX kv_expires ON kv (expires_ms) WHERE expires_ms IS NOT NULL;
+
+-- Secrets
+
+-- Queues
+
+-- Streams
+
+-- Invocations
+
+-- Triggers
+
+-- Routes
+
+-- Aliases

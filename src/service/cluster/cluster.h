@@ -190,6 +190,14 @@ int cluster_client_new(struct loop *loop, const struct cluster_view *view,
 /* True while its lease holds; always where there is one node.  See liveness.h. */
 bool cluster_is_owner(const struct cluster *cluster);
 
+/*
+ * Is the work of `key` ("trigger/default/nightly", ...) this node's: does its lease hold, and is it
+ * the one of the live nodes to which the key belongs (ownership.h)?  Two nodes may think so for as
+ * long as their pictures differ: what must happen once is made so by a command.  Ask again when the
+ * picture or the lease changes.
+ */
+bool cluster_owns(struct cluster *cluster, const char *key);
+
 /* On the leader: may what node `id` owned be given to another, by a command that expects
  * cluster.reign to be *ret_reign? */
 bool cluster_may_move(const struct cluster *cluster, uint64_t id, uint64_t *ret_reign);

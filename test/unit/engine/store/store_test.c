@@ -522,12 +522,12 @@ static void write_history(struct node *node)
 }
 
 /* Refused commands change nothing and are not told; a cascade is; so is DELETE without WHERE. */
-static const char history[] = "3I project p1\n"
-                              "5I function p1/f\n"
-                              "6I alias p1/f/live\n"
-                              "7U function p1/f\n"
-                              "8D function p1/f\n"
-                              "8D alias p1/f/live\n";
+static const char history[] = "4I project p1\n"
+                              "6I function p1/f\n"
+                              "7I alias p1/f/live\n"
+                              "8U function p1/f\n"
+                              "9D function p1/f\n"
+                              "9D alias p1/f/live\n";
 
 TEST(store, watchers_are_told_of_each_changed_row)
 {
@@ -538,7 +538,7 @@ TEST(store, watchers_are_told_of_each_changed_row)
     struct store_watch *watch_functions = store_watch_new(node.store, "function", see, &functions);
     write_history(&node);
     EXPECT_STRING(all.text, history);
-    EXPECT_STRING(functions.text, "5I function p1/f\n7U function p1/f\n8D function p1/f\n");
+    EXPECT_STRING(functions.text, "6I function p1/f\n8U function p1/f\n9D function p1/f\n");
     store_watch_free(watch_all);
     store_watch_free(watch_functions);
     node_close(&node);
@@ -552,10 +552,10 @@ TEST(store, events_can_be_read_again_from_any_index)
     EXPECT(store_events_since(node.store, 0, see, &seen));
     EXPECT_STRING(seen.text, history);
     seen = (struct seen){0};
-    EXPECT(store_events_since(node.store, 6, see, &seen));
-    EXPECT_STRING(seen.text, strstr(history, "7U"));
+    EXPECT(store_events_since(node.store, 7, see, &seen));
+    EXPECT_STRING(seen.text, strstr(history, "8U"));
     seen = (struct seen){0};
-    EXPECT(store_events_since(node.store, 8, see, &seen) && seen.count == 0);
+    EXPECT(store_events_since(node.store, 9, see, &seen) && seen.count == 0);
     node_close(&node);
 }
 

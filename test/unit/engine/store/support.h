@@ -12,7 +12,7 @@
 struct loop;
 
 /* Commands a new store begins with: one per version of the schema after the first. */
-enum { SCHEMA_STEPS = 2 };
+enum { SCHEMA_STEPS = 3 };
 
 struct node {
     struct loop *loop;
