@@ -104,9 +104,9 @@ class Usage(unittest.TestCase):
             self.assertIn(b"xamples:\n", help_text)
 
     def test_flags_may_stand_anywhere(self):
-        expected = json.loads(run("fn", "list", "--output", "json")[1])
-        for arguments in (["--output", "json", "fn", "list"], ["fn", "list", "--output=json"],
-                          ["fn", "list", "-o", "json"]):
+        expected = json.loads(run("client", "list", "--output", "json")[1])
+        for arguments in (["--output", "json", "client", "list"], ["client", "list", "--output=json"],
+                          ["client", "list", "-o", "json"]):
             self.assertEqual(json.loads(run(*arguments)[1]), expected, arguments)
 
 

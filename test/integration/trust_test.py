@@ -145,7 +145,8 @@ class Cluster:
         token = secret_of(token or self.one.token(role="worker"))
         holder = Holder(self.folder, name)
         wanted = {"token": token["t"], "secret": token["s"], "request": holder.request, "name": name,
-                  "address": f"{name}:7421", "gateway": "", "failure_domain": "", "version": "0", "schema": 3, **changed}
+                  "address": f"{name}:7421", "gateway": "", "failure_domain": "", "version": "0",
+                  "schema": self.one.request("GET", "/v1/cluster")["schema"], **changed}
         status, answer = self.post("/v1/join", wanted)
         if status == 201:
             holder.take(answer["certificate"].encode())
