@@ -46,6 +46,7 @@ struct log_file {
 };
 
 struct telemetry {
+    struct tracer *tracer;
     char *folder;
     uint64_t segment_bytes;
 

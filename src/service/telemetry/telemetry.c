@@ -13,6 +13,7 @@
 #include "base/memory.h"
 
 #include "service/telemetry/private.h"
+#include "service/telemetry/trace_parts.h"
 
 enum { BYTES_MAX = 8 << 20, SEGMENTS = 4 };
 
@@ -37,7 +38,13 @@ int telemetry_open(const struct telemetry_options *options, struct telemetry **r
     if (r < 0) {
         return r;
     }
+    struct tracer *tracer = NULL;
+    r = tracer_new(options, &tracer, err);
+    if (r < 0) {
+        return r;
+    }
     struct telemetry *telemetry = NEW(struct telemetry);
+    telemetry->tracer = tracer;
     uint64_t bytes_max =
         options->bytes_max_per_function > 0 ? options->bytes_max_per_function : BYTES_MAX;
     telemetry->folder = memory_copy_string(options->folder);
@@ -50,6 +57,7 @@ int telemetry_open(const struct telemetry_options *options, struct telemetry **r
     pthread_cond_init(&telemetry->written, NULL);
     r = pthread_create(&telemetry->writer, NULL, telemetry_writer, telemetry);
     if (r != 0) {
+        tracer_free(tracer);
         free(telemetry->folder);
         free(telemetry);
         return error_os(err, r, "starting the log writer");
@@ -71,6 +79,7 @@ void telemetry_close(struct telemetry *telemetry)
     pthread_mutex_unlock(&telemetry->lock);
     pthread_join(telemetry->writer, NULL);
     CHECK(list_is_empty(&telemetry->follows));
+    tracer_free(telemetry->tracer);
     telemetry_files_done(telemetry);
     map_each(&telemetry->functions, free_metrics, NULL);
     map_done(&telemetry->functions);

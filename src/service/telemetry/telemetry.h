@@ -22,6 +22,13 @@ struct telemetry;
 struct telemetry_options {
     const char *folder;
     uint64_t bytes_max_per_function; /* 0: 8 MiB */
+    /* Traces, see trace.h. */
+    const char *node_name;         /* in spans; copied */
+    uint64_t traces_max;           /* 0: 1000 */
+    uint64_t trace_bytes_max;      /* 0: 32 MiB */
+    uint64_t trace_slow_ms;        /* 0: 1000 */
+    uint64_t traces_per_second;    /* sampled for sure */
+    uint64_t trace_sample_percent; /* of the others */
 };
 
 int telemetry_open(const struct telemetry_options *options, struct telemetry **ret_telemetry,
