@@ -95,7 +95,12 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes)
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms)
 {
     static const struct unit units[] = {
-        {"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000},
+        {"", 1000},
+        {"ms", 1},
+        {"s", 1000},
+        {"m", 60 * 1000},
+        {"h", 60 * 60 * 1000},
+        {"d", 24 * 60 * 60 * 1000},
     };
     return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_ms);
 }

@@ -29,7 +29,7 @@ bool text_parse_u64(struct text text, uint64_t *ret_value);
 /* A size: digits with an optional unit (B, KiB, MiB, GiB, kB, MB, GB; K, M, G are binary). */
 bool text_parse_size(const char *string, uint64_t *ret_bytes);
 
-/* A duration: digits with an optional unit (ms, s, m, h); none means seconds. */
+/* A duration: digits with an optional unit (ms, s, m, h, d); none means seconds. */
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms);
 
 /* Is it UTF-8 as RFC 3629 has it (no overlong forms, no surrogates)? */

@@ -255,6 +255,8 @@ static void note_problem(struct build *build)
     if (local != NULL && local->build == build) {
         snprintf(local->problem, sizeof(local->problem), "%s", build->err.text);
         local->problem_ms = clock_monotonic_ms();
+        local->was_absent =
+            build->err.kind == ERROR_NOT_FOUND || build->err.kind == ERROR_UNAVAILABLE;
         reconcile_later(build->service);
     }
     routes_mark_stale(build->service);

@@ -27,11 +27,12 @@ enum {
     FUNCTION_KEY_SIZE = 160, /* PROJECT/NAME/NUMBER */
     FUNCTION_MODULE_MAX = 64 << 20,
     FUNCTION_ENVIRONMENT_MAX = 32768,
-    FUNCTION_ASKED_MAX = 4,        /* nodes that are asked for compiled code */
-    FUNCTION_COPIES = 2,           /* of a module on other nodes, before its version is ready */
-    FUNCTION_RETRY_MS = 30000,     /* what could not be built here is tried again */
-    FUNCTION_BETTER_MS = 60000,    /* how long another node has for the optimised tier */
-    FUNCTION_READY_MAX_MS = 30000, /* a node that is not alone is ready after this */
+    FUNCTION_ASKED_MAX = 4,          /* nodes that are asked for compiled code */
+    FUNCTION_COPIES = 2,             /* of a module on other nodes, before its version is ready */
+    FUNCTION_RETRY_MS = 30000,       /* what could not be built here is tried again */
+    FUNCTION_ABSENT_RETRY_MS = 3000, /* so is what no other node had yet */
+    FUNCTION_BETTER_MS = 60000,      /* how long another node has for the optimised tier */
+    FUNCTION_READY_MAX_MS = 30000,   /* a node that is not alone is ready after this */
 };
 
 /* What this node has of a version; there is one for each row. */
@@ -45,6 +46,7 @@ struct local {
     struct instance_target *target; /* NULL: not compiled yet */
     char problem[ERROR_TEXT_MAX];   /* why it could not be compiled here, or "" */
     uint64_t problem_ms;            /* when that was; monotonic */
+    bool was_absent;                /* the module was on no node that answered */
     bool is_wanted;                 /* somebody called it here, no alias points to it */
     bool waits_for_better;          /* another node makes the optimised tier */
     uint64_t waits_since_ms;        /* monotonic */

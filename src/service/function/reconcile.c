@@ -69,7 +69,8 @@ void local_forget(struct function_service *service, const char *key)
 
 static bool has_failed_lately(const struct local *local)
 {
-    return local->problem_ms != 0 && clock_monotonic_ms() - local->problem_ms < FUNCTION_RETRY_MS;
+    uint64_t rest_ms = local->was_absent ? FUNCTION_ABSENT_RETRY_MS : FUNCTION_RETRY_MS;
+    return local->problem_ms != 0 && clock_monotonic_ms() - local->problem_ms < rest_ms;
 }
 
 /* One that could not be built is tried again where others may have got further meanwhile. */

@@ -21,6 +21,7 @@ TEST(text, sizes_and_durations_take_units)
     EXPECT(!text_parse_size("99999999999999999999G", &value));
     EXPECT(text_parse_duration_ms("250ms", &value) && value == 250);
     EXPECT(text_parse_duration_ms("2m", &value) && value == 120000);
+    EXPECT(text_parse_duration_ms("30d", &value) && value == UINT64_C(2592000000));
     EXPECT(text_parse_duration_ms("3", &value) && value == 3000);
 }
 
