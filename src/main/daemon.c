@@ -211,7 +211,14 @@ static int start_telemetry(struct node *node, struct error *err)
 {
     MEMORY_OWNED char *folder = sub_folder(node, "logs");
     struct telemetry_options options = {.folder = folder,
-                                        .bytes_max_per_function = node->options.log_bytes_max};
+                                        .bytes_max_per_function = node->options.log_bytes_max,
+                                        .node_name = node->name,
+                                        .traces_max = node->options.traces_max,
+                                        .trace_bytes_max = node->options.trace_bytes_max,
+                                        .trace_slow_ms = node->options.trace_slow_ms,
+                                        .traces_per_second = node->options.traces_per_second,
+                                        .trace_sample_percent =
+                                            node->options.trace_sample_percent};
     return telemetry_open(&options, &node->telemetry, err);
 }
 

@@ -60,6 +60,9 @@ static void add_own_fields(struct call *call, const struct instance_result *resu
     if (call->is_hop && !call->is_started) {
         http_exchange_add_field(call->exchange, PEER_FIELD_REFUSED, "1"); /* by no function seen */
     }
+    char trace[TRACE_PARENT_SIZE];
+    trace_write_parent(&call->trace.span.context, trace);
+    http_exchange_add_field(call->exchange, "Traceresponse", trace);
     const char *instance = call->relay.has_place ? call->relay.instance : "";
     if (result != NULL && result->instance[0] != '\0') {
         instance = result->instance;
@@ -107,7 +110,8 @@ static void log_failure(const struct call *call, const char *text)
         char line[ERROR_TEXT_MAX + 8];
         int length = snprintf(line, sizeof(line), "<3>%s\n", text);
         telemetry_log(call->lane->gateway->options.telemetry, call->target->project,
-                      call->target->function, call->target->version, call->request_id, line,
+                      call->target->function, call->target->version, call->request_id,
+                      &call->trace.span.context, line,
                       (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
     }
 }
@@ -120,9 +124,11 @@ void answer_error(struct call *call, const struct error *error,
     }
     call->is_answering = false;
     if (call->is_streaming) {
+        traced_note_error(call, error);
         http_exchange_abort(call->exchange);
         return;
     }
+    traced_note_error(call, error);
     add_own_fields(call, result_or_null);
     http_exchange_respond_error(call->exchange, error, call->request_id);
 }
@@ -190,6 +196,7 @@ static void begin_stream(struct call *call)
     bool has_length = call->head_state == HEAD_FOUND && call->head.has_content_length;
     add_own_fields(call, NULL);
     int status = add_function_fields(call, body, false);
+    traced_note_status(call, status);
     http_exchange_begin(call->exchange, status,
                         has_length ? call->head.content_length : UINT64_MAX);
     call->is_streaming = true;
@@ -318,6 +325,7 @@ static void respond_whole(struct call *call, const struct instance_result *resul
     }
     add_own_fields(call, result);
     int status = add_function_fields(call, body, true);
+    traced_note_status(call, status);
     call->is_answering = false;
     if (is_announced) {
         http_exchange_begin(call->exchange, status, call->head.content_length);
@@ -349,6 +357,10 @@ void answer_end(struct call *call, const struct error *error, const struct insta
         end = judge_run(call, &result->run, &err);
     }
     note_end(call, end, error == NULL && result->run.cold);
+    traced_note_run(call, end, error == NULL ? result : NULL);
+    if (err.kind != ERROR_NONE) {
+        traced_note_error(call, &err);
+    }
     if (!call->is_answering) {
         return; /* the client went away, or something was wrong before */
     }

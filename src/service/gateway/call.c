@@ -64,6 +64,7 @@ void call_settle(struct call *call)
         return;
     }
     struct http_exchange *exchange = call->exchange;
+    traced_end(call);
     call->exchange = NULL;
     http_exchange_on(exchange, NULL, NULL, NULL);
     http_exchange_unref(exchange);
@@ -129,6 +130,8 @@ static int write_environment(struct call *call, bool input_continues, struct err
                          (int)GATEWAY_REQUEST_FIELDS_MAX);
     }
     struct text host = http_exchange_field(exchange, call->is_hop ? PEER_FIELD_HOST : "Host");
+    char traceparent[TRACE_PARENT_SIZE];
+    trace_write_parent(&call->trace.inner, traceparent);
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
         struct cgi_field *field = &fields[kept];
@@ -137,7 +140,9 @@ static int write_environment(struct call *call, bool input_continues, struct err
             field->value = host; /* as the client said it, not the other node */
             kept += host.data != NULL;
         } else {
-            kept += !peer_field_is_ours(field->name);
+            /* A state whose parent cannot be read belongs to nobody's trace. */
+            kept += !peer_field_is_ours(field->name) &&
+                (call->trace.has_parent || !text_equal_ignoring_case(field->name, "tracestate"));
         }
     }
     struct cgi_request request = {
@@ -151,6 +156,7 @@ static int write_environment(struct call *call, bool input_continues, struct err
         .port = gateway->port,
         .peer = call->client[0] != '\0' ? call->client : http_exchange_peer(exchange),
         .request_id = call->request_id,
+        .traceparent = traceparent,
         .has_body = http_exchange_has_body(exchange),
         .body_length =
             input_continues ? http_exchange_body_length(exchange) : (uint64_t)call->input.used,
@@ -180,6 +186,7 @@ static void call_start(struct call *call, bool input_continues)
     struct instance_invocation invocation = {
         .target = call->target,
         .request_id = call->request_id,
+        .trace = call->trace.inner,
         .environment = (const char *)call->environment.data,
         .environment_length = call->environment.used,
         .input = call->input.data,
@@ -191,6 +198,7 @@ static void call_start(struct call *call, bool input_continues)
         invocation.timeout_ms = left_ms > 0 ? left_ms : 1;
     }
     call->is_running = call->is_related = true;
+    call->trace.asked_ns = clock_monotonic_ns();
     if (relay_start(&call->relay, &invocation, &err) < 0) {
         call->is_running = call->is_related = false;
         telemetry_call(call->lane->gateway->options.telemetry, call->target->project,
@@ -334,11 +342,12 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->body_error.kind = ERROR_NONE;
     call->head_state = HEAD_UNKNOWN;
     call->body_sent = 0;
-    call->client[0] = '\0';
+    call->client[0] = call->function[0] = '\0';
     call->tries = 0;
     call->started_ns = clock_monotonic_ns();
     choose_request_id(call);
     take_deadline(call);
+    traced_begin(call);
     http_exchange_on(owned_exchange, on_drain, on_close, call);
 }
 
@@ -399,7 +408,7 @@ static void call_run(struct call *call)
 }
 
 /* To whoever has it, as this version of it. */
-static void call_forward(struct call *call, const char *project, struct text name)
+static void call_forward(struct call *call, struct text name)
 {
     struct error err = {0};
     struct text plain = name;
@@ -410,7 +419,6 @@ static void call_forward(struct call *call, const char *project, struct text nam
     int length = snprintf(call->function, sizeof(call->function), "%.*s:%" PRIu64,
                           (int)plain.length, plain.data, call->holders.version);
     CHECK(length > 0 && (size_t)length < sizeof(call->function)); /* such a function exists */
-    snprintf(call->project, sizeof(call->project), "%s", project);
     if (check_body(call, &err) < 0) {
         call_fail(call, &err);
     } else {
@@ -441,10 +449,11 @@ static void call_place(struct call *call, const char *project, struct text name,
 {
     struct error err = {0};
     struct function_service *functions = call->lane->gateway->options.functions;
+    snprintf(call->project, sizeof(call->project), "%s", project);
     int r = function_route_find(functions, project, name, &call->target, &err);
     if (r == -ERROR_UNAVAILABLE && !is_here &&
         function_route_elsewhere(functions, project, name, &call->holders)) {
-        call_forward(call, project, name);
+        call_forward(call, name);
     } else if (r < 0) {
         call_fail(call, &err);
     } else {

@@ -23,14 +23,21 @@ static const char *const hop_fields[] = {
 
 /* Fields an answer's head cannot set: the server does, or they were for the gateway. */
 static const char *const server_fields[] = {
-    "content-length", "date", "status", "x-blixard-instance", "x-request-id", NULL,
+    "content-length", "date", "status", "x-blixard-instance", "traceresponse", "x-request-id", NULL,
 };
 
 static const char *const meta_variables[] = {
-    "AUTH_TYPE",    "BLIXARD_REQUEST_ID", "CONTENT_LENGTH",  "CONTENT_TYPE",    "GATEWAY_INTERFACE",
-    "PATH_INFO",    "PATH_TRANSLATED",    "QUERY_STRING",    "REMOTE_ADDR",     "REMOTE_HOST",
-    "REMOTE_IDENT", "REMOTE_USER",        "REQUEST_METHOD",  "REQUEST_URI",     "SCRIPT_NAME",
-    "SERVER_NAME",  "SERVER_PORT",        "SERVER_PROTOCOL", "SERVER_SOFTWARE", NULL,
+    "AUTH_TYPE",         "BLIXARD_REQUEST_ID",
+    "CONTENT_LENGTH",    "CONTENT_TYPE",
+    "GATEWAY_INTERFACE", "PATH_INFO",
+    "PATH_TRANSLATED",   "QUERY_STRING",
+    "REMOTE_ADDR",       "REMOTE_HOST",
+    "REMOTE_IDENT",      "REMOTE_USER",
+    "REQUEST_METHOD",    "REQUEST_URI",
+    "SCRIPT_NAME",       "SERVER_NAME",
+    "SERVER_PORT",       "SERVER_PROTOCOL",
+    "SERVER_SOFTWARE",   "TRACEPARENT",
+    "TRACESTATE",        NULL,
 };
 
 static bool is_listed(struct text name, const char *const *list)
@@ -151,6 +158,7 @@ static bool field_is_passed(const struct cgi_request *request, struct text name)
     return name.length > 0 && !is_listed(name, hop_fields) &&
         !text_equal_ignoring_case(name, "proxy") &&
         !text_equal_ignoring_case(name, "content-type") &&
+        !text_equal_ignoring_case(name, "traceparent") &&
         !text_equal_ignoring_case(name, "content-length") && !is_named_by_connection(request, name);
 }
 
@@ -164,12 +172,13 @@ static bool is_first_of_its_name(const struct cgi_request *request, size_t index
     return true;
 }
 
-static void add_field(const struct cgi_request *request, size_t index, struct buffer *out)
+static void add_field(const struct cgi_request *request, size_t index, const char *prefix,
+                      struct buffer *out)
 {
     struct text name = request->fields[index].name;
     const char *joint = text_equal_ignoring_case(name, "cookie") ? "; " : ", ";
     size_t start = out->used;
-    buffer_append_string(out, "HTTP_");
+    buffer_append_string(out, prefix);
     for (size_t i = 0; i < name.length; i++) {
         char c = name.data[i];
         c = c == '-' ? '_' : c;
@@ -193,12 +202,28 @@ static void add_field(const struct cgi_request *request, size_t index, struct bu
     buffer_append_byte(out, '\0');
 }
 
+/* By both names that programs look for: that of the field, and that of the environment. */
+static void add_trace(const struct cgi_request *request, struct buffer *out)
+{
+    if (request->traceparent == NULL) {
+        return;
+    }
+    add(out, "HTTP_TRACEPARENT", request->traceparent);
+    add(out, "TRACEPARENT", request->traceparent);
+    for (size_t i = 0; i < request->field_count; i++) {
+        if (text_equal_ignoring_case(request->fields[i].name, "tracestate")) {
+            add_field(request, i, "", out);
+            return;
+        }
+    }
+}
+
 static void add_fields(const struct cgi_request *request, struct buffer *out)
 {
     for (size_t i = 0; i < request->field_count; i++) {
         struct text name = request->fields[i].name;
         if (is_first_of_its_name(request, i) && field_is_passed(request, name)) {
-            add_field(request, i, out);
+            add_field(request, i, "HTTP_", out);
         }
         if (text_equal_ignoring_case(name, "content-type") && is_first_of_its_name(request, i)) {
             add_text(out, "CONTENT_TYPE", request->fields[i].value);
@@ -255,6 +280,7 @@ int cgi_write_environment(const struct cgi_request *request, size_t bytes_max, s
     if (request->has_body && request->body_length != UINT64_MAX) {
         add_number(out, "CONTENT_LENGTH", request->body_length);
     }
+    add_trace(request, out);
     add_fields(request, out);
     add_own(request, out);
     if (out->used - start > bytes_max) {

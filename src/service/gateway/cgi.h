@@ -8,6 +8,8 @@
  *   - hop-by-hop fields (RFC 9110, 7.6.1) and those named by Connection, and Expect,
  *   - fields whose names have anything but letters, digits and '-': '_' would make two fields one
  *     variable.
+ *   - traceparent: the function is told where in the trace it is, as HTTP_TRACEPARENT and
+ *     TRACEPARENT; tracestate is passed on, as TRACESTATE too.
  * Fields of one name are joined by ", " (Cookie by "; ").  Then the function's own environment,
  * which cannot replace any of these: names beginning with HTTP_ or listed here are skipped.
  *
@@ -46,6 +48,7 @@ struct cgi_request {
     uint16_t port;
     const char *peer; /* "127.0.0.1:4711", "[::1]:4711" or "unix" */
     const char *request_id;
+    const char *traceparent; /* in place of the client's; NULL: none */
     bool has_body;
     uint64_t body_length; /* UINT64_MAX: not known, there is no CONTENT_LENGTH then */
     const struct cgi_field *fields;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/http/http.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -97,6 +98,7 @@ static void on_pass_end(const struct error *error, bool is_untouched, void *cont
     struct call *call = context;
     call->pass = NULL;
     call->is_related = false;
+    traced_forwarded(call, call->passed_to, call->passed_ns, error);
     if (error == NULL || error->kind == ERROR_CANCELLED ||
         http_exchange_has_begun(call->exchange)) {
         call->is_answering = false;
@@ -131,8 +133,8 @@ static char *target_of(const struct call *call)
 static void pass_to(struct call *call, uint64_t node)
 {
     static const struct peer_pass_events events = {.on_end = on_pass_end};
-    char lines[7][FIELD_SIZE];
-    const char *fields[8] = {0};
+    char lines[8][FIELD_SIZE];
+    const char *fields[9] = {0};
     size_t count = 0;
     struct text host = http_exchange_field(call->exchange, "Host");
     uint64_t time_ms = time_for(call);
@@ -144,6 +146,10 @@ static void pass_to(struct call *call, uint64_t node)
              http_exchange_peer(call->exchange));
     snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_DEADLINE ": %" PRIu64, time_ms);
     snprintf(lines[count++], FIELD_SIZE, "X-Request-Id: %s", call->request_id);
+    char traceparent[TRACE_PARENT_SIZE];
+    call->trace.inner = trace_child(&call->trace.span.context);
+    trace_write_parent(&call->trace.inner, traceparent);
+    snprintf(lines[count++], FIELD_SIZE, "traceparent: %s", traceparent);
     if (host.length > 0 && host.length < FIELD_SIZE - 32) {
         snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOST ": %.*s", (int)host.length, host.data);
     }
@@ -160,6 +166,8 @@ static void pass_to(struct call *call, uint64_t node)
     };
     telemetry_add(call->lane->gateway->options.telemetry, TELEMETRY_CALLS_FORWARDED, 1);
     http_exchange_set_body_max(call->exchange, call->lane->gateway->options.body_bytes_max);
+    call->passed_to = node;
+    call->passed_ns = clock_monotonic_ns();
     call->pass = peer_pass_new(call->lane->peers, call->exchange, &passing, &events, call);
     call->is_related = true;
 }

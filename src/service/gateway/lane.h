@@ -17,6 +17,7 @@
 #include "service/gateway/gateway.h"
 #include "service/gateway/relay.h"
 #include "service/peer/peer.h"
+#include "service/telemetry/trace.h"
 
 enum {
     GATEWAY_REQUEST_ID_MAX = 128,
@@ -61,6 +62,21 @@ struct gateway {
     struct lane *lanes; /* the first one on the instances' loop */
 };
 
+/* What is to be told of a call when it is over: its span, and those below it. */
+struct call_trace {
+    struct trace_span span;
+    struct trace_context inner; /* what runs the call is told to be below this one */
+    uint64_t asked_ns;          /* when the function was asked to run; 0: it was not */
+    bool has_parent;            /* the client was in a trace already */
+    bool has_result;
+    bool is_cold;
+    uint64_t queue_ns;
+    uint64_t attach_ns;
+    uint64_t run_ns;
+    int status;   /* of the answer; 0: not known */
+    char end[24]; /* "ok", "trap", ... */
+};
+
 enum head_state { HEAD_UNKNOWN, HEAD_FOUND, HEAD_ABSENT };
 
 struct call {
@@ -81,6 +97,8 @@ struct call {
     char function[128]; /* NAME:VERSION */
     char project[64];
     unsigned tries;
+    uint64_t passed_to;
+    uint64_t passed_ns;
 
     bool is_reading;         /* the request's body has not ended */
     bool is_started;         /* the function was asked to run */
@@ -99,6 +117,7 @@ struct call {
     struct cgi_head head; /* points into output */
     uint64_t body_sent;
     uint64_t started_ns;
+    struct call_trace trace;
     uint64_t held_ms;
     char request_id[GATEWAY_REQUEST_ID_MAX + 1];
 };
@@ -124,6 +143,17 @@ void answer_flush_held(struct call *call);
 void answer_end(struct call *call, const struct error *error, const struct instance_result *result);
 void answer_error(struct call *call, const struct error *error,
                   const struct instance_result *result_or_null);
+
+/* traced.c: the request as a span, and what it waited for as spans below it. */
+void traced_begin(struct call *call);
+void traced_note_run(struct call *call, const char *end, const struct instance_result *result);
+void traced_note_status(struct call *call, int status);
+/* It was, or should have been, answered with `error`. */
+void traced_note_error(struct call *call, const struct error *error);
+/* Another node had it, from `started_ns` until now; NULL: it answered. */
+void traced_forwarded(struct call *call, uint64_t node, uint64_t started_ns,
+                      const struct error *error_or_null);
+void traced_end(struct call *call);
 
 /* forward.c: to one of call->holders, which are tried in turn; the exchange is the pass's until it
  * has ended.  call->function and call->project say what is asked for. */

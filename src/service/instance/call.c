@@ -66,7 +66,7 @@ static void on_log(const void *bytes, size_t length, void *context)
     const struct instance_call *call = context;
     const struct instance_target *target = call->target;
     telemetry_log(call->project->service->options.telemetry, target->project, target->function,
-                  target->version, call->request_id, bytes, length);
+                  target->version, call->request_id, &call->trace, bytes, length);
 }
 
 static void on_writable(void *context)
@@ -194,6 +194,7 @@ static void call_fill(struct instance_call *call, struct project *project,
         invocation->timeout_ms > 0 ? invocation->timeout_ms : invocation->target->limits.timeout_ms;
     call->arrived_ns = clock_monotonic_ns();
     call->instance[0] = '\0';
+    call->trace = invocation->trace;
     snprintf(call->request_id, sizeof(call->request_id), "%s", invocation->request_id);
 }
 

@@ -23,6 +23,8 @@
 #include "engine/runner/runner.h"
 #include "engine/vmm/vmm.h"
 
+#include "service/telemetry/trace.h"
+
 struct buffer;
 struct error;
 struct image_store;
@@ -71,7 +73,8 @@ void instance_target_unref(struct instance_target *target);
 struct instance_invocation {
     struct instance_target *target; /* a reference is taken */
     const char *request_id;
-    const char *environment; /* CGI variables; lent */
+    struct trace_context trace; /* for the log; or none */
+    const char *environment;    /* CGI variables; lent */
     size_t environment_length;
     const void *input;
     size_t input_length;

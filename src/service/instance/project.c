@@ -159,7 +159,7 @@ static void on_loaded(const struct error *error, const struct vmm_image_info *in
 
     if (log_length > 0) {
         telemetry_log(project->service->options.telemetry, target->project, target->function,
-                      target->version, "init", log, log_length);
+                      target->version, "init", NULL, log, log_length);
     }
     if (error != NULL) {
         log_warn("function %s/%s version %llu: initialisation failed: %s", target->project,

@@ -73,6 +73,7 @@ struct instance_call {
     uint64_t arrived_ns;
     uint64_t started_ns;
     char request_id[REQUEST_ID_SIZE];
+    struct trace_context trace;
     char instance[INSTANCE_NAME_SIZE];
     bool is_over;       /* its end was told before the post that was to do it */
     struct error error; /* for an end that is posted */

@@ -25,6 +25,7 @@
 #include "base/text.h"
 
 #include "service/telemetry/private.h"
+#include "service/telemetry/trace.h"
 
 enum {
     QUEUE_BYTES_MAX = 8 << 20,
@@ -86,6 +87,12 @@ static int each_line(const char *path,
         at = stop + 1;
     }
     return 0;
+}
+
+static const char *string_of(const json_t *value, const char *name)
+{
+    const char *text = json_string_value(json_object_get(value, name));
+    return text != NULL ? text : "";
 }
 
 static void take_sequence(const char *line, size_t length, void *context)
@@ -171,6 +178,9 @@ static void write_line(const struct pending *pending, struct log_file *file, con
     json_write_field_string(&writer, "level", log_level_text(level));
     json_write_field_u64(&writer, "version", pending->version);
     json_write_field_string(&writer, "request_id", pending->request_id);
+    if (pending->trace[0] != '\0') {
+        json_write_field_string(&writer, "trace", pending->trace);
+    }
     json_write_key(&writer, "text");
     json_write_text(&writer, line, length);
     json_write_end_object(&writer);
@@ -275,13 +285,17 @@ static struct pending *make_pending(const char *project, const char *function, u
 }
 
 void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
-                   uint64_t version, const char *request_id, const void *bytes, size_t length)
+                   uint64_t version, const char *request_id,
+                   const struct trace_context *trace_or_null, const void *bytes, size_t length)
 {
     if (length == 0) {
         return;
     }
     struct pending *pending = make_pending(project, function, version, request_id, bytes, length);
     struct pending *note = NULL;
+    if (trace_or_null != NULL && trace_context_is_set(trace_or_null)) {
+        trace_write_id(trace_or_null, pending->trace);
+    }
     pthread_mutex_lock(&telemetry->lock);
     if (telemetry->queue_bytes + length > QUEUE_BYTES_MAX) {
         telemetry->dropped++;
@@ -310,27 +324,24 @@ void telemetry_log(struct telemetry *telemetry, const char *project, const char 
 struct reading {
     uint64_t after;
     size_t lines_max;
-    char **lines; /* a ring of the newest */
+    const char *trace; /* NULL: any */
+    char **lines;      /* a ring of the newest */
     size_t count;
 };
 
 static void keep_line(const char *line, size_t length, void *context)
 {
     struct reading *reading = context;
-    uint64_t next = 0;
-    take_sequence(line, length, &next);
-    if (next == 0 || next - 1 <= reading->after) {
+    JSON_OWNED json_t *value = NULL;
+    struct error ignored = {0};
+    if (json_read(line, length, &value, &ignored) < 0 ||
+        (uint64_t)json_integer_value(json_object_get(value, "sequence")) <= reading->after ||
+        (reading->trace != NULL && strcmp(string_of(value, "trace"), reading->trace) != 0)) {
         return;
     }
     char **slot = &reading->lines[reading->count++ % reading->lines_max];
     free(*slot);
     *slot = memory_copy_text(line, length);
-}
-
-static const char *string_of(const json_t *value, const char *name)
-{
-    const char *text = json_string_value(json_object_get(value, name));
-    return text != NULL ? text : "";
 }
 
 static void visit_line(const char *project, const char *function, const char *text,
@@ -350,6 +361,7 @@ static void visit_line(const char *project, const char *function, const char *te
         .function = function,
         .version = (uint64_t)json_integer_value(json_object_get(value, "version")),
         .request_id = string_of(value, "request_id"),
+        .trace = string_of(value, "trace"),
         .text = string_of(value, "text"),
         .text_length = json_string_length(json_object_get(value, "text")),
     };
@@ -368,7 +380,7 @@ static void wait_for_writer(struct telemetry *telemetry)
 }
 
 int telemetry_read(struct telemetry *telemetry, const char *project, const char *function,
-                   uint64_t after, size_t lines_max,
+                   uint64_t after, size_t lines_max, const char *trace_or_null,
                    void (*visit)(const struct telemetry_line *line, void *context), void *context,
                    struct error *err)
 {
@@ -376,7 +388,7 @@ int telemetry_read(struct telemetry *telemetry, const char *project, const char 
 
     wait_for_writer(telemetry);
     MEMORY_OWNED char *folder = memory_format("%s/%s/%s", telemetry->folder, project, function);
-    struct reading reading = {.after = after, .lines_max = lines_max};
+    struct reading reading = {.after = after, .lines_max = lines_max, .trace = trace_or_null};
     reading.lines = memory_new(lines_max, sizeof(char *));
     struct range range = find_segments(folder);
     int r = 0;

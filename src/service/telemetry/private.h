@@ -30,6 +30,7 @@ struct pending {
     char project[64];
     char function[64];
     char request_id[136];
+    char trace[33];
     uint64_t version;
     uint64_t time_ms;
     size_t length;

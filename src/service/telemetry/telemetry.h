@@ -18,6 +18,7 @@ struct buffer;
 struct error;
 struct loop;
 struct telemetry;
+struct trace_context;
 
 struct telemetry_options {
     const char *folder;
@@ -43,6 +44,7 @@ struct telemetry_line {
     const char *function;
     uint64_t version;
     const char *request_id;
+    const char *trace; /* 32 hex digits, or "" */
     const char *text;
     size_t text_length;
 };
@@ -51,11 +53,13 @@ struct telemetry_line {
  * with
  * "<0>".."<7>" (sd-daemon(3)) has that level; others are info. */
 void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
-                   uint64_t version, const char *request_id, const void *bytes, size_t length);
+                   uint64_t version, const char *request_id,
+                   const struct trace_context *trace_or_null, const void *bytes, size_t length);
 
-/* Visit kept lines with sequence > after, oldest first, at most `lines_max` newest ones. */
+/* Visit kept lines with sequence > after, oldest first, at most `lines_max` newest ones; of one
+ * trace, where its id is given. */
 int telemetry_read(struct telemetry *telemetry, const char *project, const char *function,
-                   uint64_t after, size_t lines_max,
+                   uint64_t after, size_t lines_max, const char *trace_or_null,
                    void (*visit)(const struct telemetry_line *line, void *context), void *context,
                    struct error *err);
 

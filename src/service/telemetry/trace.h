@@ -138,9 +138,11 @@ void trace_end(struct telemetry *telemetry, struct trace_span *span);
 /* The same, when it was over at another time (monotonic). */
 void trace_end_at(struct telemetry *telemetry, struct trace_span *span, uint64_t end_ns);
 
-/* Would a span that ends now be looked at by anybody?  For who can save the work of its children.
- */
+/* Would a span that ends now be kept for itself?  For who can save the work of its children. */
 bool trace_is_wanted(const struct telemetry *telemetry, const struct trace_span *span);
+
+/* Another name, known later. */
+void trace_rename(struct trace_span *span, const char *name);
 
 /* Forget a span that was begun. */
 void trace_drop(struct trace_span *span);
@@ -160,7 +162,9 @@ struct trace_filter {
 void trace_write_list(struct telemetry *telemetry, const struct trace_filter *filter,
                       struct buffer *out);
 
-/* Append a JSON array of type Span: all that is known here of a trace; false: nothing is. */
-bool trace_write_spans(struct telemetry *telemetry, const uint8_t trace[16], struct buffer *out);
+/* Append a JSON array of type Span: all that is known here of a trace that has to do with the
+ * project (NULL: any); false: nothing is. */
+bool trace_write_spans(struct telemetry *telemetry, const char *project, const uint8_t trace[16],
+                       struct buffer *out);
 
 #endif

@@ -91,9 +91,7 @@ void trace_begin(struct telemetry *telemetry, struct trace_span *span,
     span->is_open = true;
     span->used = span->dropped = 0;
     span->start_ns = now_ns;
-    size_t length = strnlen(start->name, TRACE_NAME_MAX);
-    memcpy(span->name, start->name, length);
-    span->name[length] = '\0';
+    trace_rename(span, start->name);
     memcpy(span->parent, start->parent.span, sizeof(span->parent));
     if (trace_context_is_set(&start->own)) {
         span->context = start->own;
@@ -107,6 +105,13 @@ void trace_begin(struct telemetry *telemetry, struct trace_span *span,
     if (start->state.length > 0 && trace_state_is_fine(start->state)) {
         add_item(span, TRACE_ITEM_STATE, "", start->state.data, start->state.length);
     }
+}
+
+void trace_rename(struct trace_span *span, const char *name)
+{
+    size_t length = strnlen(name, TRACE_NAME_MAX);
+    memcpy(span->name, name, length);
+    span->name[length] = '\0';
 }
 
 struct trace_context trace_child(const struct trace_context *parent)
@@ -188,8 +193,8 @@ static void ring_commit(struct tracer *tracer, struct trace_ring *ring, size_t s
     }
 }
 
-static void write_record(struct tracer *tracer, const struct trace_span *span, uint64_t duration_ns,
-                         uint64_t ago_ns, bool is_kept)
+static void write_record(struct tracer *tracer, const struct trace_span *span,
+                         uint64_t real_start_ns, uint64_t duration_ns, bool is_kept)
 {
     size_t size = (sizeof(struct trace_record) + span->used + 7) & ~(size_t)7;
     struct trace_ring *ring = trace_ring_mine(tracer);
@@ -206,7 +211,7 @@ static void write_record(struct tracer *tracer, const struct trace_span *span, u
     record->is_kept = is_kept;
     record->context = span->context;
     memcpy(record->parent, span->parent, sizeof(record->parent));
-    record->start_ns = clock_real_ns() - ago_ns;
+    record->start_ns = real_start_ns;
     record->duration_ns = duration_ns;
     memcpy(record->name, span->name, sizeof(record->name));
     memcpy(record->bytes, span->bytes, span->used);
@@ -229,8 +234,7 @@ static bool is_kept(const struct tracer *tracer, const struct trace_span *span,
 bool trace_is_wanted(const struct telemetry *telemetry, const struct trace_span *span)
 {
     return telemetry != NULL && span->is_open &&
-        (has_parent(span) ||
-         is_kept(telemetry->tracer, span, clock_monotonic_ns() - span->start_ns));
+        is_kept(telemetry->tracer, span, clock_monotonic_ns() - span->start_ns);
 }
 
 void trace_end_at(struct telemetry *telemetry, struct trace_span *span, uint64_t end_ns)
@@ -244,7 +248,7 @@ void trace_end_at(struct telemetry *telemetry, struct trace_span *span, uint64_t
     bool keeps = is_kept(telemetry->tracer, span, duration_ns);
     if (keeps || has_parent(span)) {
         uint64_t ago_ns = clock_monotonic_ns() - span->start_ns;
-        write_record(telemetry->tracer, span, duration_ns, ago_ns, keeps);
+        write_record(telemetry->tracer, span, clock_real_ns() - ago_ns, duration_ns, keeps);
     }
 }
 

@@ -211,7 +211,8 @@ static void write_span(const struct tracer *tracer, const struct trace_record *r
     json_write_end_object(writer);
 }
 
-bool trace_write_spans(struct telemetry *telemetry, const uint8_t trace[16], struct buffer *out)
+bool trace_write_spans(struct telemetry *telemetry, const char *project, const uint8_t trace[16],
+                       struct buffer *out)
 {
     struct tracer *tracer = telemetry->tracer;
     struct json_writer writer = json_writer_to(out);
@@ -223,7 +224,9 @@ bool trace_write_spans(struct telemetry *telemetry, const uint8_t trace[16], str
     pthread_mutex_lock(&tracer->lock);
     trace_collect(tracer);
     const struct trace_entry *entry = map_get(&tracer->entries, id);
-    bool is_known = entry != NULL && entry->is_kept;
+    struct summary summary;
+    bool is_known = entry != NULL && entry->is_kept &&
+        sum_up(entry, &(struct trace_filter){.project = project}, &summary);
     for (size_t at = 0; is_known && at < entry->records.used; at += record_at(entry, at)->size) {
         write_span(tracer, record_at(entry, at), &writer);
     }

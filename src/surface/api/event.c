@@ -14,6 +14,7 @@
 
 #include "service/function/function.h"
 #include "service/telemetry/telemetry.h"
+#include "service/telemetry/trace.h"
 
 #include "surface/api/parts.h"
 
@@ -131,6 +132,9 @@ static void write_line(const struct telemetry_line *line, struct buffer *out)
     json_write_field_string(&writer, "level", log_level_text(line->level));
     json_write_field_u64(&writer, "version", line->version);
     json_write_field_string(&writer, "request_id", line->request_id);
+    if (line->trace[0] != '\0') {
+        json_write_field_string(&writer, "trace", line->trace);
+    }
     json_write_key(&writer, "text");
     json_write_text(&writer, line->text, line->text_length);
     json_write_end_object(&writer);
@@ -155,6 +159,7 @@ struct following {
     struct stream *stream;
     struct telemetry_follow *follow;
     uint64_t after;
+    char trace[TRACE_ID_SIZE]; /* "": any */
 };
 
 static void send_line(const struct telemetry_line *line, void *context)
@@ -168,13 +173,18 @@ static void send_line(const struct telemetry_line *line, void *context)
     api_stream_send(following->stream, NULL, id, buffer_string(&text));
 }
 
+static const char *text_or_null(const char *text)
+{
+    return text[0] != '\0' ? text : NULL;
+}
+
 static void on_more(void *context)
 {
     struct following *following = context;
     struct error ignored = {0};
     telemetry_read(following->request->api->options.telemetry, following->request->project,
-                   following->request->parameters[0], following->after, TAIL_MAX, send_line,
-                   following, &ignored);
+                   following->request->parameters[0], following->after, TAIL_MAX,
+                   text_or_null(following->trace), send_line, following, &ignored);
 }
 
 static void following_end(void *context)
@@ -184,18 +194,19 @@ static void following_end(void *context)
     free(following);
 }
 
-static void follow(struct request *request, uint64_t after, uint64_t tail)
+static void follow(struct request *request, uint64_t after, uint64_t tail, const char *trace)
 {
     struct telemetry *telemetry = request->api->options.telemetry;
     struct error ignored = {0};
     struct following *following = NEW(struct following);
     following->request = request;
     following->after = after;
+    snprintf(following->trace, sizeof(following->trace), "%s", trace);
     following->stream = api_stream_begin(request, following_end, following);
     following->follow = telemetry_follow_new(telemetry, request->project, request->parameters[0],
                                              request->api->options.loop, on_more, following);
-    telemetry_read(telemetry, request->project, request->parameters[0], after, tail, send_line,
-                   following, &ignored);
+    telemetry_read(telemetry, request->project, request->parameters[0], after, tail,
+                   text_or_null(trace), send_line, following, &ignored);
 }
 
 static int log_range(struct request *request, uint64_t *ret_after, uint64_t *ret_tail,
@@ -213,6 +224,22 @@ static int log_range(struct request *request, uint64_t *ret_after, uint64_t *ret
     return r;
 }
 
+/* ?trace=ID: lower-case, as it is kept. */
+static int log_trace(struct request *request, char ret_trace[TRACE_ID_SIZE], struct error *err)
+{
+    char text[64];
+    struct trace_context context = {0};
+    ret_trace[0] = '\0';
+    if (!http_query_get(http_exchange_query(request->exchange), "trace", text, sizeof(text))) {
+        return 0;
+    }
+    if (!trace_read_id(text, context.trace)) {
+        return error_set(err, ERROR_INVALID, "?trace=%s is no trace id of 32 hex digits", text);
+    }
+    trace_write_id(&context, ret_trace);
+    return 0;
+}
+
 void api_log_get(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
@@ -220,7 +247,9 @@ void api_log_get(struct request *request)
     struct error err = {0};
     uint64_t after = 0;
     uint64_t tail = 0;
+    char trace[TRACE_ID_SIZE];
     int r = log_range(request, &after, &tail, &err);
+    r = r < 0 ? r : log_trace(request, trace, &err);
     r = r < 0 ? r
               : function_write(request->api->options.functions, request->project,
                                request->parameters[0], &function, &err);
@@ -231,14 +260,15 @@ void api_log_get(struct request *request)
     char wants[8];
     if (http_query_get(http_exchange_query(request->exchange), "follow", wants, sizeof(wants)) &&
         strcmp(wants, "false") != 0) {
-        follow(request, after, tail);
+        follow(request, after, tail, trace);
         return;
     }
     struct lines lines = {.out = &body};
     buffer_append_string(&body, "{\"lines\":[");
     if (tail > 0) {
         r = telemetry_read(request->api->options.telemetry, request->project,
-                           request->parameters[0], after, tail, add_line, &lines, &err);
+                           request->parameters[0], after, tail, text_or_null(trace), add_line,
+                           &lines, &err);
     }
     buffer_append_string(&body, "]}");
     api_answer_written(request, r, &body, &err);

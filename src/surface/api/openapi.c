@@ -152,7 +152,9 @@ static void write_parameter(struct json_writer *writer, const char *name, const 
 static void write_parameters(struct json_writer *writer, const struct route *route)
 {
     static const char *const queries[][2] = {
-        {"log_get", "tail"},           {"log_get", "after"},    {"log_get", "follow"},
+        {"log_get", "tail"},           {"log_get", "after"},       {"log_get", "follow"},
+        {"log_get", "trace"},          {"trace_list", "function"}, {"trace_list", "errors"},
+        {"trace_list", "slower_than"}, {"trace_list", "since"},    {"trace_list", "count"},
         {"operation_wait", "timeout"}, {"event_list", "index"},
     };
     json_write_key(writer, "parameters");

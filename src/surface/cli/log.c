@@ -13,47 +13,32 @@
 
 #include "surface/cli/private.h"
 
-enum { NODES_MAX = 1024 };
-
 static const char *text_in(const json_t *document, const char *name)
 {
     const char *text = json_string_value(json_object_get(document, name));
     return text != NULL ? text : "";
 }
 
-/* ---- Which nodes ---- */
+/* What is asked for. */
+struct wanted {
+    const char *function;
+    uint64_t tail;
+    const char *trace; /* NULL: any */
+};
 
-/* Names; more than one when the lines are to say where they come from. */
-static int find_nodes(const char *wanted, json_t **ret_names, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    if (wanted != NULL) {
-        *ret_names = json_pack("[s]", wanted);
-        return 0;
-    }
-    int r = request_json("GET", "/v1/nodes", NULL, &document, err);
-    if (r < 0) {
-        return r;
-    }
-    json_t *names = json_array();
-    size_t index = 0;
-    json_t *node = NULL;
-    json_array_foreach(json_object_get(document, "nodes"), index, node)
-    {
-        if (index < NODES_MAX) {
-            json_array_append_new(names, json_string(text_in(node, "name")));
-        }
-    }
-    *ret_names = names;
-    return 0;
-}
-
-static char *target_of(const char *function, const char *node, uint64_t tail, bool follow)
+static char *target_of(const struct wanted *wanted, const char *node, bool follow)
 {
     BUFFER_OWNED struct buffer target = {0};
     buffer_append_string(&target, "/v1/functions/");
-    http_percent_encode(&target, text_of(function, strlen(function)));
-    buffer_append_format(&target, "/logs?tail=%" PRIu64 "%s&node=", tail,
+    http_percent_encode(&target, text_of(wanted->function, strlen(wanted->function)));
+    if (wanted->trace != NULL) {
+        buffer_append_string(&target, "/logs?trace=");
+        http_percent_encode(&target, text_of(wanted->trace, strlen(wanted->trace)));
+        buffer_append_string(&target, "&");
+    } else {
+        buffer_append_string(&target, "/logs?");
+    }
+    buffer_append_format(&target, "tail=%" PRIu64 "%s&node=", wanted->tail,
                          follow ? "&follow=true" : "");
     http_percent_encode(&target, text_of(node, strlen(node)));
     return buffer_take(&target);
@@ -111,11 +96,16 @@ static json_t *merge(const json_t *lines, uint64_t tail)
 
 /* ---- What there is ---- */
 
-static int read_node(const char *function, const char *node, uint64_t tail, json_t *lines,
-                     struct error *err)
+struct reading {
+    const struct wanted *wanted;
+    json_t *lines;
+};
+
+static int read_node(const char *node, void *context, struct error *err)
 {
+    const struct reading *reading = context;
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(function, node, tail, false);
+    MEMORY_OWNED char *target = target_of(reading->wanted, node, false);
     int r = request_json("GET", target, NULL, &document, err);
     if (r < 0) {
         return r;
@@ -125,48 +115,21 @@ static int read_node(const char *function, const char *node, uint64_t tail, json
     json_array_foreach(json_object_get(document, "lines"), index, line)
     {
         json_object_set_new(line, "node", json_string(node));
-        json_array_append(lines, line);
+        json_array_append(reading->lines, line);
     }
     return 0;
 }
 
-/* A node that does not answer is named; the others' lines are shown.  None answers: a failure. */
-static int read_all(const char *function, const json_t *names, uint64_t tail, json_t *lines,
-                    struct error *err)
-{
-    size_t answered = 0;
-    size_t index = 0;
-    json_t *name = NULL;
-    struct error last = {0};
-    json_array_foreach(names, index, name)
-    {
-        struct error problem = {0};
-        int r = read_node(function, json_string_value(name), tail, lines, &problem);
-        answered += r == 0;
-        if (r < 0 && error_kind_retry(problem.kind) && json_array_size(names) > 1) {
-            fprintf(stderr, "blixard: node %s: %s\n", json_string_value(name), problem.text);
-        } else if (r < 0) {
-            *err = problem;
-            return r;
-        }
-        last = r < 0 ? problem : last;
-    }
-    if (answered == 0 && last.kind != ERROR_NONE) {
-        *err = last;
-        return -(int)err->kind;
-    }
-    return 0;
-}
-
-static int show(const char *function, const json_t *names, uint64_t tail, enum output output,
+static int show(const struct wanted *wanted, const json_t *names, enum output output,
                 struct error *err)
 {
     JSON_OWNED json_t *lines = json_array();
-    int r = read_all(function, names, tail, lines, err);
+    struct reading reading = {.wanted = wanted, .lines = lines};
+    int r = everywhere_ask(names, read_node, &reading, err);
     if (r < 0) {
         return r;
     }
-    json_t *merged = merge(lines, tail);
+    json_t *merged = merge(lines, wanted->tail);
     JSON_OWNED json_t *document = json_pack("{s:o}", "lines", merged);
     if (output != OUTPUT_TABLE) {
         print_document(document, output);
@@ -183,14 +146,14 @@ static int show(const char *function, const json_t *names, uint64_t tail, enum o
 
 /* ---- What comes ---- */
 
-static int follow(const char *function, const json_t *names, uint64_t tail, enum output output,
+static int follow(const struct wanted *wanted, const json_t *names, enum output output,
                   struct error *err)
 {
     size_t count = json_array_size(names);
     struct event_source *sources = memory_new(count + 1, sizeof(struct event_source));
     for (size_t i = 0; i < count; i++) {
         const char *name = json_string_value(json_array_get(names, i));
-        sources[i] = (struct event_source){target_of(function, name, tail, true), name};
+        sources[i] = (struct event_source){target_of(wanted, name, true), name};
     }
     int r = request_events_of_all(sources, count,
                                   output == OUTPUT_TABLE ? print_line : print_json_line, err);
@@ -205,14 +168,14 @@ int verb_fn_logs(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *names = NULL;
     enum output output = OUTPUT_TABLE;
-    const char *function = arguments->words[0];
     const char *tail = flag_value(arguments, "tail");
-    uint64_t lines = 100;
-    if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
+    struct wanted wanted = {
+        .function = arguments->words[0], .tail = 100, .trace = flag_value(arguments, "trace")};
+    if (tail != NULL && !text_parse_u64(text_of(tail, strlen(tail)), &wanted.tail)) {
         return error_set(err, ERROR_INVALID, "--tail %.40s is not a number", tail);
     }
     int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : find_nodes(flag_value(arguments, "node"), &names, err);
+    r = r < 0 ? r : everywhere_nodes(flag_value(arguments, "node"), &names, err);
     if (r < 0) {
         return r;
     }
@@ -220,6 +183,6 @@ int verb_fn_logs(const struct arguments *arguments, struct error *err)
         int length = (int)json_string_length(json_array_get(names, i));
         node_width = length > node_width ? length : node_width;
     }
-    return flag_value(arguments, "follow") != NULL ? follow(function, names, lines, output, err)
-                                                   : show(function, names, lines, output, err);
+    return flag_value(arguments, "follow") != NULL ? follow(&wanted, names, output, err)
+                                                   : show(&wanted, names, output, err);
 }

@@ -176,6 +176,16 @@ struct event_source {
 int request_events_of_all(const struct event_source *sources, size_t count,
                           void (*take)(const json_t *event, const char *label), struct error *err);
 
+/* ---- everywhere.c: what each node keeps for itself ---- */
+
+/* Names of the nodes to ask: the one wanted, or all; the caller's to free. */
+int everywhere_nodes(const char *wanted_or_null, json_t **ret_names, struct error *err);
+/* A node that does not answer is told of on standard error, unless it is the only one.  None
+ * answers, or one refuses: a failure. */
+int everywhere_ask(const json_t *names,
+                   int (*ask)(const char *node, void *context, struct error *err), void *context,
+                   struct error *err);
+
 /* ---- operation.c ---- */
 
 /* Wait for an operation's end, with progress on a terminal; fails as it did.  *ret_operation (may
@@ -215,6 +225,8 @@ int verb_fn_list(const struct arguments *arguments, struct error *err);
 int verb_fn_get(const struct arguments *arguments, struct error *err);
 int verb_fn_versions(const struct arguments *arguments, struct error *err);
 int verb_fn_logs(const struct arguments *arguments, struct error *err);
+int verb_trace_list(const struct arguments *arguments, struct error *err);
+int verb_trace_show(const struct arguments *arguments, struct error *err);
 int verb_fn_alias(const struct arguments *arguments, struct error *err);
 int verb_fn_delete(const struct arguments *arguments, struct error *err);
 int verb_operation_list(const struct arguments *arguments, struct error *err);

@@ -18,6 +18,7 @@ const struct flag cli_common_flags[] = {
 
 const struct noun cli_nouns[] = {
     {"fn", "functions"},
+    {"trace", "what was done for a request, and how long it took"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -88,6 +89,7 @@ const struct verb cli_verbs[] = {
     {"fn", "logs", "NAME", 1, 1,
      FLAGS({"follow", 'f', NULL, NULL, "Go on with new lines until interrupted."},
            {"tail", 'n', "COUNT", NULL, "Begin with the last COUNT lines (default 100)."},
+           {"trace", 0, "ID", NULL, "Only what was written in this trace."},
            {"node", 0, "NODE", NULL, "Only what was written on this node (default: on any)."}),
      "Show what a function wrote to standard error.",
      "  blixard fn logs hello --tail 20\n"
@@ -98,6 +100,24 @@ const struct verb cli_verbs[] = {
      "  blixard fn delete hello\n"
      "  blixard fn delete hello 1\n",
      verb_fn_delete},
+
+    {"trace", "list", "", 0, 0,
+     FLAGS({"function", 'f', "NAME", NULL, "Only those of this function."},
+           {"errors", 'e', NULL, NULL, "Only those in which something failed."},
+           {"slower-than", 0, "DURATION", NULL, "Only those that took at least this long."},
+           {"since", 0, "DURATION", NULL, "Only those that began less than this ago."},
+           {"count", 'n', "COUNT", NULL, "At most so many, the newest (default 100)."},
+           {"node", 0, "NODE", NULL, "Only what this node has (default: all)."}),
+     "List the traces that are kept, newest first.",
+     "  blixard trace list --function hello --errors\n"
+     "  blixard trace list --slower-than 250ms --since 10m\n",
+     verb_trace_list},
+    {"trace", "show", "ID", 1, 1,
+     FLAGS({"node", 0, "NODE", NULL, "Only what this node has (default: all)."}),
+     "Show the spans of a trace as a waterfall; the beginning of an id is enough where it is in the list.",
+     "  blixard trace show 4bf92f3577b34da6a3ce929d0e0e4736\n"
+     "  blixard trace show 4bf92f35 --output json\n",
+     verb_trace_show},
 
     {"operation", "list", "", 0, 0, NULL, "List operations, newest first.",
      "  blixard operation list\n", verb_operation_list},

@@ -10,6 +10,8 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "service/telemetry/trace.h"
+
 #include "test/lib/test.h"
 
 struct seen {
@@ -48,13 +50,13 @@ static struct seen read_all(struct telemetry *telemetry, uint64_t after, size_t 
 {
     struct seen seen = {0};
     struct error err = {0};
-    EXPECT(telemetry_read(telemetry, "p", "f", after, lines_max, on_line, &seen, &err) == 0);
+    EXPECT(telemetry_read(telemetry, "p", "f", after, lines_max, NULL, on_line, &seen, &err) == 0);
     return seen;
 }
 
 static void say(struct telemetry *telemetry, const char *text)
 {
-    telemetry_log(telemetry, "p", "f", 3, "r1", text, strlen(text));
+    telemetry_log(telemetry, "p", "f", 3, "r1", NULL, text, strlen(text));
 }
 
 TEST(telemetry, cuts_lines_and_takes_their_level)
@@ -75,11 +77,27 @@ TEST(telemetry, keeps_any_bytes_on_one_line)
 {
     static const char odd[] = "a\0b\"c\\d\x80\xff\r\x1b[31m";
     struct telemetry *telemetry = open_it(0);
-    telemetry_log(telemetry, "p", "f", 1, "r", odd, sizeof(odd) - 1);
+    telemetry_log(telemetry, "p", "f", 1, "r", NULL, odd, sizeof(odd) - 1);
     say(telemetry, "next");
     struct seen seen = read_all(telemetry, 0, 100);
     EXPECT(seen.count == 2);
     EXPECT(strstr(buffer_string(&seen.text), "info r1 next\n") != NULL);
+    buffer_done(&seen.text);
+    telemetry_close(telemetry);
+}
+
+TEST(telemetry, finds_what_was_said_in_a_trace)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct error err = {0};
+    struct trace_context trace =
+        trace_parent_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    telemetry_log(telemetry, "p", "f", 1, "r1", &trace, "in it", 5);
+    telemetry_log(telemetry, "p", "f", 1, "r2", NULL, "in none", 7);
+    struct seen seen = {0};
+    EXPECT(telemetry_read(telemetry, "p", "f", 0, 10, "0af7651916cd43dd8448eb211c80319c", on_line,
+                          &seen, &err) == 0);
+    EXPECT_STRING(buffer_string(&seen.text), "info r1 in it\n");
     buffer_done(&seen.text);
     telemetry_close(telemetry);
 }
@@ -174,7 +192,7 @@ TEST(telemetry, removes_what_a_function_said)
     struct telemetry *telemetry = open_it(0);
     struct error err = {0};
     say(telemetry, "old");
-    telemetry_log(telemetry, "p", "other", 1, "r", "stays", 5);
+    telemetry_log(telemetry, "p", "other", 1, "r", NULL, "stays", 5);
     EXPECT(telemetry_remove(telemetry, "p", "f", &err) == 0);
     struct seen seen = read_all(telemetry, 0, 10);
     EXPECT(seen.count == 0);
@@ -184,7 +202,7 @@ TEST(telemetry, removes_what_a_function_said)
     EXPECT(seen.count == 1);
     buffer_done(&seen.text);
     struct seen other = {0};
-    EXPECT(telemetry_read(telemetry, "p", "other", 0, 10, on_line, &other, &err) == 0);
+    EXPECT(telemetry_read(telemetry, "p", "other", 0, 10, NULL, on_line, &other, &err) == 0);
     EXPECT(other.count == 1);
     buffer_done(&other.text);
     telemetry_close(telemetry);
@@ -269,7 +287,7 @@ TEST(telemetry, names_the_functions_that_there_are_logs_of)
     telemetry_each_log(telemetry, note_log, &seen);
     EXPECT(seen.count == 0);
     say(telemetry, "one");
-    telemetry_log(telemetry, "p", "g", 1, "r1", "two", 3);
+    telemetry_log(telemetry, "p", "g", 1, "r1", NULL, "two", 3);
     struct seen lines = read_all(telemetry, 0, 100); /* both are written */
     buffer_done(&lines.text);
     telemetry_each_log(telemetry, note_log, &seen);

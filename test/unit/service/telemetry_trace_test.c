@@ -96,7 +96,7 @@ static json_t *spans_of(struct telemetry *telemetry, const struct trace_context 
     BUFFER_OWNED struct buffer text = {0};
     struct error err = {0};
     json_t *list = NULL;
-    trace_write_spans(telemetry, context->trace, &text);
+    trace_write_spans(telemetry, NULL, context->trace, &text);
     EXPECT(json_read(text.data, text.used, &list, &err) == 0);
     return list;
 }

@@ -765,9 +765,11 @@ int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t 
 }
 
 void telemetry_log(struct telemetry *telemetry, const char *project, const char *function,
-                   uint64_t version, const char *request_id, const void *bytes, size_t length)
+                   uint64_t version, const char *request_id,
+                   const struct trace_context *trace_or_null, const void *bytes, size_t length)
 {
     (void)telemetry;
+    (void)trace_or_null;
     (void)project;
     (void)version;
     pthread_mutex_lock(&telemetry_lock);

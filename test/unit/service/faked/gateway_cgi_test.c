@@ -61,6 +61,29 @@ TEST(gateway_cgi, writes_the_meta_variables)
     EXPECT(variable(&out, "CONTENT_LENGTH") == NULL && variable(&out, "CONTENT_TYPE") == NULL);
 }
 
+TEST(gateway_cgi, tells_where_in_the_trace_the_function_is)
+{
+    static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    static const struct cgi_field fields[] = {
+        {{"Traceparent", 11}, {"of the client", 13}},
+        {{"Tracestate", 10}, {"a=1", 3}},
+        {{"tracestate", 10}, {"b=2", 3}},
+    };
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    struct cgi_request request = simple_request();
+    request.traceparent = parent;
+    request.fields = fields;
+    request.field_count = 3;
+    request.environment = "TRACEPARENT=own\0TRACESTATE=own";
+    request.environment_length = 31;
+    EXPECT(cgi_write_environment(&request, 65536, &out, &err) == 0);
+    EXPECT_STRING(variable(&out, "HTTP_TRACEPARENT"), parent);
+    EXPECT_STRING(variable(&out, "TRACEPARENT"), parent);
+    EXPECT_STRING(variable(&out, "HTTP_TRACESTATE"), "a=1, b=2");
+    EXPECT_STRING(variable(&out, "TRACESTATE"), "a=1, b=2");
+}
+
 TEST(gateway_cgi, tells_the_length_of_a_body_if_it_is_known)
 {
     struct cgi_request request = simple_request();

@@ -26,6 +26,7 @@ static void body_passed_on(void)
     EXPECT(strstr(fake_pass->fields, "X-Blixard-Client: 127.0.0.1:4711\n") != NULL);
     EXPECT(strstr(fake_pass->fields, "X-Blixard-Deadline-Ms: 2000\n") != NULL);
     EXPECT(strstr(fake_pass->fields, "X-Request-Id: r1\n") != NULL);
+    EXPECT(strstr(fake_pass->fields, "traceparent: 00-") != NULL);
     EXPECT(fake_pass->timeout_ms == 3000);
     fake_pass_answer();
     EXPECT(exchange->status == 200 && fake_pass == NULL);

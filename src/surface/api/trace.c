@@ -1,0 +1,89 @@
+/* Traces that this node keeps. */
+#include "service/telemetry/trace.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+
+#include "surface/api/parts.h"
+
+enum { COUNT_MAX = 10000, NS_PER_MS = 1000000 };
+
+static int query_duration(const struct request *request, const char *name, uint64_t *ret_ms,
+                          struct error *err)
+{
+    char text[32];
+    *ret_ms = 0;
+    if (!http_query_get(http_exchange_query(request->exchange), name, text, sizeof(text))) {
+        return 0;
+    }
+    return text_parse_duration_ms(text, ret_ms)
+        ? 0
+        : error_set(err, ERROR_INVALID, "?%s=%s is no time (for example 250ms, 10m)", name, text);
+}
+
+static int read_filter(struct request *request, struct trace_filter *filter, struct error *err)
+{
+    uint64_t slower_ms = 0;
+    uint64_t since_ms = 0;
+    uint64_t count = 0;
+    char text[16];
+    struct text query = http_exchange_query(request->exchange);
+    int r = query_duration(request, "slower_than", &slower_ms, err);
+    r = r < 0 ? r : query_duration(request, "since", &since_ms, err);
+    r = r < 0 ? r : api_query_u64(request, "count", 100, &count, err);
+    if (r < 0) {
+        return r;
+    }
+    if (count < 1 || count > COUNT_MAX) {
+        return error_set(err, ERROR_INVALID, "?count is 1 to %d", COUNT_MAX);
+    }
+    filter->errors_only =
+        http_query_get(query, "errors", text, sizeof(text)) && strcmp(text, "false") != 0;
+    filter->slower_than_ns = slower_ms * NS_PER_MS;
+    uint64_t now_ms = clock_real_ms();
+    filter->since_ms = since_ms > 0 && since_ms < now_ms ? now_ms - since_ms : 0;
+    filter->count_max = count;
+    return 0;
+}
+
+void api_trace_list(struct request *request)
+{
+    char function[64];
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    struct trace_filter filter = {.project = request->project};
+    if (http_query_get(http_exchange_query(request->exchange), "function", function,
+                       sizeof(function))) {
+        filter.function = function;
+    }
+    int r = read_filter(request, &filter, &err);
+    if (r == 0) {
+        buffer_append_string(&body, "{\"traces\":");
+        trace_write_list(request->api->options.telemetry, &filter, &body);
+        buffer_append_string(&body, "}");
+    }
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_trace_get(struct request *request)
+{
+    uint8_t trace[16];
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = 0;
+    buffer_append_string(&body, "{\"spans\":");
+    if (!trace_read_id(request->parameters[0], trace)) {
+        r = error_set(&err, ERROR_INVALID, "%.80s is no trace id of 32 hex digits",
+                      request->parameters[0]);
+    } else if (!trace_write_spans(request->api->options.telemetry, request->project, trace,
+                                  &body)) {
+        r = error_set(
+            &err, ERROR_NOT_FOUND,
+            "nothing is kept of trace %s here: it was not sampled, neither failed nor was "
+            "slow, or newer ones have taken its place",
+            request->parameters[0]);
+    }
+    buffer_append_string(&body, "}");
+    api_answer_written(request, r, &body, &err);
+}
