@@ -95,14 +95,6 @@ static int add_function_fields(struct call *call, struct text body, bool is_whol
 
 /* ---- Ends ---- */
 
-static void note_end(struct call *call, const char *end, bool cold)
-{
-    if (call->target != NULL) {
-        telemetry_call(call->lane->gateway->options.telemetry, call->target->project,
-                       call->target->function, end, cold, clock_monotonic_ns() - call->started_ns);
-    }
-}
-
 /* Into the function's own log, where its author looks. */
 static void log_failure(const struct call *call, const char *text)
 {
@@ -356,7 +348,6 @@ void answer_end(struct call *call, const struct error *error, const struct insta
     } else {
         end = judge_run(call, &result->run, &err);
     }
-    note_end(call, end, error == NULL && result->run.cold);
     traced_note_run(call, end, error == NULL ? result : NULL);
     if (err.kind != ERROR_NONE) {
         traced_note_error(call, &err);

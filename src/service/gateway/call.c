@@ -201,9 +201,7 @@ static void call_start(struct call *call, bool input_continues)
     call->trace.asked_ns = clock_monotonic_ns();
     if (relay_start(&call->relay, &invocation, &err) < 0) {
         call->is_running = call->is_related = false;
-        telemetry_call(call->lane->gateway->options.telemetry, call->target->project,
-                       call->target->function, error_kind_name(err.kind), false,
-                       clock_monotonic_ns() - call->started_ns);
+        traced_note_run(call, error_kind_name(err.kind), NULL);
         call_refuse(call, &err);
     }
 }

@@ -146,6 +146,7 @@ void answer_error(struct call *call, const struct error *error,
 
 /* traced.c: the request as a span, and what it waited for as spans below it. */
 void traced_begin(struct call *call);
+/* How it ended, for the metrics too. */
 void traced_note_run(struct call *call, const char *end, const struct instance_result *result);
 void traced_note_status(struct call *call, int status);
 /* It was, or should have been, answered with `error`. */

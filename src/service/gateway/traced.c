@@ -59,6 +59,28 @@ void traced_begin(struct call *call)
     trace->end[0] = '\0';
 }
 
+static void count_call(const struct call *call, uint64_t memory_bytes)
+{
+    const struct call_trace *trace = &call->trace;
+    if (call->target != NULL) {
+        telemetry_call(telemetry_of(call),
+                       &(struct telemetry_call){
+                           .project = call->target->project,
+                           .function = call->target->function,
+                           .trigger = TELEMETRY_TRIGGER_HTTP,
+                           .end = trace->end,
+                           .duration_ns = clock_monotonic_ns() - call->started_ns,
+                           .has_run = trace->has_result,
+                           .is_cold = trace->is_cold,
+                           .queue_ns = trace->queue_ns,
+                           .init_ns = trace->attach_ns,
+                           .run_ns = trace->run_ns,
+                           .memory_bytes = memory_bytes,
+                           .trace = &trace->span.context,
+                       });
+    }
+}
+
 void traced_note_run(struct call *call, const char *end, const struct instance_result *result)
 {
     struct call_trace *trace = &call->trace;
@@ -70,6 +92,7 @@ void traced_note_run(struct call *call, const char *end, const struct instance_r
         trace->attach_ns = result->run.attach_ns;
         trace->run_ns = result->run.run_ns;
     }
+    count_call(call, result != NULL ? result->run.memory_bytes : 0);
 }
 
 void traced_note_status(struct call *call, int status)

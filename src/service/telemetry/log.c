@@ -457,6 +457,7 @@ int telemetry_remove(struct telemetry *telemetry, const char *project, const cha
 {
     MEMORY_OWNED char *key = memory_format("%s/%s", project, function);
     MEMORY_OWNED char *folder = memory_format("%s/%s", telemetry->folder, key);
+    telemetry_metrics_forget(telemetry, key);
     wait_for_writer(telemetry);
     pthread_mutex_lock(&telemetry->lock);
     if (!telemetry->busy) {

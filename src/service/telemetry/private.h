@@ -11,17 +11,47 @@
 
 #include "service/telemetry/telemetry.h"
 
-enum { BUCKETS = 14 };
+enum {
+    TELEMETRY_BUCKETS = 20, /* of durations; the last one has no bound */
+    TELEMETRY_MEMORY_BUCKETS = 8,
+    TELEMETRY_ERRORS_MAX = 24,      /* kinds of errors; beyond them "other" */
+    TELEMETRY_FUNCTIONS_MAX = 1000, /* beyond them the one not called for longest is forgotten */
+};
+
+/* A call that fell into a bucket, and whose trace is kept. */
+struct exemplar {
+    uint64_t time_ms; /* 0: none */
+    double value;
+    uint8_t trace[16];
+};
+
+struct duration_histogram {
+    uint64_t buckets[TELEMETRY_BUCKETS];
+    uint64_t count;
+    uint64_t sum_ns;
+};
 
 /* Counters of one function. */
 struct function_metrics {
+    struct list_node link; /* in recent_functions, the last called one first */
     char project[64];
     char function[64];
-    struct map ends; /* "ok" -> uint64_t * */
+    uint64_t successes[TELEMETRY_TRIGGERS];
+    uint64_t timeouts;
     uint64_t cold_starts;
-    uint64_t buckets[BUCKETS + 1];
-    uint64_t duration_ns;
-    uint64_t calls;
+    struct {
+        char type[24];
+        uint64_t count;
+    } errors[TELEMETRY_ERRORS_MAX + 1];
+    unsigned error_count;
+    struct duration_histogram whole; /* request to end */
+    struct duration_histogram run;
+    struct duration_histogram queue;
+    struct duration_histogram init;
+    struct exemplar exemplars[TELEMETRY_BUCKETS]; /* of `whole` */
+    uint64_t memory_buckets[TELEMETRY_MEMORY_BUCKETS];
+    uint64_t memory_count;
+    uint64_t memory_sum;
 };
 
 /* Standard error of one call, waiting to be written. */
@@ -65,6 +95,7 @@ struct telemetry {
 
     pthread_mutex_t metrics_lock;
     struct map functions; /* PROJECT/FUNCTION -> function_metrics */
+    struct list recent_functions;
     _Atomic uint64_t metrics[TELEMETRY_METRIC_COUNT];
 };
 
@@ -82,5 +113,9 @@ struct telemetry_follow {
 /* log.c */
 void *telemetry_writer(void *argument);
 void telemetry_files_done(struct telemetry *telemetry);
+
+/* metrics.c */
+void telemetry_metrics_forget(struct telemetry *telemetry, const char *key);
+void telemetry_metrics_done(struct telemetry *telemetry);
 
 #endif

@@ -70,6 +70,7 @@ struct telemetry_follow *telemetry_follow_new(struct telemetry *telemetry, const
                                               void (*changed)(void *context), void *context);
 void telemetry_follow_free(struct telemetry_follow *follow); /* on `loop` */
 
+/* A function is no more: neither are its log and its metrics. */
 int telemetry_remove(struct telemetry *telemetry, const char *project, const char *function,
                      struct error *err);
 
@@ -94,12 +95,42 @@ enum telemetry_metric {
 void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t amount);
 void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t value);
 
-/* Per function: one finished call, for the counters and histograms with a `function` label.
- * `end` is "ok", "error", "trap", "timeout", ... */
-void telemetry_call(struct telemetry *telemetry, const char *project, const char *function,
-                    const char *end, bool cold, uint64_t duration_ns);
+/* What made a function run, by OpenTelemetry's faas.trigger. */
+enum telemetry_trigger {
+    TELEMETRY_TRIGGER_HTTP,
+    TELEMETRY_TRIGGER_PUBSUB,
+    TELEMETRY_TRIGGER_DATASOURCE,
+    TELEMETRY_TRIGGER_TIMER,
+    TELEMETRY_TRIGGER_OTHER,
+    TELEMETRY_TRIGGERS,
+};
+const char *telemetry_trigger_text(enum telemetry_trigger trigger);
 
-/* Prometheus text format, version 0.0.4. */
-void telemetry_write_metrics(struct telemetry *telemetry, struct buffer *out);
+/* A call that has ended. */
+struct telemetry_call {
+    const char *project;
+    const char *function;
+    enum telemetry_trigger trigger;
+    const char *end;      /* "ok", "error", "trap", "timeout", ...: one of few */
+    uint64_t duration_ns; /* from the request to its end */
+    bool has_run;         /* what follows is known */
+    bool is_cold;
+    uint64_t queue_ns;
+    uint64_t init_ns;
+    uint64_t run_ns;
+    uint64_t memory_bytes;
+    const struct trace_context *trace; /* an exemplar, when it is sampled; NULL: none */
+};
+void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *call);
+
+/* Prometheus text format, version 0.0.4, or OpenMetrics 1.0.0 with exemplars.  Whoever has more to
+ * tell appends it; telemetry_write_end() is last. */
+enum telemetry_format { TELEMETRY_PROMETHEUS, TELEMETRY_OPENMETRICS };
+void telemetry_write_metrics(struct telemetry *telemetry, enum telemetry_format format,
+                             struct buffer *out);
+/* For those who add to it: the head of a family. */
+void telemetry_write_head(enum telemetry_format format, const char *name, const char *kind,
+                          const char *help, struct buffer *out);
+void telemetry_write_end(enum telemetry_format format, struct buffer *out);
 
 #endif

@@ -61,8 +61,20 @@ void api_node_get(struct request *request)
 void api_metrics_get(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
-    telemetry_write_metrics(request->api->options.telemetry, &body);
-    api_answer_text(request, 200, "text/plain; version=0.0.4; charset=utf-8", buffer_string(&body));
+    struct text accept = http_exchange_field(request->exchange, "Accept");
+    enum telemetry_format format = TELEMETRY_PROMETHEUS;
+    static const char open_type[] = "application/openmetrics-text";
+    if (accept.length > 0 &&
+        memmem(accept.data, accept.length, open_type, sizeof(open_type) - 1) != NULL) {
+        format = TELEMETRY_OPENMETRICS;
+    }
+    telemetry_write_metrics(request->api->options.telemetry, format, &body);
+    telemetry_write_end(format, &body);
+    api_answer_text(request, 200,
+                    format == TELEMETRY_OPENMETRICS
+                        ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                        : "text/plain; version=0.0.4; charset=utf-8",
+                    buffer_string(&body));
 }
 
 void api_health_get(struct request *request)

@@ -250,7 +250,26 @@ TEST(telemetry, tells_followers_of_their_function_alone)
 
 /* ---- Metrics ---- */
 
-TEST(telemetry, metrics_count_and_escape)
+static bool has_line(const char *text, const char *line)
+{
+    MEMORY_OWNED char *whole = memory_format("\n%s\n", line);
+    return strstr(text, whole) != NULL;
+}
+
+static void count(struct telemetry *telemetry, const char *function, const char *end,
+                  uint64_t duration_ns, const struct trace_context *trace)
+{
+    telemetry_call(telemetry,
+                   &(struct telemetry_call){.project = "p",
+                                            .function = function,
+                                            .end = end,
+                                            .duration_ns = duration_ns,
+                                            .has_run = true,
+                                            .is_cold = true,
+                                            .trace = trace});
+}
+
+TEST(telemetry, metrics_count)
 {
     struct telemetry *telemetry = open_it(0);
     BUFFER_OWNED struct buffer out = {0};
@@ -258,16 +277,84 @@ TEST(telemetry, metrics_count_and_escape)
     telemetry_add(telemetry, TELEMETRY_COMPILES, 3);
     telemetry_set(telemetry, TELEMETRY_INSTANCES, 7);
     telemetry_set(telemetry, TELEMETRY_INSTANCES, 4);
-    telemetry_call(telemetry, "p", "f", "ok", true, 1000);
-    telemetry_call(telemetry, "p", "f", "trap", false, 2000000000);
-    telemetry_write_metrics(telemetry, &out);
+    count(telemetry, "f", "ok", 1000, NULL);
+    count(telemetry, "f", "trap", 2000000000, NULL);
+    telemetry_write_metrics(telemetry, TELEMETRY_PROMETHEUS, &out);
     const char *text = buffer_string(&out);
     EXPECT(strstr(text, "\nblixard_compiles_total 5\n") != NULL);
     EXPECT(strstr(text, "\nblixard_instances 4\n") != NULL);
     EXPECT(strstr(text, "# TYPE blixard_instances gauge\n") != NULL);
     EXPECT(strstr(text, "# TYPE blixard_compiles_total counter\n") != NULL);
-    EXPECT(strstr(text, "end=\"trap\"") != NULL);
-    EXPECT(strstr(text, "le=\"+Inf\"") != NULL);
+    EXPECT(has_line(
+        text,
+        "faas_invocations_total{blixard_project=\"p\",faas_name=\"f\",faas_trigger=\"http\"} 1"));
+    EXPECT(has_line(
+        text, "faas_errors_total{blixard_project=\"p\",faas_name=\"f\",error_type=\"trap\"} 1"));
+    EXPECT(has_line(text,
+                    "faas_invoke_duration_seconds_bucket{blixard_project=\"p\",faas_name=\"f\",le="
+                    "\"+Inf\"} 2"));
+    EXPECT(has_line(text,
+                    "blixard_function_duration_seconds_bucket{blixard_project=\"p\",faas_name="
+                    "\"f\",le=\"0.0001\"} 1"));
+    EXPECT(has_line(text, "# TYPE faas_errors_total counter"));
+    EXPECT(strstr(text, "# EOF") == NULL && strstr(text, "trace_id") == NULL);
+    telemetry_close(telemetry);
+}
+
+TEST(telemetry, openmetrics_have_exemplars_of_sampled_calls)
+{
+    struct telemetry *telemetry = open_it(0);
+    BUFFER_OWNED struct buffer out = {0};
+    struct trace_context trace =
+        trace_parent_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    struct trace_context unsampled =
+        trace_parent_of("00-1af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
+    count(telemetry, "f", "ok", 1500000, &trace);
+    count(telemetry, "f", "ok", 1500000000, &unsampled);
+    telemetry_write_metrics(telemetry, TELEMETRY_OPENMETRICS, &out);
+    telemetry_write_end(TELEMETRY_OPENMETRICS, &out);
+    const char *text = buffer_string(&out);
+    EXPECT(strstr(text,
+                  "le=\"0.0025\"} 1 # {trace_id=\"0af7651916cd43dd8448eb211c80319c\"} 0.0015 ") !=
+           NULL);
+    EXPECT(strstr(text, "1af7651916cd43dd8448eb211c80319c") == NULL);
+    EXPECT(has_line(text, "# TYPE faas_errors counter"));
+    EXPECT_STRING(text + strlen(text) - 6, "# EOF\n");
+    telemetry_close(telemetry);
+}
+
+/* Goal: neither functions that come and go nor kinds of errors make /metrics grow for ever. */
+TEST(telemetry, labels_are_bounded)
+{
+    struct telemetry *telemetry = open_it(0);
+    struct error err = {0};
+    BUFFER_OWNED struct buffer out = {0};
+    char name[32];
+    for (int i = 0; i < 1100; i++) {
+        snprintf(name, sizeof(name), "f%d", i);
+        count(telemetry, name, "ok", 1, NULL);
+        count(telemetry, "often", "ok", 1, NULL);
+    }
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof(name), "kind%d", i);
+        count(telemetry, "often", name, 1, NULL);
+    }
+    EXPECT(telemetry_remove(telemetry, "p", "f1099", &err) == 0);
+    telemetry_write_metrics(telemetry, TELEMETRY_PROMETHEUS, &out);
+    const char *text = buffer_string(&out);
+    unsigned functions = 0;
+    unsigned errors = 0;
+    for (const char *at = text; (at = strstr(at, "faas_timeouts_total{")) != NULL; at++) {
+        functions++;
+    }
+    for (const char *at = text; (at = strstr(at, "error_type=")) != NULL; at++) {
+        errors++;
+    }
+    EXPECT(functions == 999 && errors == 25);
+    EXPECT(strstr(text, "\"f1099\"") == NULL && strstr(text, "\"f0\"") == NULL);
+    EXPECT(has_line(
+        text,
+        "faas_errors_total{blixard_project=\"p\",faas_name=\"often\",error_type=\"other\"} 76"));
     telemetry_close(telemetry);
 }
 

@@ -793,16 +793,11 @@ void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, ui
     (void)value;
 }
 
-void telemetry_call(struct telemetry *telemetry, const char *project, const char *function,
-                    const char *end, bool cold, uint64_t duration_ns)
+void telemetry_call(struct telemetry *telemetry, const struct telemetry_call *call)
 {
     (void)telemetry;
-    (void)project;
-    (void)function;
-    (void)cold;
-    (void)duration_ns;
     pthread_mutex_lock(&telemetry_lock);
-    snprintf(fake_last_end, sizeof(fake_last_end), "%s", end);
+    snprintf(fake_last_end, sizeof(fake_last_end), "%s", call->end);
     pthread_mutex_unlock(&telemetry_lock);
 }
 
