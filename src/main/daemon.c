@@ -217,9 +217,26 @@ static int start_telemetry(struct node *node, struct error *err)
                                         .trace_bytes_max = node->options.trace_bytes_max,
                                         .trace_slow_ms = node->options.trace_slow_ms,
                                         .traces_per_second = node->options.traces_per_second,
-                                        .trace_sample_percent =
-                                            node->options.trace_sample_percent};
+                                        .trace_sample_percent = node->options.trace_sample_percent};
     return telemetry_open(&options, &node->telemetry, err);
+}
+
+/* After all that makes spans, in the order of ends. */
+static int start_export(struct node *node, struct error *err)
+{
+    const struct telemetry_export_options options = {
+        .endpoint = node->options.otlp_endpoint,
+        .headers_file = node->options.otlp_headers_file,
+        .authority_file = node->options.otlp_authority_file,
+    };
+    return options.endpoint[0] != '\0'
+        ? telemetry_export_start(node->telemetry, node->loop, &options, err)
+        : 0;
+}
+
+static void stop_export(struct node *node)
+{
+    telemetry_export_stop(node->telemetry);
 }
 
 static void stop_telemetry(struct node *node)
@@ -457,6 +474,7 @@ static const struct subsystem {
     {"store", start_store, stop_store},
     {"images", start_images, stop_images},
     {"telemetry", start_telemetry, stop_telemetry},
+    {"traces", start_export, stop_export},
     {"wasm", start_wasm, stop_wasm},
     {"instances", start_instances, stop_instances},
     {"operations", start_operations, stop_operations},

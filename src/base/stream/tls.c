@@ -176,16 +176,32 @@ static int invalid(struct error *err, const char *what)
     return error_set(err, ERROR_INVALID, "%s", what);
 }
 
+/* The others of several: believed, too. */
+static bool add_authorities(SSL_CTX *ssl, BIO *pem)
+{
+    bool good = true;
+    X509 *authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
+    while (authority != NULL) {
+        good = good && X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), authority) == 1;
+        X509_free(authority);
+        authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
+    }
+    ERR_clear_error(); /* the end of the text is told as an error */
+    return good;
+}
+
 static int use_authority(SSL_CTX *ssl, const char *text, bool show_it, struct error *err)
 {
     X509 *authority = read_certificate(text);
+    BIO *pem = bio_of(text);
     if (authority == NULL) {
+        BIO_free(pem);
         return invalid(err, "the authority is not a certificate in PEM");
     }
-    bool good = X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), authority) == 1 &&
-        SSL_CTX_add_client_CA(ssl, authority) == 1 &&
+    bool good = add_authorities(ssl, pem) && SSL_CTX_add_client_CA(ssl, authority) == 1 &&
         (!show_it || SSL_CTX_add1_chain_cert(ssl, authority) == 1);
     X509_free(authority);
+    BIO_free(pem);
     return good ? 0 : invalid(err, "the authority's certificate cannot be used");
 }
 

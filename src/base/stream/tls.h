@@ -28,7 +28,8 @@ enum tls_verify {
 struct tls_context_options {
     const char *certificate; /* ours, or NULL (a client that has none) */
     const char *key;
-    const char *authority; /* the CA, shown behind ours to peers that PIN it; NULL with PIN */
+    const char *authority; /* the CA, shown behind ours to peers that PIN it; further ones are
+                            * believed, too; NULL with PIN */
     enum tls_verify verify;
     const char *pin; /* SHA-256 of the CA's DER, 64 hex digits */
 };

@@ -85,7 +85,9 @@ struct trace_entry {
     unsigned dropped; /* spans that had no room */
 };
 
+/* export.c; any thread. */
 struct trace_export;
+void trace_export_add(struct trace_export *export, const struct trace_record *record);
 
 struct tracer {
     uint64_t number; /* never the same twice in a process */

@@ -60,8 +60,9 @@ static struct trace_entry *find_entry(struct tracer *tracer, const struct trace_
 
 static void send_on(struct tracer *tracer, const struct trace_record *record)
 {
-    (void)tracer;
-    (void)record;
+    if (tracer->export != NULL) {
+        trace_export_add(tracer->export, record);
+    }
 }
 
 static void keep(struct tracer *tracer, struct trace_entry *entry)
