@@ -139,8 +139,116 @@ CREATE INDEX kv_expires ON kv (expires_ms) WHERE expires_ms IS NOT NULL;
 -- Secrets
 
 -- Queues
+-- Rows of messages come and go by the thousand: their first column is a number, so they are no events.
+CREATE TABLE queue (
+    key           TEXT PRIMARY KEY NOT NULL, -- PROJECT/NAME
+    project       TEXT NOT NULL,
+    name          TEXT NOT NULL,
+    number        INTEGER NOT NULL UNIQUE,   -- index of the command that made it: never used twice
+    fifo          INTEGER NOT NULL,
+    visibility_ms INTEGER NOT NULL,
+    retention_ms  INTEGER NOT NULL,
+    delay_ms      INTEGER NOT NULL,
+    dedup_ms      INTEGER NOT NULL,
+    depth_max     INTEGER NOT NULL,
+    bytes_max     INTEGER NOT NULL,
+    receives_max  INTEGER NOT NULL,          -- 0: any number
+    dead_letter   INTEGER REFERENCES queue (number),
+    depth         INTEGER NOT NULL DEFAULT 0, -- its messages, and the bytes they count for
+    bytes         INTEGER NOT NULL DEFAULT 0,
+    sent          INTEGER NOT NULL DEFAULT 0, -- ever
+    received      INTEGER NOT NULL DEFAULT 0,
+    acked         INTEGER NOT NULL DEFAULT 0,
+    expired       INTEGER NOT NULL DEFAULT 0,
+    died          INTEGER NOT NULL DEFAULT 0,
+    created_ms    INTEGER NOT NULL,
+    revision      INTEGER NOT NULL           -- of the settings
+) STRICT;
+CREATE INDEX queue_dead_letter ON queue (dead_letter) WHERE dead_letter IS NOT NULL;
+CREATE TABLE queue_message (
+    id           INTEGER PRIMARY KEY,        -- index of the command * 1024 + place in it
+    queue        INTEGER NOT NULL,           -- number
+    priority     INTEGER NOT NULL,
+    visible_ms   INTEGER NOT NULL,           -- 0: at once
+    claimed      INTEGER NOT NULL,           -- index of the claim that hid it; 0: nobody's
+    blocked      INTEGER NOT NULL,           -- 1: behind another of its group
+    receives     INTEGER NOT NULL,
+    sent_ms      INTEGER NOT NULL,
+    entered_ms   INTEGER NOT NULL,           -- into this queue: retention counts from here
+    size         INTEGER NOT NULL,           -- bytes that it counts for
+    source       INTEGER,                    -- of a dead letter: number of its queue
+    message_group TEXT,                      -- of FIFO queues
+    dedup        TEXT,
+    content_type TEXT,
+    attributes   TEXT,                       -- JSON object of strings
+    body         BLOB NOT NULL
+) STRICT;
+CREATE INDEX queue_message_next ON queue_message (queue, priority, visible_ms, id) WHERE blocked = 0;
+CREATE INDEX queue_message_entered ON queue_message (queue, entered_ms);
+CREATE INDEX queue_message_claimed ON queue_message (queue) WHERE claimed > 0;
+CREATE INDEX queue_message_source ON queue_message (source, id) WHERE source IS NOT NULL;
+CREATE INDEX queue_message_group ON queue_message (queue, message_group, id) WHERE message_group IS NOT NULL;
+CREATE TABLE queue_dedup (
+    queue      INTEGER NOT NULL,
+    dedup      TEXT NOT NULL,
+    message    INTEGER NOT NULL,             -- id
+    expires_ms INTEGER NOT NULL,
+    PRIMARY KEY (queue, dedup)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX queue_dedup_expires ON queue_dedup (expires_ms);
+CREATE TABLE queue_trash (
+    number INTEGER PRIMARY KEY               -- of a deleted queue whose messages are still there
+) STRICT;
 
 -- Streams
+CREATE TABLE stream (
+    key             TEXT PRIMARY KEY NOT NULL, -- PROJECT/NAME
+    project         TEXT NOT NULL,
+    name            TEXT NOT NULL,
+    number          INTEGER NOT NULL UNIQUE, -- index of the command that made it
+    partitions      INTEGER NOT NULL,
+    retention_ms    INTEGER NOT NULL,
+    retention_bytes INTEGER NOT NULL,        -- of all partitions
+    created_ms      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL
+) STRICT;
+CREATE TABLE stream_partition (
+    key            TEXT PRIMARY KEY NOT NULL, -- PROJECT/NAME/PARTITION
+    stream         INTEGER NOT NULL,
+    partition      INTEGER NOT NULL,
+    first_sequence INTEGER NOT NULL DEFAULT 1, -- the oldest that is kept
+    next_sequence  INTEGER NOT NULL DEFAULT 1,
+    bytes          INTEGER NOT NULL DEFAULT 0,
+    last_ms        INTEGER NOT NULL DEFAULT 0, -- time of the last record
+    UNIQUE (stream, partition)
+) STRICT;
+CREATE TABLE stream_record (
+    stream       INTEGER NOT NULL,
+    partition    INTEGER NOT NULL,
+    sequence     INTEGER NOT NULL,
+    command      INTEGER NOT NULL,           -- index of the one that appended it
+    time_ms      INTEGER NOT NULL,
+    size         INTEGER NOT NULL,
+    record_key   TEXT,
+    content_type TEXT,
+    attributes   TEXT,
+    body         BLOB NOT NULL,
+    PRIMARY KEY (stream, partition, sequence)
+) STRICT;
+CREATE TABLE stream_checkpoint (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME/GROUP/PARTITION
+    stream     INTEGER NOT NULL,
+    name       TEXT NOT NULL,                -- of the group
+    partition  INTEGER NOT NULL,
+    sequence   INTEGER NOT NULL,             -- the last one it is done with
+    updated_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL,
+    UNIQUE (stream, name, partition)
+) STRICT;
+CREATE TABLE stream_trash (
+    number     INTEGER PRIMARY KEY,          -- of a deleted stream whose records are still there
+    partitions INTEGER NOT NULL
+) STRICT;
 
 -- Invocations
 

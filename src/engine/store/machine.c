@@ -54,13 +54,20 @@ struct machine {
 
 /* ---- What changes ---- */
 
-/* Before each change of a row: the first column is the key by our schema's rule. */
+/* Before each change of a row: the first column is the key by our schema's rule.  Where it is no
+ * text, nobody watches the rows: they are no events, and there may be many of them. */
 static void note_change(void *context, sqlite3 *database, int operation, const char *schema,
                         const char *table, sqlite3_int64 old_rowid, sqlite3_int64 new_rowid)
 {
     struct machine *machine = context;
     (void)schema;
     if (strncmp(table, "store_", 6) == 0) {
+        return;
+    }
+    sqlite3_value *key = NULL;
+    int r = operation == SQLITE_DELETE ? sqlite3_preupdate_old(database, 0, &key)
+                                       : sqlite3_preupdate_new(database, 0, &key);
+    if (r == SQLITE_OK && sqlite3_value_type(key) == SQLITE_INTEGER) {
         return;
     }
     if (machine->change_count == EVENTS_MAX) {
@@ -74,9 +81,6 @@ static void note_change(void *context, sqlite3 *database, int operation, const c
             memory_resize(machine->changes, machine->change_size * sizeof(struct change));
     }
     struct change *change = &machine->changes[machine->change_count++];
-    sqlite3_value *key = NULL;
-    int r = operation == SQLITE_DELETE ? sqlite3_preupdate_old(database, 0, &key)
-                                       : sqlite3_preupdate_new(database, 0, &key);
     const char *text = r == SQLITE_OK ? (const char *)sqlite3_value_text(key) : NULL;
     snprintf(change->table, sizeof(change->table), "%s", table);
     snprintf(change->key, sizeof(change->key), "%s", text != NULL ? text : "");
