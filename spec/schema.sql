@@ -253,6 +253,42 @@ CREATE TABLE stream_trash (
 -- Invocations
 
 -- Triggers
+CREATE TABLE trigger_row (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    kind       TEXT NOT NULL,                -- cron, queue, stream, http, ...
+    function   TEXT NOT NULL,                -- NAME or NAME:ALIAS
+    paused     INTEGER NOT NULL,
+    config     TEXT NOT NULL,                -- JSON: settings, filter, transform, batch, retry, destinations
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE trigger_count (                 -- how it goes; added to by the node that runs it
+    trigger    TEXT PRIMARY KEY NOT NULL REFERENCES trigger_row (key) ON DELETE CASCADE,
+    seen       INTEGER NOT NULL DEFAULT 0,
+    matched    INTEGER NOT NULL DEFAULT 0,
+    delivered  INTEGER NOT NULL DEFAULT 0,
+    failed     INTEGER NOT NULL DEFAULT 0,   -- attempts
+    dead       INTEGER NOT NULL DEFAULT 0,   -- given up
+    skipped    INTEGER NOT NULL DEFAULT 0,   -- slots of a schedule that were not to run
+    last_ms    INTEGER,                      -- the last delivery
+    last_error TEXT
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cron_next (
+    trigger  TEXT PRIMARY KEY NOT NULL REFERENCES trigger_row (key) ON DELETE CASCADE,
+    slot_ms  INTEGER,                        -- the next one; NULL: there is none any more
+    revision INTEGER NOT NULL                -- of the row that the schedule is of
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cron_run (                      -- slots that were taken and have not ended
+    key     TEXT PRIMARY KEY NOT NULL,       -- PROJECT/NAME/SLOT_MS
+    trigger TEXT NOT NULL REFERENCES trigger_row (key) ON DELETE CASCADE,
+    slot_ms INTEGER NOT NULL,
+    node    INTEGER NOT NULL,                -- who runs it
+    epoch   INTEGER NOT NULL                 -- index of the command that gave it to that node
+) STRICT;
+CREATE INDEX cron_run_trigger ON cron_run (trigger);
 
 -- Routes
 
