@@ -122,6 +122,9 @@ void answer_error(struct call *call, const struct error *error,
     }
     traced_note_error(call, error);
     add_own_fields(call, result_or_null);
+    if (call->is_hop) {
+        http_exchange_add_field(call->exchange, PEER_FIELD_FAILED, error_kind_name(error->kind));
+    }
     http_exchange_respond_error(call->exchange, error, call->request_id);
 }
 
@@ -253,12 +256,12 @@ void answer_output(struct call *call, const void *bytes, size_t length)
 /* ---- The end of the run ---- */
 
 /* Why a run that ended badly is no answer; `end` for the metrics. */
-static const char *judge_run(const struct call *call, const struct runner_result *run,
-                             struct error *err)
+const char *answer_judge_run(const struct instance_target *target, const struct runner_result *run,
+                             bool has_output, struct error *err)
 {
     switch (run->end) {
     case VMM_END_EXIT:
-        if (run->exit_code != 0 && call->output.used == 0 && !call->is_streaming) {
+        if (run->exit_code != 0 && !has_output) {
             error_set(err, ERROR_TRAP,
                       "the function ended with exit code %" PRIu32 " and wrote no answer",
                       run->exit_code);
@@ -269,12 +272,12 @@ static const char *judge_run(const struct call *call, const struct runner_result
         return "trap";
     case VMM_END_TIMEOUT:
         error_set(err, ERROR_TIMEOUT, "the function ran longer than its timeout of %" PRIu64 " ms",
-                  call->target->limits.timeout_ms);
+                  target->limits.timeout_ms);
         return "timeout";
     case VMM_END_OUTPUT:
         error_set(err, ERROR_TRAP,
                   "the function wrote more than its output_bytes_max of %" PRIu64 " bytes",
-                  call->target->limits.output_bytes_max);
+                  target->limits.output_bytes_max);
         return "output";
     case VMM_END_CANCELLED:
         error_set(err, ERROR_UNAVAILABLE, "the call was broken off");
@@ -329,7 +332,7 @@ static void respond_whole(struct call *call, const struct instance_result *resul
 
 /* Why a call did not run is the function's or the node's affair: never a 4xx, which would blame the
  * request. */
-static void take_instance_error(const struct error *error, struct error *err)
+void answer_take_instance_error(const struct error *error, struct error *err)
 {
     *err = *error;
     if (error_kind_http(error->kind) < 500) {
@@ -343,10 +346,11 @@ void answer_end(struct call *call, const struct error *error, const struct insta
     const char *end;
     list_remove(&call->held_link);
     if (error != NULL) {
-        take_instance_error(error, &err);
+        answer_take_instance_error(error, &err);
         end = error_kind_name(error->kind);
     } else {
-        end = judge_run(call, &result->run, &err);
+        end = answer_judge_run(call->target, &result->run,
+                               call->output.used > 0 || call->is_streaming, &err);
     }
     traced_note_run(call, end, error == NULL ? result : NULL);
     if (err.kind != ERROR_NONE) {

@@ -28,6 +28,15 @@ struct call *lane_take_call(struct lane *lane)
     return call;
 }
 
+void lane_leave(struct lane *lane)
+{
+    CHECK(lane->live > 0);
+    lane->live--;
+    if (lane->live == 0 && lane->is_closing) {
+        lane_report_closed(lane);
+    }
+}
+
 static void buffer_forget(struct buffer *buffer)
 {
     buffer_clear(buffer);
@@ -39,11 +48,7 @@ static void buffer_forget(struct buffer *buffer)
 void lane_give_back_call(struct call *call)
 {
     struct lane *lane = call->lane;
-    CHECK(lane->live > 0);
-    lane->live--;
-    if (lane->live == 0 && lane->is_closing) {
-        lane_report_closed(lane);
-    }
+    lane_leave(lane);
     buffer_forget(&call->environment);
     buffer_forget(&call->input);
     buffer_forget(&call->output);
@@ -283,6 +288,14 @@ uint64_t lane_random(struct lane *lane)
     return scramble(lane->id_seeds[0] + lane->id_count);
 }
 
+void lane_make_id(struct lane *lane, char ret_id[GATEWAY_REQUEST_ID_MAX + 1])
+{
+    snprintf(ret_id, GATEWAY_REQUEST_ID_MAX + 1, "%016" PRIx64 "%016" PRIx64,
+             scramble(lane->id_seeds[0] + lane->id_count),
+             scramble(lane->id_seeds[1] + lane->id_count));
+    lane->id_count++;
+}
+
 /* Taken from the client when it is harmless, else made. */
 static void choose_request_id(struct call *call)
 {
@@ -297,11 +310,7 @@ static void choose_request_id(struct call *call)
         call->request_id[given.length] = '\0';
         return;
     }
-    struct lane *lane = call->lane;
-    snprintf(call->request_id, sizeof(call->request_id), "%016" PRIx64 "%016" PRIx64,
-             scramble(lane->id_seeds[0] + lane->id_count),
-             scramble(lane->id_seeds[1] + lane->id_count));
-    lane->id_count++;
+    lane_make_id(call->lane, call->request_id);
 }
 
 /* How long the answer may take, as the client or another node says. */

@@ -15,8 +15,8 @@
 #include "service/telemetry/telemetry.h"
 
 enum {
-    TRIES_MAX = 2,
-    GRACE_MS = 1000, /* the node tells of a timeout itself, if it can */
+    TRIES_MAX = FORWARD_TRIES_MAX,
+    GRACE_MS = FORWARD_GRACE_MS,
     FIELD_SIZE = 320,
 };
 
@@ -58,13 +58,12 @@ void forward_own_name(const struct gateway *gateway, char ret_name[GATEWAY_NODE_
 }
 
 /* One of those that are left, which is taken out of them; 0: none. */
-static uint64_t take_node(struct call *call)
+uint64_t forward_take_node(struct lane *lane, struct function_holders *holders)
 {
     struct choose_node nodes[FUNCTION_HOLDERS_MAX];
     size_t places[FUNCTION_HOLDERS_MAX];
     size_t count = 0;
-    struct function_holders *holders = &call->holders;
-    struct cluster_view *view = peer_view(call->lane->peers);
+    struct cluster_view *view = peer_view(lane->peers);
     for (size_t i = 0; view != NULL && i < holders->count; i++) {
         const struct cluster_node *node = cluster_view_find(view, holders->nodes[i]);
         if (node != NULL && !node->is_self) {
@@ -72,7 +71,7 @@ static uint64_t take_node(struct call *call)
             nodes[count++] = (struct choose_node){
                 .health = node->health,
                 .rtt_us = node->rtt_us,
-                .calls = peer_calls_of(call->lane->peers, node->id),
+                .calls = peer_calls_of(lane->peers, node->id),
             };
         }
     }
@@ -82,7 +81,7 @@ static uint64_t take_node(struct call *call)
     if (count == 0) {
         return 0;
     }
-    size_t place = places[choose_node(nodes, count, lane_random(call->lane))];
+    size_t place = places[choose_node(nodes, count, lane_random(lane))];
     uint64_t chosen = holders->nodes[place];
     holders->count--;
     holders->nodes[place] = holders->nodes[holders->count];
@@ -174,7 +173,7 @@ static void pass_to(struct call *call, uint64_t node)
 
 static void forward_next(struct call *call)
 {
-    uint64_t node = take_node(call);
+    uint64_t node = forward_take_node(call->lane, &call->holders);
     call->tries++;
     if (node != 0) {
         pass_to(call, node);

@@ -29,6 +29,8 @@ enum {
     GATEWAY_REQUEST_FIELDS_MAX = 256,
     GATEWAY_NODE_NAME_SIZE = 256,
     GATEWAY_CLIENT_SIZE = 80,
+    FORWARD_TRIES_MAX = 2,
+    FORWARD_GRACE_MS = 1000, /* the node tells of a timeout itself, if it can */
     GATEWAY_DEADLINE_MAX_MS = 24 * 60 * 60 * 1000,
 };
 
@@ -125,6 +127,12 @@ struct call {
 struct call *lane_take_call(struct lane *lane);
 void lane_give_back_call(struct call *call);
 
+/* A request id that was never before. */
+void lane_make_id(struct lane *lane, char ret_id[GATEWAY_REQUEST_ID_MAX + 1]);
+
+/* One call less; the last one of a lane whose server has gone reports it. */
+void lane_leave(struct lane *lane);
+
 /* A number that nobody can foretell. */
 uint64_t lane_random(struct lane *lane);
 
@@ -156,9 +164,18 @@ void traced_forwarded(struct call *call, uint64_t node, uint64_t started_ns,
                       const struct error *error_or_null);
 void traced_end(struct call *call);
 
+/* Why a run that ended badly is no answer (*err stays as it was: it is one); the word for the
+ * metrics. */
+const char *answer_judge_run(const struct instance_target *target, const struct runner_result *run,
+                             bool has_output, struct error *err);
+/* Why a call did not run, as the gateway says it. */
+void answer_take_instance_error(const struct error *error, struct error *err);
+
 /* forward.c: to one of call->holders, which are tried in turn; the exchange is the pass's until it
  * has ended.  call->function and call->project say what is asked for. */
 void forward_begin(struct call *call);
+/* One of those that are left, which is taken out of them; 0: none. */
+uint64_t forward_take_node(struct lane *lane, struct function_holders *holders);
 /* Of the node with that name; false: there is none. */
 bool forward_find_node(const struct gateway *gateway, const char *name, uint64_t *ret_node,
                        bool *ret_is_self);

@@ -20,6 +20,8 @@ struct peer_call {
     int status;
     bool is_cut;  /* the answer: too large, or too late */
     bool is_left; /* by its owner, before its end was told */
+    bool was_sent;
+    void (*on_head)(struct http_call *http, int status, void *context);
     struct error error;
     void (*done)(const struct error *error, int status, struct buffer *answer, void *context);
     void *context;
@@ -191,8 +193,10 @@ static void cut(struct peer_call *call, const struct error *error)
 static void on_head(struct http_call *http, int status, void *context)
 {
     struct peer_call *call = context;
-    (void)http;
     call->status = status;
+    if (call->on_head != NULL && call->done != NULL) {
+        call->on_head(http, status, call->context);
+    }
 }
 
 static void on_data(struct http_call *http, const void *bytes, size_t length, void *context)
@@ -221,7 +225,7 @@ static void finish(struct peer_call *call, const struct error *error)
 static void on_end(struct http_call *http, const struct error *error, void *context)
 {
     struct peer_call *call = context;
-    (void)http;
+    call->was_sent = call->was_sent || http_call_was_sent(http);
     call->http = NULL;
     if (call->done == NULL) {
         if (call->is_left) {
@@ -264,6 +268,7 @@ struct peer_call *peer_call_new(struct peer_clients *clients, const struct peer_
     struct peer_call *call = NEW(struct peer_call);
     call->clients = clients;
     call->answer_bytes_max = request->answer_bytes_max;
+    call->on_head = request->on_head;
     call->done = done;
     call->context = context;
     call->timer = loop_timer_new(clients->loop, on_timer, call);
@@ -272,9 +277,15 @@ struct peer_call *peer_call_new(struct peer_clients *clients, const struct peer_
         return call;
     }
     loop_timer_start(call->timer, request->timeout_ms);
-    call->http = http_client_call(call->client->http, request->method, request->target, NULL,
-                                  request->body, request->body_length, &events, call);
+    call->http =
+        http_client_call(call->client->http, request->method, request->target, request->fields,
+                         request->body, request->body_length, &events, call);
     return call;
+}
+
+bool peer_call_was_sent(const struct peer_call *call)
+{
+    return call->was_sent;
 }
 
 void peer_call_free(struct peer_call *call)

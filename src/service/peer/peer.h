@@ -19,6 +19,7 @@ struct buffer;
 struct cluster;
 struct cluster_view;
 struct error;
+struct http_call;
 struct http_exchange;
 struct image_store;
 struct loop;
@@ -51,13 +52,18 @@ struct peer_request {
     const void *body; /* copied */
     size_t body_length;
     size_t answer_bytes_max;
-    uint64_t timeout_ms; /* for all of it */
+    uint64_t timeout_ms;       /* for all of it */
+    const char *const *fields; /* "Name: value" lines, NULL at the end; copied; or NULL */
+    /* The head of the answer, whose fields may be read; `context` is that of `done`.  Or NULL. */
+    void (*on_head)(struct http_call *http, int status, void *context);
 };
 struct peer_call;
 struct peer_call *peer_call_new(struct peer_clients *clients, const struct peer_request *request,
                                 void (*done)(const struct error *error, int status,
                                              struct buffer *answer, void *context),
                                 void *context);
+/* In `done`: false, no node has seen anything of it. */
+bool peer_call_was_sent(const struct peer_call *call);
 void peer_call_free(struct peer_call *call); /* before `done`, which is not called then */
 
 /* ---- Passing an exchange on ---- */
@@ -70,6 +76,7 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 #define PEER_FIELD_CLIENT   "X-Blixard-Client"      /* HOST:PORT of the client */
 #define PEER_FIELD_DEADLINE "X-Blixard-Deadline-Ms" /* milliseconds that are left */
 #define PEER_FIELD_REFUSED  "X-Blixard-Refused"     /* of an answer: nothing was run */
+#define PEER_FIELD_FAILED   "X-Blixard-Failed"      /* of an answer: not a function's; error kind */
 #define PEER_FIELD_NODE     "X-Blixard-Node"        /* of an answer: the name of who gave it */
 
 /* Is it one of those (but PEER_FIELD_NODE)? */

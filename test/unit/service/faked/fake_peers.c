@@ -129,3 +129,96 @@ void fake_pass_answer(void)
     http_exchange_respond(exchange, 200, "passed", 6);
     fake_pass_end(NULL, false);
 }
+
+/* ---- Calls of other nodes ---- */
+
+struct peer_call *fake_asked;
+
+struct http_call {
+    const char *failed;
+    bool is_refused;
+};
+
+struct text http_call_field(const struct http_call *call, const char *name)
+{
+    const char *value = NULL;
+    if (strcmp(name, PEER_FIELD_FAILED) == 0) {
+        value = call->failed;
+    } else if (strcmp(name, PEER_FIELD_REFUSED) == 0) {
+        value = call->is_refused ? "1" : NULL;
+    }
+    return text_of(value, value != NULL ? strlen(value) : 0);
+}
+
+size_t http_call_field_count(const struct http_call *call)
+{
+    (void)call;
+    return 1;
+}
+
+void http_call_field_at(const struct http_call *call, size_t index, struct text *ret_name,
+                        struct text *ret_value)
+{
+    (void)call;
+    (void)index;
+    *ret_name = text_of("X-There", 7);
+    *ret_value = text_of("yes", 3);
+}
+
+struct peer_call *peer_call_new(struct peer_clients *clients, const struct peer_request *request,
+                                void (*done)(const struct error *error, int status,
+                                             struct buffer *answer, void *context),
+                                void *context)
+{
+    (void)clients;
+    EXPECT(fake_asked == NULL);
+    fake_asked = NEW(struct peer_call);
+    fake_asked->request = *request;
+    fake_asked->done = done;
+    fake_asked->context = context;
+    snprintf(fake_asked->target, sizeof(fake_asked->target), "%s %s", request->method,
+             request->target);
+    snprintf(fake_asked->body, sizeof(fake_asked->body), "%.*s", (int)request->body_length,
+             (const char *)request->body);
+    for (size_t i = 0; request->fields[i] != NULL; i++) {
+        size_t used = strlen(fake_asked->fields);
+        snprintf(fake_asked->fields + used, sizeof(fake_asked->fields) - used, "%s\n",
+                 request->fields[i]);
+    }
+    return fake_asked;
+}
+
+bool peer_call_was_sent(const struct peer_call *call)
+{
+    return call->was_sent;
+}
+
+void peer_call_free(struct peer_call *call)
+{
+    fake_asked = NULL;
+    free(call);
+}
+
+static void end_asked(const struct error *error, int status, const char *text)
+{
+    struct peer_call *call = fake_asked;
+    BUFFER_OWNED struct buffer answer = {0};
+    buffer_append_string(&answer, text);
+    fake_asked = NULL;
+    call->done(error, status, &answer, call->context);
+    free(call);
+}
+
+void fake_asked_answer(int status, const char *failed, bool is_refused, const char *body)
+{
+    struct http_call http = {failed, is_refused};
+    fake_asked->was_sent = true;
+    fake_asked->request.on_head(&http, status, fake_asked->context);
+    end_asked(NULL, status, body);
+}
+
+void fake_asked_fail(const struct error *error, bool was_sent)
+{
+    fake_asked->was_sent = was_sent;
+    end_asked(error, 0, "");
+}

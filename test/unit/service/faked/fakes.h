@@ -134,6 +134,21 @@ void fake_pass_end(const struct error *error, bool is_untouched);
 /* It is answered: 200, "passed". */
 void fake_pass_answer(void);
 
+/* What another node was asked by the gateway itself, until it was answered. */
+struct peer_call {
+    struct peer_request request;
+    char target[256];
+    char fields[1024];
+    char body[256];
+    bool was_sent;
+    void (*done)(const struct error *error, int status, struct buffer *answer, void *context);
+    void *context;
+};
+extern struct peer_call *fake_asked;
+/* `failed`: a kind of error, the answer is not a function's; NULL: it is. */
+void fake_asked_answer(int status, const char *failed, bool is_refused, const char *body);
+void fake_asked_fail(const struct error *error, bool was_sent);
+
 /* ---- The world ---- */
 
 extern struct instance_service *fake_instances;
