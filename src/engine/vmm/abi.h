@@ -7,6 +7,7 @@
  *     0x10_0400_0000  call block, then data   read, write
  *     0x10_0800_0000  stack                   read, write; nothing below it
  *     0x10_0C00_0000  system pages            descriptor tables, trap stubs: the host's
+ *     0x10_1000_0000  files' memory           as large as it was asked for: /tmp
  *     0x20_0000_0000  linear memory           as large as it is now; then nothing up to +8 GiB
  *
  * To call the host the guest fills the call block's first words and executes `out %al, $0xE0`, or,
@@ -20,10 +21,12 @@
 #define ABI_DATA_BASE   0x1004000000
 #define ABI_STACK_BASE  0x1008000000
 #define ABI_SYSTEM_BASE 0x100C000000
+#define ABI_FILES_BASE  0x1010000000
 #define ABI_MEMORY_BASE 0x2000000000
 
 #define ABI_WINDOW_BYTES 0x4000000    /* of text, and of call block + data */
 #define ABI_STACK_BYTES  0x100000     /* 1 MiB */
+#define ABI_FILES_BYTES  0x20000000   /* 512 MiB: the most there can be */
 #define ABI_IMAGE_DATA   0x1004020000 /* the image's own data begins behind the call block */
 
 #define ABI_PORT_CALL 0xE0
@@ -47,6 +50,7 @@ enum abi_call {
     ABI_CALL_GROW,  /* arguments: wanted pages of 64 KiB; result: 0, or 1 when refused */
     ABI_CALL_SLEEP, /* arguments: nanoseconds */
     ABI_CALL_NULL,  /* nothing: what a round trip costs */
+    ABI_CALL_FILES, /* arguments: wanted bytes of files' memory; result: 0, or 1 when refused */
     ABI_CALL_COUNT,
 };
 

@@ -11,10 +11,9 @@
 #include "engine/vmm/private.h"
 
 const uint64_t window_base[WINDOW_COUNT] = {
-    [WINDOW_TEXT] = ABI_TEXT_BASE,
-    [WINDOW_DATA] = ABI_DATA_BASE,
-    [WINDOW_STACK] = ABI_STACK_BASE,
-    [WINDOW_MEMORY] = ABI_MEMORY_BASE,
+    [WINDOW_TEXT] = ABI_TEXT_BASE,   [WINDOW_DATA] = ABI_DATA_BASE,
+    [WINDOW_STACK] = ABI_STACK_BASE, [WINDOW_MEMORY] = ABI_MEMORY_BASE,
+    [WINDOW_FILES] = ABI_FILES_BASE,
 };
 
 /* On hosts that shadow page tables a slot costs 8 bytes per page: small functions get small ones.
@@ -39,6 +38,7 @@ static struct size_class make_class(size_t code, size_t memory)
         [WINDOW_DATA] = MIB(code_classes[code].data_mib),
         [WINDOW_STACK] = MIB(STACK_WINDOW_MIB),
         [WINDOW_MEMORY] = MIB(memory_classes_mib[memory]),
+        [WINDOW_FILES] = ABI_FILES_BYTES, /* of addresses; memory is given as it is asked for */
     }};
 }
 
@@ -141,6 +141,11 @@ static int check_limits(const struct vmm_limits *limits, struct error *err)
     if (limits->memory_bytes > MIB(4096) - 65536) {
         return error_set(err, ERROR_INVALID, "a memory limit of %" PRIu64 " bytes is above 4 GiB",
                          limits->memory_bytes);
+    }
+    if (limits->files_bytes > ABI_FILES_BYTES) {
+        return error_set(err, ERROR_INVALID,
+                         "a limit of %" PRIu64 " bytes for files is above %d MiB",
+                         limits->files_bytes, ABI_FILES_BYTES >> 20);
     }
     if (limits->timeout_ms == 0) {
         return error_set(err, ERROR_INVALID, "a time limit of 0 ms lets nothing run");

@@ -5,7 +5,7 @@
  * memory is one mapping, the *arena*:
  *
  *     0        page tables, descriptor tables, trap stubs     (a constant of the size class)
- *     2 MiB    text, data, stack, linear memory               (windows of the size class)
+ *     2 MiB    text, data, stack, linear memory, files        (windows of the size class)
  *
  * The page tables never depend on the function and have their accessed and dirty bits set
  * beforehand: no entry that was present is ever written again, so a shadow MMU never holds a stale
@@ -262,6 +262,29 @@ int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes)
         shell->memory_accessible = bytes;
     }
     return r;
+}
+
+int microvm_give_files(struct microvm_shell *shell, uint64_t bytes)
+{
+    enum { FIRST_FILES = 2 << 20 };
+    uint64_t before = shell->files_given;
+    uint64_t after = before > 0 ? before : FIRST_FILES;
+    uint64_t offset = shell->offset[WINDOW_FILES];
+    CHECK(bytes <= shell->base.class.bytes[WINDOW_FILES]);
+    while (after < bytes) {
+        after *= 2;
+    }
+    if (after == before) {
+        return 0;
+    }
+    if (mprotect(shell->arena + offset + before, after - before, PROT_READ | PROT_WRITE) < 0 ||
+        give_slot(shell, offset + before, offset + after) < 0) {
+        return -1;
+    }
+    map_window((uint64_t *)(shell->arena + AT_CODE_DIRECTORY), ABI_FILES_BASE + before,
+               offset + before, after - before, READ_WRITE);
+    shell->files_given = after;
+    return 0;
 }
 
 /* ---- vCPU ---- */
@@ -622,7 +645,10 @@ static void collect(struct microvm_shell *shell, struct vmm_image *image,
     image_add_pages(image, WINDOW_STACK, 0, microvm_window(shell, WINDOW_STACK), ABI_STACK_BYTES);
     image_add_pages(image, WINDOW_MEMORY, 0, microvm_window(shell, WINDOW_MEMORY),
                     shell->memory_now);
+    image_add_pages(image, WINDOW_FILES, 0, microvm_window(shell, WINDOW_FILES),
+                    shell->files_given);
     image->info.memory_bytes = shell->memory_now;
+    image->info.files_bytes = shell->files_given;
 }
 
 static int initialise(struct microvm_shell *shell, struct vmm_image *image,

@@ -43,6 +43,7 @@ struct microvm_shell {
     uint64_t memory_given;         /* bytes of linear memory KVM knows of */
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
+    uint64_t files_given; /* bytes of files' memory that KVM and the guest's tables know of */
     uint64_t resets;
     bool has_more; /* pages than an idle instance keeps */
     bool is_warm;  /* has touched what functions use: see microvm_warm_up() */
@@ -63,6 +64,9 @@ void microvm_shell_end(struct microvm_shell *shell);
 
 /* Let the guest reach exactly `bytes` of linear memory. */
 int microvm_set_memory(struct microvm_shell *shell, uint64_t bytes);
+
+/* Let the guest reach at least `bytes` of files' memory; that stays so. */
+int microvm_give_files(struct microvm_shell *shell, uint64_t bytes);
 
 /* On a shell that is empty: touch, from inside, the pages that functions use. */
 int microvm_warm_up(struct microvm_shell *shell, struct error *err);

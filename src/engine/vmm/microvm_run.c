@@ -27,6 +27,7 @@ static uint8_t *translate(const struct microvm_shell *shell, uint64_t address, u
         {WINDOW_MEMORY, shell->memory_now},
         {WINDOW_DATA, shell->base.class.bytes[WINDOW_DATA]},
         {WINDOW_STACK, ABI_STACK_BYTES},
+        {WINDOW_FILES, shell->files_given},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
         uint64_t base = window_base[ranges[i].window];
@@ -57,6 +58,13 @@ static uint64_t grow(struct microvm_shell *shell, const struct call_state *state
     }
     shell->memory_now = wanted;
     return 0;
+}
+
+static uint64_t grow_files(struct microvm_shell *shell, const struct call_state *state,
+                           uint64_t bytes)
+{
+    bool is_granted = bytes <= state->limits->files_bytes && microvm_give_files(shell, bytes) == 0;
+    return is_granted ? 0 : 1;
 }
 
 /* Until it is due, or the call is; the watchdog's signal wakes it. */
@@ -159,6 +167,9 @@ static enum verdict serve(struct microvm_shell *shell, struct call_state *state)
     case ABI_CALL_SLEEP:
         sleep_for(state, block->arguments[0]);
         block->result = 0;
+        return GO_ON;
+    case ABI_CALL_FILES:
+        block->result = grow_files(shell, state, block->arguments[0]);
         return GO_ON;
     case ABI_CALL_NULL:
         block->result = 0;

@@ -17,7 +17,7 @@ enum { PAGE_BYTES = 4096, RUNS_MAX = 4096 };
 #define MIB(n) ((uint64_t)(n) << 20)
 
 /* The parts of a guest's address space that have content. */
-enum window { WINDOW_TEXT, WINDOW_DATA, WINDOW_STACK, WINDOW_MEMORY, WINDOW_COUNT };
+enum window { WINDOW_TEXT, WINDOW_DATA, WINDOW_STACK, WINDOW_MEMORY, WINDOW_FILES, WINDOW_COUNT };
 
 extern const uint64_t window_base[WINDOW_COUNT];
 

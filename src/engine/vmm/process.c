@@ -47,6 +47,7 @@ struct process_shell {
     uint64_t memory_bytes;
     uint64_t bytes[WINDOW_COUNT];
     uint64_t memory_now; /* linear memory */
+    uint64_t files_now;  /* of files' memory: what was asked for */
 };
 
 enum verdict { GO_ON, OVER, READY };
@@ -108,7 +109,8 @@ static int check_addresses(struct error *err)
     const struct {
         uint64_t base;
         uint64_t bytes;
-    } ranges[] = {{ABI_TEXT_BASE, ABI_SYSTEM_BASE - ABI_TEXT_BASE}, {ABI_MEMORY_BASE, MIB(8192)}};
+    } ranges[] = {{ABI_TEXT_BASE, ABI_FILES_BASE + ABI_FILES_BYTES - ABI_TEXT_BASE},
+                  {ABI_MEMORY_BASE, MIB(8192)}};
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
         void *at = mmap((void *)ranges[i].base, ranges[i].bytes, PROT_NONE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -190,6 +192,8 @@ static int map_memory(struct process_shell *shell, const struct vmm_image *image
             shell->bytes[window] = ABI_STACK_BYTES;
         } else if (window == WINDOW_MEMORY) {
             shell->bytes[window] = image->limits.memory_bytes & ~UINT64_C(65535);
+        } else if (window == WINDOW_FILES) {
+            shell->bytes[window] = image->limits.files_bytes & ~UINT64_C(65535);
         }
         shell->memory_bytes += shell->bytes[window];
     }
@@ -221,6 +225,7 @@ static int start_child(struct process_shell *shell, const struct vmm_image *imag
         return error_os(err, errno, "making the socket of a process sandbox");
     }
     shell->memory_now = image->info.memory_bytes;
+    shell->files_now = image->info.files_bytes;
     struct zygote_request request = {
         .wish = ZYGOTE_SPAWN, .memory_accessible = shell->memory_now, .registers = *registers};
     memcpy(request.bytes, shell->bytes, sizeof(request.bytes));
@@ -246,7 +251,9 @@ static uint8_t *translate(const struct process_shell *shell, uint64_t address, u
 {
     for (int window = WINDOW_DATA; window < WINDOW_COUNT; window++) {
         uint64_t base = window_base[window];
-        uint64_t bytes = window == WINDOW_MEMORY ? shell->memory_now : shell->bytes[window];
+        uint64_t bytes = window == WINDOW_MEMORY ? shell->memory_now
+            : window == WINDOW_FILES             ? shell->files_now
+                                                 : shell->bytes[window];
         if (address >= base && address - base <= bytes && length <= bytes - (address - base)) {
             return window_at(shell, (enum window)window) + (address - base);
         }
@@ -310,6 +317,15 @@ static uint64_t grow(struct process_shell *shell, uint64_t pages)
         return 1;
     }
     shell->memory_now = wanted;
+    return 0;
+}
+
+static uint64_t grow_files(struct process_shell *shell, uint64_t bytes)
+{
+    if (bytes > shell->bytes[WINDOW_FILES]) {
+        return 1;
+    }
+    shell->files_now = bytes > shell->files_now ? bytes : shell->files_now;
     return 0;
 }
 
@@ -381,6 +397,9 @@ static enum verdict serve(struct process_shell *shell, struct call_state *state)
         break;
     case ABI_CALL_SLEEP:
         result = sleep_for(shell, state, arguments[0]);
+        break;
+    case ABI_CALL_FILES:
+        result = grow_files(shell, arguments[0]);
         break;
     case ABI_CALL_NULL:
         break;
@@ -596,6 +615,8 @@ static int initialise(struct process_shell *shell, struct vmm_image *image,
                     elf->data_end - data_at);
     image_add_pages(image, WINDOW_STACK, 0, window_at(shell, WINDOW_STACK), ABI_STACK_BYTES);
     image_add_pages(image, WINDOW_MEMORY, 0, window_at(shell, WINDOW_MEMORY), shell->memory_now);
+    image_add_pages(image, WINDOW_FILES, 0, window_at(shell, WINDOW_FILES), shell->files_now);
+    image->info.files_bytes = shell->files_now;
     return 0;
 }
 

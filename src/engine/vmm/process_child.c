@@ -142,10 +142,9 @@ static void on_fault(int number, siginfo_t *info, void *context)
 static void map_windows(const struct zygote_request *request, int memory_fd)
 {
     static const int access[WINDOW_COUNT] = {
-        [WINDOW_TEXT] = PROT_READ | PROT_EXEC,
-        [WINDOW_DATA] = PROT_READ | PROT_WRITE,
-        [WINDOW_STACK] = PROT_READ | PROT_WRITE,
-        [WINDOW_MEMORY] = PROT_NONE,
+        [WINDOW_TEXT] = PROT_READ | PROT_EXEC,   [WINDOW_DATA] = PROT_READ | PROT_WRITE,
+        [WINDOW_STACK] = PROT_READ | PROT_WRITE, [WINDOW_MEMORY] = PROT_NONE,
+        [WINDOW_FILES] = PROT_READ | PROT_WRITE,
     };
     off_t at = 0;
     for (int window = 0; window < WINDOW_COUNT; window++) {

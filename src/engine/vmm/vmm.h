@@ -60,6 +60,7 @@ enum vmm_isolation vmm_isolation(const struct vmm *vmm);
 
 struct vmm_limits {
     uint64_t memory_bytes;     /* linear memory may grow to this; at most 4 GiB - 64 KiB */
+    uint64_t files_bytes;      /* what files in memory (/tmp) may take; at most 512 MiB */
     uint64_t timeout_ms;       /* wall clock of one call (and of initialisation) */
     uint64_t output_bytes_max; /* standard output of one call */
     uint64_t log_bytes_max;    /* standard error of one call; the rest is dropped, with a note */
@@ -77,6 +78,7 @@ struct vmm_image_info {
     uint64_t text_bytes;
     uint64_t snapshot_bytes; /* non-zero pages: what attaching copies */
     uint64_t memory_bytes;   /* linear memory at the snapshot */
+    uint64_t files_bytes;    /* of files' memory, at the snapshot */
     uint64_t class_bytes;    /* memory a shell must have */
     uint64_t init_ns;
     bool is_handler; /* exports `handle`; otherwise a command with `_start` */

@@ -452,6 +452,7 @@ static struct instance_target *make_target(const struct build *build)
     snprintf(target->tier, sizeof(target->tier), "%s", wasm_tier_text(build->tier));
     target->limits = (struct vmm_limits){
         .memory_bytes = build->config.memory_bytes,
+        .files_bytes = build->config.tmp_bytes_max,
         .timeout_ms = build->config.timeout_ms,
         .output_bytes_max = build->config.output_bytes_max,
         .log_bytes_max = build->config.log_bytes_max,

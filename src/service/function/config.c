@@ -18,6 +18,7 @@ void function_config_defaults(struct function_config *ret_config)
         .timeout_ms = 30000,
         .output_bytes_max = UINT64_C(16) << 20,
         .log_bytes_max = UINT64_C(1) << 20,
+        .tmp_bytes_max = UINT64_C(16) << 20,
         .queue_max = 128,
     };
 }
@@ -67,6 +68,7 @@ int config_check(const struct function_config *config, struct error *err)
         {"timeout_ms", config->timeout_ms, 1, 900000},
         {"output_bytes_max", config->output_bytes_max, 0, UINT64_C(1) << 30},
         {"log_bytes_max", config->log_bytes_max, 0, UINT64_C(64) << 20},
+        {"tmp_bytes_max", config->tmp_bytes_max, 0, UINT64_C(512) << 20},
         {"concurrency_max", config->concurrency_max, 0, 1024},
         {"queue_max", config->queue_max, 0, 65536},
     };
@@ -98,6 +100,7 @@ void config_write(struct json_writer *writer, const struct function_config *conf
     json_write_field_u64(writer, "timeout_ms", config->timeout_ms);
     json_write_field_u64(writer, "output_bytes_max", config->output_bytes_max);
     json_write_field_u64(writer, "log_bytes_max", config->log_bytes_max);
+    json_write_field_u64(writer, "tmp_bytes_max", config->tmp_bytes_max);
     json_write_field_u64(writer, "concurrency_max", config->concurrency_max);
     json_write_field_u64(writer, "queue_max", config->queue_max);
     json_write_key(writer, "environment");
@@ -131,6 +134,7 @@ int config_read(const char *json, struct function_config *ret_config, struct err
     config.timeout_ms = number_in(object, "timeout_ms", config.timeout_ms);
     config.output_bytes_max = number_in(object, "output_bytes_max", config.output_bytes_max);
     config.log_bytes_max = number_in(object, "log_bytes_max", config.log_bytes_max);
+    config.tmp_bytes_max = number_in(object, "tmp_bytes_max", config.tmp_bytes_max);
     config.concurrency_max = (unsigned)number_in(object, "concurrency_max", 0);
     config.queue_max = (unsigned)number_in(object, "queue_max", config.queue_max);
 

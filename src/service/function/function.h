@@ -82,6 +82,7 @@ struct function_config {
     uint64_t timeout_ms;       /* default 30 s */
     uint64_t output_bytes_max; /* default 16 MiB */
     uint64_t log_bytes_max;    /* default 1 MiB per call */
+    uint64_t tmp_bytes_max;    /* default 16 MiB: files in /tmp */
     unsigned concurrency_max;  /* default 0: what the node gives */
     unsigned queue_max;        /* default 128 */
     char *environment;         /* "NAME=value\0...", owned */

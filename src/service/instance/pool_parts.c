@@ -129,8 +129,9 @@ struct pool_function *pool_function_find(struct pool *pool, const char *name)
 
 static bool limits_equal(const struct vmm_limits *a, const struct vmm_limits *b)
 {
-    return a->memory_bytes == b->memory_bytes && a->timeout_ms == b->timeout_ms &&
-        a->output_bytes_max == b->output_bytes_max && a->log_bytes_max == b->log_bytes_max;
+    return a->memory_bytes == b->memory_bytes && a->files_bytes == b->files_bytes &&
+        a->timeout_ms == b->timeout_ms && a->output_bytes_max == b->output_bytes_max &&
+        a->log_bytes_max == b->log_bytes_max;
 }
 
 struct pool_image *pool_image_find(struct pool *pool, const char *id,

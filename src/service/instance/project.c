@@ -181,6 +181,7 @@ static void name_image(const struct pool_image *image, char ret_name[HASH_TEXT_S
     BUFFER_OWNED struct buffer text = {0};
     buffer_append_string(&text, image->id);
     buffer_append_u64(&text, image->limits.memory_bytes);
+    buffer_append_u64(&text, image->limits.files_bytes);
     buffer_append_u64(&text, image->limits.timeout_ms);
     buffer_append_u64(&text, image->limits.output_bytes_max);
     buffer_append_u64(&text, image->limits.log_bytes_max);

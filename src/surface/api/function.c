@@ -215,6 +215,7 @@ static int take_config(const json_t *object, struct function_config *config, str
     take_u64(object, "timeout_ms", &config->timeout_ms);
     take_u64(object, "output_bytes_max", &config->output_bytes_max);
     take_u64(object, "log_bytes_max", &config->log_bytes_max);
+    take_u64(object, "tmp_bytes_max", &config->tmp_bytes_max);
     take_unsigned(object, "concurrency_max", &config->concurrency_max);
     take_unsigned(object, "queue_max", &config->queue_max);
     struct buffer environment = {0};
