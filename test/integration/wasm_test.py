@@ -315,13 +315,13 @@ WASI = r"""(module
     (call $put (call $clock_time_get (i32.const 1) (i64.const 0) (i32.const 0))) (call $put (i64.gt_u (i64.load (i32.const 0)) (i64.const 0)))
     (call $put (call $clock_time_get (i32.const 4) (i64.const 0) (i32.const 0)))
     ;; nobody has these descriptors
-    (call $put (call $fd_close (i32.const 3))) (call $put (call $fd_close (i32.const -1))) (call $put (call $fd_fdstat_get (i32.const 7) (i32.const 0)))
-    (call $put (call $fd_filestat_get (i32.const 7) (i32.const 0))) (call $put (call $fd_prestat_get (i32.const 3) (i32.const 0)))
-    (call $put (call $fd_prestat_dir_name (i32.const 3) (i32.const 0) (i32.const 9)))
+    (call $put (call $fd_close (i32.const 9))) (call $put (call $fd_close (i32.const -1))) (call $put (call $fd_fdstat_get (i32.const 7) (i32.const 0)))
+    (call $put (call $fd_filestat_get (i32.const 7) (i32.const 0))) (call $put (call $fd_prestat_get (i32.const 9) (i32.const 0)))
+    (call $put (call $fd_prestat_dir_name (i32.const 9) (i32.const 0) (i32.const 9)))
     (call $put (call $fd_seek (i32.const 7) (i64.const 0) (i32.const 0) (i32.const 0))) (call $put (call $fd_tell (i32.const 7) (i32.const 0)))
     (call $put (call $fd_read (i32.const 7) (i32.const 0) (i32.const 0) (i32.const 0))) (call $put (call $fd_write (i32.const 7) (i32.const 0) (i32.const 0) (i32.const 0)))
-    (call $put (call $path_open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 8)))
-    (call $put (call $path_unlink_file (i32.const 3) (i32.const 0) (i32.const 1))) (call $put (call $fd_readdir (i32.const 3) (i32.const 0) (i32.const 9) (i64.const 0) (i32.const 0)))
+    (call $put (call $path_open (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 8)))
+    (call $put (call $path_unlink_file (i32.const 9) (i32.const 0) (i32.const 1))) (call $put (call $fd_readdir (i32.const 9) (i32.const 0) (i32.const 9) (i64.const 0) (i32.const 0)))
     (call $put (call $fd_renumber (i32.const 7) (i32.const 8))) (call $put (call $sock_shutdown (i32.const 7) (i32.const 0)))
     ;; the streams
     (call $put (call $fd_fdstat_get (i32.const 1) (i32.const 0)))

@@ -41,6 +41,9 @@ void io_begin(void);
 /* wasm_runtime.c: once the module is instantiated, no more types are registered. */
 void types_forget(void);
 
+/* wasi_files.c: the file system and what is open, before anything of the module runs. */
+void wasi_begin(void);
+
 /* random.c: an own generator, seeded per call. */
 void random_fill(uint8_t *bytes, size_t length);
 void random_begin(void);

@@ -79,6 +79,7 @@ __attribute__((used)) void guest_main(void)
 {
     io_begin();
     random_begin();
+    wasi_begin();
     glue_instantiate();
     types_forget();
     glue_initialize();

@@ -31,6 +31,7 @@ struct bench {
 
 static const struct vmm_limits usual_limits = {
     .memory_bytes = MEMORY_MAX,
+    .files_bytes = 1 << 20,
     .timeout_ms = 10000,
     .output_bytes_max = 1 << 20,
     .log_bytes_max = 4096,
@@ -269,6 +270,39 @@ BOTH(is_a_wasi_system)
     run(bench, &call);
     EXPECT_STRING(buffer_string(&bench->output), "fine\n");
     EXPECT(bench->outcome.exit_code == 0);
+    bench_close(bench);
+}
+
+/* Goal: a function has files, as POSIX and WASI describe them, and none of another call. */
+BOTH(has_files)
+{
+    struct bench *bench = bench_open(isolation, "files", &usual_limits);
+    for (int i = 0; i < 3; i++) {
+        struct vmm_call call = {0};
+        run(bench, &call);
+        EXPECT_STRING(buffer_string(&bench->output), "fine\n");
+        reset(bench);
+    }
+    bench_close(bench);
+}
+
+/* Goal: files take what they may, and no more; without any, nothing at all is given. */
+BOTH(files_have_a_limit)
+{
+    struct vmm_limits limits = usual_limits;
+    limits.files_bytes = 8 << 20;
+    struct bench *bench = bench_open(isolation, "files", &limits);
+    struct vmm_call call = {.arguments = "files\0full", .arguments_length = sizeof("files\0full")};
+    unsigned kib = 0;
+    run(bench, &call);
+    EXPECT(sscanf(buffer_string(&bench->output), "%u KiB, full", &kib) == 1);
+    EXPECT(kib > 8000 && kib < 8192);
+    bench_close(bench);
+
+    limits.files_bytes = 0;
+    bench = bench_open(isolation, "files", &limits);
+    run(bench, &call);
+    EXPECT_STRING(buffer_string(&bench->output), "0 KiB, Bad file descriptor\n");
     bench_close(bench);
 }
 

@@ -1,0 +1,48 @@
+/*
+ * What a program has open: numbers, each with rights, flags and a position.
+ *
+ * The first ones lie with other data that every call uses; the rest costs nothing until it is used.
+ */
+#ifndef GUEST_FUNCTION_DESCRIPTOR_H
+#define GUEST_FUNCTION_DESCRIPTOR_H
+
+#include "files.h"
+
+enum { DESCRIPTORS_MAX = 1024 };
+
+enum descriptor_kind {
+    DESCRIPTOR_FREE,
+    DESCRIPTOR_INPUT,
+    DESCRIPTOR_OUTPUT,
+    DESCRIPTOR_LOG,
+    DESCRIPTOR_NODE,
+};
+
+struct descriptor {
+    uint8_t kind; /* enum descriptor_kind */
+    uint8_t is_preopen;
+    uint16_t flags; /* WASI_FLAG_* */
+    uint32_t node;
+    uint32_t rights;
+    uint32_t rights_inheriting;
+    uint64_t position; /* of a file */
+};
+
+/* 0 to 2 are the streams, 3 is "/", 4 is "/tmp". */
+void descriptors_begin(void);
+
+/* NULL: it is not open. */
+struct descriptor *descriptor_get(uint32_t number);
+
+/* EBADF, or ENOTCAPABLE when it lacks one of the rights. */
+uint32_t descriptor_check(uint32_t number, uint32_t rights, struct descriptor **ret_descriptor);
+
+/* The lowest free number, filled with *from; EMFILE. */
+uint32_t descriptor_add(const struct descriptor *from, uint32_t *ret_number);
+uint32_t descriptor_close(uint32_t number);
+uint32_t descriptor_renumber(uint32_t from, uint32_t to);
+
+/* A preopen's path; "" is none. */
+const char *descriptor_preopen(uint32_t number);
+
+#endif

@@ -1,0 +1,423 @@
+/* WASI preview 1: what is done with descriptors. */
+#include "wasi.h"
+
+/* The list can be read or written: its bytes are counted in 32 bits. */
+static bool vectors_fit(u32 vectors, u32 count)
+{
+    u64 total = 0;
+    for (u32 k = 0; k < count && count <= VECTORS_MAX; k++) {
+        total += load32(vectors + 8ull * k + 4);
+    }
+    return count <= VECTORS_MAX && total <= UINT32_MAX;
+}
+
+/* For reading or writing at all: a folder is EISDIR, what was not opened for it EBADF. */
+static u32 check_access(u32 fd, u32 right, u32 vectors, u32 count, struct descriptor **ret)
+{
+    u32 error = descriptor_check(fd, right, ret);
+    if (*ret != NULL && (*ret)->kind == DESCRIPTOR_NODE &&
+        node_kind((*ret)->node) == WASI_KIND_FOLDER) {
+        return WASI_EISDIR;
+    }
+    if (error != WASI_OK) {
+        return WASI_EBADF;
+    }
+    return vectors_fit(vectors, count) ? WASI_OK : WASI_EINVAL;
+}
+
+/* ---- Writing ---- */
+
+static u32 write_stream(const struct descriptor *descriptor, u32 vectors, u32 count)
+{
+    u32 total = 0;
+    for (u32 k = 0; k < count; k++) {
+        u32 at = load32(vectors + 8ull * k);
+        u32 length = load32(vectors + 8ull * k + 4);
+        if (descriptor->kind == DESCRIPTOR_OUTPUT) {
+            io_write_output(MEMORY + at, length);
+        } else {
+            io_write_log(MEMORY + at, length);
+        }
+        total += length;
+    }
+    return total;
+}
+
+/* From `offset` on; an error only when nothing was written. */
+static u32 write_file(u32 node, u64 offset, u32 vectors, u32 count, u32 *ret_total)
+{
+    u32 error = WASI_OK;
+    *ret_total = 0;
+    for (u32 k = 0; k < count && error == WASI_OK; k++) {
+        u32 length = load32(vectors + 8ull * k + 4);
+        size_t written = 0;
+        error = content_write(node, offset + *ret_total, MEMORY + load32(vectors + 8ull * k),
+                              length, &written);
+        *ret_total += (u32)written;
+        if (written < length) {
+            break;
+        }
+    }
+    return *ret_total > 0 ? WASI_OK : error;
+}
+
+u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 total = 0;
+    u32 error = check_access(fd, WASI_RIGHT_WRITE, vectors, count, &descriptor);
+    if (error != WASI_OK) {
+        return error;
+    }
+    if (is_stream(descriptor)) {
+        store32(written, write_stream(descriptor, vectors, count));
+        return WASI_OK;
+    }
+    if (descriptor->flags & WASI_FLAG_APPEND) {
+        struct file_status status;
+        node_status(descriptor->node, &status);
+        descriptor->position = status.size;
+    }
+    error = write_file(descriptor->node, descriptor->position, vectors, count, &total);
+    if (error == WASI_OK) {
+        descriptor->position += total;
+        store32(written, total);
+    }
+    return error;
+}
+
+u32 WASI(fd_pwrite)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 written)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 total = 0;
+    u32 error = check_access(fd, WASI_RIGHT_WRITE, vectors, count, &descriptor);
+    if (error == WASI_OK && is_stream(descriptor)) {
+        error = WASI_ESPIPE;
+    }
+    if (error == WASI_OK && (descriptor->rights & WASI_RIGHT_SEEK) == 0) {
+        error = WASI_ENOTCAPABLE;
+    }
+    if (error == WASI_OK) {
+        error = write_file(descriptor->node, offset, vectors, count, &total);
+    }
+    if (error == WASI_OK) {
+        store32(written, total);
+    }
+    return error;
+}
+
+/* ---- Reading ---- */
+
+/* From input, or a file from `offset` on; a short read ends it, as with readv(2). */
+static u32 read_vectors(const struct descriptor *descriptor, u64 offset, u32 vectors, u32 count)
+{
+    u32 total = 0;
+    for (u32 k = 0; k < count; k++) {
+        u32 at = load32(vectors + 8ull * k);
+        u32 length = load32(vectors + 8ull * k + 4);
+        if (length == 0) {
+            continue;
+        }
+        u32 got = (u32)(is_stream(descriptor)
+                            ? io_read(MEMORY + at, length)
+                            : content_read(descriptor->node, offset + total, MEMORY + at, length));
+        total += got;
+        if (got < length) {
+            break;
+        }
+    }
+    return total;
+}
+
+u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_access(fd, WASI_RIGHT_READ, vectors, count, &descriptor);
+    if (error == WASI_OK) {
+        u32 total = read_vectors(descriptor, descriptor->position, vectors, count);
+        descriptor->position += total;
+        store32(read, total);
+    }
+    return error;
+}
+
+u32 WASI(fd_pread)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 read)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_access(fd, WASI_RIGHT_READ, vectors, count, &descriptor);
+    if (error == WASI_OK && is_stream(descriptor)) {
+        error = WASI_ESPIPE;
+    }
+    if (error == WASI_OK && (descriptor->rights & WASI_RIGHT_SEEK) == 0) {
+        error = WASI_ENOTCAPABLE;
+    }
+    if (error == WASI_OK) {
+        store32(read, read_vectors(descriptor, offset, vectors, count));
+    }
+    return error;
+}
+
+/* ---- Position ---- */
+
+/* Has `right`, and is no stream. */
+static u32 check_file(u32 fd, u32 right, u32 on_stream, struct descriptor **ret_descriptor)
+{
+    u32 error = descriptor_check(fd, right, ret_descriptor);
+    return *ret_descriptor != NULL && is_stream(*ret_descriptor) ? on_stream : error;
+}
+
+u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
+{
+    (void)i;
+    enum { FROM_START, FROM_HERE, FROM_END };
+    struct descriptor *descriptor;
+    bool only_tells = offset == 0 && whence == FROM_HERE;
+    u32 error =
+        check_file(fd, only_tells ? WASI_RIGHT_TELL : WASI_RIGHT_SEEK, WASI_ESPIPE, &descriptor);
+    if (error == WASI_ENOTCAPABLE && only_tells) {
+        error = descriptor_check(fd, WASI_RIGHT_SEEK, &descriptor); /* that one implies it */
+    }
+    if (error != WASI_OK) {
+        return error;
+    }
+    struct file_status status;
+    node_status(descriptor->node, &status);
+    u64 from = whence == FROM_HERE ? descriptor->position : whence == FROM_END ? status.size : 0;
+    u64 position = from + offset;
+    if (whence > FROM_END || position > INT64_MAX || ((int64_t)offset > 0 && position < from)) {
+        return WASI_EINVAL;
+    }
+    descriptor->position = position;
+    store64(result, position);
+    return WASI_OK;
+}
+
+u32 WASI(fd_tell)(instance i, u32 fd, u32 result)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_file(fd, WASI_RIGHT_TELL, WASI_ESPIPE, &descriptor);
+    if (error == WASI_OK) {
+        store64(result, descriptor->position);
+    }
+    return error;
+}
+
+/* ---- Opened how, and what it is ---- */
+
+u32 WASI(fd_fdstat_get)(instance i, u32 fd, u32 result)
+{
+    (void)i;
+    const struct descriptor *descriptor = descriptor_get(fd);
+    if (descriptor == NULL) {
+        return WASI_EBADF;
+    }
+    memset(MEMORY + result, 0, 24);
+    MEMORY[result] = is_stream(descriptor) ? WASI_KIND_STREAM : node_kind(descriptor->node);
+    memcpy(MEMORY + result + 2, &descriptor->flags, sizeof(descriptor->flags));
+    store64((u64)result + 8, descriptor->rights);
+    store64((u64)result + 16, descriptor->rights_inheriting);
+    return WASI_OK;
+}
+
+u32 WASI(fd_fdstat_set_flags)(instance i, u32 fd, u32 flags)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = descriptor_check(fd, WASI_RIGHT_SET_FLAGS, &descriptor);
+    if (error == WASI_OK && flags > WASI_FLAGS_ALL) {
+        error = WASI_EINVAL;
+    }
+    if (error == WASI_OK) {
+        descriptor->flags = (uint16_t)flags;
+    }
+    return error;
+}
+
+/* Rights are only ever given up. */
+u32 WASI(fd_fdstat_set_rights)(instance i, u32 fd, u64 base, u64 inheriting)
+{
+    (void)i;
+    struct descriptor *descriptor = descriptor_get(fd);
+    if (descriptor == NULL) {
+        return WASI_EBADF;
+    }
+    if ((base & ~(u64)descriptor->rights) || (inheriting & ~(u64)descriptor->rights_inheriting)) {
+        return WASI_ENOTCAPABLE;
+    }
+    descriptor->rights = (u32)base;
+    descriptor->rights_inheriting = (u32)inheriting;
+    return WASI_OK;
+}
+
+u32 WASI(fd_filestat_get)(instance i, u32 fd, u32 result)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    struct file_status status = {.kind = WASI_KIND_STREAM};
+    u32 error = descriptor_check(fd, WASI_RIGHT_STATUS, &descriptor);
+    if (error != WASI_OK) {
+        return error;
+    }
+    if (!is_stream(descriptor)) {
+        node_status(descriptor->node, &status);
+    }
+    store_status(result, &status);
+    return WASI_OK;
+}
+
+u32 WASI(fd_filestat_set_size)(instance i, u32 fd, u64 size)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_file(fd, WASI_RIGHT_SET_SIZE, WASI_ENOTCAPABLE, &descriptor);
+    return error == WASI_OK ? content_resize(descriptor->node, size) : error;
+}
+
+u32 wasi_set_times(u32 node, u64 accessed_ns, u64 modified_ns, u32 which)
+{
+    struct file_status status;
+    if (which > 15 || (which & 3) == 3 || (which & 12) == 12) {
+        return WASI_EINVAL;
+    }
+    u64 now_ns = io_clock_ns(0);
+    node_status(node, &status);
+    return node_set_times(node,
+                          which & WASI_SET_ATIM           ? accessed_ns
+                              : which & WASI_SET_ATIM_NOW ? now_ns
+                                                          : status.accessed_ns,
+                          which & WASI_SET_MTIM           ? modified_ns
+                              : which & WASI_SET_MTIM_NOW ? now_ns
+                                                          : status.modified_ns);
+}
+
+u32 WASI(fd_filestat_set_times)(instance i, u32 fd, u64 accessed, u64 modified, u32 which)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_file(fd, WASI_RIGHT_SET_TIMES, WASI_ENOTCAPABLE, &descriptor);
+    return error == WASI_OK ? wasi_set_times(descriptor->node, accessed, modified, which) : error;
+}
+
+u32 WASI(fd_advise)(instance i, u32 fd, u64 offset, u64 length, u32 advice)
+{
+    (void)i;
+    enum { ADVICES = 6 };
+    struct descriptor *descriptor;
+    u32 error = check_file(fd, WASI_RIGHT_ADVISE, WASI_ESPIPE, &descriptor);
+    if (error == WASI_OK && (advice >= ADVICES || (int64_t)offset < 0 || (int64_t)length < 0)) {
+        error = WASI_EINVAL;
+    }
+    return error; /* memory needs none */
+}
+
+u32 WASI(fd_allocate)(instance i, u32 fd, u64 offset, u64 length)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    u32 error = check_file(fd, WASI_RIGHT_ALLOCATE, WASI_ENOTCAPABLE, &descriptor);
+    return error == WASI_OK ? content_allocate(descriptor->node, offset, length) : error;
+}
+
+u32 WASI(fd_sync)(instance i, u32 fd)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    return check_file(fd, WASI_RIGHT_SYNC, WASI_EINVAL, &descriptor);
+}
+
+u32 WASI(fd_datasync)(instance i, u32 fd)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    return check_file(fd, WASI_RIGHT_DATASYNC, WASI_EINVAL, &descriptor);
+}
+
+u32 WASI(fd_close)(instance i, u32 fd)
+{
+    (void)i;
+    return descriptor_close(fd);
+}
+
+/* As dup2(2) and a close of `fd`: `to` is one that was open. */
+u32 WASI(fd_renumber)(instance i, u32 fd, u32 to)
+{
+    (void)i;
+    return descriptor_renumber(fd, to);
+}
+
+/* ---- Folders ---- */
+
+u32 WASI(fd_prestat_get)(instance i, u32 fd, u32 result)
+{
+    (void)i;
+    u32 length = 0;
+    for (const char *name = descriptor_preopen(fd); name[length] != '\0';) {
+        length++;
+    }
+    if (length == 0) {
+        return WASI_EBADF;
+    }
+    store32(result, 0); /* a folder, the only kind */
+    store32((u64)result + 4, length);
+    return WASI_OK;
+}
+
+u32 WASI(fd_prestat_dir_name)(instance i, u32 fd, u32 path, u32 size)
+{
+    (void)i;
+    u32 length = 0;
+    const char *name = descriptor_preopen(fd);
+    while (name[length] != '\0') {
+        length++;
+    }
+    if (length == 0) {
+        return WASI_EBADF;
+    }
+    if (size < length) {
+        return WASI_ENAMETOOLONG;
+    }
+    memcpy(MEMORY + path, name, length);
+    return WASI_OK;
+}
+
+/* Copy as much as there is room for; a cut-off entry fills the buffer, and is asked for again. */
+static u32 put(u32 bytes, u32 size, u32 used, const void *from, u32 length)
+{
+    u32 count = length < size - used ? length : size - used;
+    memcpy(MEMORY + (u64)bytes + used, from, count);
+    return used + count;
+}
+
+u32 WASI(fd_readdir)(instance i, u32 fd, u32 bytes, u32 size, u64 cookie, u32 result)
+{
+    (void)i;
+    struct descriptor *descriptor;
+    struct folder_entry entry;
+    u32 used = 0;
+    u32 error = check_file(fd, WASI_RIGHT_READDIR, WASI_ENOTDIR, &descriptor);
+    if (error != WASI_OK) {
+        return error;
+    }
+    if (node_kind(descriptor->node) != WASI_KIND_FOLDER) {
+        return WASI_ENOTDIR;
+    }
+    while (used < size && folder_next(descriptor->node, cookie, &entry)) {
+        struct {
+            u64 next;
+            u64 number;
+            u32 name_length;
+            u32 kind;
+        } head = {entry.cookie_after, (u64)entry.node + 1, (u32)entry.name.length,
+                  node_kind(entry.node)};
+        used = put(bytes, size, used, &head, sizeof(head));
+        used = put(bytes, size, used, entry.name.bytes, (u32)entry.name.length);
+        cookie = entry.cookie_after;
+    }
+    store32(result, used);
+    return WASI_OK;
+}
