@@ -1,6 +1,9 @@
 /*
  * The build cache: (module, tier) -> image.
  *
+ * Of a module with assets there are two entries: its own, that names the module without them as its
+ * `code`; and one of that, whose `module` is empty unless somebody has it as a module too.
+ *
  * An entry is a small JSON file named by the key, CACHE/KEY.json; the image itself is a blob.  An
  * entry whose blob is gone or damaged is no entry: the blob is removed and made again.  One of
  * another toolchain is used where there is no toolchain, and replaced where there is one.
@@ -108,8 +111,9 @@ bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image)
     return true;
 }
 
-/* Another module's code may be the same.  Read through: it happens once per toolchain. */
-static bool is_named(const struct wasm *wasm, const char *image)
+/* Has an entry this value in this field?  Read through: it happens once per toolchain, and when a
+ * module goes. */
+static bool is_named(const struct wasm *wasm, const char *field, const char *value)
 {
     DIR *folder = opendir(wasm->cache_folder);
     bool found = false;
@@ -118,7 +122,8 @@ static bool is_named(const struct wasm *wasm, const char *image)
         const char *other = NULL;
         MEMORY_OWNED char *path = memory_format("%s/%s", wasm->cache_folder, item->d_name);
         JSON_OWNED json_t *entry = item->d_name[0] != '.' ? read_entry(path, &other) : NULL;
-        found = entry != NULL && strcmp(other, image) == 0;
+        const char *named = json_string_value(json_object_get(entry, field));
+        found = named != NULL && strcmp(named, value) == 0;
     }
     if (folder != NULL) {
         closedir(folder);
@@ -126,7 +131,21 @@ static bool is_named(const struct wasm *wasm, const char *image)
     return found;
 }
 
-int cache_put(struct wasm *wasm, const char *key, const char *module_id,
+bool cache_code_is_used(const struct wasm *wasm, const char *code_id)
+{
+    return is_named(wasm, "code", code_id);
+}
+
+void cache_names(const struct wasm *wasm, const char *key, struct cache_names *ret_names)
+{
+    const char *image = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    JSON_OWNED json_t *entry = read_entry(path, &image);
+    take_digest(entry, "module", ret_names->module);
+    take_digest(entry, "code", ret_names->code);
+}
+
+int cache_put(struct wasm *wasm, const char *key, const struct cache_names *names,
               const struct wasm_image *image, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
@@ -134,12 +153,13 @@ int cache_put(struct wasm *wasm, const char *key, const char *module_id,
     struct json_writer writer = json_writer_to(&text);
     char old_image[HASH_TEXT_SIZE];
     if (cache_take(wasm, key, old_image) && strcmp(old_image, image->image_id) != 0 &&
-        !is_named(wasm, old_image)) {
+        !is_named(wasm, "image", old_image)) {
         struct error ignored = {0}; /* it stays on disk, and harms nobody */
         image_remove(wasm->images, old_image, &ignored);
     }
     json_write_begin_object(&writer);
-    json_write_field_string(&writer, "module", module_id);
+    json_write_field_string(&writer, "module", names->module);
+    json_write_field_string(&writer, "code", names->code);
     json_write_field_string(&writer, "image", image->image_id);
     json_write_field_string(&writer, "toolchain", image->toolchain);
     json_write_field_string(&writer, "runtime", image->runtime);

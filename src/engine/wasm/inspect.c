@@ -16,9 +16,10 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+#include "engine/wasm/assets.h"
 #include "engine/wasm/opcode.h"
+#include "engine/wasm/private.h"
 #include "engine/wasm/reader.h"
-#include "engine/wasm/wasm.h"
 
 enum {
     MODULE_BYTES_MAX = 64 << 20,
@@ -442,6 +443,22 @@ static unsigned rank(enum section section)
     return ranks[section];
 }
 
+static void read_custom(struct reader *reader, struct inspection *inspection)
+{
+    struct text name;
+    reader_name(reader, &name);
+    if (reader->failed < 0 || !text_equal(name, ASSETS_SECTION)) {
+        return;
+    }
+    size_t length = (size_t)(reader->end - reader->at);
+    if (inspection->info.assets_bytes > 0) {
+        reader_malformed(reader, "a second section " ASSETS_SECTION);
+        return;
+    }
+    inspection->info.assets_bytes = length;
+    reader->failed = wasm_assets_check(reader->at, length, reader->err);
+}
+
 static void read_sections(struct reader *reader, struct inspection *inspection)
 {
     unsigned before = 0;
@@ -457,8 +474,7 @@ static void read_sections(struct reader *reader, struct inspection *inspection)
         }
         enum section section = (enum section)id;
         if (section == SECTION_CUSTOM) {
-            struct text name;
-            reader_name(&part, &name);
+            read_custom(&part, inspection);
         } else if (rank(section) <= before) {
             reader_malformed(&part, "a section is out of order");
         } else {

@@ -84,11 +84,46 @@ void translate_memory_base(struct buffer *source);
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 
+/* ---- Assets ---- */
+
+#define ASSETS_SECTION "blixard.assets"
+
+/* A custom section of a module; of length 0: there is none. */
+struct section_view {
+    size_t at; /* of all of it, in the module */
+    size_t length;
+    const uint8_t *content; /* lent, of the module */
+    size_t content_length;
+};
+
+/* The module's assets, unchecked.  INVALID: no module, or two of them. */
+int assets_find(const void *module, size_t length, struct section_view *ret_view,
+                struct error *err);
+
+/* Append the module without that section to *ret_code. */
+void assets_remove(const void *module, size_t length, const struct section_view *view,
+                   struct buffer *ret_code);
+
+/* Append the image with the archive in it to *ret_elf.  LIMIT: too large; INVALID: no such image.
+ */
+int assets_link(const struct buffer *elf, const void *archive, size_t length,
+                struct buffer *ret_elf, struct error *err);
+
 /* Results by key: what was made, and whether it is still there and whole. */
 void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image);
-int cache_put(struct wasm *wasm, const char *key, const char *module_id,
+
+/* Who has the entry, each "" when there is none: the module, and what it is without its assets. */
+struct cache_names {
+    char module[HASH_TEXT_SIZE];
+    char code[HASH_TEXT_SIZE];
+};
+
+int cache_put(struct wasm *wasm, const char *key, const struct cache_names *names,
               const struct wasm_image *image, struct error *err);
+void cache_names(const struct wasm *wasm, const char *key, struct cache_names *ret_names);
+bool cache_code_is_used(const struct wasm *wasm, const char *code_id);
+
 /* Remove the entry; true and its image when there was one. */
 bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZE]);
 

@@ -123,6 +123,18 @@ static void claim(struct wasm *wasm, const char *key)
     pthread_mutex_unlock(&wasm->lock);
 }
 
+/* Without waiting: false when somebody is at work on it. */
+static bool claim_now(struct wasm *wasm, const char *key)
+{
+    pthread_mutex_lock(&wasm->lock);
+    bool is_free = map_get(&wasm->building, key) == NULL;
+    if (is_free) {
+        map_set(&wasm->building, key, wasm);
+    }
+    pthread_mutex_unlock(&wasm->lock);
+    return is_free;
+}
+
 static void release(struct wasm *wasm, const char *key)
 {
     pthread_mutex_lock(&wasm->lock);
@@ -163,7 +175,20 @@ static int build(struct job *job, struct wasm_result *ret_result, struct error *
     return r;
 }
 
-static int enter(struct wasm *wasm, const char *key, const char *module_id,
+static void tell(const struct wasm_image *image, enum wasm_tier tier,
+                 struct wasm_result *ret_result)
+{
+    *ret_result = (struct wasm_result){
+        .tier = tier,
+        .from_cache = true,
+        .elf_bytes = image->elf_bytes,
+        .wall_ms = image->wall_ms,
+        .max_rss_kib = image->max_rss_kib,
+    };
+    memcpy(ret_result->image_id, image->image_id, sizeof(image->image_id));
+}
+
+static int enter(struct wasm *wasm, const char *key, const struct cache_names *names,
                  const struct wasm_result *result, struct error *err)
 {
     struct wasm_image image = {
@@ -174,13 +199,97 @@ static int enter(struct wasm *wasm, const char *key, const char *module_id,
     memcpy(image.image_id, result->image_id, sizeof(image.image_id));
     memcpy(image.toolchain, wasm->toolchain.fingerprint, sizeof(image.toolchain));
     memcpy(image.runtime, wasm->runtime, sizeof(image.runtime));
-    return cache_put(wasm, key, module_id, &image, err);
+    return cache_put(wasm, key, names, &image, err);
+}
+
+/* Under the key's claim: what is in the cache is some module's from now on. */
+static int take_over(struct wasm *wasm, const char *key, const struct cache_names *names,
+                     const struct wasm_image *image, struct error *err)
+{
+    struct cache_names before;
+    cache_names(wasm, key, &before);
+    bool is_nobodys = before.module[0] == '\0' && names->module[0] != '\0';
+    return is_nobodys ? cache_put(wasm, key, names, image, err) : 0;
+}
+
+/* The code of job->bytes, which have no assets; `names` are those of its entry, claimed. */
+static int compile_code(struct wasm *wasm, struct job *job, const char *key,
+                        const struct cache_names *names, struct wasm_result *ret_result,
+                        struct error *err)
+{
+    struct wasm_image image;
+    int r = 0;
+    if (cache_get(wasm, key, &image)) {
+        tell(&image, job->tier, ret_result);
+        r = take_over(wasm, key, names, &image, err);
+    } else if (wasm->problem.kind != ERROR_NONE) {
+        *err = wasm->problem;
+        r = -(int)err->kind;
+    } else {
+        r = build(job, ret_result, err);
+        r = r < 0 ? r : enter(wasm, key, names, ret_result, err);
+    }
+    return r;
+}
+
+/* ---- With assets ---- */
+
+static int link_assets(struct wasm *wasm, const struct section_view *assets,
+                       struct wasm_result *result, struct error *err)
+{
+    BUFFER_OWNED struct buffer bare = {0};
+    BUFFER_OWNED struct buffer image = {0};
+    int r = image_read(wasm->images, result->image_id, IMAGE_BYTES_MAX, &bare, err);
+    if (r == 0) {
+        r = assets_link(&bare, assets->content, assets->content_length, &image, err);
+    }
+    if (r == 0) {
+        r = image_put(wasm->images, image.data, image.used, result->image_id, err);
+    }
+    result->elf_bytes = image.used;
+    return r;
+}
+
+/* The module's key is claimed; its code's is until the module's entry names it. */
+static int compile_and_link(struct wasm *wasm, struct job *job, const char *key,
+                            const struct cache_names *names, const struct section_view *assets,
+                            struct wasm_result *ret_result, struct error *err)
+{
+    static const struct cache_names nobodys = {0};
+    char code_key[HASH_TEXT_SIZE];
+    cache_key(names->code, job->tier, code_key);
+    claim(wasm, code_key);
+    int r = compile_code(wasm, job, code_key, &nobodys, ret_result, err);
+    r = r < 0 ? r : link_assets(wasm, assets, ret_result, err);
+    r = r < 0 ? r : enter(wasm, key, names, ret_result, err);
+    release(wasm, code_key);
+    return r;
+}
+
+/* What is compiled is what is left of job->bytes, the whole module. */
+static int compile_with_assets(struct wasm *wasm, struct job *job, const char *key,
+                               struct cache_names *names, const struct section_view *assets,
+                               struct wasm_result *ret_result, struct error *err)
+{
+    BUFFER_OWNED struct buffer code = {0};
+    struct wasm_image image;
+    if (cache_get(wasm, key, &image)) {
+        tell(&image, job->tier, ret_result);
+        return 0;
+    }
+    assets_remove(job->bytes, job->length, assets, &code);
+    hash_bytes(code.data, code.used, names->code);
+    job->bytes = code.data;
+    job->length = code.used;
+    return compile_and_link(wasm, job, key, names, assets, ret_result, err);
 }
 
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
 {
     struct wasm_module_info info;
+    struct section_view assets;
+    struct cache_names names = {0};
     struct job job = {.wasm = wasm,
                       .info = &info,
                       .bytes = bytes,
@@ -188,32 +297,18 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                       .tier = tier,
                       .cancel = cancel};
     int r = wasm_inspect(bytes, length, &info, err);
+    if (r == 0) {
+        r = assets_find(bytes, length, &assets, err);
+    }
     if (r < 0) {
         return r;
     }
-    char module_id[HASH_TEXT_SIZE];
     char key[HASH_TEXT_SIZE];
-    hash_bytes(bytes, length, module_id);
-    cache_key(module_id, tier, key);
-
+    hash_bytes(bytes, length, names.module);
+    cache_key(names.module, tier, key);
     claim(wasm, key);
-    struct wasm_image image;
-    if (cache_get(wasm, key, &image)) {
-        *ret_result = (struct wasm_result){
-            .tier = tier,
-            .from_cache = true,
-            .elf_bytes = image.elf_bytes,
-            .wall_ms = image.wall_ms,
-            .max_rss_kib = image.max_rss_kib,
-        };
-        memcpy(ret_result->image_id, image.image_id, sizeof(image.image_id));
-    } else if (wasm->problem.kind != ERROR_NONE) {
-        *err = wasm->problem;
-        r = -(int)err->kind;
-    } else {
-        r = build(&job, ret_result, err);
-        r = r < 0 ? r : enter(wasm, key, module_id, ret_result, err);
-    }
+    r = assets.length > 0 ? compile_with_assets(wasm, &job, key, &names, &assets, ret_result, err)
+                          : compile_code(wasm, &job, key, &names, ret_result, err);
     release(wasm, key);
     return r;
 }
@@ -249,21 +344,80 @@ int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
     }
     cache_key(module_id, tier, key);
     claim(wasm, key);
-    r = cache_put(wasm, key, module_id, &taken, err);
+    struct cache_names names = {0};
+    snprintf(names.module, sizeof(names.module), "%s", module_id);
+    r = cache_put(wasm, key, &names, &taken, err);
     release(wasm, key);
     return r;
+}
+
+struct keeping {
+    bool (*keep)(const char *image_id, void *context);
+    void *context;
+};
+
+static void drop_entry(struct wasm *wasm, const char *key, const struct keeping *keeping)
+{
+    char image[HASH_TEXT_SIZE];
+    if (cache_take(wasm, key, image) && !keeping->keep(image, keeping->context)) {
+        struct error ignored = {0}; /* it stays on disk, and harms nobody */
+        image_remove(wasm->images, image, &ignored);
+    }
+}
+
+/* Others may have it as their code: then it stays, as nobody's module. */
+static bool is_left_as_code(struct wasm *wasm, const char *module_id, const char *key)
+{
+    static const struct cache_names nobodys = {0};
+    struct wasm_image image;
+    struct error ignored = {0}; /* then it stays named, and goes another time */
+    if (!cache_code_is_used(wasm, module_id)) {
+        return false;
+    }
+    if (cache_get(wasm, key, &image)) {
+        cache_put(wasm, key, &nobodys, &image, &ignored);
+    }
+    return true;
+}
+
+static void forget_code(struct wasm *wasm, const char *code_id, enum wasm_tier tier,
+                        const struct keeping *keeping)
+{
+    struct cache_names names;
+    char key[HASH_TEXT_SIZE];
+    cache_key(code_id, tier, key);
+    if (!claim_now(wasm, key)) {
+        return; /* it is about to be somebody's code again */
+    }
+    cache_names(wasm, key, &names);
+    if (names.module[0] == '\0' && !cache_code_is_used(wasm, code_id)) {
+        drop_entry(wasm, key, keeping);
+    }
+    release(wasm, key);
+}
+
+static void forget(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+                   const struct keeping *keeping)
+{
+    struct cache_names names;
+    char key[HASH_TEXT_SIZE];
+    cache_key(module_id, tier, key);
+    claim(wasm, key);
+    cache_names(wasm, key, &names);
+    if (names.code[0] != '\0' || !is_left_as_code(wasm, module_id, key)) {
+        drop_entry(wasm, key, keeping);
+    }
+    release(wasm, key);
+    if (names.code[0] != '\0') {
+        forget_code(wasm, names.code, tier, keeping);
+    }
 }
 
 void wasm_forget(struct wasm *wasm, const char *module_id,
                  bool (*keep)(const char *image_id, void *context), void *context)
 {
+    const struct keeping keeping = {keep, context};
     for (int tier = 0; tier < WASM_TIER_COUNT; tier++) {
-        char key[HASH_TEXT_SIZE];
-        char image[HASH_TEXT_SIZE];
-        cache_key(module_id, (enum wasm_tier)tier, key);
-        if (cache_take(wasm, key, image) && !keep(image, context)) {
-            struct error ignored = {0}; /* it stays on disk, and harms nobody */
-            image_remove(wasm->images, image, &ignored);
-        }
+        forget(wasm, module_id, (enum wasm_tier)tier, &keeping);
     }
 }

@@ -4,6 +4,7 @@
  * The module is an attacker's.  Every tool runs in engine/jail with rlimits, a timeout and an empty
  * network; its output is data for the VM, never code for us.  Results are kept in a cache by
  * content: (module, tier) -> ELF blob in the image store, made again by another toolchain.
+ * Assets (assets.h) are no part of that key: code is compiled once, whatever files go with it.
  *
  * Blocking calls, for worker threads; a struct wasm may be used from several.
  */
@@ -41,6 +42,7 @@ struct wasm_module_info {
     bool has_initialize;       /* exports _initialize */
     bool has_wizer_initialize; /* exports wizer.initialize */
     uint64_t size_bytes;
+    uint64_t assets_bytes; /* of its archive of files; 0: it has none */
     uint32_t function_count;
     uint64_t memory_bytes_initial;
     uint64_t memory_bytes_max; /* 4 GiB when it declares none */

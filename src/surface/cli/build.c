@@ -460,6 +460,9 @@ int project_build(const struct project *project, char **ret_path, struct error *
         r = build_c(project, strcmp(project->language, "cpp") == 0, module, err);
     }
     if (r == 0) {
+        r = project_add_assets(project, module, err);
+    }
+    if (r == 0) {
         *ret_path = module;
         module = NULL;
     }

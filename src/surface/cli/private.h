@@ -278,11 +278,19 @@ struct project {
     char *name;
     char *language;
     char *source;
+    json_t *assets;   /* a list of paths, a map from guest paths to paths, or NULL */
     json_t *settings; /* what goes into the deploy request */
 };
 
 int project_read(const char *folder, struct project *ret_project, struct error *err);
 void project_done(struct project *project);
+
+/* Is this relative path one inside a project? */
+bool project_has_inside(const char *path);
+
+/* assets.c: put the project's assets into the module file; a project without any changes nothing.
+ * Fails with NOT_FOUND (a path or pattern that matches nothing), INVALID, LIMIT, OS. */
+int project_add_assets(const struct project *project, const char *module, struct error *err);
 
 /* Compile into FOLDER/build/NAME.wasm, telling compilers' messages on standard error; *ret_path is
  * the module's path, the caller's to free. */

@@ -14,7 +14,7 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_SIZE, IS_DURATION, IS_COUNT, IS_MAP };
+enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_SIZE, IS_DURATION, IS_COUNT, IS_MAP, IS_ASSETS };
 
 static const struct key {
     const char *name;
@@ -24,6 +24,7 @@ static const struct key {
     {"name", IS_NAME, NULL},
     {"language", IS_LANGUAGE, NULL},
     {"source", IS_SOURCE, NULL},
+    {"assets", IS_ASSETS, NULL},
     {"memory", IS_SIZE, "memory_bytes"},
     {"timeout", IS_DURATION, "timeout_ms"},
     {"environment", IS_MAP, "environment"},
@@ -31,6 +32,7 @@ static const struct key {
     {"queue", IS_COUNT, "queue_max"},
     {"output_max", IS_SIZE, "output_bytes_max"},
     {"log_max", IS_SIZE, "log_bytes_max"},
+    {"tmp_max", IS_SIZE, "tmp_bytes_max"},
 };
 
 static const struct {
@@ -49,6 +51,7 @@ void project_done(struct project *project)
     free(project->name);
     free(project->language);
     free(project->source);
+    json_decref(project->assets);
     json_decref(project->settings);
     *project = (struct project){0};
 }
@@ -85,8 +88,7 @@ static bool is_language(const char *name)
     return false;
 }
 
-/* A source is inside the project. */
-static bool is_inside(const char *path)
+bool project_has_inside(const char *path)
 {
     return path[0] != '/' && path[0] != '\0' && strcmp(path, "..") != 0 &&
         !text_starts_with(path, "../") && strstr(path, "/../") == NULL &&
@@ -106,7 +108,7 @@ static int take_text(struct project *project, const struct key *key, const char 
         return error_set(err, ERROR_INVALID,
                          "language \"%.40s\" is not c, cpp, rust or assemblyscript", text);
     }
-    if (key->kind == IS_SOURCE && !is_inside(text)) {
+    if (key->kind == IS_SOURCE && !project_has_inside(text)) {
         return error_set(err, ERROR_INVALID, "source \"%.100s\" is not inside the project", text);
     }
     char **place = key->kind == IS_NAME ? &project->name
@@ -164,6 +166,32 @@ static int take_map(struct project *project, const struct key *key, const json_t
     return 0;
 }
 
+/* A path or pattern, a list of them, or a map from the guest's paths to them. */
+static int take_assets(struct project *project, const json_t *value, struct error *err)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    size_t i = 0;
+    json_decref(project->assets);
+    project->assets = json_is_string(value) ? json_pack("[O]", value) : json_deep_copy(value);
+    json_array_foreach(project->assets, i, member)
+    {
+        if (!json_is_string(member)) {
+            return error_set(err, ERROR_INVALID, "assets: number %zu must be a path", i + 1);
+        }
+    }
+    json_object_foreach(project->assets, name, member)
+    {
+        if (!json_is_string(member)) {
+            return error_set(err, ERROR_INVALID, "assets: %.100s must be a path", name);
+        }
+    }
+    return json_is_array(project->assets) || json_is_object(project->assets)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "assets must be a list of paths, or hold GUEST-PATH: PATH lines");
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -178,6 +206,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_text(project, key, json_string_value(value), err);
     case IS_MAP:
         return take_map(project, key, value, err);
+    case IS_ASSETS:
+        return take_assets(project, value, err);
     case IS_SIZE:
     case IS_DURATION:
     case IS_COUNT:

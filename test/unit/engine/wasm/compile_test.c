@@ -12,6 +12,7 @@
 #include "base/text.h"
 
 #include "engine/image/image.h"
+#include "engine/wasm/assets.h"
 #include "engine/wasm/private.h"
 
 #include "support.h"
@@ -321,6 +322,75 @@ TEST(wasm_compile, forgets_a_module_but_not_what_others_use)
     EXPECT(image_exists(scene.images, fast.image_id));
     EXPECT(!image_exists(scene.images, optimized.image_id));
     EXPECT(!compile(&scene, WASM_TIER_FAST).from_cache);
+    close_scene(&scene);
+}
+
+static unsigned count_entries(const struct scene *scene)
+{
+    MEMORY_OWNED char *path = memory_format("%s/cache", scene->work_folder);
+    unsigned count = 0;
+    DIR *folder = opendir(path);
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        count += text_ends_with(entry->d_name, ".json");
+    }
+    closedir(folder);
+    return count;
+}
+
+/* Compile the module with one asset; *ret_id is what that makes of it. */
+static struct wasm_result compile_with(struct scene *scene, const char *content,
+                                       char ret_id[HASH_TEXT_SIZE])
+{
+    struct error err = {0};
+    struct wasm_result result = {0};
+    BUFFER_OWNED struct buffer with = {0};
+    struct wasm_assets *assets = wasm_assets_new();
+    EXPECT(wasm_assets_add(assets, "/script", content, strlen(content), &err) == 0);
+    EXPECT(wasm_assets_attach(assets, module, sizeof(module), &with, &err) == 0);
+    wasm_assets_free(assets);
+    hash_bytes(with.data, with.used, ret_id);
+    EXPECT(wasm_compile(scene->wasm, with.data, with.used, WASM_TIER_FAST, NULL, &result, &err) ==
+           0);
+    return result;
+}
+
+static bool keep_nothing(const char *image_id, void *context)
+{
+    (void)image_id;
+    (void)context;
+    return false;
+}
+
+/* Goal: code is compiled once, whatever its assets, and goes with the last module that has it. */
+TEST(wasm_compile, compiles_code_once_for_all_its_assets)
+{
+    struct scene scene;
+    struct error err = {0};
+    char one[HASH_TEXT_SIZE];
+    char two[HASH_TEXT_SIZE];
+    open_scene(&scene, (struct wasm_options){0});
+    struct wasm_result first = compile_with(&scene, "one", one);
+    EXPECT(!first.from_cache && count_entries(&scene) == 2);
+
+    /* Without tools nothing can be compiled, and nothing needs to be. */
+    scene.wasm->problem.kind = ERROR_UNSUPPORTED;
+    struct wasm_result second = compile_with(&scene, "two", two);
+    EXPECT(strcmp(first.image_id, second.image_id) != 0 && count_entries(&scene) == 3);
+    EXPECT(compile_with(&scene, "one", one).from_cache);
+    struct wasm_result bare = {0};
+    EXPECT(wasm_compile(scene.wasm, module, sizeof(module), WASM_TIER_FAST, NULL, &bare, &err) ==
+           0);
+    EXPECT(bare.from_cache);
+    scene.wasm->problem.kind = ERROR_NONE;
+
+    char id[HASH_TEXT_SIZE];
+    hash_bytes(module, sizeof(module), id);
+    wasm_forget(scene.wasm, one, keep_nothing, NULL);
+    EXPECT(count_entries(&scene) == 2 && !image_exists(scene.images, first.image_id));
+    wasm_forget(scene.wasm, id, keep_nothing, NULL);
+    EXPECT(count_entries(&scene) == 2 && image_exists(scene.images, bare.image_id));
+    wasm_forget(scene.wasm, two, keep_nothing, NULL);
+    EXPECT(count_entries(&scene) == 0 && !image_exists(scene.images, bare.image_id));
     close_scene(&scene);
 }
 
