@@ -37,7 +37,7 @@
 
 /* Bumped whenever the meaning of anything here changes: images of another version are built anew.
  */
-enum { ABI_VERSION = 1 };
+enum { ABI_VERSION = 2 };
 
 enum abi_call {
     ABI_CALL_NONE,
@@ -51,6 +51,10 @@ enum abi_call {
     ABI_CALL_SLEEP, /* arguments: nanoseconds */
     ABI_CALL_NULL,  /* nothing: what a round trip costs */
     ABI_CALL_FILES, /* arguments: wanted bytes of files' memory; result: 0, or 1 when refused */
+    ABI_CALL_HOST,  /* arguments: address of a struct abi_host; result: bytes of the reply, all of
+                       it, or ABI_HOST_* (negative) */
+    ABI_CALL_HOST_MORE, /* of the last reply; arguments: address, length, where in the reply;
+                           result: bytes copied */
     ABI_CALL_COUNT,
 };
 
@@ -82,6 +86,33 @@ enum {
     ABI_OUTPUT_BYTES = 12288,
     ABI_LOG_BYTES = 4096,
     ABI_TEXT_BYTES = 69632, /* environment and arguments: 64 KiB + 4 KiB */
+};
+
+/*
+ * A question to who runs the function (hostcall.h has the language).  The parts to send are one
+ * request, one behind the other; the reply fills the parts to receive in their order, as far as
+ * they reach, and is kept until the next question: ABI_CALL_HOST_MORE reads the rest.
+ */
+enum {
+    ABI_HOST_SEND_MAX = 17,
+    ABI_HOST_RECEIVE_MAX = 2,
+    ABI_HOST_BYTES_MAX = 1 << 20, /* of a request, and of a reply */
+
+    ABI_HOST_NOBODY = -1,    /* nobody answers where this function runs */
+    ABI_HOST_EARLY = -2,     /* initialisation: the answer would be in every call's snapshot */
+    ABI_HOST_TOO_LARGE = -3, /* a request or a reply of more than ABI_HOST_BYTES_MAX */
+};
+
+struct abi_part {
+    uint64_t address;
+    uint64_t length;
+};
+
+struct abi_host {
+    uint64_t send_count;
+    uint64_t receive_count;
+    struct abi_part send[ABI_HOST_SEND_MAX];
+    struct abi_part receive[ABI_HOST_RECEIVE_MAX];
 };
 
 /* At ABI_DATA_BASE.  Written by the host before each call; by the guest during it. */

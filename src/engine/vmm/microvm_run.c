@@ -119,6 +119,23 @@ static enum verdict serve_read(struct microvm_shell *shell, struct call_state *s
     return GO_ON;
 }
 
+static uint8_t *translate_for_host(const void *shell, uint64_t address, uint64_t length)
+{
+    return translate(shell, address, length);
+}
+
+static enum verdict serve_host(struct microvm_shell *shell, struct call_state *state,
+                               struct abi_block *block)
+{
+    const struct guest_memory memory = {.translate = translate_for_host, .shell = shell};
+    uint64_t result = 0;
+    bool goes_on = block->call == ABI_CALL_HOST
+        ? call_host(state, &memory, block->arguments[0], &result)
+        : call_host_more(state, &memory, block->arguments, &result);
+    block->result = result;
+    return goes_on ? GO_ON : OVER;
+}
+
 /* What the guest left in the call block when it ended, however it ended. */
 static bool take_inline(struct microvm_shell *shell, struct call_state *state, bool with_output)
 {
@@ -174,6 +191,9 @@ static enum verdict serve(struct microvm_shell *shell, struct call_state *state)
     case ABI_CALL_NULL:
         block->result = 0;
         return GO_ON;
+    case ABI_CALL_HOST:
+    case ABI_CALL_HOST_MORE:
+        return serve_host(shell, state, block);
     default:
         break;
     }

@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buffer.h"
+
 #include "engine/vmm/abi.h"
 #include "engine/vmm/vmm.h"
 
@@ -96,6 +98,9 @@ struct call_state {
     uint64_t deadline_ns;
     uint64_t log_bytes;
     bool log_full;
+    bool is_building;        /* initialisation: there is nobody to ask yet */
+    struct buffer host_sent; /* the running question, and the answer to the last one */
+    struct buffer host_reply;
     struct vmm_outcome *outcome;
 };
 
@@ -107,6 +112,22 @@ bool call_inline(struct call_state *state, const struct abi_block *block, bool w
 
 /* Input beyond the block's: -1 when the call is over (outcome->end is set). */
 long call_input(struct call_state *state, void *bytes, uint64_t length);
+
+/*
+ * A question to the host, and more of the last answer.  `translate` gives the host's address of a
+ * range of the guest's memory, or NULL.  False: the call is over (outcome->end is set).
+ */
+struct guest_memory {
+    uint8_t *(*translate)(const void *shell, uint64_t address, uint64_t length);
+    const void *shell;
+};
+bool call_host(struct call_state *state, const struct guest_memory *memory, uint64_t address,
+               uint64_t *ret_result);
+bool call_host_more(struct call_state *state, const struct guest_memory *memory,
+                    const uint64_t arguments[3], uint64_t *ret_result);
+
+/* What a call left in `state`, when it is over. */
+void call_done(struct call_state *state);
 
 /* Asked once a shell can be interrupted: has the call been cancelled before?  (outcome->end is set)
  */

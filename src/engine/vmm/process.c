@@ -357,14 +357,29 @@ static enum verdict serve_read(struct process_shell *shell, struct call_state *s
     return got < 0 ? OVER : GO_ON;
 }
 
+static uint8_t *translate_for_host(const void *shell, uint64_t address, uint64_t length)
+{
+    return translate(shell, address, length);
+}
+
+static enum verdict serve_host(struct process_shell *shell, struct call_state *state, uint64_t call,
+                               const uint64_t arguments[3], uint64_t *ret_result)
+{
+    const struct guest_memory memory = {.translate = translate_for_host, .shell = shell};
+    bool goes_on = call == ABI_CALL_HOST ? call_host(state, &memory, arguments[0], ret_result)
+                                         : call_host_more(state, &memory, arguments, ret_result);
+    return goes_on ? GO_ON : OVER;
+}
+
 static enum verdict serve(struct process_shell *shell, struct call_state *state)
 {
     volatile struct abi_block *block = block_of(shell);
     const uint64_t arguments[3] = {block->arguments[0], block->arguments[1], block->arguments[2]};
     enum verdict verdict = GO_ON;
     uint64_t result = 0;
+    uint64_t call = block->call;
     char text[96];
-    switch (block->call) {
+    switch (call) {
     case ABI_CALL_READY:
         if (!shell->is_building) {
             call_end(state, VMM_END_TRAP, "trap: illegal call to the host");
@@ -402,6 +417,10 @@ static enum verdict serve(struct process_shell *shell, struct call_state *state)
         result = grow_files(shell, arguments[0]);
         break;
     case ABI_CALL_NULL:
+        break;
+    case ABI_CALL_HOST:
+    case ABI_CALL_HOST_MORE:
+        verdict = serve_host(shell, state, call, arguments, &result);
         break;
     default:
         call_end(state, VMM_END_TRAP, "trap: illegal call to the host");
@@ -597,7 +616,8 @@ static int initialise(struct process_shell *shell, struct vmm_image *image,
         call.sink = (struct vmm_sink){.log = sink->log, .context = sink->context};
     }
     struct vmm_outcome outcome = {0};
-    struct call_state state = {.call = &call, .limits = &image->limits, .outcome = &outcome};
+    struct call_state state = {
+        .call = &call, .limits = &image->limits, .outcome = &outcome, .is_building = true};
     memcpy(window_at(shell, WINDOW_TEXT), elf->text, elf->text_bytes);
     if (elf->data_bytes > 0) {
         memcpy(window_at(shell, WINDOW_DATA) + data_at, elf->data, elf->data_bytes);

@@ -122,6 +122,7 @@ void vmm_shell_run(struct vmm_shell *shell, const struct vmm_call *call,
         .call = call, .limits = &shell->image->limits, .outcome = ret_outcome};
     shell->fresh = false;
     shell->vmm->backend->run(shell, &state);
+    call_done(&state);
 }
 
 int vmm_shell_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err)

@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct buffer;
 struct error;
 struct vmm;
 struct vmm_image;
@@ -130,6 +131,15 @@ struct vmm_call {
     long (*read)(void *bytes, size_t length, void *context);
     void *read_context;
     struct vmm_sink sink;
+    /*
+     * Answer a question of the function (hostcall.h): append to `reply`, which is empty, at most
+     * ABI_HOST_BYTES_MAX.  `request` is lent, and input.  It may block, at most until deadline_ns
+     * (monotonic).  -1 breaks the call off (CANCELLED, or TIMEOUT when it is late).  NULL: the
+     * function is told that nobody answers.
+     */
+    int (*host)(const void *request, size_t length, uint64_t deadline_ns, struct buffer *reply,
+                void *context);
+    void *host_context;
     uint64_t timeout_ms; /* 0: the image's limit; never more than it */
     /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
      * he comes. */

@@ -427,6 +427,113 @@ TEST(vmm_microvm, survives_every_hostile_attempt)
     bench_close(bench);
 }
 
+/* ---- Questions to the host ---- */
+
+struct host {
+    unsigned asked;
+    size_t answer_length; /* 0: "pong..!" */
+    bool breaks;
+};
+
+static int answer_host(const void *request, size_t length, uint64_t deadline_ns,
+                       struct buffer *reply, void *context)
+{
+    struct host *host = context;
+    host->asked++;
+    EXPECT(deadline_ns > 0);
+    EXPECT(length == 4 || length == 2);
+    EXPECT(memcmp(request, "ping", length) == 0);
+    EXPECT(reply->used == 0);
+    if (host->breaks) {
+        return -1;
+    }
+    if (host->answer_length > 0) {
+        memset(buffer_reserve(reply, host->answer_length), 'x', host->answer_length);
+        reply->used = host->answer_length;
+    } else {
+        buffer_append_string(reply, "pong..!");
+    }
+    return 0;
+}
+
+static void ask(struct bench *bench, struct host *host, const char *how)
+{
+    struct vmm_call call = {.input = how, .input_length = 1, .host_context = host};
+    call.host = host != NULL ? answer_host : NULL;
+    run(bench, &call);
+    reset(bench);
+}
+
+/* Goal: a question in parts arrives as one, its answer goes where it was wanted, and the rest can
+ * be read on; without anybody to answer, and before the snapshot, the function is told so. */
+BOTH(asks_the_host)
+{
+    struct bench *bench = bench_open(isolation, "asks", &usual_limits);
+    struct host host = {0};
+    for (int i = 0; i < 2; i++) {
+        ask(bench, &host, "W");
+        EXPECT(bench->outcome.end == VMM_END_EXIT);
+        EXPECT_STRING(buffer_string(&bench->output), "7pong.2.!0");
+    }
+    EXPECT(host.asked == 2);
+    ask(bench, &host, "E");
+    EXPECT_STRING(buffer_string(&bench->output), "-2");
+    ask(bench, NULL, "W");
+    EXPECT(strncmp(buffer_string(&bench->output), "-1", 2) == 0);
+    bench_close(bench);
+}
+
+BOTH(bounds_questions_and_answers)
+{
+    struct bench *bench = bench_open(isolation, "asks", &usual_limits);
+    struct host host = {.answer_length = (1 << 20) + 1};
+    ask(bench, &host, "W");
+    EXPECT(strncmp(buffer_string(&bench->output), "-3", 2) == 0);
+    ask(bench, &host, "L");
+    EXPECT_STRING(buffer_string(&bench->output), "-3");
+    EXPECT(host.asked == 1);
+    bench_close(bench);
+}
+
+/* Goal: whatever a question points to, it is a trap like any other, and the next call is fine. */
+BOTH(refuses_questions_that_point_elsewhere)
+{
+    struct bench *bench = bench_open(isolation, "asks", &usual_limits);
+    struct host host = {0};
+    for (const char *how = "abcdefghi"; *how != '\0'; how++) {
+        ask(bench, &host, how);
+        if (bench->outcome.end != VMM_END_TRAP) {
+            fprintf(stderr, "question %c: end %d\n", *how, (int)bench->outcome.end);
+        }
+        EXPECT(bench->outcome.end == VMM_END_TRAP);
+        EXPECT_STRING(bench->outcome.reason, "trap: out-of-bounds memory access");
+        ask(bench, &host, "W");
+        EXPECT_STRING(buffer_string(&bench->output), "7pong.2.!0");
+    }
+    bench_close(bench);
+}
+
+BOTH(ends_questions_without_end)
+{
+    struct bench *bench = bench_open(isolation, "asks", &usual_limits);
+    struct host host = {0};
+    struct vmm_call call = {.input = "R",
+                            .input_length = 1,
+                            .host = answer_host,
+                            .host_context = &host,
+                            .timeout_ms = 40};
+    host.breaks = true;
+    run(bench, &call);
+    EXPECT(bench->outcome.end == VMM_END_CANCELLED);
+    EXPECT(host.asked == 1);
+    reset(bench);
+    host.breaks = false;
+    run(bench, &call);
+    EXPECT(bench->outcome.end == VMM_END_TIMEOUT);
+    reset(bench);
+    bench_close(bench);
+}
+
 /* ---- Traps ---- */
 
 /* Goal: each failure has its precise name, and the shell serves the next call. */

@@ -1,0 +1,96 @@
+/*
+ * The language of ABI_CALL_HOST: what a function asks of who runs it, and what it is answered.
+ *
+ *     request   u32 operation, u32 count, u32 length[count], then the parts, one behind the other
+ *     reply     i32 status, u32 zero, u64 number, then bytes
+ *
+ * Integers are little-endian.  status is 0 or one of HOSTCALL_E..., negative; the bytes are then a
+ * sentence for people.  A part that is a number has 8 bytes.  Both ends check; the guest's requests
+ * are input to the host.
+ *
+ * Operations below HOSTCALL_FILES are the daemon's; those from it on are of `blixard fn run`.
+ */
+#ifndef ENGINE_VMM_HOSTCALL_H
+#define ENGINE_VMM_HOSTCALL_H
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+enum {
+    HOSTCALL_PARTS_MAX = 16,
+    HOSTCALL_REPLY_HEAD = 16, /* bytes before the reply's own */
+};
+
+struct hostcall_reply {
+    int32_t status;
+    uint32_t zero;
+    uint64_t number;
+};
+
+_Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it travels");
+
+/* HOSTCALL(name, parts): n a number, b bytes; what comes back is said in service/host. */
+#define HOSTCALL_TABLE(HOSTCALL)                                                                \
+    HOSTCALL(DEADLINE, "")           /* number: milliseconds that are left */                   \
+    HOSTCALL(METADATA, "n")          /* which fact -> its text */                               \
+    HOSTCALL(KV_GET, "b")            /* key -> value; number: its revision */                   \
+    HOSTCALL(KV_SET, "bbn")          /* key, value, lifetime in ms (0: for good) -> revision */ \
+    HOSTCALL(KV_CAS, "bbnn")         /* key, value, lifetime, revision it has (0: none) */      \
+    HOSTCALL(KV_DELETE, "bn")        /* key, revision it has (0: any) */                        \
+    HOSTCALL(KV_LIST, "bbn")         /* prefix, after, most -> keys, each u32 length, bytes */  \
+    HOSTCALL(SECRET_GET, "b")        /* name -> value */                                        \
+    HOSTCALL(FETCH, "bbbbn")         /* method, URL, fields, body, timeout in ms -> response */ \
+    HOSTCALL(QUEUE_SEND, "bbbbbnn")  /* queue, body, content type, attributes (JSON), group, */ \
+                                     /* delay in ms, priority -> id */                          \
+    HOSTCALL(STREAM_APPEND, "bbbbb") /* stream, key, body, content type, attributes (JSON) */   \
+                                     /* -> number: sequence; bytes: partition, decimal */       \
+    HOSTCALL(INVOKE, "bbbbbn")       /* function, method, path, fields, body, timeout */        \
+                                     /* -> response */                                          \
+    HOSTCALL(SPAN_BEGIN, "b")        /* name -> number: which */                                \
+    HOSTCALL(SPAN_ATTRIBUTE, "nbb")  /* which, key, value */                                    \
+    HOSTCALL(SPAN_END, "nb")         /* which, why it failed or nothing */
+
+enum hostcall {
+    HOSTCALL_NONE,
+#define HOSTCALL(name, parts) HOSTCALL_##name,
+    HOSTCALL_TABLE(HOSTCALL)
+#undef HOSTCALL
+        HOSTCALL_COUNT,
+    HOSTCALL_FILES = 256,
+};
+
+/* A response: number is the status; bytes: u32 length of the fields, fields ("Name: value\r\n"
+ * each), body. */
+
+enum hostcall_fact {
+    HOSTCALL_FACT_PROJECT,
+    HOSTCALL_FACT_FUNCTION,
+    HOSTCALL_FACT_VERSION,
+    HOSTCALL_FACT_REQUEST_ID,
+    HOSTCALL_FACT_TRACEPARENT,
+    HOSTCALL_FACT_COUNT,
+};
+
+/* The numbers of wasi_snapshot_preview1, negative: a program's own errno.h knows them. */
+enum hostcall_error {
+    HOSTCALL_EACCES = -2,     /* not allowed */
+    HOSTCALL_EAGAIN = -6,     /* busy now, or not reachable: try again */
+    HOSTCALL_EBADF = -8,      /* no such span */
+    HOSTCALL_EBUSY = -10,     /* it has another revision by now */
+    HOSTCALL_ECANCELED = -11, /* the node is stopping */
+    HOSTCALL_EDQUOT = -19,    /* a limit is reached */
+    HOSTCALL_EEXIST = -20,    /* it exists */
+    HOSTCALL_EINVAL = -28,    /* an argument that cannot be */
+    HOSTCALL_EIO = -29,       /* something failed here */
+    HOSTCALL_EMSGSIZE = -35,  /* too large */
+    HOSTCALL_ENOENT = -44,    /* there is none */
+    HOSTCALL_ENOSPC = -51,    /* no space left */
+    HOSTCALL_ENOSYS = -52,    /* nobody answers here */
+    HOSTCALL_ENOTSUP = -58,   /* not supported */
+    HOSTCALL_EPERM = -63,     /* not during initialisation */
+    HOSTCALL_EPROTO = -65,    /* the other end said nonsense */
+    HOSTCALL_ETIMEDOUT = -73, /* it took too long */
+};
+#endif
+
+#endif
