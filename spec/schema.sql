@@ -291,5 +291,15 @@ CREATE TABLE cron_run (                      -- slots that were taken and have n
 CREATE INDEX cron_run_trigger ON cron_run (trigger);
 
 -- Routes
+CREATE TABLE route (
+    key        TEXT PRIMARY KEY NOT NULL,   -- PROJECT/NAME
+    project    TEXT NOT NULL REFERENCES project (key),
+    name       TEXT NOT NULL,
+    function   TEXT NOT NULL,               -- NAME, NAME:ALIAS or NAME:VERSION
+    settings   TEXT NOT NULL,               -- JSON: a RouteSet
+    is_paused  INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
 
 -- Aliases

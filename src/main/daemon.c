@@ -24,6 +24,7 @@
 #include "service/instance/instance.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
+#include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
 
 #include "surface/api/api.h"
@@ -385,6 +386,18 @@ static void stop_functions(struct node *node)
     function_service_free(node->functions);
 }
 
+static int start_routes(struct node *node, struct error *err)
+{
+    (void)err;
+    node->routes = route_service_new(node->loop, node->store);
+    return 0;
+}
+
+static void stop_routes(struct node *node)
+{
+    route_service_free(node->routes);
+}
+
 static int start_gateway(struct node *node, struct error *err)
 {
     struct gateway_options options = {
@@ -394,6 +407,7 @@ static int start_gateway(struct node *node, struct error *err)
         .functions = node->functions,
         .instances = node->instances,
         .telemetry = node->telemetry,
+        .routes = node->routes,
         .cluster = node->cluster,
         .node_name = node->name,
     };
@@ -440,6 +454,7 @@ static int start_api(struct node *node, struct error *err)
         .peers = node->peers,
         .blobs = node->blobs,
         .gateway = node->gateway,
+        .routes = node->routes,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -480,6 +495,7 @@ static const struct subsystem {
     {"operations", start_operations, stop_operations},
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
+    {"routes", start_routes, stop_routes},
     {"gateway", start_gateway, stop_gateway},
     {"api", start_api, stop_api},
 };

@@ -23,7 +23,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "kafka-mock TOPIC PARTITIONS: %s\n", why);
         return 1;
     }
-    rd_kafka_mock_topic_create(cluster, argv[1], atoi(argv[2]), 1);
+    rd_kafka_mock_topic_create(cluster, argv[1], (int)strtol(argv[2], NULL, 10), 1);
     const char *servers = rd_kafka_mock_cluster_bootstraps(cluster);
     printf("%s\n", servers);
     fflush(stdout);

@@ -422,8 +422,9 @@ class Amqp(Case):
                "ERL_EPMD_ADDRESS": "127.0.0.1", "ERL_EPMD_PORT": str(epmd), "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
                "RABBITMQ_CONF_ENV_FILE": "/dev/null"}
         server = Server(str(program), port=cls.port, env=env)
-        cls.stack_of_class.callback(lambda: subprocess.run([find("epmd"), "-port", str(epmd), "-kill"], stdout=subprocess.DEVNULL,
-                                                           stderr=subprocess.DEVNULL, check=False))
+        names = Server(find("epmd"), "-address", "127.0.0.1", "-port", str(epmd), port=epmd)  # or Erlang leaves one behind
+        cls.stack_of_class.callback(names.kill)
+        names.begin()
         cls.stack_of_class.callback(server.kill_group)
         server.begin()
         cls.server = server

@@ -73,6 +73,14 @@ static void add_own_fields(struct call *call, const struct instance_result *resu
                                 call->lane->gateway->isolation);
     }
     add_timing(call, result);
+    if (call->route != NULL) {
+        routed_add_cors(call->exchange, call->route);
+    }
+}
+
+void answer_own_fields(struct call *call)
+{
+    add_own_fields(call, NULL);
 }
 
 /* The head's fields, and the type the body has at least. */
@@ -82,7 +90,8 @@ static int add_function_fields(struct call *call, struct text body, bool is_whol
     for (size_t i = 0; has_head && i < call->head.field_count; i++) {
         struct text name = call->head.fields[i].name;
         /* What nodes say to each other is not for functions to say. */
-        if (!peer_field_is_ours(name) && !text_equal_ignoring_case(name, PEER_FIELD_NODE)) {
+        if (!peer_field_is_ours(name) && !routed_is_cors(call->route, name) &&
+            !text_equal_ignoring_case(name, PEER_FIELD_NODE)) {
             http_exchange_add_field_text(call->exchange, name, call->head.fields[i].value);
         }
     }
@@ -320,6 +329,9 @@ static void respond_whole(struct call *call, const struct instance_result *resul
     }
     add_own_fields(call, result);
     int status = add_function_fields(call, body, true);
+    if (call->route != NULL && call->route->caches) {
+        cache_keep(call->lane->gateway->cache, call, status, body);
+    }
     traced_note_status(call, status);
     call->is_answering = false;
     if (is_announced) {

@@ -75,6 +75,8 @@ void call_settle(struct call *call)
     http_exchange_unref(exchange);
     instance_target_unref(call->target);
     call->target = NULL;
+    http_route_unref(call->route);
+    call->route = NULL;
     lane_give_back_call(call);
 }
 
@@ -150,11 +152,16 @@ static int write_environment(struct call *call, bool input_continues, struct err
                 (call->trace.has_parent || !text_equal_ignoring_case(field->name, "tracestate"));
         }
     }
+    struct pattern_match parameters = {0};
+    if (call->pattern[0] != '\0') {
+        pattern_matches(call->pattern, http_exchange_path(exchange), &parameters);
+    }
     struct cgi_request request = {
         .method = http_exchange_method_text(exchange),
         .path = http_exchange_path(exchange),
         .query = http_exchange_query(exchange),
         .script_length = call->script_length,
+        .user = call->user,
         .host = host.data != NULL ? host : text_of("", 0),
         .protocol = http_exchange_minor_version(exchange) == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .address = gateway->address,
@@ -169,7 +176,12 @@ static int write_environment(struct call *call, bool input_continues, struct err
         .field_count = kept,
         .environment = call->target->environment,
         .environment_length = call->target->environment_length,
+        .parameter_count = parameters.count,
     };
+    for (size_t i = 0; i < parameters.count; i++) {
+        request.parameters[i] =
+            (struct cgi_field){parameters.parameters[i].name, parameters.parameters[i].value};
+    }
     return cgi_write_environment(&request, VMM_ENV_MAX, &call->environment, err);
 }
 
@@ -349,7 +361,7 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->body_error.kind = ERROR_NONE;
     call->head_state = HEAD_UNKNOWN;
     call->body_sent = 0;
-    call->client[0] = call->function[0] = '\0';
+    call->client[0] = call->function[0] = call->pattern[0] = call->user[0] = '\0';
     call->tries = 0;
     call->started_ns = clock_monotonic_ns();
     choose_request_id(call);
@@ -368,9 +380,16 @@ static struct lane *lane_of(struct gateway *gateway, const struct loop *loop)
     return NULL;
 }
 
-static int check_body(const struct call *call, struct error *err)
+static uint64_t body_bytes_max(const struct call *call)
 {
     uint64_t max = call->lane->gateway->options.body_bytes_max;
+    uint64_t own = call->route != NULL ? call->route->body_bytes_max : 0;
+    return own > 0 && own < max ? own : max;
+}
+
+static int check_body(const struct call *call, struct error *err)
+{
+    uint64_t max = body_bytes_max(call);
     uint64_t length = http_exchange_body_length(call->exchange);
     if (http_exchange_has_body(call->exchange) && length != UINT64_MAX && length > max) {
         return error_set(err, ERROR_TOO_LARGE,
@@ -406,7 +425,7 @@ static void call_run(struct call *call)
     }
     if (http_exchange_has_body(exchange)) {
         call->is_reading = true;
-        http_exchange_set_body_max(exchange, call->lane->gateway->options.body_bytes_max);
+        http_exchange_set_body_max(exchange, body_bytes_max(call));
         http_exchange_read(exchange, on_body, on_body_end, call);
         return;
     }
@@ -463,9 +482,24 @@ static void call_place(struct call *call, const char *project, struct text name,
         call_forward(call, name);
     } else if (r < 0) {
         call_fail(call, &err);
+    } else if (call->route != NULL && call->route->caches &&
+               cache_answer(call->lane->gateway->cache, call)) {
+        call_settle(call);
     } else {
         call_run(call);
     }
+}
+
+void call_serve_route(struct gateway *gateway, struct http_exchange *owned_exchange,
+                      struct http_route *owned_route, const char *user)
+{
+    struct call *call = take_call(gateway, owned_exchange);
+    call->script_length = 0;
+    call->route = owned_route;
+    snprintf(call->pattern, sizeof(call->pattern), "%s", owned_route->path);
+    snprintf(call->user, sizeof(call->user), "%s", user);
+    call_place(call, owned_route->project,
+               text_of(owned_route->function, strlen(owned_route->function)), false);
 }
 
 void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
@@ -505,6 +539,17 @@ static int read_hop(struct call *call, struct text *ret_function, struct error *
     call->script_length = (size_t)script;
     snprintf(call->client, sizeof(call->client), "%.*s", (int)client.length,
              client.length > 0 ? client.data : "");
+    struct text pattern = http_exchange_field(call->exchange, PEER_FIELD_PATTERN);
+    struct text user = http_exchange_field(call->exchange, PEER_FIELD_USER);
+    if (pattern.length > 0 && pattern.length < sizeof(call->pattern)) {
+        snprintf(call->pattern, sizeof(call->pattern), "%.*s", (int)pattern.length, pattern.data);
+        if (pattern_check(call->pattern, err) < 0) {
+            return -(int)err->kind;
+        }
+    }
+    if (user.length > 0 && user.length < sizeof(call->user)) {
+        snprintf(call->user, sizeof(call->user), "%.*s", (int)user.length, user.data);
+    }
     return 0;
 }
 

@@ -128,6 +128,31 @@ static int add_path_info(const struct cgi_request *request, struct buffer *out, 
     return 0;
 }
 
+/* Of a route's path, and who it was asked to be. */
+static int add_parameters(const struct cgi_request *request, struct buffer *out, struct error *err)
+{
+    if (request->user != NULL && request->user[0] != '\0') {
+        add(out, "AUTH_TYPE", "Bearer");
+        add(out, "REMOTE_USER", request->user);
+    }
+    for (size_t i = 0; i < request->parameter_count; i++) {
+        struct text name = request->parameters[i].name;
+        struct text value = request->parameters[i].value;
+        buffer_append_string(out, "PATH_PARAM_");
+        for (size_t k = 0; k < name.length; k++) {
+            char c = name.data[k];
+            buffer_append_byte(out, (uint8_t)(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c));
+        }
+        buffer_append_byte(out, '=');
+        char *decoded = (char *)buffer_reserve(out, value.length + 1);
+        if (!http_percent_decode(value, decoded, value.length + 1)) {
+            return error_set(err, ERROR_INVALID, "the path is badly percent-encoded");
+        }
+        out->used += strlen(decoded) + 1;
+    }
+    return 0;
+}
+
 static bool is_named_by_connection(const struct cgi_request *request, struct text name)
 {
     for (size_t i = 0; i < request->field_count; i++) {
@@ -276,6 +301,10 @@ int cgi_write_environment(const struct cgi_request *request, size_t bytes_max, s
     }
     buffer_append_byte(out, '\0');
     add_names(request, out);
+    r = add_parameters(request, out, err);
+    if (r < 0) {
+        return r;
+    }
     add(out, "BLIXARD_REQUEST_ID", request->request_id);
     if (request->has_body && request->body_length != UINT64_MAX) {
         add_number(out, "CONTENT_LENGTH", request->body_length);

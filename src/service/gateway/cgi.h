@@ -10,6 +10,7 @@
  *     variable.
  *   - traceparent: the function is told where in the trace it is, as HTTP_TRACEPARENT and
  *     TRACEPARENT; tracestate is passed on, as TRACESTATE too.
+ * A route's path parameters are PATH_PARAM_NAME, decoded, and who showed a token is REMOTE_USER.
  * Fields of one name are joined by ", " (Cookie by "; ").  Then the function's own environment,
  * which cannot replace any of these: names beginning with HTTP_ or listed here are skipped.
  *
@@ -30,7 +31,7 @@
 struct buffer;
 struct error;
 
-enum { CGI_HEAD_BYTES_MAX = 16384, CGI_FIELDS_MAX = 64 };
+enum { CGI_HEAD_BYTES_MAX = 16384, CGI_FIELDS_MAX = 64, CGI_PARAMETERS_MAX = 8 };
 
 struct cgi_field {
     struct text name;
@@ -55,6 +56,9 @@ struct cgi_request {
     size_t field_count;
     const char *environment; /* the function's own: "NAME=value\0..." */
     size_t environment_length;
+    const char *user;       /* "" or NULL: nobody was asked for */
+    size_t parameter_count; /* of the path: PATH_PARAM_NAME */
+    struct cgi_field parameters[CGI_PARAMETERS_MAX];
 };
 
 /*

@@ -112,6 +112,14 @@ static void on_pass_end(const struct error *error, bool is_untouched, void *cont
     call_settle(call);
 }
 
+static void on_pass_head(void *context)
+{
+    struct call *call = context;
+    if (call->route != NULL) {
+        routed_add_cors(call->exchange, call->route);
+    }
+}
+
 /* Not more than the function may take; twice: waiting and running. */
 static uint64_t time_for(const struct call *call)
 {
@@ -131,9 +139,9 @@ static char *target_of(const struct call *call)
 
 static void pass_to(struct call *call, uint64_t node)
 {
-    static const struct peer_pass_events events = {.on_end = on_pass_end};
-    char lines[8][FIELD_SIZE];
-    const char *fields[9] = {0};
+    static const struct peer_pass_events events = {.on_head = on_pass_head, .on_end = on_pass_end};
+    char lines[10][FIELD_SIZE];
+    const char *fields[11] = {0};
     size_t count = 0;
     struct text host = http_exchange_field(call->exchange, "Host");
     uint64_t time_ms = time_for(call);
@@ -151,6 +159,12 @@ static void pass_to(struct call *call, uint64_t node)
     snprintf(lines[count++], FIELD_SIZE, "traceparent: %s", traceparent);
     if (host.length > 0 && host.length < FIELD_SIZE - 32) {
         snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOST ": %.*s", (int)host.length, host.data);
+    }
+    if (call->pattern[0] != '\0') {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_PATTERN ": %s", call->pattern);
+    }
+    if (call->user[0] != '\0') {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_USER ": %s", call->user);
     }
     for (size_t i = 0; i < count; i++) {
         fields[i] = lines[i];

@@ -16,6 +16,7 @@
 #include "service/gateway/lane.h"
 
 static const uint64_t body_bytes_default = 64 << 20;
+static const uint64_t cache_bytes_default = 32 << 20;
 
 /* ---- Routing ---- */
 
@@ -54,13 +55,17 @@ static void on_request(struct http_exchange *exchange, void *context)
     struct lane *lane = context;
     struct text name;
     struct text rest = http_exchange_path(exchange);
+    if (routed_serve(lane->gateway, exchange)) {
+        return;
+    }
     if (name_of_host(http_exchange_field(exchange, "Host"), &name) ||
         name_of_path(http_exchange_path(exchange), &name, &rest)) {
         gateway_serve(lane->gateway, exchange, "default", name, rest, NULL);
         return;
     }
     struct error err;
-    error_set(&err, ERROR_NOT_FOUND, "no function here; they are at /fn/NAME");
+    error_set(&err, ERROR_NOT_FOUND,
+              "no function here; they are at /fn/NAME, and where routes say");
     http_exchange_respond_error(exchange, &err, NULL);
     http_exchange_unref(exchange);
 }
@@ -167,6 +172,7 @@ static void gateway_free(struct gateway *gateway)
     for (unsigned i = 0; i < gateway->lane_count; i++) {
         lane_done(&gateway->lanes[i], i > 0);
     }
+    cache_free(gateway->cache);
     free(gateway->lanes);
     free(gateway->address);
     free(gateway->node_name);
@@ -184,6 +190,8 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
         gateway->options.body_bytes_max = body_bytes_default;
     }
     gateway->address = memory_copy_string(options->address);
+    gateway->cache =
+        cache_new(options->cache_bytes_max > 0 ? options->cache_bytes_max : cache_bytes_default);
     gateway->node_name = options->node_name != NULL ? memory_copy_string(options->node_name) : NULL;
     gateway->lane_count = options->threads > 0 ? options->threads : 1;
     gateway->lanes = memory_new(gateway->lane_count, sizeof(struct lane));

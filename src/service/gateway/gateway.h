@@ -3,6 +3,8 @@
  *
  *     http://HOST:7480/fn/NAME/rest?query      and      Host: NAME.fn.anything
  *
+ * and whatever a route fits (service/route/route.h), which is asked first.
+ *
  * The request becomes a CGI environment (RFC 3875, see cgi.h) and standard input; the answer is
  * standard output, with optional CGI header fields (Status, Content-Type, Location, any other)
  * before it.  Every answer has X-Request-Id (the client's own, if it is harmless), Server-Timing
@@ -36,6 +38,7 @@ struct function_service;
 struct gateway;
 struct http_exchange;
 struct instance_service;
+struct route_service;
 struct telemetry;
 
 struct gateway_options {
@@ -45,8 +48,10 @@ struct gateway_options {
     struct function_service *functions;
     struct instance_service *instances;
     struct telemetry *telemetry;
-    struct cluster *cluster; /* NULL: there are no other nodes */
-    const char *node_name;   /* while there is no cluster; copied */
+    struct route_service *routes; /* NULL: none */
+    uint64_t cache_bytes_max;     /* of answers that routes keep; 0: 32 MiB */
+    struct cluster *cluster;      /* NULL: there are no other nodes */
+    const char *node_name;        /* while there is no cluster; copied */
 };
 
 /* Starts listening; before the instances' loop runs, or on its thread.  Fails with EXISTS when the

@@ -13,10 +13,12 @@
 #include "base/list.h"
 
 #include "service/function/function.h"
+#include "service/gateway/cache.h"
 #include "service/gateway/cgi.h"
 #include "service/gateway/gateway.h"
 #include "service/gateway/relay.h"
 #include "service/peer/peer.h"
+#include "service/route/route.h"
 #include "service/telemetry/trace.h"
 
 enum {
@@ -61,6 +63,7 @@ struct gateway {
     uint64_t drain_timeout_ms;
     const char *isolation; /* for X-Blixard-Isolation */
     bool gives_up;
+    struct response_cache *cache;
     struct lane *lanes; /* the first one on the instances' loop */
 };
 
@@ -88,10 +91,13 @@ struct call {
     struct http_exchange *exchange;
     struct instance_target *target; /* NULL until it is found */
     struct relay relay;
-    size_t script_length;             /* of the path: the rest is PATH_INFO */
-    bool is_hop;                      /* another node passed it on */
-    char client[GATEWAY_CLIENT_SIZE]; /* of a hop: who asked that node; or "" */
-    uint64_t deadline_ms;             /* on the loop's clock; 0: none but the function's own */
+    size_t script_length;                /* of the path: the rest is PATH_INFO */
+    struct http_route *route;            /* that led here, or NULL: a reference */
+    char pattern[PATTERN_BYTES_MAX + 1]; /* of the route, also one of a hop; or "" */
+    char user[64];                       /* who asks, if the route asked; or "" */
+    bool is_hop;                         /* another node passed it on */
+    char client[GATEWAY_CLIENT_SIZE];    /* of a hop: who asked that node; or "" */
+    uint64_t deadline_ms;                /* on the loop's clock; 0: none but the function's own */
 
     /* On its way to another node. */
     struct peer_pass *pass;
@@ -145,7 +151,18 @@ uint64_t call_time_left(const struct call *call);
 /* The lane's last call has gone after its server. */
 void lane_report_closed(struct lane *lane);
 
+/* Serve a request as a call of a route, both of which are taken. */
+void call_serve_route(struct gateway *gateway, struct http_exchange *owned_exchange,
+                      struct http_route *owned_route, const char *user);
+
+/* routed.c: true when the request is a route's, and was taken. */
+bool routed_serve(struct gateway *gateway, struct http_exchange *exchange);
+void routed_add_cors(struct http_exchange *exchange, const struct http_route *route);
+/* Is it a field that the route says in place of the function? */
+bool routed_is_cors(const struct http_route *route, struct text name);
+
 /* answer.c: what the function writes, and how it ended, as an HTTP answer. */
+void answer_own_fields(struct call *call);
 void answer_output(struct call *call, const void *bytes, size_t length);
 void answer_flush_held(struct call *call);
 void answer_end(struct call *call, const struct error *error, const struct instance_result *result);

@@ -73,6 +73,8 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 #define PEER_FIELD_FUNCTION "X-Blixard-Function"    /* PROJECT/NAME[:VERSION] */
 #define PEER_FIELD_SCRIPT   "X-Blixard-Script"      /* bytes of the path that led to it */
 #define PEER_FIELD_HOST     "X-Blixard-Host"        /* Host, as the client sent it */
+#define PEER_FIELD_PATTERN  "X-Blixard-Pattern"     /* path of the route that led to it */
+#define PEER_FIELD_USER     "X-Blixard-User"        /* client whose token it showed */
 #define PEER_FIELD_CLIENT   "X-Blixard-Client"      /* HOST:PORT of the client */
 #define PEER_FIELD_DEADLINE "X-Blixard-Deadline-Ms" /* milliseconds that are left */
 #define PEER_FIELD_REFUSED  "X-Blixard-Refused"     /* of an answer: nothing was run */

@@ -38,7 +38,7 @@ static void take_request_id(struct request *request)
     }
 }
 
-static int take_parameters(struct request *request, const struct route_match *match,
+static int take_parameters(struct request *request, const struct api_match *match,
                            struct error *err)
 {
     for (size_t i = 0; i < API_PARAMETERS_MAX; i++) {
@@ -138,7 +138,7 @@ void api_handle(struct http_exchange *exchange, void *context)
         return;
     }
     struct text path = http_exchange_path(exchange);
-    struct route_match match;
+    struct api_match match;
     api_route_match(http_exchange_method(exchange), path, &match);
     if (match.allowed == 0) {
         answer_no_path(request, path);

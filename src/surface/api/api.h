@@ -31,6 +31,7 @@ struct loop;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
+struct route_service;
 struct store;
 struct telemetry;
 
@@ -52,6 +53,7 @@ struct api_options {
     struct cluster *cluster;
     struct peer_clients *peers; /* of the loop, as the next */
     struct peer_blobs *blobs;
+    struct route_service *routes;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
 };
 

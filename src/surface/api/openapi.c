@@ -149,7 +149,7 @@ static void write_parameter(struct json_writer *writer, const char *name, const 
     json_write_end_object(writer);
 }
 
-static void write_parameters(struct json_writer *writer, const struct route *route)
+static void write_parameters(struct json_writer *writer, const struct api_route *route)
 {
     static const char *const queries[][2] = {
         {"log_get", "tail"},           {"log_get", "after"},       {"log_get", "follow"},
@@ -179,7 +179,7 @@ static void write_parameters(struct json_writer *writer, const struct route *rou
     json_write_end_array(writer);
 }
 
-static void write_operation(struct json_writer *writer, const struct route *route)
+static void write_operation(struct json_writer *writer, const struct api_route *route)
 {
     static const char *const methods[HTTP_METHOD_COUNT] = {[HTTP_GET] = "get",
                                                            [HTTP_POST] = "post",

@@ -58,7 +58,7 @@ struct request {
 
 /* ---- routes.c ---- */
 
-struct route {
+struct api_route {
     const char *id;
     const char *path;
     const char *permission;
@@ -71,14 +71,14 @@ struct route {
 };
 
 size_t api_route_count(void);
-const struct route *api_route_at(size_t index);
+const struct api_route *api_route_at(size_t index);
 
-struct route_match {
-    const struct route *route;                  /* NULL: see allowed */
+struct api_match {
+    const struct api_route *route;              /* NULL: see allowed */
     unsigned allowed;                           /* bits by enum http_method; 0: no such path */
     struct text parameters[API_PARAMETERS_MAX]; /* as sent */
 };
-void api_route_match(enum http_method method, struct text path, struct route_match *ret_match);
+void api_route_match(enum http_method method, struct text path, struct api_match *ret_match);
 const char *api_route_nearest(const char *path);
 
 #define OPERATION(id, method, path, permission, body, reply, status, summary) \
@@ -148,7 +148,7 @@ int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, str
 bool api_is_passed_on(const struct request *request);
 void api_pass_on(struct request *request, uint64_t node);
 /* True: ?node= names another node, or none, and the request is answered by pass.c. */
-bool api_pass_to_named(struct request *request, const struct route *route);
+bool api_pass_to_named(struct request *request, const struct api_route *route);
 
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);
@@ -167,7 +167,7 @@ int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
 void api_read_begin(struct request *request, void (*handle)(struct request *request));
 
 /* May reads of this route wait?  Those of the state, but for the ones that wait by themselves. */
-bool api_route_waits(const struct route *route);
+bool api_route_waits(const struct api_route *route);
 
 /* ---- stream.c: server-sent events ---- */
 struct stream;

@@ -53,7 +53,7 @@ void api_pass_on(struct request *request, uint64_t node)
 }
 
 /* What is of the node that is asked, not of the state that all have. */
-static bool is_of_a_node(const struct route *route)
+static bool is_of_a_node(const struct api_route *route)
 {
     static const char *const ids[] = {"log_get", "metrics_get", "node_get", "trace_get",
                                       "trace_list"};
@@ -83,7 +83,7 @@ static enum whose find_node(const struct api *api, const char *name, uint64_t *r
     return whose;
 }
 
-bool api_pass_to_named(struct request *request, const struct route *route)
+bool api_pass_to_named(struct request *request, const struct api_route *route)
 {
     char name[NAME_SIZE];
     uint64_t node = 0;

@@ -5,7 +5,7 @@
 
 #define OPERATION(id, method, path, permission, body, reply, status, summary) \
     {#id, path, permission, #body, #reply, summary, api_##id, HTTP_##method, status},
-static const struct route routes[] = {
+static const struct api_route routes[] = {
 #include "operations.def"
 };
 #undef OPERATION
@@ -17,7 +17,7 @@ size_t api_route_count(void)
     return ROUTE_COUNT;
 }
 
-const struct route *api_route_at(size_t index)
+const struct api_route *api_route_at(size_t index)
 {
     return &routes[index];
 }
@@ -53,9 +53,9 @@ static bool path_matches(const char *pattern, struct text path, struct text *ret
     return left.length == 0 && path.length == 0;
 }
 
-void api_route_match(enum http_method method, struct text path, struct route_match *ret_match)
+void api_route_match(enum http_method method, struct text path, struct api_match *ret_match)
 {
-    *ret_match = (struct route_match){0};
+    *ret_match = (struct api_match){0};
     enum http_method wanted = method == HTTP_HEAD ? HTTP_GET : method;
     for (size_t i = 0; i < ROUTE_COUNT; i++) {
         struct text parameters[API_PARAMETERS_MAX] = {{0}};
@@ -73,7 +73,7 @@ void api_route_match(enum http_method method, struct text path, struct route_mat
     }
 }
 
-bool api_route_waits(const struct route *route)
+bool api_route_waits(const struct api_route *route)
 {
     static const char *const others[] = {"blob_get", "image_get",   "cluster_backup", "event_list",
                                          "log_get",  "openapi_get", "operation_wait"};

@@ -253,6 +253,13 @@ int verb_node_token_create(const struct arguments *arguments, struct error *err)
 int verb_node_token_list(const struct arguments *arguments, struct error *err);
 int verb_node_token_revoke(const struct arguments *arguments, struct error *err);
 int verb_client_create(const struct arguments *arguments, struct error *err);
+int verb_route_set(const struct arguments *arguments, struct error *err);
+int verb_route_list(const struct arguments *arguments, struct error *err);
+int verb_route_get(const struct arguments *arguments, struct error *err);
+int verb_route_pause(const struct arguments *arguments, struct error *err);
+int verb_route_resume(const struct arguments *arguments, struct error *err);
+int verb_route_delete(const struct arguments *arguments, struct error *err);
+
 int verb_client_list(const struct arguments *arguments, struct error *err);
 int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);

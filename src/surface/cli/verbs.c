@@ -18,6 +18,7 @@ const struct flag cli_common_flags[] = {
 
 const struct noun cli_nouns[] = {
     {"fn", "functions"},
+    {"route", "which requests at the gateway call which function"},
     {"trace", "what was done for a request, and how long it took"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
@@ -205,6 +206,31 @@ const struct verb cli_verbs[] = {
      "  blixard cluster recover\n"
      "  blixard cluster recover --force\n",
      verb_cluster_recover},
+
+    {"route", "set", "NAME", 1, 1,
+     FLAGS({"function", 'f', "FUNCTION", NULL, "NAME, NAME:ALIAS or NAME:VERSION."},
+           {"path", 'p', "PATH", NULL, "/users/{id}, or /files/{path...}; {id} is PATH_PARAM_ID."},
+           {"method", 'm', "LIST", NULL, "GET,POST (default: any)."},
+           {"host", 0, "LIST", NULL, "api.example.org,*.example.net (default: any)."},
+           {"auth", 0, "KIND", "none token", "Who may call; token: a client's bearer token."},
+           {"cors", 0, "ORIGINS", NULL, "https://app.example.org,... or *: sites that may call."},
+           {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."},
+           {"body-max", 0, "SIZE", NULL, "Largest body."},
+           {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},
+           {"file", 0, "FILE", NULL, "Settings as YAML; - is standard input.  Flags go before it."}),
+     "Make a route, or replace it: requests at the gateway that fit it call the function.",
+     "  blixard route set users --function users --path /users/{id} --method GET,PUT\n"
+     "  blixard route set api -f api -p /v1/{rest...} --host api.example.org --rate-limit 10:20\n",
+     verb_route_set},
+    {"route", "list", "", 0, 0, NULL, "List the routes.", "  blixard route list\n", verb_route_list},
+    {"route", "get", "NAME", 1, 1, NULL, "Show a route.", "  blixard route get users\n",
+     verb_route_get},
+    {"route", "pause", "NAME", 1, 1, NULL, "Answer the requests of a route with 503.",
+     "  blixard route pause users\n", verb_route_pause},
+    {"route", "resume", "NAME", 1, 1, NULL, "Serve a route again.", "  blixard route resume users\n",
+     verb_route_resume},
+    {"route", "delete", "NAME", 1, 1, NULL, "Delete a route.", "  blixard route delete users\n",
+     verb_route_delete},
 
     {"client", "create", "NAME", 1, 1,
      FLAGS({"token", 0, NULL, NULL,

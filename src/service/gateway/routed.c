@@ -1,0 +1,194 @@
+/*
+ * Requests that are a route's: what is asked of them before the function is, and what is added to
+ * its answer.  See service/route/route.h.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/http/http.h"
+
+#include "service/gateway/lane.h"
+
+enum { TOKEN_MAX = 4096, SECONDS_SIZE = 24 };
+
+/* ---- CORS (WHATWG Fetch, 3.2) ---- */
+
+void routed_add_cors(struct http_exchange *exchange, const struct http_route *route)
+{
+    struct text origin = http_exchange_field(exchange, "Origin");
+    if (!route->has_cors) {
+        return;
+    }
+    bool is_every = strcmp(route->cors_origins[0], "*") == 0 && route->cors_origins[1] == NULL;
+    if (!is_every) {
+        http_exchange_add_field(exchange, "Vary", "Origin");
+    }
+    if (origin.length == 0 || !http_route_allows_origin(route, origin)) {
+        return;
+    }
+    http_exchange_add_field_text(exchange, text_of("Access-Control-Allow-Origin", 27),
+                                 is_every ? text_of("*", 1) : origin);
+    if (route->cors_credentials) {
+        http_exchange_add_field(exchange, "Access-Control-Allow-Credentials", "true");
+    }
+    if (route->cors_exposed[0] != '\0') {
+        http_exchange_add_field(exchange, "Access-Control-Expose-Headers", route->cors_exposed);
+    }
+}
+
+/* What the function itself says of it is left out where the route does. */
+bool routed_is_cors(const struct http_route *route, struct text name)
+{
+    static const char prefix[] = "access-control-";
+    return route != NULL && route->has_cors && name.length >= sizeof(prefix) - 1 &&
+        text_equal_ignoring_case(text_of(name.data, sizeof(prefix) - 1), prefix);
+}
+
+/* The method that a browser asks about; empty: it is no preflight. */
+static struct text asked_method(struct http_exchange *exchange)
+{
+    bool is_preflight = http_exchange_method(exchange) == HTTP_OPTIONS &&
+        http_exchange_field(exchange, "Origin").length > 0;
+    return is_preflight ? http_exchange_field(exchange, "Access-Control-Request-Method")
+                        : text_of("", 0);
+}
+
+static void answer_preflight(struct http_exchange *exchange, const struct http_route *route)
+{
+    char seconds[SECONDS_SIZE];
+    struct text asked = http_exchange_field(exchange, "Access-Control-Request-Headers");
+    snprintf(seconds, sizeof(seconds), "%" PRIu64, route->cors_max_age_s);
+    routed_add_cors(exchange, route);
+    if (http_route_allows_origin(route, http_exchange_field(exchange, "Origin"))) {
+        http_exchange_add_field(exchange, "Access-Control-Allow-Methods", route->cors_methods);
+        if (asked.length > 0 && route->cors_fields[0] != '\0') {
+            http_exchange_add_field(exchange, "Access-Control-Allow-Headers", route->cors_fields);
+        }
+        http_exchange_add_field(exchange, "Access-Control-Max-Age", seconds);
+    }
+    http_exchange_respond(exchange, 204, NULL, 0);
+}
+
+/* ---- Who may ---- */
+
+static void refuse(struct http_exchange *exchange, const struct http_route *route, int kind,
+                   const char *text)
+{
+    struct error err;
+    error_set(&err, kind, "%s", text);
+    routed_add_cors(exchange, route); /* or a browser's script does not see why */
+    http_exchange_respond_error(exchange, &err, NULL);
+}
+
+/* "Authorization: Bearer TOKEN" (RFC 6750) of a client. */
+static bool find_client(struct gateway *gateway, struct http_exchange *exchange, char ret_name[64])
+{
+    static const char scheme[] = "Bearer ";
+    struct text field = http_exchange_field(exchange, "Authorization");
+    size_t skip = sizeof(scheme) - 1;
+    char token[TOKEN_MAX];
+    if (field.length <= skip || field.length - skip >= sizeof(token) ||
+        !text_equal_ignoring_case(text_of(field.data, skip), scheme)) {
+        return false;
+    }
+    snprintf(token, sizeof(token), "%.*s", (int)(field.length - skip), field.data + skip);
+    bool is_known = route_find_client(gateway->options.routes, token, clock_real_ms(), ret_name);
+    explicit_bzero(token, sizeof(token));
+    return is_known;
+}
+
+/* "127.0.0.1:4711" -> "127.0.0.1" */
+static void address_of(const char *peer, char ret_address[GATEWAY_CLIENT_SIZE])
+{
+    const char *colon = strrchr(peer, ':');
+    size_t length = colon != NULL ? (size_t)(colon - peer) : strlen(peer);
+    snprintf(ret_address, GATEWAY_CLIENT_SIZE, "%.*s", (int)length, peer);
+}
+
+static bool admit(struct http_exchange *exchange, struct http_route *route, const char *user)
+{
+    char client[GATEWAY_CLIENT_SIZE];
+    char text[96];
+    uint64_t wait_ms = 0;
+    address_of(http_exchange_peer(exchange), client);
+    if (http_route_admit(route, user[0] != '\0' ? user : client, clock_monotonic_ms(), &wait_ms)) {
+        return true;
+    }
+    snprintf(text, sizeof(text), "too many requests; the next one is taken in %" PRIu64 " ms",
+             wait_ms);
+    refuse(exchange, route, ERROR_LIMIT, text);
+    return false;
+}
+
+static bool body_fits(struct http_exchange *exchange, const struct http_route *route)
+{
+    uint64_t length = http_exchange_body_length(exchange);
+    char text[96];
+    if (route->body_bytes_max == 0 || !http_exchange_has_body(exchange) || length == UINT64_MAX ||
+        length <= route->body_bytes_max) {
+        return true;
+    }
+    snprintf(text, sizeof(text), "the body has %" PRIu64 " bytes; this route takes %" PRIu64,
+             length, route->body_bytes_max);
+    refuse(exchange, route, ERROR_TOO_LARGE, text);
+    return false;
+}
+
+static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
+                  struct http_route *owned_route)
+{
+    char user[64] = "";
+    bool is_done = true;
+    if (owned_route->is_paused) {
+        refuse(owned_exchange, owned_route, ERROR_UNAVAILABLE, "this route is paused");
+    } else if (owned_route->auth == ROUTE_AUTH_TOKEN &&
+               !find_client(gateway, owned_exchange, user)) {
+        http_exchange_add_field(owned_exchange, "WWW-Authenticate", "Bearer");
+        refuse(owned_exchange, owned_route, ERROR_UNAUTHENTICATED,
+               "this route wants a bearer token of a client: blixard client create NAME --token");
+    } else if (admit(owned_exchange, owned_route, user) && body_fits(owned_exchange, owned_route)) {
+        is_done = false;
+    }
+    if (is_done) {
+        http_exchange_unref(owned_exchange);
+        http_route_unref(owned_route);
+    } else {
+        call_serve_route(gateway, owned_exchange, owned_route, user);
+    }
+}
+
+bool routed_serve(struct gateway *gateway, struct http_exchange *exchange)
+{
+    struct route_match match;
+    struct text asked = asked_method(exchange);
+    if (gateway->options.routes == NULL) {
+        return false;
+    }
+    route_find(gateway->options.routes, http_exchange_field(exchange, "Host"),
+               http_exchange_path(exchange),
+               asked.length > 0 ? asked : http_exchange_method_text(exchange), &match);
+    if (match.route != NULL && asked.length > 0 && match.route->has_cors) {
+        answer_preflight(exchange, match.route);
+        http_exchange_unref(exchange);
+        http_route_unref(match.route);
+        return true;
+    }
+    if (match.route != NULL && asked.length > 0) { /* no preflight then: as any OPTIONS */
+        http_route_unref(match.route);
+        route_find(gateway->options.routes, http_exchange_field(exchange, "Host"),
+                   http_exchange_path(exchange), http_exchange_method_text(exchange), &match);
+    }
+    if (match.route != NULL) {
+        serve(gateway, exchange, match.route);
+        return true;
+    }
+    if (match.is_other_method) {
+        http_exchange_add_field(exchange, "Allow", match.allowed);
+        http_exchange_respond(exchange, 405, NULL, 0);
+        http_exchange_unref(exchange);
+        return true;
+    }
+    return false;
+}

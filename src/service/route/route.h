@@ -1,0 +1,110 @@
+/*
+ * Routes: which requests at the gateway call which function, and what is asked of them before.
+ *
+ * A route is a row of the state; every node compiles all of them to one immutable table when a row
+ * changes, and gateway threads look requests up in it.  A request is a route's when host, path and
+ * method fit.  Of several the most specific path is taken (pattern.h), then the one that names the
+ * host, and a host before a wildcard.
+ *
+ * Main loop thread, except route_find() and what takes a struct http_route: any thread.
+ */
+#ifndef SERVICE_ROUTE_ROUTE_H
+#define SERVICE_ROUTE_ROUTE_H
+
+#include <jansson.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/text.h"
+
+#include "service/route/pattern.h"
+
+struct buffer;
+struct error;
+struct loop;
+struct route_limiter;
+struct route_service;
+struct store;
+
+struct route_service *route_service_new(struct loop *loop, struct store *store);
+void route_service_free(struct route_service *service); /* no look-up comes after it */
+
+/* ---- Changing and looking: `done` later, once ---- */
+
+typedef void route_done(const struct error *error, uint64_t index, void *context);
+
+/*
+ * Make a route, or replace it; `settings` is a body of type RouteSet (spec/types.def), checked
+ * further here: INVALID names the setting.  NOT_FOUND: there is no such function.
+ */
+void route_set(struct route_service *service, const char *project, const char *name,
+               const json_t *settings, route_done *done, void *context);
+/* While paused it is answered with 503. */
+void route_set_paused(struct route_service *service, const char *project, const char *name,
+                      bool is_paused, route_done *done, void *context);
+void route_delete(struct route_service *service, const char *project, const char *name,
+                  route_done *done, void *context);
+
+/* As JSON: types RouteList, Route; NOT_FOUND names the nearest. */
+int route_write_list(struct route_service *service, const char *project, struct buffer *out,
+                     struct error *err);
+int route_write(struct route_service *service, const char *project, const char *name,
+                struct buffer *out, struct error *err);
+
+/* ---- The table: any thread ---- */
+
+enum route_auth { ROUTE_AUTH_NONE, ROUTE_AUTH_TOKEN };
+
+/* Of one route; immutable but for what counts.  Texts are "" when there are none. */
+struct http_route {
+    _Atomic unsigned references;
+    char *project;
+    char *name;
+    char *function; /* NAME, NAME:ALIAS or NAME:VERSION */
+    char *path;
+    json_t *settings; /* owns the texts of the lists below */
+    char **hosts;     /* NULL at the end; none: any */
+    char **methods;   /* NULL at the end; none: any */
+    bool is_paused;
+    enum route_auth auth;
+    bool caches;
+    uint64_t body_bytes_max;       /* 0: the gateway's */
+    struct route_limiter *limiter; /* NULL: no limit */
+    bool has_cors;
+    char **cors_origins;
+    char *cors_methods; /* as the answer says them */
+    char *cors_fields;
+    char *cors_exposed;
+    bool cors_credentials;
+    uint64_t cors_max_age_s;
+    uint64_t revision;
+};
+void http_route_unref(struct http_route *route);
+
+struct route_match {
+    struct http_route *route; /* a reference is the caller's; NULL: none */
+    bool is_other_method;     /* the path is a route's, but not with this method */
+    char allowed[128];        /* then: the methods it has */
+};
+
+/*
+ * Find the route of a request: `host` as sent, maybe with a port.  OPTIONS with a method asked for
+ * (a CORS preflight) finds the route of that method.
+ */
+void route_find(struct route_service *service, struct text host, struct text path,
+                struct text method, struct route_match *ret_match);
+
+/* The client that a bearer token is of; false: of none, or its time is over. */
+bool route_find_client(struct route_service *service, const char *token, uint64_t now_ms,
+                       char ret_name[64]);
+
+/* May this client call now?  False: *ret_wait_ms until it may again. */
+bool http_route_admit(struct http_route *route, const char *client, uint64_t now_ms,
+                      uint64_t *ret_wait_ms);
+
+/* Is this origin one of the route's CORS origins? */
+bool http_route_allows_origin(const struct http_route *route, struct text origin);
+
+#endif

@@ -1,0 +1,268 @@
+/* The settings of a route: checked when it is made, compiled when the table is. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/http/http.h"
+#include "base/memory.h"
+
+#include "service/route/limiter.h"
+#include "service/route/parts.h"
+
+enum { LIST_MAX = 32, HOST_MAX = 253, ORIGIN_MAX = 300 };
+
+/* ---- Checking ---- */
+
+static bool is_host(const char *host)
+{
+    size_t length = strlen(host);
+    const char *at = strncmp(host, "*.", 2) == 0 ? host + 2 : host;
+    if (length == 0 || length > HOST_MAX || *at == '\0' || *at == '.') {
+        return false;
+    }
+    for (; *at != '\0'; at++) {
+        bool is_fine =
+            (*at >= 'a' && *at <= 'z') || (*at >= '0' && *at <= '9') || *at == '-' || *at == '.';
+        if (!is_fine) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_method(const char *method)
+{
+    for (const char *at = method; *at != '\0'; at++) {
+        if (*at < 'A' || *at > 'Z') {
+            return false;
+        }
+    }
+    return method[0] != '\0' && strlen(method) <= 16;
+}
+
+/* SCHEME://HOST[:PORT], or *. */
+static bool is_origin(const char *origin)
+{
+    const char *rest = strstr(origin, "://");
+    return strcmp(origin, "*") == 0 ||
+        (rest != NULL && rest > origin && rest[3] != '\0' && strchr(rest + 3, '/') == NULL &&
+         strlen(origin) <= ORIGIN_MAX && strpbrk(origin, " \t\r\n,\"") == NULL);
+}
+
+static bool is_field(const char *name)
+{
+    return http_field_is_clean(text_of(name, strlen(name)), text_of("", 0)) && strlen(name) <= 64;
+}
+
+static int check_list(const json_t *owner, const char *key, bool (*is_good)(const char *text),
+                      const char *what, struct error *err)
+{
+    const json_t *list = json_object_get(owner, key);
+    size_t i = 0;
+    json_t *item = NULL;
+    if (json_array_size(list) > LIST_MAX) {
+        return error_set(err, ERROR_INVALID, "%s: at most %d", key, LIST_MAX);
+    }
+    json_array_foreach((json_t *)(uintptr_t)list, i, item)
+    {
+        if (!json_is_string(item) || !is_good(json_string_value(item))) {
+            return error_set(err, ERROR_INVALID, "%s: \"%.80s\" is no %s", key,
+                             json_is_string(item) ? json_string_value(item) : "?", what);
+        }
+    }
+    return 0;
+}
+
+static int check_cors(const json_t *cors, struct error *err)
+{
+    if (!json_is_object(cors)) {
+        return 0;
+    }
+    const json_t *origins = json_object_get(cors, "origins");
+    int r = check_list(cors, "origins", is_origin, "origin such as https://app.example.org", err);
+    r = r < 0 ? r : check_list(cors, "methods", is_method, "method", err);
+    r = r < 0 ? r : check_list(cors, "headers", is_field, "header's name", err);
+    r = r < 0 ? r : check_list(cors, "expose", is_field, "header's name", err);
+    if (r == 0 && json_array_size(origins) == 0) {
+        r = error_set(err, ERROR_INVALID, "cors needs origins: a list of them, or *");
+    }
+    for (size_t i = 0; r == 0 && i < json_array_size(origins); i++) {
+        if (json_is_true(json_object_get(cors, "credentials")) &&
+            strcmp(json_string_value(json_array_get(origins, i)), "*") == 0) {
+            r = error_set(
+                err, ERROR_INVALID,
+                "cors: credentials for every origin would be for every site: name the origins");
+        }
+    }
+    return r;
+}
+
+static int check_limit(const json_t *limit, struct error *err)
+{
+    if (!json_is_object(limit)) {
+        return 0;
+    }
+    double per_second = json_number_value(json_object_get(limit, "requests_per_second"));
+    json_int_t burst = json_integer_value(json_object_get(limit, "burst"));
+    const char *by = json_string_value(json_object_get(limit, "by"));
+    if (!(per_second > 0.001 && per_second <= 1e6)) {
+        return error_set(err, ERROR_INVALID,
+                         "rate_limit: requests_per_second is from 0.001 to 1000000");
+    }
+    if (burst < 0 || burst > 1000000) {
+        return error_set(err, ERROR_INVALID, "rate_limit: burst is from 1 to 1000000");
+    }
+    return by == NULL || strcmp(by, "client") == 0 || strcmp(by, "route") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "rate_limit: by is client or route");
+}
+
+int settings_check(const json_t *settings, struct error *err)
+{
+    const char *auth = json_string_value(json_object_get(settings, "auth"));
+    int r = pattern_check(json_string_value(json_object_get(settings, "path")), err);
+    r = r < 0 ? r
+              : check_list(settings, "hosts", is_host, "host name (a-z, 0-9, -, or *.NAME)", err);
+    r = r < 0 ? r : check_list(settings, "methods", is_method, "method", err);
+    r = r < 0 ? r : check_cors(json_object_get(settings, "cors"), err);
+    r = r < 0 ? r : check_limit(json_object_get(settings, "rate_limit"), err);
+    if (r == 0 && auth != NULL && strcmp(auth, "none") != 0 && strcmp(auth, "token") != 0) {
+        r = error_set(err, ERROR_INVALID, "auth is none or token");
+    }
+    return r;
+}
+
+/* ---- Compiling ---- */
+
+static char **texts_of(const json_t *list)
+{
+    size_t count = json_array_size(list);
+    char **texts = memory_new(count + 1, sizeof(char *));
+    for (size_t i = 0; i < count; i++) {
+        texts[i] = memory_copy_string(json_string_value(json_array_get(list, i)));
+    }
+    return texts;
+}
+
+static void free_texts(char **texts)
+{
+    for (char **at = texts; at != NULL && *at != NULL; at++) {
+        free(*at);
+    }
+    free(texts);
+}
+
+static char *joined(const json_t *list)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        buffer_append_format(&text, "%s%s", i > 0 ? ", " : "",
+                             json_string_value(json_array_get(list, i)));
+    }
+    buffer_string(&text);
+    return buffer_take(&text);
+}
+
+static void compile_cors(struct http_route *route, const json_t *cors)
+{
+    static const char usual[] = "GET, HEAD, POST, PUT, PATCH, DELETE";
+    const json_t *age = json_object_get(cors, "max_age_s");
+    route->has_cors = json_is_object(cors);
+    route->cors_origins = texts_of(json_object_get(cors, "origins"));
+    route->cors_methods = joined(json_object_get(cors, "methods"));
+    if (route->cors_methods[0] == '\0') {
+        free(route->cors_methods);
+        route->cors_methods = route->methods[0] != NULL
+            ? joined(json_object_get(route->settings, "methods"))
+            : memory_copy_string(usual);
+    }
+    route->cors_fields = joined(json_object_get(cors, "headers"));
+    route->cors_exposed = joined(json_object_get(cors, "expose"));
+    route->cors_credentials = json_is_true(json_object_get(cors, "credentials"));
+    route->cors_max_age_s = json_is_integer(age) ? (uint64_t)json_integer_value(age) : 600;
+}
+
+/* The one that there is goes on counting, if it counts the same. */
+static struct route_limiter *limiter_of(struct route_service *service, const char *key,
+                                        const json_t *limit)
+{
+    if (!json_is_object(limit)) {
+        limiter_unref(map_remove(&service->limiters, key));
+        return NULL;
+    }
+    double per_second = json_number_value(json_object_get(limit, "requests_per_second"));
+    double burst = (double)json_integer_value(json_object_get(limit, "burst"));
+    const char *by = json_string_value(json_object_get(limit, "by"));
+    bool is_by_client = by == NULL || strcmp(by, "client") == 0;
+    burst = burst >= 1 ? burst : per_second > 1 ? per_second : 1;
+    struct route_limiter *limiter = map_get(&service->limiters, key);
+    if (limiter == NULL || !limiter_is(limiter, per_second, burst, is_by_client)) {
+        limiter_unref(map_remove(&service->limiters, key));
+        limiter = limiter_new(per_second, burst, is_by_client);
+        map_set(&service->limiters, key, limiter);
+    }
+    return limiter_ref(limiter);
+}
+
+struct http_route *settings_compile(struct route_service *service, const char *key,
+                                    const char *project, const char *name, const char *function,
+                                    const json_t *settings, bool is_paused, uint64_t revision)
+{
+    struct http_route *route = NEW(struct http_route);
+    const char *auth = json_string_value(json_object_get(settings, "auth"));
+    route->references = 1;
+    route->project = memory_copy_string(project);
+    route->name = memory_copy_string(name);
+    route->function = memory_copy_string(function);
+    route->path = memory_copy_string(json_string_value(json_object_get(settings, "path")));
+    route->settings = json_deep_copy(settings);
+    route->hosts = texts_of(json_object_get(settings, "hosts"));
+    route->methods = texts_of(json_object_get(settings, "methods"));
+    route->is_paused = is_paused;
+    route->auth = auth != NULL && strcmp(auth, "token") == 0 ? ROUTE_AUTH_TOKEN : ROUTE_AUTH_NONE;
+    route->caches = json_is_true(json_object_get(settings, "cache"));
+    route->body_bytes_max =
+        (uint64_t)json_integer_value(json_object_get(settings, "body_bytes_max"));
+    route->limiter = limiter_of(service, key, json_object_get(settings, "rate_limit"));
+    compile_cors(route, json_object_get(settings, "cors"));
+    route->revision = revision;
+    return route;
+}
+
+void http_route_unref(struct http_route *route)
+{
+    if (route == NULL || atomic_fetch_sub(&route->references, 1) != 1) {
+        return;
+    }
+    limiter_unref(route->limiter);
+    json_decref(route->settings);
+    free_texts(route->hosts);
+    free_texts(route->methods);
+    free_texts(route->cors_origins);
+    free(route->cors_methods);
+    free(route->cors_fields);
+    free(route->cors_exposed);
+    free(route->project);
+    free(route->name);
+    free(route->function);
+    free(route->path);
+    free(route);
+}
+
+bool http_route_admit(struct http_route *route, const char *client, uint64_t now_ms,
+                      uint64_t *ret_wait_ms)
+{
+    return route->limiter == NULL || limiter_admit(route->limiter, client, now_ms, ret_wait_ms);
+}
+
+bool http_route_allows_origin(const struct http_route *route, struct text origin)
+{
+    for (char **at = route->cors_origins; route->has_cors && *at != NULL; at++) {
+        if (strcmp(*at, "*") == 0 || text_equal_ignoring_case(origin, *at)) {
+            return true;
+        }
+    }
+    return false;
+}

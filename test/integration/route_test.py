@@ -1,0 +1,213 @@
+"""Routes of the gateway: which requests call which function, and what is asked of them before."""
+import http.client
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from cluster import Cluster
+from node import Node
+
+SOURCE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+extern char **environ;
+int main(void)
+{
+    const char *query = getenv("QUERY_STRING");
+    const char *head = query != NULL ? strstr(query, "head=") : NULL;
+    printf("Content-Type: text/plain\r\n");
+    if (head != NULL && strncmp(head + 5, "life", 4) == 0) {
+        printf("Cache-Control: max-age=60\r\nETag: \"one\"\r\nVary: X-Kind\r\n");
+    }
+    if (head != NULL && strncmp(head + 5, "cookie", 6) == 0) {
+        printf("Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n");
+    }
+    if (head != NULL && strncmp(head + 5, "cors", 4) == 0) {
+        printf("Access-Control-Allow-Origin: *\r\n");
+    }
+    printf("\r\n");
+    for (char **at = environ; *at != NULL; at++) {
+        puts(*at);
+    }
+    return 0;
+}
+"""
+
+
+def compile_guest(folder):
+    source, wasm = folder / "shows.c", folder / "shows.wasm"
+    source.write_text(SOURCE)
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", wasm, source], check=True)
+    return wasm
+
+
+class Answer:
+    def __init__(self, answer):
+        self.status, self.fields, self.body = answer.status, {n.lower(): v for n, v in answer.getheaders()}, answer.read()
+
+    @property
+    def environment(self):
+        return dict(line.split("=", 1) for line in self.body.decode().splitlines() if "=" in line)
+
+
+def ask(gateway, method, path, body=None, **fields):
+    host, port = gateway.split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in fields.items()})
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+class Routes(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="blixard-route-")
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.node = Node()
+        cls.addClassCleanup(cls.node.stop)
+        cls.node.deploy("shows", compile_guest(pathlib.Path(cls.folder.name)))
+
+    def cli(self, *words, status=0, stdin=None):
+        done = subprocess.run([self.node_program(), *map(str, words)], env=self.node.env, text=True, input=stdin, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stdout if status == 0 else done.stderr
+
+    @staticmethod
+    def node_program():
+        from node import BUILD
+        return BUILD / "blixard"
+
+    def set(self, name, *flags):
+        self.cli("route", "set", name, "--function", "shows", *flags)
+        self.addCleanup(self.cli, "route", "delete", name)
+
+    def ask(self, method, path, body=None, **fields):
+        return ask(self.node.gateway, method, path, body, **fields)
+
+    def test_parameters_reach_the_function(self):
+        self.set("users", "--path", "/users/{id}/posts/{rest...}", "--method", "GET,POST")
+        answer = self.ask("GET", "/users/a%20b/posts/x/y?q=1")
+        self.assertEqual(answer.status, 200)
+        got = answer.environment
+        self.assertEqual((got["PATH_PARAM_ID"], got["PATH_PARAM_REST"], got["SCRIPT_NAME"], got["PATH_INFO"], got["QUERY_STRING"]),
+                         ("a b", "x/y", "", "/users/a b/posts/x/y", "q=1"))
+        refused = self.ask("DELETE", "/users/1/posts/x")
+        self.assertEqual((refused.status, refused.fields["allow"]), (405, "GET, POST"))
+        self.assertEqual(self.ask("HEAD", "/users/1/posts/x").status, 200)
+        self.assertEqual(self.ask("GET", "/users/1").status, 404)
+        self.assertEqual(self.ask("GET", "/users/%zz/posts/x").status, 400)
+
+    def test_the_most_specific_is_taken(self):
+        self.set("any", "--path", "/{x...}")
+        self.set("one", "--path", "/me/{who}")
+        self.set("text", "--path", "/me/self")
+        self.set("host", "--path", "/me/self", "--host", "*.example.org")
+        self.assertNotIn("PATH_PARAM_WHO", self.ask("GET", "/me/self").environment)
+        self.assertIn("PATH_PARAM_WHO", self.ask("GET", "/me/you").environment)
+        self.assertEqual(self.ask("GET", "/me/you/there").environment["PATH_PARAM_X"], "me/you/there")
+        self.assertEqual(self.ask("GET", "/fn/shows/x").environment["PATH_INFO"], "/fn/shows/x")  # of a route for everything
+
+    def test_hosts_are_told_apart(self):
+        self.set("host", "--path", "/", "--host", "api.example.org,*.example.net")
+        for host, status in (("api.example.org", 200), ("API.example.org:80", 200), ("a.b.example.net", 200), ("example.net", 404),
+                             ("other.org", 404)):
+            self.assertEqual(self.ask("GET", "/", Host=host).status, status, host)
+
+    def test_a_token_is_asked_for(self):
+        self.cli("cluster", "init", "--name", "home")
+        token = self.cli("client", "create", "caller", "--token").strip()
+        self.addCleanup(self.cli, "client", "delete", "caller")
+        self.set("closed", "--path", "/closed", "--auth", "token")
+        refused = self.ask("GET", "/closed")
+        self.assertEqual((refused.status, refused.fields["www-authenticate"]), (401, "Bearer"))
+        self.assertEqual(self.ask("GET", "/closed", Authorization="Bearer nonsense").status, 401)
+        got = self.ask("GET", "/closed", Authorization=f"Bearer {token}").environment
+        self.assertEqual((got["REMOTE_USER"], got["AUTH_TYPE"]), ("caller", "Bearer"))
+
+    def test_browsers_are_told_who_may(self):
+        self.set("cors", "--path", "/cors", "--method", "GET,PUT", "--cors", "https://app.example.org")
+        preflight = {"Origin": "https://app.example.org", "Access_Control_Request_Method": "PUT"}
+        answer = self.ask("OPTIONS", "/cors", **preflight)
+        self.assertEqual((answer.status, answer.fields["access-control-allow-origin"], answer.fields["access-control-allow-methods"],
+                          answer.fields["vary"]), (204, "https://app.example.org", "GET, PUT", "Origin"))
+        self.assertNotIn("access-control-allow-origin", self.ask("OPTIONS", "/cors", **{**preflight, "Origin": "https://evil.org"}).fields)
+        got = self.ask("GET", "/cors?head=cors", Origin="https://app.example.org")
+        self.assertEqual(got.fields["access-control-allow-origin"], "https://app.example.org")
+        self.assertNotIn("access-control-allow-origin", self.ask("GET", "/cors?head=cors", Origin="https://evil.org").fields)
+
+    def test_too_much_is_refused(self):
+        self.set("limited", "--path", "/limited", "--rate-limit", "0.01:2")
+        self.set("small", "--path", "/small", "--body-max", "10")
+        self.assertEqual([self.ask("GET", "/limited").status for _ in range(3)], [200, 200, 429])
+        self.assertIn("next one is taken in", json.loads(self.ask("GET", "/limited").body)["detail"])
+        self.assertEqual(self.ask("POST", "/small", b"0123456789").status, 200)
+        self.assertEqual(self.ask("POST", "/small", b"0123456789a").status, 413)
+
+        def pieces():
+            yield b"012345"
+            yield b"6789ab"
+        self.assertEqual(self.ask("POST", "/small", pieces()).status, 413)  # its length is not said before
+
+    def test_answers_are_kept_where_they_say_so(self):
+        self.set("kept", "--path", "/kept", "--cache")
+        first = self.ask("GET", "/kept?head=life", X_Kind="a")
+        again = self.ask("GET", "/kept?head=life", X_Kind="a")
+        self.assertEqual((again.body, again.fields.get("x-blixard-cache"), again.fields["etag"]), (first.body, "hit", '"one"'))
+        self.assertIn("age", again.fields)
+        self.assertNotEqual(again.fields["x-request-id"], first.fields["x-request-id"])
+        self.assertNotIn("x-blixard-cache", self.ask("GET", "/kept?head=life", X_Kind="b").fields)
+        self.assertNotIn("x-blixard-cache", self.ask("GET", "/kept?head=life&other", X_Kind="a").fields)
+        self.assertNotIn("x-blixard-cache", self.ask("GET", "/kept?head=life", X_Kind="a", Cache_Control="no-cache").fields)
+        known = self.ask("GET", "/kept?head=life", X_Kind="a", If_None_Match='"one"')
+        self.assertEqual((known.status, known.body), (304, b""))
+        self.assertEqual(self.ask("HEAD", "/kept?head=life", X_Kind="a").fields.get("x-blixard-cache"), "hit")
+        for path, fields in (("/kept", {}), ("/kept?head=cookie", {}), ("/kept?head=life&private", {"Authorization": "x"})):
+            for _ in range(2):
+                self.assertNotIn("x-blixard-cache", self.ask("GET", path, **fields).fields, path)
+
+    def test_a_paused_route_says_so(self):
+        self.set("resting", "--path", "/resting")
+        self.cli("route", "pause", "resting")
+        self.assertEqual(self.ask("GET", "/resting").status, 503)
+        self.cli("route", "resume", "resting")
+        self.assertEqual(self.ask("GET", "/resting").status, 200)
+
+    def test_the_command_line(self):
+        self.cli("route", "set", "filed", "--file", "-", stdin="function: shows\npath: /filed\ncors:\n  origins: ['*']\n"
+                 "rate_limit: {requests_per_second: 5, by: route}\n")
+        shown = json.loads(self.cli("route", "get", "filed", "-o", "json"))
+        self.assertEqual((shown["path"], shown["cors"]["origins"], shown["rate_limit"]["by"], shown["paused"]), ("/filed", ["*"], "route", False))
+        self.assertIn("/filed", self.cli("route", "list"))
+        self.cli("route", "delete", "filed")
+        self.assertIn("no route filed", self.cli("route", "get", "filed", status=66))
+        for flags, words in ((["--path", "/x"], "needs --function"), (["-f", "shows", "-p", "x"], "begins with /"),
+                             (["-f", "shows", "-p", "/fn/x"], "/fn/NAME"), (["-f", "shows", "-p", "/x", "--method", "get"], '"get" is no method'),
+                             (["-f", "shows", "-p", "/x", "--host", "A"], "is no host name"),
+                             (["-f", "shows", "-p", "/x", "--rate-limit", "fast"], "--rate-limit fast"),
+                             (["-f", "shows", "-p", "/x", "--cors", "nowhere"], "is no origin")):
+            self.assertIn(words, self.cli("route", "set", "wrong", *flags, status=64))
+        self.assertIn("no function nobody", self.cli("route", "set", "wrong", "-f", "nobody", "-p", "/x", status=66))
+
+
+class Many(unittest.TestCase):
+    def test_a_route_leads_to_the_node_that_has_the_function(self):
+        with tempfile.TemporaryDirectory(prefix="blixard-route-") as folder, Cluster(2, "routes", ["--isolation", "process"], here=True) as cluster:
+            cluster.form()
+            one, two = cluster.servers
+            wasm = compile_guest(pathlib.Path(folder))
+            one.cli("fn", "deploy", "shows", str(wasm))
+            one.cli("route", "set", "users", "-f", "shows", "-p", "/users/{id}")
+            two.until(lambda view: view["nodes"][0]["index"] == view["nodes"][1]["index"], "the route")
+            for server in (one, two):
+                answer = ask(server.gateway, "GET", "/users/7")  # passed on, while it is not there
+                self.assertEqual((answer.status, answer.environment.get("PATH_PARAM_ID")), (200, "7"), answer.body)
+
+
+if __name__ == "__main__":
+    unittest.main()
