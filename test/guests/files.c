@@ -130,9 +130,9 @@ static void folders(void)
     claim(holds("/tmp/d/e/y", "x"), "moved whole");
     claim(rename("/tmp/d", "/tmp/d/e/f") == -1 && errno == EINVAL, "into itself");
     claim(mkdir("/tmp/g", 0777) == 0 && rename("/tmp/d", "/tmp/g") == 0, "over an empty folder");
-    claim(rename("/tmp/g/e/y", "/tmp/g/e") == -1 && errno == EISDIR, "a file over a folder");
-    claim(mkdir("/tmp/h", 0777) == 0 && rename("/tmp/h", "/tmp/g") == -1 && errno == ENOTEMPTY,
-          "over a full folder");
+    claim(mkdir("/tmp/h", 0777) == 0 && rename("/tmp/g/e/y", "/tmp/h") == -1 && errno == EISDIR,
+          "a file over a folder");
+    claim(rename("/tmp/h", "/tmp/g") == -1 && errno == ENOTEMPTY, "over a full folder");
     claim(rename("/tmp/h", "/tmp/g/e/y") == -1 && errno == ENOTDIR, "a folder over a file");
     claim(unlink("/tmp/g/e/y") == 0 && rmdir("/tmp/g/e/") == 0 && rmdir("/tmp/g") == 0 &&
               rmdir("/tmp/h") == 0,

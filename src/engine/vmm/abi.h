@@ -141,6 +141,7 @@ struct abi_block {
     uint32_t input_continues; /* more by ABI_CALL_READ */
     uint32_t output_length;
     uint32_t log_length;
+    uint32_t folder_count; /* of the host: to be asked for (hostfiles.h) */
 
     /* Each area begins on a page of its own: what a call does not use is not touched. */
     char input[ABI_INPUT_BYTES] __attribute__((aligned(4096)));

@@ -142,6 +142,7 @@ void block_fill(struct abi_block *block, const struct vmm_call *call)
     block->input_continues = call->read != NULL || call->input_length > inline_length;
     block->output_length = 0;
     block->log_length = 0;
+    block->folder_count = call->folder_count;
     block->call = 0;
     random_bytes(block->random_seed, sizeof(block->random_seed));
     block->real_ns = clock_real_ns();

@@ -140,6 +140,7 @@ struct vmm_call {
     int (*host)(const void *request, size_t length, uint64_t deadline_ns, struct buffer *reply,
                 void *context);
     void *host_context;
+    uint32_t folder_count; /* of the host that `host` answers for (hostfiles.h) */
     uint64_t timeout_ms; /* 0: the image's limit; never more than it */
     /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
      * he comes. */

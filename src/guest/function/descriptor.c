@@ -16,20 +16,27 @@ void descriptors_begin(void)
     const uint32_t stream = WASI_RIGHT_POLL | WASI_RIGHT_STATUS | WASI_RIGHT_SET_FLAGS;
     const struct descriptor folder = {
         .kind = DESCRIPTOR_NODE,
-        .is_preopen = 1,
+        .file_kind = WASI_KIND_FOLDER,
         .rights = WASI_RIGHTS_FOLDER,
         .rights_inheriting = WASI_RIGHTS_INHERITED,
     };
     for (uint32_t i = 0; i < DESCRIPTORS_MAX && at(i)->kind != DESCRIPTOR_FREE; i++) {
         *at(i) = (struct descriptor){0};
     }
-    first[0] = (struct descriptor){.kind = DESCRIPTOR_INPUT, .rights = stream | WASI_RIGHT_READ};
-    first[1] = (struct descriptor){.kind = DESCRIPTOR_OUTPUT, .rights = stream | WASI_RIGHT_WRITE};
-    first[2] = (struct descriptor){.kind = DESCRIPTOR_LOG, .rights = stream | WASI_RIGHT_WRITE};
+    first[0] = (struct descriptor){.kind = DESCRIPTOR_INPUT,
+                                   .file_kind = WASI_KIND_STREAM,
+                                   .rights = stream | WASI_RIGHT_READ};
+    first[1] = (struct descriptor){.kind = DESCRIPTOR_OUTPUT,
+                                   .file_kind = WASI_KIND_STREAM,
+                                   .rights = stream | WASI_RIGHT_WRITE};
+    first[2] = (struct descriptor){
+        .kind = DESCRIPTOR_LOG, .file_kind = WASI_KIND_STREAM, .rights = stream | WASI_RIGHT_WRITE};
     first[3] = folder;
     first[3].node = ROOT_NODE;
+    first[3].preopen = "/";
     first[4] = folder;
     first[4].node = TMP_NODE;
+    first[4].preopen = "/tmp";
     lowest_free = 5;
 }
 
@@ -63,13 +70,44 @@ uint32_t descriptor_add(const struct descriptor *from, uint32_t *ret_number)
     return WASI_OK;
 }
 
+static bool same(const char *a, const char *b)
+{
+    while (*a != '\0' && *a == *b) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
+uint32_t descriptor_add_preopen(uint32_t handle, const char *path)
+{
+    const struct descriptor folder = {
+        .kind = DESCRIPTOR_HOST,
+        .file_kind = WASI_KIND_FOLDER,
+        .node = handle,
+        .rights = WASI_RIGHTS_FOLDER,
+        .rights_inheriting = WASI_RIGHTS_INHERITED,
+        .preopen = path,
+    };
+    for (uint32_t i = 3; i < 5; i++) {
+        if (at(i)->preopen != NULL && same(at(i)->preopen, path)) {
+            *at(i) = folder;
+            return WASI_OK;
+        }
+    }
+    uint32_t ignored;
+    return descriptor_add(&folder, &ignored);
+}
+
 uint32_t descriptor_close(uint32_t number)
 {
     struct descriptor *descriptor = descriptor_get(number);
     if (descriptor == NULL) {
         return WASI_EBADF;
     }
-    if (descriptor->kind == DESCRIPTOR_NODE && !descriptor->is_preopen) {
+    if (descriptor->kind == DESCRIPTOR_HOST) {
+        files_host_close(descriptor->node);
+    } else if (descriptor->kind == DESCRIPTOR_NODE && descriptor->preopen == NULL) {
         node_release(descriptor->node);
     }
     *descriptor = (struct descriptor){0};
@@ -97,8 +135,5 @@ uint32_t descriptor_renumber(uint32_t from, uint32_t to)
 const char *descriptor_preopen(uint32_t number)
 {
     const struct descriptor *descriptor = descriptor_get(number);
-    if (descriptor == NULL || !descriptor->is_preopen) {
-        return "";
-    }
-    return descriptor->node == ROOT_NODE ? "/" : "/tmp";
+    return descriptor != NULL && descriptor->preopen != NULL ? descriptor->preopen : "";
 }

@@ -16,16 +16,18 @@ enum descriptor_kind {
     DESCRIPTOR_OUTPUT,
     DESCRIPTOR_LOG,
     DESCRIPTOR_NODE,
+    DESCRIPTOR_HOST, /* of a folder of the host: `blixard fn run --dir` */
 };
 
 struct descriptor {
-    uint8_t kind; /* enum descriptor_kind */
-    uint8_t is_preopen;
-    uint16_t flags; /* WASI_FLAG_* */
-    uint32_t node;
+    uint8_t kind;      /* enum descriptor_kind */
+    uint8_t file_kind; /* WASI_KIND_* */
+    uint16_t flags;    /* WASI_FLAG_* */
+    uint32_t node;     /* HOST: its handle there */
     uint32_t rights;
     uint32_t rights_inheriting;
-    uint64_t position; /* of a file */
+    uint64_t position;   /* of a file */
+    const char *preopen; /* the path it has from the start, or NULL */
 };
 
 /* 0 to 2 are the streams, 3 is "/", 4 is "/tmp". */
@@ -36,6 +38,10 @@ struct descriptor *descriptor_get(uint32_t number);
 
 /* EBADF, or ENOTCAPABLE when it lacks one of the rights. */
 uint32_t descriptor_check(uint32_t number, uint32_t rights, struct descriptor **ret_descriptor);
+
+/* A folder of the host that is open from the start, as `path`: in the place of "/" or "/tmp" where
+ * it has that path. */
+uint32_t descriptor_add_preopen(uint32_t handle, const char *path);
 
 /* The lowest free number, filled with *from; EMFILE. */
 uint32_t descriptor_add(const struct descriptor *from, uint32_t *ret_number);

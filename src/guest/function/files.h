@@ -112,5 +112,6 @@ uint32_t folder_move(uint32_t from, struct name old_name, uint32_t to, struct na
 /* Are the first `bytes` of the files' memory there now, zero where they are new? */
 bool files_provide(uint64_t bytes);
 uint64_t files_now_ns(void); /* real time */
+void files_host_close(uint32_t handle);
 
 #endif

@@ -44,6 +44,9 @@ void types_forget(void);
 /* wasi_files.c: the file system and what is open, before anything of the module runs. */
 void wasi_begin(void);
 
+/* host_files.c: folders of the host, when a call begins. */
+void wasi_begin_call(void);
+
 /* random.c: an own generator, seeded per call. */
 void random_fill(uint8_t *bytes, size_t length);
 void random_begin(void);

@@ -88,6 +88,7 @@ __attribute__((used)) void guest_main(void)
     wipe_registers();
     io_begin();
     random_begin();
+    wasi_begin_call();
     glue_run();
     guest_exit(0);
 }

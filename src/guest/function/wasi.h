@@ -64,10 +64,37 @@ static inline void store_status(u32 at, const struct file_status *status)
 
 static inline bool is_stream(const struct descriptor *descriptor)
 {
-    return descriptor->kind != DESCRIPTOR_NODE;
+    return descriptor->file_kind == WASI_KIND_STREAM;
 }
 
+static inline bool is_host(const struct descriptor *descriptor)
+{
+    return descriptor->kind == DESCRIPTOR_HOST;
+}
+
+/* ---- host_files.c: the same, of folders of the host ---- */
+
+/* What is asked (engine/vmm/hostfiles.h), and where the answer's bytes go. */
+struct host_question {
+    u32 operation;
+    u64 numbers[5];
+    const void *texts[2];
+    u32 lengths[2];
+    void *room;
+    u32 size;
+};
+
+/* An error of WASI; *ret_number (may be NULL) is what came with it. */
+u32 host_ask(const struct host_question *question, u64 *ret_number);
+
+u32 host_read(const struct descriptor *descriptor, u64 offset, void *bytes, u32 length,
+              u32 *ret_count);
+u32 host_write(const struct descriptor *descriptor, u64 offset, const void *bytes, u32 length,
+               u32 *ret_count);
+u32 host_size(const struct descriptor *descriptor, u64 *ret_size);
+
 /* As utimensat(2), with the flags of fd_filestat_set_times. */
+bool wasi_times_are_good(u32 which);
 u32 wasi_set_times(u32 node, u64 accessed_ns, u64 modified_ns, u32 which);
 
 #endif

@@ -1,4 +1,6 @@
 /* WASI preview 1: what is done with descriptors. */
+#include "engine/vmm/hostfiles.h"
+
 #include "wasi.h"
 
 /* The list can be read or written: its bytes are counted in 32 bits. */
@@ -15,8 +17,7 @@ static bool vectors_fit(u32 vectors, u32 count)
 static u32 check_access(u32 fd, u32 right, u32 vectors, u32 count, struct descriptor **ret)
 {
     u32 error = descriptor_check(fd, right, ret);
-    if (*ret != NULL && (*ret)->kind == DESCRIPTOR_NODE &&
-        node_kind((*ret)->node) == WASI_KIND_FOLDER) {
+    if (*ret != NULL && (*ret)->file_kind == WASI_KIND_FOLDER) {
         return WASI_EISDIR;
     }
     if (error != WASI_OK) {
@@ -43,17 +44,41 @@ static u32 write_stream(const struct descriptor *descriptor, u32 vectors, u32 co
     return total;
 }
 
+static u32 write_part(const struct descriptor *descriptor, u64 offset, u32 at, u32 length,
+                      u32 *ret_written)
+{
+    size_t written = 0;
+    if (is_host(descriptor)) {
+        return host_write(descriptor, offset, MEMORY + at, length, ret_written);
+    }
+    u32 error = content_write(descriptor->node, offset, MEMORY + at, length, &written);
+    *ret_written = (u32)written;
+    return error;
+}
+
+static u32 file_size(const struct descriptor *descriptor, u64 *ret_size)
+{
+    struct file_status status;
+    if (is_host(descriptor)) {
+        return host_size(descriptor, ret_size);
+    }
+    node_status(descriptor->node, &status);
+    *ret_size = status.size;
+    return WASI_OK;
+}
+
 /* From `offset` on; an error only when nothing was written. */
-static u32 write_file(u32 node, u64 offset, u32 vectors, u32 count, u32 *ret_total)
+static u32 write_file(const struct descriptor *descriptor, u64 offset, u32 vectors, u32 count,
+                      u32 *ret_total)
 {
     u32 error = WASI_OK;
     *ret_total = 0;
     for (u32 k = 0; k < count && error == WASI_OK; k++) {
         u32 length = load32(vectors + 8ull * k + 4);
-        size_t written = 0;
-        error = content_write(node, offset + *ret_total, MEMORY + load32(vectors + 8ull * k),
-                              length, &written);
-        *ret_total += (u32)written;
+        u32 written = 0;
+        error = write_part(descriptor, offset + *ret_total, load32(vectors + 8ull * k), length,
+                           &written);
+        *ret_total += written;
         if (written < length) {
             break;
         }
@@ -75,11 +100,12 @@ u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
         return WASI_OK;
     }
     if (descriptor->flags & WASI_FLAG_APPEND) {
-        struct file_status status;
-        node_status(descriptor->node, &status);
-        descriptor->position = status.size;
+        error = file_size(descriptor, &descriptor->position);
     }
-    error = write_file(descriptor->node, descriptor->position, vectors, count, &total);
+    if (error != WASI_OK) {
+        return error;
+    }
+    error = write_file(descriptor, descriptor->position, vectors, count, &total);
     if (error == WASI_OK) {
         descriptor->position += total;
         store32(written, total);
@@ -100,7 +126,7 @@ u32 WASI(fd_pwrite)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 
         error = WASI_ENOTCAPABLE;
     }
     if (error == WASI_OK) {
-        error = write_file(descriptor->node, offset, vectors, count, &total);
+        error = write_file(descriptor, offset, vectors, count, &total);
     }
     if (error == WASI_OK) {
         store32(written, total);
@@ -111,24 +137,32 @@ u32 WASI(fd_pwrite)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 
 /* ---- Reading ---- */
 
 /* From input, or a file from `offset` on; a short read ends it, as with readv(2). */
-static u32 read_vectors(const struct descriptor *descriptor, u64 offset, u32 vectors, u32 count)
+static u32 read_vectors(const struct descriptor *descriptor, u64 offset, u32 vectors, u32 count,
+                        u32 *ret_total)
 {
     u32 total = 0;
+    u32 error = WASI_OK;
     for (u32 k = 0; k < count; k++) {
         u32 at = load32(vectors + 8ull * k);
         u32 length = load32(vectors + 8ull * k + 4);
         if (length == 0) {
             continue;
         }
-        u32 got = (u32)(is_stream(descriptor)
-                            ? io_read(MEMORY + at, length)
-                            : content_read(descriptor->node, offset + total, MEMORY + at, length));
+        u32 got = 0;
+        if (is_host(descriptor)) {
+            error = host_read(descriptor, offset + total, MEMORY + at, length, &got);
+        } else if (is_stream(descriptor)) {
+            got = (u32)io_read(MEMORY + at, length);
+        } else {
+            got = (u32)content_read(descriptor->node, offset + total, MEMORY + at, length);
+        }
         total += got;
         if (got < length) {
             break;
         }
     }
-    return total;
+    *ret_total = total;
+    return total > 0 ? WASI_OK : error;
 }
 
 u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
@@ -136,8 +170,11 @@ u32 WASI(fd_read)(instance i, u32 fd, u32 vectors, u32 count, u32 read)
     (void)i;
     struct descriptor *descriptor;
     u32 error = check_access(fd, WASI_RIGHT_READ, vectors, count, &descriptor);
+    u32 total = 0;
     if (error == WASI_OK) {
-        u32 total = read_vectors(descriptor, descriptor->position, vectors, count);
+        error = read_vectors(descriptor, descriptor->position, vectors, count, &total);
+    }
+    if (error == WASI_OK) {
         descriptor->position += total;
         store32(read, total);
     }
@@ -155,8 +192,12 @@ u32 WASI(fd_pread)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 r
     if (error == WASI_OK && (descriptor->rights & WASI_RIGHT_SEEK) == 0) {
         error = WASI_ENOTCAPABLE;
     }
+    u32 total = 0;
     if (error == WASI_OK) {
-        store32(read, read_vectors(descriptor, offset, vectors, count));
+        error = read_vectors(descriptor, offset, vectors, count, &total);
+    }
+    if (error == WASI_OK) {
+        store32(read, total);
     }
     return error;
 }
@@ -184,9 +225,11 @@ u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
     if (error != WASI_OK) {
         return error;
     }
-    struct file_status status;
-    node_status(descriptor->node, &status);
-    u64 from = whence == FROM_HERE ? descriptor->position : whence == FROM_END ? status.size : 0;
+    u64 from = whence == FROM_HERE ? descriptor->position : 0;
+    error = whence == FROM_END ? file_size(descriptor, &from) : WASI_OK;
+    if (error != WASI_OK) {
+        return error;
+    }
     u64 position = from + offset;
     if (whence > FROM_END || position > INT64_MAX || ((int64_t)offset > 0 && position < from)) {
         return WASI_EINVAL;
@@ -209,6 +252,13 @@ u32 WASI(fd_tell)(instance i, u32 fd, u32 result)
 
 /* ---- Opened how, and what it is ---- */
 
+static u32 ask_number(u32 operation, const struct descriptor *descriptor, u64 number)
+{
+    const struct host_question question = {.operation = operation,
+                                           .numbers = {descriptor->node, number}};
+    return host_ask(&question, NULL);
+}
+
 u32 WASI(fd_fdstat_get)(instance i, u32 fd, u32 result)
 {
     (void)i;
@@ -217,7 +267,7 @@ u32 WASI(fd_fdstat_get)(instance i, u32 fd, u32 result)
         return WASI_EBADF;
     }
     memset(MEMORY + result, 0, 24);
-    MEMORY[result] = is_stream(descriptor) ? WASI_KIND_STREAM : node_kind(descriptor->node);
+    MEMORY[result] = descriptor->file_kind;
     memcpy(MEMORY + result + 2, &descriptor->flags, sizeof(descriptor->flags));
     store64((u64)result + 8, descriptor->rights);
     store64((u64)result + 16, descriptor->rights_inheriting);
@@ -231,6 +281,9 @@ u32 WASI(fd_fdstat_set_flags)(instance i, u32 fd, u32 flags)
     u32 error = descriptor_check(fd, WASI_RIGHT_SET_FLAGS, &descriptor);
     if (error == WASI_OK && flags > WASI_FLAGS_ALL) {
         error = WASI_EINVAL;
+    }
+    if (error == WASI_OK && is_host(descriptor)) {
+        error = ask_number(HOSTFILES_SET_FLAGS, descriptor, flags);
     }
     if (error == WASI_OK) {
         descriptor->flags = (uint16_t)flags;
@@ -263,6 +316,13 @@ u32 WASI(fd_filestat_get)(instance i, u32 fd, u32 result)
     if (error != WASI_OK) {
         return error;
     }
+    if (is_host(descriptor)) {
+        const struct host_question question = {.operation = HOSTFILES_STATUS,
+                                               .numbers = {descriptor->node},
+                                               .room = MEMORY + result,
+                                               .size = 64};
+        return host_ask(&question, NULL);
+    }
     if (!is_stream(descriptor)) {
         node_status(descriptor->node, &status);
     }
@@ -275,15 +335,21 @@ u32 WASI(fd_filestat_set_size)(instance i, u32 fd, u64 size)
     (void)i;
     struct descriptor *descriptor;
     u32 error = check_file(fd, WASI_RIGHT_SET_SIZE, WASI_ENOTCAPABLE, &descriptor);
-    return error == WASI_OK ? content_resize(descriptor->node, size) : error;
+    if (error != WASI_OK) {
+        return error;
+    }
+    return is_host(descriptor) ? ask_number(HOSTFILES_SET_SIZE, descriptor, size)
+                               : content_resize(descriptor->node, size);
+}
+
+bool wasi_times_are_good(u32 which)
+{
+    return which <= 15 && (which & 3) != 3 && (which & 12) != 12;
 }
 
 u32 wasi_set_times(u32 node, u64 accessed_ns, u64 modified_ns, u32 which)
 {
     struct file_status status;
-    if (which > 15 || (which & 3) == 3 || (which & 12) == 12) {
-        return WASI_EINVAL;
-    }
     u64 now_ns = io_clock_ns(0);
     node_status(node, &status);
     return node_set_times(node,
@@ -300,6 +366,15 @@ u32 WASI(fd_filestat_set_times)(instance i, u32 fd, u64 accessed, u64 modified, 
     (void)i;
     struct descriptor *descriptor;
     u32 error = check_file(fd, WASI_RIGHT_SET_TIMES, WASI_ENOTCAPABLE, &descriptor);
+    if (error == WASI_OK && !wasi_times_are_good(which)) {
+        error = WASI_EINVAL;
+    }
+    if (error == WASI_OK && is_host(descriptor)) {
+        const struct host_question question = {
+            .operation = HOSTFILES_SET_TIMES,
+            .numbers = {descriptor->node, accessed, modified, which}};
+        return host_ask(&question, NULL);
+    }
     return error == WASI_OK ? wasi_set_times(descriptor->node, accessed, modified, which) : error;
 }
 
@@ -320,6 +395,11 @@ u32 WASI(fd_allocate)(instance i, u32 fd, u64 offset, u64 length)
     (void)i;
     struct descriptor *descriptor;
     u32 error = check_file(fd, WASI_RIGHT_ALLOCATE, WASI_ENOTCAPABLE, &descriptor);
+    if (error == WASI_OK && is_host(descriptor)) {
+        const struct host_question question = {.operation = HOSTFILES_ALLOCATE,
+                                               .numbers = {descriptor->node, offset, length}};
+        return host_ask(&question, NULL);
+    }
     return error == WASI_OK ? content_allocate(descriptor->node, offset, length) : error;
 }
 
@@ -327,14 +407,18 @@ u32 WASI(fd_sync)(instance i, u32 fd)
 {
     (void)i;
     struct descriptor *descriptor;
-    return check_file(fd, WASI_RIGHT_SYNC, WASI_EINVAL, &descriptor);
+    u32 error = check_file(fd, WASI_RIGHT_SYNC, WASI_EINVAL, &descriptor);
+    return error == WASI_OK && is_host(descriptor) ? ask_number(HOSTFILES_SYNC, descriptor, 0)
+                                                   : error;
 }
 
 u32 WASI(fd_datasync)(instance i, u32 fd)
 {
     (void)i;
     struct descriptor *descriptor;
-    return check_file(fd, WASI_RIGHT_DATASYNC, WASI_EINVAL, &descriptor);
+    u32 error = check_file(fd, WASI_RIGHT_DATASYNC, WASI_EINVAL, &descriptor);
+    return error == WASI_OK && is_host(descriptor) ? ask_number(HOSTFILES_SYNC, descriptor, 1)
+                                                   : error;
 }
 
 u32 WASI(fd_close)(instance i, u32 fd)
@@ -403,8 +487,20 @@ u32 WASI(fd_readdir)(instance i, u32 fd, u32 bytes, u32 size, u64 cookie, u32 re
     if (error != WASI_OK) {
         return error;
     }
-    if (node_kind(descriptor->node) != WASI_KIND_FOLDER) {
+    if (descriptor->file_kind != WASI_KIND_FOLDER) {
         return WASI_ENOTDIR;
+    }
+    if (is_host(descriptor)) {
+        u64 filled = 0;
+        const struct host_question question = {.operation = HOSTFILES_READDIR,
+                                               .numbers = {descriptor->node, cookie, size},
+                                               .room = MEMORY + bytes,
+                                               .size = size};
+        error = host_ask(&question, &filled);
+        if (error == WASI_OK) {
+            store32(result, (u32)filled);
+        }
+        return error;
     }
     while (used < size && folder_next(descriptor->node, cookie, &entry)) {
         struct {

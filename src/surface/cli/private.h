@@ -10,7 +10,7 @@
 #include "base/embed.h"
 #include "base/error.h"
 
-enum { FLAGS_MAX = 32, WORDS_MAX = 8, FIELDS_MAX = 16 };
+enum { FLAGS_MAX = 32, WORDS_MAX = 64, FIELDS_MAX = 16 };
 
 /* A verb's arguments after parsing. */
 struct arguments {
@@ -219,6 +219,7 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
 
 int verb_fn_new(const struct arguments *arguments, struct error *err);
 int verb_fn_build(const struct arguments *arguments, struct error *err);
+int verb_fn_run(const struct arguments *arguments, struct error *err);
 int verb_fn_deploy(const struct arguments *arguments, struct error *err);
 int verb_fn_invoke(const struct arguments *arguments, struct error *err);
 int verb_fn_list(const struct arguments *arguments, struct error *err);

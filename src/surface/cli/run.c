@@ -1,0 +1,230 @@
+/*
+ * `fn run`: one module, once, here, in the same VM and by the same pipeline as on a node, without
+ * one.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/vmm/vmm.h"
+#include "engine/wasm/wasm.h"
+
+#include "surface/cli/private.h"
+#include "surface/cli/run_folders.h"
+
+enum { RUN_MODULE_MAX = 64 << 20, IMAGE_BYTES_MAX = 256 << 20, RUN_TIMEOUT_MS = 3600000 };
+
+static const uint64_t run_memory_bytes = (UINT64_C(4) << 30) - 65536;
+
+struct run {
+    struct image_store *images;
+    struct wasm *wasm;
+    struct vmm *vmm;
+    struct vmm_image *image;
+    struct vmm_shell *shell;
+    struct run_folders *folders;
+    struct buffer environment;
+    struct buffer arguments;
+};
+
+static void run_done(struct run *run)
+{
+    vmm_shell_free(run->shell);
+    vmm_image_unref(run->image);
+    vmm_close(run->vmm);
+    wasm_close(run->wasm);
+    if (run->images != NULL) {
+        image_store_close(run->images);
+    }
+    run_folders_free(run->folders);
+    buffer_done(&run->environment);
+    buffer_done(&run->arguments);
+}
+
+static bool write_output(const void *bytes, size_t length, void *context)
+{
+    (void)context;
+    return file_write_all(STDOUT_FILENO, bytes, length) == 0;
+}
+
+static void write_log(const void *bytes, size_t length, void *context)
+{
+    (void)context;
+    if (file_write_all(STDERR_FILENO, bytes, length) < 0) {
+        return; /* nobody reads it */
+    }
+}
+
+static long read_input(void *bytes, size_t length, void *context)
+{
+    (void)context;
+    ssize_t got;
+    do {
+        got = read(STDIN_FILENO, bytes, length);
+    } while (got < 0 && errno == EINTR);
+    return got;
+}
+
+/* ---- Getting ready ---- */
+
+static int cache_folder(char **ret_folder, struct error *err)
+{
+    const char *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    bool has_cache = cache != NULL && cache[0] == '/';
+    if (!has_cache && (home == NULL || home[0] != '/')) {
+        return error_set(err, ERROR_INVALID,
+                         "there is no place for compiled code: set HOME or XDG_CACHE_HOME");
+    }
+    *ret_folder =
+        memory_format("%s%s/blixard/run", has_cache ? cache : home, has_cache ? "" : "/.cache");
+    return file_make_folder(*ret_folder, 0711, err);
+}
+
+static int compile(struct run *run, const char *path, struct buffer *ret_elf, struct error *err)
+{
+    MEMORY_OWNED char *folder = NULL;
+    BUFFER_OWNED struct buffer module = {0};
+    struct wasm_result result;
+    int r = file_read(path, RUN_MODULE_MAX, &module, err);
+    if (r == 0) {
+        r = cache_folder(&folder, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
+    r = image_store_open(blobs, &run->images, err);
+    struct wasm_options options = {.work_folder = folder, .images = run->images};
+    if (r == 0) {
+        r = wasm_open(&options, &run->wasm, err);
+    }
+    if (r == 0) {
+        r = wasm_compile(run->wasm, module.data, module.used, WASM_TIER_FAST, NULL, &result, err);
+    }
+    return r < 0 ? r : image_read(run->images, result.image_id, IMAGE_BYTES_MAX, ret_elf, err);
+}
+
+/* Where KVM cannot be used, the process sandbox; or what was asked for. */
+static int open_vmm(const struct arguments *arguments, struct vmm **ret_vmm, struct error *err)
+{
+    const char *wanted = flag_value(arguments, "isolation");
+    struct vmm_options options = {.kvm_fd = -1, .shells_max = 1};
+    struct error ignored = {0};
+    bool is_process = wanted != NULL && strcmp(wanted, "process") == 0;
+    options.isolation = is_process ? VMM_ISOLATION_PROCESS : VMM_ISOLATION_MICROVM;
+    if (wanted != NULL) {
+        return vmm_open(&options, ret_vmm, err);
+    }
+    if (vmm_open(&options, ret_vmm, &ignored) == 0) {
+        return 0;
+    }
+    options.isolation = VMM_ISOLATION_PROCESS;
+    return vmm_open(&options, ret_vmm, err);
+}
+
+static int prepare(struct run *run, const struct arguments *arguments, struct error *err)
+{
+    const struct vmm_limits limits = {.memory_bytes = run_memory_bytes,
+                                      .files_bytes = UINT64_C(512) << 20,
+                                      .timeout_ms = RUN_TIMEOUT_MS,
+                                      .output_bytes_max = UINT64_MAX,
+                                      .log_bytes_max = UINT64_MAX};
+    const struct vmm_sink sink = {.log = write_log};
+    struct vmm_image_info info;
+    BUFFER_OWNED struct buffer elf = {0};
+    int r = compile(run, arguments->words[0], &elf, err);
+    if (r == 0) {
+        r = open_vmm(arguments, &run->vmm, err);
+    }
+    if (r == 0) {
+        r = vmm_image_new(run->vmm, elf.data, elf.used, &limits, &sink, &run->image, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    vmm_image_info(run->image, &info);
+    r = vmm_shell_new(run->vmm, info.class_bytes, &run->shell, err);
+    return r < 0 ? r : vmm_shell_attach(run->shell, run->image, err);
+}
+
+static int take_arguments(struct run *run, const struct arguments *arguments, struct error *err)
+{
+    for (unsigned i = 0; i < arguments->word_count; i++) {
+        buffer_append(&run->arguments, arguments->words[i], strlen(arguments->words[i]) + 1);
+    }
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        const char *value = arguments->flags[i].value;
+        if (strcmp(arguments->flags[i].name, "dir") == 0) {
+            int r = run_folders_add(run->folders, value, err);
+            if (r < 0) {
+                return r;
+            }
+        } else if (strcmp(arguments->flags[i].name, "env") == 0) {
+            if (strchr(value, '=') == NULL || value[0] == '=') {
+                return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", value);
+            }
+            buffer_append(&run->environment, value, strlen(value) + 1);
+        }
+    }
+    bool fits = run->environment.used <= VMM_ENV_MAX && run->arguments.used <= 4096;
+    return fits
+        ? 0
+        : error_set(err, ERROR_TOO_LARGE, "arguments may have 4 KiB together, variables 64 KiB");
+}
+
+/* ---- Running ---- */
+
+static int finish(const struct vmm_outcome *outcome, struct error *err)
+{
+    switch (outcome->end) {
+    case VMM_END_EXIT:
+        return 0;
+    case VMM_END_TIMEOUT:
+        return error_set(err, ERROR_TIMEOUT, "%s", outcome->reason);
+    case VMM_END_TRAP:
+    case VMM_END_OUTPUT:
+    case VMM_END_CANCELLED:
+    case VMM_END_BROKEN:
+        break;
+    }
+    return error_set(err, ERROR_TRAP, "%s", outcome->reason);
+}
+
+int verb_fn_run(const struct arguments *arguments, struct error *err)
+{
+    struct run run = {.folders = run_folders_new()};
+    struct vmm_outcome outcome = {0};
+    int r = take_arguments(&run, arguments, err);
+    if (r == 0) {
+        r = prepare(&run, arguments, err);
+    }
+    if (r == 0) {
+        const struct vmm_call call = {
+            .environment = (const char *)run.environment.data,
+            .environment_length = run.environment.used,
+            .arguments = (const char *)run.arguments.data,
+            .arguments_length = run.arguments.used,
+            .read = read_input,
+            .sink = {.output = write_output, .log = write_log},
+            .host = run_folders_answer,
+            .host_context = run.folders,
+            .folder_count = run_folders_count(run.folders),
+        };
+        vmm_shell_run(run.shell, &call, &outcome);
+        r = finish(&outcome, err);
+    }
+    run_done(&run);
+    if (r == 0 && outcome.exit_code != 0) {
+        print_flush();
+        _exit((int)(outcome.exit_code & 0xff));
+    }
+    return r;
+}

@@ -1,0 +1,118 @@
+"""`fn run`: a module here, and the folders it is given."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from node import BUILD, ROOT
+
+READ = r"""
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int count, char **paths)
+{
+    for (int i = 1; i < count; i++) {
+        char line[64] = "";
+        FILE *file = fopen(paths[i], paths[i][0] == '+' ? "w" : "r");
+        if (file == NULL) {
+            printf("%s\n", strerror(errno));
+            continue;
+        }
+        fgets(line, sizeof(line), file);
+        printf("%s", line);
+        fclose(file);
+    }
+    printf("%s", getenv("NAME") != NULL ? getenv("NAME") : "");
+    return count;
+}
+"""
+
+
+@unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
+class Run(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory(prefix="blixard-run-")
+        cls.folder = pathlib.Path(cls.temporary.name)
+        cls.folder.chmod(0o711)
+        (cls.folder / "read.c").write_text(READ)
+        for name, source in (("read", cls.folder / "read.c"), ("files", ROOT / "test/guests/files.c")):
+            subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", cls.folder / f"{name}.wasm", source], check=True)
+        inside = cls.folder / "inside"
+        (inside / "deep").mkdir(parents=True)
+        (inside / "file").write_text("inside\n")
+        (cls.folder / "secret").write_text("secret\n")
+        (inside / "up").symlink_to("../secret")
+        (inside / "absolute").symlink_to(cls.folder / "secret")
+        (inside / "deep" / "back").symlink_to("../file")
+        (inside / "proc").symlink_to("/proc/self/root")
+        os.mkfifo(inside / "pipe")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
+    def run_module(self, name, *arguments, flags=()):
+        env = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return subprocess.run([BUILD / "blixard", "fn", "run", *flags, self.folder / f"{name}.wasm", "--", *arguments],
+                              env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=120)
+
+    def isolations(self):
+        if "ASAN_OPTIONS" not in os.environ:
+            yield "process"
+        if os.access("/dev/kvm", os.R_OK | os.W_OK):
+            yield "microvm"
+
+    def test_a_folder_of_the_host_is_as_good_as_one_in_memory(self):
+        for isolation in self.isolations():
+            with self.subTest(isolation=isolation):
+                given = self.folder / f"given-{isolation}"
+                given.mkdir()
+                done = self.run_module("files", flags=("--isolation", isolation, "--dir", f"{given}::/tmp"))
+                self.assertEqual((done.stdout, done.stderr, done.returncode), ("fine\n", "", 0))
+                self.assertEqual([path.name for path in given.iterdir()], ["left"])
+                done = self.run_module("files", flags=("--isolation", isolation))
+                self.assertEqual((done.stdout, done.returncode), ("fine\n", 0))
+
+    def test_status_arguments_and_environment_are_the_programs(self):
+        done = self.run_module("read", "/none", flags=("--env", "NAME=value"))
+        self.assertEqual((done.stdout, done.returncode), ("No such file or directory\nvalue", 2))
+
+    def test_nothing_outside_is_reached(self):
+        given = ("--dir", f"{self.folder / 'inside'}::/in")
+        paths = ("/in/file", "/in/deep/back", "/in/deep/../file", "/in/up", "/in/absolute", "/in/../secret", "/in/proc/etc/passwd",
+                 "/in/deep/../../secret", "/in/pipe")
+        done = self.run_module("read", *paths, flags=given)
+        lines = done.stdout.splitlines()
+        self.assertEqual(lines[:3], ["inside"] * 3)
+        for path, line in zip(paths[3:], lines[3:]):
+            self.assertIn(line, ("Operation not permitted", "No such file or directory", "Not supported", "Capabilities insufficient"),
+                          path)
+        self.assertEqual(len(lines), len(paths))
+        self.assertNotIn("secret", done.stdout)
+
+    def test_read_only_is(self):
+        given = self.folder / "fixed"
+        given.mkdir()
+        (given / "file").write_text("as it was\n")
+        done = self.run_module("files", flags=("--dir", f"{given}::/tmp:ro"))
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual((given / "file").read_text(), "as it was\n")
+        self.assertEqual([path.name for path in given.iterdir()], ["file"])
+
+    def test_what_cannot_be_is_told(self):
+        for flags, words in ((("--dir", "/none/such"), "does not exist"), (("--dir", "::/x"), "HOST[::GUEST][:ro]"),
+                             (("--env", "NAME"), "NAME=VALUE")):
+            done = self.run_module("read", flags=flags)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
