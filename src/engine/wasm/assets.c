@@ -101,8 +101,7 @@ static int add_item(struct wasm_assets *assets, struct item *folder, const char 
     }
     char *path = memory_format("%s/%.*s", folder->path, (int)length, name);
     struct item *item = item_new(assets, path, is_folder);
-    folder->items =
-        memory_resize(folder->items, (folder->item_count + 1) * sizeof(folder->items[0]));
+    folder->items = memory_resize(folder->items, (folder->item_count + 1) * sizeof(void *));
     folder->items[folder->item_count++] = item;
     *ret_item = item;
     return 0;
@@ -169,7 +168,7 @@ static int compare(const void *a, const void *b)
 /* All items, breadth first, numbered. */
 static struct item **order(const struct wasm_assets *assets)
 {
-    struct item **list = memory_new(assets->count, sizeof(list[0]));
+    struct item **list = memory_new(assets->count, sizeof(void *));
     size_t used = 0;
     list[used++] = assets->root;
     for (size_t i = 0; i < used; i++) {
@@ -177,8 +176,8 @@ static struct item **order(const struct wasm_assets *assets)
         item->number = (uint32_t)i;
         item->first = (uint32_t)used;
         if (item->item_count > 0) {
-            qsort(item->items, item->item_count, sizeof(item->items[0]), compare);
-            memcpy(list + used, item->items, item->item_count * sizeof(list[0]));
+            qsort(item->items, item->item_count, sizeof(void *), compare);
+            memcpy(list + used, item->items, item->item_count * sizeof(void *));
             used += item->item_count;
         }
     }

@@ -288,7 +288,7 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
 {
     struct wasm_module_info info;
-    struct section_view assets;
+    struct section_view assets = {0};
     struct cache_names names = {0};
     struct job job = {.wasm = wasm,
                       .info = &info,

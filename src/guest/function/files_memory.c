@@ -13,7 +13,8 @@ enum { STEP_BYTES = 64 << 10 };
 
 void files_begin(const struct assets_head *assets, uint8_t *memory)
 {
-    files = (struct files){.assets = assets, .memory = memory};
+    files = (struct files){.assets = assets};
+    files.memory = memory;
     files_tmp = (struct file){.kind = WASI_KIND_FOLDER, .links = 2, .parent = ROOT_NODE};
 }
 
