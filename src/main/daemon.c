@@ -22,6 +22,7 @@
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
+#include "service/kv/kv.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
 #include "service/route/route.h"
@@ -386,6 +387,19 @@ static void stop_functions(struct node *node)
     function_service_free(node->functions);
 }
 
+static int start_kv(struct node *node, struct error *err)
+{
+    const struct kv_options options = {.loop = node->loop, .store = node->store};
+    (void)err;
+    node->kv = kv_service_new(&options);
+    return 0;
+}
+
+static void stop_kv(struct node *node)
+{
+    kv_service_free(node->kv);
+}
+
 static int start_routes(struct node *node, struct error *err)
 {
     (void)err;
@@ -455,6 +469,7 @@ static int start_api(struct node *node, struct error *err)
         .blobs = node->blobs,
         .gateway = node->gateway,
         .routes = node->routes,
+        .kv = node->kv,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -493,6 +508,7 @@ static const struct subsystem {
     {"wasm", start_wasm, stop_wasm},
     {"instances", start_instances, stop_instances},
     {"operations", start_operations, stop_operations},
+    {"keys and values", start_kv, stop_kv},
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},

@@ -37,6 +37,7 @@ struct node {
     struct peer_clients *peers;
     struct peer_blobs *blobs;
     struct function_service *functions;
+    struct kv_service *kv;
     struct route_service *routes;
     struct gateway *gateway;
     struct api *api;

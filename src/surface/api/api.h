@@ -27,6 +27,7 @@ struct gateway;
 struct http_exchange;
 struct image_store;
 struct instance_service;
+struct kv_service;
 struct loop;
 struct operation_service;
 struct peer_blobs;
@@ -54,6 +55,7 @@ struct api_options {
     struct peer_clients *peers; /* of the loop, as the next */
     struct peer_blobs *blobs;
     struct route_service *routes;
+    struct kv_service *kv;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
 };
 

@@ -155,12 +155,15 @@ static void write_parameters(struct json_writer *writer, const struct api_route 
         {"log_get", "tail"},           {"log_get", "after"},       {"log_get", "follow"},
         {"log_get", "trace"},          {"trace_list", "function"}, {"trace_list", "errors"},
         {"trace_list", "slower_than"}, {"trace_list", "since"},    {"trace_list", "count"},
+        {"kv_get", "format"},          {"kv_list", "prefix"},      {"kv_list", "after"},
+        {"kv_list", "limit"},          {"kv_list", "values"},      {"kv_set", "ttl"},
+        {"kv_set", "if_revision"},     {"kv_set", "if_absent"},    {"kv_delete", "if_revision"},
         {"operation_wait", "timeout"}, {"event_list", "index"},
     };
     json_write_key(writer, "parameters");
     json_write_begin_array(writer);
     for (const char *at = strchr(route->path, '{'); at != NULL; at = strchr(at + 1, '{')) {
-        MEMORY_OWNED char *name = memory_copy_text(at + 1, strcspn(at + 1, "}"));
+        MEMORY_OWNED char *name = memory_copy_text(at + 1, strcspn(at + 1, ".}"));
         write_parameter(writer, name, "path");
     }
     if (text_starts_with(route->path, "/v1/")) {

@@ -42,6 +42,10 @@ static bool path_matches(const char *pattern, struct text path, struct text *ret
         struct text wanted = take_segment(&left);
         struct text got = take_segment(&path);
         if (wanted.length > 0 && wanted.data[0] == '{') {
+            if (memcmp(wanted.data + wanted.length - 4, "...}", 4) == 0) {
+                got.length += path.length; /* with what is left: keys have slashes */
+                path.length = 0;
+            }
             if (got.length == 0) {
                 return false;
             }

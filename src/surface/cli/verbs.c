@@ -19,6 +19,7 @@ const struct flag cli_common_flags[] = {
 const struct noun cli_nouns[] = {
     {"fn", "functions"},
     {"route", "which requests at the gateway call which function"},
+    {"kv", "keys and values, for functions and people"},
     {"trace", "what was done for a request, and how long it took"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
@@ -109,6 +110,32 @@ const struct verb cli_verbs[] = {
      "  blixard fn delete hello\n"
      "  blixard fn delete hello 1\n",
      verb_fn_delete},
+
+    {"kv", "get", "KEY", 1, 1,
+     FLAGS({"linearizable", 0, NULL, NULL,
+            "See what any node has acknowledged before; slower."}),
+     "Print a value as it is; with --output json also what is known of it.",
+     "  blixard kv get config/theme\n"
+     "  blixard kv get config/theme --output json\n",
+     verb_kv_get},
+    {"kv", "set", "KEY [VALUE]", 1, 2,
+     FLAGS({"file", 'f', "FILE", NULL, "The value is this file's content; - is standard input."},
+           {"ttl", 0, "DURATION", NULL, "It is gone after this time (default: never)."},
+           {"if-revision", 0, "REVISION", NULL, "Only if the key is at this revision."},
+           {"if-absent", 0, NULL, NULL, "Only if there is no such key."}),
+     "Write a value, from the command line, a file or (VALUE is -) standard input.",
+     "  blixard kv set config/theme dark\n"
+     "  blixard kv set lock/nightly me --if-absent --ttl 10m\n"
+     "  blixard kv set images/logo --file logo.png\n",
+     verb_kv_set},
+    {"kv", "list", "[PREFIX]", 0, 1,
+     FLAGS({"after", 0, "KEY", NULL, "Begin behind this key."},
+           {"limit", 'n', "COUNT", NULL, "At most so many (default: all)."}),
+     "List the keys that begin with a text, in order.", "  blixard kv list config/\n",
+     verb_kv_list},
+    {"kv", "delete", "KEY", 1, 1,
+     FLAGS({"if-revision", 0, "REVISION", NULL, "Only if the key is at this revision."}),
+     "Delete a key.", "  blixard kv delete config/theme\n", verb_kv_delete},
 
     {"trace", "list", "", 0, 0,
      FLAGS({"function", 'f', "NAME", NULL, "Only those of this function."},
