@@ -302,13 +302,13 @@ CREATE TABLE trigger_count (                 -- how it goes; added to by the nod
 CREATE TABLE cron_next (
     trigger  TEXT PRIMARY KEY NOT NULL REFERENCES trigger_row (key) ON DELETE CASCADE,
     slot_ms  INTEGER,                        -- the next one; NULL: there is none any more
-    revision INTEGER NOT NULL                -- of the row that the schedule is of
+    since_ms INTEGER NOT NULL                -- @every counts from here
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE cron_run (                      -- slots that were taken and have not ended
     key     TEXT PRIMARY KEY NOT NULL,       -- PROJECT/NAME/SLOT_MS
     trigger TEXT NOT NULL REFERENCES trigger_row (key) ON DELETE CASCADE,
     slot_ms INTEGER NOT NULL,
-    node    INTEGER NOT NULL,                -- who runs it
+    node    INTEGER NOT NULL,                -- who runs it; 0: nobody
     epoch   INTEGER NOT NULL                 -- index of the command that gave it to that node
 ) STRICT;
 CREATE INDEX cron_run_trigger ON cron_run (trigger);

@@ -19,6 +19,7 @@
 
 struct error;
 struct event;
+struct store_command;
 struct trigger_service;
 struct trigger_source; /* one running trigger, as its driver sees it */
 
@@ -39,6 +40,10 @@ struct trigger_driver {
     /* Are these settings (an object; may be empty) good?  INVALID names the key.  No side effects;
      * called at create and before each start. */
     int (*check)(const json_t *settings, struct error *err);
+    /* Add to the command that makes, changes or resumes a trigger, after its row; may be NULL.
+     * INVALID: it is of no use (a schedule in the past). */
+    int (*plan)(const json_t *settings, const char *key, uint64_t now_ms,
+                struct store_command *command, struct error *err);
     /* Begin.  *ret_state is the driver's.  Failing, it is tried again later (30 s at most). */
     int (*start)(struct trigger_source *source, void *context, void **ret_state, struct error *err);
     /* End: no push after it, no answer comes after it.  Also at a pause, a change of the row, a
@@ -75,6 +80,13 @@ struct trigger_push {
 
 /* More than there is room for is taken too, but should not be. */
 void trigger_push(struct trigger_source *source, const struct trigger_push *push);
+
+/* What was pushed with this context is not to be delivered any more, and has no answer.  False: it
+ * is not on its way. */
+bool trigger_cancel(struct trigger_source *source, const void *context);
+
+/* Events that the driver itself passed over (slots of a schedule): counted. */
+void trigger_skipped(struct trigger_source *source, uint64_t count);
 
 /* Something is wrong, or well again (NULL), at the source: shown by `trigger get`. */
 void trigger_source_problem(struct trigger_source *source, const char *text_or_null);

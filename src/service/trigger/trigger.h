@@ -28,14 +28,13 @@
 
 struct buffer;
 struct cluster;
+struct destination_service;
 struct error;
 struct event;
 struct event_filter;
 struct event_template;
 struct gateway;
 struct loop;
-struct queue_service;
-struct eventstream_service;
 struct store;
 struct trigger_service;
 
@@ -44,7 +43,6 @@ enum {
     TRIGGER_COUNT_MAX = 20000,      /* per project */
     TRIGGER_BATCH_MAX = 1000,
     TRIGGER_CONCURRENCY_MAX = 1000,
-    TRIGGER_DESTINATION_SIZE = 160,
 };
 
 /* ---- Life ---- */
@@ -54,9 +52,8 @@ struct trigger_options {
     struct store *store;
     struct cluster *cluster; /* NULL: this node is alone */
     struct gateway *gateway;
-    struct queue_service *queues;        /* for destinations */
-    struct eventstream_service *streams; /* for destinations */
-    uint64_t (*now_ms)(void);            /* NULL: clock_real_ms() */
+    struct destination_service *destinations;
+    uint64_t (*now_ms)(void); /* NULL: clock_real_ms() */
 };
 
 int trigger_service_new(const struct trigger_options *options, struct trigger_service **ret_service,

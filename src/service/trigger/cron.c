@@ -1,0 +1,831 @@
+/*
+ * The kind `cron`: schedules as a source of events.
+ *
+ * cron_next has each trigger's next slot.  Taking a slot is one command: the row of the run is
+ * inserted and the slot moves on, both only while the slot is the one that this node has seen.  So
+ * a slot is taken once, whoever thinks to own the trigger.  The run then belongs to the node in its
+ * row, and is deleted when it was answered; a run whose node is lost, or that its node does not
+ * know any more (it was killed), is given to the trigger's owner by the same kind of command.  A
+ * slot is therefore neither lost nor begun twice, but a run that was under way when its node was
+ * killed runs again: the event's id is made of the slot, for those who must not do a thing twice.
+ *
+ * All schedules of a node are in one heap by the time they are due, with one timer.  The clock is
+ * looked at every 30 s at least, so that a jump is noticed.
+ */
+#include "service/cron/cron.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "service/cluster/cluster.h"
+#include "service/trigger/parts.h"
+
+enum {
+    LOOK_MS = 30000,
+    SCAN_MS = 5000,
+    CLAIM_MAX = 64, /* triggers of one command */
+    FUTURE_MS = 24 * 3600 * 1000,
+    RUN_KEY_SIZE = 200,
+    RUNS_MAX = 1000, /* of one trigger */
+};
+
+enum overlap { OVERLAP_ALLOW, OVERLAP_FORBID, OVERLAP_REPLACE };
+
+struct job {
+    struct trigger_cron *owner;
+    struct trigger_source *source;
+    char key[TRIGGER_KEY_SIZE];
+    struct cron_zone *zone;
+    struct cron *cron;
+    struct cron_policy policy;
+    enum overlap overlap;
+    uint64_t slot_ms; /* next; 0: none */
+    uint64_t since_ms;
+    uint64_t due_ms;
+    size_t place; /* in the heap, from 1; 0: not in it */
+    bool is_claiming;
+    size_t run_count;
+};
+
+struct run {
+    struct list_node link;
+    struct trigger_cron *cron;
+    struct job *job; /* NULL: it was stopped */
+    char key[RUN_KEY_SIZE];
+    uint64_t slot_ms;
+    uint64_t epoch;
+    bool is_over; /* only its row is to be deleted still */
+    bool is_deleting;
+};
+
+struct trigger_cron {
+    struct trigger_service *service;
+    struct map jobs;   /* key -> struct job */
+    struct map runs;   /* key -> struct run */
+    struct job **heap; /* [0] is not used */
+    size_t count;
+    size_t size;
+    struct loop_timer *tick;
+    struct loop_timer *scan;
+    bool is_scanning; /* rows are being given to this node */
+};
+
+/* ---- The heap ---- */
+
+static void put(struct trigger_cron *cron, size_t place, struct job *job)
+{
+    cron->heap[place] = job;
+    job->place = place;
+}
+
+static void sift_up(struct trigger_cron *cron, size_t place)
+{
+    struct job *job = cron->heap[place];
+    while (place > 1 && cron->heap[place / 2]->due_ms > job->due_ms) {
+        put(cron, place, cron->heap[place / 2]);
+        place /= 2;
+    }
+    put(cron, place, job);
+}
+
+static void sift_down(struct trigger_cron *cron, size_t place)
+{
+    struct job *job = cron->heap[place];
+    while (place * 2 <= cron->count) {
+        size_t child = place * 2;
+        if (child < cron->count && cron->heap[child + 1]->due_ms < cron->heap[child]->due_ms) {
+            child++;
+        }
+        if (cron->heap[child]->due_ms >= job->due_ms) {
+            break;
+        }
+        put(cron, place, cron->heap[child]);
+        place = child;
+    }
+    put(cron, place, job);
+}
+
+static void heap_add(struct trigger_cron *cron, struct job *job)
+{
+    CHECK(job->place == 0);
+    if (cron->count + 2 > cron->size) {
+        cron->size = cron->size * 2 + 16;
+        cron->heap = memory_resize(cron->heap, cron->size * sizeof(*cron->heap));
+    }
+    put(cron, ++cron->count, job);
+    sift_up(cron, job->place);
+}
+
+static void heap_remove(struct trigger_cron *cron, struct job *job)
+{
+    size_t place = job->place;
+    if (place == 0) {
+        return;
+    }
+    job->place = 0;
+    struct job *last = cron->heap[cron->count--];
+    if (last != job) {
+        put(cron, place, last);
+        sift_up(cron, place);
+        sift_down(cron, last->place);
+    }
+}
+
+static void arm(struct trigger_cron *cron)
+{
+    if (cron->count == 0) {
+        loop_timer_stop(cron->tick);
+        return;
+    }
+    uint64_t now_ms = trigger_now_ms(cron->service);
+    uint64_t due_ms = cron->heap[1]->due_ms;
+    uint64_t delay_ms = due_ms > now_ms ? due_ms - now_ms : 0;
+    loop_timer_start(cron->tick, delay_ms < LOOK_MS ? delay_ms : LOOK_MS);
+}
+
+static void wait_for_slot(struct job *job)
+{
+    heap_remove(job->owner, job);
+    if (job->slot_ms != 0 && !job->is_claiming) {
+        job->due_ms = cron_start_of(&job->policy, job->key, job->slot_ms);
+        heap_add(job->owner, job);
+    }
+}
+
+/* ---- Settings ---- */
+
+static const char *setting(const json_t *settings, const char *key, const char *otherwise)
+{
+    const char *text = json_string_value(json_object_get(settings, key));
+    return text != NULL ? text : otherwise;
+}
+
+static int choose(const json_t *settings, const char *key, const char *const *choices, size_t count,
+                  unsigned *ret_choice, struct error *err)
+{
+    const char *text = setting(settings, key, choices[0]);
+    for (unsigned i = 0; i < count; i++) {
+        if (strcmp(text, choices[i]) == 0) {
+            *ret_choice = i;
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_INVALID, "$.settings.%s \"%.40s\" is none of %s, %s, %s", key, text,
+                     choices[0], choices[1], choices[2]);
+}
+
+static int read_duration(const json_t *settings, const char *key, uint64_t most_ms,
+                         uint64_t *ret_ms, struct error *err)
+{
+    const json_t *value = json_object_get(settings, key);
+    bool is_good = value == NULL || json_is_null(value);
+    if (json_is_string(value)) {
+        is_good = text_parse_duration_ms(json_string_value(value), ret_ms);
+    } else if (json_is_integer(value) && json_integer_value(value) >= 0) {
+        *ret_ms = (uint64_t)json_integer_value(value) * 1000;
+        is_good = true;
+    }
+    return is_good && *ret_ms <= most_ms
+        ? 0
+        : error_set(err, ERROR_INVALID, "$.settings.%s is a duration of at most %" PRIu64 " s", key,
+                    most_ms / 1000);
+}
+
+static int check_keys(const json_t *settings, struct error *err)
+{
+    static const char *const keys[] = {"schedule",    "timezone",      "jitter",  "misfire",
+                                       "misfire_max", "misfire_after", "overlap", "data"};
+    const char *key = NULL;
+    json_t *value = NULL;
+    size_t count = sizeof(keys) / sizeof(keys[0]);
+    json_object_foreach((json_t *)(uintptr_t)settings, key, value)
+    {
+        bool is_known = false;
+        for (size_t i = 0; i < count; i++) {
+            is_known = is_known || strcmp(key, keys[i]) == 0;
+        }
+        if (!is_known) {
+            const char *near = text_nearest(key, keys, count);
+            return error_set(err, ERROR_INVALID, "$.settings.%.40s is not known%s%s", key,
+                             near != NULL ? "; did you mean " : "", near != NULL ? near : "");
+        }
+    }
+    return 0;
+}
+
+static int read_settings(const json_t *settings, struct job *job, struct error *err)
+{
+    static const char *const misfires[] = {"once", "skip", "all"};
+    static const char *const overlaps[] = {"allow", "forbid", "replace"};
+    unsigned misfire = 0;
+    unsigned overlap = 0;
+    const char *schedule = setting(settings, "schedule", NULL);
+    const json_t *most = json_object_get(settings, "misfire_max");
+    job->policy = (struct cron_policy){.misfire_max = 100, .misfire_after_ms = 60000};
+    int r = check_keys(settings, err);
+    if (r == 0 && schedule == NULL) {
+        r = error_set(err, ERROR_INVALID,
+                      "$.settings.schedule is missing: \"0 3 * * *\", \"@every 90s\", ...");
+    }
+    r = r < 0 ? r : choose(settings, "misfire", misfires, 3, &misfire, err);
+    r = r < 0 ? r : choose(settings, "overlap", overlaps, 3, &overlap, err);
+    r = r < 0 ? r : read_duration(settings, "jitter", 24ull * 3600000, &job->policy.jitter_ms, err);
+    r = r < 0 ? r
+              : read_duration(settings, "misfire_after", 24ull * 3600000,
+                              &job->policy.misfire_after_ms, err);
+    if (r == 0 && most != NULL) {
+        json_int_t number = json_is_integer(most) ? json_integer_value(most) : 0;
+        if (number < 1 || number > 1000) {
+            return error_set(err, ERROR_INVALID, "$.settings.misfire_max is 1 to 1000");
+        }
+        job->policy.misfire_max = (uint64_t)number;
+    }
+    job->policy.misfire = (enum cron_misfire)misfire;
+    job->overlap = (enum overlap)overlap;
+    job->policy.misfire_after_ms += job->policy.jitter_ms;
+    r = r < 0 ? r : cron_zone_open(setting(settings, "timezone", "UTC"), &job->zone, err);
+    return r < 0 ? r : cron_parse(schedule, job->zone, &job->cron, err);
+}
+
+static void job_free(struct job *job)
+{
+    cron_free(job->cron);
+    cron_zone_free(job->zone);
+    free(job);
+}
+
+static int check(const json_t *settings, struct error *err)
+{
+    struct job *job = NEW(struct job);
+    int r = read_settings(settings, job, err);
+    job_free(job);
+    return r;
+}
+
+static int plan(const json_t *settings, const char *key, uint64_t now_ms,
+                struct store_command *command, struct error *err)
+{
+    struct job *job = NEW(struct job);
+    int r = read_settings(settings, job, err);
+    uint64_t slot_ms = r == 0 ? cron_next(job->cron, now_ms, now_ms) : 0;
+    job_free(job);
+    if (r == 0 && slot_ms == 0) {
+        r = error_set(err, ERROR_INVALID, "the schedule \"%.80s\" names no time after now",
+                      setting(settings, "schedule", ""));
+    }
+    if (r == 0) {
+        store_command_add(command,
+                          "INSERT INTO cron_next (trigger, slot_ms, since_ms) VALUES (?, ?, ?) ON "
+                          "CONFLICT (trigger) DO UPDATE SET slot_ms = excluded.slot_ms, since_ms = "
+                          "excluded.since_ms",
+                          "tuu", key, slot_ms, now_ms);
+    }
+    return r;
+}
+
+/* ---- Who this node is ---- */
+
+static uint64_t self_id(const struct trigger_cron *cron)
+{
+    const struct trigger_options *options = &cron->service->options;
+    uint64_t id = 0;
+    if (options->cluster != NULL) {
+        struct cluster_view *view = cluster_view_ref(options->cluster);
+        id = view->self_id;
+        cluster_view_unref(view);
+    }
+    if (id == 0) {
+        struct store_status status = {0};
+        store_status(options->store, &status);
+        id = status.node_id;
+    }
+    return id;
+}
+
+/* Does it live, and know its own runs? */
+static bool is_live(const struct trigger_cron *cron, uint64_t id)
+{
+    bool lives = false;
+    if (cron->service->options.cluster != NULL && id != 0) {
+        struct cluster_view *view = cluster_view_ref(cron->service->options.cluster);
+        const struct cluster_node *node = cluster_view_find(view, id);
+        lives = node != NULL && (node->is_self || node->health != CLUSTER_LOST);
+        cluster_view_unref(view);
+    }
+    return lives;
+}
+
+/* ---- Runs ---- */
+
+static void run_forget(struct run *run)
+{
+    map_remove(&run->cron->runs, run->key);
+    free(run);
+}
+
+static void on_deleted(const struct error *error, uint64_t index, void *context)
+{
+    struct run *run = context;
+    (void)index;
+    run->is_deleting = false;
+    if (error == NULL) {
+        run_forget(run); /* otherwise the scan tries again */
+    }
+}
+
+static void delete_row(struct run *run)
+{
+    struct store_command *command = store_command_new();
+    store_command_add(command, "DELETE FROM cron_run WHERE key = ? AND epoch = ?", "tu", run->key,
+                      run->epoch);
+    run->is_deleting = true;
+    store_propose(run->cron->service->options.store, command, on_deleted, run);
+}
+
+static void run_leave_job(struct run *run)
+{
+    if (run->job != NULL) {
+        run->job->run_count--;
+        run->job = NULL;
+    }
+}
+
+static void on_answered(enum trigger_outcome outcome, const struct error *reason, void *context)
+{
+    struct run *run = context;
+    (void)reason;
+    run_leave_job(run);
+    if (outcome == TRIGGER_RETURNED) {
+        run_forget(run); /* its row stays: the next one to own the trigger runs it */
+        return;
+    }
+    run->is_over = true;
+    delete_row(run);
+}
+
+static void make_event(const struct job *job, uint64_t slot_ms, struct event *event)
+{
+    const json_t *settings = trigger_source_settings(job->source);
+    const char *name = trigger_source_name(job->source);
+    const json_t *data = json_object_get(settings, "data");
+    char slot[CLOCK_TEXT_SIZE];
+    clock_format_ms(slot_ms, slot);
+    MEMORY_OWNED char *id = memory_format("%s/%s", name, slot);
+    MEMORY_OWNED char *source = memory_format("/triggers/%s", name);
+    JSON_OWNED json_t *own = json_pack("{s:s,s:s,s:s}", "trigger", name, "scheduled_time", slot,
+                                       "schedule", setting(settings, "schedule", ""));
+    char *text = json_dumps(data != NULL ? data : own, JSON_COMPACT | JSON_ENCODE_ANY);
+    event_init(event, id, source, "blixard.cron.run", "application/json",
+               text != NULL ? text : "null", text != NULL ? strlen(text) : 4);
+    event_set_time(event, slot_ms);
+    free(text);
+}
+
+static void run_start(struct job *job, const char *key, uint64_t slot_ms, uint64_t epoch)
+{
+    struct trigger_cron *cron = job->owner;
+    struct event event = {0};
+    if (map_get(&cron->runs, key) != NULL) {
+        return;
+    }
+    struct run *run = NEW(struct run);
+    run->cron = cron;
+    run->job = job;
+    run->slot_ms = slot_ms;
+    run->epoch = epoch;
+    snprintf(run->key, sizeof(run->key), "%s", key);
+    map_set(&cron->runs, key, run);
+    job->run_count++;
+    make_event(job, slot_ms, &event);
+    trigger_push(job->source,
+                 &(struct trigger_push){.event = &event, .done = on_answered, .context = run});
+}
+
+/* ---- Taking slots ---- */
+
+struct claim {
+    struct trigger_cron *cron;
+    char *keys[CLAIM_MAX];
+    size_t count;
+    struct store_command *command;
+    uint64_t node;
+};
+
+static bool take_run(sqlite3_stmt *row, void *context)
+{
+    struct trigger_cron *cron = context;
+    struct job *job = map_get(&cron->jobs, (const char *)sqlite3_column_text(row, 1));
+    if (job != NULL) {
+        run_start(job, (const char *)sqlite3_column_text(row, 0),
+                  (uint64_t)sqlite3_column_int64(row, 2), (uint64_t)sqlite3_column_int64(row, 3));
+    }
+    return true;
+}
+
+static bool take_slot(sqlite3_stmt *row, void *context)
+{
+    struct job *job = context;
+    job->slot_ms = (uint64_t)sqlite3_column_int64(row, 0);
+    job->since_ms = (uint64_t)sqlite3_column_int64(row, 1);
+    return false;
+}
+
+static void read_slot(struct job *job)
+{
+    struct error err = {0};
+    job->slot_ms = 0;
+    store_query(job->owner->service->options.store, &err, take_slot, job,
+                "SELECT coalesce(slot_ms, 0), since_ms FROM cron_next WHERE trigger = ?", "t",
+                job->key);
+}
+
+struct still_there {
+    struct trigger_cron *cron;
+    const char *key;
+    uint64_t epoch;
+    bool is_there;
+};
+
+static bool take_there(sqlite3_stmt *row, void *context)
+{
+    ((struct still_there *)context)->is_there = sqlite3_column_int64(row, 0) > 0;
+    return false;
+}
+
+static void find_replaced(const char *key, void *value, void *context)
+{
+    struct run *run = value;
+    struct map *replaced = context;
+    struct still_there there = {.key = key};
+    struct error err = {0};
+    if (run->job == NULL || run->job->overlap != OVERLAP_REPLACE || run->is_over) {
+        return;
+    }
+    int r = store_query(run->cron->service->options.store, &err, take_there, &there,
+                        "SELECT count(*) FROM cron_run WHERE key = ? AND epoch = ?", "tu", key,
+                        run->epoch);
+    if (r == 0 && !there.is_there) {
+        map_set(replaced, key, run);
+    }
+}
+
+static void break_off(const char *key, void *value, void *context)
+{
+    struct run *run = value;
+    (void)key;
+    (void)context;
+    trigger_cancel(run->job->source, run);
+    run_leave_job(run);
+    run_forget(run);
+}
+
+/* Those whose rows have given way to a new run. */
+static void break_off_replaced(struct trigger_cron *cron)
+{
+    struct map replaced = {0};
+    map_each(&cron->runs, find_replaced, &replaced);
+    map_each(&replaced, break_off, NULL);
+    map_done(&replaced);
+}
+
+static void on_claimed(const struct error *error, uint64_t index, void *context)
+{
+    struct claim *claim = context;
+    struct trigger_cron *cron = claim->cron;
+    struct error err = {0};
+    for (size_t i = 0; i < claim->count; i++) {
+        struct job *job = map_get(&cron->jobs, claim->keys[i]);
+        if (job != NULL) {
+            job->is_claiming = false;
+            read_slot(job);
+            wait_for_slot(job);
+            if (error != NULL && job->place != 0) {
+                heap_remove(cron, job); /* not at once again */
+                job->due_ms = trigger_now_ms(cron->service) + 1000;
+                heap_add(cron, job);
+            }
+        }
+        free(claim->keys[i]);
+    }
+    if (error != NULL) {
+        log_warn("slots of schedules could not be taken, again in 1 s: %s", error->text);
+    } else if (!cron->service->is_stopping) {
+        break_off_replaced(cron);
+        store_query(
+            cron->service->options.store, &err, take_run, cron,
+            "SELECT key, trigger, slot_ms, epoch FROM cron_run WHERE node = ? AND epoch = ?", "uu",
+            claim->node, index);
+    }
+    free(claim);
+    if (!cron->service->is_stopping) {
+        arm(cron);
+    }
+}
+
+/* Statements for one trigger; each is of use only while the slot is still `job->slot_ms`. */
+static void add_job(struct claim *claim, struct job *job, const struct cron_decision *decision)
+{
+#define WHILE_SLOT " FROM cron_next WHERE trigger = ? AND slot_ms = ?"
+    for (size_t i = 0; i < decision->count; i++) {
+        uint64_t slot_ms = decision->slots[i];
+        MEMORY_OWNED char *key = memory_format("%s/%" PRIu64, job->key, slot_ms);
+        if (job->overlap == OVERLAP_REPLACE) {
+            store_command_add(
+                claim->command,
+                "DELETE FROM cron_run WHERE trigger = ? AND EXISTS (SELECT 1" WHILE_SLOT ")", "ttu",
+                job->key, job->key, job->slot_ms);
+        }
+        store_command_add(claim->command,
+                          job->overlap == OVERLAP_FORBID
+                              ? "INSERT OR IGNORE INTO cron_run (key, trigger, slot_ms, node, "
+                                "epoch) SELECT ?, trigger, ?, ?, ?" WHILE_SLOT
+                                " AND NOT EXISTS (SELECT 1 FROM cron_run r WHERE r.trigger = "
+                                "cron_next.trigger)"
+                              : "INSERT OR IGNORE INTO cron_run (key, trigger, slot_ms, node, "
+                                "epoch) SELECT ?, trigger, ?, ?, ?" WHILE_SLOT,
+                          "tuurtu", key, slot_ms, claim->node, job->key, job->slot_ms);
+    }
+    store_command_add(claim->command,
+                      "UPDATE cron_next SET slot_ms = nullif(?, 0) WHERE trigger = ? AND slot_ms "
+                      "= ?",
+                      "utu", decision->next_ms, job->key, job->slot_ms);
+#undef WHILE_SLOT
+    claim->keys[claim->count++] = memory_copy_string(job->key);
+    job->is_claiming = true;
+    heap_remove(job->owner, job);
+}
+
+static void send_claim(struct claim *claim)
+{
+    if (claim->count == 0) {
+        store_command_free(claim->command);
+        free(claim);
+        return;
+    }
+    store_propose(claim->cron->service->options.store, claim->command, on_claimed, claim);
+}
+
+static struct claim *claim_new(struct trigger_cron *cron)
+{
+    struct claim *claim = NEW(struct claim);
+    claim->cron = cron;
+    claim->command = store_command_new();
+    claim->node = self_id(cron);
+    return claim;
+}
+
+/* True: the claim has statements for it. */
+static void take_job(struct claim *claim, struct job *job, uint64_t now_ms)
+{
+    struct cron_decision decision;
+    cron_decide(job->cron, &job->policy, job->slot_ms, job->since_ms, now_ms, &decision);
+    if (decision.count == 0 && decision.skipped == 0 && decision.next_ms == job->slot_ms) {
+        heap_remove(job->owner, job); /* its time was another one: the clock was set back */
+        job->due_ms = cron_start_of(&job->policy, job->key, job->slot_ms);
+        job->due_ms = job->due_ms > now_ms ? job->due_ms : now_ms + 1000;
+        heap_add(job->owner, job);
+        return;
+    }
+    bool is_forbidden = job->overlap == OVERLAP_FORBID && job->run_count > 0;
+    bool is_full = job->run_count >= RUNS_MAX;
+    if (is_forbidden || is_full) {
+        decision.skipped += decision.count;
+        decision.count = 0;
+    }
+    trigger_skipped(job->source, decision.skipped);
+    add_job(claim, job, &decision);
+}
+
+static void on_tick(void *context)
+{
+    struct trigger_cron *cron = context;
+    uint64_t now_ms = trigger_now_ms(cron->service);
+    struct claim *claim = claim_new(cron);
+    /* What stands far in the future is looked at as well: was the clock set back? */
+    while (cron->count > 0) {
+        struct job *job = cron->heap[1];
+        bool is_far = job->due_ms > now_ms + FUTURE_MS;
+        if (job->due_ms > now_ms && !is_far) {
+            break;
+        }
+        if (claim->count == CLAIM_MAX) {
+            send_claim(claim);
+            claim = claim_new(cron);
+        }
+        size_t before = claim->count;
+        take_job(claim, job, now_ms);
+        if (is_far && claim->count == before) {
+            break;
+        }
+    }
+    send_claim(claim);
+    arm(cron);
+}
+
+/* ---- Runs that nobody knows any more ---- */
+
+struct stray {
+    char key[RUN_KEY_SIZE];
+    char trigger[TRIGGER_KEY_SIZE];
+    uint64_t node;
+    uint64_t epoch;
+};
+
+struct strays {
+    struct trigger_cron *cron;
+    struct stray *list;
+    size_t count;
+};
+
+static bool collect_stray(sqlite3_stmt *row, void *context)
+{
+    struct strays *strays = context;
+    if ((strays->count & (strays->count - 1)) == 0) {
+        strays->list = memory_resize(strays->list, (strays->count * 2 + 1) * sizeof(*strays->list));
+    }
+    struct stray *stray = &strays->list[strays->count++];
+    snprintf(stray->key, sizeof(stray->key), "%s", (const char *)sqlite3_column_text(row, 0));
+    snprintf(stray->trigger, sizeof(stray->trigger), "%s",
+             (const char *)sqlite3_column_text(row, 1));
+    stray->node = (uint64_t)sqlite3_column_int64(row, 2);
+    stray->epoch = (uint64_t)sqlite3_column_int64(row, 3);
+    return true;
+}
+
+struct adoption {
+    struct trigger_cron *cron;
+    uint64_t node;
+};
+
+static void on_adopted(const struct error *error, uint64_t index, void *context)
+{
+    struct adoption *adoption = context;
+    struct trigger_cron *cron = adoption->cron;
+    struct error err = {0};
+    cron->is_scanning = false;
+    if (error == NULL && !cron->service->is_stopping) {
+        store_query(
+            cron->service->options.store, &err, take_run, cron,
+            "SELECT key, trigger, slot_ms, epoch FROM cron_run WHERE node = ? AND epoch = ?", "uu",
+            adoption->node, index);
+    }
+    free(adoption);
+}
+
+/* To whom is it to be given: this node (adopt), nobody (release), or is it well where it is? */
+static bool adopts(const struct trigger_cron *cron, const struct stray *stray, uint64_t self,
+                   uint64_t *ret_node)
+{
+    const struct job *job = map_get(&cron->jobs, stray->trigger);
+    if (map_get(&cron->runs, stray->key) != NULL || (job != NULL && job->is_claiming)) {
+        return false;
+    }
+    bool is_own = stray->node == self;
+    bool is_free = stray->node == 0 || !is_live(cron, stray->node);
+    *ret_node = job != NULL ? self : 0;
+    return job != NULL ? is_own || is_free : is_own;
+}
+
+static void retry_deletion(const char *key, void *value, void *context)
+{
+    struct run *run = value;
+    (void)key;
+    (void)context;
+    if (run->is_over && !run->is_deleting) {
+        delete_row(run);
+    }
+}
+
+static void on_scan(void *context)
+{
+    struct trigger_cron *cron = context;
+    struct strays strays = {.cron = cron};
+    struct error err = {0};
+    uint64_t self = self_id(cron);
+    uint64_t now_for = 0;
+    unsigned count = 0;
+    loop_timer_start(cron->scan, SCAN_MS);
+    if (cron->is_scanning) {
+        return;
+    }
+    map_each(&cron->runs, retry_deletion, NULL);
+    store_query(cron->service->options.store, &err, collect_stray, &strays,
+                "SELECT key, trigger, node, epoch FROM cron_run LIMIT 10000", "");
+    struct store_command *command = store_command_new();
+    for (size_t i = 0; i < strays.count && count < 256; i++) {
+        const struct stray *stray = &strays.list[i];
+        if (adopts(cron, stray, self, &now_for)) {
+            store_command_add(command,
+                              "UPDATE cron_run SET node = ?, epoch = ? WHERE key = ? AND epoch = ?",
+                              "urtu", now_for, stray->key, stray->epoch);
+            count++;
+        }
+    }
+    free(strays.list);
+    if (count == 0) {
+        store_command_free(command);
+        return;
+    }
+    struct adoption *adoption = NEW(struct adoption);
+    adoption->cron = cron;
+    adoption->node = self;
+    cron->is_scanning = true;
+    store_propose(cron->service->options.store, command, on_adopted, adoption);
+}
+
+/* ---- The driver ---- */
+
+static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+{
+    struct trigger_cron *cron = context;
+    struct job *job = NEW(struct job);
+    int r = read_settings(trigger_source_settings(source), job, err);
+    if (r < 0) {
+        job_free(job);
+        return r;
+    }
+    job->owner = cron;
+    job->source = source;
+    snprintf(job->key, sizeof(job->key), "%s/%s", trigger_source_project(source),
+             trigger_source_name(source));
+    map_set(&cron->jobs, job->key, job);
+    read_slot(job);
+    wait_for_slot(job);
+    arm(cron);
+    loop_timer_start(cron->scan, 0);
+    *ret_state = job;
+    return 0;
+}
+
+struct stopping {
+    struct job *job;
+    struct map runs;
+};
+
+static void find_runs(const char *key, void *value, void *context)
+{
+    struct stopping *stopping = context;
+    struct run *run = value;
+    if (run->job == stopping->job) {
+        map_set(&stopping->runs, key, run);
+    }
+}
+
+static void abandon(const char *key, void *value, void *context)
+{
+    (void)key;
+    (void)context;
+    run_forget(value);
+}
+
+static void stop(void *state)
+{
+    struct job *job = state;
+    struct stopping stopping = {.job = job};
+    heap_remove(job->owner, job);
+    map_remove(&job->owner->jobs, job->key);
+    map_each(&job->owner->runs, find_runs, &stopping);
+    map_each(&stopping.runs, abandon, NULL);
+    map_done(&stopping.runs);
+    job_free(job);
+}
+
+static const struct trigger_driver driver = {
+    .kind = "cron", .check = check, .plan = plan, .start = start, .stop = stop};
+
+struct trigger_cron *trigger_cron_new(struct trigger_service *service)
+{
+    struct trigger_cron *cron = NEW(struct trigger_cron);
+    cron->service = service;
+    cron->tick = loop_timer_new(service->options.loop, on_tick, cron);
+    cron->scan = loop_timer_new(service->options.loop, on_scan, cron);
+    trigger_driver_add(service, &driver, cron);
+    return cron;
+}
+
+static void free_run(const char *key, void *value, void *context)
+{
+    (void)key;
+    (void)context;
+    free(value);
+}
+
+void trigger_cron_free(struct trigger_cron *cron)
+{
+    CHECK(cron->jobs.count == 0);
+    map_each(&cron->runs, free_run, NULL);
+    map_done(&cron->runs);
+    map_done(&cron->jobs);
+    loop_timer_free(cron->tick);
+    loop_timer_free(cron->scan);
+    free(cron->heap);
+    free(cron);
+}

@@ -1,0 +1,482 @@
+/*
+ * Deliveries.  A batch goes out in chunks (all of it, unless failures have halved them); what fails
+ * stays in front, in its order, and is tried again; what is given up goes to the destination of
+ * failures first, and is answered when that has taken it.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include "service/destination/destination.h"
+#include "service/gateway/invoke.h"
+#include "service/telemetry/telemetry.h"
+#include "service/trigger/parts.h"
+
+enum {
+    PUSHED_BACK_FIRST_MS = 50,
+    PUSHED_BACK_MOST_MS = 5000,
+    PUSHED_BACK_KEPT_MS = 10000, /* then the source has it again, if it can */
+    SEND_MOST_MS = 30000,
+};
+
+/* ---- One request ---- */
+
+static void add_line(const char *name, const char *value, void *context)
+{
+    struct delivery *delivery = context;
+    if (delivery->line_count < GATEWAY_INVOKE_FIELDS_MAX) {
+        delivery->lines[delivery->line_count++] = memory_format("%s: %s", name, value);
+    }
+}
+
+void delivery_fill(struct delivery *delivery, const struct event *const *events, size_t count,
+                   bool is_batch)
+{
+    if (is_batch) {
+        add_line("Content-Type", EVENT_TYPE_BATCH, delivery);
+        event_write_batch(events, count, &delivery->body);
+        return;
+    }
+    event_write_fields(events[0], add_line, delivery);
+    buffer_append(&delivery->body, events[0]->data.data, events[0]->data.used);
+}
+
+void delivery_done(struct delivery *delivery)
+{
+    for (size_t i = 0; i < delivery->line_count; i++) {
+        free(delivery->lines[i]);
+    }
+    buffer_done(&delivery->body);
+}
+
+bool delivery_is_batch(const struct trigger_config *config, size_t count)
+{
+    return count > 1 || config->batch_size > 1;
+}
+
+struct gateway_invoke *delivery_send(
+    const struct trigger_service *service, const char *project, const struct trigger_config *config,
+    const struct event *const *events, size_t count,
+    void (*done)(const struct error *error, const struct gateway_result *result, void *context),
+    void *context)
+{
+    struct delivery delivery = {0};
+    delivery_fill(&delivery, events, count, delivery_is_batch(config, count));
+    const struct gateway_invocation invocation = {
+        .project = project,
+        .name = config->function,
+        .path = config->path,
+        .fields = (const char *const *)delivery.lines,
+        .body = delivery.body.data,
+        .body_length = delivery.body.used,
+        .timeout_ms = config->timeout_ms,
+        .traceparent = event_get(events[0], "traceparent"),
+        .caller = "trigger",
+        .trigger =
+            strcmp(config->kind, "cron") == 0 ? TELEMETRY_TRIGGER_TIMER : TELEMETRY_TRIGGER_PUBSUB,
+    };
+    struct gateway_invoke *invoke =
+        gateway_invoke_new(service->options.gateway, &invocation, done, context);
+    delivery_done(&delivery);
+    return invoke;
+}
+
+bool delivery_is_pushed_back(const struct error *error, const struct gateway_result *result)
+{
+    if (error != NULL) {
+        return error->kind == ERROR_OVERLOADED || error->kind == ERROR_LIMIT ||
+            (error->kind == ERROR_UNAVAILABLE && result != NULL && result->is_untouched);
+    }
+    return result->status == 503 || result->status == 429;
+}
+
+/* ---- Batches ---- */
+
+static void deliver(struct batch *batch);
+static void proceed(struct batch *batch);
+
+static void free_outgoing(struct outgoing *outgoing)
+{
+    list_remove(&outgoing->link);
+    event_done(&outgoing->event);
+    free(outgoing);
+}
+
+static void batch_free(struct batch *batch)
+{
+    LIST_EACH(node, &batch->items)
+    {
+        trigger_item_free(LIST_ITEM(node, struct item, link));
+    }
+    LIST_EACH(node, &batch->ended)
+    {
+        trigger_item_free(LIST_ITEM(node, struct item, link));
+    }
+    LIST_EACH(node, &batch->outbox)
+    {
+        free_outgoing(LIST_ITEM(node, struct outgoing, link));
+    }
+    gateway_invoke_free(batch->invoke);
+    loop_timer_free(batch->timer);
+    free(batch->order);
+    free(batch);
+}
+
+static void leave_source(struct batch *batch)
+{
+    struct trigger_source *source = batch->source;
+    list_remove(&batch->link);
+    source->batch_count--;
+    source->flying -= batch->count;
+    batch->source = NULL;
+}
+
+void batch_drop(struct batch *batch)
+{
+    leave_source(batch);
+    if (batch->is_sending) {
+        batch->is_dropped = true; /* the destination answers later */
+        gateway_invoke_free(batch->invoke);
+        batch->invoke = NULL;
+        loop_timer_stop(batch->timer);
+        return;
+    }
+    batch_free(batch);
+}
+
+static uint64_t with_jitter(uint64_t delay_ms)
+{
+    return delay_ms / 2 + random_u64() % (delay_ms / 2 + 1);
+}
+
+static uint64_t doubled(uint64_t first_ms, unsigned times, uint64_t most_ms)
+{
+    uint64_t delay_ms = first_ms << (times < 20 ? times : 20);
+    return delay_ms < most_ms ? delay_ms : most_ms;
+}
+
+/* ---- To destinations ---- */
+
+static void on_sent(const struct error *error, void *context)
+{
+    struct batch *batch = context;
+    batch->is_sending = false;
+    if (batch->is_dropped) {
+        batch_free(batch);
+        return;
+    }
+    if (error == NULL) {
+        batch->send_failures = 0;
+        free_outgoing(LIST_FIRST(&batch->outbox, struct outgoing, link));
+        proceed(batch);
+        return;
+    }
+    trigger_note_error(batch->source, error);
+    loop_timer_start(batch->timer, with_jitter(doubled(500, batch->send_failures, SEND_MOST_MS)));
+    batch->send_failures++;
+}
+
+static void send_first(struct batch *batch)
+{
+    const struct outgoing *outgoing = LIST_FIRST(&batch->outbox, struct outgoing, link);
+    batch->is_sending = true;
+    destination_send(batch->source->service->options.destinations, batch->source->project,
+                     outgoing->destination, &outgoing->event, on_sent, batch);
+}
+
+static void put_out(struct batch *batch, const char *destination, const struct event *event)
+{
+    struct outgoing *outgoing = NEW(struct outgoing);
+    outgoing->destination = destination;
+    event_copy(&outgoing->event, event);
+    list_push_back(&batch->outbox, &outgoing->link);
+}
+
+/* The event as it was, and why it goes there, in extensions. */
+static void put_out_failed(struct batch *batch, struct item *item, const struct error *reason)
+{
+    const struct trigger_source *source = batch->source;
+    struct error ignored = {0};
+    char text[256];
+    char attempts[16];
+    if (source->config.on_failure == NULL || source->service->options.destinations == NULL) {
+        return;
+    }
+    snprintf(text, sizeof(text), "%.255s", reason->text);
+    text_make_printable(text, false);
+    snprintf(attempts, sizeof(attempts), "%u", item->attempts);
+    event_set(&item->event, "blixardtrigger", source->name, &ignored);
+    event_set(&item->event, "blixarderror", text, &ignored);
+    event_set(&item->event, "blixardattempts", attempts, &ignored);
+    put_out(batch, source->config.on_failure, &item->event);
+}
+
+/* What the function has answered, as an event of its own. */
+static void put_out_answer(struct batch *batch, const struct gateway_result *result)
+{
+    const struct trigger_source *source = batch->source;
+    char id[128];
+    char origin[160];
+    const char *type = NULL;
+    MEMORY_OWNED char *owned_type = NULL;
+    if (source->config.on_success == NULL || source->service->options.destinations == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < result->field_count; i++) {
+        if (text_equal_ignoring_case(result->fields[i].name, "Content-Type")) {
+            owned_type =
+                memory_copy_text(result->fields[i].value.data, result->fields[i].value.length);
+            type = owned_type;
+        }
+    }
+    EVENT_OWNED struct event event = {0};
+    snprintf(id, sizeof(id), "%s", result->request_id);
+    snprintf(origin, sizeof(origin), "/functions/%s", source->config.function);
+    size_t length = result->body_length < EVENT_BYTES_MAX ? result->body_length : EVENT_BYTES_MAX;
+    event_init(&event, id, origin, "blixard.function.succeeded", type, result->body, length);
+    const struct item *first = LIST_FIRST(&batch->items, struct item, link);
+    struct error ignored = {0};
+    event_set(&event, "blixardtrigger", source->name, &ignored);
+    event_set(&event, "causeid", event_get(&first->event, "id"), &ignored);
+    put_out(batch, source->config.on_success, &event);
+}
+
+/* ---- What came of a chunk ---- */
+
+static void finish(struct batch *batch, struct item *item, enum trigger_outcome outcome,
+                   const struct error *reason)
+{
+    batch->count--;
+    batch->source->flying--;
+    item->outcome = outcome;
+    item->reason = reason != NULL ? *reason : (struct error){0};
+    list_remove(&item->link);
+    list_push_back(&batch->ended, &item->link);
+}
+
+/* Not before the destinations have what is theirs: a kill in between would lose it. */
+static void answer_ended(struct batch *batch)
+{
+    while (!list_is_empty(&batch->ended)) {
+        struct item *item = LIST_FIRST(&batch->ended, struct item, link);
+        struct error reason = item->reason;
+        trigger_answer(batch->source, item, item->outcome,
+                       reason.kind != ERROR_NONE ? &reason : NULL);
+    }
+}
+
+static bool is_given_up(const struct batch *batch, const struct item *item)
+{
+    const struct trigger_config *config = &batch->source->config;
+    uint64_t age_ms = loop_now_ms(batch->source->service->options.loop) - item->first_ms;
+    return item->attempts > config->retries ||
+        (config->event_age_max_ms > 0 && age_ms >= config->event_age_max_ms);
+}
+
+/* True: it stays in the batch. */
+static bool fail_item(struct batch *batch, struct item *item, const struct error *reason)
+{
+    struct trigger_source *source = batch->source;
+    item->attempts++;
+    source->counts.failed++;
+    trigger_note_error(source, reason);
+    if (source->driver->retries_itself) {
+        finish(batch, item, TRIGGER_FAILED, reason);
+        return false;
+    }
+    if (!is_given_up(batch, item)) {
+        return true;
+    }
+    source->counts.dead++;
+    put_out_failed(batch, item, reason);
+    finish(batch, item, TRIGGER_DEAD, reason);
+    return false;
+}
+
+/* Is this event among the batchItemFailures of the answer? */
+static bool is_listed(const json_t *failures, const struct item *item)
+{
+    const char *id = event_get(&item->event, "id");
+    size_t index = 0;
+    json_t *failure = NULL;
+    json_array_foreach(failures, index, failure)
+    {
+        const char *listed = json_string_value(json_object_get(failure, "itemIdentifier"));
+        if (listed != NULL && id != NULL && strcmp(listed, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static json_t *read_failures(const struct batch *batch, const struct gateway_result *result)
+{
+    json_t *answer = NULL;
+    struct error ignored = {0};
+    if (!delivery_is_batch(&batch->source->config, batch->delivering) || result->body_length == 0 ||
+        json_read(result->body, result->body_length, &answer, &ignored) < 0) {
+        return NULL;
+    }
+    json_t *failures = json_object_get(answer, "batchItemFailures");
+    json_incref(failures);
+    json_decref(answer);
+    return failures;
+}
+
+/* `reason` NULL: those not in `failures` (may be NULL) went well.  Returns how many stay. */
+static unsigned settle(struct batch *batch, const json_t *failures, const struct error *reason)
+{
+    struct trigger_source *source = batch->source;
+    struct error listed = {0};
+    unsigned staying = 0;
+    size_t left = batch->delivering;
+    error_set(&listed, ERROR_TRAP, "the function listed it in batchItemFailures");
+    LIST_EACH(node, &batch->items)
+    {
+        struct item *item = LIST_ITEM(node, struct item, link);
+        if (left-- == 0) {
+            break;
+        }
+        if (reason != NULL || is_listed(failures, item)) {
+            staying += fail_item(batch, item, reason != NULL ? reason : &listed);
+        } else {
+            source->counts.delivered++;
+            finish(batch, item, TRIGGER_DELIVERED, NULL);
+        }
+    }
+    return staying;
+}
+
+static void push_back(struct batch *batch, const struct error *reason)
+{
+    struct trigger_source *source = batch->source;
+    uint64_t now_ms = loop_now_ms(source->service->options.loop);
+    if (batch->pushed_back++ == 0) {
+        batch->pushed_back_ms = now_ms;
+    }
+    if (source->driver->retries_itself && now_ms - batch->pushed_back_ms > PUSHED_BACK_KEPT_MS) {
+        LIST_EACH(node, &batch->items)
+        {
+            finish(batch, LIST_ITEM(node, struct item, link), TRIGGER_RETURNED, reason);
+        }
+        proceed(batch);
+        return;
+    }
+    loop_timer_start(
+        batch->timer,
+        with_jitter(doubled(PUSHED_BACK_FIRST_MS, batch->pushed_back - 1, PUSHED_BACK_MOST_MS)));
+}
+
+static void on_answered(const struct error *error, const struct gateway_result *result,
+                        void *context)
+{
+    struct batch *batch = context;
+    struct trigger_source *source = batch->source;
+    struct error reason = error != NULL ? *error : (struct error){0};
+    batch->invoke = NULL;
+    if (error == NULL && (result->status < 200 || result->status > 299)) {
+        error_set(&reason, ERROR_TRAP, "%s answered %d %s", result->function, result->status,
+                  "(success is 2xx)");
+    }
+    if (delivery_is_pushed_back(error, result)) {
+        push_back(batch, &reason);
+        return;
+    }
+    batch->pushed_back = 0;
+    source->counts.last_ms = trigger_now_ms(source->service);
+    trigger_count_soon(source);
+    unsigned staying = 0;
+    if (reason.kind != ERROR_NONE) {
+        size_t tried = batch->delivering;
+        staying = settle(batch, NULL, &reason);
+        if (source->config.bisects && tried > 1) {
+            batch->chunk = tried / 2;
+        }
+    } else {
+        JSON_OWNED json_t *failures = read_failures(batch, result);
+        put_out_answer(batch, result);
+        staying = settle(batch, failures, NULL);
+    }
+    batch->delivering = 0;
+    if (staying > 0) {
+        const struct item *first = LIST_FIRST(&batch->items, struct item, link);
+        batch->retry_delay_ms = with_jitter(doubled(
+            source->config.retry_delay_ms, first->attempts - 1, source->config.retry_delay_max_ms));
+    }
+    proceed(batch);
+}
+
+/* What failed goes to its destination before anything else of the batch goes out. */
+static void proceed(struct batch *batch)
+{
+    struct trigger_source *source = batch->source;
+    if (!list_is_empty(&batch->outbox)) {
+        send_first(batch);
+        return;
+    }
+    answer_ended(batch);
+    if (batch->retry_delay_ms > 0) {
+        loop_timer_start(batch->timer, batch->retry_delay_ms);
+        batch->retry_delay_ms = 0;
+        return;
+    }
+    if (batch->count > 0) {
+        deliver(batch);
+        return;
+    }
+    leave_source(batch);
+    batch_free(batch);
+    if (source->is_draining) {
+        loop_timer_start(source->answer_timer, 0);
+    }
+    trigger_source_schedule(source);
+}
+
+static void on_timer(void *context)
+{
+    proceed(context);
+}
+
+static void deliver(struct batch *batch)
+{
+    struct trigger_source *source = batch->source;
+    size_t count = batch->chunk < batch->count ? batch->chunk : batch->count;
+    MEMORY_OWNED const struct event **events = memory_new(count, sizeof(*events));
+    size_t index = 0;
+    LIST_EACH(node, &batch->items)
+    {
+        if (index == count) {
+            break;
+        }
+        events[index++] = &LIST_ITEM(node, struct item, link)->event;
+    }
+    batch->delivering = count;
+    batch->invoke = delivery_send(source->service, source->project, &source->config, events, count,
+                                  on_answered, batch);
+}
+
+void batch_start(struct trigger_source *source, struct list *items, size_t count)
+{
+    struct batch *batch = NEW(struct batch);
+    const struct item *first = LIST_FIRST(items, struct item, link);
+    batch->source = source;
+    batch->order = first->order != NULL ? memory_copy_string(first->order) : NULL;
+    list_init(&batch->items);
+    list_init(&batch->ended);
+    list_init(&batch->outbox);
+    LIST_EACH(node, items)
+    {
+        list_remove(node);
+        list_push_back(&batch->items, node);
+    }
+    batch->count = batch->chunk = count;
+    batch->timer = loop_timer_new(source->service->options.loop, on_timer, batch);
+    list_push_back(&source->batches, &batch->link);
+    source->batch_count++;
+    source->flying += count;
+    deliver(batch);
+}

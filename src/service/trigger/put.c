@@ -1,0 +1,245 @@
+/* Rows: made, changed, paused, deleted. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "service/trigger/parts.h"
+
+struct change {
+    struct trigger_service *service;
+    struct trigger_reply reply;
+    struct loop_timer *timer; /* tells an error that was known at once */
+    struct error error;
+};
+
+static void change_end(struct change *change, const struct error *error)
+{
+    struct trigger_reply reply = change->reply;
+    struct error copy = error != NULL ? *error : (struct error){0};
+    loop_timer_free(change->timer);
+    free(change);
+    reply.done(copy.kind != ERROR_NONE ? &copy : NULL, reply.context);
+}
+
+static void on_proposed(const struct error *error, uint64_t index, void *context)
+{
+    (void)index;
+    change_end(context, error);
+}
+
+static void tell_failure(void *context)
+{
+    struct change *change = context;
+    struct error error = change->error;
+    change_end(change, &error);
+}
+
+static struct change *change_new(struct trigger_service *service, struct trigger_reply reply)
+{
+    struct change *change = NEW(struct change);
+    change->service = service;
+    change->reply = reply;
+    return change;
+}
+
+static void fail(struct change *change, const struct error *error)
+{
+    change->error = *error;
+    change->timer = loop_timer_new(change->service->options.loop, tell_failure, change);
+    loop_timer_start(change->timer, 0);
+}
+
+struct seen {
+    bool exists;
+    bool is_paused;
+    char *config;
+};
+
+static bool take_seen(sqlite3_stmt *row, void *context)
+{
+    struct seen *seen = context;
+    seen->exists = true;
+    seen->is_paused = sqlite3_column_int64(row, 0) != 0;
+    seen->config = memory_copy_string((const char *)sqlite3_column_text(row, 1));
+    return false;
+}
+
+static int look(struct trigger_service *service, const char *key, struct seen *ret_seen,
+                struct error *err)
+{
+    return store_query(service->options.store, err, take_seen, ret_seen,
+                       "SELECT paused, config FROM trigger_row WHERE key = ?", "t", key);
+}
+
+static bool take_number(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+static int check_function(struct trigger_service *service, const char *project,
+                          const char *function, struct error *err)
+{
+    uint64_t count = 0;
+    MEMORY_OWNED char *key =
+        memory_format("%s/%.*s", project, (int)strcspn(function, ":"), function);
+    int r = store_query(service->options.store, err, take_number, &count,
+                        "SELECT count(*) FROM function WHERE key = ?", "t", key);
+    return r < 0 || count > 0
+        ? r
+        : error_set(err, ERROR_NOT_FOUND,
+                    "there is no function %s in project %s; deploy it first: blixard fn deploy %s",
+                    strchr(key, '/') + 1, project, strchr(key, '/') + 1);
+}
+
+static int check_count(struct trigger_service *service, const char *project, struct error *err)
+{
+    uint64_t count = 0;
+    int r = store_query(service->options.store, err, take_number, &count,
+                        "SELECT count(*) FROM trigger_row WHERE project = ?", "t", project);
+    return r == 0 && count >= TRIGGER_COUNT_MAX
+        ? error_set(err, ERROR_LIMIT, "project %s has %d triggers, the most there can be", project,
+                    TRIGGER_COUNT_MAX)
+        : r;
+}
+
+static int check_name(const char *name, struct error *err)
+{
+    return text_is_name(name) ? 0
+                              : error_set(err, ERROR_INVALID,
+                                          "\"%.80s\" is no name: 1 to 63 of a-z, 0-9 and '-', "
+                                          "beginning with a letter",
+                                          name);
+}
+
+/* The row, then what its kind keeps. */
+static int build(struct trigger_service *service, const char *project, const char *name,
+                 const struct trigger_config *config, bool is_paused, bool exists,
+                 struct store_command *command, struct error *err)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    uint64_t now_ms = trigger_now_ms(service);
+    char *text = json_dumps(config->document, JSON_COMPACT);
+    if (exists) {
+        store_command_add_expecting(
+            command, ERROR_CONFLICT, "the trigger was deleted at the same moment",
+            "UPDATE trigger_row SET kind = ?, function = ?, paused = ?, config = ?, updated_ms = "
+            "?, revision = ? WHERE key = ?",
+            "ttuturt", config->kind, config->function, (uint64_t)is_paused, text, now_ms, key);
+    } else {
+        store_command_add_expecting(
+            command, ERROR_EXISTS, "there is such a trigger already; blixard trigger update",
+            "INSERT OR IGNORE INTO trigger_row (key, project, name, kind, function, paused, "
+            "config, created_ms, updated_ms, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "tttttutuur", key, project, name, config->kind, config->function, (uint64_t)is_paused,
+            text, now_ms, now_ms);
+        store_command_add(command, "INSERT OR IGNORE INTO trigger_count (trigger) VALUES (?)", "t",
+                          key);
+    }
+    free(text);
+    const struct trigger_driver *driver = trigger_driver_find(service, config->kind)->driver;
+    return driver->plan != NULL ? driver->plan(config->settings, key, now_ms, command, err) : 0;
+}
+
+void trigger_put(struct trigger_service *service, const char *project, const char *name,
+                 const json_t *document, bool replaces, struct trigger_reply reply)
+{
+    struct change *change = change_new(service, reply);
+    struct trigger_config config = {0};
+    struct error err = {0};
+    struct seen seen = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    struct store_command *command = store_command_new();
+    int r = check_name(name, &err);
+    r = r < 0 ? r : trigger_config_read(document, &config, &err);
+    r = r < 0 ? r : trigger_config_check(service, &config, &err);
+    r = r < 0 ? r : check_function(service, project, config.function, &err);
+    r = r < 0 ? r : look(service, key, &seen, &err);
+    r = r < 0 || seen.exists ? r : check_count(service, project, &err);
+    if (r == 0 && seen.exists && !replaces) {
+        r = error_set(&err, ERROR_EXISTS,
+                      "there is a trigger %s already; change it with blixard trigger update", name);
+    }
+    const json_t *paused = json_object_get(document, "paused");
+    bool is_paused = json_is_boolean(paused) ? json_is_true(paused) : seen.is_paused;
+    r = r < 0 ? r : build(service, project, name, &config, is_paused, seen.exists, command, &err);
+    free(seen.config);
+    trigger_config_done(&config);
+    if (r < 0) {
+        store_command_free(command);
+        fail(change, &err);
+        return;
+    }
+    store_propose(service->options.store, command, on_proposed, change);
+}
+
+static int no_such(const char *name, struct error *err)
+{
+    return error_set(err, ERROR_NOT_FOUND,
+                     "there is no trigger %.63s; blixard trigger list shows which there are", name);
+}
+
+/* What comes while it is paused is passed over: a schedule goes on from the moment it is resumed.
+ */
+static int plan_again(struct trigger_service *service, const char *key, const struct seen *seen,
+                      struct store_command *command, struct error *err)
+{
+    struct trigger_config config = {0};
+    json_t *document = NULL;
+    int r = json_read(seen->config, strlen(seen->config), &document, err);
+    r = r < 0 ? r : trigger_config_read(document, &config, err);
+    json_decref(document);
+    const struct added_driver *driver = r == 0 ? trigger_driver_find(service, config.kind) : NULL;
+    if (driver != NULL && driver->driver->plan != NULL) {
+        r = driver->driver->plan(config.settings, key, trigger_now_ms(service), command, err);
+    }
+    trigger_config_done(&config);
+    return r;
+}
+
+void trigger_pause(struct trigger_service *service, const char *project, const char *name,
+                   bool is_paused, struct trigger_reply reply)
+{
+    struct change *change = change_new(service, reply);
+    struct error err = {0};
+    struct seen seen = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    struct store_command *command = store_command_new();
+    int r = look(service, key, &seen, &err);
+    r = r == 0 && !seen.exists ? no_such(name, &err) : r;
+    if (r == 0) {
+        store_command_add_expecting(command, ERROR_NOT_FOUND, "the trigger was deleted",
+                                    "UPDATE trigger_row SET paused = ?, revision = ? WHERE key = ?",
+                                    "urt", (uint64_t)is_paused, key);
+        r = seen.is_paused && !is_paused ? plan_again(service, key, &seen, command, &err) : 0;
+    }
+    free(seen.config);
+    if (r < 0) {
+        store_command_free(command);
+        fail(change, &err);
+        return;
+    }
+    store_propose(service->options.store, command, on_proposed, change);
+}
+
+void trigger_delete(struct trigger_service *service, const char *project, const char *name,
+                    struct trigger_reply reply)
+{
+    struct change *change = change_new(service, reply);
+    struct error err = {0};
+    struct seen seen = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = look(service, key, &seen, &err);
+    r = r == 0 && !seen.exists ? no_such(name, &err) : r;
+    free(seen.config);
+    if (r < 0) {
+        fail(change, &err);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command, "DELETE FROM trigger_row WHERE key = ?", "t", key);
+    store_propose(service->options.store, command, on_proposed, change);
+}
