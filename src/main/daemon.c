@@ -19,6 +19,7 @@
 #include "engine/wasm/wasm.h"
 
 #include "service/cluster/cluster.h"
+#include "service/destination/destination.h"
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
@@ -27,6 +28,8 @@
 #include "service/peer/peer.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
+#include "service/trigger/driver.h"
+#include "service/trigger/trigger.h"
 
 #include "surface/api/api.h"
 
@@ -434,6 +437,40 @@ static void stop_gateway(struct node *node)
     gateway_stop(node->gateway, node->options.drain_timeout_ms);
 }
 
+static int start_destinations(struct node *node, struct error *err)
+{
+    (void)err;
+    node->destinations = destination_service_new(node->loop, node->gateway);
+    return 0;
+}
+
+static void stop_destinations(struct node *node)
+{
+    destination_service_free(node->destinations);
+}
+
+/* Drivers of all kinds are added here, before triggers begin to run. */
+static int start_triggers(struct node *node, struct error *err)
+{
+    const struct trigger_options options = {
+        .loop = node->loop,
+        .store = node->store,
+        .cluster = node->cluster,
+        .gateway = node->gateway,
+        .destinations = node->destinations,
+    };
+    if (trigger_service_new(&options, &node->triggers, err) < 0) {
+        return -(int)err->kind;
+    }
+    trigger_service_start(node->triggers);
+    return 0;
+}
+
+static void stop_triggers(struct node *node)
+{
+    trigger_service_free(node->triggers);
+}
+
 /* HOST of "HOST:PORT" with the port that was really taken. */
 static void describe_address(const char *address, uint16_t port, char *ret_text, size_t size)
 {
@@ -467,6 +504,7 @@ static int start_api(struct node *node, struct error *err)
         .cluster = node->cluster,
         .peers = node->peers,
         .blobs = node->blobs,
+        .triggers = node->triggers,
         .gateway = node->gateway,
         .routes = node->routes,
         .kv = node->kv,
@@ -513,6 +551,8 @@ static const struct subsystem {
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},
     {"gateway", start_gateway, stop_gateway},
+    {"destinations", start_destinations, stop_destinations},
+    {"triggers", start_triggers, stop_triggers},
     {"api", start_api, stop_api},
 };
 

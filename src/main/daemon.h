@@ -40,6 +40,8 @@ struct node {
     struct kv_service *kv;
     struct route_service *routes;
     struct gateway *gateway;
+    struct destination_service *destinations;
+    struct trigger_service *triggers;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };

@@ -10,7 +10,7 @@
 
 enum { SHOWN_BYTES_MAX = 64 << 10 };
 
-struct test {
+struct trigger_test {
     struct list_node link;
     struct trigger_service *service;
     struct trigger_config config;
@@ -24,24 +24,29 @@ struct test {
     void *context;
 };
 
-static void test_end(void *context)
+void trigger_test_free(struct trigger_test *test)
 {
-    struct test *test = context;
-    BUFFER_OWNED struct buffer out = {0};
-    char *text = test->document != NULL ? json_dumps(test->document, JSON_COMPACT) : NULL;
-    buffer_append_string(&out, text != NULL ? text : "{}");
-    free(text);
     list_remove(&test->link);
+    gateway_invoke_free(test->invoke);
     loop_timer_free(test->timer);
     event_done(&test->event);
     trigger_config_done(&test->config);
     json_decref(test->document);
-    struct error error = test->error;
-    test->done(error.kind != ERROR_NONE ? &error : NULL, &out, test->context);
     free(test);
 }
 
-static void end_later(struct test *test)
+static void test_end(void *context)
+{
+    struct trigger_test *test = context;
+    BUFFER_OWNED struct buffer out = {0};
+    char *text = test->document != NULL ? json_dumps(test->document, JSON_COMPACT) : NULL;
+    buffer_append_string(&out, text != NULL ? text : "{}");
+    free(text);
+    test->done(test->error.kind != ERROR_NONE ? &test->error : NULL, &out, test->context);
+    trigger_test_free(test);
+}
+
+static void end_later(struct trigger_test *test)
 {
     test->timer = loop_timer_new(test->service->options.loop, test_end, test);
     loop_timer_start(test->timer, 0);
@@ -50,7 +55,7 @@ static void end_later(struct test *test)
 static void on_answered(const struct error *error, const struct gateway_result *result,
                         void *context)
 {
-    struct test *test = context;
+    struct trigger_test *test = context;
     test->invoke = NULL;
     json_object_set_new(
         test->document, "delivered",
@@ -85,7 +90,7 @@ static bool take_config(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static int read_trigger(struct test *test, const char *name, struct error *err)
+static int read_trigger(struct trigger_test *test, const char *name, struct error *err)
 {
     struct found found = {0};
     json_t *document = NULL;
@@ -105,7 +110,7 @@ static int read_trigger(struct test *test, const char *name, struct error *err)
 }
 
 /* Filter and transform; false: it ends here. */
-static bool run_stages(struct test *test)
+static bool run_stages(struct trigger_test *test)
 {
     JSON_OWNED json_t *document = event_document(&test->event);
     bool matches = test->config.filter == NULL || event_filter_match(test->config.filter, document);
@@ -125,12 +130,13 @@ static bool run_stages(struct test *test)
     return true;
 }
 
-void trigger_test(struct trigger_service *service, const char *project, const char *name,
-                  struct event *event, bool delivers,
-                  void (*done)(const struct error *error, struct buffer *document, void *context),
-                  void *context)
+struct trigger_test *trigger_test_new(struct trigger_service *service, const char *project,
+                                      const char *name, struct event *event, bool delivers,
+                                      void (*done)(const struct error *error,
+                                                   struct buffer *document, void *context),
+                                      void *context)
 {
-    struct test *test = NEW(struct test);
+    struct trigger_test *test = NEW(struct trigger_test);
     test->service = service;
     test->event = *event;
     *event = (struct event){0};
@@ -141,8 +147,9 @@ void trigger_test(struct trigger_service *service, const char *project, const ch
     list_push_back(&service->tests, &test->link);
     if (read_trigger(test, name, &test->error) < 0 || !run_stages(test) || !delivers) {
         end_later(test);
-        return;
+        return test;
     }
     const struct event *events[1] = {&test->event};
     test->invoke = delivery_send(service, project, &test->config, events, 1, on_answered, test);
+    return test;
 }

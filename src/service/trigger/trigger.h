@@ -91,10 +91,14 @@ int trigger_write_list(struct trigger_service *service, const char *project, str
 void trigger_write_metrics(struct trigger_service *service, struct buffer *out);
 
 /* Filter, transform and deliver one event (moved out of), once, and tell each stage as a
- * TriggerTest (JSON).  `delivers` false: stop before the function. */
-void trigger_test(struct trigger_service *service, const char *project, const char *name,
-                  struct event *event, bool delivers,
-                  void (*done)(const struct error *error, struct buffer *document, void *context),
-                  void *context);
+ * TriggerTest (JSON).  `delivers` false: stop before the function.  `done` later, once; freed
+ * before it, never. */
+struct trigger_test;
+struct trigger_test *trigger_test_new(struct trigger_service *service, const char *project,
+                                      const char *name, struct event *event, bool delivers,
+                                      void (*done)(const struct error *error,
+                                                   struct buffer *document, void *context),
+                                      void *context);
+void trigger_test_free(struct trigger_test *test);
 
 #endif

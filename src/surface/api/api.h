@@ -35,6 +35,7 @@ struct peer_clients;
 struct route_service;
 struct store;
 struct telemetry;
+struct trigger_service;
 
 struct api_options {
     struct loop *loop;
@@ -56,6 +57,7 @@ struct api_options {
     struct peer_blobs *blobs;
     struct route_service *routes;
     struct kv_service *kv;
+    struct trigger_service *triggers;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
 };
 

@@ -10,6 +10,7 @@
 
 #include "service/instance/instance.h"
 #include "service/telemetry/telemetry.h"
+#include "service/trigger/trigger.h"
 
 #include "surface/api/parts.h"
 
@@ -69,6 +70,7 @@ void api_metrics_get(struct request *request)
         format = TELEMETRY_OPENMETRICS;
     }
     telemetry_write_metrics(request->api->options.telemetry, format, &body);
+    trigger_write_metrics(request->api->options.triggers, &body);
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,
                     format == TELEMETRY_OPENMETRICS

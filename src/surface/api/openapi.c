@@ -158,7 +158,7 @@ static void write_parameters(struct json_writer *writer, const struct api_route 
         {"kv_get", "format"},          {"kv_list", "prefix"},      {"kv_list", "after"},
         {"kv_list", "limit"},          {"kv_list", "values"},      {"kv_set", "ttl"},
         {"kv_set", "if_revision"},     {"kv_set", "if_absent"},    {"kv_delete", "if_revision"},
-        {"operation_wait", "timeout"}, {"event_list", "index"},
+        {"operation_wait", "timeout"}, {"event_list", "index"},    {"trigger_test", "deliver"},
     };
     json_write_key(writer, "parameters");
     json_write_begin_array(writer);

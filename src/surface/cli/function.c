@@ -13,6 +13,7 @@
 #include "base/text.h"
 
 #include "surface/cli/private.h"
+#include "surface/cli/trigger.h"
 
 enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
 
@@ -350,7 +351,8 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
 }
 
 /* A module as it is, or a project that is built first. */
-static int prepare(const char *path, char **ret_module, json_t **ret_deploy, struct error *err)
+static int prepare(const char *path, char **ret_module, json_t **ret_deploy, json_t **ret_triggers,
+                   struct error *err)
 {
     struct stat status;
     struct project project;
@@ -369,6 +371,7 @@ static int prepare(const char *path, char **ret_module, json_t **ret_deploy, str
     r = project_build(&project, ret_module, err);
     if (r == 0) {
         *ret_deploy = json_incref(project.settings);
+        *ret_triggers = json_incref(project.triggers);
         json_object_set_new(*ret_deploy, "language", json_string(project.language));
     }
     project_done(&project);
@@ -381,6 +384,7 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
     uint64_t begin_ms = clock_monotonic_ms();
     MEMORY_OWNED char *module = NULL;
     JSON_OWNED json_t *deploy = NULL;
+    JSON_OWNED json_t *triggers = NULL;
     JSON_OWNED json_t *blob = NULL;
     JSON_OWNED json_t *reference = NULL;
     if (!text_is_name(name)) {
@@ -390,7 +394,7 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
             "with a letter",
             name);
     }
-    int r = prepare(arguments->words[1], &module, &deploy, err);
+    int r = prepare(arguments->words[1], &module, &deploy, &triggers, err);
     if (r == 0) {
         r = add_flags(arguments, deploy, err);
     }
@@ -402,7 +406,8 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
     }
     json_object_set(deploy, "module", json_object_get(blob, "id"));
     r = start_deploy(name, deploy, &reference, err);
-    return r < 0 ? r : finish_deploy(arguments, name, reference, begin_ms, err);
+    r = r < 0 ? r : finish_deploy(arguments, name, reference, begin_ms, err);
+    return r < 0 ? r : trigger_deploy(triggers, name, err);
 }
 
 int verb_fn_build(const struct arguments *arguments, struct error *err)

@@ -270,6 +270,14 @@ int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);
 int verb_cluster_recover(const struct arguments *arguments, struct error *err);
 int verb_cluster_restore(const struct arguments *arguments, struct error *err);
+int verb_trigger_create(const struct arguments *arguments, struct error *err);
+int verb_trigger_update(const struct arguments *arguments, struct error *err);
+int verb_trigger_list(const struct arguments *arguments, struct error *err);
+int verb_trigger_get(const struct arguments *arguments, struct error *err);
+int verb_trigger_pause(const struct arguments *arguments, struct error *err);
+int verb_trigger_resume(const struct arguments *arguments, struct error *err);
+int verb_trigger_delete(const struct arguments *arguments, struct error *err);
+int verb_trigger_test(const struct arguments *arguments, struct error *err);
 int verb_events(const struct arguments *arguments, struct error *err);
 int verb_doctor(const struct arguments *arguments, struct error *err);
 int verb_completion(const struct arguments *arguments, struct error *err);
@@ -291,6 +299,7 @@ struct project {
     char *language;
     char *source;
     json_t *assets;   /* a list of paths, a map from guest paths to paths, or NULL */
+    json_t *triggers; /* NAME: a trigger, or NULL */
     json_t *settings; /* what goes into the deploy request */
 };
 

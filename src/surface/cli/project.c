@@ -11,10 +11,21 @@
 #include "base/yaml.h"
 
 #include "surface/cli/private.h"
+#include "surface/cli/trigger.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_SIZE, IS_DURATION, IS_COUNT, IS_MAP, IS_ASSETS };
+enum kind {
+    IS_NAME,
+    IS_LANGUAGE,
+    IS_SOURCE,
+    IS_SIZE,
+    IS_DURATION,
+    IS_COUNT,
+    IS_MAP,
+    IS_ASSETS,
+    IS_TRIGGERS
+};
 
 static const struct key {
     const char *name;
@@ -25,6 +36,7 @@ static const struct key {
     {"language", IS_LANGUAGE, NULL},
     {"source", IS_SOURCE, NULL},
     {"assets", IS_ASSETS, NULL},
+    {"triggers", IS_TRIGGERS, NULL},
     {"memory", IS_SIZE, "memory_bytes"},
     {"timeout", IS_DURATION, "timeout_ms"},
     {"environment", IS_MAP, "environment"},
@@ -52,6 +64,7 @@ void project_done(struct project *project)
     free(project->language);
     free(project->source);
     json_decref(project->assets);
+    json_decref(project->triggers);
     json_decref(project->settings);
     *project = (struct project){0};
 }
@@ -192,6 +205,29 @@ static int take_assets(struct project *project, const json_t *value, struct erro
                     "assets must be a list of paths, or hold GUEST-PATH: PATH lines");
 }
 
+/* NAME: the lines of a trigger; what they mean is checked by the node. */
+static int take_triggers(struct project *project, const json_t *value, struct error *err)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    if (!json_is_object(value)) {
+        return error_set(err, ERROR_INVALID, "triggers must hold NAME: and the trigger's lines");
+    }
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        JSON_OWNED json_t *spec = json_object();
+        if (!text_is_name(name)) {
+            return error_set(err, ERROR_INVALID, "triggers: \"%.64s\" is no name", name);
+        }
+        if (trigger_read_document(member, spec, err) < 0) {
+            return error_wrap(err, "triggers: %s", name);
+        }
+    }
+    json_decref(project->triggers);
+    project->triggers = json_deep_copy(value);
+    return 0;
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -208,6 +244,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_map(project, key, value, err);
     case IS_ASSETS:
         return take_assets(project, value, err);
+    case IS_TRIGGERS:
+        return take_triggers(project, value, err);
     case IS_SIZE:
     case IS_DURATION:
     case IS_COUNT:

@@ -1,0 +1,13 @@
+/* Triggers as files and flags say them; private to this room. */
+#ifndef SURFACE_CLI_TRIGGER_H
+#define SURFACE_CLI_TRIGGER_H
+
+#include "surface/cli/private.h"
+
+/* "key: value" lines of a trigger into a TriggerSpec.  INVALID names the key. */
+int trigger_read_document(const json_t *document, json_t *spec, struct error *err);
+
+/* Make or change the triggers of a project (NAME: {...}) for its function. */
+int trigger_deploy(const json_t *triggers, const char *function, struct error *err);
+
+#endif
