@@ -191,7 +191,7 @@ class Answers(unittest.TestCase):
             self.problem(client.call("GET", "/fn/nobody/x"), 404, "not_found")
             detail = self.problem(client.call("GET", "/fn/busy/trap"), 502, "trap")
             self.assertIn("trap: ", detail)
-            self.assertIn("out-of-bounds", self.problem(client.call("GET", "/fn/busy/overrun"), 502, "trap"))
+            self.assertIn("out of bounds", self.problem(client.call("GET", "/fn/busy/overrun"), 502, "trap"))
             self.assertIn("exit code 7", self.problem(client.call("GET", "/fn/busy/exit/7"), 502, "trap"))
             self.assertEqual(client.call("GET", "/fn/busy/grumble/7")[2], b"hm\n")
             self.problem(client.call("GET", "/fn/brief/spin"), 504, "timeout")

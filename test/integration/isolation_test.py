@@ -115,7 +115,7 @@ class Claims:
             self.assertEqual(self.node.invoke("f", b"m"), "looked\n")
 
     def test_every_failure_has_its_name(self):
-        for what, text in ((b"o", "out-of-bounds memory access"), (b"z", "integer divide by zero"),
+        for what, text in ((b"o", "out of bounds memory access"), (b"z", "integer divide by zero"),
                            (b"d", "stack"), (b"u", "unreachable")):
             status, detail = self.refusal(what)
             self.assertEqual((status, text in detail), (502, True), f"{what}: {detail}")

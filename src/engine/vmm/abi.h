@@ -69,9 +69,12 @@ enum abi_trap {
     ABI_TRAP_INDIRECT_CALL,
     ABI_TRAP_UNCAUGHT_EXCEPTION,
     ABI_TRAP_EXHAUSTION,
-    ABI_TRAP_ABORT,        /* the program called abort */
-    ABI_TRAP_TABLE_MEMORY, /* tables do not fit */
-    ABI_TRAP_MEMORY,       /* initial memory beyond the limit */
+    ABI_TRAP_ABORT,                 /* the program called abort */
+    ABI_TRAP_TABLE_MEMORY,          /* tables do not fit */
+    ABI_TRAP_MEMORY,                /* initial memory beyond the limit */
+    ABI_TRAP_TABLE_BOUNDS,          /* of a table; the same of memory is OUT_OF_BOUNDS */
+    ABI_TRAP_UNDEFINED_ELEMENT,     /* a call through a table: beyond it, */
+    ABI_TRAP_UNINITIALIZED_ELEMENT, /* or to nothing; with another type it is INDIRECT_CALL */
     ABI_TRAP_COUNT,
 };
 
@@ -122,6 +125,11 @@ struct abi_block {
     uint64_t arguments[3];
     uint64_t result;
     uint64_t gate; /* process sandbox: the function to call instead of `out` */
+
+    /* Where the guest goes on after one of the CPU's traps, and its stack then; %edi is an enum
+     * abi_trap.  Written by the guest; 0: such a trap ends the call. */
+    uint64_t recovery;
+    uint64_t recovery_stack;
 
     /* This call's facts. */
     uint32_t cpu;        /* ABI_CPU_* */

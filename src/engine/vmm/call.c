@@ -152,35 +152,50 @@ void block_fill(struct abi_block *block, const struct vmm_call *call)
 const char *trap_text(uint64_t trap)
 {
     static const char *const texts[ABI_TRAP_COUNT] = {
-        [ABI_TRAP_OUT_OF_BOUNDS] = "out-of-bounds memory or table access",
+        [ABI_TRAP_OUT_OF_BOUNDS] = "out of bounds memory access",
         [ABI_TRAP_INTEGER_OVERFLOW] = "integer overflow",
         [ABI_TRAP_DIVIDE_BY_ZERO] = "integer divide by zero",
         [ABI_TRAP_INVALID_CONVERSION] = "invalid conversion to integer",
         [ABI_TRAP_UNREACHABLE] = "unreachable",
-        [ABI_TRAP_INDIRECT_CALL] = "indirect call type mismatch or undefined element",
+        [ABI_TRAP_INDIRECT_CALL] = "indirect call type mismatch",
         [ABI_TRAP_UNCAUGHT_EXCEPTION] = "uncaught exception",
         [ABI_TRAP_EXHAUSTION] = "call stack exhausted",
         [ABI_TRAP_ABORT] = "aborted",
         [ABI_TRAP_TABLE_MEMORY] = "too many table elements or function types",
         [ABI_TRAP_MEMORY] = "the initial memory is larger than the limit",
+        [ABI_TRAP_TABLE_BOUNDS] = "out of bounds table access",
+        [ABI_TRAP_UNDEFINED_ELEMENT] = "undefined element",
+        [ABI_TRAP_UNINITIALIZED_ELEMENT] = "uninitialized element",
     };
     const char *text = trap < ABI_TRAP_COUNT ? texts[trap] : NULL;
     return text != NULL ? text : "unknown trap";
 }
 
+enum { DIVIDE = 0, INVALID_OPCODE = 6, PAGE_FAULT = 14 };
+
+enum abi_trap trap_of_fault(unsigned vector, uint64_t address)
+{
+    const uint64_t hole_bytes = MIB(8192);
+    if (vector == DIVIDE) {
+        return ABI_TRAP_DIVIDE_BY_ZERO;
+    }
+    if (vector != PAGE_FAULT) {
+        return ABI_TRAP_NONE;
+    }
+    if (address < ABI_STACK_BASE && address >= ABI_STACK_BASE - ABI_WINDOW_BYTES) {
+        return ABI_TRAP_EXHAUSTION;
+    }
+    return address >= ABI_MEMORY_BASE && address - ABI_MEMORY_BASE < hole_bytes
+        ? ABI_TRAP_OUT_OF_BOUNDS
+        : ABI_TRAP_NONE;
+}
+
 void trap_describe_fault(unsigned vector, uint64_t address, uint64_t rip, char *ret_text,
                          size_t size)
 {
-    enum { DIVIDE = 0, INVALID_OPCODE = 6, GENERAL_PROTECTION = 13, PAGE_FAULT = 14 };
-    const uint64_t hole_bytes = MIB(8192);
-    if (vector == DIVIDE) {
-        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_DIVIDE_BY_ZERO));
-    } else if (vector == PAGE_FAULT && address < ABI_STACK_BASE &&
-               address >= ABI_STACK_BASE - ABI_WINDOW_BYTES / 2) {
-        snprintf(ret_text, size, "trap: %s", trap_text(ABI_TRAP_EXHAUSTION));
-    } else if (vector == PAGE_FAULT && address >= ABI_MEMORY_BASE &&
-               address - ABI_MEMORY_BASE < hole_bytes) {
-        snprintf(ret_text, size, "trap: out-of-bounds memory access");
+    enum abi_trap trap = trap_of_fault(vector, address);
+    if (trap != ABI_TRAP_NONE) {
+        snprintf(ret_text, size, "trap: %s", trap_text(trap));
     } else if (vector == INVALID_OPCODE) {
         snprintf(ret_text, size, "trap: illegal instruction at 0x%" PRIx64, rip);
     } else if (vector == PAGE_FAULT) {

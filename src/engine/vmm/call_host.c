@@ -19,7 +19,7 @@ void call_done(struct call_state *state)
 
 static bool out_of_bounds(struct call_state *state)
 {
-    call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
+    call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
     return false;
 }
 

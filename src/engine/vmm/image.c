@@ -17,11 +17,11 @@ const uint64_t window_base[WINDOW_COUNT] = {
 };
 
 /* On hosts that shadow page tables a slot costs 8 bytes per page: small functions get small ones.
- */
+ * Behind the data is the hole below the stack: 8 MiB at least, more than any frame steps over. */
 static const struct {
     uint64_t text_mib;
     uint64_t data_mib;
-} code_classes[] = {{4, 4}, {64, 64}};
+} code_classes[] = {{4, 4}, {64, 56}};
 
 static const uint64_t memory_classes_mib[] = {16, 64, 128, 256, 512, 1024, 2048, 4096};
 

@@ -86,7 +86,7 @@ static enum verdict serve_write(struct microvm_shell *shell, struct call_state *
     uint64_t length = block->arguments[2];
     const uint8_t *bytes = translate(shell, block->arguments[1], length);
     if (bytes == NULL || (block->arguments[0] != 1 && block->arguments[0] != 2)) {
-        call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
+        call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
         return OVER;
     }
     block->result = length;
@@ -108,7 +108,7 @@ static enum verdict serve_read(struct microvm_shell *shell, struct call_state *s
     }
     uint8_t *bytes = translate(shell, address, length);
     if (bytes == NULL) {
-        call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
+        call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
         return OVER;
     }
     long got = call_input(state, bytes, length);
@@ -201,10 +201,46 @@ static enum verdict serve(struct microvm_shell *shell, struct call_state *state)
     return OVER;
 }
 
-static void fault(struct microvm_shell *shell, struct call_state *state, unsigned vector)
+static void load_registers(struct microvm_shell *shell, const struct registers *registers)
+{
+    struct kvm_sync_regs *sync = &shell->run->s.regs;
+    memcpy(&sync->regs, registers, sizeof(sync->regs));
+    sync->sregs = shell->host->sregs;
+    memset(&sync->events, 0, sizeof(sync->events));
+    shell->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+}
+
+/* A guest that wants to go on after a trap does: where it said, which may be anywhere of its own.
+ */
+static bool recovers(struct microvm_shell *shell, enum abi_trap trap)
+{
+    const struct abi_block *block = (const struct abi_block *)microvm_window(shell, WINDOW_DATA);
+    if (block->recovery == 0 || trap == ABI_TRAP_NONE || shell->building) {
+        return false;
+    }
+    const struct registers registers = {
+        .rdi = trap, .rsp = block->recovery_stack, .rip = block->recovery, .rflags = 2};
+    load_registers(shell, &registers);
+    return true;
+}
+
+static enum verdict out_of_bounds(struct microvm_shell *shell, struct call_state *state)
+{
+    if (recovers(shell, ABI_TRAP_OUT_OF_BOUNDS)) {
+        return GO_ON;
+    }
+    take_inline(shell, state, true);
+    call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
+    return OVER;
+}
+
+static enum verdict fault(struct microvm_shell *shell, struct call_state *state, unsigned vector)
 {
     struct kvm_sregs sregs = {0};
     ioctl(shell->vcpu_fd, KVM_GET_SREGS, &sregs);
+    if (recovers(shell, trap_of_fault(vector, sregs.cr2))) {
+        return GO_ON;
+    }
     /* The CPU pushed SS, RSP, RFLAGS, CS and RIP onto the trap stack. */
     uint64_t rip = 0;
     memcpy(&rip, shell->arena + MICROVM_TRAP_STACK + PAGE_BYTES - 40, sizeof(rip));
@@ -212,6 +248,7 @@ static void fault(struct microvm_shell *shell, struct call_state *state, unsigne
     char text[160];
     trap_describe_fault(vector, sregs.cr2, rip, text, sizeof(text));
     call_end(state, VMM_END_TRAP, text);
+    return OVER;
 }
 
 /*
@@ -243,8 +280,7 @@ static enum verdict on_io(struct microvm_shell *shell, struct call_state *state)
         return serve(shell, state);
     }
     if (plain && run->io.port == ABI_PORT_TRAP) {
-        fault(shell, state, *((const uint8_t *)run + run->io.data_offset));
-        return OVER;
+        return fault(shell, state, *((const uint8_t *)run + run->io.data_offset));
     }
     take_inline(shell, state, true);
     call_end(state, VMM_END_TRAP, "trap: illegal use of an I/O port");
@@ -256,9 +292,7 @@ static enum verdict on_io(struct microvm_shell *shell, struct call_state *state)
 static enum verdict on_error(struct microvm_shell *shell, struct call_state *state, int cause)
 {
     if (cause == EFAULT) {
-        take_inline(shell, state, true);
-        call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
-        return OVER;
+        return out_of_bounds(shell, state);
     }
     if (cause != EINTR && cause != EAGAIN) {
         char text[96];
@@ -300,10 +334,8 @@ static enum verdict step(struct microvm_shell *shell, struct call_state *state)
     case KVM_EXIT_INTR:
         return GO_ON;
     case KVM_EXIT_MMIO:
-        take_inline(shell, state, true);
-        call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
         settle(shell, state);
-        return OVER;
+        return state->outcome->end == VMM_END_BROKEN ? OVER : out_of_bounds(shell, state);
     case KVM_EXIT_SHUTDOWN:
     case KVM_EXIT_HLT:
     case KVM_EXIT_INTERNAL_ERROR:
@@ -316,15 +348,6 @@ static enum verdict step(struct microvm_shell *shell, struct call_state *state)
         return OVER;
     }
     }
-}
-
-static void load_registers(struct microvm_shell *shell, const struct registers *registers)
-{
-    struct kvm_sync_regs *sync = &shell->run->s.regs;
-    memcpy(&sync->regs, registers, sizeof(sync->regs));
-    sync->sregs = shell->host->sregs;
-    memset(&sync->events, 0, sizeof(sync->events));
-    shell->run->kvm_dirty_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 }
 
 static void fill_block(struct microvm_shell *shell, const struct call_state *state)

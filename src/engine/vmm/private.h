@@ -85,6 +85,9 @@ void image_add_pages(struct vmm_image *image, enum window window, uint64_t offse
 /* Fill the call block for a call.  `block` is zeroed but for what is set here. */
 void block_fill(struct abi_block *block, const struct vmm_call *call);
 
+/* Which of WebAssembly's traps the CPU's is, or NONE: then the guest did what no module does. */
+enum abi_trap trap_of_fault(unsigned vector, uint64_t address);
+
 /* The text of a trap, from the runtime's number or the CPU's vector. */
 const char *trap_text(uint64_t trap);
 void trap_describe_fault(unsigned vector, uint64_t address, uint64_t rip, char *ret_text,

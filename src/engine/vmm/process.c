@@ -268,7 +268,7 @@ static bool take_inline(struct process_shell *shell, struct call_state *state, b
 
 static enum verdict out_of_bounds(struct call_state *state)
 {
-    call_end(state, VMM_END_TRAP, "trap: out-of-bounds memory access");
+    call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
     return OVER;
 }
 
@@ -430,11 +430,25 @@ static enum verdict serve(struct process_shell *shell, struct call_state *state)
     return verdict;
 }
 
-static bool answer(struct process_shell *shell)
+static bool answer(struct process_shell *shell, const struct registers *recovery)
 {
-    const struct child_answer word = {.memory_accessible = shell->memory_now};
+    const struct child_answer word = {.memory_accessible = shell->memory_now,
+                                      .recovery = *recovery};
     return send(shell->socket, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) ==
         (ssize_t)sizeof(word);
+}
+
+static const struct registers nowhere;
+
+/* A guest that wants to go on after a trap does: where it said, which may be anywhere of its own.
+ */
+static bool recovers(struct process_shell *shell, enum abi_trap trap)
+{
+    const volatile struct abi_block *block = block_of(shell);
+    const struct registers registers = {
+        .rdi = trap, .rsp = block->recovery_stack, .rip = block->recovery};
+    return registers.rip != 0 && trap != ABI_TRAP_NONE && !shell->is_building &&
+        answer(shell, &registers);
 }
 
 /* One note of the child, from its arrival to our answer. */
@@ -460,6 +474,10 @@ static enum verdict step(struct process_shell *shell, struct call_state *state,
         return OVER;
     }
     state->outcome->exits++;
+    if (note.kind != NOTE_CALL &&
+        recovers(shell, trap_of_fault((unsigned)note.vector, note.address))) {
+        return GO_ON;
+    }
     if (note.kind != NOTE_CALL) {
         char text[160];
         trap_describe_fault((unsigned)note.vector, note.address, note.registers.rip, text,
@@ -473,7 +491,7 @@ static enum verdict step(struct process_shell *shell, struct call_state *state,
     if (verdict == GO_ON && must_stop(shell, state)) {
         return OVER;
     }
-    if (verdict == GO_ON && !answer(shell)) {
+    if (verdict == GO_ON && !answer(shell, &nowhere)) {
         call_end(state, VMM_END_TRAP, "trap: illegal instruction");
         return OVER;
     }
@@ -508,7 +526,7 @@ static enum verdict enter(struct process_shell *shell, struct call_state *state,
 
     set_running(shell, true);
     enum verdict verdict = call_is_cancelled(state) ? OVER : GO_ON;
-    if (verdict == GO_ON && !answer(shell)) {
+    if (verdict == GO_ON && !answer(shell, &nowhere)) {
         call_end(state, VMM_END_BROKEN, "the process sandbox has ended");
         verdict = OVER;
     }

@@ -39,6 +39,7 @@ struct child_note {
 /* To a child: begin, or go on behind the call. */
 struct child_answer {
     uint64_t memory_accessible; /* linear memory is to be this long from now on */
+    struct registers recovery;  /* after a fault: where to go on; rip 0: nowhere */
 };
 
 /* The zygote's whole life.  Called right after fork. */

@@ -41,7 +41,7 @@ static void tell(const struct child_note *note)
 }
 
 /* Wait for the host's word and do it. */
-static void await_answer(void)
+static struct child_answer await_answer(void)
 {
     struct child_answer answer;
     if (read(child_socket, &answer, sizeof(answer)) != (ssize_t)sizeof(answer)) {
@@ -54,6 +54,7 @@ static void await_answer(void)
         }
         child_memory = answer.memory_accessible;
     }
+    return answer;
 }
 
 /* The order in which process_gate pushes, from low to high addresses. */
@@ -112,14 +113,14 @@ __asm__(".text\n"
         "    mov 120(%rdi), %r15\n"
         "    mov 128(%rdi), %r11\n"
         "    xor %eax, %eax\n    xor %ecx, %ecx\n    xor %edx, %edx\n"
-        "    xor %esi, %esi\n    xor %edi, %edi\n    xor %r8d, %r8d\n"
+        "    xor %esi, %esi\n    mov 40(%rdi), %rdi\n    xor %r8d, %r8d\n"
         "    xor %r9d, %r9d\n    xor %r10d, %r10d\n    cld\n"
         "    jmp *%r11\n"
         ".size process_jump, . - process_jump\n");
 /* clang-format on */
 
-_Static_assert(offsetof(struct registers, rsp) == 48 && offsetof(struct registers, r12) == 96 &&
-                   offsetof(struct registers, rip) == 128,
+_Static_assert(offsetof(struct registers, rsp) == 48 && offsetof(struct registers, rdi) == 40 &&
+                   offsetof(struct registers, r12) == 96 && offsetof(struct registers, rip) == 128,
                "as process_jump has them");
 
 static void on_fault(int number, siginfo_t *info, void *context)
@@ -134,6 +135,10 @@ static void on_fault(int number, siginfo_t *info, void *context)
         .registers = {.rip = (uint64_t)registers[REG_RIP]},
     };
     tell(&note);
+    const struct child_answer answer = await_answer();
+    if (answer.recovery.rip != 0) {
+        process_jump(&answer.recovery); /* without a return from the handler: no call is needed */
+    }
     _exit(1);
 }
 
@@ -173,7 +178,8 @@ static void catch_faults(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
     bool is_done = sigaltstack(&stack, NULL) == 0;
     for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++) {
-        struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+        struct sigaction action = {.sa_sigaction = on_fault,
+                                   .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
         is_done = is_done && sigaction(faults[i], &action, NULL) == 0;
     }
     if (!is_done) {

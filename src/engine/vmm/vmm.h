@@ -161,7 +161,7 @@ enum vmm_end {
 struct vmm_outcome {
     enum vmm_end end;
     uint32_t exit_code;
-    char reason[160];      /* "trap: out-of-bounds memory access", "" on EXIT */
+    char reason[160];      /* "trap: out of bounds memory access", "" on EXIT */
     uint64_t run_ns;       /* guest entered to verdict */
     uint64_t exits;        /* times the guest left to the host */
     uint64_t memory_bytes; /* linear memory at the end */

@@ -5,7 +5,8 @@
  * aliasing games (wasm memory is bytes), -fpie (all addresses are relative to the instruction: the
  * image lies above 4 GiB), -fno-math-errno (one instruction for sqrt), -fsignaling-nans (x * 1
  * makes a NaN quiet), no sibling calls made jumps (endless recursion exhausts the stack, it does
- * not hang), no stack protector (there is no thread-local storage in the guest).
+ * not hang), no stack protector (there is no thread-local storage in the guest), large frames
+ * touched page by page (none steps over the hole below the stack).
  */
 #include <stdio.h>
 #include <string.h>
@@ -64,6 +65,7 @@ static int translate(struct job *job, const char *module, struct error *err)
         return r;
     }
     translate_memory_base(&source);
+    translate_traps(&source);
     translate_glue(job->info, &glue);
     r = file_write(source_path, source.data, source.used, 0644, err);
     return r < 0 ? r : file_write(glue_path, glue.data, glue.used, 0644, err);
@@ -104,6 +106,7 @@ static int compile_gcc(struct job *job, const char *level, struct error *err)
                                 "-fno-strict-aliasing",
                                 "-fpie",
                                 "-fno-stack-protector",
+                                "-fstack-clash-protection",
                                 "-fcf-protection=none",
                                 "-fno-asynchronous-unwind-tables",
                                 "-ffunction-sections",

@@ -81,6 +81,9 @@ int pipeline_run(struct job *job, struct error *err);
 /* The C that wasm2c wrote, with the memory's base as a constant. */
 void translate_memory_base(struct buffer *source);
 
+/* The same, with the specification's traps where wasm2c has fewer. */
+void translate_traps(struct buffer *source);
+
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 

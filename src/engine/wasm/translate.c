@@ -3,7 +3,29 @@
 
 #include "base/buffer.h"
 
+#include "engine/vmm/abi.h"
 #include "engine/wasm/private.h"
+
+/* Every `from` behind the first `begin` and before the next `end`; NULL: everywhere. */
+static void replace_between(struct buffer *source, const char *from, const char *to,
+                            const char *begin, const char *end)
+{
+    BUFFER_OWNED struct buffer out = {0};
+    const char *at = buffer_string(source);
+    const char *found = begin != NULL ? strstr(at, begin) : at;
+    const char *last = found != NULL && end != NULL ? strstr(found, end) : NULL;
+    found = found != NULL ? strstr(found, from) : NULL;
+    while (found != NULL && (last == NULL || found < last)) {
+        buffer_append(&out, at, (size_t)(found - at));
+        buffer_append_string(&out, to);
+        at = found + strlen(from);
+        found = strstr(at, from);
+    }
+    buffer_append_string(&out, at);
+    struct buffer before = *source;
+    *source = out;
+    out = before;
+}
 
 /*
  * Every load and store goes through `mem->data`, a pointer in memory that never changes here: the
@@ -11,19 +33,33 @@
  */
 void translate_memory_base(struct buffer *source)
 {
-    static const char from[] = "&mem->data[";
-    static const char to[] = "&((u8*)0x2000000000ull)[";
-    BUFFER_OWNED struct buffer out = {0};
-    const char *at = buffer_string(source);
-    for (const char *found = strstr(at, from); found != NULL; found = strstr(at, from)) {
-        buffer_append(&out, at, (size_t)(found - at));
-        buffer_append(&out, to, sizeof(to) - 1);
-        at = found + sizeof(from) - 1;
+    replace_between(source, "&mem->data[", "&((u8*)0x2000000000ull)[", NULL, NULL);
+}
+
+/*
+ * wasm2c knows one trap for each of: a call to nothing, to beyond the table, and to another type;
+ * an access beyond memory and one beyond a table.  The specification tells them apart.
+ */
+void translate_traps(struct buffer *source)
+{
+    static const struct {
+        const char *from;
+        const char *to;
+        const char *begin; /* where in the source it holds */
+        const char *end;
+    } changes[] = {
+        {"       TRAP(CALL_INDIRECT),                             \\\n",
+         "       (wasm_rt_trap((x) >= table.size ? 13 : table.data[x].func ? 6 : 14), 0), \\\n",
+         "#define CALL_INDIRECT(", "#define RANGE_CHECK("},
+        {"TRAP(OOB)", "(wasm_rt_trap(12), 0)", "static inline void funcref_table_init(",
+         "static bool s_module_initialized"},
+    };
+    _Static_assert(ABI_TRAP_INDIRECT_CALL == 6 && ABI_TRAP_TABLE_BOUNDS == 12 &&
+                       ABI_TRAP_UNDEFINED_ELEMENT == 13 && ABI_TRAP_UNINITIALIZED_ELEMENT == 14,
+                   "as they stand above");
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        replace_between(source, changes[i].from, changes[i].to, changes[i].begin, changes[i].end);
     }
-    buffer_append_string(&out, at);
-    struct buffer before = *source;
-    *source = out;
-    out = before;
 }
 
 /* The interface is src/guest/function/glue.h; exported names are mangled by wasm2c. */
