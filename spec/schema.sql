@@ -180,7 +180,6 @@ CREATE TABLE queue (
     depth         INTEGER NOT NULL DEFAULT 0, -- its messages, and the bytes they count for
     bytes         INTEGER NOT NULL DEFAULT 0,
     sent          INTEGER NOT NULL DEFAULT 0, -- ever
-    received      INTEGER NOT NULL DEFAULT 0,
     acked         INTEGER NOT NULL DEFAULT 0,
     expired       INTEGER NOT NULL DEFAULT 0,
     died          INTEGER NOT NULL DEFAULT 0,

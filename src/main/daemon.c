@@ -26,6 +26,7 @@
 #include "service/kv/kv.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
+#include "service/queue/queue.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/driver.h"
@@ -318,6 +319,17 @@ static void stop_operations(struct node *node)
     operation_service_free(node->operations);
 }
 
+static int start_queues(struct node *node, struct error *err)
+{
+    const struct queue_options options = {.loop = node->loop, .store = node->store};
+    return queue_service_new(&options, &node->queues, err);
+}
+
+static void stop_queues(struct node *node)
+{
+    queue_service_free(node->queues);
+}
+
 static int start_peers(struct node *node, struct error *err)
 {
     (void)err;
@@ -501,6 +513,7 @@ static int start_api(struct node *node, struct error *err)
         .operations = node->operations,
         .instances = node->instances,
         .functions = node->functions,
+        .queues = node->queues,
         .cluster = node->cluster,
         .peers = node->peers,
         .blobs = node->blobs,
@@ -547,6 +560,7 @@ static const struct subsystem {
     {"instances", start_instances, stop_instances},
     {"operations", start_operations, stop_operations},
     {"keys and values", start_kv, stop_kv},
+    {"queues", start_queues, stop_queues},
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},

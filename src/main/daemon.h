@@ -34,6 +34,7 @@ struct node {
     struct wasm *wasm;
     struct instance_service *instances;
     struct operation_service *operations;
+    struct queue_service *queues;
     struct peer_clients *peers;
     struct peer_blobs *blobs;
     struct function_service *functions;

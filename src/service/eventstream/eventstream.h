@@ -140,13 +140,6 @@ int eventstream_at_time(struct eventstream_service *service, const char *project
                         unsigned partition, uint64_t time_ms, uint64_t *ret_sequence,
                         struct error *err);
 
-/* `changed` when records may have come, coalesced, never from within a call. */
-struct eventstream_watch;
-struct eventstream_watch *eventstream_watch_new(struct eventstream_service *service,
-                                                const char *project, const char *name,
-                                                void (*changed)(void *context), void *context);
-void eventstream_watch_free(struct eventstream_watch *watch);
-
 /* Wait until (partition, sequence) can be read, or `wait_ms` are over; then `done`.  Freed before
  * that: nothing is called; after it, it is gone. */
 struct eventstream_wait;

@@ -109,9 +109,9 @@ struct queue_status {
     uint64_t delayed;
     uint64_t blocked; /* behind another of their group */
     uint64_t bytes;
-    uint64_t oldest_ms;                            /* age of the oldest; 0: empty */
-    uint64_t dead;                                 /* its messages in the dead-letter queue */
-    uint64_t sent, received, acked, expired, died; /* ever */
+    uint64_t oldest_ms;                  /* age of the oldest; 0: empty */
+    uint64_t dead;                       /* its messages in the dead-letter queue */
+    uint64_t sent, acked, expired, died; /* ever */
 };
 int queue_read_status(struct queue_service *service, const char *project, const char *name,
                       struct queue_status *ret_status, struct error *err);
@@ -213,10 +213,10 @@ void queue_settle(struct queue_service *service, const char *project, const char
 
 /* ---- All messages of a queue ---- */
 
-/* Look without taking, oldest first, from after `after_id`; at most `max`.  `source`: only dead
- * letters of that queue (NULL: all). */
+/* Look without taking, oldest first, at most `max`.  `source`: only dead letters of that queue
+ * (NULL: all). */
 int queue_peek(struct queue_service *service, const char *project, const char *name,
-               const char *source, uint64_t after_id, size_t max,
+               const char *source, size_t max,
                void (*visit)(const struct queue_message *message, void *context), void *context,
                struct error *err);
 
@@ -231,14 +231,5 @@ void queue_redrive(struct queue_service *service, const char *project, const cha
                    uint64_t max,
                    void (*done)(const struct error *error, uint64_t count, void *context),
                    void *context);
-
-/* ---- Watching ---- */
-
-/* `changed` when messages may have become receivable here, coalesced, never from within a call. */
-struct queue_watch;
-struct queue_watch *queue_watch_new(struct queue_service *service, const char *project,
-                                    const char *name, void (*changed)(void *context),
-                                    void *context);
-void queue_watch_free(struct queue_watch *watch);
 
 #endif

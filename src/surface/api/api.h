@@ -32,6 +32,7 @@ struct loop;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
+struct queue_service;
 struct route_service;
 struct store;
 struct telemetry;
@@ -52,6 +53,7 @@ struct api_options {
     struct operation_service *operations;
     struct instance_service *instances;
     struct function_service *functions;
+    struct queue_service *queues;
     struct cluster *cluster;
     struct peer_clients *peers; /* of the loop, as the next */
     struct peer_blobs *blobs;

@@ -9,6 +9,7 @@
 #include "engine/vmm/vmm.h"
 
 #include "service/instance/instance.h"
+#include "service/queue/queue.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/trigger.h"
 
@@ -71,6 +72,7 @@ void api_metrics_get(struct request *request)
     }
     telemetry_write_metrics(request->api->options.telemetry, format, &body);
     trigger_write_metrics(request->api->options.triggers, &body);
+    queue_write_metrics(request->api->options.queues, &body);
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,
                     format == TELEMETRY_OPENMETRICS

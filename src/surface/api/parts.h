@@ -143,6 +143,12 @@ const char *api_body_text(const json_t *body, const char *key); /* NULL: absent 
 /* 0 when absent. */
 int api_body_duration(const json_t *body, const char *key, uint64_t *ret_ms, struct error *err);
 
+/* ---- bytes.c: bodies of messages ---- */
+/* The field `body`, or `body_base64` where it is no text. */
+void api_write_bytes(struct json_writer *writer, const void *bytes, size_t length);
+/* One of them, or none; appended.  INVALID. */
+int api_take_bytes(const json_t *value, struct buffer *ret_bytes, struct error *err);
+
 /* ---- pass.c: requests that are another node's ---- */
 /* Another node has sent it on: it is answered here, or refused. */
 bool api_is_passed_on(const struct request *request);

@@ -3,6 +3,18 @@
 
 #include "surface/cli/private.h"
 
+#define QUEUE_SETTINGS                                                                             \
+    {"visibility", 0, "DURATION", NULL, "How long a received message is hidden (default 30s)."},   \
+        {"retention", 0, "DURATION", NULL, "How long a message is kept (default 4d)."},            \
+        {"delay", 0, "DURATION", NULL, "How long a new message is hidden (default 0s)."},          \
+        {"dedup-window", 0, "DURATION", NULL, "How long a dedup id is remembered (default 5m)."},  \
+        {"max-depth", 0, "COUNT", NULL, "Messages at most (default 100000); beyond: refused."},    \
+        {"max-bytes", 0, "SIZE", NULL, "Bytes at most (default 256MiB); beyond: refused."},        \
+        {"max-receives", 0, "COUNT", NULL, "Deliveries before a message is a dead letter."},       \
+    {                                                                                              \
+        "dead-letter", 0, "QUEUE", NULL, "The queue that dead letters go to."                      \
+    }
+
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
 const struct flag cli_common_flags[] = {
@@ -22,6 +34,7 @@ const struct noun cli_nouns[] = {
     {"route", "which requests at the gateway call which function"},
     {"kv", "keys and values, for functions and people"},
     {"trace", "what was done for a request, and how long it took"},
+    {"queue", "queues of messages"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -155,6 +168,70 @@ const struct verb cli_verbs[] = {
      "  blixard trace show 4bf92f3577b34da6a3ce929d0e0e4736\n"
      "  blixard trace show 4bf92f35 --output json\n",
      verb_trace_show},
+
+    {"queue", "create", "NAME", 1, 1, FLAGS({"fifo", 0, NULL, NULL, "Groups in order, one message of each in flight."}, QUEUE_SETTINGS),
+     "Make a queue.",
+     "  blixard queue create orders\n"
+     "  blixard queue create orders --visibility 2m --dead-letter orders-dead --max-receives 3\n"
+     "  blixard queue create payments --fifo\n",
+     verb_queue_create},
+    {"queue", "list", "", 0, 0, NULL, "List queues, with how they are doing.", "  blixard queue list\n",
+     verb_queue_list},
+    {"queue", "get", "NAME", 1, 1, NULL, "Show a queue: settings, depth, in flight, oldest, dead.",
+     "  blixard queue get orders\n", verb_queue_get},
+    {"queue", "update", "NAME", 1, 1, FLAGS(QUEUE_SETTINGS), "Change settings of a queue.",
+     "  blixard queue update orders --visibility 5m\n"
+     "  blixard queue update orders --dead-letter ''\n",
+     verb_queue_update},
+    {"queue", "delete", "NAME", 1, 1, NULL, "Delete a queue with its messages.",
+     "  blixard queue delete orders\n", verb_queue_delete},
+    {"queue", "send", "NAME [-]", 1, 2,
+     FLAGS({"data", 'd', "TEXT", NULL, "The message."},
+           {"file", 'f', "FILE", NULL, "The message is this file's content, at most 256 KiB."},
+           {"lines", 0, NULL, NULL, "Each line of the input is a message."},
+           {"content-type", 0, "TYPE", NULL, "Its media type (default application/octet-stream)."},
+           {"attribute", 'a', "NAME=VALUE", NULL, "A text that goes with it; may be given several times."},
+           {"group", 'g', "GROUP", NULL, "Of a FIFO queue: what keeps its order."},
+           {"dedup", 0, "ID", NULL, "Taken once within the queue's window."},
+           {"delay", 0, "DURATION", NULL, "Hidden for so long, at most 15m."},
+           {"priority", 'p', "0-9", NULL, "Higher first (default 0)."}),
+     "Send a message; with - it is standard input.  Prints its id once it is committed.",
+     "  blixard queue send orders --data '{\"id\":7}' --content-type application/json\n"
+     "  blixard queue send payments --group alice --dedup order-7 - < order.json\n"
+     "  seq 1000 | blixard queue send orders --lines -\n",
+     verb_queue_send},
+    {"queue", "receive", "NAME", 1, 1,
+     FLAGS({"max", 'n', "COUNT", NULL, "Messages at most (default 1, at most 256)."},
+           {"wait", 'w', "DURATION", NULL, "Wait for the first one, at most 20s (default: not at all)."},
+           {"visibility", 0, "DURATION", NULL, "Hide them for so long (default: the queue's)."},
+           {"ack", 0, NULL, NULL, "Acknowledge them at once, before they are printed."}),
+     "Take messages, with the receipts that settle them.",
+     "  blixard queue receive orders --wait 20s\n"
+     "  blixard queue receive orders --max 10 --output json\n",
+     verb_queue_receive},
+    {"queue", "ack", "NAME RECEIPT...", 2, WORDS_MAX, NULL, "Acknowledge messages: they are done with.",
+     "  blixard queue ack orders 43008-52\n", verb_queue_ack},
+    {"queue", "nack", "NAME RECEIPT...", 2, WORDS_MAX,
+     FLAGS({"delay", 0, "DURATION", NULL, "Visible after so long (default: at once)."}),
+     "Give messages back.", "  blixard queue nack orders 43008-52 --delay 1m\n", verb_queue_nack},
+    {"queue", "extend", "NAME RECEIPT...", 2, WORDS_MAX,
+     FLAGS({"visibility", 0, "DURATION", NULL, "Hidden for so long from now on (default 30s)."}),
+     "Keep messages hidden for longer.", "  blixard queue extend orders 43008-52 --visibility 5m\n",
+     verb_queue_extend},
+    {"queue", "purge", "NAME", 1, 1, NULL, "Remove all messages of a queue.",
+     "  blixard queue purge orders\n", verb_queue_purge},
+    {"queue", "messages", "NAME", 1, 1,
+     FLAGS({"limit", 'n', "COUNT", NULL, "How many (default 20, at most 256)."}),
+     "Look at the messages of a queue without taking them, oldest first.",
+     "  blixard queue messages orders\n", verb_queue_messages},
+    {"queue", "dead-letters", "NAME", 1, 1,
+     FLAGS({"limit", 'n', "COUNT", NULL, "How many (default 20, at most 256)."}),
+     "Look at the dead letters of a queue.", "  blixard queue dead-letters orders\n",
+     verb_queue_dead_letters},
+    {"queue", "redrive", "NAME", 1, 1,
+     FLAGS({"max", 'n', "COUNT", NULL, "How many (default: all)."}),
+     "Bring the dead letters of a queue back into it.", "  blixard queue redrive orders\n",
+     verb_queue_redrive},
 
     {"operation", "list", "", 0, 0, NULL, "List operations, newest first.",
      "  blixard operation list\n", verb_operation_list},
