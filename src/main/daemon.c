@@ -20,6 +20,7 @@
 
 #include "service/cluster/cluster.h"
 #include "service/destination/destination.h"
+#include "service/eventstream/eventstream.h"
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
@@ -330,6 +331,17 @@ static void stop_queues(struct node *node)
     queue_service_free(node->queues);
 }
 
+static int start_streams(struct node *node, struct error *err)
+{
+    const struct eventstream_options options = {.loop = node->loop, .store = node->store};
+    return eventstream_service_new(&options, &node->streams, err);
+}
+
+static void stop_streams(struct node *node)
+{
+    eventstream_service_free(node->streams);
+}
+
 static int start_peers(struct node *node, struct error *err)
 {
     (void)err;
@@ -514,6 +526,7 @@ static int start_api(struct node *node, struct error *err)
         .instances = node->instances,
         .functions = node->functions,
         .queues = node->queues,
+        .streams = node->streams,
         .cluster = node->cluster,
         .peers = node->peers,
         .blobs = node->blobs,
@@ -561,6 +574,7 @@ static const struct subsystem {
     {"operations", start_operations, stop_operations},
     {"keys and values", start_kv, stop_kv},
     {"queues", start_queues, stop_queues},
+    {"streams", start_streams, stop_streams},
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},

@@ -35,6 +35,7 @@ struct node {
     struct instance_service *instances;
     struct operation_service *operations;
     struct queue_service *queues;
+    struct eventstream_service *streams;
     struct peer_clients *peers;
     struct peer_blobs *blobs;
     struct function_service *functions;

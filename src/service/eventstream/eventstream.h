@@ -84,7 +84,10 @@ int eventstream_write(struct eventstream_service *service, const char *project, 
                       struct buffer *out, struct error *err);
 int eventstream_write_list(struct eventstream_service *service, const char *project,
                            struct buffer *out, struct error *err);
-void eventstream_write_metrics(struct eventstream_service *service, struct buffer *out);
+/* A StreamGroup. */
+int eventstream_write_group(struct eventstream_service *service, const char *project,
+                            const char *name, const char *group, struct buffer *out,
+                            struct error *err);
 
 /* ---- Appending ---- */
 

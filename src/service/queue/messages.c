@@ -85,7 +85,7 @@ int queue_peek(struct queue_service *service, const char *project, const char *n
         : store_query(service->options.store, err, peek_row, &peek,
                       "SELECT " QUEUE_MESSAGE_COLUMNS
                       " FROM queue_message m WHERE m.queue = ? ORDER BY m.entered_ms, m.id LIMIT ?",
-"uu", row.number, (uint64_t)max);
+                      "uu", row.number, (uint64_t)max);
 }
 
 /* ---- Removing ---- */

@@ -22,6 +22,7 @@
 struct api;
 struct cluster;
 struct error;
+struct eventstream_service;
 struct function_service;
 struct gateway;
 struct http_exchange;
@@ -54,6 +55,7 @@ struct api_options {
     struct instance_service *instances;
     struct function_service *functions;
     struct queue_service *queues;
+    struct eventstream_service *streams;
     struct cluster *cluster;
     struct peer_clients *peers; /* of the loop, as the next */
     struct peer_blobs *blobs;

@@ -1,0 +1,363 @@
+/* Reading, and where groups are. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/text.h"
+
+#include "service/eventstream/parts.h"
+
+/* ---- Records ---- */
+
+struct reading {
+    void (*visit)(const struct eventstream_record *record, void *context);
+    void *context;
+    size_t bytes;
+    size_t count;
+};
+
+static const char *text_at(sqlite3_stmt *row, int column, const char *otherwise)
+{
+    const char *text = (const char *)sqlite3_column_text(row, column);
+    return text != NULL ? text : otherwise;
+}
+
+static bool read_row(sqlite3_stmt *row, void *context)
+{
+    struct reading *reading = context;
+    const void *body = sqlite3_column_blob(row, 5);
+    const struct eventstream_record record = {
+        .sequence = (uint64_t)sqlite3_column_int64(row, 0),
+        .time_ms = (uint64_t)sqlite3_column_int64(row, 1),
+        .key = text_at(row, 2, NULL),
+        .content_type = text_at(row, 3, "application/octet-stream"),
+        .attributes = text_at(row, 4, "{}"),
+        .body = body != NULL ? body : "",
+        .length = (size_t)sqlite3_column_bytes(row, 5),
+    };
+    reading->bytes += record.length;
+    if (reading->count > 0 && reading->bytes > EVENTSTREAM_BATCH_BYTES) {
+        return false;
+    }
+    reading->count++;
+    reading->visit(&record, reading->context);
+    return true;
+}
+
+int eventstream_read(struct eventstream_service *service, const char *project, const char *name,
+                     unsigned partition, uint64_t sequence, size_t max,
+                     void (*visit)(const struct eventstream_record *record, void *context),
+                     void *context, struct error *err)
+{
+    struct stream_row row = {0};
+    struct partition_row bounds;
+    struct reading reading = {.visit = visit, .context = context};
+    int r = stream_find(service, project, name, &row, err);
+    r = r < 0 ? r : partition_find(service, &row, partition, &bounds, err);
+    return r < 0
+        ? r
+        : store_query(service->options.store, err, read_row, &reading,
+                      "SELECT sequence, time_ms, record_key, content_type, attributes, body FROM "
+                      "stream_record WHERE stream = ? AND partition = ? AND sequence >= ? ORDER BY "
+                      "sequence LIMIT ?",
+                      "uuuu", row.number, (uint64_t)partition, sequence, (uint64_t)max);
+}
+
+static int bounds_of(struct eventstream_service *service, const char *project, const char *name,
+                     unsigned partition, struct stream_row *ret_row,
+                     struct partition_row *ret_bounds, struct error *err)
+{
+    int r = stream_find(service, project, name, ret_row, err);
+    return r < 0 ? r : partition_find(service, ret_row, partition, ret_bounds, err);
+}
+
+int eventstream_horizon(struct eventstream_service *service, const char *project, const char *name,
+                        unsigned partition, uint64_t *ret_sequence, struct error *err)
+{
+    struct stream_row row = {0};
+    struct partition_row bounds = {0};
+    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
+    *ret_sequence = bounds.first;
+    return r;
+}
+
+int eventstream_latest(struct eventstream_service *service, const char *project, const char *name,
+                       unsigned partition, uint64_t *ret_sequence, struct error *err)
+{
+    struct stream_row row = {0};
+    struct partition_row bounds = {0};
+    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
+    *ret_sequence = bounds.next;
+    return r;
+}
+
+int eventstream_at_time(struct eventstream_service *service, const char *project, const char *name,
+                        unsigned partition, uint64_t time_ms, uint64_t *ret_sequence,
+                        struct error *err)
+{
+    struct stream_row row = {0};
+    struct partition_row bounds = {0};
+    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
+    if (r == 0) {
+        *ret_sequence = stream_search(service, &row, partition, &bounds, "time_ms", time_ms);
+    }
+    return r;
+}
+
+/* ---- Groups ---- */
+
+static bool take_number(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+static int checkpoint_of(struct eventstream_service *service, const struct stream_row *row,
+                         const char *group, unsigned partition, uint64_t *ret_sequence,
+                         struct error *err)
+{
+    *ret_sequence = 0;
+    return store_query(service->options.store, err, take_number, ret_sequence,
+                       "SELECT sequence FROM stream_checkpoint WHERE stream = ? AND name = ? AND "
+                       "partition = ?",
+                       "utu", row->number, group, (uint64_t)partition);
+}
+
+int eventstream_checkpoint(struct eventstream_service *service, const char *project,
+                           const char *name, const char *group, unsigned partition,
+                           uint64_t *ret_sequence, struct error *err)
+{
+    struct stream_row row = {0};
+    struct partition_row bounds;
+    int r = bounds_of(service, project, name, partition, &row, &bounds, err);
+    return r < 0 ? r : checkpoint_of(service, &row, group, partition, ret_sequence, err);
+}
+
+static struct store_command *checkpoint_command(struct eventstream_service *service,
+                                                const struct stream_row *row, const char *group,
+                                                unsigned partition, uint64_t sequence,
+                                                uint64_t expected)
+{
+    struct store_command *command = store_command_new();
+    uint64_t now_ms = eventstream_now_ms(service);
+    MEMORY_OWNED char *key = memory_format("%s/%s/%u", row->key, group, partition);
+    if (expected == 0) {
+        store_command_add(command,
+                          "INSERT OR IGNORE INTO stream_checkpoint (key, stream, name, partition, "
+                          "sequence, updated_ms, revision) SELECT ?, number, ?, ?, 0, ?, ? FROM "
+                          "stream WHERE number = ?",
+                          "ttuuru", key, group, (uint64_t)partition, now_ms, row->number);
+    }
+    store_command_add_expecting(
+        command, ERROR_CONFLICT,
+        "the checkpoint is not what was expected: another consumer of the group has moved it",
+        "UPDATE stream_checkpoint SET sequence = ?, updated_ms = ?, revision = ? WHERE stream = ? "
+        "AND name = ? AND partition = ? AND sequence = ?",
+        "uurutuu", sequence, now_ms, row->number, group, (uint64_t)partition, expected);
+    return command;
+}
+
+void eventstream_set_checkpoint(struct eventstream_service *service, const char *project,
+                                const char *name, const char *group, unsigned partition,
+                                uint64_t sequence, uint64_t expected,
+                                struct eventstream_reply reply)
+{
+    struct error err = {0};
+    struct stream_row row = {0};
+    struct partition_row bounds;
+    int r = bounds_of(service, project, name, partition, &row, &bounds, &err);
+    if (r == 0 && !text_is_name(group)) {
+        r = error_set(&err, ERROR_INVALID,
+                      "a group's name is 1 to 63 of a-z, 0-9 and '-', beginning with a letter");
+    }
+    if (r == 0 && sequence >= bounds.next) {
+        r = error_set(&err, ERROR_INVALID,
+                      "partition %u ends at %" PRIu64 ": nobody is done with %" PRIu64, partition,
+                      bounds.next - 1, sequence);
+    }
+    if (r < 0) {
+        eventstream_answer(service, &err, reply);
+        return;
+    }
+    eventstream_propose(
+        service, checkpoint_command(service, &row, group, partition, sequence, expected), reply);
+}
+
+void eventstream_forget_group(struct eventstream_service *service, const char *project,
+                              const char *name, const char *group, struct eventstream_reply reply)
+{
+    struct error err = {0};
+    struct stream_row row = {0};
+    if (stream_find(service, project, name, &row, &err) < 0) {
+        eventstream_answer(service, &err, reply);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(command, ERROR_NOT_FOUND, "there is no such group",
+                                "DELETE FROM stream_checkpoint WHERE stream = ? AND name = ?", "ut",
+                                row.number, group);
+    eventstream_propose(service, command, reply);
+}
+
+static uint64_t lag_of(const struct partition_row *bounds, uint64_t checkpoint)
+{
+    uint64_t done = checkpoint + 1 > bounds->first ? checkpoint + 1 : bounds->first;
+    return bounds->next > done ? bounds->next - done : 0;
+}
+
+int eventstream_lag(struct eventstream_service *service, const char *project, const char *name,
+                    const char *group, uint64_t *ret_lag, struct error *err)
+{
+    struct stream_row row = {0};
+    int r = stream_find(service, project, name, &row, err);
+    *ret_lag = 0;
+    for (unsigned i = 0; r == 0 && i < row.settings.partitions; i++) {
+        struct partition_row bounds;
+        uint64_t checkpoint = 0;
+        r = partition_find(service, &row, i, &bounds, err);
+        r = r < 0 ? r : checkpoint_of(service, &row, group, i, &checkpoint, err);
+        *ret_lag += lag_of(&bounds, checkpoint);
+    }
+    return r;
+}
+
+/* ---- How they are doing ---- */
+
+struct names {
+    char names[256][EVENTSTREAM_NAME_SIZE];
+    size_t count;
+};
+
+static bool take_name(sqlite3_stmt *row, void *context)
+{
+    struct names *names = context;
+    snprintf(names->names[names->count++], EVENTSTREAM_NAME_SIZE, "%s",
+             (const char *)sqlite3_column_text(row, 0));
+    return names->count < 256;
+}
+
+struct writing {
+    struct eventstream_service *service;
+    struct json_writer writer;
+    int r;
+    struct error *err;
+};
+
+static void write_group(struct writing *writing, const struct stream_row *row, const char *group)
+{
+    struct json_writer *w = &writing->writer;
+    uint64_t lag = 0;
+    json_write_begin_object(w);
+    json_write_field_string(w, "name", group);
+    json_write_key(w, "checkpoints");
+    json_write_begin_array(w);
+    for (unsigned i = 0; writing->r == 0 && i < row->settings.partitions; i++) {
+        struct partition_row bounds;
+        uint64_t sequence = 0;
+        writing->r = partition_find(writing->service, row, i, &bounds, writing->err);
+        if (writing->r == 0) {
+            writing->r = checkpoint_of(writing->service, row, group, i, &sequence, writing->err);
+        }
+        json_write_begin_object(w);
+        json_write_field_u64(w, "partition", i);
+        json_write_field_u64(w, "sequence", sequence);
+        json_write_field_u64(w, "lag", writing->r == 0 ? lag_of(&bounds, sequence) : 0);
+        json_write_end_object(w);
+        lag += writing->r == 0 ? lag_of(&bounds, sequence) : 0;
+    }
+    json_write_end_array(w);
+    json_write_field_u64(w, "lag", lag);
+    json_write_end_object(w);
+}
+
+static void write_partitions(struct writing *writing, const struct stream_row *row)
+{
+    struct json_writer *w = &writing->writer;
+    uint64_t records = 0;
+    uint64_t bytes = 0;
+    json_write_key(w, "partitions");
+    json_write_begin_array(w);
+    for (unsigned i = 0; writing->r == 0 && i < row->settings.partitions; i++) {
+        struct partition_row bounds;
+        writing->r = partition_find(writing->service, row, i, &bounds, writing->err);
+        json_write_begin_object(w);
+        json_write_field_u64(w, "partition", i);
+        json_write_field_u64(w, "first", bounds.first);
+        json_write_field_u64(w, "next", bounds.next);
+        json_write_field_u64(w, "records", bounds.next - bounds.first);
+        json_write_field_u64(w, "bytes", bounds.bytes);
+        json_write_end_object(w);
+        records += bounds.next - bounds.first;
+        bytes += bounds.bytes;
+    }
+    json_write_end_array(w);
+    json_write_field_u64(w, "records", records);
+    json_write_field_u64(w, "bytes", bytes);
+}
+
+static void write_stream(const struct stream_row *row, void *context)
+{
+    struct writing *writing = context;
+    struct json_writer *w = &writing->writer;
+    struct names groups = {.count = 0};
+    json_write_begin_object(w);
+    json_write_field_string(w, "name", row->name);
+    json_write_field_u64(w, "retention_ms", row->settings.retention_ms);
+    json_write_field_u64(w, "retention_bytes", row->settings.retention_bytes);
+    write_partitions(writing, row);
+    json_write_key(w, "groups");
+    json_write_begin_array(w);
+    if (writing->r == 0) {
+        writing->r = store_query(writing->service->options.store, writing->err, take_name, &groups,
+                                 "SELECT DISTINCT name FROM stream_checkpoint WHERE stream = ? "
+                                 "ORDER BY name LIMIT 256",
+                                 "u", row->number);
+    }
+    for (size_t i = 0; i < groups.count; i++) {
+        write_group(writing, row, groups.names[i]);
+    }
+    json_write_end_array(w);
+    json_write_field_time_ms(w, "created_at", row->created_ms);
+    json_write_end_object(w);
+}
+
+int eventstream_write(struct eventstream_service *service, const char *project, const char *name,
+                      struct buffer *out, struct error *err)
+{
+    struct stream_row row = {0};
+    struct writing writing = {.service = service, .writer = json_writer_to(out), .err = err};
+    int r = stream_find(service, project, name, &row, err);
+    if (r < 0) {
+        return r;
+    }
+    write_stream(&row, &writing);
+    return writing.r;
+}
+
+int eventstream_write_group(struct eventstream_service *service, const char *project,
+                            const char *name, const char *group, struct buffer *out,
+                            struct error *err)
+{
+    struct stream_row row = {0};
+    struct writing writing = {.service = service, .writer = json_writer_to(out), .err = err};
+    int r = stream_find(service, project, name, &row, err);
+    if (r < 0) {
+        return r;
+    }
+    write_group(&writing, &row, group);
+    return writing.r;
+}
+
+int eventstream_write_list(struct eventstream_service *service, const char *project,
+                           struct buffer *out, struct error *err)
+{
+    struct writing writing = {.service = service, .writer = json_writer_to(out), .err = err};
+    json_write_begin_object(&writing.writer);
+    json_write_key(&writing.writer, "streams");
+    json_write_begin_array(&writing.writer);
+    int r = stream_each(service, project, write_stream, &writing, err);
+    json_write_end_array(&writing.writer);
+    json_write_end_object(&writing.writer);
+    return r < 0 ? r : writing.r;
+}

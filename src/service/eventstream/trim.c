@@ -1,0 +1,178 @@
+/*
+ * What goes by itself: records beyond the retention, and what deleted streams have left.  The
+ * leader looks once a second and removes EVENTSTREAM_TRIM records at a time; while there are more
+ * it goes on at once.
+ */
+#include "service/eventstream/parts.h"
+
+enum { TICK_MS = 1000 };
+
+struct look {
+    struct eventstream_service *service;
+    struct store_command *command; /* the first thing there is to do */
+    uint64_t now_ms;
+};
+
+struct edge {
+    uint64_t cut; /* first sequence that stays */
+    uint64_t bytes;
+    uint64_t excess;
+};
+
+static bool take_size(sqlite3_stmt *row, void *context)
+{
+    struct edge *edge = context;
+    if (edge->bytes >= edge->excess) {
+        return false;
+    }
+    edge->bytes += (uint64_t)sqlite3_column_int64(row, 1);
+    edge->cut = (uint64_t)sqlite3_column_int64(row, 0) + 1;
+    return true;
+}
+
+/* Where a partition is to begin: as many as are too much, at most EVENTSTREAM_TRIM. */
+static uint64_t cut_of(struct look *look, const struct stream_row *row, unsigned partition,
+                       const struct partition_row *bounds)
+{
+    struct error err = {0};
+    uint64_t share = row->settings.retention_bytes / row->settings.partitions;
+    uint64_t cut = bounds->first;
+    if (look->now_ms > row->settings.retention_ms) {
+        cut = stream_search(look->service, row, partition, bounds, "time_ms",
+                            look->now_ms - row->settings.retention_ms);
+    }
+    if (bounds->bytes > share) {
+        struct edge edge = {.cut = bounds->first, .excess = bounds->bytes - share};
+        store_query(look->service->options.store, &err, take_size, &edge,
+                    "SELECT sequence, size FROM stream_record WHERE stream = ? AND partition = ? "
+                    "ORDER BY sequence LIMIT ?",
+                    "uuu", row->number, (uint64_t)partition, (uint64_t)EVENTSTREAM_TRIM);
+        cut = edge.cut > cut ? edge.cut : cut;
+    }
+    return cut < bounds->first + EVENTSTREAM_TRIM ? cut : bounds->first + EVENTSTREAM_TRIM;
+}
+
+static struct store_command *trimming(uint64_t number, unsigned partition, uint64_t cut)
+{
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE stream_partition SET first_sequence = ?, bytes = bytes - m.size FROM "
+                      "(SELECT coalesce(sum(size), 0) AS size FROM stream_record WHERE stream = ? "
+                      "AND partition = ? AND sequence < ?) AS m WHERE stream = ? AND partition = ? "
+                      "AND first_sequence < ?",
+                      "uuuuuuu", cut, number, (uint64_t)partition, cut, number, (uint64_t)partition,
+                      cut);
+    store_command_add(
+        command, "DELETE FROM stream_record WHERE stream = ? AND partition = ? AND sequence < ?",
+        "uuu", number, (uint64_t)partition, cut);
+    return command;
+}
+
+static void look_at(const struct stream_row *row, void *context)
+{
+    struct look *look = context;
+    for (unsigned i = 0; look->command == NULL && i < row->settings.partitions; i++) {
+        struct partition_row bounds;
+        struct error err = {0};
+        if (partition_find(look->service, row, i, &bounds, &err) < 0 ||
+            bounds.first == bounds.next) {
+            continue;
+        }
+        uint64_t cut = cut_of(look, row, i, &bounds);
+        if (cut > bounds.first) {
+            look->command = trimming(row->number, i, cut);
+        }
+    }
+}
+
+struct trash {
+    uint64_t number;
+    uint64_t partitions;
+};
+
+static bool take_trash(sqlite3_stmt *row, void *context)
+{
+    struct trash *trash = context;
+    trash->number = (uint64_t)sqlite3_column_int64(row, 0);
+    trash->partitions = (uint64_t)sqlite3_column_int64(row, 1);
+    return false;
+}
+
+static bool take_number(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+static void look_at_trash(struct look *look)
+{
+    struct store *store = look->service->options.store;
+    struct trash trash = {0};
+    struct error err = {0};
+    store_query(store, &err, take_trash, &trash,
+                "SELECT number, partitions FROM stream_trash ORDER BY number LIMIT 1", "");
+    for (unsigned i = 0; i < trash.partitions && look->command == NULL; i++) {
+        uint64_t first = 0;
+        store_query(store, &err, take_number, &first,
+                    "SELECT sequence FROM stream_record WHERE stream = ? AND partition = ? ORDER "
+                    "BY sequence LIMIT 1",
+                    "uu", trash.number, (uint64_t)i);
+        if (first > 0) {
+            look->command = trimming(trash.number, i, first + EVENTSTREAM_TRIM);
+        }
+    }
+    if (trash.number > 0 && look->command == NULL) {
+        look->command = store_command_new();
+        store_command_add(look->command, "DELETE FROM stream_trash WHERE number = ?", "u",
+                          trash.number);
+    }
+}
+
+static void trim(struct eventstream_service *service);
+
+static void on_trimmed(const struct error *error, uint64_t index, void *context)
+{
+    struct eventstream_service *service = context;
+    (void)index;
+    service->is_trimming = false;
+    if (service->is_stopping) {
+        return;
+    }
+    if (error != NULL) {
+        loop_timer_start(service->tick, TICK_MS);
+    } else {
+        trim(service);
+    }
+}
+
+static void trim(struct eventstream_service *service)
+{
+    struct look look = {.service = service, .now_ms = eventstream_now_ms(service)};
+    struct store_status status;
+    struct error err = {0};
+    store_status(service->options.store, &status);
+    if (status.is_leader && status.ready && stream_each(service, NULL, look_at, &look, &err) == 0 &&
+        look.command == NULL) {
+        look_at_trash(&look);
+    }
+    if (look.command == NULL) {
+        loop_timer_start(service->tick, TICK_MS);
+        return;
+    }
+    service->is_trimming = true;
+    store_propose(service->options.store, look.command, on_trimmed, service);
+}
+
+static void on_tick(void *context)
+{
+    struct eventstream_service *service = context;
+    if (!service->is_trimming) {
+        trim(service);
+    }
+}
+
+void eventstream_trim_start(struct eventstream_service *service)
+{
+    service->tick = loop_timer_new(service->options.loop, on_tick, service);
+    loop_timer_start(service->tick, TICK_MS);
+}

@@ -1,0 +1,304 @@
+/* Verbs about streams of records. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/payload.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+enum { APPEND_AT_ONCE = 500, APPEND_BYTES = 512 << 10 };
+
+static const struct payload_flag settings[] = {
+    {"partitions", "partitions", FLAG_COUNT},
+    {"retention", "retention_ms", FLAG_DURATION},
+    {"retention-bytes", "retention_bytes", FLAG_SIZE},
+};
+
+/* ---- Streams ---- */
+
+int verb_stream_create(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
+    JSON_OWNED json_t *stream = NULL;
+    int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
+    r = r < 0 ? r : payload_send("POST", "/v1/streams", body, &stream, err);
+    return r < 0 ? r
+                 : print_done(arguments, stream, err, "stream %s is there", arguments->words[0]);
+}
+
+int verb_stream_update(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    JSON_OWNED json_t *stream = NULL;
+    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
+    if (r == 0 && json_object_size(body) == 0) {
+        return error_set(err, ERROR_INVALID, "say what to change, for example --retention 7d");
+    }
+    r = r < 0 ? r : payload_send("PATCH", target, body, &stream, err);
+    return r < 0 ? r
+                 : print_done(arguments, stream, err, "stream %s is changed", arguments->words[0]);
+}
+
+int verb_stream_delete(const struct arguments *arguments, struct error *err)
+{
+    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    int r = request_json("DELETE", target, NULL, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document = json_pack("{s:s}", "deleted", arguments->words[0]);
+    return print_done(arguments, document, err, "deleted stream %s", arguments->words[0]);
+}
+
+static int get(const struct arguments *arguments, const char *target, json_t **ret_document,
+               enum output *ret_output, struct error *err)
+{
+    *ret_output = OUTPUT_TABLE;
+    int r = output_of(arguments, ret_output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, ret_document, err);
+    if (r == 0 && *ret_output != OUTPUT_TABLE) {
+        print_document(*ret_document, *ret_output);
+    }
+    return r;
+}
+
+int verb_stream_list(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"STREAM", "name", AS_TEXT},          {"PARTITIONS", "count", AS_TEXT},
+        {"RECORDS", "records", AS_TEXT},      {"SIZE", "bytes", AS_BYTES},
+        {"RETENTION", "retention_ms", AS_MS}, {"MOST", "retention_bytes", AS_BYTES},
+        {"CREATED", "created_at", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output;
+    int r = get(arguments, "/v1/streams", &document, &output, err);
+    json_t *streams = json_object_get(document, "streams");
+    size_t index = 0;
+    json_t *stream = NULL;
+    if (r < 0 || output != OUTPUT_TABLE) {
+        return r;
+    }
+    json_array_foreach(streams, index, stream)
+    {
+        size_t count = json_array_size(json_object_get(stream, "partitions"));
+        json_object_set_new(stream, "count", json_integer((json_int_t)count));
+    }
+    print_table(streams, columns, COUNT(columns));
+    return 0;
+}
+
+int verb_stream_get(const struct arguments *arguments, struct error *err)
+{
+    static const struct column facts[] = {
+        {"name", "name", AS_TEXT},
+        {"records", "records", AS_TEXT},
+        {"size", "bytes", AS_BYTES},
+        {"retention", "retention_ms", AS_MS},
+        {"most", "retention_bytes", AS_BYTES},
+        {"created", "created_at", AS_TEXT},
+    };
+    static const struct column partitions[] = {
+        {"PARTITION", "partition", AS_TEXT}, {"FIRST", "first", AS_TEXT}, {"NEXT", "next", AS_TEXT},
+        {"RECORDS", "records", AS_TEXT},     {"SIZE", "bytes", AS_BYTES},
+    };
+    static const struct column groups[] = {{"GROUP", "name", AS_TEXT}, {"LAG", "lag", AS_TEXT}};
+    JSON_OWNED json_t *document = NULL;
+    enum output output;
+    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    int r = get(arguments, target, &document, &output, err);
+    if (r < 0 || output != OUTPUT_TABLE) {
+        return r;
+    }
+    print_facts(document, facts, COUNT(facts));
+    putchar('\n');
+    print_table(json_object_get(document, "partitions"), partitions, COUNT(partitions));
+    if (json_array_size(json_object_get(document, "groups")) > 0) {
+        putchar('\n');
+        print_table(json_object_get(document, "groups"), groups, COUNT(groups));
+    }
+    return 0;
+}
+
+/* ---- Appending ---- */
+
+static const struct payload_flag record_flags[] = {{"key", "key", FLAG_TEXT}};
+
+static int add_record(const struct arguments *arguments, json_t *records, const void *bytes,
+                      size_t length, struct error *err)
+{
+    json_t *record = NULL;
+    int r = payload_make(arguments, bytes, length, &record, err);
+    if (r < 0) {
+        return r;
+    }
+    json_array_append_new(records, record);
+    return payload_take_flags(arguments, record_flags, COUNT(record_flags), record, err);
+}
+
+static int flush_records(const char *target, json_t *records, json_t *places, struct error *err)
+{
+    JSON_OWNED json_t *body = json_pack("{s:O}", "records", records);
+    JSON_OWNED json_t *answer = NULL;
+    if (json_array_size(records) == 0) {
+        return 0;
+    }
+    int r = payload_send("POST", target, body, &answer, err);
+    if (r == 0) {
+        json_array_extend(places, json_object_get(answer, "records"));
+        json_array_clear(records);
+    }
+    return r;
+}
+
+static int append_lines(const struct arguments *arguments, const char *target,
+                        const struct buffer *input, json_t *places, struct error *err)
+{
+    JSON_OWNED json_t *records = json_array();
+    const char *at = (const char *)input->data;
+    const char *end = at + input->used;
+    size_t bytes = 0;
+    int r = 0;
+    while (r == 0 && at < end) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        size_t length = (size_t)((newline != NULL ? newline : end) - at);
+        if (json_array_size(records) == APPEND_AT_ONCE || bytes + length > APPEND_BYTES) {
+            r = flush_records(target, records, places, err);
+            bytes = 0;
+        }
+        r = r < 0 ? r : add_record(arguments, records, at, length, err);
+        bytes += length;
+        at += length + 1;
+    }
+    r = r < 0 ? r : flush_records(target, records, places, err);
+    return r < 0 && json_array_size(places) > 0
+        ? error_wrap(err, "after %zu records were appended", json_array_size(places))
+        : r;
+}
+
+int verb_stream_append(const struct arguments *arguments, struct error *err)
+{
+    BUFFER_OWNED struct buffer input = {0};
+    JSON_OWNED json_t *places = json_array();
+    JSON_OWNED json_t *records = json_array();
+    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "/records");
+    int r = payload_read(arguments, &input, err);
+    if (r == 0 && flag_value(arguments, "lines") != NULL) {
+        r = input.used > 0 ? append_lines(arguments, target, &input, places, err) : 0;
+    } else if (r == 0) {
+        r = add_record(arguments, records, input.used > 0 ? (const void *)input.data : "",
+                       input.used, err);
+        r = r < 0 ? r : flush_records(target, records, places, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document = json_pack("{s:O}", "records", places);
+    const json_t *first = json_array_get(places, 0);
+    if (json_array_size(places) != 1) {
+        return print_done(arguments, document, err, "appended %zu records",
+                          json_array_size(places));
+    }
+    return print_done(arguments, document, err,
+                      "appended at partition %" PRIu64 ", sequence %" PRIu64,
+                      (uint64_t)json_integer_value(json_object_get(first, "partition")),
+                      (uint64_t)json_integer_value(json_object_get(first, "sequence")));
+}
+
+/* ---- Reading ---- */
+
+static void add_query(struct buffer *target, const struct arguments *arguments, const char *name)
+{
+    const char *value = flag_value(arguments, name);
+    if (value != NULL) {
+        buffer_append_format(
+            target, "%c%s=", memchr(target->data, '?', target->used) != NULL ? '&' : '?', name);
+        http_percent_encode(target, text_of(value, strlen(value)));
+    }
+}
+
+int verb_stream_read(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"SEQUENCE", "sequence", AS_TEXT},
+        {"TIME", "time", AS_TEXT},
+        {"KEY", "key", AS_TEXT},
+        {"BODY", "shown", AS_TEXT},
+    };
+    static const char *const names[] = {"partition", "from", "limit", "wait"};
+    JSON_OWNED json_t *document = NULL;
+    BUFFER_OWNED struct buffer target = {0};
+    MEMORY_OWNED char *path = payload_target("streams", arguments->words[0], "/records");
+    enum output output;
+    size_t index = 0;
+    json_t *record = NULL;
+    buffer_append_string(&target, path);
+    for (size_t i = 0; i < COUNT(names); i++) {
+        add_query(&target, arguments, names[i]);
+    }
+    int r = get(arguments, buffer_string(&target), &document, &output, err);
+    if (r < 0 || output != OUTPUT_TABLE) {
+        return r;
+    }
+    json_array_foreach(json_object_get(document, "records"), index, record)
+    {
+        payload_describe(record);
+    }
+    print_table(json_object_get(document, "records"), columns, COUNT(columns));
+    return 0;
+}
+
+/* ---- Groups ---- */
+
+static int show_group(const struct arguments *arguments, const char *target, struct error *err)
+{
+    static const struct column columns[] = {
+        {"PARTITION", "partition", AS_TEXT},
+        {"SEQUENCE", "sequence", AS_TEXT},
+        {"LAG", "lag", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output;
+    int r = get(arguments, target, &document, &output, err);
+    if (r == 0 && output == OUTPUT_TABLE) {
+        print_table(json_object_get(document, "checkpoints"), columns, COUNT(columns));
+    }
+    return r;
+}
+
+int verb_stream_checkpoint(const struct arguments *arguments, struct error *err)
+{
+    static const struct payload_flag flags[] = {
+        {"partition", "partition", FLAG_COUNT},
+        {"sequence", "sequence", FLAG_COUNT},
+        {"expected", "expected", FLAG_COUNT},
+    };
+    BUFFER_OWNED struct buffer rest = {0};
+    JSON_OWNED json_t *body = json_pack("{s:i}", "partition", 0);
+    JSON_OWNED json_t *group = NULL;
+    buffer_append_string(&rest, "/groups/");
+    http_percent_encode(&rest, text_of(arguments->words[1], strlen(arguments->words[1])));
+    MEMORY_OWNED char *target =
+        payload_target("streams", arguments->words[0], buffer_string(&rest));
+    if (flag_value(arguments, "forget") != NULL) {
+        int r = request_json("DELETE", target, NULL, NULL, err);
+        JSON_OWNED json_t *done = json_pack("{s:s}", "forgotten", arguments->words[1]);
+        return r < 0 ? r : print_done(arguments, done, err, "forgot %s", arguments->words[1]);
+    }
+    if (flag_value(arguments, "sequence") == NULL) {
+        return show_group(arguments, target, err);
+    }
+    int r = payload_take_flags(arguments, flags, COUNT(flags), body, err);
+    r = r < 0 ? r : payload_send("PUT", target, body, &group, err);
+    return r < 0 ? r
+                 : print_done(arguments, group, err, "%s is done with %s of partition %" PRIu64,
+                              arguments->words[1], flag_value(arguments, "sequence"),
+                              (uint64_t)json_integer_value(json_object_get(body, "partition")));
+}
