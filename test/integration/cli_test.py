@@ -20,6 +20,7 @@ LANGUAGES = {  # what `fn new` writes answers to its test event
     "cpp": b'{"one": 1, "three": 1, "two": 2}\n',
     "rust": b"desserts\n",
     "assemblyscript": b'{"characters": 9, "lines": 2}\n',
+    "javascript": b'{"words":6,"longest":"snapshot"}',
 }
 
 
@@ -64,7 +65,7 @@ class Usage(unittest.TestCase):
         self.wrong(64, "--tail needs a value", "fn", "logs", "a", "--tail")
         self.wrong(64, "takes no value", "fn", "logs", "a", "--follow=yes")
         self.wrong(64, "not one of: table json yaml", "fn", "list", "--output", "xml")
-        self.wrong(64, "not one of: c cpp rust assemblyscript", "fn", "new", "a", "--lang", "cobol")
+        self.wrong(64, "not one of: c cpp rust assemblyscript javascript", "fn", "new", "a", "--lang", "cobol")
 
     def test_values_are_checked_before_anything_is_done(self):
         self.wrong(64, "is not a name", "fn", "deploy", "Odd_Name", "x.wasm")
@@ -274,7 +275,7 @@ class Projects(unittest.TestCase):
 
     def test_new_projects_build_deploy_and_answer(self):
         for language, answer in LANGUAGES.items():
-            if language == "assemblyscript" and shutil.which("npm") is None:
+            if language.endswith("script") and shutil.which("npm") is None:
                 continue
             name = f"new-{language}"
             status, _, errors = run("fn", "new", name, "--lang", language)

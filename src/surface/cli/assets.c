@@ -150,13 +150,75 @@ static int add_pattern(struct packing *packing, const char *pattern, const char 
     return r;
 }
 
+/* ---- Scripts ---- */
+
+static bool is_script(const char *name)
+{
+    return text_ends_with(name, ".js") || text_ends_with(name, ".mjs") ||
+        text_ends_with(name, ".json");
+}
+
+static bool is_left_out(const char *name)
+{
+    static const char *const names[] = {"node_modules", "build", "package.json",
+                                        "package-lock.json"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return name[0] == '.';
+}
+
+/* The scripts below a folder, at their paths from it. */
+static int add_scripts(struct packing *packing, const char *path, const char *guest_path,
+                       unsigned depth, struct error *err)
+{
+    DIR *folder = opendir(path);
+    int r = 0;
+    if (folder == NULL) {
+        return error_os(err, errno, "reading %s", path);
+    }
+    if (depth == DEPTH_MAX) {
+        r = error_set(err, ERROR_LIMIT, "%s lies deeper than %d folders", path, DEPTH_MAX);
+    }
+    for (struct dirent *entry = readdir(folder); entry != NULL && r == 0; entry = readdir(folder)) {
+        struct stat status;
+        MEMORY_OWNED char *below = memory_format("%s/%s", path, entry->d_name);
+        MEMORY_OWNED char *guest_below = memory_format("%s/%s", guest_path, entry->d_name);
+        if (is_left_out(entry->d_name) || stat(below, &status) < 0 ||
+            strcmp(guest_below, "/main.js") == 0) {
+            continue;
+        }
+        if (S_ISDIR(status.st_mode)) {
+            r = add_scripts(packing, below, guest_below, depth + 1, err);
+        } else if (is_script(entry->d_name)) {
+            r = add_path(packing, below, guest_below, 0, err);
+        }
+    }
+    closedir(folder);
+    return r;
+}
+
+/* Of a project in JavaScript: its source is /main.js, and what that may import lies around it. */
+static int add_program(struct packing *packing, struct error *err)
+{
+    const struct project *project = packing->project;
+    MEMORY_OWNED char *main_path = memory_format(
+        "%s/%s", project->folder, project->source != NULL ? project->source : "main.js");
+    MEMORY_OWNED char *folder =
+        memory_copy_text(main_path, (size_t)(strrchr(main_path, '/') - main_path));
+    int r = add_path(packing, main_path, "/main.js", 0, err);
+    return r < 0 ? r : add_scripts(packing, folder, "", 0, err);
+}
+
 static int add_all(struct packing *packing, struct error *err)
 {
     const json_t *list = packing->project->assets;
     const char *guest_path = NULL;
     json_t *member = NULL;
     size_t i = 0;
-    int r = 0;
+    int r = strcmp(packing->project->language, "javascript") == 0 ? add_program(packing, err) : 0;
     json_array_foreach(list, i, member)
     {
         r = r < 0 ? r : add_pattern(packing, json_string_value(member), NULL, err);
@@ -173,7 +235,7 @@ int project_add_assets(const struct project *project, const char *module, struct
     struct packing packing = {.project = project};
     BUFFER_OWNED struct buffer before = {0};
     BUFFER_OWNED struct buffer after = {0};
-    if (project->assets == NULL) {
+    if (project->assets == NULL && strcmp(project->language, "javascript") != 0) {
         return 0;
     }
     packing.assets = wasm_assets_new();

@@ -1,5 +1,6 @@
 /*
- * From source to a WebAssembly module, with the compilers of Debian and AssemblyScript of npm.
+ * From source to a WebAssembly module, with the compilers of Debian; what comes from npm is in
+ * build_npm.c.
  *
  * Here the compilers are the user's own, run on his own code, so they are not jailed: that is for
  * the node, which compiles what others send.
@@ -13,40 +14,26 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/check.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
-#include "base/random.h"
 #include "base/text.h"
 
-#include "surface/cli/private.h"
+#include "surface/cli/build_parts.h"
 
-enum {
-    SOURCES_MAX = 256,
-    ARGUMENTS_MAX = SOURCES_MAX + 32,
-    OUTPUT_MAX = 1 << 20,
-    SOURCE_MAX = 16 << 20
-};
+enum { SOURCES_MAX = 256, OUTPUT_MAX = 1 << 20, SOURCE_MAX = 16 << 20 };
+_Static_assert(SOURCES_MAX + 32 <= COMMAND_ARGUMENTS_MAX, "all sources fit one command");
 enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000 };
-
-static const char assemblyscript_packages[][48] = {"assemblyscript@0.28",
-                                                   "@assemblyscript/wasi-shim@0.1"};
 
 /* ---- Running compilers ---- */
 
-struct command {
-    const char *argv[ARGUMENTS_MAX];
-    size_t count;
-};
-
-static void add(struct command *command, const char *argument)
+void command_add(struct command *command, const char *argument)
 {
     command->argv[command->count++] = argument;
 }
 
-/* What it says goes to standard error, whether it fails or only warns. */
-static int run(struct command *command, const char *folder, struct error *err)
+int command_run(struct command *command, const char *folder, struct error *err)
 {
     BUFFER_OWNED struct buffer output = {0};
     struct process_result result;
@@ -72,7 +59,7 @@ static int run(struct command *command, const char *folder, struct error *err)
                     command->argv[0], result.exit_code);
 }
 
-static int missing(const char *what, const char *package, struct error *err)
+int build_missing(const char *what, const char *package, struct error *err)
 {
     return error_set(err, ERROR_UNSUPPORTED, "%s is missing: apt-get install %s", what, package);
 }
@@ -180,19 +167,26 @@ static int is_handler(const struct sources *sources, bool *ret_is, struct error 
     return 0;
 }
 
-static int write_sdk(const char *folder, struct error *err)
+const struct embed_file *build_find_file(const char *name)
 {
     for (size_t i = 0; i < cli_files_count; i++) {
-        if (strcmp(cli_files[i].name, "sdk/blixard.h") == 0) {
-            MEMORY_OWNED char *path = memory_format("%s/blixard.h", folder);
-            int r = file_make_folder(folder, 0755, err);
-            return r < 0 ? r : file_write(path, cli_files[i].data, cli_files[i].length, 0644, err);
+        if (strcmp(cli_files[i].name, name) == 0) {
+            return &cli_files[i];
         }
     }
-    return error_set(err, ERROR_NOT_FOUND, "the SDK is not in this program");
+    CHECK(false); /* it is linked in */
+    return NULL;
 }
 
-static int check_c_tools(bool is_cpp, char **ret_clang, struct error *err)
+static int write_sdk(const char *folder, struct error *err)
+{
+    const struct embed_file *header = build_find_file("sdk/blixard.h");
+    MEMORY_OWNED char *path = memory_format("%s/blixard.h", folder);
+    int r = file_make_folder(folder, 0755, err);
+    return r < 0 ? r : file_write(path, header->data, header->length, 0644, err);
+}
+
+int build_find_clang(bool is_cpp, char **ret_clang, struct error *err)
 {
     static const char *const c[] = {"clang-14", "clang", NULL};
     static const char *const cpp[] = {"clang++-14", "clang++", NULL};
@@ -200,16 +194,17 @@ static int check_c_tools(bool is_cpp, char **ret_clang, struct error *err)
     MEMORY_OWNED char *clang = find_one(is_cpp ? cpp : c);
     MEMORY_OWNED char *lld = find_one(linker);
     if (clang == NULL) {
-        return missing(is_cpp ? "clang++" : "clang", "clang-14", err);
+        return build_missing(is_cpp ? "clang++" : "clang", "clang-14", err);
     }
     if (lld == NULL) {
-        return missing("wasm-ld", "lld-14", err);
+        return build_missing("wasm-ld", "lld-14", err);
     }
     if (!file_exists("/usr/include/wasm32-wasi/stdio.h") && getenv("WASI_SYSROOT") == NULL) {
-        return missing("the WASI C library", "wasi-libc libclang-rt-14-dev-wasm32", err);
+        return build_missing("the WASI C library", "wasi-libc libclang-rt-14-dev-wasm32", err);
     }
     if (is_cpp && !file_exists("/usr/lib/wasm32-wasi/libc++.a") && getenv("WASI_SYSROOT") == NULL) {
-        return missing("libc++ for WASI", "libc++-14-dev-wasm32 libc++abi-14-dev-wasm32", err);
+        return build_missing("libc++ for WASI", "libc++-14-dev-wasm32 libc++abi-14-dev-wasm32",
+                             err);
     }
     *ret_clang = clang;
     clang = NULL;
@@ -225,29 +220,29 @@ static int compile_c(const struct project *project, const struct sources *source
     const char *sysroot = getenv("WASI_SYSROOT");
     MEMORY_OWNED char *sysroot_flag = memory_format("--sysroot=%s", sysroot != NULL ? sysroot : "");
     bool handler = false;
-    if (check_c_tools(is_cpp, &clang, err) < 0 || write_sdk(sdk, err) < 0 ||
+    if (build_find_clang(is_cpp, &clang, err) < 0 || write_sdk(sdk, err) < 0 ||
         is_handler(sources, &handler, err) < 0) {
         return -(int)err->kind;
     }
     struct command command = {
         .argv = {clang, "--target=wasm32-wasi", "-O2", "-ffp-contract=off", "-Wall"}, .count = 5};
     if (sysroot != NULL) {
-        add(&command, sysroot_flag);
+        command_add(&command, sysroot_flag);
     }
     if (is_cpp) {
-        add(&command, "-std=c++17");
-        add(&command, "-fno-exceptions");
+        command_add(&command, "-std=c++17");
+        command_add(&command, "-fno-exceptions");
     }
     if (handler) {
-        add(&command, "-mexec-model=reactor");
+        command_add(&command, "-mexec-model=reactor");
     }
-    add(&command, sdk_flag);
-    add(&command, "-o");
-    add(&command, module);
+    command_add(&command, sdk_flag);
+    command_add(&command, "-o");
+    command_add(&command, module);
     for (size_t i = 0; i < sources->count; i++) {
-        add(&command, sources->paths[i]);
+        command_add(&command, sources->paths[i]);
     }
-    return run(&command, project->folder, err);
+    return command_run(&command, project->folder, err);
 }
 
 static int build_c(const struct project *project, bool is_cpp, const char *module,
@@ -296,8 +291,8 @@ static int find_rust(const char *folder, char **ret_rustc, const char **ret_targ
             return 0;
         }
     }
-    return missing("a Rust compiler with the wasm32-wasi target", "rustc libstd-rust-dev-wasm32",
-                   err);
+    return build_missing("a Rust compiler with the wasm32-wasi target",
+                         "rustc libstd-rust-dev-wasm32", err);
 }
 
 static int build_rust(const struct project *project, const char *module, struct error *err)
@@ -316,127 +311,7 @@ static int build_rust(const struct project *project, const char *module, struct 
     struct command command = {.argv = {rustc, "--edition=2021", "--target", target, "-O", "-C",
                                        "strip=symbols", "-C", "panic=abort", "-o", module, source},
                               .count = 12};
-    return run(&command, project->folder, err);
-}
-
-/* ---- AssemblyScript ---- */
-
-/* The compiler and its WASI library; half an installation is none. */
-static bool is_complete(const char *modules)
-{
-    MEMORY_OWNED char *compiler = memory_format("%s/assemblyscript/bin/asc.js", modules);
-    MEMORY_OWNED char *shim = memory_format("%s/@assemblyscript/wasi-shim/asconfig.json", modules);
-    return file_exists(compiler) && file_exists(shim);
-}
-
-static int cache_folder(char **ret_folder, struct error *err)
-{
-    const char *cache = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    if (cache != NULL && cache[0] == '/') {
-        *ret_folder = memory_format("%s/blixard", cache);
-    } else if (home != NULL && home[0] == '/') {
-        *ret_folder = memory_format("%s/.cache/blixard", home);
-    } else {
-        return error_set(err, ERROR_INVALID,
-                         "there is no place for AssemblyScript: set HOME or XDG_CACHE_HOME");
-    }
-    return 0;
-}
-
-static int npm_install(const char *folder, struct error *err)
-{
-    MEMORY_OWNED char *npm = file_find_program("npm");
-    if (npm == NULL) {
-        return missing("npm, which brings AssemblyScript,", "npm", err);
-    }
-    struct command command = {.argv = {npm, "install", "--silent", "--no-audit", "--no-fund",
-                                       "--no-save", "--prefix", folder, assemblyscript_packages[0],
-                                       assemblyscript_packages[1]},
-                              .count = 10};
-    return run(&command, folder, err);
-}
-
-/* Installed once for this user, beside and then renamed: two builds may do so at once. */
-static int install_assemblyscript(const char *cache, const char *target, struct error *err)
-{
-    char suffix[9];
-    random_hex(suffix, 8);
-    MEMORY_OWNED char *beside = memory_format("%s/new-%s", cache, suffix);
-    fprintf(stderr, "installing AssemblyScript from npm into %s (once)\n", target);
-    int r = file_make_folder(beside, 0755, err);
-    if (r == 0) {
-        r = npm_install(beside, err);
-    }
-    if (r == 0 && rename(beside, target) < 0 && errno != ENOTEMPTY && errno != EEXIST) {
-        r = error_os(err, errno, "installing AssemblyScript into %s", target);
-    }
-    struct error ignored = {0};
-    file_remove_tree(beside, &ignored);
-    return r;
-}
-
-/* The project's own node_modules, or those of the cache. */
-static int find_assemblyscript(const struct project *project, char **ret_modules, struct error *err)
-{
-    MEMORY_OWNED char *own = memory_format("%s/node_modules", project->folder);
-    MEMORY_OWNED char *cache = NULL;
-    if (is_complete(own)) {
-        *ret_modules = memory_copy_string(own);
-        return 0;
-    }
-    int r = cache_folder(&cache, err);
-    if (r < 0) {
-        return r;
-    }
-    MEMORY_OWNED char *installed = memory_format("%s/assemblyscript", cache);
-    MEMORY_OWNED char *modules = memory_format("%s/node_modules", installed);
-    if (!is_complete(modules)) {
-        struct error ignored = {0};
-        file_remove_tree(installed, &ignored);
-        r = install_assemblyscript(cache, installed, err);
-    }
-    *ret_modules = memory_copy_string(modules);
-    return r;
-}
-
-/* "../../" for "/a/b": the compiler joins all paths to the folder it runs in, absolute ones too. */
-static char *path_to_root(const char *folder)
-{
-    BUFFER_OWNED struct buffer path = {0};
-    for (const char *at = folder; *at != '\0'; at++) {
-        if (*at == '/' && at[1] != '\0') {
-            buffer_append_string(&path, "../");
-        }
-    }
-    return buffer_take(&path);
-}
-
-static int build_assemblyscript(const struct project *project, struct error *err)
-{
-    MEMORY_OWNED char *node = file_find_program("node");
-    MEMORY_OWNED char *modules = NULL;
-    const char *relative = project->source != NULL ? project->source : "assembly/index.ts";
-    MEMORY_OWNED char *source = memory_format("%s/%s", project->folder, relative);
-    if (!file_exists(source)) {
-        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", source);
-    }
-    if (node == NULL) {
-        return missing("node, which runs the AssemblyScript compiler,", "nodejs npm", err);
-    }
-    int r = find_assemblyscript(project, &modules, err);
-    if (r < 0) {
-        return r;
-    }
-    MEMORY_OWNED char *compiler = memory_format("%s/assemblyscript/bin/asc.js", modules);
-    MEMORY_OWNED char *up = path_to_root(project->folder);
-    MEMORY_OWNED char *config =
-        memory_format("%s%s/@assemblyscript/wasi-shim/asconfig.json", up, modules + 1);
-    MEMORY_OWNED char *out = memory_format("build/%s.wasm", project->name);
-    struct command command = {.argv = {node, compiler, relative, "--config", config, "--outFile",
-                                       out, "-O3", "--runtime", "incremental"},
-                              .count = 10};
-    return run(&command, project->folder, err);
+    return command_run(&command, project->folder, err);
 }
 
 /* ---- All ---- */
@@ -456,6 +331,8 @@ int project_build(const struct project *project, char **ret_path, struct error *
         r = build_rust(project, module, err);
     } else if (strcmp(project->language, "assemblyscript") == 0) {
         r = build_assemblyscript(project, err);
+    } else if (strcmp(project->language, "javascript") == 0) {
+        r = build_javascript(project, module, err);
     } else {
         r = build_c(project, strcmp(project->language, "cpp") == 0, module, err);
     }

@@ -408,7 +408,8 @@ int verb_man(const struct arguments *arguments, struct error *err)
            ".SH FILES\n.TP\n.I ~/.config/blixard/contexts\nContexts: clusters that were logged in "
            "to, with their keys\n.TP\n.I ~/.local/state/blixard/dev\nData of\n.B blixard dev\n"
            ".TP\n.I /var/lib/blixard\nData of\n.B blixard server\n"
-           ".TP\n.I ~/.cache/blixard/assemblyscript\nAssemblyScript, installed from npm when first "
-           "needed\n");
+           ".TP\n.I ~/.cache/blixard\nAssemblyScript and the JavaScript engine, made from what npm "
+           "has when "
+           "first needed\n");
     return 0;
 }

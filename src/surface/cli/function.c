@@ -474,7 +474,8 @@ int verb_fn_new(const struct arguments *arguments, struct error *err)
     }
     if (count == 0) {
         return error_set(err, ERROR_INVALID,
-                         "--lang %.40s is not one of c, cpp, rust, assemblyscript", language);
+                         "--lang %.40s is not one of c, cpp, rust, assemblyscript, javascript",
+                         language);
     }
     JSON_OWNED json_t *document =
         json_pack("{s:s, s:s, s:s}", "name", name, "language", language, "folder", name);

@@ -51,10 +51,9 @@ static const struct {
     const char *language;
     const char *file; /* tells the language of a folder without blixard.yaml */
 } languages[] = {
-    {"c", "main.c"},
-    {"cpp", "main.cpp"},
-    {"rust", "src/main.rs"},
-    {"assemblyscript", "assembly/index.ts"},
+    {"c", "main.c"},           {"cpp", "main.cpp"},
+    {"rust", "src/main.rs"},   {"assemblyscript", "assembly/index.ts"},
+    {"javascript", "main.js"},
 };
 
 void project_done(struct project *project)
@@ -119,7 +118,8 @@ static int take_text(struct project *project, const struct key *key, const char 
     }
     if (key->kind == IS_LANGUAGE && !is_language(text)) {
         return error_set(err, ERROR_INVALID,
-                         "language \"%.40s\" is not c, cpp, rust or assemblyscript", text);
+                         "language \"%.40s\" is not c, cpp, rust, assemblyscript or javascript",
+                         text);
     }
     if (key->kind == IS_SOURCE && !project_has_inside(text)) {
         return error_set(err, ERROR_INVALID, "source \"%.100s\" is not inside the project", text);
@@ -292,7 +292,7 @@ static int recognise(struct project *project, struct error *err)
     return error_set(
         err, ERROR_INVALID,
         "%s is no project: it has neither a blixard.yaml with a language nor a main.c, "
-        "main.cpp, src/main.rs or assembly/index.ts (blixard fn new makes one)",
+        "main.cpp, src/main.rs, assembly/index.ts or main.js (blixard fn new makes one)",
         project->folder);
 }
 
