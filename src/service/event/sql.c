@@ -178,7 +178,7 @@ static struct sql_node *parse_path(struct parser *parser, enum node_kind kind)
 {
     struct text word = peek_word(parser);
     if (word.length == 0) {
-        return fail(parser, "a name is expected");
+        return fail(parser, "a value or a name is expected");
     }
     struct sql_node *node = node_new(parser, kind);
     for (;;) {

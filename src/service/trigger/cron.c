@@ -12,7 +12,6 @@
  * All schedules of a node are in one heap by the time they are due, with one timer.  The clock is
  * looked at every 30 s at least, so that a jump is noticed.
  */
-#include "service/cron/cron.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,6 +26,7 @@
 
 #include "service/cluster/cluster.h"
 #include "service/trigger/parts.h"
+#include "service/trigger/schedule.h"
 
 enum {
     LOOK_MS = 30000,
@@ -37,16 +37,11 @@ enum {
     RUNS_MAX = 1000, /* of one trigger */
 };
 
-enum overlap { OVERLAP_ALLOW, OVERLAP_FORBID, OVERLAP_REPLACE };
-
 struct job {
     struct trigger_cron *owner;
     struct trigger_source *source;
     char key[TRIGGER_KEY_SIZE];
-    struct cron_zone *zone;
-    struct cron *cron;
-    struct cron_policy policy;
-    enum overlap overlap;
+    struct schedule schedule;
     uint64_t slot_ms; /* next; 0: none */
     uint64_t since_ms;
     uint64_t due_ms;
@@ -155,140 +150,9 @@ static void wait_for_slot(struct job *job)
 {
     heap_remove(job->owner, job);
     if (job->slot_ms != 0 && !job->is_claiming) {
-        job->due_ms = cron_start_of(&job->policy, job->key, job->slot_ms);
+        job->due_ms = cron_start_of(&job->schedule.policy, job->key, job->slot_ms);
         heap_add(job->owner, job);
     }
-}
-
-/* ---- Settings ---- */
-
-static const char *setting(const json_t *settings, const char *key, const char *otherwise)
-{
-    const char *text = json_string_value(json_object_get(settings, key));
-    return text != NULL ? text : otherwise;
-}
-
-static int choose(const json_t *settings, const char *key, const char *const *choices, size_t count,
-                  unsigned *ret_choice, struct error *err)
-{
-    const char *text = setting(settings, key, choices[0]);
-    for (unsigned i = 0; i < count; i++) {
-        if (strcmp(text, choices[i]) == 0) {
-            *ret_choice = i;
-            return 0;
-        }
-    }
-    return error_set(err, ERROR_INVALID, "$.settings.%s \"%.40s\" is none of %s, %s, %s", key, text,
-                     choices[0], choices[1], choices[2]);
-}
-
-static int read_duration(const json_t *settings, const char *key, uint64_t most_ms,
-                         uint64_t *ret_ms, struct error *err)
-{
-    const json_t *value = json_object_get(settings, key);
-    bool is_good = value == NULL || json_is_null(value);
-    if (json_is_string(value)) {
-        is_good = text_parse_duration_ms(json_string_value(value), ret_ms);
-    } else if (json_is_integer(value) && json_integer_value(value) >= 0) {
-        *ret_ms = (uint64_t)json_integer_value(value) * 1000;
-        is_good = true;
-    }
-    return is_good && *ret_ms <= most_ms
-        ? 0
-        : error_set(err, ERROR_INVALID, "$.settings.%s is a duration of at most %" PRIu64 " s", key,
-                    most_ms / 1000);
-}
-
-static int check_keys(const json_t *settings, struct error *err)
-{
-    static const char *const keys[] = {"schedule",    "timezone",      "jitter",  "misfire",
-                                       "misfire_max", "misfire_after", "overlap", "data"};
-    const char *key = NULL;
-    json_t *value = NULL;
-    size_t count = sizeof(keys) / sizeof(keys[0]);
-    json_object_foreach((json_t *)(uintptr_t)settings, key, value)
-    {
-        bool is_known = false;
-        for (size_t i = 0; i < count; i++) {
-            is_known = is_known || strcmp(key, keys[i]) == 0;
-        }
-        if (!is_known) {
-            const char *near = text_nearest(key, keys, count);
-            return error_set(err, ERROR_INVALID, "$.settings.%.40s is not known%s%s", key,
-                             near != NULL ? "; did you mean " : "", near != NULL ? near : "");
-        }
-    }
-    return 0;
-}
-
-static int read_settings(const json_t *settings, struct job *job, struct error *err)
-{
-    static const char *const misfires[] = {"once", "skip", "all"};
-    static const char *const overlaps[] = {"allow", "forbid", "replace"};
-    unsigned misfire = 0;
-    unsigned overlap = 0;
-    const char *schedule = setting(settings, "schedule", NULL);
-    const json_t *most = json_object_get(settings, "misfire_max");
-    job->policy = (struct cron_policy){.misfire_max = 100, .misfire_after_ms = 60000};
-    int r = check_keys(settings, err);
-    if (r == 0 && schedule == NULL) {
-        r = error_set(err, ERROR_INVALID,
-                      "$.settings.schedule is missing: \"0 3 * * *\", \"@every 90s\", ...");
-    }
-    r = r < 0 ? r : choose(settings, "misfire", misfires, 3, &misfire, err);
-    r = r < 0 ? r : choose(settings, "overlap", overlaps, 3, &overlap, err);
-    r = r < 0 ? r : read_duration(settings, "jitter", 24ull * 3600000, &job->policy.jitter_ms, err);
-    r = r < 0 ? r
-              : read_duration(settings, "misfire_after", 24ull * 3600000,
-                              &job->policy.misfire_after_ms, err);
-    if (r == 0 && most != NULL) {
-        json_int_t number = json_is_integer(most) ? json_integer_value(most) : 0;
-        if (number < 1 || number > 1000) {
-            return error_set(err, ERROR_INVALID, "$.settings.misfire_max is 1 to 1000");
-        }
-        job->policy.misfire_max = (uint64_t)number;
-    }
-    job->policy.misfire = (enum cron_misfire)misfire;
-    job->overlap = (enum overlap)overlap;
-    job->policy.misfire_after_ms += job->policy.jitter_ms;
-    r = r < 0 ? r : cron_zone_open(setting(settings, "timezone", "UTC"), &job->zone, err);
-    return r < 0 ? r : cron_parse(schedule, job->zone, &job->cron, err);
-}
-
-static void job_free(struct job *job)
-{
-    cron_free(job->cron);
-    cron_zone_free(job->zone);
-    free(job);
-}
-
-static int check(const json_t *settings, struct error *err)
-{
-    struct job *job = NEW(struct job);
-    int r = read_settings(settings, job, err);
-    job_free(job);
-    return r;
-}
-
-static int plan(const json_t *settings, const char *key, uint64_t now_ms,
-                struct store_command *command, struct error *err)
-{
-    struct job *job = NEW(struct job);
-    int r = read_settings(settings, job, err);
-    uint64_t slot_ms = r == 0 ? cron_next(job->cron, now_ms, now_ms) : 0;
-    job_free(job);
-    if (r == 0 && slot_ms == 0) {
-        r = error_set(err, ERROR_INVALID, "the schedule \"%.80s\" names no time after now",
-                      setting(settings, "schedule", ""));
-    }
-    if (r == 0) {
-        store_command_add(command,
-                          "INSERT INTO cron_next (trigger, slot_ms, since_ms) VALUES (?, ?, ?) ON "
-                          "CONFLICT (trigger) DO UPDATE SET slot_ms = excluded.slot_ms, since_ms = "
-                          "excluded.since_ms",
-                          "tuu", key, slot_ms, now_ms);
-    }
-    return r;
 }
 
 /* ---- Who this node is ---- */
@@ -381,7 +245,7 @@ static void make_event(const struct job *job, uint64_t slot_ms, struct event *ev
     MEMORY_OWNED char *id = memory_format("%s/%s", name, slot);
     MEMORY_OWNED char *source = memory_format("/triggers/%s", name);
     JSON_OWNED json_t *own = json_pack("{s:s,s:s,s:s}", "trigger", name, "scheduled_time", slot,
-                                       "schedule", setting(settings, "schedule", ""));
+                                       "schedule", schedule_setting(settings, "schedule", ""));
     char *text = json_dumps(data != NULL ? data : own, JSON_COMPACT | JSON_ENCODE_ANY);
     event_init(event, id, source, "blixard.cron.run", "application/json",
                text != NULL ? text : "null", text != NULL ? strlen(text) : 4);
@@ -466,7 +330,7 @@ static void find_replaced(const char *key, void *value, void *context)
     struct map *replaced = context;
     struct still_there there = {.key = key};
     struct error err = {0};
-    if (run->job == NULL || run->job->overlap != OVERLAP_REPLACE || run->is_over) {
+    if (run->job == NULL || run->job->schedule.overlap != OVERLAP_REPLACE || run->is_over) {
         return;
     }
     int r = store_query(run->cron->service->options.store, &err, take_there, &there,
@@ -537,14 +401,14 @@ static void add_job(struct claim *claim, struct job *job, const struct cron_deci
     for (size_t i = 0; i < decision->count; i++) {
         uint64_t slot_ms = decision->slots[i];
         MEMORY_OWNED char *key = memory_format("%s/%" PRIu64, job->key, slot_ms);
-        if (job->overlap == OVERLAP_REPLACE) {
+        if (job->schedule.overlap == OVERLAP_REPLACE) {
             store_command_add(
                 claim->command,
                 "DELETE FROM cron_run WHERE trigger = ? AND EXISTS (SELECT 1" WHILE_SLOT ")", "ttu",
                 job->key, job->key, job->slot_ms);
         }
         store_command_add(claim->command,
-                          job->overlap == OVERLAP_FORBID
+                          job->schedule.overlap == OVERLAP_FORBID
                               ? "INSERT OR IGNORE INTO cron_run (key, trigger, slot_ms, node, "
                                 "epoch) SELECT ?, trigger, ?, ?, ?" WHILE_SLOT
                                 " AND NOT EXISTS (SELECT 1 FROM cron_run r WHERE r.trigger = "
@@ -586,15 +450,16 @@ static struct claim *claim_new(struct trigger_cron *cron)
 static void take_job(struct claim *claim, struct job *job, uint64_t now_ms)
 {
     struct cron_decision decision;
-    cron_decide(job->cron, &job->policy, job->slot_ms, job->since_ms, now_ms, &decision);
+    cron_decide(job->schedule.cron, &job->schedule.policy, job->slot_ms, job->since_ms, now_ms,
+                &decision);
     if (decision.count == 0 && decision.skipped == 0 && decision.next_ms == job->slot_ms) {
         heap_remove(job->owner, job); /* its time was another one: the clock was set back */
-        job->due_ms = cron_start_of(&job->policy, job->key, job->slot_ms);
+        job->due_ms = cron_start_of(&job->schedule.policy, job->key, job->slot_ms);
         job->due_ms = job->due_ms > now_ms ? job->due_ms : now_ms + 1000;
         heap_add(job->owner, job);
         return;
     }
-    bool is_forbidden = job->overlap == OVERLAP_FORBID && job->run_count > 0;
+    bool is_forbidden = job->schedule.overlap == OVERLAP_FORBID && job->run_count > 0;
     bool is_full = job->run_count >= RUNS_MAX;
     if (is_forbidden || is_full) {
         decision.skipped += decision.count;
@@ -747,9 +612,9 @@ static int start(struct trigger_source *source, void *context, void **ret_state,
 {
     struct trigger_cron *cron = context;
     struct job *job = NEW(struct job);
-    int r = read_settings(trigger_source_settings(source), job, err);
+    int r = schedule_read(trigger_source_settings(source), &job->schedule, err);
     if (r < 0) {
-        job_free(job);
+        free(job);
         return r;
     }
     job->owner = cron;
@@ -795,11 +660,12 @@ static void stop(void *state)
     map_each(&job->owner->runs, find_runs, &stopping);
     map_each(&stopping.runs, abandon, NULL);
     map_done(&stopping.runs);
-    job_free(job);
+    schedule_done(&job->schedule);
+    free(job);
 }
 
 static const struct trigger_driver driver = {
-    .kind = "cron", .check = check, .plan = plan, .start = start, .stop = stop};
+    .kind = "cron", .check = schedule_check, .plan = schedule_plan, .start = start, .stop = stop};
 
 struct trigger_cron *trigger_cron_new(struct trigger_service *service)
 {

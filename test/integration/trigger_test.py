@@ -1,0 +1,250 @@
+"""Triggers on one node: schedules, retries, destinations, testing, and a kill in the middle of a run."""
+import datetime
+import json
+import pathlib
+import subprocess
+import tempfile
+import time
+import unittest
+
+from node import Node, Refused
+
+SECONDS = 60
+# Tells what it gets; fails when it is asked to; "slow" takes 2 s.
+SOURCE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+    static char body[65536];
+    const char *id = getenv("HTTP_CE_ID");
+    body[fread(body, 1, sizeof(body) - 1, stdin)] = 0;
+    fprintf(stderr, "got %s %s %s\n", id ? id : "-", getenv("HTTP_CE_TYPE") ? getenv("HTTP_CE_TYPE") : "-", body);
+    if (strstr(body, "slow")) {
+        usleep(2000000);
+    }
+    if (strstr(body, "part")) {
+        puts("Content-Type: application/json\n\n{\"batchItemFailures\":[]}");
+        return 0;
+    }
+    if (strstr(body, "fail")) {
+        puts("Status: 500\n");
+        return 0;
+    }
+    printf("Content-Type: text/plain\n\nok %s", body);
+}
+"""
+folder = None
+module = None
+
+
+def setUpModule():
+    global folder, module
+    folder = tempfile.TemporaryDirectory(prefix="blixard-trigger-")
+    source = pathlib.Path(folder.name) / "main.c"
+    source.write_text(SOURCE)
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", source.with_suffix(".wasm"), source], check=True)
+    module = source.with_suffix(".wasm").read_bytes()
+
+
+def tearDownModule():
+    folder.cleanup()
+
+
+def until(node, path, holds):
+    """Blocking reads until what is there holds."""
+    end = time.monotonic() + SECONDS
+    index = 0
+    while True:
+        status, body, fields = node.request("GET", f"{path}?index={index}&wait=5s" if index else path)
+        document = json.loads(body)
+        if status == 200 and holds(document):
+            return document
+        if time.monotonic() > end:
+            raise AssertionError(f"{path}: {document}")
+        index = int(fields["x-blixard-index"]) + 1
+
+
+def got(node, name):
+    """(id, type, body) of what the function has told."""
+    lines = node.json(f"/v1/functions/{name}/logs?tail=1000")["lines"]
+    return [line["text"].split(" ", 3)[1:] for line in lines if line["text"].startswith("got ")]
+
+
+def write(name, text):
+    path = pathlib.Path(folder.name) / name
+    path.write_text(text)
+    return path
+
+
+def event(identity, data, kind="order.created"):
+    return {"specversion": "1.0", "id": identity, "source": "/test", "type": kind, "data": data}
+
+
+class Triggers(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(cls.node.stop)
+        cls.node.deploy("work", module)
+        cls.node.deploy("sink", module)
+
+    def refused(self, code, says, **spec):
+        with self.assertRaises(Refused) as caught:
+            self.node.call("POST", "/v1/triggers", {"name": "bad", "kind": "cron", "function": "work", **spec})
+        self.assertEqual(caught.exception.problem["code"], code)
+        self.assertIn(says, caught.exception.problem["detail"])
+
+    def test_a_schedule_calls_its_function_once_per_slot(self):
+        self.node.cli("trigger", "create", "tick", "--function", "work", "--schedule", "@every 1s")
+        seen = until(self.node, "/v1/triggers/tick", lambda t: t["delivered"] >= 3)
+        self.assertEqual((seen["state"], seen["dead"], seen["failed"]), ("running", 0, 0))
+        self.node.cli("trigger", "pause", "tick")
+        until(self.node, "/v1/triggers/tick", lambda t: t["state"] == "paused")
+        ids = [line[0] for line in got(self.node, "work") if line[0].startswith("tick/")]
+        self.assertEqual(len(ids), len(set(ids)), ids)
+        times = sorted(datetime.datetime.fromisoformat(i.split("/")[1].replace("Z", "+00:00")) for i in ids)
+        self.assertEqual({(b - a).total_seconds() for a, b in zip(times, times[1:])}, {1.0}, ids)
+        self.node.cli("trigger", "resume", "tick")
+        until(self.node, "/v1/triggers/tick", lambda t: t["delivered"] > len(ids))
+        self.node.cli("trigger", "delete", "tick")
+        with self.assertRaises(Refused):
+            self.node.get("/v1/triggers/tick")
+
+    def test_what_is_given_up_goes_to_its_destination(self):
+        self.node.call("POST", "/v1/triggers", {
+            "name": "broken", "kind": "cron", "function": "work", "retries": 1, "retry_delay_ms": 10,
+            "on_failure": "function:sink", "settings": {"schedule": "@every 1s", "data": "fail"}})
+        seen = until(self.node, "/v1/triggers/broken", lambda t: t["dead"] >= 1)
+        self.assertIn("500", seen["last_error"])
+        self.assertEqual(seen["delivered"], 0)
+        self.assertGreaterEqual(seen["failed"], 2)
+        self.node.call("DELETE", "/v1/triggers/broken")
+        self.assertIn('"fail"', [line[2] for line in got(self.node, "sink") if line[0].startswith("broken/")])
+
+    def test_answers_go_to_theirs(self):
+        self.node.call("POST", "/v1/triggers", {
+            "name": "told", "kind": "cron", "function": "work", "on_success": "function:sink",
+            "transform": "made at {{ .time }}", "settings": {"schedule": "@every 1s"}})
+        until(self.node, "/v1/triggers/told", lambda t: t["delivered"] >= 1)
+        self.node.call("DELETE", "/v1/triggers/told")
+        lines = [line for line in got(self.node, "sink") if line[1] == "blixard.function.succeeded"]
+        self.assertTrue(lines[0][2].startswith("ok made at 20"), lines)
+
+    def test_a_filter_that_lets_nothing_through_is_seen(self):
+        self.node.call("POST", "/v1/triggers", {
+            "name": "deaf", "kind": "cron", "function": "work", "filter": "type = 'other'",
+            "settings": {"schedule": "@every 1s"}})
+        seen = until(self.node, "/v1/triggers/deaf", lambda t: t["seen"] >= 2)
+        self.assertEqual((seen["matched"], seen["delivered"]), (0, 0))
+        self.assertIn("has let none of", self.node.cli("trigger", "get", "deaf"))
+        self.assertIn("blixard_trigger_in_flight{", self.node.get("/metrics"))
+        self.node.cli("trigger", "delete", "deaf")
+
+    def test_an_event_is_tried_stage_by_stage(self):
+        file = write("trigger.yaml", "name: orders\nkind: cron\nfunction: work\npaused: true\n"
+                                     "settings: {schedule: '@daily', timezone: Europe/Berlin}\n"
+                                     "filter: {data: {total: [{numeric: ['>', 100]}]}}\n"
+                                     "transform: {sum: $.data.total}\nretry_delay: 5s\n")
+        self.node.cli("trigger", "create", "--file", file)
+        self.assertEqual(self.node.json("/v1/triggers/orders")["retry_delay_ms"], 5000)
+        small = write("small.json", json.dumps(event("e1", {"total": 5})))
+        large = write("large.json", json.dumps(event("e2", {"total": 500})))
+        said = json.loads(self.node.cli("trigger", "test", "orders", "--event", small, "-o", "json"))
+        self.assertEqual((said["matches"], "delivered" in said), (False, False))
+        said = json.loads(self.node.cli("trigger", "test", "orders", "--event", large, "-o", "json"))
+        self.assertEqual((said["transformed"]["data"], said["status"], said["answer"]),
+                         ({"sum": 500}, 200, 'ok {"sum":500}'))
+        said = self.node.cli("trigger", "test", "orders", "--event", large, "--no-deliver")
+        self.assertIn("lets it through", said)
+        self.assertNotIn("status", said)
+        self.node.cli("trigger", "update", "orders", "--filter", "", "--transform", "fail")
+        with self.assertRaises(subprocess.CalledProcessError) as caught:
+            self.node.cli("trigger", "test", "orders", "--event", large, stderr=subprocess.PIPE)
+        self.assertEqual(caught.exception.returncode, 70)
+        self.assertIn("not accepted", caught.exception.stderr)
+        wrong = write("wrong.json", '{"specversion": "1.0"}')
+        with self.assertRaises(subprocess.CalledProcessError) as caught:
+            self.node.cli("trigger", "test", "orders", "--event", wrong, stderr=subprocess.PIPE)
+        self.assertIn('no "id"', caught.exception.stderr)
+        self.node.cli("trigger", "delete", "orders")
+
+    def test_a_project_brings_its_triggers(self):
+        project = pathlib.Path(folder.name) / "project"
+        project.mkdir()
+        (project / "main.c").write_text(SOURCE)
+        (project / "blixard.yaml").write_text("language: c\ntriggers:\n  every-night:\n    settings:\n"
+                                              "      schedule: 0 3 * * *\n")
+        self.node.cli("fn", "deploy", "mine", project)
+        seen = self.node.json("/v1/triggers/every-night")
+        self.assertEqual((seen["kind"], seen["function"]), ("cron", "mine"))
+        (project / "blixard.yaml").write_text("language: c\ntriggers:\n  every-night:\n    scedule: x\n")
+        with self.assertRaises(subprocess.CalledProcessError) as caught:
+            self.node.cli("fn", "deploy", "mine", project, stderr=subprocess.PIPE)
+        self.assertIn("scedule", caught.exception.stderr)
+
+    def test_what_is_wrong_is_refused_by_name(self):
+        self.refused("invalid", "hour", settings={"schedule": "0 30 * * *"})
+        self.refused("invalid", "names no time after now", settings={"schedule": "@at 2020-01-01T00:00:00Z"})
+        self.refused("not_found", "Mars/Olympus", settings={"schedule": "@daily", "timezone": "Mars/Olympus"})
+        self.refused("invalid", "schedule", settings={})
+        self.refused("invalid", "did you mean", settings={"schedule": "@daily", "jiter": "1s"})
+        self.refused("invalid", "at 8", settings={"schedule": "@daily"}, filter="type = ")
+        self.refused("invalid", "transform", settings={"schedule": "@daily"}, transform="{{ x }}")
+        self.refused("invalid", "no kind", kind="crn")
+        self.refused("unsupported", "blixard route", kind="http")
+        self.refused("not_found", "deploy it first", function="nobody", settings={"schedule": "@daily"})
+        self.refused("invalid", "no destination", settings={"schedule": "@daily"}, on_failure="mailto:me")
+        self.refused("invalid", "batch_size", settings={"schedule": "@daily"}, batch_size=100000)
+
+
+class Overlap(unittest.TestCase):
+    """Runs that take longer than their schedule."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(cls.node.stop)
+        cls.node.deploy("work", module)
+
+    def make(self, name, overlap):
+        self.node.call("POST", "/v1/triggers", {
+            "name": name, "kind": "cron", "function": "work",
+            "settings": {"schedule": "@every 1s", "overlap": overlap, "data": "slow"}})
+
+    def test_forbidden_slots_are_passed_over_and_replaced_runs_are_broken_off(self):
+        self.make("forbids", "forbid")
+        self.make("replaces", "replace")
+        seen = until(self.node, "/v1/triggers/forbids", lambda t: t["delivered"] >= 2)
+        self.assertGreaterEqual(seen["skipped"], 1)
+        seen = until(self.node, "/v1/triggers/replaces", lambda t: t["seen"] >= 3)
+        self.assertEqual((seen["delivered"], seen["failed"]), (0, 0))
+        self.node.cli("trigger", "delete", "forbids")
+        self.node.cli("trigger", "delete", "replaces")
+
+
+class Kill(unittest.TestCase):
+    def test_a_run_that_was_cut_off_runs_again_and_no_slot_is_lost(self):
+        with tempfile.TemporaryDirectory(prefix="blixard-trigger-") as data:
+            node = Node(data)
+            self.addCleanup(lambda: node.stop())
+            node.deploy("work", module)
+            node.call("POST", "/v1/triggers", {
+                "name": "cut", "kind": "cron", "function": "work",
+                "settings": {"schedule": "@every 1s", "data": "slow", "misfire": "all"}})
+            until(node, "/v1/triggers/cut", lambda t: t["delivered"] >= 1)
+            node.kill()
+            node = Node(data)
+            seen = until(node, "/v1/triggers/cut", lambda t: t["delivered"] >= 8)
+            self.assertEqual((seen["dead"], seen["failed"]), (0, 0))
+            node.cli("trigger", "pause", "cut")
+            until(node, "/v1/triggers/cut", lambda t: t["state"] == "paused")
+            slots = sorted({line[0] for line in got(node, "work")})
+            times = [datetime.datetime.fromisoformat(slot.split("/")[1].replace("Z", "+00:00")) for slot in slots]
+            self.assertEqual({(b - a).total_seconds() for a, b in zip(times, times[1:])}, {1.0}, slots)
+
+
+if __name__ == "__main__":
+    unittest.main()
