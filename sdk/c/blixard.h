@@ -37,7 +37,7 @@
 
 enum { BLIXARD_ENVIRONMENT_MAX_ = 65536, BLIXARD_VARIABLES_MAX_ = 2048, BLIXARD_HEAD_MAX_ = 8192 };
 
-/* Of the request being answered; every request finds them as deploying left them: empty. */
+/* Of the request being answered; with `reuse: instance` the one before has left its own. */
 static struct {
     int environment_is_read;
     __wasi_size_t variable_count;
@@ -80,11 +80,21 @@ static inline int blixard_send_head_(void)
     return blixard_write_all_(1, "\r\n", 2);
 }
 
+static inline void blixard_begin_(void)
+{
+    blixard_.environment_is_read = 0;
+    blixard_.variable_count = 0;
+    blixard_.status = 0;
+    blixard_.head_is_begun = blixard_.head_is_sent = 0;
+    blixard_.head_length = 0;
+}
+
 /* Defines the function that answers one request. */
 #define BLIXARD_HANDLER                                                          \
     static void blixard_answer_(void);                                           \
     BLIXARD_C_ __attribute__((export_name("handle"))) void blixard_handle_(void) \
     {                                                                            \
+        blixard_begin_();                                                        \
         blixard_answer_();                                                       \
         if (blixard_.head_is_begun && !blixard_.head_is_sent) {                  \
             blixard_send_head_();                                                \

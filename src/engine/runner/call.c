@@ -156,6 +156,21 @@ bool runner_slot_is_idle(const struct runner *runner, unsigned slot)
     return runner->slots[slot].call == NULL;
 }
 
+void runner_warm(struct runner *runner, unsigned slot_index, const char *image_id_or_null)
+{
+    CHECK(!runner->is_over);
+    CHECK(slot_index < runner->slot_count && runner->slots[slot_index].call == NULL);
+
+    struct frame_warm warm = {.frame = {.type = FRAME_WARM}};
+    if (image_id_or_null != NULL) {
+        memcpy(warm.image_id, image_id_or_null, HASH_TEXT_SIZE);
+    }
+    /* The slot may still be at an earlier one; should its socket be full, the next call does it. */
+    ssize_t sent =
+        send(runner->slots[slot_index].fd, &warm, sizeof(warm), MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)sent;
+}
+
 static void send_invoke(struct slot *slot, const struct runner_invocation *invocation)
 {
     struct frame_invoke head = {
@@ -164,6 +179,8 @@ static void send_invoke(struct slot *slot, const struct runner_invocation *invoc
         .environment_length = (uint32_t)invocation->environment_length,
         .input_length = (uint32_t)invocation->input_length,
         .input_continues = invocation->input_continues,
+        .keeps_memory = invocation->keeps_memory,
+        .is_last = invocation->is_last,
     };
     memcpy(head.image_id, invocation->image_id, HASH_TEXT_SIZE);
     struct iovec parts[3] = {

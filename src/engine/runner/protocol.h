@@ -6,7 +6,7 @@
  * message.
  *
  *   control   daemon: LOAD (+ one file descriptor), UNLOAD, CANCEL      runner: HELLO, LOADED
- *   slot      daemon: INVOKE, INPUT, INPUT_END                          runner: OUTPUT, LOG, END
+ *   slot      daemon: WARM, INVOKE, INPUT, INPUT_END                    runner: OUTPUT, LOG, END
  *
  * Every frame of a call carries its sequence number; frames of earlier calls are dropped.  A call
  * with little input and output is one frame each way: INVOKE with the input, END with the output.
@@ -23,7 +23,7 @@
 #include "engine/runner/runner.h"
 
 enum {
-    PROTOCOL_VERSION = 1,
+    PROTOCOL_VERSION = 2,
     PROTOCOL_PIECE = 65536, /* most input, output or log in one frame */
     PROTOCOL_FRAME = 2 * PROTOCOL_PIECE + 4096,
     PROTOCOL_SOCKET_BUFFER = 1 << 20,
@@ -45,6 +45,7 @@ enum frame_type {
     FRAME_OUTPUT,
     FRAME_LOG,
     FRAME_END,
+    FRAME_WARM,
 };
 
 struct frame {
@@ -92,6 +93,14 @@ struct frame_invoke {
     uint32_t environment_length;
     uint32_t input_length;
     uint32_t input_continues;
+    uint32_t keeps_memory;
+    uint32_t is_last;
+};
+
+/* No answer comes. */
+struct frame_warm {
+    struct frame frame;
+    char image_id[HASH_TEXT_SIZE]; /* "": hold nothing */
 };
 
 /* Followed by output, then log. */

@@ -81,6 +81,8 @@ struct runner_invocation {
     size_t input_length;
     bool input_continues; /* more by runner_call_write() */
     uint64_t timeout_ms;  /* 0: the image's, and no call of a stuck runner ends by itself */
+    bool keeps_memory;    /* the next call on this slot finds what this one left, if it ends well */
+    bool is_last;         /* the slot is to hold nothing afterwards */
 };
 
 struct runner_result {
@@ -109,6 +111,9 @@ struct runner_call_events {
 struct runner_call *runner_invoke(struct runner *runner, unsigned slot,
                                   const struct runner_invocation *invocation,
                                   const struct runner_call_events *events, void *context);
+/* Make an idle slot an instance of an image before it is called, or (NULL) let it hold nothing and
+ * give its memory back.  What fails is tried again by the next call. */
+void runner_warm(struct runner *runner, unsigned slot, const char *image_id_or_null);
 bool runner_slot_is_idle(const struct runner *runner, unsigned slot);
 
 /* More input; false when the socket is full: wait for on_writable (the bytes were taken). */

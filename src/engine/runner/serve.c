@@ -194,11 +194,11 @@ static long on_read(void *bytes, size_t length, void *context)
 }
 
 /* Make the shell an instance of the call's image; *ret_cold says whether it was not one before. */
-static int prepare_shell(struct slot *slot, bool *ret_cold, struct error *err)
+static int prepare_shell(struct slot *slot, const char *image_id, bool *ret_cold, struct error *err)
 {
     struct server *server = slot->server;
     pthread_mutex_lock(&server->lock);
-    struct vmm_image *image = map_get(&server->images, slot->invoke->image_id);
+    struct vmm_image *image = map_get(&server->images, image_id);
     if (image != NULL) {
         vmm_image_ref(image);
     }
@@ -255,7 +255,7 @@ static void run_call(struct slot *slot, struct runner_result *result)
     const uint8_t *behind = slot->received + sizeof(*invoke);
     struct error err = {0};
     uint64_t begin_ns = clock_monotonic_ns();
-    if (prepare_shell(slot, &result->cold, &err) < 0) {
+    if (prepare_shell(slot, invoke->image_id, &result->cold, &err) < 0) {
         result->end = VMM_END_BROKEN;
         snprintf(result->reason, sizeof(result->reason), "%.159s", err.text);
         return;
@@ -318,6 +318,39 @@ static void begin_call(struct slot *slot)
     slot->output_length = slot->log_length = 0;
 }
 
+/* Hold nothing: the image is let go, what it used is washed and given back. */
+static void detach(struct slot *slot)
+{
+    struct error err = {0};
+    vmm_image_unref(slot->image);
+    slot->image = NULL;
+    if (slot->shell != NULL && vmm_shell_attach(slot->shell, NULL, &err) < 0) {
+        drop_shell(slot);
+    }
+}
+
+/* What one call left is for the next one only when it ended as it should. */
+static bool keep_memory(const struct slot *slot, const struct runner_result *result)
+{
+    return slot->invoke->keeps_memory != 0 && result->end == VMM_END_EXIT &&
+        result->exit_code == 0 && vmm_shell_keep(slot->shell);
+}
+
+static void serve_warm(struct slot *slot)
+{
+    const struct frame_warm *warm = (const struct frame_warm *)(const void *)slot->received;
+    struct error err = {0};
+    bool is_cold = false;
+    if (warm->image_id[HASH_TEXT_SIZE - 1] != '\0') {
+        leave(1);
+    }
+    if (warm->image_id[0] == '\0') {
+        detach(slot);
+    } else if (prepare_shell(slot, warm->image_id, &is_cold, &err) < 0) {
+        drop_shell(slot); /* the next call will try again, and tell */
+    }
+}
+
 /* The answer first; the shell is put back afterwards, off the caller's clock. */
 static void serve_call(struct slot *slot)
 {
@@ -334,8 +367,12 @@ static void serve_call(struct slot *slot)
         return;
     }
     uint64_t begin_ns = clock_monotonic_ns();
-    if (result.end == VMM_END_BROKEN ||
-        vmm_shell_reset(slot->shell, &slot->reset_pages, &err) < 0) {
+    if (result.end != VMM_END_BROKEN && slot->invoke->is_last != 0) {
+        detach(slot);
+    } else if (result.end != VMM_END_BROKEN && keep_memory(slot, &result)) {
+        slot->reset_pages = 0;
+    } else if (result.end == VMM_END_BROKEN ||
+               vmm_shell_reset(slot->shell, &slot->reset_pages, &err) < 0) {
         drop_shell(slot);
     }
     slot->reset_ns = clock_monotonic_ns() - begin_ns;
@@ -401,6 +438,11 @@ static void *slot_main(void *argument)
         memcpy(&head, slot->received, (size_t)got < sizeof(head) ? (size_t)got : sizeof(head));
         if (head.type == FRAME_INPUT || head.type == FRAME_INPUT_END) {
             continue; /* of a call that did not read it all */
+        }
+        if (head.type == FRAME_WARM && got == sizeof(struct frame_warm)) {
+            serve_warm(slot);
+            slot->is_awake = true;
+            continue;
         }
         if (head.type != FRAME_INVOKE || !invoke_is_sound(slot, got)) {
             leave(1);

@@ -724,5 +724,6 @@ const struct backend backend_microvm = {
     .run = run,
     .reset = microvm_reset,
     .rest = microvm_rest,
+    .keep = microvm_keep,
     .interrupt = interrupt,
 };

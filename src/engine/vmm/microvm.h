@@ -80,5 +80,6 @@ enum microvm_end microvm_enter(struct microvm_shell *shell, const struct registe
 int microvm_attach(struct vmm_shell *shell, struct vmm_image *image, struct error *err);
 int microvm_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
 int microvm_rest(struct vmm_shell *base, struct error *err);
+void microvm_keep(struct vmm_shell *base);
 
 #endif

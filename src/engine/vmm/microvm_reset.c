@@ -222,6 +222,23 @@ int microvm_reset(struct vmm_shell *base, uint64_t *ret_pages, struct error *err
     return reset(shell, looks ? KEEP_BYTES : KEEP_BUSY_BYTES, ret_pages, err);
 }
 
+/*
+ * The next call resumes inside of functions whose return addresses are on the stack, where this one
+ * has written its own: the stack is the snapshot's again.
+ */
+void microvm_keep(struct vmm_shell *base)
+{
+    struct microvm_shell *shell = (struct microvm_shell *)base;
+    const struct vmm_image *image = base->image;
+    for (size_t i = 0; i < image->run_count; i++) {
+        const struct run *run = &image->runs[i];
+        if (run->window == WINDOW_STACK) {
+            memcpy(microvm_window(shell, run->window) + run->offset, run->bytes, run->length);
+        }
+    }
+    shell->has_more = false; /* resting would reset it */
+}
+
 int microvm_rest(struct vmm_shell *base, struct error *err)
 {
     struct microvm_shell *shell = (struct microvm_shell *)base;

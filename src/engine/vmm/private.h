@@ -154,6 +154,7 @@ struct backend {
     void (*run)(struct vmm_shell *shell, struct call_state *state);
     int (*reset)(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
     int (*rest)(struct vmm_shell *shell, struct error *err); /* may be NULL */
+    void (*keep)(struct vmm_shell *shell);                   /* may be NULL: it cannot */
     void (*interrupt)(struct vmm_shell *shell);
 };
 

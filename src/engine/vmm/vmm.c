@@ -138,6 +138,18 @@ int vmm_shell_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *
     return r;
 }
 
+bool vmm_shell_keep(struct vmm_shell *shell)
+{
+    const struct backend *backend = shell->vmm->backend;
+    CHECK(shell->image != NULL && !shell->fresh);
+    if (backend->keep == NULL) {
+        return false;
+    }
+    backend->keep(shell);
+    shell->fresh = true;
+    return true;
+}
+
 int vmm_shell_rest(struct vmm_shell *shell, struct error *err)
 {
     const struct backend *backend = shell->vmm->backend;

@@ -4,7 +4,8 @@
  *
  * An *image* is compiled code with the snapshot of its memory and registers after initialisation. A
  * *shell* is a VM (or sandbox) that can take any image of its size class; attached to an image it
- * is an instance.  Every call starts from the snapshot: no byte of one call is seen by the next.
+ * is an instance.  Every call starts from the snapshot, and no byte of one call is seen by the
+ * next, unless vmm_shell_keep() says otherwise.
  *
  * Threads: a struct vmm and its images may be used from several threads.  A shell belongs to the
  * thread that made it (KVM vCPUs are slow to move); only vmm_shell_interrupt() may come from
@@ -178,6 +179,10 @@ void vmm_shell_run(struct vmm_shell *shell, const struct vmm_call *call,
 /* Back to the snapshot: memory and registers.  After the answer has gone, before the next call.
  * *ret_pages (may be NULL): pages that had been changed.  A failure means: free the shell. */
 int vmm_shell_reset(struct vmm_shell *shell, uint64_t *ret_pages, struct error *err);
+
+/* In place of a reset: the next call begins with the memory that this one left, but with registers
+ * and stack as ever.  False: this isolation cannot, and nothing was done. */
+bool vmm_shell_keep(struct vmm_shell *shell);
 
 /* The shell, reset, will wait for its next call: memory that only made that one faster is given
  * back.  A failure means: free the shell. */

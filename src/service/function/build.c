@@ -459,6 +459,12 @@ static struct instance_target *make_target(const struct build *build)
     };
     target->concurrency_max = build->config.concurrency_max;
     target->queue_max = build->config.queue_max;
+    target->is_sticky = build->config.is_sticky;
+    target->instances_min = build->config.instances_min;
+    target->instances_max = build->config.instances_max;
+    target->idle_ms = build->config.idle_ms;
+    target->recycle_calls = build->config.recycle_requests;
+    target->recycle_ms = build->config.recycle_ms;
     if (build->config.environment_length > 0) {
         target->environment = memory_new(1, build->config.environment_length);
         memcpy(target->environment, build->config.environment, build->config.environment_length);
@@ -532,6 +538,14 @@ static void on_compiled(void *argument)
     }
     if (build->operation[0] != '\0') {
         operation_progress(service->options.operations, build->operation, 60, "initialising");
+    }
+    if (build->config.is_sticky && build->info.abi != WASM_ABI_HANDLER) {
+        error_set(
+            &build->err, ERROR_UNSUPPORTED,
+            "reuse: instance needs a handler, which is called again and again: export handle() "
+            "(blixard.h), or leave reuse: request; a program with main() ends with its call");
+        build->tier == WASM_TIER_OPTIMIZED ? build_free(build) : fail(build);
+        return;
     }
     build->target = make_target(build);
     instance_prepare(service->options.instances, build->target, service->options.loop, on_prepared,

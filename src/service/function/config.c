@@ -20,6 +20,7 @@ void function_config_defaults(struct function_config *ret_config)
         .log_bytes_max = UINT64_C(1) << 20,
         .tmp_bytes_max = UINT64_C(16) << 20,
         .queue_max = 128,
+        .idle_ms = 600000,
     };
 }
 
@@ -71,12 +72,21 @@ int config_check(const struct function_config *config, struct error *err)
         {"tmp_bytes_max", config->tmp_bytes_max, 0, UINT64_C(512) << 20},
         {"concurrency_max", config->concurrency_max, 0, 1024},
         {"queue_max", config->queue_max, 0, 65536},
+        {"instances_min", config->instances_min, 0, 1024},
+        {"instances_max", config->instances_max, 0, 1024},
+        {"idle_ms", config->idle_ms, 0, UINT64_C(31536000000)},
+        {"recycle_requests", config->recycle_requests, 0, UINT32_MAX},
+        {"recycle_ms", config->recycle_ms, 0, UINT64_C(31536000000)},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
         int r = check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most, err);
         if (r < 0) {
             return r;
         }
+    }
+    if (config->instances_max > 0 && config->instances_min > config->instances_max) {
+        return error_set(err, ERROR_INVALID, "instances_min is %u, more than instances_max, %u",
+                         config->instances_min, config->instances_max);
     }
     if (config->environment_length > FUNCTION_ENVIRONMENT_MAX) {
         return error_set(err, ERROR_INVALID,
@@ -103,6 +113,12 @@ void config_write(struct json_writer *writer, const struct function_config *conf
     json_write_field_u64(writer, "tmp_bytes_max", config->tmp_bytes_max);
     json_write_field_u64(writer, "concurrency_max", config->concurrency_max);
     json_write_field_u64(writer, "queue_max", config->queue_max);
+    json_write_field_string(writer, "reuse", config->is_sticky ? "instance" : "request");
+    json_write_field_u64(writer, "instances_min", config->instances_min);
+    json_write_field_u64(writer, "instances_max", config->instances_max);
+    json_write_field_u64(writer, "idle_ms", config->idle_ms);
+    json_write_field_u64(writer, "recycle_requests", config->recycle_requests);
+    json_write_field_u64(writer, "recycle_ms", config->recycle_ms);
     json_write_key(writer, "environment");
     json_write_begin_object(writer);
     for (size_t at = 0; at < config->environment_length;) {
@@ -137,6 +153,13 @@ int config_read(const char *json, struct function_config *ret_config, struct err
     config.tmp_bytes_max = number_in(object, "tmp_bytes_max", config.tmp_bytes_max);
     config.concurrency_max = (unsigned)number_in(object, "concurrency_max", 0);
     config.queue_max = (unsigned)number_in(object, "queue_max", config.queue_max);
+    const char *reuse = json_string_value(json_object_get(object, "reuse"));
+    config.is_sticky = reuse != NULL && strcmp(reuse, "instance") == 0;
+    config.instances_min = (unsigned)number_in(object, "instances_min", 0);
+    config.instances_max = (unsigned)number_in(object, "instances_max", 0);
+    config.idle_ms = number_in(object, "idle_ms", config.idle_ms);
+    config.recycle_requests = number_in(object, "recycle_requests", 0);
+    config.recycle_ms = number_in(object, "recycle_ms", 0);
 
     struct buffer environment = {0};
     const char *name;

@@ -85,6 +85,12 @@ struct function_config {
     uint64_t tmp_bytes_max;    /* default 16 MiB: files in /tmp */
     unsigned concurrency_max;  /* default 0: what the node gives */
     unsigned queue_max;        /* default 128 */
+    bool is_sticky;            /* "reuse: instance": memory is kept from call to call */
+    unsigned instances_min;    /* default 0 */
+    unsigned instances_max;    /* default 0: what the node gives */
+    uint64_t idle_ms;          /* default 10 min; 0: instances stay without calls */
+    uint64_t recycle_requests; /* default 0: never */
+    uint64_t recycle_ms;       /* default 0: never */
     char *environment;         /* "NAME=value\0...", owned */
     size_t environment_length;
 };

@@ -23,6 +23,7 @@ struct route {
     bool was_wanted; /* under the lock */
     uint64_t version;
     uint64_t timeout_ms;
+    bool is_aliased;
     size_t holder_count;
     uint64_t *holders; /* other nodes' */
     char key[FUNCTION_KEY_SIZE];
@@ -123,6 +124,7 @@ static bool add_alias(sqlite3_stmt *row, void *context)
     if (route != NULL) {
         MEMORY_OWNED char *key = memory_format("%s:%s", function, alias);
         map_set(&table->routes, key, route);
+        route->is_aliased = true;
         if (strcmp(alias, "live") == 0) {
             map_set(&table->routes, function, route);
         }
@@ -170,6 +172,16 @@ static bool add_function(sqlite3_stmt *row, void *context)
     return true;
 }
 
+/* Instances are kept ready of what an alias points to. */
+static void tell_wanted(const struct function_service *service, const struct route_table *table)
+{
+    for (const struct route *route = table->made; route != NULL; route = route->next_made) {
+        if (route->target != NULL && route->target->instances_min > 0) {
+            instance_want(service->options.instances, route->target, route->is_aliased);
+        }
+    }
+}
+
 void routes_refresh(struct function_service *service)
 {
     if (!service->routes_are_stale) {
@@ -199,6 +211,7 @@ void routes_refresh(struct function_service *service)
         table_free(making.table);
         return;
     }
+    tell_wanted(service, making.table);
     pthread_mutex_lock(&service->routes_lock);
     struct route_table *old = service->routes;
     service->routes = making.table;

@@ -102,7 +102,7 @@ static const struct runner_call_events runner_events = {
     .on_end = on_end,
 };
 
-void call_start(struct instance_call *call, struct runner *runner, unsigned slot)
+void call_start(struct instance_call *call, struct runner *runner, unsigned slot, bool is_last)
 {
     const struct image_facts *facts = call->pool.image->user;
     const struct instance_invocation *lent = call->lent;
@@ -114,6 +114,8 @@ void call_start(struct instance_call *call, struct runner *runner, unsigned slot
         .input_length = lent != NULL ? lent->input_length : call->input.used,
         .input_continues = call->input_continues,
         .timeout_ms = call->timeout_ms,
+        .keeps_memory = call->target->is_sticky,
+        .is_last = is_last,
     };
     call->started_ns = clock_monotonic_ns();
     snprintf(call->instance, sizeof(call->instance), "%d-%u", (int)runner_pid(runner), slot);
@@ -222,14 +224,9 @@ struct instance_call *instance_invoke(struct instance_service *service,
     struct instance_call *call = call_take(service);
     call_fill(call, project, invocation, events, context);
 
-    struct pool_request request = {
-        .function = target->function,
-        .image_id = target->image_id,
-        .limits = target->limits,
-        .concurrency_max = target->concurrency_max,
-        .queue_max = target->queue_max,
-        .wait_ms_max = call->timeout_ms,
-    };
+    struct pool_request request;
+    project_fill_request(target, &request);
+    request.wait_ms_max = call->timeout_ms;
     if (pool_arrive(project->pool, &call->pool, &request, clock_monotonic_ms(), err) < 0) {
         telemetry_add(service->options.telemetry, TELEMETRY_CALLS_REFUSED, 1);
         call_give_back(service, call);

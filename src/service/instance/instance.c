@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -128,8 +129,9 @@ static void prepare_begin(void *argument)
         return;
     }
     struct project *project = project_find(service, prepare->target->project);
-    pool_prepare(project->pool, &prepare->pool, prepare->target->image_id,
-                 &prepare->target->limits);
+    struct pool_request request;
+    project_fill_request(prepare->target, &request);
+    pool_prepare(project->pool, &prepare->pool, &request);
     project_note_image(prepare->pool.image, prepare->target);
     project_pump(project);
     service_unref(service);
@@ -148,6 +150,42 @@ void instance_prepare(struct instance_service *service, struct instance_target *
     prepare->done = done;
     prepare->context = context;
     loop_post(service->loop, prepare_begin, prepare);
+}
+
+/* ---- Wanting ---- */
+
+struct want {
+    struct instance_service *service;
+    struct instance_target *target;
+    bool is_wanted;
+};
+
+static void want_now(void *argument)
+{
+    struct want *want = argument;
+    struct instance_service *service = want->service;
+    if (!service->is_over) {
+        struct project *project = project_find(service, want->target->project);
+        struct pool_request request;
+        project_fill_request(want->target, &request);
+        if (!want->is_wanted) {
+            request.settings.instances_min = 0;
+        }
+        project_note_image(pool_want(project->pool, &request, clock_monotonic_ms()), want->target);
+        project_pump(project);
+    }
+    instance_target_unref(want->target);
+    service_unref(service);
+    free(want);
+}
+
+void instance_want(struct instance_service *service, struct instance_target *target, bool is_wanted)
+{
+    struct want *want = NEW(struct want);
+    want->service = service_ref(service);
+    want->target = instance_target_ref(target);
+    want->is_wanted = is_wanted;
+    loop_post(service->loop, want_now, want);
 }
 
 /* ---- Forgetting ---- */

@@ -64,6 +64,12 @@ struct instance_target {
     struct vmm_limits limits;
     unsigned concurrency_max; /* calls at once on this node; 0: what the slots give */
     unsigned queue_max;       /* calls waiting */
+    bool is_sticky;           /* memory is kept between the calls of an instance (handlers only) */
+    unsigned instances_min;   /* there before anybody calls */
+    unsigned instances_max;   /* 0: what the slots give */
+    uint64_t idle_ms;         /* without a call for so long, instances go; 0: never */
+    uint64_t recycle_calls;   /* an instance begins anew after so many; 0: never */
+    uint64_t recycle_ms;      /* or after so long; 0: never */
     char *environment;        /* "NAME=value\0..." of the function's configuration */
     size_t environment_length;
 };
@@ -131,6 +137,11 @@ void instance_prepare(struct instance_service *service, struct instance_target *
                       void (*done)(const struct error *error, const struct vmm_image_info *info,
                                    void *context),
                       void *context);
+
+/* Any thread: `target` is what an alias points to (its instances_min are made, and kept), or not
+ * any more. */
+void instance_want(struct instance_service *service, struct instance_target *target,
+                   bool is_wanted);
 
 /* Any thread: the image is no longer wanted (a version was deleted or its tier replaced). */
 void instance_forget(struct instance_service *service, const char *project, const char *image_id);

@@ -16,12 +16,13 @@ static void slot_take(struct pool *pool, struct pool_slot *slot, struct pool_ima
 
     list_remove(&slot->link);
     list_remove(&slot->idle_link);
-    if (slot->residency == NULL) {
-        pool->instances++;
+    struct residency *residency = pool_residency_find(image, slot->runner);
+    CHECK(residency != NULL && residency->is_loaded);
+    if (slot->residency != residency) {
+        pool_slot_hold(pool, slot, residency);
     }
-    slot->residency = pool_residency_find(image, slot->runner);
-    CHECK(slot->residency != NULL && slot->residency->is_loaded);
-    slot->residency->busy++;
+    residency->busy++;
+    image->busy++;
     slot->runner->busy++;
     pool->busy++;
     list_remove(&slot->residency->runner_link);
@@ -32,6 +33,7 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
                        struct pool_effect *ret_effect)
 {
     struct pool_function *function = call->function;
+    const struct pool_settings *settings = &call->image->settings;
     bool is_warm = slot->residency != NULL && slot->residency->image == call->image;
 
     pool_wait_end(pool, call);
@@ -40,6 +42,12 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
     slot_take(pool, slot, call->image);
     slot->call = call;
     call->slot = slot;
+    slot->calls++;
+    slot->is_last = (settings->recycle_calls > 0 && slot->calls >= settings->recycle_calls) ||
+        (settings->recycle_ms > 0 && pool->now_ms - slot->attached_ms >= settings->recycle_ms);
+    pool->counts.warm += is_warm;
+    pool->counts.cold += !is_warm;
+    pool->keeps_due = pool->keeps_due || pool->keep_ms == UINT64_MAX;
     function->running++;
     list_remove(&function->ring_link); /* to the end of the ring: the others are next */
     pool_ring_update(pool, function);
@@ -48,6 +56,7 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
         .runner = runner_index(pool, slot->runner),
         .slot = (unsigned)(slot - slot->runner->slots),
         .is_warm = is_warm,
+        .is_last = slot->is_last,
         .image = call->image,
         .call = call,
     };
@@ -75,8 +84,7 @@ static bool next_failed(struct pool *pool, struct pool_effect *ret_effect)
     return true;
 }
 
-static void make_unload(struct pool *pool, struct residency *residency,
-                        struct pool_effect *ret_effect)
+void pool_unload(struct pool *pool, struct residency *residency, struct pool_effect *ret_effect)
 {
     *ret_effect = (struct pool_effect){
         .kind = POOL_UNLOAD,
@@ -101,7 +109,7 @@ static bool next_forgotten(struct pool *pool, struct pool_effect *ret_effect)
         {
             struct residency *residency = LIST_ITEM(inner, struct residency, image_link);
             if (residency->is_loaded && residency->busy == 0) {
-                make_unload(pool, residency, ret_effect);
+                pool_unload(pool, residency, ret_effect);
                 return true;
             }
         }
@@ -149,7 +157,7 @@ static bool load_into(struct pool *pool, struct pool_runner *runner, struct pool
         if (victim == NULL) {
             return false;
         }
-        make_unload(pool, victim, ret_effect);
+        pool_unload(pool, victim, ret_effect);
         return true;
     }
     pool_residency_new(runner, image);
@@ -185,8 +193,8 @@ static bool start_runner(struct pool *pool, uint64_t now_ms, struct pool_effect 
  * Bring the image nearer to a slot: load it where there is room, or, when it is nowhere, anywhere;
  * or start a runner.
  */
-static bool bring_image(struct pool *pool, struct pool_image *image, bool may_grow, uint64_t now_ms,
-                        struct pool_effect *ret_effect)
+bool pool_bring_image(struct pool *pool, struct pool_image *image, bool may_grow, uint64_t now_ms,
+                      struct pool_effect *ret_effect)
 {
     struct pool_runner *target = NULL;
     for (unsigned i = 0; i < pool->options.runners_max; i++) {
@@ -222,8 +230,11 @@ static bool next_of_function(struct pool *pool, struct pool_function *function, 
         start_call(pool, slot, call, ret_effect);
         return true;
     }
+    if (pool_image_is_full(call->image)) {
+        return false; /* one of its own will end */
+    }
     bool may_grow = now_ms - call->arrived_ms >= POOL_GROW_MS;
-    return bring_image(pool, call->image, may_grow, now_ms, ret_effect);
+    return pool_bring_image(pool, call->image, may_grow, now_ms, ret_effect);
 }
 
 static bool next_arrived(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect)
@@ -253,7 +264,7 @@ static bool next_prepare(struct pool *pool, uint64_t now_ms, struct pool_effect 
             return true;
         }
         if (pool_image_presence(image) == PRESENCE_NONE &&
-            bring_image(pool, image, false, now_ms, ret_effect)) {
+            pool_bring_image(pool, image, false, now_ms, ret_effect)) {
             return true;
         }
     }
@@ -309,6 +320,7 @@ static bool next_end_runner(struct pool *pool, struct pool_effect *ret_effect)
 bool pool_next(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect)
 {
     pool_free_released(pool);
+    pool->now_ms = now_ms;
     if (next_failed(pool, ret_effect) || next_forgotten(pool, ret_effect) ||
         next_again(pool, ret_effect) || next_arrived(pool, now_ms, ret_effect)) {
         return true;
@@ -318,10 +330,13 @@ bool pool_next(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effec
         return true;
     }
     pool->walk = WALK_NOTHING;
+    if (pool_next_keep(pool, now_ms, ret_effect)) {
+        return true;
+    }
     return next_orphan(pool, ret_effect) || next_end_runner(pool, ret_effect);
 }
 
-/* When bring_image() would start a runner that it does not start now. */
+/* When pool_bring_image() would start a runner that it does not start now. */
 static uint64_t start_wake_ms(const struct pool *pool)
 {
     const struct pool_function *first = LIST_FIRST(&pool->ring, struct pool_function, ring_link);
@@ -343,7 +358,8 @@ uint64_t pool_wake_ms(const struct pool *pool)
 {
     uint64_t deadline_ms = pool->waiting > 0 ? pool->earliest_deadline_ms : UINT64_MAX;
     uint64_t start_ms = start_wake_ms(pool);
-    return deadline_ms < start_ms ? deadline_ms : start_ms;
+    uint64_t wake_ms = deadline_ms < start_ms ? deadline_ms : start_ms;
+    return wake_ms < pool->keep_ms ? wake_ms : pool->keep_ms;
 }
 
 /* ---- Facts ---- */
@@ -371,6 +387,32 @@ unsigned pool_busy(const struct pool *pool)
 unsigned pool_instances(const struct pool *pool)
 {
     return pool->instances;
+}
+
+const struct pool_counts *pool_counts(const struct pool *pool)
+{
+    return &pool->counts;
+}
+
+struct function_visit {
+    void (*visit)(const char *function, unsigned running, unsigned waiting, void *context);
+    void *context;
+};
+
+static void visit_function(const char *name, void *value, void *context)
+{
+    const struct pool_function *function = value;
+    const struct function_visit *visit = context;
+    visit->visit(name, function->running, function->queued, visit->context);
+}
+
+void pool_each_function(const struct pool *pool,
+                        void (*visit)(const char *function, unsigned running, unsigned waiting,
+                                      void *context),
+                        void *context)
+{
+    struct function_visit all = {.visit = visit, .context = context};
+    map_each(&pool->functions, visit_function, &all);
 }
 
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner)

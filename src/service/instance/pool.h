@@ -13,6 +13,11 @@
  *     because a warm start is cheaper than a cold one.
  *   - A call gets: the most recently used idle slot that holds its image, else an empty one, else
  *     the one that has been idle for longest.
+ *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
+ *   - Instances are kept warm as demand.h has learnt, at least instances_min, until nothing was
+ *     called for idle_ms; one that has served recycle_calls calls, or is older than recycle_ms,
+ *     begins anew.  Under memory pressure idle ones go, those beyond instances_min first.
+ *   - An image with state (is_sticky) belongs to one function and version.
  *   - A runner is started when there is none, or when all slots have been busy for a while.
  *   - Calls that had not started survive the death of a runner.
  *
@@ -31,6 +36,8 @@
 
 #include "engine/vmm/vmm.h"
 
+#include "service/instance/demand.h"
+
 enum {
     POOL_RUNNERS_MAX = 16,
     POOL_SLOTS_MAX = 64,    /* per runner */
@@ -40,6 +47,8 @@ enum {
     POOL_SHORT_LIFE_MS = 10000, /* a runner that dies younger makes the next one wait */
     POOL_BACKOFF_MS = 200,      /* before the third start in a row; doubled for each further */
     POOL_BACKOFF_MS_MAX = 10000,
+    POOL_KEEP_MS = 5000,     /* how often what is kept warm is thought over */
+    POOL_SURPLUS_MS = 10000, /* what is beyond what was learnt goes when it was idle for so long */
     POOL_GROW_MS = 100, /* a call must have waited so long for one more runner to be worth it */
 };
 
@@ -51,13 +60,33 @@ struct pool_options {
 struct pool_function;
 struct pool_slot;
 
+/* How instances of an image are kept; zeroed: no bounds, until somebody needs their slots. */
+struct pool_settings {
+    bool is_sticky;         /* memory is kept from one call to the next */
+    unsigned instances_min; /* there before anybody calls */
+    unsigned instances_max; /* 0: what the slots give */
+    uint64_t idle_ms;       /* 0: no end */
+    uint64_t recycle_calls; /* 0: never */
+    uint64_t recycle_ms;    /* 0: never */
+};
+
+/* How short memory is on the node. */
+enum pool_pressure { POOL_PRESSURE_NONE, POOL_PRESSURE_SOME, POOL_PRESSURE_HIGH };
+
 /* An image with the limits it is loaded with: the same code with other limits is another one. */
 struct pool_image {
     void *user; /* the caller's, set when it finds it NULL after an event that names the image */
 
     char *id;
     struct vmm_limits limits;
-    struct pool_image *next_variant; /* same id, other limits */
+    char *owner; /* of one that is sticky: "FUNCTION:VERSION"; else "" */
+    struct pool_settings settings;
+    struct demand demand;
+    unsigned instances; /* slots that hold it, idle or busy */
+    unsigned busy;
+    bool is_wanted; /* pool_want(): instances_min holds without a call */
+    uint64_t last_call_ms;
+    struct pool_image *next_variant; /* same id, other limits or owner */
     struct list residencies;         /* the runners that have it, or are loading it */
     struct list_node forgotten_link;
     struct list_node orphan_link;
@@ -81,6 +110,8 @@ struct pool_request {
     const char *function;
     const char *image_id;
     struct vmm_limits limits;
+    uint64_t version; /* matters where is_sticky */
+    struct pool_settings settings;
     unsigned concurrency_max; /* 0: what the slots give */
     unsigned queue_max;
     uint64_t wait_ms_max;
@@ -93,6 +124,8 @@ enum pool_effect_kind {
     POOL_UNLOAD,       /* nobody uses `image` on `runner` */
     POOL_RELEASE,      /* `image` is gone for the pool: free image->user, nothing else */
     POOL_INVOKE,       /* `call` on `slot` of `runner`; then pool_ended() */
+    POOL_WARM,         /* make `slot` of `runner` an instance of `image`, without a call */
+    POOL_COOL,         /* `slot` of `runner` holds nothing any more: give its memory back */
     POOL_FAIL,         /* `call` was waiting and ends with `error` */
     POOL_PREPARED,     /* `call`, from pool_prepare(): `image` is loaded, or `error` says why not */
 };
@@ -102,6 +135,7 @@ struct pool_effect {
     unsigned runner;
     unsigned slot;
     bool is_warm;
+    bool is_last; /* of POOL_INVOKE: the instance ends with the call */
     struct pool_image *image;
     struct pool_call *call;
     const struct error *error; /* valid until the next call of the pool */
@@ -120,8 +154,14 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
                 uint64_t now_ms, struct error *err);
 
 /* Load without a call.  Ends by POOL_PREPARED. */
-void pool_prepare(struct pool *pool, struct pool_call *call, const char *image_id,
-                  const struct vmm_limits *limits);
+void pool_prepare(struct pool *pool, struct pool_call *call, const struct pool_request *request);
+
+/* A version that can be called from now on: it gets its instances_min.  Until pool_forget(). */
+struct pool_image *pool_want(struct pool *pool, const struct pool_request *request,
+                             uint64_t now_ms);
+
+/* How short memory is now. */
+void pool_set_pressure(struct pool *pool, enum pool_pressure pressure);
 
 /* A call that has not started is taken out again. */
 void pool_cancel(struct pool *pool, struct pool_call *call);
@@ -167,6 +207,31 @@ bool pool_is_empty(const struct pool *pool);
 unsigned pool_waiting(const struct pool *pool);
 unsigned pool_busy(const struct pool *pool);
 unsigned pool_instances(const struct pool *pool); /* slots that hold an image */
+/* Since the beginning. */
+struct pool_counts {
+    uint64_t warm;    /* calls that found an instance */
+    uint64_t cold;    /* calls for which one was made */
+    uint64_t warmed;  /* instances made before a call */
+    uint64_t cooled;  /* instances that ended because nobody needed them */
+    uint64_t evicted; /* under memory pressure */
+    uint64_t recycled;
+};
+const struct pool_counts *pool_counts(const struct pool *pool);
+
+/* Of the image that such a request would use: instances, those busy, and how many are kept warm. */
+struct pool_facts {
+    unsigned instances;
+    unsigned busy;
+    unsigned target;
+};
+bool pool_facts_of(struct pool *pool, const struct pool_request *request, uint64_t now_ms,
+                   struct pool_facts *ret_facts);
+/* Calls of a function that run and wait. */
+void pool_each_function(const struct pool *pool,
+                        void (*visit)(const char *function, unsigned running, unsigned waiting,
+                                      void *context),
+                        void *context);
+
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner);
 unsigned pool_runner_images(const struct pool *pool, unsigned runner);
 

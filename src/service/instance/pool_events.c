@@ -58,7 +58,8 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
         return r;
     }
     struct pool_function *function = pool_function_find(pool, request->function);
-    struct pool_image *image = pool_image_find(pool, request->image_id, &request->limits);
+    struct pool_image *image = pool_image_find(pool, request);
+    pool->now_ms = now_ms;
     function->concurrency_max = request->concurrency_max;
     r = refuse_when_full(pool, function, image, request, err);
     if (r < 0) {
@@ -77,6 +78,8 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
     function->queued++;
     pool->waiting++;
     image->waiting++;
+    image->last_call_ms = now_ms;
+    demand_note(&image->demand, image->busy + image->waiting, now_ms);
     if (call->deadline_ms < pool->earliest_deadline_ms) {
         pool->earliest_deadline_ms = call->deadline_ms;
     }
@@ -85,14 +88,30 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
     return 0;
 }
 
-void pool_prepare(struct pool *pool, struct pool_call *call, const char *image_id,
-                  const struct vmm_limits *limits)
+void pool_prepare(struct pool *pool, struct pool_call *call, const struct pool_request *request)
 {
-    struct pool_image *image = pool_image_find(pool, image_id, limits);
+    struct pool_image *image = pool_image_find(pool, request);
     *call = (struct pool_call){.image = image, .deadline_ms = UINT64_MAX};
     image->waiting++;
     list_push_back(&pool->prepares, &call->link);
     pool->walk = WALK_ALL;
+}
+
+struct pool_image *pool_want(struct pool *pool, const struct pool_request *request, uint64_t now_ms)
+{
+    struct pool_image *image = pool_image_find(pool, request);
+    pool->now_ms = now_ms;
+    image->is_wanted = request->settings.instances_min > 0;
+    pool_image_consider_orphan(pool, image);
+    pool->keeps_due = true;
+    return image;
+}
+
+void pool_set_pressure(struct pool *pool, enum pool_pressure pressure)
+{
+    pool->pressure = pressure;
+    pool->may_evict = pressure != POOL_PRESSURE_NONE;
+    pool->keeps_due = pool->keeps_due || pool->may_evict;
 }
 
 void pool_cancel(struct pool *pool, struct pool_call *call)
@@ -108,8 +127,15 @@ static void slot_give_back(struct pool *pool, struct pool_slot *slot)
 {
     slot->call = NULL;
     slot->residency->busy--;
+    slot->residency->image->busy--;
     slot->runner->busy--;
     pool->busy--;
+    slot->idle_ms = pool->now_ms;
+    if (slot->is_last) {
+        pool->counts.recycled++;
+        pool_slot_empty(pool, slot);
+        return;
+    }
     list_push_front(&slot->residency->idle, &slot->link);
     list_push_front(&slot->runner->idle, &slot->idle_link);
 }
@@ -132,7 +158,7 @@ void pool_ended(struct pool *pool, struct pool_call *call, bool is_broken)
         pool->walk = WALK_ALL;
         return;
     }
-    pool->again = function->queued > 0 ? slot : NULL;
+    pool->again = function->queued > 0 && slot->residency != NULL ? slot : NULL;
     pool->again_function = function;
     if (pool->walk == WALK_NOTHING) {
         pool->walk = WALK_WHILE_IDLE;
@@ -144,6 +170,7 @@ void pool_loaded(struct pool *pool, unsigned runner, struct pool_image *image)
     struct residency *residency = pool_residency_find(image, &pool->runners[runner]);
     CHECK(residency != NULL && !residency->is_loaded);
     residency->is_loaded = true;
+    pool->keeps_due = pool->keeps_due || image->settings.instances_min > 0;
     image->load_deaths = 0;
     pool->walk = WALK_ALL;
 }
@@ -170,6 +197,8 @@ void pool_runner_started(struct pool *pool, unsigned index, uint64_t now_ms)
     runner->started_ms = now_ms;
     pool->starting--;
     pool->alive++;
+    pool->keeps_due = true;
+    pool->now_ms = now_ms;
     for (unsigned i = 0; i < pool->options.slots_per_runner; i++) {
         list_push_back(&runner->empty, &runner->slots[i].link);
     }
@@ -220,6 +249,7 @@ void pool_runner_died(struct pool *pool, unsigned index, const char *reason, uin
     }
     note_death(pool, now_ms - runner->started_ms, reason, now_ms);
     pool_runner_empty(pool, runner, reason);
+    pool->keeps_due = true;
     pool->walk = WALK_ALL;
 }
 
@@ -255,6 +285,8 @@ void pool_forget(struct pool *pool, const char *image_id)
 {
     for (struct pool_image *image = map_get(&pool->images, image_id); image != NULL;
          image = image->next_variant) {
+        image->is_wanted = false;
+        pool_image_consider_orphan(pool, image);
         if (!list_contains_node(&image->forgotten_link)) {
             list_push_back(&pool->forgotten, &image->forgotten_link);
         }
@@ -270,6 +302,10 @@ void pool_fail_all(struct pool *pool, const struct error *error)
 
 void pool_tick(struct pool *pool, uint64_t now_ms)
 {
+    pool->now_ms = now_ms;
+    if (now_ms >= pool->keep_ms) {
+        pool->keeps_due = true;
+    }
     if (now_ms >= pool->earliest_deadline_ms) {
         error_set(&pool->wait_error, ERROR_TIMEOUT,
                   "no instance became free within the function's timeout");

@@ -1,6 +1,10 @@
 /* The pool's state and the small steps on it.  See pool_parts.h. */
 #include "service/instance/pool_parts.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "base/check.h"
 #include "base/memory.h"
 
@@ -17,6 +21,7 @@ struct pool *pool_new(const struct pool_options *options)
     list_init(&pool->forgotten);
     list_init(&pool->orphans);
     pool->earliest_deadline_ms = UINT64_MAX;
+    pool->keep_ms = UINT64_MAX;
     for (unsigned i = 0; i < options->runners_max; i++) {
         struct pool_runner *runner = &pool->runners[i];
         list_init(&runner->residencies);
@@ -47,6 +52,7 @@ static void free_variants(const char *id, void *value, void *context)
         next = image->next_variant;
         release(image);
         free(image->id);
+        free(image->owner);
         free(image);
     }
 }
@@ -55,6 +61,7 @@ void pool_free_released(struct pool *pool)
 {
     if (pool->released != NULL) {
         free(pool->released->id);
+        free(pool->released->owner);
         free(pool->released);
         pool->released = NULL;
     }
@@ -134,22 +141,44 @@ static bool limits_equal(const struct vmm_limits *a, const struct vmm_limits *b)
         a->log_bytes_max == b->log_bytes_max;
 }
 
-struct pool_image *pool_image_find(struct pool *pool, const char *id,
-                                   const struct vmm_limits *limits)
+enum { OWNER_SIZE = 96 };
+
+/* What one function keeps in memory is not for another one, nor for another version of it. */
+static void write_owner(const struct pool_request *request, char ret_owner[OWNER_SIZE])
 {
-    struct pool_image *first = map_get(&pool->images, id);
-    struct pool_image *image = first;
-    while (image != NULL && !limits_equal(&image->limits, limits)) {
+    ret_owner[0] = '\0';
+    if (request->settings.is_sticky) {
+        snprintf(ret_owner, OWNER_SIZE, "%s:%" PRIu64, request->function, request->version);
+    }
+}
+
+struct pool_image *pool_image_look(const struct pool *pool, const struct pool_request *request)
+{
+    char owner[OWNER_SIZE];
+    write_owner(request, owner);
+    struct pool_image *image = map_get(&pool->images, request->image_id);
+    while (image != NULL &&
+           (!limits_equal(&image->limits, &request->limits) || strcmp(image->owner, owner) != 0)) {
         image = image->next_variant;
     }
+    return image;
+}
+
+struct pool_image *pool_image_find(struct pool *pool, const struct pool_request *request)
+{
+    struct pool_image *image = pool_image_look(pool, request);
     if (image == NULL) {
+        char owner[OWNER_SIZE];
+        write_owner(request, owner);
         image = NEW(struct pool_image);
-        image->id = memory_copy_string(id);
-        image->limits = *limits;
-        image->next_variant = first;
+        image->id = memory_copy_string(request->image_id);
+        image->owner = memory_copy_string(owner);
+        image->limits = request->limits;
+        image->next_variant = map_get(&pool->images, request->image_id);
         list_init(&image->residencies);
-        map_set(&pool->images, id, image);
+        map_set(&pool->images, request->image_id, image);
     }
+    image->settings = request->settings;
     list_remove(&image->forgotten_link);
     list_remove(&image->orphan_link);
     return image;
@@ -158,7 +187,7 @@ struct pool_image *pool_image_find(struct pool *pool, const char *id,
 /* Nobody has it and nobody waits for it: let it go. */
 void pool_image_consider_orphan(struct pool *pool, struct pool_image *image)
 {
-    if (list_is_empty(&image->residencies) && image->waiting == 0 &&
+    if (list_is_empty(&image->residencies) && image->waiting == 0 && !image->is_wanted &&
         !list_contains_node(&image->orphan_link)) {
         list_push_back(&pool->orphans, &image->orphan_link);
     }
@@ -202,8 +231,42 @@ struct residency *pool_residency_new(struct pool_runner *runner, struct pool_ima
     list_init(&residency->idle);
     list_push_front(&runner->residencies, &residency->runner_link);
     list_push_back(&image->residencies, &residency->image_link);
+    list_remove(&image->orphan_link); /* it was about to go, and is kept warm instead */
     runner->residency_count++;
     return residency;
+}
+
+bool pool_image_is_full(const struct pool_image *image)
+{
+    return image->settings.instances_max > 0 && image->instances >= image->settings.instances_max;
+}
+
+/* A slot that is in no list begins to be an instance. */
+void pool_slot_hold(struct pool *pool, struct pool_slot *slot, struct residency *residency)
+{
+    if (slot->residency != NULL) {
+        slot->residency->image->instances--;
+        pool->instances--;
+    }
+    slot->residency = residency;
+    slot->calls = 0;
+    slot->attached_ms = pool->now_ms;
+    residency->image->instances++;
+    pool->instances++;
+}
+
+/* An idle instance, or one whose last call has ended, is none any more. */
+void pool_slot_empty(struct pool *pool, struct pool_slot *slot)
+{
+    struct pool_image *image = slot->residency->image;
+    CHECK(slot->call == NULL && image->instances > 0);
+    list_remove(&slot->link);
+    list_remove(&slot->idle_link);
+    slot->residency = NULL;
+    slot->is_last = false;
+    list_push_back(&slot->runner->empty, &slot->link);
+    image->instances--;
+    pool->instances--;
 }
 
 /* Its idle slots become empty. */
@@ -216,11 +279,7 @@ void pool_residency_free(struct pool *pool, struct residency *residency)
     LIST_EACH(node, &residency->idle)
     {
         struct pool_slot *slot = LIST_ITEM(node, struct pool_slot, link);
-        list_remove(&slot->link);
-        list_remove(&slot->idle_link);
-        slot->residency = NULL;
-        list_push_back(&runner->empty, &slot->link);
-        pool->instances--;
+        pool_slot_empty(pool, slot);
     }
     list_remove(&residency->runner_link);
     list_remove(&residency->image_link);
@@ -320,6 +379,9 @@ struct pool_slot *pool_choose_slot(const struct pool_image *image)
         if (!list_is_empty(&residency->idle)) {
             return LIST_FIRST(&residency->idle, struct pool_slot, link);
         }
+        if (pool_image_is_full(image)) {
+            continue; /* one of its own, or none */
+        }
         if (empty == NULL) {
             empty = LIST_FIRST(&runner->empty, struct pool_slot, link);
         }
@@ -398,6 +460,10 @@ static void check_runner(const struct pool *pool, const struct pool_runner *runn
     CHECK(runner->residency_count <= POOL_IMAGES_MAX);
     CHECK(busy == runner->busy);
     CHECK(idle == list_length(&runner->idle));
+    LIST_EACH(node, &runner->idle)
+    {
+        CHECK(!LIST_ITEM(node, struct pool_slot, idle_link)->is_last);
+    }
 
     bool has_slots = runner->state == RUNNER_ALIVE || runner->state == RUNNER_BROKEN;
     unsigned slots = busy + idle + list_length(&runner->empty);
@@ -407,6 +473,23 @@ static void check_runner(const struct pool *pool, const struct pool_runner *runn
         CHECK_IMPLIES(slot->call != NULL, slot->call->slot == slot);
         CHECK_IMPLIES(slot->call != NULL, !list_contains_node(&slot->link));
         CHECK_IMPLIES(slot->call != NULL, slot->residency->image == slot->call->image);
+    }
+}
+
+static void check_image(const char *id, void *value, void *context)
+{
+    (void)id;
+    for (const struct pool_image *image = value; image != NULL; image = image->next_variant) {
+        unsigned busy = 0;
+        unsigned idle = 0;
+        LIST_EACH(node, &image->residencies)
+        {
+            const struct residency *residency = LIST_ITEM(node, struct residency, image_link);
+            busy += residency->busy;
+            idle += list_length(&residency->idle);
+        }
+        CHECK(image->busy == busy && image->instances == busy + idle);
+        *(unsigned *)context += image->instances;
     }
 }
 
@@ -439,4 +522,7 @@ void pool_check(const struct pool *pool)
     CHECK(sums.queued == pool->waiting);
     CHECK(sums.running == pool->busy);
     CHECK(busy == pool->busy);
+    unsigned instances = 0;
+    map_each(&pool->images, check_image, &instances);
+    CHECK(instances == pool->instances);
 }

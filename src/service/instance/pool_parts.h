@@ -53,6 +53,10 @@ struct pool_slot {
     struct residency *residency;
     struct pool_call *call;
     unsigned streak;
+    bool is_last; /* it ends with the call that runs */
+    uint64_t calls;
+    uint64_t attached_ms;
+    uint64_t idle_ms; /* since when */
 };
 
 struct pool_function {
@@ -86,6 +90,13 @@ struct pool {
     struct pool_function *again_function;
     struct pool_image *released; /* freed by the next pool_next() */
 
+    uint64_t now_ms;  /* the latest that was told */
+    bool keeps_due;   /* what is kept is to be thought over */
+    uint64_t keep_ms; /* when it will be */
+    enum pool_pressure pressure;
+    bool may_evict; /* once per thought */
+    struct pool_counts counts;
+
     uint64_t earliest_deadline_ms;
     unsigned deaths; /* short lives in a row */
     uint64_t start_not_before_ms;
@@ -113,8 +124,11 @@ bool pool_function_may_run(const struct pool_function *function);
 void pool_ring_update(struct pool *pool, struct pool_function *function);
 struct pool_call *pool_function_head(const struct pool_function *function);
 struct pool_function *pool_function_find(struct pool *pool, const char *name);
-struct pool_image *pool_image_find(struct pool *pool, const char *id,
-                                   const struct vmm_limits *limits);
+struct pool_image *pool_image_find(struct pool *pool, const struct pool_request *request);
+struct pool_image *pool_image_look(const struct pool *pool, const struct pool_request *request);
+bool pool_image_is_full(const struct pool_image *image);
+void pool_slot_hold(struct pool *pool, struct pool_slot *slot, struct residency *residency);
+void pool_slot_empty(struct pool *pool, struct pool_slot *slot);
 void pool_image_consider_orphan(struct pool *pool, struct pool_image *image);
 void pool_image_remove(struct pool *pool, struct pool_image *image);
 struct residency *pool_residency_find(const struct pool_image *image,
@@ -127,5 +141,11 @@ enum presence pool_image_presence(const struct pool_image *image);
 struct pool_slot *pool_choose_slot(const struct pool_image *image);
 void pool_call_drop(struct pool *pool, struct pool_call *call);
 void pool_runner_empty(struct pool *pool, struct pool_runner *runner, const char *reason);
+bool pool_bring_image(struct pool *pool, struct pool_image *image, bool may_grow, uint64_t now_ms,
+                      struct pool_effect *ret_effect);
+void pool_unload(struct pool *pool, struct residency *residency, struct pool_effect *ret_effect);
+
+/* pool_keep.c: instances that nobody calls now. */
+bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_effect);
 
 #endif

@@ -185,6 +185,7 @@ static void name_image(const struct pool_image *image, char ret_name[HASH_TEXT_S
     buffer_append_u64(&text, image->limits.timeout_ms);
     buffer_append_u64(&text, image->limits.output_bytes_max);
     buffer_append_u64(&text, image->limits.log_bytes_max);
+    buffer_append_string(&text, image->owner);
     hash_bytes(text.data, text.used, ret_name);
 }
 
@@ -207,6 +208,27 @@ static void perform_load(struct project *project, unsigned index, struct pool_im
     list_push_back(&seat->loads, &load->link);
     struct image_facts *facts = image->user;
     runner_load(seat->runner, facts->name, fd, &image->limits, on_loaded, load);
+}
+
+void project_fill_request(const struct instance_target *target, struct pool_request *ret_request)
+{
+    *ret_request = (struct pool_request){
+        .function = target->function,
+        .image_id = target->image_id,
+        .limits = target->limits,
+        .version = target->version,
+        .settings =
+            {
+                .is_sticky = target->is_sticky,
+                .instances_min = target->instances_min,
+                .instances_max = target->instances_max,
+                .idle_ms = target->idle_ms,
+                .recycle_calls = target->recycle_calls,
+                .recycle_ms = target->recycle_ms,
+            },
+        .concurrency_max = target->concurrency_max,
+        .queue_max = target->queue_max,
+    };
 }
 
 void project_note_image(struct pool_image *image, struct instance_target *target)
@@ -241,7 +263,14 @@ static void perform(struct project *project, const struct pool_effect *effect)
         release_image(effect->image);
         return;
     case POOL_INVOKE:
-        call_start((struct instance_call *)effect->call, seat->runner, effect->slot);
+        call_start((struct instance_call *)effect->call, seat->runner, effect->slot,
+                   effect->is_last);
+        return;
+    case POOL_WARM:
+        runner_warm(seat->runner, effect->slot, ((struct image_facts *)effect->image->user)->name);
+        return;
+    case POOL_COOL:
+        runner_warm(seat->runner, effect->slot, NULL);
         return;
     case POOL_FAIL:
         call_fail((struct instance_call *)effect->call, effect->error);

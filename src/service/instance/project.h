@@ -97,6 +97,9 @@ struct project *project_find(struct instance_service *service, const char *name)
 /* Do what the pool wants, until it wants nothing more. */
 void project_pump(struct project *project);
 
+/* What a call of this target asks of the pool; wait_ms_max is the caller's. */
+void project_fill_request(const struct instance_target *target, struct pool_request *ret_request);
+
 /* The image is now known to the pool: keep what loading it needs. */
 void project_note_image(struct pool_image *image, struct instance_target *target);
 
@@ -104,7 +107,7 @@ void project_note_image(struct pool_image *image, struct instance_target *target
 void project_free(struct project *project);
 
 /* Run a call on a slot, now. */
-void call_start(struct instance_call *call, struct runner *runner, unsigned slot);
+void call_start(struct instance_call *call, struct runner *runner, unsigned slot, bool is_last);
 
 /* End a call that has not started; its on_end follows. */
 void call_fail(struct instance_call *call, const struct error *error);

@@ -218,6 +218,17 @@ static int take_config(const json_t *object, struct function_config *config, str
     take_u64(object, "tmp_bytes_max", &config->tmp_bytes_max);
     take_unsigned(object, "concurrency_max", &config->concurrency_max);
     take_unsigned(object, "queue_max", &config->queue_max);
+    take_unsigned(object, "instances_min", &config->instances_min);
+    take_unsigned(object, "instances_max", &config->instances_max);
+    take_u64(object, "idle_ms", &config->idle_ms);
+    take_u64(object, "recycle_requests", &config->recycle_requests);
+    take_u64(object, "recycle_ms", &config->recycle_ms);
+    const char *reuse = json_string_value(json_object_get(object, "reuse"));
+    config->is_sticky = reuse != NULL && strcmp(reuse, "instance") == 0;
+    if (reuse != NULL && !config->is_sticky && strcmp(reuse, "request") != 0) {
+        return error_set(err, ERROR_INVALID, "$.reuse: \"%.40s\" is not request or instance",
+                         reuse);
+    }
     struct buffer environment = {0};
     const char *name;
     json_t *value;

@@ -24,7 +24,8 @@ enum kind {
     IS_COUNT,
     IS_MAP,
     IS_ASSETS,
-    IS_TRIGGERS
+    IS_TRIGGERS,
+    IS_REUSE
 };
 
 static const struct key {
@@ -42,6 +43,12 @@ static const struct key {
     {"environment", IS_MAP, "environment"},
     {"concurrency", IS_COUNT, "concurrency_max"},
     {"queue", IS_COUNT, "queue_max"},
+    {"reuse", IS_REUSE, "reuse"},
+    {"instances_min", IS_COUNT, "instances_min"},
+    {"instances_max", IS_COUNT, "instances_max"},
+    {"idle", IS_DURATION, "idle_ms"},
+    {"recycle_requests", IS_COUNT, "recycle_requests"},
+    {"recycle_after", IS_DURATION, "recycle_ms"},
     {"output_max", IS_SIZE, "output_bytes_max"},
     {"log_max", IS_SIZE, "log_bytes_max"},
     {"tmp_max", IS_SIZE, "tmp_bytes_max"},
@@ -228,6 +235,16 @@ static int take_triggers(struct project *project, const json_t *value, struct er
     return 0;
 }
 
+static int take_reuse(struct project *project, const struct key *key, const char *text,
+                      struct error *err)
+{
+    if (text == NULL || (strcmp(text, "request") != 0 && strcmp(text, "instance") != 0)) {
+        return error_set(err, ERROR_INVALID, "reuse must be request or instance");
+    }
+    json_object_set_new(project->settings, key->field, json_string(text));
+    return 0;
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -242,6 +259,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_text(project, key, json_string_value(value), err);
     case IS_MAP:
         return take_map(project, key, value, err);
+    case IS_REUSE:
+        return take_reuse(project, key, json_string_value(value), err);
     case IS_ASSETS:
         return take_assets(project, value, err);
     case IS_TRIGGERS:

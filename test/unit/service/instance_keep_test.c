@@ -1,0 +1,204 @@
+#include "test/unit/service/pool_world.h"
+
+/* ---- Instances that nobody calls ---- */
+
+static struct call *call_with(struct world *world, unsigned function, struct pool_settings settings)
+{
+    return arrive(world,
+                  (struct wish){.function = function, .queue_max = 100, .settings = settings});
+}
+
+static void want(struct world *world, struct pool_settings settings)
+{
+    pool_want(world->pool,
+              &(struct pool_request){
+                  .function = "f1", .image_id = "i1", .version = 1, .settings = settings},
+              world->now_ms);
+    pump(world);
+}
+
+TEST(instance_keep, instances_min_are_there_before_anybody_calls)
+{
+    struct world *world = world_new(4, 1);
+    want(world, (struct pool_settings){.instances_min = 2, .idle_ms = 60000});
+    EXPECT(world->starts == 1 && world->loads_seen == 1 && world->warmed == 2);
+    EXPECT(pool_instances(world->pool) == 2);
+    struct pool_settings settings = {.instances_min = 2, .idle_ms = 60000};
+    EXPECT(call_with(world, 1, settings)->is_warm);
+    die(world, 0); /* and again on the next runner */
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 2 && world->starts == 2);
+    advance(world, 10 * 3600 * 1000); /* nobody calls for hours */
+    EXPECT(pool_instances(world->pool) == 2);
+    pool_forget(world->pool, "i1");
+    pump(world);
+    EXPECT(pool_is_empty(world->pool));
+    EXPECT(pool_wake_ms(world->pool) == UINT64_MAX || pool_wake_ms(world->pool) > 0);
+    world_free(world);
+}
+
+TEST(instance_keep, instances_max_holds_and_calls_wait_for_one_of_them)
+{
+    struct world *world = world_new(4, 2);
+    struct pool_settings settings = {.instances_max = 2};
+    struct call *first = call_with(world, 1, settings);
+    struct call *second = call_with(world, 1, settings);
+    struct call *third = call_with(world, 1, settings);
+    struct call *other = call_function(world, 2);
+    EXPECT(first->state == CALL_RUNNING && second->state == CALL_RUNNING);
+    EXPECT(third->state == CALL_WAITING && other->state == CALL_RUNNING);
+    advance(world, 10 * POOL_GROW_MS);
+    EXPECT(third->state == CALL_WAITING && world->starts == 1);
+    finish(world, first);
+    EXPECT(third->state == CALL_RUNNING && third->is_warm);
+    world_free(world);
+}
+
+TEST(instance_keep, without_calls_for_idle_ms_nothing_is_kept)
+{
+    struct world *world = world_new(4, 1);
+    struct pool_settings settings = {.idle_ms = 60000};
+    finish(world, call_with(world, 1, settings));
+    advance(world, 59000);
+    EXPECT(pool_instances(world->pool) == 1 && world->cooled == 0);
+    advance(world, 1000 + POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 0 && world->cooled == 1);
+    EXPECT(pool_wake_ms(world->pool) == UINT64_MAX); /* nothing ticks when nothing is kept */
+    EXPECT(!call_with(world, 1, settings)->is_warm);
+    world_free(world);
+}
+
+static void burst(struct world *world, struct pool_settings settings, unsigned calls,
+                  unsigned *ret_cold)
+{
+    struct call *running[8];
+    *ret_cold = 0;
+    for (unsigned i = 0; i < calls; i++) {
+        running[i] = call_with(world, 1, settings);
+        *ret_cold += !running[i]->is_warm;
+    }
+    for (unsigned i = 0; i < calls; i++) {
+        finish(world, running[i]);
+    }
+}
+
+/*
+ * Goal: what is taken away between two bursts is there again before the second one.
+ * Method: another function takes all slots after the first burst, and goes; then they are warmed.
+ */
+TEST(instance_keep, what_was_learnt_is_warm_before_the_next_burst)
+{
+    struct world *world = world_new(4, 1);
+    struct pool_settings settings = {.idle_ms = 600000};
+    struct pool_settings short_lived = {.idle_ms = 1000};
+    unsigned cold = 0;
+    burst(world, settings, 4, &cold);
+    EXPECT(cold == 4);
+    struct call *others[4];
+    for (unsigned i = 0; i < 4; i++) {
+        others[i] = call_with(world, 2, short_lived);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        finish(world, others[i]);
+    }
+    for (unsigned i = 0; i < 12; i++) {
+        advance(world, POOL_KEEP_MS);
+    }
+    burst(world, settings, 4, &cold);
+    EXPECT(cold == 0 && world->warmed == 4);
+    world_free(world);
+}
+
+TEST(instance_keep, an_instance_ends_after_recycle_calls_and_recycle_ms)
+{
+    struct world *world = world_new(2, 1);
+    struct pool_settings settings = {.recycle_calls = 2, .recycle_ms = 100000};
+    struct call *call = call_with(world, 1, settings);
+    finish(world, call);
+    call = call_with(world, 1, settings);
+    EXPECT(call->is_warm);
+    finish(world, call);
+    EXPECT(pool_instances(world->pool) == 0);
+    call = call_with(world, 1, settings);
+    EXPECT(!call->is_warm);
+    finish(world, call);
+    advance(world, 100000 + POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 1 && pool_counts(world->pool)->recycled == 2);
+    world_free(world);
+}
+
+TEST(instance_keep, state_is_not_shared_between_functions_and_versions)
+{
+    struct world *world = world_new(4, 1);
+    struct pool_settings sticky = {.is_sticky = true};
+    finish(world,
+           arrive(world,
+                  (struct wish){.function = 1, .image = "i", .queue_max = 9, .settings = sticky}));
+    EXPECT(!arrive(world,
+                   (struct wish){.function = 2, .image = "i", .queue_max = 9, .settings = sticky})
+                ->is_warm);
+    EXPECT(arrive(world,
+                  (struct wish){.function = 1, .image = "i", .queue_max = 9, .settings = sticky})
+               ->is_warm);
+    EXPECT(!arrive(world, (struct wish){.function = 3, .image = "i", .queue_max = 9})->is_warm);
+    world_free(world);
+}
+
+TEST(instance_keep, under_pressure_idle_instances_go)
+{
+    struct world *world = world_new(4, 1);
+    struct pool_settings settings = {.instances_min = 1, .idle_ms = 600000};
+    unsigned cold = 0;
+    want(world, settings);
+    burst(world, settings, 3, &cold);
+    EXPECT(pool_instances(world->pool) == 3);
+    pool_set_pressure(world->pool, POOL_PRESSURE_SOME);
+    pump(world);
+    EXPECT(pool_instances(world->pool) == 2); /* one, and look again */
+    pool_set_pressure(world->pool, POOL_PRESSURE_SOME);
+    pump(world);
+    pool_set_pressure(world->pool, POOL_PRESSURE_SOME);
+    pump(world);
+    EXPECT(pool_instances(world->pool) == 1 && pool_counts(world->pool)->evicted == 2);
+    pool_set_pressure(world->pool, POOL_PRESSURE_HIGH);
+    pump(world);
+    EXPECT(pool_instances(world->pool) == 0);
+    pool_set_pressure(world->pool, POOL_PRESSURE_NONE);
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 3);
+    world_free(world);
+}
+
+/* Goal: an image whose only runner died is about to go; when it is kept warm it stays. */
+TEST(instance_keep, what_is_kept_warm_survives_its_runner)
+{
+    struct world *world = world_new(4, 1);
+    struct pool_settings settings = {.idle_ms = 600000};
+    finish(world, call_with(world, 1, settings));
+    die(world, 0);
+    EXPECT(world->starts == 2 && pool_instances(world->pool) == 1 && world->warmed == 1);
+    EXPECT(call_with(world, 1, settings)->is_warm);
+    world_free(world);
+}
+
+/* ---- Demand ---- */
+
+TEST(instance_demand, learns_peaks_and_leaves_out_what_is_rare)
+{
+    struct demand demand = {0};
+    uint64_t now_ms = 5000;
+    EXPECT(demand_target(&demand, now_ms) == 0);
+    demand_note(&demand, 7, now_ms);
+    EXPECT(demand_target(&demand, now_ms) == 7); /* at once */
+    for (unsigned i = 0; i < DEMAND_INTERVALS; i++) {
+        now_ms += DEMAND_INTERVAL_MS;
+        demand_note(&demand, i % 6 == 0 ? 10 : 1, now_ms);
+        if (i == 100 || i == 200 || i == 300) {
+            demand_note(&demand, 200, now_ms);
+        }
+    }
+    now_ms += DEMAND_INTERVAL_MS;
+    EXPECT(demand_target(&demand, now_ms) == 10); /* three of 360 are left out */
+    now_ms += (uint64_t)DEMAND_INTERVAL_MS * DEMAND_INTERVALS;
+    EXPECT(demand_target(&demand, now_ms) == 0); /* an hour later nothing is known */
+}
