@@ -273,6 +273,44 @@ CREATE TABLE stream_trash (
 ) STRICT;
 
 -- Invocations
+CREATE TABLE invocation (
+    key         TEXT PRIMARY KEY NOT NULL,  -- id: 32 hex digits
+    project     TEXT NOT NULL,
+    function    TEXT NOT NULL,              -- NAME, NAME:ALIAS or NAME:VERSION, as it was asked for
+    name        TEXT NOT NULL,              -- NAME
+    state       TEXT NOT NULL CHECK (state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled', 'expired')),
+    idempotency TEXT,                       -- the client's key
+    digest      TEXT,                       -- of what it was a key of
+    request     TEXT NOT NULL,              -- JSON: method, path, query, fields
+    body        BLOB,                       -- NULL once it has succeeded
+    policy      TEXT NOT NULL,              -- JSON: retries, back-off, age, destinations
+    attempts    INTEGER NOT NULL,
+    due_ms      INTEGER NOT NULL,           -- of the next attempt
+    deadline_ms INTEGER NOT NULL,           -- no attempt begins, and none goes on, after it
+    owner       INTEGER NOT NULL,           -- id of the node that runs it; 0: none
+    epoch       INTEGER NOT NULL,           -- index of the command that gave it to that node
+    size        INTEGER NOT NULL,           -- bytes that it counts for while it is live
+    status      INTEGER,
+    fields      TEXT,                       -- JSON array of "Name: value"
+    answer      BLOB,
+    error       TEXT,
+    error_code  TEXT,
+    history     TEXT NOT NULL,              -- JSON array: the last attempts
+    expires_ms  INTEGER,                    -- when it is forgotten; NULL: it is live
+    created_ms  INTEGER NOT NULL,
+    updated_ms  INTEGER NOT NULL,
+    revision    INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX invocation_idempotency ON invocation (project, name, idempotency) WHERE idempotency IS NOT NULL;
+CREATE INDEX invocation_due ON invocation (due_ms) WHERE state = 'pending';
+CREATE INDEX invocation_owner ON invocation (owner) WHERE state = 'running';
+CREATE INDEX invocation_expires ON invocation (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX invocation_created ON invocation (project, created_ms);
+CREATE TABLE invocation_load (               -- what is live: pending or running
+    project TEXT PRIMARY KEY NOT NULL,
+    live    INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Triggers
 CREATE TABLE trigger_row (

@@ -24,6 +24,7 @@
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
+#include "service/invocation/invocation.h"
 #include "service/kv/kv.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
@@ -456,6 +457,39 @@ static int start_gateway(struct node *node, struct error *err)
                                                             : 0;
 }
 
+static bool take_later(struct http_exchange *exchange, const char *project, struct text name,
+                       struct text path, void *context)
+{
+    const struct node *node = context;
+    if (!invocation_is_wanted(exchange)) {
+        return false;
+    }
+    invocation_serve(node->invocations, exchange, project, name, path);
+    return true;
+}
+
+static int start_invocations(struct node *node, struct error *err)
+{
+    const struct invocation_options options = {
+        .loop = node->loop,
+        .store = node->store,
+        .cluster = node->cluster,
+        .functions = node->functions,
+        .gateway = node->gateway,
+    };
+    int r = invocation_service_new(&options, &node->invocations, err);
+    if (r == 0) {
+        gateway_set_later(node->gateway, take_later, node);
+    }
+    return r;
+}
+
+static void stop_invocations(struct node *node)
+{
+    gateway_set_later(node->gateway, NULL, NULL);
+    invocation_service_free(node->invocations);
+}
+
 static void stop_gateway(struct node *node)
 {
     gateway_stop(node->gateway, node->options.drain_timeout_ms);
@@ -532,6 +566,7 @@ static int start_api(struct node *node, struct error *err)
         .blobs = node->blobs,
         .triggers = node->triggers,
         .gateway = node->gateway,
+        .invocations = node->invocations,
         .routes = node->routes,
         .kv = node->kv,
         .node_name = node->name,
@@ -581,6 +616,7 @@ static const struct subsystem {
     {"gateway", start_gateway, stop_gateway},
     {"destinations", start_destinations, stop_destinations},
     {"triggers", start_triggers, stop_triggers},
+    {"invocations", start_invocations, stop_invocations},
     {"api", start_api, stop_api},
 };
 

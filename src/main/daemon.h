@@ -44,6 +44,7 @@ struct node {
     struct gateway *gateway;
     struct destination_service *destinations;
     struct trigger_service *triggers;
+    struct invocation_service *invocations;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };

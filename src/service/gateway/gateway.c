@@ -60,7 +60,11 @@ static void on_request(struct http_exchange *exchange, void *context)
     }
     if (name_of_host(http_exchange_field(exchange, "Host"), &name) ||
         name_of_path(http_exchange_path(exchange), &name, &rest)) {
-        gateway_serve(lane->gateway, exchange, "default", name, rest, NULL);
+        struct gateway *gateway = lane->gateway;
+        if (gateway->take_later == NULL ||
+            !gateway->take_later(exchange, "default", name, rest, gateway->later_context)) {
+            gateway_serve(gateway, exchange, "default", name, rest, NULL);
+        }
         return;
     }
     struct error err;
@@ -209,6 +213,15 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
     }
     *ret_gateway = gateway;
     return 0;
+}
+
+void gateway_set_later(struct gateway *gateway,
+                       bool (*take)(struct http_exchange *exchange, const char *project,
+                                    struct text name, struct text path, void *context),
+                       void *context)
+{
+    gateway->take_later = take;
+    gateway->later_context = context;
 }
 
 uint16_t gateway_port(const struct gateway *gateway)

@@ -27,6 +27,7 @@
 #ifndef SERVICE_GATEWAY_GATEWAY_H
 #define SERVICE_GATEWAY_GATEWAY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -77,6 +78,15 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms);
 void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange,
                    const char *project, struct text name, struct text path,
                    const char *node_or_null);
+
+/*
+ * Requests for a function that are not to be answered by it now (Prefer: respond-async): `take` is
+ * asked of each that a client sends, on its lane; true: it has taken the exchange.  NULL: nobody.
+ */
+void gateway_set_later(struct gateway *gateway,
+                       bool (*take)(struct http_exchange *exchange, const char *project,
+                                    struct text name, struct text path, void *context),
+                       void *context);
 
 /* Serve what another node passed on; the caller has made sure that it is a node that asks. */
 void gateway_serve_hop(struct gateway *gateway, struct http_exchange *owned_exchange);

@@ -63,6 +63,9 @@ struct gateway {
     uint64_t drain_timeout_ms;
     const char *isolation; /* for X-Blixard-Isolation */
     bool gives_up;
+    bool (*take_later)(struct http_exchange *exchange, const char *project, struct text name,
+                       struct text path, void *context);
+    void *later_context;
     struct response_cache *cache;
     struct lane *lanes; /* the first one on the instances' loop */
 };

@@ -25,6 +25,7 @@ struct error;
 struct eventstream_service;
 struct function_service;
 struct gateway;
+struct invocation_service;
 struct http_exchange;
 struct image_store;
 struct instance_service;
@@ -63,6 +64,7 @@ struct api_options {
     struct kv_service *kv;
     struct trigger_service *triggers;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
+    struct invocation_service *invocations;
 };
 
 /* Listen; before the loop runs or on its thread.  Fails with DENIED (an address that is not

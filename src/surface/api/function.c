@@ -9,6 +9,7 @@
 #include "engine/image/image.h"
 
 #include "service/gateway/gateway.h"
+#include "service/invocation/invocation.h"
 
 #include "surface/api/parts.h"
 
@@ -372,6 +373,14 @@ void api_invocation_create(struct request *request)
     char node[API_PARAMETER_SIZE];
     bool is_at = http_query_get(http_exchange_query(request->exchange), "node", node, sizeof(node));
     struct text path = http_exchange_path(request->exchange);
+    if (invocation_is_wanted(request->exchange)) {
+        invocation_serve(request->api->options.invocations, http_exchange_ref(request->exchange),
+                         request->project,
+                         text_of(request->parameters[0], strlen(request->parameters[0])),
+                         text_of("", 0));
+        api_request_end(request);
+        return;
+    }
     gateway_serve(gateway, http_exchange_ref(request->exchange), request->project,
                   text_of(request->parameters[0], strlen(request->parameters[0])),
                   text_of(path.data + path.length, 0), is_at ? node : NULL);

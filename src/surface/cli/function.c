@@ -231,6 +231,11 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
         return error_set(err, ERROR_INVALID, "--header must be 'Name: value'");
     }
     int r = take_input(arguments, &input, err);
+    if (r == 0 && flag_value(arguments, "async") != NULL) {
+        return node != NULL
+            ? error_set(err, ERROR_INVALID, "--async runs on any node; leave --node out")
+            : invocation_begin(arguments, target, header, &input, err);
+    }
     if (r == 0) {
         r = request("POST", target, fields, input.data, input.used, &answer, err);
     }

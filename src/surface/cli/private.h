@@ -192,6 +192,12 @@ int everywhere_ask(const json_t *names,
  * be NULL) is the caller's. */
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err);
 
+/* ---- invocation.c ---- */
+
+/* `fn invoke --async`: have it run later; print its id, or with --wait its answer. */
+int invocation_begin(const struct arguments *arguments, const char *target, const char *header,
+                     const struct buffer *input, struct error *err);
+
 /* ---- print.c ---- */
 
 enum output { OUTPUT_TABLE, OUTPUT_JSON, OUTPUT_YAML };
@@ -232,6 +238,12 @@ int verb_kv_list(const struct arguments *arguments, struct error *err);
 int verb_kv_delete(const struct arguments *arguments, struct error *err);
 int verb_trace_list(const struct arguments *arguments, struct error *err);
 int verb_trace_show(const struct arguments *arguments, struct error *err);
+int verb_invocation_list(const struct arguments *arguments, struct error *err);
+int verb_invocation_get(const struct arguments *arguments, struct error *err);
+int verb_invocation_wait(const struct arguments *arguments, struct error *err);
+int verb_invocation_cancel(const struct arguments *arguments, struct error *err);
+int verb_invocation_logs(const struct arguments *arguments, struct error *err);
+int verb_invocation_redrive(const struct arguments *arguments, struct error *err);
 int verb_fn_alias(const struct arguments *arguments, struct error *err);
 int verb_fn_delete(const struct arguments *arguments, struct error *err);
 int verb_stream_create(const struct arguments *arguments, struct error *err);

@@ -1,0 +1,83 @@
+/* What the files of service/invocation share. */
+#ifndef SERVICE_INVOCATION_PARTS_H
+#define SERVICE_INVOCATION_PARTS_H
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/map.h"
+
+#include "engine/store/store.h"
+
+#include "service/invocation/invocation.h"
+
+struct gateway_result;
+
+/* One that this node has claimed, until its end is written. */
+struct run {
+    struct invocation_service *service;
+    char id[INVOCATION_ID_SIZE];
+    uint64_t epoch; /* 0: the claim is under way */
+    struct gateway_invoke *invoke;
+    uint64_t begun_ms; /* real time */
+    struct invocation_policy policy;
+    char project[64];
+    char name[64];
+    uint64_t attempts; /* with this one */
+    uint64_t deadline_ms;
+    uint64_t size;
+    char *request;
+    char *history;
+    struct buffer body;
+};
+
+struct invocation_service {
+    struct invocation_options options;
+    struct store_watch *watch;
+    struct cluster_listener *listener;
+    struct map runs; /* id -> struct run */
+    unsigned run_count;
+    struct list waits;
+    struct loop_timer *timer; /* of the next one that is due */
+    struct loop_timer *sweep;
+    bool pass_is_posted;
+    bool has_backlog; /* there was no room for all */
+    bool waits_posted;
+    bool is_stopping;
+};
+
+/* policy.c */
+struct verdict {
+    const char *state; /* "succeeded", "failed", "expired", "pending" */
+    uint64_t due_ms;
+    uint64_t attempts;
+};
+/* Pure: what becomes of it after an attempt.  `error` NULL: `status` was answered. */
+struct verdict policy_judge(const struct invocation_policy *policy, const struct error *error,
+                            int status, bool is_untouched, uint64_t attempts, uint64_t now_ms,
+                            uint64_t deadline_ms, uint64_t random);
+int policy_check(const struct invocation_policy *policy, struct error *err);
+void policy_write(const struct invocation_policy *policy, struct buffer *out);
+void policy_read(const char *json, struct invocation_policy *ret_policy);
+
+/* run.c */
+struct run *run_new(struct invocation_service *service, const char *id);
+void run_drop(struct run *run);  /* the claim has failed */
+void run_start(struct run *run); /* the claim is there */
+void run_stop(struct run *run);  /* it is another's, or over */
+void run_pass(struct invocation_service *service);
+
+/* invocation.c */
+uint64_t own_node(const struct invocation_service *service);
+void pass_soon(struct invocation_service *service);
+
+/* accept.c: a row, in a command that does other things too. */
+void accept_add(struct store_command *command, const char *id, const char *project,
+                const char *function, const char *request_json, const void *body, size_t length,
+                const struct invocation_policy *policy, uint64_t owner, uint64_t now_ms);
+
+/* write.c: keys of an object that is open: "body" or "body_base64". */
+void write_bytes(struct json_writer *writer, const void *bytes, size_t length);
+
+#endif

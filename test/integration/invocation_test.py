@@ -1,0 +1,179 @@
+"""Asynchronous invocations: accepted durably, run at least once, asked about later."""
+import concurrent.futures
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+node = None
+folder = None
+
+
+def setUpModule():
+    global node, folder
+    from node import Node  # test/lib/node.py
+
+    folder = tempfile.TemporaryDirectory(prefix="blixard-invocation-")
+    module = pathlib.Path(folder.name) / "gateway.wasm"
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O2", "-o", module, ROOT / "test/guests/gateway.c"],
+                   check=True)
+    node = Node()
+    node.deploy("busy", module, timeout_ms=60000)
+    echo = pathlib.Path(folder.name) / "echo.wasm"
+    source = pathlib.Path(folder.name) / "echo.c"
+    source.write_text('#include <unistd.h>\nint main(void) { char b[4096]; long n;'
+                      ' while ((n = read(0, b, 4096)) > 0) write(1, b, n); return 0; }\n')
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O2", "-o", echo, source], check=True)
+    node.deploy("echo", echo)
+
+
+def tearDownModule():
+    node.stop()
+    folder.cleanup()
+
+
+def begin(path="", body=b"", fields=None, prefer=""):
+    """Through the gateway: (status, document, fields)."""
+    import http.client
+
+    host, port = node.gateway.rsplit(":", 1)
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        connection.request("POST", f"/fn/busy{path}", body,
+                           {"Prefer": "respond-async" + (", " + prefer if prefer else ""), **(fields or {})})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()), {name.lower(): value for name, value in answer.getheaders()}
+    finally:
+        connection.close()
+
+
+def wait(name):
+    return node.json(f"/v1/invocations/{name}/wait?timeout=30s")
+
+
+def wait_for(name, holds):
+    """Until it is so: by the index of the state, not by the clock."""
+    index = 0
+    while True:
+        status, body, fields = node.request("GET", f"/v1/invocations/{name}?index={index}&wait=10s")
+        document = json.loads(body)
+        if holds(document):
+            return document
+        index = int(fields["x-blixard-index"]) + 1
+
+
+class Accepting(unittest.TestCase):
+    def test_202_then_the_result_by_id(self):
+        status, document, fields = begin("/echo?x=1", b"hello", {"Content-Type": "text/plain"})
+        self.assertEqual(status, 202)
+        self.assertEqual(fields["location"], f"/v1/invocations/{document['id']}")
+        self.assertEqual(fields["preference-applied"], "respond-async")
+        ended = wait(document["id"])
+        self.assertEqual(ended["state"], "succeeded")
+        self.assertEqual(ended["response"]["body"], "hello")
+        self.assertEqual(ended["attempts"], 1)
+        self.assertNotIn("request", ended)
+
+    def test_bytes_that_are_no_text(self):
+        status, document, _ = begin("/echo", b"\x00\xff\x01")
+        self.assertEqual(wait(document["id"])["response"]["body_base64"], "AP8B")
+
+    def test_the_same_key_is_the_same_invocation(self):
+        key = {"Idempotency-Key": "order-1"}
+        _, first, _ = begin("/echo", b"one", key)
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            ids = {document["id"] for _, document, _ in pool.map(lambda _: begin("/echo", b"one", key), range(16))}
+        self.assertEqual(ids, {first["id"]})
+        wait(first["id"])
+        status, again, fields = begin("/echo", b"one", key)
+        self.assertEqual((status, again["id"], again["state"]), (202, first["id"], "succeeded"))
+        self.assertEqual(again["response"]["body"], "one")
+        self.assertEqual(fields["idempotent-replayed"], "true")
+        status, problem, _ = begin("/echo", b"two", key)
+        self.assertEqual(status, 422)
+        self.assertIn("new key", problem["detail"])
+
+    def test_a_key_that_many_use_at_once_runs_once(self):
+        key = {"Idempotency-Key": "order-2"}
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            ids = {document["id"] for _, document, _ in pool.map(lambda _: begin("/echo", b"x", key), range(32))}
+        self.assertEqual(len(ids), 1)
+
+    def test_what_is_refused(self):
+        self.assertEqual(begin("/echo", b"x" * (256 * 1024 + 1))[0], 413)
+        self.assertEqual(begin("/echo", b"x", prefer="retries=many")[0], 400)
+        self.assertEqual(begin("/echo", b"x", prefer="on-failure=mail:you")[0], 400)
+        self.assertEqual(begin("/echo", b"x", {"Idempotency-Key": "a b"})[0], 400)
+        status, body, _ = node.request("POST", "/v1/functions/nobody/invocations", b"",
+                                       {"Prefer": "respond-async"})
+        self.assertEqual(status, 404)
+        self.assertEqual(node.request("GET", "/v1/invocations/0f")[0], 404)
+
+
+class Trying(unittest.TestCase):
+    def test_retries_then_a_dead_letter_that_can_be_redriven(self):
+        _, document, _ = begin("/trap", b"x", prefer="retries=1, backoff=10ms")
+        ended = wait(document["id"])
+        self.assertEqual((ended["state"], ended["attempts"]), ("failed", 2))
+        self.assertEqual(ended["error_code"], "trap")
+        self.assertEqual(len(ended["attempt_list"]), 2)
+        dead = json.loads(node.cli("invocation", "list", "busy", "--dead", "--output", "json"))
+        self.assertIn(document["id"], [one["id"] for one in dead["invocations"]])
+        node.cli("invocation", "redrive", document["id"])
+        again = wait_for(document["id"], lambda one: one["state"] == "failed")
+        self.assertEqual(len(again["attempt_list"]), 4)
+
+    def test_a_404_of_the_function_is_final(self):
+        _, document, _ = begin("/head?Status=404", prefer="backoff=10ms")
+        ended = wait(document["id"])
+        self.assertEqual((ended["state"], ended["attempts"], ended["status"]), ("failed", 1, 404))
+
+    def test_cancel_breaks_off(self):
+        _, document, _ = begin("/spin")
+        wait_for(document["id"], lambda one: one["state"] == "running")
+        node.cli("invocation", "cancel", document["id"])
+        self.assertEqual(node.json(f"/v1/invocations/{document['id']}")["state"], "cancelled")
+        self.assertEqual(node.request("DELETE", f"/v1/invocations/{document['id']}")[0], 409)
+
+    def test_it_expires(self):
+        _, document, _ = begin("/exit/3", prefer="retries=50, backoff=900ms, max-age=1s")
+        self.assertEqual(wait(document["id"])["state"], "expired")
+
+    def test_the_end_goes_to_a_destination(self):
+        _, document, _ = begin("/echo", b"payload", prefer="on-success=function:busy")
+        wait(document["id"])
+        other = [one for one in node.json("/v1/invocations?function=busy")["invocations"]]
+        told = [one for one in (wait(one["id"]) for one in other if one["state"] != "running")
+                if document["id"] in one.get("response", {}).get("body", "")
+                or document["id"] in json.dumps(one.get("request", {}))]
+        self.assertTrue(told)
+
+
+class CommandLine(unittest.TestCase):
+    def test_async_wait_and_list(self):
+        self.assertEqual(node.cli("fn", "invoke", "echo", "--async", "--wait", "--data", "x"), "x")
+        name = node.cli("fn", "invoke", "echo", "--async", "--idempotency-key", "k1", "--data", "x").strip()
+        self.assertRegex(name, "^[0-9a-f]{32}$")
+        node.cli("invocation", "wait", name)
+        self.assertIn("succeeded", node.cli("invocation", "get", name))
+        self.assertIn(name, node.cli("invocation", "list", "echo"))
+        node.cli("invocation", "logs", name)
+
+
+class Surviving(unittest.TestCase):
+    def test_kill_after_the_202(self):
+        global node
+        ids = [begin("/echo", b"kept %d" % number)[1]["id"] for number in range(20)]
+        spinning = begin("/spin", prefer="timeout=1s, retries=0")[1]["id"]
+        from node import Node
+
+        folder_kept = node.folder
+        node.kill()
+        again = Node(folder=folder_kept)
+        again.owned = node.owned
+        node = again
+        for name in ids:
+            self.assertEqual(wait(name)["state"], "succeeded", name)
+        self.assertEqual(wait(spinning)["state"], "failed")
