@@ -32,6 +32,7 @@
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/driver.h"
+#include "service/trigger/brokers.h"
 #include "service/trigger/trigger.h"
 
 #include "surface/api/api.h"
@@ -508,6 +509,15 @@ static void stop_destinations(struct node *node)
 }
 
 /* Drivers of all kinds are added here, before triggers begin to run. */
+static int append_secret(const char *project, const char *name, struct buffer *out,
+                         struct error *err, void *context)
+{
+    (void)project;
+    (void)out;
+    (void)context;
+    return error_set(err, ERROR_UNSUPPORTED, "password_secret %.64s: there are no secrets yet", name);
+}
+
 static int start_triggers(struct node *node, struct error *err)
 {
     const struct trigger_options options = {
@@ -520,6 +530,12 @@ static int start_triggers(struct node *node, struct error *err)
     if (trigger_service_new(&options, &node->triggers, err) < 0) {
         return -(int)err->kind;
     }
+    const struct trigger_brokers_options brokers = {
+        .loop = node->loop,
+        .secret = append_secret,
+        .context = node,
+    };
+    node->brokers = trigger_brokers_add(node->triggers, &brokers);
     trigger_service_start(node->triggers);
     return 0;
 }
@@ -527,6 +543,7 @@ static int start_triggers(struct node *node, struct error *err)
 static void stop_triggers(struct node *node)
 {
     trigger_service_free(node->triggers);
+    trigger_brokers_free(node->brokers);
 }
 
 /* HOST of "HOST:PORT" with the port that was really taken. */

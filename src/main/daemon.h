@@ -43,6 +43,7 @@ struct node {
     struct route_service *routes;
     struct gateway *gateway;
     struct destination_service *destinations;
+    struct trigger_brokers *brokers;
     struct trigger_service *triggers;
     struct invocation_service *invocations;
     struct api *api;

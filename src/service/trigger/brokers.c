@@ -1,0 +1,304 @@
+/* Messages of brokers as events: see brokers.h. */
+#include "service/trigger/brokers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/list.h"
+#include "base/memory.h"
+
+#include "service/broker/broker.h"
+#include "service/event/event.h"
+#include "service/trigger/driver.h"
+
+enum { KINDS = 5 };
+
+static const char *const kinds[KINDS] = {"redis", "nats", "kafka", "amqp", "mqtt"};
+
+struct kind {
+    struct trigger_brokers *owner;
+    struct trigger_driver driver;
+};
+
+struct trigger_brokers {
+    struct trigger_brokers_options options;
+    struct kind kinds[KINDS];
+};
+
+/* A running trigger. */
+struct feed {
+    struct trigger_source *source;
+    const struct kind *kind;
+    struct broker *broker;
+    bool is_paused;
+    char text[192];
+    struct list messages; /* that have no answer yet */
+};
+
+/* A message that is on its way. */
+struct message {
+    struct list_node link;
+    struct feed *feed;
+    uint64_t token;
+};
+
+/* ---- Settings ---- */
+
+/* Those of the broker are all but the credentials. */
+static json_t *without_credentials(const json_t *settings)
+{
+    json_t *rest = json_copy((json_t *)(uintptr_t)settings);
+    json_object_del(rest, "username");
+    json_object_del(rest, "password_secret");
+    return rest;
+}
+
+static int check_kind(const char *kind, const json_t *settings, struct error *err)
+{
+    static const char *const credentials[] = {"username", "password_secret"};
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *value = json_object_get(settings, credentials[i]);
+        if (value != NULL && (!json_is_string(value) || json_string_length(value) == 0)) {
+            return error_set(err, ERROR_INVALID, "%s must be a text", credentials[i]);
+        }
+    }
+    json_t *rest = without_credentials(settings);
+    int r = broker_check(kind, rest, err);
+    json_decref(rest);
+    return r;
+}
+
+#define CHECK_OF(name)                                                 \
+    static int check_##name(const json_t *settings, struct error *err) \
+    {                                                                  \
+        return check_kind(#name, settings, err);                       \
+    }
+CHECK_OF(redis)
+CHECK_OF(nats)
+CHECK_OF(kafka)
+CHECK_OF(amqp)
+CHECK_OF(mqtt)
+
+/* ---- Messages ---- */
+
+static void update_pause(struct feed *feed)
+{
+    bool is_full = trigger_room(feed->source) == 0;
+    if (is_full && !feed->is_paused) {
+        broker_pause(feed->broker);
+    } else if (!is_full && feed->is_paused) {
+        broker_resume(feed->broker);
+    }
+    feed->is_paused = is_full;
+}
+
+static void on_done(enum trigger_outcome outcome, const struct error *reason, void *context)
+{
+    (void)reason;
+    struct message *message = context;
+    struct feed *feed = message->feed;
+    if (outcome == TRIGGER_DELIVERED || outcome == TRIGGER_DEAD) {
+        broker_acknowledge(feed->broker, message->token);
+    } else {
+        broker_release(feed->broker, message->token);
+    }
+    list_remove(&message->link);
+    free(message);
+    update_pause(feed);
+}
+
+/* Extensions have names of a-z and 0-9 (CloudEvents, 3.1): others are written so, or left out. */
+static void add_extensions(struct event *event, const json_t *fields)
+{
+    const char *name = NULL;
+    json_t *value = NULL;
+    json_object_foreach((json_t *)(uintptr_t)fields, name, value)
+    {
+        char plain[21];
+        size_t used = 0;
+        struct error ignored = {0};
+        for (const char *at = name; *at != '\0' && used < sizeof(plain) - 1; at++) {
+            char c = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
+            if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
+                plain[used++] = c;
+            }
+        }
+        plain[used] = '\0';
+        if (used > 0 && event_get(event, plain) == NULL) {
+            event_set(event, plain, json_string_value(value), &ignored);
+        }
+    }
+}
+
+static void make_event(const struct feed *feed, const struct broker_message *message,
+                       struct event *event)
+{
+    struct error err = {0};
+    if (message->type != NULL &&
+        strncasecmp(message->type, EVENT_TYPE_STRUCTURED, strlen(EVENT_TYPE_STRUCTURED)) == 0 &&
+        event_read(message->body, message->length, event, &err) == 0) {
+        return;
+    }
+    char type[64];
+    MEMORY_OWNED char *source = memory_format("/%s/%s", feed->kind->driver.kind,
+                                              message->source != NULL ? message->source : "");
+    snprintf(type, sizeof(type), "blixard.%s.message", feed->kind->driver.kind);
+    event_init(event, message->id, source, type, message->type, message->body, message->length);
+    if (message->subject != NULL && message->subject[0] != '\0') {
+        event_set(event, "subject", message->subject, &err);
+    }
+    if (message->time_ms > 0) {
+        event_set_time(event, message->time_ms);
+    }
+    add_extensions(event, message->fields);
+}
+
+static void on_message(const struct broker_message *message, void *context)
+{
+    struct feed *feed = context;
+    EVENT_OWNED struct event event = {0};
+    bool is_ordered = strcmp(feed->kind->driver.kind, "kafka") == 0 && message->subject != NULL;
+    struct message *pushed = NEW(struct message);
+    pushed->feed = feed;
+    pushed->token = message->token;
+    list_push_back(&feed->messages, &pushed->link);
+    make_event(feed, message, &event);
+    const struct trigger_push push = {
+        .event = &event,
+        .order = is_ordered ? message->subject : NULL,
+        .done = on_done,
+        .context = pushed,
+    };
+    trigger_push(feed->source, &push);
+    update_pause(feed);
+}
+
+static void on_state(bool is_connected, const char *reason, void *context)
+{
+    struct feed *feed = context;
+    trigger_source_problem(feed->source, is_connected ? NULL : reason);
+}
+
+/* ---- Life ---- */
+
+static int read_password(const struct kind *kind, const struct trigger_source *source,
+                         struct buffer *out, struct error *err)
+{
+    const struct trigger_brokers_options *options = &kind->owner->options;
+    const char *secret =
+        json_string_value(json_object_get(trigger_source_settings(source), "password_secret"));
+    return secret == NULL
+        ? 0
+        : options->secret(trigger_source_project(source), secret, out, err, options->context);
+}
+
+static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+{
+    static const struct broker_events events = {.on_message = on_message, .on_state = on_state};
+    const struct kind *kind = context;
+    const json_t *settings = trigger_source_settings(source);
+    BUFFER_OWNED struct buffer password = {0};
+    int r = read_password(kind, source, &password, err);
+    if (r < 0) {
+        return r;
+    }
+    json_t *rest = without_credentials(settings);
+    MEMORY_OWNED char *name =
+        memory_format("blixard-%s-%s", trigger_source_project(source), trigger_source_name(source));
+    struct feed *feed = NEW(struct feed);
+    feed->source = source;
+    feed->kind = kind;
+    list_init(&feed->messages);
+    const struct broker_options options = {
+        .kind = kind->driver.kind,
+        .settings = rest,
+        .name = name,
+        .username = json_string_value(json_object_get(settings, "username")),
+        .password = password.used > 0 ? buffer_string(&password) : NULL,
+    };
+    r = broker_open(kind->owner->options.loop, &options, &events, feed, &feed->broker, err);
+    json_decref(rest);
+    if (password.used > 0) {
+        explicit_bzero(password.data, password.used);
+    }
+    if (r < 0) {
+        free(feed);
+        return r;
+    }
+    *ret_state = feed;
+    return 0;
+}
+
+static void stop(void *state)
+{
+    struct feed *feed = state;
+    broker_close(feed->broker); /* what has no answer is the broker's again */
+    LIST_EACH(node, &feed->messages)
+    {
+        free(LIST_ITEM(node, struct message, link));
+    }
+    free(feed);
+}
+
+static void resume(void *state)
+{
+    update_pause(state);
+}
+
+static bool lag(void *state, uint64_t *ret_lag)
+{
+    const struct feed *feed = state;
+    struct broker_status status;
+    broker_status(feed->broker, &status);
+    *ret_lag = status.lag;
+    return status.knows_lag;
+}
+
+static const char *describe(void *state)
+{
+    struct feed *feed = state;
+    struct broker_status status;
+    broker_status(feed->broker, &status);
+    snprintf(feed->text, sizeof(feed->text), "%s%s",
+             status.is_connected ? "connected" : "not connected: ",
+             status.is_connected ? "" : status.reason);
+    return feed->text;
+}
+
+struct trigger_brokers *trigger_brokers_add(struct trigger_service *service,
+                                            const struct trigger_brokers_options *options)
+{
+    static int (*const checks[KINDS])(const json_t *settings, struct error *err) = {
+        check_redis, check_nats, check_kafka, check_amqp, check_mqtt};
+    struct trigger_brokers *brokers = NEW(struct trigger_brokers);
+    brokers->options = *options;
+    for (size_t i = 0; i < KINDS; i++) {
+        struct kind *kind = &brokers->kinds[i];
+        kind->owner = brokers;
+        kind->driver = (struct trigger_driver){
+            .kind = kinds[i],
+            .check = checks[i],
+            .start = start,
+            .stop = stop,
+            .resume = resume,
+            .lag = lag,
+            .describe = describe,
+        };
+        if (broker_kind_is_here(kinds[i])) {
+            trigger_driver_add(service, &kind->driver, kind);
+        }
+    }
+    return brokers;
+}
+
+void trigger_brokers_free(struct trigger_brokers *brokers)
+{
+    if (brokers != NULL) {
+        broker_settle();
+        free(brokers);
+    }
+}
