@@ -10,7 +10,10 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "service/instance/pressure.h"
 #include "service/instance/project.h"
+
+static void on_pressure_timer(void *context);
 
 int instance_service_new(struct loop *loop, const struct instance_options *options,
                          struct instance_service **ret_service, struct error *err)
@@ -32,8 +35,40 @@ int instance_service_new(struct loop *loop, const struct instance_options *optio
     }
     list_init(&service->free_calls);
     list_init(&service->ending_calls);
+    service->pressure_timer = loop_timer_new(loop, on_pressure_timer, service);
     *ret_service = service;
     return 0;
+}
+
+static void tell_pressure(const char *name, void *value, void *context)
+{
+    struct project *project = value;
+    (void)name;
+    pool_set_pressure(project->pool, *(const enum pool_pressure *)context);
+    project_pump(project);
+}
+
+static void on_pressure_timer(void *context)
+{
+    struct instance_service *service = context;
+    struct pressure_facts facts;
+    pressure_read(&facts);
+    enum pool_pressure pressure = pressure_judge(&facts);
+    service->pressure_timer_runs = false;
+    if (pressure != POOL_PRESSURE_NONE || service->was_pressed) {
+        map_each(&service->projects, tell_pressure, &pressure);
+    }
+    service->was_pressed = pressure != POOL_PRESSURE_NONE;
+    instance_watch_pressure(service);
+}
+
+void instance_watch_pressure(struct instance_service *service)
+{
+    bool is_needed = service->instances > 0 || service->was_pressed;
+    if (is_needed && !service->pressure_timer_runs && service->pressure_timer != NULL) {
+        service->pressure_timer_runs = true;
+        loop_timer_start(service->pressure_timer, PRESSURE_MS);
+    }
 }
 
 static struct instance_service *service_ref(struct instance_service *service)
@@ -61,6 +96,8 @@ void instance_service_free(struct instance_service *service)
     if (service == NULL) {
         return;
     }
+    loop_timer_free(service->pressure_timer);
+    service->pressure_timer = NULL;
     map_each(&service->projects, free_project, NULL);
     map_done(&service->projects);
     call_flush(service);

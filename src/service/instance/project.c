@@ -285,12 +285,30 @@ static void perform(struct project *project, const struct pool_effect *effect)
     CHECK_UNREACHABLE();
 }
 
+static void tell_counts(struct project *project)
+{
+    struct telemetry *telemetry = project->service->options.telemetry;
+    const struct pool_counts *now = pool_counts(project->pool);
+    const struct pool_counts *told = &project->told;
+    if (memcmp(now, told, sizeof(*now)) == 0) {
+        return;
+    }
+    telemetry_add(telemetry, TELEMETRY_STARTS_WARM, now->warm - told->warm);
+    telemetry_add(telemetry, TELEMETRY_STARTS_COLD, now->cold - told->cold);
+    telemetry_add(telemetry, TELEMETRY_INSTANCES_WARMED, now->warmed - told->warmed);
+    telemetry_add(telemetry, TELEMETRY_INSTANCES_COOLED, now->cooled - told->cooled);
+    telemetry_add(telemetry, TELEMETRY_INSTANCES_EVICTED, now->evicted - told->evicted);
+    telemetry_add(telemetry, TELEMETRY_INSTANCES_RECYCLED, now->recycled - told->recycled);
+    project->told = *now;
+}
+
 static void tell_gauges(struct project *project)
 {
     struct instance_service *service = project->service;
     unsigned instances = pool_instances(project->pool);
     unsigned busy = pool_busy(project->pool);
     unsigned waiting = pool_waiting(project->pool);
+    tell_counts(project);
     service->instances += instances - project->instances;
     service->busy += busy - project->busy;
     service->waiting += waiting - project->waiting;
@@ -298,6 +316,7 @@ static void tell_gauges(struct project *project)
     project->busy = busy;
     project->waiting = waiting;
     telemetry_set(service->options.telemetry, TELEMETRY_INSTANCES, service->instances);
+    instance_watch_pressure(service);
     telemetry_set(service->options.telemetry, TELEMETRY_INSTANCES_BUSY, service->busy);
     telemetry_set(service->options.telemetry, TELEMETRY_CALLS_QUEUED, service->waiting);
 }

@@ -22,8 +22,11 @@ struct instance_service {
     struct map projects;
     struct list free_calls; /* kept for the next ones */
     unsigned free_call_count;
-    struct list ending_calls; /* their end is posted */
-    uint64_t instances;       /* sums over the projects, for the gauges */
+    struct list ending_calls;          /* their end is posted */
+    struct loop_timer *pressure_timer; /* runs while there are instances */
+    bool pressure_timer_runs;
+    bool was_pressed;
+    uint64_t instances; /* sums over the projects, for the gauges */
     uint64_t busy;
     uint64_t waiting;
 };
@@ -45,6 +48,7 @@ struct project {
     struct seat seats[POOL_RUNNERS_MAX];
     bool is_pumping;
     bool is_ending;
+    struct pool_counts told;           /* to telemetry */
     uint64_t instances, busy, waiting; /* as counted in the service's sums */
 };
 
@@ -93,6 +97,11 @@ struct prepare {
 
 /* Made when it is first needed. */
 struct project *project_find(struct instance_service *service, const char *name);
+
+enum { PRESSURE_MS = 2000 };
+
+/* Look at memory soon, as long as there are instances. */
+void instance_watch_pressure(struct instance_service *service);
 
 /* Do what the pool wants, until it wants nothing more. */
 void project_pump(struct project *project);

@@ -1,3 +1,5 @@
+#include "service/instance/pressure.h"
+
 #include "test/unit/service/pool_world.h"
 
 /* ---- Instances that nobody calls ---- */
@@ -201,4 +203,21 @@ TEST(instance_demand, learns_peaks_and_leaves_out_what_is_rare)
     EXPECT(demand_target(&demand, now_ms) == 10); /* three of 360 are left out */
     now_ms += (uint64_t)DEMAND_INTERVAL_MS * DEMAND_INTERVALS;
     EXPECT(demand_target(&demand, now_ms) == 0); /* an hour later nothing is known */
+}
+
+TEST(instance_pressure, is_judged_by_what_is_left_and_by_who_waits)
+{
+    struct pressure_facts facts = {.total_bytes = 100000000, .available_bytes = 50000000};
+    EXPECT(pressure_judge(&(struct pressure_facts){0}) == POOL_PRESSURE_NONE);
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_NONE);
+    facts.stalled_permille = 900; /* by others' doing: there is enough */
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_NONE);
+    facts.available_bytes = 20000000;
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_SOME);
+    facts.stalled_permille = 0;
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_NONE);
+    facts.available_bytes = 9000000;
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_SOME);
+    facts.available_bytes = 4000000;
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_HIGH);
 }
