@@ -394,27 +394,6 @@ const struct pool_counts *pool_counts(const struct pool *pool)
     return &pool->counts;
 }
 
-struct function_visit {
-    void (*visit)(const char *function, unsigned running, unsigned waiting, void *context);
-    void *context;
-};
-
-static void visit_function(const char *name, void *value, void *context)
-{
-    const struct pool_function *function = value;
-    const struct function_visit *visit = context;
-    visit->visit(name, function->running, function->queued, visit->context);
-}
-
-void pool_each_function(const struct pool *pool,
-                        void (*visit)(const char *function, unsigned running, unsigned waiting,
-                                      void *context),
-                        void *context)
-{
-    struct function_visit all = {.visit = visit, .context = context};
-    map_each(&pool->functions, visit_function, &all);
-}
-
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner)
 {
     return pool->runners[runner].busy;

@@ -218,20 +218,6 @@ struct pool_counts {
 };
 const struct pool_counts *pool_counts(const struct pool *pool);
 
-/* Of the image that such a request would use: instances, those busy, and how many are kept warm. */
-struct pool_facts {
-    unsigned instances;
-    unsigned busy;
-    unsigned target;
-};
-bool pool_facts_of(struct pool *pool, const struct pool_request *request, uint64_t now_ms,
-                   struct pool_facts *ret_facts);
-/* Calls of a function that run and wait. */
-void pool_each_function(const struct pool *pool,
-                        void (*visit)(const char *function, unsigned running, unsigned waiting,
-                                      void *context),
-                        void *context);
-
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner);
 unsigned pool_runner_images(const struct pool *pool, unsigned runner);
 

@@ -188,18 +188,3 @@ bool pool_next_keep(struct pool *pool, uint64_t now_ms, struct pool_effect *ret_
     pool->keep_ms = looking.needs_more_looks ? now_ms + POOL_KEEP_MS : UINT64_MAX;
     return false;
 }
-
-bool pool_facts_of(struct pool *pool, const struct pool_request *request, uint64_t now_ms,
-                   struct pool_facts *ret_facts)
-{
-    struct pool_image *image = pool_image_look(pool, request);
-    if (image == NULL) {
-        return false;
-    }
-    *ret_facts = (struct pool_facts){
-        .instances = image->instances,
-        .busy = image->busy,
-        .target = target_of(image, now_ms),
-    };
-    return true;
-}

@@ -86,6 +86,10 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"optimise", "version.optimize_ms", AS_MS},
         {"memory", "version.memory_bytes", AS_BYTES},
         {"timeout", "version.timeout_ms", AS_MS},
+        {"reuse", "version.reuse", AS_TEXT},
+        {"instances min", "version.instances_min", AS_TEXT},
+        {"instances max", "version.instances_max", AS_TEXT},
+        {"idle", "version.idle_ms", AS_MS},
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = target_of(arguments->words[0], "");
