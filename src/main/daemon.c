@@ -500,6 +500,7 @@ static int start_destinations(struct node *node, struct error *err)
 {
     (void)err;
     node->destinations = destination_service_new(node->loop, node->gateway);
+    destination_add_stored(node->destinations, node->queues, node->streams);
     return 0;
 }
 

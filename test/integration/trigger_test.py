@@ -15,7 +15,15 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
+static void take(long ms)
+{
+    struct timespec from, now;
+    clock_gettime(CLOCK_MONOTONIC, &from);
+    do {
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    } while ((now.tv_sec - from.tv_sec) * 1000 + (now.tv_nsec - from.tv_nsec) / 1000000 < ms);
+}
 int main(void)
 {
     static char body[65536];
@@ -23,7 +31,7 @@ int main(void)
     body[fread(body, 1, sizeof(body) - 1, stdin)] = 0;
     fprintf(stderr, "got %s %s %s\n", id ? id : "-", getenv("HTTP_CE_TYPE") ? getenv("HTTP_CE_TYPE") : "-", body);
     if (strstr(body, "slow")) {
-        usleep(2000000);
+        take(2000);
     }
     if (strstr(body, "part")) {
         puts("Content-Type: application/json\n\n{\"batchItemFailures\":[]}");
@@ -123,6 +131,20 @@ class Triggers(unittest.TestCase):
         self.assertGreaterEqual(seen["failed"], 2)
         self.node.call("DELETE", "/v1/triggers/broken")
         self.assertIn('"fail"', [line[2] for line in got(self.node, "sink") if line[0].startswith("broken/")])
+
+    def test_queues_and_streams_are_destinations(self):
+        self.node.cli("queue", "create", "lost")
+        self.node.cli("stream", "create", "made", "--partitions", "1")
+        self.node.call("POST", "/v1/triggers", {
+            "name": "both", "kind": "cron", "function": "work", "retries": 0,
+            "on_failure": "queue:lost", "on_success": "stream:made", "settings": {"schedule": "@every 1s", "data": "fail"}})
+        until(self.node, "/v1/triggers/both", lambda t: t["dead"] >= 1)
+        self.node.call("PUT", "/v1/triggers/both", {
+            "kind": "cron", "function": "work", "on_success": "stream:made", "settings": {"schedule": "@every 1s"}})
+        until(self.node, "/v1/triggers/both", lambda t: t["delivered"] >= 1)
+        self.node.call("DELETE", "/v1/triggers/both")
+        self.assertIn("blixarderror", self.node.cli("queue", "receive", "lost", "-o", "json"))
+        self.assertIn("blixard.function.succeeded", self.node.cli("stream", "read", "made", "-o", "json"))
 
     def test_answers_go_to_theirs(self):
         self.node.call("POST", "/v1/triggers", {

@@ -2,8 +2,8 @@
  * Destinations: where an event goes when something has succeeded or failed.
  *
  *     function:NAME[:ALIAS]   a call of a function of the project, in CloudEvents binary mode
- *     queue:NAME              a message, a structured event (as queue and stream rooms add them)
- *     stream:NAME             a record, a structured event
+ *     queue:NAME              a message, a structured event
+ *     stream:NAME             a record, a structured event; its key is the event's subject
  *
  * For triggers and asynchronous invocations.  `function` is there always; other schemes are added
  * by whoever has them.  Main loop thread.
@@ -14,8 +14,10 @@
 struct destination_service;
 struct error;
 struct event;
+struct eventstream_service;
 struct gateway;
 struct loop;
+struct queue_service;
 
 /* `gateway` NULL: `function` is UNAVAILABLE. */
 struct destination_service *destination_service_new(struct loop *loop, struct gateway *gateway);
@@ -33,6 +35,10 @@ typedef void destination_send_function(const char *project, const char *name,
                                        void *context, void *state);
 void destination_add(struct destination_service *service, const char *scheme,
                      destination_send_function *send, void *state);
+
+/* `queue` and `stream`. */
+void destination_add_stored(struct destination_service *service, struct queue_service *queues,
+                            struct eventstream_service *streams);
 
 /* Is the text SCHEME:NAME, with a scheme that is known here?  INVALID. */
 int destination_check(const struct destination_service *service, const char *text,
