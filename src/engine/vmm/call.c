@@ -190,6 +190,11 @@ enum abi_trap trap_of_fault(unsigned vector, uint64_t address)
         : ABI_TRAP_NONE;
 }
 
+const char *vmm_trap_text(uint32_t trap)
+{
+    return trap_text(trap);
+}
+
 void trap_describe_fault(unsigned vector, uint64_t address, uint64_t rip, char *ret_text,
                          size_t size)
 {

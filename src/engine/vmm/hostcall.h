@@ -91,6 +91,27 @@ enum hostcall_error {
     HOSTCALL_EPROTO = -65,    /* the other end said nonsense */
     HOSTCALL_ETIMEDOUT = -73, /* it took too long */
 };
+
+/*
+ * What a module of which anything may be called (`blixard fn run --invoke`) asks: what next?  One
+ * part: how the last one ended, struct hostcall_ended, and its results.  number: enum
+ * hostcall_next; bytes: u64 which export, then its arguments.  Values are 8 bytes each.
+ */
+enum { HOSTCALL_NEXT = 512 };
+
+enum hostcall_next { HOSTCALL_NEXT_END, HOSTCALL_NEXT_CALL };
+
+enum hostcall_how {
+    HOSTCALL_INSTANTIATED,
+    HOSTCALL_NOT_INSTANTIATED, /* it trapped */
+    HOSTCALL_RETURNED,
+    HOSTCALL_TRAPPED,
+};
+
+struct hostcall_ended {
+    uint32_t how;  /* enum hostcall_how */
+    uint32_t trap; /* enum abi_trap */
+};
 #endif
 
 #endif

@@ -118,6 +118,9 @@ int vmm_shell_attach(struct vmm_shell *shell, struct vmm_image *image, struct er
 
 /* ---- One call ---- */
 
+/* The specification's name of a trap (enum abi_trap). */
+const char *vmm_trap_text(uint32_t trap);
+
 struct vmm_call {
     /* "NAME=value" strings, each with its NUL, one after the other (at most VMM_ENV_MAX bytes). */
     const char *environment;
@@ -142,7 +145,7 @@ struct vmm_call {
                 void *context);
     void *host_context;
     uint32_t folder_count; /* of the host that `host` answers for (hostfiles.h) */
-    uint64_t timeout_ms; /* 0: the image's limit; never more than it */
+    uint64_t timeout_ms;   /* 0: the image's limit; never more than it */
     /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
      * he comes. */
     const atomic_bool *cancelled;

@@ -54,6 +54,7 @@ static const char *const entry_names[ENTRY_COUNT] = {"_start", "handle", "_initi
                                                      "wizer.initialize"};
 
 struct inspection {
+    enum wasm_form form;
     struct wasm_module_info info;
     uint32_t memories;
     uint32_t imported;        /* functions; they have the first indexes */
@@ -102,11 +103,14 @@ static void read_limits(struct reader *reader, bool is_memory, uint32_t *ret_min
     }
 }
 
-static void read_memory(struct reader *reader, struct inspection *inspection)
+static void read_memory(struct reader *reader, struct inspection *inspection, uint32_t *ret_min,
+                        uint32_t *ret_max)
 {
     uint32_t min = 0;
     uint32_t max = 0;
     read_limits(reader, true, &min, &max);
+    *ret_min = min;
+    *ret_max = max;
     if (++inspection->memories > 1) {
         reader_unsupported(reader, "several memories");
     }
@@ -205,6 +209,30 @@ static void check_signature(struct reader *reader, const struct inspection *insp
     }
 }
 
+/* A table, a memory or a global of it; its functions are known imports like others. */
+static void read_spectest(struct reader *reader, struct inspection *inspection, struct text name,
+                          uint8_t kind)
+{
+    enum { TABLE = 1, MEMORY = 2 };
+    uint32_t least = 0;
+    uint32_t most = 0;
+    int r = 0;
+    if (kind == TABLE) {
+        uint8_t type = reader_byte(reader);
+        read_limits(reader, false, &least, &most);
+        r = spectest_check_table(name, type, least, most, reader->err);
+    } else if (kind == MEMORY) {
+        read_memory(reader, inspection, &least, &most);
+        r = spectest_check_memory(name, least, most, reader->err);
+    } else {
+        uint8_t type = reader_byte(reader);
+        r = spectest_check_global(name, type, reader_byte(reader), reader->err);
+    }
+    if (reader->failed == 0) {
+        reader->failed = r;
+    }
+}
+
 static void read_import(struct reader *reader, struct inspection *inspection)
 {
     static const char *const kinds[] = {"function", "table", "memory", "global", "tag"};
@@ -220,6 +248,16 @@ static void read_import(struct reader *reader, struct inspection *inspection)
         return;
     }
     const struct known_import *known = kind == 0 ? find_import(module, name) : NULL;
+    bool is_spectest = inspection->form == WASM_FORM_EXPORTS && text_equal(module, "spectest");
+    if (is_spectest && spectest_has(name, kind)) {
+        read_spectest(reader, inspection, name, kind);
+        return;
+    }
+    struct known_import of_spectest = {"spectest", "function", NULL};
+    if (is_spectest && kind == 0) {
+        of_spectest.signature = spectest_function(name);
+        known = of_spectest.signature != NULL ? &of_spectest : NULL;
+    }
     if (known == NULL) {
         reader->failed = error_set(
             reader->err, ERROR_UNSUPPORTED,
@@ -372,9 +410,11 @@ static void read_item(struct reader *reader, enum section section, struct inspec
     case SECTION_TABLE:
         read_table(reader);
         break;
-    case SECTION_MEMORY:
-        read_memory(reader, inspection);
+    case SECTION_MEMORY: {
+        uint32_t ignored;
+        read_memory(reader, inspection, &ignored, &ignored);
         break;
+    }
     case SECTION_GLOBAL:
         read_global(reader);
         break;
@@ -536,6 +576,9 @@ static int check_whole(const struct reader *module, const struct inspection *ins
                          inspection->declared, inspection->info.function_count);
     }
     const uint32_t *entries = inspection->entries;
+    if (inspection->form == WASM_FORM_EXPORTS) {
+        return 0;
+    }
     if (entries[ENTRY_START] == NOBODY && entries[ENTRY_HANDLE] == NOBODY) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "the module exports neither _start (a command) nor handle (a handler)");
@@ -550,13 +593,19 @@ static int check_whole(const struct reader *module, const struct inspection *ins
 int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_info,
                  struct error *err)
 {
+    return inspect_form(bytes, length, WASM_FORM_FUNCTION, ret_info, err);
+}
+
+int inspect_form(const void *bytes, size_t length, enum wasm_form form,
+                 struct wasm_module_info *ret_info, struct error *err)
+{
     int r = check_head(bytes, length, err);
     if (r < 0) {
         return r;
     }
     const uint8_t *start = bytes;
     struct reader reader = {.start = start, .at = start + 8, .end = start + length, .err = err};
-    struct inspection inspection = {.info = {.size_bytes = length}};
+    struct inspection inspection = {.form = form, .info = {.size_bytes = length}};
     memset(inspection.entries, 0xff, sizeof(inspection.entries)); /* NOBODY */
     read_sections(&reader, &inspection);
     r = reader.failed < 0 ? reader.failed : check_whole(&reader, &inspection, err);
@@ -567,6 +616,9 @@ int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_
     }
     const uint32_t *entries = inspection.entries;
     inspection.info.abi = entries[ENTRY_HANDLE] != NOBODY ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
+    if (form == WASM_FORM_EXPORTS) {
+        inspection.info.abi = WASM_ABI_EXPORTS;
+    }
     inspection.info.has_initialize = entries[ENTRY_INITIALIZE] != NOBODY;
     inspection.info.has_wizer_initialize = entries[ENTRY_WIZER_INITIALIZE] != NOBODY;
     *ret_info = inspection.info;

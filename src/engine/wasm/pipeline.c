@@ -48,6 +48,20 @@ static const char *optimise(struct job *job)
     return good ? "optimised.wasm" : "module.wasm";
 }
 
+static int write_glue(const struct job *job, struct buffer *ret_glue, struct error *err)
+{
+    if (job->form == WASM_FORM_FUNCTION) {
+        translate_glue(job->info, ret_glue);
+        return 0;
+    }
+    WASM_EXPORTS_OWNED struct wasm_exports exports = {0};
+    int r = wasm_exports_read(job->bytes, job->length, &exports, err);
+    if (r == 0) {
+        translate_glue_exports(&exports, ret_glue);
+    }
+    return r;
+}
+
 static int translate(struct job *job, const char *module, struct error *err)
 {
     const char *const argv[] = {
@@ -66,7 +80,10 @@ static int translate(struct job *job, const char *module, struct error *err)
     }
     translate_memory_base(&source);
     translate_traps(&source);
-    translate_glue(job->info, &glue);
+    r = write_glue(job, &glue, err);
+    if (r < 0) {
+        return r;
+    }
     r = file_write(source_path, source.data, source.used, 0644, err);
     return r < 0 ? r : file_write(glue_path, glue.data, glue.used, 0644, err);
 }

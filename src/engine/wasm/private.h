@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/map.h"
 
+#include "engine/wasm/exports.h"
 #include "engine/wasm/wasm.h"
 
 struct buffer;
@@ -52,6 +53,20 @@ struct wasm {
     struct map building; /* cache keys somebody is at work on */
 };
 
+/* As wasm_inspect(), for a form. */
+int inspect_form(const void *bytes, size_t length, enum wasm_form form,
+                 struct wasm_module_info *ret_info, struct error *err);
+
+/* spectest.c: the signature of a function of it, or NULL; and its other items.  Each check fails
+ * with INVALID when it is imported with another type. */
+struct text;
+const char *spectest_function(struct text name);
+bool spectest_has(struct text name, uint8_t kind);
+int spectest_check_table(struct text name, uint8_t type, uint32_t least, uint32_t most,
+                         struct error *err);
+int spectest_check_memory(struct text name, uint32_t least, uint32_t most, struct error *err);
+int spectest_check_global(struct text name, uint8_t type, uint8_t is_mutable, struct error *err);
+
 /* One compilation. */
 struct job {
     const struct wasm *wasm;
@@ -59,6 +74,7 @@ struct job {
     const void *bytes; /* the module */
     size_t length;
     enum wasm_tier tier;
+    enum wasm_form form;
     const volatile bool *cancel; /* may be NULL */
     char *folder;
     uint64_t max_rss_kib;
@@ -86,6 +102,9 @@ void translate_traps(struct buffer *source);
 
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
+
+/* glue.c for a module of which anything may be called. */
+void translate_glue_exports(const struct wasm_exports *exports, struct buffer *ret_glue);
 
 /* ---- Assets ---- */
 

@@ -31,7 +31,8 @@ const char *wasm_tier_text(enum wasm_tier tier)
 
 const char *wasm_abi_text(enum wasm_abi abi)
 {
-    return abi == WASM_ABI_HANDLER ? "handler" : "command";
+    static const char *const texts[] = {"command", "handler", "exports"};
+    return texts[abi];
 }
 
 /* Folders of compilations that a killed daemon left, and toolchains of the versions before this. */
@@ -86,7 +87,9 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
         wasm_close(wasm);
         return r;
     }
-    remove_old_folders(wasm);
+    if (!options->shares_folder) {
+        remove_old_folders(wasm);
+    }
     *ret_wasm = wasm;
     return 0;
 }
@@ -311,6 +314,46 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                           : compile_code(wasm, &job, key, &names, ret_result, err);
     release(wasm, key);
     return r;
+}
+
+/* Its key is nobody's module's, so it is never found as a function's. */
+static int compile_exports(struct wasm *wasm, struct job *job, struct wasm_result *ret_result,
+                           struct error *err)
+{
+    static const struct cache_names nobodys = {0};
+    struct wasm_module_info info;
+    struct section_view assets;
+    BUFFER_OWNED struct buffer code = {0};
+    char code_id[HASH_TEXT_SIZE];
+    char key[HASH_TEXT_SIZE];
+    int r = inspect_form(job->bytes, job->length, WASM_FORM_EXPORTS, &info, err);
+    if (r == 0) {
+        r = assets_find(job->bytes, job->length, &assets, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    assets_remove(job->bytes, job->length, &assets, &code);
+    hash_bytes(code.data, code.used, code_id);
+    MEMORY_OWNED char *name = memory_format("exports of %s", code_id);
+    job->info = &info;
+    job->bytes = code.data;
+    job->length = code.used;
+    cache_key(name, job->tier, key);
+    claim(wasm, key);
+    r = compile_code(wasm, job, key, &nobodys, ret_result, err);
+    release(wasm, key);
+    return r;
+}
+
+int wasm_compile_form(struct wasm *wasm, const void *bytes, size_t length, enum wasm_form form,
+                      enum wasm_tier tier, struct wasm_result *ret_result, struct error *err)
+{
+    if (form == WASM_FORM_FUNCTION) {
+        return wasm_compile(wasm, bytes, length, tier, NULL, ret_result, err);
+    }
+    struct job job = {.wasm = wasm, .bytes = bytes, .length = length, .tier = tier, .form = form};
+    return compile_exports(wasm, &job, ret_result, err);
 }
 
 bool wasm_find(struct wasm *wasm, const char *module_id, enum wasm_tier tier,

@@ -27,14 +27,21 @@ enum wasm_tier {
     WASM_TIER_COUNT,
 };
 
+/* What an image is for. */
+enum wasm_form {
+    WASM_FORM_FUNCTION, /* its entry is called: a command or a handler */
+    WASM_FORM_EXPORTS,  /* whatever it exports is called, by name (exports.h) */
+};
+
 const char *wasm_tier_text(enum wasm_tier tier); /* "fast", "optimized" */
 
 enum wasm_abi {
     WASM_ABI_COMMAND, /* exports _start */
     WASM_ABI_HANDLER, /* exports handle */
+    WASM_ABI_EXPORTS, /* may export anything: of WASM_FORM_EXPORTS only */
 };
 
-const char *wasm_abi_text(enum wasm_abi abi); /* "command", "handler" */
+const char *wasm_abi_text(enum wasm_abi abi); /* "command", "handler", "exports" */
 
 /* What a module is, read without running anything. */
 struct wasm_module_info {
@@ -61,6 +68,7 @@ struct wasm_options {
     struct image_store *images; /* where results go */
     uint64_t timeout_ms;        /* per tool; 0: 120 s */
     uint64_t memory_bytes_max;  /* per tool; 0: 2 GiB */
+    bool shares_folder;         /* others open it at the same time */
 };
 
 int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err);
@@ -87,6 +95,10 @@ struct wasm_result {
  */
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
                  const volatile bool *cancel, struct wasm_result *ret_result, struct error *err);
+
+/* The same in another form; of WASM_FORM_EXPORTS the module's assets are left out. */
+int wasm_compile_form(struct wasm *wasm, const void *bytes, size_t length, enum wasm_form form,
+                      enum wasm_tier tier, struct wasm_result *ret_result, struct error *err);
 
 /*
  * What can be told of a compiled image to another node, and taken from one.  `runtime` names what

@@ -20,4 +20,14 @@ void glue_run(void);
 /* 1: handler, 0: command. */
 extern const uint32_t glue_is_handler;
 
+/*
+ * 1: whatever the module exports is called, as the host wants it (invoke.c); nothing of the above
+ * but glue_instantiate().  Other glue leaves these out.
+ */
+extern const uint32_t glue_is_exports;
+
+/* Call, or read, the export of this number (engine/wasm/exports.h); values are 8 bytes each. */
+void glue_call(uint32_t which, const uint64_t *arguments, uint64_t *results);
+uint32_t glue_results(uint32_t which);
+
 #endif

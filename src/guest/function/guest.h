@@ -47,6 +47,10 @@ void wasi_begin(void);
 /* host_files.c: folders of the host, when a call begins. */
 void wasi_begin_call(void);
 
+/* invoke.c: go on as after a trap of the CPU; only while the exports of a module are called. */
+__attribute__((noreturn)) void invoke_trapped(enum abi_trap trap);
+__attribute__((noreturn)) void invoke_main(void);
+
 /* random.c: an own generator, seeded per call. */
 void random_fill(uint8_t *bytes, size_t length);
 void random_begin(void);

@@ -21,6 +21,9 @@ __asm__(".section .text.guest_start, \"ax\", @progbits\n"
 
 void guest_trap(enum abi_trap trap)
 {
+    if (BLOCK->recovery != 0) {
+        invoke_trapped(trap);
+    }
     for (;;) {
         host_call(ABI_CALL_TRAP, trap, 0, 0);
     }
@@ -80,15 +83,20 @@ __attribute__((used)) void guest_main(void)
     io_begin();
     random_begin();
     wasi_begin();
-    glue_instantiate();
-    types_forget();
-    glue_initialize();
+    if (!glue_is_exports) {
+        glue_instantiate();
+        types_forget();
+        glue_initialize();
+    }
     BLOCK->is_handler = glue_is_handler;
     host_call(ABI_CALL_READY, 0, 0, 0);
     wipe_registers();
     io_begin();
     random_begin();
     wasi_begin_call();
+    if (glue_is_exports) {
+        invoke_main();
+    }
     glue_run();
     guest_exit(0);
 }

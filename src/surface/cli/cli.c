@@ -1,6 +1,7 @@
 /* From argv to a verb, and from its error to an exit status. */
 #include "surface/cli/cli.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -190,7 +191,10 @@ static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
 
 static bool is_flag(const char *word)
 {
-    return word[0] == '-' && word[1] != '\0';
+    /* No flag begins with a digit, and these are numbers too. */
+    bool is_number = isdigit((unsigned char)word[1]) || strncmp(word, "-inf", 4) == 0 ||
+        strncmp(word, "-nan", 4) == 0;
+    return word[0] == '-' && word[1] != '\0' && !is_number;
 }
 
 static int take_words(const struct verb *verb, int argc, char **argv, int at,

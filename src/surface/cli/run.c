@@ -3,6 +3,7 @@
  * one.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,11 +14,13 @@
 #include "base/text.h"
 
 #include "engine/image/image.h"
+#include "engine/vmm/hostcall.h"
 #include "engine/vmm/vmm.h"
 #include "engine/wasm/wasm.h"
 
 #include "surface/cli/private.h"
 #include "surface/cli/run_folders.h"
+#include "surface/cli/run_invoke.h"
 
 enum { RUN_MODULE_MAX = 64 << 20, IMAGE_BYTES_MAX = 256 << 20, RUN_TIMEOUT_MS = 3600000 };
 
@@ -32,6 +35,12 @@ struct run {
     struct run_folders *folders;
     struct buffer environment;
     struct buffer arguments;
+    struct wasm_exports exports;
+    struct run_invoke invoke;
+    enum wasm_form form;
+    FILE *script; /* of invocations, or NULL */
+    int input_fd;
+    const char *words[WORDS_MAX];
 };
 
 static void run_done(struct run *run)
@@ -44,6 +53,13 @@ static void run_done(struct run *run)
         image_store_close(run->images);
     }
     run_folders_free(run->folders);
+    wasm_exports_done(&run->exports);
+    if (run->script != NULL && run->script != stdin) {
+        fclose(run->script);
+    }
+    if (run->input_fd > STDIN_FILENO) {
+        close(run->input_fd);
+    }
     buffer_done(&run->environment);
     buffer_done(&run->arguments);
 }
@@ -64,10 +80,13 @@ static void write_log(const void *bytes, size_t length, void *context)
 
 static long read_input(void *bytes, size_t length, void *context)
 {
-    (void)context;
+    const struct run *run = context;
     ssize_t got;
+    if (run->input_fd < 0) {
+        return 0; /* what comes there is the script */
+    }
     do {
-        got = read(STDIN_FILENO, bytes, length);
+        got = read(run->input_fd, bytes, length);
     } while (got < 0 && errno == EINTR);
     return got;
 }
@@ -88,12 +107,44 @@ static int cache_folder(char **ret_folder, struct error *err)
     return file_make_folder(*ret_folder, 0711, err);
 }
 
-static int compile(struct run *run, const char *path, struct buffer *ret_elf, struct error *err)
+/* Of what is compiled already the faster code, else what is there sooner; or what was asked for. */
+static enum wasm_tier choose_tier(const struct run *run, const struct arguments *arguments,
+                                  const struct buffer *module)
 {
+    const char *wanted = flag_value(arguments, "tier");
+    struct wasm_image ignored;
+    char id[HASH_TEXT_SIZE];
+    if (wanted != NULL) {
+        return strcmp(wanted, "fast") == 0 ? WASM_TIER_FAST : WASM_TIER_OPTIMIZED;
+    }
+    hash_bytes(module->data, module->used, id);
+    return run->form == WASM_FORM_FUNCTION &&
+            wasm_find(run->wasm, id, WASM_TIER_OPTIMIZED, &ignored)
+        ? WASM_TIER_OPTIMIZED
+        : WASM_TIER_FAST;
+}
+
+static int read_exports(struct run *run, const struct buffer *module, struct error *err)
+{
+    if (run->form == WASM_FORM_FUNCTION) {
+        return 0;
+    }
+    int r = wasm_exports_read(module->data, module->used, &run->exports, err);
+    run->invoke.exports = &run->exports;
+    return r < 0 ? r : run_invoke_check(&run->invoke, err);
+}
+
+static int compile(struct run *run, const struct arguments *arguments, struct buffer *ret_elf,
+                   struct error *err)
+{
+    const char *path = arguments->words[0];
     MEMORY_OWNED char *folder = NULL;
     BUFFER_OWNED struct buffer module = {0};
     struct wasm_result result;
     int r = file_read(path, RUN_MODULE_MAX, &module, err);
+    if (r == 0) {
+        r = read_exports(run, &module, err);
+    }
     if (r == 0) {
         r = cache_folder(&folder, err);
     }
@@ -102,12 +153,14 @@ static int compile(struct run *run, const char *path, struct buffer *ret_elf, st
     }
     MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
     r = image_store_open(blobs, &run->images, err);
-    struct wasm_options options = {.work_folder = folder, .images = run->images};
+    struct wasm_options options = {
+        .work_folder = folder, .images = run->images, .shares_folder = true};
     if (r == 0) {
         r = wasm_open(&options, &run->wasm, err);
     }
     if (r == 0) {
-        r = wasm_compile(run->wasm, module.data, module.used, WASM_TIER_FAST, NULL, &result, err);
+        r = wasm_compile_form(run->wasm, module.data, module.used, run->form,
+                              choose_tier(run, arguments, &module), &result, err);
     }
     return r < 0 ? r : image_read(run->images, result.image_id, IMAGE_BYTES_MAX, ret_elf, err);
 }
@@ -130,17 +183,37 @@ static int open_vmm(const struct arguments *arguments, struct vmm **ret_vmm, str
     return vmm_open(&options, ret_vmm, err);
 }
 
+static int take_limits(const struct arguments *arguments, struct vmm_limits *limits,
+                       struct error *err)
+{
+    const char *timeout = flag_value(arguments, "timeout");
+    const char *memory = flag_value(arguments, "memory");
+    if (timeout != NULL &&
+        (!text_parse_duration_ms(timeout, &limits->timeout_ms) || limits->timeout_ms == 0)) {
+        return error_set(err, ERROR_INVALID, "--timeout %.40s is not a duration such as 10s",
+                         timeout);
+    }
+    if (memory != NULL && !text_parse_size(memory, &limits->memory_bytes)) {
+        return error_set(err, ERROR_INVALID, "--memory %.40s is not a size such as 64MiB", memory);
+    }
+    return 0;
+}
+
 static int prepare(struct run *run, const struct arguments *arguments, struct error *err)
 {
-    const struct vmm_limits limits = {.memory_bytes = run_memory_bytes,
-                                      .files_bytes = UINT64_C(512) << 20,
-                                      .timeout_ms = RUN_TIMEOUT_MS,
-                                      .output_bytes_max = UINT64_MAX,
-                                      .log_bytes_max = UINT64_MAX};
+    struct vmm_limits limits = {.memory_bytes = run_memory_bytes,
+                                .files_bytes = UINT64_C(512) << 20,
+                                .timeout_ms = RUN_TIMEOUT_MS,
+                                .output_bytes_max = UINT64_MAX,
+                                .log_bytes_max = UINT64_MAX};
     const struct vmm_sink sink = {.log = write_log};
     struct vmm_image_info info;
     BUFFER_OWNED struct buffer elf = {0};
-    int r = compile(run, arguments->words[0], &elf, err);
+    int r = take_limits(arguments, &limits, err);
+    if (r < 0) {
+        return r;
+    }
+    r = compile(run, arguments, &elf, err);
     if (r == 0) {
         r = open_vmm(arguments, &run->vmm, err);
     }
@@ -153,6 +226,54 @@ static int prepare(struct run *run, const struct arguments *arguments, struct er
     vmm_image_info(run->image, &info);
     r = vmm_shell_new(run->vmm, info.class_bytes, &run->shell, err);
     return r < 0 ? r : vmm_shell_attach(run->shell, run->image, err);
+}
+
+/* --invoke, --script, --stdin: what is called, and with which input. */
+static int take_calls(struct run *run, const struct arguments *arguments, struct error *err)
+{
+    const char *name = flag_value(arguments, "invoke");
+    const char *script = flag_value(arguments, "script");
+    const char *input = flag_value(arguments, "stdin");
+    const char *output = flag_value(arguments, "output");
+    if (name != NULL && script != NULL) {
+        return error_set(err, ERROR_INVALID, "--invoke and --script exclude each other");
+    }
+    run->form = name != NULL || script != NULL ? WASM_FORM_EXPORTS : WASM_FORM_FUNCTION;
+    run->invoke.is_json = output != NULL && strcmp(output, "json") == 0;
+    if (name != NULL) {
+        run->words[0] = name;
+        for (unsigned i = 1; i < arguments->word_count; i++) {
+            run->words[i] = arguments->words[i];
+        }
+        run->invoke.words = run->words;
+        run->invoke.word_count = arguments->word_count;
+    }
+    if (script != NULL) {
+        run->script = strcmp(script, "-") == 0 ? stdin : fopen(script, "re");
+        if (run->script == NULL) {
+            return error_os(err, errno, "opening %s", script);
+        }
+        run->invoke.script = run->script;
+        run->input_fd = run->script == stdin ? -1 : STDIN_FILENO;
+    }
+    if (input != NULL) {
+        run->input_fd = open(input, O_RDONLY | O_CLOEXEC);
+        if (run->input_fd < 0) {
+            return error_os(err, errno, "opening %s", input);
+        }
+    }
+    return 0;
+}
+
+static int answer_guest(const void *request, size_t length, uint64_t deadline_ns,
+                        struct buffer *reply, void *context)
+{
+    struct run *run = context;
+    uint32_t operation = 0;
+    memcpy(&operation, request, length < sizeof(operation) ? length : sizeof(operation));
+    return operation == HOSTCALL_NEXT && run->form == WASM_FORM_EXPORTS
+        ? run_invoke_answer(request, length, reply, &run->invoke)
+        : run_folders_answer(request, length, deadline_ns, reply, run->folders);
 }
 
 static int take_arguments(struct run *run, const struct arguments *arguments, struct error *err)
@@ -203,6 +324,8 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
     struct run run = {.folders = run_folders_new()};
     struct vmm_outcome outcome = {0};
     int r = take_arguments(&run, arguments, err);
+    run.invoke.err = err;
+    r = r < 0 ? r : take_calls(&run, arguments, err);
     if (r == 0) {
         r = prepare(&run, arguments, err);
     }
@@ -214,12 +337,13 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
             .arguments_length = run.arguments.used,
             .read = read_input,
             .sink = {.output = write_output, .log = write_log},
-            .host = run_folders_answer,
-            .host_context = run.folders,
+            .read_context = &run,
+            .host = answer_guest,
+            .host_context = &run,
             .folder_count = run_folders_count(run.folders),
         };
         vmm_shell_run(run.shell, &call, &outcome);
-        r = finish(&outcome, err);
+        r = run.invoke.result < 0 ? run.invoke.result : finish(&outcome, err);
     }
     run_done(&run);
     if (r == 0 && outcome.exit_code != 0) {

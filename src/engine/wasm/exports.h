@@ -1,0 +1,42 @@
+/*
+ * What a module exports, with its types: for who calls any of it (`blixard fn run --invoke`), and
+ * for the glue that does.
+ */
+#ifndef ENGINE_WASM_EXPORTS_H
+#define ENGINE_WASM_EXPORTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+
+/* Of one export at most, parameters and results each. */
+enum { WASM_VALUES_MAX = 1000 };
+
+enum wasm_export_kind { WASM_EXPORT_FUNCTION, WASM_EXPORT_GLOBAL };
+
+/* Types as letters: i (i32), I (i64), f (f32), F (f64), r (funcref), e (externref). */
+struct wasm_export {
+    enum wasm_export_kind kind;
+    char *name; /* any bytes of UTF-8, with a NUL behind them; NULs inside are possible */
+    size_t name_length;
+    char *parameters; /* "" of a global */
+    char *results;    /* of a global its type */
+};
+
+struct wasm_exports {
+    struct wasm_export *items; /* in the module's order */
+    size_t count;
+};
+
+/*
+ * Read them of a module; its memories and tables are no part of it.  Fails as wasm_inspect(), but
+ * that a module need export nothing; and what it may import is, besides, what the specification's
+ * test-suite has in its module `spectest`.
+ */
+int wasm_exports_read(const void *bytes, size_t length, struct wasm_exports *ret_exports,
+                      struct error *err);
+void wasm_exports_done(struct wasm_exports *exports);
+#define WASM_EXPORTS_OWNED __attribute__((cleanup(wasm_exports_done)))
+
+#endif

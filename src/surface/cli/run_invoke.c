@@ -1,0 +1,330 @@
+/* Calling what a module exports, once or by a script. */
+#include "surface/cli/run_invoke.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "engine/vmm/hostcall.h"
+#include "engine/vmm/vmm.h"
+
+#include "surface/cli/private.h"
+#include "surface/cli/run_value.h"
+
+enum { LINE_WORDS_MAX = WASM_VALUES_MAX + 2, QUESTION_HEAD = 12 };
+
+/* ---- What to call ---- */
+
+struct line {
+    struct buffer words[LINE_WORDS_MAX];
+    unsigned count;
+};
+
+static void line_done(struct line *line)
+{
+    for (unsigned i = 0; i < line->count; i++) {
+        buffer_done(&line->words[i]);
+    }
+    free(line);
+}
+
+static int digit_of(char c)
+{
+    return isdigit((unsigned char)c) ? c - '0' : tolower((unsigned char)c) - 'a' + 10;
+}
+
+/* Behind the opening quote; NULL: no closing one, or an unknown escape. */
+static const char *read_quoted(const char *at, struct buffer *word)
+{
+    for (; *at != '"' && *at != '\0'; at++) {
+        char c = *at;
+        if (c == '\\' && (at[1] == '"' || at[1] == '\\')) {
+            c = *++at;
+        } else if (c == '\\' && isxdigit((unsigned char)at[1]) && isxdigit((unsigned char)at[2])) {
+            c = (char)(digit_of(at[1]) << 4 | digit_of(at[2]));
+            at += 2;
+        } else if (c == '\\') {
+            return NULL;
+        }
+        buffer_append(word, &c, 1);
+    }
+    return *at == '"' ? at + 1 : NULL;
+}
+
+static int read_words(const char *at, struct line *line, struct error *err)
+{
+    for (at += strspn(at, " \t\r\n"); *at != '\0' && *at != '#'; at += strspn(at, " \t\r\n")) {
+        if (line->count == LINE_WORDS_MAX) {
+            return error_set(err, ERROR_LIMIT, "more than %d words", LINE_WORDS_MAX);
+        }
+        struct buffer *word = &line->words[line->count++];
+        if (*at == '"') {
+            at = read_quoted(at + 1, word);
+            if (at == NULL) {
+                return error_set(err, ERROR_INVALID,
+                                 "a quote without its end, or a \\ without two hex digits");
+            }
+        } else {
+            size_t length = strcspn(at, " \t\r\n");
+            buffer_append(word, at, length);
+            at += length;
+        }
+    }
+    return 0;
+}
+
+static const struct wasm_export *find(const struct run_invoke *invoke, const char *name,
+                                      size_t length, enum wasm_export_kind kind)
+{
+    for (size_t i = 0; i < invoke->exports->count; i++) {
+        const struct wasm_export *export = &invoke->exports->items[i];
+        if (export->kind == kind && export->name_length == length &&
+            memcmp(export->name, name, length) == 0) {
+            return export;
+        }
+    }
+    return NULL;
+}
+
+static int no_such_export(const struct run_invoke *invoke, const char *name,
+                          enum wasm_export_kind kind, struct error *err)
+{
+    BUFFER_OWNED struct buffer names = {0};
+    for (size_t i = 0; i < invoke->exports->count && names.used < 200; i++) {
+        if (invoke->exports->items[i].kind == kind) {
+            buffer_append_format(&names, "%s%s", names.used > 0 ? ", " : "",
+                                 invoke->exports->items[i].name);
+        }
+    }
+    const char *what = kind == WASM_EXPORT_FUNCTION ? "function" : "global";
+    return names.used > 0
+        ? error_set(err, ERROR_NOT_FOUND, "the module exports no %s \"%.60s\"; it exports %.200s",
+                    what, name, buffer_string(&names))
+        : error_set(err, ERROR_NOT_FOUND, "the module exports no %s at all", what);
+}
+
+/* Append the call to `reply`: u64 which, u64 arguments. */
+static int encode(const struct run_invoke *invoke, const struct wasm_export *export,
+                  const char *const *values, unsigned count, struct buffer *reply,
+                  struct error *err)
+{
+    size_t wanted = strlen(export->parameters);
+    uint64_t which = (uint64_t)(export - invoke->exports->items);
+    if (count != wanted) {
+        return error_set(err, ERROR_INVALID, "%.60s takes %zu argument%s, not %u", export->name,
+                         wanted, wanted == 1 ? "" : "s", count);
+    }
+    buffer_append(reply, &which, sizeof(which));
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t value = 0;
+        int r = run_value_parse(export->parameters[i], values[i], &value, err);
+        if (r < 0) {
+            return r;
+        }
+        buffer_append(reply, &value, sizeof(value));
+    }
+    return 0;
+}
+
+static int encode_words(const struct run_invoke *invoke, struct buffer *reply,
+                        const struct wasm_export **ret_export, struct error *err)
+{
+    const char *name = invoke->words[0];
+    const struct wasm_export *export = find(invoke, name, strlen(name), WASM_EXPORT_FUNCTION);
+    if (export == NULL) {
+        return no_such_export(invoke, name, WASM_EXPORT_FUNCTION, err);
+    }
+    *ret_export = export;
+    return encode(invoke, export, invoke->words + 1, invoke->word_count - 1, reply, err);
+}
+
+int run_invoke_check(const struct run_invoke *invoke, struct error *err)
+{
+    BUFFER_OWNED struct buffer ignored = {0};
+    const struct wasm_export *export = NULL;
+    return invoke->script != NULL ? 0 : encode_words(invoke, &ignored, &export, err);
+}
+
+static int encode_line(struct run_invoke *invoke, struct line *line, struct buffer *reply,
+                       struct error *err)
+{
+    const char *verb = buffer_string(&line->words[0]);
+    invoke->is_get = strcmp(verb, "get") == 0;
+    if (!invoke->is_get && strcmp(verb, "invoke") != 0) {
+        return error_set(err, ERROR_INVALID, "\"%.40s\" is neither invoke nor get", verb);
+    }
+    if (line->count < 2) {
+        return error_set(err, ERROR_INVALID, "%s needs the name of an export", verb);
+    }
+    struct buffer *name = &line->words[1];
+    enum wasm_export_kind kind = invoke->is_get ? WASM_EXPORT_GLOBAL : WASM_EXPORT_FUNCTION;
+    const char *values[WASM_VALUES_MAX];
+    const struct wasm_export *export = find(invoke, buffer_string(name), name->used, kind);
+    if (export == NULL) {
+        return no_such_export(invoke, buffer_string(name), kind, err);
+    }
+    for (unsigned i = 2; i < line->count; i++) {
+        values[i - 2] = buffer_string(&line->words[i]);
+    }
+    invoke->running = export;
+    return encode(invoke, export, values, line->count - 2, reply, err);
+}
+
+/* ---- How it ended ---- */
+
+static void print_json(const struct run_invoke *invoke, const char *member, json_t *owned_value)
+{
+    JSON_OWNED json_t *document = json_object();
+    if (invoke->script != NULL) {
+        json_object_set_new(document, "line", json_integer((json_int_t)invoke->line));
+    }
+    json_object_set_new(document, member, owned_value);
+    json_dumpf(document, stdout, JSON_COMPACT);
+    fputc('\n', stdout);
+}
+
+static void print_text(const struct run_invoke *invoke, const char *how, const char *text)
+{
+    if (invoke->is_json) {
+        print_json(invoke, how, json_string(text));
+    } else {
+        printf("%s %s\n", how, text);
+    }
+}
+
+static void print_results(const struct run_invoke *invoke, const uint64_t *values)
+{
+    const char *letters = invoke->running->results;
+    json_t *list = json_array();
+    bool is_script = invoke->script != NULL;
+    if (is_script && !invoke->is_json) {
+        fputs("ok", stdout);
+    }
+    for (size_t i = 0; letters[i] != '\0'; i++) {
+        BUFFER_OWNED struct buffer text = {0};
+        run_value_print(letters[i], values[i], &text);
+        const char *type = run_value_type(letters[i]);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s}", "type", type, "value", buffer_string(&text)));
+        if (!invoke->is_json) {
+            printf("%s%s:%s%s", is_script ? " " : "", type, buffer_string(&text),
+                   is_script ? "" : "\n");
+        }
+    }
+    if (is_script && !invoke->is_json) {
+        fputc('\n', stdout);
+    }
+    if (invoke->is_json) {
+        print_json(invoke, "results", json_incref(list));
+    }
+    json_decref(list);
+}
+
+/* The question's part, checked: false when it is none. */
+static bool read_question(const void *request, size_t length, struct hostcall_ended *ret_ended,
+                          uint64_t results[WASM_VALUES_MAX])
+{
+    uint32_t head[3];
+    if (length < QUESTION_HEAD + sizeof(*ret_ended)) {
+        return false;
+    }
+    memcpy(head, request, sizeof(head));
+    size_t bytes = length - QUESTION_HEAD - sizeof(*ret_ended);
+    if (head[1] != 1 || head[2] != length - QUESTION_HEAD ||
+        bytes > WASM_VALUES_MAX * sizeof(uint64_t)) {
+        return false;
+    }
+    const uint8_t *at = (const uint8_t *)request + QUESTION_HEAD;
+    memcpy(ret_ended, at, sizeof(*ret_ended));
+    memset(results, 0, WASM_VALUES_MAX * sizeof(uint64_t));
+    memcpy(results, at + sizeof(*ret_ended), bytes);
+    return true;
+}
+
+static void tell(struct run_invoke *invoke, const struct hostcall_ended *ended,
+                 const uint64_t *results)
+{
+    const char *trap = vmm_trap_text(ended->trap);
+    bool is_first = invoke->running == NULL;
+    if (is_first && ended->how != HOSTCALL_INSTANTIATED) {
+        invoke->is_over = true;
+        invoke->result =
+            error_set(invoke->err, ERROR_TRAP, "trap: %s, while the module was instantiated", trap);
+    } else if (!is_first && ended->how == HOSTCALL_RETURNED) {
+        print_results(invoke, results);
+    } else if (!is_first && invoke->script != NULL) {
+        print_text(invoke, "trap", trap);
+    } else if (!is_first) {
+        invoke->result = error_set(invoke->err, ERROR_TRAP, "trap: %s", trap);
+    }
+    fflush(stdout);
+}
+
+/* ---- Answering ---- */
+
+/* The next line that can be carried out; false: there is none. */
+static bool next_line(struct run_invoke *invoke, struct buffer *reply)
+{
+    char *text = NULL;
+    size_t size = 0;
+    bool found = false;
+    while (!found && getline(&text, &size, invoke->script) >= 0) {
+        struct error err = {0};
+        struct line *line = NEW(struct line);
+        size_t begin = reply->used;
+        invoke->line++;
+        int r = read_words(text, line, &err);
+        bool is_empty = r == 0 && line->count == 0;
+        r = r == 0 && !is_empty ? encode_line(invoke, line, reply, &err) : r;
+        found = r == 0 && !is_empty;
+        if (r < 0) {
+            reply->used = begin;
+            print_text(invoke, "error", err.text);
+            fflush(stdout);
+        }
+        line_done(line);
+    }
+    free(text);
+    return found;
+}
+
+static bool next(struct run_invoke *invoke, struct buffer *reply)
+{
+    if (invoke->is_over) {
+        return false;
+    }
+    if (invoke->script != NULL) {
+        return next_line(invoke, reply);
+    }
+    if (invoke->running != NULL) {
+        return false;
+    }
+    invoke->result = encode_words(invoke, reply, &invoke->running, invoke->err);
+    return invoke->result == 0;
+}
+
+int run_invoke_answer(const void *request, size_t length, struct buffer *reply,
+                      struct run_invoke *invoke)
+{
+    struct hostcall_ended ended;
+    uint64_t results[WASM_VALUES_MAX];
+    struct hostcall_reply head = {.number = HOSTCALL_NEXT_END};
+    BUFFER_OWNED struct buffer call = {0};
+    if (!read_question(request, length, &ended, results)) {
+        return -1;
+    }
+    tell(invoke, &ended, results);
+    if (next(invoke, &call)) {
+        head.number = HOSTCALL_NEXT_CALL;
+    }
+    buffer_append(reply, &head, sizeof(head));
+    if (head.number == HOSTCALL_NEXT_CALL) {
+        buffer_append(reply, call.data, call.used);
+    }
+    return 0;
+}

@@ -1,0 +1,50 @@
+/*
+ * What `fn run` calls of a module that is asked what next (engine/vmm/hostcall.h): one export, or
+ * those of a script, line by line in one instance.
+ *
+ *     # how a script looks
+ *     invoke add i32:1 2
+ *     invoke "a name\20with spaces" null
+ *     get counter
+ *
+ * A name or value with blanks, quotes or backslashes stands in quotes; in them \HH is a byte, \"
+ * and
+ * \\ are themselves.  For each line one line is printed: `ok` and the results, `trap` and its name,
+ * or `error` and what is wrong with the line; the instance lives on.
+ */
+#ifndef SURFACE_CLI_RUN_INVOKE_H
+#define SURFACE_CLI_RUN_INVOKE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "engine/wasm/exports.h"
+
+struct buffer;
+struct error;
+
+struct run_invoke {
+    const struct wasm_exports *exports;
+    FILE *script;             /* NULL: one call, of `words` */
+    const char *const *words; /* the export, then its arguments */
+    unsigned word_count;
+    bool is_json;
+    /* For itself. */
+    const struct wasm_export *running; /* what was asked for last; NULL: nothing yet */
+    bool is_get;
+    uint64_t line;
+    bool is_over;
+    struct error *err; /* where the one call, or the instantiation, failed */
+    int result;
+};
+
+/* Is the one call possible?  Before anything runs.  NOT_FOUND, INVALID. */
+int run_invoke_check(const struct run_invoke *invoke, struct error *err);
+
+/* Answer HOSTCALL_NEXT: print how the last one ended, and say what comes next. */
+int run_invoke_answer(const void *request, size_t length, struct buffer *reply,
+                      struct run_invoke *invoke);
+
+#endif

@@ -1,0 +1,176 @@
+"""WebAssembly as its specification has it, through `fn run`: exports called one by one in one instance that outlives its traps,
+in both tiers and both isolations."""
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+from node import ROOT, BUILD
+
+SCRIPT = [
+    ("get started", "ok i32:1"),
+    ("get imported", "ok i32:666"),
+    ("get function", "ok funcref:function"),
+    ("get float", "ok f32:nan:0x200001"),
+    ("invoke two -3", "ok i32:-3 i64:-6"),
+    ("invoke call 0", "ok i32:5 i64:10"),
+    ("invoke call 1", "trap indirect call type mismatch"),
+    ("invoke call 2", "trap uninitialized element"),
+    ("invoke call 10", "trap undefined element"),
+    ("invoke call -1", "trap undefined element"),
+    ("invoke div 7 -2", "ok i32:-3"),
+    ("invoke div 7 0", "trap integer divide by zero"),
+    ("invoke div 0x80000000 -1", "trap integer overflow"),
+    ("invoke convert -2147483648.9", "ok i32:-2147483648"),
+    ("invoke convert 2147483648", "trap integer overflow"),
+    ("invoke convert nan", "trap invalid conversion to integer"),
+    ("invoke stop", "trap unreachable"),
+    ("invoke load 65532", "ok"),
+    ("invoke load 65533", "trap out of bounds memory access"),
+    ("invoke load -1", "trap out of bounds memory access"),
+    ("invoke store 0 0x1122334455667788", "ok"),
+    ("invoke read 65528", "ok i64:1234605616436508552"),
+    ("invoke store 1 0", "trap out of bounds memory access"),
+    ("invoke store -1 0", "trap out of bounds memory access"),
+    ("invoke read 65528", "ok i64:1234605616436508552"),
+    ("invoke grow 1", "ok i32:1"),
+    ("invoke grow 1", "ok i32:-1"),
+    ("invoke grow 0", "ok i32:2"),
+    ("invoke load 131068", "ok"),
+    ("invoke fill 131070 1 3", "trap out of bounds memory access"),
+    ("invoke fill 131072 1 0", "ok"),
+    ("invoke init 0 7 1", "ok"),
+    ("invoke init 0 7 2", "trap out of bounds memory access"),
+    ("invoke drop", "ok"),
+    ("invoke init 0 0 1", "trap out of bounds memory access"),
+    ("invoke init 0 0 0", "ok"),
+    ("invoke keep 1 77", "ok"),
+    ("invoke kept 1", "ok externref:77"),
+    ("invoke kept 0", "ok externref:null"),
+    ("invoke kept 3", "trap out of bounds table access"),
+    ("invoke isnull externref:0", "ok i32:0"),
+    ("invoke isnull null", "ok i32:1"),
+    ("invoke \"grow\\20table\" 3", "ok i32:1"),
+    ("invoke \"grow table\" 1", "ok i32:-1"),
+    ("invoke reference 1", "ok funcref:function"),
+    ("invoke reference 5", "ok funcref:null"),
+    ("invoke forever 0", "trap call stack exhausted"),
+    ("invoke forever 0", "trap call stack exhausted"),
+    ("invoke two 1", "ok i32:1 i64:2"),
+    ("invoke f32 nan:0x1", "ok f32:nan:0x1"),
+    ("invoke f32 -nan:0x3fffff", "ok f32:-nan:0x3fffff"),
+    ("invoke f32 bits:0x7fa00000", "ok f32:nan:0x200000"),
+    ("invoke f32 0x1.fffffep127", "ok f32:3.40282347e+38"),
+    ("invoke f32 -0", "ok f32:-0"),
+    ("invoke f64 nan:0x4000000000001", "ok f64:nan:0x4000000000001"),
+    ("invoke f64 -inf", "ok f64:-inf"),
+    ("invoke half 5e-324", "ok f64:0"),
+    ("invoke half nan:0x8000000000001", "ok f64:nan:0x8000000000001"),
+    ("invoke contract 1.0000000000000002 1.0000000000000002 1.0000000000000004", "ok f64:0"),
+    ("invoke absent", "error the module exports no function \"absent\"; it exports two, call, div,"),
+    ("invoke two", "error two takes 1 argument, not 0"),
+    ("invoke two 4294967296", "error \"4294967296\" is not a value of type i32"),
+    ("invoke f32 nan:0x800000", "error \"nan:0x800000\" is not a value of type f32"),
+    ("invoke \"two", "error a quote without its end"),
+    ("leave", "error \"leave\" is neither invoke nor get"),
+    ("# a comment, and an empty line\n", None),
+    ("get started", "ok i32:1"),
+]
+
+
+class FromWat(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory()
+        cls.module = cls.assemble("exports", (ROOT / "test/fixtures/wasm/exports.wat").read_text())
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.folder.cleanup()
+
+    @classmethod
+    def assemble(cls, name, text):
+        source = pathlib.Path(cls.folder.name) / f"{name}.wat"
+        source.write_text(text)
+        module = source.with_suffix(".wasm")
+        subprocess.run(["wat2wasm", "--no-check", "-o", module, source], check=True)
+        return str(module)
+
+    def run_it(self, *arguments, script=None):
+        environment = dict(os.environ, XDG_CACHE_HOME=self.folder.name)
+        return subprocess.run([BUILD / "blixard", "fn", "run", *arguments], text=True, input=script, capture_output=True,
+                              timeout=120, env=environment)
+
+
+class Conformance(FromWat):
+    def check_script(self, isolation, tier):
+        done = self.run_it(self.module, "--script", "-", "--isolation", isolation, "--tier", tier,
+                           script="\n".join(line for line, _ in SCRIPT))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr, "i32:42\n")
+        said = done.stdout.splitlines()
+        wanted = [(line, answer) for line, answer in SCRIPT if answer is not None]
+        self.assertEqual(len(said), len(wanted))
+        for (line, answer), got in zip(wanted, said):
+            self.assertEqual(got[:len(answer)] if answer.startswith("error") else got, answer, line)
+
+    def test_fast(self):
+        self.check_script("process", "fast")
+
+    def test_optimized(self):
+        self.check_script("process", "optimized")
+
+    @unittest.skipUnless(os.access("/dev/kvm", os.W_OK), "no KVM here")
+    def test_in_a_microvm(self):
+        self.check_script("microvm", "fast")
+        self.check_script("microvm", "optimized")
+
+
+class OneCall(FromWat):
+    def test_results_are_printed_one_per_line(self):
+        done = self.run_it(self.module, "--invoke", "two", "-3")
+        self.assertEqual((done.returncode, done.stdout), (0, "i32:-3\ni64:-6\n"))
+
+    def test_results_are_json_on_request(self):
+        done = self.run_it(self.module, "--invoke", "two", "3", "--output", "json")
+        self.assertEqual(json.loads(done.stdout),
+                         {"results": [{"type": "i32", "value": "3"}, {"type": "i64", "value": "6"}]})
+
+    def test_a_trap_has_its_name_and_a_status_of_its_own(self):
+        done = self.run_it(self.module, "--invoke", "div", "1", "0")
+        self.assertEqual((done.returncode, done.stdout), (70, ""))
+        self.assertIn("trap: integer divide by zero", done.stderr)
+
+    def test_a_start_function_that_traps_is_told(self):
+        module = self.assemble("trapping", "(module (start $s) (func $s unreachable) (func (export \"f\")))")
+        done = self.run_it(module, "--invoke", "f")
+        self.assertEqual(done.returncode, 70)
+        self.assertIn("unreachable, while the module was instantiated", done.stderr)
+
+    def test_an_endless_loop_ends_at_its_timeout(self):
+        module = self.assemble("endless", "(module (func (export \"f\") (loop (br 0))))")
+        done = self.run_it(module, "--invoke", "f", "--timeout", "100ms")
+        self.assertEqual(done.returncode, 75)
+        self.assertIn("timed out", done.stderr)
+
+    def test_memory_has_a_limit(self):
+        module = self.assemble("growing", "(module (memory 1) (func (export \"f\") (param i32) (result i32) (memory.grow (local.get 0))))")
+        self.assertEqual(self.run_it(module, "--invoke", "f", "15", "--memory", "1MiB").stdout, "i32:1\n")
+        self.assertEqual(self.run_it(module, "--invoke", "f", "16", "--memory", "1MiB").stdout, "i32:-1\n")
+
+    def test_unknown_imports_are_refused_by_name(self):
+        module = self.assemble("stranger", "(module (import \"elsewhere\" \"thing\" (func)) (func (export \"f\")))")
+        done = self.run_it(module, "--invoke", "f")
+        self.assertEqual(done.returncode, 65)
+        self.assertIn("elsewhere.thing", done.stderr)
+
+    def test_invalid_modules_are_refused(self):
+        module = self.assemble("invalid", "(module (func (export \"f\") (result i32) (i64.const 0)))")
+        done = self.run_it(module, "--invoke", "f")
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("type mismatch", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
