@@ -22,6 +22,7 @@ enum { MESSAGES_MAX = 16 };
 static unsigned call_ends;
 static unsigned load_ends;
 static uint64_t taken;
+static struct runner_call *asked;
 
 static void on_bytes(const void *bytes, size_t length, void *context)
 {
@@ -30,6 +31,15 @@ static void on_bytes(const void *bytes, size_t length, void *context)
     CHECK(length <= PROTOCOL_FRAME);
     for (size_t i = 0; i < length; i++) {
         taken += at[i];
+    }
+}
+
+static void on_host(const void *bytes, size_t length, void *context)
+{
+    on_bytes(bytes, length < PROTOCOL_FRAME ? length : PROTOCOL_FRAME, context);
+    CHECK(length <= 1 << 20);
+    if (length % 2 == 0) {
+        runner_call_answer(asked, bytes, length);
     }
 }
 
@@ -74,13 +84,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct runner_options options = {.project = "p", .slot_count = 1};
     const struct runner_events events = {0};
     const struct runner_call_events call_events = {
-        .on_output = on_bytes, .on_log = on_bytes, .on_end = on_end};
+        .on_output = on_bytes, .on_log = on_bytes, .on_host = on_host, .on_end = on_end};
     const struct runner_invocation invocation = {.image_id = id};
     const struct vmm_limits limits = {0};
     struct runner *runner = runner_adopt(loop, &options, &events, ends[0][0], &ends[1][0]);
     call_ends = load_ends = 0;
     runner_load(runner, id, -1, &limits, on_loaded, NULL);
-    runner_invoke(runner, 0, &invocation, &call_events, NULL);
+    asked = runner_invoke(runner, 0, &invocation, &call_events, NULL);
     for (int i = 0; i < MESSAGES_MAX && size >= 3; i++) {
         int fd = ends[data[0] & 1][1];
         size_t length = (size_t)(data[1] | data[2] << 8);

@@ -13,6 +13,7 @@
 
 #include "engine/runner/private.h"
 #include "engine/runner/runner.h"
+#include "engine/vmm/abi.h"
 
 /* ---- Slots ---- */
 
@@ -25,6 +26,8 @@ void runner_slot_finish(struct slot *slot, const struct error *error,
     }
     slot->call = NULL;
     buffer_done(&call->queue);
+    buffer_done(&call->replies);
+    buffer_done(&call->question);
     call->events.on_end(error, result, call->context);
     free(call);
 }
@@ -56,6 +59,40 @@ static void take_end(struct slot *slot, ssize_t got)
     runner_slot_finish(slot, NULL, &head.result); /* unless a callback ended the runner */
 }
 
+/* A piece of a question: nothing is kept that is more than it said. */
+static void take_host(struct slot *slot, ssize_t got)
+{
+    struct runner_call *call = slot->call;
+    struct frame_host head;
+    if (got < (ssize_t)sizeof(head)) {
+        runner_end_broken(slot->runner, "a short message");
+        return;
+    }
+    memcpy(&head, slot->runner->frame, sizeof(head));
+    size_t piece = (size_t)got - sizeof(head);
+    bool goes_on = call->question.used > 0;
+    if (call->is_asking || head.length > ABI_HOST_BYTES_MAX ||
+        piece >
+            head.length - (call->question.used < head.length ? call->question.used : head.length) ||
+        (piece == 0 && head.length > 0) || (goes_on && head.number != call->question_number)) {
+        runner_end_broken(slot->runner, "a question that cannot be");
+        return;
+    }
+    call->question_number = head.number;
+    buffer_append(&call->question, slot->runner->frame + sizeof(head), piece);
+    if (call->question.used < head.length) {
+        return;
+    }
+    call->is_asking = true;
+    BUFFER_OWNED struct buffer question = call->question; /* the call may end by it */
+    call->question = (struct buffer){0};
+    if (call->events.on_host != NULL) {
+        call->events.on_host(question.data, question.used, call->context);
+    } else {
+        runner_call_answer(call, NULL, 0);
+    }
+}
+
 static void take_frame(struct slot *slot, ssize_t got)
 {
     struct runner *runner = slot->runner;
@@ -79,6 +116,9 @@ static void take_frame(struct slot *slot, ssize_t got)
     case FRAME_LOG:
         call->events.on_log(bytes, length, call->context);
         return;
+    case FRAME_HOST:
+        take_host(slot, got);
+        return;
     case FRAME_END:
         take_end(slot, got);
         return;
@@ -95,18 +135,25 @@ static bool send_input(struct slot *slot, enum frame_type type, const void *byte
     return sendmsg(slot->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
-/* Queued input: type, length, bytes, one after the other. */
+/* Queued: type, length, bytes, one after the other.  False: the socket is full. */
+static bool flush_queue(struct slot *slot, struct buffer *queue)
+{
+    while (queue->used > 0) {
+        uint32_t words[2];
+        memcpy(words, queue->data, sizeof(words));
+        if (!send_input(slot, (enum frame_type)words[0], queue->data + sizeof(words), words[1])) {
+            return false;
+        }
+        buffer_consume(queue, sizeof(words) + words[1]);
+    }
+    return true;
+}
+
 static void flush_input(struct slot *slot)
 {
     struct runner_call *call = slot->call;
-    while (call->queue.used > 0) {
-        uint32_t words[2];
-        memcpy(words, call->queue.data, sizeof(words));
-        if (!send_input(slot, (enum frame_type)words[0], call->queue.data + sizeof(words),
-                        words[1])) {
-            return;
-        }
-        buffer_consume(&call->queue, sizeof(words) + words[1]);
+    if (!flush_queue(slot, &call->replies) || call->is_asking || !flush_queue(slot, &call->queue)) {
+        return;
     }
     if (call->wants_writable) {
         call->wants_writable = false;
@@ -144,7 +191,9 @@ void runner_slot_watch(struct slot *slot)
 {
     const struct runner_call *call = slot->call;
     int events = call != NULL && call->paused ? 0 : UV_READABLE;
-    events |= call != NULL && call->queue.used > 0 ? UV_WRITABLE : 0;
+    bool has_more =
+        call != NULL && (call->replies.used > 0 || (call->queue.used > 0 && !call->is_asking));
+    events |= has_more ? UV_WRITABLE : 0;
     int r = events != 0 ? uv_poll_start(&slot->poll, events, on_slot) : uv_poll_stop(&slot->poll);
     CHECK(r == 0);
 }
@@ -234,13 +283,19 @@ struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
     return call;
 }
 
-static void queue_input(struct runner_call *call, enum frame_type type, const void *bytes,
-                        size_t length)
+static void queue_frame(struct runner_call *call, struct buffer *queue, enum frame_type type,
+                        const void *bytes, size_t length)
 {
     uint32_t words[2] = {type, (uint32_t)length};
-    buffer_append(&call->queue, words, sizeof(words));
-    buffer_append(&call->queue, bytes, length);
+    buffer_append(queue, words, sizeof(words));
+    buffer_append(queue, bytes, length);
     runner_slot_watch(&call->runner->slots[call->slot]);
+}
+
+/* In order, and not while the slot waits for an answer: it would have to keep it. */
+static bool may_send_input(const struct runner_call *call)
+{
+    return call->queue.used == 0 && call->replies.used == 0 && !call->is_asking;
 }
 
 bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
@@ -249,8 +304,8 @@ bool runner_call_write(struct runner_call *call, const void *bytes, size_t lengt
     const uint8_t *at = bytes;
     while (length > 0) {
         size_t part = length < PROTOCOL_PIECE ? length : PROTOCOL_PIECE;
-        if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT, at, part)) {
-            queue_input(call, FRAME_INPUT, at, part);
+        if (!may_send_input(call) || !send_input(slot, FRAME_INPUT, at, part)) {
+            queue_frame(call, &call->queue, FRAME_INPUT, at, part);
         }
         at += part;
         length -= part;
@@ -262,9 +317,34 @@ bool runner_call_write(struct runner_call *call, const void *bytes, size_t lengt
 void runner_call_finish_input(struct runner_call *call)
 {
     struct slot *slot = &call->runner->slots[call->slot];
-    if (call->queue.used > 0 || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
-        queue_input(call, FRAME_INPUT_END, NULL, 0);
+    if (!may_send_input(call) || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
+        queue_frame(call, &call->queue, FRAME_INPUT_END, NULL, 0);
     }
+}
+
+void runner_call_answer(struct runner_call *call, const void *reply, size_t length)
+{
+    CHECK(call->is_asking);
+    CHECK(length <= ABI_HOST_BYTES_MAX);
+    struct slot *slot = &call->runner->slots[call->slot];
+    const uint8_t *at = reply;
+    size_t left = length;
+    call->is_asking = false;
+    do {
+        const uint32_t words[2] = {call->question_number, (uint32_t)length};
+        BUFFER_OWNED struct buffer piece = {0};
+        size_t part = left < PROTOCOL_PIECE ? left : PROTOCOL_PIECE;
+        buffer_append(&piece, words, sizeof(words));
+        if (part > 0) {
+            buffer_append(&piece, at, part);
+            at += part;
+            left -= part;
+        }
+        if (call->replies.used > 0 || !send_input(slot, FRAME_HOST_REPLY, piece.data, piece.used)) {
+            queue_frame(call, &call->replies, FRAME_HOST_REPLY, piece.data, piece.used);
+        }
+    } while (left > 0);
+    runner_slot_watch(slot); /* input that was held back goes on */
 }
 
 void runner_call_pause(struct runner_call *call)
@@ -288,5 +368,7 @@ void runner_call_cancel(struct runner_call *call)
     struct frame_cancel request = {.frame = {.type = FRAME_CANCEL, .sequence = call->sequence},
                                    .slot = call->slot};
     runner_call_resume(call); /* what it still says must be read for its end to be seen */
+    /* A full socket wakes it as well. */
+    send_input(&call->runner->slots[call->slot], FRAME_WAKE, NULL, 0);
     runner_post(call->runner, &request, sizeof(request), -1);
 }

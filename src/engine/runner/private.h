@@ -16,7 +16,11 @@ struct runner_call {
     uint32_t sequence;
     struct runner_call_events events;
     void *context;
-    struct buffer queue; /* input that the socket did not take: length-prefixed frames */
+    struct buffer queue;    /* input that the socket did not take: length-prefixed frames */
+    struct buffer replies;  /* the same, of answers: they go first */
+    struct buffer question; /* what has come of it */
+    uint32_t question_number;
+    bool is_asking; /* a whole question waits for its answer: input is held back */
     bool wants_writable;
     bool paused;
     uint64_t answer_by_ms; /* of the loop's clock; 0: never */

@@ -6,10 +6,15 @@
  * message.
  *
  *   control   daemon: LOAD (+ one file descriptor), UNLOAD, CANCEL      runner: HELLO, LOADED
- *   slot      daemon: WARM, INVOKE, INPUT, INPUT_END                    runner: OUTPUT, LOG, END
+ *   slot      daemon: WARM, INVOKE, INPUT, INPUT_END, HOST_REPLY, WAKE
+ *             runner: OUTPUT, LOG, HOST, END
  *
  * Every frame of a call carries its sequence number; frames of earlier calls are dropped.  A call
  * with little input and output is one frame each way: INVOKE with the input, END with the output.
+ *
+ * A question of a function (HOST) and its answer (HOST_REPLY) are as many frames as they need; a
+ * call has at most one question open, and gets no INPUT meanwhile.  WAKE goes with CANCEL, to a
+ * slot that may be waiting on its socket.
  *
  * Everything a runner says is input to the daemon: lengths are checked against the message.
  */
@@ -46,6 +51,9 @@ enum frame_type {
     FRAME_LOG,
     FRAME_END,
     FRAME_WARM,
+    FRAME_HOST,
+    FRAME_HOST_REPLY,
+    FRAME_WAKE,
 };
 
 struct frame {
@@ -101,6 +109,13 @@ struct frame_invoke {
 struct frame_warm {
     struct frame frame;
     char image_id[HASH_TEXT_SIZE]; /* "": hold nothing */
+};
+
+/* Followed by a piece of the question, or of its answer. */
+struct frame_host {
+    struct frame frame;
+    uint32_t number; /* of the question, in this call */
+    uint32_t length; /* of all pieces */
 };
 
 /* Followed by output, then log. */

@@ -103,6 +103,12 @@ struct runner_call_events {
     void (*on_output)(const void *bytes, size_t length, void *context);
     void (*on_log)(const void *bytes, size_t length, void *context);
     void (*on_writable)(void *context); /* after runner_call_write() returned false */
+    /*
+     * The function asks its host (engine/vmm/hostcall.h; input, lent, at most ABI_HOST_BYTES_MAX):
+     * answer by runner_call_answer(), now or later, once.  A call that ends meanwhile needs no
+     * answer any more.  NULL: every answer is empty.
+     */
+    void (*on_host)(const void *request, size_t length, void *context);
     /* Exactly once, last.  error (UNAVAILABLE: the runner died or is stuck; PROTOCOL) or result. */
     void (*on_end)(const struct error *error, const struct runner_result *result, void *context);
 };
@@ -119,6 +125,9 @@ bool runner_slot_is_idle(const struct runner *runner, unsigned slot);
 /* More input; false when the socket is full: wait for on_writable (the bytes were taken). */
 bool runner_call_write(struct runner_call *call, const void *bytes, size_t length);
 void runner_call_finish_input(struct runner_call *call);
+
+/* The answer to on_host; copied; at most ABI_HOST_BYTES_MAX. */
+void runner_call_answer(struct runner_call *call, const void *reply, size_t length);
 
 /* Back-pressure for on_output. */
 void runner_call_pause(struct runner_call *call);

@@ -4,6 +4,8 @@
  * Order of life: descriptors are inherited, what must be opened is opened, the jail closes, and
  * only then is the first byte of a tenant's touched.
  */
+#include "engine/runner/serve.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -27,7 +29,6 @@
 #include "base/text.h"
 
 #include "engine/jail/jail.h"
-#include "engine/runner/protocol.h"
 
 enum {
     STACK_BYTES = 256 << 10,
@@ -36,52 +37,12 @@ enum {
     IDLE_MS = 1000,
 };
 
-struct slot {
-    struct server *server;
-    unsigned index;
-    int fd;
-    pthread_t thread;
-    struct vmm_shell *shell;
-    struct vmm_image *image; /* what the shell holds; a reference */
-    uint64_t reset_ns;       /* of the last reset */
-    uint64_t reset_pages;
-    bool is_awake; /* its shell has not rested since the last call */
-
-    pthread_mutex_t lock;      /* guards the next three */
-    uint32_t sequence;         /* of the running call; 0: none */
-    uint32_t cancel_sequence;  /* of the last cancellation, which may come before its call */
-    struct vmm_shell *running; /* what a cancellation interrupts */
-    atomic_bool cancelled;
-
-    /* The running call. */
-    const struct frame_invoke *invoke;
-    bool input_ended;
-    size_t piece_used; /* of `piece`, already given to the guest */
-    size_t piece_length;
-    size_t output_length;
-    size_t log_length;
-    uint8_t *received; /* PROTOCOL_FRAME bytes: the INVOKE */
-    uint8_t *piece;    /* PROTOCOL_FRAME bytes: one INPUT */
-    uint8_t *answer;   /* struct frame_end, then PROTOCOL_PIECE of output */
-    uint8_t *log;      /* PROTOCOL_PIECE */
-};
-
-struct server {
-    struct vmm *vmm;
-    unsigned slot_count;
-    struct slot slots[RUNNER_SLOTS_MAX];
-    pthread_mutex_t lock; /* guards images, and sending on the control socket */
-    struct map images;    /* id -> struct vmm_image, a reference */
-};
-
-/* The daemon is gone, or the socket says nonsense: there is nothing left to live for. */
-__attribute__((noreturn)) static void leave(int status)
+void leave(int status)
 {
     _exit(status);
 }
 
-/* Whole messages; a signal (the watchdog's) breaks it off with EINTR. */
-static ssize_t send_frame(int fd, const struct iovec *parts, size_t count)
+ssize_t send_frame(int fd, const struct iovec *parts, size_t count)
 {
     struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = count};
     return sendmsg(fd, &message, MSG_NOSIGNAL);
@@ -89,8 +50,7 @@ static ssize_t send_frame(int fd, const struct iovec *parts, size_t count)
 
 /* ---- A slot's call ---- */
 
-static bool flush_piece(struct slot *slot, enum frame_type type, const uint8_t *bytes,
-                        size_t *length)
+bool flush_piece(struct slot *slot, enum frame_type type, const uint8_t *bytes, size_t *length)
 {
     struct frame head = {.type = type, .sequence = slot->sequence};
     struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)bytes, *length}};
@@ -150,6 +110,9 @@ static void on_log(const void *bytes, size_t length, void *context)
 /* The next INPUT of this call; false when there is none. */
 static bool receive_piece(struct slot *slot)
 {
+    if (serve_host_took(slot)) {
+        return true;
+    }
     for (;;) {
         ssize_t got = recv(slot->fd, slot->piece, PROTOCOL_FRAME, 0);
         if (got == 0) {
@@ -163,8 +126,12 @@ static bool receive_piece(struct slot *slot)
             leave(1);
         }
         memcpy(&head, slot->piece, sizeof(head));
-        if (head.sequence != slot->sequence) {
+        if (head.sequence != slot->sequence || head.type == FRAME_HOST_REPLY) {
             continue;
+        }
+        if (head.type == FRAME_WAKE) {
+            atomic_store(&slot->cancelled, true);
+            return false;
         }
         slot->input_ended = head.type == FRAME_INPUT_END;
         slot->piece_used = sizeof(head);
@@ -270,6 +237,8 @@ static void run_call(struct slot *slot, struct runner_result *result)
         .read = invoke->input_continues ? on_read : NULL,
         .read_context = slot,
         .sink = {.output = on_output, .log = on_log, .context = slot},
+        .host = serve_host,
+        .host_context = slot,
         .timeout_ms = invoke->timeout_ms,
         .cancelled = &slot->cancelled,
     };
@@ -316,6 +285,8 @@ static void begin_call(struct slot *slot)
     slot->input_ended = !slot->invoke->input_continues;
     slot->piece_used = slot->piece_length = 0;
     slot->output_length = slot->log_length = 0;
+    slot->question_number = 0;
+    buffer_done(&slot->early);
 }
 
 /* Hold nothing: the image is let go, what it used is washed and given back. */
@@ -436,7 +407,8 @@ static void *slot_main(void *argument)
         }
         struct frame head = {0};
         memcpy(&head, slot->received, (size_t)got < sizeof(head) ? (size_t)got : sizeof(head));
-        if (head.type == FRAME_INPUT || head.type == FRAME_INPUT_END) {
+        if (head.type == FRAME_INPUT || head.type == FRAME_INPUT_END ||
+            head.type == FRAME_HOST_REPLY || head.type == FRAME_WAKE) {
             continue; /* of a call that did not read it all */
         }
         if (head.type == FRAME_WARM && got == sizeof(struct frame_warm)) {
@@ -617,6 +589,7 @@ static int start_slot(struct server *server, unsigned index)
     slot->fd = PROTOCOL_SLOT_FD + (int)index;
     slot->received = memory_new(1, PROTOCOL_FRAME);
     slot->piece = memory_new(1, PROTOCOL_FRAME);
+    slot->heard = memory_new(1, PROTOCOL_FRAME);
     slot->answer = memory_new(1, sizeof(struct frame_end) + PROTOCOL_PIECE);
     slot->log = memory_new(1, PROTOCOL_PIECE);
     slot->invoke = (const struct frame_invoke *)slot->received;
