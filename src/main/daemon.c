@@ -23,6 +23,7 @@
 #include "service/eventstream/eventstream.h"
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
+#include "service/host/host.h"
 #include "service/instance/instance.h"
 #include "service/invocation/invocation.h"
 #include "service/kv/kv.h"
@@ -441,6 +442,25 @@ static void stop_routes(struct node *node)
     route_service_free(node->routes);
 }
 
+/* Before the gateway, whose last calls may still ask. */
+static int start_host(struct node *node, struct error *err)
+{
+    (void)err;
+    const struct host_options options = {
+        .loop = node->loop,
+        .instances = node->instances,
+        .telemetry = node->telemetry,
+        .calls_max = node->options.host_calls_max,
+    };
+    node->host = host_service_new(&options);
+    return 0;
+}
+
+static void stop_host(struct node *node)
+{
+    host_service_free(node->host);
+}
+
 static int start_gateway(struct node *node, struct error *err)
 {
     struct gateway_options options = {
@@ -454,8 +474,11 @@ static int start_gateway(struct node *node, struct error *err)
         .cluster = node->cluster,
         .node_name = node->name,
     };
-    return gateway_start(&options, &node->gateway, err) < 0 ? error_wrap(err, "gateway_address")
-                                                            : 0;
+    if (gateway_start(&options, &node->gateway, err) < 0) {
+        return error_wrap(err, "gateway_address");
+    }
+    host_set_gateway(node->host, node->gateway);
+    return 0;
 }
 
 static bool take_later(struct http_exchange *exchange, const char *project, struct text name,
@@ -493,6 +516,7 @@ static void stop_invocations(struct node *node)
 
 static void stop_gateway(struct node *node)
 {
+    host_unset_gateway(node->host);
     gateway_stop(node->gateway, node->options.drain_timeout_ms);
 }
 
@@ -631,6 +655,7 @@ static const struct subsystem {
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},
+    {"host", start_host, stop_host},
     {"gateway", start_gateway, stop_gateway},
     {"destinations", start_destinations, stop_destinations},
     {"triggers", start_triggers, stop_triggers},

@@ -41,6 +41,7 @@ struct node {
     struct function_service *functions;
     struct kv_service *kv;
     struct route_service *routes;
+    struct host_service *host;
     struct gateway *gateway;
     struct destination_service *destinations;
     struct trigger_brokers *brokers;

@@ -75,6 +75,47 @@ static void on_writable(void *context)
     call->events.on_writable(call->context);
 }
 
+static void *open_session(struct instance_call *call)
+{
+    const struct instance_host *host = &call->project->service->host;
+    const struct instance_caller caller = {
+        .target = call->target,
+        .request_id = call->request_id,
+        .trace = call->trace,
+        .depth = call->depth,
+        .deadline_ns = call->started_ns + call->timeout_ms * 1000000,
+    };
+    return host->open(&caller, call, host->context);
+}
+
+static void on_host(const void *request, size_t length, void *context)
+{
+    struct instance_call *call = context;
+    const struct instance_host *host = &call->project->service->host;
+    if (host->open == NULL) {
+        instance_host_answer(call, NULL, 0);
+        return;
+    }
+    if (call->session == NULL) {
+        call->session = open_session(call);
+    }
+    host->ask(call->session, request, length);
+}
+
+void instance_host_answer(struct instance_call *call, const void *reply, size_t length)
+{
+    CHECK(call->runner_call != NULL);
+    runner_call_answer(call->runner_call, reply, length);
+}
+
+static void close_session(struct instance_call *call)
+{
+    if (call->session != NULL) {
+        call->project->service->host.close(call->session);
+        call->session = NULL;
+    }
+}
+
 static void on_end(const struct error *error, const struct runner_result *run, void *context)
 {
     struct instance_call *call = context;
@@ -87,6 +128,7 @@ static void on_end(const struct error *error, const struct runner_result *run, v
     memcpy(result.instance, call->instance, sizeof(result.instance));
 
     call->runner_call = NULL;
+    close_session(call);
     pool_ended(project->pool, &call->pool, error != NULL);
     if (!project->is_ending) {
         project_pump(project); /* the slot goes on while we answer */
@@ -99,8 +141,30 @@ static const struct runner_call_events runner_events = {
     .on_output = on_output,
     .on_log = on_log,
     .on_writable = on_writable,
+    .on_host = on_host,
     .on_end = on_end,
 };
+
+/* What the field said, at most 255; looked for as a whole variable. */
+static unsigned read_depth(const char *environment, size_t length)
+{
+    static const char name[] = INSTANCE_DEPTH_VARIABLE;
+    const char *end = environment + length;
+    const char *at = environment;
+    unsigned depth = 0;
+    while (at != NULL && at < end) {
+        at = memmem(at, (size_t)(end - at), name, sizeof(name) - 1);
+        if (at != NULL && (at == environment || at[-1] == '\0')) {
+            at += sizeof(name) - 1;
+            while (at < end && *at >= '0' && *at <= '9' && depth < 256) {
+                depth = depth * 10 + (unsigned)(*at++ - '0');
+            }
+            return depth < 256 ? depth : 255;
+        }
+        at = at != NULL ? at + 1 : NULL;
+    }
+    return 0;
+}
 
 void call_start(struct instance_call *call, struct runner *runner, unsigned slot, bool is_last)
 {
@@ -118,6 +182,7 @@ void call_start(struct instance_call *call, struct runner *runner, unsigned slot
         .is_last = is_last,
     };
     call->started_ns = clock_monotonic_ns();
+    call->depth = read_depth(invocation.environment, invocation.environment_length);
     snprintf(call->instance, sizeof(call->instance), "%d-%u", (int)runner_pid(runner), slot);
     call->runner_call = runner_invoke(runner, slot, &invocation, &runner_events, call);
     buffer_forget(&call->environment);

@@ -40,6 +40,11 @@ int instance_service_new(struct loop *loop, const struct instance_options *optio
     return 0;
 }
 
+void instance_set_host(struct instance_service *service, const struct instance_host *host)
+{
+    service->host = host != NULL ? *host : (struct instance_host){0};
+}
+
 static void tell_pressure(const char *name, void *value, void *context)
 {
     struct project *project = value;

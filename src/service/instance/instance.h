@@ -73,6 +73,40 @@ struct instance_target {
     char *environment;        /* "NAME=value\0..." of the function's configuration */
     size_t environment_length;
 };
+/* ---- Questions of functions ---- */
+
+/* The request's field by which functions that call functions are counted. */
+#define INSTANCE_DEPTH_FIELD    "Blixard-Depth"
+#define INSTANCE_DEPTH_VARIABLE "HTTP_BLIXARD_DEPTH="
+
+/* What this side knows of a call that asks; lent for `open`. */
+struct instance_caller {
+    const struct instance_target *target;
+    const char *request_id;
+    struct trace_context trace; /* that the call's spans are below; or none */
+    unsigned depth;             /* of functions that called it: INSTANCE_DEPTH_FIELD */
+    uint64_t deadline_ns;       /* monotonic: no answer is waited for longer */
+};
+
+/*
+ * Who answers the questions of functions (engine/vmm/hostcall.h): service/host.  A call that asks
+ * for the first time gets a session by `open`; each question is told by `ask`, one at a time, and
+ * answered by instance_host_answer(), at once or later; `close` when the call is over, after which
+ * nothing may be answered.  Loop thread.
+ */
+struct instance_host {
+    void *(*open)(const struct instance_caller *caller, struct instance_call *call, void *context);
+    void (*ask)(void *session, const void *request, size_t length);
+    void (*close)(void *session);
+    void *context;
+};
+
+/* Loop thread.  NULL, as at the beginning: every answer is empty (hostcall.h: nobody answers). */
+void instance_set_host(struct instance_service *service, const struct instance_host *host);
+
+/* Copied; at most ABI_HOST_BYTES_MAX. */
+void instance_host_answer(struct instance_call *call, const void *reply, size_t length);
+
 struct instance_target *instance_target_ref(struct instance_target *target);
 void instance_target_unref(struct instance_target *target);
 

@@ -19,6 +19,7 @@ struct instance_service {
     struct loop *loop;
     struct instance_options options;
     char *runner_program;
+    struct instance_host host; /* open NULL: nobody answers */
     struct map projects;
     struct list free_calls; /* kept for the next ones */
     unsigned free_call_count;
@@ -79,6 +80,8 @@ struct instance_call {
     char request_id[REQUEST_ID_SIZE];
     struct trace_context trace;
     char instance[INSTANCE_NAME_SIZE];
+    unsigned depth;
+    void *session;      /* with the host, once it has asked */
     bool is_over;       /* its end was told before the post that was to do it */
     struct error error; /* for an end that is posted */
 };

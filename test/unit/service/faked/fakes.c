@@ -658,6 +658,16 @@ void runner_call_finish_input(struct runner_call *call)
     call->input_is_whole = true;
 }
 
+void runner_call_answer(struct runner_call *call, const void *reply, size_t length)
+{
+    EXPECT(call->is_active);
+    buffer_clear(&call->answer);
+    if (length > 0) {
+        buffer_append(&call->answer, reply, length);
+    }
+    call->answers++;
+}
+
 void runner_call_pause(struct runner_call *call)
 {
     EXPECT(call->is_active);

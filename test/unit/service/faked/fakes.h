@@ -77,6 +77,8 @@ struct runner_call {
     void *context;
     struct buffer environment;
     struct buffer input;
+    struct buffer answer; /* to its last question */
+    unsigned answers;
     bool input_is_whole;
     bool input_is_slow; /* write says wait */
     bool is_paused;
