@@ -23,6 +23,7 @@
 #ifndef BLIXARD_H
 #define BLIXARD_H
 
+#include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -236,6 +237,307 @@ static inline void blixard_log(enum blixard_level level, const char *text)
     blixard_write_all_(2, prefix, sizeof(prefix) - 1);
     blixard_write_all_(2, text, strlen(text));
     blixard_write_all_(2, "\n", 1);
+}
+
+/* ---- The host (docs/user-guide/host-api.md) ----
+ *
+ * Only while a request is answered, not during initialisation.  Results are 0, a length or a
+ * number; or negative: -errno, of which blixard_error() has the text.  A length may be more than
+ * the buffer took: blixard_reply_read() has the rest until the next question.
+ */
+
+#define BLIXARD_IMPORT_(name) \
+    __attribute__((import_module("blixard_v1"), import_name(#name))) blixard_v1_##name##_
+
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(log)(int32_t, const char *, size_t, const char *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_get)(const char *, size_t, void *, size_t, uint64_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_set)(const char *, size_t, const void *, size_t, uint64_t,
+                                           uint64_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_cas)(const char *, size_t, const void *, size_t, uint64_t,
+                                           uint64_t, uint64_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_delete)(const char *, size_t, uint64_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_list)(const char *, size_t, const char *, size_t, uint32_t,
+                                            void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(secret_get)(const char *, size_t, void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch)(const char *, size_t, const char *, size_t, const char *,
+                                          size_t, const void *, size_t, uint32_t, void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(queue_send)(const char *, size_t, const void *, size_t,
+                                               const char *, size_t, const char *, size_t,
+                                               const char *, size_t, uint64_t, uint32_t, void *,
+                                               size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(stream_append)(const char *, size_t, const char *, size_t,
+                                                  const void *, size_t, const char *, size_t,
+                                                  const char *, size_t, uint64_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(invoke)(const char *, size_t, const char *, size_t, const char *,
+                                           size_t, const char *, size_t, const void *, size_t,
+                                           uint32_t, void *, size_t);
+BLIXARD_C_ uint64_t BLIXARD_IMPORT_(deadline_ms)(void);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(metadata)(uint32_t, char *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(span_begin)(const char *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(span_attribute)(int32_t, const char *, size_t, const char *,
+                                                   size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(span_end)(int32_t, const char *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(flush)(void);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(reply_read)(uint32_t, void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(error_message)(char *, size_t);
+
+static inline size_t blixard_length_(const char *text)
+{
+    return text != NULL ? strlen(text) : 0;
+}
+
+/* Why the last question failed, a sentence for people; "" when it did not. */
+static inline const char *blixard_error(void)
+{
+    static char text[512];
+    int32_t length = blixard_v1_error_message_(text, sizeof(text) - 1);
+    text[length < (int32_t)sizeof(text) - 1 ? length : (int32_t)sizeof(text) - 1] = 0;
+    return text;
+}
+
+/* More of the last result, from byte `from`: how many bytes. */
+static inline int32_t blixard_reply_read(uint32_t from, void *bytes, size_t size)
+{
+    return blixard_v1_reply_read_(from, bytes, size);
+}
+
+/*
+ * One line of the log with fields: name, value, name, value, ..., NULL.  At most 4 KiB of fields;
+ * what goes beyond is left out.
+ */
+static inline int32_t blixard_log_with(enum blixard_level level, const char *text, ...)
+{
+    char fields[4096];
+    size_t used = 0;
+    va_list list;
+    va_start(list, text);
+    for (const char *name = va_arg(list, const char *); name != NULL;
+         name = va_arg(list, const char *)) {
+        const char *value = va_arg(list, const char *);
+        size_t name_size = strlen(name) + 1;
+        size_t value_size = strlen(value) + 1;
+        if (name_size + value_size <= sizeof(fields) - used) {
+            memcpy(fields + used, name, name_size);
+            memcpy(fields + used + name_size, value, value_size);
+            used += name_size + value_size;
+        }
+    }
+    va_end(list);
+    return blixard_v1_log_((int32_t)level, text, strlen(text), fields, used);
+}
+
+/* Milliseconds until this request must be answered. */
+static inline uint64_t blixard_deadline_ms(void)
+{
+    return blixard_v1_deadline_ms_();
+}
+
+enum blixard_fact {
+    BLIXARD_PROJECT,
+    BLIXARD_FUNCTION,
+    BLIXARD_VERSION,
+    BLIXARD_REQUEST_ID,
+    BLIXARD_TRACEPARENT,
+};
+
+/* At most text_max - 1 bytes and a NUL; the full length. */
+static inline int32_t blixard_metadata(enum blixard_fact fact, char *text, size_t text_max)
+{
+    int32_t length = blixard_v1_metadata_((uint32_t)fact, text, text_max);
+    if (text_max > 0) {
+        text[length < 0 ? 0 : (size_t)length < text_max ? (size_t)length : text_max - 1] = 0;
+    }
+    return length;
+}
+
+/* What was written of the response goes to the client now. */
+static inline int32_t blixard_response_flush(void)
+{
+    if (!blixard_.head_is_sent && blixard_send_head_() < 0) {
+        return -1;
+    }
+    return blixard_v1_flush_();
+}
+
+/* ---- Keys and values of the project; a revision of 0 is none ---- */
+
+/* The value's length; ret_revision may be NULL. */
+static inline int32_t blixard_kv_get(const char *key, void *value, size_t value_max,
+                                     uint64_t *ret_revision)
+{
+    return blixard_v1_kv_get_(key, strlen(key), value, value_max, ret_revision);
+}
+
+/* ttl_ms 0: for good. */
+static inline int32_t blixard_kv_set(const char *key, const void *value, size_t length,
+                                     uint64_t ttl_ms, uint64_t *ret_revision)
+{
+    return blixard_v1_kv_set_(key, strlen(key), value, length, ttl_ms, ret_revision);
+}
+
+/* Only when the key has this revision, or, with 0, is not there; -EBUSY otherwise. */
+static inline int32_t blixard_kv_cas(const char *key, const void *value, size_t length,
+                                     uint64_t ttl_ms, uint64_t expected, uint64_t *ret_revision)
+{
+    return blixard_v1_kv_cas_(key, strlen(key), value, length, ttl_ms, expected, ret_revision);
+}
+
+/* expected 0: whatever its revision is. */
+static inline int32_t blixard_kv_delete(const char *key, uint64_t expected)
+{
+    return blixard_v1_kv_delete_(key, strlen(key), expected);
+}
+
+/* Keys that begin with `prefix` and come after `after` (NULL: all), at most `max`: into `list`,
+ * each as u32 length and bytes; blixard_kv_next() walks them. */
+static inline int32_t blixard_kv_list(const char *prefix, const char *after, uint32_t max,
+                                      void *list, size_t list_max)
+{
+    return blixard_v1_kv_list_(prefix, blixard_length_(prefix), after, blixard_length_(after), max,
+                               list, list_max);
+}
+
+/* The key at *position, which moves on; NULL at the end.  Not NUL-terminated. */
+static inline const char *blixard_kv_next(const void *list, size_t list_length, size_t *position,
+                                          size_t *ret_length)
+{
+    uint32_t length;
+    const char *at = (const char *)list + *position;
+    if (*position >= list_length || list_length - *position < sizeof(length)) {
+        return NULL;
+    }
+    memcpy(&length, at, sizeof(length));
+    if (length > list_length - *position - sizeof(length)) {
+        return NULL;
+    }
+    *position += sizeof(length) + length;
+    *ret_length = length;
+    return at + sizeof(length);
+}
+
+static inline int32_t blixard_secret_get(const char *name, void *value, size_t value_max)
+{
+    return blixard_v1_secret_get_(name, strlen(name), value, value_max);
+}
+
+/* ---- Messages ---- */
+
+struct blixard_message {
+    const void *body;
+    size_t length;
+    const char *content_type; /* NULL: application/octet-stream */
+    const char *attributes;   /* a JSON object of strings, or NULL */
+    const char *group;        /* of a FIFO queue; a record's key in a stream; or NULL */
+    uint64_t delay_ms;        /* of a queue; 0: the queue's */
+    uint32_t priority;        /* of a queue, 0 to 9 */
+};
+
+/* `id` gets the message's id. */
+static inline int32_t blixard_queue_send(const char *queue, const struct blixard_message *message,
+                                         char *id, size_t id_max)
+{
+    int32_t length = blixard_v1_queue_send_(
+        queue, strlen(queue), message->body, message->length, message->content_type,
+        blixard_length_(message->content_type), message->attributes,
+        blixard_length_(message->attributes), message->group, blixard_length_(message->group),
+        message->delay_ms, message->priority, id, id_max);
+    if (id_max > 0) {
+        id[length < 0 ? 0 : (size_t)length < id_max ? (size_t)length : id_max - 1] = 0;
+    }
+    return length;
+}
+
+/* The partition; ret_sequence may be NULL. */
+static inline int32_t blixard_stream_append(const char *stream,
+                                            const struct blixard_message *record,
+                                            uint64_t *ret_sequence)
+{
+    return blixard_v1_stream_append_(
+        stream, strlen(stream), record->group, blixard_length_(record->group), record->body,
+        record->length, record->content_type, blixard_length_(record->content_type),
+        record->attributes, blixard_length_(record->attributes), ret_sequence);
+}
+
+/* ---- Requests ---- */
+
+struct blixard_request {
+    const char *method; /* NULL: GET for a fetch, POST for a function */
+    const char *fields; /* "Name: value\r\n" each, or NULL */
+    const void *body;
+    size_t length;
+    uint32_t timeout_ms; /* 0: what is left of this request's own time */
+};
+
+struct blixard_response {
+    int status;
+    const char *fields; /* "Name: value\r\n" each */
+    size_t fields_length;
+    const uint8_t *body;
+    size_t length;
+};
+
+/* -EMSGSIZE would hide a good answer: it is told by a length beyond the buffer. */
+static inline int32_t blixard_take_response_(int32_t length, const void *buffer, size_t buffer_max,
+                                             struct blixard_response *ret_response)
+{
+    uint32_t head[2];
+    size_t there = length < 0 ? 0 : (size_t)length < buffer_max ? (size_t)length : buffer_max;
+    memset(ret_response, 0, sizeof(*ret_response));
+    if (length < 0 || there < sizeof(head)) {
+        return length;
+    }
+    memcpy(head, buffer, sizeof(head));
+    size_t fields_length = head[1] < there - sizeof(head) ? head[1] : there - sizeof(head);
+    ret_response->status = (int)head[0];
+    ret_response->fields = (const char *)buffer + sizeof(head);
+    ret_response->fields_length = fields_length;
+    ret_response->body = (const uint8_t *)ret_response->fields + fields_length;
+    ret_response->length = there - sizeof(head) - fields_length;
+    return length;
+}
+
+/* A URL that the function's settings allow.  *ret_response points into `buffer`. */
+static inline int32_t blixard_fetch(const char *url, const struct blixard_request *request,
+                                    void *buffer, size_t buffer_max,
+                                    struct blixard_response *ret_response)
+{
+    const char *method = request->method != NULL ? request->method : "GET";
+    int32_t length = blixard_v1_fetch_(method, strlen(method), url, strlen(url), request->fields,
+                                       blixard_length_(request->fields), request->body,
+                                       request->length, request->timeout_ms, buffer, buffer_max);
+    return blixard_take_response_(length, buffer, buffer_max, ret_response);
+}
+
+/* Another function of the project: "NAME", "NAME:ALIAS" or "NAME:VERSION"; `path` with its query.
+ */
+static inline int32_t blixard_invoke(const char *function, const char *path,
+                                     const struct blixard_request *request, void *buffer,
+                                     size_t buffer_max, struct blixard_response *ret_response)
+{
+    const char *method = request->method != NULL ? request->method : "POST";
+    int32_t length =
+        blixard_v1_invoke_(function, strlen(function), method, strlen(method), path,
+                           blixard_length_(path), request->fields, blixard_length_(request->fields),
+                           request->body, request->length, request->timeout_ms, buffer, buffer_max);
+    return blixard_take_response_(length, buffer, buffer_max, ret_response);
+}
+
+/* ---- Spans of the request's trace ---- */
+
+static inline int32_t blixard_span_begin(const char *name)
+{
+    return blixard_v1_span_begin_(name, strlen(name));
+}
+
+static inline int32_t blixard_span_attribute(int32_t span, const char *name, const char *value)
+{
+    return blixard_v1_span_attribute_(span, name, strlen(name), value, strlen(value));
+}
+
+/* failure NULL: it went well. */
+static inline int32_t blixard_span_end(int32_t span, const char *failure_or_null)
+{
+    return blixard_v1_span_end_(span, failure_or_null, blixard_length_(failure_or_null));
 }
 
 #endif

@@ -31,7 +31,7 @@ _Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it trav
 
 /* HOSTCALL(name, parts): n a number, b bytes; what comes back is said in service/host. */
 #define HOSTCALL_TABLE(HOSTCALL)                                                                \
-    HOSTCALL(DEADLINE, "")           /* number: milliseconds that are left */                   \
+    HOSTCALL(FLUSH, "")              /* nothing: what was written so far has gone on */         \
     HOSTCALL(METADATA, "n")          /* which fact -> its text */                               \
     HOSTCALL(KV_GET, "b")            /* key -> value; number: its revision */                   \
     HOSTCALL(KV_SET, "bbn")          /* key, value, lifetime in ms (0: for good) -> revision */ \
@@ -43,7 +43,7 @@ _Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it trav
     HOSTCALL(QUEUE_SEND, "bbbbbnn")  /* queue, body, content type, attributes (JSON), group, */ \
                                      /* delay in ms, priority -> id */                          \
     HOSTCALL(STREAM_APPEND, "bbbbb") /* stream, key, body, content type, attributes (JSON) */   \
-                                     /* -> number: sequence; bytes: partition, decimal */       \
+                                     /* -> number: sequence; bytes: u32 partition */            \
     HOSTCALL(INVOKE, "bbbbbn")       /* function, method, path, fields, body, timeout */        \
                                      /* -> response */                                          \
     HOSTCALL(SPAN_BEGIN, "b")        /* name -> number: which */                                \
@@ -59,8 +59,8 @@ enum hostcall {
     HOSTCALL_FILES = 256,
 };
 
-/* A response: number is the status; bytes: u32 length of the fields, fields ("Name: value\r\n"
- * each), body. */
+/* A response: u32 status, u32 length of the fields, the fields ("Name: value\r\n" each), the body.
+ */
 
 enum hostcall_fact {
     HOSTCALL_FACT_PROJECT,

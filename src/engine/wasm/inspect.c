@@ -134,8 +134,10 @@ static const struct known_import {
     const char *signature;
 } known_imports[] = {
 #define WASI(name, signature) {"wasi_snapshot_preview1", #name, signature},
+#define HOST(name, signature) {"blixard_v1", #name, signature},
 #include "engine/wasm/imports.def"
 #undef WASI
+#undef HOST
     {"env", "abort", "iiii>"}, /* AssemblyScript's own */
     {"env", "seed", ">F"},
 };
@@ -262,7 +264,7 @@ static void read_import(struct reader *reader, struct inspection *inspection)
         reader->failed = error_set(
             reader->err, ERROR_UNSUPPORTED,
             "the module imports the %s %.*s.%.*s, which nobody here provides; functions may import "
-            "from wasi_snapshot_preview1",
+            "from wasi_snapshot_preview1 and blixard_v1",
             kinds[kind], (int)(module.length < 64 ? module.length : 64), module.data,
             (int)(name.length < 64 ? name.length : 64), name.data);
         return;

@@ -36,6 +36,7 @@ void io_write_output(const uint8_t *bytes, size_t length);
 void io_write_log(const uint8_t *bytes, size_t length);
 size_t io_read(uint8_t *bytes, size_t length);
 uint64_t io_clock_ns(uint32_t real_or_monotonic);
+void io_flush_output(void);
 void io_begin(void);
 
 /* wasm_runtime.c: once the module is instantiated, no more types are registered. */

@@ -20,7 +20,7 @@ void io_begin(void)
     tsc_begin = read_tsc();
 }
 
-static void flush_output(void)
+void io_flush_output(void)
 {
     if (BLOCK->output_length > 0) {
         host_call(ABI_CALL_WRITE, 1, (uint64_t)BLOCK->output, BLOCK->output_length);
@@ -39,7 +39,7 @@ static void flush_log(void)
 void io_write_output(const uint8_t *bytes, size_t length)
 {
     if (length > ABI_OUTPUT_BYTES - BLOCK->output_length) {
-        flush_output();
+        io_flush_output();
     }
     if (length > ABI_OUTPUT_BYTES) {
         host_call(ABI_CALL_WRITE, 1, (uint64_t)bytes, length);
@@ -78,7 +78,7 @@ size_t io_read(uint8_t *bytes, size_t length)
         return 0;
     }
     /* What was written so far may be what the sender waits for. */
-    flush_output();
+    io_flush_output();
     return (size_t)host_call(ABI_CALL_READ, (uint64_t)bytes, length, 0);
 }
 
