@@ -32,8 +32,8 @@
 #include "service/queue/queue.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
-#include "service/trigger/driver.h"
 #include "service/trigger/brokers.h"
+#include "service/trigger/driver.h"
 #include "service/trigger/trigger.h"
 
 #include "surface/api/api.h"
@@ -450,6 +450,9 @@ static int start_host(struct node *node, struct error *err)
         .loop = node->loop,
         .instances = node->instances,
         .telemetry = node->telemetry,
+        .kv = node->kv,
+        .queues = node->queues,
+        .streams = node->streams,
         .calls_max = node->options.host_calls_max,
     };
     node->host = host_service_new(&options);
@@ -540,7 +543,8 @@ static int append_secret(const char *project, const char *name, struct buffer *o
     (void)project;
     (void)out;
     (void)context;
-    return error_set(err, ERROR_UNSUPPORTED, "password_secret %.64s: there are no secrets yet", name);
+    return error_set(err, ERROR_UNSUPPORTED, "password_secret %.64s: there are no secrets yet",
+                     name);
 }
 
 static int start_triggers(struct node *node, struct error *err)

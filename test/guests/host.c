@@ -88,6 +88,49 @@ static void be_hostile(const char *how)
     }
 }
 
+static void keep_values(void)
+{
+    char value[64] = "";
+    char list[256];
+    uint64_t revision = 0;
+    uint64_t next = 0;
+    say("none", blixard_kv_get("keys/a", value, sizeof(value), NULL), "");
+    say("new", blixard_kv_cas("keys/a", "one", 3, 0, 0, &revision), "");
+    say("again", blixard_kv_cas("keys/a", "two", 3, 0, 0, NULL), blixard_error());
+    say("get", blixard_kv_get("keys/a", value, 2, &next), value);
+    say("rest", blixard_reply_read(2, value + 2, 8), value);
+    say("same", next == revision && revision > 0, "");
+    say("cas", blixard_kv_cas("keys/a", "two", 3, 0, revision, &next),
+        next > revision ? "newer" : "");
+    say("set", blixard_kv_set("keys/b", "", 0, 60000, NULL), "");
+    int32_t length = blixard_kv_list("keys/", NULL, 0, list, sizeof(list));
+    size_t position = 0;
+    size_t key_length = 0;
+    for (const char *key;
+         (key = blixard_kv_next(list, (size_t)length, &position, &key_length)) != NULL;) {
+        snprintf(value, sizeof(value), "%.*s", (int)key_length, key);
+        say("key", (long long)key_length, value);
+    }
+    say("delete", blixard_kv_delete("keys/a", revision), blixard_error());
+    say("delete", blixard_kv_delete("keys/a", next), "");
+    say("delete", blixard_kv_delete("keys/b", 0), "");
+}
+
+static void send_messages(void)
+{
+    char id[64];
+    uint64_t sequence = 0;
+    struct blixard_message message = {
+        .body = "body", .length = 4, .content_type = "text/plain", .attributes = "{\"a\":\"b\"}"};
+    say("send", blixard_queue_send("jobs", &message, id, sizeof(id)) > 0, "");
+    say("nowhere", blixard_queue_send("nowhere", &message, id, sizeof(id)), "");
+    message.group = "key";
+    say("append", blixard_stream_append("events", &message, &sequence) >= 0, "");
+    say("sequence", (long long)sequence, "");
+    message.attributes = "[]";
+    say("attributes", blixard_stream_append("events", &message, NULL), blixard_error());
+}
+
 BLIXARD_HANDLER
 {
     char path[64];
@@ -103,6 +146,10 @@ BLIXARD_HANDLER
         say("body", blixard_request_read(text, sizeof(text)), query);
     } else if (strcmp(path, "/invoke") == 0) {
         call_other(query);
+    } else if (strcmp(path, "/kv") == 0) {
+        keep_values();
+    } else if (strcmp(path, "/send") == 0) {
+        send_messages();
     } else if (strcmp(path, "/self") == 0) {
         call_other("self/self");
     } else if (strcmp(path, "/slow") == 0) {

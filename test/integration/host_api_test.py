@@ -65,6 +65,25 @@ class Claims:
         self.assertEqual(lines[7], "no such fact 1 there is no fact 99")
         self.assertEqual(self.metric("blixard_host_calls_total"), asked + 6)
 
+    def test_keys_and_values(self):
+        status, text = self.ask("/kv")
+        self.assertEqual(status, 200)
+        lines = [line.strip() for line in text.splitlines()]
+        self.assertEqual(lines[:2], ["none -44", "new 0"])
+        self.assertRegex(lines[2], r"^again -10 the key is there already")
+        self.assertEqual(lines[3:10], ["get 3 on", "rest 1 one", "same 1", "cas 0 newer", "set 0", "key 6 keys/a",
+                                       "key 6 keys/b"])
+        self.assertRegex(lines[10], r"^delete -10 ")
+        self.assertEqual(lines[11:], ["delete 0", "delete 0"])
+
+    def test_messages_and_records(self):
+        self.node.cli("queue", "create", "jobs")
+        self.node.cli("stream", "create", "events")
+        status, text = self.ask("/send")
+        lines = [line.strip() for line in text.splitlines()]
+        self.assertEqual((status, lines[:4]), (200, ["send 1", "nowhere -44", "append 1", "sequence 1"]))
+        self.assertEqual(lines[4], "attributes -28 the attributes are no JSON object of strings")
+
     def test_functions_call_functions(self):
         status, text = self.ask("/invoke?other/echo?a=b")
         self.assertEqual((status, text), (200, "invoke 200 \ndepth 1 1\nbody 5 a=b\n"))

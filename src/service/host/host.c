@@ -135,6 +135,13 @@ static void (*const operations[HOSTCALL_COUNT])(struct session *session,
                                                 const struct host_request *request) = {
     [HOSTCALL_FLUSH] = answer_nothing,
     [HOSTCALL_METADATA] = answer_metadata,
+    [HOSTCALL_KV_GET] = host_kv_get,
+    [HOSTCALL_KV_SET] = host_kv_set,
+    [HOSTCALL_KV_CAS] = host_kv_cas,
+    [HOSTCALL_KV_DELETE] = host_kv_delete,
+    [HOSTCALL_KV_LIST] = host_kv_list,
+    [HOSTCALL_QUEUE_SEND] = host_queue_send,
+    [HOSTCALL_STREAM_APPEND] = host_stream_append,
     [HOSTCALL_INVOKE] = host_invoke,
     [HOSTCALL_SPAN_BEGIN] = host_span_begin,
     [HOSTCALL_SPAN_ATTRIBUTE] = host_span_attribute,
@@ -215,6 +222,9 @@ struct host_service *host_service_new(const struct host_options *options)
     service->references = 1;
     service->loop = options->loop;
     service->telemetry = options->telemetry;
+    service->kv = options->kv;
+    service->queues = options->queues;
+    service->streams = options->streams;
     service->calls_max = options->calls_max;
     list_init(&service->questions);
     const struct instance_host host = {

@@ -15,10 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct eventstream_service;
 struct gateway;
 struct host_service;
 struct instance_service;
+struct kv_service;
 struct loop;
+struct queue_service;
 struct telemetry;
 
 enum {
@@ -34,6 +37,9 @@ struct host_options {
     struct loop *loop;
     struct instance_service *instances; /* whose calls are answered from now on */
     struct telemetry *telemetry;
+    struct kv_service *kv;
+    struct queue_service *queues;
+    struct eventstream_service *streams;
     uint64_t calls_max; /* questions of one call */
 };
 

@@ -42,6 +42,9 @@ struct host_service {
     unsigned references; /* the owner's, one per session, one per question under way */
     struct loop *loop;
     struct telemetry *telemetry;
+    struct kv_service *kv;
+    struct queue_service *queues;
+    struct eventstream_service *streams;
     struct gateway *gateway; /* NULL: none now */
     struct list questions;
     uint64_t calls_max;
@@ -98,6 +101,14 @@ int32_t host_status(enum error_kind kind);
 
 void host_invoke(struct session *session, const struct host_request *request);
 void host_invoke_break_off(struct question *question);
+
+void host_kv_get(struct session *session, const struct host_request *request);
+void host_kv_set(struct session *session, const struct host_request *request);
+void host_kv_cas(struct session *session, const struct host_request *request);
+void host_kv_delete(struct session *session, const struct host_request *request);
+void host_kv_list(struct session *session, const struct host_request *request);
+void host_queue_send(struct session *session, const struct host_request *request);
+void host_stream_append(struct session *session, const struct host_request *request);
 
 void host_span_begin(struct session *session, const struct host_request *request);
 void host_span_attribute(struct session *session, const struct host_request *request);
