@@ -43,7 +43,7 @@ class Cluster(unittest.TestCase):
         cls.module = source.with_suffix(".wasm")
         cls.members = {}
         for number, name in enumerate(("one", "two", "three"), 1):
-            cls.members[name] = Member(name, number)
+            cls.members[name] = Member(name, number, "--isolation", "auto")
             cls.addClassCleanup(cls.members[name].clean)
         one = cls.members["one"].begin()
         one.request("POST", "/v1/cluster", {"name": "home"})

@@ -140,7 +140,8 @@ static size_t length_of(const char *text)
 /* Where the `n`th character begins, or the end. */
 static const char *skip(const char *text, double n)
 {
-    for (; n >= 1 && *text != '\0'; n--) {
+    uint64_t left = n < TEXT_MAX ? (uint64_t)(n > 0 ? n : 0) : UINT64_MAX;
+    for (; left > 0 && *text != '\0'; left--) {
         text += character(text);
     }
     return text;

@@ -113,7 +113,7 @@ static void heap_add(struct trigger_cron *cron, struct job *job)
     CHECK(job->place == 0);
     if (cron->count + 2 > cron->size) {
         cron->size = cron->size * 2 + 16;
-        cron->heap = memory_resize(cron->heap, cron->size * sizeof(*cron->heap));
+        cron->heap = memory_resize(cron->heap, cron->size * sizeof(void *));
     }
     put(cron, ++cron->count, job);
     sift_up(cron, job->place);

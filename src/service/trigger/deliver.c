@@ -445,7 +445,7 @@ static void deliver(struct batch *batch)
 {
     struct trigger_source *source = batch->source;
     size_t count = batch->chunk < batch->count ? batch->chunk : batch->count;
-    MEMORY_OWNED const struct event **events = memory_new(count, sizeof(*events));
+    MEMORY_OWNED const struct event **events = memory_new(count, sizeof(void *));
     size_t index = 0;
     LIST_EACH(node, &batch->items)
     {
