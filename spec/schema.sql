@@ -363,3 +363,20 @@ CREATE TABLE route (
 ) STRICT;
 
 -- Aliases
+ALTER TABLE alias ADD COLUMN sticky TEXT;    -- "header:NAME" or "cookie:NAME": who gets which version
+CREATE TABLE alias_split (                   -- touched together with the row of its alias
+    alias    TEXT NOT NULL,                  -- key
+    function TEXT NOT NULL,                  -- key
+    version  INTEGER NOT NULL,
+    weight   INTEGER NOT NULL,               -- 0: not called, kept ready for going back
+    PRIMARY KEY (alias, version)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX alias_split_function ON alias_split (function, version);
+CREATE TABLE alias_history (
+    alias  TEXT NOT NULL,                    -- key
+    number INTEGER NOT NULL,
+    target TEXT NOT NULL,                    -- JSON: version to weight
+    sticky TEXT,
+    set_ms INTEGER NOT NULL,                 -- 0: before this was noted
+    PRIMARY KEY (alias, number)
+) STRICT, WITHOUT ROWID;

@@ -70,7 +70,7 @@ class Usage(unittest.TestCase):
     def test_values_are_checked_before_anything_is_done(self):
         self.wrong(64, "is not a name", "fn", "deploy", "Odd_Name", "x.wasm")
         self.wrong(66, "does not exist", "fn", "deploy", "odd", "x.wasm")
-        self.wrong(64, "not a version", "fn", "alias", "a", "live", "one")
+        self.wrong(64, "not a version", "fn", "alias", "set", "a", "live", "one")
         self.wrong(64, "'Name: value'", "fn", "invoke", "a", "--header", "x")
         self.wrong(64, "--index", "events", "--index", "-1")
         self.wrong(64, "--name gives the cluster its name", "cluster", "init")
@@ -368,7 +368,7 @@ class Verbs(unittest.TestCase):
         self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)
         self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)
         self.assertEqual(len(json.loads(run("fn", "versions", "many", "-o", "json")[1])["versions"]), 2)
-        self.assertEqual(run("fn", "alias", "many", "live", "1")[1], b"many:live is version 1\n")
+        self.assertEqual(run("fn", "alias", "set", "many", "live", "1")[1], b"many:live is version 1\n")
         self.assertEqual(json.loads(run("fn", "get", "many", "-o", "json")[1])["live"], 1)
         status, _, errors = run("fn", "delete", "many", "1")
         self.assertNotEqual(status, 0)
@@ -397,7 +397,7 @@ class Verbs(unittest.TestCase):
         index = json.loads(run("node", "show", "-o", "json")[1])["store_index"]
         events = subprocess.Popen([BLIXARD, "events", "--index", str(index)], env=node.env, stdout=subprocess.PIPE, text=True)
         try:
-            run("fn", "alias", "verbs", "probe", "1")
+            run("fn", "alias", "set", "verbs", "probe", "1")
             event = json.loads(events.stdout.readline())
             while "probe" not in event["key"]:
                 event = json.loads(events.stdout.readline())

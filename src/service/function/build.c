@@ -337,10 +337,8 @@ static void write_ready(struct build *build)
 {
     struct function_service *service = build->service;
     char function[FUNCTION_KEY_SIZE];
-    char alias[FUNCTION_KEY_SIZE];
     char result[64];
     snprintf(function, sizeof(function), "%s/%s", build->project, build->name);
-    snprintf(alias, sizeof(alias), "%s/%s/live", build->project, build->name);
     snprintf(result, sizeof(result), "{\"version\":%" PRIu64 "}", build->number);
     struct store_command *command = store_command_new();
     store_command_add_expecting(
@@ -348,11 +346,8 @@ static void write_ready(struct build *build)
         "UPDATE version SET state = 'ready', error = NULL, abi = ?, build_ms = ?, revision = ? "
         "WHERE key = ? AND state = 'building'",
         "turt", wasm_abi_text(build->info.abi), clock_real_ms() - build->started_ms, build->key);
-    store_command_add(command,
-                      "INSERT INTO alias (key, function, name, version, revision) VALUES (?, ?, "
-                      "'live', ?, ?) ON CONFLICT (key) DO UPDATE SET version = excluded.version, "
-                      "revision = excluded.revision WHERE version < excluded.version",
-                      "ttur", alias, function, build->number);
+    const struct function_alias live = {.parts = {{build->number, 100}}, .count = 1};
+    alias_add(service, command, function, "live", &live, true);
     holder_add(service, command, build->key, wasm_tier_text(build->tier));
     operation_add_success(service->options.operations, command, build->operation, result);
     store_propose(service->options.store, command, on_ready_written, build);

@@ -122,6 +122,13 @@ void function_delete(struct function_service *service, const char *project, cons
     }
     /* Row by row from the leaves, so that watchers hear of each. */
     struct store_command *command = store_command_new();
+    if (aliases_have_weights(service)) {
+        store_command_add(command,
+                          "DELETE FROM alias_history WHERE alias IN (SELECT key FROM alias WHERE "
+                          "function = ?)",
+                          "t", key);
+        store_command_add(command, "DELETE FROM alias_split WHERE function = ?", "t", key);
+    }
     store_command_add(command, "DELETE FROM alias WHERE function = ?", "t", key);
     store_command_add(command,
                       "DELETE FROM holder WHERE version IN (SELECT key FROM version WHERE function "
@@ -133,6 +140,9 @@ void function_delete(struct function_service *service, const char *project, cons
                                 key, last);
     store_propose(service->options.store, command, on_removed, removal);
 }
+
+static const char pointed_to[] =
+    "an alias points to this version; point it to another one first, or delete the function";
 
 void function_delete_version(struct function_service *service, const char *project,
                              const char *name, uint64_t version,
@@ -149,77 +159,25 @@ void function_delete_version(struct function_service *service, const char *proje
     struct removal *removal = removal_new(service, project, name, done, context);
     note_removed(&row, removal);
     struct store_command *command = store_command_new();
+    if (aliases_have_weights(service)) {
+        store_command_add(command,
+                          "DELETE FROM alias_split WHERE function = (SELECT function FROM version "
+                          "WHERE key = ?) AND version = ? AND weight = 0",
+                          "tu", row.key, version);
+        store_command_add_expecting(
+            command, ERROR_CONFLICT, pointed_to,
+            "UPDATE version SET revision = revision WHERE key = ? AND NOT EXISTS (SELECT 1 FROM "
+            "alias_split s WHERE s.function = version.function AND s.version = number)",
+            "t", row.key);
+    }
     store_command_add_expecting(
-        command, ERROR_CONFLICT,
-        "an alias points to this version; point it to another one first, or delete the function",
+        command, ERROR_CONFLICT, pointed_to,
         "DELETE FROM version WHERE key = ? AND NOT EXISTS (SELECT 1 FROM alias WHERE "
         "alias.function = version.function AND alias.version = version.number)",
         "t", row.key);
     store_command_add(command, "DELETE FROM holder WHERE version = ?", "t", row.key);
     store_propose(service->options.store, command, on_removed, removal);
     version_row_done(&row);
-}
-
-/* ---- Aliases ---- */
-
-struct pointing {
-    struct function_service *service;
-    void (*done)(const struct error *error, uint64_t index, void *context);
-    void *context;
-};
-
-static void on_pointed(const struct error *error, uint64_t index, void *context)
-{
-    struct pointing *pointing = context;
-    routes_mark_stale(pointing->service);
-    routes_refresh(pointing->service);
-    pointing->done(error, index, pointing->context);
-    free(pointing);
-}
-
-static int check_alias(struct function_service *service, const char *project, const char *name,
-                       const char *alias, uint64_t version, struct error *err)
-{
-    int r = name_check("function", name, err);
-    r = r < 0 ? r : name_check("alias", alias, err);
-    struct version_row row;
-    r = r < 0 ? r : version_find(service, project, name, version, &row, err);
-    if (r < 0) {
-        return r;
-    }
-    if (strcmp(row.state, "ready") != 0) {
-        r = error_set(err, ERROR_CONFLICT,
-                      "version %" PRIu64 " of %s is %s; an alias points to a ready version only",
-                      version, name, row.state);
-    }
-    version_row_done(&row);
-    return r;
-}
-
-void function_set_alias(struct function_service *service, const char *project, const char *name,
-                        const char *alias, uint64_t version,
-                        void (*done)(const struct error *error, uint64_t index, void *context),
-                        void *context)
-{
-    struct error err = {0};
-    if (check_alias(service, project, name, alias, version, &err) < 0) {
-        done(&err, 0, context);
-        return;
-    }
-    char function[FUNCTION_KEY_SIZE];
-    char key[FUNCTION_KEY_SIZE];
-    snprintf(function, sizeof(function), "%s/%s", project, name);
-    snprintf(key, sizeof(key), "%s/%s/%s", project, name, alias);
-    struct pointing *pointing = NEW(struct pointing);
-    *pointing = (struct pointing){service, done, context};
-    struct store_command *command = store_command_new();
-    store_command_add_expecting(
-        command, ERROR_CONFLICT, changed_meanwhile,
-        "INSERT INTO alias (key, function, name, version, revision) SELECT ?, function, ?, number, "
-        "? FROM version WHERE function = ? AND number = ? AND state = 'ready' ON CONFLICT (key) DO "
-        "UPDATE SET version = excluded.version, revision = excluded.revision",
-        "ttrtu", key, alias, function, version);
-    store_propose(service->options.store, command, on_pointed, pointing);
 }
 
 /* ---- Life ---- */
@@ -233,7 +191,6 @@ int function_service_new(const struct function_options *options,
     list_init(&service->builds_first);
     list_init(&service->builds_later);
     list_init(&service->builds_known);
-    pthread_mutex_init(&service->routes_lock, NULL);
     pthread_mutex_init(&service->builds_lock, NULL);
     pthread_cond_init(&service->builds_ready, NULL);
     int r = builders_start(service, err);
@@ -278,7 +235,6 @@ void function_service_free(struct function_service *service)
     routes_done(service);
     pthread_cond_destroy(&service->builds_ready);
     pthread_mutex_destroy(&service->builds_lock);
-    pthread_mutex_destroy(&service->routes_lock);
     free(service->gateway_url);
     free(service);
 }

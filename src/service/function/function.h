@@ -123,11 +123,42 @@ void function_delete_version(struct function_service *service, const char *proje
                              void (*done)(const struct error *error, uint64_t index, void *context),
                              void *context);
 
-/* Point an alias (`live` or another name) to a ready version. */
+enum { FUNCTION_SPLIT_MAX = 8, FUNCTION_WEIGHT_MAX = 1000, FUNCTION_STICKY_SIZE = 80 };
+
+struct function_part {
+    uint64_t version;
+    unsigned weight; /* 1 to FUNCTION_WEIGHT_MAX; of the sum of all */
+};
+
+/* Where an alias points. */
+struct function_alias {
+    struct function_part parts[FUNCTION_SPLIT_MAX];
+    size_t count;
+    /* "header:NAME" or "cookie:NAME": requests with the same value get the same version; "": each
+     * is drawn anew. */
+    char sticky[FUNCTION_STICKY_SIZE];
+};
+
+/* Point an alias (`live` or another name) to ready versions. */
 void function_set_alias(struct function_service *service, const char *project, const char *name,
-                        const char *alias, uint64_t version,
+                        const char *alias_name, const struct function_alias *alias,
                         void (*done)(const struct error *error, uint64_t index, void *context),
                         void *context);
+/* To where it pointed before, which is callable still; twice: to where it points now.  CONFLICT:
+ * there is nothing before. */
+void function_rollback_alias(struct function_service *service, const char *project,
+                             const char *name, const char *alias_name,
+                             void (*done)(const struct error *error, uint64_t index, void *context),
+                             void *context);
+/* CONFLICT for `live`. */
+void function_delete_alias(struct function_service *service, const char *project, const char *name,
+                           const char *alias_name,
+                           void (*done)(const struct error *error, uint64_t index, void *context),
+                           void *context);
+/* Type AliasHistory, newest first. */
+int function_write_alias_history(struct function_service *service, const char *project,
+                                 const char *name, const char *alias_name, struct buffer *out,
+                                 struct error *err);
 
 /* As JSON (types FunctionList, Function, VersionList, Version); NOT_FOUND names the nearest. */
 int function_write_list(struct function_service *service, const char *project, struct buffer *out,
@@ -147,6 +178,24 @@ void function_find_image(struct function_service *service, const char *module, c
                          void *context);
 
 /* ---- Routing: any thread ---- */
+
+enum { FUNCTION_PICKED_SIZE = 96 };
+
+/* What a choice between versions depends on. */
+struct function_pick {
+    uint64_t random;
+    /* Value of a request's field, {NULL, 0} when it is absent; may be NULL. */
+    struct text (*field)(const void *context, const char *name);
+    const void *context;
+};
+
+/*
+ * Where `name` leads to several versions, choose one: ret_name is "NAME:VERSION" then, and the
+ * result is that; otherwise it is `name`.  Before function_route_find().  Allocates nothing.
+ */
+struct text function_route_pick(struct function_service *service, const char *project,
+                                struct text name, const struct function_pick *pick,
+                                char ret_name[FUNCTION_PICKED_SIZE]);
 
 /*
  * Find what to run for function `name` ("hello", or "hello:ALIAS", "hello:3" for a version) of a

@@ -6,6 +6,7 @@
 #define SERVICE_FUNCTION_PARTS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/buffer.h"
 #include "base/hash.h"
@@ -140,8 +141,9 @@ struct function_service {
     bool holders_are_written; /* now: one command at a time */
     uint64_t holder_node;     /* the id that the rows have */
 
-    pthread_mutex_t routes_lock; /* guards `routes` alone */
-    struct route_table *routes;
+    _Atomic(struct route_table *) routes; /* see route.c */
+    _Atomic unsigned route_readers;
+    struct route_table *retired_routes;
 
     /* Builders: `builds_lock` guards the queues and `stopping`. */
     pthread_mutex_t builds_lock;
@@ -238,6 +240,14 @@ struct builder {
 bool builder_of(struct function_service *service, const struct version_row *row,
                 struct builder *ret_builder);
 void project_of(const char *key, char *ret_project, char *ret_name, size_t size);
+
+/* alias.c */
+bool aliases_have_weights(struct function_service *service); /* the state knows of them */
+/* `only_forward`: only when it points to an older version. */
+void alias_add(struct function_service *service, struct store_command *command,
+               const char *function, const char *name, const struct function_alias *alias,
+               bool only_forward);
+void alias_read_target(const char *json, const char *sticky, struct function_alias *ret_alias);
 
 /* route.c */
 void routes_mark_stale(struct function_service *service);

@@ -1,8 +1,12 @@
 /*
  * The routing table: PROJECT/NAME, PROJECT/NAME:ALIAS and PROJECT/NAME:NUMBER, made anew from the
- * store and from what this node has built whenever one of them changes.  Gateway threads look
- * something up under a lock that is held for one look-up or one exchange of pointers.
+ * store and from what this node has built whenever one of them changes.
+ *
+ * Gateway threads look something up without a lock: who reads is counted, and a table that was
+ * replaced is freed when nobody has been reading at a moment after that: who begins later sees the
+ * new one.
  */
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,14 +17,14 @@
 
 #include "service/function/parts.h"
 
-enum { CANDIDATES_MAX = 256 };
+enum { CANDIDATES_MAX = 256, RETIRE_TRIES = 1000 };
 
 struct route {
     struct route *next_made;
     struct instance_target *target; /* NULL: `problem` says why */
     char *problem;
-    bool is_ready;   /* the version is: other nodes may be able to run it */
-    bool was_wanted; /* under the lock */
+    bool is_ready; /* the version is: other nodes may be able to run it */
+    _Atomic bool was_wanted;
     uint64_t version;
     uint64_t timeout_ms;
     bool is_aliased;
@@ -29,9 +33,22 @@ struct route {
     char key[FUNCTION_KEY_SIZE];
 };
 
+/* An alias with several versions, in their order. */
+struct split {
+    struct split *next_made;
+    size_t count;
+    struct function_part parts[FUNCTION_SPLIT_MAX];
+    uint64_t total; /* of the weights */
+    bool is_cookie;
+    char field[FUNCTION_STICKY_SIZE]; /* or the cookie; "": drawn anew each time */
+};
+
 struct route_table {
     struct map routes;
     struct route *made; /* each once; several keys may share one */
+    struct map splits;  /* by the same keys */
+    struct split *splits_made;
+    struct route_table *next_retired;
 };
 
 static void table_free(struct route_table *table)
@@ -40,6 +57,12 @@ static void table_free(struct route_table *table)
         return;
     }
     map_done(&table->routes);
+    map_done(&table->splits);
+    while (table->splits_made != NULL) {
+        struct split *split = table->splits_made;
+        table->splits_made = split->next_made;
+        free(split);
+    }
     while (table->made != NULL) {
         struct route *route = table->made;
         table->made = route->next_made;
@@ -132,6 +155,46 @@ static bool add_alias(sqlite3_stmt *row, void *context)
     return true;
 }
 
+static struct split *split_of(struct route_table *table, const char *key, const char *sticky)
+{
+    struct split *split = map_get(&table->splits, key);
+    if (split == NULL) {
+        split = NEW(struct split);
+        split->next_made = table->splits_made;
+        table->splits_made = split;
+        split->is_cookie = sticky != NULL && text_starts_with(sticky, "cookie:");
+        snprintf(split->field, sizeof(split->field), "%s", sticky != NULL ? sticky + 7 : "");
+        map_set(&table->splits, key, split);
+    }
+    return split;
+}
+
+/* Of those that have more than one version with a weight. */
+static bool add_part(sqlite3_stmt *row, void *context)
+{
+    struct route_table *table = context;
+    const char *function = (const char *)sqlite3_column_text(row, 0);
+    const char *alias = (const char *)sqlite3_column_text(row, 1);
+    MEMORY_OWNED char *key = memory_format("%s:%s", function, alias);
+    struct split *split = split_of(table, key, (const char *)sqlite3_column_text(row, 4));
+    if (split->count < FUNCTION_SPLIT_MAX) {
+        struct function_part *part = &split->parts[split->count++];
+        part->version = (uint64_t)sqlite3_column_int64(row, 2);
+        part->weight = (unsigned)sqlite3_column_int64(row, 3);
+        split->total += part->weight;
+    }
+    if (strcmp(alias, "live") == 0 && map_get(&table->splits, function) == NULL) {
+        map_set(&table->splits, function, split);
+    }
+    MEMORY_OWNED char *version =
+        memory_format("%s:%lld", function, (long long)sqlite3_column_int64(row, 2));
+    struct route *route = map_get(&table->routes, version);
+    if (route != NULL) {
+        route->is_aliased = true;
+    }
+    return true;
+}
+
 struct adding {
     struct route_table *table;
     uint64_t own;
@@ -182,6 +245,32 @@ static void tell_wanted(const struct function_service *service, const struct rou
     }
 }
 
+static void free_retired(struct function_service *service)
+{
+    while (service->retired_routes != NULL) {
+        struct route_table *table = service->retired_routes;
+        service->retired_routes = table->next_retired;
+        table_free(table);
+    }
+}
+
+/* It was replaced.  A look-up takes less than a microsecond: hardly ever is one under way, and what
+ * cannot be freed now is so after the next change. */
+static void retire(struct function_service *service, struct route_table *table_or_null)
+{
+    if (table_or_null != NULL) {
+        table_or_null->next_retired = service->retired_routes;
+        service->retired_routes = table_or_null;
+    }
+    for (unsigned i = 0; i < RETIRE_TRIES; i++) {
+        if (atomic_load(&service->route_readers) == 0) {
+            free_retired(service);
+            return;
+        }
+        sched_yield();
+    }
+}
+
 void routes_refresh(struct function_service *service)
 {
     if (!service->routes_are_stale) {
@@ -194,6 +283,14 @@ void routes_refresh(struct function_service *service)
     if (r == 0) {
         r = store_query(service->options.store, &err, add_alias, making.table,
                         "SELECT function, name, version FROM alias", "");
+    }
+    if (r == 0 && aliases_have_weights(service)) {
+        r = store_query(service->options.store, &err, add_part, making.table,
+                        "SELECT a.function, a.name, s.version, s.weight, a.sticky FROM alias_split "
+                        "s JOIN alias a ON a.key = s.alias WHERE s.weight > 0 AND (SELECT count(*) "
+                        "FROM alias_split o WHERE o.alias = s.alias AND o.weight > 0) > 1 ORDER BY "
+                        "s.alias, s.version",
+                        "");
     }
     if (r == 0) {
         r = store_query(service->options.store, &err, add_function, making.table,
@@ -212,11 +309,7 @@ void routes_refresh(struct function_service *service)
         return;
     }
     tell_wanted(service, making.table);
-    pthread_mutex_lock(&service->routes_lock);
-    struct route_table *old = service->routes;
-    service->routes = making.table;
-    pthread_mutex_unlock(&service->routes_lock);
-    table_free(old);
+    retire(service, atomic_exchange(&service->routes, making.table));
 }
 
 static void refresh_posted(void *argument)
@@ -237,8 +330,8 @@ void routes_mark_stale(struct function_service *service)
 
 void routes_done(struct function_service *service)
 {
-    table_free(service->routes);
-    service->routes = NULL;
+    table_free(atomic_exchange(&service->routes, NULL));
+    free_retired(service);
 }
 
 /* ---- Finding: any thread ---- */
@@ -258,7 +351,7 @@ static void add_candidate(const char *key, void *value, void *context)
     }
 }
 
-/* With the lock held: the names are the table's own. */
+/* Counted as a reader: the names are the table's own. */
 static int route_missing(const struct route_table *table, const char *project, const char *name,
                          struct error *err)
 {
@@ -282,6 +375,94 @@ static bool key_of(const char *project, struct text name, char ret_key[2 * FUNCT
     return name.length <= FUNCTION_KEY_SIZE && length > 0 && length < 2 * FUNCTION_KEY_SIZE;
 }
 
+static const struct route_table *read_begin(struct function_service *service)
+{
+    atomic_fetch_add(&service->route_readers, 1);
+    return atomic_load(&service->routes);
+}
+
+static void read_end(struct function_service *service)
+{
+    atomic_fetch_sub(&service->route_readers, 1);
+}
+
+/* ---- Choosing between versions ---- */
+
+/* FNV-1a, then mixed: its upper bits are the ones that are used. */
+static uint64_t hash_of(struct text text)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < text.length; i++) {
+        hash = (hash ^ (uint8_t)text.data[i]) * UINT64_C(0x100000001b3);
+    }
+    hash = (hash ^ (hash >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    hash = (hash ^ (hash >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return hash ^ (hash >> 31);
+}
+
+/* Value of one cookie of a Cookie field (RFC 6265, 4.2.1). */
+static struct text cookie_of(struct text cookies, const char *name)
+{
+    size_t length = strlen(name);
+    while (cookies.length > 0) {
+        const char *semicolon = memchr(cookies.data, ';', cookies.length);
+        size_t end = semicolon != NULL ? (size_t)(semicolon - cookies.data) : cookies.length;
+        struct text one = text_trim(text_of(cookies.data, end));
+        if (one.length > length && memcmp(one.data, name, length) == 0 && one.data[length] == '=') {
+            return text_of(one.data + length + 1, one.length - length - 1);
+        }
+        size_t skip = end + (semicolon != NULL);
+        cookies = text_of(cookies.data + skip, cookies.length - skip);
+    }
+    return text_of(NULL, 0);
+}
+
+static uint64_t draw(const struct split *split, const struct function_pick *pick)
+{
+    struct text value = text_of(NULL, 0);
+    if (split->field[0] != '\0' && pick->field != NULL) {
+        value = pick->field(pick->context, split->is_cookie ? "Cookie" : split->field);
+        value = split->is_cookie ? cookie_of(value, split->field) : value;
+    }
+    return value.length > 0 ? hash_of(value) : pick->random;
+}
+
+/* A place on the line of all weights; who is sticky stays where the weights did not move. */
+static uint64_t version_at(const struct split *split, uint64_t number)
+{
+    uint64_t place = (number >> 32) * split->total >> 32;
+    for (size_t i = 0; i < split->count; i++) {
+        if (place < split->parts[i].weight) {
+            return split->parts[i].version;
+        }
+        place -= split->parts[i].weight;
+    }
+    return split->parts[0].version;
+}
+
+struct text function_route_pick(struct function_service *service, const char *project,
+                                struct text name, const struct function_pick *pick,
+                                char ret_name[FUNCTION_PICKED_SIZE])
+{
+    char key[2 * FUNCTION_KEY_SIZE];
+    struct text picked = name;
+    const struct route_table *table = read_begin(service);
+    if (table != NULL && table->splits_made != NULL && key_of(project, name, key)) {
+        const struct split *split = map_get(&table->splits, key);
+        if (split != NULL) {
+            const char *colon = memchr(name.data, ':', name.length);
+            int length = colon != NULL ? (int)(colon - name.data) : (int)name.length;
+            int written = snprintf(ret_name, FUNCTION_PICKED_SIZE, "%.*s:%llu", length, name.data,
+                                   (unsigned long long)version_at(split, draw(split, pick)));
+            picked = text_of(ret_name, (size_t)written);
+        }
+    }
+    read_end(service);
+    return picked;
+}
+
+/* ---- Finding ---- */
+
 int function_route_find(struct function_service *service, const char *project, struct text name,
                         struct instance_target **ret_target, struct error *err)
 {
@@ -290,18 +471,17 @@ int function_route_find(struct function_service *service, const char *project, s
         return error_set(err, ERROR_NOT_FOUND, "there is no function of so long a name");
     }
     int r = 0;
-    pthread_mutex_lock(&service->routes_lock);
-    const struct route *route =
-        service->routes != NULL ? map_get(&service->routes->routes, key) : NULL;
+    const struct route_table *table = read_begin(service);
+    const struct route *route = table != NULL ? map_get(&table->routes, key) : NULL;
     if (route == NULL) {
-        r = route_missing(service->routes, project, key + strlen(project) + 1, err);
+        r = route_missing(table, project, key + strlen(project) + 1, err);
     } else if (route->target == NULL) {
         r = error_set(err, ERROR_UNAVAILABLE, "function %s: %s", key + strlen(project) + 1,
                       route->problem);
     } else {
         *ret_target = instance_target_ref(route->target);
     }
-    pthread_mutex_unlock(&service->routes_lock);
+    read_end(service);
     return r;
 }
 
@@ -330,8 +510,8 @@ bool function_route_elsewhere(struct function_service *service, const char *proj
     if (!key_of(project, name, key)) {
         return false;
     }
-    pthread_mutex_lock(&service->routes_lock);
-    struct route *route = service->routes != NULL ? map_get(&service->routes->routes, key) : NULL;
+    const struct route_table *table = read_begin(service);
+    struct route *route = table != NULL ? map_get(&table->routes, key) : NULL;
     if (route != NULL && route->is_ready) {
         ret_holders->version = route->version;
         ret_holders->timeout_ms = route->timeout_ms;
@@ -339,14 +519,13 @@ bool function_route_elsewhere(struct function_service *service, const char *proj
         for (size_t i = 0; i < route->holder_count; i++) {
             ret_holders->nodes[i] = route->holders[i];
         }
-        if (!route->was_wanted) {
-            route->was_wanted = true;
+        if (!atomic_exchange(&route->was_wanted, true)) {
             want = NEW(struct want);
             want->service = service;
             memcpy(want->key, route->key, sizeof(want->key));
         }
     }
-    pthread_mutex_unlock(&service->routes_lock);
+    read_end(service);
     if (want != NULL) {
         loop_post(service->options.loop, want_posted, want);
     }

@@ -10,6 +10,10 @@
     "key, number, state, error, language, abi, config, module, module_bytes, build_ms, " \
     "created_ms, "                                                                       \
     "EXISTS (SELECT 1 FROM alias a WHERE a.function = version.function AND a.version = number)"
+/* Once the state knows of weights: what was there before a change is kept callable, too. */
+#define VERSION_COLUMNS_SPLIT                                                                      \
+    VERSION_COLUMNS " OR EXISTS (SELECT 1 FROM alias_split s WHERE s.function = version.function " \
+                    "AND s.version = number)"
 
 enum { NAMES_MAX = 1024 };
 
@@ -70,13 +74,18 @@ int version_each(struct function_service *service, const char *function_key,
                  struct error *err)
 {
     struct version_rows rows = {0};
+    bool has_weights = aliases_have_weights(service);
     int r = function_key != NULL
         ? store_query(service->options.store, err, collect, &rows,
-                      "SELECT " VERSION_COLUMNS
-                      " FROM version WHERE function = ? ORDER BY number DESC",
+                      has_weights ? "SELECT " VERSION_COLUMNS_SPLIT
+                                    " FROM version WHERE function = ? ORDER BY number DESC"
+                                  : "SELECT " VERSION_COLUMNS
+                                    " FROM version WHERE function = ? ORDER BY number DESC",
                       "t", function_key)
         : store_query(service->options.store, err, collect, &rows,
-                      "SELECT " VERSION_COLUMNS " FROM version ORDER BY key", "");
+                      has_weights ? "SELECT " VERSION_COLUMNS_SPLIT " FROM version ORDER BY key"
+                                  : "SELECT " VERSION_COLUMNS " FROM version ORDER BY key",
+                      "");
     for (size_t i = 0; i < rows.count; i++) {
         if (r == 0) {
             visit(&rows.rows[i], context);

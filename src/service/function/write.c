@@ -105,10 +105,16 @@ static int write_function(struct writing *writing, const char *project,
     }
     json_write_key(writer, "aliases");
     json_write_begin_object(writer);
-    int r = store_query(service->options.store, err, write_alias, writer,
-                        "SELECT name, CAST(version AS TEXT) FROM alias WHERE function = ? ORDER BY "
-                        "name",
-                        "t", key);
+    int r = store_query(
+        service->options.store, err, write_alias, writer,
+        aliases_have_weights(service)
+            ? "SELECT name, iif((SELECT count(*) FROM alias_split s WHERE s.alias = a.key AND "
+              "weight > 0) > 1, (SELECT group_concat(part, ' ') FROM (SELECT "
+              "'v' || s.version || '=' || s.weight AS part FROM alias_split s WHERE s.alias = "
+              "a.key AND weight > 0 ORDER BY s.version)), CAST(version AS TEXT)) FROM alias a "
+              "WHERE function = ? ORDER BY name"
+            : "SELECT name, CAST(version AS TEXT) FROM alias WHERE function = ? ORDER BY name",
+        "t", key);
     json_write_end_object(writer);
     if (service->gateway_url != NULL && strcmp(project, "default") == 0) {
         MEMORY_OWNED char *url = memory_format("%s/fn/%s", service->gateway_url, row->name);

@@ -470,12 +470,21 @@ static void call_forward_to(struct call *call, const char *project, struct text 
     }
 }
 
+static struct text field_of(const void *context, const char *name)
+{
+    return http_exchange_field(context, name);
+}
+
 /* Here, or at any node that can; `is_here`: here, or nowhere. */
 static void call_place(struct call *call, const char *project, struct text name, bool is_here)
 {
     struct error err = {0};
     struct function_service *functions = call->lane->gateway->options.functions;
     snprintf(call->project, sizeof(call->project), "%s", project);
+    char picked[FUNCTION_PICKED_SIZE];
+    const struct function_pick pick = {
+        .random = lane_random(call->lane), .field = field_of, .context = call->exchange};
+    name = function_route_pick(functions, project, name, &pick, picked);
     int r = function_route_find(functions, project, name, &call->target, &err);
     if (r == -ERROR_UNAVAILABLE && !is_here &&
         function_route_elsewhere(functions, project, name, &call->holders)) {

@@ -523,11 +523,28 @@ static void ask_next(struct gateway_invoke *invoke)
 
 /* ---- Beginning ---- */
 
+static struct text field_of(const void *context, const char *wanted)
+{
+    const struct gateway_invoke *invoke = context;
+    for (size_t i = 0; i < invoke->line_count; i++) {
+        struct text name;
+        struct text value;
+        if (split_line(invoke->lines[i], &name, &value) && text_equal_ignoring_case(name, wanted)) {
+            return value;
+        }
+    }
+    return text_of(NULL, 0);
+}
+
 static void place(struct gateway_invoke *invoke, const char *name)
 {
     struct error err = {0};
     struct function_service *functions = invoke->lane->gateway->options.functions;
-    struct text text = text_of(name, strlen(name));
+    char picked[FUNCTION_PICKED_SIZE];
+    const struct function_pick pick = {
+        .random = lane_random(invoke->lane), .field = field_of, .context = invoke};
+    struct text text =
+        function_route_pick(functions, invoke->project, text_of(name, strlen(name)), &pick, picked);
     int r = function_route_find(functions, invoke->project, text, &invoke->target, &err);
     if (r == 0) {
         run_here(invoke);

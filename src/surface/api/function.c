@@ -2,6 +2,7 @@
 #include "service/function/function.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -339,6 +340,52 @@ static void on_alias(const struct error *error, uint64_t index, void *context)
     }
 }
 
+static int take_part(const char *version, const char *weight, struct function_alias *alias,
+                     struct error *err)
+{
+    uint64_t number = 0;
+    uint64_t value = 0;
+    if (!text_parse_u64(text_of(version, strlen(version)), &number) || number == 0 ||
+        number > INT64_MAX || !text_parse_u64(text_of(weight, strlen(weight)), &value) ||
+        value > FUNCTION_WEIGHT_MAX || alias->count == FUNCTION_SPLIT_MAX) {
+        return error_set(err, ERROR_INVALID,
+                         "$.weights.%.32s: at most %d versions, each with a weight of 1 to %d",
+                         version, FUNCTION_SPLIT_MAX, FUNCTION_WEIGHT_MAX);
+    }
+    alias->parts[alias->count++] = (struct function_part){number, (unsigned)value};
+    return 0;
+}
+
+static int take_alias(const json_t *object, struct function_alias *ret_alias, struct error *err)
+{
+    const char *version;
+    json_t *weight;
+    json_t *weights = json_object_get(object, "weights");
+    const char *sticky = json_string_value(json_object_get(object, "sticky"));
+    uint64_t whole = 0;
+    *ret_alias = (struct function_alias){0};
+    take_u64(object, "version", &whole);
+    if ((whole > 0) == json_is_object(weights)) {
+        return error_set(err, ERROR_INVALID,
+                         "either $.version or $.weights says what it points to");
+    }
+    if (sticky != NULL && strlen(sticky) >= sizeof(ret_alias->sticky)) {
+        return error_set(err, ERROR_INVALID, "$.sticky is too long");
+    }
+    snprintf(ret_alias->sticky, sizeof(ret_alias->sticky), "%s", sticky != NULL ? sticky : "");
+    if (whole > 0) {
+        ret_alias->parts[ret_alias->count++] = (struct function_part){whole, 100};
+    }
+    json_object_foreach(weights, version, weight)
+    {
+        int r = take_part(version, json_string_value(weight), ret_alias, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    return 0;
+}
+
 static void on_alias_body(struct buffer *body, const struct error *error, void *context)
 {
     struct request *request = context;
@@ -348,10 +395,35 @@ static void on_alias_body(struct buffer *body, const struct error *error, void *
         api_answer_error(request, &err);
         return;
     }
+    struct function_alias alias;
+    if (take_alias(object, &alias, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
     function_set_alias(request->api->options.functions, request->project, request->parameters[0],
-                       request->parameters[1],
-                       (uint64_t)json_integer_value(json_object_get(object, "version")), on_alias,
-                       request);
+                       request->parameters[1], &alias, on_alias, request);
+}
+
+void api_alias_rollback(struct request *request)
+{
+    function_rollback_alias(request->api->options.functions, request->project,
+                            request->parameters[0], request->parameters[1], on_alias, request);
+}
+
+void api_alias_delete(struct request *request)
+{
+    function_delete_alias(request->api->options.functions, request->project, request->parameters[0],
+                          request->parameters[1], on_deleted, request);
+}
+
+void api_alias_history(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r =
+        function_write_alias_history(request->api->options.functions, request->project,
+                                     request->parameters[0], request->parameters[1], &body, &err);
+    api_answer_written(request, r, &body, &err);
 }
 
 void api_alias_set(struct request *request)

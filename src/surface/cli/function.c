@@ -139,28 +139,6 @@ int verb_fn_delete(const struct arguments *arguments, struct error *err)
     return print_done(arguments, document, err, "deleted %s", name);
 }
 
-int verb_fn_alias(const struct arguments *arguments, struct error *err)
-{
-    const char *name = arguments->words[0];
-    const char *alias = arguments->words[1];
-    uint64_t version = 0;
-    int r = parse_version(arguments->words[2], &version, err);
-    if (r < 0) {
-        return r;
-    }
-    BUFFER_OWNED struct buffer body = {0};
-    BUFFER_OWNED struct buffer rest = {0};
-    JSON_OWNED json_t *function = NULL;
-    buffer_append_string(&rest, "/aliases/");
-    http_percent_encode(&rest, text_of(alias, strlen(alias)));
-    MEMORY_OWNED char *target = target_of(name, buffer_string(&rest));
-    buffer_append_format(&body, "{\"version\": %" PRIu64 "}", version);
-    r = request_json("PUT", target, &body, &function, err);
-    return r < 0
-        ? r
-        : print_done(arguments, function, err, "%s:%s is version %" PRIu64, name, alias, version);
-}
-
 /* ---- Invoking ---- */
 
 static bool write_output(const void *bytes, size_t length, void *context)

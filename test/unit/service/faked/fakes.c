@@ -754,6 +754,17 @@ char fake_log[4096];
 char fake_last_end[32];
 static pthread_mutex_t telemetry_lock = PTHREAD_MUTEX_INITIALIZER;
 
+struct text function_route_pick(struct function_service *service, const char *project,
+                                struct text name, const struct function_pick *pick,
+                                char ret_name[FUNCTION_PICKED_SIZE])
+{
+    (void)service;
+    (void)project;
+    (void)pick;
+    (void)ret_name;
+    return name;
+}
+
 int function_route_find(struct function_service *service, const char *project, struct text name,
                         struct instance_target **ret_target, struct error *err)
 {
