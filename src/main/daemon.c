@@ -34,6 +34,7 @@
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/brokers.h"
 #include "service/trigger/driver.h"
+#include "service/trigger/queues.h"
 #include "service/trigger/trigger.h"
 
 #include "surface/api/api.h"
@@ -565,6 +566,8 @@ static int start_triggers(struct node *node, struct error *err)
         .context = node,
     };
     node->brokers = trigger_brokers_add(node->triggers, &brokers);
+    node->trigger_queues = trigger_queues_add(node->triggers, node->loop, node->queues);
+    node->trigger_streams = trigger_streams_add(node->triggers, node->loop, node->streams);
     trigger_service_start(node->triggers);
     return 0;
 }
@@ -573,6 +576,8 @@ static void stop_triggers(struct node *node)
 {
     trigger_service_free(node->triggers);
     trigger_brokers_free(node->brokers);
+    trigger_queues_free(node->trigger_queues);
+    trigger_streams_free(node->trigger_streams);
 }
 
 /* HOST of "HOST:PORT" with the port that was really taken. */

@@ -45,6 +45,8 @@ struct node {
     struct gateway *gateway;
     struct destination_service *destinations;
     struct trigger_brokers *brokers;
+    struct trigger_queues *trigger_queues;
+    struct trigger_streams *trigger_streams;
     struct trigger_service *triggers;
     struct invocation_service *invocations;
     struct api *api;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
@@ -14,6 +13,7 @@
 #include "service/broker/broker.h"
 #include "service/event/event.h"
 #include "service/trigger/driver.h"
+#include "service/trigger/message.h"
 
 enum { KINDS = 5 };
 
@@ -48,10 +48,27 @@ struct message {
 
 /* ---- Settings ---- */
 
+/* "a,b" is as good as ["a", "b"]. */
+static json_t *list_of(const char *text)
+{
+    json_t *list = json_array();
+    while (*text != '\0') {
+        size_t length = strcspn(text, ",");
+        json_array_append_new(list, json_stringn(text, length));
+        text += length;
+        text += *text == ',';
+    }
+    return list;
+}
+
 /* Those of the broker are all but the credentials. */
 static json_t *without_credentials(const json_t *settings)
 {
     json_t *rest = json_copy((json_t *)(uintptr_t)settings);
+    const json_t *topics = json_object_get(rest, "topics");
+    if (json_is_string(topics)) {
+        json_object_set_new(rest, "topics", list_of(json_string_value(topics)));
+    }
     json_object_del(rest, "username");
     json_object_del(rest, "password_secret");
     return rest;
@@ -111,50 +128,25 @@ static void on_done(enum trigger_outcome outcome, const struct error *reason, vo
     update_pause(feed);
 }
 
-/* Extensions have names of a-z and 0-9 (CloudEvents, 3.1): others are written so, or left out. */
-static void add_extensions(struct event *event, const json_t *fields)
-{
-    const char *name = NULL;
-    json_t *value = NULL;
-    json_object_foreach((json_t *)(uintptr_t)fields, name, value)
-    {
-        char plain[21];
-        size_t used = 0;
-        struct error ignored = {0};
-        for (const char *at = name; *at != '\0' && used < sizeof(plain) - 1; at++) {
-            char c = *at >= 'A' && *at <= 'Z' ? (char)(*at - 'A' + 'a') : *at;
-            if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')) {
-                plain[used++] = c;
-            }
-        }
-        plain[used] = '\0';
-        if (used > 0 && event_get(event, plain) == NULL) {
-            event_set(event, plain, json_string_value(value), &ignored);
-        }
-    }
-}
-
 static void make_event(const struct feed *feed, const struct broker_message *message,
                        struct event *event)
 {
-    struct error err = {0};
-    if (message->type != NULL &&
-        strncasecmp(message->type, EVENT_TYPE_STRUCTURED, strlen(EVENT_TYPE_STRUCTURED)) == 0 &&
-        event_read(message->body, message->length, event, &err) == 0) {
-        return;
-    }
     char type[64];
     MEMORY_OWNED char *source = memory_format("/%s/%s", feed->kind->driver.kind,
                                               message->source != NULL ? message->source : "");
     snprintf(type, sizeof(type), "blixard.%s.message", feed->kind->driver.kind);
-    event_init(event, message->id, source, type, message->type, message->body, message->length);
-    if (message->subject != NULL && message->subject[0] != '\0') {
-        event_set(event, "subject", message->subject, &err);
-    }
-    if (message->time_ms > 0) {
-        event_set_time(event, message->time_ms);
-    }
-    add_extensions(event, message->fields);
+    const struct message_event whole = {
+        .id = message->id,
+        .source = source,
+        .type = type,
+        .subject = message->subject,
+        .content_type = message->type,
+        .body = message->body,
+        .length = message->length,
+        .time_ms = message->time_ms,
+        .attributes = message->fields,
+    };
+    message_to_event(&whole, event);
 }
 
 static void on_message(const struct broker_message *message, void *context)

@@ -1,0 +1,387 @@
+/* Streams as sources of events: see queues.h. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "service/event/event.h"
+#include "service/eventstream/eventstream.h"
+#include "service/trigger/driver.h"
+#include "service/trigger/message.h"
+#include "service/trigger/queues.h"
+
+enum { WAIT_MS = 60000, RETRY_MS = 1000, READ_MAX = 256 };
+
+struct trigger_streams {
+    struct trigger_driver driver;
+    struct loop *loop;
+    struct eventstream_service *streams;
+};
+
+struct feed;
+
+struct shard {
+    struct feed *feed;
+    unsigned partition;
+    uint64_t next;       /* sequence to be read */
+    uint64_t checkpoint; /* as the state has it */
+    uint64_t reached;    /* all up to here are answered */
+    struct list items;   /* that were read, in order; answered ones wait for those before them */
+    struct eventstream_wait *wait;
+    struct saving *saving; /* a checkpoint on its way */
+};
+
+struct item {
+    struct list_node link;
+    struct shard *shard;
+    uint64_t sequence;
+    bool is_answered;
+};
+
+/* Outlives its feed. */
+struct saving {
+    struct shard *shard; /* NULL: the feed is gone */
+    uint64_t sequence;
+};
+
+struct feed {
+    struct trigger_streams *owner;
+    struct trigger_source *source;
+    struct loop_timer *retry;
+    unsigned count;
+    struct shard *shards;
+};
+
+static const char *setting(const struct feed *feed, const char *key)
+{
+    return json_string_value(json_object_get(trigger_source_settings(feed->source), key));
+}
+
+static const char *group_of(const struct feed *feed)
+{
+    const char *group = setting(feed, "group");
+    return group != NULL ? group : trigger_source_name(feed->source);
+}
+
+/* ---- Checkpoints ---- */
+
+static void save(struct shard *shard);
+static int begin(struct shard *shard, struct error *err);
+static void fetch(struct feed *feed);
+
+static void forget_items(struct shard *shard)
+{
+    LIST_EACH(node, &shard->items)
+    {
+        struct item *item = LIST_ITEM(node, struct item, link);
+        list_remove(node);
+        if (item->is_answered) {
+            free(item);
+        } else {
+            item->shard = NULL; /* freed by its answer */
+        }
+    }
+}
+
+static void on_saved(const struct error *error, void *context)
+{
+    struct saving *saving = context;
+    struct shard *shard = saving->shard;
+    uint64_t sequence = saving->sequence;
+    free(saving);
+    if (shard == NULL) {
+        return;
+    }
+    shard->saving = NULL;
+    if (error == NULL) {
+        shard->checkpoint = sequence;
+        save(shard);
+    } else if (error->kind == ERROR_CONFLICT) {
+        /* Another node has gone on with it meanwhile: from where it is now. */
+        struct error err = {0};
+        forget_items(shard);
+        if (begin(shard, &err) < 0) {
+            trigger_source_problem(shard->feed->source, err.text);
+        }
+        fetch(shard->feed);
+    } else {
+        trigger_source_problem(shard->feed->source, error->text);
+        loop_timer_start(shard->feed->retry, RETRY_MS);
+    }
+}
+
+static void save(struct shard *shard)
+{
+    const struct feed *feed = shard->feed;
+    if (shard->saving != NULL || shard->reached <= shard->checkpoint) {
+        return;
+    }
+    struct saving *saving = NEW(struct saving);
+    *saving = (struct saving){shard, shard->reached};
+    shard->saving = saving;
+    eventstream_set_checkpoint(feed->owner->streams, trigger_source_project(feed->source),
+                               setting(feed, "stream"), group_of(feed), shard->partition,
+                               shard->reached, shard->checkpoint,
+                               (struct eventstream_reply){on_saved, saving});
+}
+
+/* ---- Records ---- */
+
+static void on_done(enum trigger_outcome outcome, const struct error *reason, void *context)
+{
+    (void)outcome; /* the framework has retried, and told the destination what was given up */
+    (void)reason;
+    struct item *item = context;
+    struct shard *shard = item->shard;
+    item->is_answered = true;
+    if (shard == NULL) {
+        free(item);
+        return;
+    }
+    while (!list_is_empty(&shard->items)) {
+        struct item *first = LIST_FIRST(&shard->items, struct item, link);
+        if (!first->is_answered) {
+            break;
+        }
+        shard->reached = first->sequence;
+        list_remove(&first->link);
+        free(first);
+    }
+    save(shard);
+}
+
+static void push(const struct eventstream_record *record, void *context)
+{
+    struct shard *shard = context;
+    struct feed *feed = shard->feed;
+    struct error ignored = {0};
+    EVENT_OWNED struct event event = {0};
+    JSON_OWNED json_t *attributes = NULL;
+    const char *stream = setting(feed, "stream");
+    MEMORY_OWNED char *id =
+        memory_format("%s-%u-%" PRIu64, stream, shard->partition, record->sequence);
+    MEMORY_OWNED char *source = memory_format("/streams/%s", stream);
+    MEMORY_OWNED char *order = record->key != NULL ? memory_format("k%s", record->key)
+                                                   : memory_format("p%u", shard->partition);
+    if (record->attributes != NULL) {
+        json_read(record->attributes, strlen(record->attributes), &attributes, &ignored);
+    }
+    const struct message_event whole = {
+        .id = id,
+        .source = source,
+        .type = "blixard.stream.record",
+        .subject = record->key,
+        .content_type = record->content_type,
+        .body = record->body,
+        .length = record->length,
+        .time_ms = record->time_ms,
+        .attributes = attributes,
+    };
+    message_to_event(&whole, &event);
+    struct item *item = NEW(struct item);
+    *item = (struct item){.shard = shard, .sequence = record->sequence};
+    list_push_back(&shard->items, &item->link);
+    shard->next = record->sequence + 1;
+    const struct trigger_push pushed = {
+        .event = &event,
+        .order = order,
+        .done = on_done,
+        .context = item,
+    };
+    trigger_push(feed->source, &pushed);
+}
+
+static void on_waited(void *context)
+{
+    struct shard *shard = context;
+    shard->wait = NULL;
+    fetch(shard->feed);
+}
+
+/* As much of each partition as there is room for; then wait for more of those that had none. */
+static void fetch(struct feed *feed)
+{
+    for (unsigned i = 0; i < feed->count; i++) {
+        struct shard *shard = &feed->shards[i];
+        struct error err = {0};
+        uint64_t room = trigger_room(feed->source);
+        uint64_t share = room / (feed->count - i) + (room > 0);
+        uint64_t before = shard->next;
+        if (room == 0) {
+            return;
+        }
+        if (shard->wait != NULL) {
+            continue;
+        }
+        int r = eventstream_read(feed->owner->streams, trigger_source_project(feed->source),
+                                 setting(feed, "stream"), shard->partition, shard->next,
+                                 share < READ_MAX ? share : READ_MAX, push, shard, &err);
+        if (r < 0) {
+            trigger_source_problem(feed->source, err.text);
+            loop_timer_start(feed->retry, RETRY_MS);
+            return;
+        }
+        trigger_source_problem(feed->source, NULL);
+        shard->wait = eventstream_wait_new(
+            feed->owner->streams, trigger_source_project(feed->source), setting(feed, "stream"),
+            shard->partition, shard->next, shard->next > before ? 0 : WAIT_MS, on_waited, shard);
+    }
+}
+
+static void on_retry_timer(void *context)
+{
+    struct feed *feed = context;
+    for (unsigned i = 0; i < feed->count; i++) {
+        save(&feed->shards[i]);
+    }
+    fetch(feed);
+}
+
+/* ---- The driver ---- */
+
+static int check(const json_t *settings, struct error *err)
+{
+    static const char *const known[] = {"stream", "group", "start"};
+    const char *start = json_string_value(json_object_get(settings, "start"));
+    const char *key = NULL;
+    json_t *value = NULL;
+    json_object_foreach((json_t *)(uintptr_t)settings, key, value)
+    {
+        bool is_known = false;
+        for (size_t i = 0; i < 3; i++) {
+            is_known = is_known || strcmp(key, known[i]) == 0;
+        }
+        if (!is_known || !json_is_string(value)) {
+            return error_set(
+                err, ERROR_INVALID,
+                "a stream trigger has the settings stream, group and start, which are texts: not "
+                "\"%.40s\"",
+                key);
+        }
+    }
+    if (json_object_get(settings, "stream") == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "a stream trigger needs the setting \"stream\": its name");
+    }
+    return start == NULL || strcmp(start, "new") == 0 || strcmp(start, "all") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "start must be new or all");
+}
+
+/* Where the group is; a group that is new begins where `start` says, and that is written down. */
+static int begin(struct shard *shard, struct error *err)
+{
+    const struct feed *feed = shard->feed;
+    const char *project = trigger_source_project(feed->source);
+    const char *start = setting(feed, "start");
+    int r = eventstream_checkpoint(feed->owner->streams, project, setting(feed, "stream"),
+                                   group_of(feed), shard->partition, &shard->checkpoint, err);
+    if (r < 0) {
+        return r;
+    }
+    shard->reached = shard->checkpoint;
+    shard->next = shard->checkpoint + 1;
+    if (shard->checkpoint == 0 && (start == NULL || strcmp(start, "new") == 0)) {
+        r = eventstream_latest(feed->owner->streams, project, setting(feed, "stream"),
+                               shard->partition, &shard->next, err);
+        shard->reached = r == 0 && shard->next > 0 ? shard->next - 1 : 0;
+        save(shard);
+    }
+    return r;
+}
+
+static void stop(void *state)
+{
+    struct feed *feed = state;
+    for (unsigned i = 0; i < feed->count; i++) {
+        struct shard *shard = &feed->shards[i];
+        eventstream_wait_free(shard->wait);
+        if (shard->saving != NULL) {
+            shard->saving->shard = NULL;
+        }
+        LIST_EACH(node, &shard->items)
+        {
+            free(LIST_ITEM(node, struct item, link)); /* no answer comes after this */
+        }
+    }
+    loop_timer_free(feed->retry);
+    free(feed->shards);
+    free(feed);
+}
+
+static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+{
+    struct trigger_streams *owner = context;
+    struct eventstream_settings settings;
+    const char *name =
+        json_string_value(json_object_get(trigger_source_settings(source), "stream"));
+    int r = eventstream_read_settings(owner->streams, trigger_source_project(source), name,
+                                      &settings, err);
+    if (r < 0) {
+        return r;
+    }
+    struct feed *feed = NEW(struct feed);
+    feed->owner = owner;
+    feed->source = source;
+    feed->count = settings.partitions;
+    feed->shards = memory_new(settings.partitions, sizeof(struct shard));
+    feed->retry = loop_timer_new(owner->loop, on_retry_timer, feed);
+    for (unsigned i = 0; i < feed->count; i++) {
+        struct shard *shard = &feed->shards[i];
+        shard->feed = feed;
+        shard->partition = i;
+        list_init(&shard->items);
+    }
+    for (unsigned i = 0; r == 0 && i < feed->count; i++) {
+        r = begin(&feed->shards[i], err);
+    }
+    if (r < 0) {
+        stop(feed);
+        return r;
+    }
+    fetch(feed);
+    *ret_state = feed;
+    return 0;
+}
+
+static void resume(void *state)
+{
+    fetch(state);
+}
+
+static bool lag(void *state, uint64_t *ret_lag)
+{
+    const struct feed *feed = state;
+    struct error ignored = {0};
+    return eventstream_lag(feed->owner->streams, trigger_source_project(feed->source),
+                           setting(feed, "stream"), group_of(feed), ret_lag, &ignored) == 0;
+}
+
+struct trigger_streams *trigger_streams_add(struct trigger_service *service, struct loop *loop,
+                                            struct eventstream_service *streams)
+{
+    struct trigger_streams *owner = NEW(struct trigger_streams);
+    owner->loop = loop;
+    owner->streams = streams;
+    owner->driver = (struct trigger_driver){
+        .kind = "stream",
+        .check = check,
+        .start = start,
+        .stop = stop,
+        .resume = resume,
+        .lag = lag,
+    };
+    trigger_driver_add(service, &owner->driver, owner);
+    return owner;
+}
+
+void trigger_streams_free(struct trigger_streams *streams)
+{
+    free(streams);
+}

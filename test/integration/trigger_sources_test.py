@@ -1,0 +1,225 @@
+"""Queues, streams and brokers as what calls functions: order, failures, dead letters, a kill in between."""
+import contextlib
+import json
+import pathlib
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+from foreign import Server, find, free_port
+from node import BUILD, Node
+
+SECONDS = 60
+# Tells what it gets; a body with "fail" fails, "poison" always, "slow" takes its time; of a batch those with "fail".
+SOURCE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(void)
+{
+    static char body[1 << 20];
+    const char *id = getenv("HTTP_CE_ID");
+    body[fread(body, 1, sizeof(body) - 1, stdin)] = 0;
+    fprintf(stderr, "got %s %s %s %s\n", id ? id : "-", getenv("HTTP_CE_TYPE") ? getenv("HTTP_CE_TYPE") : "-",
+            getenv("HTTP_CE_TRACE") ? getenv("HTTP_CE_TRACE") : "-", body);
+    if (strstr(body, "slow") != NULL) {
+        usleep(300000);
+    }
+    if (strstr(body, "poison") != NULL) {
+        puts("Status: 500\n");
+        return 0;
+    }
+    puts("Content-Type: text/plain\n\nok");
+    return 0;
+}
+"""
+
+
+def setUpModule():
+    global folder, module
+    folder = tempfile.TemporaryDirectory(prefix="blixard-sources-")
+    source = pathlib.Path(folder.name) / "main.c"
+    source.write_text(SOURCE)
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", source.with_suffix(".wasm"), source], check=True)
+    module = source.with_suffix(".wasm").read_bytes()
+
+
+def tearDownModule():
+    folder.cleanup()
+
+
+class Case(unittest.TestCase):
+    count = 0
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(lambda: cls.node.stop())
+
+    def setUp(self):
+        Case.count += 1
+        self.name = f"f{Case.count}"
+        self.node.deploy(self.name, module)
+
+    def trigger(self, kind, settings, **more):
+        self.node.call("POST", "/v1/triggers", json.dumps({"name": self.name, "kind": kind, "function": self.name, "settings": settings, **more}).encode())
+        self.addCleanup(lambda: self.node.call("DELETE", f"/v1/triggers/{self.name}"))
+
+    def got(self):
+        lines = self.node.json(f"/v1/functions/{self.name}/logs?tail=1000")["lines"]
+        return [line["text"].split(" ", 4)[1:] for line in lines if line["text"].startswith("got ")]
+
+    def until(self, holds, what="what was to come"):
+        """The log is looked at again whenever the state has changed, or after a moment."""
+        end = time.monotonic() + SECONDS
+        while not holds():
+            self.assertLess(time.monotonic(), end, f"{what}: {self.got()[-5:]} {self.look()}")
+            threading.Event().wait(0.05)
+
+    def look(self):
+        return self.node.json(f"/v1/triggers/{self.name}")
+
+    def cli(self, *words, stdin=None):
+        done = subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input=stdin,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+
+class Queues(Case):
+    def test_messages_call_the_function_and_are_gone(self):
+        self.cli("queue", "create", self.name)
+        self.trigger("queue", {"queue": self.name})
+        for n in range(20):
+            self.cli("queue", "send", self.name, "--data", f"m{n}")
+        self.until(lambda: len(self.got()) >= 20)
+        self.assertEqual(sorted(g[3] for g in self.got()), sorted(f"m{n}" for n in range(20)))
+        self.assertEqual({g[1] for g in self.got()}, {"blixard.queue.message"})
+        self.until(lambda: self.node.json(f"/v1/queues/{self.name}")["depth"] == 0, "an empty queue")
+        self.until(lambda: self.look()["delivered"] == 20, "the count")
+
+    def test_poison_goes_to_the_dead_letters(self):
+        self.cli("queue", "create", f"{self.name}-dead")
+        self.cli("queue", "create", self.name, "--dead-letter", f"{self.name}-dead", "--max-receives", "3")
+        self.trigger("queue", {"queue": self.name})
+        self.cli("queue", "send", self.name, "--data", "poison")
+        self.cli("queue", "send", self.name, "--data", "fine")
+        self.until(lambda: self.node.json(f"/v1/queues/{self.name}-dead")["depth"] == 1, "a dead letter")
+        self.assertEqual(sorted(g[3] for g in self.got()), ["fine", "poison", "poison", "poison"])
+
+    def test_groups_are_kept_in_order(self):
+        self.cli("queue", "create", self.name, "--fifo")
+        self.trigger("queue", {"queue": self.name}, concurrency_max=8)
+        for n in range(12):
+            self.cli("queue", "send", self.name, "--data", f"g{n % 3}-{n:02}", "--group", f"g{n % 3}")
+        self.until(lambda: len(self.got()) >= 12)
+        for group in range(3):
+            seen = [g[3] for g in self.got() if g[3].startswith(f"g{group}")]
+            self.assertEqual(seen, sorted(seen))
+
+    def test_what_was_under_way_at_a_kill_is_delivered_again(self):
+        self.cli("queue", "create", self.name, "--visibility", "2s")
+        self.trigger("queue", {"queue": self.name})
+        for n in range(10):
+            self.cli("queue", "send", self.name, "--data", f"slow{n}")
+        self.until(lambda: len(self.got()) >= 2)
+        self.node.process.kill()
+        self.node.process.wait()
+        killed = self.node
+        type(self).node = self.node = Node(folder=killed.folder)
+        self.node.owned, killed.owned = killed.owned, None
+        self.until(lambda: {g[3] for g in self.got()} == {f"slow{n}" for n in range(10)})
+        self.until(lambda: self.node.json(f"/v1/queues/{self.name}")["depth"] == 0, "an empty queue")
+
+
+class Streams(Case):
+    def append(self, *bodies, key=None):
+        for body in bodies:
+            self.cli("stream", "append", self.name, "--data", body, *(["--key", key] if key else []))
+
+    def test_records_of_a_key_come_in_order(self):
+        self.cli("stream", "create", self.name, "--partitions", "2")
+        self.append("before", key="a")
+        self.trigger("stream", {"stream": self.name}, concurrency_max=8)
+        self.until(lambda: self.look()["state"] == "running", "a running trigger")
+        for n in range(12):
+            self.append(f"k{n % 3}-{n:02}", key=f"k{n % 3}")
+        self.until(lambda: len(self.got()) >= 12)
+        for key in range(3):
+            seen = [g[3] for g in self.got() if g[3].startswith(f"k{key}")]
+            self.assertEqual(seen, sorted(seen))
+        self.assertNotIn("before", [g[3] for g in self.got()])
+        self.until(lambda: self.look().get("lag") == 0, "no lag")
+
+    def test_all_from_the_beginning_and_on_from_the_checkpoint(self):
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.append("one", "two")
+        self.trigger("stream", {"stream": self.name, "start": "all"})
+        self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
+        self.until(lambda: self.look().get("lag") == 0, "no lag")
+        self.cli("trigger", "pause", self.name)
+        self.append("three")
+        self.cli("trigger", "resume", self.name)
+        self.until(lambda: [g[3] for g in self.got()] == ["one", "two", "three"])
+
+    def test_what_cannot_be_delivered_goes_to_its_destination(self):
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.cli("queue", "create", f"{self.name}-failed")
+        self.trigger("stream", {"stream": self.name, "start": "all"}, retries=1, retry_delay_ms=10, on_failure=f"queue:{self.name}-failed")
+        self.append("poison", "fine", key="k")
+        self.until(lambda: self.node.json(f"/v1/queues/{self.name}-failed")["depth"] == 1, "a failure")
+        self.until(lambda: [g[3] for g in self.got()][-1:] == ["fine"])
+
+
+class Brokers(Case):
+    def setUp(self):
+        super().setUp()
+        self.stack = contextlib.ExitStack()
+        self.addCleanup(self.stack.close)
+        self.folder = pathlib.Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="blixard-broker-")))
+
+    def serve(self, *command, port):
+        server = Server(*command, port=port).begin()
+        self.stack.callback(server.kill)
+        return server
+
+    def test_redis(self):
+        port = free_port()
+        server = self.serve(find("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder),
+                            "--appendonly", "yes", "--appendfsync", "always", "--save", "", port=port)
+        cli = [find("redis-cli"), "-p", str(port)]
+        self.trigger("redis", {"url": f"redis://127.0.0.1:{port}", "stream": "orders", "start": "all"})
+        subprocess.run([*cli, "XADD", "orders", "*", "data", "one", "trace", "t1"], check=True, stdout=subprocess.DEVNULL)
+        self.until(lambda: [g[1:] for g in self.got()] == [["blixard.redis.message", "t1", "one"]])
+        pending = lambda: subprocess.run([*cli, "XPENDING", "orders", "blixard"], stdout=subprocess.PIPE, check=True).stdout.split()[0]
+        self.until(lambda: pending() == b"0", "nothing pending")
+        server.kill()
+        self.until(lambda: "refused" in self.look().get("source", ""), "a problem that is told")
+        server.begin()
+        subprocess.run([*cli, "XADD", "orders", "*", "data", "two"], check=True, stdout=subprocess.DEVNULL)
+        self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
+        self.until(lambda: pending() == b"0", "nothing pending")
+
+    def test_mqtt(self):
+        port = free_port()
+        conf = self.folder / "mosquitto.conf"
+        conf.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n")
+        self.serve(find("mosquitto"), "-c", str(conf), port=port)
+        self.trigger("mqtt", {"url": f"mqtt://127.0.0.1:{port}", "topics": ["home/#"], "qos": 1})
+        self.until(lambda: self.look().get("source") == "connected", "a connection")
+        publish = [find("mosquitto_pub"), "-p", str(port), "-V", "5", "-q", "1", "-r", "-t", "home/attic"]
+        sent = 0
+        end = time.monotonic() + SECONDS
+        while not self.got():  # nothing is kept for a subscriber that was never there
+            self.assertLess(time.monotonic(), end)
+            subprocess.run([*publish, "-m", f"m{sent}"], check=True)
+            sent += 1
+            threading.Event().wait(0.1)
+        self.assertEqual(self.got()[0][1], "blixard.mqtt.message")
+
+
+if __name__ == "__main__":
+    unittest.main()
