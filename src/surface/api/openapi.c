@@ -182,6 +182,14 @@ static void write_parameters(struct json_writer *writer, const struct api_route 
     json_write_end_array(writer);
 }
 
+/* "/v1/kv/{key...}" as OpenAPI has it, which has no word for a rest. */
+static char *described_path(const char *path)
+{
+    const char *rest = strstr(path, "...}");
+    return rest != NULL ? memory_format("%.*s}", (int)(rest - path), path)
+                        : memory_copy_string(path);
+}
+
 static void write_operation(struct json_writer *writer, const struct api_route *route)
 {
     static const char *const methods[HTTP_METHOD_COUNT] = {[HTTP_GET] = "get",
@@ -239,7 +247,8 @@ static void write_paths(struct json_writer *writer)
         if (!path_is_first(i)) {
             continue;
         }
-        json_write_key(writer, api_route_at(i)->path);
+        MEMORY_OWNED char *path = described_path(api_route_at(i)->path);
+        json_write_key(writer, path);
         json_write_begin_object(writer);
         for (size_t j = i; j < api_route_count(); j++) {
             if (strcmp(api_route_at(j)->path, api_route_at(i)->path) == 0) {

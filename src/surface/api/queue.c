@@ -105,6 +105,7 @@ static void update(struct request *request, const json_t *body)
         return;
     }
     MEMORY_OWNED char *former = (char *)(uintptr_t)settings.dead_letter;
+    (void)former; /* freed at the end: the settings may point to it until then */
     const char *dead_letter = api_body_text(body, "dead_letter");
     if (dead_letter != NULL) {
         settings.dead_letter = dead_letter[0] != '\0' ? dead_letter : NULL;

@@ -368,9 +368,13 @@ static int dispatch(int argc, char **argv, struct error *err)
     return r < 0 ? r : run_verb(verb, &arguments, err);
 }
 
+enum { OUTPUT_BUFFER = 1 << 18 };
+
 int cli_main(int argc, char **argv)
 {
     struct error err = {0};
+    /* All of a help fits: why writing failed is told by the flush that failed. */
+    setvbuf(stdout, NULL, _IOFBF, OUTPUT_BUFFER);
     signal(SIGPIPE, SIG_IGN); /* `| head` is an error like others, and a quiet one */
     int r = dispatch(argc, argv, &err);
     int unwritten = print_flush();
