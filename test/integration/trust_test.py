@@ -37,6 +37,18 @@ EXPECTED = {
     "client_delete": "admin", "join": "stranger", "login": "stranger", "node_heartbeat": "peer", "certificate_renew": "peer",
     "key_get": "peer", "image_get": "peer", "cluster_backup": "admin", "openapi_get": "public", "metrics_get": "member",
     "health_get": "public", "ready_get": "public",
+    "alias_delete": "member", "alias_history": "member", "alias_rollback": "member", "kv_list": "member", "kv_get": "member",
+    "kv_set": "member", "kv_delete": "member", "queue_list": "member", "queue_create": "member", "queue_get": "member",
+    "queue_update": "member", "queue_delete": "member", "queue_send": "member", "queue_peek": "member",
+    "queue_receive": "member", "queue_ack": "member", "queue_nack": "member", "queue_extend": "member",
+    "queue_purge": "member", "queue_redrive": "member", "stream_list": "member", "stream_create": "member",
+    "stream_get": "member", "stream_update": "member", "stream_delete": "member", "stream_append": "member",
+    "stream_read": "member", "checkpoint_set": "member", "checkpoint_list": "member", "group_delete": "member",
+    "invocation_list": "member", "invocation_get": "member", "invocation_wait": "member", "invocation_cancel": "member",
+    "invocation_redrive": "member", "trigger_list": "member", "trigger_create": "member", "trigger_get": "member",
+    "trigger_set": "member", "trigger_update": "member", "trigger_delete": "member", "trigger_test": "member",
+    "route_list": "member", "route_get": "member", "route_set": "member", "route_update": "member", "route_delete": "member",
+    "trace_list": "member", "trace_get": "member",
 }
 
 IN, WHO, NO, OUT = "let in", "401", "403", "no connection"
@@ -279,7 +291,7 @@ class Trust(unittest.TestCase):
         self.assertEqual(set(callers), set(VERDICTS))
         wrong = []
         for name, method, pattern, _ in self.operations:
-            path = re.sub(r"\{\w+\}", "nobody", pattern)
+            path = re.sub(r"\{[\w.]+\}", "nobody", pattern)
             for caller, (connect, fields) in callers.items():
                 got = verdict_of(connect, method, path, fields)
                 wanted = VERDICTS[caller][EXPECTED[name]]
