@@ -58,7 +58,7 @@ static bool is_old(int folder_fd, const char *name)
 }
 
 /* What a writer that died had begun, but for what can be gone on with. */
-static void remove_partial(int folder_fd)
+static void remove_partial(int folder_fd, bool is_shared)
 {
     DIR *folder = fdopendir(dup(folder_fd));
     if (folder == NULL) {
@@ -66,15 +66,18 @@ static void remove_partial(int folder_fd)
     }
     rewinddir(folder);
     for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
-        if (text_starts_with(entry->d_name, partial_prefix) ||
-            (text_starts_with(entry->d_name, fetch_prefix) && is_old(folder_fd, entry->d_name))) {
+        bool is_partial = text_starts_with(entry->d_name, partial_prefix);
+        bool is_fetched = text_starts_with(entry->d_name, fetch_prefix);
+        if ((is_partial && !is_shared) ||
+            ((is_partial || is_fetched) && is_old(folder_fd, entry->d_name))) {
             unlinkat(folder_fd, entry->d_name, 0);
         }
     }
     closedir(folder);
 }
 
-int image_store_open(const char *folder, struct image_store **ret_store, struct error *err)
+static int open_store(const char *folder, bool is_shared, struct image_store **ret_store,
+                      struct error *err)
 {
     int r = file_make_folder(folder, 0700, err);
     if (r < 0) {
@@ -84,12 +87,22 @@ int image_store_open(const char *folder, struct image_store **ret_store, struct 
     if (fd < 0) {
         return error_os(err, errno, "opening %s", folder);
     }
-    remove_partial(fd);
+    remove_partial(fd, is_shared);
     struct image_store *store = NEW(struct image_store);
     store->folder = memory_copy_string(folder);
     store->fd = fd;
     *ret_store = store;
     return 0;
+}
+
+int image_store_open(const char *folder, struct image_store **ret_store, struct error *err)
+{
+    return open_store(folder, false, ret_store, err);
+}
+
+int image_store_open_shared(const char *folder, struct image_store **ret_store, struct error *err)
+{
+    return open_store(folder, true, ret_store, err);
 }
 
 void image_store_close(struct image_store *store)

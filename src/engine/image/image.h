@@ -21,6 +21,9 @@ struct image_store;
 /* Open (making) the folder, and remove what interrupted writers left.  End with
  * image_store_close(). */
 int image_store_open(const char *folder, struct image_store **ret_store, struct error *err);
+/* The same of a folder that other processes write into at the same time: what they have begun stays
+ * for a day. */
+int image_store_open_shared(const char *folder, struct image_store **ret_store, struct error *err);
 void image_store_close(struct image_store *store);
 
 /* Store bytes; storing what is there already is success.  ret_id is the hex digest. */

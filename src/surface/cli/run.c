@@ -152,7 +152,7 @@ static int compile(struct run *run, const struct arguments *arguments, struct bu
         return r;
     }
     MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
-    r = image_store_open(blobs, &run->images, err);
+    r = image_store_open_shared(blobs, &run->images, err);
     struct wasm_options options = {
         .work_folder = folder, .images = run->images, .shares_folder = true};
     if (r == 0) {
