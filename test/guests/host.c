@@ -95,6 +95,7 @@ static void keep_values(void)
     uint64_t revision = 0;
     uint64_t next = 0;
     say("none", blixard_kv_get("keys/a", value, sizeof(value), NULL), "");
+    memset(value, 0, sizeof(value)); /* after an error it may be anything */
     say("new", blixard_kv_cas("keys/a", "one", 3, 0, 0, &revision), "");
     say("again", blixard_kv_cas("keys/a", "two", 3, 0, 0, NULL), blixard_error());
     say("get", blixard_kv_get("keys/a", value, 2, &next), value);
