@@ -560,7 +560,7 @@ static void place(struct gateway_invoke *invoke, const char *name)
 
 static int copy_fields(struct gateway_invoke *invoke, const char *const *fields, struct error *err)
 {
-    size_t starts[GATEWAY_INVOKE_FIELDS_MAX];
+    size_t starts[GATEWAY_INVOKE_FIELDS_MAX] = {0};
     for (size_t i = 0; fields != NULL && fields[i] != NULL; i++) {
         struct text name;
         struct text value;

@@ -15,6 +15,8 @@
 #include "service/instance/instance.h"
 #include "service/invocation/parts.h"
 
+enum { SCHEMA_WITH_INVOCATIONS = 4 };
+
 struct accept {
     struct invocation_service *service;
     char id[INVOCATION_ID_SIZE];
@@ -80,10 +82,7 @@ static void add_row(struct store_command *command, const struct accept *accept,
         "request, body, policy, attempts, due_ms, deadline_ms, owner, epoch, size, history, "
         "created_ms, updated_ms, revision) VALUES (?, ?, ?, ?, iif(? > 0, 'running', 'pending'), "
         "?, ?, ?, ?, ?, iif(? > 0, 1, 0), ?, ?, ?, ?, ?, '[]', ?, ?, ?) ON CONFLICT DO NOTHING",
-        "ttttuttt"
-        "b"
-        "tuuuuruuur",
-        accept->id, accept->project, request->function, accept->name, owner,
+        "ttttutttbtuuuuruuur", accept->id, accept->project, request->function, accept->name, owner,
         has_key ? accept->idempotency : NULL, has_key ? accept->digest : NULL, json,
         request->body != NULL ? request->body : "", request->body_length, policy, owner, now_ms,
         now_ms + max_age_ms, owner, (uint64_t)request->body_length + 1024, now_ms, now_ms);
@@ -100,28 +99,28 @@ static void add_row(struct store_command *command, const struct accept *accept,
         (uint64_t)INVOCATION_LIVE_MAX, (uint64_t)INVOCATION_BYTES_MAX);
 }
 
-void accept_add(struct store_command *command, const char *id, const char *project,
-                const char *function, const char *request_json, const void *body, size_t length,
-                const struct invocation_policy *policy, uint64_t owner, uint64_t now_ms)
+void accept_add(struct store_command *command, const struct invocation_request *request,
+                const char *json, uint64_t now_ms)
 {
-    BUFFER_OWNED struct buffer text = {0};
+    BUFFER_OWNED struct buffer policy = {0};
+    char id[INVOCATION_ID_SIZE];
     char name[64];
-    policy_write(policy, &text);
-    snprintf(name, sizeof(name), "%.*s", (int)strcspn(function, ":"), function);
+    uint64_t size = (uint64_t)request->body_length + 1024;
+    random_hex(id, INVOCATION_ID_SIZE - 1);
+    policy_write(request->policy, &policy);
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(request->function, ":"), request->function);
     store_command_add(
         command,
         "INSERT INTO invocation (key, project, function, name, state, request, body, policy, "
         "attempts, due_ms, deadline_ms, owner, epoch, size, history, created_ms, updated_ms, "
-        "revision) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, 0, ?, ?, ?, ?, ?, '[]', ?, ?, ?)",
-        "ttttt"
-        "b"
-        "tuuuruuur",
-        id, project, function, name, request_json, body, length, buffer_string(&text), now_ms,
-        now_ms + policy->max_age_ms, owner, (uint64_t)length + 1024, now_ms, now_ms);
+        "revision) VALUES (?, ?, ?, ?, 'pending', ?, ?, ?, 0, ?, ?, 0, 0, ?, '[]', ?, ?, ?)",
+        "tttttbtuuuuur", id, request->project, request->function, name, json, request->body,
+        request->body_length, buffer_string(&policy), now_ms, now_ms + request->policy->max_age_ms,
+        size, now_ms, now_ms);
     store_command_add(command,
                       "UPDATE invocation_load SET live = live + 1, bytes = bytes + ? WHERE project "
                       "= ?",
-                      "ut", (uint64_t)length + 1024, project);
+                      "ut", size, request->project);
 }
 
 static void on_written(const struct error *error, uint64_t index, void *context)
@@ -200,6 +199,11 @@ static int check(struct invocation_service *service, const struct invocation_req
 {
     if (service->is_stopping) {
         return error_set(err, ERROR_UNAVAILABLE, "the node is shutting down");
+    }
+    if (store_schema_now(service->options.store) < SCHEMA_WITH_INVOCATIONS) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "asynchronous invocations are known when every node of the cluster runs "
+                         "this version");
     }
     if (request->body_length > INVOCATION_BODY_MAX) {
         return error_set(err, ERROR_TOO_LARGE,

@@ -334,12 +334,15 @@ static void on_sweep(void *context)
 {
     struct invocation_service *service = context;
     struct cluster *cluster = service->options.cluster;
+    loop_timer_start(service->sweep, SWEEP_MS);
+    if (store_schema_now(service->options.store) < 4) {
+        return; /* there are none yet */
+    }
     give_back_own(service);
     give_back_others(service);
     if (cluster == NULL || cluster_owns(cluster, "invocation/sweep")) {
         clear_old(service);
     }
-    loop_timer_start(service->sweep, SWEEP_MS);
 }
 
 static void on_view(void *context)

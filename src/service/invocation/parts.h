@@ -72,10 +72,10 @@ void run_pass(struct invocation_service *service);
 uint64_t own_node(const struct invocation_service *service);
 void pass_soon(struct invocation_service *service);
 
-/* accept.c: a row, in a command that does other things too. */
-void accept_add(struct store_command *command, const char *id, const char *project,
-                const char *function, const char *request_json, const void *body, size_t length,
-                const struct invocation_policy *policy, uint64_t owner, uint64_t now_ms);
+/* accept.c: a row without an owner, in a command that does other things too.  Of the request:
+ * project, function, body, policy; `json` is the rest of it. */
+void accept_add(struct store_command *command, const struct invocation_request *request,
+                const char *json, uint64_t now_ms);
 
 /* write.c: keys of an object that is open: "body" or "body_base64". */
 void write_bytes(struct json_writer *writer, const void *bytes, size_t length);

@@ -117,26 +117,11 @@ static void write_fields(const struct gateway_result *result, struct buffer *out
     json_write_end_array(&writer);
 }
 
-/* What the destination is told: a CloudEvent in binary mode, whose data are request and response.
- */
-static void add_destination(const struct run *run, struct store_command *command, const char *state,
-                            const struct error *error, const struct gateway_result *result,
-                            uint64_t now_ms)
+/* What was asked, and what came of it. */
+static void write_event_data(const struct run *run, const char *state, const struct error *error,
+                             const struct gateway_result *result, struct buffer *out)
 {
-    const char *to =
-        strcmp(state, "succeeded") == 0 ? run->policy.on_success : run->policy.on_failure;
-    if (to[0] == '\0') {
-        return;
-    }
-    char id[INVOCATION_ID_SIZE];
-    char time[CLOCK_TEXT_SIZE];
-    struct invocation_policy policy;
-    BUFFER_OWNED struct buffer data = {0};
-    BUFFER_OWNED struct buffer request = {0};
-    random_hex(id, INVOCATION_ID_SIZE - 1);
-    clock_format_ms(now_ms, time);
-    invocation_policy_init(&policy);
-    struct json_writer writer = json_writer_to(&data);
+    struct json_writer writer = json_writer_to(out);
     json_write_begin_object(&writer);
     json_write_field_string(&writer, "invocation", run->id);
     json_write_field_string(&writer, "function", run->name);
@@ -157,28 +142,61 @@ static void add_destination(const struct run *run, struct store_command *command
     }
     json_write_end_object(&writer);
     json_write_end_object(&writer);
-    struct json_writer head = json_writer_to(&request);
+}
+
+static void write_event_request(const struct run *run, const char *state, uint64_t now_ms,
+                                struct buffer *out)
+{
+    char id[INVOCATION_ID_SIZE];
+    char time[CLOCK_TEXT_SIZE];
+    random_hex(id, INVOCATION_ID_SIZE - 1);
+    clock_format_ms(now_ms, time);
     const char *const lines[][2] = {
         {"Content-Type: application/json", ""},
         {"ce-specversion: 1.0", ""},
-        {"ce-id: ", run->id},
+        {"ce-id: ", id},
         {"ce-source: /projects/", run->project},
         {"ce-type: blixard.invocation.", state},
-        {"ce-subject: ", run->name},
+        {"ce-subject: ", run->id},
         {"ce-time: ", time},
     };
-    json_write_begin_object(&head);
-    json_write_field_string(&head, "method", "POST");
-    json_write_key(&head, "fields");
-    json_write_begin_array(&head);
+    struct json_writer writer = json_writer_to(out);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "method", "POST");
+    json_write_key(&writer, "fields");
+    json_write_begin_array(&writer);
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         MEMORY_OWNED char *line = memory_format("%s%s", lines[i][0], lines[i][1]);
-        json_write_string(&head, line);
+        json_write_string(&writer, line);
     }
-    json_write_end_array(&head);
-    json_write_end_object(&head);
-    accept_add(command, id, run->project, to + strlen("function:"), buffer_string(&request),
-               data.data, data.used, &policy, 0, now_ms);
+    json_write_end_array(&writer);
+    json_write_end_object(&writer);
+}
+
+/* What the destination is told: a CloudEvent in binary mode. */
+static void add_destination(const struct run *run, struct store_command *command, const char *state,
+                            const struct error *error, const struct gateway_result *result,
+                            uint64_t now_ms)
+{
+    const char *to =
+        strcmp(state, "succeeded") == 0 ? run->policy.on_success : run->policy.on_failure;
+    if (to[0] == '\0') {
+        return;
+    }
+    struct invocation_policy policy;
+    BUFFER_OWNED struct buffer data = {0};
+    BUFFER_OWNED struct buffer request = {0};
+    invocation_policy_init(&policy);
+    write_event_data(run, state, error, result, &data);
+    write_event_request(run, state, now_ms, &request);
+    const struct invocation_request wanted = {
+        .project = run->project,
+        .function = to + strlen("function:"),
+        .body = data.data,
+        .body_length = data.used,
+        .policy = &policy,
+    };
+    accept_add(command, &wanted, buffer_string(&request), now_ms);
 }
 
 static void end_attempt(struct run *run, const struct error *error,

@@ -1,0 +1,66 @@
+"""Asynchronous invocations on three nodes: what was accepted runs, whoever dies."""
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from cluster import Cluster
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ARGUMENTS = ["--isolation", "process"]
+
+
+class Surviving(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.TemporaryDirectory(prefix="blixard-invocations-")
+        cls.addClassCleanup(cls.folder.cleanup)
+        cls.module = pathlib.Path(cls.folder.name) / "busy.wasm"
+        source = pathlib.Path(cls.folder.name) / "busy.c"
+        # Input "slow": as long as it takes; else the input comes back.
+        source.write_text("#include <string.h>\n#include <unistd.h>\n"
+                          "int main(void) { static char b[512]; long n = read(0, b, sizeof(b)); volatile long x = 0;\n"
+                          " if (n == 4 && memcmp(b, \"slow\", 4) == 0) for (long long i = 0; i < 20000000000; i++) x += i;\n"
+                          " write(1, b, n); return 0; }\n")
+        subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", cls.module, source], check=True)
+
+    def begin(self, server, body, prefer=""):
+        status, answer, _ = server.ask("POST", "/v1/functions/busy/invocations", body,
+                                       {"Prefer": "respond-async" + prefer})
+        self.assertEqual(status, 202, answer)
+        return json.loads(answer)["id"]
+
+    def end_of(self, server, name):
+        while True:
+            document = server.get(f"/v1/invocations/{name}/wait?timeout=30s", timeout=60)
+            if document["state"] not in ("pending", "running"):
+                return document
+
+    def attempt_two(self, server, name):
+        """Another node has gone on with it."""
+        index = None
+        while True:
+            document, index = server.look(f"/v1/invocations/{name}", index, 5000)
+            if document["attempts"] >= 2:
+                return document
+
+    def test_what_a_node_accepted_runs_elsewhere_when_it_dies(self):
+        with Cluster(3, "invocations", ARGUMENTS) as cluster:
+            cluster.form()
+            cluster[0].deploy("busy", self.module.read_bytes(), timeout_ms=600000)
+            cluster.same_index()
+            for victim in (next(server for server in cluster.servers if server is not cluster.leader()),
+                           cluster.leader()):
+                others = [server for server in cluster.servers if server is not victim]
+                quick = [self.begin(victim, b"q%d" % number) for number in range(10)]
+                slow = self.begin(victim, b"slow", ", retries=0")
+                victim.kill()
+                for number, name in enumerate(quick):
+                    ended = self.end_of(others[0], name)
+                    self.assertEqual((ended["state"], ended["response"]["body"]), ("succeeded", f"q{number}"))
+                self.assertGreaterEqual(self.attempt_two(others[1], slow)["attempts"], 2)
+                others[1].call("DELETE", f"/v1/invocations/{slow}")
+                self.assertEqual(self.end_of(others[0], slow)["state"], "cancelled")
+                victim.start().wait_ready()
+                cluster.settled()
