@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -51,7 +52,7 @@ def measure(quick):
             list(pool.map(lambda n: make(node, f"s{n}", f"{n % 60} {n % 24} * * *"), range(count)))
         made = count / (time.monotonic() - begin)
         used = cpu_seconds(node.process.pid)
-        time.sleep(idle)
+        threading.Event().wait(idle)
         cpu = (cpu_seconds(node.process.pid) - used) / idle * 100
         memory = resident_mib(node.process.pid) - before
         moment = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0) + datetime.timedelta(
@@ -63,7 +64,7 @@ def measure(quick):
         while invocations(node) < wanted:
             if time.time() > moment.timestamp() + 120:
                 raise SystemExit("the runs did not come")
-            time.sleep(0.02)
+            threading.Event().wait(0.02)
         burst = time.time() - moment.timestamp()
     print(f"\nSchedules, {count} of them on one node")
     print(f"{'made per second':<40}{made:>10.0f}")

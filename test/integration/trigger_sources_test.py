@@ -17,7 +17,7 @@ SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 int main(void)
 {
     static char body[1 << 20];
@@ -26,7 +26,11 @@ int main(void)
     fprintf(stderr, "got %s %s %s %s\n", id ? id : "-", getenv("HTTP_CE_TYPE") ? getenv("HTTP_CE_TYPE") : "-",
             getenv("HTTP_CE_TRACE") ? getenv("HTTP_CE_TRACE") : "-", body);
     if (strstr(body, "slow") != NULL) {
-        usleep(300000);
+        struct timespec from, now;
+        clock_gettime(CLOCK_MONOTONIC, &from);
+        do {
+            clock_gettime(CLOCK_MONOTONIC, &now);
+        } while ((now.tv_sec - from.tv_sec) * 1000 + (now.tv_nsec - from.tv_nsec) / 1000000 < 300);
     }
     if (strstr(body, "poison") != NULL) {
         puts("Status: 500\n");

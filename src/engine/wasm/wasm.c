@@ -343,6 +343,9 @@ static int compile_exports(struct wasm *wasm, struct job *job, struct wasm_resul
     claim(wasm, key);
     r = compile_code(wasm, job, key, &nobodys, ret_result, err);
     release(wasm, key);
+    job->info = NULL; /* it ends here, as the code does */
+    job->bytes = NULL;
+    job->length = 0;
     return r;
 }
 

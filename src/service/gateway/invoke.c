@@ -560,7 +560,6 @@ static void place(struct gateway_invoke *invoke, const char *name)
 
 static int copy_fields(struct gateway_invoke *invoke, const char *const *fields, struct error *err)
 {
-    size_t starts[GATEWAY_INVOKE_FIELDS_MAX] = {0};
     for (size_t i = 0; fields != NULL && fields[i] != NULL; i++) {
         struct text name;
         struct text value;
@@ -571,11 +570,13 @@ static int copy_fields(struct gateway_invoke *invoke, const char *const *fields,
         if (!split_line(fields[i], &name, &value)) {
             return error_set(err, ERROR_INVALID, "\"%.80s\" is no field", fields[i]);
         }
-        starts[invoke->line_count++] = invoke->field_text.used;
+        invoke->line_count++;
         buffer_append(&invoke->field_text, fields[i], strlen(fields[i]) + 1);
     }
+    const char *line = (const char *)invoke->field_text.data;
     for (size_t i = 0; i < invoke->line_count; i++) {
-        invoke->lines[i] = (const char *)invoke->field_text.data + starts[i];
+        invoke->lines[i] = line;
+        line += strlen(line) + 1;
     }
     return 0;
 }

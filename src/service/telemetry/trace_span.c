@@ -75,8 +75,10 @@ static void add_item(struct trace_span *span, enum trace_item_type type, const c
     at[1] = (uint8_t)key_length;
     at[2] = (uint8_t)(value_length & 255);
     at[3] = (uint8_t)(value_length >> 8);
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): it has its length */
     memcpy(at + ITEM_HEAD, key, key_length);
     if (value_length > 0) {
+        /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): it has its length */
         memcpy(at + ITEM_HEAD + key_length, value, value_length);
     }
     span->used = (uint16_t)(span->used + need);

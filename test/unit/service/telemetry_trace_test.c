@@ -297,7 +297,6 @@ TEST(trace, threads_write_beside_each_other)
             EXPECT(pthread_join(threads[i], NULL) == 0);
         }
     }
-    BUFFER_OWNED struct buffer metrics = {0};
     size_t kept = count(telemetry);
     EXPECT(kept > SPANS && kept <= (size_t)THREADS * SPANS * 2);
     telemetry_close(telemetry);
