@@ -141,6 +141,12 @@ class Trying(unittest.TestCase):
         _, document, _ = begin("/exit/3", prefer="retries=50, backoff=900ms, max-age=1s")
         self.assertEqual(wait(document["id"])["state"], "expired")
 
+    def test_who_is_to_be_told_of_a_failure_is_told_that_it_expired(self):
+        _, document, _ = begin("/exit/3", prefer="retries=50, backoff=600ms, max-age=1s, on-failure=function:echo")
+        self.assertEqual(wait(document["id"])["state"], "expired")
+        told = [wait(one["id"]) for one in node.json("/v1/invocations?function=echo")["invocations"]]
+        self.assertTrue([one for one in told if document["id"] in one.get("response", {}).get("body", "")])
+
     def test_the_end_goes_to_a_destination(self):
         _, document, _ = begin("/echo", b"payload", prefer="on-success=function:busy")
         wait(document["id"])

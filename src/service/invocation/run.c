@@ -247,6 +247,10 @@ static void on_done(const struct error *error, const struct gateway_result *resu
 
 /* ---- The attempt ---- */
 
+#define SELECT_RUN                                                                              \
+    "SELECT epoch, project, name, request, body, policy, attempts, deadline_ms, history, size " \
+    "FROM invocation "
+
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct run *run = context;
@@ -324,9 +328,8 @@ void run_start(struct run *run)
 {
     struct error err = {0};
     store_query(run->service->options.store, &err, take_row, run,
-                "SELECT epoch, project, name, request, body, policy, attempts, deadline_ms, "
-                "history, size FROM invocation WHERE key = ? AND state = 'running' AND owner = ?",
-                "tu", run->id, own_node(run->service));
+                SELECT_RUN "WHERE key = ? AND state = 'running' AND owner = ?", "tu", run->id,
+                own_node(run->service));
     if (run->epoch == 0 || run->service->is_stopping) {
         run_free(run); /* it was taken away at once */
     } else {
@@ -380,7 +383,20 @@ static void expire(struct invocation_service *service, const char *id, uint64_t 
                       "FROM invocation WHERE key = ?) WHERE project = (SELECT project FROM "
                       "invocation WHERE key = ?)",
                       "tt", id, id);
+    struct run past = {.service = service}; /* one that has ended before it began */
+    struct gateway_result none = {0};
+    struct error err = {0};
+    snprintf(past.id, sizeof(past.id), "%s", id);
+    store_query(service->options.store, &err, take_row, &past,
+                SELECT_RUN "WHERE key = ? AND revision = ?", "tu", id, revision);
+    error_set(&err, ERROR_TIMEOUT, "it was not run within its maximum age");
+    if (past.request != NULL) {
+        add_destination(&past, command, "expired", &err, &none, now_ms);
+    }
     store_propose(service->options.store, command, NULL, NULL);
+    free(past.request);
+    free(past.history);
+    buffer_done(&past.body);
 }
 
 struct due {
