@@ -306,6 +306,13 @@ CREATE INDEX invocation_due ON invocation (due_ms) WHERE state = 'pending';
 CREATE INDEX invocation_owner ON invocation (owner) WHERE state = 'running';
 CREATE INDEX invocation_expires ON invocation (expires_ms) WHERE expires_ms IS NOT NULL;
 CREATE INDEX invocation_created ON invocation (project, created_ms);
+CREATE TABLE invocation_notice (             -- ends of which a queue or a stream is to be told
+    key         TEXT PRIMARY KEY NOT NULL,   -- id of the event
+    project     TEXT NOT NULL,
+    destination TEXT NOT NULL,               -- queue:NAME, stream:NAME
+    event       TEXT NOT NULL,               -- a CloudEvent, structured
+    created_ms  INTEGER NOT NULL
+) STRICT;
 CREATE TABLE invocation_load (               -- what is live: pending or running
     project TEXT PRIMARY KEY NOT NULL,
     live    INTEGER NOT NULL,

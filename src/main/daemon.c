@@ -504,6 +504,7 @@ static int start_invocations(struct node *node, struct error *err)
         .cluster = node->cluster,
         .functions = node->functions,
         .gateway = node->gateway,
+        .destinations = node->destinations,
     };
     int r = invocation_service_new(&options, &node->invocations, err);
     if (r == 0) {

@@ -101,6 +101,18 @@ class Accepting(unittest.TestCase):
             ids = {document["id"] for _, document, _ in pool.map(lambda _: begin("/echo", b"x", key), range(32))}
         self.assertEqual(len(ids), 1)
 
+    def test_a_structured_event_is_given_in_binary_mode(self):
+        event = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "order.created", "data": {"total": 3}}
+        kind = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+        _, document, _ = begin("/env", json.dumps(event).encode(), kind)
+        said = wait(document["id"])["response"]["body"]
+        self.assertIn("HTTP_CE_TYPE=order.created", said)
+        self.assertIn("CONTENT_TYPE=application/json", said)
+        _, document, _ = begin("/echo", json.dumps(event).encode(), kind)
+        self.assertEqual(json.loads(wait(document["id"])["response"]["body"]), {"total": 3})
+        self.assertEqual(begin("/echo", b'{"id": "x"}', kind)[0], 400)
+        self.assertEqual(begin("/echo", b'{', {"Content-Type": "application/cloudevents-batch+json"})[0], 400)
+
     def test_what_is_refused(self):
         self.assertEqual(begin("/echo", b"x" * (256 * 1024 + 1))[0], 413)
         self.assertEqual(begin("/echo", b"x", prefer="retries=many")[0], 400)
@@ -147,14 +159,19 @@ class Trying(unittest.TestCase):
         told = [wait(one["id"]) for one in node.json("/v1/invocations?function=echo")["invocations"]]
         self.assertTrue([one for one in told if document["id"] in one.get("response", {}).get("body", "")])
 
+    def test_a_queue_is_told(self):
+        node.cli("queue", "create", "ends")
+        _, document, _ = begin("/echo", b"payload", prefer="on-success=queue:ends")
+        said = json.loads(node.cli("queue", "receive", "ends", "--wait", "10s", "--output", "json"))
+        self.assertIn(document["id"], json.dumps(said))
+        self.assertIn("blixard.invocation.succeeded", json.dumps(said))
+
     def test_the_end_goes_to_a_destination(self):
-        _, document, _ = begin("/echo", b"payload", prefer="on-success=function:busy")
+        _, document, _ = begin("/echo", b"payload", prefer="on-success=function:echo")
         wait(document["id"])
-        other = [one for one in node.json("/v1/invocations?function=busy")["invocations"]]
-        told = [one for one in (wait(one["id"]) for one in other if one["state"] != "running")
-                if document["id"] in one.get("response", {}).get("body", "")
-                or document["id"] in json.dumps(one.get("request", {}))]
-        self.assertTrue(told)
+        told = [wait(one["id"]) for one in node.json("/v1/invocations?function=echo")["invocations"]]
+        told = [json.loads(one["response"]["body"]) for one in told if document["id"] in one["response"].get("body", "")]
+        self.assertEqual([(one["request"]["body"], one["response"]["body"]) for one in told], [("payload", "payload")])
 
 
 class CommandLine(unittest.TestCase):

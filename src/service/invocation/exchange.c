@@ -7,6 +7,7 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "service/event/event.h"
 #include "service/gateway/invoke.h"
 #include "service/invocation/parts.h"
 
@@ -68,6 +69,89 @@ static void on_created(const struct error *error, const char *id, bool is_repeat
     serving_end(serving);
 }
 
+/* ---- CloudEvents: a function gets one in binary mode, however it came ---- */
+
+struct lines {
+    struct buffer text;
+    size_t starts[GATEWAY_INVOKE_FIELDS_MAX];
+    size_t count;
+};
+
+static void add_line(struct lines *lines, const char *name, const char *value)
+{
+    if (lines->count < GATEWAY_INVOKE_FIELDS_MAX) {
+        lines->starts[lines->count++] = lines->text.used;
+        buffer_append_format(&lines->text, "%s: %s", name, value);
+        buffer_append_byte(&lines->text, '\0');
+    }
+}
+
+static void on_event_field(const char *name, const char *value, void *context)
+{
+    add_line(context, name, value);
+}
+
+/* The media type of the request, without parameters. */
+static bool is_of_type(const struct serving *serving, const char *type)
+{
+    struct text given = http_exchange_field(serving->exchange, "Content-Type");
+    const char *semicolon = given.length > 0 ? memchr(given.data, ';', given.length) : NULL;
+    given.length = semicolon != NULL ? (size_t)(semicolon - given.data) : given.length;
+    return text_equal_ignoring_case(text_trim(given), type);
+}
+
+static int take_event(struct serving *serving, struct buffer *body, struct error *err)
+{
+    EVENT_OWNED struct event event = {0};
+    struct lines lines = {0};
+    int r = event_read(body->data != NULL ? (const void *)body->data : "", body->used, &event, err);
+    if (r < 0) {
+        return r;
+    }
+    event_write_fields(&event, on_event_field, &lines);
+    for (size_t i = 0; serving->fields[i] != NULL; i++) {
+        if (strncasecmp(serving->fields[i], "Content-Type:", 13) != 0 &&
+            strncasecmp(serving->fields[i], "ce-", 3) != 0 &&
+            lines.count < GATEWAY_INVOKE_FIELDS_MAX) {
+            lines.starts[lines.count++] = lines.text.used;
+            buffer_append(&lines.text, serving->fields[i], strlen(serving->fields[i]) + 1);
+        }
+    }
+    buffer_done(&serving->field_text);
+    serving->field_text = lines.text;
+    for (size_t i = 0; i < lines.count; i++) {
+        serving->fields[i] = (const char *)serving->field_text.data + lines.starts[i];
+    }
+    serving->fields[lines.count] = NULL;
+    buffer_clear(body);
+    buffer_append(body, event.data.data, event.data.used);
+    return 0;
+}
+
+/* A batch stays one: the function gets all of it, once it is known to be one. */
+static int check_batch(const struct buffer *body, struct error *err)
+{
+    struct event *events = NULL;
+    size_t count = 0;
+    int r = event_read_batch(body->data != NULL ? (const void *)body->data : "", body->used,
+                             &events, &count, err);
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        event_done(&events[i]);
+    }
+    free(events);
+    return r;
+}
+
+static int take_events(struct serving *serving, struct buffer *body, struct error *err)
+{
+    if (is_of_type(serving, EVENT_TYPE_STRUCTURED)) {
+        return take_event(serving, body, err);
+    }
+    return is_of_type(serving, EVENT_TYPE_BATCH) ? check_batch(body, err) : 0;
+}
+
+/* ---- Accepting ---- */
+
 static void on_body(struct buffer *body, const struct error *error, void *context)
 {
     struct serving *serving = context;
@@ -82,6 +166,11 @@ static void on_body(struct buffer *body, const struct error *error, void *contex
     }
     if (error != NULL) {
         fail(serving, error);
+        return;
+    }
+    struct error err = {0};
+    if (take_events(serving, body, &err) < 0) {
+        fail(serving, &err);
         return;
     }
     const struct invocation_request request = {

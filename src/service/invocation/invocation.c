@@ -40,6 +40,7 @@ static void pass_posted(void *argument)
     struct invocation_service *service = argument;
     service->pass_is_posted = false;
     run_pass(service);
+    notice_pass(service);
 }
 
 void pass_soon(struct invocation_service *service)
@@ -47,6 +48,13 @@ void pass_soon(struct invocation_service *service)
     if (!service->pass_is_posted && !service->is_stopping) {
         service->pass_is_posted = true;
         loop_post(service->options.loop, pass_posted, service);
+    }
+}
+
+static void on_notice(const struct store_event *event, void *context)
+{
+    if (event->operation == 'I' || event->operation == 'R') {
+        pass_soon(context);
     }
 }
 
@@ -340,6 +348,7 @@ static void on_sweep(void *context)
     }
     give_back_own(service);
     give_back_others(service);
+    notice_pass(service);
     if (cluster == NULL || cluster_owns(cluster, "invocation/sweep")) {
         clear_old(service);
     }
@@ -489,6 +498,8 @@ int invocation_service_new(const struct invocation_options *options,
     service->timer = loop_timer_new(options->loop, on_timer, service);
     service->sweep = loop_timer_new(options->loop, on_sweep, service);
     service->watch = store_watch_new(options->store, "invocation", on_changed, service);
+    service->notice_watch =
+        store_watch_new(options->store, "invocation_notice", on_notice, service);
     if (options->cluster != NULL) {
         service->listener = cluster_listen(options->cluster, &events, service);
     }
@@ -505,6 +516,7 @@ void invocation_service_free(struct invocation_service *service)
     }
     service->is_stopping = true;
     store_watch_free(service->watch);
+    store_watch_free(service->notice_watch);
     loop_timer_free(service->timer);
     loop_timer_free(service->sweep);
     if (service->listener != NULL) {

@@ -31,6 +31,7 @@
 
 struct buffer;
 struct cluster;
+struct destination_service;
 struct error;
 struct function_service;
 struct gateway;
@@ -58,6 +59,7 @@ struct invocation_options {
     struct cluster *cluster; /* NULL: this node is alone */
     struct function_service *functions;
     struct gateway *gateway;
+    struct destination_service *destinations; /* NULL: only functions are told */
 };
 
 int invocation_service_new(const struct invocation_options *options,
@@ -72,7 +74,8 @@ struct invocation_policy {
     uint64_t max_age_ms;                   /* 6 h; at most 7 d */
     uint64_t timeout_ms;                   /* of an attempt; 0: the function's */
     uint64_t keep_ms;                      /* of a result: 24 h; at most 7 d */
-    char on_success[INVOCATION_TEXT_SIZE]; /* "function:NAME"; "": nobody */
+    char on_success[INVOCATION_TEXT_SIZE]; /* "function:NAME", "queue:NAME", "stream:NAME"; "":
+                                              nobody */
     char on_failure[INVOCATION_TEXT_SIZE];
 };
 void invocation_policy_init(struct invocation_policy *ret_policy);

@@ -39,6 +39,9 @@ struct invocation_service {
     struct map runs; /* id -> struct run */
     unsigned run_count;
     struct list waits;
+    struct map notices; /* id -> what a destination is being told */
+    unsigned notice_count;
+    struct store_watch *notice_watch;
     struct loop_timer *timer; /* of the next one that is due */
     struct loop_timer *sweep;
     bool pass_is_posted;
@@ -76,6 +79,11 @@ void pass_soon(struct invocation_service *service);
  * project, function, body, policy; `json` is the rest of it. */
 void accept_add(struct store_command *command, const struct invocation_request *request,
                 const char *json, uint64_t now_ms);
+
+/* notice.c: into the command that ends an invocation; and the telling. */
+void notice_add(struct store_command *command, const char *id, const char *project,
+                const char *destination, const char *event, uint64_t now_ms);
+void notice_pass(struct invocation_service *service);
 
 /* write.c: keys of an object that is open: "body" or "body_base64". */
 void write_bytes(struct json_writer *writer, const void *bytes, size_t length);

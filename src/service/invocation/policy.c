@@ -30,20 +30,23 @@ static int check_range(const char *name, uint64_t value, uint64_t least, uint64_
 
 static int check_destination(const char *name, const char *text, struct error *err)
 {
-    char function[64];
+    static const char *const schemes[] = {"function:", "queue:", "stream:"};
+    char plain[64];
     if (text[0] == '\0') {
         return 0;
     }
-    if (strncmp(text, "function:", 9) != 0) {
-        return error_set(err, ERROR_INVALID, "%s is \"%.80s\"; it must be function:NAME", name,
-                         text);
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+        size_t length = strlen(schemes[i]);
+        if (strncmp(text, schemes[i], length) == 0) {
+            snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(text + length, ":"), text + length);
+            return text_is_name(plain)
+                ? 0
+                : error_set(err, ERROR_INVALID, "%s: \"%.80s\" is no name", name, text + length);
+        }
     }
-    snprintf(function, sizeof(function), "%.*s", (int)strcspn(text + 9, ":"), text + 9);
-    if (!text_is_name(function)) {
-        return error_set(err, ERROR_INVALID, "%s: \"%.80s\" is no name of a function", name,
-                         text + 9);
-    }
-    return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%s is \"%.80s\"; it must be function:NAME, queue:NAME or stream:NAME", name,
+                     text);
 }
 
 int policy_check(const struct invocation_policy *policy, struct error *err)

@@ -15,6 +15,7 @@
 #include "base/random.h"
 
 #include "service/cluster/cluster.h"
+#include "service/event/event.h"
 #include "service/gateway/invoke.h"
 #include "service/invocation/parts.h"
 #include "service/telemetry/telemetry.h"
@@ -173,6 +174,23 @@ static void write_event_request(const struct run *run, const char *state, uint64
     json_write_end_object(&writer);
 }
 
+static void add_notice(const struct run *run, struct store_command *command, const char *to,
+                       const char *state, const struct buffer *data, uint64_t now_ms)
+{
+    EVENT_OWNED struct event event = {0};
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    char id[INVOCATION_ID_SIZE];
+    MEMORY_OWNED char *source = memory_format("/projects/%s", run->project);
+    MEMORY_OWNED char *type = memory_format("blixard.invocation.%s", state);
+    random_hex(id, INVOCATION_ID_SIZE - 1);
+    event_init(&event, id, source, type, "application/json", data->data, data->used);
+    event_set(&event, "subject", run->id, &ignored);
+    event_set_time(&event, now_ms);
+    event_write(&event, &text);
+    notice_add(command, id, run->project, to, buffer_string(&text), now_ms);
+}
+
 /* What the destination is told: a CloudEvent in binary mode. */
 static void add_destination(const struct run *run, struct store_command *command, const char *state,
                             const struct error *error, const struct gateway_result *result,
@@ -188,6 +206,10 @@ static void add_destination(const struct run *run, struct store_command *command
     BUFFER_OWNED struct buffer request = {0};
     invocation_policy_init(&policy);
     write_event_data(run, state, error, result, &data);
+    if (strncmp(to, "function:", 9) != 0) {
+        add_notice(run, command, to, state, &data, now_ms);
+        return;
+    }
     write_event_request(run, state, now_ms, &request);
     const struct invocation_request wanted = {
         .project = run->project,

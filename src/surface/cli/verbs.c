@@ -123,9 +123,10 @@ const struct verb cli_verbs[] = {
            {"backoff", 0, "DURATION", NULL,
             "With --async: before the first retry (default 1s), doubled for each."},
            {"max-age", 0, "DURATION", NULL, "With --async: given up after this (default 6h)."},
-           {"on-success", 0, "DESTINATION", NULL, "With --async: function:NAME gets the result."},
+           {"on-success", 0, "DESTINATION", NULL,
+            "With --async: function:, queue: or stream:NAME gets the result."},
            {"on-failure", 0, "DESTINATION", NULL,
-            "With --async: function:NAME is told when it has failed."}),
+            "With --async: the same, told when it has failed."}),
      "Call a function and print its answer; with - the input is standard input.",
      "  blixard fn invoke hello --data world\n"
      "  blixard fn invoke hello --verbose - < photo.jpg > small.jpg\n"
