@@ -88,7 +88,8 @@ static void add_statement(struct store_command *command, uint64_t *state)
         break;
     case 6:
         store_command_add(command,
-                          "INSERT INTO alias VALUES (? || '/live', ?, 'live', ?, ?) ON CONFLICT "
+                          "INSERT INTO alias (key, function, name, version, revision) VALUES (? || "
+                          "'/live', ?, 'live', ?, ?) ON CONFLICT "
                           "(key) DO UPDATE SET version = excluded.version",
                           "ttur", function, function, number);
         break;

@@ -515,7 +515,8 @@ static void write_history(struct node *node)
     EXPECT(node_write(node, statement("INSERT INTO function VALUES ('p1/f', 'p1', 'f', 1, 1, 1)"),
                       NULL, &err) == 0);
     EXPECT(node_write(node,
-                      statement("INSERT INTO alias VALUES ('p1/f/live', 'p1/f', 'live', 1, 1)"),
+                      statement("INSERT INTO alias (key, function, name, version, revision) VALUES "
+                                "('p1/f/live', 'p1/f', 'live', 1, 1)"),
                       NULL, &err) == 0);
     EXPECT(node_write(node, statement("UPDATE function SET last_version = 2"), NULL, &err) == 0);
     EXPECT(node_write(node, statement("DELETE FROM function"), NULL, &err) == 0);

@@ -167,4 +167,7 @@ void fake_world_run(unsigned slots, unsigned gateway_threads, void (*body)(void)
 void fake_turn(void);
 void fake_run_until(bool (*is_true)(const void *argument), const void *argument);
 
+/* Between fakes: exchanges that nobody refers to any more. */
+void fake_http_sweep(void);
+
 #endif
