@@ -183,7 +183,7 @@ TEST(cluster_admit, of_two_at_once_a_token_for_one_lets_in_one)
     JSON_OWNED json_t *first =
         json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:i}", "token", token.id, "secret",
                   token.secret, "request", a, "name", "a", "address", "10.0.0.1:1", "gateway", "",
-                  "failure_domain", "", "version", "1", "schema", 3);
+                  "failure_domain", "", "version", "1", "schema", (int)store_schema_version());
     JSON_OWNED json_t *second = json_copy(first);
     json_object_set_new(second, "request", json_string(b));
     json_object_set_new(second, "name", json_string("b"));
