@@ -165,6 +165,12 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 65)
         self.assertIn("elsewhere.thing", done.stderr)
 
+    def test_a_name_cannot_become_code(self):
+        module = self.assemble("comment", "(module (func (export \"*/ int x(void) { return 1; } /*\")))")
+        done = self.run_it(module, "--script", "-", script="")
+        self.assertEqual(done.returncode, 65)
+        self.assertIn("an export with */ in its name", done.stderr)
+
     def test_invalid_modules_are_refused(self):
         module = self.assemble("invalid", "(module (func (export \"f\") (result i32) (i64.const 0)))")
         done = self.run_it(module, "--invoke", "f")
