@@ -71,8 +71,12 @@ void api_metrics_get(struct request *request)
         format = TELEMETRY_OPENMETRICS;
     }
     telemetry_write_metrics(request->api->options.telemetry, format, &body);
-    trigger_write_metrics(request->api->options.triggers, &body);
-    queue_write_metrics(request->api->options.queues, &body);
+    if (request->api->options.triggers != NULL) {
+        trigger_write_metrics(request->api->options.triggers, &body);
+    }
+    if (request->api->options.queues != NULL) {
+        queue_write_metrics(request->api->options.queues, &body);
+    }
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,
                     format == TELEMETRY_OPENMETRICS
