@@ -144,23 +144,6 @@ CREATE TABLE kv_usage (
     bytes INTEGER NOT NULL
 ) STRICT;
 
--- Secrets
-CREATE TABLE secret_key (
-    key        TEXT PRIMARY KEY NOT NULL CHECK (key = 'secrets'), -- one row, once there is a secret
-    proof      BLOB NOT NULL,               -- a text sealed with the secrets' key, which is in no database
-    created_ms INTEGER NOT NULL
-) STRICT;
-CREATE TABLE secret (
-    key        TEXT PRIMARY KEY NOT NULL,   -- PROJECT/NAME
-    project    TEXT NOT NULL,
-    name       TEXT NOT NULL,
-    version    INTEGER NOT NULL,            -- 1, 2, 3, ...: how often it was set
-    sealed     BLOB NOT NULL,
-    created_ms INTEGER NOT NULL,
-    updated_ms INTEGER NOT NULL,
-    revision   INTEGER NOT NULL
-) STRICT;
-
 -- Queues
 -- Rows of messages come and go by the thousand: their first column is a number, so they are no events.
 CREATE TABLE queue (

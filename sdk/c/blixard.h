@@ -258,9 +258,6 @@ BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_cas)(const char *, size_t, const void *, s
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_delete)(const char *, size_t, uint64_t);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_list)(const char *, size_t, const char *, size_t, uint32_t,
                                             void *, size_t);
-BLIXARD_C_ int32_t BLIXARD_IMPORT_(secret_get)(const char *, size_t, void *, size_t);
-BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch)(const char *, size_t, const char *, size_t, const char *,
-                                          size_t, const void *, size_t, uint32_t, void *, size_t);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(queue_send)(const char *, size_t, const void *, size_t,
                                                const char *, size_t, const char *, size_t,
                                                const char *, size_t, uint64_t, uint32_t, void *,
@@ -415,11 +412,6 @@ static inline const char *blixard_kv_next(const void *list, size_t list_length, 
     return at + sizeof(length);
 }
 
-static inline int32_t blixard_secret_get(const char *name, void *value, size_t value_max)
-{
-    return blixard_v1_secret_get_(name, strlen(name), value, value_max);
-}
-
 /* ---- Messages ---- */
 
 struct blixard_message {
@@ -461,7 +453,7 @@ static inline int32_t blixard_stream_append(const char *stream,
 /* ---- Requests ---- */
 
 struct blixard_request {
-    const char *method; /* NULL: GET for a fetch, POST for a function */
+    const char *method; /* NULL: POST */
     const char *fields; /* "Name: value\r\n" each, or NULL */
     const void *body;
     size_t length;
@@ -494,18 +486,6 @@ static inline int32_t blixard_take_response_(int32_t length, const void *buffer,
     ret_response->body = (const uint8_t *)ret_response->fields + fields_length;
     ret_response->length = there - sizeof(head) - fields_length;
     return length;
-}
-
-/* A URL that the function's settings allow.  *ret_response points into `buffer`. */
-static inline int32_t blixard_fetch(const char *url, const struct blixard_request *request,
-                                    void *buffer, size_t buffer_max,
-                                    struct blixard_response *ret_response)
-{
-    const char *method = request->method != NULL ? request->method : "GET";
-    int32_t length = blixard_v1_fetch_(method, strlen(method), url, strlen(url), request->fields,
-                                       blixard_length_(request->fields), request->body,
-                                       request->length, request->timeout_ms, buffer, buffer_max);
-    return blixard_take_response_(length, buffer, buffer_max, ret_response);
 }
 
 /* Another function of the project: "NAME", "NAME:ALIAS" or "NAME:VERSION"; `path` with its query.

@@ -38,8 +38,6 @@ _Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it trav
     HOSTCALL(KV_CAS, "bbnn")         /* key, value, lifetime, revision it has (0: none) */      \
     HOSTCALL(KV_DELETE, "bn")        /* key, revision it has (0: any) */                        \
     HOSTCALL(KV_LIST, "bbn")         /* prefix, after, most -> keys, each u32 length, bytes */  \
-    HOSTCALL(SECRET_GET, "b")        /* name -> value */                                        \
-    HOSTCALL(FETCH, "bbbbn")         /* method, URL, fields, body, timeout in ms -> response */ \
     HOSTCALL(QUEUE_SEND, "bbbbbnn")  /* queue, body, content type, attributes (JSON), group, */ \
                                      /* delay in ms, priority -> id */                          \
     HOSTCALL(STREAM_APPEND, "bbbbb") /* stream, key, body, content type, attributes (JSON) */   \

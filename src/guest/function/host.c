@@ -272,7 +272,7 @@ u32 HOST(span_end)(instance i, u32 span, u32 failure, u32 length)
     return (u32)ask_number(&question, 0);
 }
 
-/* ---- Keys, values, secrets ---- */
+/* ---- Keys and values ---- */
 
 u32 HOST(kv_get)(instance i, u32 key, u32 key_length, u32 at, u32 size, u32 revision)
 {
@@ -334,30 +334,7 @@ u32 HOST(kv_list)(instance i, u32 prefix, u32 prefix_length, u32 after, u32 afte
     return (u32)ask(&question, at, size);
 }
 
-u32 HOST(secret_get)(instance i, u32 name, u32 length, u32 at, u32 size)
-{
-    (void)i;
-    struct question question;
-    begin(&question, HOSTCALL_SECRET_GET);
-    put(&question, name, length);
-    return (u32)ask(&question, at, size);
-}
-
 /* ---- Others ---- */
-
-u32 HOST(fetch)(instance i, u32 method, u32 method_length, u32 url, u32 url_length, u32 fields,
-                u32 fields_length, u32 body, u32 length, u32 timeout_ms, u32 at, u32 size)
-{
-    (void)i;
-    struct question question;
-    begin(&question, HOSTCALL_FETCH);
-    put(&question, method, method_length);
-    put(&question, url, url_length);
-    put(&question, fields, fields_length);
-    put(&question, body, length);
-    put_number(&question, timeout_ms);
-    return (u32)ask(&question, at, size);
-}
 
 u32 HOST(invoke)(instance i, u32 name, u32 name_length, u32 method, u32 method_length, u32 path,
                  u32 path_length, u32 fields, u32 fields_length, u32 body, u32 length,

@@ -83,6 +83,9 @@ static int check_kind(const char *kind, const json_t *settings, struct error *er
             return error_set(err, ERROR_INVALID, "%s must be a text", credentials[i]);
         }
     }
+    if (json_object_get(settings, "password_secret") != NULL) {
+        return error_set(err, ERROR_UNSUPPORTED, "password_secret: there are no secrets yet");
+    }
     json_t *rest = without_credentials(settings);
     int r = broker_check(kind, rest, err);
     json_decref(rest);
