@@ -16,9 +16,11 @@ FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), 
 
 
 def preloaded(program):
-    """libfaketime, behind the sanitizer's runtime where the program has one: that insists on being first."""
+    """libfaketime, where it can be had."""
     libraries = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return ":".join([*re.findall(r"=> (\S*/lib[at]san\.so\S*)", libraries), str(FAKETIME)])
+    if re.search(r"/lib[at]san\.so", libraries):
+        raise unittest.SkipTest("libfaketime and the sanitizer's runtime wait for each other")
+    return str(FAKETIME)
 
 
 def node_of(view, name):

@@ -304,6 +304,9 @@ void broker_settle(void)
         pthread_cond_wait(&threads.ended, &threads.mutex);
     }
     pthread_mutex_unlock(&threads.mutex);
+#ifdef HAVE_NATS
+    broker_nats_end();
+#endif
 }
 
 static void *run(void *argument)

@@ -2,6 +2,7 @@
  */
 #include <inttypes.h>
 #include <nats/nats.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -11,7 +12,7 @@
 #include "service/broker/private.h"
 #include "service/broker/slots.h"
 
-enum { FETCH_MS = 250, BATCH_MAX = 256 };
+enum { FETCH_MS = 250, BATCH_MAX = 256, END_MS = 2000 };
 
 struct client {
     struct broker *broker;
@@ -217,6 +218,15 @@ static void serve(struct client *client)
     }
 }
 
+static atomic_bool was_used;
+
+void broker_nats_end(void)
+{
+    if (atomic_exchange(&was_used, false)) {
+        nats_CloseAndWait(END_MS);
+    }
+}
+
 static void end_message(void *message)
 {
     natsMsg_Destroy(message);
@@ -229,6 +239,7 @@ static void run(struct broker *broker)
         .ack_wait_ms = broker_number(broker, "ack_wait_ms", 60000),
     };
     uint64_t delay_ms = 0;
+    was_used = true;
     slots_init(&client.slots, broker->in_flight_max);
     while (!broker_is_stopping(broker)) {
         if (connect_all(&client)) {

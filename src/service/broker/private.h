@@ -35,6 +35,10 @@ extern const struct broker_kind broker_kafka;
 extern const struct broker_kind broker_amqp;
 extern const struct broker_kind broker_mqtt;
 
+/* After the last client has ended: the library has threads and memory of its own, if it was used.
+ */
+void broker_nats_end(void);
+
 struct broker {
     const struct broker_kind *kind;
     struct loop *loop;
