@@ -172,6 +172,7 @@ class Default(Claims, unittest.TestCase):
     pass
 
 
+@unittest.skipIf("ASAN_OPTIONS" in os.environ, "the sanitizer takes the addresses of the process sandbox")
 class Process(Claims, unittest.TestCase):
     arguments = ("--isolation", "process")
 

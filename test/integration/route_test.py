@@ -197,7 +197,7 @@ class Routes(unittest.TestCase):
 
 class Many(unittest.TestCase):
     def test_a_route_leads_to_the_node_that_has_the_function(self):
-        with tempfile.TemporaryDirectory(prefix="blixard-route-") as folder, Cluster(2, "routes", ["--isolation", "process"], here=True) as cluster:
+        with tempfile.TemporaryDirectory(prefix="blixard-route-") as folder, Cluster(2, "routes", here=True) as cluster:
             cluster.form()
             one, two = cluster.servers
             wasm = compile_guest(pathlib.Path(folder))
