@@ -291,6 +291,10 @@ static bool read_partial(struct reader reader, uint64_t *ret_rejected, char *ret
             memcpy(ret_text, field.bytes, length);
             ret_text[length] = '\0';
             text_make_printable(ret_text, false);
+            bool is_text = text_is_utf8(ret_text, strlen(ret_text));
+            for (char *at = ret_text; !is_text && *at != '\0'; at++) {
+                *at = (unsigned char)*at < 0x80 ? *at : '?'; /* or a character that was cut */
+            }
         }
     }
     return true;
