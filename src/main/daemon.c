@@ -539,16 +539,6 @@ static void stop_destinations(struct node *node)
 }
 
 /* Drivers of all kinds are added here, before triggers begin to run. */
-static int append_secret(const char *project, const char *name, struct buffer *out,
-                         struct error *err, void *context)
-{
-    (void)project;
-    (void)out;
-    (void)context;
-    return error_set(err, ERROR_UNSUPPORTED, "password_secret %.64s: there are no secrets yet",
-                     name);
-}
-
 static int start_triggers(struct node *node, struct error *err)
 {
     const struct trigger_options options = {
@@ -561,12 +551,7 @@ static int start_triggers(struct node *node, struct error *err)
     if (trigger_service_new(&options, &node->triggers, err) < 0) {
         return -(int)err->kind;
     }
-    const struct trigger_brokers_options brokers = {
-        .loop = node->loop,
-        .secret = append_secret,
-        .context = node,
-    };
-    node->brokers = trigger_brokers_add(node->triggers, &brokers);
+    node->brokers = trigger_brokers_add(node->triggers, node->loop);
     node->trigger_queues = trigger_queues_add(node->triggers, node->loop, node->queues);
     node->trigger_streams = trigger_streams_add(node->triggers, node->loop, node->streams);
     trigger_service_start(node->triggers);

@@ -92,8 +92,7 @@ int pattern_check(const char *pattern, struct error *err)
                              pattern);
         }
         for (size_t i = 0; i < count; i++) {
-            if (text_equal_ignoring_case(name_of(segment), "") ||
-                (names[i].length == name_of(segment).length &&
+            if ((names[i].length == name_of(segment).length &&
                  memcmp(names[i].data, name_of(segment).data, names[i].length) == 0)) {
                 return error_set(err, ERROR_INVALID, "path \"%.80s\": a name stands in it twice",
                                  pattern);

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/buffer.h"
 #include "base/error.h"
 #include "base/list.h"
 #include "base/memory.h"
@@ -25,7 +24,7 @@ struct kind {
 };
 
 struct trigger_brokers {
-    struct trigger_brokers_options options;
+    struct loop *loop;
     struct kind kinds[KINDS];
 };
 
@@ -61,8 +60,8 @@ static json_t *list_of(const char *text)
     return list;
 }
 
-/* Those of the broker are all but the credentials. */
-static json_t *without_credentials(const json_t *settings)
+/* Those of the broker are all but who we are there. */
+static json_t *without_username(const json_t *settings)
 {
     json_t *rest = json_copy((json_t *)(uintptr_t)settings);
     const json_t *topics = json_object_get(rest, "topics");
@@ -70,23 +69,19 @@ static json_t *without_credentials(const json_t *settings)
         json_object_set_new(rest, "topics", list_of(json_string_value(topics)));
     }
     json_object_del(rest, "username");
-    json_object_del(rest, "password_secret");
     return rest;
 }
 
 static int check_kind(const char *kind, const json_t *settings, struct error *err)
 {
-    static const char *const credentials[] = {"username", "password_secret"};
-    for (size_t i = 0; i < 2; i++) {
-        const json_t *value = json_object_get(settings, credentials[i]);
-        if (value != NULL && (!json_is_string(value) || json_string_length(value) == 0)) {
-            return error_set(err, ERROR_INVALID, "%s must be a text", credentials[i]);
-        }
-    }
+    const json_t *username = json_object_get(settings, "username");
     if (json_object_get(settings, "password_secret") != NULL) {
         return error_set(err, ERROR_UNSUPPORTED, "password_secret: there are no secrets yet");
     }
-    json_t *rest = without_credentials(settings);
+    if (username != NULL && (!json_is_string(username) || json_string_length(username) == 0)) {
+        return error_set(err, ERROR_INVALID, "username must be a text");
+    }
+    json_t *rest = without_username(settings);
     int r = broker_check(kind, rest, err);
     json_decref(rest);
     return r;
@@ -180,28 +175,12 @@ static void on_state(bool is_connected, const char *reason, void *context)
 
 /* ---- Life ---- */
 
-static int read_password(const struct kind *kind, const struct trigger_source *source,
-                         struct buffer *out, struct error *err)
-{
-    const struct trigger_brokers_options *options = &kind->owner->options;
-    const char *secret =
-        json_string_value(json_object_get(trigger_source_settings(source), "password_secret"));
-    return secret == NULL
-        ? 0
-        : options->secret(trigger_source_project(source), secret, out, err, options->context);
-}
-
 static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
 {
     static const struct broker_events events = {.on_message = on_message, .on_state = on_state};
     const struct kind *kind = context;
     const json_t *settings = trigger_source_settings(source);
-    BUFFER_OWNED struct buffer password = {0};
-    int r = read_password(kind, source, &password, err);
-    if (r < 0) {
-        return r;
-    }
-    json_t *rest = without_credentials(settings);
+    json_t *rest = without_username(settings);
     MEMORY_OWNED char *name =
         memory_format("blixard-%s-%s", trigger_source_project(source), trigger_source_name(source));
     struct feed *feed = NEW(struct feed);
@@ -213,13 +192,9 @@ static int start(struct trigger_source *source, void *context, void **ret_state,
         .settings = rest,
         .name = name,
         .username = json_string_value(json_object_get(settings, "username")),
-        .password = password.used > 0 ? buffer_string(&password) : NULL,
     };
-    r = broker_open(kind->owner->options.loop, &options, &events, feed, &feed->broker, err);
+    int r = broker_open(kind->owner->loop, &options, &events, feed, &feed->broker, err);
     json_decref(rest);
-    if (password.used > 0) {
-        explicit_bzero(password.data, password.used);
-    }
     if (r < 0) {
         free(feed);
         return r;
@@ -264,13 +239,12 @@ static const char *describe(void *state)
     return feed->text;
 }
 
-struct trigger_brokers *trigger_brokers_add(struct trigger_service *service,
-                                            const struct trigger_brokers_options *options)
+struct trigger_brokers *trigger_brokers_add(struct trigger_service *service, struct loop *loop)
 {
     static int (*const checks[KINDS])(const json_t *settings, struct error *err) = {
         check_redis, check_nats, check_kafka, check_amqp, check_mqtt};
     struct trigger_brokers *brokers = NEW(struct trigger_brokers);
-    brokers->options = *options;
+    brokers->loop = loop;
     for (size_t i = 0; i < KINDS; i++) {
         struct kind *kind = &brokers->kinds[i];
         kind->owner = brokers;

@@ -10,24 +10,13 @@
 #ifndef SERVICE_TRIGGER_BROKERS_H
 #define SERVICE_TRIGGER_BROKERS_H
 
-struct buffer;
-struct error;
 struct loop;
 struct trigger_service;
 
 struct trigger_brokers;
 
-struct trigger_brokers_options {
-    struct loop *loop;
-    /* The value of a secret, appended; for the setting `password_secret`. */
-    int (*secret)(const char *project, const char *name, struct buffer *out, struct error *err,
-                  void *context);
-    void *context;
-};
-
 /* Add the kinds that this program was built with.  Before trigger_service_start(). */
-struct trigger_brokers *trigger_brokers_add(struct trigger_service *service,
-                                            const struct trigger_brokers_options *options);
+struct trigger_brokers *trigger_brokers_add(struct trigger_service *service, struct loop *loop);
 /* After trigger_service_free(); waits for the clients' threads, some seconds at most. */
 void trigger_brokers_free(struct trigger_brokers *brokers);
 
