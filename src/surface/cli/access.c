@@ -18,18 +18,6 @@ static const char *text_in(const json_t *document, const char *name)
     return text != NULL ? text : "";
 }
 
-static int create(const char *target, const json_t *body, json_t **ret_document, struct error *err)
-{
-    BUFFER_OWNED struct buffer text = {0};
-    char *dumped = json_dumps(body, 0);
-    if (dumped == NULL) {
-        return error_set(err, ERROR_INVALID, "a value is no UTF-8");
-    }
-    buffer_append_string(&text, dumped);
-    free(dumped);
-    return request_json("POST", target, &text, ret_document, err);
-}
-
 static int list(const struct arguments *arguments, const char *target, const char *member,
                 const struct column *columns, unsigned count, struct error *err)
 {
@@ -99,7 +87,7 @@ int verb_node_token_create(const struct arguments *arguments, struct error *err)
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : add_ttl(arguments, body, err);
     r = r < 0 ? r : add_uses(arguments, body, err);
-    r = r < 0 ? r : create("/v1/tokens", body, &token, err);
+    r = r < 0 ? r : request_send("POST", "/v1/tokens", body, &token, err);
     if (r < 0) {
         return r;
     }
@@ -153,7 +141,7 @@ int verb_client_create(const struct arguments *arguments, struct error *err)
     }
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : add_ttl(arguments, body, err);
-    r = r < 0 ? r : create("/v1/clients", body, &client, err);
+    r = r < 0 ? r : request_send("POST", "/v1/clients", body, &client, err);
     if (r < 0) {
         return r;
     }

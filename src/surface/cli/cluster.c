@@ -23,28 +23,6 @@ static const char *text_in(const json_t *document, const char *name)
     return text != NULL ? text : "";
 }
 
-static char *target_of(const char *name, const char *rest)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/nodes/");
-    http_percent_encode(&target, text_of(name, strlen(name)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
-}
-
-static int send_json(const char *method, const char *target, const json_t *body,
-                     json_t **ret_document, struct error *err)
-{
-    BUFFER_OWNED struct buffer text = {0};
-    char *dumped = json_dumps(body, 0);
-    if (dumped == NULL) {
-        return error_set(err, ERROR_INVALID, "a value is no UTF-8");
-    }
-    buffer_append_string(&text, dumped);
-    free(dumped);
-    return request_json(method, target, &text, ret_document, err);
-}
-
 /* ---- Nodes as rows for people ---- */
 
 /* "in 29 days", from RFC 3339. */
@@ -220,7 +198,7 @@ int verb_cluster_init(const struct arguments *arguments, struct error *err)
     if (address != NULL) {
         json_object_set_new(body, "address", json_string(address));
     }
-    int r = send_json("POST", "/v1/cluster", body, &cluster, err);
+    int r = request_send("POST", "/v1/cluster", body, &cluster, err);
     if (r < 0) {
         return r;
     }
@@ -237,7 +215,7 @@ int verb_cluster_transfer_leadership(const struct arguments *arguments, struct e
     if (arguments->word_count > 0) {
         json_object_set_new(body, "node", json_string(arguments->words[0]));
     }
-    int r = send_json("PUT", "/v1/cluster/leader", body, &cluster, err);
+    int r = request_send("PUT", "/v1/cluster/leader", body, &cluster, err);
     return r < 0 ? r : print_done(arguments, cluster, err, "%s leads", text_in(cluster, "leader"));
 }
 
@@ -317,7 +295,7 @@ int cluster_show_node(const struct arguments *arguments, const char *name, struc
     };
     JSON_OWNED json_t *node = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", target, NULL, &node, err);
     if (r < 0) {
@@ -340,7 +318,7 @@ int cluster_show_node(const struct arguments *arguments, const char *name, struc
 int verb_node_remove(const struct arguments *arguments, struct error *err)
 {
     const char *name = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -356,7 +334,7 @@ int verb_node_remove(const struct arguments *arguments, struct error *err)
  */
 static int wait_for_role(const char *name, const char *role, json_t **ret_node, struct error *err)
 {
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     uint64_t begin_ms = clock_monotonic_ms();
     const struct timespec pause = {.tv_nsec = ROLE_POLL_MS * 1000000L};
     for (;;) {
@@ -387,11 +365,11 @@ static int wait_for_role(const char *name, const char *role, json_t **ret_node, 
 static int change_role(const struct arguments *arguments, const char *role, struct error *err)
 {
     const char *name = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     JSON_OWNED json_t *body = json_pack("{s:s}", "role", role);
     JSON_OWNED json_t *asked = NULL;
     JSON_OWNED json_t *node = NULL;
-    int r = send_json("PATCH", target, body, &asked, err);
+    int r = request_send("PATCH", target, body, &asked, err);
     if (r < 0) {
         return r;
     }
@@ -421,10 +399,10 @@ int verb_node_demote(const struct arguments *arguments, struct error *err)
 int verb_node_domain(const struct arguments *arguments, struct error *err)
 {
     const char *name = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     JSON_OWNED json_t *body = json_pack("{s:s}", "failure_domain", arguments->words[1]);
     JSON_OWNED json_t *node = NULL;
-    int r = send_json("PATCH", target, body, &node, err);
+    int r = request_send("PATCH", target, body, &node, err);
     return r < 0 ? r
                  : print_done(arguments, node, err, "%s is in failure domain %s", name,
                               text_in(node, "failure_domain"));
@@ -462,12 +440,12 @@ static int change_label(const char *name, const char *word, struct error *err)
     BUFFER_OWNED struct buffer rest = {0};
     buffer_append_string(&rest, "/labels/");
     http_percent_encode(&rest, text_of(label, strlen(label)));
-    MEMORY_OWNED char *target = target_of(name, buffer_string(&rest));
+    MEMORY_OWNED char *target = request_target("nodes", name, buffer_string(&rest));
     if (value == NULL) {
         return request_json("DELETE", target, NULL, NULL, err);
     }
     JSON_OWNED json_t *body = json_pack("{s:s}", "value", value);
-    return send_json("PUT", target, body, NULL, err);
+    return request_send("PUT", target, body, NULL, err);
 }
 
 int verb_node_label(const struct arguments *arguments, struct error *err)
@@ -488,7 +466,7 @@ int verb_node_label(const struct arguments *arguments, struct error *err)
         }
     }
     JSON_OWNED json_t *node = NULL;
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
     int r = request_json("GET", target, NULL, &node, err);
     return r < 0 ? r : print_done(arguments, node, err, "labels of %s are changed", name);
 }

@@ -27,7 +27,7 @@ int verb_stream_create(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
     JSON_OWNED json_t *stream = NULL;
     int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
-    r = r < 0 ? r : payload_send("POST", "/v1/streams", body, &stream, err);
+    r = r < 0 ? r : request_send("POST", "/v1/streams", body, &stream, err);
     return r < 0 ? r
                  : print_done(arguments, stream, err, "stream %s is there", arguments->words[0]);
 }
@@ -36,19 +36,19 @@ int verb_stream_update(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *stream = NULL;
-    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "");
     int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
     if (r == 0 && json_object_size(body) == 0) {
         return error_set(err, ERROR_INVALID, "say what to change, for example --retention 7d");
     }
-    r = r < 0 ? r : payload_send("PATCH", target, body, &stream, err);
+    r = r < 0 ? r : request_send("PATCH", target, body, &stream, err);
     return r < 0 ? r
                  : print_done(arguments, stream, err, "stream %s is changed", arguments->words[0]);
 }
 
 int verb_stream_delete(const struct arguments *arguments, struct error *err)
 {
-    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -112,7 +112,7 @@ int verb_stream_get(const struct arguments *arguments, struct error *err)
     static const struct column groups[] = {{"GROUP", "name", AS_TEXT}, {"LAG", "lag", AS_TEXT}};
     JSON_OWNED json_t *document = NULL;
     enum output output;
-    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "");
     int r = get(arguments, target, &document, &output, err);
     if (r < 0 || output != OUTPUT_TABLE) {
         return r;
@@ -131,72 +131,22 @@ int verb_stream_get(const struct arguments *arguments, struct error *err)
 
 static const struct payload_flag record_flags[] = {{"key", "key", FLAG_TEXT}};
 
-static int add_record(const struct arguments *arguments, json_t *records, const void *bytes,
-                      size_t length, struct error *err)
-{
-    json_t *record = NULL;
-    int r = payload_make(arguments, bytes, length, &record, err);
-    if (r < 0) {
-        return r;
-    }
-    json_array_append_new(records, record);
-    return payload_take_flags(arguments, record_flags, COUNT(record_flags), record, err);
-}
-
-static int flush_records(const char *target, json_t *records, json_t *places, struct error *err)
-{
-    JSON_OWNED json_t *body = json_pack("{s:O}", "records", records);
-    JSON_OWNED json_t *answer = NULL;
-    if (json_array_size(records) == 0) {
-        return 0;
-    }
-    int r = payload_send("POST", target, body, &answer, err);
-    if (r == 0) {
-        json_array_extend(places, json_object_get(answer, "records"));
-        json_array_clear(records);
-    }
-    return r;
-}
-
-static int append_lines(const struct arguments *arguments, const char *target,
-                        const struct buffer *input, json_t *places, struct error *err)
-{
-    JSON_OWNED json_t *records = json_array();
-    const char *at = (const char *)input->data;
-    const char *end = at + input->used;
-    size_t bytes = 0;
-    int r = 0;
-    while (r == 0 && at < end) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at));
-        size_t length = (size_t)((newline != NULL ? newline : end) - at);
-        if (json_array_size(records) == APPEND_AT_ONCE || bytes + length > APPEND_BYTES) {
-            r = flush_records(target, records, places, err);
-            bytes = 0;
-        }
-        r = r < 0 ? r : add_record(arguments, records, at, length, err);
-        bytes += length;
-        at += length + 1;
-    }
-    r = r < 0 ? r : flush_records(target, records, places, err);
-    return r < 0 && json_array_size(places) > 0
-        ? error_wrap(err, "after %zu records were appended", json_array_size(places))
-        : r;
-}
-
 int verb_stream_append(const struct arguments *arguments, struct error *err)
 {
     BUFFER_OWNED struct buffer input = {0};
     JSON_OWNED json_t *places = json_array();
-    JSON_OWNED json_t *records = json_array();
-    MEMORY_OWNED char *target = payload_target("streams", arguments->words[0], "/records");
+    MEMORY_OWNED char *target = request_target("streams", arguments->words[0], "/records");
     int r = payload_read(arguments, &input, err);
-    if (r == 0 && flag_value(arguments, "lines") != NULL) {
-        r = input.used > 0 ? append_lines(arguments, target, &input, places, err) : 0;
-    } else if (r == 0) {
-        r = add_record(arguments, records, input.used > 0 ? (const void *)input.data : "",
-                       input.used, err);
-        r = r < 0 ? r : flush_records(target, records, places, err);
-    }
+    const struct payload_batch batch = {
+        .target = target,
+        .member = "records",
+        .done = "records were appended",
+        .count_max = APPEND_AT_ONCE,
+        .bytes_max = APPEND_BYTES,
+        .flags = record_flags,
+        .flag_count = COUNT(record_flags),
+    };
+    r = r < 0 ? r : payload_send_all(arguments, &batch, &input, places, err);
     if (r < 0) {
         return r;
     }
@@ -235,7 +185,7 @@ int verb_stream_read(const struct arguments *arguments, struct error *err)
     static const char *const names[] = {"partition", "from", "limit", "wait"};
     JSON_OWNED json_t *document = NULL;
     BUFFER_OWNED struct buffer target = {0};
-    MEMORY_OWNED char *path = payload_target("streams", arguments->words[0], "/records");
+    MEMORY_OWNED char *path = request_target("streams", arguments->words[0], "/records");
     enum output output;
     size_t index = 0;
     json_t *record = NULL;
@@ -286,7 +236,7 @@ int verb_stream_checkpoint(const struct arguments *arguments, struct error *err)
     buffer_append_string(&rest, "/groups/");
     http_percent_encode(&rest, text_of(arguments->words[1], strlen(arguments->words[1])));
     MEMORY_OWNED char *target =
-        payload_target("streams", arguments->words[0], buffer_string(&rest));
+        request_target("streams", arguments->words[0], buffer_string(&rest));
     if (flag_value(arguments, "forget") != NULL) {
         int r = request_json("DELETE", target, NULL, NULL, err);
         JSON_OWNED json_t *done = json_pack("{s:s}", "forgotten", arguments->words[1]);
@@ -296,7 +246,7 @@ int verb_stream_checkpoint(const struct arguments *arguments, struct error *err)
         return show_group(arguments, target, err);
     }
     int r = payload_take_flags(arguments, flags, COUNT(flags), body, err);
-    r = r < 0 ? r : payload_send("PUT", target, body, &group, err);
+    r = r < 0 ? r : request_send("PUT", target, body, &group, err);
     return r < 0 ? r
                  : print_done(arguments, group, err, "%s is done with %s of partition %" PRIu64,
                               arguments->words[1], flag_value(arguments, "sequence"),

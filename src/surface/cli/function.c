@@ -19,16 +19,6 @@ enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-/* "/v1/functions/NAME" + rest, encoded. */
-static char *target_of(const char *name, const char *rest)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/functions/");
-    http_percent_encode(&target, text_of(name, strlen(name)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
-}
-
 static int show(const struct arguments *arguments, const char *target, const char *list,
                 const struct column *columns, unsigned count, struct error *err)
 {
@@ -92,7 +82,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"idle", "version.idle_ms", AS_MS},
         {"created", "created_at", AS_TEXT},
     };
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "");
     return show(arguments, target, NULL, columns, COUNT(columns), err);
 }
 
@@ -104,7 +94,7 @@ int verb_fn_versions(const struct arguments *arguments, struct error *err)
         {"WASM", "module_bytes", AS_BYTES}, {"BUILD", "build_ms", AS_MS},
         {"CREATED", "created_at", AS_TEXT}, {"ERROR", "error", AS_TEXT},
     };
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "/versions");
+    MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "/versions");
     return show(arguments, target, "versions", columns, COUNT(columns), err);
 }
 
@@ -125,7 +115,7 @@ int verb_fn_delete(const struct arguments *arguments, struct error *err)
         return r;
     }
     MEMORY_OWNED char *rest = memory_format("/versions/%" PRIu64, version);
-    MEMORY_OWNED char *target = target_of(name, one_version ? rest : "");
+    MEMORY_OWNED char *target = request_target("functions", name, one_version ? rest : "");
     r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -206,7 +196,8 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
         buffer_append_string(&rest, "?node=");
         http_percent_encode(&rest, text_of(node, strlen(node)));
     }
-    MEMORY_OWNED char *target = target_of(arguments->words[0], buffer_string(&rest));
+    MEMORY_OWNED char *target =
+        request_target("functions", arguments->words[0], buffer_string(&rest));
     const char *header = flag_value(arguments, "header");
     const char *const fields[] = {header, NULL};
     if (header != NULL && (strchr(header, ':') == NULL || strpbrk(header, "\r\n") != NULL)) {
@@ -298,7 +289,7 @@ static int start_deploy(const char *name, const json_t *deploy, json_t **ret_ref
                         struct error *err)
 {
     BUFFER_OWNED struct buffer body = {0};
-    MEMORY_OWNED char *target = target_of(name, "/versions");
+    MEMORY_OWNED char *target = request_target("functions", name, "/versions");
     char *text = json_dumps(deploy, 0);
     buffer_append_string(&body, text);
     free(text);
@@ -318,7 +309,7 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
     if (flag_value(arguments, "no-wait") != NULL) {
         return print_done(arguments, (json_t *)(uintptr_t)reference, err, "operation %s", id);
     }
-    MEMORY_OWNED char *target = target_of(name, "");
+    MEMORY_OWNED char *target = request_target("functions", name, "");
     r = operation_wait_for(id, NULL, err);
     if (r == 0) {
         r = request_json("GET", target, NULL, &function, err);

@@ -13,15 +13,6 @@
 
 enum { BASE64_INVALID = 64 };
 
-static char *target_of(const char *id, const char *rest)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/invocations/");
-    http_percent_encode(&target, text_of(id, strlen(id)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
-}
-
 static const char *text_in(const json_t *document, const char *name)
 {
     const char *text = json_string_value(json_object_get(document, name));
@@ -85,7 +76,7 @@ static int judge(const json_t *invocation, struct error *err)
 
 static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
 {
-    MEMORY_OWNED char *target = target_of(id, "/wait?timeout=60s");
+    MEMORY_OWNED char *target = request_target("invocations", id, "/wait?timeout=60s");
     for (;;) {
         JSON_OWNED json_t *invocation = NULL;
         int r = request_json("GET", target, NULL, &invocation, err);
@@ -242,7 +233,7 @@ int verb_invocation_get(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("invocations", arguments->words[0], "");
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
     if (r == 0 && output == OUTPUT_TABLE) {
@@ -261,7 +252,7 @@ int verb_invocation_wait(const struct arguments *arguments, struct error *err)
 int verb_invocation_cancel(const struct arguments *arguments, struct error *err)
 {
     const char *id = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(id, "");
+    MEMORY_OWNED char *target = request_target("invocations", id, "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -273,7 +264,7 @@ int verb_invocation_cancel(const struct arguments *arguments, struct error *err)
 int verb_invocation_logs(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("invocations", arguments->words[0], "");
     int r = request_json("GET", target, NULL, &document, err);
     const json_t *attempts = json_object_get(document, "attempt_list");
     MEMORY_OWNED char *name = memory_format(
@@ -294,7 +285,7 @@ int verb_invocation_logs(const struct arguments *arguments, struct error *err)
 
 static int redrive(const char *id, json_t **ret_document, struct error *err)
 {
-    MEMORY_OWNED char *target = target_of(id, "/redrive");
+    MEMORY_OWNED char *target = request_target("invocations", id, "/redrive");
     return request_json("POST", target, NULL, ret_document, err);
 }
 

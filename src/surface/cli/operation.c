@@ -4,7 +4,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -12,15 +11,6 @@
 #include "surface/cli/private.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
-
-static char *target_of(const char *id, const char *rest)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/operations/");
-    http_percent_encode(&target, text_of(id, strlen(id)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
-}
 
 static const char *text_in(const json_t *document, const char *name)
 {
@@ -52,8 +42,8 @@ static int judge(const json_t *operation, struct error *err)
 
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err)
 {
-    MEMORY_OWNED char *target =
-        target_of(id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
+    MEMORY_OWNED char *target = request_target(
+        "operations", id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
     for (;;) {
         JSON_OWNED json_t *operation = NULL;
         int r = request_json("GET", target, NULL, &operation, err);
@@ -122,7 +112,7 @@ int verb_operation_get(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("operations", arguments->words[0], "");
     int r = get(target, &document, arguments, &output, err);
     if (r < 0) {
         return r;
@@ -154,7 +144,7 @@ int verb_operation_wait(const struct arguments *arguments, struct error *err)
 int verb_operation_cancel(const struct arguments *arguments, struct error *err)
 {
     const char *id = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(id, "");
+    MEMORY_OWNED char *target = request_target("operations", id, "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;

@@ -5,7 +5,6 @@
 
 #include "base/base64.h"
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -116,27 +115,75 @@ int payload_make(const struct arguments *arguments, const void *bytes, size_t le
     return 0;
 }
 
-int payload_send(const char *method, const char *target, const json_t *body, json_t **ret_document,
-                 struct error *err)
+/* ---- Sending ---- */
+
+static int add(const struct arguments *arguments, const struct payload_batch *batch, json_t *list,
+               const void *bytes, size_t length, struct error *err)
 {
-    BUFFER_OWNED struct buffer text = {0};
-    char *dumped = json_dumps(body, 0);
-    if (dumped == NULL) {
-        return error_set(err, ERROR_INVALID, "a value is no UTF-8");
+    json_t *message = NULL;
+    int r = payload_make(arguments, bytes, length, &message, err);
+    if (r < 0) {
+        return r;
     }
-    buffer_append_string(&text, dumped);
-    free(dumped);
-    return request_json(method, target, &text, ret_document, err);
+    json_array_append_new(list, message);
+    return payload_take_flags(arguments, batch->flags, batch->flag_count, message, err);
 }
 
-char *payload_target(const char *folder, const char *name, const char *rest)
+static int flush(const struct payload_batch *batch, json_t *list, json_t *accepted,
+                 struct error *err)
 {
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_format(&target, "/v1/%s/", folder);
-    http_percent_encode(&target, text_of(name, strlen(name)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
+    JSON_OWNED json_t *body = json_pack("{s:O}", batch->member, list);
+    JSON_OWNED json_t *answer = NULL;
+    if (json_array_size(list) == 0) {
+        return 0;
+    }
+    int r = request_send("POST", batch->target, body, &answer, err);
+    if (r == 0) {
+        json_array_extend(accepted, json_object_get(answer, batch->member));
+        json_array_clear(list);
+    }
+    return r;
 }
+
+/* Many lines are many requests; what was accepted before one was refused is said. */
+static int send_lines(const struct arguments *arguments, const struct payload_batch *batch,
+                      const struct buffer *input, json_t *accepted, struct error *err)
+{
+    JSON_OWNED json_t *list = json_array();
+    const char *at = (const char *)input->data;
+    const char *end = at + input->used;
+    size_t bytes = 0;
+    int r = 0;
+    while (r == 0 && at < end) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        size_t length = (size_t)((newline != NULL ? newline : end) - at);
+        if (json_array_size(list) == batch->count_max || bytes + length > batch->bytes_max) {
+            r = flush(batch, list, accepted, err);
+            bytes = 0;
+        }
+        r = r < 0 ? r : add(arguments, batch, list, at, length, err);
+        bytes += length;
+        at += length + 1;
+    }
+    r = r < 0 ? r : flush(batch, list, accepted, err);
+    return r < 0 && json_array_size(accepted) > 0
+        ? error_wrap(err, "after %zu %s", json_array_size(accepted), batch->done)
+        : r;
+}
+
+int payload_send_all(const struct arguments *arguments, const struct payload_batch *batch,
+                     const struct buffer *input, json_t *ret_accepted, struct error *err)
+{
+    if (flag_value(arguments, "lines") != NULL) {
+        return input->used > 0 ? send_lines(arguments, batch, input, ret_accepted, err) : 0;
+    }
+    JSON_OWNED json_t *list = json_array();
+    int r = add(arguments, batch, list, input->used > 0 ? (const void *)input->data : "",
+                input->used, err);
+    return r < 0 ? r : flush(batch, list, ret_accepted, err);
+}
+
+/* ---- For people ---- */
 
 void payload_describe(json_t *message)
 {

@@ -21,12 +21,21 @@ int payload_read(const struct arguments *arguments, struct buffer *ret_bytes, st
 int payload_make(const struct arguments *arguments, const void *bytes, size_t length,
                  json_t **ret_object, struct error *err);
 
-/* Send a body; *ret_document may be NULL. */
-int payload_send(const char *method, const char *target, const json_t *body, json_t **ret_document,
-                 struct error *err);
+/* What is sent: messages to a queue, records to a stream. */
+struct payload_batch {
+    const char *target;
+    const char *member; /* of the body and of the answer: "messages" */
+    const char *done;   /* for people: "messages were accepted" */
+    size_t count_max;   /* in one request, as the next */
+    size_t bytes_max;
+    const struct payload_flag *flags; /* of each of them */
+    size_t flag_count;
+};
 
-/* "/v1/queues/NAME/rest" */
-char *payload_target(const char *folder, const char *name, const char *rest);
+/* One, or with --lines one per line of the input, in as many requests as it takes; what is answered
+ * of each is added to ret_accepted, also when a later one is refused. */
+int payload_send_all(const struct arguments *arguments, const struct payload_batch *batch,
+                     const struct buffer *input, json_t *ret_accepted, struct error *err);
 
 /* Content as one line for people: text as far as it fits, or "1234 bytes". */
 void payload_describe(json_t *message);

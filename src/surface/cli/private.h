@@ -155,6 +155,13 @@ int request(const char *method, const char *target, const char *const *fields, c
 int request_json(const char *method, const char *target, const struct buffer *json,
                  json_t **ret_document, struct error *err);
 
+/* The same with a document as its body; INVALID: a text in it is no UTF-8. */
+int request_send(const char *method, const char *target, const json_t *body, json_t **ret_document,
+                 struct error *err);
+
+/* "/v1/FOLDER/NAME" + rest, the name encoded; the caller's. */
+char *request_target(const char *folder, const char *name, const char *rest);
+
 /* A problem document as an error of its kind. */
 int request_take_problem(const struct answer *answer, struct error *err);
 

@@ -30,7 +30,7 @@ int verb_queue_create(const struct arguments *arguments, struct error *err)
     if (flag_value(arguments, "fifo") != NULL) {
         json_object_set_new(body, "fifo", json_true());
     }
-    r = r < 0 ? r : payload_send("POST", "/v1/queues", body, &queue, err);
+    r = r < 0 ? r : request_send("POST", "/v1/queues", body, &queue, err);
     return r < 0 ? r : print_done(arguments, queue, err, "queue %s is there", arguments->words[0]);
 }
 
@@ -38,19 +38,19 @@ int verb_queue_update(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *queue = NULL;
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "");
     int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
     if (r == 0 && json_object_size(body) == 0) {
         return error_set(err, ERROR_INVALID, "say what to change, for example --visibility 2m");
     }
-    r = r < 0 ? r : payload_send("PATCH", target, body, &queue, err);
+    r = r < 0 ? r : request_send("PATCH", target, body, &queue, err);
     return r < 0 ? r
                  : print_done(arguments, queue, err, "queue %s is changed", arguments->words[0]);
 }
 
 int verb_queue_delete(const struct arguments *arguments, struct error *err)
 {
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;
@@ -122,7 +122,7 @@ int verb_queue_get(const struct arguments *arguments, struct error *err)
         {"dead letters", "dead_letter", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "");
     return show(arguments, target, NULL, columns, COUNT(columns), err);
 }
 
@@ -135,73 +135,22 @@ static const struct payload_flag message_flags[] = {
     {"priority", "priority", FLAG_COUNT},
 };
 
-static int add_message(const struct arguments *arguments, json_t *messages, const void *bytes,
-                       size_t length, struct error *err)
-{
-    json_t *message = NULL;
-    int r = payload_make(arguments, bytes, length, &message, err);
-    if (r < 0) {
-        return r;
-    }
-    json_array_append_new(messages, message);
-    return payload_take_flags(arguments, message_flags, COUNT(message_flags), message, err);
-}
-
-static int flush_messages(const char *target, json_t *messages, json_t *accepted, struct error *err)
-{
-    JSON_OWNED json_t *body = json_pack("{s:O}", "messages", messages);
-    JSON_OWNED json_t *answer = NULL;
-    if (json_array_size(messages) == 0) {
-        return 0;
-    }
-    int r = payload_send("POST", target, body, &answer, err);
-    if (r == 0) {
-        json_array_extend(accepted, json_object_get(answer, "messages"));
-        json_array_clear(messages);
-    }
-    return r;
-}
-
-/* Many lines are many requests; what was accepted before one was refused is said. */
-static int send_lines(const struct arguments *arguments, const char *target,
-                      const struct buffer *input, json_t *accepted, struct error *err)
-{
-    JSON_OWNED json_t *messages = json_array();
-    const char *at = (const char *)input->data;
-    const char *end = at + input->used;
-    size_t bytes = 0;
-    int r = 0;
-    while (r == 0 && at < end) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at));
-        size_t length = (size_t)((newline != NULL ? newline : end) - at);
-        if (json_array_size(messages) == SEND_AT_ONCE || bytes + length > SEND_BYTES) {
-            r = flush_messages(target, messages, accepted, err);
-            bytes = 0;
-        }
-        r = r < 0 ? r : add_message(arguments, messages, at, length, err);
-        bytes += length;
-        at += length + 1;
-    }
-    r = r < 0 ? r : flush_messages(target, messages, accepted, err);
-    return r < 0 && json_array_size(accepted) > 0
-        ? error_wrap(err, "after %zu messages were accepted", json_array_size(accepted))
-        : r;
-}
-
 int verb_queue_send(const struct arguments *arguments, struct error *err)
 {
     BUFFER_OWNED struct buffer input = {0};
     JSON_OWNED json_t *accepted = json_array();
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "/messages");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "/messages");
     int r = payload_read(arguments, &input, err);
-    if (r == 0 && flag_value(arguments, "lines") != NULL) {
-        r = input.used > 0 ? send_lines(arguments, target, &input, accepted, err) : 0;
-    } else if (r == 0) {
-        JSON_OWNED json_t *messages = json_array();
-        r = add_message(arguments, messages, input.used > 0 ? (const void *)input.data : "",
-                        input.used, err);
-        r = r < 0 ? r : flush_messages(target, messages, accepted, err);
-    }
+    const struct payload_batch batch = {
+        .target = target,
+        .member = "messages",
+        .done = "messages were accepted",
+        .count_max = SEND_AT_ONCE,
+        .bytes_max = SEND_BYTES,
+        .flags = message_flags,
+        .flag_count = COUNT(message_flags),
+    };
+    r = r < 0 ? r : payload_send_all(arguments, &batch, &input, accepted, err);
     if (r < 0) {
         return r;
     }
@@ -253,13 +202,13 @@ static int settle_words(const struct arguments *arguments, const char *rest, jso
                         const char *done, struct error *err)
 {
     JSON_OWNED json_t *answer = NULL;
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], rest);
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], rest);
     json_t *receipts = json_array();
     json_object_set_new(body, "receipts", receipts);
     for (unsigned i = 1; i < arguments->word_count; i++) {
         json_array_append_new(receipts, json_string(arguments->words[i]));
     }
-    int r = payload_send("POST", target, body, &answer, err);
+    int r = request_send("POST", target, body, &answer, err);
     if (r < 0) {
         return r;
     }
@@ -283,7 +232,7 @@ static int settle_words(const struct arguments *arguments, const char *rest, jso
 static int ack_received(const char *name, const json_t *document, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
-    MEMORY_OWNED char *target = payload_target("queues", name, "/ack");
+    MEMORY_OWNED char *target = request_target("queues", name, "/ack");
     json_t *receipts = json_array();
     size_t index = 0;
     json_t *message = NULL;
@@ -292,7 +241,7 @@ static int ack_received(const char *name, const json_t *document, struct error *
     {
         json_array_append(receipts, json_object_get(message, "receipt"));
     }
-    return json_array_size(receipts) > 0 ? payload_send("POST", target, body, NULL, err) : 0;
+    return json_array_size(receipts) > 0 ? request_send("POST", target, body, NULL, err) : 0;
 }
 
 int verb_queue_receive(const struct arguments *arguments, struct error *err)
@@ -305,10 +254,10 @@ int verb_queue_receive(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "/receive");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "/receive");
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : payload_take_flags(arguments, flags, COUNT(flags), body, err);
-    r = r < 0 ? r : payload_send("POST", target, body, &document, err);
+    r = r < 0 ? r : request_send("POST", target, body, &document, err);
     if (r == 0 && flag_value(arguments, "ack") != NULL) {
         r = ack_received(arguments->words[0], document, err);
     }
@@ -354,7 +303,7 @@ static int print_count(const struct arguments *arguments, json_t *answer, const 
 int verb_queue_purge(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *answer = NULL;
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "/purge");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "/purge");
     int r = request_json("POST", target, NULL, &answer, err);
     return r < 0 ? r : print_count(arguments, answer, "removed", err);
 }
@@ -364,9 +313,9 @@ int verb_queue_redrive(const struct arguments *arguments, struct error *err)
     static const struct payload_flag flags[] = {{"max", "max", FLAG_COUNT}};
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *answer = NULL;
-    MEMORY_OWNED char *target = payload_target("queues", arguments->words[0], "/redrive");
+    MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "/redrive");
     int r = payload_take_flags(arguments, flags, 1, body, err);
-    r = r < 0 ? r : payload_send("POST", target, body, &answer, err);
+    r = r < 0 ? r : request_send("POST", target, body, &answer, err);
     return r < 0 ? r : print_count(arguments, answer, "brought back", err);
 }
 
@@ -383,7 +332,7 @@ static int look(const struct arguments *arguments, const char *queue, const char
     MEMORY_OWNED char *rest =
         memory_format("/messages?limit=%" PRIu64 "%s%s", number, source != NULL ? "&source=" : "",
                       source != NULL ? source : "");
-    MEMORY_OWNED char *target = payload_target("queues", queue, rest);
+    MEMORY_OWNED char *target = request_target("queues", queue, rest);
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
     if (r == 0) {
@@ -401,7 +350,7 @@ int verb_queue_dead_letters(const struct arguments *arguments, struct error *err
 {
     JSON_OWNED json_t *queue = NULL;
     const char *name = arguments->words[0];
-    MEMORY_OWNED char *target = payload_target("queues", name, "");
+    MEMORY_OWNED char *target = request_target("queues", name, "");
     int r = request_json("GET", target, NULL, &queue, err);
     const char *dead = json_string_value(json_object_get(queue, "dead_letter"));
     if (r == 0 && dead == NULL) {

@@ -248,3 +248,25 @@ const char *request_alive(const struct target *target)
 {
     return alive != NULL ? alive : target->addresses[0];
 }
+
+int request_send(const char *method, const char *target, const json_t *body, json_t **ret_document,
+                 struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    char *dumped = json_dumps(body, 0);
+    if (dumped == NULL) {
+        return error_set(err, ERROR_INVALID, "a value is no UTF-8");
+    }
+    buffer_append_string(&text, dumped);
+    free(dumped);
+    return request_json(method, target, &text, ret_document, err);
+}
+
+char *request_target(const char *folder, const char *name, const char *rest)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    buffer_append_format(&target, "/v1/%s/", folder);
+    http_percent_encode(&target, text_of(name, strlen(name)));
+    buffer_append_string(&target, rest);
+    return buffer_take(&target);
+}

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -12,14 +11,6 @@
 #include "surface/cli/private.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
-
-static char *target_of(const char *name)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/routes/");
-    http_percent_encode(&target, text_of(name, strlen(name)));
-    return buffer_take(&target);
-}
 
 static const struct column facts[] = {
     {"name", "name", AS_TEXT},
@@ -159,12 +150,8 @@ int verb_route_set(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
-    BUFFER_OWNED struct buffer text = {0};
-    MEMORY_OWNED char *target = target_of(name);
-    char *dumped = json_dumps(body, 0);
-    buffer_append_string(&text, dumped);
-    free(dumped);
-    r = request_json("PUT", target, &text, &document, err);
+    MEMORY_OWNED char *target = request_target("routes", name, "");
+    r = request_send("PUT", target, body, &document, err);
     return r < 0 ? r : show_document(arguments, document, err);
 }
 
@@ -194,7 +181,7 @@ int verb_route_list(const struct arguments *arguments, struct error *err)
 int verb_route_get(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(arguments->words[0]);
+    MEMORY_OWNED char *target = request_target("routes", arguments->words[0], "");
     int r = request_json("GET", target, NULL, &document, err);
     return r < 0 ? r : show_document(arguments, document, err);
 }
@@ -202,11 +189,10 @@ int verb_route_get(const struct arguments *arguments, struct error *err)
 static int set_paused(const struct arguments *arguments, bool is_paused, struct error *err)
 {
     const char *name = arguments->words[0];
-    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *body = json_pack("{s:b}", "paused", is_paused);
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(name);
-    buffer_append_string(&text, is_paused ? "{\"paused\": true}" : "{\"paused\": false}");
-    int r = request_json("PATCH", target, &text, &document, err);
+    MEMORY_OWNED char *target = request_target("routes", name, "");
+    int r = request_send("PATCH", target, body, &document, err);
     return r < 0
         ? r
         : print_done(arguments, document, err,
@@ -227,7 +213,7 @@ int verb_route_resume(const struct arguments *arguments, struct error *err)
 int verb_route_delete(const struct arguments *arguments, struct error *err)
 {
     const char *name = arguments->words[0];
-    MEMORY_OWNED char *target = target_of(name);
+    MEMORY_OWNED char *target = request_target("routes", name, "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     if (r < 0) {
         return r;

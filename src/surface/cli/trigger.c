@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -14,25 +13,6 @@
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 enum { EVENT_FILE_MAX = 2 << 20 };
-
-static char *target_of(const char *name, const char *rest)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    buffer_append_string(&target, "/v1/triggers/");
-    http_percent_encode(&target, text_of(name, strlen(name)));
-    buffer_append_string(&target, rest);
-    return buffer_take(&target);
-}
-
-static int send_json(const char *method, const char *target, const json_t *body,
-                     json_t **ret_document, struct error *err)
-{
-    BUFFER_OWNED struct buffer text = {0};
-    char *dumped = json_dumps(body, JSON_COMPACT);
-    buffer_append_string(&text, dumped);
-    free(dumped);
-    return request_json(method, target, &text, ret_document, err);
-}
 
 /* ---- What a trigger is to be: flags, or a file with the same names ---- */
 
@@ -264,7 +244,7 @@ int verb_trigger_create(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *spec = json_object();
     JSON_OWNED json_t *document = NULL;
     int r = read_spec(arguments, spec, err);
-    r = r < 0 ? r : send_json("POST", "/v1/triggers", spec, &document, err);
+    r = r < 0 ? r : request_send("POST", "/v1/triggers", spec, &document, err);
     if (r < 0) {
         return r;
     }
@@ -279,7 +259,7 @@ int verb_trigger_update(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *now = NULL;
     JSON_OWNED json_t *spec = json_object();
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("triggers", arguments->words[0], "");
     int r = request_json("GET", target, NULL, &now, err);
     if (r < 0) {
         return r;
@@ -292,7 +272,7 @@ int verb_trigger_update(const struct arguments *arguments, struct error *err)
     }
     json_object_set(spec, "settings", json_object_get(now, "settings"));
     r = read_spec(arguments, spec, err);
-    r = r < 0 ? r : send_json("PUT", target, spec, &document, err);
+    r = r < 0 ? r : request_send("PUT", target, spec, &document, err);
     return r < 0 ? r : print_done(arguments, document, err, "%s is changed", arguments->words[0]);
 }
 
@@ -370,7 +350,7 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
     };
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("triggers", arguments->words[0], "");
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
     if (r < 0) {
@@ -397,8 +377,8 @@ static int set_paused(const struct arguments *arguments, bool is_paused, struct 
 {
     JSON_OWNED json_t *body = json_pack("{s:b}", "paused", is_paused);
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
-    int r = send_json("PATCH", target, body, &document, err);
+    MEMORY_OWNED char *target = request_target("triggers", arguments->words[0], "");
+    int r = request_send("PATCH", target, body, &document, err);
     return r < 0 ? r
                  : print_done(arguments, document, err, "%s is %s", arguments->words[0],
                               is_paused ? "paused" : "running again");
@@ -416,7 +396,7 @@ int verb_trigger_resume(const struct arguments *arguments, struct error *err)
 
 int verb_trigger_delete(const struct arguments *arguments, struct error *err)
 {
-    MEMORY_OWNED char *target = target_of(arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("triggers", arguments->words[0], "");
     int r = request_json("DELETE", target, NULL, NULL, err);
     JSON_OWNED json_t *document = json_pack("{s:s}", "deleted", arguments->words[0]);
     return r < 0 ? r : print_done(arguments, document, err, "%s is deleted", arguments->words[0]);
@@ -471,7 +451,7 @@ int verb_trigger_test(const struct arguments *arguments, struct error *err)
     enum output output = OUTPUT_TABLE;
     bool delivers = flag_value(arguments, "no-deliver") == NULL;
     MEMORY_OWNED char *target =
-        target_of(arguments->words[0], delivers ? "/test" : "/test?deliver=false");
+        request_target("triggers", arguments->words[0], delivers ? "/test" : "/test?deliver=false");
     int r = output_of(arguments, &output, err);
     if (r == 0 && file == NULL) {
         r = error_set(
@@ -501,13 +481,13 @@ int trigger_deploy(const json_t *triggers, const char *function, struct error *e
     {
         JSON_OWNED json_t *spec = json_pack("{s:s}", "function", function);
         JSON_OWNED json_t *document = NULL;
-        MEMORY_OWNED char *target = target_of(name, "");
+        MEMORY_OWNED char *target = request_target("triggers", name, "");
         int r = trigger_read_document(value, spec, err);
         json_object_del(spec, "name");
         if (r == 0 && json_object_get(spec, "kind") == NULL) {
             json_object_set_new(spec, "kind", json_string("cron"));
         }
-        r = r < 0 ? r : send_json("PUT", target, spec, &document, err);
+        r = r < 0 ? r : request_send("PUT", target, spec, &document, err);
         if (r < 0) {
             return error_wrap(err, "trigger %s", name);
         }

@@ -15,6 +15,33 @@
         "dead-letter", 0, "QUEUE", NULL, "The queue that dead letters go to."                     \
     }
 
+/* What `trigger create` and `trigger update` share. */
+#define TRIGGER_SETTINGS                                                                           \
+    {"function", 'f', "FUNCTION", NULL, "NAME or NAME:ALIAS."},                                    \
+        {"schedule", 's', "SCHEDULE", NULL,                                                        \
+         "Of cron: \"0 3 * * *\", \"@every 90s\", \"@at TIME\"."},                                 \
+        {"timezone", 0, "ZONE", NULL, "Of cron: Europe/Berlin, ... (default UTC)."},               \
+        {"jitter", 0, "DURATION", NULL, "Of cron: begin up to so long after the slot."},           \
+        {"misfire", 0, "POLICY", "once skip all", "Of cron: what to do about missed slots."},      \
+        {"overlap", 0, "POLICY", "allow forbid replace", "Of cron: while a run goes on."},         \
+        {"set", 0, "KEY=VALUE", NULL, "A setting of the kind; may be given several times."},       \
+        {"filter", 0, "FILTER", NULL, "JSON pattern or CESQL, or @FILE: which events."},           \
+        {"transform", 0, "TEMPLATE", NULL, "Template, or @FILE, of the event's new data."},        \
+        {"path", 'p', "PATH", NULL, "Path of the request at the function."},                       \
+        {"batch-size", 0, "COUNT", NULL, "Most events of one call (default 1)."},                  \
+        {"batch-window", 0, "DURATION", NULL, "How long a batch may fill."},                       \
+        {"concurrency", 0, "COUNT", NULL, "Most calls at once (default 10)."},                     \
+        {"retries", 0, "COUNT", NULL, "How often to try again (default 3)."},                      \
+        {"retry-delay", 0, "DURATION", NULL, "Before the first retry (default 1s); it doubles."},  \
+        {"retry-delay-max", 0, "DURATION", NULL, "Longest delay (default 60s)."},                  \
+        {"max-age", 0, "DURATION", NULL, "Give up what fails after so long."},                     \
+        {"timeout", 't', "DURATION", NULL, "Limit of a call (default: the function's)."},          \
+        {"bisect", 0, NULL, NULL, "Halve a batch that fails."},                                    \
+        {"on-success", 0, "WHERE", NULL, "function:NAME, queue:NAME or stream:NAME for answers."}, \
+    {                                                                                              \
+        "on-failure", 0, "WHERE", NULL, "The same for events that were given up."                  \
+    }
+
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
 const struct flag cli_common_flags[] = {
@@ -457,32 +484,9 @@ const struct verb cli_verbs[] = {
      verb_cluster_recover},
 
     {"trigger", "create", "[NAME]", 0, 1,
-     FLAGS(
-         {"kind", 'k', "KIND", NULL, "cron, queue, stream, mqtt, redis, nats, kafka, amqp."},
-         {"function", 'f', "FUNCTION", NULL, "NAME or NAME:ALIAS."},
-         {"schedule", 's', "SCHEDULE", NULL,
-          "Of cron: \"0 3 * * *\", \"@every 90s\", \"@at TIME\"."},
-         {"timezone", 0, "ZONE", NULL, "Of cron: Europe/Berlin, ... (default UTC)."},
-         {"jitter", 0, "DURATION", NULL, "Of cron: begin up to so long after the slot."},
-         {"misfire", 0, "POLICY", "once skip all", "Of cron: what to do about missed slots."},
-         {"overlap", 0, "POLICY", "allow forbid replace", "Of cron: while a run goes on."},
-         {"set", 0, "KEY=VALUE", NULL, "A setting of the kind; may be given several times."},
-         {"filter", 0, "FILTER", NULL, "JSON pattern or CESQL, or @FILE: which events."},
-         {"transform", 0, "TEMPLATE", NULL, "Template, or @FILE, of the event's new data."},
-         {"path", 'p', "PATH", NULL, "Path of the request at the function."},
-         {"batch-size", 0, "COUNT", NULL, "Most events of one call (default 1)."},
-         {"batch-window", 0, "DURATION", NULL, "How long a batch may fill."},
-         {"concurrency", 0, "COUNT", NULL, "Most calls at once (default 10)."},
-         {"retries", 0, "COUNT", NULL, "How often to try again (default 3)."},
-         {"retry-delay", 0, "DURATION", NULL, "Before the first retry (default 1s); it doubles."},
-         {"retry-delay-max", 0, "DURATION", NULL, "Longest delay (default 60s)."},
-         {"max-age", 0, "DURATION", NULL, "Give up what fails after so long."},
-         {"timeout", 't', "DURATION", NULL, "Limit of a call (default: the function's)."},
-         {"bisect", 0, NULL, NULL, "Halve a batch that fails."},
-         {"on-success", 0, "WHERE", NULL, "function:NAME, queue:NAME or stream:NAME for answers."},
-         {"on-failure", 0, "WHERE", NULL, "The same for events that were given up."},
-         {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."},
-         {"paused", 0, NULL, NULL, "Do not begin yet."}),
+     FLAGS({"kind", 'k', "KIND", NULL, "cron, queue, stream, mqtt, redis, nats, kafka, amqp."},
+           TRIGGER_SETTINGS, {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."},
+           {"paused", 0, NULL, NULL, "Do not begin yet."}),
      "Make a trigger: events that call a function.",
      "  blixard trigger create nightly --function report --schedule '0 3 * * *' --timezone "
      "Europe/Berlin\n"
@@ -490,30 +494,7 @@ const struct verb cli_verbs[] = {
      "  blixard trigger create --file trigger.yaml\n",
      verb_trigger_create},
     {"trigger", "update", "NAME", 1, 1,
-     FLAGS(
-         {"function", 'f', "FUNCTION", NULL, "NAME or NAME:ALIAS."},
-         {"schedule", 's', "SCHEDULE", NULL,
-          "Of cron: \"0 3 * * *\", \"@every 90s\", \"@at TIME\"."},
-         {"timezone", 0, "ZONE", NULL, "Of cron: Europe/Berlin, ... (default UTC)."},
-         {"jitter", 0, "DURATION", NULL, "Of cron: begin up to so long after the slot."},
-         {"misfire", 0, "POLICY", "once skip all", "Of cron: what to do about missed slots."},
-         {"overlap", 0, "POLICY", "allow forbid replace", "Of cron: while a run goes on."},
-         {"set", 0, "KEY=VALUE", NULL, "A setting of the kind; may be given several times."},
-         {"filter", 0, "FILTER", NULL, "JSON pattern or CESQL, or @FILE: which events."},
-         {"transform", 0, "TEMPLATE", NULL, "Template, or @FILE, of the event's new data."},
-         {"path", 'p', "PATH", NULL, "Path of the request at the function."},
-         {"batch-size", 0, "COUNT", NULL, "Most events of one call (default 1)."},
-         {"batch-window", 0, "DURATION", NULL, "How long a batch may fill."},
-         {"concurrency", 0, "COUNT", NULL, "Most calls at once (default 10)."},
-         {"retries", 0, "COUNT", NULL, "How often to try again (default 3)."},
-         {"retry-delay", 0, "DURATION", NULL, "Before the first retry (default 1s); it doubles."},
-         {"retry-delay-max", 0, "DURATION", NULL, "Longest delay (default 60s)."},
-         {"max-age", 0, "DURATION", NULL, "Give up what fails after so long."},
-         {"timeout", 't', "DURATION", NULL, "Limit of a call (default: the function's)."},
-         {"bisect", 0, NULL, NULL, "Halve a batch that fails."},
-         {"on-success", 0, "WHERE", NULL, "function:NAME, queue:NAME or stream:NAME for answers."},
-         {"on-failure", 0, "WHERE", NULL, "The same for events that were given up."},
-         {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."}),
+     FLAGS(TRIGGER_SETTINGS, {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."}),
      "Change a trigger; what is not given stays.",
      "  blixard trigger update nightly --schedule '0 4 * * *'\n", verb_trigger_update},
     {"trigger", "list", "", 0, 0, NULL, "List the triggers.", "  blixard trigger list\n",
