@@ -1,6 +1,10 @@
 /* The routes: spec/operations.def, walked. */
 #include <string.h>
 
+#include "base/check.h"
+
+#include "service/route/route.h"
+
 #include "surface/api/parts.h"
 
 #define OPERATION(id, method, path, permission, body, reply, status, summary) \
@@ -22,39 +26,21 @@ const struct api_route *api_route_at(size_t index)
     return &routes[index];
 }
 
-/* The next segment of a path that begins with '/'; moves on. */
-static struct text take_segment(struct text *path)
-{
-    struct text segment = text_of(path->data + 1, 0);
-    while (segment.length + 1 < path->length && segment.data[segment.length] != '/') {
-        segment.length++;
-    }
-    path->data += segment.length + 1;
-    path->length -= segment.length + 1;
-    return segment;
-}
-
+/* Every parameter of a path has a value. */
 static bool path_matches(const char *pattern, struct text path, struct text *ret_parameters)
 {
-    struct text left = text_of(pattern, strlen(pattern));
-    size_t count = 0;
-    while (left.length > 0 && path.length > 0) {
-        struct text wanted = take_segment(&left);
-        struct text got = take_segment(&path);
-        if (wanted.length > 0 && wanted.data[0] == '{') {
-            if (memcmp(wanted.data + wanted.length - 4, "...}", 4) == 0) {
-                got.length += path.length; /* with what is left: keys have slashes */
-                path.length = 0;
-            }
-            if (got.length == 0) {
-                return false;
-            }
-            ret_parameters[count++] = got;
-        } else if (wanted.length != got.length || memcmp(wanted.data, got.data, got.length) != 0) {
+    struct pattern_match match;
+    if (!pattern_matches(pattern, path, &match)) {
+        return false;
+    }
+    CHECK(match.count <= API_PARAMETERS_MAX);
+    for (size_t i = 0; i < match.count; i++) {
+        if (match.parameters[i].value.length == 0) {
             return false;
         }
+        ret_parameters[i] = match.parameters[i].value;
     }
-    return left.length == 0 && path.length == 0;
+    return true;
 }
 
 void api_route_match(enum http_method method, struct text path, struct api_match *ret_match)
