@@ -1,6 +1,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -149,4 +150,15 @@ enum error_kind error_kind_parse(const char *name)
         }
     }
     return ERROR_NONE;
+}
+
+int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
+                      struct error *err)
+{
+    if (value < least || value > most) {
+        return error_set(err, ERROR_INVALID,
+                         "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
+                         least, most);
+    }
+    return 0;
 }

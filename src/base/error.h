@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum error_kind {
     ERROR_NONE = 0,
@@ -58,5 +59,9 @@ bool error_kind_retry(enum error_kind kind);
 
 /* The kind called `name`, or ERROR_NONE. */
 enum error_kind error_kind_parse(const char *name);
+
+/* INVALID when a number that `name` stands for is not from `least` to `most`. */
+int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
+                      struct error *err);
 
 #endif

@@ -212,3 +212,25 @@ int json_read(const void *bytes, size_t length, json_t **ret_value, struct error
     *ret_value = value;
     return 0;
 }
+
+int json_check_attributes(const char *text, size_t length_max, struct error *err)
+{
+    JSON_OWNED json_t *value = NULL;
+    const char *key = NULL;
+    json_t *member = NULL;
+    size_t length = strlen(text);
+    if (length > length_max) {
+        return error_set(err, ERROR_TOO_LARGE, "attributes are at most %zu KiB", length_max >> 10);
+    }
+    if (json_read(text, length, &value, err) < 0) {
+        return error_wrap(err, "attributes");
+    }
+    json_object_foreach(value, key, member)
+    {
+        if (!json_is_string(member)) {
+            return error_set(err, ERROR_INVALID, "attribute %.64s must be a string", key);
+        }
+    }
+    return json_is_object(value) ? 0
+                                 : error_set(err, ERROR_INVALID, "attributes are a JSON object");
+}

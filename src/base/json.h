@@ -61,6 +61,10 @@ void json_write_field_time_ms(struct json_writer *writer, const char *key, uint6
  */
 int json_read(const void *bytes, size_t length, json_t **ret_value, struct error *err);
 
+/* Are these attributes: a JSON object of texts, at most length_max bytes of it?  TOO_LARGE,
+ * INVALID. */
+int json_check_attributes(const char *text, size_t length_max, struct error *err);
+
 /* json_decref() on scope exit. */
 #define JSON_OWNED __attribute__((cleanup(json_decref_slot)))
 

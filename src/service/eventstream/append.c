@@ -33,28 +33,6 @@ unsigned eventstream_partition_of(const char *key, unsigned partitions)
 
 /* ---- What may be appended ---- */
 
-static int check_attributes(const char *attributes, struct error *err)
-{
-    JSON_OWNED json_t *value = NULL;
-    const char *key = NULL;
-    json_t *member = NULL;
-    size_t length = strlen(attributes);
-    if (length > EVENTSTREAM_ATTRIBUTES_MAX) {
-        return error_set(err, ERROR_TOO_LARGE, "attributes are at most 16 KiB");
-    }
-    if (json_read(attributes, length, &value, err) < 0) {
-        return error_wrap(err, "attributes");
-    }
-    json_object_foreach(value, key, member)
-    {
-        if (!json_is_string(member)) {
-            return error_set(err, ERROR_INVALID, "attribute %.64s must be a string", key);
-        }
-    }
-    return json_is_object(value) ? 0
-                                 : error_set(err, ERROR_INVALID, "attributes are a JSON object");
-}
-
 static int check_text(const char *what, const char *text, struct error *err)
 {
     return text == NULL || (strlen(text) <= EVENTSTREAM_KEY_MAX && text_is_printable(text))
@@ -88,7 +66,7 @@ static int check(const struct eventstream_outgoing *records, size_t count, struc
         r = check_text("a key", records[i].key, err);
         r = r < 0 ? r : check_text("a content type", records[i].content_type, err);
         if (r == 0 && records[i].attributes != NULL) {
-            r = check_attributes(records[i].attributes, err);
+            r = json_check_attributes(records[i].attributes, EVENTSTREAM_ATTRIBUTES_MAX, err);
         }
     }
     if (r < 0) {

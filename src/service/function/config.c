@@ -1,6 +1,5 @@
 /* Settings of a function: ranges, and the JSON they are kept as in the store. */
 #include <ctype.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,17 +28,6 @@ void function_config_done(struct function_config *config)
     free(config->environment);
     config->environment = NULL;
     config->environment_length = 0;
-}
-
-static int check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
-                       struct error *err)
-{
-    if (value < least || value > most) {
-        return error_set(err, ERROR_INVALID,
-                         "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
-                         least, most);
-    }
-    return 0;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -79,7 +67,8 @@ int config_check(const struct function_config *config, struct error *err)
         {"recycle_ms", config->recycle_ms, 0, UINT64_C(31536000000)},
     };
     for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-        int r = check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most, err);
+        int r = error_check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most,
+                                  err);
         if (r < 0) {
             return r;
         }

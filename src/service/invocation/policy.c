@@ -1,5 +1,4 @@
 /* How hard it is tried: limits, preferences of HTTP clients, and the judgement of an attempt. */
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,17 +14,6 @@ void invocation_policy_init(struct invocation_policy *ret_policy)
         .max_age_ms = 6 * 3600 * 1000,
         .keep_ms = 24 * 3600 * 1000,
     };
-}
-
-static int check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
-                       struct error *err)
-{
-    if (value < least || value > most) {
-        return error_set(err, ERROR_INVALID,
-                         "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
-                         least, most);
-    }
-    return 0;
 }
 
 static int check_destination(const char *name, const char *text, struct error *err)
@@ -51,11 +39,11 @@ static int check_destination(const char *name, const char *text, struct error *e
 
 int policy_check(const struct invocation_policy *policy, struct error *err)
 {
-    int r = check_range("retries", policy->retries, 0, 100, err);
-    r = r < 0 ? r : check_range("backoff (ms)", policy->backoff_ms, 10, BACKOFF_MAX_MS, err);
-    r = r < 0 ? r : check_range("max-age (ms)", policy->max_age_ms, 1000, WEEK_MS, err);
-    r = r < 0 ? r : check_range("timeout (ms)", policy->timeout_ms, 0, 900000, err);
-    r = r < 0 ? r : check_range("keep (ms)", policy->keep_ms, 1000, WEEK_MS, err);
+    int r = error_check_range("retries", policy->retries, 0, 100, err);
+    r = r < 0 ? r : error_check_range("backoff (ms)", policy->backoff_ms, 10, BACKOFF_MAX_MS, err);
+    r = r < 0 ? r : error_check_range("max-age (ms)", policy->max_age_ms, 1000, WEEK_MS, err);
+    r = r < 0 ? r : error_check_range("timeout (ms)", policy->timeout_ms, 0, 900000, err);
+    r = r < 0 ? r : error_check_range("keep (ms)", policy->keep_ms, 1000, WEEK_MS, err);
     r = r < 0 ? r : check_destination("on-success", policy->on_success, err);
     return r < 0 ? r : check_destination("on-failure", policy->on_failure, err);
 }

@@ -37,28 +37,6 @@ static void sending_free(struct sending *sending)
 
 /* ---- What may be sent ---- */
 
-static int check_attributes(const char *attributes, struct error *err)
-{
-    JSON_OWNED json_t *value = NULL;
-    const char *key = NULL;
-    json_t *member = NULL;
-    size_t length = strlen(attributes);
-    if (length > QUEUE_ATTRIBUTES_MAX) {
-        return error_set(err, ERROR_TOO_LARGE, "attributes are at most 16 KiB");
-    }
-    if (json_read(attributes, length, &value, err) < 0) {
-        return error_wrap(err, "attributes");
-    }
-    json_object_foreach(value, key, member)
-    {
-        if (!json_is_string(member)) {
-            return error_set(err, ERROR_INVALID, "attribute %.64s must be a string", key);
-        }
-    }
-    return json_is_object(value) ? 0
-                                 : error_set(err, ERROR_INVALID, "attributes are a JSON object");
-}
-
 static int check_text(const char *what, const char *text, struct error *err)
 {
     return text == NULL || (strlen(text) <= QUEUE_TEXT_MAX && text_is_printable(text))
@@ -93,7 +71,9 @@ static int check(const struct queue_row *row, const struct queue_outgoing *messa
     int r = check_text("a group", message->group, err);
     r = r < 0 ? r : check_text("a dedup id", message->dedup, err);
     r = r < 0 ? r : check_text("a content type", message->content_type, err);
-    return r < 0 || message->attributes == NULL ? r : check_attributes(message->attributes, err);
+    return r < 0 || message->attributes == NULL
+        ? r
+        : json_check_attributes(message->attributes, QUEUE_ATTRIBUTES_MAX, err);
 }
 
 static int check_all(const struct queue_row *row, const struct queue_outgoing *messages,
