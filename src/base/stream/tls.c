@@ -176,12 +176,14 @@ static int invalid(struct error *err, const char *what)
     return error_set(err, ERROR_INVALID, "%s", what);
 }
 
-/* The others of several: believed, too. */
+/* All of them are believed.  What OpenSSL derives of a certificate when it is first looked at is
+ * derived here, before threads share it. */
 static bool add_authorities(SSL_CTX *ssl, BIO *pem)
 {
     bool good = true;
     X509 *authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
     while (authority != NULL) {
+        X509_check_purpose(authority, -1, 0);
         good = good && X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), authority) == 1;
         X509_free(authority);
         authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
