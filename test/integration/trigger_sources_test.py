@@ -112,6 +112,7 @@ class Queues(Case):
         self.cli("queue", "send", self.name, "--data", "poison")
         self.cli("queue", "send", self.name, "--data", "fine")
         self.until(lambda: self.node.json(f"/v1/queues/{self.name}-dead")["depth"] == 1, "a dead letter")
+        self.until(lambda: len(self.got()) >= 4, "the one that was sent later")
         self.assertEqual(sorted(g[3] for g in self.got()), ["fine", "poison", "poison", "poison"])
 
     def test_groups_are_kept_in_order(self):
