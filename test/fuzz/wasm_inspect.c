@@ -1,9 +1,13 @@
-/* wasm_inspect(): whatever the bytes, it ends, and what it accepts is within its limits. */
+/*
+ * wasm_inspect(): whatever the bytes, it ends, and what it accepts is within its limits; rewritten
+ * for the tools that is the same module still.
+ */
 #include <stdlib.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
-#include "engine/wasm/wasm.h"
+#include "engine/wasm/private.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
 
@@ -12,6 +16,18 @@ static void must(bool holds)
     if (!holds) {
         abort();
     }
+}
+
+static void check_rewritten(const uint8_t *bytes, size_t length,
+                            const struct wasm_module_info *before)
+{
+    BUFFER_OWNED struct buffer named = {0};
+    struct wasm_module_info after = {0};
+    struct error err = {0};
+    rewrite_names(bytes, length, WASM_FORM_FUNCTION, &named);
+    must(wasm_inspect(named.data, named.used, &after, &err) == 0);
+    must(after.abi == before->abi && after.function_count == before->function_count);
+    must(after.assets_bytes == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
@@ -26,5 +42,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     must(info.size_bytes == length && info.function_count <= length);
     must(info.memory_bytes_initial <= UINT64_C(1) << 32);
     must(info.memory_bytes_max <= UINT64_C(1) << 32);
+    check_rewritten(bytes, length, &info);
     return 0;
 }

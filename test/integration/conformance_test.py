@@ -167,11 +167,30 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 65)
         self.assertIn("elsewhere.thing", done.stderr)
 
-    def test_a_name_cannot_become_code(self):
-        module = self.assemble("comment", "(module (func (export \"*/ int x(void) { return 1; } /*\")))")
-        done = self.run_it(module, "--script", "-", script="")
-        self.assertEqual(done.returncode, 65)
-        self.assertIn("an export with */ in its name", done.stderr)
+    def test_exports_have_any_names(self):
+        """Among them what would end a comment of C, begin one, or be another's name once it is mangled."""
+        names = ["*/ int x(void) { return 1; } /*", "/*", "//\\5c", "x0", "x1", "_start", "Z_fnZ_x1", "", "\\00", "a\\00b",
+                 "\\f0\\9f\\8e\\89", "\\0a#error", "??/", "\\22%s", "wizer.initialize"]
+        functions = "".join(f'(func (export "{name}") (result i32) (i32.const {i}))' for i, name in enumerate(names))
+        module = self.assemble("names", f'(module (memory (export "m*/") 1) {functions} (global (export "g*/") i32 (i32.const 99)))')
+        script = "".join(f'invoke "{name}"\n' for name in names) + 'get "g*/"\n'
+        for tier in "fast", "optimized":
+            done = self.run_it(module, "--script", "-", "--tier", tier, script=script)
+            self.assertEqual(done.stdout.splitlines(), [f"ok i32:{i}" for i in [*range(len(names)), 99]], done.stderr)
+
+    def test_the_same_name_twice_is_refused(self):
+        module = self.assemble("twice", '(module (func (export "a")) (func (export "a")))')
+        done = self.run_it(module, "--invoke", "a")
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("duplicate export", done.stderr)
+
+    def test_custom_sections_do_not_matter(self):
+        module = self.assemble("custom", '(module (func $x0 (export "f") (result i32) (i32.const 7)))')
+        path = pathlib.Path(module)
+        for name in b"name", b"linking", b"dylink.0", b"reloc.CODE", b"target_features", b"sourceMappingURL":
+            broken = bytes([0, len(name) + 5, len(name)]) + name + b"\xff\xff\xff\xff"
+            path.write_bytes(path.read_bytes() + broken)
+        self.assertEqual(self.run_it(module, "--invoke", "f").stdout, "i32:7\n")
 
     def test_invalid_modules_are_refused(self):
         module = self.assemble("invalid", "(module (func (export \"f\") (result i32) (i64.const 0)))")

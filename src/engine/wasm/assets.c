@@ -356,15 +356,6 @@ int wasm_assets_check(const void *bytes, size_t length, struct error *err)
 
 /* ---- In a module ---- */
 
-static void append_leb(struct buffer *out, uint64_t value)
-{
-    do {
-        uint8_t byte = value & 0x7f;
-        value >>= 7;
-        buffer_append_byte(out, byte | (value > 0 ? 0x80 : 0));
-    } while (value > 0);
-}
-
 int wasm_assets_attach(const struct wasm_assets *assets, const void *module, size_t length,
                        struct buffer *ret_module, struct error *err)
 {
@@ -378,8 +369,8 @@ int wasm_assets_attach(const struct wasm_assets *assets, const void *module, siz
     assets_remove(module, length, &assets_before, ret_module);
     if (assets->file_count > 0) {
         buffer_append_byte(ret_module, 0);
-        append_leb(ret_module, 1 + strlen(ASSETS_SECTION) + archive.used);
-        append_leb(ret_module, strlen(ASSETS_SECTION));
+        rewrite_append_leb(ret_module, 1 + strlen(ASSETS_SECTION) + archive.used);
+        rewrite_append_leb(ret_module, strlen(ASSETS_SECTION));
         buffer_append_string(ret_module, ASSETS_SECTION);
         buffer_append(ret_module, archive.data, archive.used);
     }

@@ -176,7 +176,7 @@ static void add_export(struct walk *walk, struct text name, const struct wasm_ex
     item->name_length = name.length;
 }
 
-static void read_export(struct reader *reader, struct walk *walk)
+static void read_export(struct reader *reader, uint32_t place, struct walk *walk)
 {
     struct text name;
     reader_name(reader, &name);
@@ -191,19 +191,21 @@ static void read_export(struct reader *reader, struct walk *walk)
     } else if (kind == KIND_FUNCTION) {
         const struct signature *type = &walk->types[walk->functions[index]];
         const struct wasm_export export = {.kind = WASM_EXPORT_FUNCTION,
+                                           .place = place,
                                            .parameters = memory_copy_string(type->parameters),
                                            .results = memory_copy_string(type->results)};
         add_export(walk, name, &export);
     } else if (kind == KIND_GLOBAL) {
         const char type[2] = {walk->globals[index], '\0'};
         const struct wasm_export export = {.kind = WASM_EXPORT_GLOBAL,
+                                           .place = place,
                                            .parameters = memory_copy_string(""),
                                            .results = memory_copy_string(type)};
         add_export(walk, name, &export);
     }
 }
 
-static void read_item(struct reader *reader, uint8_t section, struct walk *walk)
+static void read_item(struct reader *reader, uint8_t section, uint32_t place, struct walk *walk)
 {
     switch (section) {
     case SECTION_TYPE:
@@ -220,7 +222,7 @@ static void read_item(struct reader *reader, uint8_t section, struct walk *walk)
         opcode_read_expression(reader);
         break;
     case SECTION_EXPORT:
-        read_export(reader, walk);
+        read_export(reader, place, walk);
         break;
     default:
         CHECK_UNREACHABLE();
@@ -236,7 +238,7 @@ static void read_sections(struct reader *reader, struct walk *walk)
             section == SECTION_FUNCTION || section == SECTION_GLOBAL || section == SECTION_EXPORT;
         uint32_t count = is_wanted ? reader_u32(&part) : 0;
         for (uint32_t i = 0; i < count && part.failed == 0; i++) {
-            read_item(&part, section, walk);
+            read_item(&part, section, i, walk);
         }
         if (reader->failed == 0) {
             reader->failed = part.failed;

@@ -20,6 +20,7 @@ struct wasm_export {
     enum wasm_export_kind kind;
     char *name; /* any bytes of UTF-8, with a NUL behind them; NULs inside are possible */
     size_t name_length;
+    uint32_t place;   /* in the module's export section, where memories and tables count too */
     char *parameters; /* "" of a global */
     char *results;    /* of a global its type */
 };

@@ -282,10 +282,6 @@ static void read_export(struct reader *reader, struct inspection *inspection)
     if (kind > 4) {
         reader_malformed(reader, "unknown kind of export");
     }
-    if (reader->failed == 0 && memmem(name.data, name.length, "*/", 2) != NULL) {
-        /* wasm2c writes names into comments of C as they are. */
-        reader_unsupported(reader, "an export with */ in its name");
-    }
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (kind == 0 && text_equal(name, entry_names[entry])) {
             inspection->entries[entry] = index;

@@ -38,7 +38,9 @@ int job_begin(struct job *job, struct error *err)
         return r;
     }
     MEMORY_OWNED char *module_path = job_path(job, "module.wasm");
-    return file_write(module_path, job->bytes, job->length, 0644, err);
+    BUFFER_OWNED struct buffer bare = {0};
+    rewrite_bare(job->bytes, job->length, &bare);
+    return file_write(module_path, bare.data, bare.used, 0644, err);
 }
 
 void job_end(struct job *job)

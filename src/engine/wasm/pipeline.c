@@ -1,5 +1,6 @@
 /*
- * module.wasm -> [wasm-opt] -> wasm2c -> C with a constant memory base -> tcc or gcc -> image.elf
+ * module.wasm -> wasm-validate -> named.wasm -> [wasm-opt] -> wasm2c -> C with a constant memory
+ * base -> tcc or gcc -> image.elf
  *
  * The flags are not taste: -ffp-contract=off (or fused multiply-adds change results), no strict
  * aliasing games (wasm memory is bytes), -fpie (all addresses are relative to the instruction: the
@@ -27,12 +28,21 @@ static int validate(struct job *job, struct error *err)
     return job_run(job, "validating the module", argv, err);
 }
 
+/* Names that are no names in C are valid, so this is for after the validation. */
+static int rename_exports(struct job *job, struct error *err)
+{
+    MEMORY_OWNED char *path = job_path(job, "named.wasm");
+    BUFFER_OWNED struct buffer named = {0};
+    rewrite_names(job->bytes, job->length, job->form, &named);
+    return file_write(path, named.data, named.used, 0644, err);
+}
+
 /* Returns the file to go on with: an optimiser that fails costs speed, not the deploy. */
 static const char *optimise(struct job *job)
 {
     const char *path = job->wasm->toolchain.path[TOOL_OPTIMIZE];
     const char *const argv[] = {path,
-                                "module.wasm",
+                                "named.wasm",
                                 "-O2",
                                 "--enable-bulk-memory",
                                 "--enable-sign-ext",
@@ -45,7 +55,7 @@ static const char *optimise(struct job *job)
                                 NULL};
     struct error ignored = {0};
     bool good = path != NULL && job_run(job, "optimising the module", argv, &ignored) == 0;
-    return good ? "optimised.wasm" : "module.wasm";
+    return good ? "optimised.wasm" : "named.wasm";
 }
 
 static int write_glue(const struct job *job, struct buffer *ret_glue, struct error *err)
@@ -185,10 +195,13 @@ int pipeline_run(struct job *job, struct error *err)
     CHECK(job->tier < WASM_TIER_COUNT);
 
     int r = validate(job, err);
+    if (r == 0) {
+        r = rename_exports(job, err);
+    }
     if (r < 0) {
         return r;
     }
-    const char *module = job->tier == WASM_TIER_OPTIMIZED ? optimise(job) : "module.wasm";
+    const char *module = job->tier == WASM_TIER_OPTIMIZED ? optimise(job) : "named.wasm";
     r = translate(job, module, err);
     if (r == 0) {
         r = compile(job, err);

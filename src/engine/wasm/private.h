@@ -2,6 +2,7 @@
 #ifndef ENGINE_WASM_PRIVATE_H
 #define ENGINE_WASM_PRIVATE_H
 
+#include <inttypes.h>
 #include <pthread.h>
 
 #include "base/embed.h"
@@ -80,7 +81,8 @@ struct job {
     uint64_t max_rss_kib;
 };
 
-/* Make the job's folder, with module.wasm in it; job_end() removes it, also after a failure. */
+/* Make the job's folder, with module.wasm in it, bare; job_end() removes it, also after a failure.
+ */
 int job_begin(struct job *job, struct error *err);
 void job_end(struct job *job);
 
@@ -93,6 +95,22 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
 
 /* module.wasm to image.elf, in the job's folder. */
 int pipeline_run(struct job *job, struct error *err);
+
+/* ---- What the tools are given ---- */
+
+/* Append the module, which was inspected, without its custom sections. */
+void rewrite_bare(const void *module, size_t length, struct buffer *ret_module);
+
+/*
+ * Append that with other names of its exports, by their place in the export section; of a function
+ * those that the glue calls (`_start`, `handle`, `_initialize`, `wizer.initialize`) stay.
+ */
+#define REWRITE_NAME "x%" PRIu32
+void rewrite_names(const void *module, size_t length, enum wasm_form form,
+                   struct buffer *ret_module);
+
+/* An unsigned number as LEB128. */
+void rewrite_append_leb(struct buffer *out, uint64_t value);
 
 /* The C that wasm2c wrote, with the memory's base as a constant. */
 void translate_memory_base(struct buffer *source);

@@ -70,7 +70,7 @@ static const char instantiate[] =
     "    ((void (*)(void *, void *, void *, void *, void *))(void (*)(void))Z_fn_instantiate)"
     "(&glue_instance, 0, 0, 0, 0);\n}\n";
 
-/* The interface is src/guest/function/glue.h; exported names are mangled by wasm2c. */
+/* The interface is src/guest/function/glue.h; wasm2c mangles the names it calls by. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue)
 {
     bool is_handler = info->abi == WASM_ABI_HANDLER;
@@ -93,17 +93,6 @@ void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue
 
 /* ---- Everything that a module exports ---- */
 
-/* As wasm2c mangles names. */
-static void append_mangled(struct buffer *glue, const struct wasm_export *export)
-{
-    for (size_t i = 0; i < export->name_length; i++) {
-        unsigned char c = (unsigned char)export->name[i];
-        bool is_kept =
-            (c >= 'a' && c <= 'z') || (c >= 'A' && c < 'Z') || (c >= '0' && c <= '9') || c == '_';
-        buffer_append_format(glue, is_kept ? "%c" : "Z%02X", c);
-    }
-}
-
 /* The member of the glue's union for a type. */
 static const char *member_of(char letter)
 {
@@ -121,11 +110,16 @@ static const char *member_of(char letter)
     }
 }
 
+/* What wasm2c calls it in C, after rewrite_names(). */
+static void append_name(struct buffer *glue, const struct wasm_export *export)
+{
+    buffer_append_format(glue, "Z_fnZ_" REWRITE_NAME, export->place);
+}
+
 /* A function can be given no function but none. */
 static void append_call(struct buffer *glue, const struct wasm_export *export)
 {
-    buffer_append_string(glue, "Z_fnZ_");
-    append_mangled(glue, export);
+    append_name(glue, export);
     buffer_append_string(glue, "(&glue_instance");
     for (size_t i = 0; export->parameters[i] != '\0'; i++) {
         if (export->parameters[i] == 'r') {
@@ -167,8 +161,8 @@ static void append_function(struct buffer *glue, size_t index, const struct wasm
 {
     buffer_append_format(glue, "static void x%zu(const V *a, V *r)\n{\n    ", index);
     if (export->kind == WASM_EXPORT_GLOBAL) {
-        buffer_append_string(glue, "__typeof__(*Z_fnZ_");
-        append_mangled(glue, export);
+        buffer_append_string(glue, "__typeof__(*");
+        append_name(glue, export);
         buffer_append_string(glue, "(&glue_instance)) v = *");
     } else if (export->results[0] != '\0') {
         buffer_append_string(glue, "__typeof__(");
