@@ -295,6 +295,26 @@ class Projects(unittest.TestCase):
         self.assertEqual(status, 73)
         self.assertIn("exists already", errors)
 
+    def test_a_folder_becomes_a_project_and_what_is_there_is_left_alone(self):
+        path = pathlib.Path(folder.name) / "initiated"
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+        status, out, errors = run("fn", "init", cwd=path)
+        self.assertEqual((status, out), (0, b"initiated is a project in c; next: blixard fn deploy\n"), errors)
+        status, out, errors = run("fn", "deploy", cwd=path)
+        self.assertEqual(status, 0, errors)
+        self.assertIn(b"initiated version 1 is live", out)
+        self.assertEqual(run("fn", "invoke", "initiated", "--data", "you")[1], b"Hello, you!\n")
+        (path / "main.c").write_text("changed")
+        status, _, errors = run("fn", "init", ".", cwd=path)
+        self.assertEqual(status, 73, errors)
+        self.assertEqual(((path / "main.c").read_text(), (path / "notes.txt").read_text()), ("changed", "mine"))
+        status, out, errors = run("fn", "init", "deep/er", "--template", "javascript", "--name", "other")
+        self.assertEqual((status, out), (0, b"other is a project in javascript; next: cd deep/er && blixard fn deploy\n"), errors)
+        status, _, errors = run("fn", "init", "Not_a_Name")
+        self.assertEqual(status, 64)
+        self.assertIn('"Not_a_Name" is not a name', errors)
+
     def test_settings_are_checked_with_their_line(self):
         self.refused(self.project("p1", blixard__yaml="language: c\n\ntimout: 3s\n"), 'line 3: unknown key "timout"; did you mean "timeout"?')
         self.refused(self.project("p2", blixard__yaml="language: cobol\n"), "cobol")

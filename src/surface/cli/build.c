@@ -1,6 +1,6 @@
 /*
- * From source to a WebAssembly module, with the compilers of Debian; what comes from npm is in
- * build_npm.c.
+ * From source to a WebAssembly module, with the compilers of Debian: C and C++ here, Rust in
+ * build_rust.c; what comes from npm is in build_npm.c.
  *
  * Here the compilers are the user's own, run on his own code, so they are not jailed: that is for
  * the node, which compiles what others send.
@@ -16,15 +16,15 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "base/process.h"
 #include "base/text.h"
 
 #include "surface/cli/build_parts.h"
 
-enum { SOURCES_MAX = 256, OUTPUT_MAX = 1 << 20, SOURCE_MAX = 16 << 20 };
+enum { SOURCES_MAX = 256, SOURCE_MAX = 16 << 20 };
 _Static_assert(SOURCES_MAX + 32 <= COMMAND_ARGUMENTS_MAX, "all sources fit one command");
-enum { BUILD_TIMEOUT_MS = 30 * 60 * 1000 };
 
 /* ---- Running compilers ---- */
 
@@ -40,7 +40,7 @@ int command_run(struct command *command, const char *folder, struct error *err)
     struct process_options options = {
         .argv = command->argv,
         .folder = folder,
-        .output_max = OUTPUT_MAX,
+        .output_max = BUILD_OUTPUT_MAX,
         .timeout_ms = BUILD_TIMEOUT_MS,
     };
     int r = process_run(&options, &output, &output, &result, err);
@@ -167,6 +167,42 @@ static int is_handler(const struct sources *sources, bool *ret_is, struct error 
     return 0;
 }
 
+/* What is there already stays as it is: compilers go by the time of their inputs. */
+static int write_changed(const char *path, const struct embed_file *file, struct error *err)
+{
+    BUFFER_OWNED struct buffer there = {0};
+    struct error ignored = {0};
+    if (file_read(path, file->length, &there, &ignored) == 0 && there.used == file->length &&
+        memcmp(there.data, file->data, file->length) == 0) {
+        return 0;
+    }
+    MEMORY_OWNED char *parent = memory_copy_text(path, (size_t)(strrchr(path, '/') - path));
+    int r = file_make_folder(parent, 0755, err);
+    return r < 0 ? r : file_write(path, file->data, file->length, 0644, err);
+}
+
+int build_write_files(const char *prefix, const char *folder, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < cli_files_count && r == 0; i++) {
+        if (text_starts_with(cli_files[i].name, prefix)) {
+            MEMORY_OWNED char *path =
+                memory_format("%s/%s", folder, cli_files[i].name + strlen(prefix));
+            r = write_changed(path, &cli_files[i], err);
+        }
+    }
+    return r;
+}
+
+void build_hash_files(const char *prefix, struct hash *hash)
+{
+    for (size_t i = 0; i < cli_files_count; i++) {
+        if (text_starts_with(cli_files[i].name, prefix)) {
+            hash_add(hash, cli_files[i].data, cli_files[i].length);
+        }
+    }
+}
+
 const struct embed_file *build_find_file(const char *name)
 {
     for (size_t i = 0; i < cli_files_count; i++) {
@@ -176,14 +212,6 @@ const struct embed_file *build_find_file(const char *name)
     }
     CHECK(false); /* it is linked in */
     return NULL;
-}
-
-static int write_sdk(const char *folder, struct error *err)
-{
-    const struct embed_file *header = build_find_file("sdk/blixard.h");
-    MEMORY_OWNED char *path = memory_format("%s/blixard.h", folder);
-    int r = file_make_folder(folder, 0755, err);
-    return r < 0 ? r : file_write(path, header->data, header->length, 0644, err);
 }
 
 int build_find_clang(bool is_cpp, char **ret_clang, struct error *err)
@@ -220,7 +248,7 @@ static int compile_c(const struct project *project, const struct sources *source
     const char *sysroot = getenv("WASI_SYSROOT");
     MEMORY_OWNED char *sysroot_flag = memory_format("--sysroot=%s", sysroot != NULL ? sysroot : "");
     bool handler = false;
-    if (build_find_clang(is_cpp, &clang, err) < 0 || write_sdk(sdk, err) < 0 ||
+    if (build_find_clang(is_cpp, &clang, err) < 0 || build_write_files("sdk/c/", sdk, err) < 0 ||
         is_handler(sources, &handler, err) < 0) {
         return -(int)err->kind;
     }
@@ -255,63 +283,6 @@ static int build_c(const struct project *project, bool is_cpp, const char *modul
     }
     sources_done(&sources);
     return r;
-}
-
-/* ---- Rust ---- */
-
-static bool has_target(const char *rustc, const char *target, const char *folder)
-{
-    BUFFER_OWNED struct buffer library = {0};
-    const char *const argv[] = {rustc, "--print", "target-libdir", "--target", target, NULL};
-    struct process_options options = {
-        .argv = argv, .folder = folder, .output_max = 4096, .timeout_ms = 20000};
-    struct process_result result;
-    struct error ignored = {0};
-    if (process_run(&options, &library, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
-        return false;
-    }
-    buffer_string(&library);
-    library.used = strcspn((const char *)library.data, "\n");
-    return file_exists(buffer_string(&library));
-}
-
-/* A rustc that has the standard library for WASI: Debian's, or the one on the path.  Newer ones
- * call the target wasm32-wasip1. */
-static int find_rust(const char *folder, char **ret_rustc, const char **ret_target,
-                     struct error *err)
-{
-    static const char *const targets[] = {"wasm32-wasi", "wasm32-wasip1"};
-    MEMORY_OWNED char *on_path = file_find_program("rustc");
-    const char *const compilers[] = {on_path, "/usr/bin/rustc"};
-    for (size_t i = 0; i < 4; i++) {
-        const char *rustc = compilers[i / 2];
-        if (rustc != NULL && file_exists(rustc) && has_target(rustc, targets[i % 2], folder)) {
-            *ret_rustc = memory_copy_string(rustc);
-            *ret_target = targets[i % 2];
-            return 0;
-        }
-    }
-    return build_missing("a Rust compiler with the wasm32-wasi target",
-                         "rustc libstd-rust-dev-wasm32", err);
-}
-
-static int build_rust(const struct project *project, const char *module, struct error *err)
-{
-    MEMORY_OWNED char *rustc = NULL;
-    const char *target = NULL;
-    MEMORY_OWNED char *source = memory_format(
-        "%s/%s", project->folder, project->source != NULL ? project->source : "src/main.rs");
-    if (!file_exists(source)) {
-        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", source);
-    }
-    int r = find_rust(project->folder, &rustc, &target, err);
-    if (r < 0) {
-        return r;
-    }
-    struct command command = {.argv = {rustc, "--edition=2021", "--target", target, "-O", "-C",
-                                       "strip=symbols", "-C", "panic=abort", "-o", module, source},
-                              .count = 12};
-    return command_run(&command, project->folder, err);
 }
 
 /* ---- All ---- */

@@ -192,7 +192,7 @@ static bool is_quickjs(const char *modules)
 /* runtime.js as a C array. */
 static int write_runtime(const char *folder, struct error *err)
 {
-    const struct embed_file *script = build_find_file("sdk/runtime.js");
+    const struct embed_file *script = build_find_file("sdk/javascript/runtime.js");
     MEMORY_OWNED char *path = memory_format("%s/runtime.h", folder);
     BUFFER_OWNED struct buffer text = {0};
     buffer_append_string(&text, "static const char runtime_js[] = {\n");
@@ -214,17 +214,11 @@ static const char stack_header[] =
 
 static int write_engine_sources(const char *folder, struct error *err)
 {
-    static const char *const names[] = {"blixard.h", "engine.c"};
     MEMORY_OWNED char *stack = memory_format("%s/stack.h", folder);
     int r = write_runtime(folder, err);
     r = r < 0 ? r : file_write(stack, stack_header, sizeof(stack_header) - 1, 0644, err);
-    for (size_t i = 0; r == 0 && i < 2; i++) {
-        MEMORY_OWNED char *name = memory_format("sdk/%s", names[i]);
-        MEMORY_OWNED char *path = memory_format("%s/%s", folder, names[i]);
-        const struct embed_file *file = build_find_file(name);
-        r = file_write(path, file->data, file->length, 0644, err);
-    }
-    return r;
+    r = r < 0 ? r : build_write_files("sdk/c/", folder, err);
+    return r < 0 ? r : build_write_files("sdk/javascript/", folder, err);
 }
 
 static int compile_engine(const char *modules, const char *folder, const char *module,
@@ -301,7 +295,6 @@ static int make_engine(const char *cache, const char *engine, struct error *err)
 /* The engine of this program's SDK; *ret_path is the caller's. */
 static int find_engine(char **ret_path, struct error *err)
 {
-    static const char *const parts[] = {"sdk/engine.c", "sdk/runtime.js", "sdk/blixard.h"};
     MEMORY_OWNED char *cache = NULL;
     char digest[HASH_TEXT_SIZE];
     int r = cache_folder(&cache, err);
@@ -311,10 +304,8 @@ static int find_engine(char **ret_path, struct error *err)
     struct hash *hash = hash_new();
     hash_add(hash, quickjs.names[0], strlen(quickjs.names[0]));
     hash_add(hash, stack_header, sizeof(stack_header));
-    for (size_t i = 0; i < 3; i++) {
-        const struct embed_file *file = build_find_file(parts[i]);
-        hash_add(hash, file->data, file->length);
-    }
+    build_hash_files("sdk/c/", hash);
+    build_hash_files("sdk/javascript/", hash);
     hash_finish(hash, digest);
     *ret_path = memory_format("%s/javascript-%.16s.wasm", cache, digest);
     return file_exists(*ret_path) ? 0 : make_engine(cache, *ret_path, err);

@@ -328,8 +328,23 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
     return 0;
 }
 
-/* A module as it is, or a project that is built first. */
-static int prepare(const char *path, char **ret_module, json_t **ret_deploy, json_t **ret_triggers,
+struct deployment {
+    char *name;
+    char *module;
+    json_t *settings;
+    json_t *triggers;
+};
+
+static void deployment_done(struct deployment *deployment)
+{
+    free(deployment->name);
+    free(deployment->module);
+    json_decref(deployment->settings);
+    json_decref(deployment->triggers);
+}
+
+/* A module as it is, or a project that is built first.  `name` NULL: the project's own. */
+static int prepare(const char *name, const char *path, struct deployment *deployment,
                    struct error *err)
 {
     struct stat status;
@@ -338,54 +353,63 @@ static int prepare(const char *path, char **ret_module, json_t **ret_deploy, jso
         return error_set(err, ERROR_NOT_FOUND, "%s does not exist", path);
     }
     if (!S_ISDIR(status.st_mode)) {
-        *ret_module = memory_copy_string(path);
-        *ret_deploy = json_object();
+        deployment->name = memory_copy_string(name);
+        deployment->module = memory_copy_string(path);
+        deployment->settings = json_object();
         return 0;
     }
     int r = project_read(path, &project, err);
     if (r < 0) {
         return r;
     }
-    r = project_build(&project, ret_module, err);
+    r = project_build(&project, &deployment->module, err);
     if (r == 0) {
-        *ret_deploy = json_incref(project.settings);
-        *ret_triggers = json_incref(project.triggers);
-        json_object_set_new(*ret_deploy, "language", json_string(project.language));
+        deployment->name = memory_copy_string(name != NULL ? name : project.name);
+        deployment->settings = json_incref(project.settings);
+        deployment->triggers = json_incref(project.triggers);
+        json_object_set_new(deployment->settings, "language", json_string(project.language));
     }
     project_done(&project);
     return r;
 }
 
-int verb_fn_deploy(const struct arguments *arguments, struct error *err)
+static int deploy(const struct arguments *arguments, const struct deployment *deployment,
+                  uint64_t begin_ms, struct error *err)
 {
-    const char *name = arguments->words[0];
-    uint64_t begin_ms = clock_monotonic_ms();
-    MEMORY_OWNED char *module = NULL;
-    JSON_OWNED json_t *deploy = NULL;
-    JSON_OWNED json_t *triggers = NULL;
     JSON_OWNED json_t *blob = NULL;
     JSON_OWNED json_t *reference = NULL;
-    if (!text_is_name(name)) {
+    int r = upload(deployment->module, &blob, err);
+    if (r < 0) {
+        return r;
+    }
+    json_object_set(deployment->settings, "module", json_object_get(blob, "id"));
+    r = start_deploy(deployment->name, deployment->settings, &reference, err);
+    r = r < 0 ? r : finish_deploy(arguments, deployment->name, reference, begin_ms, err);
+    return r < 0 ? r : trigger_deploy(deployment->triggers, deployment->name, err);
+}
+
+int verb_fn_deploy(const struct arguments *arguments, struct error *err)
+{
+    uint64_t begin_ms = clock_monotonic_ms();
+    struct deployment deployment = {0};
+    const char *name = arguments->word_count > 0 ? arguments->words[0] : NULL;
+    if (arguments->word_count == 1) {
+        return error_set(err, ERROR_INVALID,
+                         "usage: blixard fn deploy NAME PATH (in a project's folder, blixard fn "
+                         "deploy alone will do)");
+    }
+    if (name != NULL && !text_is_name(name)) {
         return error_set(
             err, ERROR_INVALID,
             "\"%.64s\" is not a name for a function: 1 to 63 of a-z, 0-9 and '-', beginning "
             "with a letter",
             name);
     }
-    int r = prepare(arguments->words[1], &module, &deploy, &triggers, err);
-    if (r == 0) {
-        r = add_flags(arguments, deploy, err);
-    }
-    if (r == 0) {
-        r = upload(module, &blob, err);
-    }
-    if (r < 0) {
-        return r;
-    }
-    json_object_set(deploy, "module", json_object_get(blob, "id"));
-    r = start_deploy(name, deploy, &reference, err);
-    r = r < 0 ? r : finish_deploy(arguments, name, reference, begin_ms, err);
-    return r < 0 ? r : trigger_deploy(triggers, name, err);
+    int r = prepare(name, name != NULL ? arguments->words[1] : ".", &deployment, err);
+    r = r < 0 ? r : add_flags(arguments, deployment.settings, err);
+    r = r < 0 ? r : deploy(arguments, &deployment, begin_ms, err);
+    deployment_done(&deployment);
+    return r;
 }
 
 int verb_fn_build(const struct arguments *arguments, struct error *err)
@@ -404,60 +428,4 @@ int verb_fn_build(const struct arguments *arguments, struct error *err)
     }
     project_done(&project);
     return r;
-}
-
-/* ---- A new project ---- */
-
-static int write_template(const char *folder, const char *name, const struct embed_file *file,
-                          const char *path, struct error *err)
-{
-    BUFFER_OWNED struct buffer text = {0};
-    const char *at = (const char *)file->data;
-    const char *end = at + file->length;
-    for (const char *found = memmem(at, (size_t)(end - at), "@NAME@", 6); found != NULL;
-         found = memmem(at, (size_t)(end - at), "@NAME@", 6)) {
-        buffer_append(&text, at, (size_t)(found - at));
-        buffer_append_string(&text, name);
-        at = found + 6;
-    }
-    buffer_append(&text, at, (size_t)(end - at));
-    MEMORY_OWNED char *target = memory_format("%s/%s", folder, path);
-    MEMORY_OWNED char *parent = memory_copy_text(target, (size_t)(strrchr(target, '/') - target));
-    int r = file_make_folder(parent, 0755, err);
-    return r < 0 ? r : file_write(target, text.data, text.used, 0644, err);
-}
-
-int verb_fn_new(const struct arguments *arguments, struct error *err)
-{
-    const char *name = arguments->words[0];
-    const char *language = flag_value(arguments, "lang");
-    language = language != NULL ? language : "c";
-    MEMORY_OWNED char *prefix = memory_format("templates/%s/", language);
-    unsigned count = 0;
-    if (!text_is_name(name)) {
-        return error_set(err, ERROR_INVALID, "\"%.64s\" is not a name: a-z, 0-9 and '-'", name);
-    }
-    if (file_exists(name)) {
-        return error_set(err, ERROR_EXISTS, "%s exists already", name);
-    }
-    for (size_t i = 0; i < cli_files_count; i++) {
-        if (text_starts_with(cli_files[i].name, prefix)) {
-            int r =
-                write_template(name, name, &cli_files[i], cli_files[i].name + strlen(prefix), err);
-            if (r < 0) {
-                return r;
-            }
-            count++;
-        }
-    }
-    if (count == 0) {
-        return error_set(err, ERROR_INVALID,
-                         "--lang %.40s is not one of c, cpp, rust, assemblyscript, javascript",
-                         language);
-    }
-    JSON_OWNED json_t *document =
-        json_pack("{s:s, s:s, s:s}", "name", name, "language", language, "folder", name);
-    return print_done(arguments, document, err,
-                      "%s/ is a project in %s; next: blixard fn deploy %s %s", name, language, name,
-                      name);
 }

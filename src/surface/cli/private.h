@@ -231,6 +231,7 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
 /* ---- The verbs' rooms ---- */
 
 int verb_fn_new(const struct arguments *arguments, struct error *err);
+int verb_fn_init(const struct arguments *arguments, struct error *err);
 int verb_fn_build(const struct arguments *arguments, struct error *err);
 int verb_fn_run(const struct arguments *arguments, struct error *err);
 int verb_fn_deploy(const struct arguments *arguments, struct error *err);

@@ -95,6 +95,14 @@ const struct verb cli_verbs[] = {
             "Language of the project (default c)."}),
      "Write a small project: code, blixard.yaml, README.md and a test event.",
      "  blixard fn new hello --lang rust\n", verb_fn_new},
+    {"fn", "init", "[PATH]", 0, 1,
+     FLAGS({"template", 0, "TEMPLATE", "c cpp rust assemblyscript javascript",
+            "What to begin with (default c)."},
+           {"name", 0, "NAME", NULL, "Its name (default: the folder's)."}),
+     "Make a folder (default .) a project, as fn new does; what is there already is left alone.",
+     "  mkdir hello && cd hello && blixard fn init --template rust && blixard fn deploy\n"
+     "  blixard fn init --template assemblyscript services/hello\n",
+     verb_fn_init},
     {"fn", "build", "[PATH]", 0, 1, NULL,
      "Build the project in a folder (default .) into WebAssembly; prints the module's path.",
      "  blixard fn build hello\n", verb_fn_build},
@@ -122,7 +130,7 @@ const struct verb cli_verbs[] = {
      "  blixard fn run math.wasm --invoke add 2 -3\n"
      "  printf 'invoke div 1 0\\nget count\\n' | blixard fn run math.wasm --script -\n",
      verb_fn_run},
-    {"fn", "deploy", "NAME PATH", 2, 2,
+    {"fn", "deploy", "[NAME PATH]", 0, 2,
      FLAGS({"memory", 'm', "SIZE", NULL, "Most memory (default 128MiB)."},
            {"timeout", 't', "DURATION", NULL, "Wall-clock limit of a call (default 30s)."},
            {"concurrency", 0, "COUNT", NULL,
@@ -130,7 +138,8 @@ const struct verb cli_verbs[] = {
            {"queue", 0, "COUNT", NULL, "Calls that may wait on a node (default 128)."},
            {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
            {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."}),
-     "Deploy a .wasm file, or a project folder that is built first, as a new version.",
+     "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
+     "and PATH, the project in this folder.",
      "  blixard fn deploy hello hello\n"
      "  blixard fn deploy resize resize.wasm --memory 256MiB --timeout 10s --env QUALITY=80\n",
      verb_fn_deploy},

@@ -1,26 +1,25 @@
 //! @NAME@: turns the body around, line by line; `?upper=1` makes it upper case as well.
 //!
-//! A command: it is run once per request, from the same memory each time.  The body is standard
-//! input, what the request says besides is in the environment (CGI, RFC 3875), the answer is
-//! standard output: header lines, an empty line, the body.
+//! It is run once per request, from the same memory each time.  Besides requests and answers the
+//! crate has keys and values, queues, streams, other functions and spans: see `cargo doc --open`.
 
-use std::env;
-use std::io::{self, BufRead, Write};
+use blixard::{log, Level, Request, Response};
 
-fn main() -> io::Result<()> {
-    let query = env::var("QUERY_STRING").unwrap_or_default();
-    let upper = query.split('&').any(|pair| pair == "upper=1");
-
-    let mut out = io::stdout().lock();
-    write!(out, "Content-Type: text/plain; charset=utf-8\n\n")?;
-
-    let mut lines = 0;
-    for line in io::stdin().lock().lines() {
-        let turned: String = line?.chars().rev().collect();
-        writeln!(out, "{}", if upper { turned.to_uppercase() } else { turned })?;
-        lines += 1;
+fn turn(mut request: Request) -> std::io::Result<Response> {
+    let is_upper = request.parameter("upper").as_deref() == Some("1");
+    let mut out = String::new();
+    let text = request.text()?;
+    for line in text.lines() {
+        let turned: String = line.chars().rev().collect();
+        out += &if is_upper { turned.to_uppercase() } else { turned };
+        out.push('\n');
     }
 
-    eprintln!("turned {lines} lines"); // see: blixard fn logs @NAME@
-    out.flush()
+    // See it with: blixard fn logs @NAME@
+    log(Level::Info, "turned", &[("lines", &text.lines().count().to_string())]);
+    Ok(Response::text(out))
+}
+
+fn main() {
+    blixard::serve(turn)
 }

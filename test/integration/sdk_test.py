@@ -1,0 +1,171 @@
+"""Each SDK, by one and the same list of claims: test/guests/sdk/LANGUAGE answers what is asked of it."""
+import http.client
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+
+from node import BUILD, Node
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+node = None
+folder = None
+
+
+def setUpModule():
+    global node, folder
+    folder = tempfile.TemporaryDirectory(prefix="blixard-sdk-")
+    node = Node()
+    node.cli("queue", "create", "jobs")
+    node.cli("stream", "create", "events")
+
+
+def tearDownModule():
+    node.stop()
+    folder.cleanup()
+
+
+def has_registry():
+    """Whether npm can bring what is not in its cache."""
+    return shutil.which("npm") is not None and subprocess.run(
+        ["npm", "ping", "--silent", "--fetch-retries=0", "--fetch-timeout=10000"], stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+class Claims:
+    language = None
+    source = "sdk"
+    needs_npm = False
+
+    @classmethod
+    def setUpClass(cls):
+        if cls.needs_npm and not has_registry():
+            raise unittest.SkipTest("the npm registry, which has the compiler or the engine, cannot be reached")
+        cls.project = pathlib.Path(folder.name) / cls.__name__.lower()
+        shutil.copytree(ROOT / "test" / "guests" / cls.source / cls.language, cls.project)
+        cls.prepare()
+        cls.name = cls.__name__.lower()
+        for name in (cls.name, "other"):
+            node.cli("fn", "deploy", name, cls.project)
+
+    @classmethod
+    def prepare(cls):
+        pass
+
+    def ask(self, path, method="GET", body=None, fields=None):
+        host, port = node.gateway.rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        try:
+            connection.request(method, f"/fn/{self.name}{path}", body, headers=fields or {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), answer
+        finally:
+            connection.close()
+
+    def lines(self, path, **options):
+        status, text, _ = self.ask(path, **options)
+        self.assertEqual(status, 200, text + node.cli("fn", "logs", self.name))
+        return text.splitlines()
+
+    def test_a_request_is_read_and_answered(self):
+        status, text, answer = self.ask("/request?a=b&name=Ada+%C3%A9%26", "PATCH", b"12345", {"X-One": "eins"})
+        self.assertEqual((status, answer.getheader("X-Answer")), (201, "yes"))
+        self.assertEqual(text.splitlines(), ["PATCH /request a=b&name=Ada+%C3%A9%26", '"Ada é&" true', '"eins" true', "5"])
+
+    def test_facts(self):
+        lines = self.lines("/facts", fields={"X-Request-Id": "my-request"})
+        self.assertRegex(lines.pop(2), r"^\d+$")
+        self.assertEqual(lines, ["default", self.name, "my-request", "55", "true"])
+
+    def test_keys_and_values(self):
+        for key in node.cli("kv", "list", "k/", "--output", "json").split('"'):
+            if key.startswith("k/"):
+                node.cli("kv", "delete", key)
+        self.assertEqual(self.lines("/kv"), [
+            "none true", "get true", "lost true", "won true", "update x", "update xx", "long 100000",
+            "list k/one k/three k/two", "after k/three", "stale false", "delete true false"])
+
+    def test_messages_and_records(self):
+        lines = self.lines("/send")
+        self.assertRegex(lines[1], r"^record \d+$")
+        self.assertEqual([lines[0], lines[2]], ["message true", "nowhere 44 true"])
+        message = json.loads(node.cli("queue", "receive", "jobs", "--ack", "--output", "json"))["messages"][0]
+        self.assertEqual((message["body"], message["content_type"], message["attributes"]["kind"], message["priority"]),
+                         ('{"a":1}', "application/json", 'a "b"', 3))
+        records = [record for partition in range(4) for record in json.loads(node.cli(
+            "stream", "read", "events", "--partition", partition, "--output", "json"))["records"]]
+        self.assertIn(("record", "ada", "c"), [(r["body"], r["key"], r["attributes"]["kind"]) for r in records])
+
+    def test_functions_are_called(self):
+        self.assertEqual(self.lines("/call"), ["201 yes", "PUT /request name=a%20b", '"a b" true', '"1" true', "5", "nobody 44"])
+
+    def test_spans(self):
+        trace = os.urandom(16).hex()
+        self.assertEqual(self.lines("/span", fields={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}), ["done"])
+        deadline = time.monotonic() + 10
+        spans = {}
+        while "outer" not in spans:
+            self.assertLess(time.monotonic(), deadline)
+            spans = {span["name"]: span for span in node.json(f"/v1/traces/{trace}")["spans"]}
+        self.assertEqual(spans["inner"]["parent"], spans["outer"]["id"])
+
+    def test_a_body_goes_out_in_pieces(self):
+        host, port = node.gateway.rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.putrequest("POST", f"/fn/{self.name}/pieces")
+        connection.putheader("Content-Length", str((1 << 17) + 7))
+        connection.endheaders()
+        connection.send(b"x" * (1 << 17))
+        answer = connection.getresponse()  # before the body is whole
+        self.assertEqual(answer.read(6), b"first\n")
+        connection.send(b"x" * 7)
+        self.assertEqual(answer.read(), b"131079\n")
+        connection.close()
+
+    def test_a_log_line_has_fields(self):
+        self.assertEqual(self.ask("/log")[0], 204)
+        self.assertIn(r'careful who=me what="a \"word\""', node.cli("fn", "logs", self.name))
+
+    def test_an_error_is_a_500_and_its_reason_is_in_the_log(self):
+        for path, reason in (("/fail", "a reason"), ("/header", "is not a header field")):
+            status, text, _ = self.ask(path)
+            self.assertEqual((status, text), (500, "the function failed; its log says why\n"))
+            self.assertIn(reason, node.cli("fn", "logs", self.name))
+
+
+class Rust(Claims, unittest.TestCase):
+    """With rustc alone."""
+    language = "rust"
+
+
+class RustCargo(Claims, unittest.TestCase):
+    """With cargo, by the template's Cargo.toml."""
+    language = "rust"
+
+    @classmethod
+    def prepare(cls):
+        text = (ROOT / "sdk/templates/rust/Cargo.toml").read_text()
+        (cls.project / "Cargo.toml").write_text(text.replace("@NAME@", "anything"))
+
+
+class Pages(unittest.TestCase):
+    """The first program of a language's page is whole."""
+
+    def build(self, page, fence, path, language):
+        text = (ROOT / "docs/user-guide/languages" / page).read_text()
+        project = pathlib.Path(folder.name) / f"page-{language}"
+        (project / path).parent.mkdir(parents=True)
+        (project / path).write_text(re.search(rf"^```{fence}\n(.*?)^```", text, re.S | re.M)[1])
+        node.cli("fn", "build", project)
+
+    def test_rust(self):
+        self.build("rust.md", "rust", "src/main.rs", "rust")
+
+
+if __name__ == "__main__":
+    unittest.main()
