@@ -71,6 +71,7 @@ struct http_exchange {
     int minor;
     char peer[64];
     bool is_tls;
+    bool was_asked;               /* for a certificate */
     struct tls_peer *certificate; /* ours, or NULL */
 
     enum body_kind body;

@@ -16,6 +16,14 @@
 #include "base/memory.h"
 #include "base/stream/tls.h"
 
+static void drop_certificate(struct http_exchange *exchange)
+{
+    if (exchange->certificate != NULL) {
+        tls_chain_unref(exchange->certificate->chain);
+        free(exchange->certificate);
+    }
+}
+
 struct http_exchange *exchange_new(struct http_server *server, struct http_exchange *spare)
 {
     struct http_exchange *exchange = spare != NULL ? spare : NEW(struct http_exchange);
@@ -25,7 +33,7 @@ struct http_exchange *exchange_new(struct http_server *server, struct http_excha
     struct parse_field *fields = exchange->fields;
     size_t field_size = exchange->field_size;
     bytes.used = fields_out.used = 0;
-    free(exchange->certificate);
+    drop_certificate(exchange);
     *exchange = (struct http_exchange){
         .loop = server->loop,
         .references = 2,
@@ -45,7 +53,7 @@ static void free_exchange(struct http_exchange *exchange)
     buffer_done(&exchange->answer_fields);
     buffer_done(&exchange->whole);
     free(exchange->fields);
-    free(exchange->certificate);
+    drop_certificate(exchange);
     free(exchange);
 }
 
@@ -178,9 +186,11 @@ void exchange_take_peer(struct http_exchange *exchange, const struct stream *str
     const struct tls_peer *peer = stream_peer(stream);
     snprintf(exchange->peer, sizeof(exchange->peer), "%s", stream_address(stream));
     exchange->is_tls = true;
+    exchange->was_asked = stream_asked(stream);
     if (peer != NULL) { /* the exchange may outlive the stream */
         exchange->certificate = NEW(struct tls_peer);
         *exchange->certificate = *peer;
+        tls_chain_ref(peer->chain);
     }
 }
 
@@ -192,6 +202,11 @@ const char *http_exchange_peer(const struct http_exchange *exchange)
 const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange)
 {
     return exchange->certificate;
+}
+
+bool http_exchange_was_asked(const struct http_exchange *exchange)
+{
+    return exchange->was_asked;
 }
 
 bool http_exchange_is_tls(const struct http_exchange *exchange)

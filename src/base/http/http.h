@@ -138,6 +138,8 @@ const char *http_exchange_peer(const struct http_exchange *exchange);
 
 /* Who asks, by the certificate of its TLS connection; NULL: in the clear, or none was shown. */
 const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange);
+/* Was it asked for one, when the connection began? */
+bool http_exchange_was_asked(const struct http_exchange *exchange);
 bool http_exchange_is_tls(const struct http_exchange *exchange);
 
 /* Is a body announced; and its length, or UINT64_MAX when it was not said. */

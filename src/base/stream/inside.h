@@ -16,6 +16,17 @@
 /* A new connection of this context.  What it must know to judge the peer travels with it. */
 SSL *tls_context_connection(struct tls_context *context);
 
+/* Why OpenSSL does not believe a certificate (X509_V_ERR_...): DENIED. */
+int tls_say_why(int reason, struct error *err);
+
+/* A passphrase is never asked for: what wants one cannot be read. */
+int tls_no_passphrase(char *buffer, int size, int writing, void *context);
+
+/* ---- chain.c ---- */
+
+/* What a peer shows during its handshake. */
+struct tls_chain *tls_chain_new(X509_STORE_CTX *store);
+
 /* ---- session.c: one end of a TLS connection; bytes in, bytes out, no sockets ---- */
 
 struct tls_session {

@@ -148,6 +148,7 @@ void tls_session_free(struct tls_session *session)
         return;
     }
     SSL_free(session->ssl);
+    tls_chain_unref(session->peer.chain);
     buffer_done(&session->in);
     buffer_done(&session->out);
     free(session->protocols);

@@ -494,6 +494,12 @@ const struct tls_peer *stream_peer(const struct stream *stream)
     return stream->session != NULL && stream->session->has_peer ? &stream->session->peer : NULL;
 }
 
+bool stream_asked(const struct stream *stream)
+{
+    return stream->session != NULL &&
+        (SSL_get_verify_mode(stream->session->ssl) & SSL_VERIFY_PEER) != 0;
+}
+
 const char *stream_protocol(const struct stream *stream)
 {
     return stream->protocol;

@@ -1,5 +1,5 @@
 /*
- * Byte streams: TCP and unix sockets, in the clear or through TLS 1.3, behind one door.
+ * Byte streams: TCP and unix sockets, in the clear or through TLS, behind one door.
  *
  * A stream belongs to one loop; everything here is called on that loop's thread, and no callback
  * comes from inside a call of this door.  What is written is copied and goes out in order.  Nagle
@@ -58,6 +58,9 @@ void stream_close(struct stream *stream);
 
 /* Who the peer is by its certificate; NULL: it has shown none, or there is no TLS.  Lent. */
 const struct tls_peer *stream_peer(const struct stream *stream);
+
+/* Was the peer asked for a certificate?  False also when there is no TLS. */
+bool stream_asked(const struct stream *stream);
 
 /* The protocol that TLS agreed on (ALPN, RFC 7301), "" when none. */
 const char *stream_protocol(const struct stream *stream);

@@ -20,11 +20,16 @@
 #include "base/stream/inside.h"
 
 /* The peer's chain: a few certificates of ours are under 1 KiB each. */
-enum { CHAIN_BYTES_MAX = 16384, CHAIN_DEPTH_MAX = 3 };
+enum { CHAIN_BYTES_MAX = 16384, CHAIN_DEPTH_MAX = 3, OTHERS_CHAIN_BYTES_MAX = 65536 };
+
+/* For everybody: what HTTP/2 allows of TLS 1.2 (RFC 9113, 9.2.2). */
+static const char ciphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
 
 struct rules {
     enum tls_verify verify;
     char pin[HASH_TEXT_SIZE];
+    bool (*asks)(const char *name, void *context);
+    void *context;
 };
 
 struct tls_context {
@@ -53,7 +58,7 @@ static void make_slot(void)
 
 /* A key that wants a passphrase is no key: never ask the terminal. */
 /* NOLINTNEXTLINE(readability-non-const-parameter): the type is OpenSSL's. */
-static int no_passphrase(char *buffer, int size, int writing, void *context)
+int tls_no_passphrase(char *buffer, int size, int writing, void *context)
 {
     (void)buffer, (void)size, (void)writing, (void)context;
     return -1;
@@ -69,7 +74,7 @@ static BIO *bio_of(const char *text)
 static X509 *read_certificate(const char *text)
 {
     BIO *bio = bio_of(text);
-    X509 *certificate = PEM_read_bio_X509(bio, NULL, no_passphrase, NULL);
+    X509 *certificate = PEM_read_bio_X509(bio, NULL, tls_no_passphrase, NULL);
     BIO_free(bio);
     return certificate;
 }
@@ -77,7 +82,7 @@ static X509 *read_certificate(const char *text)
 static EVP_PKEY *read_key(const char *text)
 {
     BIO *bio = bio_of(text);
-    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL);
+    EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, tls_no_passphrase, NULL);
     BIO_free(bio);
     return key;
 }
@@ -112,19 +117,18 @@ static bool trust_pinned(X509_STORE_CTX *store, const char *pin, STACK_OF(X509) 
 }
 
 /* What looks like a bad certificate is a bad clock more often than not. */
-static void say_why(int reason, struct error *err)
+int tls_say_why(int reason, struct error *err)
 {
     char now[CLOCK_TEXT_SIZE];
     const char *text = X509_verify_cert_error_string(reason);
     if (reason == X509_V_ERR_CERT_NOT_YET_VALID || reason == X509_V_ERR_CERT_HAS_EXPIRED) {
         clock_format_ms(clock_real_ms(), now);
-        error_set(err, ERROR_DENIED,
-                  "the peer's certificate: %s (by the clock of this machine, which says %s: is it "
-                  "right?)",
-                  text, now);
-    } else {
-        error_set(err, ERROR_DENIED, "the peer's certificate: %s", text);
+        return error_set(err, ERROR_DENIED,
+                         "the peer's certificate: %s (by the clock of this machine, which says %s: "
+                         "is it right?)",
+                         text, now);
     }
+    return error_set(err, ERROR_DENIED, "the peer's certificate: %s", text);
 }
 
 /* Called by OpenSSL in place of X509_verify_cert(): 1 when the peer is believed. */
@@ -137,12 +141,15 @@ static int judge(X509_STORE_CTX *store, void *context)
     (void)context;
     CHECK(trusted != NULL && session != NULL && rules != NULL);
     int believed = 0;
-    if (rules->verify == TLS_VERIFY_PIN && !trust_pinned(store, rules->pin, trusted)) {
+    if (rules->verify == TLS_VERIFY_LATER) {
+        believed = tls_session_judge(session, X509_STORE_CTX_get0_cert(store)) == 0;
+        session->peer.chain = tls_chain_new(store);
+    } else if (rules->verify == TLS_VERIFY_PIN && !trust_pinned(store, rules->pin, trusted)) {
         error_set(&session->why, ERROR_DENIED,
                   "the peer's authority is not the one expected (SHA-256 %.16s...)", rules->pin);
         X509_STORE_CTX_set_error(store, X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN);
     } else if (X509_verify_cert(store) != 1) {
-        say_why(X509_STORE_CTX_get_error(store), &session->why);
+        tls_say_why(X509_STORE_CTX_get_error(store), &session->why);
     } else if (tls_session_judge(session, X509_STORE_CTX_get0_cert(store)) < 0) {
         X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
     } else {
@@ -150,6 +157,17 @@ static int judge(X509_STORE_CTX *store, void *context)
     }
     sk_X509_free(trusted);
     return believed;
+}
+
+/* A server for everybody asks for a certificate where somebody will look at it. */
+static int on_hello(SSL *ssl, void *context)
+{
+    const struct rules *rules = context;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    if (rules->asks != NULL && rules->asks(name != NULL ? name : "", rules->context)) {
+        SSL_set_verify(ssl, SSL_VERIFY_PEER, NULL);
+    }
+    return 1;
 }
 
 /* ---- Contexts ---- */
@@ -181,12 +199,12 @@ static int invalid(struct error *err, const char *what)
 static bool add_authorities(SSL_CTX *ssl, BIO *pem)
 {
     bool good = true;
-    X509 *authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
+    X509 *authority = PEM_read_bio_X509(pem, NULL, tls_no_passphrase, NULL);
     while (authority != NULL) {
         X509_check_purpose(authority, -1, 0);
         good = good && X509_STORE_add_cert(SSL_CTX_get_cert_store(ssl), authority) == 1;
         X509_free(authority);
-        authority = PEM_read_bio_X509(pem, NULL, no_passphrase, NULL);
+        authority = PEM_read_bio_X509(pem, NULL, tls_no_passphrase, NULL);
     }
     ERR_clear_error(); /* the end of the text is told as an error */
     return good;
@@ -207,6 +225,24 @@ static int use_authority(SSL_CTX *ssl, const char *text, bool show_it, struct er
     return good ? 0 : invalid(err, "the authority's certificate cannot be used");
 }
 
+/* Those behind the first one lead to its authority. */
+static bool add_others(SSL_CTX *ssl, const char *text)
+{
+    BIO *pem = bio_of(text);
+    bool good = true;
+    X509 *first = PEM_read_bio_X509(pem, NULL, tls_no_passphrase, NULL);
+    X509 *other = PEM_read_bio_X509(pem, NULL, tls_no_passphrase, NULL);
+    X509_free(first);
+    while (other != NULL) {
+        good = good && SSL_CTX_add1_chain_cert(ssl, other) == 1;
+        X509_free(other);
+        other = PEM_read_bio_X509(pem, NULL, tls_no_passphrase, NULL);
+    }
+    BIO_free(pem);
+    ERR_clear_error(); /* the end of the text is told as an error */
+    return good;
+}
+
 static int use_certificate(SSL_CTX *ssl, const struct tls_context_options *options,
                            struct error *err)
 {
@@ -220,6 +256,8 @@ static int use_certificate(SSL_CTX *ssl, const struct tls_context_options *optio
     } else if (SSL_CTX_use_certificate(ssl, certificate) != 1 ||
                SSL_CTX_use_PrivateKey(ssl, key) != 1 || SSL_CTX_check_private_key(ssl) != 1) {
         r = invalid(err, "the key is not the certificate's");
+    } else if (!add_others(ssl, options->certificate)) {
+        r = invalid(err, "the certificates behind the first one cannot be used");
     }
     X509_free(certificate);
     EVP_PKEY_free(key);
@@ -232,13 +270,20 @@ static int use_rules(SSL_CTX *ssl, const struct tls_context_options *options, st
         [TLS_VERIFY_REQUIRED] = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
         [TLS_VERIFY_OPTIONAL] = SSL_VERIFY_PEER,
         [TLS_VERIFY_PIN] = SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT,
+        [TLS_VERIFY_LATER] = SSL_VERIFY_NONE, /* but see on_hello() */
     };
     struct rules *rules = NEW(struct rules);
     rules->verify = options->verify;
+    rules->asks = options->asks;
+    rules->context = options->context;
     int set = SSL_CTX_set_ex_data(ssl, rules_slot, rules);
     CHECK(set == 1);
     SSL_CTX_set_verify(ssl, modes[options->verify], NULL);
     SSL_CTX_set_cert_verify_callback(ssl, judge, NULL);
+    if (options->verify == TLS_VERIFY_LATER) {
+        SSL_CTX_set_cert_cb(ssl, on_hello, rules);
+        return 0;
+    }
     if (options->verify != TLS_VERIFY_PIN) {
         CHECK(options->authority != NULL);
         return use_authority(ssl, options->authority, options->certificate != NULL, err);
@@ -259,13 +304,15 @@ static int make(const struct tls_context_options *options, SSL_CTX **ret_ssl, st
     if (ssl == NULL) {
         return error_set(err, ERROR_OS, "OpenSSL cannot begin");
     }
-    SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION);
+    bool is_for_all = options->verify == TLS_VERIFY_LATER;
+    SSL_CTX_set_min_proto_version(ssl, is_for_all ? TLS1_2_VERSION : TLS1_3_VERSION);
+    SSL_CTX_set_cipher_list(ssl, ciphers);
     SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_num_tickets(ssl, 0);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_alpn_select_cb(ssl, on_protocols, NULL);
-    SSL_CTX_set_max_cert_list(ssl, CHAIN_BYTES_MAX);
+    SSL_CTX_set_max_cert_list(ssl, is_for_all ? OTHERS_CHAIN_BYTES_MAX : CHAIN_BYTES_MAX);
     SSL_CTX_set_verify_depth(ssl, CHAIN_DEPTH_MAX);
     /* In this order: the authority goes behind the certificate that is there. */
     int r = options->certificate != NULL ? use_certificate(ssl, options, err) : 0;
