@@ -469,6 +469,9 @@ static int start_gateway(struct node *node, struct error *err)
 {
     struct gateway_options options = {
         .address = node->options.gateway_address,
+        .tls_address = node->options.gateway_tls_address,
+        .tls_certificate = node->options.gateway_tls_certificate,
+        .tls_key = node->options.gateway_tls_key,
         .threads = 1,
         .body_bytes_max = node->options.body_bytes_max,
         .functions = node->functions,
@@ -478,8 +481,9 @@ static int start_gateway(struct node *node, struct error *err)
         .cluster = node->cluster,
         .node_name = node->name,
     };
-    if (gateway_start(&options, &node->gateway, err) < 0) {
-        return error_wrap(err, "gateway_address");
+    int r = gateway_start(&options, &node->gateway, err);
+    if (r < 0) {
+        return r;
     }
     host_set_gateway(node->host, node->gateway);
     return 0;
@@ -583,6 +587,10 @@ static int start_api(struct node *node, struct error *err)
     }
     describe_address(node->options.gateway_address, gateway_port(node->gateway), node->gateway_text,
                      sizeof(node->gateway_text));
+    if (gateway_tls_port(node->gateway) != 0) {
+        describe_address(node->options.gateway_tls_address, gateway_tls_port(node->gateway),
+                         node->secure_text, sizeof(node->secure_text));
+    }
     MEMORY_OWNED char *gateway_url = memory_format("http://%s", node->gateway_text);
     function_set_gateway(node->functions, gateway_url);
     struct api_options options = {
@@ -679,7 +687,10 @@ static void on_signal(uv_signal_t *signal, int number)
         _exit(128 + number);
     }
     node->stopping = true;
-    log_info("stopping (%s)", number == SIGINT ? "interrupt" : "terminate");
+    log_info("stopping (%s)",
+             number == SIGINT       ? "interrupt"
+                 : number == SIGHUP ? "the terminal is gone"
+                                    : "terminate");
     if (node->store == NULL) {
         _exit(128 + number); /* nothing has begun: there is nothing to bring to its end */
     }
@@ -690,35 +701,49 @@ static void on_signal(uv_signal_t *signal, int number)
     loop_stop(node->loop);
 }
 
+static void on_hang_up(uv_signal_t *signal, int number)
+{
+    struct node *node = signal->data;
+    (void)number;
+    if (node->is_running) {
+        gateway_reload(node->gateway);
+    }
+}
+
+/* A daemon reads its certificate anew when it is told SIGHUP; a node in a terminal ends with it. */
 static void watch_signals(struct node *node)
 {
-    static const int numbers[2] = {SIGTERM, SIGINT};
-    for (int i = 0; i < 2; i++) {
+    static const int numbers[3] = {SIGTERM, SIGINT, SIGHUP};
+    for (int i = 0; i < 3; i++) {
+        bool is_reload = numbers[i] == SIGHUP && !node->is_dev;
         uv_signal_init(loop_uv(node->loop), &node->signals[i]);
         node->signals[i].data = node;
-        uv_signal_start(&node->signals[i], on_signal, numbers[i]);
+        uv_signal_start(&node->signals[i], is_reload ? on_hang_up : on_signal, numbers[i]);
     }
 }
 
 static void unwatch_signals(struct node *node)
 {
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         uv_close((uv_handle_t *)&node->signals[i], NULL);
     }
 }
 
 static void greet(const struct node *node)
 {
+    bool is_secure = node->secure_text[0] != '\0';
     if (!node->is_dev) {
         bool is_member = cluster_is_member(node->cluster);
-        log_info("node %s is ready: API http://%s, gateway http://%s, isolation %s%s%s", node->name,
-                 node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
+        log_info("node %s is ready: API http://%s, gateway http://%s%s%s, isolation %s%s%s",
+                 node->name, node->api_text, node->gateway_text, is_secure ? " and https://" : "",
+                 node->secure_text, vmm_isolation_text(node->isolation),
                  is_member ? ", cluster " : "", is_member ? cluster_name(node->cluster) : "");
         return;
     }
     printf("Blixard %s is ready.\n\n"
            "  API        http://%s\n"
            "  functions  http://%s/fn/NAME\n"
+           "%s%s%s"
            "  isolation  %s%s%s\n"
            "  data       %s\n\n"
            "In another terminal:\n\n"
@@ -726,7 +751,9 @@ static void greet(const struct node *node)
            "  blixard fn deploy hello hello\n"
            "  blixard fn invoke hello --data world\n\n"
            "Ctrl-C stops the node.\n",
-           blixard_version, node->api_text, node->gateway_text, vmm_isolation_text(node->isolation),
+           blixard_version, node->api_text, node->gateway_text,
+           is_secure ? "             https://" : "", node->secure_text,
+           is_secure ? "/fn/NAME\n" : "", vmm_isolation_text(node->isolation),
            node->isolation == VMM_ISOLATION_MICROVM ? "" : ": ",
            node->isolation == VMM_ISOLATION_MICROVM ? "" : node->probe.kvm_reason, node->folder);
     fflush(stdout);

@@ -17,10 +17,11 @@ struct node {
     char *folder;
     char name[256];
     char gateway_text[160];
+    char secure_text[160]; /* "": no HTTPS */
     char api_text[160];
     struct vmm_probe probe;
     enum vmm_isolation isolation;
-    uv_signal_t signals[2];
+    uv_signal_t signals[3];
     bool stopping;
 
     const char *join_token; /* NULL: none was given */

@@ -8,41 +8,7 @@ import unittest
 
 from cluster import Cluster
 from node import Node
-
-SOURCE = r"""
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-extern char **environ;
-int main(void)
-{
-    const char *query = getenv("QUERY_STRING");
-    const char *head = query != NULL ? strstr(query, "head=") : NULL;
-    printf("Content-Type: text/plain\r\n");
-    if (head != NULL && strncmp(head + 5, "life", 4) == 0) {
-        printf("Cache-Control: max-age=60\r\nETag: \"one\"\r\nVary: X-Kind\r\n");
-    }
-    if (head != NULL && strncmp(head + 5, "cookie", 6) == 0) {
-        printf("Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n");
-    }
-    if (head != NULL && strncmp(head + 5, "cors", 4) == 0) {
-        printf("Access-Control-Allow-Origin: *\r\n");
-    }
-    printf("\r\n");
-    for (char **at = environ; *at != NULL; at++) {
-        puts(*at);
-    }
-    return 0;
-}
-"""
-
-
-def compile_guest(folder):
-    source, wasm = folder / "shows.c", folder / "shows.wasm"
-    source.write_text(SOURCE)
-    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", wasm, source], check=True)
-    return wasm
-
+from shows import compile_guest
 
 class Answer:
     def __init__(self, answer):

@@ -63,7 +63,7 @@ class Node:
         self.lines.put(None)
 
     def _wait(self):
-        said = ""
+        said = self.said = ""
         addresses = {}
         while len(addresses) < 2:
             try:
@@ -75,6 +75,9 @@ class Node:
                 raise RuntimeError(f"the node did not start:\n{said}")
             said += line
             addresses = dict(ADDRESS.findall(said))
+        while not said.endswith("\n\n") and "  data" not in said:
+            said += self.lines.get(timeout=READY_SECONDS) or "\n\n"
+        self.said = said
         self.api, self.gateway = addresses["API"], addresses["functions"]
         self.get("/readyz")
 

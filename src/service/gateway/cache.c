@@ -186,7 +186,8 @@ static struct text head_field(const struct call *call, const char *name)
 static uint64_t life_of(const struct call *call, int status)
 {
     struct text control = head_field(call, "Cache-Control");
-    bool is_private = http_exchange_field(call->exchange, "Authorization").data != NULL;
+    bool is_private = http_exchange_field(call->exchange, "Authorization").data != NULL ||
+        call->caller.subject[0] != '\0';
     uint64_t life_s = 0;
     bool is_kind = status == 200 || status == 203 || status == 204 || status == 301 ||
         status == 404 || status == 410;

@@ -161,11 +161,14 @@ static int write_environment(struct call *call, bool input_continues, struct err
         .path = http_exchange_path(exchange),
         .query = http_exchange_query(exchange),
         .script_length = call->script_length,
-        .user = call->user,
+        .user = call->caller.user,
+        .subject = call->caller.subject,
+        .fingerprint = call->caller.fingerprint,
+        .is_secure = call->is_secure,
         .host = host.data != NULL ? host : text_of("", 0),
         .protocol = http_exchange_minor_version(exchange) == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .address = gateway->address,
-        .port = gateway->port,
+        .port = call->is_secure && gateway->tls_port != 0 ? gateway->tls_port : gateway->port,
         .peer = call->client[0] != '\0' ? call->client : http_exchange_peer(exchange),
         .request_id = call->request_id,
         .traceparent = traceparent,
@@ -361,7 +364,9 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->body_error.kind = ERROR_NONE;
     call->head_state = HEAD_UNKNOWN;
     call->body_sent = 0;
-    call->client[0] = call->function[0] = call->pattern[0] = call->user[0] = '\0';
+    call->client[0] = call->function[0] = call->pattern[0] = '\0';
+    call->caller = (struct gateway_caller){0};
+    call->is_secure = http_exchange_is_tls(owned_exchange);
     call->tries = 0;
     call->started_ns = clock_monotonic_ns();
     choose_request_id(call);
@@ -500,13 +505,13 @@ static void call_place(struct call *call, const char *project, struct text name,
 }
 
 void call_serve_route(struct gateway *gateway, struct http_exchange *owned_exchange,
-                      struct http_route *owned_route, const char *user)
+                      struct http_route *owned_route, const struct gateway_caller *caller)
 {
     struct call *call = take_call(gateway, owned_exchange);
     call->script_length = 0;
     call->route = owned_route;
     snprintf(call->pattern, sizeof(call->pattern), "%s", owned_route->path);
-    snprintf(call->user, sizeof(call->user), "%s", user);
+    call->caller = *caller;
     call_place(call, owned_route->project,
                text_of(owned_route->function, strlen(owned_route->function)), false);
 }
@@ -532,6 +537,15 @@ void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange
     }
 }
 
+/* One that does not fit is none. */
+static void take_hop_text(const struct call *call, const char *field, char *ret_text, size_t size)
+{
+    struct text text = http_exchange_field(call->exchange, field);
+    if (text.length > 0 && text.length < size) {
+        snprintf(ret_text, size, "%.*s", (int)text.length, text.data);
+    }
+}
+
 /* What the other node says of the request. */
 static int read_hop(struct call *call, struct text *ret_function, struct error *err)
 {
@@ -549,16 +563,18 @@ static int read_hop(struct call *call, struct text *ret_function, struct error *
     snprintf(call->client, sizeof(call->client), "%.*s", (int)client.length,
              client.length > 0 ? client.data : "");
     struct text pattern = http_exchange_field(call->exchange, PEER_FIELD_PATTERN);
-    struct text user = http_exchange_field(call->exchange, PEER_FIELD_USER);
     if (pattern.length > 0 && pattern.length < sizeof(call->pattern)) {
         snprintf(call->pattern, sizeof(call->pattern), "%.*s", (int)pattern.length, pattern.data);
         if (pattern_check(call->pattern, err) < 0) {
             return -(int)err->kind;
         }
     }
-    if (user.length > 0 && user.length < sizeof(call->user)) {
-        snprintf(call->user, sizeof(call->user), "%.*s", (int)user.length, user.data);
-    }
+    struct gateway_caller *caller = &call->caller;
+    take_hop_text(call, PEER_FIELD_USER, caller->user, sizeof(caller->user));
+    take_hop_text(call, PEER_FIELD_SUBJECT, caller->subject, sizeof(caller->subject));
+    take_hop_text(call, PEER_FIELD_FINGERPRINT, caller->fingerprint, sizeof(caller->fingerprint));
+    call->is_secure =
+        text_equal_ignoring_case(http_exchange_field(call->exchange, PEER_FIELD_SCHEME), "https");
     return 0;
 }
 

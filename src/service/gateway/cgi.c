@@ -27,17 +27,33 @@ static const char *const server_fields[] = {
 };
 
 static const char *const meta_variables[] = {
-    "AUTH_TYPE",         "BLIXARD_REQUEST_ID",
-    "CONTENT_LENGTH",    "CONTENT_TYPE",
-    "GATEWAY_INTERFACE", "PATH_INFO",
-    "PATH_TRANSLATED",   "QUERY_STRING",
-    "REMOTE_ADDR",       "REMOTE_HOST",
-    "REMOTE_IDENT",      "REMOTE_USER",
-    "REQUEST_METHOD",    "REQUEST_URI",
-    "SCRIPT_NAME",       "SERVER_NAME",
-    "SERVER_PORT",       "SERVER_PROTOCOL",
-    "SERVER_SOFTWARE",   "TRACEPARENT",
-    "TRACESTATE",        NULL,
+    "AUTH_TYPE",
+    "BLIXARD_REQUEST_ID",
+    "HTTPS",
+    "REQUEST_SCHEME",
+    "SSL_CLIENT_S_DN",
+    "SSL_CLIENT_FINGERPRINT",
+    "SSL_CLIENT_VERIFY", /* those of mod_ssl that servers agree on */
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "GATEWAY_INTERFACE",
+    "PATH_INFO",
+    "PATH_TRANSLATED",
+    "QUERY_STRING",
+    "REMOTE_ADDR",
+    "REMOTE_HOST",
+    "REMOTE_IDENT",
+    "REMOTE_USER",
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "SCRIPT_NAME",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "SERVER_SOFTWARE",
+    "TRACEPARENT",
+    "TRACESTATE",
+    NULL,
 };
 
 static bool is_listed(struct text name, const char *const *list)
@@ -128,13 +144,27 @@ static int add_path_info(const struct cgi_request *request, struct buffer *out, 
     return 0;
 }
 
-/* Of a route's path, and who it was asked to be. */
-static int add_parameters(const struct cgi_request *request, struct buffer *out, struct error *err)
+static void add_caller(const struct cgi_request *request, struct buffer *out)
 {
-    if (request->user != NULL && request->user[0] != '\0') {
+    add(out, "REQUEST_SCHEME", request->is_secure ? "https" : "http");
+    if (request->is_secure) {
+        add(out, "HTTPS", "on");
+    }
+    if (request->subject != NULL && request->subject[0] != '\0') {
+        add(out, "AUTH_TYPE", "CLIENT_CERT");
+        add(out, "REMOTE_USER", request->subject);
+        add(out, "SSL_CLIENT_VERIFY", "SUCCESS");
+        add(out, "SSL_CLIENT_S_DN", request->subject);
+        add(out, "SSL_CLIENT_FINGERPRINT", request->fingerprint);
+    } else if (request->user != NULL && request->user[0] != '\0') {
         add(out, "AUTH_TYPE", "Bearer");
         add(out, "REMOTE_USER", request->user);
     }
+}
+
+/* Of a route's path. */
+static int add_parameters(const struct cgi_request *request, struct buffer *out, struct error *err)
+{
     for (size_t i = 0; i < request->parameter_count; i++) {
         struct text name = request->parameters[i].name;
         struct text value = request->parameters[i].value;
@@ -301,6 +331,7 @@ int cgi_write_environment(const struct cgi_request *request, size_t bytes_max, s
     }
     buffer_append_byte(out, '\0');
     add_names(request, out);
+    add_caller(request, out);
     r = add_parameters(request, out, err);
     if (r < 0) {
         return r;

@@ -11,6 +11,8 @@
  *   - traceparent: the function is told where in the trace it is, as HTTP_TRACEPARENT and
  *     TRACEPARENT; tracestate is passed on, as TRACESTATE too.
  * A route's path parameters are PATH_PARAM_NAME, decoded, and who showed a token is REMOTE_USER.
+ * Who showed a certificate is REMOTE_USER and SSL_CLIENT_S_DN by its subject, and
+ * SSL_CLIENT_FINGERPRINT (SHA-256).  REQUEST_SCHEME is http or https; HTTPS is "on" or not there.
  * Fields of one name are joined by ", " (Cookie by "; ").  Then the function's own environment,
  * which cannot replace any of these: names beginning with HTTP_ or listed here are skipped.
  *
@@ -56,7 +58,10 @@ struct cgi_request {
     size_t field_count;
     const char *environment; /* the function's own: "NAME=value\0..." */
     size_t environment_length;
-    const char *user;       /* "" or NULL: nobody was asked for */
+    const char *user;    /* "" or NULL: nobody was asked for */
+    const char *subject; /* of a certificate that was believed; "" or NULL: none was asked for */
+    const char *fingerprint;
+    bool is_secure;         /* the client speaks HTTPS */
     size_t parameter_count; /* of the path: PATH_PARAM_NAME */
     struct cgi_field parameters[CGI_PARAMETERS_MAX];
 };

@@ -17,7 +17,8 @@
 enum {
     TRIES_MAX = FORWARD_TRIES_MAX,
     GRACE_MS = FORWARD_GRACE_MS,
-    FIELD_SIZE = 320,
+    FIELD_SIZE = 640,
+    FIELDS_MAX = 13,
 };
 
 /* ---- Nodes ---- */
@@ -140,8 +141,8 @@ static char *target_of(const struct call *call)
 static void pass_to(struct call *call, uint64_t node)
 {
     static const struct peer_pass_events events = {.on_head = on_pass_head, .on_end = on_pass_end};
-    char lines[10][FIELD_SIZE];
-    const char *fields[11] = {0};
+    char lines[FIELDS_MAX][FIELD_SIZE];
+    const char *fields[FIELDS_MAX + 1] = {0};
     size_t count = 0;
     struct text host = http_exchange_field(call->exchange, "Host");
     uint64_t time_ms = time_for(call);
@@ -163,9 +164,18 @@ static void pass_to(struct call *call, uint64_t node)
     if (call->pattern[0] != '\0') {
         snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_PATTERN ": %s", call->pattern);
     }
-    if (call->user[0] != '\0') {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_USER ": %s", call->user);
+    if (call->caller.user[0] != '\0') {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_USER ": %s", call->caller.user);
     }
+    if (call->caller.subject[0] != '\0') {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SUBJECT ": %s", call->caller.subject);
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_FINGERPRINT ": %s",
+                 call->caller.fingerprint);
+    }
+    if (call->is_secure) {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SCHEME ": https");
+    }
+    CHECK(count <= FIELDS_MAX);
     for (size_t i = 0; i < count; i++) {
         fields[i] = lines[i];
     }

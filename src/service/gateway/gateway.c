@@ -130,6 +130,51 @@ static int lane_open(struct gateway *gateway, struct lane *lane, struct error *e
     return 0;
 }
 
+/* ---- HTTPS ---- */
+
+static bool asks(const char *name, void *context)
+{
+    const struct gateway *gateway = context;
+    return gateway->options.routes != NULL &&
+        route_asks_for_certificate(gateway->options.routes, text_of(name, strlen(name)));
+}
+
+static bool is_given(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+static int open_secure(struct gateway *gateway, struct error *err)
+{
+    const struct gateway_options *options = &gateway->options;
+    const struct secure_options secure = {.certificate_file = options->tls_certificate,
+                                          .key_file = options->tls_key,
+                                          .asks = asks,
+                                          .context = gateway};
+    if (!is_given(options->tls_certificate) && !is_given(options->tls_key)) {
+        return 0;
+    }
+    if (!is_given(options->tls_certificate) || !is_given(options->tls_key)) {
+        return error_set(err, ERROR_INVALID,
+                         "HTTPS needs both gateway_tls_certificate and gateway_tls_key");
+    }
+    int r = secure_new(gateway->loop, &secure, &gateway->secure, err);
+    if (r < 0) {
+        return error_wrap(err, "gateway_tls_certificate, gateway_tls_key");
+    }
+    r = http_server_listen_tls(gateway->lanes[0].server, options->tls_address,
+                               secure_context(gateway->secure), NULL, NULL, NULL,
+                               &gateway->tls_port, err);
+    return r < 0 ? error_wrap(err, "gateway_tls_address") : 0;
+}
+
+void gateway_reload(struct gateway *gateway)
+{
+    if (gateway->secure != NULL) {
+        secure_reload(gateway->secure);
+    }
+}
+
 /* ---- Starting ---- */
 
 static int lane_start(struct gateway *gateway, unsigned index, struct error *err)
@@ -176,6 +221,7 @@ static void gateway_free(struct gateway *gateway)
     for (unsigned i = 0; i < gateway->lane_count; i++) {
         lane_done(&gateway->lanes[i], i > 0);
     }
+    secure_free(gateway->secure);
     cache_free(gateway->cache);
     free(gateway->lanes);
     free(gateway->address);
@@ -207,9 +253,15 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
     for (unsigned i = 0; i < gateway->lane_count; i++) {
         int r = lane_start(gateway, i, err);
         if (r < 0) {
+            error_wrap(err, "gateway_address");
             gateway_free(gateway);
             return r;
         }
+    }
+    int r = open_secure(gateway, err);
+    if (r < 0) {
+        gateway_free(gateway);
+        return r;
     }
     *ret_gateway = gateway;
     return 0;
@@ -227,6 +279,11 @@ void gateway_set_later(struct gateway *gateway,
 uint16_t gateway_port(const struct gateway *gateway)
 {
     return gateway->port;
+}
+
+uint16_t gateway_tls_port(const struct gateway *gateway)
+{
+    return gateway->tls_port;
 }
 
 /* ---- Stopping ---- */
@@ -305,6 +362,7 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
         /* Somebody still refers to them: better a leak at the end than a use after free. */
         log_warn("gateway: calls were left behind that did not end when they were cancelled");
         loop_timer_free(gateway->lanes[0].hold_timer);
+        secure_free(gateway->secure);
         return;
     }
     gateway_free(gateway);

@@ -5,6 +5,10 @@
  *
  * and whatever a route fits (service/route/route.h), which is asked first.
  *
+ * With a certificate there is HTTPS (HTTP/1.1 and HTTP/2, TLS 1.2 and 1.3) at an address of its
+ * own, on the first loop.  A client is asked for a certificate when the name it wants (SNI) may be
+ * that of a route with `auth: mtls`, and the route judges it.
+ *
  * The request becomes a CGI environment (RFC 3875, see cgi.h) and standard input; the answer is
  * standard output, with optional CGI header fields (Status, Content-Type, Location, any other)
  * before it.  Every answer has X-Request-Id (the client's own, if it is harmless), Server-Timing
@@ -43,7 +47,10 @@ struct route_service;
 struct telemetry;
 
 struct gateway_options {
-    const char *address;     /* "127.0.0.1:7480" */
+    const char *address;         /* "127.0.0.1:7480" */
+    const char *tls_address;     /* "127.0.0.1:7443" */
+    const char *tls_certificate; /* files, see secure.h; NULL or "": no HTTPS */
+    const char *tls_key;
     unsigned threads;        /* loops; the first one is the instances' loop */
     uint64_t body_bytes_max; /* default 64 MiB */
     struct function_service *functions;
@@ -60,6 +67,10 @@ struct gateway_options {
 int gateway_start(const struct gateway_options *options, struct gateway **ret_gateway,
                   struct error *err);
 uint16_t gateway_port(const struct gateway *gateway);
+uint16_t gateway_tls_port(const struct gateway *gateway); /* 0: there is no HTTPS */
+
+/* Read the certificate and its key anew; failures are logged.  The instances' loop. */
+void gateway_reload(struct gateway *gateway);
 
 /*
  * Drain: answer what is in flight, for at most timeout_ms, then cancel the rest, stop and free.

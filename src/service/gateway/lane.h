@@ -11,12 +11,14 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "base/stream/tls.h"
 
 #include "service/function/function.h"
 #include "service/gateway/cache.h"
 #include "service/gateway/cgi.h"
 #include "service/gateway/gateway.h"
 #include "service/gateway/relay.h"
+#include "service/gateway/secure.h"
 #include "service/peer/peer.h"
 #include "service/route/route.h"
 #include "service/telemetry/trace.h"
@@ -58,6 +60,8 @@ struct gateway {
     char *address;
     char *node_name; /* or NULL */
     uint16_t port;
+    struct secure *secure; /* NULL: no HTTPS */
+    uint16_t tls_port;
     unsigned lane_count;
     unsigned lanes_open; /* while stopping, as the next two */
     uint64_t drain_timeout_ms;
@@ -87,6 +91,13 @@ struct call_trace {
 
 enum head_state { HEAD_UNKNOWN, HEAD_FOUND, HEAD_ABSENT };
 
+/* Who asks, as far as the route wanted to know; texts are "" where it did not. */
+struct gateway_caller {
+    char user[64];                  /* whose token it is */
+    char subject[TLS_SUBJECT_SIZE]; /* of the certificate that leads to the route's authority */
+    char fingerprint[65];           /* its SHA-256 */
+};
+
 struct call {
     struct list_node link;      /* in the lane's free_calls */
     struct list_node held_link; /* in the lane's held */
@@ -97,10 +108,11 @@ struct call {
     size_t script_length;                /* of the path: the rest is PATH_INFO */
     struct http_route *route;            /* that led here, or NULL: a reference */
     char pattern[PATTERN_BYTES_MAX + 1]; /* of the route, also one of a hop; or "" */
-    char user[64];                       /* who asks, if the route asked; or "" */
-    bool is_hop;                         /* another node passed it on */
-    char client[GATEWAY_CLIENT_SIZE];    /* of a hop: who asked that node; or "" */
-    uint64_t deadline_ms;                /* on the loop's clock; 0: none but the function's own */
+    struct gateway_caller caller;
+    bool is_secure;                   /* the client speaks HTTPS */
+    bool is_hop;                      /* another node passed it on */
+    char client[GATEWAY_CLIENT_SIZE]; /* of a hop: who asked that node; or "" */
+    uint64_t deadline_ms;             /* on the loop's clock; 0: none but the function's own */
 
     /* On its way to another node. */
     struct peer_pass *pass;
@@ -156,7 +168,7 @@ void lane_report_closed(struct lane *lane);
 
 /* Serve a request as a call of a route, both of which are taken. */
 void call_serve_route(struct gateway *gateway, struct http_exchange *owned_exchange,
-                      struct http_route *owned_route, const char *user);
+                      struct http_route *owned_route, const struct gateway_caller *caller);
 
 /* routed.c: true when the request is a route's, and was taken. */
 bool routed_serve(struct gateway *gateway, struct http_exchange *exchange);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/http/http.h"
 
@@ -99,6 +100,62 @@ static bool find_client(struct gateway *gateway, struct http_exchange *exchange,
     return is_known;
 }
 
+/* The certificate of a client leads to the route's authority; or the exchange is answered. */
+static bool find_certificate(struct http_exchange *exchange, const struct http_route *route,
+                             struct gateway_caller *caller)
+{
+    struct error err = {0};
+    const struct tls_peer *peer = http_exchange_certificate(exchange);
+    if (!http_exchange_is_tls(exchange)) {
+        refuse(exchange, route, ERROR_DENIED,
+               "this route is for HTTPS with a client's certificate; this is HTTP");
+    } else if (peer == NULL && !http_exchange_was_asked(exchange)) {
+        /* For another host, or made before the route was: the next connection is asked. */
+        static const char text[] =
+            "this connection was not asked for a certificate, which this route wants: make a new "
+            "one, with the name of this host\n";
+        routed_add_cors(exchange, route);
+        http_exchange_add_field(exchange, "Content-Type", "text/plain");
+        http_exchange_respond(exchange, 421, text, sizeof(text) - 1);
+    } else if (peer == NULL || peer->chain == NULL) {
+        refuse(exchange, route, ERROR_DENIED,
+               "this route wants a client's certificate, and none was shown (curl --cert, --key)");
+    } else if (http_route_judge(route, peer->chain, caller->subject, &err) < 0) {
+        refuse(exchange, route, (int)err.kind, err.text);
+    } else {
+        memcpy(caller->fingerprint, peer->fingerprint, sizeof(caller->fingerprint));
+        return true;
+    }
+    return false;
+}
+
+static bool find_token(struct gateway *gateway, struct http_exchange *exchange,
+                       const struct http_route *route, struct gateway_caller *caller)
+{
+    if (find_client(gateway, exchange, caller->user)) {
+        return true;
+    }
+    http_exchange_add_field(exchange, "WWW-Authenticate", "Bearer");
+    refuse(exchange, route, ERROR_UNAUTHENTICATED,
+           "this route wants a bearer token of a client: blixard client create NAME --token");
+    return false;
+}
+
+/* Is it somebody that may call?  Otherwise the exchange is answered. */
+static bool authenticate(struct gateway *gateway, struct http_exchange *exchange,
+                         const struct http_route *route, struct gateway_caller *caller)
+{
+    switch (route->auth) {
+    case ROUTE_AUTH_NONE:
+        return true;
+    case ROUTE_AUTH_TOKEN:
+        return find_token(gateway, exchange, route, caller);
+    case ROUTE_AUTH_MTLS:
+        return find_certificate(exchange, route, caller);
+    }
+    CHECK_UNREACHABLE();
+}
+
 /* "127.0.0.1:4711" -> "127.0.0.1" */
 static void address_of(const char *peer, char ret_address[GATEWAY_CLIENT_SIZE])
 {
@@ -107,13 +164,17 @@ static void address_of(const char *peer, char ret_address[GATEWAY_CLIENT_SIZE])
     snprintf(ret_address, GATEWAY_CLIENT_SIZE, "%.*s", (int)length, peer);
 }
 
-static bool admit(struct http_exchange *exchange, struct http_route *route, const char *user)
+static bool admit(struct http_exchange *exchange, struct http_route *route,
+                  const struct gateway_caller *caller)
 {
     char client[GATEWAY_CLIENT_SIZE];
     char text[96];
     uint64_t wait_ms = 0;
     address_of(http_exchange_peer(exchange), client);
-    if (http_route_admit(route, user[0] != '\0' ? user : client, clock_monotonic_ms(), &wait_ms)) {
+    const char *who = caller->user[0] != '\0' ? caller->user
+        : caller->fingerprint[0] != '\0'      ? caller->fingerprint
+                                              : client;
+    if (http_route_admit(route, who, clock_monotonic_ms(), &wait_ms)) {
         return true;
     }
     snprintf(text, sizeof(text), "too many requests; the next one is taken in %" PRIu64 " ms",
@@ -139,23 +200,20 @@ static bool body_fits(struct http_exchange *exchange, const struct http_route *r
 static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
                   struct http_route *owned_route)
 {
-    char user[64] = "";
+    struct gateway_caller caller = {0};
     bool is_done = true;
     if (owned_route->is_paused) {
         refuse(owned_exchange, owned_route, ERROR_UNAVAILABLE, "this route is paused");
-    } else if (owned_route->auth == ROUTE_AUTH_TOKEN &&
-               !find_client(gateway, owned_exchange, user)) {
-        http_exchange_add_field(owned_exchange, "WWW-Authenticate", "Bearer");
-        refuse(owned_exchange, owned_route, ERROR_UNAUTHENTICATED,
-               "this route wants a bearer token of a client: blixard client create NAME --token");
-    } else if (admit(owned_exchange, owned_route, user) && body_fits(owned_exchange, owned_route)) {
+    } else if (authenticate(gateway, owned_exchange, owned_route, &caller) &&
+               admit(owned_exchange, owned_route, &caller) &&
+               body_fits(owned_exchange, owned_route)) {
         is_done = false;
     }
     if (is_done) {
         http_exchange_unref(owned_exchange);
         http_route_unref(owned_route);
     } else {
-        call_serve_route(gateway, owned_exchange, owned_route, user);
+        call_serve_route(gateway, owned_exchange, owned_route, &caller);
     }
 }
 

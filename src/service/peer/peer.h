@@ -69,17 +69,21 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 /* ---- Passing an exchange on ---- */
 
 /* Fields that nodes say to each other; those that a client sends are not passed on. */
-#define PEER_FIELD_HOP      "X-Blixard-Hop"         /* "1": from a node, and not to be passed on */
-#define PEER_FIELD_FUNCTION "X-Blixard-Function"    /* PROJECT/NAME[:VERSION] */
-#define PEER_FIELD_SCRIPT   "X-Blixard-Script"      /* bytes of the path that led to it */
-#define PEER_FIELD_HOST     "X-Blixard-Host"        /* Host, as the client sent it */
-#define PEER_FIELD_PATTERN  "X-Blixard-Pattern"     /* path of the route that led to it */
-#define PEER_FIELD_USER     "X-Blixard-User"        /* client whose token it showed */
-#define PEER_FIELD_CLIENT   "X-Blixard-Client"      /* HOST:PORT of the client */
-#define PEER_FIELD_DEADLINE "X-Blixard-Deadline-Ms" /* milliseconds that are left */
-#define PEER_FIELD_REFUSED  "X-Blixard-Refused"     /* of an answer: nothing was run */
-#define PEER_FIELD_FAILED   "X-Blixard-Failed"      /* of an answer: not a function's; error kind */
-#define PEER_FIELD_NODE     "X-Blixard-Node"        /* of an answer: the name of who gave it */
+#define PEER_FIELD_HOP      "X-Blixard-Hop"      /* "1": from a node, and not to be passed on */
+#define PEER_FIELD_FUNCTION "X-Blixard-Function" /* PROJECT/NAME[:VERSION] */
+#define PEER_FIELD_SCRIPT   "X-Blixard-Script"   /* bytes of the path that led to it */
+#define PEER_FIELD_HOST     "X-Blixard-Host"     /* Host, as the client sent it */
+#define PEER_FIELD_PATTERN  "X-Blixard-Pattern"  /* path of the route that led to it */
+#define PEER_FIELD_USER     "X-Blixard-User"     /* client whose token it showed */
+#define PEER_FIELD_SCHEME   "X-Blixard-Scheme"   /* "https": so the client spoke to that node */
+#define PEER_FIELD_SUBJECT  "X-Blixard-Subject" /* of the client's certificate, which was believed \
+                                                 */
+#define PEER_FIELD_FINGERPRINT "X-Blixard-Fingerprint" /* its SHA-256 */
+#define PEER_FIELD_CLIENT      "X-Blixard-Client"      /* HOST:PORT of the client */
+#define PEER_FIELD_DEADLINE    "X-Blixard-Deadline-Ms" /* milliseconds that are left */
+#define PEER_FIELD_REFUSED     "X-Blixard-Refused"     /* of an answer: nothing was run */
+#define PEER_FIELD_FAILED      "X-Blixard-Failed" /* of an answer: not a function's; error kind */
+#define PEER_FIELD_NODE        "X-Blixard-Node"   /* of an answer: the name of who gave it */
 
 /* Is it one of those (but PEER_FIELD_NODE)? */
 bool peer_field_is_ours(struct text name);

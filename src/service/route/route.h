@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/stream/tls.h"
 #include "base/text.h"
 
 #include "service/route/pattern.h"
@@ -55,7 +56,7 @@ int route_write(struct route_service *service, const char *project, const char *
 
 /* ---- The table: any thread ---- */
 
-enum route_auth { ROUTE_AUTH_NONE, ROUTE_AUTH_TOKEN };
+enum route_auth { ROUTE_AUTH_NONE, ROUTE_AUTH_TOKEN, ROUTE_AUTH_MTLS };
 
 /* Of one route; immutable but for what counts.  Texts are "" when there are none. */
 struct http_route {
@@ -69,6 +70,7 @@ struct http_route {
     char **methods;   /* NULL at the end; none: any */
     bool is_paused;
     enum route_auth auth;
+    struct tls_authority *authority; /* MTLS: of clients */
     bool caches;
     uint64_t body_bytes_max;       /* 0: the gateway's */
     struct route_limiter *limiter; /* NULL: no limit */
@@ -99,6 +101,15 @@ void route_find(struct route_service *service, struct text host, struct text pat
 /* The client that a bearer token is of; false: of none, or its time is over. */
 bool route_find_client(struct route_service *service, const char *token, uint64_t now_ms,
                        char ret_name[64]);
+
+/* May a client that wants to speak to this host ("": it does not say) be asked for its certificate:
+ * is there a route with MTLS for it? */
+bool route_asks_for_certificate(struct route_service *service, struct text host);
+
+/* Does what a client showed lead to the authority of this route (MTLS)?  As tls_authority_judge().
+ */
+int http_route_judge(const struct http_route *route, const struct tls_chain *chain,
+                     char ret_subject[TLS_SUBJECT_SIZE], struct error *err);
 
 /* May this client call now?  False: *ret_wait_ms until it may again. */
 bool http_route_admit(struct http_route *route, const char *client, uint64_t now_ms,

@@ -6,12 +6,13 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/http/http.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include "service/route/limiter.h"
 #include "service/route/parts.h"
 
-enum { LIST_MAX = 32, HOST_MAX = 253, ORIGIN_MAX = 300 };
+enum { LIST_MAX = 32, HOST_MAX = 253, ORIGIN_MAX = 300, CLIENT_CA_BYTES_MAX = 64 << 10 };
 
 /* ---- Checking ---- */
 
@@ -119,19 +120,46 @@ static int check_limit(const json_t *limit, struct error *err)
         : error_set(err, ERROR_INVALID, "rate_limit: by is client or route");
 }
 
-int settings_check(const json_t *settings, struct error *err)
+static int check_authority(const char *text, struct error *err)
+{
+    struct tls_authority *authority = NULL;
+    if (strlen(text) > CLIENT_CA_BYTES_MAX) {
+        return error_set(err, ERROR_TOO_LARGE, "client_ca: at most %d bytes",
+                         (int)CLIENT_CA_BYTES_MAX);
+    }
+    int r = tls_authority_new(text, &authority, err);
+    tls_authority_free(authority);
+    return r < 0 ? error_wrap(err, "client_ca") : 0;
+}
+
+static int check_auth(const json_t *settings, struct error *err)
 {
     const char *auth = json_string_value(json_object_get(settings, "auth"));
+    const char *authority = json_string_value(json_object_get(settings, "client_ca"));
+    bool is_mtls = auth != NULL && strcmp(auth, "mtls") == 0;
+    if (auth != NULL && !is_mtls && strcmp(auth, "none") != 0 && strcmp(auth, "token") != 0) {
+        return error_set(err, ERROR_INVALID, "auth is none, token or mtls");
+    }
+    if (is_mtls && authority == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "auth: mtls needs client_ca: the certificates of those who sign clients "
+                         "(--client-ca FILE)");
+    }
+    if (!is_mtls && authority != NULL) {
+        return error_set(err, ERROR_INVALID, "client_ca is for auth: mtls");
+    }
+    return is_mtls ? check_authority(authority, err) : 0;
+}
+
+int settings_check(const json_t *settings, struct error *err)
+{
     int r = pattern_check(json_string_value(json_object_get(settings, "path")), err);
     r = r < 0 ? r
               : check_list(settings, "hosts", is_host, "host name (a-z, 0-9, -, or *.NAME)", err);
     r = r < 0 ? r : check_list(settings, "methods", is_method, "method", err);
     r = r < 0 ? r : check_cors(json_object_get(settings, "cors"), err);
     r = r < 0 ? r : check_limit(json_object_get(settings, "rate_limit"), err);
-    if (r == 0 && auth != NULL && strcmp(auth, "none") != 0 && strcmp(auth, "token") != 0) {
-        r = error_set(err, ERROR_INVALID, "auth is none or token");
-    }
-    return r;
+    return r < 0 ? r : check_auth(settings, err);
 }
 
 /* ---- Compiling ---- */
@@ -206,12 +234,35 @@ static struct route_limiter *limiter_of(struct route_service *service, const cha
     return limiter_ref(limiter);
 }
 
+/* Without its authority, which was good when it was set, a route lets nobody in. */
+static void compile_auth(struct http_route *route)
+{
+    const char *auth = json_string_value(json_object_get(route->settings, "auth"));
+    const char *authority = json_string_value(json_object_get(route->settings, "client_ca"));
+    struct error err = {0};
+    if (auth != NULL && strcmp(auth, "token") == 0) {
+        route->auth = ROUTE_AUTH_TOKEN;
+    } else if (auth != NULL && strcmp(auth, "mtls") == 0) {
+        route->auth = ROUTE_AUTH_MTLS;
+        if (authority == NULL || tls_authority_new(authority, &route->authority, &err) < 0) {
+            log_error("route %s/%s: client_ca: %s", route->project, route->name, err.text);
+        }
+    }
+}
+
+int http_route_judge(const struct http_route *route, const struct tls_chain *chain,
+                     char ret_subject[TLS_SUBJECT_SIZE], struct error *err)
+{
+    return route->authority != NULL
+        ? tls_authority_judge(route->authority, chain, ret_subject, err)
+        : error_set(err, ERROR_DENIED, "this route's authority of clients cannot be read");
+}
+
 struct http_route *settings_compile(struct route_service *service, const char *key,
                                     const char *project, const char *name, const char *function,
                                     const json_t *settings, bool is_paused, uint64_t revision)
 {
     struct http_route *route = NEW(struct http_route);
-    const char *auth = json_string_value(json_object_get(settings, "auth"));
     route->references = 1;
     route->project = memory_copy_string(project);
     route->name = memory_copy_string(name);
@@ -221,7 +272,7 @@ struct http_route *settings_compile(struct route_service *service, const char *k
     route->hosts = texts_of(json_object_get(settings, "hosts"));
     route->methods = texts_of(json_object_get(settings, "methods"));
     route->is_paused = is_paused;
-    route->auth = auth != NULL && strcmp(auth, "token") == 0 ? ROUTE_AUTH_TOKEN : ROUTE_AUTH_NONE;
+    compile_auth(route);
     route->caches = json_is_true(json_object_get(settings, "cache"));
     route->body_bytes_max =
         (uint64_t)json_integer_value(json_object_get(settings, "body_bytes_max"));
@@ -237,6 +288,7 @@ void http_route_unref(struct http_route *route)
         return;
     }
     limiter_unref(route->limiter);
+    tls_authority_free(route->authority);
     json_decref(route->settings);
     free_texts(route->hosts);
     free_texts(route->methods);

@@ -26,8 +26,10 @@ struct bearer {
 };
 
 struct route_table {
-    struct map buckets; /* by first segment; "{" has those that begin with a parameter */
-    struct map bearers; /* by digest */
+    struct map buckets;         /* by first segment; "{" has those that begin with a parameter */
+    struct map bearers;         /* by digest */
+    struct http_route **asking; /* those of the buckets that want a certificate */
+    size_t asking_count;
 };
 
 /* ---- Making ---- */
@@ -75,6 +77,11 @@ static void add_route(struct route_table *table, struct http_route *owned_route)
         memory_resize(bucket->routes, (bucket->count + 1) * sizeof(struct http_route *));
     bucket->routes[bucket->count++] = owned_route;
     qsort(bucket->routes, bucket->count, sizeof(struct http_route *), compare);
+    if (owned_route->auth == ROUTE_AUTH_MTLS) {
+        table->asking =
+            memory_resize(table->asking, (table->asking_count + 1) * sizeof(struct http_route *));
+        table->asking[table->asking_count++] = owned_route;
+    }
 }
 
 struct making {
@@ -139,6 +146,7 @@ static void table_free(struct route_table *table)
         map_done(&table->buckets);
         map_each(&table->bearers, free_bearer, NULL);
         map_done(&table->bearers);
+        free(table->asking);
         free(table);
     }
 }
@@ -260,6 +268,18 @@ void route_find(struct route_service *service, struct text host, struct text pat
         }
     }
     pthread_mutex_unlock(&service->mutex);
+}
+
+bool route_asks_for_certificate(struct route_service *service, struct text host)
+{
+    bool asks = false;
+    pthread_mutex_lock(&service->mutex);
+    const struct route_table *table = service->table;
+    for (size_t i = 0; table != NULL && i < table->asking_count && !asks; i++) {
+        asks = host.length == 0 || host_fits(table->asking[i], host);
+    }
+    pthread_mutex_unlock(&service->mutex);
+    return asks;
 }
 
 bool route_find_client(struct route_service *service, const char *token, uint64_t now_ms,

@@ -91,6 +91,21 @@ static int read_file(const char *path, json_t **ret_body, struct error *err)
     return r < 0 ? error_wrap(err, "%s", path) : 0;
 }
 
+static int add_authority(json_t *body, const char *path, struct error *err)
+{
+    enum { BYTES_MAX = 1 << 20 };
+    BUFFER_OWNED struct buffer text = {0};
+    if (file_read(path, BYTES_MAX, &text, err) < 0) {
+        return error_wrap(err, "--client-ca %s", path);
+    }
+    json_t *value = json_string(buffer_string(&text));
+    if (value == NULL) {
+        return error_set(err, ERROR_INVALID, "--client-ca %s: this is no text in PEM", path);
+    }
+    json_object_set_new(body, "client_ca", value);
+    return 0;
+}
+
 static int fill(const struct arguments *arguments, json_t *body, struct error *err)
 {
     static const char *const texts[][2] = {
@@ -125,6 +140,10 @@ static int fill(const struct arguments *arguments, json_t *body, struct error *e
     }
     if (most != NULL) {
         json_object_set_new(body, "body_bytes_max", json_integer((json_int_t)bytes));
+    }
+    const char *authority = flag_value(arguments, "client-ca");
+    if (authority != NULL && add_authority(body, authority, err) < 0) {
+        return -(int)err->kind;
     }
     const char *limit = flag_value(arguments, "rate-limit");
     return limit != NULL ? add_limit(body, limit, err) : 0;

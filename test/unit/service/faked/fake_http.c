@@ -94,6 +94,35 @@ int http_server_listen(struct http_server *server, const char *address, uint16_t
     return 0;
 }
 
+/* Nobody comes over TLS here. */
+int http_server_listen_tls(struct http_server *server, const char *address, struct tls_context *tls,
+                           const char *others,
+                           void (*on_other)(struct stream *owned_stream, void *context),
+                           void *context, uint16_t *ret_port, struct error *err)
+{
+    (void)server, (void)address, (void)tls, (void)others, (void)on_other, (void)context;
+    (void)ret_port;
+    return error_set(err, ERROR_UNSUPPORTED, "not in this test");
+}
+
+const struct tls_peer *http_exchange_certificate(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return NULL;
+}
+
+bool http_exchange_was_asked(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return false;
+}
+
+bool http_exchange_is_tls(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return false;
+}
+
 static bool exchange_is_over(const struct http_exchange *exchange)
 {
     return exchange->has_ended || exchange->was_aborted || exchange->is_closed;

@@ -61,6 +61,26 @@ TEST(gateway_cgi, writes_the_meta_variables)
     EXPECT(variable(&out, "CONTENT_LENGTH") == NULL && variable(&out, "CONTENT_TYPE") == NULL);
 }
 
+TEST(gateway_cgi, names_who_showed_a_certificate)
+{
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    struct cgi_request request = simple_request();
+    EXPECT(cgi_write_environment(&request, 65536, &out, &err) == 0);
+    EXPECT_STRING(variable(&out, "REQUEST_SCHEME"), "http");
+    EXPECT(variable(&out, "HTTPS") == NULL && variable(&out, "REMOTE_USER") == NULL);
+    EXPECT(variable(&out, "SSL_CLIENT_VERIFY") == NULL);
+    out.used = 0;
+    request.is_secure = true;
+    request.subject = "CN=ann,O=Example";
+    request.fingerprint = "ab01";
+    EXPECT(cgi_write_environment(&request, 65536, &out, &err) == 0);
+    EXPECT_STRING(variable(&out, "HTTPS"), "on");
+    EXPECT_STRING(variable(&out, "AUTH_TYPE"), "CLIENT_CERT");
+    EXPECT_STRING(variable(&out, "REMOTE_USER"), "CN=ann,O=Example");
+    EXPECT_STRING(variable(&out, "SSL_CLIENT_FINGERPRINT"), "ab01");
+}
+
 TEST(gateway_cgi, tells_where_in_the_trace_the_function_is)
 {
     static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -182,7 +202,7 @@ TEST(gateway_cgi, lets_the_functions_environment_replace_nothing)
 {
     static const char own[] =
         "A=1\0REQUEST_METHOD=PUT\0HTTP_PROXY=evil\0http_proxy=evil\0=x\0noname\0"
-        "B=\0PATH=/bin\0last=one";
+        "HTTPS=on\0SSL_CLIENT_S_DN=CN=root\0B=\0PATH=/bin\0last=one";
     BUFFER_OWNED struct buffer out = {0};
     struct error err = {0};
     struct cgi_request request = simple_request();
@@ -195,6 +215,7 @@ TEST(gateway_cgi, lets_the_functions_environment_replace_nothing)
     EXPECT_STRING(variable(&out, "last"), "one");
     EXPECT_STRING(variable(&out, "REQUEST_METHOD"), "GET");
     EXPECT(variable(&out, "HTTP_PROXY") == NULL && variable(&out, "http_proxy") == NULL);
+    EXPECT(variable(&out, "HTTPS") == NULL && variable(&out, "SSL_CLIENT_S_DN") == NULL);
     EXPECT(out.data[out.used - 1] == '\0');
 }
 

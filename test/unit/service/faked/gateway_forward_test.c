@@ -92,7 +92,8 @@ TEST(gateway_forward, needs_another_node)
 
 static void body_deadline(void)
 {
-    static const char *const fields[] = {"X-Blixard-Deadline-Ms", "50", "X-Blixard-Hop", "1", NULL};
+    static const char *const fields[] = {
+        "X-Blixard-Deadline-Ms", "50", "X-Blixard-Hop", "1", "X-Blixard-Subject", "CN=ann", NULL};
     fake_has_others = true;
     struct http_exchange *exchange =
         fake_request(&(struct fake_request){.path = "/fn/away", .fields = fields});
@@ -105,6 +106,8 @@ static void body_deadline(void)
     struct runner_call *call = fake_call(0);
     EXPECT(call != NULL && fake_variable(call, "HTTP_X_BLIXARD_HOP") == NULL);
     EXPECT(fake_variable(call, "HTTP_X_BLIXARD_DEADLINE_MS") == NULL);
+    EXPECT(fake_variable(call, "HTTP_X_BLIXARD_SUBJECT") == NULL);
+    EXPECT(fake_variable(call, "SSL_CLIENT_S_DN") == NULL);
     fake_output(call, "Status: 200\nX-Blixard-Refused: 1\nX-Blixard-Node: evil\n\nhi");
     fake_end(call, VMM_END_EXIT, 0, "");
     EXPECT_STRING(fake_field(exchange, "X-Blixard-Refused"), "");
@@ -131,6 +134,12 @@ static struct http_exchange *hop(const char *function, const char *script)
                                    "shop.example",
                                    PEER_FIELD_CLIENT,
                                    "192.0.2.7:99",
+                                   PEER_FIELD_SCHEME,
+                                   "https",
+                                   PEER_FIELD_SUBJECT,
+                                   "CN=ann",
+                                   PEER_FIELD_FINGERPRINT,
+                                   "ab01",
                                    NULL};
     fields[5] = function;
     fields[7] = script;
@@ -157,7 +166,11 @@ static void body_hop(void)
     EXPECT_STRING(fake_variable(call, "PATH_INFO"), "/rest");
     EXPECT_STRING(fake_variable(call, "SERVER_NAME"), "shop.example");
     EXPECT_STRING(fake_variable(call, "REMOTE_ADDR"), "192.0.2.7");
+    EXPECT_STRING(fake_variable(call, "HTTPS"), "on");
+    EXPECT_STRING(fake_variable(call, "SSL_CLIENT_S_DN"), "CN=ann");
+    EXPECT_STRING(fake_variable(call, "SSL_CLIENT_FINGERPRINT"), "ab01");
     EXPECT(fake_variable(call, "HTTP_X_BLIXARD_FUNCTION") == NULL);
+    EXPECT(fake_variable(call, "HTTP_X_BLIXARD_SUBJECT") == NULL);
     fake_output(call, "body");
     fake_end(call, VMM_END_EXIT, 0, "");
     EXPECT_STRING(fake_answer(exchange), "body");
