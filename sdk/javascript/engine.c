@@ -6,8 +6,11 @@
  * that is in the snapshot.  handle() answers one request: it calls what the script exports and runs
  * jobs and timers until the answer is written.
  *
- * Natives are few and small: whatever can be said in JavaScript is in runtime.js.
+ * Natives are few and small: whatever can be said in JavaScript is in runtime.js.  What the host
+ * can be asked is the module "blixard": host.c, host.js.
  */
+#include "engine.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,7 +20,6 @@
 #include <unistd.h>
 
 #include "blixard.h"
-#include "quickjs.h"
 #include "runtime.h" /* runtime_js[]: runtime.js as text */
 
 #define MAIN "/main.js"
@@ -96,6 +98,9 @@ static JSModuleDef *load_module(JSContext *js, const char *name, void *opaque)
 {
     (void)opaque;
     size_t length = 0;
+    if (strcmp(name, "blixard") == 0) {
+        return load_host(js, name);
+    }
     char *text = read_script(name, &length);
     if (text == NULL) {
         JS_ThrowReferenceError(js, "cannot load %s: %s", name, strerror(errno));
@@ -199,9 +204,8 @@ static JSValue native_header(JSContext *js, JSValueConst self, int count, JSValu
     return value == NULL ? JS_EXCEPTION : JS_NewBool(js, is_sent);
 }
 
-/* The bytes of a string, an ArrayBuffer or a view of one; false: an exception. */
-static bool bytes_of(JSContext *js, JSValueConst value, const uint8_t **ret_bytes,
-                     size_t *ret_length, const char **ret_text)
+bool bytes_of(JSContext *js, JSValueConst value, const uint8_t **ret_bytes, size_t *ret_length,
+              const char **ret_text)
 {
     *ret_text = NULL;
     if (JS_IsString(value)) {

@@ -153,6 +153,19 @@ class RustCargo(Claims, unittest.TestCase):
         (cls.project / "Cargo.toml").write_text(text.replace("@NAME@", "anything"))
 
 
+class JavaScript(Claims, unittest.TestCase):
+    language = "javascript"
+    needs_npm = True
+
+    def test_an_error_is_a_500_and_its_reason_is_in_the_log(self):
+        """Here what nobody catches is the engine's: a 502."""
+        self.assertEqual(self.ask("/fail")[0], 502)
+        self.assertIn("Error: a reason", node.cli("fn", "logs", self.name))
+
+    def test_the_host_is_not_there_while_the_script_is_loaded(self):
+        self.assertEqual(self.lines("/early"), ["EPERM"])
+
+
 class Pages(unittest.TestCase):
     """The first program of a language's page is whole."""
 
@@ -165,6 +178,15 @@ class Pages(unittest.TestCase):
 
     def test_rust(self):
         self.build("rust.md", "rust", "src/main.rs", "rust")
+
+    def test_javascript(self):
+        if not has_registry():
+            self.skipTest("the npm registry, which has the engine, cannot be reached")
+        self.build("javascript.md", "js", "main.js", "javascript")
+        node.cli("queue", "create", "newcomers")
+        node.cli("fn", "deploy", "page", pathlib.Path(folder.name) / "page-javascript")
+        for count in (1, 2):
+            self.assertEqual(json.loads(node.invoke("page")), {"text": "Hello, world!", "count": count})
 
 
 if __name__ == "__main__":

@@ -189,13 +189,14 @@ static bool is_quickjs(const char *modules)
     return file_exists(path);
 }
 
-/* runtime.js as a C array. */
-static int write_runtime(const char *folder, struct error *err)
+/* A script of the SDK as a C array: NAME.js as NAME_js[] in NAME.h. */
+static int write_script(const char *folder, const char *name, struct error *err)
 {
-    const struct embed_file *script = build_find_file("sdk/javascript/runtime.js");
-    MEMORY_OWNED char *path = memory_format("%s/runtime.h", folder);
+    MEMORY_OWNED char *file = memory_format("sdk/javascript/%s.js", name);
+    MEMORY_OWNED char *path = memory_format("%s/%s.h", folder, name);
+    const struct embed_file *script = build_find_file(file);
     BUFFER_OWNED struct buffer text = {0};
-    buffer_append_string(&text, "static const char runtime_js[] = {\n");
+    buffer_append_format(&text, "static const char %s_js[] = {\n", name);
     for (size_t i = 0; i < script->length; i++) {
         buffer_append_format(&text, "%d,%s", (int8_t)script->data[i], i % 24 == 23 ? "\n" : "");
     }
@@ -215,7 +216,8 @@ static const char stack_header[] =
 static int write_engine_sources(const char *folder, struct error *err)
 {
     MEMORY_OWNED char *stack = memory_format("%s/stack.h", folder);
-    int r = write_runtime(folder, err);
+    int r = write_script(folder, "runtime", err);
+    r = r < 0 ? r : write_script(folder, "host", err);
     r = r < 0 ? r : file_write(stack, stack_header, sizeof(stack_header) - 1, 0644, err);
     r = r < 0 ? r : build_write_files("sdk/c/", folder, err);
     return r < 0 ? r : build_write_files("sdk/javascript/", folder, err);
@@ -254,9 +256,10 @@ static int compile_engine(const char *modules, const char *folder, const char *m
                                        "-I.",
                                        include,
                                        "engine.c",
+                                       "host.c",
                                        "-o",
                                        module},
-                              .count = 21};
+                              .count = 22};
     for (size_t i = 0; i < PARTS; i++) {
         sources[i] = memory_format("%s/" QUICKJS_SOURCES "/%s.c", modules, parts[i]);
         command_add(&command, sources[i]);
