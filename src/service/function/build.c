@@ -465,6 +465,11 @@ static struct instance_target *make_target(const struct build *build)
         memcpy(target->environment, build->config.environment, build->config.environment_length);
         target->environment_length = build->config.environment_length;
     }
+    if (build->config.fetch_allow_length > 0) {
+        target->fetch_allow = memory_new(1, build->config.fetch_allow_length);
+        memcpy(target->fetch_allow, build->config.fetch_allow, build->config.fetch_allow_length);
+        target->fetch_allow_length = build->config.fetch_allow_length;
+    }
     return target;
 }
 

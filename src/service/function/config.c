@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "base/memory.h"
 
+#include "service/fetch/fetch.h"
 #include "service/function/parts.h"
 
 #define MEMORY_MAX ((UINT64_C(4) << 30) - 65536)
@@ -28,6 +29,9 @@ void function_config_done(struct function_config *config)
     free(config->environment);
     config->environment = NULL;
     config->environment_length = 0;
+    free(config->fetch_allow);
+    config->fetch_allow = NULL;
+    config->fetch_allow_length = 0;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -45,6 +49,26 @@ static int check_variable(const char *variable, struct error *err)
                          variable);
     }
     return 0;
+}
+
+static int check_allow(const struct function_config *config, struct error *err)
+{
+    size_t count = 0;
+    if (config->fetch_allow_length > FETCH_ALLOW_BYTES_MAX) {
+        return error_set(err, ERROR_INVALID, "fetch.allow has more than %d bytes",
+                         (int)FETCH_ALLOW_BYTES_MAX);
+    }
+    for (size_t at = 0; at < config->fetch_allow_length; count++) {
+        int r = fetch_allow_check(config->fetch_allow + at, err);
+        if (r < 0) {
+            return r;
+        }
+        at += strlen(config->fetch_allow + at) + 1;
+    }
+    return count <= FETCH_ALLOW_MAX
+        ? 0
+        : error_set(err, ERROR_INVALID, "fetch.allow has more than %d entries",
+                    (int)FETCH_ALLOW_MAX);
 }
 
 int config_check(const struct function_config *config, struct error *err)
@@ -89,7 +113,21 @@ int config_check(const struct function_config *config, struct error *err)
         }
         at += strlen(config->environment + at) + 1;
     }
-    return 0;
+    return check_allow(config, err);
+}
+
+static void write_allow(struct json_writer *writer, const struct function_config *config)
+{
+    json_write_key(writer, "fetch");
+    json_write_begin_object(writer);
+    json_write_key(writer, "allow");
+    json_write_begin_array(writer);
+    for (size_t at = 0; at < config->fetch_allow_length;) {
+        json_write_string(writer, config->fetch_allow + at);
+        at += strlen(config->fetch_allow + at) + 1;
+    }
+    json_write_end_array(writer);
+    json_write_end_object(writer);
 }
 
 /* Keys into an object the caller has opened. */
@@ -118,12 +156,28 @@ void config_write(struct json_writer *writer, const struct function_config *conf
         at += strlen(variable) + 1;
     }
     json_write_end_object(writer);
+    write_allow(writer, config);
 }
 
 static uint64_t number_in(const json_t *object, const char *key, uint64_t otherwise)
 {
     const json_t *value = json_object_get(object, key);
     return json_is_integer(value) ? (uint64_t)json_integer_value(value) : otherwise;
+}
+
+static void take_allow(const json_t *object, struct function_config *config)
+{
+    struct buffer allow = {0};
+    json_t *entry;
+    size_t i;
+    json_array_foreach(json_object_get(json_object_get(object, "fetch"), "allow"), i, entry)
+    {
+        buffer_append_string(&allow, json_string_value(entry));
+        buffer_append_byte(&allow, 0);
+    }
+    config->fetch_allow_length = allow.used;
+    config->fetch_allow = allow.used > 0 ? buffer_take(&allow) : NULL;
+    buffer_done(&allow);
 }
 
 int config_read(const char *json, struct function_config *ret_config, struct error *err)
@@ -163,6 +217,7 @@ int config_read(const char *json, struct function_config *ret_config, struct err
     config.environment_length = environment.used;
     config.environment = environment.used > 0 ? buffer_take(&environment) : NULL;
     buffer_done(&environment);
+    take_allow(object, &config);
     *ret_config = config;
     return 0;
 }

@@ -93,6 +93,8 @@ struct function_config {
     uint64_t recycle_ms;       /* default 0: never */
     char *environment;         /* "NAME=value\0...", owned */
     size_t environment_length;
+    char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch); owned */
+    size_t fetch_allow_length;
 };
 void function_config_defaults(struct function_config *ret_config);
 void function_config_done(struct function_config *config);

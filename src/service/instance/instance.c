@@ -131,6 +131,7 @@ void instance_target_unref(struct instance_target *target)
 {
     if (target != NULL && --target->references == 0) {
         free(target->environment);
+        free(target->fetch_allow);
         free(target);
     }
 }

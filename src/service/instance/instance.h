@@ -50,8 +50,8 @@ enum vmm_isolation instance_isolation(const struct instance_service *service);
 
 /*
  * What to run: immutable, shared between threads, counted.  Made by service/function per version
- * and tier with NEW(struct instance_target), one reference and an allocated environment; the last
- * unref frees both.
+ * and tier with NEW(struct instance_target), one reference, an allocated environment and an
+ * allocated list; the last unref frees all of it.
  */
 struct instance_target {
     _Atomic unsigned references;
@@ -72,7 +72,10 @@ struct instance_target {
     uint64_t recycle_ms;      /* or after so long; 0: never */
     char *environment;        /* "NAME=value\0..." of the function's configuration */
     size_t environment_length;
+    char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch) */
+    size_t fetch_allow_length;
 };
+
 /* ---- Questions of functions ---- */
 
 /* The request's field by which functions that call functions are counted. */

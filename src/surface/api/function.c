@@ -210,6 +210,34 @@ static void take_unsigned(const json_t *object, const char *key, unsigned *value
     *value = wide > UINT32_MAX ? UINT32_MAX : (unsigned)wide;
 }
 
+static int take_allow(const json_t *object, struct function_config *config, struct error *err)
+{
+    struct buffer allow = {0};
+    json_t *entry;
+    size_t i;
+    const json_t *fetch = json_object_get(object, "fetch");
+    if (!json_is_object(fetch)) {
+        return 0;
+    }
+    int r = api_type_check(fetch, "Fetch", err);
+    if (r < 0) {
+        return error_wrap(err, "$.fetch");
+    }
+    json_array_foreach(json_object_get(fetch, "allow"), i, entry)
+    {
+        if (!json_is_string(entry)) {
+            buffer_done(&allow);
+            return error_set(err, ERROR_INVALID, "$.fetch.allow: entry %zu is not a text", i + 1);
+        }
+        buffer_append_string(&allow, json_string_value(entry));
+        buffer_append_byte(&allow, 0);
+    }
+    config->fetch_allow_length = allow.used;
+    config->fetch_allow = allow.used > 0 ? buffer_take(&allow) : NULL;
+    buffer_done(&allow);
+    return 0;
+}
+
 static int take_config(const json_t *object, struct function_config *config, struct error *err)
 {
     function_config_defaults(config);
@@ -247,7 +275,7 @@ static int take_config(const json_t *object, struct function_config *config, str
     config->environment_length = environment.used;
     config->environment = environment.used > 0 ? buffer_take(&environment) : NULL;
     buffer_done(&environment);
-    return 0;
+    return take_allow(object, config, err);
 }
 
 static void on_deployed(const struct error *error, const char *operation, uint64_t version,
@@ -308,6 +336,7 @@ static void on_deploy_body(struct buffer *body, const struct error *error, void 
     if (read_body(body, error, "Deploy", &object, &err) < 0 ||
         take_idempotency_key(request, key, &err) < 0 || take_config(object, &config, &err) < 0) {
         api_answer_error(request, &err);
+        function_config_done(&config);
         return;
     }
     digest_of(request, body, digest);

@@ -256,6 +256,21 @@ static bool parse_count(const char *string, uint64_t *ret_value)
     return text_parse_u64(text_of(string, strlen(string)), ret_value);
 }
 
+/* The flags replace what the file says: what is written where it is deployed is all there is. */
+static void add_allow(const struct arguments *arguments, json_t *deploy)
+{
+    json_t *allow = json_array();
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "allow") == 0) {
+            json_array_append_new(allow, json_string(arguments->flags[i].value));
+        }
+    }
+    if (json_array_size(allow) > 0) {
+        json_object_set_new(deploy, "fetch", json_pack("{s:O}", "allow", allow));
+    }
+    json_decref(allow);
+}
+
 static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
 {
     if (add_flag(arguments, deploy, "memory", "memory_bytes", text_parse_size, "128MiB", err) < 0 ||
@@ -282,6 +297,7 @@ static int add_flags(const struct arguments *arguments, json_t *deploy, struct e
         MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
         json_object_set_new(environment, name, json_string(equals + 1));
     }
+    add_allow(arguments, deploy);
     return 0;
 }
 

@@ -23,6 +23,7 @@ enum kind {
     IS_DURATION,
     IS_COUNT,
     IS_MAP,
+    IS_FETCH,
     IS_ASSETS,
     IS_TRIGGERS,
     IS_REUSE
@@ -41,6 +42,7 @@ static const struct key {
     {"memory", IS_SIZE, "memory_bytes"},
     {"timeout", IS_DURATION, "timeout_ms"},
     {"environment", IS_MAP, "environment"},
+    {"fetch", IS_FETCH, "fetch"},
     {"concurrency", IS_COUNT, "concurrency_max"},
     {"queue", IS_COUNT, "queue_max"},
     {"reuse", IS_REUSE, "reuse"},
@@ -245,6 +247,39 @@ static int take_reuse(struct project *project, const struct key *key, const char
     return 0;
 }
 
+/* allow: a list of entries, or one; what they mean is checked by the node. */
+static int take_fetch(struct project *project, const struct key *key, const json_t *value,
+                      struct error *err)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    size_t i = 0;
+    json_t *allow = json_array();
+    json_object_set_new(project->settings, key->field, json_pack("{s:o}", "allow", allow));
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        if (strcmp(name, "allow") != 0) {
+            return error_set(err, ERROR_INVALID, "fetch holds allow, not \"%.60s\"", name);
+        }
+    }
+    const json_t *given = json_object_get(value, "allow");
+    if (json_is_string(given)) {
+        json_array_append(allow, (json_t *)(uintptr_t)given);
+        return 0;
+    }
+    json_array_foreach(given, i, member)
+    {
+        if (!json_is_string(member)) {
+            return error_set(err, ERROR_INVALID, "fetch.allow: entry %zu must be a text", i + 1);
+        }
+        json_array_append(allow, member);
+    }
+    return json_is_array(given)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "fetch must hold allow: and a list of [SCHEME://]HOST[:PORT]");
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -259,6 +294,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_text(project, key, json_string_value(value), err);
     case IS_MAP:
         return take_map(project, key, value, err);
+    case IS_FETCH:
+        return take_fetch(project, key, value, err);
     case IS_REUSE:
         return take_reuse(project, key, json_string_value(value), err);
     case IS_ASSETS:

@@ -137,6 +137,9 @@ const struct verb cli_verbs[] = {
             "Calls at once on a node (default: what the node gives)."},
            {"queue", 0, "COUNT", NULL, "Calls that may wait on a node (default 128)."},
            {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
+           {"allow", 0, "HOST[:PORT]", NULL,
+            "Whom it may fetch from: a name, *.NAME, an address or a network, with http:// or "
+            "https:// in front for that alone; may be given several times."},
            {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."}),
      "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
      "and PATH, the project in this folder.",
