@@ -268,6 +268,13 @@ BLIXARD_C_ int32_t BLIXARD_IMPORT_(stream_append)(const char *, size_t, const ch
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(invoke)(const char *, size_t, const char *, size_t, const char *,
                                            size_t, const char *, size_t, const void *, size_t,
                                            uint32_t, void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch)(const char *, size_t, const char *, size_t, const char *,
+                                          size_t, const void *, size_t, uint32_t, uint32_t, void *,
+                                          size_t, uint32_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch_wait)(uint32_t, uint32_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch_take)(int32_t, void *, size_t, uint32_t *);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch_read)(int32_t, void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(fetch_close)(int32_t);
 BLIXARD_C_ uint64_t BLIXARD_IMPORT_(deadline_ms)(void);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(metadata)(uint32_t, char *, size_t);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(span_begin)(const char *, size_t);
@@ -458,6 +465,7 @@ struct blixard_request {
     const void *body;
     size_t length;
     uint32_t timeout_ms; /* 0: what is left of this request's own time */
+    uint32_t how;        /* of fetches: BLIXARD_FETCH_... */
 };
 
 struct blixard_response {
@@ -466,6 +474,8 @@ struct blixard_response {
     size_t fields_length;
     const uint8_t *body;
     size_t length;
+    int32_t
+        rest; /* of a fetch: which one has the rest of the body for blixard_fetch_read(), or 0 */
 };
 
 /* -EMSGSIZE would hide a good answer: it is told by a length beyond the buffer. */
@@ -500,6 +510,82 @@ static inline int32_t blixard_invoke(const char *function, const char *path,
                            blixard_length_(path), request->fields, blixard_length_(request->fields),
                            request->body, request->length, request->timeout_ms, buffer, buffer_max);
     return blixard_take_response_(length, buffer, buffer_max, ret_response);
+}
+
+/* ---- Elsewhere (docs/user-guide/fetch.md): what fetch.allow in blixard.yaml lists ---- */
+
+enum {
+    BLIXARD_FETCH_HEAD = 1,        /* come back when the head is there */
+    BLIXARD_FETCH_MANUAL = 4,      /* redirects are responses */
+    BLIXARD_FETCH_NO_REDIRECT = 8, /* redirects are errors */
+    BLIXARD_FETCH_LATER_ = 2,
+};
+
+static inline int32_t blixard_fetch_(const char *url, const struct blixard_request *request_or_null,
+                                     uint32_t how, void *buffer, size_t buffer_max,
+                                     uint32_t *ret_rest)
+{
+    const struct blixard_request none = {NULL, NULL, NULL, 0, 0, 0};
+    const struct blixard_request *request = request_or_null != NULL ? request_or_null : &none;
+    const char *method = request->method != NULL ? request->method
+        : request->length > 0                    ? "POST"
+                                                 : "GET";
+    return blixard_v1_fetch_(method, strlen(method), url, blixard_length_(url), request->fields,
+                             blixard_length_(request->fields), request->body, request->length,
+                             request->timeout_ms, request->how | how, buffer, buffer_max, ret_rest);
+}
+
+/*
+ * Get a URL; `request` NULL: GET, without a body.  A method of NULL is GET, or POST with a body.
+ * Any status is a response.  Negative: none came; blixard_error() begins with one word for why
+ * ("not_allowed: ...", "timeout: ...").  A body that is not all here goes on by
+ * blixard_fetch_read(response->rest).
+ */
+static inline int32_t blixard_fetch(const char *url, const struct blixard_request *request_or_null,
+                                    void *buffer, size_t buffer_max,
+                                    struct blixard_response *ret_response)
+{
+    uint32_t rest = 0;
+    int32_t length = blixard_fetch_(url, request_or_null, 0, buffer, buffer_max, &rest);
+    length = blixard_take_response_(length, buffer, buffer_max, ret_response);
+    ret_response->rest = (int32_t)rest;
+    return length;
+}
+
+/* Begin, and go on with something else: its number. */
+static inline int32_t blixard_fetch_begin(const char *url,
+                                          const struct blixard_request *request_or_null)
+{
+    return blixard_fetch_(url, request_or_null, BLIXARD_FETCH_LATER_, NULL, 0, NULL);
+}
+
+/* Until this one (0: any) can be taken or read, at most so long: its number; 0: not yet. */
+static inline int32_t blixard_fetch_wait(int32_t which, uint32_t most_ms)
+{
+    return blixard_v1_fetch_wait_(which > 0 && which <= 32 ? 1U << (which - 1) : 0, most_ms);
+}
+
+/* The response of one that was begun; it is waited for. */
+static inline int32_t blixard_fetch_take(int32_t which, void *buffer, size_t buffer_max,
+                                         struct blixard_response *ret_response)
+{
+    uint32_t rest = 0;
+    int32_t length = blixard_v1_fetch_take_(which, buffer, buffer_max, &rest);
+    length = blixard_take_response_(length, buffer, buffer_max, ret_response);
+    ret_response->rest = (int32_t)rest;
+    return length;
+}
+
+/* More of the body, as it comes: how many bytes; 0: that was all, and the number is free. */
+static inline int32_t blixard_fetch_read(int32_t which, void *bytes, size_t size)
+{
+    return blixard_v1_fetch_read_(which, bytes, size);
+}
+
+/* Break it off. */
+static inline int32_t blixard_fetch_close(int32_t which)
+{
+    return blixard_v1_fetch_close_(which);
 }
 
 /* ---- Spans of the request's trace ---- */

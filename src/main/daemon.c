@@ -21,6 +21,7 @@
 #include "service/cluster/cluster.h"
 #include "service/destination/destination.h"
 #include "service/eventstream/eventstream.h"
+#include "service/fetch/fetch.h"
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/host/host.h"
@@ -443,6 +444,39 @@ static void stop_routes(struct node *node)
     route_service_free(node->routes);
 }
 
+/* The port of "HOST:PORT", or 0. */
+static uint16_t port_of(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    uint64_t port = 0;
+    bool is_port = colon != NULL && text_parse_u64(text_of(colon + 1, strlen(colon + 1)), &port);
+    return is_port && port <= 65535 ? (uint16_t)port : 0;
+}
+
+static int start_fetches(struct node *node, struct error *err)
+{
+    const struct fetch_options options = {
+        .loop = node->loop,
+        .telemetry = node->telemetry,
+        .authority_file = node->options.fetch_authority_file,
+        .refused = node->options.fetch_refused,
+        .fetches_max = node->options.fetch_max,
+        .function_max = node->options.fetch_function_max,
+        .body_bytes_max = node->options.fetch_body_bytes_max,
+    };
+    int r = fetch_service_new(&options, &node->fetches, err);
+    uint16_t port = port_of(node->options.cluster_address);
+    if (r == 0 && port > 0) {
+        fetch_forbid_own_port(node->fetches, port);
+    }
+    return r;
+}
+
+static void stop_fetches(struct node *node)
+{
+    fetch_service_free(node->fetches);
+}
+
 /* Before the gateway, whose last calls may still ask. */
 static int start_host(struct node *node, struct error *err)
 {
@@ -454,6 +488,7 @@ static int start_host(struct node *node, struct error *err)
         .kv = node->kv,
         .queues = node->queues,
         .streams = node->streams,
+        .fetches = node->fetches,
         .calls_max = node->options.host_calls_max,
     };
     node->host = host_service_new(&options);
@@ -614,6 +649,7 @@ static int start_api(struct node *node, struct error *err)
         .invocations = node->invocations,
         .routes = node->routes,
         .kv = node->kv,
+        .fetches = node->fetches,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -625,6 +661,9 @@ static int start_api(struct node *node, struct error *err)
     }
     describe_address(node->options.api_address, api_port(node->api), node->api_text,
                      sizeof(node->api_text));
+    if (api_port(node->api) > 0) {
+        fetch_forbid_own_port(node->fetches, api_port(node->api));
+    }
     cluster_set_handler(node->cluster, api_handle, node->api);
     cluster_announce(node->cluster, node->gateway_text);
     return 0;
@@ -658,6 +697,7 @@ static const struct subsystem {
     {"peers", start_peers, stop_peers},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},
+    {"fetches", start_fetches, stop_fetches},
     {"host", start_host, stop_host},
     {"gateway", start_gateway, stop_gateway},
     {"destinations", start_destinations, stop_destinations},

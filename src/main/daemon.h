@@ -42,6 +42,7 @@ struct node {
     struct function_service *functions;
     struct kv_service *kv;
     struct route_service *routes;
+    struct fetch_service *fetches;
     struct host_service *host;
     struct gateway *gateway;
     struct destination_service *destinations;

@@ -46,7 +46,14 @@ _Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it trav
                                      /* -> response */                                          \
     HOSTCALL(SPAN_BEGIN, "b")        /* name -> number: which */                                \
     HOSTCALL(SPAN_ATTRIBUTE, "nbb")  /* which, key, value */                                    \
-    HOSTCALL(SPAN_END, "nb")         /* which, why it failed or nothing */
+    HOSTCALL(SPAN_END, "nb")         /* which, why it failed or nothing */                      \
+    HOSTCALL(FETCH, "bbbbnn")        /* method, URL, fields, body, timeout, how -> response, */ \
+                                     /* number: which one has the rest of its body, or 0 */     \
+    HOSTCALL(FETCH_WAIT, "nn")       /* which of them, ms -> number: one that can be taken  */  \
+                                     /* or read; 0: none in that time */                        \
+    HOSTCALL(FETCH_TAKE, "n")        /* which was begun with LATER -> as FETCH */               \
+    HOSTCALL(FETCH_READ, "nn")       /* which, most -> more of its body; nothing: its end */    \
+    HOSTCALL(FETCH_CLOSE, "n")       /* which */
 
 enum hostcall {
     HOSTCALL_NONE,
@@ -59,6 +66,15 @@ enum hostcall {
 
 /* A response: u32 status, u32 length of the fields, the fields ("Name: value\r\n" each), the body.
  */
+
+/* A FETCH_WAIT names a set: bit N - 1 is the fetch N, 0 is all of them.  How a FETCH is meant: */
+enum hostcall_fetch {
+    HOSTCALL_FETCH_HEAD = 1,   /* answer when the head is there, with what there is of the body */
+    HOSTCALL_FETCH_LATER = 2,  /* answer now, with its number, to be taken later */
+    HOSTCALL_FETCH_MANUAL = 4, /* redirects are responses */
+    HOSTCALL_FETCH_NO_REDIRECT = 8, /* redirects are errors */
+    HOSTCALL_FETCH_ALL = 15,
+};
 
 enum hostcall_fact {
     HOSTCALL_FACT_PROJECT,

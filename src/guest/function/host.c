@@ -352,6 +352,77 @@ u32 HOST(invoke)(instance i, u32 name, u32 name_length, u32 method, u32 method_l
     return (u32)ask(&question, at, size);
 }
 
+/* ---- Elsewhere ---- */
+
+/* The number of the reply, where it is wanted. */
+static u32 give_number(i32 result, u32 at)
+{
+    u32 number = (u32)last.number;
+    if (result >= 0 && at != 0) {
+        memcpy(MEMORY + (u64)at, &number, sizeof(number));
+    }
+    return (u32)result;
+}
+
+/* The length of the response, or, when it is for later, its number. */
+u32 HOST(fetch)(instance i, u32 method, u32 method_length, u32 url, u32 url_length, u32 fields,
+                u32 fields_length, u32 body, u32 length, u32 timeout_ms, u32 how, u32 at, u32 size,
+                u32 which)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_FETCH);
+    put(&question, method, method_length);
+    put(&question, url, url_length);
+    put(&question, fields, fields_length);
+    put(&question, body, length);
+    put_number(&question, timeout_ms);
+    put_number(&question, how);
+    i32 result = ask(&question, at, size);
+    return result >= 0 && (how & HOSTCALL_FETCH_LATER) != 0 ? (u32)last.number
+                                                            : give_number(result, which);
+}
+
+u32 HOST(fetch_wait)(instance i, u32 among, u32 most_ms)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_FETCH_WAIT);
+    put_number(&question, among);
+    put_number(&question, most_ms);
+    i32 result = ask(&question, 0, 0);
+    return result < 0 ? (u32)result : (u32)last.number;
+}
+
+u32 HOST(fetch_take)(instance i, u32 which, u32 at, u32 size, u32 rest)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_FETCH_TAKE);
+    put_number(&question, which);
+    return give_number(ask(&question, at, size), rest);
+}
+
+/* No more is asked for than there is room: nothing is left for reply_read(). */
+u32 HOST(fetch_read)(instance i, u32 which, u32 at, u32 size)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_FETCH_READ);
+    put_number(&question, which);
+    put_number(&question, size);
+    return (u32)ask(&question, at, size);
+}
+
+u32 HOST(fetch_close)(instance i, u32 which)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_FETCH_CLOSE);
+    put_number(&question, which);
+    return (u32)ask(&question, 0, 0);
+}
+
 u32 HOST(queue_send)(instance i, u32 queue, u32 queue_length, u32 body, u32 length, u32 type,
                      u32 type_length, u32 attributes, u32 attributes_length, u32 group,
                      u32 group_length, u64 delay_ms, u32 priority, u32 at, u32 size)

@@ -146,6 +146,11 @@ static void (*const operations[HOSTCALL_COUNT])(struct session *session,
     [HOSTCALL_SPAN_BEGIN] = host_span_begin,
     [HOSTCALL_SPAN_ATTRIBUTE] = host_span_attribute,
     [HOSTCALL_SPAN_END] = host_span_end,
+    [HOSTCALL_FETCH] = host_fetch,
+    [HOSTCALL_FETCH_WAIT] = host_fetch_wait,
+    [HOSTCALL_FETCH_TAKE] = host_fetch_take,
+    [HOSTCALL_FETCH_READ] = host_fetch_read,
+    [HOSTCALL_FETCH_CLOSE] = host_fetch_close,
 };
 
 /* Who goes on asking after he was told that it is enough is ended: each question costs the loop. */
@@ -209,6 +214,7 @@ static void close_session(void *argument)
             question_free(question);
         }
     }
+    host_fetches_close(session);
     host_spans_close(session);
     instance_target_unref(session->target);
     host_service_unref(session->service);
@@ -225,6 +231,7 @@ struct host_service *host_service_new(const struct host_options *options)
     service->kv = options->kv;
     service->queues = options->queues;
     service->streams = options->streams;
+    service->fetches = options->fetches;
     service->calls_max = options->calls_max;
     list_init(&service->questions);
     const struct instance_host host = {

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 struct eventstream_service;
+struct fetch_service;
 struct gateway;
 struct host_service;
 struct instance_service;
@@ -27,6 +28,7 @@ struct telemetry;
 enum {
     HOST_DEPTH_MAX = 16,     /* functions that call functions */
     HOST_SPANS_MAX = 16,     /* open at once, per call */
+    HOST_FETCHES_MAX = 16,   /* begun and not at their end, per call */
     HOST_REFUSED_MAX = 1000, /* questions beyond calls_max, before the call is ended */
     HOST_FUNCTION_MAX = 256, /* bytes of a name */
     HOST_PATH_MAX = 8192,    /* of a path with its query */
@@ -40,6 +42,7 @@ struct host_options {
     struct kv_service *kv;
     struct queue_service *queues;
     struct eventstream_service *streams;
+    struct fetch_service *fetches;
     uint64_t calls_max; /* questions of one call */
 };
 

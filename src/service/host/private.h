@@ -15,6 +15,7 @@
 #include "service/telemetry/trace.h"
 
 struct gateway_invoke;
+struct host_fetches;
 
 /* ---- A request, decoded (request.c) ---- */
 
@@ -45,6 +46,7 @@ struct host_service {
     struct kv_service *kv;
     struct queue_service *queues;
     struct eventstream_service *streams;
+    struct fetch_service *fetches;
     struct gateway *gateway; /* NULL: none now */
     struct list questions;
     uint64_t calls_max;
@@ -61,8 +63,9 @@ struct session {
     uint64_t deadline_ns;
     unsigned depth;
     uint64_t asked;
-    struct question *question; /* under way; NULL: none */
-    struct trace_span *spans;  /* HOST_SPANS_MAX, once there is one */
+    struct question *question;    /* under way; NULL: none */
+    struct trace_span *spans;     /* HOST_SPANS_MAX, once there is one */
+    struct host_fetches *fetches; /* once there was one */
 };
 
 /* One that is answered later.  It outlives its session when what it waits for cannot be broken
@@ -101,6 +104,14 @@ int32_t host_status(enum error_kind kind);
 
 void host_invoke(struct session *session, const struct host_request *request);
 void host_invoke_break_off(struct question *question);
+
+void host_fetch(struct session *session, const struct host_request *request);
+void host_fetch_wait(struct session *session, const struct host_request *request);
+void host_fetch_take(struct session *session, const struct host_request *request);
+void host_fetch_read(struct session *session, const struct host_request *request);
+void host_fetch_close(struct session *session, const struct host_request *request);
+/* All of the session's, and what it waits for. */
+void host_fetches_close(struct session *session);
 
 void host_kv_get(struct session *session, const struct host_request *request);
 void host_kv_set(struct session *session, const struct host_request *request);

@@ -23,6 +23,7 @@ struct api;
 struct cluster;
 struct error;
 struct eventstream_service;
+struct fetch_service;
 struct function_service;
 struct gateway;
 struct invocation_service;
@@ -62,6 +63,7 @@ struct api_options {
     struct peer_blobs *blobs;
     struct route_service *routes;
     struct kv_service *kv;
+    struct fetch_service *fetches; /* NULL: no metrics of theirs */
     struct trigger_service *triggers;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
     struct invocation_service *invocations;

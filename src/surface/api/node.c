@@ -8,6 +8,7 @@
 #include "engine/store/store.h"
 #include "engine/vmm/vmm.h"
 
+#include "service/fetch/fetch.h"
 #include "service/instance/instance.h"
 #include "service/queue/queue.h"
 #include "service/telemetry/telemetry.h"
@@ -76,6 +77,9 @@ void api_metrics_get(struct request *request)
     }
     if (request->api->options.queues != NULL) {
         queue_write_metrics(request->api->options.queues, &body);
+    }
+    if (request->api->options.fetches != NULL) {
+        fetch_write_metrics(request->api->options.fetches, format, &body);
     }
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,

@@ -1,2 +1,0 @@
-// Where the compiler looks for "@blixard/sdk".
-export * from "./assembly/index";
