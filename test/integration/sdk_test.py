@@ -153,6 +153,15 @@ class RustCargo(Claims, unittest.TestCase):
         (cls.project / "Cargo.toml").write_text(text.replace("@NAME@", "anything"))
 
 
+class AssemblyScript(Claims, unittest.TestCase):
+    language = "assemblyscript"
+    needs_npm = True
+
+    def test_a_value_that_is_not_there_ends_the_function(self):
+        self.assertEqual(self.ask("/throw")[0], 502)
+        self.assertIn("nowhere", node.cli("fn", "logs", self.name))
+
+
 class JavaScript(Claims, unittest.TestCase):
     language = "javascript"
     needs_npm = True
@@ -178,6 +187,11 @@ class Pages(unittest.TestCase):
 
     def test_rust(self):
         self.build("rust.md", "rust", "src/main.rs", "rust")
+
+    def test_assemblyscript(self):
+        if not has_registry():
+            self.skipTest("the npm registry, which has the compiler, cannot be reached")
+        self.build("assemblyscript.md", "ts", "assembly/index.ts", "assemblyscript")
 
     def test_javascript(self):
         if not has_registry():

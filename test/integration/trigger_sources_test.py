@@ -12,12 +12,26 @@ from foreign import Server, find, free_port
 from node import BUILD, Node
 
 SECONDS = 60
-# Tells what it gets; a body with "fail" fails, "poison" always, "slow" takes its time; of a batch those with "fail".
+# Tells what it gets; a body with "poison" fails, "slow" takes its time; of a batch, "part" is said to have failed.
 SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+static void tell_parts(const char *body)
+{
+    const char *separator = "";
+    printf("Content-Type: application/json\n\n{\"batchItemFailures\":[");
+    for (const char *at = body; (at = strstr(at, "part")) != NULL; at++) {
+        const char *id = at;
+        while (strncmp(id, "\"id\":\"", 6) != 0) {
+            id--;
+        }
+        printf("%s{\"itemIdentifier\":\"%.*s\"}", separator, (int)strcspn(id + 6, "\""), id + 6);
+        separator = ",";
+    }
+    puts("]}");
+}
 int main(void)
 {
     static char body[1 << 20];
@@ -34,6 +48,10 @@ int main(void)
     }
     if (strstr(body, "poison") != NULL) {
         puts("Status: 500\n");
+        return 0;
+    }
+    if (body[0] == '[') {
+        tell_parts(body);
         return 0;
     }
     puts("Content-Type: text/plain\n\nok");
@@ -83,6 +101,13 @@ class Case(unittest.TestCase):
             self.assertLess(time.monotonic(), end, f"{what}: {self.got()[-5:]} {self.look()}")
             threading.Event().wait(0.05)
 
+    def kill(self):
+        """As a power cut has it, and on again."""
+        self.node.kill()
+        killed = self.node
+        type(self).node = self.node = Node(folder=killed.folder)
+        self.node.owned, killed.owned = killed.owned, None
+
     def look(self):
         return self.node.json(f"/v1/triggers/{self.name}")
 
@@ -115,6 +140,29 @@ class Queues(Case):
         self.until(lambda: len(self.got()) >= 4, "the one that was sent later")
         self.assertEqual(sorted(g[3] for g in self.got()), ["fine", "poison", "poison", "poison"])
 
+    def batch(self, *bodies):
+        """A queue that gives up after two tries, all of `bodies` in it, and a trigger that takes them together."""
+        self.cli("queue", "create", f"{self.name}-dead")
+        self.cli("queue", "create", self.name, "--dead-letter", f"{self.name}-dead", "--max-receives", "2")
+        self.node.call("POST", f"/v1/queues/{self.name}/messages", {"messages": [{"body": body} for body in bodies]})
+
+    def dead(self):
+        return [m["body"] for m in self.node.json(f"/v1/queues/{self.name}-dead/messages")["messages"]]
+
+    def test_a_batch_that_fails_is_halved_until_the_one_is_found(self):
+        self.batch(*(f"m{n}" for n in range(5)), "poison", "m6", "m7")
+        self.trigger("queue", {"queue": self.name}, batch_size=8, bisect=True)
+        self.until(lambda: self.look()["delivered"] == 7 and self.dead(), "seven that were delivered, and a dead letter")
+        self.assertEqual(self.dead(), ["poison"])
+
+    def test_what_is_said_to_have_failed_comes_again_alone(self):
+        self.batch("m0", "part", "m2", "m3")
+        self.trigger("queue", {"queue": self.name}, batch_size=4)
+        self.until(lambda: self.look()["delivered"] == 3 and self.dead(), "three that were delivered, and a dead letter")
+        self.assertEqual(self.dead(), ["part"])
+        self.until(lambda: len(self.got()) == 2, "two batches")
+        self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
+
     def test_groups_are_kept_in_order(self):
         self.cli("queue", "create", self.name, "--fifo")
         self.trigger("queue", {"queue": self.name}, concurrency_max=8)
@@ -131,11 +179,7 @@ class Queues(Case):
         for n in range(10):
             self.cli("queue", "send", self.name, "--data", f"slow{n}")
         self.until(lambda: len(self.got()) >= 2)
-        self.node.process.kill()
-        self.node.process.wait()
-        killed = self.node
-        type(self).node = self.node = Node(folder=killed.folder)
-        self.node.owned, killed.owned = killed.owned, None
+        self.kill()
         self.until(lambda: self.node.json(f"/v1/queues/{self.name}")["depth"] == 0, "an empty queue")
         queue = self.node.json(f"/v1/queues/{self.name}")  # what is acknowledged was delivered; logs may end with the process
         self.assertEqual((queue["acked"], queue["died"], queue["expired"]), (10, 0, 0))
@@ -178,6 +222,36 @@ class Streams(Case):
         self.append("poison", "fine", key="k")
         self.until(lambda: self.node.json(f"/v1/queues/{self.name}-failed")["depth"] == 1, "a failure")
         self.until(lambda: [g[3] for g in self.got()][-1:] == ["fine"])
+
+
+    def failing(self, *bodies, **more):
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.cli("queue", "create", f"{self.name}-failed")
+        self.append(*bodies, key="k")
+        self.trigger("stream", {"stream": self.name, "start": "all"}, retries=1, retry_delay_ms=10,
+                     on_failure=f"queue:{self.name}-failed", **more)
+        self.until(lambda: self.look().get("lag") == 0, "no lag")
+        self.until(lambda: self.look()["delivered"] == len(bodies) - 1, "the count")
+        self.assertEqual(self.look()["dead"], 1)
+        return [m["body"] for m in self.node.json(f"/v1/queues/{self.name}-failed/messages")["messages"]]
+
+    def test_a_batch_that_fails_is_halved_until_the_one_is_found(self):
+        failed = self.failing(*(f"r{n}" for n in range(5)), "poison", "r6", "r7", batch_size=8, bisect=True)
+        self.assertEqual(len(failed), 1)
+        self.assertIn("poison", failed[0])
+
+    def test_what_is_said_to_have_failed_is_tried_again_alone(self):
+        failed = self.failing("r0", "part", "r2", "r3", batch_size=4)
+        self.assertEqual(len(failed), 1)
+        self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
+
+    def test_what_comes_after_the_trigger_was_made_is_not_lost_by_a_kill(self):
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.trigger("stream", {"stream": self.name}, concurrency_max=1)
+        self.append("slow0", "slow1", "slow2", key="k")
+        self.kill()
+        self.until(lambda: self.look().get("lag") == 0, "no lag")
+        self.until(lambda: self.look()["delivered"] >= 3, "the count")
 
 
 class Brokers(Case):

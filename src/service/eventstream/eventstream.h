@@ -28,6 +28,7 @@ struct error;
 struct eventstream_service;
 struct loop;
 struct store;
+struct store_command;
 
 enum {
     EVENTSTREAM_BODY_MAX = 256 << 10,
@@ -165,6 +166,12 @@ void eventstream_set_checkpoint(struct eventstream_service *service, const char 
                                 const char *name, const char *group, unsigned partition,
                                 uint64_t sequence, uint64_t expected,
                                 struct eventstream_reply reply);
+/* Add to a command that a group which is new begins behind what there is when that is carried out.
+ * One that is there already stays where it is; without such a stream nothing is added.  INVALID
+ * (the group's name), UNSUPPORTED. */
+int eventstream_add_group(struct eventstream_service *service, const char *project,
+                          const char *name, const char *group, struct store_command *command,
+                          struct error *err);
 /* Of all partitions. */
 void eventstream_forget_group(struct eventstream_service *service, const char *project,
                               const char *name, const char *group, struct eventstream_reply reply);

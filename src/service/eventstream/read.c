@@ -134,6 +134,41 @@ int eventstream_checkpoint(struct eventstream_service *service, const char *proj
     return r < 0 ? r : checkpoint_of(service, &row, group, partition, ret_sequence, err);
 }
 
+static int check_group(const char *group, struct error *err)
+{
+    return text_is_name(group)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "a group's name is 1 to 63 of a-z, 0-9 and '-', beginning with a letter");
+}
+
+int eventstream_add_group(struct eventstream_service *service, const char *project,
+                          const char *name, const char *group, struct store_command *command,
+                          struct error *err)
+{
+    struct stream_row row = {0};
+    struct error missing = {0};
+    int r = check_group(group, err);
+    if (r < 0) {
+        return r;
+    }
+    if (stream_find(service, project, name, &row, &missing) < 0) {
+        if (missing.kind == ERROR_NOT_FOUND) {
+            return 0;
+        }
+        *err = missing;
+        return -(int)missing.kind;
+    }
+    MEMORY_OWNED char *key = memory_format("%s/%s", row.key, group);
+    store_command_add(
+        command,
+        "INSERT OR IGNORE INTO stream_checkpoint (key, stream, name, partition, sequence, "
+        "updated_ms, revision) SELECT ? || '/' || partition, stream, ?, partition, next_sequence - "
+        "1, ?, ? FROM stream_partition WHERE stream = ?",
+        "tturu", key, group, eventstream_now_ms(service), row.number);
+    return 0;
+}
+
 static struct store_command *checkpoint_command(struct eventstream_service *service,
                                                 const struct stream_row *row, const char *group,
                                                 unsigned partition, uint64_t sequence,
@@ -167,10 +202,7 @@ void eventstream_set_checkpoint(struct eventstream_service *service, const char 
     struct stream_row row = {0};
     struct partition_row bounds;
     int r = bounds_of(service, project, name, partition, &row, &bounds, &err);
-    if (r == 0 && !text_is_name(group)) {
-        r = error_set(&err, ERROR_INVALID,
-                      "a group's name is 1 to 63 of a-z, 0-9 and '-', beginning with a letter");
-    }
+    r = r < 0 ? r : check_group(group, &err);
     if (r == 0 && sequence >= bounds.next) {
         r = error_set(&err, ERROR_INVALID,
                       "partition %u ends at %" PRIu64 ": nobody is done with %" PRIu64, partition,

@@ -351,6 +351,15 @@ static unsigned settle(struct batch *batch, const json_t *failures, const struct
     return staying;
 }
 
+/* Halves are tried at once, and no attempt is counted: events beside one that fails would be given
+ * up with it before it is found. */
+static void bisect(struct batch *batch, const struct error *reason)
+{
+    batch->source->counts.failed += batch->delivering;
+    trigger_note_error(batch->source, reason);
+    batch->chunk = batch->delivering / 2;
+}
+
 static void push_back(struct batch *batch, const struct error *reason)
 {
     struct trigger_source *source = batch->source;
@@ -390,16 +399,15 @@ static void on_answered(const struct error *error, const struct gateway_result *
     source->counts.last_ms = trigger_now_ms(source->service);
     trigger_count_soon(source);
     unsigned staying = 0;
-    if (reason.kind != ERROR_NONE) {
-        size_t tried = batch->delivering;
+    if (reason.kind != ERROR_NONE && source->config.bisects && batch->delivering > 1) {
+        bisect(batch, &reason);
+    } else if (reason.kind != ERROR_NONE) {
         staying = settle(batch, NULL, &reason);
-        if (source->config.bisects && tried > 1) {
-            batch->chunk = tried / 2;
-        }
     } else {
         JSON_OWNED json_t *failures = read_failures(batch, result);
         put_out_answer(batch, result);
         staying = settle(batch, failures, NULL);
+        batch->chunk *= batch->chunk < batch->count ? 2 : 1; /* what it was halved for is behind */
     }
     batch->delivering = 0;
     if (staying > 0) {

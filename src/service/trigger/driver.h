@@ -43,7 +43,7 @@ struct trigger_driver {
     /* Add to the command that makes, changes or resumes a trigger, after its row; may be NULL.
      * INVALID: it is of no use (a schedule in the past). */
     int (*plan)(const json_t *settings, const char *key, uint64_t now_ms,
-                struct store_command *command, struct error *err);
+                struct store_command *command, void *context, struct error *err);
     /* Begin.  *ret_state is the driver's.  Failing, it is tried again later (30 s at most). */
     int (*start)(struct trigger_source *source, void *context, void **ret_state, struct error *err);
     /* End: no push after it, no answer comes after it.  Also at a pause, a change of the row, a

@@ -115,6 +115,15 @@ static int check_name(const char *name, struct error *err)
                                           name);
 }
 
+static int plan(struct trigger_service *service, const struct trigger_config *config,
+                const char *key, uint64_t now_ms, struct store_command *command, struct error *err)
+{
+    const struct added_driver *added = trigger_driver_find(service, config->kind);
+    return added != NULL && added->driver->plan != NULL
+        ? added->driver->plan(config->settings, key, now_ms, command, added->context, err)
+        : 0;
+}
+
 /* The row, then what its kind keeps. */
 static int build(struct trigger_service *service, const char *project, const char *name,
                  const struct trigger_config *config, bool is_paused, bool exists,
@@ -140,8 +149,7 @@ static int build(struct trigger_service *service, const char *project, const cha
                           key);
     }
     free(text);
-    const struct trigger_driver *driver = trigger_driver_find(service, config->kind)->driver;
-    return driver->plan != NULL ? driver->plan(config->settings, key, now_ms, command, err) : 0;
+    return plan(service, config, key, now_ms, command, err);
 }
 
 void trigger_put(struct trigger_service *service, const char *project, const char *name,
@@ -192,10 +200,7 @@ static int plan_again(struct trigger_service *service, const char *key, const st
     int r = json_read(seen->config, strlen(seen->config), &document, err);
     r = r < 0 ? r : trigger_config_read(document, &config, err);
     json_decref(document);
-    const struct added_driver *driver = r == 0 ? trigger_driver_find(service, config.kind) : NULL;
-    if (driver != NULL && driver->driver->plan != NULL) {
-        r = driver->driver->plan(config.settings, key, trigger_now_ms(service), command, err);
-    }
+    r = r < 0 ? r : plan(service, &config, key, trigger_now_ms(service), command, err);
     trigger_config_done(&config);
     return r;
 }

@@ -133,8 +133,9 @@ int schedule_check(const json_t *settings, struct error *err)
 }
 
 int schedule_plan(const json_t *settings, const char *key, uint64_t now_ms,
-                  struct store_command *command, struct error *err)
+                  struct store_command *command, void *context, struct error *err)
 {
+    (void)context;
     struct schedule schedule = {0};
     int r = schedule_read(settings, &schedule, err);
     uint64_t slot_ms = r == 0 ? cron_next(schedule.cron, now_ms, now_ms) : 0;

@@ -29,6 +29,6 @@ const char *schedule_setting(const json_t *settings, const char *key, const char
 /* For the driver's table (driver.h). */
 int schedule_check(const json_t *settings, struct error *err);
 int schedule_plan(const json_t *settings, const char *key, uint64_t now_ms,
-                  struct store_command *command, struct error *err);
+                  struct store_command *command, void *context, struct error *err);
 
 #endif

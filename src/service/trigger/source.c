@@ -245,7 +245,11 @@ void trigger_push(struct trigger_source *source, const struct trigger_push *push
     source->counts.matched++;
     list_push_back(&source->pending, &item->link);
     source->pending_count++;
-    trigger_source_schedule(source);
+    if (source->config.batch_size > 1) {
+        loop_timer_start(source->window_timer, 0); /* what is pushed in one turn goes together */
+    } else {
+        trigger_source_schedule(source);
+    }
     source->was_full = trigger_room(source) == 0;
 }
 
@@ -254,7 +258,7 @@ static bool mark_cancelled(struct list *items, const void *context)
     LIST_EACH(node, items)
     {
         struct item *item = LIST_ITEM(node, struct item, link);
-        if (item->context == context) {
+        if (!item->is_cancelled && item->context == context) {
             item->is_cancelled = true;
             return true;
         }

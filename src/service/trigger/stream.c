@@ -72,7 +72,7 @@ static const char *group_of(const struct feed *feed)
 /* ---- Checkpoints ---- */
 
 static void save(struct shard *shard);
-static int begin(struct shard *shard, struct error *err);
+static int begin_again(struct shard *shard, struct error *err);
 static void fetch(struct feed *feed);
 
 static void forget_items(struct shard *shard)
@@ -81,11 +81,10 @@ static void forget_items(struct shard *shard)
     {
         struct item *item = LIST_ITEM(node, struct item, link);
         list_remove(node);
-        if (item->is_answered) {
-            free(item);
-        } else {
-            item->shard = NULL; /* freed by its answer */
+        if (!item->is_answered) {
+            trigger_cancel(shard->feed->source, item);
         }
+        free(item);
     }
 }
 
@@ -106,7 +105,7 @@ static void on_saved(const struct error *error, void *context)
         /* Another node has gone on with it meanwhile: from where it is now. */
         struct error err = {0};
         forget_items(shard);
-        if (begin(shard, &err) < 0) {
+        if (begin_again(shard, &err) < 0) {
             trigger_source_problem(shard->feed->source, err.text);
         }
         fetch(shard->feed);
@@ -140,10 +139,6 @@ static void on_done(enum trigger_outcome outcome, const struct error *reason, vo
     struct item *item = context;
     struct shard *shard = item->shard;
     item->is_answered = true;
-    if (shard == NULL) {
-        free(item);
-        return;
-    }
     while (!list_is_empty(&shard->items)) {
         struct item *first = LIST_FIRST(&shard->items, struct item, link);
         if (!first->is_answered) {
@@ -274,22 +269,55 @@ static int check(const json_t *settings, struct error *err)
         : error_set(err, ERROR_INVALID, "start must be new or all");
 }
 
-/* Where the group is; a group that is new begins where `start` says, and that is written down. */
+/* `start` "new", or not given: of a group that is new, what comes from now on. */
+static bool begins_behind(const json_t *settings)
+{
+    const char *start = json_string_value(json_object_get(settings, "start"));
+    return start == NULL || strcmp(start, "new") == 0;
+}
+
+/*
+ * Where a new group begins is written together with the trigger's row: whichever node runs it, and
+ * however often that one is killed before its first checkpoint, nothing that came later is passed
+ * over.
+ */
+static int plan(const json_t *settings, const char *key, uint64_t now_ms,
+                struct store_command *command, void *context, struct error *err)
+{
+    (void)now_ms;
+    const struct trigger_streams *owner = context;
+    const char *name = strchr(key, '/') + 1;
+    const char *group = json_string_value(json_object_get(settings, "group"));
+    MEMORY_OWNED char *project = memory_copy_text(key, (size_t)(name - 1 - key));
+    return begins_behind(settings)
+        ? eventstream_add_group(owner->streams, project,
+                                json_string_value(json_object_get(settings, "stream")),
+                                group != NULL ? group : name, command, err)
+        : 0;
+}
+
+/* Where the group is.  One without a checkpoint begins with the stream: it was to have all, or the
+ * stream is younger than the trigger. */
 static int begin(struct shard *shard, struct error *err)
 {
     const struct feed *feed = shard->feed;
-    const char *project = trigger_source_project(feed->source);
-    const char *start = setting(feed, "start");
-    int r = eventstream_checkpoint(feed->owner->streams, project, setting(feed, "stream"),
-                                   group_of(feed), shard->partition, &shard->checkpoint, err);
-    if (r < 0) {
-        return r;
-    }
+    int r = eventstream_checkpoint(feed->owner->streams, trigger_source_project(feed->source),
+                                   setting(feed, "stream"), group_of(feed), shard->partition,
+                                   &shard->checkpoint, err);
     shard->reached = shard->checkpoint;
     shard->next = shard->checkpoint + 1;
-    if (shard->checkpoint == 0 && (start == NULL || strcmp(start, "new") == 0)) {
-        r = eventstream_latest(feed->owner->streams, project, setting(feed, "stream"),
-                               shard->partition, &shard->next, err);
+    return r;
+}
+
+/* The checkpoint is not what it was.  If there is none any more, the group was forgotten while the
+ * trigger ran. */
+static int begin_again(struct shard *shard, struct error *err)
+{
+    const struct feed *feed = shard->feed;
+    int r = begin(shard, err);
+    if (r == 0 && shard->checkpoint == 0 && begins_behind(trigger_source_settings(feed->source))) {
+        r = eventstream_latest(feed->owner->streams, trigger_source_project(feed->source),
+                               setting(feed, "stream"), shard->partition, &shard->next, err);
         shard->reached = r == 0 && shard->next > 0 ? shard->next - 1 : 0;
         save(shard);
     }
@@ -372,6 +400,7 @@ struct trigger_streams *trigger_streams_add(struct trigger_service *service, str
     owner->driver = (struct trigger_driver){
         .kind = "stream",
         .check = check,
+        .plan = plan,
         .start = start,
         .stop = stop,
         .resume = resume,

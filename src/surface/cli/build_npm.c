@@ -142,6 +142,9 @@ static char *path_to_root(const char *folder)
     return buffer_take(&path);
 }
 
+/* Where the compiler finds "@blixard/sdk", unless the project's own node_modules has it. */
+#define ASSEMBLYSCRIPT_SDK "build/sdk/node_modules"
+
 int build_assemblyscript(const struct project *project, struct error *err)
 {
     MEMORY_OWNED char *node = file_find_program("node");
@@ -154,7 +157,10 @@ int build_assemblyscript(const struct project *project, struct error *err)
     if (node == NULL) {
         return build_missing("node, which runs the AssemblyScript compiler,", "nodejs npm", err);
     }
+    MEMORY_OWNED char *sdk =
+        memory_format("%s/" ASSEMBLYSCRIPT_SDK "/@blixard/sdk", project->folder);
     int r = find_assemblyscript(project, &modules, err);
+    r = r < 0 ? r : build_write_files("sdk/assemblyscript/", sdk, err);
     if (r < 0) {
         return r;
     }
@@ -164,8 +170,9 @@ int build_assemblyscript(const struct project *project, struct error *err)
         memory_format("%s%s/@assemblyscript/wasi-shim/asconfig.json", up, modules + 1);
     MEMORY_OWNED char *out = memory_format("build/%s.wasm", project->name);
     struct command command = {.argv = {node, compiler, relative, "--config", config, "--outFile",
-                                       out, "-O3", "--runtime", "incremental"},
-                              .count = 10};
+                                       out, "-O3", "--runtime", "incremental", "--path",
+                                       ASSEMBLYSCRIPT_SDK},
+                              .count = 12};
     return command_run(&command, project->folder, err);
 }
 

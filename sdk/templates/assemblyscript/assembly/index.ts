@@ -1,24 +1,17 @@
 // @NAME@: measures the body and answers in JSON.
 //
-// A command: it is run once per request, from the same memory each time.  The body is standard
-// input, what the request says besides is in the environment (CGI, RFC 3875), the answer is
-// standard output: header lines, an empty line, the body.
+// It is run once per request, from the same memory each time.  Besides requests and answers the SDK
+// has keys and values (kv), queues, streams, other functions (Call) and spans.
 
-function readAll(): string {
-  const parts: string[] = [];
-  const piece = new ArrayBuffer(65536);
-  let length = process.stdin.read(piece);
-  while (length > 0) {
-    parts.push(String.UTF8.decodeUnsafe(changetype<usize>(piece), length));
-    length = process.stdin.read(piece);
-  }
-  return parts.join("");
+import { log, Request, Response, serve } from "@blixard/sdk";
+
+function measure(request: Request): Response {
+  const body = request.text();
+  const lines = body.length == 0 ? 0 : body.split("\n").length;
+
+  // See it with: blixard fn logs @NAME@
+  log.info("measured", [["characters", body.length.toString()]]);
+  return Response.json('{"characters": ' + body.length.toString() + ', "lines": ' + lines.toString() + "}\n");
 }
 
-const body = readAll();
-const lines = body.length == 0 ? 0 : body.split("\n").length;
-
-process.stderr.write("measured " + body.length.toString() + " characters\n"); // see: blixard fn logs @NAME@
-
-process.stdout.write("Content-Type: application/json\n\n");
-process.stdout.write('{"characters": ' + body.length.toString() + ', "lines": ' + lines.toString() + "}\n");
+serve(measure);

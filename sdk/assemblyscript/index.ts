@@ -1,0 +1,2 @@
+// Where the compiler looks for "@blixard/sdk".
+export * from "./assembly/index";
