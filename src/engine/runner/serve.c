@@ -89,6 +89,15 @@ static bool on_output(const void *bytes, size_t length, void *context)
     return true;
 }
 
+static void on_waits(void *context)
+{
+    struct slot *slot = context;
+    if (slot->output_length > 0) { /* that it cannot be sent is seen when the sleep is over */
+        flush_piece(slot, FRAME_OUTPUT, slot->answer + sizeof(struct frame_end),
+                    &slot->output_length);
+    }
+}
+
 static void on_log(const void *bytes, size_t length, void *context)
 {
     struct slot *slot = context;
@@ -236,7 +245,7 @@ static void run_call(struct slot *slot, struct runner_result *result)
         .input_length = invoke->input_length,
         .read = invoke->input_continues ? on_read : NULL,
         .read_context = slot,
-        .sink = {.output = on_output, .log = on_log, .context = slot},
+        .sink = {.output = on_output, .log = on_log, .waits = on_waits, .context = slot},
         .host = serve_host,
         .host_context = slot,
         .timeout_ms = invoke->timeout_ms,

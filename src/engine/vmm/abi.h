@@ -88,7 +88,8 @@ enum {
     ABI_INPUT_BYTES = 16384,
     ABI_OUTPUT_BYTES = 12288,
     ABI_LOG_BYTES = 4096,
-    ABI_TEXT_BYTES = 69632, /* environment and arguments: 64 KiB + 4 KiB */
+    ABI_TEXT_BYTES = 69632,       /* environment and arguments: 64 KiB + 4 KiB */
+    ABI_SLEEP_FLUSH_NS = 1000000, /* before a sleep of so long, what was written goes out */
 };
 
 /*

@@ -62,6 +62,14 @@ void call_log(struct call_state *state, const void *bytes, uint64_t length)
     }
 }
 
+void call_waits(struct call_state *state, uint64_t ns)
+{
+    const struct vmm_sink *sink = &state->call->sink;
+    if (sink->waits != NULL && ns >= ABI_SLEEP_FLUSH_NS) {
+        sink->waits(sink->context);
+    }
+}
+
 /* The guest's memory is read once: what is checked is what is used. */
 bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output)
 {

@@ -182,6 +182,7 @@ static enum verdict serve(struct microvm_shell *shell, struct call_state *state)
         block->result = grow(shell, state, block->arguments[0]);
         return GO_ON;
     case ABI_CALL_SLEEP:
+        call_waits(state, block->arguments[0]);
         sleep_for(state, block->arguments[0]);
         block->result = 0;
         return GO_ON;

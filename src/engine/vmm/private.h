@@ -113,6 +113,9 @@ void call_log(struct call_state *state, const void *bytes, uint64_t length);
 /* What lies in the guest's block: log, and output if wanted.  False: the call is over. */
 bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output);
 
+/* It sleeps for so long: what it wrote is passed on before, unless it is but a moment. */
+void call_waits(struct call_state *state, uint64_t ns);
+
 /* Input beyond the block's: -1 when the call is over (outcome->end is set). */
 long call_input(struct call_state *state, void *bytes, uint64_t length);
 

@@ -411,6 +411,7 @@ static enum verdict serve(struct process_shell *shell, struct call_state *state)
         result = grow(shell, arguments[0]);
         break;
     case ABI_CALL_SLEEP:
+        call_waits(state, arguments[0]);
         result = sleep_for(shell, state, arguments[0]);
         break;
     case ABI_CALL_FILES:

@@ -73,6 +73,8 @@ struct vmm_limits {
 struct vmm_sink {
     bool (*output)(const void *bytes, size_t length, void *context);
     void (*log)(const void *bytes, size_t length, void *context);
+    /* The code is about to sleep: somebody may wait for what it wrote.  May be NULL. */
+    void (*waits)(void *context);
     void *context;
 };
 

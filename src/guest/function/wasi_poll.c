@@ -73,6 +73,9 @@ u32 WASI(poll_oneoff)(instance i, u32 subscriptions, u32 events, u32 count, u32 
         }
     }
     if (ready == 0) {
+        if (least >= ABI_SLEEP_FLUSH_NS) {
+            io_flush_output(); /* somebody may wait for it */
+        }
         if (least > 0) {
             host_call(ABI_CALL_SLEEP, least, 0, 0);
         }

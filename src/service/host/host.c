@@ -153,20 +153,24 @@ static void (*const operations[HOSTCALL_COUNT])(struct session *session,
     [HOSTCALL_FETCH_CLOSE] = host_fetch_close,
 };
 
+/* Calls that live long, and speak to somebody all the time, ask more than others. */
+static const uint64_t period_ns = UINT64_C(30) * 1000 * 1000 * 1000;
+
 /* Who goes on asking after he was told that it is enough is ended: each question costs the loop. */
 static int admit(struct session *session, struct error *err)
 {
     const struct host_service *service = session->service;
-    session->asked++;
-    if (session->asked == service->calls_max + HOST_REFUSED_MAX) {
-        instance_call_cancel(session->call);
-    }
-    if (session->asked > service->calls_max) {
+    uint64_t periods = (clock_monotonic_ns() - session->opened_ns) / period_ns;
+    if (session->asked >= service->calls_max * (periods + 1)) {
+        if (++session->refused == HOST_REFUSED_MAX) {
+            instance_call_cancel(session->call);
+        }
         return error_set(err, ERROR_LIMIT,
                          "this call has asked its host %" PRIu64
-                         " times; that is all it may (host_calls_max)",
-                         service->calls_max);
+                         " times; that is all it may (host_calls_max in each 30 s)",
+                         session->asked);
     }
+    session->asked++;
     return service->is_over ? error_set(err, ERROR_CANCELLED, "the node is stopping") : 0;
 }
 
@@ -199,6 +203,7 @@ static void *open_session(const struct instance_caller *caller, struct instance_
     snprintf(session->request_id, sizeof(session->request_id), "%s", caller->request_id);
     session->trace = caller->trace;
     session->deadline_ns = caller->deadline_ns;
+    session->opened_ns = clock_monotonic_ns();
     session->depth = caller->depth;
     return session;
 }

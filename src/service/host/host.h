@@ -43,7 +43,7 @@ struct host_options {
     struct queue_service *queues;
     struct eventstream_service *streams;
     struct fetch_service *fetches;
-    uint64_t calls_max; /* questions of one call */
+    uint64_t calls_max; /* questions of one call, in each 30 s */
 };
 
 struct host_service *host_service_new(const struct host_options *options);

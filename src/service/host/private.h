@@ -63,6 +63,8 @@ struct session {
     uint64_t deadline_ns;
     unsigned depth;
     uint64_t asked;
+    uint64_t refused;             /* because it had asked too much */
+    uint64_t opened_ns;           /* when it asked first */
     struct question *question;    /* under way; NULL: none */
     struct trace_span *spans;     /* HOST_SPANS_MAX, once there is one */
     struct host_fetches *fetches; /* once there was one */

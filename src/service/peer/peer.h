@@ -76,8 +76,9 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 #define PEER_FIELD_PATTERN  "X-Blixard-Pattern"  /* path of the route that led to it */
 #define PEER_FIELD_USER     "X-Blixard-User"     /* client whose token it showed */
 #define PEER_FIELD_SCHEME   "X-Blixard-Scheme"   /* "https": so the client spoke to that node */
-#define PEER_FIELD_SUBJECT  "X-Blixard-Subject" /* of the client's certificate, which was believed \
-                                                 */
+#define PEER_FIELD_SUBJECT                                                 \
+    "X-Blixard-Subject" /* of the client's certificate, which was believed \
+                         */
 #define PEER_FIELD_FINGERPRINT "X-Blixard-Fingerprint" /* its SHA-256 */
 #define PEER_FIELD_CLIENT      "X-Blixard-Client"      /* HOST:PORT of the client */
 #define PEER_FIELD_DEADLINE    "X-Blixard-Deadline-Ms" /* milliseconds that are left */
