@@ -148,6 +148,59 @@ class Claims:
                 self.assertIn(word, curl.communicate(timeout=WAIT_SECONDS)[1])
                 self.node.cli("kv", "set", "go", "0")
 
+    # ---- Requests ----
+
+    def test_a_body_is_read_as_it_comes_where_the_route_says_so(self):
+        self.node.cli("route", "set", "flow", "-f", "flow", "-p", "/flow/{rest...}", "--stream")
+        self.addCleanup(self.node.cli, "route", "delete", "flow")
+        host, port = self.node.gateway.split(":")
+        for announced in (True, False):
+            connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_SECONDS)
+            with contextlib.closing(connection):
+                connection.putrequest("POST", "/flow/pieces")
+                connection.putheader(*(("Content-Length", "6") if announced else ("Transfer-Encoding", "chunked")))
+                connection.endheaders()
+                answer = connection.getresponse()
+                self.assertEqual(answer.readline(), b"begun\n")  # nothing of the body is there
+                for piece in (b"one", b"two"):
+                    connection.send(piece if announced else b"3\r\n%s\r\n" % piece)
+                    self.assertEqual(answer.readline(), b"[%s]\n" % piece)
+                connection.send(b"" if announced else b"0\r\n\r\n")
+                self.assertEqual(answer.read(), b"ended\n")
+        self.assertEqual(self.ask("/flow/count", b"x" * (40 * MIB)), (200, str(40 * MIB)))
+        self.assertEqual(self.ask("/flow/count"), (200, "0"))
+
+    def test_both_ways_over_http2(self):
+        self.node.cli("route", "set", "flow", "-f", "flow", "-p", "/flow/{rest...}", "--stream")
+        self.addCleanup(self.node.cli, "route", "delete", "flow")
+        for base, flag in ((f"http://{self.node.gateway}", "--http2-prior-knowledge"), (f"https://{self.secure}", "--http2")):
+            process = subprocess.Popen(["curl", "-sSN", "--no-progress-meter", flag, "--cacert", self.pem, "-X", "POST", "-T", ".", f"{base}/flow/pieces"],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.assertEqual(process.stdout.readline(), b"begun\n")
+            for piece in (b"one", b"two"):
+                process.stdin.write(piece)
+                process.stdin.flush()
+                self.assertEqual(process.stdout.readline(), b"[%s]\n" % piece)
+            process.stdin.close()
+            self.assertEqual(process.stdout.read(), b"ended\n")
+            self.assertEqual(process.wait(WAIT_SECONDS), 0)
+            process.stdout.close()
+
+    def test_a_body_that_breaks_off_ends_the_call(self):
+        self.node.cli("route", "set", "flow", "-f", "flow", "-p", "/flow/{rest...}", "--stream")
+        self.addCleanup(self.node.cli, "route", "delete", "flow")
+        host, port = self.node.gateway.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_SECONDS)
+        connection.putrequest("POST", "/flow/pieces")
+        connection.putheader("Content-Length", "6")
+        connection.endheaders(b"one")
+        answer = connection.getresponse()
+        self.assertEqual(answer.readline(), b"begun\n")
+        self.until_busy(1)
+        answer.close()
+        connection.close()
+        self.until_busy(0)
+
 
 class Default(Claims, unittest.TestCase):
     pass

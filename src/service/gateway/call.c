@@ -358,7 +358,7 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->relay.context = call;
     call->relay.has_place = false;
     call->is_reading = call->is_started = call->is_running = call->is_related = false;
-    call->is_streaming = call->discards = call->is_hop = false;
+    call->is_streaming = call->discards = call->is_hop = call->streams = false;
     call->is_answering = true;
     call->is_head = http_exchange_method(owned_exchange) == HTTP_HEAD;
     call->body_error.kind = ERROR_NONE;
@@ -431,6 +431,9 @@ static void call_run(struct call *call)
     if (http_exchange_has_body(exchange)) {
         call->is_reading = true;
         http_exchange_set_body_max(exchange, body_bytes_max(call));
+        if (call->streams) {
+            call_start(call, true);
+        }
         http_exchange_read(exchange, on_body, on_body_end, call);
         return;
     }
@@ -510,6 +513,7 @@ void call_serve_route(struct gateway *gateway, struct http_exchange *owned_excha
     struct call *call = take_call(gateway, owned_exchange);
     call->script_length = 0;
     call->route = owned_route;
+    call->streams = owned_route->streams;
     snprintf(call->pattern, sizeof(call->pattern), "%s", owned_route->path);
     call->caller = *caller;
     call_place(call, owned_route->project,
@@ -575,6 +579,7 @@ static int read_hop(struct call *call, struct text *ret_function, struct error *
     take_hop_text(call, PEER_FIELD_FINGERPRINT, caller->fingerprint, sizeof(caller->fingerprint));
     call->is_secure =
         text_equal_ignoring_case(http_exchange_field(call->exchange, PEER_FIELD_SCHEME), "https");
+    call->streams = http_exchange_field(call->exchange, PEER_FIELD_STREAMS).length > 0;
     return 0;
 }
 

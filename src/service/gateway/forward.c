@@ -18,7 +18,7 @@ enum {
     TRIES_MAX = FORWARD_TRIES_MAX,
     GRACE_MS = FORWARD_GRACE_MS,
     FIELD_SIZE = 640,
-    FIELDS_MAX = 13,
+    FIELDS_MAX = 14,
 };
 
 /* ---- Nodes ---- */
@@ -174,6 +174,9 @@ static void pass_to(struct call *call, uint64_t node)
     }
     if (call->is_secure) {
         snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SCHEME ": https");
+    }
+    if (call->streams) {
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_STREAMS ": 1");
     }
     CHECK(count <= FIELDS_MAX);
     for (size_t i = 0; i < count; i++) {

@@ -124,6 +124,7 @@ struct call {
     uint64_t passed_ns;
 
     bool is_reading;         /* the request's body has not ended */
+    bool streams;            /* the function is to run before the body is there */
     bool is_started;         /* the function was asked to run */
     bool is_running;         /* and has not ended */
     bool is_related;         /* and something may still refer to the relay */

@@ -69,7 +69,7 @@ bool peer_field_is_ours(struct text name)
         PEER_FIELD_HOP,         PEER_FIELD_FUNCTION, PEER_FIELD_SCRIPT,  PEER_FIELD_HOST,
         PEER_FIELD_CLIENT,      PEER_FIELD_DEADLINE, PEER_FIELD_REFUSED, PEER_FIELD_FAILED,
         PEER_FIELD_PATTERN,     PEER_FIELD_USER,     PEER_FIELD_SCHEME,  PEER_FIELD_SUBJECT,
-        PEER_FIELD_FINGERPRINT,
+        PEER_FIELD_FINGERPRINT, PEER_FIELD_STREAMS,
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (text_equal_ignoring_case(name, names[i])) {

@@ -75,6 +75,7 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 #define PEER_FIELD_HOST     "X-Blixard-Host"     /* Host, as the client sent it */
 #define PEER_FIELD_PATTERN  "X-Blixard-Pattern"  /* path of the route that led to it */
 #define PEER_FIELD_USER     "X-Blixard-User"     /* client whose token it showed */
+#define PEER_FIELD_STREAMS  "X-Blixard-Streams"  /* the function runs before the body is there */
 #define PEER_FIELD_SCHEME   "X-Blixard-Scheme"   /* "https": so the client spoke to that node */
 #define PEER_FIELD_SUBJECT                                                 \
     "X-Blixard-Subject" /* of the client's certificate, which was believed \

@@ -24,6 +24,7 @@ static const struct column facts[] = {
     {"burst", "rate_limit.burst", AS_TEXT},
     {"body max", "body_bytes_max", AS_TEXT},
     {"cache", "cache", AS_TEXT},
+    {"stream", "stream", AS_TEXT},
     {"paused", "paused", AS_TEXT},
     {"created", "created_at", AS_TEXT},
 };
@@ -129,8 +130,11 @@ static int fill(const struct arguments *arguments, json_t *body, struct error *e
         add_list(cors, "origins", origins);
         json_object_set_new(body, "cors", cors);
     }
-    if (flag_value(arguments, "cache") != NULL) {
-        json_object_set_new(body, "cache", json_true());
+    static const char *const switches[] = {"cache", "stream"};
+    for (size_t i = 0; i < COUNT(switches); i++) {
+        if (flag_value(arguments, switches[i]) != NULL) {
+            json_object_set_new(body, switches[i], json_true());
+        }
     }
     const char *most = flag_value(arguments, "body-max");
     uint64_t bytes = 0;
