@@ -1,8 +1,12 @@
-/* Claims about the files of a function, through a libc and through WASI itself; prints what fails,
- * or "fine".  With the argument "full": fills /tmp, and says how much went in. */
+/*
+ * Claims about the files of a function, through a libc and through WASI itself; prints what fails,
+ * or "fine".  With the argument "full": fills /tmp, and says how much went in.  With "rootless": as
+ * a program to which nobody gave "/".
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +14,8 @@
 #include <unistd.h>
 #include <wasi/api.h>
 
-enum { ROOT = 3, TMP = 4 };
-
+static bool has_root;
+static int tmp; /* the number of its descriptor */
 static int failures;
 
 static void claim(int holds, const char *what)
@@ -62,11 +66,15 @@ static void beginnings(void)
 {
     struct stat status;
     claim(names_in("/tmp") == 0, "/tmp begins empty");
+    claim(rmdir("/tmp") == -1, "/tmp stays");
+    if (!has_root) {
+        claim(stat("/", &status) == -1 && open("/new", O_CREAT | O_WRONLY, 0666) == -1, "no /");
+        return;
+    }
     claim(names_in("/") == 1, "/ holds tmp");
     claim(stat("/", &status) == 0 && S_ISDIR(status.st_mode), "/ is a folder");
     claim(mkdir("/new", 0777) == -1 && errno == EROFS, "/ cannot be written");
     claim(open("/new", O_CREAT | O_WRONLY, 0666) == -1 && errno == EROFS, "no file in /");
-    claim(rmdir("/tmp") == -1, "/tmp stays");
 }
 
 static void plain_files(void)
@@ -78,7 +86,7 @@ static void plain_files(void)
     claim(stat("/tmp/a", &status) == 0 && status.st_size == 5 && S_ISREG(status.st_mode), "stat");
     claim(status.st_mtim.tv_sec > 1600000000, "it has a time");
     int fd = open("/tmp/a", O_WRONLY | O_APPEND);
-    claim(fd > TMP && write(fd, "!!", 2) == 2, "appended");
+    claim(fd > tmp && write(fd, "!!", 2) == 2, "appended");
     claim(read(fd, &byte, 1) == -1 && errno == EBADF, "not opened for reading");
     claim(close(fd) == 0 && close(fd) == -1 && errno == EBADF, "closed once");
     claim(holds("/tmp/a", "hello!!"), "appended to");
@@ -117,6 +125,23 @@ static void large_file(void)
     claim(sum == 600, "as it was written");
     fclose(file);
     unlink("/tmp/large");
+}
+
+/* Appending holds for writes at the position, and for one descriptor. */
+static void appending(void)
+{
+    struct stat status;
+    int appends = open("/tmp/a", O_RDWR | O_CREAT | O_APPEND | O_SYNC, 0666);
+    int writes = open("/tmp/a", O_RDWR);
+    claim((fcntl(appends, F_GETFL) & (O_APPEND | O_SYNC)) == (O_APPEND | O_SYNC), "its flags");
+    claim(write(appends, "abc", 3) == 3 && write(writes, "A", 1) == 1, "both write");
+    claim(lseek(appends, 0, SEEK_SET) == 0 && write(appends, "def", 3) == 3, "at the end");
+    claim(lseek(appends, 0, SEEK_CUR) == 6, "and there it is");
+    claim(pwrite(appends, "B", 1, 1) == 1 && holds("/tmp/a", "ABcdef"), "an offset counts");
+    claim(fcntl(appends, F_SETFL, 0) == 0 && lseek(appends, 0, SEEK_SET) == 0, "no more");
+    claim(write(appends, "xyz", 3) == 3 && holds("/tmp/a", "xyzdef"), "over what was there");
+    claim(fstat(writes, &status) == 0 && status.st_size == 6, "not a byte more");
+    claim(close(appends) == 0 && close(writes) == 0 && unlink("/tmp/a") == 0, "removed");
 }
 
 static void folders(void)
@@ -193,7 +218,7 @@ static void rights(void)
     __wasi_filesize_t position;
     const uint64_t folder_rights = __WASI_RIGHTS_PATH_OPEN | __WASI_RIGHTS_PATH_CREATE_FILE;
     claim(mkdir("/tmp/r", 0777) == 0, "mkdir");
-    claim(open_at(TMP, "r", __WASI_OFLAGS_DIRECTORY, folder_rights, __WASI_RIGHTS_FD_READ, &fd) ==
+    claim(open_at(tmp, "r", __WASI_OFLAGS_DIRECTORY, folder_rights, __WASI_RIGHTS_FD_READ, &fd) ==
               0,
           "narrow");
     claim(open_at(fd, "f", __WASI_OFLAGS_CREAT, __WASI_RIGHTS_FD_READ, 0, &file) == 0,
@@ -215,6 +240,13 @@ static void rights(void)
     claim(open_at(fd, "", 0, 0, 0, &file) == __WASI_ERRNO_NOENT, "no path");
     claim(open_at(99, "f", 0, 0, 0, &file) == __WASI_ERRNO_BADF, "no descriptor");
     claim(open_at(1, "f", 0, 0, 0, &file) == __WASI_ERRNO_NOTDIR, "below a stream");
+    claim(open_at(fd, "f", __WASI_OFLAGS_TRUNC, 0, 0, &file) == __WASI_ERRNO_PERM, "no truncating");
+    claim(__wasi_fd_seek(fd, 0, __WASI_WHENCE_CUR, &position) == __WASI_ERRNO_BADF &&
+              __wasi_fd_tell(fd, &position) == __WASI_ERRNO_BADF,
+          "a folder has no position");
+    claim(open_at(tmp, "r", __WASI_OFLAGS_DIRECTORY, __WASI_RIGHTS_FD_WRITE, 0, &file) ==
+              __WASI_ERRNO_ISDIR,
+          "no folder is opened for writing");
     claim(open_at(fd, "f", 0, __WASI_RIGHTS_FD_READ, 0, &file) == 0, "open");
     claim(__wasi_fd_renumber(file, fd) == 0 && __wasi_fd_close(file) == __WASI_ERRNO_BADF,
           "renumber");
@@ -224,15 +256,15 @@ static void rights(void)
     char name[300];
     memset(name, 'n', sizeof(name) - 1);
     name[299] = '\0';
-    claim(open_at(TMP, name, __WASI_OFLAGS_CREAT, 0, 0, &file) == __WASI_ERRNO_NAMETOOLONG,
+    claim(open_at(tmp, name, __WASI_OFLAGS_CREAT, 0, 0, &file) == __WASI_ERRNO_NAMETOOLONG,
           "a long name");
-    claim(open_at(TMP, "\xff", __WASI_OFLAGS_CREAT, 0, 0, &file) == __WASI_ERRNO_ILSEQ,
+    claim(open_at(tmp, "\xff", __WASI_OFLAGS_CREAT, 0, 0, &file) == __WASI_ERRNO_ILSEQ,
           "not UTF-8");
     __wasi_prestat_t prestat;
-    claim(__wasi_fd_prestat_get(TMP, &prestat) == 0 && prestat.u.dir.pr_name_len == 4, "preopened");
+    claim(__wasi_fd_prestat_get(tmp, &prestat) == 0 && prestat.u.dir.pr_name_len == 4, "preopened");
     uint8_t small[2];
-    claim(__wasi_fd_prestat_dir_name(TMP, small, 2) == __WASI_ERRNO_NAMETOOLONG, "no room for it");
-    claim(__wasi_path_filestat_set_times(TMP, 0, ".", 0, 0, 3) == __WASI_ERRNO_INVAL,
+    claim(__wasi_fd_prestat_dir_name(tmp, small, 2) == __WASI_ERRNO_NAMETOOLONG, "no room for it");
+    claim(__wasi_path_filestat_set_times(tmp, 0, ".", 0, 0, 3) == __WASI_ERRNO_INVAL,
           "two times at once");
     claim(__wasi_sock_shutdown(1, 1) == __WASI_ERRNO_NOTSOCK, "no socket");
 }
@@ -268,8 +300,11 @@ int main(int argument_count, char **arguments)
     if (argument_count == 2 && strcmp(arguments[1], "full") == 0) {
         return fill();
     }
+    has_root = argument_count != 2 || strcmp(arguments[1], "rootless") != 0;
+    tmp = has_root ? 4 : 3;
     beginnings();
     plain_files();
+    appending();
     large_file();
     folders();
     links();

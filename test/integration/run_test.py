@@ -32,6 +32,18 @@ int main(int count, char **paths)
 }
 """
 
+NUMBERS = r"""
+#include <stdio.h>
+#include <wasi/api.h>
+
+int main(void)
+{
+    printf("%d %d\n", __wasi_sock_shutdown(3, 1), __wasi_sock_shutdown(4, 1));
+    return 0;
+}
+"""
+BADF, NOTSOCK = 8, 57
+
 
 @unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
 class Run(unittest.TestCase):
@@ -74,15 +86,26 @@ class Run(unittest.TestCase):
             with self.subTest(isolation=isolation):
                 given = self.folder / f"given-{isolation}"
                 given.mkdir()
-                done = self.run_module("files", flags=("--isolation", isolation, "--dir", f"{given}::/tmp"))
+                done = self.run_module("files", "rootless", flags=("--isolation", isolation, "--dir", f"{given}::/tmp"))
                 self.assertEqual((done.stdout, done.stderr, done.returncode), ("fine\n", "", 0))
                 self.assertEqual([path.name for path in given.iterdir()], ["left"])
-                done = self.run_module("files", flags=("--isolation", isolation))
+                done = self.run_module("files", "rootless", flags=("--isolation", isolation))
                 self.assertEqual((done.stdout, done.returncode), ("fine\n", 0))
 
     def test_status_arguments_and_environment_are_the_programs(self):
         done = self.run_module("read", "/none", flags=("--env", "NAME=value"))
-        self.assertEqual((done.stdout, done.returncode), ("No such file or directory\nvalue", 2))
+        self.assertEqual((done.stdout, done.returncode), ("Capabilities insufficient\nvalue", 2))
+
+    def test_a_program_meets_no_folder_that_nobody_gave_it(self):
+        """Where it names no path, not even /tmp; its first descriptor is then the first folder given."""
+        (self.folder / "numbers.c").write_text(NUMBERS)
+        subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", self.folder / "numbers.wasm", self.folder / "numbers.c"],
+                       check=True)
+        self.assertEqual(self.run_module("numbers").stdout, f"{BADF} {BADF}\n")
+        self.assertEqual(self.run_module("numbers", flags=("--dir", f"{self.folder}::/")).stdout, f"{NOTSOCK} {BADF}\n")
+        self.assertEqual(self.run_module("read", "relative").stdout, "Capabilities insufficient\n")
+        self.assertEqual(self.run_module("read", "/tmp/none").stdout, "No such file or directory\n")
+        self.assertEqual(self.run_module("read", "file", flags=("--dir", f"{self.folder / 'inside'}::/")).stdout, "inside\n")
 
     def test_nothing_outside_is_reached(self):
         given = ("--dir", f"{self.folder / 'inside'}::/in")

@@ -84,6 +84,9 @@ enum {
     ABI_CPU_AVX512 = 2,
 };
 
+/* Folders of the guest's own. */
+enum { ABI_FOLDER_ROOT = 1, ABI_FOLDER_TMP = 2 };
+
 enum {
     ABI_INPUT_BYTES = 16384,
     ABI_OUTPUT_BYTES = 12288,
@@ -151,6 +154,8 @@ struct abi_block {
     uint32_t output_length;
     uint32_t log_length;
     uint32_t folder_count; /* of the host: to be asked for (hostfiles.h) */
+    uint32_t
+        folders_hidden; /* ABI_FOLDER_*: those of the guest's own that this call does not get */
 
     /* Each area begins on a page of its own: what a call does not use is not touched. */
     char input[ABI_INPUT_BYTES] __attribute__((aligned(4096)));

@@ -13,14 +13,14 @@
 /* HOSTFILES(name, numbers): how many numbers.  h: handle. */
 #define HOSTFILES_TABLE(HOSTFILES)                                                               \
     HOSTFILES(PREOPEN, 1)        /* index -> number: h; bytes: the guest's path for it */        \
-    HOSTFILES(OPEN, 5)           /* h, follows, WASI_OPEN_*, WASI_FLAG_*, 1 reads | 2 writes; */ \
+    HOSTFILES(OPEN, 4)           /* h, follows, WASI_OPEN_*, 1 reads | 2 writes; */              \
                                  /* path -> number: h | kind << 32 */                            \
     HOSTFILES(CLOSE, 1)          /* h */                                                         \
     HOSTFILES(READ, 3)           /* h, offset, length -> bytes */                                \
-    HOSTFILES(WRITE, 2)          /* h, offset; bytes -> number: written */                       \
+    HOSTFILES(WRITE, 3)          /* h, offset, WASI_FLAG_* (APPEND: not at the offset, but at */ \
+                                 /* the end); bytes -> number: written */                        \
     HOSTFILES(STATUS, 1)         /* h -> bytes: WASI's filestat */                               \
     HOSTFILES(PATH_STATUS, 2)    /* h, follows; path -> bytes: WASI's filestat */                \
-    HOSTFILES(SET_FLAGS, 2)      /* h, WASI_FLAG_* */                                            \
     HOSTFILES(SET_SIZE, 2)       /* h, bytes */                                                  \
     HOSTFILES(SET_TIMES, 4)      /* h, accessed, modified, which */                              \
     HOSTFILES(PATH_SET_TIMES, 5) /* h, follows, accessed, modified, which; path */               \

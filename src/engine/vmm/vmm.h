@@ -147,7 +147,10 @@ struct vmm_call {
                 void *context);
     void *host_context;
     uint32_t folder_count; /* of the host that `host` answers for (hostfiles.h) */
-    uint64_t timeout_ms;   /* 0: the image's limit; never more than it */
+    /* ABI_FOLDER_*: folders of the guest's own that a command does not get (a libc that ran before
+     * the snapshot would know them already). */
+    uint32_t folders_hidden;
+    uint64_t timeout_ms; /* 0: the image's limit; never more than it */
     /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
      * he comes. */
     const atomic_bool *cancelled;

@@ -270,6 +270,8 @@ static void read_import(struct reader *reader, struct inspection *inspection)
         return;
     }
     check_signature(reader, inspection, known, reader_u32(reader));
+    inspection->info.uses_paths |=
+        text_starts_with(known->name, "path_") || text_starts_with(known->name, "fd_prestat_");
     inspection->imported++;
 }
 

@@ -1,5 +1,7 @@
 #include "descriptor.h"
 
+#include "engine/vmm/abi.h"
+
 enum { FIRST = 8 };
 
 static struct descriptor first[FIRST];
@@ -38,6 +40,20 @@ void descriptors_begin(void)
     first[4].node = TMP_NODE;
     first[4].preopen = "/tmp";
     lowest_free = 5;
+}
+
+void descriptors_hide(uint32_t folders)
+{
+    bool keeps_tmp = (folders & ABI_FOLDER_TMP) == 0;
+    if ((folders & ABI_FOLDER_ROOT) == 0) {
+        lowest_free = keeps_tmp ? 5 : 4;
+    } else {
+        first[3] = first[4];
+        lowest_free = keeps_tmp ? 4 : 3;
+    }
+    for (uint32_t i = lowest_free; i < 5; i++) {
+        first[i] = (struct descriptor){0};
+    }
 }
 
 struct descriptor *descriptor_get(uint32_t number)

@@ -33,6 +33,10 @@ struct descriptor {
 /* 0 to 2 are the streams, 3 is "/", 4 is "/tmp". */
 void descriptors_begin(void);
 
+/* Close "/" or "/tmp" or both (ABI_FOLDER_*), before the program has seen any; what is left begins
+ * at 3. */
+void descriptors_hide(uint32_t folders);
+
 /* NULL: it is not open. */
 struct descriptor *descriptor_get(uint32_t number);
 

@@ -64,8 +64,8 @@ u32 host_read(const struct descriptor *descriptor, u64 offset, void *bytes, u32 
     return done > 0 ? WASI_OK : error;
 }
 
-u32 host_write(const struct descriptor *descriptor, u64 offset, const void *bytes, u32 length,
-               u32 *ret_count)
+u32 host_write(const struct descriptor *descriptor, u64 offset, u32 flags, const void *bytes,
+               u32 length, u32 *ret_count)
 {
     u32 done = 0;
     u32 error = WASI_OK;
@@ -73,7 +73,7 @@ u32 host_write(const struct descriptor *descriptor, u64 offset, const void *byte
         u32 part = length - done < HOSTFILES_BYTES_MAX ? length - done : HOSTFILES_BYTES_MAX;
         u64 put = 0;
         const struct host_question question = {.operation = HOSTFILES_WRITE,
-                                               .numbers = {descriptor->node, offset + done},
+                                               .numbers = {descriptor->node, offset + done, flags},
                                                .texts = {(const uint8_t *)bytes + done},
                                                .lengths = {part}};
         error = host_ask(&question, &put);
@@ -108,6 +108,9 @@ void files_host_close(uint32_t handle)
 void wasi_begin_call(void)
 {
     u32 count = BLOCK->folder_count;
+    if (BLOCK->folders_hidden != 0) {
+        descriptors_hide(BLOCK->folders_hidden);
+    }
     for (u32 i = 0; i < count && i < NAMES_MAX; i++) {
         u64 handle = 0;
         const struct host_question question = {.operation = HOSTFILES_PREOPEN,

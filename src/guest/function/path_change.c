@@ -66,8 +66,7 @@ uint32_t path_open(struct path path, bool follows, uint32_t flags, bool writes, 
     }
     if (kind == WASI_KIND_FILE) {
         error = open_file(place.node, flags, writes);
-    } else if ((flags & (WASI_OPEN_CREATE | WASI_OPEN_TRUNCATE)) ||
-               (writes && (flags & WASI_OPEN_DIRECTORY) == 0)) {
+    } else if (writes || (flags & (WASI_OPEN_CREATE | WASI_OPEN_TRUNCATE))) {
         error = WASI_EISDIR;
     }
     *ret_node = place.node;

@@ -89,8 +89,8 @@ u32 host_ask(const struct host_question *question, u64 *ret_number);
 
 u32 host_read(const struct descriptor *descriptor, u64 offset, void *bytes, u32 length,
               u32 *ret_count);
-u32 host_write(const struct descriptor *descriptor, u64 offset, const void *bytes, u32 length,
-               u32 *ret_count);
+u32 host_write(const struct descriptor *descriptor, u64 offset, u32 flags, const void *bytes,
+               u32 length, u32 *ret_count);
 u32 host_size(const struct descriptor *descriptor, u64 *ret_size);
 
 /* As utimensat(2), with the flags of fd_filestat_set_times. */

@@ -44,12 +44,12 @@ static u32 write_stream(const struct descriptor *descriptor, u32 vectors, u32 co
     return total;
 }
 
-static u32 write_part(const struct descriptor *descriptor, u64 offset, u32 at, u32 length,
-                      u32 *ret_written)
+static u32 write_part(const struct descriptor *descriptor, u64 offset, u32 flags, u32 at,
+                      u32 length, u32 *ret_written)
 {
     size_t written = 0;
     if (is_host(descriptor)) {
-        return host_write(descriptor, offset, MEMORY + at, length, ret_written);
+        return host_write(descriptor, offset, flags, MEMORY + at, length, ret_written);
     }
     u32 error = content_write(descriptor->node, offset, MEMORY + at, length, &written);
     *ret_written = (u32)written;
@@ -67,17 +67,18 @@ static u32 file_size(const struct descriptor *descriptor, u64 *ret_size)
     return WASI_OK;
 }
 
-/* From `offset` on; an error only when nothing was written. */
-static u32 write_file(const struct descriptor *descriptor, u64 offset, u32 vectors, u32 count,
-                      u32 *ret_total)
+/* From `offset` on, or at the end (WASI_FLAG_APPEND, where `offset` is that); an error only when
+ * nothing was written. */
+static u32 write_file(const struct descriptor *descriptor, u64 offset, u32 flags, u32 vectors,
+                      u32 count, u32 *ret_total)
 {
     u32 error = WASI_OK;
     *ret_total = 0;
     for (u32 k = 0; k < count && error == WASI_OK; k++) {
         u32 length = load32(vectors + 8ull * k + 4);
         u32 written = 0;
-        error = write_part(descriptor, offset + *ret_total, load32(vectors + 8ull * k), length,
-                           &written);
+        error = write_part(descriptor, offset + *ret_total, flags, load32(vectors + 8ull * k),
+                           length, &written);
         *ret_total += written;
         if (written < length) {
             break;
@@ -105,7 +106,7 @@ u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
     if (error != WASI_OK) {
         return error;
     }
-    error = write_file(descriptor, descriptor->position, vectors, count, &total);
+    error = write_file(descriptor, descriptor->position, descriptor->flags, vectors, count, &total);
     if (error == WASI_OK) {
         descriptor->position += total;
         store32(written, total);
@@ -126,7 +127,8 @@ u32 WASI(fd_pwrite)(instance i, u32 fd, u32 vectors, u32 count, u64 offset, u32 
         error = WASI_ENOTCAPABLE;
     }
     if (error == WASI_OK) {
-        error = write_file(descriptor, offset, vectors, count, &total);
+        u32 flags = descriptor->flags & ~(u32)WASI_FLAG_APPEND; /* the offset counts */
+        error = write_file(descriptor, offset, flags, vectors, count, &total);
     }
     if (error == WASI_OK) {
         store32(written, total);
@@ -211,14 +213,21 @@ static u32 check_file(u32 fd, u32 right, u32 on_stream, struct descriptor **ret_
     return *ret_descriptor != NULL && is_stream(*ret_descriptor) ? on_stream : error;
 }
 
+/* The same of what has a position: a folder has none. */
+static u32 check_position(u32 fd, u32 right, struct descriptor **ret_descriptor)
+{
+    u32 error = check_file(fd, right, WASI_ESPIPE, ret_descriptor);
+    bool is_folder = *ret_descriptor != NULL && (*ret_descriptor)->file_kind == WASI_KIND_FOLDER;
+    return is_folder ? WASI_EBADF : error;
+}
+
 u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
 {
     (void)i;
     enum { FROM_START, FROM_HERE, FROM_END };
     struct descriptor *descriptor;
     bool only_tells = offset == 0 && whence == FROM_HERE;
-    u32 error =
-        check_file(fd, only_tells ? WASI_RIGHT_TELL : WASI_RIGHT_SEEK, WASI_ESPIPE, &descriptor);
+    u32 error = check_position(fd, only_tells ? WASI_RIGHT_TELL : WASI_RIGHT_SEEK, &descriptor);
     if (error == WASI_ENOTCAPABLE && only_tells) {
         error = descriptor_check(fd, WASI_RIGHT_SEEK, &descriptor); /* that one implies it */
     }
@@ -243,7 +252,7 @@ u32 WASI(fd_tell)(instance i, u32 fd, u32 result)
 {
     (void)i;
     struct descriptor *descriptor;
-    u32 error = check_file(fd, WASI_RIGHT_TELL, WASI_ESPIPE, &descriptor);
+    u32 error = check_position(fd, WASI_RIGHT_TELL, &descriptor);
     if (error == WASI_OK) {
         store64(result, descriptor->position);
     }
@@ -281,9 +290,6 @@ u32 WASI(fd_fdstat_set_flags)(instance i, u32 fd, u32 flags)
     u32 error = descriptor_check(fd, WASI_RIGHT_SET_FLAGS, &descriptor);
     if (error == WASI_OK && flags > WASI_FLAGS_ALL) {
         error = WASI_EINVAL;
-    }
-    if (error == WASI_OK && is_host(descriptor)) {
-        error = ask_number(HOSTFILES_SET_FLAGS, descriptor, flags);
     }
     if (error == WASI_OK) {
         descriptor->flags = (uint16_t)flags;

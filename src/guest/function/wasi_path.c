@@ -69,14 +69,14 @@ static u32 host_paths(u32 operation, struct path path, u64 number, u64 other, co
     return fits ? host_ask(&question, NULL) : WASI_ENAMETOOLONG;
 }
 
-static u32 host_open(struct path path, u32 lookup, u32 how, u32 flags, u32 rights, u32 *ret_handle,
+static u32 host_open(struct path path, u32 lookup, u32 how, u32 rights, u32 *ret_handle,
                      bool *ret_is_folder)
 {
     u64 opened = 0;
     u64 access = (rights & WASI_RIGHT_READ ? 1 : 0) | (rights & WASI_RIGHT_WRITE ? 2 : 0);
     const struct host_question question = {
         .operation = HOSTFILES_OPEN,
-        .numbers = {path.start, lookup & WASI_FOLLOW, how, flags, access},
+        .numbers = {path.start, lookup & WASI_FOLLOW, how, access},
         .texts = {path.bytes},
         .lengths = {(u32)path.length},
     };
@@ -86,6 +86,18 @@ static u32 host_open(struct path path, u32 lookup, u32 how, u32 flags, u32 right
     return error;
 }
 
+/* What the folder lets be opened, and how. */
+static u32 check_open(const struct descriptor *folder, u32 how, u32 wanted, u32 flags)
+{
+    if ((how & WASI_OPEN_TRUNCATE) && (folder->rights & WASI_RIGHT_PATH_SET_SIZE) == 0) {
+        return WASI_EPERM;
+    }
+    if (wanted & ~folder->rights_inheriting) {
+        return WASI_ENOTCAPABLE;
+    }
+    return how > 15 || flags > WASI_FLAGS_ALL ? WASI_EINVAL : WASI_OK;
+}
+
 u32 WASI(path_open)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 how, u64 base,
                     u64 inheriting, u32 flags, u32 result)
 {
@@ -93,23 +105,20 @@ u32 WASI(path_open)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 ho
     struct path place;
     u32 node = NODE_NONE;
     u32 opened = 0;
-    u32 needed = WASI_RIGHT_PATH_OPEN | (how & WASI_OPEN_CREATE ? WASI_RIGHT_CREATE_FILE : 0) |
-        (how & WASI_OPEN_TRUNCATE ? WASI_RIGHT_PATH_SET_SIZE : 0);
+    u32 wanted = (u32)base & WASI_RIGHTS_INHERITED;
+    u32 needed = WASI_RIGHT_PATH_OPEN | (how & WASI_OPEN_CREATE ? WASI_RIGHT_CREATE_FILE : 0);
     u32 error = begin(fd, needed, path, length, &place);
     if (error != WASI_OK) {
         return error;
     }
     const struct descriptor folder = *descriptor_get(fd);
-    u32 wanted = (u32)base & WASI_RIGHTS_INHERITED;
-    if (wanted & ~folder.rights_inheriting) {
-        return WASI_ENOTCAPABLE;
-    }
-    if (how > 15 || flags > WASI_FLAGS_ALL) {
-        return WASI_EINVAL;
+    error = check_open(&folder, how, wanted, flags);
+    if (error != WASI_OK) {
+        return error;
     }
     bool is_folder = false;
     if (is_host(&folder)) {
-        error = host_open(place, lookup, how, flags, wanted, &node, &is_folder);
+        error = host_open(place, lookup, how, wanted, &node, &is_folder);
     } else {
         error = path_open(place, lookup & WASI_FOLLOW, how, wanted & WASI_RIGHT_WRITE, &node);
         is_folder = error == WASI_OK && node_kind(node) == WASI_KIND_FOLDER;

@@ -130,11 +130,14 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
     }
     const char *near = text_nearest(name, candidates, count);
     const char *space = verb->noun[0] != '\0' ? " " : "";
+    const char *hint =
+        strstr(verb->words, "[-- ") != NULL ? " (the program's own go behind --)" : "";
     if (near != NULL) {
-        return error_set(err, ERROR_INVALID, "unknown flag %.60s; did you mean --%s?", word, near);
+        return error_set(err, ERROR_INVALID, "unknown flag %.60s; did you mean --%s?%s", word, near,
+                         hint);
     }
-    return error_set(err, ERROR_INVALID, "unknown flag %.60s; see blixard %s%s%s --help", word,
-                     verb->noun, space, verb->name);
+    return error_set(err, ERROR_INVALID, "unknown flag %.60s; see blixard %s%s%s --help%s", word,
+                     verb->noun, space, verb->name, hint);
 }
 
 static bool is_choice(const char *choices, const char *value)

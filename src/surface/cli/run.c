@@ -14,6 +14,7 @@
 #include "base/text.h"
 
 #include "engine/image/image.h"
+#include "engine/vmm/abi.h"
 #include "engine/vmm/hostcall.h"
 #include "engine/vmm/vmm.h"
 #include "engine/wasm/wasm.h"
@@ -37,6 +38,7 @@ struct run {
     struct buffer arguments;
     struct wasm_exports exports;
     struct run_invoke invoke;
+    struct wasm_module_info module;
     enum wasm_form form;
     FILE *script; /* of invocations, or NULL */
     int input_fd;
@@ -124,10 +126,10 @@ static enum wasm_tier choose_tier(const struct run *run, const struct arguments 
         : WASM_TIER_FAST;
 }
 
-static int read_exports(struct run *run, const struct buffer *module, struct error *err)
+static int read_module(struct run *run, const struct buffer *module, struct error *err)
 {
     if (run->form == WASM_FORM_FUNCTION) {
-        return 0;
+        return wasm_inspect(module->data, module->used, &run->module, err);
     }
     int r = wasm_exports_read(module->data, module->used, &run->exports, err);
     run->invoke.exports = &run->exports;
@@ -143,7 +145,7 @@ static int compile(struct run *run, const struct arguments *arguments, struct bu
     struct wasm_result result;
     int r = file_read(path, RUN_MODULE_MAX, &module, err);
     if (r == 0) {
-        r = read_exports(run, &module, err);
+        r = read_module(run, &module, err);
     }
     if (r == 0) {
         r = cache_folder(&folder, err);
@@ -303,6 +305,22 @@ static int take_arguments(struct run *run, const struct arguments *arguments, st
 
 /* ---- Running ---- */
 
+/*
+ * A program of another runtime is not to meet folders that nobody gave it: "/" is there when the
+ * module brings files, "/tmp" when the module can ask for it at all.
+ */
+static uint32_t hidden_folders(const struct run *run)
+{
+    const struct wasm_module_info *module = &run->module;
+    bool is_plain = run->form == WASM_FORM_FUNCTION && module->abi == WASM_ABI_COMMAND &&
+        !module->has_initialize && !module->has_wizer_initialize;
+    if (!is_plain) {
+        return 0;
+    }
+    return (module->assets_bytes == 0 ? ABI_FOLDER_ROOT : 0) |
+        (module->uses_paths ? 0 : ABI_FOLDER_TMP);
+}
+
 static int finish(const struct vmm_outcome *outcome, struct error *err)
 {
     switch (outcome->end) {
@@ -341,6 +359,7 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
             .host = answer_guest,
             .host_context = &run,
             .folder_count = run_folders_count(run.folders),
+            .folders_hidden = hidden_folders(&run),
         };
         vmm_shell_run(run.shell, &call, &outcome);
         r = run.invoke.result < 0 ? run.invoke.result : finish(&outcome, err);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -138,14 +139,23 @@ static int answer_read(const struct handle *handle, const struct question *quest
     return 0;
 }
 
+/* The guest's flags hold for this write: O_APPEND of the file would move others of it, too. */
+static int linux_flags(uint64_t flags)
+{
+    enum { APPEND = 1, DSYNC = 2, RSYNC = 8, SYNC = 16 };
+    return (flags & APPEND ? RWF_APPEND : 0) | (flags & DSYNC ? RWF_DSYNC : 0) |
+        (flags & (RSYNC | SYNC) ? RWF_SYNC : 0);
+}
+
 static int answer_write(const struct handle *handle, const struct question *question,
                         struct answer_bytes *answer)
 {
+    const struct iovec part = {(void *)(uintptr_t)question->texts[0], question->lengths[0]};
     if (question->numbers[1] > INT64_MAX) {
         return -EINVAL;
     }
-    ssize_t put =
-        pwrite(handle->fd, question->texts[0], question->lengths[0], (off_t)question->numbers[1]);
+    ssize_t put = pwritev2(handle->fd, &part, 1, (off_t)question->numbers[1],
+                           linux_flags(question->numbers[2]));
     answer->number = put < 0 ? 0 : (uint64_t)put;
     return put < 0 ? -errno : 0;
 }
@@ -255,11 +265,6 @@ static int answer_allocate(const struct handle *handle, const uint64_t *numbers)
     return -posix_fallocate(handle->fd, (off_t)numbers[1], (off_t)numbers[2]);
 }
 
-static int set_flags(const struct handle *handle, uint64_t flags)
-{
-    return fcntl(handle->fd, F_SETFL, flags & 1 ? O_APPEND : 0) < 0 ? -errno : 0;
-}
-
 static int close_handle(struct run_folders *folders, uint64_t number)
 {
     close(folders->handles[number].fd);
@@ -281,8 +286,6 @@ static int answer_open(struct run_folders *folders, const struct handle *handle,
         return answer_write(handle, question, answer);
     case HOSTFILES_STATUS:
         return hostfiles_status(handle->fd, answer);
-    case HOSTFILES_SET_FLAGS:
-        return set_flags(handle, numbers[1]);
     case HOSTFILES_SET_SIZE:
         return numbers[1] > INT64_MAX                      ? -EINVAL
             : ftruncate(handle->fd, (off_t)numbers[1]) < 0 ? -errno

@@ -144,17 +144,16 @@ static uint64_t linux_flags(const uint64_t *numbers)
     static const uint64_t access[4] = {O_RDONLY, O_RDONLY, O_WRONLY, O_RDWR};
     uint64_t how = numbers[2];
     /* O_NONBLOCK: a pipe does not make us wait, it is refused below. */
-    return access[numbers[4] & 3] | O_NONBLOCK | O_NOCTTY | (numbers[1] & 1 ? 0 : O_NOFOLLOW) |
+    return access[numbers[3] & 3] | O_NONBLOCK | O_NOCTTY | (numbers[1] & 1 ? 0 : O_NOFOLLOW) |
         (how & CREATES ? O_CREAT : 0) | (how & WANTS_FOLDER ? O_DIRECTORY : 0) |
-        (how & EXCLUSIVE ? O_EXCL : 0) | (how & TRUNCATES ? O_TRUNC : 0) |
-        (numbers[3] & 1 ? O_APPEND : 0);
+        (how & EXCLUSIVE ? O_EXCL : 0) | (how & TRUNCATES ? O_TRUNC : 0);
 }
 
 /* Of a folder that may not change. */
 static int check_fixed(const struct handle *handle, const struct path *path,
                        const uint64_t *numbers)
 {
-    bool writes = (numbers[4] & 2) || (numbers[2] & TRUNCATES);
+    bool writes = (numbers[3] & 2) || (numbers[2] & TRUNCATES);
     if (!handle->is_fixed || (!writes && (numbers[2] & CREATES) == 0)) {
         return 0;
     }
