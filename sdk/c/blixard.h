@@ -12,7 +12,8 @@
  *         blixard_response_text(name);
  *     }
  *
- * Build a reactor that exports `handle`:
+ * `blixard fn build` finds it; in C++, blixard.hpp is this with strings and containers.  By hand,
+ * build a reactor that exports `handle`:
  *
  *     clang --target=wasm32-wasi -O2 -mexec-model=reactor -o hello.wasm hello.c
  *
@@ -38,8 +39,9 @@
 
 enum { BLIXARD_ENVIRONMENT_MAX_ = 65536, BLIXARD_VARIABLES_MAX_ = 2048, BLIXARD_HEAD_MAX_ = 8192 };
 
-/* Of the request being answered; with `reuse: instance` the one before has left its own. */
-static struct {
+/* Of the request being answered; with `reuse: instance` the one before has left its own.  One for
+ * all files of a program: the linker keeps one of them. */
+__attribute__((weak)) struct blixard_state_ {
     int environment_is_read;
     __wasi_size_t variable_count;
     uint8_t *variables[BLIXARD_VARIABLES_MAX_];

@@ -138,6 +138,13 @@ class Claims:
             self.assertIn(reason, node.cli("fn", "logs", self.name))
 
 
+class Cpp(Claims, unittest.TestCase):
+    language = "cpp"
+
+    def test_the_host_is_not_there_before_the_first_request(self):
+        self.assertEqual(self.lines("/early"), ["63"])
+
+
 class Rust(Claims, unittest.TestCase):
     """With rustc alone."""
     language = "rust"
@@ -175,6 +182,28 @@ class JavaScript(Claims, unittest.TestCase):
         self.assertEqual(self.lines("/early"), ["EPERM"])
 
 
+class Headers(unittest.TestCase):
+    """blixard.h is C17 and C++17, blixard.hpp C++17 and C++20, without a warning."""
+
+    def check(self, compiler, header, language, standard):
+        if shutil.which(compiler) is None:
+            self.skipTest(f"{compiler} is missing")
+        text = f'#include "{header}"\nBLIXARD_HANDLER {{ blixard_response_text("x"); }}\n'
+        done = subprocess.run(
+            [compiler, "--target=wasm32-wasi", f"-std={standard}", "-Werror", "-Wall", "-Wextra", "-pedantic", "-Wshadow", "-Wconversion",
+             "-Wcast-qual", "-fno-exceptions", "-fsyntax-only", "-I", ROOT / "sdk/c", "-x", language, "-"],
+            input=text, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+    def test_c17(self):
+        self.check("clang-14", "blixard.h", "c", "c17")
+
+    def test_cpp17(self):
+        for header in ("blixard.h", "blixard.hpp"):
+            for standard in ("c++17", "c++20"):
+                self.check("clang++-14", header, "c++", standard)
+
+
 class Pages(unittest.TestCase):
     """The first program of a language's page is whole."""
 
@@ -184,6 +213,14 @@ class Pages(unittest.TestCase):
         (project / path).parent.mkdir(parents=True)
         (project / path).write_text(re.search(rf"^```{fence}\n(.*?)^```", text, re.S | re.M)[1])
         node.cli("fn", "build", project)
+
+    def test_c(self):
+        self.build("c.md", "c", "main.c", "c")
+        node.cli("fn", "deploy", "page-c", pathlib.Path(folder.name) / "page-c")
+        self.assertEqual([node.invoke("page-c") for _ in range(2)], ["1", "2"])
+
+    def test_cpp(self):
+        self.build("c.md", "cpp", "main.cpp", "cpp")
 
     def test_rust(self):
         self.build("rust.md", "rust", "src/main.rs", "rust")

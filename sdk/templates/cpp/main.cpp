@@ -1,41 +1,30 @@
 // @NAME@: counts the words of the body and answers in JSON.
 //
-// A command: it is run once per request, from the same memory each time.  The body is standard
-// input, what the request says besides is in the environment (CGI, RFC 3875), the answer is
-// standard output: header lines, an empty line, the body.
-#include <cctype>
-#include <cstdio>
-#include <cstdlib>
+// What stands outside of the handler is made once, when the function is deployed; every request
+// starts from the memory it left, and nothing a request changes is seen by the next one.  Besides
+// requests and answers blixard.hpp has keys and values, queues, streams, other functions and spans.
 #include <map>
+#include <sstream>
 #include <string>
 
-int main()
+#include "blixard.hpp"
+
+static blixard::response count(blixard::request &request)
 {
     std::map<std::string, int> words;
-    std::string word;
-    for (int c = 0; c != EOF;) {
-        c = std::getchar();
-        if (c != EOF && std::isspace(c) == 0) {
-            word += static_cast<char>(c);
-        } else if (!word.empty()) {
-            words[word]++;
-            word.clear();
-        }
+    std::istringstream body(request.body());
+    for (std::string word; body >> word;) {
+        words[word]++;
     }
 
-    const char *query = std::getenv("QUERY_STRING");
-    std::fprintf(stderr, "counted with query \"%s\"\n", query != nullptr ? query : ""); // blixard fn logs @NAME@
-
-    std::printf("Content-Type: application/json\n\n{");
-    const char *comma = "";
-    for (const auto &[text, count] : words) {
-        std::printf("%s\"", comma);
-        for (char c : text) {
-            std::printf(c == '"' || c == '\\' ? "\\%c" : "%c", c);
-        }
-        std::printf("\": %d", count);
-        comma = ", ";
+    std::string out;
+    for (const auto &[word, times] : words) {
+        out += (out.empty() ? "" : ", ") + blixard::quoted(word) + ": " + std::to_string(times);
     }
-    std::printf("}\n");
-    return 0;
+
+    // See it with: blixard fn logs @NAME@
+    blixard::log(BLIXARD_INFO, "counted", {{"words", std::to_string(words.size())}});
+    return blixard::response::json("{" + out + "}\n");
 }
+
+BLIXARD_SERVE(count)

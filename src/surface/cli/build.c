@@ -162,6 +162,7 @@ static int is_handler(const struct sources *sources, bool *ret_is, struct error 
         }
         const char *code = buffer_string(&text);
         *ret_is = *ret_is || strstr(code, "BLIXARD_HANDLER") != NULL ||
+            strstr(code, "BLIXARD_SERVE") != NULL ||
             strstr(code, "export_name(\"handle\")") != NULL;
     }
     return 0;

@@ -1,0 +1,3 @@
+#include "blixard.hpp"
+
+blixard::response show(blixard::request &request);
