@@ -79,9 +79,9 @@ int error_os(struct error *err, int os_errno, const char *format, ...)
     va_end(arguments);
 
     size_t used = strlen(err->text);
-    char reason[128];
-    snprintf(err->text + used, sizeof(err->text) - used, ": %s",
-             strerror_r(os_errno, reason, sizeof(reason)));
+    /* Of one form in glibc (where it is safe in threads since 2.32) and in musl; strerror_r is not.
+     */
+    snprintf(err->text + used, sizeof(err->text) - used, ": %s", strerror(os_errno));
     err->kind = kind_of_errno(os_errno);
     err->os_errno = os_errno;
     return -(int)err->kind;

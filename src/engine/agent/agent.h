@@ -233,7 +233,7 @@ struct agent_call *agent_mount(struct agent *agent, const struct agent_mount *mo
 struct agent_call *agent_unmount(struct agent *agent, const char *path, bool is_lazy,
                                  agent_done *done, void *context);
 
-/* After the disk has grown: ext4 and XFS. */
+/* After the disk has grown: ext4.  "/" of an overlaid root is its writable disk. */
 struct agent_call *agent_grow(struct agent *agent, const char *path, agent_done *done,
                               void *context);
 
@@ -256,7 +256,7 @@ struct agent_call *agent_shutdown(struct agent *agent, enum agent_power power, u
 struct agent_check {
     enum agent_check_kind kind;
     uint16_t port;
-    const char *address; /* NULL: 127.0.0.1, or any for LISTEN */
+    const char *address; /* NULL: 127.0.0.1; LISTEN looks at all */
     const char *path;    /* of HTTP; NULL: "/" */
     uint64_t timeout_ms; /* 0: 5 s */
 };

@@ -123,7 +123,7 @@ enum agent_operation {
     AGENT_THAW, /* -> COUNT */
     /* [POWER, TIMEOUT_MS].  The answer says that it has begun. */
     AGENT_SHUTDOWN,
-    /* Does it serve?  [CHECK, PORT, ADDRESS (none: any for LISTEN, 127.0.0.1 otherwise), PATH,
+    /* Does it serve?  [CHECK_KIND, PORT_NUMBER, ADDRESS (not for LISTEN; none: 127.0.0.1), PATH,
      * TIMEOUT_MS] -> STATUS (of HTTP) */
     AGENT_CHECK,
     AGENT_OPERATIONS,
