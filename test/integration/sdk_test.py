@@ -10,7 +10,8 @@ import tempfile
 import time
 import unittest
 
-from node import BUILD, Node
+from node import Node
+from registry import need_registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 node = None
@@ -30,13 +31,6 @@ def tearDownModule():
     folder.cleanup()
 
 
-def has_registry():
-    """Whether npm can bring what is not in its cache."""
-    return shutil.which("npm") is not None and subprocess.run(
-        ["npm", "ping", "--silent", "--fetch-retries=0", "--fetch-timeout=10000"], stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-
-
 class Claims:
     language = None
     source = "sdk"
@@ -44,8 +38,8 @@ class Claims:
 
     @classmethod
     def setUpClass(cls):
-        if cls.needs_npm and not has_registry():
-            raise unittest.SkipTest("the npm registry, which has the compiler or the engine, cannot be reached")
+        if cls.needs_npm:
+            need_registry("the compiler or the engine")
         cls.project = pathlib.Path(folder.name) / cls.__name__.lower()
         shutil.copytree(ROOT / "test" / "guests" / cls.source / cls.language, cls.project)
         cls.prepare()
@@ -226,13 +220,11 @@ class Pages(unittest.TestCase):
         self.build("rust.md", "rust", "src/main.rs", "rust")
 
     def test_assemblyscript(self):
-        if not has_registry():
-            self.skipTest("the npm registry, which has the compiler, cannot be reached")
+        need_registry("the compiler")
         self.build("assemblyscript.md", "ts", "assembly/index.ts", "assemblyscript")
 
     def test_javascript(self):
-        if not has_registry():
-            self.skipTest("the npm registry, which has the engine, cannot be reached")
+        need_registry("the engine")
         self.build("javascript.md", "js", "main.js", "javascript")
         node.cli("queue", "create", "newcomers")
         node.cli("fn", "deploy", "page", pathlib.Path(folder.name) / "page-javascript")
