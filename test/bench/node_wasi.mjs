@@ -1,4 +1,4 @@
-// The comparison: node serving a WASI command over HTTP, a fresh instance per request.
+// The comparison: node serving a WASI module that exports handle() over HTTP, a fresh instance per request.
 //
 //     node node_wasi.mjs MODULE.wasm     prints its port; ends when standard input does
 //
@@ -16,7 +16,9 @@ function call(body) {
   const output = openSync(`${name}-out`, 'w+');
   if (body.length > 0) writeSync(input, body, 0, body.length, 0);
   const wasi = new WASI({ version: 'preview1', args: ['function'], env: {}, stdin: input, stdout: output, returnOnExit: true });
-  wasi.start(new WebAssembly.Instance(compiled, wasi.getImportObject()));
+  const instance = new WebAssembly.Instance(compiled, wasi.getImportObject());
+  wasi.initialize(instance);
+  instance.exports.handle();
   const length = readSync(output, answer, 0, answer.length, 0);
   ftruncateSync(input, 0);
   closeSync(input);
