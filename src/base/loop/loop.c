@@ -8,6 +8,8 @@
 #include "base/error.h"
 #include "base/memory.h"
 
+enum { ROUNDS_MAX = 8 };
+
 struct post {
     struct post *next;
     void (*call)(void *argument);
@@ -16,10 +18,12 @@ struct post {
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_async_t wake; /* posts of other threads */
+    uv_idle_t next;  /* posts of its own: no system call wakes it, it does not sleep meanwhile */
     char name[16];
     pthread_t thread;
     bool has_thread;
+    bool is_ending;
     _Atomic(uintptr_t) runner; /* pthread_self() of the running thread, 0 when not running */
     _Atomic bool stopping;
 
@@ -53,6 +57,28 @@ static void on_wake(uv_async_t *async)
     }
 }
 
+static bool has_posts(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    bool has = loop->first != NULL;
+    pthread_mutex_unlock(&loop->lock);
+    return has;
+}
+
+/* What posts of posts want is done in the same turn; others have theirs all the same. */
+static void on_next(uv_idle_t *idle)
+{
+    struct loop *loop = idle->data;
+    bool has = true;
+    for (int round = 0; round < ROUNDS_MAX && has; round++) {
+        run_posts(loop);
+        has = has_posts(loop);
+    }
+    if (!has) {
+        uv_idle_stop(idle);
+    }
+}
+
 int loop_new(const char *name, struct loop **ret_loop, struct error *err)
 {
     CHECK(strlen(name) < sizeof(((struct loop *)0)->name));
@@ -69,7 +95,8 @@ int loop_new(const char *name, struct loop **ret_loop, struct error *err)
         free(loop);
         return error_os(err, -r, "making event loop %s", name);
     }
-    loop->wake.data = loop;
+    uv_idle_init(&loop->uv, &loop->next); /* always succeeds */
+    loop->wake.data = loop->next.data = loop;
     loop->last = &loop->first;
     pthread_mutex_init(&loop->lock, NULL);
     snprintf(loop->name, sizeof(loop->name), "%s", name);
@@ -129,8 +156,10 @@ void loop_free(struct loop *loop)
     }
     CHECK(!loop->has_thread);
     loop->runner = (uintptr_t)pthread_self();
+    loop->is_ending = true;
     run_posts(loop);
     uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->next, NULL);
     while (uv_run(&loop->uv, UV_RUN_DEFAULT) != 0) {
         /* A stop that was asked for in the last turn ends the first of these. */
     }
@@ -152,7 +181,9 @@ void loop_post(struct loop *loop, void (*call)(void *argument), void *argument)
     *loop->last = post;
     loop->last = &post->next;
     /* Inside the lock: loop_free() cannot close the handle between the two. */
-    if (was_empty) {
+    if (was_empty && loop_is_current(loop) && !loop->is_ending) {
+        uv_idle_start(&loop->next, on_next);
+    } else if (was_empty) {
         uv_async_send(&loop->wake);
     }
     pthread_mutex_unlock(&loop->lock);

@@ -43,3 +43,78 @@ TEST(loop, runs_every_post_of_every_thread_on_its_own)
     EXPECT(received == SENDERS * POSTS);
     loop_free(loop);
 }
+
+static int seen;
+static int links;
+
+static void count_links(void *argument)
+{
+    (void)argument;
+    if (++links < 4) {
+        loop_post(loop, count_links, NULL);
+    }
+}
+
+static void end_here(void *argument)
+{
+    (void)argument;
+    seen = links;
+    loop_stop(loop);
+}
+
+static void on_due(void *argument)
+{
+    loop_post(loop, count_links, argument);
+    loop_post(loop, count_links, argument);
+    loop_post(loop, end_here, argument);
+}
+
+/*
+ * Goal: what the loop's own thread posts is run in the order of posting, posts of posts too, and
+ * the loop sleeps when there are none.
+ */
+TEST(loop, runs_its_own_posts_in_order_and_then_sleeps)
+{
+    struct error err = {0};
+    seen = links = 0;
+    EXPECT(loop_new("test", &loop, &err) == 0);
+    struct loop_timer *timer = loop_timer_new(loop, on_due, NULL);
+    loop_timer_start(timer, 0);
+    loop_run(loop);
+    EXPECT(seen == 2 && links >= 2);
+    while (links < 4) {
+        uv_run(loop_uv(loop), UV_RUN_ONCE);
+    }
+    uv_run(loop_uv(loop), UV_RUN_NOWAIT);
+    EXPECT(uv_backend_timeout(loop_uv(loop)) == -1);
+    loop_timer_free(timer);
+    loop_free(loop);
+}
+
+static void post_again(void *argument)
+{
+    if (!loop_is_stopping(loop)) {
+        loop_post(loop, post_again, argument);
+    }
+}
+
+static void stop(void *argument)
+{
+    (void)argument;
+    loop_stop(loop);
+}
+
+/* Goal: a post that posts itself for ever keeps nobody from his turn. */
+TEST(loop, posts_without_end_leave_timers_their_turn)
+{
+    struct error err = {0};
+    EXPECT(loop_new("test", &loop, &err) == 0);
+    struct loop_timer *begin = loop_timer_new(loop, post_again, NULL);
+    struct loop_timer *end = loop_timer_new(loop, stop, NULL);
+    loop_timer_start(begin, 0);
+    loop_timer_start(end, 1);
+    loop_run(loop);
+    loop_timer_free(begin);
+    loop_timer_free(end);
+    loop_free(loop);
+}
