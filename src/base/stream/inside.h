@@ -35,8 +35,9 @@ struct tls_session {
     bool is_shaken;
     char *protocols; /* ALPN, wire format */
     size_t protocols_length;
-    char *identity;   /* that the peer must have, or NULL */
-    struct error why; /* the peer was not believed */
+    char *identity;       /* that the peer must have, or NULL */
+    struct error why;     /* the peer was not believed */
+    struct error failure; /* of reading */
     struct tls_peer peer;
     bool has_peer;
     struct buffer in; /* received, still enciphered */
@@ -61,7 +62,8 @@ int tls_session_shake(struct tls_session *session, struct error *err);
 
 enum { TLS_SESSION_ENDED = 0, TLS_SESSION_WAITS = -1000 };
 
-/* Bytes > 0, TLS_SESSION_ENDED (in order), TLS_SESSION_WAITS for more to come in, or -ERROR. */
+/* Bytes > 0, TLS_SESSION_ENDED (in order), TLS_SESSION_WAITS for more to come in, or -ERROR.  An
+ * end and an error are said again and again. */
 int tls_session_read(struct tls_session *session, void *bytes, size_t size, struct error *err);
 int tls_session_write(struct tls_session *session, const void *bytes, size_t length,
                       struct error *err);

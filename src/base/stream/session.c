@@ -256,6 +256,10 @@ int tls_session_shake(struct tls_session *session, struct error *err)
 int tls_session_read(struct tls_session *session, void *bytes, size_t size, struct error *err)
 {
     CHECK(session->is_shaken && size <= INT_MAX);
+    if (session->failure.kind != ERROR_NONE) {
+        *err = session->failure;
+        return -(int)err->kind;
+    }
     ERR_clear_error();
     int r = SSL_read(session->ssl, bytes, (int)size);
     if (r > 0) {
@@ -267,7 +271,9 @@ int tls_session_read(struct tls_session *session, void *bytes, size_t size, stru
     case SSL_ERROR_WANT_READ:
         return TLS_SESSION_WAITS;
     default:
-        return explain(session, err);
+        explain(session, &session->failure);
+        *err = session->failure;
+        return -(int)err->kind;
     }
 }
 

@@ -17,7 +17,7 @@
 #include "base/memory.h"
 #include "base/stream/inside.h"
 
-enum { READ_STEP = 65536, RECORD_BYTES = 16384 };
+enum { READ_STEP = 65536, RECORD_BYTES = 16384, LENT_BYTES = 65536 };
 
 static void pump(struct stream *stream);
 static void post_pump(struct stream *stream);
@@ -323,14 +323,29 @@ static void pump_clear(struct stream *stream)
     }
 }
 
+/* As many records as are there: who gets a few big pieces passes on a few big pieces.  What the
+ * last of the calls said. */
+static int read_records(struct stream *stream, uint8_t bytes[LENT_BYTES], size_t *ret_length,
+                        struct error *err)
+{
+    int r = 0;
+    *ret_length = 0;
+    do {
+        r = tls_session_read(stream->session, bytes + *ret_length, RECORD_BYTES, err);
+        *ret_length += r > 0 ? (size_t)r : 0;
+    } while (r > 0 && *ret_length <= LENT_BYTES - RECORD_BYTES);
+    return r;
+}
+
 static void pump_session(struct stream *stream)
 {
-    uint8_t bytes[RECORD_BYTES];
+    uint8_t bytes[LENT_BYTES];
     while (may_lend(stream)) {
         struct error error = {0};
-        int r = tls_session_read(stream->session, bytes, sizeof(bytes), &error);
-        if (r > 0) {
-            stream->events.on_data(bytes, (size_t)r, stream->context);
+        size_t length = 0;
+        int r = read_records(stream, bytes, &length, &error);
+        if (length > 0) { /* what came after it is told by the next turn, again */
+            stream->events.on_data(bytes, length, stream->context);
         } else if (r == TLS_SESSION_WAITS) {
             if (is_over(stream)) {
                 tell_end_of_input(stream);

@@ -479,7 +479,7 @@ TEST(stream, refuses_older_versions)
     done_contexts();
 }
 
-/* Garbage in the middle: the reader is told PROTOCOL, not given it. */
+/* Garbage in the middle: the reader is told PROTOCOL, and given only what came before it. */
 TEST(stream, refuses_garbage_after_the_handshake)
 {
     struct pair pair;
@@ -497,12 +497,13 @@ TEST(stream, refuses_garbage_after_the_handshake)
         }
     }
     EXPECT(found >= 0);
+    stream_write(pair.client.stream, "good", 4);
     EXPECT(send(found,
                 "\x17\x03\x03\x00\x14"
                 "zzzzzzzzzzzzzzzzzzzz",
                 25, MSG_NOSIGNAL) == 25);
     RUN_UNTIL(&pair, pair.server.ended);
-    EXPECT(pair.server.error.kind == ERROR_PROTOCOL && pair.server.heard_bytes == 0);
+    EXPECT(pair.server.error.kind == ERROR_PROTOCOL && pair.server.heard_bytes == 4);
     RUN_UNTIL(&pair, pair.client.ended); /* by the alert */
     EXPECT(pair.client.error.kind == ERROR_PROTOCOL);
     pair_end(&pair);
