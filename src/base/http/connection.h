@@ -51,6 +51,7 @@ struct exchange_carrier {
     void (*end)(struct http_exchange *exchange); /* `ended` is set; flushes */
     void (*abort)(struct http_exchange *exchange);
     size_t (*waiting)(const struct http_exchange *exchange); /* bytes to be written */
+    bool flush_is_dear; /* a system call: what is little waits for the end of the loop's turn */
 };
 
 struct http_exchange {
@@ -106,6 +107,7 @@ struct http_exchange {
     uint64_t answer_left; /* of an announced length */
     size_t write_high;
     bool wants_drain;
+    bool flush_is_posted;
     void (*on_drain)(void *context);
     void (*on_close)(void *context);
     void *context;

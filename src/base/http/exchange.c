@@ -16,6 +16,8 @@
 #include "base/memory.h"
 #include "base/stream/tls.h"
 
+enum { FLUSH_BYTES = 16384 };
+
 static void drop_certificate(struct http_exchange *exchange)
 {
     if (exchange->certificate != NULL) {
@@ -384,6 +386,29 @@ static bool sends_body(const struct http_exchange *exchange)
     return !exchange->is_head && !exchange->has_no_body;
 }
 
+static void flush_posted(void *argument)
+{
+    struct http_exchange *exchange = argument;
+    exchange->flush_is_posted = false;
+    if (exchange->carrier != NULL) {
+        exchange->carrier->flush(exchange);
+    }
+    exchange_release(exchange);
+}
+
+/* A head and the little that follows it at once are one write. */
+static void flush(struct http_exchange *exchange)
+{
+    const struct exchange_carrier *carrier = exchange->carrier;
+    if (!carrier->flush_is_dear || carrier->waiting(exchange) >= FLUSH_BYTES) {
+        carrier->flush(exchange);
+    } else if (!exchange->flush_is_posted) {
+        exchange->flush_is_posted = true;
+        exchange->references++;
+        loop_post(exchange->loop, flush_posted, exchange);
+    }
+}
+
 void http_exchange_respond(struct http_exchange *exchange, int status, const void *body,
                            size_t length)
 {
@@ -402,7 +427,7 @@ void http_exchange_begin(struct http_exchange *exchange, int status, uint64_t le
 {
     if (exchange->carrier != NULL && !exchange->begun) {
         begin(exchange, status, length);
-        exchange->carrier->flush(exchange);
+        flush(exchange);
     }
 }
 
@@ -421,7 +446,7 @@ bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size
     exchange->references++; /* a failing flush takes the carrier's */
     if (sends_body(exchange)) {
         exchange->carrier->write(exchange, bytes, length);
-        exchange->carrier->flush(exchange);
+        flush(exchange);
     }
     bool room =
         exchange->carrier == NULL || exchange->carrier->waiting(exchange) <= exchange->write_high;
@@ -445,10 +470,18 @@ void http_exchange_end(struct http_exchange *exchange)
 
 void http_exchange_abort(struct http_exchange *exchange)
 {
+    if (exchange->carrier == NULL) {
+        return;
+    }
+    exchange->on_close = NULL; /* it knows */
+    exchange->references++;    /* a failing flush takes the carrier's */
+    if (exchange->flush_is_posted) {
+        exchange->carrier->flush(exchange); /* what was said before is heard */
+    }
     if (exchange->carrier != NULL) {
-        exchange->on_close = NULL; /* it knows */
         exchange->carrier->abort(exchange);
     }
+    exchange_release(exchange);
 }
 
 bool http_exchange_has_begun(const struct http_exchange *exchange)

@@ -162,4 +162,5 @@ const struct exchange_carrier h1_carrier = {
     .end = end,
     .abort = abort_connection,
     .waiting = waiting,
+    .flush_is_dear = true,
 };

@@ -1,9 +1,9 @@
 /*
  * A client's connection of HTTP/2: calls side by side, each on a stream of its own.
  *
- * As in h2_server.c the library's callbacks only note what happened.  What a call does goes out at
- * once; what it is told comes from the loop.  A call that was cancelled stays, deaf, until its
- * stream is closed.
+ * As in h2_server.c the library's callbacks only note what happened.  What a call does goes out
+ * in the same turn of the loop; what it is told comes from the loop.  A call that was cancelled
+ * stays, deaf, until its stream is closed.
  */
 #include <string.h>
 
@@ -446,16 +446,13 @@ static void run_posted(void *argument)
     run(h2);
 }
 
-/* A call did something: what can go out goes, what has to be told is told by the loop. */
+/*
+ * A call did something: when whoever did it has returned, what can go out goes, and what has to be
+ * told is told.  A head, a body and its end that come one after the other are then one write.
+ */
 static void touch(struct h2_client *h2)
 {
-    if (h2->depth > 0) {
-        return;
-    }
-    h2->depth++;
-    pull(h2);
-    h2->depth--;
-    if (!h2->is_posted && (!list_is_empty(&h2->dirty) || h2->has_changed || is_over(h2))) {
+    if (h2->depth == 0 && !h2->is_posted) {
         h2->is_posted = true;
         loop_post(h2->loop, run_posted, h2);
     }

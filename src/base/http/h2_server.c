@@ -476,16 +476,10 @@ static void run_posted(void *argument)
     run(h2);
 }
 
+/* Once per turn of the loop: a head, a body and its end are one write. */
 void h2_server_touch(struct h2_server *h2)
 {
-    if (h2->depth > 0) {
-        return; /* run() sees to it */
-    }
-    h2->depth++;
-    pull(h2);
-    mark_waiting(h2);
-    h2->depth--;
-    if (!h2->is_posted && (!list_is_empty(&h2->dirty) || is_over(h2))) {
+    if (h2->depth == 0 && !h2->is_posted) { /* else run() sees to it */
         h2->is_posted = true;
         loop_post(h2->server->loop, run_posted, h2);
     }

@@ -258,6 +258,8 @@ TEST(h2_client, makes_calls_side_by_side)
     call(&trials[2],
          "POST /two HTTP/1.1\r\nHost: two\r\nContent-Length: 4\r\n"
          "Connection: keep-alive\r\nX-Own: you\r\n\r\nbody");
+    EXPECT(!h2_call_was_sent(trials[1].call) && to_server.used == 0);
+    turn();
     EXPECT(h2_call_was_sent(trials[1].call) && trials[1].status == 0);
     talk();
     EXPECT(trials[1].ended && trials[1].kind == ERROR_NONE && trials[1].status == 201);
@@ -371,6 +373,7 @@ static void receive(uint8_t type, uint8_t flags, uint32_t stream, const void *pa
                             0, (uint8_t)(stream >> 8), (uint8_t)stream};
     buffer_append(&frame, head, sizeof(head));
     buffer_append(&frame, payload, length);
+    turn(); /* what was called before goes out */
     h2_client_receive(client, frame.data, frame.used, NOW);
     turn();
 }
@@ -465,6 +468,7 @@ TEST(h2_client, asks_a_silent_server_for_a_sign_of_life)
     begin(false);
     greet(100);
     get(&trial, "/");
+    turn();
     to_server.used = 0;
     h2_client_tick(client, NOW + 4999);
     EXPECT(to_server.used == 0);

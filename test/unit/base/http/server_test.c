@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -353,6 +354,27 @@ TEST(http_server, refuses_with_the_status_that_says_why)
     fd = dial(); /* and so is one that is not well chunked */
     say(fd, POST("/echo") "Transfer-Encoding: chunked\r\n\r\nz\r\n");
     EXPECT(strncmp(hear_all(fd), "HTTP/1.1 400 ", 13) == 0);
+    end();
+}
+
+/* Goal: what a handler says of its answer in one turn, a head, pieces and the end, is one write. */
+TEST(http_server, says_in_one_write_what_is_said_at_once)
+{
+    struct { /* the kernel's, of which libc knows the beginning */
+        struct tcp_info old;
+        uint64_t rates[2], bytes[2];
+        uint32_t segments[2], unsent_bytes, rtt_us, data_segments_in;
+    } info;
+    socklen_t length = sizeof(info);
+    begin(quick());
+    int fd = dial();
+    say(fd,
+        POST("/copy") "Transfer-Encoding: chunked\r\n\r\n"
+                      "3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n");
+    EXPECT(strstr(hear(fd, "\r\n0\r\n\r\n", 1), "200 OK") != NULL);
+    EXPECT(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
+    EXPECT(info.data_segments_in == 1);
+    close(fd);
     end();
 }
 
