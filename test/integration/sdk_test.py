@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 
-from node import Node
+from node import BUILD, Node
 from registry import need_registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -174,6 +174,57 @@ class JavaScript(Claims, unittest.TestCase):
 
     def test_the_host_is_not_there_while_the_script_is_loaded(self):
         self.assertEqual(self.lines("/early"), ["EPERM"])
+
+
+class Cargo(unittest.TestCase):
+    """Projects with a Cargo.toml, as cargo allows them."""
+
+    def project(self, name, manifest="", **files):
+        project = pathlib.Path(folder.name) / f"cargo-{name}"
+        (project / "src/bin").mkdir(parents=True)
+        (project / "Cargo.toml").write_text(f'[package]\nname = "{name}"\nversion = "0.1.0"\nedition = "2021"\n{manifest}\n[workspace]\n')
+        (project / "blixard.yaml").write_text("name: wanted\n")
+        (project / "src/main.rs").write_text('fn main() { print!("main") }\n')
+        for path, text in files.items():
+            (project / path.replace("__", "/")).with_suffix(".rs").write_text(text)
+        return project
+
+    def build(self, project, **env):
+        return subprocess.run([BUILD / "blixard", "fn", "build", project], env={**node.env, **env}, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def answer(self, project):
+        node.cli("fn", "deploy", "cargo", project)
+        return node.invoke("cargo")
+
+    def test_of_several_programs_the_one_named_like_the_function_is_meant(self):
+        several = self.project("several", src__bin__wanted='fn main() { print!("wanted") }\n')
+        self.assertEqual(self.answer(several), "wanted")
+        (several / "src/bin/wanted.rs").rename(several / "src/bin/another.rs")
+        done = self.build(several)
+        self.assertEqual(done.returncode, 64)
+        self.assertIn('cargo made 2 programs, and none is named "wanted"', done.stdout)
+
+    def test_what_cargo_runs_while_building_is_no_program_of_it(self):
+        project = self.project("scripted", build='fn main() { println!("cargo:rustc-env=MADE=made"); }\n',
+                               src__main='fn main() { print!("{}", env!("MADE")) }\n')
+        self.assertEqual(self.answer(project), "made")
+
+    def test_a_broken_program_shows_the_compilers_words(self):
+        done = self.build(self.project("broken", src__main="fn main() { missing() }\n"))
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("cannot find function `missing`", done.stdout)
+        self.assertIn("building failed: cargo ended with status 101", done.stdout)
+
+    def test_without_cargo_its_package_is_named(self):
+        project = self.project("alone")
+        tools = pathlib.Path(folder.name) / "tools"
+        tools.mkdir()
+        (tools / "rustc").write_text('#!/bin/sh\nexec /usr/bin/rustc "$@"\n')
+        (tools / "rustc").chmod(0o755)
+        done = self.build(project, PATH=str(tools))
+        self.assertEqual(done.returncode, 65, done.stdout)
+        self.assertIn("apt-get install cargo", done.stdout)
 
 
 class Headers(unittest.TestCase):
