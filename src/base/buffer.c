@@ -13,6 +13,14 @@ void buffer_done(struct buffer *buffer)
     *buffer = (struct buffer){0};
 }
 
+void buffer_wipe(struct buffer *buffer)
+{
+    if (buffer->data != NULL) {
+        explicit_bzero(buffer->data, buffer->size);
+    }
+    buffer_done(buffer);
+}
+
 uint8_t *buffer_reserve(struct buffer *buffer, size_t extra)
 {
     CHECK(extra <= SIZE_MAX / 4 - buffer->used);

@@ -16,6 +16,12 @@ void buffer_done(struct buffer *buffer);
 
 #define BUFFER_OWNED __attribute__((cleanup(buffer_done)))
 
+/* The same for what nobody may find in memory afterwards: a key, a secret.  What the buffer left
+ * behind where it grew is not wiped, so reserve all of it first. */
+void buffer_wipe(struct buffer *buffer);
+
+#define BUFFER_WIPED __attribute__((cleanup(buffer_wipe)))
+
 /* Make room for `extra` more bytes and return where they go; buffer->used is not moved. */
 uint8_t *buffer_reserve(struct buffer *buffer, size_t extra);
 

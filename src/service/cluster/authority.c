@@ -16,16 +16,6 @@
 
 enum { BACKDATED_MS = 3600 * 1000, RETRY_MS = 10000 };
 
-static void wipe(struct buffer *secret)
-{
-    if (secret->data != NULL) {
-        explicit_bzero(secret->data, secret->size);
-    }
-    buffer_done(secret);
-}
-
-#define SECRET_OWNED __attribute__((cleanup(wipe)))
-
 /* ---- Signing ---- */
 
 static bool take_sealed(sqlite3_stmt *row, void *context)
@@ -53,7 +43,7 @@ static int open_key(struct cluster *cluster, struct buffer *ret_key, struct erro
 int authority_sign(struct cluster *cluster, const struct authority_subject *subject,
                    struct buffer *ret_certificate, struct error *err)
 {
-    SECRET_OWNED struct buffer key = {0};
+    BUFFER_WIPED struct buffer key = {0};
     char host[CLUSTER_ADDRESS_SIZE] = "";
     if (subject->address != NULL) {
         const char *colon = strrchr(subject->address, ':');
@@ -179,7 +169,7 @@ void cluster_give_key(struct cluster *cluster, uint64_t node, struct cluster_rep
         reply_error(cluster, reply, &err);
         return;
     }
-    SECRET_OWNED struct buffer answer = {0};
+    BUFFER_WIPED struct buffer answer = {0};
     struct json_writer writer = json_writer_to(&answer);
     json_write_begin_object(&writer);
     authority_write_key(cluster, &writer, "key");
@@ -295,7 +285,7 @@ void authority_renew(struct cluster *cluster, bool renumber,
     struct error err = {0};
     BUFFER_OWNED struct buffer request = {0};
     BUFFER_OWNED struct buffer body = {0};
-    SECRET_OWNED struct buffer key = {0};
+    BUFFER_WIPED struct buffer key = {0};
     uint64_t signer = member_signer(cluster, cluster->renew_attempts++);
     CHECK(!cluster->renews);
     cluster->renews = true;

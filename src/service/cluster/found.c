@@ -25,17 +25,9 @@ struct founding {
     unsigned servers;
 };
 
-static void wipe(struct buffer *secret)
-{
-    if (secret->data != NULL) {
-        explicit_bzero(secret->data, secret->size);
-    }
-    buffer_done(secret);
-}
-
 static void founding_free(struct founding *founding)
 {
-    wipe(&founding->ca_key);
+    buffer_wipe(&founding->ca_key);
     buffer_done(&founding->sealed);
     founding->cluster->is_founding = false;
     free(founding);
@@ -139,7 +131,7 @@ static int certify_self(struct founding *founding, struct error *err)
     }
     buffer_done(&request);
     buffer_done(&certificate);
-    wipe(&key);
+    buffer_wipe(&key);
     return r;
 }
 

@@ -37,14 +37,6 @@ struct joining {
     struct error refused; /* of the first address that said no */
 };
 
-static void wipe(struct buffer *secret)
-{
-    if (secret->data != NULL) {
-        explicit_bzero(secret->data, secret->size);
-    }
-    buffer_done(secret);
-}
-
 static void finish(struct joining *joining, int status, const struct error *error)
 {
     joining->status = status;
@@ -258,8 +250,8 @@ int join_cluster(struct cluster *cluster, const char *token, struct error *err)
     loop_timer_free(joining.timer);
     tls_context_unref(joining.tls);
     buffer_done(&joining.request);
-    wipe(&joining.key);
-    wipe(&joining.body);
+    buffer_wipe(&joining.key);
+    buffer_wipe(&joining.body);
     explicit_bzero(&joining.token, sizeof(joining.token));
     r = r < 0 ? r : identity_create(cluster->folder, &cluster->identity, err);
     if (r == 0) {

@@ -34,3 +34,13 @@ TEST(buffer, taking_leaves_an_empty_buffer)
     EXPECT(buffer.used == 0 && buffer.data == NULL);
     buffer_done(&buffer);
 }
+
+/* Goal: nothing of a secret is left where it was. */
+TEST(buffer, wiping_leaves_zeroes_and_an_empty_buffer)
+{
+    struct buffer buffer = {0};
+    buffer_append_string(&buffer, "secret");
+    buffer_wipe(&buffer);
+    EXPECT(buffer.data == NULL && buffer.used == 0 && buffer.size == 0);
+    buffer_wipe(&buffer);
+}
