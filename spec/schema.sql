@@ -370,3 +370,27 @@ CREATE TABLE alias_history (
     set_ms INTEGER NOT NULL,                 -- 0: before this was noted
     PRIMARY KEY (alias, number)
 ) STRICT, WITHOUT ROWID;
+
+-- version 5: secrets, sealed with a key that is in no database: see service/secret
+CREATE TABLE secret (
+    key        TEXT PRIMARY KEY NOT NULL,   -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    sealed     BLOB NOT NULL,
+    size       INTEGER NOT NULL,            -- bytes of the value
+    version    INTEGER NOT NULL,            -- 1, 2, ...: how often it was set
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE secret_key (
+    key        TEXT PRIMARY KEY NOT NULL CHECK (key = 'secrets'), -- one row, once there is one
+    proof      BLOB NOT NULL,               -- a known text, sealed: who opens it has the key
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE secret_holder (
+    key      TEXT PRIMARY KEY NOT NULL,     -- id of a node that has the key on its disk, decimal
+    node     INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;

@@ -260,6 +260,7 @@ BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_cas)(const char *, size_t, const void *, s
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_delete)(const char *, size_t, uint64_t);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(kv_list)(const char *, size_t, const char *, size_t, uint32_t,
                                             void *, size_t);
+BLIXARD_C_ int32_t BLIXARD_IMPORT_(secret_get)(const char *, size_t, void *, size_t);
 BLIXARD_C_ int32_t BLIXARD_IMPORT_(queue_send)(const char *, size_t, const void *, size_t,
                                                const char *, size_t, const char *, size_t,
                                                const char *, size_t, uint64_t, uint32_t, void *,
@@ -419,6 +420,15 @@ static inline const char *blixard_kv_next(const void *list, size_t list_length, 
     *position += sizeof(length) + length;
     *ret_length = length;
     return at + sizeof(length);
+}
+
+/* ---- Secrets that the function's configuration names (`secrets:` of blixard.yaml) ---- */
+
+/* The value as it is now: its length, of any bytes, without a NUL behind them.  -EACCES: the
+ * configuration does not name it. */
+static inline int32_t blixard_secret_get(const char *name, void *value, size_t value_max)
+{
+    return blixard_v1_secret_get_(name, strlen(name), value, value_max);
 }
 
 /* ---- Messages ---- */

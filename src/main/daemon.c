@@ -32,6 +32,7 @@
 #include "service/peer/peer.h"
 #include "service/queue/queue.h"
 #include "service/route/route.h"
+#include "service/secret/secret.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/brokers.h"
 #include "service/trigger/driver.h"
@@ -361,6 +362,33 @@ static void stop_peers(struct node *node)
     peer_clients_free(node->peers);
 }
 
+static int read_secret(void *context, const char *project, const char *name,
+                       struct buffer *ret_value, struct error *err)
+{
+    const struct node *node = context;
+    return secret_read(node->secrets, project, name, ret_value, err);
+}
+
+static int start_secrets(struct node *node, struct error *err)
+{
+    (void)err;
+    const struct secret_options options = {.loop = node->loop,
+                                           .store = node->store,
+                                           .folder = node->folder,
+                                           .cluster = node->cluster,
+                                           .peers = node->peers};
+    const struct instance_secrets calls = {read_secret, node};
+    node->secrets = secret_service_new(&options);
+    instance_set_secrets(node->instances, &calls);
+    return 0;
+}
+
+static void stop_secrets(struct node *node)
+{
+    instance_set_secrets(node->instances, NULL);
+    secret_service_free(node->secrets);
+}
+
 static void greet(const struct node *node);
 
 static void on_functions_ready(const struct error *error, void *context)
@@ -489,6 +517,7 @@ static int start_host(struct node *node, struct error *err)
         .queues = node->queues,
         .streams = node->streams,
         .fetches = node->fetches,
+        .secrets = node->secrets,
         .calls_max = node->options.host_calls_max,
     };
     node->host = host_service_new(&options);
@@ -650,6 +679,7 @@ static int start_api(struct node *node, struct error *err)
         .routes = node->routes,
         .kv = node->kv,
         .fetches = node->fetches,
+        .secrets = node->secrets,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -695,6 +725,7 @@ static const struct subsystem {
     {"queues", start_queues, stop_queues},
     {"streams", start_streams, stop_streams},
     {"peers", start_peers, stop_peers},
+    {"secrets", start_secrets, stop_secrets},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},
     {"fetches", start_fetches, stop_fetches},

@@ -43,6 +43,7 @@ struct node {
     struct kv_service *kv;
     struct route_service *routes;
     struct fetch_service *fetches;
+    struct secret_service *secrets;
     struct host_service *host;
     struct gateway *gateway;
     struct destination_service *destinations;

@@ -49,6 +49,8 @@ EXPECTED = {
     "trigger_set": "member", "trigger_update": "member", "trigger_delete": "member", "trigger_test": "member",
     "route_list": "member", "route_get": "member", "route_set": "member", "route_update": "member", "route_delete": "member",
     "trace_list": "member", "trace_get": "member",
+    "secret_list": "member", "secret_get": "member", "secret_set": "member", "secret_delete": "member",
+    "secrets_key_get": "peer",
 }
 
 IN, WHO, NO, OUT = "let in", "401", "403", "no connection"

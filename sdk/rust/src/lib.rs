@@ -81,6 +81,12 @@ pub fn metadata(fact: Fact) -> io::Result<String> {
     raw::collect(|at, size| unsafe { raw::metadata(fact as u32, at, size) }).map(raw::text_of)
 }
 
+/// A secret that the function's configuration names, as it is now; errno 2 (EACCES) when it does
+/// not name it.
+pub fn secret(name: &str) -> io::Result<Vec<u8>> {
+    raw::collect(|at, size| unsafe { raw::secret_get(name.as_ptr(), name.len(), at, size) })
+}
+
 /// A span of the request's trace, until it is dropped.
 pub struct Span {
     number: i32,

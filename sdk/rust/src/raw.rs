@@ -12,6 +12,7 @@ extern "C" {
     pub fn kv_cas(key: *const u8, key_length: usize, value: *const u8, length: usize, ttl_ms: u64, expected: u64, revision: *mut u64) -> i32;
     pub fn kv_delete(key: *const u8, key_length: usize, expected: u64) -> i32;
     pub fn kv_list(prefix: *const u8, prefix_length: usize, after: *const u8, after_length: usize, max: u32, list: *mut u8, size: usize) -> i32;
+    pub fn secret_get(name: *const u8, name_length: usize, value: *mut u8, size: usize) -> i32;
     pub fn queue_send(queue: *const u8, queue_length: usize, body: *const u8, length: usize, kind: *const u8, kind_length: usize, attributes: *const u8, attributes_length: usize, group: *const u8, group_length: usize, delay_ms: u64, priority: u32, id: *mut u8, size: usize) -> i32;
     pub fn stream_append(stream: *const u8, stream_length: usize, key: *const u8, key_length: usize, body: *const u8, length: usize, kind: *const u8, kind_length: usize, attributes: *const u8, attributes_length: usize, sequence: *mut u64) -> i32;
     pub fn invoke(name: *const u8, name_length: usize, method: *const u8, method_length: usize, path: *const u8, path_length: usize, fields: *const u8, fields_length: usize, body: *const u8, length: usize, timeout_ms: u32, buffer: *mut u8, size: usize) -> i32;

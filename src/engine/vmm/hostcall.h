@@ -53,7 +53,8 @@ _Static_assert(sizeof(struct hostcall_reply) == HOSTCALL_REPLY_HEAD, "as it trav
                                      /* or read; 0: none in that time */                        \
     HOSTCALL(FETCH_TAKE, "n")        /* which was begun with LATER -> as FETCH */               \
     HOSTCALL(FETCH_READ, "nn")       /* which, most -> more of its body; nothing: its end */    \
-    HOSTCALL(FETCH_CLOSE, "n")       /* which */
+    HOSTCALL(FETCH_CLOSE, "n")       /* which */                                                \
+    HOSTCALL(SECRET_GET, "b")        /* name, which the configuration names -> value */
 
 enum hostcall {
     HOSTCALL_NONE,

@@ -334,6 +334,17 @@ u32 HOST(kv_list)(instance i, u32 prefix, u32 prefix_length, u32 after, u32 afte
     return (u32)ask(&question, at, size);
 }
 
+/* ---- Secrets ---- */
+
+u32 HOST(secret_get)(instance i, u32 name, u32 name_length, u32 at, u32 size)
+{
+    (void)i;
+    struct question question;
+    begin(&question, HOSTCALL_SECRET_GET);
+    put(&question, name, name_length);
+    return (u32)ask(&question, at, size);
+}
+
 /* ---- Others ---- */
 
 u32 HOST(invoke)(instance i, u32 name, u32 name_length, u32 method, u32 method_length, u32 path,

@@ -470,6 +470,11 @@ static struct instance_target *make_target(const struct build *build)
         memcpy(target->fetch_allow, build->config.fetch_allow, build->config.fetch_allow_length);
         target->fetch_allow_length = build->config.fetch_allow_length;
     }
+    if (build->config.secrets_length > 0) {
+        target->secrets = memory_new(1, build->config.secrets_length);
+        memcpy(target->secrets, build->config.secrets, build->config.secrets_length);
+        target->secrets_length = build->config.secrets_length;
+    }
     return target;
 }
 

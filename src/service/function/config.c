@@ -32,6 +32,9 @@ void function_config_done(struct function_config *config)
     free(config->fetch_allow);
     config->fetch_allow = NULL;
     config->fetch_allow_length = 0;
+    free(config->secrets);
+    config->secrets = NULL;
+    config->secrets_length = 0;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -69,6 +72,54 @@ static int check_allow(const struct function_config *config, struct error *err)
         ? 0
         : error_set(err, ERROR_INVALID, "fetch.allow has more than %d entries",
                     (int)FETCH_ALLOW_MAX);
+}
+
+static bool has_variable(const struct function_config *config, const char *name, size_t length)
+{
+    for (size_t at = 0; at < config->environment_length;) {
+        const char *variable = config->environment + at;
+        if (strncmp(variable, name, length) == 0 && variable[length] == '=') {
+            return true;
+        }
+        at += strlen(variable) + 1;
+    }
+    return false;
+}
+
+/* A variable of a request's field, or one that has another value already, would hide the secret. */
+static int check_secret(const struct function_config *config, const char *pair, struct error *err)
+{
+    int r = check_variable(pair, err);
+    if (r < 0) {
+        return r;
+    }
+    size_t length = strcspn(pair, "=");
+    if (strncasecmp(pair, "HTTP_", 5) == 0 || has_variable(config, pair, length)) {
+        return error_set(err, ERROR_INVALID,
+                         "secrets: the variable %.*s is %s; give it another name", (int)length,
+                         pair,
+                         strncasecmp(pair, "HTTP_", 5) == 0 ? "a field of the request"
+                                                            : "in the environment already");
+    }
+    return text_is_name(pair + length + 1)
+        ? 0
+        : error_set(err, ERROR_INVALID, "secrets: \"%.80s\" is no name of a secret",
+                    pair + length + 1);
+}
+
+static int check_secrets(const struct function_config *config, struct error *err)
+{
+    size_t count = 0;
+    for (size_t at = 0; at < config->secrets_length; count++) {
+        int r = check_secret(config, config->secrets + at, err);
+        if (r < 0) {
+            return r;
+        }
+        at += strlen(config->secrets + at) + 1;
+    }
+    return count <= FUNCTION_SECRETS_MAX
+        ? 0
+        : error_set(err, ERROR_INVALID, "a function has at most %d secrets", FUNCTION_SECRETS_MAX);
 }
 
 int config_check(const struct function_config *config, struct error *err)
@@ -113,7 +164,8 @@ int config_check(const struct function_config *config, struct error *err)
         }
         at += strlen(config->environment + at) + 1;
     }
-    return check_allow(config, err);
+    int r = check_secrets(config, err);
+    return r < 0 ? r : check_allow(config, err);
 }
 
 static void write_allow(struct json_writer *writer, const struct function_config *config)
@@ -127,6 +179,21 @@ static void write_allow(struct json_writer *writer, const struct function_config
         at += strlen(config->fetch_allow + at) + 1;
     }
     json_write_end_array(writer);
+    json_write_end_object(writer);
+}
+
+static void write_pairs(struct json_writer *writer, const char *key, const char *pairs,
+                        size_t length)
+{
+    json_write_key(writer, key);
+    json_write_begin_object(writer);
+    for (size_t at = 0; at < length;) {
+        const char *pair = pairs + at;
+        const char *equals = strchr(pair, '=');
+        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
+        json_write_field_string(writer, name, equals + 1);
+        at += strlen(pair) + 1;
+    }
     json_write_end_object(writer);
 }
 
@@ -146,16 +213,8 @@ void config_write(struct json_writer *writer, const struct function_config *conf
     json_write_field_u64(writer, "idle_ms", config->idle_ms);
     json_write_field_u64(writer, "recycle_requests", config->recycle_requests);
     json_write_field_u64(writer, "recycle_ms", config->recycle_ms);
-    json_write_key(writer, "environment");
-    json_write_begin_object(writer);
-    for (size_t at = 0; at < config->environment_length;) {
-        const char *variable = config->environment + at;
-        const char *equals = strchr(variable, '=');
-        MEMORY_OWNED char *name = memory_copy_text(variable, (size_t)(equals - variable));
-        json_write_field_string(writer, name, equals + 1);
-        at += strlen(variable) + 1;
-    }
-    json_write_end_object(writer);
+    write_pairs(writer, "environment", config->environment, config->environment_length);
+    write_pairs(writer, "secrets", config->secrets, config->secrets_length);
     write_allow(writer, config);
 }
 
@@ -178,6 +237,23 @@ static void take_allow(const json_t *object, struct function_config *config)
     config->fetch_allow_length = allow.used;
     config->fetch_allow = allow.used > 0 ? buffer_take(&allow) : NULL;
     buffer_done(&allow);
+}
+
+/* NULL: there are none. */
+static char *take_pairs(const json_t *object, const char *key, size_t *ret_length)
+{
+    struct buffer pairs = {0};
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(object, key), name, value)
+    {
+        buffer_append_string(&pairs, name);
+        buffer_append_byte(&pairs, '=');
+        buffer_append_string(&pairs, json_string_value(value));
+        buffer_append_byte(&pairs, 0);
+    }
+    *ret_length = pairs.used;
+    return pairs.used > 0 ? buffer_take(&pairs) : NULL;
 }
 
 int config_read(const char *json, struct function_config *ret_config, struct error *err)
@@ -204,19 +280,8 @@ int config_read(const char *json, struct function_config *ret_config, struct err
     config.recycle_requests = number_in(object, "recycle_requests", 0);
     config.recycle_ms = number_in(object, "recycle_ms", 0);
 
-    struct buffer environment = {0};
-    const char *name;
-    json_t *value;
-    json_object_foreach(json_object_get(object, "environment"), name, value)
-    {
-        buffer_append_string(&environment, name);
-        buffer_append_byte(&environment, '=');
-        buffer_append_string(&environment, json_string_value(value));
-        buffer_append_byte(&environment, 0);
-    }
-    config.environment_length = environment.used;
-    config.environment = environment.used > 0 ? buffer_take(&environment) : NULL;
-    buffer_done(&environment);
+    config.environment = take_pairs(object, "environment", &config.environment_length);
+    config.secrets = take_pairs(object, "secrets", &config.secrets_length);
     take_allow(object, &config);
     *ret_config = config;
     return 0;

@@ -17,7 +17,7 @@
 
 #include "service/function/parts.h"
 
-enum { DEPLOY_ATTEMPTS = 16 };
+enum { DEPLOY_ATTEMPTS = 16, SCHEMA_WITH_SECRETS = 5 };
 
 static const char changed_meanwhile[] = "the function was changed at the same moment; retry";
 
@@ -221,6 +221,12 @@ static int check_deploy(struct function_service *service, const struct function_
     r = r < 0 ? r : check_project(service, wanted->project, err);
     if (r == 0 && wanted->language != NULL && strlen(wanted->language) > 32) {
         r = error_set(err, ERROR_INVALID, "language has more than 32 bytes");
+    }
+    if (r == 0 && wanted->config->secrets_length > 0 &&
+        store_schema_now(service->options.store) < SCHEMA_WITH_SECRETS) {
+        r = error_set(err, ERROR_UNSUPPORTED,
+                      "functions can have secrets once every node of the cluster has this version "
+                      "of Blixard");
     }
     return r;
 }

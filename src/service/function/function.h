@@ -95,6 +95,8 @@ struct function_config {
     size_t environment_length;
     char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch); owned */
     size_t fetch_allow_length;
+    char *secrets; /* "NAME=secret\0...": variables that secrets of the project are; owned */
+    size_t secrets_length;
 };
 void function_config_defaults(struct function_config *ret_config);
 void function_config_done(struct function_config *config);

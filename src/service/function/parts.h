@@ -28,6 +28,7 @@ enum {
     FUNCTION_KEY_SIZE = 160, /* PROJECT/NAME/NUMBER */
     FUNCTION_MODULE_MAX = 64 << 20,
     FUNCTION_ENVIRONMENT_MAX = 32768,
+    FUNCTION_SECRETS_MAX = 64,
     FUNCTION_ASKED_MAX = 4,          /* nodes that are asked for compiled code */
     FUNCTION_COPIES = 2,             /* of a module on other nodes, before its version is ready */
     FUNCTION_RETRY_MS = 30000,       /* what could not be built here is tried again */

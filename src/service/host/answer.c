@@ -55,7 +55,8 @@ int32_t host_status(enum error_kind kind)
 static void send_reply(struct session *session, const struct hostcall_reply *head,
                        const void *bytes, size_t length)
 {
-    BUFFER_OWNED struct buffer reply = {0};
+    BUFFER_WIPED struct buffer reply = {0}; /* of a secret, perhaps */
+    buffer_reserve(&reply, sizeof(*head) + length);
     buffer_append(&reply, head, sizeof(*head));
     if (length > 0) {
         buffer_append(&reply, bytes, length);

@@ -151,6 +151,7 @@ static void (*const operations[HOSTCALL_COUNT])(struct session *session,
     [HOSTCALL_FETCH_TAKE] = host_fetch_take,
     [HOSTCALL_FETCH_READ] = host_fetch_read,
     [HOSTCALL_FETCH_CLOSE] = host_fetch_close,
+    [HOSTCALL_SECRET_GET] = host_secret_get,
 };
 
 /* Calls that live long, and speak to somebody all the time, ask more than others. */
@@ -237,6 +238,7 @@ struct host_service *host_service_new(const struct host_options *options)
     service->queues = options->queues;
     service->streams = options->streams;
     service->fetches = options->fetches;
+    service->secrets = options->secrets;
     service->calls_max = options->calls_max;
     list_init(&service->questions);
     const struct instance_host host = {

@@ -23,6 +23,7 @@ struct instance_service;
 struct kv_service;
 struct loop;
 struct queue_service;
+struct secret_service;
 struct telemetry;
 
 enum {
@@ -43,6 +44,7 @@ struct host_options {
     struct queue_service *queues;
     struct eventstream_service *streams;
     struct fetch_service *fetches;
+    struct secret_service *secrets;
     uint64_t calls_max; /* questions of one call, in each 30 s */
 };
 

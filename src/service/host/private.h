@@ -47,6 +47,7 @@ struct host_service {
     struct queue_service *queues;
     struct eventstream_service *streams;
     struct fetch_service *fetches;
+    struct secret_service *secrets;
     struct gateway *gateway; /* NULL: none now */
     struct list questions;
     uint64_t calls_max;
@@ -122,6 +123,8 @@ void host_kv_delete(struct session *session, const struct host_request *request)
 void host_kv_list(struct session *session, const struct host_request *request);
 void host_queue_send(struct session *session, const struct host_request *request);
 void host_stream_append(struct session *session, const struct host_request *request);
+
+void host_secret_get(struct session *session, const struct host_request *request);
 
 void host_span_begin(struct session *session, const struct host_request *request);
 void host_span_attribute(struct session *session, const struct host_request *request);

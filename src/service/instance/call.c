@@ -31,8 +31,19 @@ static void buffer_forget(struct buffer *buffer)
     }
 }
 
+static void forget_environment(struct instance_call *call)
+{
+    if (call->has_secrets) {
+        buffer_wipe(&call->environment);
+        call->has_secrets = false;
+    } else {
+        buffer_forget(&call->environment);
+    }
+}
+
 static void call_free(struct instance_call *call)
 {
+    forget_environment(call);
     buffer_done(&call->environment);
     buffer_done(&call->input);
     free(call);
@@ -40,7 +51,7 @@ static void call_free(struct instance_call *call)
 
 static void call_give_back(struct instance_service *service, struct instance_call *call)
 {
-    buffer_forget(&call->environment);
+    forget_environment(call);
     buffer_forget(&call->input);
     instance_target_unref(call->target);
     call->target = NULL;
@@ -171,10 +182,11 @@ void call_start(struct instance_call *call, struct runner *runner, unsigned slot
 {
     const struct image_facts *facts = call->pool.image->user;
     const struct instance_invocation *lent = call->lent;
+    bool is_lent = lent != NULL && !call->has_secrets;
     struct runner_invocation invocation = {
         .image_id = facts->name,
-        .environment = lent != NULL ? lent->environment : (const char *)call->environment.data,
-        .environment_length = lent != NULL ? lent->environment_length : call->environment.used,
+        .environment = is_lent ? lent->environment : (const char *)call->environment.data,
+        .environment_length = is_lent ? lent->environment_length : call->environment.used,
         .input = lent != NULL ? lent->input : call->input.data,
         .input_length = lent != NULL ? lent->input_length : call->input.used,
         .input_continues = call->input_continues,
@@ -186,7 +198,7 @@ void call_start(struct instance_call *call, struct runner *runner, unsigned slot
     call->depth = read_depth(invocation.environment, invocation.environment_length);
     snprintf(call->instance, sizeof(call->instance), "%d-%u", (int)runner_pid(runner), slot);
     call->runner_call = runner_invoke(runner, slot, &invocation, &runner_events, call);
-    buffer_forget(&call->environment);
+    forget_environment(call);
     buffer_forget(&call->input);
     if (call->is_paused) {
         runner_call_pause(call->runner_call);
@@ -270,7 +282,9 @@ static void call_fill(struct instance_call *call, struct project *project,
 static void call_keep_lent(struct instance_call *call)
 {
     const struct instance_invocation *lent = call->lent;
-    buffer_append(&call->environment, lent->environment, lent->environment_length);
+    if (!call->has_secrets) {
+        buffer_append(&call->environment, lent->environment, lent->environment_length);
+    }
     buffer_append(&call->input, lent->input, lent->input_length);
 }
 
@@ -290,6 +304,11 @@ struct instance_call *instance_invoke(struct instance_service *service,
     struct instance_call *call = call_take(service);
     call_fill(call, project, invocation, events, context);
 
+    if (target->secrets_length > 0 && call_add_secrets(call, err) < 0) {
+        telemetry_add(service->options.telemetry, TELEMETRY_CALLS_REFUSED, 1);
+        call_give_back(service, call);
+        return NULL;
+    }
     struct pool_request request;
     project_fill_request(target, &request);
     request.wait_ms_max = call->timeout_ms;

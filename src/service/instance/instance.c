@@ -45,6 +45,11 @@ void instance_set_host(struct instance_service *service, const struct instance_h
     service->host = host != NULL ? *host : (struct instance_host){0};
 }
 
+void instance_set_secrets(struct instance_service *service, const struct instance_secrets *secrets)
+{
+    service->secrets = secrets != NULL ? *secrets : (struct instance_secrets){0};
+}
+
 static void tell_pressure(const char *name, void *value, void *context)
 {
     struct project *project = value;
@@ -132,6 +137,7 @@ void instance_target_unref(struct instance_target *target)
     if (target != NULL && --target->references == 0) {
         free(target->environment);
         free(target->fetch_allow);
+        free(target->secrets);
         free(target);
     }
 }

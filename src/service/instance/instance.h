@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/hash.h"
+#include "base/text.h"
 
 #include "engine/runner/runner.h"
 #include "engine/vmm/vmm.h"
@@ -50,8 +51,8 @@ enum vmm_isolation instance_isolation(const struct instance_service *service);
 
 /*
  * What to run: immutable, shared between threads, counted.  Made by service/function per version
- * and tier with NEW(struct instance_target), one reference, an allocated environment and an
- * allocated list; the last unref frees all of it.
+ * and tier with NEW(struct instance_target), one reference, an allocated environment, an allocated
+ * list and allocated secrets; the last unref frees all of it.
  */
 struct instance_target {
     _Atomic unsigned references;
@@ -74,7 +75,12 @@ struct instance_target {
     size_t environment_length;
     char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch) */
     size_t fetch_allow_length;
+    char *secrets; /* "NAME=secret\0...": variables whose values are secrets of the project */
+    size_t secrets_length;
 };
+
+/* Does the function's configuration name this secret? */
+bool instance_target_names_secret(const struct instance_target *target, struct text secret);
 
 /* ---- Questions of functions ---- */
 
@@ -106,6 +112,23 @@ struct instance_host {
 
 /* Loop thread.  NULL, as at the beginning: every answer is empty (hostcall.h: nobody answers). */
 void instance_set_host(struct instance_service *service, const struct instance_host *host);
+
+/*
+ * Where the values of secrets come from: service/secret.  Each call of a target with secrets gets
+ * them as they are when it comes, behind its other variables; they are in no snapshot, and what
+ * held them here is wiped.  A call whose secrets cannot be had (there is none of that name, the
+ * node does not have their key) is refused with UNAVAILABLE, which names the secret, before any
+ * function has seen it; so is one with a value that holds a NUL.  TOO_LARGE: VMM_ENV_MAX.
+ */
+struct instance_secrets {
+    /* Appends to an empty buffer, which is wiped afterwards. */
+    int (*read)(void *context, const char *project, const char *name, struct buffer *ret_value,
+                struct error *err);
+    void *context;
+};
+
+/* Loop thread.  NULL, as at the beginning: there are none. */
+void instance_set_secrets(struct instance_service *service, const struct instance_secrets *secrets);
 
 /* Copied; at most ABI_HOST_BYTES_MAX. */
 void instance_host_answer(struct instance_call *call, const void *reply, size_t length);

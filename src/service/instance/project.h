@@ -19,7 +19,8 @@ struct instance_service {
     struct loop *loop;
     struct instance_options options;
     char *runner_program;
-    struct instance_host host; /* open NULL: nobody answers */
+    struct instance_host host;       /* open NULL: nobody answers */
+    struct instance_secrets secrets; /* read NULL: there are none */
     struct map projects;
     struct list free_calls; /* kept for the next ones */
     unsigned free_call_count;
@@ -69,8 +70,9 @@ struct instance_call {
     void *context;
     struct runner_call *runner_call;        /* NULL: waiting */
     const struct instance_invocation *lent; /* while instance_invoke() runs */
-    struct buffer environment;              /* copies, made when the call must wait */
+    struct buffer environment;              /* copies, made when the call must wait, */
     struct buffer input;
+    bool has_secrets; /* or the whole environment with what must be wiped */
     bool input_continues;
     bool is_paused;
     bool awaits_writable; /* told to wait, before there was a runner to say when */
@@ -117,6 +119,9 @@ void project_note_image(struct pool_image *image, struct instance_target *target
 
 /* Fail what waits, end its runners (which ends what runs), and free it. */
 void project_free(struct project *project);
+
+/* secrets.c: the environment that was lent and the target's secrets become the call's own. */
+int call_add_secrets(struct instance_call *call, struct error *err);
 
 /* Run a call on a slot, now. */
 void call_start(struct instance_call *call, struct runner *runner, unsigned slot, bool is_last);

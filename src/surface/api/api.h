@@ -37,6 +37,7 @@ struct peer_blobs;
 struct peer_clients;
 struct queue_service;
 struct route_service;
+struct secret_service;
 struct store;
 struct telemetry;
 struct trigger_service;
@@ -64,6 +65,7 @@ struct api_options {
     struct route_service *routes;
     struct kv_service *kv;
     struct fetch_service *fetches; /* NULL: no metrics of theirs */
+    struct secret_service *secrets;
     struct trigger_service *triggers;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
     struct invocation_service *invocations;

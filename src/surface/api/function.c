@@ -238,6 +238,29 @@ static int take_allow(const json_t *object, struct function_config *config, stru
     return 0;
 }
 
+/* "NAME=value\0..."; NULL: there are none. */
+static int take_pairs(const json_t *object, const char *key, char **ret_pairs, size_t *ret_length,
+                      struct error *err)
+{
+    struct buffer pairs = {0};
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(object, key), name, value)
+    {
+        if (name[0] == '\0' || strchr(name, '=') != NULL) {
+            buffer_done(&pairs);
+            return error_set(err, ERROR_INVALID, "$.%s.%.64s: a name is not empty and has no '='",
+                             key, name);
+        }
+        buffer_append_format(&pairs, "%s=%s", name, json_string_value(value));
+        buffer_append_byte(&pairs, 0);
+    }
+    *ret_length = pairs.used;
+    *ret_pairs = pairs.used > 0 ? buffer_take(&pairs) : NULL;
+    buffer_done(&pairs);
+    return 0;
+}
+
 static int take_config(const json_t *object, struct function_config *config, struct error *err)
 {
     function_config_defaults(config);
@@ -259,23 +282,10 @@ static int take_config(const json_t *object, struct function_config *config, str
         return error_set(err, ERROR_INVALID, "$.reuse: \"%.40s\" is not request or instance",
                          reuse);
     }
-    struct buffer environment = {0};
-    const char *name;
-    json_t *value;
-    json_object_foreach(json_object_get(object, "environment"), name, value)
-    {
-        if (name[0] == '\0' || strchr(name, '=') != NULL) {
-            buffer_done(&environment);
-            return error_set(err, ERROR_INVALID,
-                             "$.environment.%.64s: a name is not empty and has no '='", name);
-        }
-        buffer_append_format(&environment, "%s=%s", name, json_string_value(value));
-        buffer_append_byte(&environment, 0);
-    }
-    config->environment_length = environment.used;
-    config->environment = environment.used > 0 ? buffer_take(&environment) : NULL;
-    buffer_done(&environment);
-    return take_allow(object, config, err);
+    int r =
+        take_pairs(object, "environment", &config->environment, &config->environment_length, err);
+    r = r < 0 ? r : take_pairs(object, "secrets", &config->secrets, &config->secrets_length, err);
+    return r < 0 ? r : take_allow(object, config, err);
 }
 
 static void on_deployed(const struct error *error, const char *operation, uint64_t version,

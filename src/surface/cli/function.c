@@ -271,6 +271,30 @@ static void add_allow(const struct arguments *arguments, json_t *deploy)
     json_decref(allow);
 }
 
+/* Flags that may be given several times: over those of the project's file. */
+static int add_pairs(const struct arguments *arguments, const char *flag, const char *form,
+                     json_t *deploy, const char *key, struct error *err)
+{
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, flag) != 0) {
+            continue;
+        }
+        const char *pair = arguments->flags[i].value;
+        const char *equals = strchr(pair, '=');
+        if (equals == NULL || equals == pair) {
+            return error_set(err, ERROR_INVALID, "--%s %.40s is not %s", flag, pair, form);
+        }
+        json_t *map = json_object_get(deploy, key);
+        if (map == NULL) {
+            map = json_object();
+            json_object_set_new(deploy, key, map);
+        }
+        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
+        json_object_set_new(map, name, json_string(equals + 1));
+    }
+    return 0;
+}
+
 static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
 {
     if (add_flag(arguments, deploy, "memory", "memory_bytes", text_parse_size, "128MiB", err) < 0 ||
@@ -280,25 +304,9 @@ static int add_flags(const struct arguments *arguments, json_t *deploy, struct e
         add_flag(arguments, deploy, "queue", "queue_max", parse_count, "128", err) < 0) {
         return -(int)err->kind;
     }
-    for (unsigned i = 0; i < arguments->flag_count; i++) {
-        if (strcmp(arguments->flags[i].name, "env") != 0) {
-            continue;
-        }
-        const char *pair = arguments->flags[i].value;
-        const char *equals = strchr(pair, '=');
-        if (equals == NULL || equals == pair) {
-            return error_set(err, ERROR_INVALID, "--env %.40s is not NAME=value", pair);
-        }
-        json_t *environment = json_object_get(deploy, "environment");
-        if (environment == NULL) {
-            environment = json_object();
-            json_object_set_new(deploy, "environment", environment);
-        }
-        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
-        json_object_set_new(environment, name, json_string(equals + 1));
-    }
     add_allow(arguments, deploy);
-    return 0;
+    int r = add_pairs(arguments, "env", "NAME=value", deploy, "environment", err);
+    return r < 0 ? r : add_pairs(arguments, "secret", "NAME=SECRET", deploy, "secrets", err);
 }
 
 static int start_deploy(const char *name, const json_t *deploy, json_t **ret_reference,

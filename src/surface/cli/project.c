@@ -43,6 +43,7 @@ static const struct key {
     {"timeout", IS_DURATION, "timeout_ms"},
     {"environment", IS_MAP, "environment"},
     {"fetch", IS_FETCH, "fetch"},
+    {"secrets", IS_MAP, "secrets"},
     {"concurrency", IS_COUNT, "concurrency_max"},
     {"queue", IS_COUNT, "queue_max"},
     {"reuse", IS_REUSE, "reuse"},

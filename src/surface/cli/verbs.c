@@ -60,6 +60,7 @@ const struct noun cli_nouns[] = {
     {"trigger", "what calls functions besides people"},
     {"route", "which requests at the gateway call which function"},
     {"kv", "keys and values, for functions and people"},
+    {"secret", "values that only functions and triggers see"},
     {"trace", "what was done for a request, and how long it took"},
     {"queue", "queues of messages"},
     {"stream", "streams of records"},
@@ -140,11 +141,14 @@ const struct verb cli_verbs[] = {
            {"allow", 0, "HOST[:PORT]", NULL,
             "Whom it may fetch from: a name, *.NAME, an address or a network, with http:// or "
             "https:// in front for that alone; may be given several times."},
+           {"secret", 's', "NAME=SECRET", NULL,
+            "An environment variable whose value is this secret; may be given several times."},
            {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."}),
      "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
      "and PATH, the project in this folder.",
      "  blixard fn deploy hello hello\n"
-     "  blixard fn deploy resize resize.wasm --memory 256MiB --timeout 10s --env QUALITY=80\n",
+     "  blixard fn deploy resize resize.wasm --memory 256MiB --timeout 10s --env QUALITY=80\n"
+     "  blixard fn deploy orders orders --secret DB_PASSWORD=db-password\n",
      verb_fn_deploy},
     {"fn", "invoke", "NAME [-]", 1, 2,
      FLAGS({"data", 'd', "TEXT", NULL, "The input."},
@@ -239,6 +243,26 @@ const struct verb cli_verbs[] = {
     {"kv", "delete", "KEY", 1, 1,
      FLAGS({"if-revision", 0, "REVISION", NULL, "Only if the key is at this revision."}),
      "Delete a key.", "  blixard kv delete config/theme\n", verb_kv_delete},
+
+    {"secret", "set", "NAME", 1, 1,
+     FLAGS({"from-file", 'f', "FILE", NULL,
+            "The value is this file's content, byte by byte (default: standard input)."},
+           {"keep-newline", 0, NULL, NULL,
+            "The line end behind a value from standard input belongs to it."}),
+     "Make a secret, or give it another value, from standard input or a file; never from the "
+     "command line, which others can read.",
+     "  pwgen -s 32 1 | blixard secret set db-password\n"
+     "  blixard secret set tls-key --from-file server.key\n"
+     "  blixard secret set db-password          # asks for it\n",
+     verb_secret_set},
+    {"secret", "list", "", 0, 0, NULL, "List the secrets of the project, without values.",
+     "  blixard secret list\n", verb_secret_list},
+    {"secret", "show", "NAME", 1, 1, NULL,
+     "Show when a secret was set and what names it; its value is shown to nobody.",
+     "  blixard secret show db-password --output json\n", verb_secret_show},
+    {"secret", "delete", "NAME", 1, 1, NULL,
+     "Delete a secret that no version of a function and no trigger names.",
+     "  blixard secret delete db-password\n", verb_secret_delete},
 
     {"trace", "list", "", 0, 0,
      FLAGS({"function", 'f', "NAME", NULL, "Only those of this function."},
