@@ -29,12 +29,13 @@ uint64_t random_u64(void)
 void random_hex(char *ret_text, size_t length)
 {
     static const char digits[] = "0123456789abcdef";
-    uint8_t byte = 0;
+    uint8_t bytes[16];
     for (size_t i = 0; i < length; i++) {
-        if (i % 2 == 0) {
-            random_bytes(&byte, 1);
+        size_t at = i / 2 % sizeof(bytes);
+        if (i % (2 * sizeof(bytes)) == 0) { /* a system call for many digits */
+            random_bytes(bytes, sizeof(bytes));
         }
-        ret_text[i] = digits[i % 2 == 0 ? byte >> 4 : byte & 15];
+        ret_text[i] = digits[i % 2 == 0 ? bytes[at] >> 4 : bytes[at] & 15];
     }
     ret_text[length] = '\0';
 }
