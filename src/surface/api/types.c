@@ -93,25 +93,39 @@ static int check_map(const json_t *map, const char *name, struct error *err)
     return 0;
 }
 
-static const struct field *find_field(const char *type, const char *name)
+/* The fields of a type stand together, behind its own row; NULL: there is no such type. */
+static const struct field *fields_of(const char *type)
 {
     for (size_t i = 0; i < api_field_count(); i++) {
-        if (fields[i].name != NULL && strcmp(fields[i].type, type) == 0 &&
-            strcmp(fields[i].name, name) == 0) {
-            return &fields[i];
+        if (fields[i].name == NULL && strcmp(fields[i].type, type) == 0) {
+            return &fields[i] + 1;
         }
     }
     return NULL;
 }
 
-static int unknown_key(const char *type, const char *key, struct error *err)
+/* One of those that begin there, or their end? */
+static bool is_field(const struct field *field)
+{
+    return field != NULL && field < fields + api_field_count() && field->name != NULL;
+}
+
+static const struct field *find_field(const struct field *first, const char *name)
+{
+    for (const struct field *field = first; is_field(field); field++) {
+        if (strcmp(field->name, name) == 0) {
+            return field;
+        }
+    }
+    return NULL;
+}
+
+static int unknown_key(const struct field *first, const char *key, struct error *err)
 {
     const char *names[FIELDS_MAX];
     size_t count = 0;
-    for (size_t i = 0; i < api_field_count() && count < FIELDS_MAX; i++) {
-        if (fields[i].name != NULL && strcmp(fields[i].type, type) == 0) {
-            names[count++] = fields[i].name;
-        }
+    for (const struct field *field = first; is_field(field) && count < FIELDS_MAX; field++) {
+        names[count++] = field->name;
     }
     const char *nearest = text_nearest(key, names, count);
     return nearest != NULL
@@ -126,11 +140,12 @@ static int check(const json_t *value, const char *type, bool is_message, struct 
     }
     const char *key;
     json_t *member;
+    const struct field *first = fields_of(type);
     json_object_foreach((json_t *)(uintptr_t)value, key, member)
     {
-        const struct field *field = find_field(type, key);
+        const struct field *field = find_field(first, key);
         if (field == NULL && !is_message) {
-            return unknown_key(type, key, err);
+            return unknown_key(first, key, err);
         }
         if (field == NULL) {
             continue;
@@ -145,11 +160,9 @@ static int check(const json_t *value, const char *type, bool is_message, struct 
             return -ERROR_INVALID;
         }
     }
-    for (size_t i = 0; i < api_field_count(); i++) {
-        if (fields[i].name != NULL && fields[i].always && strcmp(fields[i].type, type) == 0 &&
-            json_object_get(value, fields[i].name) == NULL) {
-            return error_set(err, ERROR_INVALID, "$.%s is missing: %s", fields[i].name,
-                             fields[i].text);
+    for (const struct field *field = first; is_field(field); field++) {
+        if (field->always && json_object_get(value, field->name) == NULL) {
+            return error_set(err, ERROR_INVALID, "$.%s is missing: %s", field->name, field->text);
         }
     }
     return 0;
