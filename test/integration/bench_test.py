@@ -39,6 +39,12 @@ class Bench(unittest.TestCase):
             self.served(figures["http"]["rows"].values())
         if "lacking" not in figures["proxy"]:
             self.served(figures["proxy"]["rows"])
+        if "lacking" not in figures["queue"]:
+            self.served(figures["queue"]["accepted"])
+            for row in figures["queue"]["through_trigger"]:
+                self.assertGreater(row["messages_per_second"], 0)
+            for row in figures["queue"]["start"].values():
+                self.assertGreater(row["sent_to_start_ms_p50"], 0)
         for row in figures["cluster"]["store"] + figures["cluster"].get("api", []):
             self.assertGreater(row["writes_per_second"], 0)
             self.assertEqual(row["refused"], 0)
