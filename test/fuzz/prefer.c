@@ -16,12 +16,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct invocation_policy policy;
+    struct function_policy policy;
     struct error err = {0};
     bool is_async = false;
     char *copy = malloc(size + 1); /* exactly as long: what is behind it is noticed */
     memcpy(copy, data, size);
-    invocation_policy_init(&policy);
+    function_policy_init(&policy);
     int r = invocation_read_preferences(text_of(copy, size), &policy, &is_async, &err);
     CHECK(r == 0 || r == -ERROR_INVALID);
     CHECK(memchr(policy.on_success, 0, sizeof(policy.on_success)) != NULL);

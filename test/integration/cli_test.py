@@ -326,6 +326,43 @@ class Projects(unittest.TestCase):
         self.refused(self.project("p6"), "is no project")
         self.refused(self.project("p7", blixard__yaml="language: c\n"), "holds no .c files")
         self.refused(self.project("p8", blixard__yaml="- c\n"), "key: value")
+        self.refused(self.project("p9", blixard__yaml="language: c\nasync: {retry: 3}\n"), 'unknown key "async.retry"; did you mean "async.retries"?')
+        self.refused(self.project("p10", blixard__yaml="language: c\nasync.retries: 3\n"), 'unknown key "async.retries"')
+        self.refused(self.project("p11", blixard__yaml="language: c\nreuse: always\n"), 'not one of: request instance')
+
+    def test_settings_are_the_same_in_the_file_by_flags_and_in_the_api(self):
+        """All that spec/settings.def has, each with a value that is no default."""
+        rows = re.findall(r'^SETTING\("([\w.]+)", "([\w-]+)", .+?, ([A-Z]+), "([\w.]+)", (?:NULL|"([\w ]+)"), "', (ROOT / "spec/settings.def").read_text(), re.M)
+        by_file, flags, by_api = [], [], {}
+        for number, (key, flag, kind, field, choices) in enumerate(rows, 3):
+            if flag in ("runtime", "dead-letter"):  # one value only; and short for another
+                continue
+            text, value = {"SIZE": (f"{number}MiB", number << 20), "DURATION": (f"{number}s", number * 1000), "COUNT": (f"{number}",) * 2,
+                           "TEXT": (choices.split(" ")[-1] if choices else f"queue:q{number}",) * 2}[kind]
+            value = int(value) if kind == "COUNT" else value
+            outer, _, inner = field.rpartition(".")
+            (by_api.setdefault(outer, {}) if outer else by_api)[inner] = value
+            flags += [f"--{flag}", text]
+            by_file += ["async:"] if outer and "async:" not in by_file else []
+            by_file.append(f"  {key.removeprefix('async.')}: {text}" if outer else f"{key}: {text}")
+        path = self.project("everything", main__c='#include "blixard.h"\nBLIXARD_HANDLER { blixard_response_text("x"); }\n', blixard__yaml="\n".join(by_file) + "\n")
+        status, _, errors = run("fn", "deploy", "by-file", path)
+        self.assertEqual(status, 0, errors)
+        module = run("fn", "build", path, "-o", "json")[1]
+        module = json.loads(module)["module"]
+        status, _, errors = run("fn", "deploy", "by-flags", module, *flags)
+        self.assertEqual(status, 0, errors)
+        node.deploy("by-api", module, **by_api)
+        seen = [node.json(f"/v1/functions/{name}")["version"] for name in ("by-file", "by-flags", "by-api")]
+        for name, value in by_api.items():
+            for version in seen:
+                self.assertEqual((name, version[name]), (name, value))
+        shown = run("fn", "get", "by-flags")[1].decode()
+        for word in ("async retries", "recycle after", "queue:q", "instance"):
+            self.assertIn(word, shown)
+        status, _, errors = run("fn", "deploy", "by-flags", module, "--runtime", "linux")
+        self.assertEqual(status, 65, errors)
+        self.assertIn("Linux machines", errors)
 
     def test_a_broken_program_shows_the_compilers_words(self):
         self.refused(self.project("broken", main__c="int main(void) { return missing; }\n"), "use of undeclared identifier")

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -34,14 +35,14 @@ def tearDownModule():
     folder.cleanup()
 
 
-def begin(path="", body=b"", fields=None, prefer=""):
+def begin(path="", body=b"", fields=None, prefer="", function="busy"):
     """Through the gateway: (status, document, fields)."""
     import http.client
 
     host, port = node.gateway.rsplit(":", 1)
     connection = http.client.HTTPConnection(host, int(port), timeout=30)
     try:
-        connection.request("POST", f"/fn/busy{path}", body,
+        connection.request("POST", f"/fn/{function}{path}", body,
                            {"Prefer": "respond-async" + (", " + prefer if prefer else ""), **(fields or {})})
         answer = connection.getresponse()
         return answer.status, json.loads(answer.read()), {name.lower(): value for name, value in answer.getheaders()}
@@ -175,6 +176,19 @@ class Trying(unittest.TestCase):
 
 
 class CommandLine(unittest.TestCase):
+    def test_what_a_call_does_not_ask_for_is_as_the_function_has_it(self):
+        node.cli("queue", "create", "lost")
+        module = pathlib.Path(folder.name) / "gateway.wasm"
+        node.deploy("sparing", module, **{"async": {"retries": 1, "backoff_ms": 10, "dead_letter": "lost"}})
+        for prefer, attempts, depth in (("", 2, 1), ("retries=0", 1, 2), ('retries=0, on-failure=""', 1, 2)):
+            _, document, _ = begin("/trap", prefer=prefer, function="sparing")
+            ended = wait(document["id"])
+            self.assertEqual((ended["state"], ended["attempts"]), ("failed", attempts), ended)
+            deadline = time.monotonic() + 30
+            while (seen := node.json("/v1/queues/lost")["depth"]) < depth:
+                self.assertLess(time.monotonic(), deadline)
+            self.assertEqual(seen, depth)
+
     def test_async_wait_and_list(self):
         self.assertEqual(node.cli("fn", "invoke", "echo", "--async", "--wait", "--data", "x"), "x")
         name = node.cli("fn", "invoke", "echo", "--async", "--idempotency-key", "k1", "--data", "x").strip()

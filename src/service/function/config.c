@@ -9,7 +9,55 @@
 #include "service/fetch/fetch.h"
 #include "service/function/parts.h"
 
-#define MEMORY_MAX ((UINT64_C(4) << 30) - 65536)
+#define MEMORY_MAX   ((UINT64_C(4) << 30) - 65536)
+#define NUMBER_COUNT (sizeof(numbers) / sizeof(numbers[0]))
+
+/* The settings that are numbers. */
+static const struct number {
+    const char *name; /* of the JSON, too */
+    size_t offset;
+    bool is_short; /* an unsigned */
+    uint64_t least, most;
+} numbers[] = {
+#define WIDE(name)  #name, offsetof(struct function_config, name), false
+#define SHORT(name) #name, offsetof(struct function_config, name), true
+    {WIDE(memory_bytes), 65536, MEMORY_MAX},
+    {WIDE(timeout_ms), 1, 900000},
+    {WIDE(output_bytes_max), 0, UINT64_C(1) << 30},
+    {WIDE(log_bytes_max), 0, UINT64_C(64) << 20},
+    {WIDE(tmp_bytes_max), 0, UINT64_C(512) << 20},
+    {SHORT(concurrency_max), 0, 1024},
+    {SHORT(queue_max), 0, 65536},
+    {SHORT(instances_min), 0, 1024},
+    {SHORT(instances_max), 0, 1024},
+    {WIDE(idle_ms), 0, UINT64_C(31536000000)},
+    {WIDE(recycle_requests), 0, UINT32_MAX},
+    {WIDE(recycle_ms), 0, UINT64_C(31536000000)},
+#undef WIDE
+#undef SHORT
+};
+
+static uint64_t number_of(const struct function_config *config, const struct number *number)
+{
+    const char *at = (const char *)config + number->offset;
+    uint64_t wide = 0;
+    unsigned narrow = 0;
+    if (number->is_short) {
+        memcpy(&narrow, at, sizeof(narrow));
+        return narrow;
+    }
+    memcpy(&wide, at, sizeof(wide));
+    return wide;
+}
+
+/* What does not fit an unsigned is beyond any range: kept so for the check. */
+static void set_number(struct function_config *config, const struct number *number, uint64_t value)
+{
+    char *at = (char *)config + number->offset;
+    unsigned narrow = value > UINT32_MAX ? UINT32_MAX : (unsigned)value;
+    memcpy(at, number->is_short ? (const void *)&narrow : (const void *)&value,
+           number->is_short ? sizeof(narrow) : sizeof(value));
+}
 
 void function_config_defaults(struct function_config *ret_config)
 {
@@ -22,6 +70,7 @@ void function_config_defaults(struct function_config *ret_config)
         .queue_max = 128,
         .idle_ms = 600000,
     };
+    function_policy_init(&ret_config->async);
 }
 
 void function_config_done(struct function_config *config)
@@ -124,26 +173,9 @@ static int check_secrets(const struct function_config *config, struct error *err
 
 int config_check(const struct function_config *config, struct error *err)
 {
-    const struct {
-        const char *name;
-        uint64_t value, least, most;
-    } ranges[] = {
-        {"memory_bytes", config->memory_bytes, 65536, MEMORY_MAX},
-        {"timeout_ms", config->timeout_ms, 1, 900000},
-        {"output_bytes_max", config->output_bytes_max, 0, UINT64_C(1) << 30},
-        {"log_bytes_max", config->log_bytes_max, 0, UINT64_C(64) << 20},
-        {"tmp_bytes_max", config->tmp_bytes_max, 0, UINT64_C(512) << 20},
-        {"concurrency_max", config->concurrency_max, 0, 1024},
-        {"queue_max", config->queue_max, 0, 65536},
-        {"instances_min", config->instances_min, 0, 1024},
-        {"instances_max", config->instances_max, 0, 1024},
-        {"idle_ms", config->idle_ms, 0, UINT64_C(31536000000)},
-        {"recycle_requests", config->recycle_requests, 0, UINT32_MAX},
-        {"recycle_ms", config->recycle_ms, 0, UINT64_C(31536000000)},
-    };
-    for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {
-        int r = error_check_range(ranges[i].name, ranges[i].value, ranges[i].least, ranges[i].most,
-                                  err);
+    for (size_t i = 0; i < NUMBER_COUNT; i++) {
+        int r = error_check_range(numbers[i].name, number_of(config, &numbers[i]), numbers[i].least,
+                                  numbers[i].most, err);
         if (r < 0) {
             return r;
         }
@@ -165,7 +197,8 @@ int config_check(const struct function_config *config, struct error *err)
         at += strlen(config->environment + at) + 1;
     }
     int r = check_secrets(config, err);
-    return r < 0 ? r : check_allow(config, err);
+    r = r < 0 ? r : check_allow(config, err);
+    return r < 0 ? r : function_policy_check(&config->async, err);
 }
 
 static void write_allow(struct json_writer *writer, const struct function_config *config)
@@ -200,89 +233,141 @@ static void write_pairs(struct json_writer *writer, const char *key, const char 
 /* Keys into an object the caller has opened. */
 void config_write(struct json_writer *writer, const struct function_config *config)
 {
-    json_write_field_u64(writer, "memory_bytes", config->memory_bytes);
-    json_write_field_u64(writer, "timeout_ms", config->timeout_ms);
-    json_write_field_u64(writer, "output_bytes_max", config->output_bytes_max);
-    json_write_field_u64(writer, "log_bytes_max", config->log_bytes_max);
-    json_write_field_u64(writer, "tmp_bytes_max", config->tmp_bytes_max);
-    json_write_field_u64(writer, "concurrency_max", config->concurrency_max);
-    json_write_field_u64(writer, "queue_max", config->queue_max);
+    for (size_t i = 0; i < NUMBER_COUNT; i++) {
+        json_write_field_u64(writer, numbers[i].name, number_of(config, &numbers[i]));
+    }
+    json_write_field_string(writer, "runtime", "wasm");
     json_write_field_string(writer, "reuse", config->is_sticky ? "instance" : "request");
-    json_write_field_u64(writer, "instances_min", config->instances_min);
-    json_write_field_u64(writer, "instances_max", config->instances_max);
-    json_write_field_u64(writer, "idle_ms", config->idle_ms);
-    json_write_field_u64(writer, "recycle_requests", config->recycle_requests);
-    json_write_field_u64(writer, "recycle_ms", config->recycle_ms);
+    json_write_key(writer, "async");
+    function_policy_write(&config->async, writer);
     write_pairs(writer, "environment", config->environment, config->environment_length);
     write_pairs(writer, "secrets", config->secrets, config->secrets_length);
     write_allow(writer, config);
 }
 
-static uint64_t number_in(const json_t *object, const char *key, uint64_t otherwise)
+static void take_numbers(const json_t *object, struct function_config *config)
 {
-    const json_t *value = json_object_get(object, key);
-    return json_is_integer(value) ? (uint64_t)json_integer_value(value) : otherwise;
+    for (size_t i = 0; i < NUMBER_COUNT; i++) {
+        const json_t *value = json_object_get(object, numbers[i].name);
+        if (json_is_integer(value)) {
+            set_number(config, &numbers[i], (uint64_t)json_integer_value(value));
+        }
+    }
 }
 
-static void take_allow(const json_t *object, struct function_config *config)
+static int take_allow(const json_t *object, struct function_config *config, struct error *err)
 {
-    struct buffer allow = {0};
+    BUFFER_OWNED struct buffer allow = {0};
     json_t *entry;
     size_t i;
     json_array_foreach(json_object_get(json_object_get(object, "fetch"), "allow"), i, entry)
     {
+        if (!json_is_string(entry)) {
+            return error_set(err, ERROR_INVALID, "$.fetch.allow: entry %zu is not a text", i + 1);
+        }
         buffer_append_string(&allow, json_string_value(entry));
         buffer_append_byte(&allow, 0);
     }
     config->fetch_allow_length = allow.used;
     config->fetch_allow = allow.used > 0 ? buffer_take(&allow) : NULL;
-    buffer_done(&allow);
+    return 0;
 }
 
-/* NULL: there are none. */
-static char *take_pairs(const json_t *object, const char *key, size_t *ret_length)
+/* "NAME=value\0..."; NULL: there are none. */
+static int take_pairs(const json_t *object, const char *key, char **ret_pairs, size_t *ret_length,
+                      struct error *err)
 {
-    struct buffer pairs = {0};
+    BUFFER_OWNED struct buffer pairs = {0};
     const char *name;
     json_t *value;
     json_object_foreach(json_object_get(object, key), name, value)
     {
-        buffer_append_string(&pairs, name);
-        buffer_append_byte(&pairs, '=');
-        buffer_append_string(&pairs, json_string_value(value));
+        if (name[0] == '\0' || strchr(name, '=') != NULL) {
+            return error_set(err, ERROR_INVALID, "$.%s.%.64s: a name is not empty and has no '='",
+                             key, name);
+        }
+        buffer_append_format(&pairs, "%s=%s", name, json_string_value(value));
         buffer_append_byte(&pairs, 0);
     }
     *ret_length = pairs.used;
-    return pairs.used > 0 ? buffer_take(&pairs) : NULL;
+    *ret_pairs = pairs.used > 0 ? buffer_take(&pairs) : NULL;
+    return 0;
+}
+
+/* A dead letter is a failure that a queue is told of. */
+static int take_async(const json_t *object, struct function_config *config, struct error *err)
+{
+    const json_t *async = json_object_get(object, "async");
+    const char *queue = json_string_value(json_object_get(async, "dead_letter"));
+    const char *other = json_string_value(json_object_get(async, "on_failure"));
+    function_policy_take(async, &config->async);
+    if (queue != NULL && other != NULL && other[0] != '\0') {
+        return error_set(err, ERROR_INVALID,
+                         "$.async: dead_letter is short for on_failure queue:NAME; give one of "
+                         "them");
+    }
+    if (queue != NULL) {
+        snprintf(config->async.on_failure, sizeof(config->async.on_failure), "queue:%s", queue);
+    }
+    return 0;
+}
+
+static int take_words(const json_t *object, struct function_config *config, struct error *err)
+{
+    const char *reuse = json_string_value(json_object_get(object, "reuse"));
+    const char *runtime = json_string_value(json_object_get(object, "runtime"));
+    config->is_sticky = reuse != NULL && strcmp(reuse, "instance") == 0;
+    if (reuse != NULL && !config->is_sticky && strcmp(reuse, "request") != 0) {
+        return error_set(err, ERROR_INVALID, "$.reuse: \"%.40s\" is not request or instance",
+                         reuse);
+    }
+    if (runtime != NULL && strcmp(runtime, "linux") == 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "$.runtime: linux needs Linux machines, which this version does not have; "
+                         "build the function as WebAssembly (runtime: wasm)");
+    }
+    return runtime == NULL || strcmp(runtime, "wasm") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "$.runtime: \"%.40s\" is not wasm or linux", runtime);
+}
+
+static int take_all(const json_t *object, struct function_config *config, struct error *err)
+{
+    function_config_defaults(config);
+    take_numbers(object, config);
+    int r = take_words(object, config, err);
+    r = r < 0
+        ? r
+        : take_pairs(object, "environment", &config->environment, &config->environment_length, err);
+    r = r < 0 ? r : take_pairs(object, "secrets", &config->secrets, &config->secrets_length, err);
+    r = r < 0 ? r : take_allow(object, config, err);
+    return r < 0 ? r : take_async(object, config, err);
+}
+
+int function_config_take(const json_t *deploy, struct function_config *ret_config,
+                         struct error *err)
+{
+    struct function_config config = {0};
+    int r = take_all(deploy, &config, err);
+    r = r < 0 ? r : config_check(&config, err);
+    if (r < 0) {
+        function_config_done(&config);
+        return r;
+    }
+    *ret_config = config;
+    return 0;
 }
 
 int config_read(const char *json, struct function_config *ret_config, struct error *err)
 {
     JSON_OWNED json_t *object = NULL;
+    struct function_config config = {0};
     int r = json_read(json, strlen(json), &object, err);
+    r = r < 0 ? r : take_all(object, &config, err);
     if (r < 0) {
+        function_config_done(&config);
         return error_wrap(err, "settings in the store");
     }
-    struct function_config config;
-    function_config_defaults(&config);
-    config.memory_bytes = number_in(object, "memory_bytes", config.memory_bytes);
-    config.timeout_ms = number_in(object, "timeout_ms", config.timeout_ms);
-    config.output_bytes_max = number_in(object, "output_bytes_max", config.output_bytes_max);
-    config.log_bytes_max = number_in(object, "log_bytes_max", config.log_bytes_max);
-    config.tmp_bytes_max = number_in(object, "tmp_bytes_max", config.tmp_bytes_max);
-    config.concurrency_max = (unsigned)number_in(object, "concurrency_max", 0);
-    config.queue_max = (unsigned)number_in(object, "queue_max", config.queue_max);
-    const char *reuse = json_string_value(json_object_get(object, "reuse"));
-    config.is_sticky = reuse != NULL && strcmp(reuse, "instance") == 0;
-    config.instances_min = (unsigned)number_in(object, "instances_min", 0);
-    config.instances_max = (unsigned)number_in(object, "instances_max", 0);
-    config.idle_ms = number_in(object, "idle_ms", config.idle_ms);
-    config.recycle_requests = number_in(object, "recycle_requests", 0);
-    config.recycle_ms = number_in(object, "recycle_ms", 0);
-
-    config.environment = take_pairs(object, "environment", &config.environment_length);
-    config.secrets = take_pairs(object, "secrets", &config.secrets_length);
-    take_allow(object, &config);
     *ret_config = config;
     return 0;
 }

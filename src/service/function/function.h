@@ -21,6 +21,7 @@
 #ifndef SERVICE_FUNCTION_FUNCTION_H
 #define SERVICE_FUNCTION_FUNCTION_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +35,7 @@ struct function_service;
 struct image_store;
 struct instance_service;
 struct instance_target;
+struct json_writer;
 struct loop;
 struct operation_service;
 struct peer_blobs;
@@ -76,6 +78,28 @@ void function_service_free(struct function_service *service);
 /* Where the gateway listens ("http://127.0.0.1:7480"): for the `url` of functions. */
 void function_set_gateway(struct function_service *service, const char *url);
 
+enum { FUNCTION_DESTINATION_SIZE = 129 };
+
+/* How hard an asynchronous call is tried, and who is told of its end. */
+struct function_policy {
+    uint64_t retries;    /* 2; at most 100 */
+    uint64_t backoff_ms; /* 1 s, doubled each time up to 5 min, with jitter */
+    uint64_t max_age_ms; /* 6 h; at most 7 d */
+    uint64_t timeout_ms; /* of an attempt; 0: the function's */
+    uint64_t keep_ms;    /* of a result: 24 h; at most 7 d */
+    char on_success[FUNCTION_DESTINATION_SIZE]; /* "function:NAME", "queue:NAME", "stream:NAME"; "":
+                                                   nobody */
+    char on_failure[FUNCTION_DESTINATION_SIZE];
+};
+enum { FUNCTION_BACKOFF_MAX_MS = 300000 };
+void function_policy_init(struct function_policy *ret_policy);
+/* INVALID names what is out of its range, or no destination. */
+int function_policy_check(const struct function_policy *policy, struct error *err);
+/* Type Async of spec/types.def: all of it, as an object; and what `object` (may be NULL) has of it.
+ */
+void function_policy_write(const struct function_policy *policy, struct json_writer *writer);
+void function_policy_take(const json_t *object, struct function_policy *policy);
+
 /* A function's settings, from `blixard.yaml` or the API; defaults by function_config_defaults(). */
 struct function_config {
     uint64_t memory_bytes;     /* default 128 MiB */
@@ -97,8 +121,14 @@ struct function_config {
     size_t fetch_allow_length;
     char *secrets; /* "NAME=secret\0...": variables that secrets of the project are; owned */
     size_t secrets_length;
+    struct function_policy async; /* of calls that say nothing of it */
 };
 void function_config_defaults(struct function_config *ret_config);
+/* Of a Deploy of spec/types.def, whose shape was checked; checks what it means.  INVALID names the
+ * setting; UNSUPPORTED: a runtime that is not there yet.  On success the caller owns *ret_config.
+ */
+int function_config_take(const json_t *deploy, struct function_config *ret_config,
+                         struct error *err);
 void function_config_done(struct function_config *config);
 
 struct function_deployment {
@@ -173,6 +203,11 @@ int function_write_versions(struct function_service *service, const char *projec
                             struct buffer *out, struct error *err);
 int function_write_version(struct function_service *service, const char *project, const char *name,
                            uint64_t version, struct buffer *out, struct error *err);
+
+/* What asynchronous calls of NAME[:WHICH] are to be given that ask for nothing else; as
+ * function_policy_init() has it where there is no such function.  Main loop thread. */
+void function_read_policy(struct function_service *service, const char *project, const char *name,
+                          struct function_policy *ret_policy);
 
 /* Code that was compiled of a module here, as JSON (type Image): `done` gets it later, on the loop;
  * NOT_FOUND, INVALID. */

@@ -210,7 +210,7 @@ static int check(struct invocation_service *service, const struct invocation_req
                          "the body has %zu bytes; an asynchronous invocation takes at most %d",
                          request->body_length, (int)INVOCATION_BODY_MAX);
     }
-    int r = policy_check(request->policy, err);
+    int r = function_policy_check(request->policy, err);
     return r < 0 ? r : check_function(service, request, err);
 }
 

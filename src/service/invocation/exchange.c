@@ -22,7 +22,7 @@ struct serving {
     char *method;
     struct buffer field_text;
     const char *fields[GATEWAY_INVOKE_FIELDS_MAX + 1];
-    struct invocation_policy policy;
+    struct function_policy policy;
 };
 
 static void serving_end(struct serving *serving)
@@ -285,7 +285,7 @@ bool invocation_is_wanted(const struct http_exchange *exchange)
     for (size_t i = 0; !is_wanted && i < http_exchange_field_count(exchange); i++) {
         struct text name;
         struct text value;
-        struct invocation_policy policy;
+        struct function_policy policy;
         struct error ignored = {0};
         http_exchange_field_at(exchange, i, &name, &value);
         if (text_equal_ignoring_case(name, "Prefer")) {
@@ -305,9 +305,9 @@ void invocation_serve(struct invocation_service *service, struct http_exchange *
     CHECK(http_exchange_loop(owned_exchange) == service->options.loop);
     serving->service = service;
     serving->exchange = owned_exchange;
-    invocation_policy_init(&serving->policy);
     snprintf(serving->project, sizeof(serving->project), "%s", project);
     snprintf(serving->function, sizeof(serving->function), "%.*s", (int)name.length, name.data);
+    function_read_policy(service->options.functions, project, serving->function, &serving->policy);
     serving->path = memory_copy_text(path.length > 0 ? path.data : "", path.length);
     serving->query = memory_copy_text(query.length > 0 ? query.data : "", query.length);
     serving->method = memory_copy_text(method.data, method.length);

@@ -450,7 +450,7 @@ struct age {
 
 static bool take_age(sqlite3_stmt *row, void *context)
 {
-    struct invocation_policy policy;
+    struct function_policy policy;
     policy_read((const char *)sqlite3_column_text(row, 0), &policy);
     ((struct age *)context)->max_age_ms = policy.max_age_ms;
     return false;

@@ -33,6 +33,7 @@ struct buffer;
 struct cluster;
 struct destination_service;
 struct error;
+struct function_policy;
 struct function_service;
 struct gateway;
 struct http_exchange;
@@ -67,22 +68,10 @@ int invocation_service_new(const struct invocation_options *options,
 /* Begins nothing any more, breaks off what runs (it goes on elsewhere, or after the next start). */
 void invocation_service_free(struct invocation_service *service);
 
-/* How hard it is tried, and who is told. */
-struct invocation_policy {
-    uint64_t retries;                      /* 2; at most 100 */
-    uint64_t backoff_ms;                   /* 1 s, doubled each time up to 5 min, with jitter */
-    uint64_t max_age_ms;                   /* 6 h; at most 7 d */
-    uint64_t timeout_ms;                   /* of an attempt; 0: the function's */
-    uint64_t keep_ms;                      /* of a result: 24 h; at most 7 d */
-    char on_success[INVOCATION_TEXT_SIZE]; /* "function:NAME", "queue:NAME", "stream:NAME"; "":
-                                              nobody */
-    char on_failure[INVOCATION_TEXT_SIZE];
-};
-void invocation_policy_init(struct invocation_policy *ret_policy);
-
-/* What a Prefer field (RFC 7240) asks for: "respond-async, retries=3, max-age=1h"; preferences of
- * others are passed over.  False: not respond-async.  INVALID names what is wrong. */
-int invocation_read_preferences(struct text prefer, struct invocation_policy *policy,
+/* What a Prefer field (RFC 7240) asks for, over what is in *policy: "respond-async, retries=3,
+ * max-age=1h"; preferences of others are passed over.  False: not respond-async.  INVALID names
+ * what is wrong. */
+int invocation_read_preferences(struct text prefer, struct function_policy *policy,
                                 bool *ret_is_async, struct error *err);
 
 struct invocation_request { /* lent for the call */
@@ -95,7 +84,7 @@ struct invocation_request { /* lent for the call */
     const void *body;
     size_t body_length;
     const char *idempotency; /* NULL: none */
-    const struct invocation_policy *policy;
+    const struct function_policy *policy;
 };
 
 /* `is_repeated`: nothing was added.  NOT_FOUND, TOO_LARGE, LIMIT, UNSUPPORTED (the key was of

@@ -10,6 +10,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/function/function.h"
 #include "service/invocation/invocation.h"
 
 struct gateway_result;
@@ -21,7 +22,7 @@ struct run {
     uint64_t epoch; /* 0: the claim is under way */
     struct gateway_invoke *invoke;
     uint64_t begun_ms; /* real time */
-    struct invocation_policy policy;
+    struct function_policy policy;
     char project[64];
     char name[64];
     uint64_t attempts; /* with this one */
@@ -57,12 +58,11 @@ struct verdict {
     uint64_t attempts;
 };
 /* Pure: what becomes of it after an attempt.  `error` NULL: `status` was answered. */
-struct verdict policy_judge(const struct invocation_policy *policy, const struct error *error,
+struct verdict policy_judge(const struct function_policy *policy, const struct error *error,
                             int status, bool is_untouched, uint64_t attempts, uint64_t now_ms,
                             uint64_t deadline_ms, uint64_t random);
-int policy_check(const struct invocation_policy *policy, struct error *err);
-void policy_write(const struct invocation_policy *policy, struct buffer *out);
-void policy_read(const char *json, struct invocation_policy *ret_policy);
+void policy_write(const struct function_policy *policy, struct buffer *out);
+void policy_read(const char *json, struct function_policy *ret_policy);
 
 /* run.c */
 struct run *run_new(struct invocation_service *service, const char *id);

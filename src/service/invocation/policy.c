@@ -4,100 +4,29 @@
 
 #include "service/invocation/parts.h"
 
-enum { BACKOFF_MAX_MS = 300000, WEEK_MS = 7 * 24 * 3600 * 1000, SHIFT_MAX = 20 };
-
-void invocation_policy_init(struct invocation_policy *ret_policy)
-{
-    *ret_policy = (struct invocation_policy){
-        .retries = 2,
-        .backoff_ms = 1000,
-        .max_age_ms = 6 * 3600 * 1000,
-        .keep_ms = 24 * 3600 * 1000,
-    };
-}
-
-static int check_destination(const char *name, const char *text, struct error *err)
-{
-    static const char *const schemes[] = {"function:", "queue:", "stream:"};
-    char plain[64];
-    if (text[0] == '\0') {
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        size_t length = strlen(schemes[i]);
-        if (strncmp(text, schemes[i], length) == 0) {
-            snprintf(plain, sizeof(plain), "%.*s", (int)strcspn(text + length, ":"), text + length);
-            return text_is_name(plain)
-                ? 0
-                : error_set(err, ERROR_INVALID, "%s: \"%.80s\" is no name", name, text + length);
-        }
-    }
-    return error_set(err, ERROR_INVALID,
-                     "%s is \"%.80s\"; it must be function:NAME, queue:NAME or stream:NAME", name,
-                     text);
-}
-
-int policy_check(const struct invocation_policy *policy, struct error *err)
-{
-    int r = error_check_range("retries", policy->retries, 0, 100, err);
-    r = r < 0 ? r : error_check_range("backoff (ms)", policy->backoff_ms, 10, BACKOFF_MAX_MS, err);
-    r = r < 0 ? r : error_check_range("max-age (ms)", policy->max_age_ms, 1000, WEEK_MS, err);
-    r = r < 0 ? r : error_check_range("timeout (ms)", policy->timeout_ms, 0, 900000, err);
-    r = r < 0 ? r : error_check_range("keep (ms)", policy->keep_ms, 1000, WEEK_MS, err);
-    r = r < 0 ? r : check_destination("on-success", policy->on_success, err);
-    return r < 0 ? r : check_destination("on-failure", policy->on_failure, err);
-}
+enum { BACKOFF_MAX_MS = FUNCTION_BACKOFF_MAX_MS, SHIFT_MAX = 20 };
 
 /* ---- In the state ---- */
 
-void policy_write(const struct invocation_policy *policy, struct buffer *out)
+void policy_write(const struct function_policy *policy, struct buffer *out)
 {
     struct json_writer writer = json_writer_to(out);
-    json_write_begin_object(&writer);
-    json_write_field_u64(&writer, "retries", policy->retries);
-    json_write_field_u64(&writer, "backoff_ms", policy->backoff_ms);
-    json_write_field_u64(&writer, "max_age_ms", policy->max_age_ms);
-    json_write_field_u64(&writer, "timeout_ms", policy->timeout_ms);
-    json_write_field_u64(&writer, "keep_ms", policy->keep_ms);
-    json_write_field_string(&writer, "on_success", policy->on_success);
-    json_write_field_string(&writer, "on_failure", policy->on_failure);
-    json_write_end_object(&writer);
+    function_policy_write(policy, &writer);
 }
 
-static void take_number(const json_t *object, const char *key, uint64_t *value)
-{
-    const json_t *member = json_object_get(object, key);
-    if (json_is_integer(member)) {
-        *value = (uint64_t)json_integer_value(member);
-    }
-}
-
-static void take_text(const json_t *object, const char *key, char ret_text[INVOCATION_TEXT_SIZE])
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    snprintf(ret_text, INVOCATION_TEXT_SIZE, "%s", text != NULL ? text : "");
-}
-
-void policy_read(const char *json, struct invocation_policy *ret_policy)
+void policy_read(const char *json, struct function_policy *ret_policy)
 {
     JSON_OWNED json_t *object = NULL;
     struct error ignored = {0};
-    invocation_policy_init(ret_policy);
-    if (json_read(json, strlen(json), &object, &ignored) < 0) {
-        return;
+    function_policy_init(ret_policy);
+    if (json_read(json, strlen(json), &object, &ignored) == 0) {
+        function_policy_take(object, ret_policy);
     }
-    take_number(object, "retries", &ret_policy->retries);
-    take_number(object, "backoff_ms", &ret_policy->backoff_ms);
-    take_number(object, "max_age_ms", &ret_policy->max_age_ms);
-    take_number(object, "timeout_ms", &ret_policy->timeout_ms);
-    take_number(object, "keep_ms", &ret_policy->keep_ms);
-    take_text(object, "on_success", ret_policy->on_success);
-    take_text(object, "on_failure", ret_policy->on_failure);
 }
 
 /* ---- Prefer (RFC 7240) ---- */
 
-static int take_preference(struct text name, struct text value, struct invocation_policy *policy,
+static int take_preference(struct text name, struct text value, struct function_policy *policy,
                            struct error *err)
 {
     const struct {
@@ -150,7 +79,7 @@ static struct text unquoted(struct text value)
     return value;
 }
 
-int invocation_read_preferences(struct text prefer, struct invocation_policy *policy,
+int invocation_read_preferences(struct text prefer, struct function_policy *policy,
                                 bool *ret_is_async, struct error *err)
 {
     int r = 0;
@@ -198,7 +127,7 @@ static bool may_help(const struct error *error, int status)
     return status >= 500 || status == 429 || status == 408;
 }
 
-struct verdict policy_judge(const struct invocation_policy *policy, const struct error *error,
+struct verdict policy_judge(const struct function_policy *policy, const struct error *error,
                             int status, bool is_untouched, uint64_t attempts, uint64_t now_ms,
                             uint64_t deadline_ms, uint64_t random)
 {

@@ -201,10 +201,10 @@ static void add_destination(const struct run *run, struct store_command *command
     if (to[0] == '\0') {
         return;
     }
-    struct invocation_policy policy;
+    struct function_policy policy;
     BUFFER_OWNED struct buffer data = {0};
     BUFFER_OWNED struct buffer request = {0};
-    invocation_policy_init(&policy);
+    function_policy_init(&policy);
     write_event_data(run, state, error, result, &data);
     if (strncmp(to, "function:", 9) != 0) {
         add_notice(run, command, to, state, &data, now_ms);

@@ -194,98 +194,20 @@ static int read_body(struct buffer *body, const struct error *error, const char 
     return r < 0 ? r : api_type_check(*ret_value, type, err);
 }
 
-static void take_u64(const json_t *object, const char *key, uint64_t *value)
+/* What is inside of what a type of the API says. */
+static int check_inside(const json_t *deploy, const char *key, const char *type, struct error *err)
 {
-    const json_t *member = json_object_get(object, key);
-    if (json_is_integer(member)) {
-        *value = (uint64_t)json_integer_value(member);
-    }
+    const json_t *inside = json_object_get(deploy, key);
+    return json_is_object(inside) && api_type_check(inside, type, err) < 0
+        ? error_wrap(err, "$.%s", key)
+        : 0;
 }
 
-/* What does not fit an unsigned is beyond any range: kept so for the check. */
-static void take_unsigned(const json_t *object, const char *key, unsigned *value)
+static int take_config(const json_t *deploy, struct function_config *config, struct error *err)
 {
-    uint64_t wide = *value;
-    take_u64(object, key, &wide);
-    *value = wide > UINT32_MAX ? UINT32_MAX : (unsigned)wide;
-}
-
-static int take_allow(const json_t *object, struct function_config *config, struct error *err)
-{
-    struct buffer allow = {0};
-    json_t *entry;
-    size_t i;
-    const json_t *fetch = json_object_get(object, "fetch");
-    if (!json_is_object(fetch)) {
-        return 0;
-    }
-    int r = api_type_check(fetch, "Fetch", err);
-    if (r < 0) {
-        return error_wrap(err, "$.fetch");
-    }
-    json_array_foreach(json_object_get(fetch, "allow"), i, entry)
-    {
-        if (!json_is_string(entry)) {
-            buffer_done(&allow);
-            return error_set(err, ERROR_INVALID, "$.fetch.allow: entry %zu is not a text", i + 1);
-        }
-        buffer_append_string(&allow, json_string_value(entry));
-        buffer_append_byte(&allow, 0);
-    }
-    config->fetch_allow_length = allow.used;
-    config->fetch_allow = allow.used > 0 ? buffer_take(&allow) : NULL;
-    buffer_done(&allow);
-    return 0;
-}
-
-/* "NAME=value\0..."; NULL: there are none. */
-static int take_pairs(const json_t *object, const char *key, char **ret_pairs, size_t *ret_length,
-                      struct error *err)
-{
-    struct buffer pairs = {0};
-    const char *name;
-    json_t *value;
-    json_object_foreach(json_object_get(object, key), name, value)
-    {
-        if (name[0] == '\0' || strchr(name, '=') != NULL) {
-            buffer_done(&pairs);
-            return error_set(err, ERROR_INVALID, "$.%s.%.64s: a name is not empty and has no '='",
-                             key, name);
-        }
-        buffer_append_format(&pairs, "%s=%s", name, json_string_value(value));
-        buffer_append_byte(&pairs, 0);
-    }
-    *ret_length = pairs.used;
-    *ret_pairs = pairs.used > 0 ? buffer_take(&pairs) : NULL;
-    buffer_done(&pairs);
-    return 0;
-}
-
-static int take_config(const json_t *object, struct function_config *config, struct error *err)
-{
-    function_config_defaults(config);
-    take_u64(object, "memory_bytes", &config->memory_bytes);
-    take_u64(object, "timeout_ms", &config->timeout_ms);
-    take_u64(object, "output_bytes_max", &config->output_bytes_max);
-    take_u64(object, "log_bytes_max", &config->log_bytes_max);
-    take_u64(object, "tmp_bytes_max", &config->tmp_bytes_max);
-    take_unsigned(object, "concurrency_max", &config->concurrency_max);
-    take_unsigned(object, "queue_max", &config->queue_max);
-    take_unsigned(object, "instances_min", &config->instances_min);
-    take_unsigned(object, "instances_max", &config->instances_max);
-    take_u64(object, "idle_ms", &config->idle_ms);
-    take_u64(object, "recycle_requests", &config->recycle_requests);
-    take_u64(object, "recycle_ms", &config->recycle_ms);
-    const char *reuse = json_string_value(json_object_get(object, "reuse"));
-    config->is_sticky = reuse != NULL && strcmp(reuse, "instance") == 0;
-    if (reuse != NULL && !config->is_sticky && strcmp(reuse, "request") != 0) {
-        return error_set(err, ERROR_INVALID, "$.reuse: \"%.40s\" is not request or instance",
-                         reuse);
-    }
-    int r =
-        take_pairs(object, "environment", &config->environment, &config->environment_length, err);
-    r = r < 0 ? r : take_pairs(object, "secrets", &config->secrets, &config->secrets_length, err);
-    return r < 0 ? r : take_allow(object, config, err);
+    int r = check_inside(deploy, "fetch", "Fetch", err);
+    r = r < 0 ? r : check_inside(deploy, "async", "Async", err);
+    return r < 0 ? r : function_config_take(deploy, config, err);
 }
 
 static void on_deployed(const struct error *error, const char *operation, uint64_t version,
@@ -401,9 +323,8 @@ static int take_alias(const json_t *object, struct function_alias *ret_alias, st
     json_t *weight;
     json_t *weights = json_object_get(object, "weights");
     const char *sticky = json_string_value(json_object_get(object, "sticky"));
-    uint64_t whole = 0;
+    const uint64_t whole = (uint64_t)json_integer_value(json_object_get(object, "version"));
     *ret_alias = (struct function_alias){0};
-    take_u64(object, "version", &whole);
     if ((whole > 0) == json_is_object(weights)) {
         return error_set(err, ERROR_INVALID,
                          "either $.version or $.weights says what it points to");

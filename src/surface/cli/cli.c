@@ -140,7 +140,7 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
                      verb->noun, space, verb->name, hint);
 }
 
-static bool is_choice(const char *choices, const char *value)
+bool flag_is_choice(const char *choices, const char *value)
 {
     size_t length = strlen(value);
     for (const char *at = choices; *at != '\0'; at += strcspn(at, " "), at += *at == ' ') {
@@ -180,7 +180,7 @@ static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
         return error_set(err, ERROR_INVALID, "--%s needs a value: --%s %s", flag->name, flag->name,
                          flag->value);
     }
-    if (flag->choices != NULL && !is_choice(flag->choices, value)) {
+    if (flag->choices != NULL && !flag_is_choice(flag->choices, value)) {
         return error_set(err, ERROR_INVALID, "--%s %.40s is not one of: %s", flag->name, value,
                          flag->choices);
     }

@@ -13,6 +13,7 @@
 #include "base/text.h"
 
 #include "surface/cli/private.h"
+#include "surface/cli/settings.h"
 #include "surface/cli/trigger.h"
 
 enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
@@ -74,12 +75,30 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"snapshot", "version.snapshot_bytes", AS_BYTES},
         {"build", "version.build_ms", AS_MS},
         {"optimise", "version.optimize_ms", AS_MS},
+        {"runtime", "version.runtime", AS_TEXT},
         {"memory", "version.memory_bytes", AS_BYTES},
         {"timeout", "version.timeout_ms", AS_MS},
+        {"concurrency", "version.concurrency_max", AS_TEXT},
+        {"queue", "version.queue_max", AS_TEXT},
         {"reuse", "version.reuse", AS_TEXT},
         {"instances min", "version.instances_min", AS_TEXT},
         {"instances max", "version.instances_max", AS_TEXT},
         {"idle", "version.idle_ms", AS_MS},
+        {"recycle calls", "version.recycle_requests", AS_TEXT},
+        {"recycle after", "version.recycle_ms", AS_MS},
+        {"output max", "version.output_bytes_max", AS_BYTES},
+        {"log max", "version.log_bytes_max", AS_BYTES},
+        {"tmp max", "version.tmp_bytes_max", AS_BYTES},
+        {"environment", "version.environment", AS_TEXT},
+        {"secrets", "version.secrets", AS_TEXT},
+        {"fetch", "version.fetch.allow", AS_TEXT},
+        {"async retries", "version.async.retries", AS_TEXT},
+        {"async backoff", "version.async.backoff_ms", AS_MS},
+        {"async max age", "version.async.max_age_ms", AS_MS},
+        {"async timeout", "version.async.timeout_ms", AS_MS},
+        {"async keep", "version.async.keep_ms", AS_MS},
+        {"on success", "version.async.on_success", AS_TEXT},
+        {"on failure", "version.async.on_failure", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "");
@@ -233,29 +252,6 @@ static int upload(const char *path, json_t **ret_blob, struct error *err)
     return r < 0 ? r : json_read(answer.body.data, answer.body.used, ret_blob, err);
 }
 
-/* A flag of the command line over the setting of the project. */
-static int add_flag(const struct arguments *arguments, json_t *deploy, const char *flag,
-                    const char *field, bool (*parse)(const char *string, uint64_t *ret_value),
-                    const char *example, struct error *err)
-{
-    uint64_t value = 0;
-    const char *text = flag_value(arguments, flag);
-    if (text == NULL) {
-        return 0;
-    }
-    if (!parse(text, &value) || value > INT64_MAX) {
-        return error_set(err, ERROR_INVALID, "--%s %.40s: expected something like %s", flag, text,
-                         example);
-    }
-    json_object_set_new(deploy, field, json_integer((json_int_t)value));
-    return 0;
-}
-
-static bool parse_count(const char *string, uint64_t *ret_value)
-{
-    return text_parse_u64(text_of(string, strlen(string)), ret_value);
-}
-
 /* The flags replace what the file says: what is written where it is deployed is all there is. */
 static void add_allow(const struct arguments *arguments, json_t *deploy)
 {
@@ -295,14 +291,17 @@ static int add_pairs(const struct arguments *arguments, const char *flag, const 
     return 0;
 }
 
+/* Flags of the command line over the settings of the project. */
 static int add_flags(const struct arguments *arguments, json_t *deploy, struct error *err)
 {
-    if (add_flag(arguments, deploy, "memory", "memory_bytes", text_parse_size, "128MiB", err) < 0 ||
-        add_flag(arguments, deploy, "timeout", "timeout_ms", text_parse_duration_ms, "30s", err) <
-            0 ||
-        add_flag(arguments, deploy, "concurrency", "concurrency_max", parse_count, "8", err) < 0 ||
-        add_flag(arguments, deploy, "queue", "queue_max", parse_count, "128", err) < 0) {
-        return -(int)err->kind;
+    for (unsigned i = 0; i < cli_setting_count; i++) {
+        const struct setting *setting = &cli_settings[i];
+        const char *text = flag_value(arguments, setting->flag);
+        MEMORY_OWNED char *shown = memory_format("--%s", setting->flag);
+        int r = text != NULL ? setting_take(setting, shown, text, deploy, err) : 0;
+        if (r < 0) {
+            return r;
+        }
     }
     add_allow(arguments, deploy);
     int r = add_pairs(arguments, "env", "NAME=value", deploy, "environment", err);

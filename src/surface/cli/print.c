@@ -138,6 +138,22 @@ static void format_list(const json_t *list, char *ret_text)
     }
 }
 
+/* NAME=VALUE, with commas between them. */
+static void format_map(const json_t *map, char *ret_text)
+{
+    const char *name = NULL;
+    size_t used = 0;
+    json_t *item = NULL;
+    snprintf(ret_text, CELL_MAX, "-");
+    json_object_foreach((json_t *)(uintptr_t)map, name, item)
+    {
+        if (json_is_string(item) && used < CELL_MAX) {
+            used += (size_t)snprintf(ret_text + used, CELL_MAX - used, "%s%s=%s",
+                                     used > 0 ? ", " : "", name, json_string_value(item));
+        }
+    }
+}
+
 static void format_cell(const json_t *row, const struct column *column, char *ret_text)
 {
     const json_t *value = find(row, column->path);
@@ -155,6 +171,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         snprintf(ret_text, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
     } else if (json_is_array(value)) {
         format_list(value, ret_text);
+    } else if (json_is_object(value)) {
+        format_map(value, ret_text);
     } else {
         snprintf(ret_text, CELL_MAX, "-");
     }
@@ -200,6 +218,6 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
     char cell[CELL_MAX];
     for (unsigned i = 0; i < count; i++) {
         format_cell(document, &columns[i], cell);
-        printf("%-12s %s\n", columns[i].title, cell[0] != '\0' ? cell : "-");
+        printf("%-13s %s\n", columns[i].title, cell[0] != '\0' ? cell : "-");
     }
 }

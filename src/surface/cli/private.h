@@ -10,7 +10,7 @@
 #include "base/embed.h"
 #include "base/error.h"
 
-enum { FLAGS_MAX = 32, WORDS_MAX = 64, FIELDS_MAX = 16 };
+enum { FLAGS_MAX = 64, WORDS_MAX = 64, FIELDS_MAX = 16 };
 
 /* A verb's arguments after parsing. */
 struct arguments {
@@ -33,6 +33,9 @@ struct flag {
     const char *choices; /* "c cpp rust", or NULL */
     const char *help;
 };
+
+/* Is it one of "c cpp rust"? */
+bool flag_is_choice(const char *choices, const char *value);
 
 /* A row of verbs.c: from it come parsing, help, completion and the manual page. */
 struct verb {

@@ -11,50 +11,24 @@
 #include "base/yaml.h"
 
 #include "surface/cli/private.h"
+#include "surface/cli/settings.h"
 #include "surface/cli/trigger.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum kind {
-    IS_NAME,
-    IS_LANGUAGE,
-    IS_SOURCE,
-    IS_SIZE,
-    IS_DURATION,
-    IS_COUNT,
-    IS_MAP,
-    IS_FETCH,
-    IS_ASSETS,
-    IS_TRIGGERS,
-    IS_REUSE
-};
+enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_MAP, IS_FETCH, IS_ASSETS, IS_TRIGGERS, IS_ASYNC };
 
+/* Besides what is in spec/settings.def. */
 static const struct key {
     const char *name;
     enum kind kind;
     const char *field; /* of the deploy request */
 } keys[] = {
-    {"name", IS_NAME, NULL},
-    {"language", IS_LANGUAGE, NULL},
-    {"source", IS_SOURCE, NULL},
-    {"assets", IS_ASSETS, NULL},
-    {"triggers", IS_TRIGGERS, NULL},
-    {"memory", IS_SIZE, "memory_bytes"},
-    {"timeout", IS_DURATION, "timeout_ms"},
-    {"environment", IS_MAP, "environment"},
-    {"fetch", IS_FETCH, "fetch"},
-    {"secrets", IS_MAP, "secrets"},
-    {"concurrency", IS_COUNT, "concurrency_max"},
-    {"queue", IS_COUNT, "queue_max"},
-    {"reuse", IS_REUSE, "reuse"},
-    {"instances_min", IS_COUNT, "instances_min"},
-    {"instances_max", IS_COUNT, "instances_max"},
-    {"idle", IS_DURATION, "idle_ms"},
-    {"recycle_requests", IS_COUNT, "recycle_requests"},
-    {"recycle_after", IS_DURATION, "recycle_ms"},
-    {"output_max", IS_SIZE, "output_bytes_max"},
-    {"log_max", IS_SIZE, "log_bytes_max"},
-    {"tmp_max", IS_SIZE, "tmp_bytes_max"},
+    {"name", IS_NAME, NULL},         {"language", IS_LANGUAGE, NULL},
+    {"source", IS_SOURCE, NULL},     {"assets", IS_ASSETS, NULL},
+    {"triggers", IS_TRIGGERS, NULL}, {"environment", IS_MAP, "environment"},
+    {"fetch", IS_FETCH, "fetch"},    {"secrets", IS_MAP, "secrets"},
+    {"async", IS_ASYNC, NULL},
 };
 
 static const struct {
@@ -88,13 +62,27 @@ static const struct key *find_key(const char *name)
     return NULL;
 }
 
+static const struct setting *find_setting(const char *name)
+{
+    for (unsigned i = 0; i < cli_setting_count; i++) {
+        if (strcmp(cli_settings[i].key, name) == 0) {
+            return &cli_settings[i];
+        }
+    }
+    return NULL;
+}
+
 static int unknown_key(const char *name, struct error *err)
 {
-    const char *candidates[COUNT(keys)];
+    MEMORY_OWNED const char **candidates =
+        memory_new(COUNT(keys) + cli_setting_count, sizeof(*candidates));
     for (size_t i = 0; i < COUNT(keys); i++) {
         candidates[i] = keys[i].name;
     }
-    const char *near = text_nearest(name, candidates, COUNT(keys));
+    for (unsigned i = 0; i < cli_setting_count; i++) {
+        candidates[COUNT(keys) + i] = cli_settings[i].key;
+    }
+    const char *near = text_nearest(name, candidates, COUNT(keys) + cli_setting_count);
     return near != NULL
         ? error_set(err, ERROR_INVALID, "unknown key \"%.60s\"; did you mean \"%s\"?", name, near)
         : error_set(err, ERROR_INVALID, "unknown key \"%.60s\"", name);
@@ -141,26 +129,31 @@ static int take_text(struct project *project, const struct key *key, const char 
     return 0;
 }
 
-static int take_number(struct project *project, const struct key *key, const json_t *value,
-                       struct error *err)
+static int take_setting(struct project *project, const struct setting *setting, const json_t *value,
+                        struct error *err)
 {
     MEMORY_OWNED char *number =
         json_is_integer(value) ? memory_format("%lld", (long long)json_integer_value(value)) : NULL;
-    const char *text = number != NULL ? number : json_string_value(value);
-    uint64_t parsed = 0;
-    bool good = text != NULL &&
-        (key->kind == IS_SIZE           ? text_parse_size(text, &parsed)
-             : key->kind == IS_DURATION ? text_parse_duration_ms(text, &parsed)
-                                        : text_parse_u64(text_of(text, strlen(text)), &parsed)) &&
-        parsed <= INT64_MAX;
-    if (!good) {
-        return error_set(err, ERROR_INVALID, "%s must be %s", key->name,
-                         key->kind == IS_SIZE           ? "a size, such as 64MiB"
-                             : key->kind == IS_DURATION ? "a duration, such as 10s"
-                                                        : "a number");
+    return setting_take(setting, setting->key, number != NULL ? number : json_string_value(value),
+                        project->settings, err);
+}
+
+static int take_async(struct project *project, const json_t *value, struct error *err)
+{
+    const char *name = NULL;
+    json_t *member = NULL;
+    int r = json_is_object(value)
+        ? 0
+        : error_set(err, ERROR_INVALID, "async must hold retries, backoff, max_age, ... lines");
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        MEMORY_OWNED char *key = memory_format("async.%.60s", name);
+        const struct setting *setting = find_setting(key);
+        r = r < 0             ? r
+            : setting != NULL ? take_setting(project, setting, member, err)
+                              : unknown_key(key, err);
     }
-    json_object_set_new(project->settings, key->field, json_integer((json_int_t)parsed));
-    return 0;
+    return r;
 }
 
 /* Values are texts there: `DEBUG: 1` is as good as `DEBUG: "1"`. */
@@ -238,16 +231,6 @@ static int take_triggers(struct project *project, const json_t *value, struct er
     return 0;
 }
 
-static int take_reuse(struct project *project, const struct key *key, const char *text,
-                      struct error *err)
-{
-    if (text == NULL || (strcmp(text, "request") != 0 && strcmp(text, "instance") != 0)) {
-        return error_set(err, ERROR_INVALID, "reuse must be request or instance");
-    }
-    json_object_set_new(project->settings, key->field, json_string(text));
-    return 0;
-}
-
 /* allow: a list of entries, or one; what they mean is checked by the node. */
 static int take_fetch(struct project *project, const struct key *key, const json_t *value,
                       struct error *err)
@@ -285,6 +268,10 @@ static int take_key(struct project *project, const char *name, const json_t *val
                     struct error *err)
 {
     const struct key *key = find_key(name);
+    const struct setting *setting = strchr(name, '.') == NULL ? find_setting(name) : NULL;
+    if (setting != NULL) {
+        return take_setting(project, setting, value, err);
+    }
     if (key == NULL) {
         return unknown_key(name, err);
     }
@@ -297,18 +284,14 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_map(project, key, value, err);
     case IS_FETCH:
         return take_fetch(project, key, value, err);
-    case IS_REUSE:
-        return take_reuse(project, key, json_string_value(value), err);
     case IS_ASSETS:
         return take_assets(project, value, err);
     case IS_TRIGGERS:
         return take_triggers(project, value, err);
-    case IS_SIZE:
-    case IS_DURATION:
-    case IS_COUNT:
+    case IS_ASYNC:
         break;
     }
-    return take_number(project, key, value, err);
+    return take_async(project, value, err);
 }
 
 static int take_file(struct project *project, const char *path, struct error *err)

@@ -44,6 +44,25 @@
 
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
+static const struct flag deploy_flags[] = {
+#define SETTING(key, flag, letter, kind, field, choices, text) \
+    {flag, letter, SETTING_IS_##kind, choices, text},
+#define SETTING_IS_SIZE     "SIZE"
+#define SETTING_IS_DURATION "DURATION"
+#define SETTING_IS_COUNT    "COUNT"
+#define SETTING_IS_TEXT     "WHAT"
+#include "settings.def"
+#undef SETTING
+    {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
+    {"allow", 0, "HOST[:PORT]", NULL,
+     "Whom it may fetch from: a name, *.NAME, an address or a network, with http:// or "
+     "https:// in front for that alone; may be given several times."},
+    {"secret", 's', "NAME=SECRET", NULL,
+     "An environment variable whose value is this secret; may be given several times."},
+    {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."},
+    {NULL, 0, NULL, NULL, NULL},
+};
+
 const struct flag cli_common_flags[] = {
     {"output", 'o', "FORMAT", "table json yaml", "How to print: table, json or yaml."},
     {"addr", 0, "ADDRESS", NULL,
@@ -131,19 +150,7 @@ const struct verb cli_verbs[] = {
      "  blixard fn run math.wasm --invoke add 2 -3\n"
      "  printf 'invoke div 1 0\\nget count\\n' | blixard fn run math.wasm --script -\n",
      verb_fn_run},
-    {"fn", "deploy", "[NAME PATH]", 0, 2,
-     FLAGS({"memory", 'm', "SIZE", NULL, "Most memory (default 128MiB)."},
-           {"timeout", 't', "DURATION", NULL, "Wall-clock limit of a call (default 30s)."},
-           {"concurrency", 0, "COUNT", NULL,
-            "Calls at once on a node (default: what the node gives)."},
-           {"queue", 0, "COUNT", NULL, "Calls that may wait on a node (default 128)."},
-           {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
-           {"allow", 0, "HOST[:PORT]", NULL,
-            "Whom it may fetch from: a name, *.NAME, an address or a network, with http:// or "
-            "https:// in front for that alone; may be given several times."},
-           {"secret", 's', "NAME=SECRET", NULL,
-            "An environment variable whose value is this secret; may be given several times."},
-           {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."}),
+    {"fn", "deploy", "[NAME PATH]", 0, 2, deploy_flags,
      "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
      "and PATH, the project in this folder.",
      "  blixard fn deploy hello hello\n"

@@ -9,9 +9,9 @@
 static struct verdict judge(enum error_kind kind, int status, bool is_untouched, uint64_t attempts,
                             uint64_t deadline_ms, uint64_t random)
 {
-    struct invocation_policy policy;
+    struct function_policy policy;
     struct error error = {.kind = kind};
-    invocation_policy_init(&policy);
+    function_policy_init(&policy);
     return policy_judge(&policy, kind != ERROR_NONE ? &error : NULL, status, is_untouched, attempts,
                         1000, deadline_ms, random);
 }
@@ -49,11 +49,11 @@ TEST(invocation_policy, waits_half_to_all_of_a_doubled_time_and_never_beyond_the
     EXPECT_STRING(judge(ERROR_TRAP, 0, false, 1, 1500, 0).state, "expired");
 }
 
-static bool is_async(const char *prefer, struct invocation_policy *policy)
+static bool is_async(const char *prefer, struct function_policy *policy)
 {
     struct error err = {0};
     bool result = false;
-    invocation_policy_init(policy);
+    function_policy_init(policy);
     EXPECT(invocation_read_preferences(text_of(prefer, strlen(prefer)), policy, &result, &err) ==
            0);
     return result;
@@ -61,7 +61,7 @@ static bool is_async(const char *prefer, struct invocation_policy *policy)
 
 TEST(invocation_policy, reads_preferences_and_passes_over_those_of_others)
 {
-    struct invocation_policy policy;
+    struct function_policy policy;
     EXPECT(is_async("respond-async", &policy));
     EXPECT(is_async("return=minimal, Respond-Async;x=1, wait=10", &policy));
     EXPECT(!is_async("respond-asynchronously, wait=\"respond-async, x\"", &policy));
@@ -74,18 +74,18 @@ TEST(invocation_policy, reads_preferences_and_passes_over_those_of_others)
 
 TEST(invocation_policy, what_cannot_be_read_is_refused_and_still_known_to_be_asynchronous)
 {
-    struct invocation_policy policy;
+    struct function_policy policy;
     struct error err = {0};
     bool result = false;
     const char *prefer = "retries=many, respond-async";
-    invocation_policy_init(&policy);
+    function_policy_init(&policy);
     EXPECT(invocation_read_preferences(text_of(prefer, strlen(prefer)), &policy, &result, &err) ==
            -ERROR_INVALID);
     EXPECT(result);
     memset(&err, 0, sizeof(err));
     snprintf(policy.on_success, sizeof(policy.on_success), "mail:you");
-    EXPECT(policy_check(&policy, &err) == -ERROR_INVALID);
+    EXPECT(function_policy_check(&policy, &err) == -ERROR_INVALID);
     snprintf(policy.on_success, sizeof(policy.on_success), "function:a:live");
     memset(&err, 0, sizeof(err));
-    EXPECT(policy_check(&policy, &err) == 0);
+    EXPECT(function_policy_check(&policy, &err) == 0);
 }
