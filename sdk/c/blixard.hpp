@@ -260,6 +260,10 @@ class request
         while ((got = read(piece, sizeof(piece))) > 0) {
             all.append(piece, static_cast<std::size_t>(got));
         }
+        if (got < 0) {
+            blixard_log(BLIXARD_ERROR, "the request broke off");
+            std::exit(1);
+        }
         return all;
     }
 };

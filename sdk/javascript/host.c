@@ -306,6 +306,11 @@ NATIVE(metadata)
     return as_text(js, blixard_v1_metadata_(which, (char *)reply, sizeof(reply)));
 }
 
+NATIVE(flush)
+{
+    return JS_NewInt32(js, blixard_v1_flush_());
+}
+
 NATIVE(why)
 {
     return JS_NewString(js, blixard_error());
@@ -326,14 +331,16 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("log", 3, host_log),
     JS_CFUNC_DEF("deadline", 0, host_deadline),
     JS_CFUNC_DEF("metadata", 1, host_metadata),
+    JS_CFUNC_DEF("flush", 0, host_flush),
     JS_CFUNC_DEF("why", 0, host_why),
 };
 
 /* ---- The module ---- */
 
 /* What host.js makes, under the same names. */
-static const char *const exports[] = {"kv",  "queue",    "stream",   "invoke",   "span",
-                                      "log", "deadline", "metadata", "HostError"};
+static const char *const exports[] = {
+    "kv", "queue", "stream", "invoke", "span", "log", "deadline", "metadata", "flush", "HostError",
+};
 
 enum { EXPORTS = sizeof(exports) / sizeof(exports[0]) };
 

@@ -150,5 +150,8 @@
     // Milliseconds until this request must be answered.
     const deadline = () => native.deadline();
 
-    return { kv, queue, stream, invoke, span, log, deadline, metadata, HostError };
+    // What the body's generator has yielded goes to the client now.
+    const flush = () => { checked(native.flush()); };
+
+    return { kv, queue, stream, invoke, span, log, deadline, metadata, flush, HostError };
 })

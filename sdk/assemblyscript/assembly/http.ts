@@ -121,7 +121,8 @@ export class Request {
       }
       store<usize>(partAt, changetype<usize>(all) + used);
       store<usize>(partAt, all.byteLength - used, 4);
-      if (wasi_fd_read(0, partAt, 1, numberAt) != 0 || load<i32>(numberAt) == 0) return all.slice(0, used);
+      if (wasi_fd_read(0, partAt, 1, numberAt) != 0) throw new Error("the request broke off");
+      if (load<i32>(numberAt) == 0) return all.slice(0, used);
       used += load<i32>(numberAt);
     }
   }

@@ -1,5 +1,5 @@
 // What test/integration/sdk_test.py asks of every SDK, by path.
-import { deadline, HostError, invoke, kv, log, metadata, queue, span, stream } from "blixard";
+import { deadline, flush, HostError, invoke, kv, log, metadata, queue, span, stream } from "blixard";
 
 let early = "";
 try {
@@ -73,6 +73,7 @@ async function spans() {
 
 async function* pieces(request) {
     yield "first\n";
+    flush();
     let count = 0;
     for await (const piece of request.body) count += piece.length;
     yield `${count}\n`;
