@@ -1,8 +1,8 @@
 /*
  * The daemon's client of agents as a program: `agent-call SOCKET VERB [ARGUMENT...]`, for tests in
- * which a real agent is at the other end.  Standard input (a pipe) and output are the call's streams; what
- * it has brought is on standard error, as "key value" lines.  Exit status: the program's, or 100
- * and the kind of the error.
+ * which a real agent is at the other end.  Standard input (a pipe) and output are the call's
+ * streams; what it has brought is on standard error, as "key value" lines.  Exit status: the
+ * program's, or 100 and the kind of the error.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +25,7 @@ static bool is_ended;
 static uv_pipe_t input;
 static bool has_input;
 static bool waits_for_event;
+static const char *then = ""; /* what is done once the program runs */
 
 static void done(const struct error *error, const struct agent_result *result, void *context);
 
@@ -71,6 +72,13 @@ static void on_started(int pid, void *context)
 {
     (void)context;
     fprintf(stderr, "pid %d\n", pid);
+    if (strcmp(then, "cancel") == 0) {
+        agent_call_cancel(call);
+    } else if (strcmp(then, "signal") == 0) {
+        agent_call_signal(call, SIGTERM);
+    } else if (strcmp(then, "resize") == 0) {
+        agent_call_resize(call, 50, 132);
+    }
 }
 
 static void on_stat(const struct agent_stat *stat, void *context)
@@ -176,6 +184,8 @@ static void begin_exec(char **arguments)
             exec.folder = *arguments + 7;
         } else if (strncmp(*arguments, "timeout=", 8) == 0) {
             exec.timeout_ms = number(*arguments + 8);
+        } else if (strncmp(*arguments, "then=", 5) == 0) {
+            then = *arguments + 5;
         }
     }
     exec.arguments = (const char *const *)arguments + (*arguments != NULL ? 1 : 0);
@@ -306,12 +316,28 @@ static void on_event(const struct agent_event *event, void *context)
             (int)event->power);
 }
 
+/* No agent is needed: the file for the image, to standard output. */
+static int write_entrypoint(char **arguments)
+{
+    BUFFER_OWNED struct buffer bytes = {0};
+    struct error err = {0};
+    const struct agent_exec exec = {.arguments = (const char *const *)arguments};
+    if (agent_entrypoint_encode(&exec, &bytes, &err) < 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return EXIT_FAILURE;
+    }
+    return file_write_all(STDOUT_FILENO, bytes.data, bytes.used) < 0 ? EXIT_FAILURE : 0;
+}
+
 int main(int argc, char **argv)
 {
     static const struct agent_events told = {on_up, on_down, on_event};
     struct error err = {0};
     if (argc < 3) {
         return 64;
+    }
+    if (strcmp(argv[2], "entrypoint") == 0) {
+        return write_entrypoint(argv + 3);
     }
     words = argv;
     setvbuf(stderr, NULL, _IOLBF, 4096);

@@ -1,60 +1,16 @@
-"""The agent, asked by the daemon's own client: as an ordinary process, and as the init of machines."""
+"""The agent as an ordinary process, asked by the daemon's own client."""
 import os
 import pathlib
-import shutil
 import signal
+import select
 import socket
 import subprocess
 import tarfile
-import tempfile
 import threading
+import tty
 import unittest
 
-import microvm
-import node
-
-CALL = node.BUILD / "test" / "integration" / "agent-call"
-HERE = node.BUILD / "blixard-agent-here"
-SECONDS = 60
-
-
-class Answer:
-    """What a call brought: .status, .output (bytes), .said (its lines), ["key"] -> value."""
-
-    def __init__(self, done):
-        self.status, self.output = done.returncode, done.stdout
-        self.said = done.stderr.decode(errors="replace")
-
-    def __getitem__(self, key):
-        for line in self.said.splitlines():
-            name, _, value = line.partition(" ")
-            if name == key:
-                return value
-        raise KeyError(f"{key} in {self.said!r}")
-
-
-def call(path, *words, data=None, seconds=SECONDS):
-    done = subprocess.run([CALL, path, *map(str, words)], input=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=seconds, stdin=subprocess.DEVNULL if data is None else None)
-    return Answer(done)
-
-
-class Scene(unittest.TestCase):
-    def setUp(self):
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="blixard-agent-"))
-        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
-
-    def begin(self, *arguments, prefix=()):
-        self.agent = subprocess.Popen([*prefix, HERE, "--once", *arguments], stdin=subprocess.DEVNULL)
-        self.addCleanup(self.agent.wait)
-        self.addCleanup(self.agent.kill)
-
-    def call(self, *words, **options):
-        return call(self.socket, *words, **options)
-
-    def exec(self, *arguments, **options):
-        return self.call("exec", "--", *arguments, **options)
-
+from agent import CALL, Scene
 
 class Process(Scene):
     """Everything that needs no machine of its own."""
@@ -96,6 +52,55 @@ class Process(Scene):
     def test_kills_what_runs_too_long(self):
         done = self.call("exec", "timeout=100", "--", "sh", "-c", "echo before; sleep 1000")
         self.assertEqual((done["timed_out"], done["signal"], done.output), ("1", "9", b"before\n"))
+
+    def test_is_told_what_to_do_with_what_runs(self):
+        cancelled = self.call("exec", "then=cancel", "--", "sleep", "1000")
+        self.assertIn("error cancelled", cancelled.said)
+        signalled = self.call("exec", "then=signal", "--", "sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done")
+        self.assertIn(signalled["exit"] + signalled["signal"], ("90", "-115"))  # it may come before the trap is set
+        sized = self.call("exec", "tty", "then=resize", "--", "sh", "-c",
+                          "until stty size | grep -q '50 132'; do :; done; echo wide")
+        self.assertEqual(sized.output, b"wide\r\n")
+
+    def test_serves_a_line_whose_other_end_comes_and_goes(self):
+        """A pty in place of the port: each time it is opened a host finds the agent, in a clean state."""
+        self.agent.kill()
+        master, slave = os.openpty()
+        self.begin("--port", os.ttyname(slave), "--no-vsock")
+        tty.setraw(slave)
+        for turn in range(3):
+            listener = socket.socket(socket.AF_UNIX)
+            path = self.folder / f"line{turn}"
+            listener.bind(str(path))
+            listener.listen(1)
+            relay = threading.Thread(target=self.relay, args=(listener, master))
+            relay.start()
+            first = subprocess.Popen([CALL, path, "exec", "--", "sh", "-c", "echo begun; cat /dev/zero"],
+                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.assertEqual(first.stdout.readline(), b"begun\n")
+            first.kill()  # in the middle of a frame, as likely as not
+            first.wait()
+            first.stdout.close()
+            relay.join()
+            listener.close()
+        os.close(master)
+        os.close(slave)
+
+    @staticmethod
+    def relay(listener, master):
+        peer, _ = listener.accept()
+        while True:
+            ready, _, _ = select.select([peer, master], [], [])
+            try:
+                if peer in ready:
+                    data = peer.recv(65536)
+                    if not data:
+                        return
+                    os.write(master, data)
+                if master in ready:
+                    peer.sendall(os.read(master, 65536))
+            except OSError:
+                return
 
     def test_does_not_wait_for_what_is_left_in_the_background(self):
         done = self.exec("sh", "-c", "sleep 1000 & echo $!")
@@ -289,30 +294,3 @@ class Network(Scene):
         self.assertEqual(self.exec("uname", "-n").output, b"web2\n")
         self.assertIn("error not_found", self.call("network", "52:54:00:00:00:99", "", "10.0.0.1/8", "", "w", "").said)
         self.assertIn("error invalid", self.call("network", plan[0], "", "10.0.0.1/33", "", "w", "").said)
-
-
-@unittest.skipIf(microvm.reason(), microvm.reason())
-class Booted(Scene):
-    """As PID 1 of a machine."""
-
-    def boot(self, **options):
-        machine = microvm.Machine(self.folder, **options)
-        self.addCleanup(machine.stop)
-        self.socket = machine.socket
-        return machine
-
-    def test_boots_is_asked_and_powers_off(self):
-        machine = self.boot(command_line="blixard.hostname=web", files={"/bin/busybox": busybox()})
-        info = self.call("info")
-        self.assertEqual((info["hostname"], info["init"], info["problem"]), ("web", "3", ""), machine.said())
-        done = self.exec("/bin/busybox", "sh", "-c", "echo $$; cat /proc/1/comm; exit 3")
-        self.assertEqual((done.status, done.output.split()[1]), (3, b"init"))
-        self.assertEqual(self.call("time", 1700000000 * 10**9).status, 0)
-        self.assertEqual(int(self.call("info")["time"]) // 10**12, 1700000)
-        self.assertEqual(self.call("reseed").status, 0)
-        self.assertEqual(self.call("poweroff", 1000).status, 0)
-        self.assertEqual(machine.wait(), 0)
-
-
-def busybox():
-    return pathlib.Path("/bin/busybox").read_bytes()

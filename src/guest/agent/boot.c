@@ -40,7 +40,8 @@
 
 enum { LOOK_US = 5000, LOOKS_MAX = 1000 };
 
-#define SYSROOT "/run/blixard/root"
+#define SYSROOT  "/run/blixard/root" /* where it is put together */
+#define NEW_ROOT "/blixard-root"     /* and where it is when /run goes along too */
 
 static char command_line[TEXT_MAX];
 
@@ -176,7 +177,7 @@ static int mount_when_there(const char *source, const char *path, const char *fi
 static void carry_over(const char *path)
 {
     char target[64];
-    snprintf(target, sizeof(target), SYSROOT "%s", path);
+    snprintf(target, sizeof(target), NEW_ROOT "%s", path);
     mkdir(target, 0755);
     if (mount(path, target, NULL, MS_MOVE, NULL) < 0) {
         say("%s: %s", target, strerror(errno));
@@ -200,8 +201,8 @@ static void forget_initrd(void)
 static int switch_root(struct error *err)
 {
     /* /run holds the place the root is mounted at: it can only follow when that has left. */
-    mkdir("/blixard-root", 0755);
-    if (mount(SYSROOT, "/blixard-root", NULL, MS_MOVE, NULL) < 0) {
+    mkdir(NEW_ROOT, 0755);
+    if (mount(SYSROOT, NEW_ROOT, NULL, MS_MOVE, NULL) < 0) {
         return fail_os(err, errno, "moving the root");
     }
     return 0;
@@ -218,7 +219,7 @@ static int enter_root(struct error *err)
         return r;
     }
     forget_initrd();
-    if (chdir("/blixard-root") < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
+    if (chdir(NEW_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 ||
         chdir("/") < 0) {
         return fail_os(err, errno, "entering the root");
     }

@@ -89,8 +89,10 @@ static bool is_somebody_left(const struct init *init)
     return is_one;
 }
 
+/* There is news in the page. */
 static void tell_server(const struct init *init)
 {
+    atomic_fetch_add(&shared->news, 1);
     if (init->server > 1) {
         kill(init->server, SIGUSR1); /* it looks at the page */
     }
@@ -156,7 +158,8 @@ static int power_command(enum agent_power power)
 static void wait_until_told(const struct init *init)
 {
     tell_server(init);
-    for (int waited_ms = 0; waited_ms < TELL_MS && atomic_load(&shared->is_told) == 0;
+    for (int waited_ms = 0;
+         waited_ms < TELL_MS && atomic_load(&shared->told) != atomic_load(&shared->news);
          waited_ms += STEP_MS) {
         usleep(STEP_MS * 1000);
     }

@@ -38,7 +38,8 @@ struct shared {
     atomic_int entry_pid;    /* 0: none was started */
     atomic_int entry_status; /* of wait(2) */
     atomic_uint entry_ended; /* 1 */
-    atomic_uint is_told;     /* 1: every host knows of the power by now */
+    atomic_uint news;        /* counts what init has noted; the last to be written */
+    atomic_uint told;        /* `news` when every host had been told all of it */
     char problem[512];       /* set before the server begins */
 };
 

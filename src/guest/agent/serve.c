@@ -200,6 +200,7 @@ static void tell(struct server *server, enum agent_event_kind kind, enum agent_t
 /* What init has noted in the page since. */
 static void tell_news(struct server *server)
 {
+    unsigned news = atomic_load(&shared->news);
     int pid = atomic_load(&shared->entry_pid);
     int status = atomic_load(&shared->entry_status);
     unsigned power = atomic_load(&shared->power);
@@ -225,7 +226,9 @@ static void tell_news(struct server *server)
     {
         is_out = is_out && LIST_ITEM(node, struct link, node)->out.used == 0;
     }
-    atomic_store(&shared->is_told, server->told_power != 0 && is_out);
+    if (is_out) {
+        atomic_store(&shared->told, news);
+    }
 }
 
 /* ---- One turn ---- */
