@@ -366,6 +366,73 @@ static inline int32_t blixard_response_flush(void)
     return blixard_v1_flush_();
 }
 
+/* ---- WebSocket: on routes with `websocket: true` requests and responses are messages ---- */
+
+enum blixard_message_kind {
+    BLIXARD_TEXT = 1,
+    BLIXARD_BINARY = 2,
+    BLIXARD_CLOSE = 8, /* received last, when the connection was not just cut off */
+};
+
+/* 0, or -1: it ended before. */
+static inline int blixard_read_all_(void *bytes, size_t length)
+{
+    size_t got = 0;
+    while (got < length) {
+        ssize_t part = read(0, (char *)bytes + got, length - got);
+        if (part <= 0) {
+            return -1;
+        }
+        got += (size_t)part;
+    }
+    return 0;
+}
+
+/*
+ * The next message, which is waited for: its length, and its first `size` bytes (what is beyond is
+ * dropped).  -1: there will be none; the function is to end.  A close is a message, too:
+ * BLIXARD_CLOSE, of a u16 code and the reason, or of nothing.
+ */
+static inline int32_t blixard_websocket_receive(void *bytes, size_t size, int *ret_kind)
+{
+    uint32_t head[2];
+    char rest[256];
+    if (blixard_read_all_(head, sizeof(head)) < 0) {
+        return -1;
+    }
+    size_t kept = head[1] < size ? head[1] : size;
+    size_t left = head[1] - kept;
+    int r = blixard_read_all_(bytes, kept);
+    while (r == 0 && left > 0) {
+        size_t part = left < sizeof(rest) ? left : sizeof(rest);
+        r = blixard_read_all_(rest, part);
+        left -= part;
+    }
+    *ret_kind = (int)head[0];
+    return r < 0 ? -1 : (int32_t)head[1];
+}
+
+/* A message to the client; at once.  0, or -1. */
+static inline int32_t blixard_websocket_send(enum blixard_message_kind kind, const void *bytes,
+                                             size_t length)
+{
+    uint32_t head[2] = {(uint32_t)kind, (uint32_t)length};
+    if (blixard_write_all_(1, head, sizeof(head)) < 0 || blixard_write_all_(1, bytes, length) < 0) {
+        return -1;
+    }
+    return blixard_v1_flush_() < 0 ? -1 : 0;
+}
+
+/* End it, with a code (1000, or 3000 to 4999 of one's own) and why: at most 123 bytes. */
+static inline int32_t blixard_websocket_close(uint16_t code, const char *reason)
+{
+    char payload[125];
+    size_t length = strlen(reason) < sizeof(payload) - 2 ? strlen(reason) : sizeof(payload) - 2;
+    memcpy(payload, &code, 2);
+    memcpy(payload + 2, reason, length);
+    return blixard_websocket_send(BLIXARD_CLOSE, payload, 2 + length);
+}
+
 /* ---- Keys and values of the project; a revision of 0 is none ---- */
 
 /* The value's length; ret_revision may be NULL. */

@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <string.h>
 
 #include "base/check.h"
 
@@ -9,6 +10,13 @@ void hash_bytes(const void *bytes, size_t length, char ret_text[HASH_TEXT_SIZE])
     struct hash *hash = hash_new();
     hash_add(hash, bytes, length);
     hash_finish(hash, ret_text);
+}
+
+void hash_sha1(const char *text, uint8_t ret_digest[HASH_SHA1_BYTES])
+{
+    unsigned length = 0;
+    int ok = EVP_Digest(text, strlen(text), ret_digest, &length, EVP_sha1(), NULL);
+    CHECK(ok == 1 && length == HASH_SHA1_BYTES);
 }
 
 struct hash *hash_new(void)

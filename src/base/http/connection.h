@@ -36,7 +36,8 @@ struct http_server {
     unsigned handles; /* what must be gone before the server is: handles, connections, posts */
 };
 
-enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED };
+/* BODY_RAW: after an upgrade, all that comes. */
+enum body_kind { BODY_NONE, BODY_LENGTH, BODY_CHUNKED, BODY_RAW };
 
 /*
  * What carries an exchange: a connection of HTTP/1.1 or a stream of HTTP/2.  Called only while the
@@ -102,6 +103,7 @@ struct http_exchange {
     bool ended;
     bool is_head; /* HEAD: no body goes out */
     bool is_chunked;
+    const char *upgrade;  /* lent while the head is written: the protocol; or NULL */
     bool until_close;     /* HTTP/1.0: only the end tells the end */
     bool has_no_body;     /* 1xx, 204, 304 */
     uint64_t answer_left; /* of an announced length */

@@ -468,6 +468,29 @@ void http_exchange_end(struct http_exchange *exchange)
     exchange->carrier->end(exchange);
 }
 
+bool http_exchange_can_upgrade(const struct http_exchange *exchange)
+{
+    return exchange->carrier == &h1_carrier && exchange->minor >= 1 && !exchange->begun &&
+        exchange->body == BODY_NONE && !exchange->reading;
+}
+
+bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol)
+{
+    if (!http_exchange_can_upgrade(exchange)) {
+        return false;
+    }
+    exchange->upgrade = protocol;
+    begin(exchange, 101, UINT64_MAX);
+    exchange->upgrade = NULL;
+    exchange->has_no_body = false;
+    exchange->until_close = true; /* only the end of the connection ends it */
+    exchange->body = BODY_RAW;
+    exchange->body_done = false;
+    exchange->body_length = exchange->body_max = UINT64_MAX;
+    exchange->carrier->flush(exchange);
+    return true;
+}
+
 void http_exchange_abort(struct http_exchange *exchange)
 {
     if (exchange->carrier == NULL) {

@@ -4,6 +4,7 @@
  */
 #include <inttypes.h>
 
+#include "base/check.h"
 #include "base/http/connection.h"
 
 /* ---- The request's body ---- */
@@ -40,6 +41,30 @@ static bool feed_chunk(struct http_exchange *exchange, struct buffer *in)
     return good;
 }
 
+static bool feed_raw(struct http_exchange *exchange, struct buffer *in)
+{
+    size_t length = in->used;
+    bool good = exchange_give(exchange, in->data, length);
+    if (exchange->connection != NULL) {
+        buffer_consume(in, length);
+    }
+    return good;
+}
+
+static bool feed(struct http_exchange *exchange, struct buffer *in)
+{
+    switch (exchange->body) {
+    case BODY_LENGTH:
+        return feed_length(exchange, in);
+    case BODY_RAW:
+        return feed_raw(exchange, in);
+    case BODY_NONE:
+    case BODY_CHUNKED:
+        return feed_chunk(exchange, in);
+    }
+    CHECK_UNREACHABLE();
+}
+
 /* Take what has been received, as far as it is wanted. */
 void h1_feed(struct http_exchange *exchange)
 {
@@ -48,9 +73,7 @@ void h1_feed(struct http_exchange *exchange)
     exchange->references++;
     while (connection != NULL && wanted && !exchange->paused && !exchange->body_done &&
            connection->in.used > 0) {
-        bool good = exchange->body == BODY_LENGTH ? feed_length(exchange, &connection->in)
-                                                  : feed_chunk(exchange, &connection->in);
-        if (!good) {
+        if (!feed(exchange, &connection->in)) {
             break;
         }
         connection = exchange->connection;
@@ -90,6 +113,11 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     buffer_append_format(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http_status_text(status),
                          server->date);
     buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
+    if (exchange->upgrade != NULL) {
+        buffer_append_format(out, "Upgrade: %s\r\nConnection: Upgrade\r\n\r\n", exchange->upgrade);
+        connection->close_after = true;
+        return;
+    }
     if (!exchange->has_no_body) {
         if (length != UINT64_MAX) {
             buffer_append_format(out, "Content-Length: %" PRIu64 "\r\n", length);

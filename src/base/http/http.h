@@ -190,6 +190,16 @@ void http_exchange_begin(struct http_exchange *exchange, int status, uint64_t le
 bool http_exchange_write(struct http_exchange *exchange, const void *bytes, size_t length);
 void http_exchange_end(struct http_exchange *exchange);
 
+/*
+ * Change to another protocol (RFC 9110, 7.8): answer 101 with the fields that were added, of which
+ * Upgrade and Connection belong to the core.  From then on the connection's bytes are the body,
+ * both ways, until http_exchange_end(), and no time limit waits for them; what the client has sent
+ * behind its request comes first.  The end of the client's half ends the exchange (on_close).
+ * False, and nothing was done: HTTP/2, HTTP/1.0, a request with a body, or it was answered.
+ */
+bool http_exchange_can_upgrade(const struct http_exchange *exchange);
+bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol);
+
 /* Break off: the client sees a truncated answer (or nothing), never a complete one. */
 void http_exchange_abort(struct http_exchange *exchange);
 

@@ -104,8 +104,7 @@ static int add_function_fields(struct call *call, struct text body, bool is_whol
 
 /* ---- Ends ---- */
 
-/* Into the function's own log, where its author looks. */
-static void log_failure(const struct call *call, const char *text)
+void answer_log_failure(const struct call *call, const char *text)
 {
     if (call->target != NULL) {
         char line[ERROR_TEXT_MAX + 8];
@@ -166,7 +165,7 @@ static bool read_head(struct call *call, bool is_whole)
         call->head_state = HEAD_ABSENT;
         return true;
     case CGI_BAD:
-        log_failure(call, err.text);
+        answer_log_failure(call, err.text);
         answer_error(call, &err, NULL);
         return false;
     }
@@ -182,7 +181,7 @@ static void write_body(struct call *call, const void *bytes, size_t length)
         struct error err;
         error_set(&err, ERROR_PROTOCOL,
                   "the function writes more than the %" PRIu64 " bytes it announced", announced);
-        log_failure(call, err.text);
+        answer_log_failure(call, err.text);
         answer_error(call, &err, NULL);
         relay_cancel(&call->relay);
         return;
@@ -235,6 +234,10 @@ static void hold(struct call *call)
 void answer_output(struct call *call, const void *bytes, size_t length)
 {
     if (!call->is_answering) {
+        return;
+    }
+    if (call->websocket != NULL) {
+        websocket_output(call, bytes, length);
         return;
     }
     if (call->is_streaming) {
@@ -302,7 +305,7 @@ static void end_stream(struct call *call)
 {
     bool has_length = call->head_state == HEAD_FOUND && call->head.has_content_length;
     if (has_length && call->body_sent != call->head.content_length && !call->is_head) {
-        log_failure(call, "the function wrote less than the Content-Length it announced");
+        answer_log_failure(call, "the function wrote less than the Content-Length it announced");
         http_exchange_abort(call->exchange);
     } else {
         http_exchange_end(call->exchange);
@@ -323,7 +326,7 @@ static void respond_whole(struct call *call, const struct instance_result *resul
         struct error err;
         error_set(&err, ERROR_PROTOCOL, "the function announced %" PRIu64 " bytes and wrote %zu",
                   call->head.content_length, body.length);
-        log_failure(call, err.text);
+        answer_log_failure(call, err.text);
         answer_error(call, &err, result);
         return;
     }
@@ -371,10 +374,14 @@ void answer_end(struct call *call, const struct error *error, const struct insta
     if (!call->is_answering) {
         return; /* the client went away, or something was wrong before */
     }
+    if (call->websocket != NULL) {
+        websocket_run_ended(call, err.kind != ERROR_NONE ? &err : NULL);
+        return;
+    }
     if (call->body_error.kind != ERROR_NONE) {
         answer_error(call, &call->body_error, result);
     } else if (err.kind != ERROR_NONE) {
-        log_failure(call, err.text);
+        answer_log_failure(call, err.text);
         answer_error(call, &err, result);
     } else if (call->is_streaming) {
         end_stream(call);

@@ -37,7 +37,7 @@ void lane_leave(struct lane *lane)
     }
 }
 
-static void buffer_forget(struct buffer *buffer)
+void call_forget_bytes(struct buffer *buffer)
 {
     buffer_clear(buffer);
     if (buffer->size > GATEWAY_COLLECT_BYTES_MAX) {
@@ -49,9 +49,9 @@ void lane_give_back_call(struct call *call)
 {
     struct lane *lane = call->lane;
     lane_leave(lane);
-    buffer_forget(&call->environment);
-    buffer_forget(&call->input);
-    buffer_forget(&call->output);
+    call_forget_bytes(&call->environment);
+    call_forget_bytes(&call->input);
+    call_forget_bytes(&call->output);
     if (lane->free_call_count < GATEWAY_CALLS_KEPT_MAX) {
         list_push_front(&lane->free_calls, &call->link);
         lane->free_call_count++;
@@ -75,6 +75,7 @@ void call_settle(struct call *call)
     http_exchange_unref(exchange);
     instance_target_unref(call->target);
     call->target = NULL;
+    websocket_free(call);
     http_route_unref(call->route);
     call->route = NULL;
     lane_give_back_call(call);
@@ -90,6 +91,9 @@ static void on_output(const void *bytes, size_t length, void *context)
 static void on_writable(void *context)
 {
     struct call *call = context;
+    if (call->websocket != NULL) {
+        websocket_writable(call);
+    }
     if (call->is_reading) {
         http_exchange_resume(call->exchange);
     }
@@ -165,6 +169,7 @@ static int write_environment(struct call *call, bool input_continues, struct err
         .subject = call->caller.subject,
         .fingerprint = call->caller.fingerprint,
         .is_secure = call->is_secure,
+        .is_websocket = call->websocket != NULL,
         .host = host.data != NULL ? host : text_of("", 0),
         .protocol = http_exchange_minor_version(exchange) == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .address = gateway->address,
@@ -194,8 +199,7 @@ static void call_refuse(struct call *call, const struct error *error)
     discard_body(call);
 }
 
-/* Run the function with the input collected so far. */
-static void call_start(struct call *call, bool input_continues)
+void call_begin_run(struct call *call, bool input_continues)
 {
     struct error err = {0};
     call->is_started = true;
@@ -234,6 +238,10 @@ static void on_body(const void *bytes, size_t length, void *context)
     if (call->discards) {
         return;
     }
+    if (call->websocket != NULL) {
+        websocket_received(call, bytes, length);
+        return;
+    }
     if (call->is_started) {
         if (!relay_write(&call->relay, bytes, length)) {
             http_exchange_pause(call->exchange);
@@ -242,7 +250,7 @@ static void on_body(const void *bytes, size_t length, void *context)
     }
     buffer_append(&call->input, bytes, length);
     if (call->input.used > GATEWAY_COLLECT_BYTES_MAX) {
-        call_start(call, true);
+        call_begin_run(call, true);
     }
 }
 
@@ -250,9 +258,11 @@ static void on_body_end(const struct error *error, void *context)
 {
     struct call *call = context;
     call->is_reading = false;
-    if (error == NULL) {
+    if (call->websocket != NULL) {
+        websocket_body_ended(call);
+    } else if (error == NULL) {
         if (!call->is_started) {
-            call_start(call, false);
+            call_begin_run(call, false);
         } else if (call->is_running) {
             relay_finish_input(&call->relay);
         }
@@ -265,11 +275,20 @@ static void on_body_end(const struct error *error, void *context)
     call_settle(call);
 }
 
+void call_read(struct call *call)
+{
+    call->is_reading = true;
+    http_exchange_read(call->exchange, on_body, on_body_end, call);
+}
+
 /* ---- The exchange ---- */
 
 static void on_drain(void *context)
 {
     struct call *call = context;
+    if (call->websocket != NULL) {
+        websocket_drained(call);
+    }
     if (call->is_running) {
         relay_resume(&call->relay);
     }
@@ -432,12 +451,12 @@ static void call_run(struct call *call)
         call->is_reading = true;
         http_exchange_set_body_max(exchange, body_bytes_max(call));
         if (call->streams) {
-            call_start(call, true);
+            call_begin_run(call, true);
         }
-        http_exchange_read(exchange, on_body, on_body_end, call);
+        call_read(call);
         return;
     }
-    call_start(call, false);
+    call_begin_run(call, false);
     call_settle(call);
 }
 
@@ -494,11 +513,14 @@ static void call_place(struct call *call, const char *project, struct text name,
         .random = lane_random(call->lane), .field = field_of, .context = call->exchange};
     name = function_route_pick(functions, project, name, &pick, picked);
     int r = function_route_find(functions, project, name, &call->target, &err);
-    if (r == -ERROR_UNAVAILABLE && !is_here &&
+    bool is_websocket = call->route != NULL && call->route->is_websocket;
+    if (r == -ERROR_UNAVAILABLE && !is_here && !is_websocket &&
         function_route_elsewhere(functions, project, name, &call->holders)) {
         call_forward(call, name);
     } else if (r < 0) {
         call_fail(call, &err);
+    } else if (is_websocket) {
+        websocket_serve(call);
     } else if (call->route != NULL && call->route->caches &&
                cache_answer(call->lane->gateway->cache, call)) {
         call_settle(call);

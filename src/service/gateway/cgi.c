@@ -29,6 +29,7 @@ static const char *const server_fields[] = {
 static const char *const meta_variables[] = {
     "AUTH_TYPE",
     "BLIXARD_REQUEST_ID",
+    "BLIXARD_WEBSOCKET",
     "HTTPS",
     "REQUEST_SCHEME",
     "SSL_CLIENT_S_DN",
@@ -149,6 +150,9 @@ static void add_caller(const struct cgi_request *request, struct buffer *out)
     add(out, "REQUEST_SCHEME", request->is_secure ? "https" : "http");
     if (request->is_secure) {
         add(out, "HTTPS", "on");
+    }
+    if (request->is_websocket) {
+        add(out, "BLIXARD_WEBSOCKET", "1");
     }
     if (request->subject != NULL && request->subject[0] != '\0') {
         add(out, "AUTH_TYPE", "CLIENT_CERT");

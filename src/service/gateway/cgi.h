@@ -12,9 +12,10 @@
  *     TRACEPARENT; tracestate is passed on, as TRACESTATE too.
  * A route's path parameters are PATH_PARAM_NAME, decoded, and who showed a token is REMOTE_USER.
  * Who showed a certificate is REMOTE_USER and SSL_CLIENT_S_DN by its subject, and
- * SSL_CLIENT_FINGERPRINT (SHA-256).  REQUEST_SCHEME is http or https; HTTPS is "on" or not there.
- * Fields of one name are joined by ", " (Cookie by "; ").  Then the function's own environment,
- * which cannot replace any of these: names beginning with HTTP_ or listed here are skipped.
+ * SSL_CLIENT_FINGERPRINT (SHA-256).  BLIXARD_WEBSOCKET=1: what is said is messages.  REQUEST_SCHEME
+ * is http or https; HTTPS is "on" or not there. Fields of one name are joined by ", " (Cookie by ";
+ * ").  Then the function's own environment, which cannot replace any of these: names beginning with
+ * HTTP_ or listed here are skipped.
  *
  * Answer: if the output begins with a CGI head (field lines up to an empty line, within
  * CGI_HEAD_BYTES_MAX, at least one of Content-Type, Location and Status among them), that is the
@@ -61,7 +62,8 @@ struct cgi_request {
     const char *user;    /* "" or NULL: nobody was asked for */
     const char *subject; /* of a certificate that was believed; "" or NULL: none was asked for */
     const char *fingerprint;
-    bool is_secure;         /* the client speaks HTTPS */
+    bool is_secure; /* the client speaks HTTPS */
+    bool is_websocket;
     size_t parameter_count; /* of the path: PATH_PARAM_NAME */
     struct cgi_field parameters[CGI_PARAMETERS_MAX];
 };

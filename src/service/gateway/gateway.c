@@ -126,6 +126,7 @@ static int lane_open(struct gateway *gateway, struct lane *lane, struct error *e
     }
     gateway->port = port;
     lane->hold_timer = loop_timer_new(lane->loop, on_hold_timer, lane);
+    lane->websocket_timer = loop_timer_new(lane->loop, websocket_tick, lane);
     lane->peers = peer_clients_new(lane->loop, gateway->options.cluster);
     return 0;
 }
@@ -200,6 +201,7 @@ static void lane_done(struct lane *lane, bool owns_loop)
         http_server_free(lane->server);
     }
     loop_timer_free(lane->hold_timer);
+    loop_timer_free(lane->websocket_timer);
     peer_clients_free(lane->peers);
     if (owns_loop && lane->loop != NULL) {
         loop_stop(lane->loop);
@@ -249,6 +251,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
         gateway->lanes[i].gateway = gateway;
         list_init(&gateway->lanes[i].free_calls);
         list_init(&gateway->lanes[i].held);
+        list_init(&gateway->lanes[i].websockets);
     }
     for (unsigned i = 0; i < gateway->lane_count; i++) {
         int r = lane_start(gateway, i, err);
@@ -332,6 +335,7 @@ static void on_drained(void *context)
 static void lane_drain(void *argument)
 {
     struct lane *lane = argument;
+    websocket_drain(lane);
     http_server_drain(lane->server, lane->gateway->drain_timeout_ms, on_drained, lane);
 }
 
@@ -362,6 +366,7 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
         /* Somebody still refers to them: better a leak at the end than a use after free. */
         log_warn("gateway: calls were left behind that did not end when they were cancelled");
         loop_timer_free(gateway->lanes[0].hold_timer);
+        loop_timer_free(gateway->lanes[0].websocket_timer);
         secure_free(gateway->secure);
         return;
     }

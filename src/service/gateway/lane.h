@@ -19,6 +19,7 @@
 #include "service/gateway/gateway.h"
 #include "service/gateway/relay.h"
 #include "service/gateway/secure.h"
+#include "service/gateway/websocket.h"
 #include "service/peer/peer.h"
 #include "service/route/route.h"
 #include "service/telemetry/trace.h"
@@ -49,6 +50,8 @@ struct lane {
     struct list held; /* calls with output that waits for its end */
     struct loop_timer *hold_timer;
     bool hold_timer_runs;
+    struct list websockets;
+    struct loop_timer *websocket_timer;
     uint64_t id_seeds[2]; /* random: request ids do not meet those of other lanes and starts */
     uint64_t id_count;
     bool is_closing; /* its server is gone; the last call reports it */
@@ -114,6 +117,8 @@ struct call {
     char client[GATEWAY_CLIENT_SIZE]; /* of a hop: who asked that node; or "" */
     uint64_t deadline_ms;             /* on the loop's clock; 0: none but the function's own */
 
+    struct websocket *websocket; /* what is asked for, and given; or NULL */
+
     /* On its way to another node. */
     struct peer_pass *pass;
     struct function_holders holders;
@@ -149,6 +154,9 @@ struct call {
 struct call *lane_take_call(struct lane *lane);
 void lane_give_back_call(struct call *call);
 
+/* Empty a buffer, and keep its memory if that is not much. */
+void call_forget_bytes(struct buffer *buffer);
+
 /* A request id that was never before. */
 void lane_make_id(struct lane *lane, char ret_id[GATEWAY_REQUEST_ID_MAX + 1]);
 
@@ -160,6 +168,12 @@ uint64_t lane_random(struct lane *lane);
 
 /* Let go what is over. */
 void call_settle(struct call *call);
+
+/* Run the function with the input collected so far; when it cannot be, the call is answered. */
+void call_begin_run(struct call *call, bool input_continues);
+
+/* Read the body of the request, for the function. */
+void call_read(struct call *call);
 
 /* Milliseconds that are left; UINT64_MAX: no deadline was set. */
 uint64_t call_time_left(const struct call *call);
@@ -179,6 +193,8 @@ bool routed_is_cors(const struct http_route *route, struct text name);
 
 /* answer.c: what the function writes, and how it ended, as an HTTP answer. */
 void answer_own_fields(struct call *call);
+/* Into the function's own log, where its author looks. */
+void answer_log_failure(const struct call *call, const char *text);
 void answer_output(struct call *call, const void *bytes, size_t length);
 void answer_flush_held(struct call *call);
 void answer_end(struct call *call, const struct error *error, const struct instance_result *result);

@@ -72,6 +72,7 @@ struct http_route {
     enum route_auth auth;
     struct tls_authority *authority; /* MTLS: of clients */
     bool caches;
+    bool is_websocket;             /* and nothing else */
     bool streams;                  /* the function runs before the body of the request is there */
     uint64_t body_bytes_max;       /* 0: the gateway's */
     struct route_limiter *limiter; /* NULL: no limit */

@@ -274,6 +274,7 @@ struct http_route *settings_compile(struct route_service *service, const char *k
     route->is_paused = is_paused;
     compile_auth(route);
     route->caches = json_is_true(json_object_get(settings, "cache"));
+    route->is_websocket = json_is_true(json_object_get(settings, "websocket"));
     route->streams = json_is_true(json_object_get(settings, "stream"));
     route->body_bytes_max =
         (uint64_t)json_integer_value(json_object_get(settings, "body_bytes_max"));

@@ -25,6 +25,7 @@ static const struct column facts[] = {
     {"body max", "body_bytes_max", AS_TEXT},
     {"cache", "cache", AS_TEXT},
     {"stream", "stream", AS_TEXT},
+    {"websocket", "websocket", AS_TEXT},
     {"paused", "paused", AS_TEXT},
     {"created", "created_at", AS_TEXT},
 };
@@ -130,7 +131,7 @@ static int fill(const struct arguments *arguments, json_t *body, struct error *e
         add_list(cors, "origins", origins);
         json_object_set_new(body, "cors", cors);
     }
-    static const char *const switches[] = {"cache", "stream"};
+    static const char *const switches[] = {"cache", "stream", "websocket"};
     for (size_t i = 0; i < COUNT(switches); i++) {
         if (flag_value(arguments, switches[i]) != NULL) {
             json_object_set_new(body, switches[i], json_true());

@@ -570,6 +570,7 @@ const struct verb cli_verbs[] = {
          {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."},
          {"body-max", 0, "SIZE", NULL, "Largest body."},
          {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},
+         {"websocket", 0, NULL, NULL, "For WebSocket; --body-max is that of a message."},
          {"stream", 0, NULL, NULL, "Run when the head is there; the body is read as it comes."},
          {"file", 0, "FILE", NULL, "Settings as YAML; - is standard input.  Flags go before it."}),
      "Make a route, or replace it: requests at the gateway that fit it call the function.",

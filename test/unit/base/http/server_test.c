@@ -103,6 +103,40 @@ static void *post_answer(void *argument)
     return NULL;
 }
 
+/* "!" ends it; all else comes back. */
+static void raw_data(const void *bytes, size_t length, void *context)
+{
+    copy_data(bytes, length, context);
+    if (memchr(bytes, '!', length) != NULL) {
+        http_exchange_end(context);
+    }
+}
+
+static void raw_end(const struct error *error, void *context)
+{
+    (void)context;
+    EXPECT(error != NULL && error->kind == ERROR_CANCELLED); /* there is no good end of it */
+    sem_post(&closed);
+}
+
+static void raw_gone(void *context)
+{
+    (void)context;
+    sem_post(&reached);
+}
+
+static void upgrade(struct http_exchange *exchange)
+{
+    http_exchange_on(exchange, copy_more, raw_gone, exchange);
+    if (http_exchange_upgrade(exchange, "echo")) {
+        EXPECT(!http_exchange_can_upgrade(exchange));
+        http_exchange_read(exchange, raw_data, raw_end, exchange);
+    } else {
+        http_exchange_respond(exchange, 426, NULL, 0);
+    }
+    http_exchange_unref(exchange);
+}
+
 static void serve(struct http_exchange *exchange, void *context)
 {
     struct text path = http_exchange_path(exchange);
@@ -117,6 +151,8 @@ static void serve(struct http_exchange *exchange, void *context)
         http_exchange_on(exchange, write_big, tell_closed, exchange);
         http_exchange_begin(exchange, 200, UINT64_MAX);
         write_big(exchange);
+    } else if (text_equal(path, "/upgrade")) {
+        upgrade(exchange);
     } else if (text_equal(path, "/hold")) {
         held = exchange;
         http_exchange_on(exchange, NULL, tell_closed, exchange);
@@ -500,6 +536,39 @@ TEST(http_server, tells_handlers_that_the_client_is_gone)
     end(); /* the server's end is the client's */
     EXPECT(sem_trywait(&closed) == 0);
     close(fd);
+}
+
+TEST(http_server, changes_to_another_protocol)
+{
+    struct http_server_options options = quick();
+    options.body_timeout_ms = 1; /* nobody waits for it */
+    begin(options);
+    int fd = dial();
+    say(fd, GET("/upgrade") "early"); /* behind the request */
+    char *heard = hear(fd, "early", 1);
+    EXPECT(strstr(heard, "HTTP/1.1 101 Switching Protocols\r\n") == heard);
+    EXPECT(strstr(heard, "Upgrade: echo\r\nConnection: Upgrade\r\n\r\nearly") != NULL);
+    EXPECT(strstr(heard, "Content-Length") == NULL && strstr(heard, "chunked") == NULL);
+    say(fd, GET("/no-request"));
+    hear(fd, "/no-request", 1);
+    say(fd, "bye!");
+    EXPECT_STRING(hear_all(fd), "bye!");
+    sem_wait(&closed);
+    EXPECT(sem_trywait(&reached) != 0); /* it was ended, not lost */
+
+    fd = dial();
+    say(fd, GET("/upgrade"));
+    hear(fd, "\r\n\r\n", 1);
+    close(fd);
+    sem_wait(&reached);
+    sem_wait(&closed);
+
+    expect_refusal("GET /upgrade HTTP/1.0\r\n\r\n", "HTTP/1.1 426 ");
+    fd = dial();
+    say(fd, POST("/upgrade") "Content-Length: 2\r\n\r\nhi");
+    hear(fd, "HTTP/1.1 426 ", 1);
+    close(fd);
+    end();
 }
 
 /* What `nc -N` does: all is said, and the end of saying with it. */

@@ -111,6 +111,18 @@ const struct tls_peer *http_exchange_certificate(const struct http_exchange *exc
     return NULL;
 }
 
+bool http_exchange_can_upgrade(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return false;
+}
+
+bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol)
+{
+    (void)exchange, (void)protocol;
+    return false;
+}
+
 bool http_exchange_was_asked(const struct http_exchange *exchange)
 {
     (void)exchange;
