@@ -68,15 +68,12 @@ static int use(struct secure *secure, struct buffer *certificate, struct buffer 
 static int read_files(struct secure *secure, struct error *err)
 {
     BUFFER_OWNED struct buffer certificate = {0};
-    BUFFER_OWNED struct buffer key = {0};
+    BUFFER_WIPED struct buffer key = {0};
+    buffer_reserve(&key, FILE_BYTES_MAX + 1); /* it is not to grow: what it leaves is not wiped */
     look(secure, secure->marks); /* before: what changes while it is read is read again */
     int r = file_read(secure->files[0], FILE_BYTES_MAX, &certificate, err);
     r = r < 0 ? r : file_read(secure->files[1], FILE_BYTES_MAX, &key, err);
-    r = r < 0 ? r : use(secure, &certificate, &key, err);
-    if (key.data != NULL) {
-        explicit_bzero(key.data, key.size);
-    }
-    return r;
+    return r < 0 ? r : use(secure, &certificate, &key, err);
 }
 
 void secure_reload(struct secure *secure)
