@@ -118,10 +118,12 @@ static void together(const char *url)
     char each[512];
     for (int i = 0; i < 3; i++) {
         snprintf(each, sizeof(each), "%s%d", url, i);
+        if (i == 2) {
+            say("nothing yet", blixard_fetch_wait(0, 1), "");
+        }
         numbers[i] = blixard_fetch_begin(each, NULL);
         say("begun", numbers[i] > 0, "");
     }
-    say("nothing yet", blixard_fetch_wait(0, 1), "");
     for (int left = 3; left > 0; left--) {
         int32_t which = blixard_fetch_wait(0, 20000);
         struct blixard_response response;

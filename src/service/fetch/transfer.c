@@ -168,7 +168,8 @@ static bool take_status(struct fetch *fetch, struct text line)
     uint64_t status = 0;
     buffer_clear(&fetch->head);
     if (blank == NULL || line.length - (size_t)(blank - line.data) < 4 ||
-        !text_parse_u64(text_of(blank + 1, 3), &status) || status < 100 || status == 101) {
+        !text_parse_u64(text_of(blank + 1, 3), &status) || status < 100 || status > 599 ||
+        status == 101) {
         break_off(fetch, FETCH_PROTOCOL, "the answer begins with \"%.*s\"",
                   (int)(line.length < 80 ? line.length : 80), line.data);
         return false;
