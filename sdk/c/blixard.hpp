@@ -625,6 +625,54 @@ struct call {
     }
 };
 
+/* ---- Other servers: those of the function's list, fetch.allow in blixard.yaml ---- */
+
+/* A request by HTTP or HTTPS. */
+struct fetch {
+    std::string url;
+    std::string method = "GET";
+    std::string body = {};
+    std::vector<std::pair<std::string, std::string>> headers = {};
+    milliseconds timeout = {}; /* 0: what is left of this request's own time */
+    uint32_t how = 0;          /* BLIXARD_FETCH_MANUAL, BLIXARD_FETCH_NO_REDIRECT */
+
+    /* The whole answer.  Any status is one; a failure's text begins with one word for why. */
+    result<answer> send() const
+    {
+        std::string fields;
+        for (const auto &[name, value] : headers) {
+            fields += name + ": " + value + "\r\n";
+        }
+        uint64_t limit = inside::count(timeout);
+        uint32_t rest = 0;
+        auto bytes = inside::collect([&](char *buffer, std::size_t size) {
+            return blixard_v1_fetch_(method.data(), method.size(), url.data(), url.size(),
+                                     fields.data(), fields.size(), body.data(), body.size(),
+                                     limit < UINT32_MAX ? static_cast<uint32_t>(limit) : UINT32_MAX,
+                                     how, buffer, size, &rest);
+        });
+        if (!bytes) {
+            return bytes.error();
+        }
+        struct blixard_response taken;
+        blixard_take_response_(static_cast<int32_t>(bytes->size()), bytes->data(), bytes->size(),
+                               &taken);
+        answer whole{taken.status, std::string(taken.fields, taken.fields_length),
+                     std::string(reinterpret_cast<const char *>(taken.body), taken.length)};
+        static constexpr std::size_t piece = 65536;
+        for (int32_t got = rest > 0 ? 1 : 0; got > 0;) {
+            std::size_t there = whole.body.size();
+            whole.body.resize(there + piece);
+            got = blixard_fetch_read(static_cast<int32_t>(rest), whole.body.data() + there, piece);
+            if (got < 0) {
+                return inside::failure_of(got);
+            }
+            whole.body.resize(there + static_cast<std::size_t>(got));
+        }
+        return whole;
+    }
+};
+
 /* ---- Spans, the log, facts ---- */
 
 /* A span of the request's trace, as long as it lives. */

@@ -374,6 +374,7 @@ __attribute__((export_name("wizer.initialize"))) void initialize(void)
         JS_Eval(context, runtime_js, sizeof(runtime_js) - 1, "runtime.js", JS_EVAL_TYPE_GLOBAL);
     JSValue native = JS_NewObject(context);
     JS_SetPropertyFunctionList(context, native, natives, sizeof(natives) / sizeof(natives[0]));
+    add_fetch(context, native);
     answer = JS_IsException(made) ? JS_EXCEPTION : JS_Call(context, made, JS_UNDEFINED, 1, &native);
     JS_FreeValue(context, native);
     JS_FreeValue(context, made);

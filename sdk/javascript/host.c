@@ -12,7 +12,7 @@
 #include "blixard.h"
 #include "engine.h"
 
-enum { PARTS_MAX = 6, REPLY_BYTES = 16 << 10 };
+enum { PARTS_MAX = 6, REPLY_BYTES = 16 << 10, PIECE_BYTES = 64 << 10 };
 
 /* ---- Arguments: bytes, where nothing is none, and numbers ---- */
 
@@ -334,6 +334,67 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("flush", 0, host_flush),
     JS_CFUNC_DEF("why", 0, host_why),
 };
+
+/* ---- Elsewhere ---- */
+
+/* method, URL, fields, body, how: its number */
+NATIVE(fetch_begin)
+{
+    struct part parts[4];
+    if (!take_parts(js, count, values, parts, 4)) {
+        return JS_EXCEPTION;
+    }
+    uint32_t how = (uint32_t)number_at(js, count, values, 4) | BLIXARD_FETCH_LATER_;
+    int32_t r = blixard_v1_fetch_(T(0), T(1), T(2), P(3), 0, how, NULL, 0, NULL);
+    parts_done(js, parts, 4);
+    return JS_NewInt32(js, r);
+}
+
+/* a set of numbers, most ms: the number of one that can be taken or read, or 0 */
+NATIVE(fetch_wait)
+{
+    uint64_t most_ms = number_at(js, count, values, 1);
+    return JS_NewInt32(
+        js,
+        blixard_v1_fetch_wait_((uint32_t)number_at(js, count, values, 0),
+                               most_ms < UINT32_MAX ? (uint32_t)most_ms : UINT32_MAX));
+}
+
+/* number: [the response as it came, who has the rest] */
+NATIVE(fetch_take)
+{
+    uint32_t rest = 0;
+    int32_t which = (int32_t)number_at(js, count, values, 0);
+    int32_t length = blixard_v1_fetch_take_(which, reply, sizeof(reply), &rest);
+    JSValue value = as_bytes(js, length);
+    return length < 0 ? value : as_pair(js, value, rest);
+}
+
+/* number: more, none at the end */
+NATIVE(fetch_read)
+{
+    static uint8_t piece[PIECE_BYTES];
+    int32_t which = (int32_t)number_at(js, count, values, 0);
+    int32_t length = blixard_v1_fetch_read_(which, piece, sizeof(piece));
+    return length < 0 ? JS_NewInt32(js, length) : JS_NewArrayBufferCopy(js, piece, (size_t)length);
+}
+
+NATIVE(fetch_close)
+{
+    return JS_NewInt32(js, blixard_v1_fetch_close_((int32_t)number_at(js, count, values, 0)));
+}
+
+static const JSCFunctionListEntry fetch_natives[] = {
+    JS_CFUNC_DEF("fetchBegin", 5, host_fetch_begin), JS_CFUNC_DEF("fetchWait", 2, host_fetch_wait),
+    JS_CFUNC_DEF("fetchTake", 1, host_fetch_take),   JS_CFUNC_DEF("fetchRead", 1, host_fetch_read),
+    JS_CFUNC_DEF("fetchClose", 1, host_fetch_close), JS_CFUNC_DEF("why", 0, host_why),
+};
+
+void add_fetch(JSContext *js, JSValueConst native)
+{
+    JS_SetPropertyFunctionList(js, native, fetch_natives,
+                               sizeof(fetch_natives) / sizeof(fetch_natives[0]));
+}
 
 /* ---- The module ---- */
 

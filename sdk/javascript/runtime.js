@@ -324,7 +324,8 @@
             this.url = from ? from.url : String(new URL(input));
             this.method = String(init.method || (from ? from.method : "GET")).toUpperCase();
             this.headers = withType(new Headers(init.headers || (from ? from.headers : undefined)), init.body);
-            this.redirect = init.redirect || "follow";
+            this.redirect = init.redirect || (from ? from.redirect : "follow");
+            this.signal = init.signal || (from ? from.signal : null);
             if (body !== null && body !== undefined && /^(GET|HEAD)$/.test(this.method)) throw new TypeError(`a ${this.method} has no body`);
         }
     }
@@ -337,6 +338,8 @@
             this.statusText = init.statusText || "";
             this.headers = withType(new Headers(init.headers), body);
             this.url = init.url || "";
+            this.redirected = false;
+            this.type = "default";
         }
         get ok() { return this.status >= 200 && this.status < 300; }
         static json(value, init = {}) {
@@ -345,6 +348,164 @@
             return new Response(JSON.stringify(value), { ...init, headers });
         }
         static redirect(url, status = 302) { return new Response(null, { status, headers: { location: String(url) } }); }
+    }
+
+    // ---- Fetch: elsewhere, as far as the function's list allows ----
+
+    const named = (name, message) => Object.defineProperty(new Error(message), "name", { value: name, configurable: true });
+
+    class AbortSignal {
+        #listeners = new Set();
+        #reason = undefined;
+        #isAborted = false;
+        onabort = null;
+        get aborted() { return this.#isAborted; }
+        get reason() { return this.#reason; }
+        throwIfAborted() { if (this.#isAborted) throw this.#reason; }
+        addEventListener(type, listener) { if (type === "abort") this.#listeners.add(listener); }
+        removeEventListener(type, listener) { if (type === "abort") this.#listeners.delete(listener); }
+        _abort(reason = named("AbortError", "the operation was aborted")) {
+            if (this.#isAborted) return this;
+            this.#isAborted = true;
+            this.#reason = reason;
+            const event = { type: "abort", target: this };
+            if (typeof this.onabort === "function") this.onabort(event);
+            for (const listener of [...this.#listeners]) (listener.handleEvent || listener).call(this, event);
+            return this;
+        }
+        static abort(reason) { return new AbortSignal()._abort(reason); }
+        static timeout(ms) {
+            const signal = new AbortSignal();
+            setTimeout(() => signal._abort(named("TimeoutError", "the operation took too long")), ms);
+            return signal;
+        }
+    }
+
+    class AbortController {
+        signal = new AbortSignal();
+        abort(reason) { this.signal._abort(reason); }
+    }
+
+    // Fetches that somebody waits for, by their numbers: what goes on when one can be taken or read.
+    const awaited = new Map();
+    const ready = (which) => new Promise((resolve) => awaited.set(which, resolve));
+
+    // Refused with a TypeError, as everywhere; its `code` is the word that the node's sentence begins with.
+    function answered(answer) {
+        if (typeof answer !== "number" || answer >= 0) return answer;
+        const text = native.why();
+        const error = new TypeError(text || `fetch failed: error ${-answer} of the host`);
+        error.code = (/^([a-z_]+): /.exec(text) || [null, "failed"])[1];
+        throw error;
+    }
+
+    // Bodies that are not all here, the oldest first.
+    const arriving = new Set();
+
+    class Arriving {
+        constructor(which, first) {
+            this.which = which;
+            this.parts = first.byteLength > 0 ? [first] : [];
+            this.error = null;
+            this.isRead = false;
+            if (which > 0) arriving.add(this);
+        }
+        end(error = null) {
+            this.which = 0;
+            this.error = error;
+            arriving.delete(this);
+        }
+        async fetchMore() {
+            await ready(this.which);
+            try {
+                const piece = answered(native.fetchRead(this.which));
+                if (piece.byteLength > 0) this.parts.push(new Uint8Array(piece));
+                else this.end();
+            } catch (error) {
+                this.end(error);
+            }
+        }
+        break(error) {
+            if (this.which > 0) {
+                awaited.delete(this.which);
+                native.fetchClose(this.which);
+                this.end(error);
+            }
+        }
+        async *pieces() {
+            this.isRead = true;
+            try {
+                for (;;) {
+                    while (this.parts.length > 0) yield this.parts.shift();
+                    if (this.error !== null) throw this.error;
+                    if (this.which === 0) return;
+                    await this.fetchMore();
+                }
+            } finally {
+                this.break(null);
+            }
+        }
+    }
+
+    // The node has room for some at once.  A body that nobody reads is taken in when there is none left.
+    async function beginFetch(...what) {
+        for (;;) {
+            const which = native.fetchBegin(...what);
+            const unread = which === -19 ? [...arriving].find((body) => !body.isRead) : undefined;
+            if (unread === undefined) return answered(which);
+            while (unread.which > 0) await unread.fetchMore();
+        }
+    }
+
+    function headersOf(text) {
+        const headers = new Headers();
+        for (const line of text.split("\r\n")) {
+            const at = line.indexOf(":");
+            if (at > 0) headers.append(line.slice(0, at), line.slice(at + 1));
+        }
+        return headers;
+    }
+
+    // u32 status, u32 length of the fields, the fields, what there is of the body.
+    function arrived(bytes, rest, url) {
+        const view = new DataView(bytes);
+        const end = 8 + view.getUint32(4, true);
+        const headers = headersOf(native.decode(new Uint8Array(bytes, 8, end - 8)));
+        const from = headers.get("blixard-url");
+        headers.delete("blixard-url");
+        const body = new Arriving(rest, new Uint8Array(bytes, end));
+        const response = new Response(() => body.pieces(), { status: view.getUint32(0, true), headers, url: from || url });
+        response.redirected = from !== null;
+        return [response, body];
+    }
+
+    async function fetch(input, init = {}) {
+        const request = new Request(input, init);
+        const signal = init.signal || (input instanceof Request ? input.signal : null) || null;
+        const redirects = { follow: 0, manual: 4, error: 8 };
+        if (!(request.redirect in redirects)) throw new TypeError(`redirect is follow, manual or error, not ${request.redirect}`);
+        if (signal !== null) signal.throwIfAborted();
+        const url = request.url.replace(/#.*$/s, "");
+        const fields = [...request.headers].map(([name, value]) => `${name}: ${value}\r\n`).join("");
+        const body = request.body === null ? null : await request.bytes();
+        const which = await beginFetch(request.method, url, fields, body, 1 | redirects[request.redirect]);
+        let stop = () => {};
+        const whenReady = new Promise((resolve, reject) => {
+            awaited.set(which, resolve);
+            stop = () => { awaited.delete(which); native.fetchClose(which); reject(signal.reason); };
+        });
+        const onAbort = () => stop();
+        if (signal !== null) signal.addEventListener("abort", onAbort);
+        try {
+            if (signal !== null && signal.aborted) stop();
+            await whenReady;
+            const [response, rest] = arrived(...answered(native.fetchTake(which)), url);
+            stop = () => rest.break(signal.reason);
+            return response;
+        } catch (error) {
+            if (signal !== null) signal.removeEventListener("abort", onAbort);
+            throw error;
+        }
     }
 
     // ---- Timers: due in order of time, then of making ----
@@ -362,10 +523,22 @@
     define("clearInterval", end);
     define("queueMicrotask", (call) => { Promise.resolve().then(call); });
 
-    // One timer, after the sleep it needs; false: there is none.
+    // Until one of the fetches that are waited for goes on, or this timer is due; false: it is.
+    function wait(next) {
+        let among = 0;
+        for (const which of awaited.keys()) among |= 1 << (which - 1);
+        const which = answered(native.fetchWait(among, next === null ? 0xffffffff : Math.ceil(next.due - native.now())));
+        const go = awaited.get(which);
+        awaited.delete(which);
+        if (go) go();
+        return which > 0 || next === null;
+    }
+
+    // A fetch that goes on, or one timer, after the time it needs; false: there is neither.
     function fire() {
-        if (timers.length === 0) return false;
-        const next = timers.reduce((a, b) => (b.due < a.due ? b : a));
+        const next = timers.length === 0 ? null : timers.reduce((a, b) => (b.due < a.due ? b : a));
+        if (awaited.size > 0 && wait(next)) return true;
+        if (next === null) return false;
         native.sleep(next.due - native.now());
         if (next.repeats) next.due = native.now() + Math.max(1, next.ms);
         else end(next.id);
@@ -391,7 +564,10 @@
         return ((words[0] >>> 5) * 67108864 + (words[1] >>> 6)) / 9007199254740992;
     };
 
-    for (const [name, value] of Object.entries({ TextEncoder, TextDecoder, btoa, atob, URL, URLSearchParams, Headers, Request, Response })) {
+    const all = {
+        TextEncoder, TextDecoder, btoa, atob, URL, URLSearchParams, Headers, Request, Response, fetch, AbortController, AbortSignal,
+    };
+    for (const [name, value] of Object.entries(all)) {
         define(name, value);
     }
 
@@ -447,6 +623,8 @@
     }
 
     return function () {
+        awaited.clear(); // what the request before has left there is over
+        arriving.clear();
         let isOver = false;
         let error = null;
         serve(native.environment()).then(() => { isOver = true; }, (why) => { error = why; isOver = true; });

@@ -12,22 +12,28 @@ import unittest
 
 from node import BUILD, Node
 from registry import need_registry
+from web import Web
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 node = None
 folder = None
+web = None
 
 
 def setUpModule():
-    global node, folder
+    global node, folder, web
     folder = tempfile.TemporaryDirectory(prefix="blixard-sdk-")
     node = Node()
     node.cli("queue", "create", "jobs")
     node.cli("stream", "create", "events")
 
 
+    web = Web()
+
+
 def tearDownModule():
     node.stop()
+    web.stop()
     folder.cleanup()
 
 
@@ -45,7 +51,7 @@ class Claims:
         cls.prepare()
         cls.name = cls.__name__.lower()
         for name in (cls.name, "other"):
-            node.cli("fn", "deploy", name, cls.project)
+            node.cli("fn", "deploy", name, cls.project, "--allow", "127.0.0.1")
 
     @classmethod
     def prepare(cls):
@@ -97,6 +103,10 @@ class Claims:
 
     def test_functions_are_called(self):
         self.assertEqual(self.lines("/call"), ["201 yes", "PUT /request name=a%20b", '"a b" true', '"1" true', "5", "nobody 44"])
+
+    def test_other_servers_are_asked(self):
+        self.assertEqual(self.lines(f"/fetch?{web.url}"), [
+            "201 eins GET /plain?a=b - -", "201 POST /plain hello mine", "3000000", "not_allowed"])
 
     def test_spans(self):
         trace = os.urandom(16).hex()
@@ -171,6 +181,29 @@ class JavaScript(Claims, unittest.TestCase):
         """Here what nobody catches is the engine's: a 502."""
         self.assertEqual(self.ask("/fail")[0], 502)
         self.assertIn("Error: a reason", node.cli("fn", "logs", self.name))
+
+    def test_fetch_is_the_web_s(self):
+        ask = lambda name: self.lines(f"/web/{name}?{web.url}")
+        self.assertEqual(ask("json"), ["true", "true", "false", "PUT", "a=b+c", "application/x-www-form-urlencoded;charset=UTF-8"])
+        web.go.clear()
+        self.assertEqual(ask("together"), ["0", "1", "2", "3"])
+        self.assertEqual(ask("redirect"), ["true", "true", "false", "302", "/plain", "redirect"])
+        self.assertEqual(ask("many"), [" ".join(map(str, range(20)))])
+        self.assertEqual(ask("abort"), ["AbortError", "TimeoutError", "AbortError", "201"])
+        self.assertEqual(ask("wrong"), ["invalid", "", "closed", "protocol", "invalid", "closed", "TypeError"])
+
+    def test_a_response_is_passed_on_as_it_comes(self):
+        web.go.clear()
+        host, port = node.gateway.rsplit(":", 1)
+        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection.request("GET", f"/fn/{self.name}/through?{web.url}/pieces")
+        answer = connection.getresponse()
+        self.assertEqual(answer.read(6), b"first\n")
+        web.go.set()
+        self.assertEqual(answer.read(), b"second\n")
+        connection.close()
+        status, text, _ = self.ask(f"/through?{web.url}/plain", "POST", b"body", {"X-Mine": "yes"})
+        self.assertEqual((status, text), (201, "POST /plain body yes"))
 
     def test_the_host_is_not_there_while_the_script_is_loaded(self):
         self.assertEqual(self.lines("/early"), ["EPERM"])

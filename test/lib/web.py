@@ -53,6 +53,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def on_echo(self, _):
         self.answer(200, json.dumps(self.server.web.seen[-1]).encode(), [("Content-Type", "application/json"), ("X-One", "1")])
 
+    def on_plain(self, _):
+        seen = self.server.web.seen[-1]
+        text = f"{seen['method']} {seen['path']} {seen['body'] or '-'} {seen['fields'].get('x-mine', '-')}"
+        self.answer(201, text.encode(), [("X-One", "eins")])
+
     def on_status(self, query):
         self.answer(int(query["n"]), b"" if query["n"] in ("204", "304") else b"said so\n")
 

@@ -5,6 +5,7 @@
 //     serve((request: Request): Response => Response.text("Hello, " + request.text() + "!\n"));
 
 export { Answer, Call } from "./call";
+export { Fetch, fetchReason, Redirects } from "./fetch";
 export { Output, Request, Response, serve } from "./http";
 export { Entry, kv } from "./kv";
 export { Message, Position, queue, stream } from "./message";

@@ -28,6 +28,12 @@ export declare function v1_stream_append(stream: usize, streamLength: usize, key
 @external("blixard_v1", "invoke")
 export declare function v1_invoke(name: usize, nameLength: usize, method: usize, methodLength: usize, path: usize, pathLength: usize, fields: usize, fieldsLength: usize, body: usize, length: usize, timeout: u32, buffer: usize, size: usize): i32;
 // @ts-ignore: decorator
+@external("blixard_v1", "fetch")
+export declare function v1_fetch(method: usize, methodLength: usize, url: usize, urlLength: usize, fields: usize, fieldsLength: usize, body: usize, length: usize, timeout: u32, how: u32, buffer: usize, size: usize, rest: usize): i32;
+// @ts-ignore: decorator
+@external("blixard_v1", "fetch_read")
+export declare function v1_fetch_read(which: u32, bytes: usize, size: usize): i32;
+// @ts-ignore: decorator
 @external("blixard_v1", "deadline_ms")
 export declare function v1_deadline_ms(): u64;
 // @ts-ignore: decorator

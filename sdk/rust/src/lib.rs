@@ -24,6 +24,7 @@
 
 mod call;
 mod error;
+mod fetch;
 mod http;
 pub mod kv;
 mod message;
@@ -31,6 +32,7 @@ mod raw;
 
 pub use call::{Answer, Call};
 pub use error::{errno, EBUSY, EDQUOT, EMSGSIZE, ENOSPC, EPERM};
+pub use fetch::{fetch_reason, Arriving, Fetch, Pending, Redirects};
 pub use http::{serve, IntoResponse, Output, Request, Response};
 pub use message::{queue, stream, Message};
 

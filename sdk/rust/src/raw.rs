@@ -16,6 +16,11 @@ extern "C" {
     pub fn queue_send(queue: *const u8, queue_length: usize, body: *const u8, length: usize, kind: *const u8, kind_length: usize, attributes: *const u8, attributes_length: usize, group: *const u8, group_length: usize, delay_ms: u64, priority: u32, id: *mut u8, size: usize) -> i32;
     pub fn stream_append(stream: *const u8, stream_length: usize, key: *const u8, key_length: usize, body: *const u8, length: usize, kind: *const u8, kind_length: usize, attributes: *const u8, attributes_length: usize, sequence: *mut u64) -> i32;
     pub fn invoke(name: *const u8, name_length: usize, method: *const u8, method_length: usize, path: *const u8, path_length: usize, fields: *const u8, fields_length: usize, body: *const u8, length: usize, timeout_ms: u32, buffer: *mut u8, size: usize) -> i32;
+    pub fn fetch(method: *const u8, method_length: usize, url: *const u8, url_length: usize, fields: *const u8, fields_length: usize, body: *const u8, length: usize, timeout_ms: u32, how: u32, buffer: *mut u8, size: usize, rest: *mut u32) -> i32;
+    pub fn fetch_wait(among: u32, most_ms: u32) -> i32;
+    pub fn fetch_take(which: u32, buffer: *mut u8, size: usize, rest: *mut u32) -> i32;
+    pub fn fetch_read(which: u32, bytes: *mut u8, size: usize) -> i32;
+    pub fn fetch_close(which: u32) -> i32;
     pub fn deadline_ms() -> u64;
     pub fn metadata(which: u32, text: *mut u8, size: usize) -> i32;
     pub fn span_begin(name: *const u8, length: usize) -> i32;

@@ -101,6 +101,23 @@ static result<response> call()
                           "\n");
 }
 
+static result<response> elsewhere(const std::string &base)
+{
+    auto got = blixard::fetch{base + "/plain?a=b"}.send();
+    auto posted = blixard::fetch{base + "/plain", "POST", "hello", {{"X-Mine", "mine"}}}.send();
+    auto large = blixard::fetch{base + "/big?n=3000000"}.send();
+    if (!got || !posted || !large) {
+        return !got ? got.error() : !posted ? posted.error() : large.error();
+    }
+    bool is_marked = got->fields.find("X-One: eins\r\n") != std::string::npos;
+    auto refused = blixard::fetch{"http://example.com/"}.send();
+    std::string why = refused ? "" : refused.error().text;
+    return response::text(std::to_string(got->status) + (is_marked ? " eins " : " none ") +
+                          got->body + "\n" + std::to_string(posted->status) + " " + posted->body +
+                          "\n" + std::to_string(large->body.size()) + "\n" +
+                          why.substr(0, why.find(':')) + "\n");
+}
+
 static response spans()
 {
     blixard::span outer("outer");
@@ -136,6 +153,9 @@ static result<response> answer(request &asked)
     }
     if (path == "/pieces") {
         return pieces(asked);
+    }
+    if (path == "/fetch") {
+        return elsewhere(asked.query());
     }
     if (path == "/early") {
         return response::text(early + "\n");

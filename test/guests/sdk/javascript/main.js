@@ -63,6 +63,66 @@ async function call() {
     return [`${answer.status} ${answer.headers.get("x-answer")}`, (await answer.text()).trimEnd(), `nobody ${nobody}`];
 }
 
+async function elsewhere(base) {
+    const got = await fetch(`${base}/plain?a=b`);
+    const lines = [`${got.status} ${got.headers.get("x-one")} ${await got.text()}`];
+    const posted = await fetch(new URL("/plain", base), { method: "POST", headers: { "X-Mine": "mine" }, body: "hello" });
+    lines.push(`${posted.status} ${await posted.text()}`, (await (await fetch(`${base}/big?n=3000000`)).arrayBuffer()).byteLength);
+    return [...lines, await fetch("http://example.com/").catch((error) => error.code)];
+}
+
+// What only fetch() of the web has.
+const webs = {
+    async json(base) {
+        const answer = await fetch(new Request(`${base}/echo`, { method: "PUT", body: new URLSearchParams({ a: "b c" }) }));
+        const { method, body, fields } = await answer.json();
+        return [answer.ok, answer.url === `${base}/echo`, answer.redirected, method, body, fields["content-type"]];
+    },
+    // The first two are answered when the third is asked.
+    async together(base) {
+        const order = [];
+        const all = await Promise.all([0, 1, 2].map(async (n) => {
+            const text = await (await fetch(`${base}/held?n=${n}`)).text();
+            order.push(n);
+            return text;
+        }));
+        return [...all, order.length];
+    },
+    async redirect(base) {
+        const followed = await fetch(`${base}/redirect?to=/plain`);
+        const manual = await fetch(`${base}/redirect?to=/plain`, { redirect: "manual" });
+        const refused = await fetch(`${base}/redirect?to=/plain`, { redirect: "error" }).catch((error) => error.code);
+        return [followed.redirected, followed.url === `${base}/plain`, followed.headers.has("blixard-url"), manual.status,
+                manual.headers.get("location"), refused];
+    },
+    // More than are under way at once, whose bodies nobody reads; then they are read.
+    async many(base) {
+        const all = [];
+        for (let i = 0; i < 20; i++) all.push(await fetch(`${base}/big?n=${100000 + i}`));
+        const sizes = [];
+        for (const answer of all) sizes.push((await answer.bytes()).length - 100000);
+        return [sizes.join(" ")];
+    },
+    async abort(base) {
+        const controller = new AbortController();
+        setTimeout(() => controller.abort(), 10);
+        const aborted = await fetch(`${base}/silent`, { signal: controller.signal }).catch((error) => error.name);
+        const late = await fetch(`${base}/silent`, { signal: AbortSignal.timeout(10) }).catch((error) => error.name);
+        const before = await fetch(`${base}/plain`, { signal: AbortSignal.abort() }).catch((error) => error.name);
+        const answer = await fetch(`${base}/endless`, { signal: new AbortController().signal });
+        for await (const piece of answer.body) if (piece.length > 0) break;
+        return [aborted, late, before, (await fetch(`${base}/plain`)).status];
+    },
+    async wrong(base) {
+        const codes = [];
+        const tries = ["file:///etc/passwd", "http://a b/", `${base}/close`, `${base}/garbage`, "http://user@127.0.0.1/"];
+        for (const url of tries) codes.push(await fetch(url).then(() => "fine", (error) => (error instanceof TypeError ? error.code : error.name)));
+        codes.push(await fetch(`${base}/cut`).then((answer) => answer.text()).catch((error) => error.code));
+        codes.push(await fetch(`${base}/plain`, { redirect: "never" }).catch((error) => error.name));
+        return codes;
+    },
+};
+
 async function spans() {
     await span("outer", async () => {
         const inner = span("inner").set("why", "a test");
@@ -88,6 +148,10 @@ const asked = {
 export default async function (request, environment, { path }) {
     if (path === "/request") return show(request);
     if (path === "/pieces") return new Response(pieces(request));
+    const base = new URL(request.url).search.slice(1);
+    if (path === "/fetch") return new Response((await elsewhere(base)).join("\n") + "\n");
+    if (path.startsWith("/web/")) return new Response((await webs[path.slice(5)](base)).join("\n") + "\n");
+    if (path === "/through") return fetch(base, request);
     const lines = await asked[path]();
     return lines ? new Response(lines.join("\n") + "\n") : new Response(null, { status: 204 });
 }

@@ -1,6 +1,6 @@
 // What test/integration/sdk_test.py asks of every SDK, by path.
 
-import { Call, deadline, ENOENT, Fact, HostError, kv, log, Message, metadata, Output, queue, quoted, Request, Response, serve, Span, stream } from "@blixard/sdk";
+import { Call, deadline, ENOENT, Fact, Fetch, fetchReason, HostError, kv, log, Message, metadata, Output, queue, quoted, Request, Response, serve, Span, stream } from "@blixard/sdk";
 
 function text(lines: string[]): Response {
   return Response.text(lines.join("\n") + "\n");
@@ -82,6 +82,20 @@ function pieces(request: Request, out: Output): void {
   out.write(count.toString() + "\n");
 }
 
+function elsewhere(base: string): Response {
+  const got = new Fetch(base + "/plain?a=b").send().value;
+  const mark = got.header("x-one");
+  const posted = new Fetch(base + "/plain").method("POST").header("X-Mine", "mine").body("hello").send().value;
+  const large = new Fetch(base + "/big?n=3000000").timeout(20000).send().value;
+  const refused = new Fetch("http://example.com/").send().error;
+  return text([
+    got.status.toString() + " " + (mark === null ? "none" : mark) + " " + got.text,
+    posted.status.toString() + " " + posted.text,
+    large.body.byteLength.toString(),
+    refused === null ? "" : fetchReason(refused),
+  ]);
+}
+
 function answer(request: Request): Response {
   const path = request.path;
   if (path == "/request") return show(request);
@@ -89,6 +103,7 @@ function answer(request: Request): Response {
   if (path == "/kv") return keys();
   if (path == "/send") return send();
   if (path == "/call") return call();
+  if (path == "/fetch") return elsewhere(request.query);
   if (path == "/span") return spans();
   if (path == "/pieces") return Response.stream("text/plain", pieces);
   if (path == "/log") {

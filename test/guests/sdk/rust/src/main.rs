@@ -1,6 +1,6 @@
 //! What test/integration/sdk_test.py asks of every SDK, by path.
 
-use blixard::{errno, kv, log, queue, stream, Call, Fact, Level, Message, Request, Response, Span};
+use blixard::{errno, fetch_reason, kv, log, queue, stream, Call, Fact, Fetch, Level, Message, Request, Response, Span};
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -71,6 +71,26 @@ fn call() -> io::Result<Response> {
     Ok(Response::text(out))
 }
 
+fn elsewhere(base: &str) -> io::Result<Response> {
+    let got = Fetch::get(&format!("{base}/plain?a=b")).send()?;
+    let mut out = format!("{} {} {}\n", got.status, got.header("x-one").unwrap_or(""), got.text());
+    let pending = Fetch::post(&format!("{base}/plain"), "hello").header("X-Mine", "mine").begin()?;
+    let mut large = Fetch::get(&format!("{base}/big?n=3000000")).timeout(Duration::from_secs(20)).open()?;
+    let there = pending.wait(Duration::from_secs(20))?;
+    let posted = pending.take()?;
+    let _ = writeln!(out, "{} {}", if there { posted.status } else { 0 }, posted.text());
+    let mut body = Vec::new();
+    large.read_to_end(&mut body)?;
+    let _ = writeln!(out, "{}", body.len());
+    if Fetch::get(&format!("{base}/big?n=3000000")).send()?.body != body {
+        let _ = writeln!(out, "another body");
+    }
+    if let Err(error) = Fetch::get("http://example.com/").send() {
+        let _ = writeln!(out, "{}", fetch_reason(&error));
+    }
+    Ok(Response::text(out))
+}
+
 fn spans() -> io::Result<Response> {
     let outer = Span::begin("outer")?;
     let inner = Span::begin("inner")?;
@@ -103,6 +123,7 @@ fn answer(asked: Request) -> io::Result<Response> {
         "/kv" => keys(),
         "/send" => send(),
         "/call" => call(),
+        "/fetch" => elsewhere(&asked.query()),
         "/span" => spans(),
         "/pieces" => Ok(pieces(asked)),
         "/log" => {
