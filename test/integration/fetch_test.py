@@ -202,7 +202,7 @@ class Claims(Base):
         status, text = self.ask(f"/together?{self.web.url}/held?n=")
         self.assertEqual(status, 200)
         lines = text.splitlines()
-        self.assertEqual(lines[:4], ["begun 1 "] * 3 + ["nothing yet 0 "])
+        self.assertEqual(lines[:4], ["begun 1 ", "begun 1 ", "nothing yet 0 ", "begun 1 "])
         self.assertEqual(sorted(lines[4:]), ["came 0 0", "came 1 1", "came 2 2"])
 
     # ---- What fails ----
@@ -535,6 +535,14 @@ class Limits(Base, unittest.TestCase):
             with self.assertRaises(subprocess.CalledProcessError) as failed:
                 self.node.cli("fn", "deploy", "project", project, stderr=subprocess.PIPE)
             self.assertIn(why, failed.exception.stderr)
+
+    def test_the_example(self):
+        sites = f"{self.web.url}/plain {self.web.url}/status?n=404 http://127.0.0.1:9/ http://elsewhere.example/"
+        self.node.cli("fn", "deploy", "uptime", ROOT / "examples/uptime", "--env", f"SITES={sites}", "--allow", "127.0.0.1")
+        found = {site["url"]: site for site in json.loads(self.ask("/", "uptime")[1])}
+        self.assertEqual([found[url].get("status") for url in sites.split()], [201, 404, None, None])
+        self.assertRegex(found["http://127.0.0.1:9/"]["error"], "^connect: ")
+        self.assertRegex(found["http://elsewhere.example/"]["error"], "^not_allowed: ")
 
     def test_a_node_that_stops_ends_what_is_fetched(self):
         node = Node(arguments=("--drain-timeout-ms", "100"))
