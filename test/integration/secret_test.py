@@ -186,6 +186,72 @@ class Claims:
         self.assertEqual(self.shown("asked")["size_bytes"], 6)
 
 
+class Traces(unittest.TestCase):
+    """Where a value is to be found: nowhere."""
+
+    def test_a_value_is_in_no_file_no_log_no_event_and_no_argument(self):
+        value = b"Xq7-this-is-seen-nowhere-93b"
+        with Node(arguments=("--isolation", "process", "--log-level", "debug")) as node:
+            done = subprocess.Popen([BUILD / "blixard", "secret", "set", "hidden"], env=node.env, stdin=subprocess.PIPE,
+                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            arguments = pathlib.Path(f"/proc/{done.pid}/cmdline").read_bytes()
+            said, _ = done.communicate(value)
+            node.deploy("hides", module, secrets={"PASSWORD": "hidden"})
+            host, port = node.gateway.rsplit(":", 1)
+            connection = http.client.HTTPConnection(host, int(port), timeout=60)
+            connection.request("GET", "/fn/hides/env?PASSWORD")
+            self.assertEqual(connection.getresponse().read(), value)
+            connection.request("GET", "/fn/hides/env?NONE")
+            self.assertEqual(connection.getresponse().read(), b"(none)")
+            connection.close()
+            seen = [said, arguments]
+            for path in ("/v1/secrets", "/v1/secrets/hidden", "/v1/functions/hides/versions/1", "/v1/functions/hides/logs", "/v1/traces",
+                         "/metrics", "/v1/cluster/backup", "/v1/node"):
+                seen.append(node.request("GET", path)[1])
+            connection = http.client.HTTPConnection(*node.api.split(":"), timeout=60)
+            connection.request("GET", "/v1/events?index=0")
+            answer, told = connection.getresponse(), b""
+            while b"default/hides/1" not in told:
+                told += answer.readline()
+            connection.close()
+            self.assertIn(b"default/hidden", told)
+            seen += [told, subprocess.run(["ps", "axeww"], capture_output=True).stdout]
+            node.kill()
+            node.process.wait()
+            files = [path for path in node.folder.rglob("*") if path.is_file()]
+            self.assertIn(node.folder / "secrets.key", files)
+            seen += [path.read_bytes() for path in files] + [node.log.read_bytes()]
+            self.assertEqual([each[:80] for each in seen if value in each], [])
+            self.assertEqual([each[:80] for each in seen if value[::-1] in each], [])
+
+    def test_a_backup_needs_the_key_that_was_kept(self):
+        with tempfile.TemporaryDirectory(prefix="blixard-secret-") as work, Node(arguments=("--isolation", "process")) as node:
+            work = pathlib.Path(work)
+            node.call("PUT", "/v1/secrets/kept", b"through a backup")
+            node.deploy("f", module, secrets={"PASSWORD": "kept"})
+            self.assertIn("keep the secrets.key", node.cli("cluster", "backup", work / "saved.tar"))
+            restored = work / "restored"
+            said = subprocess.run([BUILD / "blixard", "cluster", "restore", work / "saved.tar", "--data-folder", restored], check=True,
+                                  capture_output=True, text=True).stdout
+            self.assertIn(f"put their key to {restored}/secrets.key", said)
+            with Node(restored, arguments=("--isolation", "process")) as again:
+                status, text, _ = again.request("POST", "/v1/functions/f/invocations", b"")
+                self.assertEqual(status, 503)
+                self.assertIn(f"put the secrets.key that was kept with the backup to {restored}/secrets.key".encode(), text)
+                # It is looked for again.
+                (restored / "secrets.key").write_bytes((node.folder / "secrets.key").read_bytes())
+                while again.request("POST", "/v1/functions/f/invocations", b"")[0] == 503:
+                    again.lines.get(timeout=60)
+                self.assertEqual(again.json("/v1/secrets/kept")["version"], 1)
+            # Another key is told, and not replaced.
+            (restored / "secrets.key").write_bytes(b"w" * 32)
+            with Node(restored, arguments=("--isolation", "process")) as again:
+                status, text, _ = again.request("POST", "/v1/functions/f/invocations", b"")
+                self.assertEqual((status, b"is not the key of these secrets" in text), (503, True), text)
+                self.assertEqual(again.request("PUT", "/v1/secrets/more", b"v")[0], 500)
+            self.assertEqual((restored / "secrets.key").read_bytes(), b"w" * 32)
+
+
 @unittest.skipIf(os.environ.get("ASAN_OPTIONS"), "sanitizers have no process sandbox")
 class Process(Claims, unittest.TestCase):
     arguments = ("--isolation", "process")

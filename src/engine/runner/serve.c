@@ -255,6 +255,7 @@ static void run_call(struct slot *slot, struct runner_result *result)
     set_running(slot, slot->shell);
     vmm_shell_run(slot->shell, &call, &outcome);
     set_running(slot, NULL);
+    explicit_bzero(slot->received + sizeof(*invoke), invoke->environment_length); /* secrets */
     result->end = outcome.end;
     result->exit_code = outcome.exit_code;
     memcpy(result->reason, outcome.reason, sizeof(result->reason));

@@ -79,7 +79,11 @@ int verb_cluster_backup(const struct arguments *arguments, struct error *err)
         return r;
     }
     JSON_OWNED json_t *document = json_pack("{s:s, s:I}", "file", path, "bytes", (json_int_t)bytes);
-    return print_done(arguments, document, err, "saved to %s (%" PRIu64 " bytes)", path, bytes);
+    return print_done(arguments, document, err,
+                      "saved to %s (%" PRIu64
+                      " bytes); secrets in it stay sealed: keep the secrets.key of a node's data "
+                      "folder, too, elsewhere",
+                      path, bytes);
 }
 
 int verb_cluster_restore(const struct arguments *arguments, struct error *err)
@@ -103,6 +107,7 @@ int verb_cluster_restore(const struct arguments *arguments, struct error *err)
                   (json_int_t)info.blobs, "bytes", (json_int_t)info.bytes);
     return print_done(arguments, document, err,
                       "%s has the state of %s (index %" PRIu64 ", %" PRIu64
-                      " modules); start it: blixard server --data-folder %s",
-                      folder, info.created_at, info.index, info.blobs, folder);
+                      " modules); if it has secrets, put their key to %s/secrets.key; start it: "
+                      "blixard server --data-folder %s",
+                      folder, info.created_at, info.index, info.blobs, folder, folder);
 }
