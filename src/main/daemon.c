@@ -619,7 +619,9 @@ static int start_triggers(struct node *node, struct error *err)
     if (trigger_service_new(&options, &node->triggers, err) < 0) {
         return -(int)err->kind;
     }
-    node->brokers = trigger_brokers_add(node->triggers, node->loop);
+    const struct trigger_brokers_options brokers = {
+        .loop = node->loop, .store = node->store, .secrets = node->secrets};
+    node->brokers = trigger_brokers_add(node->triggers, &brokers);
     node->trigger_queues = trigger_queues_add(node->triggers, node->loop, node->queues);
     node->trigger_streams = trigger_streams_add(node->triggers, node->loop, node->streams);
     trigger_service_start(node->triggers);

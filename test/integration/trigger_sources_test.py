@@ -283,6 +283,31 @@ class Brokers(Case):
         self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
         self.until(lambda: pending() == b"0", "nothing pending")
 
+    def test_a_password_is_a_secret(self):
+        port = free_port()
+        self.serve(find("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+                   "--requirepass", "first-word", port=port)
+        redis = lambda word, *command: subprocess.run([find("redis-cli"), "-p", str(port), "-a", word, "--no-auth-warning", *command],
+                                                      check=True, stdout=subprocess.PIPE).stdout
+        self.trigger("redis", {"url": f"redis://127.0.0.1:{port}", "stream": "orders", "start": "all", "password_secret": "redis-word"})
+        self.until(lambda: "there is no secret redis-word" in str(self.look()), "a secret that is missing")
+        self.cli("secret", "set", "redis-word", stdin="first-word\n")
+        redis("first-word", "XADD", "orders", "*", "data", "one")
+        self.until(lambda: [g[3] for g in self.got()] == ["one"])
+        shown = json.loads(self.cli("secret", "show", "redis-word", "--output", "json"))
+        self.assertEqual(shown["used_by"], [f"trigger {self.name}"])
+        self.assertNotIn("first-word", json.dumps(self.look()))
+        # What has no answer when the connection ends would come once more.
+        self.until(lambda: redis("first-word", "XPENDING", "orders", "blixard").split()[:1] == [b"0"], "nothing pending")
+        # The next connection is made with what the secret is then.
+        redis("first-word", "CONFIG", "SET", "requirepass", "second-word")
+        redis("second-word", "CLIENT", "KILL", "TYPE", "normal")
+        self.cli("secret", "set", "redis-word", stdin="second-word\n")
+        redis("second-word", "XADD", "orders", "*", "data", "two")
+        self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
+        done = subprocess.run([BUILD / "blixard", "secret", "delete", "redis-word"], env=self.node.env, capture_output=True)
+        self.assertEqual((done.returncode, f"used by trigger {self.name};".encode() in done.stderr), (75, True), done.stderr)
+
     def test_mqtt(self):
         port = free_port()
         conf = self.folder / "mosquitto.conf"

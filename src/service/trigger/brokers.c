@@ -5,12 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/list.h"
+#include "base/loop/loop.h"
 #include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/store/store.h"
 
 #include "service/broker/broker.h"
 #include "service/event/event.h"
+#include "service/secret/secret.h"
 #include "service/trigger/driver.h"
 #include "service/trigger/message.h"
 
@@ -24,15 +31,21 @@ struct kind {
 };
 
 struct trigger_brokers {
-    struct loop *loop;
+    struct trigger_brokers_options options;
     struct kind kinds[KINDS];
+    struct list feeds;
+    struct store_watch *secrets;
+    struct loop_timer *reopen; /* what a changed secret is the password of */
 };
 
 /* A running trigger. */
 struct feed {
+    struct list_node link;
     struct trigger_source *source;
     const struct kind *kind;
     struct broker *broker;
+    unsigned generation; /* of the connection: what came by an earlier one has no answer there */
+    bool is_stale;       /* its password has changed */
     bool is_paused;
     char text[192];
     struct list messages; /* that have no answer yet */
@@ -42,6 +55,7 @@ struct feed {
 struct message {
     struct list_node link;
     struct feed *feed;
+    unsigned generation;
     uint64_t token;
 };
 
@@ -61,7 +75,7 @@ static json_t *list_of(const char *text)
 }
 
 /* Those of the broker are all but who we are there. */
-static json_t *without_username(const json_t *settings)
+static json_t *without_credentials(const json_t *settings)
 {
     json_t *rest = json_copy((json_t *)(uintptr_t)settings);
     const json_t *topics = json_object_get(rest, "topics");
@@ -69,19 +83,22 @@ static json_t *without_username(const json_t *settings)
         json_object_set_new(rest, "topics", list_of(json_string_value(topics)));
     }
     json_object_del(rest, "username");
+    json_object_del(rest, "password_secret");
     return rest;
 }
 
 static int check_kind(const char *kind, const json_t *settings, struct error *err)
 {
     const json_t *username = json_object_get(settings, "username");
-    if (json_object_get(settings, "password_secret") != NULL) {
-        return error_set(err, ERROR_UNSUPPORTED, "password_secret: there are no secrets yet");
+    const json_t *secret = json_object_get(settings, "password_secret");
+    if (secret != NULL && (!json_is_string(secret) || !text_is_name(json_string_value(secret)))) {
+        return error_set(err, ERROR_INVALID,
+                         "password_secret must be the name of a secret (blixard secret set NAME)");
     }
     if (username != NULL && (!json_is_string(username) || json_string_length(username) == 0)) {
         return error_set(err, ERROR_INVALID, "username must be a text");
     }
-    json_t *rest = without_username(settings);
+    json_t *rest = without_credentials(settings);
     int r = broker_check(kind, rest, err);
     json_decref(rest);
     return r;
@@ -116,7 +133,9 @@ static void on_done(enum trigger_outcome outcome, const struct error *reason, vo
     (void)reason;
     struct message *message = context;
     struct feed *feed = message->feed;
-    if (outcome == TRIGGER_DELIVERED || outcome == TRIGGER_DEAD) {
+    if (message->generation != feed->generation) {
+        /* It is the broker's again, and comes once more. */
+    } else if (outcome == TRIGGER_DELIVERED || outcome == TRIGGER_DEAD) {
         broker_acknowledge(feed->broker, message->token);
     } else {
         broker_release(feed->broker, message->token);
@@ -154,6 +173,7 @@ static void on_message(const struct broker_message *message, void *context)
     bool is_ordered = strcmp(feed->kind->driver.kind, "kafka") == 0 && message->subject != NULL;
     struct message *pushed = NEW(struct message);
     pushed->feed = feed;
+    pushed->generation = feed->generation;
     pushed->token = message->token;
     list_push_back(&feed->messages, &pushed->link);
     make_event(feed, message, &event);
@@ -175,37 +195,122 @@ static void on_state(bool is_connected, const char *reason, void *context)
 
 /* ---- Life ---- */
 
-static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+static const char *secret_of(const struct trigger_source *source)
+{
+    return json_string_value(json_object_get(trigger_source_settings(source), "password_secret"));
+}
+
+static int read_password(const struct feed *feed, struct buffer *ret_password, struct error *err)
+{
+    const char *secret = secret_of(feed->source);
+    int r = secret == NULL
+        ? 0
+        : secret_read(feed->kind->owner->options.secrets, trigger_source_project(feed->source),
+                      secret, ret_password, err);
+    if (r < 0) {
+        return error_wrap(err, "password_secret");
+    }
+    return secret == NULL || memchr(ret_password->data, '\0', ret_password->used) == NULL
+        ? 0
+        : error_set(err, ERROR_INVALID, "password_secret: secret %s holds a NUL", secret);
+}
+
+static int open_broker(struct feed *feed, struct broker **ret_broker, struct error *err)
 {
     static const struct broker_events events = {.on_message = on_message, .on_state = on_state};
+    const json_t *settings = trigger_source_settings(feed->source);
+    BUFFER_WIPED struct buffer password = {0};
+    int r = read_password(feed, &password, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *rest = without_credentials(settings);
+    MEMORY_OWNED char *name = memory_format("blixard-%s-%s", trigger_source_project(feed->source),
+                                            trigger_source_name(feed->source));
+    const struct broker_options options = {
+        .kind = feed->kind->driver.kind,
+        .settings = rest,
+        .name = name,
+        .username = json_string_value(json_object_get(settings, "username")),
+        .password = password.used > 0 ? buffer_string(&password) : NULL,
+    };
+    return broker_open(feed->kind->owner->options.loop, &options, &events, feed, ret_broker, err);
+}
+
+static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+{
     const struct kind *kind = context;
-    const json_t *settings = trigger_source_settings(source);
-    json_t *rest = without_username(settings);
-    MEMORY_OWNED char *name =
-        memory_format("blixard-%s-%s", trigger_source_project(source), trigger_source_name(source));
     struct feed *feed = NEW(struct feed);
     feed->source = source;
     feed->kind = kind;
     list_init(&feed->messages);
-    const struct broker_options options = {
-        .kind = kind->driver.kind,
-        .settings = rest,
-        .name = name,
-        .username = json_string_value(json_object_get(settings, "username")),
-    };
-    int r = broker_open(kind->owner->loop, &options, &events, feed, &feed->broker, err);
-    json_decref(rest);
+    int r = open_broker(feed, &feed->broker, err);
     if (r < 0) {
         free(feed);
         return r;
     }
+    list_push_back(&kind->owner->feeds, &feed->link);
     *ret_state = feed;
     return 0;
+}
+
+/* As long as the new password cannot be had, the connection with the old one stays. */
+static void reopen(struct feed *feed)
+{
+    struct broker *broker = NULL;
+    struct error err = {0};
+    if (open_broker(feed, &broker, &err) < 0) {
+        trigger_source_problem(feed->source, err.text);
+        return;
+    }
+    broker_close(feed->broker);
+    feed->broker = broker;
+    feed->generation++;
+    feed->is_paused = false;
+    update_pause(feed);
+}
+
+static void on_reopen(void *context)
+{
+    struct trigger_brokers *brokers = context;
+    LIST_EACH(node, &brokers->feeds)
+    {
+        struct feed *feed = LIST_ITEM(node, struct feed, link);
+        if (feed->is_stale) {
+            feed->is_stale = false;
+            reopen(feed);
+        }
+    }
+}
+
+static bool is_password_of(const struct feed *feed, const char *key)
+{
+    const char *project = trigger_source_project(feed->source);
+    const char *secret = secret_of(feed->source);
+    size_t length = strlen(project);
+    return secret != NULL && strncmp(key, project, length) == 0 && key[length] == '/' &&
+        strcmp(key + length + 1, secret) == 0;
+}
+
+/* The command is still being told of.  After a snapshot nobody knows what has changed. */
+static void on_secret(const struct store_event *event, void *context)
+{
+    struct trigger_brokers *brokers = context;
+    LIST_EACH(node, &brokers->feeds)
+    {
+        struct feed *feed = LIST_ITEM(node, struct feed, link);
+        if (event->operation == 'R' ? secret_of(feed->source) != NULL
+                                    : is_password_of(feed, event->key)) {
+            feed->is_stale = true;
+            loop_timer_start(brokers->reopen, 0);
+        }
+    }
 }
 
 static void stop(void *state)
 {
     struct feed *feed = state;
+    list_remove(&feed->link);
     broker_close(feed->broker); /* what has no answer is the broker's again */
     LIST_EACH(node, &feed->messages)
     {
@@ -239,12 +344,16 @@ static const char *describe(void *state)
     return feed->text;
 }
 
-struct trigger_brokers *trigger_brokers_add(struct trigger_service *service, struct loop *loop)
+struct trigger_brokers *trigger_brokers_add(struct trigger_service *service,
+                                            const struct trigger_brokers_options *options)
 {
     static int (*const checks[KINDS])(const json_t *settings, struct error *err) = {
         check_redis, check_nats, check_kafka, check_amqp, check_mqtt};
     struct trigger_brokers *brokers = NEW(struct trigger_brokers);
-    brokers->loop = loop;
+    brokers->options = *options;
+    list_init(&brokers->feeds);
+    brokers->secrets = store_watch_new(options->store, "secret", on_secret, brokers);
+    brokers->reopen = loop_timer_new(options->loop, on_reopen, brokers);
     for (size_t i = 0; i < KINDS; i++) {
         struct kind *kind = &brokers->kinds[i];
         kind->owner = brokers;
@@ -267,6 +376,8 @@ struct trigger_brokers *trigger_brokers_add(struct trigger_service *service, str
 void trigger_brokers_free(struct trigger_brokers *brokers)
 {
     if (brokers != NULL) {
+        store_watch_free(brokers->secrets);
+        loop_timer_free(brokers->reopen);
         broker_settle();
         free(brokers);
     }

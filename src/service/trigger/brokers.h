@@ -11,12 +11,26 @@
 #define SERVICE_TRIGGER_BROKERS_H
 
 struct loop;
+struct secret_service;
+struct store;
 struct trigger_service;
 
 struct trigger_brokers;
 
+/*
+ * `password_secret` names a secret of the project: it is read when a connection is opened, and the
+ * connection is opened anew when the secret has changed; messages that had no answer by then come
+ * again.
+ */
+struct trigger_brokers_options {
+    struct loop *loop;
+    struct store *store;
+    struct secret_service *secrets;
+};
+
 /* Add the kinds that this program was built with.  Before trigger_service_start(). */
-struct trigger_brokers *trigger_brokers_add(struct trigger_service *service, struct loop *loop);
+struct trigger_brokers *trigger_brokers_add(struct trigger_service *service,
+                                            const struct trigger_brokers_options *options);
 /* After trigger_service_free(); waits for the clients' threads, some seconds at most. */
 void trigger_brokers_free(struct trigger_brokers *brokers);
 

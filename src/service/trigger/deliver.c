@@ -18,6 +18,7 @@
 
 enum {
     PUSHED_BACK_FIRST_MS = 50,
+    PUSHED_BACK_TOLD = 5, /* times: from then on why is shown */
     PUSHED_BACK_MOST_MS = 5000,
     PUSHED_BACK_KEPT_MS = 10000, /* then the source has it again, if it can */
     SEND_MOST_MS = 30000,
@@ -366,6 +367,9 @@ static void push_back(struct batch *batch, const struct error *reason)
     uint64_t now_ms = loop_now_ms(source->service->options.loop);
     if (batch->pushed_back++ == 0) {
         batch->pushed_back_ms = now_ms;
+    }
+    if (batch->pushed_back == PUSHED_BACK_TOLD && reason->kind == ERROR_UNAVAILABLE) {
+        trigger_note_error(source, reason); /* this does not pass: a secret that is missing */
     }
     if (source->driver->retries_itself && now_ms - batch->pushed_back_ms > PUSHED_BACK_KEPT_MS) {
         LIST_EACH(node, &batch->items)
