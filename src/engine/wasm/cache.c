@@ -68,6 +68,7 @@ bool cache_take(struct wasm *wasm, const char *key, char ret_image[HASH_TEXT_SIZ
     MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
     JSON_OWNED json_t *entry = read_entry(path, &image);
     unlink(path);
+    recency_gone(wasm, key);
     if (entry != NULL) {
         memcpy(ret_image, image, HASH_TEXT_SIZE);
     }
@@ -87,6 +88,18 @@ static void take_digest(const json_t *entry, const char *name, char ret_digest[H
     snprintf(ret_digest, HASH_TEXT_SIZE, "%s", digest != NULL ? digest : "");
 }
 
+static void take_image(const json_t *entry, const char *image, struct wasm_image *ret_image)
+{
+    *ret_image = (struct wasm_image){
+        .elf_bytes = (uint64_t)json_integer_value(json_object_get(entry, "elf_bytes")),
+        .wall_ms = (uint64_t)json_integer_value(json_object_get(entry, "wall_ms")),
+        .max_rss_kib = (uint64_t)json_integer_value(json_object_get(entry, "max_rss_kib")),
+    };
+    memcpy(ret_image->image_id, image, sizeof(ret_image->image_id));
+    take_digest(entry, "toolchain", ret_image->toolchain);
+    take_digest(entry, "runtime", ret_image->runtime);
+}
+
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image)
 {
     const char *image = NULL;
@@ -97,18 +110,23 @@ bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image)
     }
     if (entry == NULL || !image_is_whole(wasm, image)) {
         unlink(path);
+        recency_gone(wasm, key);
         return false;
     }
-    struct wasm_image found = {
-        .elf_bytes = (uint64_t)json_integer_value(json_object_get(entry, "elf_bytes")),
-        .wall_ms = (uint64_t)json_integer_value(json_object_get(entry, "wall_ms")),
-        .max_rss_kib = (uint64_t)json_integer_value(json_object_get(entry, "max_rss_kib")),
-    };
-    memcpy(found.image_id, image, sizeof(found.image_id));
-    take_digest(entry, "toolchain", found.toolchain);
-    take_digest(entry, "runtime", found.runtime);
-    *ret_image = found;
+    take_image(entry, image, ret_image);
+    recency_used(wasm, key, ret_image->image_id, ret_image->elf_bytes);
     return true;
+}
+
+bool cache_look(const struct wasm *wasm, const char *key, struct wasm_image *ret_image)
+{
+    const char *image = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/%s.json", wasm->cache_folder, key);
+    JSON_OWNED json_t *entry = read_entry(path, &image);
+    if (entry != NULL) {
+        take_image(entry, image, ret_image);
+    }
+    return entry != NULL;
 }
 
 /* Has an entry this value in this field?  Read through: it happens once per toolchain, and when a
@@ -167,7 +185,11 @@ int cache_put(struct wasm *wasm, const char *key, const struct cache_names *name
     json_write_field_u64(&writer, "wall_ms", image->wall_ms);
     json_write_field_u64(&writer, "max_rss_kib", image->max_rss_kib);
     json_write_end_object(&writer);
-    return file_write(path, text.data, text.used, 0600, err);
+    int r = file_write(path, text.data, text.used, 0600, err);
+    if (r == 0) {
+        recency_used(wasm, key, image->image_id, image->elf_bytes);
+    }
+    return r;
 }
 
 void wasm_each_module(struct wasm *wasm, void (*visit)(const char *module_id, void *context),

@@ -49,9 +49,11 @@ struct wasm {
     struct image_store *images;
     uint64_t timeout_ms;
     uint64_t memory_bytes_max;
-    pthread_mutex_t lock; /* guards `building` */
+    pthread_mutex_t lock; /* guards `building`, `held` and `evictions` */
     pthread_cond_t built;
     struct map building; /* cache keys somebody is at work on */
+    struct map held;     /* recency.c: key -> what the cache has of it */
+    uint64_t evictions;
 };
 
 /* As wasm_inspect(), for a form. */
@@ -152,6 +154,14 @@ int assets_link(const struct buffer *elf, const void *archive, size_t length,
 /* Results by key: what was made, and whether it is still there and whole. */
 void cache_key(const char *module_id, enum wasm_tier tier, char ret_key[HASH_TEXT_SIZE]);
 bool cache_get(struct wasm *wasm, const char *key, struct wasm_image *ret_image);
+/* What the entry says, of whatever toolchain; the image was not looked at. */
+bool cache_look(const struct wasm *wasm, const char *key, struct wasm_image *ret_image);
+
+/* recency.c: entries by when they were used last.  Any thread, but for open and close. */
+void recency_open(struct wasm *wasm); /* reads the entries that are there */
+void recency_close(struct wasm *wasm);
+void recency_used(struct wasm *wasm, const char *key, const char *image, uint64_t bytes);
+void recency_gone(struct wasm *wasm, const char *key);
 
 /* Who has the entry, each "" when there is none: the module, and what it is without its assets. */
 struct cache_names {

@@ -89,6 +89,7 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     }
     if (!options->shares_folder) {
         remove_old_folders(wasm);
+        recency_open(wasm);
     }
     *ret_wasm = wasm;
     return 0;
@@ -107,6 +108,7 @@ void wasm_close(struct wasm *wasm)
     CHECK(wasm->building.count == 0);
     toolchain_done(&wasm->toolchain);
     map_done(&wasm->building);
+    recency_close(wasm);
     pthread_cond_destroy(&wasm->built);
     pthread_mutex_destroy(&wasm->lock);
     free(wasm->work_folder);

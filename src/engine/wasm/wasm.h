@@ -139,6 +139,22 @@ void wasm_each_module(struct wasm *wasm, void (*visit)(const char *module_id, vo
 void wasm_forget(struct wasm *wasm, const char *module_id,
                  bool (*keep)(const char *image_id, void *context), void *context);
 
+/* What the cache holds: images that were compiled or taken. */
+struct wasm_cache_status {
+    uint64_t bytes;
+    uint64_t images;
+    uint64_t evictions; /* since wasm_open() */
+};
+void wasm_cache_status(struct wasm *wasm, struct wasm_cache_status *ret_status);
+
+/*
+ * Make the cache no larger than that, by what was not used for longest; never what `keep` is true
+ * of, even if that is more.  What it evicts is compiled, or fetched, again when it is needed.
+ * `keep` is called under a lock: not into this room.  Not of a folder that is shared.
+ */
+void wasm_trim(struct wasm *wasm, uint64_t bytes_max,
+               bool (*keep)(const char *image_id, void *context), void *context);
+
 /* What is installed, for doctor: walks every tool the pipeline uses. */
 void wasm_tools_each(void (*visit)(const char *tool, const char *path_or_null, const char *package,
                                    bool required, void *context),

@@ -71,6 +71,52 @@ bool image_is_used(const char *image_id, void *context)
     return sharing.found;
 }
 
+/* A builder may have found an image of which the loop has not heard yet. */
+static bool is_being_built(const struct function_service *service)
+{
+    LIST_EACH(node, &service->builds_known)
+    {
+        if (LIST_ITEM(node, struct build, known)->target == NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void images_trim(struct function_service *service)
+{
+    struct wasm_cache_status status;
+    uint64_t bytes_max = service->options.image_cache_bytes_max;
+    uint64_t evicted = 0;
+    wasm_cache_status(service->options.wasm, &status);
+    if (bytes_max > 0 && status.bytes > bytes_max && !is_being_built(service)) {
+        evicted = status.evictions;
+        wasm_trim(service->options.wasm, bytes_max, image_is_used, service);
+        wasm_cache_status(service->options.wasm, &status);
+        evicted = status.evictions - evicted;
+    }
+    if (evicted > 0) {
+        log_info("function: %" PRIu64 " images went from the cache, which has %" PRIu64
+                 " bytes of %" PRIu64,
+                 evicted, status.bytes, bytes_max);
+    }
+    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_BYTES, status.bytes);
+    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_IMAGES, status.images);
+    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_EVICTIONS, status.evictions);
+}
+
+void function_write_image_cache(struct function_service *service, struct json_writer *writer)
+{
+    struct wasm_cache_status status;
+    wasm_cache_status(service->options.wasm, &status);
+    json_write_begin_object(writer);
+    json_write_field_u64(writer, "bytes", status.bytes);
+    json_write_field_u64(writer, "bytes_max", service->options.image_cache_bytes_max);
+    json_write_field_u64(writer, "images", status.images);
+    json_write_field_u64(writer, "evictions", status.evictions);
+    json_write_end_object(writer);
+}
+
 /* Two versions of one module have one image. */
 static void forget_target(struct function_service *service, struct instance_target *target)
 {
@@ -115,6 +161,18 @@ static bool is_left_to_others(struct build *build)
     return true;
 }
 
+/* After a start: where the fast code went from the cache, the better one has no need of it. */
+static void take_better(struct build *build)
+{
+    struct wasm *wasm = build->service->options.wasm;
+    struct wasm_image image;
+    if (build->was_ready && build->tier == WASM_TIER_FAST &&
+        !wasm_find(wasm, build->module, WASM_TIER_FAST, &image) &&
+        wasm_find(wasm, build->module, WASM_TIER_OPTIMIZED, &image)) {
+        build->tier = WASM_TIER_OPTIMIZED;
+    }
+}
+
 static int compile(struct build *build)
 {
     const struct function_options *options = &build->service->options;
@@ -128,6 +186,7 @@ static int compile(struct build *build)
     if (r < 0) {
         return r;
     }
+    take_better(build);
     if (is_left_to_others(build)) {
         return error_set(&build->err, ERROR_UNAVAILABLE, "no other node has compiled it yet");
     }
@@ -230,6 +289,9 @@ static void build_free(struct build *build)
         module_collect(service, build->module);
     }
     free(build);
+    if (!service->stopping) {
+        images_trim(service);
+    }
     if (service->stopping && list_is_empty(&service->builds_known)) {
         loop_stop(service->options.loop);
     }
@@ -410,7 +472,8 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
         fail_cancelled(build);
         return;
     }
-    if (error != NULL && build->tier == WASM_TIER_OPTIMIZED) {
+    if (error != NULL && build->tier == WASM_TIER_OPTIMIZED &&
+        local_of(build->service, build->key)->target != NULL) {
         log_warn("function: %s stays with its fast code: %s", build->key, error->text);
         build_free(build);
         return;
@@ -427,6 +490,9 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
         local->optimize_ms = build->result.wall_ms;
         local->waits_for_better = false;
         routes_mark_stale(build->service);
+        if (build->is_awaited) {
+            routes_refresh(build->service);
+        }
         build_free(build);
     } else if (build->was_ready) {
         succeed(build, false);

@@ -74,6 +74,9 @@ static void on_removed(const struct error *error, uint64_t index, void *context)
         local_forget(service, removal->versions[i].key);
         module_collect(service, removal->versions[i].module);
     }
+    if (error == NULL) {
+        images_trim(service);
+    }
     struct error err = {0};
     if (error == NULL && removal->whole &&
         telemetry_remove(service->options.telemetry, removal->project, removal->name, &err) < 0) {

@@ -55,8 +55,9 @@ struct function_options {
     struct cluster *cluster;    /* NULL: this node is alone; so are the next two */
     struct peer_clients *peers; /* of this loop */
     struct peer_blobs *blobs;
-    const char *node_name;  /* until it is in a cluster; lent for good */
-    unsigned build_threads; /* 0: 1 */
+    const char *node_name;          /* until it is in a cluster; lent for good */
+    unsigned build_threads;         /* 0: 1 */
+    uint64_t image_cache_bytes_max; /* 0: any number */
     /*
      * On the loop, once: what every node has is in the store, and each version an alias points to
      * can be called again, or could not be built here (NULL), or, where other nodes can be asked,
@@ -74,6 +75,10 @@ int function_service_new(const struct function_options *options,
 /* After loop_run() has returned and before the instances and the store end: it runs the loop again
  * until builds have been broken off. */
 void function_service_free(struct function_service *service);
+
+/* Compiled images here: those of versions that can be called stay, others go above
+ * image_cache_bytes_max, what was used least recently first.  As in the metrics. */
+void function_write_image_cache(struct function_service *service, struct json_writer *writer);
 
 /* Where the gateway listens ("http://127.0.0.1:7480"): for the `url` of functions. */
 void function_set_gateway(struct function_service *service, const char *url);

@@ -164,6 +164,9 @@ struct function_service {
     struct loop_timer *ready_timer;
 };
 
+/* build.c: make the image cache no larger than it may be, and count it. */
+void images_trim(struct function_service *service);
+
 /* config.c */
 int config_check(const struct function_config *config, struct error *err);
 void config_write(struct json_writer *writer, const struct function_config *config);

@@ -418,6 +418,7 @@ static void become_ready(struct function_service *service, const struct error *e
         loop_timer_stop(service->ready_timer);
         service->options.on_ready(error, service->options.context);
         holders_mark_stale(service);
+        images_trim(service);
     }
 }
 

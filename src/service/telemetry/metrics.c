@@ -52,6 +52,11 @@ void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, ui
     atomic_store_explicit(&telemetry->metrics[metric], value, memory_order_relaxed);
 }
 
+uint64_t telemetry_get(const struct telemetry *telemetry, enum telemetry_metric metric)
+{
+    return atomic_load_explicit(&telemetry->metrics[metric], memory_order_relaxed);
+}
+
 const char *telemetry_trigger_text(enum telemetry_trigger trigger)
 {
     static const char *const texts[TELEMETRY_TRIGGERS] = {"http", "pubsub", "datasource", "timer",

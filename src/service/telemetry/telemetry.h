@@ -111,6 +111,7 @@ enum telemetry_metric {
 
 void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t amount);
 void telemetry_set(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t value);
+uint64_t telemetry_get(const struct telemetry *telemetry, enum telemetry_metric metric);
 
 /* What made a function run, by OpenTelemetry's faas.trigger. */
 enum telemetry_trigger {

@@ -9,6 +9,7 @@
 #include "engine/vmm/vmm.h"
 
 #include "service/fetch/fetch.h"
+#include "service/function/function.h"
 #include "service/instance/instance.h"
 #include "service/queue/queue.h"
 #include "service/telemetry/telemetry.h"
@@ -20,6 +21,29 @@ static bool take_count(sqlite3_stmt *row, void *context)
 {
     *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
     return false;
+}
+
+static void write_pool(const struct telemetry *telemetry, struct json_writer *writer)
+{
+    static const struct {
+        const char *name;
+        enum telemetry_metric metric;
+    } counts[] = {
+        {"queued", TELEMETRY_CALLS_QUEUED},         {"starts_warm", TELEMETRY_STARTS_WARM},
+        {"starts_cold", TELEMETRY_STARTS_COLD},     {"warmed", TELEMETRY_INSTANCES_WARMED},
+        {"cooled", TELEMETRY_INSTANCES_COOLED},     {"evicted", TELEMETRY_INSTANCES_EVICTED},
+        {"recycled", TELEMETRY_INSTANCES_RECYCLED},
+    };
+    uint64_t instances = telemetry_get(telemetry, TELEMETRY_INSTANCES);
+    uint64_t busy = telemetry_get(telemetry, TELEMETRY_INSTANCES_BUSY);
+    json_write_begin_object(writer);
+    json_write_field_u64(writer, "instances", instances);
+    json_write_field_u64(writer, "busy", busy);
+    json_write_field_u64(writer, "ready", instances > busy ? instances - busy : 0);
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        json_write_field_u64(writer, counts[i].name, telemetry_get(telemetry, counts[i].metric));
+    }
+    json_write_end_object(writer);
 }
 
 static void on_described(const char *runners, void *context)
@@ -48,6 +72,10 @@ static void on_described(const char *runners, void *context)
     json_write_field_u64(&writer, "store_index", status.index);
     json_write_field_u64(&writer, "store_term", status.term);
     json_write_field_u64(&writer, "functions", functions);
+    json_write_key(&writer, "image_cache");
+    function_write_image_cache(api->options.functions, &writer);
+    json_write_key(&writer, "pool");
+    write_pool(api->options.telemetry, &writer);
     json_write_key(&writer, "runners");
     json_write_raw(&writer, runners, strlen(runners));
     json_write_field_time_ms(&writer, "started_at", api->started_ms);

@@ -181,6 +181,15 @@ int verb_node_show(const struct arguments *arguments, struct error *err)
         {"index", "store_index", AS_TEXT},
         {"term", "store_term", AS_TEXT},
         {"functions", "functions", AS_TEXT},
+        {"images", "image_cache.images", AS_TEXT},
+        {"images take", "image_cache.bytes", AS_BYTES},
+        {"at most", "image_cache.bytes_max", AS_BYTES},
+        {"evicted", "image_cache.evictions", AS_TEXT},
+        {"instances", "pool.instances", AS_TEXT},
+        {"ready", "pool.ready", AS_TEXT},
+        {"busy", "pool.busy", AS_TEXT},
+        {"warm starts", "pool.starts_warm", AS_TEXT},
+        {"cold starts", "pool.starts_cold", AS_TEXT},
         {"started", "started_at", AS_TEXT},
     };
     JSON_OWNED json_t *document = NULL;
