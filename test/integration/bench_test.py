@@ -45,6 +45,8 @@ class Bench(unittest.TestCase):
                 self.assertGreater(row["messages_per_second"], 0)
             for row in figures["queue"]["start"].values():
                 self.assertGreater(row["sent_to_start_ms_p50"], 0)
+        if "lacking" not in figures["pool"]:
+            self.assertEqual(figures["pool"]["rows"]["Blixard"]["refused"], 0)
         for row in figures["cluster"]["store"] + figures["cluster"].get("api", []):
             self.assertGreater(row["writes_per_second"], 0)
             self.assertEqual(row["refused"], 0)
