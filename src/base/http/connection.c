@@ -17,7 +17,13 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-enum { READ_STEP = 65536, IN_HIGH = 131072, DRAIN_MAX = 262144, LINGER_MS = 2000 };
+enum {
+    READ_STEP = 65536,
+    IN_HIGH = 131072,
+    DRAIN_MAX = 262144,
+    LINGER_MS = 2000,
+    LENT_LEAST = 16384
+};
 
 /* A peer that will say no more gets what is ready in this time; then it counts as gone. */
 enum { EOF_MS = 1000 };
@@ -189,6 +195,35 @@ void connection_flush(struct connection *connection)
     if (connection->out.used > 0) {
         lend_rest(connection);
     }
+}
+
+/* Failures are connection_flush()'s to find. */
+static size_t write_at_once(struct connection *connection, const void *bytes, size_t length)
+{
+    struct buffer *out = &connection->out;
+    size_t waiting = out->used;
+    uv_buf_t lent[2] = {{.base = (char *)out->data, .len = waiting},
+                        {.base = (char *)(uintptr_t)bytes, .len = length}};
+    unsigned first = waiting == 0;
+    int wrote = uv_try_write(&connection->uv.stream, lent + first, 2 - first);
+    if (wrote <= 0) {
+        return 0;
+    }
+    size_t of_out = (size_t)wrote < waiting ? (size_t)wrote : waiting;
+    connection->server->counters.bytes_out += (uint64_t)wrote;
+    connection->silent_since_ms = loop_now_ms(connection->server->loop);
+    buffer_consume(out, of_out);
+    return (size_t)wrote - of_out;
+}
+
+void connection_write(struct connection *connection, const void *bytes, size_t length)
+{
+    size_t taken = 0;
+    if (length >= LENT_LEAST && connection->stream == NULL && !connection->write_runs &&
+        !connection->closing) {
+        taken = write_at_once(connection, bytes, length);
+    }
+    buffer_append(&connection->out, (const uint8_t *)bytes + taken, length - taken);
 }
 
 /* ---- Requests ---- */

@@ -161,6 +161,8 @@ void connection_accept(struct http_server *server, uv_stream_t *listener);
 void connection_adopt(struct http_server *server, struct stream *owned_stream);
 void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
+/* More to be flushed: copied, but for what the socket takes at once of what is large. */
+void connection_write(struct connection *connection, const void *bytes, size_t length);
 void connection_close(struct connection *connection);
 void connection_drain(struct connection *connection); /* no request after those in flight */
 size_t connection_waiting(const struct connection *connection);

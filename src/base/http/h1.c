@@ -148,7 +148,7 @@ static void write_body(struct http_exchange *exchange, const void *bytes, size_t
     if (exchange->is_chunked) {
         buffer_append_format(out, "%zx\r\n", length);
     }
-    buffer_append(out, bytes, length);
+    connection_write(exchange->connection, bytes, length);
     if (exchange->is_chunked) {
         buffer_append(out, "\r\n", 2);
     }
