@@ -555,13 +555,13 @@ static int start_gateway(struct node *node, struct error *err)
 }
 
 static bool take_later(struct http_exchange *exchange, const char *project, struct text name,
-                       struct text path, void *context)
+                       struct text path, const struct gateway_origin *origin, void *context)
 {
     const struct node *node = context;
     if (!invocation_is_wanted(exchange)) {
         return false;
     }
-    invocation_serve(node->invocations, exchange, project, name, path);
+    invocation_serve(node->invocations, exchange, project, name, path, origin);
     return true;
 }
 

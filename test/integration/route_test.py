@@ -36,6 +36,7 @@ class Routes(unittest.TestCase):
         cls.addClassCleanup(cls.folder.cleanup)
         cls.node = Node()
         cls.addClassCleanup(cls.node.stop)
+        cls.node.cli("cluster", "init", "--name", "home")  # for clients
         cls.node.deploy("shows", compile_guest(pathlib.Path(cls.folder.name)))
 
     def cli(self, *words, status=0, stdin=None):
@@ -86,7 +87,6 @@ class Routes(unittest.TestCase):
             self.assertEqual(self.ask("GET", "/", Host=host).status, status, host)
 
     def test_a_token_is_asked_for(self):
-        self.cli("cluster", "init", "--name", "home")
         token = self.cli("client", "create", "caller", "--token").strip()
         self.addCleanup(self.cli, "client", "delete", "caller")
         self.set("closed", "--path", "/closed", "--auth", "token")
@@ -159,6 +159,22 @@ class Routes(unittest.TestCase):
                              (["-f", "shows", "-p", "/x", "--cors", "nowhere"], "is no origin")):
             self.assertIn(words, self.cli("route", "set", "wrong", *flags, status=64))
         self.assertIn("no function nobody", self.cli("route", "set", "wrong", "-f", "nobody", "-p", "/x", status=66))
+
+    def test_a_request_may_be_answered_later(self):
+        """With what the route says of it, and who was let in."""
+        self.set("users", "--path", "/users/{id}", "--auth", "token")
+        token = self.cli("client", "create", "later", "--token").strip()
+        self.addCleanup(self.cli, "client", "delete", "later")
+        self.assertEqual(self.ask("POST", "/users/a%20b?q=1", b"body", Prefer="respond-async").status, 401)
+        later = self.ask("POST", "/users/a%20b?q=1", b"body", Prefer="respond-async", Authorization=f"Bearer {token}")
+        self.assertEqual((later.status, later.fields["preference-applied"]), (202, "respond-async"), later.body)
+        invocation = later.fields["x-blixard-invocation"]
+        ended = json.loads(self.cli("invocation", "wait", invocation, "-o", "json"))
+        self.assertEqual(ended["state"], "succeeded", ended)
+        got = dict(line.split("=", 1) for line in ended["response"]["body"].splitlines() if "=" in line)
+        self.assertEqual((got["PATH_PARAM_ID"], got["PATH_INFO"], got["SCRIPT_NAME"], got["QUERY_STRING"], got["REMOTE_USER"],
+                          got["REQUEST_URI"]), ("a b", "/users/a b", "", "q=1", "later", "/users/a%20b?q=1"))
+        self.assertNotIn("HTTP_AUTHORIZATION", got)
 
 
 class Many(unittest.TestCase):

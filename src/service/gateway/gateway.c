@@ -61,8 +61,10 @@ static void on_request(struct http_exchange *exchange, void *context)
     if (name_of_host(http_exchange_field(exchange, "Host"), &name) ||
         name_of_path(http_exchange_path(exchange), &name, &rest)) {
         struct gateway *gateway = lane->gateway;
+        const struct gateway_origin origin = {.is_secure = http_exchange_is_tls(exchange)};
         if (gateway->take_later == NULL ||
-            !gateway->take_later(exchange, "default", name, rest, gateway->later_context)) {
+            !gateway->take_later(exchange, "default", name, rest, &origin,
+                                 gateway->later_context)) {
             gateway_serve(gateway, exchange, "default", name, rest, NULL);
         }
         return;
@@ -270,10 +272,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
     return 0;
 }
 
-void gateway_set_later(struct gateway *gateway,
-                       bool (*take)(struct http_exchange *exchange, const char *project,
-                                    struct text name, struct text path, void *context),
-                       void *context)
+void gateway_set_later(struct gateway *gateway, gateway_take_later *take, void *context)
 {
     gateway->take_later = take;
     gateway->later_context = context;

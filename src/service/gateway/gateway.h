@@ -35,7 +35,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/stream/tls.h"
 #include "base/text.h"
+
+#include "service/route/route.h"
 
 struct cluster;
 struct error;
@@ -43,8 +46,21 @@ struct function_service;
 struct gateway;
 struct http_exchange;
 struct instance_service;
-struct route_service;
 struct telemetry;
+
+/* Who asks, as far as the route wanted to know; texts are "" where it did not. */
+struct gateway_caller {
+    char user[64];                  /* whose token it is */
+    char subject[TLS_SUBJECT_SIZE]; /* of the certificate that leads to the route's authority */
+    char fingerprint[65];           /* its SHA-256 */
+};
+
+/* How a request came to its function: by a route, or ("") by the function's name. */
+struct gateway_origin {
+    char pattern[PATTERN_BYTES_MAX + 1]; /* the route's path; all of the request's is PATH_INFO */
+    bool is_secure;                      /* by HTTPS */
+    struct gateway_caller caller;
+};
 
 struct gateway_options {
     const char *address;         /* "127.0.0.1:7480" */
@@ -92,12 +108,13 @@ void gateway_serve(struct gateway *gateway, struct http_exchange *owned_exchange
 
 /*
  * Requests for a function that are not to be answered by it now (Prefer: respond-async): `take` is
- * asked of each that a client sends, on its lane; true: it has taken the exchange.  NULL: nobody.
+ * asked of each that a client sends and may send, on its lane; true: it has taken the exchange.
+ * NULL: nobody.  The origin is lent.
  */
-void gateway_set_later(struct gateway *gateway,
-                       bool (*take)(struct http_exchange *exchange, const char *project,
-                                    struct text name, struct text path, void *context),
-                       void *context);
+typedef bool gateway_take_later(struct http_exchange *exchange, const char *project,
+                                struct text name, struct text path,
+                                const struct gateway_origin *origin, void *context);
+void gateway_set_later(struct gateway *gateway, gateway_take_later *take, void *context);
 
 /* Serve what another node passed on; the caller has made sure that it is a node that asks. */
 void gateway_serve_hop(struct gateway *gateway, struct http_exchange *owned_exchange);

@@ -30,7 +30,8 @@ struct gateway_invoke {
     /* The request. */
     char project[64];
     char *method;
-    char *path; /* "/fn/NAME" and what follows */
+    char *path; /* "/fn/NAME" and what follows; of a route: all of it */
+    struct gateway_origin origin;
     char *query;
     size_t script_length;
     struct buffer field_text;
@@ -193,7 +194,12 @@ static int write_environment(struct gateway_invoke *invoke, const char *tracepar
         count += split_line(invoke->lines[i], &field->name, &field->value) &&
             !peer_field_is_ours(field->name);
     }
-    const struct cgi_request request = {
+    struct pattern_match parameters = {0};
+    if (invoke->origin.pattern[0] != '\0') {
+        pattern_matches(invoke->origin.pattern, text_of(invoke->path, strlen(invoke->path)),
+                        &parameters);
+    }
+    struct cgi_request request = {
         .method = text_of(invoke->method, strlen(invoke->method)),
         .path = text_of(invoke->path, strlen(invoke->path)),
         .query = text_of(invoke->query, strlen(invoke->query)),
@@ -211,7 +217,16 @@ static int write_environment(struct gateway_invoke *invoke, const char *tracepar
         .field_count = count,
         .environment = invoke->target->environment,
         .environment_length = invoke->target->environment_length,
+        .user = invoke->origin.caller.user,
+        .subject = invoke->origin.caller.subject,
+        .fingerprint = invoke->origin.caller.fingerprint,
+        .is_secure = invoke->origin.is_secure,
+        .parameter_count = parameters.count,
     };
+    for (size_t i = 0; i < parameters.count; i++) {
+        request.parameters[i] =
+            (struct cgi_field){parameters.parameters[i].name, parameters.parameters[i].value};
+    }
     return cgi_write_environment(&request, VMM_ENV_MAX, &invoke->environment, err);
 }
 
@@ -451,7 +466,26 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
     }
 }
 
-enum { OWN_LINES = 8, LINE_SIZE = 320 };
+enum { OWN_LINES = 12, LINE_SIZE = 640 };
+
+/* What the other node is told of it, at most five lines. */
+static size_t write_origin(const struct gateway_origin *origin, char (*lines)[LINE_SIZE])
+{
+    const char *const fields[][2] = {
+        {PEER_FIELD_PATTERN, origin->pattern},
+        {PEER_FIELD_USER, origin->caller.user},
+        {PEER_FIELD_SUBJECT, origin->caller.subject},
+        {PEER_FIELD_FINGERPRINT, origin->caller.fingerprint},
+        {PEER_FIELD_SCHEME, origin->is_secure ? "https" : ""},
+    };
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (fields[i][1][0] != '\0') {
+            snprintf(lines[count++], LINE_SIZE, "%s: %s", fields[i][0], fields[i][1]);
+        }
+    }
+    return count;
+}
 
 static void ask(struct gateway_invoke *invoke, uint64_t node)
 {
@@ -472,6 +506,7 @@ static void ask(struct gateway_invoke *invoke, uint64_t node)
     snprintf(own[count++], LINE_SIZE, PEER_FIELD_DEADLINE ": %" PRIu64, left_ms);
     snprintf(own[count++], LINE_SIZE, "X-Request-Id: %s", invoke->request_id);
     snprintf(own[count++], LINE_SIZE, "traceparent: %s", traceparent);
+    count += write_origin(&invoke->origin, own + count);
     for (size_t i = 0; i < count; i++) {
         lines[i] = own[i];
     }
@@ -592,8 +627,13 @@ static int copy_request(struct gateway_invoke *invoke, const struct gateway_invo
     snprintf(invoke->project, sizeof(invoke->project), "%s", wanted->project);
     invoke->method = memory_copy_string(wanted->method != NULL ? wanted->method : "POST");
     invoke->query = memory_copy_string(wanted->query != NULL ? wanted->query : "");
-    invoke->path = memory_format("/fn/%.*s%s", length, wanted->name, path);
-    invoke->script_length = 4 + (size_t)length;
+    if (wanted->origin != NULL) {
+        invoke->origin = *wanted->origin;
+    }
+    bool is_routed = invoke->origin.pattern[0] != '\0';
+    invoke->path = is_routed ? memory_copy_string(path)
+                             : memory_format("/fn/%.*s%s", length, wanted->name, path);
+    invoke->script_length = is_routed ? 0 : 4 + (size_t)length;
     if ((path[0] != '\0' && path[0] != '/') || strpbrk(path, " ?#\r\n") != NULL ||
         strpbrk(invoke->query, " #\r\n") != NULL || strpbrk(invoke->method, " \r\n:") != NULL) {
         return error_set(err, ERROR_INVALID, "the path or the query of a call is malformed");

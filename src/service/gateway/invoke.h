@@ -21,6 +21,7 @@
 struct error;
 struct gateway;
 struct gateway_invoke;
+struct gateway_origin;
 
 enum {
     GATEWAY_INVOKE_ANSWER_DEFAULT = 1 << 20,
@@ -32,17 +33,19 @@ struct gateway_invocation {
     const char *project;
     const char *name;          /* "NAME", "NAME:ALIAS" or "NAME:VERSION" */
     const char *method;        /* NULL: POST */
-    const char *path;          /* of PATH_INFO: NULL, "" or beginning with '/', percent-encoded */
+    const char *path;          /* of PATH_INFO: NULL, "" or beginning with '/', percent-encoded; of
+                                * a route: all of the request's */
     const char *query;         /* NULL: none */
     const char *const *fields; /* "Name: value" lines, NULL at the end; or NULL */
     const void *body;
     size_t body_length;
-    uint64_t timeout_ms;     /* for all of it; 0: the function's own for its run */
-    size_t answer_bytes_max; /* of the body; 0: GATEWAY_INVOKE_ANSWER_DEFAULT */
-    const char *request_id;  /* NULL: one is made */
-    const char *traceparent; /* NULL: a trace begins */
-    const char *caller;      /* REMOTE_ADDR ("trigger", ...); NULL: "blixard" */
-    unsigned trigger;        /* enum telemetry_trigger, for the metrics */
+    uint64_t timeout_ms;                 /* for all of it; 0: the function's own for its run */
+    size_t answer_bytes_max;             /* of the body; 0: GATEWAY_INVOKE_ANSWER_DEFAULT */
+    const char *request_id;              /* NULL: one is made */
+    const char *traceparent;             /* NULL: a trace begins */
+    const struct gateway_origin *origin; /* NULL: no route led to it, and nobody was asked for */
+    const char *caller;                  /* REMOTE_ADDR ("trigger", ...); NULL: "blixard" */
+    unsigned trigger;                    /* enum telemetry_trigger, for the metrics */
 };
 
 struct gateway_field {

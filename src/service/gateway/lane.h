@@ -11,7 +11,6 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/list.h"
-#include "base/stream/tls.h"
 
 #include "service/function/function.h"
 #include "service/gateway/cache.h"
@@ -70,8 +69,7 @@ struct gateway {
     uint64_t drain_timeout_ms;
     const char *isolation; /* for X-Blixard-Isolation */
     bool gives_up;
-    bool (*take_later)(struct http_exchange *exchange, const char *project, struct text name,
-                       struct text path, void *context);
+    gateway_take_later *take_later;
     void *later_context;
     struct response_cache *cache;
     struct lane *lanes; /* the first one on the instances' loop */
@@ -93,13 +91,6 @@ struct call_trace {
 };
 
 enum head_state { HEAD_UNKNOWN, HEAD_FOUND, HEAD_ABSENT };
-
-/* Who asks, as far as the route wanted to know; texts are "" where it did not. */
-struct gateway_caller {
-    char user[64];                  /* whose token it is */
-    char subject[TLS_SUBJECT_SIZE]; /* of the certificate that leads to the route's authority */
-    char fingerprint[65];           /* its SHA-256 */
-};
 
 struct call {
     struct list_node link;      /* in the lane's free_calls */

@@ -197,6 +197,18 @@ static bool body_fits(struct http_exchange *exchange, const struct http_route *r
     return false;
 }
 
+/* Prefer: respond-async.  True: it is accepted or refused, and the exchange was taken. */
+static bool is_for_later(struct gateway *gateway, struct http_exchange *exchange,
+                         const struct http_route *route, const struct gateway_caller *caller)
+{
+    struct gateway_origin origin = {.is_secure = http_exchange_is_tls(exchange), .caller = *caller};
+    snprintf(origin.pattern, sizeof(origin.pattern), "%s", route->path);
+    return gateway->take_later != NULL && !route->is_websocket &&
+        gateway->take_later(exchange, route->project,
+                            text_of(route->function, strlen(route->function)),
+                            http_exchange_path(exchange), &origin, gateway->later_context);
+}
+
 static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
                   struct http_route *owned_route)
 {
@@ -211,6 +223,8 @@ static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
     }
     if (is_done) {
         http_exchange_unref(owned_exchange);
+        http_route_unref(owned_route);
+    } else if (is_for_later(gateway, owned_exchange, owned_route, &caller)) {
         http_route_unref(owned_route);
     } else {
         call_serve_route(gateway, owned_exchange, owned_route, &caller);

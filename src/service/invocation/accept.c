@@ -12,6 +12,7 @@
 
 #include "service/cluster/cluster.h"
 #include "service/function/function.h"
+#include "service/gateway/gateway.h"
 #include "service/instance/instance.h"
 #include "service/invocation/parts.h"
 
@@ -142,6 +143,24 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     tell(accept);
 }
 
+/* Who was let in, and by which route: asked for when it was accepted, not when it runs. */
+static void write_origin(const struct gateway_origin *origin, struct json_writer *writer)
+{
+    const char *const fields[][2] = {{"pattern", origin->pattern},
+                                     {"user", origin->caller.user},
+                                     {"subject", origin->caller.subject},
+                                     {"fingerprint", origin->caller.fingerprint}};
+    json_write_key(writer, "origin");
+    json_write_begin_object(writer);
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+        if (fields[i][1][0] != '\0') {
+            json_write_field_string(writer, fields[i][0], fields[i][1]);
+        }
+    }
+    json_write_field_bool(writer, "secure", origin->is_secure);
+    json_write_end_object(writer);
+}
+
 static void write_request(const struct invocation_request *request, struct buffer *out)
 {
     struct json_writer writer = json_writer_to(out);
@@ -155,6 +174,9 @@ static void write_request(const struct invocation_request *request, struct buffe
         json_write_string(&writer, request->fields[i]);
     }
     json_write_end_array(&writer);
+    if (request->origin != NULL) {
+        write_origin(request->origin, &writer);
+    }
     json_write_end_object(&writer);
 }
 
@@ -163,10 +185,21 @@ static void write_request(const struct invocation_request *request, struct buffe
 static void digest_request(const struct invocation_request *request, struct accept *accept)
 {
     struct hash *hash = hash_new();
-    const char *const parts[] = {request->function, request->method, request->path, request->query};
+    const struct gateway_origin *origin = request->origin;
+    const char *const parts[] = {
+        request->function,
+        request->method,
+        request->path,
+        request->query,
+        /* One client's key is no other one's. */
+        origin != NULL && origin->caller.user[0] != '\0' ? origin->caller.user : NULL,
+        origin != NULL && origin->caller.subject[0] != '\0' ? origin->caller.subject : NULL,
+    };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         const char *part = parts[i] != NULL ? parts[i] : "";
-        hash_add(hash, part, strlen(part) + 1);
+        if (i < 4 || parts[i] != NULL) { /* as it always was, where nobody was asked for */
+            hash_add(hash, part, strlen(part) + 1);
+        }
     }
     for (size_t i = 0; request->fields != NULL && request->fields[i] != NULL; i++) {
         if (strncasecmp(request->fields[i], "Content-Type:", 13) == 0) {

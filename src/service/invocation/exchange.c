@@ -8,6 +8,7 @@
 #include "base/memory.h"
 
 #include "service/event/event.h"
+#include "service/gateway/gateway.h"
 #include "service/gateway/invoke.h"
 #include "service/invocation/parts.h"
 
@@ -17,6 +18,7 @@ struct serving {
     char project[64];
     char function[INVOCATION_TEXT_SIZE];
     char idempotency[INVOCATION_TEXT_SIZE];
+    struct gateway_origin origin;
     char *path;
     char *query;
     char *method;
@@ -178,6 +180,7 @@ static void on_body(struct buffer *body, const struct error *error, void *contex
         .function = serving->function,
         .method = serving->method,
         .path = serving->path,
+        .origin = &serving->origin,
         .query = serving->query,
         .fields = serving->fields,
         .body = body->data,
@@ -296,7 +299,8 @@ bool invocation_is_wanted(const struct http_exchange *exchange)
 }
 
 void invocation_serve(struct invocation_service *service, struct http_exchange *owned_exchange,
-                      const char *project, struct text name, struct text path)
+                      const char *project, struct text name, struct text path,
+                      const struct gateway_origin *origin_or_null)
 {
     struct serving *serving = NEW(struct serving);
     struct error err = {0};
@@ -305,6 +309,9 @@ void invocation_serve(struct invocation_service *service, struct http_exchange *
     CHECK(http_exchange_loop(owned_exchange) == service->options.loop);
     serving->service = service;
     serving->exchange = owned_exchange;
+    if (origin_or_null != NULL) {
+        serving->origin = *origin_or_null;
+    }
     snprintf(serving->project, sizeof(serving->project), "%s", project);
     snprintf(serving->function, sizeof(serving->function), "%.*s", (int)name.length, name.data);
     function_read_policy(service->options.functions, project, serving->function, &serving->policy);

@@ -36,6 +36,7 @@ struct error;
 struct function_policy;
 struct function_service;
 struct gateway;
+struct gateway_origin;
 struct http_exchange;
 struct invocation_service;
 struct loop;
@@ -78,8 +79,9 @@ struct invocation_request { /* lent for the call */
     const char *project;
     const char *function; /* NAME[:WHICH] */
     const char *method;   /* NULL: POST */
-    const char *path;     /* after the function's; NULL: none */
-    const char *query;    /* NULL: none */
+    const char *path;     /* after the function's; NULL: none; of a route: all of it */
+    const struct gateway_origin *origin; /* NULL: nobody was asked for, and no route led here */
+    const char *query;                   /* NULL: none */
     const char *const *fields;
     const void *body;
     size_t body_length;
@@ -98,9 +100,10 @@ void invocation_create(struct invocation_service *service, const struct invocati
 bool invocation_is_wanted(const struct http_exchange *exchange);
 
 /* Accept what an HTTP client asks for: 202 with Location, or why not.  The reference is taken;
- * `path` is what is left of the exchange's path after the function's. */
+ * `path` is what is left of the exchange's path after the function's; of a route: all of it. */
 void invocation_serve(struct invocation_service *service, struct http_exchange *owned_exchange,
-                      const char *project, struct text name, struct text path);
+                      const char *project, struct text name, struct text path,
+                      const struct gateway_origin *origin_or_null);
 
 struct invocation_filter {
     const char *function; /* NULL: all of the project */

@@ -16,6 +16,7 @@
 
 #include "service/cluster/cluster.h"
 #include "service/event/event.h"
+#include "service/gateway/gateway.h"
 #include "service/gateway/invoke.h"
 #include "service/invocation/parts.h"
 #include "service/telemetry/telemetry.h"
@@ -301,9 +302,22 @@ static const char *text_in(const json_t *object, const char *key)
     return text != NULL ? text : "";
 }
 
+static void read_origin(const json_t *object, struct gateway_origin *ret_origin)
+{
+    struct gateway_caller *caller = &ret_origin->caller;
+    *ret_origin =
+        (struct gateway_origin){.is_secure = json_is_true(json_object_get(object, "secure"))};
+    snprintf(ret_origin->pattern, sizeof(ret_origin->pattern), "%s", text_in(object, "pattern"));
+    snprintf(caller->user, sizeof(caller->user), "%s", text_in(object, "user"));
+    snprintf(caller->subject, sizeof(caller->subject), "%s", text_in(object, "subject"));
+    snprintf(caller->fingerprint, sizeof(caller->fingerprint), "%s",
+             text_in(object, "fingerprint"));
+}
+
 static void call(struct run *run)
 {
     struct error ignored = {0};
+    struct gateway_origin origin;
     JSON_OWNED json_t *request = json_loads(run->request, 0, NULL);
     const json_t *list = json_object_get(request, "fields");
     const char *fields[GATEWAY_INVOKE_FIELDS_MAX + 1] = {0};
@@ -325,6 +339,7 @@ static void call(struct run *run)
     uint64_t timeout_ms = run->policy.timeout_ms > 0 && run->policy.timeout_ms < left_ms
         ? run->policy.timeout_ms
         : left_ms;
+    read_origin(json_object_get(request, "origin"), &origin);
     run->begun_ms = now_ms;
     run->invoke = gateway_invoke_new(run->service->options.gateway,
                                      &(struct gateway_invocation){
@@ -333,6 +348,7 @@ static void call(struct run *run)
                                          .method = text_in(request, "method"),
                                          .path = text_in(request, "path"),
                                          .query = text_in(request, "query"),
+                                         .origin = &origin,
                                          .fields = fields,
                                          .body = run->body.data,
                                          .body_length = run->body.used,

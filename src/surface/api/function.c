@@ -409,7 +409,7 @@ void api_invocation_create(struct request *request)
         invocation_serve(request->api->options.invocations, http_exchange_ref(request->exchange),
                          request->project,
                          text_of(request->parameters[0], strlen(request->parameters[0])),
-                         text_of("", 0));
+                         text_of("", 0), NULL);
         api_request_end(request);
         return;
     }
