@@ -12,7 +12,7 @@ import time
 import unittest
 
 from member import Member, WAIT_SECONDS, is_whole
-from node import ROOT, Refused
+from node import BUILD, ROOT, Refused
 
 folder = None
 echo = None
@@ -347,6 +347,29 @@ class AnyNode(Three):
         with self.assertRaises(Refused) as refused:
             b.request("POST", "/v1/functions/elsewhere/versions", {"module": "0" * 64})
         self.assertEqual(refused.exception.status, 404)
+
+    def test_code_is_compiled_once_whatever_files_go_with_it(self):
+        """As functions in JavaScript are: one engine, and scripts as assets."""
+        a, b, _ = self.nodes
+        modules = {}
+        with tempfile.TemporaryDirectory(prefix="blixard-engine-") as folder:
+            folder = pathlib.Path(folder)
+            (folder / "main.c").write_text('#include <stdio.h>\nint main(void) { char text[64] = ""; FILE *file = fopen("/script", "r");\n'
+                                           ' fgets(text, sizeof(text), file); puts("Content-Type: text/plain\\n"); fputs(text, stdout); return 0; }\n')
+            (folder / "blixard.yaml").write_text("language: c\nassets: [script]\n")
+            for name in ("script-one", "script-two"):
+                (folder / "script").write_text(name)
+                done = subprocess.run([BUILD / "blixard", "fn", "build", folder, "-o", "json"], check=True, stdout=subprocess.PIPE)
+                modules[name] = pathlib.Path(json.loads(done.stdout)["module"]).read_bytes()
+        a.deploy("script-one", modules["script-one"])
+        self.quiet()
+        compiled = [node.metric("blixard_compiles_total") for node in self.nodes]
+        b.deploy("script-two", modules["script-two"])
+        self.quiet()
+        self.assertEqual([node.metric("blixard_compiles_total") for node in self.nodes], compiled)
+        for node in self.nodes:
+            for name in modules:
+                self.assertEqual(node.call(name)[1], name.encode())
 
     def test_a_backup_of_any_node_has_all_modules(self):
         a, b, c = self.nodes

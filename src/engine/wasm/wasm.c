@@ -376,8 +376,24 @@ bool wasm_accepts(const struct wasm *wasm, const struct wasm_image *image)
         : strcmp(image->runtime, wasm->runtime) == 0;
 }
 
-int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
-               const struct wasm_image *image, struct error *err)
+int wasm_code_id(const void *bytes, size_t length, char ret_id[HASH_TEXT_SIZE], struct error *err)
+{
+    struct section_view assets = {0};
+    BUFFER_OWNED struct buffer code = {0};
+    int r = assets_find(bytes, length, &assets, err);
+    if (r < 0) {
+        return r;
+    }
+    ret_id[0] = '\0';
+    if (assets.length > 0) {
+        assets_remove(bytes, length, &assets, &code);
+        hash_bytes(code.data, code.used, ret_id);
+    }
+    return 0;
+}
+
+static int adopt(struct wasm *wasm, const char *id, const struct cache_names *names,
+                 enum wasm_tier tier, const struct wasm_image *image, struct error *err)
 {
     char key[HASH_TEXT_SIZE];
     struct wasm_image taken = *image;
@@ -390,13 +406,30 @@ int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
     if (r < 0) {
         return r;
     }
-    cache_key(module_id, tier, key);
+    cache_key(id, tier, key);
     claim(wasm, key);
-    struct cache_names names = {0};
-    snprintf(names.module, sizeof(names.module), "%s", module_id);
-    r = cache_put(wasm, key, &names, &taken, err);
+    r = cache_put(wasm, key, names, &taken, err);
     release(wasm, key);
     return r;
+}
+
+int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
+               const struct wasm_image *image, struct error *err)
+{
+    struct cache_names names = {0};
+    snprintf(names.module, sizeof(names.module), "%s", module_id);
+    return adopt(wasm, module_id, &names, tier, image, err);
+}
+
+/* An entry that is there is as good, and may be a module's as well. */
+int wasm_adopt_code(struct wasm *wasm, const char *code_id, enum wasm_tier tier,
+                    const struct wasm_image *image, struct error *err)
+{
+    static const struct cache_names nobodys = {0};
+    struct wasm_image found;
+    return wasm_find(wasm, code_id, tier, &found)
+        ? 0
+        : adopt(wasm, code_id, &nobodys, tier, image, err);
 }
 
 struct keeping {

@@ -127,6 +127,13 @@ bool wasm_accepts(const struct wasm *wasm, const struct wasm_image *image);
 int wasm_adopt(struct wasm *wasm, const char *module_id, enum wasm_tier tier,
                const struct wasm_image *image, struct error *err);
 
+/* Of a module with assets: what its code is called without them, by which wasm_find() knows it, and
+ * other nodes do.  "" when it has none.  INVALID as wasm_inspect(). */
+int wasm_code_id(const void *bytes, size_t length, char ret_id[HASH_TEXT_SIZE], struct error *err);
+/* wasm_adopt() of code: whatever module has it, wasm_compile() puts the assets to it. */
+int wasm_adopt_code(struct wasm *wasm, const char *code_id, enum wasm_tier tier,
+                    const struct wasm_image *image, struct error *err);
+
 /* Visit each module of which something was compiled or taken, by a program that notes it; some more
  * than once. */
 void wasm_each_module(struct wasm *wasm, void (*visit)(const char *module_id, void *context),

@@ -153,8 +153,10 @@ void local_free(struct function_service *service, struct local *local)
 static bool is_left_to_others(struct build *build)
 {
     struct wasm_image image;
+    struct wasm *wasm = build->service->options.wasm;
     if ((!build->asks_others && build->compiles) ||
-        wasm_find(build->service->options.wasm, build->module, build->tier, &image)) {
+        wasm_find(wasm, build->module, build->tier, &image) ||
+        (build->code[0] != '\0' && wasm_find(wasm, build->code, build->tier, &image))) {
         return false;
     }
     build->must_ask = build->asks_others;
@@ -183,6 +185,10 @@ static int compile(struct build *build)
         return r;
     }
     r = wasm_inspect(module.data, module.used, &build->info, &build->err);
+    if (r < 0) {
+        return r;
+    }
+    r = wasm_code_id(module.data, module.used, build->code, &build->err);
     if (r < 0) {
         return r;
     }
@@ -362,7 +368,9 @@ static void succeed(struct build *build, bool is_first)
     leave_operation(build);
     build->was_ready = true;
     build->compiles = is_first || holders_of(service, build->key, false, &node, 1) == 0;
-    build->asks_others = !build->compiles;
+    /* Other modules may have the same code and other assets, as functions in JavaScript do. */
+    build->asks_others =
+        !build->compiles || (build->code[0] != '\0' && service_has_others(service));
     arrive(build);
     enqueue(build, WASM_TIER_OPTIMIZED);
 }

@@ -4,7 +4,8 @@
  * Compiled code is asked of the nodes that can run the version, then of the nearest ones; it is
  * taken when our own compilers would make the same (or there are none), fetched as a blob and put
  * into the cache, where the builder finds it.  What others do not have is no error: then it is
- * compiled here.
+ * compiled here.  Of a module with assets the code without them is asked for as well: functions in
+ * JavaScript are one engine with different files.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -59,10 +60,12 @@ void obtain_module(struct build *build)
 /* ---- Compiled code ---- */
 
 static void ask_next(struct build *build);
+static void choose_asked(struct build *build);
 
 /* Nobody has it, or it is here now: the builder will see. */
 static void asked_all(struct build *build)
 {
+    build->is_code_asked = false;
     build->asks_others = false;
     go_on(build, 0);
 }
@@ -70,8 +73,10 @@ static void asked_all(struct build *build)
 static void adopt_work(void *context)
 {
     struct build *build = context;
-    build->status = wasm_adopt(build->service->options.wasm, build->module, build->tier,
-                               &build->offered, &build->err);
+    struct wasm *wasm = build->service->options.wasm;
+    build->status = build->is_code_asked
+        ? wasm_adopt_code(wasm, build->code, build->tier, &build->offered, &build->err)
+        : wasm_adopt(wasm, build->module, build->tier, &build->offered, &build->err);
 }
 
 static void on_adopted(void *context)
@@ -143,13 +148,17 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
 
 static void ask_next(struct build *build)
 {
+    if (build->asked_at >= build->asked_count && build->code[0] != '\0' && !build->is_code_asked) {
+        build->is_code_asked = true;
+        choose_asked(build);
+    }
     if (build->asked_at >= build->asked_count) {
         asked_all(build);
         return;
     }
     char target[sizeof("/v1/peer/images//optimized") + HASH_TEXT_SIZE];
-    snprintf(target, sizeof(target), "/v1/peer/images/%s/%s", build->module,
-             wasm_tier_text(build->tier));
+    snprintf(target, sizeof(target), "/v1/peer/images/%s/%s",
+             build->is_code_asked ? build->code : build->module, wasm_tier_text(build->tier));
     const struct peer_request request = {
         .node = build->asked[build->asked_at],
         .method = "GET",
@@ -171,7 +180,8 @@ static void add_asked(struct build *build, uint64_t node)
     }
 }
 
-/* Those that can run the version; anybody may have compiled the same module of another one. */
+/* Those that can run the version; anybody may have compiled the same module of another one, or the
+ * same code of another module. */
 static void choose_asked(struct build *build)
 {
     bool is_optimized = build->tier == WASM_TIER_OPTIMIZED;
@@ -179,7 +189,8 @@ static void choose_asked(struct build *build)
     build->asked_at = 0;
     build->asked_count =
         holders_of(build->service, build->key, is_optimized, build->asked, FUNCTION_ASKED_MAX);
-    for (size_t i = 0; view != NULL && !is_optimized && i < view->count; i++) {
+    for (size_t i = 0; view != NULL && (!is_optimized || build->is_code_asked) && i < view->count;
+         i++) {
         if (!view->nodes[i].is_self && view->nodes[i].health == CLUSTER_HEALTHY) {
             add_asked(build, view->nodes[i].id);
         }
@@ -191,6 +202,7 @@ static void choose_asked(struct build *build)
 
 void obtain_image(struct build *build)
 {
+    build->is_code_asked = false;
     choose_asked(build);
     ask_next(build);
 }

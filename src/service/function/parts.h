@@ -99,6 +99,7 @@ struct build {
     int status;
     struct error err;
     struct wasm_module_info info;
+    char code[HASH_TEXT_SIZE]; /* of a module with assets: what it is without them; else "" */
     struct wasm_result result;
 
     /* obtain.c: what is asked of other nodes. */
@@ -107,6 +108,7 @@ struct build {
     uint64_t asked[FUNCTION_ASKED_MAX];
     size_t asked_count;
     size_t asked_at;
+    bool is_code_asked; /* nobody has the module's image: they are asked for its code */
     struct wasm_image offered;
     bool was_refetched; /* the module, because it was damaged */
 
