@@ -1,6 +1,6 @@
 /*
  * wasm_inspect(): whatever the bytes, it ends, and what it accepts is within its limits; rewritten
- * for the tools that is the same module still.
+ * for the tools that is the same module still, alone and linked with itself.
  */
 #include <stdlib.h>
 
@@ -30,10 +30,26 @@ static void check_rewritten(const uint8_t *bytes, size_t length,
     must(after.assets_bytes == 0);
 }
 
+/* What it imports, it gives as well: "a" is the module itself. */
+static void check_linked(const uint8_t *bytes, size_t length)
+{
+    const struct wasm_linked modules[] = {{"a", bytes, length}, {"", bytes, length}};
+    struct link link = {0};
+    struct error err = {0};
+    if (link_read(modules, 2, &link, &err) == 0) {
+        BUFFER_OWNED struct buffer renamed = {0};
+        struct wasm_module_info info;
+        rewrite_linked(bytes, length, link.units[1].imports, &renamed);
+        must(inspect_form(renamed.data, renamed.used, WASM_FORM_LINKED, &info, &err) == 0);
+    }
+    link_done(&link);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
 {
     struct wasm_module_info info = {0};
     struct error err = {0};
+    check_linked(bytes, length);
     if (wasm_inspect(bytes, length, &info, &err) < 0) {
         must(err.kind == ERROR_INVALID || err.kind == ERROR_UNSUPPORTED || err.kind == ERROR_LIMIT);
         must(err.text[0] != '\0');

@@ -198,6 +198,101 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 64)
         self.assertIn("type mismatch", done.stderr)
 
+    def test_a_table_grows_as_often_as_it_likes(self):
+        module = self.assemble("tables", """(module (table $t 0 funcref) (table $e 0 externref)
+            (func (export "f") (param $times i32) (result i32)
+              (loop $more
+                (drop (table.grow $t (ref.null func) (i32.const 1)))
+                (local.set $times (i32.sub (local.get $times) (i32.const 1)))
+                (br_if $more (local.get $times)))
+              (drop (table.grow $e (ref.null extern) (i32.const 100)))
+              (drop (table.grow $t (ref.null func) (i32.const 1)))
+              (i32.add (table.size $t) (table.size $e))))""")
+        self.assertEqual(self.run_it(module, "--invoke", "f", "20000").stdout, "i32:20101\n")
+
+
+class Linked(FromWat):
+    """Modules that import from one another: functions, a table, memories, a global."""
+    GIVES = """(module
+        (table (export "table") 10 funcref) (memory (export "memory") 1 4) (global (export "global") (mut i32) (i32.const 42))
+        (func $own (result i32) (i32.const 77)) (elem (i32.const 0) $own)
+        (func (export "call") (param i32) (result i32) (call_indirect (result i32) (local.get 0)))
+        (func (export "load") (param i32) (result i32) (i32.load (local.get 0)))
+        (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"""
+    BETWEEN = """(module
+        (import "gives it" "call" (func $call (param i32) (result i32))) (import "gives it" "table" (table 10 funcref))
+        (import "gives it" "memory" (memory 1)) (import "gives it" "global" (global $global (mut i32)))
+        (import "spectest" "print_i32" (func $print (param i32)))
+        (elem (i32.const 1) $count) (data (i32.const 0) "abcd")
+        (func $count (result i32)
+          (global.set $global (i32.add (global.get $global) (i32.const 1)))
+          (call $print (global.get $global)) (i32.load (i32.const 0)))
+        (func (export "*/") (param i32) (result i32) (call $call (local.get 0))))"""
+    TAKES = """(module
+        (import "between" "*/" (func $call (param i32) (result i32))) (memory 2 4)
+        (func (export "run") (param i32) (result i32) (i32.store (i32.const 0) (i32.const 99)) (call $call (local.get 0)))
+        (func (export "load") (param i32) (result i32) (i32.load (local.get 0)))
+        (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"""
+    SCRIPT = [
+        ("invoke run 0", "ok i32:77"),
+        ("invoke run 1", "ok i32:1684234849"),
+        ("invoke run 2", "trap uninitialized element"),
+        ("in \"gives it\" get global", "ok i32:43"),
+        ("in \"gives it\" invoke call 1", "ok i32:1684234849"),
+        ("in \"gives it\" get global", "ok i32:44"),
+        ("in \"gives it\" invoke load 0", "ok i32:1684234849"),
+        ("invoke load 0", "ok i32:99"),
+        ("in \"gives it\" invoke load 65533", "trap out of bounds memory access"),
+        ("invoke load 131068", "ok i32:0"),
+        ("invoke load 131069", "trap out of bounds memory access"),
+        ("in \"gives it\" invoke grow 3", "ok i32:1"),
+        ("in \"gives it\" invoke load 262140", "ok i32:0"),
+        ("in \"gives it\" invoke load 262141", "trap out of bounds memory access"),
+        ("in \"gives it\" invoke grow 1", "ok i32:-1"),
+        ("invoke grow 1", "ok i32:2"),
+        ("in nobody get global", "error no --preload is called \"nobody\""),
+        ("in between get global", "error the module exports no global at all"),
+    ]
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.gives, cls.between, cls.takes = (cls.assemble(name, text) for name, text in
+                                             (("gives", cls.GIVES), ("between", cls.BETWEEN), ("takes", cls.TAKES)))
+        cls.given = ("--preload", f"gives it={cls.gives}", "--preload", f"between={cls.between}")
+
+    def check_script(self, isolation):
+        for tier in "fast", "optimized":
+            done = self.run_it(self.takes, *self.given, "--script", "-", "--tier", tier, "--isolation", isolation,
+                               script="".join(line + "\n" for line, _ in self.SCRIPT))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(done.stderr, "i32:43\ni32:44\n")
+            self.assertEqual(done.stdout.splitlines(), [answer for _, answer in self.SCRIPT])
+
+    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "the sanitizer takes the addresses of the process sandbox")
+    def test_in_a_process(self):
+        self.check_script("process")
+
+    @unittest.skipUnless(os.access("/dev/kvm", os.W_OK), "no KVM here")
+    def test_in_a_microvm(self):
+        self.check_script("microvm")
+
+    def test_one_call(self):
+        self.assertEqual(self.run_it(self.takes, *self.given, "--invoke", "run", "1").stdout, "i32:1684234849\n")
+
+    def test_what_does_not_fit_is_refused(self):
+        other = self.assemble("other", """(module (import "gives it" "global" (global i32)) (func (export "f")))""")
+        for module, flags, words in (
+                (self.takes, self.given[:2], "between.*/, and no module before it has that name"),
+                (self.takes, ("--preload", f"between={self.gives}"), "which that one does not export"),
+                (other, self.given, "which that one exports with another type"),
+                (self.takes, (*self.given, *self.given), "two --preload are called gives it"),
+                (self.takes, ("--preload", "between"), "is not NAME=FILE")):
+            done = self.run_it(module, *flags, "--invoke", "run", "1")
+            self.assertEqual(done.returncode, 64, done.stderr)
+            self.assertIn(words, done.stderr)
+        self.assertIn("--preload is for --invoke and --script", self.run_it(self.takes, *self.given).stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -1,4 +1,5 @@
-/* What a module exports: its names and types, of a module that is known to be well-formed. */
+/* What a module exports and imports: names and types, of a module that is known to be well-formed.
+ */
 #include "engine/wasm/exports.h"
 
 #include <inttypes.h>
@@ -19,6 +20,8 @@ enum {
     SECTION_TYPE = 1,
     SECTION_IMPORT = 2,
     SECTION_FUNCTION = 3,
+    SECTION_TABLE = 4,
+    SECTION_MEMORY = 5,
     SECTION_GLOBAL = 6,
     SECTION_EXPORT = 7,
     KIND_FUNCTION = 0,
@@ -27,21 +30,30 @@ enum {
     KIND_GLOBAL = 3,
 };
 
+_Static_assert(KIND_TABLE == (int)WASM_EXPORT_TABLE && KIND_GLOBAL == (int)WASM_EXPORT_GLOBAL,
+               "numbered alike");
+
 struct signature {
     char *parameters;
     char *results;
 };
 
-/* A list that grows: of the module's types, functions and globals, imported ones first. */
+/* Lists that grow: of the module's types, and of each kind of item, imported ones first. */
 struct walk {
     struct signature *types;
     size_t type_count;
-    uint32_t *functions; /* the index of each one's type */
-    size_t function_count;
-    char *globals; /* the letter of each one's type */
-    size_t global_count;
+    struct wasm_export *items[WASM_EXPORT_GLOBAL + 1]; /* their types, without names */
+    size_t item_counts[WASM_EXPORT_GLOBAL + 1];
     struct wasm_exports exports;
+    struct wasm_imports imports;
 };
+
+static void item_done(struct wasm_export *item)
+{
+    free(item->name);
+    free(item->parameters);
+    free(item->results);
+}
 
 static void walk_done(struct walk *walk)
 {
@@ -50,20 +62,32 @@ static void walk_done(struct walk *walk)
         free(walk->types[i].results);
     }
     free(walk->types);
-    free(walk->functions);
-    free(walk->globals);
+    for (size_t kind = 0; kind <= WASM_EXPORT_GLOBAL; kind++) {
+        for (size_t i = 0; i < walk->item_counts[kind]; i++) {
+            item_done(&walk->items[kind][i]);
+        }
+        free(walk->items[kind]);
+    }
     wasm_exports_done(&walk->exports);
+    imports_done(&walk->imports);
 }
 
 void wasm_exports_done(struct wasm_exports *exports)
 {
     for (size_t i = 0; i < exports->count; i++) {
-        free(exports->items[i].name);
-        free(exports->items[i].parameters);
-        free(exports->items[i].results);
+        item_done(&exports->items[i]);
     }
     free(exports->items);
     *exports = (struct wasm_exports){0};
+}
+
+void imports_done(struct wasm_imports *imports)
+{
+    for (size_t i = 0; i < imports->count; i++) {
+        item_done(&imports->items[i].item);
+    }
+    free(imports->items);
+    *imports = (struct wasm_imports){0};
 }
 
 static char letter_of(uint8_t type)
@@ -110,56 +134,103 @@ static void read_type(struct reader *reader, struct walk *walk)
     type->results = read_types(reader);
 }
 
+/* ---- Items: their types ---- */
+
+static void add_item(struct walk *walk, const struct wasm_export *item)
+{
+    size_t count = walk->item_counts[item->kind]++;
+    walk->items[item->kind] =
+        memory_resize(walk->items[item->kind], (count + 1) * sizeof(struct wasm_export));
+    walk->items[item->kind][count] = *item;
+}
+
+static struct wasm_export item_of(enum wasm_export_kind kind, const char *parameters,
+                                  const char *results)
+{
+    return (struct wasm_export){.kind = kind,
+                                .parameters = memory_copy_string(parameters),
+                                .results = memory_copy_string(results)};
+}
+
 static void add_function(struct reader *reader, struct walk *walk)
 {
-    uint32_t type = reader_u32(reader);
-    if (type >= walk->type_count) {
+    uint32_t index = reader_u32(reader);
+    if (index >= walk->type_count) {
         reader_malformed(reader, "a function of no type");
         return;
     }
-    walk->functions = memory_resize(walk->functions, (walk->function_count + 1) * sizeof(uint32_t));
-    walk->functions[walk->function_count++] = type;
+    const struct signature *type = &walk->types[index];
+    const struct wasm_export item = item_of(WASM_EXPORT_FUNCTION, type->parameters, type->results);
+    add_item(walk, &item);
+}
+
+static void read_limits(struct reader *reader, struct wasm_export *item)
+{
+    bool has_most = (reader_byte(reader) & 1) != 0;
+    item->least = reader_u32(reader);
+    item->most = has_most ? reader_u32(reader) : UINT32_MAX;
+}
+
+static void add_table(struct reader *reader, struct walk *walk)
+{
+    const char type[2] = {letter_of(reader_byte(reader)), '\0'};
+    struct wasm_export item = item_of(WASM_EXPORT_TABLE, "", type);
+    read_limits(reader, &item);
+    add_item(walk, &item);
+}
+
+static void add_memory(struct reader *reader, struct walk *walk)
+{
+    struct wasm_export item = item_of(WASM_EXPORT_MEMORY, "", "");
+    read_limits(reader, &item);
+    add_item(walk, &item);
 }
 
 static void add_global(struct reader *reader, struct walk *walk)
 {
-    walk->globals = memory_resize(walk->globals, walk->global_count + 1);
-    walk->globals[walk->global_count++] = letter_of(reader_byte(reader));
-    reader_byte(reader); /* its mutability */
+    const char type[2] = {letter_of(reader_byte(reader)), '\0'};
+    struct wasm_export item = item_of(WASM_EXPORT_GLOBAL, "", type);
+    item.is_mutable = reader_byte(reader) == 1;
+    add_item(walk, &item);
 }
 
-static void skip_limits(struct reader *reader)
+static void (*const adders[])(struct reader *reader, struct walk *walk) = {
+    [KIND_FUNCTION] = add_function,
+    [KIND_TABLE] = add_table,
+    [KIND_MEMORY] = add_memory,
+    [KIND_GLOBAL] = add_global,
+};
+
+static struct wasm_export item_copy(const struct wasm_export *item)
 {
-    bool has_most = (reader_byte(reader) & 1) != 0;
-    reader_u32(reader);
-    if (has_most) {
-        reader_u32(reader);
-    }
+    struct wasm_export copy = *item;
+    copy.name = NULL;
+    copy.parameters = memory_copy_string(item->parameters);
+    copy.results = memory_copy_string(item->results);
+    return copy;
 }
+
+/* ---- Imports and exports ---- */
 
 static void read_import(struct reader *reader, struct walk *walk)
 {
-    struct text ignored;
-    reader_name(reader, &ignored);
-    reader_name(reader, &ignored);
-    switch (reader_byte(reader)) {
-    case KIND_FUNCTION:
-        add_function(reader, walk);
-        break;
-    case KIND_TABLE:
-        reader_byte(reader);
-        skip_limits(reader);
-        break;
-    case KIND_MEMORY:
-        skip_limits(reader);
-        break;
-    case KIND_GLOBAL:
-        add_global(reader, walk);
-        break;
-    default:
+    struct wasm_import import;
+    reader_name(reader, &import.module);
+    reader_name(reader, &import.name);
+    uint8_t kind = reader_byte(reader);
+    if (kind > KIND_GLOBAL) {
         reader_malformed(reader, "unknown kind of import");
-        break;
+        return;
     }
+    adders[kind](reader, walk);
+    if (reader->failed < 0) {
+        return;
+    }
+    import.item = item_copy(&walk->items[kind][walk->item_counts[kind] - 1]);
+    struct wasm_imports *imports = &walk->imports;
+    imports->items =
+        memory_resize(imports->items, (imports->count + 1) * sizeof(struct wasm_import));
+    imports->items[imports->count++] = import;
 }
 
 static void add_export(struct walk *walk, struct text name, const struct wasm_export *export)
@@ -185,24 +256,13 @@ static void read_export(struct reader *reader, uint32_t place, struct walk *walk
     if (reader->failed < 0) {
         return;
     }
-    if ((kind == KIND_FUNCTION && index >= walk->function_count) ||
-        (kind == KIND_GLOBAL && index >= walk->global_count)) {
+    if (kind > KIND_GLOBAL || index >= walk->item_counts[kind]) {
         reader_malformed(reader, "an export of what is not there");
-    } else if (kind == KIND_FUNCTION) {
-        const struct signature *type = &walk->types[walk->functions[index]];
-        const struct wasm_export export = {.kind = WASM_EXPORT_FUNCTION,
-                                           .place = place,
-                                           .parameters = memory_copy_string(type->parameters),
-                                           .results = memory_copy_string(type->results)};
-        add_export(walk, name, &export);
-    } else if (kind == KIND_GLOBAL) {
-        const char type[2] = {walk->globals[index], '\0'};
-        const struct wasm_export export = {.kind = WASM_EXPORT_GLOBAL,
-                                           .place = place,
-                                           .parameters = memory_copy_string(""),
-                                           .results = memory_copy_string(type)};
-        add_export(walk, name, &export);
+        return;
     }
+    struct wasm_export export = item_copy(&walk->items[kind][index]);
+    export.place = place;
+    add_export(walk, name, &export);
 }
 
 static void read_item(struct reader *reader, uint8_t section, uint32_t place, struct walk *walk)
@@ -216,6 +276,12 @@ static void read_item(struct reader *reader, uint8_t section, uint32_t place, st
         break;
     case SECTION_FUNCTION:
         add_function(reader, walk);
+        break;
+    case SECTION_TABLE:
+        add_table(reader, walk);
+        break;
+    case SECTION_MEMORY:
+        add_memory(reader, walk);
         break;
     case SECTION_GLOBAL:
         add_global(reader, walk);
@@ -234,8 +300,7 @@ static void read_sections(struct reader *reader, struct walk *walk)
     while (reader->failed == 0 && reader->at != reader->end) {
         uint8_t section = reader_byte(reader);
         struct reader part = reader_part(reader, reader_u32(reader));
-        bool is_wanted = section == SECTION_TYPE || section == SECTION_IMPORT ||
-            section == SECTION_FUNCTION || section == SECTION_GLOBAL || section == SECTION_EXPORT;
+        bool is_wanted = section >= SECTION_TYPE && section <= SECTION_EXPORT;
         uint32_t count = is_wanted ? reader_u32(&part) : 0;
         for (uint32_t i = 0; i < count && part.failed == 0; i++) {
             read_item(&part, section, i, walk);
@@ -246,22 +311,28 @@ static void read_sections(struct reader *reader, struct walk *walk)
     }
 }
 
-int wasm_exports_read(const void *bytes, size_t length, struct wasm_exports *ret_exports,
-                      struct error *err)
+int imports_read(const void *bytes, size_t length, struct wasm_imports *ret_imports,
+                 struct wasm_exports *ret_exports, struct error *err)
 {
-    struct wasm_module_info ignored;
-    int r = inspect_form(bytes, length, WASM_FORM_EXPORTS, &ignored, err);
-    if (r < 0) {
-        return r;
-    }
     const uint8_t *start = bytes;
     struct reader reader = {.start = start, .at = start + 8, .end = start + length, .err = err};
     struct walk walk = {0};
     read_sections(&reader, &walk);
     if (reader.failed == 0) {
+        *ret_imports = walk.imports;
         *ret_exports = walk.exports;
+        walk.imports = (struct wasm_imports){0};
         walk.exports = (struct wasm_exports){0};
     }
     walk_done(&walk);
     return reader.failed;
+}
+
+int wasm_exports_read(const void *bytes, size_t length, struct wasm_exports *ret_exports,
+                      struct error *err)
+{
+    IMPORTS_OWNED struct wasm_imports ignored = {0};
+    struct wasm_module_info info;
+    int r = inspect_form(bytes, length, WASM_FORM_EXPORTS, &info, err);
+    return r < 0 ? r : imports_read(bytes, length, &ignored, ret_exports, err);
 }

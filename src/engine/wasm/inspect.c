@@ -235,6 +235,33 @@ static void read_spectest(struct reader *reader, struct inspection *inspection, 
     }
 }
 
+/* What another module gives: link.c compares the types. */
+static void read_linked(struct reader *reader, struct inspection *inspection, uint8_t kind)
+{
+    uint32_t least = 0;
+    uint32_t most = 0;
+    switch (kind) {
+    case 0:
+        if (reader_u32(reader) >= inspection->type_count) {
+            reader_malformed(reader, "a function of no type");
+        }
+        inspection->imported++;
+        return;
+    case 1:
+        read_table(reader);
+        return;
+    case 2:
+        read_memory(reader, inspection, &least, &most);
+        return;
+    case 3:
+        opcode_read_type(reader);
+        reader_byte(reader);
+        return;
+    default:
+        reader_unsupported(reader, "exceptions");
+    }
+}
+
 static void read_import(struct reader *reader, struct inspection *inspection)
 {
     static const char *const kinds[] = {"function", "table", "memory", "global", "tag"};
@@ -250,7 +277,11 @@ static void read_import(struct reader *reader, struct inspection *inspection)
         return;
     }
     const struct known_import *known = kind == 0 ? find_import(module, name) : NULL;
-    bool is_spectest = inspection->form == WASM_FORM_EXPORTS && text_equal(module, "spectest");
+    bool is_spectest = inspection->form != WASM_FORM_FUNCTION && text_equal(module, "spectest");
+    if (inspection->form == WASM_FORM_LINKED && !is_spectest) {
+        read_linked(reader, inspection, kind);
+        return;
+    }
     if (is_spectest && spectest_has(name, kind)) {
         read_spectest(reader, inspection, name, kind);
         return;
@@ -580,7 +611,7 @@ static int check_whole(const struct reader *module, const struct inspection *ins
                          inspection->declared, inspection->info.function_count);
     }
     const uint32_t *entries = inspection->entries;
-    if (inspection->form == WASM_FORM_EXPORTS) {
+    if (inspection->form != WASM_FORM_FUNCTION) {
         return 0;
     }
     if (entries[ENTRY_START] == NOBODY && entries[ENTRY_HANDLE] == NOBODY) {
@@ -620,7 +651,7 @@ int inspect_form(const void *bytes, size_t length, enum wasm_form form,
     }
     const uint32_t *entries = inspection.entries;
     inspection.info.abi = entries[ENTRY_HANDLE] != NOBODY ? WASM_ABI_HANDLER : WASM_ABI_COMMAND;
-    if (form == WASM_FORM_EXPORTS) {
+    if (form != WASM_FORM_FUNCTION) {
         inspection.info.abi = WASM_ABI_EXPORTS;
     }
     inspection.info.has_initialize = entries[ENTRY_INITIALIZE] != NOBODY;

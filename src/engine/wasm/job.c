@@ -34,13 +34,7 @@ int job_begin(struct job *job, struct error *err)
     if (r == 0 && geteuid() == 0 && chown(job->folder, JOB_UID, JOB_UID) < 0) {
         r = error_os(err, errno, "handing over %s", job->folder);
     }
-    if (r < 0) {
-        return r;
-    }
-    MEMORY_OWNED char *module_path = job_path(job, "module.wasm");
-    BUFFER_OWNED struct buffer bare = {0};
-    rewrite_bare(job->bytes, job->length, &bare);
-    return file_write(module_path, bare.data, bare.used, 0644, err);
+    return r;
 }
 
 void job_end(struct job *job)

@@ -1,5 +1,5 @@
 /*
- * module.wasm -> wasm-validate -> named.wasm -> [wasm-opt] -> wasm2c -> C with a constant memory
+ * fn.wasm -> wasm-validate -> fn-named.wasm -> [wasm-opt] -> wasm2c -> C with a constant memory
  * base -> tcc or gcc -> image.elf
  *
  * The flags are not taste: -ffp-contract=off (or fused multiply-adds change results), no strict
@@ -22,27 +22,49 @@
 
 enum { SOURCE_BYTES_MAX = 256 << 20 };
 
-static int validate(struct job *job, struct error *err)
+/* A module on its way; its files are named after it. */
+struct unit {
+    const char *name;
+    const void *bytes;
+    size_t length;
+    const struct link_place *imports; /* of WASM_FORM_LINKED */
+};
+
+static char *unit_path(const struct job *job, const struct unit *unit, const char *ending)
 {
-    const char *const argv[] = {job->wasm->toolchain.path[TOOL_VALIDATE], "module.wasm", NULL};
-    return job_run(job, "validating the module", argv, err);
+    return memory_format("%s/%s%s", job->folder, unit->name, ending);
+}
+
+static int validate(struct job *job, const struct unit *unit, struct error *err)
+{
+    MEMORY_OWNED char *name = memory_format("%s.wasm", unit->name);
+    MEMORY_OWNED char *path = job_path(job, name);
+    const char *const argv[] = {job->wasm->toolchain.path[TOOL_VALIDATE], name, NULL};
+    BUFFER_OWNED struct buffer bare = {0};
+    rewrite_bare(unit->bytes, unit->length, &bare);
+    int r = file_write(path, bare.data, bare.used, 0644, err);
+    return r < 0 ? r : job_run(job, "validating the module", argv, err);
 }
 
 /* Names that are no names in C are valid, so this is for after the validation. */
-static int rename_exports(struct job *job, struct error *err)
+static int rename_items(struct job *job, const struct unit *unit, struct error *err)
 {
-    MEMORY_OWNED char *path = job_path(job, "named.wasm");
+    MEMORY_OWNED char *path = unit_path(job, unit, "-named.wasm");
     BUFFER_OWNED struct buffer named = {0};
-    rewrite_names(job->bytes, job->length, job->form, &named);
+    if (job->form == WASM_FORM_LINKED) {
+        rewrite_linked(unit->bytes, unit->length, unit->imports, &named);
+    } else {
+        rewrite_names(unit->bytes, unit->length, job->form, &named);
+    }
     return file_write(path, named.data, named.used, 0644, err);
 }
 
-/* Returns the file to go on with: an optimiser that fails costs speed, not the deploy. */
-static const char *optimise(struct job *job)
+/* An optimiser that fails costs speed, not the deploy: false. */
+static bool optimise(struct job *job, const char *module, const char *optimised)
 {
     const char *path = job->wasm->toolchain.path[TOOL_OPTIMIZE];
     const char *const argv[] = {path,
-                                "named.wasm",
+                                module,
                                 "-O2",
                                 "--enable-bulk-memory",
                                 "--enable-sign-ext",
@@ -51,54 +73,52 @@ static const char *optimise(struct job *job)
                                 "--enable-multivalue",
                                 "--enable-reference-types",
                                 "--output",
-                                "optimised.wasm",
+                                optimised,
                                 NULL};
     struct error ignored = {0};
-    bool good = path != NULL && job_run(job, "optimising the module", argv, &ignored) == 0;
-    return good ? "optimised.wasm" : "named.wasm";
+    return path != NULL && job_run(job, "optimising the module", argv, &ignored) == 0;
 }
 
-static int write_glue(const struct job *job, struct buffer *ret_glue, struct error *err)
+static int to_c(struct job *job, const struct unit *unit, struct error *err)
 {
-    if (job->form == WASM_FORM_FUNCTION) {
-        translate_glue(job->info, ret_glue);
-        return 0;
-    }
-    WASM_EXPORTS_OWNED struct wasm_exports exports = {0};
-    int r = wasm_exports_read(job->bytes, job->length, &exports, err);
-    if (r == 0) {
-        translate_glue_exports(&exports, ret_glue);
-    }
-    return r;
+    MEMORY_OWNED char *named = memory_format("%s-named.wasm", unit->name);
+    MEMORY_OWNED char *optimised = memory_format("%s-optimised.wasm", unit->name);
+    MEMORY_OWNED char *output = memory_format("%s.c", unit->name);
+    bool is_better = job->tier == WASM_TIER_OPTIMIZED && optimise(job, named, optimised);
+    const char *const argv[] = {job->wasm->toolchain.path[TOOL_TRANSLATE],
+                                "-n",
+                                unit->name,
+                                is_better ? optimised : named,
+                                "-o",
+                                output,
+                                NULL};
+    return job_run(job, "translating the module", argv, err);
 }
 
-static int translate(struct job *job, const char *module, struct error *err)
+/* The unit's C, as it is compiled. */
+static int translate(struct job *job, const struct unit *unit, struct error *err)
 {
-    const char *const argv[] = {
-        job->wasm->toolchain.path[TOOL_TRANSLATE], "-n", "fn", module, "-o", "fn.c", NULL};
-    int r = job_run(job, "translating the module", argv, err);
-    if (r < 0) {
-        return r;
-    }
     BUFFER_OWNED struct buffer source = {0};
-    BUFFER_OWNED struct buffer glue = {0};
-    MEMORY_OWNED char *source_path = job_path(job, "fn.c");
-    MEMORY_OWNED char *glue_path = job_path(job, "glue.c");
-    r = file_read(source_path, SOURCE_BYTES_MAX, &source, err);
+    MEMORY_OWNED char *path = unit_path(job, unit, ".c");
+    int r = validate(job, unit, err);
+    r = r < 0 ? r : rename_items(job, unit, err);
+    r = r < 0 ? r : to_c(job, unit, err);
+    r = r < 0 ? r : file_read(path, SOURCE_BYTES_MAX, &source, err);
     if (r < 0) {
         return r;
     }
-    translate_memory_base(&source);
+    if (job->form == WASM_FORM_LINKED) {
+        translate_memory_checks(&source);
+    } else {
+        translate_memory_base(&source);
+    }
     translate_traps(&source);
-    r = write_glue(job, &glue, err);
-    if (r < 0) {
-        return r;
-    }
-    r = file_write(source_path, source.data, source.used, 0644, err);
-    return r < 0 ? r : file_write(glue_path, glue.data, glue.used, 0644, err);
+    return file_write(path, source.data, source.used, 0644, err);
 }
 
-static int compile_fast(struct job *job, struct error *err)
+/* ---- Compiling ---- */
+
+static int compile_fast(struct job *job, const char *source, const char *object, struct error *err)
 {
     const struct toolchain *toolchain = &job->wasm->toolchain;
     MEMORY_OWNED char *include = memory_format("-I%s/include", toolchain->folder);
@@ -109,14 +129,15 @@ static int compile_fast(struct job *job, struct error *err)
                                 include,
                                 own,
                                 "-c",
-                                "all.c",
+                                source,
                                 "-o",
-                                "fn.o",
+                                object,
                                 NULL};
     return job_run(job, "compiling (fast)", argv, err);
 }
 
-static int compile_gcc(struct job *job, const char *level, struct error *err)
+static int compile_gcc(struct job *job, const char *level, const char *source, const char *object,
+                       struct error *err)
 {
     const struct toolchain *toolchain = &job->wasm->toolchain;
     MEMORY_OWNED char *include = memory_format("-I%s/include", toolchain->folder);
@@ -143,68 +164,142 @@ static int compile_gcc(struct job *job, const char *level, struct error *err)
                                 toolchain->builtin_headers,
                                 include,
                                 "-c",
-                                "all.c",
+                                source,
                                 "-o",
-                                "fn.o",
+                                object,
                                 NULL};
     return job_run(job, "compiling", argv, err);
 }
 
-static int compile(struct job *job, struct error *err)
+static int compile(struct job *job, const char *source, const char *object, struct error *err)
 {
-    static const char all[] = "#include \"fn.c\"\n#include \"glue.c\"\n";
-    MEMORY_OWNED char *path = job_path(job, "all.c");
-    int r = file_write(path, all, sizeof(all) - 1, 0644, err);
-    if (r < 0) {
-        return r;
-    }
     if (job->tier == WASM_TIER_OPTIMIZED) {
-        return compile_gcc(job, "-O2", err);
+        return compile_gcc(job, "-O2", source, object, err);
     }
     struct error ignored = {0};
-    if (job->wasm->toolchain.path[TOOL_TCC] != NULL && compile_fast(job, &ignored) == 0) {
+    if (job->wasm->toolchain.path[TOOL_TCC] != NULL &&
+        compile_fast(job, source, object, &ignored) == 0) {
         return 0;
     }
-    return compile_gcc(job, "-O0", err);
+    return compile_gcc(job, "-O0", source, object, err);
 }
 
-static int link_image(struct job *job, struct error *err)
+static int link_image(struct job *job, const char *const *objects, size_t count, struct error *err)
 {
+    enum { WORDS = 12, WORDS_MAX = WORDS + WASM_LINKED_MAX + 2 };
     const struct toolchain *toolchain = &job->wasm->toolchain;
     MEMORY_OWNED char *script = memory_format("%s/link.ld", toolchain->folder);
     MEMORY_OWNED char *runtime = memory_format("%s/guest-runtime.o", toolchain->folder);
-    const char *const argv[] = {toolchain->path[TOOL_LINK],
-                                "-static",
-                                "-nostdlib",
-                                "--gc-sections",
-                                "-z",
-                                "noexecstack",
-                                "--no-warn-rwx-segments",
-                                "-T",
-                                script,
-                                runtime,
-                                "fn.o",
-                                "-o",
-                                "image.elf",
-                                NULL};
+    const char *argv[WORDS_MAX] = {toolchain->path[TOOL_LINK],
+                                   "-static",
+                                   "-nostdlib",
+                                   "--gc-sections",
+                                   "-z",
+                                   "noexecstack",
+                                   "--no-warn-rwx-segments",
+                                   "-o",
+                                   "image.elf",
+                                   "-T",
+                                   script,
+                                   runtime};
+    CHECK(count < WORDS_MAX - WORDS);
+    memcpy(argv + WORDS, objects, count * sizeof(objects[0]));
     return job_run(job, "linking", argv, err);
+}
+
+/* ---- One module, compiled with its glue in one go ---- */
+
+static int write_glue(const struct job *job, struct buffer *ret_glue, struct error *err)
+{
+    if (job->form == WASM_FORM_FUNCTION) {
+        translate_glue(job->info, ret_glue);
+        return 0;
+    }
+    WASM_EXPORTS_OWNED struct wasm_exports exports = {0};
+    int r = wasm_exports_read(job->bytes, job->length, &exports, err);
+    if (r == 0) {
+        const struct glue_unit unit = {.name = "fn", .exports = &exports};
+        glue_exports(&unit, 1, ret_glue);
+    }
+    return r;
+}
+
+static int run_one(struct job *job, struct error *err)
+{
+    static const char *const objects[] = {"fn.o"};
+    const struct unit unit = {.name = "fn", .bytes = job->bytes, .length = job->length};
+    MEMORY_OWNED char *path = job_path(job, "all.c");
+    BUFFER_OWNED struct buffer all = {0};
+    int r = translate(job, &unit, err);
+    if (r < 0) {
+        return r;
+    }
+    buffer_append_string(&all, "#include \"fn.c\"\n");
+    r = write_glue(job, &all, err);
+    r = r < 0 ? r : file_write(path, all.data, all.used, 0644, err);
+    r = r < 0 ? r : compile(job, "all.c", objects[0], err);
+    return r < 0 ? r : link_image(job, objects, 1, err);
+}
+
+/* ---- Several, each by itself, with the glue behind them ---- */
+
+static int compile_unit(struct job *job, size_t number, struct buffer *ret_header,
+                        struct error *err)
+{
+    const struct link_unit *linked = &job->link->units[number];
+    const struct unit unit = {.name = linked->name,
+                              .bytes = job->modules[number].bytes,
+                              .length = job->modules[number].length,
+                              .imports = linked->imports};
+    MEMORY_OWNED char *source = memory_format("%s.c", unit.name);
+    MEMORY_OWNED char *object = memory_format("%s.o", unit.name);
+    MEMORY_OWNED char *header = unit_path(job, &unit, ".h");
+    int r = translate(job, &unit, err);
+    r = r < 0 ? r : compile(job, source, object, err);
+    return r < 0 ? r : file_read(header, SOURCE_BYTES_MAX, ret_header, err);
+}
+
+static int compile_linked_glue(struct job *job, struct buffer *headers, struct error *err)
+{
+    struct glue_unit units[WASM_LINKED_MAX];
+    MEMORY_OWNED char *path = job_path(job, "glue.c");
+    BUFFER_OWNED struct buffer glue = {0};
+    for (size_t i = 0; i < job->link->count; i++) {
+        units[i] = (struct glue_unit){.name = job->link->units[i].name,
+                                      .header = buffer_string(&headers[i]),
+                                      .exports = &job->link->units[i].exports};
+        buffer_append_format(&glue, "#include \"%s.h\"\n", units[i].name);
+    }
+    glue_exports(units, job->link->count, &glue);
+    int r = file_write(path, glue.data, glue.used, 0644, err);
+    return r < 0 ? r : compile(job, "glue.c", "glue.o", err);
+}
+
+static int run_linked(struct job *job, struct error *err)
+{
+    struct buffer headers[WASM_LINKED_MAX] = {0};
+    char names[WASM_LINKED_MAX][16];
+    const char *objects[WASM_LINKED_MAX + 1];
+    size_t count = job->link->count;
+    int r = 0;
+    for (size_t i = 0; i < count && r == 0; i++) {
+        snprintf(names[i], sizeof(names[i]), "%s.o", job->link->units[i].name);
+        objects[i] = names[i];
+        r = compile_unit(job, i, &headers[i], err);
+    }
+    objects[count] = "glue.o";
+    r = r < 0 ? r : compile_linked_glue(job, headers, err);
+    r = r < 0 ? r : link_image(job, objects, count + 1, err);
+    for (size_t i = 0; i < count; i++) {
+        buffer_done(&headers[i]);
+    }
+    return r;
 }
 
 int pipeline_run(struct job *job, struct error *err)
 {
     CHECK(job->tier < WASM_TIER_COUNT);
+    CHECK((job->form == WASM_FORM_LINKED) == (job->link != NULL));
 
-    int r = validate(job, err);
-    if (r == 0) {
-        r = rename_exports(job, err);
-    }
-    if (r < 0) {
-        return r;
-    }
-    const char *module = job->tier == WASM_TIER_OPTIMIZED ? optimise(job) : "named.wasm";
-    r = translate(job, module, err);
-    if (r == 0) {
-        r = compile(job, err);
-    }
-    return r < 0 ? r : link_image(job, err);
+    return job->form == WASM_FORM_LINKED ? run_linked(job, err) : run_one(job, err);
 }

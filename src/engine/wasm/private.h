@@ -8,6 +8,7 @@
 #include "base/embed.h"
 #include "base/error.h"
 #include "base/map.h"
+#include "base/text.h"
 
 #include "engine/wasm/exports.h"
 #include "engine/wasm/wasm.h"
@@ -62,13 +63,56 @@ int inspect_form(const void *bytes, size_t length, enum wasm_form form,
 
 /* spectest.c: the signature of a function of it, or NULL; and its other items.  Each check fails
  * with INVALID when it is imported with another type. */
-struct text;
 const char *spectest_function(struct text name);
 bool spectest_has(struct text name, uint8_t kind);
 int spectest_check_table(struct text name, uint8_t type, uint32_t least, uint32_t most,
                          struct error *err);
 int spectest_check_memory(struct text name, uint32_t least, uint32_t most, struct error *err);
 int spectest_check_global(struct text name, uint8_t type, uint8_t is_mutable, struct error *err);
+
+/* ---- Imports ---- */
+
+struct wasm_import {
+    struct text module; /* lent, of the module's bytes */
+    struct text name;
+    struct wasm_export item; /* its type; it has no name */
+};
+
+struct wasm_imports {
+    struct wasm_import *items; /* in the module's order */
+    size_t count;
+};
+
+/* Both of a module that was inspected.  INVALID, LIMIT (a function's parameters). */
+int imports_read(const void *bytes, size_t length, struct wasm_imports *ret_imports,
+                 struct wasm_exports *ret_exports, struct error *err);
+void imports_done(struct wasm_imports *imports);
+#define IMPORTS_OWNED __attribute__((cleanup(imports_done)))
+
+/* ---- Linking ---- */
+
+/* What an import is: an export of an earlier unit, by its place, or the runtime's (unit < 0). */
+struct link_place {
+    int unit;
+    uint32_t place;
+};
+
+struct link_unit {
+    char name[8]; /* wasm2c's for it: "m0" */
+    struct wasm_exports exports;
+    struct link_place *imports; /* of each import, in the module's order */
+};
+
+struct link {
+    struct link_unit units[WASM_LINKED_MAX];
+    size_t count;
+};
+
+/* Read the modules and find their imports; link_done() also after a failure.  As wasm_inspect(),
+ * and INVALID: nobody gives what is imported, or with another type. */
+int link_read(const struct wasm_linked *modules, size_t count, struct link *link,
+              struct error *err);
+void link_done(struct link *link);
 
 /* One compilation. */
 struct job {
@@ -78,13 +122,14 @@ struct job {
     size_t length;
     enum wasm_tier tier;
     enum wasm_form form;
+    const struct wasm_linked *modules; /* of WASM_FORM_LINKED; else NULL */
+    const struct link *link;
     const volatile bool *cancel; /* may be NULL */
     char *folder;
     uint64_t max_rss_kib;
 };
 
-/* Make the job's folder, with module.wasm in it, bare; job_end() removes it, also after a failure.
- */
+/* Make the job's folder; job_end() removes it, also after a failure. */
 int job_begin(struct job *job, struct error *err);
 void job_end(struct job *job);
 
@@ -95,7 +140,7 @@ char *job_path(const struct job *job, const char *name);
  * words when it refuses its input, TIMEOUT, LIMIT, FULL, CANCELLED. */
 int job_run(struct job *job, const char *what, const char *const *argv, struct error *err);
 
-/* module.wasm to image.elf, in the job's folder. */
+/* The module, or modules, to image.elf, in the job's folder. */
 int pipeline_run(struct job *job, struct error *err);
 
 /* ---- What the tools are given ---- */
@@ -111,6 +156,12 @@ void rewrite_bare(const void *module, size_t length, struct buffer *ret_module);
 void rewrite_names(const void *module, size_t length, enum wasm_form form,
                    struct buffer *ret_module);
 
+struct link_place;
+
+/* Append that of a module that is linked: its imports get the names of what they are, too. */
+void rewrite_linked(const void *module, size_t length, const struct link_place *imports,
+                    struct buffer *ret_module);
+
 /* An unsigned number as LEB128. */
 void rewrite_append_leb(struct buffer *out, uint64_t value);
 
@@ -123,8 +174,20 @@ void translate_traps(struct buffer *source);
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 
-/* glue.c for a module of which anything may be called. */
-void translate_glue_exports(const struct wasm_exports *exports, struct buffer *ret_glue);
+/* Each access to memory checked by itself: where there are several memories. */
+void translate_memory_checks(struct buffer *source);
+
+/* A module of which anything may be called: wasm2c's name for it; what it declares, where it has
+ * other units' instances, else NULL. */
+struct glue_unit {
+    const char *name;
+    const char *header;
+    const struct wasm_exports *exports;
+};
+
+/* glue.c for such modules, which are instantiated in this order.  Their exports are numbered
+ * through. */
+void glue_exports(const struct glue_unit *units, size_t count, struct buffer *ret_glue);
 
 /* ---- Assets ---- */
 

@@ -15,7 +15,13 @@
 #include "engine/wasm/private.h"
 #include "engine/wasm/reader.h"
 
-enum { HEAD_BYTES = 8, SECTION_CUSTOM = 0, SECTION_EXPORT = 7, PLAIN_NAME_SIZE = 16 };
+enum {
+    HEAD_BYTES = 8,
+    SECTION_CUSTOM = 0,
+    SECTION_IMPORT = 2,
+    SECTION_EXPORT = 7,
+    PLAIN_NAME_SIZE = 16,
+};
 
 static const char *const called_names[] = {"_start", "handle", "_initialize", "wizer.initialize"};
 
@@ -45,7 +51,21 @@ static bool is_called(struct text name)
     return false;
 }
 
-static void rename_exports(struct reader *section, enum wasm_form form, struct buffer *ret_content)
+static void append_name(struct buffer *out, struct text name)
+{
+    rewrite_append_leb(out, name.length);
+    buffer_append(out, name.data, name.length);
+}
+
+/* What is to change. */
+struct rewriting {
+    bool names; /* those of exports */
+    enum wasm_form form;
+    const struct link_place *imports; /* NULL: they stay */
+};
+
+static void rename_exports(struct reader *section, const struct rewriting *rewriting,
+                           struct buffer *ret_content)
 {
     uint32_t count = reader_u32(section);
     rewrite_append_leb(ret_content, count);
@@ -53,30 +73,82 @@ static void rename_exports(struct reader *section, enum wasm_form form, struct b
         char plain[PLAIN_NAME_SIZE];
         struct text name;
         reader_name(section, &name);
-        if (form == WASM_FORM_EXPORTS || !is_called(name)) {
+        if (rewriting->form != WASM_FORM_FUNCTION || !is_called(name)) {
             snprintf(plain, sizeof(plain), REWRITE_NAME, i);
             name = text_of(plain, strlen(plain));
         }
-        rewrite_append_leb(ret_content, name.length);
-        buffer_append(ret_content, name.data, name.length);
+        append_name(ret_content, name);
         buffer_append_byte(ret_content, reader_byte(section)); /* what kind it is */
         rewrite_append_leb(ret_content, reader_u32(section));
     }
 }
 
-typedef void append_exports(struct reader *section, enum wasm_form form,
-                            struct buffer *ret_content);
-
-static void copy_exports(struct reader *section, enum wasm_form form, struct buffer *ret_content)
+static void skip_type(struct reader *section)
 {
-    (void)form;
-    size_t length = (size_t)(section->end - section->at);
-    buffer_append(ret_content, section->at, length);
-    reader_skip(section, length);
+    enum { FUNCTION, TABLE, MEMORY, GLOBAL };
+    uint8_t kind = reader_byte(section);
+    if (kind == FUNCTION) {
+        reader_u32(section);
+        return;
+    }
+    if (kind == TABLE || kind == GLOBAL) {
+        reader_byte(section); /* of the elements, of the value */
+    }
+    if (kind == GLOBAL) {
+        reader_byte(section);
+        return;
+    }
+    bool has_most = (reader_byte(section) & 1) != 0;
+    reader_u32(section);
+    if (has_most) {
+        reader_u32(section);
+    }
 }
 
-static void copy_sections(const void *module, size_t length, append_exports *exports,
-                          enum wasm_form form, struct buffer *ret_module)
+static void rename_imports(struct reader *section, const struct rewriting *rewriting,
+                           struct buffer *ret_content)
+{
+    uint32_t count = reader_u32(section);
+    rewrite_append_leb(ret_content, count);
+    for (uint32_t i = 0; i < count && section->failed == 0; i++) {
+        const struct link_place *place = &rewriting->imports[i];
+        char plain_module[PLAIN_NAME_SIZE];
+        char plain_name[PLAIN_NAME_SIZE];
+        struct text module;
+        struct text name;
+        reader_name(section, &module);
+        reader_name(section, &name);
+        if (place->unit >= 0) {
+            snprintf(plain_module, sizeof(plain_module), "m%d", place->unit);
+            snprintf(plain_name, sizeof(plain_name), REWRITE_NAME, place->place);
+            module = text_of(plain_module, strlen(plain_module));
+            name = text_of(plain_name, strlen(plain_name));
+        }
+        append_name(ret_content, module);
+        append_name(ret_content, name);
+        const uint8_t *type = section->at;
+        skip_type(section);
+        buffer_append(ret_content, type, (size_t)(section->at - type));
+    }
+}
+
+static void copy_section(struct reader *part, uint8_t id, const struct rewriting *rewriting,
+                         struct buffer *ret_module)
+{
+    BUFFER_OWNED struct buffer renamed = {0};
+    if (id == SECTION_EXPORT && rewriting->names) {
+        rename_exports(part, rewriting, &renamed);
+        append_section(ret_module, id, renamed.data, renamed.used);
+    } else if (id == SECTION_IMPORT && rewriting->imports != NULL) {
+        rename_imports(part, rewriting, &renamed);
+        append_section(ret_module, id, renamed.data, renamed.used);
+    } else if (id != SECTION_CUSTOM) {
+        append_section(ret_module, id, part->at, (size_t)(part->end - part->at));
+    }
+}
+
+static void copy_sections(const void *module, size_t length, const struct rewriting *rewriting,
+                          struct buffer *ret_module)
 {
     CHECK(length >= HEAD_BYTES);
 
@@ -86,15 +158,9 @@ static void copy_sections(const void *module, size_t length, append_exports *exp
         .start = start, .at = start + HEAD_BYTES, .end = start + length, .err = &ignored};
     buffer_append(ret_module, module, HEAD_BYTES);
     while (reader.failed == 0 && reader.at != reader.end) {
-        BUFFER_OWNED struct buffer renamed = {0};
         uint8_t id = reader_byte(&reader);
         struct reader part = reader_part(&reader, reader_u32(&reader));
-        if (id == SECTION_EXPORT) {
-            exports(&part, form, &renamed);
-            append_section(ret_module, id, renamed.data, renamed.used);
-        } else if (id != SECTION_CUSTOM) {
-            append_section(ret_module, id, part.at, (size_t)(part.end - part.at));
-        }
+        copy_section(&part, id, rewriting, ret_module);
         CHECK(part.failed == 0); /* it was inspected */
     }
     CHECK(reader.failed == 0);
@@ -102,11 +168,21 @@ static void copy_sections(const void *module, size_t length, append_exports *exp
 
 void rewrite_bare(const void *module, size_t length, struct buffer *ret_module)
 {
-    copy_sections(module, length, copy_exports, WASM_FORM_EXPORTS, ret_module);
+    const struct rewriting nothing = {0};
+    copy_sections(module, length, &nothing, ret_module);
 }
 
 void rewrite_names(const void *module, size_t length, enum wasm_form form,
                    struct buffer *ret_module)
 {
-    copy_sections(module, length, rename_exports, form, ret_module);
+    const struct rewriting rewriting = {.names = true, .form = form};
+    copy_sections(module, length, &rewriting, ret_module);
+}
+
+void rewrite_linked(const void *module, size_t length, const struct link_place *imports,
+                    struct buffer *ret_module)
+{
+    const struct rewriting rewriting = {
+        .names = true, .form = WASM_FORM_LINKED, .imports = imports};
+    copy_sections(module, length, &rewriting, ret_module);
 }

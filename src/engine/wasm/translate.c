@@ -1,4 +1,4 @@
-/* Changing what wasm2c wrote: as text, where its output is regular. */
+/* Changing what wasm2c wrote, as text, where its output is regular; and glue for a function. */
 #include <stdio.h>
 #include <string.h>
 
@@ -35,6 +35,13 @@ static void replace_between(struct buffer *source, const char *from, const char 
 void translate_memory_base(struct buffer *source)
 {
     replace_between(source, "&mem->data[", "&((u8*)0x2000000000ull)[", NULL, NULL);
+}
+
+/* With several memories every access is checked: only the first one lies before a hole. */
+void translate_memory_checks(struct buffer *source)
+{
+    replace_between(source, "#if WASM_RT_MEMCHECK_SIGNAL_HANDLER\n#define MEMCHECK",
+                    "#if 0\n#define MEMCHECK", NULL, NULL);
 }
 
 /*
@@ -89,118 +96,4 @@ void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue
     buffer_append_string(ret_glue, "}\nvoid glue_run(void)\n{\n    Z_fnZ_");
     buffer_append_string(ret_glue, is_handler ? "handle" : "_start");
     buffer_append_string(ret_glue, "(&glue_instance);\n}\n");
-}
-
-/* ---- Everything that a module exports ---- */
-
-/* The member of the glue's union for a type. */
-static const char *member_of(char letter)
-{
-    switch (letter) {
-    case 'i':
-        return "i";
-    case 'I':
-        return "l";
-    case 'f':
-        return "f";
-    case 'F':
-        return "d";
-    default:
-        return "e";
-    }
-}
-
-/* What wasm2c calls it in C, after rewrite_names(). */
-static void append_name(struct buffer *glue, const struct wasm_export *export)
-{
-    buffer_append_format(glue, "Z_fnZ_" REWRITE_NAME, export->place);
-}
-
-/* A function can be given no function but none. */
-static void append_call(struct buffer *glue, const struct wasm_export *export)
-{
-    append_name(glue, export);
-    buffer_append_string(glue, "(&glue_instance");
-    for (size_t i = 0; export->parameters[i] != '\0'; i++) {
-        if (export->parameters[i] == 'r') {
-            buffer_append_string(glue, ", glue_nothing");
-        } else {
-            buffer_append_format(glue, ", a[%zu].%s", i, member_of(export->parameters[i]));
-        }
-    }
-    buffer_append_string(glue, ")");
-}
-
-/* Of a function the caller learns whether there is one. */
-static void append_result(struct buffer *glue, size_t index, char letter, const char *value)
-{
-    if (letter == 'r') {
-        buffer_append_format(glue, "    r[%zu].l = %s.func != 0;\n", index, value);
-    } else {
-        buffer_append_format(glue, "    r[%zu].%s = %s;\n", index, member_of(letter), value);
-    }
-}
-
-/* Several results come as a struct, its members named by type and place. */
-static void append_results(struct buffer *glue, const struct wasm_export *export)
-{
-    size_t count = strlen(export->results);
-    char value[32] = "v";
-    for (size_t i = 0; i < count; i++) {
-        static const char letters[] = "iIfFre";
-        static const char members[] = "ijfdre";
-        if (count > 1) {
-            const char *at = strchr(letters, export->results[i]);
-            snprintf(value, sizeof(value), "v.%c%zu", members[at - letters], i);
-        }
-        append_result(glue, i, export->results[i], value);
-    }
-}
-
-static void append_function(struct buffer *glue, size_t index, const struct wasm_export *export)
-{
-    buffer_append_format(glue, "static void x%zu(const V *a, V *r)\n{\n    ", index);
-    if (export->kind == WASM_EXPORT_GLOBAL) {
-        buffer_append_string(glue, "__typeof__(*");
-        append_name(glue, export);
-        buffer_append_string(glue, "(&glue_instance)) v = *");
-    } else if (export->results[0] != '\0') {
-        buffer_append_string(glue, "__typeof__(");
-        append_call(glue, export);
-        buffer_append_string(glue, ") v = ");
-    }
-    append_call(glue, export);
-    buffer_append_string(glue, ";\n");
-    append_results(glue, export);
-    buffer_append_string(glue, "}\n");
-}
-
-void translate_glue_exports(const struct wasm_exports *exports, struct buffer *ret_glue)
-{
-    buffer_append_string(ret_glue,
-                         "typedef union { u64 l; u32 i; f32 f; f64 d; void *e; } V;\n"
-                         "static Z_fn_instance_t glue_instance;\n"
-                         "static wasm_rt_funcref_t glue_nothing;\n"
-                         "const unsigned glue_is_handler = 0;\n"
-                         "const unsigned glue_is_exports = 1;\n"
-                         "void glue_initialize(void)\n{\n}\nvoid glue_run(void)\n{\n}\n");
-    buffer_append_string(ret_glue, instantiate);
-    for (size_t i = 0; i < exports->count; i++) {
-        append_function(ret_glue, i, &exports->items[i]);
-    }
-    buffer_append_string(ret_glue,
-                         "void glue_call(unsigned which, const void *a, void *r)\n{\n"
-                         "    switch (which) {\n");
-    for (size_t i = 0; i < exports->count; i++) {
-        buffer_append_format(ret_glue, "    case %zu: x%zu(a, r); break;\n", i, i);
-    }
-    buffer_append_string(ret_glue,
-                         "    }\n}\n"
-                         "unsigned glue_results(unsigned which)\n{\n"
-                         "    switch (which) {\n");
-    for (size_t i = 0; i < exports->count; i++) {
-        buffer_append_format(ret_glue, "    case %zu: return %zu;\n", i,
-                             strlen(exports->items[i].results));
-    }
-    buffer_append_string(ret_glue, "    }\n    return 0;\n}\n");
 }

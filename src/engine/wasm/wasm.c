@@ -351,6 +351,44 @@ static int compile_exports(struct wasm *wasm, struct job *job, struct wasm_resul
     return r;
 }
 
+/* Of names and modules, each with its length. */
+static void linked_key(const struct wasm_linked *modules, size_t count, enum wasm_tier tier,
+                       char ret_key[HASH_TEXT_SIZE])
+{
+    BUFFER_OWNED struct buffer all = {0};
+    for (size_t i = 0; i < count; i++) {
+        char id[HASH_TEXT_SIZE];
+        hash_bytes(modules[i].bytes, modules[i].length, id);
+        buffer_append_format(&all, "linked %zu %s %s\n", strlen(modules[i].name), modules[i].name,
+                             id);
+    }
+    cache_key(buffer_string(&all), tier, ret_key);
+}
+
+int wasm_compile_linked(struct wasm *wasm, const struct wasm_linked *modules, size_t count,
+                        enum wasm_tier tier, struct wasm_result *ret_result, struct error *err)
+{
+    static const struct cache_names nobodys = {0};
+    struct wasm_module_info info = {.abi = WASM_ABI_EXPORTS};
+    struct link link = {0};
+    struct job job = {.wasm = wasm,
+                      .info = &info,
+                      .tier = tier,
+                      .form = WASM_FORM_LINKED,
+                      .modules = modules,
+                      .link = &link};
+    char key[HASH_TEXT_SIZE];
+    int r = link_read(modules, count, &link, err);
+    if (r == 0) {
+        linked_key(modules, count, tier, key);
+        claim(wasm, key);
+        r = compile_code(wasm, &job, key, &nobodys, ret_result, err);
+        release(wasm, key);
+    }
+    link_done(&link);
+    return r;
+}
+
 int wasm_compile_form(struct wasm *wasm, const void *bytes, size_t length, enum wasm_form form,
                       enum wasm_tier tier, struct wasm_result *ret_result, struct error *err)
 {

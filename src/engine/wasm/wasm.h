@@ -31,6 +31,7 @@ enum wasm_tier {
 enum wasm_form {
     WASM_FORM_FUNCTION, /* its entry is called: a command or a handler */
     WASM_FORM_EXPORTS,  /* whatever it exports is called, by name (exports.h) */
+    WASM_FORM_LINKED,   /* the same of several modules, which import from one another */
 };
 
 const char *wasm_tier_text(enum wasm_tier tier); /* "fast", "optimized" */
@@ -100,6 +101,20 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
 /* The same in another form; of WASM_FORM_EXPORTS the module's assets are left out. */
 int wasm_compile_form(struct wasm *wasm, const void *bytes, size_t length, enum wasm_form form,
                       enum wasm_tier tier, struct wasm_result *ret_result, struct error *err);
+
+/* One of several modules, which may import from those before it by their names. */
+struct wasm_linked {
+    const char *name;
+    const void *bytes;
+    size_t length;
+};
+
+enum { WASM_LINKED_MAX = 15 };
+
+/* Compile modules together, of which anything may be called: WASM_FORM_LINKED.  Each can have a
+ * memory of 256 MiB.  Fails as wasm_compile(), and INVALID: an import is not there. */
+int wasm_compile_linked(struct wasm *wasm, const struct wasm_linked *modules, size_t count,
+                        enum wasm_tier tier, struct wasm_result *ret_result, struct error *err);
 
 /*
  * What can be told of a compiled image to another node, and taken from one.  `runtime` names what

@@ -30,4 +30,7 @@ extern const uint32_t glue_is_exports;
 void glue_call(uint32_t which, const uint64_t *arguments, uint64_t *results);
 uint32_t glue_results(uint32_t which);
 
+/* How many modules there are, each of which may have a memory; other glue leaves it out. */
+extern const uint32_t glue_modules;
+
 #endif

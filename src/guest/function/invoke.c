@@ -12,8 +12,10 @@
 
 enum { VALUES_MAX = 1000 };
 
-/* Glue for commands and handlers does not define them. */
+/* Glue for commands and handlers does not define them.  Who reads them is in another file, or the
+ * compiler would take them for what they are here. */
 __attribute__((weak)) const uint32_t glue_is_exports = 0;
+__attribute__((weak)) const uint32_t glue_modules = 1;
 
 __attribute__((weak)) void glue_call(uint32_t which, const uint64_t *arguments, uint64_t *results)
 {

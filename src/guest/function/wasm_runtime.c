@@ -1,10 +1,12 @@
 /*
  * What the C that wasm2c writes expects of its runtime: traps, memories, tables, function types.
- * The interface is wabt's wasm-rt.h; one module, at most one memory.
+ * The interface is wabt's wasm-rt.h; one module with at most one memory, or several modules, whose
+ * memories share the space (and are not told from each other by holes: accesses are checked).
  */
 #include <stdarg.h>
 #include <string.h>
 
+#include "glue.h"
 #include "guest.h"
 /* wasm-rt.h comes by -include: it is not in a folder of ours. */
 
@@ -45,13 +47,40 @@ void wasm_rt_free(void)
 
 /* ---- Memory ---- */
 
+enum { SHARE_PAGES = 4096 }; /* of several memories: 256 MiB each */
+
+static uint32_t memories;
+static uint64_t pages_there; /* from the beginning of the space */
+
+/* `pages` of the memory that begins at `first`; all that lie before it are there then, too. */
+static bool provide(uint64_t first, uint64_t pages)
+{
+    bool is_alone = glue_modules == 1;
+    if (pages > (is_alone ? (uint64_t)PAGES_MAX : (uint64_t)SHARE_PAGES)) {
+        return false;
+    }
+    if (is_alone || first + pages > pages_there) {
+        if (host_call(ABI_CALL_GROW, first + pages, 0, 0) != 0) {
+            return false;
+        }
+        pages_there = first + pages;
+    }
+    return true;
+}
+
+static uint64_t first_page(const wasm_rt_memory_t *memory)
+{
+    return (uint64_t)(memory->data - MEMORY) / PAGE_BYTES;
+}
+
 void wasm_rt_allocate_memory(wasm_rt_memory_t *memory, uint32_t pages, uint32_t pages_max)
 {
-    memory->data = MEMORY;
+    memory->data = MEMORY + (uint64_t)memories * SHARE_PAGES * PAGE_BYTES;
     memory->pages = pages;
     memory->max_pages = pages_max;
     memory->size = pages * (uint32_t)PAGE_BYTES;
-    if (pages > PAGES_MAX || host_call(ABI_CALL_GROW, pages, 0, 0) != 0) {
+    memories++;
+    if (!provide(first_page(memory), pages)) {
         guest_trap(ABI_TRAP_MEMORY);
     }
 }
@@ -63,8 +92,7 @@ uint32_t wasm_rt_grow_memory(wasm_rt_memory_t *memory, uint32_t delta)
     if (delta == 0) {
         return before;
     }
-    if (wanted > memory->max_pages || wanted > PAGES_MAX ||
-        host_call(ABI_CALL_GROW, wanted, 0, 0) != 0) {
+    if (wanted > memory->max_pages || !provide(first_page(memory), wanted)) {
         return UINT32_MAX;
     }
     memory->pages = (uint32_t)wanted;
@@ -94,6 +122,23 @@ static void *pool_take(size_t count, size_t item_bytes)
     return taken;
 }
 
+/* What was taken last grows where it is. */
+static void *pool_grow(void *taken, size_t count, size_t more, size_t item_bytes)
+{
+    size_t before = (count * item_bytes + 63) & ~(size_t)63;
+    bool is_last = (uint8_t *)taken + before == pool + pool_used;
+    if (is_last) {
+        pool_used -= before;
+    }
+    void *grown = more <= sizeof(pool) ? pool_take(count + more, item_bytes) : NULL;
+    if (grown == NULL && is_last) {
+        pool_used += before;
+    } else if (grown != NULL && grown != taken) {
+        memcpy(grown, taken, count * item_bytes);
+    }
+    return grown;
+}
+
 #define TABLE(kind)                                                                          \
     void wasm_rt_allocate_##kind##_table(wasm_rt_##kind##_table_t *table, uint32_t elements, \
                                          uint32_t elements_max)                              \
@@ -119,11 +164,10 @@ static void *pool_take(size_t count, size_t item_bytes)
         if (delta > table->max_size - before) {                                              \
             return UINT32_MAX;                                                               \
         }                                                                                    \
-        void *data = pool_take((size_t)before + delta, sizeof(*table->data));                \
+        void *data = pool_grow(table->data, before, delta, sizeof(*table->data));            \
         if (data == NULL) {                                                                  \
             return UINT32_MAX;                                                               \
         }                                                                                    \
-        memcpy(data, table->data, before * sizeof(*table->data));                            \
         table->data = data;                                                                  \
         for (uint32_t i = 0; i < delta; i++) {                                               \
             table->data[before + i] = value;                                                 \

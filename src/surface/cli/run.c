@@ -36,7 +36,8 @@ struct run {
     struct run_folders *folders;
     struct buffer environment;
     struct buffer arguments;
-    struct wasm_exports exports;
+    struct buffer preloads[WASM_LINKED_MAX - 1]; /* the modules' bytes */
+    struct run_modules modules;
     struct run_invoke invoke;
     struct wasm_module_info module;
     enum wasm_form form;
@@ -55,7 +56,13 @@ static void run_done(struct run *run)
         image_store_close(run->images);
     }
     run_folders_free(run->folders);
-    wasm_exports_done(&run->exports);
+    for (size_t i = 0; i < WASM_LINKED_MAX; i++) {
+        wasm_exports_done(&run->modules.exports[i]);
+        free((char *)(uintptr_t)run->modules.names[i]);
+    }
+    for (size_t i = 0; i < WASM_LINKED_MAX - 1; i++) {
+        buffer_done(&run->preloads[i]);
+    }
     if (run->script != NULL && run->script != stdin) {
         fclose(run->script);
     }
@@ -126,14 +133,83 @@ static enum wasm_tier choose_tier(const struct run *run, const struct arguments 
         : WASM_TIER_FAST;
 }
 
+/* ---- Several modules ---- */
+
+static int add_preload(struct run *run, const char *text, struct error *err)
+{
+    struct run_modules *modules = &run->modules;
+    const char *equals = strchr(text, '=');
+    if (equals == NULL || equals == text || equals[1] == '\0') {
+        return error_set(err, ERROR_INVALID, "--preload %.100s is not NAME=FILE", text);
+    }
+    if (modules->count == WASM_LINKED_MAX - 1) {
+        return error_set(err, ERROR_LIMIT, "more than %d --preload", WASM_LINKED_MAX - 1);
+    }
+    char *name = memory_copy_text(text, (size_t)(equals - text));
+    for (size_t i = 0; i < modules->count; i++) {
+        if (strcmp(modules->names[i], name) == 0) {
+            free(name);
+            return error_set(err, ERROR_INVALID, "two --preload are called %.60s",
+                             modules->names[i]);
+        }
+    }
+    modules->names[modules->count] = name;
+    return file_read(equals + 1, RUN_MODULE_MAX, &run->preloads[modules->count++], err);
+}
+
+static int take_preloads(struct run *run, const struct arguments *arguments, struct error *err)
+{
+    int r = 0;
+    for (unsigned i = 0; i < arguments->flag_count && r == 0; i++) {
+        if (strcmp(arguments->flags[i].name, "preload") == 0) {
+            r = add_preload(run, arguments->flags[i].value, err);
+        }
+    }
+    if (r == 0 && run->modules.count > 0 && run->form == WASM_FORM_FUNCTION) {
+        r = error_set(err, ERROR_INVALID, "--preload is for --invoke and --script");
+    }
+    if (r == 0 && run->modules.count > 0) {
+        run->form = WASM_FORM_LINKED;
+    }
+    return r;
+}
+
+/* All of them, the module itself last. */
+static size_t list_modules(struct run *run, const struct buffer *module,
+                           struct wasm_linked ret_list[WASM_LINKED_MAX])
+{
+    size_t count = run->modules.count;
+    for (size_t i = 0; i + 1 < count; i++) {
+        ret_list[i] = (struct wasm_linked){run->modules.names[i], run->preloads[i].data,
+                                           run->preloads[i].used};
+    }
+    ret_list[count - 1] = (struct wasm_linked){"", module->data, module->used};
+    return count;
+}
+
 static int read_module(struct run *run, const struct buffer *module, struct error *err)
 {
+    struct wasm_linked list[WASM_LINKED_MAX];
     if (run->form == WASM_FORM_FUNCTION) {
         return wasm_inspect(module->data, module->used, &run->module, err);
     }
-    int r = wasm_exports_read(module->data, module->used, &run->exports, err);
-    run->invoke.exports = &run->exports;
+    run->modules.names[run->modules.count++] = memory_copy_string("");
+    run->invoke.modules = &run->modules;
+    int r = run->form == WASM_FORM_LINKED
+        ? wasm_linked_exports(list, list_modules(run, module, list), run->modules.exports, err)
+        : wasm_exports_read(module->data, module->used, &run->modules.exports[0], err);
     return r < 0 ? r : run_invoke_check(&run->invoke, err);
+}
+
+static int compile_module(struct run *run, const struct buffer *module, enum wasm_tier tier,
+                          struct wasm_result *ret_result, struct error *err)
+{
+    struct wasm_linked list[WASM_LINKED_MAX];
+    return run->form == WASM_FORM_LINKED
+        ? wasm_compile_linked(run->wasm, list, list_modules(run, module, list), tier, ret_result,
+                              err)
+        : wasm_compile_form(run->wasm, module->data, module->used, run->form, tier, ret_result,
+                            err);
 }
 
 static int compile(struct run *run, const struct arguments *arguments, struct buffer *ret_elf,
@@ -161,8 +237,7 @@ static int compile(struct run *run, const struct arguments *arguments, struct bu
         r = wasm_open(&options, &run->wasm, err);
     }
     if (r == 0) {
-        r = wasm_compile_form(run->wasm, module.data, module.used, run->form,
-                              choose_tier(run, arguments, &module), &result, err);
+        r = compile_module(run, &module, choose_tier(run, arguments, &module), &result, err);
     }
     return r < 0 ? r : image_read(run->images, result.image_id, IMAGE_BYTES_MAX, ret_elf, err);
 }
@@ -273,7 +348,7 @@ static int answer_guest(const void *request, size_t length, uint64_t deadline_ns
     struct run *run = context;
     uint32_t operation = 0;
     memcpy(&operation, request, length < sizeof(operation) ? length : sizeof(operation));
-    return operation == HOSTCALL_NEXT && run->form == WASM_FORM_EXPORTS
+    return operation == HOSTCALL_NEXT && run->form != WASM_FORM_FUNCTION
         ? run_invoke_answer(request, length, reply, &run->invoke)
         : run_folders_answer(request, length, deadline_ns, reply, run->folders);
 }
@@ -344,6 +419,7 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
     int r = take_arguments(&run, arguments, err);
     run.invoke.err = err;
     r = r < 0 ? r : take_calls(&run, arguments, err);
+    r = r < 0 ? r : take_preloads(&run, arguments, err);
     if (r == 0) {
         r = prepare(&run, arguments, err);
     }

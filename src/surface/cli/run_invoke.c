@@ -16,7 +16,7 @@
 #include "surface/cli/private.h"
 #include "surface/cli/run_value.h"
 
-enum { LINE_WORDS_MAX = WASM_VALUES_MAX + 2, QUESTION_HEAD = 12 };
+enum { LINE_WORDS_MAX = WASM_VALUES_MAX + 4, QUESTION_HEAD = 12 };
 
 /* ---- What to call ---- */
 
@@ -78,11 +78,34 @@ static int read_words(const char *at, struct line *line, struct error *err)
     return 0;
 }
 
-static const struct wasm_export *find(const struct run_invoke *invoke, const char *name,
+/* Exports are numbered through all modules. */
+static uint64_t number_of(const struct run_modules *modules, size_t module,
+                          const struct wasm_export *export)
+{
+    uint64_t number = (uint64_t)(export - modules->exports[module].items);
+    for (size_t i = 0; i < module; i++) {
+        number += modules->exports[i].count;
+    }
+    return number;
+}
+
+static int find_module(const struct run_invoke *invoke, const char *name, size_t *ret_module,
+                       struct error *err)
+{
+    for (size_t i = 0; i + 1 < invoke->modules->count; i++) {
+        if (strcmp(invoke->modules->names[i], name) == 0) {
+            *ret_module = i;
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_NOT_FOUND, "no --preload is called \"%.60s\"", name);
+}
+
+static const struct wasm_export *find(const struct wasm_exports *exports, const char *name,
                                       size_t length, enum wasm_export_kind kind)
 {
-    for (size_t i = 0; i < invoke->exports->count; i++) {
-        const struct wasm_export *export = &invoke->exports->items[i];
+    for (size_t i = 0; i < exports->count; i++) {
+        const struct wasm_export *export = &exports->items[i];
         if (export->kind == kind && export->name_length == length &&
             memcmp(export->name, name, length) == 0) {
             return export;
@@ -91,14 +114,14 @@ static const struct wasm_export *find(const struct run_invoke *invoke, const cha
     return NULL;
 }
 
-static int no_such_export(const struct run_invoke *invoke, const char *name,
+static int no_such_export(const struct wasm_exports *exports, const char *name,
                           enum wasm_export_kind kind, struct error *err)
 {
     BUFFER_OWNED struct buffer names = {0};
-    for (size_t i = 0; i < invoke->exports->count && names.used < 200; i++) {
-        if (invoke->exports->items[i].kind == kind) {
+    for (size_t i = 0; i < exports->count && names.used < 200; i++) {
+        if (exports->items[i].kind == kind) {
             buffer_append_format(&names, "%s%s", names.used > 0 ? ", " : "",
-                                 invoke->exports->items[i].name);
+                                 exports->items[i].name);
         }
     }
     const char *what = kind == WASM_EXPORT_FUNCTION ? "function" : "global";
@@ -108,39 +131,55 @@ static int no_such_export(const struct run_invoke *invoke, const char *name,
         : error_set(err, ERROR_NOT_FOUND, "the module exports no %s at all", what);
 }
 
+/* A call: words in quotes may hold NULs, so the name has a length. */
+struct wanted {
+    size_t module;
+    enum wasm_export_kind kind;
+    const char *name;
+    size_t name_length;
+    const char *const *values;
+    unsigned value_count;
+};
+
 /* Append the call to `reply`: u64 which, u64 arguments. */
-static int encode(const struct run_invoke *invoke, const struct wasm_export *export,
-                  const char *const *values, unsigned count, struct buffer *reply,
-                  struct error *err)
+static int encode(const struct run_invoke *invoke, const struct wanted *wanted,
+                  struct buffer *reply, const struct wasm_export **ret_export, struct error *err)
 {
-    size_t wanted = strlen(export->parameters);
-    uint64_t which = (uint64_t)(export - invoke->exports->items);
-    if (count != wanted) {
+    const struct wasm_exports *exports = &invoke->modules->exports[wanted->module];
+    const struct wasm_export *export =
+        find(exports, wanted->name, wanted->name_length, wanted->kind);
+    if (export == NULL) {
+        return no_such_export(exports, wanted->name, wanted->kind, err);
+    }
+    size_t count = strlen(export->parameters);
+    uint64_t which = number_of(invoke->modules, wanted->module, export);
+    if (wanted->value_count != count) {
         return error_set(err, ERROR_INVALID, "%.60s takes %zu argument%s, not %u", export->name,
-                         wanted, wanted == 1 ? "" : "s", count);
+                         count, count == 1 ? "" : "s", wanted->value_count);
     }
     buffer_append(reply, &which, sizeof(which));
     for (unsigned i = 0; i < count; i++) {
         uint64_t value = 0;
-        int r = run_value_parse(export->parameters[i], values[i], &value, err);
+        int r = run_value_parse(export->parameters[i], wanted->values[i], &value, err);
         if (r < 0) {
             return r;
         }
         buffer_append(reply, &value, sizeof(value));
     }
+    *ret_export = export;
     return 0;
 }
 
 static int encode_words(const struct run_invoke *invoke, struct buffer *reply,
                         const struct wasm_export **ret_export, struct error *err)
 {
-    const char *name = invoke->words[0];
-    const struct wasm_export *export = find(invoke, name, strlen(name), WASM_EXPORT_FUNCTION);
-    if (export == NULL) {
-        return no_such_export(invoke, name, WASM_EXPORT_FUNCTION, err);
-    }
-    *ret_export = export;
-    return encode(invoke, export, invoke->words + 1, invoke->word_count - 1, reply, err);
+    const struct wanted wanted = {.module = invoke->modules->count - 1,
+                                  .kind = WASM_EXPORT_FUNCTION,
+                                  .name = invoke->words[0],
+                                  .name_length = strlen(invoke->words[0]),
+                                  .values = invoke->words + 1,
+                                  .value_count = invoke->word_count - 1};
+    return encode(invoke, &wanted, reply, ret_export, err);
 }
 
 int run_invoke_check(const struct run_invoke *invoke, struct error *err)
@@ -153,26 +192,31 @@ int run_invoke_check(const struct run_invoke *invoke, struct error *err)
 static int encode_line(struct run_invoke *invoke, struct line *line, struct buffer *reply,
                        struct error *err)
 {
-    const char *verb = buffer_string(&line->words[0]);
-    invoke->is_get = strcmp(verb, "get") == 0;
-    if (!invoke->is_get && strcmp(verb, "invoke") != 0) {
+    const char *values[LINE_WORDS_MAX];
+    struct wanted wanted = {.module = invoke->modules->count - 1, .values = values};
+    unsigned at = 0;
+    if (line->count > 2 && strcmp(buffer_string(&line->words[0]), "in") == 0) {
+        int r = find_module(invoke, buffer_string(&line->words[1]), &wanted.module, err);
+        if (r < 0) {
+            return r;
+        }
+        at = 2;
+    }
+    const char *verb = buffer_string(&line->words[at++]);
+    bool is_get = strcmp(verb, "get") == 0;
+    if (!is_get && strcmp(verb, "invoke") != 0) {
         return error_set(err, ERROR_INVALID, "\"%.40s\" is neither invoke nor get", verb);
     }
-    if (line->count < 2) {
+    if (line->count == at) {
         return error_set(err, ERROR_INVALID, "%s needs the name of an export", verb);
     }
-    struct buffer *name = &line->words[1];
-    enum wasm_export_kind kind = invoke->is_get ? WASM_EXPORT_GLOBAL : WASM_EXPORT_FUNCTION;
-    const char *values[WASM_VALUES_MAX];
-    const struct wasm_export *export = find(invoke, buffer_string(name), name->used, kind);
-    if (export == NULL) {
-        return no_such_export(invoke, buffer_string(name), kind, err);
+    wanted.kind = is_get ? WASM_EXPORT_GLOBAL : WASM_EXPORT_FUNCTION;
+    wanted.name = buffer_string(&line->words[at]);
+    wanted.name_length = line->words[at++].used;
+    for (; at < line->count; at++) {
+        values[wanted.value_count++] = buffer_string(&line->words[at]);
     }
-    for (unsigned i = 2; i < line->count; i++) {
-        values[i - 2] = buffer_string(&line->words[i]);
-    }
-    invoke->running = export;
-    return encode(invoke, export, values, line->count - 2, reply, err);
+    return encode(invoke, &wanted, reply, &invoke->running, err);
 }
 
 /* ---- How it ended ---- */

@@ -6,6 +6,7 @@
  *     invoke add i32:1 2
  *     invoke "a name\20with spaces" null
  *     get counter
+ *     in other get counter
  *
  * A name or value with blanks, quotes or backslashes stands in quotes; in them \HH is a byte, \"
  * and
@@ -21,19 +22,26 @@
 #include <stdio.h>
 
 #include "engine/wasm/exports.h"
+#include "engine/wasm/wasm.h"
 
 struct buffer;
 struct error;
 
+/* What can be called: the module last, before it those that it may import from. */
+struct run_modules {
+    const char *names[WASM_LINKED_MAX]; /* "" of the last */
+    struct wasm_exports exports[WASM_LINKED_MAX];
+    size_t count;
+};
+
 struct run_invoke {
-    const struct wasm_exports *exports;
+    const struct run_modules *modules;
     FILE *script;             /* NULL: one call, of `words` */
     const char *const *words; /* the export, then its arguments */
     unsigned word_count;
     bool is_json;
     /* For itself. */
     const struct wasm_export *running; /* what was asked for last; NULL: nothing yet */
-    bool is_get;
     uint64_t line;
     bool is_over;
     struct error *err; /* where the one call, or the instantiation, failed */

@@ -134,6 +134,9 @@ const struct verb cli_verbs[] = {
          {"script", 0, "FILE", NULL,
           "Call what its lines say (invoke NAME VALUE..., get NAME), in one instance; - is "
           "standard input."},
+         {"preload", 0, "NAME=FILE", NULL,
+          "With --invoke or --script: a module that the ones after it may import from as NAME; may "
+          "be given several times."},
          {"dir", 0, "HOST[::GUEST][:ro]", NULL,
           "A folder of this machine for the module; may be given several times."},
          {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
