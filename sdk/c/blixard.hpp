@@ -517,6 +517,16 @@ inline result<std::vector<std::string>> list(std::string_view prefix, std::strin
 
 } // namespace kv
 
+/* ---- Secrets that the function's configuration names (`secrets:` of blixard.yaml) ---- */
+
+/* The value as it is now; failure EACCES: the configuration does not name it. */
+inline result<std::string> secret(std::string_view name)
+{
+    return inside::collect([&](char *value, std::size_t size) {
+        return blixard_v1_secret_get_(name.data(), name.size(), value, size);
+    });
+}
+
 /* ---- Messages ---- */
 
 /* A message of a queue, or a record of a stream. */

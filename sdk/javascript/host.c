@@ -205,6 +205,18 @@ NATIVE(kv_list)
     return keys;
 }
 
+/* name: the value */
+NATIVE(secret_get)
+{
+    struct part parts[1];
+    if (!take_parts(js, count, values, parts, 1)) {
+        return JS_EXCEPTION;
+    }
+    int32_t length = blixard_v1_secret_get_(T(0), reply, sizeof(reply));
+    parts_done(js, parts, 1);
+    return as_bytes(js, length);
+}
+
 /* queue, body, content type, attributes, group, delay, priority: the id */
 NATIVE(queue_send)
 {
@@ -322,6 +334,7 @@ static const JSCFunctionListEntry natives[] = {
     JS_CFUNC_DEF("kvCas", 4, host_kv_cas),
     JS_CFUNC_DEF("kvDelete", 2, host_kv_delete),
     JS_CFUNC_DEF("kvList", 3, host_kv_list),
+    JS_CFUNC_DEF("secretGet", 1, host_secret_get),
     JS_CFUNC_DEF("queueSend", 7, host_queue_send),
     JS_CFUNC_DEF("streamAppend", 5, host_stream_append),
     JS_CFUNC_DEF("invoke", 6, host_invoke),
@@ -400,7 +413,8 @@ void add_fetch(JSContext *js, JSValueConst native)
 
 /* What host.js makes, under the same names. */
 static const char *const exports[] = {
-    "kv", "queue", "stream", "invoke", "span", "log", "deadline", "metadata", "flush", "HostError",
+    "kv",       "queue",    "stream", "invoke", "span",      "log",
+    "deadline", "metadata", "flush",  "secret", "HostError",
 };
 
 enum { EXPORTS = sizeof(exports) / sizeof(exports[0]) };

@@ -150,8 +150,14 @@
     // Milliseconds until this request must be answered.
     const deadline = () => native.deadline();
 
+    // A secret that the function's configuration names, as it is now: text, or with { bytes: true } its bytes.
+    function secret(name, { bytes = false } = {}) {
+        const value = new Uint8Array(checked(native.secretGet(String(name))));
+        return bytes ? value : new TextDecoder().decode(value);
+    }
+
     // What the body's generator has yielded goes to the client now.
     const flush = () => { checked(native.flush()); };
 
-    return { kv, queue, stream, invoke, span, log, deadline, metadata, flush, HostError };
+    return { kv, queue, stream, invoke, span, log, deadline, metadata, flush, secret, HostError };
 })

@@ -135,7 +135,10 @@ class Webhook(unittest.TestCase):
     def setUpClass(cls):
         need_registry("JavaScript's engine")
         node.cli("queue", "create", "deliveries")
-        deploy("webhook", "--env", "TOKEN=secret")
+        token = pathlib.Path(folder.name) / "token"
+        token.write_text("secret")
+        node.cli("secret", "set", "webhook-token", "--from-file", token)
+        deploy("webhook")
 
     def deliver(self, identity, body='{"event": "paid"}', token="secret", function="webhook"):
         return ask(function, "POST", body, {"X-Webhook-Token": token, "X-Delivery": identity})
@@ -160,7 +163,7 @@ class Webhook(unittest.TestCase):
             self.assertEqual(self.deliver(identity, body)[0], 400, (identity, body))
 
     def test_what_cannot_be_sent_on_may_come_again(self):
-        node.cli("fn", "deploy", "stuck", pathlib.Path(folder.name) / "webhook", "--env", "TOKEN=secret", "--env", "QUEUE=later")
+        node.cli("fn", "deploy", "stuck", pathlib.Path(folder.name) / "webhook", "--env", "QUEUE=later")
         self.assertEqual(self.deliver("d-4", function="stuck")[0], 503)
         node.cli("queue", "create", "later")
         self.assertEqual(self.deliver("d-4", function="stuck")[0], 202)

@@ -24,6 +24,10 @@ def setUpModule():
     global node, folder, web
     folder = tempfile.TemporaryDirectory(prefix="blixard-sdk-")
     node = Node()
+    value = pathlib.Path(folder.name) / "value"
+    value.write_text("very secret")
+    for name in ("sdk-token", "sdk-other"):
+        node.cli("secret", "set", name, "--from-file", value)
     node.cli("queue", "create", "jobs")
     node.cli("stream", "create", "events")
 
@@ -51,7 +55,7 @@ class Claims:
         cls.prepare()
         cls.name = cls.__name__.lower()
         for name in (cls.name, "other"):
-            node.cli("fn", "deploy", name, cls.project, "--allow", "127.0.0.1")
+            node.cli("fn", "deploy", name, cls.project, "--allow", "127.0.0.1", "--secret", "TOKEN=sdk-token")
 
     @classmethod
     def prepare(cls):
@@ -107,6 +111,9 @@ class Claims:
     def test_other_servers_are_asked(self):
         self.assertEqual(self.lines(f"/fetch?{web.url}"), [
             "201 eins GET /plain?a=b - -", "201 POST /plain hello mine", "3000000", "not_allowed"])
+
+    def test_secrets_are_those_of_the_configuration(self):
+        self.assertEqual(self.lines("/secret"), ["very secret 2"])
 
     def test_spans(self):
         trace = os.urandom(16).hex()

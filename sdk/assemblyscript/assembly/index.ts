@@ -11,6 +11,7 @@ export { Entry, kv } from "./kv";
 export { Message, Position, queue, stream } from "./message";
 export { deadline, Fact, log, metadata, Span } from "./observe";
 export { quoted } from "./raw";
+export { secret, secretBytes } from "./secret";
 export {
-  EAGAIN, EBUSY, EDQUOT, EEXIST, EINVAL, EMSGSIZE, ENOENT, ENOSPC, EPERM, ETIMEDOUT, HostError, Result,
+  EACCES, EAGAIN, EBUSY, EDQUOT, EEXIST, EINVAL, EMSGSIZE, ENOENT, ENOSPC, EPERM, ETIMEDOUT, HostError, Result,
 } from "./result";

@@ -19,6 +19,9 @@ export declare function v1_kv_delete(key: usize, keyLength: usize, expected: u64
 @external("blixard_v1", "kv_list")
 export declare function v1_kv_list(prefix: usize, prefixLength: usize, after: usize, afterLength: usize, max: u32, list: usize, size: usize): i32;
 // @ts-ignore: decorator
+@external("blixard_v1", "secret_get")
+export declare function v1_secret_get(name: usize, nameLength: usize, value: usize, size: usize): i32;
+// @ts-ignore: decorator
 @external("blixard_v1", "queue_send")
 export declare function v1_queue_send(queue: usize, queueLength: usize, body: usize, length: usize, type: usize, typeLength: usize, attributes: usize, attributesLength: usize, group: usize, groupLength: usize, delay: u64, priority: u32, id: usize, size: usize): i32;
 // @ts-ignore: decorator

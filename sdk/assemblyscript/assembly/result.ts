@@ -3,6 +3,7 @@
 import { v1_error_message, replyAt, REPLY_BYTES } from "./raw";
 
 // Numbers that a program may want to tell apart; those of wasi_snapshot_preview1.
+export const EACCES: i32 = 2;
 export const EAGAIN: i32 = 6;
 export const EBUSY: i32 = 10;
 export const EDQUOT: i32 = 19;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 /// Numbers that a program may want to tell apart; those of `wasi_snapshot_preview1`.
+pub const EACCES: i32 = 2;
 pub const EBUSY: i32 = 10;
 pub const EDQUOT: i32 = 19;
 pub const EMSGSIZE: i32 = 35;
@@ -35,7 +36,7 @@ pub fn errno(error: &io::Error) -> i32 {
 
 fn kind_of(errno: i32) -> io::ErrorKind {
     match errno {
-        2 | EPERM => io::ErrorKind::PermissionDenied,
+        EACCES | EPERM => io::ErrorKind::PermissionDenied,
         6 => io::ErrorKind::WouldBlock,
         20 => io::ErrorKind::AlreadyExists,
         28 => io::ErrorKind::InvalidInput,

@@ -31,7 +31,7 @@ mod message;
 mod raw;
 
 pub use call::{Answer, Call};
-pub use error::{errno, EBUSY, EDQUOT, EMSGSIZE, ENOSPC, EPERM};
+pub use error::{errno, EACCES, EBUSY, EDQUOT, EMSGSIZE, ENOSPC, EPERM};
 pub use fetch::{fetch_reason, Arriving, Fetch, Pending, Redirects};
 pub use http::{serve, IntoResponse, Output, Request, Response};
 pub use message::{queue, stream, Message};

@@ -226,7 +226,9 @@ static int run_cargo(const struct project *project, const struct rust *rust, con
                                       .output_max = MESSAGES_MAX,
                                       .timeout_ms = BUILD_TIMEOUT_MS};
     r = process_run(&options, &messages, &said, &result, err);
-    fwrite(said.data, 1, said.used, stderr);
+    if (said.used > 0) {
+        fwrite(said.data, 1, said.used, stderr);
+    }
     if (r == 0 && result.timed_out) {
         r = error_set(err, ERROR_TIMEOUT, "cargo did not end");
     } else if (r == 0 && result.exit_code != 0) {

@@ -127,6 +127,16 @@ static response spans()
     return response::text("done\n");
 }
 
+static result<response> secrets()
+{
+    auto token = blixard::secret("sdk-token");
+    auto other = blixard::secret("sdk-other");
+    if (!token) {
+        return token.error();
+    }
+    return response::text(*token + " " + std::to_string(other ? 0 : other.error().number) + "\n");
+}
+
 static response pieces(request &asked)
 {
     return response::stream("text/plain", [&asked](blixard::output &out) {
@@ -145,7 +155,8 @@ static response pieces(request &asked)
 static result<response> answer(request &asked)
 {
     static const std::map<std::string, std::function<result<response>()>> others = {
-        {"/facts", facts}, {"/kv", keys}, {"/send", send}, {"/call", call}, {"/span", spans},
+        {"/facts", facts}, {"/kv", keys},    {"/send", send},
+        {"/call", call},   {"/span", spans}, {"/secret", secrets},
     };
     std::string path = asked.path();
     if (path == "/request") {

@@ -1,5 +1,5 @@
 // What test/integration/sdk_test.py asks of every SDK, by path.
-import { deadline, flush, HostError, invoke, kv, log, metadata, queue, span, stream } from "blixard";
+import { deadline, flush, HostError, invoke, kv, log, metadata, queue, secret, span, stream } from "blixard";
 
 let early = "";
 try {
@@ -131,6 +131,16 @@ async function spans() {
     return ["done"];
 }
 
+function secrets() {
+    let other = 0;
+    try {
+        secret("sdk-other");
+    } catch (error) {
+        other = error.errno;
+    }
+    return [`${secret("sdk-token")} ${other}`];
+}
+
 async function* pieces(request) {
     yield "first\n";
     flush();
@@ -140,7 +150,7 @@ async function* pieces(request) {
 }
 
 const asked = {
-    "/facts": facts, "/kv": keys, "/send": send, "/call": call, "/span": spans, "/early": () => [early],
+    "/facts": facts, "/kv": keys, "/send": send, "/call": call, "/span": spans, "/secret": secrets, "/early": () => [early],
     "/log": () => log.warn("careful", { who: "me", what: 'a "word"' }),
     "/fail": () => { throw new Error("a reason"); },
 };

@@ -1,6 +1,6 @@
 // What test/integration/sdk_test.py asks of every SDK, by path.
 
-import { Call, deadline, ENOENT, Fact, Fetch, fetchReason, HostError, kv, log, Message, metadata, Output, queue, quoted, Request, Response, serve, Span, stream } from "@blixard/sdk";
+import { Call, deadline, ENOENT, Fact, Fetch, fetchReason, HostError, kv, log, Message, metadata, Output, queue, quoted, Request, Response, secret, serve, Span, stream } from "@blixard/sdk";
 
 function text(lines: string[]): Response {
   return Response.text(lines.join("\n") + "\n");
@@ -73,6 +73,11 @@ function spans(): Response {
   return text(["done"]);
 }
 
+function secrets(): Response {
+  const other = secret("sdk-other").error;
+  return text([secret("sdk-token").value + " " + (other === null ? 0 : other.errno).toString()]);
+}
+
 function pieces(request: Request, out: Output): void {
   out.write("first\n");
   out.flush();
@@ -105,6 +110,7 @@ function answer(request: Request): Response {
   if (path == "/call") return call();
   if (path == "/fetch") return elsewhere(request.query);
   if (path == "/span") return spans();
+  if (path == "/secret") return secrets();
   if (path == "/pieces") return Response.stream("text/plain", pieces);
   if (path == "/log") {
     log.warn("careful", [["who", "me"], ["what", 'a "word"']]);

@@ -9,8 +9,18 @@ fn request(mut request: Request) -> io::Result<Response> {
     let body = request.text()?;
     let mut out = String::new();
     let _ = writeln!(out, "{} {} {}", request.method(), request.path(), request.query());
-    let _ = writeln!(out, "{:?} {:?}", request.parameter("name").unwrap_or_default(), request.parameter("none").is_none());
-    let _ = writeln!(out, "{:?} {:?}", request.header("x-one").unwrap_or_default(), request.header("X-None").is_none());
+    let _ = writeln!(
+        out,
+        "{:?} {:?}",
+        request.parameter("name").unwrap_or_default(),
+        request.parameter("none").is_none()
+    );
+    let _ = writeln!(
+        out,
+        "{:?} {:?}",
+        request.header("x-one").unwrap_or_default(),
+        request.header("X-None").is_none()
+    );
     let _ = writeln!(out, "{}", body.len());
     Ok(Response::text(out).status(201).header("X-Answer", "yes"))
 }
@@ -31,9 +41,21 @@ fn keys() -> io::Result<Response> {
     let _ = writeln!(out, "none {}", kv::get("k/none")?.is_none());
     let first = kv::set("k/one", "one")?;
     let entry = kv::get("k/one")?;
-    let _ = writeln!(out, "get {}", entry.map_or(false, |entry| entry.text() == "one" && entry.revision == first));
-    let _ = writeln!(out, "lost {}", kv::compare_and_set("k/one", "two", None, None)?.is_none());
-    let _ = writeln!(out, "won {}", kv::compare_and_set("k/one", "two", Some(first), None)?.is_some());
+    let _ = writeln!(
+        out,
+        "get {}",
+        entry.map_or(false, |entry| entry.text() == "one" && entry.revision == first)
+    );
+    let _ = writeln!(
+        out,
+        "lost {}",
+        kv::compare_and_set("k/one", "two", None, None)?.is_none()
+    );
+    let _ = writeln!(
+        out,
+        "won {}",
+        kv::compare_and_set("k/one", "two", Some(first), None)?.is_some()
+    );
     for _ in 0..2 {
         let count = kv::update("k/two", |old| [old.unwrap_or_default(), b"x"].concat())?;
         let _ = writeln!(out, "update {}", String::from_utf8_lossy(&count));
@@ -56,15 +78,30 @@ fn send() -> io::Result<Response> {
     match queue::send("nowhere", &message) {
         Ok(_) => out.push_str("sent\n"),
         Err(error) => {
-            let _ = writeln!(out, "nowhere {} {}", errno(&error), error.kind() == io::ErrorKind::NotFound);
+            let _ = writeln!(
+                out,
+                "nowhere {} {}",
+                errno(&error),
+                error.kind() == io::ErrorKind::NotFound
+            );
         }
     }
     Ok(Response::text(out))
 }
 
 fn call() -> io::Result<Response> {
-    let answer = Call::new("other").method("PUT").path("/request?name=a%20b").header("X-One", "1").body("hello").send()?;
-    let mut out = format!("{} {}\n{}", answer.status, answer.header("x-answer").unwrap_or(""), answer.text());
+    let answer = Call::new("other")
+        .method("PUT")
+        .path("/request?name=a%20b")
+        .header("X-One", "1")
+        .body("hello")
+        .send()?;
+    let mut out = format!(
+        "{} {}\n{}",
+        answer.status,
+        answer.header("x-answer").unwrap_or(""),
+        answer.text()
+    );
     if let Err(error) = Call::new("nobody").timeout(Duration::from_secs(5)).send() {
         let _ = writeln!(out, "nobody {}", errno(&error));
     }
@@ -100,6 +137,12 @@ fn spans() -> io::Result<Response> {
     Ok(Response::text("done\n"))
 }
 
+fn secrets() -> io::Result<Response> {
+    let token = blixard::secret("sdk-token")?;
+    let other = blixard::secret("sdk-other").map_or_else(|error| errno(&error), |_| 0);
+    Ok(Response::text(format!("{} {other}\n", String::from_utf8_lossy(&token))))
+}
+
 fn pieces(mut request: Request) -> Response {
     Response::stream("text/plain", move |out| {
         out.write_all(b"first\n")?;
@@ -125,6 +168,7 @@ fn answer(asked: Request) -> io::Result<Response> {
         "/call" => call(),
         "/fetch" => elsewhere(&asked.query()),
         "/span" => spans(),
+        "/secret" => secrets(),
         "/pieces" => Ok(pieces(asked)),
         "/log" => {
             log(Level::Warning, "careful", &[("who", "me"), ("what", "a \"word\"")]);
