@@ -198,6 +198,20 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 64)
         self.assertIn("type mismatch", done.stderr)
 
+    def test_a_reactor_is_initialised_first(self):
+        """And each of several modules; a script sees the effect, not the call."""
+        text = """(module (global $count (export "count") (mut i32) (i32.const 0))
+            (func (export "_initialize") (global.set $count (i32.add (global.get $count) (i32.const 1))))
+            (func (export "f") (result i32) (global.get $count)))"""
+        module = self.assemble("reactor", text)
+        self.assertEqual(self.run_it(module, "--invoke", "f").stdout, "i32:1\n")
+        done = self.run_it(module, "--preload", f"other={module}", "--script", "-", script="get count\nin other get count\ninvoke f\n")
+        self.assertEqual(done.stdout, "ok i32:1\n" * 3)
+        trapping = self.assemble("trapping-reactor", '(module (func (export "_initialize") unreachable) (func (export "f")))')
+        done = self.run_it(trapping, "--script", "-", script="invoke f\n")
+        self.assertEqual((done.returncode, done.stdout), (70, ""))
+        self.assertIn("trap: unreachable, while the module was instantiated", done.stderr)
+
     def test_a_table_grows_as_often_as_it_likes(self):
         module = self.assemble("tables", """(module (table $t 0 funcref) (table $e 0 externref)
             (func (export "f") (param $times i32) (result i32)

@@ -89,6 +89,21 @@ static uint64_t number_of(const struct run_modules *modules, size_t module,
     return number;
 }
 
+/* What a reactor wants called before anything else; NULL: the module is none. */
+static const struct wasm_export *find_initialize(const struct run_modules *modules, size_t module)
+{
+    static const char name[] = "_initialize";
+    const struct wasm_exports *exports = &modules->exports[module];
+    for (size_t i = 0; i < exports->count; i++) {
+        const struct wasm_export *export = &exports->items[i];
+        if (export->kind == WASM_EXPORT_FUNCTION && strcmp(export->name, name) == 0 &&
+            export->parameters[0] == '\0' && export->results[0] == '\0') {
+            return export;
+        }
+    }
+    return NULL;
+}
+
 static int find_module(const struct run_invoke *invoke, const char *name, size_t *ret_module,
                        struct error *err)
 {
@@ -295,7 +310,9 @@ static void tell(struct run_invoke *invoke, const struct hostcall_ended *ended,
 {
     const char *trap = vmm_trap_text(ended->trap);
     bool is_first = invoke->running == NULL;
-    if (is_first && ended->how != HOSTCALL_INSTANTIATED) {
+    bool is_good =
+        ended->how == (invoke->initialized > 0 ? HOSTCALL_RETURNED : HOSTCALL_INSTANTIATED);
+    if (is_first && !is_good) {
         invoke->is_over = true;
         invoke->result =
             error_set(invoke->err, ERROR_TRAP, "trap: %s, while the module was instantiated", trap);
@@ -337,10 +354,28 @@ static bool next_line(struct run_invoke *invoke, struct buffer *reply)
     return found;
 }
 
+/* The initialisation of the next module that has one; false: there is none any more. */
+static bool next_initialize(struct run_invoke *invoke, struct buffer *reply)
+{
+    while (invoke->running == NULL && invoke->initialized < invoke->modules->count) {
+        size_t module = invoke->initialized++;
+        const struct wasm_export *export = find_initialize(invoke->modules, module);
+        if (export != NULL) {
+            uint64_t which = number_of(invoke->modules, module, export);
+            buffer_append(reply, &which, sizeof(which));
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool next(struct run_invoke *invoke, struct buffer *reply)
 {
     if (invoke->is_over) {
         return false;
+    }
+    if (next_initialize(invoke, reply)) {
+        return true;
     }
     if (invoke->script != NULL) {
         return next_line(invoke, reply);

@@ -42,6 +42,7 @@ struct run_invoke {
     bool is_json;
     /* For itself. */
     const struct wasm_export *running; /* what was asked for last; NULL: nothing yet */
+    size_t initialized;                /* modules that have been, or need not be */
     uint64_t line;
     bool is_over;
     struct error *err; /* where the one call, or the instantiation, failed */
