@@ -240,9 +240,8 @@ static enum fetch_reason reason_of(CURLcode code)
     case CURLE_COULDNT_RESOLVE_HOST:
         return FETCH_RESOLVE;
     case CURLE_COULDNT_CONNECT:
+    case CURLE_OPERATION_TIMEDOUT: /* CONNECT_MS: the only time that curl knows */
         return FETCH_CONNECT;
-    case CURLE_OPERATION_TIMEDOUT:
-        return FETCH_TIMEOUT;
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CIPHER:
@@ -295,9 +294,8 @@ static void on_deadline(void *context)
 
 /* ---- The door ---- */
 
-/* Before there is a fetch: counted, and told. */
-static int refuse(struct fetch_service *service, enum fetch_reason reason, const char *sentence,
-                  struct error *err)
+int fetch_refuse(struct fetch_service *service, enum fetch_reason reason, const char *sentence,
+                 struct error *err)
 {
     service->failed[reason]++;
     write_error(err, reason, sentence);
@@ -308,21 +306,22 @@ static int admit(struct fetch_service *service, const struct fetch_request *requ
                  struct error *err)
 {
     if (service->is_over) {
-        return refuse(service, FETCH_CANCELLED, "the node is stopping", err);
+        return fetch_refuse(service, FETCH_CANCELLED, "the node is stopping", err);
     }
     if (request->allow_length == 0) {
-        return refuse(service, FETCH_NOT_ALLOWED,
-                      "this function may fetch nothing: list whom in fetch.allow of blixard.yaml, "
-                      "or with fn deploy --allow",
-                      err);
+        return fetch_refuse(
+            service, FETCH_NOT_ALLOWED,
+            "this function may fetch nothing: list whom in fetch.allow of blixard.yaml, "
+            "or with fn deploy --allow",
+            err);
     }
     if (service->fetches_max == 0) {
-        return refuse(service, FETCH_NOT_ALLOWED,
-                      "functions fetch nothing on this node (fetch_max)", err);
+        return fetch_refuse(service, FETCH_NOT_ALLOWED,
+                            "functions fetch nothing on this node (fetch_max)", err);
     }
     if (service->running >= service->fetches_max) {
-        return refuse(service, FETCH_BUSY, "too many requests at once on this node (fetch_max)",
-                      err);
+        return fetch_refuse(service, FETCH_BUSY,
+                            "too many requests at once on this node (fetch_max)", err);
     }
     return 0;
 }
@@ -407,14 +406,14 @@ struct fetch *fetch_new(struct fetch_service *service, const struct fetch_reques
     fetch->context = context;
     list_push_back(&service->fetches, &fetch->link);
     if (take_request(fetch, request, &why) < 0) {
-        refuse(service, FETCH_INVALID, why.text, err);
+        fetch_refuse(service, FETCH_INVALID, why.text, err);
         fetch_done(fetch);
         return NULL;
     }
     fetch->client = client_use(service, request);
     if (fetch->client->running >= service->function_max) {
-        refuse(service, FETCH_BUSY,
-               "too many requests of this function at once (fetch_function_max)", err);
+        fetch_refuse(service, FETCH_BUSY,
+                     "too many requests of this function at once (fetch_function_max)", err);
         client_unuse(fetch->client);
         fetch_done(fetch);
         return NULL;

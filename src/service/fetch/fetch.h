@@ -118,6 +118,10 @@ struct fetch_request {
 struct fetch *fetch_new(struct fetch_service *service, const struct fetch_request *request,
                         void (*changed)(void *context), void *context, struct error *err);
 
+/* What is refused before there is a fetch, in the same words, and counted.  Returns the error. */
+int fetch_refuse(struct fetch_service *service, enum fetch_reason reason, const char *sentence,
+                 struct error *err);
+
 /* Break it off, whatever it is at. */
 void fetch_free(struct fetch *fetch);
 

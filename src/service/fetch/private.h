@@ -160,6 +160,9 @@ void fetch_fail(struct fetch *fetch, enum fetch_reason reason, const char *forma
 void transfer_begin(struct fetch *fetch, const struct fetch_address *addresses, size_t count);
 void transfer_end(struct fetch *fetch);
 
+/* A line of an answer's head, with its end; false: it is broken off, and says why. */
+bool transfer_take_line(struct fetch *fetch, const char *bytes, size_t length);
+
 void fetch_note_change(struct fetch *fetch);
 
 /* May the fetch connect there?  NULL, or what it is that it may not. */

@@ -207,20 +207,18 @@ static bool take_field(struct fetch *fetch, struct text line)
     return true;
 }
 
-/* A line with its end; heads of interim answers (1xx) come first, trailers last. */
-static size_t on_header(char *bytes, size_t size, size_t count, void *context)
+/* Heads of interim answers (1xx) come first, trailers last. */
+bool transfer_take_line(struct fetch *fetch, const char *bytes, size_t length)
 {
-    struct fetch *fetch = context;
-    size_t length = size * count;
     struct text line = text_of(bytes, length);
     if (fetch->has_head || fetch->is_redirect) {
-        return length;
+        return true;
     }
     fetch->head_bytes += length;
     if (fetch->head_bytes > FETCH_HEAD_BYTES_MAX) {
         break_off(fetch, FETCH_TOO_LARGE, "the head of the answer has more than %d bytes",
                   (int)FETCH_HEAD_BYTES_MAX);
-        return 0;
+        return false;
     }
     while (line.length > 0 && (bytes[line.length - 1] == '\n' || bytes[line.length - 1] == '\r')) {
         line.length--;
@@ -233,7 +231,12 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *context)
     } else {
         is_good = take_field(fetch, line);
     }
-    return is_good ? length : 0;
+    return is_good;
+}
+
+static size_t on_header(char *bytes, size_t size, size_t count, void *context)
+{
+    return transfer_take_line(context, bytes, size * count) ? size * count : 0;
 }
 
 /* ---- Bodies ---- */

@@ -18,6 +18,8 @@
 #include "service/fetch/fetch.h"
 #include "service/host/private.h"
 
+_Static_assert(HOST_FETCHES_MAX == 16 && HOST_FIELD_BYTES_MAX == 32768, "as sentences say");
+
 struct one {
     struct session *session;
     struct fetch *fetch; /* NULL: free */
@@ -237,16 +239,16 @@ void host_fetch(struct session *session, const struct host_request *request)
     enum { FIELDS = 2, HOW = 5 };
     struct error err = {0};
     uint64_t how = request->numbers[HOW];
+    struct fetch_service *service = session->service->fetches;
     struct one *one = find_free(session);
     int r = 0;
     if (how > HOSTCALL_FETCH_ALL) {
-        r = error_set(&err, ERROR_INVALID, "invalid: there is no way %" PRIu64 " to fetch", how);
+        r = fetch_refuse(service, FETCH_INVALID, "there is no such way to fetch", &err);
     } else if (request->parts[FIELDS].length > HOST_FIELD_BYTES_MAX) {
-        r = error_set(&err, ERROR_INVALID, "invalid: the fields have more than %d bytes",
-                      (int)HOST_FIELD_BYTES_MAX);
+        r = fetch_refuse(service, FETCH_INVALID, "the fields have more than 32 KiB", &err);
     } else if (one == NULL) {
-        r = error_set(&err, ERROR_LIMIT, "busy: %d fetches are under way: read or close some",
-                      (int)HOST_FETCHES_MAX);
+        r = fetch_refuse(service, FETCH_BUSY, "16 fetches are under way: read or close some", &err);
+        err.kind = ERROR_LIMIT; /* this call's own: to try again does not help */
     } else {
         r = begin(session, request, one, &err);
     }
