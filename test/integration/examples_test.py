@@ -66,7 +66,8 @@ class Guides(unittest.TestCase):
             cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
             said = self.run_guide(EXAMPLES, folder, {"XDG_CACHE_HOME": cache})
             for words in ("<h1>Blixard</h1>", "Location: https://www.debian.org/", '{"votes": 2, "choices": {"apples": 1, "pears": 1}}',
-                          '"sent": 3', '"problem": "a quantity is 1 to 10000"', '"seen before"', '{"paid":1}'):
+                          '"sent": 3', '"problem": "a quantity is 1 to 10000"', '"seen before"', '{"paid":1}',
+                          '"http://127.0.0.1:7480/fn/markdown","status":200', '"http://127.0.0.1:9/","error":"connect: '):
                 self.assertIn(words, said)
 
     def run_guide(self, guide, folder, more=()):
