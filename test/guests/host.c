@@ -85,6 +85,18 @@ static void be_hostile(const char *how)
         }
         say("name", blixard_span_begin(""), blixard_error());
         return;
+    case 'h':
+        blixard_v1_secret_get_((const char *)0xfffffff0u, 16, NULL, 0);
+        break;
+    case 'i': /* where there is a value, and no place for it */
+        blixard_v1_secret_get_("named", 5, (void *)0xfffffff0u, 0xffffffffu);
+        break;
+    case 'j':
+        say("none", blixard_v1_secret_get_("", 0, NULL, 0), blixard_error());
+        say("nul", blixard_v1_secret_get_("na\0ed", 5, NULL, 0), blixard_error());
+        say("part", blixard_v1_secret_get_("name", 4, NULL, 0), blixard_error());
+        say("length", blixard_v1_secret_get_("named", 5, NULL, 0), "");
+        return;
     }
 }
 

@@ -33,8 +33,9 @@ class Claims:
     @classmethod
     def setUpClass(cls):
         cls.node = Node(arguments=("--host-calls-max", "300", *cls.arguments))
+        cls.node.call("PUT", "/v1/secrets/named", b"value")
         for name in ("self", "other", "sleeper"):
-            cls.node.deploy(name, module)
+            cls.node.deploy(name, module, secrets={"NAMED": "named"})
 
     @classmethod
     def tearDownClass(cls):
@@ -98,7 +99,7 @@ class Claims:
         self.assertEqual(text.count("invoke 200"), 16)
 
     def test_hostile_questions_are_traps_or_errors(self):
-        for how in "abf":
+        for how in "abfhi":
             status, text = self.ask(f"/hostile?{how}")
             self.assertEqual((how, status), (how, 502), text)
             self.assertIn("out of bounds memory access", text)
@@ -108,6 +109,8 @@ class Claims:
         self.assertIn("span -44 there is no open span", text)
         self.assertEqual(re.findall(r"^span (-?\d+)", text, re.M)[1:18], [str(i) for i in range(16)] + ["-19"])
         self.assertIn("name -28 a span has a name", text)
+        lines = [line.strip() for line in self.ask("/hostile?j")[1].splitlines()]
+        self.assertEqual([line.split()[:2] for line in lines[:4]], [["none", "-2"], ["nul", "-28"], ["part", "-2"], ["length", "5"]])
         self.assertEqual(self.ask("/facts")[0], 200)
 
     def test_questions_without_end_are_ended(self):
