@@ -231,8 +231,7 @@ class Streams(Case):
         self.trigger("stream", {"stream": self.name, "start": "all"}, retries=1, retry_delay_ms=10,
                      on_failure=f"queue:{self.name}-failed", **more)
         self.until(lambda: self.look().get("lag") == 0, "no lag")
-        self.until(lambda: self.look()["delivered"] == len(bodies) - 1, "the count")
-        self.assertEqual(self.look()["dead"], 1)
+        self.until(lambda: (self.look()["delivered"], self.look()["dead"]) == (len(bodies) - 1, 1), "the counts")
         return [m["body"] for m in self.node.json(f"/v1/queues/{self.name}-failed/messages")["messages"]]
 
     def test_a_batch_that_fails_is_halved_until_the_one_is_found(self):

@@ -4,6 +4,7 @@ import json
 import pathlib
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -81,6 +82,16 @@ def got(node, name):
     return [line["text"].split(" ", 3)[1:] for line in lines if line["text"].startswith("got ")]
 
 
+def until_got(node, name, holds):
+    """What the function has told, once `holds` of it: a destination hears of an end after it was counted."""
+    end = time.monotonic() + SECONDS
+    while not holds(lines := got(node, name)):
+        if time.monotonic() > end:
+            raise AssertionError(f"{name}: {lines}")
+        threading.Event().wait(0.05)
+    return lines
+
+
 def write(name, text):
     path = pathlib.Path(folder.name) / name
     path.write_text(text)
@@ -130,7 +141,7 @@ class Triggers(unittest.TestCase):
         self.assertEqual(seen["delivered"], 0)
         self.assertGreaterEqual(seen["failed"], 2)
         self.node.call("DELETE", "/v1/triggers/broken")
-        self.assertIn('"fail"', [line[2] for line in got(self.node, "sink") if line[0].startswith("broken/")])
+        until_got(self.node, "sink", lambda lines: '"fail"' in [line[2] for line in lines if line[0].startswith("broken/")])
 
     def test_queues_and_streams_are_destinations(self):
         self.node.cli("queue", "create", "lost")
@@ -143,8 +154,8 @@ class Triggers(unittest.TestCase):
             "kind": "cron", "function": "work", "on_success": "stream:made", "settings": {"schedule": "@every 1s"}})
         until(self.node, "/v1/triggers/both", lambda t: t["delivered"] >= 1)
         self.node.call("DELETE", "/v1/triggers/both")
-        self.assertIn("blixarderror", self.node.cli("queue", "receive", "lost", "-o", "json"))
-        self.assertIn("blixard.function.succeeded", self.node.cli("stream", "read", "made", "-o", "json"))
+        self.assertIn("blixarderror", self.node.cli("queue", "receive", "lost", "--wait", "20s", "-o", "json"))
+        self.assertIn("blixard.function.succeeded", self.node.cli("stream", "read", "made", "--wait", "20s", "-o", "json"))
 
     def test_answers_go_to_theirs(self):
         self.node.call("POST", "/v1/triggers", {
@@ -152,7 +163,8 @@ class Triggers(unittest.TestCase):
             "transform": "made at {{ .time }}", "settings": {"schedule": "@every 1s"}})
         until(self.node, "/v1/triggers/told", lambda t: t["delivered"] >= 1)
         self.node.call("DELETE", "/v1/triggers/told")
-        lines = [line for line in got(self.node, "sink") if line[1] == "blixard.function.succeeded"]
+        lines = until_got(self.node, "sink", lambda lines: "blixard.function.succeeded" in [line[1] for line in lines])
+        lines = [line for line in lines if line[1] == "blixard.function.succeeded"]
         self.assertTrue(lines[0][2].startswith("ok made at 20"), lines)
 
     def test_a_filter_that_lets_nothing_through_is_seen(self):
