@@ -65,6 +65,11 @@ SCRIPT = [
     ("invoke f32 -0", "ok f32:-0"),
     ("invoke f64 nan:0x4000000000001", "ok f64:nan:0x4000000000001"),
     ("invoke f64 -inf", "ok f64:-inf"),
+    ("invoke f64 -1_000.5_0", "ok f64:-1000.5"),
+    ("invoke f32 nan:0x3f_ffff", "ok f32:nan:0x3fffff"),
+    ("invoke two 0x7f_ff_ff_ff", "ok i32:2147483647 i64:-2"),
+    ("invoke two 1__0", "error \"1__0\" is not a value of type i32"),
+    ("invoke two 1_", "error \"1_\" is not a value of type i32"),
     ("invoke half 5e-324", "ok f64:0"),
     ("invoke half nan:0x8000000000001", "ok f64:nan:0x8000000000001"),
     ("invoke contract 1.0000000000000002 1.0000000000000002 1.0000000000000004", "ok f64:0"),
@@ -133,6 +138,10 @@ class OneCall(FromWat):
     def test_results_are_printed_one_per_line(self):
         done = self.run_it(self.module, "--invoke", "two", "-3")
         self.assertEqual((done.returncode, done.stdout), (0, "i32:-3\ni64:-6\n"))
+
+    def test_negative_numbers_are_no_flags(self):
+        for number, printed in ("-.5", "-0.5"), ("-0x1p3", "-8"), ("-inf", "-inf"), ("-nan:0x4", "-nan:0x4"):
+            self.assertEqual(self.run_it(self.module, "--invoke", "f64", number).stdout, f"f64:{printed}\n")
 
     def test_results_are_json_on_request(self):
         done = self.run_it(self.module, "--invoke", "two", "3", "--output", "json")

@@ -194,10 +194,13 @@ static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
 
 static bool is_flag(const char *word)
 {
+    if (word[0] != '-' || word[1] == '\0') {
+        return false;
+    }
     /* No flag begins with a digit, and these are numbers too. */
-    bool is_number = isdigit((unsigned char)word[1]) || strncmp(word, "-inf", 4) == 0 ||
-        strncmp(word, "-nan", 4) == 0;
-    return word[0] == '-' && word[1] != '\0' && !is_number;
+    const char *digit = word[1] == '.' ? word + 2 : word + 1;
+    return !isdigit((unsigned char)*digit) && strncmp(word, "-inf", 4) != 0 &&
+        strncmp(word, "-nan", 4) != 0;
 }
 
 static int take_words(const struct verb *verb, int argc, char **argv, int at,

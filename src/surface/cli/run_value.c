@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 /* How a float is laid out. */
@@ -144,27 +145,50 @@ static bool parse_reference(char letter, const char *text, uint64_t *ret_value)
     return true;
 }
 
+/* As in WebAssembly's text: one '_' may stand between two digits.  NULL: it stands elsewhere. */
+static char *without_underscores(const char *text)
+{
+    char *plain = memory_new(strlen(text) + 1, 1);
+    size_t length = 0;
+    for (size_t i = 0; text[i] != '\0'; i++) {
+        bool is_between =
+            i > 0 && isxdigit((unsigned char)text[i - 1]) && isxdigit((unsigned char)text[i + 1]);
+        if (text[i] == '_' && !is_between) {
+            free(plain);
+            return NULL;
+        }
+        if (text[i] != '_') {
+            plain[length++] = text[i];
+        }
+    }
+    return plain;
+}
+
+static bool parse(char letter, const char *text, uint64_t *ret_value)
+{
+    MEMORY_OWNED char *plain = without_underscores(text);
+    if (plain == NULL) {
+        return false;
+    }
+    switch (letter) {
+    case 'i':
+    case 'I':
+        return parse_integer(plain, letter == 'i' ? 32 : 64, ret_value);
+    case 'f':
+    case 'F':
+        return parse_float(plain, layout_of(letter), ret_value);
+    default:
+        return parse_reference(letter, plain, ret_value);
+    }
+}
+
 int run_value_parse(char letter, const char *text, uint64_t *ret_value, struct error *err)
 {
     const char *type = run_value_type(letter);
     size_t length = strlen(type);
     const char *value =
         text_starts_with(text, type) && text[length] == ':' ? text + length + 1 : text;
-    bool is_good;
-    switch (letter) {
-    case 'i':
-    case 'I':
-        is_good = parse_integer(value, letter == 'i' ? 32 : 64, ret_value);
-        break;
-    case 'f':
-    case 'F':
-        is_good = parse_float(value, layout_of(letter), ret_value);
-        break;
-    default:
-        is_good = parse_reference(letter, value, ret_value);
-        break;
-    }
-    return is_good
+    return parse(letter, value, ret_value)
         ? 0
         : error_set(err, ERROR_INVALID, "\"%.60s\" is not a value of type %s", text, type);
 }
