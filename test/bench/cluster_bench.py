@@ -373,12 +373,12 @@ def many_workers(workers, seconds):
     return figures
 
 
-def measure(quick):
-    seconds = 1 if quick else 4
+def measure(quick, long):
+    seconds = 1 if quick else 4 if long else 2
     figures = {"store": through_the_store(seconds, BUILD / "bench-store.json")}
     if shutil.which("wrk"):
         figures["api"] = through_the_api(seconds)
-    figures["failover"] = failover(2 if quick else 11)
+    figures["failover"] = failover(2 if quick else 11 if long else 5)
     figures["large_state"] = large_state(5 if quick else 100)
     figures["workers"] = many_workers(3 if quick else 50, seconds)
     return figures

@@ -37,10 +37,10 @@ def make(node, name, schedule):
                                        "settings": {"schedule": schedule}})
 
 
-def measure(quick):
+def measure(quick, long):
     import subprocess
     import tempfile
-    count, at_once, idle = (500, 50, 3) if quick else (10000, 1000, 20)
+    count, at_once, idle = (500, 50, 3) if quick else (10000, 1000, 20 if long else 10)
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as folder, Node() as node:
         source = pathlib.Path(folder) / "main.c"
         source.write_text('#include <stdio.h>\nint main(void) { puts("ok"); }\n')

@@ -24,9 +24,11 @@ const config :Workerd.Config = (
 
 # ---- From npm ----
 
-def from_npm(name):
+def from_npm(name, quick):
     """(program, None), or (None, why there is none)."""
     program = KEPT / "node_modules" / PROGRAMS[name]
+    if not program.exists() and quick:
+        return None, "it would have to be fetched, which --quick does not"
     if not program.exists():
         if find("npm") is None:
             return None, "npm is not installed: tools/bootstrap run"
@@ -45,7 +47,8 @@ def from_npm(name):
 
 # ---- Servers: each (pid, URL) ----
 
-def start_blixard(stack, folder):
+def start_blixard(stack, folder, quick):
+    """({function: (pid, URL)}, the module in C); without JavaScript when its engine would take a minute that is not there."""
     from node import Node
     data = folder / "data"
     keep = KEPT / "compiled"
@@ -53,7 +56,9 @@ def start_blixard(stack, folder):
         if (keep / part).exists():
             shutil.copytree(keep / part, data / part)
     node = stack.enter_context(Node(data, arguments=["--log-level", "error"], env={"XDG_CACHE_HOME": str(KEPT / "cache")}))
-    projects = {"upper": HERE / "upper", "upper-js": HERE / "handler"}
+    projects = {"upper": HERE / "upper"}
+    if not quick or any((KEPT / "cache").glob("blixard/javascript-*.wasm")):
+        projects["upper-js"] = HERE / "handler"
     for name, source in projects.items():
         shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("build"))
         print(f"deploying {name} (JavaScript's engine is compiled the first time: a minute or two)" if name == "upper-js" else f"deploying {name}", flush=True)
@@ -62,7 +67,7 @@ def start_blixard(stack, folder):
             settings.write("reuse: instance\n")
         node.cli("fn", "deploy", f"{name}-sticky", folder / name)
     names = [f"{name}{kind}" for name in projects for kind in ("", "-sticky")]
-    wait_for_tier(node, *names)
+    wait_for_tier(node, *(names[:2] if quick else names))
     shutil.rmtree(keep, ignore_errors=True)
     for part in ("images", "build"):
         shutil.copytree(data / part, keep / part)
@@ -92,17 +97,20 @@ def start_workerd(stack, program, folder):
     return process.pid, f"http://127.0.0.1:{port}/"
 
 
-def start_all(stack, folder):
+def start_all(stack, folder, quick):
     """({title: (pid, URL)}, {title: why it is not measured})."""
     servers, lacking = {}, {}
-    ours, module = start_blixard(stack, folder)
+    ours, module = start_blixard(stack, folder, quick)
     servers["Blixard C, a VM's state per request"] = ours["upper"]
     servers["Blixard C, reuse: instance"] = ours["upper-sticky"]
-    servers["Blixard JS, a VM's state per request"] = ours["upper-js"]
-    servers["Blixard JS, reuse: instance"] = ours["upper-js-sticky"]
+    if "upper-js" in ours:
+        servers["Blixard JS, a VM's state per request"] = ours["upper-js"]
+        servers["Blixard JS, reuse: instance"] = ours["upper-js-sticky"]
+    else:
+        lacking["Blixard JS"] = "its engine would have to be compiled, which --quick does not"
     servers["node"] = start_node(stack, "node_http.mjs")
     for name in PROGRAMS:
-        program, why = from_npm(name)
+        program, why = from_npm(name, quick)
         if program is None:
             lacking[name] = why
         else:
@@ -115,11 +123,11 @@ def start_all(stack, folder):
 
 # ---- The measurement ----
 
-def measure(quick):
+def measure(quick, long):
     need("nginx", "wrk", "node", "clang-14")
-    seconds, rounds = (1, 1) if quick else (2, 5)
+    seconds, rounds = (1, 1) if quick else (2, 5 if long else 3)
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, contextlib.ExitStack() as stack:
-        servers, lacking = start_all(stack, pathlib.Path(name))
+        servers, lacking = start_all(stack, pathlib.Path(name), quick)
         for _, url in servers.values():
             wrk(url, post("hello, world"), 1)
         rows = interleaved(servers, rounds, lambda _, server: wrk(server[1], post("hello, world"), seconds, cpu_of=server[0]))

@@ -109,10 +109,10 @@ def watch(node, over, samples):
         samples.append((metric(text, "blixard_instances"), pss_bytes(node.process.pid)))
 
 
-def measure(quick):
+def measure(quick, long):
     need("clang-14")
     from node import Node
-    seconds = 6 if quick else 40
+    seconds = 6 if quick else 120 if long else 30
     arrivals = trace(seconds)
     samples, over = [], threading.Event()
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, Node(arguments=["--log-level", "error"]) as node:

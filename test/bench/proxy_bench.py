@@ -105,9 +105,9 @@ def rows_of(who, seconds, rounds):
     return rows
 
 
-def measure(quick):
+def measure(quick, long):
     need("nginx", "wrk", "clang-14", "wasm2c")
-    seconds, rounds = (1, 1) if quick else (2, 3)
+    seconds, rounds = (1, 1) if quick else (1, 15 if long else 5)
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, contextlib.ExitStack() as stack:
         front, back = stack.enter_context(nodes(pathlib.Path(name)))
         rows = rows_of(in_front(stack, front, back), seconds, rounds)

@@ -146,10 +146,10 @@ def redis(stack_folder):
                           "--appendfsync", "always"], ready="Ready to accept")
 
 
-def measure(quick):
+def measure(quick, long):
     need("wrk", "clang-14", "redis-server", "redis-benchmark")
     from node import Node
-    seconds, count, messages = (1, 20, 500) if quick else (2, 300, 5000)
+    seconds, count, messages = (1, 20, 500) if quick else (4 if long else 2, 300, 5000)
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, Node(arguments=["--log-level", "error"]) as node:
         node.deploy("nothing", compile_c(name, "nothing", NOTHING))
         node.deploy("says-when", compile_c(name, "says-when", SAYS_WHEN))
@@ -162,8 +162,8 @@ def measure(quick):
     print(f"\nAccepted durably, 200 bytes each, one node; load average {busy()}")
     print(f"{'':<14}{'outstanding':>12}{'per second':>12}{'p50 us':>9}{'p99 us':>9}{'refused':>9}{'to Redis':>10}")
     for row in rows:
-        print(f"{row['what']:<14}{row['outstanding']:>12}{row['requests_per_second']:>12.0f}{row.get('p50_us', 0) or '':>9}"
-              f"{row.get('p99_us', 0) or '':>9}{row['refused']:>9}{row.get('ratio_to_redis', ''):>10}")
+        print(f"{row['what']:<14}{row['outstanding']:>12}{row['requests_per_second']:>12.0f}{row.get('p50_us', 0):>9.0f}"
+              f"{row.get('p99_us', 0):>9.0f}{row['refused']:>9}{row.get('ratio_to_redis', ''):>10}")
     print(f"\nFrom sending to the start of the function, ms, {count} of each, one at a time")
     print(f"{'':<16}{'accepted p50':>13}{'p99':>8}{'then started p50':>18}{'p99':>8}{'in all p50':>12}{'p99':>8}")
     for what, row in soon.items():
