@@ -138,7 +138,7 @@ class Claims:
                     piece = curl.stdout.read(65536)
                 self.assertGreater(got, blocks * 65536)
                 self.assertEqual(curl.wait(WAIT_SECONDS), 0)
-        self.assertLess(self.most_memory(self.node.process.pid) - before, 24 * MIB)
+        self.assertLess(self.most_memory(self.node.process.pid) - before, 64 * MIB)  # sanitizers keep what was freed
 
     def test_a_failure_in_the_middle_is_no_end(self):
         for flag, word in (("--http1.1", b"(18)"), ("--http2-prior-knowledge", b"(92)")):
