@@ -164,3 +164,21 @@ char *file_find_program(const char *name)
     }
     return NULL;
 }
+
+char *file_find_companion(const char *name)
+{
+    static const char *const places[] = {"", "../libexec/blixard/"};
+    char self[4096];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
+    for (size_t i = 0; length > 0 && i < sizeof(places) / sizeof(places[0]); i++) {
+        self[length] = '\0';
+        const char *slash = strrchr(self, '/');
+        char *path = memory_format("%.*s/%s%s", (int)(slash != NULL ? slash - self : 0), self,
+                                   places[i], name);
+        if (file_exists(path)) {
+            return path;
+        }
+        free(path);
+    }
+    return file_find_program(name);
+}

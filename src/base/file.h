@@ -35,4 +35,8 @@ bool file_exists(const char *path);
  */
 char *file_find_program(const char *name);
 
+/* The same of a program that comes with this one: beside it, as it was built, in
+ * ../libexec/blixard, as it was installed, or in $PATH. */
+char *file_find_companion(const char *name);
+
 #endif

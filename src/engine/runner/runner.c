@@ -371,29 +371,6 @@ static uid_t uid_of(const char *project)
     return uid_first + (uid_t)(hash % UID_COUNT);
 }
 
-/* Beside the daemon's own program, where `make install` puts it, or in PATH. */
-static char *find_program(void)
-{
-    char self[4096];
-    ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    if (length > 0) {
-        self[length] = '\0';
-        char *slash = strrchr(self, '/');
-        *slash = '\0';
-        char *beside = memory_format("%s/blixard-runner", self);
-        if (file_exists(beside)) {
-            return beside;
-        }
-        free(beside);
-        char *installed = memory_format("%s/../libexec/blixard/blixard-runner", self);
-        if (file_exists(installed)) {
-            return installed;
-        }
-        free(installed);
-    }
-    return file_find_program("blixard-runner");
-}
-
 /* Between fork and exec: descriptors 3.. as protocol.h has them. */
 __attribute__((noreturn)) static void become(const char *program, char *const *argv, const int *fds,
                                              unsigned count)
@@ -460,8 +437,8 @@ static void close_all(int *fds, unsigned count)
 static int spawn(struct runner *runner, const struct runner_options *options, int *child_fds,
                  struct error *err)
 {
-    MEMORY_OWNED char *program =
-        options->program != NULL ? memory_copy_string(options->program) : find_program();
+    MEMORY_OWNED char *program = options->program != NULL ? memory_copy_string(options->program)
+                                                          : file_find_companion("blixard-runner");
     if (program == NULL || !file_exists(program)) {
         return error_set(
             err, ERROR_NOT_FOUND,
