@@ -155,8 +155,9 @@ static int publish(struct image_writer *writer, const char *id, struct error *er
         unlinkat(root, writer->name, 0);
         return 0;
     }
-    if ((mkdirat(root, sub, 0700) < 0 && errno != EEXIST) || fsync(writer->fd) < 0 ||
-        renameat(root, writer->name, root, path) < 0) {
+    /* Readable where it is handed out to a process of another user: the folder is closed. */
+    if ((mkdirat(root, sub, 0700) < 0 && errno != EEXIST) || fchmod(writer->fd, 0444) < 0 ||
+        fsync(writer->fd) < 0 || renameat(root, writer->name, root, path) < 0) {
         return error_os(err, errno, "storing %s in %s", path, writer->store->folder);
     }
     FD_OWNED int sub_fd = openat(root, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -273,6 +274,14 @@ int image_put(struct image_store *store, const void *bytes, size_t length,
 }
 
 /* ---- Reading ---- */
+
+char *image_path(struct image_store *store, const char *id)
+{
+    char path[ID_LENGTH + 4];
+    CHECK(image_id_is_good(id));
+    blob_path(id, path);
+    return memory_format("%s/%s", store->folder, path);
+}
 
 int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
                struct error *err)

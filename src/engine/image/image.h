@@ -1,5 +1,6 @@
 /*
- * Content-addressed blobs: wasm modules and native images on this node's disk.
+ * Content-addressed blobs: modules, native images, kernels and root file systems on this node's
+ * disk.
  *
  * Layout: FOLDER/ab/abcdef... (the name is the SHA-256 of the content, the folder its first two
  * digits).  A blob appears whole or not at all (written beside, fsync, renamed) and never changes.
@@ -49,6 +50,9 @@ void image_writer_abort(struct image_writer *owned_writer);
 int image_writer_resume(struct image_store *store, const char *id, struct image_writer **ret_writer,
                         uint64_t *ret_have, struct error *err);
 void image_writer_suspend(struct image_writer *owned_writer);
+
+/* Where a blob is, for programs that want a path; the caller's.  It may be missing. */
+char *image_path(struct image_store *store, const char *id);
 
 /* Open read-only; the fd is the caller's.  Fails with NOT_FOUND, INVALID (no digest) or OS. */
 int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t *ret_size_bytes,
