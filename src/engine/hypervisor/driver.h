@@ -1,0 +1,86 @@
+/* Inside engine/hypervisor: what a driver is, and what the files share. */
+#ifndef ENGINE_HYPERVISOR_DRIVER_H
+#define ENGINE_HYPERVISOR_DRIVER_H
+
+#include "engine/hypervisor/hypervisor.h"
+#include "engine/hypervisor/launch.h"
+
+enum { ORDER_WORDS_MAX = 200 };
+
+/* A command line being made. */
+struct order {
+    char *words[ORDER_WORDS_MAX + 1];
+    size_t word_count;
+    const char *sockets[LAUNCH_SOCKETS_MAX + 1];
+    size_t socket_count;
+    struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
+    size_t mount_count;
+    bool network; /* of the host */
+};
+
+void order_add(struct order *order, const char *word);
+void order_add_format(struct order *order, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A socket in the machine's folder; returns the fd that the VMM finds it at. */
+int order_add_socket(struct order *order, const char *name);
+void order_add_mount(struct order *order, const char *path, bool writable);
+void order_done(struct order *order);
+
+/* The machine that a driver serves, as it sees it. */
+struct driver_events {
+    void (*on_ready)(bool is_running, void *context);
+    void (*on_paused)(bool is_paused, void *context);
+    void (*on_reboot)(void *context);
+    void (*on_ending)(enum hypervisor_end end, void *context); /* what its exit will have been */
+    void (*on_lost)(const struct error *error, void *context); /* the connection has ended */
+};
+
+struct driver {
+    const char *name;
+    /* Look for the program; blocks. */
+    void (*probe)(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
+                  char **ret_program);
+    int (*check)(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
+                 struct error *err);
+    void (*make_order)(const struct hypervisor_driver_info *info, const char *program,
+                       const struct hypervisor_spec *spec, struct order *order);
+    /* How an exit status is to be understood when nothing was told before. */
+    enum hypervisor_end (*judge)(const struct launch_exit *exit);
+
+    void *(*connect)(struct loop *loop, const char *folder, const struct driver_events *events,
+                     void *context, struct error *err);
+    void (*disconnect)(void *control);
+    void (*pause)(void *control, hypervisor_done done, void *context);
+    void (*resume)(void *control, hypervisor_done done, void *context);
+    void (*reset)(void *control, hypervisor_done done, void *context);
+    void (*power_down)(void *control, hypervisor_done done, void *context);
+    void (*balloon)(void *control, uint64_t bytes, hypervisor_done done, void *context);
+    void (*save)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context);
+    void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context);
+};
+
+extern const struct driver driver_qemu;
+
+/* A driver and what was found of it. */
+struct found {
+    const struct driver *driver;
+    struct hypervisor_driver_info info;
+    char *program;
+};
+
+struct hypervisor {
+    struct loop *loop;
+    char *monitor;
+    struct found *found;
+    size_t found_count;
+};
+
+/* By its name, or (NULL) the first that is usable; NULL: there is none. */
+const struct found *hypervisor_find(const struct hypervisor *hypervisor, const char *name);
+
+/* kHz of the time-stamp counter, measured once in 50 ms; 0: it is not constant here. */
+uint64_t hypervisor_tsc_khz(void);
+
+#endif

@@ -1,0 +1,178 @@
+/* The drivers that are here, and what they are asked before anything runs. */
+#include "engine/hypervisor/hypervisor.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <x86intrin.h>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/driver.h"
+
+static const struct driver *const drivers[] = {&driver_qemu};
+enum { DRIVERS = sizeof(drivers) / sizeof(drivers[0]), TSC_MS = 50 };
+
+/* ---- The clock of the processor ---- */
+
+static uint64_t raw_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_RAW, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+uint64_t hypervisor_tsc_khz(void)
+{
+    static uint64_t khz;
+    if (khz == 0) {
+        uint64_t from_ns = raw_ns();
+        uint64_t from = __rdtsc();
+        uint64_t to_ns = from_ns;
+        while (to_ns - from_ns < (uint64_t)TSC_MS * 1000000) {
+            to_ns = raw_ns();
+        }
+        khz = (__rdtsc() - from) * 1000000 / (to_ns - from_ns);
+    }
+    return khz;
+}
+
+/* ---- Life ---- */
+
+struct hypervisor *hypervisor_open(struct loop *loop, const struct hypervisor_options *options)
+{
+    struct hypervisor *hypervisor = NEW(struct hypervisor);
+    hypervisor->loop = loop;
+    hypervisor->monitor = options->monitor != NULL ? memory_copy_string(options->monitor)
+                                                   : file_find_companion("blixard-monitor");
+    hypervisor->found = memory_new(DRIVERS, sizeof(*hypervisor->found));
+    hypervisor->found_count = DRIVERS;
+    for (size_t i = 0; i < DRIVERS; i++) {
+        struct found *found = &hypervisor->found[i];
+        found->driver = drivers[i];
+        found->info.name = drivers[i]->name;
+        drivers[i]->probe(options, &found->info, &found->program);
+        if (hypervisor->monitor == NULL && found->info.is_usable) {
+            found->info.is_usable = false;
+            snprintf(
+                found->info.problem, sizeof(found->info.problem),
+                "there is no blixard-monitor beside blixard, in ../libexec/blixard or in PATH");
+        }
+    }
+    return hypervisor;
+}
+
+void hypervisor_close(struct hypervisor *hypervisor)
+{
+    if (hypervisor == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < hypervisor->found_count; i++) {
+        free(hypervisor->found[i].program);
+    }
+    free(hypervisor->found);
+    free(hypervisor->monitor);
+    free(hypervisor);
+}
+
+size_t hypervisor_driver_count(const struct hypervisor *hypervisor)
+{
+    return hypervisor->found_count;
+}
+
+const struct hypervisor_driver_info *hypervisor_driver_at(const struct hypervisor *hypervisor,
+                                                          size_t index)
+{
+    return &hypervisor->found[index].info;
+}
+
+const struct found *hypervisor_find(const struct hypervisor *hypervisor, const char *name)
+{
+    for (size_t i = 0; i < hypervisor->found_count; i++) {
+        const struct found *found = &hypervisor->found[i];
+        if (name == NULL ? found->info.is_usable : strcmp(found->info.name, name) == 0) {
+            return found;
+        }
+    }
+    return NULL;
+}
+
+/* ---- Before it runs ---- */
+
+static int check_driver(const struct found *found, const char *name, struct error *err)
+{
+    if (found == NULL && name != NULL) {
+        return error_set(err, ERROR_INVALID, "there is no driver \"%.40s\"; there is: qemu", name);
+    }
+    if (found == NULL || !found->info.is_usable) {
+        return error_set(err, ERROR_UNSUPPORTED, "this node cannot run machines: %s",
+                         found != NULL ? found->info.problem : "no driver is usable");
+    }
+    return 0;
+}
+
+static bool is_serial(const char *serial)
+{
+    size_t length = strlen(serial);
+    return length > 0 && length <= 20 &&
+        strspn(serial, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
+}
+
+/* Paths become JSON and words of a command line: they are ours, and still looked at. */
+static bool is_path(const char *path)
+{
+    return path[0] == '/' && strlen(path) < 1024 && strpbrk(path, "\"\\\n") == NULL;
+}
+
+static int check_parts(const struct hypervisor_spec *spec, struct error *err)
+{
+    if (spec->disk_count > HYPERVISOR_DISKS_MAX || spec->nic_count > HYPERVISOR_NICS_MAX) {
+        return error_set(err, ERROR_INVALID, "a machine has at most %d disks and %d networks",
+                         HYPERVISOR_DISKS_MAX, HYPERVISOR_NICS_MAX);
+    }
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        const struct hypervisor_disk *disk = &spec->disks[i];
+        if (!is_path(disk->path) || !is_serial(disk->serial)) {
+            return error_set(err, ERROR_INVALID, "disk %zu (%.100s) has no good path or serial", i,
+                             disk->path);
+        }
+    }
+    for (size_t i = 0; i < spec->nic_count; i++) {
+        if (spec->nics[i].forward_count > HYPERVISOR_FORWARDS_MAX) {
+            return error_set(err, ERROR_INVALID, "a network has at most %d published ports",
+                             HYPERVISOR_FORWARDS_MAX);
+        }
+    }
+    bool has_files = is_path(spec->kernel) && (spec->initrd == NULL || is_path(spec->initrd)) &&
+        (spec->memory_file == NULL || is_path(spec->memory_file));
+    return has_files && strlen(spec->cmdline) < 1024
+        ? 0
+        : error_set(err, ERROR_INVALID, "the kernel's path or command line is not usable");
+}
+
+int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
+                     struct error *err)
+{
+    const struct found *found = hypervisor_find(hypervisor, spec->driver);
+    int r = check_driver(found, spec->driver, err);
+    r = r < 0 ? r : error_check_range("cpus", spec->cpus, 1, HYPERVISOR_CPUS_MAX, err);
+    r = r < 0 ? r
+              : error_check_range("memory", spec->memory_bytes, HYPERVISOR_MEMORY_MIN,
+                                  HYPERVISOR_MEMORY_MAX, err);
+    r = r < 0 ? r : check_parts(spec, err);
+    return r < 0 ? r : found->driver->check(&found->info, spec, err);
+}
+
+const char *hypervisor_end_text(enum hypervisor_end end)
+{
+    static const char *const texts[] = {
+        [HYPERVISOR_END_SHUTDOWN] = "the guest powered off",
+        [HYPERVISOR_END_RESET] = "the guest rebooted",
+        [HYPERVISOR_END_PANIC] = "the guest's kernel panicked",
+        [HYPERVISOR_END_KILLED] = "it was ended",
+        [HYPERVISOR_END_FAILED] = "its VMM failed",
+    };
+    return texts[end];
+}

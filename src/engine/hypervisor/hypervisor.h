@@ -1,0 +1,198 @@
+/*
+ * Linux machines: VMMs (QEMU; others by the same table), started, watched and told what to do.
+ *
+ * A driver is a row of functions (driver.h) and says what it can; what it cannot is refused by
+ * hypervisor_check() before anything is made.  A VMM is confined and not a child of the daemon: its
+ * monitor (monitor.h) stays beside it, so that the daemon may end and come back, and find it
+ * again by its folder (hypervisor_attach()).
+ *
+ * Main loop thread; no callback comes from inside a call of this door.
+ */
+#ifndef ENGINE_HYPERVISOR_HYPERVISOR_H
+#define ENGINE_HYPERVISOR_HYPERVISOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct error;
+struct hypervisor;
+struct hypervisor_vm;
+struct loop;
+
+enum {
+    HYPERVISOR_DISKS_MAX = 8,
+    HYPERVISOR_NICS_MAX = 4,
+    HYPERVISOR_FORWARDS_MAX = 16,
+    HYPERVISOR_CPUS_MAX = 64,
+    HYPERVISOR_NAME_SIZE = 64,
+};
+#define HYPERVISOR_MEMORY_MIN (UINT64_C(64) << 20)
+#define HYPERVISOR_MEMORY_MAX (UINT64_C(1) << 40)
+
+/* Sockets in a machine's folder, besides the monitor's: of the guest agent. */
+#define HYPERVISOR_AGENT_SOCKET "agent.sock"
+
+/* ---- Drivers ---- */
+
+struct hypervisor_driver_info {
+    const char *name; /* "qemu" */
+    bool is_usable;
+    char version[64];
+    char accelerator[16]; /* "kvm", "tcg" */
+    char problem[256];    /* why it is not usable, or why it is slow; "" */
+    bool can_snapshot;    /* memory and devices, to a file and back */
+    bool can_migrate;     /* while it runs */
+    bool can_hotplug;
+    bool can_share; /* folders of the host, by virtiofs */
+    bool can_vsock;
+    bool has_user_network; /* needs no privilege */
+};
+
+struct hypervisor_options {
+    const char *monitor;    /* path of blixard-monitor; NULL: beside this program, or in libexec */
+    bool kvm_boots_linux;   /* /dev/kvm is one that an operating system runs on */
+    const char *kvm_reason; /* why not, for people */
+};
+
+/* Looks for the programs; none is no failure.  Blocks for some milliseconds (asks versions). */
+struct hypervisor *hypervisor_open(struct loop *loop, const struct hypervisor_options *options);
+void hypervisor_close(struct hypervisor *hypervisor); /* no vm is open any more */
+
+size_t hypervisor_driver_count(const struct hypervisor *hypervisor);
+const struct hypervisor_driver_info *hypervisor_driver_at(const struct hypervisor *hypervisor,
+                                                          size_t index);
+
+/* ---- What is to run ---- */
+
+struct hypervisor_disk {
+    const char *path;
+    const char *format; /* "raw" or "qcow2" */
+    bool read_only;     /* and may be another machine's at the same time */
+    const char *serial; /* at most 20 characters: what the guest finds it by */
+};
+
+struct hypervisor_forward { /* of the user-mode network */
+    const char *address;    /* on the host; "": all of IPv4 */
+    uint16_t host_port;
+    uint16_t guest_port;
+    bool is_udp;
+};
+
+struct hypervisor_nic {
+    const char *mac;
+    const struct hypervisor_forward *forwards;
+    size_t forward_count;
+};
+
+enum hypervisor_memory {
+    HYPERVISOR_MEMORY_OWN,    /* anonymous */
+    HYPERVISOR_MEMORY_SHARED, /* in memory_file, which becomes a template */
+    HYPERVISOR_MEMORY_COPY,   /* memory_file is read; what is written stays private */
+};
+
+struct hypervisor_spec {
+    const char *driver; /* NULL: the first usable one */
+    const char *name;   /* for people: in the process list */
+    const char *folder; /* of the machine, absolute; the agent's socket is made in it */
+    uid_t uid;          /* of the VMM where the daemon is root */
+    unsigned cpus;
+    uint64_t memory_bytes;
+    enum hypervisor_memory memory;
+    const char *memory_file;
+    const char *kernel;  /* ELF with PVH note, or bzImage */
+    const char *initrd;  /* NULL: none */
+    const char *cmdline; /* beyond what the driver needs */
+    const struct hypervisor_disk *disks;
+    size_t disk_count;
+    const struct hypervisor_nic *nics;
+    size_t nic_count;
+    bool is_incoming; /* waits for a state: hypervisor_load() */
+};
+
+/* Can it be run here?  INVALID, UNSUPPORTED with the reason. */
+int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
+                     struct error *err);
+
+/* ---- A running machine ---- */
+
+enum hypervisor_end {
+    HYPERVISOR_END_SHUTDOWN, /* the guest powered off */
+    HYPERVISOR_END_RESET,    /* it was to end at a reboot, and the guest rebooted */
+    HYPERVISOR_END_PANIC,    /* the guest's kernel */
+    HYPERVISOR_END_KILLED,   /* by us */
+    HYPERVISOR_END_FAILED,   /* the VMM: see text */
+};
+const char *hypervisor_end_text(enum hypervisor_end end);
+
+struct hypervisor_exit {
+    enum hypervisor_end end;
+    uint64_t at_ms; /* since 1970 */
+    char text[384]; /* for people */
+};
+
+struct hypervisor_events {
+    void (*on_started)(void *context); /* the VMM obeys; with spec->is_incoming it waits */
+    void (*on_paused)(bool is_paused, void *context);
+    void (*on_reboot)(void *context);
+    /* Once, last: it has ended, or could not be started.  The owner still calls hypervisor_free().
+     */
+    void (*on_exit)(const struct hypervisor_exit *exit, void *context);
+};
+
+/* Start it (see hypervisor_check()); the spec is copied as far as it is needed. */
+struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
+                                       const struct hypervisor_spec *spec,
+                                       const struct hypervisor_events *events, void *context);
+
+/* Find it again by its folder: on_started or on_exit follows. */
+struct hypervisor_vm *hypervisor_attach(struct hypervisor *hypervisor, const char *driver,
+                                        const char *folder, const struct hypervisor_events *events,
+                                        void *context);
+
+/* It goes on; no callback comes afterwards.  Accepts NULL. */
+void hypervisor_free(struct hypervisor_vm *vm);
+
+typedef void (*hypervisor_done)(const struct error *error, void *context);
+
+void hypervisor_pause(struct hypervisor_vm *vm, hypervisor_done done, void *context);
+void hypervisor_resume(struct hypervisor_vm *vm, hypervisor_done done, void *context);
+void hypervisor_reset(struct hypervisor_vm *vm, hypervisor_done done, void *context);
+/* The power button: a guest that listens ends. */
+void hypervisor_power_down(struct hypervisor_vm *vm, hypervisor_done done, void *context);
+/* At once; on_exit follows. */
+void hypervisor_kill(struct hypervisor_vm *vm);
+
+/*
+ * Write the state to `fd` (taken): memory, unless it is a template's file, and devices; it is
+ * paused meanwhile and afterwards.  The disks are the caller's affair.
+ */
+void hypervisor_save(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
+                     hypervisor_done done, void *context);
+/* Read it into a machine that waits for it; it is paused then. */
+void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
+                     hypervisor_done done, void *context);
+
+/* What the memory balloon is to leave the guest. */
+void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,
+                        void *context);
+
+/* What it has used, of the operating system; false: it does not run. */
+struct hypervisor_usage {
+    uint64_t cpu_user_ms;
+    uint64_t cpu_system_ms;
+    uint64_t memory_bytes; /* resident */
+    uint64_t read_bytes;   /* of disks, where this may be read */
+    uint64_t write_bytes;
+    pid_t pid;
+};
+bool hypervisor_read_usage(const char *folder, struct hypervisor_usage *ret_usage);
+
+/* A console: connected, non-blocking, the caller's; the newest `history` bytes come first. */
+int hypervisor_console(const char *folder, size_t history, int *ret_fd, struct error *err);
+/* What its console has said, from both logs; at most `max` bytes from the end. */
+struct buffer;
+int hypervisor_console_log(const char *folder, size_t max, struct buffer *out, struct error *err);
+
+#endif

@@ -1,0 +1,229 @@
+/* Starting monitors and finding them again: see launch.h. */
+#include "engine/hypervisor/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/text.h"
+
+enum { START_MS_MAX = 30000, EXIT_BYTES_MAX = 16 << 10 };
+
+/* ---- Writing the order ---- */
+
+static void write_texts(struct json_writer *writer, const char *key, const char *const *texts)
+{
+    json_write_key(writer, key);
+    json_write_begin_array(writer);
+    for (; *texts != NULL; texts++) {
+        json_write_string(writer, *texts);
+    }
+    json_write_end_array(writer);
+}
+
+static int write_order(const struct launch_order *order, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_FILE, order->folder);
+    struct json_writer writer = json_writer_to(&text);
+    json_write_begin_object(&writer);
+    write_texts(&writer, "argv", order->argv);
+    write_texts(&writer, "sockets", order->sockets);
+    json_write_key(&writer, "mounts");
+    json_write_begin_array(&writer);
+    for (size_t i = 0; i < order->mount_count; i++) {
+        json_write_begin_array(&writer);
+        json_write_string(&writer, order->mounts[i].path);
+        json_write_bool(&writer, order->mounts[i].writable);
+        json_write_end_array(&writer);
+    }
+    json_write_end_array(&writer);
+    json_write_field_u64(&writer, "uid", order->uid);
+    json_write_field_u64(&writer, "gid", order->uid);
+    json_write_field_bool(&writer, "network", order->network);
+    json_write_end_object(&writer);
+    return file_write(path, text.data, text.used, 0600, err);
+}
+
+int launch_start(const struct launch_order *order, struct error *err)
+{
+    BUFFER_OWNED struct buffer said = {0};
+    struct process_result result = {0};
+    const char *argv[] = {order->monitor, order->folder, NULL};
+    const struct process_options options = {
+        .argv = argv, .output_max = ERROR_TEXT_MAX - 1, .timeout_ms = START_MS_MAX};
+    if (launch_is_alive(order->folder, NULL, NULL)) {
+        return error_set(err, ERROR_EXISTS, "a monitor runs in %s already", order->folder);
+    }
+    int r = write_order(order, err);
+    r = r < 0 ? r : process_run(&options, NULL, &said, &result, err);
+    if (r == 0 && (result.exit_code != 0 || result.timed_out)) {
+        text_make_printable((char *)(uintptr_t)buffer_string(&said), true);
+        return error_set(err, ERROR_UNAVAILABLE, "the VMM could not be started: %s",
+                         said.used > 0          ? buffer_string(&said)
+                             : result.timed_out ? "its monitor did not come up within 30 s"
+                                                : "its monitor ended without a word");
+    }
+    return r;
+}
+
+/* ---- Finding it ---- */
+
+bool launch_is_alive(const char *folder, pid_t *ret_monitor, pid_t *ret_vmm)
+{
+    char text[64] = "";
+    int monitor = 0;
+    int vmm = 0;
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_LOCK, folder);
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0 || errno != EWOULDBLOCK) {
+        return false;
+    }
+    ssize_t got = read(fd, text, sizeof(text) - 1);
+    if (got > 0) {
+        char *end = NULL;
+        monitor = (int)strtol(text, &end, 10);
+        vmm = (int)strtol(end, NULL, 10);
+    }
+    if (ret_monitor != NULL) {
+        *ret_monitor = monitor;
+    }
+    if (ret_vmm != NULL) {
+        *ret_vmm = vmm;
+    }
+    return true;
+}
+
+/* The number of a process that has ended may be another's: the lock is looked at once more when the
+ * process is held. */
+void launch_kill(const char *folder)
+{
+    pid_t pid = 0;
+    pid_t again = 0;
+    if (!launch_is_alive(folder, &pid, NULL) || pid <= 1) {
+        return;
+    }
+    FD_OWNED int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (fd >= 0 && launch_is_alive(folder, &again, NULL) && again == pid) {
+        syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+    }
+}
+
+int launch_read_exit(const char *folder, struct launch_exit *ret_exit, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_EXIT, folder);
+    int r = file_read(path, EXIT_BYTES_MAX, &text, err);
+    r = r < 0 ? r : json_read(text.data, text.used, &document, err);
+    if (r < 0) {
+        return r;
+    }
+    const char *words = json_string_value(json_object_get(document, "text"));
+    ret_exit->code = (int)json_integer_value(json_object_get(document, "code"));
+    ret_exit->signal = (int)json_integer_value(json_object_get(document, "signal"));
+    ret_exit->at_ms = (uint64_t)json_integer_value(json_object_get(document, "at_ms"));
+    snprintf(ret_exit->text, sizeof(ret_exit->text), "%.500s", words != NULL ? words : "");
+    return 0;
+}
+
+int launch_connect(const char *folder, const char *name, int *ret_fd, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    FD_OWNED int place = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    FD_OWNED int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", place, name);
+    if (place < 0 || fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+        int number = errno;
+        return error_set(err, ERROR_UNAVAILABLE, "%s/%s: %s", folder, name,
+                         strerrordesc_np(number));
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+/* ---- Reading it ---- */
+
+static int read_texts(const json_t *list, char **ret_texts, size_t max, size_t *ret_count,
+                      struct error *err)
+{
+    size_t count = json_array_size(list);
+    if (count == 0 || count > max) {
+        return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a list has %zu texts", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *text = json_string_value(json_array_get(list, i));
+        if (text == NULL) {
+            return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a text is missing");
+        }
+        ret_texts[i] = memory_copy_string(text);
+    }
+    *ret_count = count;
+    return 0;
+}
+
+static int read_mounts(const json_t *list, struct launch *launch, struct error *err)
+{
+    size_t count = json_array_size(list);
+    if (count > LAUNCH_MOUNTS_MAX) {
+        return error_set(err, ERROR_INVALID, LAUNCH_FILE ": %zu mounts", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const json_t *pair = json_array_get(list, i);
+        const char *path = json_string_value(json_array_get(pair, 0));
+        if (path == NULL || path[0] != '/') {
+            return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a mount has no path");
+        }
+        char *copy = memory_copy_string(path);
+        launch->mounts[i] = (struct jail_mount){.source = copy,
+                                                .target = copy,
+                                                .writable = json_is_true(json_array_get(pair, 1)),
+                                                .optional = true};
+    }
+    launch->jail.mounts = launch->mounts;
+    launch->jail.mount_count = count;
+    return 0;
+}
+
+int launch_read(int folder, struct launch *ret_launch, struct error *err)
+{
+    size_t count = 0;
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *path = memory_format("/proc/self/fd/%d/" LAUNCH_FILE, folder);
+    char *sockets[LAUNCH_SOCKETS_MAX];
+    *ret_launch = (struct launch){0};
+    int r = file_read(path, LAUNCH_BYTES_MAX, &text, err);
+    r = r < 0 ? r : json_read(text.data, text.used, &document, err);
+    r = r < 0 ? r
+              : read_texts(json_object_get(document, "argv"), ret_launch->argv,
+                           sizeof(ret_launch->argv) / sizeof(ret_launch->argv[0]) - 1, &count, err);
+    r = r < 0 ? r
+              : read_texts(json_object_get(document, "sockets"), sockets, LAUNCH_SOCKETS_MAX,
+                           &ret_launch->socket_count, err);
+    r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
+    if (r < 0) {
+        return r;
+    }
+    for (size_t i = 0; i < ret_launch->socket_count; i++) {
+        ret_launch->sockets[i] = sockets[i];
+    }
+    ret_launch->jail.uid = (uid_t)json_integer_value(json_object_get(document, "uid"));
+    ret_launch->jail.gid = (gid_t)json_integer_value(json_object_get(document, "gid"));
+    ret_launch->jail.network = json_is_true(json_object_get(document, "network"));
+    return 0;
+}

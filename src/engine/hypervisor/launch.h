@@ -1,0 +1,79 @@
+/*
+ * What the daemon tells a monitor, and how it finds it again: the files of a machine's folder.
+ *
+ * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "mounts": [["/usr", false], ...],
+ * "uid": N, "gid": N, "network": BOOL}.  A mount is at the same place inside; `true`: writable.
+ */
+#ifndef ENGINE_HYPERVISOR_LAUNCH_H
+#define ENGINE_HYPERVISOR_LAUNCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "engine/jail/jail.h"
+
+struct error;
+
+#define LAUNCH_FILE    "launch.json"
+#define LAUNCH_LOCK    "lock"
+#define LAUNCH_EXIT    "exit.json"
+#define LAUNCH_CONSOLE "console.sock"
+
+enum { LAUNCH_SOCKETS_MAX = 4, LAUNCH_MOUNTS_MAX = 28, LAUNCH_BYTES_MAX = 64 << 10 };
+
+/* ---- The daemon's side ---- */
+
+struct launch_mount {
+    const char *path;
+    bool writable;
+};
+
+struct launch_order {
+    const char *folder;  /* of the machine: root's (or the user's), 0700 */
+    const char *monitor; /* path of blixard-monitor */
+    const char *const *argv;
+    const char *const *sockets; /* NULL at the end: fd 3, 4, ... */
+    const struct launch_mount *mounts;
+    size_t mount_count;
+    uid_t uid; /* of the VMM, where the daemon is root */
+    bool network;
+};
+
+/* Write launch.json and start the monitor; returns when the VMM was executed.  Blocks for some
+ * milliseconds: on a thread of the pool.  EXISTS: one runs there; else its reason. */
+int launch_start(const struct launch_order *order, struct error *err);
+
+/* Does a monitor live in this folder?  *ret_monitor and *ret_vmm (may be NULL): its pids. */
+bool launch_is_alive(const char *folder, pid_t *ret_monitor, pid_t *ret_vmm);
+
+/* Kill the VMM, by its monitor; the end comes by the console's "watch". */
+void launch_kill(const char *folder);
+
+/* How the last VMM ended; NOT_FOUND: it has not, or its monitor was killed. */
+struct launch_exit {
+    int code;
+    int signal;
+    uint64_t at_ms;
+    char text[512]; /* the last it said on standard error */
+};
+int launch_read_exit(const char *folder, struct launch_exit *ret_exit, struct error *err);
+
+/* Connect to one of the sockets there; non-blocking, the caller's.  UNAVAILABLE. */
+int launch_connect(const char *folder, const char *socket, int *ret_fd, struct error *err);
+
+/* ---- The monitor's side ---- */
+
+struct launch {
+    char *argv[256];
+    const char *sockets[LAUNCH_SOCKETS_MAX];
+    size_t socket_count;
+    struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
+    struct jail_options jail;
+};
+
+/* Read launch.json in a folder; what *ret_launch points to is kept for the life of the process. */
+int launch_read(int folder, struct launch *ret_launch, struct error *err);
+
+#endif

@@ -1,0 +1,369 @@
+/* The process beside a VMM: see monitor.h. */
+#include "engine/hypervisor/monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/hypervisor/console.h"
+#include "engine/hypervisor/launch.h"
+#include "engine/jail/jail.h"
+
+enum { WORDS_BYTES = 2048, FIRST_FD = 3 };
+
+struct monitor {
+    struct launch launch;
+    int folder;
+    int lock;
+    int sockets[LAUNCH_SOCKETS_MAX];
+    int words; /* the VMM's standard error */
+    int signals;
+    pid_t vmm;
+    char last_words[WORDS_BYTES + 1];
+    size_t last_length;
+    struct console console;
+};
+
+/* ---- Sockets ---- */
+
+static int listen_at(const struct monitor *monitor, const char *name, int *ret_fd,
+                     struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+                          monitor->folder, name);
+    if (length < 0 || (size_t)length >= sizeof(address.sun_path)) {
+        return error_set(err, ERROR_INVALID, "the socket's name %s is too long", name);
+    }
+    FD_OWNED int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    unlinkat(monitor->folder, name, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(fd, 16) < 0) {
+        return error_os(err, errno, "listening at %s", name);
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+static int open_sockets(struct monitor *monitor, int *ret_console, struct error *err)
+{
+    int r = listen_at(monitor, LAUNCH_CONSOLE, ret_console, err);
+    for (size_t i = 0; i < monitor->launch.socket_count && r == 0; i++) {
+        r = listen_at(monitor, monitor->launch.sockets[i], &monitor->sockets[i], err);
+    }
+    return r;
+}
+
+/* ---- The VMM ---- */
+
+/* Fds 3, 4, ... are the sockets, whatever they were before. */
+static bool arrange_fds(const struct monitor *monitor, int report)
+{
+    int moved[LAUNCH_SOCKETS_MAX];
+    int above = FIRST_FD + LAUNCH_SOCKETS_MAX;
+    if (fcntl(report, F_GETFD) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
+        moved[i] = fcntl(monitor->sockets[i], F_DUPFD_CLOEXEC, above);
+        if (moved[i] < 0) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
+        if (dup2(moved[i], FIRST_FD + (int)i) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void give_up(int report, const struct error *err)
+{
+    ssize_t wrote = write(report, err->text, strlen(err->text));
+    (void)wrote;
+    _exit(127);
+}
+
+static void become_vmm(const struct monitor *monitor, int io, int words, int low_report)
+{
+    struct error err = {0};
+    unsigned achieved = 0;
+    sigset_t none;
+    sigemptyset(&none);
+    int report = fcntl(low_report, F_DUPFD_CLOEXEC, FIRST_FD + 2 * LAUNCH_SOCKETS_MAX);
+    if (dup2(io, STDIN_FILENO) < 0 || dup2(io, STDOUT_FILENO) < 0 ||
+        dup2(words, STDERR_FILENO) < 0 || !arrange_fds(monitor, report) ||
+        sigprocmask(SIG_SETMASK, &none, NULL) < 0) {
+        error_os(&err, errno, "arranging what the VMM has open");
+        give_up(report, &err);
+    }
+    if (jail_enter(&monitor->launch.jail, &achieved, &err) < 0) {
+        give_up(report, &err);
+    }
+    close_range(FIRST_FD + (unsigned)monitor->launch.socket_count, ~0U, CLOSE_RANGE_CLOEXEC);
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) { /* after the change of user, which clears it */
+        error_os(&err, errno, "tying the VMM to its monitor");
+        give_up(report, &err);
+    }
+    execv(monitor->launch.argv[0], monitor->launch.argv);
+    error_os(&err, errno, "executing %s", monitor->launch.argv[0]);
+    give_up(report, &err);
+}
+
+/* The report ends without a word when the program was executed. */
+static int wait_for_exec(int report, struct error *err)
+{
+    char text[ERROR_TEXT_MAX] = "";
+    size_t used = 0;
+    ssize_t got = 0;
+    do {
+        got = read(report, text + used, sizeof(text) - 1 - used);
+        used += got > 0 ? (size_t)got : 0;
+    } while ((got > 0 && used < sizeof(text) - 1) || (got < 0 && errno == EINTR));
+    return used == 0 ? 0 : error_set(err, ERROR_OS, "%s", text);
+}
+
+static int start_vmm(struct monitor *monitor, int console_listener, struct error *err)
+{
+    int io[2];
+    int words[2];
+    int report[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, io) < 0 || pipe2(words, O_CLOEXEC) < 0 ||
+        pipe2(report, O_CLOEXEC) < 0) {
+        return error_os(err, errno, "making the VMM's pipes");
+    }
+    monitor->vmm = fork();
+    if (monitor->vmm < 0) {
+        return error_os(err, errno, "starting a process");
+    }
+    if (monitor->vmm == 0) {
+        become_vmm(monitor, io[1], words[1], report[1]);
+    }
+    close(io[1]);
+    close(words[1]);
+    close(report[1]);
+    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
+        close(monitor->sockets[i]); /* the VMM's alone: when it ends, so do they */
+    }
+    fcntl(io[0], F_SETFL, O_NONBLOCK);
+    fcntl(words[0], F_SETFL, O_NONBLOCK);
+    fcntl(console_listener, F_SETFL, O_NONBLOCK);
+    monitor->words = words[0];
+    console_init(&monitor->console, monitor->folder, console_listener, io[0]);
+    int r = wait_for_exec(report[0], err);
+    close(report[0]);
+    return r;
+}
+
+/* ---- Until it ends ---- */
+
+/* The last of what it says is kept: the reason of a failed start. */
+static void take_words(struct monitor *monitor)
+{
+    char piece[512];
+    ssize_t got = read(monitor->words, piece, sizeof(piece));
+    for (ssize_t i = 0; i < got; i++) {
+        if (monitor->last_length == WORDS_BYTES) {
+            size_t half = WORDS_BYTES / 2;
+            memmove(monitor->last_words, monitor->last_words + half, half);
+            monitor->last_length = half;
+        }
+        monitor->last_words[monitor->last_length++] = piece[i];
+    }
+    if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
+        fd_close_slot(&monitor->words);
+    }
+}
+
+static bool vmm_has_ended(const struct monitor *monitor, int *ret_status)
+{
+    return waitpid(monitor->vmm, ret_status, WNOHANG) == monitor->vmm;
+}
+
+static void take_signals(const struct monitor *monitor)
+{
+    struct signalfd_siginfo info;
+    while (read(monitor->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+        if (info.ssi_signo == SIGTERM) {
+            kill(monitor->vmm, SIGKILL);
+        }
+    }
+}
+
+/* Returns how it ended, as waitpid(2) says. */
+static int watch(struct monitor *monitor)
+{
+    int status = 0;
+    struct pollfd fds[2 + CONSOLE_FDS];
+    while (!vmm_has_ended(monitor, &status)) {
+        fds[0] = (struct pollfd){.fd = monitor->signals, .events = POLLIN};
+        fds[1] = (struct pollfd){.fd = monitor->words, .events = POLLIN};
+        size_t count = console_prepare(&monitor->console, fds + 2);
+        if (poll(fds, (nfds_t)(2 + count), -1) < 0) {
+            continue;
+        }
+        if (fds[0].revents != 0) {
+            take_signals(monitor);
+        }
+        if (fds[1].revents != 0) {
+            take_words(monitor);
+        }
+        console_serve(&monitor->console, fds + 2, count);
+    }
+    while (monitor->words >= 0) { /* what it said last */
+        size_t before = monitor->last_length;
+        take_words(monitor);
+        if (monitor->last_length == before) {
+            break;
+        }
+    }
+    console_drain(&monitor->console);
+    return status;
+}
+
+static void write_exit(struct monitor *monitor, int status)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *path = memory_format("/proc/self/fd/%d/" LAUNCH_EXIT, monitor->folder);
+    struct error err = {0};
+    struct json_writer writer = json_writer_to(&text);
+    monitor->last_words[monitor->last_length] = '\0';
+    text_make_printable(monitor->last_words, true);
+    json_write_begin_object(&writer);
+    json_write_field_u64(&writer, "code", WIFEXITED(status) ? (uint64_t)WEXITSTATUS(status) : 0);
+    json_write_field_u64(&writer, "signal", WIFSIGNALED(status) ? (uint64_t)WTERMSIG(status) : 0);
+    json_write_field_u64(&writer, "at_ms", clock_real_ms());
+    json_write_field_string(&writer, "text", monitor->last_words);
+    json_write_end_object(&writer);
+    file_write(path, text.data, text.used, 0600, &err); /* there is nobody to tell */
+}
+
+/* ---- Life ---- */
+
+static int open_folder(struct monitor *monitor, const char *path, struct error *err)
+{
+    monitor->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (monitor->folder < 0) {
+        return error_os(err, errno, "opening %s", path);
+    }
+    monitor->lock = openat(monitor->folder, LAUNCH_LOCK, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (monitor->lock < 0) {
+        return error_os(err, errno, "opening %s/" LAUNCH_LOCK, path);
+    }
+    if (flock(monitor->lock, LOCK_EX | LOCK_NB) < 0) {
+        return error_set(err, ERROR_EXISTS, "a monitor runs in %s already", path);
+    }
+    unlinkat(monitor->folder, LAUNCH_EXIT, 0);
+    return 0;
+}
+
+static int note_processes(const struct monitor *monitor, struct error *err)
+{
+    char text[64];
+    int length = snprintf(text, sizeof(text), "%d %d\n", getpid(), monitor->vmm);
+    if (ftruncate(monitor->lock, 0) < 0 ||
+        file_write_all(monitor->lock, text, (size_t)length) < 0) {
+        return error_os(err, errno, "writing " LAUNCH_LOCK);
+    }
+    return 0;
+}
+
+/* SIGCHLD wakes poll(); a closed socket is an answer of write(2). */
+static int take_over_signals(struct monitor *monitor, struct error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCHLD);
+    sigaddset(&set, SIGTERM);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0 ||
+        (monitor->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC)) < 0) {
+        return error_os(err, errno, "taking signals");
+    }
+    return 0;
+}
+
+static int begin(struct monitor *monitor, const char *path, struct error *err)
+{
+    int console_listener = -1;
+    int r = open_folder(monitor, path, err);
+    r = r < 0 ? r : launch_read(monitor->folder, &monitor->launch, err);
+    r = r < 0 ? r : take_over_signals(monitor, err);
+    r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
+    r = r < 0 ? r : start_vmm(monitor, console_listener, err);
+    return r < 0 ? r : note_processes(monitor, err);
+}
+
+static void leave_terminal(void)
+{
+    FD_OWNED int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd < 3 && null >= 0; fd++) {
+        dup2(null, fd);
+    }
+}
+
+/* The child: tells `report` how the start went, and stays. */
+static void stay(const char *path, int report)
+{
+    static struct monitor monitor;
+    struct error err = {0};
+    setsid();
+    if (begin(&monitor, path, &err) < 0) {
+        give_up(report, &err);
+    }
+    close(report);
+    leave_terminal();
+    write_exit(&monitor, watch(&monitor));
+    for (size_t i = 0; i < monitor.launch.socket_count; i++) {
+        unlinkat(monitor.folder, monitor.launch.sockets[i], 0);
+    }
+    unlinkat(monitor.folder, LAUNCH_CONSOLE, 0);
+    _exit(0);
+}
+
+int monitor_main(int argc, char **argv)
+{
+    int report[2];
+    struct error err = {0};
+    if (argc != 2 || argv[1][0] == '-') {
+        fputs("blixard-monitor is started by the daemon, beside a machine's VMM.\n", stderr);
+        return 64;
+    }
+    if (pipe2(report, O_CLOEXEC) < 0) {
+        perror("blixard-monitor: pipe");
+        return 1;
+    }
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(report[0]);
+        stay(argv[1], report[1]);
+    }
+    close(report[1]);
+    if (pid < 0 || wait_for_exec(report[0], &err) < 0) {
+        fputs(pid < 0 ? "no process could be started" : err.text, stderr);
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,57 @@
+/* A VMM's command line, word by word. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/driver.h"
+
+static void take(struct order *order, char *owned_word)
+{
+    CHECK(order->word_count < ORDER_WORDS_MAX);
+    order->words[order->word_count++] = owned_word;
+}
+
+void order_add(struct order *order, const char *word)
+{
+    take(order, memory_copy_string(word));
+}
+
+void order_add_format(struct order *order, const char *format, ...)
+{
+    va_list arguments;
+    char *text = NULL;
+    va_start(arguments, format);
+    int length = vasprintf(&text, format, arguments);
+    va_end(arguments);
+    CHECK(length >= 0);
+    take(order, text);
+}
+
+/* The monitor leaves standard input, output and error below them. */
+int order_add_socket(struct order *order, const char *name)
+{
+    enum { FIRST_FD = 3 };
+    CHECK(order->socket_count < LAUNCH_SOCKETS_MAX);
+    order->sockets[order->socket_count] = name;
+    return FIRST_FD + (int)order->socket_count++;
+}
+
+void order_add_mount(struct order *order, const char *path, bool writable)
+{
+    CHECK(order->mount_count < LAUNCH_MOUNTS_MAX);
+    order->mounts[order->mount_count++] = (struct launch_mount){memory_copy_string(path), writable};
+}
+
+void order_done(struct order *order)
+{
+    for (size_t i = 0; i < order->word_count; i++) {
+        free(order->words[i]);
+    }
+    for (size_t i = 0; i < order->mount_count; i++) {
+        free((void *)(uintptr_t)order->mounts[i].path);
+    }
+    *order = (struct order){0};
+}

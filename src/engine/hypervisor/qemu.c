@@ -1,0 +1,371 @@
+/* The QEMU driver: how it is found, asked, saved and restored.  Its command line: qemu_order.c. */
+#include "engine/hypervisor/qemu.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/process.h"
+
+#include "engine/hypervisor/qmp.h"
+
+enum { VERSION_BYTES = 4096, ASK_MS_MAX = 10000, POLL_EVERY_MS = 5 };
+
+/* ---- Finding it ---- */
+
+static bool ask(const char *program, const char *option, const char *value, struct buffer *out)
+{
+    struct error err = {0};
+    struct process_result result = {0};
+    const char *argv[] = {program, option, value, NULL};
+    const struct process_options options = {
+        .argv = argv, .output_max = VERSION_BYTES, .timeout_ms = ASK_MS_MAX};
+    return process_run(&options, out, NULL, &result, &err) == 0 && result.exit_code == 0;
+}
+
+/* "QEMU emulator version 7.2.22 (Debian ...)". */
+static void take_version(const char *text, char *ret_version, size_t size)
+{
+    const char *at = strstr(text, "version ");
+    at = at != NULL ? at + strlen("version ") : "";
+    snprintf(ret_version, size, "%.*s", (int)strcspn(at, " \n"), at);
+}
+
+static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
+                  char **ret_program)
+{
+    BUFFER_OWNED struct buffer version = {0};
+    BUFFER_OWNED struct buffer machines = {0};
+    *ret_program = file_find_program("qemu-system-x86_64");
+    if (*ret_program == NULL) {
+        snprintf(info->problem, sizeof(info->problem),
+                 "there is no qemu-system-x86_64 in PATH (Debian: qemu-system-x86)");
+        return;
+    }
+    if (!ask(*ret_program, "--version", NULL, &version) ||
+        !ask(*ret_program, "-machine", "help", &machines) ||
+        strstr(buffer_string(&machines), "microvm") == NULL) {
+        snprintf(info->problem, sizeof(info->problem), "%.120s has no machine type microvm",
+                 *ret_program);
+        return;
+    }
+    take_version(buffer_string(&version), info->version, sizeof(info->version));
+    info->is_usable = true;
+    snprintf(info->accelerator, sizeof(info->accelerator), "%s",
+             options->kvm_boots_linux ? "kvm" : "tcg");
+    if (!options->kvm_boots_linux) {
+        snprintf(info->problem, sizeof(info->problem),
+                 "no KVM that Linux boots on (%.120s): machines are emulated, and slow",
+                 options->kvm_reason);
+    }
+    info->can_snapshot = true;
+    info->can_migrate = true;
+    info->has_user_network = true;
+}
+
+static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
+                 struct error *err)
+{
+    (void)info;
+    if (spec->memory_bytes % (UINT64_C(1) << 20) != 0) {
+        return error_set(err, ERROR_INVALID, "memory is whole MiB");
+    }
+    return 0;
+}
+
+/* A guest's own power-off is 0, its panic 1 (-action panic=exit-failure): as is a failed start, for
+ * which QEMU gives its reason. */
+static enum hypervisor_end judge(const struct launch_exit *exit)
+{
+    if (exit->signal == 0 && exit->code == 0) {
+        return HYPERVISOR_END_SHUTDOWN;
+    }
+    return exit->signal == 0 && exit->code == 1 && exit->text[0] == '\0' ? HYPERVISOR_END_PANIC
+                                                                         : HYPERVISOR_END_FAILED;
+}
+
+/* ---- Control ---- */
+
+struct control;
+
+/* One thing at a time that takes long: writing a state, reading one. */
+struct transfer {
+    bool is_saving;
+    bool is_started;
+    int fd;
+    hypervisor_done done;
+    void *context;
+};
+
+struct control {
+    struct loop *loop;
+    struct qmp *qmp;
+    struct driver_events events;
+    void *context;
+    struct loop_timer *look;
+    struct transfer transfer;
+    bool is_transferring;
+};
+
+struct asked {
+    hypervisor_done done;
+    void *context;
+};
+
+static void on_asked(const struct error *error, const json_t *result, void *context)
+{
+    struct asked *asked = context;
+    (void)result;
+    asked->done(error, asked->context);
+    free(asked);
+}
+
+static void tell(struct control *control, const char *command, json_t *owned_arguments,
+                 hypervisor_done done, void *context)
+{
+    struct asked *asked = NEW(struct asked);
+    *asked = (struct asked){done, context};
+    qmp_execute(control->qmp, command, owned_arguments, -1, on_asked, asked);
+}
+
+/* ---- What it says by itself ---- */
+
+static void on_status(const struct error *error, const json_t *result, void *context)
+{
+    struct control *control = context;
+    if (error == NULL) {
+        control->events.on_ready(json_is_true(json_object_get(result, "running")),
+                                 control->context);
+    }
+}
+
+static void on_qmp_ready(void *context)
+{
+    struct control *control = context;
+    qmp_execute(control->qmp, "query-status", NULL, -1, on_status, control);
+}
+
+static enum hypervisor_end end_of(const json_t *data)
+{
+    static const struct {
+        const char *reason; /* ShutdownCause of qapi/run-state.json */
+        enum hypervisor_end end;
+    } ends[] = {
+        {"guest-shutdown", HYPERVISOR_END_SHUTDOWN}, {"guest-reset", HYPERVISOR_END_RESET},
+        {"guest-panic", HYPERVISOR_END_PANIC},       {"host-qmp-quit", HYPERVISOR_END_KILLED},
+        {"host-signal", HYPERVISOR_END_KILLED},
+    };
+    const char *reason = json_string_value(json_object_get(data, "reason"));
+    for (size_t i = 0; reason != NULL && i < sizeof(ends) / sizeof(ends[0]); i++) {
+        if (strcmp(reason, ends[i].reason) == 0) {
+            return ends[i].end;
+        }
+    }
+    return HYPERVISOR_END_FAILED;
+}
+
+static void on_qmp_event(const char *name, const json_t *data, void *context)
+{
+    struct control *control = context;
+    const struct driver_events *events = &control->events;
+    if (strcmp(name, "STOP") == 0) {
+        events->on_paused(true, control->context);
+    } else if (strcmp(name, "RESUME") == 0) {
+        events->on_paused(false, control->context);
+    } else if (strcmp(name, "RESET") == 0) {
+        if (json_is_true(json_object_get(data, "guest"))) {
+            events->on_reboot(control->context);
+        }
+    } else if (strcmp(name, "SHUTDOWN") == 0) {
+        events->on_ending(end_of(data), control->context);
+    } else if (strcmp(name, "GUEST_PANICKED") == 0) {
+        events->on_ending(HYPERVISOR_END_PANIC, control->context);
+    }
+}
+
+static void finish_transfer(struct control *control, const struct error *error)
+{
+    struct transfer transfer = control->transfer;
+    if (!control->is_transferring) {
+        return;
+    }
+    control->is_transferring = false;
+    loop_timer_stop(control->look);
+    fd_close_slot(&transfer.fd);
+    transfer.done(error, transfer.context);
+}
+
+static void on_qmp_end(const struct error *error, void *context)
+{
+    struct control *control = context;
+    finish_transfer(control, error);
+    control->events.on_lost(error, control->context);
+}
+
+static void on_look(void *context);
+
+static void *connect_control(struct loop *loop, const char *folder,
+                             const struct driver_events *events, void *context, struct error *err)
+{
+    static const struct qmp_events qmp_events = {on_qmp_ready, on_qmp_event, on_qmp_end};
+    int fd = -1;
+    if (launch_connect(folder, QEMU_CONTROL_SOCKET, &fd, err) < 0) {
+        return NULL;
+    }
+    struct control *control = NEW(struct control);
+    control->loop = loop;
+    control->events = *events;
+    control->context = context;
+    control->look = loop_timer_new(loop, on_look, control);
+    control->qmp = qmp_open(loop, fd, &qmp_events, control);
+    return control;
+}
+
+static void disconnect(void *argument)
+{
+    struct control *control = argument;
+    qmp_close(control->qmp);
+    loop_timer_free(control->look);
+    if (control->is_transferring) {
+        fd_close_slot(&control->transfer.fd);
+    }
+    free(control);
+}
+
+static void pause_machine(void *argument, hypervisor_done done, void *context)
+{
+    tell(argument, "stop", NULL, done, context);
+}
+
+static void resume_machine(void *argument, hypervisor_done done, void *context)
+{
+    tell(argument, "cont", NULL, done, context);
+}
+
+static void reset_machine(void *argument, hypervisor_done done, void *context)
+{
+    tell(argument, "system_reset", NULL, done, context);
+}
+
+static void power_down(void *argument, hypervisor_done done, void *context)
+{
+    tell(argument, "system_powerdown", NULL, done, context);
+}
+
+static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
+{
+    tell(argument, "balloon", json_pack("{s:I}", "value", (json_int_t)bytes), done, context);
+}
+
+/* ---- Saving and restoring: a migration to and from a file ---- */
+
+/* Of a transfer's commands only a failure is of interest. */
+static void on_step(const struct error *error, const json_t *result, void *context)
+{
+    (void)result;
+    if (error != NULL) {
+        finish_transfer(context, error);
+    }
+}
+
+static void on_started(const struct error *error, const json_t *result, void *context)
+{
+    struct control *control = context;
+    (void)result;
+    if (error != NULL) {
+        finish_transfer(control, error);
+    } else {
+        control->transfer.is_started = true;
+        loop_timer_start(control->look, POLL_EVERY_MS);
+    }
+}
+
+static void on_migration(const struct error *error, const json_t *result, void *context)
+{
+    struct control *control = context;
+    struct error failure = {0};
+    const char *status = json_string_value(json_object_get(result, "status"));
+    if (error != NULL || !control->is_transferring) {
+        finish_transfer(control, error);
+    } else if (status != NULL && strcmp(status, "completed") == 0) {
+        finish_transfer(control, NULL);
+    } else if (status != NULL &&
+               (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)) {
+        const char *text = json_string_value(json_object_get(result, "error-desc"));
+        error_set(&failure, control->transfer.is_saving ? ERROR_OS : ERROR_CORRUPT,
+                  "the machine's state could not be %s: %.300s",
+                  control->transfer.is_saving ? "written" : "read",
+                  text != NULL ? text : "the VMM does not say why");
+        finish_transfer(control, &failure);
+    } else {
+        loop_timer_start(control->look, POLL_EVERY_MS);
+    }
+}
+
+static void on_look(void *context)
+{
+    struct control *control = context;
+    qmp_execute(control->qmp, "query-migrate", NULL, -1, on_migration, control);
+}
+
+static void step(struct control *control, const char *command, json_t *owned_arguments, int fd)
+{
+    qmp_execute(control->qmp, command, owned_arguments, fd, on_step, control);
+}
+
+static void transfer(struct control *control, bool is_saving, int owned_fd, bool without_memory,
+                     hypervisor_done done, void *context)
+{
+    CHECK(!control->is_transferring);
+    control->transfer = (struct transfer){is_saving, false, owned_fd, done, context};
+    control->is_transferring = true;
+    step(control, "migrate-set-capabilities",
+         json_pack("{s:[{s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability", "x-ignore-shared",
+                   "state", without_memory, "capability", "events", "state", 1),
+         -1);
+    if (is_saving) {
+        step(control, "migrate-set-parameters",
+             json_pack("{s:I}", "max-bandwidth", (json_int_t)10 << 30), -1);
+        step(control, "stop", NULL, -1);
+    }
+    step(control, "getfd", json_pack("{s:s}", "fdname", "state"), owned_fd);
+    qmp_execute(control->qmp, is_saving ? "migrate" : "migrate-incoming",
+                json_pack("{s:s}", "uri", "fd:state"), -1, on_started, control);
+}
+
+static void save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    transfer(argument, true, owned_fd, without_memory, done, context);
+}
+
+static void load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    transfer(argument, false, owned_fd, without_memory, done, context);
+}
+
+const struct driver driver_qemu = {
+    .name = "qemu",
+    .probe = probe,
+    .check = check,
+    .make_order = qemu_make_order,
+    .judge = judge,
+    .connect = connect_control,
+    .disconnect = disconnect,
+    .pause = pause_machine,
+    .resume = resume_machine,
+    .reset = reset_machine,
+    .power_down = power_down,
+    .balloon = balloon,
+    .save = save,
+    .load = load,
+};

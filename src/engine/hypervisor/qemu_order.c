@@ -1,0 +1,196 @@
+/*
+ * QEMU's command line (qemu-system-x86_64(1), docs/system/i386/microvm.rst of QEMU 7.2).
+ *
+ * Machine type microvm: no BIOS worth the name, no PCI, virtio-mmio found by ACPI, a kernel entered
+ * by PVH.  What each word is for is said where it was dearly bought.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/qemu.h"
+
+/* rtc=on: without it rtc_cmos spins for more than a second.  acpi=on: Debian's kernels find
+ * virtio-mmio in no other way; it also gives the power button. */
+static void add_machine(const struct hypervisor_driver_info *info,
+                        const struct hypervisor_spec *spec, struct order *order)
+{
+    bool is_kvm = strcmp(info->accelerator, "kvm") == 0;
+    order_add(order, "-machine");
+    order_add(order,
+              "microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,"
+              "memory-backend=memory");
+    order_add(order, "-accel");
+    order_add(order, is_kvm ? "kvm" : "tcg");
+    order_add(order, "-cpu");
+    order_add(order, is_kvm ? "host" : "Nehalem"); /* x86-64-v2, and quicker to boot than max */
+    order_add(order, "-smp");
+    order_add_format(order, "%u", spec->cpus);
+    order_add(order, "-m");
+    order_add_format(order, "%" PRIu64 "M", spec->memory_bytes >> 20);
+    order_add(order, "-global");
+    order_add(order, "virtio-mmio.force-legacy=off");
+}
+
+/* The same id in all three, so that a state saved with one is read with another. */
+static void add_memory(const struct hypervisor_spec *spec, struct order *order)
+{
+    uint64_t mib = spec->memory_bytes >> 20;
+    order_add(order, "-object");
+    switch (spec->memory) {
+    case HYPERVISOR_MEMORY_OWN:
+        order_add_format(order, "memory-backend-ram,id=memory,size=%" PRIu64 "M", mib);
+        break;
+    case HYPERVISOR_MEMORY_SHARED:
+    case HYPERVISOR_MEMORY_COPY:
+        order_add_format(order,
+                         "{\"qom-type\":\"memory-backend-file\",\"id\":\"memory\",\"size\":%" PRIu64
+                         ",\"mem-path\":\"%s\",\"share\":%s}",
+                         spec->memory_bytes, spec->memory_file,
+                         spec->memory == HYPERVISOR_MEMORY_SHARED ? "true" : "false");
+        order_add_mount(order, spec->memory_file, true);
+        break;
+    }
+}
+
+/* tsc_early_khz: without it Linux may hang for ever under TCG when it calibrates its clock.  The
+ * rest saves time: drivers that wait for what a microvm has not, tests of ciphers. */
+static void add_kernel(const struct hypervisor_driver_info *info,
+                       const struct hypervisor_spec *spec, struct order *order)
+{
+    bool is_tcg = strcmp(info->accelerator, "tcg") == 0;
+    char clock[96] = "";
+    uint64_t khz = is_tcg ? hypervisor_tsc_khz() : 0;
+    if (khz > 0) {
+        snprintf(clock, sizeof(clock), " tsc=reliable no_timer_check tsc_early_khz=%" PRIu64, khz);
+    }
+    order_add(order, "-kernel");
+    order_add(order, spec->kernel);
+    order_add_mount(order, spec->kernel, false);
+    if (spec->initrd != NULL) {
+        order_add(order, "-initrd");
+        order_add(order, spec->initrd);
+        order_add_mount(order, spec->initrd, false);
+    }
+    order_add(order, "-append");
+    order_add_format(
+        order,
+        "console=ttyS0 reboot=t panic=-1 quiet initcall_blacklist=cmos_init,i8042_init "
+        "edd=off cryptomgr.notests%s%s%s%s",
+        is_tcg ? " nokaslr mitigations=off" : "", clock, spec->cmdline[0] != '\0' ? " " : "",
+        spec->cmdline);
+}
+
+/* As JSON: a path may hold commas. */
+static void add_disk(const struct hypervisor_disk *disk, size_t index, struct order *order)
+{
+    char node[32];
+    snprintf(node, sizeof(node), "disk%zu", index);
+    JSON_OWNED json_t *file =
+        json_pack("{s:s, s:s, s:s, s:b}", "driver", "file", "filename", disk->path, "locking",
+                  disk->read_only ? "off" : "auto", "read-only", disk->read_only);
+    JSON_OWNED json_t *block =
+        json_pack("{s:s, s:s, s:O, s:b, s:s}", "driver", disk->format, "node-name", node, "file",
+                  file, "read-only", disk->read_only, "discard", "unmap");
+    MEMORY_OWNED char *text = json_dumps(block, JSON_COMPACT);
+    order_add(order, "-blockdev");
+    order_add(order, text);
+    order_add(order, "-device");
+    order_add_format(order, "virtio-blk-device,drive=%s,id=blk%zu,serial=%s", node, index,
+                     disk->serial);
+    order_add_mount(order, disk->path, !disk->read_only);
+}
+
+static void add_nic(const struct hypervisor_nic *nic, size_t index, struct order *order)
+{
+    JSON_OWNED json_t *forwards = json_array();
+    for (size_t i = 0; i < nic->forward_count; i++) {
+        const struct hypervisor_forward *forward = &nic->forwards[i];
+        json_array_append_new(
+            forwards,
+            json_pack("{s:o}", "str",
+                      json_sprintf("%s:%s:%u-:%u", forward->is_udp ? "udp" : "tcp",
+                                   forward->address, forward->host_port, forward->guest_port)));
+    }
+    JSON_OWNED json_t *network = json_pack("{s:s, s:o, s:O}", "type", "user", "id",
+                                           json_sprintf("net%zu", index), "hostfwd", forwards);
+    MEMORY_OWNED char *text = json_dumps(network, JSON_COMPACT);
+    order_add(order, "-netdev");
+    order_add(order, text);
+    order_add(order, "-device");
+    order_add_format(order, "virtio-net-device,netdev=net%zu,id=nic%zu,mac=%s", index, index,
+                     nic->mac);
+    order->network = true;
+}
+
+/* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */
+static void add_channels(struct order *order)
+{
+    int control = order_add_socket(order, QEMU_CONTROL_SOCKET);
+    int agent = order_add_socket(order, HYPERVISOR_AGENT_SOCKET);
+    order_add(order, "-chardev");
+    order_add_format(order, "socket,id=control,fd=%d,server=on,wait=off", control);
+    order_add(order, "-mon");
+    order_add(order, "chardev=control,mode=control");
+    order_add(order, "-chardev");
+    order_add(order, "stdio,id=console,signal=off");
+    order_add(order, "-serial");
+    order_add(order, "chardev:console");
+    order_add(order, "-device");
+    order_add(order, "virtio-serial-device,id=channels");
+    order_add(order, "-chardev");
+    order_add_format(order, "socket,id=agent,fd=%d,server=on,wait=off", agent);
+    order_add(order, "-device");
+    order_add(order, "virtserialport,bus=channels.0,nr=1,chardev=agent,name=blixard.agent");
+}
+
+void qemu_make_order(const struct hypervisor_driver_info *info, const char *program,
+                     const struct hypervisor_spec *spec, struct order *order)
+{
+    static const char *const places[] = {
+        "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/resolv.conf", "/nix/store"};
+    order_add(order, program);
+    order_add(order, "-name");
+    order_add_format(order, "%s,debug-threads=on", spec->name);
+    order_add(order, "-nodefaults");
+    order_add(order, "-no-user-config");
+    order_add(order, "-display");
+    order_add(order, "none");
+    add_machine(info, spec, order);
+    add_memory(spec, order);
+    add_kernel(info, spec, order);
+    add_channels(order);
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        add_disk(&spec->disks[i], i, order);
+    }
+    for (size_t i = 0; i < spec->nic_count; i++) {
+        add_nic(&spec->nics[i], i, order);
+    }
+    order_add(order, "-object");
+    order_add(order, "rng-random,id=random,filename=/dev/urandom");
+    order_add(order, "-device");
+    order_add(order, "virtio-rng-device,rng=random");
+    order_add(order, "-device");
+    order_add(order, "virtio-balloon-device,id=balloon,deflate-on-oom=on,free-page-reporting=on");
+    order_add(order, "-device");
+    order_add(order, "pvpanic");
+    order_add(order, "-action");
+    order_add(order, "panic=exit-failure");
+    order_add(order, "-sandbox");
+    order_add(order, "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    if (spec->is_incoming) {
+        order_add(order, "-S");
+        order_add(order, "-incoming");
+        order_add(order, "defer");
+    }
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        order_add_mount(order, places[i], false);
+    }
+    if (strcmp(info->accelerator, "kvm") == 0) {
+        order_add_mount(order, "/dev/kvm", true);
+    }
+}

@@ -1,0 +1,99 @@
+/* QEMU's command line, and what is refused before there is one. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+
+#include "engine/hypervisor/qemu.h"
+
+#include "test/lib/test.h"
+
+static const struct hypervisor_driver_info emulated = {
+    .name = "qemu", .is_usable = true, .accelerator = "tcg"};
+
+static bool has_word(const struct order *order, const char *text)
+{
+    for (size_t i = 0; i < order->word_count; i++) {
+        if (strstr(order->words[i], text) != NULL) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct hypervisor_spec small(void)
+{
+    return (struct hypervisor_spec){.name = "default/web",
+                                    .folder = "/f",
+                                    .cpus = 2,
+                                    .memory_bytes = UINT64_C(256) << 20,
+                                    .kernel = "/k",
+                                    .initrd = "/i",
+                                    .cmdline = "quiet"};
+}
+
+TEST(hypervisor, a_command_line_has_what_a_machine_is)
+{
+    const struct hypervisor_disk disk = {
+        .path = "/a,b", .format = "raw", .read_only = true, .serial = "root"};
+    const struct hypervisor_forward forward = {
+        .address = "127.0.0.1", .host_port = 8080, .guest_port = 80};
+    const struct hypervisor_nic nic = {
+        .mac = "02:00:00:00:00:01", .forwards = &forward, .forward_count = 1};
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    spec.disks = &disk;
+    spec.disk_count = 1;
+    spec.nics = &nic;
+    spec.nic_count = 1;
+    qemu_make_order(&emulated, "/usr/bin/qemu", &spec, &order);
+    EXPECT(strcmp(order.words[0], "/usr/bin/qemu") == 0);
+    EXPECT(has_word(&order, "tsc_early_khz=")); /* without it Linux may hang under emulation */
+    EXPECT(has_word(&order, "\"filename\":\"/a,b\"") || has_word(&order, "\"filename\": \"/a,b\""));
+    EXPECT(has_word(&order, "tcp:127.0.0.1:8080-:80"));
+    EXPECT(has_word(&order, "spawn=deny"));
+    EXPECT(order.network);
+    EXPECT(order.socket_count == 2);
+    order_done(&order);
+}
+
+TEST(hypervisor, a_machine_with_kvm_has_another_clock)
+{
+    struct hypervisor_driver_info info = emulated;
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    snprintf(info.accelerator, sizeof(info.accelerator), "kvm");
+    qemu_make_order(&info, "/q", &spec, &order);
+    EXPECT(!has_word(&order, "tsc_early_khz="));
+    EXPECT(has_word(&order, "host"));
+    EXPECT(!order.network);
+    order_done(&order);
+}
+
+TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
+{
+    struct loop *loop = NULL;
+    struct error err = {0};
+    const struct hypervisor_options options = {.monitor = "/bin/true", .kvm_reason = "a test"};
+    EXPECT(loop_new("test", &loop, &err) == 0);
+    struct hypervisor *hypervisor = hypervisor_open(loop, &options);
+    if (hypervisor_driver_at(hypervisor, 0)->is_usable) {
+        struct hypervisor_spec spec = small();
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
+        spec.cpus = 0;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.memory_bytes++;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.kernel = "/k\",evil";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.driver = "nothing";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+    }
+    hypervisor_close(hypervisor);
+    loop_free(loop);
+}
