@@ -394,3 +394,30 @@ CREATE TABLE secret_holder (
     node     INTEGER NOT NULL,
     revision INTEGER NOT NULL
 ) STRICT;
+
+-- version 6: Linux machines, and the images they start from
+CREATE TABLE machine_image (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    config     TEXT NOT NULL,                -- JSON: an ImageCreate; its blobs are where they were uploaded
+    node       TEXT NOT NULL,                -- name of the one that had them first
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE machine (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    id         TEXT NOT NULL UNIQUE,         -- 16 hex digits: its folder, and its addresses
+    node       TEXT NOT NULL,                -- name of the one that runs it, and alone writes its state
+    config     TEXT NOT NULL,                -- JSON: a MachineCreate, and what it became of
+    desired    TEXT NOT NULL CHECK (desired IN ('running', 'paused', 'stopped', 'deleted')),
+    state      TEXT NOT NULL,
+    reason     TEXT,                         -- of the state, for people
+    restarts   INTEGER NOT NULL,             -- since it was last started by somebody
+    started_ms INTEGER,
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_node ON machine (node);

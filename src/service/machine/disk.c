@@ -1,0 +1,244 @@
+/*
+ * What a machine has on disk: the image's blobs, which other machines share, and what is its own.
+ *
+ * Preparing fetches the blobs that this node lacks, one after the other, then makes the folder and
+ * the file that the machine writes in: sparse, with an empty ext4, laid over the read-only root by
+ * the agent.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/image/initrd.h"
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+#include "service/peer/peer.h"
+
+enum { MKFS_MS = 120000, INITRD_BYTES_MAX = 256 << 20, AGENT_BYTES_MAX = 16 << 20 };
+
+static const char *const blob_keys[] = {"kernel", "initrd", "root"};
+enum { BLOB_KEYS = sizeof(blob_keys) / sizeof(blob_keys[0]) };
+
+/* ---- Making ---- */
+
+static int make_file_system(const char *path, struct error *err)
+{
+    BUFFER_OWNED struct buffer said = {0};
+    struct process_result result = {0};
+    /* Tables are written by the guest when it needs them: the file stays sparse. */
+    const char *argv[] = {
+        "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,discard",
+        path,        NULL};
+    const char *environment[] = {"PATH=/usr/sbin:/sbin:/usr/bin:/bin:/run/current-system/sw/bin",
+                                 NULL};
+    const struct process_options options = {
+        .argv = argv, .envp = environment, .output_max = 512, .timeout_ms = MKFS_MS};
+    int r = process_run(&options, NULL, &said, &result, err);
+    if (r < 0 && err->kind == ERROR_NOT_FOUND) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "this node has no mkfs.ext4 (Debian: e2fsprogs), which machines need");
+    }
+    if (r == 0 && result.exit_code != 0) {
+        return error_set(err, ERROR_OS, "mkfs.ext4: %.300s",
+                         text_make_printable((char *)(uintptr_t)buffer_string(&said), false));
+    }
+    return r;
+}
+
+/* Of root's daemon, a user for each machine: beyond those that runners have. */
+uid_t disk_uid(const struct machine *machine)
+{
+    enum { FIRST = 2100000000, COUNT = 40000000 };
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (const char *at = machine->id; *at != '\0'; at++) {
+        hash = (hash ^ (uint8_t)*at) * UINT64_C(1099511628211);
+    }
+    return FIRST + (uid_t)(hash % COUNT);
+}
+
+static int make_disk(const struct machine *machine, uint64_t size, struct error *err)
+{
+    MEMORY_OWNED char *path = memory_format("%s/disk.raw", machine->folder);
+    FD_OWNED int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST) {
+        return 0; /* of an earlier try, or of a snapshot: what is there is never lost */
+    }
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
+        return error_os(err, errno, "making %s", path);
+    }
+    int r = make_file_system(path, err);
+    uid_t uid = disk_uid(machine);
+    if (r == 0 && geteuid() == 0 && fchown(fd, uid, uid) < 0) {
+        r = error_os(err, errno, "giving %s to its machine", path);
+    }
+    if (r < 0) {
+        unlink(path);
+    }
+    return r;
+}
+
+struct work {
+    struct machine *machine;
+    uint64_t disk_bytes; /* settings may be read anew meanwhile */
+    struct error error;
+};
+
+static void prepare(void *context)
+{
+    struct work *work = context;
+    if (file_make_folder(work->machine->folder, 0711, &work->error) == 0) {
+        make_disk(work->machine, work->disk_bytes, &work->error);
+    }
+}
+
+static void on_prepared(void *context)
+{
+    struct work *work = context;
+    struct machine *machine = work->machine;
+    struct error error = work->error;
+    free(work);
+    machine->is_busy = false;
+    if (machine->is_gone) {
+        machine_unref(machine);
+    } else if (error.kind != ERROR_NONE) {
+        machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
+    } else {
+        machine_set_state(machine, MACHINE_STOPPED, "%s", "");
+    }
+    if (!machine->is_gone) {
+        machine_step(machine);
+    }
+}
+
+/* ---- Blobs ---- */
+
+static void fetch_next(struct machine *machine);
+
+static void on_fetched(const struct error *error, void *context)
+{
+    struct machine *machine = context;
+    machine->fetch = NULL;
+    machine->is_busy = false;
+    if (error != NULL) {
+        machine_set_state(machine, MACHINE_FAILED, "its image is not here: %.340s", error->text);
+        machine_step(machine);
+        return;
+    }
+    machine->fetched++;
+    fetch_next(machine);
+}
+
+static void fetch_next(struct machine *machine)
+{
+    const struct machine_options *options = &machine->service->options;
+    machine->is_busy = true;
+    for (; machine->fetched < BLOB_KEYS; machine->fetched++) {
+        const char *id = settings_text(machine->config, blob_keys[machine->fetched]);
+        if (id[0] != '\0' && !image_exists(options->images, id)) {
+            machine->fetch = peer_fetch_new(options->blobs, id, NULL, 0, on_fetched, machine);
+            return;
+        }
+    }
+    struct work *work = NEW(struct work);
+    work->machine = machine;
+    work->disk_bytes = settings_u64(machine->config, "disk_bytes");
+    loop_work(options->loop, prepare, on_prepared, work);
+}
+
+void disk_prepare(struct machine *machine)
+{
+    machine->fetched = 0;
+    machine_set_state(machine, MACHINE_PREPARING, "%s", "");
+    fetch_next(machine);
+}
+
+/* ---- The initrd ---- */
+
+int disk_write_initrd(const struct machine *machine, const char *modules, struct error *err)
+{
+    const struct machine_service *service = machine->service;
+    BUFFER_OWNED struct buffer agent = {0};
+    BUFFER_OWNED struct buffer initrd = {0};
+    MEMORY_OWNED char *path = memory_format("%s/initrd", machine->folder);
+    if (service->agent == NULL) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "there is no blixard-agent beside blixard, in ../libexec/blixard or in "
+                         "PATH");
+    }
+    int r = file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
+    r = r < 0 ? r : initrd_add_agent(&initrd, agent.data, agent.used, err);
+    if (r == 0 && modules[0] != '\0') {
+        r = image_read(service->options.images, modules, INITRD_BYTES_MAX, &initrd, err);
+    }
+    r = r < 0 ? r : file_write(path, initrd.data, initrd.used, 0644, err);
+    return r < 0 || chmod(path, 0644) == 0 ? r : error_os(err, errno, "%s", path);
+}
+
+/* ---- Removing ---- */
+
+static void remove_all(void *context)
+{
+    struct work *work = context;
+    file_remove_tree(work->machine->folder, &work->error);
+}
+
+static void on_row_removed(const struct error *error, uint64_t index, void *context)
+{
+    struct machine *machine = context;
+    struct machine_service *service = machine->service;
+    (void)index;
+    service->pending--;
+    machine->is_busy = false;
+    if (error != NULL && !machine->is_gone) { /* a leader is to come: it is tried again */
+        machine_set_state(machine, MACHINE_FAILED, "it could not be deleted: %.300s", error->text);
+    }
+    machine_unref(machine);
+}
+
+static void on_removed(void *context)
+{
+    struct work *work = context;
+    struct machine *machine = work->machine;
+    struct machine_service *service = machine->service;
+    struct error error = work->error;
+    free(work);
+    if (error.kind != ERROR_NONE) {
+        machine->is_busy = false;
+        machine_set_state(machine, MACHINE_FAILED, "it could not be deleted: %.300s", error.text);
+        machine_unref(machine);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command, "DELETE FROM machine WHERE key = ? AND id = ?", "tt", machine->key,
+                      machine->id);
+    if (machine->operation[0] != '\0') {
+        operation_add_success(service->options.operations, command, machine->operation, NULL);
+        machine->operation[0] = '\0';
+    }
+    service->pending++;
+    store_propose(service->options.store, command, on_row_removed, machine);
+}
+
+void disk_remove(struct machine *machine)
+{
+    struct work *work = NEW(struct work);
+    work->machine = machine;
+    machine_set_state(machine, MACHINE_DELETING, "%s", "");
+    machine->is_busy = true;
+    loop_work(machine->service->options.loop, remove_all, on_removed, work);
+}

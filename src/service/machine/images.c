@@ -1,0 +1,189 @@
+/* Images of machines: names for blobs that were uploaded. */
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+static const char *const formats[] = {"erofs", "squashfs", "ext4"};
+
+static int check_blob(struct machine_service *service, const json_t *image, const char *key,
+                      bool is_needed, struct error *err)
+{
+    const char *id = settings_text(image, key);
+    if (id[0] == '\0') {
+        return is_needed ? error_set(err, ERROR_INVALID, "an image has a %s", key) : 0;
+    }
+    if (!image_id_is_good(id)) {
+        return error_set(err, ERROR_INVALID, "%s is no id of a blob: 64 hex digits", key);
+    }
+    return image_exists(service->options.images, id)
+        ? 0
+        : error_set(err, ERROR_NOT_FOUND, "%s: blob %.16s... was not uploaded to this node", key,
+                    id);
+}
+
+static int check_image(struct machine_service *service, const json_t *image, struct error *err)
+{
+    const char *format = settings_text(image, "root_format");
+    bool has_root = settings_text(image, "root")[0] != '\0';
+    bool is_known = !has_root;
+    for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
+        is_known = is_known || strcmp(format, formats[i]) == 0;
+    }
+    int r = check_blob(service, image, "kernel", true, err);
+    r = r < 0 ? r : check_blob(service, image, "initrd", false, err);
+    r = r < 0 ? r : check_blob(service, image, "root", false, err);
+    if (r == 0 && !is_known) {
+        return error_set(err, ERROR_INVALID, "root_format is erofs, squashfs or ext4, not %.32s",
+                         format);
+    }
+    if (r == 0 &&
+        (!text_is_printable(settings_text(image, "cmdline")) ||
+         strlen(settings_text(image, "cmdline")) > 256)) {
+        return error_set(err, ERROR_INVALID, "cmdline is at most 256 printable characters");
+    }
+    return r;
+}
+
+/* As names are, and '.' besides: debian-12.5. */
+static bool is_image_name(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 0 && length <= 63 && name[0] >= 'a' && name[0] <= 'z' &&
+        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == length;
+}
+
+void machine_image_set(struct machine_service *service, const char *project, const char *name,
+                       const json_t *image, machine_done *done, void *context)
+{
+    struct error err = {0};
+    int r = is_image_name(name)
+        ? check_image(service, image, &err)
+        : error_set(&err, ERROR_INVALID,
+                    "\"%.64s\" is no name of an image: a-z, 0-9, '-' and '.', beginning with a "
+                    "letter",
+                    name);
+    if (r < 0) {
+        machine_answer(service, &err, NULL, done, context);
+        return;
+    }
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    MEMORY_OWNED char *text = json_dumps(image, JSON_COMPACT | JSON_SORT_KEYS);
+    struct store_command *command = store_command_new();
+    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
+                      "tu", project, clock_real_ms());
+    store_command_add(command,
+                      "INSERT INTO machine_image (key, project, name, config, node, created_ms, "
+                      "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO UPDATE "
+                      "SET config = ?4, node = ?5, created_ms = ?6, revision = ?7",
+                      "tttttur", key, project, name, text, service->node_name, clock_real_ms());
+    store_propose(service->options.store, command, done, context);
+}
+
+static bool take_name(sqlite3_stmt *row, void *context)
+{
+    char **name = context;
+    *name = memory_copy_string((const char *)sqlite3_column_text(row, 0));
+    return false;
+}
+
+/* The blobs stay: other images and machines may have them. */
+void machine_image_delete(struct machine_service *service, const char *project, const char *name,
+                          machine_done *done, void *context)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *user = NULL;
+    MEMORY_OWNED char *there = NULL;
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, &err, take_name, &there,
+                        "SELECT name FROM machine_image WHERE key = ?", "t", key);
+    r = r < 0 ? r
+              : store_query(service->options.store, &err, take_name, &user,
+                            "SELECT name FROM machine WHERE project = ? AND "
+                            "json_extract(config, '$.image') = ?",
+                            "tt", project, name);
+    if (r == 0 && there == NULL) {
+        r = error_set(&err, ERROR_NOT_FOUND, "there is no image %.64s in project %s", name,
+                      project);
+    } else if (r == 0 && user != NULL) {
+        r = error_set(&err, ERROR_CONFLICT,
+                      "image %s is in use by machine %s: delete that first (blixard vm delete %s)",
+                      name, user, user);
+    }
+    if (r < 0) {
+        machine_answer(service, &err, NULL, done, context);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command, "DELETE FROM machine_image WHERE key = ?", "t", key);
+    store_propose(service->options.store, command, done, context);
+}
+
+/* ---- Looking ---- */
+
+struct writing {
+    struct json_writer writer;
+    size_t count;
+};
+
+static bool write_row(sqlite3_stmt *row, void *context)
+{
+    struct writing *writing = context;
+    struct json_writer *writer = &writing->writer;
+    const char *config = (const char *)sqlite3_column_text(row, 2);
+    JSON_OWNED json_t *document = NULL;
+    struct error err = {0};
+    const char *key = NULL;
+    json_t *value = NULL;
+    writing->count++;
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", (const char *)sqlite3_column_text(row, 0));
+    json_write_field_string(writer, "project", (const char *)sqlite3_column_text(row, 1));
+    if (json_read(config, strlen(config), &document, &err) == 0) {
+        json_object_foreach(document, key, value)
+        {
+            MEMORY_OWNED char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+            json_write_key(writer, key);
+            json_write_raw(writer, text, strlen(text));
+        }
+    }
+    json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 3));
+    json_write_end_object(writer);
+    return true;
+}
+
+#define SELECT "SELECT name, project, config, created_ms FROM machine_image "
+
+int machine_image_write(struct machine_service *service, const char *project, const char *name,
+                        struct buffer *out, struct error *err)
+{
+    struct writing writing = {json_writer_to(out), 0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE key = ?",
+                        "t", key);
+    return r < 0 || writing.count > 0
+        ? r
+        : error_set(err, ERROR_NOT_FOUND, "there is no image %.64s in project %s", name, project);
+}
+
+int machine_image_write_list(struct machine_service *service, const char *project,
+                             struct buffer *out, struct error *err)
+{
+    struct writing writing = {json_writer_to(out), 0};
+    json_write_begin_object(&writing.writer);
+    json_write_key(&writing.writer, "images");
+    json_write_begin_array(&writing.writer);
+    int r = store_query(service->options.store, err, write_row, &writing,
+                        SELECT "WHERE project = ? ORDER BY name", "t", project);
+    json_write_end_array(&writing.writer);
+    json_write_end_object(&writing.writer);
+    return r;
+}

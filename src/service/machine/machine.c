@@ -1,0 +1,266 @@
+/* Machines: life, and the steps from what is to what is wanted.  See machine.h. */
+#include "service/machine/machine.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+/* ---- Operations that wait for a machine ---- */
+
+static void finish_operation(struct machine *machine, const struct error *error)
+{
+    char id[OPERATION_ID_SIZE];
+    if (machine->operation[0] == '\0') {
+        return;
+    }
+    snprintf(id, sizeof(id), "%s", machine->operation);
+    machine->operation[0] = '\0';
+    if (error != NULL) {
+        operation_fail(machine->service->options.operations, id, error);
+    } else {
+        operation_succeed(machine->service->options.operations, id, NULL);
+    }
+}
+
+void machine_tell_operation(struct machine *machine)
+{
+    struct error error = {0};
+    if (machine->state == MACHINE_FAILED) {
+        error_set(&error, ERROR_UNAVAILABLE, "machine %s: %s", machine->name, machine->reason);
+        finish_operation(machine, &error);
+    } else if (!machine->is_restarting && machine_is_settled(machine->desired, machine->state)) {
+        finish_operation(machine, NULL);
+    } else if (machine->operation[0] != '\0') {
+        operation_progress(machine->service->options.operations, machine->operation, 50,
+                           machine_state_text(machine->state));
+    }
+}
+
+void machine_take_operation(struct machine *machine, const char *id)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_CONFLICT, "something else was asked of machine %s meanwhile",
+              machine->name);
+    finish_operation(machine, &error);
+    snprintf(machine->operation, sizeof(machine->operation), "%s", id);
+    machine_tell_operation(machine);
+}
+
+void machine_set_state(struct machine *machine, enum machine_state state, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(machine->reason, sizeof(machine->reason), format, arguments);
+    va_end(arguments);
+    if (machine->state != state || machine->reason[0] != '\0') {
+        log_info("machine %s: %s%s%s", machine->key, machine_state_text(state),
+                 machine->reason[0] != '\0' ? ": " : "", machine->reason);
+    }
+    machine->state = state;
+    state_publish(machine);
+    machine_tell_operation(machine);
+}
+
+/* ---- Steps ---- */
+
+void machine_unref(struct machine *machine)
+{
+    if (!machine->is_gone || machine->is_busy || machine->is_publishing) {
+        return;
+    }
+    list_remove(&machine->link);
+    loop_timer_free(machine->timer);
+    json_decref(machine->config);
+    free(machine->key);
+    free(machine->project);
+    free(machine->name);
+    free(machine->folder);
+    free(machine);
+}
+
+void machine_step(struct machine *machine)
+{
+    if (machine->is_busy || machine->is_gone || machine->service->is_over) {
+        return;
+    }
+    switch (machine_decide(machine->desired, machine->state)) {
+    case MACHINE_DO_NOTHING:
+        break;
+    case MACHINE_DO_PREPARE:
+        disk_prepare(machine);
+        break;
+    case MACHINE_DO_START:
+        machine_run_start(machine);
+        break;
+    case MACHINE_DO_PAUSE:
+        machine_run_pause(machine);
+        break;
+    case MACHINE_DO_RESUME:
+        machine_run_resume(machine);
+        break;
+    case MACHINE_DO_SHUT_DOWN:
+        machine_run_shut_down(machine);
+        break;
+    case MACHINE_DO_KILL:
+        machine_run_kill(machine);
+        break;
+    case MACHINE_DO_SETTLE:
+        loop_timer_stop(machine->timer);
+        machine_set_state(machine, MACHINE_STOPPED, "%s", "");
+        break;
+    case MACHINE_DO_REMOVE:
+        disk_remove(machine);
+        break;
+    }
+}
+
+static void on_changed(const struct store_event *event, void *context)
+{
+    struct machine_service *service = context;
+    if (service->is_over) {
+        return;
+    }
+    state_load(service, event->operation == 'R' ? NULL : event->key);
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        if (event->operation == 'R' || strcmp(machine->key, event->key) == 0) {
+            machine_step(machine);
+        }
+    }
+}
+
+static void on_retry(void *context)
+{
+    struct machine_service *service = context;
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        if (machine->is_dirty) {
+            state_publish(machine);
+        }
+    }
+}
+
+/* ---- Answers that come later ---- */
+
+struct answer {
+    struct machine_service *service;
+    struct error error;
+    machine_begun *begun;
+    machine_done *done;
+    void *context;
+};
+
+static void on_answer(void *argument)
+{
+    struct answer *answer = argument;
+    answer->service->pending--;
+    if (answer->begun != NULL) {
+        answer->begun(&answer->error, NULL, answer->context);
+    } else {
+        answer->done(&answer->error, 0, answer->context);
+    }
+    free(answer);
+}
+
+void machine_answer(struct machine_service *service, const struct error *error,
+                    machine_begun *begun, machine_done *done, void *context)
+{
+    struct answer *answer = NEW(struct answer);
+    *answer = (struct answer){service, *error, begun, done, context};
+    service->pending++;
+    loop_post(service->options.loop, on_answer, answer);
+}
+
+/* ---- After a start of the node ---- */
+
+/* What the state says was running is looked for; what is not there any more has ended. */
+static void recover(struct machine *machine)
+{
+    if (machine->state == MACHINE_PREPARING) {
+        machine->state = MACHINE_CREATING;
+    } else if (machine->state == MACHINE_DELETING) {
+        machine->state = MACHINE_STOPPED;
+    } else if (machine_state_is_alive(machine->state)) {
+        machine_run_attach(machine);
+        return;
+    } else if (machine->state == MACHINE_BACKOFF) {
+        machine->state = MACHINE_STOPPED;
+    }
+    machine_step(machine);
+}
+
+int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,
+                        struct error *err)
+{
+    if (file_make_folder(options->folder, 0700, err) < 0) {
+        return -(int)err->kind;
+    }
+    struct machine_service *service = NEW(struct machine_service);
+    service->options = *options;
+    service->folder = memory_copy_string(options->folder);
+    service->agent = options->agent != NULL ? memory_copy_string(options->agent)
+                                            : file_find_companion("blixard-agent");
+    service->node_name = memory_copy_string(options->node_name);
+    list_init(&service->machines);
+    service->retry = loop_timer_new(options->loop, on_retry, service);
+    service->watch = store_watch_new(options->store, "machine", on_changed, service);
+    if (store_schema_now(options->store) >= 6) {
+        state_load(service, NULL);
+    }
+    LIST_EACH(node, &service->machines)
+    {
+        recover(LIST_ITEM(node, struct machine, link));
+    }
+    *ret_service = service;
+    return 0;
+}
+
+void machine_service_free(struct machine_service *service)
+{
+    if (service == NULL) {
+        return;
+    }
+    service->is_over = true;
+    store_watch_free(service->watch);
+    LIST_EACH(node, &service->machines)
+    {
+        machine_run_detach(LIST_ITEM(node, struct machine, link));
+    }
+    store_settle(service->options.store);
+    bool waits = true;
+    while (waits) {
+        waits = service->pending > 0;
+        LIST_EACH(node, &service->machines)
+        {
+            waits = waits || LIST_ITEM(node, struct machine, link)->is_busy;
+        }
+        if (waits) {
+            uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);
+        }
+    }
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        machine->is_gone = true;
+        machine_unref(machine);
+    }
+    loop_timer_free(service->retry);
+    free(service->folder);
+    free(service->agent);
+    free(service->node_name);
+    free(service);
+}

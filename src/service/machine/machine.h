@@ -1,0 +1,107 @@
+/*
+ * Machines: long-lived Linux microVMs, and the images they start from.
+ *
+ * A machine is a row of the state.  Its node runs it, and alone writes what becomes of it; what is
+ * wanted of it (running, paused, stopped, deleted) anyone may write, on any node.  The node acts on
+ * the difference (decide.h) until there is none.  VMMs outlive the daemon: after a start it finds
+ * them again, and those that have ended meanwhile tell how.
+ *
+ * On disk: FOLDER/ID holds the monitor's files (engine/hypervisor/monitor.h), disk.raw (what the
+ * machine writes over its read-only root) and initrd.
+ *
+ * Main loop thread.  Every `done` is called once, later.
+ */
+#ifndef SERVICE_MACHINE_MACHINE_H
+#define SERVICE_MACHINE_MACHINE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct agent;
+struct buffer;
+struct error;
+struct hypervisor;
+struct image_store;
+struct loop;
+struct machine_service;
+struct operation_service;
+struct peer_blobs;
+struct store;
+
+struct machine_options {
+    struct loop *loop;
+    struct store *store;
+    struct operation_service *operations;
+    struct image_store *images;
+    struct peer_blobs *blobs;
+    struct hypervisor *hypervisor;
+    const char *folder; /* made when missing */
+    const char *agent;  /* path of blixard-agent; NULL: found beside this program */
+    const char *node_name;
+};
+
+int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,
+                        struct error *err);
+/* Machines go on. */
+void machine_service_free(struct machine_service *service);
+
+/* ---- Images ---- */
+
+typedef void machine_done(const struct error *error, uint64_t index, void *context);
+
+/* Name what was uploaded to this node: a body of type ImageCreate.  INVALID, NOT_FOUND (a blob). An
+ * image of that name is replaced; machines that were made from it keep what they had. */
+void machine_image_set(struct machine_service *service, const char *project, const char *name,
+                       const json_t *image, machine_done *done, void *context);
+/* CONFLICT: a machine was made from it. */
+void machine_image_delete(struct machine_service *service, const char *project, const char *name,
+                          machine_done *done, void *context);
+int machine_image_write(struct machine_service *service, const char *project, const char *name,
+                        struct buffer *out, struct error *err);
+int machine_image_write_list(struct machine_service *service, const char *project,
+                             struct buffer *out, struct error *err);
+
+/* ---- Machines ---- */
+
+/* With the id of the operation that ends when it is so, or an error. */
+typedef void machine_begun(const struct error *error, const char *operation, void *context);
+
+/* Make one on this node; a body of type MachineCreate.  INVALID names the setting, EXISTS,
+ * NOT_FOUND (no such image), CONFLICT (a published port is another machine's). */
+void machine_create(struct machine_service *service, const char *project, const json_t *create,
+                    machine_begun *done, void *context);
+
+/* "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.
+ * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
+void machine_act(struct machine_service *service, const char *project, const char *name,
+                 const char *action, machine_begun *done, void *context);
+
+int machine_write(struct machine_service *service, const char *project, const char *name,
+                  struct buffer *out, struct error *err);
+int machine_write_list(struct machine_service *service, const char *project, struct buffer *out,
+                       struct error *err);
+
+/* Name of the node that has it; the caller's.  NOT_FOUND. */
+int machine_node(struct machine_service *service, const char *project, const char *name,
+                 char **ret_node, struct error *err);
+
+/* ---- At its node ---- */
+
+/* Its agent, lent for the call (a call of it that runs when the machine ends is ended); CONFLICT:
+ * it does not run; UNAVAILABLE: the agent does not answer. */
+int machine_agent(struct machine_service *service, const char *project, const char *name,
+                  struct agent **ret_agent, struct error *err);
+/* The folder of hypervisor_console() and the like; the caller's. */
+int machine_folder(struct machine_service *service, const char *project, const char *name,
+                   char **ret_folder, struct error *err);
+
+/* ---- Facts ---- */
+
+/* Prometheus text of this node's machines. */
+void machine_write_metrics(struct machine_service *service, struct buffer *out);
+/* The drivers of this node as JSON (type HypervisorList). */
+void machine_write_drivers(struct machine_service *service, struct buffer *out);
+
+#endif

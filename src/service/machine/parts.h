@@ -1,0 +1,127 @@
+/* What the files of this room share. */
+#ifndef SERVICE_MACHINE_PARTS_H
+#define SERVICE_MACHINE_PARTS_H
+
+#include <sqlite3.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/list.h"
+
+#include "engine/agent/agent.h"
+#include "engine/hypervisor/hypervisor.h"
+
+#include "service/machine/decide.h"
+#include "service/machine/machine.h"
+#include "service/operation/operation.h"
+
+struct peer_fetch;
+
+enum {
+    MACHINE_ID_SIZE = 17,
+    MACHINE_REASON_SIZE = 384,
+    MACHINE_PUBLISHED_MAX = HYPERVISOR_FORWARDS_MAX,
+    MACHINE_BOOT_MS = 180000,  /* until the agent speaks; then the machine is started anew */
+    MACHINE_STOP_MS = 30000,   /* a guest may take to go down in order */
+    MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
+};
+
+enum machine_timer { TIMER_NONE, TIMER_BOOT, TIMER_STOP, TIMER_BACKOFF, TIMER_STEADY };
+
+/* A machine of this node. */
+struct machine {
+    struct list_node link;
+    struct machine_service *service;
+    char *key; /* PROJECT/NAME */
+    char *project;
+    char *name;
+    char id[MACHINE_ID_SIZE];
+    char *folder;
+    json_t *config;
+    enum machine_strategy strategy;
+    enum machine_desired desired;
+    enum machine_state state;
+    char reason[MACHINE_REASON_SIZE];
+    uint64_t restarts;
+    uint64_t started_ms;
+    unsigned failures;        /* in a row */
+    struct peer_fetch *fetch; /* of a blob, while it is prepared */
+    size_t fetched;
+    struct hypervisor_vm *vm;
+    struct agent *agent;
+    struct loop_timer *timer;
+    enum machine_timer timer_for;
+    bool is_restarting; /* what ends it is to be followed by a start */
+    bool is_busy;       /* a thread, or its VMM, does something to it */
+    bool is_publishing;
+    bool is_dirty;
+    bool is_gone;                      /* its row is: freed when nothing is under way */
+    char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
+};
+
+struct machine_service {
+    struct machine_options options;
+    char *folder;
+    char *agent;
+    char *node_name;
+    struct list machines;
+    struct store_watch *watch;
+    struct loop_timer *retry; /* of writes that failed */
+    unsigned pending;         /* answers on their way */
+    bool is_over;
+};
+
+/* ---- state.c: rows ---- */
+
+/* Read this node's row of that key, or all of them, into service->machines. */
+void state_load(struct machine_service *service, const char *key_or_null);
+/* Write what the machine is now; again, later, when it cannot be written. */
+void state_publish(struct machine *machine);
+/* Write what is wanted from now on. */
+void state_want(struct machine *machine, enum machine_desired desired);
+struct machine *state_find(struct machine_service *service, const char *project, const char *name);
+
+/* ---- machine.c ---- */
+void machine_set_state(struct machine *machine, enum machine_state state, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Do what is to be done next; may be called whenever something has changed. */
+void machine_step(struct machine *machine);
+/* Tell the operation that waits how it has come. */
+void machine_tell_operation(struct machine *machine);
+/* Another one waits from now on. */
+void machine_take_operation(struct machine *machine, const char *id);
+void machine_unref(struct machine *machine); /* it may be gone, and nothing be under way */
+/* Answer later. */
+void machine_answer(struct machine_service *service, const struct error *error,
+                    machine_begun *begun, machine_done *done, void *context);
+
+/* ---- run.c: starting and ending ---- */
+void machine_run_start(struct machine *machine);
+void machine_run_attach(struct machine *machine);
+void machine_run_shut_down(struct machine *machine);
+void machine_run_kill(struct machine *machine);
+void machine_run_pause(struct machine *machine);
+void machine_run_resume(struct machine *machine);
+void machine_run_detach(struct machine *machine);
+
+/* ---- disk.c: what a machine has on disk ---- */
+uid_t disk_uid(const struct machine *machine);
+void disk_prepare(struct machine *machine);
+void disk_remove(struct machine *machine);
+/* The initrd of a start: the image's (a blob; "": it has none), and the agent of this very release.
+ * Blocks: of the machine it reads what never changes. */
+int disk_write_initrd(const struct machine *machine, const char *modules, struct error *err);
+
+/* ---- settings.c: a MachineCreate ---- */
+
+/* With what is not said filled in; INVALID names what is wrong.  A new reference. */
+int settings_complete(const json_t *create, json_t **ret_config, struct error *err);
+/* "8080:80", "127.0.0.1:8080:80", "5353:53/udp". */
+int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
+                           char ret_address[64], struct error *err);
+uint64_t settings_u64(const json_t *config, const char *key);
+const char *settings_text(const json_t *config, const char *key); /* "" when absent */
+/* "52:54:00:..." of the machine's id. */
+void settings_mac(const char *id, char ret_mac[18]);
+
+#endif

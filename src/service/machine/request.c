@@ -1,0 +1,365 @@
+/* What people ask for: machines made, started, stopped, deleted; each with an operation. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+/* ---- Looking up ---- */
+
+static bool take_text(sqlite3_stmt *row, void *context)
+{
+    char **text = context;
+    *text = memory_copy_string((const char *)sqlite3_column_text(row, 0));
+    return false;
+}
+
+int machine_node(struct machine_service *service, const char *project, const char *name,
+                 char **ret_node, struct error *err)
+{
+    char *node = NULL;
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, take_text, &node,
+                        "SELECT node FROM machine WHERE key = ?", "t", key);
+    if (r == 0 && node == NULL) {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "there is no machine %.64s in project %s; see `blixard vm list`", name,
+                         project);
+    }
+    *ret_node = node;
+    return r;
+}
+
+/* One of this node. */
+static int find(struct machine_service *service, const char *project, const char *name,
+                struct machine **ret_machine, struct error *err)
+{
+    MEMORY_OWNED char *node = NULL;
+    int r = machine_node(service, project, name, &node, err);
+    if (r < 0) {
+        return r;
+    }
+    *ret_machine = state_find(service, project, name);
+    return *ret_machine != NULL
+        ? 0
+        : error_set(err, ERROR_UNAVAILABLE, "machine %s is on node %s", name, node);
+}
+
+int machine_agent(struct machine_service *service, const char *project, const char *name,
+                  struct agent **ret_agent, struct error *err)
+{
+    struct machine *machine = NULL;
+    int r = find(service, project, name, &machine, err);
+    if (r < 0) {
+        return r;
+    }
+    if (machine->state != MACHINE_RUNNING) {
+        return error_set(err, ERROR_CONFLICT, "machine %s is %s, not running", name,
+                         machine_state_text(machine->state));
+    }
+    if (machine->agent == NULL || !agent_is_up(machine->agent)) {
+        return error_set(err, ERROR_UNAVAILABLE, "the agent in machine %s does not answer", name);
+    }
+    *ret_agent = machine->agent;
+    return 0;
+}
+
+int machine_folder(struct machine_service *service, const char *project, const char *name,
+                   char **ret_folder, struct error *err)
+{
+    struct machine *machine = NULL;
+    int r = find(service, project, name, &machine, err);
+    if (r == 0) {
+        *ret_folder = memory_copy_string(machine->folder);
+    }
+    return r;
+}
+
+/* ---- Asking ---- */
+
+struct asking {
+    struct machine_service *service;
+    char *project;
+    char *name;
+    char operation[OPERATION_ID_SIZE];
+    bool restarts;
+    bool kills;
+    machine_begun *done;
+    void *context;
+};
+
+static void free_asking(struct asking *asking)
+{
+    free(asking->project);
+    free(asking->name);
+    free(asking);
+}
+
+/* The row is there, and state_load() has seen it. */
+static void on_asked(const struct error *error, uint64_t index, void *context)
+{
+    struct asking *asking = context;
+    struct machine_service *service = asking->service;
+    (void)index;
+    service->pending--;
+    if (error != NULL) {
+        operation_drop(service->options.operations, asking->operation);
+        asking->done(error, NULL, asking->context);
+        free_asking(asking);
+        return;
+    }
+    asking->done(NULL, asking->operation, asking->context);
+    struct machine *machine = state_find(service, asking->project, asking->name);
+    if (machine != NULL) {
+        machine->is_restarting = asking->restarts && machine_state_is_alive(machine->state);
+        machine_take_operation(machine, asking->operation);
+        if (machine->is_restarting && machine->state == MACHINE_RUNNING) {
+            machine_run_shut_down(machine);
+        } else if (asking->kills && machine->vm != NULL) {
+            machine_run_kill(machine);
+        }
+        machine_step(machine);
+    }
+    free_asking(asking);
+}
+
+static void propose(struct machine_service *service, struct store_command *command,
+                    const char *kind, const char *project, const char *name, bool restarts,
+                    bool kills, machine_begun *done, void *context)
+{
+    struct asking *asking = NEW(struct asking);
+    *asking = (struct asking){.service = service,
+                              .project = memory_copy_string(project),
+                              .name = memory_copy_string(name),
+                              .restarts = restarts,
+                              .kills = kills,
+                              .done = done,
+                              .context = context};
+    MEMORY_OWNED char *resource = memory_format("machines/%s", name);
+    const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
+    operation_add(service->options.operations, command, &start, asking->operation);
+    service->pending++;
+    store_propose(service->options.store, command, on_asked, asking);
+}
+
+/* ---- Making one ---- */
+
+static int take_image(struct machine_service *service, const char *project, json_t *config,
+                      struct error *err)
+{
+    static const char *const keys[] = {"kernel", "initrd", "root", "root_format", "cmdline"};
+    MEMORY_OWNED char *text = NULL;
+    JSON_OWNED json_t *image = NULL;
+    const char *name = settings_text(config, "image");
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, take_text, &text,
+                        "SELECT config FROM machine_image WHERE key = ?", "t", key);
+    if (r == 0 && text == NULL) {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "there is no image \"%.64s\" in project %s; see `blixard image list`, or "
+                         "make one with `blixard image build`",
+                         name, project);
+    }
+    r = r < 0 ? r : json_read(text, strlen(text), &image, err);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && r == 0; i++) {
+        const json_t *value = json_object_get(image, keys[i]);
+        if (json_is_string(value)) {
+            json_object_set(config, keys[i], (json_t *)(uintptr_t)value);
+        }
+    }
+    return r;
+}
+
+/* Does one of these ports lead into the same place as `mine`, at `address`? */
+static bool takes_port(const json_t *published, const struct hypervisor_forward *mine,
+                       const char *address)
+{
+    size_t index = 0;
+    json_t *value = NULL;
+    json_array_foreach(published, index, value)
+    {
+        struct hypervisor_forward theirs;
+        char place[64];
+        struct error ignored = {0};
+        if (settings_parse_publish(json_string_value(value), &theirs, place, &ignored) == 0 &&
+            mine->host_port == theirs.host_port && mine->is_udp == theirs.is_udp &&
+            (address[0] == '\0' || place[0] == '\0' || strcmp(address, place) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Two machines of a node cannot have one port of it. */
+static int check_ports(const struct machine_service *service, const json_t *config,
+                       struct error *err)
+{
+    size_t index = 0;
+    json_t *value = NULL;
+    json_array_foreach(json_object_get(config, "publish"), index, value)
+    {
+        struct hypervisor_forward mine;
+        char address[64];
+        if (settings_parse_publish(json_string_value(value), &mine, address, err) < 0) {
+            return -(int)err->kind;
+        }
+        LIST_EACH(node, &service->machines)
+        {
+            const struct machine *other = LIST_ITEM(node, struct machine, link);
+            if (!other->is_gone &&
+                takes_port(json_object_get(other->config, "publish"), &mine, address)) {
+                return error_set(err, ERROR_CONFLICT,
+                                 "port %u of node %s is published by machine %s already",
+                                 mine.host_port, service->node_name, other->name);
+            }
+        }
+    }
+    return 0;
+}
+
+/* What the driver would refuse is refused now.  The paths are of files that are still to come. */
+static int check_driver(const struct machine_service *service, const json_t *config,
+                        struct error *err)
+{
+    const char *driver = settings_text(config, "driver");
+    const struct hypervisor_spec spec = {
+        .driver = driver[0] != '\0' ? driver : NULL,
+        .name = settings_text(config, "name"),
+        .folder = service->folder,
+        .cpus = (unsigned)settings_u64(config, "cpus"),
+        .memory_bytes = settings_u64(config, "memory_bytes"),
+        .kernel = "/kernel",
+        .cmdline = settings_text(config, "cmdline"),
+    };
+    return hypervisor_check(service->options.hypervisor, &spec, err);
+}
+
+static void add_machine(struct store_command *command, const char *node, const char *project,
+                        const json_t *config)
+{
+    char id[MACHINE_ID_SIZE];
+    const char *name = settings_text(config, "name");
+    bool is_halted = strcmp(settings_text(config, "strategy"), "Halted") == 0;
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
+    MEMORY_OWNED char *exists = memory_format("there is a machine %s already", name);
+    random_hex(id, MACHINE_ID_SIZE - 1);
+    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
+                      "tu", project, clock_real_ms());
+    store_command_add_expecting(
+        command, ERROR_EXISTS, exists,
+        "INSERT INTO machine (key, project, name, id, node, config, desired, state, restarts, "
+        "created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'creating', 0, ?8, ?9 "
+        "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
+        "tttttttur", key, project, name, id, node, text, is_halted ? "stopped" : "running",
+        clock_real_ms());
+}
+
+void machine_create(struct machine_service *service, const char *project, const json_t *create,
+                    machine_begun *done, void *context)
+{
+    struct error err = {0};
+    JSON_OWNED json_t *config = NULL;
+    int r = settings_complete(create, &config, &err);
+    r = r < 0 ? r : take_image(service, project, config, &err);
+    r = r < 0 ? r : check_driver(service, config, &err);
+    r = r < 0 ? r : check_ports(service, config, &err);
+    if (r < 0) {
+        machine_answer(service, &err, done, NULL, context);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    add_machine(command, service->node_name, project, config);
+    propose(service, command, "machine.create", project, settings_text(config, "name"), false,
+            false, done, context);
+}
+
+/* ---- Doing something to one ---- */
+
+static const struct act {
+    const char *name;
+    const char *kind;
+    enum machine_desired desired;
+    bool needs_life; /* is refused where no VMM runs */
+    bool restarts;
+    bool kills;
+} acts[] = {
+    {"start", "machine.start", MACHINE_DESIRED_RUNNING, false, false, false},
+    {"stop", "machine.stop", MACHINE_DESIRED_STOPPED, false, false, false},
+    {"kill", "machine.kill", MACHINE_DESIRED_STOPPED, false, false, true},
+    {"restart", "machine.restart", MACHINE_DESIRED_RUNNING, false, true, false},
+    {"pause", "machine.pause", MACHINE_DESIRED_PAUSED, true, false, false},
+    {"resume", "machine.resume", MACHINE_DESIRED_RUNNING, true, false, false},
+    {"delete", "machine.delete", MACHINE_DESIRED_DELETED, false, false, true},
+};
+
+static const struct act *find_act(const char *name)
+{
+    for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
+        if (strcmp(acts[i].name, name) == 0) {
+            return &acts[i];
+        }
+    }
+    return NULL;
+}
+
+static int check_act(const struct act *act, const char *action, const struct machine *machine,
+                     struct error *err)
+{
+    if (act == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "\"%.32s\" is none of start, stop, kill, restart, pause, resume", action);
+    }
+    if (machine->desired == MACHINE_DESIRED_DELETED && act->desired != MACHINE_DESIRED_DELETED) {
+        return error_set(err, ERROR_CONFLICT, "machine %s is being deleted", machine->name);
+    }
+    if (act->needs_life && machine->state != MACHINE_RUNNING && machine->state != MACHINE_PAUSED) {
+        return error_set(err, ERROR_CONFLICT, "machine %s is %s: there is nothing to %s",
+                         machine->name, machine_state_text(machine->state), act->name);
+    }
+    return 0;
+}
+
+/* Whatever failed may be tried again when somebody asks for it. */
+static void forgive(struct machine *machine)
+{
+    machine->failures = 0;
+    if (machine->state == MACHINE_FAILED) {
+        machine->state = MACHINE_CREATING; /* preparing leaves what is there as it is */
+        machine->reason[0] = '\0';
+    } else if (machine->state == MACHINE_BACKOFF) {
+        machine->state = MACHINE_STOPPED;
+    }
+}
+
+void machine_act(struct machine_service *service, const char *project, const char *name,
+                 const char *action, machine_begun *done, void *context)
+{
+    struct error err = {0};
+    struct machine *machine = NULL;
+    const struct act *act = find_act(action);
+    int r = find(service, project, name, &machine, &err);
+    r = r < 0 ? r : check_act(act, action, machine, &err);
+    if (r < 0) {
+        machine_answer(service, &err, done, NULL, context);
+        return;
+    }
+    if (!machine->is_busy) {
+        forgive(machine);
+    }
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_NOT_FOUND, "the machine was deleted meanwhile",
+        "UPDATE machine SET desired = ?, revision = ? WHERE key = ? AND id = ? AND node = ?",
+        "trttt", machine_desired_text(act->desired), machine->key, machine->id, service->node_name);
+    propose(service, command, act->kind, project, name, act->restarts, act->kills, done, context);
+}

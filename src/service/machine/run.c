@@ -1,0 +1,437 @@
+/*
+ * Starting a machine, and what comes of it: boot, reboots, its end, the agent.
+ *
+ * A boot is watched: when the agent has not spoken within MACHINE_BOOT_MS the VMM is killed and
+ * counts as one that failed.  A stop asks the agent, then the power button, and kills after
+ * MACHINE_STOP_MS.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/image/image.h"
+
+#include "service/machine/parts.h"
+#include "service/peer/peer.h"
+
+static void arm(struct machine *machine, enum machine_timer what, uint64_t delay_ms);
+
+/* ---- The end ---- */
+
+/* A start that follows at once, or after a while. */
+static void end(struct machine *machine, bool has_failed, const char *text)
+{
+    bool runs_again = machine_runs_again(machine->strategy, machine->desired, has_failed);
+    machine->started_ms = 0;
+    if (machine->is_restarting && machine->desired != MACHINE_DESIRED_DELETED) {
+        machine->is_restarting = false;
+        machine_set_state(machine, MACHINE_STOPPED, "%s", "");
+    } else if (runs_again) {
+        machine->failures++;
+        machine->restarts++;
+        arm(machine, TIMER_BACKOFF, machine_backoff_ms(machine->failures));
+        machine_set_state(machine, MACHINE_BACKOFF, "%.300s; it is started again in %" PRIu64 " s",
+                          text, machine_backoff_ms(machine->failures) / 1000);
+    } else {
+        bool is_wanted = machine->desired == MACHINE_DESIRED_STOPPED ||
+            machine->desired == MACHINE_DESIRED_DELETED;
+        machine_set_state(machine, is_wanted || !has_failed ? MACHINE_STOPPED : MACHINE_FAILED,
+                          "%s", is_wanted ? "" : text);
+        if (!is_wanted) {
+            state_want(machine, MACHINE_DESIRED_STOPPED);
+        }
+    }
+    machine_step(machine);
+}
+
+static void close_all(struct machine *machine)
+{
+    agent_close(machine->agent);
+    machine->agent = NULL;
+    hypervisor_free(machine->vm);
+    machine->vm = NULL;
+    if (machine->timer != NULL) {
+        loop_timer_stop(machine->timer);
+    }
+    machine->timer_for = TIMER_NONE;
+}
+
+void machine_run_detach(struct machine *machine)
+{
+    close_all(machine);
+    peer_fetch_free(machine->fetch);
+    if (machine->fetch != NULL) {
+        machine->fetch = NULL;
+        machine->is_busy = false;
+    }
+}
+
+static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
+{
+    struct machine *machine = context;
+    struct hypervisor_exit told = *exit;
+    bool was_stopping = machine->state == MACHINE_STOPPING;
+    close_all(machine);
+    bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
+        (told.end == HYPERVISOR_END_KILLED && !was_stopping);
+    end(machine, has_failed, told.text);
+}
+
+/* ---- Timers ---- */
+
+static void on_timer(void *context)
+{
+    struct machine *machine = context;
+    enum machine_timer what = machine->timer_for;
+    machine->timer_for = TIMER_NONE;
+    switch (what) {
+    case TIMER_NONE:
+        break;
+    case TIMER_BOOT:
+        log_warn("machine %s: its agent has not spoken within %d s", machine->key,
+                 MACHINE_BOOT_MS / 1000);
+        hypervisor_kill(machine->vm);
+        break;
+    case TIMER_STOP:
+        log_warn("machine %s: it has not gone down within %d s", machine->key,
+                 MACHINE_STOP_MS / 1000);
+        hypervisor_kill(machine->vm);
+        break;
+    case TIMER_BACKOFF:
+        machine_set_state(machine, MACHINE_STOPPED, "%s", machine->reason);
+        machine_step(machine);
+        break;
+    case TIMER_STEADY:
+        machine->failures = 0;
+        break;
+    }
+}
+
+static void arm(struct machine *machine, enum machine_timer what, uint64_t delay_ms)
+{
+    if (machine->timer == NULL) {
+        machine->timer = loop_timer_new(machine->service->options.loop, on_timer, machine);
+    }
+    machine->timer_for = what;
+    loop_timer_start(machine->timer, delay_ms);
+}
+
+/* ---- The agent ---- */
+
+static void on_agent_set(const struct error *error, const struct agent_result *result,
+                         void *context)
+{
+    const struct machine *machine = context;
+    (void)result;
+    if (error != NULL && error->kind != ERROR_CANCELLED && machine->state == MACHINE_RUNNING) {
+        log_warn("machine %s: its agent: %s", machine->key, error->text);
+    }
+}
+
+/* The user-mode network of QEMU is always the same: 10.0.2.15, by way of 10.0.2.2. */
+static void set_network(struct machine *machine)
+{
+    static const char *const addresses[] = {"10.0.2.15/24", NULL};
+    static const char *const routes[] = {"default via 10.0.2.2", NULL};
+    static const char *const servers[] = {"10.0.2.3", NULL};
+    char mac[18];
+    unsigned bytes[6];
+    struct agent_interface interface = {.name = "eth0", .addresses = addresses, .routes = routes};
+    settings_mac(machine->id, mac);
+    sscanf(mac, "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4],
+           &bytes[5]);
+    for (int i = 0; i < 6; i++) {
+        interface.mac[i] = (uint8_t)bytes[i];
+    }
+    const struct agent_network network = {
+        .hostname = settings_text(machine->config, "hostname"),
+        .nameservers = servers,
+        .interfaces = &interface,
+        .interface_count = 1,
+    };
+    agent_network(machine->agent, &network, on_agent_set, machine);
+}
+
+static void on_agent_up(const struct agent_info *info, void *context)
+{
+    struct machine *machine = context;
+    agent_set_time(machine->agent, 0, on_agent_set, machine);
+    set_network(machine);
+    if (info->init == AGENT_INIT_RESCUE) {
+        log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
+    }
+    if (machine->state == MACHINE_STARTING) {
+        machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
+        arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
+        machine_set_state(machine, MACHINE_RUNNING, "%s",
+                          info->init == AGENT_INIT_RESCUE ? info->problem : "");
+        machine_step(machine);
+    }
+}
+
+static void on_agent_down(const struct error *error, void *context)
+{
+    const struct machine *machine = context;
+    log_info("machine %s: its agent is gone: %s", machine->key, error->text);
+}
+
+static void on_agent_event(const struct agent_event *event, void *context)
+{
+    struct machine *machine = context;
+    if (event->kind == AGENT_EVENT_ENTRYPOINT_ENDED) {
+        log_info("machine %s: its program has ended with %d", machine->key, event->exit_code);
+    }
+}
+
+static void open_agent(struct machine *machine)
+{
+    static const struct agent_events events = {on_agent_up, on_agent_down, on_agent_event};
+    MEMORY_OWNED char *path = memory_format("%s/" HYPERVISOR_AGENT_SOCKET, machine->folder);
+    const struct agent_options options = {.path = path};
+    struct error err = {0};
+    if (agent_open(machine->service->options.loop, &options, &events, machine, &machine->agent,
+                   &err) < 0) {
+        log_error("machine %s: %s", machine->key, err.text);
+    }
+}
+
+/* ---- The VMM ---- */
+
+static void on_started(void *context)
+{
+    struct machine *machine = context;
+    open_agent(machine);
+    if (machine->state == MACHINE_STARTING) {
+        arm(machine, TIMER_BOOT, MACHINE_BOOT_MS);
+    } else if (machine->state == MACHINE_STOPPING) {
+        arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+    }
+}
+
+static void on_paused(bool is_paused, void *context)
+{
+    struct machine *machine = context;
+    if (is_paused && machine->state == MACHINE_RUNNING && !machine->is_busy) {
+        machine_set_state(machine, MACHINE_PAUSED, "%s", "");
+    } else if (!is_paused && machine->state == MACHINE_PAUSED && !machine->is_busy) {
+        machine_set_state(machine, MACHINE_RUNNING, "%s", "");
+    }
+    machine_step(machine);
+}
+
+static void on_reboot(void *context)
+{
+    struct machine *machine = context;
+    log_info("machine %s: the guest reboots", machine->key);
+    if (machine->state == MACHINE_RUNNING) {
+        machine->restarts++;
+        machine->started_ms = 0;
+        arm(machine, TIMER_BOOT, MACHINE_BOOT_MS);
+        machine_set_state(machine, MACHINE_STARTING, "%s", "the guest rebooted");
+    }
+}
+
+static const struct hypervisor_events vm_events = {on_started, on_paused, on_reboot, on_vm_exit};
+
+/* ---- Starting ---- */
+
+struct starting {
+    struct machine *machine;
+    char modules[HASH_TEXT_SIZE];
+    struct error error;
+};
+
+struct parts {
+    char *kernel;
+    char *initrd;
+    char *root;
+    char *disk;
+    char cmdline[512];
+    char mac[18];
+    struct hypervisor_disk disks[2];
+    struct hypervisor_forward forwards[MACHINE_PUBLISHED_MAX];
+    char addresses[MACHINE_PUBLISHED_MAX][64];
+    struct hypervisor_nic nic;
+};
+
+static void parts_done(struct parts *parts)
+{
+    free(parts->kernel);
+    free(parts->initrd);
+    free(parts->root);
+    free(parts->disk);
+}
+
+static void add_nic(const struct machine *machine, struct parts *parts)
+{
+    const json_t *published = json_object_get(machine->config, "publish");
+    struct error ignored = {0};
+    settings_mac(machine->id, parts->mac);
+    parts->nic = (struct hypervisor_nic){.mac = parts->mac, .forwards = parts->forwards};
+    for (size_t i = 0; i < json_array_size(published) && i < MACHINE_PUBLISHED_MAX; i++) {
+        if (settings_parse_publish(json_string_value(json_array_get(published, i)),
+                                   &parts->forwards[i], parts->addresses[i], &ignored) == 0) {
+            parts->nic.forward_count++;
+        }
+    }
+}
+
+static void describe(const struct machine *machine, struct parts *parts,
+                     struct hypervisor_spec *ret_spec)
+{
+    struct image_store *images = machine->service->options.images;
+    const json_t *config = machine->config;
+    size_t disks = 0;
+    *parts = (struct parts){0};
+    parts->kernel = image_path(images, settings_text(config, "kernel"));
+    parts->initrd = memory_format("%s/initrd", machine->folder);
+    parts->disk = memory_format("%s/disk.raw", machine->folder);
+    if (settings_text(config, "root")[0] != '\0') {
+        parts->root = image_path(images, settings_text(config, "root"));
+        parts->disks[disks++] = (struct hypervisor_disk){
+            .path = parts->root, .format = "raw", .read_only = true, .serial = "root"};
+    }
+    parts->disks[disks++] =
+        (struct hypervisor_disk){.path = parts->disk, .format = "raw", .serial = "data"};
+    snprintf(parts->cmdline, sizeof(parts->cmdline), "%s%s%s",
+             parts->root != NULL ? "blixard.root=serial:root blixard.overlay=serial:data" : "",
+             settings_text(config, "cmdline")[0] != '\0' ? " " : "",
+             settings_text(config, "cmdline"));
+    add_nic(machine, parts);
+    *ret_spec = (struct hypervisor_spec){
+        .driver =
+            settings_text(config, "driver")[0] != '\0' ? settings_text(config, "driver") : NULL,
+        .name = machine->key,
+        .folder = machine->folder,
+        .uid = disk_uid(machine),
+        .cpus = (unsigned)settings_u64(config, "cpus"),
+        .memory_bytes = settings_u64(config, "memory_bytes"),
+        .kernel = parts->kernel,
+        .initrd = parts->initrd,
+        .cmdline = parts->cmdline,
+        .disks = parts->disks,
+        .disk_count = disks,
+        .nics = &parts->nic,
+        .nic_count = 1,
+    };
+}
+
+static void write_initrd(void *context)
+{
+    struct starting *starting = context;
+    disk_write_initrd(starting->machine, starting->modules, &starting->error);
+}
+
+static void start_vm(struct machine *machine, struct error *error)
+{
+    struct parts parts;
+    struct hypervisor_spec spec;
+    describe(machine, &parts, &spec);
+    if (hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
+        machine->vm =
+            hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
+    }
+    parts_done(&parts);
+}
+
+static void on_initrd(void *context)
+{
+    struct starting *starting = context;
+    struct machine *machine = starting->machine;
+    struct error error = starting->error;
+    free(starting);
+    machine->is_busy = false;
+    if (machine->is_gone || machine->service->is_over) {
+        machine_unref(machine);
+        return;
+    }
+    if (error.kind == ERROR_NONE) {
+        start_vm(machine, &error);
+    }
+    if (error.kind != ERROR_NONE) {
+        machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
+        machine_step(machine);
+    }
+}
+
+void machine_run_start(struct machine *machine)
+{
+    struct starting *starting = NEW(struct starting);
+    starting->machine = machine;
+    snprintf(starting->modules, sizeof(starting->modules), "%.64s",
+             settings_text(machine->config, "initrd"));
+    machine_set_state(machine, MACHINE_STARTING, "%s", "");
+    machine->is_busy = true;
+    loop_work(machine->service->options.loop, write_initrd, on_initrd, starting);
+}
+
+void machine_run_attach(struct machine *machine)
+{
+    const char *driver = settings_text(machine->config, "driver");
+    machine->vm =
+        hypervisor_attach(machine->service->options.hypervisor, driver[0] != '\0' ? driver : "qemu",
+                          machine->folder, &vm_events, machine);
+}
+
+/* ---- Stopping, pausing ---- */
+
+static void on_ordered(const struct error *error, void *context)
+{
+    struct machine *machine = context;
+    if (error != NULL) {
+        log_warn("machine %s: %s", machine->key, error->text);
+    }
+}
+
+/* A guest without an agent that listens may still obey its power button; the timer has the last
+ * word. */
+static void on_shut_down(const struct error *error, const struct agent_result *result,
+                         void *context)
+{
+    struct machine *machine = context;
+    (void)result;
+    if (error != NULL && machine->vm != NULL && error->kind != ERROR_CANCELLED) {
+        log_info("machine %s: its agent does not shut it down (%s); its power button is pressed",
+                 machine->key, error->text);
+        hypervisor_power_down(machine->vm, on_ordered, machine);
+    }
+}
+
+void machine_run_shut_down(struct machine *machine)
+{
+    machine_set_state(machine, MACHINE_STOPPING, "%s", "");
+    arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+    if (machine->agent != NULL) {
+        agent_shutdown(machine->agent, AGENT_POWER_OFF, 0, on_shut_down, machine);
+    } else {
+        hypervisor_power_down(machine->vm, on_ordered, machine);
+    }
+}
+
+/* The exit follows. */
+void machine_run_kill(struct machine *machine)
+{
+    if (machine->state != MACHINE_STOPPING) {
+        machine_set_state(machine, MACHINE_STOPPING, "%s", "");
+    }
+    if (machine->vm != NULL) {
+        hypervisor_kill(machine->vm);
+    }
+}
+
+/* on_paused() follows. */
+void machine_run_pause(struct machine *machine)
+{
+    hypervisor_pause(machine->vm, on_ordered, machine);
+}
+
+void machine_run_resume(struct machine *machine)
+{
+    hypervisor_resume(machine->vm, on_ordered, machine);
+}

@@ -1,0 +1,180 @@
+/* What a machine is to be: defaults, limits, published ports. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "base/text.h"
+
+#include "service/machine/parts.h"
+
+#define MIB            (UINT64_C(1) << 20)
+#define MEMORY_DEFAULT (256 * MIB)
+#define DISK_DEFAULT   (8192 * MIB)
+#define DISK_MIN       (16 * MIB)
+#define DISK_MAX       (UINT64_C(64) << 40)
+
+uint64_t settings_u64(const json_t *config, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(config, key));
+    return value > 0 ? (uint64_t)value : 0;
+}
+
+const char *settings_text(const json_t *config, const char *key)
+{
+    const char *text = json_string_value(json_object_get(config, key));
+    return text != NULL ? text : "";
+}
+
+/* Locally administered, and as many as there are ids of 40 bits. */
+void settings_mac(const char *id, char ret_mac[18])
+{
+    snprintf(ret_mac, 18, "02:%.2s:%.2s:%.2s:%.2s:%.2s", id, id + 2, id + 4, id + 6, id + 8);
+}
+
+static bool parse_port(struct text text, uint16_t *ret_port)
+{
+    uint64_t port = 0;
+    if (!text_parse_u64(text, &port) || port == 0 || port > UINT16_MAX) {
+        return false;
+    }
+    *ret_port = (uint16_t)port;
+    return true;
+}
+
+static bool is_address(const char *address)
+{
+    unsigned parts[4];
+    char rest = '\0';
+    return sscanf(address, "%3u.%3u.%3u.%3u%c", &parts[0], &parts[1], &parts[2], &parts[3],
+                  &rest) == 4 &&
+        parts[0] < 256 && parts[1] < 256 && parts[2] < 256 && parts[3] < 256;
+}
+
+static bool parse_publish(const char *text, struct hypervisor_forward *ret_forward,
+                          char ret_address[64])
+{
+    size_t length = strlen(text);
+    *ret_forward = (struct hypervisor_forward){.address = ret_address};
+    ret_address[0] = '\0';
+    if (text_ends_with(text, "/udp") || text_ends_with(text, "/tcp")) {
+        ret_forward->is_udp = text[length - 3] == 'u';
+        length -= 4;
+    }
+    const char *last = memrchr(text, ':', length);
+    if (last == NULL) {
+        return false;
+    }
+    const char *first = memrchr(text, ':', (size_t)(last - text));
+    const char *host = first != NULL ? first + 1 : text;
+    if (first != NULL) {
+        if (first - text >= 16) {
+            return false;
+        }
+        snprintf(ret_address, 64, "%.*s", (int)(first - text), text);
+        if (!is_address(ret_address)) {
+            return false;
+        }
+    }
+    return parse_port(text_of(host, (size_t)(last - host)), &ret_forward->host_port) &&
+        parse_port(text_of(last + 1, length - (size_t)(last + 1 - text)), &ret_forward->guest_port);
+}
+
+int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
+                           char ret_address[64], struct error *err)
+{
+    return parse_publish(text, ret_forward, ret_address)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "publish \"%.60s\" is not [ADDRESS:]HOST-PORT:GUEST-PORT[/udp], as in 8080:80 "
+                    "or 127.0.0.1:8080:80",
+                    text);
+}
+
+/* ---- Completing ---- */
+
+static void fill_u64(json_t *config, const char *key, uint64_t otherwise)
+{
+    if (settings_u64(config, key) == 0) {
+        json_object_set_new(config, key, json_integer((json_int_t)otherwise));
+    }
+}
+
+static void fill_text(json_t *config, const char *key, const char *otherwise)
+{
+    if (settings_text(config, key)[0] == '\0') {
+        json_object_set_new(config, key, json_string(otherwise));
+    }
+}
+
+static int check_published(const json_t *list, struct error *err)
+{
+    size_t index = 0;
+    json_t *value = NULL;
+    if (json_array_size(list) > MACHINE_PUBLISHED_MAX) {
+        return error_set(err, ERROR_INVALID, "publish: at most %d ports", MACHINE_PUBLISHED_MAX);
+    }
+    json_array_foreach(list, index, value)
+    {
+        struct hypervisor_forward forward;
+        char address[64];
+        if (settings_parse_publish(json_string_value(value), &forward, address, err) < 0) {
+            return -(int)err->kind;
+        }
+    }
+    return 0;
+}
+
+static int check_strategy(const json_t *config, struct error *err)
+{
+    enum machine_strategy strategy;
+    const char *text = settings_text(config, "strategy");
+    return machine_strategy_parse(text, &strategy)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "strategy \"%.40s\" is none of Always, RerunOnFailure, Once, Manual, Halted",
+                    text);
+}
+
+static int check_limits(const json_t *config, struct error *err)
+{
+    uint64_t memory = settings_u64(config, "memory_bytes");
+    int r = error_check_range("cpus", settings_u64(config, "cpus"), 1, HYPERVISOR_CPUS_MAX, err);
+    r = r < 0 ? r
+              : error_check_range("memory_bytes", memory, HYPERVISOR_MEMORY_MIN,
+                                  HYPERVISOR_MEMORY_MAX, err);
+    r = r < 0 ? r
+              : error_check_range("disk_bytes", settings_u64(config, "disk_bytes"), DISK_MIN,
+                                  DISK_MAX, err);
+    if (r == 0 && memory % MIB != 0) {
+        return error_set(err, ERROR_INVALID, "memory_bytes is to be whole MiB");
+    }
+    return r;
+}
+
+int settings_complete(const json_t *create, json_t **ret_config, struct error *err)
+{
+    JSON_OWNED json_t *config = json_deep_copy(create);
+    const char *name = settings_text(config, "name");
+    if (!text_is_name(name)) {
+        return error_set(err, ERROR_INVALID,
+                         "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a "
+                         "letter",
+                         name);
+    }
+    fill_u64(config, "cpus", 1);
+    fill_u64(config, "memory_bytes", MEMORY_DEFAULT);
+    fill_u64(config, "disk_bytes", DISK_DEFAULT);
+    fill_text(config, "strategy", "RerunOnFailure");
+    fill_text(config, "hostname", name);
+    int r = check_limits(config, err);
+    r = r < 0 ? r : check_strategy(config, err);
+    r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
+    if (r == 0 && !text_is_name(settings_text(config, "hostname"))) {
+        r = error_set(err, ERROR_INVALID, "hostname is no host name");
+    }
+    if (r == 0) {
+        *ret_config = config;
+        config = NULL;
+    }
+    return r;
+}

@@ -1,0 +1,232 @@
+/* Machines and drivers as JSON, and as metrics. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+#define SELECT                                                                               \
+    "SELECT name, project, id, node, config, desired, state, reason, restarts, started_ms, " \
+    "created_ms FROM machine "
+
+static void write_settings(struct json_writer *writer, const json_t *config)
+{
+    static const char *const hidden[] = {"name", "kernel", "initrd", "root", "root_format"};
+    const char *key = NULL;
+    json_t *value = NULL;
+    json_object_foreach((json_t *)(uintptr_t)config, key, value)
+    {
+        bool is_hidden = false;
+        for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
+            is_hidden = is_hidden || strcmp(key, hidden[i]) == 0;
+        }
+        if (!is_hidden) {
+            MEMORY_OWNED char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+            json_write_key(writer, key);
+            json_write_raw(writer, text, strlen(text));
+        }
+    }
+}
+
+/* Of a machine that runs here: what its VMM and its agent say now. */
+static void write_live(struct json_writer *writer, struct machine_service *service,
+                       const char *project, const char *name)
+{
+    struct machine *machine = state_find(service, project, name);
+    struct hypervisor_usage usage;
+    if (machine == NULL || !machine_state_is_alive(machine->state)) {
+        return;
+    }
+    if (hypervisor_read_usage(machine->folder, &usage)) {
+        json_write_field_u64(writer, "vmm_pid", (uint64_t)usage.pid);
+        json_write_field_u64(writer, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
+        json_write_field_u64(writer, "resident_bytes", usage.memory_bytes);
+    }
+    const struct agent_info *info = machine->agent != NULL ? agent_last_info(machine->agent) : NULL;
+    json_write_field_string(writer, "agent", info != NULL ? info->program : NULL);
+    if (info != NULL) {
+        json_write_field_string(writer, "kernel", info->kernel);
+    }
+}
+
+struct writing {
+    struct machine_service *service;
+    struct json_writer writer;
+    bool is_live;
+    size_t count;
+};
+
+static bool write_row(sqlite3_stmt *row, void *context)
+{
+    struct writing *writing = context;
+    struct json_writer *writer = &writing->writer;
+    const char *project = (const char *)sqlite3_column_text(row, 1);
+    const char *name = (const char *)sqlite3_column_text(row, 0);
+    const char *config = (const char *)sqlite3_column_text(row, 4);
+    JSON_OWNED json_t *document = NULL;
+    struct error err = {0};
+    writing->count++;
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", name);
+    json_write_field_string(writer, "project", project);
+    json_write_field_string(writer, "id", (const char *)sqlite3_column_text(row, 2));
+    json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
+    json_write_field_string(writer, "desired", (const char *)sqlite3_column_text(row, 5));
+    json_write_field_string(writer, "state", (const char *)sqlite3_column_text(row, 6));
+    json_write_field_string(writer, "reason", (const char *)sqlite3_column_text(row, 7));
+    if (json_read(config, strlen(config), &document, &err) == 0) {
+        write_settings(writer, document);
+    }
+    json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
+    json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
+    json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));
+    if (writing->is_live) {
+        write_live(writer, writing->service, project, name);
+    }
+    json_write_end_object(writer);
+    return true;
+}
+
+int machine_write(struct machine_service *service, const char *project, const char *name,
+                  struct buffer *out, struct error *err)
+{
+    struct writing writing = {service, json_writer_to(out), true, 0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE key = ?",
+                        "t", key);
+    return r < 0 || writing.count > 0
+        ? r
+        : error_set(err, ERROR_NOT_FOUND,
+                    "there is no machine %.64s in project %s; see `blixard vm list`", name,
+                    project);
+}
+
+int machine_write_list(struct machine_service *service, const char *project, struct buffer *out,
+                       struct error *err)
+{
+    struct writing writing = {service, json_writer_to(out), false, 0};
+    json_write_begin_object(&writing.writer);
+    json_write_key(&writing.writer, "machines");
+    json_write_begin_array(&writing.writer);
+    int r = store_query(service->options.store, err, write_row, &writing,
+                        SELECT "WHERE project = ? ORDER BY name", "t", project);
+    json_write_end_array(&writing.writer);
+    json_write_end_object(&writing.writer);
+    return r;
+}
+
+/* ---- Drivers ---- */
+
+void machine_write_drivers(struct machine_service *service, struct buffer *out)
+{
+    const struct hypervisor *hypervisor = service->options.hypervisor;
+    struct json_writer writer = json_writer_to(out);
+    json_write_begin_object(&writer);
+    json_write_key(&writer, "hypervisors");
+    json_write_begin_array(&writer);
+    for (size_t i = 0; i < hypervisor_driver_count(hypervisor); i++) {
+        const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "name", info->name);
+        json_write_field_bool(&writer, "usable", info->is_usable);
+        json_write_field_string(&writer, "version", info->version);
+        json_write_field_string(&writer, "accelerator", info->accelerator);
+        json_write_field_string(&writer, "problem", info->problem);
+        json_write_field_bool(&writer, "snapshot", info->can_snapshot);
+        json_write_field_bool(&writer, "live_migration", info->can_migrate);
+        json_write_field_bool(&writer, "hotplug", info->can_hotplug);
+        json_write_field_bool(&writer, "shares", info->can_share);
+        json_write_field_bool(&writer, "vsock", info->can_vsock);
+        json_write_field_bool(&writer, "user_network", info->has_user_network);
+        json_write_end_object(&writer);
+    }
+    json_write_end_array(&writer);
+    json_write_end_object(&writer);
+}
+
+/* ---- Metrics ---- */
+
+static void write_states(struct machine_service *service, struct buffer *out)
+{
+    uint64_t counts[MACHINE_STATES] = {0};
+    LIST_EACH(node, &service->machines)
+    {
+        counts[LIST_ITEM(node, struct machine, link)->state]++;
+    }
+    buffer_append_string(out,
+                         "# HELP blixard_machines Machines of this node by state.\n"
+                         "# TYPE blixard_machines gauge\n");
+    for (int i = 0; i < MACHINE_STATES; i++) {
+        buffer_append_format(out, "blixard_machines{state=\"%s\"} %" PRIu64 "\n",
+                             machine_state_text((enum machine_state)i), counts[i]);
+    }
+}
+
+struct sample {
+    const struct machine *machine;
+    struct hypervisor_usage usage;
+};
+
+static void write_usage(const struct sample *samples, size_t count, struct buffer *out)
+{
+    static const struct {
+        const char *name;
+        const char *kind;
+        const char *help;
+    } metrics[] = {
+        {"blixard_machine_cpu_seconds_total", "counter", "CPU time of a machine's VMM by mode."},
+        {"blixard_machine_resident_bytes", "gauge", "Memory that a machine's VMM has."},
+        {"blixard_machine_disk_read_bytes_total", "counter", "Bytes read from disks."},
+        {"blixard_machine_disk_written_bytes_total", "counter", "Bytes written to disks."},
+        {"blixard_machine_restarts_total", "counter", "How often it was started again."},
+    };
+    for (size_t m = 0; m < sizeof(metrics) / sizeof(metrics[0]); m++) {
+        buffer_append_format(out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
+                             metrics[m].name, metrics[m].kind);
+        for (size_t i = 0; i < count; i++) {
+            const struct machine *machine = samples[i].machine;
+            const struct hypervisor_usage *usage = &samples[i].usage;
+            MEMORY_OWNED char *labels =
+                memory_format("project=\"%s\",machine=\"%s\"", machine->project, machine->name);
+            if (m == 0) {
+                buffer_append_format(out, "%s{%s,mode=\"user\"} %.3f\n", metrics[m].name, labels,
+                                     (double)usage->cpu_user_ms / 1000);
+                buffer_append_format(out, "%s{%s,mode=\"system\"} %.3f\n", metrics[m].name, labels,
+                                     (double)usage->cpu_system_ms / 1000);
+                continue;
+            }
+            const uint64_t values[] = {0, usage->memory_bytes, usage->read_bytes,
+                                       usage->write_bytes, machine->restarts};
+            buffer_append_format(out, "%s{%s} %" PRIu64 "\n", metrics[m].name, labels, values[m]);
+        }
+    }
+}
+
+void machine_write_metrics(struct machine_service *service, struct buffer *out)
+{
+    size_t count = 0;
+    size_t most = 0;
+    LIST_EACH(node, &service->machines)
+    {
+        most++;
+    }
+    write_states(service, out);
+    struct sample *samples = memory_new(most + 1, sizeof(*samples));
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        samples[count].machine = machine;
+        if (machine_state_is_alive(machine->state) &&
+            hypervisor_read_usage(machine->folder, &samples[count].usage)) {
+            count++;
+        }
+    }
+    write_usage(samples, count, out);
+    free(samples);
+}

@@ -1,0 +1,200 @@
+/* The rows of machines: read when they change, written by their node. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+enum { RETRY_MS = 1000 };
+
+#define COLUMNS "key, project, name, id, config, desired, state, reason, restarts, started_ms"
+
+struct machine *state_find(struct machine_service *service, const char *project, const char *name)
+{
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        if (!machine->is_gone && strcmp(machine->project, project) == 0 &&
+            strcmp(machine->name, name) == 0) {
+            return machine;
+        }
+    }
+    return NULL;
+}
+
+static struct machine *find_key(struct machine_service *service, const char *key)
+{
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        if (!machine->is_gone && strcmp(machine->key, key) == 0) {
+            return machine;
+        }
+    }
+    return NULL;
+}
+
+/* ---- Reading ---- */
+
+static const char *text_at(sqlite3_stmt *row, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(row, column);
+    return text != NULL ? text : "";
+}
+
+static struct machine *new_machine(struct machine_service *service, sqlite3_stmt *row)
+{
+    struct machine *machine = NEW(struct machine);
+    machine->service = service;
+    machine->key = memory_copy_string(text_at(row, 0));
+    machine->project = memory_copy_string(text_at(row, 1));
+    machine->name = memory_copy_string(text_at(row, 2));
+    snprintf(machine->id, sizeof(machine->id), "%s", text_at(row, 3));
+    machine->folder = memory_format("%s/%s", service->folder, machine->id);
+    machine_state_parse(text_at(row, 6), &machine->state);
+    snprintf(machine->reason, sizeof(machine->reason), "%.380s", text_at(row, 7));
+    machine->restarts = (uint64_t)sqlite3_column_int64(row, 8);
+    machine->started_ms = (uint64_t)sqlite3_column_int64(row, 9);
+    list_push_back(&service->machines, &machine->link);
+    return machine;
+}
+
+/* What others may write: settings and what is wanted.  The state is ours alone. */
+static bool take_row(sqlite3_stmt *row, void *context)
+{
+    struct machine_service *service = context;
+    struct machine *machine = find_key(service, text_at(row, 0));
+    struct error err = {0};
+    JSON_OWNED json_t *config = NULL;
+    bool is_new = machine == NULL || strcmp(machine->id, text_at(row, 3)) != 0;
+    if (json_read(text_at(row, 4), strlen(text_at(row, 4)), &config, &err) < 0) {
+        log_error("machine %s: %s", text_at(row, 0), err.text);
+        return true;
+    }
+    if (is_new) {
+        machine = new_machine(service, row);
+    }
+    json_decref(machine->config);
+    machine->config = config;
+    config = NULL;
+    machine_strategy_parse(settings_text(machine->config, "strategy"), &machine->strategy);
+    machine_desired_parse(text_at(row, 5), &machine->desired);
+    return true;
+}
+
+struct mark {
+    const char *key;
+    bool is_there;
+};
+
+static bool take_mark(sqlite3_stmt *row, void *context)
+{
+    struct mark *mark = context;
+    mark->is_there = mark->is_there || strcmp(text_at(row, 0), mark->key) == 0;
+    return true;
+}
+
+static void drop_missing(struct machine_service *service)
+{
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        struct mark mark = {.key = machine->id};
+        struct error err = {0};
+        int r = store_query(service->options.store, &err, take_mark, &mark,
+                            "SELECT id FROM machine WHERE key = ? AND node = ?", "tt", machine->key,
+                            service->node_name);
+        if (r == 0 && !mark.is_there && !machine->is_gone) {
+            machine->is_gone = true;
+            machine_run_detach(machine);
+            machine_unref(machine);
+        }
+    }
+}
+
+void state_load(struct machine_service *service, const char *key_or_null)
+{
+    struct error err = {0};
+    int r = key_or_null == NULL
+        ? store_query(service->options.store, &err, take_row, service,
+                      "SELECT " COLUMNS " FROM machine WHERE node = ? ORDER BY created_ms", "t",
+                      service->node_name)
+        : store_query(service->options.store, &err, take_row, service,
+                      "SELECT " COLUMNS " FROM machine WHERE node = ? AND key = ?", "tt",
+                      service->node_name, key_or_null);
+    if (r < 0) {
+        log_error("reading machines: %s", err.text);
+    }
+    drop_missing(service);
+}
+
+/* ---- Writing ---- */
+
+static void on_published(const struct error *error, uint64_t index, void *context)
+{
+    struct machine *machine = context;
+    struct machine_service *service = machine->service;
+    (void)index;
+    machine->is_publishing = false;
+    service->pending--;
+    if (error != NULL && error->kind != ERROR_CONFLICT) {
+        machine->is_dirty = true;
+        if (!service->is_over) {
+            loop_timer_start(service->retry, RETRY_MS);
+        }
+    } else if (machine->is_dirty && !service->is_over) {
+        state_publish(machine);
+    }
+    machine_unref(machine);
+}
+
+void state_publish(struct machine *machine)
+{
+    struct machine_service *service = machine->service;
+    machine->is_dirty = machine->is_publishing;
+    if (machine->is_publishing || machine->is_gone) {
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the machine is another node's",
+        "UPDATE machine SET state = ?, reason = nullif(?, ''), restarts = ?, started_ms = "
+        "nullif(?, 0), revision = ? WHERE key = ? AND id = ? AND node = ?",
+        "ttuurttt", machine_state_text(machine->state), machine->reason, machine->restarts,
+        machine->started_ms, machine->key, machine->id, service->node_name);
+    machine->is_publishing = true;
+    service->pending++;
+    store_propose(service->options.store, command, on_published, machine);
+}
+
+static void on_wanted(const struct error *error, uint64_t index, void *context)
+{
+    struct machine_service *service = context;
+    (void)index;
+    service->pending--;
+    if (error != NULL) {
+        log_warn("what is wanted of a machine could not be written: %s", error->text);
+    }
+}
+
+/* It is so here at once: what the machine does next does not wait for the log. */
+void state_want(struct machine *machine, enum machine_desired desired)
+{
+    struct machine_service *service = machine->service;
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE machine SET desired = ?, revision = ? WHERE key = ? AND id = ? AND "
+                      "desired = ?",
+                      "trttt", machine_desired_text(desired), machine->key, machine->id,
+                      machine_desired_text(machine->desired));
+    machine->desired = desired;
+    service->pending++;
+    store_propose(service->options.store, command, on_wanted, service);
+}

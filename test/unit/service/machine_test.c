@@ -1,0 +1,137 @@
+/* What is decided about machines, and what a setting may say. */
+#include <string.h>
+
+#include "base/error.h"
+
+#include "service/machine/decide.h"
+#include "service/machine/parts.h"
+
+#include "test/lib/test.h"
+
+TEST(machine, names_of_states_lead_back_to_them)
+{
+    for (int i = 0; i < MACHINE_STATES; i++) {
+        enum machine_state state = MACHINE_FAILED;
+        EXPECT(machine_state_parse(machine_state_text((enum machine_state)i), &state));
+        EXPECT(state == (enum machine_state)i);
+    }
+    for (int i = 0; i < MACHINE_DESIREDS; i++) {
+        enum machine_desired desired = MACHINE_DESIRED_DELETED;
+        EXPECT(machine_desired_parse(machine_desired_text((enum machine_desired)i), &desired));
+        EXPECT(desired == (enum machine_desired)i);
+    }
+    enum machine_strategy strategy = MACHINE_ONCE;
+    EXPECT(!machine_strategy_parse("Sometimes", &strategy));
+}
+
+/* What an action makes of a state, if it succeeds. */
+static enum machine_state after(enum machine_action action, enum machine_state state)
+{
+    switch (action) {
+    case MACHINE_DO_PREPARE:
+    case MACHINE_DO_KILL:
+    case MACHINE_DO_SHUT_DOWN:
+    case MACHINE_DO_SETTLE:
+        return MACHINE_STOPPED;
+    case MACHINE_DO_START:
+    case MACHINE_DO_RESUME:
+        return MACHINE_RUNNING;
+    case MACHINE_DO_PAUSE:
+        return MACHINE_PAUSED;
+    case MACHINE_DO_NOTHING:
+    case MACHINE_DO_REMOVE:
+        break;
+    }
+    return state;
+}
+
+/* From any state in which nothing is under way, what is wanted comes about in a few steps. */
+TEST(machine, what_is_wanted_is_reached_from_everywhere)
+{
+    static const enum machine_state starts[] = {MACHINE_CREATING, MACHINE_STOPPED, MACHINE_RUNNING,
+                                                MACHINE_PAUSED};
+    static const enum machine_desired wanted[] = {MACHINE_DESIRED_RUNNING, MACHINE_DESIRED_PAUSED,
+                                                  MACHINE_DESIRED_STOPPED};
+    for (size_t s = 0; s < 4; s++) {
+        for (size_t w = 0; w < 3; w++) {
+            enum machine_state state = starts[s];
+            for (int i = 0; i < 4 && !machine_is_settled(wanted[w], state); i++) {
+                state = after(machine_decide(wanted[w], state), state);
+            }
+            EXPECT(machine_is_settled(wanted[w], state));
+            EXPECT(machine_decide(wanted[w], state) == MACHINE_DO_NOTHING);
+        }
+    }
+}
+
+TEST(machine, nothing_is_removed_while_it_lives)
+{
+    for (int i = 0; i < MACHINE_STATES; i++) {
+        enum machine_state state = (enum machine_state)i;
+        enum machine_action action = machine_decide(MACHINE_DESIRED_DELETED, state);
+        EXPECT(action != MACHINE_DO_REMOVE || !machine_state_is_alive(state));
+        EXPECT(action != MACHINE_DO_KILL || machine_state_is_alive(state));
+    }
+}
+
+TEST(machine, strategies_say_what_runs_again)
+{
+    EXPECT(machine_runs_again(MACHINE_ALWAYS, MACHINE_DESIRED_RUNNING, false));
+    EXPECT(machine_runs_again(MACHINE_RERUN_ON_FAILURE, MACHINE_DESIRED_RUNNING, true));
+    EXPECT(!machine_runs_again(MACHINE_RERUN_ON_FAILURE, MACHINE_DESIRED_RUNNING, false));
+    EXPECT(!machine_runs_again(MACHINE_ONCE, MACHINE_DESIRED_RUNNING, true));
+    EXPECT(!machine_runs_again(MACHINE_MANUAL, MACHINE_DESIRED_RUNNING, true));
+    EXPECT(!machine_runs_again(MACHINE_ALWAYS, MACHINE_DESIRED_STOPPED, true));
+    EXPECT(machine_backoff_ms(1) == 1000);
+    EXPECT(machine_backoff_ms(4) == 8000);
+    EXPECT(machine_backoff_ms(1000) == 60000);
+}
+
+TEST(machine, published_ports_are_read_strictly)
+{
+    static const char *const bad[] = {"",
+                                      "80",
+                                      ":80",
+                                      "80:",
+                                      "0:80",
+                                      "80:65536",
+                                      "1.2.3:80:80",
+                                      "host:80:80",
+                                      "1.2.3.4.5:1:2",
+                                      "80:80/sctp",
+                                      "1.2.3.4:80:80:80",
+                                      "-1:80",
+                                      "[::1]:80:80",
+                                      "1.2.3.400:80:80",
+                                      "80:80 "};
+    struct hypervisor_forward forward;
+    char address[64];
+    struct error err = {0};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        EXPECT(settings_parse_publish(bad[i], &forward, address, &err) == -ERROR_INVALID);
+    }
+    EXPECT(settings_parse_publish("8080:80", &forward, address, &err) == 0);
+    EXPECT(forward.host_port == 8080 && forward.guest_port == 80 && !forward.is_udp);
+    EXPECT(address[0] == '\0');
+    EXPECT(settings_parse_publish("127.0.0.1:5353:53/udp", &forward, address, &err) == 0);
+    EXPECT(forward.host_port == 5353 && forward.guest_port == 53 && forward.is_udp);
+    EXPECT(strcmp(forward.address, "127.0.0.1") == 0);
+}
+
+TEST(machine, settings_are_completed_and_bounded)
+{
+    struct error err = {0};
+    json_t *config = NULL;
+    json_t *create = json_pack("{s:s, s:s}", "name", "web", "image", "debian");
+    EXPECT(settings_complete(create, &config, &err) == 0);
+    EXPECT(settings_u64(config, "cpus") == 1);
+    EXPECT(settings_u64(config, "memory_bytes") == UINT64_C(256) << 20);
+    EXPECT(strcmp(settings_text(config, "hostname"), "web") == 0);
+    json_decref(config);
+    json_object_set_new(create, "memory_bytes", json_integer((128 << 20) + 1));
+    EXPECT(settings_complete(create, &config, &err) == -ERROR_INVALID);
+    json_object_set_new(create, "memory_bytes", json_integer(128 << 20));
+    json_object_set_new(create, "strategy", json_string("Often"));
+    EXPECT(settings_complete(create, &config, &err) == -ERROR_INVALID);
+    json_decref(create);
+}
