@@ -52,6 +52,8 @@ struct node {
     struct trigger_streams *trigger_streams;
     struct trigger_service *triggers;
     struct invocation_service *invocations;
+    struct hypervisor *hypervisor;
+    struct machine_service *machines;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };

@@ -1,0 +1,25 @@
+/* The daemon's parts: each is started after those before it, and stopped before them. */
+#ifndef MAIN_SUBSYSTEMS_H
+#define MAIN_SUBSYSTEMS_H
+
+#include <stddef.h>
+
+#include "main/daemon.h"
+
+struct subsystem {
+    const char *name;
+    int (*start)(struct node *node, struct error *err);
+    void (*stop)(struct node *node); /* NULL: there is nothing to stop */
+};
+
+extern const struct subsystem subsystems[];
+extern const size_t subsystem_count;
+
+/* ---- daemon.c ---- */
+
+/* A line for systemd, where it has started us. */
+void daemon_notify(const char *state);
+/* What people want to know of a node that is ready. */
+void daemon_greet(const struct node *node);
+
+#endif
