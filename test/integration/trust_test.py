@@ -51,6 +51,11 @@ EXPECTED = {
     "trace_list": "member", "trace_get": "member",
     "secret_list": "member", "secret_get": "member", "secret_set": "member", "secret_delete": "member",
     "secrets_key_get": "peer",
+    "machine_list": "member", "machine_create": "member", "machine_get": "member", "machine_delete": "member",
+    "machine_act": "member", "machine_exec": "member", "machine_console": "member", "machine_log": "member",
+    "machine_file_get": "member", "machine_file_put": "member", "hypervisor_list": "member", "image_blob_put": "member",
+    "machine_image_list": "member", "machine_image_get": "member", "machine_image_set": "member",
+    "machine_image_delete": "member",
 }
 
 IN, WHO, NO, OUT = "let in", "401", "403", "no connection"

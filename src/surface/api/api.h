@@ -32,6 +32,7 @@ struct image_store;
 struct instance_service;
 struct kv_service;
 struct loop;
+struct machine_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
@@ -69,6 +70,8 @@ struct api_options {
     struct trigger_service *triggers;
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
     struct invocation_service *invocations;
+    struct machine_service *machines;
+    uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };
 
 /* Listen; before the loop runs or on its thread.  Fails with DENIED (an address that is not

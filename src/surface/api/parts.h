@@ -155,6 +155,17 @@ bool api_is_passed_on(const struct request *request);
 void api_pass_on(struct request *request, uint64_t node);
 /* True: ?node= names another node, or none, and the request is answered by pass.c. */
 bool api_pass_to_named(struct request *request, const struct api_route *route);
+/* The same of a node that something is on; false: it is this one. */
+bool api_pass_to_node(struct request *request, const char *name);
+
+/* ---- upload.c ---- */
+/* The body becomes a blob of at most `most` bytes; answered with its name. */
+void api_blob_upload(struct request *request, uint64_t most, const char *what);
+
+/* ---- machine.c ---- */
+/* The machine of the path is another node's, or there is none: the request is answered elsewhere.
+ */
+bool api_machine_is_elsewhere(struct request *request);
 
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);

@@ -83,25 +83,32 @@ static enum whose find_node(const struct api *api, const char *name, uint64_t *r
     return whose;
 }
 
-bool api_pass_to_named(struct request *request, const struct api_route *route)
+bool api_pass_to_node(struct request *request, const char *name)
 {
-    char name[NAME_SIZE];
     uint64_t node = 0;
     struct error err = {0};
-    if (!is_of_a_node(route) || api_is_passed_on(request) ||
-        !http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name))) {
-        return false;
-    }
     switch (find_node(request->api, name, &node)) {
     case HERE:
         return false;
     case ELSEWHERE:
-        api_pass_on(request, node);
-        return true;
+        if (!api_is_passed_on(request)) {
+            api_pass_on(request, node);
+            return true;
+        }
+        error_set(&err, ERROR_UNAVAILABLE, "it is on node %.80s, which this one is not", name);
+        break;
     case NOWHERE:
         error_set(&err, ERROR_NOT_FOUND, "there is no node %.80s", name);
-        api_answer_error(request, &err);
-        return true;
+        break;
     }
-    return false;
+    api_answer_error(request, &err);
+    return true;
+}
+
+bool api_pass_to_named(struct request *request, const struct api_route *route)
+{
+    char name[NAME_SIZE];
+    return is_of_a_node(route) && !api_is_passed_on(request) &&
+        http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name)) &&
+        api_pass_to_node(request, name);
 }

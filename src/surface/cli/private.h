@@ -133,7 +133,8 @@ struct answer {
     char *instance;
     char *isolation;
     char *request_id;
-    char *node; /* who ran it, "" when it is not said */
+    uint64_t index; /* of the state; 0: it is not said */
+    char *node;     /* who ran it, "" when it is not said */
     /* Pieces as they come instead of in `body`; false: enough, the call is broken off. */
     bool (*on_data)(const void *bytes, size_t length, void *context);
     void *context;
@@ -319,6 +320,26 @@ int verb_route_pause(const struct arguments *arguments, struct error *err);
 int verb_route_resume(const struct arguments *arguments, struct error *err);
 int verb_route_delete(const struct arguments *arguments, struct error *err);
 
+int verb_vm_create(const struct arguments *arguments, struct error *err);
+int verb_vm_start(const struct arguments *arguments, struct error *err);
+int verb_vm_stop(const struct arguments *arguments, struct error *err);
+int verb_vm_restart(const struct arguments *arguments, struct error *err);
+int verb_vm_pause(const struct arguments *arguments, struct error *err);
+int verb_vm_resume(const struct arguments *arguments, struct error *err);
+int verb_vm_delete(const struct arguments *arguments, struct error *err);
+int verb_vm_list(const struct arguments *arguments, struct error *err);
+int verb_vm_show(const struct arguments *arguments, struct error *err);
+int verb_vm_drivers(const struct arguments *arguments, struct error *err);
+int verb_vm_wait(const struct arguments *arguments, struct error *err);
+int verb_vm_exec(const struct arguments *arguments, struct error *err);
+int verb_vm_console(const struct arguments *arguments, struct error *err);
+int verb_vm_logs(const struct arguments *arguments, struct error *err);
+int verb_vm_cp(const struct arguments *arguments, struct error *err);
+int verb_image_list(const struct arguments *arguments, struct error *err);
+int verb_image_show(const struct arguments *arguments, struct error *err);
+int verb_image_delete(const struct arguments *arguments, struct error *err);
+int verb_image_import(const struct arguments *arguments, struct error *err);
+int verb_image_build(const struct arguments *arguments, struct error *err);
 int verb_client_list(const struct arguments *arguments, struct error *err);
 int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);

@@ -48,6 +48,7 @@ static void on_head(struct http_call *call, int status, void *context)
     running->answer->isolation = field(call, "X-Blixard-Isolation");
     running->answer->request_id = field(call, "X-Request-Id");
     running->answer->node = field(call, "X-Blixard-Node");
+    text_parse_u64(http_call_field(call, "X-Blixard-Index"), &running->answer->index);
 }
 
 static void on_data(struct http_call *call, const void *bytes, size_t length, void *context)

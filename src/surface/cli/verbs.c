@@ -42,6 +42,11 @@
         "on-failure", 0, "WHERE", NULL, "The same for events that were given up."                  \
     }
 
+#define NO_WAIT                                                                              \
+    {                                                                                        \
+        "no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end." \
+    }
+
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
 static const struct flag deploy_flags[] = {
@@ -85,6 +90,8 @@ const struct noun cli_nouns[] = {
     {"stream", "streams of records"},
     {"fn alias", "which versions callers get"},
     {"invocation", "calls that were accepted and run later"},
+    {"vm", "machines: long-lived Linux microVMs"},
+    {"image", "what machines start from"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -441,6 +448,99 @@ const struct verb cli_verbs[] = {
      "  blixard invocation redrive 0f3c\n"
      "  blixard invocation redrive --function mail\n",
      verb_invocation_redrive},
+
+    {"vm", "create", "NAME", 1, 1,
+     FLAGS({"image", 'i', "IMAGE", NULL, "The image it starts from."},
+           {"cpus", 'c', "COUNT", NULL, "Virtual CPUs (default 1)."},
+           {"memory", 'm', "SIZE", NULL, "Memory (default 256MiB)."},
+           {"disk", 'd', "SIZE", NULL, "What it may write over its image (default 8GiB)."},
+           {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]", NULL,
+            "A port of the node that leads into it; may be given several times."},
+           {"strategy", 's', "STRATEGY", "Always RerunOnFailure Once Manual Halted",
+            "When it is started again (default RerunOnFailure)."},
+           {"hostname", 0, "NAME", NULL, "Its host name (default: its name)."},
+           {"driver", 0, "DRIVER", "qemu", "What runs it (default: the first that can)."},
+           {"cmdline", 0, "WORDS", NULL, "More words for its kernel."},
+           {"node", 0, "NODE", NULL, "Where it is to run (default: the node that is asked)."},
+           NO_WAIT),
+     "Make a machine and start it.",
+     "  blixard vm create web --image debian-12 --publish 8080:80\n"
+     "  blixard vm create db --image debian-12 --cpus 2 --memory 1GiB --disk 20GiB\n",
+     verb_vm_create},
+    {"vm", "start", "NAME", 1, 1, FLAGS(NO_WAIT), "Start a machine.", "  blixard vm start web\n",
+     verb_vm_start},
+    {"vm", "stop", "NAME", 1, 1,
+     FLAGS({"force", 0, NULL, NULL, "At once, as if its power was cut."}, NO_WAIT),
+     "Stop a machine in order; one that does not go down within 30 s is ended.",
+     "  blixard vm stop web\n  blixard vm stop web --force\n", verb_vm_stop},
+    {"vm", "restart", "NAME", 1, 1, FLAGS(NO_WAIT), "Stop a machine and start it again.",
+     "  blixard vm restart web\n", verb_vm_restart},
+    {"vm", "pause", "NAME", 1, 1, FLAGS(NO_WAIT), "Let a machine stand still; its memory stays.",
+     "  blixard vm pause web\n", verb_vm_pause},
+    {"vm", "resume", "NAME", 1, 1, FLAGS(NO_WAIT), "Let a paused machine go on.",
+     "  blixard vm resume web\n", verb_vm_resume},
+    {"vm", "delete", "NAME", 1, 1, FLAGS(NO_WAIT), "Delete a machine with its disk.",
+     "  blixard vm delete web\n", verb_vm_delete},
+    {"vm", "list", "", 0, 0, NULL, "List machines.", "  blixard vm list\n", verb_vm_list},
+    {"vm", "show", "NAME", 1, 1, NULL, "Show a machine.", "  blixard vm show web\n", verb_vm_show},
+    {"vm", "wait", "NAME", 1, 1,
+     FLAGS({"for", 0, "STATE", "running stopped paused backoff failed",
+            "Which state (default running)."},
+           {"timeout", 't', "DURATION", NULL, "How long at most (default: for ever)."}),
+     "Wait until a machine is in a state.", "  blixard vm wait web --for stopped\n", verb_vm_wait},
+    {"vm", "exec", "NAME -- COMMAND [ARGUMENT...]", 2, WORDS_MAX,
+     FLAGS({"user", 'u', "USER", NULL, "As whom (default root)."},
+           {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
+           {"cwd", 0, "FOLDER", NULL, "Where it begins (default: the home of the user)."},
+           {"no-terminal", 0, NULL, NULL, "No terminal, even where this is one."}),
+     "Run a program in a machine; its exit status is the command's.",
+     "  blixard vm exec web -- uname -a\n"
+     "  blixard vm exec web -- bash\n"
+     "  tar c data | blixard vm exec web -- tar x -C /srv\n",
+     verb_vm_exec},
+    {"vm", "console", "NAME", 1, 1, NULL, "Attach to the console of a machine; Ctrl-] detaches.",
+     "  blixard vm console web\n", verb_vm_console},
+    {"vm", "logs", "NAME", 1, 1,
+     FLAGS({"tail", 'n', "SIZE", NULL, "How much of it (default 64KiB)."},
+           {"follow", 'f', NULL, NULL, "Go on with what comes."}),
+     "Show what the console of a machine has said.", "  blixard vm logs web --follow\n",
+     verb_vm_logs},
+    {"vm", "cp", "FROM TO", 2, 2,
+     FLAGS({"recursive", 'r', NULL, NULL, "A folder with all that is in it."}),
+     "Copy a file into a machine or out of it: one of both is NAME:PATH.",
+     "  blixard vm cp index.html web:/var/www/html/index.html\n"
+     "  blixard vm cp -r web:/etc/nginx .\n",
+     verb_vm_cp},
+    {"vm", "drivers", "", 0, 0, NULL, "What can run machines on a node, and what is missing.",
+     "  blixard vm drivers\n", verb_vm_drivers},
+
+    {"image", "list", "", 0, 0, NULL, "List the images of machines.", "  blixard image list\n",
+     verb_image_list},
+    {"image", "show", "NAME", 1, 1, NULL, "Show an image.", "  blixard image show debian-12\n",
+     verb_image_show},
+    {"image", "delete", "NAME", 1, 1, NULL, "Delete an image that no machine was made from.",
+     "  blixard image delete debian-12\n", verb_image_delete},
+    {"image", "import", "NAME", 1, 1,
+     FLAGS(
+         {"root", 'r', "FILE", NULL,
+          "The root: a tar archive (packed or not), or a file system image."},
+         {"kernel", 'k', "FILE", NULL, "The kernel (default: /boot/vmlinuz-* of the archive)."},
+         {"modules", 0, "FOLDER", NULL, "Its lib/modules/VERSION (default: that of the archive)."},
+         {"cmdline", 0, "WORDS", NULL, "Words for the kernel."}),
+     "Make an image of files of this machine.",
+     "  blixard image import debian-12 --root root.tar\n"
+     "  blixard image import tiny --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 \\\n"
+     "    --modules /lib/modules/6.1.0-56-cloud-amd64\n",
+     verb_image_import},
+    {"image", "build", "NAME", 1, 1,
+     FLAGS({"suite", 0, "SUITE", NULL, "Release of Debian (default bookworm)."},
+           {"include", 0, "PACKAGES", NULL, "More packages, with commas between."},
+           {"mirror", 0, "URL", NULL, "Where packages come from (default: as mmdebstrap has it)."},
+           {"customize", 0, "FOLDER", NULL, "Files that are put over the root."}),
+     "Make an image of Debian packages, by mmdebstrap on this machine.",
+     "  blixard image build debian-12\n"
+     "  blixard image build web --include nginx-light,curl --customize ./files\n",
+     verb_image_build},
 
     {"operation", "list", "", 0, 0, NULL, "List operations, newest first.",
      "  blixard operation list\n", verb_operation_list},

@@ -1,0 +1,118 @@
+/* Machines.  What is done to one is done at its node: requests are passed on to it. */
+#include "service/machine/machine.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "surface/api/parts.h"
+
+static struct machine_service *service_of(const struct request *request)
+{
+    return request->api->options.machines;
+}
+
+bool api_machine_is_elsewhere(struct request *request)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *node = NULL;
+    if (machine_node(service_of(request), request->project, request->parameters[0], &node, &err) <
+        0) {
+        api_answer_error(request, &err);
+        return true;
+    }
+    return api_pass_to_node(request, node);
+}
+
+/* ---- Looking ---- */
+
+void api_machine_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = machine_write_list(service_of(request), request->project, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_machine_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    if (!api_machine_is_elsewhere(request)) {
+        int r = machine_write(service_of(request), request->project, request->parameters[0], &body,
+                              &err);
+        api_answer_written(request, r, &body, &err);
+    }
+}
+
+void api_hypervisor_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    machine_write_drivers(service_of(request), &body);
+    api_answer_json(request, request->status, &body);
+}
+
+/* ---- Changing ---- */
+
+struct beginning {
+    struct request *request;
+    char *name;
+};
+
+static void on_begun(const struct error *error, const char *operation, void *context)
+{
+    struct beginning *beginning = context;
+    struct request *request = beginning->request;
+    if (error != NULL) {
+        api_answer_error(request, error);
+    } else {
+        BUFFER_OWNED struct buffer body = {0};
+        struct json_writer writer = json_writer_to(&body);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "name", beginning->name);
+        json_write_field_string(&writer, "operation", operation);
+        json_write_end_object(&writer);
+        api_answer_json(request, request->status, &body);
+    }
+    free(beginning->name);
+    free(beginning);
+}
+
+static struct beginning *begin(struct request *request, const char *name)
+{
+    struct beginning *beginning = NEW(struct beginning);
+    *beginning = (struct beginning){request, memory_copy_string(name != NULL ? name : "")};
+    return beginning;
+}
+
+static void create(struct request *request, const json_t *body)
+{
+    machine_create(service_of(request), request->project, body, on_begun,
+                   begin(request, api_body_text(body, "name")));
+}
+
+void api_machine_create(struct request *request)
+{
+    api_body_read(request, "MachineCreate", create);
+}
+
+static void act(struct request *request, const char *action)
+{
+    const char *name = request->parameters[0];
+    if (!api_machine_is_elsewhere(request)) {
+        machine_act(service_of(request), request->project, name, action, on_begun,
+                    begin(request, name));
+    }
+}
+
+/* To delete has a method of its own. */
+void api_machine_act(struct request *request)
+{
+    bool deletes = strcmp(request->parameters[1], "delete") == 0;
+    act(request, deletes ? "" : request->parameters[1]);
+}
+
+void api_machine_delete(struct request *request)
+{
+    act(request, "delete");
+}

@@ -1,0 +1,339 @@
+/* Verbs about images of machines: made here, then uploaded piece by piece. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/process.h"
+#include "base/text.h"
+
+#include "engine/image/initrd.h"
+#include "engine/image/rootfs.h"
+
+#include "surface/cli/duplex.h"
+#include "surface/cli/private.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+enum { KERNEL_BYTES_MAX = 512 << 20, BUILD_MS = 3600000 };
+
+/* Where things are made; removed at the end. */
+struct workshop {
+    char *folder;
+    char *tree;    /* an unpacked root */
+    char *archive; /* that it is of, or NULL */
+};
+
+static int open_workshop(struct workshop *workshop, struct error *err)
+{
+    const char *place = getenv("TMPDIR");
+    workshop->folder = memory_format("%s/blixard-image-XXXXXX", place != NULL ? place : "/var/tmp");
+    if (mkdtemp(workshop->folder) == NULL) {
+        return error_os(err, errno, "making a folder in %s (TMPDIR names another place)",
+                        place != NULL ? place : "/var/tmp");
+    }
+    workshop->tree = memory_format("%s/root", workshop->folder);
+    return file_make_folder(workshop->tree, 0755, err);
+}
+
+static void close_workshop(struct workshop *workshop)
+{
+    struct error ignored = {0};
+    if (workshop->tree != NULL) {
+        file_remove_tree(workshop->folder, &ignored);
+    }
+    free(workshop->folder);
+    free(workshop->tree);
+    free(workshop->archive);
+}
+
+static void say(const char *text)
+{
+    fprintf(stderr, "%s\n", text);
+}
+
+/* ---- Uploading ---- */
+
+static int upload(const char *path, const char *key, json_t *image, struct error *err)
+{
+    JSON_OWNED json_t *blob = NULL;
+    int r = duplex_upload("POST", "/v1/images/blobs", path, &blob, err);
+    if (r < 0) {
+        return error_wrap(err, "uploading the %s", key);
+    }
+    json_int_t size = json_integer_value(json_object_get(image, "size_bytes")) +
+        json_integer_value(json_object_get(blob, "size_bytes"));
+    json_object_set(image, key, json_object_get(blob, "id"));
+    json_object_set_new(image, "size_bytes", json_integer(size));
+    return 0;
+}
+
+static int upload_bytes(const struct workshop *workshop, const struct buffer *bytes,
+                        const char *key, json_t *image, struct error *err)
+{
+    MEMORY_OWNED char *path = memory_format("%s/%s", workshop->folder, key);
+    int r = file_write(path, bytes->data, bytes->used, 0600, err);
+    return r < 0 ? r : upload(path, key, image, err);
+}
+
+/* ---- Making ---- */
+
+static int add_kernel(const struct workshop *workshop, const char *kernel, const char *modules,
+                      json_t *image, struct error *err)
+{
+    char version[128] = "";
+    BUFFER_OWNED struct buffer packed = {0};
+    BUFFER_OWNED struct buffer unpacked = {0};
+    BUFFER_OWNED struct buffer initrd = {0};
+    int r = file_read(kernel, KERNEL_BYTES_MAX, &packed, err);
+    r = r < 0 ? r : kernel_unpack(packed.data, packed.used, &unpacked, err);
+    if (r < 0) {
+        return error_wrap(err, "%s", kernel);
+    }
+    kernel_version(packed.data, packed.used, version, sizeof(version));
+    if (version[0] != '\0') {
+        json_object_set_new(image, "kernel_version", json_string(version));
+    }
+    r = upload_bytes(workshop, &unpacked, "kernel", image, err);
+    if (r == 0 && modules != NULL) {
+        r = initrd_add_modules(&initrd, modules, err);
+        r = r < 0 ? r : upload_bytes(workshop, &initrd, "initrd", image, err);
+    }
+    return r;
+}
+
+/* "erofs", "squashfs" or "ext4" of a file system image; NULL: something else, an archive maybe. */
+static const char *format_of(const char *path)
+{
+    uint8_t bytes[1024 + 0x38 + 2] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t got = fd >= 0 ? pread(fd, bytes, sizeof(bytes), 0) : -1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (got < (ssize_t)sizeof(bytes)) {
+        return NULL;
+    }
+    const uint8_t *super = bytes + 1024;
+    if (memcmp(bytes, "hsqs", 4) == 0) {
+        return "squashfs";
+    }
+    if (super[0] == 0xe2 && super[1] == 0xe1 && super[2] == 0xf5 && super[3] == 0xe0) {
+        return "erofs";
+    }
+    return super[0x38] == 0x53 && super[0x39] == 0xef ? "ext4" : NULL;
+}
+
+static int add_root(const struct workshop *workshop, json_t *image, struct error *err)
+{
+    bool is_root = geteuid() == 0;
+    MEMORY_OWNED char *path = memory_format("%s/root.img", workshop->folder);
+    say(is_root ? "making the root file system (erofs)" : "making the root file system (squashfs)");
+    int r = is_root ? rootfs_make_erofs(workshop->tree, path, err)
+                    : rootfs_make_squashfs(workshop->archive, path, err);
+    r = r < 0 ? r : upload(path, "root", image, err);
+    json_object_set_new(image, "root_format", json_string(is_root ? "erofs" : "squashfs"));
+    return r;
+}
+
+/* The archive's own kernel, unless another one is given. */
+static int add_archive(struct workshop *workshop, const char *kernel, const char *modules,
+                       json_t *image, struct error *err)
+{
+    MEMORY_OWNED char *own_kernel = NULL;
+    MEMORY_OWNED char *own_modules = NULL;
+    int r = 0;
+    if (kernel == NULL) {
+        r = rootfs_find_kernel(workshop->tree, &own_kernel, &own_modules, err);
+        kernel = own_kernel;
+        modules = own_modules;
+    }
+    r = r < 0 ? r : add_kernel(workshop, kernel, modules, image, err);
+    return r < 0 ? r : add_root(workshop, image, err);
+}
+
+static int name_image(const struct arguments *arguments, const json_t *image, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");
+    int r = request_send("PUT", target, image, &document, err);
+    return r < 0 ? r
+                 : print_done(arguments, document, err, "image %s is there", arguments->words[0]);
+}
+
+static int import(const struct arguments *arguments, struct workshop *workshop, json_t *image,
+                  struct error *err)
+{
+    const char *root = flag_value(arguments, "root");
+    const char *kernel = flag_value(arguments, "kernel");
+    const char *modules = flag_value(arguments, "modules");
+    const char *format = root != NULL ? format_of(root) : NULL;
+    if (root == NULL && kernel == NULL) {
+        return error_set(err, ERROR_INVALID, "give --root, or --kernel, or both");
+    }
+    if (root == NULL || format != NULL) {
+        if (kernel == NULL) {
+            return error_set(err, ERROR_INVALID,
+                             "a file system image needs --kernel and --modules besides");
+        }
+        int r = add_kernel(workshop, kernel, modules, image, err);
+        r = r < 0 || root == NULL ? r : upload(root, "root", image, err);
+        if (format != NULL) {
+            json_object_set_new(image, "root_format", json_string(format));
+        }
+        return r;
+    }
+    workshop->archive = memory_copy_string(root);
+    say("unpacking");
+    int r = rootfs_unpack(root, workshop->tree, geteuid() != 0, err);
+    return r < 0 ? r : add_archive(workshop, kernel, modules, image, err);
+}
+
+int verb_image_import(const struct arguments *arguments, struct error *err)
+{
+    struct workshop workshop = {0};
+    JSON_OWNED json_t *image = json_object();
+    const char *root = flag_value(arguments, "root");
+    const char *cmdline = flag_value(arguments, "cmdline");
+    int r = open_workshop(&workshop, err);
+    if (cmdline != NULL) {
+        json_object_set_new(image, "cmdline", json_string(cmdline));
+    }
+    if (root != NULL) {
+        json_object_set_new(image, "source", json_string(root));
+    }
+    r = r < 0 ? r : import(arguments, &workshop, image, err);
+    close_workshop(&workshop);
+    return r < 0 ? r : name_image(arguments, image, err);
+}
+
+/* ---- Debian ---- */
+
+static int run_mmdebstrap(const struct arguments *arguments, const char *target, struct error *err)
+{
+    const char *suite = flag_value(arguments, "suite");
+    const char *more = flag_value(arguments, "include");
+    const char *mirror = flag_value(arguments, "mirror");
+    BUFFER_OWNED struct buffer said = {0};
+    struct process_result result = {0};
+    /* A kernel package wants an initrd to be made; the smallest program that does is enough. */
+    MEMORY_OWNED char *include =
+        memory_format("--include=linux-image-cloud-amd64,tiny-initramfs,systemd-sysv,dbus,"
+                      "iproute2%s%s",
+                      more != NULL ? "," : "", more != NULL ? more : "");
+    const char *argv[] = {"mmdebstrap",
+                          "--variant=minbase",
+                          "--quiet",
+                          include,
+                          suite != NULL ? suite : "bookworm",
+                          target,
+                          mirror,
+                          NULL};
+    const struct process_options options = {
+        .argv = argv, .output_max = 4096, .timeout_ms = BUILD_MS};
+    int r = process_run(&options, NULL, &said, &result, err);
+    if (r < 0 && err->kind == ERROR_NOT_FOUND) {
+        return error_set(err, ERROR_UNSUPPORTED, "there is no mmdebstrap (Debian: mmdebstrap)");
+    }
+    if (r == 0 && result.exit_code != 0) {
+        const char *text = buffer_string(&said);
+        size_t skip = said.used > 400 ? said.used - 400 : 0;
+        return error_set(err, ERROR_UNAVAILABLE, "mmdebstrap: %s",
+                         text_make_printable((char *)(uintptr_t)text + skip, true));
+    }
+    return r;
+}
+
+static int build(const struct arguments *arguments, struct workshop *workshop, json_t *image,
+                 struct error *err)
+{
+    const char *over = flag_value(arguments, "customize");
+    if (geteuid() != 0 && over != NULL) {
+        return error_set(err, ERROR_DENIED, "--customize needs root, which owns what is in a root");
+    }
+    workshop->archive = memory_format("%s/root.tar", workshop->folder);
+    say("installing packages (mmdebstrap); this takes a minute or two");
+    int r = run_mmdebstrap(arguments, workshop->archive, err);
+    if (r == 0) {
+        say("unpacking");
+        r = rootfs_unpack(workshop->archive, workshop->tree, geteuid() != 0, err);
+    }
+    r = r < 0 || over == NULL ? r : rootfs_overlay(over, workshop->tree, err);
+    return r < 0 ? r : add_archive(workshop, NULL, NULL, image, err);
+}
+
+int verb_image_build(const struct arguments *arguments, struct error *err)
+{
+    struct workshop workshop = {0};
+    const char *suite = flag_value(arguments, "suite");
+    MEMORY_OWNED char *source = memory_format("Debian %s", suite != NULL ? suite : "bookworm");
+    JSON_OWNED json_t *image = json_pack("{s:s}", "source", source);
+    int r = open_workshop(&workshop, err);
+    r = r < 0 ? r : build(arguments, &workshop, image, err);
+    close_workshop(&workshop);
+    return r < 0 ? r : name_image(arguments, image, err);
+}
+
+/* ---- Looking ---- */
+
+static int show(const struct arguments *arguments, const char *target, const char *rows,
+                const struct column *columns, unsigned count, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (r == 0 && rows != NULL) {
+        print_table(json_object_get(document, rows), columns, count);
+    } else if (r == 0) {
+        print_facts(document, columns, count);
+    }
+    return r;
+}
+
+int verb_image_list(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"NAME", "name", AS_TEXT},        {"SIZE", "size_bytes", AS_BYTES},
+        {"ROOT", "root_format", AS_TEXT}, {"KERNEL", "kernel_version", AS_TEXT},
+        {"SOURCE", "source", AS_TEXT},    {"CREATED", "created_at", AS_TEXT},
+    };
+    return show(arguments, "/v1/images", "images", columns, COUNT(columns), err);
+}
+
+int verb_image_show(const struct arguments *arguments, struct error *err)
+{
+    static const struct column facts[] = {
+        {"name", "name", AS_TEXT},
+        {"size", "size_bytes", AS_BYTES},
+        {"source", "source", AS_TEXT},
+        {"kernel version", "kernel_version", AS_TEXT},
+        {"root format", "root_format", AS_TEXT},
+        {"command line", "cmdline", AS_TEXT},
+        {"kernel", "kernel", AS_TEXT},
+        {"initrd", "initrd", AS_TEXT},
+        {"root", "root", AS_TEXT},
+        {"created", "created_at", AS_TEXT},
+    };
+    MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");
+    return show(arguments, target, NULL, facts, COUNT(facts), err);
+}
+
+int verb_image_delete(const struct arguments *arguments, struct error *err)
+{
+    MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");
+    int r = request_json("DELETE", target, NULL, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document = json_pack("{s:s}", "deleted", arguments->words[0]);
+    return print_done(arguments, document, err, "deleted image %s", arguments->words[0]);
+}

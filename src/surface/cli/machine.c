@@ -1,0 +1,380 @@
+/* Verbs about machines. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/duplex.h"
+#include "surface/cli/payload.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+enum { DETACH_KEY = 0x1d, HISTORY = 4096, TURN_MS = 60000 }; /* Ctrl-] as of telnet and virsh */
+
+static const struct payload_flag settings[] = {
+    {"image", "image", FLAG_TEXT},         {"cpus", "cpus", FLAG_COUNT},
+    {"memory", "memory_bytes", FLAG_SIZE}, {"disk", "disk_bytes", FLAG_SIZE},
+    {"strategy", "strategy", FLAG_TEXT},   {"hostname", "hostname", FLAG_TEXT},
+    {"driver", "driver", FLAG_TEXT},       {"cmdline", "cmdline", FLAG_TEXT},
+};
+
+/* ---- Waiting ---- */
+
+/* Until it is so, unless --no-wait; then the machine as it is. */
+static int finish(const struct arguments *arguments, const json_t *reference, const char *what,
+                  bool is_gone, struct error *err)
+{
+    const char *name = json_string_value(json_object_get(reference, "name"));
+    const char *operation = json_string_value(json_object_get(reference, "operation"));
+    if (name == NULL || operation == NULL) {
+        return error_set(err, ERROR_PROTOCOL, "the answer names no operation");
+    }
+    if (flag_value(arguments, "no-wait") != NULL) {
+        return print_done(arguments, (json_t *)(uintptr_t)reference, err, "%s", operation);
+    }
+    MEMORY_OWNED char *target = request_target("machines", name, "");
+    JSON_OWNED json_t *machine = NULL;
+    int r = operation_wait_for(operation, NULL, err);
+    if (r == 0 && is_gone) {
+        machine = json_pack("{s:s}", "deleted", name);
+    } else if (r == 0) {
+        r = request_json("GET", target, NULL, &machine, err);
+    }
+    return r < 0 ? r : print_done(arguments, machine, err, "machine %s %s", name, what);
+}
+
+/* ---- Making and changing ---- */
+
+static void take_published(const struct arguments *arguments, json_t *body)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "publish") == 0) {
+            json_array_append_new(list, json_string(arguments->flags[i].value));
+        }
+    }
+    if (json_array_size(list) > 0) {
+        json_object_set(body, "publish", list);
+    }
+    json_decref(list);
+}
+
+int verb_vm_create(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
+    JSON_OWNED json_t *reference = NULL;
+    BUFFER_OWNED struct buffer target = {0};
+    const char *node = flag_value(arguments, "node");
+    const char *strategy = flag_value(arguments, "strategy");
+    bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
+    int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
+    if (r == 0 && flag_value(arguments, "image") == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "--image is missing: `blixard image list` shows which there are");
+    }
+    take_published(arguments, body);
+    buffer_append_string(&target, "/v1/machines");
+    if (node != NULL) {
+        buffer_append_string(&target, "?node=");
+        http_percent_encode(&target, text_of(node, strlen(node)));
+    }
+    r = r < 0 ? r : request_send("POST", buffer_string(&target), body, &reference, err);
+    return r < 0 ? r
+                 : finish(arguments, reference, is_halted ? "is made" : "is running", false, err);
+}
+
+static int act(const struct arguments *arguments, const char *action, const char *what,
+               struct error *err)
+{
+    JSON_OWNED json_t *reference = NULL;
+    MEMORY_OWNED char *rest = memory_format("/actions/%s", action);
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], rest);
+    int r = request_json("POST", target, NULL, &reference, err);
+    return r < 0 ? r : finish(arguments, reference, what, false, err);
+}
+
+int verb_vm_start(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "start", "is running", err);
+}
+
+int verb_vm_stop(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, flag_value(arguments, "force") != NULL ? "kill" : "stop", "is stopped",
+               err);
+}
+
+int verb_vm_restart(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "restart", "is running again", err);
+}
+
+int verb_vm_pause(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "pause", "is paused", err);
+}
+
+int verb_vm_resume(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "resume", "is running", err);
+}
+
+int verb_vm_delete(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *reference = NULL;
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    int r = request_json("DELETE", target, NULL, &reference, err);
+    return r < 0 ? r : finish(arguments, reference, "is deleted", true, err);
+}
+
+/* ---- Looking ---- */
+
+static int get(const struct arguments *arguments, const char *target, json_t **ret_document,
+               enum output *ret_output, struct error *err)
+{
+    int r = output_of(arguments, ret_output, err);
+    return r < 0 ? r : request_json("GET", target, NULL, ret_document, err);
+}
+
+int verb_vm_list(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"NAME", "name", AS_TEXT},         {"STATE", "state", AS_TEXT},
+        {"NODE", "node", AS_TEXT},         {"IMAGE", "image", AS_TEXT},
+        {"CPUS", "cpus", AS_TEXT},         {"MEMORY", "memory_bytes", AS_BYTES},
+        {"PUBLISHED", "publish", AS_TEXT}, {"STARTED", "started_at", AS_TEXT},
+        {"REASON", "reason", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = get(arguments, "/v1/machines", &document, &output, err);
+    if (r == 0 && output == OUTPUT_TABLE) {
+        print_table(json_object_get(document, "machines"), columns, COUNT(columns));
+    } else if (r == 0) {
+        print_document(document, output);
+    }
+    return r;
+}
+
+int verb_vm_show(const struct arguments *arguments, struct error *err)
+{
+    static const struct column facts[] = {
+        {"name", "name", AS_TEXT},          {"state", "state", AS_TEXT},
+        {"reason", "reason", AS_TEXT},      {"wanted", "desired", AS_TEXT},
+        {"node", "node", AS_TEXT},          {"image", "image", AS_TEXT},
+        {"cpus", "cpus", AS_TEXT},          {"memory", "memory_bytes", AS_BYTES},
+        {"disk", "disk_bytes", AS_BYTES},   {"published", "publish", AS_TEXT},
+        {"strategy", "strategy", AS_TEXT},  {"host name", "hostname", AS_TEXT},
+        {"kernel", "kernel", AS_TEXT},      {"agent", "agent", AS_TEXT},
+        {"cpu time", "cpu_ms", AS_MS},      {"resident", "resident_bytes", AS_BYTES},
+        {"restarts", "restarts", AS_TEXT},  {"started", "started_at", AS_TEXT},
+        {"created", "created_at", AS_TEXT}, {"id", "id", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    int r = get(arguments, target, &document, &output, err);
+    if (r == 0 && output == OUTPUT_TABLE) {
+        print_facts(document, facts, COUNT(facts));
+    } else if (r == 0) {
+        print_document(document, output);
+    }
+    return r;
+}
+
+int verb_vm_drivers(const struct arguments *arguments, struct error *err)
+{
+    static const struct column columns[] = {
+        {"DRIVER", "name", AS_TEXT},     {"USABLE", "usable", AS_TEXT},
+        {"VERSION", "version", AS_TEXT}, {"ACCELERATOR", "accelerator", AS_TEXT},
+        {"PROBLEM", "problem", AS_TEXT},
+    };
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = get(arguments, "/v1/hypervisors", &document, &output, err);
+    if (r == 0 && output == OUTPUT_TABLE) {
+        print_table(json_object_get(document, "hypervisors"), columns, COUNT(columns));
+    } else if (r == 0) {
+        print_document(document, output);
+    }
+    return r;
+}
+
+/* The machine once the state has changed after *index, or a minute later; *index is moved on. */
+static int get_after(const char *name, uint64_t wait_ms, uint64_t *index, json_t **ret_machine,
+                     struct error *err)
+{
+    ANSWER_OWNED struct answer answer = {0};
+    BUFFER_OWNED struct buffer target = {0};
+    MEMORY_OWNED char *path = request_target("machines", name, "");
+    buffer_append_string(&target, path);
+    if (*index > 0) {
+        buffer_append_format(&target, "?index=%" PRIu64 "&wait=%" PRIu64 "ms", *index, wait_ms);
+    }
+    int r = request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
+    *index = answer.index;
+    return r < 0 ? r : json_read(answer.body.data, answer.body.used, ret_machine, err);
+}
+
+/* Until it is in that state; one that has failed does not come to it by itself. */
+int verb_vm_wait(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    const char *wanted =
+        flag_value(arguments, "for") != NULL ? flag_value(arguments, "for") : "running";
+    const char *limit = flag_value(arguments, "timeout");
+    uint64_t left_ms = UINT64_MAX;
+    uint64_t index = 0;
+    if (limit != NULL && !text_parse_duration_ms(limit, &left_ms)) {
+        return error_set(err, ERROR_INVALID, "--timeout %.40s is no time (for example 30s)", limit);
+    }
+    uint64_t end_ms = left_ms == UINT64_MAX ? left_ms : clock_monotonic_ms() + left_ms;
+    for (;;) {
+        JSON_OWNED json_t *machine = NULL;
+        uint64_t now_ms = clock_monotonic_ms();
+        left_ms = end_ms > now_ms ? end_ms - now_ms : 1;
+        int r = get_after(name, left_ms < TURN_MS ? left_ms : TURN_MS, &index, &machine, err);
+        const char *state = json_string_value(json_object_get(machine, "state"));
+        const char *reason = json_string_value(json_object_get(machine, "reason"));
+        if (r < 0) {
+            return r;
+        }
+        if (state != NULL && strcmp(state, wanted) == 0) {
+            return print_done(arguments, machine, err, "machine %s is %s", name, state);
+        }
+        if (state != NULL && strcmp(state, "failed") == 0) {
+            return error_set(err, ERROR_UNAVAILABLE, "machine %s has failed: %s", name,
+                             reason != NULL ? reason : "");
+        }
+        if (clock_monotonic_ms() >= end_ms) {
+            return error_set(err, ERROR_TIMEOUT, "machine %s is still %s after %s", name, state,
+                             limit);
+        }
+    }
+}
+
+/* ---- Inside ---- */
+
+/* The program's exit status is ours, as of ssh: 128 and the signal that ended it. */
+static int take_end(const json_t *end, struct error *err)
+{
+    const char *text = json_string_value(json_object_get(end, "error"));
+    const char *code = json_string_value(json_object_get(end, "code"));
+    int signal = (int)json_integer_value(json_object_get(end, "signal"));
+    int status = (int)json_integer_value(json_object_get(end, "exit_code"));
+    if (end == NULL) {
+        return error_set(err, ERROR_UNAVAILABLE, "the connection has ended before the program");
+    }
+    if (text != NULL) {
+        enum error_kind kind = code != NULL ? error_kind_parse(code) : ERROR_NONE;
+        return error_set(err, kind != ERROR_NONE ? kind : ERROR_UNAVAILABLE, "%s", text);
+    }
+    if (signal != 0) {
+        _exit(128 + signal);
+    }
+    if (status != 0) {
+        _exit(status & 0xff);
+    }
+    return 0;
+}
+
+static json_t *exec_spec(const struct arguments *arguments, bool is_terminal)
+{
+    unsigned rows = 0;
+    unsigned columns = 0;
+    json_t *spec = json_pack("{s:[], s:b, s:b}", "arguments", "input", 1, "terminal", is_terminal);
+    json_t *words = json_object_get(spec, "arguments");
+    json_t *environment = json_array();
+    for (unsigned i = 1; i < arguments->word_count; i++) {
+        json_array_append_new(words, json_string(arguments->words[i]));
+    }
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "env") == 0) {
+            json_array_append_new(environment, json_string(arguments->flags[i].value));
+        }
+    }
+    if (json_array_size(environment) > 0) {
+        json_object_set(spec, "environment", environment);
+    }
+    json_decref(environment);
+    if (flag_value(arguments, "user") != NULL) {
+        json_object_set_new(spec, "user", json_string(flag_value(arguments, "user")));
+    }
+    if (flag_value(arguments, "cwd") != NULL) {
+        json_object_set_new(spec, "folder", json_string(flag_value(arguments, "cwd")));
+    }
+    if (is_terminal && duplex_terminal_size(&rows, &columns)) {
+        json_object_set_new(spec, "rows", json_integer((json_int_t)rows));
+        json_object_set_new(spec, "columns", json_integer((json_int_t)columns));
+    }
+    return spec;
+}
+
+int verb_vm_exec(const struct arguments *arguments, struct error *err)
+{
+    bool is_terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) &&
+        flag_value(arguments, "no-terminal") == NULL;
+    JSON_OWNED json_t *spec = exec_spec(arguments, is_terminal);
+    MEMORY_OWNED char *text = json_dumps(spec, JSON_COMPACT);
+    if (text == NULL) {
+        return error_set(err, ERROR_INVALID, "an argument is no UTF-8");
+    }
+    BUFFER_OWNED struct buffer target = {0};
+    MEMORY_OWNED char *path = request_target("machines", arguments->words[0], "/exec?exec=");
+    buffer_append_string(&target, path);
+    http_percent_encode(&target, text_of(text, strlen(text)));
+    struct duplex duplex = {.path = buffer_string(&target),
+                            .takes_input = true,
+                            .is_terminal = is_terminal,
+                            .detach_key = -1};
+    int r = duplex_run(&duplex, err);
+    JSON_OWNED json_t *end = duplex.end;
+    return r < 0 ? r : take_end(end, err);
+}
+
+int verb_vm_console(const struct arguments *arguments, struct error *err)
+{
+    bool is_terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    MEMORY_OWNED char *rest = memory_format("/console?history=%d", HISTORY);
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], rest);
+    struct duplex duplex = {.path = target,
+                            .takes_input = true,
+                            .is_terminal = is_terminal,
+                            .detach_key = is_terminal ? DETACH_KEY : -1};
+    if (is_terminal) {
+        fprintf(stderr, "Attached to the console of %s; Ctrl-] detaches.\n", arguments->words[0]);
+    }
+    int r = duplex_run(&duplex, err);
+    json_decref(duplex.end);
+    if (r == 0 && is_terminal) {
+        fprintf(stderr, "\n%s\n", duplex.was_detached ? "Detached." : "The machine has ended.");
+    }
+    return r;
+}
+
+static bool write_piece(const void *bytes, size_t length, void *context)
+{
+    (void)context;
+    return fwrite(bytes, 1, length, stdout) == length && print_flush() == 0;
+}
+
+int verb_vm_logs(const struct arguments *arguments, struct error *err)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    const char *tail = flag_value(arguments, "tail");
+    uint64_t bytes = 64 << 10;
+    if (tail != NULL && !text_parse_size(tail, &bytes)) {
+        return error_set(err, ERROR_INVALID, "--tail %.40s is no size (for example 64KiB)", tail);
+    }
+    MEMORY_OWNED char *path = request_target("machines", arguments->words[0], "/log");
+    buffer_append_format(&target, "%s?tail=%" PRIu64 "%s", path, bytes,
+                         flag_value(arguments, "follow") != NULL ? "&follow=true" : "");
+    ANSWER_OWNED struct answer answer = {.on_data = write_piece};
+    return request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
+}

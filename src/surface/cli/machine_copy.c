@@ -1,0 +1,171 @@
+/* `vm cp`: files and folders between here and a machine. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/image/rootfs.h"
+
+#include "surface/cli/duplex.h"
+#include "surface/cli/private.h"
+
+/* NAME:PATH; a path of this machine with a colon is written ./A:B. */
+struct place {
+    char *name; /* NULL: here */
+    const char *path;
+};
+
+static struct place place_of(const char *word)
+{
+    const char *colon = strchr(word, ':');
+    const char *slash = strchr(word, '/');
+    if (colon == NULL || (slash != NULL && slash < colon)) {
+        return (struct place){NULL, word};
+    }
+    return (struct place){memory_copy_text(word, (size_t)(colon - word)), colon + 1};
+}
+
+static void add_target(struct buffer *target, const struct place *place, const char *query)
+{
+    MEMORY_OWNED char *path = request_target("machines", place->name, "/files/");
+    const char *rest = place->path + (place->path[0] == '/' ? 1 : 0);
+    buffer_append_string(target, path);
+    http_percent_encode(target, text_of(rest, strlen(rest)));
+    buffer_append_string(target, query);
+}
+
+static char *temporary(const char *beside, int *ret_fd, struct error *err)
+{
+    char *path = memory_format("%s.blixard-XXXXXX", beside);
+    *ret_fd = mkostemp(path, O_CLOEXEC);
+    if (*ret_fd < 0) {
+        error_os(err, errno, "making a file beside %s", beside);
+        free(path);
+        return NULL;
+    }
+    return path;
+}
+
+/* ---- In ---- */
+
+static int put_file(const char *from, const struct place *to, struct error *err)
+{
+    struct stat status;
+    char query[32];
+    BUFFER_OWNED struct buffer target = {0};
+    if (stat(from, &status) < 0) {
+        return error_os(err, errno, "%s", from);
+    }
+    if (S_ISDIR(status.st_mode)) {
+        return error_set(err, ERROR_INVALID, "%s is a folder: say --recursive", from);
+    }
+    snprintf(query, sizeof(query), "?mode=%04o", status.st_mode & 07777);
+    add_target(&target, to, query);
+    return duplex_upload("PUT", buffer_string(&target), from, NULL, err);
+}
+
+static int put_folder(const char *from, const struct place *to, struct error *err)
+{
+    FD_OWNED int fd = -1;
+    MEMORY_OWNED char *archive = temporary("/tmp/vm-cp", &fd, err);
+    BUFFER_OWNED struct buffer target = {0};
+    if (archive == NULL) {
+        return -(int)err->kind;
+    }
+    add_target(&target, to, "?tar=true");
+    int r = rootfs_archive(from, fd, err);
+    r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), archive, NULL, err);
+    unlink(archive);
+    return r;
+}
+
+/* ---- Out ---- */
+
+static bool write_piece(const void *bytes, size_t length, void *context)
+{
+    const int *fd = context;
+    return file_write_all(*fd, bytes, length) == 0;
+}
+
+static int get_bytes(const struct place *from, const char *query, int fd, struct error *err)
+{
+    BUFFER_OWNED struct buffer target = {0};
+    ANSWER_OWNED struct answer answer = {.on_data = write_piece, .context = &fd};
+    add_target(&target, from, query);
+    errno = 0;
+    int r = request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
+    return r == 0 && errno == ENOSPC ? error_os(err, ENOSPC, "writing") : r;
+}
+
+static int get_file(const struct place *from, const char *to, struct error *err)
+{
+    struct stat status;
+    FD_OWNED int fd = -1;
+    bool is_folder = stat(to, &status) == 0 && S_ISDIR(status.st_mode);
+    const char *slash = strrchr(from->path, '/');
+    const char *base = slash != NULL ? slash + 1 : from->path;
+    MEMORY_OWNED char *path = is_folder ? memory_format("%s/%s", to, base) : memory_copy_string(to);
+    MEMORY_OWNED char *beside = temporary(path, &fd, err);
+    if (beside == NULL) {
+        return -(int)err->kind;
+    }
+    int r = get_bytes(from, "", fd, err);
+    if (r == 0 && (fchmod(fd, 0644) < 0 || rename(beside, path) < 0)) {
+        r = error_os(err, errno, "writing %s", path);
+    }
+    if (r < 0) {
+        unlink(beside);
+    }
+    return r;
+}
+
+static int get_folder(const struct place *from, const char *to, struct error *err)
+{
+    FD_OWNED int fd = -1;
+    MEMORY_OWNED char *archive = temporary("/tmp/vm-cp", &fd, err);
+    if (archive == NULL) {
+        return -(int)err->kind;
+    }
+    int r = file_make_folder(to, 0755, err);
+    r = r < 0 ? r : get_bytes(from, "?tar=true", fd, err);
+    r = r < 0 ? r : rootfs_unpack(archive, to, false, err);
+    unlink(archive);
+    return r;
+}
+
+int verb_vm_cp(const struct arguments *arguments, struct error *err)
+{
+    struct place from = place_of(arguments->words[0]);
+    struct place to = place_of(arguments->words[1]);
+    MEMORY_OWNED char *from_name = from.name;
+    MEMORY_OWNED char *to_name = to.name;
+    bool is_deep = flag_value(arguments, "recursive") != NULL;
+    int r = 0;
+    if ((from_name == NULL) == (to_name == NULL)) {
+        return error_set(
+            err, ERROR_INVALID,
+            "one of both is in a machine: NAME:PATH, as in `vm cp file web:/srv/file`");
+    }
+    if (to_name != NULL) {
+        r = is_deep ? put_folder(from.path, &to, err) : put_file(from.path, &to, err);
+    } else {
+        r = is_deep ? get_folder(&from, to.path, err) : get_file(&from, to.path, err);
+    }
+    if (r < 0) {
+        return r;
+    }
+    JSON_OWNED json_t *document =
+        json_pack("{s:s, s:s}", "from", arguments->words[0], "to", arguments->words[1]);
+    return print_done(arguments, document, err, "copied %s to %s", arguments->words[0],
+                      arguments->words[1]);
+}
