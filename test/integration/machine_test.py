@@ -1,0 +1,331 @@
+"""Linux machines by the command line: made, used, stopped, found again, ended in all ways."""
+import contextlib
+import glob
+import io
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+import unittest
+import urllib.request
+
+import microvm
+from foreign import free_port
+from node import BUILD, Node
+
+BUSYBOX = pathlib.Path("/bin/busybox")
+TOOLS = "sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep".split()
+INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
+
+
+def root_archive():
+    """A small distribution: busybox as init and as everything else."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        def folder(name):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+
+        def file(name, content, mode=0o644):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
+
+        def link(name, target):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+
+        for name in "bin sbin etc proc sys dev run tmp root srv".split():
+            folder(name)
+        file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
+        for tool in TOOLS:
+            link(("sbin/" if tool in ("init", "poweroff", "reboot") else "bin/") + tool, "/bin/busybox")
+        file("etc/inittab", INITTAB)
+        file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+        file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
+        file("srv/index.html", b"hello from a machine\n")
+    return out.getvalue()
+
+
+def why_not():
+    if not BUSYBOX.exists():
+        return "busybox-static is not installed"
+    return microvm.reason()
+
+
+def runs(pid):
+    """A process that has ended and was not collected yet, by whoever adopted it, does not run."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextlib.contextmanager
+def machines_of(node):
+    """Machines outlive their node: whatever a test leaves behind is ended by its monitor."""
+    try:
+        yield
+    finally:
+        for lock in glob.glob(str(node.folder / "machines" / "*" / "lock")):
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(pathlib.Path(lock).read_text().split()[0]), signal.SIGTERM)
+
+
+def setUpModule():
+    global folder, image
+    reason = why_not()
+    if reason:
+        raise unittest.SkipTest(reason)
+    folder = tempfile.TemporaryDirectory(prefix="blixard-machines-")
+    image = pathlib.Path(folder.name) / "root.tar.gz"
+    image.write_bytes(root_archive())
+
+
+def tearDownModule():
+    folder.cleanup()
+
+
+class Case(unittest.TestCase):
+    count = 0
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(lambda: cls.node.stop())
+        cls.enterClassContext(machines_of(cls.node))
+        cls.ok("image", "import", "small", "--root", image, *cls.kernel())
+
+    @staticmethod
+    def kernel():
+        unpacked = microvm.KERNEL_FOLDER / "root"
+        return ["--kernel", glob.glob(str(unpacked / "boot/vmlinuz-*"))[0],
+                "--modules", glob.glob(str(unpacked / "lib/modules/*"))[0]]
+
+    @classmethod
+    def run_cli(cls, *words, stdin=None):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, input=stdin or "",
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+
+    @classmethod
+    def ok(cls, *words, stdin=None):
+        done = cls.run_cli(*words, stdin=stdin)
+        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
+        return done.stdout
+
+    def refused(self, *words):
+        done = self.run_cli(*words)
+        self.assertNotEqual(done.returncode, 0, words)
+        return done.stderr
+
+    def create(self, *flags):
+        Case.count += 1
+        name = f"m{Case.count}"
+        self.ok("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", *flags)
+        self.addCleanup(self.run_cli, "vm", "delete", name)
+        return name
+
+    def show(self, name):
+        return json.loads(self.ok("vm", "show", name, "--output", "json"))
+
+    def shell(self, name, script, **options):
+        return self.ok("vm", "exec", name, "--", "sh", "-c", script, **options)
+
+    def until_agent(self, name):
+        """A node that has found a machine again speaks to its agent a moment later."""
+        end = time.monotonic() + 60
+        while self.run_cli("vm", "exec", name, "--", "true").returncode != 0:
+            self.assertLess(time.monotonic(), end)
+            threading.Event().wait(0.1)
+
+    def folder_of(self, name):
+        return self.node.folder / "machines" / self.show(name)["id"]
+
+    def pids(self, name):
+        return [int(word) for word in (self.folder_of(name) / "lock").read_text().split()]
+
+
+class Life(Case):
+    def test_programs_files_and_ports(self):
+        port = free_port()
+        name = self.create("--publish", f"127.0.0.1:{port}:80")
+        self.assertEqual(self.shell(name, "uname -n").strip(), name)
+        done = self.run_cli("vm", "exec", name, "--", "sh", "-c", "echo out; echo err >&2; exit 7")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (7, "out\n", "err\n"))
+        self.assertEqual(self.run_cli("vm", "exec", name, "--", "sh", "-c", "kill -9 $$").returncode, 137)
+        self.assertEqual(self.ok("vm", "exec", name, "--", "cat", stdin="abc" * 50000), "abc" * 50000)
+        self.assertEqual(self.ok("vm", "exec", name, "--user", "nobody", "--env", "A=b c", "--cwd", "/srv", "--",
+                                 "sh", "-c", "id -u; echo $A; ls"), "65534\nb c\nindex.html\n")
+        self.assertIn("no program", self.refused("vm", "exec", name, "--", "/bin/nothing"))
+
+        self.shell(name, "httpd -p 80 -h /srv")
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
+            self.assertEqual(answer.read(), b"hello from a machine\n")
+
+        here = pathlib.Path(folder.name) / "file"
+        here.write_bytes(bytes(range(256)) * 4000)
+        self.ok("vm", "cp", here, f"{name}:/root/file")
+        self.ok("vm", "cp", f"{name}:/root/file", f"{here}.back")
+        self.assertEqual(pathlib.Path(f"{here}.back").read_bytes(), here.read_bytes())
+        tree = pathlib.Path(folder.name) / "tree"
+        (tree / "below").mkdir(parents=True)
+        (tree / "below" / "leaf").write_text("leaf\n")
+        self.ok("vm", "cp", "-r", tree, f"{name}:/root/tree")
+        self.assertEqual(self.shell(name, "cat /root/tree/below/leaf"), "leaf\n")
+        self.ok("vm", "cp", "-r", f"{name}:/root/tree", f"{tree}.back")
+        self.assertIn("leaf", {entry.name for entry in pathlib.Path(f"{tree}.back").rglob("*")})
+
+    def test_what_was_written_is_there_after_stop_and_start(self):
+        name = self.create()
+        self.shell(name, "echo kept > /root/note; mkdir /srv/new")
+        self.ok("vm", "stop", name)
+        stopped = self.show(name)
+        self.assertEqual((stopped["state"], stopped["desired"]), ("stopped", "stopped"))
+        self.assertIn("not running", self.refused("vm", "exec", name, "--", "true"))
+        self.ok("vm", "start", name)
+        self.assertEqual(self.shell(name, "cat /root/note; ls /srv"), "kept\nindex.html\nnew\n")
+        self.ok("vm", "restart", name)
+        self.assertEqual(self.shell(name, "cat /root/note"), "kept\n")
+
+    def test_pause_and_console(self):
+        name = self.create()
+        self.ok("vm", "pause", name)
+        self.assertEqual(self.show(name)["state"], "paused")
+        self.assertIn("paused", self.refused("vm", "exec", name, "--", "true"))
+        self.ok("vm", "resume", name)
+        self.assertEqual(self.shell(name, "echo again"), "again\n")
+        self.shell(name, "echo said on the console > /dev/ttyS0")
+        log = self.ok("vm", "logs", name)
+        self.assertIn("said on the console", log)
+
+    def test_a_halted_one_is_made_and_not_started(self):
+        name = self.create("--strategy", "Halted")
+        self.assertEqual(self.show(name)["state"], "stopped")
+        self.ok("vm", "start", name)
+        self.assertEqual(self.show(name)["state"], "running")
+
+    def test_deleting_leaves_nothing(self):
+        name = self.create()
+        place = self.folder_of(name)
+        monitor, vmm = self.pids(name)
+        self.assertIn("in use", self.refused("image", "delete", "small"))
+        self.ok("vm", "delete", name)
+        self.assertFalse(place.exists())
+        for pid in (monitor, vmm):
+            self.assertFalse(runs(pid))
+        self.assertIn("no machine", self.refused("vm", "show", name))
+
+
+class Ends(Case):
+    def test_a_guest_that_powers_off_stays_off(self):
+        name = self.create()
+        self.run_cli("vm", "exec", name, "--", "poweroff")
+        self.ok("vm", "wait", name, "--for", "stopped", "--timeout", "120s")
+        shown = self.show(name)
+        self.assertEqual((shown["desired"], shown["restarts"]), ("stopped", 0))
+
+    def test_a_kernel_that_panics_is_started_again(self):
+        name = self.create()
+        self.run_cli("vm", "exec", name, "--", "sh", "-c", "echo c > /proc/sysrq-trigger")
+        self.ok("vm", "wait", name, "--for", "backoff", "--timeout", "120s")
+        self.assertIn("panicked", self.show(name)["reason"])
+        self.ok("vm", "wait", name, "--timeout", "180s")
+        self.assertEqual(self.show(name)["restarts"], 1)
+
+    def test_once_is_not_started_again(self):
+        name = self.create("--strategy", "Once")
+        os.kill(self.pids(name)[1], signal.SIGKILL)
+        self.ok("vm", "wait", name, "--for", "failed", "--timeout", "60s")
+        self.assertIn("signal 9", self.show(name)["reason"])
+        self.ok("vm", "start", name)
+        self.assertEqual(self.show(name)["state"], "running")
+
+    def test_a_dead_monitor_takes_its_machine_with_it(self):
+        name = self.create()
+        monitor, vmm = self.pids(name)
+        os.kill(monitor, signal.SIGKILL)
+        self.ok("vm", "wait", name, "--for", "backoff", "--timeout", "60s")
+        self.assertFalse(runs(vmm))
+        self.ok("vm", "wait", name, "--timeout", "180s")
+        self.assertNotEqual(self.pids(name)[1], vmm)
+
+
+class Restarts(Case):
+    def again(self, number):
+        self.node.process.send_signal(number)
+        self.node.process.wait(timeout=60)
+        ended = self.node
+        type(self).node = self.node = Node(folder=ended.folder)
+        self.node.owned, ended.owned = ended.owned, None
+
+    def test_machines_outlive_the_daemon(self):
+        name = self.create()
+        self.shell(name, "echo in memory > /tmp/note; mount | head -1 > /dev/null")
+        before = self.pids(name)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            self.again(number)
+            self.assertEqual(self.pids(name), before)
+            self.until_agent(name)
+            self.assertEqual(self.shell(name, "cat /tmp/note"), "in memory\n")
+        self.assertEqual(self.show(name)["restarts"], 0)
+
+    def test_what_ended_meanwhile_is_noticed(self):
+        gone = self.create("--strategy", "Once")
+        again = self.create("--strategy", "Always")
+        pids = self.pids(gone), self.pids(again)
+        self.node.process.kill()
+        self.node.process.wait(timeout=60)
+        for _, vmm in pids:
+            os.kill(vmm, signal.SIGKILL)
+        ended = self.node
+        type(self).node = self.node = Node(folder=ended.folder)
+        self.node.owned, ended.owned = ended.owned, None
+        self.ok("vm", "wait", gone, "--for", "failed", "--timeout", "60s")
+        self.ok("vm", "wait", again, "--timeout", "180s")
+        self.assertEqual(self.show(again)["restarts"], 1)
+
+
+class Refusals(Case):
+    def test_what_cannot_be_is_said(self):
+        name = self.create("--strategy", "Halted", "--publish", "127.0.0.1:7999:80")
+        for words, text in (
+                (("vm", "create", name, "--image", "small"), "already"),
+                (("vm", "create", "x", "--image", "nothing"), "no image"),
+                (("vm", "create", "x", "--image", "small", "--publish", "7999:80"), "published by machine"),
+                (("vm", "create", "x", "--image", "small", "--publish", "80"), "HOST-PORT"),
+                (("vm", "create", "x", "--image", "small", "--memory", "1MiB"), "memory_bytes"),
+                (("vm", "create", "x", "--image", "small", "--cpus", "1000"), "cpus"),
+                (("vm", "create", "X_y", "--image", "small"), "no name"),
+                (("vm", "create", "x"), "--image"),
+                (("vm", "pause", name), "nothing to pause"),
+                (("vm", "console", name), "does not run"),
+                (("vm", "stop", "nobody"), "no machine"),
+                (("vm", "cp", "a", "b"), "NAME:PATH"),
+                (("image", "import", "i", "--root", "/etc/passwd"), "archive"),
+                (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
+            self.assertIn(text, self.refused(*words), words)
+
+    def test_a_vmm_that_does_not_start_says_why(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            name = "taken"
+            self.addCleanup(self.run_cli, "vm", "delete", name)
+            done = self.run_cli("vm", "create", name, "--image", "small", "--strategy", "Once", "--publish",
+                                f"127.0.0.1:{port}:80", "--memory", "128MiB")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("host forwarding", done.stderr)
+        self.ok("vm", "start", name)
+
+
+if __name__ == "__main__":
+    unittest.main()
