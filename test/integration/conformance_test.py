@@ -207,6 +207,17 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 64)
         self.assertIn("type mismatch", done.stderr)
 
+    def test_an_imported_function_may_stand_in_a_table(self):
+        module = self.assemble("table-of-imports", """(module (import "spectest" "print_i32" (func $print (param i32)))
+            (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
+            (table funcref (elem $print $yield)) (type $print (func (param i32))) (type $yield (func (result i32)))
+            (func (export "f") (param i32) (result i32)
+              (call_indirect (type $print) (i32.const 5) (local.get 0))
+              (call_indirect (type $yield) (i32.add (local.get 0) (i32.const 1)))))""")
+        for tier in "fast", "optimized":
+            done = self.run_it(module, "--invoke", "f", "0", "--tier", tier)
+            self.assertEqual((done.stdout, done.stderr), ("i32:0\n", "i32:5\n"))
+
     def test_a_reactor_is_initialised_first(self):
         """And each of several modules; a script sees the effect, not the call."""
         text = """(module (global $count (export "count") (mut i32) (i32.const 0))

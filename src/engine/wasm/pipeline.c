@@ -186,7 +186,7 @@ static int compile(struct job *job, const char *source, const char *object, stru
 
 static int link_image(struct job *job, const char *const *objects, size_t count, struct error *err)
 {
-    enum { WORDS = 12, WORDS_MAX = WORDS + WASM_LINKED_MAX + 2 };
+    enum { WORDS = 13, WORDS_MAX = WORDS + WASM_LINKED_MAX + 2 };
     const struct toolchain *toolchain = &job->wasm->toolchain;
     MEMORY_OWNED char *script = memory_format("%s/link.ld", toolchain->folder);
     MEMORY_OWNED char *runtime = memory_format("%s/guest-runtime.o", toolchain->folder);
@@ -197,6 +197,7 @@ static int link_image(struct job *job, const char *const *objects, size_t count,
                                    "-z",
                                    "noexecstack",
                                    "--no-warn-rwx-segments",
+                                   "--no-relax", /* it would make addresses 32 bits */
                                    "-o",
                                    "image.elf",
                                    "-T",
