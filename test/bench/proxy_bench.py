@@ -95,7 +95,8 @@ def rows_of(who, seconds, rounds):
     for size in SIZES:
         for _, url in who.values():
             wrk(url, post_bytes(size), 1, CONNECTIONS)
-        found = interleaved(who, rounds, lambda _, server, size=size: wrk(server[1], post_bytes(size), seconds, CONNECTIONS, server[0]))
+        long = seconds * (2 if size >= 1 << 20 else 1)
+        found = interleaved(who, rounds, lambda _, server, size=size, long=long: wrk(server[1], post_bytes(size), long, CONNECTIONS, server[0]))
         theirs = min(found[name]["cpu_us_per_request"] for name in found if name != "Blixard")
         fastest = max(found[name]["requests_per_second"] for name in found if name != "Blixard")
         for name, row in found.items():
@@ -111,7 +112,7 @@ def measure(quick, long):
     with tempfile.TemporaryDirectory(prefix="blixard-bench-") as name, contextlib.ExitStack() as stack:
         front, back = stack.enter_context(nodes(pathlib.Path(name)))
         rows = rows_of(in_front(stack, front, back), seconds, rounds)
-    print(f"\nBodies passed on to another node and back, {CONNECTIONS} connections, median of {rounds} runs of {seconds} s; load average {busy()}")
+    print(f"\nBodies passed on to another node and back, {CONNECTIONS} connections, median of {rounds} runs of {seconds} s (1 MiB: {2 * seconds} s); load average {busy()}")
     print(f"{'in front':<20}{'bytes':>9}{'requests/s':>12}{'p50 us':>9}{'p99 us':>9}{'CPU us':>9}{'refused':>9}{'to nginx':>10}{'its rate':>10}")
     for row in rows:
         print(f"{row['server']:<20}{row['bytes']:>9}{row['requests_per_second']:>12.0f}{row['p50_us']:>9.0f}{row['p99_us']:>9.0f}"
