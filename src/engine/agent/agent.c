@@ -19,6 +19,9 @@
 
 /* So many sessions may begin in AGENT_RETRY_MS; a guest that wants more waits. */
 enum { RESETS_MAX = 4, RETRY_MS = 20, GREETING_MAX = 64, DIAL_MS = 5000 };
+/* A guest that says nothing is asked again, more and more seldom: it may never have had an agent.
+ */
+enum { PATIENCE_FIRST_MS = 5000, PATIENCE_LAST_MS = 300000 };
 
 static void connect_now(void *context);
 
@@ -44,6 +47,9 @@ static void begin_session(struct agent *agent)
     agent->state = AGENT_RESETTING;
     agent->last_id = 0;
     agent->resets++;
+    loop_timer_start(agent->retry, agent->patience_ms);
+    agent->patience_ms =
+        agent->patience_ms * 2 < PATIENCE_LAST_MS ? agent->patience_ms * 2 : PATIENCE_LAST_MS;
     agent_put_number(&body, AGENT_NONCE, agent->nonce);
     agent_put_number(&body, AGENT_VERSION_MIN, AGENT_VERSION);
     agent_put_number(&body, AGENT_VERSION_MAX, AGENT_VERSION);
@@ -133,11 +139,14 @@ static void take_hello(struct agent *agent, const struct agent_frame *frame)
                   "machine with an agent of this release",
                   info.program, AGENT_VERSION);
         agent->nonce = 0;
+        loop_timer_stop(agent->retry);
         agent->events.on_down(&error, agent->context);
         return;
     }
     agent->info = info;
     agent->state = AGENT_UP;
+    agent->patience_ms = PATIENCE_FIRST_MS;
+    loop_timer_stop(agent->retry);
     agent->events.on_up(&agent->info, agent->context);
 }
 
@@ -248,6 +257,10 @@ static void connect_now(void *context)
 {
     struct agent *agent = context;
     const struct stream_dial_options options = {.timeout_ms = DIAL_MS};
+    if (agent->stream != NULL && stream_waiting(agent->stream) > 0) {
+        loop_timer_start(agent->retry, PATIENCE_FIRST_MS); /* nobody reads: one RESET is enough */
+        return;
+    }
     if (agent->stream != NULL) {
         (void)may_begin(agent);
         begin_session(agent);
@@ -278,6 +291,7 @@ int agent_open(struct loop *loop, const struct agent_options *options,
     agent->vsock_port = options->vsock_port;
     agent->first_retry_ms = options->retry_ms > 0 ? options->retry_ms : RETRY_MS;
     agent->retry_ms = agent->first_retry_ms;
+    agent->patience_ms = PATIENCE_FIRST_MS;
     agent->retry = loop_timer_new(loop, connect_now, agent);
     agent->resets_since_ms = loop_now_ms(loop);
     list_init(&agent->calls);

@@ -179,6 +179,7 @@ static _Noreturn void go_down(struct init *init, enum agent_power power)
         }
         usleep(STEP_MS * 1000);
     }
+    reap(init); /* who has ended has no command line either, before it is reaped */
     if (init->server > 0) {
         wait_until_told(init);
     }

@@ -16,7 +16,13 @@
 
 #include "guest/agent/private.h"
 
-enum { OUT_MAX = 8 * AGENT_PIECE_MAX, RETRY_FIRST_MS = 10, RETRY_LAST_MS = 500, READ_STEP = 65536 };
+enum {
+    OUT_MAX = 8 * AGENT_PIECE_MAX,
+    RETRY_FIRST_MS = 10,
+    RETRY_LAST_MS = 500,
+    GIVE_UP_MS = 500,
+    READ_STEP = 65536
+};
 
 struct link *link_new(const char *port, int fd)
 {
@@ -99,18 +105,26 @@ static void say_hello(struct link *link, uint64_t nonce, unsigned spoken)
 
 /* ---- The port's other end ---- */
 
+/*
+ * That a host has gone, or come, the kernel learns by another queue than what it sends: the RESET
+ * of the next one may be read while the port still looks, or looks again, as if nobody were there.
+ * So what is to be sent is kept for a while; a host that stays away is given up.
+ */
 static void lose(struct link *link, uint64_t now)
 {
-    end_session(link);
     if (link->port == NULL) {
+        end_session(link);
         link->is_gone = true;
         return;
     }
-    agent_receiver_reset(&link->receiver);
     if (!link->is_hung_up) {
         link->retry_ms = RETRY_FIRST_MS;
+        link->hung_up_at_ms = now;
         fcntl(link->fd, F_SETOWN, getpid());
         fcntl(link->fd, F_SETFL, O_NONBLOCK | O_ASYNC);
+    } else if (now - link->hung_up_at_ms >= GIVE_UP_MS) {
+        end_session(link);
+        agent_receiver_reset(&link->receiver);
     }
     link->is_hung_up = true;
     link->retry_at_ms = now + link->retry_ms;

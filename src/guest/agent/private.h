@@ -57,7 +57,8 @@ struct link {
     const char
         *port;       /* its device, opened again and again; NULL: a connection, gone when it ends */
     bool is_hung_up; /* nobody is at the other end of the port */
-    bool is_gone;    /* to be freed */
+    uint64_t hung_up_at_ms;
+    bool is_gone; /* to be freed */
     bool has_session;
     uint64_t retry_at_ms; /* of a port: when it is looked at again */
     unsigned retry_ms;
