@@ -123,7 +123,7 @@ class Booted(Scene):
         self.powerdown()
         said = watcher.communicate(timeout=SECONDS)[1]
         self.assertEqual(machine.wait(), 0)
-        self.assertIn("event 2 5 0 0", said)
+        self.assertIn("event 2 5 0 0", said, machine.said())
         self.assertIn("event 3 0 0 0", said)
         self.assertIn("working", machine.said())
 

@@ -158,6 +158,9 @@ static void take_frame(struct agent *agent, const struct agent_frame *frame)
     } else if (agent->state != AGENT_UP) {
         return; /* the rest of an earlier session */
     } else if (frame->head.type == AGENT_EVENT) {
+        if (stream_waiting(agent->stream) < AGENT_PIECE_MAX) { /* one that reads none gets none */
+            agent_send(agent, AGENT_CREDIT, AGENT_STREAM_IN, 0, 0, NULL, 0);
+        }
         if (agent->events.on_event != NULL &&
             agent_read_event(agent_reader_of(frame->payload, frame->length), &event)) {
             agent->events.on_event(&event, agent->context);

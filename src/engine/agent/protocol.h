@@ -28,6 +28,9 @@
  * request off: it is answered (CANCELLED, or whatever had become of it).  CONTROL tells an open
  * request something (a signal, a window's size); it has no answer.
  *
+ * Events.  The guest says them at any time within a session, about no request.  The host
+ * acknowledges each by a CREDIT with id 0: a machine that goes down waits for that, or two seconds.
+ *
  * Streams.  A request has up to three: AGENT_STREAM_IN to the guest, _OUT and _ERR from it.  DATA
  * carries at most AGENT_PIECE_MAX bytes, END is behind the last of them.  A sender may have sent
  * AGENT_WINDOW bytes more than the receiver has given back with CREDIT (u32, bytes consumed); one

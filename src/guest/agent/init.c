@@ -25,7 +25,7 @@
 
 #include "guest/agent/private.h"
 
-enum { BUTTONS_MAX = 8, PATIENCE_MS = 10000, TELL_MS = 1000, STEP_MS = 10, KEY_RELEASES = 0 };
+enum { BUTTONS_MAX = 8, PATIENCE_MS = 10000, TELL_MS = 2000, STEP_MS = 10, KEY_RELEASES = 0 };
 
 struct init {
     struct serve_options options;
@@ -66,12 +66,13 @@ static void look_at_button(int fd)
     }
 }
 
-/* Programs besides us, the server and the kernel's threads, which have no command line. */
+/* Programs besides us, the server and the kernel's threads, which have no command line.  Neither
+ * has one that is about to end: the entrypoint counts until it was reaped, for its end is told. */
 static bool is_somebody_left(const struct init *init)
 {
     DIR *folder = opendir("/proc");
     const struct dirent *entry = NULL;
-    bool is_one = false;
+    bool is_one = init->entry != 0;
     while (folder != NULL && !is_one && (entry = readdir(folder)) != NULL) {
         char path[300];
         char line[16];
@@ -179,7 +180,6 @@ static _Noreturn void go_down(struct init *init, enum agent_power power)
         }
         usleep(STEP_MS * 1000);
     }
-    reap(init); /* who has ended has no command line either, before it is reaped */
     if (init->server > 0) {
         wait_until_told(init);
     }
@@ -211,6 +211,10 @@ static void begin_entrypoint(struct init *init)
         exec_become(request, false, &error);
         say("the entrypoint: %s", error.text);
         _exit(127);
+    }
+    if (pid < 0) {
+        say("the entrypoint: %s", strerror(errno));
+        return;
     }
     init->entry = pid;
     atomic_store(&shared->entry_pid, pid);

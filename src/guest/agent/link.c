@@ -41,6 +41,7 @@ static void end_session(struct link *link)
         job_abandon(LIST_ITEM(node, struct job, node));
     }
     link->has_session = false;
+    link->unheard = 0;
     buffer_done(&link->out);
 }
 
@@ -91,6 +92,7 @@ void link_event(struct list *links, const struct buffer *fields)
         struct link *link = LIST_ITEM(node, struct link, node);
         if (link->has_session && !link_is_full(link)) {
             link_send(link, AGENT_EVENT, AGENT_STREAM_IN, 0, fields->data, fields->used);
+            link->unheard++;
         }
     }
 }
@@ -179,6 +181,9 @@ static void take_frame(struct link *link, const struct agent_frame *frame)
     if (frame->head.type == AGENT_RESET) {
         begin_session(link, frame);
         return;
+    }
+    if (link->has_session && frame->head.id == 0 && frame->head.type == AGENT_CREDIT) {
+        link->unheard -= link->unheard > 0;
     }
     if (!link->has_session || frame->head.id == 0) {
         return;

@@ -60,6 +60,7 @@ struct link {
     uint64_t hung_up_at_ms;
     bool is_gone; /* to be freed */
     bool has_session;
+    unsigned unheard;     /* events that the host has not acknowledged */
     uint64_t retry_at_ms; /* of a port: when it is looked at again */
     unsigned retry_ms;
     struct agent_receiver receiver;

@@ -224,7 +224,7 @@ static void tell_news(struct server *server)
     bool is_out = true;
     LIST_EACH(node, &server->links)
     {
-        is_out = is_out && LIST_ITEM(node, struct link, node)->out.used == 0;
+        is_out = is_out && LIST_ITEM(node, struct link, node)->unheard == 0;
     }
     if (is_out) {
         atomic_store(&shared->told, news);

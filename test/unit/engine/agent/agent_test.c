@@ -585,5 +585,6 @@ TEST(agent, passes_over_events_it_does_not_know)
     RUN_UNTIL(scene.events == 1);
     EXPECT(scene.event.kind == AGENT_EVENT_ENTRYPOINT_ENDED && scene.event.signal == 9);
     EXPECT(scene.event.exit_code == -1);
+    RUN_UNTIL(scene.counts[AGENT_CREDIT] == 2); /* both are acknowledged */
     end();
 }
