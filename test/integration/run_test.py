@@ -95,6 +95,9 @@ class Run(unittest.TestCase):
     def test_status_arguments_and_environment_are_the_programs(self):
         done = self.run_module("read", "/none", flags=("--env", "NAME=value"))
         self.assertEqual((done.stdout, done.returncode), ("Capabilities insufficient\nvalue", 2))
+        (self.folder / "hidden").write_text("of a file")
+        done = self.run_module("read", "/none", flags=("--secret", f"NAME={self.folder / 'hidden'}"))
+        self.assertEqual((done.stdout, done.returncode), ("Capabilities insufficient\nof a file", 2))
 
     def test_a_program_meets_no_folder_that_nobody_gave_it(self):
         """Where it names no path, not even /tmp; its first descriptor is then the first folder given."""
@@ -131,7 +134,8 @@ class Run(unittest.TestCase):
 
     def test_what_cannot_be_is_told(self):
         for flags, words in ((("--dir", "/none/such"), "does not exist"), (("--dir", "::/x"), "HOST[::GUEST][:ro]"),
-                             (("--env", "NAME"), "NAME=VALUE")):
+                             (("--env", "NAME"), "NAME=VALUE"), (("--secret", "NAME"), "NAME=FILE"),
+                             (("--secret", "NAME=/none/such"), "does not exist")):
             done = self.run_module("read", flags=flags)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(words, done.stderr)

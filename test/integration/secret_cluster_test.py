@@ -10,6 +10,12 @@ from member import Member, WAIT_SECONDS, is_whole
 from node import ROOT, Refused
 
 
+def put(member, name, value):
+    request = urllib.request.Request(f"http://{member.api}/v1/secrets/{name}", value, method="PUT")
+    with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
+        return answer.status
+
+
 class Three(unittest.TestCase):
     """One test after the other changes what there is."""
 
@@ -29,11 +35,6 @@ class Three(unittest.TestCase):
         cls.two.begin(cls.one.token())
         cls.three.begin(cls.one.token())
         cls.one.until(is_whole(3), "three healthy servers")
-
-    def put(self, member, name, value):
-        request = urllib.request.Request(f"http://{member.api}/v1/secrets/{name}", value, method="PUT")
-        with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as answer:
-            return answer.status
 
     def deploy(self, member, name, **settings):
         request = urllib.request.Request(f"http://{member.api}/v1/blobs", self.module, {"Content-Type": "application/wasm"})
@@ -56,7 +57,7 @@ class Three(unittest.TestCase):
     def test_1_a_follower_that_is_asked_first_makes_the_key_for_all(self):
         self.assertEqual(self.keys(), {})
         follower = self.two if self.one.status()["leader"] != "two" else self.three
-        self.assertEqual(self.put(follower, "shared", b"in three places"), 200)
+        self.assertEqual(put(follower, "shared", b"in three places"), 200)
         self.assertGreaterEqual(len(self.keys()), 2)  # before it was acknowledged
         for member in self.members:
             self.has_key(member)
@@ -68,7 +69,7 @@ class Three(unittest.TestCase):
         self.deploy(self.one, "f", secrets={"PASSWORD": "shared"})
         for member in self.members:
             self.assertEqual(self.said_by(member, "f"), b"in three places")
-        self.put(self.three, "shared", b"changed")
+        put(self.three, "shared", b"changed")
         index = self.three.status()["index"]
         for member in self.members:
             member.request("GET", f"/v1/secrets?index={index}&wait=30s")
@@ -78,7 +79,7 @@ class Three(unittest.TestCase):
         leader = next(member for member in self.members if member.name == self.one.status()["leader"])
         others = [member for member in self.members if member is not leader]
         leader.kill()
-        self.put(others[0], "shared", b"without the leader")
+        put(others[0], "shared", b"without the leader")
         index = others[0].status()["index"]
         others[1].request("GET", f"/v1/secrets?index={index}&wait=30s")
         for member in others:
@@ -117,6 +118,27 @@ class Three(unittest.TestCase):
         with self.assertRaises(Refused) as caught:
             self.one.request("GET", "/v1/peer/secrets-key")
         self.assertEqual(caught.exception.problem["code"], "denied")
+
+
+class Grown(unittest.TestCase):
+    """A node that was alone."""
+
+    def test_secrets_of_a_node_alone_are_those_of_its_cluster(self):
+        one, two = Member("one", 6), Member("two", 7)
+        for member in (one, two):
+            self.addCleanup(member.clean)
+        one.begin()
+        with self.assertRaises(Refused):
+            one.request("GET", "/v1/secrets/early")
+        put(one, "early", b"value")
+        key = (one.data / "secrets.key").read_bytes()
+        one.request("POST", "/v1/cluster", {"name": "home"})
+        put(one, "later", b"value")
+        two.begin(one.token())
+        two.until(lambda _: (two.data / "secrets.key").exists(), "the key of the secrets")
+        self.assertEqual((two.data / "secrets.key").read_bytes(), key)
+        put(two, "last", b"value")
+        self.assertEqual([each["name"] for each in two.request("GET", "/v1/secrets")["secrets"]], ["early", "last", "later"])
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ static void run_done(struct run *run)
     if (run->input_fd > STDIN_FILENO) {
         close(run->input_fd);
     }
-    buffer_done(&run->environment);
+    buffer_wipe(&run->environment);
     buffer_done(&run->arguments);
 }
 
@@ -353,23 +353,53 @@ static int answer_guest(const void *request, size_t length, uint64_t deadline_ns
         : run_folders_answer(request, length, deadline_ns, reply, run->folders);
 }
 
+/* A value that no other user of the machine reads among the arguments of a process. */
+static int take_secret(struct run *run, const char *pair, struct error *err)
+{
+    const char *equals = strchr(pair, '=');
+    BUFFER_WIPED struct buffer value = {0};
+    if (equals == NULL || equals == pair) {
+        return error_set(err, ERROR_INVALID, "--secret %.60s is not NAME=FILE", pair);
+    }
+    buffer_reserve(&value, VMM_ENV_MAX);
+    int r = file_read(equals + 1, VMM_ENV_MAX, &value, err);
+    if (r == 0 && value.used > 0 && memchr(value.data, '\0', value.used) != NULL) {
+        r = error_set(err, ERROR_INVALID, "%s holds a NUL and cannot be a variable", equals + 1);
+    }
+    if (r == 0) {
+        buffer_append(&run->environment, pair, (size_t)(equals + 1 - pair));
+        buffer_append(&run->environment, value.data, value.used);
+        buffer_append_byte(&run->environment, '\0');
+    }
+    return r;
+}
+
+static int take_flag(struct run *run, const char *name, const char *value, struct error *err)
+{
+    if (strcmp(name, "dir") == 0) {
+        return run_folders_add(run->folders, value, err);
+    }
+    if (strcmp(name, "secret") == 0) {
+        return take_secret(run, value, err);
+    }
+    if (strcmp(name, "env") == 0) {
+        if (strchr(value, '=') == NULL || value[0] == '=') {
+            return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", value);
+        }
+        buffer_append(&run->environment, value, strlen(value) + 1);
+    }
+    return 0;
+}
+
 static int take_arguments(struct run *run, const struct arguments *arguments, struct error *err)
 {
     for (unsigned i = 0; i < arguments->word_count; i++) {
         buffer_append(&run->arguments, arguments->words[i], strlen(arguments->words[i]) + 1);
     }
     for (unsigned i = 0; i < arguments->flag_count; i++) {
-        const char *value = arguments->flags[i].value;
-        if (strcmp(arguments->flags[i].name, "dir") == 0) {
-            int r = run_folders_add(run->folders, value, err);
-            if (r < 0) {
-                return r;
-            }
-        } else if (strcmp(arguments->flags[i].name, "env") == 0) {
-            if (strchr(value, '=') == NULL || value[0] == '=') {
-                return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", value);
-            }
-            buffer_append(&run->environment, value, strlen(value) + 1);
+        int r = take_flag(run, arguments->flags[i].name, arguments->flags[i].value, err);
+        if (r < 0) {
+            return r;
         }
     }
     bool fits = run->environment.used <= VMM_ENV_MAX && run->arguments.used <= 4096;

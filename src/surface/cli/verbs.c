@@ -147,6 +147,9 @@ const struct verb cli_verbs[] = {
          {"dir", 0, "HOST[::GUEST][:ro]", NULL,
           "A folder of this machine for the module; may be given several times."},
          {"env", 'e', "NAME=VALUE", NULL, "An environment variable; may be given several times."},
+         {"secret", 's', "NAME=FILE", NULL,
+          "An environment variable whose value is this file's content; may be given several "
+          "times."},
          {"stdin", 0, "FILE", NULL, "Standard input is this file."},
          {"memory", 'm', "SIZE", NULL, "Most memory (default 4GiB)."},
          {"timeout", 't', "DURATION", NULL, "Wall-clock limit (default 1h)."},
