@@ -250,7 +250,7 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
     length -= over;
     if (length > PEER_BLOB_BYTES_MAX - job->have) {
         job->result =
-            error_set(&job->work_error, ERROR_TOO_LARGE, "blob %.16s... has more than %d bytes",
+            error_set(&job->work_error, ERROR_TOO_LARGE, "blob %.16s... has more than %" PRIu64 " bytes",
                       job->id, PEER_BLOB_BYTES_MAX);
         loop_timer_start(job->timer, 0);
         return;

@@ -126,9 +126,11 @@ void peer_pass_cancel(struct peer_pass *pass); /* on_end follows */
 
 enum {
     PEER_FETCHES_MAX = 4, /* at once; the others wait */
-    PEER_BLOB_BYTES_MAX = 256 << 20,
     PEER_STALL_MS = 15000, /* without a byte: the next node is asked */
 };
+
+/* Modules are small; root file systems of machines are not. */
+#define PEER_BLOB_BYTES_MAX (UINT64_C(16) << 30)
 
 struct peer_blobs;
 struct peer_blobs *peer_blobs_new(struct peer_clients *clients, struct image_store *images);
