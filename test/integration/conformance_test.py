@@ -207,6 +207,13 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 64)
         self.assertIn("type mismatch", done.stderr)
 
+    def test_a_store_is_seen_by_a_load_that_overlaps_it(self):
+        module = self.assemble("overlapping", """(module (memory 1) (func (export "f") (result f32) (local $seen f32)
+            (i32.store (i32.const 64) (i32.const 0x55667788)) (local.set $seen (f32.load (i32.const 66)))
+            (i32.store (i32.const 64) (i32.const 0)) (local.get $seen)))""")
+        for tier in "fast", "optimized":
+            self.assertEqual(self.run_it(module, "--invoke", "f", "--tier", tier).stdout, "f32:3.0635187e-41\n")
+
     def test_an_imported_function_may_stand_in_a_table(self):
         module = self.assemble("table-of-imports", """(module (import "spectest" "print_i32" (func $print (param i32)))
             (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
