@@ -72,7 +72,7 @@ class Three(unittest.TestCase):
         put(self.three, "shared", b"changed")
         index = self.three.status()["index"]
         for member in self.members:
-            member.request("GET", f"/v1/secrets?index={index}&wait=30s")
+            member.request("GET", f"/v1/secrets?index={index - 1}&wait=30s")
             self.assertEqual(self.said_by(member, "f"), b"changed")
 
     def test_3_a_leader_that_dies_takes_nothing_along(self):
@@ -81,13 +81,13 @@ class Three(unittest.TestCase):
         leader.kill()
         put(others[0], "shared", b"without the leader")
         index = others[0].status()["index"]
-        others[1].request("GET", f"/v1/secrets?index={index}&wait=30s")
+        others[1].request("GET", f"/v1/secrets?index={index - 1}&wait=30s")
         for member in others:
             self.assertEqual(self.said_by(member, "f"), b"without the leader")
         leader.begin()
         for member in self.members:
             member.until(is_whole(3), "all of them again")
-        leader.request("GET", f"/v1/secrets?index={index}&wait=30s")
+        leader.request("GET", f"/v1/secrets?index={index - 1}&wait=30s")
         self.assertEqual(self.said_by(leader, "f"), b"without the leader")
 
     def test_4_a_node_with_another_key_says_so_and_gets_the_right_one_once_it_is_gone(self):
