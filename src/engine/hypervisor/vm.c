@@ -246,6 +246,9 @@ static void on_start(void *context)
     } else if (vm->error.kind != ERROR_NONE) {
         finish(vm);
     } else {
+        if (vm->was_killed) { /* while there was nothing yet that could be */
+            launch_kill(vm->folder);
+        }
         connect_all(vm);
     }
 }

@@ -356,8 +356,8 @@ static void on_initrd(void *context)
     }
     if (error.kind != ERROR_NONE) {
         machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
-        machine_step(machine);
     }
+    machine_step(machine); /* something else may be wanted by now */
 }
 
 void machine_run_start(struct machine *machine)
