@@ -420,7 +420,7 @@ static int set_interface(int fd, struct agent_reader reader, struct error *err)
 {
     static struct plan plan;
     struct link_search search = {0};
-    char name[TEXT_MAX];
+    char name[TEXT_MAX] = "";
     struct agent_field field;
     struct agent_reader again = reader;
     plan = (struct plan){0};

@@ -249,9 +249,9 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
     const uint8_t *at = (const uint8_t *)bytes + over;
     length -= over;
     if (length > PEER_BLOB_BYTES_MAX - job->have) {
-        job->result =
-            error_set(&job->work_error, ERROR_TOO_LARGE, "blob %.16s... has more than %" PRIu64 " bytes",
-                      job->id, PEER_BLOB_BYTES_MAX);
+        job->result = error_set(&job->work_error, ERROR_TOO_LARGE,
+                                "blob %.16s... has more than %" PRIu64 " bytes", job->id,
+                                PEER_BLOB_BYTES_MAX);
         loop_timer_start(job->timer, 0);
         return;
     }

@@ -125,7 +125,7 @@ void peer_pass_cancel(struct peer_pass *pass); /* on_end follows */
 /* ---- Blobs ---- */
 
 enum {
-    PEER_FETCHES_MAX = 4, /* at once; the others wait */
+    PEER_FETCHES_MAX = 4,  /* at once; the others wait */
     PEER_STALL_MS = 15000, /* without a byte: the next node is asked */
 };
 
