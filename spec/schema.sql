@@ -415,7 +415,7 @@ CREATE TABLE machine (
     desired    TEXT NOT NULL CHECK (desired IN ('running', 'paused', 'stopped', 'deleted')),
     state      TEXT NOT NULL,
     reason     TEXT,                         -- of the state, for people
-    restarts   INTEGER NOT NULL,             -- since it was last started by somebody
+    restarts   INTEGER NOT NULL,             -- by itself, and reboots
     started_ms INTEGER,
     created_ms INTEGER NOT NULL,
     revision   INTEGER NOT NULL

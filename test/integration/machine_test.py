@@ -10,8 +10,6 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-import threading
-import time
 import unittest
 import urllib.request
 
@@ -138,13 +136,6 @@ class Case(unittest.TestCase):
 
     def shell(self, name, script, **options):
         return self.ok("vm", "exec", name, "--", "sh", "-c", script, **options)
-
-    def until_agent(self, name):
-        """A node that has found a machine again speaks to its agent a moment later."""
-        end = time.monotonic() + 60
-        while self.run_cli("vm", "exec", name, "--", "true").returncode != 0:
-            self.assertLess(time.monotonic(), end)
-            threading.Event().wait(0.1)
 
     def folder_of(self, name):
         return self.node.folder / "machines" / self.show(name)["id"]
@@ -273,7 +264,7 @@ class Restarts(Case):
         for number in (signal.SIGTERM, signal.SIGKILL):
             self.again(number)
             self.assertEqual(self.pids(name), before)
-            self.until_agent(name)
+            self.ok("vm", "wait", name, "--timeout", "60s")
             self.assertEqual(self.shell(name, "cat /tmp/note"), "in memory\n")
         self.assertEqual(self.show(name)["restarts"], 0)
 

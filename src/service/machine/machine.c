@@ -195,6 +195,10 @@ static void recover(struct machine *machine)
     } else if (machine->state == MACHINE_DELETING) {
         machine->state = MACHINE_STOPPED;
     } else if (machine_state_is_alive(machine->state)) {
+        machine->was_found = machine->state == MACHINE_RUNNING;
+        if (machine->was_found) {
+            machine_set_state(machine, MACHINE_STARTING, "found again by its node");
+        }
         machine_run_attach(machine);
         return;
     } else if (machine->state == MACHINE_BACKOFF) {

@@ -52,6 +52,7 @@ struct machine {
     struct loop_timer *timer;
     enum machine_timer timer_for;
     bool is_restarting; /* what ends it is to be followed by a start */
+    bool was_found;     /* alive when the node started: a silent agent is no reason to end it */
     bool is_busy;       /* a thread, or its VMM, does something to it */
     bool is_publishing;
     bool is_dirty;

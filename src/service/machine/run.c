@@ -94,6 +94,11 @@ static void on_timer(void *context)
     case TIMER_NONE:
         break;
     case TIMER_BOOT:
+        if (machine->was_found) {
+            machine_set_state(machine, MACHINE_RUNNING, "its agent does not answer");
+            machine_step(machine);
+            break;
+        }
         log_warn("machine %s: its agent has not spoken within %d s", machine->key,
                  MACHINE_BOOT_MS / 1000);
         hypervisor_kill(machine->vm);
@@ -166,6 +171,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (info->init == AGENT_INIT_RESCUE) {
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
     }
+    machine->was_found = false;
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
         arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
@@ -217,7 +223,9 @@ static void on_started(void *context)
 static void on_paused(bool is_paused, void *context)
 {
     struct machine *machine = context;
-    if (is_paused && machine->state == MACHINE_RUNNING && !machine->is_busy) {
+    bool runs = machine->state == MACHINE_RUNNING ||
+        (machine->state == MACHINE_STARTING && machine->was_found);
+    if (is_paused && runs && !machine->is_busy) {
         machine_set_state(machine, MACHINE_PAUSED, "%s", "");
     } else if (!is_paused && machine->state == MACHINE_PAUSED && !machine->is_busy) {
         machine_set_state(machine, MACHINE_RUNNING, "%s", "");
@@ -228,6 +236,7 @@ static void on_paused(bool is_paused, void *context)
 static void on_reboot(void *context)
 {
     struct machine *machine = context;
+    machine->was_found = false;
     log_info("machine %s: the guest reboots", machine->key);
     if (machine->state == MACHINE_RUNNING) {
         machine->restarts++;
