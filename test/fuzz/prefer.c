@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/error.h"
 
+#include "service/function/function.h"
 #include "service/invocation/invocation.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

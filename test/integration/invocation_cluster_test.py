@@ -39,7 +39,8 @@ class Surviving(unittest.TestCase):
                 return document
 
     def attempt_two(self, server, name):
-        """Another node has gone on with it."""
+        """Another node has gone on with it.  This one has heard of it for sure, too, before it is asked what it knows."""
+        server.get(f"/v1/invocations/{name}?consistency=linearizable", timeout=60)
         index = None
         while True:
             document, index = server.look(f"/v1/invocations/{name}", index, 5000)

@@ -1,15 +1,11 @@
 """A machine on another node than the one that is asked: its image comes over, and so does all that is said to it."""
-import contextlib
 import glob
-import os
 import pathlib
-import signal
 import tempfile
 import unittest
 
-import microvm
 from cluster import Cluster
-from machine_test import Case, root_archive, why_not
+from machines import kernel_flags, machines_of, root_archive, why_not
 
 
 class Machines(unittest.TestCase):
@@ -22,20 +18,13 @@ class Machines(unittest.TestCase):
         cls.cluster = Cluster(2, here=True)
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form(servers=1)
-        cls.addClassCleanup(cls.end_machines)
-
-    @classmethod
-    def end_machines(cls):
-        for server in cls.cluster.servers:
-            for lock in glob.glob(str(server.folder / "machines" / "*" / "lock")):
-                with contextlib.suppress(OSError, ValueError):
-                    os.kill(int(pathlib.Path(lock).read_text().split()[0]), signal.SIGTERM)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
 
     def test_everything_reaches_the_node_that_has_it(self):
         near, far = self.cluster[0], self.cluster[1]
         root = pathlib.Path(self.folder) / "root.tar.gz"
         root.write_bytes(root_archive())
-        near.cli("image", "import", "small", "--root", root, *Case.kernel())
+        near.cli("image", "import", "small", "--root", root, *kernel_flags())
         near.cli("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", far.name)
         self.assertEqual(len(glob.glob(str(far.folder / "machines" / "*" / "lock"))), 1)
         self.assertIn(far.name, near.cli("vm", "list"))

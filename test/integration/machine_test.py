@@ -1,82 +1,17 @@
 """Linux machines by the command line: made, used, stopped, found again, ended in all ways."""
-import contextlib
-import glob
-import io
 import json
 import os
 import pathlib
 import signal
 import socket
 import subprocess
-import tarfile
 import tempfile
 import unittest
 import urllib.request
 
-import microvm
 from foreign import free_port
+from machines import kernel_flags, machines_of, root_archive, runs, why_not
 from node import BUILD, Node
-
-BUSYBOX = pathlib.Path("/bin/busybox")
-TOOLS = "sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep".split()
-INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
-
-
-def root_archive():
-    """A small distribution: busybox as init and as everything else."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        def folder(name):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            archive.addfile(entry)
-
-        def file(name, content, mode=0o644):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), mode
-            archive.addfile(entry, io.BytesIO(content))
-
-        def link(name, target):
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            archive.addfile(entry)
-
-        for name in "bin sbin etc proc sys dev run tmp root srv".split():
-            folder(name)
-        file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
-        for tool in TOOLS:
-            link(("sbin/" if tool in ("init", "poweroff", "reboot") else "bin/") + tool, "/bin/busybox")
-        file("etc/inittab", INITTAB)
-        file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
-        file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
-        file("srv/index.html", b"hello from a machine\n")
-    return out.getvalue()
-
-
-def why_not():
-    if not BUSYBOX.exists():
-        return "busybox-static is not installed"
-    return microvm.reason()
-
-
-def runs(pid):
-    """A process that has ended and was not collected yet, by whoever adopted it, does not run."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-@contextlib.contextmanager
-def machines_of(node):
-    """Machines outlive their node: whatever a test leaves behind is ended by its monitor."""
-    try:
-        yield
-    finally:
-        for lock in glob.glob(str(node.folder / "machines" / "*" / "lock")):
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(pathlib.Path(lock).read_text().split()[0]), signal.SIGTERM)
-
 
 def setUpModule():
     global folder, image
@@ -99,14 +34,8 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         cls.node = Node()
         cls.addClassCleanup(lambda: cls.node.stop())
-        cls.enterClassContext(machines_of(cls.node))
-        cls.ok("image", "import", "small", "--root", image, *cls.kernel())
-
-    @staticmethod
-    def kernel():
-        unpacked = microvm.KERNEL_FOLDER / "root"
-        return ["--kernel", glob.glob(str(unpacked / "boot/vmlinuz-*"))[0],
-                "--modules", glob.glob(str(unpacked / "lib/modules/*"))[0]]
+        cls.enterClassContext(machines_of(cls.node.folder))
+        cls.ok("image", "import", "small", "--root", image, *kernel_flags())
 
     @classmethod
     def run_cli(cls, *words, stdin=None):

@@ -1,0 +1,77 @@
+"""What tests of machines share: a small root, the kernel for it, and the end of what a test leaves behind."""
+import contextlib
+import glob
+import io
+import os
+import pathlib
+import signal
+import tarfile
+
+import microvm
+
+BUSYBOX = pathlib.Path("/bin/busybox")
+TOOLS = "sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep".split()
+INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
+
+
+def root_archive():
+    """A small distribution: busybox as init and as everything else."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        def folder(name):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(entry)
+
+        def file(name, content, mode=0o644):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), mode
+            archive.addfile(entry, io.BytesIO(content))
+
+        def link(name, target):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+
+        for name in "bin sbin etc proc sys dev run tmp root srv".split():
+            folder(name)
+        file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
+        for tool in TOOLS:
+            link(("sbin/" if tool in ("init", "poweroff", "reboot") else "bin/") + tool, "/bin/busybox")
+        file("etc/inittab", INITTAB)
+        file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+        file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
+        file("srv/index.html", b"hello from a machine\n")
+    return out.getvalue()
+
+
+def why_not():
+    if not BUSYBOX.exists():
+        return "busybox-static is not installed"
+    return microvm.reason()
+
+
+def runs(pid):
+    """A process that has ended and was not collected yet, by whoever adopted it, does not run."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@contextlib.contextmanager
+def machines_of(*folders):
+    """Machines outlive their nodes, whose data folders these are: what a test leaves behind is ended by its monitor."""
+    try:
+        yield
+    finally:
+        for lock in [lock for folder in folders for lock in glob.glob(f"{folder}/machines/*/lock")]:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(pathlib.Path(lock).read_text().split()[0]), signal.SIGTERM)
+
+
+def kernel_flags():
+    """For `image import`: Debian's kernel, as microvm.py has unpacked it."""
+    unpacked = microvm.KERNEL_FOLDER / "root"
+    return ["--kernel", glob.glob(str(unpacked / "boot/vmlinuz-*"))[0],
+            "--modules", glob.glob(str(unpacked / "lib/modules/*"))[0]]
