@@ -13,6 +13,7 @@ from foreign import free_port
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
 from node import BUILD, Node
 
+
 def setUpModule():
     global folder, image
     reason = why_not()
