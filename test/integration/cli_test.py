@@ -220,7 +220,7 @@ class Documents(unittest.TestCase):
         self.assertEqual(status, 0 if about["can_run_functions"] else 69)
         names = {finding["name"] for finding in about["findings"]}
         self.assertLessEqual({"KVM", "PAGEMAP_SCAN", "favordynmods", "nx_huge_pages", "jail", "memory", "limits", "disk",
-                              "wasm2c", "gcc", "C", "C++", "Rust", "AssemblyScript"}, names)
+                              "wasm2c", "gcc", "C", "C++", "Rust", "AssemblyScript", "machines", "disks"}, names)
         for finding in about["findings"]:
             if finding["verdict"] == "bad":
                 self.assertTrue(finding["fix"], finding)
@@ -231,6 +231,7 @@ class Documents(unittest.TestCase):
         self.assertEqual((status, about["can_run_functions"]), (69, False), errors)
         fixes = {finding["name"]: finding["fix"] for finding in about["findings"]}
         self.assertEqual(fixes["wasm2c"], "apt-get install wabt")
+        self.assertEqual(fixes["machines"], "apt-get install qemu-system-x86")
 
     def test_completion_scripts_are_scripts(self):
         for shell in ("bash", "zsh", "fish"):

@@ -232,6 +232,34 @@ static bool find_tools(json_t *findings)
     return tools.complete;
 }
 
+/* What machines need besides: where they run, and where their images are made. */
+static void find_machines(json_t *findings)
+{
+    static const struct {
+        const char *name;
+        const char *program;
+        const char *there;
+        const char *missing;
+        const char *package;
+    } needs[] = {
+        {"machines", "qemu-system-x86_64", "this node can run machines",
+         "this node cannot run machines", "qemu-system-x86"},
+        {"disks", "mkfs.ext4", "disks of machines can be made", "this node cannot make machines",
+         "e2fsprogs"},
+        {"EROFS", "mkfs.erofs", "root archives become images", "root cannot import images here",
+         "erofs-utils"},
+        {"Debian", "mmdebstrap", "images of Debian packages can be built",
+         "images of Debian packages cannot be built here", "mmdebstrap"},
+    };
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        MEMORY_OWNED char *path = file_find_program(needs[i].program);
+        char fix[160];
+        snprintf(fix, sizeof(fix), "apt-get install %s", needs[i].package);
+        find(findings, needs[i].name, path != NULL ? GOOD : NOTE, path != NULL ? path : "missing",
+             path != NULL ? needs[i].there : needs[i].missing, path != NULL ? "" : fix);
+    }
+}
+
 /* ---- Telling ---- */
 
 static const char *text_in(const json_t *finding, const char *name)
@@ -270,6 +298,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_limits(findings);
     find_disk(findings);
     bool can_run = find_tools(findings);
+    find_machines(findings);
     const char *isolation = has_kvm ? "microvm" : "process";
 
     int r = output_of(arguments, &output, err);
