@@ -13,6 +13,8 @@ from node import BUILD, ROOT, Node
 folder = None
 module = None
 
+SANDBOX = () if "ASAN_OPTIONS" in os.environ else ("--isolation", "process")  # which sanitizers have not
+
 
 def setUpModule():
     global folder, module
@@ -191,7 +193,7 @@ class Traces(unittest.TestCase):
 
     def test_a_value_is_in_no_file_no_log_no_event_and_no_argument(self):
         value = b"Xq7-this-is-seen-nowhere-93b"
-        with Node(arguments=("--isolation", "process", "--log-level", "debug")) as node:
+        with Node(arguments=(*SANDBOX, "--log-level", "debug")) as node:
             done = subprocess.Popen([BUILD / "blixard", "secret", "set", "hidden"], env=node.env, stdin=subprocess.PIPE,
                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             arguments = pathlib.Path(f"/proc/{done.pid}/cmdline").read_bytes()
@@ -225,7 +227,7 @@ class Traces(unittest.TestCase):
             self.assertEqual([each[:80] for each in seen if value[::-1] in each], [])
 
     def test_a_backup_needs_the_key_that_was_kept(self):
-        with tempfile.TemporaryDirectory(prefix="blixard-secret-") as work, Node(arguments=("--isolation", "process")) as node:
+        with tempfile.TemporaryDirectory(prefix="blixard-secret-") as work, Node(arguments=SANDBOX) as node:
             work = pathlib.Path(work)
             node.call("PUT", "/v1/secrets/kept", b"through a backup")
             node.deploy("f", module, secrets={"PASSWORD": "kept"})
@@ -234,7 +236,7 @@ class Traces(unittest.TestCase):
             said = subprocess.run([BUILD / "blixard", "cluster", "restore", work / "saved.tar", "--data-folder", restored], check=True,
                                   capture_output=True, text=True).stdout
             self.assertIn(f"put their key to {restored}/secrets.key", said)
-            with Node(restored, arguments=("--isolation", "process")) as again:
+            with Node(restored, arguments=SANDBOX) as again:
                 status, text, _ = again.request("POST", "/v1/functions/f/invocations", b"")
                 self.assertEqual(status, 503)
                 self.assertIn(f"put the secrets.key that was kept with the backup to {restored}/secrets.key".encode(), text)
@@ -245,7 +247,7 @@ class Traces(unittest.TestCase):
                 self.assertEqual(again.json("/v1/secrets/kept")["version"], 1)
             # Another key is told, and not replaced.
             (restored / "secrets.key").write_bytes(b"w" * 32)
-            with Node(restored, arguments=("--isolation", "process")) as again:
+            with Node(restored, arguments=SANDBOX) as again:
                 status, text, _ = again.request("POST", "/v1/functions/f/invocations", b"")
                 self.assertEqual((status, b"is not the key of these secrets" in text), (503, True), text)
                 self.assertEqual(again.request("PUT", "/v1/secrets/more", b"v")[0], 500)

