@@ -7,6 +7,7 @@
 """
 import http.client
 import json
+import os
 import pathlib
 import queue
 import re
@@ -19,6 +20,8 @@ import threading
 import time
 
 from node import BUILD, Refused
+
+SANDBOX = () if "ASAN_OPTIONS" in os.environ else ("--isolation", "process")  # which sanitizers have not
 
 WAIT_SECONDS = 60
 READY = re.compile(r"is ready: API http://([^,]+), gateway http://([^,]+),")
@@ -45,9 +48,9 @@ class Member:
 
     def begin(self, token=None, wait=True, *arguments):
         """Start; with a token on standard input, join."""
-        command = [BUILD / "blixard", "server", "--data-folder", self.data, "--node-name", self.name, "--isolation",
-                   "process", "--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--cluster-address",
-                   self.cluster, *self.arguments, *arguments]
+        command = [BUILD / "blixard", "server", "--data-folder", self.data, "--node-name", self.name, *SANDBOX,
+                   "--api-address", "127.0.0.1:0", "--gateway-address", "127.0.0.1:0", "--cluster-address", self.cluster,
+                   *self.arguments, *arguments]
         self.lines = queue.Queue()
         self.process = subprocess.Popen([*command, "--join", "-"] if token else command, text=True, errors="replace",
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
