@@ -5,6 +5,9 @@
  * kernel has besides (but for link-local addresses, and routes the kernel made of addresses) is
  * taken away.  So a clone, or a machine that has moved to another network, keeps nothing.
  */
+/* The macros of netlink cast `const` away. */
+#pragma GCC diagnostic ignored "-Wcast-qual"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

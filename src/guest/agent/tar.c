@@ -622,14 +622,13 @@ static int take_entry(struct archive *archive, int root, const struct entry *ent
 {
     char name[TEXT_MAX];
     const char *last = "";
-    int folder = -1;
+    FD_OWNED int folder = -1;
     bool is_file = entry->type == '0' || entry->type == '\0' || entry->type == '7';
     snprintf(name, sizeof(name), "%s", entry->name);
     int r = enter(root, name, &last, &folder, err);
     if (r < 0) {
         return r;
     }
-    FD_OWNED int owned_folder = folder;
     if (last[0] == '\0') { /* "./": the folder itself, which stays as it is */
         return is_file ? error_set(err, ERROR_INVALID, "the archive has a file without a name") : 0;
     }
