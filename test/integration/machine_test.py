@@ -124,6 +124,9 @@ class Life(Case):
         self.ok("vm", "resume", name)
         self.assertEqual(self.shell(name, "echo again"), "again\n")
         self.shell(name, "echo said on the console > /dev/ttyS0")
+        metrics = self.node.get("/metrics")
+        self.assertIn('blixard_machines{state="running"}', metrics)
+        self.assertRegex(metrics, f'blixard_machine_resident_bytes{{project="default",machine="{name}"}} [1-9]')
         log = self.ok("vm", "logs", name)
         self.assertIn("said on the console", log)
 

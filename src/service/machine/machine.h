@@ -99,8 +99,10 @@ int machine_folder(struct machine_service *service, const char *project, const c
 
 /* ---- Facts ---- */
 
-/* Prometheus text of this node's machines. */
-void machine_write_metrics(struct machine_service *service, struct buffer *out);
+/* This node's machines as Prometheus text, or as OpenMetrics, where a counter's family has a name
+ * without "_total". */
+void machine_write_metrics(struct machine_service *service, bool is_openmetrics,
+                           struct buffer *out);
 /* The drivers of this node as JSON (type HypervisorList). */
 void machine_write_drivers(struct machine_service *service, struct buffer *out);
 

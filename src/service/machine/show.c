@@ -173,7 +173,8 @@ struct sample {
     struct hypervisor_usage usage;
 };
 
-static void write_usage(const struct sample *samples, size_t count, struct buffer *out)
+static void write_usage(const struct sample *samples, size_t count, bool is_openmetrics,
+                        struct buffer *out)
 {
     static const struct {
         const char *name;
@@ -187,8 +188,11 @@ static void write_usage(const struct sample *samples, size_t count, struct buffe
         {"blixard_machine_restarts_total", "counter", "How often it was started again."},
     };
     for (size_t m = 0; m < sizeof(metrics) / sizeof(metrics[0]); m++) {
-        buffer_append_format(out, "# HELP %s %s\n# TYPE %s %s\n", metrics[m].name, metrics[m].help,
-                             metrics[m].name, metrics[m].kind);
+        bool is_counter = strcmp(metrics[m].kind, "counter") == 0;
+        int family = (int)(strlen(metrics[m].name) -
+                           (is_openmetrics && is_counter ? sizeof("_total") - 1 : 0));
+        buffer_append_format(out, "# HELP %.*s %s\n# TYPE %.*s %s\n", family, metrics[m].name,
+                             metrics[m].help, family, metrics[m].name, metrics[m].kind);
         for (size_t i = 0; i < count; i++) {
             const struct machine *machine = samples[i].machine;
             const struct hypervisor_usage *usage = &samples[i].usage;
@@ -208,7 +212,7 @@ static void write_usage(const struct sample *samples, size_t count, struct buffe
     }
 }
 
-void machine_write_metrics(struct machine_service *service, struct buffer *out)
+void machine_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out)
 {
     size_t count = 0;
     size_t most = 0;
@@ -227,6 +231,6 @@ void machine_write_metrics(struct machine_service *service, struct buffer *out)
             count++;
         }
     }
-    write_usage(samples, count, out);
+    write_usage(samples, count, is_openmetrics, out);
     free(samples);
 }

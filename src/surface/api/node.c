@@ -11,6 +11,7 @@
 #include "service/fetch/fetch.h"
 #include "service/function/function.h"
 #include "service/instance/instance.h"
+#include "service/machine/machine.h"
 #include "service/queue/queue.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/trigger.h"
@@ -108,6 +109,10 @@ void api_metrics_get(struct request *request)
     }
     if (request->api->options.fetches != NULL) {
         fetch_write_metrics(request->api->options.fetches, format, &body);
+    }
+    if (request->api->options.machines != NULL) {
+        machine_write_metrics(request->api->options.machines, format == TELEMETRY_OPENMETRICS,
+                              &body);
     }
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,
