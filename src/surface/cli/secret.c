@@ -21,19 +21,19 @@ enum { VALUE_MAX = 1 << 17 }; /* the node says what its limit is */
 static int ask(const char *name, struct buffer *value, struct error *err)
 {
     struct termios before;
-    fprintf(stderr, "Value of %s: ", name);
     if (tcgetattr(STDIN_FILENO, &before) < 0) {
         return error_os(err, errno, "asking for the value");
     }
     struct termios hidden = before;
     hidden.c_lflag &= ~(tcflag_t)ECHO;
     tcsetattr(STDIN_FILENO, TCSAFLUSH, &hidden);
+    fprintf(stderr, "Value of %s: ", name); /* behind it: what was typed before is gone */
     ssize_t got = 0;
     do {
         got = read(STDIN_FILENO, buffer_reserve(value, 1), 1);
         value->used += got == 1;
     } while (got == 1 && value->data[value->used - 1] != '\n' && value->used < VALUE_MAX);
-    tcsetattr(STDIN_FILENO, TCSAFLUSH, &before);
+    tcsetattr(STDIN_FILENO, TCSADRAIN, &before);
     fputc('\n', stderr);
     return got < 0 ? error_os(err, errno, "asking for the value") : 0;
 }
