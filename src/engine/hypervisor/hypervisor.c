@@ -24,17 +24,19 @@ static uint64_t raw_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* Since the daemon began: only a machine that is started at once has to wait for it. */
+static uint64_t first_ns;
+static uint64_t first_tsc;
+
 uint64_t hypervisor_tsc_khz(void)
 {
     static uint64_t khz;
     if (khz == 0) {
-        uint64_t from_ns = raw_ns();
-        uint64_t from = __rdtsc();
-        uint64_t to_ns = from_ns;
-        while (to_ns - from_ns < (uint64_t)TSC_MS * 1000000) {
-            to_ns = raw_ns();
+        uint64_t now_ns = raw_ns();
+        while (now_ns - first_ns < (uint64_t)TSC_MS * 1000000) {
+            now_ns = raw_ns();
         }
-        khz = (__rdtsc() - from) * 1000000 / (to_ns - from_ns);
+        khz = (uint64_t)((double)(__rdtsc() - first_tsc) * 1e6 / (double)(now_ns - first_ns));
     }
     return khz;
 }
@@ -45,6 +47,8 @@ struct hypervisor *hypervisor_open(struct loop *loop, const struct hypervisor_op
 {
     struct hypervisor *hypervisor = NEW(struct hypervisor);
     hypervisor->loop = loop;
+    first_ns = raw_ns();
+    first_tsc = __rdtsc();
     hypervisor->monitor = options->monitor != NULL ? memory_copy_string(options->monitor)
                                                    : file_find_companion("blixard-monitor");
     hypervisor->found = memory_new(DRIVERS, sizeof(*hypervisor->found));
