@@ -101,21 +101,17 @@ static bool take_mark(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static void drop_missing(struct machine_service *service)
+static void drop_if_missing(struct machine_service *service, struct machine *machine)
 {
-    LIST_EACH(node, &service->machines)
-    {
-        struct machine *machine = LIST_ITEM(node, struct machine, link);
-        struct mark mark = {.key = machine->id};
-        struct error err = {0};
-        int r = store_query(service->options.store, &err, take_mark, &mark,
-                            "SELECT id FROM machine WHERE key = ? AND node = ?", "tt", machine->key,
-                            service->node_name);
-        if (r == 0 && !mark.is_there && !machine->is_gone) {
-            machine->is_gone = true;
-            machine_run_detach(machine);
-            machine_unref(machine);
-        }
+    struct mark mark = {.key = machine->id};
+    struct error err = {0};
+    int r = store_query(service->options.store, &err, take_mark, &mark,
+                        "SELECT id FROM machine WHERE key = ? AND node = ?", "tt", machine->key,
+                        service->node_name);
+    if (r == 0 && !mark.is_there && !machine->is_gone) {
+        machine->is_gone = true;
+        machine_run_detach(machine);
+        machine_unref(machine);
     }
 }
 
@@ -132,7 +128,13 @@ void state_load(struct machine_service *service, const char *key_or_null)
     if (r < 0) {
         log_error("reading machines: %s", err.text);
     }
-    drop_missing(service);
+    LIST_EACH(node, &service->machines)
+    {
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        if (key_or_null == NULL || strcmp(machine->key, key_or_null) == 0) {
+            drop_if_missing(service, machine);
+        }
+    }
 }
 
 /* ---- Writing ---- */
