@@ -60,6 +60,16 @@ void api_answer_error(struct request *request, const struct error *error)
     api_request_end(request);
 }
 
+void api_answer_done(const struct error *error_or_null, uint64_t index, void *request)
+{
+    (void)index;
+    if (error_or_null != NULL) {
+        api_answer_error(request, error_or_null);
+    } else {
+        api_answer_nothing(request);
+    }
+}
+
 void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err)
 {
     if (r < 0) {

@@ -73,20 +73,10 @@ void api_version_get(struct request *request)
 
 /* ---- Deleting ---- */
 
-static void on_deleted(const struct error *error, uint64_t index, void *context)
-{
-    (void)index;
-    if (error != NULL) {
-        api_answer_error(context, error);
-    } else {
-        api_answer_nothing(context);
-    }
-}
-
 void api_function_delete(struct request *request)
 {
     function_delete(request->api->options.functions, request->project, request->parameters[0],
-                    on_deleted, request);
+                    api_answer_done, request);
 }
 
 void api_version_delete(struct request *request)
@@ -98,7 +88,7 @@ void api_version_delete(struct request *request)
         return;
     }
     function_delete_version(request->api->options.functions, request->project,
-                            request->parameters[0], number, on_deleted, request);
+                            request->parameters[0], number, api_answer_done, request);
 }
 
 /* ---- Deploying ---- */
@@ -294,7 +284,7 @@ void api_alias_rollback(struct request *request)
 void api_alias_delete(struct request *request)
 {
     function_delete_alias(request->api->options.functions, request->project, request->parameters[0],
-                          request->parameters[1], on_deleted, request);
+                          request->parameters[1], api_answer_done, request);
 }
 
 void api_alias_history(struct request *request)

@@ -195,16 +195,6 @@ void api_kv_set(struct request *request)
     http_exchange_read_all(request->exchange, KV_VALUE_MAX, on_value, request);
 }
 
-static void on_deleted(const struct error *error, uint64_t index, void *context)
-{
-    (void)index;
-    if (error != NULL) {
-        api_answer_error(context, error);
-    } else {
-        api_answer_nothing(context);
-    }
-}
-
 void api_kv_delete(struct request *request)
 {
     uint64_t revision = 0;
@@ -213,6 +203,6 @@ void api_kv_delete(struct request *request)
         api_answer_error(request, &err);
         return;
     }
-    kv_delete(service_of(request), request->project, request->parameters[0], revision, on_deleted,
-              request);
+    kv_delete(service_of(request), request->project, request->parameters[0], revision,
+              api_answer_done, request);
 }

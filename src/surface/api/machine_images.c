@@ -59,20 +59,10 @@ void api_machine_image_set(struct request *request)
     api_body_read(request, "ImageSet", set);
 }
 
-static void on_deleted(const struct error *error, uint64_t index, void *context)
-{
-    (void)index;
-    if (error != NULL) {
-        api_answer_error(context, error);
-    } else {
-        api_answer_nothing(context);
-    }
-}
-
 void api_machine_image_delete(struct request *request)
 {
-    machine_image_delete(service_of(request), request->project, request->parameters[0], on_deleted,
-                         request);
+    machine_image_delete(service_of(request), request->project, request->parameters[0],
+                         api_answer_done, request);
 }
 
 /* ---- Uploads ---- */

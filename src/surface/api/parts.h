@@ -171,6 +171,8 @@ bool api_machine_is_elsewhere(struct request *request);
 void api_answer_json(struct request *request, int status, struct buffer *body);
 void api_answer_text(struct request *request, int status, const char *type, const char *text);
 void api_answer_nothing(struct request *request);
+/* The end of a change whose answer has no body; the context is the request. */
+void api_answer_done(const struct error *error_or_null, uint64_t index, void *request);
 void api_answer_error(struct request *request, const struct error *error);
 void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err);
 void api_add_fields(struct request *request);

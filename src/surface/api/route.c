@@ -27,17 +27,6 @@ static void on_changed(const struct error *error, uint64_t index, void *context)
     }
 }
 
-static void on_deleted(const struct error *error, uint64_t index, void *context)
-{
-    struct request *request = context;
-    (void)index;
-    if (error != NULL) {
-        api_answer_error(request, error);
-    } else {
-        api_answer_nothing(request);
-    }
-}
-
 void api_route_list(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
@@ -75,6 +64,6 @@ void api_route_update(struct request *request)
 
 void api_route_delete(struct request *request)
 {
-    route_delete(service_of(request), request->project, request->parameters[0], on_deleted,
+    route_delete(service_of(request), request->project, request->parameters[0], api_answer_done,
                  request);
 }

@@ -60,19 +60,9 @@ void api_secret_set(struct request *request)
     http_exchange_read_all(request->exchange, SECRET_VALUE_MAX, on_value, request);
 }
 
-static void on_deleted(const struct error *error, uint64_t index, void *context)
-{
-    (void)index;
-    if (error != NULL) {
-        api_answer_error(context, error);
-    } else {
-        api_answer_nothing(context);
-    }
-}
-
 void api_secret_delete(struct request *request)
 {
-    secret_delete(service_of(request), request->project, request->parameters[0], on_deleted,
+    secret_delete(service_of(request), request->project, request->parameters[0], api_answer_done,
                   request);
 }
 

@@ -20,28 +20,6 @@ enum { MODULE_MAX = 1 << 30, INPUT_MAX = 1 << 30 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static int show(const struct arguments *arguments, const char *target, const char *list,
-                const struct column *columns, unsigned count, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    int r = output_of(arguments, &output, err);
-    if (r == 0) {
-        r = request_json("GET", target, NULL, &document, err);
-    }
-    if (r < 0) {
-        return r;
-    }
-    if (output != OUTPUT_TABLE) {
-        print_document(document, output);
-    } else if (list != NULL) {
-        print_table(json_object_get(document, list), columns, count);
-    } else {
-        print_facts(document, columns, count);
-    }
-    return 0;
-}
-
 int verb_fn_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -53,7 +31,7 @@ int verb_fn_list(const struct arguments *arguments, struct error *err)
         {"ISOLATION", "version.isolation", AS_TEXT},
         {"URL", "url", AS_TEXT},
     };
-    return show(arguments, "/v1/functions", "functions", columns, COUNT(columns), err);
+    return print_target(arguments, "/v1/functions", "functions", columns, COUNT(columns), err);
 }
 
 int verb_fn_get(const struct arguments *arguments, struct error *err)
@@ -102,7 +80,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "");
-    return show(arguments, target, NULL, columns, COUNT(columns), err);
+    return print_target(arguments, target, NULL, columns, COUNT(columns), err);
 }
 
 int verb_fn_versions(const struct arguments *arguments, struct error *err)
@@ -114,7 +92,7 @@ int verb_fn_versions(const struct arguments *arguments, struct error *err)
         {"CREATED", "created_at", AS_TEXT}, {"ERROR", "error", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("functions", arguments->words[0], "/versions");
-    return show(arguments, target, "versions", columns, COUNT(columns), err);
+    return print_target(arguments, target, "versions", columns, COUNT(columns), err);
 }
 
 static int parse_version(const char *text, uint64_t *ret_version, struct error *err)

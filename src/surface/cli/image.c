@@ -282,23 +282,6 @@ int verb_image_build(const struct arguments *arguments, struct error *err)
 
 /* ---- Looking ---- */
 
-static int show(const struct arguments *arguments, const char *target, const char *rows,
-                const struct column *columns, unsigned count, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
-    if (r == 0 && output != OUTPUT_TABLE) {
-        print_document(document, output);
-    } else if (r == 0 && rows != NULL) {
-        print_table(json_object_get(document, rows), columns, count);
-    } else if (r == 0) {
-        print_facts(document, columns, count);
-    }
-    return r;
-}
-
 int verb_image_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -306,7 +289,7 @@ int verb_image_list(const struct arguments *arguments, struct error *err)
         {"ROOT", "root_format", AS_TEXT}, {"KERNEL", "kernel_version", AS_TEXT},
         {"SOURCE", "source", AS_TEXT},    {"CREATED", "created_at", AS_TEXT},
     };
-    return show(arguments, "/v1/images", "images", columns, COUNT(columns), err);
+    return print_target(arguments, "/v1/images", "images", columns, COUNT(columns), err);
 }
 
 int verb_image_show(const struct arguments *arguments, struct error *err)
@@ -324,7 +307,7 @@ int verb_image_show(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");
-    return show(arguments, target, NULL, facts, COUNT(facts), err);
+    return print_target(arguments, target, NULL, facts, COUNT(facts), err);
 }
 
 int verb_image_delete(const struct arguments *arguments, struct error *err)

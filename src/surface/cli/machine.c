@@ -135,13 +135,6 @@ int verb_vm_delete(const struct arguments *arguments, struct error *err)
 
 /* ---- Looking ---- */
 
-static int get(const struct arguments *arguments, const char *target, json_t **ret_document,
-               enum output *ret_output, struct error *err)
-{
-    int r = output_of(arguments, ret_output, err);
-    return r < 0 ? r : request_json("GET", target, NULL, ret_document, err);
-}
-
 int verb_vm_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -151,15 +144,7 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
         {"PUBLISHED", "publish", AS_TEXT}, {"STARTED", "started_at", AS_TEXT},
         {"REASON", "reason", AS_TEXT},
     };
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    int r = get(arguments, "/v1/machines", &document, &output, err);
-    if (r == 0 && output == OUTPUT_TABLE) {
-        print_table(json_object_get(document, "machines"), columns, COUNT(columns));
-    } else if (r == 0) {
-        print_document(document, output);
-    }
-    return r;
+    return print_target(arguments, "/v1/machines", "machines", columns, COUNT(columns), err);
 }
 
 int verb_vm_show(const struct arguments *arguments, struct error *err)
@@ -176,16 +161,8 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"restarts", "restarts", AS_TEXT},  {"started", "started_at", AS_TEXT},
         {"created", "created_at", AS_TEXT}, {"id", "id", AS_TEXT},
     };
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
-    int r = get(arguments, target, &document, &output, err);
-    if (r == 0 && output == OUTPUT_TABLE) {
-        print_facts(document, facts, COUNT(facts));
-    } else if (r == 0) {
-        print_document(document, output);
-    }
-    return r;
+    return print_target(arguments, target, NULL, facts, COUNT(facts), err);
 }
 
 int verb_vm_drivers(const struct arguments *arguments, struct error *err)
@@ -195,15 +172,7 @@ int verb_vm_drivers(const struct arguments *arguments, struct error *err)
         {"VERSION", "version", AS_TEXT}, {"ACCELERATOR", "accelerator", AS_TEXT},
         {"PROBLEM", "problem", AS_TEXT},
     };
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    int r = get(arguments, "/v1/hypervisors", &document, &output, err);
-    if (r == 0 && output == OUTPUT_TABLE) {
-        print_table(json_object_get(document, "hypervisors"), columns, COUNT(columns));
-    } else if (r == 0) {
-        print_document(document, output);
-    }
-    return r;
+    return print_target(arguments, "/v1/hypervisors", "hypervisors", columns, COUNT(columns), err);
 }
 
 /* The machine once the state has changed after *index, or a minute later; *index is moved on. */

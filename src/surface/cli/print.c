@@ -221,3 +221,20 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
         printf("%-13s %s\n", columns[i].title, cell[0] != '\0' ? cell : "-");
     }
 }
+
+int print_target(const struct arguments *arguments, const char *target, const char *rows_or_null,
+                 const struct column *columns, unsigned count, struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (r == 0 && rows_or_null != NULL) {
+        print_table(json_object_get(document, rows_or_null), columns, count);
+    } else if (r == 0) {
+        print_facts(document, columns, count);
+    }
+    return r;
+}

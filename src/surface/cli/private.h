@@ -232,6 +232,11 @@ int print_done(const struct arguments *arguments, json_t *document, struct error
 /* One "name: value" line per row. */
 void print_facts(const json_t *document, const struct column *columns, unsigned count);
 
+/* GET a document and print it in the format asked for: as a table the rows in its member `rows`, or
+ * (NULL) itself, a line per column. */
+int print_target(const struct arguments *arguments, const char *target, const char *rows_or_null,
+                 const struct column *columns, unsigned count, struct error *err);
+
 /* ---- The verbs' rooms ---- */
 
 int verb_fn_new(const struct arguments *arguments, struct error *err);

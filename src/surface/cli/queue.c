@@ -59,26 +59,6 @@ int verb_queue_delete(const struct arguments *arguments, struct error *err)
     return print_done(arguments, document, err, "deleted queue %s", arguments->words[0]);
 }
 
-static int show(const struct arguments *arguments, const char *target, const char *rows,
-                const struct column *columns, unsigned count, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    enum output output = OUTPUT_TABLE;
-    int r = output_of(arguments, &output, err);
-    r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
-    if (r < 0) {
-        return r;
-    }
-    if (output != OUTPUT_TABLE) {
-        print_document(document, output);
-    } else if (rows != NULL) {
-        print_table(json_object_get(document, rows), columns, count);
-    } else {
-        print_facts(document, columns, count);
-    }
-    return 0;
-}
-
 int verb_queue_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -92,7 +72,7 @@ int verb_queue_list(const struct arguments *arguments, struct error *err)
         {"DEAD", "dead", AS_TEXT},
         {"DEAD LETTERS", "dead_letter", AS_TEXT},
     };
-    return show(arguments, "/v1/queues", "queues", columns, COUNT(columns), err);
+    return print_target(arguments, "/v1/queues", "queues", columns, COUNT(columns), err);
 }
 
 int verb_queue_get(const struct arguments *arguments, struct error *err)
@@ -123,7 +103,7 @@ int verb_queue_get(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("queues", arguments->words[0], "");
-    return show(arguments, target, NULL, columns, COUNT(columns), err);
+    return print_target(arguments, target, NULL, columns, COUNT(columns), err);
 }
 
 /* ---- Sending ---- */
