@@ -48,3 +48,12 @@ void hash_finish(struct hash *hash, char ret_text[HASH_TEXT_SIZE])
     ret_text[HASH_TEXT_SIZE - 1] = '\0';
     EVP_MD_CTX_free((EVP_MD_CTX *)hash);
 }
+
+uint64_t hash_stable(const char *text)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (const char *at = text; *at != '\0'; at++) {
+        hash = (hash ^ (uint8_t)*at) * UINT64_C(1099511628211);
+    }
+    return hash;
+}

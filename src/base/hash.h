@@ -14,6 +14,10 @@ void hash_bytes(const void *bytes, size_t length, char ret_text[HASH_TEXT_SIZE])
 enum { HASH_SHA1_BYTES = 20 };
 void hash_sha1(const char *text, uint8_t ret_digest[HASH_SHA1_BYTES]);
 
+/* FNV-1a of a text: the same on every machine and in every release, and nothing to rely on where
+ * somebody chooses the text to meet another's. */
+uint64_t hash_stable(const char *text);
+
 /* In pieces: new, any number of adds, then finish (which frees it). */
 struct hash;
 struct hash *hash_new(void);

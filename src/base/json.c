@@ -165,6 +165,19 @@ void json_write_raw(struct json_writer *writer, const char *json, size_t length)
     buffer_append(writer->out, json, length);
 }
 
+void json_write_members(struct json_writer *writer, const json_t *object)
+{
+    const char *key = NULL;
+    json_t *value = NULL;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        json_write_key(writer, key);
+        json_write_raw(writer, text, strlen(text));
+        free(text);
+    }
+}
+
 void json_write_field_string(struct json_writer *writer, const char *key, const char *string)
 {
     json_write_key(writer, key);

@@ -45,6 +45,9 @@ void json_write_null(struct json_writer *writer);
 /* Text that is JSON already. */
 void json_write_raw(struct json_writer *writer, const char *json, size_t length);
 
+/* The members of a JSON object, into the one that is open. */
+void json_write_members(struct json_writer *writer, const json_t *object);
+
 /* key + value. */
 void json_write_field_string(struct json_writer *writer, const char *key, const char *string);
 void json_write_field_u64(struct json_writer *writer, const char *key, uint64_t value);

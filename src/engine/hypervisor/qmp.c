@@ -121,33 +121,13 @@ static void watch(struct qmp *qmp)
     }
 }
 
-static ssize_t send_with_fd(int socket, const char *bytes, size_t length, int fd)
-{
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } extra = {{0}};
-    struct iovec part = {(void *)(uintptr_t)bytes, length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        message.msg_control = extra.bytes;
-        message.msg_controllen = sizeof(extra.bytes);
-        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(head), &fd, sizeof(int));
-    }
-    return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
 /* The descriptor goes with the first byte.  False: the socket is full, or gone. */
 static bool send_command(struct qmp *qmp, struct command *command)
 {
     while (command->sent < command->length) {
         ssize_t wrote =
-            send_with_fd(qmp->fd, command->text + command->sent, command->length - command->sent,
-                         command->sent == 0 ? command->fd : -1);
+            fd_send(qmp->fd, command->text + command->sent, command->length - command->sent,
+                    command->sent == 0 ? command->fd : -1);
         if (wrote < 0) {
             return false; /* what it is that is wrong is seen by reading */
         }

@@ -19,6 +19,7 @@
 #include "base/check.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/hash.h"
 #include "base/list.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -218,26 +219,6 @@ static void expect_loading(struct runner *runner)
 
 /* ---- Control ---- */
 
-static bool send_control(struct runner *runner, const void *bytes, size_t length, int fd)
-{
-    union {
-        char bytes[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } extra = {{0}};
-    struct iovec part = {(void *)(uintptr_t)bytes, length};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (fd >= 0) {
-        message.msg_control = extra.bytes;
-        message.msg_controllen = sizeof(extra.bytes);
-        struct cmsghdr *head = CMSG_FIRSTHDR(&message);
-        head->cmsg_level = SOL_SOCKET;
-        head->cmsg_type = SCM_RIGHTS;
-        head->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(head), &fd, sizeof(int));
-    }
-    return sendmsg(runner->control_fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
-}
-
 static void watch_control(struct runner *runner);
 
 void runner_post(struct runner *runner, const void *bytes, size_t length, int fd)
@@ -245,7 +226,7 @@ void runner_post(struct runner *runner, const void *bytes, size_t length, int fd
     if (runner->is_over) {
         return;
     }
-    if (list_is_empty(&runner->outbox) && send_control(runner, bytes, length, fd)) {
+    if (list_is_empty(&runner->outbox) && fd_send(runner->control_fd, bytes, length, fd) >= 0) {
         return;
     }
     struct outgoing *outgoing = memory_new(1, sizeof(*outgoing) + length);
@@ -261,7 +242,7 @@ static void flush_outbox(struct runner *runner)
     LIST_EACH(node, &runner->outbox)
     {
         struct outgoing *outgoing = LIST_ITEM(node, struct outgoing, link);
-        if (!send_control(runner, outgoing->bytes, outgoing->length, outgoing->fd)) {
+        if (fd_send(runner->control_fd, outgoing->bytes, outgoing->length, outgoing->fd) < 0) {
             return;
         }
         list_remove(node);
@@ -364,11 +345,7 @@ static void watch_control(struct runner *runner)
 
 static uid_t uid_of(const char *project)
 {
-    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a: stable across restarts */
-    for (const char *at = project; *at != '\0'; at++) {
-        hash = (hash ^ (uint8_t)*at) * UINT64_C(1099511628211);
-    }
-    return uid_first + (uid_t)(hash % UID_COUNT);
+    return uid_first + (uid_t)(hash_stable(project) % UID_COUNT);
 }
 
 /* Between fork and exec: descriptors 3.. as protocol.h has them. */

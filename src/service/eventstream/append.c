@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/random.h"
 #include "base/text.h"
@@ -24,11 +25,7 @@ struct appending {
 
 unsigned eventstream_partition_of(const char *key, unsigned partitions)
 {
-    uint64_t hash = UINT64_C(14695981039346656037);
-    for (const char *at = key; *at != '\0'; at++) {
-        hash = (hash ^ (unsigned char)*at) * UINT64_C(1099511628211);
-    }
-    return (unsigned)(hash % partitions);
+    return (unsigned)(hash_stable(key) % partitions);
 }
 
 /* ---- What may be appended ---- */

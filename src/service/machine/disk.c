@@ -64,11 +64,7 @@ static int make_file_system(const char *path, struct error *err)
 uid_t disk_uid(const struct machine *machine)
 {
     enum { FIRST = 2100000000, COUNT = 40000000 };
-    uint64_t hash = UINT64_C(14695981039346656037);
-    for (const char *at = machine->id; *at != '\0'; at++) {
-        hash = (hash ^ (uint8_t)*at) * UINT64_C(1099511628211);
-    }
-    return FIRST + (uid_t)(hash % COUNT);
+    return FIRST + (uid_t)(hash_stable(machine->id) % COUNT);
 }
 
 static int make_disk(const struct machine *machine, uint64_t size, struct error *err)

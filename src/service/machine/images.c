@@ -141,19 +141,12 @@ static bool write_row(sqlite3_stmt *row, void *context)
     const char *config = (const char *)sqlite3_column_text(row, 2);
     JSON_OWNED json_t *document = NULL;
     struct error err = {0};
-    const char *key = NULL;
-    json_t *value = NULL;
     writing->count++;
     json_write_begin_object(writer);
     json_write_field_string(writer, "name", (const char *)sqlite3_column_text(row, 0));
     json_write_field_string(writer, "project", (const char *)sqlite3_column_text(row, 1));
     if (json_read(config, strlen(config), &document, &err) == 0) {
-        json_object_foreach(document, key, value)
-        {
-            MEMORY_OWNED char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-            json_write_key(writer, key);
-            json_write_raw(writer, text, strlen(text));
-        }
+        json_write_members(writer, document);
     }
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 3));
     json_write_end_object(writer);

@@ -15,23 +15,13 @@
     "SELECT name, project, id, node, config, desired, state, reason, restarts, started_ms, " \
     "created_ms FROM machine "
 
-static void write_settings(struct json_writer *writer, const json_t *config)
+static void write_settings(struct json_writer *writer, json_t *config)
 {
     static const char *const hidden[] = {"name", "kernel", "initrd", "root", "root_format"};
-    const char *key = NULL;
-    json_t *value = NULL;
-    json_object_foreach((json_t *)(uintptr_t)config, key, value)
-    {
-        bool is_hidden = false;
-        for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
-            is_hidden = is_hidden || strcmp(key, hidden[i]) == 0;
-        }
-        if (!is_hidden) {
-            MEMORY_OWNED char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-            json_write_key(writer, key);
-            json_write_raw(writer, text, strlen(text));
-        }
+    for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
+        json_object_del(config, hidden[i]);
     }
+    json_write_members(writer, config);
 }
 
 /* Of a machine that runs here: what its VMM and its agent say now. */

@@ -199,19 +199,11 @@ static bool write_row(sqlite3_stmt *row, void *context)
     const char *settings = (const char *)sqlite3_column_text(row, 2);
     JSON_OWNED json_t *document = NULL;
     struct error err = {0};
-    const char *key = NULL;
-    json_t *value = NULL;
     json_write_begin_object(writer);
     json_write_field_string(writer, "name", (const char *)sqlite3_column_text(row, 0));
     json_write_field_string(writer, "project", (const char *)sqlite3_column_text(row, 1));
     if (json_read(settings, strlen(settings), &document, &err) == 0) {
-        json_object_foreach(document, key, value)
-        {
-            char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-            json_write_key(writer, key);
-            json_write_raw(writer, text, strlen(text));
-            free(text);
-        }
+        json_write_members(writer, document);
     }
     json_write_field_bool(writer, "paused", sqlite3_column_int(row, 3) != 0);
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 4));
