@@ -67,7 +67,9 @@ class Three(unittest.TestCase):
 
     def test_2_each_node_gives_it_to_its_calls(self):
         self.deploy(self.one, "f", secrets={"PASSWORD": "shared"})
+        index = self.one.status()["index"]
         for member in self.members:
+            member.request("GET", f"/v1/functions?index={index - 1}&wait=30s")
             self.assertEqual(self.said_by(member, "f"), b"in three places")
         put(self.three, "shared", b"changed")
         index = self.three.status()["index"]
