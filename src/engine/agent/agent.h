@@ -200,9 +200,20 @@ struct agent_call *agent_set_time(struct agent *agent, uint64_t time_ns, agent_d
  * clones of one snapshot would otherwise draw the same keys. */
 struct agent_call *agent_reseed(struct agent *agent, agent_done *done, void *context);
 
+/*
+ * For a clone, which believes to be what it was made of: `agent_done` comes once, when the clock is
+ * the host's, random numbers are reseeded, /etc/machine-id (32 hex digits; NULL: left alone) is
+ * written and `network` (may be NULL) is set up; with the first error, if there was one.  Keys that
+ * programs have drawn before, those of sshd among them, are the clone's too.
+ */
+struct agent_network;
+void agent_renew(struct agent *agent, const char *machine_id, const struct agent_network *network,
+                 agent_done *done, void *context);
+
 /* Lists end with NULL, or are NULL: then that is left as it is. */
 struct agent_interface {
     uint8_t mac[6];               /* which one is meant */
+    const uint8_t *new_mac;       /* 6 bytes that it is to have as its address; NULL: as it is */
     const char *name;             /* it is to be called so; NULL: as it is */
     unsigned mtu;                 /* 0: as it is */
     const char *const *addresses; /* "10.0.0.5/24" */

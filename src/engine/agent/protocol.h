@@ -237,6 +237,8 @@ enum agent_tag {
     AGENT_SENT_DROPPED,
     /* Events */
     AGENT_EVENT_KIND, /* enum agent_event_kind */
+    /* Later than the rest: numbers never change */
+    AGENT_NEW_MAC, /* 6 bytes, of INTERFACE: it has that address from now on */
     AGENT_TAGS,
 };
 

@@ -113,6 +113,9 @@ struct agent_call *agent_network(struct agent *agent, const struct agent_network
         const struct agent_interface *interface = &network->interfaces[i];
         size_t begin = agent_put_begin(&body, AGENT_INTERFACE);
         agent_put_bytes(&body, AGENT_MAC, interface->mac, sizeof(interface->mac));
+        if (interface->new_mac != NULL) {
+            agent_put_bytes(&body, AGENT_NEW_MAC, interface->new_mac, sizeof(interface->mac));
+        }
         put_text_or_null(&body, AGENT_NAME, interface->name);
         agent_put_number(&body, AGENT_MTU, interface->mtu);
         put_list(&body, AGENT_ADDRESS, interface->addresses);

@@ -153,6 +153,15 @@ static int set_link(int fd, int index, bool is_up, unsigned mtu, const char *nam
     return ask(fd, &message);
 }
 
+static int set_mac(int fd, int index, const uint8_t mac[6])
+{
+    struct message message;
+    const struct ifinfomsg body = {.ifi_family = AF_UNSPEC, .ifi_index = index};
+    begin_message(&message, RTM_NEWLINK, 0, &body, sizeof(body));
+    add_attribute(&message, IFLA_ADDRESS, mac, 6);
+    return ask(fd, &message);
+}
+
 static int change_address(int fd, int index, const struct address *address, bool is_new)
 {
     struct message message;
@@ -374,6 +383,9 @@ static int read_plan(struct agent_reader reader, struct plan *plan, struct error
 
 struct link_search {
     uint8_t mac[6];
+    uint8_t new_mac[6]; /* it has this already when the request is repeated */
+    bool has_new_mac;
+    bool is_renewed;
     int index; /* 0: not found */
     char name[IF_NAMESIZE];
 };
@@ -390,7 +402,10 @@ static void take_link(const struct nlmsghdr *head, void *context)
     }
     for (const struct rtattr *at = IFLA_RTA(body); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
         if (at->rta_type == IFLA_ADDRESS && RTA_PAYLOAD(at) == sizeof(search->mac)) {
-            is_it = memcmp(RTA_DATA(at), search->mac, sizeof(search->mac)) == 0;
+            bool is_renewed = search->has_new_mac &&
+                memcmp(RTA_DATA(at), search->new_mac, sizeof(search->new_mac)) == 0;
+            is_it = is_renewed || memcmp(RTA_DATA(at), search->mac, sizeof(search->mac)) == 0;
+            search->is_renewed = search->is_renewed || is_renewed;
         } else if (at->rta_type == IFLA_IFNAME) {
             snprintf(name, sizeof(name), "%.*s", (int)RTA_PAYLOAD(at), (const char *)RTA_DATA(at));
         }
@@ -430,6 +445,9 @@ static int set_interface(int fd, struct agent_reader reader, struct error *err)
     while (agent_next(&again, &field)) {
         if (field.tag == AGENT_MAC && field.length == sizeof(search.mac)) {
             memcpy(search.mac, field.bytes, sizeof(search.mac));
+        } else if (field.tag == AGENT_NEW_MAC && field.length == sizeof(search.new_mac)) {
+            memcpy(search.new_mac, field.bytes, sizeof(search.new_mac));
+            search.has_new_mac = true;
         }
     }
     int r = read_plan(reader, &plan, err);
@@ -455,6 +473,9 @@ static int set_interface(int fd, struct agent_reader reader, struct error *err)
         return error_set(err, ERROR_INVALID, "\"%s\" is no name of an interface", name);
     }
     failed = is_renamed ? set_link(fd, index, false, 0, name) : 0;
+    if (failed == 0 && search.has_new_mac && !search.is_renewed) {
+        failed = set_mac(fd, index, search.new_mac);
+    }
     if (failed == 0) {
         failed = set_link(fd, index, true, (unsigned)request_number(reader, AGENT_MTU, 0), NULL);
     }
