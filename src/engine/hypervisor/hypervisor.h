@@ -70,6 +70,7 @@ struct hypervisor_disk {
     const char *path;
     const char *format; /* "raw" or "qcow2" */
     bool read_only;     /* and may be another machine's at the same time */
+    const char *base;   /* of "qcow2": the raw file that it is laid over, or NULL */
     const char *serial; /* at most 20 characters: what the guest finds it by */
 };
 
@@ -109,6 +110,12 @@ struct hypervisor_spec {
     const struct hypervisor_nic *nics;
     size_t nic_count;
     bool is_incoming; /* waits for a state: hypervisor_load() */
+    /* With is_incoming: the state is read from this file, and it runs on from there: on_started
+     * comes then.  NULL: the caller loads. */
+    const char *state_file;
+    /* The file is renamed to FILE.used before the guest runs: as its disks change from then on, the
+     * state must never be read again. */
+    bool uses_state_up;
 };
 
 /* Can it be run here?  INVALID, UNSUPPORTED with the reason. */

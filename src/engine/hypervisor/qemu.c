@@ -113,6 +113,7 @@ struct control {
     struct loop_timer *look;
     struct transfer transfer;
     bool is_transferring;
+    bool is_looking;
 };
 
 struct asked {
@@ -172,6 +173,8 @@ static enum hypervisor_end end_of(const json_t *data)
     return HYPERVISOR_END_FAILED;
 }
 
+static void look(struct control *control);
+
 static void on_qmp_event(const char *name, const json_t *data, void *context)
 {
     struct control *control = context;
@@ -188,6 +191,9 @@ static void on_qmp_event(const char *name, const json_t *data, void *context)
         events->on_ending(end_of(data), control->context);
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
         events->on_ending(HYPERVISOR_END_PANIC, control->context);
+    } else if (strcmp(name, "MIGRATION") == 0 && control->is_transferring &&
+               control->transfer.is_started) {
+        look(control);
     }
 }
 
@@ -292,6 +298,7 @@ static void on_migration(const struct error *error, const json_t *result, void *
 {
     struct control *control = context;
     struct error failure = {0};
+    control->is_looking = false;
     const char *status = json_string_value(json_object_get(result, "status"));
     if (error != NULL || !control->is_transferring) {
         finish_transfer(control, error);
@@ -310,10 +317,20 @@ static void on_migration(const struct error *error, const json_t *result, void *
     }
 }
 
+/* One question at a time: an answer about one transfer is not taken for the next one's. */
+static void look(struct control *control)
+{
+    loop_timer_stop(control->look);
+    if (control->is_looking) {
+        return;
+    }
+    control->is_looking = true;
+    qmp_execute(control->qmp, "query-migrate", NULL, -1, on_migration, control);
+}
+
 static void on_look(void *context)
 {
-    struct control *control = context;
-    qmp_execute(control->qmp, "query-migrate", NULL, -1, on_migration, control);
+    look(context);
 }
 
 static void step(struct control *control, const char *command, json_t *owned_arguments, int fd)

@@ -36,10 +36,21 @@ static void add_machine(const struct hypervisor_driver_info *info,
     order_add(order, "virtio-mmio.force-legacy=off");
 }
 
+static bool is_since(const char *version, unsigned major, unsigned minor)
+{
+    unsigned have[2] = {0, 0};
+    sscanf(version, "%u.%u", &have[0], &have[1]);
+    return have[0] > major || (have[0] == major && have[1] >= minor);
+}
+
 /* The same id in all three, so that a state saved with one is read with another. */
-static void add_memory(const struct hypervisor_spec *spec, struct order *order)
+static void add_memory(const struct hypervisor_driver_info *info,
+                       const struct hypervisor_spec *spec, struct order *order)
 {
     uint64_t mib = spec->memory_bytes >> 20;
+    bool is_shared = spec->memory == HYPERVISOR_MEMORY_SHARED;
+    /* Before 8.2 a file that is mapped privately is opened for writing all the same. */
+    bool is_read_only = !is_shared && is_since(info->version, 8, 2);
     order_add(order, "-object");
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:
@@ -49,10 +60,10 @@ static void add_memory(const struct hypervisor_spec *spec, struct order *order)
     case HYPERVISOR_MEMORY_COPY:
         order_add_format(order,
                          "{\"qom-type\":\"memory-backend-file\",\"id\":\"memory\",\"size\":%" PRIu64
-                         ",\"mem-path\":\"%s\",\"share\":%s}",
-                         spec->memory_bytes, spec->memory_file,
-                         spec->memory == HYPERVISOR_MEMORY_SHARED ? "true" : "false");
-        order_add_mount(order, spec->memory_file, true);
+                         ",\"mem-path\":\"%s\",\"share\":%s%s}",
+                         spec->memory_bytes, spec->memory_file, is_shared ? "true" : "false",
+                         is_read_only ? ",\"readonly\":true,\"rom\":\"off\"" : "");
+        order_add_mount(order, spec->memory_file, !is_read_only);
         break;
     }
 }
@@ -96,6 +107,13 @@ static void add_disk(const struct hypervisor_disk *disk, size_t index, struct or
     JSON_OWNED json_t *block =
         json_pack("{s:s, s:s, s:O, s:b, s:s}", "driver", disk->format, "node-name", node, "file",
                   file, "read-only", disk->read_only, "discard", "unmap");
+    if (disk->base != NULL) {
+        json_object_set_new(block, "backing",
+                            json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver", "raw",
+                                      "read-only", 1, "file", "driver", "file", "filename",
+                                      disk->base, "locking", "off", "read-only", 1));
+        order_add_mount(order, disk->base, false);
+    }
     MEMORY_OWNED char *text = json_dumps(block, JSON_COMPACT);
     order_add(order, "-blockdev");
     order_add(order, text);
@@ -161,7 +179,7 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     order_add(order, "-display");
     order_add(order, "none");
     add_machine(info, spec, order);
-    add_memory(spec, order);
+    add_memory(info, spec, order);
     add_kernel(info, spec, order);
     add_channels(order);
     for (size_t i = 0; i < spec->disk_count; i++) {

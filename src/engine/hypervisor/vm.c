@@ -5,6 +5,7 @@
  * the VMM ended.  What the driver told before (on_ending) says more than an exit status.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,10 @@ struct hypervisor_vm {
     unsigned posts;
     hypervisor_done transfer_done;
     void *transfer_context;
+    char *state_file; /* it is to begin with, or NULL */
+    bool uses_state_up;
+    bool is_resuming; /* it does not run yet */
+    bool without_memory;
 };
 
 /* ---- The end ---- */
@@ -55,6 +60,7 @@ static void release(struct hypervisor_vm *vm)
 {
     if (vm->is_freed && !vm->is_starting && !vm->is_watching && vm->posts == 0) {
         order_done(&vm->order);
+        free(vm->state_file);
         free(vm->folder);
         free(vm);
     }
@@ -144,9 +150,60 @@ static void on_watch(uv_poll_t *poll, int status, int events)
 
 /* ---- Connecting ---- */
 
+/* ---- Beginning in the middle ---- */
+
+static void fail_state(struct hypervisor_vm *vm, const struct error *error)
+{
+    vm->error = *error;
+    launch_kill(vm->folder);
+}
+
+static void on_state_resumed(const struct error *error, void *context)
+{
+    struct hypervisor_vm *vm = context;
+    if (error != NULL) {
+        fail_state(vm, error);
+        return;
+    }
+    vm->is_resuming = false;
+    vm->is_ready = true;
+    vm->events.on_started(vm->context);
+}
+
+static void on_state_read(const struct error *error, void *context)
+{
+    struct hypervisor_vm *vm = context;
+    struct error err = {0};
+    MEMORY_OWNED char *used = memory_format("%s.used", vm->state_file);
+    if (error != NULL) {
+        fail_state(vm, error);
+    } else if (vm->uses_state_up && rename(vm->state_file, used) < 0) {
+        error_os(&err, errno, "using up %s", vm->state_file);
+        fail_state(vm, &err);
+    } else {
+        hypervisor_resume(vm, on_state_resumed, vm);
+    }
+}
+
+static void read_state(struct hypervisor_vm *vm)
+{
+    struct error err = {0};
+    int fd = open(vm->state_file, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        error_os(&err, errno, "reading %s", vm->state_file);
+        fail_state(vm, &err);
+        return;
+    }
+    hypervisor_load(vm, fd, vm->without_memory, on_state_read, vm);
+}
+
 static void on_ready(bool is_running, void *context)
 {
     struct hypervisor_vm *vm = context;
+    if (vm->is_resuming) {
+        read_state(vm);
+        return;
+    }
     vm->is_ready = true;
     vm->events.on_started(vm->context);
     if (!is_running && !vm->is_freed) {
@@ -277,6 +334,10 @@ struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
     vm->uid = geteuid() == 0 ? spec->uid : 0;
     found->driver->make_order(&found->info, found->program, spec, &vm->order);
     vm->is_starting = true;
+    vm->is_resuming = spec->is_incoming && spec->state_file != NULL;
+    vm->state_file = vm->is_resuming ? memory_copy_string(spec->state_file) : NULL;
+    vm->uses_state_up = spec->uses_state_up;
+    vm->without_memory = spec->memory == HYPERVISOR_MEMORY_COPY;
     loop_work(hypervisor->loop, start, on_start, vm);
     return vm;
 }

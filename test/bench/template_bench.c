@@ -1,0 +1,279 @@
+/*
+ * template-bench KERNEL INITRD FOLDER [CLONES]: boot one machine whose init is the agent, make a
+ * template of it in both ways, and start clones.  Prints one JSON object: milliseconds of the boot,
+ * of the save, of the stamping, and of each clone from its start to its agent's first answer; bytes
+ * of memory that each has for itself (proportional set size) while all of them run.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/agent/agent.h"
+#include "engine/hypervisor/hypervisor.h"
+#include "engine/hypervisor/template.h"
+
+enum { CLONES_MAX = 64, STATE_MODE = 0600 };
+
+struct vm {
+    char *folder;
+    struct hypervisor_vm *vm;
+    struct agent *agent;
+    uint64_t begin_us;
+    uint64_t up_us;    /* the agent has said hello */
+    uint64_t renew_us; /* it is itself */
+    uint64_t pss_bytes;
+    bool has_ended;
+};
+
+static struct loop *loop;
+static struct hypervisor *hypervisor;
+static struct vm source;
+static struct vm clones[CLONES_MAX];
+static unsigned clone_count = 5;
+static const char *folder;
+static struct hypervisor_spec spec;
+static bool is_waiting;
+static uint64_t save_us;
+static uint64_t stamp_us;
+
+static uint64_t now_us(void)
+{
+    return clock_monotonic_ns() / 1000;
+}
+
+static void must(const struct error *error)
+{
+    if (error != NULL) {
+        fprintf(stderr, "template-bench: %s\n", error->text);
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void wait_for_it(void)
+{
+    while (is_waiting) {
+        uv_run(loop_uv(loop), UV_RUN_ONCE);
+    }
+}
+
+static void on_done(const struct error *error, void *context)
+{
+    (void)context;
+    must(error);
+    is_waiting = false;
+}
+
+static void on_renewed(const struct error *error, const struct agent_result *result, void *context)
+{
+    struct vm *vm = context;
+    (void)result;
+    if (error != NULL && error->kind == ERROR_CANCELLED) {
+        return;
+    }
+    must(error);
+    vm->renew_us = now_us();
+    is_waiting = false;
+}
+
+static void on_up(const struct agent_info *info, void *context)
+{
+    struct vm *vm = context;
+    (void)info;
+    vm->up_us = now_us();
+    if (vm == &source) {
+        is_waiting = false;
+    } else {
+        const struct agent_network network = {.hostname = "clone"};
+        agent_renew(vm->agent, "0123456789abcdef0123456789abcdef", &network, on_renewed, vm);
+    }
+}
+
+static void on_down(const struct error *error, void *context)
+{
+    (void)error;
+    (void)context;
+}
+
+static void on_started(void *context)
+{
+    static const struct agent_events events = {.on_up = on_up, .on_down = on_down};
+    struct vm *vm = context;
+    MEMORY_OWNED char *path = memory_format("%s/" HYPERVISOR_AGENT_SOCKET, vm->folder);
+    const struct agent_options options = {.path = path};
+    struct error err = {0};
+    if (agent_open(loop, &options, &events, vm, &vm->agent, &err) < 0) {
+        must(&err);
+    }
+}
+
+static void on_paused(bool is_paused, void *context)
+{
+    (void)is_paused;
+    (void)context;
+}
+
+static void on_reboot(void *context)
+{
+    (void)context;
+}
+
+static void on_exit_told(const struct hypervisor_exit *exit, void *context)
+{
+    struct vm *vm = context;
+    vm->has_ended = true;
+    if (exit->end != HYPERVISOR_END_KILLED) {
+        fprintf(stderr, "template-bench: %s: %s\n", vm->folder, exit->text);
+    }
+    is_waiting = false;
+}
+
+static void start(struct vm *vm, const char *name, const struct hypervisor_spec *what)
+{
+    static const struct hypervisor_events events = {on_started, on_paused, on_reboot, on_exit_told};
+    struct hypervisor_spec copy = *what;
+    struct error err = {0};
+    vm->folder = memory_format("%s/%s", folder, name);
+    if (file_make_folder(vm->folder, 0711, &err) < 0) {
+        must(&err);
+    }
+    copy.folder = vm->folder;
+    copy.name = name;
+    vm->begin_us = now_us();
+    if (hypervisor_check(hypervisor, &copy, &err) < 0) {
+        must(&err);
+    }
+    is_waiting = true;
+    vm->vm = hypervisor_start(hypervisor, &copy, &events, vm);
+    wait_for_it();
+}
+
+static void end(struct vm *vm)
+{
+    agent_close(vm->agent);
+    is_waiting = !vm->has_ended;
+    if (is_waiting) {
+        hypervisor_kill(vm->vm);
+    }
+    wait_for_it();
+    hypervisor_free(vm->vm);
+}
+
+static uint64_t read_pss(const char *place)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct hypervisor_usage usage;
+    struct error err = {0};
+    char path[64];
+    if (!hypervisor_read_usage(place, &usage)) {
+        return 0;
+    }
+    snprintf(path, sizeof(path), "/proc/%d/smaps_rollup", (int)usage.pid);
+    if (file_read(path, 8192, &text, &err) < 0) {
+        return 0;
+    }
+    const char *at = strstr(buffer_string(&text), "\nPss: ");
+    return at != NULL ? strtoull(at + 6, NULL, 10) << 10 : 0;
+}
+
+static void make_template(const char *place)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *path = memory_format("%s/whole", place);
+    if (file_make_folder(place, 0711, &err) < 0) {
+        must(&err);
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, STATE_MODE);
+    CHECK(fd >= 0);
+    uint64_t begin_us = now_us();
+    is_waiting = true;
+    hypervisor_save(source.vm, dup(fd), false, on_done, NULL);
+    wait_for_it();
+    save_us = now_us() - begin_us;
+    is_waiting = true;
+    hypervisor_resume(source.vm, on_done, NULL);
+    wait_for_it();
+    begin_us = now_us();
+    is_waiting = true;
+    template_stamp(hypervisor, &spec, fd, place, on_done, NULL);
+    wait_for_it();
+    stamp_us = now_us() - begin_us;
+    close(fd);
+}
+
+static void print(void)
+{
+    printf("{\"boot_ms\": %.1f, \"save_ms\": %.1f, \"stamp_ms\": %.1f, \"clones\": [",
+           (double)(source.up_us - source.begin_us) / 1000, (double)save_us / 1000,
+           (double)stamp_us / 1000);
+    for (unsigned i = 0; i < clone_count; i++) {
+        const struct vm *clone = &clones[i];
+        printf("%s{\"up_ms\": %.1f, \"renewed_ms\": %.1f, \"pss_bytes\": %" PRIu64 "}",
+               i > 0 ? ", " : "", (double)(clone->up_us - clone->begin_us) / 1000,
+               (double)(clone->renew_us - clone->begin_us) / 1000, clone->pss_bytes);
+    }
+    printf("], \"source_pss_bytes\": %" PRIu64 "}\n", source.pss_bytes);
+}
+
+int main(int argc, char **argv)
+{
+    struct error err = {0};
+    if (argc < 4) {
+        fprintf(stderr, "usage: template-bench KERNEL INITRD FOLDER [CLONES]\n");
+        return EXIT_FAILURE;
+    }
+    folder = argv[3];
+    if (argc > 4) {
+        clone_count = (unsigned)strtoul(argv[4], NULL, 10);
+    }
+    CHECK(clone_count > 0 && clone_count <= CLONES_MAX);
+    CHECK(loop_new("bench", &loop, &err) == 0);
+    const struct hypervisor_options options = {.kvm_reason = "not looked for",
+                                               .monitor = getenv("BLIXARD_MONITOR")};
+    hypervisor = hypervisor_open(loop, &options);
+    spec = (struct hypervisor_spec){.cpus = 1,
+                                    .memory_bytes = UINT64_C(128) << 20,
+                                    .uid = 2100000123,
+                                    .kernel = argv[1],
+                                    .initrd = argv[2],
+                                    .name = "bench",
+                                    .cmdline = ""};
+    start(&source, "source", &spec);
+    CHECK(!source.has_ended);
+    MEMORY_OWNED char *place = memory_format("%s/template", folder);
+    make_template(place);
+    MEMORY_OWNED char *memory = memory_format("%s/" TEMPLATE_MEMORY, place);
+    MEMORY_OWNED char *state = memory_format("%s/" TEMPLATE_STATE, place);
+    struct hypervisor_spec copy = spec;
+    copy.memory = HYPERVISOR_MEMORY_COPY;
+    copy.memory_file = memory;
+    copy.is_incoming = true;
+    copy.state_file = state;
+    for (unsigned i = 0; i < clone_count; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "clone%u", i);
+        start(&clones[i], name, &copy);
+        CHECK(!clones[i].has_ended);
+    }
+    source.pss_bytes = read_pss(source.folder);
+    for (unsigned i = 0; i < clone_count; i++) {
+        clones[i].pss_bytes = read_pss(clones[i].folder);
+    }
+    for (unsigned i = 0; i < clone_count; i++) {
+        end(&clones[i]);
+    }
+    end(&source);
+    print();
+    hypervisor_close(hypervisor);
+    loop_free(loop);
+    return EXIT_SUCCESS;
+}
