@@ -1,0 +1,93 @@
+/* Handing the rules to the kernel: see rules.h. */
+#include <errno.h>
+#include <linux/netlink.h>
+#include <nftables/libnftables.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/text.h"
+
+#include "engine/net/rules.h"
+
+/* The library keeps some tables of names that all its contexts share. */
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+
+/* The library ends the process when it gets no socket: so one is had first. */
+static int try_socket(struct error *err)
+{
+    FD_OWNED int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    if (fd < 0 && errno == EPROTONOSUPPORT) {
+        return error_set(err, ERROR_UNSUPPORTED, "this kernel has no packet filter (nf_tables)");
+    }
+    return fd < 0 ? error_os(err, errno, "a socket to the packet filter") : 0;
+}
+
+/* "PLACE: Error: TEXT\nthe line\n    ^^^\n": what matters is in the first two lines. */
+static int explain(const char *said, struct error *err)
+{
+    char text[320];
+    const char *start = strstr(said, "Error: ");
+    start = start != NULL ? start + strlen("Error: ") : said;
+    snprintf(text, sizeof(text), "%s", start);
+    char *end = strchr(text, '\n');
+    end = end != NULL ? strchr(end + 1, '\n') : NULL;
+    if (end != NULL) {
+        *end = '\0';
+    }
+    text_make_printable(text, false);
+    if (strstr(said, "not permitted") != NULL) {
+        return error_set(err, ERROR_DENIED, "the packet filter needs root (CAP_NET_ADMIN): %s",
+                         text);
+    }
+    if (strstr(said, "not supported") != NULL || strstr(said, "No such file") != NULL ||
+        strstr(said, "Protocol error") != NULL) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the packet filter of this kernel lacks something (nf_tables with inet, "
+                         "bridge, nat, fib): %s",
+                         text);
+    }
+    return error_set(err, ERROR_OS, "the packet filter: %s", text);
+}
+
+static int run(const char *commands, struct error *err)
+{
+    int r = try_socket(err);
+    if (r < 0) {
+        return r;
+    }
+    struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
+    if (nft == NULL) {
+        return error_set(err, ERROR_OS, "libnftables does not start");
+    }
+    CHECK(nft_ctx_buffer_output(nft) == 0 && nft_ctx_buffer_error(nft) == 0);
+    if (nft_run_cmd_from_buffer(nft, commands) != 0) {
+        r = explain(nft_ctx_get_error_buffer(nft), err);
+    }
+    nft_ctx_free(nft);
+    return r;
+}
+
+int net_rules_apply(const struct net_rules *rules, struct error *err)
+{
+    BUFFER_OWNED struct buffer commands = {0};
+    int r = net_rules_render(rules, &commands, err);
+    if (r < 0) {
+        return r;
+    }
+    pthread_mutex_lock(&one_at_a_time);
+    r = run(buffer_string(&commands), err);
+    pthread_mutex_unlock(&one_at_a_time);
+    return r;
+}
+
+int net_rules_remove(const char *owner, struct error *err)
+{
+    const struct net_rules none = {.owner = owner};
+    return net_rules_apply(&none, err);
+}
