@@ -13,6 +13,9 @@ struct order {
     size_t word_count;
     const char *sockets[LAUNCH_SOCKETS_MAX + 1];
     size_t socket_count;
+    const char *taps[LAUNCH_TAPS_MAX + 1]; /* copies */
+    size_t tap_count;
+    bool vhost;
     struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
     size_t mount_count;
     bool network; /* of the host */
@@ -23,6 +26,8 @@ void order_add_format(struct order *order, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* A socket in the machine's folder; returns the fd that the VMM finds it at. */
 int order_add_socket(struct order *order, const char *name);
+/* A tap; returns the fd that the VMM finds it at. */
+int order_add_tap(struct order *order, const char *name);
 void order_add_mount(struct order *order, const char *path, bool writable);
 void order_done(struct order *order);
 

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 
 #include "engine/hypervisor/driver.h"
+#include "engine/net/net.h"
 
 static const struct driver *const drivers[] = {&driver_qemu};
 enum { DRIVERS = sizeof(drivers) / sizeof(drivers[0]), TSC_MS = 50 };
@@ -145,7 +146,14 @@ static int check_parts(const struct hypervisor_spec *spec, struct error *err)
         }
     }
     for (size_t i = 0; i < spec->nic_count; i++) {
-        if (spec->nics[i].forward_count > HYPERVISOR_FORWARDS_MAX) {
+        const struct hypervisor_nic *nic = &spec->nics[i];
+        if (nic->tap != NULL && (!net_name_is_valid(nic->tap) || nic->forward_count > 0)) {
+            return error_set(err, ERROR_INVALID,
+                             "network %zu: the tap's name is no name, or ports are published by "
+                             "the VMM, which cannot at a tap",
+                             i);
+        }
+        if (nic->forward_count > HYPERVISOR_FORWARDS_MAX) {
             return error_set(err, ERROR_INVALID, "a network has at most %d published ports",
                              HYPERVISOR_FORWARDS_MAX);
         }

@@ -43,6 +43,8 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_begin_object(&writer);
     write_texts(&writer, "argv", order->argv);
     write_texts(&writer, "sockets", order->sockets);
+    write_texts(&writer, "taps", order->taps);
+    json_write_field_bool(&writer, "vhost", order->vhost);
     json_write_key(&writer, "mounts");
     json_write_begin_array(&writer);
     for (size_t i = 0; i < order->mount_count; i++) {
@@ -206,6 +208,7 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     JSON_OWNED json_t *document = NULL;
     MEMORY_OWNED char *path = memory_format("/proc/self/fd/%d/" LAUNCH_FILE, folder);
     char *sockets[LAUNCH_SOCKETS_MAX];
+    char *taps[LAUNCH_TAPS_MAX];
     *ret_launch = (struct launch){0};
     int r = file_read(path, LAUNCH_BYTES_MAX, &text, err);
     r = r < 0 ? r : json_read(text.data, text.used, &document, err);
@@ -215,6 +218,11 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     r = r < 0 ? r
               : read_texts(json_object_get(document, "sockets"), sockets, LAUNCH_SOCKETS_MAX,
                            &ret_launch->socket_count, err);
+    /* One that an older daemon wrote has none. */
+    const json_t *list = json_object_get(document, "taps");
+    r = r < 0 || json_array_size(list) == 0
+        ? r
+        : read_texts(list, taps, LAUNCH_TAPS_MAX, &ret_launch->tap_count, err);
     r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
     if (r < 0) {
         return r;
@@ -222,6 +230,10 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     for (size_t i = 0; i < ret_launch->socket_count; i++) {
         ret_launch->sockets[i] = sockets[i];
     }
+    for (size_t i = 0; i < ret_launch->tap_count; i++) {
+        ret_launch->taps[i] = taps[i];
+    }
+    ret_launch->vhost = json_is_true(json_object_get(document, "vhost"));
     ret_launch->jail.uid = (uid_t)json_integer_value(json_object_get(document, "uid"));
     ret_launch->jail.gid = (gid_t)json_integer_value(json_object_get(document, "gid"));
     ret_launch->jail.network = json_is_true(json_object_get(document, "network"));

@@ -1,8 +1,9 @@
 /*
  * What the daemon tells a monitor, and how it finds it again: the files of a machine's folder.
  *
- * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "mounts": [["/usr", false], ...],
- * "uid": N, "gid": N, "network": BOOL}.  A mount is at the same place inside; `true`: writable.
+ * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "taps": ["bxt0"], "vhost": BOOL,
+ * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "network": BOOL}.  A mount is at the same
+ * place inside; `true`: writable.
  */
 #ifndef ENGINE_HYPERVISOR_LAUNCH_H
 #define ENGINE_HYPERVISOR_LAUNCH_H
@@ -21,7 +22,20 @@ struct error;
 #define LAUNCH_EXIT    "exit.json"
 #define LAUNCH_CONSOLE "console.sock"
 
-enum { LAUNCH_SOCKETS_MAX = 4, LAUNCH_MOUNTS_MAX = 28, LAUNCH_BYTES_MAX = 64 << 10 };
+enum {
+    LAUNCH_SOCKETS_MAX = 4,
+    LAUNCH_TAPS_MAX = 4,
+    LAUNCH_MOUNTS_MAX = 28,
+    LAUNCH_BYTES_MAX = 64 << 10,
+};
+
+/* What the VMM finds open, beyond standard input, output and error. */
+enum {
+    LAUNCH_FD_SOCKETS = 3,
+    LAUNCH_FD_TAPS = LAUNCH_FD_SOCKETS + LAUNCH_SOCKETS_MAX,
+    LAUNCH_FD_VHOST = LAUNCH_FD_TAPS + LAUNCH_TAPS_MAX, /* one for each tap */
+    LAUNCH_FD_END = LAUNCH_FD_VHOST + LAUNCH_TAPS_MAX,
+};
 
 /* ---- The daemon's side ---- */
 
@@ -34,7 +48,9 @@ struct launch_order {
     const char *folder;  /* of the machine: root's (or the user's), 0700 */
     const char *monitor; /* path of blixard-monitor */
     const char *const *argv;
-    const char *const *sockets; /* NULL at the end: fd 3, 4, ... */
+    const char *const *sockets; /* NULL at the end */
+    const char *const *taps;    /* the same */
+    bool vhost;                 /* the kernel moves the taps' packets (vhost-net) */
     const struct launch_mount *mounts;
     size_t mount_count;
     uid_t uid; /* of the VMM, where the daemon is root */
@@ -69,6 +85,9 @@ struct launch {
     char *argv[256];
     const char *sockets[LAUNCH_SOCKETS_MAX];
     size_t socket_count;
+    const char *taps[LAUNCH_TAPS_MAX];
+    size_t tap_count;
+    bool vhost;
     struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
     struct jail_options jail;
 };

@@ -27,15 +27,16 @@
 #include "engine/hypervisor/console.h"
 #include "engine/hypervisor/launch.h"
 #include "engine/jail/jail.h"
+#include "engine/net/net.h"
 
-enum { WORDS_BYTES = 2048, FIRST_FD = 3 };
+enum { WORDS_BYTES = 2048 };
 
 struct monitor {
     struct launch launch;
     int folder;
     int lock;
-    int sockets[LAUNCH_SOCKETS_MAX];
-    int words; /* the VMM's standard error */
+    int given[LAUNCH_FD_END]; /* what the VMM is to find open, by its number; -1: nothing */
+    int words;                /* the VMM's standard error */
     int signals;
     pid_t vmm;
     char last_words[WORDS_BYTES + 1];
@@ -68,29 +69,48 @@ static int open_sockets(struct monitor *monitor, int *ret_console, struct error 
 {
     int r = listen_at(monitor, LAUNCH_CONSOLE, ret_console, err);
     for (size_t i = 0; i < monitor->launch.socket_count && r == 0; i++) {
-        r = listen_at(monitor, monitor->launch.sockets[i], &monitor->sockets[i], err);
+        r = listen_at(monitor, monitor->launch.sockets[i], &monitor->given[LAUNCH_FD_SOCKETS + i],
+                      err);
+    }
+    return r;
+}
+
+/* As root, before the VMM is confined: it can neither open nor make one. */
+static int open_taps(struct monitor *monitor, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < monitor->launch.tap_count && r == 0; i++) {
+        r = net_tap_open(monitor->launch.taps[i], &monitor->given[LAUNCH_FD_TAPS + i], err);
+        if (r == 0 && monitor->launch.vhost) {
+            int fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
+            if (fd < 0) {
+                return error_os(err, errno, "opening /dev/vhost-net");
+            }
+            monitor->given[LAUNCH_FD_VHOST + i] = fd;
+        }
     }
     return r;
 }
 
 /* ---- The VMM ---- */
 
-/* Fds 3, 4, ... are the sockets, whatever they were before. */
+/* Each to its number, whatever that was before. */
 static bool arrange_fds(const struct monitor *monitor, int report)
 {
-    int moved[LAUNCH_SOCKETS_MAX];
-    int above = FIRST_FD + LAUNCH_SOCKETS_MAX;
+    int moved[LAUNCH_FD_END];
     if (fcntl(report, F_GETFD) < 0) {
         return false;
     }
-    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
-        moved[i] = fcntl(monitor->sockets[i], F_DUPFD_CLOEXEC, above);
-        if (moved[i] < 0) {
+    for (int i = 0; i < LAUNCH_FD_END; i++) {
+        moved[i] =
+            monitor->given[i] < 0 ? -1 : fcntl(monitor->given[i], F_DUPFD_CLOEXEC, LAUNCH_FD_END);
+        if (monitor->given[i] >= 0 && moved[i] < 0) {
             return false;
         }
     }
-    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
-        if (dup2(moved[i], FIRST_FD + (int)i) < 0) {
+    close_range(LAUNCH_FD_SOCKETS, LAUNCH_FD_END - 1, CLOSE_RANGE_CLOEXEC);
+    for (int i = 0; i < LAUNCH_FD_END; i++) {
+        if (moved[i] >= 0 && dup2(moved[i], i) < 0) {
             return false;
         }
     }
@@ -110,7 +130,7 @@ static void become_vmm(const struct monitor *monitor, int io, int words, int low
     unsigned achieved = 0;
     sigset_t none;
     sigemptyset(&none);
-    int report = fcntl(low_report, F_DUPFD_CLOEXEC, FIRST_FD + 2 * LAUNCH_SOCKETS_MAX);
+    int report = fcntl(low_report, F_DUPFD_CLOEXEC, 2 * LAUNCH_FD_END);
     if (dup2(io, STDIN_FILENO) < 0 || dup2(io, STDOUT_FILENO) < 0 ||
         dup2(words, STDERR_FILENO) < 0 || !arrange_fds(monitor, report) ||
         sigprocmask(SIG_SETMASK, &none, NULL) < 0) {
@@ -120,7 +140,7 @@ static void become_vmm(const struct monitor *monitor, int io, int words, int low
     if (jail_enter(&monitor->launch.jail, &achieved, &err) < 0) {
         give_up(report, &err);
     }
-    close_range(FIRST_FD + (unsigned)monitor->launch.socket_count, ~0U, CLOSE_RANGE_CLOEXEC);
+    close_range(LAUNCH_FD_END, ~0U, CLOSE_RANGE_CLOEXEC);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) { /* after the change of user, which clears it */
         error_os(&err, errno, "tying the VMM to its monitor");
         give_up(report, &err);
@@ -162,8 +182,8 @@ static int start_vmm(struct monitor *monitor, int console_listener, struct error
     close(io[1]);
     close(words[1]);
     close(report[1]);
-    for (size_t i = 0; i < monitor->launch.socket_count; i++) {
-        close(monitor->sockets[i]); /* the VMM's alone: when it ends, so do they */
+    for (size_t i = 0; i < LAUNCH_FD_END; i++) {
+        fd_close_slot(&monitor->given[i]); /* the VMM's alone: when it ends, so do they */
     }
     fcntl(io[0], F_SETFL, O_NONBLOCK);
     fcntl(words[0], F_SETFL, O_NONBLOCK);
@@ -308,10 +328,12 @@ static int take_over_signals(struct monitor *monitor, struct error *err)
 static int begin(struct monitor *monitor, const char *path, struct error *err)
 {
     int console_listener = -1;
+    memset(monitor->given, -1, sizeof(monitor->given));
     int r = open_folder(monitor, path, err);
     r = r < 0 ? r : launch_read(monitor->folder, &monitor->launch, err);
     r = r < 0 ? r : take_over_signals(monitor, err);
     r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
+    r = r < 0 ? r : open_taps(monitor, err);
     r = r < 0 ? r : start_vmm(monitor, console_listener, err);
     return r < 0 ? r : note_processes(monitor, err);
 }

@@ -6,10 +6,10 @@
  * background once the VMM was executed, and ends when the VMM has:
  *
  *   FOLDER/lock          held as long as it lives; its content is "MONITOR-PID VMM-PID\n"
- *   FOLDER/SOCKET        each of `sockets`: listening, given to the VMM as fds 3, 4, ...
- *   FOLDER/console.sock  see console.h
- *   FOLDER/console.log   the newest output, with console.log.1 at most CONSOLE_LOG_BYTES each
- *   FOLDER/exit.json     {"code": N, "signal": N, "at_ms": N, "text": "last words on stderr"}
+ *   FOLDER/SOCKET        each of `sockets`: listening, given to the VMM as fds 3, 4, ...; its taps
+ * as 7, 8, ... FOLDER/console.sock  see console.h FOLDER/console.log   the newest output, with
+ * console.log.1 at most CONSOLE_LOG_BYTES each FOLDER/exit.json     {"code": N, "signal": N,
+ * "at_ms": N, "text": "last words on stderr"}
  *
  * The folder belongs to the monitor's user: the VMM, which a guest may have taken over, cannot
  * write in it.  SIGTERM kills the VMM; so does the death of the monitor, however it came.

@@ -33,10 +33,16 @@ void order_add_format(struct order *order, const char *format, ...)
 /* The monitor leaves standard input, output and error below them. */
 int order_add_socket(struct order *order, const char *name)
 {
-    enum { FIRST_FD = 3 };
     CHECK(order->socket_count < LAUNCH_SOCKETS_MAX);
     order->sockets[order->socket_count] = name;
-    return FIRST_FD + (int)order->socket_count++;
+    return LAUNCH_FD_SOCKETS + (int)order->socket_count++;
+}
+
+int order_add_tap(struct order *order, const char *name)
+{
+    CHECK(order->tap_count < LAUNCH_TAPS_MAX);
+    order->taps[order->tap_count] = memory_copy_string(name);
+    return LAUNCH_FD_TAPS + (int)order->tap_count++;
 }
 
 void order_add_mount(struct order *order, const char *path, bool writable)
@@ -52,6 +58,9 @@ void order_done(struct order *order)
     }
     for (size_t i = 0; i < order->mount_count; i++) {
         free((void *)(uintptr_t)order->mounts[i].path);
+    }
+    for (size_t i = 0; i < order->tap_count; i++) {
+        free((void *)(uintptr_t)order->taps[i]);
     }
     *order = (struct order){0};
 }

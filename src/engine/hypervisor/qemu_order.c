@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -123,7 +124,7 @@ static void add_disk(const struct hypervisor_disk *disk, size_t index, struct or
     order_add_mount(order, disk->path, !disk->read_only);
 }
 
-static void add_nic(const struct hypervisor_nic *nic, size_t index, struct order *order)
+static void add_user_network(const struct hypervisor_nic *nic, size_t index, struct order *order)
 {
     JSON_OWNED json_t *forwards = json_array();
     for (size_t i = 0; i < nic->forward_count; i++) {
@@ -139,10 +140,32 @@ static void add_nic(const struct hypervisor_nic *nic, size_t index, struct order
     MEMORY_OWNED char *text = json_dumps(network, JSON_COMPACT);
     order_add(order, "-netdev");
     order_add(order, text);
+    order->network = true;
+}
+
+/* Opened by the monitor: QEMU needs no privilege for it, and stays without the host's network. */
+static void add_tap(const struct hypervisor_nic *nic, size_t index, struct order *order)
+{
+    int fd = order_add_tap(order, nic->tap);
+    order_add(order, "-netdev");
+    if (order->vhost) {
+        order_add_format(order, "tap,id=net%zu,fd=%d,vhost=on,vhostfd=%d", index, fd,
+                         fd - LAUNCH_FD_TAPS + LAUNCH_FD_VHOST);
+    } else {
+        order_add_format(order, "tap,id=net%zu,fd=%d,vhost=off", index, fd);
+    }
+}
+
+static void add_nic(const struct hypervisor_nic *nic, size_t index, struct order *order)
+{
+    if (nic->tap != NULL) {
+        add_tap(nic, index, order);
+    } else {
+        add_user_network(nic, index, order);
+    }
     order_add(order, "-device");
     order_add_format(order, "virtio-net-device,netdev=net%zu,id=nic%zu,mac=%s", index, index,
                      nic->mac);
-    order->network = true;
 }
 
 /* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */
@@ -185,6 +208,9 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     for (size_t i = 0; i < spec->disk_count; i++) {
         add_disk(&spec->disks[i], i, order);
     }
+    /* It needs the processor's events, which emulation does not have. */
+    order->vhost =
+        strcmp(info->accelerator, "kvm") == 0 && access("/dev/vhost-net", R_OK | W_OK) == 0;
     for (size_t i = 0; i < spec->nic_count; i++) {
         add_nic(&spec->nics[i], i, order);
     }

@@ -286,6 +286,8 @@ static void start(void *context)
         .monitor = vm->hypervisor->monitor,
         .argv = (const char *const *)vm->order.words,
         .sockets = vm->order.sockets,
+        .taps = vm->order.taps,
+        .vhost = vm->order.vhost,
         .mounts = vm->order.mounts,
         .mount_count = vm->order.mount_count,
         .uid = vm->uid,

@@ -59,6 +59,24 @@ TEST(hypervisor, a_command_line_has_what_a_machine_is)
     order_done(&order);
 }
 
+TEST(hypervisor, a_tap_is_given_open_and_needs_no_network)
+{
+    const struct hypervisor_nic nics[] = {{.mac = "02:00:00:00:00:01", .tap = "bxt1"},
+                                          {.mac = "02:00:00:00:00:02", .tap = "bxt2"}};
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    spec.nics = nics;
+    spec.nic_count = 2;
+    qemu_make_order(&emulated, "/usr/bin/qemu", &spec, &order);
+    EXPECT(has_word(&order, "tap,id=net0,fd=7,vhost=off"));
+    EXPECT(has_word(&order, "tap,id=net1,fd=8,vhost=off"));
+    EXPECT(has_word(&order, "netdev=net1,id=nic1,mac=02:00:00:00:00:02"));
+    EXPECT(!order.network);
+    EXPECT(order.tap_count == 2 && order.taps[2] == NULL);
+    EXPECT(strcmp(order.taps[0], "bxt1") == 0);
+    order_done(&order);
+}
+
 TEST(hypervisor, a_machine_with_kvm_has_another_clock)
 {
     struct hypervisor_driver_info info = emulated;
@@ -89,6 +107,20 @@ TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
         spec = small();
         spec.kernel = "/k\",evil";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        const struct hypervisor_forward forward = {
+            .address = "", .host_port = 8080, .guest_port = 80};
+        struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01", .tap = "bxt1"};
+        spec = small();
+        spec.nics = &nic;
+        spec.nic_count = 1;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
+        nic.tap = "bxt1,script=/evil";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        nic.tap = "bxt1";
+        nic.forwards = &forward;
+        nic.forward_count = 1;
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
         spec = small();
         spec.driver = "nothing";
