@@ -125,6 +125,13 @@ int initrd_add_agent(struct buffer *out, const void *agent, size_t length, struc
     return finish(archive, err);
 }
 
+int initrd_add_entrypoint(struct buffer *out, const void *bytes, size_t length, struct error *err)
+{
+    struct archive *archive = begin(out);
+    add(archive, "etc/blixard/entrypoint", S_IFREG | 0600, bytes, length);
+    return finish(archive, err);
+}
+
 /* ---- Modules ---- */
 
 struct found {

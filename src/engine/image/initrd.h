@@ -34,4 +34,8 @@ int initrd_add_modules(struct buffer *out, const char *folder, struct error *err
 /* Append an archive with the agent as /init. */
 int initrd_add_agent(struct buffer *out, const void *agent, size_t length, struct error *err);
 
+/* Append an archive with what the agent is to run instead of an init (/etc/blixard/entrypoint): the
+ * bytes of agent_entrypoint_encode(). */
+int initrd_add_entrypoint(struct buffer *out, const void *bytes, size_t length, struct error *err);
+
 #endif

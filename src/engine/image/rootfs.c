@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -118,11 +119,18 @@ int rootfs_unpack(const char *archive, const char *folder, bool kernel_only, str
     archive_read_support_filter_all(from);
     archive_read_support_format_tar(from);
     archive_write_disk_set_options(to, flags);
+    /* In the C locale libarchive has no names that are not ASCII, and would leave them out. */
+    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", (locale_t)0);
+    locale_t old_locale = uselocale(utf8);
     r = archive_read_open_filename(from, path, PIECE_BYTES) == ARCHIVE_OK
         ? unpack_all(from, to, kernel_only, &count, err)
         : error_set(err, ERROR_INVALID, "%.300s", archive_error_string(from));
     archive_read_free(from);
     archive_write_free(to);
+    uselocale(old_locale);
+    if (utf8 != (locale_t)0) {
+        freelocale(utf8);
+    }
     if (fchdir(before) < 0 && r == 0) {
         r = error_os(err, errno, "going back");
     }
