@@ -14,8 +14,8 @@
  *   blixard.hostname=NAME
  *
  * In the initrd, /etc/blixard/modules names kernel modules, a path in each line with the module's
- * parameters behind it, in the order in which they are loaded.  In the root, the file
- * /etc/blixard/entrypoint is the fields of an EXEC request (protocol.h).
+ * parameters behind it, in the order in which they are loaded.  /etc/blixard/entrypoint, of the
+ * initrd or else of the root, is the fields of an EXEC request (protocol.h).
  *
  * Whatever fails: the machine stays up with the agent in it, and says why.
  */
@@ -42,6 +42,9 @@ enum { LOOK_US = 5000, LOOKS_MAX = 1000 };
 
 #define SYSROOT  "/run/blixard/root" /* where it is put together */
 #define NEW_ROOT "/blixard-root"     /* and where it is when /run goes along too */
+
+#define ROOT_ENTRYPOINT "/etc/blixard/entrypoint"
+#define OWN_ENTRYPOINT  "/run/blixard/entrypoint"
 
 static char command_line[TEXT_MAX];
 
@@ -226,6 +229,22 @@ static int enter_root(struct error *err)
     return 0;
 }
 
+/* That of the initrd, which is about to be forgotten, is this machine's own. */
+static void keep_entrypoint(void)
+{
+    BUFFER_OWNED struct buffer bytes = {0};
+    struct error error = {0};
+    read_file(ROOT_ENTRYPOINT, &bytes);
+    if (bytes.used > 0 && file_write(OWN_ENTRYPOINT, bytes.data, bytes.used, 0600, &error) < 0) {
+        say("the entrypoint: %s", error.text);
+    }
+}
+
+const char *entrypoint_path(void)
+{
+    return file_exists(OWN_ENTRYPOINT) ? OWN_ENTRYPOINT : ROOT_ENTRYPOINT;
+}
+
 static int overlay_root(const char *overlay, struct error *err)
 {
     mkdir(ROOT_WRITABLE, 0700);
@@ -250,6 +269,7 @@ static int make_root(struct error *err)
     if (found == NULL) {
         return 0;
     }
+    keep_entrypoint();
     MEMORY_OWNED char *source = memory_copy_string(found);
     found = boot_option("rootfs");
     MEMORY_OWNED char *file_system = memory_copy_string(found != NULL ? found : "");
@@ -279,7 +299,7 @@ static const char *find_init(void)
         snprintf(asked, sizeof(asked), "%s", option);
         return asked;
     }
-    if (file_exists("/etc/blixard/entrypoint")) {
+    if (file_exists(entrypoint_path())) {
         return NULL;
     }
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
@@ -298,7 +318,7 @@ static void choose(const char *init)
         snprintf(shared->problem, sizeof(shared->problem), "the root has no program %s", init);
     } else if (init != NULL) {
         atomic_store(&shared->init, AGENT_INIT_OTHER);
-    } else if (file_exists("/etc/blixard/entrypoint")) {
+    } else if (file_exists(entrypoint_path())) {
         atomic_store(&shared->init, AGENT_INIT_ENTRYPOINT);
     } else if (has_root) {
         atomic_store(&shared->init, AGENT_INIT_RESCUE);

@@ -201,7 +201,7 @@ static void begin_entrypoint(struct init *init)
 {
     BUFFER_OWNED struct buffer bytes = {0};
     struct error error = {0};
-    read_file("/etc/blixard/entrypoint", &bytes);
+    read_file(entrypoint_path(), &bytes);
     struct agent_reader request = agent_reader_of(bytes.data, bytes.used);
     pid_t pid = fork();
     if (pid == 0) {

@@ -258,6 +258,8 @@ const char *boot(void);
 
 /* The kernel's command line: the value of `blixard.NAME=`, or NULL. */
 const char *boot_option(const char *name);
+/* The file that says what is run instead of an init; it may be missing. */
+const char *entrypoint_path(void);
 
 /* A line on the console. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));

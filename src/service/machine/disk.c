@@ -165,7 +165,8 @@ void disk_prepare(struct machine *machine)
 
 /* ---- The initrd ---- */
 
-int disk_write_initrd(const struct machine *machine, const char *modules, struct error *err)
+int disk_write_initrd(const struct machine *machine, const char *modules,
+                      const struct buffer *program, struct error *err)
 {
     const struct machine_service *service = machine->service;
     BUFFER_OWNED struct buffer agent = {0};
@@ -178,6 +179,9 @@ int disk_write_initrd(const struct machine *machine, const char *modules, struct
     }
     int r = file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
     r = r < 0 ? r : initrd_add_agent(&initrd, agent.data, agent.used, err);
+    if (r == 0 && program->used > 0) {
+        r = initrd_add_entrypoint(&initrd, program->data, program->used, err);
+    }
     if (r == 0 && modules[0] != '\0') {
         r = image_read(service->options.images, modules, INITRD_BYTES_MAX, &initrd, err);
     }

@@ -41,6 +41,7 @@ static int check_image(struct machine_service *service, const json_t *image, str
     int r = check_blob(service, image, "kernel", true, err);
     r = r < 0 ? r : check_blob(service, image, "initrd", false, err);
     r = r < 0 ? r : check_blob(service, image, "root", false, err);
+    r = r < 0 ? r : program_check(image, err);
     if (r == 0 && !is_known) {
         return error_set(err, ERROR_INVALID, "root_format is erofs, squashfs or ext4, not %.32s",
                          format);

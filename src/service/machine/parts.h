@@ -15,6 +15,7 @@
 #include "service/machine/machine.h"
 #include "service/operation/operation.h"
 
+struct buffer;
 struct peer_fetch;
 
 enum {
@@ -56,7 +57,9 @@ struct machine {
     bool is_busy;       /* a thread, or its VMM, does something to it */
     bool is_publishing;
     bool is_dirty;
-    bool is_gone;                      /* its row is: freed when nothing is under way */
+    bool has_program_ended; /* the program that it runs instead of an init, in this boot */
+    int program_status;     /* with this exit code, or 128 + signal */
+    bool is_gone;           /* its row is: freed when nothing is under way */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -111,7 +114,21 @@ void disk_prepare(struct machine *machine);
 void disk_remove(struct machine *machine);
 /* The initrd of a start: the image's (a blob; "": it has none), and the agent of this very release.
  * Blocks: of the machine it reads what never changes. */
-int disk_write_initrd(const struct machine *machine, const char *modules, struct error *err);
+int disk_write_initrd(const struct machine *machine, const char *modules,
+                      const struct buffer *program, struct error *err);
+
+/* ---- program.c: what is run instead of an init ---- */
+
+/* Of a MachineCreate or an ImageSet.  INVALID. */
+int program_check(const json_t *object, struct error *err);
+/* What is to be run, of both: "arguments", "environment", "folder" and "user" of the config.
+ * INVALID: there is an environment, and no program. */
+int program_merge(const json_t *image, json_t *config, struct error *err);
+/* Append it for the agent; nothing when there is none.  TOO_LARGE. */
+int program_encode(const json_t *config, struct buffer *out, struct error *err);
+void program_note_end(struct machine *machine, const struct agent_event *event);
+/* It has ended, and the machine with it: was that a failure? */
+bool program_judge(const struct machine *machine, char *ret_text, size_t size);
 
 /* ---- settings.c: a MachineCreate ---- */
 

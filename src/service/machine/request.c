@@ -176,7 +176,7 @@ static int take_image(struct machine_service *service, const char *project, json
             json_object_set(config, keys[i], (json_t *)(uintptr_t)value);
         }
     }
-    return r;
+    return r < 0 ? r : program_merge(image, config, err);
 }
 
 /* Does one of these ports lead into the same place as `mine`, at `address`? */

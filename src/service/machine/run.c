@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -80,6 +81,9 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     close_all(machine);
     bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
         (told.end == HYPERVISOR_END_KILLED && !was_stopping);
+    if (machine->has_program_ended && !was_stopping && !has_failed) {
+        has_failed = program_judge(machine, told.text, sizeof(told.text));
+    }
     end(machine, has_failed, told.text);
 }
 
@@ -191,7 +195,7 @@ static void on_agent_event(const struct agent_event *event, void *context)
 {
     struct machine *machine = context;
     if (event->kind == AGENT_EVENT_ENTRYPOINT_ENDED) {
-        log_info("machine %s: its program has ended with %d", machine->key, event->exit_code);
+        program_note_end(machine, event);
     }
 }
 
@@ -253,6 +257,7 @@ static const struct hypervisor_events vm_events = {on_started, on_paused, on_reb
 struct starting {
     struct machine *machine;
     char modules[HASH_TEXT_SIZE];
+    struct buffer program;
     struct error error;
 };
 
@@ -334,7 +339,10 @@ static void describe(const struct machine *machine, struct parts *parts,
 static void write_initrd(void *context)
 {
     struct starting *starting = context;
-    disk_write_initrd(starting->machine, starting->modules, &starting->error);
+    if (starting->error.kind == ERROR_NONE) {
+        disk_write_initrd(starting->machine, starting->modules, &starting->program,
+                          &starting->error);
+    }
 }
 
 static void start_vm(struct machine *machine, struct error *error)
@@ -354,6 +362,7 @@ static void on_initrd(void *context)
     struct starting *starting = context;
     struct machine *machine = starting->machine;
     struct error error = starting->error;
+    buffer_done(&starting->program);
     free(starting);
     machine->is_busy = false;
     if (machine->is_gone || machine->service->is_over) {
@@ -375,6 +384,8 @@ void machine_run_start(struct machine *machine)
     starting->machine = machine;
     snprintf(starting->modules, sizeof(starting->modules), "%.64s",
              settings_text(machine->config, "initrd"));
+    machine->has_program_ended = false;
+    program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");
     machine->is_busy = true;
     loop_work(machine->service->options.loop, write_initrd, on_initrd, starting);

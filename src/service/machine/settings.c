@@ -169,6 +169,7 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     int r = check_limits(config, err);
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
+    r = r < 0 ? r : program_check(config, err);
     if (r == 0 && !text_is_name(settings_text(config, "hostname"))) {
         r = error_set(err, ERROR_INVALID, "hostname is no host name");
     }
