@@ -1,4 +1,6 @@
 /* Verbs about images of machines: made here, then uploaded piece by piece. */
+#include "surface/cli/image.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,14 +25,7 @@
 
 enum { KERNEL_BYTES_MAX = 512 << 20, BUILD_MS = 3600000 };
 
-/* Where things are made; removed at the end. */
-struct workshop {
-    char *folder;
-    char *tree;    /* an unpacked root */
-    char *archive; /* that it is of, or NULL */
-};
-
-static int open_workshop(struct workshop *workshop, struct error *err)
+int workshop_open(struct workshop *workshop, struct error *err)
 {
     const char *place = getenv("TMPDIR");
     workshop->folder = memory_format("%s/blixard-image-XXXXXX", place != NULL ? place : "/var/tmp");
@@ -42,7 +37,7 @@ static int open_workshop(struct workshop *workshop, struct error *err)
     return file_make_folder(workshop->tree, 0755, err);
 }
 
-static void close_workshop(struct workshop *workshop)
+void workshop_close(struct workshop *workshop)
 {
     struct error ignored = {0};
     if (workshop->tree != NULL) {
@@ -53,7 +48,7 @@ static void close_workshop(struct workshop *workshop)
     free(workshop->archive);
 }
 
-static void say(const char *text)
+void workshop_say(const char *text)
 {
     fprintf(stderr, "%s\n", text);
 }
@@ -84,8 +79,8 @@ static int upload_bytes(const struct workshop *workshop, const struct buffer *by
 
 /* ---- Making ---- */
 
-static int add_kernel(const struct workshop *workshop, const char *kernel, const char *modules,
-                      json_t *image, struct error *err)
+int workshop_add_kernel(const struct workshop *workshop, const char *kernel, const char *modules,
+                        json_t *image, struct error *err)
 {
     char version[128] = "";
     BUFFER_OWNED struct buffer packed = {0};
@@ -130,11 +125,12 @@ static const char *format_of(const char *path)
     return super[0x38] == 0x53 && super[0x39] == 0xef ? "ext4" : NULL;
 }
 
-static int add_root(const struct workshop *workshop, json_t *image, struct error *err)
+int workshop_add_root(const struct workshop *workshop, json_t *image, struct error *err)
 {
     bool is_root = geteuid() == 0;
     MEMORY_OWNED char *path = memory_format("%s/root.img", workshop->folder);
-    say(is_root ? "making the root file system (erofs)" : "making the root file system (squashfs)");
+    workshop_say(is_root ? "making the root file system (erofs)"
+                         : "making the root file system (squashfs)");
     int r = is_root ? rootfs_make_erofs(workshop->tree, path, err)
                     : rootfs_make_squashfs(workshop->archive, path, err);
     r = r < 0 ? r : upload(path, "root", image, err);
@@ -154,17 +150,17 @@ static int add_archive(struct workshop *workshop, const char *kernel, const char
         kernel = own_kernel;
         modules = own_modules;
     }
-    r = r < 0 ? r : add_kernel(workshop, kernel, modules, image, err);
-    return r < 0 ? r : add_root(workshop, image, err);
+    r = r < 0 ? r : workshop_add_kernel(workshop, kernel, modules, image, err);
+    return r < 0 ? r : workshop_add_root(workshop, image, err);
 }
 
-static int name_image(const struct arguments *arguments, const json_t *image, struct error *err)
+int workshop_name_image(const struct arguments *arguments, const char *name, const json_t *image,
+                        struct error *err)
 {
     JSON_OWNED json_t *document = NULL;
-    MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");
+    MEMORY_OWNED char *target = request_target("images", name, "");
     int r = request_send("PUT", target, image, &document, err);
-    return r < 0 ? r
-                 : print_done(arguments, document, err, "image %s is there", arguments->words[0]);
+    return r < 0 ? r : print_done(arguments, document, err, "image %s is there", name);
 }
 
 static int import(const struct arguments *arguments, struct workshop *workshop, json_t *image,
@@ -174,15 +170,18 @@ static int import(const struct arguments *arguments, struct workshop *workshop, 
     const char *kernel = flag_value(arguments, "kernel");
     const char *modules = flag_value(arguments, "modules");
     const char *format = root != NULL ? format_of(root) : NULL;
+    if (flag_value(arguments, "oci") != NULL) {
+        return image_import_oci(arguments, workshop, image, err);
+    }
     if (root == NULL && kernel == NULL) {
-        return error_set(err, ERROR_INVALID, "give --root, or --kernel, or both");
+        return error_set(err, ERROR_INVALID, "give --root, or --kernel, or both, or --oci");
     }
     if (root == NULL || format != NULL) {
         if (kernel == NULL) {
             return error_set(err, ERROR_INVALID,
                              "a file system image needs --kernel and --modules besides");
         }
-        int r = add_kernel(workshop, kernel, modules, image, err);
+        int r = workshop_add_kernel(workshop, kernel, modules, image, err);
         r = r < 0 || root == NULL ? r : upload(root, "root", image, err);
         if (format != NULL) {
             json_object_set_new(image, "root_format", json_string(format));
@@ -190,7 +189,7 @@ static int import(const struct arguments *arguments, struct workshop *workshop, 
         return r;
     }
     workshop->archive = memory_copy_string(root);
-    say("unpacking");
+    workshop_say("unpacking");
     int r = rootfs_unpack(root, workshop->tree, geteuid() != 0, err);
     return r < 0 ? r : add_archive(workshop, kernel, modules, image, err);
 }
@@ -201,7 +200,7 @@ int verb_image_import(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *image = json_object();
     const char *root = flag_value(arguments, "root");
     const char *cmdline = flag_value(arguments, "cmdline");
-    int r = open_workshop(&workshop, err);
+    int r = workshop_open(&workshop, err);
     if (cmdline != NULL) {
         json_object_set_new(image, "cmdline", json_string(cmdline));
     }
@@ -209,8 +208,8 @@ int verb_image_import(const struct arguments *arguments, struct error *err)
         json_object_set_new(image, "source", json_string(root));
     }
     r = r < 0 ? r : import(arguments, &workshop, image, err);
-    close_workshop(&workshop);
-    return r < 0 ? r : name_image(arguments, image, err);
+    workshop_close(&workshop);
+    return r < 0 ? r : workshop_name_image(arguments, arguments->words[0], image, err);
 }
 
 /* ---- Debian ---- */
@@ -258,10 +257,10 @@ static int build(const struct arguments *arguments, struct workshop *workshop, j
         return error_set(err, ERROR_DENIED, "--customize needs root, which owns what is in a root");
     }
     workshop->archive = memory_format("%s/root.tar", workshop->folder);
-    say("installing packages (mmdebstrap); this takes a minute or two");
+    workshop_say("installing packages (mmdebstrap); this takes a minute or two");
     int r = run_mmdebstrap(arguments, workshop->archive, err);
     if (r == 0) {
-        say("unpacking");
+        workshop_say("unpacking");
         r = rootfs_unpack(workshop->archive, workshop->tree, geteuid() != 0, err);
     }
     r = r < 0 || over == NULL ? r : rootfs_overlay(over, workshop->tree, err);
@@ -274,10 +273,10 @@ int verb_image_build(const struct arguments *arguments, struct error *err)
     const char *suite = flag_value(arguments, "suite");
     MEMORY_OWNED char *source = memory_format("Debian %s", suite != NULL ? suite : "bookworm");
     JSON_OWNED json_t *image = json_pack("{s:s}", "source", source);
-    int r = open_workshop(&workshop, err);
+    int r = workshop_open(&workshop, err);
     r = r < 0 ? r : build(arguments, &workshop, image, err);
-    close_workshop(&workshop);
-    return r < 0 ? r : name_image(arguments, image, err);
+    workshop_close(&workshop);
+    return r < 0 ? r : workshop_name_image(arguments, arguments->words[0], image, err);
 }
 
 /* ---- Looking ---- */
@@ -304,6 +303,14 @@ int verb_image_show(const struct arguments *arguments, struct error *err)
         {"kernel", "kernel", AS_TEXT},
         {"initrd", "initrd", AS_TEXT},
         {"root", "root", AS_TEXT},
+        {"digest", "digest", AS_TEXT},
+        {"entrypoint", "entrypoint", AS_TEXT},
+        {"command", "command", AS_TEXT},
+        {"environment", "environment", AS_TEXT},
+        {"folder", "folder", AS_TEXT},
+        {"user", "user", AS_TEXT},
+        {"ports", "ports", AS_TEXT},
+        {"volumes", "volumes", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");

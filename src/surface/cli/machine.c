@@ -51,16 +51,30 @@ static int finish(const struct arguments *arguments, const json_t *reference, co
 
 /* ---- Making and changing ---- */
 
-static void take_published(const struct arguments *arguments, json_t *body)
+/* A flag that may be given several times. */
+static void take_list(const struct arguments *arguments, const char *flag, const char *field,
+                      json_t *body)
 {
     json_t *list = json_array();
     for (unsigned i = 0; i < arguments->flag_count; i++) {
-        if (strcmp(arguments->flags[i].name, "publish") == 0) {
+        if (strcmp(arguments->flags[i].name, flag) == 0) {
             json_array_append_new(list, json_string(arguments->flags[i].value));
         }
     }
     if (json_array_size(list) > 0) {
-        json_object_set(body, "publish", list);
+        json_object_set(body, field, list);
+    }
+    json_decref(list);
+}
+
+static void take_command(const struct arguments *arguments, json_t *body)
+{
+    json_t *list = json_array();
+    for (unsigned i = 1; i < arguments->word_count; i++) {
+        json_array_append_new(list, json_string(arguments->words[i]));
+    }
+    if (json_array_size(list) > 0) {
+        json_object_set(body, "command", list);
     }
     json_decref(list);
 }
@@ -78,7 +92,10 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "--image is missing: `blixard image list` shows which there are");
     }
-    take_published(arguments, body);
+    take_list(arguments, "publish", "publish", body);
+    take_list(arguments, "env", "environment", body);
+    take_list(arguments, "entrypoint", "entrypoint", body);
+    take_command(arguments, body);
     buffer_append_string(&target, "/v1/machines");
     if (node != NULL) {
         buffer_append_string(&target, "?node=");
@@ -156,6 +173,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"cpus", "cpus", AS_TEXT},          {"memory", "memory_bytes", AS_BYTES},
         {"disk", "disk_bytes", AS_BYTES},   {"published", "publish", AS_TEXT},
         {"strategy", "strategy", AS_TEXT},  {"host name", "hostname", AS_TEXT},
+        {"program", "arguments", AS_TEXT},  {"user", "user", AS_TEXT},
         {"kernel", "kernel", AS_TEXT},      {"agent", "agent", AS_TEXT},
         {"cpu time", "cpu_ms", AS_MS},      {"resident", "resident_bytes", AS_BYTES},
         {"restarts", "restarts", AS_TEXT},  {"started", "started_at", AS_TEXT},

@@ -345,6 +345,7 @@ int verb_image_show(const struct arguments *arguments, struct error *err);
 int verb_image_delete(const struct arguments *arguments, struct error *err);
 int verb_image_import(const struct arguments *arguments, struct error *err);
 int verb_image_build(const struct arguments *arguments, struct error *err);
+int verb_image_pull(const struct arguments *arguments, struct error *err);
 int verb_client_list(const struct arguments *arguments, struct error *err);
 int verb_client_delete(const struct arguments *arguments, struct error *err);
 int verb_cluster_backup(const struct arguments *arguments, struct error *err);

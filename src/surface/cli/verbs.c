@@ -452,7 +452,7 @@ const struct verb cli_verbs[] = {
      "  blixard invocation redrive --function mail\n",
      verb_invocation_redrive},
 
-    {"vm", "create", "NAME", 1, 1,
+    {"vm", "create", "NAME [-- COMMAND...]", 1, WORDS_MAX,
      FLAGS({"image", 'i', "IMAGE", NULL, "The image it starts from."},
            {"cpus", 'c', "COUNT", NULL, "Virtual CPUs (default 1)."},
            {"memory", 'm', "SIZE", NULL, "Memory (default 256MiB)."},
@@ -462,13 +462,19 @@ const struct verb cli_verbs[] = {
            {"strategy", 's', "STRATEGY", "Always RerunOnFailure Once Manual Halted",
             "When it is started again (default RerunOnFailure)."},
            {"hostname", 0, "NAME", NULL, "Its host name (default: its name)."},
+           {"entrypoint", 0, "WORD", NULL,
+            "The program instead of the image's; its arguments by giving it again, or as COMMAND."},
+           {"env", 'e', "NAME=VALUE", NULL,
+            "A variable of that program; may be given several times."},
            {"driver", 0, "DRIVER", "qemu", "What runs it (default: the first that can)."},
            {"cmdline", 0, "WORDS", NULL, "More words for its kernel."},
            {"node", 0, "NODE", NULL, "Where it is to run (default: the node that is asked)."},
            NO_WAIT),
      "Make a machine and start it.",
      "  blixard vm create web --image debian-12 --publish 8080:80\n"
-     "  blixard vm create db --image debian-12 --cpus 2 --memory 1GiB --disk 20GiB\n",
+     "  blixard vm create db --image debian-12 --cpus 2 --memory 1GiB --disk 20GiB\n"
+     "  blixard vm create shop --image nginx --publish 8080:80 --env TZ=UTC\n"
+     "  blixard vm create once --image busybox --strategy Once -- sh -c 'date; exit 3'\n",
      verb_vm_create},
     {"vm", "start", "NAME", 1, 1, FLAGS(NO_WAIT), "Start a machine.", "  blixard vm start web\n",
      verb_vm_start},
@@ -529,9 +535,14 @@ const struct verb cli_verbs[] = {
           "The root: a tar archive (packed or not), or a file system image."},
          {"kernel", 'k', "FILE", NULL, "The kernel (default: /boot/vmlinuz-* of the archive)."},
          {"modules", 0, "FOLDER", NULL, "Its lib/modules/VERSION (default: that of the archive)."},
+         {"oci", 0, "PATH[:TAG]", NULL,
+          "An OCI layout, a folder or an archive of one, or what `docker save` wrote."},
+         {"kernel-image", 0, "IMAGE", NULL,
+          "With --oci: an image whose kernel it gets (default linux, made when it is missing)."},
          {"cmdline", 0, "WORDS", NULL, "Words for the kernel."}),
      "Make an image of files of this machine.",
      "  blixard image import debian-12 --root root.tar\n"
+     "  blixard image import web --oci ./layout:latest\n"
      "  blixard image import tiny --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 \\\n"
      "    --modules /lib/modules/6.1.0-56-cloud-amd64\n",
      verb_image_import},
@@ -544,6 +555,24 @@ const struct verb cli_verbs[] = {
      "  blixard image build debian-12\n"
      "  blixard image build web --include nginx-light,curl --customize ./files\n",
      verb_image_build},
+    {"image", "pull", "REFERENCE", 1, 1,
+     FLAGS({"name", 'n', "NAME", NULL, "What it is called here (default: the last of its names)."},
+           {"username", 'u', "USER", NULL, "Who asks for it."},
+           {"password-stdin", 0, NULL, NULL, "The password comes by standard input."},
+           {"mirror", 0, "HOST[:PORT]", NULL, "A registry that is asked first."},
+           {"ca", 0, "FILE", NULL, "Certificates to trust instead of the system's (PEM)."},
+           {"insecure", 0, NULL, NULL, "Plain HTTP, with a registry on this machine."},
+           {"kernel", 'k', "FILE", NULL, "The kernel it gets."},
+           {"modules", 0, "FOLDER", NULL, "That kernel's lib/modules/VERSION."},
+           {"kernel-image", 0, "IMAGE", NULL,
+            "An image whose kernel it gets (default linux, made when it is missing)."},
+           {"cmdline", 0, "WORDS", NULL, "Words for the kernel."}),
+     "Make an image of one in an OCI registry.",
+     "  blixard image pull nginx:1.27\n"
+     "  blixard image pull docker://registry.example.com/team/app:3 --username ci --password-stdin "
+     "<password\n"
+     "  blixard image pull localhost:5000/web --insecure --name web\n",
+     verb_image_pull},
 
     {"operation", "list", "", 0, 0, NULL, "List operations, newest first.",
      "  blixard operation list\n", verb_operation_list},

@@ -1,0 +1,38 @@
+/* Inside surface/cli: where images of machines are made before they are uploaded. */
+#ifndef SURFACE_CLI_IMAGE_H
+#define SURFACE_CLI_IMAGE_H
+
+#include <jansson.h>
+
+struct arguments;
+struct error;
+
+/* Where things are made; removed at the end. */
+struct workshop {
+    char *folder;
+    char *tree;    /* an unpacked root */
+    char *archive; /* that it is of, or NULL */
+};
+
+int workshop_open(struct workshop *workshop, struct error *err);
+void workshop_close(struct workshop *workshop);
+
+/* On standard error: what takes its time. */
+void workshop_say(const char *text);
+
+/* Upload a kernel and (NULL: none) its modules; `image`, an ImageSet, names them then. */
+int workshop_add_kernel(const struct workshop *workshop, const char *kernel, const char *modules,
+                        json_t *image, struct error *err);
+/* Make a file system of tree (root's) or archive (anybody's), and upload it. */
+int workshop_add_root(const struct workshop *workshop, json_t *image, struct error *err);
+/* The image is there under this name from now on. */
+int workshop_name_image(const struct arguments *arguments, const char *name, const json_t *image,
+                        struct error *err);
+
+/* ---- image_oci.c ---- */
+
+/* image import --oci */
+int image_import_oci(const struct arguments *arguments, struct workshop *workshop, json_t *image,
+                     struct error *err);
+
+#endif
