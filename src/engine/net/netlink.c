@@ -290,15 +290,13 @@ int netlink_settle(struct netlink *netlink, unsigned index, const struct link_wa
     return number < 0 ? netlink_error(number, err, "setting up a link") : 0;
 }
 
-int netlink_set_port(struct netlink *netlink, unsigned index, bool is_isolated, bool is_quiet,
-                     struct error *err)
+int netlink_set_port(struct netlink *netlink, unsigned index, bool is_isolated, struct error *err)
 {
     struct ifinfomsg head = {.ifi_family = AF_BRIDGE, .ifi_index = (int)index};
     struct nl_msg *message = netlink_message(RTM_SETLINK, 0, &head, sizeof(head));
     struct nlattr *port = nla_nest_start(message, IFLA_PROTINFO | NLA_F_NESTED);
     CHECK(port != NULL);
     nla_put_u8(message, IFLA_BRPORT_ISOLATED, is_isolated);
-    nla_put_u8(message, IFLA_BRPORT_NEIGH_SUPPRESS, is_quiet);
     nla_nest_end(message, port);
     int number = netlink_send(netlink, message);
     return number < 0 ? netlink_error(number, err, "setting up a port of a bridge") : 0;

@@ -92,7 +92,6 @@ int net_sysctl_write(const char *value, struct error *err, const char *format, .
     __attribute__((format(printf, 3, 4)));
 
 /* Of a port of a bridge. */
-int netlink_set_port(struct netlink *netlink, unsigned index, bool is_isolated, bool is_quiet,
-                     struct error *err);
+int netlink_set_port(struct netlink *netlink, unsigned index, bool is_isolated, struct error *err);
 
 #endif

@@ -51,7 +51,7 @@ static int settle(struct netlink *netlink, const struct net_tap *tap, unsigned m
     int r = netlink_find(netlink, tap->name, &seen, err);
     r = r < 0 ? r : net_sysctl_write("1", err, "ipv6/conf/%s/disable_ipv6", tap->name);
     r = r < 0 ? r : netlink_settle(netlink, seen.index, &wanted, err);
-    r = r < 0 ? r : netlink_set_port(netlink, seen.index, tap->is_isolated, false, err);
+    r = r < 0 ? r : netlink_set_port(netlink, seen.index, tap->is_isolated, err);
     return r < 0 ? error_wrap(err, "tap %s", tap->name) : 0;
 }
 

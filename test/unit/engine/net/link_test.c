@@ -237,3 +237,88 @@ TEST(net_links, forwarding_is_switched_on)
     EXPECT(world_says("cat /proc/sys/net/ipv4/ip_forward", "1"));
     EXPECT(world_says("cat /proc/sys/net/ipv4/conf/bx0/route_localnet", "1"));
 }
+
+static bool has_entry(const char *entry)
+{
+    return world_says("bridge fdb show dev bxv0", entry);
+}
+
+/* Goal: the table is what was said last, whatever it was before. */
+TEST(net_vxlan, has_the_nodes_and_machines_that_it_is_told)
+{
+    struct error err = {0};
+    uint32_t remotes[] = {0xc0000201, 0xc0000202, 0xc0000203};
+    struct net_vxlan_entry entries[] = {{{0x52, 0x54, 0, 0, 0, 9}, 0xc0000202},
+                                        {{0x52, 0x54, 0, 0, 0, 8}, 0xc0000203}};
+    make_world();
+    struct net_vxlan vxlan = {.owner = NET_OWNER,
+                              .name = "bxv0",
+                              .bridge = "bx0",
+                              .vni = 77,
+                              .local = 0xc0000201,
+                              .remotes = remotes,
+                              .remote_count = 3,
+                              .entries = entries,
+                              .entry_count = 2};
+    int r = net_vxlan_ensure(&vxlan, &err);
+    if (r == -ERROR_UNSUPPORTED) {
+        SKIP(err.text);
+    }
+    EXPECT(r == 0);
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == 0);
+    EXPECT(world_says("ip -d link show bxv0", "vxlan id 77 local 192.0.2.1"));
+    EXPECT(world_says("ip -d link show bxv0", "master bx0"));
+    EXPECT(world_says("ip -d link show bxv0", "mtu 1400"));
+    EXPECT(has_entry("00:00:00:00:00:00 dst 192.0.2.2"));
+    EXPECT(has_entry("00:00:00:00:00:00 dst 192.0.2.3"));
+    EXPECT(!has_entry("dst 192.0.2.1")); /* itself */
+    EXPECT(has_entry("52:54:00:00:00:09 dst 192.0.2.2"));
+    EXPECT(has_entry("52:54:00:00:00:08 dst 192.0.2.3"));
+
+    remotes[2] = 0xc0000204; /* a node went, another came, a machine moved */
+    entries[0].remote = 0xc0000204;
+    vxlan.entry_count = 1;
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == 0);
+    EXPECT(has_entry("00:00:00:00:00:00 dst 192.0.2.2"));
+    EXPECT(!has_entry("dst 192.0.2.3"));
+    EXPECT(has_entry("00:00:00:00:00:00 dst 192.0.2.4"));
+    EXPECT(has_entry("52:54:00:00:00:09 dst 192.0.2.4"));
+    EXPECT(!has_entry("52:54:00:00:00:09 dst 192.0.2.2"));
+    EXPECT(!has_entry("52:54:00:00:00:08"));
+
+    vxlan.local = 0xc0000202; /* the node has another address */
+    vxlan.remote_count = vxlan.entry_count = 0;
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == 0);
+    EXPECT(world_says("ip -d link show bxv0", "local 192.0.2.2"));
+    EXPECT(!has_entry("dst "));
+    vxlan.name = "bxv1";
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == -ERROR_EXISTS); /* the same number twice */
+    vxlan.vni = 1 << 24;
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == -ERROR_INVALID);
+}
+
+TEST(net_probe, changes_nothing)
+{
+    struct net_probe probe;
+    struct error err = {0};
+    struct net_link *links = NULL;
+    size_t count = 0;
+    world_enter();
+    net_probe(&probe);
+    EXPECT((probe.problem[0] == '\0') ==
+           (probe.can_link && probe.can_tap && probe.can_rules && probe.can_vxlan &&
+            probe.can_filter));
+    EXPECT(net_links(NET_OWNER, &links, &count, &err) == 0 && count == 0);
+    EXPECT(!world_says("nft list ruleset", "blixard"));
+    free(links);
+}
+
+TEST(net_probe, says_that_root_is_needed)
+{
+    struct net_probe probe;
+    if (seteuid(65534) < 0) {
+        SKIP("needs root, to be somebody else");
+    }
+    net_probe(&probe);
+    EXPECT(!probe.can_link && !probe.can_rules && strstr(probe.problem, "root") != NULL);
+}
