@@ -2,6 +2,8 @@
 #ifndef ENGINE_HYPERVISOR_DRIVER_H
 #define ENGINE_HYPERVISOR_DRIVER_H
 
+#include <jansson.h>
+
 #include "engine/hypervisor/hypervisor.h"
 #include "engine/hypervisor/launch.h"
 
@@ -18,7 +20,9 @@ struct order {
     bool vhost;
     struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
     size_t mount_count;
-    bool network; /* of the host */
+    bool network;     /* of the host */
+    bool has_scratch; /* LAUNCH_SCRATCH */
+    json_t *plan;     /* what the VMM is told once it listens: see launch.h */
 };
 
 void order_add(struct order *order, const char *word);
@@ -50,13 +54,14 @@ struct driver {
     void (*make_order)(const struct hypervisor_driver_info *info, const char *program,
                        const struct hypervisor_spec *spec, struct order *order);
     /* How an exit status is to be understood when nothing was told before. */
-    enum hypervisor_end (*judge)(const struct launch_exit *exit);
+    enum hypervisor_end (*judge)(const char *folder, const struct launch_exit *exit);
 
     void *(*connect)(struct loop *loop, const char *folder, const struct driver_events *events,
                      void *context, struct error *err);
     void (*disconnect)(void *control);
     void (*pause)(void *control, hypervisor_done done, void *context);
     void (*resume)(void *control, hypervisor_done done, void *context);
+    /* NULL, as the next ones: it cannot do that. */
     void (*reset)(void *control, hypervisor_done done, void *context);
     void (*power_down)(void *control, hypervisor_done done, void *context);
     void (*balloon)(void *control, uint64_t bytes, hypervisor_done done, void *context);
@@ -67,6 +72,8 @@ struct driver {
 };
 
 extern const struct driver driver_qemu;
+extern const struct driver driver_firecracker;
+extern const struct driver driver_cloud_hypervisor;
 
 /* A driver and what was found of it. */
 struct found {

@@ -13,7 +13,8 @@
 #include "engine/hypervisor/driver.h"
 #include "engine/net/net.h"
 
-static const struct driver *const drivers[] = {&driver_qemu};
+static const struct driver *const drivers[] = {&driver_qemu, &driver_cloud_hypervisor,
+                                               &driver_firecracker};
 enum { DRIVERS = sizeof(drivers) / sizeof(drivers[0]), TSC_MS = 50 };
 
 /* ---- The clock of the processor ---- */
@@ -104,15 +105,27 @@ const struct found *hypervisor_find(const struct hypervisor *hypervisor, const c
     return NULL;
 }
 
+const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervisor *hypervisor,
+                                                            const char *name)
+{
+    const struct found *found =
+        hypervisor_find(hypervisor, name != NULL && name[0] != '\0' ? name : NULL);
+    found = found != NULL ? found : hypervisor_find(hypervisor, NULL);
+    return found != NULL ? &found->info : &hypervisor->found[0].info;
+}
+
 /* ---- Before it runs ---- */
 
 static int check_driver(const struct found *found, const char *name, struct error *err)
 {
     if (found == NULL && name != NULL) {
-        return error_set(err, ERROR_INVALID, "there is no driver \"%.40s\"; there is: qemu", name);
+        return error_set(
+            err, ERROR_INVALID,
+            "there is no driver \"%.40s\"; there are: qemu, cloud-hypervisor, firecracker", name);
     }
     if (found == NULL || !found->info.is_usable) {
-        return error_set(err, ERROR_UNSUPPORTED, "this node cannot run machines: %s",
+        return error_set(err, ERROR_UNSUPPORTED, "this node cannot run machines%s%.40s: %s",
+                         found != NULL ? " by " : "", found != NULL ? found->info.name : "",
                          found != NULL ? found->info.problem : "no driver is usable");
     }
     return 0;

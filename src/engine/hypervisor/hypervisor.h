@@ -43,11 +43,14 @@ struct hypervisor_driver_info {
     char accelerator[16]; /* "kvm", "tcg" */
     char problem[256];    /* why it is not usable, or why it is slow; "" */
     bool can_snapshot;    /* memory and devices, to a file and back */
+    bool can_clone;       /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
     bool can_migrate;     /* while it runs */
     bool can_hotplug;
     bool can_share; /* folders of the host, by virtiofs */
     bool can_vsock;
     bool has_user_network; /* needs no privilege */
+    bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
+    bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
 };
 
 struct hypervisor_options {
@@ -63,6 +66,10 @@ void hypervisor_close(struct hypervisor *hypervisor); /* no vm is open any more 
 size_t hypervisor_driver_count(const struct hypervisor *hypervisor);
 const struct hypervisor_driver_info *hypervisor_driver_at(const struct hypervisor *hypervisor,
                                                           size_t index);
+
+/* By its name; NULL, "" or an unknown one: the first that is usable, else the first. */
+const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervisor *hypervisor,
+                                                            const char *name);
 
 /* ---- What is to run ---- */
 

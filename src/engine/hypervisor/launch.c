@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -55,10 +56,29 @@ static int write_order(const struct launch_order *order, struct error *err)
     }
     json_write_end_array(&writer);
     json_write_field_u64(&writer, "uid", order->uid);
-    json_write_field_u64(&writer, "gid", order->uid);
+    json_write_field_u64(&writer, "gid", order->gid);
     json_write_field_bool(&writer, "network", order->network);
+    if (order->plan != NULL) {
+        MEMORY_OWNED char *plan = json_dumps(order->plan, JSON_COMPACT);
+        json_write_key(&writer, "plan");
+        json_write_raw(&writer, plan, strlen(plan));
+    }
     json_write_end_object(&writer);
     return file_write(path, text.data, text.used, 0600, err);
+}
+
+/* Nothing of an earlier VMM is left in it. */
+static int make_scratch(const struct launch_order *order, struct error *err)
+{
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_SCRATCH, order->folder);
+    int r = file_remove_tree(path, err);
+    if (r == 0 && mkdir(path, 0700) < 0) {
+        return error_os(err, errno, "making %s", path);
+    }
+    if (r == 0 && order->uid != 0 && lchown(path, order->uid, order->uid) < 0) {
+        return error_os(err, errno, "giving %s to the VMM", path);
+    }
+    return r;
 }
 
 int launch_start(const struct launch_order *order, struct error *err)
@@ -71,7 +91,8 @@ int launch_start(const struct launch_order *order, struct error *err)
     if (launch_is_alive(order->folder, NULL, NULL)) {
         return error_set(err, ERROR_EXISTS, "a monitor runs in %s already", order->folder);
     }
-    int r = write_order(order, err);
+    int r = order->has_scratch ? make_scratch(order, err) : 0;
+    r = r < 0 ? r : write_order(order, err);
     r = r < 0 ? r : process_run(&options, NULL, &said, &result, err);
     if (r == 0 && (result.exit_code != 0 || result.timed_out)) {
         text_make_printable((char *)(uintptr_t)buffer_string(&said), true);
@@ -158,13 +179,50 @@ int launch_connect(const char *folder, const char *name, int *ret_fd, struct err
     return 0;
 }
 
+/* By its inode: between two looks at a name of theirs, a VMM could change what it means. */
+int launch_adopt(const char *folder, const char *name, struct error *err)
+{
+    char inode[48];
+    struct stat place;
+    struct stat socket;
+    MEMORY_OWNED char *scratch = memory_format("%s/" LAUNCH_SCRATCH, folder);
+    MEMORY_OWNED char *target = memory_format("%s/%s", folder, name);
+    FD_OWNED int from = open(scratch, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    FD_OWNED int fd = openat(from, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return error_set(err, ERROR_NOT_FOUND, "%s/%s: %s", scratch, name, strerrordesc_np(errno));
+    }
+    if (fstat(from, &place) < 0 || fstat(fd, &socket) < 0 || !S_ISSOCK(socket.st_mode) ||
+        socket.st_uid != place.st_uid) {
+        return error_set(err, ERROR_CORRUPT, "%s/%s is no socket of its VMM", scratch, name);
+    }
+    snprintf(inode, sizeof(inode), "/proc/self/fd/%d", fd);
+    unlink(target);
+    return linkat(AT_FDCWD, inode, AT_FDCWD, target, AT_SYMLINK_FOLLOW) == 0
+        ? 0
+        : error_os(err, errno, "taking over %s/%s", scratch, name);
+}
+
+int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_FILE, folder);
+    int r = file_read(path, LAUNCH_BYTES_MAX, &text, err);
+    r = r < 0 ? r : json_read(text.data, text.used, &document, err);
+    if (r == 0) {
+        *ret_plan = json_incref(json_object_get(document, "plan"));
+    }
+    return r;
+}
+
 /* ---- Reading it ---- */
 
 static int read_texts(const json_t *list, char **ret_texts, size_t max, size_t *ret_count,
                       struct error *err)
 {
     size_t count = json_array_size(list);
-    if (count == 0 || count > max) {
+    if (!json_is_array(list) || count > max) {
         return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a list has %zu texts", count);
     }
     for (size_t i = 0; i < count; i++) {
@@ -224,6 +282,9 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
         ? r
         : read_texts(list, taps, LAUNCH_TAPS_MAX, &ret_launch->tap_count, err);
     r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
+    if (r == 0 && count == 0) {
+        return error_set(err, ERROR_INVALID, LAUNCH_FILE ": there is no program");
+    }
     if (r < 0) {
         return r;
     }

@@ -2,12 +2,17 @@
  * What the daemon tells a monitor, and how it finds it again: the files of a machine's folder.
  *
  * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "taps": ["bxt0"], "vhost": BOOL,
- * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "network": BOOL}.  A mount is at the same
- * place inside; `true`: writable.
+ * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "network": BOOL, "plan": [["PUT", "/path",
+ * {...}], ...]}.  A mount is at the same place inside; `true`: writable.  The plan is what a VMM
+ * with an HTTP API is told until its machine runs; whoever finds it again tells it the rest.
+ *
+ * Such VMMs make their sockets themselves, in the one folder of theirs (FOLDER/LAUNCH_SCRATCH).
+ * What lies there is what a guest that has taken its VMM over wants to lie there.
  */
 #ifndef ENGINE_HYPERVISOR_LAUNCH_H
 #define ENGINE_HYPERVISOR_LAUNCH_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,6 +26,7 @@ struct error;
 #define LAUNCH_LOCK    "lock"
 #define LAUNCH_EXIT    "exit.json"
 #define LAUNCH_CONSOLE "console.sock"
+#define LAUNCH_SCRATCH "vmm"
 
 enum {
     LAUNCH_SOCKETS_MAX = 4,
@@ -54,7 +60,10 @@ struct launch_order {
     const struct launch_mount *mounts;
     size_t mount_count;
     uid_t uid; /* of the VMM, where the daemon is root */
+    gid_t gid;
     bool network;
+    bool has_scratch;   /* made anew, empty */
+    const json_t *plan; /* NULL: none */
 };
 
 /* Write launch.json and start the monitor; returns when the VMM was executed.  Blocks for some
@@ -78,6 +87,13 @@ int launch_read_exit(const char *folder, struct launch_exit *ret_exit, struct er
 
 /* Connect to one of the sockets there; non-blocking, the caller's.  UNAVAILABLE. */
 int launch_connect(const char *folder, const char *socket, int *ret_fd, struct error *err);
+
+/* A socket that the VMM made in its scratch folder becomes FOLDER/`name`, which nobody but us can
+ * replace.  NOT_FOUND: it is not there yet; CORRUPT: it is no socket, or not the VMM's. */
+int launch_adopt(const char *folder, const char *name, struct error *err);
+
+/* The plan; the caller's.  NULL: there was none. */
+int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err);
 
 /* ---- The monitor's side ---- */
 

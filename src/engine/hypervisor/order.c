@@ -62,5 +62,6 @@ void order_done(struct order *order)
     for (size_t i = 0; i < order->tap_count; i++) {
         free((void *)(uintptr_t)order->taps[i]);
     }
+    json_decref(order->plan);
     *order = (struct order){0};
 }

@@ -67,6 +67,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
                  options->kvm_reason);
     }
     info->can_snapshot = true;
+    info->can_clone = true;
     info->can_migrate = true;
     info->has_user_network = true;
 }
@@ -83,8 +84,9 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
 
 /* A guest's own power-off is 0, its panic 1 (-action panic=exit-failure): as is a failed start, for
  * which QEMU gives its reason. */
-static enum hypervisor_end judge(const struct launch_exit *exit)
+static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
 {
+    (void)folder;
     if (exit->signal == 0 && exit->code == 0) {
         return HYPERVISOR_END_SHUTDOWN;
     }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -100,7 +101,7 @@ static void describe(const struct hypervisor_vm *vm, const struct launch_exit *e
 {
     enum hypervisor_end end = vm->has_ending ? vm->ending
         : vm->was_killed                     ? HYPERVISOR_END_KILLED
-                                             : vm->found->driver->judge(exit);
+                                             : vm->found->driver->judge(vm->folder, exit);
     *ret_exit = (struct hypervisor_exit){.end = end, .at_ms = exit->at_ms};
     const char *text = hypervisor_end_text(end);
     if (end == HYPERVISOR_END_FAILED && exit->signal != 0) {
@@ -278,6 +279,16 @@ static void connect_all(struct hypervisor_vm *vm)
 
 /* ---- Starting ---- */
 
+/* A group of its own, or that of /dev/kvm, where only this may open it (as Debian has it). */
+static gid_t gid_of(const struct hypervisor_vm *vm)
+{
+    struct stat kvm;
+    bool needs_kvm = strcmp(vm->found->info.accelerator, "kvm") == 0;
+    bool is_groups = needs_kvm && stat("/dev/kvm", &kvm) == 0 && kvm.st_gid != 0 &&
+        (kvm.st_mode & (S_IWGRP | S_IWOTH)) == S_IWGRP;
+    return is_groups ? kvm.st_gid : vm->uid;
+}
+
 static void start(void *context)
 {
     struct hypervisor_vm *vm = context;
@@ -291,7 +302,10 @@ static void start(void *context)
         .mounts = vm->order.mounts,
         .mount_count = vm->order.mount_count,
         .uid = vm->uid,
+        .gid = gid_of(vm),
         .network = vm->order.network,
+        .has_scratch = vm->order.has_scratch,
+        .plan = vm->order.plan,
     };
     launch_start(&order, &vm->error);
 }
@@ -420,9 +434,19 @@ void hypervisor_resume(struct hypervisor_vm *vm, hypervisor_done done, void *con
     }
 }
 
+static bool can(struct hypervisor_vm *vm, bool has, hypervisor_done done, void *context)
+{
+    char text[96];
+    if (!has) {
+        snprintf(text, sizeof(text), "the driver %.40s cannot do that", vm->found->info.name);
+        refuse(vm, ERROR_UNSUPPORTED, text, done, context);
+    }
+    return has;
+}
+
 void hypervisor_reset(struct hypervisor_vm *vm, hypervisor_done done, void *context)
 {
-    if (is_there(vm, done, context)) {
+    if (can(vm, vm->found->driver->reset != NULL, done, context) && is_there(vm, done, context)) {
         vm->found->driver->reset(vm->control, done, context);
     }
 }
@@ -431,14 +455,6 @@ void hypervisor_power_down(struct hypervisor_vm *vm, hypervisor_done done, void 
 {
     if (is_there(vm, done, context)) {
         vm->found->driver->power_down(vm->control, done, context);
-    }
-}
-
-void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,
-                        void *context)
-{
-    if (is_there(vm, done, context)) {
-        vm->found->driver->balloon(vm->control, bytes, done, context);
     }
 }
 
@@ -459,21 +475,44 @@ static bool begin_transfer(struct hypervisor_vm *vm, int owned_fd, hypervisor_do
                            void *context)
 {
     if (vm->is_transferring) {
-        refuse(vm, ERROR_CONFLICT, "the machine's state is being written or read", done, context);
+        refuse(vm, ERROR_CONFLICT, "something else is being done to the machine", done, context);
     } else if (is_there(vm, done, context)) {
         vm->is_transferring = true;
         vm->transfer_done = done;
         vm->transfer_context = context;
         return true;
     }
-    close(owned_fd);
+    if (owned_fd >= 0) {
+        close(owned_fd);
+    }
     return false;
+}
+
+void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,
+                        void *context)
+{
+    if (begin_transfer(vm, -1, done, context)) {
+        vm->found->driver->balloon(vm->control, bytes, on_transferred, vm);
+    }
+}
+
+/* Memory that is a file of its own is the template's of clones. */
+static bool can_transfer(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
+                         hypervisor_done done, void *context)
+{
+    const struct hypervisor_driver_info *info = &vm->found->info;
+    bool has = without_memory ? info->can_clone : info->can_snapshot;
+    if (!can(vm, has, done, context)) {
+        close(owned_fd);
+        return false;
+    }
+    return begin_transfer(vm, owned_fd, done, context);
 }
 
 void hypervisor_save(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
                      hypervisor_done done, void *context)
 {
-    if (begin_transfer(vm, owned_fd, done, context)) {
+    if (can_transfer(vm, owned_fd, without_memory, done, context)) {
         vm->found->driver->save(vm->control, owned_fd, without_memory, on_transferred, vm);
     }
 }
@@ -481,7 +520,7 @@ void hypervisor_save(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
                      hypervisor_done done, void *context)
 {
-    if (begin_transfer(vm, owned_fd, done, context)) {
+    if (can_transfer(vm, owned_fd, without_memory, done, context)) {
         vm->found->driver->load(vm->control, owned_fd, without_memory, on_transferred, vm);
     }
 }

@@ -12,6 +12,8 @@
  *   blixard.init=PATH         the distribution's init; without it: the image's entrypoint if there
  *                             is one, else /sbin/init
  *   blixard.hostname=NAME
+ *   blixard.disks=NAME,...    what serial:NAME stands for, /dev/vda first, where the VMM gives
+ *                             disks no serial numbers
  *
  * In the initrd, /etc/blixard/modules names kernel modules, a path in each line with the module's
  * parameters behind it, in the order in which they are loaded.  /etc/blixard/entrypoint, of the

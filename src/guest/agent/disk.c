@@ -121,6 +121,22 @@ static bool find_serial(const char *serial, char *ret_device, size_t size)
     return is_found;
 }
 
+/* A VMM that gives disks no serial numbers of ours (Firecracker) says in which order they are:
+ * blixard.disks=NAME,NAME. */
+static bool find_in_order(const char *serial, char *ret_device, size_t size)
+{
+    const char *list = boot_option("disks");
+    for (char letter = 'a'; list != NULL && *list != '\0' && letter <= 'z'; letter++) {
+        size_t length = strcspn(list, ",");
+        if (length == strlen(serial) && strncmp(list, serial, length) == 0) {
+            snprintf(ret_device, size, "/dev/vd%c", letter);
+            return file_exists(ret_device);
+        }
+        list += length + (list[length] == ',' ? 1 : 0);
+    }
+    return false;
+}
+
 static bool has_at(int fd, off_t offset, const void *magic, size_t length)
 {
     char bytes[16];
@@ -161,7 +177,8 @@ int disk_find(const char *source, struct disk_source *ret_source, struct error *
         snprintf(found.device, sizeof(found.device), "tmpfs");
         snprintf(found.file_system, sizeof(found.file_system), "tmpfs");
     } else if (strncmp(source, "serial:", 7) == 0) {
-        if (!find_serial(source + 7, found.device, sizeof(found.device))) {
+        if (!find_serial(source + 7, found.device, sizeof(found.device)) &&
+            !find_in_order(source + 7, found.device, sizeof(found.device))) {
             return error_set(err, ERROR_NOT_FOUND, "the machine has no disk with serial \"%s\"",
                              source + 7);
         }

@@ -199,11 +199,19 @@ static void on_agent_event(const struct agent_event *event, void *context)
     }
 }
 
+static const struct hypervisor_driver_info *driver_of(const struct machine *machine)
+{
+    return hypervisor_driver_info(machine->service->options.hypervisor,
+                                  settings_text(machine->config, "driver"));
+}
+
 static void open_agent(struct machine *machine)
 {
     static const struct agent_events events = {on_agent_up, on_agent_down, on_agent_event};
     MEMORY_OWNED char *path = memory_format("%s/" HYPERVISOR_AGENT_SOCKET, machine->folder);
-    const struct agent_options options = {.path = path};
+    const struct hypervisor_driver_info *driver = driver_of(machine);
+    const struct agent_options options = {
+        .path = path, .vsock_port = driver->agent_by_vsock ? AGENT_VSOCK_PORT : 0};
     struct error err = {0};
     if (agent_open(machine->service->options.loop, &options, &events, machine, &machine->agent,
                    &err) < 0) {
@@ -428,7 +436,9 @@ void machine_run_shut_down(struct machine *machine)
     machine_set_state(machine, MACHINE_STOPPING, "%s", "");
     arm(machine, TIMER_STOP, MACHINE_STOP_MS);
     if (machine->agent != NULL) {
-        agent_shutdown(machine->agent, AGENT_POWER_OFF, 0, on_shut_down, machine);
+        agent_shutdown(machine->agent,
+                       driver_of(machine)->ends_by_reboot ? AGENT_POWER_REBOOT : AGENT_POWER_OFF, 0,
+                       on_shut_down, machine);
     } else {
         hypervisor_power_down(machine->vm, on_ordered, machine);
     }

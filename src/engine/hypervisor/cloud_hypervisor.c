@@ -1,0 +1,263 @@
+/*
+ * The Cloud Hypervisor driver, by its published API (vmm/src/api/openapi/cloud-hypervisor.yaml, v1;
+ * releases from 40 on) over the unix socket.
+ *
+ * The system call filters are Cloud Hypervisor's; the rest of the confinement is ours.  It powers
+ * off and reboots as a PC does, and has no user-mode network.  Its reboots are not told.
+ */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/rest_vmm.h"
+
+enum { GUEST_CID = 3 };
+#define ROOT "/api/v1"
+
+/* What it writes a state into, and reads it from. */
+static const char *const state_files[] = {"config.json", "state.json", "memory-ranges", NULL};
+
+static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
+                  char **ret_program)
+{
+    rest_vmm_probe("cloud-hypervisor", options, info, ret_program);
+    info->can_snapshot = true;
+    info->can_vsock = true;
+    info->agent_by_vsock = true;
+}
+
+static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+{
+    (void)folder;
+    return exit->signal == 0 && exit->code == 0 ? HYPERVISOR_END_SHUTDOWN : HYPERVISOR_END_FAILED;
+}
+
+/* ---- The plan of a start: a VmConfig ---- */
+
+static json_t *disks_of(const struct hypervisor_spec *spec)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        const struct hypervisor_disk *disk = &spec->disks[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:b, s:s, s:s}", "id", disk->serial, "path",
+                                        disk->path, "readonly", disk->read_only, "serial",
+                                        disk->serial, "image_type", "Raw"));
+    }
+    return list;
+}
+
+static json_t *nics_of(const struct hypervisor_spec *spec)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < spec->nic_count; i++) {
+        json_array_append_new(list,
+                              json_pack("{s:o, s:s, s:s}", "id", json_sprintf("eth%zu", i), "tap",
+                                        spec->nics[i].tap, "mac", spec->nics[i].mac));
+    }
+    return list;
+}
+
+static json_t *payload_of(const struct hypervisor_spec *spec)
+{
+    json_t *payload =
+        json_pack("{s:s, s:o}", "kernel", spec->kernel, "cmdline",
+                  json_sprintf("console=ttyS0 panic=-1 quiet cryptomgr.notests %s", spec->cmdline));
+    if (spec->initrd != NULL) {
+        json_object_set_new(payload, "initramfs", json_string(spec->initrd));
+    }
+    return payload;
+}
+
+static json_t *config_of(const struct hypervisor_spec *spec, const char *scratch)
+{
+    return json_pack(
+        "{s:{s:I, s:I}, s:{s:I}, s:o, s:o, s:o, s:{s:s}, s:{s:i, s:b, s:b}, s:{s:s}, s:{s:s}, "
+        "s:{s:i, s:o}}",
+        "cpus", "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory",
+        "size", (json_int_t)spec->memory_bytes, "payload", payload_of(spec), "disks",
+        disks_of(spec), "net", nics_of(spec), "rng", "src", "/dev/urandom", "balloon", "size", 0,
+        "deflate_on_oom", 1, "free_page_reporting", 1, "serial", "mode", "Tty", "console", "mode",
+        "Off", "vsock", "cid", GUEST_CID, "socket",
+        json_sprintf("%s/" HYPERVISOR_AGENT_SOCKET, scratch));
+}
+
+static void make_order(const struct hypervisor_driver_info *info, const char *program,
+                       const struct hypervisor_spec *spec, struct order *order)
+{
+    (void)info;
+    MEMORY_OWNED char *scratch = rest_vmm_begin_order(program, spec, order);
+    order_add(order, "--api-socket");
+    order_add_format(order, "%s/" REST_SOCKET, scratch);
+    if (!spec->is_incoming) { /* else hypervisor_load() says the rest */
+        order->plan = json_pack("[[s, s, o], [s, s]]", "PUT", ROOT "/vm.create",
+                                config_of(spec, scratch), "PUT", ROOT "/vm.boot");
+    }
+}
+
+/* ---- Control ---- */
+
+/* There is none before vm.create: 404, and in older releases 500. */
+static int read_state(int status, const json_t *answer, enum rest_state *ret_state,
+                      struct error *err)
+{
+    static const struct {
+        const char *text;
+        enum rest_state state;
+    } rows[] = {{"Created", REST_NOT_STARTED},
+                {"Shutdown", REST_NOT_STARTED},
+                {"Running", REST_RUNNING},
+                {"BreakPoint", REST_RUNNING},
+                {"Paused", REST_PAUSED}};
+    const char *text = json_string_value(json_object_get(answer, "state"));
+    if (status != 200) {
+        *ret_state = REST_NOT_STARTED;
+        return 0;
+    }
+    for (size_t i = 0; text != NULL && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (strcmp(text, rows[i].text) == 0) {
+            *ret_state = rows[i].state;
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_PROTOCOL, "cloud-hypervisor does not say in which state it is");
+}
+
+/* The errors from the outermost to its cause: the last says most. */
+static const char *read_fault(const json_t *answer)
+{
+    size_t count = json_array_size(answer);
+    return count > 0 ? json_string_value(json_array_get(answer, count - 1)) : NULL;
+}
+
+static void *connect_control(struct loop *loop, const char *folder,
+                             const struct driver_events *events, void *context, struct error *err)
+{
+    static const struct rest_dialect dialect = {ROOT "/vm.info", read_state, read_fault};
+    return rest_vmm_open(loop, folder, &dialect, events, context, err);
+}
+
+static void pause_machine(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order_pause(control->rest, true, "PUT", ROOT "/vm.pause", NULL, done, context);
+}
+
+static void resume_machine(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order_pause(control->rest, false, "PUT", ROOT "/vm.resume", NULL, done, context);
+}
+
+static void reset_machine(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order(control->rest, "PUT", ROOT "/vm.reboot", NULL, done, context);
+}
+
+static void power_down(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order(control->rest, "PUT", ROOT "/vm.power-button", NULL, done, context);
+}
+
+/* ---- The balloon: its size is what the guest does without ---- */
+
+static void on_size(const struct error *error, const json_t *answer, void *context)
+{
+    struct rest_vmm *control = context;
+    const json_t *memory = json_object_get(json_object_get(answer, "config"), "memory");
+    json_int_t size = json_integer_value(json_object_get(memory, "size"));
+    json_int_t left = (json_int_t)control->balloon_bytes;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+        return;
+    }
+    rest_order(control->rest, "PUT", ROOT "/vm.resize",
+               json_pack("{s:I}", "desired_balloon", size > left ? size - left : (json_int_t)0),
+               rest_vmm_finish, control);
+}
+
+static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
+{
+    struct rest_vmm *control = argument;
+    rest_vmm_begin(control, -1, done, context);
+    control->balloon_bytes = bytes;
+    rest_send(control->rest, "GET", ROOT "/vm.info", NULL, on_size, control);
+}
+
+/* ---- States ---- */
+
+static json_t *url_of(const struct rest_vmm *control)
+{
+    return json_sprintf("file://%s/" LAUNCH_SCRATCH, rest_folder(control->rest));
+}
+
+static void on_written(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+    } else {
+        rest_pack(control->rest, state_files, rest_vmm_take_fd(control), rest_vmm_finish, control);
+    }
+}
+
+static void on_held(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+    } else {
+        rest_order(control->rest, "PUT", ROOT "/vm.snapshot",
+                   json_pack("{s:o}", "destination_url", url_of(control)), on_written, control);
+    }
+}
+
+static void save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    struct rest_vmm *control = argument;
+    (void)without_memory; /* it cannot, and says so: can_clone */
+    rest_vmm_begin(control, owned_fd, done, context);
+    pause_machine(control, on_held, control);
+}
+
+static void on_unpacked(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+    } else {
+        rest_order_pause(control->rest, true, "PUT", ROOT "/vm.restore",
+                         json_pack("{s:o, s:b}", "source_url", url_of(control), "prefault", 0),
+                         rest_vmm_finish, control);
+    }
+}
+
+static void load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    struct rest_vmm *control = argument;
+    (void)without_memory;
+    rest_vmm_begin(control, owned_fd, done, context);
+    rest_unpack(control->rest, state_files, rest_vmm_take_fd(control), on_unpacked, control);
+}
+
+const struct driver driver_cloud_hypervisor = {
+    .name = "cloud-hypervisor",
+    .probe = probe,
+    .check = rest_vmm_check,
+    .make_order = make_order,
+    .judge = judge,
+    .connect = connect_control,
+    .disconnect = rest_vmm_close,
+    .pause = pause_machine,
+    .resume = resume_machine,
+    .reset = reset_machine,
+    .power_down = power_down,
+    .balloon = balloon,
+    .save = save,
+    .load = load,
+};

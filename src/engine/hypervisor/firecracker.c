@@ -1,0 +1,300 @@
+/*
+ * The Firecracker driver, by its published API (src/firecracker/swagger/firecracker.yaml, 1.7 and
+ * later) over the unix socket.
+ *
+ * Our own jail stands in for Firecracker's jailer; the system call filters are Firecracker's.  What
+ * it has not: a user-mode network, qcow2, shares, hotplug, a power button that powers off.  Its
+ * guest ends the machine by a reboot, and a panic is only to be read on the console.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/rest.h"
+#include "engine/hypervisor/rest_vmm.h"
+
+enum { CPUS_MAX = 32, GUEST_CID = 3, PANIC_BYTES = 8192 };
+
+#define STATE_FILE  "state"
+#define MEMORY_FILE "memory"
+
+static const char *const state_files[] = {STATE_FILE, MEMORY_FILE, NULL};
+
+/* ---- Finding it ---- */
+
+static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
+                  char **ret_program)
+{
+    rest_vmm_probe("firecracker", options, info, ret_program);
+    info->can_snapshot = true;
+    info->can_vsock = true;
+    info->ends_by_reboot = true;
+    info->agent_by_vsock = true;
+}
+
+static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
+                 struct error *err)
+{
+    if (spec->cpus > CPUS_MAX) {
+        return error_set(err, ERROR_UNSUPPORTED, "firecracker gives a machine at most %d cpus",
+                         CPUS_MAX);
+    }
+    return rest_vmm_check(info, spec, err);
+}
+
+/* Firecracker exits with 0 when its guest reboots, which after a panic the kernel does. */
+static enum hypervisor_end judge(const char *folder, const struct launch_exit *exit)
+{
+    BUFFER_OWNED struct buffer tail = {0};
+    struct error ignored = {0};
+    if (exit->signal != 0 || exit->code != 0) {
+        return HYPERVISOR_END_FAILED;
+    }
+    hypervisor_console_log(folder, PANIC_BYTES, &tail, &ignored);
+    return strstr(buffer_string(&tail), "Kernel panic - not syncing") != NULL
+        ? HYPERVISOR_END_PANIC
+        : HYPERVISOR_END_SHUTDOWN;
+}
+
+/* ---- The plan of a start ---- */
+
+static void say(struct order *order, json_t *owned_body, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void say(struct order *order, json_t *owned_body, const char *format, ...)
+{
+    char path[64];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(path, sizeof(path), format, arguments);
+    va_end(arguments);
+    json_array_append_new(order->plan, json_pack("[s, s, o]", "PUT", path, owned_body));
+}
+
+/* Its disks have no serial number of ours: the guest is told which is which.  i8042 is the only
+ * device that its reset and its Ctrl-Alt-Del come by. */
+static void plan_boot(const struct hypervisor_spec *spec, struct order *order)
+{
+    BUFFER_OWNED struct buffer words = {0};
+    buffer_append_string(&words,
+                         "console=ttyS0 reboot=k panic=-1 quiet i8042.noaux i8042.nomux "
+                         "i8042.dumbkbd cryptomgr.notests");
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        buffer_append_format(&words, "%s%s", i == 0 ? " blixard.disks=" : ",",
+                             spec->disks[i].serial);
+    }
+    buffer_append_format(&words, " %s", spec->cmdline);
+    json_t *body = json_pack("{s:s, s:s}", "kernel_image_path", spec->kernel, "boot_args",
+                             buffer_string(&words));
+    if (spec->initrd != NULL) {
+        json_object_set_new(body, "initrd_path", json_string(spec->initrd));
+    }
+    say(order, body, "/boot-source");
+}
+
+static void make_order(const struct hypervisor_driver_info *info, const char *program,
+                       const struct hypervisor_spec *spec, struct order *order)
+{
+    (void)info;
+    MEMORY_OWNED char *scratch = rest_vmm_begin_order(program, spec, order);
+    order_add(order, "--api-sock");
+    order_add_format(order, "%s/" REST_SOCKET, scratch);
+    order_add(order, "--id");
+    order_add(order, "blixard");
+    order_add(order, "--level");
+    order_add(order, "Error");
+    if (spec->is_incoming) {
+        return; /* hypervisor_load() says the rest */
+    }
+    order->plan = json_array();
+    say(order,
+        json_pack("{s:I, s:I}", "vcpu_count", (json_int_t)spec->cpus, "mem_size_mib",
+                  (json_int_t)(spec->memory_bytes >> 20)),
+        "/machine-config");
+    plan_boot(spec, order);
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        const struct hypervisor_disk *disk = &spec->disks[i];
+        say(order,
+            json_pack("{s:s, s:b, s:b, s:s}", "drive_id", disk->serial, "is_root_device", 0,
+                      "is_read_only", disk->read_only, "path_on_host", disk->path),
+            "/drives/%s", disk->serial);
+    }
+    for (size_t i = 0; i < spec->nic_count; i++) {
+        const struct hypervisor_nic *nic = &spec->nics[i];
+        say(order,
+            json_pack("{s:o, s:s, s:s}", "iface_id", json_sprintf("eth%zu", i), "host_dev_name",
+                      nic->tap, "guest_mac", nic->mac),
+            "/network-interfaces/eth%zu", i);
+    }
+    say(order,
+        json_pack("{s:i, s:o}", "guest_cid", GUEST_CID, "uds_path",
+                  json_sprintf("%s/" HYPERVISOR_AGENT_SOCKET, scratch)),
+        "/vsock");
+    say(order,
+        json_pack("{s:i, s:b, s:i}", "amount_mib", 0, "deflate_on_oom", 1,
+                  "stats_polling_interval_s", 0),
+        "/balloon");
+    say(order, json_object(), "/entropy");
+    say(order, json_pack("{s:s}", "action_type", "InstanceStart"), "/actions");
+}
+
+/* ---- Control ---- */
+
+static int read_state(int status, const json_t *answer, enum rest_state *ret_state,
+                      struct error *err)
+{
+    static const struct {
+        const char *text;
+        enum rest_state state;
+    } rows[] = {
+        {"Not started", REST_NOT_STARTED}, {"Running", REST_RUNNING}, {"Paused", REST_PAUSED}};
+    const char *text = json_string_value(json_object_get(answer, "state"));
+    for (size_t i = 0; text != NULL && status == 200 && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (strcmp(text, rows[i].text) == 0) {
+            *ret_state = rows[i].state;
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_PROTOCOL, "firecracker does not say in which state it is");
+}
+
+static const char *read_fault(const json_t *answer)
+{
+    return json_string_value(json_object_get(answer, "fault_message"));
+}
+
+static void *connect_control(struct loop *loop, const char *folder,
+                             const struct driver_events *events, void *context, struct error *err)
+{
+    static const struct rest_dialect dialect = {"/", read_state, read_fault};
+    return rest_vmm_open(loop, folder, &dialect, events, context, err);
+}
+
+static void pause_machine(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order_pause(control->rest, true, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"),
+                     done, context);
+}
+
+static void resume_machine(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order_pause(control->rest, false, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
+                     done, context);
+}
+
+static void power_down(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *control = argument;
+    rest_order(control->rest, "PUT", "/actions",
+               json_pack("{s:s}", "action_type", "SendCtrlAltDel"), done, context);
+}
+
+/* ---- The balloon: its size is what the guest does without ---- */
+
+static void on_size(const struct error *error, const json_t *answer, void *context)
+{
+    struct rest_vmm *control = context;
+    json_int_t mib = json_integer_value(json_object_get(answer, "mem_size_mib"));
+    json_int_t left = (json_int_t)(control->balloon_bytes >> 20);
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+        return;
+    }
+    rest_order(control->rest, "PATCH", "/balloon",
+               json_pack("{s:I}", "amount_mib", mib > left ? mib - left : (json_int_t)0),
+               rest_vmm_finish, control);
+}
+
+static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
+{
+    struct rest_vmm *control = argument;
+    rest_vmm_begin(control, -1, done, context);
+    control->balloon_bytes = bytes;
+    rest_send(control->rest, "GET", "/machine-config", NULL, on_size, control);
+}
+
+/* ---- States ---- */
+
+static void on_created(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+    } else {
+        rest_pack(control->rest, state_files, rest_vmm_take_fd(control), rest_vmm_finish, control);
+    }
+}
+
+static void on_held(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+        return;
+    }
+    const char *folder = rest_folder(control->rest);
+    rest_order(control->rest, "PUT", "/snapshot/create",
+               json_pack("{s:s, s:o, s:o}", "snapshot_type", "Full", "snapshot_path",
+                         json_sprintf("%s/" LAUNCH_SCRATCH "/" STATE_FILE, folder), "mem_file_path",
+                         json_sprintf("%s/" LAUNCH_SCRATCH "/" MEMORY_FILE, folder)),
+               on_created, control);
+}
+
+static void save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    struct rest_vmm *control = argument;
+    (void)without_memory; /* it cannot, and says so: can_clone */
+    rest_vmm_begin(control, owned_fd, done, context);
+    pause_machine(control, on_held, control);
+}
+
+static void on_unpacked(const struct error *error, void *context)
+{
+    struct rest_vmm *control = context;
+    if (error != NULL) {
+        rest_vmm_done(control, error);
+        return;
+    }
+    const char *folder = rest_folder(control->rest);
+    rest_order_pause(control->rest, true, "PUT", "/snapshot/load",
+                     json_pack("{s:o, s:{s:s, s:o}, s:b}", "snapshot_path",
+                               json_sprintf("%s/" LAUNCH_SCRATCH "/" STATE_FILE, folder),
+                               "mem_backend", "backend_type", "File", "backend_path",
+                               json_sprintf("%s/" LAUNCH_SCRATCH "/" MEMORY_FILE, folder),
+                               "resume_vm", 0),
+                     rest_vmm_finish, control);
+}
+
+static void load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                 void *context)
+{
+    struct rest_vmm *control = argument;
+    (void)without_memory;
+    rest_vmm_begin(control, owned_fd, done, context);
+    rest_unpack(control->rest, state_files, rest_vmm_take_fd(control), on_unpacked, control);
+}
+
+const struct driver driver_firecracker = {
+    .name = "firecracker",
+    .probe = probe,
+    .check = check,
+    .make_order = make_order,
+    .judge = judge,
+    .connect = connect_control,
+    .disconnect = rest_vmm_close,
+    .pause = pause_machine,
+    .resume = resume_machine,
+    .power_down = power_down,
+    .balloon = balloon,
+    .save = save,
+    .load = load,
+};

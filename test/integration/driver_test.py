@@ -1,0 +1,208 @@
+"""The drivers firecracker and cloud-hypervisor: against the real programs where they are in PATH and Linux boots under KVM,
+else against stand-ins written from their API descriptions."""
+import json
+import os
+import pathlib
+import queue
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from node import BUILD  # noqa: E402
+
+STAND_IN = pathlib.Path(__file__).resolve().parent.parent / "lib" / "vmm_standin.py"
+DRIVE = BUILD / "test" / "hypervisor-drive"
+ENDS = {"shutdown": "0", "panic": "2", "killed": "3", "failed": "4"}
+
+
+class Drive:
+    """One process that has a driver in its hand."""
+
+    def __init__(self, place, how, driver, tap=""):
+        self.lines = queue.Queue()
+        self.process = subprocess.Popen(
+            [DRIVE, BUILD / "blixard-monitor", how, driver, place / "machine", place / "kernel", place / "disk", tap],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1,
+            env={**os.environ, "PATH": f"{place / 'bin'}:{os.environ['PATH']}"})
+        threading.Thread(target=self.read, daemon=True).start()
+
+    def read(self):
+        for line in self.process.stdout:
+            self.lines.put(line.strip())
+        self.lines.put("the end")
+
+    def say(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def expect(self, start, limit_s=60):
+        """The next line; it begins so."""
+        try:
+            line = self.lines.get(timeout=limit_s)
+        except queue.Empty:
+            line = "silence"
+        if not line.startswith(start):
+            raise AssertionError(f"{line!r} does not begin with {start!r}")
+        return line
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+class Drivers:
+    """What is asked of each."""
+
+    driver = None
+
+    def setUp(self):
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix="blixard-driver-"))
+        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+        self.place.chmod(0o755)
+        (self.place / "bin").mkdir()
+        (self.place / "machine").mkdir(mode=0o700)
+        (self.place / "kernel").write_bytes(b"\x7fELF")
+        (self.place / "disk").write_bytes(bytes(4096))
+        (self.place / "disk").chmod(0o666)
+        program = self.place / "bin" / self.driver
+        shutil.copy(STAND_IN, program)
+        program.chmod(0o755)
+        self.drives = []
+
+    def tearDown(self):
+        for drive in self.drives:
+            drive.end()
+        lock = self.place / "machine" / "lock"
+        if lock.exists():
+            for pid in lock.read_text().split()[:1]:
+                try:
+                    os.kill(int(pid), 15)
+                except ProcessLookupError:
+                    pass
+
+    def drive(self, how="start", tap=""):
+        drive = Drive(self.place, how, self.driver, tap)
+        self.drives.append(drive)
+        return drive
+
+    def requests(self):
+        text = (self.place / "machine" / "vmm" / "requests").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def console(self, word):
+        with socket.socket(socket.AF_UNIX) as console:
+            folder = os.open(self.place / "machine", os.O_PATH)
+            console.connect(f"/proc/self/fd/{folder}/console.sock")
+            os.close(folder)
+            console.sendall(b"attach 0\n" + word.encode() + b"\n")
+            while console.recv(4096):
+                pass
+
+    def test_a_machine_is_started_as_the_description_says(self):
+        drive = self.drive(tap="tap0")
+        drive.expect("started")
+        refused = [r for r in self.requests() if r["status"] >= 400 and not r["path"].endswith("/vm.info")]
+        self.assertEqual(refused, [])
+        text = " ".join(r["body"] for r in self.requests())
+        for word in ("tap0", "02:00:00:00:00:01", "word", str(self.place / "kernel"), str(self.place / "disk")):
+            self.assertIn(word, text)
+        self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
+        self.assertEqual((self.place / "machine" / "vmm").stat().st_mode & 0o777, 0o700)
+
+    def test_it_is_paused_ballooned_saved_and_read_again(self):
+        drive = self.drive()
+        drive.expect("started")
+        for order, told in (("pause", "paused"), ("resume", "resumed")):
+            drive.say(order)
+            drive.expect(told)
+            drive.expect("done")
+        drive.say(f"balloon {96 << 20}")
+        drive.expect("done")
+        asked = self.requests()[-1]
+        self.assertIn({"firecracker": '"amount_mib":32', "cloud-hypervisor": f'"desired_balloon":{32 << 20}'}[self.driver], asked["body"])
+        drive.say(f"save {self.place / 'saved'}")
+        drive.expect("paused")
+        drive.expect("done")
+        self.assertEqual((self.place / "saved").read_bytes()[:8], b"BLXSTATE")
+        self.assertFalse((self.place / "machine" / "vmm" / "memory").exists())
+        drive.say("kill")
+        drive.expect(f"exit {ENDS['killed']}")
+
+        again = self.drive("incoming")
+        again.expect("started")
+        again.expect("paused")
+        (self.place / "cut").write_bytes((self.place / "saved").read_bytes()[:-100])
+        again.say(f"load {self.place / 'cut'}")
+        again.expect("error corrupt")
+        again.say(f"load {self.place / 'saved'}")
+        again.expect("paused")
+        again.expect("done")
+        again.say("resume")
+        again.expect("resumed")
+        again.expect("done")
+        self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
+
+    def test_who_comes_back_finds_it(self):
+        drive = self.drive()
+        drive.expect("started")
+        drive.process.kill()
+        drive.process.wait()
+        made = len([r for r in self.requests() if r["method"] != "GET"])
+        again = self.drive("attach")
+        again.expect("started")
+        self.assertEqual(len([r for r in self.requests() if r["method"] != "GET"]), made)
+        again.say("power-down")
+        again.expect("done")
+        again.expect(f"exit {ENDS['shutdown']}")
+
+    def test_how_it_ends_is_told(self):
+        for word, end in (("poweroff", "shutdown"), ("crash", "failed"), *self.more_ends):
+            with self.subTest(word):
+                drive = self.drive()
+                drive.expect("started")
+                self.console(word)
+                self.assertIn("out of luck" if word == "crash" else "", drive.expect(f"exit {ENDS[end]}"))
+
+    def test_what_it_refuses_is_the_error(self):
+        (self.place / "kernel").unlink()
+        self.assertIn(str(self.place / "kernel"), self.drive().expect(f"exit {ENDS['failed']}"))
+
+    def test_sockets_that_are_none_are_not_taken(self):
+        """A VMM that a guest has taken over puts a link where its socket should be."""
+        program = self.place / "bin" / self.driver
+        program.write_text(program.read_text().replace(
+            "Server(api_path, Handler).serve_forever()",
+            "os.symlink('/run/other.sock', api_path); threading.Event().wait()"))
+        self.assertIn("is no socket of its VMM", self.drive().expect(f"exit {ENDS['failed']}"))
+
+
+class Firecracker(Drivers, unittest.TestCase):
+    driver = "firecracker"
+    more_ends = (("panic", "panic"),)
+
+    def test_a_reset_is_refused(self):
+        drive = self.drive()
+        drive.expect("started")
+        drive.say("reset")
+        drive.expect("error unsupported")
+
+
+class CloudHypervisor(Drivers, unittest.TestCase):
+    driver = "cloud-hypervisor"
+    more_ends = ()
+
+    def test_a_reset_is_done(self):
+        drive = self.drive()
+        drive.expect("started")
+        drive.say("reset")
+        drive.expect("done")
+
+
+if __name__ == "__main__":
+    unittest.main()

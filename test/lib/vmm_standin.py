@@ -1,0 +1,367 @@
+#!/usr/bin/python3
+"""Stand-ins for Firecracker and Cloud Hypervisor, written from their published API descriptions.
+
+Run under the name of either, as the program is.  They keep no machine, and are strict about what they are told: a path,
+a member or a value that the description does not have is refused, as is an order in the wrong state, a file that is not
+there, and a socket that cannot be made.  Every request is noted in PROGRAM.log beside the program, as a JSON line.
+
+What a test wants of the guest it writes into the console (standard input): "poweroff", "panic", "crash".
+"""
+import json
+import os
+import pathlib
+import socket
+import socketserver
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler
+
+PROGRAM = pathlib.Path(sys.argv[0])
+NAME = PROGRAM.name
+
+
+class Refused(Exception):
+    def __init__(self, status, text):
+        super().__init__(text)
+        self.status, self.text = status, text
+
+
+def check(body, where, required, optional=()):
+    """Exactly these members: required ones as {name: type}, the others likewise."""
+    known = {**required, **dict(optional)}
+    if not isinstance(body, dict):
+        raise Refused(400, f"{where}: an object is expected")
+    for name in body:
+        if name not in known:
+            raise Refused(400, f"{where}: unknown field `{name}`")
+        kind = known[name]
+        if kind is int and (isinstance(body[name], bool) or not isinstance(body[name], int)):
+            raise Refused(400, f"{where}: {name}: expected an integer")
+        if not isinstance(body[name], kind):
+            raise Refused(400, f"{where}: {name}: expected {kind}")
+    for name in required:
+        if name not in body:
+            raise Refused(400, f"{where}: missing field `{name}`")
+
+
+def readable(path, where):
+    if not os.access(path, os.R_OK):
+        raise Refused(400, f"{where}: cannot open {path}")
+
+
+def listen(path):
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(path)
+    server.listen(4)
+    return server
+
+
+class Firecracker:
+    """src/firecracker/swagger/firecracker.yaml: paths without a root, 204, {"fault_message": ...}."""
+
+    def __init__(self):
+        self.state = "Not started"
+        self.parts = {}
+        self.vsock = None
+
+    def fault(self, text):
+        return {"fault_message": text}
+
+    def pre_boot(self):
+        if self.state != "Not started":
+            raise Refused(400, "The requested operation is not supported after starting the microVM.")
+
+    def post_boot(self):
+        if self.state == "Not started":
+            raise Refused(400, "The requested operation is not supported before starting the microVM.")
+
+    def answer(self, method, path, body):
+        if (method, path) == ("GET", "/"):
+            return {"app_name": "Firecracker", "id": "blixard", "state": self.state, "vmm_version": "1.7.0"}
+        if (method, path) == ("GET", "/machine-config"):
+            return self.parts.get("/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
+        if method == "PUT":
+            return self.put(path, body)
+        if (method, path) == ("PATCH", "/vm"):
+            self.post_boot()
+            check(body, "vm", {"state": str})
+            if body["state"] not in ("Paused", "Resumed"):
+                raise Refused(400, f"unknown variant `{body['state']}`")
+            self.state = "Paused" if body["state"] == "Paused" else "Running"
+            return None
+        if (method, path) == ("PATCH", "/balloon"):
+            self.post_boot()
+            check(body, "balloon", {"amount_mib": int})
+            return None
+        raise Refused(400, f"Invalid request method and/or path: {method} {path}.")
+
+    def put(self, path, body):
+        if path == "/boot-source":
+            self.pre_boot()
+            check(body, path, {"kernel_image_path": str}, {"boot_args": str, "initrd_path": str})
+            readable(body["kernel_image_path"], path)
+        elif path == "/machine-config":
+            self.pre_boot()
+            check(body, path, {"mem_size_mib": int, "vcpu_count": int},
+                  {"cpu_template": str, "smt": bool, "track_dirty_pages": bool, "huge_pages": str})
+            if not 1 <= body["vcpu_count"] <= 32:
+                raise Refused(400, "The vCPU number is invalid!")
+        elif path.startswith("/drives/"):
+            self.pre_boot()
+            check(body, path, {"drive_id": str, "is_root_device": bool},
+                  {"partuuid": str, "cache_type": str, "is_read_only": bool, "path_on_host": str, "rate_limiter": dict,
+                   "io_engine": str, "socket": str})
+            if body["drive_id"] != path.removeprefix("/drives/"):
+                raise Refused(400, "The id from the path does not match the id from the body!")
+            if not os.access(body["path_on_host"], os.R_OK if body["is_read_only"] else os.R_OK | os.W_OK):
+                raise Refused(400, f"Unable to open the block device: {body['path_on_host']}")
+        elif path.startswith("/network-interfaces/"):
+            self.pre_boot()
+            check(body, path, {"iface_id": str, "host_dev_name": str},
+                  {"guest_mac": str, "mtu": int, "rx_rate_limiter": dict, "tx_rate_limiter": dict})
+            if body["iface_id"] != path.removeprefix("/network-interfaces/"):
+                raise Refused(400, "The id from the path does not match the id from the body!")
+        elif path == "/vsock":
+            self.pre_boot()
+            check(body, path, {"guest_cid": int, "uds_path": str}, {"vsock_id": str})
+            self.vsock = self.vsock or listen(body["uds_path"])
+        elif path == "/balloon":
+            self.pre_boot()
+            check(body, path, {"amount_mib": int, "deflate_on_oom": bool},
+                  {"stats_polling_interval_s": int, "free_page_hinting": bool, "free_page_reporting": bool})
+        elif path == "/entropy":
+            self.pre_boot()
+            check(body, path, {}, {"rate_limiter": dict})
+        elif path == "/actions":
+            return self.act(body)
+        elif path == "/snapshot/create":
+            return self.save(body)
+        elif path == "/snapshot/load":
+            return self.load(body)
+        else:
+            raise Refused(400, f"Invalid request method and/or path: PUT {path}.")
+        self.parts[path] = body
+        return None
+
+    def act(self, body):
+        check(body, "/actions", {"action_type": str})
+        if body["action_type"] == "InstanceStart":
+            self.pre_boot()
+            if "/boot-source" not in self.parts:
+                raise Refused(400, "Cannot start microvm without kernel configuration.")
+            self.state = "Running"
+            print("booted", flush=True)
+        elif body["action_type"] == "SendCtrlAltDel":
+            self.post_boot()
+            leave(0)
+        elif body["action_type"] != "FlushMetrics":
+            raise Refused(400, f"unknown variant `{body['action_type']}`")
+        return None
+
+    def save(self, body):
+        check(body, "/snapshot/create", {"mem_file_path": str, "snapshot_path": str}, {"snapshot_type": str})
+        if self.state != "Paused":
+            raise Refused(400, "Cannot save the microVM: it is not paused")
+        pathlib.Path(body["snapshot_path"]).write_text(json.dumps(self.parts))
+        pathlib.Path(body["mem_file_path"]).write_bytes(b"memory" * 1000)
+        return None
+
+    def load(self, body):
+        self.pre_boot()
+        if self.parts:
+            raise Refused(400, "Loading a microVM snapshot not allowed after configuring boot-specific resources.")
+        check(body, "/snapshot/load", {"snapshot_path": str},
+              {"mem_backend": dict, "mem_file_path": str, "resume_vm": bool, "track_dirty_pages": bool,
+               "enable_diff_snapshots": bool, "network_overrides": list, "vsock_override": dict, "clock_realtime": bool})
+        check(body["mem_backend"], "mem_backend", {"backend_type": str, "backend_path": str})
+        if pathlib.Path(body["mem_backend"]["backend_path"]).read_bytes() != b"memory" * 1000:
+            raise Refused(400, "Cannot restore guest memory")
+        self.parts = json.loads(pathlib.Path(body["snapshot_path"]).read_text())
+        self.vsock = listen(self.parts["/vsock"]["uds_path"])
+        self.state = "Running" if body.get("resume_vm") else "Paused"
+        return None
+
+
+class CloudHypervisor:
+    """vmm/src/api/openapi/cloud-hypervisor.yaml: /api/v1, errors as a JSON array from the outermost to its cause."""
+
+    CONFIG = {"cpus": dict, "memory": dict, "rate_limit_groups": list, "disks": list, "net": list, "rng": dict, "balloon": dict,
+              "fs": list, "pmem": list, "serial": dict, "console": dict, "debug_console": dict, "devices": list, "vsock": dict,
+              "numa": list, "iommu": bool, "watchdog": bool, "pvpanic": bool, "platform": dict, "landlock_enable": bool}
+
+    def __init__(self):
+        self.state = None
+        self.config = None
+        self.vsock = None
+
+    def fault(self, text):
+        return ["Error from API", text]
+
+    def answer(self, method, path, body):
+        if not path.startswith("/api/v1/"):
+            raise Refused(404, "Not Found")
+        verb = path.removeprefix("/api/v1/")
+        if (method, verb) == ("GET", "vmm.ping"):
+            return {"build_version": "v40.0", "version": "40.0.0", "pid": os.getpid(), "features": ["kvm"]}
+        if (method, verb) == ("GET", "vm.info"):
+            if self.state is None:
+                raise Refused(404, "VM is not created")
+            return {"config": self.config, "state": self.state}
+        if method != "PUT":
+            raise Refused(400, "Bad Request")
+        return self.put(verb, body)
+
+    def need(self, *states):
+        if self.state is None:
+            raise Refused(404, "VM is not created")
+        if self.state not in states:
+            raise Refused(500, f"VM is {self.state}")
+
+    def put(self, verb, body):
+        if verb == "vm.create":
+            if self.state is not None:
+                raise Refused(500, "VM is already created")
+            self.create(body)
+        elif verb == "vm.boot":
+            self.need("Created", "Shutdown")
+            self.vsock = listen(self.config["vsock"]["socket"])
+            self.state = "Running"
+            print("booted", flush=True)
+        elif verb in ("vm.pause", "vm.resume"):
+            self.need("Running" if verb == "vm.pause" else "Paused")
+            self.state = "Paused" if verb == "vm.pause" else "Running"
+        elif verb == "vm.reboot":
+            self.need("Running")
+        elif verb == "vm.power-button":
+            self.need("Running")
+            leave(0)
+        elif verb == "vm.resize":
+            self.need("Running", "Paused")
+            check(body, verb, {}, {"desired_vcpus": int, "desired_ram": int, "desired_balloon": int})
+        elif verb == "vm.snapshot":
+            self.need("Paused")
+            check(body, verb, {"destination_url": str})
+            folder = self.folder(body["destination_url"])
+            (folder / "config.json").write_text(json.dumps(self.config))
+            (folder / "state.json").write_text("{}")
+            (folder / "memory-ranges").write_bytes(b"memory" * 1000)
+        elif verb == "vm.restore":
+            if self.state is not None:
+                raise Refused(404, "VM is already created")
+            check(body, verb, {"source_url": str}, {"prefault": bool, "memory_restore_mode": str, "resume": bool})
+            folder = self.folder(body["source_url"])
+            self.config = json.loads((folder / "config.json").read_text())
+            if (folder / "memory-ranges").read_bytes() != b"memory" * 1000:
+                raise Refused(500, "Failed to restore the memory")
+            self.vsock = listen(self.config["vsock"]["socket"])
+            self.state = "Paused"
+        else:
+            raise Refused(404, "Not Found")
+        return None
+
+    def folder(self, url):
+        if not url.startswith("file:///"):
+            raise Refused(400, f"{url} is no URL of a file")
+        return pathlib.Path(url.removeprefix("file://"))
+
+    def create(self, body):
+        check(body, "vm.create", {"payload": dict}, self.CONFIG)
+        check(body["payload"], "payload", {"kernel": str}, {"cmdline": str, "initramfs": str, "firmware": str})
+        readable(body["payload"]["kernel"], "payload")
+        check(body["cpus"], "cpus", {"boot_vcpus": int, "max_vcpus": int}, {"topology": dict, "kvm_hyperv": bool})
+        check(body["memory"], "memory", {"size": int}, {"shared": bool, "hugepages": bool, "mergeable": bool})
+        for disk in body["disks"]:
+            check(disk, "disks", {}, {"path": str, "readonly": bool, "direct": bool, "id": str, "serial": str, "image_type": str})
+            readable(disk["path"], "disks")
+        for nic in body["net"]:
+            check(nic, "net", {}, {"tap": str, "mac": str, "id": str, "mtu": int})
+        check(body["rng"], "rng", {"src": str})
+        check(body["balloon"], "balloon", {"size": int}, {"deflate_on_oom": bool, "free_page_reporting": bool})
+        for console in ("serial", "console"):
+            check(body[console], console, {"mode": str}, {"file": str, "socket": str})
+            if body[console]["mode"] not in ("Off", "Pty", "Tty", "File", "Socket", "Null"):
+                raise Refused(400, f"unknown variant `{body[console]['mode']}`")
+        check(body["vsock"], "vsock", {"cid": int, "socket": str}, {"iommu": bool, "id": str})
+        self.config, self.state = body, "Created"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def serve(self):
+        length = int(self.headers.get("Content-Length", 0))
+        raw = self.rfile.read(length)
+        status, answer = 204, None
+        try:
+            if "Transfer-Encoding" in self.headers:
+                raise Refused(400, "a body in chunks is not understood")
+            body = json.loads(raw) if raw else None
+            answer = vmm.answer(self.command, self.path, body)
+            status = 200 if answer is not None else 204
+        except Refused as refused:
+            status, answer = refused.status, vmm.fault(refused.text)
+        except (ValueError, OSError, KeyError) as error:
+            status, answer = 400, vmm.fault(f"{type(error).__name__}: {error}")
+        note({"method": self.command, "path": self.path, "body": raw.decode(), "status": status})
+        text = json.dumps(answer).encode() if answer is not None else b""
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Length", str(len(text)))
+            self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_PUT = do_PATCH = serve
+
+    def log_message(self, *_):
+        pass
+
+
+def note(request):
+    """On standard error, which its monitor keeps the end of, and nowhere else: it may write in no folder but its own."""
+    with open(os.path.join(os.path.dirname(api_path), "requests"), "a", encoding="utf-8") as log:
+        log.write(json.dumps(request) + "\n")
+
+
+def leave(status):
+    """Once the answer is on its way."""
+    threading.Timer(0.2, os._exit, [status]).start()
+
+
+def read_console():
+    for text in sys.stdin:
+        word = text.strip()
+        if word == "poweroff":
+            os._exit(0)
+        elif word == "panic":
+            print("[    1.0] Kernel panic - not syncing: Attempted to kill init!", flush=True)
+            os._exit(0)
+        elif word == "crash":
+            print("it is out of luck", file=sys.stderr, flush=True)
+            os._exit(3)
+        else:
+            print("echo " + word, flush=True)
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+
+    def get_request(self):
+        request, _ = super().get_request()
+        return request, ("unix", 0)
+
+
+arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("Firecracker v1.7.0" if NAME == "firecracker" else "cloud-hypervisor v40.0.0")
+    sys.exit(0)
+option = "--api-sock" if NAME == "firecracker" else "--api-socket"
+allowed = {option, "--id", "--level"} if NAME == "firecracker" else {option}
+options = dict(zip(arguments[::2], arguments[1::2]))
+if len(arguments) % 2 or not options.keys() <= allowed or option not in options:
+    print(f"error: Found argument '{arguments}' which wasn't expected", file=sys.stderr)
+    sys.exit(2)
+api_path = options[option].removeprefix("path=")
+vmm = Firecracker() if NAME == "firecracker" else CloudHypervisor()
+threading.Thread(target=read_console, daemon=True).start()
+Server(api_path, Handler).serve_forever()
