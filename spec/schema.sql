@@ -421,3 +421,20 @@ CREATE TABLE machine (
     revision   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX machine_node ON machine (node);
+
+-- version 7: snapshots of machines
+CREATE TABLE machine_snapshot (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/MACHINE/NAME
+    project    TEXT NOT NULL,
+    machine    TEXT NOT NULL,                -- name
+    machine_id TEXT NOT NULL,                -- its id, and a part of where the files are
+    name       TEXT NOT NULL,
+    id         TEXT NOT NULL UNIQUE,         -- 16 hex digits: the other part
+    node       TEXT NOT NULL,                -- name of the one that has the files
+    state      TEXT NOT NULL CHECK (state IN ('creating', 'ready')),
+    has_memory INTEGER NOT NULL,             -- 1: it goes on where it was; 0: its disk alone
+    size_bytes INTEGER NOT NULL,             -- on disk
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_snapshot_machine ON machine_snapshot (machine_id);

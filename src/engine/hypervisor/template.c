@@ -125,7 +125,8 @@ struct stamp {
     char *place; /* of the VMM */
     int source;
     int target;
-    bool is_done; /* both files are there */
+    bool is_trial; /* nothing is made */
+    bool is_done;  /* both files are there */
     struct error error;
     hypervisor_done done;
     void *context;
@@ -142,7 +143,7 @@ static void settle(void *context)
 {
     struct stamp *stamp = context;
     struct error ignored = {0};
-    if (stamp->error.kind == ERROR_NONE &&
+    if (stamp->error.kind == ERROR_NONE && !stamp->is_trial &&
         sync_file(stamp->folder, TEMPLATE_STATE, &stamp->error) == 0) {
         sync_file(stamp->folder, TEMPLATE_MEMORY, &stamp->error);
     }
@@ -194,13 +195,17 @@ static void on_read(const struct error *error, void *context)
         fail(stamp, error);
         return;
     }
+    if (stamp->is_trial) {
+        on_written(NULL, stamp);
+        return;
+    }
     hypervisor_save(stamp->vm, fd_take(&stamp->target), true, on_written, stamp);
 }
 
 static void on_started(void *context)
 {
     struct stamp *stamp = context;
-    hypervisor_load(stamp->vm, fd_take(&stamp->source), false, on_read, stamp);
+    hypervisor_load(stamp->vm, fd_take(&stamp->source), stamp->is_trial, on_read, stamp);
 }
 
 static void on_paused(bool is_paused, void *context)
@@ -226,20 +231,34 @@ static int prepare(struct stamp *stamp, int fd, uint64_t memory_bytes, struct er
     return r < 0 ? r : make_file(state, 0600, &stamp->target, err);
 }
 
+static int prepare_trial(struct stamp *stamp, struct error *err)
+{
+    MEMORY_OWNED char *state = memory_format("%s/" TEMPLATE_STATE, stamp->folder);
+    stamp->source = open(state, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return stamp->source < 0 ? error_os(err, errno, "reading %s", state)
+                             : file_make_folder(stamp->place, 0711, err);
+}
+
 static void start(struct stamp *stamp, const struct hypervisor_spec *spec)
 {
     static const struct hypervisor_events events = {on_started, on_paused, on_reboot, on_exit_told};
     MEMORY_OWNED char *memory = memory_format("%s/" TEMPLATE_MEMORY, stamp->folder);
     struct hypervisor_nic nics[HYPERVISOR_NICS_MAX];
+    struct hypervisor_disk disks[HYPERVISOR_DISKS_MAX];
     struct hypervisor_spec copy = *spec;
-    CHECK(spec->nic_count <= HYPERVISOR_NICS_MAX);
+    CHECK(spec->nic_count <= HYPERVISOR_NICS_MAX && spec->disk_count <= HYPERVISOR_DISKS_MAX);
+    for (size_t i = 0; i < spec->disk_count; i++) {
+        disks[i] = spec->disks[i];
+        disks[i].read_only = true; /* the guest does not see it: it never runs here */
+    }
     for (size_t i = 0; i < spec->nic_count; i++) {
         nics[i] = spec->nics[i];
         nics[i].forward_count = 0; /* they are the running machine's */
     }
     copy.nics = nics;
+    copy.disks = disks;
     copy.folder = stamp->place;
-    copy.memory = HYPERVISOR_MEMORY_SHARED;
+    copy.memory = stamp->is_trial ? HYPERVISOR_MEMORY_COPY : HYPERVISOR_MEMORY_SHARED;
     copy.memory_file = memory;
     copy.is_incoming = true;
     copy.state_file = NULL;
@@ -252,8 +271,8 @@ static void refuse(void *context)
     loop_work(stamp->hypervisor->loop, settle, on_settled, stamp);
 }
 
-void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec, int fd,
-                    const char *folder, hypervisor_done done, void *context)
+static struct stamp *new_stamp(struct hypervisor *hypervisor, const char *folder,
+                               hypervisor_done done, void *context)
 {
     struct stamp *stamp = NEW(struct stamp);
     *stamp = (struct stamp){.hypervisor = hypervisor,
@@ -263,7 +282,26 @@ void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec 
                             .target = -1,
                             .done = done,
                             .context = context};
+    return stamp;
+}
+
+void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec, int fd,
+                    const char *folder, hypervisor_done done, void *context)
+{
+    struct stamp *stamp = new_stamp(hypervisor, folder, done, context);
     if (prepare(stamp, fd, spec->memory_bytes, &stamp->error) < 0) {
+        loop_post(hypervisor->loop, refuse, stamp);
+    } else {
+        start(stamp, spec);
+    }
+}
+
+void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
+                  const char *folder, hypervisor_done done, void *context)
+{
+    struct stamp *stamp = new_stamp(hypervisor, folder, done, context);
+    stamp->is_trial = true;
+    if (prepare_trial(stamp, &stamp->error) < 0) {
         loop_post(hypervisor->loop, refuse, stamp);
     } else {
         start(stamp, spec);

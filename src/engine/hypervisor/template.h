@@ -55,6 +55,11 @@ int template_make_memory(const char *folder, uint64_t memory_bytes, struct error
 void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec, int fd,
                     const char *folder, hypervisor_done done, void *context);
 
+/* Would the template in FOLDER be read, with these disks?  By a VMM that never runs; its place is
+ * FOLDER/stamping.  As template_stamp(). */
+void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
+                  const char *folder, hypervisor_done done, void *context);
+
 /*
  * A new qcow2 file at `path`, over a raw one of `size_bytes` (a multiple of 512), which is not to
  * be written any more; for a struct hypervisor_disk with format "qcow2" and `base`.  Takes 256 KiB,

@@ -474,6 +474,7 @@ static int set_interface(int fd, struct agent_reader reader, struct error *err)
     }
     failed = is_renamed ? set_link(fd, index, false, 0, name) : 0;
     if (failed == 0 && search.has_new_mac && !search.is_renewed) {
+        set_link(fd, index, false, 0, NULL); /* its fe80:: address is made of the other one */
         failed = set_mac(fd, index, search.new_mac);
     }
     if (failed == 0) {

@@ -27,6 +27,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/parts.h"
+#include "service/machine/snapshot.h"
 #include "service/peer/peer.h"
 
 enum { MKFS_MS = 120000, INITRD_BYTES_MAX = 256 << 20, AGENT_BYTES_MAX = 16 << 20 };
@@ -61,10 +62,15 @@ static int make_file_system(const char *path, struct error *err)
 }
 
 /* Of root's daemon, a user for each machine: beyond those that runners have. */
-uid_t disk_uid(const struct machine *machine)
+uid_t disk_uid_of(const char *id)
 {
     enum { FIRST = 2100000000, COUNT = 40000000 };
-    return FIRST + (uid_t)(hash_stable(machine->id) % COUNT);
+    return FIRST + (uid_t)(hash_stable(id) % COUNT);
+}
+
+uid_t disk_uid(const struct machine *machine)
+{
+    return disk_uid_of(machine->id);
 }
 
 static int make_disk(const struct machine *machine, uint64_t size, struct error *err)
@@ -91,14 +97,35 @@ static int make_disk(const struct machine *machine, uint64_t size, struct error 
 struct work {
     struct machine *machine;
     uint64_t disk_bytes; /* settings may be read anew meanwhile */
+    bool is_clone;
     struct error error;
 };
+
+/* A clone's folder was made before its row. */
+static int take_prepared(const struct machine *machine, struct error *err)
+{
+    MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
+    return !file_exists(prepared) || rename(prepared, machine->folder) == 0
+        ? 0
+        : error_os(err, errno, "moving %s to its place", prepared);
+}
+
+static bool has_disk(const struct machine *machine)
+{
+    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", machine->folder);
+    return file_exists(overlay);
+}
 
 static void prepare(void *context)
 {
     struct work *work = context;
-    if (file_make_folder(work->machine->folder, 0711, &work->error) == 0) {
-        make_disk(work->machine, work->disk_bytes, &work->error);
+    int r = take_prepared(work->machine, &work->error);
+    r = r < 0 ? r : file_make_folder(work->machine->folder, 0711, &work->error);
+    if (r == 0 && !has_disk(work->machine)) {
+        r = work->is_clone
+            ? error_set(&work->error, ERROR_CORRUPT,
+                        "its disk is lost: it was made of another machine's, and is not there")
+            : make_disk(work->machine, work->disk_bytes, &work->error);
     }
 }
 
@@ -153,6 +180,7 @@ static void fetch_next(struct machine *machine)
     struct work *work = NEW(struct work);
     work->machine = machine;
     work->disk_bytes = settings_u64(machine->config, "disk_bytes");
+    work->is_clone = settings_text(machine->config, "clone_of")[0] != '\0';
     loop_work(options->loop, prepare, on_prepared, work);
 }
 
@@ -194,7 +222,13 @@ int disk_write_initrd(const struct machine *machine, const char *modules,
 static void remove_all(void *context)
 {
     struct work *work = context;
-    file_remove_tree(work->machine->folder, &work->error);
+    const struct machine *machine = work->machine;
+    MEMORY_OWNED char *snapshots = snapshot_folder_all(machine->service, machine->id);
+    MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
+    if (file_remove_tree(snapshots, &work->error) == 0 &&
+        file_remove_tree(prepared, &work->error) == 0) {
+        file_remove_tree(machine->folder, &work->error);
+    }
 }
 
 static void on_row_removed(const struct error *error, uint64_t index, void *context)
@@ -226,6 +260,7 @@ static void on_removed(void *context)
     struct store_command *command = store_command_new();
     store_command_add(command, "DELETE FROM machine WHERE key = ? AND id = ?", "tt", machine->key,
                       machine->id);
+    snapshot_add_forget(service, command, machine->id);
     if (machine->operation[0] != '\0') {
         operation_add_success(service->options.operations, command, machine->operation, NULL);
         machine->operation[0] = '\0';

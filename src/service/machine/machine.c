@@ -16,6 +16,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/parts.h"
+#include "service/machine/snapshot.h"
 
 /* ---- Operations that wait for a machine ---- */
 
@@ -77,7 +78,7 @@ void machine_set_state(struct machine *machine, enum machine_state state, const 
 
 void machine_unref(struct machine *machine)
 {
-    if (!machine->is_gone || machine->is_busy || machine->is_publishing) {
+    if (!machine->is_gone || machine->is_busy || machine->is_publishing || machine->held > 0) {
         return;
     }
     list_remove(&machine->link);
@@ -225,6 +226,8 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     if (store_schema_now(options->store) >= 6) {
         state_load(service, NULL);
     }
+    snapshot_recover(service);
+    clone_sweep(service);
     LIST_EACH(node, &service->machines)
     {
         recover(LIST_ITEM(node, struct machine, link));
@@ -250,7 +253,8 @@ void machine_service_free(struct machine_service *service)
         waits = service->pending > 0;
         LIST_EACH(node, &service->machines)
         {
-            waits = waits || LIST_ITEM(node, struct machine, link)->is_busy;
+            const struct machine *machine = LIST_ITEM(node, struct machine, link);
+            waits = waits || machine->is_busy || machine->held > 0;
         }
         if (waits) {
             uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);

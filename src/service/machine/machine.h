@@ -87,6 +87,30 @@ int machine_write_list(struct machine_service *service, const char *project, str
 int machine_node(struct machine_service *service, const char *project, const char *name,
                  char **ret_node, struct error *err);
 
+/* ---- Snapshots: at the machine's node, which has their files ---- */
+
+/* A body of type SnapshotCreate.  CONFLICT: the machine's state does not allow it; EXISTS, LIMIT.
+ */
+void machine_snapshot_create(struct machine_service *service, const char *project, const char *name,
+                             const json_t *create, machine_begun *done, void *context);
+void machine_snapshot_delete(struct machine_service *service, const char *project, const char *name,
+                             const char *snapshot, machine_done *done, void *context);
+int machine_snapshot_write(struct machine_service *service, const char *project, const char *name,
+                           const char *snapshot, struct buffer *out, struct error *err);
+int machine_snapshot_write_list(struct machine_service *service, const char *project,
+                                const char *name, struct buffer *out, struct error *err);
+
+/* A body of type MachineRestore: the operation ends when the machine is as it was. */
+void machine_snapshot_restore(struct machine_service *service, const char *project,
+                              const char *name, const json_t *body, machine_begun *done,
+                              void *context);
+
+/* A body of type MachineClone; each clone has an operation of its own, in the order of names. */
+typedef void machine_cloned(const struct error *error, const char *const *names,
+                            const char *const *operations, size_t count, void *context);
+void machine_clone(struct machine_service *service, const char *project, const char *source,
+                   const json_t *body, machine_cloned *done, void *context);
+
 /* ---- At its node ---- */
 
 /* Its agent, lent for the call (a call of it that runs when the machine ends is ended); CONFLICT:

@@ -16,7 +16,9 @@
 #include "service/operation/operation.h"
 
 struct buffer;
+struct capture;
 struct peer_fetch;
+struct restore;
 
 enum {
     MACHINE_ID_SIZE = 17,
@@ -57,9 +59,12 @@ struct machine {
     bool is_busy;       /* a thread, or its VMM, does something to it */
     bool is_publishing;
     bool is_dirty;
-    bool has_program_ended; /* the program that it runs instead of an init, in this boot */
-    int program_status;     /* with this exit code, or 128 + signal */
-    bool is_gone;           /* its row is: freed when nothing is under way */
+    bool has_program_ended;  /* the program that it runs instead of an init, in this boot */
+    int program_status;      /* with this exit code, or 128 + signal */
+    unsigned held;           /* by who reads its files, besides is_busy */
+    struct capture *capture; /* of its content, under way, or NULL */
+    struct restore *restore; /* waits for its VMM to end, or NULL */
+    bool is_gone;            /* its row is: freed when nothing is under way */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -99,6 +104,12 @@ void machine_unref(struct machine *machine); /* it may be gone, and nothing be u
 void machine_answer(struct machine_service *service, const struct error *error,
                     machine_begun *begun, machine_done *done, void *context);
 
+/* ---- request.c ---- */
+
+/* One of this node; NOT_FOUND, UNAVAILABLE. */
+int request_find(struct machine_service *service, const char *project, const char *name,
+                 struct machine **ret_machine, struct error *err);
+
 /* ---- run.c: starting and ending ---- */
 void machine_run_start(struct machine *machine);
 void machine_run_attach(struct machine *machine);
@@ -107,9 +118,34 @@ void machine_run_kill(struct machine *machine);
 void machine_run_pause(struct machine *machine);
 void machine_run_resume(struct machine *machine);
 void machine_run_detach(struct machine *machine);
+/* Make a template of its state, with the disks that are in `folder`: see template_stamp(). */
+void machine_run_stamp(struct machine *machine, int fd, const char *folder, hypervisor_done done,
+                       void *context);
+
+/* Would the VMM take that content's state?  It is tried with one that never runs. */
+void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
+                     hypervisor_done done, void *context);
+
+/* ---- restore.c, clone.c ---- */
+
+/* The VMM has ended because it is being restored: what follows is its affair. */
+bool restore_takes_end(struct machine *machine);
+/* UNSUPPORTED: another program or version wrote the memory of this content. */
+int restore_check_driver(const struct machine_service *service, const json_t *manifest,
+                         struct error *err);
+/* At a start: what was interrupted long ago goes. */
+void clone_sweep(struct machine_service *service);
+
+/* ---- identity.c: of a machine that goes on from another one's memory ---- */
+
+/* Does it believe to be another one? */
+bool identity_is_borrowed(const struct machine *machine);
+/* Its agent is up: give it an identity of its own, then call `done`. */
+void identity_renew(struct machine *machine, void (*done)(struct machine *machine));
 
 /* ---- disk.c: what a machine has on disk ---- */
 uid_t disk_uid(const struct machine *machine);
+uid_t disk_uid_of(const char *id);
 void disk_prepare(struct machine *machine);
 void disk_remove(struct machine *machine);
 /* The initrd of a start: the image's (a blob; "": it has none), and the agent of this very release.

@@ -39,9 +39,8 @@ int machine_node(struct machine_service *service, const char *project, const cha
     return r;
 }
 
-/* One of this node. */
-static int find(struct machine_service *service, const char *project, const char *name,
-                struct machine **ret_machine, struct error *err)
+int request_find(struct machine_service *service, const char *project, const char *name,
+                 struct machine **ret_machine, struct error *err)
 {
     MEMORY_OWNED char *node = NULL;
     int r = machine_node(service, project, name, &node, err);
@@ -58,7 +57,7 @@ int machine_agent(struct machine_service *service, const char *project, const ch
                   struct agent **ret_agent, struct error *err)
 {
     struct machine *machine = NULL;
-    int r = find(service, project, name, &machine, err);
+    int r = request_find(service, project, name, &machine, err);
     if (r < 0) {
         return r;
     }
@@ -77,7 +76,7 @@ int machine_folder(struct machine_service *service, const char *project, const c
                    char **ret_folder, struct error *err)
 {
     struct machine *machine = NULL;
-    int r = find(service, project, name, &machine, err);
+    int r = request_find(service, project, name, &machine, err);
     if (r == 0) {
         *ret_folder = memory_copy_string(machine->folder);
     }
@@ -347,7 +346,7 @@ void machine_act(struct machine_service *service, const char *project, const cha
     struct error err = {0};
     struct machine *machine = NULL;
     const struct act *act = find_act(action);
-    int r = find(service, project, name, &machine, &err);
+    int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : check_act(act, action, machine, &err);
     if (r < 0) {
         machine_answer(service, &err, done, NULL, context);

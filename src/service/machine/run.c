@@ -11,13 +11,17 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 
+#include "service/machine/capture.h"
+#include "service/machine/content.h"
 #include "service/machine/parts.h"
 #include "service/peer/peer.h"
 
@@ -26,10 +30,13 @@ static void arm(struct machine *machine, enum machine_timer what, uint64_t delay
 /* ---- The end ---- */
 
 /* A start that follows at once, or after a while. */
-static void end(struct machine *machine, bool has_failed, const char *text)
+static void end(struct machine *machine, bool has_failed, bool cannot_go_on, const char *text)
 {
     bool runs_again = machine_runs_again(machine->strategy, machine->desired, has_failed);
     machine->started_ms = 0;
+    if (cannot_go_on && runs_again) { /* the next try would not fare better */
+        runs_again = false;
+    }
     if (machine->is_restarting && machine->desired != MACHINE_DESIRED_DELETED) {
         machine->is_restarting = false;
         machine_set_state(machine, MACHINE_STOPPED, "%s", "");
@@ -53,6 +60,7 @@ static void end(struct machine *machine, bool has_failed, const char *text)
 
 static void close_all(struct machine *machine)
 {
+    capture_lose_vm(machine);
     agent_close(machine->agent);
     machine->agent = NULL;
     hypervisor_free(machine->vm);
@@ -73,18 +81,30 @@ void machine_run_detach(struct machine *machine)
     }
 }
 
+/* From a state that was not read yet. */
+static bool is_to_go_on(const struct machine *machine)
+{
+    MEMORY_OWNED char *state =
+        memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
+    return file_exists(state);
+}
+
 static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 {
     struct machine *machine = context;
     struct hypervisor_exit told = *exit;
     bool was_stopping = machine->state == MACHINE_STOPPING;
     close_all(machine);
+    if (restore_takes_end(machine)) {
+        return;
+    }
     bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
         (told.end == HYPERVISOR_END_KILLED && !was_stopping);
+    bool cannot_go_on = told.end == HYPERVISOR_END_FAILED && is_to_go_on(machine);
     if (machine->has_program_ended && !was_stopping && !has_failed) {
         has_failed = program_judge(machine, told.text, sizeof(told.text));
     }
-    end(machine, has_failed, told.text);
+    end(machine, has_failed, cannot_go_on, told.text);
 }
 
 /* ---- Timers ---- */
@@ -167,10 +187,26 @@ static void set_network(struct machine *machine)
     agent_network(machine->agent, &network, on_agent_set, machine);
 }
 
+static bool has_gone_on(const struct machine *machine)
+{
+    MEMORY_OWNED char *used =
+        memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE ".used", machine->folder);
+    return file_exists(used);
+}
+
+static void on_renewed(struct machine *machine);
+
 static void on_agent_up(const struct agent_info *info, void *context)
 {
     struct machine *machine = context;
+    if (identity_is_borrowed(machine)) {
+        identity_renew(machine, on_renewed);
+        return;
+    }
     agent_set_time(machine->agent, 0, on_agent_set, machine);
+    if (has_gone_on(machine)) { /* what it draws was drawn before */
+        agent_reseed(machine->agent, on_agent_set, machine);
+    }
     set_network(machine);
     if (info->init == AGENT_INIT_RESCUE) {
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
@@ -182,6 +218,15 @@ static void on_agent_up(const struct agent_info *info, void *context)
         machine_set_state(machine, MACHINE_RUNNING, "%s",
                           info->init == AGENT_INIT_RESCUE ? info->problem : "");
         machine_step(machine);
+    }
+}
+
+/* A session goes on that has just begun: its identity is its own now. */
+static void on_renewed(struct machine *machine)
+{
+    const struct agent_info *info = machine->agent != NULL ? agent_last_info(machine->agent) : NULL;
+    if (info != NULL) {
+        on_agent_up(info, machine);
     }
 }
 
@@ -232,9 +277,26 @@ static void on_started(void *context)
     }
 }
 
+/* It was to go on from a state, and the daemon ended before it did: that state is good still. */
+static void take_back(struct machine *machine)
+{
+    MEMORY_OWNED char *state =
+        memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
+    MEMORY_OWNED char *used = memory_format("%s.used", state);
+    if (rename(used, state) == 0) {
+        log_info("machine %s: it begins to go on anew", machine->key);
+    }
+    hypervisor_kill(machine->vm);
+}
+
 static void on_paused(bool is_paused, void *context)
 {
     struct machine *machine = context;
+    if (is_paused && machine->state == MACHINE_STARTING && !machine->was_found &&
+        !machine->is_busy) {
+        take_back(machine);
+        return;
+    }
     bool runs = machine->state == MACHINE_RUNNING ||
         (machine->state == MACHINE_STARTING && machine->was_found);
     if (is_paused && runs && !machine->is_busy) {
@@ -274,6 +336,9 @@ struct parts {
     char *initrd;
     char *root;
     char *disk;
+    char *base; /* that it is laid over */
+    char *state;
+    char *memory;
     char cmdline[512];
     char mac[18];
     struct hypervisor_disk disks[2];
@@ -288,6 +353,22 @@ static void parts_done(struct parts *parts)
     free(parts->initrd);
     free(parts->root);
     free(parts->disk);
+    free(parts->base);
+    free(parts->state);
+    free(parts->memory);
+}
+
+/* True: it is laid over parts->base. */
+static bool find_disk(const char *folder, struct parts *parts)
+{
+    parts->base = memory_format("%s/base.raw", folder);
+    parts->disk = memory_format("%s/disk.qcow2", folder);
+    if (file_exists(parts->disk)) {
+        return true;
+    }
+    free(parts->disk);
+    parts->disk = memory_format("%s/disk.raw", folder);
+    return false;
 }
 
 static void add_nic(const struct machine *machine, struct parts *parts)
@@ -313,14 +394,16 @@ static void describe(const struct machine *machine, struct parts *parts,
     *parts = (struct parts){0};
     parts->kernel = image_path(images, settings_text(config, "kernel"));
     parts->initrd = memory_format("%s/initrd", machine->folder);
-    parts->disk = memory_format("%s/disk.raw", machine->folder);
+    bool is_overlaid = find_disk(machine->folder, parts);
     if (settings_text(config, "root")[0] != '\0') {
         parts->root = image_path(images, settings_text(config, "root"));
         parts->disks[disks++] = (struct hypervisor_disk){
             .path = parts->root, .format = "raw", .read_only = true, .serial = "root"};
     }
-    parts->disks[disks++] =
-        (struct hypervisor_disk){.path = parts->disk, .format = "raw", .serial = "data"};
+    parts->disks[disks++] = (struct hypervisor_disk){.path = parts->disk,
+                                                     .format = is_overlaid ? "qcow2" : "raw",
+                                                     .base = is_overlaid ? parts->base : NULL,
+                                                     .serial = "data"};
     snprintf(parts->cmdline, sizeof(parts->cmdline), "%s%s%s",
              parts->root != NULL ? "blixard.root=serial:root blixard.overlay=serial:data" : "",
              settings_text(config, "cmdline")[0] != '\0' ? " " : "",
@@ -344,12 +427,73 @@ static void describe(const struct machine *machine, struct parts *parts,
     };
 }
 
+/* What it is to go on from, if there is something. */
+static void begin_in_the_middle(const struct machine *machine, struct parts *parts,
+                                struct hypervisor_spec *spec)
+{
+    parts->state = memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
+    parts->memory = memory_format("%s/" CONTENT_RESUME "/" CONTENT_MEMORY, machine->folder);
+    if (is_to_go_on(machine)) {
+        spec->memory = HYPERVISOR_MEMORY_COPY;
+        spec->memory_file = parts->memory;
+        spec->is_incoming = true;
+        spec->state_file = parts->state;
+        spec->uses_state_up = true;
+    }
+}
+
+static void take_disk_of(const char *folder, struct parts *parts,
+                         const struct hypervisor_spec *spec)
+{
+    struct hypervisor_disk *own = &parts->disks[spec->disk_count - 1];
+    free(parts->disk);
+    free(parts->base);
+    bool is_overlaid = find_disk(folder, parts);
+    own->path = parts->disk;
+    own->format = is_overlaid ? "qcow2" : "raw";
+    own->base = is_overlaid ? parts->base : NULL;
+}
+
+void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
+                     hypervisor_done done, void *context)
+{
+    struct parts parts;
+    struct hypervisor_spec spec;
+    json_t *config = machine->config;
+    machine->config = json_object_get(manifest, "config"); /* as it was then */
+    describe(machine, &parts, &spec);
+    take_disk_of(content, &parts, &spec);
+    template_try(machine->service->options.hypervisor, &spec, content, done, context);
+    parts_done(&parts);
+    machine->config = config;
+}
+
+void machine_run_stamp(struct machine *machine, int fd, const char *folder, hypervisor_done done,
+                       void *context)
+{
+    struct parts parts;
+    struct hypervisor_spec spec;
+    describe(machine, &parts, &spec);
+    take_disk_of(folder, &parts, &spec);
+    template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
+    parts_done(&parts);
+}
+
 static void write_initrd(void *context)
 {
     struct starting *starting = context;
-    if (starting->error.kind == ERROR_NONE) {
-        disk_write_initrd(starting->machine, starting->modules, &starting->program,
-                          &starting->error);
+    const struct machine *machine = starting->machine;
+    MEMORY_OWNED char *initrd = memory_format("%s/initrd", machine->folder);
+    MEMORY_OWNED char *resume = memory_format("%s/" CONTENT_RESUME, machine->folder);
+    int r = starting->error.kind == ERROR_NONE
+        ? content_take_incoming(machine->folder, &starting->error)
+        : -(int)starting->error.kind;
+    bool goes_on = is_to_go_on(machine);
+    if (r == 0 && !goes_on) {
+        r = file_remove_tree(resume, &starting->error); /* of an earlier life */
+    }
+    if (r == 0 && !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
+        disk_write_initrd(machine, starting->modules, &starting->program, &starting->error);
     }
 }
 
@@ -358,6 +502,7 @@ static void start_vm(struct machine *machine, struct error *error)
     struct parts parts;
     struct hypervisor_spec spec;
     describe(machine, &parts, &spec);
+    begin_in_the_middle(machine, &parts, &spec);
     if (hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
         machine->vm =
             hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);

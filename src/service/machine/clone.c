@@ -1,0 +1,374 @@
+/*
+ * Clones: machines made of another one's content, which goes on; with its memory they begin where
+ * it is, and share that memory until they write.
+ *
+ * The content is captured once (or is a snapshot's), and laid out for each clone in FOLDER/new/ID,
+ * whole, before there is a row; then all rows come in one command, and each folder is moved to its
+ * place by disk.c.  What a crash leaves in new/ or cloning/ is removed at a later start.
+ */
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/text.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/capture.h"
+#include "service/machine/content.h"
+#include "service/machine/snapshot.h"
+
+enum { CLONES_MAX = 32, LEFT_AFTER_S = 24 * 3600 };
+
+struct clone {
+    char *name;
+    char *key;
+    char id[MACHINE_ID_SIZE];
+    char operation[OPERATION_ID_SIZE];
+    uid_t uid;
+};
+
+struct cloning {
+    struct machine_service *service;
+    struct machine *source; /* held */
+    char *project;
+    char *of; /* "web", "web@snap0": for people */
+    enum capture_kind kind;
+    bool is_captured; /* the content is ours, and goes at the end */
+    char *content;
+    json_t *config;
+    struct clone clones[CLONES_MAX];
+    size_t count;
+    struct error error;
+    machine_cloned *done;
+    void *context;
+};
+
+static char *place_of(const struct machine_service *service, const char *id)
+{
+    return memory_format("%s/new/%s", service->folder, id);
+}
+
+/* ---- The end ---- */
+
+static void remove_content(void *context)
+{
+    struct cloning *cloning = context;
+    struct error ignored = {0};
+    if (cloning->is_captured) {
+        file_remove_tree(cloning->content, &ignored);
+    }
+    for (size_t i = 0; i < cloning->count && cloning->error.kind != ERROR_NONE; i++) {
+        MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
+        file_remove_tree(place, &ignored);
+    }
+}
+
+static void on_removed(void *context)
+{
+    struct cloning *cloning = context;
+    struct machine *source = cloning->source;
+    for (size_t i = 0; i < cloning->count; i++) {
+        if (cloning->error.kind != ERROR_NONE) {
+            operation_fail(cloning->service->options.operations, cloning->clones[i].operation,
+                           &cloning->error);
+        }
+        free(cloning->clones[i].name);
+        free(cloning->clones[i].key);
+    }
+    cloning->service->pending--;
+    source->held--;
+    machine_unref(source);
+    json_decref(cloning->config);
+    free(cloning->project);
+    free(cloning->of);
+    free(cloning->content);
+    free(cloning);
+}
+
+static void end(struct cloning *cloning)
+{
+    loop_work(cloning->service->options.loop, remove_content, on_removed, cloning);
+}
+
+static void fail(struct cloning *cloning, const struct error *error)
+{
+    cloning->error = *error;
+    log_warn("machine %s: it was not cloned: %s", cloning->source->key, error->text);
+    end(cloning);
+}
+
+/* ---- Rows ---- */
+
+static void on_rows_there(const struct error *error, uint64_t index, void *context)
+{
+    struct cloning *cloning = context;
+    (void)index;
+    if (error != NULL) {
+        fail(cloning, error);
+        return;
+    }
+    for (size_t i = 0; i < cloning->count; i++) {
+        const struct clone *clone = &cloning->clones[i];
+        struct machine *machine = state_find(cloning->service, cloning->project, clone->name);
+        if (machine != NULL && strcmp(machine->id, clone->id) == 0) {
+            machine_take_operation(machine, clone->operation);
+        }
+    }
+    end(cloning);
+}
+
+/* Ports of the node are the source's. */
+static void add_clone(struct store_command *command, const struct cloning *cloning,
+                      const struct clone *clone)
+{
+    JSON_OWNED json_t *config = json_deep_copy(cloning->config);
+    json_object_set_new(config, "name", json_string(clone->name));
+    json_object_set_new(config, "hostname", json_string(clone->name));
+    json_object_set_new(config, "clone_of", json_string(cloning->of));
+    json_object_del(config, "publish");
+    MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
+    MEMORY_OWNED char *exists = memory_format("there is a machine %s already", clone->name);
+    store_command_add_expecting(
+        command, ERROR_EXISTS, exists,
+        "INSERT INTO machine (key, project, name, id, node, config, desired, state, restarts, "
+        "created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, 'running', 'creating', 0, ?7, ?8 "
+        "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
+        "ttttttur", clone->key, cloning->project, clone->name, clone->id,
+        cloning->service->node_name, text, clock_real_ms());
+}
+
+/* ---- Content ---- */
+
+static void lay_out(void *context)
+{
+    struct cloning *cloning = context;
+    JSON_OWNED json_t *manifest = NULL;
+    struct error *err = &cloning->error;
+    int r = content_open(cloning->content, false, &manifest, err);
+    if (r == 0 && cloning->kind == CAPTURE_MEMORY) {
+        r = restore_check_driver(cloning->service, manifest, err);
+    }
+    const struct content_use any = {.with_memory = cloning->kind == CAPTURE_MEMORY,
+                                    .origin = settings_text(manifest, "machine_id")};
+    for (size_t i = 0; i < cloning->count && r == 0; i++) {
+        struct content_use use = any;
+        MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
+        use.uid = cloning->clones[i].uid;
+        r = content_lay_out(cloning->content, place, &use, err);
+    }
+    if (r == 0) {
+        cloning->config = json_deep_copy(json_object_get(manifest, "config"));
+    }
+}
+
+static void on_laid_out(void *context)
+{
+    struct cloning *cloning = context;
+    if (cloning->error.kind != ERROR_NONE) {
+        log_warn("machine %s: it was not cloned: %s", cloning->source->key, cloning->error.text);
+        end(cloning);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    for (size_t i = 0; i < cloning->count; i++) {
+        add_clone(command, cloning, &cloning->clones[i]);
+    }
+    store_propose(cloning->service->options.store, command, on_rows_there, cloning);
+}
+
+static void on_captured(const struct error *error, uint64_t bytes, void *context)
+{
+    struct cloning *cloning = context;
+    (void)bytes;
+    if (error != NULL) {
+        fail(cloning, error);
+        return;
+    }
+    loop_work(cloning->service->options.loop, lay_out, on_laid_out, cloning);
+}
+
+static void begin(struct cloning *cloning)
+{
+    struct error err = {0};
+    struct machine *source = cloning->source;
+    if (!cloning->is_captured) {
+        loop_work(cloning->service->options.loop, lay_out, on_laid_out, cloning);
+    } else if (source->is_gone) {
+        error_set(&err, ERROR_NOT_FOUND, "the machine was deleted meanwhile");
+        fail(cloning, &err);
+    } else if (capture_check(source, cloning->kind, &err) < 0) {
+        fail(cloning, &err);
+    } else {
+        capture_begin(source, cloning->kind, cloning->content, on_captured, cloning);
+    }
+}
+
+static void on_begun(const struct error *error, uint64_t index, void *context)
+{
+    struct cloning *cloning = context;
+    const char *names[CLONES_MAX];
+    const char *operations[CLONES_MAX];
+    (void)index;
+    for (size_t i = 0; i < cloning->count; i++) {
+        names[i] = cloning->clones[i].name;
+        operations[i] = cloning->clones[i].operation;
+        if (error != NULL) {
+            operation_drop(cloning->service->options.operations, cloning->clones[i].operation);
+        }
+    }
+    cloning->done(error, names, operations, cloning->count, cloning->context);
+    if (error != NULL) {
+        cloning->is_captured = false;
+        cloning->count = 0;
+        end(cloning);
+        return;
+    }
+    begin(cloning);
+}
+
+/* ---- Asking ---- */
+
+static int check_names(struct machine_service *service, const char *project, const json_t *body,
+                       uint64_t *ret_count, struct error *err)
+{
+    const char *name = settings_text(body, "name");
+    uint64_t count = settings_u64(body, "count");
+    *ret_count = count > 0 ? count : 1;
+    int r = error_check_range("count", *ret_count, 1, CLONES_MAX, err);
+    for (uint64_t i = 1; i <= *ret_count && r == 0; i++) {
+        MEMORY_OWNED char *one =
+            count > 0 ? memory_format("%s-%" PRIu64, name, i) : memory_copy_string(name);
+        if (!text_is_name(one)) {
+            r = error_set(err, ERROR_INVALID,
+                          "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a "
+                          "letter",
+                          one);
+        } else if (state_find(service, project, one) != NULL) {
+            r = error_set(err, ERROR_EXISTS, "there is a machine %s already", one);
+        }
+    }
+    return r;
+}
+
+/* From a snapshot, or from what the machine is now. */
+static int choose(struct machine_service *service, struct machine *source, const json_t *body,
+                  struct cloning *cloning, struct error *err)
+{
+    const char *name = settings_text(body, "snapshot");
+    bool is_cold = json_is_true(json_object_get(body, "cold"));
+    struct snapshot snapshot;
+    if (name[0] == '\0') {
+        char id[MACHINE_ID_SIZE];
+        bool has_memory = machine_state_is_alive(source->state);
+        random_hex(id, MACHINE_ID_SIZE - 1);
+        cloning->is_captured = true;
+        cloning->kind = has_memory && !is_cold ? CAPTURE_MEMORY : CAPTURE_DISK;
+        cloning->content = memory_format("%s/cloning/%s", service->folder, id);
+        cloning->of = memory_copy_string(source->name);
+        return capture_check(source, cloning->kind, err);
+    }
+    int r = snapshot_find(service, source, name, &snapshot, err);
+    if (r == 0) {
+        cloning->kind = snapshot.has_memory && !is_cold ? CAPTURE_MEMORY : CAPTURE_DISK;
+        cloning->content = snapshot_folder(service, snapshot.machine_id, snapshot.id);
+        cloning->of = memory_format("%s@%s", source->name, name);
+    }
+    return r;
+}
+
+static void add_operation(struct cloning *cloning, struct store_command *command,
+                          const json_t *body, size_t index)
+{
+    struct clone *clone = &cloning->clones[index];
+    const char *name = settings_text(body, "name");
+    clone->name = settings_u64(body, "count") > 0 ? memory_format("%s-%zu", name, index + 1)
+                                                  : memory_copy_string(name);
+    clone->key = memory_format("%s/%s", cloning->project, clone->name);
+    random_hex(clone->id, MACHINE_ID_SIZE - 1);
+    clone->uid = disk_uid_of(clone->id);
+    MEMORY_OWNED char *resource = memory_format("machines/%s", clone->name);
+    const struct operation_start start = {
+        .kind = "machine.clone", .project = cloning->project, .resource = resource};
+    operation_add(cloning->service->options.operations, command, &start, clone->operation);
+}
+
+struct refusal {
+    machine_cloned *done;
+    void *context;
+};
+
+static void on_refused(const struct error *error, const char *operation, void *context)
+{
+    struct refusal refusal = *(struct refusal *)context;
+    (void)operation;
+    free(context);
+    refusal.done(error, NULL, NULL, 0, refusal.context);
+}
+
+void machine_clone(struct machine_service *service, const char *project, const char *source,
+                   const json_t *body, machine_cloned *done, void *context)
+{
+    struct error err = {0};
+    struct machine *machine = NULL;
+    uint64_t count = 0;
+    struct cloning *cloning = NEW(struct cloning);
+    int r = request_find(service, project, source, &machine, &err);
+    r = r < 0 ? r : check_names(service, project, body, &count, &err);
+    r = r < 0 ? r : choose(service, machine, body, cloning, &err);
+    if (r < 0) {
+        struct refusal *refusal = NEW(struct refusal);
+        *refusal = (struct refusal){done, context};
+        free(cloning->content);
+        free(cloning->of);
+        free(cloning);
+        machine_answer(service, &err, on_refused, NULL, refusal);
+        return;
+    }
+    cloning->service = service;
+    cloning->source = machine;
+    cloning->project = memory_copy_string(project);
+    cloning->count = count;
+    cloning->done = done;
+    cloning->context = context;
+    machine->held++;
+    service->pending++;
+    struct store_command *command = store_command_new();
+    for (size_t i = 0; i < count; i++) {
+        add_operation(cloning, command, body, i);
+    }
+    store_propose(service->options.store, command, on_begun, cloning);
+}
+
+/* ---- After a start of the node ---- */
+
+void clone_sweep(struct machine_service *service)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
+    MEMORY_OWNED char *fresh = memory_format("%s/new", service->folder);
+    file_remove_tree(cloning, &ignored);
+    DIR *folder = opendir(fresh);
+    const struct dirent *entry = NULL;
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        struct stat status;
+        MEMORY_OWNED char *path = memory_format("%s/%s", fresh, entry->d_name);
+        /* Its rows may still be on their way here, unless it is old. */
+        if (entry->d_name[0] != '.' && stat(path, &status) == 0 &&
+            (uint64_t)status.st_mtime + LEFT_AFTER_S < clock_real_ms() / 1000) {
+            file_remove_tree(path, &ignored);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+}

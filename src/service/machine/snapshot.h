@@ -1,0 +1,33 @@
+/* Inside service/machine: the rows of snapshots, and where their files are. */
+#ifndef SERVICE_MACHINE_SNAPSHOT_H
+#define SERVICE_MACHINE_SNAPSHOT_H
+
+#include "service/machine/parts.h"
+
+enum { SNAPSHOT_SCHEMA = 7, SNAPSHOTS_MAX = 64 }; /* of a machine */
+
+struct snapshot {
+    char id[MACHINE_ID_SIZE];
+    char machine_id[MACHINE_ID_SIZE];
+    bool is_ready;
+    bool has_memory;
+};
+
+/* NOT_FOUND; CONFLICT: it is still being made. */
+int snapshot_find(struct machine_service *service, const struct machine *machine, const char *name,
+                  struct snapshot *ret_snapshot, struct error *err);
+
+/* The caller's. */
+char *snapshot_folder(const struct machine_service *service, const char *machine_id,
+                      const char *id);
+/* Of all of a machine. */
+char *snapshot_folder_all(const struct machine_service *service, const char *machine_id);
+
+/* Those of a machine go with it. */
+void snapshot_add_forget(struct machine_service *service, struct store_command *command,
+                         const char *machine_id);
+
+/* What was being made when the node ended is not there. */
+void snapshot_recover(struct machine_service *service);
+
+#endif
