@@ -422,7 +422,7 @@ CREATE TABLE machine (
 ) STRICT;
 CREATE INDEX machine_node ON machine (node);
 
--- version 7: snapshots of machines
+-- version 7: snapshots of machines, and their health
 CREATE TABLE machine_snapshot (
     key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/MACHINE/NAME
     project    TEXT NOT NULL,
@@ -438,3 +438,5 @@ CREATE TABLE machine_snapshot (
     revision   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX machine_snapshot_machine ON machine_snapshot (machine_id);
+ALTER TABLE machine ADD COLUMN health TEXT;        -- starting, healthy, unhealthy; NULL: not checked, or it does not run
+ALTER TABLE machine ADD COLUMN health_reason TEXT; -- of the last bad check

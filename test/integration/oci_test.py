@@ -112,8 +112,10 @@ class Oci(unittest.TestCase):
     def runs_its_entrypoint(self):
         port = free_port()
         self.ok("vm", "create", "web", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--env",
-                "GREETING=hello", "--publish", f"127.0.0.1:{port}:8080")
+                "GREETING=hello", "--publish", f"127.0.0.1:{port}:8080", "--health", "http://:8080/index.html",
+                "--health-interval", "500ms", "--health-retries", "2")
         self.addCleanup(self.run_cli, "vm", "delete", "web")
+        self.assertIn("no machine nobody", self.refused("vm", "create", "x", "--image", "from-layout", "--after", "nobody"))
         self.assertEqual(self.show("vm", "web")["arguments"], ["/srv/serve", "one", "two"])
         until(lambda: "greeting is hello, in /srv, as app, with one two" in self.ok("vm", "logs", "web"))
         seen = self.ok("vm", "exec", "web", "--", "sh", "-c",
@@ -124,12 +126,21 @@ class Oci(unittest.TestCase):
         self.assertIn("in lib", seen)
         self.assertIn("/data\n", seen)
         self.assertTrue(seen.endswith("2\n"), seen)
+        # It is healthy until its page is gone; then it is started again, and another one waits for it.
+        self.ok("vm", "wait", "web", "--for", "healthy")
+        self.ok("vm", "exec", "web", "--", "sh", "-c", "busybox mv /srv/index.html /srv/away")
+        self.ok("vm", "wait", "web", "--for", "backoff")
+        self.assertIn("unhealthy", self.show("vm", "web")["reason"])
+        self.ok("vm", "create", "next", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--strategy", "Once",
+                "--after", "web", "--no-wait", "--", "fail")
+        self.addCleanup(self.run_cli, "vm", "delete", "next")
+        until(lambda: "it starts after web" in self.show("vm", "next").get("reason", ""))
+        self.ok("vm", "wait", "web")
+        self.ok("vm", "exec", "web", "--", "sh", "-c", "busybox mv /srv/away /srv/index.html")
+        self.ok("vm", "wait", "web", "--for", "healthy")
         # Its program says how it has ended.
-        self.ok("vm", "delete", "web")
-        self.ok("vm", "create", "web", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--strategy", "Once",
-                "--no-wait", "--", "fail")
-        self.ok("vm", "wait", "web", "--for", "failed")
-        self.assertIn("exit code 3", self.show("vm", "web")["reason"])
+        self.ok("vm", "wait", "next", "--for", "failed")
+        self.assertIn("exit code 3", self.show("vm", "next")["reason"])
 
 
 if __name__ == "__main__":

@@ -141,6 +141,29 @@ bool machine_runs_again(enum machine_strategy strategy, enum machine_desired des
     return strategy == MACHINE_ALWAYS || (strategy == MACHINE_RERUN_ON_FAILURE && has_failed);
 }
 
+const char *machine_health_text(enum machine_health health)
+{
+    static const char *const texts[MACHINE_HEALTHS] = {
+        [MACHINE_HEALTH_NONE] = "",
+        [MACHINE_HEALTH_STARTING] = "starting",
+        [MACHINE_HEALTH_HEALTHY] = "healthy",
+        [MACHINE_HEALTH_UNHEALTHY] = "unhealthy",
+    };
+    CHECK(health < MACHINE_HEALTHS);
+    return texts[health];
+}
+
+enum machine_health machine_health_after(enum machine_health health, bool is_good,
+                                         unsigned failures, uint64_t age_ms,
+                                         const struct machine_health_rule *rule)
+{
+    if (is_good) {
+        return MACHINE_HEALTH_HEALTHY;
+    }
+    bool is_early = health == MACHINE_HEALTH_STARTING && age_ms < rule->start_period_ms;
+    return is_early || failures < rule->retries ? health : MACHINE_HEALTH_UNHEALTHY;
+}
+
 uint64_t machine_backoff_ms(unsigned attempt)
 {
     uint64_t wait_ms = BACKOFF_FIRST_MS;

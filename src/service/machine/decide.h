@@ -72,6 +72,26 @@ bool machine_is_settled(enum machine_desired desired, enum machine_state state);
 bool machine_runs_again(enum machine_strategy strategy, enum machine_desired desired,
                         bool has_failed);
 
+/* Health, where it is checked. */
+enum machine_health {
+    MACHINE_HEALTH_NONE,     /* it is not checked, or does not run */
+    MACHINE_HEALTH_STARTING, /* no check was good yet */
+    MACHINE_HEALTH_HEALTHY,
+    MACHINE_HEALTH_UNHEALTHY,
+    MACHINE_HEALTHS,
+};
+const char *machine_health_text(enum machine_health health); /* NONE: "" */
+
+struct machine_health_rule {
+    unsigned retries;         /* so many bad checks in a row make it unhealthy */
+    uint64_t start_period_ms; /* which do not count so long, until the first good one */
+};
+
+/* After a check; `failures` in a row with this one, `age_ms` since the checks began. */
+enum machine_health machine_health_after(enum machine_health health, bool is_good,
+                                         unsigned failures, uint64_t age_ms,
+                                         const struct machine_health_rule *rule);
+
 /* Which wait comes before the `attempt`-th start in a row (from 1): 1 s, doubled up to 60 s. */
 uint64_t machine_backoff_ms(unsigned attempt);
 

@@ -83,12 +83,35 @@ void machine_unref(struct machine *machine)
     }
     list_remove(&machine->link);
     loop_timer_free(machine->timer);
+    health_end(machine);
     json_decref(machine->config);
     free(machine->key);
     free(machine->project);
     free(machine->name);
     free(machine->folder);
     free(machine);
+}
+
+static void start_in_order(struct machine *machine)
+{
+    char reason[MACHINE_REASON_SIZE];
+    machine->is_waiting = after_waits(machine, reason, sizeof(reason));
+    if (!machine->is_waiting) {
+        machine_run_start(machine);
+    } else if (strcmp(machine->reason, reason) != 0) {
+        machine_set_state(machine, MACHINE_STOPPED, "%s", reason);
+    }
+}
+
+void machine_tell_others(struct machine *machine)
+{
+    LIST_EACH(node, &machine->service->machines)
+    {
+        struct machine *other = LIST_ITEM(node, struct machine, link);
+        if (other != machine && other->is_waiting) {
+            machine_step(other);
+        }
+    }
 }
 
 void machine_step(struct machine *machine)
@@ -103,7 +126,7 @@ void machine_step(struct machine *machine)
         disk_prepare(machine);
         break;
     case MACHINE_DO_START:
-        machine_run_start(machine);
+        start_in_order(machine);
         break;
     case MACHINE_DO_PAUSE:
         machine_run_pause(machine);
@@ -137,7 +160,8 @@ static void on_changed(const struct store_event *event, void *context)
     LIST_EACH(node, &service->machines)
     {
         struct machine *machine = LIST_ITEM(node, struct machine, link);
-        if (event->operation == 'R' || strcmp(machine->key, event->key) == 0) {
+        if (event->operation == 'R' || machine->is_waiting ||
+            strcmp(machine->key, event->key) == 0) {
             machine_step(machine);
         }
     }

@@ -17,6 +17,7 @@
 
 struct buffer;
 struct capture;
+struct health;
 struct peer_fetch;
 struct restore;
 
@@ -24,7 +25,8 @@ enum {
     MACHINE_ID_SIZE = 17,
     MACHINE_REASON_SIZE = 384,
     MACHINE_PUBLISHED_MAX = HYPERVISOR_FORWARDS_MAX,
-    MACHINE_BOOT_MS = 180000,  /* until the agent speaks; then the machine is started anew */
+    MACHINE_BOOT_MS = 180000,  /* until the agent speaks; then the machine is started anew:
+                                  boot_timeout_ms of its settings */
     MACHINE_STOP_MS = 30000,   /* a guest may take to go down in order */
     MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
 };
@@ -59,12 +61,16 @@ struct machine {
     bool is_busy;       /* a thread, or its VMM, does something to it */
     bool is_publishing;
     bool is_dirty;
-    bool has_program_ended;  /* the program that it runs instead of an init, in this boot */
-    int program_status;      /* with this exit code, or 128 + signal */
-    unsigned held;           /* by who reads its files, besides is_busy */
-    struct capture *capture; /* of its content, under way, or NULL */
-    struct restore *restore; /* waits for its VMM to end, or NULL */
-    bool is_gone;            /* its row is: freed when nothing is under way */
+    bool has_program_ended;   /* the program that it runs instead of an init, in this boot */
+    int program_status;       /* with this exit code, or 128 + signal */
+    unsigned held;            /* by who reads its files, besides is_busy */
+    struct capture *capture;  /* of its content, under way, or NULL */
+    struct restore *restore;  /* waits for its VMM to end, or NULL */
+    struct health *health;    /* while it is checked */
+    uint64_t health_failures; /* checks, since the node started */
+    bool is_unhealthy;        /* and goes down for it */
+    bool is_waiting;          /* for others to run, before it starts */
+    bool is_gone;             /* its row is: freed when nothing is under way */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -88,6 +94,8 @@ void state_load(struct machine_service *service, const char *key_or_null);
 void state_publish(struct machine *machine);
 /* Write what is wanted from now on. */
 void state_want(struct machine *machine, enum machine_desired desired);
+/* Has the state what tells of health (version 7)? */
+bool state_has_health(const struct machine_service *service);
 struct machine *state_find(struct machine_service *service, const char *project, const char *name);
 
 /* ---- machine.c ---- */
@@ -95,6 +103,8 @@ void machine_set_state(struct machine *machine, enum machine_state state, const 
     __attribute__((format(printf, 3, 4)));
 /* Do what is to be done next; may be called whenever something has changed. */
 void machine_step(struct machine *machine);
+/* Those that start after it look again. */
+void machine_tell_others(struct machine *machine);
 /* Tell the operation that waits how it has come. */
 void machine_tell_operation(struct machine *machine);
 /* Another one waits from now on. */
@@ -152,6 +162,22 @@ void disk_remove(struct machine *machine);
  * Blocks: of the machine it reads what never changes. */
 int disk_write_initrd(const struct machine *machine, const char *modules,
                       const struct buffer *program, struct error *err);
+
+/* ---- health.c ---- */
+int health_check(const json_t *config, struct error *err); /* INVALID */
+/* Its agent answers: it is checked from now on, where it is to be. */
+void health_begin(struct machine *machine);
+void health_end(struct machine *machine);
+enum machine_health health_of(const struct machine *machine);
+const char *health_reason(const struct machine *machine); /* of the last bad check, or "" */
+void health_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
+
+/* ---- after.c: the order of starts ---- */
+/* NOT_FOUND: there is none of these; CONFLICT: they would wait for each other. */
+int after_check(struct machine_service *service, const char *project, const json_t *config,
+                struct error *err);
+/* Does it wait for another one now? */
+bool after_waits(struct machine *machine, char *ret_reason, size_t size);
 
 /* ---- program.c: what is run instead of an init ---- */
 

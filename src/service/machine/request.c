@@ -270,6 +270,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     JSON_OWNED json_t *config = NULL;
     int r = settings_complete(create, &config, &err);
     r = r < 0 ? r : take_image(service, project, config, &err);
+    r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : check_driver(service, config, &err);
     r = r < 0 ? r : check_ports(service, config, &err);
     if (r < 0) {

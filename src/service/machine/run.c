@@ -63,6 +63,7 @@ static void close_all(struct machine *machine)
     capture_lose_vm(machine);
     agent_close(machine->agent);
     machine->agent = NULL;
+    health_end(machine);
     hypervisor_free(machine->vm);
     machine->vm = NULL;
     if (machine->timer != NULL) {
@@ -93,7 +94,11 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 {
     struct machine *machine = context;
     struct hypervisor_exit told = *exit;
+    char reason[MACHINE_REASON_SIZE];
+    snprintf(reason, sizeof(reason), "%s", health_reason(machine));
     bool was_stopping = machine->state == MACHINE_STOPPING;
+    bool was_unhealthy = machine->is_unhealthy;
+    machine->is_unhealthy = false;
     close_all(machine);
     if (restore_takes_end(machine)) {
         return;
@@ -101,6 +106,10 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
         (told.end == HYPERVISOR_END_KILLED && !was_stopping);
     bool cannot_go_on = told.end == HYPERVISOR_END_FAILED && is_to_go_on(machine);
+    if (was_unhealthy) {
+        has_failed = true;
+        snprintf(told.text, sizeof(told.text), "it was unhealthy: %.300s", reason);
+    }
     if (machine->has_program_ended && !was_stopping && !has_failed) {
         has_failed = program_judge(machine, told.text, sizeof(told.text));
     }
@@ -108,6 +117,12 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 }
 
 /* ---- Timers ---- */
+
+static uint64_t boot_ms(const struct machine *machine)
+{
+    uint64_t asked_ms = settings_u64(machine->config, "boot_timeout_ms");
+    return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
+}
 
 static void on_timer(void *context)
 {
@@ -123,8 +138,8 @@ static void on_timer(void *context)
             machine_step(machine);
             break;
         }
-        log_warn("machine %s: its agent has not spoken within %d s", machine->key,
-                 MACHINE_BOOT_MS / 1000);
+        log_warn("machine %s: its agent has not spoken within %" PRIu64 " s", machine->key,
+                 boot_ms(machine) / 1000);
         hypervisor_kill(machine->vm);
         break;
     case TIMER_STOP:
@@ -137,7 +152,12 @@ static void on_timer(void *context)
         machine_step(machine);
         break;
     case TIMER_STEADY:
-        machine->failures = 0;
+        if (health_of(machine) == MACHINE_HEALTH_NONE ||
+            health_of(machine) == MACHINE_HEALTH_HEALTHY) {
+            machine->failures = 0;
+        } else {
+            arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
+        }
         break;
     }
 }
@@ -212,6 +232,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
     }
     machine->was_found = false;
+    health_begin(machine);
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
         arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
@@ -271,7 +292,7 @@ static void on_started(void *context)
     struct machine *machine = context;
     open_agent(machine);
     if (machine->state == MACHINE_STARTING) {
-        arm(machine, TIMER_BOOT, MACHINE_BOOT_MS);
+        arm(machine, TIMER_BOOT, boot_ms(machine));
     } else if (machine->state == MACHINE_STOPPING) {
         arm(machine, TIMER_STOP, MACHINE_STOP_MS);
     }
@@ -315,7 +336,8 @@ static void on_reboot(void *context)
     if (machine->state == MACHINE_RUNNING) {
         machine->restarts++;
         machine->started_ms = 0;
-        arm(machine, TIMER_BOOT, MACHINE_BOOT_MS);
+        health_end(machine);
+        arm(machine, TIMER_BOOT, boot_ms(machine));
         machine_set_state(machine, MACHINE_STARTING, "%s", "the guest rebooted");
     }
 }

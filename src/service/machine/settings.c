@@ -11,6 +11,8 @@
 #define MEMORY_DEFAULT (256 * MIB)
 #define DISK_DEFAULT   (8192 * MIB)
 #define DISK_MIN       (16 * MIB)
+#define BOOT_MIN_MS    1000
+#define BOOT_MAX_MS    86400000
 #define DISK_MAX       (UINT64_C(64) << 40)
 
 uint64_t settings_u64(const json_t *config, const char *key)
@@ -170,6 +172,11 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
     r = r < 0 ? r : program_check(config, err);
+    r = r < 0 ? r : health_check(config, err);
+    if (r == 0 && json_object_get(config, "boot_timeout_ms") != NULL) {
+        r = error_check_range("boot_timeout_ms", settings_u64(config, "boot_timeout_ms"),
+                              BOOT_MIN_MS, BOOT_MAX_MS, err);
+    }
     if (r == 0 && !text_is_name(settings_text(config, "hostname"))) {
         r = error_set(err, ERROR_INVALID, "hostname is no host name");
     }

@@ -11,9 +11,13 @@
 
 #include "service/machine/parts.h"
 
-#define SELECT                                                                               \
+/* A state that is to be upgraded yet tells nothing of health. */
+#define COLUMNS                                                                              \
     "SELECT name, project, id, node, config, desired, state, reason, restarts, started_ms, " \
-    "created_ms FROM machine "
+    "created_ms"
+#define SELECT(where)                                                                  \
+    (state_has_health(service) ? COLUMNS ", health, health_reason FROM machine " where \
+                               : COLUMNS ", NULL, NULL FROM machine " where)
 
 static void write_settings(struct json_writer *writer, json_t *config)
 {
@@ -73,6 +77,8 @@ static bool write_row(sqlite3_stmt *row, void *context)
     if (json_read(config, strlen(config), &document, &err) == 0) {
         write_settings(writer, document);
     }
+    json_write_field_string(writer, "health_state", (const char *)sqlite3_column_text(row, 11));
+    json_write_field_string(writer, "health_reason", (const char *)sqlite3_column_text(row, 12));
     json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));
@@ -88,7 +94,7 @@ int machine_write(struct machine_service *service, const char *project, const ch
 {
     struct writing writing = {service, json_writer_to(out), true, 0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE key = ?",
+    int r = store_query(service->options.store, err, write_row, &writing, SELECT("WHERE key = ?"),
                         "t", key);
     return r < 0 || writing.count > 0
         ? r
@@ -105,7 +111,7 @@ int machine_write_list(struct machine_service *service, const char *project, str
     json_write_key(&writing.writer, "machines");
     json_write_begin_array(&writing.writer);
     int r = store_query(service->options.store, err, write_row, &writing,
-                        SELECT "WHERE project = ? ORDER BY name", "t", project);
+                        SELECT("WHERE project = ? ORDER BY name"), "t", project);
     json_write_end_array(&writing.writer);
     json_write_end_object(&writing.writer);
     return r;
@@ -212,6 +218,7 @@ void machine_write_metrics(struct machine_service *service, bool is_openmetrics,
         most++;
     }
     write_states(service, out);
+    health_write_metrics(service, is_openmetrics, out);
     struct sample *samples = memory_new(most + 1, sizeof(*samples));
     LIST_EACH(node, &service->machines)
     {

@@ -16,6 +16,12 @@ enum { RETRY_MS = 1000 };
 
 #define COLUMNS "key, project, name, id, config, desired, state, reason, restarts, started_ms"
 
+bool state_has_health(const struct machine_service *service)
+{
+    enum { SCHEMA_WITH_HEALTH = 7 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_HEALTH;
+}
+
 struct machine *state_find(struct machine_service *service, const char *project, const char *name)
 {
     LIST_EACH(node, &service->machines)
@@ -171,6 +177,14 @@ void state_publish(struct machine *machine)
         "nullif(?, 0), revision = ? WHERE key = ? AND id = ? AND node = ?",
         "ttuurttt", machine_state_text(machine->state), machine->reason, machine->restarts,
         machine->started_ms, machine->key, machine->id, service->node_name);
+    if (state_has_health(service)) {
+        store_command_add(
+            command,
+            "UPDATE machine SET health = nullif(?, ''), health_reason = nullif(?, '') "
+            "WHERE key = ? AND id = ? AND node = ?",
+            "ttttt", machine_health_text(health_of(machine)), health_reason(machine), machine->key,
+            machine->id, service->node_name);
+    }
     machine->is_publishing = true;
     service->pending++;
     store_propose(service->options.store, command, on_published, machine);

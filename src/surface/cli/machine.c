@@ -18,10 +18,21 @@
 enum { DETACH_KEY = 0x1d, HISTORY = 4096, TURN_MS = 60000 }; /* Ctrl-] as of telnet and virsh */
 
 static const struct payload_flag settings[] = {
-    {"image", "image", FLAG_TEXT},         {"cpus", "cpus", FLAG_COUNT},
-    {"memory", "memory_bytes", FLAG_SIZE}, {"disk", "disk_bytes", FLAG_SIZE},
-    {"strategy", "strategy", FLAG_TEXT},   {"hostname", "hostname", FLAG_TEXT},
-    {"driver", "driver", FLAG_TEXT},       {"cmdline", "cmdline", FLAG_TEXT},
+    {"image", "image", FLAG_TEXT},
+    {"cpus", "cpus", FLAG_COUNT},
+    {"memory", "memory_bytes", FLAG_SIZE},
+    {"disk", "disk_bytes", FLAG_SIZE},
+    {"strategy", "strategy", FLAG_TEXT},
+    {"hostname", "hostname", FLAG_TEXT},
+    {"driver", "driver", FLAG_TEXT},
+    {"cmdline", "cmdline", FLAG_TEXT},
+    {"health", "health", FLAG_TEXT},
+    {"health-interval", "health_interval_ms", FLAG_DURATION},
+    {"health-timeout", "health_timeout_ms", FLAG_DURATION},
+    {"health-retries", "health_retries", FLAG_COUNT},
+    {"health-start-period", "health_start_period_ms", FLAG_DURATION},
+    {"health-action", "health_action", FLAG_TEXT},
+    {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
 };
 
 /* ---- Waiting ---- */
@@ -95,6 +106,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     take_list(arguments, "publish", "publish", body);
     take_list(arguments, "env", "environment", body);
     take_list(arguments, "entrypoint", "entrypoint", body);
+    take_list(arguments, "after", "after", body);
     take_command(arguments, body);
     buffer_append_string(&target, "/v1/machines");
     if (node != NULL) {
@@ -155,11 +167,11 @@ int verb_vm_delete(const struct arguments *arguments, struct error *err)
 int verb_vm_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"NAME", "name", AS_TEXT},         {"STATE", "state", AS_TEXT},
-        {"NODE", "node", AS_TEXT},         {"IMAGE", "image", AS_TEXT},
-        {"CPUS", "cpus", AS_TEXT},         {"MEMORY", "memory_bytes", AS_BYTES},
-        {"PUBLISHED", "publish", AS_TEXT}, {"STARTED", "started_at", AS_TEXT},
-        {"REASON", "reason", AS_TEXT},
+        {"NAME", "name", AS_TEXT},           {"STATE", "state", AS_TEXT},
+        {"NODE", "node", AS_TEXT},           {"IMAGE", "image", AS_TEXT},
+        {"CPUS", "cpus", AS_TEXT},           {"MEMORY", "memory_bytes", AS_BYTES},
+        {"PUBLISHED", "publish", AS_TEXT},   {"STARTED", "started_at", AS_TEXT},
+        {"HEALTH", "health_state", AS_TEXT}, {"REASON", "reason", AS_TEXT},
     };
     return print_target(arguments, "/v1/machines", "machines", columns, COUNT(columns), err);
 }
@@ -167,17 +179,19 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
 int verb_vm_show(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
-        {"name", "name", AS_TEXT},          {"state", "state", AS_TEXT},
-        {"reason", "reason", AS_TEXT},      {"wanted", "desired", AS_TEXT},
-        {"node", "node", AS_TEXT},          {"image", "image", AS_TEXT},
-        {"cpus", "cpus", AS_TEXT},          {"memory", "memory_bytes", AS_BYTES},
-        {"disk", "disk_bytes", AS_BYTES},   {"published", "publish", AS_TEXT},
-        {"strategy", "strategy", AS_TEXT},  {"host name", "hostname", AS_TEXT},
-        {"program", "arguments", AS_TEXT},  {"user", "user", AS_TEXT},
-        {"kernel", "kernel", AS_TEXT},      {"agent", "agent", AS_TEXT},
-        {"cpu time", "cpu_ms", AS_MS},      {"resident", "resident_bytes", AS_BYTES},
-        {"restarts", "restarts", AS_TEXT},  {"started", "started_at", AS_TEXT},
-        {"created", "created_at", AS_TEXT}, {"id", "id", AS_TEXT},
+        {"name", "name", AS_TEXT},           {"state", "state", AS_TEXT},
+        {"reason", "reason", AS_TEXT},       {"wanted", "desired", AS_TEXT},
+        {"health", "health_state", AS_TEXT}, {"last bad check", "health_reason", AS_TEXT},
+        {"checked", "health", AS_TEXT},      {"after", "after", AS_TEXT},
+        {"node", "node", AS_TEXT},           {"image", "image", AS_TEXT},
+        {"cpus", "cpus", AS_TEXT},           {"memory", "memory_bytes", AS_BYTES},
+        {"disk", "disk_bytes", AS_BYTES},    {"published", "publish", AS_TEXT},
+        {"strategy", "strategy", AS_TEXT},   {"host name", "hostname", AS_TEXT},
+        {"program", "arguments", AS_TEXT},   {"user", "user", AS_TEXT},
+        {"kernel", "kernel", AS_TEXT},       {"agent", "agent", AS_TEXT},
+        {"cpu time", "cpu_ms", AS_MS},       {"resident", "resident_bytes", AS_BYTES},
+        {"restarts", "restarts", AS_TEXT},   {"started", "started_at", AS_TEXT},
+        {"created", "created_at", AS_TEXT},  {"id", "id", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     return print_target(arguments, target, NULL, facts, COUNT(facts), err);
@@ -210,6 +224,18 @@ static int get_after(const char *name, uint64_t wait_ms, uint64_t *index, json_t
 }
 
 /* Until it is in that state; one that has failed does not come to it by itself. */
+/* One that is to run is stopped now and then, on its way. */
+static bool is_as_wanted(const json_t *machine, const char *wanted)
+{
+    bool is_health = strstr(wanted, "healthy") != NULL;
+    const char *state =
+        json_string_value(json_object_get(machine, is_health ? "health_state" : "state"));
+    const char *desired = json_string_value(json_object_get(machine, "desired"));
+    bool is_on_its_way =
+        strcmp(wanted, "stopped") == 0 && (desired == NULL || strcmp(desired, "stopped") != 0);
+    return state != NULL && strcmp(state, wanted) == 0 && !is_on_its_way;
+}
+
 int verb_vm_wait(const struct arguments *arguments, struct error *err)
 {
     const char *name = arguments->words[0];
@@ -232,8 +258,12 @@ int verb_vm_wait(const struct arguments *arguments, struct error *err)
         if (r < 0) {
             return r;
         }
-        if (state != NULL && strcmp(state, wanted) == 0) {
-            return print_done(arguments, machine, err, "machine %s is %s", name, state);
+        if (is_as_wanted(machine, wanted)) {
+            return print_done(arguments, machine, err, "machine %s is %s", name, wanted);
+        }
+        if (strstr(wanted, "healthy") != NULL && json_object_get(machine, "health") == NULL) {
+            return error_set(err, ERROR_INVALID,
+                             "machine %s is not checked: vm create --health says what is", name);
         }
         if (state != NULL && strcmp(state, "failed") == 0) {
             return error_set(err, ERROR_UNAVAILABLE, "machine %s has failed: %s", name,
