@@ -201,7 +201,7 @@ static void judge(struct health *health, const char *problem)
                                    clock_monotonic_ms() - health->began_ms, &health->rule));
     wait_for_next(health);
     if (health->state == MACHINE_HEALTH_UNHEALTHY && health->restarts &&
-        machine->state == MACHINE_RUNNING) {
+        machine->state == MACHINE_RUNNING && !machine->is_busy && machine->held == 0) {
         machine->is_unhealthy = true;
         machine_run_shut_down(machine);
     }
