@@ -297,6 +297,8 @@ int netlink_set_port(struct netlink *netlink, unsigned index, bool is_isolated, 
     struct nlattr *port = nla_nest_start(message, IFLA_PROTINFO | NLA_F_NESTED);
     CHECK(port != NULL);
     nla_put_u8(message, IFLA_BRPORT_ISOLATED, is_isolated);
+    /* Hairpin: a machine reaches its own published port by way of the host, and of this port. */
+    nla_put_u8(message, IFLA_BRPORT_MODE, 1);
     nla_nest_end(message, port);
     int number = netlink_send(netlink, message);
     return number < 0 ? netlink_error(number, err, "setting up a port of a bridge") : 0;

@@ -486,6 +486,7 @@ static void add_tap_chain(size_t index, const struct net_port *port, struct buff
 /*
  * Each node has a gateway of the same two addresses, so that a machine that moves finds its own:
  * what they say stays on their node.  DHCP is answered by the host, and goes to nobody else.
+ * What a machine says to all would come back to it by its own port, which sends back (hairpin).
  */
 static void add_tunnels(const struct net_rules *rules, struct buffer *out)
 {
@@ -500,6 +501,12 @@ static void add_tunnels(const struct net_rules *rules, struct buffer *out)
         if (rules->segments[i].vxlan != NULL) {
             add_item(&writer, "\"%s\"", rules->segments[i].vxlan);
         }
+    }
+    end_set(&writer);
+    begin_set(&writer, out, "set own", "type ifname . ether_addr");
+    for (size_t i = 0; i < rules->port_count; i++) {
+        add_item(&writer, "\"%s\" . %s", rules->ports[i].tap,
+                 net_mac_format(rules->ports[i].mac, mac));
     }
     end_set(&writer);
     buffer_append_string(out, "  chain tunnels_in {\n");
@@ -519,7 +526,8 @@ static void add_tunnels(const struct net_rules *rules, struct buffer *out)
     }
     buffer_append_string(out,
                          "  }\n  chain leaving {\n"
-                         "    type filter hook postrouting priority 0; policy accept;\n");
+                         "    type filter hook postrouting priority 0; policy accept;\n"
+                         "    oifname . ether saddr @own oifname . ether daddr != @own drop\n");
     for (size_t i = 0; i < rules->segment_count; i++) {
         const struct net_segment *one = &rules->segments[i];
         if (one->vxlan != NULL) {

@@ -183,6 +183,7 @@ TEST(net_tap, is_made_opened_and_deleted)
     EXPECT(world_says("ip -d link show bxt0", "vnet_hdr on persist on"));
     EXPECT(world_says("ip -d link show bxt0", "NO-CARRIER"));
     EXPECT(world_says("ip -d link show bxt0", "isolated off"));
+    EXPECT(world_says("ip -d link show bxt0", "hairpin on"));
 
     EXPECT(net_tap_open("bxt0", &fd, &err) == 0);
     EXPECT(!world_says("ip -d link show bxt0", "NO-CARRIER"));

@@ -1,12 +1,21 @@
 /* A network namespace for a test: see world.h. */
 #include "world.h"
 
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/memory.h"
 #include "base/process.h"
 
@@ -53,4 +62,180 @@ bool world_says(const char *line, const char *part)
     BUFFER_OWNED struct buffer said = {0};
     world_ask(line, &said);
     return strstr(buffer_string(&said), part) != NULL;
+}
+
+/* ---- Machines ---- */
+
+static int listen_at(uint16_t port)
+{
+    const struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0 && listen(fd, 16) == 0);
+    return fd;
+}
+
+static void be_a_machine(int ready)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (unshare(CLONE_NEWNET) < 0) {
+        _exit(1);
+    }
+    struct pollfd fds[2] = {{.fd = listen_at(80), .events = POLLIN},
+                            {.fd = listen_at(81), .events = POLLIN}};
+    EXPECT(write(ready, "r", 1) == 1);
+    for (;;) {
+        poll(fds, 2, -1);
+        struct sockaddr_in peer;
+        socklen_t length = sizeof(peer);
+        int at = fds[0].revents != 0 ? fds[0].fd : fds[1].fd;
+        FD_OWNED int fd = accept4(at, (struct sockaddr *)&peer, &length, SOCK_CLOEXEC);
+        char text[INET_ADDRSTRLEN];
+        if (fd >= 0 && inet_ntop(AF_INET, &peer.sin_addr, text, sizeof(text)) != NULL) {
+            ssize_t sent = send(fd, text, strlen(text), MSG_NOSIGNAL);
+            (void)sent;
+        }
+    }
+}
+
+pid_t world_add_machine(void)
+{
+    int ready[2];
+    char letter = 0;
+    EXPECT(pipe2(ready, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        be_a_machine(ready[1]);
+    }
+    close(ready[1]);
+    EXPECT(read(ready[0], &letter, 1) == 1);
+    close(ready[0]);
+    return pid;
+}
+
+int world_run_in(pid_t machine, const char *line)
+{
+    MEMORY_OWNED char *whole =
+        memory_format("nsenter --net=/proc/%d/ns/net %s", machine != 0 ? machine : getpid(), line);
+    return world_run(whole);
+}
+
+void world_plug(pid_t machine, const char *mac, const char *port, const char *bridge)
+{
+    MEMORY_OWNED char *add = memory_format(
+        "ip link add %s type veth peer name eth0 address %s netns %d", port, mac, machine);
+    MEMORY_OWNED char *plug = memory_format("ip link set %s master %s", port, bridge);
+    MEMORY_OWNED char *up = memory_format("ip link set %s up", port);
+    EXPECT(world_run(add) == 0);
+    MEMORY_OWNED char *hairpin = memory_format("bridge link set dev %s hairpin on", port);
+    EXPECT(bridge == NULL || (world_run(plug) == 0 && world_run(hairpin) == 0));
+    EXPECT(world_run(up) == 0);
+    EXPECT(world_run_in(machine, "ip link set lo up") == 0);
+    EXPECT(world_run_in(machine, "ip link set eth0 up") == 0);
+}
+
+/* ---- Speaking ---- */
+
+static void enter(pid_t machine)
+{
+    if (machine != 0) {
+        MEMORY_OWNED char *path = memory_format("/proc/%d/ns/net", machine);
+        FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+        EXPECT(fd >= 0 && setns(fd, CLONE_NEWNET) == 0);
+    }
+}
+
+static bool wait_for(int fd, short events, int ms)
+{
+    struct pollfd one = {.fd = fd, .events = events};
+    return poll(&one, 1, ms) == 1;
+}
+
+static void hear(int out, const char *source, const char *address, unsigned port, int ms)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    char text[64];
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    inet_pton(AF_INET, address, &to.sin_addr);
+    if (source != NULL) {
+        inet_pton(AF_INET, source, &from.sin_addr);
+        EXPECT(bind(fd, (struct sockaddr *)&from, sizeof(from)) == 0);
+    }
+    int ignored = connect(fd, (struct sockaddr *)&to, sizeof(to));
+    (void)ignored;
+    if (wait_for(fd, POLLOUT, ms) && wait_for(fd, POLLIN, ms)) {
+        ssize_t got = read(fd, text, sizeof(text));
+        ssize_t wrote = got > 0 ? write(out, text, (size_t)got) : 0;
+        (void)wrote;
+    }
+}
+
+void world_call_in(pid_t machine, void (*call)(void))
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        enter(machine);
+        call();
+        _exit(0);
+    }
+    EXPECT(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+/* In a process of its own: a thread's namespace is not given back. */
+static const char *hear_within(pid_t machine, const char *source, const char *address,
+                               unsigned port, int ms)
+{
+    static char text[64];
+    int out[2];
+    EXPECT(pipe2(out, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        enter(machine);
+        hear(out[1], source, address, port, ms);
+        _exit(0);
+    }
+    close(out[1]);
+    ssize_t got = read(out[0], text, sizeof(text) - 1);
+    close(out[0]);
+    waitpid(pid, NULL, 0);
+    text[got > 0 ? got : 0] = '\0';
+    return text;
+}
+
+size_t world_exchange(pid_t machine, const char *address, unsigned port, const void *bytes,
+                      size_t length, uint8_t *ret_bytes, size_t size)
+{
+    int out[2];
+    EXPECT(pipe2(out, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+        enter(machine);
+        inet_pton(AF_INET, address, &to.sin_addr);
+        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        EXPECT(connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
+        EXPECT(send(fd, bytes, length, 0) == (ssize_t)length);
+        if (wait_for(fd, POLLIN, 5000)) {
+            ssize_t got = recv(fd, ret_bytes, size, 0);
+            ssize_t wrote = got > 0 ? write(out[1], ret_bytes, (size_t)got) : 0;
+            (void)wrote;
+        }
+        _exit(0);
+    }
+    close(out[1]);
+    ssize_t got = read(out[0], ret_bytes, size);
+    close(out[0]);
+    waitpid(pid, NULL, 0);
+    return got > 0 ? (size_t)got : 0;
+}
+
+const char *world_hear(pid_t machine, const char *source, const char *address, unsigned port)
+{
+    return hear_within(machine, source, address, port, 10000);
+}
+
+bool world_hears_nothing(pid_t machine, const char *source, const char *address, unsigned port)
+{
+    return hear_within(machine, source, address, port, 700)[0] == '\0';
 }

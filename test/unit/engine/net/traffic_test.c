@@ -1,0 +1,477 @@
+/*
+ * Two networks of machines, and somebody outside, in network namespaces: real packets through real
+ * rules, with DHCP by a client that is not ours.
+ */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/net/dhcp.h"
+#include "engine/net/dns.h"
+#include "engine/net/rules.h"
+
+#include "../../../lib/test.h"
+#include "world.h"
+
+enum { UPSTREAM_PORT = 21053, HOST_PORT = 21054 };
+
+/* ---- Who is there ---- */
+
+static const struct net_segment segments[] = {
+    {.bridge = "bx0", .address = 0x0a4d0001, .prefix = 24, .zone = 1},
+    {.bridge = "bx1", .address = 0x0a4d0101, .prefix = 24, .zone = 2},
+};
+
+enum { WEB, DATABASE, OTHER, STRANGER, PORT_COUNT }; /* the last is in the other network */
+
+static struct net_port ports[PORT_COUNT] = {
+    [WEB] = {.tap = "bxt0", .mac = {0x52, 0x54, 0, 0, 0, 2}, .address = 0x0a4d0002},
+    [DATABASE] = {.tap = "bxt1", .mac = {0x52, 0x54, 0, 0, 0, 3}, .address = 0x0a4d0003},
+    [OTHER] = {.tap = "bxt2", .mac = {0x52, 0x54, 0, 0, 0, 4}, .address = 0x0a4d0004},
+    [STRANGER] = {.tap = "bxt3", .mac = {0x52, 0x54, 0, 0, 0, 5}, .address = 0x0a4d0102},
+};
+
+static const struct net_published published[] = {
+    {.host_port = 8080, .address = 0x0a4d0003, .port = 80}};
+
+static struct net_rules rules = {.owner = NET_OWNER,
+                                 .segments = segments,
+                                 .segment_count = 2,
+                                 .ports = ports,
+                                 .port_count = PORT_COUNT,
+                                 .published = published,
+                                 .published_count = 1};
+
+static pid_t machines[PORT_COUNT];
+static pid_t outside;
+
+static bool find_lease(const uint8_t mac[NET_MAC_SIZE], struct net_lease *ret_lease, void *context)
+{
+    const struct net_segment *segment = context;
+    for (size_t i = 0; i < PORT_COUNT; i++) {
+        if (memcmp(ports[i].mac, mac, NET_MAC_SIZE) == 0 &&
+            ((ports[i].address ^ segment->address) & net_mask(segment->prefix)) == 0) {
+            *ret_lease = (struct net_lease){.address = ports[i].address,
+                                            .prefix = segment->prefix,
+                                            .router = segment->address,
+                                            .dns = segment->address,
+                                            .mtu = 1400,
+                                            .hostname = "web",
+                                            .domain = "blue.vm.internal"};
+            return true;
+        }
+    }
+    return false;
+}
+
+static size_t find_address(const char *name, uint32_t *ret_addresses, void *context)
+{
+    (void)context;
+    ret_addresses[0] = ports[WEB].address;
+    return strcmp(name, "web.blue") == 0;
+}
+
+static bool find_name(uint32_t address, char ret_name[NET_DNS_NAME_SIZE], void *context)
+{
+    (void)context;
+    snprintf(ret_name, NET_DNS_NAME_SIZE, "web.blue." NET_DNS_DOMAIN);
+    return address == ports[WEB].address;
+}
+
+/* ---- The world ---- */
+
+static void apply(void)
+{
+    struct error err = {0};
+    int r = net_rules_apply(&rules, &err);
+    if (r == -ERROR_UNSUPPORTED) {
+        SKIP(err.text);
+    }
+    EXPECT(r == 0);
+}
+
+static void make_bridges(void)
+{
+    struct error err = {0};
+    static const uint8_t macs[2][NET_MAC_SIZE] = {{2, 0, 0, 0, 0, 1}, {2, 0, 0, 0, 1, 1}};
+    for (size_t i = 0; i < 2; i++) {
+        const struct net_bridge bridge = {.owner = NET_OWNER,
+                                          .name = segments[i].bridge,
+                                          .mac = macs[i],
+                                          .address = segments[i].address,
+                                          .prefix = segments[i].prefix,
+                                          .is_filtered = true};
+        int r = net_bridge_ensure(&bridge, &err);
+        if (r == -ERROR_UNSUPPORTED) {
+            SKIP(err.text);
+        }
+        EXPECT(r == 0);
+        EXPECT(net_forwarding_ensure(bridge.name, &err) == 0);
+    }
+}
+
+/* Machines are on one end of a veth here; the rules know the other end by its name, as a tap. */
+static void make_world(void)
+{
+    char mac[NET_MAC_TEXT_SIZE];
+    world_enter();
+    for (size_t i = 0; i < PORT_COUNT; i++) {
+        machines[i] = world_add_machine();
+    }
+    outside = world_add_machine();
+    make_bridges();
+    /* Off for the host at large: ours must ask for itself. */
+    world_run("sysctl -q -w net.bridge.bridge-nf-call-iptables=0");
+    for (size_t i = 0; i < PORT_COUNT; i++) {
+        world_plug(machines[i], net_mac_format(ports[i].mac, mac), ports[i].tap,
+                   segments[i == STRANGER].bridge);
+    }
+    world_plug(outside, "52:54:00:00:00:99", "out0", NULL);
+    EXPECT(world_run("ip addr add 198.51.100.1/24 dev out0") == 0);
+    EXPECT(world_run_in(outside, "ip addr add 198.51.100.2/24 dev eth0") == 0);
+    apply();
+}
+
+static void give_addresses(void)
+{
+    char text[NET_ADDRESS_TEXT_SIZE];
+    for (size_t i = 0; i < PORT_COUNT; i++) {
+        MEMORY_OWNED char *add =
+            memory_format("ip addr add %s/24 dev eth0", net_address_format(ports[i].address, text));
+        MEMORY_OWNED char *route =
+            memory_format("ip route add default via %s",
+                          net_address_format(segments[i == STRANGER].address, text));
+        EXPECT(world_run_in(machines[i], add) == 0);
+        EXPECT(world_run_in(machines[i], route) == 0);
+    }
+}
+
+/* ---- DHCP and DNS ---- */
+
+static void write_script(const char *path)
+{
+    static const char text[] =
+        "#!/bin/sh\n"
+        "test \"$1\" = bound || exit 0\n"
+        "ip addr add $ip/$mask dev $interface && ip route add default via $router &&\n"
+        "echo \"$ip/$mask $router $dns $mtu $hostname $domain $lease\" > ${0%/*}/lease\n";
+    struct error err = {0};
+    EXPECT(file_write(path, text, strlen(text), 0700, &err) == 0);
+    EXPECT(chmod(path, 0700) == 0);
+}
+
+/* A resolver of the host's: it says of each question that it does not want to (7). */
+static void start_upstream(void)
+{
+    const struct sockaddr_in at = {.sin_family = AF_INET,
+                                   .sin_port = htons(UPSTREAM_PORT),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    EXPECT(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+            uint8_t bytes[512];
+            struct sockaddr_in from;
+            socklen_t length = sizeof(from);
+            ssize_t got = recvfrom(fd, bytes, sizeof(bytes), 0, (struct sockaddr *)&from, &length);
+            bytes[2] |= 0x80;
+            bytes[3] = 7;
+            ssize_t sent = sendto(fd, bytes, (size_t)got, 0, (struct sockaddr *)&from, length);
+            (void)sent;
+        }
+    }
+    close(fd);
+}
+
+static void check_names(pid_t machine)
+{
+    static const uint8_t elsewhere[] = "\x12\x34\1\0\0\1\0\0\0\0\0\0\7example\3org\0\0\1\0";
+    uint8_t answer[512];
+    size_t length = sizeof(elsewhere); /* with the NUL: the class's last byte */
+    uint8_t query[sizeof(elsewhere)];
+    memcpy(query, elsewhere, sizeof(query));
+    query[length - 1] = 1;
+    EXPECT(world_exchange(machine, "10.77.0.1", 53, query, length, answer, sizeof(answer)) ==
+           length);
+    EXPECT(memcmp(answer, "\x12\x34", 2) == 0 && answer[3] == 7);
+    MEMORY_OWNED char *ask = memory_format(
+        "nsenter --net=/proc/%d/ns/net busybox nslookup web.blue.vm.internal 10.77.0.1", machine);
+    EXPECT(world_says(ask, "10.77.0.2"));
+    MEMORY_OWNED char *reverse = memory_format(
+        "nsenter --net=/proc/%d/ns/net busybox nslookup 10.77.0.2 10.77.0.1", machine);
+    EXPECT(world_says(reverse, "web.blue.vm.internal"));
+}
+
+/* Goal: a machine that knows nothing gets its address and finds the others by name. */
+TEST(net_traffic, addresses_and_names_are_had_from_the_bridge)
+{
+    struct error err = {0};
+    struct loop *loop = NULL;
+    struct net_dhcp *dhcp = NULL;
+    struct net_dns *dns = NULL;
+    BUFFER_OWNED struct buffer lease = {0};
+    MEMORY_OWNED char *script = memory_format("%s/script", test_folder());
+    MEMORY_OWNED char *resolv_conf = memory_format("%s/resolv.conf", test_folder());
+    make_world();
+    start_upstream();
+    write_script(script);
+    EXPECT(file_write(resolv_conf, "nameserver 127.0.0.1\n", 21, 0600, &err) == 0);
+    EXPECT(loop_new("test", &loop, &err) == 0);
+    const struct net_dhcp_options dhcp_options = {.bridge = "bx0",
+                                                  .address = segments[0].address,
+                                                  .find = find_lease,
+                                                  .context = (void *)(uintptr_t)&segments[0]};
+    const struct net_dns_options dns_options = {.bridge = "bx0",
+                                                .address = segments[0].address,
+                                                .resolv_conf = resolv_conf,
+                                                .upstream_port = UPSTREAM_PORT,
+                                                .find = find_address,
+                                                .find_name = find_name};
+    EXPECT(net_dhcp_open(loop, &dhcp_options, &dhcp, &err) == 0);
+    EXPECT(net_dns_open(loop, &dns_options, &dns, &err) == 0);
+    EXPECT(loop_start(loop, &err) == 0);
+
+    MEMORY_OWNED char *ask =
+        memory_format("busybox udhcpc -i eth0 -f -n -q -t 20 -T 1 -s %s", script);
+    EXPECT(world_run_in(machines[WEB], ask) == 0);
+    MEMORY_OWNED char *path = memory_format("%s/lease", test_folder());
+    EXPECT(file_read(path, 4096, &lease, &err) == 0);
+    EXPECT_STRING(buffer_string(&lease),
+                  "10.77.0.2/24 10.77.0.1 10.77.0.1 1400 web blue.vm.internal 86400\n");
+    check_names(machines[WEB]);
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "198.51.100.2", 80), "198.51.100.1");
+    /* In the other network nobody answers: there it is of no server's. */
+    MEMORY_OWNED char *once =
+        memory_format("busybox udhcpc -i eth0 -f -n -q -t 1 -T 1 -s %s", script);
+    EXPECT(world_run_in(machines[STRANGER], once) != 0);
+
+    loop_stop(loop);
+    loop_join(loop);
+    net_dhcp_close(dhcp);
+    net_dns_close(dns);
+    loop_free(loop);
+}
+
+/* ---- Packets ---- */
+
+TEST(net_traffic, machines_reach_their_network_and_the_world)
+{
+    make_world();
+    give_addresses();
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.3", 80), "10.77.0.2");
+    EXPECT_STRING(world_hear(machines[DATABASE], NULL, "198.51.100.2", 80), "198.51.100.1");
+    EXPECT_STRING(world_hear(0, NULL, "10.77.0.2", 80), "10.77.0.1");
+    /* Another network, and from outside past the published ports: not. */
+    EXPECT(world_hears_nothing(machines[WEB], NULL, "10.77.1.2", 80));
+    EXPECT(world_hears_nothing(machines[STRANGER], NULL, "10.77.0.2", 80));
+    EXPECT(world_run_in(outside, "ip route add 10.77.0.0/16 via 198.51.100.1") == 0);
+    EXPECT(world_hears_nothing(outside, NULL, "10.77.0.2", 80));
+    /* Nor by a name and number that are not its own. */
+    EXPECT(world_run_in(machines[WEB], "ip addr add 10.77.0.50/24 dev eth0") == 0);
+    EXPECT(world_hears_nothing(machines[WEB], "10.77.0.50", "10.77.0.3", 80));
+    EXPECT(world_run_in(machines[OTHER], "ip link set eth0 address 52:54:00:00:00:02") == 0);
+    EXPECT(world_hears_nothing(machines[OTHER], NULL, "10.77.0.3", 80));
+    /* Nothing is left of it. */
+    struct error err = {0};
+    EXPECT(net_rules_remove(NET_OWNER, &err) == 0);
+    EXPECT(net_link_delete(NET_OWNER, "bx0", &err) == 0);
+    EXPECT(net_link_delete(NET_OWNER, "bx1", &err) == 0);
+    EXPECT(!world_says("nft list ruleset", "table"));
+}
+
+TEST(net_traffic, a_published_port_is_reached_from_everywhere)
+{
+    make_world();
+    give_addresses();
+    EXPECT_STRING(world_hear(outside, NULL, "198.51.100.1", 8080), "198.51.100.2");
+    EXPECT_STRING(world_hear(0, NULL, "198.51.100.1", 8080), "10.77.0.1");
+    EXPECT_STRING(world_hear(0, NULL, "127.0.0.1", 8080), "10.77.0.1");
+    EXPECT_STRING(world_hear(machines[STRANGER], NULL, "198.51.100.1", 8080), "10.77.1.2");
+    /* From its own network, and from itself: by way of the host. */
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "198.51.100.1", 8080), "10.77.0.1");
+    EXPECT_STRING(world_hear(machines[DATABASE], NULL, "198.51.100.1", 8080), "10.77.0.1");
+    EXPECT(world_hears_nothing(outside, NULL, "198.51.100.1", 8081));
+    rules.published_count = 0;
+    apply();
+    EXPECT(world_hears_nothing(outside, NULL, "198.51.100.1", 8080));
+}
+
+TEST(net_traffic, machines_keep_to_the_rules_of_both_ends)
+{
+    static const uint32_t members[] = {0x0a4d0002};
+    static const struct net_group group = {"web-servers", members, 1};
+    static const struct net_rule from_group[] = {
+        {.protocol = NET_TCP, .port_first = 80, .group = "web-servers"}};
+    static const struct net_rule from_both[] = {
+        {.protocol = NET_TCP, .port_first = 80, .group = "web-servers"},
+        {.protocol = NET_TCP, .port_first = 80, .address = 0xc6336400, .prefix = 24}};
+    static const struct net_rule to_network[] = {{.address = 0x0a4d0000, .prefix = 24}};
+    make_world();
+    give_addresses();
+    rules.groups = &group;
+    rules.group_count = 1;
+    ports[DATABASE].has_ingress = true;
+    ports[DATABASE].ingress = from_group;
+    ports[DATABASE].ingress_count = 1;
+    apply();
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.3", 80), "10.77.0.2");
+    EXPECT(world_hears_nothing(machines[WEB], NULL, "10.77.0.3", 81));
+    EXPECT(world_hears_nothing(machines[OTHER], NULL, "10.77.0.3", 80));
+    EXPECT_STRING(world_hear(0, NULL, "10.77.0.3", 81), "10.77.0.1"); /* the host's own */
+    EXPECT_STRING(world_hear(machines[DATABASE], NULL, "10.77.0.4", 80), "10.77.0.3");
+    /* Being published, or coming by way of the host, is no way around them. */
+    EXPECT(world_hears_nothing(outside, NULL, "198.51.100.1", 8080));
+    EXPECT(world_hears_nothing(machines[OTHER], NULL, "198.51.100.1", 8080));
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "198.51.100.1", 8080), "10.77.0.1");
+    ports[DATABASE].ingress = from_both;
+    ports[DATABASE].ingress_count = 2;
+    ports[WEB].has_egress = true;
+    ports[WEB].egress = to_network;
+    ports[WEB].egress_count = 1;
+    apply();
+    EXPECT_STRING(world_hear(outside, NULL, "198.51.100.1", 8080), "198.51.100.2");
+    EXPECT(world_hears_nothing(machines[WEB], NULL, "198.51.100.2", 80));
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.4", 80), "10.77.0.2");
+}
+
+/* Goal: of the host a machine reaches what it was given, and nothing by the way of 127.0.0.1. */
+TEST(net_traffic, the_host_is_not_the_machines)
+{
+    static const uint16_t host_ports[] = {HOST_PORT};
+    const struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(HOST_PORT)};
+    make_world();
+    give_addresses();
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    EXPECT(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0 && listen(fd, 16) == 0);
+    if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+            int one = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+            ssize_t sent = send(one, "host", 4, MSG_NOSIGNAL);
+            (void)sent;
+            close(one);
+        }
+    }
+    EXPECT(world_hears_nothing(machines[WEB], NULL, "10.77.0.1", HOST_PORT));
+    EXPECT(world_hears_nothing(machines[WEB], NULL, "198.51.100.1", HOST_PORT));
+    EXPECT_STRING(world_hear(outside, NULL, "198.51.100.1", HOST_PORT), "host");
+    EXPECT(world_run_in(machines[WEB], "sysctl -q -w net.ipv4.conf.eth0.route_localnet=1") == 0);
+    EXPECT(world_run_in(machines[WEB], "ip addr del 127.0.0.1/8 dev lo") == 0);
+    EXPECT(world_run_in(machines[WEB], "ip route add 127.0.0.1/32 via 10.77.0.1") == 0);
+    EXPECT(world_hears_nothing(machines[WEB], "10.77.0.2", "127.0.0.1", HOST_PORT));
+    rules.host_ports = host_ports;
+    rules.host_port_count = 1;
+    apply();
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.1", HOST_PORT), "host");
+    EXPECT(world_hears_nothing(machines[WEB], "10.77.0.2", "127.0.0.1", HOST_PORT));
+}
+
+/* ---- Two nodes ---- */
+
+static const uint8_t gateway[NET_MAC_SIZE] = {2, 0, 0, 0, 0, 1};
+
+static struct net_port far_port = {
+    .tap = "bxt1", .mac = {0x52, 0x54, 0, 0, 0, 3}, .address = 0x0a4d0003};
+
+/* The same network on each; what differs is who they are, and whose machine is there. */
+static void make_node(uint32_t local, uint32_t remote, const struct net_port *port)
+{
+    struct error err = {0};
+    const struct net_bridge bridge = {.owner = NET_OWNER,
+                                      .name = "bx0",
+                                      .mac = gateway,
+                                      .mtu = 1400,
+                                      .address = 0x0a4d0001,
+                                      .prefix = 24};
+    const struct net_vxlan vxlan = {.owner = NET_OWNER,
+                                    .name = "bxv0",
+                                    .bridge = "bx0",
+                                    .vni = 77,
+                                    .local = local,
+                                    .remotes = &remote,
+                                    .remote_count = 1};
+    const struct net_segment segment = {
+        .bridge = "bx0", .vxlan = "bxv0", .mac = gateway, .address = 0x0a4d0001, .prefix = 24};
+    const struct net_rules both = {.owner = NET_OWNER,
+                                   .segments = &segment,
+                                   .segment_count = 1,
+                                   .ports = port,
+                                   .port_count = 1};
+    EXPECT(net_bridge_ensure(&bridge, &err) == 0);
+    EXPECT(net_vxlan_ensure(&vxlan, &err) == 0);
+    EXPECT(net_rules_apply(&both, &err) == 0);
+}
+
+static void make_far_node(void)
+{
+    make_node(0xc0000202, 0xc0000201, &far_port);
+}
+
+static void announce_far(void)
+{
+    struct error err = {0};
+    EXPECT(net_announce("bx0", far_port.mac, far_port.address, &err) == 0);
+}
+
+static void plug_far(pid_t node, pid_t machine)
+{
+    MEMORY_OWNED char *add = memory_format(
+        "ip link add bxt1 type veth peer name eth0 address 52:54:00:00:00:03 netns %d", machine);
+    EXPECT(world_run_in(node, add) == 0);
+    EXPECT(world_run_in(node, "ip link set bxt1 master bx0 up") == 0);
+    EXPECT(world_run_in(machine, "ip link set eth0 up") == 0);
+    EXPECT(world_run_in(machine, "ip addr add 10.77.0.3/24 dev eth0") == 0);
+}
+
+/* Goal: machines of one network meet across nodes, and each keeps the gateway of its own node; one
+ * that moved is found when it was announced. */
+TEST(net_traffic, a_network_goes_over_nodes)
+{
+    struct net_probe probe;
+    world_enter();
+    net_probe(&probe);
+    if (!probe.can_vxlan || !probe.can_rules) {
+        SKIP(probe.problem);
+    }
+    pid_t near_machine = world_add_machine();
+    pid_t far_machine = world_add_machine();
+    pid_t far_node = world_add_machine();
+    world_plug(far_node, "52:54:00:00:01:02", "under0", NULL);
+    EXPECT(world_run("ip addr add 192.0.2.1/24 dev under0") == 0);
+    EXPECT(world_run_in(far_node, "ip addr add 192.0.2.2/24 dev eth0") == 0);
+    make_node(0xc0000201, 0xc0000202, &ports[WEB]);
+    world_call_in(far_node, make_far_node);
+    world_plug(near_machine, "52:54:00:00:00:02", ports[WEB].tap, "bx0");
+    EXPECT(world_run_in(near_machine, "ip addr add 10.77.0.2/24 dev eth0") == 0);
+    plug_far(far_node, far_machine);
+
+    EXPECT_STRING(world_hear(near_machine, NULL, "10.77.0.3", 80), "10.77.0.2");
+    EXPECT_STRING(world_hear(far_machine, NULL, "10.77.0.2", 80), "10.77.0.3");
+    EXPECT_STRING(world_hear(0, NULL, "10.77.0.2", 80), "10.77.0.1");
+    EXPECT(world_says("bridge fdb show br bx0", "52:54:00:00:00:03 dev bxv0 master"));
+    EXPECT(!world_says("bridge fdb show dev bxv0", "02:00:00:00:00:01"));
+
+    /* It moves: the same machine is plugged in here, and the far node hears of it by the
+     * announcement alone. */
+    EXPECT(world_run_in(far_node, "ip link del bxt1") == 0);
+    world_plug(far_machine, "52:54:00:00:00:03", "bxt1", "bx0");
+    announce_far();
+    MEMORY_OWNED char *far =
+        memory_format("nsenter --net=/proc/%d/ns/net bridge fdb show", far_node);
+    for (int i = 0; i < 100 && !world_says(far, "52:54:00:00:00:03 dev bxv0 master"); i++) {
+        announce_far();
+    }
+    EXPECT(world_says(far, "52:54:00:00:00:03 dev bxv0 master"));
+    EXPECT(world_says(far, "52:54:00:00:00:03 dev bxv0 dst 192.0.2.1"));
+}
