@@ -10,17 +10,17 @@ $(BUILD)/build.ninja:
 	@tools/bootstrap build
 	@meson setup $(BUILD) --prefix=$(PREFIX)
 
-demo: ## Install what is missing, build, run functions in VMs on real input and show what it cost.
-	@tools/bootstrap build run
+demo: ## Install what is missing, build, run functions and a machine on real input, show what it cost.
+	@tools/bootstrap build run machine
 	@$(MAKE) --no-print-directory all
 	@tools/demo
 
 test: ## Install what the tests need and run all of them.
-	@tools/bootstrap build run test
+	@tools/bootstrap build run machine test
 	@tools/test
 
 bench: ## Measure against native code, nginx and node; ratios on the screen, JSON in build/bench.json.
-	@tools/bootstrap build run bench
+	@tools/bootstrap build run machine bench
 	@$(MAKE) --no-print-directory all
 	@tools/bench
 
