@@ -72,4 +72,34 @@ void jail_describe(unsigned achieved, char *ret_text, size_t size);
 /* What this machine and user can have, found by trying in a child. */
 unsigned jail_probe(void);
 
+/* ---- Control groups ---- */
+
+struct jail_group_limits {
+    unsigned cpu_percent;  /* of one CPU: 150 is one and a half; 0: not limited, as the next ones */
+    uint64_t memory_bytes; /* beyond it something in the group is killed */
+    unsigned processes;    /* threads count */
+};
+
+struct jail_group_usage {
+    uint64_t throttled_ms; /* it would have run, and was not let */
+    uint64_t memory_bytes; /* with what the kernel keeps of files for it */
+    uint64_t memory_bytes_max;
+    uint64_t kills; /* for want of memory */
+    uint64_t processes;
+};
+
+enum { JAIL_GROUP_CPU = 1, JAIL_GROUP_MEMORY = 2, JAIL_GROUP_PROCESSES = 4 };
+
+/*
+ * Make the group `name` (a-z, 0-9, '-') with these limits, below one that all of ours are in, and
+ * put the calling process into it, before it executes what is to be limited: memory is counted
+ * where it was first touched.  Returns what holds; the rest could not be had.
+ */
+unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits);
+void jail_group_remove(const char *name); /* when nothing is in it any more */
+bool jail_group_read(const char *name, struct jail_group_usage *ret_usage); /* false: none */
+
+/* What can be limited here, as bits and for people: "cpu, memory, pids (cgroup v2)". */
+unsigned jail_group_probe(char *ret_text, size_t size);
+
 #endif

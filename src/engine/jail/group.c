@@ -1,0 +1,296 @@
+/*
+ * Control groups: what a group of processes may use, and has used.  See jail.h.
+ *
+ * Under one group called "blixard" at the top, of version 2 (cgroup-v2.rst) where the controller is
+ * there, else of version 1 (cgroup-v1/), which may have each controller at a place of its own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <mntent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/jail/jail.h"
+
+#define SLICE "blixard"
+
+enum { PERIOD_US = 100000, FILE_BYTES_MAX = 64 << 10, VALUE_BYTES_MAX = 64 };
+
+enum controller { CPU, MEMORY, PIDS, CONTROLLERS };
+static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids"};
+
+struct place {
+    char *path; /* where the controller is mounted; NULL: nowhere */
+    bool is_v2;
+};
+
+/* ---- Small files ---- */
+
+static int write_value(const char *folder, const char *name, const char *value)
+{
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
+    FD_OWNED int fd = open(path, O_WRONLY | O_CLOEXEC);
+    size_t length = strlen(value);
+    return fd >= 0 && write(fd, value, length) == (ssize_t)length ? 0 : -1;
+}
+
+/* The number behind `key` in lines of "key number"; without a key the file's own. */
+static uint64_t read_number(const char *folder, const char *name, const char *key)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
+    uint64_t value = 0;
+    if (file_read(path, FILE_BYTES_MAX, &text, &ignored) < 0) {
+        return 0;
+    }
+    const char *at = buffer_string(&text);
+    size_t skip = key != NULL ? strlen(key) : 0;
+    while (at != NULL && *at != '\0') {
+        if (key == NULL || (strncmp(at, key, skip) == 0 && at[skip] == ' ')) {
+            const char *number = at + skip + (key != NULL ? 1 : 0);
+            text_parse_u64(text_of(number, strspn(number, "0123456789")), &value);
+            return value;
+        }
+        at = strchr(at, '\n');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    return 0;
+}
+
+static bool has_word(const char *list, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = list; *at != '\0'; at += strspn(at, " ,\n")) {
+        size_t here = strcspn(at, " ,\n");
+        if (here == length && strncmp(at, word, length) == 0) {
+            return true;
+        }
+        at += here;
+    }
+    return false;
+}
+
+/* ---- Places ---- */
+
+static bool unified_has(const char *path, const char *controller)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *file = memory_format("%s/cgroup.controllers", path);
+    return file_read(file, FILE_BYTES_MAX, &text, &ignored) == 0 &&
+        has_word(buffer_string(&text), controller);
+}
+
+static void take_mount(struct place places[CONTROLLERS], const struct mntent *entry)
+{
+    bool is_v2 = strcmp(entry->mnt_type, "cgroup2") == 0;
+    if (!is_v2 && strcmp(entry->mnt_type, "cgroup") != 0) {
+        return;
+    }
+    for (int i = 0; i < CONTROLLERS; i++) {
+        bool has =
+            is_v2 ? unified_has(entry->mnt_dir, names[i]) : has_word(entry->mnt_opts, names[i]);
+        if (has && places[i].path == NULL) {
+            places[i] = (struct place){memory_copy_string(entry->mnt_dir), is_v2};
+        }
+    }
+}
+
+static void find_places(struct place places[CONTROLLERS])
+{
+    char text[8192];
+    struct mntent entry;
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    memset(places, 0, CONTROLLERS * sizeof(places[0]));
+    while (mounts != NULL && getmntent_r(mounts, &entry, text, sizeof(text)) != NULL) {
+        take_mount(places, &entry);
+    }
+    if (mounts != NULL) {
+        endmntent(mounts);
+    }
+}
+
+static void free_places(struct place places[CONTROLLERS])
+{
+    for (int i = 0; i < CONTROLLERS; i++) {
+        free(places[i].path);
+    }
+}
+
+static bool is_name(const char *name)
+{
+    size_t length = strlen(name);
+    return length > 0 && length <= 64 &&
+        strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
+}
+
+/* A group below the slice; a controller of version 2 is handed down on the way. */
+static char *open_group(const struct place *place, enum controller controller, const char *name)
+{
+    MEMORY_OWNED char *slice = memory_format("%s/" SLICE, place->path);
+    char *folder = memory_format("%s/%s", slice, name);
+    char word[16];
+    snprintf(word, sizeof(word), "+%s", names[controller]);
+    bool is_good = mkdir(slice, 0755) == 0 || errno == EEXIST;
+    if (is_good && place->is_v2) {
+        write_value(place->path, "cgroup.subtree_control", word);
+        is_good = write_value(slice, "cgroup.subtree_control", word) == 0;
+    }
+    if (!is_good || (mkdir(folder, 0755) < 0 && errno != EEXIST)) {
+        free(folder);
+        return NULL;
+    }
+    return folder;
+}
+
+/* ---- Making, entering ---- */
+
+/* 0: nothing to be limited. */
+static int set_limit(const char *folder, bool is_v2, enum controller controller,
+                     const struct jail_group_limits *limits)
+{
+    char value[VALUE_BYTES_MAX];
+    uint64_t quota_us = (uint64_t)limits->cpu_percent * (PERIOD_US / 100);
+    switch (controller) {
+    case CPU:
+        snprintf(value, sizeof(value), "%" PRIu64 "%s", quota_us, is_v2 ? " 100000" : "");
+        return limits->cpu_percent == 0
+            ? 0
+            : write_value(folder, is_v2 ? "cpu.max" : "cpu.cfs_quota_us", value);
+    case MEMORY:
+        snprintf(value, sizeof(value), "%" PRIu64, limits->memory_bytes);
+        return limits->memory_bytes == 0
+            ? 0
+            : write_value(folder, is_v2 ? "memory.max" : "memory.limit_in_bytes", value);
+    case PIDS:
+        snprintf(value, sizeof(value), "%u", limits->processes);
+        return limits->processes == 0 ? 0 : write_value(folder, "pids.max", value);
+    case CONTROLLERS:
+        break;
+    }
+    return 0;
+}
+
+unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits)
+{
+    struct place places[CONTROLLERS];
+    unsigned achieved = 0;
+    if (!is_name(name)) {
+        return 0;
+    }
+    find_places(places);
+    for (int i = 0; i < CONTROLLERS; i++) {
+        enum controller controller = (enum controller)i;
+        MEMORY_OWNED char *folder =
+            places[i].path != NULL ? open_group(&places[i], controller, name) : NULL;
+        if (folder != NULL && set_limit(folder, places[i].is_v2, controller, limits) == 0 &&
+            write_value(folder, "cgroup.procs", "0") == 0) {
+            achieved |= 1U << i;
+        }
+    }
+    free_places(places);
+    return achieved;
+}
+
+void jail_group_remove(const char *name)
+{
+    struct place places[CONTROLLERS];
+    if (!is_name(name)) {
+        return;
+    }
+    find_places(places);
+    for (int i = 0; i < CONTROLLERS; i++) {
+        if (places[i].path != NULL) {
+            MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
+            rmdir(folder);
+        }
+    }
+    free_places(places);
+}
+
+bool jail_group_read(const char *name, struct jail_group_usage *ret_usage)
+{
+    struct place places[CONTROLLERS];
+    struct jail_group_usage usage = {0};
+    bool is_there = false;
+    if (!is_name(name)) {
+        return false;
+    }
+    find_places(places);
+    for (int i = 0; i < CONTROLLERS; i++) {
+        if (places[i].path == NULL) {
+            continue;
+        }
+        bool is_v2 = places[i].is_v2;
+        MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
+        is_there = is_there || file_exists(folder);
+        if (i == CPU) {
+            usage.throttled_ms = is_v2
+                ? read_number(folder, "cpu.stat", "throttled_usec") / 1000
+                : read_number(folder, "cpu.stat", "throttled_time") / 1000000;
+        } else if (i == MEMORY) {
+            usage.memory_bytes =
+                read_number(folder, is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL);
+            usage.memory_bytes_max =
+                read_number(folder, is_v2 ? "memory.max" : "memory.limit_in_bytes", NULL);
+            usage.kills =
+                read_number(folder, is_v2 ? "memory.events" : "memory.oom_control", "oom_kill");
+        } else {
+            usage.processes = read_number(folder, "pids.current", NULL);
+        }
+    }
+    free_places(places);
+    *ret_usage = usage;
+    return is_there;
+}
+
+/* ---- What can be had ---- */
+
+static bool can_write(const char *folder)
+{
+    MEMORY_OWNED char *path = memory_format("%s/cgroup.procs", folder);
+    return access(path, W_OK) == 0;
+}
+
+unsigned jail_group_probe(char *ret_text, size_t size)
+{
+    struct place places[CONTROLLERS];
+    char name[32];
+    unsigned achieved = 0;
+    bool is_v2 = false;
+    size_t used = 0;
+    snprintf(name, sizeof(name), "probe-%d", (int)getpid());
+    find_places(places);
+    for (int i = 0; i < CONTROLLERS; i++) {
+        MEMORY_OWNED char *folder =
+            places[i].path != NULL ? open_group(&places[i], (enum controller)i, name) : NULL;
+        if (folder != NULL && can_write(folder)) {
+            achieved |= 1U << i;
+            is_v2 = is_v2 || places[i].is_v2;
+            used += (size_t)snprintf(ret_text + used, size - used, "%s%s", used > 0 ? ", " : "",
+                                     names[i]);
+        }
+    }
+    free_places(places);
+    jail_group_remove(name);
+    if (achieved == 0) {
+        snprintf(ret_text, size, "none: %s",
+                 geteuid() == 0 ? "no control groups can be made here"
+                                : "control groups are root's, or of whom they are delegated to");
+    } else {
+        snprintf(ret_text + used, size - used, " (cgroup v%d)", is_v2 ? 2 : 1);
+    }
+    return achieved;
+}
