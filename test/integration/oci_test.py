@@ -111,9 +111,11 @@ class Oci(unittest.TestCase):
 
     def runs_its_entrypoint(self):
         port = free_port()
+        limited = self.ok("vm", "drivers", "--output", "json").count("cgroup v")
+        limit = ["--cpu-limit", "400"] if limited else []
         self.ok("vm", "create", "web", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--env",
                 "GREETING=hello", "--publish", f"127.0.0.1:{port}:8080", "--health", "http://:8080/index.html",
-                "--health-interval", "500ms", "--health-retries", "2")
+                "--health-interval", "500ms", "--health-retries", "2", *limit)
         self.addCleanup(self.run_cli, "vm", "delete", "web")
         self.assertIn("no machine nobody", self.refused("vm", "create", "x", "--image", "from-layout", "--after", "nobody"))
         self.assertEqual(self.show("vm", "web")["arguments"], ["/srv/serve", "one", "two"])
@@ -126,6 +128,10 @@ class Oci(unittest.TestCase):
         self.assertIn("in lib", seen)
         self.assertIn("/data\n", seen)
         self.assertTrue(seen.endswith("2\n"), seen)
+        if limited:
+            group = self.show("vm", "web")["id"]
+            self.assertIn("blixard_machine_group_memory_max_bytes{", self.node.get("/metrics"))
+            self.assertTrue(list(pathlib.Path("/sys/fs/cgroup").glob(f"**/blixard/{group}/cgroup.procs")))
         # It is healthy until its page is gone; then it is started again, and another one waits for it.
         self.ok("vm", "wait", "web", "--for", "healthy")
         self.ok("vm", "exec", "web", "--", "sh", "-c", "busybox mv /srv/index.html /srv/away")
@@ -138,6 +144,9 @@ class Oci(unittest.TestCase):
         self.ok("vm", "wait", "web")
         self.ok("vm", "exec", "web", "--", "sh", "-c", "busybox mv /srv/away /srv/index.html")
         self.ok("vm", "wait", "web", "--for", "healthy")
+        self.ok("vm", "delete", "web")
+        if limited:
+            self.assertFalse(list(pathlib.Path("/sys/fs/cgroup").glob(f"**/blixard/{group}")))
         # Its program says how it has ended.
         self.ok("vm", "wait", "next", "--for", "failed")
         self.assertIn("exit code 3", self.show("vm", "next")["reason"])

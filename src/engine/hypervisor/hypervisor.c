@@ -55,11 +55,15 @@ struct hypervisor *hypervisor_open(struct loop *loop, const struct hypervisor_op
                                                    : file_find_companion("blixard-monitor");
     hypervisor->found = memory_new(DRIVERS, sizeof(*hypervisor->found));
     hypervisor->found_count = DRIVERS;
+    char limits_text[sizeof(hypervisor->found[0].info.limits)];
+    unsigned limits = jail_group_probe(limits_text, sizeof(limits_text));
     for (size_t i = 0; i < DRIVERS; i++) {
         struct found *found = &hypervisor->found[i];
         found->driver = drivers[i];
         found->info.name = drivers[i]->name;
         drivers[i]->probe(options, &found->info, &found->program);
+        found->info.can_limit_cpu = (limits & JAIL_GROUP_CPU) != 0;
+        snprintf(found->info.limits, sizeof(found->info.limits), "%s", limits_text);
         if (hypervisor->monitor == NULL && found->info.is_usable) {
             found->info.is_usable = false;
             snprintf(
@@ -188,6 +192,10 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
               : error_check_range("memory", spec->memory_bytes, HYPERVISOR_MEMORY_MIN,
                                   HYPERVISOR_MEMORY_MAX, err);
     r = r < 0 ? r : check_parts(spec, err);
+    if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
+        return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
+                         found->info.limits);
+    }
     return r < 0 ? r : found->driver->check(&found->info, spec, err);
 }
 

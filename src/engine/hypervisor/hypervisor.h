@@ -49,6 +49,8 @@ struct hypervisor_driver_info {
     bool can_share; /* folders of the host, by virtiofs */
     bool can_vsock;
     bool has_user_network; /* needs no privilege */
+    bool can_limit_cpu;    /* by a control group */
+    char limits[96];       /* what control groups can limit here, for people */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
 };
@@ -107,6 +109,7 @@ struct hypervisor_spec {
     const char *folder; /* of the machine, absolute; the agent's socket is made in it */
     uid_t uid;          /* of the VMM where the daemon is root */
     unsigned cpus;
+    unsigned cpu_limit_percent; /* of one CPU, of all that the VMM does; 0: not limited */
     uint64_t memory_bytes;
     enum hypervisor_memory memory;
     const char *memory_file;
@@ -203,6 +206,14 @@ struct hypervisor_usage {
     pid_t pid;
 };
 bool hypervisor_read_usage(const char *folder, struct hypervisor_usage *ret_usage);
+
+/* What its control group says; false: it has none. */
+struct hypervisor_limited {
+    uint64_t throttled_ms;
+    uint64_t memory_bytes; /* with files that the kernel keeps for it */
+    uint64_t memory_bytes_max;
+};
+bool hypervisor_read_limited(const char *folder, struct hypervisor_limited *ret_limited);
 
 /* A console: connected, non-blocking, the caller's; the newest `history` bytes come first. */
 int hypervisor_console(const char *folder, size_t history, int *ret_fd, struct error *err);

@@ -57,6 +57,12 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_end_array(&writer);
     json_write_field_u64(&writer, "uid", order->uid);
     json_write_field_u64(&writer, "gid", order->gid);
+    json_write_key(&writer, "limits");
+    json_write_begin_array(&writer);
+    json_write_u64(&writer, order->limits.cpu_percent);
+    json_write_u64(&writer, order->limits.memory_bytes);
+    json_write_u64(&writer, order->limits.processes);
+    json_write_end_array(&writer);
     json_write_field_bool(&writer, "network", order->network);
     if (order->plan != NULL) {
         MEMORY_OWNED char *plan = json_dumps(order->plan, JSON_COMPACT);
@@ -297,6 +303,11 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     ret_launch->vhost = json_is_true(json_object_get(document, "vhost"));
     ret_launch->jail.uid = (uid_t)json_integer_value(json_object_get(document, "uid"));
     ret_launch->jail.gid = (gid_t)json_integer_value(json_object_get(document, "gid"));
+    const json_t *limits = json_object_get(document, "limits");
+    ret_launch->limits = (struct jail_group_limits){
+        .cpu_percent = (unsigned)json_integer_value(json_array_get(limits, 0)),
+        .memory_bytes = (uint64_t)json_integer_value(json_array_get(limits, 1)),
+        .processes = (unsigned)json_integer_value(json_array_get(limits, 2))};
     ret_launch->jail.network = json_is_true(json_object_get(document, "network"));
     return 0;
 }

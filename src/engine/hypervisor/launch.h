@@ -2,7 +2,8 @@
  * What the daemon tells a monitor, and how it finds it again: the files of a machine's folder.
  *
  * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "taps": ["bxt0"], "vhost": BOOL,
- * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "network": BOOL, "plan": [["PUT", "/path",
+ * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "limits": [CPU-PERCENT, BYTES, PROCESSES],
+ * "network": BOOL, "plan": [["PUT", "/path",
  * {...}], ...]}.  A mount is at the same place inside; `true`: writable.  The plan is what a VMM
  * with an HTTP API is told until its machine runs; whoever finds it again tells it the rest.
  *
@@ -59,7 +60,8 @@ struct launch_order {
     bool vhost;                 /* the kernel moves the taps' packets (vhost-net) */
     const struct launch_mount *mounts;
     size_t mount_count;
-    uid_t uid; /* of the VMM, where the daemon is root */
+    uid_t uid;                       /* of the VMM, where the daemon is root */
+    struct jail_group_limits limits; /* of the control group, which is called as the folder is */
     gid_t gid;
     bool network;
     bool has_scratch;   /* made anew, empty */
@@ -106,6 +108,7 @@ struct launch {
     bool vhost;
     struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
     struct jail_options jail;
+    struct jail_group_limits limits;
 };
 
 /* Read launch.json in a folder; what *ret_launch points to is kept for the life of the process. */

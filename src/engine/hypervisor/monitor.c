@@ -33,6 +33,7 @@ enum { WORDS_BYTES = 2048 };
 
 struct monitor {
     struct launch launch;
+    const char *name; /* of the folder, and of the VMM's control group */
     int folder;
     int lock;
     int given[LAUNCH_FD_END]; /* what the VMM is to find open, by its number; -1: nothing */
@@ -137,6 +138,7 @@ static void become_vmm(const struct monitor *monitor, int io, int words, int low
         error_os(&err, errno, "arranging what the VMM has open");
         give_up(report, &err);
     }
+    jail_group_enter(monitor->name, &monitor->launch.limits); /* before it is confined */
     if (jail_enter(&monitor->launch.jail, &achieved, &err) < 0) {
         give_up(report, &err);
     }
@@ -278,6 +280,19 @@ static void write_exit(struct monitor *monitor, int status)
     file_write(path, text.data, text.used, 0600, &err); /* there is nobody to tell */
 }
 
+/* The kernel kills without a word: its count of them says why. */
+static void note_kill(struct monitor *monitor, int status)
+{
+    struct jail_group_usage usage;
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL &&
+        jail_group_read(monitor->name, &usage) && usage.kills > 0) {
+        monitor->last_length = (size_t)snprintf(
+            monitor->last_words, sizeof(monitor->last_words),
+            "it wanted more memory than the %llu MiB that its control group may have",
+            (unsigned long long)(usage.memory_bytes_max >> 20));
+    }
+}
+
 /* ---- Life ---- */
 
 static int open_folder(struct monitor *monitor, const char *path, struct error *err)
@@ -329,6 +344,8 @@ static int begin(struct monitor *monitor, const char *path, struct error *err)
 {
     int console_listener = -1;
     memset(monitor->given, -1, sizeof(monitor->given));
+    const char *slash = strrchr(path, '/');
+    monitor->name = slash != NULL ? slash + 1 : path;
     int r = open_folder(monitor, path, err);
     r = r < 0 ? r : launch_read(monitor->folder, &monitor->launch, err);
     r = r < 0 ? r : take_over_signals(monitor, err);
@@ -357,7 +374,10 @@ static void stay(const char *path, int report)
     }
     close(report);
     leave_terminal();
-    write_exit(&monitor, watch(&monitor));
+    int status = watch(&monitor);
+    note_kill(&monitor, status);
+    jail_group_remove(monitor.name);
+    write_exit(&monitor, status);
     for (size_t i = 0; i < monitor.launch.socket_count; i++) {
         unlinkat(monitor.folder, monitor.launch.sockets[i], 0);
     }

@@ -24,13 +24,14 @@
 
 #include "engine/hypervisor/driver.h"
 
-enum { PROC_BYTES_MAX = 4096 };
+enum { PROC_BYTES_MAX = 4096, PROCESSES_MAX = 512 };
 
 struct hypervisor_vm {
     struct hypervisor *hypervisor;
     const struct found *found;
     char *folder;
     struct order order;
+    struct jail_group_limits limits;
     uid_t uid;
     struct hypervisor_events events;
     void *context;
@@ -105,14 +106,21 @@ static void describe(const struct hypervisor_vm *vm, const struct launch_exit *e
     *ret_exit = (struct hypervisor_exit){.end = end, .at_ms = exit->at_ms};
     const char *text = hypervisor_end_text(end);
     if (end == HYPERVISOR_END_FAILED && exit->signal != 0) {
-        snprintf(ret_exit->text, sizeof(ret_exit->text), "the VMM was killed by signal %d (%s)",
-                 exit->signal, sigdescr_np(exit->signal));
+        snprintf(ret_exit->text, sizeof(ret_exit->text),
+                 "the VMM was killed by signal %d (%s)%s%.300s", exit->signal,
+                 sigdescr_np(exit->signal), exit->text[0] != '\0' ? ": " : "", exit->text);
     } else if (end == HYPERVISOR_END_FAILED) {
         snprintf(ret_exit->text, sizeof(ret_exit->text), "the VMM ended with status %d%s%.320s",
                  exit->code, exit->text[0] != '\0' ? ": " : "", exit->text);
     } else {
         snprintf(ret_exit->text, sizeof(ret_exit->text), "%s", text);
     }
+}
+
+static const char *group_of(const char *folder)
+{
+    const char *slash = strrchr(folder, '/');
+    return slash != NULL ? slash + 1 : folder;
 }
 
 static void finish(struct hypervisor_vm *vm)
@@ -127,6 +135,7 @@ static void finish(struct hypervisor_vm *vm)
     } else if (launch_read_exit(vm->folder, &exit, &err) == 0) {
         describe(vm, &exit, &told);
     } else {
+        jail_group_remove(group_of(vm->folder)); /* as its monitor would have done */
         told = (struct hypervisor_exit){.end = HYPERVISOR_END_FAILED, .at_ms = clock_real_ms()};
         snprintf(told.text, sizeof(told.text), "the VMM's monitor was killed, and the VMM with it");
     }
@@ -304,6 +313,7 @@ static void start(void *context)
         .uid = vm->uid,
         .gid = gid_of(vm),
         .network = vm->order.network,
+        .limits = vm->limits,
         .has_scratch = vm->order.has_scratch,
         .plan = vm->order.plan,
     };
@@ -340,6 +350,20 @@ static struct hypervisor_vm *new_vm(struct hypervisor *hypervisor, const struct 
     return vm;
 }
 
+/* The guest's memory and what a VMM needs besides: emulation translates into a cache.  It is no
+ * budget, but the end of one that leaks, or that a guest has taken over. */
+static struct jail_group_limits limits_of(const struct found *found,
+                                          const struct hypervisor_spec *spec)
+{
+    bool is_emulated = strcmp(found->info.accelerator, "tcg") == 0;
+    uint64_t besides = (UINT64_C(512) + (is_emulated ? 1024 : 0)) << 20;
+    return (struct jail_group_limits){
+        .cpu_percent = spec->cpu_limit_percent,
+        .memory_bytes = spec->memory_bytes + spec->memory_bytes / 4 + besides,
+        .processes = PROCESSES_MAX,
+    };
+}
+
 struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
                                        const struct hypervisor_spec *spec,
                                        const struct hypervisor_events *events, void *context)
@@ -348,6 +372,7 @@ struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
     CHECK(found != NULL && found->info.is_usable);
     struct hypervisor_vm *vm = new_vm(hypervisor, found, spec->folder, events, context);
     vm->uid = geteuid() == 0 ? spec->uid : 0;
+    vm->limits = limits_of(found, spec);
     found->driver->make_order(&found->info, found->program, spec, &vm->order);
     vm->is_starting = true;
     vm->is_resuming = spec->is_incoming && spec->state_file != NULL;
@@ -546,6 +571,17 @@ static void read_io(pid_t pid, struct hypervisor_usage *usage)
 }
 
 /* /proc/PID/stat (proc(5)): fields 14, 15 and 24, behind the name, which may hold anything. */
+bool hypervisor_read_limited(const char *folder, struct hypervisor_limited *ret_limited)
+{
+    struct jail_group_usage usage;
+    if (!jail_group_read(group_of(folder), &usage)) {
+        return false;
+    }
+    *ret_limited =
+        (struct hypervisor_limited){usage.throttled_ms, usage.memory_bytes, usage.memory_bytes_max};
+    return true;
+}
+
 bool hypervisor_read_usage(const char *folder, struct hypervisor_usage *ret_usage)
 {
     BUFFER_OWNED struct buffer text = {0};

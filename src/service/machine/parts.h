@@ -172,6 +172,9 @@ enum machine_health health_of(const struct machine *machine);
 const char *health_reason(const struct machine *machine); /* of the last bad check, or "" */
 void health_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
+/* ---- limits.c ---- */
+void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
+
 /* ---- after.c: the order of starts ---- */
 /* NOT_FOUND: there is none of these; CONFLICT: they would wait for each other. */
 int after_check(struct machine_service *service, const char *project, const json_t *config,

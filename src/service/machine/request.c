@@ -235,6 +235,7 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .name = settings_text(config, "name"),
         .folder = service->folder,
         .cpus = (unsigned)settings_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
         .memory_bytes = settings_u64(config, "memory_bytes"),
         .kernel = "/kernel",
         .cmdline = settings_text(config, "cmdline"),

@@ -147,6 +147,10 @@ static int check_limits(const json_t *config, struct error *err)
     r = r < 0 ? r
               : error_check_range("disk_bytes", settings_u64(config, "disk_bytes"), DISK_MIN,
                                   DISK_MAX, err);
+    if (r == 0 && json_object_get(config, "cpu_limit_percent") != NULL) {
+        r = error_check_range("cpu_limit_percent", settings_u64(config, "cpu_limit_percent"), 1,
+                              HYPERVISOR_CPUS_MAX * 100, err);
+    }
     if (r == 0 && memory % MIB != 0) {
         return error_set(err, ERROR_INVALID, "memory_bytes is to be whole MiB");
     }

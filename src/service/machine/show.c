@@ -141,6 +141,7 @@ void machine_write_drivers(struct machine_service *service, struct buffer *out)
         json_write_field_bool(&writer, "shares", info->can_share);
         json_write_field_bool(&writer, "vsock", info->can_vsock);
         json_write_field_bool(&writer, "user_network", info->has_user_network);
+        json_write_field_string(&writer, "limits", info->limits);
         json_write_end_object(&writer);
     }
     json_write_end_array(&writer);
@@ -219,6 +220,7 @@ void machine_write_metrics(struct machine_service *service, bool is_openmetrics,
     }
     write_states(service, out);
     health_write_metrics(service, is_openmetrics, out);
+    limits_write_metrics(service, is_openmetrics, out);
     struct sample *samples = memory_new(most + 1, sizeof(*samples));
     LIST_EACH(node, &service->machines)
     {

@@ -117,6 +117,18 @@ static void find_cgroups(json_t *findings)
          is_on ? "" : "mount -o remount,favordynmods /sys/fs/cgroup");
 }
 
+static void find_groups(json_t *findings)
+{
+    char text[96];
+    unsigned limits = jail_group_probe(text, sizeof(text));
+    bool is_full = (limits & (JAIL_GROUP_CPU | JAIL_GROUP_MEMORY | JAIL_GROUP_PROCESSES)) ==
+        (JAIL_GROUP_CPU | JAIL_GROUP_MEMORY | JAIL_GROUP_PROCESSES);
+    find(findings, "control groups", is_full ? GOOD : NOTE, text,
+         is_full ? "what machines use of CPU, memory and processes is limited"
+                 : "machines are limited by nothing else",
+         is_full ? "" : "run the node as root where control groups are mounted");
+}
+
 static void find_jail(json_t *findings)
 {
     char text[160];
@@ -294,6 +306,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_huge_pages(findings);
     find_cgroups(findings);
     find_jail(findings);
+    find_groups(findings);
     find_memory(findings);
     find_limits(findings);
     find_disk(findings);

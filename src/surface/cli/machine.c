@@ -26,6 +26,7 @@ static const struct payload_flag settings[] = {
     {"hostname", "hostname", FLAG_TEXT},
     {"driver", "driver", FLAG_TEXT},
     {"cmdline", "cmdline", FLAG_TEXT},
+    {"cpu-limit", "cpu_limit_percent", FLAG_COUNT},
     {"health", "health", FLAG_TEXT},
     {"health-interval", "health_interval_ms", FLAG_DURATION},
     {"health-timeout", "health_timeout_ms", FLAG_DURATION},
@@ -179,19 +180,33 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
 int verb_vm_show(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
-        {"name", "name", AS_TEXT},           {"state", "state", AS_TEXT},
-        {"reason", "reason", AS_TEXT},       {"wanted", "desired", AS_TEXT},
-        {"health", "health_state", AS_TEXT}, {"last bad check", "health_reason", AS_TEXT},
-        {"checked", "health", AS_TEXT},      {"after", "after", AS_TEXT},
-        {"node", "node", AS_TEXT},           {"image", "image", AS_TEXT},
-        {"cpus", "cpus", AS_TEXT},           {"memory", "memory_bytes", AS_BYTES},
-        {"disk", "disk_bytes", AS_BYTES},    {"published", "publish", AS_TEXT},
-        {"strategy", "strategy", AS_TEXT},   {"host name", "hostname", AS_TEXT},
-        {"program", "arguments", AS_TEXT},   {"user", "user", AS_TEXT},
-        {"kernel", "kernel", AS_TEXT},       {"agent", "agent", AS_TEXT},
-        {"cpu time", "cpu_ms", AS_MS},       {"resident", "resident_bytes", AS_BYTES},
-        {"restarts", "restarts", AS_TEXT},   {"started", "started_at", AS_TEXT},
-        {"created", "created_at", AS_TEXT},  {"id", "id", AS_TEXT},
+        {"name", "name", AS_TEXT},
+        {"state", "state", AS_TEXT},
+        {"reason", "reason", AS_TEXT},
+        {"wanted", "desired", AS_TEXT},
+        {"health", "health_state", AS_TEXT},
+        {"last bad check", "health_reason", AS_TEXT},
+        {"checked", "health", AS_TEXT},
+        {"after", "after", AS_TEXT},
+        {"node", "node", AS_TEXT},
+        {"image", "image", AS_TEXT},
+        {"cpus", "cpus", AS_TEXT},
+        {"cpu limit %", "cpu_limit_percent", AS_TEXT},
+        {"memory", "memory_bytes", AS_BYTES},
+        {"disk", "disk_bytes", AS_BYTES},
+        {"published", "publish", AS_TEXT},
+        {"strategy", "strategy", AS_TEXT},
+        {"host name", "hostname", AS_TEXT},
+        {"program", "arguments", AS_TEXT},
+        {"user", "user", AS_TEXT},
+        {"kernel", "kernel", AS_TEXT},
+        {"agent", "agent", AS_TEXT},
+        {"cpu time", "cpu_ms", AS_MS},
+        {"resident", "resident_bytes", AS_BYTES},
+        {"restarts", "restarts", AS_TEXT},
+        {"started", "started_at", AS_TEXT},
+        {"created", "created_at", AS_TEXT},
+        {"id", "id", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     return print_target(arguments, target, NULL, facts, COUNT(facts), err);
@@ -202,7 +217,7 @@ int verb_vm_drivers(const struct arguments *arguments, struct error *err)
     static const struct column columns[] = {
         {"DRIVER", "name", AS_TEXT},     {"USABLE", "usable", AS_TEXT},
         {"VERSION", "version", AS_TEXT}, {"ACCELERATOR", "accelerator", AS_TEXT},
-        {"PROBLEM", "problem", AS_TEXT},
+        {"LIMITS", "limits", AS_TEXT},   {"PROBLEM", "problem", AS_TEXT},
     };
     return print_target(arguments, "/v1/hypervisors", "hypervisors", columns, COUNT(columns), err);
 }

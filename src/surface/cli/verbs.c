@@ -467,6 +467,8 @@ const struct verb cli_verbs[] = {
             "The program instead of the image's; its arguments by giving it again, or as COMMAND."},
            {"env", 'e', "NAME=VALUE", NULL,
             "A variable of that program; may be given several times."},
+           {"cpu-limit", 0, "PERCENT", NULL,
+            "What it may use at most, in percent of one CPU: 150 is one and a half."},
            {"health", 0, "CHECK", NULL,
             "http://:PORT/PATH, tcp://:PORT, exec:COMMAND or agent: checked from inside."},
            {"health-interval", 0, "DURATION", NULL, "How often (default 30s)."},
