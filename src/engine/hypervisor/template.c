@@ -171,7 +171,8 @@ static void on_exit_told(const struct hypervisor_exit *exit, void *context)
 {
     struct stamp *stamp = context;
     if (!stamp->is_done && stamp->error.kind == ERROR_NONE) {
-        error_set(&stamp->error, ERROR_UNAVAILABLE, "making a template: %.300s", exit->text);
+        error_set(&stamp->error, ERROR_UNAVAILABLE, "%s: %.300s",
+                  stamp->is_trial ? "trying its memory" : "making a template", exit->text);
     }
     hypervisor_free(stamp->vm);
     loop_work(stamp->hypervisor->loop, settle, on_settled, stamp);

@@ -134,7 +134,7 @@ static void add_clone(struct store_command *command, const struct cloning *cloni
     JSON_OWNED json_t *config = json_deep_copy(cloning->config);
     json_object_set_new(config, "name", json_string(clone->name));
     json_object_set_new(config, "hostname", json_string(clone->name));
-    json_object_set_new(config, "clone_of", json_string(cloning->of));
+    json_object_set_new(config, "origin", json_string(cloning->of));
     json_object_del(config, "publish");
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     MEMORY_OWNED char *exists = memory_format("there is a machine %s already", clone->name);

@@ -105,6 +105,17 @@ struct work {
 static int take_prepared(const struct machine *machine, struct error *err)
 {
     MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
+    MEMORY_OWNED char *snapshots = memory_format("%s.snapshots", prepared);
+    MEMORY_OWNED char *place = snapshot_folder_all(machine->service, machine->id);
+    if (file_exists(snapshots)) { /* of an imported one */
+        MEMORY_OWNED char *above = memory_format("%s/snapshots", machine->service->folder);
+        if (file_make_folder(above, 0711, err) < 0) {
+            return -(int)err->kind;
+        }
+        if (rename(snapshots, place) < 0) {
+            return error_os(err, errno, "moving %s to its place", snapshots);
+        }
+    }
     return !file_exists(prepared) || rename(prepared, machine->folder) == 0
         ? 0
         : error_os(err, errno, "moving %s to its place", prepared);
@@ -180,7 +191,7 @@ static void fetch_next(struct machine *machine)
     struct work *work = NEW(struct work);
     work->machine = machine;
     work->disk_bytes = settings_u64(machine->config, "disk_bytes");
-    work->is_clone = settings_text(machine->config, "clone_of")[0] != '\0';
+    work->is_clone = settings_text(machine->config, "origin")[0] != '\0';
     loop_work(options->loop, prepare, on_prepared, work);
 }
 

@@ -111,6 +111,24 @@ typedef void machine_cloned(const struct error *error, const char *const *names,
 void machine_clone(struct machine_service *service, const char *project, const char *source,
                    const json_t *body, machine_cloned *done, void *context);
 
+/*
+ * The machine as one file (package.h), its disk held still by its agent; `done` is called later, or
+ * at once with an error.  machine_export_step(): any thread, one at a time; 1: there is more.
+ * machine_export_free() on the loop, whether it has come to its end or not.
+ */
+struct machine_export;
+typedef void machine_exported(const struct error *error, struct machine_export *export,
+                              void *context);
+void machine_export(struct machine_service *service, const char *project, const char *name,
+                    bool with_snapshots, machine_exported *done, void *context);
+int machine_export_step(struct machine_export *export, struct buffer *out, struct error *err);
+void machine_export_free(struct machine_export *export);
+
+/* A body of type MachineImport, with an archive that was uploaded to this node; it is removed.  The
+ * machine is stopped when the operation has ended. */
+void machine_import(struct machine_service *service, const char *project, const json_t *body,
+                    machine_begun *done, void *context);
+
 /* ---- At its node ---- */
 
 /* Its agent, lent for the call (a call of it that runs when the machine ends is ended); CONFLICT:

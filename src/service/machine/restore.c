@@ -28,6 +28,7 @@ struct restore {
     bool waits_for_end; /* of the VMM */
     json_t *manifest;
     uid_t uid;
+    char id[MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE];
     struct error error;
     machine_begun *done;
@@ -226,9 +227,13 @@ int restore_check_driver(const struct machine_service *service, const json_t *ma
 static void verify(void *context)
 {
     struct restore *restore = context;
-    const struct content_use use = {.with_memory = restore->with_memory, .uid = restore->uid};
+    struct content_use use = {.with_memory = restore->with_memory, .uid = restore->uid};
     struct error *err = &restore->error;
     int r = content_open(restore->content, true, &restore->manifest, err);
+    const char *origin = settings_text(restore->manifest, "machine_id");
+    if (strcmp(origin, restore->id) != 0) {
+        use.origin = origin; /* of an archive: the guest believes to be the one it was made of */
+    }
     if (r == 0 && restore->with_memory) {
         r = restore_check_driver(restore->service, restore->manifest, err);
     }
@@ -292,6 +297,7 @@ void machine_snapshot_restore(struct machine_service *service, const char *proje
                          .uid = disk_uid(machine),
                          .done = done,
                          .context = context};
+    snprintf(restore->id, sizeof(restore->id), "%s", machine->id);
     restore->runs_afterwards = restore->with_memory || machine->desired == MACHINE_DESIRED_RUNNING;
     machine->restore = restore;
     machine->held++;

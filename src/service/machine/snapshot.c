@@ -32,14 +32,14 @@ char *snapshot_folder(const struct machine_service *service, const char *machine
     return memory_format("%s/snapshots/%s/%s", service->folder, machine_id, id);
 }
 
-static bool is_known(struct machine_service *service)
+bool snapshot_is_known(struct machine_service *service)
 {
     return store_schema_now(service->options.store) >= SNAPSHOT_SCHEMA;
 }
 
 static int check_known(struct machine_service *service, struct error *err)
 {
-    return is_known(service)
+    return snapshot_is_known(service)
         ? 0
         : error_set(err, ERROR_UNSUPPORTED, "not all nodes know snapshots yet: upgrade them first");
 }
@@ -144,7 +144,7 @@ int machine_snapshot_write_list(struct machine_service *service, const char *pro
     json_write_begin_object(&writing.writer);
     json_write_key(&writing.writer, "snapshots");
     json_write_begin_array(&writing.writer);
-    if (r == 0 && is_known(service)) {
+    if (r == 0 && snapshot_is_known(service)) {
         r = store_query(service->options.store, err, write_row, &writing,
                         SELECT "WHERE project = ? AND machine = ? ORDER BY created_ms, name", "tt",
                         project, name);
@@ -400,7 +400,7 @@ void machine_snapshot_delete(struct machine_service *service, const char *projec
 void snapshot_add_forget(struct machine_service *service, struct store_command *command,
                          const char *machine_id)
 {
-    if (is_known(service)) {
+    if (snapshot_is_known(service)) {
         store_command_add(command, "DELETE FROM machine_snapshot WHERE machine_id = ?", "t",
                           machine_id);
     }
@@ -431,7 +431,7 @@ static void on_recovered(const struct error *error, uint64_t index, void *contex
 void snapshot_recover(struct machine_service *service)
 {
     struct error err = {0};
-    if (!is_known(service)) {
+    if (!snapshot_is_known(service)) {
         return;
     }
     store_query(service->options.store, &err, remove_unfinished, service,

@@ -17,6 +17,9 @@ struct snapshot {
 int snapshot_find(struct machine_service *service, const struct machine *machine, const char *name,
                   struct snapshot *ret_snapshot, struct error *err);
 
+/* Do all nodes of the cluster know snapshots? */
+bool snapshot_is_known(struct machine_service *service);
+
 /* The caller's. */
 char *snapshot_folder(const struct machine_service *service, const char *machine_id,
                       const char *id);

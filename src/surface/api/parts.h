@@ -158,6 +158,18 @@ bool api_pass_to_named(struct request *request, const struct api_route *route);
 /* The same of a node that something is on; false: it is this one. */
 bool api_pass_to_node(struct request *request, const char *name);
 
+/* ---- pieces.c: answers that are made while they are sent ---- */
+struct api_pieces {
+    /* On another thread, one at a time: append the next piece.  1: there is more. */
+    int (*step)(void *context, struct buffer *out, struct error *err);
+    void (*end)(void *context); /* once, on the loop */
+    void *context;
+    const char *type;
+    const char *file_name;
+    const char *what; /* of a literal: for the log */
+};
+void api_pieces_send(struct request *request, const struct api_pieces *pieces);
+
 /* ---- upload.c ---- */
 /* The body becomes a blob of at most `most` bytes; answered with its name. */
 void api_blob_upload(struct request *request, uint64_t most, const char *what);

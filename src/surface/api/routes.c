@@ -65,9 +65,9 @@ void api_route_match(enum http_method method, struct text path, struct api_match
 
 bool api_route_waits(const struct api_route *route)
 {
-    static const char *const others[] = {"blob_get",       "image_get",  "cluster_backup",
-                                         "event_list",     "log_get",    "openapi_get",
-                                         "operation_wait", "stream_read"};
+    static const char *const others[] = {"blob_get",       "image_get",   "cluster_backup",
+                                         "event_list",     "log_get",     "openapi_get",
+                                         "operation_wait", "stream_read", "machine_export"};
     bool waits = route->method == HTTP_GET && text_starts_with(route->path, "/v1/");
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         waits = waits && strcmp(route->id, others[i]) != 0;

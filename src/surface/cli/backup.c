@@ -1,80 +1,26 @@
 /* Saving a cluster, and making a data folder out of what was saved. */
 #include "service/backup/backup.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/fd.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
 #include "surface/cli/private.h"
 
-struct saving {
-    int fd;
-    int cause; /* errno of a failed write */
-    uint64_t bytes;
-};
-
-static bool save(const void *bytes, size_t length, void *context)
-{
-    struct saving *saving = context;
-    if (file_write_all(saving->fd, bytes, length) < 0) {
-        saving->cause = errno;
-        return false;
-    }
-    saving->bytes += length;
-    return true;
-}
-
-static int fetch(struct saving *saving, const char *name, struct error *err)
-{
-    ANSWER_OWNED struct answer answer = {.on_data = save, .context = saving};
-    int r = request("GET", "/v1/cluster/backup", NULL, NULL, 0, &answer, err);
-    if (saving->cause != 0) {
-        return error_os(err, saving->cause, "writing %s", name);
-    }
-    return r;
-}
-
-/* Whole or not at all: beside it first. */
-static int save_file(const char *path, uint64_t *ret_bytes, struct error *err)
-{
-    MEMORY_OWNED char *partial = memory_format("%s.partial", path);
-    if (file_exists(path)) {
-        return error_set(err, ERROR_EXISTS, "%s is there already: name another file", path);
-    }
-    FD_OWNED int fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return error_os(err, errno, "writing %s", partial);
-    }
-    struct saving saving = {.fd = fd};
-    int r = fetch(&saving, path, err);
-    if (r == 0 && (fsync(fd) < 0 || rename(partial, path) < 0)) {
-        r = error_os(err, errno, "writing %s", path);
-    }
-    if (r < 0) {
-        unlink(partial);
-    }
-    *ret_bytes = saving.bytes;
-    return r;
-}
-
 int verb_cluster_backup(const struct arguments *arguments, struct error *err)
 {
+    static const char target[] = "/v1/cluster/backup";
     const char *path = arguments->words[0];
     if (strcmp(path, "-") == 0) {
-        struct saving saving = {.fd = STDOUT_FILENO};
-        return fetch(&saving, "standard output", err);
+        return download_to(target, STDOUT_FILENO, "standard output", NULL, err);
     }
     uint64_t bytes = 0;
-    int r = save_file(path, &bytes, err);
+    int r = download_file(target, path, &bytes, err);
     if (r < 0) {
         return r;
     }

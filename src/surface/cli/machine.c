@@ -206,6 +206,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"restarts", "restarts", AS_TEXT},
         {"started", "started_at", AS_TEXT},
         {"created", "created_at", AS_TEXT},
+        {"origin", "origin", AS_TEXT},
         {"id", "id", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");

@@ -203,6 +203,12 @@ int everywhere_ask(const json_t *names,
  * be NULL) is the caller's. */
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err);
 
+/* ---- download.c: answers as files, with progress on a terminal ---- */
+int download_to(const char *target, int fd, const char *name, uint64_t *ret_bytes_or_null,
+                struct error *err);
+/* Whole or not at all; EXISTS. */
+int download_file(const char *target, const char *path, uint64_t *ret_bytes, struct error *err);
+
 /* ---- invocation.c ---- */
 
 /* `fn invoke --async`: have it run later; print its id, or with --wait its answer. */
@@ -346,6 +352,8 @@ int verb_vm_snapshot_show(const struct arguments *arguments, struct error *err);
 int verb_vm_snapshot_delete(const struct arguments *arguments, struct error *err);
 int verb_vm_restore(const struct arguments *arguments, struct error *err);
 int verb_vm_clone(const struct arguments *arguments, struct error *err);
+int verb_vm_export(const struct arguments *arguments, struct error *err);
+int verb_vm_import(const struct arguments *arguments, struct error *err);
 int verb_image_list(const struct arguments *arguments, struct error *err);
 int verb_image_show(const struct arguments *arguments, struct error *err);
 int verb_image_delete(const struct arguments *arguments, struct error *err);

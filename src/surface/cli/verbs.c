@@ -517,6 +517,17 @@ const struct verb cli_verbs[] = {
      "  blixard vm clone web web-2\n"
      "  blixard vm clone worker w --snapshot ready --count 10\n",
      verb_vm_clone},
+    {"vm", "export", "NAME FILE", 2, 2, FLAGS({"snapshots", 0, NULL, NULL, "With its snapshots."}),
+     "Write a machine with its image to a file; - is standard output.",
+     "  blixard vm export web web.blixard\n"
+     "  blixard vm export web - --snapshots | ssh backup 'cat > web.blixard'\n",
+     verb_vm_export},
+    {"vm", "import", "FILE", 1, 1,
+     FLAGS({"name", 0, "NAME", NULL, "Its name (default: as it was called)."},
+           {"node", 0, "NODE", NULL, "Where it is to be (default: the node that is asked)."},
+           NO_WAIT),
+     "Make a machine of a file that was exported; it is stopped.",
+     "  blixard vm import web.blixard --name web-2\n", verb_vm_import},
     {"vm snapshot", "create", "NAME [SNAPSHOT]", 1, 2,
      FLAGS({"memory", 'm', NULL, NULL, "Its memory and its disk (default while it runs)."},
            {"disk-only", 0, NULL, NULL, "Its disk alone, which its agent holds still."}, NO_WAIT),

@@ -1,0 +1,55 @@
+/*
+ * A machine as one file: a pax tar archive, packed by zstd where libarchive has it, which tar(1)
+ * reads.  Holes of disks are no part of it.
+ *
+ *   manifest.json          {"format": "blixard-machine", "version": 1, "name", "config",
+ * "snapshots":
+ *                          [{"name", "has_memory", "created_ms"}...], "blobs": [ID...]}: the first
+ *   blobs/ID               kernel, modules and root of its image, named by their SHA-256
+ *   content/FILE           see content.h; with a manifest that has digests
+ *   snapshots/NAME/FILE    the same, for each snapshot
+ *
+ * An archive comes from anywhere: only these names are taken, each once, only plain files, no more
+ * of them and no larger than a machine can have, and no more bytes than PACKAGE_RATIO_MAX times
+ * those of the archive.  Nothing is believed before its digest was compared.  Blocks; any thread.
+ */
+#ifndef SERVICE_MACHINE_PACKAGE_H
+#define SERVICE_MACHINE_PACKAGE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buffer;
+struct error;
+struct image_store;
+
+enum { PACKAGE_SNAPSHOTS_MAX = 64, PACKAGE_RATIO_MAX = 1000 };
+
+/* ---- Writing ---- */
+
+struct package_writer;
+
+/* `manifest` is taken as it is, with its blobs; the content's folder, and the snapshots' in their
+ * order, stay as they are while it lasts.  NOT_FOUND: a blob is not here. */
+int package_writer_new(const json_t *manifest, const char *content, const char *const *snapshots,
+                       struct image_store *images, struct package_writer **ret_writer,
+                       struct error *err);
+/* Append the next piece to *out, a megabyte or so, or less, or nothing.  1: there is more; 0: that
+ * was all. */
+int package_writer_step(struct package_writer *writer, struct buffer *out, struct error *err);
+void package_writer_free(struct package_writer *writer); /* accepts NULL */
+
+/* ---- Reading ---- */
+
+/*
+ * Unpack what `fd` reads below `folder`, which is made: content/ and snapshots/NAME/, verified;
+ * blobs go to `images`.  *ret_manifest is the caller's.  CORRUPT (it is cut, damaged or no such
+ * archive), UNSUPPORTED (of a later version), TOO_LARGE, FULL.  On failure the folder is the
+ * caller's to remove.
+ */
+int package_read(int fd, const char *folder, struct image_store *images, json_t **ret_manifest,
+                 struct error *err);
+
+#endif

@@ -1,0 +1,366 @@
+/* Reading a machine from one file, which may come from anywhere.  See package.h. */
+#include <archive.h>
+#include <archive_entry.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+
+#include "service/machine/content.h"
+#include "service/machine/package.h"
+
+enum { MANIFEST_MAX = 1 << 20, ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8, BLOBS_MAX = 3 };
+#define FILE_MAX  (UINT64_C(64) << 40)
+#define SMALL_MAX (UINT64_C(64) << 20) /* even a small archive may hold so much */
+
+struct reading {
+    struct archive *archive;
+    const char *folder;
+    struct image_store *images;
+    json_t *manifest;
+    uint64_t bytes_max;
+    uint64_t bytes; /* written so far */
+    size_t entries;
+};
+
+static int fail(const struct reading *reading, struct error *err)
+{
+    const char *text = archive_error_string(reading->archive);
+    MEMORY_OWNED char *copy = memory_copy_string(text != NULL ? text : "it cannot be read");
+    return error_set(err, ERROR_CORRUPT, "it is no good archive of a machine: %.300s",
+                     text_make_printable(copy, false));
+}
+
+static int take_bytes(struct reading *reading, size_t length, struct error *err)
+{
+    reading->bytes += length;
+    return reading->bytes <= reading->bytes_max
+        ? 0
+        : error_set(err, ERROR_TOO_LARGE,
+                    "the archive unpacks to more than %d times its size: that is no machine",
+                    PACKAGE_RATIO_MAX);
+}
+
+/* ---- The manifest ---- */
+
+static int check_snapshots(const json_t *list, struct error *err)
+{
+    size_t index = 0;
+    json_t *snapshot = NULL;
+    if (list != NULL && (!json_is_array(list) || json_array_size(list) > PACKAGE_SNAPSHOTS_MAX)) {
+        return error_set(err, ERROR_CORRUPT, "manifest.json: too many snapshots");
+    }
+    json_array_foreach(list, index, snapshot)
+    {
+        const char *name = json_string_value(json_object_get(snapshot, "name"));
+        if (name == NULL || !text_is_name(name)) {
+            return error_set(err, ERROR_CORRUPT, "manifest.json: a snapshot has no good name");
+        }
+    }
+    return 0;
+}
+
+static int check_manifest(const json_t *manifest, struct error *err)
+{
+    const char *format = json_string_value(json_object_get(manifest, "format"));
+    const char *name = json_string_value(json_object_get(manifest, "name"));
+    const json_t *blobs = json_object_get(manifest, "blobs");
+    if (format == NULL || strcmp(format, "blixard-machine") != 0) {
+        return error_set(err, ERROR_CORRUPT, "the archive is not one of a machine");
+    }
+    if (json_integer_value(json_object_get(manifest, "version")) != 1) {
+        return error_set(err, ERROR_UNSUPPORTED, "the archive is of a later Blixard's version");
+    }
+    if (name == NULL || !text_is_name(name) ||
+        !json_is_object(json_object_get(manifest, "config")) || !json_is_array(blobs) ||
+        json_array_size(blobs) > BLOBS_MAX) {
+        return error_set(err, ERROR_CORRUPT, "manifest.json does not describe a machine");
+    }
+    return check_snapshots(json_object_get(manifest, "snapshots"), err);
+}
+
+static int read_manifest(struct reading *reading, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    const void *bytes = NULL;
+    size_t length = 0;
+    la_int64_t at = 0;
+    int r = 0;
+    while ((r = archive_read_data_block(reading->archive, &bytes, &length, &at)) == ARCHIVE_OK) {
+        if (text.used + length > MANIFEST_MAX) {
+            return error_set(err, ERROR_TOO_LARGE, "manifest.json is too large");
+        }
+        buffer_append(&text, bytes, length);
+    }
+    if (r != ARCHIVE_EOF) {
+        return fail(reading, err);
+    }
+    if (json_read(text.data, text.used, &reading->manifest, err) < 0) {
+        return error_set(err, ERROR_CORRUPT, "manifest.json is no JSON");
+    }
+    return check_manifest(reading->manifest, err);
+}
+
+/* ---- Files ---- */
+
+static bool is_zero(const uint8_t *bytes, size_t length)
+{
+    return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
+}
+
+/* Zeros stay holes, whatever the archive has of them. */
+static int write_block(int fd, const uint8_t *bytes, size_t length, uint64_t at)
+{
+    enum { GRAIN = 65536 };
+    for (size_t done = 0; done < length;) {
+        size_t part = length - done < GRAIN ? length - done : GRAIN;
+        size_t written = 0;
+        while (!is_zero(bytes + done, part) && written < part) {
+            ssize_t wrote =
+                pwrite(fd, bytes + done + written, part - written, (off_t)(at + done + written));
+            if (wrote < 0 && errno != EINTR) {
+                return -errno;
+            }
+            written += wrote > 0 ? (size_t)wrote : 0;
+        }
+        done += part;
+    }
+    return 0;
+}
+
+static int read_file(struct reading *reading, uint64_t size, const char *path, struct error *err)
+{
+    const void *bytes = NULL;
+    size_t length = 0;
+    la_int64_t at = 0;
+    int got = 0;
+    FD_OWNED int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444);
+    if (fd < 0 && errno == EEXIST) {
+        return error_set(err, ERROR_CORRUPT, "the archive has one file twice");
+    }
+    if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
+        return error_os(err, errno, "making %s", path);
+    }
+    while ((got = archive_read_data_block(reading->archive, &bytes, &length, &at)) == ARCHIVE_OK) {
+        if (at < 0 || (uint64_t)at > size || length > size - (uint64_t)at) {
+            return error_set(err, ERROR_CORRUPT, "a file of the archive is longer than it says");
+        }
+        if (take_bytes(reading, length, err) < 0) {
+            return -(int)err->kind;
+        }
+        int r = write_block(fd, bytes, length, (uint64_t)at);
+        if (r < 0) {
+            return error_os(err, -r, "writing %s", path);
+        }
+    }
+    if (got != ARCHIVE_EOF) {
+        return fail(reading, err);
+    }
+    /* As template_make_memory() has it: the VMM opens it for writing. */
+    bool is_memory = text_ends_with(path, "/" CONTENT_MEMORY);
+    return !is_memory || fchmod(fd, geteuid() == 0 ? 0666 : 0600) == 0
+        ? 0
+        : error_os(err, errno, "making %s", path);
+}
+
+static int copy_blob(struct reading *reading, struct image_writer *writer, struct error *err)
+{
+    const void *bytes = NULL;
+    size_t length = 0;
+    la_int64_t at = 0;
+    uint64_t next = 0;
+    int got = 0;
+    int r = 0;
+    while (r == 0 &&
+           (got = archive_read_data_block(reading->archive, &bytes, &length, &at)) == ARCHIVE_OK) {
+        r = take_bytes(reading, length, err);
+        if (r == 0 && (uint64_t)at != next) {
+            r = error_set(err, ERROR_CORRUPT, "a part of the image has holes");
+        }
+        next += length;
+        r = r < 0 ? r : image_writer_add(writer, bytes, length, err);
+    }
+    return r < 0 || got == ARCHIVE_EOF ? r : fail(reading, err);
+}
+
+/* Stored by what it is: one with another name than that is of no use, and harms nobody. */
+static int read_blob(struct reading *reading, const char *id, struct error *err)
+{
+    struct image_writer *writer = NULL;
+    char got[HASH_TEXT_SIZE];
+    uint64_t size = 0;
+    if (image_exists(reading->images, id)) {
+        return archive_read_data_skip(reading->archive) == ARCHIVE_OK ? 0 : fail(reading, err);
+    }
+    int r = image_writer_new(reading->images, &writer, err);
+    if (r < 0) {
+        return r;
+    }
+    r = copy_blob(reading, writer, err);
+    if (r < 0) {
+        image_writer_abort(writer);
+        return r;
+    }
+    r = image_writer_finish(writer, got, &size, err);
+    if (r == 0 && strcmp(got, id) != 0) {
+        struct error ignored = {0};
+        image_remove(reading->images, got, &ignored);
+        return error_set(err, ERROR_CORRUPT, "a part of the image is not what its name says");
+    }
+    return r;
+}
+
+/* ---- Names ---- */
+
+static bool is_listed(const json_t *list, const char *member, const char *name)
+{
+    size_t index = 0;
+    json_t *one = NULL;
+    json_array_foreach(list, index, one)
+    {
+        const char *text = json_string_value(member != NULL ? json_object_get(one, member) : one);
+        if (text != NULL && strcmp(text, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_content_name(const char *name)
+{
+    return content_is_file(name) || strcmp(name, CONTENT_MANIFEST) == 0;
+}
+
+/* Of "content/FILE" and "snapshots/NAME/FILE": the path it gets; NULL: there is no such. */
+static char *place_of(const struct reading *reading, const char *name)
+{
+    static const char content[] = "content/";
+    static const char snapshots[] = "snapshots/";
+    if (text_starts_with(name, content)) {
+        return is_content_name(name + sizeof(content) - 1)
+            ? memory_format("%s/%s", reading->folder, name)
+            : NULL;
+    }
+    const char *rest = name + sizeof(snapshots) - 1;
+    const char *slash = text_starts_with(name, snapshots) ? strchr(rest, '/') : NULL;
+    if (slash == NULL || !is_content_name(slash + 1)) {
+        return NULL;
+    }
+    MEMORY_OWNED char *snapshot = memory_copy_text(rest, (size_t)(slash - rest));
+    return is_listed(json_object_get(reading->manifest, "snapshots"), "name", snapshot)
+        ? memory_format("%s/%s", reading->folder, name)
+        : NULL;
+}
+
+static int read_entry(struct reading *reading, struct archive_entry *entry, struct error *err)
+{
+    const char *given = archive_entry_pathname(entry);
+    MEMORY_OWNED char *name = memory_copy_string(given != NULL ? given : "");
+    la_int64_t size = archive_entry_size(entry);
+    bool is_plain = archive_entry_filetype(entry) == AE_IFREG &&
+        archive_entry_hardlink(entry) == NULL && archive_entry_size_is_set(entry);
+    if (!is_plain || size < 0 || (uint64_t)size > FILE_MAX || ++reading->entries > ENTRIES_MAX) {
+        return error_set(err, ERROR_CORRUPT, "the archive has what no machine has: %.100s",
+                         text_make_printable(name, false));
+    }
+    if (reading->manifest == NULL) {
+        return strcmp(name, "manifest.json") == 0
+            ? read_manifest(reading, err)
+            : error_set(err, ERROR_CORRUPT, "the archive is not one of a machine");
+    }
+    if (text_starts_with(name, "blobs/") &&
+        is_listed(json_object_get(reading->manifest, "blobs"), NULL, name + 6) &&
+        image_id_is_good(name + 6)) {
+        return read_blob(reading, name + 6, err);
+    }
+    MEMORY_OWNED char *path = place_of(reading, name);
+    if (path == NULL) {
+        return error_set(err, ERROR_CORRUPT, "the archive has what no machine has: %.100s",
+                         text_make_printable(name, false));
+    }
+    MEMORY_OWNED char *folder = memory_copy_text(path, (size_t)(strrchr(path, '/') - path));
+    int r = file_make_folder(folder, 0711, err);
+    return r < 0 ? r : read_file(reading, (uint64_t)size, path, err);
+}
+
+/* ---- All of it ---- */
+
+static int verify(const struct reading *reading, struct error *err)
+{
+    size_t index = 0;
+    json_t *one = NULL;
+    json_t *manifest = NULL;
+    MEMORY_OWNED char *content = memory_format("%s/content", reading->folder);
+    if (reading->manifest == NULL) {
+        return error_set(err, ERROR_CORRUPT, "the archive is empty");
+    }
+    json_array_foreach(json_object_get(reading->manifest, "blobs"), index, one)
+    {
+        const char *id = json_string_value(one);
+        if (id == NULL || !image_id_is_good(id) || !image_exists(reading->images, id)) {
+            return error_set(err, ERROR_CORRUPT, "a part of the image is not in the archive");
+        }
+    }
+    int r = content_open(content, true, &manifest, err);
+    json_decref(manifest);
+    json_array_foreach(json_object_get(reading->manifest, "snapshots"), index, one)
+    {
+        MEMORY_OWNED char *folder = memory_format("%s/snapshots/%s", reading->folder,
+                                                  json_string_value(json_object_get(one, "name")));
+        manifest = NULL;
+        r = r < 0 ? r : content_open(folder, true, &manifest, err);
+        json_decref(manifest);
+    }
+    if (r < 0 && err->kind == ERROR_NOT_FOUND) {
+        return error_set(err, ERROR_CORRUPT, "the archive is cut: files are missing at its end");
+    }
+    return r;
+}
+
+int package_read(int fd, const char *folder, struct image_store *images, json_t **ret_manifest,
+                 struct error *err)
+{
+    struct reading reading = {.folder = folder, .images = images};
+    struct archive_entry *entry = NULL;
+    struct stat status;
+    if (fstat(fd, &status) < 0) {
+        return error_os(err, errno, "reading the archive");
+    }
+    uint64_t most = (uint64_t)status.st_size * PACKAGE_RATIO_MAX;
+    reading.bytes_max = most > SMALL_MAX ? most : SMALL_MAX;
+    reading.archive = archive_read_new();
+    archive_read_support_format_tar(reading.archive);
+    archive_read_support_filter_zstd(reading.archive);
+    int r = file_make_folder(folder, 0711, err);
+    if (r == 0 && archive_read_open_fd(reading.archive, fd, 1 << 16) != ARCHIVE_OK) {
+        r = fail(&reading, err);
+    }
+    int next = ARCHIVE_OK;
+    while (r == 0 && (next = archive_read_next_header(reading.archive, &entry)) >= ARCHIVE_WARN &&
+           next != ARCHIVE_EOF) {
+        r = read_entry(&reading, entry, err);
+    }
+    if (r == 0 && next != ARCHIVE_EOF) {
+        r = fail(&reading, err);
+    }
+    r = r < 0 ? r : verify(&reading, err);
+    archive_read_free(reading.archive);
+    if (r == 0) {
+        *ret_manifest = reading.manifest;
+    } else {
+        json_decref(reading.manifest);
+    }
+    return r;
+}

@@ -1,0 +1,463 @@
+/*
+ * Machines as files: exported from what they are now, imported as new ones.
+ *
+ * An import is unpacked in FOLDER/importing/ID, verified, and laid out whole in FOLDER/new/ID
+ * (snapshots: new/ID.snapshots) before there are rows, as a clone is.  What a crash leaves is
+ * removed at a later start.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "base/text.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+
+#include "service/machine/capture.h"
+#include "service/machine/content.h"
+#include "service/machine/package.h"
+#include "service/machine/snapshot.h"
+#include "service/machine/sparse.h"
+
+static const char *const blob_keys[] = {"kernel", "initrd", "root"};
+enum { BLOB_KEYS = 3, LIST_MAX = 64, TEXT_MAX = 1024 };
+
+/* ---- Out ---- */
+
+struct machine_export {
+    struct machine_service *service;
+    struct machine *machine; /* held */
+    char *folder;            /* of its content, which is ours */
+    char *snapshots[PACKAGE_SNAPSHOTS_MAX];
+    size_t snapshot_count;
+    json_t *manifest;
+    struct package_writer *writer;
+    struct error error;
+    machine_exported *done;
+    void *context;
+};
+
+static void remove_export(void *context)
+{
+    struct machine_export *export = context;
+    struct error ignored = {0};
+    package_writer_free(export->writer);
+    file_remove_tree(export->folder, &ignored);
+}
+
+static void on_export_removed(void *context)
+{
+    struct machine_export *export = context;
+    struct machine *machine = export->machine;
+    export->service->pending--;
+    machine->held--;
+    machine_unref(machine);
+    for (size_t i = 0; i < export->snapshot_count; i++) {
+        free(export->snapshots[i]);
+    }
+    json_decref(export->manifest);
+    free(export->folder);
+    free(export);
+}
+
+void machine_export_free(struct machine_export *export)
+{
+    if (export != NULL) {
+        loop_work(export->service->options.loop, remove_export, on_export_removed, export);
+    }
+}
+
+int machine_export_step(struct machine_export *export, struct buffer *out, struct error *err)
+{
+    return package_writer_step(export->writer, out, err);
+}
+
+static void on_content(const struct error *error, uint64_t bytes, void *context)
+{
+    struct machine_export *export = context;
+    struct error err = {0};
+    (void)bytes;
+    if (error != NULL) {
+        export->done(error, NULL, export->context);
+        machine_export_free(export);
+        return;
+    }
+    if (package_writer_new(export->manifest, export->folder, (const char *const *)export->snapshots,
+                           export->service->options.images, &export->writer, &err) < 0) {
+        export->done(&err, NULL, export->context);
+        machine_export_free(export);
+        return;
+    }
+    export->done(NULL, export, export->context);
+}
+
+static bool take_one(sqlite3_stmt *row, void *context)
+{
+    struct machine_export *export = context;
+    if (export->snapshot_count < PACKAGE_SNAPSHOTS_MAX) {
+        export->snapshots[export->snapshot_count++] = snapshot_folder(
+            export->service, export->machine->id, (const char *)sqlite3_column_text(row, 1));
+        json_array_append_new(json_object_get(export->manifest, "snapshots"),
+                              json_pack("{s:s, s:b, s:I}", "name",
+                                        (const char *)sqlite3_column_text(row, 0), "has_memory",
+                                        sqlite3_column_int(row, 2), "created_ms",
+                                        (json_int_t)sqlite3_column_int64(row, 3)));
+    }
+    return true;
+}
+
+static json_t *describe(const struct machine *machine)
+{
+    json_t *manifest =
+        json_pack("{s:s, s:i, s:s, s:O, s:[], s:[], s:I}", "format", "blixard-machine", "version",
+                  1, "name", machine->name, "config", machine->config, "snapshots", "blobs",
+                  "created_ms", (json_int_t)clock_real_ms());
+    for (size_t i = 0; i < BLOB_KEYS; i++) {
+        const char *id = settings_text(machine->config, blob_keys[i]);
+        if (id[0] != '\0') {
+            json_array_append_new(json_object_get(manifest, "blobs"), json_string(id));
+        }
+    }
+    return manifest;
+}
+
+void machine_export(struct machine_service *service, const char *project, const char *name,
+                    bool with_snapshots, machine_exported *done, void *context)
+{
+    struct error err = {0};
+    struct machine *machine = NULL;
+    char id[MACHINE_ID_SIZE];
+    int r = request_find(service, project, name, &machine, &err);
+    r = r < 0 ? r : capture_check(machine, CAPTURE_DISK, &err);
+    if (r < 0) {
+        done(&err, NULL, context);
+        return;
+    }
+    struct machine_export *export = NEW(struct machine_export);
+    random_hex(id, MACHINE_ID_SIZE - 1);
+    *export = (struct machine_export){.service = service,
+                                      .machine = machine,
+                                      .folder = memory_format("%s/cloning/%s", service->folder, id),
+                                      .manifest = describe(machine),
+                                      .done = done,
+                                      .context = context};
+    machine->held++;
+    service->pending++;
+    if (with_snapshots && snapshot_is_known(service)) {
+        store_query(
+            service->options.store, &err, take_one, export,
+            "SELECT name, id, has_memory, created_ms FROM machine_snapshot WHERE machine_id "
+            "= ? AND state = 'ready' ORDER BY created_ms",
+            "t", machine->id);
+    }
+    capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
+}
+
+/* ---- In ---- */
+
+struct import {
+    struct machine_service *service;
+    char *project;
+    char *name; /* "": as it was called */
+    char *blob; /* the archive: it goes at the end */
+    char id[MACHINE_ID_SIZE];
+    char operation[OPERATION_ID_SIZE];
+    char *folder;    /* unpacked */
+    char *prepared;  /* laid out */
+    char *snapshots; /* the same, of them */
+    json_t *manifest;
+    json_t *config;
+    char (*snapshot_ids)[MACHINE_ID_SIZE];
+    uint64_t *snapshot_bytes;
+    struct error error;
+    machine_begun *done;
+    void *context;
+};
+
+static void clean_up(void *context)
+{
+    struct import *import = context;
+    struct error ignored = {0};
+    if (import->error.kind != ERROR_NONE) {
+        file_remove_tree(import->prepared, &ignored);
+        file_remove_tree(import->snapshots, &ignored);
+    }
+    file_remove_tree(import->folder, &ignored);
+    image_remove(import->service->options.images, import->blob, &ignored);
+}
+
+static void on_cleaned_up(void *context)
+{
+    struct import *import = context;
+    if (import->error.kind != ERROR_NONE) {
+        log_warn("a machine was not imported: %s", import->error.text);
+        operation_fail(import->service->options.operations, import->operation, &import->error);
+    }
+    import->service->pending--;
+    json_decref(import->manifest);
+    json_decref(import->config);
+    free(import->project);
+    free(import->name);
+    free(import->blob);
+    free(import->folder);
+    free(import->prepared);
+    free(import->snapshots);
+    free(import->snapshot_ids);
+    free(import->snapshot_bytes);
+    free(import);
+}
+
+static void end_import(struct import *import)
+{
+    loop_work(import->service->options.loop, clean_up, on_cleaned_up, import);
+}
+
+static void on_rows_there(const struct error *error, uint64_t index, void *context)
+{
+    struct import *import = context;
+    (void)index;
+    if (error != NULL) {
+        import->error = *error;
+    }
+    end_import(import);
+}
+
+static void add_snapshot_row(struct store_command *command, const struct import *import,
+                             size_t index)
+{
+    const json_t *one = json_array_get(json_object_get(import->manifest, "snapshots"), index);
+    const char *name = settings_text(one, "name");
+    MEMORY_OWNED char *key = memory_format("%s/%s/%s", import->project, import->name, name);
+    store_command_add(command,
+                      "INSERT INTO machine_snapshot (key, project, machine, machine_id, name, id, "
+                      "node, state, has_memory, size_bytes, created_ms, revision) VALUES (?, ?, ?, "
+                      "?, ?, ?, ?, 'ready', ?, ?, ?, ?)",
+                      "tttttttuuur", key, import->project, import->name, import->id, name,
+                      import->snapshot_ids[index], import->service->node_name,
+                      (uint64_t)json_is_true(json_object_get(one, "has_memory")),
+                      import->snapshot_bytes[index], settings_u64(one, "created_ms"));
+}
+
+static void write_rows(struct import *import)
+{
+    struct store_command *command = store_command_new();
+    MEMORY_OWNED char *key = memory_format("%s/%s", import->project, import->name);
+    MEMORY_OWNED char *text = json_dumps(import->config, JSON_COMPACT | JSON_SORT_KEYS);
+    MEMORY_OWNED char *exists =
+        memory_format("there is a machine %s already: give another name (--name)", import->name);
+    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
+                      "tu", import->project, clock_real_ms());
+    store_command_add_expecting(
+        command, ERROR_EXISTS, exists,
+        "INSERT INTO machine (key, project, name, id, node, config, desired, state, restarts, "
+        "created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, 'stopped', 'creating', 0, ?7, ?8 "
+        "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
+        "ttttttur", key, import->project, import->name, import->id, import->service->node_name,
+        text, clock_real_ms());
+    for (size_t i = 0; i < json_array_size(json_object_get(import->manifest, "snapshots")); i++) {
+        add_snapshot_row(command, import, i);
+    }
+    MEMORY_OWNED char *result = memory_format("{\"name\":\"%s\"}", import->name);
+    operation_add_success(import->service->options.operations, command, import->operation, result);
+    store_propose(import->service->options.store, command, on_rows_there, import);
+}
+
+/* ---- What it is to be ---- */
+
+static bool is_value(const json_t *value)
+{
+    size_t index = 0;
+    json_t *one = NULL;
+    if (json_is_string(value)) {
+        return json_string_length(value) <= TEXT_MAX && text_is_printable(json_string_value(value));
+    }
+    json_array_foreach(value, index, one)
+    {
+        if (!json_is_string(one) || !is_value(one)) {
+            return false;
+        }
+    }
+    return json_is_integer(value) || (json_is_array(value) && json_array_size(value) <= LIST_MAX);
+}
+
+/* Of what an archive says only these, each looked at; ports and networks are of another node. */
+static int take_config(struct import *import, struct error *err)
+{
+    static const char *const keys[] = {"image",       "cpus",   "memory_bytes", "disk_bytes",
+                                       "strategy",    "driver", "cmdline",      "kernel",
+                                       "initrd",      "root",   "root_format",  "arguments",
+                                       "environment", "folder", "user"};
+    const json_t *given = json_object_get(import->manifest, "config");
+    JSON_OWNED json_t *config = json_pack("{s:s}", "name", import->name);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        json_t *value = json_object_get(given, keys[i]);
+        if (value != NULL && !is_value(value)) {
+            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense", keys[i]);
+        }
+        if (value != NULL) {
+            json_object_set(config, keys[i], value);
+        }
+    }
+    for (size_t i = 0; i < BLOB_KEYS; i++) {
+        const char *id = settings_text(config, blob_keys[i]);
+        bool is_there = image_id_is_good(id) && image_exists(import->service->options.images, id);
+        if ((id[0] != '\0' || i == 0) && !is_there) {
+            return error_set(err, ERROR_CORRUPT, "the archive has no %s", blob_keys[i]);
+        }
+    }
+    json_object_set_new(config, "origin", json_string("import"));
+    return settings_complete(config, &import->config, err);
+}
+
+static uint64_t usage_of(const json_t *manifest, const char *folder)
+{
+    size_t index = 0;
+    json_t *file = NULL;
+    uint64_t bytes = 0;
+    json_array_foreach(json_object_get(manifest, "files"), index, file)
+    {
+        MEMORY_OWNED char *path = memory_format("%s/%s", folder, settings_text(file, "name"));
+        FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        bytes += fd >= 0 ? sparse_usage(fd) : 0;
+    }
+    return bytes;
+}
+
+static int take_snapshots(struct import *import, struct error *err)
+{
+    const json_t *list = json_object_get(import->manifest, "snapshots");
+    size_t index = 0;
+    json_t *one = NULL;
+    import->snapshot_ids = memory_new(json_array_size(list) + 1, MACHINE_ID_SIZE);
+    import->snapshot_bytes = memory_new(json_array_size(list) + 1, sizeof(uint64_t));
+    if (json_array_size(list) > 0 && file_make_folder(import->snapshots, 0711, err) < 0) {
+        return -(int)err->kind;
+    }
+    json_array_foreach(list, index, one)
+    {
+        JSON_OWNED json_t *manifest = NULL;
+        random_hex(import->snapshot_ids[index], MACHINE_ID_SIZE - 1);
+        MEMORY_OWNED char *from =
+            memory_format("%s/snapshots/%s", import->folder, settings_text(one, "name"));
+        MEMORY_OWNED char *to =
+            memory_format("%s/%s", import->snapshots, import->snapshot_ids[index]);
+        if (content_open(from, false, &manifest, err) < 0) {
+            return -(int)err->kind;
+        }
+        json_object_set_new(one, "has_memory", json_boolean(content_has_memory(manifest)));
+        import->snapshot_bytes[index] = usage_of(manifest, from);
+        if (rename(from, to) < 0) {
+            return error_os(err, errno, "moving %s", from);
+        }
+    }
+    return 0;
+}
+
+static void unpack(void *context)
+{
+    struct import *import = context;
+    struct error *err = &import->error;
+    const struct content_use use = {.uid = disk_uid_of(import->id)};
+    MEMORY_OWNED char *content = memory_format("%s/content", import->folder);
+    FD_OWNED int fd = -1;
+    uint64_t size = 0;
+    int r = image_open(import->service->options.images, import->blob, &fd, &size, err);
+    r = r < 0
+        ? r
+        : package_read(fd, import->folder, import->service->options.images, &import->manifest, err);
+    if (r == 0 && import->name[0] == '\0') {
+        free(import->name);
+        import->name = memory_copy_string(settings_text(import->manifest, "name"));
+    }
+    r = r < 0 ? r : take_config(import, err);
+    r = r < 0 ? r : content_lay_out(content, import->prepared, &use, err);
+    if (r == 0) {
+        take_snapshots(import, err);
+    }
+}
+
+static void on_unpacked(void *context)
+{
+    struct import *import = context;
+    if (import->error.kind == ERROR_NONE) {
+        write_rows(import);
+    } else {
+        end_import(import);
+    }
+}
+
+static void on_begun(const struct error *error, uint64_t index, void *context)
+{
+    struct import *import = context;
+    (void)index;
+    if (error != NULL) {
+        operation_drop(import->service->options.operations, import->operation);
+        import->done(error, NULL, import->context);
+        import->service->pending--;
+        free(import->project);
+        free(import->name);
+        free(import->blob);
+        free(import->folder);
+        free(import->prepared);
+        free(import->snapshots);
+        free(import);
+        return;
+    }
+    import->done(NULL, import->operation, import->context);
+    operation_progress(import->service->options.operations, import->operation, 10,
+                       "unpacking and verifying");
+    loop_work(import->service->options.loop, unpack, on_unpacked, import);
+}
+
+void machine_import(struct machine_service *service, const char *project, const json_t *body,
+                    machine_begun *done, void *context)
+{
+    struct error err = {0};
+    const char *name = settings_text(body, "name");
+    const char *blob = settings_text(body, "blob");
+    int r = 0;
+    if (name[0] != '\0' && !text_is_name(name)) {
+        r = error_set(&err, ERROR_INVALID,
+                      "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a letter",
+                      name);
+    } else if (name[0] != '\0' && state_find(service, project, name) != NULL) {
+        r = error_set(&err, ERROR_EXISTS, "there is a machine %s already", name);
+    } else if (!image_id_is_good(blob) || !image_exists(service->options.images, blob)) {
+        r = error_set(&err, ERROR_NOT_FOUND,
+                      "there is no blob %.64s on this node: upload the archive first", blob);
+    } else if (!snapshot_is_known(service)) {
+        r = error_set(&err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
+    }
+    if (r < 0) {
+        machine_answer(service, &err, done, NULL, context);
+        return;
+    }
+    struct import *import = NEW(struct import);
+    *import = (struct import){.service = service,
+                              .project = memory_copy_string(project),
+                              .name = memory_copy_string(name),
+                              .blob = memory_copy_string(blob),
+                              .done = done,
+                              .context = context};
+    random_hex(import->id, MACHINE_ID_SIZE - 1);
+    import->folder = memory_format("%s/cloning/%s", service->folder, import->id);
+    import->prepared = memory_format("%s/new/%s", service->folder, import->id);
+    import->snapshots = memory_format("%s.snapshots", import->prepared);
+    service->pending++;
+    const struct operation_start start = {
+        .kind = "machine.import", .project = project, .resource = "machines"};
+    struct store_command *command = store_command_new();
+    operation_add(service->options.operations, command, &start, import->operation);
+    store_propose(service->options.store, command, on_begun, import);
+}
