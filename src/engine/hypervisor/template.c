@@ -309,3 +309,13 @@ void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *s
         start(stamp, spec);
     }
 }
+
+void template_sweep(const char *folder)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *place = memory_format("%s/stamping", folder);
+    if (file_exists(place)) {
+        launch_kill(place);
+        file_remove_tree(place, &ignored);
+    }
+}

@@ -60,6 +60,10 @@ void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec 
 void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                   const char *folder, hypervisor_done done, void *context);
 
+/* What a daemon that ended in the middle of these has left in FOLDER: the VMM is ended, and its
+ * place goes.  Blocks for a moment. */
+void template_sweep(const char *folder);
+
 /*
  * A new qcow2 file of `size_bytes` (a multiple of 512) at `path`, over another one ("raw" or
  * "qcow2", not larger), which is not to be written any more; for a struct hypervisor_disk with

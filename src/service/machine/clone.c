@@ -21,6 +21,7 @@
 #include "base/random.h"
 #include "base/text.h"
 
+#include "engine/hypervisor/template.h"
 #include "engine/store/store.h"
 
 #include "service/machine/capture.h"
@@ -351,24 +352,55 @@ void machine_clone(struct machine_service *service, const char *project, const c
 
 /* ---- After a start of the node ---- */
 
-void clone_sweep(struct machine_service *service)
+/* Each entry of a folder; one that is not there has none. */
+static void each_entry(const char *path, void (*visit)(const char *entry))
 {
-    struct error ignored = {0};
-    MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
-    MEMORY_OWNED char *fresh = memory_format("%s/new", service->folder);
-    file_remove_tree(cloning, &ignored);
-    DIR *folder = opendir(fresh);
+    DIR *folder = opendir(path);
     const struct dirent *entry = NULL;
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
-        struct stat status;
-        MEMORY_OWNED char *path = memory_format("%s/%s", fresh, entry->d_name);
-        /* Its rows may still be on their way here, unless it is old. */
-        if (entry->d_name[0] != '.' && stat(path, &status) == 0 &&
-            (uint64_t)status.st_mtime + LEFT_AFTER_S < clock_real_ms() / 1000) {
-            file_remove_tree(path, &ignored);
+        if (entry->d_name[0] != '.') {
+            MEMORY_OWNED char *one = memory_format("%s/%s", path, entry->d_name);
+            visit(one);
         }
     }
     if (folder != NULL) {
         closedir(folder);
     }
+}
+
+static void sweep_snapshots(const char *of_a_machine)
+{
+    each_entry(of_a_machine, template_sweep);
+}
+
+/* What was laid out for a restore that did not come to its end. */
+static void sweep_machine(const char *machine)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *restoring = memory_format("%s/restoring", machine);
+    file_remove_tree(restoring, &ignored);
+}
+
+/* Its rows may still be on their way here, unless it is old. */
+static void sweep_new(const char *path)
+{
+    struct error ignored = {0};
+    struct stat status;
+    if (stat(path, &status) == 0 &&
+        (uint64_t)status.st_mtime + LEFT_AFTER_S < clock_real_ms() / 1000) {
+        file_remove_tree(path, &ignored);
+    }
+}
+
+void clone_sweep(struct machine_service *service)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *snapshots = memory_format("%s/snapshots", service->folder);
+    MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
+    MEMORY_OWNED char *fresh = memory_format("%s/new", service->folder);
+    each_entry(snapshots, sweep_snapshots);
+    each_entry(cloning, template_sweep);
+    file_remove_tree(cloning, &ignored);
+    each_entry(fresh, sweep_new);
+    each_entry(service->folder, sweep_machine);
 }

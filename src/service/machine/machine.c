@@ -250,8 +250,8 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     if (store_schema_now(options->store) >= 6) {
         state_load(service, NULL);
     }
-    snapshot_recover(service);
     clone_sweep(service);
+    snapshot_recover(service);
     LIST_EACH(node, &service->machines)
     {
         recover(LIST_ITEM(node, struct machine, link));
