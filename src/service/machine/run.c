@@ -642,10 +642,8 @@ void machine_run_start(struct machine *machine)
 
 void machine_run_attach(struct machine *machine)
 {
-    const char *driver = settings_text(machine->config, "driver");
-    machine->vm =
-        hypervisor_attach(machine->service->options.hypervisor, driver[0] != '\0' ? driver : "qemu",
-                          machine->folder, &vm_events, machine);
+    machine->vm = hypervisor_attach(machine->service->options.hypervisor, driver_of(machine)->name,
+                                    machine->folder, &vm_events, machine);
 }
 
 /* ---- Stopping, pausing ---- */
