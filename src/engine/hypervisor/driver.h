@@ -65,12 +65,21 @@ struct driver {
     void (*reset)(void *control, hypervisor_done done, void *context);
     void (*power_down)(void *control, hypervisor_done done, void *context);
     void (*balloon)(void *control, uint64_t bytes, hypervisor_done done, void *context);
-    void (*resize_disk)(void *control, size_t index, uint64_t bytes, hypervisor_done done,
-                        void *context);
     void (*save)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
     void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
+    /* All of them where info.can_hotplug, else NULL. */
+    void (*attach_volume)(void *control, const struct hypervisor_volume *volume,
+                          hypervisor_done done, void *context);
+    void (*detach_volume)(void *control, const char *id, const char *const *layers,
+                          size_t layer_count, hypervisor_done done, void *context);
+    void (*resize_volume)(void *control, const char *id, uint64_t bytes, hypervisor_done done,
+                          void *context);
+    void (*throttle_volume)(void *control, const char *id, uint64_t iops, uint64_t bytes_per_second,
+                            hypervisor_done done, void *context);
+    void (*lay_over)(void *control, const char *id, const char *below,
+                     const struct hypervisor_layer *layer, hypervisor_done done, void *context);
 };
 
 extern const struct driver driver_qemu;

@@ -24,6 +24,8 @@ struct loop;
 enum {
     HYPERVISOR_DISKS_MAX = 8,
     HYPERVISOR_NICS_MAX = 4,
+    HYPERVISOR_VOLUMES_MAX = 16,
+    HYPERVISOR_LAYERS_MAX = 16, /* of a volume, one over the other */
     HYPERVISOR_FORWARDS_MAX = 16,
     HYPERVISOR_CPUS_MAX = 64,
     HYPERVISOR_NAME_SIZE = 64,
@@ -45,13 +47,12 @@ struct hypervisor_driver_info {
     bool can_snapshot;    /* memory and devices, to a file and back */
     bool can_clone;       /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
     bool can_migrate;     /* while it runs */
-    bool can_hotplug;
-    bool can_share; /* folders of the host, by virtiofs */
+    bool can_hotplug;     /* of volumes */
+    bool can_share;       /* folders of the host, by virtiofs */
     bool can_vsock;
     bool has_user_network; /* needs no privilege */
     bool can_limit_cpu;    /* by a control group */
     char limits[96];       /* what control groups can limit here, for people */
-    bool has_pc;           /* HYPERVISOR_Q35 */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
 };
@@ -78,11 +79,10 @@ const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervi
 
 struct hypervisor_disk {
     const char *path;
-    const char *format;      /* "raw" or "qcow2" */
-    bool read_only;          /* and may be another machine's at the same time */
-    const char *base;        /* of "qcow2": the file that it is laid over, or NULL */
-    const char *base_format; /* of it; NULL: "raw" */
-    const char *serial;      /* at most 20 characters: what the guest finds it by */
+    const char *format; /* "raw" or "qcow2" */
+    bool read_only;     /* and may be another machine's at the same time */
+    const char *base;   /* of "qcow2": the raw file that it is laid over, or NULL */
+    const char *serial; /* at most 20 characters: what the guest finds it by */
 };
 
 struct hypervisor_forward { /* of the user-mode network */
@@ -97,12 +97,6 @@ struct hypervisor_nic {
     const char *tap; /* of net_tap_ensure(), by name; NULL: the user-mode network */
     const struct hypervisor_forward *forwards;
     size_t forward_count;
-};
-
-/* What it is put together of. */
-enum hypervisor_board {
-    HYPERVISOR_MICROVM, /* virtio by memory-mapped registers; a kernel is given */
-    HYPERVISOR_Q35,     /* a PC with PCI; without a kernel its firmware boots the first disk */
 };
 
 enum hypervisor_memory {
@@ -121,12 +115,7 @@ struct hypervisor_spec {
     uint64_t memory_bytes;
     enum hypervisor_memory memory;
     const char *memory_file;
-    enum hypervisor_board board;
-    /* UEFI instead of a BIOS: its code, which is shared, and a copy of its variables of the
-     * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */
-    const char *firmware;
-    const char *firmware_variables;
-    const char *kernel;  /* ELF with PVH note, or bzImage; NULL: as the first disk says */
+    const char *kernel;  /* ELF with PVH note, or bzImage */
     const char *initrd;  /* NULL: none */
     const char *cmdline; /* beyond what the driver needs */
     const struct hypervisor_disk *disks;
@@ -145,9 +134,6 @@ struct hypervisor_spec {
 /* Can it be run here?  INVALID, UNSUPPORTED with the reason. */
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err);
-
-/* UEFI of this host: code, and the variables that a new machine has.  NOT_FOUND. */
-int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, struct error *err);
 
 /* ---- A running machine ---- */
 
@@ -212,9 +198,42 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,
                         void *context);
 
-/* Make a disk (by its place in the spec) larger while it runs; whole KiB. */
-void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t bytes,
-                            hypervisor_done done, void *context);
+/*
+ * Volumes: disks that come and go while it runs (drivers with can_hotplug; else UNSUPPORTED).
+ * Their files are given as descriptors, which stay the caller's.  Twice is as once.
+ */
+struct hypervisor_layer {
+    const char *id;     /* hex digits */
+    const char *format; /* "raw" or "qcow2" */
+    int fd;             /* for reading and writing; -1: it is not written */
+    int read_fd;        /* for reading */
+    bool is_encrypted;
+};
+
+struct hypervisor_volume {
+    const char *id;                        /* 16 hex digits: the serial that the guest sees */
+    const struct hypervisor_layer *layers; /* the one that is written, then those below it */
+    size_t layer_count;
+    unsigned slot;   /* below HYPERVISOR_VOLUMES_MAX, its own */
+    const void *key; /* of the encrypted ones; NULL: none is */
+    size_t key_length;
+    uint64_t iops; /* 0: not limited, as the next */
+    uint64_t bytes_per_second;
+};
+void hypervisor_attach_volume(struct hypervisor_vm *vm, const struct hypervisor_volume *volume,
+                              hypervisor_done done, void *context);
+/* Whatever the guest does with it; `layers`: the ids of all that it has. */
+void hypervisor_detach_volume(struct hypervisor_vm *vm, const char *id, const char *const *layers,
+                              size_t layer_count, hypervisor_done done, void *context);
+/* File and disk. */
+void hypervisor_resize_volume(struct hypervisor_vm *vm, const char *id, uint64_t bytes,
+                              hypervisor_done done, void *context);
+void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id, uint64_t iops,
+                                uint64_t bytes_per_second, hypervisor_done done, void *context);
+/* From now on what is written goes to `layer`, a qcow2 that lies over layer `below`, which is not
+ * written any more. */
+void hypervisor_lay_over(struct hypervisor_vm *vm, const char *id, const char *below,
+                         const struct hypervisor_layer *layer, hypervisor_done done, void *context);
 
 /* What it has used, of the operating system; false: it does not run. */
 struct hypervisor_usage {

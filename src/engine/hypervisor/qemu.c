@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 
+#include "engine/hypervisor/qemu_volume.h"
 #include "engine/hypervisor/qmp.h"
 
 enum { VERSION_BYTES = 4096, ASK_MS_MAX = 10000, POLL_EVERY_MS = 5 };
@@ -69,8 +70,8 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->can_snapshot = true;
     info->can_clone = true;
     info->can_migrate = true;
+    info->can_hotplug = true;
     info->has_user_network = true;
-    info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
 }
 
 static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
@@ -111,6 +112,7 @@ struct transfer {
 struct control {
     struct loop *loop;
     struct qmp *qmp;
+    struct qemu_volumes *volumes;
     struct driver_events events;
     void *context;
     struct loop_timer *look;
@@ -197,6 +199,8 @@ static void on_qmp_event(const char *name, const json_t *data, void *context)
     } else if (strcmp(name, "MIGRATION") == 0 && control->is_transferring &&
                control->transfer.is_started) {
         look(control);
+    } else {
+        qemu_volumes_event(control->volumes, name, data);
     }
 }
 
@@ -216,6 +220,7 @@ static void on_qmp_end(const struct error *error, void *context)
 {
     struct control *control = context;
     finish_transfer(control, error);
+    qemu_volumes_end(control->volumes, error);
     control->events.on_lost(error, control->context);
 }
 
@@ -235,6 +240,7 @@ static void *connect_control(struct loop *loop, const char *folder,
     control->context = context;
     control->look = loop_timer_new(loop, on_look, control);
     control->qmp = qmp_open(loop, fd, &qmp_events, control);
+    control->volumes = qemu_volumes_new(control->qmp);
     return control;
 }
 
@@ -242,6 +248,7 @@ static void disconnect(void *argument)
 {
     struct control *control = argument;
     qmp_close(control->qmp);
+    qemu_volumes_free(control->volumes);
     loop_timer_free(control->look);
     if (control->is_transferring) {
         fd_close_slot(&control->transfer.fd);
@@ -272,16 +279,6 @@ static void power_down(void *argument, hypervisor_done done, void *context)
 static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
 {
     tell(argument, "balloon", json_pack("{s:I}", "value", (json_int_t)bytes), done, context);
-}
-
-/* The node's name is that of qemu_order.c. */
-static void resize_disk(void *argument, size_t index, uint64_t bytes, hypervisor_done done,
-                        void *context)
-{
-    tell(argument, "block_resize",
-         json_pack("{s:o, s:I}", "node-name", json_sprintf("disk%zu", index), "size",
-                   (json_int_t)bytes),
-         done, context);
 }
 
 /* ---- Saving and restoring: a migration to and from a file ---- */
@@ -383,6 +380,43 @@ static void load(void *argument, int owned_fd, bool without_memory, hypervisor_d
     transfer(argument, false, owned_fd, without_memory, done, context);
 }
 
+/* ---- Volumes: qemu_volume.c ---- */
+
+static void attach_volume(void *argument, const struct hypervisor_volume *volume,
+                          hypervisor_done done, void *context)
+{
+    const struct control *control = argument;
+    qemu_volume_attach(control->volumes, volume, done, context);
+}
+
+static void detach_volume(void *argument, const char *id, const char *const *layers,
+                          size_t layer_count, hypervisor_done done, void *context)
+{
+    const struct control *control = argument;
+    qemu_volume_detach(control->volumes, id, layers, layer_count, done, context);
+}
+
+static void resize_volume(void *argument, const char *id, uint64_t bytes, hypervisor_done done,
+                          void *context)
+{
+    const struct control *control = argument;
+    qemu_volume_resize(control->volumes, id, bytes, done, context);
+}
+
+static void throttle_volume(void *argument, const char *id, uint64_t iops,
+                            uint64_t bytes_per_second, hypervisor_done done, void *context)
+{
+    const struct control *control = argument;
+    qemu_volume_throttle(control->volumes, id, iops, bytes_per_second, done, context);
+}
+
+static void lay_over(void *argument, const char *id, const char *below,
+                     const struct hypervisor_layer *layer, hypervisor_done done, void *context)
+{
+    const struct control *control = argument;
+    qemu_volume_lay_over(control->volumes, id, below, layer, done, context);
+}
+
 const struct driver driver_qemu = {
     .name = "qemu",
     .probe = probe,
@@ -396,7 +430,11 @@ const struct driver driver_qemu = {
     .reset = reset_machine,
     .power_down = power_down,
     .balloon = balloon,
-    .resize_disk = resize_disk,
     .save = save,
     .load = load,
+    .attach_volume = attach_volume,
+    .detach_volume = detach_volume,
+    .resize_volume = resize_volume,
+    .throttle_volume = throttle_volume,
+    .lay_over = lay_over,
 };

@@ -483,15 +483,6 @@ void hypervisor_power_down(struct hypervisor_vm *vm, hypervisor_done done, void 
     }
 }
 
-void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t bytes,
-                            hypervisor_done done, void *context)
-{
-    if (can(vm, vm->found->driver->resize_disk != NULL, done, context) &&
-        is_there(vm, done, context)) {
-        vm->found->driver->resize_disk(vm->control, index, bytes, done, context);
-    }
-}
-
 void hypervisor_kill(struct hypervisor_vm *vm)
 {
     vm->was_killed = true;
@@ -556,6 +547,57 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 {
     if (can_transfer(vm, owned_fd, without_memory, done, context)) {
         vm->found->driver->load(vm->control, owned_fd, without_memory, on_transferred, vm);
+    }
+}
+
+/* ---- Volumes ---- */
+
+static bool takes_volumes(struct hypervisor_vm *vm, hypervisor_done done, void *context)
+{
+    if (!vm->found->info.can_hotplug) {
+        refuse(vm, ERROR_UNSUPPORTED, "this driver does not know volumes", done, context);
+        return false;
+    }
+    return is_there(vm, done, context);
+}
+
+void hypervisor_attach_volume(struct hypervisor_vm *vm, const struct hypervisor_volume *volume,
+                              hypervisor_done done, void *context)
+{
+    if (takes_volumes(vm, done, context)) {
+        vm->found->driver->attach_volume(vm->control, volume, done, context);
+    }
+}
+
+void hypervisor_detach_volume(struct hypervisor_vm *vm, const char *id, const char *const *layers,
+                              size_t layer_count, hypervisor_done done, void *context)
+{
+    if (takes_volumes(vm, done, context)) {
+        vm->found->driver->detach_volume(vm->control, id, layers, layer_count, done, context);
+    }
+}
+
+void hypervisor_resize_volume(struct hypervisor_vm *vm, const char *id, uint64_t bytes,
+                              hypervisor_done done, void *context)
+{
+    if (takes_volumes(vm, done, context)) {
+        vm->found->driver->resize_volume(vm->control, id, bytes, done, context);
+    }
+}
+
+void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id, uint64_t iops,
+                                uint64_t bytes_per_second, hypervisor_done done, void *context)
+{
+    if (takes_volumes(vm, done, context)) {
+        vm->found->driver->throttle_volume(vm->control, id, iops, bytes_per_second, done, context);
+    }
+}
+
+void hypervisor_lay_over(struct hypervisor_vm *vm, const char *id, const char *below,
+                         const struct hypervisor_layer *layer, hypervisor_done done, void *context)
+{
+    if (takes_volumes(vm, done, context)) {
+        vm->found->driver->lay_over(vm->control, id, below, layer, done, context);
     }
 }
 
