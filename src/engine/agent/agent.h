@@ -247,6 +247,9 @@ struct agent_call *agent_unmount(struct agent *agent, const char *path, bool is_
 /* After the disk has grown: ext4.  "/" of an overlaid root is its writable disk. */
 struct agent_call *agent_grow(struct agent *agent, const char *path, agent_done *done,
                               void *context);
+/* As soon as the guest sees that its disk has `at_least` bytes. */
+struct agent_call *agent_grow_to(struct agent *agent, const char *path, uint64_t at_least,
+                                 agent_done *done, void *context);
 
 struct agent_call *agent_sync(struct agent *agent, uint64_t timeout_ms, agent_done *done,
                               void *context);

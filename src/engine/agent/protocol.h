@@ -118,8 +118,10 @@ enum agent_operation {
      * virtio disk), "tag:T" (virtiofs), "tmpfs", or a device's path. */
     AGENT_MOUNT,
     AGENT_UNMOUNT, /* [PATH, FLAGS] */
-    AGENT_GROW,    /* the file system mounted at PATH takes its whole disk.  [PATH] -> SIZE */
-    AGENT_SYNC,    /* everything written is on the disks */
+    /* The file system mounted at PATH takes its whole disk, once that has at least SIZE (none: as
+     * it is), or after 5 s.  [PATH, SIZE] -> SIZE */
+    AGENT_GROW,
+    AGENT_SYNC, /* everything written is on the disks */
     /* As SYNC, and nothing is written until THAW, or TIMEOUT_MS later (at most 10 minutes).
      * [PATH... (none: all disks'), TIMEOUT_MS] -> COUNT of file systems */
     AGENT_FREEZE,

@@ -153,9 +153,18 @@ struct agent_call *agent_unmount(struct agent *agent, const char *path, bool is_
 struct agent_call *agent_grow(struct agent *agent, const char *path, agent_done *done,
                               void *context)
 {
+    return agent_grow_to(agent, path, 0, done, context);
+}
+
+struct agent_call *agent_grow_to(struct agent *agent, const char *path, uint64_t at_least,
+                                 agent_done *done, void *context)
+{
     BUFFER_OWNED struct buffer body = {0};
     const struct agent_call_terms terms = PLAIN(AGENT_GROW, 0);
     agent_put_text(&body, AGENT_PATH, path);
+    if (at_least > 0) {
+        agent_put_number(&body, AGENT_SIZE, at_least);
+    }
     return agent_call_begin(agent, &terms, &body, NULL, "growing %s", path);
 }
 

@@ -8,6 +8,7 @@
  *   blixard.rootfs=TYPE       its file system; without it, found out from what is on the disk
  *   blixard.overlay=SOURCE    where the root's changes go: serial:NAME, or tmpfs.  Without it the
  *                             root is written to itself,
+ *   blixard.volume=SERIAL:PATH[:ro]  mounted before the init begins; may be given several times
  *   blixard.ro                or, with this, not at all
  *   blixard.init=PATH         the distribution's init; without it: the image's entrypoint if there
  *                             is one, else /sbin/init
@@ -39,8 +40,6 @@
 #include "base/memory.h"
 
 #include "guest/agent/private.h"
-
-enum { LOOK_US = 5000, LOOKS_MAX = 1000 };
 
 #define SYSROOT  "/run/blixard/root" /* where it is put together */
 #define NEW_ROOT "/blixard-root"     /* and where it is when /run goes along too */
@@ -164,20 +163,6 @@ static void load_modules(void)
 
 /* ---- The root ---- */
 
-/* Disks come when their drivers have found them, which may be a moment later. */
-static int mount_when_there(const char *source, const char *path, const char *file_system,
-                            const char *options, bool is_read_only, struct error *err)
-{
-    for (int i = 0; i < LOOKS_MAX; i++) {
-        int r = disk_mount_at(source, path, file_system, options, is_read_only, err);
-        if (r != -ERROR_NOT_FOUND) {
-            return r;
-        }
-        usleep(LOOK_US);
-    }
-    return -(int)err->kind;
-}
-
 /* What is mounted now goes along; its place is made where the image lacks it. */
 static void carry_over(const char *path)
 {
@@ -250,8 +235,8 @@ const char *entrypoint_path(void)
 static int overlay_root(const char *overlay, struct error *err)
 {
     mkdir(ROOT_WRITABLE, 0700);
-    int r = mount_when_there(overlay, ROOT_WRITABLE, "",
-                             strcmp(overlay, "tmpfs") == 0 ? "mode=0755" : "", false, err);
+    int r = disk_mount_when_there(overlay, ROOT_WRITABLE, "",
+                                  strcmp(overlay, "tmpfs") == 0 ? "mode=0755" : "", false, err);
     if (r < 0) {
         return error_wrap(err, "the root's overlay");
     }
@@ -281,12 +266,57 @@ static int make_root(struct error *err)
     const char *path = overlay[0] != '\0' ? ROOT_IMAGE : SYSROOT;
     mkdir(SYSROOT, 0755);
     mkdir(ROOT_IMAGE, 0755);
-    int r = mount_when_there(source, path, file_system, "", is_read_only, err);
+    int r = disk_mount_when_there(source, path, file_system, "", is_read_only, err);
     if (r < 0) {
         return error_wrap(err, "the root");
     }
     r = overlay[0] != '\0' ? overlay_root(overlay, err) : 0;
     return r < 0 ? r : enter_root(err);
+}
+
+/* ---- Volumes ---- */
+
+/* One that does not come was taken out since the machine was started: that is said.  One that
+ * cannot be mounted is no place for programs to find empty. */
+static int mount_volume(char *text, struct error *err)
+{
+    char source[TEXT_MAX];
+    char *path = strchr(text, ':');
+    char *options = path != NULL ? strchr(path + 1, ':') : NULL;
+    if (path == NULL || path[1] != '/') {
+        return error_set(err, ERROR_INVALID, "blixard.volume=%s is not SERIAL:PATH", text);
+    }
+    *path++ = '\0';
+    if (options != NULL) {
+        *options++ = '\0';
+    }
+    bool is_read_only = options != NULL && strcmp(options, "ro") == 0;
+    snprintf(source, sizeof(source), "serial:%s", text);
+    int r = file_make_folder(path, 0755, err);
+    r = r < 0 ? r : disk_mount_when_there(source, path, "", "", is_read_only, err);
+    if (r == -ERROR_NOT_FOUND) {
+        say("volume %s: %s", path, err->text);
+        return 0;
+    }
+    return r < 0 ? error_wrap(err, "the volume for %s", path) : 0;
+}
+
+static int mount_volumes(struct error *err)
+{
+    static const char name[] = "blixard.volume=";
+    char words[TEXT_MAX];
+    char *rest = NULL;
+    snprintf(words, sizeof(words), "%s", command_line);
+    for (char *word = strtok_r(words, " \t", &rest); word != NULL;
+         word = strtok_r(NULL, " \t", &rest)) {
+        if (strncmp(word, name, sizeof(name) - 1) == 0) {
+            int r = mount_volume(word + sizeof(name) - 1, err);
+            if (r < 0) {
+                return r;
+            }
+        }
+    }
+    return 0;
 }
 
 /* ---- All of it ---- */
@@ -339,7 +369,7 @@ const char *boot(void)
     read_line("/proc/cmdline", command_line, sizeof(command_line));
     load_modules();
     network_lo_up(&error);
-    if (make_root(&error) < 0) {
+    if (make_root(&error) < 0 || mount_volumes(&error) < 0) {
         atomic_store(&shared->init, AGENT_INIT_RESCUE);
         snprintf(shared->problem, sizeof(shared->problem), "%.500s", error.text);
     } else {

@@ -26,6 +26,8 @@
 #endif
 #define EXT4_RESIZE _IOW('f', 16, uint64_t) /* linux/fs/ext4/ext4.h: EXT4_IOC_RESIZE_FS */
 
+enum { LOOK_US = 5000, LOOKS_MAX = 1000 };
+
 uint64_t disk_thaw_at_ms;
 
 /* ---- What is mounted ---- */
@@ -100,6 +102,18 @@ static bool look(const struct mounted *mounted, void *context)
 
 /* ---- Finding ---- */
 
+/* Of SCSI disks: vital product data page 80h (SPC-4, 7.8.18), four bytes before the text. */
+static void read_scsi_serial(const char *name, char *ret_text, size_t size)
+{
+    enum { HEAD = 4 };
+    char path[512];
+    BUFFER_OWNED struct buffer page = {0};
+    snprintf(path, sizeof(path), "/sys/block/%.200s/device/vpd_pg80", name);
+    read_file(path, &page);
+    size_t length = page.used > HEAD && page.data[1] == 0x80 ? page.used - HEAD : 0;
+    snprintf(ret_text, size, "%.*s", (int)length, length > 0 ? (const char *)page.data + HEAD : "");
+}
+
 static bool find_serial(const char *serial, char *ret_device, size_t size)
 {
     DIR *folder = opendir("/sys/block");
@@ -110,6 +124,9 @@ static bool find_serial(const char *serial, char *ret_device, size_t size)
         char text[64];
         snprintf(path, sizeof(path), "/sys/block/%s/serial", entry->d_name);
         read_line(path, text, sizeof(text));
+        if (text[0] == '\0') {
+            read_scsi_serial(entry->d_name, text, sizeof(text));
+        }
         if (text[0] != '\0' && strcmp(text, serial) == 0) {
             snprintf(ret_device, size, "/dev/%.200s", entry->d_name);
             is_found = true;
@@ -260,6 +277,19 @@ int disk_mount_at(const char *source, const char *path, const char *file_system,
     return 0;
 }
 
+int disk_mount_when_there(const char *source, const char *path, const char *file_system,
+                          const char *options, bool is_read_only, struct error *err)
+{
+    for (int i = 0; i < LOOKS_MAX; i++) {
+        int r = disk_mount_at(source, path, file_system, options, is_read_only, err);
+        if (r != -ERROR_NOT_FOUND || strncmp(source, "/", 1) == 0) {
+            return r;
+        }
+        usleep(LOOK_US);
+    }
+    return -(int)err->kind;
+}
+
 int disk_mount(struct work *work, struct buffer *answer, struct error *err)
 {
     char source[TEXT_MAX];
@@ -284,8 +314,8 @@ int disk_mount(struct work *work, struct buffer *answer, struct error *err)
     if (r != 0) {
         return r;
     }
-    return disk_mount_at(source, path, file_system, options, (flags & AGENT_FLAG_READ_ONLY) != 0,
-                         err);
+    return disk_mount_when_there(source, path, file_system, options,
+                                 (flags & AGENT_FLAG_READ_ONLY) != 0, err);
 }
 
 int disk_unmount(struct work *work, struct buffer *answer, struct error *err)
@@ -305,6 +335,21 @@ int disk_unmount(struct work *work, struct buffer *answer, struct error *err)
 }
 
 /* ---- Growing ---- */
+
+/* A disk that was made larger is so when its driver has heard of it. */
+static int find_size(int disk, uint64_t at_least, uint64_t *ret_size)
+{
+    for (int i = 0; i < LOOKS_MAX; i++) {
+        if (ioctl(disk, BLKGETSIZE64, ret_size) < 0) {
+            return -1;
+        }
+        if (*ret_size >= at_least) {
+            break;
+        }
+        usleep(LOOK_US);
+    }
+    return 0;
+}
 
 int disk_grow(struct work *work, struct buffer *answer, struct error *err)
 {
@@ -330,7 +375,9 @@ int disk_grow(struct work *work, struct buffer *answer, struct error *err)
     }
     FD_OWNED int disk = open(search.mounted.source, O_RDONLY | O_CLOEXEC);
     FD_OWNED int fd = open(search.mounted.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (disk < 0 || fd < 0 || ioctl(disk, BLKGETSIZE64, &size) < 0 || fstatvfs(fd, &status) < 0) {
+    if (disk < 0 || fd < 0 ||
+        find_size(disk, request_number(work->request, AGENT_SIZE, 0), &size) < 0 ||
+        fstatvfs(fd, &status) < 0) {
         return fail_os(err, errno, "examining %s", search.mounted.source);
     }
     uint64_t blocks = size / status.f_bsize;

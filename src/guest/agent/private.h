@@ -227,6 +227,9 @@ struct disk_source {
 int disk_find(const char *source, struct disk_source *ret_source, struct error *err);
 int disk_mount_at(const char *source, const char *path, const char *file_system,
                   const char *options, bool is_read_only, struct error *err);
+/* Disks come when their drivers have found them, which may be a moment later: it waits for 5 s. */
+int disk_mount_when_there(const char *source, const char *path, const char *file_system,
+                          const char *options, bool is_read_only, struct error *err);
 
 /* Where the writable disk of an overlaid root is. */
 #define ROOT_WRITABLE "/run/blixard/rw"
