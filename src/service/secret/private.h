@@ -99,6 +99,10 @@ struct secret_uses {
 int secret_find_uses(struct secret_service *service, const char *project, const char *name,
                      struct secret_uses *ret_uses, struct error *err);
 /* CONFLICT, with some of the names. */
+/* CONFLICT: a volume was encrypted with it. */
+int secret_check_no_key(struct secret_service *service, const char *project, const char *name,
+                        struct error *err);
+bool secret_can_be_key(const struct secret_service *service);
 int secret_refuse_used(const struct secret_uses *uses, const char *name, struct error *err);
 void secret_uses_done(struct secret_uses *uses);
 

@@ -197,6 +197,7 @@ void secret_set(struct secret_service *service, const char *project, const char 
                       length, SECRET_VALUE_MAX);
     }
     r = r < 0 ? r : check_schema(service, &err);
+    r = r < 0 ? r : secret_check_no_key(service, project, name, &err);
     if (r < 0) {
         refuse(change, &err);
         return;
@@ -248,8 +249,16 @@ static int look(struct secret_service *service, const char *project, const char 
 
 /* Only if no version and no trigger of the project has come or changed since they were looked at.
  */
-static struct store_command *make_deletion(const char *project, const char *name, uint64_t revision,
-                                           const struct secret_uses *uses)
+#define UNUSED                                                                                   \
+    "DELETE FROM secret WHERE key = ?1 AND revision = ?2 AND NOT EXISTS (SELECT 1 FROM version " \
+    "WHERE key > ?3 AND key < ?4 AND revision > ?5) AND NOT EXISTS (SELECT 1 FROM trigger_row "  \
+    "WHERE key > ?3 AND key < ?4 AND revision > ?6)"
+#define NO_KEY                                                                           \
+    " AND NOT EXISTS (SELECT 1 FROM volume WHERE project = secret.project AND secret = " \
+    "secret.name)"
+
+static struct store_command *make_deletion(bool can_be_key, const char *project, const char *name,
+                                           uint64_t revision, const struct secret_uses *uses)
 {
     char key[SECRET_ROW_SIZE];
     MEMORY_OWNED char *from = memory_format("%s/", project);
@@ -259,10 +268,8 @@ static struct store_command *make_deletion(const char *project, const char *name
     store_command_add_expecting(
         command, ERROR_CONFLICT,
         "something of the project was changed at the same moment: try it again",
-        "DELETE FROM secret WHERE key = ?1 AND revision = ?2 AND NOT EXISTS (SELECT 1 FROM version "
-        "WHERE key > ?3 AND key < ?4 AND revision > ?5) AND NOT EXISTS (SELECT 1 FROM trigger_row "
-        "WHERE key > ?3 AND key < ?4 AND revision > ?6)",
-        "tuttuu", key, revision, from, to, uses->newest_version, uses->newest_trigger);
+        can_be_key ? UNUSED NO_KEY : UNUSED, "tuttuu", key, revision, from, to,
+        uses->newest_version, uses->newest_trigger);
     return command;
 }
 
@@ -283,8 +290,9 @@ void secret_delete(struct secret_service *service, const char *project, const ch
     if (r < 0) {
         refuse(change, &err);
     } else {
-        store_propose(service->store, make_deletion(project, name, revision, &uses), on_changed,
-                      change);
+        store_propose(service->store,
+                      make_deletion(secret_can_be_key(service), project, name, revision, &uses),
+                      on_changed, change);
     }
     secret_uses_done(&uses);
 }

@@ -80,6 +80,46 @@ static bool look_at_trigger(sqlite3_stmt *row, void *context)
     return true;
 }
 
+/* Before there were volumes, none had a key. */
+bool secret_can_be_key(const struct secret_service *service)
+{
+    enum { VOLUMES_SINCE = 7 };
+    return store_schema_now(service->store) >= VOLUMES_SINCE;
+}
+
+static bool look_at_volume(sqlite3_stmt *row, void *context)
+{
+    const struct looking *looking = context;
+    add_use(looking->uses, memory_format("volume %s", (const char *)sqlite3_column_text(row, 0)));
+    return true;
+}
+
+static int find_volumes(struct secret_service *service, const char *project,
+                        struct looking *looking, struct error *err)
+{
+    return secret_can_be_key(service)
+        ? store_query(service->store, err, look_at_volume, looking,
+                      "SELECT name FROM volume WHERE project = ? AND secret = ? ORDER BY name",
+                      "tt", project, looking->name)
+        : 0;
+}
+
+int secret_check_no_key(struct secret_service *service, const char *project, const char *name,
+                        struct error *err)
+{
+    struct secret_uses uses = {.names = json_array()};
+    struct looking looking = {&uses, name, 0};
+    int r = find_volumes(service, project, &looking, err);
+    const char *first = json_string_value(json_array_get(uses.names, 0));
+    if (r == 0 && first != NULL) {
+        r = error_set(err, ERROR_CONFLICT,
+                      "secret %s is the key of %s, which another value would not open", name,
+                      first);
+    }
+    secret_uses_done(&uses);
+    return r;
+}
+
 /* Keys of a project are PROJECT/...; '0' comes behind '/'. */
 int secret_find_uses(struct secret_service *service, const char *project, const char *name,
                      struct secret_uses *ret_uses, struct error *err)
@@ -92,11 +132,12 @@ int secret_find_uses(struct secret_service *service, const char *project, const 
                         "SELECT key, config, revision FROM version WHERE key > ? AND key < ? "
                         "ORDER BY function, number",
                         "tt", from, to);
-    return r < 0 ? r
-                 : store_query(service->store, err, look_at_trigger, &looking,
-                               "SELECT key, config, revision FROM trigger_row WHERE key > ? AND "
-                               "key < ? ORDER BY key",
-                               "tt", from, to);
+    r = r < 0 ? r
+              : store_query(service->store, err, look_at_trigger, &looking,
+                            "SELECT key, config, revision FROM trigger_row WHERE key > ? AND "
+                            "key < ? ORDER BY key",
+                            "tt", from, to);
+    return r < 0 ? r : find_volumes(service, project, &looking, err);
 }
 
 int secret_refuse_used(const struct secret_uses *uses, const char *name, struct error *err)
