@@ -440,3 +440,51 @@ CREATE TABLE machine_snapshot (
 CREATE INDEX machine_snapshot_machine ON machine_snapshot (machine_id);
 ALTER TABLE machine ADD COLUMN health TEXT;        -- starting, healthy, unhealthy; NULL: not checked, or it does not run
 ALTER TABLE machine ADD COLUMN health_reason TEXT; -- of the last bad check
+
+-- Volumes
+CREATE TABLE volume (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    id         TEXT NOT NULL UNIQUE,         -- 16 hex digits: the serial that a guest sees
+    node       TEXT NOT NULL,                -- name of the one that has it, and alone writes its state
+    config     TEXT NOT NULL,                -- JSON: a VolumeCreate, and what it became of
+    secret     TEXT,                         -- name of the one that is its key
+    size_bytes INTEGER NOT NULL,
+    next_size  INTEGER,                      -- while it grows
+    layer      TEXT NOT NULL,                -- the newest: it is written
+    next_layer TEXT,                         -- while one is laid over it
+    origin     TEXT,                         -- the layer that it is a clone of
+    state      TEXT NOT NULL,                -- creating, ready, growing, laying, restoring or failed
+    reason     TEXT,                         -- of the state, for people
+    machine    TEXT,                         -- name of the one that has it
+    slot       INTEGER,                      -- of that machine's bus
+    path       TEXT,                         -- where it is mounted in it
+    read_only  INTEGER,
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volume_node ON volume (node);
+CREATE INDEX volume_machine ON volume (project, machine);
+CREATE TABLE volume_snapshot (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/VOLUME/NAME
+    project    TEXT NOT NULL,
+    volume     TEXT NOT NULL,                -- key
+    name       TEXT NOT NULL,
+    layer      TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    state      TEXT NOT NULL,                -- creating or ready
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volume_snapshot_volume ON volume_snapshot (volume);
+CREATE INDEX volume_snapshot_layer ON volume_snapshot (layer);
+CREATE TABLE volume_layer (                  -- a file; without a volume, a snapshot or a layer that
+    key        TEXT PRIMARY KEY NOT NULL,    -- names it, it is removed
+    node       TEXT NOT NULL,
+    format     TEXT NOT NULL,                -- raw or qcow2
+    below      TEXT,                         -- the layer that it lies over
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX volume_layer_below ON volume_layer (below);

@@ -54,6 +54,7 @@ struct node {
     struct invocation_service *invocations;
     struct hypervisor *hypervisor;
     struct machine_service *machines;
+    struct volume_service *volumes;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };

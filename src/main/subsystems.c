@@ -39,6 +39,7 @@
 #include "service/trigger/driver.h"
 #include "service/trigger/queues.h"
 #include "service/trigger/trigger.h"
+#include "service/volume/volume.h"
 
 #include "surface/api/api.h"
 
@@ -413,6 +414,25 @@ static void on_functions_progress(unsigned left, void *context)
     }
 }
 
+static int start_volumes(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "volumes");
+    const struct volume_options options = {
+        .loop = node->loop,
+        .store = node->store,
+        .operations = node->operations,
+        .secrets = node->secrets,
+        .folder = folder,
+        .node_name = node->name,
+    };
+    return volume_service_new(&options, &node->volumes, err);
+}
+
+static void stop_volumes(struct node *node)
+{
+    volume_service_free(node->volumes);
+}
+
 static int start_machines(struct node *node, struct error *err)
 {
     MEMORY_OWNED char *folder = sub_folder(node, "machines");
@@ -428,6 +448,7 @@ static int start_machines(struct node *node, struct error *err)
         .images = node->images,
         .blobs = node->blobs,
         .hypervisor = node->hypervisor,
+        .volumes = node->volumes,
         .folder = folder,
         .node_name = node->name,
     };
@@ -704,6 +725,7 @@ static int start_api(struct node *node, struct error *err)
         .fetches = node->fetches,
         .secrets = node->secrets,
         .machines = node->machines,
+        .volumes = node->volumes,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -746,6 +768,7 @@ const struct subsystem subsystems[] = {
     {"streams", start_streams, stop_streams},
     {"peers", start_peers, stop_peers},
     {"secrets", start_secrets, stop_secrets},
+    {"volumes", start_volumes, stop_volumes},
     {"machines", start_machines, stop_machines},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},

@@ -18,6 +18,7 @@
 
 #include "service/machine/content.h"
 #include "service/machine/parts.h"
+#include "service/machine/volumes.h"
 
 /* The guest thaws itself after so long: a copy that took longer is of no use. */
 enum { THAW_AFTER_MS = 120000 };
@@ -58,12 +59,6 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     bool is_alive = machine_state_is_alive(machine->state);
-    if (settings_text(machine->config, "disk")[0] != '\0') { /* it is laid over the image's blob */
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "the image of machine %s is a disk: such machines have no snapshots, "
-                         "clones or exports",
-                         machine->name);
-    }
     if (machine->capture != NULL || machine->restore != NULL || machine->is_busy) {
         return error_set(err, ERROR_CONFLICT,
                          "something else is being done to machine %s: try again in a moment",
@@ -87,6 +82,13 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
                          "%s does not keep the memory of machines this way: take the disk alone "
                          "(--disk-only, --cold)",
                          driver != NULL ? driver->name : "its driver");
+    }
+    if (kind == CAPTURE_MEMORY && machine_volumes_are_there(machine)) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s has volumes, which its memory would have to fit: take its "
+                         "disk alone (--disk-only, --cold) and snapshots of the volumes, or detach "
+                         "them",
+                         machine->name);
     }
     if (kind == CAPTURE_DISK && machine->state == MACHINE_PAUSED) {
         return error_set(err, ERROR_CONFLICT,

@@ -17,6 +17,8 @@
 
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
+#include "service/machine/volumes.h"
+#include "service/volume/volume.h"
 
 /* ---- Operations that wait for a machine ---- */
 
@@ -126,7 +128,9 @@ void machine_step(struct machine *machine)
         disk_prepare(machine);
         break;
     case MACHINE_DO_START:
-        start_in_order(machine);
+        if (!machine_volumes_are_busy(machine)) { /* else it is stepped again */
+            start_in_order(machine);
+        }
         break;
     case MACHINE_DO_PAUSE:
         machine_run_pause(machine);
@@ -256,6 +260,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     {
         recover(LIST_ITEM(node, struct machine, link));
     }
+    machine_volumes_open(service);
     *ret_service = service;
     return 0;
 }
@@ -266,6 +271,7 @@ void machine_service_free(struct machine_service *service)
         return;
     }
     service->is_over = true;
+    volume_set_machines(service->options.volumes, NULL);
     store_watch_free(service->watch);
     LIST_EACH(node, &service->machines)
     {

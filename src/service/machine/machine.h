@@ -29,6 +29,8 @@ struct machine_service;
 struct operation_service;
 struct peer_blobs;
 struct store;
+struct volume_service;
+struct volume_use;
 
 struct machine_options {
     struct loop *loop;
@@ -37,6 +39,7 @@ struct machine_options {
     struct image_store *images;
     struct peer_blobs *blobs;
     struct hypervisor *hypervisor;
+    struct volume_service *volumes;
     const char *folder; /* made when missing */
     const char *agent;  /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
@@ -77,6 +80,15 @@ void machine_create(struct machine_service *service, const char *project, const 
  * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
 void machine_act(struct machine_service *service, const char *project, const char *name,
                  const char *action, machine_begun *done, void *context);
+
+/* Give it a volume, or take one away; while it runs, too.  At the machine's node.  NOT_FOUND;
+ * CONFLICT: another machine has it, it is on another node, or (not forced) something in the machine
+ * uses it.
+ */
+void machine_volume_attach(struct machine_service *service, const char *project, const char *name,
+                           const struct volume_use *use, machine_begun *done, void *context);
+void machine_volume_detach(struct machine_service *service, const char *project, const char *name,
+                           const char *volume, bool is_forced, machine_begun *done, void *context);
 
 int machine_write(struct machine_service *service, const char *project, const char *name,
                   struct buffer *out, struct error *err);

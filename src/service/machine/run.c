@@ -23,6 +23,7 @@
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
 #include "service/machine/parts.h"
+#include "service/machine/volumes.h"
 #include "service/peer/peer.h"
 
 static void arm(struct machine *machine, enum machine_timer what, uint64_t delay_ms);
@@ -66,6 +67,7 @@ static void close_all(struct machine *machine)
     health_end(machine);
     hypervisor_free(machine->vm);
     machine->vm = NULL;
+    machine_volumes_gone(machine);
     if (machine->timer != NULL) {
         loop_timer_stop(machine->timer);
     }
@@ -103,6 +105,11 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     if (restore_takes_end(machine)) {
         return;
     }
+    if (machine->volumes_problem[0] != '\0') {
+        told.end = HYPERVISOR_END_FAILED;
+        snprintf(told.text, sizeof(told.text), "%s", machine->volumes_problem);
+        machine->volumes_problem[0] = '\0';
+    }
     bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
         (told.end == HYPERVISOR_END_KILLED && !was_stopping);
     bool cannot_go_on = told.end == HYPERVISOR_END_FAILED && is_to_go_on(machine);
@@ -133,8 +140,7 @@ static void on_timer(void *context)
     case TIMER_NONE:
         break;
     case TIMER_BOOT:
-        if (machine->was_found || settings_text(machine->config, "disk")[0] != '\0') {
-            machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
+        if (machine->was_found) {
             machine_set_state(machine, MACHINE_RUNNING, "its agent does not answer");
             machine_step(machine);
             break;
@@ -228,13 +234,12 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (has_gone_on(machine)) { /* what it draws was drawn before */
         agent_reseed(machine->agent, on_agent_set, machine);
     }
-    if (settings_text(machine->config, "disk")[0] == '\0') {
-        set_network(machine); /* a whole distribution does that itself, as its seed says */
-    }
+    set_network(machine);
     if (info->init == AGENT_INIT_RESCUE) {
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
     }
     machine->was_found = false;
+    machine_volumes_mount(machine);
     health_begin(machine);
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
@@ -242,8 +247,6 @@ static void on_agent_up(const struct agent_info *info, void *context)
         machine_set_state(machine, MACHINE_RUNNING, "%s",
                           info->init == AGENT_INIT_RESCUE ? info->problem : "");
         machine_step(machine);
-    } else if (machine->state == MACHINE_RUNNING && machine->reason[0] != '\0') {
-        machine_set_state(machine, MACHINE_RUNNING, "%s", "");
     }
 }
 
@@ -292,26 +295,13 @@ static void open_agent(struct machine *machine)
 
 /* ---- The VMM ---- */
 
-/* A whole disk may be without an agent, or start it late: then it counts as running all the same,
- * and for one that is known to have none, at once. */
-static void begin_boot(struct machine *machine)
-{
-    if (json_is_true(json_object_get(machine->config, "without_agent"))) {
-        machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
-        arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
-        machine_set_state(machine, MACHINE_RUNNING, "%s", "");
-        machine_step(machine);
-    } else {
-        arm(machine, TIMER_BOOT, boot_ms(machine));
-    }
-}
-
 static void on_started(void *context)
 {
     struct machine *machine = context;
+    machine_volumes_plug(machine);
     open_agent(machine);
     if (machine->state == MACHINE_STARTING) {
-        begin_boot(machine);
+        arm(machine, TIMER_BOOT, boot_ms(machine));
     } else if (machine->state == MACHINE_STOPPING) {
         arm(machine, TIMER_STOP, MACHINE_STOP_MS);
     }
@@ -356,8 +346,8 @@ static void on_reboot(void *context)
         machine->restarts++;
         machine->started_ms = 0;
         health_end(machine);
+        arm(machine, TIMER_BOOT, boot_ms(machine));
         machine_set_state(machine, MACHINE_STARTING, "%s", "the guest rebooted");
-        begin_boot(machine);
     }
 }
 
@@ -367,7 +357,7 @@ static const struct hypervisor_events vm_events = {on_started, on_paused, on_reb
 
 struct starting {
     struct machine *machine;
-    json_t *config; /* a copy: settings may be read anew meanwhile */
+    char modules[HASH_TEXT_SIZE];
     struct buffer program;
     struct error error;
 };
@@ -380,12 +370,9 @@ struct parts {
     char *base; /* that it is laid over */
     char *state;
     char *memory;
-    char *seed;
-    char *variables;
-    char cmdline[512];
+    char cmdline[1000]; /* hypervisor_check(): below 1024 */
     char mac[18];
-    struct hypervisor_disk disks[3];
-    size_t own; /* which of them the machine writes in */
+    struct hypervisor_disk disks[2];
     struct hypervisor_forward forwards[MACHINE_PUBLISHED_MAX];
     char addresses[MACHINE_PUBLISHED_MAX][64];
     struct hypervisor_nic nic;
@@ -400,8 +387,6 @@ static void parts_done(struct parts *parts)
     free(parts->base);
     free(parts->state);
     free(parts->memory);
-    free(parts->seed);
-    free(parts->variables);
 }
 
 /* True: it is laid over parts->base. */
@@ -431,12 +416,13 @@ static void add_nic(const struct machine *machine, struct parts *parts)
     }
 }
 
-/* The image's root, shared, with the machine's own disk laid over it by its agent. */
-static size_t describe_kernel(const struct machine *machine, struct parts *parts)
+static void describe(const struct machine *machine, struct parts *parts,
+                     struct hypervisor_spec *ret_spec)
 {
     struct image_store *images = machine->service->options.images;
     const json_t *config = machine->config;
     size_t disks = 0;
+    *parts = (struct parts){0};
     parts->kernel = image_path(images, settings_text(config, "kernel"));
     parts->initrd = memory_format("%s/initrd", machine->folder);
     bool is_overlaid = find_disk(machine->folder, parts);
@@ -453,48 +439,8 @@ static size_t describe_kernel(const struct machine *machine, struct parts *parts
              parts->root != NULL ? "blixard.root=serial:root blixard.overlay=serial:data" : "",
              settings_text(config, "cmdline")[0] != '\0' ? " " : "",
              settings_text(config, "cmdline"));
-    return disks;
-}
-
-/* The image's disk, with the machine's own laid over it by its VMM. */
-static size_t describe_disk(const struct machine *machine, struct parts *parts,
-                            struct hypervisor_spec *spec)
-{
-    const json_t *config = machine->config;
-    const char *unused = NULL;
-    struct error ignored = {0};
-    parts->root = image_path(machine->service->options.images, settings_text(config, "disk"));
-    parts->disk = memory_format("%s/disk.qcow2", machine->folder);
-    parts->disks[0] = (struct hypervisor_disk){.path = parts->disk,
-                                               .format = "qcow2",
-                                               .base = parts->root,
-                                               .base_format = settings_text(config, "disk_format"),
-                                               .serial = "root"};
-    if (strcmp(settings_text(config, "firmware"), "uefi") == 0) {
-        parts->variables = memory_format("%s/firmware.fd", machine->folder);
-        spec->firmware_variables = parts->variables;
-        hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
-    }
-    return 1;
-}
-
-static void describe(const struct machine *machine, struct parts *parts,
-                     struct hypervisor_spec *ret_spec)
-{
-    const json_t *config = machine->config;
-    *parts = (struct parts){0};
-    *ret_spec = (struct hypervisor_spec){0};
-    size_t disks = settings_text(config, "disk")[0] != '\0'
-        ? describe_disk(machine, parts, ret_spec)
-        : describe_kernel(machine, parts);
-    parts->own = disks - 1;
-    if (seed_is_wanted(config)) {
-        parts->seed = memory_format("%s/" SEED_FILE, machine->folder);
-        parts->disks[disks++] = (struct hypervisor_disk){
-            .path = parts->seed, .format = "raw", .read_only = true, .serial = "seed"};
-    }
+    machine_volumes_add_words(machine, parts->cmdline, sizeof(parts->cmdline));
     add_nic(machine, parts);
-    const struct hypervisor_spec firmware = *ret_spec;
     *ret_spec = (struct hypervisor_spec){
         .driver =
             settings_text(config, "driver")[0] != '\0' ? settings_text(config, "driver") : NULL,
@@ -504,9 +450,6 @@ static void describe(const struct machine *machine, struct parts *parts,
         .cpus = (unsigned)settings_u64(config, "cpus"),
         .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
         .memory_bytes = settings_u64(config, "memory_bytes"),
-        .board = settings_board(config),
-        .firmware = firmware.firmware,
-        .firmware_variables = firmware.firmware_variables,
         .kernel = parts->kernel,
         .initrd = parts->initrd,
         .cmdline = parts->cmdline,
@@ -532,9 +475,10 @@ static void begin_in_the_middle(const struct machine *machine, struct parts *par
     }
 }
 
-static void take_disk_of(const char *folder, struct parts *parts)
+static void take_disk_of(const char *folder, struct parts *parts,
+                         const struct hypervisor_spec *spec)
 {
-    struct hypervisor_disk *own = &parts->disks[parts->own];
+    struct hypervisor_disk *own = &parts->disks[spec->disk_count - 1];
     free(parts->disk);
     free(parts->base);
     bool is_overlaid = find_disk(folder, parts);
@@ -551,7 +495,7 @@ void machine_run_try(struct machine *machine, const char *content, const json_t 
     json_t *config = machine->config;
     machine->config = json_object_get(manifest, "config"); /* as it was then */
     describe(machine, &parts, &spec);
-    take_disk_of(content, &parts);
+    take_disk_of(content, &parts, &spec);
     template_try(machine->service->options.hypervisor, &spec, content, done, context);
     parts_done(&parts);
     machine->config = config;
@@ -563,17 +507,15 @@ void machine_run_stamp(struct machine *machine, int fd, const char *folder, hype
     struct parts parts;
     struct hypervisor_spec spec;
     describe(machine, &parts, &spec);
-    take_disk_of(folder, &parts);
+    take_disk_of(folder, &parts, &spec);
     template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
     parts_done(&parts);
 }
 
-/* What carries the agent is written anew at each start: it is of this very release. */
-static void write_files(void *context)
+static void write_initrd(void *context)
 {
     struct starting *starting = context;
     const struct machine *machine = starting->machine;
-    const json_t *config = starting->config;
     MEMORY_OWNED char *initrd = memory_format("%s/initrd", machine->folder);
     MEMORY_OWNED char *resume = memory_format("%s/" CONTENT_RESUME, machine->folder);
     int r = starting->error.kind == ERROR_NONE
@@ -583,13 +525,8 @@ static void write_files(void *context)
     if (r == 0 && !goes_on) {
         r = file_remove_tree(resume, &starting->error); /* of an earlier life */
     }
-    if (r == 0 && settings_text(config, "disk")[0] == '\0' &&
-        !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
-        r = disk_write_initrd(machine, settings_text(config, "initrd"), &starting->program,
-                              &starting->error);
-    }
-    if (r == 0 && seed_is_wanted(config)) {
-        seed_write(machine, config, &starting->error);
+    if (r == 0 && !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
+        disk_write_initrd(machine, starting->modules, &starting->program, &starting->error);
     }
 }
 
@@ -599,20 +536,20 @@ static void start_vm(struct machine *machine, struct error *error)
     struct hypervisor_spec spec;
     describe(machine, &parts, &spec);
     begin_in_the_middle(machine, &parts, &spec);
-    if (hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
+    if (machine_volumes_check(machine, error) == 0 &&
+        hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
         machine->vm =
             hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
     }
     parts_done(&parts);
 }
 
-static void on_files(void *context)
+static void on_initrd(void *context)
 {
     struct starting *starting = context;
     struct machine *machine = starting->machine;
     struct error error = starting->error;
     buffer_done(&starting->program);
-    json_decref(starting->config);
     free(starting);
     machine->is_busy = false;
     if (machine->is_gone || machine->service->is_over) {
@@ -632,12 +569,13 @@ void machine_run_start(struct machine *machine)
 {
     struct starting *starting = NEW(struct starting);
     starting->machine = machine;
-    starting->config = json_deep_copy(machine->config);
+    snprintf(starting->modules, sizeof(starting->modules), "%.64s",
+             settings_text(machine->config, "initrd"));
     machine->has_program_ended = false;
     program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");
     machine->is_busy = true;
-    loop_work(machine->service->options.loop, write_files, on_files, starting);
+    loop_work(machine->service->options.loop, write_initrd, on_initrd, starting);
 }
 
 void machine_run_attach(struct machine *machine)

@@ -10,6 +10,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/parts.h"
+#include "service/machine/volumes.h"
 
 /* A state that is to be upgraded yet tells nothing of health. */
 #define COLUMNS                                                                              \
@@ -21,9 +22,7 @@
 
 static void write_settings(struct json_writer *writer, json_t *config)
 {
-    static const char *const hidden[] = {"name",        "kernel",          "initrd",
-                                         "root",        "root_format",     "disk",
-                                         "disk_format", "disk_size_bytes", "without_agent"};
+    static const char *const hidden[] = {"name", "kernel", "initrd", "root", "root_format"};
     for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
         json_object_del(config, hidden[i]);
     }
@@ -81,6 +80,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
     }
     json_write_field_string(writer, "health_state", (const char *)sqlite3_column_text(row, 11));
     json_write_field_string(writer, "health_reason", (const char *)sqlite3_column_text(row, 12));
+    machine_volumes_write(writing->service, project, name, writer);
     json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));

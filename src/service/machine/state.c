@@ -68,6 +68,7 @@ static struct machine *new_machine(struct machine_service *service, sqlite3_stmt
     snprintf(machine->reason, sizeof(machine->reason), "%.380s", text_at(row, 7));
     machine->restarts = (uint64_t)sqlite3_column_int64(row, 8);
     machine->started_ms = (uint64_t)sqlite3_column_int64(row, 9);
+    list_init(&machine->changes);
     list_push_back(&service->machines, &machine->link);
     return machine;
 }

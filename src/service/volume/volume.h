@@ -1,0 +1,176 @@
+/*
+ * Volumes: disks that machines are given, which outlive them.
+ *
+ * A volume is a row of the state, and layers (engine/volume): the newest is written, those below
+ * never again, each of them a row of its own.  A snapshot names a layer; a clone is a volume whose
+ * first layer lies over a snapshot's.  A volume lives on one node, in FOLDER, and its machine with
+ * it; what is done to it is done there, and alone that node writes its state.
+ *
+ * Whatever takes time has a state (creating, growing, laying, restoring): a node that comes back
+ * finds it and goes on from the rows.  A layer without a row is never removed: that may be what a
+ * restored state does not know any more, and is somebody's data; one with a row that nothing names
+ * is, file first.  (docs/developer-guide/decisions/0016.)
+ *
+ * A volume of a running machine is changed by its VMM, another one by qemu-img.  Machines are the
+ * business of the room above, which tells what there is by struct volume_machines.
+ *
+ * Main loop thread.  Every `done` is called once, later.
+ */
+#ifndef SERVICE_VOLUME_VOLUME_H
+#define SERVICE_VOLUME_VOLUME_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/hypervisor/hypervisor.h"
+
+struct agent;
+struct buffer;
+struct error;
+struct loop;
+struct operation_service;
+struct secret_service;
+struct store;
+struct store_command;
+struct volume_service;
+
+enum { VOLUME_ID_SIZE = 17, VOLUME_PATH_MAX = 96 };
+
+struct volume_options {
+    struct loop *loop;
+    struct store *store;
+    struct operation_service *operations;
+    struct secret_service *secrets;
+    const char *folder; /* made when missing; copied, as the next */
+    const char *node_name;
+};
+
+int volume_service_new(const struct volume_options *options, struct volume_service **ret_service,
+                       struct error *err);
+/* What a thread does is waited for (it runs the loop). */
+void volume_service_free(struct volume_service *service);
+
+/* ---- What people ask for ---- */
+
+/* With the id of the operation that ends when it is so, or an error. */
+typedef void volume_begun(const struct error *error, const char *operation, void *context);
+
+/* On this node; a body of type VolumeCreate.  INVALID names the setting; EXISTS, NOT_FOUND (a
+ * snapshot, a secret), FULL, LIMIT. */
+void volume_create(struct volume_service *service, const char *project, const json_t *create,
+                   volume_begun *done, void *context);
+
+/* The others at the volume's node: see volume_node().  NOT_FOUND; CONFLICT when its state does not
+ * allow it. */
+
+/* A body of type VolumeUpdate.  INVALID: it would become smaller. */
+void volume_update(struct volume_service *service, const char *project, const char *name,
+                   const json_t *update, volume_begun *done, void *context);
+/* CONFLICT: a machine has it, or it has snapshots; both are named. */
+void volume_delete(struct volume_service *service, const char *project, const char *name,
+                   volume_begun *done, void *context);
+/* As it is at one moment; a running machine's file systems are held still for it.  EXISTS, LIMIT.
+ */
+void volume_snapshot_create(struct volume_service *service, const char *project, const char *name,
+                            const char *snapshot, volume_begun *done, void *context);
+/* CONFLICT names its clones. */
+void volume_snapshot_delete(struct volume_service *service, const char *project, const char *name,
+                            const char *snapshot, volume_begun *done, void *context);
+/* What was written since is gone.  CONFLICT: a machine runs with it. */
+void volume_snapshot_restore(struct volume_service *service, const char *project, const char *name,
+                             const char *snapshot, volume_begun *done, void *context);
+
+/* Of this node's replica, as JSON (types Volume, VolumeList, VolumeSnapshotList).  NOT_FOUND. */
+int volume_write(struct volume_service *service, const char *project, const char *name,
+                 struct buffer *out, struct error *err);
+int volume_write_list(struct volume_service *service, const char *project, struct buffer *out,
+                      struct error *err);
+int volume_snapshot_write_list(struct volume_service *service, const char *project,
+                               const char *name, struct buffer *out, struct error *err);
+/* Name of the node that has it; the caller's. */
+int volume_node(struct volume_service *service, const char *project, const char *name,
+                char **ret_node, struct error *err);
+/* This node's volumes as Prometheus text. */
+void volume_write_metrics(struct volume_service *service, struct buffer *out);
+
+/* ---- Machines that have volumes ---- */
+
+/* "NAME[:PATH][:ro]". */
+struct volume_use {
+    char name[64];
+    char path[VOLUME_PATH_MAX + 1]; /* where it is mounted; "": it is not */
+    bool is_read_only;
+};
+/* INVALID says what is wrong. */
+int volume_use_parse(const char *text, struct volume_use *ret_use, struct error *err);
+/* The parts by themselves. */
+int volume_use_check(const struct volume_use *use, struct error *err);
+
+/*
+ * Add to a command that the machine gets it; the command fails with CONFLICT when another one has
+ * it by then.  NOT_FOUND; CONFLICT: it is on another node, or a machine's, or not usable; LIMIT.
+ * `slot_at_least`: for several in one command, one after the last one's.
+ */
+int volume_add_attachment(struct volume_service *service, const char *project, const char *machine,
+                          const struct volume_use *use, unsigned *slot_at_least,
+                          struct store_command *command, struct error *err);
+/* Of one, or (NULL) of all that the machine has. */
+void volume_add_detachment(struct volume_service *service, const char *project, const char *machine,
+                           const char *name_or_null, struct store_command *command);
+
+/* What a machine has, by slot. */
+struct volume_attachment {
+    char id[VOLUME_ID_SIZE];
+    struct volume_use use;
+    unsigned slot;
+    bool has_file_system;
+};
+/* At most HYPERVISOR_VOLUMES_MAX; returns how many. */
+size_t volume_of_machine(struct volume_service *service, const char *project, const char *machine,
+                         struct volume_attachment *ret_attachments);
+
+/* Open for a VMM.  CONFLICT, CORRUPT (a file is missing), and what secret_read() says. */
+struct volume_open {
+    struct hypervisor_volume volume;
+    struct hypervisor_layer layers[HYPERVISOR_LAYERS_MAX];
+    char ids[HYPERVISOR_LAYERS_MAX][VOLUME_ID_SIZE];
+    char id[VOLUME_ID_SIZE];
+    char key[1024];
+    bool is_read_only;
+};
+int volume_open(struct volume_service *service, const char *project, const char *name,
+                struct volume_open *ret_open, struct error *err);
+/* Closes and wipes. */
+void volume_close(struct volume_open *open);
+
+/* The ids of its layers, newest first; at most HYPERVISOR_LAYERS_MAX. */
+size_t volume_layers(struct volume_service *service, const char *project, const char *name,
+                     char ret_ids[HYPERVISOR_LAYERS_MAX][VOLUME_ID_SIZE]);
+
+/* Is something being done to a volume of this machine, by a thread?  Then it is not started. */
+bool volume_is_busy(struct volume_service *service, const char *project, const char *machine);
+
+enum volume_machine_state {
+    VOLUME_MACHINE_OFF,     /* no VMM has its volumes open, and none will before on_free */
+    VOLUME_MACHINE_BETWEEN, /* it is starting or ending */
+    VOLUME_MACHINE_ON,      /* its VMM has them */
+};
+
+struct volume_machines {
+    /* *ret_vm and *ret_agent (NULL: it does not answer) with ON alone. */
+    enum volume_machine_state (*look)(const char *project, const char *machine,
+                                      struct hypervisor_vm **ret_vm, struct agent **ret_agent,
+                                      void *context);
+    /* Nothing is being done to its volumes any more. */
+    void (*on_free)(const char *project, const char *machine, void *context);
+    void *context;
+};
+/* Before it, nothing is done to volumes that machines have.  NULL: no more. */
+void volume_set_machines(struct volume_service *service, const struct volume_machines *machines);
+/* It has become ON or OFF; what its VMM was doing to volumes is not answered any more. */
+void volume_machine_changed(struct volume_service *service, const char *project,
+                            const char *machine);
+
+#endif
