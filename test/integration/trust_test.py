@@ -58,7 +58,10 @@ EXPECTED = {
     "machine_export": "member", "machine_import": "member",
     "machine_file_get": "member", "machine_file_put": "member", "hypervisor_list": "member", "image_blob_put": "member",
     "machine_image_list": "member", "machine_image_get": "member", "machine_image_set": "member",
-    "machine_image_delete": "member",
+    "machine_image_delete": "member", "volume_list": "member", "volume_create": "member", "volume_get": "member",
+    "volume_update": "member", "volume_delete": "member", "volume_snapshot_list": "member",
+    "volume_snapshot_create": "member", "volume_snapshot_delete": "member", "volume_snapshot_restore": "member",
+    "machine_volume_put": "member", "machine_volume_delete": "member",
 }
 
 IN, WHO, NO, OUT = "let in", "401", "403", "no connection"

@@ -33,6 +33,7 @@ struct instance_service;
 struct kv_service;
 struct loop;
 struct machine_service;
+struct volume_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
@@ -71,6 +72,7 @@ struct api_options {
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
     struct invocation_service *invocations;
     struct machine_service *machines;
+    struct volume_service *volumes;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };
 

@@ -15,6 +15,7 @@
 #include "service/queue/queue.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/trigger.h"
+#include "service/volume/volume.h"
 
 #include "surface/api/parts.h"
 
@@ -113,6 +114,9 @@ void api_metrics_get(struct request *request)
     if (request->api->options.machines != NULL) {
         machine_write_metrics(request->api->options.machines, format == TELEMETRY_OPENMETRICS,
                               &body);
+    }
+    if (request->api->options.volumes != NULL) {
+        volume_write_metrics(request->api->options.volumes, &body);
     }
     telemetry_write_end(format, &body);
     api_answer_text(request, 200,

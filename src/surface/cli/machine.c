@@ -34,8 +34,6 @@ static const struct payload_flag settings[] = {
     {"health-start-period", "health_start_period_ms", FLAG_DURATION},
     {"health-action", "health_action", FLAG_TEXT},
     {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
-    {"machine", "machine_type", FLAG_TEXT},
-    {"firmware", "firmware", FLAG_TEXT},
 };
 
 /* ---- Waiting ---- */
@@ -93,11 +91,28 @@ static void take_command(const struct arguments *arguments, json_t *body)
     json_decref(list);
 }
 
+/* A machine that gets a volume is made where that is. */
+static int find_home(const json_t *volumes, char **ret_node, struct error *err)
+{
+    const char *text = json_string_value(json_array_get(volumes, 0));
+    JSON_OWNED json_t *volume = NULL;
+    if (text == NULL) {
+        return 0;
+    }
+    MEMORY_OWNED char *name = memory_copy_text(text, strcspn(text, ":"));
+    MEMORY_OWNED char *target = request_target("volumes", name, "");
+    int r = request_json("GET", target, NULL, &volume, err);
+    const char *node = json_string_value(json_object_get(volume, "node"));
+    *ret_node = r == 0 && node != NULL ? memory_copy_string(node) : NULL;
+    return r;
+}
+
 int verb_vm_create(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
     JSON_OWNED json_t *reference = NULL;
     BUFFER_OWNED struct buffer target = {0};
+    MEMORY_OWNED char *home = NULL;
     const char *node = flag_value(arguments, "node");
     const char *strategy = flag_value(arguments, "strategy");
     bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
@@ -111,6 +126,11 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     take_list(arguments, "entrypoint", "entrypoint", body);
     take_list(arguments, "after", "after", body);
     take_command(arguments, body);
+    take_list(arguments, "volume", "volumes", body);
+    if (r == 0 && node == NULL) {
+        r = find_home(json_object_get(body, "volumes"), &home, err);
+        node = home;
+    }
     buffer_append_string(&target, "/v1/machines");
     if (node != NULL) {
         buffer_append_string(&target, "?node=");
@@ -197,6 +217,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"memory", "memory_bytes", AS_BYTES},
         {"disk", "disk_bytes", AS_BYTES},
         {"published", "publish", AS_TEXT},
+        {"volumes", "volumes", AS_TEXT},
         {"strategy", "strategy", AS_TEXT},
         {"host name", "hostname", AS_TEXT},
         {"program", "arguments", AS_TEXT},
@@ -210,8 +231,6 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
         {"origin", "origin", AS_TEXT},
         {"id", "id", AS_TEXT},
-        {"machine type", "machine_type", AS_TEXT},
-        {"firmware", "firmware", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     return print_target(arguments, target, NULL, facts, COUNT(facts), err);
