@@ -86,6 +86,54 @@ int net_rules_apply(const struct net_rules *rules, struct error *err)
     return r;
 }
 
+/* "table ip filter {", "chain FORWARD {", "type filter hook forward priority filter; policy drop;"
+ */
+bool net_rules_read_foreign(const char *listing, char *ret_name, size_t size)
+{
+    char table[64] = "";
+    char family[16] = "";
+    char chain[64] = "";
+    for (const char *line = listing; *line != '\0';) {
+        size_t length = strcspn(line, "\n");
+        char text[192];
+        char one[64];
+        char two[64];
+        snprintf(text, sizeof(text), "%.*s", (int)(length < 190 ? length : 190), line);
+        if (sscanf(text, " table %15s %63s", one, two) == 2) {
+            snprintf(family, sizeof(family), "%.15s", one);
+            snprintf(table, sizeof(table), "%s", two);
+        } else if (sscanf(text, " chain %63s", one) == 1) {
+            snprintf(chain, sizeof(chain), "%s", one);
+        } else if ((strcmp(family, "ip") == 0 || strcmp(family, "inet") == 0) &&
+                   strstr(text, "hook forward ") != NULL && strstr(text, "policy drop") != NULL) {
+            snprintf(ret_name, size, "table %s %s, chain %s", family, table, chain);
+            return true;
+        }
+        line += length + (line[length] == '\n' ? 1 : 0);
+    }
+    return false;
+}
+
+bool net_rules_find_foreign(char *ret_name, size_t size)
+{
+    struct error ignored;
+    bool is_there = false;
+    if (try_socket(&ignored) < 0) {
+        return false;
+    }
+    pthread_mutex_lock(&one_at_a_time);
+    struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
+    if (nft != NULL && nft_ctx_buffer_output(nft) == 0 && nft_ctx_buffer_error(nft) == 0 &&
+        nft_run_cmd_from_buffer(nft, "list chains") == 0) {
+        is_there = net_rules_read_foreign(nft_ctx_get_output_buffer(nft), ret_name, size);
+    }
+    if (nft != NULL) {
+        nft_ctx_free(nft);
+    }
+    pthread_mutex_unlock(&one_at_a_time);
+    return is_there;
+}
+
 int net_rules_remove(const char *owner, struct error *err)
 {
     const struct net_rules none = {.owner = owner};

@@ -64,10 +64,11 @@ struct net_probe {
     bool can_link; /* links can be made: bridges */
     bool can_tap;  /* /dev/net/tun */
     bool can_vxlan;
-    bool can_rules;    /* nftables: tables inet and bridge, address translation */
-    bool can_filter;   /* the packet filter sees what a bridge forwards: br_netfilter */
-    bool has_vhost;    /* /dev/vhost-net */
-    char problem[256]; /* the first thing that is missing, and what to do about it; "" */
+    bool can_rules;     /* nftables: tables inet and bridge, address translation */
+    bool can_filter;    /* the packet filter sees what a bridge forwards: br_netfilter */
+    bool has_vhost;     /* /dev/vhost-net */
+    char problem[256];  /* the first thing that is missing, and what to do about it; "" */
+    char conflict[160]; /* a table of somebody else's that drops what machines send; "" */
 };
 
 /* Tries each in a network namespace of its own, in a thread that ends: nothing of the host changes.

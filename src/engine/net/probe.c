@@ -86,6 +86,9 @@ void net_probe(struct net_probe *ret_probe)
         return;
     }
     pthread_join(thread, NULL);
+    if (ret_probe->can_rules) {
+        net_rules_find_foreign(ret_probe->conflict, sizeof(ret_probe->conflict));
+    }
     if (ret_probe->can_link) {
         ret_probe->can_filter = could_load_filter();
         if (!ret_probe->can_filter) {

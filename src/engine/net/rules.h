@@ -119,4 +119,12 @@ int net_rules_apply(const struct net_rules *rules, struct error *err);
 /* Take all of the owner's away. */
 int net_rules_remove(const char *owner, struct error *err);
 
+/*
+ * What passes our rules still has to pass everybody else's.  Is there a chain that drops what is
+ * forwarded and not named, as Docker's is (iptables -P FORWARD DROP)?  *ret_name is then "table ip
+ * filter, chain FORWARD".  The second is of nft's "list chains", and pure.
+ */
+bool net_rules_find_foreign(char *ret_name, size_t size);
+bool net_rules_read_foreign(const char *listing, char *ret_name, size_t size);
+
 #endif

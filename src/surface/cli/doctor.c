@@ -14,6 +14,7 @@
 #include "base/memory.h"
 
 #include "engine/jail/jail.h"
+#include "engine/net/net.h"
 #include "engine/vmm/vmm.h"
 #include "engine/wasm/wasm.h"
 
@@ -140,6 +141,30 @@ static void find_jail(json_t *findings)
               : "runners and compilers are confined by the rest",
          full ? ""
               : "run the node as root (it gives that up for runners), or allow user namespaces");
+}
+
+/* Tried out in a namespace of its own: nothing of this machine changes. */
+static void find_networks(json_t *findings)
+{
+    char fix[320];
+    struct net_probe probe;
+    net_probe(&probe);
+    if (!probe.can_link || !probe.can_tap || !probe.can_rules) {
+        find(findings, "networks", NOTE, probe.problem,
+             "machines have the user-mode network only: they publish ports and do not meet", "");
+        return;
+    }
+    if (probe.conflict[0] != '\0') {
+        snprintf(fix, sizeof(fix),
+                 "accept them there, by the names of their bridges: iptables -I FORWARD -i bx+ -j "
+                 "ACCEPT; iptables -I FORWARD -o bx+ -j ACCEPT");
+        find(findings, "networks", NOTE, probe.conflict,
+             "it drops what machines in networks send through this host", fix);
+        return;
+    }
+    find(findings, "networks", probe.problem[0] == '\0' ? GOOD : NOTE,
+         probe.problem[0] == '\0' ? "bridges, taps, packet filter, VXLAN" : probe.problem,
+         "machines have networks of their own", "");
 }
 
 static void find_memory(json_t *findings)
@@ -312,6 +337,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_disk(findings);
     bool can_run = find_tools(findings);
     find_machines(findings);
+    find_networks(findings);
     const char *isolation = has_kvm ? "microvm" : "process";
 
     int r = output_of(arguments, &output, err);

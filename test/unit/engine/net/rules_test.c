@@ -187,6 +187,41 @@ TEST(net_rules, what_cannot_be_is_refused)
     EXPECT(render(&rules) == -ERROR_LIMIT);
 }
 
+TEST(net_rules, others_that_drop_are_seen)
+{
+    char name[160] = "";
+    EXPECT(net_rules_read_foreign("table ip nat {\n\tchain FORWARD {\n\t}\n}\n"
+                                  "table ip filter {\n\tchain INPUT {\n"
+                                  "\t\ttype filter hook input priority filter; policy drop;\n\t}\n"
+                                  "\tchain FORWARD {\n"
+                                  "\t\ttype filter hook forward priority filter; policy drop;\n",
+                                  name, sizeof(name)));
+    EXPECT_STRING(name, "table ip filter, chain FORWARD");
+    EXPECT(!net_rules_read_foreign("", name, sizeof(name)));
+    EXPECT(!net_rules_read_foreign(
+        "table ip6 filter {\n\tchain FORWARD {\n"
+        "\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n"
+        "table inet blixard {\n\tchain forward {\n"
+        "\t\ttype filter hook forward priority filter; policy accept;\n",
+        name, sizeof(name)));
+}
+
+/* Goal: it is found where it is, as the kernel lists it. */
+TEST(net_rules, others_that_drop_are_found)
+{
+    char name[160] = "";
+    world_enter();
+    if (world_run("nft add table inet foreign") != 0) {
+        SKIP("needs nf_tables");
+    }
+    EXPECT(!net_rules_find_foreign(name, sizeof(name)));
+    /* Words, as nft joins its arguments. */
+    EXPECT(world_run("nft add chain inet foreign fw { type filter hook forward priority 0 ; policy "
+                     "drop ; }") == 0);
+    EXPECT(net_rules_find_foreign(name, sizeof(name)));
+    EXPECT_STRING(name, "table inet foreign, chain fw");
+}
+
 /* Goal: the kernel takes all of it, again and again, and nothing is left when there is nothing. */
 TEST(net_rules, are_taken_by_the_kernel)
 {
