@@ -591,6 +591,15 @@ static void add_inet_table(const struct net_rules *rules, const char *table, str
     buffer_append_string(out, "}\n");
 }
 
+/* A name of nft holds no '-'. */
+void net_rules_table_name(const char *owner, char ret_name[NET_OWNER_SIZE])
+{
+    snprintf(ret_name, NET_OWNER_SIZE, "%s", owner);
+    for (char *at = ret_name; *at != '\0'; at++) {
+        *at = *at == '-' ? '_' : *at;
+    }
+}
+
 int net_rules_render(const struct net_rules *rules, struct buffer *out, struct error *err)
 {
     char table[NET_OWNER_SIZE];
@@ -598,10 +607,7 @@ int net_rules_render(const struct net_rules *rules, struct buffer *out, struct e
     if (r < 0) {
         return r;
     }
-    snprintf(table, sizeof(table), "%s", rules->owner);
-    for (char *at = table; *at != '\0'; at++) {
-        *at = *at == '-' ? '_' : *at;
-    }
+    net_rules_table_name(rules->owner, table);
     /* Deleting what is not there is a mistake, so it is added before. */
     buffer_append_format(out,
                          "add table inet %s\ndelete table inet %s\n"

@@ -119,6 +119,23 @@ int net_rules_apply(const struct net_rules *rules, struct error *err);
 /* Take all of the owner's away. */
 int net_rules_remove(const char *owner, struct error *err);
 
+/* What the owner's tables are called. */
+void net_rules_table_name(const char *owner, char ret_name[NET_OWNER_SIZE]);
+
+/* Are both tables there?  Blocks for some milliseconds. */
+bool net_rules_are_there(const char *owner);
+
+/*
+ * Rules can be thrown away by others (`nft flush ruleset`, as nftables.service does when it is
+ * restarted): then nothing is refused any more.  on_lost is called when that has happened, within a
+ * second; apply them again.  Loop thread.  DENIED.
+ */
+struct loop;
+struct net_rules_watch;
+int net_rules_watch(struct loop *loop, const char *owner, void (*on_lost)(void *context),
+                    void *context, struct net_rules_watch **ret_watch, struct error *err);
+void net_rules_unwatch(struct net_rules_watch *watch); /* accepts NULL */
+
 /*
  * What passes our rules still has to pass everybody else's.  Is there a chain that drops what is
  * forwarded and not named, as Docker's is (iptables -P FORWARD DROP)?  *ret_name is then "table ip

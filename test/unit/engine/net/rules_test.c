@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/loop/loop.h"
 #include "base/memory.h"
 
 #include "../../../lib/test.h"
@@ -241,6 +242,54 @@ TEST(net_rules, are_taken_by_the_kernel)
     EXPECT(net_rules_remove("blixard-7", &err) == 0);
     EXPECT(!world_says("nft list ruleset", "blixard"));
     EXPECT(world_says("nft list ruleset", "table inet foreign"));
+}
+
+static void count_lost(void *context)
+{
+    struct watched {
+        struct loop *loop;
+        unsigned lost;
+    } *watched = context;
+    watched->lost++;
+    loop_stop(watched->loop);
+}
+
+static void stop(void *context)
+{
+    loop_stop(context);
+}
+
+/* Goal: rules that somebody throws away are missed, and our own replacing is not taken for that.
+ * Method: replace them and see nothing for a while; flush, and wait to be called. */
+TEST(net_rules, are_missed_when_others_throw_them_away)
+{
+    struct {
+        struct loop *loop;
+        unsigned lost;
+    } watched = {0};
+    struct error err = {0};
+    struct net_rules_watch *watch = NULL;
+    const struct net_rules rules = usual();
+    world_enter();
+    int r = net_rules_apply(&rules, &err);
+    if (r == -ERROR_UNSUPPORTED) {
+        SKIP(err.text);
+    }
+    EXPECT(r == 0 && net_rules_are_there("blixard-7") && !net_rules_are_there("blixard"));
+    EXPECT(loop_new("test", &watched.loop, &err) == 0);
+    EXPECT(net_rules_watch(watched.loop, "blixard-7", count_lost, &watched, &watch, &err) == 0);
+    struct loop_timer *timer = loop_timer_new(watched.loop, stop, watched.loop);
+    EXPECT(net_rules_apply(&rules, &err) == 0);
+    loop_timer_start(timer, 600);
+    loop_run(watched.loop);
+    EXPECT(watched.lost == 0);
+    EXPECT(world_run("nft flush ruleset") == 0);
+    EXPECT(!net_rules_are_there("blixard-7"));
+    loop_run(watched.loop); /* until it is noticed */
+    EXPECT(watched.lost == 1);
+    net_rules_unwatch(watch);
+    loop_timer_free(timer);
+    loop_free(watched.loop);
 }
 
 /* Goal: what fails changes nothing.  Method: an ordinary user asks. */
