@@ -30,7 +30,7 @@ class Snapshots(unittest.TestCase):
         cls.enterClassContext(machines_of(cls.data))
         cls.ok("image", "import", "small", "--root", folder / "root.tar.gz", *kernel_flags())
         cls.ok("vm", "create", "web", "--image", "small", "--memory", "128MiB", "--disk", "64MiB")
-        cls.shell("web", "echo one > /root/note; echo mine > /tmp/memory; sleep 100000 > /dev/null 2>&1 & echo $! > /tmp/pid")
+        cls.shell("web", "echo one > /root/note; echo mine > /tmp/mine; sleep 100000 > /dev/null 2>&1 & echo $! > /tmp/pid")
         cls.ok("vm", "snapshot", "create", "web", "one")
 
     @classmethod
@@ -70,9 +70,9 @@ class Snapshots(unittest.TestCase):
         self.assertEqual((shown["memory"], shown["state"], shown["machine"]), (True, "ready", "web"))
         self.assertGreater(shown["size_bytes"], 1 << 20)
         self.assertIn("already", self.refused("vm", "snapshot", "create", "web", "one"))
-        self.shell("web", "echo two > /root/note; rm /tmp/memory; kill $(cat /tmp/pid)")
+        self.shell("web", "echo two > /root/note; rm /tmp/mine; kill $(cat /tmp/pid)")
         self.ok("vm", "restore", "web", "one")
-        self.assertEqual(self.shell("web", "cat /root/note /tmp/memory; kill -0 $(cat /tmp/pid) && echo runs"), "one\nmine\nruns\n")
+        self.assertEqual(self.shell("web", "cat /root/note /tmp/mine; kill -0 $(cat /tmp/pid) && echo runs"), "one\nmine\nruns\n")
         # Its disk alone, from a machine that goes on; and back, where it is stopped.
         self.shell("web", "echo three > /root/note")
         self.ok("vm", "snapshot", "create", "web", "three", "--disk-only")
@@ -94,15 +94,18 @@ class Snapshots(unittest.TestCase):
         self.assertEqual([fact[0] for fact in facts], ["twin-1", "twin-2", "live"])
         for column in (1, 2, 3):
             self.assertEqual(len({fact[column] for fact in facts}), 3, facts)
-        self.assertEqual(self.shell("twin-1", "cat /tmp/memory; kill -0 $(cat /tmp/pid) && echo runs"), "mine\nruns\n")
+        self.assertEqual(self.shell("twin-1", "cat /tmp/mine; kill -0 $(cat /tmp/pid) && echo runs"), "mine\nruns\n")
         self.shell("twin-1", "echo changed > /root/note; sync")
         self.assertEqual(self.shell("twin-2", "cat /root/note"), "one\n")
         self.assertIn("there is a machine", self.refused("vm", "clone", "web", "live"))
         self.assertIn("no name", self.refused("vm", "clone", "web", "Upper"))
         self.assertIn("has no snapshot", self.refused("vm", "clone", "web", "x", "--snapshot", "none"))
         # What is used up is not used again: it boots from its disk.
+        boot = self.shell("twin-1", "cat /proc/sys/kernel/random/boot_id")
+        self.assertEqual(boot, self.shell("web", "cat /proc/sys/kernel/random/boot_id"))
         self.ok("vm", "restart", "twin-1")
-        self.assertEqual(self.shell("twin-1", "cat /root/note; ls /tmp/memory 2>/dev/null || uname -n"), "changed\ntwin-1\n")
+        self.assertNotEqual(boot, self.shell("twin-1", "cat /proc/sys/kernel/random/boot_id"))
+        self.assertEqual(self.shell("twin-1", "cat /root/note; uname -n"), "changed\ntwin-1\n")
         # A snapshot goes while machines that began from it run on.
         for name in ("twin-1", "twin-2", "live"):
             self.ok("vm", "delete", name)
@@ -138,7 +141,7 @@ class Snapshots(unittest.TestCase):
         self.assertEqual([one["name"] for one in self.json("vm", "snapshot", "list", "back")["snapshots"]], ["one", "three"])
         # The guest of its snapshot believes to be the other one; it is told better.
         self.ok("vm", "restore", "back", "one")
-        self.assertEqual(self.shell("back", "uname -n; cat /tmp/memory /root/note"), "back\nmine\none\n")
+        self.assertEqual(self.shell("back", "uname -n; cat /tmp/mine /root/note"), "back\nmine\none\n")
         self.ok("vm", "delete", "back")
         self.assertEqual(self.strays(), [])
 
@@ -154,7 +157,7 @@ class Snapshots(unittest.TestCase):
         type(self).node = Node(folder=self.data)
         self.ok("vm", "wait", "web", "--timeout", "200s")
         self.assertTrue(runs(vmm))
-        self.assertEqual(self.shell("web", "cat /tmp/memory"), "mine\n")
+        self.assertEqual(self.shell("web", "cat /tmp/mine"), "mine\n")
         self.assertNotIn("half", self.ok("vm", "snapshot", "list", "web"))
         self.assertEqual(self.strays(), [])
         self.ok("vm", "delete", "web")

@@ -496,6 +496,9 @@ void machine_run_try(struct machine *machine, const char *content, const json_t 
     machine->config = json_object_get(manifest, "config"); /* as it was then */
     describe(machine, &parts, &spec);
     take_disk_of(content, &parts, &spec);
+    if (spec.initrd != NULL && !file_exists(spec.initrd)) {
+        spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
+    }
     template_try(machine->service->options.hypervisor, &spec, content, done, context);
     parts_done(&parts);
     machine->config = config;
