@@ -210,18 +210,25 @@ static json_t *node_of(const char *path, enum volume_format format, bool is_encr
     return node;
 }
 
-static char *image_of(const struct volume_layer *layer, bool has_below)
+/* What is below it is said as well, or (count 0) not opened: a layer's own header is not believed,
+ * as merging changes what lies below what. */
+static char *image_of(const struct volume_layer *layer, const struct volume_below *below,
+                      size_t count)
 {
     MEMORY_OWNED char *path = volume_path(layer->folder, layer->id, layer->format);
-    JSON_OWNED json_t *node = node_of(path, layer->format, layer->key != NULL);
-    if (has_below) {
-        MEMORY_OWNED char *below = volume_path(layer->folder, layer->below_id, layer->below_format);
-        bool is_encrypted = layer->key != NULL && layer->below_format == VOLUME_QCOW2;
-        json_object_set_new(node, "backing", node_of(below, layer->below_format, is_encrypted));
-    } else if (layer->below_id != NULL) {
-        json_object_set_new(node, "backing", json_null());
+    JSON_OWNED json_t *top = node_of(path, layer->format, layer->key != NULL);
+    json_t *over = top;
+    for (size_t i = 0; i < count; i++) {
+        bool is_encrypted = layer->key != NULL && below[i].format == VOLUME_QCOW2;
+        MEMORY_OWNED char *under = volume_path(layer->folder, below[i].id, below[i].format);
+        json_t *node = node_of(under, below[i].format, is_encrypted);
+        json_object_set_new(over, "backing", node);
+        over = node;
     }
-    MEMORY_OWNED char *text = json_dumps(node, JSON_COMPACT);
+    if (count == 0 && layer->below_id != NULL) {
+        json_object_set_new(over, "backing", json_null());
+    }
+    MEMORY_OWNED char *text = json_dumps(top, JSON_COMPACT);
     return memory_format("json:%s", text);
 }
 
@@ -230,7 +237,7 @@ int volume_grow(const struct volume_layer *layer, struct error *err)
     struct words words = {0};
     char size[24];
     MEMORY_OWNED char *path = volume_path(layer->folder, layer->id, layer->format);
-    MEMORY_OWNED char *image = image_of(layer, false);
+    MEMORY_OWNED char *image = image_of(layer, NULL, 0);
     int r = volume_check_size(layer->folder, layer->size_bytes, err);
     if (r < 0 || layer->format == VOLUME_RAW) {
         return r < 0 ? r : grow_raw(path, layer->size_bytes, err);
@@ -245,11 +252,12 @@ int volume_grow(const struct volume_layer *layer, struct error *err)
 
 /* ---- Merging ---- */
 
-int volume_commit(const struct volume_layer *layer, struct error *err)
+int volume_commit(const struct volume_layer *layer, const struct volume_below *below, size_t count,
+                  struct error *err)
 {
     struct words words = {0};
-    CHECK(layer->below_id != NULL);
-    MEMORY_OWNED char *image = image_of(layer, true);
+    CHECK(count > 0);
+    MEMORY_OWNED char *image = image_of(layer, below, count);
     begin(&words, layer, "commit");
     add(&words, "-q");
     add(&words, "-d");

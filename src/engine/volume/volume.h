@@ -53,11 +53,19 @@ int volume_make(const struct volume_layer *layer, struct error *err);
 /* To size_bytes; that it is larger is an error, that it has it already is none. */
 int volume_grow(const struct volume_layer *layer, struct error *err);
 
+/* Layers below one another. */
+struct volume_below {
+    const char *id;
+    enum volume_format format;
+};
+
 /*
- * Write what `layer` has into the one below, which has its content then.  Broken off, it is begun
- * again: until the layer is removed it says the same as before.  Nobody has either open.
+ * Write what `layer` has into the one below, the first of all those that it lies on, which has its
+ * content then.  Broken off, it is begun again: until the layer is removed it says the same as
+ * before.  Nobody has either open.
  */
-int volume_commit(const struct volume_layer *layer, struct error *err);
+int volume_commit(const struct volume_layer *layer, const struct volume_below *below, size_t count,
+                  struct error *err);
 
 /* One that is not there is success. */
 int volume_remove(const char *folder, const char *id, enum volume_format format, struct error *err);

@@ -117,6 +117,9 @@ void volume_collect(struct volume_service *service)
                         service->node_name);
     if (r < 0 || collection->count == 0) {
         free(collection);
+        if (r == 0) {
+            volume_merge(service);
+        }
         return;
     }
     service->is_collecting = true;

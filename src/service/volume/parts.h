@@ -110,6 +110,10 @@ void volume_tell_free(struct volume *volume);
 /* Remove the files that nothing names any more. */
 void volume_collect(struct volume_service *service);
 
+/* ---- merge.c ---- */
+/* One of what volume_collect() leaves; it goes on by itself. */
+void volume_merge(struct volume_service *service);
+
 /* ---- work.c ---- */
 void volume_work_begin(struct volume *volume);   /* as its state says */
 void volume_work_abandon(struct volume *volume); /* the VMM that was told is gone */

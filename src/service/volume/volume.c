@@ -82,6 +82,7 @@ bool volume_is_busy(struct volume_service *service, const char *project, const c
 void volume_machine_changed(struct volume_service *service, const char *project,
                             const char *machine)
 {
+    bool is_off = false;
     LIST_EACH(node, &service->volumes)
     {
         struct volume *volume = LIST_ITEM(node, struct volume, link);
@@ -91,10 +92,15 @@ void volume_machine_changed(struct volume_service *service, const char *project,
             strcmp(volume->machine, machine) != 0) {
             continue;
         }
-        if (volume_look(volume, &vm, &agent) != VOLUME_MACHINE_ON) {
+        enum volume_machine_state state = volume_look(volume, &vm, &agent);
+        if (state != VOLUME_MACHINE_ON) {
             volume_work_abandon(volume);
         }
+        is_off = is_off || state == VOLUME_MACHINE_OFF;
         volume_step(volume);
+    }
+    if (is_off) {
+        volume_collect(service); /* what a VMM had open */
     }
 }
 

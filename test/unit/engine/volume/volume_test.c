@@ -107,7 +107,8 @@ TEST(volume, an_encrypted_layer_needs_its_key)
     expect_made(&over);
     over.size_bytes = 24 * MIB;
     EXPECT(volume_grow(&over, &err) == 0);
-    if (volume_commit(&over, &err) < 0) {
+    const struct volume_below below = {"bb", VOLUME_QCOW2};
+    if (volume_commit(&over, &below, 1, &err) < 0) {
         fprintf(stderr, "%s\n", err.text);
     }
     EXPECT(err.kind == ERROR_NONE);
@@ -130,7 +131,8 @@ TEST(volume, a_commit_grows_the_layer_below)
     over.below_id = "dd";
     over.size_bytes = 20 * MIB;
     expect_made(&over);
-    EXPECT(volume_commit(&over, &err) == 0);
+    const struct volume_below below = {"dd", VOLUME_RAW};
+    EXPECT(volume_commit(&over, &below, 1, &err) == 0);
     MEMORY_OWNED char *path = volume_path(test_folder(), "dd", VOLUME_RAW);
     EXPECT(stat(path, &status) == 0 && status.st_size == (off_t)(20 * MIB));
 }
