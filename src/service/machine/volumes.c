@@ -530,6 +530,25 @@ static int find_machine(struct machine_service *service, const char *project, co
     return 0;
 }
 
+static int check_driver(struct machine_service *service, const char *name, struct error *err)
+{
+    const struct hypervisor *hypervisor = service->options.hypervisor;
+    for (size_t i = 0; i < hypervisor_driver_count(hypervisor); i++) {
+        const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
+        bool is_it = name[0] != '\0' ? strcmp(name, info->name) == 0 : info->is_usable;
+        if (is_it && !info->can_hotplug) {
+            return error_set(err, ERROR_UNSUPPORTED,
+                             "%s gives machines no volumes: choose another driver (`blixard vm "
+                             "drivers`)",
+                             info->name);
+        }
+        if (is_it) {
+            break;
+        }
+    }
+    return 0;
+}
+
 void machine_volume_attach(struct machine_service *service, const char *project, const char *name,
                            const struct volume_use *use, machine_begun *done, void *context)
 {
@@ -630,11 +649,15 @@ void machine_volume_detach(struct machine_service *service, const char *project,
 /* ---- With the machine ---- */
 
 int machine_volumes_add(struct machine_service *service, const char *project, const char *name,
-                        const json_t *texts, struct store_command *command, struct error *err)
+                        const char *driver, const json_t *texts, struct store_command *command,
+                        struct error *err)
 {
     size_t index = 0;
     json_t *text = NULL;
     unsigned slot = 0;
+    if (json_array_size(texts) > 0 && check_driver(service, driver, err) < 0) {
+        return -(int)err->kind;
+    }
     json_array_foreach(texts, index, text)
     {
         struct volume_use use;

@@ -36,7 +36,8 @@ void machine_volumes_gone(struct machine *machine);
 
 /* Those of a machine that is being made: [NAME[:PATH][:ro]...]. */
 int machine_volumes_add(struct machine_service *service, const char *project, const char *name,
-                        const json_t *texts, struct store_command *command, struct error *err);
+                        const char *driver, const json_t *texts, struct store_command *command,
+                        struct error *err);
 /* It is being deleted. */
 void machine_volumes_add_release(struct machine *machine, struct store_command *command);
 /* Member "volumes", if it has any. */
