@@ -283,6 +283,8 @@ static void find_machines(json_t *findings)
          "this node cannot run machines", "qemu-system-x86"},
         {"disks", "mkfs.ext4", "disks of machines can be made", "this node cannot make machines",
          "e2fsprogs"},
+        {"volumes", "qemu-img", "this node can have volumes", "this node cannot have volumes",
+         "qemu-utils"},
         {"EROFS", "mkfs.erofs", "root archives become images", "root cannot import images here",
          "erofs-utils"},
         {"Debian", "mmdebstrap", "images of Debian packages can be built",
