@@ -422,7 +422,7 @@ CREATE TABLE machine (
 ) STRICT;
 CREATE INDEX machine_node ON machine (node);
 
--- version 7: snapshots of machines, and their health
+-- version 7: snapshots of machines, their health, and networks
 CREATE TABLE machine_snapshot (
     key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/MACHINE/NAME
     project    TEXT NOT NULL,
@@ -488,3 +488,44 @@ CREATE TABLE volume_layer (                  -- a file; without a volume, a snap
     revision   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX volume_layer_below ON volume_layer (below);
+-- Networks of machines
+CREATE TABLE network (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    vni        INTEGER NOT NULL UNIQUE,      -- 24 bits: of its tunnels, and in the names of its links
+    address    INTEGER NOT NULL,             -- of its subnet, as a number
+    last       INTEGER NOT NULL,             -- of its subnet: broadcast
+    prefix     INTEGER NOT NULL,
+    gateway    INTEGER NOT NULL,
+    mode       TEXT NOT NULL,                -- nat, routed or closed
+    mtu        INTEGER NOT NULL,
+    is_peering INTEGER NOT NULL,             -- is reached by other such networks of the project
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE network_lease (                 -- an address of a machine, for as long as it is there
+    network TEXT NOT NULL REFERENCES network (key),
+    address INTEGER NOT NULL,
+    machine TEXT NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+    nic     INTEGER NOT NULL,                -- 0, 1, ...: which of its interfaces
+    mac     TEXT NOT NULL,
+    groups  TEXT NOT NULL,                   -- security groups: ' web db ', or ' '
+    PRIMARY KEY (network, address),
+    UNIQUE (network, mac),
+    UNIQUE (machine, nic)
+) STRICT;
+CREATE TABLE security_group (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE security_group_rule (
+    grp       TEXT NOT NULL REFERENCES security_group (key) ON DELETE CASCADE,
+    direction TEXT NOT NULL CHECK (direction IN ('in', 'out')),
+    allow     TEXT NOT NULL,                 -- any, icmp, tcp, udp, tcp/80, tcp/80-90
+    peer      TEXT NOT NULL,                 -- 10.0.0.0/8, group:NAME, or '': anybody
+    PRIMARY KEY (grp, direction, allow, peer)
+) STRICT;

@@ -55,6 +55,7 @@ struct node {
     struct hypervisor *hypervisor;
     struct machine_service *machines;
     struct volume_service *volumes;
+    struct network_service *networks;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };

@@ -29,6 +29,7 @@
 #include "service/invocation/invocation.h"
 #include "service/kv/kv.h"
 #include "service/machine/machine.h"
+#include "service/network/network.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
 #include "service/queue/queue.h"
@@ -433,6 +434,21 @@ static void stop_volumes(struct node *node)
     volume_service_free(node->volumes);
 }
 
+static int start_networks(struct node *node, struct error *err)
+{
+    const struct network_options options = {.loop = node->loop,
+                                            .store = node->store,
+                                            .cluster = node->cluster,
+                                            .folder = node->folder,
+                                            .node_name = node->name};
+    return network_service_new(&options, &node->networks, err);
+}
+
+static void stop_networks(struct node *node)
+{
+    network_service_free(node->networks);
+}
+
 static int start_machines(struct node *node, struct error *err)
 {
     MEMORY_OWNED char *folder = sub_folder(node, "machines");
@@ -449,6 +465,7 @@ static int start_machines(struct node *node, struct error *err)
         .blobs = node->blobs,
         .hypervisor = node->hypervisor,
         .volumes = node->volumes,
+        .networks = node->networks,
         .folder = folder,
         .node_name = node->name,
     };
@@ -726,6 +743,7 @@ static int start_api(struct node *node, struct error *err)
         .secrets = node->secrets,
         .machines = node->machines,
         .volumes = node->volumes,
+        .networks = node->networks,
         .node_name = node->name,
         .gateway_address = node->gateway_text,
         .data_folder = node->folder,
@@ -769,6 +787,7 @@ const struct subsystem subsystems[] = {
     {"peers", start_peers, stop_peers},
     {"secrets", start_secrets, stop_secrets},
     {"volumes", start_volumes, stop_volumes},
+    {"networks", start_networks, stop_networks},
     {"machines", start_machines, stop_machines},
     {"functions", start_functions, stop_functions},
     {"routes", start_routes, stop_routes},

@@ -94,7 +94,8 @@ struct hypervisor_forward { /* of the user-mode network */
 
 struct hypervisor_nic {
     const char *mac;
-    const char *tap; /* of net_tap_ensure(), by name; NULL: the user-mode network */
+    const char *tap; /* of net_tap_ensure(), by name; NULL: the user-mode network; "": one that
+                        leads nowhere (net_tap_open_spare()) */
     const struct hypervisor_forward *forwards;
     size_t forward_count;
 };

@@ -81,7 +81,9 @@ static int open_taps(struct monitor *monitor, struct error *err)
 {
     int r = 0;
     for (size_t i = 0; i < monitor->launch.tap_count && r == 0; i++) {
-        r = net_tap_open(monitor->launch.taps[i], &monitor->given[LAUNCH_FD_TAPS + i], err);
+        const char *name = monitor->launch.taps[i];
+        int *given = &monitor->given[LAUNCH_FD_TAPS + i];
+        r = name[0] != '\0' ? net_tap_open(name, given, err) : net_tap_open_spare(given, err);
         if (r == 0 && monitor->launch.vhost) {
             int fd = open("/dev/vhost-net", O_RDWR | O_CLOEXEC);
             if (fd < 0) {

@@ -255,6 +255,7 @@ static void start(struct stamp *stamp, const struct hypervisor_spec *spec)
     for (size_t i = 0; i < spec->nic_count; i++) {
         nics[i] = spec->nics[i];
         nics[i].forward_count = 0; /* they are the running machine's */
+        nics[i].tap = nics[i].tap != NULL ? "" : NULL;
     }
     copy.nics = nics;
     copy.disks = disks;

@@ -114,6 +114,9 @@ int net_tap_ensure(const struct net_tap *tap, struct error *err);
  * elsewhere, in a machine that still runs. */
 int net_tap_open(const char *name, int *ret_fd, struct error *err);
 
+/* One that is in no bridge and goes when it is closed: for a VMM that only looks at a state. */
+int net_tap_open_spare(int *ret_fd, struct error *err);
+
 /* ---- VXLAN: a network over several nodes ---- */
 
 struct net_vxlan_entry {

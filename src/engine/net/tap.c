@@ -114,3 +114,17 @@ int net_tap_open(const char *name, int *ret_fd, struct error *err)
     *ret_fd = fd_take(&fd);
     return 0;
 }
+
+int net_tap_open_spare(int *ret_fd, struct error *err)
+{
+    struct ifreq request;
+    FD_OWNED int fd = open_device(err);
+    if (fd < 0) {
+        return fd;
+    }
+    if (attach(fd, "spare%d", &request) < 0) { /* the kernel finds a number */
+        return refuse(errno, "spare", err);
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}

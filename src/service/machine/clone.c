@@ -128,15 +128,32 @@ static void on_rows_there(const struct error *error, uint64_t index, void *conte
     end(cloning);
 }
 
+/* It is in the same networks and groups, with addresses of its own. */
+static void take_networks(json_t *config)
+{
+    size_t index = 0;
+    json_t *network = NULL;
+    json_array_foreach(json_object_get(config, "networks"), index, network)
+    {
+        json_object_del(network, "was_mac");
+        if (json_object_get(network, "mac") != NULL) { /* what its guest has until it is renewed */
+            json_object_set(network, "was_mac", json_object_get(network, "mac"));
+        }
+        json_object_del(network, "mac");
+        json_object_del(network, "address");
+    }
+}
+
 /* Ports of the node are the source's. */
-static void add_clone(struct store_command *command, const struct cloning *cloning,
-                      const struct clone *clone)
+static int add_clone(struct store_command *command, const struct cloning *cloning,
+                     const struct clone *clone, struct error *err)
 {
     JSON_OWNED json_t *config = json_deep_copy(cloning->config);
     json_object_set_new(config, "name", json_string(clone->name));
     json_object_set_new(config, "hostname", json_string(clone->name));
     json_object_set_new(config, "origin", json_string(cloning->of));
     json_object_del(config, "publish");
+    take_networks(config);
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     MEMORY_OWNED char *exists = memory_format("there is a machine %s already", clone->name);
     store_command_add_expecting(
@@ -146,6 +163,8 @@ static void add_clone(struct store_command *command, const struct cloning *cloni
         "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
         "ttttttur", clone->key, cloning->project, clone->name, clone->id,
         cloning->service->node_name, text, clock_real_ms());
+    return network_add_leases(cloning->service->options.networks, command, cloning->project,
+                              clone->id, json_object_get(config, "networks"), err);
 }
 
 /* ---- Content ---- */
@@ -181,8 +200,15 @@ static void on_laid_out(void *context)
         return;
     }
     struct store_command *command = store_command_new();
-    for (size_t i = 0; i < cloning->count; i++) {
-        add_clone(command, cloning, &cloning->clones[i]);
+    struct error err = {0};
+    int r = 0;
+    for (size_t i = 0; i < cloning->count && r == 0; i++) {
+        r = add_clone(command, cloning, &cloning->clones[i], &err);
+    }
+    if (r < 0) {
+        store_command_free(command);
+        fail(cloning, &err);
+        return;
     }
     store_propose(cloning->service->options.store, command, on_rows_there, cloning);
 }

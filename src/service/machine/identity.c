@@ -11,6 +11,7 @@
 #include "base/buffer.h"
 #include "base/file.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/memory.h"
 
@@ -37,6 +38,34 @@ static void parse_mac(const char *id, uint8_t ret_mac[6])
            &bytes[5]);
     for (int i = 0; i < 6; i++) {
         ret_mac[i] = (uint8_t)bytes[i];
+    }
+}
+
+/* What its interfaces have, and are to have. */
+struct change {
+    struct network_nic nics[NETWORK_NICS_MAX];
+    uint8_t mac[6]; /* of the user-mode network */
+    struct agent_interface interfaces[NETWORK_NICS_MAX];
+    size_t count;
+};
+
+static void describe(const struct machine *machine, const char *origin, struct change *change)
+{
+    struct error ignored = {0};
+    const json_t *networks = json_object_get(machine->config, "networks");
+    network_nics(machine->service->options.networks, machine->id, change->nics, &change->count,
+                 &ignored);
+    for (size_t i = 0; i < change->count; i++) {
+        const char *was = settings_text(json_array_get(networks, i), "was_mac");
+        struct agent_interface *interface = &change->interfaces[i];
+        network_choose_mac(was, origin, (unsigned)i, interface->mac);
+        interface->new_mac = change->nics[i].mac;
+    }
+    if (change->count == 0) {
+        parse_mac(origin, change->interfaces[0].mac);
+        parse_mac(machine->id, change->mac);
+        change->interfaces[0].new_mac = change->mac;
+        change->count = 1;
     }
 }
 
@@ -68,18 +97,17 @@ void identity_renew(struct machine *machine, void (*done)(struct machine *machin
     BUFFER_OWNED struct buffer was = {0};
     struct error err = {0};
     char machine_id[HASH_TEXT_SIZE];
-    uint8_t new_mac[6];
-    struct agent_interface interface = {.new_mac = new_mac};
-    const struct agent_network network = {.interfaces = &interface, .interface_count = 1};
+    struct change change = {0};
     MEMORY_OWNED char *origin = origin_of(machine);
     struct renewing *renewing = NEW(struct renewing);
     *renewing = (struct renewing){machine, done};
     bool is_known = file_read(origin, MACHINE_ID_SIZE, &was, &err) == 0 &&
         strlen(buffer_string(&was)) == MACHINE_ID_SIZE - 1;
     if (is_known) {
-        parse_mac(buffer_string(&was), interface.mac);
-        parse_mac(machine->id, new_mac);
+        describe(machine, buffer_string(&was), &change);
     }
+    const struct agent_network network = {.interfaces = change.interfaces,
+                                          .interface_count = change.count};
     hash_bytes(machine->id, strlen(machine->id), machine_id);
     machine_id[32] = '\0';
     agent_renew(machine->agent, machine_id, is_known ? &network : NULL, on_renewed, renewing);

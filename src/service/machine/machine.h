@@ -26,6 +26,7 @@ struct hypervisor;
 struct image_store;
 struct loop;
 struct machine_service;
+struct network_service;
 struct operation_service;
 struct peer_blobs;
 struct store;
@@ -40,6 +41,7 @@ struct machine_options {
     struct peer_blobs *blobs;
     struct hypervisor *hypervisor;
     struct volume_service *volumes;
+    struct network_service *networks;
     const char *folder; /* made when missing */
     const char *agent;  /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
@@ -72,7 +74,8 @@ int machine_image_write_list(struct machine_service *service, const char *projec
 typedef void machine_begun(const struct error *error, const char *operation, void *context);
 
 /* Make one on this node; a body of type MachineCreate.  INVALID names the setting, EXISTS,
- * NOT_FOUND (no such image), CONFLICT (a published port is another machine's). */
+ * NOT_FOUND (no such image, no such network), CONFLICT (a published port, or the address, is
+ * another machine's), LIMIT (its network has no address left), UNSUPPORTED. */
 void machine_create(struct machine_service *service, const char *project, const json_t *create,
                     machine_begun *done, void *context);
 

@@ -13,6 +13,7 @@
 
 #include "service/machine/decide.h"
 #include "service/machine/machine.h"
+#include "service/network/network.h"
 #include "service/operation/operation.h"
 
 struct buffer;
@@ -157,6 +158,33 @@ void clone_sweep(struct machine_service *service);
 bool identity_is_borrowed(const struct machine *machine);
 /* Its agent is up: give it an identity of its own, then call `done`. */
 void identity_renew(struct machine *machine, void (*done)(struct machine *machine));
+
+/* ---- nics.c: interfaces ---- */
+
+struct nics { /* what hypervisor_spec.nics points into */
+    char mac[18];
+    struct hypervisor_forward forwards[MACHINE_PUBLISHED_MAX];
+    char addresses[MACHINE_PUBLISHED_MAX][64];
+    struct network_nic taps[NETWORK_NICS_MAX];
+    struct hypervisor_nic list[NETWORK_NICS_MAX];
+    size_t count;
+};
+int nics_describe(const struct machine *machine, struct nics *ret_nics, struct error *err);
+
+struct nics_guest { /* what `network` points into */
+    struct network_nic nics[NETWORK_NICS_MAX];
+    struct agent_interface interfaces[NETWORK_NICS_MAX];
+    const char *addresses[NETWORK_NICS_MAX][2];
+    char route[40];
+    const char *routes[2];
+    const char *servers[2];
+    const char *searches[2];
+    char search[80];
+    struct agent_network network;
+};
+/* What the agent is to set up: addresses that DHCP would tell, too. */
+int nics_describe_guest(const struct machine *machine, struct nics_guest *ret_guest,
+                        struct error *err);
 
 /* ---- disk.c: what a machine has on disk ---- */
 uid_t disk_uid(const struct machine *machine);

@@ -245,15 +245,13 @@ static int check_driver(const struct machine_service *service, const json_t *con
 }
 
 static void add_machine(struct store_command *command, const char *node, const char *project,
-                        const json_t *config)
+                        const char *id, const json_t *config)
 {
-    char id[MACHINE_ID_SIZE];
     const char *name = settings_text(config, "name");
     bool is_halted = strcmp(settings_text(config, "strategy"), "Halted") == 0;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     MEMORY_OWNED char *exists = memory_format("there is a machine %s already", name);
-    random_hex(id, MACHINE_ID_SIZE - 1);
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
                       "tu", project, clock_real_ms());
     store_command_add_expecting(
@@ -268,6 +266,7 @@ static void add_machine(struct store_command *command, const char *node, const c
 void machine_create(struct machine_service *service, const char *project, const json_t *create,
                     machine_begun *done, void *context)
 {
+    char id[MACHINE_ID_SIZE];
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
     int r = settings_complete(create, &config, &err);
@@ -283,13 +282,17 @@ void machine_create(struct machine_service *service, const char *project, const 
     r = machine_volumes_add(service, project, settings_text(config, "name"),
                             settings_text(config, "driver"), json_object_get(config, "volumes"),
                             command, &err);
+    json_object_del(config, "volumes"); /* rows of their own say so from now on */
+    random_hex(id, MACHINE_ID_SIZE - 1);
+    add_machine(command, service->node_name, project, id, config);
+    r = r < 0 ? r
+              : network_add_leases(service->options.networks, command, project, id,
+                                   json_object_get(config, "networks"), &err);
     if (r < 0) {
         store_command_free(command);
         machine_answer(service, &err, done, NULL, context);
         return;
     }
-    json_object_del(config, "volumes"); /* rows of their own say so from now on */
-    add_machine(command, service->node_name, project, config);
     propose(service, command, "machine.create", project, settings_text(config, "name"), false,
             false, done, context);
 }

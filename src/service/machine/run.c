@@ -190,28 +190,15 @@ static void on_agent_set(const struct error *error, const struct agent_result *r
     }
 }
 
-/* The user-mode network of QEMU is always the same: 10.0.2.15, by way of 10.0.2.2. */
 static void set_network(struct machine *machine)
 {
-    static const char *const addresses[] = {"10.0.2.15/24", NULL};
-    static const char *const routes[] = {"default via 10.0.2.2", NULL};
-    static const char *const servers[] = {"10.0.2.3", NULL};
-    char mac[18];
-    unsigned bytes[6];
-    struct agent_interface interface = {.name = "eth0", .addresses = addresses, .routes = routes};
-    settings_mac(machine->id, mac);
-    sscanf(mac, "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4],
-           &bytes[5]);
-    for (int i = 0; i < 6; i++) {
-        interface.mac[i] = (uint8_t)bytes[i];
+    struct nics_guest guest;
+    struct error err = {0};
+    if (nics_describe_guest(machine, &guest, &err) < 0) {
+        log_warn("machine %s: %s", machine->key, err.text);
+        return;
     }
-    const struct agent_network network = {
-        .hostname = settings_text(machine->config, "hostname"),
-        .nameservers = servers,
-        .interfaces = &interface,
-        .interface_count = 1,
-    };
-    agent_network(machine->agent, &network, on_agent_set, machine);
+    agent_network(machine->agent, &guest.network, on_agent_set, machine);
 }
 
 static bool has_gone_on(const struct machine *machine)
@@ -371,11 +358,9 @@ struct parts {
     char *state;
     char *memory;
     char cmdline[1000]; /* hypervisor_check(): below 1024 */
-    char mac[18];
     struct hypervisor_disk disks[2];
-    struct hypervisor_forward forwards[MACHINE_PUBLISHED_MAX];
-    char addresses[MACHINE_PUBLISHED_MAX][64];
-    struct hypervisor_nic nic;
+    struct nics nics;
+    struct error error;
 };
 
 static void parts_done(struct parts *parts)
@@ -402,20 +387,6 @@ static bool find_disk(const char *folder, struct parts *parts)
     return false;
 }
 
-static void add_nic(const struct machine *machine, struct parts *parts)
-{
-    const json_t *published = json_object_get(machine->config, "publish");
-    struct error ignored = {0};
-    settings_mac(machine->id, parts->mac);
-    parts->nic = (struct hypervisor_nic){.mac = parts->mac, .forwards = parts->forwards};
-    for (size_t i = 0; i < json_array_size(published) && i < MACHINE_PUBLISHED_MAX; i++) {
-        if (settings_parse_publish(json_string_value(json_array_get(published, i)),
-                                   &parts->forwards[i], parts->addresses[i], &ignored) == 0) {
-            parts->nic.forward_count++;
-        }
-    }
-}
-
 static void describe(const struct machine *machine, struct parts *parts,
                      struct hypervisor_spec *ret_spec)
 {
@@ -440,7 +411,7 @@ static void describe(const struct machine *machine, struct parts *parts,
              settings_text(config, "cmdline")[0] != '\0' ? " " : "",
              settings_text(config, "cmdline"));
     machine_volumes_add_words(machine, parts->cmdline, sizeof(parts->cmdline));
-    add_nic(machine, parts);
+    nics_describe(machine, &parts->nics, &parts->error);
     *ret_spec = (struct hypervisor_spec){
         .driver =
             settings_text(config, "driver")[0] != '\0' ? settings_text(config, "driver") : NULL,
@@ -455,8 +426,8 @@ static void describe(const struct machine *machine, struct parts *parts,
         .cmdline = parts->cmdline,
         .disks = parts->disks,
         .disk_count = disks,
-        .nics = &parts->nic,
-        .nic_count = 1,
+        .nics = parts->nics.list,
+        .nic_count = parts->nics.count,
     };
 }
 
@@ -539,7 +510,8 @@ static void start_vm(struct machine *machine, struct error *error)
     struct hypervisor_spec spec;
     describe(machine, &parts, &spec);
     begin_in_the_middle(machine, &parts, &spec);
-    if (machine_volumes_check(machine, error) == 0 &&
+    *error = parts.error;
+    if (error->kind == ERROR_NONE && machine_volumes_check(machine, error) == 0 &&
         hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
         machine->vm =
             hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
@@ -547,13 +519,10 @@ static void start_vm(struct machine *machine, struct error *error)
     parts_done(&parts);
 }
 
-static void on_initrd(void *context)
+static void on_network(const struct error *error_or_null, void *context)
 {
-    struct starting *starting = context;
-    struct machine *machine = starting->machine;
-    struct error error = starting->error;
-    buffer_done(&starting->program);
-    free(starting);
+    struct machine *machine = context;
+    struct error error = error_or_null != NULL ? *error_or_null : (struct error){0};
     machine->is_busy = false;
     if (machine->is_gone || machine->service->is_over) {
         machine_unref(machine);
@@ -566,6 +535,20 @@ static void on_initrd(void *context)
         machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
     }
     machine_step(machine); /* something else may be wanted by now */
+}
+
+static void on_initrd(void *context)
+{
+    struct starting *starting = context;
+    struct machine *machine = starting->machine;
+    struct error error = starting->error;
+    buffer_done(&starting->program);
+    free(starting);
+    if (error.kind != ERROR_NONE || machine->is_gone || machine->service->is_over) {
+        on_network(&error, machine);
+    } else {
+        network_settle(machine->service->options.networks, machine->id, on_network, machine);
+    }
 }
 
 void machine_run_start(struct machine *machine)

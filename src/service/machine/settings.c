@@ -6,6 +6,7 @@
 #include "base/text.h"
 
 #include "service/machine/parts.h"
+#include "service/network/network.h"
 
 #define MIB            (UINT64_C(1) << 20)
 #define MEMORY_DEFAULT (256 * MIB)
@@ -33,63 +34,19 @@ void settings_mac(const char *id, char ret_mac[18])
     snprintf(ret_mac, 18, "02:%.2s:%.2s:%.2s:%.2s:%.2s", id, id + 2, id + 4, id + 6, id + 8);
 }
 
-static bool parse_port(struct text text, uint16_t *ret_port)
-{
-    uint64_t port = 0;
-    if (!text_parse_u64(text, &port) || port == 0 || port > UINT16_MAX) {
-        return false;
-    }
-    *ret_port = (uint16_t)port;
-    return true;
-}
-
-static bool is_address(const char *address)
-{
-    unsigned parts[4];
-    char rest = '\0';
-    return sscanf(address, "%3u.%3u.%3u.%3u%c", &parts[0], &parts[1], &parts[2], &parts[3],
-                  &rest) == 4 &&
-        parts[0] < 256 && parts[1] < 256 && parts[2] < 256 && parts[3] < 256;
-}
-
-static bool parse_publish(const char *text, struct hypervisor_forward *ret_forward,
-                          char ret_address[64])
-{
-    size_t length = strlen(text);
-    *ret_forward = (struct hypervisor_forward){.address = ret_address};
-    ret_address[0] = '\0';
-    if (text_ends_with(text, "/udp") || text_ends_with(text, "/tcp")) {
-        ret_forward->is_udp = text[length - 3] == 'u';
-        length -= 4;
-    }
-    const char *last = memrchr(text, ':', length);
-    if (last == NULL) {
-        return false;
-    }
-    const char *first = memrchr(text, ':', (size_t)(last - text));
-    const char *host = first != NULL ? first + 1 : text;
-    if (first != NULL) {
-        if (first - text >= 16) {
-            return false;
-        }
-        snprintf(ret_address, 64, "%.*s", (int)(first - text), text);
-        if (!is_address(ret_address)) {
-            return false;
-        }
-    }
-    return parse_port(text_of(host, (size_t)(last - host)), &ret_forward->host_port) &&
-        parse_port(text_of(last + 1, length - (size_t)(last + 1 - text)), &ret_forward->guest_port);
-}
-
 int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
                            char ret_address[64], struct error *err)
 {
-    return parse_publish(text, ret_forward, ret_address)
-        ? 0
-        : error_set(err, ERROR_INVALID,
-                    "publish \"%.60s\" is not [ADDRESS:]HOST-PORT:GUEST-PORT[/udp], as in 8080:80 "
-                    "or 127.0.0.1:8080:80",
-                    text);
+    struct network_publish publish;
+    int r = network_publish_parse(text, &publish, err);
+    if (r == 0) {
+        snprintf(ret_address, 64, "%s", publish.address);
+        *ret_forward = (struct hypervisor_forward){.address = ret_address,
+                                                   .host_port = publish.host_port,
+                                                   .guest_port = publish.guest_port,
+                                                   .is_udp = publish.is_udp};
+    }
+    return r;
 }
 
 /* ---- Completing ---- */

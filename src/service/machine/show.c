@@ -22,7 +22,8 @@
 
 static void write_settings(struct json_writer *writer, json_t *config)
 {
-    static const char *const hidden[] = {"name", "kernel", "initrd", "root", "root_format"};
+    static const char *const hidden[] = {"name", "kernel",      "initrd",
+                                         "root", "root_format", "networks"};
     for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
         json_object_del(config, hidden[i]);
     }
@@ -81,6 +82,8 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "health_state", (const char *)sqlite3_column_text(row, 11));
     json_write_field_string(writer, "health_reason", (const char *)sqlite3_column_text(row, 12));
     machine_volumes_write(writing->service, project, name, writer);
+    network_write_machine(writing->service->options.networks,
+                          (const char *)sqlite3_column_text(row, 2), writer);
     json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));

@@ -34,6 +34,7 @@ struct kv_service;
 struct loop;
 struct machine_service;
 struct volume_service;
+struct network_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
@@ -73,6 +74,7 @@ struct api_options {
     struct invocation_service *invocations;
     struct machine_service *machines;
     struct volume_service *volumes;
+    struct network_service *networks;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };
 

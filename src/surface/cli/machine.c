@@ -131,6 +131,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
         r = find_home(json_object_get(body, "volumes"), &home, err);
         node = home;
     }
+    r = r < 0 ? r : network_take_flags(arguments, body, err);
     buffer_append_string(&target, "/v1/machines");
     if (node != NULL) {
         buffer_append_string(&target, "?node=");
@@ -193,8 +194,9 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
         {"NAME", "name", AS_TEXT},           {"STATE", "state", AS_TEXT},
         {"NODE", "node", AS_TEXT},           {"IMAGE", "image", AS_TEXT},
         {"CPUS", "cpus", AS_TEXT},           {"MEMORY", "memory_bytes", AS_BYTES},
-        {"PUBLISHED", "publish", AS_TEXT},   {"STARTED", "started_at", AS_TEXT},
-        {"HEALTH", "health_state", AS_TEXT}, {"REASON", "reason", AS_TEXT},
+        {"ADDRESSES", "addresses", AS_TEXT}, {"PUBLISHED", "publish", AS_TEXT},
+        {"STARTED", "started_at", AS_TEXT},  {"HEALTH", "health_state", AS_TEXT},
+        {"REASON", "reason", AS_TEXT},
     };
     return print_target(arguments, "/v1/machines", "machines", columns, COUNT(columns), err);
 }
@@ -218,6 +220,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"disk", "disk_bytes", AS_BYTES},
         {"published", "publish", AS_TEXT},
         {"volumes", "volumes", AS_TEXT},
+        {"addresses", "addresses", AS_TEXT},
         {"strategy", "strategy", AS_TEXT},
         {"host name", "hostname", AS_TEXT},
         {"program", "arguments", AS_TEXT},

@@ -259,6 +259,18 @@ int verb_kv_get(const struct arguments *arguments, struct error *err);
 int verb_kv_set(const struct arguments *arguments, struct error *err);
 int verb_kv_list(const struct arguments *arguments, struct error *err);
 int verb_kv_delete(const struct arguments *arguments, struct error *err);
+/* network.c */
+int network_take_flags(const struct arguments *arguments, json_t *body, struct error *err);
+int verb_network_create(const struct arguments *arguments, struct error *err);
+int verb_network_list(const struct arguments *arguments, struct error *err);
+int verb_network_show(const struct arguments *arguments, struct error *err);
+int verb_network_delete(const struct arguments *arguments, struct error *err);
+int verb_security_group_create(const struct arguments *arguments, struct error *err);
+int verb_security_group_list(const struct arguments *arguments, struct error *err);
+int verb_security_group_show(const struct arguments *arguments, struct error *err);
+int verb_security_group_delete(const struct arguments *arguments, struct error *err);
+int verb_security_group_allow(const struct arguments *arguments, struct error *err);
+int verb_security_group_revoke(const struct arguments *arguments, struct error *err);
 int verb_secret_set(const struct arguments *arguments, struct error *err);
 int verb_secret_list(const struct arguments *arguments, struct error *err);
 int verb_secret_show(const struct arguments *arguments, struct error *err);

@@ -1,0 +1,129 @@
+/*
+ * Networks of machines: who is in which one, at what address, and what may reach whom.
+ *
+ * A network is a range of IPv4 addresses of a project.  A machine that is made in one gets a lease:
+ * an address that nobody else has for as long as the machine is there.  The state decides that, on
+ * all nodes alike (PRIMARY KEY (network, address)); a lease goes with the row of its machine.
+ *
+ * Each node makes true what the state says of its own machines (engine/net): a bridge for each
+ * network that one of them is in, with the gateway's address and the same MAC on every node; a tap
+ * for each of their leases; one description of the packet filter; a tunnel to the other nodes.  It
+ * does so again after each change and after a start: what is there already is left alone, so
+ * machines notice nothing.
+ *
+ * Main loop thread.  Every `done` is called once, later.
+ */
+#ifndef SERVICE_NETWORK_NETWORK_H
+#define SERVICE_NETWORK_NETWORK_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buffer;
+struct cluster;
+struct error;
+struct json_writer;
+struct loop;
+struct network_service;
+struct store;
+struct store_command;
+
+struct network_options {
+    struct loop *loop;
+    struct store *store;
+    struct cluster *cluster;
+    const char *folder; /* the node's: links of this host that were made for it are known by it */
+    const char *node_name;
+};
+
+int network_service_new(const struct network_options *options, struct network_service **ret_service,
+                        struct error *err);
+/* Bridges, taps and rules stay: machines go on. */
+void network_service_free(struct network_service *service);
+
+typedef void network_done(const struct error *error, uint64_t index, void *context);
+
+/* ---- Networks ---- */
+
+/* A body of type NetworkCreate.  INVALID, EXISTS; CONFLICT: its addresses are another network's,
+ * or are in use on this host. */
+void network_create(struct network_service *service, const char *project, const json_t *create,
+                    network_done *done, void *context);
+/* CONFLICT names the machines that are in it. */
+void network_delete(struct network_service *service, const char *project, const char *name,
+                    network_done *done, void *context);
+int network_write(struct network_service *service, const char *project, const char *name,
+                  struct buffer *out, struct error *err);
+int network_write_list(struct network_service *service, const char *project, struct buffer *out,
+                       struct error *err);
+
+/* ---- Security groups: what may reach the machines that are in one ---- */
+
+void network_group_create(struct network_service *service, const char *project, const char *name,
+                          network_done *done, void *context);
+/* CONFLICT: a machine is in it, or a rule names it. */
+void network_group_delete(struct network_service *service, const char *project, const char *name,
+                          network_done *done, void *context);
+/* A SecurityRule; the same again is a success. */
+void network_group_allow(struct network_service *service, const char *project, const char *name,
+                         const json_t *rule, network_done *done, void *context);
+/* NOT_FOUND: there is no such rule. */
+void network_group_revoke(struct network_service *service, const char *project, const char *name,
+                          const json_t *rule, network_done *done, void *context);
+int network_group_write(struct network_service *service, const char *project, const char *name,
+                        struct buffer *out, struct error *err);
+int network_group_write_list(struct network_service *service, const char *project,
+                             struct buffer *out, struct error *err);
+
+/* ---- For machines ---- */
+
+enum { NETWORK_NICS_MAX = 4 };
+
+/* Add to a command that makes a machine: its leases in `nics`, a list of MachineNetwork.  The
+ * command fails with LIMIT (no address is free) or CONFLICT (that one is taken).  INVALID,
+ * NOT_FOUND, UNSUPPORTED (this node cannot make bridges: why). */
+int network_add_leases(struct network_service *service, struct store_command *command,
+                       const char *project, const char *machine_id, const json_t *nics,
+                       struct error *err);
+
+struct network_nic {
+    char tap[16];
+    uint8_t mac[6];
+    char mac_text[18];
+    char address[24]; /* 10.64.0.2/24 */
+    char gateway[16]; /* "": there is no way out */
+    char server[16];  /* of names */
+    unsigned mtu;
+};
+/* The MAC that was given, or, when that is "", that of this interface of this machine, which may be
+ * gone. */
+void network_choose_mac(const char *given, const char *machine_id, unsigned nic,
+                        uint8_t ret_mac[6]);
+/* The leases of a machine, in order; none: it has the user-mode network. */
+int network_nics(struct network_service *service, const char *machine_id,
+                 struct network_nic ret_nics[NETWORK_NICS_MAX], size_t *ret_count,
+                 struct error *err);
+
+/* When all that a machine of this node needs is there: before it starts. */
+typedef void network_settled(const struct error *error, void *context);
+void network_settle(struct network_service *service, const char *machine_id, network_settled *done,
+                    void *context);
+
+/* Its addresses and interfaces, as members of a Machine. */
+void network_write_machine(struct network_service *service, const char *machine_id,
+                           struct json_writer *writer);
+
+/* ---- Published ports ---- */
+
+struct network_publish {
+    char address[16]; /* of the host; "": all of IPv4 */
+    uint16_t host_port;
+    uint16_t guest_port;
+    bool is_udp;
+};
+/* "8080:80", "127.0.0.1:8080:80", "5353:53/udp".  INVALID. */
+int network_publish_parse(const char *text, struct network_publish *ret_publish, struct error *err);
+
+#endif
