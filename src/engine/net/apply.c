@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include "engine/net/rules.h"
@@ -114,58 +115,41 @@ bool net_rules_read_foreign(const char *listing, char *ret_name, size_t size)
     return false;
 }
 
-/* Hand what nft says to `read`. */
-static bool ask(const char *command, bool (*read)(const char *said, void *context), void *context)
+/* What nft says to that, or NULL. */
+static char *ask(const char *command)
 {
     struct error ignored;
-    bool is_so = false;
+    char *said = NULL;
     if (try_socket(&ignored) < 0) {
-        return false;
+        return NULL;
     }
     pthread_mutex_lock(&one_at_a_time);
     struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
     if (nft != NULL && nft_ctx_buffer_output(nft) == 0 && nft_ctx_buffer_error(nft) == 0 &&
         nft_run_cmd_from_buffer(nft, command) == 0) {
-        is_so = read(nft_ctx_get_output_buffer(nft), context);
+        said = memory_copy_string(nft_ctx_get_output_buffer(nft));
     }
     if (nft != NULL) {
         nft_ctx_free(nft);
     }
     pthread_mutex_unlock(&one_at_a_time);
-    return is_so;
-}
-
-struct place {
-    char *name;
-    size_t size;
-};
-
-static bool read_foreign(const char *said, void *context)
-{
-    const struct place *place = context;
-    return net_rules_read_foreign(said, place->name, place->size);
+    return said;
 }
 
 bool net_rules_find_foreign(char *ret_name, size_t size)
 {
-    struct place place = {ret_name, size};
-    return ask("list chains", read_foreign, &place);
-}
-
-static bool has_tables(const char *said, void *context)
-{
-    char inet[48];
-    char bridge[48];
-    snprintf(inet, sizeof(inet), "table inet %s\n", (const char *)context);
-    snprintf(bridge, sizeof(bridge), "table bridge %s\n", (const char *)context);
-    return strstr(said, inet) != NULL && strstr(said, bridge) != NULL;
+    MEMORY_OWNED char *said = ask("list chains");
+    return said != NULL && net_rules_read_foreign(said, ret_name, size);
 }
 
 bool net_rules_are_there(const char *owner)
 {
     char table[NET_OWNER_SIZE];
     net_rules_table_name(owner, table);
-    return ask("list tables", has_tables, table);
+    MEMORY_OWNED char *said = ask("list tables");
+    MEMORY_OWNED char *inet = memory_format("table inet %s\n", table);
+    MEMORY_OWNED char *bridge = memory_format("table bridge %s\n", table);
+    return said != NULL && strstr(said, inet) != NULL && strstr(said, bridge) != NULL;
 }
 
 int net_rules_remove(const char *owner, struct error *err)
