@@ -17,9 +17,11 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/random.h"
+#include "base/stream/stream.h"
 
 #include "engine/net/datagram.h"
 #include "engine/net/dns_message.h"
+#include "engine/net/dns_tcp.h"
 
 enum {
     DNS_PORT = 53,
@@ -39,6 +41,7 @@ struct net_dns {
     char *resolv_conf;
     struct loop *loop;
     struct datagram_watch *watch;
+    struct dns_tcp *tcp;
     struct list waiting; /* struct passed */
     size_t waiting_count;
     char resolvers[RESOLVERS_MAX][46];
@@ -94,6 +97,20 @@ static socklen_t resolver_at(const struct net_dns *dns, unsigned attempt,
     CHECK(inet_pton(AF_INET6, text, &six.sin6_addr) == 1);
     memcpy(ret_address, &six, sizeof(six));
     return sizeof(six);
+}
+
+/* For the questions that came by TCP: each is tried once. */
+static bool resolver_text(unsigned n, char ret_address[64], void *context)
+{
+    struct net_dns *dns = context;
+    struct sockaddr_storage address;
+    look_for_resolvers(dns);
+    if (n >= dns->resolver_count) {
+        return false;
+    }
+    resolver_at(dns, n, &address);
+    stream_address_format(&address, ret_address);
+    return true;
 }
 
 /* ---- Passing on ---- */
@@ -276,6 +293,11 @@ int net_dns_open(struct loop *loop, const struct net_dns_options *options, struc
     dns->options.resolv_conf = dns->resolv_conf;
     list_init(&dns->waiting);
     dns->watch = datagram_watch(loop, fd, on_readable, dns);
+    /* Another program that has all addresses at TCP has this one, too: there is still UDP. */
+    struct error ignored;
+    if (dns_tcp_open(loop, &dns->options, resolver_text, dns, &dns->tcp, &ignored) < 0) {
+        dns->tcp = NULL;
+    }
     *ret_dns = dns;
     return 0;
 }
@@ -290,6 +312,7 @@ void net_dns_close(struct net_dns *dns)
         passed_end(LIST_ITEM(node, struct passed, link));
     }
     datagram_unwatch(dns->watch);
+    dns_tcp_close(dns->tcp);
     free(dns->resolv_conf);
     free(dns);
 }

@@ -2,11 +2,12 @@
  * Names for the machines of one bridge: their own are answered, all others passed to the host's
  * resolvers.
  *
- * Over UDP.  What is under the domain, and the reverse of an address that the table knows, is
- * answered from the table and never passed on; names are asked for in lower case and without the
- * domain: "web.blue" for web.blue.vm.internal.  What is passed on is passed as it is, each query
- * from a port and with an identifier of its own, and only an answer to that question comes back. At
- * most NET_DNS_WAITING_MAX wait at a time; then SERVFAIL.
+ * Over UDP, and over TCP where port 53 of the bridge's address is free.  What is under the domain,
+ * and the reverse of an address that the table knows, is answered from the table and never passed
+ * on; names are asked for in lower case and without the domain: "web.blue" for
+ * web.blue.vm.internal.  What is passed on is passed as it is, each query from a port and with an
+ * identifier of its own, and only an answer to that question comes back. At most
+ * NET_DNS_WAITING_MAX wait at a time; then SERVFAIL.
  *
  * Loop thread only.  Sources: RFC 1034, RFC 1035, RFC 2308, RFC 5452, RFC 6891, resolv.conf(5).
  */

@@ -446,15 +446,17 @@ static void add_forward(struct buffer *out)
 
 static void add_input(const struct net_rules *rules, struct buffer *out)
 {
-    buffer_append_string(out,
-                         "  chain input {\n"
-                         "    type filter hook input priority filter; policy accept;\n"
-                         "    iifname != @bridges accept\n"
-                         "    meta nfproto ipv6 drop\n"
-                         "    ct state established,related accept\n"
-                         "    udp dport { 53, 67 } accept\n"
-                         "    tcp dport 53 accept\n"
-                         "    icmp type echo-request accept\n");
+    buffer_append_string(
+        out,
+        "  chain input {\n"
+        "    type filter hook input priority filter; policy accept;\n"
+        "    iifname != @bridges iifname != \"lo\" ip daddr @subnets tcp dport 53 drop\n"
+        "    iifname != @bridges accept\n"
+        "    meta nfproto ipv6 drop\n"
+        "    ct state established,related accept\n"
+        "    udp dport { 53, 67 } accept\n"
+        "    tcp dport 53 accept\n"
+        "    icmp type echo-request accept\n");
     for (size_t i = 0; i < rules->host_port_count; i++) {
         buffer_append_format(out, "    tcp dport %u accept\n", rules->host_ports[i]);
     }

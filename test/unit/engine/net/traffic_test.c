@@ -178,6 +178,23 @@ static void start_upstream(void)
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     EXPECT(bind(fd, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    EXPECT(bind(listener, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    EXPECT(listen(listener, 4) == 0);
+    if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (;;) {
+            uint8_t bytes[512];
+            int one = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+            ssize_t got = recv(one, bytes, sizeof(bytes), 0);
+            bytes[4] |= 0x80;
+            bytes[5] = 8;
+            ssize_t sent = got > 0 ? send(one, bytes, (size_t)got, MSG_NOSIGNAL) : 0;
+            (void)sent;
+            close(one);
+        }
+    }
+    close(listener);
     if (fork() == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         for (;;) {
@@ -205,6 +222,22 @@ static void check_names(pid_t machine)
     EXPECT(world_exchange(machine, "10.77.0.1", 53, query, length, answer, sizeof(answer)) ==
            length);
     EXPECT(memcmp(answer, "\x12\x34", 2) == 0 && answer[3] == 7);
+    /* By TCP: two questions in one go, one for elsewhere and one of ours. */
+    static const uint8_t own[] = "\x12\x35\1\0\0\1\0\0\0\0\0\0\2vm\10internal\0\0\1\0";
+    uint8_t both[2 * sizeof(own) + sizeof(query)];
+    size_t used = 0;
+    both[used++] = 0;
+    both[used++] = (uint8_t)length;
+    memcpy(both + used, query, length);
+    used += length;
+    both[used++] = 0;
+    both[used++] = (uint8_t)sizeof(own);
+    memcpy(both + used, own, sizeof(own));
+    used += sizeof(own);
+    both[used - 1] = 1;
+    EXPECT(world_converse(machine, "10.77.0.1", 53, both, used, answer, used) == used);
+    EXPECT(memcmp(answer + 2, "\x12\x34", 2) == 0 && answer[5] == 8);
+    EXPECT(memcmp(answer + 4 + length, "\x12\x35", 2) == 0 && (answer[7 + length] & 15) == 0);
     MEMORY_OWNED char *ask = memory_format(
         "nsenter --net=/proc/%d/ns/net busybox nslookup web.blue.vm.internal 10.77.0.1", machine);
     EXPECT(world_says(ask, "10.77.0.2"));

@@ -203,31 +203,58 @@ static const char *hear_within(pid_t machine, const char *source, const char *ad
     return text;
 }
 
-size_t world_exchange(pid_t machine, const char *address, unsigned port, const void *bytes,
-                      size_t length, uint8_t *ret_bytes, size_t size)
+static void send_and_take(int out, int type, const struct sockaddr_in *to, const void *bytes,
+                          size_t length, size_t size)
 {
+    uint8_t piece[512];
+    size_t used = 0;
+    ssize_t got = 0;
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+    EXPECT(connect(fd, (const struct sockaddr *)to, sizeof(*to)) == 0);
+    EXPECT(send(fd, bytes, length, 0) == (ssize_t)length);
+    while (used < size && wait_for(fd, POLLIN, 5000) &&
+           (got = recv(fd, piece, sizeof(piece), 0)) > 0) {
+        EXPECT(write(out, piece, (size_t)got) == got);
+        used = type == SOCK_DGRAM ? size : used + (size_t)got;
+    }
+}
+
+static size_t exchange(pid_t machine, int type, const struct sockaddr_in *to, const void *bytes,
+                       size_t length, uint8_t *ret_bytes, size_t size)
+{
+    size_t used = 0;
+    ssize_t got = 0;
     int out[2];
     EXPECT(pipe2(out, O_CLOEXEC) == 0);
     pid_t pid = fork();
     if (pid == 0) {
-        struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
         enter(machine);
-        inet_pton(AF_INET, address, &to.sin_addr);
-        int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-        EXPECT(connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0);
-        EXPECT(send(fd, bytes, length, 0) == (ssize_t)length);
-        if (wait_for(fd, POLLIN, 5000)) {
-            ssize_t got = recv(fd, ret_bytes, size, 0);
-            ssize_t wrote = got > 0 ? write(out[1], ret_bytes, (size_t)got) : 0;
-            (void)wrote;
-        }
+        send_and_take(out[1], type, to, bytes, length, size);
         _exit(0);
     }
     close(out[1]);
-    ssize_t got = read(out[0], ret_bytes, size);
+    while (used < size && (got = read(out[0], ret_bytes + used, size - used)) > 0) {
+        used += (size_t)got;
+    }
     close(out[0]);
     waitpid(pid, NULL, 0);
-    return got > 0 ? (size_t)got : 0;
+    return used;
+}
+
+size_t world_exchange(pid_t machine, const char *address, unsigned port, const void *bytes,
+                      size_t length, uint8_t *ret_bytes, size_t size)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    inet_pton(AF_INET, address, &to.sin_addr);
+    return exchange(machine, SOCK_DGRAM, &to, bytes, length, ret_bytes, size);
+}
+
+size_t world_converse(pid_t machine, const char *address, unsigned port, const void *bytes,
+                      size_t length, uint8_t *ret_bytes, size_t size)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    inet_pton(AF_INET, address, &to.sin_addr);
+    return exchange(machine, SOCK_STREAM, &to, bytes, length, ret_bytes, size);
 }
 
 const char *world_hear(pid_t machine, const char *source, const char *address, unsigned port)

@@ -35,8 +35,8 @@ void world_plug(pid_t machine, const char *mac, const char *port, const char *br
 /* Run a program there; 0 is the host. */
 int world_run_in(pid_t machine, const char *line);
 
-/* What does it hear, from there (0: the host) and from this address (NULL: any)?  "": nothing within
- * ten seconds. */
+/* What does it hear, from there (0: the host) and from this address (NULL: any)?  "": nothing
+ * within ten seconds. */
 const char *world_hear(pid_t machine, const char *source, const char *address, unsigned port);
 
 /* Nothing, within most of a second? */
@@ -47,6 +47,10 @@ void world_call_in(pid_t machine, void (*call)(void));
 
 /* Send a datagram from there and wait five seconds for an answer; its length, or 0. */
 size_t world_exchange(pid_t machine, const char *address, unsigned port, const void *bytes,
+                      size_t length, uint8_t *ret_bytes, size_t size);
+
+/* The same over TCP, until `size` bytes have come or it ends. */
+size_t world_converse(pid_t machine, const char *address, unsigned port, const void *bytes,
                       size_t length, uint8_t *ret_bytes, size_t size);
 
 #endif
