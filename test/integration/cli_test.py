@@ -57,6 +57,7 @@ class Usage(unittest.TestCase):
         self.wrong(64, 'did you mean "doctor"', "docter")
         self.wrong(64, "did you mean --output", "fn", "list", "--outptu", "json")
         self.wrong(64, "unknown flag -x", "fn", "list", "-x")
+        self.wrong(64, "unknown flag --sockt", "--sockt", "/x", "fn", "list")
         self.wrong(64, "unknown flag --verbose; see blixard fn run --help (the program's own go behind --)",
                    "fn", "run", "program.wasm", "--verbose")
         self.wrong(64, 'did you mean "node token"', "node", "tokn")

@@ -130,8 +130,9 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
     }
     const char *near = text_nearest(name, candidates, count);
     const char *space = verb->noun[0] != '\0' ? " " : "";
-    const char *hint =
-        strstr(verb->words, "[-- ") != NULL ? " (the program's own go behind --)" : "";
+    const char *hint = verb->words != NULL && strstr(verb->words, "[-- ") != NULL
+        ? " (the program's own go behind --)"
+        : "";
     if (near != NULL) {
         return error_set(err, ERROR_INVALID, "unknown flag %.60s; did you mean --%s?%s", word, near,
                          hint);
