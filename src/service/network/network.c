@@ -164,6 +164,27 @@ static void work(void *context)
     plan_apply(service->running);
 }
 
+static void on_rules_lost(void *context)
+{
+    struct network_service *service = context;
+    if (!service->is_over && service->applied != NULL && service->applied->segment_count > 0) {
+        log_warn("network: the rules of the packet filter were deleted by somebody else; they are "
+                 "applied again");
+        network_reconcile(service);
+    }
+}
+
+/* From the first network on: before, there is nothing to lose. */
+static void watch_rules(struct network_service *service, const struct plan *plan)
+{
+    struct error err;
+    if (service->rules_watch == NULL && !service->is_over && plan->segment_count > 0 &&
+        net_rules_watch(service->options.loop, service->owner, on_rules_lost, service,
+                        &service->rules_watch, &err) < 0) {
+        log_warn("network: %s", err.text);
+    }
+}
+
 static void on_passed(void *context)
 {
     struct network_service *service = context;
@@ -174,6 +195,7 @@ static void on_passed(void *context)
         serve_update(service, plan);
     }
     complain(plan);
+    watch_rules(service, plan);
     plan_free(service->applied);
     service->applied = plan;
     tell_all(&service->passing, plan);
@@ -261,6 +283,7 @@ void network_service_free(struct network_service *service)
     store_watch_free(service->watch);
     cluster_unlisten(service->listener);
     loop_timer_free(service->timer);
+    net_rules_unwatch(service->rules_watch);
     store_settle(service->options.store);
     while (service->pending > 0) {
         uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);

@@ -86,7 +86,7 @@ struct plan_segment {
     size_t remote_count;
     struct net_vxlan_entry *entries;
     size_t entry_count;
-    bool has_groups; /* what its machines send each other is filtered, too */
+    bool has_groups;    /* what its machines send each other is filtered, too */
     struct error error; /* of making it so */
 };
 
@@ -130,9 +130,10 @@ struct network_service {
     struct store_watch *watch;
     struct cluster_listener *listener;
     struct loop_timer *timer;
-    struct list waiting; /* struct settling, for a pass that has not begun */
-    struct list passing; /* for the one that runs */
-    struct list served;  /* bridges with DHCP and names: serve.c */
+    struct list waiting;                 /* struct settling, for a pass that has not begun */
+    struct list passing;                 /* for the one that runs */
+    struct net_rules_watch *rules_watch; /* NULL: no network was here yet */
+    struct list served;                  /* bridges with DHCP and names: serve.c */
     unsigned pending;
     struct plan *running; /* a thread has it */
     struct plan *applied; /* as it came out, or NULL */
