@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -170,7 +171,9 @@ static void fail(struct stamp *stamp, const struct error *error)
 static void on_exit_told(const struct hypervisor_exit *exit, void *context)
 {
     struct stamp *stamp = context;
-    if (!stamp->is_done && stamp->error.kind == ERROR_NONE) {
+    /* That the connection was lost says less than how the VMM ended. */
+    bool is_told = stamp->error.kind != ERROR_NONE && stamp->error.kind != ERROR_UNAVAILABLE;
+    if (!stamp->is_done && !is_told) {
         error_set(&stamp->error, ERROR_UNAVAILABLE, "%s: %.300s",
                   stamp->is_trial ? "trying its memory" : "making a template", exit->text);
     }
@@ -220,6 +223,21 @@ static void on_reboot(void *context)
     (void)context;
 }
 
+/* A VMM that writes to a mapped file for which there is no space is killed, without a word. */
+static int check_space(const char *folder, uint64_t bytes, struct error *err)
+{
+    struct statvfs status;
+    if (statvfs(folder, &status) < 0) {
+        return error_os(err, errno, "%s", folder);
+    }
+    uint64_t available = (uint64_t)status.f_bavail * status.f_frsize;
+    return available >= bytes
+        ? 0
+        : error_set(err, ERROR_FULL,
+                    "%s: %llu MiB are free, and a memory of %llu MiB is to be kept there", folder,
+                    (unsigned long long)(available >> 20), (unsigned long long)(bytes >> 20));
+}
+
 static int prepare(struct stamp *stamp, int fd, uint64_t memory_bytes, struct error *err)
 {
     MEMORY_OWNED char *state = memory_format("%s/" TEMPLATE_STATE, stamp->folder);
@@ -227,7 +245,8 @@ static int prepare(struct stamp *stamp, int fd, uint64_t memory_bytes, struct er
     if (stamp->source < 0 || lseek(stamp->source, 0, SEEK_SET) < 0) {
         return error_os(err, errno, "reading a machine's state");
     }
-    int r = file_make_folder(stamp->place, 0711, err);
+    int r = check_space(stamp->folder, memory_bytes, err);
+    r = r < 0 ? r : file_make_folder(stamp->place, 0711, err);
     r = r < 0 ? r : template_make_memory(stamp->folder, memory_bytes, err);
     return r < 0 ? r : make_file(state, 0600, &stamp->target, err);
 }
