@@ -70,6 +70,8 @@ def measure(quick, long):
         "boot_overhead_ms": statistics.median(a - b for a, b in zip(boots, bare)),
         "clone_up_ms": statistics.median(ups), "clone_up_best_ms": ups[0], "clone_up_worst_ms": ups[-1],
         "clone_renewed_ms": statistics.median(clone["renewed_ms"] for run in runs for clone in run["clones"]),
+        "boot_cpu_ms": statistics.median(run["boot_cpu_ms"] for run in runs),
+        "clone_cpu_ms": statistics.median(clone["cpu_ms"] for run in runs for clone in run["clones"]),
         "save_ms": statistics.median(run["save_ms"] for run in runs),
         "stamp_ms": statistics.median(run["stamp_ms"] for run in runs),
         "pss_bytes": statistics.median(own), "source_pss_bytes": statistics.median(run["source_pss_bytes"] for run in runs),
@@ -80,6 +82,8 @@ def measure(quick, long):
           f"difference {figures['boot_overhead_ms']:+.0f} ms")
     print(f"  a clone's agent answers    {figures['clone_up_ms']:9.0f} ms   {figures['clone_up_ms'] / figures['boot_ms']:.3f} of a boot; "
           f"best {ups[0]:.0f} ms, worst {ups[-1]:.0f} ms")
+    print(f"  CPU time of its VMM then   {figures['clone_cpu_ms']:9.0f} ms   {figures['clone_cpu_ms'] / figures['boot_cpu_ms']:.3f} of a boot's "
+          f"{figures['boot_cpu_ms']:.0f} ms")
     print(f"  and it is itself           {figures['clone_renewed_ms']:9.0f} ms")
     print(f"  the source stands still    {figures['save_ms']:9.0f} ms   and {figures['stamp_ms']:.0f} ms to stamp the template")
     print(f"  memory of a clone, its own {figures['pss_bytes'] / (1 << 20):9.1f} MiB  {figures['pss_bytes'] / figures['source_pss_bytes']:.2f} "

@@ -31,6 +31,7 @@ struct vm {
     uint64_t begin_us;
     uint64_t up_us;    /* the agent has said hello */
     uint64_t renew_us; /* it is itself */
+    uint64_t cpu_ms;   /* of its VMM, until then */
     uint64_t pss_bytes;
     bool has_ended;
 };
@@ -89,7 +90,11 @@ static void on_up(const struct agent_info *info, void *context)
 {
     struct vm *vm = context;
     (void)info;
+    struct hypervisor_usage usage = {0};
     vm->up_us = now_us();
+    if (hypervisor_read_usage(vm->folder, &usage)) {
+        vm->cpu_ms = usage.cpu_user_ms + usage.cpu_system_ms;
+    }
     if (vm == &source) {
         is_waiting = false;
     } else {
@@ -212,14 +217,16 @@ static void make_template(const char *place)
 
 static void print(void)
 {
-    printf("{\"boot_ms\": %.1f, \"save_ms\": %.1f, \"stamp_ms\": %.1f, \"clones\": [",
-           (double)(source.up_us - source.begin_us) / 1000, (double)save_us / 1000,
+    printf("{\"boot_ms\": %.1f, \"boot_cpu_ms\": %" PRIu64
+           ", \"save_ms\": %.1f, \"stamp_ms\": %.1f, \"clones\": [",
+           (double)(source.up_us - source.begin_us) / 1000, source.cpu_ms, (double)save_us / 1000,
            (double)stamp_us / 1000);
     for (unsigned i = 0; i < clone_count; i++) {
         const struct vm *clone = &clones[i];
-        printf("%s{\"up_ms\": %.1f, \"renewed_ms\": %.1f, \"pss_bytes\": %" PRIu64 "}",
+        printf("%s{\"up_ms\": %.1f, \"renewed_ms\": %.1f, \"cpu_ms\": %" PRIu64
+               ", \"pss_bytes\": %" PRIu64 "}",
                i > 0 ? ", " : "", (double)(clone->up_us - clone->begin_us) / 1000,
-               (double)(clone->renew_us - clone->begin_us) / 1000, clone->pss_bytes);
+               (double)(clone->renew_us - clone->begin_us) / 1000, clone->cpu_ms, clone->pss_bytes);
     }
     printf("], \"source_pss_bytes\": %" PRIu64 "}\n", source.pss_bytes);
 }
