@@ -32,8 +32,8 @@ enum rights_kind rights_of(const char *sql, size_t length)
 static bool is_function_allowed(const char *name)
 {
     static const char *const allowed[] = {
-        "abs", "coalesce", "count",  "ifnull", "iif",   "length", "lower", "max",
-        "min", "nullif",   "substr", "sum",    "total", "typeof", "upper",
+        "abs", "coalesce", "count",  "ifnull", "iif", "instr", "length", "lower",
+        "max", "min",      "nullif", "substr", "sum", "total", "typeof", "upper",
     };
     for (size_t i = 0; i < sizeof(allowed) / sizeof(allowed[0]); i++) {
         if (name != NULL && strcasecmp(name, allowed[i]) == 0) {

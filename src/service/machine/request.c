@@ -231,6 +231,9 @@ static int check_driver(const struct machine_service *service, const json_t *con
                         struct error *err)
 {
     const char *driver = settings_text(config, "driver");
+    const struct hypervisor_nic nic = {
+        .mac = "02:00:00:00:00:00",
+        .tap = json_array_size(json_object_get(config, "networks")) > 0 ? "tap" : NULL};
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
         .name = settings_text(config, "name"),
@@ -240,6 +243,8 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .memory_bytes = settings_u64(config, "memory_bytes"),
         .kernel = "/kernel",
         .cmdline = settings_text(config, "cmdline"),
+        .nics = &nic,
+        .nic_count = 1,
     };
     return hypervisor_check(service->options.hypervisor, &spec, err);
 }

@@ -229,6 +229,46 @@ void network_reconcile(struct network_service *service)
     }
 }
 
+struct moving {
+    const struct network_service *service;
+    bool has_moved;
+};
+
+/* A machine that is in a network: is it where it was? */
+static bool take_home(sqlite3_stmt *row, void *context)
+{
+    struct moving *moving = context;
+    const struct plan *plan = moving->service->applied;
+    const char *machine = (const char *)sqlite3_column_text(row, 0);
+    const char *node = (const char *)sqlite3_column_text(row, 1);
+    bool is_known = false;
+    for (size_t i = 0; plan != NULL && i < plan->home_count; i++) {
+        const struct plan_home *home = &plan->homes[i];
+        if (strcmp(home->machine, machine) == 0) {
+            is_known = true;
+            moving->has_moved = moving->has_moved || home->node != hash_stable(node);
+        }
+    }
+    if (!is_known && strcmp(node, moving->service->node_name) == 0) {
+        moving->has_moved = true;
+    }
+    return false;
+}
+
+/* Rows of machines change often, and their node hardly ever. */
+static bool has_moved(struct network_service *service, const char *key)
+{
+    struct moving moving = {service, false};
+    struct error ignored = {0};
+    if (store_schema_now(service->options.store) >= NETWORK_SCHEMA) {
+        store_query(service->options.store, &ignored, take_home, &moving,
+                    "SELECT id, node FROM machine WHERE key = ? AND EXISTS (SELECT 1 FROM "
+                    "network_lease WHERE network_lease.machine = machine.id)",
+                    "t", key);
+    }
+    return moving.has_moved;
+}
+
 static void on_changed(const struct store_event *event, void *context)
 {
     static const char *const tables[] = {"network", "network_lease", "security_group_rule",
@@ -238,6 +278,9 @@ static void on_changed(const struct store_event *event, void *context)
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         matters = matters || strcmp(event->table, tables[i]) == 0;
     }
+    matters = matters ||
+        (event->operation == 'U' && strcmp(event->table, "machine") == 0 &&
+         has_moved(service, event->key));
     if (matters && !service->is_over) {
         network_reconcile(service);
     }

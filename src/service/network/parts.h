@@ -101,7 +101,14 @@ struct plan_port {
     struct error error;
 };
 
+struct plan_home { /* where a machine was when the plan was made */
+    char machine[20];
+    uint64_t node; /* hash of its name */
+};
+
 struct plan {
+    struct plan_home *homes;
+    size_t home_count;
     char owner[NET_OWNER_SIZE];
     bool is_first;     /* since the start: what an earlier daemon left is looked for */
     uint32_t local;    /* this node's address; 0: it has none that others could reach */

@@ -162,6 +162,9 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     struct plan_segment *segment = take_segment(plan, row);
     uint32_t address = (uint32_t)sqlite3_column_int64(row, AT_ADDRESS);
     uint8_t mac[NET_MAC_SIZE] = {0};
+    struct plan_home *home = grow(&plan->homes, &plan->home_count, sizeof(*plan->homes));
+    snprintf(home->machine, sizeof(home->machine), "%s", text_at(row, AT_MACHINE));
+    home->node = hash_stable(text_at(row, AT_NODE));
     net_mac_parse(text_at(row, AT_MAC), mac);
     if (strcmp(text_at(row, AT_NODE), reading->service->node_name) != 0) {
         uint32_t remote = address_of(reading->view, text_at(row, AT_NODE));
@@ -213,7 +216,7 @@ static void add_remotes(const struct reading *reading)
             plan->local = is_good ? address : 0;
             snprintf(plan->problem, sizeof(plan->problem),
                      "no tunnel leads to other nodes: this one is known as \"%.60s\", and an IPv4 "
-                     "address is needed (--cluster-advertise)",
+                     "address is needed (--advertise-address)",
                      node->address);
             continue;
         }
@@ -365,6 +368,7 @@ void plan_free(struct plan *plan)
     free(plan->egress_count);
     free(plan->groups);
     free(plan->published);
+    free(plan->homes);
     free(plan->ports);
     free(plan->segments);
     free(plan);

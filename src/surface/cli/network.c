@@ -127,6 +127,15 @@ static int show(const struct arguments *arguments, const char *target, const str
         return r;
     }
     print_facts(document, facts, fact_count);
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(json_object_get(document, list), index, item)
+    {
+        const char *peer = json_string_value(json_object_get(item, "peer"));
+        if (peer != NULL && peer[0] == '\0') {
+            json_object_set_new(item, "peer", json_string("anybody"));
+        }
+    }
     if (json_array_size(json_object_get(document, list)) > 0) {
         putchar('\n');
         print_table(json_object_get(document, list), columns, column_count);

@@ -1,0 +1,181 @@
+"""Machines in networks: they meet by name, are published, filtered and kept apart, and notice no restart of the node."""
+import json
+import os
+import pathlib
+import socket
+import struct
+import subprocess
+import tempfile
+import unittest
+import urllib.request
+
+import hosts
+from foreign import free_port
+from machines import kernel_flags, machines_of, root_archive, why_not
+from node import BUILD, Node
+
+
+def setUpModule():
+    """This process, which runs this file alone, is a host of its own from here on."""
+    global folder, image
+    reason = why_not()
+    if reason:
+        raise unittest.SkipTest(reason)
+    hosts.need_hosts()
+    if not os.path.exists("/dev/net/tun"):
+        raise unittest.SkipTest("there is no /dev/net/tun")
+    if hosts.libc.unshare(hosts.CLONE_NEWNET) != 0:
+        raise unittest.SkipTest("network namespaces are refused")
+    hosts.tool("ip", "link", "set", "lo", "up")
+    folder = tempfile.TemporaryDirectory(prefix="blixard-network-")
+    image = pathlib.Path(folder.name) / "root.tar.gz"
+    image.write_bytes(root_archive())
+
+
+def tearDownModule():
+    folder.cleanup()
+
+
+def resolve(name, server):
+    """The IPv4 address of a name, as that server says; None: there is no such name."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    query = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(30)
+        asking.sendto(query, (server, 53))
+        answer = asking.recv(512)
+    return socket.inet_ntoa(answer[-4:]) if struct.unpack_from(">H", answer, 6)[0] else None
+
+
+class Networks(unittest.TestCase):
+    """One story, as each machine takes its time to boot."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(lambda: cls.node.stop())
+        cls.enterClassContext(machines_of(cls.node.folder))
+        cls.ok("image", "import", "small", "--root", image, *kernel_flags())
+
+    @classmethod
+    def run_cli(cls, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+
+    @classmethod
+    def ok(cls, *words):
+        done = cls.run_cli(*words)
+        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
+        return done.stdout
+
+    def refused(self, *words):
+        done = self.run_cli(*words)
+        self.assertNotEqual(done.returncode, 0, words)
+        return done.stderr
+
+    def create(self, name, *flags):
+        self.ok("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", *flags)
+
+    def show(self, *words):
+        return json.loads(self.ok(*words, "--output", "json"))
+
+    def shell(self, name, script):
+        return self.ok("vm", "exec", name, "--", "sh", "-c", script)
+
+    def cannot(self, name, script):
+        """It is let go nowhere: what would be answered within some milliseconds is not within three seconds."""
+        self.assertNotEqual(self.run_cli("vm", "exec", name, "--", "sh", "-c", script).returncode, 0, script)
+
+    def published(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=60) as answer:
+            return answer.read()
+
+    def test_machines_of_a_network(self):
+        self.port = free_port()
+        self.refusals_of_networks()
+        self.create("web", "--network", "back", "--publish", f"127.0.0.1:{self.port}:80")
+        self.shell("web", "httpd -p 80 -h /srv")
+        self.create("db", "--network", "back,address=10.64.0.10,group=db")
+        self.addresses_and_names()
+        self.groups()
+        self.ok("vm", "create", "far", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
+                "--network", "other")
+        self.other_networks_are_far()
+        self.a_clone_is_somebody_else()
+        self.nobody_notices_a_restart()
+        self.all_goes()
+
+    def refusals_of_networks(self):
+        self.ok("network", "create", "back")
+        self.assertIn("already", self.refused("network", "create", "back"))
+        self.ok("network", "create", "other", "--subnet", "192.168.77.0/28", "--mode", "closed")
+        self.assertIn("another network's", self.refused("network", "create", "more", "--subnet", "192.168.0.0/16"))
+        self.assertIn("beyond the prefix", self.refused("network", "create", "more", "--subnet", "10.0.0.1/24"))
+        self.assertEqual([network["subnet"] for network in self.show("network", "list")["networks"]],
+                         ["10.64.0.0/24", "192.168.77.0/28"])
+        self.ok("security-group", "create", "db")
+        self.ok("security-group", "allow", "db", "icmp", "--from", "group:db")
+        for flag, said in (("nowhere", "there is no network"), ("back,address=10.64.0.1", "gateway"),
+                           ("back,address=10.65.0.1", "none of network"), ("back,group=nobody", "no security group"),
+                           ("back,mac=01:00:5e:00:00:01", "no MAC"), ("back,colour=red", "none of address=")):
+            self.assertIn(said, self.refused("vm", "create", "x", "--image", "small", "--network", flag))
+
+    def addresses_and_names(self):
+        self.assertEqual(self.show("vm", "show", "web")["addresses"], ["10.64.0.2"])
+        self.assertIn("another machine's",
+                      self.refused("vm", "create", "x", "--image", "small", "--network", "back,address=10.64.0.2"))
+        leases = {lease["machine"]: lease["address"] for lease in self.show("network", "show", "back")["leases"]}
+        self.assertEqual(leases, {"web": "10.64.0.2", "db": "10.64.0.10"})
+        self.assertIn("hello", self.shell("db", "wget -qO- http://web.default.vm.internal/"))
+        self.assertIn("hello", self.shell("db", "wget -qO- http://web/"))
+        self.assertEqual(resolve("db.back.default.vm.internal", "10.64.0.1"), "10.64.0.10")
+        self.assertEqual(resolve("nobody.default.vm.internal", "10.64.0.1"), None)
+        self.assertIn(b"hello", self.published())
+
+    def groups(self):
+        """db answers nobody but those of its group; what it asks for itself is answered."""
+        self.cannot("web", "ping -c 1 -W 3 db")
+        self.ok("security-group", "allow", "db", "icmp")
+        self.shell("web", "ping -c 3 -W 30 db")
+        self.cannot("web", "nc -w 3 db 81 </dev/null")
+        self.assertIn("db", self.refused("security-group", "delete", "db"))
+
+    def other_networks_are_far(self):
+        self.cannot("far", "ping -c 1 -W 3 10.64.0.2")
+        self.cannot("web", "ping -c 1 -W 3 192.168.77.2")
+        self.shell("far", "ping -c 1 -W 30 192.168.77.1")
+
+    def a_clone_is_somebody_else(self):
+        self.ok("vm", "clone", "far", "farther")
+        self.assertEqual(self.show("vm", "show", "farther")["addresses"], ["192.168.77.3"])
+        self.shell("farther", "ip address show dev eth0 | grep -q 192.168.77.3/28 && ping -c 3 -W 30 far")
+
+    def nobody_notices_a_restart(self):
+        """The node is killed; machines go on to talk, by name too once it is back."""
+        web = self.show("vm", "show", "web")
+        self.node.kill()
+        self.assertIn(b"hello", self.published())
+        type(self).node = Node(self.node.folder)
+        self.ok("vm", "wait", "web", "--timeout", "120s")
+        self.ok("vm", "wait", "db", "--timeout", "120s")
+        self.assertEqual(self.show("vm", "show", "web")["vmm_pid"], web["vmm_pid"])
+        self.assertIn("hello", self.shell("db", "wget -qO- http://web.default.vm.internal/"))
+        self.assertIn(b"hello", self.published())
+
+    def all_goes(self):
+        self.assertIn("far", self.refused("network", "delete", "other"))
+        for name in ("web", "db", "far", "farther"):
+            self.ok("vm", "delete", name)
+        for name in ("back", "other"):
+            self.ok("network", "delete", name)
+        self.ok("security-group", "delete", "db")
+        self.assertEqual(self.show("network", "list")["networks"], [])
+        for _ in range(50):  # links go after the row; each look takes its time
+            if "bx" not in hosts.tool("ip", "-o", "link"):
+                break
+        self.assertNotIn("bx", hosts.tool("ip", "-o", "link"))
+        self.assertNotIn(": bt", hosts.tool("ip", "-o", "link"))
+
+
+if __name__ == "__main__":
+    unittest.main()
