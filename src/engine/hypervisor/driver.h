@@ -65,6 +65,8 @@ struct driver {
     void (*reset)(void *control, hypervisor_done done, void *context);
     void (*power_down)(void *control, hypervisor_done done, void *context);
     void (*balloon)(void *control, uint64_t bytes, hypervisor_done done, void *context);
+    void (*resize_disk)(void *control, size_t index, uint64_t bytes, hypervisor_done done,
+                        void *context);
     void (*save)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
     void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,

@@ -175,7 +175,12 @@ static int check_parts(const struct hypervisor_spec *spec, struct error *err)
                              HYPERVISOR_FORWARDS_MAX);
         }
     }
-    bool has_files = is_path(spec->kernel) && (spec->initrd == NULL || is_path(spec->initrd)) &&
+    if (spec->kernel == NULL && spec->board == HYPERVISOR_MICROVM) {
+        return error_set(err, ERROR_INVALID,
+                         "a disk that brings its own boot loader needs the machine type q35");
+    }
+    bool has_files = (spec->kernel == NULL || is_path(spec->kernel)) &&
+        (spec->initrd == NULL || is_path(spec->initrd)) &&
         (spec->memory_file == NULL || is_path(spec->memory_file));
     return has_files && strlen(spec->cmdline) < 1024
         ? 0
@@ -191,12 +196,35 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
     r = r < 0 ? r
               : error_check_range("memory", spec->memory_bytes, HYPERVISOR_MEMORY_MIN,
                                   HYPERVISOR_MEMORY_MAX, err);
+    if (r == 0 && spec->board == HYPERVISOR_Q35 && !found->info.has_pc) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the driver %.40s has no machine type q35, which disk images need",
+                         found->info.name);
+    }
     r = r < 0 ? r : check_parts(spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
                          found->info.limits);
     }
     return r < 0 ? r : found->driver->check(&found->info, spec, err);
+}
+
+int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, struct error *err)
+{
+    static const char *const places[][2] = {
+        {"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
+        {"/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"},
+        {"/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"},
+        {"/run/libvirt/nix-ovmf/OVMF_CODE.fd", "/run/libvirt/nix-ovmf/OVMF_VARS.fd"},
+    };
+    for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+        if (file_exists(places[i][0]) && file_exists(places[i][1])) {
+            *ret_code = places[i][0];
+            *ret_variables = places[i][1];
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_NOT_FOUND, "this node has no UEFI firmware (Debian: ovmf)");
 }
 
 const char *hypervisor_end_text(enum hypervisor_end end)

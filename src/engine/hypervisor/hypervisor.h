@@ -53,6 +53,7 @@ struct hypervisor_driver_info {
     bool has_user_network; /* needs no privilege */
     bool can_limit_cpu;    /* by a control group */
     char limits[96];       /* what control groups can limit here, for people */
+    bool has_pc;           /* HYPERVISOR_Q35 */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
 };
@@ -79,10 +80,11 @@ const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervi
 
 struct hypervisor_disk {
     const char *path;
-    const char *format; /* "raw" or "qcow2" */
-    bool read_only;     /* and may be another machine's at the same time */
-    const char *base;   /* of "qcow2": the raw file that it is laid over, or NULL */
-    const char *serial; /* at most 20 characters: what the guest finds it by */
+    const char *format;      /* "raw" or "qcow2" */
+    bool read_only;          /* and may be another machine's at the same time */
+    const char *base;        /* of "qcow2": the file that it is laid over, or NULL */
+    const char *base_format; /* of it; NULL: "raw" */
+    const char *serial;      /* at most 20 characters: what the guest finds it by */
 };
 
 struct hypervisor_forward { /* of the user-mode network */
@@ -98,6 +100,12 @@ struct hypervisor_nic {
                         leads nowhere (net_tap_open_spare()) */
     const struct hypervisor_forward *forwards;
     size_t forward_count;
+};
+
+/* What it is put together of. */
+enum hypervisor_board {
+    HYPERVISOR_MICROVM, /* virtio by memory-mapped registers; a kernel is given */
+    HYPERVISOR_Q35,     /* a PC with PCI; without a kernel its firmware boots the first disk */
 };
 
 enum hypervisor_memory {
@@ -116,7 +124,12 @@ struct hypervisor_spec {
     uint64_t memory_bytes;
     enum hypervisor_memory memory;
     const char *memory_file;
-    const char *kernel;  /* ELF with PVH note, or bzImage */
+    enum hypervisor_board board;
+    /* UEFI instead of a BIOS: its code, which is shared, and a copy of its variables of the
+     * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */
+    const char *firmware;
+    const char *firmware_variables;
+    const char *kernel;  /* ELF with PVH note, or bzImage; NULL: as the first disk says */
     const char *initrd;  /* NULL: none */
     const char *cmdline; /* beyond what the driver needs */
     const struct hypervisor_disk *disks;
@@ -135,6 +148,9 @@ struct hypervisor_spec {
 /* Can it be run here?  INVALID, UNSUPPORTED with the reason. */
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err);
+
+/* UEFI of this host: code, and the variables that a new machine has.  NOT_FOUND. */
+int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, struct error *err);
 
 /* ---- A running machine ---- */
 
@@ -198,6 +214,10 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 /* What the memory balloon is to leave the guest. */
 void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,
                         void *context);
+
+/* Make a disk (by its place in the spec) larger while it runs; whole KiB. */
+void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t bytes,
+                            hypervisor_done done, void *context);
 
 /*
  * Volumes: disks that come and go while it runs (drivers with can_hotplug; else UNSUPPORTED).

@@ -72,6 +72,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->can_migrate = true;
     info->can_hotplug = true;
     info->has_user_network = true;
+    info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
 }
 
 static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
@@ -281,6 +282,16 @@ static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *
     tell(argument, "balloon", json_pack("{s:I}", "value", (json_int_t)bytes), done, context);
 }
 
+/* The node's name is that of qemu_order.c. */
+static void resize_disk(void *argument, size_t index, uint64_t bytes, hypervisor_done done,
+                        void *context)
+{
+    tell(argument, "block_resize",
+         json_pack("{s:o, s:I}", "node-name", json_sprintf("disk%zu", index), "size",
+                   (json_int_t)bytes),
+         done, context);
+}
+
 /* ---- Saving and restoring: a migration to and from a file ---- */
 
 /* Of a transfer's commands only a failure is of interest. */
@@ -430,6 +441,7 @@ const struct driver driver_qemu = {
     .reset = reset_machine,
     .power_down = power_down,
     .balloon = balloon,
+    .resize_disk = resize_disk,
     .save = save,
     .load = load,
     .attach_volume = attach_volume,

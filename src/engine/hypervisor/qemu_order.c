@@ -2,7 +2,10 @@
  * QEMU's command line (qemu-system-x86_64(1), docs/system/i386/microvm.rst of QEMU 7.2).
  *
  * Machine type microvm: no BIOS worth the name, no PCI, virtio-mmio found by ACPI, a kernel entered
- * by PVH.  What each word is for is said where it was dearly bought.
+ * by PVH.  Machine type q35: a PC, whose devices are on PCI; what its disk brings is booted by its
+ * BIOS or by UEFI.  The devices, their order and so their addresses follow from the spec alone: a
+ * state that was saved with one is read with another.  What each word is for is said where it was
+ * dearly bought.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,16 +18,58 @@
 
 #include "engine/hypervisor/qemu.h"
 
-/* rtc=on: without it rtc_cmos spins for more than a second.  acpi=on: Debian's kernels find
- * virtio-mmio in no other way; it also gives the power button. */
+/* virtio-blk is called virtio-blk-device or virtio-blk-pci. */
+static const char *bus_of(const struct hypervisor_spec *spec)
+{
+    return spec->board == HYPERVISOR_Q35 ? "pci" : "device";
+}
+
+/* A file that holds UEFI's code or variables, as JSON: a path may hold commas. */
+static void add_flash(const char *node, const char *path, bool read_only, struct order *order)
+{
+    JSON_OWNED json_t *block =
+        json_pack("{s:s, s:s, s:b, s:{s:s, s:s, s:b, s:s}}", "driver", "raw", "node-name", node,
+                  "read-only", read_only, "file", "driver", "file", "filename", path, "read-only",
+                  read_only, "locking", read_only ? "off" : "auto");
+    MEMORY_OWNED char *text = json_dumps(block, JSON_COMPACT);
+    order_add(order, "-blockdev");
+    order_add(order, text);
+    order_add_mount(order, path, !read_only);
+}
+
+/*
+ * microvm: rtc=on: without it rtc_cmos spins for more than a second.  acpi=on: Debian's kernels
+ * find virtio-mmio in no other way; it also gives the power button.  q35: graphics=off has the
+ * BIOS speak on the serial line.
+ */
+static void add_board(const struct hypervisor_spec *spec, struct order *order)
+{
+    bool has_uefi = spec->board == HYPERVISOR_Q35 && spec->firmware != NULL;
+    if (has_uefi) {
+        add_flash("firmware", spec->firmware, true, order);
+        add_flash("variables", spec->firmware_variables, false, order);
+    }
+    order_add(order, "-machine");
+    switch (spec->board) {
+    case HYPERVISOR_MICROVM:
+        order_add(order,
+                  "microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,"
+                  "memory-backend=memory");
+        order_add(order, "-global");
+        order_add(order, "virtio-mmio.force-legacy=off");
+        break;
+    case HYPERVISOR_Q35:
+        order_add_format(order, "q35,graphics=off,vmport=off,memory-backend=memory%s",
+                         has_uefi ? ",pflash0=firmware,pflash1=variables" : "");
+        break;
+    }
+}
+
 static void add_machine(const struct hypervisor_driver_info *info,
                         const struct hypervisor_spec *spec, struct order *order)
 {
     bool is_kvm = strcmp(info->accelerator, "kvm") == 0;
-    order_add(order, "-machine");
-    order_add(order,
-              "microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,"
-              "memory-backend=memory");
+    add_board(spec, order);
     order_add(order, "-accel");
     order_add(order, is_kvm ? "kvm" : "tcg");
     order_add(order, "-cpu");
@@ -33,8 +78,6 @@ static void add_machine(const struct hypervisor_driver_info *info,
     order_add_format(order, "%u", spec->cpus);
     order_add(order, "-m");
     order_add_format(order, "%" PRIu64 "M", spec->memory_bytes >> 20);
-    order_add(order, "-global");
-    order_add(order, "virtio-mmio.force-legacy=off");
 }
 
 static bool is_since(const char *version, unsigned major, unsigned minor)
@@ -77,6 +120,9 @@ static void add_kernel(const struct hypervisor_driver_info *info,
     bool is_tcg = strcmp(info->accelerator, "tcg") == 0;
     char clock[96] = "";
     uint64_t khz = is_tcg ? hypervisor_tsc_khz() : 0;
+    if (spec->kernel == NULL) {
+        return;
+    }
     if (khz > 0) {
         snprintf(clock, sizeof(clock), " tsc=reliable no_timer_check tsc_early_khz=%" PRIu64, khz);
     }
@@ -98,8 +144,10 @@ static void add_kernel(const struct hypervisor_driver_info *info,
 }
 
 /* As JSON: a path may hold commas. */
-static void add_disk(const struct hypervisor_disk *disk, size_t index, struct order *order)
+static void add_disk(const struct hypervisor_spec *spec, size_t index, struct order *order)
 {
+    const struct hypervisor_disk *disk = &spec->disks[index];
+    bool boots = spec->kernel == NULL && index == 0;
     char node[32];
     snprintf(node, sizeof(node), "disk%zu", index);
     JSON_OWNED json_t *file =
@@ -109,18 +157,22 @@ static void add_disk(const struct hypervisor_disk *disk, size_t index, struct or
         json_pack("{s:s, s:s, s:O, s:b, s:s}", "driver", disk->format, "node-name", node, "file",
                   file, "read-only", disk->read_only, "discard", "unmap");
     if (disk->base != NULL) {
-        json_object_set_new(block, "backing",
-                            json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver", "raw",
-                                      "read-only", 1, "file", "driver", "file", "filename",
-                                      disk->base, "locking", "off", "read-only", 1));
+        bool is_raw = disk->base_format == NULL || strcmp(disk->base_format, "raw") == 0;
+        json_t *base = json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver",
+                                 is_raw ? "raw" : "qcow2", "read-only", 1, "file", "driver", "file",
+                                 "filename", disk->base, "locking", "off", "read-only", 1);
+        if (!is_raw) { /* whatever its head says: nothing is below it */
+            json_object_set_new(base, "backing", json_null());
+        }
+        json_object_set_new(block, "backing", base);
         order_add_mount(order, disk->base, false);
     }
     MEMORY_OWNED char *text = json_dumps(block, JSON_COMPACT);
     order_add(order, "-blockdev");
     order_add(order, text);
     order_add(order, "-device");
-    order_add_format(order, "virtio-blk-device,drive=%s,id=blk%zu,serial=%s", node, index,
-                     disk->serial);
+    order_add_format(order, "virtio-blk-%s,drive=%s,id=blk%zu,serial=%s%s", bus_of(spec), node,
+                     index, disk->serial, boots ? ",bootindex=0" : "");
     order_add_mount(order, disk->path, !disk->read_only);
 }
 
@@ -156,20 +208,22 @@ static void add_tap(const struct hypervisor_nic *nic, size_t index, struct order
     }
 }
 
-static void add_nic(const struct hypervisor_nic *nic, size_t index, struct order *order)
+static void add_nic(const struct hypervisor_spec *spec, size_t index, struct order *order)
 {
+    const struct hypervisor_nic *nic = &spec->nics[index];
     if (nic->tap != NULL) {
         add_tap(nic, index, order);
     } else {
         add_user_network(nic, index, order);
     }
     order_add(order, "-device");
-    order_add_format(order, "virtio-net-device,netdev=net%zu,id=nic%zu,mac=%s", index, index,
-                     nic->mac);
+    /* romfile: nothing is booted from a network. */
+    order_add_format(order, "virtio-net-%s,netdev=net%zu,id=nic%zu,mac=%s%s", bus_of(spec), index,
+                     index, nic->mac, spec->board == HYPERVISOR_Q35 ? ",romfile=" : "");
 }
 
 /* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */
-static void add_channels(struct order *order)
+static void add_channels(const struct hypervisor_spec *spec, struct order *order)
 {
     int control = order_add_socket(order, QEMU_CONTROL_SOCKET);
     int agent = order_add_socket(order, HYPERVISOR_AGENT_SOCKET);
@@ -182,7 +236,7 @@ static void add_channels(struct order *order)
     order_add(order, "-serial");
     order_add(order, "chardev:console");
     order_add(order, "-device");
-    order_add(order, "virtio-serial-device,id=channels");
+    order_add_format(order, "virtio-serial-%s,id=channels", bus_of(spec));
     order_add(order, "-chardev");
     order_add_format(order, "socket,id=agent,fd=%d,server=on,wait=off", agent);
     order_add(order, "-device");
@@ -204,24 +258,25 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     add_machine(info, spec, order);
     add_memory(info, spec, order);
     add_kernel(info, spec, order);
-    add_channels(order);
+    add_channels(spec, order);
     for (size_t i = 0; i < spec->disk_count; i++) {
-        add_disk(&spec->disks[i], i, order);
+        add_disk(spec, i, order);
     }
     /* It needs the processor's events, which emulation does not have. */
     order->vhost =
         strcmp(info->accelerator, "kvm") == 0 && access("/dev/vhost-net", R_OK | W_OK) == 0;
     for (size_t i = 0; i < spec->nic_count; i++) {
-        add_nic(&spec->nics[i], i, order);
+        add_nic(spec, i, order);
     }
     order_add(order, "-device");
-    order_add(order, "virtio-scsi-device,id=volumes"); /* see qemu_volume.c */
+    order_add_format(order, "virtio-scsi-%s,id=volumes", bus_of(spec)); /* see qemu_volume.c */
     order_add(order, "-object");
     order_add(order, "rng-random,id=random,filename=/dev/urandom");
     order_add(order, "-device");
-    order_add(order, "virtio-rng-device,rng=random");
+    order_add_format(order, "virtio-rng-%s,rng=random", bus_of(spec));
     order_add(order, "-device");
-    order_add(order, "virtio-balloon-device,id=balloon,deflate-on-oom=on,free-page-reporting=on");
+    order_add_format(order, "virtio-balloon-%s,id=balloon,deflate-on-oom=on,free-page-reporting=on",
+                     bus_of(spec));
     order_add(order, "-device");
     order_add(order, "pvpanic");
     order_add(order, "-action");

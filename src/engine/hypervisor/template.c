@@ -65,7 +65,8 @@ static void put_u64(uint8_t *at, uint64_t value)
     memcpy(at, &big, sizeof(big));
 }
 
-static void write_head(uint8_t *head, const char *base_name, uint64_t size_bytes, uint64_t l1_count)
+static void write_head(uint8_t *head, const char *base_name, const char *base_format,
+                       uint64_t size_bytes, uint64_t l1_count)
 {
     static const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
     memcpy(head, magic, sizeof(magic));
@@ -81,13 +82,13 @@ static void write_head(uint8_t *head, const char *base_name, uint64_t size_bytes
     put_u32(head + 96, 4); /* refcounts of 16 bits */
     put_u32(head + 100, HEAD_BYTES);
     put_u32(head + 104, BACKING_FORMAT);
-    put_u32(head + 108, 3);
-    memcpy(head + 112, "raw", 3);
+    put_u32(head + 108, (uint32_t)strlen(base_format)); /* padded to 8 bytes */
+    memcpy(head + 112, base_format, strlen(base_format));
     memcpy(head + NAME_AT, base_name, strlen(base_name));
 }
 
-int template_make_overlay(const char *path, const char *base_name, uint64_t size_bytes,
-                          struct error *err)
+int template_make_overlay(const char *path, const char *base_name, const char *base_format,
+                          uint64_t size_bytes, struct error *err)
 {
     enum { L2_REACH_BITS = CLUSTER_BITS + CLUSTER_BITS - 3, BLOCK_ENTRIES = CLUSTER / 2 };
     uint64_t l1_count = (size_bytes + (UINT64_C(1) << L2_REACH_BITS) - 1) >> L2_REACH_BITS;
@@ -95,7 +96,7 @@ int template_make_overlay(const char *path, const char *base_name, uint64_t size
     uint64_t clusters = 3 + l1_clusters;
     FD_OWNED int fd = -1;
     if (size_bytes == 0 || size_bytes % 512 != 0 || clusters > BLOCK_ENTRIES ||
-        strlen(base_name) > 1023) {
+        strlen(base_name) > 1023 || strlen(base_format) > 8) {
         return error_set(err, ERROR_INVALID, "a disk of %llu bytes cannot be laid over",
                          (unsigned long long)size_bytes);
     }
@@ -104,7 +105,7 @@ int template_make_overlay(const char *path, const char *base_name, uint64_t size
         return r;
     }
     MEMORY_OWNED uint8_t *bytes = memory_new(3, CLUSTER);
-    write_head(bytes, base_name, size_bytes, l1_count);
+    write_head(bytes, base_name, base_format, size_bytes, l1_count);
     put_u64(bytes + CLUSTER, (uint64_t)2 * CLUSTER);
     for (uint64_t i = 0; i < clusters; i++) {
         bytes[2 * CLUSTER + 2 * i + 1] = 1;

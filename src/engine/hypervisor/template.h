@@ -65,11 +65,11 @@ void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *s
 void template_sweep(const char *folder);
 
 /*
- * A new qcow2 file at `path`, over a raw one of `size_bytes` (a multiple of 512), which is not to
- * be written any more; for a struct hypervisor_disk with format "qcow2" and `base`.  Takes 256 KiB,
- * and the space of what is written.  EXISTS, FULL, OS.
+ * A new qcow2 file of `size_bytes` (a multiple of 512) at `path`, over another one ("raw" or
+ * "qcow2", not larger), which is not to be written any more; for a struct hypervisor_disk with
+ * format "qcow2" and `base`.  Takes 256 KiB, and the space of what is written.  EXISTS, FULL, OS.
  */
-int template_make_overlay(const char *path, const char *base_name, uint64_t size_bytes,
-                          struct error *err);
+int template_make_overlay(const char *path, const char *base_name, const char *base_format,
+                          uint64_t size_bytes, struct error *err);
 
 #endif

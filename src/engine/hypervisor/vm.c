@@ -483,6 +483,15 @@ void hypervisor_power_down(struct hypervisor_vm *vm, hypervisor_done done, void 
     }
 }
 
+void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t bytes,
+                            hypervisor_done done, void *context)
+{
+    if (can(vm, vm->found->driver->resize_disk != NULL, done, context) &&
+        is_there(vm, done, context)) {
+        vm->found->driver->resize_disk(vm->control, index, bytes, done, context);
+    }
+}
+
 void hypervisor_kill(struct hypervisor_vm *vm)
 {
     vm->was_killed = true;

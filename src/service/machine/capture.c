@@ -59,6 +59,12 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     bool is_alive = machine_state_is_alive(machine->state);
+    if (settings_text(machine->config, "disk")[0] != '\0') { /* it is laid over the image's blob */
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the image of machine %s is a disk: such machines have no snapshots, "
+                         "clones or exports",
+                         machine->name);
+    }
     if (machine->capture != NULL || machine->restore != NULL || machine->is_busy) {
         return error_set(err, ERROR_CONFLICT,
                          "something else is being done to machine %s: try again in a moment",

@@ -239,7 +239,8 @@ static int lay_out_raw(const char *content, const char *folder, const struct con
         return error_os(err, errno, "%s", from);
     }
     int r = link_file(content, "disk.raw", folder, "base.raw", err);
-    r = r < 0 ? r : template_make_overlay(overlay, "base.raw", (uint64_t)status.st_size, err);
+    r = r < 0 ? r
+              : template_make_overlay(overlay, "base.raw", "raw", (uint64_t)status.st_size, err);
     json_array_append_new(files, json_string("base.raw"));
     json_array_append_new(files, json_string("disk.qcow2"));
     return r < 0 ? r : own(folder, "disk.qcow2", use->uid, err);

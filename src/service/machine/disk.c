@@ -3,7 +3,7 @@
  *
  * Preparing fetches the blobs that this node lacks, one after the other, then makes the folder and
  * the file that the machine writes in: sparse, with an empty ext4, laid over the read-only root by
- * the agent.
+ * the agent; or, where the image is a whole disk, qcow2 laid over it by the VMM.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -22,6 +22,7 @@
 #include "base/process.h"
 #include "base/text.h"
 
+#include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 #include "engine/image/initrd.h"
 #include "engine/store/store.h"
@@ -31,9 +32,14 @@
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
 
-enum { MKFS_MS = 120000, INITRD_BYTES_MAX = 256 << 20, AGENT_BYTES_MAX = 16 << 20 };
+enum {
+    MKFS_MS = 120000,
+    INITRD_BYTES_MAX = 256 << 20,
+    AGENT_BYTES_MAX = 16 << 20,
+    FIRMWARE_BYTES_MAX = 16 << 20
+};
 
-static const char *const blob_keys[] = {"kernel", "initrd", "root"};
+static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
 enum { BLOB_KEYS = sizeof(blob_keys) / sizeof(blob_keys[0]) };
 
 /* ---- Making ---- */
@@ -74,6 +80,14 @@ uid_t disk_uid(const struct machine *machine)
     return disk_uid_of(machine->id);
 }
 
+int disk_give(const struct machine *machine, const char *path, struct error *err)
+{
+    uid_t uid = disk_uid(machine);
+    return geteuid() != 0 || chown(path, uid, uid) == 0
+        ? 0
+        : error_os(err, errno, "giving %s to its machine", path);
+}
+
 static int make_disk(const struct machine *machine, uint64_t size, struct error *err)
 {
     MEMORY_OWNED char *path = memory_format("%s/disk.raw", machine->folder);
@@ -85,20 +99,50 @@ static int make_disk(const struct machine *machine, uint64_t size, struct error 
         return error_os(err, errno, "making %s", path);
     }
     int r = make_file_system(path, err);
-    uid_t uid = disk_uid(machine);
-    if (r == 0 && geteuid() == 0 && fchown(fd, uid, uid) < 0) {
-        r = error_os(err, errno, "giving %s to its machine", path);
-    }
+    r = r < 0 ? r : disk_give(machine, path, err);
     if (r < 0) {
         unlink(path);
     }
     return r;
 }
 
+/* Over the image's disk, which other machines share. */
+static int make_overlay(const struct machine *machine, const json_t *config, struct error *err)
+{
+    MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", machine->folder);
+    MEMORY_OWNED char *base =
+        image_path(machine->service->options.images, settings_text(config, "disk"));
+    if (file_exists(path)) {
+        return 0;
+    }
+    int r = template_make_overlay(path, base, settings_text(config, "disk_format"),
+                                  settings_u64(config, "disk_bytes"), err);
+    r = r < 0 ? r : disk_give(machine, path, err);
+    if (r < 0 && err->kind != ERROR_EXISTS) {
+        unlink(path);
+    }
+    return r;
+}
+
+/* UEFI writes in its variables what it is to boot. */
+static int make_firmware(const struct machine *machine, struct error *err)
+{
+    const char *code = NULL;
+    const char *variables = NULL;
+    BUFFER_OWNED struct buffer bytes = {0};
+    MEMORY_OWNED char *path = memory_format("%s/firmware.fd", machine->folder);
+    if (file_exists(path)) {
+        return 0;
+    }
+    int r = hypervisor_find_firmware(&code, &variables, err);
+    r = r < 0 ? r : file_read(variables, FIRMWARE_BYTES_MAX, &bytes, err);
+    r = r < 0 ? r : file_write(path, bytes.data, bytes.used, 0600, err);
+    return r < 0 ? r : disk_give(machine, path, err);
+}
+
 struct work {
     struct machine *machine;
-    uint64_t disk_bytes; /* settings may be read anew meanwhile */
-    bool is_clone;
+    json_t *config; /* a copy: settings may be read anew meanwhile */
     struct error error;
 };
 
@@ -131,13 +175,20 @@ static bool has_disk(const struct machine *machine)
 static void prepare(void *context)
 {
     struct work *work = context;
-    int r = take_prepared(work->machine, &work->error);
-    r = r < 0 ? r : file_make_folder(work->machine->folder, 0711, &work->error);
-    if (r == 0 && !has_disk(work->machine)) {
-        r = work->is_clone
+    const struct machine *machine = work->machine;
+    const json_t *config = work->config;
+    int r = take_prepared(machine, &work->error);
+    r = r < 0 ? r : file_make_folder(machine->folder, 0711, &work->error);
+    if (r == 0 && settings_text(config, "disk")[0] != '\0') {
+        r = make_overlay(machine, config, &work->error);
+        if (r == 0 && strcmp(settings_text(config, "firmware"), "uefi") == 0) {
+            make_firmware(machine, &work->error);
+        }
+    } else if (r == 0 && !has_disk(machine)) {
+        r = settings_text(config, "origin")[0] != '\0'
             ? error_set(&work->error, ERROR_CORRUPT,
                         "its disk is lost: it was made of another machine's, and is not there")
-            : make_disk(work->machine, work->disk_bytes, &work->error);
+            : make_disk(machine, settings_u64(config, "disk_bytes"), &work->error);
     }
 }
 
@@ -146,6 +197,7 @@ static void on_prepared(void *context)
     struct work *work = context;
     struct machine *machine = work->machine;
     struct error error = work->error;
+    json_decref(work->config);
     free(work);
     machine->is_busy = false;
     if (machine->is_gone) {
@@ -191,8 +243,7 @@ static void fetch_next(struct machine *machine)
     }
     struct work *work = NEW(struct work);
     work->machine = machine;
-    work->disk_bytes = settings_u64(machine->config, "disk_bytes");
-    work->is_clone = settings_text(machine->config, "origin")[0] != '\0';
+    work->config = json_deep_copy(machine->config);
     loop_work(options->loop, prepare, on_prepared, work);
 }
 
@@ -205,6 +256,14 @@ void disk_prepare(struct machine *machine)
 
 /* ---- The initrd ---- */
 
+int disk_read_agent(const struct machine_service *service, struct buffer *out, struct error *err)
+{
+    return service->agent != NULL
+        ? file_read(service->agent, AGENT_BYTES_MAX, out, err)
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "there is no blixard-agent beside blixard, in ../libexec/blixard or in PATH");
+}
+
 int disk_write_initrd(const struct machine *machine, const char *modules,
                       const struct buffer *program, struct error *err)
 {
@@ -212,12 +271,7 @@ int disk_write_initrd(const struct machine *machine, const char *modules,
     BUFFER_OWNED struct buffer agent = {0};
     BUFFER_OWNED struct buffer initrd = {0};
     MEMORY_OWNED char *path = memory_format("%s/initrd", machine->folder);
-    if (service->agent == NULL) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "there is no blixard-agent beside blixard, in ../libexec/blixard or in "
-                         "PATH");
-    }
-    int r = file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
+    int r = disk_read_agent(service, &agent, err);
     r = r < 0 ? r : initrd_add_agent(&initrd, agent.data, agent.used, err);
     if (r == 0 && program->used > 0) {
         r = initrd_add_entrypoint(&initrd, program->data, program->used, err);

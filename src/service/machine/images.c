@@ -4,9 +4,11 @@
 #include "base/buffer.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/text.h"
 
+#include "engine/image/disk.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
@@ -30,8 +32,28 @@ static int check_blob(struct machine_service *service, const json_t *image, cons
                     id);
 }
 
+/* One that brings its own kernel has nothing besides. */
+static int check_disk(struct machine_service *service, const json_t *image, struct error *err)
+{
+    static const char *const others[] = {"kernel", "initrd", "root", "cmdline"};
+    const char *firmware = settings_text(image, "firmware");
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (settings_text(image, others[i])[0] != '\0') {
+            return error_set(err, ERROR_INVALID,
+                             "an image with a disk boots what is on it: it has no %s", others[i]);
+        }
+    }
+    if (!settings_is_firmware(firmware)) {
+        return error_set(err, ERROR_INVALID, "firmware is bios or uefi, not %.32s", firmware);
+    }
+    return check_blob(service, image, "disk", true, err);
+}
+
 static int check_image(struct machine_service *service, const json_t *image, struct error *err)
 {
+    if (settings_text(image, "disk")[0] != '\0') {
+        return check_disk(service, image, err);
+    }
     const char *format = settings_text(image, "root_format");
     bool has_root = settings_text(image, "root")[0] != '\0';
     bool is_known = !has_root;
@@ -62,6 +84,70 @@ static bool is_image_name(const char *name)
         strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == length;
 }
 
+struct setting {
+    struct machine_service *service;
+    char *project;
+    char *name;
+    json_t *image;
+    char *disk; /* path of its blob, or NULL */
+    struct disk_image found;
+    struct error error;
+    machine_done *done;
+    void *context;
+};
+
+static void free_setting(struct setting *setting)
+{
+    json_decref(setting->image);
+    free(setting->project);
+    free(setting->name);
+    free(setting->disk);
+    free(setting);
+}
+
+/* On a thread: what was uploaded says it is may be anything. */
+static void look_at_disk(void *context)
+{
+    struct setting *setting = context;
+    if (disk_image_read(setting->disk, &setting->found, &setting->error) == 0 &&
+        strcmp(setting->found.format, "qcow2") == 0) {
+        disk_image_check(setting->disk, &setting->error);
+    }
+}
+
+static void propose_image(struct setting *setting)
+{
+    struct machine_service *service = setting->service;
+    MEMORY_OWNED char *key = memory_format("%s/%s", setting->project, setting->name);
+    MEMORY_OWNED char *text = json_dumps(setting->image, JSON_COMPACT | JSON_SORT_KEYS);
+    struct store_command *command = store_command_new();
+    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
+                      "tu", setting->project, clock_real_ms());
+    store_command_add(command,
+                      "INSERT INTO machine_image (key, project, name, config, node, created_ms, "
+                      "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO UPDATE "
+                      "SET config = ?4, node = ?5, created_ms = ?6, revision = ?7",
+                      "tttttur", key, setting->project, setting->name, text, service->node_name,
+                      clock_real_ms());
+    store_propose(service->options.store, command, setting->done, setting->context);
+    free_setting(setting);
+}
+
+static void on_disk_looked_at(void *context)
+{
+    struct setting *setting = context;
+    setting->service->pending--;
+    if (setting->error.kind != ERROR_NONE) {
+        setting->done(&setting->error, 0, setting->context);
+        free_setting(setting);
+        return;
+    }
+    json_object_set_new(setting->image, "disk_format", json_string(setting->found.format));
+    json_object_set_new(setting->image, "disk_size_bytes",
+                        json_integer((json_int_t)setting->found.size_bytes));
+    propose_image(setting);
+}
+
 void machine_image_set(struct machine_service *service, const char *project, const char *name,
                        const json_t *image, machine_done *done, void *context)
 {
@@ -76,17 +162,21 @@ void machine_image_set(struct machine_service *service, const char *project, con
         machine_answer(service, &err, NULL, done, context);
         return;
     }
-    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    MEMORY_OWNED char *text = json_dumps(image, JSON_COMPACT | JSON_SORT_KEYS);
-    struct store_command *command = store_command_new();
-    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
-                      "tu", project, clock_real_ms());
-    store_command_add(command,
-                      "INSERT INTO machine_image (key, project, name, config, node, created_ms, "
-                      "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (key) DO UPDATE "
-                      "SET config = ?4, node = ?5, created_ms = ?6, revision = ?7",
-                      "tttttur", key, project, name, text, service->node_name, clock_real_ms());
-    store_propose(service->options.store, command, done, context);
+    struct setting *setting = NEW(struct setting);
+    *setting = (struct setting){.service = service,
+                                .project = memory_copy_string(project),
+                                .name = memory_copy_string(name),
+                                .image = json_deep_copy(image),
+                                .done = done,
+                                .context = context};
+    const char *disk = settings_text(image, "disk");
+    if (disk[0] == '\0') {
+        propose_image(setting);
+        return;
+    }
+    setting->disk = image_path(service->options.images, disk);
+    service->pending++;
+    loop_work(service->options.loop, look_at_disk, on_disk_looked_at, setting);
 }
 
 static bool take_name(sqlite3_stmt *row, void *context)

@@ -191,6 +191,10 @@ uid_t disk_uid(const struct machine *machine);
 uid_t disk_uid_of(const char *id);
 void disk_prepare(struct machine *machine);
 void disk_remove(struct machine *machine);
+/* Give a file to the VMM's user, where there is one. */
+int disk_give(const struct machine *machine, const char *path, struct error *err);
+/* Append the agent of this very release.  Blocks. */
+int disk_read_agent(const struct machine_service *service, struct buffer *out, struct error *err);
 /* The initrd of a start: the image's (a blob; "": it has none), and the agent of this very release.
  * Blocks: of the machine it reads what never changes. */
 int disk_write_initrd(const struct machine *machine, const char *modules,
@@ -228,6 +232,14 @@ void program_note_end(struct machine *machine, const struct agent_event *event);
 /* It has ended, and the machine with it: was that a failure? */
 bool program_judge(const struct machine *machine, char *ret_text, size_t size);
 
+/* ---- seed.c: what cloud-init reads (NoCloud) ---- */
+
+#define SEED_FILE "seed.iso"
+/* Of one whose image brings its own kernel: it gets the agent by its seed. */
+bool seed_is_wanted(const json_t *config);
+/* Write FOLDER/seed.iso, readable by its VMM alone.  Blocks, as disk_write_initrd() does. */
+int seed_write(const struct machine *machine, const json_t *config, struct error *err);
+
 /* ---- settings.c: a MachineCreate ---- */
 
 /* With what is not said filled in; INVALID names what is wrong.  A new reference. */
@@ -237,6 +249,8 @@ int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forw
                            char ret_address[64], struct error *err);
 uint64_t settings_u64(const json_t *config, const char *key);
 const char *settings_text(const json_t *config, const char *key); /* "" when absent */
+bool settings_is_firmware(const char *text);                      /* or "" */
+enum hypervisor_board settings_board(const json_t *config);
 /* "52:54:00:..." of the machine's id. */
 void settings_mac(const char *id, char ret_mac[18]);
 

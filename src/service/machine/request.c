@@ -153,10 +153,45 @@ static void propose(struct machine_service *service, struct store_command *comma
 
 /* ---- Making one ---- */
 
+/* What brings its own boot loader needs a PC, and room for what it has. */
+static int fit_image(const json_t *image, json_t *config, struct error *err)
+{
+    bool has_disk = settings_text(image, "disk")[0] != '\0';
+    uint64_t least = settings_u64(image, "disk_size_bytes");
+    const char *firmware = settings_text(image, "firmware");
+    if (settings_text(config, "machine_type")[0] == '\0') {
+        json_object_set_new(config, "machine_type", json_string(has_disk ? "q35" : "microvm"));
+    }
+    if (!has_disk) {
+        return settings_text(config, "firmware")[0] == '\0'
+            ? 0
+            : error_set(err, ERROR_INVALID,
+                        "firmware is for images of disks: this one is a kernel and a root");
+    }
+    if (settings_text(config, "cmdline")[0] != '\0') {
+        return error_set(err, ERROR_INVALID,
+                         "the image is a disk whose own boot loader has its kernel's words: "
+                         "cmdline has no effect");
+    }
+    if (settings_text(config, "firmware")[0] == '\0') {
+        json_object_set_new(config, "firmware",
+                            json_string(firmware[0] != '\0' ? firmware : "bios"));
+    }
+    if (least > settings_u64(config, "disk_bytes")) {
+        return error_set(err, ERROR_INVALID,
+                         "disk_bytes: the image is a disk of %llu MiB, a machine's is as large at "
+                         "least",
+                         (unsigned long long)((least + (1 << 20) - 1) >> 20));
+    }
+    return 0;
+}
+
 static int take_image(struct machine_service *service, const char *project, json_t *config,
                       struct error *err)
 {
-    static const char *const keys[] = {"kernel", "initrd", "root", "root_format", "cmdline"};
+    static const char *const keys[] = {"kernel",      "initrd",          "root",
+                                       "root_format", "cmdline",         "disk",
+                                       "disk_format", "disk_size_bytes", "without_agent"};
     MEMORY_OWNED char *text = NULL;
     JSON_OWNED json_t *image = NULL;
     const char *name = settings_text(config, "image");
@@ -171,12 +206,13 @@ static int take_image(struct machine_service *service, const char *project, json
     }
     r = r < 0 ? r : json_read(text, strlen(text), &image, err);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && r == 0; i++) {
-        const json_t *value = json_object_get(image, keys[i]);
-        if (json_is_string(value)) {
-            json_object_set(config, keys[i], (json_t *)(uintptr_t)value);
+        json_t *value = json_object_get(image, keys[i]);
+        if (value != NULL) {
+            json_object_set(config, keys[i], value);
         }
     }
-    return r < 0 ? r : program_merge(image, config, err);
+    r = r < 0 ? r : program_merge(image, config, err);
+    return r < 0 ? r : fit_image(image, config, err);
 }
 
 /* Does one of these ports lead into the same place as `mine`, at `address`? */
@@ -234,6 +270,13 @@ static int check_driver(const struct machine_service *service, const json_t *con
     const struct hypervisor_nic nic = {
         .mac = "02:00:00:00:00:00",
         .tap = json_array_size(json_object_get(config, "networks")) > 0 ? "tap" : NULL};
+    const char *code = NULL;
+    const char *variables = NULL;
+    bool has_disk = settings_text(config, "disk")[0] != '\0';
+    if (strcmp(settings_text(config, "firmware"), "uefi") == 0 &&
+        hypervisor_find_firmware(&code, &variables, err) < 0) {
+        return -(int)err->kind;
+    }
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
         .name = settings_text(config, "name"),
@@ -241,7 +284,8 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .cpus = (unsigned)settings_u64(config, "cpus"),
         .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
         .memory_bytes = settings_u64(config, "memory_bytes"),
-        .kernel = "/kernel",
+        .board = settings_board(config),
+        .kernel = has_disk ? NULL : "/kernel",
         .cmdline = settings_text(config, "cmdline"),
         .nics = &nic,
         .nic_count = 1,

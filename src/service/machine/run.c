@@ -140,7 +140,8 @@ static void on_timer(void *context)
     case TIMER_NONE:
         break;
     case TIMER_BOOT:
-        if (machine->was_found) {
+        if (machine->was_found || settings_text(machine->config, "disk")[0] != '\0') {
+            machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
             machine_set_state(machine, MACHINE_RUNNING, "its agent does not answer");
             machine_step(machine);
             break;
@@ -221,7 +222,9 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (has_gone_on(machine)) { /* what it draws was drawn before */
         agent_reseed(machine->agent, on_agent_set, machine);
     }
-    set_network(machine);
+    if (settings_text(machine->config, "disk")[0] == '\0') {
+        set_network(machine); /* a whole distribution does that itself, as its seed says */
+    }
     if (info->init == AGENT_INIT_RESCUE) {
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
     }
@@ -234,6 +237,8 @@ static void on_agent_up(const struct agent_info *info, void *context)
         machine_set_state(machine, MACHINE_RUNNING, "%s",
                           info->init == AGENT_INIT_RESCUE ? info->problem : "");
         machine_step(machine);
+    } else if (machine->state == MACHINE_RUNNING && machine->reason[0] != '\0') {
+        machine_set_state(machine, MACHINE_RUNNING, "%s", "");
     }
 }
 
@@ -282,13 +287,27 @@ static void open_agent(struct machine *machine)
 
 /* ---- The VMM ---- */
 
+/* A whole disk may be without an agent, or start it late: then it counts as running all the same,
+ * and for one that is known to have none, at once. */
+static void begin_boot(struct machine *machine)
+{
+    if (json_is_true(json_object_get(machine->config, "without_agent"))) {
+        machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
+        arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
+        machine_set_state(machine, MACHINE_RUNNING, "%s", "");
+        machine_step(machine);
+    } else {
+        arm(machine, TIMER_BOOT, boot_ms(machine));
+    }
+}
+
 static void on_started(void *context)
 {
     struct machine *machine = context;
     machine_volumes_plug(machine);
     open_agent(machine);
     if (machine->state == MACHINE_STARTING) {
-        arm(machine, TIMER_BOOT, boot_ms(machine));
+        begin_boot(machine);
     } else if (machine->state == MACHINE_STOPPING) {
         arm(machine, TIMER_STOP, MACHINE_STOP_MS);
     }
@@ -333,8 +352,8 @@ static void on_reboot(void *context)
         machine->restarts++;
         machine->started_ms = 0;
         health_end(machine);
-        arm(machine, TIMER_BOOT, boot_ms(machine));
         machine_set_state(machine, MACHINE_STARTING, "%s", "the guest rebooted");
+        begin_boot(machine);
     }
 }
 
@@ -344,7 +363,7 @@ static const struct hypervisor_events vm_events = {on_started, on_paused, on_reb
 
 struct starting {
     struct machine *machine;
-    char modules[HASH_TEXT_SIZE];
+    json_t *config; /* a copy: settings may be read anew meanwhile */
     struct buffer program;
     struct error error;
 };
@@ -358,7 +377,10 @@ struct parts {
     char *state;
     char *memory;
     char cmdline[1000]; /* hypervisor_check(): below 1024 */
-    struct hypervisor_disk disks[2];
+    char *seed;
+    char *variables;
+    struct hypervisor_disk disks[3];
+    size_t own; /* which of them the machine writes in */
     struct nics nics;
     struct error error;
 };
@@ -372,6 +394,8 @@ static void parts_done(struct parts *parts)
     free(parts->base);
     free(parts->state);
     free(parts->memory);
+    free(parts->seed);
+    free(parts->variables);
 }
 
 /* True: it is laid over parts->base. */
@@ -387,13 +411,12 @@ static bool find_disk(const char *folder, struct parts *parts)
     return false;
 }
 
-static void describe(const struct machine *machine, struct parts *parts,
-                     struct hypervisor_spec *ret_spec)
+/* The image's root, shared, with the machine's own disk laid over it by its agent. */
+static size_t describe_kernel(const struct machine *machine, struct parts *parts)
 {
     struct image_store *images = machine->service->options.images;
     const json_t *config = machine->config;
     size_t disks = 0;
-    *parts = (struct parts){0};
     parts->kernel = image_path(images, settings_text(config, "kernel"));
     parts->initrd = memory_format("%s/initrd", machine->folder);
     bool is_overlaid = find_disk(machine->folder, parts);
@@ -411,7 +434,48 @@ static void describe(const struct machine *machine, struct parts *parts,
              settings_text(config, "cmdline")[0] != '\0' ? " " : "",
              settings_text(config, "cmdline"));
     machine_volumes_add_words(machine, parts->cmdline, sizeof(parts->cmdline));
+    return disks;
+}
+
+/* The image's disk, with the machine's own laid over it by its VMM. */
+static size_t describe_disk(const struct machine *machine, struct parts *parts,
+                            struct hypervisor_spec *spec)
+{
+    const json_t *config = machine->config;
+    const char *unused = NULL;
+    struct error ignored = {0};
+    parts->root = image_path(machine->service->options.images, settings_text(config, "disk"));
+    parts->disk = memory_format("%s/disk.qcow2", machine->folder);
+    parts->disks[0] = (struct hypervisor_disk){.path = parts->disk,
+                                               .format = "qcow2",
+                                               .base = parts->root,
+                                               .base_format = settings_text(config, "disk_format"),
+                                               .serial = "root"};
+    if (strcmp(settings_text(config, "firmware"), "uefi") == 0) {
+        parts->variables = memory_format("%s/firmware.fd", machine->folder);
+        spec->firmware_variables = parts->variables;
+        hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
+    }
+    return 1;
+}
+
+static void describe(const struct machine *machine, struct parts *parts,
+                     struct hypervisor_spec *ret_spec)
+{
+    const json_t *config = machine->config;
+    *parts = (struct parts){0};
+    *ret_spec = (struct hypervisor_spec){0};
+    size_t disks = settings_text(config, "disk")[0] != '\0'
+        ? describe_disk(machine, parts, ret_spec)
+        : describe_kernel(machine, parts);
+    parts->own = disks - 1;
+    if (seed_is_wanted(config)) {
+        parts->seed = memory_format("%s/" SEED_FILE, machine->folder);
+        parts->disks[disks++] = (struct hypervisor_disk){
+            .path = parts->seed, .format = "raw", .read_only = true, .serial = "seed"};
+    }
     nics_describe(machine, &parts->nics, &parts->error);
+    const struct hypervisor_spec firmware = *ret_spec;
     *ret_spec = (struct hypervisor_spec){
         .driver =
             settings_text(config, "driver")[0] != '\0' ? settings_text(config, "driver") : NULL,
@@ -421,6 +485,9 @@ static void describe(const struct machine *machine, struct parts *parts,
         .cpus = (unsigned)settings_u64(config, "cpus"),
         .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
         .memory_bytes = settings_u64(config, "memory_bytes"),
+        .board = settings_board(config),
+        .firmware = firmware.firmware,
+        .firmware_variables = firmware.firmware_variables,
         .kernel = parts->kernel,
         .initrd = parts->initrd,
         .cmdline = parts->cmdline,
@@ -446,10 +513,9 @@ static void begin_in_the_middle(const struct machine *machine, struct parts *par
     }
 }
 
-static void take_disk_of(const char *folder, struct parts *parts,
-                         const struct hypervisor_spec *spec)
+static void take_disk_of(const char *folder, struct parts *parts)
 {
-    struct hypervisor_disk *own = &parts->disks[spec->disk_count - 1];
+    struct hypervisor_disk *own = &parts->disks[parts->own];
     free(parts->disk);
     free(parts->base);
     bool is_overlaid = find_disk(folder, parts);
@@ -466,7 +532,7 @@ void machine_run_try(struct machine *machine, const char *content, const json_t 
     json_t *config = machine->config;
     machine->config = json_object_get(manifest, "config"); /* as it was then */
     describe(machine, &parts, &spec);
-    take_disk_of(content, &parts, &spec);
+    take_disk_of(content, &parts);
     if (spec.initrd != NULL && !file_exists(spec.initrd)) {
         spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
     }
@@ -481,15 +547,17 @@ void machine_run_stamp(struct machine *machine, int fd, const char *folder, hype
     struct parts parts;
     struct hypervisor_spec spec;
     describe(machine, &parts, &spec);
-    take_disk_of(folder, &parts, &spec);
+    take_disk_of(folder, &parts);
     template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
     parts_done(&parts);
 }
 
-static void write_initrd(void *context)
+/* What carries the agent is written anew at each start: it is of this very release. */
+static void write_files(void *context)
 {
     struct starting *starting = context;
     const struct machine *machine = starting->machine;
+    const json_t *config = starting->config;
     MEMORY_OWNED char *initrd = memory_format("%s/initrd", machine->folder);
     MEMORY_OWNED char *resume = memory_format("%s/" CONTENT_RESUME, machine->folder);
     int r = starting->error.kind == ERROR_NONE
@@ -499,8 +567,13 @@ static void write_initrd(void *context)
     if (r == 0 && !goes_on) {
         r = file_remove_tree(resume, &starting->error); /* of an earlier life */
     }
-    if (r == 0 && !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
-        disk_write_initrd(machine, starting->modules, &starting->program, &starting->error);
+    if (r == 0 && settings_text(config, "disk")[0] == '\0' &&
+        !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
+        r = disk_write_initrd(machine, settings_text(config, "initrd"), &starting->program,
+                              &starting->error);
+    }
+    if (r == 0 && seed_is_wanted(config)) {
+        seed_write(machine, config, &starting->error);
     }
 }
 
@@ -537,12 +610,13 @@ static void on_network(const struct error *error_or_null, void *context)
     machine_step(machine); /* something else may be wanted by now */
 }
 
-static void on_initrd(void *context)
+static void on_files(void *context)
 {
     struct starting *starting = context;
     struct machine *machine = starting->machine;
     struct error error = starting->error;
     buffer_done(&starting->program);
+    json_decref(starting->config);
     free(starting);
     if (error.kind != ERROR_NONE || machine->is_gone || machine->service->is_over) {
         on_network(&error, machine);
@@ -555,13 +629,12 @@ void machine_run_start(struct machine *machine)
 {
     struct starting *starting = NEW(struct starting);
     starting->machine = machine;
-    snprintf(starting->modules, sizeof(starting->modules), "%.64s",
-             settings_text(machine->config, "initrd"));
+    starting->config = json_deep_copy(machine->config);
     machine->has_program_ended = false;
     program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");
     machine->is_busy = true;
-    loop_work(machine->service->options.loop, write_initrd, on_initrd, starting);
+    loop_work(machine->service->options.loop, write_files, on_files, starting);
 }
 
 void machine_run_attach(struct machine *machine)

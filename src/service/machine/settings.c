@@ -49,6 +49,17 @@ int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forw
     return r;
 }
 
+bool settings_is_firmware(const char *text)
+{
+    return text[0] == '\0' || strcmp(text, "bios") == 0 || strcmp(text, "uefi") == 0;
+}
+
+enum hypervisor_board settings_board(const json_t *config)
+{
+    return strcmp(settings_text(config, "machine_type"), "q35") == 0 ? HYPERVISOR_Q35
+                                                                     : HYPERVISOR_MICROVM;
+}
+
 /* ---- Completing ---- */
 
 static void fill_u64(json_t *config, const char *key, uint64_t otherwise)
@@ -94,6 +105,18 @@ static int check_strategy(const json_t *config, struct error *err)
                     text);
 }
 
+static int check_machine_type(const json_t *config, struct error *err)
+{
+    const char *type = settings_text(config, "machine_type");
+    if (type[0] != '\0' && strcmp(type, "microvm") != 0 && strcmp(type, "q35") != 0) {
+        return error_set(err, ERROR_INVALID, "machine_type is microvm or q35, not %.32s", type);
+    }
+    return settings_is_firmware(settings_text(config, "firmware"))
+        ? 0
+        : error_set(err, ERROR_INVALID, "firmware is bios or uefi, not %.32s",
+                    settings_text(config, "firmware"));
+}
+
 static int check_limits(const json_t *config, struct error *err)
 {
     uint64_t memory = settings_u64(config, "memory_bytes");
@@ -131,6 +154,7 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     fill_text(config, "hostname", name);
     int r = check_limits(config, err);
     r = r < 0 ? r : check_strategy(config, err);
+    r = r < 0 ? r : check_machine_type(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
     r = r < 0 ? r : program_check(config, err);
     r = r < 0 ? r : health_check(config, err);

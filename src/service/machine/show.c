@@ -22,8 +22,9 @@
 
 static void write_settings(struct json_writer *writer, json_t *config)
 {
-    static const char *const hidden[] = {"name", "kernel",      "initrd",
-                                         "root", "root_format", "networks"};
+    static const char *const hidden[] = {
+        "name", "kernel",      "initrd",          "root",          "root_format",
+        "disk", "disk_format", "disk_size_bytes", "without_agent", "networks"};
     for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
         json_object_del(config, hidden[i]);
     }

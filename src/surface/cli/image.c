@@ -15,6 +15,7 @@
 #include "base/process.h"
 #include "base/text.h"
 
+#include "engine/image/disk.h"
 #include "engine/image/initrd.h"
 #include "engine/image/rootfs.h"
 
@@ -24,6 +25,7 @@
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 enum { KERNEL_BYTES_MAX = 512 << 20, BUILD_MS = 3600000 };
+#define UNPACKED_BYTES_MAX (UINT64_C(1) << 40)
 
 int workshop_open(struct workshop *workshop, struct error *err)
 {
@@ -163,9 +165,46 @@ int workshop_name_image(const struct arguments *arguments, const char *name, con
     return r < 0 ? r : print_done(arguments, document, err, "image %s is there", name);
 }
 
+/* A disk that boots by itself.  What it is, the node finds out, too: here it is for an early no. */
+static int import_disk(const struct arguments *arguments, const struct workshop *workshop,
+                       json_t *image, struct error *err)
+{
+    static const char *const others[] = {"root", "kernel", "modules", "cmdline"};
+    const char *path = flag_value(arguments, "disk");
+    const char *firmware = flag_value(arguments, "firmware");
+    struct disk_image found;
+    bool is_packed = false;
+    for (size_t i = 0; i < COUNT(others); i++) {
+        if (flag_value(arguments, others[i]) != NULL) {
+            return error_set(err, ERROR_INVALID,
+                             "--%s has no effect with --disk, which boots what is on it",
+                             others[i]);
+        }
+    }
+    MEMORY_OWNED char *unpacked = memory_format("%s/disk", workshop->folder);
+    int r = disk_image_unpack(path, unpacked, UNPACKED_BYTES_MAX, &is_packed, err);
+    path = is_packed ? unpacked : path;
+    r = r < 0 ? r : disk_image_read(path, &found, err);
+    r = r < 0 ? r : upload(path, "disk", image, err);
+    json_object_set_new(image, "source", json_string(flag_value(arguments, "disk")));
+    if (firmware != NULL) {
+        json_object_set_new(image, "firmware", json_string(firmware));
+    }
+    if (flag_value(arguments, "no-agent") != NULL) {
+        json_object_set_new(image, "without_agent", json_true());
+    }
+    return r;
+}
+
 static int import(const struct arguments *arguments, struct workshop *workshop, json_t *image,
                   struct error *err)
 {
+    if (flag_value(arguments, "disk") != NULL) {
+        return import_disk(arguments, workshop, image, err);
+    }
+    if (flag_value(arguments, "firmware") != NULL || flag_value(arguments, "no-agent") != NULL) {
+        return error_set(err, ERROR_INVALID, "--firmware and --no-agent are for --disk");
+    }
     const char *root = flag_value(arguments, "root");
     const char *kernel = flag_value(arguments, "kernel");
     const char *modules = flag_value(arguments, "modules");
@@ -174,7 +213,8 @@ static int import(const struct arguments *arguments, struct workshop *workshop, 
         return image_import_oci(arguments, workshop, image, err);
     }
     if (root == NULL && kernel == NULL) {
-        return error_set(err, ERROR_INVALID, "give --root, or --kernel, or both, or --oci");
+        return error_set(err, ERROR_INVALID,
+                         "give --root, or --kernel, or both; or --oci, or --disk");
     }
     if (root == NULL || format != NULL) {
         if (kernel == NULL) {
@@ -311,6 +351,10 @@ int verb_image_show(const struct arguments *arguments, struct error *err)
         {"user", "user", AS_TEXT},
         {"ports", "ports", AS_TEXT},
         {"volumes", "volumes", AS_TEXT},
+        {"disk", "disk", AS_TEXT},
+        {"disk format", "disk_format", AS_TEXT},
+        {"disk size", "disk_size_bytes", AS_BYTES},
+        {"firmware", "firmware", AS_TEXT},
         {"created", "created_at", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("images", arguments->words[0], "");

@@ -34,6 +34,8 @@ static const struct payload_flag settings[] = {
     {"health-start-period", "health_start_period_ms", FLAG_DURATION},
     {"health-action", "health_action", FLAG_TEXT},
     {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
+    {"machine", "machine_type", FLAG_TEXT},
+    {"firmware", "firmware", FLAG_TEXT},
 };
 
 /* ---- Waiting ---- */
@@ -234,6 +236,8 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
         {"origin", "origin", AS_TEXT},
         {"id", "id", AS_TEXT},
+        {"machine type", "machine_type", AS_TEXT},
+        {"firmware", "firmware", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     return print_target(arguments, target, NULL, facts, COUNT(facts), err);

@@ -477,6 +477,10 @@ const struct verb cli_verbs[] = {
            {"driver", 0, "DRIVER", "qemu cloud-hypervisor firecracker",
             "What runs it (default: the first that can)."},
            {"cmdline", 0, "WORDS", NULL, "More words for its kernel."},
+           {"machine", 0, "TYPE", "microvm q35",
+            "A microVM, or a PC (default: what the image needs)."},
+           {"firmware", 0, "FIRMWARE", "bios uefi",
+            "What the image's disk is booted by (default: as the image says)."},
            {"node", 0, "NODE", NULL, "Where it is to run (default: the node that is asked)."},
            NO_WAIT),
      "Make a machine and start it.",
@@ -647,12 +651,17 @@ const struct verb cli_verbs[] = {
           "An OCI layout, a folder or an archive of one, or what `docker save` wrote."},
          {"kernel-image", 0, "IMAGE", NULL,
           "With --oci: an image whose kernel it gets (default linux, made when it is missing)."},
-         {"cmdline", 0, "WORDS", NULL, "Words for the kernel."}),
+         {"cmdline", 0, "WORDS", NULL, "Words for the kernel."},
+         {"disk", 'd', "FILE", NULL,
+          "In their place a whole disk that boots by itself: qcow2 or raw, packed or not."},
+         {"firmware", 0, "FIRMWARE", "bios uefi", "What that disk is booted by (default bios)."},
+         {"no-agent", 0, NULL, NULL, "It has neither an agent nor cloud-init: wait for none."}),
      "Make an image of files of this machine.",
      "  blixard image import debian-12 --root root.tar\n"
      "  blixard image import web --oci ./layout:latest\n"
      "  blixard image import tiny --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 \\\n"
-     "    --modules /lib/modules/6.1.0-56-cloud-amd64\n",
+     "    --modules /lib/modules/6.1.0-56-cloud-amd64\n"
+     "  blixard image import debian-12-cloud --disk debian-12-genericcloud-amd64.qcow2\n",
      verb_image_import},
     {"image", "build", "NAME", 1, 1,
      FLAGS({"suite", 0, "SUITE", NULL, "Release of Debian (default bookworm)."},

@@ -90,6 +90,36 @@ TEST(hypervisor, a_machine_with_kvm_has_another_clock)
     order_done(&order);
 }
 
+TEST(hypervisor, a_disk_that_boots_by_itself_is_in_a_pc)
+{
+    const struct hypervisor_disk disk = {
+        .path = "/d", .format = "qcow2", .base = "/b", .base_format = "qcow2", .serial = "root"};
+    const struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01"};
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    spec.board = HYPERVISOR_Q35;
+    spec.kernel = NULL;
+    spec.disks = &disk;
+    spec.disk_count = 1;
+    spec.nics = &nic;
+    spec.nic_count = 1;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "q35"));
+    EXPECT(has_word(&order, "virtio-blk-pci") && has_word(&order, "bootindex=0"));
+    EXPECT(has_word(&order, "virtio-net-pci") && has_word(&order, "virtio-serial-pci"));
+    EXPECT(!has_word(&order, "-kernel") && !has_word(&order, "virtio-blk-device"));
+    EXPECT(has_word(&order, "\"backing\":null")); /* whatever the head of the image says */
+    EXPECT(!has_word(&order, "pflash0"));
+    order_done(&order);
+
+    order = (struct order){0};
+    spec.firmware = "/code";
+    spec.firmware_variables = "/variables";
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "pflash0=firmware,pflash1=variables"));
+    order_done(&order);
+}
+
 TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
 {
     struct loop *loop = NULL;
@@ -125,6 +155,11 @@ TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
         spec = small();
         spec.driver = "nothing";
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.kernel = NULL;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec.board = HYPERVISOR_Q35;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
     }
     hypervisor_close(hypervisor);
     loop_free(loop);

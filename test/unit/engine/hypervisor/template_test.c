@@ -38,8 +38,8 @@ TEST(template, an_overlay_shows_what_is_below_it)
     uint64_t size = (UINT64_C(5) << 30) + 512;
     FD_OWNED int fd = open(base, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     EXPECT(fd >= 0 && pwrite(fd, "below", 5, 1 << 20) == 5 && ftruncate(fd, (off_t)size) == 0);
-    EXPECT(template_make_overlay(path, "base.raw", size, &err) == 0);
-    EXPECT(template_make_overlay(path, "base.raw", size, &err) == -ERROR_EXISTS);
+    EXPECT(template_make_overlay(path, "base.raw", "raw", size, &err) == 0);
+    EXPECT(template_make_overlay(path, "base.raw", "raw", size, &err) == -ERROR_EXISTS);
 
     MEMORY_OWNED char *tool = file_find_program("qemu-img");
     if (tool != NULL) {
@@ -58,8 +58,9 @@ TEST(template, an_overlay_shows_what_is_below_it)
 TEST(template, disks_that_qcow2_cannot_be_laid_over_are_refused)
 {
     struct error err = {0};
-    EXPECT(template_make_overlay("/tmp/blixard-none.qcow2", "b", 0, &err) == -ERROR_INVALID);
-    EXPECT(template_make_overlay("/tmp/blixard-none.qcow2", "b", 513, &err) == -ERROR_INVALID);
+    EXPECT(template_make_overlay("/tmp/blixard-none.qcow2", "b", "raw", 0, &err) == -ERROR_INVALID);
+    EXPECT(template_make_overlay("/tmp/blixard-none.qcow2", "b", "raw", 513, &err) ==
+           -ERROR_INVALID);
     EXPECT(!file_exists("/tmp/blixard-none.qcow2"));
 }
 
