@@ -255,6 +255,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
         state_load(service, NULL);
     }
     clone_sweep(service);
+    seed_sweep(service);
     snapshot_recover(service);
     LIST_EACH(node, &service->machines)
     {

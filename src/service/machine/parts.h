@@ -234,11 +234,28 @@ bool program_judge(const struct machine *machine, char *ret_text, size_t size);
 
 /* ---- seed.c: what cloud-init reads (NoCloud) ---- */
 
-#define SEED_FILE "seed.iso"
+#define SEED_FILE      "seed.iso"
+#define USER_DATA_FILE "user-data"
+/* Take user_data out of the settings, which go into the state and may be seen: its digest and size
+ * stay.  *ret_user_data (NULL: there is none) is the caller's.  INVALID, TOO_LARGE. */
+int seed_take_settings(json_t *config, char **ret_user_data, struct error *err);
+void seed_wipe(char **user_data);
+/* At the start: what was kept for machines that did not come to be. */
+void seed_sweep(const struct machine_service *service);
+/* Keep it for a machine whose row is still to come.  Blocks. */
+int seed_keep(const struct machine_service *service, const char *id, const char *user_data,
+              struct error *err);
 /* Of one whose image brings its own kernel: it gets the agent by its seed. */
 bool seed_is_wanted(const json_t *config);
 /* Write FOLDER/seed.iso, readable by its VMM alone.  Blocks, as disk_write_initrd() does. */
 int seed_write(const struct machine *machine, const json_t *config, struct error *err);
+
+/* ---- keys.c: who may log in ---- */
+
+/* Its agent is up: add ssh_keys to those that root has. */
+void keys_add(struct machine *machine);
+/* Append those that are not in an authorized_keys file; false: all are there. */
+bool keys_merge(const json_t *keys, struct buffer *text);
 
 /* ---- settings.c: a MachineCreate ---- */
 

@@ -312,38 +312,118 @@ static void add_machine(struct store_command *command, const char *node, const c
         clock_real_ms());
 }
 
+struct creating {
+    struct machine_service *service;
+    char *project;
+    json_t *config;
+    char id[MACHINE_ID_SIZE];
+    char *user_data; /* or NULL */
+    struct error error;
+    machine_begun *done;
+    void *context;
+};
+
+static int check_free(struct machine_service *service, const char *project, const char *name,
+                      struct error *err)
+{
+    MEMORY_OWNED char *node = NULL;
+    struct error ignored = {0};
+    return machine_node(service, project, name, &node, &ignored) < 0
+        ? 0
+        : error_set(err, ERROR_EXISTS, "there is a machine %s already", name);
+}
+
+static void keep_user_data(void *context)
+{
+    struct creating *creating = context;
+    seed_keep(creating->service, creating->id, creating->user_data, &creating->error);
+}
+
+static void free_creating(struct creating *creating)
+{
+    seed_wipe(&creating->user_data);
+    json_decref(creating->config);
+    free(creating->project);
+    free(creating);
+}
+
+static void refuse_creating(void *context)
+{
+    struct creating *creating = context;
+    creating->service->pending--;
+    creating->done(&creating->error, NULL, creating->context);
+    free_creating(creating);
+}
+
+static void propose_machine(struct creating *creating)
+{
+    struct machine_service *service = creating->service;
+    struct store_command *command = store_command_new();
+    const char *name = settings_text(creating->config, "name");
+    int r = machine_volumes_add(
+        service, creating->project, name, settings_text(creating->config, "driver"),
+        json_object_get(creating->config, "volumes"), command, &creating->error);
+    json_object_del(creating->config, "volumes"); /* rows of their own say so from now on */
+    add_machine(command, service->node_name, creating->project, creating->id, creating->config);
+    r = r < 0
+        ? r
+        : network_add_leases(service->options.networks, command, creating->project, creating->id,
+                             json_object_get(creating->config, "networks"), &creating->error);
+    if (r < 0) {
+        store_command_free(command);
+        service->pending++;
+        loop_post(service->options.loop, refuse_creating, creating);
+        return;
+    }
+    propose(service, command, "machine.create", creating->project, name, false, false,
+            creating->done, creating->context);
+    free_creating(creating);
+}
+
+static void on_user_data_kept(void *context)
+{
+    struct creating *creating = context;
+    creating->service->pending--;
+    if (creating->error.kind == ERROR_NONE) {
+        propose_machine(creating);
+        return;
+    }
+    creating->done(&creating->error, NULL, creating->context);
+    free_creating(creating);
+}
+
 void machine_create(struct machine_service *service, const char *project, const json_t *create,
                     machine_begun *done, void *context)
 {
-    char id[MACHINE_ID_SIZE];
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
+    char *user_data = NULL;
     int r = settings_complete(create, &config, &err);
+    r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
     r = r < 0 ? r : take_image(service, project, config, &err);
     r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : check_driver(service, config, &err);
     r = r < 0 ? r : check_ports(service, config, &err);
+    r = r < 0 ? r : check_free(service, project, settings_text(config, "name"), &err);
     if (r < 0) {
+        seed_wipe(&user_data);
         machine_answer(service, &err, done, NULL, context);
         return;
     }
-    struct store_command *command = store_command_new();
-    r = machine_volumes_add(service, project, settings_text(config, "name"),
-                            settings_text(config, "driver"), json_object_get(config, "volumes"),
-                            command, &err);
-    json_object_del(config, "volumes"); /* rows of their own say so from now on */
-    random_hex(id, MACHINE_ID_SIZE - 1);
-    add_machine(command, service->node_name, project, id, config);
-    r = r < 0 ? r
-              : network_add_leases(service->options.networks, command, project, id,
-                                   json_object_get(config, "networks"), &err);
-    if (r < 0) {
-        store_command_free(command);
-        machine_answer(service, &err, done, NULL, context);
+    struct creating *creating = NEW(struct creating);
+    *creating = (struct creating){.service = service,
+                                  .project = memory_copy_string(project),
+                                  .config = json_incref(config),
+                                  .user_data = user_data,
+                                  .done = done,
+                                  .context = context};
+    random_hex(creating->id, MACHINE_ID_SIZE - 1);
+    if (user_data == NULL) {
+        propose_machine(creating);
         return;
     }
-    propose(service, command, "machine.create", project, settings_text(config, "name"), false,
-            false, done, context);
+    service->pending++;
+    loop_work(service->options.loop, keep_user_data, on_user_data_kept, creating);
 }
 
 /* ---- Doing something to one ---- */

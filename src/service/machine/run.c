@@ -225,6 +225,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (settings_text(machine->config, "disk")[0] == '\0') {
         set_network(machine); /* a whole distribution does that itself, as its seed says */
     }
+    keys_add(machine);
     if (info->init == AGENT_INIT_RESCUE) {
         log_warn("machine %s: it is in rescue: %s", machine->key, info->problem);
     }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -109,6 +110,54 @@ static int find_home(const json_t *volumes, char **ret_node, struct error *err)
     return r;
 }
 
+/* A file's content, as text. */
+static int read_text(const char *path, bool is_line, json_t **ret_text, struct error *err)
+{
+    enum { FILE_MAX = 1 << 20 };
+    BUFFER_WIPED struct buffer content = {0};
+    int r = file_read(path, FILE_MAX, &content, err);
+    if (r < 0) {
+        return r;
+    }
+    while (is_line && content.used > 0 && content.data[content.used - 1] == '\n') {
+        content.used--;
+    }
+    *ret_text = json_stringn((const char *)content.data, content.used);
+    return *ret_text != NULL ? 0 : error_set(err, ERROR_INVALID, "%s is no UTF-8 text", path);
+}
+
+/* --ssh-key is the key itself, or a file with one; --user-data a file. */
+static int take_seed(const struct arguments *arguments, json_t *body, struct error *err)
+{
+    const char *user_data = flag_value(arguments, "user-data");
+    JSON_OWNED json_t *keys = json_array();
+    int r = 0;
+    for (unsigned i = 0; i < arguments->flag_count && r == 0; i++) {
+        const char *value = arguments->flags[i].value;
+        json_t *key = NULL;
+        if (strcmp(arguments->flags[i].name, "ssh-key") != 0) {
+            continue;
+        }
+        if (strchr(value, ' ') != NULL && !file_exists(value)) {
+            key = json_string(value);
+        } else {
+            r = read_text(value, true, &key, err);
+        }
+        if (r == 0) {
+            json_array_append_new(keys, key);
+        }
+    }
+    if (json_array_size(keys) > 0) {
+        json_object_set(body, "ssh_keys", keys);
+    }
+    if (r == 0 && user_data != NULL) {
+        json_t *text = NULL;
+        r = read_text(user_data, false, &text, err);
+        json_object_set_new(body, "user_data", text);
+    }
+    return r;
+}
+
 int verb_vm_create(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
@@ -134,6 +183,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
         node = home;
     }
     r = r < 0 ? r : network_take_flags(arguments, body, err);
+    r = r < 0 ? r : take_seed(arguments, body, err);
     buffer_append_string(&target, "/v1/machines");
     if (node != NULL) {
         buffer_append_string(&target, "?node=");
@@ -238,6 +288,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"id", "id", AS_TEXT},
         {"machine type", "machine_type", AS_TEXT},
         {"firmware", "firmware", AS_TEXT},
+        {"user-data", "user_data_digest", AS_TEXT},
     };
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     return print_target(arguments, target, NULL, facts, COUNT(facts), err);

@@ -1,6 +1,7 @@
 /* What is decided about machines, and what a setting may say. */
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 #include "service/machine/decide.h"
@@ -134,4 +135,42 @@ TEST(machine, settings_are_completed_and_bounded)
     json_object_set_new(create, "strategy", json_string("Often"));
     EXPECT(settings_complete(create, &config, &err) == -ERROR_INVALID);
     json_decref(create);
+}
+
+/* What may hold passwords goes neither into the state nor into what is shown. */
+TEST(machine, user_data_leaves_its_digest_in_the_settings)
+{
+    struct error err = {0};
+    char *user_data = NULL;
+    json_t *config = json_pack("{s:s, s:[s]}", "user_data", "#cloud-config\npassword: x\n",
+                               "ssh_keys", "ssh-ed25519 AAAA me");
+    EXPECT(seed_take_settings(config, &user_data, &err) == 0);
+    EXPECT(strcmp(user_data, "#cloud-config\npassword: x\n") == 0);
+    EXPECT(json_object_get(config, "user_data") == NULL);
+    EXPECT(settings_u64(config, "user_data_bytes") == 26);
+    EXPECT(strlen(settings_text(config, "user_data_digest")) == 64);
+    EXPECT(seed_is_wanted(config));
+    seed_wipe(&user_data);
+    EXPECT(user_data == NULL);
+    json_object_set_new(config, "user_data", json_string("root:x:0:0"));
+    EXPECT(seed_take_settings(config, &user_data, &err) == -ERROR_INVALID);
+    json_object_del(config, "user_data");
+    json_object_set_new(config, "ssh_keys", json_pack("[s]", "ssh-rsa A\nssh-rsa B"));
+    EXPECT(seed_take_settings(config, &user_data, &err) == -ERROR_INVALID);
+    json_object_set_new(config, "ssh_keys", json_pack("[s]", "command=\"x\" ssh-rsa A"));
+    EXPECT(seed_take_settings(config, &user_data, &err) == -ERROR_INVALID);
+    EXPECT(user_data == NULL);
+    json_decref(config);
+}
+
+TEST(machine, keys_are_added_once)
+{
+    struct buffer text = {0};
+    json_t *keys = json_pack("[s, s]", "ssh-rsa A a", "ssh-rsa B b");
+    buffer_append_string(&text, "ssh-rsa B b");
+    EXPECT(keys_merge(keys, &text));
+    EXPECT(strcmp(buffer_string(&text), "ssh-rsa B b\nssh-rsa A a\n") == 0);
+    EXPECT(!keys_merge(keys, &text));
+    buffer_done(&text);
+    json_decref(keys);
 }
