@@ -65,6 +65,14 @@ static void put_u64(uint8_t *at, uint64_t value)
     memcpy(at, &big, sizeof(big));
 }
 
+/* Its length is elsewhere: there is no NUL. */
+static void put_text(uint8_t *at, const char *text)
+{
+    for (size_t i = 0; text[i] != '\0'; i++) {
+        at[i] = (uint8_t)text[i];
+    }
+}
+
 static void write_head(uint8_t *head, const char *base_name, const char *base_format,
                        uint64_t size_bytes, uint64_t l1_count)
 {
@@ -83,8 +91,8 @@ static void write_head(uint8_t *head, const char *base_name, const char *base_fo
     put_u32(head + 100, HEAD_BYTES);
     put_u32(head + 104, BACKING_FORMAT);
     put_u32(head + 108, (uint32_t)strlen(base_format)); /* padded to 8 bytes */
-    memcpy(head + 112, base_format, strlen(base_format));
-    memcpy(head + NAME_AT, base_name, strlen(base_name));
+    put_text(head + 112, base_format);
+    put_text(head + NAME_AT, base_name);
 }
 
 int template_make_overlay(const char *path, const char *base_name, const char *base_format,
