@@ -37,9 +37,7 @@ int network_check_here(struct network_service *service, struct error *err)
     }
     return probe->can_link && probe->can_tap && probe->can_rules
         ? 0
-        : error_set(err, ERROR_UNSUPPORTED,
-                    "node %s cannot make networks: %.200s; without --network a machine has the "
-                    "user-mode network, with published ports",
+        : error_set(err, ERROR_UNSUPPORTED, "node %s cannot make networks: %.250s",
                     service->node_name, probe->problem);
 }
 

@@ -308,9 +308,9 @@ static int read_groups(struct reading *reading, struct error *err)
 {
     struct plan *plan = reading->plan;
     int r = 0;
-    plan->ingress = memory_new(plan->port_count + 1, sizeof(plan->ingress[0]));
+    plan->ingress = memory_new(plan->port_count + 1, sizeof(struct net_rule *));
     plan->ingress_count = memory_new(plan->port_count + 1, sizeof(plan->ingress_count[0]));
-    plan->egress = memory_new(plan->port_count + 1, sizeof(plan->egress[0]));
+    plan->egress = memory_new(plan->port_count + 1, sizeof(struct net_rule *));
     plan->egress_count = memory_new(plan->port_count + 1, sizeof(plan->egress_count[0]));
     for (size_t i = 0; i < plan->port_count && r == 0; i++) {
         struct collecting collecting = {reading, &plan->ports[i], i, err, 0};

@@ -98,6 +98,7 @@ static bool take_address(sqlite3_stmt *row, void *context)
     return true;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): net_dns_options has it so */
 static size_t find_addresses(const char *name, uint32_t *ret_addresses, void *context)
 {
     const struct served *served = context;
