@@ -27,6 +27,7 @@ struct machine_plugging {
     size_t count;
     size_t at;
     bool goes_again; /* one was added meanwhile */
+    bool has_failed; /* one that somebody had asked for: its row may still be there */
 };
 
 /* Somebody waits for a volume to be plugged in, or taken out. */
@@ -192,6 +193,7 @@ static void end_round(struct machine_plugging *plugging)
 {
     struct machine *machine = plugging->machine;
     bool goes_again = plugging->goes_again;
+    bool has_failed = plugging->has_failed;
     machine->plugging = NULL;
     free(plugging);
     machine->volumes_on = true;
@@ -201,7 +203,7 @@ static void end_round(struct machine_plugging *plugging)
         return;
     }
     volume_machine_changed(volumes_of(machine), machine->project, machine->name);
-    if (!has_waited) { /* else the others were mounted before */
+    if (!has_waited && !has_failed) { /* else the others were mounted before */
         machine_volumes_mount(machine);
     }
 }
@@ -231,6 +233,7 @@ static void fail_one(struct machine_plugging *plugging, const struct error *erro
     const char *name = plugging->volumes[plugging->at].use.name;
     struct change *change = find_change(machine, name);
     if (change != NULL) {
+        plugging->has_failed = true;
         give_back(machine, name);
         end_change(change, error);
         plugging->at++;
