@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import struct
 import subprocess
@@ -53,6 +54,7 @@ class Networks(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.node = Node()
+        cls.addClassCleanup(shutil.rmtree, cls.node.folder, ignore_errors=True)
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
         cls.ok("image", "import", "small", "--root", image, *kernel_flags())
