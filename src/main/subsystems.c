@@ -463,6 +463,7 @@ static int start_machines(struct node *node, struct error *err)
         .operations = node->operations,
         .images = node->images,
         .blobs = node->blobs,
+        .peers = node->peers,
         .hypervisor = node->hypervisor,
         .volumes = node->volumes,
         .networks = node->networks,

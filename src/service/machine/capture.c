@@ -65,7 +65,8 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
                          "clones or exports",
                          machine->name);
     }
-    if (machine->capture != NULL || machine->restore != NULL || machine->is_busy) {
+    if (machine->capture != NULL || machine->restore != NULL || machine->migration != NULL ||
+        machine->is_busy) {
         return error_set(err, ERROR_CONFLICT,
                          "something else is being done to machine %s: try again in a moment",
                          machine->name);

@@ -152,6 +152,11 @@ static int take_prepared(const struct machine *machine, struct error *err)
     MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
     MEMORY_OWNED char *snapshots = memory_format("%s.snapshots", prepared);
     MEMORY_OWNED char *place = snapshot_folder_all(machine->service, machine->id);
+    MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
+    if (file_exists(arrived)) { /* from another node */
+        free(snapshots);
+        snapshots = memory_format("%s.snapshots", arrived);
+    }
     if (file_exists(snapshots)) { /* of an imported one */
         MEMORY_OWNED char *above = memory_format("%s/snapshots", machine->service->folder);
         if (file_make_folder(above, 0711, err) < 0) {
@@ -160,6 +165,9 @@ static int take_prepared(const struct machine *machine, struct error *err)
         if (rename(snapshots, place) < 0) {
             return error_os(err, errno, "moving %s to its place", snapshots);
         }
+    }
+    if (file_exists(arrived) && rename(arrived, machine->folder) < 0) {
+        return error_os(err, errno, "moving %s to its place", arrived);
     }
     return !file_exists(prepared) || rename(prepared, machine->folder) == 0
         ? 0
@@ -291,7 +299,11 @@ static void remove_all(void *context)
     const struct machine *machine = work->machine;
     MEMORY_OWNED char *snapshots = snapshot_folder_all(machine->service, machine->id);
     MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
+    MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
+    MEMORY_OWNED char *arrived_snapshots = memory_format("%s.snapshots", arrived);
     if (file_remove_tree(snapshots, &work->error) == 0 &&
+        file_remove_tree(arrived, &work->error) == 0 &&
+        file_remove_tree(arrived_snapshots, &work->error) == 0 &&
         file_remove_tree(prepared, &work->error) == 0) {
         file_remove_tree(machine->folder, &work->error);
     }

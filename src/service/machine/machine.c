@@ -118,7 +118,11 @@ void machine_tell_others(struct machine *machine)
 
 void machine_step(struct machine *machine)
 {
-    if (machine->is_busy || machine->is_gone || machine->service->is_over) {
+    if (machine->migration != NULL && machine->desired != MACHINE_DESIRED_STOPPED) {
+        migration_yield(machine);
+    }
+    if (machine->is_busy || machine->migration != NULL || machine->is_gone ||
+        machine->service->is_over) {
         return;
     }
     switch (machine_decide(machine->desired, machine->state)) {
@@ -249,6 +253,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
                                             : file_find_companion("blixard-agent");
     service->node_name = memory_copy_string(options->node_name);
     list_init(&service->machines);
+    list_init(&service->arrivals);
     service->retry = loop_timer_new(options->loop, on_retry, service);
     service->watch = store_watch_new(options->store, "machine", on_changed, service);
     if (store_schema_now(options->store) >= 6) {
@@ -257,6 +262,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     clone_sweep(service);
     seed_sweep(service);
     snapshot_recover(service);
+    migration_sweep(service);
     LIST_EACH(node, &service->machines)
     {
         recover(LIST_ITEM(node, struct machine, link));
@@ -278,6 +284,7 @@ void machine_service_free(struct machine_service *service)
     {
         machine_run_detach(LIST_ITEM(node, struct machine, link));
     }
+    arrivals_abandon(service);
     store_settle(service->options.store);
     bool waits = true;
     while (waits) {

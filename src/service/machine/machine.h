@@ -29,6 +29,7 @@ struct machine_service;
 struct network_service;
 struct operation_service;
 struct peer_blobs;
+struct peer_clients;
 struct store;
 struct volume_service;
 struct volume_use;
@@ -39,6 +40,7 @@ struct machine_options {
     struct operation_service *operations;
     struct image_store *images;
     struct peer_blobs *blobs;
+    struct peer_clients *peers;
     struct hypervisor *hypervisor;
     struct volume_service *volumes;
     struct network_service *networks;
@@ -143,6 +145,27 @@ void machine_export_free(struct machine_export *export);
  * machine is stopped when the operation has ended. */
 void machine_import(struct machine_service *service, const char *project, const json_t *body,
                     machine_begun *done, void *context);
+
+/* ---- Machines that move to another node ---- */
+
+/*
+ * A body of type MachineMigrate, at the node that has it, while it is stopped.  The operation ends
+ * when the machine is the other node's, and can be cancelled until that is decided.  CONFLICT: its
+ * state, or what is wanted of it, does not allow it; INVALID, NOT_FOUND: the node.
+ */
+void machine_migrate(struct machine_service *service, const char *project, const char *name,
+                     const json_t *body, machine_begun *done, void *context);
+
+/*
+ * Between nodes: get ready for a machine of node `from`; a body of type MachineArrival.  `done`
+ * when its disk is here, verified and on disk: the row may say now that it is this node's.  After
+ * machine_arrival_cancel(), which is for before `done`, it is CANCELLED.
+ */
+struct machine_arrival;
+struct machine_arrival *machine_arrive(struct machine_service *service, const char *project,
+                                       const char *name, uint64_t from, const json_t *body,
+                                       machine_done *done, void *context);
+void machine_arrival_cancel(struct machine_arrival *arrival);
 
 /* ---- At its node ---- */
 

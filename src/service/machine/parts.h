@@ -20,6 +20,7 @@ struct buffer;
 struct capture;
 struct health;
 struct machine_plugging;
+struct migration;
 struct peer_fetch;
 struct restore;
 
@@ -67,16 +68,17 @@ struct machine {
     bool is_busy;   /* a thread, or its VMM, does something to it */
     bool is_publishing;
     bool is_dirty;
-    bool has_program_ended;   /* the program that it runs instead of an init, in this boot */
-    int program_status;       /* with this exit code, or 128 + signal */
-    unsigned held;            /* by who reads its files, besides is_busy */
-    struct capture *capture;  /* of its content, under way, or NULL */
-    struct restore *restore;  /* waits for its VMM to end, or NULL */
-    struct health *health;    /* while it is checked */
-    uint64_t health_failures; /* checks, since the node started */
-    bool is_unhealthy;        /* and goes down for it */
-    bool is_waiting;          /* for others to run, before it starts */
-    bool is_gone;             /* its row is: freed when nothing is under way */
+    bool has_program_ended;      /* the program that it runs instead of an init, in this boot */
+    int program_status;          /* with this exit code, or 128 + signal */
+    unsigned held;               /* by who reads its files, besides is_busy */
+    struct capture *capture;     /* of its content, under way, or NULL */
+    struct restore *restore;     /* waits for its VMM to end, or NULL */
+    struct migration *migration; /* to another node, under way: nothing else is done to it */
+    struct health *health;       /* while it is checked */
+    uint64_t health_failures;    /* checks, since the node started */
+    bool is_unhealthy;           /* and goes down for it */
+    bool is_waiting;             /* for others to run, before it starts */
+    bool is_gone;                /* its row is: freed when nothing is under way */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -86,6 +88,9 @@ struct machine_service {
     char *agent;
     char *node_name;
     struct list machines;
+    struct list arrivals;   /* of machines from other nodes: arrive.c */
+    uint64_t migrations[2]; /* that went well, that did not */
+    uint64_t migrated_bytes;
     struct store_watch *watch;
     struct loop_timer *retry; /* of writes that failed */
     unsigned pending;         /* answers on their way */
@@ -125,6 +130,9 @@ void machine_answer(struct machine_service *service, const struct error *error,
 /* One of this node; NOT_FOUND, UNAVAILABLE. */
 int request_find(struct machine_service *service, const char *project, const char *name,
                  struct machine **ret_machine, struct error *err);
+/* Would this node take one of that config?  What its driver says; CONFLICT: a port is taken. */
+int request_check_fit(const struct machine_service *service, const json_t *config,
+                      struct error *err);
 
 /* ---- run.c: starting and ending ---- */
 void machine_run_start(struct machine *machine);
@@ -151,6 +159,24 @@ int restore_check_driver(const struct machine_service *service, const json_t *ma
                          struct error *err);
 /* At a start: what was interrupted long ago goes. */
 void clone_sweep(struct machine_service *service);
+
+/* ---- migrate.c, arrive.c ---- */
+
+/* Its node ends, or it is another one's: what waits for other nodes waits no more. */
+void migration_abandon(struct machine *machine);
+/* Something else is wanted of it than to be stopped: it stays, and is stepped again soon. */
+void migration_yield(struct machine *machine);
+void migration_write_metrics(struct machine_service *service, bool is_openmetrics,
+                             struct buffer *out);
+/* Archives of migrations that were interrupted by the end of the daemon go. */
+void migration_sweep(struct machine_service *service);
+/* An archive that is to go, whatever becomes of the daemon; the caller's path.  Blocks. */
+char *migration_mark(const struct machine_service *service, const char *blob);
+/* It and its mark.  Blocks. */
+void migration_remove_archive(const struct machine_service *service, const char *blob);
+/* Where a machine that arrives is, until its row says that it is here; the caller's. */
+char *arrival_folder(const struct machine_service *service, const char *id);
+void arrivals_abandon(struct machine_service *service);
 
 /* ---- identity.c: of a machine that goes on from another one's memory ---- */
 

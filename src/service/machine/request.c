@@ -293,6 +293,13 @@ static int check_driver(const struct machine_service *service, const json_t *con
     return hypervisor_check(service->options.hypervisor, &spec, err);
 }
 
+int request_check_fit(const struct machine_service *service, const json_t *config,
+                      struct error *err)
+{
+    int r = check_driver(service, config, err);
+    return r < 0 ? r : check_ports(service, config, err);
+}
+
 static void add_machine(struct store_command *command, const char *node, const char *project,
                         const char *id, const json_t *config)
 {
@@ -402,8 +409,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
     r = r < 0 ? r : take_image(service, project, config, &err);
     r = r < 0 ? r : after_check(service, project, config, &err);
-    r = r < 0 ? r : check_driver(service, config, &err);
-    r = r < 0 ? r : check_ports(service, config, &err);
+    r = r < 0 ? r : request_check_fit(service, config, &err);
     r = r < 0 ? r : check_free(service, project, settings_text(config, "name"), &err);
     if (r < 0) {
         seed_wipe(&user_data);

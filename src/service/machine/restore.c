@@ -263,7 +263,8 @@ static int check(const struct machine *machine, struct error *err)
     bool is_good = machine->state == MACHINE_STOPPED || machine->state == MACHINE_RUNNING ||
         machine->state == MACHINE_PAUSED || machine->state == MACHINE_FAILED ||
         machine->state == MACHINE_BACKOFF;
-    if (machine->capture != NULL || machine->restore != NULL || machine->is_busy || !is_good) {
+    if (machine->capture != NULL || machine->restore != NULL || machine->migration != NULL ||
+        machine->is_busy || !is_good) {
         return error_set(err, ERROR_CONFLICT,
                          "something else is being done to machine %s (%s): try again in a moment",
                          machine->name, machine_state_text(machine->state));

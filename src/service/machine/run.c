@@ -77,6 +77,7 @@ static void close_all(struct machine *machine)
 void machine_run_detach(struct machine *machine)
 {
     close_all(machine);
+    migration_abandon(machine);
     peer_fetch_free(machine->fetch);
     if (machine->fetch != NULL) {
         machine->fetch = NULL;

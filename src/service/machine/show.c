@@ -227,6 +227,7 @@ void machine_write_metrics(struct machine_service *service, bool is_openmetrics,
     write_states(service, out);
     health_write_metrics(service, is_openmetrics, out);
     limits_write_metrics(service, is_openmetrics, out);
+    migration_write_metrics(service, is_openmetrics, out);
     struct sample *samples = memory_new(most + 1, sizeof(*samples));
     LIST_EACH(node, &service->machines)
     {

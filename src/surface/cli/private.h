@@ -362,6 +362,7 @@ int verb_vm_snapshot_create(const struct arguments *arguments, struct error *err
 int verb_vm_snapshot_list(const struct arguments *arguments, struct error *err);
 int verb_vm_snapshot_show(const struct arguments *arguments, struct error *err);
 int verb_vm_snapshot_delete(const struct arguments *arguments, struct error *err);
+int verb_vm_migrate(const struct arguments *arguments, struct error *err);
 int verb_vm_restore(const struct arguments *arguments, struct error *err);
 int verb_vm_clone(const struct arguments *arguments, struct error *err);
 int verb_vm_export(const struct arguments *arguments, struct error *err);

@@ -516,6 +516,14 @@ const struct verb cli_verbs[] = {
      "  blixard vm clone web web-2\n"
      "  blixard vm clone worker w --snapshot ready --count 10\n",
      verb_vm_clone},
+    {"vm", "migrate", "NAME", 1, 1,
+     FLAGS({"to", 0, "NODE", NULL, "Where it is to be (default: the nearest healthy node)."},
+           {"timeout", 0, "DURATION", NULL, "When it is given up; it stays then (default 1h)."},
+           NO_WAIT),
+     "Move a stopped machine to another node, with its disk and its snapshots.",
+     "  blixard vm migrate web --to node2\n"
+     "  blixard vm migrate web --to node2 --timeout 10m\n",
+     verb_vm_migrate},
     {"vm", "export", "NAME FILE", 2, 2, FLAGS({"snapshots", 0, NULL, NULL, "With its snapshots."}),
      "Write a machine with its image to a file; - is standard output.",
      "  blixard vm export web web.blixard\n"

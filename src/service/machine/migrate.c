@@ -1,0 +1,556 @@
+/*
+ * A stopped machine goes to another node.
+ *
+ *   writing    its disk is copied as it lies there, and packed with its image and snapshots
+ *   sending    the other node fetches that archive, verifies it and lays it out (arrive.c)
+ *   switching  one command makes the machine the other node's
+ *   removing   what is here goes, or, where something failed, what is there
+ *
+ * The row's node is who may start it, and only the switch changes that: it expects that the row is
+ * this node's, that the machine is still wanted stopped, and that the operation runs here still.
+ * While machine->migration is set, this node starts nothing of it.  So whoever dies when, the
+ * machine is one node's: this one's before the command, the other's after it.  The other node says
+ * that it is ready only when all is on its disk, and this node removes nothing before the command
+ * is applied.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/random.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+
+#include "service/cluster/cluster.h"
+#include "service/machine/capture.h"
+#include "service/machine/content.h"
+#include "service/machine/snapshot.h"
+#include "service/machine/volumes.h"
+#include "service/peer/peer.h"
+
+enum {
+    TIMEOUT_MS = 3600000,
+    TIMEOUT_MAX_MS = 7 * 24 * 3600000,
+    STEPS_AT_ONCE = 64, /* of packing, a megabyte each: then the loop is told */
+    ANSWER_BYTES_MAX = 16384,
+    FORGET_MS = 30000,
+};
+
+struct migration {
+    struct machine_service *service;
+    struct machine *machine; /* held */
+    uint64_t node;
+    char target[64]; /* its name */
+    char operation[OPERATION_ID_SIZE];
+    struct loop_timer *timer;
+    uint64_t timeout_ms;
+    struct machine_export *export;
+    struct image_writer *writer;
+    char blob[HASH_TEXT_SIZE];
+    uint64_t bytes;
+    bool is_packed;
+    bool is_switching;  /* it cannot be taken back any more */
+    bool was_announced; /* the other node may have something of it */
+    struct peer_call *call;
+    _Atomic bool is_given_up;
+    struct error error;
+    machine_begun *done;
+    void *context;
+};
+
+/* ---- Archives that are to go ---- */
+
+static char *marks_of(const struct machine_service *service)
+{
+    return memory_format("%s/migrating", service->folder);
+}
+
+char *migration_mark(const struct machine_service *service, const char *blob)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *marks = marks_of(service);
+    char *mark = memory_format("%s/%s", marks, blob);
+    if (file_make_folder(marks, 0700, &err) < 0 || file_write(mark, "", 0, 0600, &err) < 0) {
+        log_warn("an archive of a migration is not marked: %s", err.text);
+    }
+    return mark;
+}
+
+void migration_remove_archive(const struct machine_service *service, const char *blob)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *mark = memory_format("%s/migrating/%s", service->folder, blob);
+    if (image_exists(service->options.images, blob)) {
+        image_remove(service->options.images, blob, &ignored);
+    }
+    file_remove_tree(mark, &ignored);
+}
+
+void migration_sweep(struct machine_service *service)
+{
+    MEMORY_OWNED char *marks = marks_of(service);
+    DIR *folder = opendir(marks);
+    const struct dirent *entry = NULL;
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        if (image_id_is_good(entry->d_name)) {
+            migration_remove_archive(service, entry->d_name);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+}
+
+/* ---- The end ---- */
+
+static void free_migration(struct migration *migration)
+{
+    struct machine *machine = migration->machine;
+    migration->service->pending--;
+    loop_timer_free(migration->timer);
+    free(migration);
+    machine->held--;
+    machine_unref(machine);
+}
+
+/* Moved away first: what a crash leaves there goes at the next start. */
+static void remove_folder(const struct machine_service *service, const char *path)
+{
+    struct error err = {0};
+    char unique[MACHINE_ID_SIZE];
+    random_hex(unique, MACHINE_ID_SIZE - 1);
+    MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
+    MEMORY_OWNED char *away = memory_format("%s/%s", cloning, unique);
+    if (!file_exists(path)) {
+        return;
+    }
+    int r = file_make_folder(cloning, 0711, &err);
+    if (r == 0 && rename(path, away) < 0) {
+        r = error_os(&err, errno, "moving %s away", path);
+    }
+    r = r < 0 ? r : file_remove_tree(away, &err);
+    if (r < 0) {
+        log_warn("what a machine that moved has left: %s", err.text);
+    }
+}
+
+static void clean_up(void *context)
+{
+    struct migration *migration = context;
+    const struct machine *machine = migration->machine;
+    struct machine_service *service = migration->service;
+    if (migration->writer != NULL) {
+        image_writer_abort(migration->writer);
+    }
+    if (migration->blob[0] != '\0') {
+        migration_remove_archive(service, migration->blob);
+    }
+    if (migration->error.kind == ERROR_NONE) {
+        MEMORY_OWNED char *snapshots = snapshot_folder_all(service, machine->id);
+        remove_folder(service, machine->folder);
+        remove_folder(service, snapshots);
+    }
+}
+
+static void on_forgotten(const struct error *error, int status, struct buffer *answer,
+                         void *context)
+{
+    (void)error; /* what is left there is replaced when the machine is sent again */
+    (void)status;
+    (void)answer;
+    (void)context;
+}
+
+static void tell_target(struct migration *migration, const char *blob_or_null, uint64_t timeout_ms,
+                        void (*done)(const struct error *error, int status, struct buffer *answer,
+                                     void *context))
+{
+    const struct machine *machine = migration->machine;
+    JSON_OWNED json_t *object = json_pack("{s:s}", "id", machine->id);
+    if (blob_or_null != NULL) {
+        json_object_set_new(object, "blob", json_string(blob_or_null));
+    }
+    MEMORY_OWNED char *body = json_dumps(object, JSON_COMPACT);
+    MEMORY_OWNED char *target =
+        memory_format("/v1/peer/machines/%s?project=%s", machine->name, machine->project);
+    const struct peer_request request = {.node = migration->node,
+                                         .method = "POST",
+                                         .target = target,
+                                         .body = body,
+                                         .body_length = strlen(body),
+                                         .answer_bytes_max = ANSWER_BYTES_MAX,
+                                         .timeout_ms = timeout_ms};
+    /* Of "forget it" nobody waits for the answer. */
+    migration->call = peer_call_new(migration->service->options.peers, &request, done,
+                                    blob_or_null != NULL ? migration : NULL);
+}
+
+static void on_cleaned_up(void *context)
+{
+    struct migration *migration = context;
+    struct machine *machine = migration->machine;
+    struct machine_service *service = migration->service;
+    bool is_good = migration->error.kind == ERROR_NONE;
+    service->migrations[is_good ? 0 : 1]++;
+    service->migrated_bytes += is_good ? migration->bytes : 0;
+    if (is_good) {
+        log_info("machine %s: moved to node %s (%" PRIu64 " MiB)", machine->key, migration->target,
+                 migration->bytes >> 20);
+    } else {
+        log_warn("machine %s: not moved to node %s: %s", machine->key, migration->target,
+                 migration->error.text);
+        operation_fail(service->options.operations, migration->operation, &migration->error);
+    }
+    /* Not after a switch was proposed, which may come true although its answer was lost. */
+    if (!is_good && migration->was_announced && !migration->is_switching && !service->is_over) {
+        tell_target(migration, NULL, FORGET_MS, on_forgotten);
+    }
+    machine->migration = NULL;
+    if (!machine->is_gone) {
+        machine_step(machine);
+    }
+    free_migration(migration);
+}
+
+static void end(struct migration *migration)
+{
+    loop_timer_stop(migration->timer);
+    operation_on_cancel(migration->service->options.operations, migration->operation, NULL, NULL);
+    loop_work(migration->service->options.loop, clean_up, on_cleaned_up, migration);
+}
+
+/* What waits for the other node ends now; work on files ends soon by itself. */
+static void give_up(struct migration *migration, int kind, const char *text)
+{
+    if (migration->is_switching || migration->is_given_up) {
+        return;
+    }
+    migration->is_given_up = true;
+    if (migration->error.kind == ERROR_NONE) {
+        error_set(&migration->error, kind, "%s", text);
+    }
+    if (migration->call != NULL) {
+        peer_call_free(migration->call);
+        migration->call = NULL;
+        end(migration);
+    }
+}
+
+void migration_abandon(struct machine *machine)
+{
+    if (machine->migration != NULL) {
+        give_up(machine->migration, ERROR_CANCELLED, "the node ends");
+    }
+}
+
+void migration_yield(struct machine *machine)
+{
+    give_up(machine->migration, ERROR_CONFLICT,
+            "something else was asked of the machine meanwhile; it is where it was");
+}
+
+static void on_cancel(void *context)
+{
+    give_up(context, ERROR_CANCELLED, "it was cancelled; the machine is where it was");
+}
+
+static void on_timeout(void *context)
+{
+    give_up(context, ERROR_TIMEOUT, "it took too long (--timeout); the machine is where it was");
+}
+
+/* ---- Switching ---- */
+
+static void on_switched(const struct error *error, uint64_t index, void *context)
+{
+    struct migration *migration = context;
+    (void)index;
+    if (error != NULL) {
+        migration->error = *error;
+    }
+    end(migration);
+}
+
+static void switch_over(struct migration *migration)
+{
+    struct machine_service *service = migration->service;
+    const struct machine *machine = migration->machine;
+    struct store_command *command = store_command_new();
+    migration->is_switching = true;
+    operation_on_cancel(service->options.operations, migration->operation, NULL, NULL);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT,
+        "something else was asked of the machine meanwhile; it is where it was",
+        "UPDATE machine SET node = ?1, state = 'creating', reason = NULL, revision = ?2 WHERE key "
+        "= ?3 AND id = ?4 AND node = ?5 AND desired = 'stopped' AND NOT EXISTS (SELECT 1 FROM "
+        "volume WHERE project = ?6 AND machine = ?7)",
+        "trttttt", migration->target, machine->key, machine->id, service->node_name,
+        machine->project, machine->name);
+    store_command_add(command,
+                      "UPDATE machine_snapshot SET node = ?, revision = ? WHERE machine_id = ?",
+                      "trt", migration->target, machine->id);
+    operation_add_success(service->options.operations, command, migration->operation, NULL);
+    store_propose(service->options.store, command, on_switched, migration);
+}
+
+/* ---- Sending ---- */
+
+static void take_problem(int status, const struct buffer *answer, struct error *err)
+{
+    JSON_OWNED json_t *problem = NULL;
+    struct error ignored = {0};
+    json_read(answer->data, answer->used, &problem, &ignored);
+    enum error_kind kind = error_kind_parse(settings_text(problem, "code"));
+    if (kind == ERROR_NONE) {
+        error_set(err, ERROR_PROTOCOL, "the other node answered %d", status);
+    } else {
+        error_set(err, kind, "%.400s", settings_text(problem, "detail"));
+    }
+}
+
+static void on_sent(const struct error *error, int status, struct buffer *answer, void *context)
+{
+    struct migration *migration = context;
+    migration->call = NULL;
+    if (error != NULL) {
+        migration->error = *error;
+    } else if (status >= 300) {
+        take_problem(status, answer, &migration->error);
+    }
+    if (migration->error.kind != ERROR_NONE) {
+        end(migration);
+        return;
+    }
+    switch_over(migration);
+}
+
+static void send_archive(struct migration *migration)
+{
+    MEMORY_OWNED char *text = memory_format("node %s fetches and verifies %" PRIu64 " MiB",
+                                            migration->target, migration->bytes >> 20);
+    operation_progress(migration->service->options.operations, migration->operation, 50, text);
+    migration->was_announced = true;
+    tell_target(migration, migration->blob, migration->timeout_ms, on_sent);
+}
+
+/* ---- Packing ---- */
+
+static void pack(void *context)
+{
+    struct migration *migration = context;
+    struct machine_service *service = migration->service;
+    struct error *err = &migration->error;
+    int r = migration->writer != NULL
+        ? 0
+        : image_writer_new(service->options.images, &migration->writer, err);
+    for (int i = 0; i < STEPS_AT_ONCE && r == 0 && !migration->is_packed; i++) {
+        BUFFER_OWNED struct buffer piece = {0};
+        int more = machine_export_step(migration->export, &piece, err);
+        r = more < 0 ? more : image_writer_add(migration->writer, piece.data, piece.used, err);
+        migration->bytes += piece.used;
+        migration->is_packed = more == 0;
+    }
+    if (r == 0 && migration->is_packed) {
+        struct image_writer *writer = migration->writer;
+        uint64_t size = 0;
+        migration->writer = NULL;
+        if (image_writer_finish(writer, migration->blob, &size, err) < 0) {
+            migration->blob[0] = '\0';
+        } else {
+            free(migration_mark(service, migration->blob));
+        }
+    }
+}
+
+static void on_packed(void *context)
+{
+    struct migration *migration = context;
+    bool is_good = migration->error.kind == ERROR_NONE && !migration->is_given_up;
+    if (is_good && !migration->is_packed) {
+        MEMORY_OWNED char *text = memory_format("%" PRIu64 " MiB packed", migration->bytes >> 20);
+        operation_progress(migration->service->options.operations, migration->operation, 25, text);
+        loop_work(migration->service->options.loop, pack, on_packed, migration);
+        return;
+    }
+    machine_export_free(migration->export);
+    migration->export = NULL;
+    if (is_good) {
+        send_archive(migration);
+    } else {
+        end(migration);
+    }
+}
+
+static void on_exported(const struct error *error, struct machine_export *export, void *context)
+{
+    struct migration *migration = context;
+    if (error != NULL && migration->error.kind == ERROR_NONE) {
+        migration->error = *error;
+    }
+    if (export != NULL && migration->is_given_up) {
+        machine_export_free(export);
+        export = NULL;
+    }
+    if (export == NULL) {
+        end(migration);
+        return;
+    }
+    migration->export = export;
+    loop_work(migration->service->options.loop, pack, on_packed, migration);
+}
+
+/* ---- Beginning ---- */
+
+/* One that is to go on from a memory would lose that. */
+static int check(const struct machine *machine, struct error *err)
+{
+    MEMORY_OWNED char *state =
+        memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
+    MEMORY_OWNED char *incoming = memory_format("%s/" CONTENT_INCOMING, machine->folder);
+    if (machine->desired != MACHINE_DESIRED_STOPPED || machine->state != MACHINE_STOPPED) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s is %s, and moves while it is stopped: `blixard vm stop %s`",
+                         machine->name, machine_state_text(machine->state), machine->name);
+    }
+    if (machine_volumes_are_there(machine)) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s has volumes, which are files of this node: take them from it "
+                         "first (`blixard volume detach`)",
+                         machine->name);
+    }
+    if (file_exists(state) || file_exists(incoming)) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s goes on from a snapshot when it is started, which does not "
+                         "move: start it and stop it first",
+                         machine->name);
+    }
+    return capture_check(machine, CAPTURE_DISK, err);
+}
+
+static int choose_node(const struct machine_service *service, const char *name,
+                       struct migration *migration, struct error *err)
+{
+    const struct cluster_node *found = NULL;
+    struct cluster_view *view = peer_view(service->options.peers);
+    for (size_t i = 0; view != NULL && i < view->count && found == NULL; i++) {
+        const struct cluster_node *node = &view->nodes[i];
+        bool fits = name[0] != '\0' ? strcmp(node->name, name) == 0
+                                    : !node->is_self && node->health == CLUSTER_HEALTHY;
+        found = fits ? node : NULL;
+    }
+    int r = 0;
+    if (strcmp(name, service->node_name) == 0) {
+        r = error_set(err, ERROR_INVALID, "the machine is on node %.63s already", name);
+    } else if (found == NULL) {
+        r = name[0] != '\0' ? error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name)
+                            : error_set(err, ERROR_UNAVAILABLE, "there is no other healthy node");
+    } else if (found->health == CLUSTER_LOST) {
+        r = error_set(err, ERROR_UNAVAILABLE, "node %.63s is lost", name);
+    } else {
+        migration->node = found->id;
+        snprintf(migration->target, sizeof(migration->target), "%s", found->name);
+    }
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    return r;
+}
+
+static void on_row_there(const struct error *error, uint64_t index, void *context)
+{
+    struct migration *migration = context;
+    struct machine_service *service = migration->service;
+    struct machine *machine = migration->machine;
+    (void)index;
+    if (error != NULL) {
+        operation_drop(service->options.operations, migration->operation);
+        migration->done(error, NULL, migration->context);
+        free_migration(migration);
+        return;
+    }
+    migration->done(NULL, migration->operation, migration->context);
+    if (machine->is_gone || service->is_over) {
+        error_set(&migration->error, ERROR_CANCELLED, "the machine or its node is gone");
+    } else {
+        check(machine, &migration->error);
+    }
+    if (migration->error.kind != ERROR_NONE) {
+        operation_fail(service->options.operations, migration->operation, &migration->error);
+        free_migration(migration);
+        return;
+    }
+    operation_on_cancel(service->options.operations, migration->operation, on_cancel, migration);
+    operation_progress(service->options.operations, migration->operation, 10, "copying its disk");
+    loop_timer_start(migration->timer, migration->timeout_ms);
+    /* After check(), it is not called back from inside. */
+    machine_export(service, machine->project, machine->name, true, on_exported, migration);
+    machine->migration = migration;
+}
+
+void machine_migrate(struct machine_service *service, const char *project, const char *name,
+                     const json_t *body, machine_begun *done, void *context)
+{
+    struct error err = {0};
+    struct machine *machine = NULL;
+    struct migration *migration = NEW(struct migration);
+    uint64_t timeout_ms = settings_u64(body, "timeout_ms");
+    int r = request_find(service, project, name, &machine, &err);
+    r = r < 0 ? r : choose_node(service, settings_text(body, "to"), migration, &err);
+    r = r < 0 ? r : check(machine, &err);
+    if (r == 0 && timeout_ms > TIMEOUT_MAX_MS) {
+        r = error_set(&err, ERROR_INVALID, "timeout_ms is at most a week");
+    } else if (r == 0 && !snapshot_is_known(service)) {
+        r = error_set(&err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
+    }
+    if (r < 0) {
+        free(migration);
+        machine_answer(service, &err, done, NULL, context);
+        return;
+    }
+    migration->service = service;
+    migration->machine = machine;
+    migration->timeout_ms = timeout_ms > 0 ? timeout_ms : TIMEOUT_MS;
+    migration->timer = loop_timer_new(service->options.loop, on_timeout, migration);
+    migration->done = done;
+    migration->context = context;
+    machine->held++;
+    service->pending++;
+    MEMORY_OWNED char *resource = memory_format("machines/%s", name);
+    const struct operation_start start = {
+        .kind = "machine.migrate", .project = project, .resource = resource};
+    struct store_command *command = store_command_new();
+    operation_add(service->options.operations, command, &start, migration->operation);
+    store_propose(service->options.store, command, on_row_there, migration);
+}
+
+/* ---- Facts ---- */
+
+void migration_write_metrics(struct machine_service *service, bool is_openmetrics,
+                             struct buffer *out)
+{
+    static const char *const results[] = {"moved", "failed"};
+    const char *ending = is_openmetrics ? "" : "_total";
+    buffer_append_format(out,
+                         "# HELP blixard_machine_migrations%s Machines moved away from this node, "
+                         "and those that were not.\n# TYPE blixard_machine_migrations%s counter\n",
+                         ending, ending);
+    for (int i = 0; i < 2; i++) {
+        buffer_append_format(out, "blixard_machine_migrations_total{result=\"%s\"} %" PRIu64 "\n",
+                             results[i], service->migrations[i]);
+    }
+    buffer_append_format(out,
+                         "# HELP blixard_machine_migrated_bytes%s Sent with machines that moved.\n"
+                         "# TYPE blixard_machine_migrated_bytes%s counter\n"
+                         "blixard_machine_migrated_bytes_total %" PRIu64 "\n",
+                         ending, ending, service->migrated_bytes);
+}

@@ -1,0 +1,79 @@
+/* Machines that move to another node. */
+#include <string.h>
+
+#include "base/memory.h"
+
+#include "service/machine/machine.h"
+
+#include "surface/api/parts.h"
+
+static struct machine_service *service_of(const struct request *request)
+{
+    return request->api->options.machines;
+}
+
+/* ---- At the node that has it ---- */
+
+static void on_begun(const struct error *error, const char *operation, void *context)
+{
+    struct request *request = context;
+    if (error != NULL) {
+        api_answer_error(request, error);
+        return;
+    }
+    BUFFER_OWNED struct buffer body = {0};
+    struct json_writer writer = json_writer_to(&body);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "name", request->parameters[0]);
+    json_write_field_string(&writer, "operation", operation);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
+static void migrate(struct request *request, const json_t *body)
+{
+    machine_migrate(service_of(request), request->project, request->parameters[0], body, on_begun,
+                    request);
+}
+
+void api_machine_migrate(struct request *request)
+{
+    if (!api_machine_is_elsewhere(request)) {
+        api_body_read(request, "MachineMigrate", migrate);
+    }
+}
+
+/* ---- At the one that is to have it ---- */
+
+/* The node that asked is gone, or this one ends. */
+static void on_gone(void *context)
+{
+    struct request *request = context;
+    machine_arrival_cancel(request->state);
+}
+
+static void on_stop(struct request *request)
+{
+    on_gone(request);
+}
+
+static void on_arrived(const struct error *error, uint64_t index, void *context)
+{
+    struct request *request = context;
+    request->stop = NULL;
+    http_exchange_on(request->exchange, NULL, NULL, NULL);
+    api_answer_done(error, index, request);
+}
+
+static void arrive(struct request *request, const json_t *body)
+{
+    request->state = machine_arrive(service_of(request), request->project, request->parameters[0],
+                                    request->caller.node, body, on_arrived, request);
+    request->stop = on_stop;
+    http_exchange_on(request->exchange, NULL, on_gone, request);
+}
+
+void api_machine_arrive(struct request *request)
+{
+    api_body_read(request, "MachineArrival", arrive);
+}

@@ -1,0 +1,140 @@
+"""A machine goes to another node and back: whole, once, and whoever ends in the middle."""
+import glob
+import json
+import pathlib
+import tempfile
+import unittest
+
+from cluster import Cluster
+from machines import kernel_flags, machines_of, root_archive, why_not
+
+
+def disks(server):
+    """What a node has of machines' disks, wherever it keeps them."""
+    return [path for path in glob.glob(f"{server.folder}/machines/**/disk.*", recursive=True)]
+
+
+def blobs(server):
+    return {path.name for path in pathlib.Path(server.folder).rglob("*") if len(path.name) == 64}
+
+
+class Migration(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-migrate-"))
+        cls.cluster = Cluster(2, here=True)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.form(servers=1)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
+
+    def refused(self, server, *words):
+        with self.assertRaises(Exception) as caught:
+            server.cli(*words)
+        return str(caught.exception) + str(getattr(caught.exception, "stderr", ""))
+
+    def machine(self, server):
+        return json.loads(server.cli("vm", "show", "m", "--output", "json"))
+
+    def ends(self, server, operation):
+        return server.get(f"/v1/operations/{operation}/wait?timeout=60s")
+
+    def test_a_stopped_machine_moves_and_is_whole(self):
+        near, far = self.cluster[0], self.cluster[1]
+        root = pathlib.Path(self.folder) / "root.tar.gz"
+        root.write_bytes(root_archive())
+        near.cli("image", "import", "small", "--root", root, *kernel_flags())
+        near.cli("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", near.name,
+                 "--strategy", "Halted", "--publish", "27417:80")
+        self.refuses_what_makes_no_sense(near, far)
+        before = blobs(near)
+        self.cancelled_stays(near, far)
+        self.source_killed_stays(near, far)
+        self.started_stays(near, far)
+        note = pathlib.Path(self.folder) / "note"
+        note.write_bytes(bytes(range(256)) * 4096)
+        near.cli("vm", "cp", note, "m:/root/note")
+        self.assertIn("vm stop m", self.refused(near, "vm", "migrate", "m", "--to", far.name))
+        near.cli("vm", "stop", "m")
+        near.cli("vm", "snapshot", "create", "m", "before")
+        self.assertEqual(blobs(near), before, "an archive was left behind")
+        self.port_is_taken(near, far)
+
+        near.cli("vm", "migrate", "m", "--to", far.name)
+        self.assertEqual(self.machine(far)["node"], far.name)
+        near.until(lambda _: (disks(near), blobs(near)) == ([], before), "end of the old copy and the archive")
+        self.assertIn(far.name, near.cli("vm", "snapshot", "list", "m"))
+        near.cli("vm", "start", "m")
+        back = pathlib.Path(self.folder) / "back"
+        near.cli("vm", "cp", "m:/root/note", back)
+        self.assertEqual(back.read_bytes(), note.read_bytes())
+        near.cli("vm", "stop", "m")
+        near.cli("vm", "restore", "m", "before")
+
+        # The target ends once it has everything, and the machine is found there again; then all the way back.
+        moved = json.loads(far.cli("vm", "migrate", "m", "--output", "json"))
+        self.assertEqual(moved["node"], near.name)
+        far.until(lambda _: disks(far) == [], "end of the old copy")
+        near.kill()
+        near.start()
+        near.wait_ready()
+        near.cli("vm", "delete", "m")
+        self.assertEqual(disks(near) + disks(far), [])
+
+    def refuses_what_makes_no_sense(self, near, far):
+        self.assertIn("no node", self.refused(near, "vm", "migrate", "m", "--to", "nowhere"))
+        self.assertIn("already", self.refused(near, "vm", "migrate", "m", "--to", near.name))
+        self.assertIn("no machine", self.refused(near, "vm", "migrate", "none"))
+        self.assertIn("--timeout", self.refused(near, "vm", "migrate", "m", "--timeout", "soon"))
+
+    def begin_with_a_silent_target(self, near, far):
+        far.pause()
+        return json.loads(near.cli("vm", "migrate", "m", "--to", far.name, "--no-wait", "--output", "json"))["operation"]
+
+    def stays(self, near):
+        machine = self.machine(near)
+        self.assertEqual((machine["node"], machine["state"]), (near.name, "stopped"))
+        self.assertGreater(len(disks(near)), 0)
+
+    def cancelled_stays(self, near, far):
+        operation = self.begin_with_a_silent_target(near, far)
+        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        self.assertIn("something else", self.refused(near, "vm", "snapshot", "create", "m", "meanwhile"))
+        near.cli("operation", "cancel", operation)
+        self.assertEqual(self.ends(near, operation)["state"], "cancelled")
+        far.resume()
+        self.stays(near)
+
+    def source_killed_stays(self, near, far):
+        operation = self.begin_with_a_silent_target(near, far)
+        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        near.kill()
+        far.resume()
+        near.start()
+        near.wait_ready()
+        self.assertEqual(self.ends(near, operation)["state"], "failed")
+        self.stays(near)
+
+    def started_stays(self, near, far):
+        """Who starts it need not wait for a move."""
+        operation = self.begin_with_a_silent_target(near, far)
+        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        near.cli("vm", "start", "m")
+        ended = self.ends(near, operation)
+        far.resume()
+        self.assertEqual(ended["state"], "failed")
+        self.assertIn("something else", str(ended))
+        self.assertEqual(self.machine(near)["node"], near.name)
+
+    def port_is_taken(self, near, far):
+        near.cli("vm", "create", "other", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", far.name,
+                 "--strategy", "Halted", "--publish", "27417:80")
+        self.assertIn("27417", self.refused(near, "vm", "migrate", "m", "--to", far.name))
+        self.stays(near)
+        near.cli("vm", "delete", "other")
+
+
+if __name__ == "__main__":
+    unittest.main()
