@@ -52,6 +52,8 @@ STAND_IN(disk_sync)
 STAND_IN(disk_freeze)
 STAND_IN(disk_thaw)
 STAND_IN(check_service)
+STAND_IN(function_begin)
+STAND_IN(function_invoke)
 
 int network_set(struct agent_reader request, struct error *err)
 {

@@ -329,6 +329,31 @@ struct agent_call *agent_unpack(struct agent *agent, const char *folder, bool is
 struct agent_call *agent_pack(struct agent *agent, const char *path,
                               const struct agent_call_events *events, void *context);
 
+/* ---- Functions ---- */
+
+/*
+ * Begin the machine's function host: it runs `program` (no terminal, no input), which speaks the
+ * AWS Lambda Runtime API with it (AWS_LAMBDA_RUNTIME_API is the caller's to set:
+ * AGENT_RUNTIME_API). ERR brings what it says; the end comes when it is ready for its first
+ * invocation (http_status 200), or has said why not (500; OUT: its JSON), or ended (UNAVAILABLE),
+ * or `timeout_ms` is over. It stays when the session ends, in clones too.
+ */
+#define AGENT_RUNTIME_API "127.0.0.1:9001"
+struct agent_call *agent_function_begin(struct agent *agent, const struct agent_exec *program,
+                                        const struct agent_call_events *events, void *context);
+
+struct agent_invocation {
+    const char *request_id;
+    uint64_t deadline_ms; /* since 1970 */
+    const char *trace;    /* of X-Amzn-Trace-Id; NULL: none */
+    const char *arn;
+};
+/* One at a time.  The payload is written to the call.  OUT: the answer, or with http_status 500 the
+ * error's JSON; ERR: what the handler says. */
+struct agent_call *agent_function_invoke(struct agent *agent,
+                                         const struct agent_invocation *invocation,
+                                         const struct agent_call_events *events, void *context);
+
 /* To the IN stream; false: wait for on_writable before more (these bytes were taken). */
 bool agent_call_write(struct agent_call *call, const void *bytes, size_t length);
 void agent_call_finish_input(struct agent_call *call);

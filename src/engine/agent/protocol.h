@@ -131,6 +131,18 @@ enum agent_operation {
     /* Does it serve?  [CHECK_KIND, PORT_NUMBER, ADDRESS (not for LISTEN; none: 127.0.0.1), PATH,
      * TIMEOUT_MS] -> STATUS (of HTTP) */
     AGENT_CHECK,
+    /*
+     * Begin a function host: it serves the AWS Lambda Runtime API on 127.0.0.1:9001, runs the
+     * program (a bootstrap) and outlives the session.  [ARGUMENT..., ENVIRONMENT..., FOLDER,
+     * TIMEOUT_MS].  ERR: what the program says meanwhile.  The answer comes when it asks for its
+     * first invocation (STATUS 200), or says that it could not start (STATUS 500; OUT: its JSON).
+     * -> STATUS.  CONFLICT: there is one already.
+     */
+    AGENT_FUNCTION_BEGIN,
+    /* One invocation, whose payload is the IN stream.  [REQUEST_ID, DEADLINE_MS, TRACE, ARN].  OUT:
+     * what the handler answers, or with STATUS 500 its error's JSON; ERR: what it says meanwhile.
+     * -> STATUS.  UNAVAILABLE: the program ended, LIMIT: one runs already. */
+    AGENT_FUNCTION_INVOKE,
     AGENT_OPERATIONS,
 };
 
@@ -241,6 +253,11 @@ enum agent_tag {
     AGENT_EVENT_KIND, /* enum agent_event_kind */
     /* Later than the rest: numbers never change */
     AGENT_NEW_MAC, /* 6 bytes, of INTERFACE: it has that address from now on */
+    /* Functions; later than the rest, too */
+    AGENT_REQUEST_ID,  /* text */
+    AGENT_DEADLINE_MS, /* number: since 1970 */
+    AGENT_TRACE,       /* text: X-Ray's form */
+    AGENT_ARN,         /* text */
     AGENT_TAGS,
 };
 

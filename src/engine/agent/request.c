@@ -358,3 +358,35 @@ struct agent_call *agent_pack(struct agent *agent, const char *path,
     agent_put_text(&body, AGENT_PATH, path);
     return agent_call_begin(agent, &terms, &body, NULL, "packing %s", path);
 }
+
+/* ---- Functions ---- */
+
+struct agent_call *agent_function_begin(struct agent *agent, const struct agent_exec *program,
+                                        const struct agent_call_events *events, void *context)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error early = {0};
+    int r = put_exec(&body, program, &early);
+    const struct agent_call_terms terms = {
+        .operation = AGENT_FUNCTION_BEGIN,
+        .timeout_ms = program->timeout_ms > 0 ? program->timeout_ms + MARGIN_MS : 0,
+        .events = events,
+        .context = context};
+    return agent_call_begin(agent, &terms, &body, r < 0 ? &early : NULL, "starting the handler");
+}
+
+struct agent_call *agent_function_invoke(struct agent *agent,
+                                         const struct agent_invocation *invocation,
+                                         const struct agent_call_events *events, void *context)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    const struct agent_call_terms terms = {.operation = AGENT_FUNCTION_INVOKE,
+                                           .has_input = true,
+                                           .events = events,
+                                           .context = context};
+    agent_put_text(&body, AGENT_REQUEST_ID, invocation->request_id);
+    agent_put_number(&body, AGENT_DEADLINE_MS, invocation->deadline_ms);
+    put_text_or_null(&body, AGENT_TRACE, invocation->trace);
+    put_text_or_null(&body, AGENT_ARN, invocation->arn);
+    return agent_call_begin(agent, &terms, &body, NULL, "the invocation");
+}

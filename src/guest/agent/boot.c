@@ -11,7 +11,7 @@
  *   blixard.volume=SERIAL:PATH[:ro]  mounted before the init begins; may be given several times
  *   blixard.ro                or, with this, not at all
  *   blixard.init=PATH         the distribution's init; without it: the image's entrypoint if there
- *                             is one, else /sbin/init
+ *                             is one, else /sbin/init.  "agent": none, the agent stays alone
  *   blixard.hostname=NAME
  *   blixard.disks=NAME,...    what serial:NAME stands for, /dev/vda first, where the VMM gives
  *                             disks no serial numbers
@@ -321,12 +321,21 @@ static int mount_volumes(struct error *err)
 
 /* ---- All of it ---- */
 
+static bool is_alone(void)
+{
+    const char *option = boot_option("init");
+    return option != NULL && strcmp(option, "agent") == 0;
+}
+
 static const char *find_init(void)
 {
     static const char *const paths[] = {"/sbin/init", "/usr/sbin/init", "/lib/systemd/systemd",
                                         "/etc/init", "/bin/init"};
     static char asked[TEXT_MAX];
     const char *option = boot_option("init");
+    if (is_alone()) {
+        return NULL;
+    }
     if (option != NULL && option[0] != '\0') {
         snprintf(asked, sizeof(asked), "%s", option);
         return asked;
@@ -348,6 +357,8 @@ static void choose(const char *init)
     if (init != NULL && access(init, X_OK) < 0) {
         atomic_store(&shared->init, AGENT_INIT_RESCUE);
         snprintf(shared->problem, sizeof(shared->problem), "the root has no program %s", init);
+    } else if (is_alone()) {
+        atomic_store(&shared->init, AGENT_INIT_NONE);
     } else if (init != NULL) {
         atomic_store(&shared->init, AGENT_INIT_OTHER);
     } else if (file_exists(entrypoint_path())) {

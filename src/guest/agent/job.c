@@ -125,7 +125,7 @@ static _Noreturn void child_work(struct ends *ends, work_run *run, struct agent_
 {
     struct error error = {0};
     BUFFER_OWNED struct buffer answer = {0};
-    place_all(ends, ends->in[0], ends->out[1], STDERR_FILENO);
+    place_all(ends, ends->in[0], ends->out[1], ends->err[1] >= 0 ? ends->err[1] : STDERR_FILENO);
     exec_begin_child();
     signal(SIGPIPE, SIG_IGN);
     struct work work = {.request = request, .in = 0, .out = 1, .result = ends->result[1]};
@@ -197,14 +197,18 @@ static struct job *new_job(struct link *link, uint32_t id, unsigned operation, s
 int job_begin_work(struct link *link, uint32_t id, unsigned operation, work_run *run,
                    struct agent_reader request, struct error *err)
 {
-    bool has_input = operation == AGENT_PUT || operation == AGENT_UNPACK;
+    bool has_input =
+        operation == AGENT_PUT || operation == AGENT_UNPACK || operation == AGENT_FUNCTION_INVOKE;
+    bool has_errors = operation == AGENT_FUNCTION_BEGIN || operation == AGENT_FUNCTION_INVOKE;
     struct ends ends;
     int r = make_ends(&ends, has_input, true, err);
     if (r < 0) {
         return r;
     }
-    close_fd(&ends.err[0]); /* what a fork of ours has to say, it says by message */
-    close_fd(&ends.err[1]);
+    if (!has_errors) { /* what a fork of ours has to say, it says by message */
+        close_fd(&ends.err[0]);
+        close_fd(&ends.err[1]);
+    }
     pid_t pid = fork();
     if (pid == 0) {
         child_work(&ends, run, request);

@@ -202,6 +202,26 @@ work_run disk_sync;
 work_run disk_freeze;
 work_run disk_thaw;
 work_run check_service;
+work_run function_begin;
+work_run function_invoke;
+
+/* ---- function_host.c ---- */
+
+/* What the host says to who waits at its socket: one of these, a length (4 bytes, little-endian),
+ * bytes.  SAYS_READY, _ANSWER, _ERROR and _ENDED are last. */
+enum {
+    HOST_SAYS_LOG = 'L',
+    HOST_SAYS_READY = 'I',
+    HOST_SAYS_ANSWER = 'R',
+    HOST_SAYS_ERROR = 'E', /* JSON of the handler's */
+    HOST_SAYS_ENDED = 'X', /* the program is no more: a text */
+};
+enum { HOST_PORT = 9001, HOST_PIECE_MAX = 6 << 20 };
+#define HOST_SOCKET "/run/blixard/function.sock"
+
+/* In a child: serve `tcp` and `local` (listening), run the program that `request` names, and tell
+ * `first` how it has begun. */
+_Noreturn void host_run(int tcp, int local, int first, struct agent_reader request);
 
 /* A whole small file (of /proc or /sys) as a text without the last newline; "" if there is none. */
 void read_line(const char *path, char *ret_text, size_t size);

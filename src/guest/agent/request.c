@@ -178,16 +178,27 @@ static const struct {
     int (*now)(struct agent_reader request, struct buffer *answer, struct error *err);
     work_run *later;
 } operations[AGENT_OPERATIONS] = {
-    [AGENT_INFO] = {.now = answer_info},       [AGENT_PING] = {.now = answer_ping},
-    [AGENT_TIME] = {.now = answer_time},       [AGENT_RESEED] = {.now = answer_reseed},
-    [AGENT_NETWORK] = {.now = answer_network}, [AGENT_SHUTDOWN] = {.now = answer_shutdown},
-    [AGENT_METRICS] = {.now = answer_metrics}, [AGENT_PUT] = {.later = file_put},
-    [AGENT_GET] = {.later = file_get},         [AGENT_STAT] = {.later = file_stat},
-    [AGENT_PACK] = {.later = tar_pack},        [AGENT_UNPACK] = {.later = tar_unpack},
-    [AGENT_MOUNT] = {.later = disk_mount},     [AGENT_UNMOUNT] = {.later = disk_unmount},
-    [AGENT_GROW] = {.later = disk_grow},       [AGENT_SYNC] = {.later = disk_sync},
-    [AGENT_FREEZE] = {.later = disk_freeze},   [AGENT_THAW] = {.later = disk_thaw},
+    [AGENT_INFO] = {.now = answer_info},
+    [AGENT_PING] = {.now = answer_ping},
+    [AGENT_TIME] = {.now = answer_time},
+    [AGENT_RESEED] = {.now = answer_reseed},
+    [AGENT_NETWORK] = {.now = answer_network},
+    [AGENT_SHUTDOWN] = {.now = answer_shutdown},
+    [AGENT_METRICS] = {.now = answer_metrics},
+    [AGENT_PUT] = {.later = file_put},
+    [AGENT_GET] = {.later = file_get},
+    [AGENT_STAT] = {.later = file_stat},
+    [AGENT_PACK] = {.later = tar_pack},
+    [AGENT_UNPACK] = {.later = tar_unpack},
+    [AGENT_MOUNT] = {.later = disk_mount},
+    [AGENT_UNMOUNT] = {.later = disk_unmount},
+    [AGENT_GROW] = {.later = disk_grow},
+    [AGENT_SYNC] = {.later = disk_sync},
+    [AGENT_FREEZE] = {.later = disk_freeze},
+    [AGENT_THAW] = {.later = disk_thaw},
     [AGENT_CHECK] = {.later = check_service},
+    [AGENT_FUNCTION_BEGIN] = {.later = function_begin},
+    [AGENT_FUNCTION_INVOKE] = {.later = function_invoke},
 };
 
 static bool is_well_formed(struct agent_reader request)
