@@ -207,6 +207,10 @@ bool runner_slot_is_idle(const struct runner *runner, unsigned slot)
 
 void runner_warm(struct runner *runner, unsigned slot_index, const char *image_id_or_null)
 {
+    if (runner->driver != NULL) {
+        runner->driver->warm(runner, slot_index, image_id_or_null);
+        return;
+    }
     CHECK(!runner->is_over);
     CHECK(slot_index < runner->slot_count && runner->slots[slot_index].call == NULL);
 
@@ -247,6 +251,9 @@ struct runner_call *runner_invoke(struct runner *runner, unsigned slot_index,
                                   const struct runner_invocation *invocation,
                                   const struct runner_call_events *events, void *context)
 {
+    if (runner->driver != NULL) {
+        return runner->driver->invoke(runner, slot_index, invocation, events, context);
+    }
     CHECK(!runner->is_over);
     CHECK(slot_index < runner->slot_count);
     CHECK(invocation->environment_length <= VMM_ENV_MAX);
@@ -300,6 +307,9 @@ static bool may_send_input(const struct runner_call *call)
 
 bool runner_call_write(struct runner_call *call, const void *bytes, size_t length)
 {
+    if (call->driver != NULL) {
+        return call->driver->write(call, bytes, length);
+    }
     struct slot *slot = &call->runner->slots[call->slot];
     const uint8_t *at = bytes;
     while (length > 0) {
@@ -316,6 +326,10 @@ bool runner_call_write(struct runner_call *call, const void *bytes, size_t lengt
 
 void runner_call_finish_input(struct runner_call *call)
 {
+    if (call->driver != NULL) {
+        call->driver->finish_input(call);
+        return;
+    }
     struct slot *slot = &call->runner->slots[call->slot];
     if (!may_send_input(call) || !send_input(slot, FRAME_INPUT_END, NULL, 0)) {
         queue_frame(call, &call->queue, FRAME_INPUT_END, NULL, 0);
@@ -349,12 +363,20 @@ void runner_call_answer(struct runner_call *call, const void *reply, size_t leng
 
 void runner_call_pause(struct runner_call *call)
 {
+    if (call->driver != NULL) {
+        call->driver->pause(call);
+        return;
+    }
     call->paused = true;
     runner_slot_watch(&call->runner->slots[call->slot]);
 }
 
 void runner_call_resume(struct runner_call *call)
 {
+    if (call->driver != NULL) {
+        call->driver->resume(call);
+        return;
+    }
     call->paused = false;
     uint64_t soonest_ms = loop_now_ms(call->runner->loop) + call->runner->patience_ms;
     if (call->answer_by_ms > 0 && call->answer_by_ms < soonest_ms) {
@@ -365,6 +387,10 @@ void runner_call_resume(struct runner_call *call)
 
 void runner_call_cancel(struct runner_call *call)
 {
+    if (call->driver != NULL) {
+        call->driver->cancel(call);
+        return;
+    }
     struct frame_cancel request = {.frame = {.type = FRAME_CANCEL, .sequence = call->sequence},
                                    .slot = call->slot};
     runner_call_resume(call); /* what it still says must be read for its end to be seen */

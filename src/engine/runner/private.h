@@ -11,6 +11,7 @@
 #include "engine/runner/runner.h"
 
 struct runner_call {
+    const struct runner_driver *driver; /* NULL: of this room; first, as in every call */
     struct runner *runner;
     unsigned slot;
     uint32_t sequence;
@@ -36,6 +37,7 @@ struct slot {
 };
 
 struct runner {
+    const struct runner_driver *driver; /* NULL: of this room; first, as in every runner */
     struct loop *loop;
     struct runner_events events;
     enum vmm_isolation isolation;

@@ -538,6 +538,10 @@ struct runner *runner_adopt(struct loop *loop, const struct runner_options *opti
 
 void runner_free(struct runner *runner)
 {
+    if (runner->driver != NULL) {
+        runner->driver->free(runner);
+        return;
+    }
     struct error error = {0};
     CHECK(!runner->is_freed);
     runner->is_freed = true;
@@ -551,16 +555,25 @@ void runner_free(struct runner *runner)
 
 pid_t runner_pid(const struct runner *runner)
 {
+    if (runner->driver != NULL) {
+        return 0;
+    }
     return runner->pid;
 }
 
 enum vmm_isolation runner_isolation(const struct runner *runner)
 {
+    if (runner->driver != NULL) {
+        return runner->driver->isolation;
+    }
     return runner->isolation;
 }
 
 const char *runner_jail_text(const struct runner *runner)
 {
+    if (runner->driver != NULL) {
+        return runner->driver->name;
+    }
     return runner->jail;
 }
 
@@ -593,8 +606,25 @@ void runner_load(struct runner *runner, const char *image_id, int elf_fd,
     }
 }
 
+void runner_load_with(struct runner *runner, const char *image_id, int fd,
+                      const struct vmm_limits *limits, const char *settings,
+                      void (*done)(const struct error *error, const struct vmm_image_info *info,
+                                   const char *log, size_t log_length, void *context),
+                      void *context)
+{
+    if (runner->driver != NULL) {
+        runner->driver->load(runner, image_id, fd, limits, settings, done, context);
+        return;
+    }
+    runner_load(runner, image_id, fd, limits, done, context);
+}
+
 void runner_unload(struct runner *runner, const char *image_id)
 {
+    if (runner->driver != NULL) {
+        runner->driver->unload(runner, image_id);
+        return;
+    }
     struct frame_unload request = {.frame = {.type = FRAME_UNLOAD}};
     memcpy(request.image_id, image_id, HASH_TEXT_SIZE);
     runner_post(runner, &request, sizeof(request), -1);

@@ -136,6 +136,42 @@ void runner_call_resume(struct runner_call *call);
 /* Break off; on_end follows with VMM_END_CANCELLED. */
 void runner_call_cancel(struct runner_call *call);
 
+/* ---- Runners of another kind ---- */
+
+/*
+ * What stands behind the calls above when the runner is not a process of blixard-runner but, say,
+ * slots that are Linux machines (engine/clone).  Such a runner, and each of its calls, begins with
+ * a pointer to its driver; the terms are those above, for the driver to keep.  `settings`: what
+ * runner_load_with() was given.  There are no questions for the host.
+ */
+struct runner_driver {
+    const char *name; /* in the place of how well it is jailed */
+    enum vmm_isolation isolation;
+    void (*free)(struct runner *runner);
+    void (*load)(struct runner *runner, const char *image_id, int fd,
+                 const struct vmm_limits *limits, const char *settings,
+                 void (*done)(const struct error *error, const struct vmm_image_info *info,
+                              const char *log, size_t log_length, void *context),
+                 void *context);
+    void (*unload)(struct runner *runner, const char *image_id);
+    struct runner_call *(*invoke)(struct runner *runner, unsigned slot,
+                                  const struct runner_invocation *invocation,
+                                  const struct runner_call_events *events, void *context);
+    void (*warm)(struct runner *runner, unsigned slot, const char *image_id_or_null);
+    bool (*write)(struct runner_call *call, const void *bytes, size_t length);
+    void (*finish_input)(struct runner_call *call);
+    void (*pause)(struct runner_call *call);
+    void (*resume)(struct runner_call *call);
+    void (*cancel)(struct runner_call *call);
+};
+
+/* As runner_load(), with what an image of a driver's needs beside its bytes; lent, may be NULL. */
+void runner_load_with(struct runner *runner, const char *image_id, int fd,
+                      const struct vmm_limits *limits, const char *settings,
+                      void (*done)(const struct error *error, const struct vmm_image_info *info,
+                                   const char *log, size_t log_length, void *context),
+                      void *context);
+
 /* ---- The runner's own main ---- */
 
 /* Serve on the inherited sockets until the daemon goes away; returns the exit status. */
