@@ -1,0 +1,98 @@
+// Runs `exports.handler = async (event, context)`, or an exported function of a module, against the Runtime API
+// (AWS_LAMBDA_RUNTIME_API).  _HANDLER is FILE.FUNCTION; FILE.js, .mjs or .cjs is in LAMBDA_TASK_ROOT.
+import { existsSync } from "node:fs";
+import http from "node:http";
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+
+const prefix = "/2018-06-01/runtime/";
+const [host, port] = process.env.AWS_LAMBDA_RUNTIME_API.split(":");
+const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+
+function call(method, target, body, fields) {
+  return new Promise((resolve, reject) => {
+    const request = http.request({ host, port, agent, method, path: prefix + target, headers: fields }, (answer) => {
+      const parts = [];
+      answer.on("data", (part) => parts.push(part));
+      answer.on("end", () => resolve({ fields: answer.headers, body: Buffer.concat(parts).toString() }));
+    });
+    request.setTimeout(0);
+    request.on("error", reject);
+    request.end(body);
+  });
+}
+
+function errorOf(error) {
+  const isError = error instanceof Error;
+  return JSON.stringify({
+    errorType: isError ? error.name : typeof error,
+    errorMessage: isError ? error.message : String(error),
+    trace: isError && error.stack ? error.stack.split("\n") : [],
+  });
+}
+
+function contextOf(fields) {
+  const deadline = Number(fields["lambda-runtime-deadline-ms"]);
+  const name = process.env.AWS_LAMBDA_FUNCTION_NAME;
+  return {
+    awsRequestId: fields["lambda-runtime-aws-request-id"],
+    invokedFunctionArn: fields["lambda-runtime-invoked-function-arn"],
+    functionName: name,
+    functionVersion: process.env.AWS_LAMBDA_FUNCTION_VERSION,
+    memoryLimitInMB: process.env.AWS_LAMBDA_FUNCTION_MEMORY_SIZE,
+    logGroupName: "/aws/lambda/" + name,
+    logStreamName: fields["lambda-runtime-aws-request-id"],
+    callbackWaitsForEmptyEventLoop: false,
+    getRemainingTimeInMillis: () => Math.max(0, deadline - Date.now()),
+  };
+}
+
+async function findHandler() {
+  const name = process.env._HANDLER;
+  const dot = name.lastIndexOf(".");
+  const stem = path.join(process.env.LAMBDA_TASK_ROOT, name.slice(0, dot));
+  const file = [".js", ".mjs", ".cjs"].map((end) => stem + end).find(existsSync);
+  if (dot < 1 || file === undefined) {
+    throw new Error(`there is no module for the handler ${name}`);
+  }
+  const module = await import(pathToFileURL(file));
+  const handler = module[name.slice(dot + 1)] ?? module.default?.[name.slice(dot + 1)];
+  if (typeof handler !== "function") {
+    throw new Error(`${path.basename(file)} exports no function ${name.slice(dot + 1)}`);
+  }
+  return handler;
+}
+
+// With a third argument it may answer by callback; a promise that is returned counts all the same.
+function run(handler, event, context) {
+  return new Promise((resolve, reject) => {
+    const done = (error, value) => (error ? reject(error) : resolve(value));
+    const returned = handler(event, context, done);
+    if (typeof returned?.then === "function") {
+      returned.then(resolve, reject);
+    } else if (handler.length < 3) {
+      resolve(returned);
+    }
+  });
+}
+
+let handler;
+try {
+  handler = await findHandler();
+} catch (error) {
+  console.error(error);
+  await call("POST", "init/error", errorOf(error), { "Lambda-Runtime-Function-Error-Type": "Runtime.ImportModuleError" });
+  process.exit(1);
+}
+for (;;) {
+  const next = await call("GET", "invocation/next");
+  const target = "invocation/" + next.fields["lambda-runtime-aws-request-id"];
+  process.env._X_AMZN_TRACE_ID = next.fields["lambda-runtime-trace-id"] ?? "";
+  try {
+    const answer = await run(handler, JSON.parse(next.body), contextOf(next.fields));
+    await call("POST", target + "/response", JSON.stringify(answer) ?? "null");
+  } catch (error) {
+    console.error(error);
+    await call("POST", target + "/error", errorOf(error));
+  }
+}

@@ -1,0 +1,82 @@
+"""Runs `def handler(event, context)` against the Runtime API (AWS_LAMBDA_RUNTIME_API).
+
+_HANDLER is MODULE.FUNCTION; the module is in LAMBDA_TASK_ROOT, with folders as a/b.function or a.b.function.
+"""
+import http.client
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+
+PREFIX = "/2018-06-01/runtime/"
+connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
+
+
+def call(method, path, body=None, fields=None):
+    connection.request(method, PREFIX + path, body, fields or {})
+    answer = connection.getresponse()
+    return answer, answer.read()
+
+
+def error_of(error):
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
+    return json.dumps({"errorMessage": str(error), "errorType": type(error).__name__,
+                       "stackTrace": traceback.format_list(frames)}).encode()
+
+
+class Context:
+    def __init__(self, fields):
+        self.aws_request_id = fields["Lambda-Runtime-Aws-Request-Id"]
+        self.invoked_function_arn = fields["Lambda-Runtime-Invoked-Function-Arn"]
+        self.function_name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
+        self.function_version = os.environ["AWS_LAMBDA_FUNCTION_VERSION"]
+        self.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
+        self.log_group_name = "/aws/lambda/" + self.function_name
+        self.log_stream_name = self.aws_request_id
+        self.identity = None
+        self.client_context = None
+        self.deadline_ms = int(fields["Lambda-Runtime-Deadline-Ms"])
+
+    def get_remaining_time_in_millis(self):
+        return max(0, self.deadline_ms - int(time.time() * 1000))
+
+    @staticmethod
+    def log(message):
+        sys.stdout.write(str(message))
+
+
+def find_handler():
+    module, _, function = os.environ["_HANDLER"].rpartition(".")
+    if not module:
+        raise ImportError("the handler is to be MODULE.FUNCTION, not " + repr(os.environ["_HANDLER"]))
+    return getattr(importlib.import_module(module.replace("/", ".")), function)
+
+
+def main():
+    sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
+    sys.stdout.reconfigure(line_buffering=True)
+    try:
+        handler = find_handler()
+    except BaseException as error:
+        traceback.print_exc()
+        call("POST", "init/error", error_of(error), {"Lambda-Runtime-Function-Error-Type": "Runtime.ImportModuleError"})
+        sys.exit(1)
+    while True:
+        fields, event = call("GET", "invocation/next")
+        path = "invocation/" + fields.headers["Lambda-Runtime-Aws-Request-Id"]
+        os.environ["_X_AMZN_TRACE_ID"] = fields.headers.get("Lambda-Runtime-Trace-Id", "")
+        try:
+            answer = json.dumps(handler(json.loads(event), Context(fields.headers))).encode()
+        except Exception as error:
+            traceback.print_exc()
+            sys.stderr.flush()
+            call("POST", path + "/error", error_of(error))
+        else:
+            sys.stdout.flush()
+            call("POST", path + "/response", answer)
+
+
+main()

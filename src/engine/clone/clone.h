@@ -1,0 +1,49 @@
+/*
+ * Runners whose slots are Linux machines: each a clone of a template, which is a machine that has
+ * booted, has unpacked a function's code to /var/task and whose handler has asked for its first
+ * invocation (AWS Lambda Runtime API, served by the agent inside).
+ *
+ * They stand behind the door of engine/runner (struct runner_driver).  An image is the code's tar
+ * archive with these settings (JSON, runner_load_with()):
+ *
+ *   kernel, initrd, root  blobs of the machine's image (initrd and root may be absent)
+ *   command               list: the bootstrap; or
+ *   language, handler     "python" or "javascript": a bootstrap of ours, and what it calls
+ *   function, version, environment  for the handler's environment
+ *
+ * A call's CGI environment and input become the handler's event, its answer CGI output (event.h).
+ * A call that does not keep memory ends its machine, and the next one is begun at once, so that it
+ * waits for the next call.  One that fails or is too late ends its machine in any case.
+ *
+ * VMMs outlive their daemon: those that a daemon left are ended when the next one begins.
+ * Main loop thread.
+ */
+#ifndef ENGINE_CLONE_CLONE_H
+#define ENGINE_CLONE_CLONE_H
+
+#include "engine/runner/runner.h"
+
+struct clone_service;
+struct error;
+struct hypervisor;
+struct image_store;
+struct loop;
+
+struct clone_options {
+    struct loop *loop;
+    struct hypervisor *hypervisor;
+    struct image_store *images;
+    const char *folder; /* of this alone; made when missing */
+};
+
+int clone_service_new(const struct clone_options *options, struct clone_service **ret_service,
+                      struct error *err);
+/* After its runners were freed: what they ran is killed, at the latest by the next daemon. */
+void clone_service_free(struct clone_service *service);
+
+/* A runner with so many slots; runner_free() ends it.  UNSUPPORTED: no driver here can make
+ * templates. */
+int clone_runner_start(struct clone_service *service, unsigned slot_count,
+                       struct runner **ret_runner, struct error *err);
+
+#endif

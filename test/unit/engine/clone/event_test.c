@@ -1,0 +1,107 @@
+/* Events of Linux functions, and what their answers become. */
+#include "engine/clone/event.h"
+
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/json.h"
+
+#include "test/lib/test.h"
+
+static const char http[] =
+    "REQUEST_METHOD=POST\0SCRIPT_NAME=/fn/web\0REQUEST_URI=/fn/web/a%20b?x=1&x=2&y=%C3%A4+z\0"
+    "QUERY_STRING=x=1&x=2&y=%C3%A4+z\0REMOTE_ADDR=10.0.0.9\0SERVER_NAME=web.example\0"
+    "HTTP_COOKIE=a=1; b=2\0HTTP_X_ONE=uno\0CONTENT_TYPE=text/plain\0"
+    "BLIXARD_REQUEST_ID=r-1\0COLOUR=blue";
+
+static json_t *event_of(const char *environment, size_t length, const void *body,
+                        size_t body_length)
+{
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    json_t *value = NULL;
+    clone_event_write(environment, length, body, body_length, 1000, &out);
+    EXPECT(json_read(out.data, out.used, &value, &err) == 0);
+    return value;
+}
+
+static const char *text_at(const json_t *value, const char *key)
+{
+    const char *text = json_string_value(json_object_get(value, key));
+    return text != NULL ? text : "";
+}
+
+TEST(clone_event, a_request_is_an_event_of_format_2)
+{
+    JSON_OWNED json_t *event = event_of(http, sizeof(http), "hi", 2);
+    EXPECT(strcmp(text_at(event, "version"), "2.0") == 0);
+    EXPECT(strcmp(text_at(event, "rawPath"), "/a%20b") == 0);
+    EXPECT(strcmp(text_at(event, "body"), "hi") == 0);
+    EXPECT(json_is_false(json_object_get(event, "isBase64Encoded")));
+    const json_t *query = json_object_get(event, "queryStringParameters");
+    EXPECT(strcmp(text_at(query, "x"), "1,2") == 0);
+    EXPECT(strcmp(text_at(query, "y"), "\xc3\xa4 z") == 0);
+    const json_t *fields = json_object_get(event, "headers");
+    EXPECT(strcmp(text_at(fields, "x-one"), "uno") == 0);
+    EXPECT(strcmp(text_at(fields, "content-type"), "text/plain") == 0);
+    EXPECT(json_object_get(fields, "cookie") == NULL);
+    EXPECT(json_array_size(json_object_get(event, "cookies")) == 2);
+    const json_t *context = json_object_get(event, "requestContext");
+    EXPECT(strcmp(text_at(json_object_get(context, "http"), "method"), "POST") == 0);
+    EXPECT(strcmp(text_at(context, "domainPrefix"), "web") == 0);
+}
+
+TEST(clone_event, bytes_that_are_no_text_are_base64)
+{
+    JSON_OWNED json_t *event = event_of(http, sizeof(http), "\xff\0", 2);
+    EXPECT(json_is_true(json_object_get(event, "isBase64Encoded")));
+    EXPECT(strcmp(text_at(event, "body"), "/wA=") == 0);
+}
+
+TEST(clone_event, what_does_not_come_by_http_is_the_event_itself)
+{
+    static const char trigger[] = "REMOTE_ADDR=trigger";
+    static const char api[] = "REMOTE_ADDR=127.0.0.1\0SCRIPT_NAME=/v1/functions/a/invocations";
+    JSON_OWNED json_t *object = event_of(trigger, sizeof(trigger), "{\"a\":1}", 7);
+    JSON_OWNED json_t *nothing = event_of(api, sizeof(api), "", 0);
+    JSON_OWNED json_t *text = event_of(trigger, sizeof(trigger), "a b", 3);
+    EXPECT(json_integer_value(json_object_get(object, "a")) == 1);
+    EXPECT(json_is_null(nothing));
+    EXPECT(strcmp(json_string_value(text), "a b") == 0);
+}
+
+static void expect_answer(bool is_http, const char *answer, const char *output)
+{
+    BUFFER_OWNED struct buffer out = {0};
+    clone_event_write_answer(is_http, answer, strlen(answer), &out);
+    EXPECT(strcmp(buffer_string(&out), output) == 0);
+}
+
+TEST(clone_event, an_answer_says_status_fields_cookies_and_body)
+{
+    expect_answer(true,
+                  "{\"statusCode\":418,\"headers\":{\"X-A\":\"1\",\"Content-Type\":\"text/html\"},"
+                  "\"cookies\":[\"a=1\"],\"body\":\"aGk=\",\"isBase64Encoded\":true}",
+                  "Status: 418\r\nX-A: 1\r\nContent-Type: text/html\r\nSet-Cookie: a=1\r\n\r\nhi");
+    expect_answer(true, "{\"statusCode\":200,\"headers\":{\"A\\r\\nB\":\"1\",\"C\":\"x\\ny\"}}",
+                  "Status: 200\r\nContent-Type: application/json\r\n\r\n");
+}
+
+TEST(clone_event, any_other_value_is_a_body)
+{
+    expect_answer(true, "\"hi\"", "Content-Type: application/json\r\n\r\nhi");
+    expect_answer(true, "{\"a\":1}", "Content-Type: application/json\r\n\r\n{\"a\":1}");
+    expect_answer(false, "{\"statusCode\":200}",
+                  "Content-Type: application/json\r\n\r\n{\"statusCode\":200}");
+    expect_answer(true, "no json", "Content-Type: text/plain\r\n\r\nno json");
+}
+
+TEST(clone_event, an_error_is_its_type_and_message)
+{
+    char text[40];
+    clone_event_error_text("{\"errorType\":\"E\",\"errorMessage\":\"m\"}", 36, text, sizeof(text));
+    EXPECT(strcmp(text, "E: m") == 0);
+    clone_event_error_text("nonsense", 8, text, sizeof(text));
+    EXPECT(strcmp(text, "nonsense") == 0);
+}
