@@ -53,6 +53,7 @@ struct node {
     struct trigger_service *triggers;
     struct invocation_service *invocations;
     struct hypervisor *hypervisor;
+    struct clone_service *clones;
     struct machine_service *machines;
     struct volume_service *volumes;
     struct network_service *networks;

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "base/version.h"
 
+#include "engine/clone/clone.h"
 #include "engine/hypervisor/hypervisor.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
@@ -296,6 +297,27 @@ static int start_isolation(struct node *node, struct error *err)
     return 0;
 }
 
+static int start_hypervisor(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *folder = sub_folder(node, "clones");
+    const struct hypervisor_options hypervisor = {
+        .kvm_boots_linux = node->probe.kvm_usable && !node->probe.kvm_paravirtual,
+        .kvm_reason = node->probe.kvm_usable ? "it is paravirtual" : node->probe.kvm_reason,
+    };
+    node->hypervisor = hypervisor_open(node->loop, &hypervisor);
+    const struct clone_options clones = {.loop = node->loop,
+                                         .hypervisor = node->hypervisor,
+                                         .images = node->images,
+                                         .folder = folder};
+    return clone_service_new(&clones, &node->clones, err);
+}
+
+static void stop_hypervisor(struct node *node)
+{
+    clone_service_free(node->clones);
+    hypervisor_close(node->hypervisor);
+}
+
 static int start_instances(struct node *node, struct error *err)
 {
     struct instance_options options = {
@@ -304,6 +326,7 @@ static int start_instances(struct node *node, struct error *err)
         .runners_max = (unsigned)node->options.runners_max,
         .images = node->images,
         .telemetry = node->telemetry,
+        .clones = node->clones,
     };
     return instance_service_new(node->loop, &options, &node->instances, err);
 }
@@ -452,11 +475,6 @@ static void stop_networks(struct node *node)
 static int start_machines(struct node *node, struct error *err)
 {
     MEMORY_OWNED char *folder = sub_folder(node, "machines");
-    const struct hypervisor_options hypervisor = {
-        .kvm_boots_linux = node->probe.kvm_usable && !node->probe.kvm_paravirtual,
-        .kvm_reason = node->probe.kvm_usable ? "it is paravirtual" : node->probe.kvm_reason,
-    };
-    node->hypervisor = hypervisor_open(node->loop, &hypervisor);
     const struct machine_options options = {
         .loop = node->loop,
         .store = node->store,
@@ -476,7 +494,6 @@ static int start_machines(struct node *node, struct error *err)
 static void stop_machines(struct node *node)
 {
     machine_service_free(node->machines);
-    hypervisor_close(node->hypervisor);
 }
 
 static int start_functions(struct node *node, struct error *err)
@@ -780,6 +797,7 @@ const struct subsystem subsystems[] = {
     {"telemetry", start_telemetry, stop_telemetry},
     {"traces", start_export, stop_export},
     {"wasm", start_wasm, stop_wasm},
+    {"hypervisor", start_hypervisor, stop_hypervisor},
     {"instances", start_instances, stop_instances},
     {"operations", start_operations, stop_operations},
     {"keys and values", start_kv, stop_kv},

@@ -364,7 +364,7 @@ class Projects(unittest.TestCase):
             self.assertIn(word, shown)
         status, _, errors = run("fn", "deploy", "by-flags", module, "--runtime", "linux")
         self.assertEqual(status, 65, errors)
-        self.assertIn("Linux machines", errors)
+        self.assertIn("needs a machine image", errors)
 
     def test_a_broken_program_shows_the_compilers_words(self):
         self.refused(self.project("broken", main__c="int main(void) { return missing; }\n"), "use of undeclared identifier")

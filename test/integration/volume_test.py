@@ -158,7 +158,6 @@ class WithAMachine(Case):
         self.assertEqual(self.shell("cat /srv/copy/file /srv/hot/file"), "one\ntwo\n")
 
         self.again()  # the machine goes on meanwhile, and has what it had
-        self.ok("vm", "wait", "m")
         self.assertEqual(self.shell("cat /srv/copy/file /srv/cold/file"), "one\nfirst\n")
         self.ok("volume", "limit", "hot", "--iops", "1000", "--bandwidth", "50MiB/s")
 

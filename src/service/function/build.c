@@ -175,11 +175,36 @@ static void take_better(struct build *build)
     }
 }
 
+static bool is_linux(const struct build *build)
+{
+    return build->config.linux_settings != NULL;
+}
+
+/* Code is better than what was there before: what fails then changes nothing. */
+static bool is_improvement(const struct build *build)
+{
+    return build->tier == WASM_TIER_OPTIMIZED && build->was_ready && !is_linux(build);
+}
+
+/* There is nothing to compile: of these, one machine is the image of one version. */
+static void name_machine(struct build *build)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    buffer_append_format(&text, "%s\n%s\n%" PRIu64 "\n%s", build->module, build->key,
+                         build->started_ms, build->config.linux_settings);
+    hash_bytes(text.data, text.used, build->result.image_id);
+    build->info.abi = WASM_ABI_HANDLER;
+}
+
 static int compile(struct build *build)
 {
     const struct function_options *options = &build->service->options;
     BUFFER_OWNED struct buffer module = {0};
     build->must_ask = false;
+    if (is_linux(build)) {
+        name_machine(build);
+        return 0;
+    }
     int r = image_read(options->images, build->module, FUNCTION_MODULE_MAX, &module, &build->err);
     if (r < 0) {
         return r;
@@ -250,7 +275,8 @@ static void enqueue(struct build *build, enum wasm_tier tier)
     struct function_service *service = build->service;
     build->tier = tier;
     pthread_mutex_lock(&service->builds_lock);
-    list_push_back(tier == WASM_TIER_FAST ? &service->builds_first : &service->builds_later,
+    list_push_back(tier == WASM_TIER_FAST || is_linux(build) ? &service->builds_first
+                                                             : &service->builds_later,
                    &build->link);
     pthread_cond_broadcast(&service->builds_ready); /* not every builder takes it */
     pthread_mutex_unlock(&service->builds_lock);
@@ -372,6 +398,10 @@ static void succeed(struct build *build, bool is_first)
     build->asks_others =
         !build->compiles || (build->code[0] != '\0' && service_has_others(service));
     arrive(build);
+    if (is_linux(build)) {
+        build_free(build); /* it is as good as it gets */
+        return;
+    }
     enqueue(build, WASM_TIER_OPTIMIZED);
 }
 
@@ -480,7 +510,7 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
         fail_cancelled(build);
         return;
     }
-    if (error != NULL && build->tier == WASM_TIER_OPTIMIZED &&
+    if (error != NULL && is_improvement(build) &&
         local_of(build->service, build->key)->target != NULL) {
         log_warn("function: %s stays with its fast code: %s", build->key, error->text);
         build_free(build);
@@ -493,7 +523,7 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
     }
     build->image = *info;
     adopt(build);
-    if (build->tier == WASM_TIER_OPTIMIZED) {
+    if (build->tier == WASM_TIER_OPTIMIZED && build->was_ready) {
         struct local *local = local_of(build->service, build->key);
         local->optimize_ms = build->result.wall_ms;
         local->waits_for_better = false;
@@ -507,6 +537,31 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
     } else {
         finish_first(build);
     }
+}
+
+/* What engine/clone is told of it. */
+static char *linux_settings(const struct build *build)
+{
+    JSON_OWNED json_t *settings = NULL;
+    struct error ignored = {0};
+    char version[24];
+    json_t *environment = json_object();
+    if (json_read(build->config.linux_settings, strlen(build->config.linux_settings), &settings,
+                  &ignored) < 0) {
+        settings = json_object();
+    }
+    for (size_t at = 0; at < build->config.environment_length;) {
+        const char *pair = build->config.environment + at;
+        const char *equals = strchr(pair, '=');
+        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
+        json_object_set_new(environment, name, json_string(equals + 1));
+        at += strlen(pair) + 1;
+    }
+    snprintf(version, sizeof(version), "%" PRIu64, build->number);
+    json_object_set_new(settings, "environment", environment);
+    json_object_set_new(settings, "function", json_string(build->name));
+    json_object_set_new(settings, "version", json_string(version));
+    return json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
 static struct instance_target *make_target(const struct build *build)
@@ -543,6 +598,10 @@ static struct instance_target *make_target(const struct build *build)
         target->fetch_allow = memory_new(1, build->config.fetch_allow_length);
         memcpy(target->fetch_allow, build->config.fetch_allow, build->config.fetch_allow_length);
         target->fetch_allow_length = build->config.fetch_allow_length;
+    }
+    if (is_linux(build)) {
+        target->linux_settings = linux_settings(build);
+        snprintf(target->code_id, sizeof(target->code_id), "%s", build->module);
     }
     if (build->config.secrets_length > 0) {
         target->secrets = memory_new(1, build->config.secrets_length);
@@ -581,7 +640,7 @@ static bool is_to_be_fetched_again(struct build *build)
 static void on_not_compiled(struct build *build)
 {
     if (build->cancelled) {
-        build->tier == WASM_TIER_OPTIMIZED ? build_free(build) : fail_cancelled(build);
+        is_improvement(build) ? build_free(build) : fail_cancelled(build);
     } else if (build->must_ask) {
         obtain_image(build);
     } else if (is_to_be_fetched_again(build)) {
@@ -604,7 +663,7 @@ static void on_compiled(void *argument)
         build_free(build);
         return;
     }
-    if (!build->must_ask && (build->status == 0 || build->compiles)) {
+    if (!build->must_ask && !is_linux(build) && (build->status == 0 || build->compiles)) {
         telemetry_add(service->options.telemetry,
                       build->status < 0              ? TELEMETRY_COMPILES_FAILED
                           : build->result.from_cache ? TELEMETRY_COMPILES_CACHED
@@ -616,7 +675,9 @@ static void on_compiled(void *argument)
         return;
     }
     if (build->operation[0] != '\0') {
-        operation_progress(service->options.operations, build->operation, 60, "initialising");
+        operation_progress(service->options.operations, build->operation, 60,
+                           is_linux(build) ? "booting its machine and starting the handler"
+                                           : "initialising");
     }
     if (build->config.is_sticky && build->info.abi != WASM_ABI_HANDLER) {
         error_set(
@@ -627,6 +688,10 @@ static void on_compiled(void *argument)
         return;
     }
     build->target = make_target(build);
+    if (is_linux(build) && build->was_ready) {
+        on_prepared(NULL, &build->image, build); /* its machine boots when it is called */
+        return;
+    }
     instance_prepare(service->options.instances, build->target, service->options.loop, on_prepared,
                      build);
 }
@@ -686,9 +751,12 @@ static void begin(struct build *build, const struct version_row *row)
     build->status = config_read(row->config, &build->config, &build->err);
     if (build->status < 0) {
         fail(build);
-    } else {
-        obtain_module(build);
+        return;
     }
+    if (is_linux(build)) {
+        build->tier = WASM_TIER_OPTIMIZED;
+    }
+    obtain_module(build);
 }
 
 void build_start(struct function_service *service, const struct version_row *row,

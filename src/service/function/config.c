@@ -9,8 +9,9 @@
 #include "service/fetch/fetch.h"
 #include "service/function/parts.h"
 
-#define MEMORY_MAX   ((UINT64_C(4) << 30) - 65536)
-#define NUMBER_COUNT (sizeof(numbers) / sizeof(numbers[0]))
+#define MEMORY_MAX       ((UINT64_C(4) << 30) - 65536)
+#define LINUX_MEMORY_MIN (UINT64_C(64) << 20)
+#define NUMBER_COUNT     (sizeof(numbers) / sizeof(numbers[0]))
 
 /* The settings that are numbers. */
 static const struct number {
@@ -84,6 +85,8 @@ void function_config_done(struct function_config *config)
     free(config->secrets);
     config->secrets = NULL;
     config->secrets_length = 0;
+    free(config->linux_settings);
+    config->linux_settings = NULL;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -180,6 +183,11 @@ int config_check(const struct function_config *config, struct error *err)
             return r;
         }
     }
+    if (config->linux_settings != NULL && config->memory_bytes < LINUX_MEMORY_MIN) {
+        return error_set(err, ERROR_INVALID,
+                         "memory_bytes is %llu; a Linux function's machine has at least 64 MiB",
+                         (unsigned long long)config->memory_bytes);
+    }
     if (config->instances_max > 0 && config->instances_min > config->instances_max) {
         return error_set(err, ERROR_INVALID, "instances_min is %u, more than instances_max, %u",
                          config->instances_min, config->instances_max);
@@ -236,7 +244,11 @@ void config_write(struct json_writer *writer, const struct function_config *conf
     for (size_t i = 0; i < NUMBER_COUNT; i++) {
         json_write_field_u64(writer, numbers[i].name, number_of(config, &numbers[i]));
     }
-    json_write_field_string(writer, "runtime", "wasm");
+    json_write_field_string(writer, "runtime", config->linux_settings != NULL ? "linux" : "wasm");
+    if (config->linux_settings != NULL) {
+        json_write_key(writer, "linux");
+        json_write_raw(writer, config->linux_settings, strlen(config->linux_settings));
+    }
     json_write_field_string(writer, "reuse", config->is_sticky ? "instance" : "request");
     json_write_key(writer, "async");
     function_policy_write(&config->async, writer);
@@ -312,6 +324,30 @@ static int take_async(const json_t *object, struct function_config *config, stru
     return 0;
 }
 
+/* What a machine cannot give is refused when it is asked for, not passed over. */
+static int take_linux(const json_t *object, struct function_config *config, struct error *err)
+{
+    const json_t *settings = json_object_get(object, "linux");
+    const char *kernel = json_string_value(json_object_get(settings, "kernel"));
+    if (kernel == NULL || kernel[0] == '\0') {
+        return error_set(err, ERROR_INVALID,
+                         "$.image: a function of the runtime linux needs a machine image with a "
+                         "kernel (blixard image list)");
+    }
+    if (json_object_size(json_object_get(object, "secrets")) > 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "$.secrets: Linux functions have none yet: what starts them is kept on "
+                         "disk, where no secret belongs");
+    }
+    if (json_array_size(json_object_get(json_object_get(object, "fetch"), "allow")) > 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "$.fetch: Linux functions have no network yet, so there is nothing to "
+                         "allow");
+    }
+    config->linux_settings = json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
+    return 0;
+}
+
 static int take_words(const json_t *object, struct function_config *config, struct error *err)
 {
     const char *reuse = json_string_value(json_object_get(object, "reuse"));
@@ -322,9 +358,7 @@ static int take_words(const json_t *object, struct function_config *config, stru
                          reuse);
     }
     if (runtime != NULL && strcmp(runtime, "linux") == 0) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "$.runtime: linux needs Linux machines, which this version does not have; "
-                         "build the function as WebAssembly (runtime: wasm)");
+        return take_linux(object, config, err);
     }
     return runtime == NULL || strcmp(runtime, "wasm") == 0
         ? 0

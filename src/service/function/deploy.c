@@ -31,6 +31,7 @@ struct deploy {
     uint64_t module_bytes;
     char *language;
     char *config;
+    bool is_linux;
     char *request; /* or NULL */
     char request_digest[HASH_TEXT_SIZE];
     unsigned attempts;
@@ -182,8 +183,8 @@ static int check_project(struct function_service *service, const char *project, 
     return r;
 }
 
-static int check_module(struct function_service *service, const char *module, uint64_t *ret_size,
-                        struct error *err)
+static int check_module(struct function_service *service, const char *module, bool is_linux,
+                        uint64_t *ret_size, struct error *err)
 {
     static const uint8_t magic[] = {0, 'a', 's', 'm'};
     int fd_slot = -1;
@@ -203,6 +204,9 @@ static int check_module(struct function_service *service, const char *module, ui
         return error_set(err, ERROR_TOO_LARGE,
                          "the module has %" PRIu64 " bytes; at most %d are allowed", *ret_size,
                          FUNCTION_MODULE_MAX);
+    }
+    if (is_linux) {
+        return 0; /* an archive, which is unpacked where its code runs */
     }
     if (got != (ssize_t)sizeof(magic) || memcmp(head, magic, sizeof(magic)) != 0) {
         return error_set(err, ERROR_INVALID,
@@ -253,7 +257,9 @@ static void on_module(const struct error *error, void *context)
         err = *error;
         r = -(int)error->kind;
     }
-    r = r < 0 ? r : check_module(deploy->service, deploy->module, &deploy->module_bytes, &err);
+    r = r < 0 ? r
+              : check_module(deploy->service, deploy->module, deploy->is_linux,
+                             &deploy->module_bytes, &err);
     r = r < 0 ? r : find_earlier(deploy, &is_there, &err);
     if (r < 0 || is_there) {
         deploy_end(deploy, r < 0 ? &err : NULL);
@@ -279,6 +285,7 @@ void function_deploy(struct function_service *service, const struct function_dep
     snprintf(deploy->module, sizeof(deploy->module), "%s", wanted->module_id);
     deploy->language = wanted->language != NULL ? memory_copy_string(wanted->language) : NULL;
     deploy->config = config_text(wanted->config);
+    deploy->is_linux = wanted->config->linux_settings != NULL;
     if (wanted->request != NULL) {
         deploy->request = memory_copy_string(wanted->request);
         snprintf(deploy->request_digest, sizeof(deploy->request_digest), "%s",

@@ -124,13 +124,15 @@ struct function_config {
     size_t environment_length;
     char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch); owned */
     size_t fetch_allow_length;
-    char *secrets; /* "NAME=secret\0...": variables that secrets of the project are; owned */
+    char *linux_settings; /* JSON of type LinuxFunction; NULL: it is WebAssembly; owned */
+    char *secrets;        /* "NAME=secret\0...": variables that secrets of the project are; owned */
     size_t secrets_length;
     struct function_policy async; /* of calls that say nothing of it */
 };
 void function_config_defaults(struct function_config *ret_config);
 /* Of a Deploy of spec/types.def, whose shape was checked; checks what it means.  INVALID names the
- * setting; UNSUPPORTED: a runtime that is not there yet.  On success the caller owns *ret_config.
+ * setting; `deploy` has `linux` (type
+ * LinuxFunction) where its runtime is linux.  On success the caller owns *ret_config.
  */
 int function_config_take(const json_t *deploy, struct function_config *ret_config,
                          struct error *err);

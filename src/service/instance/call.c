@@ -196,7 +196,11 @@ void call_start(struct instance_call *call, struct runner *runner, unsigned slot
     };
     call->started_ns = clock_monotonic_ns();
     call->depth = read_depth(invocation.environment, invocation.environment_length);
-    snprintf(call->instance, sizeof(call->instance), "%d-%u", (int)runner_pid(runner), slot);
+    if (call->project->is_linux) {
+        snprintf(call->instance, sizeof(call->instance), "linux-%u", slot);
+    } else {
+        snprintf(call->instance, sizeof(call->instance), "%d-%u", (int)runner_pid(runner), slot);
+    }
     call->runner_call = runner_invoke(runner, slot, &invocation, &runner_events, call);
     forget_environment(call);
     buffer_forget(&call->input);
@@ -300,7 +304,8 @@ struct instance_call *instance_invoke(struct instance_service *service,
 {
     CHECK(loop_is_current(service->loop));
     struct instance_target *target = invocation->target;
-    struct project *project = project_find(service, target->project);
+    struct project *project =
+        project_find(service, target->project, target->linux_settings != NULL);
     struct instance_call *call = call_take(service);
     call_fill(call, project, invocation, events, context);
 

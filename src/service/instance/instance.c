@@ -138,6 +138,7 @@ void instance_target_unref(struct instance_target *target)
         free(target->environment);
         free(target->fetch_allow);
         free(target->secrets);
+        free(target->linux_settings);
         free(target);
     }
 }
@@ -177,7 +178,8 @@ static void prepare_begin(void *argument)
         service_unref(service);
         return;
     }
-    struct project *project = project_find(service, prepare->target->project);
+    struct project *project =
+        project_find(service, prepare->target->project, prepare->target->linux_settings != NULL);
     struct pool_request request;
     project_fill_request(prepare->target, &request);
     pool_prepare(project->pool, &prepare->pool, &request);
@@ -214,7 +216,8 @@ static void want_now(void *argument)
     struct want *want = argument;
     struct instance_service *service = want->service;
     if (!service->is_over) {
-        struct project *project = project_find(service, want->target->project);
+        struct project *project =
+            project_find(service, want->target->project, want->target->linux_settings != NULL);
         struct pool_request request;
         project_fill_request(want->target, &request);
         if (!want->is_wanted) {
@@ -249,10 +252,14 @@ static void forget_now(void *argument)
 {
     struct forget *forget = argument;
     struct instance_service *service = forget->service;
-    struct project *project = map_get(&service->projects, forget->project);
-    if (project != NULL) {
-        pool_forget(project->pool, forget->image_id);
-        project_pump(project);
+    MEMORY_OWNED char *beside = memory_format("%s/linux", forget->project);
+    const char *const keys[] = {forget->project, beside};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        struct project *project = map_get(&service->projects, keys[i]);
+        if (project != NULL) {
+            pool_forget(project->pool, forget->image_id);
+            project_pump(project);
+        }
     }
     service_unref(service);
     free(forget->project);
@@ -290,6 +297,7 @@ static void describe_project(const char *name, void *value, void *context)
 {
     const struct project *project = value;
     struct json_writer *writer = context;
+    (void)name; /* of two pools */
     for (unsigned i = 0; i < project->service->options.runners_max; i++) {
         const struct runner *runner = project->seats[i].runner;
         if (runner == NULL) {
@@ -297,10 +305,10 @@ static void describe_project(const char *name, void *value, void *context)
         }
         json_write_begin_object(writer);
         json_write_field_u64(writer, "pid", (uint64_t)runner_pid(runner));
-        json_write_field_string(writer, "project", name);
+        json_write_field_string(writer, "project", project->name);
         json_write_field_string(writer, "isolation", vmm_isolation_text(runner_isolation(runner)));
         json_write_field_string(writer, "jail", runner_jail_text(runner));
-        json_write_field_u64(writer, "slots", project->service->options.slots_per_runner);
+        json_write_field_u64(writer, "slots", project_slots(project));
         json_write_field_u64(writer, "busy", pool_runner_busy(project->pool, i));
         json_write_field_u64(writer, "images", pool_runner_images(project->pool, i));
         json_write_end_object(writer);

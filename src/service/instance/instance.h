@@ -31,6 +31,7 @@ struct error;
 struct image_store;
 struct instance_call;
 struct instance_service;
+struct clone_service;
 struct loop;
 struct telemetry;
 
@@ -41,6 +42,7 @@ struct instance_options {
     unsigned runners_max;         /* per project */
     struct image_store *images;
     struct telemetry *telemetry;
+    struct clone_service *clones; /* runs Linux functions; NULL: there are none */
 };
 
 int instance_service_new(struct loop *loop, const struct instance_options *options,
@@ -75,6 +77,8 @@ struct instance_target {
     size_t environment_length;
     char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch) */
     size_t fetch_allow_length;
+    char *linux_settings;         /* of engine/clone; NULL: it is WebAssembly */
+    char code_id[HASH_TEXT_SIZE]; /* then: the archive with its code.  "": image_id names it */
     char *secrets; /* "NAME=secret\0...": variables whose values are secrets of the project */
     size_t secrets_length;
 };

@@ -11,6 +11,7 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/clone/clone.h"
 #include "engine/image/image.h"
 
 #include "service/telemetry/telemetry.h"
@@ -30,18 +31,28 @@ static void on_timer(void *context)
     project_pump(project);
 }
 
-struct project *project_find(struct instance_service *service, const char *name)
+/* A machine has far more memory than an instance of WebAssembly. */
+unsigned project_slots(const struct project *project)
 {
-    struct project *project = map_get(&service->projects, name);
+    enum { CLONES_MAX = 16 };
+    unsigned slots = project->service->options.slots_per_runner;
+    return project->is_linux && slots > CLONES_MAX ? CLONES_MAX : slots;
+}
+
+struct project *project_find(struct instance_service *service, const char *name, bool is_linux)
+{
+    MEMORY_OWNED char *key = memory_format("%s%s", name, is_linux ? "/linux" : "");
+    struct project *project = map_get(&service->projects, key);
     if (project != NULL) {
         return project;
     }
     project = NEW(struct project);
     project->service = service;
     project->name = memory_copy_string(name);
+    project->is_linux = is_linux;
     project->pool = pool_new(&(struct pool_options){
-        .slots_per_runner = service->options.slots_per_runner,
-        .runners_max = service->options.runners_max,
+        .slots_per_runner = project_slots(project),
+        .runners_max = is_linux ? 1 : service->options.runners_max,
     });
     project->timer = loop_timer_new(service->loop, on_timer, project);
     project->wake_ms = UINT64_MAX;
@@ -50,7 +61,7 @@ struct project *project_find(struct instance_service *service, const char *name)
         project->seats[i].index = i;
         list_init(&project->seats[i].loads);
     }
-    map_set(&service->projects, name, project);
+    map_set(&service->projects, key, project);
     return project;
 }
 
@@ -111,14 +122,20 @@ static void perform_start(struct project *project, unsigned index)
         .slot_count = service->options.slots_per_runner,
     };
     struct runner_events events = {.on_exit = on_runner_exit, .context = seat};
-    if (runner_start(service->loop, &options, &events, &seat->runner, &err) < 0) {
+    int r = project->is_linux && service->options.clones != NULL
+        ? clone_runner_start(service->options.clones, project_slots(project), &seat->runner, &err)
+        : project->is_linux
+        ? error_set(&err, ERROR_UNSUPPORTED, "this node does not run Linux functions")
+        : runner_start(service->loop, &options, &events, &seat->runner, &err);
+    if (r < 0) {
         log_error("no runner for project %s: %s", project->name, err.text);
         pool_runner_refused(project->pool, index, &err, clock_monotonic_ms());
         return;
     }
     telemetry_add(service->options.telemetry, TELEMETRY_RUNNER_STARTS, 1);
     log_info("runner %d of project %s started: %s", (int)runner_pid(seat->runner), project->name,
-             vmm_isolation_text(runner_isolation(seat->runner)));
+             project->is_linux ? runner_jail_text(seat->runner)
+                               : vmm_isolation_text(runner_isolation(seat->runner)));
     pool_runner_started(project->pool, index, clock_monotonic_ms());
 }
 
@@ -198,7 +215,9 @@ static void perform_load(struct project *project, unsigned index, struct pool_im
     CHECK(image->user != NULL);
 
     struct instance_service *service = project->service;
-    if (image_open(service->options.images, image->id, &fd, &size_bytes, &err) < 0) {
+    struct image_facts *facts = image->user;
+    const char *code = facts->target->code_id[0] != '\0' ? facts->target->code_id : image->id;
+    if (image_open(service->options.images, code, &fd, &size_bytes, &err) < 0) {
         pool_load_failed(project->pool, index, image, &err);
         return;
     }
@@ -206,8 +225,8 @@ static void perform_load(struct project *project, unsigned index, struct pool_im
     load->seat = seat;
     load->image = image;
     list_push_back(&seat->loads, &load->link);
-    struct image_facts *facts = image->user;
-    runner_load(seat->runner, facts->name, fd, &image->limits, on_loaded, load);
+    runner_load_with(seat->runner, facts->name, fd, &image->limits, facts->target->linux_settings,
+                     on_loaded, load);
 }
 
 void project_fill_request(const struct instance_target *target, struct pool_request *ret_request)

@@ -44,6 +44,7 @@ struct seat {
 struct project {
     struct instance_service *service;
     char *name;
+    bool is_linux; /* its runners are of engine/clone: beside the project's others */
     struct pool *pool;
     struct loop_timer *timer;
     uint64_t wake_ms;
@@ -101,7 +102,7 @@ struct prepare {
 };
 
 /* Made when it is first needed. */
-struct project *project_find(struct instance_service *service, const char *name);
+struct project *project_find(struct instance_service *service, const char *name, bool is_linux);
 
 enum { PRESSURE_MS = 2000 };
 
@@ -110,6 +111,8 @@ void instance_watch_pressure(struct instance_service *service);
 
 /* Do what the pool wants, until it wants nothing more. */
 void project_pump(struct project *project);
+
+unsigned project_slots(const struct project *project);
 
 /* What a call of this target asks of the pool; wait_ms_max is the caller's. */
 void project_fill_request(const struct instance_target *target, struct pool_request *ret_request);

@@ -5,12 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "base/memory.h"
 
 #include "engine/image/image.h"
 
 #include "service/gateway/gateway.h"
 #include "service/invocation/invocation.h"
+#include "service/machine/machine.h"
 
 #include "surface/api/parts.h"
 
@@ -114,9 +116,51 @@ static int check_inside(const json_t *deploy, const char *key, const char *type,
         : 0;
 }
 
-static int take_config(const json_t *deploy, struct function_config *config, struct error *err)
+/* The image by its name now, by its blobs for good. */
+static int set_linux(struct request *request, json_t *deploy, struct error *err)
 {
-    int r = check_inside(deploy, "fetch", "Fetch", err);
+    static const char *const taken[] = {"kernel", "initrd", "root"};
+    static const char *const given[] = {"image", "language", "handler", "command"};
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *image = NULL;
+    const char *runtime = json_string_value(json_object_get(deploy, "runtime"));
+    const char *name = json_string_value(json_object_get(deploy, "image"));
+    bool is_linux = runtime != NULL && strcmp(runtime, "linux") == 0;
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]) && !is_linux; i++) {
+        if (i != 1 && json_object_get(deploy, given[i]) != NULL) {
+            return error_set(err, ERROR_INVALID, "$.%s is for functions of the runtime linux",
+                             given[i]);
+        }
+    }
+    if (!is_linux) {
+        return 0;
+    }
+    if (name == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "$.image: a function of the runtime linux needs a machine image "
+                         "(blixard image list)");
+    }
+    int r = machine_image_write(request->api->options.machines, request->project, name, &text, err);
+    r = r < 0 ? r : json_read(buffer_string(&text), text.used, &image, err);
+    if (r < 0) {
+        return r;
+    }
+    json_t *settings = json_object();
+    for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        json_object_set(settings, taken[i], json_object_get(image, taken[i]));
+    }
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        json_object_set(settings, given[i], json_object_get(deploy, given[i]));
+    }
+    json_object_set_new(deploy, "linux", settings);
+    return 0;
+}
+
+static int take_config(struct request *request, json_t *deploy, struct function_config *config,
+                       struct error *err)
+{
+    int r = set_linux(request, deploy, err);
+    r = r < 0 ? r : check_inside(deploy, "fetch", "Fetch", err);
     r = r < 0 ? r : check_inside(deploy, "async", "Async", err);
     return r < 0 ? r : function_config_take(deploy, config, err);
 }
@@ -177,7 +221,8 @@ static void on_deploy_body(struct buffer *body, const struct error *error, void 
     JSON_OWNED json_t *object = NULL;
     struct function_config config = {0};
     if (read_body(body, error, "Deploy", &object, &err) < 0 ||
-        take_idempotency_key(request, key, &err) < 0 || take_config(object, &config, &err) < 0) {
+        take_idempotency_key(request, key, &err) < 0 ||
+        take_config(request, object, &config, &err) < 0) {
         api_answer_error(request, &err);
         function_config_done(&config);
         return;

@@ -1,16 +1,22 @@
 /* Verbs about functions. */
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fd.h"
 #include "base/file.h"
 #include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
+
+#include "engine/image/rootfs.h"
 
 #include "surface/cli/private.h"
 #include "surface/cli/settings.h"
@@ -332,6 +338,7 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
 struct deployment {
     char *name;
     char *module;
+    bool is_temporary;
     json_t *settings;
     json_t *triggers;
 };
@@ -339,9 +346,28 @@ struct deployment {
 static void deployment_done(struct deployment *deployment)
 {
     free(deployment->name);
+    if (deployment->is_temporary) {
+        unlink(deployment->module);
+    }
     free(deployment->module);
     json_decref(deployment->settings);
     json_decref(deployment->triggers);
+}
+
+/* The folder as it is, as a tar archive: what runs it has no use for anything else. */
+static int pack(const struct project *project, struct deployment *deployment, struct error *err)
+{
+    const char *folder = getenv("TMPDIR");
+    char *path = memory_format("%s/blixard-XXXXXX", folder != NULL ? folder : "/tmp");
+    FD_OWNED int fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0) {
+        error_os(err, errno, "making a file in %s", folder != NULL ? folder : "/tmp");
+        free(path);
+        return -(int)err->kind;
+    }
+    deployment->module = path;
+    deployment->is_temporary = true;
+    return rootfs_archive(project->folder, fd, err);
 }
 
 /* A module as it is, or a project that is built first.  `name` NULL: the project's own. */
@@ -363,7 +389,8 @@ static int prepare(const char *name, const char *path, struct deployment *deploy
     if (r < 0) {
         return r;
     }
-    r = project_build(&project, &deployment->module, err);
+    r = project_is_linux(&project) ? pack(&project, deployment, err)
+                                   : project_build(&project, &deployment->module, err);
     if (r == 0) {
         deployment->name = memory_copy_string(name != NULL ? name : project.name);
         deployment->settings = json_incref(project.settings);

@@ -425,6 +425,8 @@ struct project {
 };
 
 int project_read(const char *folder, struct project *ret_project, struct error *err);
+/* Its runtime is linux: it is packed, not built. */
+bool project_is_linux(const struct project *project);
 void project_done(struct project *project);
 
 /* Is this relative path one inside a project? */

@@ -16,7 +16,17 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-enum kind { IS_NAME, IS_LANGUAGE, IS_SOURCE, IS_MAP, IS_FETCH, IS_ASSETS, IS_TRIGGERS, IS_ASYNC };
+enum kind {
+    IS_NAME,
+    IS_LANGUAGE,
+    IS_SOURCE,
+    IS_MAP,
+    IS_FETCH,
+    IS_ASSETS,
+    IS_TRIGGERS,
+    IS_ASYNC,
+    IS_WORDS
+};
 
 /* Besides what is in spec/settings.def. */
 static const struct key {
@@ -28,7 +38,7 @@ static const struct key {
     {"source", IS_SOURCE, NULL},     {"assets", IS_ASSETS, NULL},
     {"triggers", IS_TRIGGERS, NULL}, {"environment", IS_MAP, "environment"},
     {"fetch", IS_FETCH, "fetch"},    {"secrets", IS_MAP, "secrets"},
-    {"async", IS_ASYNC, NULL},
+    {"async", IS_ASYNC, NULL},       {"command", IS_WORDS, "command"},
 };
 
 static const struct {
@@ -114,7 +124,7 @@ static int take_text(struct project *project, const struct key *key, const char 
     if (key->kind == IS_NAME && !text_is_name(text)) {
         return error_set(err, ERROR_INVALID, "name \"%.64s\": a name is a-z, 0-9 and '-'", text);
     }
-    if (key->kind == IS_LANGUAGE && !is_language(text)) {
+    if (key->kind == IS_LANGUAGE && !is_language(text) && strcmp(text, "python") != 0) {
         return error_set(err, ERROR_INVALID,
                          "language \"%.40s\" is not c, cpp, rust, assemblyscript or javascript",
                          text);
@@ -264,6 +274,26 @@ static int take_fetch(struct project *project, const struct key *key, const json
                     "fetch must hold allow: and a list of [SCHEME://]HOST[:PORT]");
 }
 
+/* A program with its arguments, each a text. */
+static int take_command(struct project *project, const struct key *key, const json_t *value,
+                        struct error *err)
+{
+    const json_t *word = NULL;
+    size_t i = 0;
+    bool is_good = json_array_size(value) > 0;
+    json_array_foreach(value, i, word)
+    {
+        is_good = is_good && json_is_string(word);
+    }
+    if (!is_good) {
+        return error_set(err, ERROR_INVALID,
+                         "%s must be a list: the program and its arguments, each a text",
+                         key->name);
+    }
+    json_object_set(project->settings, key->field, (json_t *)(uintptr_t)value);
+    return 0;
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -288,6 +318,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_assets(project, value, err);
     case IS_TRIGGERS:
         return take_triggers(project, value, err);
+    case IS_WORDS:
+        return take_command(project, key, value, err);
     case IS_ASYNC:
         break;
     }
@@ -336,6 +368,42 @@ static int recognise(struct project *project, struct error *err)
         project->folder);
 }
 
+bool project_is_linux(const struct project *project)
+{
+    const char *runtime = json_string_value(json_object_get(project->settings, "runtime"));
+    return runtime != NULL && strcmp(runtime, "linux") == 0;
+}
+
+/* Of "app.handler": app.py is Python, app.js JavaScript; a command may be anything. */
+static int recognise_handler(struct project *project, struct error *err)
+{
+    static const struct {
+        const char *end;
+        const char *language;
+    } ends[] = {
+        {".py", "python"}, {".js", "javascript"}, {".mjs", "javascript"}, {".cjs", "javascript"}};
+    const char *handler = json_string_value(json_object_get(project->settings, "handler"));
+    const char *dot = handler != NULL ? strrchr(handler, '.') : NULL;
+    MEMORY_OWNED char *bootstrap = memory_format("%s/bootstrap", project->folder);
+    if (handler == NULL || json_object_get(project->settings, "command") != NULL ||
+        file_exists(bootstrap)) {
+        project->language = memory_copy_string("linux");
+        return 0;
+    }
+    for (size_t i = 0; i < COUNT(ends) && dot != NULL; i++) {
+        MEMORY_OWNED char *path =
+            memory_format("%s/%.*s%s", project->folder, (int)(dot - handler), handler, ends[i].end);
+        if (file_exists(path)) {
+            project->language = memory_copy_string(ends[i].language);
+            return 0;
+        }
+    }
+    return error_set(err, ERROR_NOT_FOUND,
+                     "handler %.80s: %s has no %.*s.py, .js, .mjs or .cjs (a bootstrap of your own "
+                     "is named by command)",
+                     handler, project->folder, (int)(dot != NULL ? dot - handler : 0), handler);
+}
+
 int project_read(const char *folder, struct project *ret_project, struct error *err)
 {
     char *whole = realpath(folder, NULL);
@@ -345,8 +413,15 @@ int project_read(const char *folder, struct project *ret_project, struct error *
     struct project project = {.folder = whole, .settings = json_object()};
     MEMORY_OWNED char *path = memory_format("%s/blixard.yaml", whole);
     int r = file_exists(path) ? take_file(&project, path, err) : 0;
+    if (r == 0 && project.language != NULL && strcmp(project.language, "python") == 0 &&
+        !project_is_linux(&project)) {
+        r = error_set(err, ERROR_INVALID,
+                      "language python needs runtime: linux, and the image of a machine that has "
+                      "python3");
+    }
     if (r == 0 && project.language == NULL) {
-        r = recognise(&project, err);
+        r = project_is_linux(&project) ? recognise_handler(&project, err)
+                                       : recognise(&project, err);
     }
     if (r < 0) {
         project_done(&project);

@@ -9,6 +9,7 @@
 
 #include "base/memory.h"
 
+#include "engine/clone/clone.h"
 #include "engine/image/image.h"
 
 #include "service/function/function.h"
@@ -122,6 +123,25 @@ void runner_load(struct runner *runner, const char *image_id, int elf_fd,
     if (!fake_holds_loads) {
         loop_post(fake_loop, loaded_later, runner);
     }
+}
+
+void runner_load_with(struct runner *runner, const char *image_id, int fd,
+                      const struct vmm_limits *limits, const char *settings,
+                      void (*done)(const struct error *error, const struct vmm_image_info *info,
+                                   const char *log, size_t log_length, void *context),
+                      void *context)
+{
+    EXPECT(settings == NULL);
+    runner_load(runner, image_id, fd, limits, done, context);
+}
+
+int clone_runner_start(struct clone_service *service, unsigned slot_count,
+                       struct runner **ret_runner, struct error *err)
+{
+    (void)service;
+    (void)slot_count;
+    (void)ret_runner;
+    return error_set(err, ERROR_UNSUPPORTED, "there are no clones here");
 }
 
 void runner_unload(struct runner *runner, const char *image_id)

@@ -1,0 +1,125 @@
+"""Linux functions by the command line: one machine image, handlers that speak the Lambda Runtime API by themselves."""
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+import urllib.error
+import urllib.request
+
+import machines
+from machines import kernel_flags, root_archive, why_not
+from node import BUILD, Node
+
+# With nothing but busybox.  What it is asked to do is in the event.
+BOOTSTRAP = """#!/bin/sh
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+if [ -e /var/task/bad ]; then
+    echo "about to fail"
+    wget -q -O - --post-data '{"errorType":"Config.Missing","errorMessage":"no colour is set"}' $api/init/error
+    exit 1
+fi
+echo "started with $_HANDLER $COLOUR"
+count=0
+while true; do
+    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
+    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
+    count=$((count + 1))
+    echo "invocation $id number $count"
+    if grep -q please-crash /tmp/event; then exit 7; fi
+    if grep -q please-hang /tmp/event; then sleep 1000; fi
+    if grep -q please-fail /tmp/event; then
+        wget -q -O - --post-data '{"errorType":"Oops","errorMessage":"as you like"}' $api/invocation/$id/error
+    elif grep -q rawPath /tmp/event; then
+        path=$(sed 's/.*"rawPath":"\\([^"]*\\)".*/\\1/' /tmp/event)
+        wget -q -O - --post-data "{\\"statusCode\\":201,\\"headers\\":{\\"x-count\\":\\"$count\\"},\\"body\\":\\"$path $COLOUR\\"}" \\
+            $api/invocation/$id/response
+    else
+        wget -q -O - --post-file /tmp/event $api/invocation/$id/response
+    fi
+done
+"""
+
+
+def setUpModule():
+    global folder
+    reason = why_not()
+    if reason:
+        raise unittest.SkipTest(reason)
+    folder = tempfile.TemporaryDirectory(prefix="blixard-linux-functions-")
+    machines.TOOLS += [tool for tool in ("wget", "sed", "tr", "grep") if tool not in machines.TOOLS]
+    (pathlib.Path(folder.name) / "root.tar.gz").write_bytes(root_archive())
+
+
+def tearDownModule():
+    folder.cleanup()
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.node = Node()
+        cls.addClassCleanup(lambda: cls.node.stop())
+        cls.ok("image", "import", "small", "--root", pathlib.Path(folder.name) / "root.tar.gz", *kernel_flags())
+        cls.app = pathlib.Path(folder.name) / "app"
+        cls.app.mkdir()
+        (cls.app / "bootstrap").write_text(BOOTSTRAP)
+        (cls.app / "bootstrap").chmod(0o755)
+        (cls.app / "blixard.yaml").write_text("runtime: linux\nimage: small\nhandler: main\nmemory: 96MiB\ntimeout: 60s\n"
+                                              "environment:\n  COLOUR: blue\n")
+        cls.ok("fn", "deploy", "shell", cls.app)
+
+    @classmethod
+    def run_cli(cls, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
+
+    @classmethod
+    def ok(cls, *words):
+        done = cls.run_cli(*words)
+        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
+        return done.stdout
+
+    def test_an_event_is_answered(self):
+        self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", '{"a": [1, 2]}')), {"a": [1, 2]})
+
+    def test_http_becomes_an_event_and_back(self):
+        url = json.loads(self.ok("fn", "get", "shell", "--output", "json"))["url"]
+        with urllib.request.urlopen(url + "/some/path?x=1", timeout=120) as answer:
+            self.assertEqual((answer.status, answer.read()), (201, b"/some/path blue"))
+            self.assertEqual(answer.headers["x-count"], "1")
+        with urllib.request.urlopen(url + "/", timeout=120) as answer:
+            self.assertEqual(answer.headers["x-count"], "1", "each request finds the machine of the template")
+
+    def test_a_crash_an_error_and_a_timeout_have_their_reasons(self):
+        self.assertIn("ended with status 7", self.run_cli("fn", "invoke", "shell", "--data", '"please-crash"').stderr)
+        self.assertIn("Oops: as you like", self.run_cli("fn", "invoke", "shell", "--data", '"please-fail"').stderr)
+        self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", "1")), 1)
+
+    def test_what_a_handler_says_is_in_the_logs_with_its_invocation(self):
+        self.ok("fn", "invoke", "shell", "--data", '{"log": 1}')
+        self.assertTrue(any("number 1" in self.ok("fn", "logs", "shell") for _ in range(200)), "the line comes in a moment")
+        self.assertIn("started with main blue", self.ok("fn", "logs", "shell"))
+
+    def test_what_fails_at_the_start_is_the_error_of_the_deploy(self):
+        (self.app / "bad").write_text("")
+        done = self.run_cli("fn", "deploy", "bad", self.app)
+        (self.app / "bad").unlink()
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("Config.Missing: no colour is set", done.stderr)
+
+    def test_what_cannot_be_is_refused(self):
+        other = pathlib.Path(folder.name) / "other"
+        other.mkdir()
+        (other / "bootstrap").write_text("")
+        for lines, reason in (("image: none", "no image none"),
+                              ("memory: 64MiB", "needs a machine image"),
+                              ("image: small\nmemory: 16MiB", "at least 64 MiB"),
+                              ("image: small\nsecrets:\n  KEY: key", "Linux functions have none yet"),
+                              ("image: small\nfetch:\n  allow: [a.example]", "no network yet")):
+            (other / "blixard.yaml").write_text("runtime: linux\n" + lines + "\n")
+            self.assertIn(reason, self.run_cli("fn", "deploy", "other", other).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
