@@ -315,6 +315,19 @@ static void on_started(const struct error *error, const json_t *result, void *co
     }
 }
 
+/* A state that was written is told to be complete a moment before the machine may go on. */
+static void on_settled(const struct error *error, const json_t *result, void *context)
+{
+    struct control *control = context;
+    const char *status = json_string_value(json_object_get(result, "status"));
+    control->is_looking = false;
+    if (control->is_transferring && status != NULL && strcmp(status, "finish-migrate") == 0) {
+        loop_timer_start(control->look, POLL_EVERY_MS);
+    } else {
+        finish_transfer(control, error);
+    }
+}
+
 static void on_migration(const struct error *error, const json_t *result, void *context)
 {
     struct control *control = context;
@@ -324,7 +337,8 @@ static void on_migration(const struct error *error, const json_t *result, void *
     if (error != NULL || !control->is_transferring) {
         finish_transfer(control, error);
     } else if (status != NULL && strcmp(status, "completed") == 0) {
-        finish_transfer(control, NULL);
+        control->is_looking = true;
+        qmp_execute(control->qmp, "query-status", NULL, -1, on_settled, control);
     } else if (status != NULL &&
                (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)) {
         const char *text = json_string_value(json_object_get(result, "error-desc"));
