@@ -487,6 +487,7 @@ static int start_machines(struct node *node, struct error *err)
         .networks = node->networks,
         .folder = folder,
         .node_name = node->name,
+        .share_folders = node->options.machine_share_folders,
     };
     return machine_service_new(&options, &node->machines, err);
 }

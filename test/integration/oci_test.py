@@ -45,7 +45,9 @@ class Oci(unittest.TestCase):
         if reason:
             raise unittest.SkipTest(reason)
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-oci-")))
-        cls.node = Node()
+        (cls.folder / "shared").mkdir()
+        (cls.folder / "shared/word").write_text("of the host\n")
+        cls.node = Node(arguments=["--machine-share-folders", cls.folder / "shared"])
         cls.addClassCleanup(cls.node.stop)
         cls.enterClassContext(machines_of(cls.node.folder))
         cls.node.env["XDG_CACHE_HOME"] = str(cls.folder / "cache")
@@ -113,6 +115,10 @@ class Oci(unittest.TestCase):
         port = free_port()
         limited = self.ok("vm", "drivers", "--output", "json").count("cgroup v")
         limit = ["--cpu-limit", "400"] if limited else []
+        shares = '"shares":true' in self.ok("vm", "drivers", "--output", "json").replace(" ", "")
+        limit += ["--share", f"{self.folder}/shared:/shared:ro"] if shares else []
+        self.assertIn("machine_share_folders",
+                      self.refused("vm", "create", "x", "--image", "from-layout", "--share", "/etc:/x"))
         self.ok("vm", "create", "web", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--env",
                 "GREETING=hello", "--publish", f"127.0.0.1:{port}:8080", "--health", "http://:8080/index.html",
                 "--health-interval", "500ms", "--health-retries", "2", *limit)
@@ -128,6 +134,10 @@ class Oci(unittest.TestCase):
         self.assertIn("in lib", seen)
         self.assertIn("/data\n", seen)
         self.assertTrue(seen.endswith("2\n"), seen)
+        if shares:
+            self.assertEqual(self.ok("vm", "exec", "web", "--", "cat", "/shared/word"), "of the host\n")
+            self.refused("vm", "exec", "web", "--", "sh", "-c", "echo >/shared/word")
+            self.assertIn("shares", self.refused("vm", "snapshot", "create", "web", "--memory"))
         if limited:
             group = self.show("vm", "web")["id"]
             self.assertIn("blixard_machine_group_memory_max_bytes{", self.node.get("/metrics"))

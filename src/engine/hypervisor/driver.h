@@ -20,9 +20,12 @@ struct order {
     bool vhost;
     struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
     size_t mount_count;
-    bool network;     /* of the host */
-    bool has_scratch; /* LAUNCH_SCRATCH */
-    json_t *plan;     /* what the VMM is told once it listens: see launch.h */
+    bool network;                                  /* of the host */
+    bool has_scratch;                              /* LAUNCH_SCRATCH */
+    struct launch_share shares[LAUNCH_SHARES_MAX]; /* texts are copies */
+    size_t share_count;
+    char *share_program;
+    json_t *plan; /* what the VMM is told once it listens: see launch.h */
 };
 
 void order_add(struct order *order, const char *word);
@@ -33,6 +36,8 @@ int order_add_socket(struct order *order, const char *name);
 /* A tap; returns the fd that the VMM finds it at. */
 int order_add_tap(struct order *order, const char *name);
 void order_add_mount(struct order *order, const char *path, bool writable);
+/* A folder of the host; returns the fd that the VMM finds its virtiofsd at. */
+int order_add_share(struct order *order, const struct hypervisor_share *share);
 void order_done(struct order *order);
 
 /* The machine that a driver serves, as it sees it. */

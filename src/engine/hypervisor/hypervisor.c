@@ -187,6 +187,32 @@ static int check_parts(const struct hypervisor_spec *spec, struct error *err)
         : error_set(err, ERROR_INVALID, "the kernel's path or command line is not usable");
 }
 
+static int check_shares(const struct found *found, const struct hypervisor_spec *spec,
+                        struct error *err)
+{
+    if (!found->info.can_share) {
+        return error_set(err, ERROR_UNSUPPORTED, "shares: %s",
+                         found->info.share_problem[0] != '\0' ? found->info.share_problem
+                                                              : "this driver has none");
+    }
+    if (spec->board != HYPERVISOR_MICROVM) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "shares: a disk that boots by itself is not told what to mount");
+    }
+    if (spec->memory != HYPERVISOR_MEMORY_OWN || spec->is_incoming) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "a machine with shares begins by booting: what virtiofsd knows of it is "
+                         "not saved");
+    }
+    for (size_t i = 0; i < spec->share_count; i++) {
+        if (!is_path(spec->shares[i].path)) {
+            return error_set(err, ERROR_INVALID, "share %.200s is no good path",
+                             spec->shares[i].path);
+        }
+    }
+    return error_check_range("shares", spec->share_count, 0, HYPERVISOR_SHARES_MAX, err);
+}
+
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err)
 {
@@ -202,6 +228,7 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
                          found->info.name);
     }
     r = r < 0 ? r : check_parts(spec, err);
+    r = r < 0 || spec->share_count == 0 ? r : check_shares(found, spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
                          found->info.limits);

@@ -26,6 +26,7 @@ enum {
     HYPERVISOR_NICS_MAX = 4,
     HYPERVISOR_VOLUMES_MAX = 16,
     HYPERVISOR_LAYERS_MAX = 16, /* of a volume, one over the other */
+    HYPERVISOR_SHARES_MAX = 4,
     HYPERVISOR_FORWARDS_MAX = 16,
     HYPERVISOR_CPUS_MAX = 64,
     HYPERVISOR_NAME_SIZE = 64,
@@ -42,13 +43,14 @@ struct hypervisor_driver_info {
     const char *name; /* "qemu" */
     bool is_usable;
     char version[64];
-    char accelerator[16]; /* "kvm", "tcg" */
-    char problem[256];    /* why it is not usable, or why it is slow; "" */
-    bool can_snapshot;    /* memory and devices, to a file and back */
-    bool can_clone;       /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
-    bool can_migrate;     /* while it runs */
-    bool can_hotplug;     /* of volumes */
-    bool can_share;       /* folders of the host, by virtiofs */
+    char accelerator[16];    /* "kvm", "tcg" */
+    char problem[256];       /* why it is not usable, or why it is slow; "" */
+    bool can_snapshot;       /* memory and devices, to a file and back */
+    bool can_clone;          /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
+    bool can_migrate;        /* while it runs */
+    bool can_hotplug;        /* of volumes */
+    bool can_share;          /* folders of the host, by virtiofs */
+    char share_problem[128]; /* why not */
     bool can_vsock;
     bool has_user_network; /* needs no privilege */
     bool can_limit_cpu;    /* by a control group */
@@ -102,6 +104,12 @@ struct hypervisor_nic {
     size_t forward_count;
 };
 
+struct hypervisor_share {
+    const char *path; /* a folder of the host: by its real path, without symbolic links */
+    const char *tag;  /* what the guest mounts it by (virtiofs) */
+    bool read_only;
+};
+
 /* What it is put together of. */
 enum hypervisor_board {
     HYPERVISOR_MICROVM, /* virtio by memory-mapped registers; a kernel is given */
@@ -136,6 +144,8 @@ struct hypervisor_spec {
     size_t disk_count;
     const struct hypervisor_nic *nics;
     size_t nic_count;
+    const struct hypervisor_share *shares; /* a machine that has one is not saved */
+    size_t share_count;
     bool is_incoming; /* waits for a state: hypervisor_load() */
     /* With is_incoming: the state is read from this file, and it runs on from there: on_started
      * comes then.  NULL: the caller loads. */

@@ -57,6 +57,17 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_end_array(&writer);
     json_write_field_u64(&writer, "uid", order->uid);
     json_write_field_u64(&writer, "gid", order->gid);
+    json_write_key(&writer, "shares");
+    json_write_begin_array(&writer);
+    for (size_t i = 0; i < order->share_count; i++) {
+        json_write_begin_array(&writer);
+        json_write_string(&writer, order->shares[i].path);
+        json_write_string(&writer, order->shares[i].tag);
+        json_write_bool(&writer, order->shares[i].read_only);
+        json_write_end_array(&writer);
+    }
+    json_write_end_array(&writer);
+    json_write_field_string(&writer, "share_program", order->share_program);
     json_write_key(&writer, "limits");
     json_write_begin_array(&writer);
     json_write_u64(&writer, order->limits.cpu_percent);
@@ -265,6 +276,32 @@ static int read_mounts(const json_t *list, struct launch *launch, struct error *
     return 0;
 }
 
+/* One that an older daemon wrote has none. */
+static int read_shares(const json_t *document, struct launch *launch, struct error *err)
+{
+    const json_t *list = json_object_get(document, "shares");
+    const char *program = json_string_value(json_object_get(document, "share_program"));
+    size_t count = json_array_size(list);
+    if (count > LAUNCH_SHARES_MAX || (count > 0 && program == NULL)) {
+        return error_set(err, ERROR_INVALID, LAUNCH_FILE ": %zu shares", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const json_t *share = json_array_get(list, i);
+        const char *path = json_string_value(json_array_get(share, 0));
+        const char *tag = json_string_value(json_array_get(share, 1));
+        if (path == NULL || tag == NULL || path[0] != '/' || strchr(tag, '/') != NULL) {
+            return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a share has no path or tag");
+        }
+        launch->shares[i] =
+            (struct launch_share){.path = memory_copy_string(path),
+                                  .tag = memory_copy_string(tag),
+                                  .read_only = json_is_true(json_array_get(share, 2))};
+    }
+    launch->share_count = count;
+    launch->share_program = program != NULL ? memory_copy_string(program) : NULL;
+    return 0;
+}
+
 int launch_read(int folder, struct launch *ret_launch, struct error *err)
 {
     size_t count = 0;
@@ -288,6 +325,7 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
         ? r
         : read_texts(list, taps, LAUNCH_TAPS_MAX, &ret_launch->tap_count, err);
     r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
+    r = r < 0 ? r : read_shares(document, ret_launch, err);
     if (r == 0 && count == 0) {
         return error_set(err, ERROR_INVALID, LAUNCH_FILE ": there is no program");
     }

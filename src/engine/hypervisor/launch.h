@@ -3,7 +3,8 @@
  *
  * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "taps": ["bxt0"], "vhost": BOOL,
  * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "limits": [CPU-PERCENT, BYTES, PROCESSES],
- * "network": BOOL, "plan": [["PUT", "/path",
+ * "shares": [["/srv", "share0", READ-ONLY]], "share_program": PATH, "network": BOOL, "plan":
+ * [["PUT", "/path",
  * {...}], ...]}.  A mount is at the same place inside; `true`: writable.  The plan is what a VMM
  * with an HTTP API is told until its machine runs; whoever finds it again tells it the rest.
  *
@@ -32,6 +33,7 @@ struct error;
 enum {
     LAUNCH_SOCKETS_MAX = 4,
     LAUNCH_TAPS_MAX = 4,
+    LAUNCH_SHARES_MAX = 4,
     LAUNCH_MOUNTS_MAX = 28,
     LAUNCH_BYTES_MAX = 64 << 10,
 };
@@ -41,7 +43,8 @@ enum {
     LAUNCH_FD_SOCKETS = 3,
     LAUNCH_FD_TAPS = LAUNCH_FD_SOCKETS + LAUNCH_SOCKETS_MAX,
     LAUNCH_FD_VHOST = LAUNCH_FD_TAPS + LAUNCH_TAPS_MAX, /* one for each tap */
-    LAUNCH_FD_END = LAUNCH_FD_VHOST + LAUNCH_TAPS_MAX,
+    LAUNCH_FD_SHARES = LAUNCH_FD_VHOST + LAUNCH_TAPS_MAX,
+    LAUNCH_FD_END = LAUNCH_FD_SHARES + LAUNCH_SHARES_MAX,
 };
 
 /* ---- The daemon's side ---- */
@@ -49,6 +52,13 @@ enum {
 struct launch_mount {
     const char *path;
     bool writable;
+};
+
+struct launch_share {
+    const char *path; /* on the host */
+    const char *tag;  /* "share0": what the guest finds it by */
+    bool read_only;
+    const char *group; /* control group that it is in; the monitor's to set */
 };
 
 struct launch_order {
@@ -60,6 +70,9 @@ struct launch_order {
     bool vhost;                 /* the kernel moves the taps' packets (vhost-net) */
     const struct launch_mount *mounts;
     size_t mount_count;
+    const struct launch_share *shares;
+    size_t share_count;
+    const char *share_program;       /* virtiofsd */
     uid_t uid;                       /* of the VMM, where the daemon is root */
     struct jail_group_limits limits; /* of the control group, which is called as the folder is */
     gid_t gid;
@@ -106,6 +119,9 @@ struct launch {
     const char *taps[LAUNCH_TAPS_MAX];
     size_t tap_count;
     bool vhost;
+    struct launch_share shares[LAUNCH_SHARES_MAX];
+    size_t share_count;
+    const char *share_program;
     struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
     struct jail_options jail;
     struct jail_group_limits limits;

@@ -26,6 +26,7 @@
 
 #include "engine/hypervisor/console.h"
 #include "engine/hypervisor/launch.h"
+#include "engine/hypervisor/share.h"
 #include "engine/jail/jail.h"
 #include "engine/net/net.h"
 
@@ -40,6 +41,8 @@ struct monitor {
     int words;                /* the VMM's standard error */
     int signals;
     pid_t vmm;
+    pid_t shares[LAUNCH_SHARES_MAX]; /* their virtiofsd; 0: none */
+    const struct launch_share *lost_share;
     char last_words[WORDS_BYTES + 1];
     size_t last_length;
     struct console console;
@@ -167,7 +170,20 @@ static int wait_for_exec(int report, struct error *err)
     return used == 0 ? 0 : error_set(err, ERROR_OS, "%s", text);
 }
 
-static int start_vmm(struct monitor *monitor, int console_listener, struct error *err)
+static int start_shares(struct monitor *monitor, const char *path, int words, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < monitor->launch.share_count && r == 0; i++) {
+        monitor->launch.shares[i].group = monitor->name;
+        r = share_start(monitor->launch.share_program, &monitor->launch.shares[i], monitor->folder,
+                        path, words, &monitor->given[LAUNCH_FD_SHARES + i], &monitor->shares[i],
+                        err);
+    }
+    return r;
+}
+
+static int start_vmm(struct monitor *monitor, const char *path, int console_listener,
+                     struct error *err)
 {
     int io[2];
     int words[2];
@@ -175,6 +191,10 @@ static int start_vmm(struct monitor *monitor, int console_listener, struct error
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, io) < 0 || pipe2(words, O_CLOEXEC) < 0 ||
         pipe2(report, O_CLOEXEC) < 0) {
         return error_os(err, errno, "making the VMM's pipes");
+    }
+    int started = start_shares(monitor, path, words[1], err);
+    if (started < 0) {
+        return started;
     }
     monitor->vmm = fork();
     if (monitor->vmm < 0) {
@@ -234,6 +254,28 @@ static void take_signals(const struct monitor *monitor)
     }
 }
 
+/* A guest waits for ever for a share that is gone: the machine ends with it. */
+static void look_at_shares(struct monitor *monitor)
+{
+    for (size_t i = 0; i < monitor->launch.share_count; i++) {
+        if (monitor->shares[i] > 0 && waitpid(monitor->shares[i], NULL, WNOHANG) > 0) {
+            monitor->shares[i] = 0;
+            monitor->lost_share = &monitor->launch.shares[i];
+            kill(monitor->vmm, SIGKILL);
+        }
+    }
+}
+
+static void end_shares(struct monitor *monitor)
+{
+    for (size_t i = 0; i < monitor->launch.share_count; i++) {
+        if (monitor->shares[i] > 0) {
+            kill(monitor->shares[i], SIGKILL);
+            waitpid(monitor->shares[i], NULL, 0);
+        }
+    }
+}
+
 /* Returns how it ended, as waitpid(2) says. */
 static int watch(struct monitor *monitor)
 {
@@ -248,6 +290,7 @@ static int watch(struct monitor *monitor)
         }
         if (fds[0].revents != 0) {
             take_signals(monitor);
+            look_at_shares(monitor);
         }
         if (fds[1].revents != 0) {
             take_words(monitor);
@@ -280,6 +323,19 @@ static void write_exit(struct monitor *monitor, int status)
     json_write_field_string(&writer, "text", monitor->last_words);
     json_write_end_object(&writer);
     file_write(path, text.data, text.used, 0600, &err); /* there is nobody to tell */
+}
+
+/* What virtiofsd has said is kept behind it, as far as it fits. */
+static void note_lost_share(struct monitor *monitor)
+{
+    char said[256];
+    if (monitor->lost_share != NULL) {
+        monitor->last_words[monitor->last_length] = '\0';
+        snprintf(said, sizeof(said), "%.255s", monitor->last_words);
+        monitor->last_length = (size_t)snprintf(monitor->last_words, sizeof(monitor->last_words),
+                                                "the virtiofsd of its share %.200s has ended: %s",
+                                                monitor->lost_share->path, said);
+    }
 }
 
 /* The kernel kills without a word: its count of them says why. */
@@ -353,7 +409,7 @@ static int begin(struct monitor *monitor, const char *path, struct error *err)
     r = r < 0 ? r : take_over_signals(monitor, err);
     r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
     r = r < 0 ? r : open_taps(monitor, err);
-    r = r < 0 ? r : start_vmm(monitor, console_listener, err);
+    r = r < 0 ? r : start_vmm(monitor, path, console_listener, err);
     return r < 0 ? r : note_processes(monitor, err);
 }
 
@@ -377,6 +433,8 @@ static void stay(const char *path, int report)
     close(report);
     leave_terminal();
     int status = watch(&monitor);
+    end_shares(&monitor);
+    note_lost_share(&monitor);
     note_kill(&monitor, status);
     jail_group_remove(monitor.name);
     write_exit(&monitor, status);

@@ -51,8 +51,23 @@ void order_add_mount(struct order *order, const char *path, bool writable)
     order->mounts[order->mount_count++] = (struct launch_mount){memory_copy_string(path), writable};
 }
 
+int order_add_share(struct order *order, const struct hypervisor_share *share)
+{
+    CHECK(order->share_count < LAUNCH_SHARES_MAX);
+    order->shares[order->share_count] =
+        (struct launch_share){.path = memory_copy_string(share->path),
+                              .tag = memory_copy_string(share->tag),
+                              .read_only = share->read_only};
+    return LAUNCH_FD_SHARES + (int)order->share_count++;
+}
+
 void order_done(struct order *order)
 {
+    for (size_t i = 0; i < order->share_count; i++) {
+        free((void *)(uintptr_t)order->shares[i].path);
+        free((void *)(uintptr_t)order->shares[i].tag);
+    }
+    free(order->share_program);
     for (size_t i = 0; i < order->word_count; i++) {
         free(order->words[i]);
     }

@@ -17,8 +17,9 @@
 
 #include "engine/hypervisor/qemu_volume.h"
 #include "engine/hypervisor/qmp.h"
+#include "engine/hypervisor/share.h"
 
-enum { VERSION_BYTES = 4096, ASK_MS_MAX = 10000, POLL_EVERY_MS = 5 };
+enum { VERSION_BYTES = 128 << 10, ASK_MS_MAX = 10000, POLL_EVERY_MS = 5 };
 
 /* ---- Finding it ---- */
 
@@ -38,6 +39,23 @@ static void take_version(const char *text, char *ret_version, size_t size)
     const char *at = strstr(text, "version ");
     at = at != NULL ? at + strlen("version ") : "";
     snprintf(ret_version, size, "%.*s", (int)strcspn(at, " \n"), at);
+}
+
+static void find_shares(const char *program, struct hypervisor_driver_info *info)
+{
+    BUFFER_OWNED struct buffer devices = {0};
+    MEMORY_OWNED char *daemon = share_find_program();
+    const char *problem = "";
+    if (daemon == NULL) {
+        problem = "there is no virtiofsd (Debian: qemu-system-common)";
+    } else if (geteuid() != 0) {
+        problem = "virtiofsd needs a daemon that is root";
+    } else if (!ask(program, "-device", "help", &devices) ||
+               strstr(buffer_string(&devices), "\"vhost-user-fs-device\"") == NULL) {
+        problem = "this QEMU has no vhost-user-fs-device";
+    }
+    info->can_share = problem[0] == '\0';
+    snprintf(info->share_problem, sizeof(info->share_problem), "%s", problem);
 }
 
 static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
@@ -73,6 +91,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->can_hotplug = true;
     info->has_user_network = true;
     info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
+    find_shares(*ret_program, info);
 }
 
 static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 
 #include "engine/hypervisor/qemu.h"
+#include "engine/hypervisor/share.h"
 
 /* virtio-blk is called virtio-blk-device or virtio-blk-pci. */
 static const char *bus_of(const struct hypervisor_spec *spec)
@@ -98,6 +99,11 @@ static void add_memory(const struct hypervisor_driver_info *info,
     order_add(order, "-object");
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:
+        if (spec->share_count > 0) { /* virtiofsd reads and writes it, too */
+            order_add_format(order, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on",
+                             mib);
+            break;
+        }
         order_add_format(order, "memory-backend-ram,id=memory,size=%" PRIu64 "M", mib);
         break;
     case HYPERVISOR_MEMORY_SHARED:
@@ -222,6 +228,16 @@ static void add_nic(const struct hypervisor_spec *spec, size_t index, struct ord
                      index, nic->mac, spec->board == HYPERVISOR_Q35 ? ",romfile=" : "");
 }
 
+static void add_share(const struct hypervisor_share *share, size_t index, struct order *order)
+{
+    int fd = order_add_share(order, share);
+    order_add(order, "-chardev");
+    order_add_format(order, "socket,id=fs%zu,fd=%d", index, fd);
+    order_add(order, "-device");
+    order_add_format(order, "vhost-user-fs-device,chardev=fs%zu,id=share%zu,tag=%s", index, index,
+                     share->tag);
+}
+
 /* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */
 static void add_channels(const struct hypervisor_spec *spec, struct order *order)
 {
@@ -270,6 +286,10 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     }
     order_add(order, "-device");
     order_add_format(order, "virtio-scsi-%s,id=volumes", bus_of(spec)); /* see qemu_volume.c */
+    for (size_t i = 0; i < spec->share_count; i++) {
+        add_share(&spec->shares[i], i, order);
+    }
+    order->share_program = spec->share_count > 0 ? share_find_program() : NULL;
     order_add(order, "-object");
     order_add(order, "rng-random,id=random,filename=/dev/urandom");
     order_add(order, "-device");

@@ -314,6 +314,9 @@ static void start(void *context)
         .gid = gid_of(vm),
         .network = vm->order.network,
         .limits = vm->limits,
+        .shares = vm->order.shares,
+        .share_count = vm->order.share_count,
+        .share_program = vm->order.share_program,
         .has_scratch = vm->order.has_scratch,
         .plan = vm->order.plan,
     };

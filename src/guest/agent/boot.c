@@ -12,6 +12,7 @@
  *   blixard.ro                or, with this, not at all
  *   blixard.init=PATH         the distribution's init; without it: the image's entrypoint if there
  *                             is one, else /sbin/init.  "agent": none, the agent stays alone
+ *   blixard.shares=LIST       what virtiofs mounts where: TAG:PATH[:ro],TAG:PATH...
  *   blixard.hostname=NAME
  *   blixard.disks=NAME,...    what serial:NAME stands for, /dev/vda first, where the VMM gives
  *                             disks no serial numbers
@@ -319,6 +320,40 @@ static int mount_volumes(struct error *err)
     return 0;
 }
 
+/* ---- Shares ---- */
+
+/* "TAG:PATH[:ro]" */
+static int mount_share(char *share, struct error *err)
+{
+    char source[64];
+    char *path = strchr(share, ':');
+    if (path == NULL || path[1] != '/') {
+        return error_set(err, ERROR_INVALID, "blixard.shares: \"%.100s\" is no TAG:PATH", share);
+    }
+    *path++ = '\0';
+    char *options = strchr(path, ':');
+    if (options != NULL) {
+        *options++ = '\0';
+    }
+    snprintf(source, sizeof(source), "tag:%s", share);
+    int r = file_make_folder(path, 0755, err);
+    r = r < 0 ? r : disk_mount_when_there(source, path, "virtiofs", "", options != NULL, err);
+    return r < 0 ? error_wrap(err, "share %.100s", path) : 0;
+}
+
+static int mount_shares(struct error *err)
+{
+    const char *found = boot_option("shares");
+    MEMORY_OWNED char *list = memory_copy_string(found != NULL ? found : "");
+    char *rest = NULL;
+    int r = 0;
+    for (char *share = strtok_r(list, ",", &rest); share != NULL && r == 0;
+         share = strtok_r(NULL, ",", &rest)) {
+        r = mount_share(share, err);
+    }
+    return r;
+}
+
 /* ---- All of it ---- */
 
 static bool is_alone(void)
@@ -380,7 +415,7 @@ const char *boot(void)
     read_line("/proc/cmdline", command_line, sizeof(command_line));
     load_modules();
     network_lo_up(&error);
-    if (make_root(&error) < 0 || mount_volumes(&error) < 0) {
+    if (make_root(&error) < 0 || mount_shares(&error) < 0 || mount_volumes(&error) < 0) {
         atomic_store(&shared->init, AGENT_INIT_RESCUE);
         snprintf(shared->problem, sizeof(shared->problem), "%.500s", error.text);
     } else {

@@ -84,6 +84,11 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
         return error_set(err, ERROR_CONFLICT, "machine %s is %s: wait until it runs or is stopped",
                          machine->name, machine_state_text(machine->state));
     }
+    if (kind == CAPTURE_MEMORY &&
+        shares_refuse(machine->config, "kept with its memory (--disk-only keeps the disk)", err) <
+            0) {
+        return -(int)err->kind;
+    }
     if (kind == CAPTURE_MEMORY && (driver == NULL || !driver->can_clone)) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "%s does not keep the memory of machines this way: take the disk alone "

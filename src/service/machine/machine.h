@@ -47,6 +47,8 @@ struct machine_options {
     const char *folder; /* made when missing */
     const char *agent;  /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
+    const char
+        *share_folders; /* with commas: what machines may share; lent for the service's life */
 };
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,

@@ -235,6 +235,22 @@ enum machine_health health_of(const struct machine *machine);
 const char *health_reason(const struct machine *machine); /* of the last bad check, or "" */
 void health_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
+/* ---- shares.c: folders of the host in machines ---- */
+const char *shares_folders(const struct machine_service *service);
+/* Check them against those folders; their paths become real ones.  INVALID, NOT_FOUND, DENIED. */
+int shares_complete(const char *folders, json_t *config, struct error *err);
+struct shares {
+    struct hypervisor_share items[HYPERVISOR_SHARES_MAX];
+    size_t count;
+    char *paths[HYPERVISOR_SHARES_MAX];
+    char tags[HYPERVISOR_SHARES_MAX][16];
+    char *word; /* of the kernel's command line, or "" */
+};
+int shares_describe(const struct machine *machine, struct shares *ret_shares, struct error *err);
+void shares_done(struct shares *shares);
+/* UNSUPPORTED, when it has some. */
+int shares_refuse(const json_t *config, const char *what, struct error *err);
+
 /* ---- limits.c ---- */
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 

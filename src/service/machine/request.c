@@ -277,6 +277,7 @@ static int check_driver(const struct machine_service *service, const json_t *con
         hypervisor_find_firmware(&code, &variables, err) < 0) {
         return -(int)err->kind;
     }
+    const struct hypervisor_share any = {.path = "/share", .tag = "share0"};
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
         .name = settings_text(config, "name"),
@@ -289,6 +290,8 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .cmdline = settings_text(config, "cmdline"),
         .nics = &nic,
         .nic_count = 1,
+        .shares = &any,
+        .share_count = json_array_size(json_object_get(config, "shares")) > 0 ? 1 : 0,
     };
     return hypervisor_check(service->options.hypervisor, &spec, err);
 }
@@ -409,6 +412,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
     r = r < 0 ? r : take_image(service, project, config, &err);
     r = r < 0 ? r : after_check(service, project, config, &err);
+    r = r < 0 ? r : shares_complete(shares_folders(service), config, &err);
     r = r < 0 ? r : request_check_fit(service, config, &err);
     r = r < 0 ? r : check_free(service, project, settings_text(config, "name"), &err);
     if (r < 0) {

@@ -583,15 +583,27 @@ static void start_vm(struct machine *machine, struct error *error)
 {
     struct parts parts;
     struct hypervisor_spec spec;
+    struct shares shares;
+    if (shares_describe(machine, &shares, error) < 0) {
+        return;
+    }
     describe(machine, &parts, &spec);
+    size_t used = strlen(parts.cmdline);
+    int added = snprintf(parts.cmdline + used, sizeof(parts.cmdline) - used, " %s", shares.word);
+    spec.shares = shares.items;
+    spec.share_count = shares.count;
     begin_in_the_middle(machine, &parts, &spec);
     *error = parts.error;
+    if (error->kind == ERROR_NONE && (size_t)added >= sizeof(parts.cmdline) - used) {
+        error_set(error, ERROR_TOO_LARGE, "cmdline, volumes and shares are too long together");
+    }
     if (error->kind == ERROR_NONE && machine_volumes_check(machine, error) == 0 &&
         hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
         machine->vm =
             hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
     }
     parts_done(&parts);
+    shares_done(&shares);
 }
 
 static void on_network(const struct error *error_or_null, void *context)

@@ -176,6 +176,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     take_list(arguments, "env", "environment", body);
     take_list(arguments, "entrypoint", "entrypoint", body);
     take_list(arguments, "after", "after", body);
+    take_list(arguments, "share", "shares", body);
     take_command(arguments, body);
     take_list(arguments, "volume", "volumes", body);
     if (r == 0 && node == NULL) {
@@ -262,6 +263,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"wanted", "desired", AS_TEXT},
         {"health", "health_state", AS_TEXT},
         {"last bad check", "health_reason", AS_TEXT},
+        {"shares", "shares", AS_TEXT},
         {"checked", "health", AS_TEXT},
         {"after", "after", AS_TEXT},
         {"node", "node", AS_TEXT},

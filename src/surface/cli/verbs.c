@@ -458,6 +458,8 @@ const struct verb cli_verbs[] = {
             "The program instead of the image's; its arguments by giving it again, or as COMMAND."},
            {"env", 'e', "NAME=VALUE", NULL,
             "A variable of that program; may be given several times."},
+           {"share", 0, "FOLDER:PATH[:ro]", NULL,
+            "A folder of the node in the machine, where the node allows it."},
            {"cpu-limit", 0, "PERCENT", NULL,
             "What it may use at most, in percent of one CPU: 150 is one and a half."},
            {"health", 0, "CHECK", NULL,
