@@ -6,6 +6,7 @@
 #include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
@@ -30,7 +31,7 @@
 #include "engine/jail/jail.h"
 #include "engine/net/net.h"
 
-enum { WORDS_BYTES = 2048 };
+enum { WORDS_BYTES = 2048, CHILDREN_BYTES = 4096 };
 
 struct monitor {
     struct launch launch;
@@ -173,6 +174,9 @@ static int wait_for_exec(int report, struct error *err)
 static int start_shares(struct monitor *monitor, const char *path, int words, struct error *err)
 {
     int r = 0;
+    if (monitor->launch.share_count > 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) {
+        return error_os(err, errno, "becoming the parent of what a share leaves behind");
+    }
     for (size_t i = 0; i < monitor->launch.share_count && r == 0; i++) {
         monitor->launch.shares[i].group = monitor->name;
         r = share_start(monitor->launch.share_program, &monitor->launch.shares[i], monitor->folder,
@@ -266,6 +270,28 @@ static void look_at_shares(struct monitor *monitor)
     }
 }
 
+/* What a virtiofsd leaves behind, the process that it has confined, has become ours by then. */
+static void kill_orphans(void)
+{
+    char path[64];
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", getpid());
+    if (file_read(path, CHILDREN_BYTES, &text, &ignored) < 0) {
+        return;
+    }
+    char *rest = NULL;
+    for (const char *word = strtok_r((char *)(uintptr_t)buffer_string(&text), " \n", &rest);
+         word != NULL; word = strtok_r(NULL, " \n", &rest)) {
+        long pid = strtol(word, NULL, 10);
+        if (pid > 1) {
+            kill((pid_t)pid, SIGKILL);
+            waitpid((pid_t)pid, NULL, 0);
+        }
+    }
+}
+
+/* All of them are gone afterwards: the control group is empty. */
 static void end_shares(struct monitor *monitor)
 {
     for (size_t i = 0; i < monitor->launch.share_count; i++) {
@@ -273,6 +299,9 @@ static void end_shares(struct monitor *monitor)
             kill(monitor->shares[i], SIGKILL);
             waitpid(monitor->shares[i], NULL, 0);
         }
+    }
+    if (monitor->launch.share_count > 0) {
+        kill_orphans();
     }
 }
 

@@ -343,6 +343,8 @@ int verb_route_pause(const struct arguments *arguments, struct error *err);
 int verb_route_resume(const struct arguments *arguments, struct error *err);
 int verb_route_delete(const struct arguments *arguments, struct error *err);
 
+extern const struct flag vm_create_flags[];
+extern const struct flag image_pull_flags[];
 int verb_vm_create(const struct arguments *arguments, struct error *err);
 int verb_vm_start(const struct arguments *arguments, struct error *err);
 int verb_vm_stop(const struct arguments *arguments, struct error *err);
