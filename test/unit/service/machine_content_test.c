@@ -1,6 +1,4 @@
 /* The content of machines as folders: what is damaged is told, what is interrupted made good. */
-#include "service/machine/content.h"
-
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,6 +12,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "service/machine/content.h"
 #include "service/machine/sparse.h"
 
 #include "test/lib/test.h"

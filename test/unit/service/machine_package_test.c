@@ -1,6 +1,4 @@
 /* Machines as files: there and back, and archives that somebody else has made. */
-#include "service/machine/package.h"
-
 #include <archive.h>
 #include <archive_entry.h>
 #include <fcntl.h>
@@ -18,6 +16,7 @@
 #include "engine/image/image.h"
 
 #include "service/machine/content.h"
+#include "service/machine/package.h"
 
 #include "test/lib/test.h"
 
@@ -162,7 +161,8 @@ struct maker {
     struct buffer out;
 };
 
-static void add(struct maker *maker, const char *name, unsigned kind, const void *bytes, size_t size)
+static void add(struct maker *maker, const char *name, unsigned kind, const void *bytes,
+                size_t size)
 {
     struct archive_entry *entry = archive_entry_new();
     archive_entry_set_pathname(entry, name);
@@ -203,9 +203,10 @@ static int try_it(struct maker *maker, struct scene *scene)
 TEST(package, names_that_no_machine_has_are_refused)
 {
     static const char *const names[] = {
-        "content/../../escaped", "/etc/cron.d/x",      "content/",          "content/launch.json",
-        "../escaped",            "snapshots/two/memory", "snapshots/../memory", "blobs/../escaped",
-        "content/disk.raw/x",    "manifest.json",      "snapshots/one/",    "content/resume/state",
+        "content/../../escaped", "/etc/cron.d/x",    "content/",
+        "content/launch.json",   "../escaped",       "snapshots/two/memory",
+        "snapshots/../memory",   "blobs/../escaped", "content/disk.raw/x",
+        "manifest.json",         "snapshots/one/",   "content/resume/state",
     };
     struct scene scene;
     begin(&scene);
