@@ -266,6 +266,9 @@ void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id, uint64
 void hypervisor_lay_over(struct hypervisor_vm *vm, const char *id, const char *below,
                          const struct hypervisor_layer *layer, hypervisor_done done, void *context);
 
+/* Does a VMM (or its monitor) live in this folder, whoever started it? */
+bool hypervisor_is_alive(const char *folder);
+
 /* What it has used, of the operating system; false: it does not run. */
 struct hypervisor_usage {
     uint64_t cpu_user_ms;

@@ -633,6 +633,11 @@ static void read_io(pid_t pid, struct hypervisor_usage *usage)
     }
 }
 
+bool hypervisor_is_alive(const char *folder)
+{
+    return launch_is_alive(folder, NULL, NULL);
+}
+
 /* /proc/PID/stat (proc(5)): fields 14, 15 and 24, behind the name, which may hold anything. */
 bool hypervisor_read_limited(const char *folder, struct hypervisor_limited *ret_limited)
 {
