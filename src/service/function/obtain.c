@@ -1,5 +1,6 @@
 /*
- * What a build gets from other nodes: the module, and code that was compiled of it already.
+ * What a build gets from other nodes: the module, the blobs of a Linux function's machine, and code
+ * that was compiled already.
  *
  * Compiled code is asked of the nodes that can run the version, then of the nearest ones; it is
  * taken when our own compilers would make the same (or there are none), fetched as a blob and put
@@ -27,34 +28,79 @@ static void go_on(struct build *build, int status)
     build_go_on(build);
 }
 
-/* ---- The module ---- */
+/* ---- The module, and a Linux function's machine ---- */
 
-static void on_module(const struct error *error, void *context)
+static const char *const blobs[] = {"the module", "kernel", "initrd", "root"};
+enum { BLOB_COUNT = sizeof(blobs) / sizeof(blobs[0]) };
+
+/* "": it has none. */
+static void blob_of(const struct build *build, unsigned index, char ret_id[HASH_TEXT_SIZE])
+{
+    const char *text = build->config.linux_settings;
+    JSON_OWNED json_t *settings = NULL;
+    struct error ignored = {0};
+    ret_id[0] = '\0';
+    if (index == 0) {
+        memcpy(ret_id, build->module, HASH_TEXT_SIZE);
+    } else if (text != NULL && json_read(text, strlen(text), &settings, &ignored) == 0) {
+        const char *id = json_string_value(json_object_get(settings, blobs[index]));
+        if (id != NULL && image_id_is_good(id)) {
+            memcpy(ret_id, id, HASH_TEXT_SIZE);
+        }
+    }
+}
+
+static void blob_next(struct build *build);
+
+static void on_blob(const struct error *error, void *context)
 {
     struct build *build = context;
     build->fetch = NULL;
     if (error != NULL) {
         build->err = *error;
-        error_wrap(&build->err, "the module");
+        error_wrap(&build->err, "%s%s", build->blob_at > 0 ? "the machine image's " : "",
+                   blobs[build->blob_at]);
         go_on(build, -(int)error->kind);
         return;
     }
-    go_on(build, 0);
+    build->blob_at++;
+    blob_next(build);
+}
+
+static void blob_next(struct build *build)
+{
+    const struct function_options *options = &build->service->options;
+    uint64_t holders[FUNCTION_ASKED_MAX];
+    char id[HASH_TEXT_SIZE];
+    for (; build->blob_at < BLOB_COUNT; build->blob_at++) {
+        blob_of(build, build->blob_at, id);
+        if (id[0] != '\0' && !image_exists(options->images, id)) {
+            break;
+        }
+    }
+    if (build->blob_at == BLOB_COUNT || build->cancelled || build->service->stopping) {
+        go_on(build, 0);
+    } else if (service_has_others(build->service)) {
+        if (build->operation[0] != '\0') {
+            operation_progress(options->operations, build->operation, 5,
+                               build->blob_at > 0 ? "fetching the machine image"
+                                                  : "fetching the module");
+        }
+        size_t count = holders_of(build->service, build->key, false, holders, FUNCTION_ASKED_MAX);
+        build->fetch = peer_fetch_new(options->blobs, id, holders, count, on_blob, build);
+    } else if (build->blob_at > 0) {
+        go_on(build,
+              error_set(&build->err, ERROR_NOT_FOUND, "the machine image's %s is not on this node",
+                        blobs[build->blob_at]));
+    } else {
+        go_on(build, 0); /* what reads it says so */
+    }
 }
 
 void obtain_module(struct build *build)
 {
-    const struct function_options *options = &build->service->options;
-    uint64_t holders[FUNCTION_ASKED_MAX];
-    if (image_exists(options->images, build->module) || !service_has_others(build->service)) {
-        go_on(build, 0);
-        return;
-    }
-    if (build->operation[0] != '\0') {
-        operation_progress(options->operations, build->operation, 5, "fetching the module");
-    }
-    size_t count = holders_of(build->service, build->key, false, holders, FUNCTION_ASKED_MAX);
-    build->fetch = peer_fetch_new(options->blobs, build->module, holders, count, on_module, build);
+    build->blob_at = 0;
+    blob_next(build);
 }
 
 /* ---- Compiled code ---- */

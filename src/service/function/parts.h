@@ -90,6 +90,7 @@ struct build {
     bool is_awaited;                   /* by service_arrived() */
     volatile bool cancelled;
     uint64_t started_ms;
+    uint64_t created_ms; /* of the version */
 
     /* The builder's, until it posts. */
     enum wasm_tier tier;
@@ -103,6 +104,7 @@ struct build {
     struct wasm_result result;
 
     /* obtain.c: what is asked of other nodes. */
+    unsigned blob_at; /* of those that it needs: which is fetched */
     struct peer_fetch *fetch;
     struct peer_call *ask;
     uint64_t asked[FUNCTION_ASKED_MAX];
