@@ -23,6 +23,7 @@ int clone_service_new(const struct clone_options *options, struct clone_service 
     service->agent = file_find_companion("blixard-agent");
     service->run = clock_real_ms();
     list_init(&service->machines);
+    list_init(&service->kept);
     machines_sweep(service);
     *ret_service = service;
     return 0;

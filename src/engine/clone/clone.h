@@ -10,6 +10,8 @@
  *   command               list: the bootstrap; or
  *   language, handler     "python" or "javascript": a bootstrap of ours, and what it calls
  *   function, version, environment  for the handler's environment
+ *   keep                  64 hex digits, or absent: the template stays on disk under this name, and
+ *                         is found again after a restart of the daemon
  *
  * A call's CGI environment and input become the handler's event, its answer CGI output (event.h).
  * A call that does not keep memory ends its machine, and the next one is begun at once, so that it
@@ -40,6 +42,9 @@ int clone_service_new(const struct clone_options *options, struct clone_service 
                       struct error *err);
 /* After its runners were freed: what they ran is killed, at the latest by the next daemon. */
 void clone_service_free(struct clone_service *service);
+
+/* What is kept under the name is not wanted any more: it goes now, or with who uses it. */
+void clone_forget(struct clone_service *service, const char *keep);
 
 /* A runner with so many slots; runner_free() ends it.  UNSUPPORTED: no driver here can make
  * templates. */

@@ -259,7 +259,12 @@ void machines_sweep(struct clone_service *service)
     DIR *folder = opendir(service->options.folder);
     const struct dirent *entry = NULL;
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
-        if (entry->d_name[0] != '.') {
+        if (strncmp(entry->d_name, KEEP_PREFIX, strlen(KEEP_PREFIX)) == 0) {
+            if (keep_is_stale(service, entry->d_name)) {
+                folder_remove(service,
+                              memory_format("%s/%s", service->options.folder, entry->d_name));
+            }
+        } else if (entry->d_name[0] != '.') {
             sweep(service, entry->d_name);
         }
     }

@@ -24,6 +24,7 @@ struct clone_service {
     struct clone_options options;
     char *agent;          /* path of blixard-agent; NULL: there is none */
     struct list machines; /* of all runners, and those that are ending */
+    struct list kept;     /* templates in use that are to stay on disk */
     uint64_t last_number;
     uint64_t run;     /* of the daemon: folders of another one are not this one's */
     unsigned at_work; /* on the pool's threads */
@@ -73,6 +74,7 @@ void folder_remove(struct clone_service *service, char *owned_path);
 struct template
 {
     struct list_node link;
+    struct list_node kept_link; /* with a name to be kept by */
     struct clone_runner *runner;
     char id[HASH_TEXT_SIZE];
     json_t *settings;
@@ -84,6 +86,9 @@ struct template
     char *root; /* NULL: none */
     char *initrd;
     char *folder;                  /* of memory and state */
+    char made_of[HASH_TEXT_SIZE];  /* keep.c; "" until that is known */
+    bool is_kept;                  /* its folder stays when it is freed... */
+    bool is_dropped;               /* ...or not */
     struct clone_machine *machine; /* while it is made */
     struct buffer code;
     struct buffer log;
@@ -116,6 +121,26 @@ void template_describe(const struct template *template, struct template_spec *re
 void template_spec_done(struct template_spec *spec);
 void template_forget(struct template *template);
 void template_unuse(struct template *template);
+
+/*
+ * ---- keep.c: templates on disk, in folders of their own beside those of machines ----
+ *
+ * One is good for what it was made of: the same boot of the host (so nothing has to be synced, and
+ * the CPU is the same), VMM, agent, bootstraps and memory.  Its name says the rest.
+ */
+
+#define KEEP_PREFIX "kept-"
+
+/* The folder it is kept in, or is to be; NULL: it is not kept.  The caller's. */
+char *keep_folder(const struct template *template);
+/* Set made_of.  Blocks, as do the next three. */
+void keep_describe(struct template *template, const void *agent, size_t length);
+/* Is it there, of the same?  What is there and is not goes. */
+bool keep_find(const struct template *template);
+/* The folder it was made in becomes that one. */
+int keep_put(const struct template *template, const char *folder, struct error *err);
+/* Does a folder of that name in the service's come from another boot of the host? */
+bool keep_is_stale(const struct clone_service *service, const char *name);
 
 /* ---- slot.c, call.c ---- */
 

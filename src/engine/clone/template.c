@@ -63,9 +63,12 @@ static void template_free(struct template *template)
     struct clone_runner *runner = template->runner;
     struct clone_service *service = runner->service;
     list_remove(&template->link);
-    if (template->folder != NULL) {
+    if (template->folder != NULL && (!template->is_kept || template->is_dropped)) {
         folder_remove(service, template->folder);
+    } else {
+        free(template->folder);
     }
+    list_remove(&template->kept_link);
     json_decref(template->settings);
     free(template->kernel);
     free(template->root);
@@ -147,11 +150,53 @@ void template_forget(struct template *template)
 
 /* ---- Saving ---- */
 
+struct keeping {
+    struct template *template;
+    char *folder; /* where it is */
+    struct error error;
+};
+
+static void keep_work(void *context)
+{
+    struct keeping *keeping = context;
+    keep_put(keeping->template, keeping->folder, &keeping->error);
+}
+
+/* One that could not be kept is as good as any until the daemon ends. */
+static void keep_done(void *context)
+{
+    struct keeping *keeping = context;
+    struct template *template = keeping->template;
+    template->runner->service->at_work--;
+    if (keeping->error.kind == ERROR_NONE) {
+        free(template->folder);
+        template->folder = keep_folder(template);
+        free(template->initrd);
+        template->initrd = memory_format("%s/initrd", template->folder);
+        template->is_kept = true;
+    } else {
+        log_warn("clone: a template is not kept: %s", keeping->error.text);
+    }
+    free(keeping->folder);
+    free(keeping);
+    tell_later(template);
+}
+
 /* Nothing writes its memory any more. */
 static void on_gone(void *context)
 {
     struct template *template = context;
-    loop_post(template->runner->service->options.loop, tell_later, template);
+    struct clone_service *service = template->runner->service;
+    MEMORY_OWNED char *place = keep_folder(template);
+    if (place == NULL || template->is_forgotten) {
+        loop_post(service->options.loop, tell_later, template);
+        return;
+    }
+    struct keeping *keeping = NEW(struct keeping);
+    keeping->template = template;
+    keeping->folder = memory_copy_string(template->folder);
+    service->at_work++;
+    loop_work(service->options.loop, keep_work, keep_done, keeping);
 }
 
 static void on_saved(const struct error *error, void *context)
@@ -406,11 +451,13 @@ void template_spec_done(struct template_spec *spec)
 struct making {
     struct template *template;
     int fd;
+    bool is_kept; /* out: there is nothing to make */
     char *initrd; /* where it goes */
     struct error error;
 };
 
-/* On a thread: the code is read, the initrd written, the memory's file made. */
+/* On a thread: unless all is there, the code is read, the initrd written, the memory's file made.
+ */
 static int make_files(struct making *making, struct error *err)
 {
     const struct template *template = making->template;
@@ -419,8 +466,16 @@ static int make_files(struct making *making, struct error *err)
     BUFFER_OWNED struct buffer initrd = {0};
     MEMORY_OWNED char *code = memory_format("/proc/self/fd/%d", making->fd);
     const char *modules = setting(template, "initrd");
-    int r = file_read(code, CODE_BYTES_MAX, &making->template->code, err);
-    r = r < 0 ? r : file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
+    int r = file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
+    if (r < 0) {
+        return r;
+    }
+    keep_describe(making->template, agent.data, agent.used);
+    making->is_kept = keep_find(template);
+    if (making->is_kept) {
+        return 0;
+    }
+    r = file_read(code, CODE_BYTES_MAX, &making->template->code, err);
     r = r < 0 ? r : initrd_add_agent(&initrd, agent.data, agent.used, err);
     if (r == 0 && modules[0] != '\0') {
         r = image_read(service->options.images, modules, INITRD_BYTES_MAX, &initrd, err);
@@ -438,11 +493,21 @@ static void make_work(void *context)
     make_files(making, &making->error);
 }
 
+static void use_kept(struct template *template)
+{
+    template->folder = keep_folder(template);
+    free(template->initrd);
+    template->initrd = memory_format("%s/initrd", template->folder);
+    template->is_kept = true;
+    finish(template, NULL); /* its machine was not begun */
+}
+
 static void make_done(void *context)
 {
     struct making *making = context;
     struct template *template = making->template;
     struct error error = making->error;
+    bool is_kept = making->is_kept;
     close(making->fd);
     template->initrd = making->initrd;
     free(making);
@@ -452,6 +517,10 @@ static void make_done(void *context)
         return;
     }
     template_unuse(template);
+    if (is_kept) {
+        use_kept(template);
+        return;
+    }
     struct template_spec parts;
     template_describe(template, &parts);
     parts.spec.memory = HYPERVISOR_MEMORY_SHARED;
@@ -509,6 +578,9 @@ void template_make(struct clone_runner *runner, const char *id, int fd,
     list_push_back(&runner->templates, &template->link);
     int r = json_read(settings, strlen(settings), &template->settings, &err);
     r = r < 0 ? r : find_blobs(template, &err);
+    if (json_is_string(json_object_get(template->settings, "keep"))) {
+        list_push_back(&runner->service->kept, &template->kept_link);
+    }
     if (r == 0) {
         template->machine = machine_new(runner->service, &events, template, &err);
     }

@@ -191,7 +191,7 @@ static void name_machine(struct build *build)
 {
     BUFFER_OWNED struct buffer text = {0};
     buffer_append_format(&text, "%s\n%s\n%" PRIu64 "\n%s", build->module, build->key,
-                         build->started_ms, build->config.linux_settings);
+                         build->created_ms, build->config.linux_settings);
     hash_bytes(text.data, text.used, build->result.image_id);
     build->info.abi = WASM_ABI_HANDLER;
 }
@@ -561,6 +561,7 @@ static char *linux_settings(const struct build *build)
     json_object_set_new(settings, "environment", environment);
     json_object_set_new(settings, "function", json_string(build->name));
     json_object_set_new(settings, "version", json_string(version));
+    json_object_set_new(settings, "keep", json_string(build->result.image_id));
     return json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
 }
 
@@ -743,6 +744,7 @@ static struct build *build_new(struct function_service *service, const struct ve
     local->build = build;
     memcpy(local->module, row->module, sizeof(local->module));
     local->created_ms = row->created_ms;
+    build->created_ms = row->created_ms;
     return build;
 }
 

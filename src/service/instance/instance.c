@@ -10,6 +10,8 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/clone/clone.h"
+
 #include "service/instance/pressure.h"
 #include "service/instance/project.h"
 
@@ -260,6 +262,9 @@ static void forget_now(void *argument)
             pool_forget(project->pool, forget->image_id);
             project_pump(project);
         }
+    }
+    if (service->options.clones != NULL) {
+        clone_forget(service->options.clones, forget->image_id);
     }
     service_unref(service);
     free(forget->project);

@@ -68,7 +68,9 @@ static bool next_failed(struct pool *pool, struct pool_effect *ret_effect)
     if (call == NULL) {
         return false;
     }
-    const struct error *error = &pool->wait_error;
+    const struct error *error = pool_image_presence(call->image) == PRESENCE_LOADING
+        ? &pool->load_error
+        : &pool->wait_error;
     if (call->failure == FAILURE_LOAD) {
         error = &call->image->error;
     } else if (call->failure == FAILURE_START) {

@@ -309,6 +309,9 @@ void pool_tick(struct pool *pool, uint64_t now_ms)
     if (now_ms >= pool->earliest_deadline_ms) {
         error_set(&pool->wait_error, ERROR_TIMEOUT,
                   "no instance became free within the function's timeout");
+        error_set(&pool->load_error, ERROR_TIMEOUT,
+                  "the function is still being loaded, which takes longer than its timeout: call "
+                  "it again in a moment");
         pool_fail_waiting(pool, &(struct failing){.failure = FAILURE_WAIT, .now_ms = now_ms});
     }
     pool->walk = WALK_ALL;

@@ -103,6 +103,7 @@ struct pool {
     char death_text[160];
     struct error start_error;
     struct error wait_error;
+    struct error load_error; /* of those that wait for an image that is being loaded */
 };
 
 /* Which waiting calls are to fail. */
