@@ -58,7 +58,9 @@ def tearDownModule():
 class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.node = Node()
+        cls.data = pathlib.Path(folder.name) / "data"
+        cls.data.mkdir()
+        cls.node = Node(folder=cls.data)
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.ok("image", "import", "small", "--root", pathlib.Path(folder.name) / "root.tar.gz", *kernel_flags())
         cls.app = pathlib.Path(folder.name) / "app"
@@ -68,6 +70,7 @@ class Case(unittest.TestCase):
         (cls.app / "blixard.yaml").write_text("runtime: linux\nimage: small\nhandler: main\nmemory: 96MiB\ntimeout: 60s\n"
                                               "environment:\n  COLOUR: blue\n")
         cls.ok("fn", "deploy", "shell", cls.app)
+        cls.ok("fn", "deploy", "late", cls.app, "--timeout", "5s")
 
     @classmethod
     def run_cli(cls, *words):
@@ -96,6 +99,38 @@ class Case(unittest.TestCase):
         self.assertIn("Oops: as you like", self.run_cli("fn", "invoke", "shell", "--data", '"please-fail"').stderr)
         self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", "1")), 1)
 
+    def test_what_is_too_late_ends_with_its_machine(self):
+        late = self.run_cli("fn", "invoke", "late", "--data", '"please-hang"')
+        self.assertIn("longer than its timeout of 5000 ms", late.stderr)
+        self.assertEqual(json.loads(self.ok("fn", "invoke", "late", "--data", "2")), 2)
+
+    def test_a_template_outlives_the_daemon_and_goes_with_the_function(self):
+        before = self.kept()
+        self.assertEqual(len(before), 2)
+        self.node.process.kill()
+        self.node.process.wait()
+        type(self).node = Node(folder=self.data)
+        self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", "3")), 3)
+        self.assertEqual(self.kept(), before, "not made again")
+        self.ok("fn", "delete", "late")
+        for _ in range(200):
+            if len(self.kept()) == 1:
+                break
+            self.ok("fn", "list")
+        self.assertEqual(len(self.kept()), 1)
+        self.ok("fn", "deploy", "late", self.app, "--timeout", "5s")
+
+    def kept(self):
+        return {(place.parent.name, place.stat().st_mtime_ns) for place in self.data.glob("clones/kept-*/made-of")}
+
+    def test_an_image_in_use_stays(self):
+        refused = self.run_cli("image", "delete", "small")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertRegex(refused.stderr, "in use by function (shell|late)")
+        shown = self.ok("fn", "get", "shell")
+        self.assertRegex(shown, "machine image +small")
+        self.assertRegex(shown, "handler +main")
+
     def test_what_a_handler_says_is_in_the_logs_with_its_invocation(self):
         self.ok("fn", "invoke", "shell", "--data", '{"log": 1}')
         self.assertTrue(any("number 1" in self.ok("fn", "logs", "shell") for _ in range(200)), "the line comes in a moment")
@@ -116,9 +151,14 @@ class Case(unittest.TestCase):
                               ("memory: 64MiB", "needs a machine image"),
                               ("image: small\nmemory: 16MiB", "at least 64 MiB"),
                               ("image: small\nsecrets:\n  KEY: key", "Linux functions have none yet"),
+                              ("image: small\ntmp_max: 1MiB", "tmp_max) has no effect"),
+                              ("image: small\nassets: [x]", "assets has no effect"),
                               ("image: small\nfetch:\n  allow: [a.example]", "no network yet")):
             (other / "blixard.yaml").write_text("runtime: linux\n" + lines + "\n")
             self.assertIn(reason, self.run_cli("fn", "deploy", "other", other).stderr)
+        self.assertIn("is not built", self.run_cli("fn", "build", self.app).stderr)
+        (other / "blixard.yaml").unlink()
+        self.assertIn("needs a machine image", self.run_cli("fn", "deploy", "other", other, "--runtime", "linux").stderr)
 
 
 if __name__ == "__main__":

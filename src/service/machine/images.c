@@ -192,6 +192,7 @@ void machine_image_delete(struct machine_service *service, const char *project, 
 {
     struct error err = {0};
     MEMORY_OWNED char *user = NULL;
+    MEMORY_OWNED char *function = NULL;
     MEMORY_OWNED char *there = NULL;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, &err, take_name, &there,
@@ -201,6 +202,12 @@ void machine_image_delete(struct machine_service *service, const char *project, 
                             "SELECT name FROM machine WHERE project = ? AND "
                             "json_extract(config, '$.image') = ?",
                             "tt", project, name);
+    r = r < 0 ? r
+              : store_query(service->options.store, &err, take_name, &function,
+                            "SELECT f.name FROM function f JOIN version v ON v.function = f.key "
+                            "WHERE f.project = ? AND v.state != 'failed' AND "
+                            "json_extract(v.config, '$.linux.image') = ?",
+                            "tt", project, name);
     if (r == 0 && there == NULL) {
         r = error_set(&err, ERROR_NOT_FOUND, "there is no image %.64s in project %s", name,
                       project);
@@ -208,6 +215,11 @@ void machine_image_delete(struct machine_service *service, const char *project, 
         r = error_set(&err, ERROR_CONFLICT,
                       "image %s is in use by machine %s: delete that first (blixard vm delete %s)",
                       name, user, user);
+    } else if (r == 0 && function != NULL) {
+        r = error_set(&err, ERROR_CONFLICT,
+                      "image %s is in use by function %s: delete that, or its versions with this "
+                      "image, first (blixard fn versions %s)",
+                      name, function, function);
     }
     if (r < 0) {
         machine_answer(service, &err, NULL, done, context);

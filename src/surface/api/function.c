@@ -135,6 +135,11 @@ static int set_linux(struct request *request, json_t *deploy, struct error *err)
     if (!is_linux) {
         return 0;
     }
+    if (json_object_get(deploy, "tmp_bytes_max") != NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "$.tmp_bytes_max (tmp_max) has no effect in a Linux function, whose files "
+                         "are in its memory: leave it out, and set memory");
+    }
     if (name == NULL) {
         return error_set(err, ERROR_INVALID,
                          "$.image: a function of the runtime linux needs a machine image "

@@ -60,6 +60,9 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"build", "version.build_ms", AS_MS},
         {"optimise", "version.optimize_ms", AS_MS},
         {"runtime", "version.runtime", AS_TEXT},
+        {"machine image", "version.linux.image", AS_TEXT},
+        {"handler", "version.linux.handler", AS_TEXT},
+        {"command", "version.linux.command", AS_TEXT},
         {"memory", "version.memory_bytes", AS_BYTES},
         {"timeout", "version.timeout_ms", AS_MS},
         {"concurrency", "version.concurrency_max", AS_TEXT},
@@ -371,8 +374,8 @@ static int pack(const struct project *project, struct deployment *deployment, st
 }
 
 /* A module as it is, or a project that is built first.  `name` NULL: the project's own. */
-static int prepare(const char *name, const char *path, struct deployment *deployment,
-                   struct error *err)
+static int prepare(const char *name, const char *path, const struct arguments *flags,
+                   struct deployment *deployment, struct error *err)
 {
     struct stat status;
     struct project project;
@@ -385,7 +388,7 @@ static int prepare(const char *name, const char *path, struct deployment *deploy
         deployment->settings = json_object();
         return 0;
     }
-    int r = project_read(path, &project, err);
+    int r = project_read(path, flags, &project, err);
     if (r < 0) {
         return r;
     }
@@ -433,7 +436,7 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
             "with a letter",
             name);
     }
-    int r = prepare(name, name != NULL ? arguments->words[1] : ".", &deployment, err);
+    int r = prepare(name, name != NULL ? arguments->words[1] : ".", arguments, &deployment, err);
     r = r < 0 ? r : add_flags(arguments, deployment.settings, err);
     r = r < 0 ? r : deploy(arguments, &deployment, begin_ms, err);
     deployment_done(&deployment);
@@ -444,11 +447,16 @@ int verb_fn_build(const struct arguments *arguments, struct error *err)
 {
     struct project project;
     MEMORY_OWNED char *module = NULL;
-    int r = project_read(arguments->word_count > 0 ? arguments->words[0] : ".", &project, err);
+    int r =
+        project_read(arguments->word_count > 0 ? arguments->words[0] : ".", NULL, &project, err);
     if (r < 0) {
         return r;
     }
-    r = project_build(&project, &module, err);
+    r = project_is_linux(&project)
+        ? error_set(err, ERROR_INVALID,
+                    "a function with runtime: linux is not built: blixard fn deploy packs its "
+                    "folder as it is")
+        : project_build(&project, &module, err);
     if (r == 0) {
         JSON_OWNED json_t *document = json_pack("{s:s, s:s, s:s}", "name", project.name, "language",
                                                 project.language, "module", module);

@@ -426,7 +426,9 @@ struct project {
     json_t *settings; /* what goes into the deploy request */
 };
 
-int project_read(const char *folder, struct project *ret_project, struct error *err);
+/* `flags` of the command line say what runs it before its files do; NULL: there are none. */
+int project_read(const char *folder, const struct arguments *flags, struct project *ret_project,
+                 struct error *err);
 /* Its runtime is linux: it is packed, not built. */
 bool project_is_linux(const struct project *project);
 void project_done(struct project *project);

@@ -404,7 +404,34 @@ static int recognise_handler(struct project *project, struct error *err)
                      handler, project->folder, (int)(dot != NULL ? dot - handler : 0), handler);
 }
 
-int project_read(const char *folder, struct project *ret_project, struct error *err)
+/* What decides how the folder is read. */
+static void take_flags(struct project *project, const struct arguments *flags)
+{
+    static const char *const names[] = {"runtime", "handler"};
+    for (size_t i = 0; i < COUNT(names) && flags != NULL; i++) {
+        const char *value = flag_value(flags, names[i]);
+        if (value != NULL) {
+            json_object_set_new(project->settings, names[i], json_string(value));
+        }
+    }
+}
+
+/* Keys of a build have no effect where nothing is built. */
+static int check_packed(const struct project *project, struct error *err)
+{
+    const char *key = project->assets != NULL ? "assets"
+        : project->source != NULL             ? "source"
+                                              : NULL;
+    return key == NULL
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "%s has no effect with runtime: linux, whose whole folder is packed: take it "
+                    "out of blixard.yaml",
+                    key);
+}
+
+int project_read(const char *folder, const struct arguments *flags, struct project *ret_project,
+                 struct error *err)
 {
     char *whole = realpath(folder, NULL);
     if (whole == NULL) {
@@ -413,6 +440,8 @@ int project_read(const char *folder, struct project *ret_project, struct error *
     struct project project = {.folder = whole, .settings = json_object()};
     MEMORY_OWNED char *path = memory_format("%s/blixard.yaml", whole);
     int r = file_exists(path) ? take_file(&project, path, err) : 0;
+    take_flags(&project, flags);
+    r = r == 0 && project_is_linux(&project) ? check_packed(&project, err) : r;
     if (r == 0 && project.language != NULL && strcmp(project.language, "python") == 0 &&
         !project_is_linux(&project)) {
         r = error_set(err, ERROR_INVALID,
