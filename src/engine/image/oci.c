@@ -44,8 +44,8 @@ static int read_object(const void *bytes, size_t length, json_t **ret_object, st
 int oci_parse_digest(const char *text, char ret_id[HASH_TEXT_SIZE], struct error *err)
 {
     static const char prefix[] = "sha256:";
-    const char *digits = text + sizeof(prefix) - 1;
-    if (!text_starts_with(text, prefix) || !image_id_is_good(digits)) {
+    const char *digits = text_starts_with(text, prefix) ? text + strlen(prefix) : "";
+    if (!image_id_is_good(digits)) {
         return error_set(err, ERROR_INVALID, "\"%.80s\" is no digest: sha256: and 64 digits", text);
     }
     snprintf(ret_id, HASH_TEXT_SIZE, "%.64s", digits);

@@ -103,7 +103,7 @@ static int relay(struct work *work, int fd, uint64_t deadline_ms, struct buffer 
                  struct error *err)
 {
     for (;;) {
-        uint8_t head[5];
+        uint8_t head[5] = {0};
         BUFFER_OWNED struct buffer body = {0};
         int r = read_whole(fd, head, sizeof(head), deadline_ms, err);
         uint32_t length = (uint32_t)head[1] | (uint32_t)head[2] << 8 | (uint32_t)head[3] << 16 |

@@ -293,7 +293,7 @@ static int choose(struct machine_service *service, struct machine *source, const
 {
     const char *name = settings_text(body, "snapshot");
     bool is_cold = json_is_true(json_object_get(body, "cold"));
-    struct snapshot snapshot;
+    struct snapshot snapshot = {0};
     if (name[0] == '\0') {
         char id[MACHINE_ID_SIZE];
         bool has_memory = machine_state_is_alive(source->state);

@@ -188,12 +188,12 @@ static void prepare(void *context)
     int r = take_prepared(machine, &work->error);
     r = r < 0 ? r : file_make_folder(machine->folder, 0711, &work->error);
     if (r == 0 && settings_text(config, "disk")[0] != '\0') {
-        r = make_overlay(machine, config, &work->error);
-        if (r == 0 && strcmp(settings_text(config, "firmware"), "uefi") == 0) {
+        bool is_uefi = strcmp(settings_text(config, "firmware"), "uefi") == 0;
+        if (make_overlay(machine, config, &work->error) == 0 && is_uefi) {
             make_firmware(machine, &work->error);
         }
     } else if (r == 0 && !has_disk(machine)) {
-        r = settings_text(config, "origin")[0] != '\0'
+        settings_text(config, "origin")[0] != '\0'
             ? error_set(&work->error, ERROR_CORRUPT,
                         "its disk is lost: it was made of another machine's, and is not there")
             : make_disk(machine, settings_u64(config, "disk_bytes"), &work->error);

@@ -278,7 +278,7 @@ void machine_snapshot_restore(struct machine_service *service, const char *proje
 {
     struct error err = {0};
     struct machine *machine = NULL;
-    struct snapshot snapshot;
+    struct snapshot snapshot = {0};
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r
               : snapshot_find(service, machine, settings_text(body, "snapshot"), &snapshot, &err);
