@@ -338,7 +338,7 @@ void machine_snapshot_create(struct machine_service *service, const char *projec
 
 struct deleting {
     struct machine_service *service;
-    struct snapshot snapshot = {0};
+    struct snapshot snapshot;
     char *folder;
     struct error error;
     machine_done *done;
