@@ -1,6 +1,6 @@
 // Runs `exports.handler = async (event, context)`, or an exported function of a module, against the Runtime API
 // (AWS_LAMBDA_RUNTIME_API).  _HANDLER is FILE.FUNCTION; FILE.js, .mjs or .cjs is in LAMBDA_TASK_ROOT.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
@@ -63,6 +63,14 @@ async function findHandler() {
   return handler;
 }
 
+// Written before each invocation: never part of what all of them begin with.
+function takeSecrets() {
+  const folder = "/run/secrets";
+  for (const name of existsSync(folder) ? readdirSync(folder) : []) {
+    process.env[name] = readFileSync(path.join(folder, name), "utf8");
+  }
+}
+
 // With a third argument it may answer by callback; a promise that is returned counts all the same.
 function run(handler, event, context) {
   return new Promise((resolve, reject) => {
@@ -89,6 +97,7 @@ for (;;) {
   const target = "invocation/" + next.fields["lambda-runtime-aws-request-id"];
   process.env._X_AMZN_TRACE_ID = next.fields["lambda-runtime-trace-id"] ?? "";
   try {
+    takeSecrets();
     const answer = await run(handler, JSON.parse(next.body), contextOf(next.fields));
     await call("POST", target + "/response", JSON.stringify(answer) ?? "null");
   } catch (error) {

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 
+SECRETS = "/run/secrets"  # written before each invocation: never part of what all of them begin with
 PREFIX = "/2018-06-01/runtime/"
 connection = http.client.HTTPConnection(os.environ["AWS_LAMBDA_RUNTIME_API"])
 
@@ -48,6 +49,13 @@ class Context:
         sys.stdout.write(str(message))
 
 
+def take_secrets():
+    if os.path.isdir(SECRETS):
+        for name in os.listdir(SECRETS):
+            with open(os.path.join(SECRETS, name), "rb") as secret:
+                os.environb[os.fsencode(name)] = secret.read()
+
+
 def find_handler():
     module, _, function = os.environ["_HANDLER"].rpartition(".")
     if not module:
@@ -69,6 +77,7 @@ def main():
         path = "invocation/" + fields.headers["Lambda-Runtime-Aws-Request-Id"]
         os.environ["_X_AMZN_TRACE_ID"] = fields.headers.get("Lambda-Runtime-Trace-Id", "")
         try:
+            take_secrets()
             answer = json.dumps(handler(json.loads(event), Context(fields.headers))).encode()
         except Exception as error:
             traceback.print_exc()

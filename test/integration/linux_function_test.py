@@ -30,6 +30,8 @@ while true; do
     if grep -q please-hang /tmp/event; then sleep 1000; fi
     if grep -q please-fail /tmp/event; then
         wget -q -O - --post-data '{"errorType":"Oops","errorMessage":"as you like"}' $api/invocation/$id/error
+    elif grep -q please-tell /tmp/event; then
+        wget -q -O - --post-file /run/secrets/TOKEN $api/invocation/$id/response
     elif grep -q rawPath /tmp/event; then
         path=$(sed 's/.*"rawPath":"\\([^"]*\\)".*/\\1/' /tmp/event)
         wget -q -O - --post-data "{\\"statusCode\\":201,\\"headers\\":{\\"x-count\\":\\"$count\\"},\\"body\\":\\"$path $COLOUR\\"}" \\
@@ -70,7 +72,13 @@ class Case(unittest.TestCase):
         (cls.app / "blixard.yaml").write_text("runtime: linux\nimage: small\nhandler: main\nmemory: 96MiB\ntimeout: 60s\n"
                                               "environment:\n  COLOUR: blue\n")
         cls.ok("fn", "deploy", "shell", cls.app)
-        cls.ok("fn", "deploy", "late", cls.app, "--timeout", "5s")
+        cls.deploy_late()
+
+    @classmethod
+    def deploy_late(cls):
+        (pathlib.Path(folder.name) / "key").write_text("the-word-of-the-day")
+        cls.ok("secret", "set", "key", "--from-file", pathlib.Path(folder.name) / "key")
+        cls.ok("fn", "deploy", "late", cls.app, "--timeout", "5s", "--secret", "TOKEN=key")
 
     @classmethod
     def run_cli(cls, *words):
@@ -118,10 +126,15 @@ class Case(unittest.TestCase):
                 break
             self.ok("fn", "list")
         self.assertEqual(len(self.kept()), 1)
-        self.ok("fn", "deploy", "late", self.app, "--timeout", "5s")
+        self.deploy_late()
 
     def kept(self):
         return {(place.parent.name, place.stat().st_mtime_ns) for place in self.data.glob("clones/kept-*/made-of")}
+
+    def test_secrets_come_with_the_call(self):
+        self.assertEqual(self.ok("fn", "invoke", "late", "--data", '"please-tell"'), "the-word-of-the-day")
+        for memory in self.data.glob("clones/kept-*/memory"):
+            self.assertNotIn(b"the-word-of-the-day", memory.read_bytes())
 
     def test_an_image_in_use_stays(self):
         refused = self.run_cli("image", "delete", "small")
@@ -150,7 +163,6 @@ class Case(unittest.TestCase):
         for lines, reason in (("image: none", "no image none"),
                               ("memory: 64MiB", "needs a machine image"),
                               ("image: small\nmemory: 16MiB", "at least 64 MiB"),
-                              ("image: small\nsecrets:\n  KEY: key", "Linux functions have none yet"),
                               ("image: small\ntmp_max: 1MiB", "tmp_max) has no effect"),
                               ("image: small\nassets: [x]", "assets has no effect"),
                               ("image: small\nfetch:\n  allow: [a.example]", "no network yet")):

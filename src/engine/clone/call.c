@@ -132,9 +132,22 @@ static void trace_of(const char *parent, char ret_trace[128])
     }
 }
 
-static void on_begun(void *context)
+/* The last of a name: secrets stand behind what is the request's. */
+static const char *last_variable(const struct buffer *environment, const char *name)
 {
-    struct runner_call *call = context;
+    const char *at = (const char *)environment->data;
+    const char *end = at + environment->used;
+    const char *found = NULL;
+    for (const char *value = clone_event_variable(at, (size_t)(end - at), name); value != NULL;
+         value = clone_event_variable(at, (size_t)(end - at), name)) {
+        found = value;
+        at = value + strlen(value) + 1;
+    }
+    return found;
+}
+
+static void invoke(struct runner_call *call)
+{
     static const struct agent_call_events events = {.on_output = on_output, .on_end = on_answered};
     const char *environment = (const char *)call->environment.data;
     size_t length = call->environment.used;
@@ -152,15 +165,48 @@ static void on_begun(void *context)
                                                 .trace = trace[0] != '\0' ? trace : NULL,
                                                 .arn = arn};
     clone_event_write(environment, length, call->input.data, call->input.used, now, &event);
-    call->run_ns = clock_monotonic_ns();
-    call->attach_ns = call->run_ns - call->began_ns;
     if (event.used > CLONE_INPUT_MAX) {
         end(call, VMM_END_TRAP, "the event has more than 6 MiB");
         return;
     }
-    loop_timer_start(call->timer, call->timeout_ms);
     call->asked = agent_function_invoke(call->slot->machine->agent, &invocation, &events, call);
     agent_call_write(call->asked, event.data, event.used);
+    agent_call_finish_input(call->asked);
+}
+
+static void begin_next(struct runner_call *call);
+
+static void on_secret(const struct error *error, const struct agent_result *result, void *context)
+{
+    struct runner_call *call = context;
+    (void)result;
+    if (call->is_over) {
+        return;
+    }
+    call->asked = NULL;
+    if (error != NULL) {
+        end(call, VMM_END_TRAP, error->text);
+        return;
+    }
+    call->secret_at++;
+    begin_next(call);
+}
+
+/* The secrets one by one, then the invocation. */
+static void begin_next(struct runner_call *call)
+{
+    static const struct agent_call_events events = {.on_end = on_secret};
+    const json_t *secrets = json_object_get(call->slot->template->settings, "secrets");
+    const char *name = json_string_value(json_array_get(secrets, call->secret_at));
+    if (name == NULL) {
+        invoke(call);
+        return;
+    }
+    const char *value = last_variable(&call->environment, name);
+    MEMORY_OWNED char *path = memory_format(CLONE_SECRETS "/%s", name);
+    const struct agent_put put = {.path = path, .mode = 0400, .makes_folders = true};
+    call->asked = agent_put(call->slot->machine->agent, &put, &events, call);
+    agent_call_write(call->asked, value != NULL ? value : "", value != NULL ? strlen(value) : 0);
     agent_call_finish_input(call->asked);
 }
 
@@ -173,7 +219,10 @@ void call_go_on(struct runner_call *call)
         end(call, VMM_END_TRAP, "the request's body has more than 6 MiB");
         return;
     }
-    on_begun(call);
+    call->run_ns = clock_monotonic_ns();
+    call->attach_ns = call->run_ns - call->began_ns;
+    loop_timer_start(call->timer, call->timeout_ms);
+    begin_next(call);
 }
 
 /* ---- The door ---- */

@@ -10,6 +10,8 @@
  *   command               list: the bootstrap; or
  *   language, handler     "python" or "javascript": a bootstrap of ours, and what it calls
  *   function, version, environment  for the handler's environment
+ *   secrets               list of variables that come with each call's environment: before the
+ *                         handler has the call, each is the file CLONE_SECRETS/NAME inside
  *   keep                  64 hex digits, or absent: the template stays on disk under this name, and
  *                         is found again after a restart of the daemon
  *
@@ -24,6 +26,8 @@
 #define ENGINE_CLONE_CLONE_H
 
 #include "engine/runner/runner.h"
+
+#define CLONE_SECRETS "/run/secrets"
 
 struct clone_service;
 struct error;

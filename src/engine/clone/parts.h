@@ -180,6 +180,7 @@ struct runner_call {
     uint64_t attach_ns;
     uint64_t output_max;
     uint64_t log_left;
+    size_t secret_at; /* which of the template's comes next */
     bool input_is_whole;
     bool is_too_large;
     bool keeps_memory;

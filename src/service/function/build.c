@@ -546,6 +546,7 @@ static char *linux_settings(const struct build *build)
     struct error ignored = {0};
     char version[24];
     json_t *environment = json_object();
+    json_t *secrets = json_array();
     if (json_read(build->config.linux_settings, strlen(build->config.linux_settings), &settings,
                   &ignored) < 0) {
         settings = json_object();
@@ -557,7 +558,13 @@ static char *linux_settings(const struct build *build)
         json_object_set_new(environment, name, json_string(equals + 1));
         at += strlen(pair) + 1;
     }
+    for (size_t at = 0; at < build->config.secrets_length;) {
+        const char *pair = build->config.secrets + at;
+        json_array_append_new(secrets, json_stringn(pair, strcspn(pair, "=")));
+        at += strlen(pair) + 1;
+    }
     snprintf(version, sizeof(version), "%" PRIu64, build->number);
+    json_object_set_new(settings, "secrets", secrets);
     json_object_set_new(settings, "environment", environment);
     json_object_set_new(settings, "function", json_string(build->name));
     json_object_set_new(settings, "version", json_string(version));

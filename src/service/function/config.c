@@ -334,11 +334,6 @@ static int take_linux(const json_t *object, struct function_config *config, stru
                          "$.image: a function of the runtime linux needs a machine image with a "
                          "kernel (blixard image list)");
     }
-    if (json_object_size(json_object_get(object, "secrets")) > 0) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "$.secrets: Linux functions have none yet: what starts them is kept on "
-                         "disk, where no secret belongs");
-    }
     if (json_array_size(json_object_get(json_object_get(object, "fetch"), "allow")) > 0) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "$.fetch: Linux functions have no network yet, so there is nothing to "
