@@ -488,6 +488,7 @@ static int start_machines(struct node *node, struct error *err)
         .folder = folder,
         .node_name = node->name,
         .share_folders = node->options.machine_share_folders,
+        .memory_percent = node->options.machine_memory_percent,
     };
     return machine_service_new(&options, &node->machines, err);
 }

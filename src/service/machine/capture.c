@@ -294,14 +294,16 @@ void capture_lose_vm(struct machine *machine)
     }
 }
 
-static json_t *describe(const struct machine *machine)
+static json_t *describe(const struct machine *machine, enum capture_kind kind)
 {
+    json_t *config =
+        kind == CAPTURE_MEMORY ? change_booted_config(machine) : json_deep_copy(machine->config);
     const struct hypervisor_driver_info *info = driver_of(machine);
     const char *driver = info != NULL ? info->name : "";
     const char *version = info != NULL ? info->version : "";
-    return json_pack("{s:s, s:s, s:O, s:s, s:s, s:I}", "machine_id", machine->id, "machine",
-                     machine->name, "config", machine->config, "driver", driver, "driver_version",
-                     version, "created_ms", (json_int_t)clock_real_ms());
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:I}", "machine_id", machine->id, "machine",
+                     machine->name, "config", config, "driver", driver, "driver_version", version,
+                     "created_ms", (json_int_t)clock_real_ms());
 }
 
 void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
@@ -313,7 +315,7 @@ void capture_begin(struct machine *machine, enum capture_kind kind, const char *
                                 .kind = kind,
                                 .folder = memory_copy_string(folder),
                                 .source = memory_copy_string(machine->folder),
-                                .about = describe(machine),
+                                .about = describe(machine, kind),
                                 .fd = -1,
                                 .was_running = machine->state == MACHINE_RUNNING,
                                 .begun_ms = clock_monotonic_ms(),

@@ -1,6 +1,7 @@
-/* What control groups allow machines, as metrics. */
+/* What control groups allow machines, as metrics; and what all of them together may have. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <sys/sysinfo.h>
 
 #include "base/buffer.h"
 #include "base/memory.h"
@@ -48,4 +49,48 @@ void limits_write_metrics(struct machine_service *service, bool is_openmetrics, 
             }
         }
     }
+}
+
+/* ---- Memory of all machines together ---- */
+
+int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wanted,
+                 struct error *err)
+{
+    enum { MIB_SHIFT = 20 };
+    uint64_t limit = total / 100 * percent;
+    if (percent == 0 || (others <= limit && wanted <= limit - others)) {
+        return 0;
+    }
+    return error_set(
+        err, ERROR_LIMIT,
+        "it needs %" PRIu64 " MiB, and of the %" PRIu64
+        " MiB that machines may have here (machine_memory_percent: %" PRIu64 " %% of %" PRIu64
+        " MiB) the others have %" PRIu64 " MiB: stop one, make it smaller or move it",
+        wanted >> MIB_SHIFT, limit >> MIB_SHIFT, percent, total >> MIB_SHIFT, others >> MIB_SHIFT);
+}
+
+/* What a balloon has taken does not count: the guest may have it again. */
+static uint64_t memory_most(const struct machine *machine)
+{
+    uint64_t booted = settings_u64(machine->booted, "memory_bytes");
+    return booted > 0 ? booted : settings_u64(machine->config, "memory_bytes");
+}
+
+int limits_check_memory(const struct machine *machine, struct error *err)
+{
+    uint64_t others = 0;
+    struct sysinfo info;
+    if (machine->service->options.memory_percent == 0 || sysinfo(&info) < 0) {
+        return 0;
+    }
+    LIST_EACH(node, &machine->service->machines)
+    {
+        const struct machine *other = LIST_ITEM(node, struct machine, link);
+        if (other != machine && machine_state_is_alive(other->state)) {
+            others += memory_most(other);
+        }
+    }
+    return limits_admit((uint64_t)info.totalram * info.mem_unit,
+                        machine->service->options.memory_percent, others,
+                        settings_u64(machine->config, "memory_bytes"), err);
 }

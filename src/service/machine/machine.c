@@ -87,6 +87,7 @@ void machine_unref(struct machine *machine)
     loop_timer_free(machine->timer);
     health_end(machine);
     json_decref(machine->config);
+    json_decref(machine->booted);
     free(machine->key);
     free(machine->project);
     free(machine->name);

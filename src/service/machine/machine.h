@@ -48,7 +48,8 @@ struct machine_options {
     const char *agent;  /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
     const char
-        *share_folders; /* with commas: what machines may share; lent for the service's life */
+        *share_folders;      /* with commas: what machines may share; lent for the service's life */
+    uint64_t memory_percent; /* of the node's, that machines may have together; 0: any */
 };
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,
@@ -87,6 +88,23 @@ void machine_create(struct machine_service *service, const char *project, const 
  * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
 void machine_act(struct machine_service *service, const char *project, const char *name,
                  const char *action, machine_begun *done, void *context);
+
+/* What it is called now, the operation that ends when what can change at once has changed, and
+ * which settings come with its next start.  May be called before machine_update() returns. */
+typedef void machine_changed(const struct error *error, const char *name, const char *operation,
+                             const json_t *at_next_start, void *context);
+
+/* A body of type MachineUpdate; at the machine's node.  NOT_FOUND; INVALID names the setting;
+ * EXISTS (the name is taken); CONFLICT: its state does not allow it, a disk would become smaller, a
+ * port is another machine's. */
+void machine_update(struct machine_service *service, const char *project, const char *name,
+                    const json_t *update, machine_changed *done, void *context);
+
+/* What this node's machines of the project have used: a MachineUsageList, lent.  Waits for agents
+ * for a second at most. */
+typedef void machine_used(const json_t *usage, void *context);
+void machine_usage(struct machine_service *service, const char *project, machine_used *done,
+                   void *context);
 
 /* Give it a volume, or take one away; while it runs, too.  At the machine's node.  NOT_FOUND;
  * CONFLICT: another machine has it, it is on another node, or (not forced) something in the machine

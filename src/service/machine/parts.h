@@ -79,6 +79,7 @@ struct machine {
     bool is_unhealthy;           /* and goes down for it */
     bool is_waiting;             /* for others to run, before it starts */
     bool is_gone;                /* its row is: freed when nothing is under way */
+    json_t *booted;              /* settings that its VMM began with and that are others now */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -108,6 +109,7 @@ void state_want(struct machine *machine, enum machine_desired desired);
 /* Has the state what tells of health (version 7)? */
 bool state_has_health(const struct machine_service *service);
 struct machine *state_find(struct machine_service *service, const char *project, const char *name);
+struct machine *state_find_id(struct machine_service *service, const char *id);
 
 /* ---- machine.c ---- */
 void machine_set_state(struct machine *machine, enum machine_state state, const char *format, ...)
@@ -134,7 +136,37 @@ int request_find(struct machine_service *service, const char *project, const cha
 int request_check_fit(const struct machine_service *service, const json_t *config,
                       struct error *err);
 
+/* Would it take that config instead of its own? */
+int request_check_change(const struct machine *machine, const json_t *config, struct error *err);
+
+/* ---- change.c: of a machine that is there ---- */
+
+/* What a MachineUpdate makes of a config, which is complete; a new reference.  INVALID; CONFLICT:
+ * a disk does not become smaller. */
+int change_merge(const json_t *config, const json_t *update, json_t **ret_config,
+                 struct error *err);
+/* Which settings of a VMM that began with `booted` are others in `config`: it has them when it is
+ * started again.  Memory below what it began with is no such: the balloon takes it.  A new
+ * reference. */
+json_t *change_waiting(const json_t *booted, const json_t *config);
+/* What its VMM began with of `config`; a new reference. */
+json_t *change_booted_config(const struct machine *machine);
+/* What waits for its next start; NULL: it does not run.  A new reference. */
+json_t *change_of(const struct machine *machine);
+/* Its VMM was found: what did that begin with? */
+void change_recall(struct machine *machine);
+/* A VMM begins with what is set now.  change_prepare(): in the folder; blocks. */
+void change_begin(struct machine *machine);
+int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
+/* Its VMM is there; its agent is: disk and memory become what they are to be. */
+void change_settle_vm(struct machine *machine);
+void change_settle_guest(struct machine *machine, bool has_gone_on);
+/* Is nothing under way that a change would meet?  CONFLICT. */
+int change_check(const struct machine *machine, struct error *err);
+
 /* ---- run.c: starting and ending ---- */
+/* From a state that was not read yet. */
+bool machine_run_goes_on(const struct machine *machine);
 void machine_run_start(struct machine *machine);
 void machine_run_attach(struct machine *machine);
 void machine_run_shut_down(struct machine *machine);
@@ -252,6 +284,11 @@ void shares_done(struct shares *shares);
 int shares_refuse(const json_t *config, const char *what, struct error *err);
 
 /* ---- limits.c ---- */
+/* May a machine that wants so much memory be started besides the others, on a node that has `total`
+ * and lets machines have `percent` of it (0: any)?  LIMIT, with these figures. */
+int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wanted,
+                 struct error *err);
+int limits_check_memory(const struct machine *machine, struct error *err);
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
 /* ---- after.c: the order of starts ---- */

@@ -88,21 +88,13 @@ int machine_folder(struct machine_service *service, const char *project, const c
 
 struct asking {
     struct machine_service *service;
-    char *project;
-    char *name;
+    char id[MACHINE_ID_SIZE]; /* it may be called otherwise by then */
     char operation[OPERATION_ID_SIZE];
     bool restarts;
     bool kills;
     machine_begun *done;
     void *context;
 };
-
-static void free_asking(struct asking *asking)
-{
-    free(asking->project);
-    free(asking->name);
-    free(asking);
-}
 
 /* The row is there, and state_load() has seen it. */
 static void on_asked(const struct error *error, uint64_t index, void *context)
@@ -114,11 +106,11 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
     if (error != NULL) {
         operation_drop(service->options.operations, asking->operation);
         asking->done(error, NULL, asking->context);
-        free_asking(asking);
+        free(asking);
         return;
     }
     asking->done(NULL, asking->operation, asking->context);
-    struct machine *machine = state_find(service, asking->project, asking->name);
+    struct machine *machine = state_find_id(service, asking->id);
     if (machine != NULL) {
         machine->is_restarting = asking->restarts && machine_state_is_alive(machine->state);
         machine_take_operation(machine, asking->operation);
@@ -129,21 +121,17 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
         }
         machine_step(machine);
     }
-    free_asking(asking);
+    free(asking);
 }
 
 static void propose(struct machine_service *service, struct store_command *command,
-                    const char *kind, const char *project, const char *name, bool restarts,
-                    bool kills, machine_begun *done, void *context)
+                    const char *kind, const char *project, const char *name, const char *id,
+                    bool restarts, bool kills, machine_begun *done, void *context)
 {
     struct asking *asking = NEW(struct asking);
-    *asking = (struct asking){.service = service,
-                              .project = memory_copy_string(project),
-                              .name = memory_copy_string(name),
-                              .restarts = restarts,
-                              .kills = kills,
-                              .done = done,
-                              .context = context};
+    *asking = (struct asking){
+        .service = service, .restarts = restarts, .kills = kills, .done = done, .context = context};
+    snprintf(asking->id, sizeof(asking->id), "%s", id);
     MEMORY_OWNED char *resource = memory_format("machines/%s", name);
     const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
     operation_add(service->options.operations, command, &start, asking->operation);
@@ -235,9 +223,10 @@ static bool takes_port(const json_t *published, const struct hypervisor_forward 
     return false;
 }
 
-/* Two machines of a node cannot have one port of it. */
-static int check_ports(const struct machine_service *service, const json_t *config,
-                       struct error *err)
+/* Two machines of a node cannot have one port of it: one that was taken from a machine is its
+ * VMM's until that is started again. */
+static int check_ports(const struct machine_service *service, const struct machine *own_or_null,
+                       const json_t *config, struct error *err)
 {
     size_t index = 0;
     json_t *value = NULL;
@@ -251,8 +240,10 @@ static int check_ports(const struct machine_service *service, const json_t *conf
         LIST_EACH(node, &service->machines)
         {
             const struct machine *other = LIST_ITEM(node, struct machine, link);
-            if (!other->is_gone &&
-                takes_port(json_object_get(other->config, "publish"), &mine, address)) {
+            if (!other->is_gone && other != own_or_null &&
+                (takes_port(json_object_get(other->config, "publish"), &mine, address) ||
+                 (machine_state_is_alive(other->state) &&
+                  takes_port(json_object_get(other->booted, "publish"), &mine, address)))) {
                 return error_set(err, ERROR_CONFLICT,
                                  "port %u of node %s is published by machine %s already",
                                  mine.host_port, service->node_name, other->name);
@@ -300,7 +291,13 @@ int request_check_fit(const struct machine_service *service, const json_t *confi
                       struct error *err)
 {
     int r = check_driver(service, config, err);
-    return r < 0 ? r : check_ports(service, config, err);
+    return r < 0 ? r : check_ports(service, NULL, config, err);
+}
+
+int request_check_change(const struct machine *machine, const json_t *config, struct error *err)
+{
+    int r = check_driver(machine->service, config, err);
+    return r < 0 ? r : check_ports(machine->service, machine, config, err);
 }
 
 static void add_machine(struct store_command *command, const char *node, const char *project,
@@ -385,7 +382,7 @@ static void propose_machine(struct creating *creating)
         loop_post(service->options.loop, refuse_creating, creating);
         return;
     }
-    propose(service, command, "machine.create", creating->project, name, false, false,
+    propose(service, command, "machine.create", creating->project, name, creating->id, false, false,
             creating->done, creating->context);
     free_creating(creating);
 }
@@ -512,7 +509,8 @@ void machine_act(struct machine_service *service, const char *project, const cha
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_NOT_FOUND, "the machine was deleted meanwhile",
-        "UPDATE machine SET desired = ?, revision = ? WHERE key = ? AND id = ? AND node = ?",
-        "trttt", machine_desired_text(act->desired), machine->key, machine->id, service->node_name);
-    propose(service, command, act->kind, project, name, act->restarts, act->kills, done, context);
+        "UPDATE machine SET desired = ?, revision = ? WHERE id = ? AND node = ?", "trtt",
+        machine_desired_text(act->desired), machine->id, service->node_name);
+    propose(service, command, act->kind, project, name, machine->id, act->restarts, act->kills,
+            done, context);
 }

@@ -85,8 +85,7 @@ void machine_run_detach(struct machine *machine)
     }
 }
 
-/* From a state that was not read yet. */
-static bool is_to_go_on(const struct machine *machine)
+bool machine_run_goes_on(const struct machine *machine)
 {
     MEMORY_OWNED char *state =
         memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
@@ -113,7 +112,7 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     }
     bool has_failed = told.end == HYPERVISOR_END_PANIC || told.end == HYPERVISOR_END_FAILED ||
         (told.end == HYPERVISOR_END_KILLED && !was_stopping);
-    bool cannot_go_on = told.end == HYPERVISOR_END_FAILED && is_to_go_on(machine);
+    bool cannot_go_on = told.end == HYPERVISOR_END_FAILED && machine_run_goes_on(machine);
     if (was_unhealthy) {
         has_failed = true;
         snprintf(told.text, sizeof(told.text), "it was unhealthy: %.300s", reason);
@@ -232,6 +231,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     }
     machine->was_found = false;
     machine_volumes_mount(machine);
+    change_settle_guest(machine, has_gone_on(machine));
     health_begin(machine);
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
@@ -307,6 +307,7 @@ static void on_started(void *context)
 {
     struct machine *machine = context;
     machine_volumes_plug(machine);
+    change_settle_vm(machine);
     open_agent(machine);
     if (machine->state == MACHINE_STARTING) {
         begin_boot(machine);
@@ -506,7 +507,7 @@ static void begin_in_the_middle(const struct machine *machine, struct parts *par
 {
     parts->state = memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
     parts->memory = memory_format("%s/" CONTENT_RESUME "/" CONTENT_MEMORY, machine->folder);
-    if (is_to_go_on(machine)) {
+    if (machine_run_goes_on(machine)) {
         spec->memory = HYPERVISOR_MEMORY_COPY;
         spec->memory_file = parts->memory;
         spec->is_incoming = true;
@@ -548,10 +549,14 @@ void machine_run_stamp(struct machine *machine, int fd, const char *folder, hype
 {
     struct parts parts;
     struct hypervisor_spec spec;
+    json_t *config = machine->config;
+    machine->config = change_booted_config(machine); /* what the state is of */
     describe(machine, &parts, &spec);
     take_disk_of(folder, &parts);
     template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
     parts_done(&parts);
+    json_decref(machine->config);
+    machine->config = config;
 }
 
 /* What carries the agent is written anew at each start: it is of this very release. */
@@ -565,7 +570,7 @@ static void write_files(void *context)
     int r = starting->error.kind == ERROR_NONE
         ? content_take_incoming(machine->folder, &starting->error)
         : -(int)starting->error.kind;
-    bool goes_on = is_to_go_on(machine);
+    bool goes_on = machine_run_goes_on(machine);
     if (r == 0 && !goes_on) {
         r = file_remove_tree(resume, &starting->error); /* of an earlier life */
     }
@@ -574,6 +579,7 @@ static void write_files(void *context)
         r = disk_write_initrd(machine, settings_text(config, "initrd"), &starting->program,
                               &starting->error);
     }
+    r = r < 0 ? r : change_prepare(machine->folder, config, goes_on, &starting->error);
     if (r == 0 && seed_is_wanted(config)) {
         seed_write(machine, config, &starting->error);
     }
@@ -641,9 +647,15 @@ static void on_files(void *context)
 
 void machine_run_start(struct machine *machine)
 {
+    struct error refusal = {0};
+    if (limits_check_memory(machine, &refusal) < 0) {
+        machine_set_state(machine, MACHINE_FAILED, "%.380s", refusal.text);
+        return;
+    }
     struct starting *starting = NEW(struct starting);
     starting->machine = machine;
     starting->config = json_deep_copy(machine->config);
+    change_begin(machine);
     machine->has_program_ended = false;
     program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");
@@ -653,6 +665,7 @@ void machine_run_start(struct machine *machine)
 
 void machine_run_attach(struct machine *machine)
 {
+    change_recall(machine);
     machine->vm = hypervisor_attach(machine->service->options.hypervisor, driver_of(machine)->name,
                                     machine->folder, &vm_events, machine);
 }

@@ -45,6 +45,10 @@ static void write_live(struct json_writer *writer, struct machine_service *servi
         json_write_field_u64(writer, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
         json_write_field_u64(writer, "resident_bytes", usage.memory_bytes);
     }
+    JSON_OWNED json_t *waiting = json_pack("{s:o}", "at_next_start", change_of(machine));
+    if (json_array_size(json_object_get(waiting, "at_next_start")) > 0) {
+        json_write_members(writer, waiting);
+    }
     const struct agent_info *info = machine->agent != NULL ? agent_last_info(machine->agent) : NULL;
     json_write_field_string(writer, "agent", info != NULL ? info->program : NULL);
     if (info != NULL) {

@@ -35,12 +35,12 @@ struct machine *state_find(struct machine_service *service, const char *project,
     return NULL;
 }
 
-static struct machine *find_key(struct machine_service *service, const char *key)
+struct machine *state_find_id(struct machine_service *service, const char *id)
 {
     LIST_EACH(node, &service->machines)
     {
         struct machine *machine = LIST_ITEM(node, struct machine, link);
-        if (!machine->is_gone && strcmp(machine->key, key) == 0) {
+        if (!machine->is_gone && strcmp(machine->id, id) == 0) {
             return machine;
         }
     }
@@ -73,20 +73,31 @@ static struct machine *new_machine(struct machine_service *service, sqlite3_stmt
     return machine;
 }
 
+/* It is called otherwise from now on. */
+static void take_name(struct machine *machine, sqlite3_stmt *row)
+{
+    log_info("machine %s is %s now", machine->key, text_at(row, 0));
+    free(machine->key);
+    free(machine->name);
+    machine->key = memory_copy_string(text_at(row, 0));
+    machine->name = memory_copy_string(text_at(row, 2));
+}
+
 /* What others may write: settings and what is wanted.  The state is ours alone. */
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct machine_service *service = context;
-    struct machine *machine = find_key(service, text_at(row, 0));
+    struct machine *machine = state_find_id(service, text_at(row, 3));
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
-    bool is_new = machine == NULL || strcmp(machine->id, text_at(row, 3)) != 0;
     if (json_read(text_at(row, 4), strlen(text_at(row, 4)), &config, &err) < 0) {
         log_error("machine %s: %s", text_at(row, 0), err.text);
         return true;
     }
-    if (is_new) {
+    if (machine == NULL) {
         machine = new_machine(service, row);
+    } else if (strcmp(machine->key, text_at(row, 0)) != 0) {
+        take_name(machine, row);
     }
     json_decref(machine->config);
     machine->config = config;
@@ -96,26 +107,22 @@ static bool take_row(sqlite3_stmt *row, void *context)
     return true;
 }
 
-struct mark {
-    const char *key;
-    bool is_there;
-};
-
-static bool take_mark(sqlite3_stmt *row, void *context)
+static bool take_there(sqlite3_stmt *row, void *context)
 {
-    struct mark *mark = context;
-    mark->is_there = mark->is_there || strcmp(text_at(row, 0), mark->key) == 0;
-    return true;
+    (void)row;
+    *(bool *)context = true;
+    return false;
 }
 
+/* By its id: one that was renamed is there. */
 static void drop_if_missing(struct machine_service *service, struct machine *machine)
 {
-    struct mark mark = {.key = machine->id};
+    bool is_there = false;
     struct error err = {0};
-    int r = store_query(service->options.store, &err, take_mark, &mark,
-                        "SELECT id FROM machine WHERE key = ? AND node = ?", "tt", machine->key,
+    int r = store_query(service->options.store, &err, take_there, &is_there,
+                        "SELECT 1 FROM machine WHERE id = ? AND node = ?", "tt", machine->id,
                         service->node_name);
-    if (r == 0 && !mark.is_there && !machine->is_gone) {
+    if (r == 0 && !is_there && !machine->is_gone) {
         machine->is_gone = true;
         machine_run_detach(machine);
         machine_unref(machine);
@@ -175,16 +182,16 @@ void state_publish(struct machine *machine)
     store_command_add_expecting(
         command, ERROR_CONFLICT, "the machine is another node's",
         "UPDATE machine SET state = ?, reason = nullif(?, ''), restarts = ?, started_ms = "
-        "nullif(?, 0), revision = ? WHERE key = ? AND id = ? AND node = ?",
-        "ttuurttt", machine_state_text(machine->state), machine->reason, machine->restarts,
-        machine->started_ms, machine->key, machine->id, service->node_name);
+        "nullif(?, 0), revision = ? WHERE id = ? AND node = ?",
+        "ttuurtt", machine_state_text(machine->state), machine->reason, machine->restarts,
+        machine->started_ms, machine->id, service->node_name);
     if (state_has_health(service)) {
         store_command_add(
             command,
             "UPDATE machine SET health = nullif(?, ''), health_reason = nullif(?, '') "
-            "WHERE key = ? AND id = ? AND node = ?",
-            "ttttt", machine_health_text(health_of(machine)), health_reason(machine), machine->key,
-            machine->id, service->node_name);
+            "WHERE id = ? AND node = ?",
+            "tttt", machine_health_text(health_of(machine)), health_reason(machine), machine->id,
+            service->node_name);
     }
     machine->is_publishing = true;
     service->pending++;
@@ -206,11 +213,9 @@ void state_want(struct machine *machine, enum machine_desired desired)
 {
     struct machine_service *service = machine->service;
     struct store_command *command = store_command_new();
-    store_command_add(command,
-                      "UPDATE machine SET desired = ?, revision = ? WHERE key = ? AND id = ? AND "
-                      "desired = ?",
-                      "trttt", machine_desired_text(desired), machine->key, machine->id,
-                      machine_desired_text(machine->desired));
+    store_command_add(
+        command, "UPDATE machine SET desired = ?, revision = ? WHERE id = ? AND desired = ?",
+        "trtt", machine_desired_text(desired), machine->id, machine_desired_text(machine->desired));
     machine->desired = desired;
     service->pending++;
     store_propose(service->options.store, command, on_wanted, service);

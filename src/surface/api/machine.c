@@ -52,6 +52,22 @@ void api_hypervisor_list(struct request *request)
     api_answer_json(request, request->status, &body);
 }
 
+static void on_used(const json_t *usage, void *context)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct request *request = context;
+    struct json_writer writer = json_writer_to(&body);
+    json_write_begin_object(&writer);
+    json_write_members(&writer, usage);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
+void api_machine_usage(struct request *request)
+{
+    machine_usage(service_of(request), request->project, on_used, request);
+}
+
 /* ---- Changing ---- */
 
 struct beginning {
@@ -94,6 +110,38 @@ static void create(struct request *request, const json_t *body)
 void api_machine_create(struct request *request)
 {
     api_body_read(request, "MachineCreate", create);
+}
+
+static void on_changed(const struct error *error, const char *name, const char *operation,
+                       const json_t *at_next_start, void *context)
+{
+    struct request *request = context;
+    BUFFER_OWNED struct buffer body = {0};
+    struct json_writer writer = json_writer_to(&body);
+    if (error != NULL) {
+        api_answer_error(request, error);
+        return;
+    }
+    JSON_OWNED json_t *rest = json_pack("{s:O}", "at_next_start", at_next_start);
+    json_write_begin_object(&writer);
+    json_write_field_string(&writer, "name", name);
+    json_write_field_string(&writer, "operation", operation);
+    json_write_members(&writer, rest);
+    json_write_end_object(&writer);
+    api_answer_json(request, request->status, &body);
+}
+
+static void update(struct request *request, const json_t *body)
+{
+    machine_update(service_of(request), request->project, request->parameters[0], body, on_changed,
+                   request);
+}
+
+void api_machine_update(struct request *request)
+{
+    if (!api_machine_is_elsewhere(request)) {
+        api_body_read(request, "MachineUpdate", update);
+    }
 }
 
 static void act(struct request *request, const char *action)

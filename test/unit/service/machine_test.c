@@ -1,4 +1,5 @@
 /* What is decided about machines, and what a setting may say. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
@@ -173,4 +174,108 @@ TEST(machine, keys_are_added_once)
     EXPECT(!keys_merge(keys, &text));
     buffer_done(&text);
     json_decref(keys);
+}
+
+static json_t *config_of(const char *text)
+{
+    json_error_t error;
+    json_t *config = json_loads(text, 0, &error);
+    EXPECT(config != NULL);
+    return config;
+}
+
+#define WEB                                                                                   \
+    "{\"name\":\"web\",\"image\":\"i\",\"cpus\":1,\"memory_bytes\":268435456,\"disk_bytes\":" \
+    "67108864,\"publish\":[\"8080:80\"],\"health\":\"agent\",\"health_retries\":5}"
+
+static int merge(const char *update, json_t **ret_config, struct error *err)
+{
+    json_t *config = config_of(WEB);
+    json_t *said = config_of(update);
+    *ret_config = NULL;
+    int r = change_merge(config, said, ret_config, err);
+    json_decref(config);
+    json_decref(said);
+    return r;
+}
+
+TEST(machine, a_change_keeps_what_it_does_not_say)
+{
+    struct error err = {0};
+    json_t *config = NULL;
+    EXPECT(merge("{\"strategy\":\"Always\",\"disk_bytes\":67108865}", &config, &err) == 0);
+    EXPECT_STRING(settings_text(config, "strategy"), "Always");
+    EXPECT(settings_u64(config, "disk_bytes") == UINT64_C(65) << 20);
+    EXPECT(settings_u64(config, "health_retries") == 5);
+    EXPECT(json_array_size(json_object_get(config, "publish")) == 1);
+    json_decref(config);
+    EXPECT(merge("{\"health\":\"\",\"publish\":[]}", &config, &err) == 0);
+    EXPECT(json_object_get(config, "health") == NULL);
+    EXPECT(json_object_get(config, "health_retries") == NULL);
+    EXPECT(json_object_get(config, "publish") == NULL);
+    json_decref(config);
+}
+
+TEST(machine, a_change_that_cannot_be_is_refused)
+{
+    static const struct {
+        const char *update;
+        enum error_kind kind;
+    } cases[] = {
+        {"{}", ERROR_INVALID},
+        {"{\"disk_bytes\":33554432}", ERROR_CONFLICT},
+        {"{\"memory_bytes\":1}", ERROR_INVALID},
+        {"{\"memory_bytes\":268435457}", ERROR_INVALID},
+        {"{\"cpus\":1000000}", ERROR_INVALID},
+        {"{\"strategy\":\"Sometimes\"}", ERROR_INVALID},
+        {"{\"publish\":[\"80\"]}", ERROR_INVALID},
+        {"{\"health\":\"ftp://:1\"}", ERROR_INVALID},
+        {"{\"boot_timeout_ms\":1}", ERROR_INVALID},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct error err = {0};
+        json_t *config = NULL;
+        EXPECT(merge(cases[i].update, &config, &err) < 0);
+        EXPECT(err.kind == cases[i].kind);
+        EXPECT(config == NULL);
+    }
+}
+
+static void expect_waiting(const char *booted, const char *config, const char *expected)
+{
+    json_t *then = config_of(booted);
+    json_t *now = config_of(config);
+    json_t *waiting = change_waiting(then, now);
+    char *text = json_dumps(waiting, JSON_COMPACT);
+    EXPECT_STRING(text, expected);
+    free(text);
+    json_decref(waiting);
+    json_decref(now);
+    json_decref(then);
+}
+
+TEST(machine, what_its_vmm_cannot_take_waits_for_the_next_start)
+{
+    expect_waiting("{}", WEB, "[]"); /* it does not run, or nothing was changed */
+    expect_waiting("{\"cpus\":1,\"memory_bytes\":268435456,\"publish\":[\"8080:80\"],"
+                   "\"cpu_limit_percent\":null}",
+                   WEB, "[]");
+    expect_waiting("{\"cpus\":2,\"memory_bytes\":134217728,\"publish\":null}", WEB,
+                   "[\"cpus\",\"memory_bytes\",\"publish\"]");
+    expect_waiting("{\"memory_bytes\":536870912}", WEB, "[]"); /* the balloon's */
+    expect_waiting("{\"cpu_limit_percent\":50}", WEB, "[\"cpu_limit_percent\"]");
+    expect_waiting("{\"publish\":null}", "{\"publish\":[\"1:1\"],\"networks\":[{}]}", "[]");
+    expect_waiting("{\"publish\":null}", "{\"publish\":[]}", "[]");
+}
+
+TEST(machine, memory_of_all_has_a_limit_where_it_is_set)
+{
+    struct error err = {0};
+    EXPECT(limits_admit(1000 << 20, 0, UINT64_C(1) << 50, 1, &err) == 0);
+    EXPECT(limits_admit(1000 << 20, 50, 400 << 20, 100 << 20, &err) == 0);
+    EXPECT(limits_admit(1000 << 20, 150, 1400 << 20, 100 << 20, &err) == 0);
+    EXPECT(limits_admit(1000 << 20, 50, 400 << 20, 101 << 20, &err) < 0);
+    EXPECT(err.kind == ERROR_LIMIT);
+    EXPECT(strstr(err.text, "101 MiB") != NULL && strstr(err.text, "500 MiB") != NULL);
+    EXPECT(limits_admit(1000 << 20, 50, UINT64_C(1) << 40, 1 << 20, &err) < 0); /* lowered since */
 }
