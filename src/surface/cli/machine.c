@@ -273,6 +273,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"memory", "memory_bytes", AS_BYTES},
         {"disk", "disk_bytes", AS_BYTES},
         {"published", "publish", AS_TEXT},
+        {"at next start", "at_next_start", AS_TEXT},
         {"volumes", "volumes", AS_TEXT},
         {"addresses", "addresses", AS_TEXT},
         {"strategy", "strategy", AS_TEXT},

@@ -65,3 +65,23 @@ const struct flag image_pull_flags[] = {
     {"cmdline", 0, "WORDS", NULL, "Words for the kernel."},
     {NULL, 0, NULL, NULL, NULL},
 };
+
+const struct flag vm_set_flags[] = {
+    {"strategy", 's', "STRATEGY", "Always RerunOnFailure Once Manual Halted",
+     "When it is started again; at once."},
+    {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]", NULL,
+     "A port of the node that leads into it, instead of those it has; may be given several times; "
+     "none: no port."},
+    {"cpu-limit", 0, "PERCENT", NULL,
+     "What it may use at most, in percent of one CPU, from its next start on."},
+    {"boot-timeout", 0, "DURATION", NULL, "When it is started anew if its agent has not spoken."},
+    {"health", 0, "CHECK", NULL,
+     "http://:PORT/PATH, tcp://:PORT, exec:COMMAND or agent: checked from inside; none: nothing."},
+    {"health-interval", 0, "DURATION", NULL, "How often."},
+    {"health-timeout", 0, "DURATION", NULL, "How long a check may take."},
+    {"health-retries", 0, "COUNT", NULL, "So many bad ones in a row make it unhealthy."},
+    {"health-start-period", 0, "DURATION", NULL, "So long after its start they do not count."},
+    {"health-action", 0, "ACTION", "restart none", "What is done when it is unhealthy."},
+    {"restart", 0, NULL, NULL, "Start it again, if something takes effect only then."},
+    {NULL, 0, NULL, NULL, NULL},
+};

@@ -344,6 +344,7 @@ int verb_route_resume(const struct arguments *arguments, struct error *err);
 int verb_route_delete(const struct arguments *arguments, struct error *err);
 
 extern const struct flag vm_create_flags[];
+extern const struct flag vm_set_flags[];
 extern const struct flag image_pull_flags[];
 int verb_vm_create(const struct arguments *arguments, struct error *err);
 int verb_vm_start(const struct arguments *arguments, struct error *err);
@@ -365,6 +366,10 @@ int verb_vm_snapshot_list(const struct arguments *arguments, struct error *err);
 int verb_vm_snapshot_show(const struct arguments *arguments, struct error *err);
 int verb_vm_snapshot_delete(const struct arguments *arguments, struct error *err);
 int verb_vm_migrate(const struct arguments *arguments, struct error *err);
+int verb_vm_resize(const struct arguments *arguments, struct error *err);
+int verb_vm_top(const struct arguments *arguments, struct error *err);
+int verb_vm_rename(const struct arguments *arguments, struct error *err);
+int verb_vm_set(const struct arguments *arguments, struct error *err);
 int verb_vm_restore(const struct arguments *arguments, struct error *err);
 int verb_vm_clone(const struct arguments *arguments, struct error *err);
 int verb_vm_export(const struct arguments *arguments, struct error *err);

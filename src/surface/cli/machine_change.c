@@ -1,0 +1,153 @@
+/* Machines that become others: their size, their name, their settings. */
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/payload.h"
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+/* "--publish none", "--health none". */
+static const char nothing[] = "none";
+
+static const struct payload_flag size_flags[] = {
+    {"cpus", "cpus", FLAG_COUNT},
+    {"memory", "memory_bytes", FLAG_SIZE},
+    {"disk", "disk_bytes", FLAG_SIZE},
+};
+
+static const struct payload_flag setting_flags[] = {
+    {"strategy", "strategy", FLAG_TEXT},
+    {"cpu-limit", "cpu_limit_percent", FLAG_COUNT},
+    {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
+    {"health", "health", FLAG_TEXT},
+    {"health-interval", "health_interval_ms", FLAG_DURATION},
+    {"health-timeout", "health_timeout_ms", FLAG_DURATION},
+    {"health-retries", "health_retries", FLAG_COUNT},
+    {"health-start-period", "health_start_period_ms", FLAG_DURATION},
+    {"health-action", "health_action", FLAG_TEXT},
+};
+
+/* What it said: in words, "cpus, memory". */
+static void describe_waiting(const json_t *waiting, struct buffer *out)
+{
+    static const char *const words[][2] = {
+        {"memory_bytes", "memory"}, {"cpu_limit_percent", "cpu limit"}, {"publish", "ports"}};
+    size_t index = 0;
+    json_t *value = NULL;
+    json_array_foreach(waiting, index, value)
+    {
+        const char *word = json_string_value(value);
+        for (size_t i = 0; i < COUNT(words) && word != NULL; i++) {
+            word = strcmp(word, words[i][0]) == 0 ? words[i][1] : word;
+        }
+        buffer_append_format(out, "%s%s", index > 0 ? ", " : "", word != NULL ? word : "?");
+    }
+}
+
+static int restart(const char *name, struct error *err)
+{
+    JSON_OWNED json_t *reference = NULL;
+    MEMORY_OWNED char *target = request_target("machines", name, "/actions/restart");
+    int r = request_json("POST", target, NULL, &reference, err);
+    const char *operation = json_string_value(json_object_get(reference, "operation"));
+    if (r == 0 && operation == NULL) {
+        return error_set(err, ERROR_PROTOCOL, "the answer names no operation");
+    }
+    return r < 0 ? r : operation_wait_for(operation, NULL, err);
+}
+
+static int update(const struct arguments *arguments, const json_t *body, const char *what,
+                  struct error *err)
+{
+    JSON_OWNED json_t *change = NULL;
+    JSON_OWNED json_t *machine = NULL;
+    BUFFER_OWNED struct buffer words = {0};
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    int r = request_send("PATCH", target, body, &change, err);
+    const char *name = json_string_value(json_object_get(change, "name"));
+    const char *operation = json_string_value(json_object_get(change, "operation"));
+    const json_t *waiting = json_object_get(change, "at_next_start");
+    if (r == 0 && (name == NULL || operation == NULL)) {
+        return error_set(err, ERROR_PROTOCOL, "the answer names no operation");
+    }
+    r = r < 0 ? r : operation_wait_for(operation, NULL, err);
+    bool waits = json_array_size(waiting) > 0;
+    if (r == 0 && waits && flag_value(arguments, "restart") != NULL) {
+        r = restart(name, err);
+        waits = false;
+    }
+    if (r < 0) {
+        return r;
+    }
+    MEMORY_OWNED char *one = request_target("machines", name, "");
+    r = request_json("GET", one, NULL, &machine, err);
+    describe_waiting(waiting, &words);
+    return r < 0 ? r
+        : waits  ? print_done(arguments, machine, err,
+                              "machine %s %s; takes effect at the next start: %s (--restart does it "
+                               "now)",
+                              name, what, buffer_string(&words))
+                 : print_done(arguments, machine, err, "machine %s %s", name, what);
+}
+
+int verb_vm_resize(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    int r = payload_take_flags(arguments, size_flags, COUNT(size_flags), body, err);
+    if (r == 0 && json_object_size(body) == 0) {
+        return error_set(err, ERROR_INVALID,
+                         "say what it is to have: --cpus 2, --memory 1GiB, --disk 20GiB");
+    }
+    return r < 0 ? r : update(arguments, body, "is resized", err);
+}
+
+static void take_publish(const struct arguments *arguments, json_t *body)
+{
+    json_t *list = json_array();
+    bool is_said = false;
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        bool is_it = strcmp(arguments->flags[i].name, "publish") == 0;
+        is_said = is_said || is_it;
+        if (is_it && strcmp(arguments->flags[i].value, nothing) != 0) {
+            json_array_append_new(list, json_string(arguments->flags[i].value));
+        }
+    }
+    if (is_said) {
+        json_object_set(body, "publish", list);
+    }
+    json_decref(list);
+}
+
+int verb_vm_set(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    int r = payload_take_flags(arguments, setting_flags, COUNT(setting_flags), body, err);
+    const char *health = json_string_value(json_object_get(body, "health"));
+    take_publish(arguments, body);
+    if (health != NULL && strcmp(health, nothing) == 0) {
+        json_object_set_new(body, "health", json_string(""));
+    }
+    if (r == 0 && json_object_size(body) == 0) {
+        return error_set(err, ERROR_INVALID,
+                         "say what is to change: --strategy Always, --publish 8080:80");
+    }
+    return r < 0 ? r : update(arguments, body, "is changed", err);
+}
+
+int verb_vm_rename(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[1]);
+    JSON_OWNED json_t *change = NULL;
+    JSON_OWNED json_t *machine = NULL;
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    MEMORY_OWNED char *one = request_target("machines", arguments->words[1], "");
+    int r = request_send("PATCH", target, body, &change, err);
+    r = r < 0 ? r : request_json("GET", one, NULL, &machine, err);
+    return r < 0 ? r
+                 : print_done(arguments, machine, err, "machine %s is called %s now",
+                              arguments->words[0], arguments->words[1]);
+}
