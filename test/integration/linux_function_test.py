@@ -1,4 +1,5 @@
 """Linux functions by the command line: one machine image, handlers that speak the Lambda Runtime API by themselves."""
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -120,13 +121,24 @@ class Case(unittest.TestCase):
         type(self).node = Node(folder=self.data)
         self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", "3")), 3)
         self.assertEqual(self.kept(), before, "not made again")
+        self.ok("fn", "invoke", "late", "--data", "4")
         self.ok("fn", "delete", "late")
         for _ in range(200):
-            if len(self.kept()) == 1:
+            if len(self.kept()) == 1 and self.machines() == {1}:
                 break
             self.ok("fn", "list")
         self.assertEqual(len(self.kept()), 1)
+        self.assertEqual(self.machines(), {1}, "clones that wait for calls end, too")
         self.deploy_late()
+
+    def machines(self):
+        """Is the template there that a machine was made of?"""
+        made = {name for name, _ in self.kept()}
+        found = set()
+        for place in self.data.glob("clones/[0-9]*/launch.json"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add(sum(name in place.read_text() for name in made))
+        return found
 
     def kept(self):
         return {(place.parent.name, place.stat().st_mtime_ns) for place in self.data.glob("clones/kept-*/made-of")}

@@ -128,10 +128,18 @@ static void load(struct runner *base, const char *image_id, int fd, const struct
 
 static void unload(struct runner *base, const char *image_id)
 {
-    struct template *template = template_find((struct clone_runner *)base, image_id);
-    if (template != NULL) {
-        template_forget(template);
+    struct clone_runner *runner = (struct clone_runner *)base;
+    struct template *template = template_find(runner, image_id);
+    if (template == NULL) {
+        return;
     }
+    /* Clones that wait for a call of it wait for nothing any more. */
+    for (unsigned i = 0; i < runner->slot_count; i++) {
+        if (runner->slots[i].template == template && runner->slots[i].call == NULL) {
+            slot_end(&runner->slots[i]);
+        }
+    }
+    template_forget(template);
 }
 
 static void warm(struct runner *base, unsigned index, const char *image_id)
