@@ -470,7 +470,8 @@ void volume_delete(struct volume_service *service, const char *project, const ch
     }
     if (r == 0 && volume->is_busy) {
         r = error_set(&err, ERROR_CONFLICT, "volume %s is %s: try it again when that has ended",
-                      name, volume_state_text(volume->state));
+                      name,
+                      volume->state != VOLUME_READY ? volume_state_text(volume->state) : "busy");
     }
     r = r < 0 ? r : check_deletion(service, volume, &err);
     if (r < 0) {
