@@ -83,6 +83,8 @@ def measure(quick, long):
             restart_ms = call(node.gateway, "/fn/fresh")
         finally:
             node.stop()
+            with machines.machines_of(place / "data"):
+                pass  # a clone that was being begun
     figures = {"deploy_ms": deploy_ms, "cold_ms": statistics.median(cold), "cold_best_ms": min(cold), "cold_worst_ms": max(cold),
                "warm_ms": statistics.median(warm), "warm_best_ms": min(warm), "warm_worst_ms": max(warm),
                "after_restart_ms": restart_ms, "rounds": rounds}

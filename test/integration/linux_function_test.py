@@ -63,6 +63,7 @@ class Case(unittest.TestCase):
     def setUpClass(cls):
         cls.data = pathlib.Path(folder.name) / "data"
         cls.data.mkdir()
+        cls.enterClassContext(machines.machines_of(cls.data))
         cls.node = Node(folder=cls.data)
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.ok("image", "import", "small", "--root", pathlib.Path(folder.name) / "root.tar.gz", *kernel_flags())

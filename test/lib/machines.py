@@ -61,11 +61,11 @@ def runs(pid):
 
 @contextlib.contextmanager
 def machines_of(*folders):
-    """Machines outlive their nodes, whose data folders these are: what a test leaves behind is ended by its monitor."""
+    """Machines, and clones that functions wait in, outlive their nodes, whose data folders these are: what a test leaves behind is ended by its monitor."""
     try:
         yield
     finally:
-        for lock in [lock for folder in folders for lock in glob.glob(f"{folder}/machines/*/lock")]:
+        for lock in [lock for folder in folders for lock in glob.glob(f"{folder}/[cm]*s/*/lock")]:
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(pathlib.Path(lock).read_text().split()[0]), signal.SIGTERM)
 
