@@ -1,12 +1,16 @@
 """A machine goes to another node and back: whole, once, and whoever ends in the middle."""
 import glob
 import json
+import os
 import pathlib
 import tempfile
 import unittest
 
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
+
+
+TICKS = "i=0; while true; do i=$((i+1)); echo $i >> /root/ticks; echo tick $i > /dev/ttyS0; sleep 0.1; done"
 
 
 def disks(server):
@@ -56,7 +60,6 @@ class Migration(unittest.TestCase):
         note = pathlib.Path(self.folder) / "note"
         note.write_bytes(bytes(range(256)) * 4096)
         near.cli("vm", "cp", note, "m:/root/note")
-        self.assertIn("vm stop m", self.refused(near, "vm", "migrate", "m", "--to", far.name))
         near.cli("vm", "stop", "m")
         near.cli("vm", "snapshot", "create", "m", "before")
         self.assertEqual(blobs(near), before, "an archive was left behind")
@@ -82,6 +85,84 @@ class Migration(unittest.TestCase):
         near.wait_ready()
         near.cli("vm", "delete", "m")
         self.assertEqual(disks(near) + disks(far), [])
+
+    def test_a_running_machine_moves_and_counts_on(self):
+        near, far = self.cluster[0], self.cluster[1]
+        root = pathlib.Path(self.folder) / "live.tar.gz"
+        root.write_bytes(root_archive())
+        near.cli("image", "import", "live", "--root", root, *kernel_flags())
+        near.cli("vm", "create", "m", "--image", "live", "--memory", "128MiB", "--disk", "64MiB", "--node", near.name)
+        note = pathlib.Path(self.folder) / "ballast"
+        note.write_bytes(os.urandom(8 << 20))
+        near.cli("vm", "cp", note, "m:/root/ballast")
+        near.cli("vm", "exec", "m", "--", "sh", "-c", "(" + TICKS + ") > /dev/null 2>&1 &")
+        self.assertIn("exclude", self.refused(near, "vm", "migrate", "m", "--live", "--cold"))
+        self.assertIn("--downtime", self.refused(near, "vm", "migrate", "m", "--downtime", "soon"))
+        boots = near.cli("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/random/boot_id")
+        self.live_cancelled_runs_on(near, far)
+        self.live_source_killed_runs_on(near, far)
+
+        said = near.cli("vm", "migrate", "m", "--to", far.name, "--live")
+        self.assertIn(f"is on node {far.name}", said)
+        self.assertRegex(said, r"stood still for \d+ ms")
+        near.until(lambda _: disks(near) == [], "end of the old copy")
+        self.assertEqual(self.machine(far)["state"], "running")
+        self.counts_on(near, boots, note)
+
+        # The target ends right after it; what it took is found again, and moves back.
+        far.kill()
+        far.start()
+        far.wait_ready()
+        far.until(lambda _: self.machine(far)["state"] == "running", "the machine is found again")
+        near.cli("vm", "migrate", "m", "--to", near.name, "--downtime", "500ms", "--bandwidth", "200MiB")
+        self.assertEqual(self.machine(near)["node"], near.name)
+        self.counts_on(near, boots, note)
+        near.cli("vm", "migrate", "m", "--cold")
+        self.assertEqual((self.machine(near)["node"], self.machine(near)["state"]), (far.name, "running"))
+        self.assertNotEqual(near.cli("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
+        near.cli("vm", "delete", "m")
+        self.assertEqual(disks(near) + disks(far), [])
+        self.assertEqual(glob.glob(f"{near.folder}/machines/arriving/*") + glob.glob(f"{far.folder}/machines/arriving/*"), [])
+
+    def counts_on(self, server, boots, note):
+        """It is the same boot, and no number is missing or there twice, on its disk and on its console."""
+        self.assertEqual(server.cli("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
+        count = len(server.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split())
+        server.until(lambda _: len(server.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split()) > count + 3, "ticks")
+        ticks = server.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split()
+        self.assertEqual([int(tick) for tick in ticks], list(range(1, len(ticks) + 1)))
+        told = [int(line.split()[1]) for line in server.cli("vm", "logs", "m").splitlines() if line.startswith("tick ")]
+        self.assertEqual(told, list(range(told[0], told[0] + len(told))))
+        back = pathlib.Path(self.folder) / "ballast-back"
+        server.cli("vm", "cp", "m:/root/ballast", back)
+        self.assertEqual(back.read_bytes(), note.read_bytes())
+
+    def begin_slowly(self, near, far):
+        operation = json.loads(near.cli("vm", "migrate", "m", "--to", far.name, "--live", "--bandwidth", "1MiB", "--no-wait",
+                                        "--output", "json"))["operation"]
+        near.until(lambda _: "copying its disk" in str(near.get(f"/v1/operations/{operation}")), "the disk is copied")
+        return operation
+
+    def runs_on(self, near, far):
+        near.until(lambda _: self.machine(near)["state"] == "running", "the machine runs on")
+        self.assertEqual(self.machine(near)["node"], near.name)
+        far.until(lambda _: disks(far) == [], "nothing of it is left there")
+        count = len(near.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split())
+        near.until(lambda _: len(near.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split()) > count, "ticks")
+
+    def live_cancelled_runs_on(self, near, far):
+        operation = self.begin_slowly(near, far)
+        near.cli("operation", "cancel", operation)
+        self.assertEqual(self.ends(near, operation)["state"], "cancelled")
+        self.runs_on(near, far)
+
+    def live_source_killed_runs_on(self, near, far):
+        operation = self.begin_slowly(near, far)
+        near.kill()
+        near.start()
+        near.wait_ready()
+        self.assertEqual(self.ends(near, operation)["state"], "failed")
+        self.runs_on(near, far)
 
     def refuses_what_makes_no_sense(self, near, far):
         self.assertIn("no node", self.refused(near, "vm", "migrate", "m", "--to", "nowhere"))

@@ -55,7 +55,7 @@ EXPECTED = {
     "machine_act": "member", "machine_update": "member", "machine_usage": "member", "machine_exec": "member", "machine_console": "member", "machine_log": "member",
     "machine_snapshot_list": "member", "machine_snapshot_create": "member", "machine_snapshot_get": "member",
     "machine_snapshot_delete": "member", "machine_restore": "member", "machine_clone": "member",
-    "machine_migrate": "member", "machine_arrive": "peer", "machine_export": "member", "machine_import": "member",
+    "machine_migrate": "member", "machine_arrive": "peer", "machine_visit": "peer", "machine_export": "member", "machine_import": "member",
     "machine_file_get": "member", "machine_file_put": "member", "hypervisor_list": "member", "image_blob_put": "member",
     "machine_image_list": "member", "machine_image_get": "member", "machine_image_set": "member",
     "machine_image_delete": "member", "volume_list": "member", "volume_create": "member", "volume_get": "member",

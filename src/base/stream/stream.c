@@ -469,6 +469,15 @@ void stream_shake(struct stream *stream, struct tls_session *owned_session,
     }
 }
 
+struct stream *stream_adopt(struct loop *loop, int owned_fd)
+{
+    struct stream *stream = stream_new(loop, AF_UNIX);
+    CHECK(uv_pipe_open(&stream->uv.pipe, owned_fd) == 0);
+    tune(stream);
+    stream->state = STREAM_READY;
+    return stream;
+}
+
 void stream_start(struct stream *stream, const struct stream_events *events, void *context)
 {
     CHECK(stream->state == STREAM_READY && !stream->closing);

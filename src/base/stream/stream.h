@@ -36,6 +36,9 @@ struct stream_events {
     void (*on_end)(const struct error *error, void *context);
 };
 
+/* Of a connected unix socket, which is taken; never fails: its end is told as any. */
+struct stream *stream_adopt(struct loop *loop, int owned_fd);
+
 /* Begin to read; what came before it (after the handshake) is kept until then. */
 void stream_start(struct stream *stream, const struct stream_events *events, void *context);
 

@@ -76,6 +76,12 @@ struct driver {
                  void *context);
     void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
+    /* All of them where info.can_migrate, else NULL. */
+    void (*leave)(void *control, const struct hypervisor_leaving *leaving,
+                  const struct hypervisor_leaving_events *events, void *context);
+    void (*stay)(void *control, hypervisor_done done, void *context);
+    void (*receive)(void *control, size_t disk, int disk_listener, int state_fd,
+                    const struct hypervisor_receiving_events *events, void *context);
     /* All of them where info.can_hotplug, else NULL. */
     void (*attach_volume)(void *control, const struct hypervisor_volume *volume,
                           hypervisor_done done, void *context);

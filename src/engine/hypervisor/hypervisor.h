@@ -210,6 +210,8 @@ void hypervisor_reset(struct hypervisor_vm *vm, hypervisor_done done, void *cont
 void hypervisor_power_down(struct hypervisor_vm *vm, hypervisor_done done, void *context);
 /* At once; on_exit follows. */
 void hypervisor_kill(struct hypervisor_vm *vm);
+/* The one of that folder, and its monitor, and wait for it; nothing when none runs.  Any thread. */
+void hypervisor_end(const char *folder);
 
 /*
  * Write the state to `fd` (taken): memory, unless it is a template's file, and devices; it is
@@ -220,6 +222,41 @@ void hypervisor_save(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 /* Read it into a machine that waits for it; it is paused then. */
 void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
                      hypervisor_done done, void *context);
+
+/*
+ * A running machine goes to another VMM (info.can_migrate; else UNSUPPORTED), of the same program,
+ * version, accelerator and spec: its disk by the NBD protocol through one connected socket, then
+ * its memory and devices through another.  Sockets are taken.
+ *
+ * hypervisor_receive(): into one that waits (spec->is_incoming without a state_file), with a disk
+ * of the same size.  `disk_listener` listens, and serves one peer, which may have connected before.
+ * Its `on_end` with NULL: all is there, and it waits to be resumed.
+ *
+ * hypervisor_leave(): `on_end` NULL: all is written, and it is paused for good, but for
+ * hypervisor_stay().  An error: it runs on here, once hypervisor_stay() is done.
+ */
+enum hypervisor_leg { HYPERVISOR_LEG_DISK, HYPERVISOR_LEG_MEMORY, HYPERVISOR_LEG_SWITCH };
+struct hypervisor_leaving {
+    size_t disk; /* by its place in the spec: the one that is written */
+    int disk_fd;
+    int state_fd;
+    uint64_t downtime_ms;
+    uint64_t bytes_per_second; /* 0: not limited */
+};
+struct hypervisor_leaving_events {
+    void (*on_progress)(enum hypervisor_leg leg, uint64_t bytes, uint64_t total, void *context);
+    hypervisor_done on_end; /* once, last */
+};
+void hypervisor_leave(struct hypervisor_vm *vm, const struct hypervisor_leaving *leaving,
+                      const struct hypervisor_leaving_events *events, void *context);
+/* Whatever became of its leaving: none of its callbacks comes any more, and it runs. */
+void hypervisor_stay(struct hypervisor_vm *vm, hypervisor_done done, void *context);
+struct hypervisor_receiving_events {
+    void (*on_waiting)(void *context); /* the other one may begin */
+    hypervisor_done on_end;            /* once, last */
+};
+void hypervisor_receive(struct hypervisor_vm *vm, size_t disk, int disk_listener, int state_fd,
+                        const struct hypervisor_receiving_events *events, void *context);
 
 /* What the memory balloon is to leave the guest. */
 void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,

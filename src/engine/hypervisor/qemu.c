@@ -15,6 +15,7 @@
 #include "base/memory.h"
 #include "base/process.h"
 
+#include "engine/hypervisor/qemu_live.h"
 #include "engine/hypervisor/qemu_volume.h"
 #include "engine/hypervisor/qmp.h"
 #include "engine/hypervisor/share.h"
@@ -133,6 +134,7 @@ struct control {
     struct loop *loop;
     struct qmp *qmp;
     struct qemu_volumes *volumes;
+    struct qemu_live *live;
     struct driver_events events;
     void *context;
     struct loop_timer *look;
@@ -204,6 +206,7 @@ static void on_qmp_event(const char *name, const json_t *data, void *context)
 {
     struct control *control = context;
     const struct driver_events *events = &control->events;
+    qemu_live_event(control->live, name, data);
     if (strcmp(name, "STOP") == 0) {
         events->on_paused(true, control->context);
     } else if (strcmp(name, "RESUME") == 0) {
@@ -241,6 +244,7 @@ static void on_qmp_end(const struct error *error, void *context)
     struct control *control = context;
     finish_transfer(control, error);
     qemu_volumes_end(control->volumes, error);
+    qemu_live_end(control->live, error);
     control->events.on_lost(error, control->context);
 }
 
@@ -261,6 +265,7 @@ static void *connect_control(struct loop *loop, const char *folder,
     control->look = loop_timer_new(loop, on_look, control);
     control->qmp = qmp_open(loop, fd, &qmp_events, control);
     control->volumes = qemu_volumes_new(control->qmp);
+    control->live = qemu_live_new(loop, control->qmp);
     return control;
 }
 
@@ -269,6 +274,7 @@ static void disconnect(void *argument)
     struct control *control = argument;
     qmp_close(control->qmp);
     qemu_volumes_free(control->volumes);
+    qemu_live_free(control->live);
     loop_timer_free(control->look);
     if (control->is_transferring) {
         fd_close_slot(&control->transfer.fd);
@@ -424,6 +430,29 @@ static void load(void *argument, int owned_fd, bool without_memory, hypervisor_d
     transfer(argument, false, owned_fd, without_memory, done, context);
 }
 
+/* ---- To another VMM: qemu_live.c ---- */
+
+static void leave(void *argument, const struct hypervisor_leaving *leaving,
+                  const struct hypervisor_leaving_events *events, void *context)
+{
+    const struct control *control = argument;
+    qemu_live_leave(control->live, leaving, events, context);
+}
+
+static void stay(void *argument, hypervisor_done done, void *context)
+{
+    struct control *control = argument;
+    qemu_live_abandon(control->live);
+    tell(control, "cont", NULL, done, context);
+}
+
+static void receive(void *argument, size_t disk, int disk_listener, int state_fd,
+                    const struct hypervisor_receiving_events *events, void *context)
+{
+    const struct control *control = argument;
+    qemu_live_receive(control->live, disk, disk_listener, state_fd, events, context);
+}
+
 /* ---- Volumes: qemu_volume.c ---- */
 
 static void attach_volume(void *argument, const struct hypervisor_volume *volume,
@@ -477,6 +506,9 @@ const struct driver driver_qemu = {
     .resize_disk = resize_disk,
     .save = save,
     .load = load,
+    .leave = leave,
+    .stay = stay,
+    .receive = receive,
     .attach_volume = attach_volume,
     .detach_volume = detach_volume,
     .resize_volume = resize_volume,

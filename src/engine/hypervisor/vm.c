@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -501,6 +502,15 @@ void hypervisor_kill(struct hypervisor_vm *vm)
     launch_kill(vm->folder);
 }
 
+void hypervisor_end(const char *folder)
+{
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_LOCK, folder);
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+    launch_kill(folder);
+    while (fd >= 0 && flock(fd, LOCK_SH) < 0 && errno == EINTR) {
+    }
+}
+
 static void on_transferred(const struct error *error, void *context)
 {
     struct hypervisor_vm *vm = context;
@@ -560,6 +570,39 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
     if (can_transfer(vm, owned_fd, without_memory, done, context)) {
         vm->found->driver->load(vm->control, owned_fd, without_memory, on_transferred, vm);
     }
+}
+
+/* ---- To another VMM ---- */
+
+void hypervisor_leave(struct hypervisor_vm *vm, const struct hypervisor_leaving *leaving,
+                      const struct hypervisor_leaving_events *events, void *context)
+{
+    if (can(vm, vm->found->info.can_migrate, events->on_end, context) &&
+        is_there(vm, events->on_end, context)) {
+        vm->found->driver->leave(vm->control, leaving, events, context);
+        return;
+    }
+    close(leaving->disk_fd);
+    close(leaving->state_fd);
+}
+
+void hypervisor_stay(struct hypervisor_vm *vm, hypervisor_done done, void *context)
+{
+    if (can(vm, vm->found->info.can_migrate, done, context) && is_there(vm, done, context)) {
+        vm->found->driver->stay(vm->control, done, context);
+    }
+}
+
+void hypervisor_receive(struct hypervisor_vm *vm, size_t disk, int disk_listener, int state_fd,
+                        const struct hypervisor_receiving_events *events, void *context)
+{
+    if (can(vm, vm->found->info.can_migrate, events->on_end, context) &&
+        is_there(vm, events->on_end, context)) {
+        vm->found->driver->receive(vm->control, disk, disk_listener, state_fd, events, context);
+        return;
+    }
+    close(disk_listener);
+    close(state_fd);
 }
 
 /* ---- Volumes ---- */

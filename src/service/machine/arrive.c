@@ -65,6 +65,7 @@ static void clean_up(void *context)
     struct error ignored = {0};
     file_remove_tree(arrival->unpacked, &ignored);
     if (arrival->error.kind != ERROR_NONE) {
+        hypervisor_end(arrival->place);
         file_remove_tree(arrival->place, &ignored);
         file_remove_tree(arrival->place_snapshots, &ignored);
     }
@@ -184,6 +185,7 @@ static void unpack(void *context)
     MEMORY_OWNED char *above = memory_format("%s/arriving", arrival->service->folder);
     FD_OWNED int fd = -1;
     uint64_t size = 0;
+    hypervisor_end(arrival->place);
     int r = file_remove_tree(arrival->place, err);
     r = r < 0 ? r : file_remove_tree(arrival->place_snapshots, err);
     r = r < 0 ? r : file_make_folder(above, 0711, err);
@@ -283,6 +285,9 @@ static void begin(void *context)
 {
     struct machine_arrival *arrival = context;
     struct machine_service *service = arrival->service;
+    if (arrival->error.kind == ERROR_NONE) {
+        visit_forget(service, arrival->id);
+    }
     if (arrival->error.kind != ERROR_NONE) {
         on_cleaned_up(arrival); /* nothing was touched */
     } else if (arrival->blob[0] == '\0') {

@@ -119,7 +119,7 @@ void machine_tell_others(struct machine *machine)
 
 void machine_step(struct machine *machine)
 {
-    if (machine->migration != NULL && machine->desired != MACHINE_DESIRED_STOPPED) {
+    if (machine->migration != NULL) {
         migration_yield(machine);
     }
     if (machine->is_busy || machine->migration != NULL || machine->is_gone ||
@@ -159,6 +159,8 @@ void machine_step(struct machine *machine)
     }
 }
 
+static void recover(struct machine *machine);
+
 static void on_changed(const struct store_event *event, void *context)
 {
     struct machine_service *service = context;
@@ -169,8 +171,12 @@ static void on_changed(const struct store_event *event, void *context)
     LIST_EACH(node, &service->machines)
     {
         struct machine *machine = LIST_ITEM(node, struct machine, link);
-        if (event->operation == 'R' || machine->is_waiting ||
-            strcmp(machine->key, event->key) == 0) {
+        bool is_new = machine->is_new;
+        machine->is_new = false;
+        if (is_new && machine_state_is_alive(machine->state)) { /* it came running */
+            recover(machine);
+        } else if (event->operation == 'R' || machine->is_waiting ||
+                   strcmp(machine->key, event->key) == 0) {
             machine_step(machine);
         }
     }
@@ -221,6 +227,34 @@ void machine_answer(struct machine_service *service, const struct error *error,
 
 /* ---- After a start of the node ---- */
 
+static void on_settled(const struct error *error, void *context)
+{
+    struct machine *machine = context;
+    machine->is_busy = false;
+    if (error == NULL && !machine->is_gone) {
+        MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+        struct error ignored = {0};
+        file_remove_tree(mark, &ignored);
+        machine->was_leaving = true;
+        machine_run_attach(machine);
+    } else if (machine->is_gone) {
+        migration_sweep_left(machine->service);
+    }
+    machine_unref(machine);
+}
+
+static void find_again(struct machine *machine)
+{
+    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+    visit_adopt(machine);
+    if (file_exists(mark)) { /* it may be said at this moment that it is another node's */
+        machine->is_busy = true;
+        migration_settle(machine, on_settled, machine);
+    } else {
+        machine_run_attach(machine);
+    }
+}
+
 /* What the state says was running is looked for; what is not there any more has ended. */
 static void recover(struct machine *machine)
 {
@@ -238,7 +272,7 @@ static void recover(struct machine *machine)
         if (machine->was_found) {
             machine_set_state(machine, MACHINE_STARTING, "found again by its node");
         }
-        machine_run_attach(machine);
+        find_again(machine);
         return;
     } else if (machine->state == MACHINE_BACKOFF) {
         machine->state = MACHINE_STOPPED;
@@ -260,6 +294,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     service->node_name = memory_copy_string(options->node_name);
     list_init(&service->machines);
     list_init(&service->arrivals);
+    list_init(&service->visits);
     service->retry = loop_timer_new(options->loop, on_retry, service);
     service->watch = store_watch_new(options->store, "machine", on_changed, service);
     if (store_schema_now(options->store) >= 6) {
@@ -269,9 +304,12 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     seed_sweep(service);
     snapshot_recover(service);
     migration_sweep(service);
+    migration_sweep_left(service);
     LIST_EACH(node, &service->machines)
     {
-        recover(LIST_ITEM(node, struct machine, link));
+        struct machine *machine = LIST_ITEM(node, struct machine, link);
+        machine->is_new = false;
+        recover(machine);
     }
     machine_volumes_open(service);
     *ret_service = service;
@@ -291,6 +329,7 @@ void machine_service_free(struct machine_service *service)
         machine_run_detach(LIST_ITEM(node, struct machine, link));
     }
     arrivals_abandon(service);
+    visits_abandon(service);
     store_settle(service->options.store);
     bool waits = true;
     while (waits) {

@@ -169,7 +169,7 @@ void machine_import(struct machine_service *service, const char *project, const 
 /* ---- Machines that move to another node ---- */
 
 /*
- * A body of type MachineMigrate, at the node that has it, while it is stopped.  The operation ends
+ * A body of type MachineMigrate, at the node that has it.  The operation ends
  * when the machine is the other node's, and can be cancelled until that is decided.  CONFLICT: its
  * state, or what is wanted of it, does not allow it; INVALID, NOT_FOUND: the node.
  */
@@ -186,6 +186,20 @@ struct machine_arrival *machine_arrive(struct machine_service *service, const ch
                                        const char *name, uint64_t from, const json_t *body,
                                        machine_done *done, void *context);
 void machine_arrival_cancel(struct machine_arrival *arrival);
+
+/*
+ * Between nodes, of one that runs: with `disk_bytes` in the MachineArrival.  `done` when a VMM
+ * waits for it; then the streams are taken (peer_stream of service/peer), each once: "disk",
+ * "state" and "news", on which this node says '1' when all is here, and '2' when it runs.
+ * machine_visit_cancel() is for before `done`.
+ */
+struct machine_visit;
+struct machine_visit *machine_visit(struct machine_service *service, const char *project,
+                                    const char *name, uint64_t from, const json_t *body,
+                                    machine_done *done, void *context);
+void machine_visit_cancel(struct machine_visit *visit);
+int machine_visit_stream(struct machine_service *service, const char *project, const char *name,
+                         uint64_t from, const char *stream, int *ret_fd, struct error *err);
 
 /* ---- At its node ---- */
 

@@ -13,10 +13,11 @@
  * that it is ready only when all is on its disk, and this node removes nothing before the command
  * is applied.
  */
+#include "service/machine/migrate.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -44,28 +45,8 @@ enum {
     STEPS_AT_ONCE = 64, /* of packing, a megabyte each: then the loop is told */
     ANSWER_BYTES_MAX = 16384,
     FORGET_MS = 30000,
-};
-
-struct migration {
-    struct machine_service *service;
-    struct machine *machine; /* held */
-    uint64_t node;
-    char target[64]; /* its name */
-    char operation[OPERATION_ID_SIZE];
-    struct loop_timer *timer;
-    uint64_t timeout_ms;
-    struct machine_export *export;
-    struct image_writer *writer;
-    char blob[HASH_TEXT_SIZE];
-    uint64_t bytes;
-    bool is_packed;
-    bool is_switching;  /* it cannot be taken back any more */
-    bool was_announced; /* the other node may have something of it */
-    struct peer_call *call;
-    _Atomic bool is_given_up;
-    struct error error;
-    machine_begun *done;
-    void *context;
+    DOWNTIME_MS = 300, /* as QEMU has it */
+    DOWNTIME_MAX_MS = 60000,
 };
 
 /* ---- Archives that are to go ---- */
@@ -111,6 +92,43 @@ void migration_sweep(struct machine_service *service)
     }
 }
 
+/* ---- Those that left ---- */
+
+static bool take_node(sqlite3_stmt *row, void *context)
+{
+    const char *node = (const char *)sqlite3_column_text(row, 0);
+    *(char **)context = memory_copy_string(node != NULL ? node : "");
+    return false;
+}
+
+/* It was the other node's before this one had removed it: only a later row can say so. */
+static void sweep_left(const struct machine_service *service, const char *id)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, id);
+    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, folder);
+    MEMORY_OWNED char *node = NULL;
+    if (strlen(id) == MACHINE_ID_SIZE - 1 && file_exists(mark) &&
+        store_query(service->options.store, &err, take_node, &node,
+                    "SELECT node FROM machine WHERE id = ?", "t", id) == 0 &&
+        node != NULL && strcmp(node, service->node_name) != 0) {
+        hypervisor_end(folder);
+        migration_remove_folder(service, folder);
+    }
+}
+
+void migration_sweep_left(struct machine_service *service)
+{
+    DIR *folder = opendir(service->folder);
+    const struct dirent *entry = NULL;
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        sweep_left(service, entry->d_name);
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+}
+
 /* ---- The end ---- */
 
 static void free_migration(struct migration *migration)
@@ -124,7 +142,7 @@ static void free_migration(struct migration *migration)
 }
 
 /* Moved away first: what a crash leaves there goes at the next start. */
-static void remove_folder(const struct machine_service *service, const char *path)
+void migration_remove_folder(const struct machine_service *service, const char *path)
 {
     struct error err = {0};
     char unique[MACHINE_ID_SIZE];
@@ -155,10 +173,17 @@ static void clean_up(void *context)
     if (migration->blob[0] != '\0') {
         migration_remove_archive(service, migration->blob);
     }
+    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+    struct error ignored = {0};
+    if (migration->error.kind == ERROR_NONE) {
+        hypervisor_end(machine->folder);
+    } else if (migration->is_marked) {
+        file_remove_tree(mark, &ignored);
+    }
     if (migration->error.kind == ERROR_NONE) {
         MEMORY_OWNED char *snapshots = snapshot_folder_all(service, machine->id);
-        remove_folder(service, machine->folder);
-        remove_folder(service, snapshots);
+        migration_remove_folder(service, machine->folder);
+        migration_remove_folder(service, snapshots);
     }
 }
 
@@ -171,15 +196,14 @@ static void on_forgotten(const struct error *error, int status, struct buffer *a
     (void)context;
 }
 
-static void tell_target(struct migration *migration, const char *blob_or_null, uint64_t timeout_ms,
-                        void (*done)(const struct error *error, int status, struct buffer *answer,
-                                     void *context))
+void migration_tell_target(struct migration *migration, json_t *owned_more, uint64_t timeout_ms,
+                           void (*done)(const struct error *error, int status,
+                                        struct buffer *answer, void *context))
 {
     const struct machine *machine = migration->machine;
-    JSON_OWNED json_t *object = json_pack("{s:s}", "id", machine->id);
-    if (blob_or_null != NULL) {
-        json_object_set_new(object, "blob", json_string(blob_or_null));
-    }
+    bool is_wanted = owned_more != NULL;
+    JSON_OWNED json_t *object = is_wanted ? owned_more : json_object();
+    json_object_set_new(object, "id", json_string(machine->id));
     MEMORY_OWNED char *body = json_dumps(object, JSON_COMPACT);
     MEMORY_OWNED char *target =
         memory_format("/v1/peer/machines/%s?project=%s", machine->name, machine->project);
@@ -192,7 +216,7 @@ static void tell_target(struct migration *migration, const char *blob_or_null, u
                                          .timeout_ms = timeout_ms};
     /* Of "forget it" nobody waits for the answer. */
     migration->call = peer_call_new(migration->service->options.peers, &request, done,
-                                    blob_or_null != NULL ? migration : NULL);
+                                    is_wanted ? migration : NULL);
 }
 
 static void on_cleaned_up(void *context)
@@ -213,16 +237,19 @@ static void on_cleaned_up(void *context)
     }
     /* Not after a switch was proposed, which may come true although its answer was lost. */
     if (!is_good && migration->was_announced && !migration->is_switching && !service->is_over) {
-        tell_target(migration, NULL, FORGET_MS, on_forgotten);
+        migration_tell_target(migration, NULL, FORGET_MS, on_forgotten);
     }
     machine->migration = NULL;
+    if (!machine->is_gone && migration->is_live) {
+        machine_set_state(machine, machine->state, "%s", "");
+    }
     if (!machine->is_gone) {
         machine_step(machine);
     }
     free_migration(migration);
 }
 
-static void end(struct migration *migration)
+void migration_end(struct migration *migration)
 {
     loop_timer_stop(migration->timer);
     operation_on_cancel(migration->service->options.operations, migration->operation, NULL, NULL);
@@ -230,7 +257,7 @@ static void end(struct migration *migration)
 }
 
 /* What waits for the other node ends now; work on files ends soon by itself. */
-static void give_up(struct migration *migration, int kind, const char *text)
+void migration_give_up(struct migration *migration, int kind, const char *text)
 {
     if (migration->is_switching || migration->is_given_up) {
         return;
@@ -239,34 +266,42 @@ static void give_up(struct migration *migration, int kind, const char *text)
     if (migration->error.kind == ERROR_NONE) {
         error_set(&migration->error, kind, "%s", text);
     }
-    if (migration->call != NULL) {
+    if (migration->live != NULL) {
+        live_give_up(migration);
+    } else if (migration->call != NULL) {
         peer_call_free(migration->call);
         migration->call = NULL;
-        end(migration);
+        migration_end(migration);
     }
 }
 
 void migration_abandon(struct machine *machine)
 {
     if (machine->migration != NULL) {
-        give_up(machine->migration, ERROR_CANCELLED, "the node ends");
+        migration_give_up(machine->migration, ERROR_CANCELLED, "the node ends");
     }
 }
 
 void migration_yield(struct machine *machine)
 {
-    give_up(machine->migration, ERROR_CONFLICT,
-            "something else was asked of the machine meanwhile; it is where it was");
+    enum machine_desired needed =
+        machine->migration->is_live ? MACHINE_DESIRED_RUNNING : MACHINE_DESIRED_STOPPED;
+    if (machine->desired == needed) {
+        return;
+    }
+    migration_give_up(machine->migration, ERROR_CONFLICT,
+                      "something else was asked of the machine meanwhile; it is where it was");
 }
 
 static void on_cancel(void *context)
 {
-    give_up(context, ERROR_CANCELLED, "it was cancelled; the machine is where it was");
+    migration_give_up(context, ERROR_CANCELLED, "it was cancelled; the machine is where it was");
 }
 
 static void on_timeout(void *context)
 {
-    give_up(context, ERROR_TIMEOUT, "it took too long (--timeout); the machine is where it was");
+    migration_give_up(context, ERROR_TIMEOUT,
+                      "it took too long (--timeout); the machine is where it was");
 }
 
 /* ---- Switching ---- */
@@ -278,7 +313,7 @@ static void on_switched(const struct error *error, uint64_t index, void *context
     if (error != NULL) {
         migration->error = *error;
     }
-    end(migration);
+    migration_end(migration);
 }
 
 static void switch_over(struct migration *migration)
@@ -305,7 +340,7 @@ static void switch_over(struct migration *migration)
 
 /* ---- Sending ---- */
 
-static void take_problem(int status, const struct buffer *answer, struct error *err)
+void migration_take_problem(int status, const struct buffer *answer, struct error *err)
 {
     JSON_OWNED json_t *problem = NULL;
     struct error ignored = {0};
@@ -325,10 +360,10 @@ static void on_sent(const struct error *error, int status, struct buffer *answer
     if (error != NULL) {
         migration->error = *error;
     } else if (status >= 300) {
-        take_problem(status, answer, &migration->error);
+        migration_take_problem(status, answer, &migration->error);
     }
     if (migration->error.kind != ERROR_NONE) {
-        end(migration);
+        migration_end(migration);
         return;
     }
     switch_over(migration);
@@ -340,7 +375,8 @@ static void send_archive(struct migration *migration)
                                             migration->target, migration->bytes >> 20);
     operation_progress(migration->service->options.operations, migration->operation, 50, text);
     migration->was_announced = true;
-    tell_target(migration, migration->blob, migration->timeout_ms, on_sent);
+    migration_tell_target(migration, json_pack("{s:s}", "blob", migration->blob),
+                          migration->timeout_ms, on_sent);
 }
 
 /* ---- Packing ---- */
@@ -387,7 +423,7 @@ static void on_packed(void *context)
     if (is_good) {
         send_archive(migration);
     } else {
-        end(migration);
+        migration_end(migration);
     }
 }
 
@@ -402,7 +438,7 @@ static void on_exported(const struct error *error, struct machine_export *export
         export = NULL;
     }
     if (export == NULL) {
-        end(migration);
+        migration_end(migration);
         return;
     }
     migration->export = export;
@@ -435,6 +471,30 @@ static int check(const struct machine *machine, struct error *err)
                          machine->name);
     }
     return capture_check(machine, CAPTURE_DISK, err);
+}
+
+static int check_way(const struct migration *migration, const struct machine *machine,
+                     struct error *err)
+{
+    return migration->is_live ? live_check(machine, err) : check(machine, err);
+}
+
+/* Without a word about it, one that runs moves while it runs. */
+static int choose_way(struct migration *migration, const struct machine *machine,
+                      const json_t *body, struct error *err)
+{
+    const json_t *live = json_object_get(body, "live");
+    migration->is_live = live != NULL ? json_is_true(live) : machine->state == MACHINE_RUNNING;
+    migration->downtime_ms = settings_u64(body, "downtime_ms");
+    migration->downtime_ms = migration->downtime_ms > 0 ? migration->downtime_ms : DOWNTIME_MS;
+    migration->bytes_per_second = settings_u64(body, "bytes_per_second");
+    if (migration->downtime_ms > DOWNTIME_MAX_MS) {
+        return error_set(err, ERROR_INVALID, "downtime_ms is at most %d", DOWNTIME_MAX_MS);
+    }
+    if (migration->bytes_per_second > INT64_MAX) {
+        return error_set(err, ERROR_INVALID, "bytes_per_second is too large");
+    }
+    return check_way(migration, machine, err);
 }
 
 static int choose_node(const struct machine_service *service, const char *name,
@@ -482,7 +542,7 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     if (machine->is_gone || service->is_over) {
         error_set(&migration->error, ERROR_CANCELLED, "the machine or its node is gone");
     } else {
-        check(machine, &migration->error);
+        check_way(migration, machine, &migration->error);
     }
     if (migration->error.kind != ERROR_NONE) {
         operation_fail(service->options.operations, migration->operation, &migration->error);
@@ -490,6 +550,12 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
         return;
     }
     operation_on_cancel(service->options.operations, migration->operation, on_cancel, migration);
+    if (migration->is_live) {
+        loop_timer_start(migration->timer, migration->timeout_ms);
+        machine->migration = migration;
+        live_begin(migration);
+        return;
+    }
     operation_progress(service->options.operations, migration->operation, 10, "copying its disk");
     loop_timer_start(migration->timer, migration->timeout_ms);
     /* After check(), it is not called back from inside. */
@@ -506,7 +572,7 @@ void machine_migrate(struct machine_service *service, const char *project, const
     uint64_t timeout_ms = settings_u64(body, "timeout_ms");
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : choose_node(service, settings_text(body, "to"), migration, &err);
-    r = r < 0 ? r : check(machine, &err);
+    r = r < 0 ? r : choose_way(migration, machine, body, &err);
     if (r == 0 && timeout_ms > TIMEOUT_MAX_MS) {
         r = error_set(&err, ERROR_INVALID, "timeout_ms is at most a week");
     } else if (r == 0 && !snapshot_is_known(service)) {

@@ -77,6 +77,8 @@ struct machine {
     struct health *health;       /* while it is checked */
     uint64_t health_failures;    /* checks, since the node started */
     bool is_unhealthy;           /* and goes down for it */
+    bool was_leaving;            /* when its node ended: what is left of that is taken back */
+    bool is_new;                 /* its row has just been read */
     bool is_waiting;             /* for others to run, before it starts */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
@@ -89,6 +91,7 @@ struct machine_service {
     char *agent;
     char *node_name;
     struct list machines;
+    struct list visits;     /* of running machines from other nodes: arrive_live.c */
     struct list arrivals;   /* of machines from other nodes: arrive.c */
     uint64_t migrations[2]; /* that went well, that did not */
     uint64_t migrated_bytes;
@@ -178,6 +181,12 @@ void machine_run_detach(struct machine *machine);
 void machine_run_stamp(struct machine *machine, int fd, const char *folder, hypervisor_done done,
                        void *context);
 
+/* A VMM of it that waits in its folder for what another node sends; *ret_disk: which of its disks
+ * it writes.  NULL: why not. */
+struct hypervisor_vm *machine_run_await(const struct machine *machine,
+                                        const struct hypervisor_events *events, void *context,
+                                        size_t *ret_disk, struct error *err);
+
 /* Would the VMM take that content's state?  It is tried with one that never runs. */
 void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
                      hypervisor_done done, void *context);
@@ -200,6 +209,23 @@ void migration_abandon(struct machine *machine);
 void migration_yield(struct machine *machine);
 void migration_write_metrics(struct machine_service *service, bool is_openmetrics,
                              struct buffer *out);
+/* In the folder of a machine that is about to be another node's, or is. */
+#define MIGRATION_MARK "leaving"
+/* At the start: those that are another node's go.  Blocks. */
+void migration_sweep_left(struct machine_service *service);
+/* The machine is this node's, and nothing from before can take it away any more: then `done`, with
+ * NULL; else CONFLICT, or CANCELLED when the node ends. */
+void migration_settle(struct machine *machine,
+                      void (*done)(const struct error *error, void *context), void *context);
+
+/* ---- arrive_live.c: machines that arrive while they run ---- */
+/* It is this node's by now: what waits for it is moved to its place, and to be attached. */
+void visit_adopt(struct machine *machine);
+void visit_resumed(const struct machine *machine);
+/* The node that has it gives up, or sends it anew. */
+void visit_forget(struct machine_service *service, const char *id);
+void visits_abandon(struct machine_service *service);
+
 /* Archives of migrations that were interrupted by the end of the daemon go. */
 void migration_sweep(struct machine_service *service);
 /* An archive that is to go, whatever becomes of the daemon; the caller's path.  Blocks. */

@@ -289,6 +289,14 @@ static void open_agent(struct machine *machine)
 
 /* ---- The VMM ---- */
 
+static void on_ordered(const struct error *error, void *context)
+{
+    struct machine *machine = context;
+    if (error != NULL) {
+        log_warn("machine %s: %s", machine->key, error->text);
+    }
+}
+
 /* A whole disk may be without an agent, or start it late: then it counts as running all the same,
  * and for one that is known to have none, at once. */
 static void begin_boot(struct machine *machine)
@@ -306,6 +314,10 @@ static void begin_boot(struct machine *machine)
 static void on_started(void *context)
 {
     struct machine *machine = context;
+    if (machine->was_leaving) {
+        machine->was_leaving = false;
+        hypervisor_stay(machine->vm, on_ordered, machine);
+    }
     machine_volumes_plug(machine);
     change_settle_vm(machine);
     open_agent(machine);
@@ -331,6 +343,12 @@ static void take_back(struct machine *machine)
 static void on_paused(bool is_paused, void *context)
 {
     struct machine *machine = context;
+    if (machine->migration != NULL) {
+        return; /* for the switch */
+    }
+    if (!is_paused) {
+        visit_resumed(machine);
+    }
     if (is_paused && machine->state == MACHINE_STARTING && !machine->was_found &&
         !machine->is_busy) {
         take_back(machine);
@@ -612,6 +630,25 @@ static void start_vm(struct machine *machine, struct error *error)
     shares_done(&shares);
 }
 
+struct hypervisor_vm *machine_run_await(const struct machine *machine,
+                                        const struct hypervisor_events *events, void *context,
+                                        size_t *ret_disk, struct error *err)
+{
+    struct parts parts;
+    struct hypervisor_spec spec;
+    struct hypervisor *hypervisor = machine->service->options.hypervisor;
+    describe(machine, &parts, &spec);
+    spec.is_incoming = true;
+    *ret_disk = parts.own;
+    *err = parts.error;
+    struct hypervisor_vm *vm =
+        err->kind == ERROR_NONE && hypervisor_check(hypervisor, &spec, err) == 0
+        ? hypervisor_start(hypervisor, &spec, events, context)
+        : NULL;
+    parts_done(&parts);
+    return vm;
+}
+
 static void on_network(const struct error *error_or_null, void *context)
 {
     struct machine *machine = context;
@@ -671,14 +708,6 @@ void machine_run_attach(struct machine *machine)
 }
 
 /* ---- Stopping, pausing ---- */
-
-static void on_ordered(const struct error *error, void *context)
-{
-    struct machine *machine = context;
-    if (error != NULL) {
-        log_warn("machine %s: %s", machine->key, error->text);
-    }
-}
 
 /* A guest without an agent that listens may still obey its power button; the timer has the last
  * word. */

@@ -59,6 +59,7 @@ static struct machine *new_machine(struct machine_service *service, sqlite3_stmt
 {
     struct machine *machine = NEW(struct machine);
     machine->service = service;
+    machine->is_new = true;
     machine->key = memory_copy_string(text_at(row, 0));
     machine->project = memory_copy_string(text_at(row, 1));
     machine->name = memory_copy_string(text_at(row, 2));

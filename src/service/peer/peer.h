@@ -122,6 +122,25 @@ struct peer_pass *peer_pass_new(struct peer_clients *clients, struct http_exchan
                                 const struct peer_pass_events *events, void *context);
 void peer_pass_cancel(struct peer_pass *pass); /* on_end follows */
 
+/* ---- Streams ---- */
+
+/*
+ * A connected socket here goes on at a node: what it says is the body of a POST to `target`, what
+ * is answered is said to it.  The body has frames: four bytes of length (big endian), and its
+ * bytes; none: a sign of life.  Each side's end ends the other's half.
+ */
+enum { PEER_FRAME_HEAD = 4, PEER_FRAME_MAX = 256 << 10 };
+struct peer_stream;
+struct peer_stream_events {
+    void (*on_open)(void *context);                           /* the node takes it */
+    void (*on_end)(const struct error *error, void *context); /* once, last; NULL: in order */
+};
+struct peer_stream *peer_stream_new(struct peer_clients *clients, uint64_t node, const char *target,
+                                    int owned_fd, const struct peer_stream_events *events,
+                                    void *context);
+/* No callback comes afterwards; after on_end, too.  Accepts NULL. */
+void peer_stream_free(struct peer_stream *stream);
+
 /* ---- Blobs ---- */
 
 enum {

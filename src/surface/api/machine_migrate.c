@@ -65,8 +65,27 @@ static void on_arrived(const struct error *error, uint64_t index, void *context)
     api_answer_done(error, index, request);
 }
 
+static void on_visit_gone(void *context)
+{
+    struct request *request = context;
+    machine_visit_cancel(request->state);
+}
+
+static void on_visit_stop(struct request *request)
+{
+    on_visit_gone(request);
+}
+
 static void arrive(struct request *request, const json_t *body)
 {
+    if (json_object_get(body, "disk_bytes") != NULL) { /* it runs */
+        request->state =
+            machine_visit(service_of(request), request->project, request->parameters[0],
+                          request->caller.node, body, on_arrived, request);
+        request->stop = on_visit_stop;
+        http_exchange_on(request->exchange, NULL, on_visit_gone, request);
+        return;
+    }
     request->state = machine_arrive(service_of(request), request->project, request->parameters[0],
                                     request->caller.node, body, on_arrived, request);
     request->stop = on_stop;

@@ -1,0 +1,347 @@
+/*
+ * A QEMU machine goes to another QEMU while it runs (docs/interop/live-block-operations.rst,
+ * qapi/migration.json of QEMU 7.2).
+ *
+ *   disk      a mirror job copies it to the other one's NBD server, and goes on with what changes
+ *   memory    pre-copy, until what is left fits the downtime; then QEMU stops the guest
+ *   switch    (pre-switchover) the mirror ends with all written, then the rest of the memory goes
+ *
+ * The mirror writes in the background: a slow peer does not make the guest's disk slow.  The
+ * receiver must have been started with -S: otherwise it would want to write in its disk while the
+ * NBD server has it.
+ */
+#include "engine/hypervisor/qemu_live.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "base/json.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+
+#include "engine/hypervisor/qmp.h"
+
+#define NODE "live" /* the job, and the node of the other one's disk */
+
+enum { LOOK_EVERY_MS = 250 };
+
+enum step { STEP_NONE, STEP_DISK, STEP_MEMORY, STEP_SWITCH, STEP_RECEIVE };
+
+struct qemu_live {
+    struct qmp *qmp;
+    struct loop_timer *timer;
+    enum step step;
+    unsigned turn; /* answers to what was asked in an earlier one are of no interest */
+    struct hypervisor_leaving leaving;
+    struct hypervisor_leaving_events events;
+    void (*on_waiting)(void *context);
+    void *context;
+    int disk_fd;
+    int state_fd;
+};
+
+/* ---- Asking ---- */
+
+struct asked {
+    struct qemu_live *live;
+    unsigned turn;
+    void (*then)(struct qemu_live *live, const json_t *result);
+};
+
+static void finish(struct qemu_live *live, const struct error *error)
+{
+    hypervisor_done done = live->events.on_end;
+    if (live->step != STEP_NONE) {
+        live->step = STEP_NONE;
+        live->turn++;
+        loop_timer_stop(live->timer);
+        fd_close_slot(&live->disk_fd);
+        fd_close_slot(&live->state_fd);
+        done(error, live->context);
+    }
+}
+
+static void on_asked(const struct error *error, const json_t *result, void *context)
+{
+    struct asked *asked = context;
+    struct asked is = *asked;
+    free(asked);
+    if (is.turn != is.live->turn || is.live->step == STEP_NONE) {
+        return;
+    }
+    if (error != NULL) {
+        finish(is.live, error);
+    } else if (is.then != NULL) {
+        is.then(is.live, result);
+    }
+}
+
+static void ask(struct qemu_live *live, const char *command, json_t *owned_arguments, int fd,
+                void (*then)(struct qemu_live *live, const json_t *result))
+{
+    struct asked *asked = NEW(struct asked);
+    *asked = (struct asked){live, live->turn, then};
+    qmp_execute(live->qmp, command, owned_arguments, fd, on_asked, asked);
+}
+
+/* What QEMU has is its own copy: with another one here, no end would be seen. */
+static void on_disk_fd(struct qemu_live *live, const json_t *result)
+{
+    (void)result;
+    fd_close_slot(&live->disk_fd);
+}
+
+static void on_state_fd(struct qemu_live *live, const json_t *result)
+{
+    (void)result;
+    fd_close_slot(&live->state_fd);
+}
+
+static void give_disk(struct qemu_live *live)
+{
+    ask(live, "getfd", json_pack("{s:s}", "fdname", "live-disk"), live->disk_fd, on_disk_fd);
+}
+
+static void give_state(struct qemu_live *live)
+{
+    ask(live, "getfd", json_pack("{s:s}", "fdname", "live-state"), live->state_fd, on_state_fd);
+}
+
+static void set_capabilities(struct qemu_live *live, bool pauses)
+{
+    ask(live, "migrate-set-capabilities",
+        json_pack("{s:[{s:s, s:b}, {s:s, s:b}, {s:s, s:b}]}", "capabilities", "capability",
+                  "x-ignore-shared", "state", 0, "capability", "events", "state", 1, "capability",
+                  "pause-before-switchover", "state", pauses),
+        -1, NULL);
+}
+
+/* ---- Leaving ---- */
+
+static uint64_t number(const json_t *object, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(object, key));
+    return value > 0 ? (uint64_t)value : 0;
+}
+
+static void on_jobs(struct qemu_live *live, const json_t *result)
+{
+    size_t index = 0;
+    const json_t *job = NULL;
+    json_array_foreach(result, index, job)
+    {
+        const char *device = json_string_value(json_object_get(job, "device"));
+        if (live->step == STEP_DISK && device != NULL && strcmp(device, NODE) == 0) {
+            live->events.on_progress(HYPERVISOR_LEG_DISK, number(job, "offset"), number(job, "len"),
+                                     live->context);
+        }
+    }
+}
+
+static void on_migration(struct qemu_live *live, const json_t *result)
+{
+    const json_t *ram = json_object_get(result, "ram");
+    if (live->step == STEP_MEMORY && ram != NULL) {
+        live->events.on_progress(HYPERVISOR_LEG_MEMORY, number(ram, "transferred"),
+                                 number(ram, "total"), live->context);
+    }
+}
+
+static void on_timer(void *context)
+{
+    struct qemu_live *live = context;
+    if (live->step == STEP_DISK) {
+        ask(live, "query-block-jobs", NULL, -1, on_jobs);
+    } else if (live->step == STEP_MEMORY) {
+        ask(live, "query-migrate", NULL, -1, on_migration);
+    } else {
+        return;
+    }
+    loop_timer_start(live->timer, LOOK_EVERY_MS);
+}
+
+static void send_memory(struct qemu_live *live)
+{
+    uint64_t most = live->leaving.bytes_per_second;
+    live->step = STEP_MEMORY;
+    set_capabilities(live, true);
+    ask(live, "migrate-set-parameters",
+        json_pack("{s:I, s:I}", "max-bandwidth", most > 0 ? (json_int_t)most : (json_int_t)10 << 30,
+                  "downtime-limit", (json_int_t)live->leaving.downtime_ms),
+        -1, NULL);
+    give_state(live);
+    ask(live, "migrate", json_pack("{s:s}", "uri", "fd:live-state"), -1, NULL);
+}
+
+void qemu_live_leave(struct qemu_live *live, const struct hypervisor_leaving *leaving,
+                     const struct hypervisor_leaving_events *events, void *context)
+{
+    CHECK(live->step == STEP_NONE);
+    live->step = STEP_DISK;
+    live->leaving = *leaving;
+    live->events = *events;
+    live->context = context;
+    live->disk_fd = leaving->disk_fd;
+    live->state_fd = leaving->state_fd;
+    char node[32];
+    snprintf(node, sizeof(node), "disk%zu", leaving->disk); /* as qemu_order.c calls it */
+    qmp_execute(live->qmp, "blockdev-del", json_pack("{s:s}", "node-name", NODE), -1, NULL,
+                NULL); /* of an earlier try */
+    give_disk(live);
+    ask(live, "blockdev-add",
+        json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "driver", "nbd", "node-name", NODE, "export",
+                  "disk", "server", "type", "fd", "str", "live-disk"),
+        -1, NULL);
+    ask(live, "blockdev-mirror",
+        json_pack("{s:s, s:s, s:s, s:s, s:I}", "job-id", NODE, "device", node, "target", NODE,
+                  "sync", "full", "speed", (json_int_t)leaving->bytes_per_second),
+        -1, NULL);
+    loop_timer_start(live->timer, LOOK_EVERY_MS);
+}
+
+void qemu_live_abandon(struct qemu_live *live)
+{
+    live->step = STEP_NONE;
+    live->turn++;
+    loop_timer_stop(live->timer);
+    fd_close_slot(&live->disk_fd);
+    fd_close_slot(&live->state_fd);
+    qmp_execute(live->qmp, "migrate_cancel", NULL, -1, NULL, NULL);
+    qmp_execute(live->qmp, "block-job-cancel", json_pack("{s:s, s:b}", "device", NODE, "force", 1),
+                -1, NULL, NULL);
+}
+
+/* ---- Receiving ---- */
+
+/* Not earlier: the NBD server takes its peer before it has something for it. */
+static void on_waiting(struct qemu_live *live, const json_t *result)
+{
+    (void)result;
+    live->on_waiting(live->context);
+}
+
+void qemu_live_receive(struct qemu_live *live, size_t disk, int disk_listener, int state_fd,
+                       const struct hypervisor_receiving_events *events, void *context)
+{
+    CHECK(live->step == STEP_NONE);
+    live->step = STEP_RECEIVE;
+    live->events = (struct hypervisor_leaving_events){.on_end = events->on_end};
+    live->on_waiting = events->on_waiting;
+    live->context = context;
+    live->disk_fd = disk_listener;
+    live->state_fd = state_fd;
+    char node[32];
+    snprintf(node, sizeof(node), "disk%zu", disk);
+    set_capabilities(live, false);
+    give_disk(live);
+    ask(live, "nbd-server-start",
+        json_pack("{s:{s:s, s:{s:s}}, s:i}", "addr", "type", "fd", "data", "str", "live-disk",
+                  "max-connections", 1),
+        -1, NULL);
+    ask(live, "block-export-add",
+        json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "nbd", "id", NODE, "node-name", node, "name",
+                  "disk", "writable", 1),
+        -1, NULL);
+    give_state(live);
+    ask(live, "migrate-incoming", json_pack("{s:s}", "uri", "fd:live-state"), -1, on_waiting);
+}
+
+static void on_served(struct qemu_live *live, const json_t *result)
+{
+    (void)result;
+    finish(live, NULL);
+}
+
+/* ---- What QEMU says ---- */
+
+static void fail(struct qemu_live *live, const char *text)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_UNAVAILABLE, "%.300s", text);
+    finish(live, &error);
+}
+
+static void on_failed(struct qemu_live *live, const json_t *result)
+{
+    const char *text = json_string_value(json_object_get(result, "error-desc"));
+    fail(live, text != NULL ? text : "the memory could not be moved");
+}
+
+static void on_status(struct qemu_live *live, const char *status)
+{
+    bool is_over = strcmp(status, "completed") == 0;
+    if (strcmp(status, "pre-switchover") == 0 && live->step == STEP_MEMORY) {
+        live->step = STEP_SWITCH;
+        live->events.on_progress(HYPERVISOR_LEG_SWITCH, 0, 0, live->context);
+        ask(live, "block-job-cancel", json_pack("{s:s}", "device", NODE), -1, NULL);
+    } else if (is_over && live->step == STEP_RECEIVE) {
+        ask(live, "nbd-server-stop", NULL, -1, on_served);
+    } else if (is_over && live->step == STEP_SWITCH) {
+        finish(live, NULL);
+    } else if (is_over) {
+        fail(live, "the VMM moved the memory without its disk");
+    } else if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
+        ask(live, "query-migrate", NULL, -1, on_failed);
+    }
+}
+
+static void on_job(struct qemu_live *live, const char *name, const json_t *data)
+{
+    const char *device = json_string_value(json_object_get(data, "device"));
+    const char *problem = json_string_value(json_object_get(data, "error"));
+    if (device == NULL || strcmp(device, NODE) != 0) {
+        return;
+    }
+    if (strcmp(name, "BLOCK_JOB_READY") == 0 && live->step == STEP_DISK) {
+        send_memory(live);
+    } else if (strcmp(name, "BLOCK_JOB_COMPLETED") == 0 && live->step == STEP_SWITCH &&
+               problem == NULL) {
+        ask(live, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL);
+    } else if (strcmp(name, "BLOCK_JOB_COMPLETED") == 0 ||
+               strcmp(name, "BLOCK_JOB_CANCELLED") == 0) {
+        char text[300];
+        snprintf(text, sizeof(text), "its disk could not be copied: %.240s",
+                 problem != NULL ? problem : "the copying ended early");
+        fail(live, text);
+    }
+}
+
+void qemu_live_event(struct qemu_live *live, const char *name, const json_t *data)
+{
+    const char *status = json_string_value(json_object_get(data, "status"));
+    if (live->step == STEP_NONE) {
+        return;
+    }
+    if (strcmp(name, "MIGRATION") == 0 && status != NULL) {
+        on_status(live, status);
+    } else if (strncmp(name, "BLOCK_JOB_", strlen("BLOCK_JOB_")) == 0) {
+        on_job(live, name, data);
+    }
+}
+
+void qemu_live_end(struct qemu_live *live, const struct error *error)
+{
+    finish(live, error);
+}
+
+/* ---- Life ---- */
+
+struct qemu_live *qemu_live_new(struct loop *loop, struct qmp *qmp)
+{
+    struct qemu_live *live = NEW(struct qemu_live);
+    live->qmp = qmp;
+    live->timer = loop_timer_new(loop, on_timer, live);
+    live->disk_fd = live->state_fd = -1;
+    return live;
+}
+
+void qemu_live_free(struct qemu_live *live)
+{
+    loop_timer_free(live->timer);
+    fd_close_slot(&live->disk_fd);
+    fd_close_slot(&live->state_fd);
+    free(live);
+}

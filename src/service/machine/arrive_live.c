@@ -1,0 +1,534 @@
+/*
+ * A machine that arrives from another node while it runs there.
+ *
+ * Its VMM waits in FOLDER/arriving/ID, where the disk is made and initrd written, and gets both
+ * disk and memory through sockets whose other ends are taken as streams.  Until all has come, the
+ * end of the streams is the end of it.  From then on only the row says what becomes of it: it is
+ * this node's (visit_adopt()), or its owner says to forget it; this node may end and start
+ * meanwhile, the VMM goes on waiting.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include "base/buffer.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/stream/stream.h"
+
+#include "engine/image/image.h"
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+#include "service/peer/peer.h"
+
+enum { STREAMS = 3, NEWS = 2, TAKE_MS = 60000 };
+
+static const char *const names[STREAMS] = {"disk", "state", "news"};
+static const char *const blobs[] = {"kernel", "initrd", "root"};
+
+struct machine_visit {
+    struct list_node link;
+    struct machine machine; /* what it is to be; in no list */
+    uint64_t from;
+    char *node; /* that has it */
+    char *vmm;
+    uint64_t disk_bytes;
+    size_t fetched;
+    struct peer_fetch *fetch;
+    struct buffer program;
+    struct hypervisor_vm *vm;
+    size_t disk;
+    int ends[STREAMS]; /* to be taken */
+    struct stream *news;
+    struct loop_timer *timer;
+    struct error error;
+    bool is_busy; /* a thread has it */
+    bool is_whole;
+    bool is_over;
+    bool is_kept; /* its VMM and files stay */
+    machine_done *done;
+    void *context;
+};
+
+/* ---- The end ---- */
+
+static void clean_up(void *context)
+{
+    struct machine_visit *visit = context;
+    struct error ignored = {0};
+    if (!visit->is_kept) {
+        hypervisor_end(visit->machine.folder);
+        file_remove_tree(visit->machine.folder, &ignored);
+    }
+}
+
+static void on_cleaned_up(void *context)
+{
+    struct machine_visit *visit = context;
+    struct machine_service *service = visit->machine.service;
+    list_remove(&visit->link);
+    service->pending--;
+    if (visit->done != NULL) {
+        visit->done(&visit->error, 0, visit->context);
+    }
+    for (size_t i = 0; i < STREAMS; i++) {
+        fd_close_slot(&visit->ends[i]);
+    }
+    loop_timer_free(visit->timer);
+    buffer_done(&visit->program);
+    json_decref(visit->machine.config);
+    free(visit->machine.key);
+    free(visit->machine.project);
+    free(visit->machine.name);
+    free(visit->machine.folder);
+    free(visit->node);
+    free(visit->vmm);
+    free(visit);
+}
+
+static void close_all(void *context)
+{
+    struct machine_visit *visit = context;
+    hypervisor_free(visit->vm);
+    visit->vm = NULL;
+    stream_close(visit->news);
+    visit->news = NULL;
+    loop_work(visit->machine.service->options.loop, clean_up, on_cleaned_up, visit);
+}
+
+static void end(struct machine_visit *visit, const struct error *error)
+{
+    if (visit->is_over) {
+        return;
+    }
+    visit->is_over = true;
+    visit->error = *error;
+    if (!visit->is_kept) {
+        log_warn("machine %s does not come here: %s", visit->machine.key, error->text);
+    }
+    loop_timer_stop(visit->timer);
+    peer_fetch_free(visit->fetch);
+    visit->fetch = NULL;
+    if (!visit->is_busy) {
+        loop_post(visit->machine.service->options.loop, close_all, visit);
+    }
+}
+
+void machine_visit_cancel(struct machine_visit *visit)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_CANCELLED, "the migration was given up");
+    end(visit, &error);
+}
+
+static struct machine_visit *find(const struct machine_service *service, const char *id)
+{
+    LIST_EACH(node, &service->visits)
+    {
+        struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
+        if (!visit->is_over && strcmp(visit->machine.id, id) == 0) {
+            return visit;
+        }
+    }
+    return NULL;
+}
+
+void visit_forget(struct machine_service *service, const char *id)
+{
+    struct machine_visit *visit = find(service, id);
+    if (visit != NULL) {
+        machine_visit_cancel(visit);
+    }
+}
+
+void visits_abandon(struct machine_service *service)
+{
+    LIST_EACH(node, &service->visits)
+    {
+        struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
+        visit->is_kept = visit->is_kept || visit->is_whole;
+        machine_visit_cancel(visit);
+    }
+}
+
+/* ---- It is this node's ---- */
+
+void visit_adopt(struct machine *machine)
+{
+    struct machine_visit *visit = find(machine->service, machine->id);
+    MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
+    if (file_exists(arrived) && rename(arrived, machine->folder) < 0) {
+        log_error("machine %s: moving %s to its place: %s", machine->key, arrived, strerror(errno));
+    }
+    if (visit != NULL) { /* its control is for the machine now */
+        visit->is_kept = true;
+        hypervisor_free(visit->vm);
+        visit->vm = NULL;
+    }
+}
+
+static void say(struct machine_visit *visit, char word)
+{
+    if (visit->news != NULL) {
+        stream_write(visit->news, &word, 1);
+    }
+}
+
+void visit_resumed(const struct machine *machine)
+{
+    struct machine_visit *visit = find(machine->service, machine->id);
+    struct error none = {0};
+    if (visit != NULL && visit->is_kept) {
+        say(visit, '2');
+        end(visit, &none);
+    }
+}
+
+/* ---- The streams ---- */
+
+static void on_news_data(const void *bytes, size_t length, void *context)
+{
+    (void)bytes;
+    (void)length;
+    (void)context;
+}
+
+static void on_news_end(const struct error *error, void *context)
+{
+    struct machine_visit *visit = context;
+    struct error gone = {0};
+    (void)error;
+    if (!visit->is_whole) {
+        error_set(&gone, ERROR_UNAVAILABLE, "node %s is gone, or has given up", visit->node);
+        end(visit, &gone);
+    }
+}
+
+int machine_visit_stream(struct machine_service *service, const char *project, const char *name,
+                         uint64_t from, const char *stream, int *ret_fd, struct error *err)
+{
+    LIST_EACH(node, &service->visits)
+    {
+        struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
+        for (size_t i = 0; i < STREAMS; i++) {
+            if (!visit->is_over && visit->from == from && visit->ends[i] >= 0 &&
+                strcmp(visit->machine.project, project) == 0 &&
+                strcmp(visit->machine.name, name) == 0 && strcmp(names[i], stream) == 0) {
+                *ret_fd = fd_take(&visit->ends[i]);
+                if (i == NEWS) {
+                    loop_timer_stop(visit->timer);
+                }
+                return 0;
+            }
+        }
+    }
+    return error_set(err, ERROR_NOT_FOUND, "nothing waits here for such a stream");
+}
+
+static void on_timer(void *context)
+{
+    struct machine_visit *visit = context;
+    struct error error = {0};
+    error_set(&error, ERROR_TIMEOUT, "node %s has not begun to send it", visit->node);
+    end(visit, &error);
+}
+
+/* ---- The VMM ---- */
+
+static void on_received(const struct error *error, void *context)
+{
+    struct machine_visit *visit = context;
+    if (error != NULL) {
+        end(visit, error);
+        return;
+    }
+    visit->is_whole = true;
+    say(visit, '1');
+}
+
+/* By way of the folder's descriptor: a socket's path is short. */
+static int listen_in(const char *folder, int *ret_listener, int *ret_peer, struct error *err)
+{
+    FD_OWNED int place = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    FD_OWNED int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    FD_OWNED int peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/disk.sock", place);
+    const struct sockaddr *at = (const struct sockaddr *)&address;
+    if (place < 0 || listener < 0 || peer < 0 || bind(listener, at, sizeof(address)) < 0 ||
+        listen(listener, 1) < 0 || connect(peer, at, sizeof(address)) < 0) {
+        return error_os(err, errno, "making a socket in %s", folder);
+    }
+    unlink(address.sun_path);
+    *ret_listener = fd_take(&listener);
+    *ret_peer = fd_take(&peer);
+    return 0;
+}
+
+static int make_ends(struct machine_visit *visit, int *ret_listener, int *ret_state,
+                     struct error *err)
+{
+    static const struct stream_events events = {on_news_data, NULL, on_news_end};
+    int state[2];
+    int news[2];
+    int r = listen_in(visit->machine.folder, ret_listener, &visit->ends[0], err);
+    if (r < 0) {
+        return r;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, state) < 0) {
+        close(*ret_listener);
+        return error_os(err, errno, "making a pair of sockets");
+    }
+    *ret_state = state[0];
+    visit->ends[1] = state[1];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, news) < 0) {
+        close(*ret_listener);
+        close(*ret_state);
+        return error_os(err, errno, "making a pair of sockets");
+    }
+    visit->ends[NEWS] = news[1];
+    visit->news = stream_adopt(visit->machine.service->options.loop, news[0]);
+    stream_start(visit->news, &events, visit);
+    return 0;
+}
+
+static void on_waiting(void *context)
+{
+    struct machine_visit *visit = context;
+    machine_done *done = visit->done;
+    if (!visit->is_over && done != NULL) {
+        loop_timer_start(visit->timer, TAKE_MS);
+        visit->done = NULL;
+        done(NULL, 0, visit->context);
+    }
+}
+
+static void on_started(void *context)
+{
+    static const struct hypervisor_receiving_events events = {on_waiting, on_received};
+    struct machine_visit *visit = context;
+    struct error err = {0};
+    int listener = -1;
+    int state = -1;
+    if (visit->is_over) {
+        return;
+    }
+    if (make_ends(visit, &listener, &state, &err) < 0) {
+        end(visit, &err);
+        return;
+    }
+    hypervisor_receive(visit->vm, visit->disk, listener, state, &events, visit);
+}
+
+static void on_paused(bool is_paused, void *context)
+{
+    (void)is_paused;
+    (void)context;
+}
+
+static void on_reboot(void *context)
+{
+    (void)context;
+}
+
+static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
+{
+    struct machine_visit *visit = context;
+    struct error error = {0};
+    error_set(&error, ERROR_UNAVAILABLE, "%.300s", exit->text);
+    end(visit, &error);
+}
+
+/* ---- Getting ready ---- */
+
+static void make(void *context)
+{
+    struct machine_visit *visit = context;
+    const struct machine *machine = &visit->machine;
+    struct error *err = &visit->error;
+    MEMORY_OWNED char *above = memory_format("%s/arriving", machine->service->folder);
+    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", machine->folder);
+    hypervisor_end(machine->folder);
+    int r = file_remove_tree(machine->folder, err);
+    r = r < 0 ? r : file_make_folder(above, 0711, err);
+    r = r < 0 ? r : file_make_folder(machine->folder, 0711, err);
+    if (r < 0) {
+        return;
+    }
+    FD_OWNED int fd = open(disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, (off_t)visit->disk_bytes) < 0) {
+        error_os(err, errno, "making %s", disk);
+        return;
+    }
+    r = disk_give(machine, disk, err);
+    if (r == 0) {
+        disk_write_initrd(machine, settings_text(machine->config, "initrd"), &visit->program, err);
+    }
+}
+
+static void on_made(void *context)
+{
+    static const struct hypervisor_events events = {on_started, on_paused, on_reboot, on_vm_exit};
+    struct machine_visit *visit = context;
+    visit->is_busy = false;
+    if (visit->is_over) {
+        close_all(visit);
+        return;
+    }
+    if (visit->error.kind == ERROR_NONE) {
+        visit->vm = machine_run_await(&visit->machine, &events, visit, &visit->disk, &visit->error);
+    }
+    if (visit->error.kind != ERROR_NONE) {
+        const struct error error = visit->error;
+        end(visit, &error);
+    }
+}
+
+static void fetch_next(struct machine_visit *visit);
+
+static void on_fetched(const struct error *error, void *context)
+{
+    struct machine_visit *visit = context;
+    visit->fetch = NULL;
+    if (error != NULL) {
+        end(visit, error);
+        return;
+    }
+    visit->fetched++;
+    fetch_next(visit);
+}
+
+static void fetch_next(struct machine_visit *visit)
+{
+    const struct machine_options *options = &visit->machine.service->options;
+    for (; visit->fetched < sizeof(blobs) / sizeof(blobs[0]); visit->fetched++) {
+        const char *id = settings_text(visit->machine.config, blobs[visit->fetched]);
+        if (id[0] != '\0' && !image_exists(options->images, id)) {
+            visit->fetch = peer_fetch_new(options->blobs, id, &visit->from, 1, on_fetched, visit);
+            return;
+        }
+    }
+    visit->is_busy = true;
+    loop_work(options->loop, make, on_made, visit);
+}
+
+/* ---- Is it welcome? ---- */
+
+static bool take_machine(sqlite3_stmt *row, void *context)
+{
+    struct machine_visit *visit = context;
+    struct error ignored = {0};
+    const char *config = (const char *)sqlite3_column_text(row, 2);
+    if (strcmp((const char *)sqlite3_column_text(row, 0), visit->machine.id) == 0) {
+        visit->node = memory_copy_string((const char *)sqlite3_column_text(row, 1));
+        json_read(config, strlen(config), &visit->machine.config, &ignored);
+    }
+    return false;
+}
+
+static int check_vmm(const struct machine_visit *visit, struct error *err)
+{
+    const struct machine_service *service = visit->machine.service;
+    const struct hypervisor_driver_info *driver = hypervisor_driver_info(
+        service->options.hypervisor, settings_text(visit->machine.config, "driver"));
+    MEMORY_OWNED char *mine =
+        memory_format("%s %s %s", driver->name, driver->version, driver->accelerator);
+    return strcmp(mine, visit->vmm) == 0
+        ? request_check_fit(service, visit->machine.config, err)
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "it is run by %.100s, and node %s has %.100s: --cold stops it, moves it, and "
+                    "starts it",
+                    visit->vmm, service->node_name, mine);
+}
+
+static int check(struct machine_visit *visit, struct error *err)
+{
+    struct machine_service *service = visit->machine.service;
+    MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, visit->machine.id);
+    int r =
+        store_query(service->options.store, err, take_machine, visit,
+                    "SELECT id, node, config FROM machine WHERE key = ?", "t", visit->machine.key);
+    if (r < 0) {
+        return r;
+    }
+    if (visit->machine.config == NULL) {
+        return error_set(err, ERROR_UNAVAILABLE, "node %s does not know the machine yet",
+                         service->node_name);
+    }
+    if (strcmp(visit->node, service->node_name) == 0) {
+        return error_set(err, ERROR_CONFLICT, "the machine is on node %s already",
+                         service->node_name);
+    }
+    if (file_exists(folder)) {
+        return error_set(err, ERROR_EXISTS,
+                         "node %s still has %s of an earlier stay of the machine: remove it there",
+                         service->node_name, folder);
+    }
+    LIST_EACH(node, &service->visits)
+    {
+        if (strcmp(LIST_ITEM(node, struct machine_visit, link)->machine.id, visit->machine.id) ==
+            0) {
+            return error_set(err, ERROR_CONFLICT,
+                             "an earlier migration of the machine is still being ended on node %s",
+                             service->node_name);
+        }
+    }
+    return check_vmm(visit, err);
+}
+
+static void begin(void *context)
+{
+    struct machine_visit *visit = context;
+    if (visit->error.kind != ERROR_NONE) {
+        visit->is_kept = true; /* nothing was touched */
+        const struct error error = visit->error;
+        log_warn("machine %s does not come here: %s", visit->machine.key, error.text);
+        end(visit, &error);
+    } else if (!visit->is_over) {
+        fetch_next(visit);
+    }
+}
+
+struct machine_visit *machine_visit(struct machine_service *service, const char *project,
+                                    const char *name, uint64_t from, const json_t *body,
+                                    machine_done *done, void *context)
+{
+    enum { DISK_BYTES_MAX_BITS = 46 };
+    struct machine_visit *visit = NEW(struct machine_visit);
+    const char *id = settings_text(body, "id");
+    bool is_id =
+        strlen(id) == MACHINE_ID_SIZE - 1 && strspn(id, "0123456789abcdef") == MACHINE_ID_SIZE - 1;
+    visit->machine.service = service;
+    visit->machine.key = memory_format("%s/%s", project, name);
+    visit->machine.project = memory_copy_string(project);
+    visit->machine.name = memory_copy_string(name);
+    snprintf(visit->machine.id, sizeof(visit->machine.id), "%s", is_id ? id : "");
+    visit->machine.folder = arrival_folder(service, visit->machine.id);
+    visit->from = from;
+    visit->vmm = memory_copy_string(settings_text(body, "vmm"));
+    visit->disk_bytes = settings_u64(body, "disk_bytes");
+    visit->ends[0] = visit->ends[1] = visit->ends[NEWS] = -1;
+    visit->timer = loop_timer_new(service->options.loop, on_timer, visit);
+    visit->done = done;
+    visit->context = context;
+    if (!is_id || visit->disk_bytes >> DISK_BYTES_MAX_BITS != 0) {
+        error_set(&visit->error, ERROR_INVALID, "an id has 16 hex digits, a disk less than 64 TiB");
+    } else if (check(visit, &visit->error) == 0) {
+        program_encode(visit->machine.config, &visit->program, &visit->error);
+    }
+    list_push_back(&service->visits, &visit->link);
+    service->pending++;
+    loop_post(service->options.loop, begin, visit);
+    return visit;
+}

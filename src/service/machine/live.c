@@ -1,0 +1,545 @@
+/*
+ * A running machine goes to another node.
+ *
+ *   ready      the other node fetches the image's blobs and starts a VMM that waits (arrive_live.c)
+ *   disk       three streams to it: "disk" and "state" are QEMU's, "news" is what that node says
+ *   memory     pre-copy, until what is left fits the downtime
+ *   switching  it stands still, all of it is there: one command makes it the other node's
+ *   removing   that node has said that it runs (or has not, in time): what is here goes
+ *
+ * As in migrate.c the row decides.  The switch expects the reason that the row got at the
+ * beginning, and that the operation runs here still: a node that was restarted, or that has lost
+ * the answer, first writes another reason (migration_settle()), and only then lets it run on.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/memory.h"
+#include "base/stream/stream.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/capture.h"
+#include "service/machine/migrate.h"
+#include "service/machine/volumes.h"
+#include "service/peer/peer.h"
+
+enum { STREAMS = 3, NEWS = 2, RESUME_MS = 10000, SETTLE_EVERY_MS = 1000 };
+
+static const char *const names[STREAMS] = {"disk", "state", "news"};
+
+struct live {
+    struct migration *migration;
+    struct peer_stream *streams[STREAMS];
+    unsigned open; /* of the streams */
+    int fds[STREAMS];
+    struct stream *news;
+    struct loop_timer *timer;
+    uint64_t disk_bytes;
+    uint64_t still_ms; /* since when it stands still; 0: it does not */
+    char reason[MACHINE_REASON_SIZE];
+    bool is_leaving; /* the VMM was told */
+    bool has_left;   /* all is written */
+    bool has_arrived;
+    bool is_switched;
+    bool is_ending;
+};
+
+static const struct hypervisor_driver_info *driver_of(const struct machine *machine)
+{
+    return hypervisor_driver_info(machine->service->options.hypervisor,
+                                  settings_text(machine->config, "driver"));
+}
+
+/* ---- May it? ---- */
+
+static bool count(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+static int check_parts(const struct machine *machine, const char **ret_what, struct error *err)
+{
+    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", machine->folder);
+    bool has_snapshots = false;
+    int r = store_query(machine->service->options.store, err, count, &has_snapshots,
+                        "SELECT 1 FROM machine_snapshot WHERE machine_id = ? LIMIT 1", "t",
+                        machine->id);
+    bool has_networks = json_array_size(json_object_get(machine->config, "networks")) > 0;
+    *ret_what = machine_volumes_are_there(machine) ? "volumes"
+        : has_snapshots                            ? "snapshots"
+        : has_networks                             ? "networks"
+        : !file_exists(disk)                       ? "a disk that is laid over another one"
+                                                   : NULL;
+    return r;
+}
+
+int live_check(const struct machine *machine, struct error *err)
+{
+    const struct hypervisor_driver_info *driver = driver_of(machine);
+    const char *what = NULL;
+    if (machine->state != MACHINE_RUNNING || machine->desired != MACHINE_DESIRED_RUNNING ||
+        machine->vm == NULL) {
+        return error_set(err, ERROR_CONFLICT, "machine %s is %s: --live moves one that runs",
+                         machine->name, machine_state_text(machine->state));
+    }
+    int r = capture_check(machine, CAPTURE_DISK, err);
+    r = r < 0 ? r : shares_refuse(machine->config, "moved", err);
+    r = r < 0 ? r : check_parts(machine, &what, err);
+    if (r == 0 && (driver == NULL || !driver->can_migrate)) {
+        r = error_set(
+            err, ERROR_UNSUPPORTED,
+            "the driver %.40s does not move machines that run: --cold stops it, moves it, "
+            "and starts it",
+            driver != NULL ? driver->name : "");
+    } else if (r == 0 && what != NULL) {
+        r = error_set(err, ERROR_UNSUPPORTED,
+                      "machine %s has %s, and does not move while it runs: --cold stops it, moves "
+                      "it, and starts it",
+                      machine->name, what);
+    }
+    return r;
+}
+
+/* ---- The end ---- */
+
+static void close_streams(struct live *live)
+{
+    for (size_t i = 0; i < STREAMS; i++) {
+        peer_stream_free(live->streams[i]);
+        live->streams[i] = NULL;
+        fd_close_slot(&live->fds[i]);
+    }
+    stream_close(live->news);
+    live->news = NULL;
+}
+
+static void free_live(struct live *live)
+{
+    struct migration *migration = live->migration;
+    close_streams(live);
+    loop_timer_free(live->timer);
+    free(live);
+    migration->live = NULL;
+    migration_end(migration);
+}
+
+static void on_stayed(const struct error *error, void *context)
+{
+    struct live *live = context;
+    const struct machine *machine = live->migration->machine;
+    if (error != NULL) {
+        log_warn("machine %s: %s", machine->key, error->text);
+    }
+    free_live(live);
+}
+
+/* The machine is this node's: it runs on. */
+static void stay(struct live *live)
+{
+    struct machine *machine = live->migration->machine;
+    close_streams(live);
+    if (live->is_leaving && machine->vm != NULL) {
+        hypervisor_stay(machine->vm, on_stayed, live);
+    } else {
+        free_live(live);
+    }
+}
+
+static void on_ending(void *context)
+{
+    struct live *live = context;
+    const struct migration *migration = live->migration;
+    if (migration->error.kind == ERROR_NONE) {
+        free_live(live);
+    } else {
+        stay(live);
+    }
+}
+
+/* Whoever calls may be a stream that is to be freed. */
+static void end(struct live *live)
+{
+    if (!live->is_ending) {
+        live->is_ending = true;
+        loop_timer_stop(live->timer);
+        loop_post(live->migration->service->options.loop, on_ending, live);
+    }
+}
+
+static void fail(struct live *live, const struct error *error)
+{
+    struct migration *migration = live->migration;
+    if (migration->is_switching || live->is_ending) {
+        return;
+    }
+    if (migration->error.kind == ERROR_NONE) {
+        migration->error = *error;
+    }
+    end(live);
+}
+
+void live_give_up(struct migration *migration)
+{
+    if (migration->call != NULL) {
+        peer_call_free(migration->call);
+        migration->call = NULL;
+    }
+    if (migration->is_marked) {
+        end(migration->live);
+    }
+}
+
+/* ---- Whose it is ---- */
+
+struct settling {
+    struct machine *machine; /* held */
+    struct loop_timer *timer;
+    void (*done)(const struct error *error, void *context);
+    void *context;
+};
+
+static void finish_settling(struct settling *settling, const struct error *error)
+{
+    struct machine *machine = settling->machine;
+    settling->done(error, settling->context);
+    loop_timer_free(settling->timer);
+    free(settling);
+    machine->service->pending--;
+    machine->held--;
+    machine_unref(machine);
+}
+
+static void on_written(const struct error *error, uint64_t index, void *context)
+{
+    struct settling *settling = context;
+    struct error over = {0};
+    (void)index;
+    if (error == NULL || error->kind == ERROR_CONFLICT) {
+        finish_settling(settling, error);
+    } else if (settling->machine->service->is_over) {
+        error_set(&over, ERROR_CANCELLED, "the node ends");
+        finish_settling(settling, &over);
+    } else {
+        loop_timer_start(settling->timer, SETTLE_EVERY_MS);
+    }
+}
+
+static void settle(void *context)
+{
+    struct settling *settling = context;
+    const struct machine *machine = settling->machine;
+    struct machine_service *service = machine->service;
+    struct error over = {0};
+    if (service->is_over) {
+        error_set(&over, ERROR_CANCELLED, "the node ends");
+        finish_settling(settling, &over);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the machine is another node's",
+        "UPDATE machine SET reason = 'found again by its node', revision = ? WHERE key = ? AND id "
+        "= ? AND node = ?",
+        "rttt", machine->key, machine->id, service->node_name);
+    store_propose(service->options.store, command, on_written, settling);
+}
+
+void migration_settle(struct machine *machine,
+                      void (*done)(const struct error *error, void *context), void *context)
+{
+    struct settling *settling = NEW(struct settling);
+    struct loop *loop = machine->service->options.loop;
+    *settling = (struct settling){.machine = machine, .done = done, .context = context};
+    settling->timer = loop_timer_new(loop, settle, settling);
+    machine->held++;
+    machine->service->pending++;
+    loop_timer_start(settling->timer, 0);
+}
+
+/* ---- Switching ---- */
+
+static void report(struct live *live, bool is_measured)
+{
+    struct migration *migration = live->migration;
+    uint64_t still_ms = clock_monotonic_ms() - live->still_ms;
+    MEMORY_OWNED char *result = memory_format("{\"downtime_ms\":%" PRIu64 "}", still_ms);
+    migration->bytes = live->disk_bytes;
+    operation_succeed(migration->service->options.operations, migration->operation,
+                      is_measured ? result : NULL);
+    log_info("machine %s: it stood still for %" PRIu64 " ms%s", migration->machine->key, still_ms,
+             is_measured ? "" : ", and the other node has not said yet that it runs");
+    end(live);
+}
+
+static void on_settled(const struct error *error, void *context)
+{
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    if (error == NULL) {
+        migration->is_switching = false;
+        end(live); /* with the error of the switch */
+    } else if (error->kind == ERROR_CONFLICT) {
+        migration->error = (struct error){0};
+        report(live, false);
+    } else { /* the next start goes on with it: nothing is touched */
+        migration->is_marked = false;
+        live->is_leaving = false;
+        end(live);
+    }
+}
+
+static void on_switched(const struct error *error, uint64_t index, void *context)
+{
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    (void)index;
+    if (error == NULL) {
+        live->is_switched = true;
+        loop_timer_start(live->timer, RESUME_MS);
+        return;
+    }
+    migration->error = *error;
+    migration_settle(migration->machine, on_settled, live);
+}
+
+/* When all is written here, and read there. */
+static void switch_over(struct live *live)
+{
+    struct migration *migration = live->migration;
+    struct machine_service *service = migration->service;
+    const struct machine *machine = migration->machine;
+    if (!live->has_left || !live->has_arrived || live->is_ending) {
+        return;
+    }
+    struct store_command *command = store_command_new();
+    migration->is_switching = true;
+    operation_on_cancel(service->options.operations, migration->operation, NULL, NULL);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT,
+        "something else was asked of the machine meanwhile; it is where it was",
+        "UPDATE machine SET node = ?1, state = 'running', reason = NULL, revision = ?2 WHERE key = "
+        "?3 AND id = ?4 AND node = ?5 AND desired = 'running' AND state = 'running' AND reason = "
+        "?6 AND EXISTS (SELECT 1 FROM operation WHERE key = ?7 AND state = 'running') AND NOT "
+        "EXISTS (SELECT 1 FROM volume WHERE project = ?8 AND machine = ?9) AND NOT EXISTS (SELECT "
+        "1 FROM machine_snapshot WHERE machine_id = ?4)",
+        "trttttttt", migration->target, machine->key, machine->id, service->node_name, live->reason,
+        migration->operation, machine->project, machine->name);
+    store_propose(service->options.store, command, on_switched, live);
+}
+
+static void on_late(void *context)
+{
+    struct live *live = context;
+    if (live->is_switched) {
+        report(live, false);
+    }
+}
+
+/* ---- The streams ---- */
+
+static void on_news(const void *bytes, size_t length, void *context)
+{
+    struct live *live = context;
+    for (size_t i = 0; i < length && !live->is_ending; i++) {
+        char word = ((const char *)bytes)[i];
+        if (word == '1' && !live->has_arrived) {
+            live->has_arrived = true;
+            switch_over(live);
+        } else if (word == '2' && live->is_switched) {
+            report(live, true);
+        } else if (word == '2') { /* the row is this node's to read in a moment */
+            live->is_switched = live->migration->is_switching;
+            if (live->is_switched) {
+                report(live, true);
+            }
+        }
+    }
+}
+
+static void on_news_end(const struct error *error, void *context)
+{
+    struct live *live = context;
+    struct error gone = {0};
+    (void)error;
+    error_set(&gone, ERROR_UNAVAILABLE, "node %s has given up", live->migration->target);
+    fail(live, &gone);
+}
+
+static void on_stream_end(const struct error *error, void *context)
+{
+    struct live *live = context;
+    if (error != NULL) {
+        fail(live, error);
+    }
+}
+
+static void on_progress(enum hypervisor_leg leg, uint64_t bytes, uint64_t total, void *context)
+{
+    struct live *live = context;
+    const struct migration *migration = live->migration;
+    MEMORY_OWNED char *text = NULL;
+    unsigned percent = 0;
+    switch (leg) {
+    case HYPERVISOR_LEG_DISK:
+        text = memory_format("copying its disk: %" PRIu64 " of %" PRIu64 " MiB", bytes >> 20,
+                             total >> 20);
+        percent = 10 + (unsigned)(total > 0 ? bytes * 50 / total : 0);
+        break;
+    case HYPERVISOR_LEG_MEMORY:
+        text = memory_format("copying its memory: %" PRIu64 " MiB", bytes >> 20);
+        percent = 70;
+        break;
+    case HYPERVISOR_LEG_SWITCH:
+        live->still_ms = clock_monotonic_ms();
+        text = memory_copy_string("switching");
+        percent = 90;
+        break;
+    }
+    operation_progress(migration->service->options.operations, migration->operation,
+                       percent > 90 ? 90 : percent, text);
+}
+
+static void on_left(const struct error *error, void *context)
+{
+    struct live *live = context;
+    if (error != NULL) {
+        fail(live, error);
+        return;
+    }
+    live->has_left = true;
+    switch_over(live);
+}
+
+/* All three: until they are there, QEMU would wait, and its guest with it. */
+static void on_stream_open(void *context)
+{
+    static const struct hypervisor_leaving_events events = {on_progress, on_left};
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    struct machine *machine = migration->machine;
+    struct error gone = {0};
+    if (++live->open < STREAMS || live->is_ending) {
+        return;
+    }
+    if (machine->vm == NULL) {
+        error_set(&gone, ERROR_CONFLICT, "the machine has ended");
+        fail(live, &gone);
+        return;
+    }
+    const struct hypervisor_leaving leaving = {
+        .disk = settings_text(machine->config, "root")[0] != '\0' ? 1 : 0,
+        .disk_fd = fd_take(&live->fds[0]),
+        .state_fd = fd_take(&live->fds[1]),
+        .downtime_ms = migration->downtime_ms,
+        .bytes_per_second = migration->bytes_per_second};
+    live->is_leaving = true;
+    hypervisor_leave(machine->vm, &leaving, &events, live);
+}
+
+static int open_streams(struct live *live, struct error *err)
+{
+    static const struct peer_stream_events events = {on_stream_open, on_stream_end};
+    static const struct stream_events news = {on_news, NULL, on_news_end};
+    const struct migration *migration = live->migration;
+    const struct machine *machine = migration->machine;
+    struct machine_service *service = migration->service;
+    for (size_t i = 0; i < STREAMS; i++) {
+        int pair[2];
+        MEMORY_OWNED char *target = memory_format("/v1/peer/machines/%s/%s?project=%s",
+                                                  machine->name, names[i], machine->project);
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+            return error_os(err, errno, "making a pair of sockets");
+        }
+        live->fds[i] = pair[0];
+        live->streams[i] = peer_stream_new(service->options.peers, migration->node, target, pair[1],
+                                           &events, live);
+    }
+    live->news = stream_adopt(service->options.loop, fd_take(&live->fds[NEWS]));
+    stream_start(live->news, &news, live);
+    return 0;
+}
+
+/* ---- Beginning ---- */
+
+static void on_ready(const struct error *error, int status, struct buffer *answer, void *context)
+{
+    struct migration *migration = context;
+    struct live *live = migration->live;
+    struct error err = {0};
+    migration->call = NULL;
+    if (error != NULL) {
+        err = *error;
+    } else if (status >= 300) {
+        migration_take_problem(status, answer, &err);
+    } else {
+        open_streams(live, &err);
+    }
+    if (err.kind != ERROR_NONE) {
+        fail(live, &err);
+    }
+}
+
+static void mark(void *context)
+{
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    struct stat status;
+    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_MARK, migration->machine->folder);
+    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", migration->machine->folder);
+    if (stat(disk, &status) < 0) {
+        error_os(&migration->error, errno, "%s", disk);
+    } else if (file_write(path, "", 0, 0600, &migration->error) == 0) {
+        live->disk_bytes = (uint64_t)status.st_size;
+    }
+}
+
+static void on_marked(void *context)
+{
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    const struct hypervisor_driver_info *driver = driver_of(migration->machine);
+    migration->is_marked = true;
+    if (migration->error.kind != ERROR_NONE || migration->is_given_up) {
+        end(live);
+        return;
+    }
+    migration->was_announced = true;
+    migration_tell_target(
+        migration,
+        json_pack("{s:I, s:o}", "disk_bytes", (json_int_t)live->disk_bytes, "vmm",
+                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator)),
+        migration->timeout_ms, on_ready);
+}
+
+void live_begin(struct migration *migration)
+{
+    struct machine_service *service = migration->service;
+    struct live *live = NEW(struct live);
+    live->migration = migration;
+    live->timer = loop_timer_new(service->options.loop, on_late, live);
+    for (size_t i = 0; i < STREAMS; i++) {
+        live->fds[i] = -1;
+    }
+    migration->live = live;
+    snprintf(live->reason, sizeof(live->reason), "moving to node %s", migration->target);
+    machine_set_state(migration->machine, MACHINE_RUNNING, "%s", live->reason);
+    MEMORY_OWNED char *text = memory_format("node %s gets ready", migration->target);
+    operation_progress(service->options.operations, migration->operation, 5, text);
+    loop_work(service->options.loop, mark, on_marked, live);
+}

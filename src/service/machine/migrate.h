@@ -1,0 +1,60 @@
+/* Inside service/machine: what migrate.c (stopped machines) and live.c (running ones) share. */
+#ifndef SERVICE_MACHINE_MIGRATE_H
+#define SERVICE_MACHINE_MIGRATE_H
+
+#include <stdatomic.h>
+
+#include "service/machine/parts.h"
+
+struct live;
+struct machine_export;
+struct image_writer;
+struct peer_call;
+
+struct migration {
+    struct machine_service *service;
+    struct machine *machine; /* held */
+    uint64_t node;
+    char target[64]; /* its name */
+    char operation[OPERATION_ID_SIZE];
+    struct loop_timer *timer;
+    uint64_t timeout_ms;
+    struct machine_export *export;
+    struct image_writer *writer;
+    bool is_live;
+    bool is_marked;       /* FOLDER/leaving */
+    uint64_t downtime_ms; /* at most, as asked */
+    uint64_t bytes_per_second;
+    char blob[HASH_TEXT_SIZE];
+    uint64_t bytes;
+    bool is_packed;
+    bool is_switching;  /* it cannot be taken back any more */
+    bool was_announced; /* the other node may have something of it */
+    struct peer_call *call;
+    _Atomic bool is_given_up;
+    struct live *live; /* while it runs: live.c; or NULL */
+    struct error error;
+    machine_begun *done;
+    void *context;
+};
+
+/* Say it to the other node: with `owned_more` get ready, without it forget. */
+void migration_tell_target(struct migration *migration, json_t *owned_more, uint64_t timeout_ms,
+                           void (*done)(const struct error *error, int status,
+                                        struct buffer *answer, void *context));
+/* What its answer says was wrong. */
+void migration_take_problem(int status, const struct buffer *answer, struct error *err);
+/* Everything that was begun has ended; by migration->error it went well or not. */
+void migration_end(struct migration *migration);
+/* As migration_end(), in any state before the switch; with what is under way ended first. */
+void migration_give_up(struct migration *migration, int kind, const char *text);
+/* Blocks: move it away, then remove it. */
+void migration_remove_folder(const struct machine_service *service, const char *path);
+
+/* ---- live.c ---- */
+int live_check(const struct machine *machine, struct error *err);
+void live_begin(struct migration *migration);
+/* It waits for nothing any more: migration_end() follows, once the machine runs on. */
+void live_give_up(struct migration *migration);
+
+#endif
