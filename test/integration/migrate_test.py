@@ -126,6 +126,7 @@ class Migration(unittest.TestCase):
 
     def counts_on(self, server, boots, note):
         """It is the same boot, and no number is missing or there twice, on its disk and on its console."""
+        server.until(lambda _: self.answers(server), "its agent is spoken to again")
         self.assertEqual(server.cli("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
         count = len(server.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split())
         server.until(lambda _: len(server.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split()) > count + 3, "ticks")
@@ -137,6 +138,12 @@ class Migration(unittest.TestCase):
         server.cli("vm", "cp", "m:/root/ballast", back)
         self.assertEqual(back.read_bytes(), note.read_bytes())
 
+    def answers(self, server):
+        try:
+            return server.cli("vm", "exec", "m", "--", "true") == ""
+        except RuntimeError:
+            return False
+
     def begin_slowly(self, near, far):
         operation = json.loads(near.cli("vm", "migrate", "m", "--to", far.name, "--live", "--bandwidth", "1MiB", "--no-wait",
                                         "--output", "json"))["operation"]
@@ -147,6 +154,7 @@ class Migration(unittest.TestCase):
         near.until(lambda _: self.machine(near)["state"] == "running", "the machine runs on")
         self.assertEqual(self.machine(near)["node"], near.name)
         far.until(lambda _: disks(far) == [], "nothing of it is left there")
+        near.until(lambda _: self.answers(near), "its agent is spoken to again")
         count = len(near.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split())
         near.until(lambda _: len(near.cli("vm", "exec", "m", "--", "cat", "/root/ticks").split()) > count, "ticks")
 

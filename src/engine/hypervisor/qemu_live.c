@@ -275,7 +275,6 @@ static void on_status(struct qemu_live *live, const char *status)
     bool is_over = strcmp(status, "completed") == 0;
     if (strcmp(status, "pre-switchover") == 0 && live->step == STEP_MEMORY) {
         live->step = STEP_SWITCH;
-        live->events.on_progress(HYPERVISOR_LEG_SWITCH, 0, 0, live->context);
         ask(live, "block-job-cancel", json_pack("{s:s}", "device", NODE), -1, NULL);
     } else if (is_over && live->step == STEP_RECEIVE) {
         ask(live, "nbd-server-stop", NULL, -1, on_served);
@@ -317,6 +316,8 @@ void qemu_live_event(struct qemu_live *live, const char *name, const json_t *dat
     }
     if (strcmp(name, "MIGRATION") == 0 && status != NULL) {
         on_status(live, status);
+    } else if (strcmp(name, "STOP") == 0 && live->step == STEP_MEMORY) {
+        live->events.on_progress(HYPERVISOR_LEG_SWITCH, 0, 0, live->context);
     } else if (strncmp(name, "BLOCK_JOB_", strlen("BLOCK_JOB_")) == 0) {
         on_job(live, name, data);
     }

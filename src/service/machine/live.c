@@ -55,6 +55,7 @@ struct live {
     bool has_left;   /* all is written */
     bool has_arrived;
     bool is_switched;
+    bool runs_there;
     bool is_ending;
 };
 
@@ -311,7 +312,11 @@ static void on_switched(const struct error *error, uint64_t index, void *context
     (void)index;
     if (error == NULL) {
         live->is_switched = true;
-        loop_timer_start(live->timer, RESUME_MS);
+        if (live->runs_there || migration->service->is_over) {
+            report(live, live->runs_there);
+        } else {
+            loop_timer_start(live->timer, RESUME_MS);
+        }
         return;
     }
     migration->error = *error;
@@ -361,10 +366,8 @@ static void on_news(const void *bytes, size_t length, void *context)
         if (word == '1' && !live->has_arrived) {
             live->has_arrived = true;
             switch_over(live);
-        } else if (word == '2' && live->is_switched) {
-            report(live, true);
-        } else if (word == '2') { /* the row is this node's to read in a moment */
-            live->is_switched = live->migration->is_switching;
+        } else if (word == '2' && live->migration->is_switching) {
+            live->runs_there = true; /* it may know earlier than this node */
             if (live->is_switched) {
                 report(live, true);
             }

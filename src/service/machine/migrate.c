@@ -177,7 +177,7 @@ static void clean_up(void *context)
     struct error ignored = {0};
     if (migration->error.kind == ERROR_NONE) {
         hypervisor_end(machine->folder);
-    } else if (migration->is_marked) {
+    } else if (migration->is_marked && !service->is_over) { /* else for the next start */
         file_remove_tree(mark, &ignored);
     }
     if (migration->error.kind == ERROR_NONE) {
