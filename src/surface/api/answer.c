@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
+
 #include "engine/store/store.h"
 
 #include "surface/api/parts.h"
@@ -68,6 +70,37 @@ void api_answer_done(const struct error *error_or_null, uint64_t index, void *re
     } else {
         api_answer_nothing(request);
     }
+}
+
+struct beginning {
+    struct request *request;
+    char *name;
+};
+
+struct beginning *api_begin(struct request *request, const char *name)
+{
+    struct beginning *beginning = NEW(struct beginning);
+    *beginning = (struct beginning){request, memory_copy_string(name != NULL ? name : "")};
+    return beginning;
+}
+
+void api_answer_begun(const struct error *error, const char *operation, void *context)
+{
+    struct beginning *beginning = context;
+    struct request *request = beginning->request;
+    if (error != NULL) {
+        api_answer_error(request, error);
+    } else {
+        BUFFER_OWNED struct buffer body = {0};
+        struct json_writer writer = json_writer_to(&body);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "name", beginning->name);
+        json_write_field_string(&writer, "operation", operation);
+        json_write_end_object(&writer);
+        api_answer_json(request, request->status, &body);
+    }
+    free(beginning->name);
+    free(beginning);
 }
 
 void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err)

@@ -70,41 +70,10 @@ void api_machine_usage(struct request *request)
 
 /* ---- Changing ---- */
 
-struct beginning {
-    struct request *request;
-    char *name;
-};
-
-static void on_begun(const struct error *error, const char *operation, void *context)
-{
-    struct beginning *beginning = context;
-    struct request *request = beginning->request;
-    if (error != NULL) {
-        api_answer_error(request, error);
-    } else {
-        BUFFER_OWNED struct buffer body = {0};
-        struct json_writer writer = json_writer_to(&body);
-        json_write_begin_object(&writer);
-        json_write_field_string(&writer, "name", beginning->name);
-        json_write_field_string(&writer, "operation", operation);
-        json_write_end_object(&writer);
-        api_answer_json(request, request->status, &body);
-    }
-    free(beginning->name);
-    free(beginning);
-}
-
-static struct beginning *begin(struct request *request, const char *name)
-{
-    struct beginning *beginning = NEW(struct beginning);
-    *beginning = (struct beginning){request, memory_copy_string(name != NULL ? name : "")};
-    return beginning;
-}
-
 static void create(struct request *request, const json_t *body)
 {
-    machine_create(service_of(request), request->project, body, on_begun,
-                   begin(request, api_body_text(body, "name")));
+    machine_create(service_of(request), request->project, body, api_answer_begun,
+                   api_begin(request, api_body_text(body, "name")));
 }
 
 void api_machine_create(struct request *request)
@@ -148,8 +117,8 @@ static void act(struct request *request, const char *action)
 {
     const char *name = request->parameters[0];
     if (!api_machine_is_elsewhere(request)) {
-        machine_act(service_of(request), request->project, name, action, on_begun,
-                    begin(request, name));
+        machine_act(service_of(request), request->project, name, action, api_answer_begun,
+                    api_begin(request, name));
     }
 }
 

@@ -35,26 +35,10 @@ void api_machine_snapshot_get(struct request *request)
 
 /* ---- Changing ---- */
 
-static void on_begun(const struct error *error, const char *operation, void *context)
-{
-    struct request *request = context;
-    if (error != NULL) {
-        api_answer_error(request, error);
-        return;
-    }
-    BUFFER_OWNED struct buffer body = {0};
-    struct json_writer writer = json_writer_to(&body);
-    json_write_begin_object(&writer);
-    json_write_field_string(&writer, "name", request->parameters[0]);
-    json_write_field_string(&writer, "operation", operation);
-    json_write_end_object(&writer);
-    api_answer_json(request, request->status, &body);
-}
-
 static void create(struct request *request, const json_t *body)
 {
     machine_snapshot_create(service_of(request), request->project, request->parameters[0], body,
-                            on_begun, request);
+                            api_answer_begun, api_begin(request, request->parameters[0]));
 }
 
 void api_machine_snapshot_create(struct request *request)
@@ -75,7 +59,7 @@ void api_machine_snapshot_delete(struct request *request)
 static void restore(struct request *request, const json_t *body)
 {
     machine_snapshot_restore(service_of(request), request->project, request->parameters[0], body,
-                             on_begun, request);
+                             api_answer_begun, api_begin(request, request->parameters[0]));
 }
 
 void api_machine_restore(struct request *request)

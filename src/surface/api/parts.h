@@ -185,6 +185,11 @@ void api_answer_text(struct request *request, int status, const char *type, cons
 void api_answer_nothing(struct request *request);
 /* The end of a change whose answer has no body; the context is the request. */
 void api_answer_done(const struct error *error_or_null, uint64_t index, void *request);
+/* The end of a change that an operation goes on with: {"name", "operation"}.  The context is what
+ * api_begin() gave, and goes with it. */
+struct beginning;
+struct beginning *api_begin(struct request *request, const char *name_or_null);
+void api_answer_begun(const struct error *error_or_null, const char *operation, void *beginning);
 void api_answer_error(struct request *request, const struct error *error);
 void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err);
 void api_add_fields(struct request *request);

@@ -59,41 +59,10 @@ void api_volume_snapshot_list(struct request *request)
 
 /* ---- Changing ---- */
 
-struct beginning {
-    struct request *request;
-    char *name;
-};
-
-static void on_begun(const struct error *error, const char *operation, void *context)
-{
-    struct beginning *beginning = context;
-    struct request *request = beginning->request;
-    if (error != NULL) {
-        api_answer_error(request, error);
-    } else {
-        BUFFER_OWNED struct buffer body = {0};
-        struct json_writer writer = json_writer_to(&body);
-        json_write_begin_object(&writer);
-        json_write_field_string(&writer, "name", beginning->name);
-        json_write_field_string(&writer, "operation", operation);
-        json_write_end_object(&writer);
-        api_answer_json(request, request->status, &body);
-    }
-    free(beginning->name);
-    free(beginning);
-}
-
-static struct beginning *begin(struct request *request, const char *name)
-{
-    struct beginning *beginning = NEW(struct beginning);
-    *beginning = (struct beginning){request, memory_copy_string(name != NULL ? name : "")};
-    return beginning;
-}
-
 static void create(struct request *request, const json_t *body)
 {
-    volume_create(service_of(request), request->project, body, on_begun,
-                  begin(request, api_body_text(body, "name")));
+    volume_create(service_of(request), request->project, body, api_answer_begun,
+                  api_begin(request, api_body_text(body, "name")));
 }
 
 void api_volume_create(struct request *request)
@@ -104,8 +73,8 @@ void api_volume_create(struct request *request)
 static void update(struct request *request, const json_t *body)
 {
     const char *name = request->parameters[0];
-    volume_update(service_of(request), request->project, name, body, on_begun,
-                  begin(request, name));
+    volume_update(service_of(request), request->project, name, body, api_answer_begun,
+                  api_begin(request, name));
 }
 
 void api_volume_update(struct request *request)
@@ -119,7 +88,8 @@ void api_volume_delete(struct request *request)
 {
     const char *name = request->parameters[0];
     if (!is_elsewhere(request)) {
-        volume_delete(service_of(request), request->project, name, on_begun, begin(request, name));
+        volume_delete(service_of(request), request->project, name, api_answer_begun,
+                      api_begin(request, name));
     }
 }
 
@@ -129,7 +99,7 @@ static void take_snapshot(struct request *request, const json_t *body)
 {
     const char *name = request->parameters[0];
     volume_snapshot_create(service_of(request), request->project, name, api_body_text(body, "name"),
-                           on_begun, begin(request, name));
+                           api_answer_begun, api_begin(request, name));
 }
 
 void api_volume_snapshot_create(struct request *request)
@@ -144,7 +114,7 @@ void api_volume_snapshot_delete(struct request *request)
     const char *name = request->parameters[0];
     if (!is_elsewhere(request)) {
         volume_snapshot_delete(service_of(request), request->project, name, request->parameters[1],
-                               on_begun, begin(request, name));
+                               api_answer_begun, api_begin(request, name));
     }
 }
 
@@ -153,7 +123,7 @@ void api_volume_snapshot_restore(struct request *request)
     const char *name = request->parameters[0];
     if (!is_elsewhere(request)) {
         volume_snapshot_restore(service_of(request), request->project, name, request->parameters[1],
-                                on_begun, begin(request, name));
+                                api_answer_begun, api_begin(request, name));
     }
 }
 
@@ -173,8 +143,8 @@ static void attach(struct request *request, const json_t *body)
         api_answer_error(request, &err);
         return;
     }
-    machine_volume_attach(request->api->options.machines, request->project, name, &use, on_begun,
-                          begin(request, name));
+    machine_volume_attach(request->api->options.machines, request->project, name, &use,
+                          api_answer_begun, api_begin(request, name));
 }
 
 void api_machine_volume_put(struct request *request)
@@ -191,7 +161,7 @@ void api_machine_volume_delete(struct request *request)
     if (!api_machine_is_elsewhere(request)) {
         http_query_get(http_exchange_query(request->exchange), "force", text, sizeof(text));
         machine_volume_detach(request->api->options.machines, request->project, name,
-                              request->parameters[1], strcmp(text, "true") == 0, on_begun,
-                              begin(request, name));
+                              request->parameters[1], strcmp(text, "true") == 0, api_answer_begun,
+                              api_begin(request, name));
     }
 }
