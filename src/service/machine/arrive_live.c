@@ -218,19 +218,21 @@ static void on_news_end(const struct error *error, void *context)
 int machine_visit_stream(struct machine_service *service, const char *project, const char *name,
                          uint64_t from, const char *stream, int *ret_fd, struct error *err)
 {
+    size_t which = 0;
+    while (which < STREAMS && strcmp(names[which], stream) != 0) {
+        which++;
+    }
     LIST_EACH(node, &service->visits)
     {
         struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
-        for (size_t i = 0; i < STREAMS; i++) {
-            if (!visit->is_over && visit->from == from && visit->ends[i] >= 0 &&
-                strcmp(visit->machine.project, project) == 0 &&
-                strcmp(visit->machine.name, name) == 0 && strcmp(names[i], stream) == 0) {
-                *ret_fd = fd_take(&visit->ends[i]);
-                if (i == NEWS) {
-                    loop_timer_stop(visit->timer);
-                }
-                return 0;
+        if (which < STREAMS && !visit->is_over && visit->from == from && visit->ends[which] >= 0 &&
+            strcmp(visit->machine.project, project) == 0 &&
+            strcmp(visit->machine.name, name) == 0) {
+            *ret_fd = fd_take(&visit->ends[which]);
+            if (which == NEWS) {
+                loop_timer_stop(visit->timer);
             }
+            return 0;
         }
     }
     return error_set(err, ERROR_NOT_FOUND, "nothing waits here for such a stream");

@@ -124,14 +124,12 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
     free(asking);
 }
 
-static void propose(struct machine_service *service, struct store_command *command,
-                    const char *kind, const char *project, const char *name, const char *id,
-                    bool restarts, bool kills, machine_begun *done, void *context)
+static void propose(struct store_command *command, const char *kind, const char *project,
+                    const char *name, const struct asking *wanted)
 {
     struct asking *asking = NEW(struct asking);
-    *asking = (struct asking){
-        .service = service, .restarts = restarts, .kills = kills, .done = done, .context = context};
-    snprintf(asking->id, sizeof(asking->id), "%s", id);
+    struct machine_service *service = wanted->service;
+    *asking = *wanted;
     MEMORY_OWNED char *resource = memory_format("machines/%s", name);
     const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
     operation_add(service->options.operations, command, &start, asking->operation);
@@ -382,8 +380,10 @@ static void propose_machine(struct creating *creating)
         loop_post(service->options.loop, refuse_creating, creating);
         return;
     }
-    propose(service, command, "machine.create", creating->project, name, creating->id, false, false,
-            creating->done, creating->context);
+    struct asking asking = {
+        .service = service, .done = creating->done, .context = creating->context};
+    snprintf(asking.id, sizeof(asking.id), "%s", creating->id);
+    propose(command, "machine.create", creating->project, name, &asking);
     free_creating(creating);
 }
 
@@ -511,6 +511,11 @@ void machine_act(struct machine_service *service, const char *project, const cha
         command, ERROR_NOT_FOUND, "the machine was deleted meanwhile",
         "UPDATE machine SET desired = ?, revision = ? WHERE id = ? AND node = ?", "trtt",
         machine_desired_text(act->desired), machine->id, service->node_name);
-    propose(service, command, act->kind, project, name, machine->id, act->restarts, act->kills,
-            done, context);
+    struct asking asking = {.service = service,
+                            .restarts = act->restarts,
+                            .kills = act->kills,
+                            .done = done,
+                            .context = context};
+    snprintf(asking.id, sizeof(asking.id), "%s", machine->id);
+    propose(command, act->kind, project, name, &asking);
 }
