@@ -158,6 +158,9 @@ class WithAMachine(Case):
         self.assertEqual(self.shell("cat /srv/copy/file /srv/hot/file"), "one\ntwo\n")
 
         self.again()  # the machine goes on meanwhile, and has what it had
+        for _ in range(200):  # until its agent has been found, too
+            if subprocess.run([BUILD / "blixard", "vm", "exec", "m", "--", "true"], env=self.node.env).returncode == 0:
+                break
         self.assertEqual(self.shell("cat /srv/copy/file /srv/cold/file"), "one\nfirst\n")
         self.ok("volume", "limit", "hot", "--iops", "1000", "--bandwidth", "50MiB/s")
 

@@ -3,7 +3,7 @@
 
 Prints a line per test (ok, not ok, skip) in the form tools/test reads.  Several files run at once, each
 in a process of its own: they wait more than they compute.  BLIXARD_TEST_JOBS says how many (default:
-three for each CPU), BLIXARD_BUILD names the build folder under test (default: build).
+two for each CPU), BLIXARD_BUILD names the build folder under test (default: build).
 """
 import concurrent.futures
 import importlib.util
@@ -96,7 +96,7 @@ def main(wanted):
     if not wanted and {"ASAN_OPTIONS", "TSAN_OPTIONS"} & os.environ.keys():
         paths = [path for path in paths if path.stem.removesuffix("_test") not in WITHOUT_SANITIZERS]
     paths.sort(key=lambda path: (path.stem.removesuffix("_test") not in LONGEST, -path.stat().st_size))
-    jobs = int(os.environ.get("BLIXARD_TEST_JOBS", 3 * (os.cpu_count() or 1)))
+    jobs = int(os.environ.get("BLIXARD_TEST_JOBS", 2 * (os.cpu_count() or 1)))
     total = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for future in concurrent.futures.as_completed([pool.submit(run_apart, path) for path in paths]):
