@@ -88,6 +88,8 @@ static void layers(const uint8_t *bytes, size_t length)
     FD_OWNED int lower = file_of(rest, first, paths[0]);
     FD_OWNED int upper = file_of(rest + first, left - first, paths[1]);
     FD_OWNED int out = file_of("", 0, paths[2]);
+    (void)lower; /* open until the end */
+    (void)upper;
     struct layers *all = layers_new();
     int r = layers_add(all, paths[0], &err);
     r = r < 0 ? r : layers_add(all, paths[1], &err);

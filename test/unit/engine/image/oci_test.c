@@ -28,7 +28,7 @@ TEST(oci, a_manifest_names_its_configuration_and_layers)
                  "\"mediaType\":\"" GZ "\",\"digest\":\"" D2 "\",\"size\":9}]}",
                  NULL, &is_index, &next, &manifest) == 0);
     EXPECT(!is_index && manifest.layer_count == 1 && manifest.layers[0].size_bytes == 9);
-    EXPECT_STRING(manifest.config.id, D1 + 7);
+    EXPECT_STRING(manifest.config.id, &D1[7]);
 }
 
 TEST(oci, what_is_not_as_it_should_be_is_refused)
@@ -69,7 +69,7 @@ TEST(oci, of_an_index_the_one_for_this_machine_is_taken)
     struct oci_descriptor next = {0};
     struct oci_manifest manifest;
     EXPECT(parse(index, NULL, &is_index, &next, &manifest) == 0 && is_index);
-    EXPECT_STRING(next.id, D2 + 7);
+    EXPECT_STRING(next.id, &D2[7]);
     EXPECT(parse(index, "one", &is_index, &next, &manifest) == 0);
     EXPECT(parse(index, "arm", &is_index, &next, &manifest) == -ERROR_NOT_FOUND);
     EXPECT(parse(index, "two", &is_index, &next, &manifest) == -ERROR_NOT_FOUND);
@@ -110,8 +110,8 @@ TEST(oci, references_are_read_as_docker_does)
         {"team/app", "registry-1.docker.io", "team/app", "latest", ""},
         {"docker.io/team/app", "registry-1.docker.io", "team/app", "latest", ""},
         {"localhost:5000/a/b_c:V1", "localhost:5000", "a/b_c", "V1", ""},
-        {"r.example.com/a@" D1, "r.example.com", "a", "", D1 + 7},
-        {"r.example.com/a:t@" D1, "r.example.com", "a", "t", D1 + 7},
+        {"r.example.com/a@" D1, "r.example.com", "a", "", &D1[7]},
+        {"r.example.com/a:t@" D1, "r.example.com", "a", "t", &D1[7]},
     };
     static const char *const wrong[] = {"",          "/",          "docker://",    "A",
                                         "a:",        "a:.x",       "a//b",         "../a",
