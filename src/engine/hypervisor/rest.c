@@ -30,6 +30,7 @@ struct rest {
     struct loop_timer *look;
     unsigned looks;
     unsigned pending; /* requests and threads that will come back */
+    bool has_spoken;  /* it has answered anything */
     bool has_agent;   /* its vsock was taken over */
     bool is_closed;
 };
@@ -240,6 +241,14 @@ static void on_state(int status, const json_t *answer, struct rest *rest)
 static void on_status(const struct error *error, const json_t *answer, void *context)
 {
     struct rest *rest = context;
+    if (error != NULL && error->kind == ERROR_UNAVAILABLE && !rest->has_spoken &&
+        ++rest->looks < LOOKS_MAX) {
+        http_client_free(rest->client); /* the socket was there before anybody listened */
+        rest->client = NULL;
+        loop_timer_start(rest->look, LOOK_MS);
+        return;
+    }
+    rest->has_spoken = true;
     if (error == NULL) {
         on_state(200, answer, rest);
     } else if (error->kind == ERROR_CONFLICT || error->kind == ERROR_UNSUPPORTED) {
