@@ -247,3 +247,15 @@ int json_check_attributes(const char *text, size_t length_max, struct error *err
     return json_is_object(value) ? 0
                                  : error_set(err, ERROR_INVALID, "attributes are a JSON object");
 }
+
+const char *json_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text != NULL ? text : "";
+}
+
+uint64_t json_u64(const json_t *object, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(object, key));
+    return value > 0 ? (uint64_t)value : 0;
+}

@@ -68,6 +68,11 @@ int json_read(const void *bytes, size_t length, json_t **ret_value, struct error
  * INVALID. */
 int json_check_attributes(const char *text, size_t length_max, struct error *err);
 
+/* A member of an object: "" when it is absent, or no text; lent as long as the object is. */
+const char *json_text(const json_t *object, const char *key);
+/* 0 when it is absent, no number, or below 0. */
+uint64_t json_u64(const json_t *object, const char *key);
+
 /* json_decref() on scope exit. */
 #define JSON_OWNED __attribute__((cleanup(json_decref_slot)))
 

@@ -121,12 +121,6 @@ static void set_capabilities(struct qemu_live *live, bool pauses)
 
 /* ---- Leaving ---- */
 
-static uint64_t number(const json_t *object, const char *key)
-{
-    json_int_t value = json_integer_value(json_object_get(object, key));
-    return value > 0 ? (uint64_t)value : 0;
-}
-
 static void on_jobs(struct qemu_live *live, const json_t *result)
 {
     size_t index = 0;
@@ -135,8 +129,8 @@ static void on_jobs(struct qemu_live *live, const json_t *result)
     {
         const char *device = json_string_value(json_object_get(job, "device"));
         if (live->step == STEP_DISK && device != NULL && strcmp(device, NODE) == 0) {
-            live->events.on_progress(HYPERVISOR_LEG_DISK, number(job, "offset"), number(job, "len"),
-                                     live->context);
+            live->events.on_progress(HYPERVISOR_LEG_DISK, json_u64(job, "offset"),
+                                     json_u64(job, "len"), live->context);
         }
     }
 }
@@ -145,8 +139,8 @@ static void on_migration(struct qemu_live *live, const json_t *result)
 {
     const json_t *ram = json_object_get(result, "ram");
     if (live->step == STEP_MEMORY && ram != NULL) {
-        live->events.on_progress(HYPERVISOR_LEG_MEMORY, number(ram, "transferred"),
-                                 number(ram, "total"), live->context);
+        live->events.on_progress(HYPERVISOR_LEG_MEMORY, json_u64(ram, "transferred"),
+                                 json_u64(ram, "total"), live->context);
     }
 }
 

@@ -20,12 +20,6 @@ enum { TEXT_BYTES_MAX = 64 << 10 };
 
 /* ---- Small parts ---- */
 
-static const char *text_at(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
-
 static int read_object(const void *bytes, size_t length, json_t **ret_object, struct error *err)
 {
     if (length > OCI_DOCUMENT_BYTES_MAX) {
@@ -61,7 +55,7 @@ static int parse_descriptor(const json_t *object, struct oci_descriptor *ret_des
         (uint64_t)json_integer_value(size) > LAYER_BYTES_MAX) {
         return error_set(err, ERROR_INVALID, "a size is missing, or no size");
     }
-    int r = oci_parse_digest(text_at(object, "digest"), descriptor.id, err);
+    int r = oci_parse_digest(json_text(object, "digest"), descriptor.id, err);
     descriptor.size_bytes = (uint64_t)json_integer_value(size);
     if (r == 0) {
         *ret_descriptor = descriptor;
@@ -99,7 +93,7 @@ static int parse_layers(const json_t *layers, struct oci_manifest *manifest, str
     }
     json_array_foreach(layers, index, layer)
     {
-        const char *type = text_at(layer, "mediaType");
+        const char *type = json_text(layer, "mediaType");
         if (!is_layer(type)) {
             return error_set(err, ERROR_UNSUPPORTED,
                              "a layer is of type \"%.100s\", which is no file system", type);
@@ -115,7 +109,7 @@ static int parse_layers(const json_t *layers, struct oci_manifest *manifest, str
 static bool is_tagged(const json_t *entry, const char *tag)
 {
     const json_t *annotations = json_object_get(entry, "annotations");
-    const char *name = text_at(annotations, "org.opencontainers.image.ref.name");
+    const char *name = json_text(annotations, "org.opencontainers.image.ref.name");
     const char *colon = strrchr(name, ':'); /* some write the whole reference */
     return strcmp(name, tag) == 0 || (colon != NULL && strcmp(colon + 1, tag) == 0);
 }
@@ -125,8 +119,8 @@ static bool is_for_us(const json_t *entry)
 {
     const json_t *platform = json_object_get(entry, "platform");
     return platform == NULL ||
-        (strcmp(text_at(platform, "os"), "linux") == 0 &&
-         strcmp(text_at(platform, "architecture"), "amd64") == 0);
+        (strcmp(json_text(platform, "os"), "linux") == 0 &&
+         strcmp(json_text(platform, "architecture"), "amd64") == 0);
 }
 
 static int choose(const json_t *entries, const char *tag, struct oci_descriptor *ret_next,
@@ -263,7 +257,7 @@ static int take_set(const json_t *config, const char *key, char ***ret_list, str
 
 static int take_text(const json_t *config, const char *key, char **ret_text, struct error *err)
 {
-    const char *text = text_at(config, key);
+    const char *text = json_text(config, key);
     if (strlen(text) > TEXT_BYTES_MAX || !text_is_printable(text)) {
         return error_set(err, ERROR_INVALID, "%s is no short, printable text", key);
     }
@@ -302,8 +296,8 @@ static char **joined(char *const *first, char *const *second)
 static int take_config(const json_t *document, struct oci_config *config, struct error *err)
 {
     const json_t *run = json_object_get(document, "config");
-    const char *architecture = text_at(document, "architecture");
-    const char *os = text_at(document, "os");
+    const char *architecture = json_text(document, "architecture");
+    const char *os = json_text(document, "os");
     if (strcmp(architecture, "amd64") != 0 || strcmp(os, "linux") != 0) {
         return error_set(err, ERROR_UNSUPPORTED, "the image is for %.32s/%.32s, not linux/amd64",
                          os, architecture);

@@ -149,6 +149,13 @@ int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...);
 
+/* In such a callback: a text, "" for NULL; lent until it returns. */
+static inline const char *store_text(sqlite3_stmt *row, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(row, column);
+    return text != NULL ? text : "";
+}
+
 /* ---- Many nodes ---- */
 
 /* An authenticated connection from node `id`, which dialed; the stream is taken. */

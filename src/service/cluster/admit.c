@@ -8,6 +8,7 @@
 
 #include "base/certificate.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/text.h"
 
 #include "service/cluster/parts.h"
@@ -90,11 +91,11 @@ static int check_token(struct cluster *cluster, const json_t *join, bool is_agai
 {
     int r = store_query(cluster->store, err, take_token, token,
                         "SELECT role, digest, uses, expires_ms FROM join_token WHERE key = ?", "t",
-                        message_text(join, "token"));
+                        json_text(join, "token"));
     if (r < 0) {
         return r;
     }
-    if (!token->is_there || !cluster_token_is_secret(message_text(join, "secret"), token->digest)) {
+    if (!token->is_there || !cluster_token_is_secret(json_text(join, "secret"), token->digest)) {
         return error_set(err, ERROR_DENIED,
                          "the token is not known here, or was revoked: make another with `blixard "
                          "node token create`");
@@ -114,7 +115,7 @@ static int check_token(struct cluster *cluster, const json_t *join, bool is_agai
 
 static bool is_short(const json_t *join, const char *key, size_t size)
 {
-    const char *text = message_text(join, key);
+    const char *text = json_text(join, key);
     return strlen(text) < size && text_is_printable(text);
 }
 
@@ -131,15 +132,15 @@ static const struct member *find_at(const struct cluster *cluster, const char *a
 static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t id, bool *is_again,
                           struct error *err)
 {
-    const char *name = message_text(join, "name");
+    const char *name = json_text(join, "name");
     if (!text_is_name(name)) {
         return error_set(err, ERROR_INVALID,
                          "node_name: \"%.64s\" is no name: a letter, then letters, digits and '-'",
                          name);
     }
-    if (!cluster_token_is_address(message_text(join, "address"))) {
+    if (!cluster_token_is_address(json_text(join, "address"))) {
         return error_set(err, ERROR_INVALID, "$.address: \"%.64s\" is no HOST:PORT",
-                         message_text(join, "address"));
+                         json_text(join, "address"));
     }
     if (!is_short(join, "gateway", CLUSTER_ADDRESS_SIZE) || !is_short(join, "version", 64) ||
         !is_short(join, "failure_domain", 64)) {
@@ -155,7 +156,7 @@ static int check_newcomer(struct cluster *cluster, const json_t *join, uint64_t 
                          "first with `blixard node remove %s`",
                          name, name);
     }
-    const struct member *there = find_at(cluster, message_text(join, "address"));
+    const struct member *there = find_at(cluster, json_text(join, "address"));
     if (there != NULL && there->id != id) {
         return error_set(err, ERROR_EXISTS,
                          "node %s is at %s: say at which address the others reach this one with "
@@ -181,7 +182,7 @@ static int check_schema(struct cluster *cluster, const json_t *join, uint64_t *r
         : error_set(err, ERROR_UNSUPPORTED,
                     "the cluster's state is of schema %u, Blixard %.32s knows %" PRIu64
                     ": upgrade the node first",
-                    now, message_text(join, "version"), *ret_schema);
+                    now, json_text(join, "version"), *ret_schema);
 }
 
 struct admission {
@@ -232,7 +233,7 @@ static void add_node(struct store_command *command, const json_t *join, uint64_t
         "the token is used up: make another with `blixard node token create`",
         "UPDATE join_token SET uses = uses - 1, revision = ? WHERE key = ? AND uses > 0 AND digest "
         "= ?",
-        "rtt", message_text(join, "token"), token->digest);
+        "rtt", json_text(join, "token"), token->digest);
     store_command_add_expecting(
         command, ERROR_EXISTS, "there is a node of that name already",
         "INSERT INTO node (key, id, address, gateway, role, eligible, failure_domain, labels, "
@@ -240,16 +241,15 @@ static void add_node(struct store_command *command, const json_t *join, uint64_t
         "'worker', ?5, ?6, '{}', ?7, ?8, ?9, ?10, ?11, ?12 WHERE NOT EXISTS (SELECT 1 FROM node "
         "WHERE key = ?1 OR id = ?2) AND NOT EXISTS (SELECT 1 FROM removed_node WHERE key = CAST(?2 "
         "AS TEXT))",
-        "tuttittutuur", message_text(join, "name"), id, message_text(join, "address"),
-        message_text(join, "gateway"), (int64_t)token->is_server,
-        message_text(join, "failure_domain"), message_text(join, "version"), schema,
-        info->fingerprint, info->not_after_ms, clock_real_ms());
+        "tuttittutuur", json_text(join, "name"), id, json_text(join, "address"),
+        json_text(join, "gateway"), (int64_t)token->is_server, json_text(join, "failure_domain"),
+        json_text(join, "version"), schema, info->fingerprint, info->not_after_ms, clock_real_ms());
 }
 
 static int join(struct cluster *cluster, const json_t *body, struct cluster_reply reply,
                 struct error *err)
 {
-    const char *request = message_text(body, "request");
+    const char *request = json_text(body, "request");
     uint64_t id = authority_id_of(request);
     uint64_t schema = 0;
     bool is_again = false;
@@ -260,9 +260,9 @@ static int join(struct cluster *cluster, const json_t *body, struct cluster_repl
     char uri[128];
     identity_format_uri(cluster->identity.cluster, id, uri, sizeof(uri));
     const struct authority_subject subject = {.request = request,
-                                              .common_name = message_text(body, "name"),
+                                              .common_name = json_text(body, "name"),
                                               .uri = uri,
-                                              .address = message_text(body, "address"),
+                                              .address = json_text(body, "address"),
                                               .lifetime_ms = cluster->certificate_lifetime_ms};
     int found = check_newcomer(cluster, body, id, &is_again, &newcomer);
     int r = check_token(cluster, body, is_again, &token, err);
@@ -287,8 +287,8 @@ static int join(struct cluster *cluster, const json_t *body, struct cluster_repl
                                     "WHERE id = ?",
                                     "turu", info.fingerprint, info.not_after_ms, id);
     } else {
-        log_info("cluster: node %s asks to join with token %s", message_text(body, "name"),
-                 message_text(body, "token"));
+        log_info("cluster: node %s asks to join with token %s", json_text(body, "name"),
+                 json_text(body, "token"));
         add_node(command, body, id, schema, &token, &info);
     }
     store_propose(cluster->store, command, on_admitted, admission);
@@ -352,7 +352,7 @@ static void write_logged_in(struct cluster *cluster, const char *certificate, st
 static int login(struct cluster *cluster, const json_t *body, struct cluster_reply reply,
                  struct error *err)
 {
-    const char *name = message_text(body, "client");
+    const char *name = json_text(body, "client");
     uint64_t now_ms = clock_real_ms();
     struct client_row client = {0};
     int r = store_query(cluster->store, err, take_client, &client,
@@ -360,8 +360,7 @@ static int login(struct cluster *cluster, const json_t *body, struct cluster_rep
                         "'certificate'",
                         "t", name);
     if (r == 0 &&
-        (!client.is_there ||
-         !cluster_token_is_secret(message_text(body, "secret"), client.digest))) {
+        (!client.is_there || !cluster_token_is_secret(json_text(body, "secret"), client.digest))) {
         r = error_set(err, ERROR_DENIED,
                       "the login token is not known, was used or revoked: make another with "
                       "`blixard client create`");
@@ -375,7 +374,7 @@ static int login(struct cluster *cluster, const json_t *body, struct cluster_rep
     struct certificate_info info;
     BUFFER_OWNED struct buffer certificate = {0};
     snprintf(uri, sizeof(uri), "spiffe://%s/client/%.63s", cluster->identity.cluster, name);
-    const struct authority_subject subject = {.request = message_text(body, "request"),
+    const struct authority_subject subject = {.request = json_text(body, "request"),
                                               .common_name = name,
                                               .uri = uri,
                                               .lifetime_ms = client.expires_ms - now_ms};

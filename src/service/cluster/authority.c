@@ -10,6 +10,7 @@
 #include "base/certificate.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/json.h"
 #include "base/stream/tls.h"
 
 #include "service/cluster/parts.h"
@@ -150,7 +151,7 @@ void cluster_renew_certificate(struct cluster *cluster, uint64_t node, const jso
                                struct cluster_reply reply)
 {
     struct error err = {0};
-    if (renew(cluster, node, message_text(request, "request"),
+    if (renew(cluster, node, json_text(request, "request"),
               json_is_true(json_object_get(request, "renumber")), reply, &err) < 0) {
         reply_error(cluster, reply, &err);
     }
@@ -229,7 +230,7 @@ static int exchange_pair(struct own_renewal *own, const json_t *answer, struct e
     struct identity *identity = &cluster->identity;
     struct certificate_info info;
     uint64_t id = 0;
-    const char *certificate = message_text(answer, "certificate");
+    const char *certificate = json_text(answer, "certificate");
     if (certificate_read(certificate, &info, err) < 0) {
         return -(int)err->kind;
     }

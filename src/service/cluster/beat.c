@@ -11,6 +11,7 @@
 #include <sys/statvfs.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 
 #include "service/cluster/parts.h"
 
@@ -229,7 +230,7 @@ static void write_answer(struct cluster *cluster, const struct member *member,
 static void take_facts(struct facts *facts, uint64_t own_index, const json_t *beat)
 {
     facts->is_known = true;
-    facts->is_server = strcmp(message_text(beat, "role"), "server") == 0;
+    facts->is_server = strcmp(json_text(beat, "role"), "server") == 0;
     facts->has_voted = json_is_true(json_object_get(beat, "voted"));
     facts->is_ready = json_is_true(json_object_get(beat, "ready"));
     message_take_u64(beat, "index", &facts->index);
@@ -300,8 +301,8 @@ static void take_their_facts(struct cluster *cluster, const json_t *list)
             continue;
         }
         struct facts *facts = &member->facts;
-        const char *health = message_text(object, "health");
-        const char *role = message_text(object, "role");
+        const char *health = json_text(object, "health");
+        const char *role = json_text(object, "role");
         facts->health = strcmp(health, "lost") == 0 ? CLUSTER_LOST
             : strcmp(health, "suspect") == 0        ? CLUSTER_SUSPECT
                                                     : CLUSTER_HEALTHY;
@@ -376,7 +377,7 @@ static void take_answer(struct cluster *cluster, const struct beat *beat, const 
             liveness_clock_estimate(clock_real_ms(), their_clock_ms, (rtt_us + 999) / 1000);
     }
     cluster->votes = json_is_true(json_object_get(answer, "votes"));
-    cluster->wanted_server = strcmp(message_text(answer, "wanted_role"), "server") == 0;
+    cluster->wanted_server = strcmp(json_text(answer, "wanted_role"), "server") == 0;
     cluster->wish_is_known = true;
     take_their_facts(cluster, json_object_get(answer, "facts"));
     note_round_trip(cluster, beat->target, rtt_us);

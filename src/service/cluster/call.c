@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
+
 #include "service/cluster/parts.h"
 
 enum { ANSWER_TIMEOUT_MS = 5000 };
@@ -49,8 +51,8 @@ static void on_data(struct http_call *http, const void *bytes, size_t length, vo
 /* What a problem document (RFC 9457) says. */
 static void take_problem(const struct call *call, const json_t *answer, struct error *err)
 {
-    enum error_kind kind = error_kind_parse(message_text(answer, "code"));
-    const char *detail = message_text(answer, "detail");
+    enum error_kind kind = error_kind_parse(json_text(answer, "code"));
+    const char *detail = json_text(answer, "detail");
     if (kind == ERROR_NONE) {
         error_set(err, ERROR_PROTOCOL, "the other node answered %d", call->status);
     } else {

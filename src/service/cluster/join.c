@@ -11,6 +11,7 @@
 
 #include "base/certificate.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/stream/stream.h"
 #include "base/stream/tls.h"
 #include "base/text.h"
@@ -76,8 +77,8 @@ static int take_identity(struct joining *joining, const json_t *answer, struct e
     struct identity *identity = &joining->cluster->identity;
     struct certificate_info authority;
     struct certificate_info own;
-    const char *pem = message_text(answer, "authority");
-    const char *certificate = message_text(answer, "certificate");
+    const char *pem = json_text(answer, "authority");
+    const char *certificate = json_text(answer, "certificate");
     uint64_t id = 0;
     int r = certificate_read(pem, &authority, err);
     r = r < 0 ? r : certificate_read(certificate, &own, err);
@@ -87,7 +88,7 @@ static int take_identity(struct joining *joining, const json_t *answer, struct e
     snprintf(identity->cluster, sizeof(identity->cluster), "%s", joining->token.cluster);
     snprintf(identity->name, sizeof(identity->name), "%s", joining->cluster->node_name);
     if (strcmp(authority.fingerprint, joining->token.fingerprint) != 0 ||
-        strcmp(message_text(answer, "cluster"), identity->cluster) != 0 ||
+        strcmp(json_text(answer, "cluster"), identity->cluster) != 0 ||
         !message_copy(answer, "cluster_name", identity->cluster_name,
                       sizeof(identity->cluster_name)) ||
         !message_take_id(answer, "id", &id) ||

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 
 #include "service/cluster/parts.h"
@@ -19,12 +20,6 @@ bool message_take_u64(const json_t *object, const char *key, uint64_t *ret_value
     }
     *ret_value = (uint64_t)json_integer_value(value);
     return true;
-}
-
-const char *message_text(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
 }
 
 bool message_copy(const json_t *object, const char *key, char *ret_text, size_t size)

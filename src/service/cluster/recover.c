@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/stream/tls.h"
 
 #include "service/cluster/parts.h"
@@ -62,7 +63,7 @@ static void on_answer(const json_t *answer, const struct error *error, void *con
     } else {
         node->answers = true;
         node->index = (uint64_t)json_integer_value(json_object_get(answer, "index"));
-        node->has_leader = message_text(answer, "leader")[0] != '\0';
+        node->has_leader = json_text(answer, "leader")[0] != '\0';
     }
     uv_stop(loop_uv(question->loop));
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/json.h"
 
 #include "service/cluster/parts.h"
 
@@ -61,7 +62,7 @@ static void on_key(const json_t *answer, const struct error *error, void *contex
         err = *error;
     } else if (cluster->is_stopping) {
         error_set(&err, ERROR_CANCELLED, "the node ends");
-    } else if (!authority_take_key(message_text(answer, "key"), identity->servers_key)) {
+    } else if (!authority_take_key(json_text(answer, "key"), identity->servers_key)) {
         error_set(&err, ERROR_PROTOCOL, "what the server gave is no key");
     } else {
         identity->has_servers_key = true;

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -296,22 +297,16 @@ static bool take_function(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static const char *text_in(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
-
 static void read_origin(const json_t *object, struct gateway_origin *ret_origin)
 {
     struct gateway_caller *caller = &ret_origin->caller;
     *ret_origin =
         (struct gateway_origin){.is_secure = json_is_true(json_object_get(object, "secure"))};
-    snprintf(ret_origin->pattern, sizeof(ret_origin->pattern), "%s", text_in(object, "pattern"));
-    snprintf(caller->user, sizeof(caller->user), "%s", text_in(object, "user"));
-    snprintf(caller->subject, sizeof(caller->subject), "%s", text_in(object, "subject"));
+    snprintf(ret_origin->pattern, sizeof(ret_origin->pattern), "%s", json_text(object, "pattern"));
+    snprintf(caller->user, sizeof(caller->user), "%s", json_text(object, "user"));
+    snprintf(caller->subject, sizeof(caller->subject), "%s", json_text(object, "subject"));
     snprintf(caller->fingerprint, sizeof(caller->fingerprint), "%s",
-             text_in(object, "fingerprint"));
+             json_text(object, "fingerprint"));
 }
 
 static void call(struct run *run)
@@ -345,9 +340,9 @@ static void call(struct run *run)
                                      &(struct gateway_invocation){
                                          .project = run->project,
                                          .name = function,
-                                         .method = text_in(request, "method"),
-                                         .path = text_in(request, "path"),
-                                         .query = text_in(request, "query"),
+                                         .method = json_text(request, "method"),
+                                         .path = json_text(request, "path"),
+                                         .query = json_text(request, "query"),
                                          .origin = &origin,
                                          .fields = fields,
                                          .body = run->body.data,

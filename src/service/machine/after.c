@@ -32,7 +32,7 @@ static bool take_row(sqlite3_stmt *row, void *context)
     struct error ignored = {0};
     seen->is_there = json_read(config, strlen(config), &seen->config, &ignored) == 0;
     snprintf(seen->state, sizeof(seen->state), "%.31s", (const char *)sqlite3_column_text(row, 1));
-    bool is_checked = seen->is_there && settings_text(seen->config, "health")[0] != '\0';
+    bool is_checked = seen->is_there && json_text(seen->config, "health")[0] != '\0';
     bool is_healthy = health != NULL && strcmp(health, "healthy") == 0;
     bool runs = strcmp(seen->state, "running") == 0;
     seen->is_ready = runs && (!is_checked || is_healthy);
@@ -96,7 +96,7 @@ int after_check(struct machine_service *service, const char *project, const json
     const json_t *list = json_object_get(config, "after");
     size_t index = 0;
     json_t *value = NULL;
-    struct search searching = {service, project, settings_text(config, "name"), 0};
+    struct search searching = {service, project, json_text(config, "name"), 0};
     if (json_array_size(list) > AFTER_MAX) {
         return error_set(err, ERROR_INVALID, "after: at most %d machines", AFTER_MAX);
     }

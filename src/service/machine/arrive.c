@@ -136,8 +136,8 @@ static int take_snapshots(struct machine_arrival *arrival, struct error *err)
     }
     json_array_foreach(list, index, one)
     {
-        const char *name = settings_text(one, "name");
-        const char *id = settings_text(arrival->snapshots, name);
+        const char *name = json_text(one, "name");
+        const char *id = json_text(arrival->snapshots, name);
         MEMORY_OWNED char *from = memory_format("%s/snapshots/%s", arrival->unpacked, name);
         MEMORY_OWNED char *to = memory_format("%s/%s", arrival->place_snapshots, id);
         if (id[0] == '\0') {
@@ -308,13 +308,13 @@ struct machine_arrival *machine_arrive(struct machine_service *service, const ch
                                        machine_done *done, void *context)
 {
     struct machine_arrival *arrival = NEW(struct machine_arrival);
-    const char *id = settings_text(body, "id");
+    const char *id = json_text(body, "id");
     char unique[MACHINE_ID_SIZE];
     random_hex(unique, MACHINE_ID_SIZE - 1);
     *arrival = (struct machine_arrival){
         .service = service,
         .key = memory_format("%s/%s", project, name),
-        .blob = memory_copy_string(settings_text(body, "blob")),
+        .blob = memory_copy_string(json_text(body, "blob")),
         .from = from,
         .snapshots = json_object(),
         .unpacked = memory_format("%s/cloning/%s", service->folder, unique),

@@ -375,7 +375,7 @@ static void make(void *context)
     }
     r = disk_give(machine, disk, err);
     if (r == 0) {
-        disk_write_initrd(machine, settings_text(machine->config, "initrd"), &visit->program, err);
+        disk_write_initrd(machine, json_text(machine->config, "initrd"), &visit->program, err);
     }
 }
 
@@ -415,7 +415,7 @@ static void fetch_next(struct machine_visit *visit)
 {
     const struct machine_options *options = &visit->machine.service->options;
     for (; visit->fetched < sizeof(blobs) / sizeof(blobs[0]); visit->fetched++) {
-        const char *id = settings_text(visit->machine.config, blobs[visit->fetched]);
+        const char *id = json_text(visit->machine.config, blobs[visit->fetched]);
         if (id[0] != '\0' && !image_exists(options->images, id)) {
             visit->fetch = peer_fetch_new(options->blobs, id, &visit->from, 1, on_fetched, visit);
             return;
@@ -443,7 +443,7 @@ static int check_vmm(const struct machine_visit *visit, struct error *err)
 {
     const struct machine_service *service = visit->machine.service;
     const struct hypervisor_driver_info *driver = hypervisor_driver_info(
-        service->options.hypervisor, settings_text(visit->machine.config, "driver"));
+        service->options.hypervisor, json_text(visit->machine.config, "driver"));
     MEMORY_OWNED char *mine =
         memory_format("%s %s %s", driver->name, driver->version, driver->accelerator);
     return strcmp(mine, visit->vmm) == 0
@@ -508,7 +508,7 @@ struct machine_visit *machine_visit(struct machine_service *service, const char 
 {
     enum { DISK_BYTES_MAX_BITS = 46 };
     struct machine_visit *visit = NEW(struct machine_visit);
-    const char *id = settings_text(body, "id");
+    const char *id = json_text(body, "id");
     bool is_id =
         strlen(id) == MACHINE_ID_SIZE - 1 && strspn(id, "0123456789abcdef") == MACHINE_ID_SIZE - 1;
     visit->machine.service = service;
@@ -518,8 +518,8 @@ struct machine_visit *machine_visit(struct machine_service *service, const char 
     snprintf(visit->machine.id, sizeof(visit->machine.id), "%s", is_id ? id : "");
     visit->machine.folder = arrival_folder(service, visit->machine.id);
     visit->from = from;
-    visit->vmm = memory_copy_string(settings_text(body, "vmm"));
-    visit->disk_bytes = settings_u64(body, "disk_bytes");
+    visit->vmm = memory_copy_string(json_text(body, "vmm"));
+    visit->disk_bytes = json_u64(body, "disk_bytes");
     visit->ends[0] = visit->ends[1] = visit->ends[NEWS] = -1;
     visit->timer = loop_timer_new(service->options.loop, on_timer, visit);
     visit->done = done;

@@ -45,7 +45,7 @@ struct capture {
 static const struct hypervisor_driver_info *driver_of(const struct machine *machine)
 {
     const struct hypervisor *hypervisor = machine->service->options.hypervisor;
-    const char *driver = settings_text(machine->config, "driver");
+    const char *driver = json_text(machine->config, "driver");
     for (size_t i = 0; i < hypervisor_driver_count(hypervisor); i++) {
         const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
         if (driver[0] != '\0' ? strcmp(info->name, driver) == 0 : info->is_usable) {
@@ -59,7 +59,7 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     bool is_alive = machine_state_is_alive(machine->state);
-    if (settings_text(machine->config, "disk")[0] != '\0') { /* it is laid over the image's blob */
+    if (json_text(machine->config, "disk")[0] != '\0') { /* it is laid over the image's blob */
         return error_set(err, ERROR_UNSUPPORTED,
                          "the image of machine %s is a disk: such machines have no snapshots, "
                          "clones or exports",

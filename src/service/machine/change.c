@@ -62,8 +62,8 @@ static bool is_same(const json_t *a, const json_t *b)
 
 static int check_disk(const json_t *config, json_t *changed, struct error *err)
 {
-    uint64_t old = settings_u64(config, "disk_bytes");
-    uint64_t bytes = settings_u64(changed, "disk_bytes");
+    uint64_t old = json_u64(config, "disk_bytes");
+    uint64_t bytes = json_u64(changed, "disk_bytes");
     if (bytes > old) {
         bytes += (MIB - bytes % MIB) % MIB;
         json_object_set_new(changed, "disk_bytes", json_integer((json_int_t)bytes));
@@ -92,7 +92,7 @@ int change_merge(const json_t *config, const json_t *update, json_t **ret_config
     if (said == 0) {
         return error_set(err, ERROR_INVALID, "say what is to change");
     }
-    if (settings_text(changed, "health")[0] == '\0') {
+    if (json_text(changed, "health")[0] == '\0') {
         for (size_t i = 0; i < UPDATE_KEYS; i++) {
             if (strncmp(update_keys[i], "health_", 7) == 0 &&
                 json_object_get(update, update_keys[i]) == NULL) {
@@ -224,7 +224,7 @@ int change_prepare(const char *folder, const json_t *config, bool goes_on, struc
     MEMORY_OWNED char *booted = memory_format("%s/" BOOTED, folder);
     MEMORY_OWNED char *raw = memory_format("%s/disk.raw", folder);
     MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
-    uint64_t bytes = settings_u64(config, "disk_bytes");
+    uint64_t bytes = json_u64(config, "disk_bytes");
     unlink(booted);
     bool is_raw = !file_exists(overlay);
     uint64_t size = is_raw ? raw_size(raw) : overlay_size(overlay);
@@ -241,8 +241,8 @@ int change_prepare(const char *folder, const json_t *config, bool goes_on, struc
 /* By its place in the VMM's list: see describe() of run.c. */
 static size_t own_disk(const struct machine *machine)
 {
-    return settings_text(machine->config, "disk")[0] == '\0' &&
-            settings_text(machine->config, "root")[0] != '\0'
+    return json_text(machine->config, "disk")[0] == '\0' &&
+            json_text(machine->config, "root")[0] != '\0'
         ? 1
         : 0;
 }
@@ -250,7 +250,7 @@ static size_t own_disk(const struct machine *machine)
 /* The agent's affair; a whole distribution does it itself. */
 static bool is_grown_by_agent(const struct machine *machine)
 {
-    return settings_text(machine->config, "disk")[0] == '\0';
+    return json_text(machine->config, "disk")[0] == '\0';
 }
 
 static void take_mark(const struct machine *machine)
@@ -274,8 +274,7 @@ void change_settle_vm(struct machine *machine)
 {
     if (has_mark(machine)) {
         hypervisor_resize_disk(machine->vm, own_disk(machine),
-                               settings_u64(machine->config, "disk_bytes"), on_settled_disk,
-                               machine);
+                               json_u64(machine->config, "disk_bytes"), on_settled_disk, machine);
     }
 }
 
@@ -302,15 +301,15 @@ static void on_settled_memory(const struct error *error, void *context)
 /* What the balloon is to leave it. */
 static uint64_t memory_now(const struct machine *machine)
 {
-    uint64_t wanted = settings_u64(machine->config, "memory_bytes");
-    uint64_t had = settings_u64(machine->booted, "memory_bytes");
+    uint64_t wanted = json_u64(machine->config, "memory_bytes");
+    uint64_t had = json_u64(machine->booted, "memory_bytes");
     return had > 0 && had < wanted ? had : wanted;
 }
 
 void change_settle_guest(struct machine *machine, bool has_gone_on)
 {
     if (has_mark(machine) && is_grown_by_agent(machine)) {
-        agent_grow_to(machine->agent, "/", settings_u64(machine->config, "disk_bytes"),
+        agent_grow_to(machine->agent, "/", json_u64(machine->config, "disk_bytes"),
                       on_settled_guest, machine);
     }
     if (machine->vm != NULL && (has_gone_on || machine->booted != NULL)) {
@@ -393,7 +392,7 @@ static void on_resized(const struct error *error, void *context)
     if (error != NULL && error->kind != ERROR_UNSUPPORTED) {
         end(changing, error);
     } else if (error == NULL && is_grown_by_agent(machine) && can_tell) {
-        agent_grow_to(machine->agent, "/", settings_u64(changing->config, "disk_bytes"), on_grown,
+        agent_grow_to(machine->agent, "/", json_u64(changing->config, "disk_bytes"), on_grown,
                       changing);
     } else {
         if (error == NULL && !is_grown_by_agent(machine)) {
@@ -413,7 +412,7 @@ static void go_live(struct changing *changing)
     }
     if (changing->grows && is_alive(machine)) {
         hypervisor_resize_disk(machine->vm, own_disk(machine),
-                               settings_u64(changing->config, "disk_bytes"), on_resized, changing);
+                               json_u64(changing->config, "disk_bytes"), on_resized, changing);
     } else {
         set_memory(changing);
     }

@@ -179,7 +179,7 @@ static void lay_out(void *context)
         r = restore_check_driver(cloning->service, manifest, err);
     }
     const struct content_use any = {.with_memory = cloning->kind == CAPTURE_MEMORY,
-                                    .origin = settings_text(manifest, "machine_id")};
+                                    .origin = json_text(manifest, "machine_id")};
     for (size_t i = 0; i < cloning->count && r == 0; i++) {
         struct content_use use = any;
         MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
@@ -268,8 +268,8 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
 static int check_names(struct machine_service *service, const char *project, const json_t *body,
                        uint64_t *ret_count, struct error *err)
 {
-    const char *name = settings_text(body, "name");
-    uint64_t count = settings_u64(body, "count");
+    const char *name = json_text(body, "name");
+    uint64_t count = json_u64(body, "count");
     *ret_count = count > 0 ? count : 1;
     int r = error_check_range("count", *ret_count, 1, CLONES_MAX, err);
     for (uint64_t i = 1; i <= *ret_count && r == 0; i++) {
@@ -291,7 +291,7 @@ static int check_names(struct machine_service *service, const char *project, con
 static int choose(struct machine_service *service, struct machine *source, const json_t *body,
                   struct cloning *cloning, struct error *err)
 {
-    const char *name = settings_text(body, "snapshot");
+    const char *name = json_text(body, "snapshot");
     bool is_cold = json_is_true(json_object_get(body, "cold"));
     struct snapshot snapshot = {0};
     if (name[0] == '\0') {
@@ -317,9 +317,9 @@ static void add_operation(struct cloning *cloning, struct store_command *command
                           const json_t *body, size_t index)
 {
     struct clone *clone = &cloning->clones[index];
-    const char *name = settings_text(body, "name");
-    clone->name = settings_u64(body, "count") > 0 ? memory_format("%s-%zu", name, index + 1)
-                                                  : memory_copy_string(name);
+    const char *name = json_text(body, "name");
+    clone->name = json_u64(body, "count") > 0 ? memory_format("%s-%zu", name, index + 1)
+                                              : memory_copy_string(name);
     clone->key = memory_format("%s/%s", cloning->project, clone->name);
     random_hex(clone->id, MACHINE_ID_SIZE - 1);
     clone->uid = disk_uid_of(clone->id);

@@ -111,12 +111,12 @@ static int make_overlay(const struct machine *machine, const json_t *config, str
 {
     MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", machine->folder);
     MEMORY_OWNED char *base =
-        image_path(machine->service->options.images, settings_text(config, "disk"));
+        image_path(machine->service->options.images, json_text(config, "disk"));
     if (file_exists(path)) {
         return 0;
     }
-    int r = template_make_overlay(path, base, settings_text(config, "disk_format"),
-                                  settings_u64(config, "disk_bytes"), err);
+    int r = template_make_overlay(path, base, json_text(config, "disk_format"),
+                                  json_u64(config, "disk_bytes"), err);
     r = r < 0 ? r : disk_give(machine, path, err);
     if (r < 0 && err->kind != ERROR_EXISTS) {
         unlink(path);
@@ -187,16 +187,16 @@ static void prepare(void *context)
     const json_t *config = work->config;
     int r = take_prepared(machine, &work->error);
     r = r < 0 ? r : file_make_folder(machine->folder, 0711, &work->error);
-    if (r == 0 && settings_text(config, "disk")[0] != '\0') {
-        bool is_uefi = strcmp(settings_text(config, "firmware"), "uefi") == 0;
+    if (r == 0 && json_text(config, "disk")[0] != '\0') {
+        bool is_uefi = strcmp(json_text(config, "firmware"), "uefi") == 0;
         if (make_overlay(machine, config, &work->error) == 0 && is_uefi) {
             make_firmware(machine, &work->error);
         }
     } else if (r == 0 && !has_disk(machine)) {
-        settings_text(config, "origin")[0] != '\0'
+        json_text(config, "origin")[0] != '\0'
             ? error_set(&work->error, ERROR_CORRUPT,
                         "its disk is lost: it was made of another machine's, and is not there")
-            : make_disk(machine, settings_u64(config, "disk_bytes"), &work->error);
+            : make_disk(machine, json_u64(config, "disk_bytes"), &work->error);
     }
 }
 
@@ -243,7 +243,7 @@ static void fetch_next(struct machine *machine)
     const struct machine_options *options = &machine->service->options;
     machine->is_busy = true;
     for (; machine->fetched < BLOB_KEYS; machine->fetched++) {
-        const char *id = settings_text(machine->config, blob_keys[machine->fetched]);
+        const char *id = json_text(machine->config, blob_keys[machine->fetched]);
         if (id[0] != '\0' && !image_exists(options->images, id)) {
             machine->fetch = peer_fetch_new(options->blobs, id, NULL, 0, on_fetched, machine);
             return;

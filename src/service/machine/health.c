@@ -15,6 +15,7 @@
 
 #include "base/buffer.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -108,7 +109,7 @@ static int check_range(const json_t *config, const char *key, uint64_t least, ui
 {
     return json_object_get(config, key) == NULL
         ? 0
-        : error_check_range(key, settings_u64(config, key), least, most, err);
+        : error_check_range(key, json_u64(config, key), least, most, err);
 }
 
 int health_check(const json_t *config, struct error *err)
@@ -119,8 +120,8 @@ int health_check(const json_t *config, struct error *err)
     enum kind kind;
     uint16_t port = 0;
     const char *rest = NULL;
-    const char *text = settings_text(config, "health");
-    const char *action = settings_text(config, "health_action");
+    const char *text = json_text(config, "health");
+    const char *action = json_text(config, "health_action");
     for (size_t i = 0; text[0] == '\0' && i < sizeof(others) / sizeof(others[0]); i++) {
         if (json_object_get(config, others[i]) != NULL) {
             return error_set(err, ERROR_INVALID, "%s has no effect without health", others[i]);
@@ -145,7 +146,7 @@ int health_check(const json_t *config, struct error *err)
 
 static uint64_t setting(const json_t *config, const char *key, uint64_t otherwise)
 {
-    return json_object_get(config, key) != NULL ? settings_u64(config, key) : otherwise;
+    return json_object_get(config, key) != NULL ? json_u64(config, key) : otherwise;
 }
 
 static struct health *health_new(struct machine *machine)
@@ -153,14 +154,14 @@ static struct health *health_new(struct machine *machine)
     struct health *health = NEW(struct health);
     const json_t *config = machine->config;
     const char *rest = "";
-    parse(settings_text(config, "health"), &health->kind, &health->port, &rest);
+    parse(json_text(config, "health"), &health->kind, &health->port, &rest);
     health->machine = machine;
     health->argument = memory_copy_string(rest);
     health->interval_ms = setting(config, "health_interval_ms", INTERVAL_MS);
     health->timeout_ms = setting(config, "health_timeout_ms", TIMEOUT_MS);
     health->rule.retries = (unsigned)setting(config, "health_retries", RETRIES);
     health->rule.start_period_ms = setting(config, "health_start_period_ms", START_PERIOD_MS);
-    health->restarts = strcmp(settings_text(config, "health_action"), "none") != 0;
+    health->restarts = strcmp(json_text(config, "health_action"), "none") != 0;
     health->state = MACHINE_HEALTH_STARTING;
     health->began_ms = clock_monotonic_ms();
     return health;
@@ -274,7 +275,7 @@ static void on_timer(void *context)
 
 void health_begin(struct machine *machine)
 {
-    if (machine->health != NULL || settings_text(machine->config, "health")[0] == '\0') {
+    if (machine->health != NULL || json_text(machine->config, "health")[0] == '\0') {
         return;
     }
     machine->health = health_new(machine);
@@ -326,7 +327,7 @@ void health_write_metrics(struct machine_service *service, bool is_openmetrics, 
     LIST_EACH(node, &service->machines)
     {
         const struct machine *machine = LIST_ITEM(node, struct machine, link);
-        if (settings_text(machine->config, "health")[0] != '\0') {
+        if (json_text(machine->config, "health")[0] != '\0') {
             buffer_append_format(
                 out,
                 "blixard_machine_health_failures_total{project=\"%s\",machine=\"%s\"} %" PRIu64

@@ -29,18 +29,6 @@ bool identity_is_borrowed(const struct machine *machine)
     return file_exists(origin);
 }
 
-static void parse_mac(const char *id, uint8_t ret_mac[6])
-{
-    char text[18];
-    unsigned bytes[6] = {0};
-    settings_mac(id, text);
-    sscanf(text, "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4],
-           &bytes[5]);
-    for (int i = 0; i < 6; i++) {
-        ret_mac[i] = (uint8_t)bytes[i];
-    }
-}
-
 /* What its interfaces have, and are to have. */
 struct change {
     struct network_nic nics[NETWORK_NICS_MAX];
@@ -56,14 +44,14 @@ static void describe(const struct machine *machine, const char *origin, struct c
     network_nics(machine->service->options.networks, machine->id, change->nics, &change->count,
                  &ignored);
     for (size_t i = 0; i < change->count; i++) {
-        const char *was = settings_text(json_array_get(networks, i), "was_mac");
+        const char *was = json_text(json_array_get(networks, i), "was_mac");
         struct agent_interface *interface = &change->interfaces[i];
         network_choose_mac(was, origin, (unsigned)i, interface->mac);
         interface->new_mac = change->nics[i].mac;
     }
     if (change->count == 0) {
-        parse_mac(origin, change->interfaces[0].mac);
-        parse_mac(machine->id, change->mac);
+        settings_mac_bytes(origin, change->interfaces[0].mac);
+        settings_mac_bytes(machine->id, change->mac);
         change->interfaces[0].new_mac = change->mac;
         change->count = 1;
     }

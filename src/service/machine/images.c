@@ -19,7 +19,7 @@ static const char *const formats[] = {"erofs", "squashfs", "ext4"};
 static int check_blob(struct machine_service *service, const json_t *image, const char *key,
                       bool is_needed, struct error *err)
 {
-    const char *id = settings_text(image, key);
+    const char *id = json_text(image, key);
     if (id[0] == '\0') {
         return is_needed ? error_set(err, ERROR_INVALID, "an image has a %s", key) : 0;
     }
@@ -36,9 +36,9 @@ static int check_blob(struct machine_service *service, const json_t *image, cons
 static int check_disk(struct machine_service *service, const json_t *image, struct error *err)
 {
     static const char *const others[] = {"kernel", "initrd", "root", "cmdline"};
-    const char *firmware = settings_text(image, "firmware");
+    const char *firmware = json_text(image, "firmware");
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-        if (settings_text(image, others[i])[0] != '\0') {
+        if (json_text(image, others[i])[0] != '\0') {
             return error_set(err, ERROR_INVALID,
                              "an image with a disk boots what is on it: it has no %s", others[i]);
         }
@@ -51,11 +51,11 @@ static int check_disk(struct machine_service *service, const json_t *image, stru
 
 static int check_image(struct machine_service *service, const json_t *image, struct error *err)
 {
-    if (settings_text(image, "disk")[0] != '\0') {
+    if (json_text(image, "disk")[0] != '\0') {
         return check_disk(service, image, err);
     }
-    const char *format = settings_text(image, "root_format");
-    bool has_root = settings_text(image, "root")[0] != '\0';
+    const char *format = json_text(image, "root_format");
+    bool has_root = json_text(image, "root")[0] != '\0';
     bool is_known = !has_root;
     for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
         is_known = is_known || strcmp(format, formats[i]) == 0;
@@ -69,8 +69,8 @@ static int check_image(struct machine_service *service, const json_t *image, str
                          format);
     }
     if (r == 0 &&
-        (!text_is_printable(settings_text(image, "cmdline")) ||
-         strlen(settings_text(image, "cmdline")) > 256)) {
+        (!text_is_printable(json_text(image, "cmdline")) ||
+         strlen(json_text(image, "cmdline")) > 256)) {
         return error_set(err, ERROR_INVALID, "cmdline is at most 256 printable characters");
     }
     return r;
@@ -169,7 +169,7 @@ void machine_image_set(struct machine_service *service, const char *project, con
                                 .image = json_deep_copy(image),
                                 .done = done,
                                 .context = context};
-    const char *disk = settings_text(image, "disk");
+    const char *disk = json_text(image, "disk");
     if (disk[0] == '\0') {
         propose_image(setting);
         return;

@@ -96,7 +96,7 @@ static void on_output(enum agent_stream stream, const void *bytes, size_t length
 void keys_add(struct machine *machine)
 {
     static const struct agent_call_events events = {.on_output = on_output, .on_end = on_read};
-    if (settings_text(machine->config, "disk")[0] != '\0' ||
+    if (json_text(machine->config, "disk")[0] != '\0' ||
         json_array_size(json_object_get(machine->config, "ssh_keys")) == 0) {
         return;
     }

@@ -4,6 +4,7 @@
 #include <sys/sysinfo.h>
 
 #include "base/buffer.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include "service/machine/parts.h"
@@ -72,8 +73,8 @@ int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wan
 /* What a balloon has taken does not count: the guest may have it again. */
 static uint64_t memory_most(const struct machine *machine)
 {
-    uint64_t booted = settings_u64(machine->booted, "memory_bytes");
-    return booted > 0 ? booted : settings_u64(machine->config, "memory_bytes");
+    uint64_t booted = json_u64(machine->booted, "memory_bytes");
+    return booted > 0 ? booted : json_u64(machine->config, "memory_bytes");
 }
 
 int limits_check_memory(const struct machine *machine, struct error *err)
@@ -92,5 +93,5 @@ int limits_check_memory(const struct machine *machine, struct error *err)
     }
     return limits_admit((uint64_t)info.totalram * info.mem_unit,
                         machine->service->options.memory_percent, others,
-                        settings_u64(machine->config, "memory_bytes"), err);
+                        json_u64(machine->config, "memory_bytes"), err);
 }

@@ -62,7 +62,7 @@ struct live {
 static const struct hypervisor_driver_info *driver_of(const struct machine *machine)
 {
     return hypervisor_driver_info(machine->service->options.hypervisor,
-                                  settings_text(machine->config, "driver"));
+                                  json_text(machine->config, "driver"));
 }
 
 /* ---- May it? ---- */
@@ -446,7 +446,7 @@ static void on_stream_open(void *context)
         return;
     }
     const struct hypervisor_leaving leaving = {
-        .disk = settings_text(machine->config, "root")[0] != '\0' ? 1 : 0,
+        .disk = json_text(machine->config, "root")[0] != '\0' ? 1 : 0,
         .disk_fd = fd_take(&live->fds[0]),
         .state_fd = fd_take(&live->fds[1]),
         .downtime_ms = migration->downtime_ms,

@@ -345,11 +345,11 @@ void migration_take_problem(int status, const struct buffer *answer, struct erro
     JSON_OWNED json_t *problem = NULL;
     struct error ignored = {0};
     json_read(answer->data, answer->used, &problem, &ignored);
-    enum error_kind kind = error_kind_parse(settings_text(problem, "code"));
+    enum error_kind kind = error_kind_parse(json_text(problem, "code"));
     if (kind == ERROR_NONE) {
         error_set(err, ERROR_PROTOCOL, "the other node answered %d", status);
     } else {
-        error_set(err, kind, "%.400s", settings_text(problem, "detail"));
+        error_set(err, kind, "%.400s", json_text(problem, "detail"));
     }
 }
 
@@ -485,9 +485,9 @@ static int choose_way(struct migration *migration, const struct machine *machine
 {
     const json_t *live = json_object_get(body, "live");
     migration->is_live = live != NULL ? json_is_true(live) : machine->state == MACHINE_RUNNING;
-    migration->downtime_ms = settings_u64(body, "downtime_ms");
+    migration->downtime_ms = json_u64(body, "downtime_ms");
     migration->downtime_ms = migration->downtime_ms > 0 ? migration->downtime_ms : DOWNTIME_MS;
-    migration->bytes_per_second = settings_u64(body, "bytes_per_second");
+    migration->bytes_per_second = json_u64(body, "bytes_per_second");
     if (migration->downtime_ms > DOWNTIME_MAX_MS) {
         return error_set(err, ERROR_INVALID, "downtime_ms is at most %d", DOWNTIME_MAX_MS);
     }
@@ -569,9 +569,9 @@ void machine_migrate(struct machine_service *service, const char *project, const
     struct error err = {0};
     struct machine *machine = NULL;
     struct migration *migration = NEW(struct migration);
-    uint64_t timeout_ms = settings_u64(body, "timeout_ms");
+    uint64_t timeout_ms = json_u64(body, "timeout_ms");
     int r = request_find(service, project, name, &machine, &err);
-    r = r < 0 ? r : choose_node(service, settings_text(body, "to"), migration, &err);
+    r = r < 0 ? r : choose_node(service, json_text(body, "to"), migration, &err);
     r = r < 0 ? r : choose_way(migration, machine, body, &err);
     if (r == 0 && timeout_ms > TIMEOUT_MAX_MS) {
         r = error_set(&err, ERROR_INVALID, "timeout_ms is at most a week");

@@ -45,13 +45,8 @@ int nics_describe(const struct machine *machine, struct nics *ret_nics, struct e
 static void describe_user_network(const struct machine *machine, struct nics_guest *guest)
 {
     struct network_nic *nic = &guest->nics[0];
-    unsigned bytes[6];
     settings_mac(machine->id, nic->mac_text);
-    sscanf(nic->mac_text, "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3],
-           &bytes[4], &bytes[5]);
-    for (int i = 0; i < 6; i++) {
-        nic->mac[i] = (uint8_t)bytes[i];
-    }
+    settings_mac_bytes(machine->id, nic->mac);
     snprintf(nic->address, sizeof(nic->address), "10.0.2.15/24");
     snprintf(nic->gateway, sizeof(nic->gateway), "10.0.2.2");
     snprintf(nic->server, sizeof(nic->server), "10.0.2.3");
@@ -88,7 +83,7 @@ int nics_describe_guest(const struct machine *machine, struct nics_guest *ret_gu
         memcpy(guest->interfaces[i].mac, guest->nics[i].mac, sizeof(guest->nics[i].mac));
     }
     guest->network = (struct agent_network){
-        .hostname = settings_text(machine->config, "hostname"),
+        .hostname = json_text(machine->config, "hostname"),
         .nameservers = guest->servers,
         .searches = is_user ? NULL : guest->searches,
         .interfaces = guest->interfaces,

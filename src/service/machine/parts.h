@@ -369,11 +369,10 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
 /* "8080:80", "127.0.0.1:8080:80", "5353:53/udp". */
 int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
                            char ret_address[64], struct error *err);
-uint64_t settings_u64(const json_t *config, const char *key);
-const char *settings_text(const json_t *config, const char *key); /* "" when absent */
-bool settings_is_firmware(const char *text);                      /* or "" */
+bool settings_is_firmware(const char *text); /* or "" */
 enum hypervisor_board settings_board(const json_t *config);
 /* "52:54:00:..." of the machine's id. */
 void settings_mac(const char *id, char ret_mac[18]);
+void settings_mac_bytes(const char *id, uint8_t ret_mac[6]);
 
 #endif

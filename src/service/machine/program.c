@@ -163,7 +163,7 @@ static const char **texts_of(const json_t *list)
 /* "app:app", "1000:app": the agent finds the groups of a user itself, and takes numbers. */
 static char *user_of(const json_t *config)
 {
-    const char *user = settings_text(config, "user");
+    const char *user = json_text(config, "user");
     const char *colon = strchr(user, ':');
     size_t length = colon != NULL ? (size_t)(colon - user) : strlen(user);
     uint64_t number = 0;
@@ -180,7 +180,7 @@ int program_encode(const json_t *config, struct buffer *out, struct error *err)
     }
     const char **words = texts_of(arguments);
     const char **variables = texts_of(json_object_get(config, "environment"));
-    const char *folder = settings_text(config, "folder");
+    const char *folder = json_text(config, "folder");
     MEMORY_OWNED char *user = user_of(config);
     const struct agent_exec exec = {
         .arguments = words,

@@ -94,7 +94,7 @@ static bool take_row(sqlite3_stmt *row, void *context)
         return false;
     }
     if (is_own) {
-        if (strcmp(settings_text(config, "hostname"), machine->name) == 0) {
+        if (strcmp(json_text(config, "hostname"), machine->name) == 0) {
             json_object_set_new(config, "hostname", json_string(reading->name));
         }
         json_object_set_new(config, "name", json_string(reading->name));
@@ -146,7 +146,7 @@ static void add_others(struct store_command *command, const struct machine *mach
 
 static int check(const struct machine *machine, const json_t *update, struct error *err)
 {
-    const char *name = settings_text(update, "name");
+    const char *name = json_text(update, "name");
     MEMORY_OWNED char *node = NULL;
     struct error ignored = {0};
     if (!text_is_name(name)) {
@@ -167,7 +167,7 @@ void rename_machine(struct machine *machine, const json_t *update, machine_chang
                     void *context)
 {
     struct machine_service *service = machine->service;
-    const char *name = settings_text(update, "name");
+    const char *name = json_text(update, "name");
     struct error err = {0};
     if (check(machine, update, &err) < 0) {
         done(&err, NULL, NULL, NULL, context);

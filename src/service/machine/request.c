@@ -142,28 +142,28 @@ static void propose(struct store_command *command, const char *kind, const char 
 /* What brings its own boot loader needs a PC, and room for what it has. */
 static int fit_image(const json_t *image, json_t *config, struct error *err)
 {
-    bool has_disk = settings_text(image, "disk")[0] != '\0';
-    uint64_t least = settings_u64(image, "disk_size_bytes");
-    const char *firmware = settings_text(image, "firmware");
-    if (settings_text(config, "machine_type")[0] == '\0') {
+    bool has_disk = json_text(image, "disk")[0] != '\0';
+    uint64_t least = json_u64(image, "disk_size_bytes");
+    const char *firmware = json_text(image, "firmware");
+    if (json_text(config, "machine_type")[0] == '\0') {
         json_object_set_new(config, "machine_type", json_string(has_disk ? "q35" : "microvm"));
     }
     if (!has_disk) {
-        return settings_text(config, "firmware")[0] == '\0'
+        return json_text(config, "firmware")[0] == '\0'
             ? 0
             : error_set(err, ERROR_INVALID,
                         "firmware is for images of disks: this one is a kernel and a root");
     }
-    if (settings_text(config, "cmdline")[0] != '\0') {
+    if (json_text(config, "cmdline")[0] != '\0') {
         return error_set(err, ERROR_INVALID,
                          "the image is a disk whose own boot loader has its kernel's words: "
                          "cmdline has no effect");
     }
-    if (settings_text(config, "firmware")[0] == '\0') {
+    if (json_text(config, "firmware")[0] == '\0') {
         json_object_set_new(config, "firmware",
                             json_string(firmware[0] != '\0' ? firmware : "bios"));
     }
-    if (least > settings_u64(config, "disk_bytes")) {
+    if (least > json_u64(config, "disk_bytes")) {
         return error_set(err, ERROR_INVALID,
                          "disk_bytes: the image is a disk of %llu MiB, a machine's is as large at "
                          "least",
@@ -180,7 +180,7 @@ static int take_image(struct machine_service *service, const char *project, json
                                        "disk_format", "disk_size_bytes", "without_agent"};
     MEMORY_OWNED char *text = NULL;
     JSON_OWNED json_t *image = NULL;
-    const char *name = settings_text(config, "image");
+    const char *name = json_text(config, "image");
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, take_text, &text,
                         "SELECT config FROM machine_image WHERE key = ?", "t", key);
@@ -255,28 +255,28 @@ static int check_ports(const struct machine_service *service, const struct machi
 static int check_driver(const struct machine_service *service, const json_t *config,
                         struct error *err)
 {
-    const char *driver = settings_text(config, "driver");
+    const char *driver = json_text(config, "driver");
     const struct hypervisor_nic nic = {
         .mac = "02:00:00:00:00:00",
         .tap = json_array_size(json_object_get(config, "networks")) > 0 ? "tap" : NULL};
     const char *code = NULL;
     const char *variables = NULL;
-    bool has_disk = settings_text(config, "disk")[0] != '\0';
-    if (strcmp(settings_text(config, "firmware"), "uefi") == 0 &&
+    bool has_disk = json_text(config, "disk")[0] != '\0';
+    if (strcmp(json_text(config, "firmware"), "uefi") == 0 &&
         hypervisor_find_firmware(&code, &variables, err) < 0) {
         return -(int)err->kind;
     }
     const struct hypervisor_share any = {.path = "/share", .tag = "share0"};
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
-        .name = settings_text(config, "name"),
+        .name = json_text(config, "name"),
         .folder = service->folder,
-        .cpus = (unsigned)settings_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
-        .memory_bytes = settings_u64(config, "memory_bytes"),
+        .cpus = (unsigned)json_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
+        .memory_bytes = json_u64(config, "memory_bytes"),
         .board = settings_board(config),
         .kernel = has_disk ? NULL : "/kernel",
-        .cmdline = settings_text(config, "cmdline"),
+        .cmdline = json_text(config, "cmdline"),
         .nics = &nic,
         .nic_count = 1,
         .shares = &any,
@@ -301,8 +301,8 @@ int request_check_change(const struct machine *machine, const json_t *config, st
 static void add_machine(struct store_command *command, const char *node, const char *project,
                         const char *id, const json_t *config)
 {
-    const char *name = settings_text(config, "name");
-    bool is_halted = strcmp(settings_text(config, "strategy"), "Halted") == 0;
+    const char *name = json_text(config, "name");
+    bool is_halted = strcmp(json_text(config, "strategy"), "Halted") == 0;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     MEMORY_OWNED char *exists = memory_format("there is a machine %s already", name);
@@ -364,9 +364,9 @@ static void propose_machine(struct creating *creating)
 {
     struct machine_service *service = creating->service;
     struct store_command *command = store_command_new();
-    const char *name = settings_text(creating->config, "name");
+    const char *name = json_text(creating->config, "name");
     int r = machine_volumes_add(
-        service, creating->project, name, settings_text(creating->config, "driver"),
+        service, creating->project, name, json_text(creating->config, "driver"),
         json_object_get(creating->config, "volumes"), command, &creating->error);
     json_object_del(creating->config, "volumes"); /* rows of their own say so from now on */
     add_machine(command, service->node_name, creating->project, creating->id, creating->config);
@@ -411,7 +411,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : shares_complete(shares_folders(service), config, &err);
     r = r < 0 ? r : request_check_fit(service, config, &err);
-    r = r < 0 ? r : check_free(service, project, settings_text(config, "name"), &err);
+    r = r < 0 ? r : check_free(service, project, json_text(config, "name"), &err);
     if (r < 0) {
         seed_wipe(&user_data);
         machine_answer(service, &err, done, NULL, context);

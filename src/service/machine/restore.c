@@ -210,8 +210,8 @@ int restore_check_driver(const struct machine_service *service, const json_t *ma
                          struct error *err)
 {
     const struct hypervisor *hypervisor = service->options.hypervisor;
-    const char *driver = settings_text(manifest, "driver");
-    const char *version = settings_text(manifest, "driver_version");
+    const char *driver = json_text(manifest, "driver");
+    const char *version = json_text(manifest, "driver_version");
     for (size_t i = 0; i < hypervisor_driver_count(hypervisor); i++) {
         const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
         if (strcmp(info->name, driver) == 0 && strcmp(info->version, version) == 0) {
@@ -230,7 +230,7 @@ static void verify(void *context)
     struct content_use use = {.with_memory = restore->with_memory, .uid = restore->uid};
     struct error *err = &restore->error;
     int r = content_open(restore->content, true, &restore->manifest, err);
-    const char *origin = settings_text(restore->manifest, "machine_id");
+    const char *origin = json_text(restore->manifest, "machine_id");
     if (strcmp(origin, restore->id) != 0) {
         use.origin = origin; /* of an archive: the guest believes to be the one it was made of */
     }
@@ -280,8 +280,7 @@ void machine_snapshot_restore(struct machine_service *service, const char *proje
     struct machine *machine = NULL;
     struct snapshot snapshot = {0};
     int r = request_find(service, project, name, &machine, &err);
-    r = r < 0 ? r
-              : snapshot_find(service, machine, settings_text(body, "snapshot"), &snapshot, &err);
+    r = r < 0 ? r : snapshot_find(service, machine, json_text(body, "snapshot"), &snapshot, &err);
     r = r < 0 ? r : check(machine, &err);
     if (r < 0) {
         machine_answer(service, &err, done, NULL, context);

@@ -127,7 +127,7 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 
 static uint64_t boot_ms(const struct machine *machine)
 {
-    uint64_t asked_ms = settings_u64(machine->config, "boot_timeout_ms");
+    uint64_t asked_ms = json_u64(machine->config, "boot_timeout_ms");
     return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
 }
 
@@ -140,7 +140,7 @@ static void on_timer(void *context)
     case TIMER_NONE:
         break;
     case TIMER_BOOT:
-        if (machine->was_found || settings_text(machine->config, "disk")[0] != '\0') {
+        if (machine->was_found || json_text(machine->config, "disk")[0] != '\0') {
             machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
             machine_set_state(machine, MACHINE_RUNNING, "its agent does not answer");
             machine_step(machine);
@@ -222,7 +222,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (has_gone_on(machine)) { /* what it draws was drawn before */
         agent_reseed(machine->agent, on_agent_set, machine);
     }
-    if (settings_text(machine->config, "disk")[0] == '\0') {
+    if (json_text(machine->config, "disk")[0] == '\0') {
         set_network(machine); /* a whole distribution does that itself, as its seed says */
     }
     keys_add(machine);
@@ -270,7 +270,7 @@ static void on_agent_event(const struct agent_event *event, void *context)
 static const struct hypervisor_driver_info *driver_of(const struct machine *machine)
 {
     return hypervisor_driver_info(machine->service->options.hypervisor,
-                                  settings_text(machine->config, "driver"));
+                                  json_text(machine->config, "driver"));
 }
 
 static void open_agent(struct machine *machine)
@@ -438,11 +438,11 @@ static size_t describe_kernel(const struct machine *machine, struct parts *parts
     struct image_store *images = machine->service->options.images;
     const json_t *config = machine->config;
     size_t disks = 0;
-    parts->kernel = image_path(images, settings_text(config, "kernel"));
+    parts->kernel = image_path(images, json_text(config, "kernel"));
     parts->initrd = memory_format("%s/initrd", machine->folder);
     bool is_overlaid = find_disk(machine->folder, parts);
-    if (settings_text(config, "root")[0] != '\0') {
-        parts->root = image_path(images, settings_text(config, "root"));
+    if (json_text(config, "root")[0] != '\0') {
+        parts->root = image_path(images, json_text(config, "root"));
         parts->disks[disks++] = (struct hypervisor_disk){
             .path = parts->root, .format = "raw", .read_only = true, .serial = "root"};
     }
@@ -452,8 +452,7 @@ static size_t describe_kernel(const struct machine *machine, struct parts *parts
                                                      .serial = "data"};
     snprintf(parts->cmdline, sizeof(parts->cmdline), "%s%s%s",
              parts->root != NULL ? "blixard.root=serial:root blixard.overlay=serial:data" : "",
-             settings_text(config, "cmdline")[0] != '\0' ? " " : "",
-             settings_text(config, "cmdline"));
+             json_text(config, "cmdline")[0] != '\0' ? " " : "", json_text(config, "cmdline"));
     machine_volumes_add_words(machine, parts->cmdline, sizeof(parts->cmdline));
     return disks;
 }
@@ -465,14 +464,14 @@ static size_t describe_disk(const struct machine *machine, struct parts *parts,
     const json_t *config = machine->config;
     const char *unused = NULL;
     struct error ignored = {0};
-    parts->root = image_path(machine->service->options.images, settings_text(config, "disk"));
+    parts->root = image_path(machine->service->options.images, json_text(config, "disk"));
     parts->disk = memory_format("%s/disk.qcow2", machine->folder);
     parts->disks[0] = (struct hypervisor_disk){.path = parts->disk,
                                                .format = "qcow2",
                                                .base = parts->root,
-                                               .base_format = settings_text(config, "disk_format"),
+                                               .base_format = json_text(config, "disk_format"),
                                                .serial = "root"};
-    if (strcmp(settings_text(config, "firmware"), "uefi") == 0) {
+    if (strcmp(json_text(config, "firmware"), "uefi") == 0) {
         parts->variables = memory_format("%s/firmware.fd", machine->folder);
         spec->firmware_variables = parts->variables;
         hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
@@ -486,9 +485,8 @@ static void describe(const struct machine *machine, struct parts *parts,
     const json_t *config = machine->config;
     *parts = (struct parts){0};
     *ret_spec = (struct hypervisor_spec){0};
-    size_t disks = settings_text(config, "disk")[0] != '\0'
-        ? describe_disk(machine, parts, ret_spec)
-        : describe_kernel(machine, parts);
+    size_t disks = json_text(config, "disk")[0] != '\0' ? describe_disk(machine, parts, ret_spec)
+                                                        : describe_kernel(machine, parts);
     parts->own = disks - 1;
     if (seed_is_wanted(config)) {
         parts->seed = memory_format("%s/" SEED_FILE, machine->folder);
@@ -498,14 +496,13 @@ static void describe(const struct machine *machine, struct parts *parts,
     nics_describe(machine, &parts->nics, &parts->error);
     const struct hypervisor_spec firmware = *ret_spec;
     *ret_spec = (struct hypervisor_spec){
-        .driver =
-            settings_text(config, "driver")[0] != '\0' ? settings_text(config, "driver") : NULL,
+        .driver = json_text(config, "driver")[0] != '\0' ? json_text(config, "driver") : NULL,
         .name = machine->key,
         .folder = machine->folder,
         .uid = disk_uid(machine),
-        .cpus = (unsigned)settings_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)settings_u64(config, "cpu_limit_percent"),
-        .memory_bytes = settings_u64(config, "memory_bytes"),
+        .cpus = (unsigned)json_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
+        .memory_bytes = json_u64(config, "memory_bytes"),
         .board = settings_board(config),
         .firmware = firmware.firmware,
         .firmware_variables = firmware.firmware_variables,
@@ -592,9 +589,9 @@ static void write_files(void *context)
     if (r == 0 && !goes_on) {
         r = file_remove_tree(resume, &starting->error); /* of an earlier life */
     }
-    if (r == 0 && settings_text(config, "disk")[0] == '\0' &&
+    if (r == 0 && json_text(config, "disk")[0] == '\0' &&
         !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
-        r = disk_write_initrd(machine, settings_text(config, "initrd"), &starting->program,
+        r = disk_write_initrd(machine, json_text(config, "initrd"), &starting->program,
                               &starting->error);
     }
     r = r < 0 ? r : change_prepare(machine->folder, config, goes_on, &starting->error);

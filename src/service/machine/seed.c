@@ -98,7 +98,7 @@ void seed_wipe(char **user_data)
 int seed_take_settings(json_t *config, char **ret_user_data, struct error *err)
 {
     char digest[HASH_TEXT_SIZE];
-    const char *user = settings_text(config, "user_data");
+    const char *user = json_text(config, "user_data");
     size_t length = strlen(user);
     *ret_user_data = NULL;
     if (length > USER_DATA_MAX) {
@@ -167,15 +167,14 @@ void seed_sweep(const struct machine_service *service)
 
 bool seed_is_wanted(const json_t *config)
 {
-    return settings_text(config, "disk")[0] != '\0' ||
-        settings_text(config, "user_data_digest")[0] != '\0';
+    return json_text(config, "disk")[0] != '\0' || json_text(config, "user_data_digest")[0] != '\0';
 }
 
 /* JSON is YAML. */
 static char *write_meta_data(const struct machine *machine, const json_t *config)
 {
     JSON_OWNED json_t *meta = json_pack("{s:s, s:s}", "instance-id", machine->id, "local-hostname",
-                                        settings_text(config, "hostname"));
+                                        json_text(config, "hostname"));
     json_t *keys = json_object_get(config, "ssh_keys");
     if (json_array_size(keys) > 0) {
         json_object_set(meta, "public-keys", keys);
@@ -187,7 +186,7 @@ static char *write_meta_data(const struct machine *machine, const json_t *config
  * leaves it alone. */
 static const char *network_of(const json_t *config)
 {
-    return settings_text(config, "disk")[0] == '\0'
+    return json_text(config, "disk")[0] == '\0'
         ? "{\"config\": \"disabled\"}\n"
         : "{\"version\": 2, \"ethernets\": {\"all\": {\"match\": {\"name\": \"e*\"}, "
           "\"dhcp4\": true}}}\n";
@@ -208,8 +207,8 @@ int seed_write(const struct machine *machine, const json_t *config, struct error
     }
     if (file_exists(given)) {
         r = file_read(given, USER_DATA_MAX, &user, err);
-    } else if (settings_text(config, "user_data_digest")[0] == '\0' ||
-               settings_text(config, "origin")[0] != '\0') {
+    } else if (json_text(config, "user_data_digest")[0] == '\0' ||
+               json_text(config, "origin")[0] != '\0') {
         buffer_append_string(&user, "#cloud-config\n{}\n");
     } else {
         r = error_set(err, ERROR_CORRUPT,

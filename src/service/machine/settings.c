@@ -16,22 +16,22 @@
 #define BOOT_MAX_MS    86400000
 #define DISK_MAX       (UINT64_C(64) << 40)
 
-uint64_t settings_u64(const json_t *config, const char *key)
-{
-    json_int_t value = json_integer_value(json_object_get(config, key));
-    return value > 0 ? (uint64_t)value : 0;
-}
-
-const char *settings_text(const json_t *config, const char *key)
-{
-    const char *text = json_string_value(json_object_get(config, key));
-    return text != NULL ? text : "";
-}
-
 /* Locally administered, and as many as there are ids of 40 bits. */
 void settings_mac(const char *id, char ret_mac[18])
 {
     snprintf(ret_mac, 18, "02:%.2s:%.2s:%.2s:%.2s:%.2s", id, id + 2, id + 4, id + 6, id + 8);
+}
+
+void settings_mac_bytes(const char *id, uint8_t ret_mac[6])
+{
+    char text[18];
+    unsigned bytes[6] = {0};
+    settings_mac(id, text);
+    sscanf(text, "%x:%x:%x:%x:%x:%x", &bytes[0], &bytes[1], &bytes[2], &bytes[3], &bytes[4],
+           &bytes[5]);
+    for (int i = 0; i < 6; i++) {
+        ret_mac[i] = (uint8_t)bytes[i];
+    }
 }
 
 int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
@@ -56,22 +56,22 @@ bool settings_is_firmware(const char *text)
 
 enum hypervisor_board settings_board(const json_t *config)
 {
-    return strcmp(settings_text(config, "machine_type"), "q35") == 0 ? HYPERVISOR_Q35
-                                                                     : HYPERVISOR_MICROVM;
+    return strcmp(json_text(config, "machine_type"), "q35") == 0 ? HYPERVISOR_Q35
+                                                                 : HYPERVISOR_MICROVM;
 }
 
 /* ---- Completing ---- */
 
 static void fill_u64(json_t *config, const char *key, uint64_t otherwise)
 {
-    if (settings_u64(config, key) == 0) {
+    if (json_u64(config, key) == 0) {
         json_object_set_new(config, key, json_integer((json_int_t)otherwise));
     }
 }
 
 static void fill_text(json_t *config, const char *key, const char *otherwise)
 {
-    if (settings_text(config, key)[0] == '\0') {
+    if (json_text(config, key)[0] == '\0') {
         json_object_set_new(config, key, json_string(otherwise));
     }
 }
@@ -97,7 +97,7 @@ static int check_published(const json_t *list, struct error *err)
 static int check_strategy(const json_t *config, struct error *err)
 {
     enum machine_strategy strategy;
-    const char *text = settings_text(config, "strategy");
+    const char *text = json_text(config, "strategy");
     return machine_strategy_parse(text, &strategy)
         ? 0
         : error_set(err, ERROR_INVALID,
@@ -107,28 +107,28 @@ static int check_strategy(const json_t *config, struct error *err)
 
 static int check_machine_type(const json_t *config, struct error *err)
 {
-    const char *type = settings_text(config, "machine_type");
+    const char *type = json_text(config, "machine_type");
     if (type[0] != '\0' && strcmp(type, "microvm") != 0 && strcmp(type, "q35") != 0) {
         return error_set(err, ERROR_INVALID, "machine_type is microvm or q35, not %.32s", type);
     }
-    return settings_is_firmware(settings_text(config, "firmware"))
+    return settings_is_firmware(json_text(config, "firmware"))
         ? 0
         : error_set(err, ERROR_INVALID, "firmware is bios or uefi, not %.32s",
-                    settings_text(config, "firmware"));
+                    json_text(config, "firmware"));
 }
 
 static int check_limits(const json_t *config, struct error *err)
 {
-    uint64_t memory = settings_u64(config, "memory_bytes");
-    int r = error_check_range("cpus", settings_u64(config, "cpus"), 1, HYPERVISOR_CPUS_MAX, err);
+    uint64_t memory = json_u64(config, "memory_bytes");
+    int r = error_check_range("cpus", json_u64(config, "cpus"), 1, HYPERVISOR_CPUS_MAX, err);
     r = r < 0 ? r
               : error_check_range("memory_bytes", memory, HYPERVISOR_MEMORY_MIN,
                                   HYPERVISOR_MEMORY_MAX, err);
-    r = r < 0 ? r
-              : error_check_range("disk_bytes", settings_u64(config, "disk_bytes"), DISK_MIN,
-                                  DISK_MAX, err);
+    r = r < 0
+        ? r
+        : error_check_range("disk_bytes", json_u64(config, "disk_bytes"), DISK_MIN, DISK_MAX, err);
     if (r == 0 && json_object_get(config, "cpu_limit_percent") != NULL) {
-        r = error_check_range("cpu_limit_percent", settings_u64(config, "cpu_limit_percent"), 1,
+        r = error_check_range("cpu_limit_percent", json_u64(config, "cpu_limit_percent"), 1,
                               HYPERVISOR_CPUS_MAX * 100, err);
     }
     if (r == 0 && memory % MIB != 0) {
@@ -140,7 +140,7 @@ static int check_limits(const json_t *config, struct error *err)
 int settings_complete(const json_t *create, json_t **ret_config, struct error *err)
 {
     JSON_OWNED json_t *config = json_deep_copy(create);
-    const char *name = settings_text(config, "name");
+    const char *name = json_text(config, "name");
     if (!text_is_name(name)) {
         return error_set(err, ERROR_INVALID,
                          "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a "
@@ -159,10 +159,10 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     r = r < 0 ? r : program_check(config, err);
     r = r < 0 ? r : health_check(config, err);
     if (r == 0 && json_object_get(config, "boot_timeout_ms") != NULL) {
-        r = error_check_range("boot_timeout_ms", settings_u64(config, "boot_timeout_ms"),
-                              BOOT_MIN_MS, BOOT_MAX_MS, err);
+        r = error_check_range("boot_timeout_ms", json_u64(config, "boot_timeout_ms"), BOOT_MIN_MS,
+                              BOOT_MAX_MS, err);
     }
-    if (r == 0 && !text_is_name(settings_text(config, "hostname"))) {
+    if (r == 0 && !text_is_name(json_text(config, "hostname"))) {
         r = error_set(err, ERROR_INVALID, "hostname is no host name");
     }
     if (r == 0) {

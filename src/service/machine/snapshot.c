@@ -242,7 +242,7 @@ static bool take_count(sqlite3_stmt *row, void *context)
 static int choose_name(struct machine_service *service, const struct machine *machine,
                        const json_t *create, char **ret_name, struct error *err)
 {
-    const char *given = settings_text(create, "name");
+    const char *given = json_text(create, "name");
     uint64_t count = 0;
     uint64_t next = 0;
     int r =

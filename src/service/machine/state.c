@@ -49,24 +49,18 @@ struct machine *state_find_id(struct machine_service *service, const char *id)
 
 /* ---- Reading ---- */
 
-static const char *text_at(sqlite3_stmt *row, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(row, column);
-    return text != NULL ? text : "";
-}
-
 static struct machine *new_machine(struct machine_service *service, sqlite3_stmt *row)
 {
     struct machine *machine = NEW(struct machine);
     machine->service = service;
     machine->is_new = true;
-    machine->key = memory_copy_string(text_at(row, 0));
-    machine->project = memory_copy_string(text_at(row, 1));
-    machine->name = memory_copy_string(text_at(row, 2));
-    snprintf(machine->id, sizeof(machine->id), "%s", text_at(row, 3));
+    machine->key = memory_copy_string(store_text(row, 0));
+    machine->project = memory_copy_string(store_text(row, 1));
+    machine->name = memory_copy_string(store_text(row, 2));
+    snprintf(machine->id, sizeof(machine->id), "%s", store_text(row, 3));
     machine->folder = memory_format("%s/%s", service->folder, machine->id);
-    machine_state_parse(text_at(row, 6), &machine->state);
-    snprintf(machine->reason, sizeof(machine->reason), "%.380s", text_at(row, 7));
+    machine_state_parse(store_text(row, 6), &machine->state);
+    snprintf(machine->reason, sizeof(machine->reason), "%.380s", store_text(row, 7));
     machine->restarts = (uint64_t)sqlite3_column_int64(row, 8);
     machine->started_ms = (uint64_t)sqlite3_column_int64(row, 9);
     list_init(&machine->changes);
@@ -77,34 +71,34 @@ static struct machine *new_machine(struct machine_service *service, sqlite3_stmt
 /* It is called otherwise from now on. */
 static void take_name(struct machine *machine, sqlite3_stmt *row)
 {
-    log_info("machine %s is %s now", machine->key, text_at(row, 0));
+    log_info("machine %s is %s now", machine->key, store_text(row, 0));
     free(machine->key);
     free(machine->name);
-    machine->key = memory_copy_string(text_at(row, 0));
-    machine->name = memory_copy_string(text_at(row, 2));
+    machine->key = memory_copy_string(store_text(row, 0));
+    machine->name = memory_copy_string(store_text(row, 2));
 }
 
 /* What others may write: settings and what is wanted.  The state is ours alone. */
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct machine_service *service = context;
-    struct machine *machine = state_find_id(service, text_at(row, 3));
+    struct machine *machine = state_find_id(service, store_text(row, 3));
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
-    if (json_read(text_at(row, 4), strlen(text_at(row, 4)), &config, &err) < 0) {
-        log_error("machine %s: %s", text_at(row, 0), err.text);
+    if (json_read(store_text(row, 4), strlen(store_text(row, 4)), &config, &err) < 0) {
+        log_error("machine %s: %s", store_text(row, 0), err.text);
         return true;
     }
     if (machine == NULL) {
         machine = new_machine(service, row);
-    } else if (strcmp(machine->key, text_at(row, 0)) != 0) {
+    } else if (strcmp(machine->key, store_text(row, 0)) != 0) {
         take_name(machine, row);
     }
     json_decref(machine->config);
     machine->config = config;
     config = NULL;
-    machine_strategy_parse(settings_text(machine->config, "strategy"), &machine->strategy);
-    machine_desired_parse(text_at(row, 5), &machine->desired);
+    machine_strategy_parse(json_text(machine->config, "strategy"), &machine->strategy);
+    machine_desired_parse(store_text(row, 5), &machine->desired);
     return true;
 }
 

@@ -124,7 +124,7 @@ static json_t *describe(const struct machine *machine)
                   1, "name", machine->name, "config", machine->config, "snapshots", "blobs",
                   "created_ms", (json_int_t)clock_real_ms());
     for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = settings_text(machine->config, blob_keys[i]);
+        const char *id = json_text(machine->config, blob_keys[i]);
         if (id[0] != '\0') {
             json_array_append_new(json_object_get(manifest, "blobs"), json_string(id));
         }
@@ -237,7 +237,7 @@ static void add_snapshot_row(struct store_command *command, const struct import 
                              size_t index)
 {
     const json_t *one = json_array_get(json_object_get(import->manifest, "snapshots"), index);
-    const char *name = settings_text(one, "name");
+    const char *name = json_text(one, "name");
     MEMORY_OWNED char *key = memory_format("%s/%s/%s", import->project, import->name, name);
     store_command_add(command,
                       "INSERT INTO machine_snapshot (key, project, machine, machine_id, name, id, "
@@ -246,7 +246,7 @@ static void add_snapshot_row(struct store_command *command, const struct import 
                       "tttttttuuur", key, import->project, import->name, import->id, name,
                       import->snapshot_ids[index], import->service->node_name,
                       (uint64_t)json_is_true(json_object_get(one, "has_memory")),
-                      import->snapshot_bytes[index], settings_u64(one, "created_ms"));
+                      import->snapshot_bytes[index], json_u64(one, "created_ms"));
 }
 
 static void write_rows(struct import *import)
@@ -310,7 +310,7 @@ static int take_config(struct import *import, struct error *err)
         }
     }
     for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = settings_text(config, blob_keys[i]);
+        const char *id = json_text(config, blob_keys[i]);
         bool is_there = image_id_is_good(id) && image_exists(import->service->options.images, id);
         if ((id[0] != '\0' || i == 0) && !is_there) {
             return error_set(err, ERROR_CORRUPT, "the archive has no %s", blob_keys[i]);
@@ -327,7 +327,7 @@ static uint64_t usage_of(const json_t *manifest, const char *folder)
     uint64_t bytes = 0;
     json_array_foreach(json_object_get(manifest, "files"), index, file)
     {
-        MEMORY_OWNED char *path = memory_format("%s/%s", folder, settings_text(file, "name"));
+        MEMORY_OWNED char *path = memory_format("%s/%s", folder, json_text(file, "name"));
         FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         bytes += fd >= 0 ? sparse_usage(fd) : 0;
     }
@@ -349,7 +349,7 @@ static int take_snapshots(struct import *import, struct error *err)
         JSON_OWNED json_t *manifest = NULL;
         random_hex(import->snapshot_ids[index], MACHINE_ID_SIZE - 1);
         MEMORY_OWNED char *from =
-            memory_format("%s/snapshots/%s", import->folder, settings_text(one, "name"));
+            memory_format("%s/snapshots/%s", import->folder, json_text(one, "name"));
         MEMORY_OWNED char *to =
             memory_format("%s/%s", import->snapshots, import->snapshot_ids[index]);
         if (content_open(from, false, &manifest, err) < 0) {
@@ -378,7 +378,7 @@ static void unpack(void *context)
         : package_read(fd, import->folder, import->service->options.images, &import->manifest, err);
     if (r == 0 && import->name[0] == '\0') {
         free(import->name);
-        import->name = memory_copy_string(settings_text(import->manifest, "name"));
+        import->name = memory_copy_string(json_text(import->manifest, "name"));
     }
     r = r < 0 ? r : take_config(import, err);
     r = r < 0 ? r : content_lay_out(content, import->prepared, &use, err);
@@ -424,8 +424,8 @@ void machine_import(struct machine_service *service, const char *project, const 
                     machine_begun *done, void *context)
 {
     struct error err = {0};
-    const char *name = settings_text(body, "name");
-    const char *blob = settings_text(body, "blob");
+    const char *name = json_text(body, "name");
+    const char *blob = json_text(body, "blob");
     int r = 0;
     if (name[0] != '\0' && !text_is_name(name)) {
         r = error_set(&err, ERROR_INVALID,

@@ -67,8 +67,8 @@ static void look_at(struct gathering *gathering, const struct machine *machine)
     struct hypervisor_usage usage;
     json_t *shown =
         json_pack("{s:s, s:s}", "name", machine->name, "state", machine_state_text(machine->state));
-    set_u64(shown, "cpus", settings_u64(machine->config, "cpus"));
-    set_u64(shown, "memory_bytes", settings_u64(machine->config, "memory_bytes"));
+    set_u64(shown, "cpus", json_u64(machine->config, "cpus"));
+    set_u64(shown, "memory_bytes", json_u64(machine->config, "memory_bytes"));
     if (machine_state_is_alive(machine->state) && hypervisor_read_usage(machine->folder, &usage)) {
         set_u64(shown, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
         set_u64(shown, "resident_bytes", usage.memory_bytes);

@@ -11,12 +11,6 @@
 
 #include "service/network/parts.h"
 
-static const char *text_at(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
-
 static bool take_presence(sqlite3_stmt *row, void *context)
 {
     bool *is_there = context;
@@ -139,8 +133,8 @@ static int take_rule(struct network_service *service, const char *project, const
 {
     int r = find(service, project, name, err);
     r = r < 0 ? r
-              : settings_parse_rule(text_at(body, "direction"), text_at(body, "allow"),
-                                    text_at(body, "peer"), ret_rule, err);
+              : settings_parse_rule(json_text(body, "direction"), json_text(body, "allow"),
+                                    json_text(body, "peer"), ret_rule, err);
     return r;
 }
 

@@ -43,12 +43,6 @@ static bool take_presence(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static const char *text_at(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
-
 /* " web db ", in which a name can be found with the blanks around it. */
 static int join_groups(struct network_service *service, const char *project, const json_t *nic,
                        struct buffer *out, struct error *err)
@@ -108,7 +102,7 @@ static int take_mac(struct network_service *service, const char *key, const json
 {
     uint8_t mac[NET_MAC_SIZE];
     bool is_taken = false;
-    const char *text = text_at(nic, "mac");
+    const char *text = json_text(nic, "mac");
     if (!net_mac_parse(text, mac)) {
         return error_set(err, ERROR_INVALID,
                          "mac \"%.40s\" is no MAC address of one interface, as in "
@@ -185,7 +179,7 @@ static int add_one(struct network_service *service, struct store_command *comman
                    const char *project, const char *machine_id, const json_t *nic, unsigned index,
                    struct error *err)
 {
-    const char *name = text_at(nic, "network");
+    const char *name = json_text(nic, "network");
     struct found network = {0};
     uint32_t address = 0;
     char mac[NET_MAC_TEXT_SIZE];
@@ -200,8 +194,8 @@ static int add_one(struct network_service *service, struct store_command *comman
                          name, project, name);
     }
     choose_mac(machine_id, index, mac);
-    r = r < 0 ? r : take_address(&network, name, text_at(nic, "address"), &address, err);
-    if (r == 0 && text_at(nic, "mac")[0] != '\0') {
+    r = r < 0 ? r : take_address(&network, name, json_text(nic, "address"), &address, err);
+    if (r == 0 && json_text(nic, "mac")[0] != '\0') {
         r = take_mac(service, key, nic, mac, err);
     }
     r = r < 0 ? r : join_groups(service, project, nic, &groups, err);
@@ -234,9 +228,9 @@ int network_add_leases(struct network_service *service, struct store_command *co
         const json_t *nic = json_array_get(nics, i);
         for (size_t k = 0; k < i; k++) {
             const json_t *other = json_array_get(nics, k);
-            if (strcmp(text_at(nic, "network"), text_at(other, "network")) == 0) {
+            if (strcmp(json_text(nic, "network"), json_text(other, "network")) == 0) {
                 return error_set(err, ERROR_INVALID, "network %.64s is named twice",
-                                 text_at(nic, "network"));
+                                 json_text(nic, "network"));
             }
         }
         r = add_one(service, command, project, machine_id, nic, (unsigned)i, err);

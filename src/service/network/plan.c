@@ -42,12 +42,6 @@ static void *grow(void *list_slot, size_t *count, size_t size)
     return item;
 }
 
-static const char *text_at(sqlite3_stmt *row, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(row, column);
-    return text != NULL ? text : "";
-}
-
 /* ---- Leases ---- */
 
 struct reading {
@@ -103,13 +97,13 @@ enum {
 /* Rows come by network. */
 static struct plan_segment *take_segment(struct plan *plan, sqlite3_stmt *row)
 {
-    const char *key = text_at(row, AT_NETWORK);
+    const char *key = store_text(row, AT_NETWORK);
     if (plan->segment_count > 0 && strcmp(plan->segments[plan->segment_count - 1].key, key) == 0) {
         return &plan->segments[plan->segment_count - 1];
     }
     struct plan_segment *segment =
         grow(&plan->segments, &plan->segment_count, sizeof(*plan->segments));
-    unsigned zone = (unsigned)(hash_stable(text_at(row, AT_PROJECT)) & INT32_MAX);
+    unsigned zone = (unsigned)(hash_stable(store_text(row, AT_PROJECT)) & INT32_MAX);
     snprintf(segment->key, sizeof(segment->key), "%s", key);
     segment->vni = (uint32_t)sqlite3_column_int64(row, AT_VNI);
     snprintf(segment->bridge, sizeof(segment->bridge), "bx%06x", segment->vni & NETWORK_VNI_MAX);
@@ -118,7 +112,7 @@ static struct plan_segment *take_segment(struct plan *plan, sqlite3_stmt *row)
     segment->subnet.address = (uint32_t)sqlite3_column_int64(row, AT_SUBNET);
     segment->subnet.prefix = (unsigned)sqlite3_column_int(row, AT_PREFIX);
     segment->gateway = (uint32_t)sqlite3_column_int64(row, AT_GATEWAY);
-    settings_mode_parse(text_at(row, AT_MODE), &segment->mode);
+    settings_mode_parse(store_text(row, AT_MODE), &segment->mode);
     segment->mtu = (unsigned)sqlite3_column_int(row, AT_MTU);
     segment->zone = sqlite3_column_int(row, AT_PEERING) != 0 ? zone + 1 : 0;
     return segment;
@@ -131,7 +125,7 @@ static void take_published(struct plan *plan, sqlite3_stmt *row, uint32_t addres
     json_t *value = NULL;
     struct error ignored = {0};
     JSON_OWNED json_t *config = NULL;
-    const char *text = text_at(row, AT_CONFIG);
+    const char *text = store_text(row, AT_CONFIG);
     if (sqlite3_column_int(row, AT_NIC) != 0 ||
         json_read(text, strlen(text), &config, &ignored) < 0) {
         return;
@@ -163,11 +157,11 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     uint32_t address = (uint32_t)sqlite3_column_int64(row, AT_ADDRESS);
     uint8_t mac[NET_MAC_SIZE] = {0};
     struct plan_home *home = grow(&plan->homes, &plan->home_count, sizeof(*plan->homes));
-    snprintf(home->machine, sizeof(home->machine), "%s", text_at(row, AT_MACHINE));
-    home->node = hash_stable(text_at(row, AT_NODE));
-    net_mac_parse(text_at(row, AT_MAC), mac);
-    if (strcmp(text_at(row, AT_NODE), reading->service->node_name) != 0) {
-        uint32_t remote = address_of(reading->view, text_at(row, AT_NODE));
+    snprintf(home->machine, sizeof(home->machine), "%s", store_text(row, AT_MACHINE));
+    home->node = hash_stable(store_text(row, AT_NODE));
+    net_mac_parse(store_text(row, AT_MAC), mac);
+    if (strcmp(store_text(row, AT_NODE), reading->service->node_name) != 0) {
+        uint32_t remote = address_of(reading->view, store_text(row, AT_NODE));
         if (remote != 0) {
             struct net_vxlan_entry *entry =
                 grow(&segment->entries, &segment->entry_count, sizeof(*segment->entries));
@@ -177,13 +171,13 @@ static bool take_lease(sqlite3_stmt *row, void *context)
         return true;
     }
     struct plan_port *port = grow(&plan->ports, &plan->port_count, sizeof(*plan->ports));
-    snprintf(port->machine, sizeof(port->machine), "%s", text_at(row, AT_MACHINE));
+    snprintf(port->machine, sizeof(port->machine), "%s", store_text(row, AT_MACHINE));
     plan_tap_name(port->machine, (unsigned)sqlite3_column_int(row, AT_NIC), port->tap);
     port->segment = plan->segment_count - 1;
     memcpy(port->mac, mac, sizeof(mac));
     port->address = address;
-    snprintf(port->groups, sizeof(port->groups), "%s", text_at(row, AT_GROUPS));
-    snprintf(port->project, sizeof(port->project), "%s", text_at(row, AT_PROJECT));
+    snprintf(port->groups, sizeof(port->groups), "%s", store_text(row, AT_GROUPS));
+    snprintf(port->project, sizeof(port->project), "%s", store_text(row, AT_PROJECT));
     segment->has_groups = segment->has_groups || strcmp(port->groups, " ") != 0;
     take_published(plan, row, address);
     return true;
@@ -279,7 +273,7 @@ static bool take_rule(sqlite3_stmt *row, void *context)
     struct plan *plan = collecting->reading->plan;
     size_t at = collecting->index;
     struct network_rule rule;
-    if (settings_parse_rule(text_at(row, 0), text_at(row, 1), text_at(row, 2), &rule,
+    if (settings_parse_rule(store_text(row, 0), store_text(row, 1), store_text(row, 2), &rule,
                             collecting->err) < 0) {
         return true; /* of a newer version: what is not understood allows nothing */
     }

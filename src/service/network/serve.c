@@ -38,12 +38,6 @@ struct leasing {
     bool is_there;
 };
 
-static const char *text_at(sqlite3_stmt *row, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(row, column);
-    return text != NULL ? text : "";
-}
-
 static bool take_lease(sqlite3_stmt *row, void *context)
 {
     struct leasing *leasing = context;
@@ -54,11 +48,11 @@ static bool take_lease(sqlite3_stmt *row, void *context)
                                 .router = (uint32_t)sqlite3_column_int64(row, 2),
                                 .dns = (uint32_t)sqlite3_column_int64(row, 2),
                                 .mtu = (unsigned)sqlite3_column_int(row, 3)};
-    if (strcmp(text_at(row, 6), "closed") == 0) {
+    if (strcmp(store_text(row, 6), "closed") == 0) {
         lease->router = 0;
     }
-    snprintf(lease->hostname, sizeof(lease->hostname), "%.63s", text_at(row, 4));
-    snprintf(lease->domain, sizeof(lease->domain), "%.63s." NET_DNS_DOMAIN, text_at(row, 5));
+    snprintf(lease->hostname, sizeof(lease->hostname), "%.63s", store_text(row, 4));
+    snprintf(lease->domain, sizeof(lease->domain), "%.63s." NET_DNS_DOMAIN, store_text(row, 5));
     return false;
 }
 
@@ -89,7 +83,7 @@ struct addresses {
 static bool take_address(sqlite3_stmt *row, void *context)
 {
     struct addresses *addresses = context;
-    bool is_near = strcmp(text_at(row, 1), addresses->network) == 0;
+    bool is_near = strcmp(store_text(row, 1), addresses->network) == 0;
     if (addresses->count == NET_DNS_ADDRESSES_MAX || (addresses->are_near && !is_near)) {
         return false;
     }
@@ -127,8 +121,8 @@ static size_t find_addresses(const char *name, uint32_t *ret_addresses, void *co
 
 static bool take_machine(sqlite3_stmt *row, void *context)
 {
-    snprintf(context, NET_DNS_NAME_SIZE, "%.63s.%.63s." NET_DNS_DOMAIN, text_at(row, 0),
-             text_at(row, 1));
+    snprintf(context, NET_DNS_NAME_SIZE, "%.63s.%.63s." NET_DNS_DOMAIN, store_text(row, 0),
+             store_text(row, 1));
     return false;
 }
 

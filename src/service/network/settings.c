@@ -29,12 +29,6 @@ bool settings_mode_parse(const char *text, enum net_mode *ret_mode)
     return false;
 }
 
-static const char *text_at(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text != NULL ? text : "";
-}
-
 static bool overlaps(const struct network_range *a, const struct network_range *b)
 {
     return a->address <= range_last(b) && b->address <= range_last(a);
@@ -76,10 +70,10 @@ int settings_check_subnet(struct network_settings *settings, struct error *err)
 int settings_parse_network(const json_t *create, struct network_settings *ret_settings,
                            struct error *err)
 {
-    const char *name = text_at(create, "name");
-    const char *subnet = text_at(create, "subnet");
-    const char *gateway = text_at(create, "gateway");
-    const char *mode = text_at(create, "mode");
+    const char *name = json_text(create, "name");
+    const char *subnet = json_text(create, "subnet");
+    const char *gateway = json_text(create, "gateway");
+    const char *mode = json_text(create, "mode");
     json_int_t mtu = json_integer_value(json_object_get(create, "mtu"));
     struct network_settings settings = {
         .mode = NET_TRANSLATED,

@@ -89,12 +89,6 @@ static int each_line(const char *path,
     return 0;
 }
 
-static const char *string_of(const json_t *value, const char *name)
-{
-    const char *text = json_string_value(json_object_get(value, name));
-    return text != NULL ? text : "";
-}
-
 static void take_sequence(const char *line, size_t length, void *context)
 {
     uint64_t *next = context;
@@ -336,7 +330,7 @@ static void keep_line(const char *line, size_t length, void *context)
     struct error ignored = {0};
     if (json_read(line, length, &value, &ignored) < 0 ||
         (uint64_t)json_integer_value(json_object_get(value, "sequence")) <= reading->after ||
-        (reading->trace != NULL && strcmp(string_of(value, "trace"), reading->trace) != 0)) {
+        (reading->trace != NULL && strcmp(json_text(value, "trace"), reading->trace) != 0)) {
         return;
     }
     char **slot = &reading->lines[reading->count++ % reading->lines_max];
@@ -360,12 +354,12 @@ static void visit_line(const char *project, const char *function, const char *te
         .project = project,
         .function = function,
         .version = (uint64_t)json_integer_value(json_object_get(value, "version")),
-        .request_id = string_of(value, "request_id"),
-        .trace = string_of(value, "trace"),
-        .text = string_of(value, "text"),
+        .request_id = json_text(value, "request_id"),
+        .trace = json_text(value, "trace"),
+        .text = json_text(value, "text"),
         .text_length = json_string_length(json_object_get(value, "text")),
     };
-    log_level_parse(string_of(value, "level"), &line.level);
+    log_level_parse(json_text(value, "level"), &line.level);
     visit(&line, context);
 }
 

@@ -219,8 +219,8 @@ int volume_open(struct volume_service *service, const char *project, const char 
     snprintf(ret_open->id, sizeof(ret_open->id), "%s", volume->id);
     ret_open->volume.id = ret_open->id;
     ret_open->volume.layers = ret_open->layers;
-    ret_open->volume.iops = volume_config_u64(volume->config, "iops");
-    ret_open->volume.bytes_per_second = volume_config_u64(volume->config, "bandwidth");
+    ret_open->volume.iops = json_u64(volume->config, "iops");
+    ret_open->volume.bytes_per_second = json_u64(volume->config, "bandwidth");
     if (r < 0) {
         volume_close(ret_open);
     }

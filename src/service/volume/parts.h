@@ -93,8 +93,6 @@ int volume_query_text(struct volume_service *service, char **ret_text, struct er
 
 /* A VolumeCreate with what was not said filled in.  A new reference. */
 int volume_config_complete(const json_t *create, json_t **ret_config, struct error *err);
-uint64_t volume_config_u64(const json_t *config, const char *key);
-const char *volume_config_text(const json_t *config, const char *key); /* "" when absent */
 enum volume_format volume_config_format(const json_t *config);
 bool volume_config_has_file_system(const json_t *config);
 

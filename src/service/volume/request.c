@@ -142,7 +142,7 @@ static void free_creation(struct creation *creation)
 static void propose_creation(struct creation *creation)
 {
     struct volume_service *service = creation->service;
-    const char *name = volume_config_text(creation->config, "name");
+    const char *name = json_text(creation->config, "name");
     struct store_command *command = store_command_new();
     MEMORY_OWNED char *key = memory_format("%s/%s", creation->project, name);
     MEMORY_OWNED char *text = json_dumps(creation->config, JSON_COMPACT | JSON_SORT_KEYS);
@@ -210,7 +210,7 @@ static void make_key(struct creation *creation)
 static int check_secret(struct creation *creation, struct error *err)
 {
     BUFFER_OWNED struct buffer key = {0};
-    const char *name = volume_config_text(creation->config, "secret");
+    const char *name = json_text(creation->config, "secret");
     snprintf(creation->secret, sizeof(creation->secret), "%.63s", name);
     if (name[0] == '\0') {
         return 0;
@@ -248,8 +248,8 @@ static bool take_source(sqlite3_stmt *row, void *context)
 static int take_origin(struct creation *creation, struct error *err)
 {
     struct volume_service *service = creation->service;
-    const char *name = volume_config_text(creation->config, "from_volume");
-    const char *snapshot = volume_config_text(creation->config, "from_snapshot");
+    const char *name = json_text(creation->config, "from_volume");
+    const char *snapshot = json_text(creation->config, "from_snapshot");
     struct volume *volume = NULL;
     struct source source = {0};
     struct volume_link chain[VOLUME_LAYERS_MAX];
@@ -278,7 +278,7 @@ static int take_origin(struct creation *creation, struct error *err)
     snprintf(creation->below, sizeof(creation->below), "%s", source.layer);
     snprintf(creation->secret, sizeof(creation->secret), "%s", volume->secret);
     creation->format = VOLUME_QCOW2;
-    creation->size_bytes = volume_config_u64(creation->config, "size_bytes");
+    creation->size_bytes = json_u64(creation->config, "size_bytes");
     if (creation->size_bytes > 0 && creation->size_bytes < source.size_bytes) {
         return error_set(err, ERROR_INVALID,
                          "a clone is at least as large as its snapshot: %" PRIu64 " bytes",
@@ -302,17 +302,17 @@ static int prepare(struct creation *creation, const json_t *create, struct error
     }
     MEMORY_OWNED char *node = NULL;
     struct error missing = {0};
-    const char *name = volume_config_text(creation->config, "name");
+    const char *name = json_text(creation->config, "name");
     if (volume_node(creation->service, creation->project, name, &node, &missing) == 0) {
         return error_set(err, ERROR_EXISTS, "there is a volume %s already", name);
     }
     random_hex(creation->id, VOLUME_ID_SIZE - 1);
     random_hex(creation->layer, VOLUME_ID_SIZE - 1);
-    if (volume_config_text(creation->config, "from_volume")[0] != '\0') {
+    if (json_text(creation->config, "from_volume")[0] != '\0') {
         r = take_origin(creation, err);
     } else {
         creation->format = volume_config_format(creation->config);
-        creation->size_bytes = volume_config_u64(creation->config, "size_bytes");
+        creation->size_bytes = json_u64(creation->config, "size_bytes");
         r = check_secret(creation, err);
     }
     return r < 0 ? r : volume_check_size(creation->service->folder, creation->size_bytes, err);
@@ -363,8 +363,8 @@ static void throttle(struct volume *volume, const json_t *config)
     struct hypervisor_vm *vm = NULL;
     struct agent *agent = NULL;
     if (volume_look(volume, &vm, &agent) == VOLUME_MACHINE_ON) {
-        hypervisor_throttle_volume(vm, volume->id, volume_config_u64(config, "iops"),
-                                   volume_config_u64(config, "bandwidth"), on_throttled, NULL);
+        hypervisor_throttle_volume(vm, volume->id, json_u64(config, "iops"),
+                                   json_u64(config, "bandwidth"), on_throttled, NULL);
     }
 }
 
@@ -372,12 +372,11 @@ static int check_update(struct volume *volume, const json_t *update, json_t **re
                         struct error *err)
 {
     static const char *const rates[] = {"iops", "bandwidth"};
-    uint64_t size = volume_config_u64(update, "size_bytes");
+    uint64_t size = json_u64(update, "size_bytes");
     JSON_OWNED json_t *config = json_deep_copy(volume->config);
     for (size_t i = 0; i < 2; i++) {
         json_t *value = json_object_get(update, rates[i]);
-        int r = error_check_range(rates[i], volume_config_u64(update, rates[i]), 0,
-                                  UINT64_C(1) << 40, err);
+        int r = error_check_range(rates[i], json_u64(update, rates[i]), 0, UINT64_C(1) << 40, err);
         if (r < 0) {
             return r;
         }
@@ -405,7 +404,7 @@ void volume_update(struct volume_service *service, const char *project, const ch
         volume_refuse(service, &err, done, context);
         return;
     }
-    uint64_t size = volume_config_u64(update, "size_bytes");
+    uint64_t size = json_u64(update, "size_bytes");
     bool grows = size > volume->size_bytes;
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
     struct store_command *command = store_command_new();

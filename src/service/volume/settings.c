@@ -9,41 +9,29 @@
 #define SIZE_DEFAULT (UINT64_C(10) << 30)
 #define RATE_MAX     (UINT64_C(1) << 40)
 
-uint64_t volume_config_u64(const json_t *config, const char *key)
-{
-    json_int_t value = json_integer_value(json_object_get(config, key));
-    return value > 0 ? (uint64_t)value : 0;
-}
-
-const char *volume_config_text(const json_t *config, const char *key)
-{
-    const char *text = json_string_value(json_object_get(config, key));
-    return text != NULL ? text : "";
-}
-
 enum volume_format volume_config_format(const json_t *config)
 {
     enum volume_format format = VOLUME_QCOW2;
-    volume_format_parse(volume_config_text(config, "format"), &format);
+    volume_format_parse(json_text(config, "format"), &format);
     return format;
 }
 
 bool volume_config_has_file_system(const json_t *config)
 {
-    return strcmp(volume_config_text(config, "filesystem"), "none") != 0;
+    return strcmp(json_text(config, "filesystem"), "none") != 0;
 }
 
 static int check_words(const json_t *config, struct error *err)
 {
     enum volume_format format;
-    const char *file_system = volume_config_text(config, "filesystem");
-    const char *from = volume_config_text(config, "from_volume");
-    bool is_encrypted = volume_config_text(config, "secret")[0] != '\0' ||
-        json_is_true(json_object_get(config, "encrypt"));
-    if (volume_config_text(config, "format")[0] != '\0' &&
-        !volume_format_parse(volume_config_text(config, "format"), &format)) {
+    const char *file_system = json_text(config, "filesystem");
+    const char *from = json_text(config, "from_volume");
+    bool is_encrypted =
+        json_text(config, "secret")[0] != '\0' || json_is_true(json_object_get(config, "encrypt"));
+    if (json_text(config, "format")[0] != '\0' &&
+        !volume_format_parse(json_text(config, "format"), &format)) {
         return error_set(err, ERROR_INVALID, "format \"%.40s\" is neither qcow2 nor raw",
-                         volume_config_text(config, "format"));
+                         json_text(config, "format"));
     }
     if (file_system[0] != '\0' && strcmp(file_system, "ext4") != 0 &&
         strcmp(file_system, "none") != 0) {
@@ -53,13 +41,12 @@ static int check_words(const json_t *config, struct error *err)
     if (is_encrypted && volume_config_format(config) == VOLUME_RAW) {
         return error_set(err, ERROR_INVALID, "an encrypted volume is of format qcow2, not raw");
     }
-    if ((volume_config_text(config, "from_snapshot")[0] != '\0') != (from[0] != '\0')) {
+    if ((json_text(config, "from_snapshot")[0] != '\0') != (from[0] != '\0')) {
         return error_set(err, ERROR_INVALID,
                          "a clone is of a snapshot: from_volume and from_snapshot together");
     }
     if (from[0] != '\0' &&
-        (is_encrypted || file_system[0] != '\0' ||
-         volume_config_text(config, "format")[0] != '\0')) {
+        (is_encrypted || file_system[0] != '\0' || json_text(config, "format")[0] != '\0')) {
         return error_set(err, ERROR_INVALID,
                          "a clone has the format, the file system and the key of what it is a "
                          "clone of: do not say them");
@@ -69,17 +56,16 @@ static int check_words(const json_t *config, struct error *err)
 
 static int check_rates(const json_t *config, struct error *err)
 {
-    int r = error_check_range("iops", volume_config_u64(config, "iops"), 0, RATE_MAX, err);
-    return r < 0
-        ? r
-        : error_check_range("bandwidth", volume_config_u64(config, "bandwidth"), 0, RATE_MAX, err);
+    int r = error_check_range("iops", json_u64(config, "iops"), 0, RATE_MAX, err);
+    return r < 0 ? r
+                 : error_check_range("bandwidth", json_u64(config, "bandwidth"), 0, RATE_MAX, err);
 }
 
 int volume_config_complete(const json_t *create, json_t **ret_config, struct error *err)
 {
     JSON_OWNED json_t *config = json_deep_copy(create);
-    const char *name = volume_config_text(config, "name");
-    bool is_clone = volume_config_text(config, "from_volume")[0] != '\0';
+    const char *name = json_text(config, "name");
+    bool is_clone = json_text(config, "from_volume")[0] != '\0';
     if (!text_is_name(name)) {
         return error_set(err, ERROR_INVALID,
                          "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a "
@@ -94,10 +80,10 @@ int volume_config_complete(const json_t *create, json_t **ret_config, struct err
     if (!is_clone) {
         json_object_set_new(config, "format",
                             json_string(volume_format_text(volume_config_format(config))));
-        if (volume_config_text(config, "filesystem")[0] == '\0') {
+        if (json_text(config, "filesystem")[0] == '\0') {
             json_object_set_new(config, "filesystem", json_string("ext4"));
         }
-        if (volume_config_u64(config, "size_bytes") == 0) {
+        if (json_u64(config, "size_bytes") == 0) {
             json_object_set_new(config, "size_bytes", json_integer((json_int_t)SIZE_DEFAULT));
         }
     }

@@ -22,12 +22,6 @@ struct writing {
     size_t count;
 };
 
-static const char *text_at(sqlite3_stmt *row, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(row, column);
-    return text != NULL ? text : "";
-}
-
 static void write_text(struct json_writer *writer, const char *key, const char *text)
 {
     if (text[0] != '\0') {
@@ -54,18 +48,18 @@ static uint64_t used_bytes(struct volume_service *service, const char *layer)
 static void write_config(struct json_writer *writer, const json_t *config)
 {
     MEMORY_OWNED char *from = NULL;
-    write_text(writer, "format", volume_config_text(config, "format"));
-    write_text(writer, "filesystem", volume_config_text(config, "filesystem"));
-    if (volume_config_text(config, "from_volume")[0] != '\0') {
-        from = memory_format("%s@%s", volume_config_text(config, "from_volume"),
-                             volume_config_text(config, "from_snapshot"));
+    write_text(writer, "format", json_text(config, "format"));
+    write_text(writer, "filesystem", json_text(config, "filesystem"));
+    if (json_text(config, "from_volume")[0] != '\0') {
+        from = memory_format("%s@%s", json_text(config, "from_volume"),
+                             json_text(config, "from_snapshot"));
         json_write_field_string(writer, "from", from);
     }
-    if (volume_config_u64(config, "iops") > 0) {
-        json_write_field_u64(writer, "iops", volume_config_u64(config, "iops"));
+    if (json_u64(config, "iops") > 0) {
+        json_write_field_u64(writer, "iops", json_u64(config, "iops"));
     }
-    if (volume_config_u64(config, "bandwidth") > 0) {
-        json_write_field_u64(writer, "bandwidth", volume_config_u64(config, "bandwidth"));
+    if (json_u64(config, "bandwidth") > 0) {
+        json_write_field_u64(writer, "bandwidth", json_u64(config, "bandwidth"));
     }
 }
 
@@ -75,26 +69,27 @@ static bool write_row(sqlite3_stmt *row, void *context)
     struct json_writer *writer = &writing->writer;
     JSON_OWNED json_t *config = NULL;
     struct error err = {0};
-    bool has_machine = text_at(row, 10)[0] != '\0';
+    bool has_machine = store_text(row, 10)[0] != '\0';
     writing->count++;
     json_write_begin_object(writer);
-    json_write_field_string(writer, "name", text_at(row, 1));
-    json_write_field_string(writer, "project", text_at(row, 0));
-    json_write_field_string(writer, "id", text_at(row, 2));
-    json_write_field_string(writer, "node", text_at(row, 3));
-    json_write_field_string(writer, "state", text_at(row, 8));
-    write_text(writer, "reason", text_at(row, 9));
+    json_write_field_string(writer, "name", store_text(row, 1));
+    json_write_field_string(writer, "project", store_text(row, 0));
+    json_write_field_string(writer, "id", store_text(row, 2));
+    json_write_field_string(writer, "node", store_text(row, 3));
+    json_write_field_string(writer, "state", store_text(row, 8));
+    write_text(writer, "reason", store_text(row, 9));
     json_write_field_u64(writer, "size_bytes", (uint64_t)sqlite3_column_int64(row, 6));
-    if (strcmp(text_at(row, 3), writing->service->node_name) == 0) {
-        json_write_field_u64(writer, "used_bytes", used_bytes(writing->service, text_at(row, 7)));
+    if (strcmp(store_text(row, 3), writing->service->node_name) == 0) {
+        json_write_field_u64(writer, "used_bytes",
+                             used_bytes(writing->service, store_text(row, 7)));
     }
-    if (json_read(text_at(row, 4), strlen(text_at(row, 4)), &config, &err) == 0) {
+    if (json_read(store_text(row, 4), strlen(store_text(row, 4)), &config, &err) == 0) {
         write_config(writer, config);
     }
-    json_write_field_bool(writer, "encrypted", text_at(row, 5)[0] != '\0');
-    write_text(writer, "secret", text_at(row, 5));
-    write_text(writer, "machine", text_at(row, 10));
-    write_text(writer, "path", text_at(row, 11));
+    json_write_field_bool(writer, "encrypted", store_text(row, 5)[0] != '\0');
+    write_text(writer, "secret", store_text(row, 5));
+    write_text(writer, "machine", store_text(row, 10));
+    write_text(writer, "path", store_text(row, 11));
     if (has_machine) {
         json_write_field_bool(writer, "read_only", sqlite3_column_int(row, 12) != 0);
     }
@@ -139,8 +134,8 @@ static bool write_snapshot(sqlite3_stmt *row, void *context)
     struct writing *writing = context;
     struct json_writer *writer = &writing->writer;
     json_write_begin_object(writer);
-    json_write_field_string(writer, "name", text_at(row, 0));
-    json_write_field_string(writer, "state", text_at(row, 1));
+    json_write_field_string(writer, "name", store_text(row, 0));
+    json_write_field_string(writer, "state", store_text(row, 1));
     json_write_field_u64(writer, "size_bytes", (uint64_t)sqlite3_column_int64(row, 2));
     json_write_field_u64(writer, "clones", (uint64_t)sqlite3_column_int64(row, 4));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 3));

@@ -40,12 +40,6 @@ bool volume_schema_is_there(struct volume_service *service)
     return store_schema_now(service->options.store) >= VOLUME_SCHEMA;
 }
 
-static const char *text_at(sqlite3_stmt *row, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(row, column);
-    return text != NULL ? text : "";
-}
-
 /* ---- Volumes of this node ---- */
 
 static struct volume *find_key(struct volume_service *service, const char *key)
@@ -70,10 +64,10 @@ static struct volume *new_volume(struct volume_service *service, sqlite3_stmt *r
 {
     struct volume *volume = NEW(struct volume);
     volume->service = service;
-    volume->key = memory_copy_string(text_at(row, 0));
-    volume->project = memory_copy_string(text_at(row, 1));
-    volume->name = memory_copy_string(text_at(row, 2));
-    snprintf(volume->id, sizeof(volume->id), "%s", text_at(row, 3));
+    volume->key = memory_copy_string(store_text(row, 0));
+    volume->project = memory_copy_string(store_text(row, 1));
+    volume->name = memory_copy_string(store_text(row, 2));
+    snprintf(volume->id, sizeof(volume->id), "%s", store_text(row, 3));
     list_push_back(&service->volumes, &volume->link);
     return volume;
 }
@@ -81,14 +75,14 @@ static struct volume *new_volume(struct volume_service *service, sqlite3_stmt *r
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct volume_service *service = context;
-    struct volume *volume = find_key(service, text_at(row, 0));
+    struct volume *volume = find_key(service, store_text(row, 0));
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
-    if (json_read(text_at(row, 4), strlen(text_at(row, 4)), &config, &err) < 0) {
-        log_error("volume %s: %s", text_at(row, 0), err.text);
+    if (json_read(store_text(row, 4), strlen(store_text(row, 4)), &config, &err) < 0) {
+        log_error("volume %s: %s", store_text(row, 0), err.text);
         return true;
     }
-    if (volume != NULL && strcmp(volume->id, text_at(row, 3)) != 0) {
+    if (volume != NULL && strcmp(volume->id, store_text(row, 3)) != 0) {
         volume->is_gone = true; /* deleted, and made anew */
         volume_unref(volume);
         volume = NULL;
@@ -97,13 +91,13 @@ static bool take_row(sqlite3_stmt *row, void *context)
     json_decref(volume->config);
     volume->config = config;
     config = NULL;
-    snprintf(volume->secret, sizeof(volume->secret), "%s", text_at(row, 5));
+    snprintf(volume->secret, sizeof(volume->secret), "%s", store_text(row, 5));
     volume->size_bytes = (uint64_t)sqlite3_column_int64(row, 6);
     volume->next_size = (uint64_t)sqlite3_column_int64(row, 7);
-    snprintf(volume->layer, sizeof(volume->layer), "%s", text_at(row, 8));
-    snprintf(volume->next_layer, sizeof(volume->next_layer), "%s", text_at(row, 9));
-    volume_state_parse(text_at(row, 10), &volume->state);
-    snprintf(volume->machine, sizeof(volume->machine), "%s", text_at(row, 11));
+    snprintf(volume->layer, sizeof(volume->layer), "%s", store_text(row, 8));
+    snprintf(volume->next_layer, sizeof(volume->next_layer), "%s", store_text(row, 9));
+    volume_state_parse(store_text(row, 10), &volume->state);
+    snprintf(volume->machine, sizeof(volume->machine), "%s", store_text(row, 11));
     return true;
 }
 
@@ -115,7 +109,7 @@ struct mark {
 static bool take_mark(sqlite3_stmt *row, void *context)
 {
     struct mark *mark = context;
-    mark->is_there = mark->is_there || strcmp(text_at(row, 0), mark->id) == 0;
+    mark->is_there = mark->is_there || strcmp(store_text(row, 0), mark->id) == 0;
     return true;
 }
 
@@ -164,7 +158,7 @@ static bool take_text(sqlite3_stmt *row, void *context)
 {
     char **text = context;
     if (sqlite3_column_type(row, 0) != SQLITE_NULL) {
-        *text = memory_copy_string(text_at(row, 0));
+        *text = memory_copy_string(store_text(row, 0));
     }
     return false;
 }
@@ -221,9 +215,9 @@ struct found {
 static bool take_layer(sqlite3_stmt *row, void *context)
 {
     struct found *found = context;
-    found->is_found = volume_format_parse(text_at(row, 1), &found->layer.format);
-    snprintf(found->layer.id, sizeof(found->layer.id), "%s", text_at(row, 0));
-    snprintf(found->layer.below, sizeof(found->layer.below), "%s", text_at(row, 2));
+    found->is_found = volume_format_parse(store_text(row, 1), &found->layer.format);
+    snprintf(found->layer.id, sizeof(found->layer.id), "%s", store_text(row, 0));
+    snprintf(found->layer.below, sizeof(found->layer.below), "%s", store_text(row, 2));
     return false;
 }
 

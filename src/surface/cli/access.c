@@ -12,12 +12,6 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 static int list(const struct arguments *arguments, const char *target, const char *member,
                 const struct column *columns, unsigned count, struct error *err)
 {
@@ -96,11 +90,12 @@ int verb_node_token_create(const struct arguments *arguments, struct error *err)
         return 0;
     }
     /* What is pasted alone on standard output. */
-    fprintf(
-        stderr, "On the machine that is to join, until %s (%lld use%s, id %s):\n",
-        text_in(token, "expires_at"), (long long)json_integer_value(json_object_get(token, "uses")),
-        json_integer_value(json_object_get(token, "uses")) == 1 ? "" : "s", text_in(token, "id"));
-    printf("blixard server --join %s\n", text_in(token, "token"));
+    fprintf(stderr, "On the machine that is to join, until %s (%lld use%s, id %s):\n",
+            json_text(token, "expires_at"),
+            (long long)json_integer_value(json_object_get(token, "uses")),
+            json_integer_value(json_object_get(token, "uses")) == 1 ? "" : "s",
+            json_text(token, "id"));
+    printf("blixard server --join %s\n", json_text(token, "token"));
     return 0;
 }
 
@@ -153,12 +148,12 @@ int verb_client_create(const struct arguments *arguments, struct error *err)
         fprintf(stderr,
                 "Until %s the token is shown with each request: BLIXARD_TOKEN, --token-file, or "
                 "Authorization: Bearer\n",
-                text_in(client, "expires_at"));
-        printf("%s\n", text_in(client, "token"));
+                json_text(client, "expires_at"));
+        printf("%s\n", json_text(client, "token"));
     } else {
         fprintf(stderr, "On the machine of %s, once, until %s:\n", name,
-                text_in(client, "expires_at"));
-        printf("blixard login %s\n", text_in(client, "token"));
+                json_text(client, "expires_at"));
+        printf("blixard login %s\n", json_text(client, "token"));
     }
     return 0;
 }

@@ -17,12 +17,6 @@
 
 enum { ROLE_POLL_MS = 200, ROLE_WAIT_MS = 120000, VOTE_WAIT_MS = 10000 };
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 /* ---- Nodes as rows for people ---- */
 
 /* "in 29 days", from RFC 3339. */
@@ -42,14 +36,14 @@ static char *time_left(const char *until)
 
 static bool is_standby(const json_t *node)
 {
-    return strcmp(text_in(node, "role"), "server") == 0 &&
+    return strcmp(json_text(node, "role"), "server") == 0 &&
         json_is_false(json_object_get(node, "votes"));
 }
 
 static char *role_of(const json_t *node)
 {
-    const char *role = text_in(node, "role");
-    const char *wanted = text_in(node, "wanted_role");
+    const char *role = json_text(node, "role");
+    const char *wanted = json_text(node, "wanted_role");
     if (wanted[0] != '\0' && strcmp(role, wanted) != 0) {
         return memory_format("%s -> %s", role, wanted);
     }
@@ -65,7 +59,7 @@ static char *clock_of(const json_t *node)
 
 static json_t *row_of(const json_t *node)
 {
-    MEMORY_OWNED char *left = time_left(text_in(node, "certificate_expires_at"));
+    MEMORY_OWNED char *left = time_left(json_text(node, "certificate_expires_at"));
     MEMORY_OWNED char *role = role_of(node);
     MEMORY_OWNED char *clock = clock_of(node);
     bool leads = json_is_true(json_object_get(node, "leader"));
@@ -133,15 +127,15 @@ static void learn(const json_t *document)
 
 static void print_status(const json_t *cluster)
 {
-    const char *name = text_in(cluster, "name");
-    const char *leader = text_in(cluster, "leader");
+    const char *name = json_text(cluster, "name");
+    const char *leader = json_text(cluster, "leader");
     const json_t *nodes = json_object_get(cluster, "nodes");
     size_t problems = print_problems(cluster, NULL);
     size_t index = 0;
     json_t *node = NULL;
     json_array_foreach(nodes, index, node)
     {
-        problems += print_problems(node, text_in(node, "name"));
+        problems += print_problems(node, json_text(node, "name"));
     }
     if (problems > 0) {
         putchar('\n');
@@ -216,7 +210,8 @@ int verb_cluster_transfer_leadership(const struct arguments *arguments, struct e
         json_object_set_new(body, "node", json_string(arguments->words[0]));
     }
     int r = request_send("PUT", "/v1/cluster/leader", body, &cluster, err);
-    return r < 0 ? r : print_done(arguments, cluster, err, "%s leads", text_in(cluster, "leader"));
+    return r < 0 ? r
+                 : print_done(arguments, cluster, err, "%s leads", json_text(cluster, "leader"));
 }
 
 /* ---- Nodes ---- */
@@ -344,7 +339,7 @@ static int wait_for_role(const char *name, const char *role, json_t **ret_node, 
             return r;
         }
         uint64_t waited_ms = clock_monotonic_ms() - begin_ms;
-        if (strcmp(text_in(node, "role"), role) == 0 &&
+        if (strcmp(json_text(node, "role"), role) == 0 &&
             (!is_standby(node) || waited_ms > VOTE_WAIT_MS)) {
             *ret_node = json_incref(node);
             return 0;
@@ -355,7 +350,7 @@ static int wait_for_role(const char *name, const char *role, json_t **ret_node, 
             return error_set(err, ERROR_TIMEOUT,
                              "%s is to be a %s and is still a %s; blixard cluster status shows how "
                              "it goes%s%s",
-                             name, role, text_in(node, "role"), problem != NULL ? ": " : "",
+                             name, role, json_text(node, "role"), problem != NULL ? ": " : "",
                              problem != NULL ? problem : "");
         }
         nanosleep(&pause, NULL);
@@ -405,7 +400,7 @@ int verb_node_domain(const struct arguments *arguments, struct error *err)
     int r = request_send("PATCH", target, body, &node, err);
     return r < 0 ? r
                  : print_done(arguments, node, err, "%s is in failure domain %s", name,
-                              text_in(node, "failure_domain"));
+                              json_text(node, "failure_domain"));
 }
 
 /* ---- Labels: NAME=VALUE puts one on, NAME- takes it off ---- */

@@ -13,12 +13,6 @@
 
 enum { BASE64_INVALID = 64 };
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 /* ---- The answer ---- */
 
 static unsigned digit_value(char digit)
@@ -58,19 +52,19 @@ static void print_answer(const json_t *invocation)
 /* How one that has ended did. */
 static int judge(const json_t *invocation, struct error *err)
 {
-    const char *state = text_in(invocation, "state");
+    const char *state = json_text(invocation, "state");
     if (strcmp(state, "succeeded") == 0) {
         return 0;
     }
-    enum error_kind kind = error_kind_parse(text_in(invocation, "error_code"));
-    const char *text = text_in(invocation, "error");
+    enum error_kind kind = error_kind_parse(json_text(invocation, "error_code"));
+    const char *text = json_text(invocation, "error");
     if (text[0] == '\0' && strcmp(state, "failed") == 0) {
         return error_set(err, ERROR_TRAP, "invocation %s failed: the function answered %d",
-                         text_in(invocation, "id"),
+                         json_text(invocation, "id"),
                          (int)json_integer_value(json_object_get(invocation, "status")));
     }
     kind = kind != ERROR_NONE ? kind : ERROR_CANCELLED;
-    return error_set(err, kind, "invocation %s is %s%s%.300s", text_in(invocation, "id"), state,
+    return error_set(err, kind, "invocation %s is %s%s%.300s", json_text(invocation, "id"), state,
                      text[0] != '\0' ? ": " : "", text);
 }
 
@@ -80,7 +74,7 @@ static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
     for (;;) {
         JSON_OWNED json_t *invocation = NULL;
         int r = request_json("GET", target, NULL, &invocation, err);
-        const char *state = text_in(invocation, "state");
+        const char *state = json_text(invocation, "state");
         if (r < 0) {
             return r;
         }
@@ -153,7 +147,7 @@ int invocation_begin(const struct arguments *arguments, const char *target, cons
     if (r < 0) {
         return r;
     }
-    const char *id = text_in(invocation, "id");
+    const char *id = json_text(invocation, "id");
     if (flag_value(arguments, "wait") != NULL) {
         return wait_and_print(arguments, id, err);
     }
@@ -267,14 +261,15 @@ int verb_invocation_logs(const struct arguments *arguments, struct error *err)
     MEMORY_OWNED char *target = request_target("invocations", arguments->words[0], "");
     int r = request_json("GET", target, NULL, &document, err);
     const json_t *attempts = json_object_get(document, "attempt_list");
-    MEMORY_OWNED char *name = memory_format(
-        "%.*s", (int)strcspn(text_in(document, "function"), ":"), text_in(document, "function"));
+    MEMORY_OWNED char *name =
+        memory_format("%.*s", (int)strcspn(json_text(document, "function"), ":"),
+                      json_text(document, "function"));
     for (size_t i = 0; r == 0 && i < json_array_size(attempts); i++) {
         struct arguments one = *arguments;
         one.words[0] = name;
         if (one.flag_count < FLAGS_MAX) {
             one.flags[one.flag_count].name = "trace";
-            one.flags[one.flag_count++].value = text_in(json_array_get(attempts, i), "trace");
+            one.flags[one.flag_count++].value = json_text(json_array_get(attempts, i), "trace");
         }
         r = verb_fn_logs(&one, err);
     }
@@ -301,7 +296,7 @@ static int redrive_all(const struct arguments *arguments, const char *function, 
     for (size_t i = 0; r == 0 && i < json_array_size(invocations); i++) {
         struct error one = {0};
         JSON_OWNED json_t *ignored = NULL;
-        r = redrive(text_in(json_array_get(invocations, i), "id"), &ignored, &one);
+        r = redrive(json_text(json_array_get(invocations, i), "id"), &ignored, &one);
         if (r == -ERROR_CONFLICT || r == -ERROR_NOT_FOUND) {
             r = 0; /* somebody else was faster */
         } else if (r < 0) {

@@ -13,12 +13,6 @@
 
 #include "surface/cli/private.h"
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 /* What is asked for. */
 struct wanted {
     const char *function;
@@ -53,8 +47,8 @@ static void print_line(const json_t *line, const char *node)
     if (node_width > 0) {
         printf("%-*s ", node_width, node);
     }
-    printf("%s %-5s %.8s %s\n", text_in(line, "time"), text_in(line, "level"),
-           text_in(line, "request_id"), text_in(line, "text"));
+    printf("%s %-5s %.8s %s\n", json_text(line, "time"), json_text(line, "level"),
+           json_text(line, "request_id"), json_text(line, "text"));
 }
 
 static void print_json_line(const json_t *line, const char *node)
@@ -70,8 +64,8 @@ static int compare(const void *a, const void *b)
 {
     const json_t *left = *(json_t *const *)a;
     const json_t *right = *(json_t *const *)b;
-    int by_time = strcmp(text_in(left, "time"), text_in(right, "time"));
-    int by_node = strcmp(text_in(left, "node"), text_in(right, "node"));
+    int by_time = strcmp(json_text(left, "time"), json_text(right, "time"));
+    int by_node = strcmp(json_text(left, "node"), json_text(right, "node"));
     json_int_t earlier = json_integer_value(json_object_get(left, "sequence"));
     json_int_t later = json_integer_value(json_object_get(right, "sequence"));
     return by_time != 0 ? by_time : by_node != 0 ? by_node : (earlier > later) - (earlier < later);
@@ -139,7 +133,7 @@ static int show(const struct wanted *wanted, const json_t *names, enum output ou
     json_t *line = NULL;
     json_array_foreach(merged, index, line)
     {
-        print_line(line, text_in(line, "node"));
+        print_line(line, json_text(line, "node"));
     }
     return 0;
 }

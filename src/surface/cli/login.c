@@ -16,12 +16,6 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 /* ---- login ---- */
 
 static void add_address(json_t *addresses, const char *address)
@@ -132,16 +126,16 @@ static int take_certificate(const struct target *target, const struct cluster_to
     if (r < 0) {
         return r;
     }
-    context->cluster_name = memory_copy_string(text_in(answer, "cluster_name"));
-    context->authority = memory_copy_string(text_in(answer, "authority"));
-    context->certificate = memory_copy_string(text_in(answer, "certificate"));
+    context->cluster_name = memory_copy_string(json_text(answer, "cluster_name"));
+    context->authority = memory_copy_string(json_text(answer, "authority"));
+    context->certificate = memory_copy_string(json_text(answer, "certificate"));
     buffer_string(&key);
     context->key = buffer_take(&key);
     size_t index = 0;
     json_t *peer = NULL;
     json_array_foreach(json_object_get(answer, "peers"), index, peer)
     {
-        add_address(context->addresses, text_in(peer, "address"));
+        add_address(context->addresses, json_text(peer, "address"));
     }
     return check(token, context, err);
 }
@@ -155,13 +149,13 @@ static int take_secret(const struct target *target, const struct cluster_token *
     if (r < 0) {
         return r;
     }
-    context->cluster_name = memory_copy_string(text_in(answer, "name"));
+    context->cluster_name = memory_copy_string(json_text(answer, "name"));
     context->token = memory_copy_string(token->secret);
     size_t index = 0;
     json_t *node = NULL;
     json_array_foreach(json_object_get(answer, "nodes"), index, node)
     {
-        add_address(context->addresses, text_in(node, "address"));
+        add_address(context->addresses, json_text(node, "address"));
     }
     return 0;
 }

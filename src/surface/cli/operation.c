@@ -12,16 +12,10 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 static void show_progress(const json_t *operation)
 {
     if (isatty(STDERR_FILENO)) {
-        MEMORY_OWNED char *text = memory_copy_string(text_in(operation, "text"));
+        MEMORY_OWNED char *text = memory_copy_string(json_text(operation, "text"));
         fprintf(stderr, "\r\033[K%3d%% %s",
                 (int)json_integer_value(json_object_get(operation, "progress")),
                 text_make_printable(text, false));
@@ -31,13 +25,13 @@ static void show_progress(const json_t *operation)
 /* What an operation that has ended says. */
 static int judge(const json_t *operation, struct error *err)
 {
-    if (strcmp(text_in(operation, "state"), "succeeded") == 0) {
+    if (strcmp(json_text(operation, "state"), "succeeded") == 0) {
         return 0;
     }
-    enum error_kind kind = error_kind_parse(text_in(operation, "error_code"));
-    const char *text = text_in(operation, "error");
+    enum error_kind kind = error_kind_parse(json_text(operation, "error_code"));
+    const char *text = json_text(operation, "error");
     return error_set(err, kind != ERROR_NONE ? kind : ERROR_CANCELLED, "%s",
-                     text[0] != '\0' ? text : text_in(operation, "state"));
+                     text[0] != '\0' ? text : json_text(operation, "state"));
 }
 
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err)
@@ -50,7 +44,7 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
         if (r < 0) {
             return r;
         }
-        const char *state = text_in(operation, "state");
+        const char *state = json_text(operation, "state");
         if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
             show_progress(operation);
             continue;

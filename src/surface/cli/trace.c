@@ -17,12 +17,6 @@
 
 enum { WIDTH_DEFAULT = 100, WIDTH_MAX = 200, NAME_WIDTH_MAX = 40, DEPTH_MAX = 32, ID_LENGTH = 32 };
 
-static const char *text_in(const json_t *document, const char *name)
-{
-    const char *text = json_string_value(json_object_get(document, name));
-    return text != NULL ? text : "";
-}
-
 static uint64_t number_in(const json_t *document, const char *name)
 {
     return (uint64_t)json_integer_value(json_object_get(document, name));
@@ -107,7 +101,7 @@ static json_t *find_trace(const json_t *traces, const char *id)
     json_t *trace = NULL;
     json_array_foreach(traces, index, trace)
     {
-        if (strcmp(text_in(trace, "id"), id) == 0) {
+        if (strcmp(json_text(trace, "id"), id) == 0) {
             return trace;
         }
     }
@@ -123,7 +117,7 @@ static void add_part(json_t *trace, const json_t *part)
     uint64_t spans = number_in(trace, "spans") + number_in(part, "spans");
     uint64_t errors = number_in(trace, "errors") + number_in(part, "errors");
     MEMORY_OWNED char *nodes =
-        memory_format("%s, %s", text_in(trace, "node"), text_in(part, "node"));
+        memory_format("%s, %s", json_text(trace, "node"), json_text(part, "node"));
     json_object_set_new(trace, "duration_us",
                         json_integer((json_int_t)((part_end > end ? part_end : end) - start)));
     json_object_set_new(trace, "spans", json_integer((json_int_t)spans));
@@ -138,7 +132,7 @@ static json_t *join(const json_t *rows, uint64_t most)
     json_t **sorted = sort(rows);
     JSON_OWNED json_t *oldest_first = json_array();
     for (size_t i = 0; i < count; i++) {
-        json_t *known = find_trace(oldest_first, text_in(sorted[i], "id"));
+        json_t *known = find_trace(oldest_first, json_text(sorted[i], "id"));
         if (known != NULL) {
             add_part(known, sorted[i]);
         } else {
@@ -234,9 +228,9 @@ struct waterfall {
 
 static bool is_root(const struct waterfall *waterfall, const json_t *span)
 {
-    const char *parent = text_in(span, "parent");
+    const char *parent = json_text(span, "parent");
     for (size_t i = 0; parent[0] != '\0' && i < waterfall->count; i++) {
-        if (strcmp(text_in(waterfall->spans[i], "id"), parent) == 0) {
+        if (strcmp(json_text(waterfall->spans[i], "id"), parent) == 0) {
             return false;
         }
     }
@@ -260,9 +254,9 @@ static void print_bar(const struct waterfall *waterfall, const json_t *span)
 static void print_why(const json_t *span)
 {
     const json_t *attributes = json_object_get(span, "attributes");
-    const char *error = text_in(span, "error");
-    if (strcmp(text_in(span, "status"), "error") == 0) {
-        printf("  %s", text_in(attributes, "error.type"));
+    const char *error = json_text(span, "error");
+    if (strcmp(json_text(span, "status"), "error") == 0) {
+        printf("  %s", json_text(attributes, "error.type"));
         if (error[0] != '\0') {
             MEMORY_OWNED char *printable = memory_copy_string(error);
             printf(": %s", text_make_printable(printable, false));
@@ -273,14 +267,14 @@ static void print_why(const json_t *span)
 static void print_span(const struct waterfall *waterfall, const json_t *span, int depth)
 {
     char took[32];
-    MEMORY_OWNED char *name = memory_copy_string(text_in(span, "name"));
+    MEMORY_OWNED char *name = memory_copy_string(json_text(span, "name"));
     int indent = 2 * depth < waterfall->name_width - 8 ? 2 * depth : waterfall->name_width - 8;
     int room = waterfall->name_width - indent;
     format_ns(number_in(span, "duration_ns"), took, sizeof(took));
     text_make_printable(name, false);
     printf("%*s%-*.*s ", indent, "", room, room, name);
     if (waterfall->node_width > 0) {
-        printf("%-*s ", waterfall->node_width, text_in(span, "node"));
+        printf("%-*s ", waterfall->node_width, json_text(span, "node"));
     }
     print_bar(waterfall, span);
     printf(" %10s", took);
@@ -294,10 +288,10 @@ static void print_tree(const struct waterfall *waterfall, const char *parent, in
     for (size_t i = 0; i < waterfall->count && depth < DEPTH_MAX; i++) {
         const json_t *span = waterfall->spans[i];
         bool is_child =
-            depth == 0 ? is_root(waterfall, span) : strcmp(text_in(span, "parent"), parent) == 0;
+            depth == 0 ? is_root(waterfall, span) : strcmp(json_text(span, "parent"), parent) == 0;
         if (is_child) {
             print_span(waterfall, span, depth);
-            print_tree(waterfall, text_in(span, "id"), depth + 1);
+            print_tree(waterfall, json_text(span, "id"), depth + 1);
         }
     }
 }
@@ -327,17 +321,17 @@ static bool speaks_utf8(void)
 static void measure(struct waterfall *waterfall)
 {
     uint64_t end_ns = 0;
-    const char *first_node = text_in(waterfall->spans[0], "node");
+    const char *first_node = json_text(waterfall->spans[0], "node");
     bool has_several = false;
     waterfall->start_us = number_in(waterfall->spans[0], "start_us");
     for (size_t i = 0; i < waterfall->count; i++) {
         const json_t *span = waterfall->spans[i];
         uint64_t span_end_ns = (number_in(span, "start_us") - waterfall->start_us) * 1000 +
             number_in(span, "duration_ns");
-        int name = (int)strlen(text_in(span, "name")) + (is_root(waterfall, span) ? 0 : 6);
-        int node = (int)strlen(text_in(span, "node"));
+        int name = (int)strlen(json_text(span, "name")) + (is_root(waterfall, span) ? 0 : 6);
+        int node = (int)strlen(json_text(span, "node"));
         end_ns = span_end_ns > end_ns ? span_end_ns : end_ns;
-        has_several = has_several || strcmp(text_in(span, "node"), first_node) != 0;
+        has_several = has_several || strcmp(json_text(span, "node"), first_node) != 0;
         waterfall->name_width = name > waterfall->name_width ? name : waterfall->name_width;
         waterfall->node_width = node > waterfall->node_width ? node : waterfall->node_width;
     }
@@ -359,7 +353,7 @@ static void print_waterfall(const json_t *rows)
     measure(&waterfall);
     format_ns(waterfall.whole_ns, took, sizeof(took));
     printf("trace    %s\nstarted  %s\ntook     %s, %zu span%s\n\n",
-           text_in(waterfall.spans[0], "trace"), text_in(waterfall.spans[0], "start_at"), took,
+           json_text(waterfall.spans[0], "trace"), json_text(waterfall.spans[0], "start_at"), took,
            waterfall.count, waterfall.count == 1 ? "" : "s");
     print_tree(&waterfall, "", 0);
     free(waterfall.spans);
@@ -380,7 +374,7 @@ static int complete_id(const json_t *names, const char *wanted, char ret_id[ID_L
     ret_id[0] = '\0';
     json_array_foreach(rows, index, row)
     {
-        const char *id = text_in(row, "id");
+        const char *id = json_text(row, "id");
         if (!text_starts_with(id, wanted) || strcmp(id, ret_id) == 0) {
             continue;
         }

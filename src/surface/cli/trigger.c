@@ -233,12 +233,6 @@ static int read_spec(const struct arguments *arguments, json_t *spec, struct err
     return r;
 }
 
-static const char *text_in(const json_t *document, const char *key)
-{
-    const char *text = json_string_value(json_object_get(document, key));
-    return text != NULL ? text : "";
-}
-
 int verb_trigger_create(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *spec = json_object();
@@ -248,9 +242,9 @@ int verb_trigger_create(const struct arguments *arguments, struct error *err)
     if (r < 0) {
         return r;
     }
-    const char *next = text_in(document, "next_at");
-    return print_done(arguments, document, err, "%s calls %s%s%s", text_in(document, "name"),
-                      text_in(document, "function"), next[0] != '\0' ? ", next at " : "", next);
+    const char *next = json_text(document, "next_at");
+    return print_done(arguments, document, err, "%s calls %s%s%s", json_text(document, "name"),
+                      json_text(document, "function"), next[0] != '\0' ? ", next at " : "", next);
 }
 
 /* What it is now, then what is given. */

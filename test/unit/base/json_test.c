@@ -36,3 +36,16 @@ TEST(json, refuses_duplicate_keys_and_names_the_place)
     EXPECT(strstr(err.text, "line 2") != NULL);
     EXPECT(value == NULL);
 }
+
+TEST(json, members_that_are_absent_or_something_else_are_empty)
+{
+    JSON_OWNED json_t *object = json_pack("{s:s, s:i, s:i}", "text", "a", "number", 7, "below", -1);
+    EXPECT_STRING(json_text(object, "text"), "a");
+    EXPECT_STRING(json_text(object, "number"), "");
+    EXPECT_STRING(json_text(object, "absent"), "");
+    EXPECT_STRING(json_text(NULL, "text"), "");
+    EXPECT(json_u64(object, "number") == 7);
+    EXPECT(json_u64(object, "below") == 0);
+    EXPECT(json_u64(object, "text") == 0);
+    EXPECT(json_u64(object, "absent") == 0);
+}

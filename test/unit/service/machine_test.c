@@ -4,6 +4,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/json.h"
 
 #include "service/machine/decide.h"
 #include "service/machine/parts.h"
@@ -126,9 +127,9 @@ TEST(machine, settings_are_completed_and_bounded)
     json_t *config = NULL;
     json_t *create = json_pack("{s:s, s:s}", "name", "web", "image", "debian");
     EXPECT(settings_complete(create, &config, &err) == 0);
-    EXPECT(settings_u64(config, "cpus") == 1);
-    EXPECT(settings_u64(config, "memory_bytes") == UINT64_C(256) << 20);
-    EXPECT(strcmp(settings_text(config, "hostname"), "web") == 0);
+    EXPECT(json_u64(config, "cpus") == 1);
+    EXPECT(json_u64(config, "memory_bytes") == UINT64_C(256) << 20);
+    EXPECT(strcmp(json_text(config, "hostname"), "web") == 0);
     json_decref(config);
     json_object_set_new(create, "memory_bytes", json_integer((128 << 20) + 1));
     EXPECT(settings_complete(create, &config, &err) == -ERROR_INVALID);
@@ -148,8 +149,8 @@ TEST(machine, user_data_leaves_its_digest_in_the_settings)
     EXPECT(seed_take_settings(config, &user_data, &err) == 0);
     EXPECT(strcmp(user_data, "#cloud-config\npassword: x\n") == 0);
     EXPECT(json_object_get(config, "user_data") == NULL);
-    EXPECT(settings_u64(config, "user_data_bytes") == 26);
-    EXPECT(strlen(settings_text(config, "user_data_digest")) == 64);
+    EXPECT(json_u64(config, "user_data_bytes") == 26);
+    EXPECT(strlen(json_text(config, "user_data_digest")) == 64);
     EXPECT(seed_is_wanted(config));
     seed_wipe(&user_data);
     EXPECT(user_data == NULL);
@@ -204,9 +205,9 @@ TEST(machine, a_change_keeps_what_it_does_not_say)
     struct error err = {0};
     json_t *config = NULL;
     EXPECT(merge("{\"strategy\":\"Always\",\"disk_bytes\":67108865}", &config, &err) == 0);
-    EXPECT_STRING(settings_text(config, "strategy"), "Always");
-    EXPECT(settings_u64(config, "disk_bytes") == UINT64_C(65) << 20);
-    EXPECT(settings_u64(config, "health_retries") == 5);
+    EXPECT_STRING(json_text(config, "strategy"), "Always");
+    EXPECT(json_u64(config, "disk_bytes") == UINT64_C(65) << 20);
+    EXPECT(json_u64(config, "health_retries") == 5);
     EXPECT(json_array_size(json_object_get(config, "publish")) == 1);
     json_decref(config);
     EXPECT(merge("{\"health\":\"\",\"publish\":[]}", &config, &err) == 0);

@@ -32,7 +32,7 @@ TEST(volume_settings, what_is_not_said_is_filled_in)
     EXPECT(complete("{\"name\":\"data\"}", &config) == 0);
     EXPECT(volume_config_format(config) == VOLUME_QCOW2);
     EXPECT(volume_config_has_file_system(config));
-    EXPECT(volume_config_u64(config, "size_bytes") == UINT64_C(10) << 30);
+    EXPECT(json_u64(config, "size_bytes") == UINT64_C(10) << 30);
 }
 
 TEST(volume_settings, what_cannot_be_is_refused)
