@@ -95,12 +95,27 @@ class Drivers:
         text = (self.place / "machine" / "vmm" / "requests").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
+    def attach(self, history=0):
+        console = socket.socket(socket.AF_UNIX)
+        folder = os.open(self.place / "machine", os.O_PATH)
+        console.connect(f"/proc/self/fd/{folder}/console.sock")
+        os.close(folder)
+        console.settimeout(60)
+        console.sendall(f"attach {history}\n".encode())
+        return console
+
+    def attached(self, drive):
+        """As soon as there is a console to attach to."""
+        while drive.process.poll() is None:
+            try:
+                return self.attach(4096)
+            except (FileNotFoundError, ConnectionRefusedError):
+                pass
+        raise AssertionError("it has ended")
+
     def console(self, word):
-        with socket.socket(socket.AF_UNIX) as console:
-            folder = os.open(self.place / "machine", os.O_PATH)
-            console.connect(f"/proc/self/fd/{folder}/console.sock")
-            os.close(folder)
-            console.sendall(b"attach 0\n" + word.encode() + b"\n")
+        with self.attach() as console:
+            console.sendall(word.encode() + b"\n")
             while console.recv(4096):
                 pass
 
@@ -160,6 +175,25 @@ class Drivers:
         again.say("power-down")
         again.expect("done")
         again.expect(f"exit {ENDS['shutdown']}")
+
+    def test_who_comes_back_before_it_runs_tells_it_the_rest(self):
+        """The first order to boot gets no answer, and the one who gave it is killed."""
+        program = self.place / "bin" / self.driver
+        program.write_text(program.read_text().replace("            answer = vmm.answer(self.command, self.path, body)\n", """\
+            if (b"InstanceStart" in raw or self.path.endswith("/vm.boot")) and not hasattr(vmm, "held"):
+                vmm.held = print("held", flush=True)
+                threading.Event().wait()
+            answer = vmm.answer(self.command, self.path, body)
+"""))
+        drive = self.drive()
+        with self.attached(drive) as console:
+            said = b""
+            while b"held" not in said:
+                said += console.recv(4096)
+        drive.process.kill()
+        drive.process.wait()
+        self.drive("attach").expect("started")
+        self.assertEqual([r for r in self.requests() if r["status"] >= 400 and not r["path"].endswith("/vm.info")], [])
 
     def test_how_it_ends_is_told(self):
         for word, end in (("poweroff", "shutdown"), ("crash", "failed"), *self.more_ends):

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include "engine/hypervisor/rest_vmm.h"
@@ -105,8 +106,8 @@ static int read_state(int status, const json_t *answer, enum rest_state *ret_sta
     static const struct {
         const char *text;
         enum rest_state state;
-    } rows[] = {{"Created", REST_NOT_STARTED},
-                {"Shutdown", REST_NOT_STARTED},
+    } rows[] = {{"Created", REST_MADE},
+                {"Shutdown", REST_MADE},
                 {"Running", REST_RUNNING},
                 {"BreakPoint", REST_RUNNING},
                 {"Paused", REST_PAUSED}};
@@ -131,118 +132,46 @@ static const char *read_fault(const json_t *answer)
     return count > 0 ? json_string_value(json_array_get(answer, count - 1)) : NULL;
 }
 
+static uint64_t read_size(const json_t *answer)
+{
+    return json_u64(json_object_get(json_object_get(answer, "config"), "memory"), "size");
+}
+
+static json_t *make_balloon(uint64_t bytes)
+{
+    return json_pack("{s:I}", "desired_balloon", (json_int_t)bytes);
+}
+
+static json_t *make_save(const char *scratch)
+{
+    return json_pack("{s:o}", "destination_url", json_sprintf("file://%s", scratch));
+}
+
+static json_t *make_load(const char *scratch)
+{
+    return json_pack("{s:o, s:b}", "source_url", json_sprintf("file://%s", scratch), "prefault", 0);
+}
+
 static void *connect_control(struct loop *loop, const char *folder,
                              const struct driver_events *events, void *context, struct error *err)
 {
-    static const struct rest_dialect dialect = {ROOT "/vm.info", read_state, read_fault};
+    static const struct rest_vmm_dialect dialect = {
+        .rest = {ROOT "/vm.info", read_state, read_fault},
+        .pause = {"PUT", ROOT "/vm.pause", NULL},
+        .resume = {"PUT", ROOT "/vm.resume", NULL},
+        .reset = {"PUT", ROOT "/vm.reboot", NULL},
+        .power_down = {"PUT", ROOT "/vm.power-button", NULL},
+        .size_path = ROOT "/vm.info",
+        .read_size = read_size,
+        .balloon = {"PUT", ROOT "/vm.resize", NULL},
+        .make_balloon = make_balloon,
+        .state_files = state_files,
+        .save = {"PUT", ROOT "/vm.snapshot", NULL},
+        .load = {"PUT", ROOT "/vm.restore", NULL},
+        .make_save = make_save,
+        .make_load = make_load,
+    };
     return rest_vmm_open(loop, folder, &dialect, events, context, err);
-}
-
-static void pause_machine(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order_pause(control->rest, true, "PUT", ROOT "/vm.pause", NULL, done, context);
-}
-
-static void resume_machine(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order_pause(control->rest, false, "PUT", ROOT "/vm.resume", NULL, done, context);
-}
-
-static void reset_machine(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order(control->rest, "PUT", ROOT "/vm.reboot", NULL, done, context);
-}
-
-static void power_down(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order(control->rest, "PUT", ROOT "/vm.power-button", NULL, done, context);
-}
-
-/* ---- The balloon: its size is what the guest does without ---- */
-
-static void on_size(const struct error *error, const json_t *answer, void *context)
-{
-    struct rest_vmm *control = context;
-    const json_t *memory = json_object_get(json_object_get(answer, "config"), "memory");
-    json_int_t size = json_integer_value(json_object_get(memory, "size"));
-    json_int_t left = (json_int_t)control->balloon_bytes;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-        return;
-    }
-    rest_order(control->rest, "PUT", ROOT "/vm.resize",
-               json_pack("{s:I}", "desired_balloon", size > left ? size - left : (json_int_t)0),
-               rest_vmm_finish, control);
-}
-
-static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
-{
-    struct rest_vmm *control = argument;
-    rest_vmm_begin(control, -1, done, context);
-    control->balloon_bytes = bytes;
-    rest_send(control->rest, "GET", ROOT "/vm.info", NULL, on_size, control);
-}
-
-/* ---- States ---- */
-
-static json_t *url_of(const struct rest_vmm *control)
-{
-    return json_sprintf("file://%s/" LAUNCH_SCRATCH, rest_folder(control->rest));
-}
-
-static void on_written(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-    } else {
-        rest_pack(control->rest, state_files, rest_vmm_take_fd(control), rest_vmm_finish, control);
-    }
-}
-
-static void on_held(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-    } else {
-        rest_order(control->rest, "PUT", ROOT "/vm.snapshot",
-                   json_pack("{s:o}", "destination_url", url_of(control)), on_written, control);
-    }
-}
-
-static void save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
-                 void *context)
-{
-    struct rest_vmm *control = argument;
-    (void)without_memory; /* it cannot, and says so: can_clone */
-    rest_vmm_begin(control, owned_fd, done, context);
-    pause_machine(control, on_held, control);
-}
-
-static void on_unpacked(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-    } else {
-        rest_order_pause(control->rest, true, "PUT", ROOT "/vm.restore",
-                         json_pack("{s:o, s:b}", "source_url", url_of(control), "prefault", 0),
-                         rest_vmm_finish, control);
-    }
-}
-
-static void load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
-                 void *context)
-{
-    struct rest_vmm *control = argument;
-    (void)without_memory;
-    rest_vmm_begin(control, owned_fd, done, context);
-    rest_unpack(control->rest, state_files, rest_vmm_take_fd(control), on_unpacked, control);
 }
 
 const struct driver driver_cloud_hypervisor = {
@@ -253,11 +182,11 @@ const struct driver driver_cloud_hypervisor = {
     .judge = judge,
     .connect = connect_control,
     .disconnect = rest_vmm_close,
-    .pause = pause_machine,
-    .resume = resume_machine,
-    .reset = reset_machine,
-    .power_down = power_down,
-    .balloon = balloon,
-    .save = save,
-    .load = load,
+    .pause = rest_vmm_pause,
+    .resume = rest_vmm_resume,
+    .reset = rest_vmm_reset,
+    .power_down = rest_vmm_power_down,
+    .balloon = rest_vmm_balloon,
+    .save = rest_vmm_save,
+    .load = rest_vmm_load,
 };

@@ -8,12 +8,10 @@
  */
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "base/file.h"
-#include "base/loop/loop.h"
+#include "base/json.h"
 #include "base/memory.h"
 
 #include "engine/hypervisor/rest.h"
@@ -169,118 +167,49 @@ static const char *read_fault(const json_t *answer)
     return json_string_value(json_object_get(answer, "fault_message"));
 }
 
+static uint64_t read_size(const json_t *answer)
+{
+    return json_u64(answer, "mem_size_mib") << 20;
+}
+
+static json_t *make_balloon(uint64_t bytes)
+{
+    return json_pack("{s:I}", "amount_mib", (json_int_t)((bytes + (1 << 20) - 1) >> 20));
+}
+
+static json_t *make_save(const char *scratch)
+{
+    return json_pack("{s:s, s:o, s:o}", "snapshot_type", "Full", "snapshot_path",
+                     json_sprintf("%s/" STATE_FILE, scratch), "mem_file_path",
+                     json_sprintf("%s/" MEMORY_FILE, scratch));
+}
+
+static json_t *make_load(const char *scratch)
+{
+    return json_pack("{s:o, s:{s:s, s:o}, s:b}", "snapshot_path",
+                     json_sprintf("%s/" STATE_FILE, scratch), "mem_backend", "backend_type", "File",
+                     "backend_path", json_sprintf("%s/" MEMORY_FILE, scratch), "resume_vm", 0);
+}
+
 static void *connect_control(struct loop *loop, const char *folder,
                              const struct driver_events *events, void *context, struct error *err)
 {
-    static const struct rest_dialect dialect = {"/", read_state, read_fault};
+    static const struct rest_vmm_dialect dialect = {
+        .rest = {"/", read_state, read_fault},
+        .pause = {"PATCH", "/vm", "{\"state\":\"Paused\"}"},
+        .resume = {"PATCH", "/vm", "{\"state\":\"Resumed\"}"},
+        .power_down = {"PUT", "/actions", "{\"action_type\":\"SendCtrlAltDel\"}"},
+        .size_path = "/machine-config",
+        .read_size = read_size,
+        .balloon = {"PATCH", "/balloon", NULL},
+        .make_balloon = make_balloon,
+        .state_files = state_files,
+        .save = {"PUT", "/snapshot/create", NULL},
+        .load = {"PUT", "/snapshot/load", NULL},
+        .make_save = make_save,
+        .make_load = make_load,
+    };
     return rest_vmm_open(loop, folder, &dialect, events, context, err);
-}
-
-static void pause_machine(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order_pause(control->rest, true, "PATCH", "/vm", json_pack("{s:s}", "state", "Paused"),
-                     done, context);
-}
-
-static void resume_machine(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order_pause(control->rest, false, "PATCH", "/vm", json_pack("{s:s}", "state", "Resumed"),
-                     done, context);
-}
-
-static void power_down(void *argument, hypervisor_done done, void *context)
-{
-    const struct rest_vmm *control = argument;
-    rest_order(control->rest, "PUT", "/actions",
-               json_pack("{s:s}", "action_type", "SendCtrlAltDel"), done, context);
-}
-
-/* ---- The balloon: its size is what the guest does without ---- */
-
-static void on_size(const struct error *error, const json_t *answer, void *context)
-{
-    struct rest_vmm *control = context;
-    json_int_t mib = json_integer_value(json_object_get(answer, "mem_size_mib"));
-    json_int_t left = (json_int_t)(control->balloon_bytes >> 20);
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-        return;
-    }
-    rest_order(control->rest, "PATCH", "/balloon",
-               json_pack("{s:I}", "amount_mib", mib > left ? mib - left : (json_int_t)0),
-               rest_vmm_finish, control);
-}
-
-static void balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
-{
-    struct rest_vmm *control = argument;
-    rest_vmm_begin(control, -1, done, context);
-    control->balloon_bytes = bytes;
-    rest_send(control->rest, "GET", "/machine-config", NULL, on_size, control);
-}
-
-/* ---- States ---- */
-
-static void on_created(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-    } else {
-        rest_pack(control->rest, state_files, rest_vmm_take_fd(control), rest_vmm_finish, control);
-    }
-}
-
-static void on_held(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-        return;
-    }
-    const char *folder = rest_folder(control->rest);
-    rest_order(control->rest, "PUT", "/snapshot/create",
-               json_pack("{s:s, s:o, s:o}", "snapshot_type", "Full", "snapshot_path",
-                         json_sprintf("%s/" LAUNCH_SCRATCH "/" STATE_FILE, folder), "mem_file_path",
-                         json_sprintf("%s/" LAUNCH_SCRATCH "/" MEMORY_FILE, folder)),
-               on_created, control);
-}
-
-static void save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
-                 void *context)
-{
-    struct rest_vmm *control = argument;
-    (void)without_memory; /* it cannot, and says so: can_clone */
-    rest_vmm_begin(control, owned_fd, done, context);
-    pause_machine(control, on_held, control);
-}
-
-static void on_unpacked(const struct error *error, void *context)
-{
-    struct rest_vmm *control = context;
-    if (error != NULL) {
-        rest_vmm_done(control, error);
-        return;
-    }
-    const char *folder = rest_folder(control->rest);
-    rest_order_pause(control->rest, true, "PUT", "/snapshot/load",
-                     json_pack("{s:o, s:{s:s, s:o}, s:b}", "snapshot_path",
-                               json_sprintf("%s/" LAUNCH_SCRATCH "/" STATE_FILE, folder),
-                               "mem_backend", "backend_type", "File", "backend_path",
-                               json_sprintf("%s/" LAUNCH_SCRATCH "/" MEMORY_FILE, folder),
-                               "resume_vm", 0),
-                     rest_vmm_finish, control);
-}
-
-static void load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
-                 void *context)
-{
-    struct rest_vmm *control = argument;
-    (void)without_memory;
-    rest_vmm_begin(control, owned_fd, done, context);
-    rest_unpack(control->rest, state_files, rest_vmm_take_fd(control), on_unpacked, control);
 }
 
 const struct driver driver_firecracker = {
@@ -291,10 +220,10 @@ const struct driver driver_firecracker = {
     .judge = judge,
     .connect = connect_control,
     .disconnect = rest_vmm_close,
-    .pause = pause_machine,
-    .resume = resume_machine,
-    .power_down = power_down,
-    .balloon = balloon,
-    .save = save,
-    .load = load,
+    .pause = rest_vmm_pause,
+    .resume = rest_vmm_resume,
+    .power_down = rest_vmm_power_down,
+    .balloon = rest_vmm_balloon,
+    .save = rest_vmm_save,
+    .load = rest_vmm_load,
 };

@@ -225,11 +225,18 @@ static void on_state(int status, const json_t *answer, struct rest *rest)
 {
     struct error err = {0};
     enum rest_state state = REST_NOT_STARTED;
+    size_t count = json_array_size(rest->plan);
     if (rest->dialect->read_state(status, answer, &state, &err) < 0) {
         lose(rest, err.kind, err.text);
-    } else if (state == REST_NOT_STARTED && rest->planned < json_array_size(rest->plan)) {
+        return;
+    }
+    bool is_started = state == REST_RUNNING || state == REST_PAUSED;
+    if (state == REST_MADE && rest->planned + 1 < count) {
+        rest->planned = count - 1; /* somebody else has told it the rest */
+    }
+    if (!is_started && rest->planned < count) {
         follow_plan(rest);
-    } else if (state == REST_NOT_STARTED && rest->planned > 0) {
+    } else if (!is_started && rest->planned > 0) {
         lose(rest, ERROR_PROTOCOL, "the VMM has taken every order, and does not run");
     } else {
         adopt_agent(rest);
@@ -316,11 +323,6 @@ void rest_close(struct rest *rest)
     http_client_free(rest->client);
     rest->pending--;
     release(rest);
-}
-
-const char *rest_folder(const struct rest *rest)
-{
-    return rest->folder;
 }
 
 /* ---- States ---- */

@@ -4,8 +4,8 @@
  *
  * The VMM makes its sockets in its scratch folder (launch.h); they are taken over, and then its
  * state is asked for.  While its machine is not started, what the plan says is told to it, one
- * request after the other: so whoever finds the VMM again in the middle of it begins anew, and what
- * was said already is said again, which these VMMs take.
+ * request after the other.  Whoever finds the VMM again in the middle of it begins anew, or with
+ * the last one, where the VMM says that its machine is made.
  *
  * What the VMM answers is input: a guest may have taken it over.  Loop thread; no callback comes
  * from inside a call of this door.
@@ -20,7 +20,12 @@
 enum { REST_ANSWER_MAX = 1 << 20, REST_FILES_MAX = 4 };
 #define REST_SOCKET "api.sock"
 
-enum rest_state { REST_NOT_STARTED, REST_RUNNING, REST_PAUSED };
+enum rest_state {
+    REST_NOT_STARTED, /* what the plan says may be said, again too */
+    REST_MADE,        /* all of the plan was taken but its last order */
+    REST_RUNNING,
+    REST_PAUSED,
+};
 
 struct rest_dialect {
     const char *status; /* path */
@@ -38,9 +43,6 @@ struct rest;
 struct rest *rest_open(struct loop *loop, const char *folder, const struct rest_dialect *dialect,
                        const struct driver_events *events, void *context, struct error *err);
 void rest_close(struct rest *rest);
-
-/* What this machine's folder is; for drivers. */
-const char *rest_folder(const struct rest *rest);
 
 /* `answer` is lent, and may be NULL. */
 typedef void rest_done(const struct error *error, const json_t *answer, void *context);

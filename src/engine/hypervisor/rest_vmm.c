@@ -116,17 +116,31 @@ char *rest_vmm_begin_order(const char *program, const struct hypervisor_spec *sp
 
 /* ---- Control ---- */
 
+/* With the one thing under way that takes several requests: vm.c sees to it that it is one. */
+struct rest_vmm {
+    struct rest *rest;
+    const struct rest_vmm_dialect *dialect;
+    char *scratch;
+    bool is_busy;
+    int fd;
+    uint64_t balloon_bytes;
+    hypervisor_done done;
+    void *context;
+};
+
 struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
-                               const struct rest_dialect *dialect,
+                               const struct rest_vmm_dialect *dialect,
                                const struct driver_events *events, void *context, struct error *err)
 {
-    struct rest *rest = rest_open(loop, folder, dialect, events, context, err);
+    struct rest *rest = rest_open(loop, folder, &dialect->rest, events, context, err);
     if (rest == NULL) {
         return NULL;
     }
     struct rest_vmm *vmm = NEW(struct rest_vmm);
-    vmm->rest = rest;
-    vmm->fd = -1;
+    *vmm = (struct rest_vmm){.rest = rest,
+                             .dialect = dialect,
+                             .scratch = memory_format("%s/" LAUNCH_SCRATCH, folder),
+                             .fd = -1};
     return vmm;
 }
 
@@ -135,10 +149,11 @@ void rest_vmm_close(void *argument)
     struct rest_vmm *vmm = argument;
     rest_close(vmm->rest);
     fd_close_slot(&vmm->fd);
+    free(vmm->scratch);
     free(vmm);
 }
 
-void rest_vmm_begin(struct rest_vmm *vmm, int owned_fd, hypervisor_done done, void *context)
+static void begin(struct rest_vmm *vmm, int owned_fd, hypervisor_done done, void *context)
 {
     CHECK(!vmm->is_busy);
     vmm->is_busy = true;
@@ -147,19 +162,127 @@ void rest_vmm_begin(struct rest_vmm *vmm, int owned_fd, hypervisor_done done, vo
     vmm->context = context;
 }
 
-int rest_vmm_take_fd(struct rest_vmm *vmm)
+static void finish(const struct error *error, void *context)
 {
-    return fd_take(&vmm->fd);
-}
-
-void rest_vmm_done(struct rest_vmm *vmm, const struct error *error)
-{
+    struct rest_vmm *vmm = context;
     vmm->is_busy = false;
     fd_close_slot(&vmm->fd);
     vmm->done(error, vmm->context);
 }
 
-void rest_vmm_finish(const struct error *error, void *vmm)
+/* ---- In one request ---- */
+
+static json_t *body_of(const struct rest_vmm_order *order)
 {
-    rest_vmm_done(vmm, error);
+    return order->body != NULL ? json_loads(order->body, 0, NULL) : NULL;
+}
+
+void rest_vmm_pause(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *vmm = argument;
+    const struct rest_vmm_order *order = &vmm->dialect->pause;
+    rest_order_pause(vmm->rest, true, order->method, order->path, body_of(order), done, context);
+}
+
+void rest_vmm_resume(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *vmm = argument;
+    const struct rest_vmm_order *order = &vmm->dialect->resume;
+    rest_order_pause(vmm->rest, false, order->method, order->path, body_of(order), done, context);
+}
+
+static void give(const struct rest_vmm *vmm, const struct rest_vmm_order *order,
+                 hypervisor_done done, void *context)
+{
+    rest_order(vmm->rest, order->method, order->path, body_of(order), done, context);
+}
+
+void rest_vmm_reset(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *vmm = argument;
+    give(vmm, &vmm->dialect->reset, done, context);
+}
+
+void rest_vmm_power_down(void *argument, hypervisor_done done, void *context)
+{
+    const struct rest_vmm *vmm = argument;
+    give(vmm, &vmm->dialect->power_down, done, context);
+}
+
+/* ---- The balloon ---- */
+
+static void on_size(const struct error *error, const json_t *answer, void *context)
+{
+    struct rest_vmm *vmm = context;
+    const struct rest_vmm_order *order = &vmm->dialect->balloon;
+    if (error != NULL) {
+        finish(error, vmm);
+        return;
+    }
+    uint64_t size = vmm->dialect->read_size(answer);
+    uint64_t without = size > vmm->balloon_bytes ? size - vmm->balloon_bytes : 0;
+    rest_order(vmm->rest, order->method, order->path, vmm->dialect->make_balloon(without), finish,
+               vmm);
+}
+
+void rest_vmm_balloon(void *argument, uint64_t bytes, hypervisor_done done, void *context)
+{
+    struct rest_vmm *vmm = argument;
+    begin(vmm, -1, done, context);
+    vmm->balloon_bytes = bytes;
+    rest_send(vmm->rest, "GET", vmm->dialect->size_path, NULL, on_size, vmm);
+}
+
+/* ---- States ---- */
+
+static void on_written(const struct error *error, void *context)
+{
+    struct rest_vmm *vmm = context;
+    if (error != NULL) {
+        finish(error, vmm);
+    } else {
+        rest_pack(vmm->rest, vmm->dialect->state_files, fd_take(&vmm->fd), finish, vmm);
+    }
+}
+
+static void on_held(const struct error *error, void *context)
+{
+    struct rest_vmm *vmm = context;
+    const struct rest_vmm_order *order = &vmm->dialect->save;
+    if (error != NULL) {
+        finish(error, vmm);
+    } else {
+        rest_order(vmm->rest, order->method, order->path, vmm->dialect->make_save(vmm->scratch),
+                   on_written, vmm);
+    }
+}
+
+void rest_vmm_save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                   void *context)
+{
+    struct rest_vmm *vmm = argument;
+    (void)without_memory;
+    begin(vmm, owned_fd, done, context);
+    rest_vmm_pause(vmm, on_held, vmm);
+}
+
+static void on_unpacked(const struct error *error, void *context)
+{
+    struct rest_vmm *vmm = context;
+    const struct rest_vmm_order *order = &vmm->dialect->load;
+    if (error != NULL) {
+        finish(error, vmm);
+    } else {
+        rest_order_pause(vmm->rest, true, order->method, order->path,
+                         vmm->dialect->make_load(vmm->scratch), finish, vmm);
+    }
+}
+
+void rest_vmm_load(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
+                   void *context)
+{
+    struct rest_vmm *vmm = argument;
+    (void)without_memory;
+    begin(vmm, owned_fd, done, context);
+    rest_unpack(vmm->rest, vmm->dialect->state_files, fd_take(&vmm->fd), on_unpacked, vmm);
 }

@@ -18,28 +18,52 @@ int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hyper
 char *rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
                            struct order *order);
 
-/* ---- A driver's control: one VMM, and the one thing that takes several requests ---- */
+/* ---- A driver's control of one VMM ---- */
 
-struct rest_vmm {
-    struct rest *rest;
-    bool is_busy;
-    int fd;
-    uint64_t balloon_bytes;
-    hypervisor_done done;
-    void *context;
+struct rest_vmm_order {
+    const char *method;
+    const char *path;
+    const char *body; /* JSON; NULL: none */
+};
+
+/* What one of these VMMs is told, and how. */
+struct rest_vmm_dialect {
+    struct rest_dialect rest;
+    struct rest_vmm_order pause;
+    struct rest_vmm_order resume;
+    struct rest_vmm_order reset;
+    struct rest_vmm_order power_down;
+
+    /* The balloon's size is what the guest does without. */
+    const char *size_path;
+    uint64_t (*read_size)(const json_t *answer); /* the machine's memory, bytes */
+    struct rest_vmm_order balloon;               /* its body: */
+    json_t *(*make_balloon)(uint64_t bytes);
+
+    /* A state is written into files of the scratch folder, and read from there. */
+    const char *const *state_files;
+    struct rest_vmm_order save;
+    struct rest_vmm_order load;
+    json_t *(*make_save)(const char *scratch);
+    json_t *(*make_load)(const char *scratch);
 };
 
 struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
-                               const struct rest_dialect *dialect,
+                               const struct rest_vmm_dialect *dialect,
                                const struct driver_events *events, void *context,
                                struct error *err);
-void rest_vmm_close(void *vmm);
 
-/* `owned_fd` may be -1.  Nothing else is under way: vm.c sees to that. */
-void rest_vmm_begin(struct rest_vmm *vmm, int owned_fd, hypervisor_done done, void *context);
-int rest_vmm_take_fd(struct rest_vmm *vmm);
-void rest_vmm_done(struct rest_vmm *vmm, const struct error *error);
-/* The same as a hypervisor_done. */
-void rest_vmm_finish(const struct error *error, void *vmm);
+/* Rows of a struct driver; `vmm` is a struct rest_vmm. */
+void rest_vmm_close(void *vmm);
+void rest_vmm_pause(void *vmm, hypervisor_done done, void *context);
+void rest_vmm_resume(void *vmm, hypervisor_done done, void *context);
+void rest_vmm_reset(void *vmm, hypervisor_done done, void *context);
+void rest_vmm_power_down(void *vmm, hypervisor_done done, void *context);
+void rest_vmm_balloon(void *vmm, uint64_t bytes, hypervisor_done done, void *context);
+/* Without memory it cannot: can_clone. */
+void rest_vmm_save(void *vmm, int owned_fd, bool without_memory, hypervisor_done done,
+                   void *context);
+void rest_vmm_load(void *vmm, int owned_fd, bool without_memory, hypervisor_done done,
+                   void *context);
 
 #endif
