@@ -154,13 +154,7 @@ int disk_image_read(const char *path, struct disk_image *ret_image, struct error
 int disk_image_check(const char *path, struct error *err)
 {
     const struct jail_mount mounts[] = {
-        {"/usr", "/usr", false, false},
-        {"/bin", "/bin", false, true},
-        {"/lib", "/lib", false, true},
-        {"/lib64", "/lib64", false, true},
-        {"/etc/ld.so.cache", "/etc/ld.so.cache", false, true},
-        {"/nix/store", "/nix/store", false, true},
-        {"/run/current-system", "/run/current-system", false, true},
+        JAIL_PROGRAM_MOUNTS,
         {path, "/disk", false, false},
     };
     struct jail_options jail = {

@@ -23,6 +23,19 @@ struct jail_mount {
     bool optional; /* skip when the source does not exist */
 };
 
+/* Rows of such mounts: where a system's programs are, and what these load.  (NixOS has both in the
+ * last two.) */
+/* clang-format off */
+#define JAIL_PROGRAM_MOUNTS                                     \
+    {"/usr", "/usr", false, false},                             \
+    {"/bin", "/bin", false, true},                              \
+    {"/lib", "/lib", false, true},                              \
+    {"/lib64", "/lib64", false, true},                          \
+    {"/etc/ld.so.cache", "/etc/ld.so.cache", false, true},      \
+    {"/nix/store", "/nix/store", false, true},                  \
+    {"/run/current-system", "/run/current-system", false, true}
+/* clang-format on */
+
 enum jail_filter {
     JAIL_FILTER_NONE,
     JAIL_FILTER_TOOL,   /* compilers: files, processes; no network, no ptrace, no mount, no bpf */

@@ -79,13 +79,8 @@ int tool_run(const char *const *argv, const char *package, const char *folder, c
         "PATH=/usr/sbin:/sbin:/usr/bin:/bin:/run/current-system/sw/bin", "LC_ALL=C", NULL};
     BUFFER_OWNED struct buffer said = {0};
     const struct jail_mount mounts[] = {
-        {"/usr", "/usr", false, true},
-        {"/bin", "/bin", false, true},
+        JAIL_PROGRAM_MOUNTS,
         {"/sbin", "/sbin", false, true},
-        {"/lib", "/lib", false, true},
-        {"/lib64", "/lib64", false, true},
-        {"/etc/ld.so.cache", "/etc/ld.so.cache", false, true},
-        {"/nix/store", "/nix/store", false, true},
         {folder, folder, true, false},
     };
     struct cell cell = {

@@ -94,14 +94,8 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
 {
     const struct wasm *wasm = job->wasm;
     const struct jail_mount mounts[] = {
-        {"/usr", "/usr", false, false},
-        {"/bin", "/bin", false, true},
-        {"/lib", "/lib", false, true},
-        {"/lib64", "/lib64", false, true},
+        JAIL_PROGRAM_MOUNTS,
         {"/etc/alternatives", "/etc/alternatives", false, true},
-        {"/etc/ld.so.cache", "/etc/ld.so.cache", false, true},
-        {"/nix/store", "/nix/store", false, true},
-        {"/run/current-system", "/run/current-system", false, true},
         {wasm->toolchain.folder, wasm->toolchain.folder, false, false},
         {job->folder, job->folder, true, false},
     };
