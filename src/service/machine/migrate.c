@@ -532,13 +532,11 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     struct machine_service *service = migration->service;
     struct machine *machine = migration->machine;
     (void)index;
-    if (error != NULL) {
-        operation_drop(service->options.operations, migration->operation);
-        migration->done(error, NULL, migration->context);
+    if (!operation_tell(service->options.operations, migration->operation, error, migration->done,
+                        migration->context)) {
         free_migration(migration);
         return;
     }
-    migration->done(NULL, migration->operation, migration->context);
     if (machine->is_gone || service->is_over) {
         error_set(&migration->error, ERROR_CANCELLED, "the machine or its node is gone");
     } else {

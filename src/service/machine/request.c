@@ -103,13 +103,11 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
     struct machine_service *service = asking->service;
     (void)index;
     service->pending--;
-    if (error != NULL) {
-        operation_drop(service->options.operations, asking->operation);
-        asking->done(error, NULL, asking->context);
+    if (!operation_tell(service->options.operations, asking->operation, error, asking->done,
+                        asking->context)) {
         free(asking);
         return;
     }
-    asking->done(NULL, asking->operation, asking->context);
     struct machine *machine = state_find_id(service, asking->id);
     if (machine != NULL) {
         machine->is_restarting = asking->restarts && machine_state_is_alive(machine->state);

@@ -247,13 +247,11 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
 {
     struct restore *restore = context;
     (void)index;
-    if (error != NULL) {
-        operation_drop(restore->service->options.operations, restore->operation);
-        restore->done(error, NULL, restore->context);
+    if (!operation_tell(restore->service->options.operations, restore->operation, error,
+                        restore->done, restore->context)) {
         free_restore(restore);
         return;
     }
-    restore->done(NULL, restore->operation, restore->context);
     operation_progress(restore->service->options.operations, restore->operation, 10, "verifying");
     loop_work(restore->service->options.loop, verify, on_verified, restore);
 }

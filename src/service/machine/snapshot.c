@@ -215,13 +215,11 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     struct machine_service *service = taking->service;
     struct error err = {0};
     (void)index;
-    if (error != NULL) {
-        operation_drop(service->options.operations, taking->operation);
-        taking->done(error, NULL, taking->context);
+    if (!operation_tell(service->options.operations, taking->operation, error, taking->done,
+                        taking->context)) {
         end_taking(taking);
         return;
     }
-    taking->done(NULL, taking->operation, taking->context);
     if (taking->machine->is_gone) {
         error_set(&err, ERROR_NOT_FOUND, "the machine was deleted meanwhile");
         on_captured(&err, 0, taking);

@@ -401,9 +401,8 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
 {
     struct import *import = context;
     (void)index;
-    if (error != NULL) {
-        operation_drop(import->service->options.operations, import->operation);
-        import->done(error, NULL, import->context);
+    if (!operation_tell(import->service->options.operations, import->operation, error, import->done,
+                        import->context)) {
         import->service->pending--;
         free(import->project);
         free(import->name);
@@ -414,7 +413,6 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
         free(import);
         return;
     }
-    import->done(NULL, import->operation, import->context);
     operation_progress(import->service->options.operations, import->operation, 10,
                        "unpacking and verifying");
     loop_work(import->service->options.loop, unpack, on_unpacked, import);

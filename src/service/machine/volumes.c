@@ -487,13 +487,11 @@ static void on_given(const struct error *error, uint64_t index, void *context)
     struct machine_service *service = change->service;
     (void)index;
     service->pending--;
-    if (error != NULL) {
-        operation_drop(service->options.operations, change->operation);
-        change->done(error, NULL, change->context);
+    if (!operation_tell(service->options.operations, change->operation, error, change->done,
+                        change->context)) {
         free_change(change);
         return;
     }
-    change->done(NULL, change->operation, change->context);
     struct machine *machine = state_find(service, change->project, change->machine_name);
     if (machine == NULL || machine->vm == NULL) {
         end_change(change, NULL); /* it is there when the machine starts */
@@ -595,13 +593,11 @@ static void on_announced(const struct error *error, uint64_t index, void *contex
     struct error refusal = {0};
     (void)index;
     service->pending--;
-    if (error != NULL) {
-        operation_drop(service->options.operations, change->operation);
-        change->done(error, NULL, change->context);
+    if (!operation_tell(service->options.operations, change->operation, error, change->done,
+                        change->context)) {
         free_change(change);
         return;
     }
-    change->done(NULL, change->operation, change->context);
     struct machine *machine = state_find(service, change->project, change->machine_name);
     if (machine != NULL &&
         (machine->plugging != NULL ||

@@ -324,6 +324,16 @@ void operation_drop(struct operation_service *service, const char *id)
     free(map_remove(&service->running, id));
 }
 
+bool operation_tell(struct operation_service *service, const char *id, const struct error *error,
+                    operation_begun *begun, void *context)
+{
+    if (error != NULL) {
+        operation_drop(service, id);
+    }
+    begun(error, error == NULL ? id : NULL, context);
+    return error == NULL;
+}
+
 struct finding {
     char id[OPERATION_ID_SIZE];
     char resource[OPERATION_RESOURCE_SIZE];

@@ -59,6 +59,14 @@ void operation_add(struct operation_service *service, struct store_command *comm
                    const struct operation_start *start, char ret_id[OPERATION_ID_SIZE]);
 void operation_drop(struct operation_service *service, const char *id);
 
+/*
+ * The end of the command that an operation was added to: it is dropped when the command failed, and
+ * whoever asked is told the one or the other.  False: it failed.
+ */
+typedef void operation_begun(const struct error *error, const char *id, void *context);
+bool operation_tell(struct operation_service *service, const char *id, const struct error *error,
+                    operation_begun *begun, void *context);
+
 enum { OPERATION_RESOURCE_SIZE = 192 };
 
 /*

@@ -69,13 +69,11 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
     struct volume_service *service = asking->service;
     (void)index;
     service->pending--;
-    if (error != NULL) {
-        operation_drop(service->options.operations, asking->operation);
-        asking->done(error, NULL, asking->context);
+    if (!operation_tell(service->options.operations, asking->operation, error, asking->done,
+                        asking->context)) {
         free_asking(asking);
         return;
     }
-    asking->done(NULL, asking->operation, asking->context);
     struct volume *volume = volume_find(service, asking->project, asking->name);
     if (asking->asked == VOLUME_ASKED_WORK && volume != NULL && volume->state != VOLUME_READY &&
         volume->state != VOLUME_FAILED) {
