@@ -80,7 +80,7 @@ struct beginning {
 struct beginning *api_begin(struct request *request, const char *name)
 {
     struct beginning *beginning = NEW(struct beginning);
-    *beginning = (struct beginning){request, memory_copy_string(name != NULL ? name : "")};
+    *beginning = (struct beginning){request, name != NULL ? memory_copy_string(name) : NULL};
     return beginning;
 }
 
@@ -94,7 +94,9 @@ void api_answer_begun(const struct error *error, const char *operation, void *co
         BUFFER_OWNED struct buffer body = {0};
         struct json_writer writer = json_writer_to(&body);
         json_write_begin_object(&writer);
-        json_write_field_string(&writer, "name", beginning->name);
+        if (beginning->name != NULL) {
+            json_write_field_string(&writer, "name", beginning->name);
+        }
         json_write_field_string(&writer, "operation", operation);
         json_write_end_object(&writer);
         api_answer_json(request, request->status, &body);

@@ -18,92 +18,37 @@
 
 enum { PIECE_BYTES = 1 << 18 };
 
-struct sending {
-    struct request *request;
+struct part {
     int fd;
     uint64_t at;
     uint64_t end;
-    uint8_t *piece;
-    ssize_t got;
-    bool at_work; /* false: waiting for the client to take what there is */
-    bool is_over; /* the client is gone, or the node stops */
 };
 
-static void sending_end(struct sending *sending)
+static int step(void *context, struct buffer *out, struct error *err)
 {
-    struct request *request = sending->request;
-    http_exchange_on(request->exchange, NULL, NULL, NULL);
-    close(sending->fd);
-    free(sending->piece);
-    free(sending);
-    api_request_end(request);
-}
-
-static void work(void *context)
-{
-    struct sending *sending = context;
-    uint64_t left = sending->end - sending->at;
+    struct part *part = context;
+    uint64_t left = part->end - part->at;
+    ssize_t got = 0;
     do {
-        sending->got = pread(sending->fd, sending->piece, left < PIECE_BYTES ? left : PIECE_BYTES,
-                             (off_t)sending->at);
-    } while (sending->got < 0 && errno == EINTR);
-}
-
-static void on_worked(void *context);
-
-static void go_on(struct sending *sending)
-{
-    sending->at_work = true;
-    loop_work(sending->request->api->options.loop, work, on_worked, sending);
-}
-
-static void on_worked(void *context)
-{
-    struct sending *sending = context;
-    struct http_exchange *exchange = sending->request->exchange;
-    if (sending->is_over || sending->got <= 0) {
-        http_exchange_abort(exchange); /* shorter than it was, or it cannot be read */
-        sending_end(sending);
-        return;
+        got = pread(part->fd, buffer_reserve(out, PIECE_BYTES),
+                    left < PIECE_BYTES ? left : PIECE_BYTES, (off_t)part->at);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0) {
+        return error_os(err, errno, "reading it");
     }
-    sending->at += (uint64_t)sending->got;
-    bool has_room = http_exchange_write(exchange, sending->piece, (size_t)sending->got);
-    if (sending->at == sending->end) {
-        http_exchange_end(exchange);
-        sending_end(sending);
-    } else if (has_room || sending->is_over) {
-        go_on(sending);
-    } else {
-        sending->at_work = false;
+    if (got == 0) {
+        return error_set(err, ERROR_CORRUPT, "it is shorter than it was");
     }
+    out->used += (size_t)got;
+    part->at += (uint64_t)got;
+    return part->at < part->end ? 1 : 0;
 }
 
-static void on_drain(void *context)
+static void end_part(void *context)
 {
-    struct sending *sending = context;
-    if (!sending->at_work) {
-        go_on(sending);
-    }
-}
-
-/* May come from inside a call on the exchange: then on_worked() sees it. */
-static void break_off(struct sending *sending)
-{
-    sending->is_over = true;
-    if (!sending->at_work) {
-        sending->at_work = true;
-        loop_post(sending->request->api->options.loop, on_worked, sending);
-    }
-}
-
-static void on_close(void *context)
-{
-    break_off(context);
-}
-
-static void on_stop(struct request *request)
-{
-    break_off(request->state);
+    struct part *part = context;
+    close(part->fd);
+    free(part);
 }
 
 /* "bytes=5-" or "bytes=5-9".  False: anything else, which is as if nothing had been asked. */
@@ -135,13 +80,11 @@ static void send_from(struct request *request, int owned_fd, uint64_t from, uint
         api_request_end(request);
         return;
     }
-    struct sending *sending = NEW(struct sending);
-    *sending = (struct sending){.request = request, .fd = owned_fd, .at = from, .end = end};
-    sending->piece = memory_new(1, PIECE_BYTES);
-    request->state = sending;
-    request->stop = on_stop;
-    http_exchange_on(request->exchange, on_drain, on_close, sending);
-    go_on(sending);
+    struct part *part = NEW(struct part);
+    *part = (struct part){owned_fd, from, end};
+    const struct api_pieces pieces = {
+        .step = step, .end = end_part, .context = part, .what = "a blob"};
+    api_pieces_send(request, &pieces);
 }
 
 static void refuse_range(struct request *request, uint64_t size)

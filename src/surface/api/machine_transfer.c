@@ -87,24 +87,10 @@ void api_machine_export(struct request *request)
 
 /* ---- In ---- */
 
-static void on_begun(const struct error *error, const char *operation, void *context)
-{
-    struct request *request = context;
-    if (error != NULL) {
-        api_answer_error(request, error);
-        return;
-    }
-    BUFFER_OWNED struct buffer body = {0};
-    struct json_writer writer = json_writer_to(&body);
-    json_write_begin_object(&writer);
-    json_write_field_string(&writer, "operation", operation);
-    json_write_end_object(&writer);
-    api_answer_json(request, request->status, &body);
-}
-
 static void import(struct request *request, const json_t *body)
 {
-    machine_import(service_of(request), request->project, body, on_begun, request);
+    machine_import(service_of(request), request->project, body, api_answer_begun,
+                   api_begin(request, NULL));
 }
 
 void api_machine_import(struct request *request)

@@ -164,7 +164,7 @@ struct api_pieces {
     int (*step)(void *context, struct buffer *out, struct error *err);
     void (*end)(void *context); /* once, on the loop */
     void *context;
-    const char *type;
+    const char *type; /* NULL: the head has been begun */
     const char *file_name;
     const char *what; /* of a literal: for the log */
 };
@@ -185,8 +185,8 @@ void api_answer_text(struct request *request, int status, const char *type, cons
 void api_answer_nothing(struct request *request);
 /* The end of a change whose answer has no body; the context is the request. */
 void api_answer_done(const struct error *error_or_null, uint64_t index, void *request);
-/* The end of a change that an operation goes on with: {"name", "operation"}.  The context is what
- * api_begin() gave, and goes with it. */
+/* The end of a change that an operation goes on with: {"name", "operation"}, or without the name
+ * where it has none.  The context is what api_begin() gave, and goes with it. */
 struct beginning;
 struct beginning *api_begin(struct request *request, const char *name_or_null);
 void api_answer_begun(const struct error *error_or_null, const char *operation, void *beginning);

@@ -92,18 +92,25 @@ static void on_stop(struct request *request)
     break_off(request->state);
 }
 
-void api_pieces_send(struct request *request, const struct api_pieces *pieces)
+static void begin_head(struct request *request, const struct api_pieces *pieces)
 {
-    struct sending *sending = NEW(struct sending);
-    *sending = (struct sending){.request = request, .pieces = *pieces};
     MEMORY_OWNED char *disposition =
         memory_format("attachment; filename=\"%s\"", pieces->file_name);
-    request->state = sending;
-    request->stop = on_stop;
     api_add_fields(request);
     http_exchange_add_field(request->exchange, "Content-Type", pieces->type);
     http_exchange_add_field(request->exchange, "Content-Disposition", disposition);
     http_exchange_begin(request->exchange, request->status, UINT64_MAX);
+}
+
+void api_pieces_send(struct request *request, const struct api_pieces *pieces)
+{
+    struct sending *sending = NEW(struct sending);
+    *sending = (struct sending){.request = request, .pieces = *pieces};
+    request->state = sending;
+    request->stop = on_stop;
+    if (pieces->type != NULL) {
+        begin_head(request, pieces);
+    }
     http_exchange_on(request->exchange, on_drain, on_close, sending);
     go_on(sending);
 }
