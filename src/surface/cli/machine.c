@@ -39,6 +39,11 @@ static const struct payload_flag settings[] = {
     {"firmware", "firmware", FLAG_TEXT},
 };
 
+int machine_take_flags(const struct arguments *arguments, json_t *ret_body, struct error *err)
+{
+    return payload_take_flags(arguments, settings, COUNT(settings), ret_body, err);
+}
+
 /* ---- Waiting ---- */
 
 /* Until it is so, unless --no-wait; then the machine as it is. */
@@ -167,7 +172,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     const char *node = flag_value(arguments, "node");
     const char *strategy = flag_value(arguments, "strategy");
     bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
-    int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
+    int r = machine_take_flags(arguments, body, err);
     if (r == 0 && flag_value(arguments, "image") == NULL) {
         return error_set(err, ERROR_INVALID,
                          "--image is missing: `blixard image list` shows which there are");

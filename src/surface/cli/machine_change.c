@@ -6,30 +6,12 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-#include "surface/cli/payload.h"
+#include "surface/cli/private.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 /* "--publish none", "--health none". */
 static const char nothing[] = "none";
-
-static const struct payload_flag size_flags[] = {
-    {"cpus", "cpus", FLAG_COUNT},
-    {"memory", "memory_bytes", FLAG_SIZE},
-    {"disk", "disk_bytes", FLAG_SIZE},
-};
-
-static const struct payload_flag setting_flags[] = {
-    {"strategy", "strategy", FLAG_TEXT},
-    {"cpu-limit", "cpu_limit_percent", FLAG_COUNT},
-    {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
-    {"health", "health", FLAG_TEXT},
-    {"health-interval", "health_interval_ms", FLAG_DURATION},
-    {"health-timeout", "health_timeout_ms", FLAG_DURATION},
-    {"health-retries", "health_retries", FLAG_COUNT},
-    {"health-start-period", "health_start_period_ms", FLAG_DURATION},
-    {"health-action", "health_action", FLAG_TEXT},
-};
 
 /* What it said: in words, "cpus, memory". */
 static void describe_waiting(const json_t *waiting, struct buffer *out)
@@ -97,7 +79,7 @@ static int update(const struct arguments *arguments, const json_t *body, const c
 int verb_vm_resize(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
-    int r = payload_take_flags(arguments, size_flags, COUNT(size_flags), body, err);
+    int r = machine_take_flags(arguments, body, err);
     if (r == 0 && json_object_size(body) == 0) {
         return error_set(err, ERROR_INVALID,
                          "say what it is to have: --cpus 2, --memory 1GiB, --disk 20GiB");
@@ -125,7 +107,7 @@ static void take_publish(const struct arguments *arguments, json_t *body)
 int verb_vm_set(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
-    int r = payload_take_flags(arguments, setting_flags, COUNT(setting_flags), body, err);
+    int r = machine_take_flags(arguments, body, err);
     const char *health = json_string_value(json_object_get(body, "health"));
     take_publish(arguments, body);
     if (health != NULL && strcmp(health, nothing) == 0) {

@@ -344,6 +344,8 @@ int verb_route_resume(const struct arguments *arguments, struct error *err);
 int verb_route_delete(const struct arguments *arguments, struct error *err);
 
 extern const struct flag vm_create_flags[];
+/* machine.c: the flags that are given and are fields of a MachineCreate, whatever the verb. */
+int machine_take_flags(const struct arguments *arguments, json_t *ret_body, struct error *err);
 extern const struct flag vm_set_flags[];
 extern const struct flag image_pull_flags[];
 int verb_vm_create(const struct arguments *arguments, struct error *err);
