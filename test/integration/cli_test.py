@@ -363,7 +363,7 @@ class Projects(unittest.TestCase):
         for word in ("async retries", "recycle after", "queue:q", "instance"):
             self.assertIn(word, shown)
         status, _, errors = run("fn", "deploy", "by-flags", module, "--runtime", "linux")
-        self.assertEqual(status, 65, errors)
+        self.assertEqual(status, 64, errors)
         self.assertIn("needs a machine image", errors)
 
     def test_a_broken_program_shows_the_compilers_words(self):
