@@ -169,7 +169,6 @@ void request_begin(struct link *link, const struct agent_frame *frame);
 int request_text(struct agent_reader request, enum agent_tag tag, const char *otherwise,
                  char ret_text[TEXT_MAX], struct error *err);
 uint64_t request_number(struct agent_reader request, enum agent_tag tag, uint64_t otherwise);
-bool request_has(struct agent_reader request, enum agent_tag tag);
 /* A field's bytes as a text; false: too long, or with a NUL inside. */
 bool request_copy(const struct agent_field *field, char *ret_text, size_t size);
 

@@ -29,12 +29,6 @@ static bool find(struct agent_reader request, enum agent_tag tag, struct agent_f
     return false;
 }
 
-bool request_has(struct agent_reader request, enum agent_tag tag)
-{
-    struct agent_field field;
-    return find(request, tag, &field);
-}
-
 int request_text(struct agent_reader request, enum agent_tag tag, const char *otherwise,
                  char ret_text[TEXT_MAX], struct error *err)
 {

@@ -40,11 +40,6 @@ static bool parse(const char *const *texts, size_t count, const char *text, size
     return false;
 }
 
-const char *machine_strategy_text(enum machine_strategy strategy)
-{
-    return strategies[strategy];
-}
-
 bool machine_strategy_parse(const char *text, enum machine_strategy *ret_strategy)
 {
     size_t index = 0;

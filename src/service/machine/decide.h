@@ -19,7 +19,6 @@ enum machine_strategy {
     MACHINE_HALTED,
     MACHINE_STRATEGIES,
 };
-const char *machine_strategy_text(enum machine_strategy strategy);
 /* False: there is none of this name. */
 bool machine_strategy_parse(const char *text, enum machine_strategy *ret_strategy);
 
