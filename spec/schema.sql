@@ -529,3 +529,28 @@ CREATE TABLE security_group_rule (
     peer      TEXT NOT NULL,                 -- 10.0.0.0/8, group:NAME, or '': anybody
     PRIMARY KEY (grp, direction, allow, peer)
 ) STRICT;
+
+-- version 8: what nodes are, whether they take work, and machines that are to move
+ALTER TABLE node ADD COLUMN pool TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE node ADD COLUMN duty TEXT NOT NULL DEFAULT 'active'; -- active, cordoned, draining, drained
+ALTER TABLE node ADD COLUMN taints TEXT NOT NULL DEFAULT '[]';   -- JSON: [{"key", "value", "effect"}]
+ALTER TABLE node ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'; -- JSON: what it has; it alone writes it
+ALTER TABLE node ADD COLUMN drain TEXT;                          -- JSON: how it is drained; NULL: it is not
+ALTER TABLE node ADD COLUMN maintenance TEXT;                    -- JSON: [{"from_ms", "until_ms"}]; NULL: none
+ALTER TABLE machine ADD COLUMN home TEXT;                        -- node that it left in a drain, and goes back to
+CREATE TABLE machine_move (                  -- a machine that is to be elsewhere; its node brings it about
+    key        TEXT PRIMARY KEY NOT NULL,    -- id of the machine
+    node       TEXT NOT NULL,                -- that has it, when this was decided
+    target     TEXT NOT NULL,                -- node that is to have it; '': one that suits
+    reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance', 'maintenance')),
+    way        TEXT NOT NULL CHECK (way IN ('live', 'cold')),
+    runs_after INTEGER NOT NULL,             -- 1: it is started where it then is
+    priority   INTEGER NOT NULL,             -- the lowest goes first
+    state      TEXT NOT NULL CHECK (state IN ('waiting', 'moving', 'failed')),
+    problem    TEXT,                         -- why it failed
+    attempts   INTEGER NOT NULL,
+    operation  TEXT,                         -- of the migration under way
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_move_node ON machine_move (node);

@@ -55,6 +55,7 @@ struct node {
     struct hypervisor *hypervisor;
     struct clone_service *clones;
     struct machine_service *machines;
+    struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
     struct api *api;

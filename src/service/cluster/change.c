@@ -65,6 +65,18 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     free(change);
 }
 
+struct change *change_of_node(struct cluster *cluster, const char *name, struct cluster_reply reply)
+{
+    struct change *change = change_new(cluster, reply);
+    snprintf(change->node, sizeof(change->node), "%s", name);
+    return change;
+}
+
+void change_propose(struct change *change, struct store_command *owned_command)
+{
+    store_propose(change->cluster->store, owned_command, on_written, change);
+}
+
 static int check_member(const struct cluster *cluster, struct error *err)
 {
     return cluster->is_member
@@ -84,6 +96,12 @@ static int find_node(struct cluster *cluster, const char *name, struct member **
     }
     *ret_member = member;
     return r;
+}
+
+int change_find_node(struct cluster *cluster, const char *name, struct member **ret_member,
+                     struct error *err)
+{
+    return find_node(cluster, name, ret_member, err);
 }
 
 /* ---- Nodes ---- */
@@ -115,12 +133,18 @@ static int check_update(struct cluster *cluster, const struct member *member, co
 }
 
 void cluster_update_node(struct cluster *cluster, const char *name, const char *role_or_null,
-                         const char *failure_domain_or_null, struct cluster_reply reply)
+                         const char *failure_domain_or_null, const char *pool_or_null,
+                         struct cluster_reply reply)
 {
     struct error err = {0};
     struct member *member = NULL;
     int r = find_node(cluster, name, &member, &err);
     r = r < 0 ? r : check_update(cluster, member, role_or_null, failure_domain_or_null, &err);
+    if (r == 0 && pool_or_null != NULL) {
+        r = duty_is_known(cluster)
+            ? duty_check_pool(pool_or_null, &err)
+            : error_set(&err, ERROR_UNSUPPORTED, "not all nodes know pools: upgrade them first");
+    }
     if (r < 0) {
         reply_error(cluster, reply, &err);
         return;
@@ -134,6 +158,10 @@ void cluster_update_node(struct cluster *cluster, const char *name, const char *
         "UPDATE node SET role = ifnull(?1, role), eligible = CASE WHEN ?1 IS NULL THEN eligible "
         "ELSE 0 END, failure_domain = ifnull(?2, failure_domain), revision = ?3 WHERE id = ?4",
         "ttru", role_or_null, failure_domain_or_null, member->id);
+    if (pool_or_null != NULL) {
+        store_command_add(command, "UPDATE node SET pool = ? WHERE id = ?", "tu", pool_or_null,
+                          member->id);
+    }
     store_propose(cluster->store, command, on_written, change);
 }
 

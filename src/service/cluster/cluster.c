@@ -258,6 +258,7 @@ void cluster_tick(struct cluster *cluster)
     beat_send(cluster);
     beat_ping(cluster);
     announce(cluster);
+    duty_announce(cluster);
     role_tick(cluster);
     authority_tick(cluster);
     cluster_check_lease(cluster);
@@ -470,5 +471,6 @@ void cluster_close(struct cluster *cluster)
     free(cluster->isolation);
     free(cluster->gateway);
     free(cluster->problem);
+    free(cluster->attributes);
     free(cluster);
 }

@@ -37,6 +37,16 @@ struct tls_context;
 enum cluster_health { CLUSTER_HEALTHY, CLUSTER_SUSPECT, CLUSTER_LOST, CLUSTER_HEALTH_COUNT };
 const char *cluster_health_text(enum cluster_health health);
 
+/* Whether a node takes work: what is new goes to active ones alone. */
+enum cluster_duty {
+    CLUSTER_ACTIVE,
+    CLUSTER_CORDONED, /* what it has stays */
+    CLUSTER_DRAINING, /* what it has leaves */
+    CLUSTER_DRAINED,  /* what was to leave has left */
+    CLUSTER_DUTY_COUNT
+};
+const char *cluster_duty_text(enum cluster_duty duty);
+
 /* ---- Life: open, store, attach, (the services), announce; stop, (store), close ---- */
 
 struct cluster_options {
@@ -122,11 +132,24 @@ void cluster_set_leader(struct cluster *cluster, const char *node_or_null,
 
 /* NULL: as it is. */
 void cluster_update_node(struct cluster *cluster, const char *name, const char *role_or_null,
-                         const char *failure_domain_or_null, struct cluster_reply reply);
+                         const char *failure_domain_or_null, const char *pool_or_null,
+                         struct cluster_reply reply);
 /* `value` NULL: take it off. */
 void cluster_label_node(struct cluster *cluster, const char *name, const char *label,
                         const char *value_or_null, struct cluster_reply reply);
 void cluster_remove_node(struct cluster *cluster, const char *name, struct cluster_reply reply);
+
+/* Takes it nothing new from now on (true), or again (false)?  CONFLICT: it is drained, and is to be
+ * restored. */
+void cluster_cordon_node(struct cluster *cluster, const char *name, bool is_cordoned,
+                         struct cluster_reply reply);
+/* A taint of `key`: the one that it has is replaced.  `effect` is NoSchedule, PreferNoSchedule or
+ * NoExecute; NULL: take it off. */
+void cluster_taint_node(struct cluster *cluster, const char *name, const char *key,
+                        const char *value_or_null, const char *effect_or_null,
+                        struct cluster_reply reply);
+/* What this node has, as JSON: its row has it soon, when that is news. */
+void cluster_set_attributes(struct cluster *cluster, const char *attributes);
 
 /* NULL and 0: the defaults, "server", three hours, one use. */
 void cluster_create_token(struct cluster *cluster, const char *role_or_null, uint64_t ttl_ms,
@@ -160,6 +183,8 @@ struct cluster_node {
     bool is_leader;
     bool is_self;
     enum cluster_health health;
+    enum cluster_duty duty;
+    char pool[64];
     uint64_t rtt_us; /* from here, smoothed; 0: unknown */
 };
 

@@ -62,6 +62,49 @@ void describe_facts(struct json_writer *writer, const struct member *member)
     json_write_end_object(writer);
 }
 
+/* ---- What a node has, and what of it is taken ---- */
+
+static void write_attributes(struct json_writer *writer, const char *attributes)
+{
+    const char *text = attributes != NULL ? attributes : "{}";
+    json_write_key(writer, "attributes");
+    json_write_raw(writer, text, strlen(text));
+}
+
+struct allocated {
+    uint64_t values[5];
+};
+
+static bool take_allocated(sqlite3_stmt *row, void *context)
+{
+    struct allocated *allocated = context;
+    for (int i = 0; i < 5; i++) {
+        allocated->values[i] = (uint64_t)sqlite3_column_int64(row, i);
+    }
+    return false;
+}
+
+/* A machine that is stopped keeps its disk, and nothing else. */
+void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node)
+{
+    static const char *const keys[] = {"machines", "running", "cpus", "memory_bytes", "disk_bytes"};
+    struct allocated allocated = {0};
+    struct error ignored = {0};
+    store_query(cluster->store, &ignored, take_allocated, &allocated,
+                "SELECT count(*), coalesce(sum(desired = 'running'), 0), "
+                "coalesce(sum(iif(desired = 'running' OR desired = 'paused', config ->> '$.cpus', "
+                "0)), 0), coalesce(sum(iif(desired = 'running' OR desired = 'paused', config ->> "
+                "'$.memory_bytes', 0)), 0), coalesce(sum(config ->> '$.disk_bytes'), 0) FROM "
+                "machine WHERE node = ?",
+                "t", node);
+    json_write_key(writer, "allocated");
+    json_write_begin_object(writer);
+    for (int i = 0; i < 5; i++) {
+        json_write_field_u64(writer, keys[i], allocated.values[i]);
+    }
+    json_write_end_object(writer);
+}
+
 /* ---- For people: a node that is alone ---- */
 
 static void write_alone(struct cluster *cluster, struct json_writer *writer)
@@ -82,6 +125,13 @@ static void write_alone(struct cluster *cluster, struct json_writer *writer)
     json_write_field_string(writer, "failure_domain", cluster->failure_domain);
     json_write_key(writer, "labels");
     json_write_raw(writer, "{}", 2);
+    json_write_field_string(writer, "pool", "default");
+    json_write_field_string(writer, "duty", cluster_duty_text(CLUSTER_ACTIVE));
+    json_write_field_bool(writer, "schedulable", true);
+    json_write_key(writer, "taints");
+    json_write_raw(writer, "[]", 2);
+    write_attributes(writer, cluster->attributes);
+    describe_allocated(cluster, writer, cluster->node_name);
     json_write_field_string(writer, "version", cluster->version);
     json_write_field_u64(writer, "schema", store_schema_version());
     json_write_field_string(writer, "isolation", cluster->isolation);
@@ -189,6 +239,17 @@ static void write_member(struct cluster *cluster, struct json_writer *writer,
     json_write_field_string(writer, "failure_domain", member->failure_domain);
     json_write_key(writer, "labels");
     json_write_raw(writer, member->labels, strlen(member->labels));
+    json_write_field_string(writer, "pool", member->pool);
+    json_write_field_string(writer, "duty", cluster_duty_text(member->duty));
+    json_write_field_bool(writer, "schedulable", member->duty == CLUSTER_ACTIVE);
+    json_write_key(writer, "taints");
+    json_write_raw(writer, member->taints, strlen(member->taints));
+    write_attributes(writer, member->attributes);
+    describe_allocated(cluster, writer, member->name);
+    if (member->drain != NULL) {
+        json_write_key(writer, "drain");
+        json_write_raw(writer, member->drain, strlen(member->drain));
+    }
     json_write_field_string(writer, "version", member->version);
     json_write_field_u64(writer, "schema", member->schema);
     write_seen(writer, member, situation, is_self);

@@ -40,6 +40,27 @@ static char *copy_labels(sqlite3_stmt *row, int index)
     return memory_copy_string(is_good ? text : "{}");
 }
 
+/* Columns since version 8; what a node wrote is shown as it is, where it is JSON. */
+static char *copy_json(sqlite3_stmt *row, int index, const char *otherwise)
+{
+    JSON_OWNED json_t *value = NULL;
+    struct error ignored = {0};
+    const char *text = (const char *)sqlite3_column_text(row, index);
+    bool is_good = text != NULL && json_read(text, strlen(text), &value, &ignored) == 0;
+    return is_good          ? memory_copy_string(text)
+        : otherwise != NULL ? memory_copy_string(otherwise)
+                            : NULL;
+}
+
+static void take_duty(sqlite3_stmt *row, struct member *member)
+{
+    copy_column(row, 12, member->pool, sizeof(member->pool));
+    member->duty = duty_parse((const char *)sqlite3_column_text(row, 13));
+    member->taints = copy_json(row, 14, "[]");
+    member->attributes = copy_json(row, 15, "{}");
+    member->drain = copy_json(row, 16, NULL);
+}
+
 static bool take_row(sqlite3_stmt *row, void *context)
 {
     struct loading *loading = context;
@@ -65,11 +86,14 @@ static bool take_row(sqlite3_stmt *row, void *context)
     member->schema = (unsigned)sqlite3_column_int(row, 9);
     member->expires_ms = number(row, 10);
     member->joined_ms = number(row, 11);
-    buffer_append_format(&loading->digest,
-                         "%" PRIu64 "\n%s\n%s\n%s\n%d%d\n%s\n%s\n%s\n%u\n%" PRIu64 "\n", member->id,
-                         member->name, member->address, member->gateway, member->wanted_server,
-                         member->is_eligible, member->failure_domain, member->labels,
-                         member->version, member->schema, member->expires_ms);
+    take_duty(row, member);
+    buffer_append_format(
+        &loading->digest,
+        "%" PRIu64 "\n%s\n%s\n%s\n%d%d\n%s\n%s\n%s\n%u\n%" PRIu64 "\n%s\n%d\n%s\n%s\n%s\n",
+        member->id, member->name, member->address, member->gateway, member->wanted_server,
+        member->is_eligible, member->failure_domain, member->labels, member->version,
+        member->schema, member->expires_ms, member->pool, (int)member->duty, member->taints,
+        member->attributes, member->drain != NULL ? member->drain : "");
     return loading->count < CLUSTER_PEERS_MAX;
 }
 
@@ -113,6 +137,9 @@ static void free_members(struct member *members, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         free(members[i].labels);
+        free(members[i].taints);
+        free(members[i].attributes);
+        free(members[i].drain);
     }
     free(members);
 }
@@ -222,6 +249,11 @@ bool member_was_removed(struct cluster *cluster, uint64_t id)
         count > 0;
 }
 
+#define ALL_COLUMNS                                                                       \
+    "SELECT key, id, address, gateway, role, eligible, failure_domain, labels, version, " \
+    "schema, expires_ms, joined_ms"
+#define ORDER " FROM node ORDER BY key"
+
 void member_reload(struct cluster *cluster)
 {
     struct error ignored = {0}; /* the tables come with the state */
@@ -232,8 +264,9 @@ void member_reload(struct cluster *cluster)
     store_query(cluster->store, &ignored, take_cluster, cluster,
                 "SELECT servers, reign FROM cluster", "");
     store_query(cluster->store, &ignored, take_row, &loading,
-                "SELECT key, id, address, gateway, role, eligible, failure_domain, labels, "
-                "version, schema, expires_ms, joined_ms FROM node ORDER BY key",
+                duty_is_known(cluster) ? ALL_COLUMNS ", pool, duty, taints, attributes, drain" ORDER
+                                       : ALL_COLUMNS
+                    ", 'default', 'active', '[]', '{}', NULL" ORDER,
                 "");
     char digest[HASH_TEXT_SIZE];
     hash_bytes(loading.digest.data, loading.digest.used, digest);

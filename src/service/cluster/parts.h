@@ -88,6 +88,11 @@ struct member {
     char failure_domain[64];
     char version[64];
     char *labels; /* JSON */
+    char pool[64];
+    enum cluster_duty duty;
+    char *taints;     /* JSON */
+    char *attributes; /* JSON */
+    char *drain;      /* JSON, or NULL */
     bool wanted_server;
     bool is_eligible;
     unsigned schema;
@@ -199,6 +204,8 @@ struct cluster {
     bool is_announced;
     bool announces;
     bool was_announced;
+    char *attributes; /* of this node, or NULL */
+    bool announces_attributes;
 
     pthread_mutex_t view_mutex;
     struct cluster_view *view;
@@ -306,6 +313,21 @@ void authority_renew(struct cluster *cluster, bool renumber,
                      void (*done)(const struct error *error, void *context), void *context);
 
 /* ---- change.c ---- */
+struct change;
+/* The answer is the node of that name as it is then; "": nothing. */
+struct change *change_of_node(struct cluster *cluster, const char *name,
+                              struct cluster_reply reply);
+void change_propose(struct change *change, struct store_command *owned_command);
+int change_find_node(struct cluster *cluster, const char *name, struct member **ret_member,
+                     struct error *err);
+
+/* ---- duty.c ---- */
+bool duty_is_known(struct cluster *cluster); /* the state has these columns (version 8) */
+enum cluster_duty duty_parse(const char *text);
+int duty_check_pool(const char *pool, struct error *err);
+void duty_announce(struct cluster *cluster);
+
+/* ---- again change.c ---- */
 /* This node is removed: whoever asked it for that gets the answer. */
 void change_end_own_removal(struct cluster *cluster);
 
@@ -317,6 +339,8 @@ int join_check_token(struct cluster *cluster, const char *token, struct error *e
 /* ---- describe.c ---- */
 void describe_peers(struct cluster *cluster, struct json_writer *writer, uint64_t but);
 void describe_id(struct json_writer *writer, const char *key, uint64_t id);
+/* What its machines want of it. */
+void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node);
 void describe_facts(struct json_writer *writer, const struct member *member);
 
 /* ---- view.c ---- */

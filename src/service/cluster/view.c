@@ -69,6 +69,8 @@ static void fill(struct cluster *cluster, const struct member *member, uint64_t 
     node->is_leader = member->id == leader;
     node->is_self = member->id == cluster->identity.id;
     node->health = member->facts.health;
+    node->duty = member->duty;
+    snprintf(node->pool, sizeof(node->pool), "%s", member->pool);
     node->rtt_us = member->rtt_us;
 }
 
@@ -129,7 +131,8 @@ static struct cluster_view *make(struct cluster *cluster)
 /* A measured time by itself is no news. */
 static bool is_same_node(const struct cluster_node *a, const struct cluster_node *b)
 {
-    return a->id == b->id && a->health == b->health && a->is_server == b->is_server &&
+    return a->id == b->id && a->health == b->health && a->duty == b->duty &&
+        strcmp(a->pool, b->pool) == 0 && a->is_server == b->is_server &&
         a->is_leader == b->is_leader && a->is_self == b->is_self && strcmp(a->name, b->name) == 0 &&
         strcmp(a->address, b->address) == 0 && strcmp(a->gateway, b->gateway) == 0 &&
         strcmp(a->identity, b->identity) == 0 && strcmp(a->failure_domain, b->failure_domain) == 0;

@@ -70,7 +70,8 @@ uint64_t forward_take_node(struct lane *lane, struct function_holders *holders)
         if (node != NULL && !node->is_self) {
             places[count] = i;
             nodes[count++] = (struct choose_node){
-                .health = node->health,
+                /* One that is drained gets what nobody else can take. */
+                .health = node->duty >= CLUSTER_DRAINING ? CLUSTER_LOST : node->health,
                 .rtt_us = node->rtt_us,
                 .calls = peer_calls_of(lane->peers, node->id),
             };

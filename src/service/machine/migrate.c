@@ -504,18 +504,23 @@ static int choose_node(const struct machine_service *service, const char *name,
     struct cluster_view *view = peer_view(service->options.peers);
     for (size_t i = 0; view != NULL && i < view->count && found == NULL; i++) {
         const struct cluster_node *node = &view->nodes[i];
-        bool fits = name[0] != '\0' ? strcmp(node->name, name) == 0
-                                    : !node->is_self && node->health == CLUSTER_HEALTHY;
+        bool fits = name[0] != '\0'
+            ? strcmp(node->name, name) == 0
+            : !node->is_self && node->health == CLUSTER_HEALTHY && node->duty == CLUSTER_ACTIVE;
         found = fits ? node : NULL;
     }
     int r = 0;
     if (strcmp(name, service->node_name) == 0) {
         r = error_set(err, ERROR_INVALID, "the machine is on node %.63s already", name);
     } else if (found == NULL) {
-        r = name[0] != '\0' ? error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name)
-                            : error_set(err, ERROR_UNAVAILABLE, "there is no other healthy node");
+        r = name[0] != '\0'
+            ? error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name)
+            : error_set(err, ERROR_UNAVAILABLE, "there is no other healthy node that takes work");
     } else if (found->health == CLUSTER_LOST) {
         r = error_set(err, ERROR_UNAVAILABLE, "node %.63s is lost", name);
+    } else if (found->duty == CLUSTER_DRAINING || found->duty == CLUSTER_DRAINED) {
+        r = error_set(err, ERROR_CONFLICT, "node %.63s is %s", name,
+                      cluster_duty_text(found->duty));
     } else {
         migration->node = found->id;
         snprintf(migration->target, sizeof(migration->target), "%s", found->name);

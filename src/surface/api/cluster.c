@@ -99,7 +99,8 @@ void api_leader_set(struct request *request)
 static void update(struct request *request, const json_t *body)
 {
     cluster_update_node(cluster_of(request), request->parameters[0], api_body_text(body, "role"),
-                        api_body_text(body, "failure_domain"), reply_to(request));
+                        api_body_text(body, "failure_domain"), api_body_text(body, "pool"),
+                        reply_to(request));
 }
 
 void api_node_update(struct request *request)
@@ -127,6 +128,34 @@ void api_node_unlabel(struct request *request)
 void api_node_remove(struct request *request)
 {
     cluster_remove_node(cluster_of(request), request->parameters[0], reply_to(request));
+}
+
+void api_node_cordon(struct request *request)
+{
+    cluster_cordon_node(cluster_of(request), request->parameters[0], true, reply_to(request));
+}
+
+void api_node_uncordon(struct request *request)
+{
+    cluster_cordon_node(cluster_of(request), request->parameters[0], false, reply_to(request));
+}
+
+static void taint(struct request *request, const json_t *body)
+{
+    cluster_taint_node(cluster_of(request), request->parameters[0], request->parameters[1],
+                       api_body_text(body, "value"), api_body_text(body, "effect"),
+                       reply_to(request));
+}
+
+void api_node_taint(struct request *request)
+{
+    api_body_read(request, "TaintSet", taint);
+}
+
+void api_node_untaint(struct request *request)
+{
+    cluster_taint_node(cluster_of(request), request->parameters[0], request->parameters[1], NULL,
+                       NULL, reply_to(request));
 }
 
 /* ---- Who may come in ---- */

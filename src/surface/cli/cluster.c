@@ -70,6 +70,7 @@ static json_t *row_of(const json_t *node)
     json_object_set_new(row, "leads", json_string(leads ? "leader" : ""));
     json_object_set_new(row, "clock", json_string(clock));
     json_object_set_new(row, "certificate", json_string(left));
+    node_add_use(node, row);
     return row;
 }
 
@@ -86,6 +87,34 @@ static void print_nodes(const json_t *nodes)
         {"SEEN", "last_seen_ms", AS_MS},
         {"CLOCK", "clock", AS_TEXT},
         {"CERTIFICATE", "certificate", AS_TEXT},
+        {"DOMAIN", "failure_domain", AS_TEXT},
+        {"ADDRESS", "address", AS_TEXT},
+    };
+    JSON_OWNED json_t *rows = json_array();
+    size_t index = 0;
+    json_t *node = NULL;
+    json_array_foreach(nodes, index, node)
+    {
+        json_array_append_new(rows, row_of(node));
+    }
+    print_table(rows, columns, COUNT(columns));
+}
+
+static void print_node_list(const json_t *nodes)
+{
+    static const struct column columns[] = {
+        {"", "mark", AS_TEXT},
+        {"NODE", "name", AS_TEXT},
+        {"ROLE", "role", AS_TEXT},
+        {"LEADS", "leads", AS_TEXT},
+        {"HEALTH", "health", AS_TEXT},
+        {"DUTY", "duty", AS_TEXT},
+        {"POOL", "pool", AS_TEXT},
+        {"CPU", "cpu_use", AS_TEXT},
+        {"MEMORY", "memory_use", AS_TEXT},
+        {"VMS", "machines", AS_TEXT},
+        {"VERSION", "version", AS_TEXT},
+        {"SEEN", "last_seen_ms", AS_MS},
         {"DOMAIN", "failure_domain", AS_TEXT},
         {"ADDRESS", "address", AS_TEXT},
     };
@@ -227,7 +256,7 @@ int verb_node_list(const struct arguments *arguments, struct error *err)
     }
     learn(document);
     if (output == OUTPUT_TABLE) {
-        print_nodes(json_object_get(document, "nodes"));
+        print_node_list(json_object_get(document, "nodes"));
     } else {
         print_document(document, output);
     }
@@ -241,7 +270,7 @@ static void print_labels(const json_t *labels)
     json_object_foreach((json_t *)(uintptr_t)labels, name, value)
     {
         MEMORY_OWNED char *text = memory_format("%s=%s", name, json_string_value(value));
-        printf("%-12s %s\n", "label", text_make_printable(text, false));
+        printf("%-13s %s\n", "label", text_make_printable(text, false));
     }
 }
 
@@ -281,6 +310,8 @@ int cluster_show_node(const struct arguments *arguments, const char *name, struc
         {"address", "address", AS_TEXT},
         {"gateway", "gateway", AS_TEXT},
         {"domain", "failure_domain", AS_TEXT},
+        {"pool", "pool", AS_TEXT},
+        {"duty", "duty", AS_TEXT},
         {"index", "index", AS_TEXT},
         {"lag", "lag", AS_TEXT},
         {"seen", "last_seen_ms", AS_MS},
@@ -306,6 +337,7 @@ int cluster_show_node(const struct arguments *arguments, const char *name, struc
     }
     print_facts(row, columns, COUNT(columns));
     print_labels(json_object_get(node, "labels"));
+    node_print_attributes(node);
     print_own_view(name);
     return 0;
 }

@@ -331,6 +331,10 @@ int verb_node_remove(const struct arguments *arguments, struct error *err);
 int verb_node_promote(const struct arguments *arguments, struct error *err);
 int verb_node_demote(const struct arguments *arguments, struct error *err);
 int verb_node_label(const struct arguments *arguments, struct error *err);
+int verb_node_pool(const struct arguments *arguments, struct error *err);
+int verb_node_cordon(const struct arguments *arguments, struct error *err);
+int verb_node_uncordon(const struct arguments *arguments, struct error *err);
+int verb_node_taint(const struct arguments *arguments, struct error *err);
 int verb_node_domain(const struct arguments *arguments, struct error *err);
 int verb_node_token_create(const struct arguments *arguments, struct error *err);
 int verb_node_token_list(const struct arguments *arguments, struct error *err);
@@ -416,6 +420,9 @@ int verb_man(const struct arguments *arguments, struct error *err);
 int verb_help(const struct arguments *arguments, struct error *err);
 
 /* operation.c: of a ThisNode. */
+/* What a Node has, and what of it is taken. */
+void node_add_use(const json_t *node, json_t *row); /* cpu_use, memory_use, machines */
+void node_print_attributes(const json_t *node);
 void node_print_runners(const json_t *node);
 
 /* cluster.c: what `node show NODE` shows. */

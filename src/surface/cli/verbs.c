@@ -520,6 +520,7 @@ const struct verb cli_verbs[] = {
     {"node", "domain", "NODE DOMAIN", 2, 2, NULL,
      "Say what a node shares its fate with (a rack, a room): servers are spread over them.",
      "  blixard node domain north rack-2\n", verb_node_domain},
+#include "node_verbs.def"
     {"node token", "create", "", 0, 0,
      FLAGS({"role", 0, "ROLE", "server worker",
             "server: may vote, as needed (default); worker: only follows."},

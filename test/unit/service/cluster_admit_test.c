@@ -262,7 +262,7 @@ TEST(cluster_admit, the_only_server_is_neither_removed_nor_demoted)
     open_scene(&scene);
     cluster_remove_node(scene.cluster, "first", reply_of(&scene));
     EXPECT(wait(&scene) == ERROR_CONFLICT);
-    cluster_update_node(scene.cluster, "first", "worker", NULL, reply_of(&scene));
+    cluster_update_node(scene.cluster, "first", "worker", NULL, NULL, reply_of(&scene));
     EXPECT(wait(&scene) == ERROR_CONFLICT);
     cluster_remove_node(scene.cluster, "nobody", reply_of(&scene));
     EXPECT(wait(&scene) == ERROR_NOT_FOUND);

@@ -62,8 +62,10 @@ static void open_scene(struct scene *scene)
                       "created_ms, revision) VALUES ('cluster', ?1, 'home', 3, '', x'00', 1, 1)",
                       "t", CLUSTER);
     store_command_add(command,
-                      "INSERT INTO node VALUES ('north', 7, 'a:1', '', 'server', 1, '', '{}', '', "
-                      "3, '', 0, 1, 1)",
+                      "INSERT INTO node (key, id, address, gateway, role, eligible, "
+                      "failure_domain, labels, version, schema, fingerprint, expires_ms, "
+                      "joined_ms, revision) VALUES ('north', 7, 'a:1', '', 'server', 1, '', '{}', "
+                      "'', 3, '', 0, 1, 1)",
                       "");
     store_command_add(command, "INSERT INTO removed_node VALUES ('8', 'south', 1)", "");
     store_command_add(command,

@@ -46,10 +46,13 @@ static void write_state(struct scene *scene)
                       "created_ms, revision) VALUES ('cluster', 'test', 'home', 3, '', x'00', 1, "
                       "1)",
                       "");
-    store_command_add(command,
-                      "INSERT INTO node VALUES ('north', 7, 'a:1', '', 'server', 1, '', '{}', '', "
-                      "3, '', 0, 1, 1)",
-                      "");
+    store_command_add(
+        command,
+        "INSERT INTO node (key, id, address, gateway, role, eligible, failure_domain, "
+        "labels, version, schema, fingerprint, expires_ms, joined_ms, revision) "
+        "VALUES ('north', 7, 'a:1', '', 'server', 1, '', '{}', '', "
+        "3, '', 0, 1, 1)",
+        "");
     store_command_add(command, "INSERT INTO removed_node VALUES ('8', 'south', 1)", "");
     store_command_add(command,
                       "INSERT INTO client VALUES ('ann', 'certificate', NULL, 'aa', 1, ?1, 1)", "u",

@@ -1,0 +1,231 @@
+/*
+ * What this node has, as JSON.  Only what stays the same while it runs: what is used of it is not
+ * here, so that its row is written when a disk was added, not when a file was.
+ *
+ *   {"cpus": N, "numa": [{"cpus": "0-3", "memory_bytes": N}], "memory_bytes": N, "disk_bytes": N,
+ *    "kvm": "...", "hugepages": [{"name": "2048kB", "count": N}], "drivers": [{"name", "version",
+ * "accelerator"}], "architecture": "x86_64", "kernel": "6.1.0", "blixard": "1.0", "devices":
+ * [{"name": "gpu", "count": 1}, ...], "reserved": {"cpu_millis", "memory_bytes", "disk_bytes"},
+ * "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region", "zone",
+ * "rack"}}
+ */
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "base/version.h"
+
+#include "engine/hypervisor/hypervisor.h"
+
+#include "service/node/parts.h"
+
+enum { FILE_MAX = 65536, NUMA_MAX = 64, DEVICES_MAX = 4096, NAME_MAX_SHOWN = 64 };
+
+/* PCI classes (the upper 16 bits of DEVICE/class), as people call what is of them. */
+static const struct {
+    unsigned class;
+    unsigned mask;
+    const char *name;
+} classes[] = {
+    {0x0300, 0xff00, "gpu"},    {0x1200, 0xff00, "accelerator"}, {0x0200, 0xff00, "network"},
+    {0x0108, 0xffff, "nvme"},   {0x0100, 0xff00, "storage"},     {0x0c03, 0xffff, "usb-controller"},
+    {0x0b40, 0xffff, "crypto"},
+};
+enum { CLASSES = sizeof(classes) / sizeof(classes[0]) };
+
+/* One line of a file, without its end; false: it is not there. */
+static bool read_line(const char *path, char *ret_line, size_t size)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    if (file_read(path, FILE_MAX, &text, &ignored) < 0) {
+        return false;
+    }
+    snprintf(ret_line, size, "%.*s", (int)strcspn(buffer_string(&text), "\n"),
+             buffer_string(&text));
+    text_make_printable(ret_line, false);
+    return true;
+}
+
+static uint64_t read_number(const char *path, int base)
+{
+    char line[64];
+    return read_line(path, line, sizeof(line)) ? strtoull(line, NULL, base) : 0;
+}
+
+/* "Node 0 MemTotal:  1234 kB", "MemTotal: 1234 kB" */
+static uint64_t read_memory(const char *path)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    if (file_read(path, FILE_MAX, &text, &ignored) < 0) {
+        return 0;
+    }
+    const char *at = strstr(buffer_string(&text), "MemTotal:");
+    return at != NULL ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
+}
+
+static void write_numa(struct json_writer *writer, const char *sys)
+{
+    json_write_key(writer, "numa");
+    json_write_begin_array(writer);
+    for (int i = 0; i < NUMA_MAX; i++) {
+        char cpus[256];
+        MEMORY_OWNED char *list = memory_format("%s/devices/system/node/node%d/cpulist", sys, i);
+        MEMORY_OWNED char *memory = memory_format("%s/devices/system/node/node%d/meminfo", sys, i);
+        if (read_line(list, cpus, sizeof(cpus))) {
+            json_write_begin_object(writer);
+            json_write_field_string(writer, "cpus", cpus);
+            json_write_field_u64(writer, "memory_bytes", read_memory(memory));
+            json_write_end_object(writer);
+        }
+    }
+    json_write_end_array(writer);
+}
+
+static void write_count(struct json_writer *writer, const char *name, uint64_t count)
+{
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", name);
+    json_write_field_u64(writer, "count", count);
+    json_write_end_object(writer);
+}
+
+static void write_hugepages(struct json_writer *writer, const char *sys)
+{
+    MEMORY_OWNED char *path = memory_format("%s/kernel/mm/hugepages", sys);
+    DIR *folder = opendir(path);
+    const struct dirent *entry = NULL;
+    json_write_key(writer, "hugepages");
+    json_write_begin_array(writer);
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        if (text_starts_with(entry->d_name, "hugepages-")) {
+            MEMORY_OWNED char *count = memory_format("%s/%s/nr_hugepages", path, entry->d_name);
+            write_count(writer, entry->d_name + strlen("hugepages-"), read_number(count, 10));
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    json_write_end_array(writer);
+}
+
+/* What carries others is counted too: "sriov" are functions that can still be made of it. */
+static void count_device(const char *folder, const char *name, uint64_t *counts, uint64_t *sriov)
+{
+    MEMORY_OWNED char *class_path = memory_format("%s/%s/class", folder, name);
+    MEMORY_OWNED char *functions = memory_format("%s/%s/sriov_totalvfs", folder, name);
+    unsigned class = (unsigned)(read_number(class_path, 16) >> 8);
+    for (size_t i = 0; i < CLASSES; i++) {
+        counts[i] += (class & classes[i].mask) == classes[i].class;
+    }
+    *sriov += read_number(functions, 10);
+}
+
+static void write_devices(struct json_writer *writer, const char *sys)
+{
+    uint64_t counts[CLASSES] = {0};
+    uint64_t sriov = 0;
+    MEMORY_OWNED char *path = memory_format("%s/bus/pci/devices", sys);
+    DIR *folder = opendir(path);
+    const struct dirent *entry = NULL;
+    for (int i = 0; folder != NULL && i < DEVICES_MAX && (entry = readdir(folder)) != NULL; i++) {
+        if (entry->d_name[0] != '.') {
+            count_device(path, entry->d_name, counts, &sriov);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
+    json_write_key(writer, "devices");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < CLASSES; i++) {
+        if (counts[i] > 0) {
+            write_count(writer, classes[i].name, counts[i]);
+        }
+    }
+    if (sriov > 0) {
+        write_count(writer, "sriov-function", sriov);
+    }
+    json_write_end_array(writer);
+}
+
+static void write_drivers(struct json_writer *writer, const struct hypervisor *hypervisor)
+{
+    size_t count = hypervisor != NULL ? hypervisor_driver_count(hypervisor) : 0;
+    json_write_key(writer, "drivers");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < count; i++) {
+        const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
+        if (info->is_usable) {
+            json_write_begin_object(writer);
+            json_write_field_string(writer, "name", info->name);
+            json_write_field_string(writer, "version", info->version);
+            json_write_field_string(writer, "accelerator", info->accelerator);
+            json_write_field_bool(writer, "live_migration", info->can_migrate);
+            json_write_end_object(writer);
+        }
+    }
+    json_write_end_array(writer);
+}
+
+static void write_system(struct json_writer *writer, const struct node_options *options)
+{
+    struct utsname system;
+    bool is_known = uname(&system) == 0;
+    json_write_field_string(writer, "kvm", options->kvm);
+    json_write_field_string(writer, "architecture", is_known ? system.machine : "");
+    json_write_field_string(writer, "kernel", is_known ? system.release : "");
+    json_write_field_string(writer, "blixard", blixard_version);
+}
+
+static void write_settings(struct json_writer *writer, const struct node_options *options)
+{
+    json_write_key(writer, "reserved");
+    json_write_begin_object(writer);
+    json_write_field_u64(writer, "cpu_millis", options->reserved_cpu_millis);
+    json_write_field_u64(writer, "memory_bytes", options->reserved_memory_bytes);
+    json_write_field_u64(writer, "disk_bytes", options->reserved_disk_bytes);
+    json_write_end_object(writer);
+    json_write_key(writer, "overcommit");
+    json_write_begin_object(writer);
+    json_write_field_u64(writer, "cpu_percent", options->overcommit_cpu_percent);
+    json_write_field_u64(writer, "memory_percent", options->overcommit_memory_percent);
+    json_write_field_u64(writer, "disk_percent", options->overcommit_disk_percent);
+    json_write_end_object(writer);
+    json_write_key(writer, "topology");
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "region", options->region);
+    json_write_field_string(writer, "zone", options->zone);
+    json_write_field_string(writer, "rack", options->rack);
+    json_write_end_object(writer);
+}
+
+void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
+                      struct buffer *out)
+{
+    struct json_writer writer = json_writer_to(out);
+    struct statvfs disk;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    MEMORY_OWNED char *memory = memory_format("%s/meminfo", roots->proc);
+    json_write_begin_object(&writer);
+    json_write_field_u64(&writer, "cpus", cpus > 0 ? (uint64_t)cpus : 1);
+    json_write_field_u64(&writer, "memory_bytes", read_memory(memory));
+    json_write_field_u64(
+        &writer, "disk_bytes",
+        statvfs(options->data_folder, &disk) == 0 ? (uint64_t)disk.f_blocks * disk.f_frsize : 0);
+    write_numa(&writer, roots->sys);
+    write_hugepages(&writer, roots->sys);
+    write_devices(&writer, roots->sys);
+    write_drivers(&writer, options->hypervisor);
+    write_system(&writer, options);
+    write_settings(&writer, options);
+    json_write_end_object(&writer);
+}

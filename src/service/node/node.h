@@ -1,0 +1,51 @@
+/*
+ * What becomes of a node, and with it of its machines: what it has, drains, losses, rebalancing.
+ *
+ * What a node has is told in its row, on change only.  A machine that is to be elsewhere is a row
+ * of `machine_move`: whoever wants it writes it, and the node that has the machine brings it about
+ * (move.c), so that nothing is lost when a daemon ends in the middle.
+ *
+ * Main loop thread.
+ */
+#ifndef SERVICE_NODE_NODE_H
+#define SERVICE_NODE_NODE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cluster;
+struct error;
+struct hypervisor;
+struct loop;
+struct machine_service;
+struct node_service;
+struct operation_service;
+struct store;
+
+struct node_options {
+    struct loop *loop;
+    struct store *store;
+    struct cluster *cluster;
+    struct operation_service *operations;
+    struct machine_service *machines;
+    struct hypervisor *hypervisor;
+    const char *node_name;
+    const char *data_folder; /* its disk is what machines have */
+    const char *kvm;         /* "hardware", "nested", ...: what isolates functions; for people */
+    const char *region;      /* "" when it is not said; the same of the others */
+    const char *zone;
+    const char *rack;
+    uint64_t reserved_cpu_millis;
+    uint64_t reserved_memory_bytes;
+    uint64_t reserved_disk_bytes;
+    uint64_t overcommit_cpu_percent;
+    uint64_t overcommit_memory_percent;
+    uint64_t overcommit_disk_percent;
+};
+
+int node_service_new(const struct node_options *options, struct node_service **ret_service,
+                     struct error *err);
+void node_service_free(struct node_service *service);
+
+#endif

@@ -1,0 +1,253 @@
+/* Verbs about what becomes of nodes: cordons, taints, pools; and what a node has. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/http/http.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
+
+#include "surface/cli/private.h"
+
+/* ---- What it has ---- */
+
+static uint64_t number(const json_t *node, const char *part, const char *field)
+{
+    return json_u64(json_object_get(node, part), field);
+}
+
+void node_add_use(const json_t *node, json_t *row)
+{
+    uint64_t cpus = number(node, "attributes", "cpus");
+    uint64_t memory = number(node, "attributes", "memory_bytes");
+    MEMORY_OWNED char *cpu = cpus == 0
+        ? memory_copy_string("-")
+        : memory_format("%" PRIu64 "/%" PRIu64, number(node, "allocated", "cpus"), cpus);
+    MEMORY_OWNED char *use = memory == 0
+        ? memory_copy_string("-")
+        : memory_format("%.1f/%.1f GiB",
+                        (double)number(node, "allocated", "memory_bytes") / (1 << 30),
+                        (double)memory / (1 << 30));
+    json_object_set_new(row, "cpu_use", json_string(cpu));
+    json_object_set_new(row, "memory_use", json_string(use));
+    json_object_set_new(row, "machines",
+                        json_integer((json_int_t)number(node, "allocated", "machines")));
+}
+
+static void print_line(const char *name, const char *owned_text)
+{
+    MEMORY_OWNED char *text = (char *)(uintptr_t)owned_text;
+    printf("%-13s %s\n", name, text_make_printable(text, false));
+}
+
+static void print_counts(const char *name, const json_t *counts)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(counts, index, item)
+    {
+        if (json_u64(item, "count") > 0) {
+            buffer_append_format(&text, "%s%s %" PRIu64, text.used > 0 ? ", " : "",
+                                 json_text(item, "name"), json_u64(item, "count"));
+        }
+    }
+    if (text.used > 0) {
+        print_line(name, memory_copy_string(buffer_string(&text)));
+    }
+}
+
+static void print_size(const char *name, const json_t *node, const char *field)
+{
+    uint64_t has = number(node, "attributes", field);
+    const json_t *reserved = json_object_get(json_object_get(node, "attributes"), "reserved");
+    if (has > 0) {
+        print_line(name,
+                   memory_format("%.1f GiB, %.1f reserved, %.1f allocated", (double)has / (1 << 30),
+                                 (double)json_u64(reserved, field) / (1 << 30),
+                                 (double)number(node, "allocated", field) / (1 << 30)));
+    }
+}
+
+static void print_drivers(const json_t *drivers)
+{
+    size_t index = 0;
+    json_t *driver = NULL;
+    json_array_foreach(drivers, index, driver)
+    {
+        print_line("driver",
+                   memory_format("%s %s, %s%s", json_text(driver, "name"),
+                                 json_text(driver, "version"), json_text(driver, "accelerator"),
+                                 json_is_true(json_object_get(driver, "live_migration"))
+                                     ? ", machines move while they run"
+                                     : ""));
+    }
+}
+
+/* A label goes before the option. */
+static void print_topology(const json_t *node)
+{
+    static const char *const parts[] = {"region", "zone", "rack"};
+    const json_t *topology = json_object_get(json_object_get(node, "attributes"), "topology");
+    BUFFER_OWNED struct buffer text = {0};
+    for (size_t i = 0; i < 3; i++) {
+        const char *label = json_text(json_object_get(node, "labels"), parts[i]);
+        const char *value = label[0] != '\0' ? label : json_text(topology, parts[i]);
+        if (value[0] != '\0') {
+            buffer_append_format(&text, "%s%s %s", text.used > 0 ? ", " : "", parts[i], value);
+        }
+    }
+    if (text.used > 0) {
+        print_line("topology", memory_copy_string(buffer_string(&text)));
+    }
+}
+
+static void print_taints(const json_t *taints)
+{
+    size_t index = 0;
+    json_t *taint = NULL;
+    json_array_foreach(taints, index, taint)
+    {
+        const char *value = json_text(taint, "value");
+        print_line("taint",
+                   memory_format("%s%s%s:%s", json_text(taint, "key"), value[0] != '\0' ? "=" : "",
+                                 value, json_text(taint, "effect")));
+    }
+}
+
+void node_print_attributes(const json_t *node)
+{
+    const json_t *has = json_object_get(node, "attributes");
+    const json_t *over = json_object_get(has, "overcommit");
+    print_taints(json_object_get(node, "taints"));
+    print_topology(node);
+    if (json_u64(has, "cpus") == 0) {
+        return;
+    }
+    print_line("cpus",
+               memory_format("%" PRIu64 ", %zu NUMA node%s, %" PRIu64 " allocated",
+                             json_u64(has, "cpus"), json_array_size(json_object_get(has, "numa")),
+                             json_array_size(json_object_get(has, "numa")) == 1 ? "" : "s",
+                             number(node, "allocated", "cpus")));
+    print_size("memory", node, "memory_bytes");
+    print_size("disk", node, "disk_bytes");
+    print_line("overcommit",
+               memory_format("cpu %" PRIu64 " %%, memory %" PRIu64 " %%, disk %" PRIu64 " %%",
+                             json_u64(over, "cpu_percent"), json_u64(over, "memory_percent"),
+                             json_u64(over, "disk_percent")));
+    print_counts("hugepages", json_object_get(has, "hugepages"));
+    print_counts("devices", json_object_get(has, "devices"));
+    print_line("system",
+               memory_format("%s, Linux %s, KVM %s", json_text(has, "architecture"),
+                             json_text(has, "kernel"), json_text(has, "kvm")));
+    print_drivers(json_object_get(has, "drivers"));
+    print_line("machines",
+               memory_format("%" PRIu64 ", %" PRIu64 " of them are to run",
+                             number(node, "allocated", "machines"),
+                             number(node, "allocated", "running")));
+}
+
+/* ---- Verbs ---- */
+
+int verb_node_pool(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
+    JSON_OWNED json_t *body = json_pack("{s:s}", "pool", arguments->words[1]);
+    JSON_OWNED json_t *node = NULL;
+    int r = request_send("PATCH", target, body, &node, err);
+    return r < 0
+        ? r
+        : print_done(arguments, node, err, "%s is in pool %s", name, json_text(node, "pool"));
+}
+
+static int act(const struct arguments *arguments, const char *what, const char *text,
+               struct error *err)
+{
+    const char *name = arguments->words[0];
+    MEMORY_OWNED char *target = request_target("nodes", name, what);
+    JSON_OWNED json_t *node = NULL;
+    int r = request_json("POST", target, NULL, &node, err);
+    return r < 0 ? r : print_done(arguments, node, err, "%s %s", name, text);
+}
+
+int verb_node_cordon(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "/cordon", "takes nothing new; what it has stays", err);
+}
+
+int verb_node_uncordon(const struct arguments *arguments, struct error *err)
+{
+    return act(arguments, "/uncordon", "takes new work again", err);
+}
+
+/* KEY[=VALUE]:EFFECT, or KEY-. */
+struct taint {
+    char *key;
+    char *value;        /* "" */
+    const char *effect; /* NULL: take it off */
+};
+
+static void taint_done(struct taint *taint)
+{
+    free(taint->key);
+    free(taint->value);
+}
+
+static int split_taint(const char *word, struct taint *taint, struct error *err)
+{
+    size_t length = strlen(word);
+    const char *colon = strrchr(word, ':');
+    const char *equals = colon != NULL ? memchr(word, '=', (size_t)(colon - word)) : NULL;
+    const char *end = equals != NULL ? equals : colon;
+    if (colon == NULL && length > 1 && word[length - 1] == '-') {
+        end = word + length - 1;
+    }
+    if (end == NULL || end == word) {
+        return error_set(err, ERROR_INVALID,
+                         "\"%.60s\" is neither KEY[=VALUE]:EFFECT (put on) nor KEY- (take off)",
+                         word);
+    }
+    taint->key = memory_copy_text(word, (size_t)(end - word));
+    taint->value = memory_copy_text(equals != NULL ? equals + 1 : "",
+                                    equals != NULL ? (size_t)(colon - equals) - 1 : 0);
+    taint->effect = colon != NULL ? colon + 1 : NULL;
+    return 0;
+}
+
+static int change_taint(const char *name, const char *word, bool is_try, struct error *err)
+{
+    struct taint taint = {0};
+    int r = split_taint(word, &taint, err);
+    if (r == 0 && !is_try) {
+        BUFFER_OWNED struct buffer rest = {0};
+        buffer_append_string(&rest, "/taints/");
+        http_percent_encode(&rest, text_of(taint.key, strlen(taint.key)));
+        MEMORY_OWNED char *target = request_target("nodes", name, buffer_string(&rest));
+        JSON_OWNED json_t *body = taint.effect == NULL
+            ? NULL
+            : json_pack("{s:s, s:s}", "value", taint.value, "effect", taint.effect);
+        r = body == NULL ? request_json("DELETE", target, NULL, NULL, err)
+                         : request_send("PUT", target, body, NULL, err);
+    }
+    taint_done(&taint);
+    return r;
+}
+
+int verb_node_taint(const struct arguments *arguments, struct error *err)
+{
+    const char *name = arguments->words[0];
+    int r = 0;
+    for (unsigned i = 1; i < arguments->word_count && r == 0; i++) {
+        r = change_taint(name, arguments->words[i], true, err); /* before any is changed */
+    }
+    for (unsigned i = 1; i < arguments->word_count && r == 0; i++) {
+        r = change_taint(name, arguments->words[i], false, err);
+    }
+    JSON_OWNED json_t *node = NULL;
+    MEMORY_OWNED char *target = request_target("nodes", name, "");
+    r = r < 0 ? r : request_json("GET", target, NULL, &node, err);
+    return r < 0 ? r : print_done(arguments, node, err, "taints of %s are changed", name);
+}
