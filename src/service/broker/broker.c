@@ -282,19 +282,42 @@ static void unref(struct broker *broker)
     free(broker);
 }
 
-/* Threads of this process, whichever broker they are of. */
+/*
+ * Threads of this process, whichever broker they are of.  A thread that ends joins the one that
+ * ended before it, so who joins the last has seen all of them go, with what libraries kept for each
+ * thread.
+ */
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t ended;
-    unsigned count;
-} threads = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+    unsigned count; /* that run */
+    pthread_t last; /* that ended, when has_last */
+    bool has_last;
+} threads = {.mutex = PTHREAD_MUTEX_INITIALIZER, .ended = PTHREAD_COND_INITIALIZER};
 
-static void count_thread(int change)
+static int begin_thread(struct broker *broker, void *(*body)(void *))
+{
+    pthread_t thread;
+    pthread_mutex_lock(&threads.mutex);
+    int r = -pthread_create(&thread, NULL, body, broker);
+    threads.count += r == 0;
+    pthread_mutex_unlock(&threads.mutex);
+    return r;
+}
+
+static void end_thread(void)
 {
     pthread_mutex_lock(&threads.mutex);
-    threads.count += (unsigned)change;
+    bool had_last = threads.has_last;
+    pthread_t last = threads.last;
+    threads.last = pthread_self();
+    threads.has_last = true;
+    threads.count--;
     pthread_cond_broadcast(&threads.ended);
     pthread_mutex_unlock(&threads.mutex);
+    if (had_last) {
+        pthread_join(last, NULL);
+    }
 }
 
 void broker_settle(void)
@@ -303,7 +326,13 @@ void broker_settle(void)
     while (threads.count > 0) {
         pthread_cond_wait(&threads.ended, &threads.mutex);
     }
+    bool had_last = threads.has_last;
+    pthread_t last = threads.last;
+    threads.has_last = false;
     pthread_mutex_unlock(&threads.mutex);
+    if (had_last) {
+        pthread_join(last, NULL);
+    }
 #ifdef HAVE_NATS
     broker_nats_end();
 #endif
@@ -314,7 +343,7 @@ static void *run(void *argument)
     struct broker *broker = argument;
     broker->kind->run(broker);
     unref(broker);
-    count_thread(-1);
+    end_thread();
     return NULL;
 }
 
@@ -345,15 +374,12 @@ int broker_open(struct loop *loop, const struct broker_options *options,
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&broker->changed, &attributes);
     pthread_condattr_destroy(&attributes);
-    count_thread(1);
-    r = -pthread_create(&broker->thread, NULL, run, broker);
+    r = begin_thread(broker, run);
     if (r < 0) {
-        count_thread(-1);
         broker->references = 1;
         unref(broker);
         return error_os(err, -r, "starting a thread for a broker");
     }
-    pthread_detach(broker->thread);
     *ret_broker = broker;
     return 0;
 }

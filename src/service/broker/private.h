@@ -54,7 +54,6 @@ struct broker {
     struct broker_status status;
 
     /* Both, under `mutex`. */
-    pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool is_stopping;
