@@ -7,6 +7,7 @@ import tempfile
 import unittest
 
 from cluster import Cluster
+from foreign import until
 from node import Node
 from shows import compile_guest
 
@@ -159,6 +160,86 @@ class Routes(unittest.TestCase):
                              (["-f", "shows", "-p", "/x", "--cors", "nowhere"], "is no origin")):
             self.assertIn(words, self.cli("route", "set", "wrong", *flags, status=64))
         self.assertIn("no function nobody", self.cli("route", "set", "wrong", "-f", "nobody", "-p", "/x", status=66))
+
+    def trigger(self, name):
+        return json.loads(self.cli("trigger", "get", name, "-o", "json"))
+
+    def test_a_trigger_of_kind_http_is_a_route(self):
+        """Made, seen, paused and deleted by either name."""
+        self.cli("trigger", "create", "both", "--kind", "http", "-f", "shows", "--path", "/both/{id}", "--method", "GET,POST",
+                 "--rate-limit", "1000:1000:route", "--timeout", "20s")
+        route = json.loads(self.cli("route", "get", "both", "-o", "json"))
+        self.assertEqual((route["path"], route["methods"], route["rate_limit"]["by"], route["timeout_ms"]),
+                         ("/both/{id}", ["GET", "POST"], "route", 20000))
+        self.assertEqual(self.ask("GET", "/both/7").environment["PATH_PARAM_ID"], "7")
+        trigger = self.trigger("both")
+        self.assertEqual((trigger["kind"], trigger["path"], trigger["settings"]["methods"], trigger["state"], trigger["timeout_ms"]),
+                         ("http", "/both/{id}", ["GET", "POST"], "running", 20000))
+        self.assertEqual((trigger["seen"], trigger["matched"], trigger["failed"]), (1, 1, 0))
+        self.assertIn("both", self.cli("trigger", "list"))
+        self.cli("trigger", "pause", "both")
+        self.assertEqual((self.ask("GET", "/both/7").status, self.trigger("both")["state"]), (503, "paused"))
+        self.cli("trigger", "update", "both", "--host", "both.example.org")  # stays paused
+        self.cli("route", "resume", "both")
+        self.assertEqual([self.ask("GET", "/both/7", Host=host).status for host in ("both.example.org", "else")], [200, 404])
+        self.assertEqual(self.trigger("both")["settings"]["methods"], ["GET", "POST"])
+        again = ["trigger", "create", "both", "--kind", "http", "-f", "shows", "--path", "/x"]
+        self.assertIn("already", self.cli(*again, status=73))
+        self.assertIn("of kind http", self.cli("trigger", "create", "both", "-f", "shows", "--schedule", "@daily", status=73))
+        self.cli("trigger", "delete", "both")
+        self.assertIn("no route both", self.cli("route", "get", "both", status=66))
+        self.assertIn("no trigger both", self.cli("trigger", "get", "both", status=66))
+        self.cli("trigger", "create", "both", "-f", "shows", "--schedule", "@daily", "--paused")
+        self.addCleanup(self.cli, "trigger", "delete", "both")
+        self.assertIn("another kind", self.cli("route", "set", "both", "-f", "shows", "-p", "/x", status=73))
+        self.assertIn("--kind http", self.cli("trigger", "create", "odd", "-f", "shows", "--schedule", "@daily", "--host", "a", status=64))
+
+    def test_a_route_has_a_filter(self):
+        """Of the head: of an event in binary mode, and of any request."""
+        self.cli("trigger", "create", "hook", "--kind", "http", "-f", "shows", "--path", "/hook", "--filter",
+                 '{"$or": [{"type": ["order.created"]}, {"headers": {"x-github-event": ["push"]}}]}')
+        self.addCleanup(self.cli, "trigger", "delete", "hook")
+        event = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/s"}
+        self.assertEqual([self.ask("POST", "/hook", b"{}", **fields).status for fields in (
+            {}, {**event, "ce-type": "order.created"}, {**event, "ce-type": "order.paid"}, {"X-GitHub-Event": "push"})], [204, 200, 204, 200])
+        seen = self.trigger("hook")
+        self.assertEqual((seen["seen"], seen["matched"], seen["skipped"]), (4, 2, 2))
+        self.assertIn('blixard_route_matched_total{project="default",route="hook"} 2', self.node.get("/metrics"))
+        self.set("plain", "--path", "/plain", "--filter", "method = 'POST' AND path LIKE '/pl%'")
+        self.assertEqual([self.ask(method, "/plain").status for method in ("GET", "POST")], [204, 200])
+
+    def test_an_event_is_tried_at_a_route(self):
+        self.cli("trigger", "create", "tried", "--kind", "http", "-f", "shows", "--path", "/tried/{id}", "--method", "PUT,GET",
+                 "--filter", "type = 'yes' AND method = 'PUT'")
+        self.addCleanup(self.cli, "trigger", "delete", "tried")
+
+        def test(kind, *flags, status=0):
+            event = json.dumps({"specversion": "1.0", "id": "1", "source": "/s", "type": kind, "data": {"a": 1}})
+            return self.cli("trigger", "test", "tried", "--event", "-", "-o", "json", *flags, stdin=event, status=status)
+        self.assertIn("--path PATH", test("yes", status=64))
+        done = json.loads(test("yes", "--path", "/tried/a%20b"))
+        self.assertIn("PATH_PARAM_ID=a b\n", done["answer"])
+        self.assertIn("REQUEST_METHOD=PUT\n", done["answer"])
+        self.assertEqual((done["matches"], done["status"]), (True, 200))
+        self.assertFalse(json.loads(test("no", "--path", "/tried/7"))["matches"])
+        self.assertEqual(self.trigger("tried")["seen"], 0)
+
+    def test_calls_at_once_are_limited(self):
+        self.set("narrow", "--path", "/narrow", "--stream", "--concurrency", "1")
+        host, port = self.node.gateway.split(":")
+        slow = http.client.HTTPConnection(host, int(port), timeout=60)
+        self.addCleanup(slow.close)
+        slow.putrequest("POST", "/narrow?drains")
+        slow.putheader("Content-Length", "2")
+        slow.endheaders(b"a")
+        until(lambda: self.trigger("narrow")["in_flight"] == 1)
+        refused = self.ask("GET", "/narrow")
+        self.assertEqual(refused.status, 503)
+        self.assertIn("concurrency_max", json.loads(refused.body)["detail"])
+        slow.send(b"b")
+        self.assertEqual(slow.getresponse().status, 200)
+        until(lambda: self.trigger("narrow")["in_flight"] == 0)
+        self.assertEqual(self.ask("GET", "/narrow").status, 200)
 
     def test_a_request_may_be_answered_later(self):
         """With what the route says of it, and who was let in."""

@@ -1,4 +1,4 @@
-"""A function that answers with its environment; ?head=life, cookie or cors adds fields to its answer."""
+"""A function that answers with its environment; ?head=life, cookie or cors adds fields to its answer; ?drains: it reads the body first."""
 import subprocess
 
 SOURCE = r"""
@@ -9,6 +9,10 @@ extern char **environ;
 int main(void)
 {
     const char *query = getenv("QUERY_STRING");
+    if (query != NULL && strcmp(query, "drains") == 0) {
+        while (getchar() != EOF) {
+        }
+    }
     const char *head = query != NULL ? strstr(query, "head=") : NULL;
     printf("Content-Type: text/plain\r\n");
     if (head != NULL && strncmp(head + 5, "life", 4) == 0) {

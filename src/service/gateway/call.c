@@ -76,6 +76,9 @@ void call_settle(struct call *call)
     instance_target_unref(call->target);
     call->target = NULL;
     websocket_free(call);
+    if (call->route != NULL) {
+        http_route_leave(call->route, call->trace.status);
+    }
     http_route_unref(call->route);
     call->route = NULL;
     lane_give_back_call(call);
@@ -538,6 +541,9 @@ void call_serve_route(struct gateway *gateway, struct http_exchange *owned_excha
     call->streams = owned_route->streams;
     snprintf(call->pattern, sizeof(call->pattern), "%s", owned_route->path);
     call->caller = *caller;
+    if (owned_route->timeout_ms > 0 && owned_route->timeout_ms < call_time_left(call)) {
+        call->deadline_ms = loop_now_ms(call->lane->loop) + owned_route->timeout_ms;
+    }
     call_place(call, owned_route->project,
                text_of(owned_route->function, strlen(owned_route->function)), false);
 }

@@ -9,7 +9,9 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/http/http.h"
+#include "base/json.h"
 
+#include "service/event/event.h"
 #include "service/gateway/lane.h"
 
 enum { TOKEN_MAX = 4096, SECONDS_SIZE = 24 };
@@ -197,6 +199,78 @@ static bool body_fits(struct http_exchange *exchange, const struct http_route *r
     return false;
 }
 
+/* ---- The filter: of the head alone, so that a body never waits for it ---- */
+
+static void set_text(json_t *document, const char *name, struct text value)
+{
+    json_t *text = json_stringn(value.length > 0 ? value.data : "", value.length);
+    json_object_set_new(document, name, text != NULL ? text : json_string("")); /* no UTF-8 */
+}
+
+/* "X-GitHub-Event: push" is headers["x-github-event"]; of several of a name, the first. */
+static void add_header(json_t *headers, struct text name, struct text value)
+{
+    char lower[128];
+    if (name.length >= sizeof(lower)) {
+        return;
+    }
+    for (size_t i = 0; i < name.length; i++) {
+        lower[i] =
+            (char)(name.data[i] >= 'A' && name.data[i] <= 'Z' ? name.data[i] | 0x20 : name.data[i]);
+    }
+    lower[name.length] = '\0';
+    if (json_object_get(headers, lower) == NULL) {
+        set_text(headers, lower, value);
+    }
+}
+
+/* A request as an event: one in CloudEvents' binary mode is that event; any other is one of type
+ * http.request. */
+static json_t *document_of(struct http_exchange *exchange)
+{
+    EVENT_OWNED struct event event = {0};
+    struct error ignored = {0};
+    json_t *headers = json_object();
+    event_init(&event, "", "", "http.request", NULL, NULL, 0);
+    size_t count = http_exchange_field_count(exchange);
+    for (size_t i = 0; i < count && i < GATEWAY_REQUEST_FIELDS_MAX; i++) {
+        struct text name, value;
+        http_exchange_field_at(exchange, i, &name, &value);
+        add_header(headers, name, value);
+        (void)event_read_field(&event, name, value, &ignored); /* what is none stays a header */
+    }
+    json_t *document = event_document(&event);
+    json_object_set_new(document, "headers", headers);
+    set_text(document, "method", http_exchange_method_text(exchange));
+    set_text(document, "path", http_exchange_path(exchange));
+    set_text(document, "query", http_exchange_query(exchange));
+    set_text(document, "host", http_exchange_field(exchange, "Host"));
+    return document;
+}
+
+/* Does the route want it?  Otherwise it is answered: as an event, it was taken and passed over. */
+static bool is_wanted(struct http_exchange *exchange, struct http_route *route)
+{
+    JSON_OWNED json_t *document = route->filter != NULL ? document_of(exchange) : NULL;
+    if (http_route_wants(route, document)) {
+        return true;
+    }
+    routed_add_cors(exchange, route);
+    http_exchange_add_field(exchange, "X-Blixard-Filter", "passed-over");
+    http_exchange_respond(exchange, 204, NULL, 0);
+    return false;
+}
+
+static bool enter(struct http_exchange *exchange, struct http_route *route)
+{
+    if (http_route_enter(route)) {
+        return true;
+    }
+    refuse(exchange, route, ERROR_OVERLOADED,
+           "this route has as many calls under way as it may have (concurrency_max)");
+    return false;
+}
+
 /* Prefer: respond-async.  True: it is accepted or refused, and the exchange was taken. */
 static bool is_for_later(struct gateway *gateway, struct http_exchange *exchange,
                          const struct http_route *route, const struct gateway_caller *caller)
@@ -218,13 +292,17 @@ static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
         refuse(owned_exchange, owned_route, ERROR_UNAVAILABLE, "this route is paused");
     } else if (authenticate(gateway, owned_exchange, owned_route, &caller) &&
                admit(owned_exchange, owned_route, &caller) &&
-               body_fits(owned_exchange, owned_route)) {
+               body_fits(owned_exchange, owned_route) && is_wanted(owned_exchange, owned_route)) {
         is_done = false;
     }
     if (is_done) {
         http_exchange_unref(owned_exchange);
         http_route_unref(owned_route);
     } else if (is_for_later(gateway, owned_exchange, owned_route, &caller)) {
+        http_route_accept(owned_route);
+        http_route_unref(owned_route);
+    } else if (!enter(owned_exchange, owned_route)) {
+        http_exchange_unref(owned_exchange);
         http_route_unref(owned_route);
     } else {
         call_serve_route(gateway, owned_exchange, owned_route, &caller);

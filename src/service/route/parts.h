@@ -20,6 +20,7 @@ struct route_service {
     bool is_posted;
     bool is_over;
     struct map limiters; /* by key: they outlive a table */
+    struct map meters;   /* the same */
     pthread_mutex_t mutex;
     struct route_table *table; /* under the mutex */
 };

@@ -15,6 +15,7 @@
 #include "engine/store/store.h"
 
 #include "service/route/limiter.h"
+#include "service/route/meter.h"
 #include "service/route/parts.h"
 
 /* ---- Life ---- */
@@ -60,6 +61,13 @@ static void end_limiter(const char *key, void *value, void *context)
     limiter_unref(value);
 }
 
+static void end_meter(const char *key, void *value, void *context)
+{
+    (void)key;
+    (void)context;
+    meter_unref(value);
+}
+
 void route_service_free(struct route_service *service)
 {
     if (service == NULL) {
@@ -70,6 +78,8 @@ void route_service_free(struct route_service *service)
     table_done(service);
     map_each(&service->limiters, end_limiter, NULL);
     map_done(&service->limiters);
+    map_each(&service->meters, end_meter, NULL);
+    map_done(&service->meters);
     pthread_mutex_destroy(&service->mutex);
     service->is_over = true;
     if (!service->is_posted) {
@@ -122,21 +132,70 @@ static int check_function(struct route_service *service, const char *project, co
                                          (int)strcspn(function, ":"), function);
 }
 
+static bool is_there(struct route_service *service, const char *query, const char *key)
+{
+    bool found = false;
+    struct error ignored = {0};
+    return store_query(service->store, &ignored, take_flag, &found, query, "t", key) == 0 && found;
+}
+
+bool route_exists(struct route_service *service, const char *project, const char *name)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    return is_there(service, "SELECT 1 FROM route WHERE key = ?", key);
+}
+
+/* Routes are triggers: one name is one of them. */
+static int check_name(struct route_service *service, const char *project, const char *name,
+                      bool replaces, struct error *err)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    if (!text_is_name(name)) {
+        return error_set(err, ERROR_INVALID, "\"%.64s\" is no name: a-z, 0-9 and '-'", name);
+    }
+    if (route_exists(service, project, name)) {
+        return replaces ? 0
+                        : error_set(err, ERROR_EXISTS,
+                                    "there is a trigger %s already; change it with blixard trigger "
+                                    "update",
+                                    name);
+    }
+    return is_there(service, "SELECT 1 FROM trigger_row WHERE key = ?", key)
+        ? error_set(err, ERROR_EXISTS,
+                    "there is a trigger %s of another kind; blixard trigger get %s shows it", name,
+                    name)
+        : 0;
+}
+
+/* In the row, and not in its settings; absent: as it is. */
+enum { UNPAUSED, PAUSED, AS_IT_IS };
+
+static unsigned take_paused(json_t *settings)
+{
+    const json_t *paused = json_object_get(settings, "paused");
+    unsigned wanted = !json_is_boolean(paused) ? AS_IT_IS
+        : json_is_true(paused)                 ? PAUSED
+                                               : UNPAUSED;
+    json_object_del(settings, "paused");
+    return wanted;
+}
+
 void route_set(struct route_service *service, const char *project, const char *name,
-               const json_t *settings, route_done *done, void *context)
+               const json_t *settings, bool replaces, route_done *done, void *context)
 {
     struct error err = {0};
     const char *function = json_string_value(json_object_get(settings, "function"));
-    int r = text_is_name(name)
-        ? settings_check(settings, &err)
-        : error_set(&err, ERROR_INVALID, "\"%.64s\" is no name: a-z, 0-9 and '-'", name);
+    int r = check_name(service, project, name, replaces, &err);
+    r = r < 0 ? r : settings_check(settings, &err);
     r = r < 0 ? r : check_function(service, project, function, &err);
     if (r < 0) {
         refuse(service, &err, done, context);
         return;
     }
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    char *text = json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
+    JSON_OWNED json_t *kept = json_deep_copy(settings);
+    uint64_t paused = take_paused(kept);
+    char *text = json_dumps(kept, JSON_COMPACT | JSON_SORT_KEYS);
     struct store_command *command = store_command_new();
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
                       "tu", project, clock_real_ms());
@@ -144,9 +203,9 @@ void route_set(struct route_service *service, const char *project, const char *n
         command,
         "INSERT INTO route (key, project, name, function, settings, is_paused, created_ms, "
         "revision) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6, ?7) ON CONFLICT (key) DO UPDATE SET function = ?4, "
-        "settings = ?5, revision = ?7",
-        "tttttur", key, project, name, function, text, clock_real_ms());
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?8 = 1, ?6, ?7) ON CONFLICT (key) DO UPDATE SET function = "
+        "?4, settings = ?5, is_paused = CASE ?8 WHEN 2 THEN is_paused ELSE ?8 END, revision = ?7",
+        "ttttturu", key, project, name, function, text, clock_real_ms(), paused);
     free(text);
     store_propose(service->store, command, done, context);
 }
@@ -154,11 +213,9 @@ void route_set(struct route_service *service, const char *project, const char *n
 static int missing(struct route_service *service, const char *project, const char *name,
                    struct error *err)
 {
-    bool is_there = false;
-    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    int r = store_query(service->store, err, take_flag, &is_there,
-                        "SELECT 1 FROM route WHERE key = ?", "t", key);
-    return r < 0 || is_there ? r : error_set(err, ERROR_NOT_FOUND, "there is no route %.64s", name);
+    return route_exists(service, project, name)
+        ? 0
+        : error_set(err, ERROR_NOT_FOUND, "there is no route %.64s", name);
 }
 
 void route_set_paused(struct route_service *service, const char *project, const char *name,

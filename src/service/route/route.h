@@ -23,9 +23,12 @@
 #include "service/route/pattern.h"
 
 struct buffer;
+struct event_filter;
+struct json_writer;
 struct error;
 struct loop;
 struct route_limiter;
+struct route_meter;
 struct route_service;
 struct store;
 
@@ -37,11 +40,12 @@ void route_service_free(struct route_service *service); /* no look-up comes afte
 typedef void route_done(const struct error *error, uint64_t index, void *context);
 
 /*
- * Make a route, or replace it; `settings` is a body of type RouteSet (spec/types.def), checked
- * further here: INVALID names the setting.  NOT_FOUND: there is no such function.
+ * Make a route, or, with `replaces`, change all of one that there is (else it is EXISTS, as for the
+ * name of a trigger of another kind); `settings` is a body of type RouteSet (spec/types.def),
+ * checked further here: INVALID names the setting.  NOT_FOUND: there is no such function.
  */
 void route_set(struct route_service *service, const char *project, const char *name,
-               const json_t *settings, route_done *done, void *context);
+               const json_t *settings, bool replaces, route_done *done, void *context);
 /* While paused it is answered with 503. */
 void route_set_paused(struct route_service *service, const char *project, const char *name,
                       bool is_paused, route_done *done, void *context);
@@ -53,6 +57,25 @@ int route_write_list(struct route_service *service, const char *project, struct 
                      struct error *err);
 int route_write(struct route_service *service, const char *project, const char *name,
                 struct buffer *out, struct error *err);
+
+/* ---- As triggers: type Trigger, of kind http ---- */
+
+bool route_exists(struct route_service *service, const char *project, const char *name);
+/* One that is there: an object; all of a project: the elements of an array that was begun. */
+int route_write_trigger(struct route_service *service, const char *project, const char *name,
+                        struct json_writer *writer, struct error *err);
+int route_write_triggers(struct route_service *service, const char *project,
+                         struct json_writer *writer, struct error *err);
+/* Does a RouteSet say where a Trigger has the member itself, beside its settings? */
+bool route_is_trigger_member(const char *key);
+
+/* What came, at this node since it started: requests that were let in, those of them that the
+ * filter wanted, those that were answered below 500, the others, and those under way. */
+struct route_counts {
+    uint64_t seen, matched, delivered, failed, flying, last_ms;
+};
+/* `is_open`: as OpenMetrics, where a counter's family has no _total. */
+void route_write_metrics(struct route_service *service, bool is_open, struct buffer *out);
 
 /* ---- The table: any thread ---- */
 
@@ -75,7 +98,11 @@ struct http_route {
     bool is_websocket;             /* and nothing else */
     bool streams;                  /* the function runs before the body of the request is there */
     uint64_t body_bytes_max;       /* 0: the gateway's */
+    uint64_t timeout_ms;           /* of a call; 0: the function's */
+    uint64_t concurrency_max;      /* at each node; 0: any */
+    struct event_filter *filter;   /* NULL: all */
     struct route_limiter *limiter; /* NULL: no limit */
+    struct route_meter *meter;
     bool has_cors;
     char **cors_origins;
     char *cors_methods; /* as the answer says them */
@@ -116,6 +143,15 @@ int http_route_judge(const struct http_route *route, const struct tls_chain *cha
 /* May this client call now?  False: *ret_wait_ms until it may again. */
 bool http_route_admit(struct http_route *route, const char *client, uint64_t now_ms,
                       uint64_t *ret_wait_ms);
+
+/* Does the filter want a request of this head (an event's document)?  Counts it as seen. */
+bool http_route_wants(struct http_route *route, const json_t *document);
+/* One more call, which is over with http_route_leave() and the status of its answer (0: none).
+ * False: there are concurrency_max. */
+bool http_route_enter(struct http_route *route);
+void http_route_leave(struct http_route *route, int status);
+/* A call was taken that runs later. */
+void http_route_accept(struct http_route *route);
 
 /* Is this origin one of the route's CORS origins? */
 bool http_route_allows_origin(const struct http_route *route, struct text origin);

@@ -4,15 +4,19 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/http/http.h"
 #include "base/log.h"
 #include "base/memory.h"
 
+#include "service/event/event.h"
 #include "service/route/limiter.h"
+#include "service/route/meter.h"
 #include "service/route/parts.h"
 
 enum { LIST_MAX = 32, HOST_MAX = 253, ORIGIN_MAX = 300, CLIENT_CA_BYTES_MAX = 64 << 10 };
+enum { TIMEOUT_MS_MAX = 24 * 3600 * 1000, CONCURRENCY_MAX = 1000000 };
 
 /* ---- Checking ---- */
 
@@ -151,6 +155,25 @@ static int check_auth(const json_t *settings, struct error *err)
     return is_mtls ? check_authority(authority, err) : 0;
 }
 
+/* What a call may not take, and how many there may be. */
+static int check_number(const json_t *settings, const char *key, json_int_t most, struct error *err)
+{
+    const json_t *value = json_object_get(settings, key);
+    json_int_t number = json_integer_value(value);
+    return !json_is_integer(value) || (number >= 0 && number <= most)
+        ? 0
+        : error_set(err, ERROR_INVALID, "%s is from 0 (none) to %lld", key, (long long)most);
+}
+
+static int check_filter(const json_t *settings, struct error *err)
+{
+    struct event_filter *filter = NULL;
+    const char *text = json_string_value(json_object_get(settings, "filter"));
+    int r = text != NULL && text[0] != '\0' ? event_filter_parse(text, &filter, err) : 0;
+    event_filter_free(filter);
+    return r < 0 ? error_wrap(err, "filter") : 0;
+}
+
 int settings_check(const json_t *settings, struct error *err)
 {
     int r = pattern_check(json_string_value(json_object_get(settings, "path")), err);
@@ -159,6 +182,9 @@ int settings_check(const json_t *settings, struct error *err)
     r = r < 0 ? r : check_list(settings, "methods", is_method, "method", err);
     r = r < 0 ? r : check_cors(json_object_get(settings, "cors"), err);
     r = r < 0 ? r : check_limit(json_object_get(settings, "rate_limit"), err);
+    r = r < 0 ? r : check_number(settings, "timeout_ms", TIMEOUT_MS_MAX, err);
+    r = r < 0 ? r : check_number(settings, "concurrency_max", CONCURRENCY_MAX, err);
+    r = r < 0 ? r : check_filter(settings, err);
     return r < 0 ? r : check_auth(settings, err);
 }
 
@@ -234,6 +260,26 @@ static struct route_limiter *limiter_of(struct route_service *service, const cha
     return limiter_ref(limiter);
 }
 
+/* It is good: the table has just checked it. */
+static void compile_filter(struct http_route *route)
+{
+    struct error err = {0};
+    const char *text = json_string_value(json_object_get(route->settings, "filter"));
+    if (text != NULL && text[0] != '\0' && event_filter_parse(text, &route->filter, &err) < 0) {
+        log_error("route %s/%s: filter: %s", route->project, route->name, err.text);
+    }
+}
+
+static struct route_meter *meter_of(struct route_service *service, const char *key)
+{
+    struct route_meter *meter = map_get(&service->meters, key);
+    if (meter == NULL) {
+        meter = meter_new();
+        map_set(&service->meters, key, meter);
+    }
+    return meter_ref(meter);
+}
+
 /* Without its authority, which was good when it was set, a route lets nobody in. */
 static void compile_auth(struct http_route *route)
 {
@@ -279,6 +325,11 @@ struct http_route *settings_compile(struct route_service *service, const char *k
     route->body_bytes_max =
         (uint64_t)json_integer_value(json_object_get(settings, "body_bytes_max"));
     route->limiter = limiter_of(service, key, json_object_get(settings, "rate_limit"));
+    route->timeout_ms = (uint64_t)json_integer_value(json_object_get(settings, "timeout_ms"));
+    route->concurrency_max =
+        (uint64_t)json_integer_value(json_object_get(settings, "concurrency_max"));
+    route->meter = meter_of(service, key);
+    compile_filter(route);
     compile_cors(route, json_object_get(settings, "cors"));
     route->revision = revision;
     return route;
@@ -290,6 +341,8 @@ void http_route_unref(struct http_route *route)
         return;
     }
     limiter_unref(route->limiter);
+    meter_unref(route->meter);
+    event_filter_free(route->filter);
     tls_authority_free(route->authority);
     json_decref(route->settings);
     free_texts(route->hosts);
@@ -319,4 +372,26 @@ bool http_route_allows_origin(const struct http_route *route, struct text origin
         }
     }
     return false;
+}
+
+bool http_route_wants(struct http_route *route, const json_t *document)
+{
+    bool is_wanted = route->filter == NULL || event_filter_match(route->filter, document);
+    meter_see(route->meter, is_wanted);
+    return is_wanted;
+}
+
+bool http_route_enter(struct http_route *route)
+{
+    return meter_enter(route->meter, route->concurrency_max);
+}
+
+void http_route_leave(struct http_route *route, int status)
+{
+    meter_leave(route->meter, status, clock_real_ms());
+}
+
+void http_route_accept(struct http_route *route)
+{
+    meter_accept(route->meter, clock_real_ms());
 }

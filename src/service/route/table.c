@@ -13,6 +13,7 @@
 
 #include "service/cluster/token.h"
 #include "service/route/limiter.h"
+#include "service/route/meter.h"
 #include "service/route/parts.h"
 
 struct bucket {
@@ -151,6 +152,24 @@ static void table_free(struct route_table *table)
     }
 }
 
+/* Those of routes that are gone, and have no call any more. */
+static void keep_meter(const char *key, void *value, void *context)
+{
+    if (meter_is_only_ours(value)) {
+        meter_unref(value);
+    } else {
+        map_set(context, key, value);
+    }
+}
+
+static void drop_meters(struct route_service *service)
+{
+    struct map kept = {0};
+    map_each(&service->meters, keep_meter, &kept);
+    map_done(&service->meters);
+    service->meters = kept;
+}
+
 void table_refresh(struct route_service *service)
 {
     struct making making = {service, NEW(struct route_table)};
@@ -175,6 +194,7 @@ void table_refresh(struct route_service *service)
     service->table = making.table;
     pthread_mutex_unlock(&service->mutex);
     table_free(old);
+    drop_meters(service);
 }
 
 void table_done(struct route_service *service)

@@ -74,6 +74,10 @@ int trigger_config_read(const json_t *document, struct trigger_config *ret_confi
     config.kind = text_of_key(copy, "kind");
     config.function = text_of_key(copy, "function");
     config.path = text_of_key(copy, "path");
+    if (config.kind != NULL && strcmp(config.kind, "http") == 0) {
+        config.method = text_of_key(config.settings, "method");
+        config.pattern = text_of_key(config.settings, "pattern");
+    }
     config.on_success = text_of_key(copy, "on_success");
     config.on_failure = text_of_key(copy, "on_failure");
     config.bisects = json_is_true(json_object_get(copy, "bisect"));
@@ -101,18 +105,15 @@ void trigger_config_done(struct trigger_config *config)
 static int check_kind(const struct trigger_service *service, const char *kind, struct error *err)
 {
     BUFFER_OWNED struct buffer kinds = {0};
-    if (strcmp(kind, "http") == 0) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "requests are led to functions by routes: blixard route create");
-    }
     if (trigger_driver_find(service, kind) != NULL) {
         return 0;
     }
     for (unsigned i = 0; i < service->driver_count; i++) {
-        buffer_append_format(&kinds, "%s%s", i > 0 ? ", " : "", service->drivers[i].driver->kind);
+        buffer_append_format(&kinds, ", %s", service->drivers[i].driver->kind);
     }
-    return error_set(err, ERROR_INVALID, "there is no kind \"%.40s\" of trigger here; there is %s",
-                     kind, buffer_string(&kinds));
+    return error_set(err, ERROR_INVALID,
+                     "there is no kind \"%.40s\" of trigger here; there is http%s", kind,
+                     buffer_string(&kinds));
 }
 
 static int check_function(const char *function, struct error *err)

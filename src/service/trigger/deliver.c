@@ -12,6 +12,7 @@
 #include "base/random.h"
 
 #include "service/destination/destination.h"
+#include "service/gateway/gateway.h"
 #include "service/gateway/invoke.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/parts.h"
@@ -66,19 +67,26 @@ struct gateway_invoke *delivery_send(
     void *context)
 {
     struct delivery delivery = {0};
+    struct gateway_origin origin = {0};
+    if (config->pattern != NULL) {
+        snprintf(origin.pattern, sizeof(origin.pattern), "%s", config->pattern);
+    }
     delivery_fill(&delivery, events, count, delivery_is_batch(config, count));
     const struct gateway_invocation invocation = {
         .project = project,
         .name = config->function,
+        .method = config->method,
         .path = config->path,
+        .origin = config->pattern != NULL ? &origin : NULL,
         .fields = (const char *const *)delivery.lines,
         .body = delivery.body.data,
         .body_length = delivery.body.used,
         .timeout_ms = config->timeout_ms,
         .traceparent = event_get(events[0], "traceparent"),
         .caller = "trigger",
-        .trigger =
-            strcmp(config->kind, "cron") == 0 ? TELEMETRY_TRIGGER_TIMER : TELEMETRY_TRIGGER_PUBSUB,
+        .trigger = strcmp(config->kind, "cron") == 0 ? TELEMETRY_TRIGGER_TIMER
+            : strcmp(config->kind, "http") == 0      ? TELEMETRY_TRIGGER_HTTP
+                                                     : TELEMETRY_TRIGGER_PUBSUB,
     };
     struct gateway_invoke *invoke =
         gateway_invoke_new(service->options.gateway, &invocation, done, context);

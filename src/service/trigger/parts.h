@@ -27,6 +27,8 @@ struct trigger_config {
     const char *kind;
     const char *function;
     const char *path;       /* NULL: none */
+    const char *method;     /* of kind http; NULL: POST */
+    const char *pattern;    /* of kind http: the route's path; NULL: none */
     const char *on_success; /* NULL: none */
     const char *on_failure;
     struct event_filter *filter; /* NULL: all */

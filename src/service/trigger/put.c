@@ -106,13 +106,33 @@ static int check_count(struct trigger_service *service, const char *project, str
         : r;
 }
 
-static int check_name(const char *name, struct error *err)
+/* A route is a trigger of kind http: a name is one of them. */
+static int check_name(struct trigger_service *service, const char *key, const char *name,
+                      struct error *err)
 {
-    return text_is_name(name) ? 0
-                              : error_set(err, ERROR_INVALID,
-                                          "\"%.80s\" is no name: 1 to 63 of a-z, 0-9 and '-', "
-                                          "beginning with a letter",
-                                          name);
+    uint64_t count = 0;
+    if (!text_is_name(name)) {
+        return error_set(
+            err, ERROR_INVALID,
+            "\"%.80s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a letter", name);
+    }
+    int r = store_query(service->options.store, err, take_number, &count,
+                        "SELECT count(*) FROM route WHERE key = ?", "t", key);
+    return r < 0 || count == 0
+        ? r
+        : error_set(err, ERROR_EXISTS,
+                    "there is a trigger %s of kind http; blixard trigger get %s shows it", name,
+                    name);
+}
+
+bool trigger_exists(struct trigger_service *service, const char *project, const char *name)
+{
+    struct seen seen = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    bool is_there = look(service, key, &seen, &ignored) == 0 && seen.exists;
+    free(seen.config);
+    return is_there;
 }
 
 static int plan(struct trigger_service *service, const struct trigger_config *config,
@@ -161,11 +181,11 @@ void trigger_put(struct trigger_service *service, const char *project, const cha
     struct seen seen = {0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     struct store_command *command = store_command_new();
-    int r = check_name(name, &err);
+    int r = look(service, key, &seen, &err);
+    r = r < 0 || seen.exists ? r : check_name(service, key, name, &err);
     r = r < 0 ? r : trigger_config_read(document, &config, &err);
     r = r < 0 ? r : trigger_config_check(service, &config, &err);
     r = r < 0 ? r : check_function(service, project, config.function, &err);
-    r = r < 0 ? r : look(service, key, &seen, &err);
     r = r < 0 || seen.exists ? r : check_count(service, project, &err);
     if (r == 0 && seen.exists && !replaces) {
         r = error_set(&err, ERROR_EXISTS,

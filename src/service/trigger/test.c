@@ -130,11 +130,11 @@ static bool run_stages(struct trigger_test *test)
     return true;
 }
 
-struct trigger_test *trigger_test_new(struct trigger_service *service, const char *project,
-                                      const char *name, struct event *event, bool delivers,
-                                      void (*done)(const struct error *error,
-                                                   struct buffer *document, void *context),
-                                      void *context)
+struct trigger_test *
+trigger_test_new(struct trigger_service *service, const char *project, const char *name,
+                 const json_t *spec, struct event *event, bool delivers,
+                 void (*done)(const struct error *error, struct buffer *document, void *context),
+                 void *context)
 {
     struct trigger_test *test = NEW(struct trigger_test);
     test->service = service;
@@ -145,7 +145,9 @@ struct trigger_test *trigger_test_new(struct trigger_service *service, const cha
     test->context = context;
     snprintf(test->project, sizeof(test->project), "%s", project);
     list_push_back(&service->tests, &test->link);
-    if (read_trigger(test, name, &test->error) < 0 || !run_stages(test) || !delivers) {
+    int r = spec != NULL ? trigger_config_read(spec, &test->config, &test->error)
+                         : read_trigger(test, name, &test->error);
+    if (r < 0 || !run_stages(test) || !delivers) {
         end_later(test);
         return test;
     }

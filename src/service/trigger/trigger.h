@@ -1,12 +1,13 @@
 /*
  * Triggers: what calls functions besides people.
  *
- * A trigger is a row: a kind (cron, queue, stream, mqtt, ...; http rows are served by the gateway's
- * routes), the function NAME or NAME:ALIAS, the kind's settings, and what all kinds have: filter,
- * transform, batch, concurrency, retries, destinations.  It runs on the one live node that owns
- * "trigger/PROJECT/NAME" (cluster_owns()); when the row, the picture of the cluster or the lease
- * changes, drivers (driver.h) are started and stopped accordingly.  Two nodes may run a trigger for
- * as long as their pictures differ: sources make it safe (epochs, checkpoints, recorded slots).
+ * A trigger is a row: a kind (cron, queue, stream, mqtt, ...; those of kind http are the routes of
+ * service/route, and not here), the function NAME or NAME:ALIAS, the kind's settings, and what all
+ * kinds have: filter, transform, batch, concurrency, retries, destinations.  It runs on the one
+ * live node that owns "trigger/PROJECT/NAME" (cluster_owns()); when the row, the picture of the
+ * cluster or the lease changes, drivers (driver.h) are started and stopped accordingly.  Two nodes
+ * may run a trigger for as long as their pictures differ: sources make it safe (epochs,
+ * checkpoints, recorded slots).
  *
  * Delivery.  A POST to the function; one event in CloudEvents binary mode, several (or when the
  * batch size is more than 1) as a batch.  2xx is success; a 2xx answer to a batch with JSON
@@ -34,6 +35,7 @@ struct event;
 struct event_filter;
 struct event_template;
 struct gateway;
+struct json_writer;
 struct loop;
 struct store;
 struct trigger_service;
@@ -86,19 +88,22 @@ void trigger_delete(struct trigger_service *service, const char *project, const 
 
 int trigger_write(struct trigger_service *service, const char *project, const char *name,
                   struct buffer *out, struct error *err);
-int trigger_write_list(struct trigger_service *service, const char *project, struct buffer *out,
-                       struct error *err);
+/* All of a project, by name: elements of an array that was begun. */
+int trigger_write_all(struct trigger_service *service, const char *project,
+                      struct json_writer *writer, struct error *err);
+bool trigger_exists(struct trigger_service *service, const char *project, const char *name);
 void trigger_write_metrics(struct trigger_service *service, struct buffer *out);
 
 /* Filter, transform and deliver one event (moved out of), once, and tell each stage as a
  * TriggerTest (JSON).  `delivers` false: stop before the function.  `done` later, once; freed
- * before it, never. */
+ * before it, never.  `spec`: a TriggerSpec (lent) in place of a row; NULL: that of the row.  Of
+ * kind http: path is the request's, and in settings are its method and the route's pattern. */
 struct trigger_test;
-struct trigger_test *trigger_test_new(struct trigger_service *service, const char *project,
-                                      const char *name, struct event *event, bool delivers,
-                                      void (*done)(const struct error *error,
-                                                   struct buffer *document, void *context),
-                                      void *context);
+struct trigger_test *
+trigger_test_new(struct trigger_service *service, const char *project, const char *name,
+                 const json_t *spec, struct event *event, bool delivers,
+                 void (*done)(const struct error *error, struct buffer *document, void *context),
+                 void *context);
 void trigger_test_free(struct trigger_test *test);
 
 #endif

@@ -8,9 +8,8 @@
 
 struct writing {
     struct trigger_service *service;
-    struct json_writer writer;
+    struct json_writer *writer;
     unsigned count;
-    bool is_list;
 };
 
 static uint64_t number(sqlite3_stmt *row, int index)
@@ -84,7 +83,7 @@ static void write_spec(struct json_writer *writer, const char *config)
 static bool write_row(sqlite3_stmt *row, void *context)
 {
     struct writing *writing = context;
-    struct json_writer *writer = &writing->writer;
+    struct json_writer *writer = writing->writer;
     static const struct trigger_counts none;
     const struct trigger_source *source = map_get(&writing->service->sources, column(row, 0));
     const struct trigger_counts *more = source != NULL ? &source->counts : &none;
@@ -117,7 +116,8 @@ static bool write_row(sqlite3_stmt *row, void *context)
 int trigger_write(struct trigger_service *service, const char *project, const char *name,
                   struct buffer *out, struct error *err)
 {
-    struct writing writing = {.service = service, .writer = json_writer_to(out)};
+    struct json_writer writer = json_writer_to(out);
+    struct writing writing = {.service = service, .writer = &writer};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE r.key = ?",
                         "t", key);
@@ -127,18 +127,12 @@ int trigger_write(struct trigger_service *service, const char *project, const ch
                     "there is no trigger %.63s; blixard trigger list shows which there are", name);
 }
 
-int trigger_write_list(struct trigger_service *service, const char *project, struct buffer *out,
-                       struct error *err)
+int trigger_write_all(struct trigger_service *service, const char *project,
+                      struct json_writer *writer, struct error *err)
 {
-    struct writing writing = {.service = service, .writer = json_writer_to(out), .is_list = true};
-    json_write_begin_object(&writing.writer);
-    json_write_key(&writing.writer, "triggers");
-    json_write_begin_array(&writing.writer);
-    int r = store_query(service->options.store, err, write_row, &writing,
-                        SELECT "WHERE project = ? ORDER BY name", "t", project);
-    json_write_end_array(&writing.writer);
-    json_write_end_object(&writing.writer);
-    return r;
+    struct writing writing = {.service = service, .writer = writer};
+    return store_query(service->options.store, err, write_row, &writing,
+                       SELECT "WHERE project = ? ORDER BY name", "t", project);
 }
 
 /* ---- Prometheus: of those that run here ---- */

@@ -13,6 +13,7 @@
 #include "service/instance/instance.h"
 #include "service/machine/machine.h"
 #include "service/queue/queue.h"
+#include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/trigger.h"
 #include "service/volume/volume.h"
@@ -104,6 +105,9 @@ void api_metrics_get(struct request *request)
     telemetry_write_metrics(request->api->options.telemetry, format, &body);
     if (request->api->options.triggers != NULL) {
         trigger_write_metrics(request->api->options.triggers, &body);
+    }
+    if (request->api->options.routes != NULL) {
+        route_write_metrics(request->api->options.routes, format == TELEMETRY_OPENMETRICS, &body);
     }
     if (request->api->options.queues != NULL) {
         queue_write_metrics(request->api->options.queues, &body);

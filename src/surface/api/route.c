@@ -42,7 +42,7 @@ void api_route_get(struct request *request)
 
 static void set(struct request *request, const json_t *body)
 {
-    route_set(service_of(request), request->project, request->parameters[0], body, on_changed,
+    route_set(service_of(request), request->project, request->parameters[0], body, true, on_changed,
               request);
 }
 

@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include "base/yaml.h"
 
-#include "surface/cli/private.h"
+#include "surface/cli/trigger.h"
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
@@ -26,6 +26,9 @@ static const struct column facts[] = {
     {"cache", "cache", AS_TEXT},
     {"stream", "stream", AS_TEXT},
     {"websocket", "websocket", AS_TEXT},
+    {"filter", "filter", AS_TEXT},
+    {"timeout", "timeout_ms", AS_MS},
+    {"concurrency", "concurrency_max", AS_TEXT},
     {"paused", "paused", AS_TEXT},
     {"created", "created_at", AS_TEXT},
 };
@@ -108,16 +111,13 @@ static int add_authority(json_t *body, const char *path, struct error *err)
     return 0;
 }
 
-static int fill(const struct arguments *arguments, json_t *body, struct error *err)
+int route_take_flags(const struct arguments *arguments, json_t *body, bool *ret_any,
+                     struct error *err)
 {
-    static const char *const texts[][2] = {
-        {"function", "function"}, {"path", "path"}, {"auth", "auth"}};
     static const char *const lists[][2] = {{"method", "methods"}, {"host", "hosts"}};
-    for (size_t i = 0; i < COUNT(texts); i++) {
-        const char *value = flag_value(arguments, texts[i][0]);
-        if (value != NULL) {
-            json_object_set_new(body, texts[i][1], json_string(value));
-        }
+    const char *auth = flag_value(arguments, "auth");
+    if (auth != NULL) {
+        json_object_set_new(body, "auth", json_string(auth));
     }
     for (size_t i = 0; i < COUNT(lists); i++) {
         const char *value = flag_value(arguments, lists[i][0]);
@@ -151,7 +151,23 @@ static int fill(const struct arguments *arguments, json_t *body, struct error *e
         return -(int)err->kind;
     }
     const char *limit = flag_value(arguments, "rate-limit");
-    return limit != NULL ? add_limit(body, limit, err) : 0;
+    int r = limit != NULL ? add_limit(body, limit, err) : 0;
+    *ret_any = json_object_size(body) > 0;
+    return r;
+}
+
+/* What a route has as every trigger has it, then what is a route's own. */
+static int fill(const struct arguments *arguments, json_t *body, struct error *err)
+{
+    static const char *const shared[] = {"function",    "path",    "filter",
+                                         "concurrency", "timeout", "paused"};
+    bool has_any = false;
+    int r = 0;
+    for (size_t i = 0; i < COUNT(shared) && r == 0; i++) {
+        const char *value = flag_value(arguments, shared[i]);
+        r = value != NULL ? trigger_take_flag(body, shared[i], value, err) : 0;
+    }
+    return r < 0 ? r : route_take_flags(arguments, body, &has_any, err);
 }
 
 int verb_route_set(const struct arguments *arguments, struct error *err)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -191,6 +192,40 @@ static int take_flag(json_t *spec, const struct key *key, const char *text, stru
     return r < 0 ? error_wrap(err, "--%s", key->flag) : 0;
 }
 
+int trigger_take_flag(json_t *spec, const char *name, const char *value, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < COUNT(keys) && r == 0; i++) {
+        r = strcmp(name, keys[i].flag) == 0 ? take_flag(spec, &keys[i], value, err) : 0;
+    }
+    return r;
+}
+
+/* A kind that is not said is the one that its settings are of. */
+static int take_kind(const struct arguments *arguments, json_t *spec, struct error *err)
+{
+    bool is_route = false;
+    JSON_OWNED json_t *route = json_object();
+    int r = route_take_flags(arguments, route, &is_route, err);
+    if (r == 0 && json_object_get(spec, "kind") == NULL) {
+        bool has_schedule = json_object_get(json_object_get(spec, "settings"), "schedule") != NULL;
+        if (has_schedule || is_route) {
+            json_object_set_new(spec, "kind", json_string(has_schedule ? "cron" : "http"));
+        }
+    }
+    if (r < 0 || !is_route) {
+        return r;
+    }
+    if (strcmp(json_text(spec, "kind"), "http") != 0) {
+        return error_set(err, ERROR_INVALID,
+                         "a trigger of kind %.40s has no methods, hosts, auth or what else is of "
+                         "requests: these are flags of --kind http",
+                         json_text(spec, "kind"));
+    }
+    json_object_update(settings_of(spec), route);
+    return 0;
+}
+
 static int take_flags(const struct arguments *arguments, json_t *spec, struct error *err)
 {
     int r = 0;
@@ -208,15 +243,9 @@ static int take_flags(const struct arguments *arguments, json_t *spec, struct er
                 json_object_set_new(settings_of(spec), name, json_string(value));
             }
         }
-        for (size_t j = 0; j < COUNT(keys) && r == 0; j++) {
-            r = strcmp(name, keys[j].flag) == 0 ? take_flag(spec, &keys[j], value, err) : 0;
-        }
+        r = r < 0 ? r : trigger_take_flag(spec, name, value, err);
     }
-    if (r == 0 && json_object_get(spec, "kind") == NULL &&
-        json_object_get(json_object_get(spec, "settings"), "schedule") != NULL) {
-        json_object_set_new(spec, "kind", json_string("cron"));
-    }
-    return r;
+    return r < 0 ? r : take_kind(arguments, spec, err);
 }
 
 static int read_spec(const struct arguments *arguments, json_t *spec, struct error *err)
@@ -243,6 +272,11 @@ int verb_trigger_create(const struct arguments *arguments, struct error *err)
         return r;
     }
     const char *next = json_text(document, "next_at");
+    if (next[0] == '\0' && strcmp(json_text(document, "kind"), "http") == 0) {
+        return print_done(arguments, document, err, "%s calls %s with requests for %s",
+                          json_text(document, "name"), json_text(document, "function"),
+                          json_text(document, "path"));
+    }
     return print_done(arguments, document, err, "%s calls %s%s%s", json_text(document, "name"),
                       json_text(document, "function"), next[0] != '\0' ? ", next at " : "", next);
 }
@@ -332,6 +366,8 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
         {"last error", "last_error", AS_TEXT},
         {"filter", "filter", AS_TEXT},
         {"transform", "transform", AS_TEXT},
+        {"path", "path", AS_TEXT},
+        {"timeout", "timeout_ms", AS_MS},
         {"batch size", "batch_size", AS_TEXT},
         {"batch window", "batch_window_ms", AS_MS},
         {"concurrency", "concurrency_max", AS_TEXT},
@@ -444,8 +480,15 @@ int verb_trigger_test(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *document = NULL;
     enum output output = OUTPUT_TABLE;
     bool delivers = flag_value(arguments, "no-deliver") == NULL;
+    const char *path = flag_value(arguments, "path");
+    BUFFER_OWNED struct buffer rest = {0};
+    buffer_append_format(&rest, "/test?deliver=%s", delivers ? "true" : "false");
+    if (path != NULL) {
+        buffer_append_string(&rest, "&path=");
+        http_percent_encode(&rest, text_of(path, strlen(path)));
+    }
     MEMORY_OWNED char *target =
-        request_target("triggers", arguments->words[0], delivers ? "/test" : "/test?deliver=false");
+        request_target("triggers", arguments->words[0], buffer_string(&rest));
     int r = output_of(arguments, &output, err);
     if (r == 0 && file == NULL) {
         r = error_set(

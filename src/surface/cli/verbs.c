@@ -27,7 +27,7 @@
         {"set", 0, "KEY=VALUE", NULL, "A setting of the kind; may be given several times."},       \
         {"filter", 0, "FILTER", NULL, "JSON pattern or CESQL, or @FILE: which events."},           \
         {"transform", 0, "TEMPLATE", NULL, "Template, or @FILE, of the event's new data."},        \
-        {"path", 'p', "PATH", NULL, "Path of the request at the function."},                       \
+        {"path", 'p', "PATH", NULL, "Path of the request; of http, which: /users/{id}."},          \
         {"batch-size", 0, "COUNT", NULL, "Most events of one call (default 1)."},                  \
         {"batch-window", 0, "DURATION", NULL, "How long a batch may fill."},                       \
         {"concurrency", 0, "COUNT", NULL, "Most calls at once (default 10)."},                     \
@@ -40,6 +40,23 @@
         {"on-success", 0, "WHERE", NULL, "function:NAME, queue:NAME or stream:NAME for answers."}, \
     {                                                                                              \
         "on-failure", 0, "WHERE", NULL, "The same for events that were given up."                  \
+    }
+
+/* Of kind http, and of routes, which are the same. */
+#define ROUTE_SETTINGS                                                                          \
+    {"method", 'm', "LIST", NULL, "Of http: GET,POST (default: any)."},                         \
+        {"host", 0, "LIST", NULL, "Of http: api.example.org,*.example.net (default: any)."},    \
+        {"auth", 0, "KIND", "none token mtls",                                                  \
+         "Of http: who may call; token: a client's bearer token; mtls: a certificate."},        \
+        {"client-ca", 0, "FILE", NULL,                                                          \
+         "For mtls: the certificates that a client's must lead to."},                           \
+        {"cors", 0, "ORIGINS", NULL, "https://app.example.org,... or *: sites that may call."}, \
+        {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."}, \
+        {"body-max", 0, "SIZE", NULL, "Largest body."},                                         \
+        {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},                \
+        {"websocket", 0, NULL, NULL, "For WebSocket; --body-max is that of a message."},        \
+    {                                                                                           \
+        "stream", 0, NULL, NULL, "Run when the head is there; the body is read as it comes."    \
     }
 
 #define NO_WAIT                                                                              \
@@ -576,17 +593,21 @@ const struct verb cli_verbs[] = {
      verb_cluster_recover},
 
     {"trigger", "create", "[NAME]", 0, 1,
-     FLAGS({"kind", 'k', "KIND", NULL, "cron, queue, stream, mqtt, redis, nats, kafka, amqp."},
-           TRIGGER_SETTINGS, {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."},
-           {"paused", 0, NULL, NULL, "Do not begin yet."}),
+     FLAGS(
+         {"kind", 'k', "KIND", NULL, "http, cron, queue, stream, mqtt, redis, nats, kafka, amqp."},
+         TRIGGER_SETTINGS, ROUTE_SETTINGS,
+         {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."},
+         {"paused", 0, NULL, NULL, "Do not begin yet."}),
      "Make a trigger: events that call a function.",
      "  blixard trigger create nightly --function report --schedule '0 3 * * *' --timezone "
      "Europe/Berlin\n"
      "  blixard trigger create orders --kind queue --set queue=orders -f ship --batch-size 10\n"
+     "  blixard trigger create users --kind http -f users --path '/users/{id}' --method GET,PUT\n"
      "  blixard trigger create --file trigger.yaml\n",
      verb_trigger_create},
     {"trigger", "update", "NAME", 1, 1,
-     FLAGS(TRIGGER_SETTINGS, {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."}),
+     FLAGS(TRIGGER_SETTINGS, ROUTE_SETTINGS,
+           {"file", 0, "FILE", NULL, "The same as YAML; - is standard input."}),
      "Change a trigger; what is not given stays.",
      "  blixard trigger update nightly --schedule '0 4 * * *'\n", verb_trigger_update},
     {"trigger", "list", "", 0, 0, NULL, "List the triggers.", "  blixard trigger list\n",
@@ -602,6 +623,7 @@ const struct verb cli_verbs[] = {
      "  blixard trigger delete nightly\n", verb_trigger_delete},
     {"trigger", "test", "NAME", 1, 1,
      FLAGS({"event", 'e', "FILE", NULL, "A CloudEvent as JSON; - is standard input."},
+           {"path", 'p', "PATH", NULL, "Of http: the request's, where the route has parameters."},
            {"no-deliver", 0, NULL, NULL, "End before the function."}),
      "Send one event through filter, transform and delivery, and show each stage.",
      "  blixard trigger test nightly --event event.json\n", verb_trigger_test},
@@ -610,17 +632,11 @@ const struct verb cli_verbs[] = {
      FLAGS(
          {"function", 'f', "FUNCTION", NULL, "NAME, NAME:ALIAS or NAME:VERSION."},
          {"path", 'p', "PATH", NULL, "/users/{id}, or /files/{path...}; {id} is PATH_PARAM_ID."},
-         {"method", 'm', "LIST", NULL, "GET,POST (default: any)."},
-         {"host", 0, "LIST", NULL, "api.example.org,*.example.net (default: any)."},
-         {"auth", 0, "KIND", "none token mtls",
-          "Who may call; token: a client's bearer token; mtls: a certificate."},
-         {"client-ca", 0, "FILE", NULL, "For mtls: the certificates that a client's must lead to."},
-         {"cors", 0, "ORIGINS", NULL, "https://app.example.org,... or *: sites that may call."},
-         {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."},
-         {"body-max", 0, "SIZE", NULL, "Largest body."},
-         {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},
-         {"websocket", 0, NULL, NULL, "For WebSocket; --body-max is that of a message."},
-         {"stream", 0, NULL, NULL, "Run when the head is there; the body is read as it comes."},
+         ROUTE_SETTINGS,
+         {"filter", 0, "FILTER", NULL, "JSON pattern or CESQL, or @FILE, of the request's head."},
+         {"concurrency", 0, "COUNT", NULL, "Most calls at once, at each node (default: any)."},
+         {"timeout", 't', "DURATION", NULL, "Limit of a call (default: the function's)."},
+         {"paused", 0, NULL, NULL, "Do not begin yet."},
          {"file", 0, "FILE", NULL, "Settings as YAML; - is standard input.  Flags go before it."}),
      "Make a route, or replace it: requests at the gateway that fit it call the function.",
      "  blixard route set users --function users --path /users/{id} --method GET,PUT\n"
