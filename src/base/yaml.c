@@ -1,6 +1,7 @@
 #include "base/yaml.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -14,6 +15,10 @@ struct reading {
     yaml_parser_t parser;
     yaml_event_t event; /* the one being looked at */
     struct error *err;
+    json_t *lines; /* of the places of a document, or NULL */
+    size_t line_count;
+    char path[YAML_PATH_MAX + 1]; /* of the place being read */
+    size_t path_length;
 };
 
 static int refuse(const struct reading *reading, const char *what)
@@ -64,13 +69,56 @@ static json_t *plain_scalar(const char *text, size_t length)
 
 static int convert(struct reading *reading, unsigned depth, json_t **ret_value);
 
+/* The place of a part is that of the whole and this behind it; the event is what stands there. */
+static void note_place(struct reading *reading, const char *part, size_t length)
+{
+    if (reading->lines == NULL) {
+        return;
+    }
+    if (length > YAML_PATH_MAX - reading->path_length) {
+        reading->path_length = YAML_PATH_MAX; /* too deep, like all below it */
+        return;
+    }
+    memcpy(reading->path + reading->path_length, part, length);
+    reading->path_length += length;
+    reading->path[reading->path_length] = '\0';
+    if (reading->line_count < YAML_LINES_MAX) {
+        reading->line_count++;
+        json_object_set_new(reading->lines, reading->path,
+                            json_integer((json_int_t)reading->event.start_mark.line + 1));
+    }
+}
+
+static void note_item(struct reading *reading, size_t index)
+{
+    char part[24];
+    int length = snprintf(part, sizeof(part), "[%zu]", index);
+    note_place(reading, part, (size_t)length);
+}
+
+static void note_key(struct reading *reading, const char *key)
+{
+    char part[KEY_BYTES_MAX + 1];
+    int length = snprintf(part, sizeof(part), "%s%s", reading->path_length > 0 ? "." : "", key);
+    note_place(reading, part, (size_t)length);
+}
+
+static void forget_place(struct reading *reading, size_t length)
+{
+    reading->path_length = length;
+    reading->path[length] = '\0';
+}
+
 /* The event is a list's beginning; afterwards it is the list's end. */
 static int convert_sequence(struct reading *reading, unsigned depth, json_t *list)
 {
+    size_t place = reading->path_length;
     int r = next(reading);
     while (r == 0 && reading->event.type != YAML_SEQUENCE_END_EVENT) {
         json_t *value = NULL;
+        note_item(reading, json_array_size(list));
         r = convert(reading, depth + 1, &value);
+        forget_place(reading, place);
         if (r == 0) {
             json_array_append_new(list, value);
             r = next(reading);
@@ -104,16 +152,19 @@ static int take_key(struct reading *reading, const json_t *object, char ret_key[
 static int convert_mapping(struct reading *reading, unsigned depth, json_t *object)
 {
     char key[KEY_BYTES_MAX];
+    size_t place = reading->path_length;
     int r = next(reading);
     while (r == 0 && reading->event.type != YAML_MAPPING_END_EVENT) {
         json_t *value = NULL;
         r = take_key(reading, object, key);
         if (r == 0) {
+            note_key(reading, key);
             r = next(reading);
         }
         if (r == 0) {
             r = convert(reading, depth + 1, &value);
         }
+        forget_place(reading, place);
         if (r == 0) {
             r = json_object_set_new(object, key, value) == 0
                 ? next(reading)
@@ -247,25 +298,91 @@ static int line_of_bad_byte(const char *text, size_t length)
     return line;
 }
 
-int yaml_read(const char *text, size_t length, json_t **ret_value, struct error *err)
+static int begin(struct reading *reading, const char *text, size_t length)
 {
     if (length > YAML_BYTES_MAX) {
-        return error_set(err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
+        return error_set(reading->err, ERROR_TOO_LARGE, "larger than %d bytes", YAML_BYTES_MAX);
     }
     if (!text_is_utf8(text, length) || memchr(text, '\0', length) != NULL) {
-        return error_set(err, ERROR_INVALID, "line %d: the text is not UTF-8",
+        return error_set(reading->err, ERROR_INVALID, "line %d: the text is not UTF-8",
                          line_of_bad_byte(text, length));
     }
-    struct reading reading = {.err = err};
-    if (yaml_parser_initialize(&reading.parser) != 1) {
-        return error_set(err, ERROR_LIMIT, "no memory to read YAML");
+    if (yaml_parser_initialize(&reading->parser) != 1) {
+        return error_set(reading->err, ERROR_LIMIT, "no memory to read YAML");
     }
-    yaml_parser_set_encoding(&reading.parser, YAML_UTF8_ENCODING);
-    yaml_parser_set_input_string(&reading.parser, (const yaml_char_t *)text, length);
-    int r = convert_stream(&reading, ret_value);
-    yaml_event_delete(&reading.event);
-    yaml_parser_delete(&reading.parser);
+    yaml_parser_set_encoding(&reading->parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&reading->parser, (const yaml_char_t *)text, length);
+    return 0;
+}
+
+static void end(struct reading *reading)
+{
+    yaml_event_delete(&reading->event);
+    yaml_parser_delete(&reading->parser);
+}
+
+int yaml_read(const char *text, size_t length, json_t **ret_value, struct error *err)
+{
+    struct reading reading = {.err = err};
+    int r = begin(&reading, text, length);
+    if (r == 0) {
+        r = convert_stream(&reading, ret_value);
+        end(&reading);
+    }
     return r;
+}
+
+/* The event is a document's beginning; afterwards it is what comes behind its end. */
+static int convert_document(struct reading *reading, json_t *values, json_t *all_lines)
+{
+    json_t *value = NULL;
+    json_t *lines = json_object();
+    reading->lines = lines;
+    forget_place(reading, 0);
+    int r = next(reading);
+    if (r == 0) {
+        note_place(reading, "", 0);
+        r = convert(reading, 0, &value);
+    }
+    if (r == 0 && !json_is_null(value) && json_array_size(values) == YAML_DOCUMENTS_MAX) {
+        r = error_set(reading->err, ERROR_LIMIT, "line %zu: more than %d documents",
+                      reading->event.start_mark.line + 1, YAML_DOCUMENTS_MAX);
+    }
+    if (r == 0 && !json_is_null(value)) {
+        json_array_append(values, value);
+        json_array_append(all_lines, lines);
+    }
+    json_decref(value);
+    json_decref(lines);
+    reading->lines = NULL;
+    r = r < 0 ? r : next(reading); /* the document's end */
+    return r < 0 ? r : next(reading);
+}
+
+int yaml_read_all(const char *text, size_t length, json_t **ret_values, json_t **ret_lines,
+                  struct error *err)
+{
+    struct reading reading = {.err = err};
+    int r = begin(&reading, text, length);
+    if (r < 0) {
+        return r;
+    }
+    json_t *values = json_array();
+    json_t *lines = json_array();
+    r = next(&reading); /* the stream's beginning */
+    r = r < 0 ? r : next(&reading);
+    while (r == 0 && reading.event.type != YAML_STREAM_END_EVENT) {
+        r = convert_document(&reading, values, lines);
+    }
+    end(&reading);
+    if (r < 0) {
+        json_decref(values);
+        json_decref(lines);
+        return r;
+    }
+    *ret_values = values;
+    *ret_lines = lines;
+    return 0;
 }
 
 unsigned yaml_line_of(const char *text, size_t length, const char *key)

@@ -1,5 +1,6 @@
 #include "base/yaml.h"
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/json.h"
 
@@ -112,4 +113,49 @@ TEST(yaml, bytes_that_are_no_text_are_refused_with_their_line)
         EXPECT(yaml_read(texts[i], strlen(texts[i]), &value, &err) == -ERROR_INVALID);
         EXPECT(strstr(err.text, words[i]) != NULL && strstr(err.text, "UTF-8") != NULL);
     }
+}
+
+/* ---- Several documents ---- */
+
+TEST(yaml, documents_of_one_text_have_the_lines_of_their_places)
+{
+    static const char text[] =
+        "a: 1\nb:\n  - c: 2\n    d: 3\n---\n---\n# only this\n---\nz: {y: 1}\n";
+    JSON_OWNED json_t *values = NULL;
+    JSON_OWNED json_t *lines = NULL;
+    struct error err = {0};
+    EXPECT(yaml_read_all(text, strlen(text), &values, &lines, &err) == 0);
+    EXPECT(json_array_size(values) == 2 && json_array_size(lines) == 2);
+    const json_t *first = json_array_get(lines, 0);
+    EXPECT(json_u64(first, "") == 1 && json_u64(first, "b") == 2);
+    EXPECT(json_u64(first, "b[0].d") == 4);
+    EXPECT(json_u64(json_array_get(lines, 1), "z.y") == 9);
+}
+
+TEST(yaml, documents_have_their_limits)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    json_t *values = NULL;
+    json_t *lines = NULL;
+    struct error err = {0};
+    for (int i = 0; i <= YAML_DOCUMENTS_MAX; i++) {
+        buffer_append_string(&text, "--- 1\n");
+    }
+    EXPECT(yaml_read_all(buffer_string(&text), text.used, &values, &lines, &err) == -ERROR_LIMIT);
+    EXPECT(values == NULL && lines == NULL);
+    EXPECT(yaml_read_all("a: [", 4, &values, &lines, &err) == -ERROR_INVALID);
+}
+
+/* A key beyond the longest place that is noted, and all below it, have no line of their own. */
+TEST(yaml, places_are_noted_only_so_deep)
+{
+    char text[YAML_PATH_MAX + 32];
+    JSON_OWNED json_t *values = NULL;
+    JSON_OWNED json_t *lines = NULL;
+    struct error err = {0};
+    memset(text, 'k', YAML_PATH_MAX);
+    snprintf(text + YAML_PATH_MAX, 32, ":\n  below: 1\nnext: 2\n");
+    EXPECT(yaml_read_all(text, strlen(text), &values, &lines, &err) == 0);
+    EXPECT(json_object_size(json_array_get(lines, 0)) == 3); /* the whole, the key, next */
+    EXPECT(json_u64(json_array_get(lines, 0), "next") == 3);
 }
