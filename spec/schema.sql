@@ -554,3 +554,22 @@ CREATE TABLE machine_move (                  -- a machine that is to be elsewher
     revision   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX machine_move_node ON machine_move (node);
+-- Manifests: who has asked for which fields of what; see service/manifest
+CREATE TABLE manifest (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/KIND/NAME/OWNER
+    project    TEXT NOT NULL,
+    kind       TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    owner      TEXT NOT NULL,
+    labels     TEXT NOT NULL,                -- JSON object of strings
+    fields     TEXT NOT NULL,                -- JSON: path to {"value", "settled", "is_settled"}
+    applied_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX manifest_object ON manifest (project, kind, name);
+CREATE INDEX manifest_of_owner ON manifest (owner, project);
+CREATE TABLE manifest_owner (                -- who applies: one thing at a time
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/OWNER
+    applied_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;

@@ -66,6 +66,7 @@ EXPECTED = {
     "network_list": "member", "network_create": "member", "network_get": "member", "network_delete": "member",
     "security_group_list": "member", "security_group_create": "member", "security_group_get": "member",
     "security_group_delete": "member", "security_rule_add": "member", "security_rule_remove": "member",
+    "plan_create": "member", "apply_create": "member", "manifest_list": "member",
 }
 
 IN, WHO, NO, OUT = "let in", "401", "403", "no connection"

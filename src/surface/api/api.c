@@ -14,6 +14,7 @@
 #include "engine/store/store.h"
 
 #include "service/gateway/gateway.h"
+#include "service/manifest/manifest.h"
 #include "service/peer/peer.h"
 
 #include "surface/api/parts.h"
@@ -225,6 +226,21 @@ static char *own_address(const struct api *api)
     return memory_format("%.*s:%u", length, address, api->port);
 }
 
+static int start_manifests(struct api *api, struct error *err)
+{
+    const struct api_options *options = &api->options;
+    MEMORY_OWNED char *address = options->socket_path != NULL
+        ? memory_format("unix:%s", options->socket_path)
+        : own_address(api);
+    const struct manifest_options manifests = {
+        .loop = options->loop,
+        .store = options->store,
+        .operations = options->operations,
+        .address = address,
+    };
+    return manifest_service_new(&manifests, &api->manifests, err);
+}
+
 int api_start(const struct api_options *options, struct api **ret_api, struct error *err)
 {
     CHECK(options->socket_path != NULL || options->address != NULL);
@@ -235,6 +251,7 @@ int api_start(const struct api_options *options, struct api **ret_api, struct er
         api->options.blob_bytes_max = BLOB_BYTES_MAX;
     }
     int r = listen_all(api, err);
+    r = r < 0 ? r : start_manifests(api, err);
     if (r < 0) {
         if (api->server != NULL) {
             http_server_free(api->server);
@@ -288,6 +305,7 @@ void api_stop(struct api *api, uint64_t timeout_ms)
     api->stopping = true;
     store_watch_free(api->rights);
     loop_timer_free(api->recheck);
+    manifest_service_free(api->manifests);
     LIST_EACH(node, &api->requests)
     {
         struct request *request = LIST_ITEM(node, struct request, link);

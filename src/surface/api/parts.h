@@ -38,6 +38,7 @@ struct api {
     struct list requests;
     struct store_watch *rights; /* rows of clients and nodes */
     struct loop_timer *recheck;
+    struct manifest_service *manifests; /* which asks this very API */
     bool stopping;
     bool drained;
     bool gives_up;

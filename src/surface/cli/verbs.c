@@ -687,6 +687,8 @@ const struct verb cli_verbs[] = {
     {"context", "delete", "NAME", 1, 1, NULL, "Delete a context with its key.",
      "  blixard context delete home\n", verb_context_delete},
 
+#include "manifest_verbs.def"
+
     {"", "events", "", 0, 0,
      FLAGS({"index", 'i', "INDEX", NULL, "Begin after this index of the state (default: now)."}),
      "Print changes of the state as JSON lines, as they happen.",
