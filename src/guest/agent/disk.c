@@ -246,6 +246,23 @@ static unsigned long take_flags(const char *options, struct buffer *ret_others)
     return flags;
 }
 
+/* A disk that cannot be written and was in use when it was kept, as a power cut leaves it: its
+ * journal cannot be replayed, and what is there can be read all the same. */
+static int mount_without_journal(const struct disk_source *source, const char *path,
+                                 unsigned long flags, struct buffer *others)
+{
+    static const char *const rows[][2] = {{"ext4", "noload"}, {"xfs", "norecovery"}};
+    for (size_t i = 0; (flags & MS_RDONLY) != 0 && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (strcmp(source->file_system, rows[i][0]) == 0) {
+            say("%s cannot be written: it is mounted without replaying its journal",
+                source->device);
+            buffer_append_format(others, "%s%s", others->used > 0 ? "," : "", rows[i][1]);
+            return mount(source->device, path, source->file_system, flags, buffer_string(others));
+        }
+    }
+    return -1;
+}
+
 int disk_mount_at(const char *source, const char *path, const char *file_system,
                   const char *options, bool is_read_only, struct error *err)
 {
@@ -271,7 +288,8 @@ int disk_mount_at(const char *source, const char *path, const char *file_system,
         return 0;
     }
     unsigned long flags = take_flags(options, &others) | (is_read_only ? MS_RDONLY : 0);
-    if (mount(found.device, path, found.file_system, flags, buffer_string(&others)) < 0) {
+    if (mount(found.device, path, found.file_system, flags, buffer_string(&others)) < 0 &&
+        (errno != EROFS || mount_without_journal(&found, path, flags, &others) < 0)) {
         return fail_os(err, errno, "mounting %s (%s)", found.device, found.file_system);
     }
     return 0;
@@ -439,6 +457,7 @@ int disk_freeze(struct work *work, struct buffer *answer, struct error *err)
     uint64_t count = 0;
     (void)work;
     sync();
+    frozen.count = 0;
     mounted_each(note_disk, &frozen);
     for (unsigned i = frozen.count; i > 0; i--) {
         const char *path = frozen.paths[i - 1];
@@ -451,13 +470,5 @@ int disk_freeze(struct work *work, struct buffer *answer, struct error *err)
         }
     }
     agent_put_number(answer, AGENT_COUNT, count);
-    return 0;
-}
-
-int disk_thaw(struct work *work, struct buffer *answer, struct error *err)
-{
-    (void)work;
-    (void)err;
-    agent_put_number(answer, AGENT_COUNT, disk_thaw_now());
     return 0;
 }

@@ -199,7 +199,6 @@ work_run disk_unmount;
 work_run disk_grow;
 work_run disk_sync;
 work_run disk_freeze;
-work_run disk_thaw;
 work_run check_service;
 work_run function_begin;
 work_run function_invoke;

@@ -6,6 +6,8 @@
 
 #include "guest/agent/private.h"
 
+enum { THAW_AGAIN_MS = 1000 };
+
 /* ---- Reading requests ---- */
 
 bool request_copy(const struct agent_field *field, char *ret_text, size_t size)
@@ -167,6 +169,26 @@ static int answer_shutdown(struct agent_reader request, struct buffer *answer, s
     return power_begin(request, err);
 }
 
+/* At once: a freeze that is asked for next must find it done. */
+static int answer_thaw(struct agent_reader request, struct buffer *answer, struct error *err)
+{
+    (void)request;
+    (void)err;
+    agent_put_number(answer, AGENT_COUNT, disk_thaw_now());
+    return 0;
+}
+
+static bool is_freezing(struct link *link)
+{
+    LIST_EACH(node, &link->jobs)
+    {
+        if (LIST_ITEM(node, struct job, node)->operation == AGENT_FREEZE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Exactly one of the two, but for EXEC. */
 static const struct {
     int (*now)(struct agent_reader request, struct buffer *answer, struct error *err);
@@ -189,7 +211,7 @@ static const struct {
     [AGENT_GROW] = {.later = disk_grow},
     [AGENT_SYNC] = {.later = disk_sync},
     [AGENT_FREEZE] = {.later = disk_freeze},
-    [AGENT_THAW] = {.later = disk_thaw},
+    [AGENT_THAW] = {.now = answer_thaw},
     [AGENT_CHECK] = {.later = check_service},
     [AGENT_FUNCTION_BEGIN] = {.later = function_begin},
     [AGENT_FUNCTION_INVOKE] = {.later = function_invoke},
@@ -222,6 +244,9 @@ void request_begin(struct link *link, const struct agent_frame *frame)
     } else if (operations[operation].now != NULL) {
         r = operations[operation].now(request, &answer, &error);
         link_answer(link, frame->head.id, r < 0 ? &error : NULL, &answer);
+        if (operation == AGENT_THAW) { /* one that nobody waits for any more may still come */
+            disk_thaw_at_ms = is_freezing(link) ? now_ms() + THAW_AGAIN_MS : 0;
+        }
         return;
     } else if (link->job_count >= AGENT_REQUESTS_MAX) {
         r = error_set(&error, ERROR_LIMIT, "%d requests run already", AGENT_REQUESTS_MAX);
@@ -235,9 +260,6 @@ void request_begin(struct link *link, const struct agent_frame *frame)
         enum { FREEZE_MAX_MS = 600000 };
         uint64_t wanted_ms = request_number(request, AGENT_TIMEOUT_MS, FREEZE_MAX_MS);
         disk_thaw_at_ms = now_ms() + (wanted_ms < FREEZE_MAX_MS ? wanted_ms : FREEZE_MAX_MS);
-    }
-    if (operation == AGENT_THAW && r == 0) {
-        disk_thaw_at_ms = 0;
     }
     if (r < 0) {
         link_answer(link, frame->head.id, &error, NULL);

@@ -59,12 +59,6 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     bool is_alive = machine_state_is_alive(machine->state);
-    if (json_text(machine->config, "disk")[0] != '\0') { /* it is laid over the image's blob */
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "the image of machine %s is a disk: such machines have no snapshots, "
-                         "clones or exports",
-                         machine->name);
-    }
     if (machine->capture != NULL || machine->restore != NULL || machine->migration != NULL ||
         machine->is_busy) {
         return error_set(err, ERROR_CONFLICT,
@@ -164,6 +158,11 @@ static void on_stamped(const struct error *error, void *context)
     finish(capture);
 }
 
+bool capture_holds_still(const struct machine *machine)
+{
+    return machine->capture != NULL && machine->capture->phase != PHASE_SEALING;
+}
+
 /* The machine does what it is to do; what is left is ours alone. */
 static void let_go(void *context)
 {
@@ -172,6 +171,7 @@ static void let_go(void *context)
     capture->phase = PHASE_SEALING;
     machine->is_busy = false;
     if (!machine->is_gone) {
+        machine_volumes_settled(machine);
         machine_step(machine);
     }
     if (capture->error.kind == ERROR_NONE && capture->kind == CAPTURE_MEMORY) {

@@ -29,6 +29,9 @@ typedef void capture_done(const struct error *error, uint64_t bytes, void *conte
 void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
                    capture_done *done, void *context);
 
+/* Does it stand still for one at this moment? */
+bool capture_holds_still(const struct machine *machine);
+
 /* Its VMM is not spoken to any more: from run.c. */
 void capture_lose_vm(struct machine *machine);
 

@@ -18,6 +18,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/capture.h"
 #include "service/machine/parts.h"
 #include "service/volume/volume.h"
 
@@ -298,6 +299,11 @@ void machine_volumes_plug(struct machine *machine)
     plug_next(plugging);
 }
 
+void machine_volumes_settled(struct machine *machine)
+{
+    volume_machine_changed(volumes_of(machine), machine->project, machine->name);
+}
+
 /* The VMM is gone, and will not answer. */
 void machine_volumes_gone(struct machine *machine)
 {
@@ -368,9 +374,14 @@ static enum volume_machine_state look(const char *project, const char *name,
     if (machine == NULL) {
         return VOLUME_MACHINE_OFF;
     }
+    if (machine->volumes_on && capture_holds_still(machine)) {
+        return VOLUME_MACHINE_BETWEEN; /* machine_volumes_settled() follows */
+    }
     if (machine->volumes_on) {
+        bool speaks = machine->agent != NULL && agent_is_up(machine->agent) &&
+            machine->state != MACHINE_PAUSED;
         *ret_vm = machine->vm;
-        *ret_agent = machine->agent != NULL && agent_is_up(machine->agent) ? machine->agent : NULL;
+        *ret_agent = speaks ? machine->agent : NULL;
         return VOLUME_MACHINE_ON;
     }
     return machine->vm != NULL || machine_state_is_alive(machine->state) ? VOLUME_MACHINE_BETWEEN

@@ -29,6 +29,8 @@ void machine_volumes_add_words(const struct machine *machine, char *words, size_
 void machine_volumes_plug(struct machine *machine);
 /* The agent is up. */
 void machine_volumes_mount(struct machine *machine);
+/* It does not stand still any more: what is to be done to its volumes goes on. */
+void machine_volumes_settled(struct machine *machine);
 /* The VMM is not there any more. */
 void machine_volumes_gone(struct machine *machine);
 

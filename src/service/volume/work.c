@@ -69,6 +69,19 @@ int volume_read_key(struct volume *volume, struct buffer *ret_key, struct error 
 
 /* ---- In the log ---- */
 
+/* Those that waited until it was laid. */
+static void step_others(const struct volume *volume)
+{
+    LIST_EACH(node, &volume->service->volumes)
+    {
+        struct volume *other = LIST_ITEM(node, struct volume, link);
+        if (other != volume && other->state == VOLUME_LAYING &&
+            strcmp(other->machine, volume->machine) == 0) {
+            volume_step(other);
+        }
+    }
+}
+
 static void on_written(const struct error *error, uint64_t index, void *context)
 {
     struct work *work = context;
@@ -86,6 +99,7 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     bool was_laid = work->state == VOLUME_RESTORING || work->error.kind != ERROR_NONE;
     free_work(work);
     volume_tell_free(volume);
+    step_others(volume);
     volume_unref(volume);
     if (was_laid) {
         volume_collect(service);
@@ -185,16 +199,6 @@ void volume_work_abandon(struct volume *volume)
     }
 }
 
-static void on_agent_told(const struct error *error, const struct agent_result *result,
-                          void *context)
-{
-    const char *what = context;
-    (void)result;
-    if (error != NULL) {
-        log_warn("volumes: %s: %s", what, error->text);
-    }
-}
-
 /* What the guest makes of it is not the volume's affair: at its next start it is done again. */
 static void on_grown(const struct error *error, const struct agent_result *result, void *context)
 {
@@ -212,24 +216,32 @@ static void on_grown(const struct error *error, const struct agent_result *resul
     write_end(work);
 }
 
+static void on_thawed(const struct error *error, const struct agent_result *result, void *context)
+{
+    struct work *work = context;
+    (void)result;
+    work->is_asking = false;
+    if (error != NULL && error->kind != ERROR_CANCELLED) {
+        log_warn("volumes: thawing the file systems: %s", error->text);
+    }
+    if (work->volume == NULL) {
+        free_work(work);
+        return;
+    }
+    work->volume->live = NULL;
+    write_end(work);
+}
+
 static void on_live(const struct error *error, void *context)
 {
-    static char thawing[] = "thawing the file systems";
     struct work *work = context;
     struct volume *volume = work->volume;
     struct hypervisor_vm *vm = NULL;
     struct agent *agent = NULL;
     volume_look(volume, &vm, &agent);
     close_layer(work);
-    if (agent != NULL && work->state == VOLUME_LAYING) {
-        agent_thaw(agent, on_agent_told, thawing);
-    } else if (agent != NULL && error == NULL && work->path[0] != '\0') {
-        work->is_asking = true;
-        agent_grow_to(agent, work->path, work->size_bytes, on_grown, work);
-        return;
-    }
-    volume->live = NULL;
     if (error != NULL && error->kind == ERROR_UNAVAILABLE) {
+        volume->live = NULL;
         volume->is_busy = false; /* the VMM has ended: volume_machine_changed() comes */
         free_work(work);
         return;
@@ -237,7 +249,17 @@ static void on_live(const struct error *error, void *context)
     if (error != NULL) {
         work->error = *error;
     }
-    write_end(work);
+    /* Its end is waited for: it must not meet the next freeze. */
+    if (agent != NULL && work->state == VOLUME_LAYING) {
+        work->is_asking = true;
+        agent_thaw(agent, on_thawed, work);
+    } else if (agent != NULL && error == NULL && work->path[0] != '\0') {
+        work->is_asking = true;
+        agent_grow_to(agent, work->path, work->size_bytes, on_grown, work);
+    } else {
+        volume->live = NULL;
+        write_end(work);
+    }
 }
 
 static void lay_over(struct work *work, struct hypervisor_vm *vm)
@@ -295,6 +317,21 @@ static void lay_live(struct work *work, struct hypervisor_vm *vm, struct agent *
     }
 }
 
+/* One at a time: who thaws first would thaw for the others, too. */
+static bool is_being_laid(const struct volume *volume)
+{
+    LIST_EACH(node, &volume->service->volumes)
+    {
+        const struct volume *other = LIST_ITEM(node, struct volume, link);
+        if (other != volume && other->live != NULL && other->live->state == VOLUME_LAYING &&
+            strcmp(other->project, volume->project) == 0 &&
+            strcmp(other->machine, volume->machine) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- The thread ---- */
 
 static void work_on_thread(void *context)
@@ -335,10 +372,10 @@ static void on_thread_done(void *context)
     if (work->error.kind != ERROR_NONE || work->state != VOLUME_LAYING ||
         machine == VOLUME_MACHINE_OFF) {
         write_end(work);
-    } else if (machine == VOLUME_MACHINE_ON) {
+    } else if (machine == VOLUME_MACHINE_ON && !is_being_laid(volume)) {
         lay_live(work, vm, agent);
     } else {
-        volume->is_busy = false; /* volume_machine_changed() comes */
+        volume->is_busy = false; /* volume_machine_changed() comes, or the other one's end */
         free_work(work);
     }
 }
