@@ -62,10 +62,11 @@ static int make_empty(const char *path, uint64_t size, struct error *err)
 }
 
 /* Tables are written by the guest when it needs them: the file stays sparse. */
-static int make_file_system(const struct volume_layer *layer, const char *path, struct error *err)
+int volume_make_file_system(const char *folder, const char *path, const char *label_or_null,
+                            struct error *err)
 {
     char label[VOLUME_LABEL_MAX + 1];
-    snprintf(label, sizeof(label), "%s", layer->label);
+    snprintf(label, sizeof(label), "%s", label_or_null != NULL ? label_or_null : "");
     const char *argv[] = {"mke2fs",
                           "-q",
                           "-F",
@@ -79,13 +80,15 @@ static int make_file_system(const struct volume_layer *layer, const char *path, 
                           "lazy_itable_init=1,lazy_journal_init=1,discard,root_owner=0:0",
                           path,
                           NULL};
-    return tool_run(argv, "e2fsprogs", layer->folder, NULL, 0, err);
+    return tool_run(argv, "e2fsprogs", folder, NULL, 0, err);
 }
 
 static int make_raw(const struct volume_layer *layer, const char *path, struct error *err)
 {
     int r = make_empty(path, layer->size_bytes, err);
-    return r < 0 || layer->label == NULL ? r : make_file_system(layer, path, err);
+    return r < 0 || layer->label == NULL
+        ? r
+        : volume_make_file_system(layer->folder, path, layer->label, err);
 }
 
 /* Over another one, or empty.  -u: the one below is not opened, whose key may be needed for it. */

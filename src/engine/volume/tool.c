@@ -106,7 +106,8 @@ int tool_run(const char *const *argv, const char *package, const char *folder, c
     int r = process_run(&options, NULL, &said, &result, err);
     if (r < 0 && err->kind == ERROR_NOT_FOUND) {
         return error_set(err, ERROR_UNSUPPORTED,
-                         "this node has no %s, which volumes need (Debian: %s)", argv[0], package);
+                         "this node has no %s, which disks of machines need (Debian: %s)", argv[0],
+                         package);
     }
     return r < 0 ? r : judge(argv[0], &result, &said, err);
 }

@@ -50,6 +50,11 @@ int volume_check_size(const char *folder, uint64_t size_bytes, struct error *err
 /* Made before is success.  UNSUPPORTED: a program is missing; FULL, OS. */
 int volume_make(const struct volume_layer *layer, struct error *err);
 
+/* An empty ext4 in the file `path` of `folder`, which has its size; sparse.  `label`: at most
+ * VOLUME_LABEL_MAX, NULL: none.  UNSUPPORTED: there is no mke2fs; FULL, OS. */
+int volume_make_file_system(const char *folder, const char *path, const char *label,
+                            struct error *err);
+
 /* To size_bytes; that it is larger is an error, that it has it already is none. */
 int volume_grow(const struct volume_layer *layer, struct error *err);
 

@@ -19,54 +19,26 @@
 #include "base/json.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
-#include "base/process.h"
 #include "base/text.h"
 
 #include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 #include "engine/image/initrd.h"
 #include "engine/store/store.h"
+#include "engine/volume/volume.h"
 
+#include "service/machine/content.h"
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
 
-enum {
-    MKFS_MS = 120000,
-    INITRD_BYTES_MAX = 256 << 20,
-    AGENT_BYTES_MAX = 16 << 20,
-    FIRMWARE_BYTES_MAX = 16 << 20
-};
+enum { INITRD_BYTES_MAX = 256 << 20, AGENT_BYTES_MAX = 16 << 20, FIRMWARE_BYTES_MAX = 16 << 20 };
 
 static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
 enum { BLOB_KEYS = sizeof(blob_keys) / sizeof(blob_keys[0]) };
 
 /* ---- Making ---- */
-
-static int make_file_system(const char *path, struct error *err)
-{
-    BUFFER_OWNED struct buffer said = {0};
-    struct process_result result = {0};
-    /* Tables are written by the guest when it needs them: the file stays sparse. */
-    const char *argv[] = {
-        "mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,discard",
-        path,        NULL};
-    const char *environment[] = {"PATH=/usr/sbin:/sbin:/usr/bin:/bin:/run/current-system/sw/bin",
-                                 NULL};
-    const struct process_options options = {
-        .argv = argv, .envp = environment, .output_max = 512, .timeout_ms = MKFS_MS};
-    int r = process_run(&options, NULL, &said, &result, err);
-    if (r < 0 && err->kind == ERROR_NOT_FOUND) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "this node has no mkfs.ext4 (Debian: e2fsprogs), which machines need");
-    }
-    if (r == 0 && result.exit_code != 0) {
-        return error_set(err, ERROR_OS, "mkfs.ext4: %.300s",
-                         text_make_printable((char *)(uintptr_t)buffer_string(&said), false));
-    }
-    return r;
-}
 
 /* Of root's daemon, a user for each machine: beyond those that runners have. */
 uid_t disk_uid_of(const char *id)
@@ -98,7 +70,7 @@ static int make_disk(const struct machine *machine, uint64_t size, struct error 
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
         return error_os(err, errno, "making %s", path);
     }
-    int r = make_file_system(path, err);
+    int r = volume_make_file_system(machine->folder, path, NULL, err);
     r = r < 0 ? r : disk_give(machine, path, err);
     if (r < 0) {
         unlink(path);
@@ -130,7 +102,7 @@ static int make_firmware(const struct machine *machine, struct error *err)
     const char *code = NULL;
     const char *variables = NULL;
     BUFFER_OWNED struct buffer bytes = {0};
-    MEMORY_OWNED char *path = memory_format("%s/firmware.fd", machine->folder);
+    MEMORY_OWNED char *path = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
     if (file_exists(path)) {
         return 0;
     }
@@ -177,7 +149,8 @@ static int take_prepared(const struct machine *machine, struct error *err)
 static bool has_disk(const struct machine *machine)
 {
     MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", machine->folder);
-    return file_exists(overlay);
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", machine->folder);
+    return file_exists(overlay) || file_exists(raw);
 }
 
 static void prepare(void *context)
@@ -187,16 +160,17 @@ static void prepare(void *context)
     const json_t *config = work->config;
     int r = take_prepared(machine, &work->error);
     r = r < 0 ? r : file_make_folder(machine->folder, 0711, &work->error);
-    if (r == 0 && json_text(config, "disk")[0] != '\0') {
-        bool is_uefi = strcmp(json_text(config, "firmware"), "uefi") == 0;
-        if (make_overlay(machine, config, &work->error) == 0 && is_uefi) {
-            make_firmware(machine, &work->error);
-        }
-    } else if (r == 0 && !has_disk(machine)) {
-        json_text(config, "origin")[0] != '\0'
+    bool is_whole = json_text(config, "disk")[0] != '\0';
+    bool is_uefi = is_whole && strcmp(json_text(config, "firmware"), "uefi") == 0;
+    if (r == 0 && !has_disk(machine)) {
+        r = json_text(config, "origin")[0] != '\0'
             ? error_set(&work->error, ERROR_CORRUPT,
                         "its disk is lost: it was made of another machine's, and is not there")
-            : make_disk(machine, json_u64(config, "disk_bytes"), &work->error);
+            : is_whole ? make_overlay(machine, config, &work->error)
+                       : make_disk(machine, json_u64(config, "disk_bytes"), &work->error);
+    }
+    if (r == 0 && is_uefi) {
+        make_firmware(machine, &work->error);
     }
 }
 
