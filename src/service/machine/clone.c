@@ -287,6 +287,20 @@ static int check_names(struct machine_service *service, const char *project, con
     return r;
 }
 
+/* A guest that goes on from another one's memory is that one until its agent has told it better. */
+static int check_agent(const struct machine *source, bool is_captured, struct error *err)
+{
+    bool has_none = json_is_true(json_object_get(source->config, "without_agent"));
+    bool is_silent =
+        is_captured && (source->agent == NULL || agent_last_info(source->agent) == NULL);
+    return has_none || is_silent
+        ? error_set(err, ERROR_CONFLICT,
+                    "machine %s has no agent that answers: a clone with its memory would have its "
+                    "name and addresses; clone its disk alone (--cold)",
+                    source->name)
+        : 0;
+}
+
 /* From a snapshot, or from what the machine is now. */
 static int choose(struct machine_service *service, struct machine *source, const json_t *body,
                   struct cloning *cloning, struct error *err)
@@ -302,13 +316,16 @@ static int choose(struct machine_service *service, struct machine *source, const
         cloning->kind = has_memory && !is_cold ? CAPTURE_MEMORY : CAPTURE_DISK;
         cloning->content = memory_format("%s/cloning/%s", service->folder, id);
         cloning->of = memory_copy_string(source->name);
-        return capture_check(source, cloning->kind, err);
+        int failure = capture_check(source, cloning->kind, err);
+        return failure < 0 || cloning->kind == CAPTURE_DISK ? failure
+                                                            : check_agent(source, true, err);
     }
     int r = snapshot_find(service, source, name, &snapshot, err);
     if (r == 0) {
         cloning->kind = snapshot.has_memory && !is_cold ? CAPTURE_MEMORY : CAPTURE_DISK;
         cloning->content = snapshot_folder(service, snapshot.machine_id, snapshot.id);
         cloning->of = memory_format("%s@%s", source->name, name);
+        r = cloning->kind == CAPTURE_DISK ? 0 : check_agent(source, false, err);
     }
     return r;
 }
@@ -379,14 +396,15 @@ void machine_clone(struct machine_service *service, const char *project, const c
 /* ---- After a start of the node ---- */
 
 /* Each entry of a folder; one that is not there has none. */
-static void each_entry(const char *path, void (*visit)(const char *entry))
+static void each_entry(const char *path, void (*visit)(const char *entry, void *context),
+                       void *context)
 {
     DIR *folder = opendir(path);
     const struct dirent *entry = NULL;
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         if (entry->d_name[0] != '.') {
             MEMORY_OWNED char *one = memory_format("%s/%s", path, entry->d_name);
-            visit(one);
+            visit(one, context);
         }
     }
     if (folder != NULL) {
@@ -394,28 +412,44 @@ static void each_entry(const char *path, void (*visit)(const char *entry))
     }
 }
 
-static void sweep_snapshots(const char *of_a_machine)
+static void sweep_template(const char *path, void *context)
 {
-    each_entry(of_a_machine, template_sweep);
+    (void)context;
+    template_sweep(path);
+}
+
+static void sweep_snapshots(const char *of_a_machine, void *context)
+{
+    each_entry(of_a_machine, sweep_template, context);
 }
 
 /* What was laid out for a restore that did not come to its end. */
-static void sweep_machine(const char *machine)
+static void sweep_machine(const char *machine, void *context)
 {
+    (void)context;
     struct error ignored = {0};
     MEMORY_OWNED char *restoring = memory_format("%s/restoring", machine);
     file_remove_tree(restoring, &ignored);
 }
 
-/* Its rows may still be on their way here, unless it is old. */
-static void sweep_new(const char *path)
+/* A machine's own (an import has ID.snapshots beside it) waits to be taken, however long its node
+ * was away. */
+static void sweep_new(const char *path, void *context)
 {
     struct error ignored = {0};
     struct stat status;
-    if (stat(path, &status) == 0 &&
+    const char *name = strrchr(path, '/') + 1;
+    MEMORY_OWNED char *id = memory_copy_text(name, strcspn(name, "."));
+    if (state_find_id(context, id) == NULL && stat(path, &status) == 0 &&
         (uint64_t)status.st_mtime + LEFT_AFTER_S < clock_real_ms() / 1000) {
         file_remove_tree(path, &ignored);
     }
+}
+
+void clone_sweep_new(struct machine_service *service)
+{
+    MEMORY_OWNED char *fresh = memory_format("%s/new", service->folder);
+    each_entry(fresh, sweep_new, service);
 }
 
 void clone_sweep(struct machine_service *service)
@@ -423,10 +457,8 @@ void clone_sweep(struct machine_service *service)
     struct error ignored = {0};
     MEMORY_OWNED char *snapshots = memory_format("%s/snapshots", service->folder);
     MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
-    MEMORY_OWNED char *fresh = memory_format("%s/new", service->folder);
-    each_entry(snapshots, sweep_snapshots);
-    each_entry(cloning, template_sweep);
+    each_entry(snapshots, sweep_snapshots, NULL);
+    each_entry(cloning, sweep_template, NULL);
     file_remove_tree(cloning, &ignored);
-    each_entry(fresh, sweep_new);
-    each_entry(service->folder, sweep_machine);
+    each_entry(service->folder, sweep_machine, NULL);
 }

@@ -200,6 +200,9 @@ int restore_check_driver(const struct machine_service *service, const json_t *ma
                          struct error *err);
 /* At a start: what was interrupted long ago goes. */
 void clone_sweep(struct machine_service *service);
+/* What was laid out for machines that did not come to be; once all that was written before this
+ * start is in the state. */
+void clone_sweep_new(struct machine_service *service);
 
 /* ---- migrate.c, arrive.c ---- */
 
@@ -339,14 +342,13 @@ bool program_judge(const struct machine *machine, char *ret_text, size_t size);
 
 /* ---- seed.c: what cloud-init reads (NoCloud) ---- */
 
-#define SEED_FILE      "seed.iso"
-#define USER_DATA_FILE "user-data"
+#define SEED_FILE "seed.iso"
 /* Take user_data out of the settings, which go into the state and may be seen: its digest and size
  * stay.  *ret_user_data (NULL: there is none) is the caller's.  INVALID, TOO_LARGE. */
 int seed_take_settings(json_t *config, char **ret_user_data, struct error *err);
 void seed_wipe(char **user_data);
 /* At the start: what was kept for machines that did not come to be. */
-void seed_sweep(const struct machine_service *service);
+void seed_sweep(struct machine_service *service);
 /* Keep it for a machine whose row is still to come.  Blocks. */
 int seed_keep(const struct machine_service *service, const char *id, const char *user_data,
               struct error *err);

@@ -20,6 +20,7 @@
 
 #include "engine/image/iso.h"
 
+#include "service/machine/content.h"
 #include "service/machine/parts.h"
 
 enum {
@@ -129,33 +130,24 @@ int seed_keep(const struct machine_service *service, const char *id, const char 
               struct error *err)
 {
     MEMORY_OWNED char *folder = memory_format("%s/new/%s", service->folder, id);
-    MEMORY_OWNED char *path = memory_format("%s/" USER_DATA_FILE, folder);
+    MEMORY_OWNED char *path = memory_format("%s/" CONTENT_USER, folder);
     int r = file_make_folder(folder, 0711, err);
     return r < 0 ? r : file_write(path, user_data, strlen(user_data), 0600, err);
 }
 
-static bool is_of_machine(const struct machine_service *service, const char *id)
-{
-    LIST_EACH(node, &service->machines)
-    {
-        if (strcmp(LIST_ITEM(node, struct machine, link)->id, id) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void seed_sweep(const struct machine_service *service)
+void seed_sweep(struct machine_service *service)
 {
     MEMORY_OWNED char *above = memory_format("%s/new", service->folder);
     DIR *folder = opendir(above);
     const struct dirent *entry = NULL;
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         MEMORY_OWNED char *place = memory_format("%s/%s", above, entry->d_name);
-        MEMORY_OWNED char *path = memory_format("%s/" USER_DATA_FILE, place);
-        if (entry->d_name[0] != '.' && !is_of_machine(service, entry->d_name)) {
+        MEMORY_OWNED char *path = memory_format("%s/" CONTENT_USER, place);
+        MEMORY_OWNED char *laid_out = memory_format("%s/" CONTENT_MANIFEST, place);
+        if (entry->d_name[0] != '.' && state_find_id(service, entry->d_name) == NULL &&
+            !file_exists(laid_out)) { /* else a clone's: its rows may be on their way */
             unlink(path);
-            rmdir(place); /* what a clone has beside it is another's affair */
+            rmdir(place);
         }
     }
     if (folder != NULL) {
@@ -200,7 +192,7 @@ int seed_write(const struct machine *machine, const json_t *config, struct error
     MEMORY_OWNED char *meta = write_meta_data(machine, config);
     const char *network = network_of(config);
     MEMORY_OWNED char *path = memory_format("%s/" SEED_FILE, machine->folder);
-    MEMORY_OWNED char *given = memory_format("%s/" USER_DATA_FILE, machine->folder);
+    MEMORY_OWNED char *given = memory_format("%s/" CONTENT_USER, machine->folder);
     int r = disk_read_agent(machine->service, &agent, err);
     if (r < 0) {
         return r;

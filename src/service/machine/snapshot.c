@@ -423,6 +423,8 @@ static void on_recovered(const struct error *error, uint64_t index, void *contex
     service->pending--;
     if (error != NULL) {
         log_warn("snapshots that were interrupted are still listed: %s", error->text);
+    } else if (!service->is_over) {
+        clone_sweep_new(service); /* what was written before this is here now */
     }
 }
 
