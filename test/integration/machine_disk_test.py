@@ -23,7 +23,7 @@ def boot_disk(folder):
     """A FAT file system with SYSLINUX, Debian's kernel and the agent as init."""
     disk = folder / "disk.raw"
     busybox = machines.BUSYBOX.read_bytes()
-    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "mount", "cat", "mkdir")},
+    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "mount", "cat", "mkdir", "dd", "uname")},
                                                    MODULES))
     (folder / "syslinux.cfg").write_text(SYSLINUX)
     with disk.open("wb") as file:
@@ -35,6 +35,21 @@ def boot_disk(folder):
     subprocess.run(["syslinux", "--install", disk], check=True)
     subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", disk, folder / "disk.qcow2"], check=True)
     return folder / "disk.qcow2"
+
+
+def efi_disk(folder):
+    """A FAT file system: its firmware's shell starts Debian's kernel, which is an EFI program itself."""
+    disk = folder / "efi.raw"
+    busybox = machines.BUSYBOX.read_bytes()
+    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "cat", "dd", "uname")}, MODULES))
+    (folder / "startup.nsh").write_text("fs0:\nvmlinuz.efi initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests\n")
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mformat", "-i", disk, "-F", "::"], check=True)
+    for source, target in ((machines.kernel_flags()[1], "vmlinuz.efi"), (folder / "initrd", "initrd"),
+                           (folder / "startup.nsh", "startup.nsh")):
+        subprocess.run(["mcopy", "-i", disk, source, f"::{target}"], check=True)
+    return disk
 
 
 class Disk(unittest.TestCase):
@@ -98,6 +113,58 @@ class Disk(unittest.TestCase):
         self.assertEqual((folder / "user-data").stat().st_mode & 0o777, 0o600)
         self.ok("vm", "delete", "m")
         self.assertFalse(folder.exists())
+
+    def shell(self, name, script):
+        return self.ok("vm", "exec", name, "--", "/bin/sh", "-c", script)
+
+    def say(self, name, text):
+        """In its memory, and where its disk has nothing else."""
+        self.shell(name, f"echo {text} > /note; dd if=/note of=/dev/vda bs=512 seek=130000 conv=fsync 2>/dev/null")
+
+    def said(self, name):
+        return self.shell(name, "cat /note; dd if=/dev/vda bs=512 skip=130000 count=1 2>/dev/null").replace("\0", "")
+
+    def check_life_cycle(self):
+        """One machine, booted once: snapshots, clones and archives begin from it."""
+        (self.folder / "user-data").write_text(USER_DATA)
+        self.ok("vm", "create", "m", "--image", "disk", "--memory", "256MiB", "--user-data", self.folder / "user-data", "--disk", "65MiB")
+        self.say("m", "one")
+        self.ok("vm", "snapshot", "create", "m", "one")
+        self.say("m", "two")
+        self.ok("vm", "clone", "m", "live")
+        self.assertEqual(self.said("live"), "two\ntwo\n")
+        self.assertEqual(self.shell("live", "uname -n"), "live\n")
+        self.ok("vm", "restore", "m", "one")
+        self.assertEqual(self.said("m"), "one\none\n")
+        self.assertEqual(self.said("live"), "two\ntwo\n")
+        self.ok("vm", "delete", "live")
+        archive = self.folder / "m.blixard"
+        self.ok("vm", "export", "m", archive, "--snapshots")
+        self.ok("vm", "delete", "m")
+        self.ok("image", "delete", "disk")
+        self.ok("vm", "import", archive, "--name", "back")
+        self.ok("vm", "restore", "back", "one")
+        self.assertEqual(self.said("back"), "one\none\n")
+        back = json.loads(self.ok("vm", "show", "back", "--output", "json"))
+        seed = self.node.folder / "machines" / back["id"] / "seed.iso"
+        self.assertIn(USER_DATA.encode(), seed.read_bytes())
+        self.ok("vm", "snapshot", "create", "back", "disk", "--disk-only")
+        self.ok("vm", "stop", "back")
+        self.ok("vm", "restore", "back", "disk")
+        self.ok("vm", "clone", "back", "cold")
+        self.assertEqual(self.shell("cold", "dd if=/dev/vda bs=512 skip=130000 count=1 2>/dev/null").strip("\0"), "one\n")
+        for name in ("cold", "back"):
+            self.ok("vm", "delete", name)
+
+    def test_a_whole_disk_is_kept_cloned_and_carried(self):
+        self.ok("image", "import", "disk", "--disk", boot_disk(self.folder))
+        self.check_life_cycle()
+
+    def test_so_is_one_with_uefi_and_its_variables(self):
+        if not pathlib.Path("/usr/share/OVMF/OVMF_VARS_4M.fd").exists():
+            self.skipTest("ovmf is not installed")
+        self.ok("image", "import", "disk", "--disk", efi_disk(self.folder), "--firmware", "uefi")
+        self.check_life_cycle()
 
 
 if __name__ == "__main__":

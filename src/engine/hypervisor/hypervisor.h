@@ -137,6 +137,7 @@ struct hypervisor_spec {
      * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */
     const char *firmware;
     const char *firmware_variables;
+    bool is_trial;       /* it never runs, and writes nothing: its variables are only read */
     const char *kernel;  /* ELF with PVH note, or bzImage; NULL: as the first disk says */
     const char *initrd;  /* NULL: none */
     const char *cmdline; /* beyond what the driver needs */

@@ -47,6 +47,12 @@ int order_add_tap(struct order *order, const char *name)
 
 void order_add_mount(struct order *order, const char *path, bool writable)
 {
+    for (size_t i = 0; i < order->mount_count; i++) {
+        if (strcmp(order->mounts[i].path, path) == 0) { /* once is enough, and twice is refused */
+            order->mounts[i].writable = order->mounts[i].writable || writable;
+            return;
+        }
+    }
     CHECK(order->mount_count < LAUNCH_MOUNTS_MAX);
     order->mounts[order->mount_count++] = (struct launch_mount){memory_copy_string(path), writable};
 }

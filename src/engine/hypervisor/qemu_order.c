@@ -48,7 +48,7 @@ static void add_board(const struct hypervisor_spec *spec, struct order *order)
     bool has_uefi = spec->board == HYPERVISOR_Q35 && spec->firmware != NULL;
     if (has_uefi) {
         add_flash("firmware", spec->firmware, true, order);
-        add_flash("variables", spec->firmware_variables, false, order);
+        add_flash("variables", spec->firmware_variables, spec->is_trial, order);
     }
     order_add(order, "-machine");
     switch (spec->board) {

@@ -292,6 +292,7 @@ static void start(struct stamp *stamp, const struct hypervisor_spec *spec)
     copy.memory_file = memory;
     copy.is_incoming = true;
     copy.state_file = NULL;
+    copy.is_trial = true;
     stamp->vm = hypervisor_start(stamp->hypervisor, &copy, &events, stamp);
 }
 

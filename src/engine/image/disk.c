@@ -149,6 +149,21 @@ int disk_image_read(const char *path, struct disk_image *ret_image, struct error
     return disk_image_parse(head, (size_t)got, (uint64_t)status.st_size, ret_image, err);
 }
 
+int disk_overlay_check(const char *path, struct error *err)
+{
+    uint8_t head[QCOW2_HEAD_BYTES];
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t got = fd >= 0 ? pread(fd, head, sizeof(head), 0) : -1;
+    if (got < 0) {
+        return error_os(err, errno, "reading %s", path);
+    }
+    bool is_ours = got == QCOW2_HEAD_BYTES && memcmp(head, "QFI\xfb", 4) == 0 &&
+        big_endian(head + QCOW2_VERSION, 4) == 3 && big_endian(head + QCOW2_CRYPT, 4) == 0 &&
+        (big_endian(head + QCOW2_INCOMPATIBLE, 8) &
+         (INCOMPATIBLE_DATA_FILE | ~INCOMPATIBLE_KNOWN)) == 0;
+    return is_ours ? 0 : error_set(err, ERROR_CORRUPT, "%s is no disk that a machine writes", path);
+}
+
 /* ---- Checking ---- */
 
 int disk_image_check(const char *path, struct error *err)

@@ -28,6 +28,10 @@ int disk_image_parse(const uint8_t *head, size_t length, uint64_t file_bytes,
                      struct disk_image *ret_image, struct error *err);
 int disk_image_read(const char *path, struct disk_image *ret_image, struct error *err);
 
+/* What a machine wrote over a disk, made by another node: whatever it says lies below is not asked,
+ * but its data is to be in it.  CORRUPT; a file that is no qcow2 is one. */
+int disk_overlay_check(const char *path, struct error *err);
+
 /* Have qemu-img look at every table of a qcow2 file, confined; blocks.  CORRUPT, UNSUPPORTED: there
  * is no qemu-img. */
 int disk_image_check(const char *path, struct error *err);

@@ -21,9 +21,10 @@
 
 enum { MANIFEST_BYTES_MAX = 1 << 20 };
 
-static const char *const disk_names[] = {"disk.raw", "disk.qcow2", "base.raw"};
+static const char *const disk_names[] = {"disk.raw", "disk.qcow2", "base.raw", CONTENT_FIRMWARE,
+                                         CONTENT_USER};
 static const char *const memory_names[] = {CONTENT_STATE, CONTENT_MEMORY};
-enum { DISK_NAMES = 3, MEMORY_NAMES = 2 };
+enum { DISK_NAMES = 5, MEMORY_NAMES = 2 };
 
 static char *join(const char *folder, const char *name)
 {
@@ -77,9 +78,11 @@ int content_copy_disks(const char *machine_folder, const char *folder, struct er
         : 0;
     for (size_t i = 0; i < DISK_NAMES && r == 0; i++) {
         bool is_base = strcmp(disk_names[i], "base.raw") == 0;
+        bool is_secret = strcmp(disk_names[i], CONTENT_USER) == 0;
         if (has(machine_folder, disk_names[i])) {
-            r = is_base ? link_file(machine_folder, disk_names[i], folder, disk_names[i], err)
-                        : copy_file(machine_folder, disk_names[i], folder, 0444, err);
+            r = is_base
+                ? link_file(machine_folder, disk_names[i], folder, disk_names[i], err)
+                : copy_file(machine_folder, disk_names[i], folder, is_secret ? 0400 : 0444, err);
         }
     }
     return r;
@@ -259,6 +262,22 @@ static int lay_out_qcow2(const char *content, const char *folder, const struct c
     return r;
 }
 
+/* What is not a disk, and still the machine's own. */
+static int lay_out_settings(const char *content, const char *folder, const struct content_use *use,
+                            json_t *files, struct error *err)
+{
+    static const char *const names[] = {CONTENT_FIRMWARE, CONTENT_USER};
+    int r = 0;
+    for (size_t i = 0; i < 2 && r == 0; i++) {
+        if (has(content, names[i])) {
+            r = copy_file(content, names[i], folder, 0600, err);
+            json_array_append_new(files, json_string(names[i]));
+        }
+    }
+    return r < 0 || !has(folder, CONTENT_FIRMWARE) ? r
+                                                   : own(folder, CONTENT_FIRMWARE, use->uid, err);
+}
+
 static int lay_out_memory(const char *content, const char *folder, const struct content_use *use,
                           json_t *files, struct error *err)
 {
@@ -285,6 +304,7 @@ int content_lay_out(const char *content, const char *folder, const struct conten
         r = has(content, "disk.raw") ? lay_out_raw(content, folder, use, files, err)
                                      : lay_out_qcow2(content, folder, use, files, err);
     }
+    r = r < 0 ? r : lay_out_settings(content, folder, use, files, err);
     if (r == 0 && use->with_memory && has(content, "initrd")) {
         r = link_file(content, "initrd", folder, "initrd", err);
     }
@@ -344,7 +364,11 @@ int content_take_incoming(const char *machine_folder, struct error *err)
     r = r < 0 ? r : json_read(text.data, text.used, &manifest, err);
     const json_t *files = json_object_get(manifest, "files");
     for (size_t i = 0; i < DISK_NAMES && r == 0; i++) {
-        r = take_one(incoming, machine_folder, disk_names[i], is_listed(files, disk_names[i]), err);
+        bool is_new = is_listed(files, disk_names[i]);
+        /* Snapshots of before it was kept do not have it. */
+        if (is_new || strcmp(disk_names[i], CONTENT_USER) != 0) {
+            r = take_one(incoming, machine_folder, disk_names[i], is_new, err);
+        }
     }
     r = r < 0
         ? r

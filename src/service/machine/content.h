@@ -5,7 +5,10 @@
  *   manifest.json        what is below, with digests; written last
  *   initrd               that it was booted with: clones have no use for another one
  *   disk.raw             what it writes over its root; or
- *   disk.qcow2 base.raw  the same, laid over a disk that several machines share
+ *   disk.qcow2 base.raw  the same, laid over a disk that several machines share; without base.raw,
+ *                        over the disk that is its image (a blob)
+ *   firmware.fd          the variables of its UEFI
+ *   user-data            what cloud-init was given: it may hold passwords
  *   state memory         a template (engine/hypervisor/template.h)
  *
  * Files of such a folder never change.  Others that begin from it share them as hard links, so that
@@ -31,6 +34,8 @@ struct error;
 #define CONTENT_MEMORY   "memory"
 #define CONTENT_WHOLE    "whole" /* a state with memory, before it is stamped */
 #define CONTENT_ORIGIN   "origin"
+#define CONTENT_FIRMWARE "firmware.fd"
+#define CONTENT_USER     "user-data"
 /* In a machine's folder: content that it is to take as its own. */
 #define CONTENT_INCOMING "incoming"
 

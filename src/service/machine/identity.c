@@ -94,7 +94,8 @@ void identity_renew(struct machine *machine, void (*done)(struct machine *machin
     if (is_known) {
         describe(machine, buffer_string(&was), &change);
     }
-    const struct agent_network network = {.interfaces = change.interfaces,
+    const struct agent_network network = {.hostname = json_text(machine->config, "hostname"),
+                                          .interfaces = change.interfaces,
                                           .interface_count = change.count};
     hash_bytes(machine->id, strlen(machine->id), machine_id);
     machine_id[32] = '\0';

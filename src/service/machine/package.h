@@ -5,7 +5,8 @@
  *   manifest.json          {"format": "blixard-machine", "version": 1, "name", "config",
  * "snapshots":
  *                          [{"name", "has_memory", "created_ms"}...], "blobs": [ID...]}: the first
- *   blobs/ID               kernel, modules and root of its image, named by their SHA-256
+ *   blobs/ID               kernel, modules and root, or the disk, of its image, named by their
+ *                          SHA-256
  *   content/FILE           see content.h; with a manifest that has digests
  *   snapshots/NAME/FILE    the same, for each snapshot
  *

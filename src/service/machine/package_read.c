@@ -16,12 +16,13 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+#include "engine/image/disk.h"
 #include "engine/image/image.h"
 
 #include "service/machine/content.h"
 #include "service/machine/package.h"
 
-enum { MANIFEST_MAX = 1 << 20, ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8, BLOBS_MAX = 3 };
+enum { MANIFEST_MAX = 1 << 20, ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8, BLOBS_MAX = 4 };
 #define FILE_MAX  (UINT64_C(64) << 40)
 #define SMALL_MAX (UINT64_C(64) << 20) /* even a small archive may hold so much */
 
@@ -146,7 +147,8 @@ static int read_file(struct reading *reading, uint64_t size, const char *path, s
     size_t length = 0;
     la_int64_t at = 0;
     int got = 0;
-    FD_OWNED int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0444);
+    mode_t mode = text_ends_with(path, "/" CONTENT_USER) ? 0400 : 0444;
+    FD_OWNED int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0 && errno == EEXIST) {
         return error_set(err, ERROR_CORRUPT, "the archive has one file twice");
     }
@@ -297,11 +299,19 @@ static int read_entry(struct reading *reading, struct archive_entry *entry, stru
 
 /* ---- All of it ---- */
 
+static int check_content(const char *folder, struct error *err)
+{
+    json_t *manifest = NULL;
+    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
+    int r = content_open(folder, true, &manifest, err);
+    json_decref(manifest);
+    return r < 0 || !file_exists(overlay) ? r : disk_overlay_check(overlay, err);
+}
+
 static int verify(const struct reading *reading, struct error *err)
 {
     size_t index = 0;
     json_t *one = NULL;
-    json_t *manifest = NULL;
     MEMORY_OWNED char *content = memory_format("%s/content", reading->folder);
     if (reading->manifest == NULL) {
         return error_set(err, ERROR_CORRUPT, "the archive is empty");
@@ -313,15 +323,12 @@ static int verify(const struct reading *reading, struct error *err)
             return error_set(err, ERROR_CORRUPT, "a part of the image is not in the archive");
         }
     }
-    int r = content_open(content, true, &manifest, err);
-    json_decref(manifest);
+    int r = check_content(content, err);
     json_array_foreach(json_object_get(reading->manifest, "snapshots"), index, one)
     {
         MEMORY_OWNED char *folder = memory_format("%s/snapshots/%s", reading->folder,
                                                   json_string_value(json_object_get(one, "name")));
-        manifest = NULL;
-        r = r < 0 ? r : content_open(folder, true, &manifest, err);
-        json_decref(manifest);
+        r = r < 0 ? r : check_content(folder, err);
     }
     if (r < 0 && err->kind == ERROR_NOT_FOUND) {
         return error_set(err, ERROR_CORRUPT, "the archive is cut: files are missing at its end");

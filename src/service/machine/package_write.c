@@ -38,6 +38,7 @@ struct package_writer {
     off_t at;
     off_t size;
     uint8_t *piece;
+    uint8_t *zeros; /* instead of a piece of a hole */
     bool is_closed;
 };
 
@@ -70,8 +71,9 @@ static void add(struct package_writer *writer, char *owned_name, char *owned_pat
 
 static void add_content(struct package_writer *writer, const char *folder, const char *prefix)
 {
-    static const char *const names[] = {CONTENT_MANIFEST, "disk.raw",    "disk.qcow2",
-                                        "base.raw",       CONTENT_STATE, CONTENT_MEMORY};
+    static const char *const names[] = {CONTENT_MANIFEST, "disk.raw",       "disk.qcow2",
+                                        "base.raw",       CONTENT_FIRMWARE, CONTENT_USER,
+                                        CONTENT_STATE,    CONTENT_MEMORY};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char *path = memory_format("%s/%s", folder, names[i]);
         if (file_exists(path)) {
@@ -107,6 +109,7 @@ int package_writer_new(const json_t *manifest, const char *content, const char *
     json_t *snapshot = NULL;
     writer->fd = -1;
     writer->piece = memory_new(1, PIECE);
+    writer->zeros = memory_new(1, PIECE);
     writer->manifest = json_dumps(manifest, JSON_INDENT(1));
     writer->archive = archive_write_new();
     archive_write_set_format_pax(writer->archive);
@@ -152,6 +155,7 @@ void package_writer_free(struct package_writer *writer)
     }
     free(writer->manifest);
     free(writer->piece);
+    free(writer->zeros);
     free(writer);
 }
 
@@ -203,9 +207,29 @@ static int begin_entry(struct package_writer *writer, const struct entry *what, 
     return r;
 }
 
+/* What is a hole from here on is not read: libarchive drops the zeros that it is given instead. */
+static int skip_hole(struct package_writer *writer, struct error *err)
+{
+    off_t data = lseek(writer->fd, writer->at, SEEK_DATA);
+    off_t end = data >= 0 ? data : errno == ENXIO ? writer->size : writer->at;
+    while (writer->at < end && writer->at < writer->size) {
+        off_t left = end - writer->at;
+        size_t length = left < PIECE ? (size_t)left : PIECE;
+        if (archive_write_data(writer->archive, writer->zeros, length) < 0) {
+            return fail(writer, err);
+        }
+        writer->at += (off_t)length;
+    }
+    return 0;
+}
+
 static int write_piece(struct package_writer *writer, struct error *err)
 {
+    int r = skip_hole(writer, err);
     off_t left = writer->size - writer->at;
+    if (r < 0 || left <= 0) {
+        return r;
+    }
     size_t length = left < PIECE ? (size_t)left : PIECE;
     ssize_t got = pread(writer->fd, writer->piece, length, writer->at);
     if (got < 0) {

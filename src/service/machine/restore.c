@@ -95,8 +95,10 @@ static void on_row_written(const struct error *error, uint64_t index, void *cont
 /* What a guest's memory and disk depend on is as it was, too; names and ports stay. */
 static json_t *merge(const struct restore *restore)
 {
-    static const char *const keys[] = {"cpus", "memory_bytes", "disk_bytes", "kernel", "initrd",
-                                       "root", "root_format",  "cmdline",    "driver", "image"};
+    static const char *const keys[] = {
+        "cpus",     "memory_bytes", "disk_bytes",  "kernel",          "initrd",
+        "root",     "disk",         "disk_format", "disk_size_bytes", "machine_type",
+        "firmware", "root_format",  "driver",      "image",           "cmdline"};
     const json_t *then = json_object_get(restore->manifest, "config");
     json_t *config = json_deep_copy(restore->machine->config);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {

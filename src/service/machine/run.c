@@ -472,7 +472,7 @@ static size_t describe_disk(const struct machine *machine, struct parts *parts,
                                                .base_format = json_text(config, "disk_format"),
                                                .serial = "root"};
     if (strcmp(json_text(config, "firmware"), "uefi") == 0) {
-        parts->variables = memory_format("%s/firmware.fd", machine->folder);
+        parts->variables = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
         spec->firmware_variables = parts->variables;
         hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
     }
@@ -531,15 +531,34 @@ static void begin_in_the_middle(const struct machine *machine, struct parts *par
     }
 }
 
-static void take_disk_of(const char *folder, struct parts *parts)
+static void take_overlay_of(const char *folder, struct parts *parts, struct hypervisor_disk *own)
 {
-    struct hypervisor_disk *own = &parts->disks[parts->own];
     free(parts->disk);
     free(parts->base);
     bool is_overlaid = find_disk(folder, parts);
     own->path = parts->disk;
     own->format = is_overlaid ? "qcow2" : "raw";
     own->base = is_overlaid ? parts->base : NULL;
+}
+
+/* For a VMM that never runs: the disk is a snapshot's; a seed that was never written here is
+ * anything. */
+static void take_disk_of(const char *folder, struct parts *parts, struct hypervisor_spec *spec)
+{
+    struct hypervisor_disk *own = &parts->disks[parts->own];
+    if (spec->kernel == NULL) {
+        free(parts->disk);
+        free(parts->variables);
+        parts->disk = memory_format("%s/disk.qcow2", folder);
+        parts->variables = memory_format("%s/" CONTENT_FIRMWARE, folder);
+        own->path = parts->disk;
+        spec->firmware_variables = spec->firmware != NULL ? parts->variables : NULL;
+    } else {
+        take_overlay_of(folder, parts, own);
+    }
+    if (parts->seed != NULL && !file_exists(parts->seed)) {
+        parts->disks[parts->own + 1].path = parts->disk;
+    }
 }
 
 void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
@@ -550,7 +569,7 @@ void machine_run_try(struct machine *machine, const char *content, const json_t 
     json_t *config = machine->config;
     machine->config = json_object_get(manifest, "config"); /* as it was then */
     describe(machine, &parts, &spec);
-    take_disk_of(content, &parts);
+    take_disk_of(content, &parts, &spec);
     if (spec.initrd != NULL && !file_exists(spec.initrd)) {
         spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
     }
@@ -567,7 +586,7 @@ void machine_run_stamp(struct machine *machine, int fd, const char *folder, hype
     json_t *config = machine->config;
     machine->config = change_booted_config(machine); /* what the state is of */
     describe(machine, &parts, &spec);
-    take_disk_of(folder, &parts);
+    take_disk_of(folder, &parts, &spec);
     template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
     parts_done(&parts);
     json_decref(machine->config);

@@ -21,6 +21,7 @@
 #include "base/random.h"
 #include "base/text.h"
 
+#include "engine/image/disk.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
@@ -30,8 +31,8 @@
 #include "service/machine/snapshot.h"
 #include "service/machine/sparse.h"
 
-static const char *const blob_keys[] = {"kernel", "initrd", "root"};
-enum { BLOB_KEYS = 3, LIST_MAX = 64, TEXT_MAX = 1024 };
+static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
+enum { BLOB_KEYS = 4, LIST_MAX = 64, TEXT_MAX = 8192 };
 
 /* ---- Out ---- */
 
@@ -288,16 +289,62 @@ static bool is_value(const json_t *value)
             return false;
         }
     }
-    return json_is_integer(value) || (json_is_array(value) && json_array_size(value) <= LIST_MAX);
+    return json_is_integer(value) || json_is_boolean(value) ||
+        (json_is_array(value) && json_array_size(value) <= LIST_MAX);
+}
+
+/* A disk with its own boot loader: looked at as one that is uploaded is. */
+static int take_whole(const struct import *import, json_t *config, struct error *err)
+{
+    struct disk_image image = {0};
+    MEMORY_OWNED char *path =
+        image_path(import->service->options.images, json_text(config, "disk"));
+    json_object_del(config, "kernel");
+    int r = disk_image_read(path, &image, err);
+    if (r == 0 && settings_board(config) != HYPERVISOR_Q35) {
+        r = error_set(err, ERROR_CORRUPT, "manifest.json: a disk that boots needs a q35");
+    }
+    if (r == 0) {
+        json_object_set_new(config, "disk_format", json_string(image.format));
+        json_object_set_new(config, "disk_size_bytes", json_integer((json_int_t)image.size_bytes));
+    }
+    return r;
 }
 
 /* Of what an archive says only these, each looked at; ports and networks are of another node. */
 static int take_config(struct import *import, struct error *err)
 {
-    static const char *const keys[] = {"image",       "cpus",   "memory_bytes", "disk_bytes",
-                                       "strategy",    "driver", "cmdline",      "kernel",
-                                       "initrd",      "root",   "root_format",  "arguments",
-                                       "environment", "folder", "user"};
+    static const char *const keys[] = {"image",
+                                       "cpus",
+                                       "memory_bytes",
+                                       "disk_bytes",
+                                       "strategy",
+                                       "driver",
+                                       "cmdline",
+                                       "kernel",
+                                       "initrd",
+                                       "root",
+                                       "root_format",
+                                       "disk",
+                                       "disk_format",
+                                       "machine_type",
+                                       "firmware",
+                                       "without_agent",
+                                       "arguments",
+                                       "environment",
+                                       "folder",
+                                       "user",
+                                       "ssh_keys",
+                                       "user_data_digest",
+                                       "user_data_bytes",
+                                       "cpu_limit_percent",
+                                       "boot_timeout_ms",
+                                       "health",
+                                       "health_action",
+                                       "health_start_period_ms",
+                                       "health_retries",
+                                       "health_interval_ms",
+                                       "health_timeout_ms"};
     const json_t *given = json_object_get(import->manifest, "config");
     JSON_OWNED json_t *config = json_pack("{s:s}", "name", import->name);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
@@ -309,15 +356,19 @@ static int take_config(struct import *import, struct error *err)
             json_object_set(config, keys[i], value);
         }
     }
+    bool is_whole = json_text(config, "disk")[0] != '\0';
     for (size_t i = 0; i < BLOB_KEYS; i++) {
         const char *id = json_text(config, blob_keys[i]);
         bool is_there = image_id_is_good(id) && image_exists(import->service->options.images, id);
-        if ((id[0] != '\0' || i == 0) && !is_there) {
+        if ((id[0] != '\0' || (i == 0 && !is_whole)) && !is_there) {
             return error_set(err, ERROR_CORRUPT, "the archive has no %s", blob_keys[i]);
         }
     }
+    char *none = NULL; /* it is no setting of an archive's */
     json_object_set_new(config, "origin", json_string("import"));
-    return settings_complete(config, &import->config, err);
+    int r = is_whole ? take_whole(import, config, err) : 0;
+    r = r < 0 ? r : seed_take_settings(config, &none, err);
+    return r < 0 ? r : settings_complete(config, &import->config, err);
 }
 
 static uint64_t usage_of(const json_t *manifest, const char *folder)

@@ -203,6 +203,45 @@ TEST(content, a_content_of_an_overlaid_disk_shares_what_is_below)
     end(&scene);
 }
 
+/*
+ * Goal: a machine whose image is a whole disk has the variables of its firmware and its user-data
+ * with it, and what was kept before there was user-data in it leaves that alone.
+ */
+TEST(content, firmware_and_user_data_go_with_the_disk)
+{
+    const struct content_use use = {.with_memory = false};
+    struct scene scene;
+    struct stat status;
+    begin(&scene);
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", scene.machine);
+    MEMORY_OWNED char *incoming = memory_format("%s/" CONTENT_INCOMING, scene.machine);
+    MEMORY_OWNED char *kept = memory_format("%s/" CONTENT_USER, scene.content);
+    EXPECT(unlink(raw) == 0);
+    write_at(scene.machine, "disk.qcow2", "over a blob", 0, 0);
+    write_at(scene.machine, CONTENT_FIRMWARE, "variables", 0, 0);
+    write_at(scene.machine, CONTENT_USER, "#cloud-config", 0, 0);
+    JSON_OWNED json_t *what = about();
+    uint64_t bytes = 0;
+    EXPECT(content_copy_disks(scene.machine, scene.content, &scene.err) == 0);
+    EXPECT(content_seal(scene.content, what, &bytes, &scene.err) == 0);
+    EXPECT(stat(kept, &status) == 0 && (status.st_mode & 0777) == 0400); /* it is a secret */
+    write_at(scene.machine, CONTENT_FIRMWARE, "something", 0, 0);
+    EXPECT(content_lay_out(scene.content, incoming, &use, &scene.err) == 0);
+    EXPECT(content_take_incoming(scene.machine, &scene.err) == 0);
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *firmware = memory_format("%s/" CONTENT_FIRMWARE, scene.machine);
+    EXPECT(file_read(firmware, 100, &text, &scene.err) == 0);
+    EXPECT(strcmp(buffer_string(&text), "variables") == 0);
+    EXPECT(is_there(scene.machine, "disk.qcow2") && is_there(scene.machine, CONTENT_USER));
+
+    EXPECT(unlink(kept) == 0);
+    EXPECT(content_seal(scene.content, what, &bytes, &scene.err) == 0);
+    EXPECT(content_lay_out(scene.content, incoming, &use, &scene.err) == 0);
+    EXPECT(content_take_incoming(scene.machine, &scene.err) == 0);
+    EXPECT(is_there(scene.machine, CONTENT_USER));
+    end(&scene);
+}
+
 TEST(content, a_copy_that_fails_leaves_nothing)
 {
     struct scene scene;

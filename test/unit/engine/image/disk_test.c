@@ -7,6 +7,7 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/memory.h"
 
 #include "engine/image/iso.h"
@@ -79,6 +80,34 @@ TEST(disk_image, a_qcow2_file_that_is_damaged_or_new_is_refused)
     make_head(head);
     head[SIZE_AT] = 0x80;
     EXPECT(parse(head, HEAD) == -ERROR_INVALID);
+}
+
+static int check_overlay(const uint8_t *head, size_t length)
+{
+    char path[] = "/tmp/blixard-overlay-XXXXXX";
+    struct error err = {0};
+    FD_OWNED int fd = mkstemp(path);
+    EXPECT(fd >= 0 && write(fd, head, length) == (ssize_t)length);
+    int r = disk_overlay_check(path, &err);
+    unlink(path);
+    return r;
+}
+
+TEST(disk_image, what_lies_over_a_disk_has_its_data_in_itself)
+{
+    uint8_t head[HEAD];
+    make_head(head);
+    head[BACKING_AT + 7] = 128; /* whatever it says lies below */
+    EXPECT(check_overlay(head, HEAD) == 0);
+    EXPECT(check_overlay(head, HEAD - 1) == -ERROR_CORRUPT);
+    head[INCOMPATIBLE_AT + 7] = 4;
+    EXPECT(check_overlay(head, HEAD) == -ERROR_CORRUPT);
+    head[INCOMPATIBLE_AT + 7] = 0;
+    head[CRYPT_AT + 3] = 2;
+    EXPECT(check_overlay(head, HEAD) == -ERROR_CORRUPT);
+    head[CRYPT_AT + 3] = 0;
+    head[3] = 0;
+    EXPECT(check_overlay(head, HEAD) == -ERROR_CORRUPT);
 }
 
 TEST(disk_image, a_raw_file_has_a_boot_sector)
