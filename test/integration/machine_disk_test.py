@@ -127,7 +127,8 @@ class Disk(unittest.TestCase):
     def check_life_cycle(self):
         """One machine, booted once: snapshots, clones and archives begin from it."""
         (self.folder / "user-data").write_text(USER_DATA)
-        self.ok("vm", "create", "m", "--image", "disk", "--memory", "256MiB", "--user-data", self.folder / "user-data", "--disk", "65MiB")
+        self.ok("vm", "create", "m", "--image", "disk", "--memory", "256MiB", "--user-data", self.folder / "user-data", "--disk", "65MiB",
+                "--boot-timeout", "390s")
         self.say("m", "one")
         self.ok("vm", "snapshot", "create", "m", "one")
         self.say("m", "two")

@@ -106,6 +106,11 @@ class Snapshots(unittest.TestCase):
         self.ok("vm", "restart", "twin-1")
         self.assertNotEqual(boot, self.shell("twin-1", "cat /proc/sys/kernel/random/boot_id"))
         self.assertEqual(self.shell("twin-1", "cat /root/note; uname -n"), "changed\ntwin-1\n")
+        # What a clone gives back to the host is not taken from the memory that others have.
+        self.ok("vm", "resize", "twin-2", "--memory", "96MiB")
+        while int(self.shell("twin-2", "head -n 1 /proc/meminfo").split()[1]) > 96 << 10:
+            pass
+        self.ok("vm", "restore", "web", "one")
         # A snapshot goes while machines that began from it run on.
         for name in ("twin-1", "twin-2", "live"):
             self.ok("vm", "delete", name)

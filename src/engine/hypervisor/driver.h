@@ -21,6 +21,7 @@ struct order {
     struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
     size_t mount_count;
     bool network;                                  /* of the host */
+    bool keeps_files;                              /* see launch.h */
     bool has_scratch;                              /* LAUNCH_SCRATCH */
     struct launch_share shares[LAUNCH_SHARES_MAX]; /* texts are copies */
     size_t share_count;

@@ -75,6 +75,7 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_u64(&writer, order->limits.processes);
     json_write_end_array(&writer);
     json_write_field_bool(&writer, "network", order->network);
+    json_write_field_bool(&writer, "keeps_files", order->keeps_files);
     if (order->plan != NULL) {
         MEMORY_OWNED char *plan = json_dumps(order->plan, JSON_COMPACT);
         json_write_key(&writer, "plan");
@@ -347,5 +348,8 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
         .memory_bytes = (uint64_t)json_integer_value(json_array_get(limits, 1)),
         .processes = (unsigned)json_integer_value(json_array_get(limits, 2))};
     ret_launch->jail.network = json_is_true(json_object_get(document, "network"));
+    ret_launch->jail.filter = json_is_true(json_object_get(document, "keeps_files"))
+        ? JAIL_FILTER_NO_HOLES
+        : JAIL_FILTER_NONE;
     return 0;
 }

@@ -77,6 +77,7 @@ struct launch_order {
     struct jail_group_limits limits; /* of the control group, which is called as the folder is */
     gid_t gid;
     bool network;
+    bool keeps_files;   /* it punches no holes in them: others read them, too */
     bool has_scratch;   /* made anew, empty */
     const json_t *plan; /* NULL: none */
 };

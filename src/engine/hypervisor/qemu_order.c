@@ -88,7 +88,10 @@ static bool is_since(const char *version, unsigned major, unsigned minor)
     return have[0] > major || (have[0] == major && have[1] >= minor);
 }
 
-/* The same id in all three, so that a state saved with one is read with another. */
+/* The same id in all three, so that a state saved with one is read with another.  What a guest
+ * gives back, by its balloon or as free pages, QEMU punches out of the memory's file, even where
+ * that is mapped privately (ram_block_discard_range() in softmmu/physmem.c): a template would lose
+ * what other clones still read. */
 static void add_memory(const struct hypervisor_driver_info *info,
                        const struct hypervisor_spec *spec, struct order *order)
 {
@@ -96,6 +99,7 @@ static void add_memory(const struct hypervisor_driver_info *info,
     bool is_shared = spec->memory == HYPERVISOR_MEMORY_SHARED;
     /* Before 8.2 a file that is mapped privately is opened for writing all the same. */
     bool is_read_only = !is_shared && is_since(info->version, 8, 2);
+    order->keeps_files = spec->memory == HYPERVISOR_MEMORY_COPY;
     order_add(order, "-object");
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:

@@ -26,6 +26,9 @@
  * a clock and random numbers of its own.  Its session begins anew; what ran for the old one's is
  * killed.  The files of a template may be hard links, and be unlinked while clones run.
  *
+ * A clone's VMM cannot punch holes in any file: what its guest gives back (balloon, free pages)
+ * stays allocated, as the file is its siblings' as well, and disks are not trimmed on the host.
+ *
  * Where the VMM is QEMU before 8.2, it opens the memory's file for writing, though it never writes:
  * one that a guest has taken over could change the memory of its siblings, and of nobody else.
  */

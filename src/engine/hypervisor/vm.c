@@ -318,6 +318,7 @@ static void start(void *context)
         .shares = vm->order.shares,
         .share_count = vm->order.share_count,
         .share_program = vm->order.share_program,
+        .keeps_files = vm->order.keeps_files,
         .has_scratch = vm->order.has_scratch,
         .plan = vm->order.plan,
     };

@@ -213,6 +213,22 @@ static int add_runner_rules(scmp_filter_ctx context, bool with_fork)
     return r;
 }
 
+static int add_rules(scmp_filter_ctx context, enum jail_filter filter)
+{
+    switch (filter) {
+    case JAIL_FILTER_NONE:
+        break;
+    case JAIL_FILTER_TOOL:
+        return add_tool_rules(context);
+    case JAIL_FILTER_RUNNER:
+    case JAIL_FILTER_RUNNER_FORK:
+        return add_runner_rules(context, filter == JAIL_FILTER_RUNNER_FORK);
+    case JAIL_FILTER_NO_HOLES:
+        return seccomp_rule_add(context, SCMP_ACT_ERRNO(EOPNOTSUPP), SCMP_SYS(fallocate), 0);
+    }
+    return 0;
+}
+
 static int make_context(enum jail_filter filter, scmp_filter_ctx *ret_context)
 {
     bool is_runner = filter == JAIL_FILTER_RUNNER || filter == JAIL_FILTER_RUNNER_FORK;
@@ -220,8 +236,7 @@ static int make_context(enum jail_filter filter, scmp_filter_ctx *ret_context)
     if (context == NULL) {
         return -ENOMEM;
     }
-    int r = is_runner ? add_runner_rules(context, filter == JAIL_FILTER_RUNNER_FORK)
-                      : add_tool_rules(context);
+    int r = add_rules(context, filter);
     if (r < 0) {
         seccomp_release(context);
         return r;

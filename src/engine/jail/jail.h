@@ -41,6 +41,7 @@ enum jail_filter {
     JAIL_FILTER_TOOL,   /* compilers: files, processes; no network, no ptrace, no mount, no bpf */
     JAIL_FILTER_RUNNER, /* blixard-runner: KVM, memory, its sockets, threads; see filter.c */
     JAIL_FILTER_RUNNER_FORK, /* the same and processes, for the process sandbox */
+    JAIL_FILTER_NO_HOLES, /* fallocate(2) fails: a file that others read as well keeps its bytes */
 };
 
 struct jail_options {
