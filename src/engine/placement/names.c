@@ -6,7 +6,7 @@
 
 #include "engine/placement/placement.h"
 
-const char *placement_operator_name(enum placement_operator operator)
+const char *placement_operator_name(enum placement_operator op)
 {
     static const char *const names[PLACEMENT_OPERATOR_COUNT] = {
         [PLACEMENT_EQUAL] = "=",
@@ -24,8 +24,8 @@ const char *placement_operator_name(enum placement_operator operator)
         [PLACEMENT_DISTINCT_HOSTS] = "distinct_hosts",
         [PLACEMENT_DISTINCT_PROPERTY] = "distinct_property",
     };
-    CHECK(operator<PLACEMENT_OPERATOR_COUNT);
-    return names[operator];
+    CHECK(op < PLACEMENT_OPERATOR_COUNT);
+    return names[op];
 }
 
 const char *placement_effect_name(enum placement_effect effect)

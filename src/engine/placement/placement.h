@@ -56,7 +56,7 @@ enum {
     PLACEMENT_VICTIMS_MAX = 64,
     PLACEMENT_PRIORITY_DEFAULT = 50,
     PLACEMENT_PRIORITY_MAX = 100,
-    PLACEMENT_REASON_MAX = 192,
+    PLACEMENT_REASON_MAX = 256,
     PLACEMENT_SHARE_WHOLE = 1000, /* a device, in thousandths */
 };
 
@@ -349,8 +349,8 @@ struct placement_options {
     enum placement_strategy strategy;
     uint32_t weights[PLACEMENT_PART_COUNT]; /* percent, 0 to 1000 */
     uint32_t sample_max;                    /* candidates that are scored; 0: all */
-    uint32_t band_percent; /* choose at random among those within so much of the best (of the range
-                              of all weights); 0: the best */
+    uint32_t band_percent; /* choose at random among those whose scores are less than so many
+                              hundredths below the best; 0: the best */
     uint64_t seed;
     bool may_displace;      /* preemption is on */
     uint32_t displaced_max; /* budget: victims of one decision, at most PLACEMENT_VICTIMS_MAX */

@@ -82,7 +82,7 @@ enum placement_operator {
 };
 
 /* The operator as it is written. */
-const char *placement_operator_name(enum placement_operator operator);
+const char *placement_operator_name(enum placement_operator op);
 
 enum placement_effect {
     PLACEMENT_ANY_EFFECT,         /* in tolerations */
