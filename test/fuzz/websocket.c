@@ -4,7 +4,7 @@
  * The first byte says at which step the rest is cut.  Claims: the verdict, and all that is heard,
  * is the same as in one piece; a message is within its limit; a text and a reason are UTF-8; a
  * control frame is small; nothing is heard after a close; what is written of a message reads as
- * one.
+ * one; what is packed unpacks to what it was; offers are read.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/text.h"
 
+#include "service/gateway/deflate.h"
 #include "service/gateway/frame.h"
 
 enum { MESSAGE_MAX = 300 };
@@ -52,17 +53,48 @@ static bool on_frame(enum frame_kind kind, const uint8_t *bytes, size_t length, 
     return kind != FRAME_CLOSE;
 }
 
-static int read_frames(const uint8_t *data, size_t size, size_t step, struct heard *heard)
+static struct deflater *deflater;
+
+static int read_as(const uint8_t *data, size_t size, size_t step, struct heard *heard,
+                   struct deflater *packed)
 {
-    struct frame_reader reader = {.message_max = MESSAGE_MAX};
+    struct frame_reader reader = {.message_max = MESSAGE_MAX, .deflater = packed};
     int r = 0;
     for (size_t at = 0; r == 0 && at < size; at += step) {
         size_t part = size - at < step ? size - at : step;
         r = frame_reader_take(&reader, data + at, part, on_frame, heard);
-        CHECK(reader.bytes.used <= MESSAGE_MAX);
+        CHECK(reader.bytes.used <= MESSAGE_MAX + (packed != NULL ? 65 : 0));
     }
     frame_reader_done(&reader);
     return r;
+}
+
+static int read_frames(const uint8_t *data, size_t size, size_t step, struct heard *heard)
+{
+    return read_as(data, size, step, heard, NULL);
+}
+
+static int read_packed(const uint8_t *data, size_t size, size_t step, struct heard *heard)
+{
+    return read_as(data, size, step, heard, deflater);
+}
+
+static void pack_and_unpack(const uint8_t *data, size_t size)
+{
+    struct buffer packed = {0};
+    struct buffer plain = {0};
+    bool wants_window = false;
+    if (deflater_pack(deflater, data, size, &packed)) {
+        CHECK(packed.used < size);
+        CHECK(deflater_unpack(deflater, packed.data, packed.used, size, &plain) == 0);
+        CHECK(plain.used == size && memcmp(plain.data, data, size) == 0);
+        plain.used = 0;
+        CHECK(deflater_unpack(deflater, packed.data, packed.used, size - 1, &plain) ==
+              FRAME_CODE_LARGE);
+    }
+    (void)deflate_is_offered(text_of((const char *)data, size), &wants_window);
+    buffer_done(&packed);
+    buffer_done(&plain);
 }
 
 static int read_records(const uint8_t *data, size_t size, size_t step, struct heard *heard)
@@ -101,6 +133,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(copy, data + 1, size - 1);
     size_t step = 1 + data[0] % 32;
     compare(read_frames, copy, size - 1, step);
+    deflater = deflater != NULL ? deflater : deflater_new();
+    compare(read_packed, copy, size - 1, step);
+    pack_and_unpack(copy, size - 1);
     compare(read_records, copy, size - 1, step);
     free(copy);
     return 0;

@@ -42,6 +42,10 @@ static int obey(const char *text)
         flood();
     } else if (strcmp(text, "deaf") == 0) {
         sleep(300);
+    } else if (strcmp(text, "protocol") == 0) {
+        char protocol[64] = "";
+        blixard_request_get("BLIXARD_WEBSOCKET_PROTOCOL", protocol, sizeof(protocol));
+        say(protocol);
     } else if (strcmp(text, "who") == 0) {
         char path[128] = "";
         char flag[8] = "";

@@ -13,6 +13,7 @@ import unittest
 
 from member import Member, WAIT_SECONDS, is_whole
 from node import BUILD, ROOT, Refused
+from websocket import DEFLATE, TEXT, Client, frame, pack
 
 folder = None
 echo = None
@@ -295,6 +296,42 @@ class AnyNode(Three):
             self.assertLess(time.monotonic(), end)
             index = int(c.raw("GET", f"/v1/functions/old?index={index}&wait=2s")[2]["x-blixard-index"])
         self.assertEqual(c.call("old:1")[1:3][1]["x-blixard-node"], "c")
+
+    def test_a_websocket_is_passed_on_where_its_function_is_not(self):
+        """Node c was not there when it was made."""
+        a, b, c = self.nodes
+        talks = compile_c("talks", (ROOT / "test/guests/socket.c").read_text(), "-mexec-model=reactor", "-I", str(ROOT / "sdk/c"))
+        c.stop()
+        a.deploy("chat", talks, timeout_ms=120000)
+        a.deploy("chat", says("before"))
+        a.deploy("chat", says("new"))
+        a.request("PUT", "/v1/routes/chat", {"function": "chat:1", "path": "/chat/{room}", "websocket": True, "subprotocols": ["chat.v1"]})
+        c.begin()
+        c.until(is_whole(3), "three servers")
+        c.until_function("chat", lambda seen: len(holders(seen)) == 3)
+        forwarded = c.metric("blixard_calls_forwarded_total")
+        client = Client(c.gateway, "/chat/room", {"Sec-WebSocket-Protocol": "chat.v1", "Sec-WebSocket-Extensions": "permessage-deflate"})
+        self.addCleanup(client.close)
+        self.assertEqual((client.status, client.fields["sec-websocket-protocol"], client.fields["sec-websocket-extensions"]),
+                         (101, "chat.v1", DEFLATE), client.heard)
+        self.assertEqual(c.metric("blixard_calls_forwarded_total"), forwarded + 1)
+        self.assertIn(client.fields["x-blixard-node"], "ab")
+        client.send(frame(TEXT, b"who"), frame(TEXT, b"protocol"))
+        self.assertEqual([client.receive(), client.receive()], [(TEXT, b"/chat/room1"), (TEXT, b"chat.v1")])
+        long = b"all work and no play " * 40000
+        for _ in range(5):
+            client.send(frame(TEXT, pack(long), first=0x40))
+        for _ in range(5):
+            self.assertEqual(client.receive(packed=True), (TEXT, long))
+        client.send(frame(TEXT, b"close"))
+        self.assertEqual(client.closed(), (4001, "as you say"))
+        gone = Client(c.gateway, "/chat/room")
+        gone.send(frame(TEXT, b"deaf"))
+        gone.close()  # the call ends where it runs
+        end = time.monotonic() + WAIT_SECONDS
+        while sum(node.metric("blixard_instances_busy") for node in self.nodes) > 0:
+            self.assertLess(time.monotonic(), end)
+        a.request("DELETE", "/v1/routes/chat")
 
     def test_what_is_deleted_while_a_node_is_away_is_gone_when_it_is_back(self):
         a, _, c = self.nodes

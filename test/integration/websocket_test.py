@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import shutil
 import socket
 import ssl
 import struct
@@ -13,10 +14,30 @@ import time
 import unittest
 
 from node import ROOT, Node
+from websocket import BINARY, CLOSE, DEFLATE, FIN, MASK, PACKED, PING, PONG, TEXT, WAIT_SECONDS, Client, frame, pack
 
-WAIT_SECONDS = 60
-TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
-FIN, MASK = 0x80, 0x80
+# Over HTTP/2, by node: a frame there and back, and the end.
+OVER_HTTP2 = """
+const session = require('http2').connect(process.argv[2]);
+session.once('remoteSettings', (settings) => {
+  if (!settings.enableConnectProtocol) { console.log('not offered'); process.exit(1); }
+  const stream = session.request({':method': 'CONNECT', ':protocol': process.argv[4] || 'websocket', ':scheme': 'http', ':path': process.argv[3],
+    ':authority': 'localhost', 'sec-websocket-version': '13', 'sec-websocket-protocol': 'chat.v1'});
+  let heard = Buffer.alloc(0);
+  stream.on('response', (head) => {
+    console.log(head[':status'], head['sec-websocket-protocol'] || '-', head['sec-websocket-accept'] || '-');
+    if (head[':status'] !== 200) { stream.resume(); return; }
+    for (const word of ['hello', 'who', 'close'])
+      stream.write(Buffer.concat([Buffer.from([0x81, 0x80 | word.length, 0, 0, 0, 0]), Buffer.from(word)]));
+  });
+  stream.on('data', (bytes) => { heard = Buffer.concat([heard, bytes]); });
+  stream.on('close', () => {
+    for (let at = 0; at < heard.length; at += 2 + heard[at + 1])
+      console.log(heard[at] & 15, heard.subarray(at + ((heard[at] & 15) === 8 ? 4 : 2), at + 2 + heard[at + 1]).toString());
+    session.close();
+  });
+});
+"""
 SYSTEM_PYTHON = "/usr/bin/python3"  # has Debian's python3-websockets
 HAS_CLIENT = subprocess.run([SYSTEM_PYTHON, "-c", "import websockets"], stderr=subprocess.DEVNULL).returncode == 0
 
@@ -61,93 +82,6 @@ def setUpModule():
                     ROOT / "test/guests/socket.c"], check=True)
 
 
-def frame(kind, payload=b"", fin=True, mask=b"\1\2\3\4", first=0):
-    """As a client writes it; mask None: without."""
-    head = bytes([(FIN if fin else 0) | first | kind])
-    bit = MASK if mask is not None else 0
-    if len(payload) < 126:
-        head += bytes([bit | len(payload)])
-    elif len(payload) < 65536:
-        head += struct.pack(">BH", bit | 126, len(payload))
-    else:
-        head += struct.pack(">BQ", bit | 127, len(payload))
-    if mask is None:
-        return head + payload
-    key = mask * (len(payload) // 4 + 1)
-    return head + mask + bytes(a ^ b for a, b in zip(payload, key))
-
-
-class Client:
-    """A client by hand, that can do what no good one does."""
-
-    KEY = base64.b64encode(b"0123456789abcdef")
-
-    def __init__(self, address, path, fields=(), context=None, receive_bytes=None):
-        host, port = address.split(":")
-        self.socket = socket.socket()
-        if receive_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self.socket.settimeout(WAIT_SECONDS)
-        self.socket.connect((host, int(port)))
-        if context:
-            self.socket = context.wrap_socket(self.socket, server_hostname="127.0.0.1")
-        lines = {"Host": address, "Upgrade": "websocket", "Connection": "keep-alive, Upgrade", "Sec-WebSocket-Key": self.KEY.decode(),
-                 "Sec-WebSocket-Version": "13", **dict(fields)}
-        text = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\n{text}\r\n".encode())
-        self.heard = b""
-        head = self.until(b"\r\n\r\n").decode()
-        self.status = int(head.split()[1])
-        self.fields = {line.split(":")[0].lower(): line.split(":", 1)[1].strip() for line in head.splitlines()[1:] if ":" in line}
-
-    def close(self):
-        self.socket.close()
-
-    def more(self):
-        piece = self.socket.recv(65536)
-        if not piece:
-            raise EOFError(self.heard)
-        self.heard += piece
-
-    def until(self, end):
-        while end not in self.heard:
-            self.more()
-        taken, self.heard = self.heard.split(end, 1)
-        return taken
-
-    def take(self, count):
-        while len(self.heard) < count:
-            self.more()
-        taken, self.heard = self.heard[:count], self.heard[count:]
-        return taken
-
-    def send(self, *frames):
-        self.socket.sendall(b"".join(frames))
-
-    def receive(self):
-        """(kind, payload) of a frame, which must be whole and unmasked."""
-        first, second = self.take(2)
-        assert first & FIN and not second & MASK, (first, second)
-        length = second & 127
-        if length == 126:
-            length, = struct.unpack(">H", self.take(2))
-        elif length == 127:
-            length, = struct.unpack(">Q", self.take(8))
-        return first & 15, self.take(length)
-
-    def closed(self):
-        """(code, reason) of the close that comes, and then the end."""
-        kind, payload = self.receive()
-        while kind != CLOSE:
-            kind, payload = self.receive()
-        try:
-            while True:
-                self.more()
-        except (EOFError, ConnectionResetError):
-            pass
-        return (struct.unpack(">H", payload[:2])[0], payload[2:].decode()) if payload else (None, "")
-
-
 class Claims:
     arguments = ()
 
@@ -165,6 +99,7 @@ class Claims:
         cls.node.cli("route", "set", "chat", "-f", "chat", "-p", "/chat/{room}", "--websocket")
         cls.node.cli("route", "set", "small", "-f", "chat", "-p", "/small", "--websocket", "--body-max", "100")
         cls.node.cli("route", "set", "site", "-f", "chat", "-p", "/site", "--websocket", "--cors", "https://app.example.org")
+        cls.node.cli("route", "set", "spoken", "-f", "chat", "-p", "/spoken", "--websocket", "--subprotocol", "chat.v2,chat.v1")
         cls.secure = cls.node.said.split("https://")[1].split("/")[0]
 
     def setUp(self):
@@ -221,6 +156,62 @@ class Claims:
         done = subprocess.run(["curl", "-sS", "--http2-prior-knowledge", "-o", "/dev/null", "-w", "%{http_code}",
                                f"http://{self.node.gateway}/chat/x"], capture_output=True, text=True, timeout=WAIT_SECONDS)
         self.assertEqual(done.stdout, "426")
+
+    def test_a_subprotocol_of_the_route_s_is_chosen(self):
+        for offered, chosen in (("chat.v1, chat.v2", "chat.v1"), ("other,chat.v2", "chat.v2"), ("other", None), (None, None)):
+            with self.client("/spoken", {"Sec-WebSocket-Protocol": offered}) as client:
+                self.assertEqual((client.status, client.fields.get("sec-websocket-protocol")), (101, chosen))
+                client.send(frame(TEXT, b"protocol"))
+                self.assertEqual(client.receive(), (TEXT, (chosen or "").encode()))
+
+    # ---- Messages that are packed ----
+
+    def test_messages_are_packed_where_it_is_agreed_upon(self):
+        for offer, agreed in (("permessage-deflate", DEFLATE), ("permessage-deflate; client_max_window_bits", DEFLATE), ("x, permessage-deflate", DEFLATE),
+                              ("permessage-deflate; server_max_window_bits=12", DEFLATE + "; server_max_window_bits=12"),
+                              ("permessage-deflate; server_max_window_bits=8, permessage-deflate", DEFLATE),
+                              ("permessage-deflate; server_max_window_bits=8", None), ("permessage-deflate; what", None),
+                              ("permessage-deflate; client_max_window_bits=7", None), ("x-webkit-deflate-frame", None)):
+            with self.client(fields={"Sec-WebSocket-Extensions": offer}) as client:
+                self.assertEqual((client.status, client.fields.get("sec-websocket-extensions")), (101, agreed), offer)
+        long = b"all work and no play " * 5000
+        with self.client(fields={"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+            for _ in range(3):  # each for itself
+                client.send(frame(TEXT, pack(long), first=PACKED))
+                self.assertEqual(client.receive(packed=True), (TEXT, long))
+            parts = pack(long)
+            client.send(frame(BINARY, parts[:7], first=PACKED, fin=False), frame(PING, b"now"), frame(0, parts[7:]))
+            self.assertEqual(client.receive(), (PONG, b"now"))
+            self.assertEqual(client.receive(packed=True), (BINARY, long))
+            client.send(frame(TEXT, b"short"), frame(TEXT, pack(b""), first=PACKED))
+            self.assertEqual([client.receive(), client.receive()], [(TEXT, b"short"), (TEXT, b"")])
+            noise = os.urandom(1 << 20)
+            client.send(frame(BINARY, pack(noise), first=PACKED))
+            self.assertEqual(client.receive(), (BINARY, noise))  # it would not get smaller
+
+    def test_what_is_packed_wrongly_fails_the_connection(self):
+        bomb = pack(b"\0" * (64 << 20))
+        for code, frames in ((1009, frame(BINARY, bomb, first=PACKED)), (1002, frame(TEXT, b"\xff\xff\xff", first=PACKED)),
+                             (1007, frame(TEXT, pack(b"\xff" * 99), first=PACKED)), (1002, frame(PING, b"x", first=PACKED)),
+                             (1002, frame(TEXT, b"x", fin=False) + frame(0, b"y", first=PACKED)), (1002, frame(TEXT, b"x", first=0x20)),
+                             (1009, frame(BINARY, b"\x03\0" * 200000 + pack(b"x" * (1 << 21)), first=PACKED))):
+            with self.client(fields={"Sec-WebSocket-Extensions": "permessage-deflate"}) as client:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    client.send(frames)
+                self.assertEqual(client.closed()[0], code, frames[:20])
+
+    # ---- Over HTTP/2 (RFC 8441) ----
+
+    @unittest.skipUnless(shutil.which("node"), "needs node")
+    def test_a_stream_of_http2_is_a_websocket(self):
+        def by_node(path, *more):
+            done = subprocess.run(["node", "-e", OVER_HTTP2, "-", f"http://{self.node.gateway}", path, *more], capture_output=True, text=True,
+                                  timeout=WAIT_SECONDS)
+            return done.stdout.splitlines() or done.stderr
+        self.assertEqual(by_node("/spoken"), ["200 chat.v1 -", "1 hello", "1 /spoken1", "8 as you say"])
+        self.until_busy(0)
+        for words in (("/fn/chat",), ("/nowhere",), ("/spoken", "other")):
+            self.assertIn(by_node(*words)[0], ("400 - -", "426 - -"), words)
 
     def test_what_is_sent_behind_the_request_is_heard(self):
         host, port = self.node.gateway.split(":")

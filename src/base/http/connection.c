@@ -361,7 +361,7 @@ static void watch_body(struct connection *connection)
     const struct http_exchange *exchange = connection->exchange;
     bool waits = exchange != NULL && !exchange->body_done && !exchange->paused &&
         (exchange->reading || exchange->ended) && connection->in.used == 0 &&
-        exchange->body != BODY_RAW;
+        exchange->body != BODY_RAW && !exchange->is_patient;
     if (waits && connection->wait != WAIT_BODY) {
         set_wait(connection, WAIT_BODY, connection->server->options.body_timeout_ms);
     } else if (!waits && connection->wait == WAIT_BODY) {

@@ -67,6 +67,7 @@ struct http_exchange {
     struct text method;
     struct text path;
     struct text query;
+    struct text protocol;
     struct parse_field *fields;
     size_t field_count;
     size_t field_size;
@@ -106,6 +107,7 @@ struct http_exchange {
     const char *upgrade;  /* lent while the head is written: the protocol; or NULL */
     bool until_close;     /* HTTP/1.0: only the end tells the end */
     bool has_no_body;     /* 1xx, 204, 304 */
+    bool is_patient;      /* no time limit waits for the request's body */
     uint64_t answer_left; /* of an announced length */
     size_t write_high;
     bool wants_drain;

@@ -117,6 +117,8 @@ void exchange_take_head(struct http_exchange *exchange, const struct parse_head 
     exchange->field_count = head->field_count;
     exchange->method = moved(exchange, head->method, bytes);
     take_target(exchange, moved(exchange, head->target, bytes));
+    exchange->protocol =
+        head->protocol.length > 0 ? moved(exchange, head->protocol, bytes) : text_of(NULL, 0);
     exchange->minor = head->minor;
     exchange->is_head = text_equal(exchange->method, "HEAD");
     exchange->expects_continue = head->expects_continue && head->minor >= 1;
@@ -468,16 +470,35 @@ void http_exchange_end(struct http_exchange *exchange)
     exchange->carrier->end(exchange);
 }
 
+struct text http_exchange_protocol(const struct http_exchange *exchange)
+{
+    return exchange->protocol;
+}
+
 bool http_exchange_can_upgrade(const struct http_exchange *exchange)
 {
+    if (exchange->protocol.length > 0) {
+        return exchange->carrier != NULL && !exchange->begun && !exchange->reading;
+    }
     return exchange->carrier == &h1_carrier && exchange->minor >= 1 && !exchange->begun &&
         exchange->body == BODY_NONE && !exchange->reading;
+}
+
+void http_exchange_converse(struct http_exchange *exchange, int status)
+{
+    exchange->is_patient = true;
+    exchange->body_max = UINT64_MAX;
+    http_exchange_begin(exchange, status, UINT64_MAX);
 }
 
 bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol)
 {
     if (!http_exchange_can_upgrade(exchange)) {
         return false;
+    }
+    if (exchange->protocol.length > 0) {
+        http_exchange_converse(exchange, 200);
+        return true;
     }
     exchange->upgrade = protocol;
     begin(exchange, 101, UINT64_MAX);

@@ -35,7 +35,8 @@ void h2_head_clear(struct h2_head *head)
 {
     head->bytes.used = head->cookie.used = 0;
     head->field_count = head->list_bytes = 0;
-    head->method = head->path = head->authority = head->scheme = head->status = (struct h2_span){0};
+    head->method = head->path = head->authority = head->scheme = head->status = head->protocol =
+        (struct h2_span){0};
     head->refusal = 0;
 }
 
@@ -70,11 +71,9 @@ static struct h2_span *pseudo(struct h2_head *head, struct text name)
     const struct {
         const char *name;
         struct h2_span *span;
-    } known[] = {{":method", &head->method},
-                 {":path", &head->path},
-                 {":authority", &head->authority},
-                 {":scheme", &head->scheme},
-                 {":status", &head->status}};
+    } known[] = {{":method", &head->method},       {":path", &head->path},
+                 {":authority", &head->authority}, {":scheme", &head->scheme},
+                 {":status", &head->status},       {":protocol", &head->protocol}};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (text_equal(name, known[i].name)) {
             return known[i].span;
@@ -199,14 +198,16 @@ static int check_target(const struct h2_head *head, size_t target_bytes_max)
     if (method.length == 0 || method.length > 32 || !parse_is_token(method)) {
         return -1;
     }
-    if (text_equal(method, "CONNECT")) {
-        return -400;
+    /* A tunnel is never made; one that names its protocol is a request for a conversation. */
+    bool is_connect = text_equal(method, "CONNECT");
+    if (is_connect != (value_of(head, head->protocol).length > 0)) {
+        return is_connect ? -400 : -1;
     }
     if (!text_equal_ignoring_case(scheme, "http") && !text_equal_ignoring_case(scheme, "https")) {
         return -1;
     }
     if (path.length == 0 || (path.data[0] != '/' && path.data[0] != '*') ||
-        !parse_is_target(path, method)) {
+        !parse_is_target(path, is_connect ? text_of("GET", 3) : method)) {
         return -1;
     }
     return path.length > target_bytes_max ? -414 : 0;
@@ -233,6 +234,7 @@ int h2_head_request(struct h2_head *head, bool has_body, const struct parse_limi
     }
     ret_head->method = value_of(head, head->method);
     ret_head->target = value_of(head, head->path);
+    ret_head->protocol = value_of(head, head->protocol);
     return r;
 }
 

@@ -132,8 +132,9 @@ struct h2_head {
     struct h2_span authority;
     struct h2_span scheme;
     struct h2_span status;
-    size_t list_bytes; /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
-    int refusal;       /* status to refuse it with, or 0 */
+    struct h2_span protocol; /* RFC 8441 */
+    size_t list_bytes;       /* as SETTINGS_MAX_HEADER_LIST_SIZE counts */
+    int refusal;             /* status to refuse it with, or 0 */
 };
 
 void h2_head_clear(struct h2_head *head);

@@ -502,7 +502,7 @@ static void look_at(struct h2_stream *stream)
     const struct http_server_options *options = &h2->server->options;
     struct http_exchange *exchange = stream->exchange;
     bool waits_for_body = exchange != NULL && !stream->remote_ended && !exchange->body_done &&
-        exchange->reading && !exchange->paused && stream->in.used == 0;
+        exchange->reading && !exchange->paused && !exchange->is_patient && stream->in.used == 0;
     if (lasts(&stream->body_since_ms, waits_for_body, h2->now_ms, options->body_timeout_ms)) {
         exchange_end_body(exchange);
         exchange_fail_body(exchange, ERROR_TIMEOUT, "the request's body came too slowly");
@@ -596,6 +596,7 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+        {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},
     };
     nghttp2_submit_settings(h2->link.session, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));

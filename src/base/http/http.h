@@ -195,10 +195,18 @@ void http_exchange_end(struct http_exchange *exchange);
  * Upgrade and Connection belong to the core.  From then on the connection's bytes are the body,
  * both ways, until http_exchange_end(), and no time limit waits for them; what the client has sent
  * behind its request comes first.  The end of the client's half ends the exchange (on_close).
- * False, and nothing was done: HTTP/2, HTTP/1.0, a request with a body, or it was answered.
+ * False, and nothing was done: HTTP/1.0, a request with a body, or it was answered; of HTTP/2, what
+ * is no CONNECT with a :protocol (RFC 8441), whose stream goes on so behind an answer 200.
  */
 bool http_exchange_can_upgrade(const struct http_exchange *exchange);
 bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol);
+
+/* What a CONNECT of HTTP/2 wants its stream to be: "websocket"; of any other request {NULL, 0}. */
+struct text http_exchange_protocol(const struct http_exchange *exchange);
+
+/* Begin an answer of unknown length while the request's body goes on, and let both take as long and
+ * be as much as they like. */
+void http_exchange_converse(struct http_exchange *exchange, int status);
 
 /* Break off: the client sees a truncated answer (or nothing), never a complete one. */
 void http_exchange_abort(struct http_exchange *exchange);

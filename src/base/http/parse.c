@@ -281,7 +281,7 @@ static int check_host(const struct parse_head *head)
 /* Reset all but the array of fields, which is large and overwritten. */
 void parse_clear(struct parse_head *head)
 {
-    head->method = head->target = text_of(NULL, 0);
+    head->method = head->target = head->protocol = text_of(NULL, 0);
     head->status = head->minor = 0;
     head->field_count = 0;
     head->has_length = head->is_chunked = head->expects_continue = false;

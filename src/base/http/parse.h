@@ -22,10 +22,11 @@ struct parse_field {
 };
 
 struct parse_head {
-    struct text method; /* request */
-    struct text target; /* request, as sent */
-    int status;         /* answer */
-    int minor;          /* HTTP/1.minor */
+    struct text method;   /* request */
+    struct text target;   /* request, as sent */
+    struct text protocol; /* HTTP/2: what a CONNECT asks for (RFC 8441), or {NULL, 0} */
+    int status;           /* answer */
+    int minor;            /* HTTP/1.minor */
     struct parse_field fields[PARSE_FIELDS_MAX];
     size_t field_count;
     bool has_length;

@@ -164,7 +164,7 @@ static int write_environment(struct call *call, bool input_continues, struct err
         pattern_matches(call->pattern, http_exchange_path(exchange), &parameters);
     }
     struct cgi_request request = {
-        .method = http_exchange_method_text(exchange),
+        .method = call->is_websocket ? text_of("GET", 3) : http_exchange_method_text(exchange),
         .path = http_exchange_path(exchange),
         .query = http_exchange_query(exchange),
         .script_length = call->script_length,
@@ -172,7 +172,8 @@ static int write_environment(struct call *call, bool input_continues, struct err
         .subject = call->caller.subject,
         .fingerprint = call->caller.fingerprint,
         .is_secure = call->is_secure,
-        .is_websocket = call->websocket != NULL,
+        .is_websocket = call->is_websocket,
+        .websocket_protocol = call->is_websocket ? call->terms.protocol : "",
         .host = host.data != NULL ? host : text_of("", 0),
         .protocol = http_exchange_minor_version(exchange) == 0 ? "HTTP/1.0" : "HTTP/1.1",
         .address = gateway->address,
@@ -381,6 +382,7 @@ static void call_begin(struct call *call, struct lane *lane, struct http_exchang
     call->relay.has_place = false;
     call->is_reading = call->is_started = call->is_running = call->is_related = false;
     call->is_streaming = call->discards = call->is_hop = call->streams = false;
+    call->is_websocket = false;
     call->is_answering = true;
     call->is_head = http_exchange_method(owned_exchange) == HTTP_HEAD;
     call->body_error.kind = ERROR_NONE;
@@ -516,13 +518,12 @@ static void call_place(struct call *call, const char *project, struct text name,
         .random = lane_random(call->lane), .field = field_of, .context = call->exchange};
     name = function_route_pick(functions, project, name, &pick, picked);
     int r = function_route_find(functions, project, name, &call->target, &err);
-    bool is_websocket = call->route != NULL && call->route->is_websocket;
-    if (r == -ERROR_UNAVAILABLE && !is_here && !is_websocket &&
+    if (r == -ERROR_UNAVAILABLE && !is_here &&
         function_route_elsewhere(functions, project, name, &call->holders)) {
         call_forward(call, name);
     } else if (r < 0) {
         call_fail(call, &err);
-    } else if (is_websocket) {
+    } else if (call->is_websocket) {
         websocket_serve(call);
     } else if (call->route != NULL && call->route->caches &&
                cache_answer(call->lane->gateway->cache, call)) {
@@ -543,6 +544,11 @@ void call_serve_route(struct gateway *gateway, struct http_exchange *owned_excha
     call->caller = *caller;
     if (owned_route->timeout_ms > 0 && owned_route->timeout_ms < call_time_left(call)) {
         call->deadline_ms = loop_now_ms(call->lane->loop) + owned_route->timeout_ms;
+    }
+    call->is_websocket = owned_route->is_websocket;
+    if (call->is_websocket && !websocket_agree(call)) {
+        call_settle(call);
+        return;
     }
     call_place(call, owned_route->project,
                text_of(owned_route->function, strlen(owned_route->function)), false);
@@ -608,6 +614,11 @@ static int read_hop(struct call *call, struct text *ret_function, struct error *
     call->is_secure =
         text_equal_ignoring_case(http_exchange_field(call->exchange, PEER_FIELD_SCHEME), "https");
     call->streams = http_exchange_field(call->exchange, PEER_FIELD_STREAMS).length > 0;
+    struct text terms = http_exchange_field(call->exchange, PEER_FIELD_WEBSOCKET);
+    call->is_websocket = terms.length > 0;
+    if (call->is_websocket && !websocket_read_terms(terms, &call->terms)) {
+        return error_set(err, ERROR_INVALID, "what another node says of a WebSocket is malformed");
+    }
     return 0;
 }
 

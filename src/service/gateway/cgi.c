@@ -153,6 +153,9 @@ static void add_caller(const struct cgi_request *request, struct buffer *out)
     }
     if (request->is_websocket) {
         add(out, "BLIXARD_WEBSOCKET", "1");
+        if (request->websocket_protocol != NULL && request->websocket_protocol[0] != '\0') {
+            add(out, "BLIXARD_WEBSOCKET_PROTOCOL", request->websocket_protocol);
+        }
     }
     if (request->subject != NULL && request->subject[0] != '\0') {
         add(out, "AUTH_TYPE", "CLIENT_CERT");

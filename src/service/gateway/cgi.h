@@ -64,7 +64,8 @@ struct cgi_request {
     const char *fingerprint;
     bool is_secure; /* the client speaks HTTPS */
     bool is_websocket;
-    size_t parameter_count; /* of the path: PATH_PARAM_NAME */
+    const char *websocket_protocol; /* that was chosen; "" or NULL: none */
+    size_t parameter_count;         /* of the path: PATH_PARAM_NAME */
     struct cgi_field parameters[CGI_PARAMETERS_MAX];
 };
 

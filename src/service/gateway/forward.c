@@ -18,7 +18,7 @@ enum {
     TRIES_MAX = FORWARD_TRIES_MAX,
     GRACE_MS = FORWARD_GRACE_MS,
     FIELD_SIZE = 640,
-    FIELDS_MAX = 14,
+    FIELDS_MAX = 15,
 };
 
 /* ---- Nodes ---- */
@@ -99,6 +99,7 @@ static void on_pass_end(const struct error *error, bool is_untouched, void *cont
     struct call *call = context;
     call->pass = NULL;
     call->is_related = false;
+    list_remove(&call->passed_link);
     traced_forwarded(call, call->passed_to, call->passed_ns, error);
     if (error == NULL || error->kind == ERROR_CANCELLED ||
         http_exchange_has_begun(call->exchange)) {
@@ -114,9 +115,13 @@ static void on_pass_end(const struct error *error, bool is_untouched, void *cont
     call_settle(call);
 }
 
-static void on_pass_head(void *context)
+static void on_pass_head(int status, void *context)
 {
     struct call *call = context;
+    if (call->is_websocket && status == 200) {
+        websocket_add_fields(call);
+        traced_note_status(call, 101);
+    }
     if (call->route != NULL) {
         routed_add_cors(call->exchange, call->route);
     }
@@ -179,6 +184,11 @@ static void pass_to(struct call *call, uint64_t node)
     if (call->streams) {
         snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_STREAMS ": 1");
     }
+    if (call->is_websocket) {
+        char terms[WEBSOCKET_TERMS_SIZE];
+        websocket_write_terms(&call->terms, terms);
+        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_WEBSOCKET ": %s", terms);
+    }
     CHECK(count <= FIELDS_MAX);
     for (size_t i = 0; i < count; i++) {
         fields[i] = lines[i];
@@ -189,10 +199,15 @@ static void pass_to(struct call *call, uint64_t node)
         .target = target,
         .fields = fields,
         .timeout_ms = time_ms + GRACE_MS,
+        .upgrade = call->is_websocket ? "websocket" : NULL,
         .takes_refusal = call->tries < TRIES_MAX && call->holders.count > 0,
     };
     telemetry_add(call->lane->gateway->options.telemetry, TELEMETRY_CALLS_FORWARDED, 1);
-    http_exchange_set_body_max(call->exchange, call->lane->gateway->options.body_bytes_max);
+    if (call->is_websocket) {
+        list_push_back(&call->lane->passed, &call->passed_link);
+    } else {
+        http_exchange_set_body_max(call->exchange, call->lane->gateway->options.body_bytes_max);
+    }
     call->passed_to = node;
     call->passed_ns = clock_monotonic_ns();
     call->pass = peer_pass_new(call->lane->peers, call->exchange, &passing, &events, call);

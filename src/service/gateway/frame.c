@@ -6,7 +6,17 @@
 #include "base/check.h"
 #include "base/text.h"
 
-enum { FIN = 0x80, RESERVED = 0x70, OPCODE = 0x0f, MASK = 0x80, LENGTH = 0x7f, KEEP_MAX = 65536 };
+#include "service/gateway/deflate.h"
+
+enum {
+    FIN = 0x80,
+    RESERVED = 0x70,
+    PACKED = 0x40,
+    OPCODE = 0x0f,
+    MASK = 0x80,
+    LENGTH = 0x7f,
+    KEEP_MAX = 65536
+};
 
 bool frame_code_is_good(unsigned code)
 {
@@ -19,6 +29,7 @@ bool frame_code_is_good(unsigned code)
 void frame_reader_done(struct frame_reader *reader)
 {
     buffer_done(&reader->bytes);
+    buffer_done(&reader->plain);
 }
 
 /* Bytes of the head, as far as the ones that are there tell. */
@@ -52,7 +63,9 @@ static int check_start(const struct frame_reader *reader)
 {
     uint8_t kind = reader->head[0] & OPCODE;
     bool is_known = kind <= FRAME_BINARY || (kind >= FRAME_CLOSE && kind <= FRAME_PONG);
-    if ((reader->head[0] & RESERVED) != 0 || !is_known || (reader->head[1] & MASK) == 0) {
+    bool begins = kind == FRAME_TEXT || kind == FRAME_BINARY;
+    uint8_t reserved = RESERVED & ~(reader->deflater != NULL && begins ? PACKED : 0);
+    if ((reader->head[0] & reserved) != 0 || !is_known || (reader->head[1] & MASK) == 0) {
         return FRAME_CODE_PROTOCOL;
     }
     if (is_control(reader)) {
@@ -63,6 +76,13 @@ static int check_start(const struct frame_reader *reader)
     return (kind == FRAME_CONTINUATION) == (reader->message != 0) ? 0 : FRAME_CODE_PROTOCOL;
 }
 
+/* Of the bytes that come: what cannot be packed gets a little longer by it. */
+static size_t collected_max(const struct frame_reader *reader)
+{
+    return reader->is_packed ? reader->message_max + reader->message_max / 1024 + 64
+                             : reader->message_max;
+}
+
 static int begin_frame(struct frame_reader *reader)
 {
     uint64_t length = payload_length(reader);
@@ -71,11 +91,12 @@ static int begin_frame(struct frame_reader *reader)
         return FRAME_CODE_PROTOCOL; /* 5.2: in the shortest form */
     }
     if (!is_control(reader)) {
-        if (length > reader->message_max - reader->bytes.used) {
-            return FRAME_CODE_LARGE;
-        }
         if (reader->message == 0) {
             reader->message = reader->head[0] & OPCODE;
+            reader->is_packed = (reader->head[0] & PACKED) != 0;
+        }
+        if (length > collected_max(reader) - reader->bytes.used) {
+            return FRAME_CODE_LARGE;
         }
     }
     reader->in_frame = true;
@@ -126,19 +147,34 @@ static int end_control(struct frame_reader *reader, on_frame_function *on_frame,
     return r;
 }
 
+static void forget(struct buffer *bytes)
+{
+    bytes->used = 0;
+    if (bytes->size > KEEP_MAX) {
+        buffer_done(bytes);
+    }
+}
+
 static int end_message(struct frame_reader *reader, on_frame_function *on_frame, void *context,
                        bool *ret_goes_on)
 {
     enum frame_kind kind = (enum frame_kind)reader->message;
-    if (kind == FRAME_TEXT && !text_is_utf8(reader->bytes.data, reader->bytes.used)) {
+    const struct buffer *message = &reader->bytes;
+    if (reader->is_packed) {
+        int r = deflater_unpack(reader->deflater, reader->bytes.data, reader->bytes.used,
+                                reader->message_max, &reader->plain);
+        if (r != 0) {
+            return r;
+        }
+        message = &reader->plain;
+    }
+    if (kind == FRAME_TEXT && !text_is_utf8(message->data, message->used)) {
         return FRAME_CODE_DATA;
     }
     reader->message = 0;
-    *ret_goes_on = on_frame(kind, reader->bytes.data, reader->bytes.used, context);
-    reader->bytes.used = 0;
-    if (reader->bytes.size > KEEP_MAX) {
-        buffer_done(&reader->bytes);
-    }
+    *ret_goes_on = on_frame(kind, message->data, message->used, context);
+    forget(&reader->bytes);
+    forget(&reader->plain);
     return 0;
 }
 
@@ -189,9 +225,9 @@ int frame_reader_take(struct frame_reader *reader, const uint8_t *bytes, size_t 
 
 /* ---- Writing ---- */
 
-void frame_write(struct buffer *out, enum frame_kind kind, const void *bytes, size_t length)
+static void write_frame(struct buffer *out, uint8_t first, const void *bytes, size_t length)
 {
-    buffer_append_byte(out, (uint8_t)(FIN | kind));
+    buffer_append_byte(out, first);
     int octets = length < 126 ? 0 : length < 65536 ? 2 : 8;
     buffer_append_byte(out, (uint8_t)(octets == 0 ? length : octets == 2 ? 126 : 127));
     for (int i = octets - 1; i >= 0; i--) {
@@ -199,6 +235,22 @@ void frame_write(struct buffer *out, enum frame_kind kind, const void *bytes, si
     }
     if (length > 0) {
         buffer_append(out, bytes, length);
+    }
+}
+
+void frame_write(struct buffer *out, enum frame_kind kind, const void *bytes, size_t length)
+{
+    write_frame(out, (uint8_t)(FIN | kind), bytes, length);
+}
+
+void frame_write_message(struct buffer *out, enum frame_kind kind, const void *bytes, size_t length,
+                         struct deflater *deflater)
+{
+    BUFFER_OWNED struct buffer packed = {0};
+    if (deflater != NULL && deflater_pack(deflater, bytes, length, &packed)) {
+        write_frame(out, (uint8_t)(FIN | PACKED | kind), packed.data, packed.used);
+    } else {
+        frame_write(out, kind, bytes, length);
     }
 }
 

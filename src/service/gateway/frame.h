@@ -5,7 +5,8 @@
  *     u8 FIN, three bits of extensions, opcode    u8 MASK, length    [u16 or u64 length]   [u32
  * key]
  *
- * Messages are collected whole, up to a limit.  There are no extensions.
+ * Messages are collected whole, up to a limit.  Where it was agreed upon they may be packed
+ * (deflate.h): then the first bit of extensions of a message's first frame says so.
  *
  * What the gateway and a function say to each other is the same in a simpler form, on the
  * function's standard streams, both ways: *records* of
@@ -23,6 +24,8 @@
 #include <stdint.h>
 
 #include "base/buffer.h"
+
+struct deflater;
 
 enum frame_kind {
     FRAME_CONTINUATION = 0,
@@ -55,6 +58,7 @@ bool frame_code_is_good(unsigned code);
 /* A zeroed struct with its limit; end it with frame_reader_done(). */
 struct frame_reader {
     size_t message_max;
+    struct deflater *deflater; /* NULL: nothing is packed; lent */
     uint8_t head[14];
     size_t head_used;
     bool in_frame;       /* the head is whole */
@@ -62,7 +66,9 @@ struct frame_reader {
     uint64_t at;         /* of it, read */
     uint8_t message;     /* its kind; 0: none is under way */
     bool is_closed;      /* nothing after a close is read */
+    bool is_packed;      /* the message under way is */
     struct buffer bytes; /* of the message */
+    struct buffer plain; /* of one that was packed */
     uint8_t control[FRAME_CONTROL_MAX];
 };
 
@@ -81,6 +87,10 @@ int frame_reader_take(struct frame_reader *reader, const uint8_t *bytes, size_t 
 /* ---- To a client ---- */
 
 void frame_write(struct buffer *out, enum frame_kind kind, const void *bytes, size_t length);
+
+/* A message, packed where that makes it smaller; `deflater` NULL: as it is. */
+void frame_write_message(struct buffer *out, enum frame_kind kind, const void *bytes, size_t length,
+                         struct deflater *deflater);
 
 /* A close; `reason` is cut at a character so that it fits.  FRAME_CODE_NONE: without a code. */
 void frame_write_close(struct buffer *out, unsigned code, const char *reason, size_t length);

@@ -13,6 +13,7 @@
 
 #include "engine/vmm/vmm.h"
 
+#include "service/gateway/deflate.h"
 #include "service/gateway/lane.h"
 
 static const uint64_t body_bytes_default = 64 << 20;
@@ -205,6 +206,7 @@ static void lane_done(struct lane *lane, bool owns_loop)
     loop_timer_free(lane->hold_timer);
     loop_timer_free(lane->websocket_timer);
     peer_clients_free(lane->peers);
+    deflater_free(lane->deflater);
     if (owns_loop && lane->loop != NULL) {
         loop_stop(lane->loop);
         loop_join(lane->loop);
@@ -254,6 +256,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
         list_init(&gateway->lanes[i].free_calls);
         list_init(&gateway->lanes[i].held);
         list_init(&gateway->lanes[i].websockets);
+        list_init(&gateway->lanes[i].passed);
     }
     for (unsigned i = 0; i < gateway->lane_count; i++) {
         int r = lane_start(gateway, i, err);

@@ -50,6 +50,8 @@ struct lane {
     struct loop_timer *hold_timer;
     bool hold_timer_runs;
     struct list websockets;
+    struct list passed;        /* WebSockets that other nodes run */
+    struct deflater *deflater; /* of all of them; NULL: not needed yet */
     struct loop_timer *websocket_timer;
     uint64_t id_seeds[2]; /* random: request ids do not meet those of other lanes and starts */
     uint64_t id_count;
@@ -109,6 +111,9 @@ struct call {
     uint64_t deadline_ms;             /* on the loop's clock; 0: none but the function's own */
 
     struct websocket *websocket; /* what is asked for, and given; or NULL */
+    bool is_websocket;           /* it is to be one, and this was agreed upon: */
+    struct websocket_terms terms;
+    struct list_node passed_link; /* in the lane's passed */
 
     /* On its way to another node. */
     struct peer_pass *pass;

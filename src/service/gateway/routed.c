@@ -309,16 +309,37 @@ static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
     }
 }
 
+/* Of HTTP/2's handshake, what it is of HTTP/1.1's. */
+static struct text method_of(const struct http_exchange *exchange)
+{
+    return http_exchange_protocol(exchange).length > 0 ? text_of("GET", 3)
+                                                       : http_exchange_method_text(exchange);
+}
+
+/* CONNECT with a :protocol is for a WebSocket's route, and nothing else. */
+static bool is_refused(struct http_exchange *exchange, const struct http_route *route_or_null)
+{
+    struct text protocol = http_exchange_protocol(exchange);
+    struct error err;
+    if (protocol.length == 0 || (route_or_null != NULL && route_or_null->is_websocket)) {
+        return false;
+    }
+    error_set(&err, ERROR_INVALID, "CONNECT is for routes of WebSocket; this is none");
+    http_exchange_respond_error(exchange, &err, NULL);
+    http_exchange_unref(exchange);
+    return true;
+}
+
 bool routed_serve(struct gateway *gateway, struct http_exchange *exchange)
 {
     struct route_match match;
     struct text asked = asked_method(exchange);
     if (gateway->options.routes == NULL) {
-        return false;
+        return is_refused(exchange, NULL);
     }
     route_find(gateway->options.routes, http_exchange_field(exchange, "Host"),
-               http_exchange_path(exchange),
-               asked.length > 0 ? asked : http_exchange_method_text(exchange), &match);
+               http_exchange_path(exchange), asked.length > 0 ? asked : method_of(exchange),
+               &match);
     if (match.route != NULL && asked.length > 0 && match.route->has_cors) {
         answer_preflight(exchange, match.route);
         http_exchange_unref(exchange);
@@ -329,6 +350,10 @@ bool routed_serve(struct gateway *gateway, struct http_exchange *exchange)
         http_route_unref(match.route);
         route_find(gateway->options.routes, http_exchange_field(exchange, "Host"),
                    http_exchange_path(exchange), http_exchange_method_text(exchange), &match);
+    }
+    if (is_refused(exchange, match.route)) {
+        http_route_unref(match.route);
+        return true;
     }
     if (match.route != NULL) {
         serve(gateway, exchange, match.route);

@@ -12,6 +12,7 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "service/gateway/deflate.h"
 #include "service/gateway/frame.h"
 #include "service/gateway/lane.h"
 
@@ -179,7 +180,7 @@ static bool on_record(enum frame_kind kind, const uint8_t *bytes, size_t length,
 {
     struct websocket *websocket = context;
     if (kind != FRAME_CLOSE) {
-        frame_write(&websocket->frames, kind, bytes, length);
+        frame_write_message(&websocket->frames, kind, bytes, length, websocket->in.deflater);
         return true;
     }
     unsigned code = length >= 2 ? bytes[0] | (unsigned)bytes[1] << 8 : FRAME_CODE_NORMAL;
@@ -252,18 +253,26 @@ static bool key_is_good(struct text key)
         bytes.used == KEY_BYTES;
 }
 
+/* By HTTP/1.1's Upgrade, or HTTP/2's CONNECT (RFC 8441, 5), which has no key. */
+static bool is_handshake(const struct http_exchange *exchange)
+{
+    bool is_asked = http_exchange_protocol(exchange).length > 0
+        ? text_equal_ignoring_case(http_exchange_protocol(exchange), "websocket")
+        : http_exchange_method(exchange) == HTTP_GET &&
+            has_token(exchange, "Upgrade", "websocket") &&
+            has_token(exchange, "Connection", "upgrade");
+    return is_asked && http_exchange_can_upgrade(exchange) &&
+        text_equal_ignoring_case(http_exchange_field(exchange, "Sec-WebSocket-Version"), "13");
+}
+
 /* True: it is one, and may be.  Otherwise it is answered. */
 static bool check_handshake(struct call *call)
 {
     struct http_exchange *exchange = call->exchange;
     struct text origin = http_exchange_field(exchange, "Origin");
-    struct text version = http_exchange_field(exchange, "Sec-WebSocket-Version");
     struct error err = {0};
-    bool is_upgrade = http_exchange_method(exchange) == HTTP_GET &&
-        has_token(exchange, "Upgrade", "websocket") && has_token(exchange, "Connection", "upgrade");
-    if (!is_upgrade || !http_exchange_can_upgrade(exchange) ||
-        !text_equal_ignoring_case(version, "13")) {
-        static const char text[] = "this route is for WebSocket, version 13, over HTTP/1.1\n";
+    if (!is_handshake(exchange)) {
+        static const char text[] = "this route is for WebSocket, version 13\n";
         call->is_answering = false;
         traced_note_status(call, 426);
         http_exchange_add_field(exchange, "Sec-WebSocket-Version", "13");
@@ -271,7 +280,8 @@ static bool check_handshake(struct call *call)
         http_exchange_respond(exchange, 426, text, sizeof(text) - 1);
         return false;
     }
-    if (!key_is_good(http_exchange_field(exchange, "Sec-WebSocket-Key"))) {
+    if (http_exchange_protocol(exchange).length == 0 &&
+        !key_is_good(http_exchange_field(exchange, "Sec-WebSocket-Key"))) {
         error_set(&err, ERROR_INVALID, "Sec-WebSocket-Key is not 16 bytes in base64");
         answer_error(call, &err, NULL);
         return false;
@@ -285,6 +295,74 @@ static bool check_handshake(struct call *call)
     return true;
 }
 
+static size_t message_max(const struct call *call)
+{
+    uint64_t own = call->route->body_bytes_max;
+    return own == 0                   ? (size_t)WEBSOCKET_MESSAGE_DEFAULT
+        : own < WEBSOCKET_MESSAGE_MAX ? (size_t)own
+                                      : (size_t)WEBSOCKET_MESSAGE_MAX;
+}
+
+/* The first of the client's, in its order, that the route has (RFC 6455, 1.9). */
+static void choose_protocol(const struct call *call, char ret_protocol[WEBSOCKET_PROTOCOL_SIZE])
+{
+    for (size_t i = 0; i < http_exchange_field_count(call->exchange); i++) {
+        struct text name, list;
+        http_exchange_field_at(call->exchange, i, &name, &list);
+        while (text_equal_ignoring_case(name, "Sec-WebSocket-Protocol") && list.length > 0) {
+            const char *comma = memchr(list.data, ',', list.length);
+            size_t length = comma != NULL ? (size_t)(comma - list.data) : list.length;
+            struct text one = text_trim(text_of(list.data, length));
+            for (char **at = call->route->subprotocols; *at != NULL; at++) {
+                if (text_equal(one, *at) && one.length < WEBSOCKET_PROTOCOL_SIZE) {
+                    snprintf(ret_protocol, WEBSOCKET_PROTOCOL_SIZE, "%s", *at);
+                    return;
+                }
+            }
+            size_t skip = length + (comma != NULL);
+            list = text_of(list.data + skip, list.length - skip);
+        }
+    }
+}
+
+bool websocket_agree(struct call *call)
+{
+    if (!check_handshake(call)) {
+        return false;
+    }
+    struct websocket_terms *terms = &call->terms;
+    *terms = (struct websocket_terms){.message_max = message_max(call)};
+    choose_protocol(call, terms->protocol);
+    for (size_t i = 0; i < http_exchange_field_count(call->exchange) && !terms->packs; i++) {
+        struct text name, list;
+        http_exchange_field_at(call->exchange, i, &name, &list);
+        terms->packs = text_equal_ignoring_case(name, "Sec-WebSocket-Extensions") &&
+            deflate_is_offered(list, &terms->tells_window);
+    }
+    return true;
+}
+
+void websocket_write_terms(const struct websocket_terms *terms, char ret_text[WEBSOCKET_TERMS_SIZE])
+{
+    snprintf(ret_text, WEBSOCKET_TERMS_SIZE, "%zu %d %s", terms->message_max, terms->packs,
+             terms->protocol);
+}
+
+bool websocket_read_terms(struct text text, struct websocket_terms *ret_terms)
+{
+    char copy[WEBSOCKET_TERMS_SIZE];
+    int packs = 0;
+    struct websocket_terms terms = {0};
+    if (text.length == 0 || text.length >= sizeof(copy)) {
+        return false;
+    }
+    snprintf(copy, sizeof(copy), "%.*s", (int)text.length, text.data);
+    int count = sscanf(copy, "%zu %d %63s", &terms.message_max, &packs, terms.protocol);
+    terms.packs = packs == 1;
+    *ret_terms = terms;
+    return count >= 2 && terms.message_max > 0 && terms.message_max <= WEBSOCKET_MESSAGE_MAX;
+}
+
 static void write_accept(const struct http_exchange *exchange, struct buffer *out)
 {
     static const char suffix[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -295,41 +373,56 @@ static void write_accept(const struct http_exchange *exchange, struct buffer *ou
     base64_write(out, digest, sizeof(digest));
 }
 
-static size_t message_max(const struct call *call)
+void websocket_add_fields(struct call *call)
 {
-    uint64_t own = call->route->body_bytes_max;
-    return own == 0                   ? (size_t)WEBSOCKET_MESSAGE_DEFAULT
-        : own < WEBSOCKET_MESSAGE_MAX ? (size_t)own
-                                      : (size_t)WEBSOCKET_MESSAGE_MAX;
+    struct http_exchange *exchange = call->exchange;
+    const struct websocket_terms *terms = &call->terms;
+    BUFFER_OWNED struct buffer accept = {0};
+    if (http_exchange_protocol(exchange).length == 0) {
+        write_accept(exchange, &accept);
+        http_exchange_add_field(exchange, "Sec-WebSocket-Accept", buffer_string(&accept));
+    }
+    if (terms->protocol[0] != '\0') {
+        http_exchange_add_field(exchange, "Sec-WebSocket-Protocol", terms->protocol);
+    }
+    if (terms->packs) {
+        http_exchange_add_field(exchange, "Sec-WebSocket-Extensions",
+                                terms->tells_window ? DEFLATE_ANSWER_WINDOW : DEFLATE_ANSWER);
+    }
 }
 
 static void begin(struct call *call)
 {
     struct lane *lane = call->lane;
     struct websocket *websocket = call->websocket;
-    BUFFER_OWNED struct buffer accept = {0};
-    write_accept(call->exchange, &accept);
-    http_exchange_add_field(call->exchange, "Sec-WebSocket-Accept", buffer_string(&accept));
+    if (!call->is_hop) {
+        websocket_add_fields(call);
+    }
     answer_own_fields(call);
-    traced_note_status(call, 101);
+    traced_note_status(call, call->is_hop ? 200 : 101);
     call->is_streaming = true;
     if (list_is_empty(&lane->websockets)) {
         loop_timer_start(lane->websocket_timer, WEBSOCKET_TICK_MS);
     }
     list_push_back(&lane->websockets, &websocket->link);
-    http_exchange_upgrade(call->exchange, "websocket");
+    if (call->is_hop) {
+        http_exchange_converse(call->exchange, 200);
+    } else {
+        http_exchange_upgrade(call->exchange, "websocket");
+    }
     call_read(call);
 }
 
 void websocket_serve(struct call *call)
 {
-    if (!check_handshake(call)) {
-        call_settle(call);
-        return;
-    }
+    struct lane *lane = call->lane;
     struct websocket *websocket = NEW(struct websocket);
     websocket->call = call;
-    websocket->in.message_max = websocket->out.message_max = message_max(call);
+    websocket->in.message_max = websocket->out.message_max = call->terms.message_max;
+    if (call->terms.packs) {
+        lane->deflater = lane->deflater != NULL ? lane->deflater : deflater_new();
+        websocket->in.deflater = lane->deflater;
+    }
     websocket->heard_ms = loop_now_ms(call->lane->loop);
     call->websocket = websocket;
     call_begin_run(call, true);
@@ -362,6 +455,14 @@ void websocket_drain(struct lane *lane)
     {
         close_both(LIST_ITEM(node, struct websocket, link), FRAME_CODE_GOING,
                    "the node is stopping");
+    }
+    LIST_EACH(node, &lane->passed)
+    {
+        /* Where its frames end is the other node's to know: broken off, and not closed. */
+        struct call *call = LIST_ITEM(node, struct call, passed_link);
+        if (call->pass != NULL && http_exchange_has_begun(call->exchange)) {
+            peer_pass_cancel(call->pass);
+        }
     }
 }
 

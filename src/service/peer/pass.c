@@ -28,6 +28,7 @@ struct peer_pass {
     struct peer_pass_events events;
     void *context;
     uint64_t timeout_ms;
+    const char *upgrade; /* or NULL */
     bool takes_refusal;
     bool has_body;
 
@@ -40,6 +41,7 @@ struct peer_pass {
     bool is_cancelled;
     bool is_refused; /* by the node, before any function saw it */
     bool discards;
+    bool is_ending; /* the end of the call is being told: it settles */
     struct error error;
 };
 
@@ -66,10 +68,10 @@ static bool is_of_connection(struct text name)
 bool peer_field_is_ours(struct text name)
 {
     static const char *const names[] = {
-        PEER_FIELD_HOP,         PEER_FIELD_FUNCTION, PEER_FIELD_SCRIPT,  PEER_FIELD_HOST,
-        PEER_FIELD_CLIENT,      PEER_FIELD_DEADLINE, PEER_FIELD_REFUSED, PEER_FIELD_FAILED,
-        PEER_FIELD_PATTERN,     PEER_FIELD_USER,     PEER_FIELD_SCHEME,  PEER_FIELD_SUBJECT,
-        PEER_FIELD_FINGERPRINT, PEER_FIELD_STREAMS,
+        PEER_FIELD_HOP,         PEER_FIELD_FUNCTION, PEER_FIELD_SCRIPT,    PEER_FIELD_HOST,
+        PEER_FIELD_CLIENT,      PEER_FIELD_DEADLINE, PEER_FIELD_REFUSED,   PEER_FIELD_FAILED,
+        PEER_FIELD_PATTERN,     PEER_FIELD_USER,     PEER_FIELD_SCHEME,    PEER_FIELD_SUBJECT,
+        PEER_FIELD_FINGERPRINT, PEER_FIELD_STREAMS,  PEER_FIELD_WEBSOCKET,
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (text_equal_ignoring_case(name, names[i])) {
@@ -155,7 +157,7 @@ static void pass_end(struct peer_pass *pass)
 
 static void settle(struct peer_pass *pass)
 {
-    if (pass->call == NULL && !pass->is_reading) {
+    if (pass->call == NULL && !pass->is_reading && !pass->is_ending) {
         pass_end(pass);
     }
 }
@@ -221,13 +223,18 @@ static void on_body_end(const struct error *error, void *context)
     settle(pass);
 }
 
+static void read_body(struct peer_pass *pass)
+{
+    pass->was_read = pass->is_reading = true;
+    http_exchange_read(pass->exchange, on_body, on_body_end, pass);
+}
+
 static void on_writable(struct http_call *call, void *context)
 {
     struct peer_pass *pass = context;
     (void)call;
-    if (!pass->was_read) {
-        pass->was_read = pass->is_reading = true;
-        http_exchange_read(pass->exchange, on_body, on_body_end, pass);
+    if (!pass->was_read && pass->upgrade == NULL) {
+        read_body(pass);
     } else if (pass->is_reading) {
         http_exchange_resume(pass->exchange);
     }
@@ -264,7 +271,12 @@ static void on_head(struct http_call *call, int status, void *context)
         }
     }
     if (pass->events.on_head != NULL) {
-        pass->events.on_head(pass->context);
+        pass->events.on_head(status, pass->context);
+    }
+    if (pass->upgrade != NULL && status == 200) {
+        http_exchange_upgrade(pass->exchange, pass->upgrade);
+        read_body(pass);
+        return;
     }
     bool has_none = status == 204 || status == 304;
     http_exchange_begin(pass->exchange, status, has_none ? 0 : length_of(call));
@@ -284,6 +296,7 @@ static void on_call_end(struct http_call *call, const struct error *error, void 
     struct peer_pass *pass = context;
     pass->was_sent = pass->was_sent || http_call_was_sent(call);
     pass->call = NULL;
+    pass->is_ending = true; /* the end of an exchange that is a connection ends its body */
     loop_timer_stop(pass->timer);
     if (pass->is_refused && error == NULL) {
         struct error err;
@@ -299,6 +312,7 @@ static void on_call_end(struct http_call *call, const struct error *error, void 
         http_exchange_end(pass->exchange);
     }
     discard_body(pass);
+    pass->is_ending = false;
     if (!pass->is_reading) {
         loop_timer_start(pass->timer, 0); /* whoever cancels may be above us */
     }
@@ -351,15 +365,18 @@ static void begin(struct peer_pass *pass, const struct peer_passing *passing)
     const char *lines[FIELDS_MAX + 1];
     BUFFER_OWNED struct buffer text = {0};
     struct text method_text = http_exchange_method_text(pass->exchange);
-    MEMORY_OWNED char *method = memory_copy_text(method_text.data, method_text.length);
+    MEMORY_OWNED char *method = pass->upgrade != NULL
+        ? memory_copy_string("POST")
+        : memory_copy_text(method_text.data, method_text.length);
     collect_fields(pass->exchange, passing->fields, lines, &text);
     if (passing->timeout_ms > 0) {
         loop_timer_start(pass->timer, passing->timeout_ms);
     }
     pass->call = pass->has_body
-        ? http_client_call_streaming(pass->client->http, method, passing->target, lines,
-                                     http_exchange_body_length(pass->exchange), on_writable,
-                                     &events, pass)
+        ? http_client_call_streaming(
+              pass->client->http, method, passing->target, lines,
+              pass->upgrade != NULL ? UINT64_MAX : http_exchange_body_length(pass->exchange),
+              on_writable, &events, pass)
         : http_client_call(pass->client->http, method, passing->target, lines, NULL, 0, &events,
                            pass);
 }
@@ -375,7 +392,8 @@ struct peer_pass *peer_pass_new(struct peer_clients *clients, struct http_exchan
     pass->context = context;
     pass->timeout_ms = passing->timeout_ms;
     pass->takes_refusal = passing->takes_refusal;
-    pass->has_body = http_exchange_has_body(exchange);
+    pass->upgrade = passing->upgrade;
+    pass->has_body = passing->upgrade != NULL || http_exchange_has_body(exchange);
     pass->timer = loop_timer_new(clients->loop, on_timer, pass);
     http_exchange_on(exchange, on_drain, on_close, pass);
     if (peer_client_enter(clients, passing->node, &pass->client, &pass->error) < 0) {

@@ -69,14 +69,15 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 /* ---- Passing an exchange on ---- */
 
 /* Fields that nodes say to each other; those that a client sends are not passed on. */
-#define PEER_FIELD_HOP      "X-Blixard-Hop"      /* "1": from a node, and not to be passed on */
-#define PEER_FIELD_FUNCTION "X-Blixard-Function" /* PROJECT/NAME[:VERSION] */
-#define PEER_FIELD_SCRIPT   "X-Blixard-Script"   /* bytes of the path that led to it */
-#define PEER_FIELD_HOST     "X-Blixard-Host"     /* Host, as the client sent it */
-#define PEER_FIELD_PATTERN  "X-Blixard-Pattern"  /* path of the route that led to it */
-#define PEER_FIELD_USER     "X-Blixard-User"     /* client whose token it showed */
-#define PEER_FIELD_STREAMS  "X-Blixard-Streams"  /* the function runs before the body is there */
-#define PEER_FIELD_SCHEME   "X-Blixard-Scheme"   /* "https": so the client spoke to that node */
+#define PEER_FIELD_HOP       "X-Blixard-Hop"       /* "1": from a node, and not to be passed on */
+#define PEER_FIELD_FUNCTION  "X-Blixard-Function"  /* PROJECT/NAME[:VERSION] */
+#define PEER_FIELD_SCRIPT    "X-Blixard-Script"    /* bytes of the path that led to it */
+#define PEER_FIELD_HOST      "X-Blixard-Host"      /* Host, as the client sent it */
+#define PEER_FIELD_PATTERN   "X-Blixard-Pattern"   /* path of the route that led to it */
+#define PEER_FIELD_USER      "X-Blixard-User"      /* client whose token it showed */
+#define PEER_FIELD_STREAMS   "X-Blixard-Streams"   /* the function runs before the body is there */
+#define PEER_FIELD_SCHEME    "X-Blixard-Scheme"    /* "https": so the client spoke to that node */
+#define PEER_FIELD_WEBSOCKET "X-Blixard-Websocket" /* what was agreed upon, see gateway */
 #define PEER_FIELD_SUBJECT                                                 \
     "X-Blixard-Subject" /* of the client's certificate, which was believed \
                          */
@@ -96,12 +97,14 @@ struct peer_passing {
     const char *const
         *fields;         /* "Name: value", NULL at the end, in place of the client's; or NULL */
     uint64_t timeout_ms; /* until the head of the answer; 0: none */
+    const char *upgrade; /* the exchange becomes such a connection when the node answers 200, and
+                          * its bytes are the bodies of a POST; NULL: it is a request */
     bool takes_refusal;  /* an answer with PEER_FIELD_REFUSED is an end, not the answer */
 };
 
 struct peer_pass_events {
     /* The head is about to go out: add fields of one's own.  May be NULL. */
-    void (*on_head)(void *context);
+    void (*on_head)(int status, void *context);
     /*
      * Once, last.  NULL: it was answered.  Otherwise, when the exchange has not begun, the owner
      * answers it, or passes it on to another node where `is_untouched`: no function has seen the

@@ -96,6 +96,7 @@ struct http_route {
     struct tls_authority *authority; /* MTLS: of clients */
     bool caches;
     bool is_websocket;             /* and nothing else */
+    char **subprotocols;           /* of it; NULL at the end */
     bool streams;                  /* the function runs before the body of the request is there */
     uint64_t body_bytes_max;       /* 0: the gateway's */
     uint64_t timeout_ms;           /* of a call; 0: the function's */

@@ -61,6 +61,12 @@ static bool is_field(const char *name)
     return http_field_is_clean(text_of(name, strlen(name)), text_of("", 0)) && strlen(name) <= 64;
 }
 
+/* A token (RFC 6455, 4.1). */
+static bool is_subprotocol(const char *name)
+{
+    return is_field(name) && strlen(name) < 64;
+}
+
 static int check_list(const json_t *owner, const char *key, bool (*is_good)(const char *text),
                       const char *what, struct error *err)
 {
@@ -180,6 +186,11 @@ int settings_check(const json_t *settings, struct error *err)
     r = r < 0 ? r
               : check_list(settings, "hosts", is_host, "host name (a-z, 0-9, -, or *.NAME)", err);
     r = r < 0 ? r : check_list(settings, "methods", is_method, "method", err);
+    r = r < 0 ? r : check_list(settings, "subprotocols", is_subprotocol, "subprotocol", err);
+    if (r == 0 && json_array_size(json_object_get(settings, "subprotocols")) > 0 &&
+        !json_is_true(json_object_get(settings, "websocket"))) {
+        r = error_set(err, ERROR_INVALID, "subprotocols are of a WebSocket: websocket: true");
+    }
     r = r < 0 ? r : check_cors(json_object_get(settings, "cors"), err);
     r = r < 0 ? r : check_limit(json_object_get(settings, "rate_limit"), err);
     r = r < 0 ? r : check_number(settings, "timeout_ms", TIMEOUT_MS_MAX, err);
@@ -321,6 +332,7 @@ struct http_route *settings_compile(struct route_service *service, const char *k
     compile_auth(route);
     route->caches = json_is_true(json_object_get(settings, "cache"));
     route->is_websocket = json_is_true(json_object_get(settings, "websocket"));
+    route->subprotocols = texts_of(json_object_get(settings, "subprotocols"));
     route->streams = json_is_true(json_object_get(settings, "stream"));
     route->body_bytes_max =
         (uint64_t)json_integer_value(json_object_get(settings, "body_bytes_max"));
@@ -347,6 +359,7 @@ void http_route_unref(struct http_route *route)
     json_decref(route->settings);
     free_texts(route->hosts);
     free_texts(route->methods);
+    free_texts(route->subprotocols);
     free_texts(route->cors_origins);
     free(route->cors_methods);
     free(route->cors_fields);

@@ -26,6 +26,7 @@ static const struct column facts[] = {
     {"cache", "cache", AS_TEXT},
     {"stream", "stream", AS_TEXT},
     {"websocket", "websocket", AS_TEXT},
+    {"subprotocols", "subprotocols", AS_TEXT},
     {"filter", "filter", AS_TEXT},
     {"timeout", "timeout_ms", AS_MS},
     {"concurrency", "concurrency_max", AS_TEXT},
@@ -114,7 +115,8 @@ static int add_authority(json_t *body, const char *path, struct error *err)
 int route_take_flags(const struct arguments *arguments, json_t *body, bool *ret_any,
                      struct error *err)
 {
-    static const char *const lists[][2] = {{"method", "methods"}, {"host", "hosts"}};
+    static const char *const lists[][2] = {
+        {"method", "methods"}, {"host", "hosts"}, {"subprotocol", "subprotocols"}};
     const char *auth = flag_value(arguments, "auth");
     if (auth != NULL) {
         json_object_set_new(body, "auth", json_string(auth));

@@ -43,20 +43,21 @@
     }
 
 /* Of kind http, and of routes, which are the same. */
-#define ROUTE_SETTINGS                                                                          \
-    {"method", 'm', "LIST", NULL, "Of http: GET,POST (default: any)."},                         \
-        {"host", 0, "LIST", NULL, "Of http: api.example.org,*.example.net (default: any)."},    \
-        {"auth", 0, "KIND", "none token mtls",                                                  \
-         "Of http: who may call; token: a client's bearer token; mtls: a certificate."},        \
-        {"client-ca", 0, "FILE", NULL,                                                          \
-         "For mtls: the certificates that a client's must lead to."},                           \
-        {"cors", 0, "ORIGINS", NULL, "https://app.example.org,... or *: sites that may call."}, \
-        {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."}, \
-        {"body-max", 0, "SIZE", NULL, "Largest body."},                                         \
-        {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},                \
-        {"websocket", 0, NULL, NULL, "For WebSocket; --body-max is that of a message."},        \
-    {                                                                                           \
-        "stream", 0, NULL, NULL, "Run when the head is there; the body is read as it comes."    \
+#define ROUTE_SETTINGS                                                                             \
+    {"method", 'm', "LIST", NULL, "Of http: GET,POST (default: any)."},                            \
+        {"host", 0, "LIST", NULL, "Of http: api.example.org,*.example.net (default: any)."},       \
+        {"auth", 0, "KIND", "none token mtls",                                                     \
+         "Of http: who may call; token: a client's bearer token; mtls: a certificate."},           \
+        {"client-ca", 0, "FILE", NULL,                                                             \
+         "For mtls: the certificates that a client's must lead to."},                              \
+        {"cors", 0, "ORIGINS", NULL, "https://app.example.org,... or *: sites that may call."},    \
+        {"rate-limit", 0, "LIMIT", NULL, "RATE[:BURST[:client|:route]], requests per second."},    \
+        {"body-max", 0, "SIZE", NULL, "Largest body."},                                            \
+        {"cache", 0, NULL, NULL, "Keep answers whose Cache-Control allows it."},                   \
+        {"websocket", 0, NULL, NULL, "For WebSocket; --body-max is that of a message."},           \
+        {"subprotocol", 0, "LIST", NULL, "Of WebSocket: chat.v2,chat.v1,... that may be chosen."}, \
+    {                                                                                              \
+        "stream", 0, NULL, NULL, "Run when the head is there; the body is read as it comes."       \
     }
 
 #define NO_WAIT                                                                              \

@@ -1,4 +1,5 @@
 /* Frames of WebSocket: what may come, in pieces of any size, and what goes out. */
+#include "service/gateway/deflate.h"
 #include "service/gateway/frame.h"
 
 #include "test/lib/test.h"
@@ -87,6 +88,51 @@ TEST(gateway_frame, messages_come_whole_however_they_are_cut)
                       5) == 0);
         heard_done(&heard);
     }
+}
+
+/* Goal: a message is packed by itself, and what it becomes again is bounded to the byte. */
+TEST(gateway_frame, packed_messages_are_bounded)
+{
+    struct deflater *deflater = deflater_new();
+    BUFFER_OWNED struct buffer long_text = {0};
+    memset(buffer_reserve(&long_text, 50000), 'x', 50000);
+    long_text.used = 50000;
+    for (int i = 0; i < 2; i++) {
+        BUFFER_OWNED struct buffer packed = {0};
+        BUFFER_OWNED struct buffer plain = {0};
+        EXPECT(deflater_pack(deflater, long_text.data, long_text.used, &packed));
+        EXPECT(packed.used < 500);
+        EXPECT(deflater_unpack(deflater, packed.data, packed.used, 49999, &plain) ==
+               FRAME_CODE_LARGE);
+        plain.used = 0;
+        EXPECT(deflater_unpack(deflater, packed.data, packed.used, 50000, &plain) == 0);
+        EXPECT(plain.used == 50000 && memcmp(plain.data, long_text.data, 50000) == 0);
+    }
+    BUFFER_OWNED struct buffer none = {0};
+    EXPECT(!deflater_pack(deflater, "short", 5, &none) && none.used == 0);
+    EXPECT(deflater_unpack(deflater, "\xff\xff", 2, 100, &none) == FRAME_CODE_PROTOCOL);
+    deflater_free(deflater);
+}
+
+static bool offered(const char *list, bool window)
+{
+    bool wants_window = false;
+    bool is_good = deflate_is_offered(text_of(list, strlen(list)), &wants_window);
+    return is_good && wants_window == window;
+}
+
+TEST(gateway_frame, offers_are_taken_that_can_be_kept)
+{
+    EXPECT(offered("permessage-deflate", false));
+    EXPECT(offered(" x ; y , permessage-deflate ; client_max_window_bits", false));
+    EXPECT(offered("permessage-deflate; server_max_window_bits=\"15\"", true));
+    EXPECT(!offered("permessage-deflate; server_max_window_bits=11", true));
+    EXPECT(!offered("permessage-deflate; server_max_window_bits", true));
+    EXPECT(!offered("permessage-deflate; server_max_window_bits=16", true));
+    EXPECT(!offered("permessage-deflate; client_no_context_takeover=1", false));
+    EXPECT(!offered("permessage-deflate; client_max_window_bits; client_max_window_bits", false));
+    EXPECT(!offered("permessage-deflate;;", false));
+    EXPECT(!offered("", false));
 }
 
 static int verdict(const void *bytes, size_t length, size_t max)

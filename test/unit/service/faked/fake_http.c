@@ -123,6 +123,17 @@ bool http_exchange_upgrade(struct http_exchange *exchange, const char *protocol)
     return false;
 }
 
+struct text http_exchange_protocol(const struct http_exchange *exchange)
+{
+    (void)exchange;
+    return text_of(NULL, 0);
+}
+
+void http_exchange_converse(struct http_exchange *exchange, int status)
+{
+    http_exchange_begin(exchange, status, UINT64_MAX);
+}
+
 bool http_exchange_was_asked(const struct http_exchange *exchange)
 {
     (void)exchange;

@@ -111,6 +111,11 @@ struct peer_pass *peer_pass_new(struct peer_clients *clients, struct http_exchan
     return fake_pass;
 }
 
+void peer_pass_cancel(struct peer_pass *pass)
+{
+    (void)pass;
+}
+
 void fake_pass_end(const struct error *error, bool is_untouched)
 {
     struct peer_pass pass = *fake_pass;
@@ -124,7 +129,7 @@ void fake_pass_answer(void)
 {
     struct http_exchange *exchange = fake_pass->exchange;
     if (fake_pass->events.on_head != NULL) {
-        fake_pass->events.on_head(fake_pass->context);
+        fake_pass->events.on_head(200, fake_pass->context);
     }
     http_exchange_respond(exchange, 200, "passed", 6);
     fake_pass_end(NULL, false);

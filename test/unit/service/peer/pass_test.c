@@ -35,8 +35,9 @@ static struct buffer heard; /* "METHOD PATH?QUERY\nNAME: VALUE\n...\nBODY" */
 static struct http_exchange *node_exchange;
 static bool node_hung_up;
 
-static void on_front_head(void *context)
+static void on_front_head(int answered, void *context)
 {
+    (void)answered;
     http_exchange_add_field(context, "X-Front", "yes");
 }
 
