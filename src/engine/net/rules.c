@@ -421,8 +421,13 @@ static void add_translation(const struct net_rules *rules, struct buffer *out)
     buffer_append_string(out, "  }\n");
 }
 
-/* A bridge that shows what it forwards (br_netfilter) does so in `forward`, as from itself to
- * itself. */
+/*
+ * A bridge that shows what it forwards (br_netfilter) does so in `forward`, as from itself to
+ * itself.  What a connection's beginner sends is judged packet by packet, so that a connection ends
+ * with what allowed it; of the other end only answers come this far.  (To delete its entry would
+ * not end it: one in the middle is taken up again by its next packet, also by an answer, and has to
+ * be, where a machine comes from another node.)
+ */
 static void add_forward(struct buffer *out)
 {
     buffer_append_string(out,
@@ -437,7 +442,8 @@ static void add_forward(struct buffer *out)
                          "    type filter hook forward priority filter; policy accept;\n"
                          "    iifname != @bridges oifname != @bridges accept\n"
                          "    meta nfproto ipv6 drop\n"
-                         "    ct state established,related accept\n"
+                         "    ct state related accept\n"
+                         "    ct state established ct direction reply accept\n"
                          "    jump between\n"
                          "    iifname @bridges ip saddr vmap @egress\n"
                          "    oifname @bridges ip daddr vmap @ingress\n"

@@ -16,8 +16,8 @@
  *   - A port with rules takes (gives) only what one of them allows, and what answers that.  What
  *     the host itself sends is always taken.
  *
- * What was let in goes on when its rule or its publishing is taken back: connections end by
- * themselves (conntrack(8) shows them).
+ * When a rule is taken back, what it let in ends: nothing of who began it comes through any more.
+ * A connection by a published port goes on when that is taken back (conntrack(8) shows it).
  *
  * Addresses are in host byte order; networks of one host do not overlap.
  * Sources: nft(8), RFC 5735, linux/Documentation/networking/bridge.rst.

@@ -378,6 +378,46 @@ TEST(net_traffic, machines_keep_to_the_rules_of_both_ends)
     EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.4", 80), "10.77.0.2");
 }
 
+/* Goal: taking a rule back ends what it had let in, and nothing else. */
+TEST(net_traffic, a_connection_ends_with_the_rule_that_allowed_it)
+{
+    static const struct net_rule web_only[] = {
+        {.protocol = NET_TCP, .port_first = 82, .address = 0x0a4d0002, .prefix = 32}};
+    const struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(82), .sin_addr.s_addr = htonl(0x0a4d0003)};
+    make_world();
+    give_addresses();
+    apply();
+    int listener = world_socket(machines[DATABASE], SOCK_STREAM);
+    int web = world_socket(machines[WEB], SOCK_STREAM);
+    int other = world_socket(machines[OTHER], SOCK_STREAM);
+    EXPECT(bind(listener, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    EXPECT(listen(listener, 4) == 0);
+    EXPECT(connect(web, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    int of_web = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    EXPECT(connect(other, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    int of_other = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    EXPECT(send(web, "a", 1, 0) == 1 && world_comes(of_web));
+    EXPECT(send(other, "a", 1, 0) == 1 && world_comes(of_other));
+    ports[DATABASE].has_ingress = true;
+    ports[DATABASE].ingress = web_only;
+    ports[DATABASE].ingress_count = 1;
+    apply();
+    EXPECT(send(web, "b", 1, 0) == 1 && world_comes(of_web));
+    EXPECT(send(of_web, "b", 1, 0) == 1 && world_comes(web));
+    EXPECT(send(other, "b", 1, 0) == 1 && world_comes_nothing(of_other));
+    /* What the machine begins itself is answered as before. */
+    EXPECT_STRING(world_hear(machines[DATABASE], NULL, "10.77.0.4", 80), "10.77.0.3");
+    ports[DATABASE].has_ingress = false;
+    apply();
+    EXPECT(world_comes(of_other)); /* it was sent again and again */
+    close(listener);
+    close(web);
+    close(other);
+    close(of_web);
+    close(of_other);
+}
+
 /* Goal: of the host a machine reaches what it was given, and nothing by the way of 127.0.0.1. */
 TEST(net_traffic, the_host_is_not_the_machines)
 {

@@ -266,3 +266,24 @@ bool world_hears_nothing(pid_t machine, const char *source, const char *address,
 {
     return hear_within(machine, source, address, port, 700)[0] == '\0';
 }
+
+int world_socket(pid_t machine, int type)
+{
+    FD_OWNED int here = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+    EXPECT(here >= 0);
+    enter(machine);
+    int fd = socket(AF_INET, type | SOCK_CLOEXEC, 0);
+    EXPECT(setns(here, CLONE_NEWNET) == 0 && fd >= 0);
+    return fd;
+}
+
+bool world_comes(int fd)
+{
+    char letter = 0;
+    return wait_for(fd, POLLIN, 10000) && read(fd, &letter, 1) == 1;
+}
+
+bool world_comes_nothing(int fd)
+{
+    return !wait_for(fd, POLLIN, 700);
+}

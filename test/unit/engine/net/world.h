@@ -53,4 +53,11 @@ size_t world_exchange(pid_t machine, const char *address, unsigned port, const v
 size_t world_converse(pid_t machine, const char *address, unsigned port, const void *bytes,
                       size_t length, uint8_t *ret_bytes, size_t size);
 
+/* A socket in that machine's network, the caller's. */
+int world_socket(pid_t machine, int type);
+
+/* Does something come within ten seconds, or at least not within most of a second? */
+bool world_comes(int fd);
+bool world_comes_nothing(int fd);
+
 #endif
