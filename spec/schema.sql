@@ -573,3 +573,21 @@ CREATE TABLE manifest_owner (                -- who applies: one thing at a time
     applied_ms INTEGER NOT NULL,
     revision   INTEGER NOT NULL
 ) STRICT;
+-- Settings of networks
+ALTER TABLE network ADD COLUMN description TEXT NOT NULL DEFAULT '';
+ALTER TABLE network ADD COLUMN dns TEXT NOT NULL DEFAULT '';  -- resolvers that are asked instead of the nodes': '9.9.9.9 2620:fe::fe'
+-- What became of machines: the last ones
+CREATE TABLE machine_event (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/MACHINE/SEQUENCE
+    sequence   INTEGER NOT NULL UNIQUE,
+    id         TEXT NOT NULL UNIQUE,         -- random: one that is written twice is there once
+    project    TEXT NOT NULL,
+    machine    TEXT NOT NULL,                -- as it was called
+    machine_id TEXT NOT NULL,
+    node       TEXT NOT NULL,
+    type       TEXT NOT NULL,                -- vm.started
+    state      TEXT NOT NULL,                -- of the machine then; '' when it is no more
+    reason     TEXT NOT NULL,
+    at_ms      INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_event_project ON machine_event (project, sequence);

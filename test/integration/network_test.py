@@ -1,4 +1,5 @@
 """Machines in networks: they meet by name, are published, filtered and kept apart, and notice no restart of the node."""
+import contextlib
 import json
 import os
 import pathlib
@@ -7,11 +8,12 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import unittest
 import urllib.request
 
 import hosts
-from foreign import free_port
+from foreign import free_port, until
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
 
@@ -37,15 +39,25 @@ def tearDownModule():
     folder.cleanup()
 
 
-def resolve(name, server):
+def resolve(name, server, patience=30):
     """The IPv4 address of a name, as that server says; None: there is no such name."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     query = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + labels + b"\0\0\1\0\1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        asking.settimeout(30)
+        asking.settimeout(patience)
         asking.sendto(query, (server, 53))
         answer = asking.recv(512)
     return socket.inet_ntoa(answer[-4:]) if struct.unpack_from(">H", answer, 6)[0] else None
+
+
+def answer_all(asked, address):
+    """A resolver of elsewhere: whatever it is asked for has that address."""
+    while True:
+        query, asker = asked.recvfrom(512)
+        if not query:
+            return
+        asked.sendto(query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + query[12:] + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4" +
+                     socket.inet_aton(address), asker)
 
 
 class Networks(unittest.TestCase):
@@ -103,6 +115,7 @@ class Networks(unittest.TestCase):
         self.ok("vm", "create", "far", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
                 "--network", "other")
         self.other_networks_are_far()
+        self.networks_change()
         self.a_clone_is_somebody_else()
         self.nobody_notices_a_restart()
         self.all_goes()
@@ -141,6 +154,61 @@ class Networks(unittest.TestCase):
         self.shell("web", "ping -c 3 -W 30 db")
         self.cannot("web", "nc -w 3 db 81 </dev/null")
         self.assertIn("db", self.refused("security-group", "delete", "db"))
+        self.a_connection_ends_with_its_rule()
+
+    def a_connection_ends_with_its_rule(self):
+        """What web goes on to say does not reach db any more."""
+        grows = "n=$(busybox wc -c < /root/heard); for i in $(seq 50); do test $(busybox wc -c < /root/heard) != $n && exit 0; sleep 0.1; done; exit 1"
+        self.ok("security-group", "allow", "db", "tcp/82")
+        self.shell("db", "((sleep 600 | nc -l -p 82 > /root/heard) &) < /dev/null > /dev/null 2>&1")
+        self.shell("web", "(((while true; do echo tick; sleep 0.1; done) | nc db 82) &) < /dev/null > /dev/null 2>&1")
+        self.shell("db", f"until test -s /root/heard; do sleep 0.1; done; {grows}")
+        self.ok("security-group", "revoke", "db", "tcp/82")
+        self.cannot("web", "nc -w 3 db 82 </dev/null")
+        self.cannot("db", grows)
+
+    def resolves_to(self, name, address):
+        """Once the change has come to the bridge."""
+        def does():
+            with contextlib.suppress(TimeoutError):  # a question that came while the server was begun anew is lost
+                return resolve(name, "10.64.0.1", 3) == address
+        until(does)
+
+    def networks_change(self):
+        """While machines are in them, as far as these need not be told."""
+        for flags in (("--subnet", "10.66.0.0/24"), ("--gateway", "10.64.0.9"), ("--mtu", "1400")):
+            said = self.refused("network", "update", "back", *flags)
+            self.assertIn("used by machines db, web", said)
+        self.assertIn("--mode closed", self.refused("network", "update", "back"))
+        self.assertIn("there is no network", self.refused("network", "update", "nowhere", "--mode", "nat"))
+        self.assertIn("no address of a resolver", self.refused("network", "update", "back", "--dns", "127.0.0.1"))
+        self.assertIn("one line", self.refused("network", "update", "back", "--description", "a\nb"))
+        self.ok("network", "create", "empty", "--description", "none yet")
+        self.ok("network", "update", "empty", "--subnet", "10.66.0.0/24", "--mtu", "1400")
+        self.assertIn("another network's", self.refused("network", "update", "empty", "--subnet", "10.64.0.0/16"))
+        empty = self.show("network", "show", "empty")
+        self.assertEqual((empty["subnet"], empty["gateway"], empty["mtu"], empty["description"]),
+                         ("10.66.0.0/24", "10.66.0.1", 1400, "none yet"))
+        self.ok("network", "delete", "empty")
+
+        hosts.tool("ip", "address", "add", "192.0.2.53/32", "dev", "lo")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
+            asked.bind(("192.0.2.53", 53))
+            resolver = threading.Thread(target=answer_all, args=(asked, "203.0.113.7"), daemon=True)
+            resolver.start()
+            self.ok("network", "update", "back", "--dns", "192.0.2.53", "--peering", "yes", "--description", "of the shop")
+            self.resolves_to("example.org", "203.0.113.7")
+            back = self.show("network", "show", "back")
+            self.assertEqual((back["dns"], back["peering"], back["description"]), (["192.0.2.53"], True, "of the shop"))
+            self.ok("network", "update", "back", "--mode", "closed")
+            self.resolves_to("example.org", None)
+            self.assertEqual(resolve("db.default.vm.internal", "10.64.0.1"), "10.64.0.10")
+            self.ok("network", "update", "back", "--mode", "nat")
+            self.resolves_to("example.org", "203.0.113.7")
+            self.ok("network", "update", "back", "--dns", "", "--peering", "no")
+            self.assertEqual(self.show("network", "show", "back")["dns"], [])
+            last.sendto(b"", ("192.0.2.53", 53))
+            resolver.join()
 
     def other_networks_are_far(self):
         self.cannot("far", "ping -c 1 -W 3 10.64.0.2")

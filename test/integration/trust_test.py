@@ -63,7 +63,7 @@ EXPECTED = {
     "volume_update": "member", "volume_delete": "member", "volume_snapshot_list": "member",
     "volume_snapshot_create": "member", "volume_snapshot_delete": "member", "volume_snapshot_restore": "member",
     "machine_volume_put": "member", "machine_volume_delete": "member",
-    "network_list": "member", "network_create": "member", "network_get": "member", "network_delete": "member",
+    "network_list": "member", "network_create": "member", "network_get": "member", "network_update": "member", "network_delete": "member",
     "security_group_list": "member", "security_group_create": "member", "security_group_get": "member",
     "security_group_delete": "member", "security_rule_add": "member", "security_rule_remove": "member",
     "plan_create": "member", "apply_create": "member", "manifest_list": "member",

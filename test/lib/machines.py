@@ -10,7 +10,7 @@ import tarfile
 import microvm
 
 BUSYBOX = pathlib.Path("/bin/busybox")
-TOOLS = "ping wget nslookup nc udhcpc sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep".split()
+TOOLS = "ping wget nslookup nc udhcpc sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep test".split()
 INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
 
 

@@ -27,7 +27,6 @@ enum {
     DNS_PORT = 53,
     PER_TURN_MAX = 32,
     PER_CLIENT_MAX = 64, /* one machine does not take the others' turn */
-    RESOLVERS_MAX = 3,   /* as in resolv.conf(5) */
     ROUNDS = 2,
     PATIENCE_MS = 2500, /* clients usually ask again after five seconds */
     QUERY_MAX = 1500,
@@ -44,8 +43,9 @@ struct net_dns {
     struct dns_tcp *tcp;
     struct list waiting; /* struct passed */
     size_t waiting_count;
-    char resolvers[RESOLVERS_MAX][46];
+    char resolvers[NET_DNS_RESOLVERS_MAX][46];
     size_t resolver_count;
+    bool has_own;                 /* resolvers: the file does not matter */
     struct timespec resolvers_of; /* when the file was written that they are from */
 };
 
@@ -65,12 +65,30 @@ struct passed {
 
 /* ---- The host's resolvers ---- */
 
+/* "9.9.9.9 2620:fe::fe" */
+static void take_own_resolvers(struct net_dns *dns, const char *text)
+{
+    dns->has_own = true;
+    for (size_t length; dns->resolver_count < NET_DNS_RESOLVERS_MAX; text += length) {
+        char *to = dns->resolvers[dns->resolver_count];
+        uint8_t bytes[16];
+        text += strspn(text, " ");
+        length = strcspn(text, " ");
+        if (length == 0) {
+            return;
+        }
+        snprintf(to, sizeof(dns->resolvers[0]), "%.*s", (int)length, text);
+        bool is_one = inet_pton(AF_INET, to, bytes) == 1 || inet_pton(AF_INET6, to, bytes) == 1;
+        dns->resolver_count += is_one ? 1 : 0;
+    }
+}
+
 static void look_for_resolvers(struct net_dns *dns)
 {
     struct stat status = {0};
     struct error err = {0};
     BUFFER_OWNED struct buffer text = {0};
-    if (stat(dns->resolv_conf, &status) < 0 ||
+    if (dns->has_own || stat(dns->resolv_conf, &status) < 0 ||
         memcmp(&status.st_mtim, &dns->resolvers_of, sizeof(status.st_mtim)) == 0) {
         return;
     }
@@ -78,7 +96,7 @@ static void look_for_resolvers(struct net_dns *dns)
     dns->resolver_count = 0;
     if (file_read(dns->resolv_conf, RESOLV_CONF_MAX, &text, &err) == 0) {
         dns->resolver_count =
-            dns_read_resolvers(buffer_string(&text), dns->resolvers, RESOLVERS_MAX);
+            dns_read_resolvers(buffer_string(&text), dns->resolvers, NET_DNS_RESOLVERS_MAX);
     }
 }
 
@@ -291,6 +309,10 @@ int net_dns_open(struct loop *loop, const struct net_dns_options *options, struc
     dns->resolv_conf = memory_copy_string(options->resolv_conf != NULL ? options->resolv_conf
                                                                        : "/etc/resolv.conf");
     dns->options.resolv_conf = dns->resolv_conf;
+    if (options->resolvers != NULL && options->resolvers[0] != '\0') {
+        take_own_resolvers(dns, options->resolvers);
+    }
+    dns->options.resolvers = NULL;
     list_init(&dns->waiting);
     dns->watch = datagram_watch(loop, fd, on_readable, dns);
     /* Another program that has all addresses at TCP has this one, too: there is still UDP. */

@@ -23,6 +23,7 @@ struct loop;
 struct net_dns;
 
 enum { NET_DNS_NAME_SIZE = 256, NET_DNS_ADDRESSES_MAX = 16, NET_DNS_WAITING_MAX = 256 };
+enum { NET_DNS_RESOLVERS_MAX = 3, NET_DNS_RESOLVERS_SIZE = NET_DNS_RESOLVERS_MAX * 46 };
 
 #define NET_DNS_DOMAIN "vm.internal"
 
@@ -31,6 +32,7 @@ struct net_dns_options {
     uint32_t address;        /* the bridge's, where it is asked */
     const char *domain;      /* NULL: NET_DNS_DOMAIN */
     const char *resolv_conf; /* NULL: /etc/resolv.conf; read anew when it has changed */
+    const char *resolvers;   /* NULL: of that file; else addresses with blanks between: instead */
     bool is_closed;          /* nothing is passed on */
     uint16_t upstream_port;  /* 0: 53 */
     /* The addresses of a name, at most NET_DNS_ADDRESSES_MAX; 0: there is no such name. */

@@ -256,6 +256,7 @@ static bool take_nic(sqlite3_stmt *row, void *context)
     struct network_nic *nic = &nics->list[nics->count++];
     *nic = (struct network_nic){.mtu = (unsigned)sqlite3_column_int(row, 4)};
     plan_tap_name(nics->machine, (unsigned)sqlite3_column_int(row, 0), nic->tap);
+    snprintf(nic->network, sizeof(nic->network), "%s", store_text(row, 7));
     net_address_format((uint32_t)sqlite3_column_int64(row, 1), address);
     snprintf(nic->address, sizeof(nic->address), "%s/%d", address, sqlite3_column_int(row, 2));
     net_address_format((uint32_t)sqlite3_column_int64(row, 3), nic->server);
@@ -276,11 +277,12 @@ int network_nics(struct network_service *service, const char *machine_id,
     if (store_schema_now(service->options.store) < NETWORK_SCHEMA) {
         return 0;
     }
-    int r = store_query(service->options.store, err, take_nic, &nics,
-                        "SELECT l.nic, l.address, n.prefix, n.gateway, n.mtu, l.mac, n.mode FROM "
-                        "network_lease l JOIN network n ON n.key = l.network WHERE l.machine = ? "
-                        "ORDER BY l.nic",
-                        "t", machine_id);
+    int r = store_query(
+        service->options.store, err, take_nic, &nics,
+        "SELECT l.nic, l.address, n.prefix, n.gateway, n.mtu, l.mac, n.mode, n.name FROM "
+        "network_lease l JOIN network n ON n.key = l.network WHERE l.machine = ? "
+        "ORDER BY l.nic",
+        "t", machine_id);
     *ret_count = r < 0 ? 0 : nics.count;
     return r;
 }

@@ -51,6 +51,10 @@ typedef void network_done(const struct error *error, uint64_t index, void *conte
  * or are in use on this host. */
 void network_create(struct network_service *service, const char *project, const json_t *create,
                     network_done *done, void *context);
+/* A NetworkUpdate.  INVALID, NOT_FOUND; CONFLICT: its range, gateway and MTU stay while machines
+ * are in it, which are named, or the new range is taken. */
+void network_update(struct network_service *service, const char *project, const char *name,
+                    const json_t *update, network_done *done, void *context);
 /* CONFLICT names the machines that are in it. */
 void network_delete(struct network_service *service, const char *project, const char *name,
                     network_done *done, void *context);
@@ -89,6 +93,7 @@ int network_add_leases(struct network_service *service, struct store_command *co
                        struct error *err);
 
 struct network_nic {
+    char network[64]; /* its name */
     char tap[16];
     uint8_t mac[6];
     char mac_text[18];
@@ -105,6 +110,20 @@ void network_choose_mac(const char *given, const char *machine_id, unsigned nic,
 int network_nics(struct network_service *service, const char *machine_id,
                  struct network_nic ret_nics[NETWORK_NICS_MAX], size_t *ret_count,
                  struct error *err);
+
+/* What has gone through a tap of this node: its machine sends what it receives. */
+struct network_count {
+    char tap[16];
+    uint64_t receive_bytes;
+    uint64_t receive_packets;
+    uint64_t send_bytes;
+    uint64_t send_packets;
+    uint64_t send_dropped;
+};
+/* Called once, later; the list is given away: network_counts_free(). */
+typedef void network_counted(const struct network_count *owned_counts, size_t count, void *context);
+void network_count_links(struct network_service *service, network_counted *done, void *context);
+void network_counts_free(const struct network_count *counts);
 
 /* When all that a machine of this node needs is there: before it starts. */
 typedef void network_settled(const struct error *error, void *context);

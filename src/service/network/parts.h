@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/list.h"
 
+#include "engine/net/dns.h"
 #include "engine/net/net.h"
 #include "engine/net/rules.h"
 
@@ -14,11 +15,13 @@
 
 enum {
     NETWORK_SCHEMA = 7,
-    NETWORK_GROUPS_MAX = 8, /* of an interface */
+    NETWORK_SETTINGS_SCHEMA = 8, /* description, dns */
+    NETWORK_GROUPS_MAX = 8,      /* of an interface */
     NETWORK_GROUP_RULES_MAX = 128,
     NETWORK_MTU_DEFAULT = 1450, /* a tunnel between nodes takes 50 bytes of 1500 */
     NETWORK_PREFIX_MIN = 8,
     NETWORK_PREFIX_MAX = 29,
+    NETWORK_DESCRIPTION_SIZE = 256,
     NETWORK_VNI_MIN = 4096,
     NETWORK_VNI_MAX = (1 << 24) - 1,
 };
@@ -40,6 +43,8 @@ struct network_settings {
     enum net_mode mode;
     unsigned mtu;
     bool is_peering;
+    char dns[NET_DNS_RESOLVERS_SIZE]; /* "9.9.9.9 2620:fe::fe"; "": the nodes' own resolvers */
+    char description[NETWORK_DESCRIPTION_SIZE];
 };
 int settings_parse_network(const json_t *create, struct network_settings *ret_settings,
                            struct error *err);
@@ -86,6 +91,7 @@ struct plan_segment {
     size_t remote_count;
     struct net_vxlan_entry *entries;
     size_t entry_count;
+    char dns[NET_DNS_RESOLVERS_SIZE];
     bool has_groups;    /* what its machines send each other is filtered, too */
     struct error error; /* of making it so */
 };
@@ -164,6 +170,11 @@ void plan_apply(struct plan *plan);
 /* Serve on the bridges of this plan and on no others; errors are in its segments. */
 void serve_update(struct network_service *service, struct plan *plan);
 void serve_end(struct network_service *service);
+
+/* ---- request.c ---- */
+/* NOT_FOUND; CONFLICT names the machines that are in it, and says `advice`. */
+int network_check_unused(struct network_service *service, const char *key, const char *project,
+                         const char *name, const char *advice, struct error *err);
 
 /* ---- network.c ---- */
 /* Something has changed: soon. */

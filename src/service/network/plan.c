@@ -92,6 +92,7 @@ enum {
     AT_MODE,
     AT_MTU,
     AT_PEERING,
+    AT_DNS,
 };
 
 /* Rows come by network. */
@@ -114,6 +115,7 @@ static struct plan_segment *take_segment(struct plan *plan, sqlite3_stmt *row)
     segment->gateway = (uint32_t)sqlite3_column_int64(row, AT_GATEWAY);
     settings_mode_parse(store_text(row, AT_MODE), &segment->mode);
     segment->mtu = (unsigned)sqlite3_column_int(row, AT_MTU);
+    snprintf(segment->dns, sizeof(segment->dns), "%s", store_text(row, AT_DNS));
     segment->zone = sqlite3_column_int(row, AT_PEERING) != 0 ? zone + 1 : 0;
     return segment;
 }
@@ -183,16 +185,22 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     return true;
 }
 
+#define LEASES_OF(dns)                                                                        \
+    "SELECT l.network, l.address, l.mac, l.groups, l.machine, l.nic, m.node, n.project, "     \
+    "m.config, "                                                                              \
+    "n.vni, n.address, n.prefix, n.gateway, n.mode, n.mtu, n.is_peering, " dns                \
+    " FROM network_lease l JOIN machine m ON m.id = l.machine JOIN network n ON n.key = "     \
+    "l.network "                                                                              \
+    "WHERE l.network IN (SELECT l2.network FROM network_lease l2 JOIN machine m2 ON m2.id = " \
+    "l2.machine WHERE m2.node = ?) ORDER BY l.network, l.address"
+
 static int read_leases(const struct reading *reading, struct error *err)
 {
-    return store_query(
-        reading->service->options.store, err, take_lease, (void *)(uintptr_t)reading,
-        "SELECT l.network, l.address, l.mac, l.groups, l.machine, l.nic, m.node, n.project, "
-        "m.config, n.vni, n.address, n.prefix, n.gateway, n.mode, n.mtu, n.is_peering FROM "
-        "network_lease l JOIN machine m ON m.id = l.machine JOIN network n ON n.key = l.network "
-        "WHERE l.network IN (SELECT l2.network FROM network_lease l2 JOIN machine m2 ON m2.id = "
-        "l2.machine WHERE m2.node = ?) ORDER BY l.network, l.address",
-        "t", reading->service->node_name);
+    struct store *store = reading->service->options.store;
+    bool has_dns = store_schema_now(store) >= NETWORK_SETTINGS_SCHEMA;
+    return store_query(store, err, take_lease, (void *)(uintptr_t)reading,
+                       has_dns ? LEASES_OF("n.dns") : LEASES_OF("''"), "t",
+                       reading->service->node_name);
 }
 
 /* ---- Tunnels ---- */
@@ -204,7 +212,7 @@ static void add_remotes(const struct reading *reading)
     for (size_t i = 0; i < view->count; i++) {
         uint32_t address = 0;
         const struct cluster_node *node = &view->nodes[i];
-        bool is_good = parse_host(node->address, &address);
+        bool is_good = parse_host(node->address, &address) && node->health != CLUSTER_LOST;
         plan->has_others = plan->has_others || !node->is_self;
         if (node->is_self) {
             plan->local = is_good ? address : 0;

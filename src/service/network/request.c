@@ -79,6 +79,7 @@ static void propose(struct creating *creating)
     MEMORY_OWNED char *key = memory_format("%s/%s", creating->project, creating->name);
     MEMORY_OWNED char *exists = memory_format("there is a network %s already", creating->name);
     uint64_t last = range_last(&settings->subnet);
+    bool has_more = settings->dns[0] != '\0' || settings->description[0] != '\0';
     struct store_command *command = store_command_new();
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
                       "tu", creating->project, clock_real_ms());
@@ -98,6 +99,10 @@ static void propose(struct creating *creating)
         (uint64_t)settings->subnet.address, last, (uint64_t)settings->subnet.prefix,
         (uint64_t)settings->gateway, settings_mode_text(settings->mode), (uint64_t)settings->mtu,
         (uint64_t)settings->is_peering, clock_real_ms());
+    if (has_more) {
+        store_command_add(command, "UPDATE network SET dns = ?, description = ? WHERE key = ?",
+                          "ttt", settings->dns, settings->description, key);
+    }
     store_propose(creating->service->options.store, command, on_created, creating);
 }
 
@@ -148,6 +153,18 @@ static void begin(void *context)
     choose(context);
 }
 
+/* Has the state places for all of this? */
+static int check_settings(const struct network_service *service,
+                          const struct network_settings *settings, struct error *err)
+{
+    bool has_more = settings->dns[0] != '\0' || settings->description[0] != '\0';
+    return !has_more || store_schema_now(service->options.store) >= NETWORK_SETTINGS_SCHEMA
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "a network has dns and a description once every node of the cluster has this "
+                    "version of Blixard");
+}
+
 void network_create(struct network_service *service, const char *project, const json_t *create,
                     network_done *done, void *context)
 {
@@ -155,6 +172,7 @@ void network_create(struct network_service *service, const char *project, const 
     struct network_settings settings = {0};
     int r = network_check_schema(service, &err);
     r = r < 0 ? r : settings_parse_network(create, &settings, &err);
+    r = r < 0 ? r : check_settings(service, &settings, &err);
     if (r < 0) {
         network_answer(service, &err, done, context);
         return;
@@ -200,8 +218,8 @@ static bool take_presence(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static int check_unused(struct network_service *service, const char *key, const char *project,
-                        const char *name, struct error *err)
+int network_check_unused(struct network_service *service, const char *key, const char *project,
+                         const char *name, const char *advice, struct error *err)
 {
     struct names names = {0};
     bool is_there = false;
@@ -221,9 +239,8 @@ static int check_unused(struct network_service *service, const char *key, const 
                             "l.machine WHERE l.network = ? ORDER BY m.name",
                             "t", key);
     if (r == 0 && names.count > 0) {
-        r = error_set(err, ERROR_CONFLICT, "network %.64s is used by %s %.300s: delete %s first",
-                      name, names.count > 1 ? "machines" : "machine", buffer_string(&names.text),
-                      names.count > 1 ? "them" : "it");
+        r = error_set(err, ERROR_CONFLICT, "network %.64s is used by %s %.300s: %s", name,
+                      names.count > 1 ? "machines" : "machine", buffer_string(&names.text), advice);
     }
     buffer_done(&names.text);
     return r;
@@ -234,7 +251,7 @@ void network_delete(struct network_service *service, const char *project, const 
 {
     struct error err = {0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    if (check_unused(service, key, project, name, &err) < 0) {
+    if (network_check_unused(service, key, project, name, "delete what is in it first", &err) < 0) {
         network_answer(service, &err, done, context);
         return;
     }

@@ -26,6 +26,7 @@ struct served {
     char bridge[NET_NAME_SIZE];
     uint32_t gateway;
     enum net_mode mode;
+    char resolvers[NET_DNS_RESOLVERS_SIZE];
     struct net_dhcp *dhcp;
     struct net_dns *dns;
     bool is_wanted;
@@ -167,6 +168,7 @@ static struct served *begin(struct network_service *service, const struct plan_s
     served->service = service;
     served->gateway = segment->gateway;
     served->mode = segment->mode;
+    snprintf(served->resolvers, sizeof(served->resolvers), "%s", segment->dns);
     snprintf(served->key, sizeof(served->key), "%s", segment->key);
     snprintf(served->project, sizeof(served->project), "%.*s", (int)strcspn(segment->key, "/"),
              segment->key);
@@ -185,11 +187,30 @@ static int open_both(struct served *served, struct error *err)
     const struct net_dns_options dns = {.bridge = served->bridge,
                                         .address = served->gateway,
                                         .is_closed = served->mode == NET_CLOSED,
+                                        .resolvers = served->resolvers,
                                         .find = find_addresses,
                                         .find_name = find_name,
                                         .context = served};
     int r = served->dhcp != NULL ? 0 : net_dhcp_open(loop, &dhcp, &served->dhcp, err);
     return r < 0 || served->dns != NULL ? r : net_dns_open(loop, &dns, &served->dns, err);
+}
+
+/* Names are answered anew where the network has changed in what it passes on, and to whom. */
+static void settle(struct served *served, const struct plan_segment *segment)
+{
+    if (served->mode == segment->mode && served->gateway == segment->gateway &&
+        strcmp(served->resolvers, segment->dns) == 0) {
+        return;
+    }
+    if (served->gateway != segment->gateway) {
+        net_dhcp_close(served->dhcp);
+        served->dhcp = NULL;
+    }
+    net_dns_close(served->dns);
+    served->dns = NULL;
+    served->gateway = segment->gateway;
+    served->mode = segment->mode;
+    snprintf(served->resolvers, sizeof(served->resolvers), "%s", segment->dns);
 }
 
 void serve_update(struct network_service *service, struct plan *plan)
@@ -209,6 +230,7 @@ void serve_update(struct network_service *service, struct plan *plan)
         }
         served = served != NULL ? served : begin(service, segment);
         served->is_wanted = true;
+        settle(served, segment);
         open_both(served, &segment->error);
     }
     LIST_EACH(node, &service->served)

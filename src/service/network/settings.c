@@ -1,5 +1,7 @@
 /* What people say of networks, rules and ports, as text.  Pure. */
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -67,6 +69,49 @@ int settings_check_subnet(struct network_settings *settings, struct error *err)
         : error_set(err, ERROR_INVALID, "the gateway is no host of the subnet");
 }
 
+/* Any but what only this host, or a whole network, would answer at. */
+static bool is_resolver(const char *text)
+{
+    struct in6_addr six;
+    uint32_t four = 0;
+    if (net_address_parse(text, &four)) {
+        return four >> 24 != 0 && four >> 24 != 127 && four < UINT32_C(0xe0000000);
+    }
+    return inet_pton(AF_INET6, text, &six) == 1 && !IN6_IS_ADDR_UNSPECIFIED(&six) &&
+        !IN6_IS_ADDR_LOOPBACK(&six) && !IN6_IS_ADDR_MULTICAST(&six) &&
+        !IN6_IS_ADDR_LINKLOCAL(&six) && !IN6_IS_ADDR_V4MAPPED(&six);
+}
+
+static int parse_more(const json_t *create, struct network_settings *settings, struct error *err)
+{
+    size_t index = 0;
+    json_t *value = NULL;
+    const json_t *dns = json_object_get(create, "dns");
+    const char *description = json_text(create, "description");
+    if (json_array_size(dns) > NET_DNS_RESOLVERS_MAX) {
+        return error_set(err, ERROR_INVALID, "a network has at most %d resolvers",
+                         NET_DNS_RESOLVERS_MAX);
+    }
+    json_array_foreach(dns, index, value)
+    {
+        size_t used = strlen(settings->dns);
+        if (!json_is_string(value) || !is_resolver(json_string_value(value))) {
+            return error_set(err, ERROR_INVALID,
+                             "dns \"%.60s\" is no address of a resolver that the nodes could reach",
+                             json_is_string(value) ? json_string_value(value) : "");
+        }
+        snprintf(settings->dns + used, sizeof(settings->dns) - used, "%s%s", used > 0 ? " " : "",
+                 json_string_value(value));
+    }
+    if (strlen(description) >= sizeof(settings->description) || !text_is_printable(description)) {
+        return error_set(err, ERROR_INVALID,
+                         "a description is one line of at most %zu bytes of text",
+                         sizeof(settings->description) - 1);
+    }
+    snprintf(settings->description, sizeof(settings->description), "%s", description);
+    return 0;
+}
+
 int settings_parse_network(const json_t *create, struct network_settings *ret_settings,
                            struct error *err)
 {
@@ -105,6 +150,7 @@ int settings_parse_network(const json_t *create, struct network_settings *ret_se
     }
     int r = error_check_range("mtu", settings.mtu, NET_MTU_MIN, NET_MTU_MAX, err);
     r = r < 0 || subnet[0] == '\0' ? r : settings_check_subnet(&settings, err);
+    r = r < 0 ? r : parse_more(create, &settings, err);
     if (r == 0) {
         *ret_settings = settings;
     }

@@ -30,12 +30,23 @@ static void write_address(struct json_writer *writer, const char *key, sqlite3_s
                             net_address_format((uint32_t)sqlite3_column_int64(row, column), text));
 }
 
-/* " web db " as a list. */
-static void write_groups(struct json_writer *writer, const char *groups)
+/* ---- Networks ---- */
+
+#define NETWORK(more, rest)                                                                      \
+    "SELECT n.name, n.project, n.address, n.prefix, n.gateway, n.mode, n.mtu, n.is_peering, "    \
+    "n.created_ms, n.vni, (SELECT count(*) FROM network_lease l WHERE l.network = n.key), " more \
+    " FROM network n " rest
+#define NETWORK_BY(rest)                                                 \
+    (store_schema_now(service->options.store) >= NETWORK_SETTINGS_SCHEMA \
+         ? NETWORK("n.description, n.dns", rest)                         \
+         : NETWORK("'', ''", rest))
+
+/* "9.9.9.9 2620:fe::fe" and " web db " as a list. */
+static void write_words(struct json_writer *writer, const char *key, const char *words)
 {
-    json_write_key(writer, "groups");
+    json_write_key(writer, key);
     json_write_begin_array(writer);
-    for (const char *at = groups + strspn(groups, " "); *at != '\0';) {
+    for (const char *at = words + strspn(words, " "); *at != '\0';) {
         size_t length = strcspn(at, " ");
         json_write_text(writer, at, length);
         at += length;
@@ -43,13 +54,6 @@ static void write_groups(struct json_writer *writer, const char *groups)
     }
     json_write_end_array(writer);
 }
-
-/* ---- Networks ---- */
-
-#define NETWORK                                                                                 \
-    "SELECT n.name, n.project, n.address, n.prefix, n.gateway, n.mode, n.mtu, n.is_peering, "   \
-    "n.created_ms, n.vni, (SELECT count(*) FROM network_lease l WHERE l.network = n.key) FROM " \
-    "network n "
 
 static void write_network(struct json_writer *writer, sqlite3_stmt *row)
 {
@@ -70,6 +74,8 @@ static void write_network(struct json_writer *writer, sqlite3_stmt *row)
     /* All but those of the subnet, of the gateway and of broadcast. */
     json_write_field_u64(writer, "addresses_free", (UINT64_C(1) << (32 - prefix)) - 3 - used);
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 8));
+    json_write_field_string(writer, "description", text_at(row, 11));
+    write_words(writer, "dns", text_at(row, 12));
 }
 
 static bool take_network(sqlite3_stmt *row, void *context)
@@ -99,7 +105,7 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "node", text_at(row, 1));
     write_address(writer, "address", row, 2);
     json_write_field_string(writer, "mac", text_at(row, 3));
-    write_groups(writer, text_at(row, 4));
+    write_words(writer, "groups", text_at(row, 4));
     json_write_end_object(writer);
     return true;
 }
@@ -112,7 +118,7 @@ int network_write(struct network_service *service, const char *project, const ch
     int r = network_check_schema(service, err);
     r = r < 0 ? r
               : store_query(service->options.store, err, take_open_network, &writing,
-                            NETWORK "WHERE n.key = ?", "t", key);
+                            NETWORK_BY("WHERE n.key = ?"), "t", key);
     if (r == 0 && writing.count == 0) {
         return error_set(err, ERROR_NOT_FOUND,
                          "there is no network %.64s in project %s; see `blixard network list`",
@@ -151,7 +157,7 @@ static int write_list(struct network_service *service, const char *what, const c
 int network_write_list(struct network_service *service, const char *project, struct buffer *out,
                        struct error *err)
 {
-    return write_list(service, "networks", NETWORK "WHERE n.project = ? ORDER BY n.name",
+    return write_list(service, "networks", NETWORK_BY("WHERE n.project = ? ORDER BY n.name"),
                       take_network, project, out, err);
 }
 
@@ -270,7 +276,7 @@ static bool take_interface(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "network", text_at(row, 0));
     write_address(writer, "address", row, 1);
     json_write_field_string(writer, "mac", text_at(row, 2));
-    write_groups(writer, text_at(row, 3));
+    write_words(writer, "groups", text_at(row, 3));
     json_write_end_object(writer);
     return true;
 }

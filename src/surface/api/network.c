@@ -71,6 +71,28 @@ void api_network_create(struct request *request)
     api_body_read(request, "NetworkCreate", create_network);
 }
 
+static void on_network_changed(const struct error *error, uint64_t index, void *context)
+{
+    struct request *request = context;
+    (void)index;
+    if (error != NULL) {
+        api_answer_error(request, error);
+    } else {
+        write_network(request, request->parameters[0]);
+    }
+}
+
+static void update_network(struct request *request, const json_t *body)
+{
+    network_update(service_of(request), request->project, request->parameters[0], body,
+                   on_network_changed, request);
+}
+
+void api_network_update(struct request *request)
+{
+    api_body_read(request, "NetworkUpdate", update_network);
+}
+
 void api_network_delete(struct request *request)
 {
     network_delete(service_of(request), request->project, request->parameters[0], api_answer_done,

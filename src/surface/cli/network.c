@@ -71,7 +71,23 @@ static const struct payload_flag settings[] = {
     {"gateway", "gateway", FLAG_TEXT},
     {"mode", "mode", FLAG_TEXT},
     {"mtu", "mtu", FLAG_COUNT},
+    {"description", "description", FLAG_TEXT},
 };
+
+/* Each --dns; one that is empty takes them all away. */
+static void take_dns(const struct arguments *arguments, json_t *body)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "dns") == 0 && arguments->flags[i].value[0] != '\0') {
+            json_array_append_new(list, json_string(arguments->flags[i].value));
+        }
+    }
+    if (flag_value(arguments, "dns") != NULL) {
+        json_object_set(body, "dns", list);
+    }
+    json_decref(list);
+}
 
 int verb_network_create(const struct arguments *arguments, struct error *err)
 {
@@ -81,10 +97,31 @@ int verb_network_create(const struct arguments *arguments, struct error *err)
     if (flag_value(arguments, "peering") != NULL) {
         json_object_set_new(body, "peering", json_true());
     }
+    take_dns(arguments, body);
     r = r < 0 ? r : request_send("POST", "/v1/networks", body, &network, err);
     return r < 0 ? r
                  : print_done(arguments, network, err, "network %s has %s", arguments->words[0],
                               json_string_value(json_object_get(network, "subnet")));
+}
+
+int verb_network_update(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    JSON_OWNED json_t *network = NULL;
+    const char *peering = flag_value(arguments, "peering");
+    MEMORY_OWNED char *target = request_target("networks", arguments->words[0], "");
+    int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
+    if (peering != NULL) {
+        json_object_set_new(body, "peering", json_boolean(strcmp(peering, "yes") == 0));
+    }
+    take_dns(arguments, body);
+    if (r == 0 && json_object_size(body) == 0) {
+        return error_set(err, ERROR_INVALID, "say what to change, for example --mode closed");
+    }
+    r = r < 0 ? r : request_send("PATCH", target, body, &network, err);
+    return r < 0
+        ? r
+        : print_done(arguments, network, err, "network %s is changed", arguments->words[0]);
 }
 
 int verb_network_list(const struct arguments *arguments, struct error *err)
@@ -105,6 +142,8 @@ static const struct column network_facts[] = {
     {"mode", "mode", AS_TEXT},
     {"peering", "peering", AS_TEXT},
     {"mtu", "mtu", AS_TEXT},
+    {"dns", "dns", AS_TEXT},
+    {"description", "description", AS_TEXT},
     {"vni", "vni", AS_TEXT},
     {"used", "addresses_used", AS_TEXT},
     {"free", "addresses_free", AS_TEXT},

@@ -262,6 +262,7 @@ int verb_kv_delete(const struct arguments *arguments, struct error *err);
 /* network.c */
 int network_take_flags(const struct arguments *arguments, json_t *body, struct error *err);
 int verb_network_create(const struct arguments *arguments, struct error *err);
+int verb_network_update(const struct arguments *arguments, struct error *err);
 int verb_network_list(const struct arguments *arguments, struct error *err);
 int verb_network_show(const struct arguments *arguments, struct error *err);
 int verb_network_delete(const struct arguments *arguments, struct error *err);

@@ -27,6 +27,13 @@ TEST(network, has_defaults_for_all_but_its_name)
     EXPECT(parse("{\"name\":\"back\",\"subnet\":\"10.1.0.0/16\",\"gateway\":\"10.1.9.9\"}",
                  &settings) == 0);
     EXPECT(settings.gateway == 0x0a010909);
+    EXPECT(settings.dns[0] == '\0' && settings.description[0] == '\0');
+    EXPECT(
+        parse("{\"name\":\"back\",\"dns\":[\"9.9.9.9\",\"2620:fe::fe\"],\"description\":\"of the "
+              "shop\"}",
+              &settings) == 0);
+    EXPECT_STRING(settings.dns, "9.9.9.9 2620:fe::fe");
+    EXPECT_STRING(settings.description, "of the shop");
 }
 
 TEST(network, refuses_what_cannot_be_one)
@@ -34,6 +41,12 @@ TEST(network, refuses_what_cannot_be_one)
     static const char *const wrong[] = {
         "{\"name\":\"\"}",
         "{\"name\":\"user\"}",
+        "{\"name\":\"b\",\"dns\":[\"127.0.0.1\"]}",
+        "{\"name\":\"b\",\"dns\":[\"::1\"]}",
+        "{\"name\":\"b\",\"dns\":[\"::ffff:127.0.0.1\"]}",
+        "{\"name\":\"b\",\"dns\":[\"9.9.9.9 1.1.1.1\"]}",
+        "{\"name\":\"b\",\"dns\":[\"9.9.9.9\",\"9.9.9.9\",\"9.9.9.9\",\"9.9.9.9\"]}",
+        "{\"name\":\"b\",\"description\":\"two\\nlines\"}",
         "{\"name\":\"Back\"}",
         "{\"name\":\"b\",\"subnet\":\"10.1.0.1/16\"}",
         "{\"name\":\"b\",\"subnet\":\"10.1.0.0/30\"}",
