@@ -7,8 +7,10 @@ import json
 import os
 import pathlib
 import shutil
+import ssl
 import subprocess
 import tarfile
+import urllib.error
 import urllib.request
 
 from foreign import until
@@ -88,22 +90,28 @@ def why_no_registry():
 
 
 @contextlib.contextmanager
-def registry(folder, port):
-    """Debian's docker-registry at 127.0.0.1:PORT, in plain HTTP."""
+def registry(folder, port, tls=None, auth=None, authority=None):
+    """Debian's docker-registry at 127.0.0.1:PORT, with these sections of its settings; without `tls` in plain HTTP."""
     folder = pathlib.Path(folder)
     config = folder / "registry.yml"
-    config.write_text(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/registry}}}}\n"
-                      f"http: {{addr: 127.0.0.1:{port}}}\n")
+    settings = {"version": 0.1, "log": {"level": "error"}, "storage": {"filesystem": {"rootdirectory": f"{folder}/registry"}},
+                "http": {"addr": f"127.0.0.1:{port}", **({"tls": tls} if tls else {})}, **({"auth": auth} if auth else {})}
+    config.write_text(json.dumps(settings))  # which is YAML
     with (folder / "registry.log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
     try:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority))
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
 
         def answers():
             assert process.poll() is None, (folder / "registry.log").read_text()
-            with contextlib.suppress(OSError):
-                opener.open(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
+            try:
+                opener.open(f"http{'s' if tls else ''}://127.0.0.1:{port}/v2/", timeout=5).close()
                 return True
+            except urllib.error.HTTPError as refused:
+                return refused.code == 401
+            except OSError:
+                return False
         until(answers)
         yield f"127.0.0.1:{port}"
     finally:

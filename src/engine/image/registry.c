@@ -23,7 +23,8 @@
 #include "engine/image/oci.h"
 
 enum {
-    ATTEMPTS_MAX = 4,
+    ATTEMPTS_MAX = 4, /* in a row that bring nothing */
+    PROGRESS_BYTES = 64 << 10,
     INDEXES_MAX = 4,
     REDIRECTIONS_MAX = 8,
     CONNECT_S = 30,
@@ -147,6 +148,23 @@ static void set_options(struct client *client, const char *url, struct exchange 
     }
 }
 
+static int explain(const struct client *client, CURLcode code, struct error *err)
+{
+    const char *authority = client->options->authority;
+    const char *why = curl_easy_strerror(code);
+    if (code == CURLE_PEER_FAILED_VERIFICATION) {
+        return error_set(err, ERROR_DENIED,
+                         "%.200s has a certificate of nobody who is trusted here: --ca names the "
+                         "certificate (PEM) of who has signed it (%.100s)",
+                         client->host, why);
+    }
+    if (code == CURLE_SSL_CACERT_BADFILE && authority != NULL) {
+        return error_set(err, ERROR_INVALID, "--ca %.200s: no certificates in PEM are there",
+                         authority);
+    }
+    return error_set(err, ERROR_UNAVAILABLE, "%.200s: %.200s", client->host, why);
+}
+
 /* Status in exchange->status; a failure is one of the connection, or exchange->err's. */
 static int perform(struct client *client, const char *url, const char *accept,
                    const char *authorization, struct exchange *exchange)
@@ -175,8 +193,7 @@ static int perform(struct client *client, const char *url, const char *accept,
     if (code == CURLE_OK) {
         return 0;
     }
-    return error_set(exchange->err, ERROR_UNAVAILABLE, "%.200s: %.200s", client->host,
-                     curl_easy_strerror(code));
+    return explain(client, code, exchange->err);
 }
 
 /* What a registry says of a failure: {"errors": [{"code": ..., "message": ...}]}. */
@@ -194,8 +211,15 @@ static int complain(const struct client *client, const struct exchange *exchange
             message != NULL ? text_make_printable(memory_format(": %.120s", message), false) : NULL;
     }
     const char *more = text != NULL ? text : "";
+    const char *username = client->is_mirror ? NULL : client->options->username;
     switch (exchange->status) {
     case 401:
+        if (username != NULL) {
+            return error_set(err, ERROR_UNAUTHENTICATED,
+                             "%.100s does not take this password of %.100s, or he may not have "
+                             "%.200s%s",
+                             client->host, username, what, more);
+        }
         return error_set(err, ERROR_UNAUTHENTICATED,
                          "%.100s wants to know who asks for %.200s%s: give --username and "
                          "--password-stdin (what does not exist may be answered so, too)",
@@ -356,7 +380,7 @@ static int fetch_manifest(struct client *client, const char *name, const char *i
 }
 
 static int fetch_once(struct client *client, struct image_store *store,
-                      const struct oci_descriptor *blob, struct error *err)
+                      const struct oci_descriptor *blob, uint64_t *ret_got, struct error *err)
 {
     char id[HASH_TEXT_SIZE];
     MEMORY_OWNED char *path = memory_format("blobs/sha256:%s", blob->id);
@@ -373,10 +397,12 @@ static int fetch_once(struct client *client, struct image_store *store,
     r = exchange.have == blob->size_bytes ? 0 : ask(client, path, what, &exchange);
     buffer_done(&exchange.body);
     uint64_t got = exchange.at > exchange.have ? exchange.at : exchange.have;
+    *ret_got = got;
     if (r == 0 && got == blob->size_bytes) {
         return image_writer_finish(exchange.writer, id, NULL, err);
     }
     if (r < 0 && err->kind == ERROR_CORRUPT) {
+        *ret_got = 0;
         image_writer_abort(exchange.writer);
         return r;
     }
@@ -390,10 +416,16 @@ static int fetch_blob(struct client *client, struct image_store *store,
                       const struct oci_descriptor *blob, struct error *err)
 {
     int r = 0;
+    uint64_t most = 0;
     for (int attempt = 0; attempt < ATTEMPTS_MAX && !image_exists(store, blob->id); attempt++) {
-        r = fetch_once(client, store, blob, err);
+        uint64_t got = 0;
+        r = fetch_once(client, store, blob, &got, err);
         if (r < 0 && !is_worth_retrying(err)) {
             break;
+        }
+        if (got > most + PROGRESS_BYTES) { /* a bad line, but it gets there */
+            most = got;
+            attempt = -1;
         }
     }
     return image_exists(store, blob->id) ? 0 : r;
