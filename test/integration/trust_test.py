@@ -53,7 +53,7 @@ EXPECTED = {
     "secret_list": "member", "secret_get": "member", "secret_set": "member", "secret_delete": "member",
     "secrets_key_get": "peer",
     "machine_list": "member", "machine_create": "member", "machine_get": "member", "machine_delete": "member",
-    "machine_act": "member", "machine_update": "member", "machine_usage": "member", "machine_exec": "member", "machine_console": "member", "machine_log": "member",
+    "machine_act": "member", "machine_update": "member", "machine_usage": "member", "machine_event_list": "member", "machine_exec": "member", "machine_console": "member", "machine_log": "member",
     "machine_snapshot_list": "member", "machine_snapshot_create": "member", "machine_snapshot_get": "member",
     "machine_snapshot_delete": "member", "machine_restore": "member", "machine_clone": "member",
     "machine_migrate": "member", "machine_arrive": "peer", "machine_visit": "peer", "machine_export": "member", "machine_import": "member",

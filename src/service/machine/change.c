@@ -476,6 +476,7 @@ static void on_kept(void *context)
         command, ERROR_CONFLICT, "the machine was changed meanwhile: try again",
         "UPDATE machine SET config = ?, revision = ? WHERE id = ? AND node = ? AND config = ?",
         "trttt", text, machine->id, service->node_name, changing->was);
+    events_add_of(machine, command, "vm.changed", "");
     if (changing->error.kind == ERROR_NONE) {
         store_propose(service->options.store, command, on_written, changing);
         return;

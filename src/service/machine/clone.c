@@ -163,6 +163,15 @@ static int add_clone(struct store_command *command, const struct cloning *clonin
         "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
         "ttttttur", clone->key, cloning->project, clone->name, clone->id,
         cloning->service->node_name, text, clock_real_ms());
+    MEMORY_OWNED char *origin = memory_format("a clone of %s", cloning->of);
+    const struct machine_event event = {.project = cloning->project,
+                                        .machine = clone->name,
+                                        .machine_id = clone->id,
+                                        .node = cloning->service->node_name,
+                                        .type = "vm.created",
+                                        .state = machine_state_text(MACHINE_CREATING),
+                                        .reason = origin};
+    events_add(cloning->service, command, &event);
     return network_add_leases(cloning->service->options.networks, command, cloning->project,
                               clone->id, json_object_get(config, "networks"), err);
 }

@@ -312,6 +312,7 @@ static void on_removed(void *context)
     struct store_command *command = store_command_new();
     store_command_add(command, "DELETE FROM machine WHERE key = ? AND id = ?", "tt", machine->key,
                       machine->id);
+    events_add_of(machine, command, "vm.deleted", "");
     snapshot_add_forget(service, command, machine->id);
     machine_volumes_add_release(machine, command);
     if (machine->operation[0] != '\0') {

@@ -184,6 +184,10 @@ static void set_state(struct health *health, enum machine_health state)
     health->state = state;
     log_info("machine %s: %s%s%s", machine->key, machine_health_text(state),
              health->reason[0] != '\0' ? ": " : "", health->reason);
+    MEMORY_OWNED char *reason =
+        memory_format("%s%s%s", machine_health_text(state), health->reason[0] != '\0' ? ": " : "",
+                      health->reason);
+    events_note(machine, "vm.health-changed", reason);
     state_publish(machine);
     machine_tell_others(machine);
 }

@@ -345,6 +345,7 @@ static void switch_over(struct live *live)
         "1 FROM machine_snapshot WHERE machine_id = ?4)",
         "trttttttt", migration->target, machine->key, machine->id, service->node_name, live->reason,
         migration->operation, machine->project, machine->name);
+    migration_add_event(migration, command, MACHINE_RUNNING);
     store_propose(service->options.store, command, on_switched, live);
 }
 

@@ -71,7 +71,9 @@ void machine_set_state(struct machine *machine, enum machine_state state, const 
         log_info("machine %s: %s%s%s", machine->key, machine_state_text(state),
                  machine->reason[0] != '\0' ? ": " : "", machine->reason);
     }
+    enum machine_state before = machine->state;
     machine->state = state;
+    events_note_state(machine, before);
     state_publish(machine);
     machine_tell_operation(machine);
 }
@@ -86,6 +88,7 @@ void machine_unref(struct machine *machine)
     list_remove(&machine->link);
     loop_timer_free(machine->timer);
     health_end(machine);
+    events_forget(machine, false);
     json_decref(machine->config);
     json_decref(machine->booted);
     free(machine->key);

@@ -106,6 +106,25 @@ typedef void machine_used(const json_t *usage, void *context);
 void machine_usage(struct machine_service *service, const char *project, machine_used *done,
                    void *context);
 
+/* What has to be asked for of the machines of this node that run, their agents and their taps among
+ * it, as metrics in text, lent.  Called once, later: within some more than a second. */
+typedef void machine_measured(const char *text, void *context);
+void machine_measure(struct machine_service *service, bool is_openmetrics, machine_measured *done,
+                     void *context);
+
+/* What became of machines of a project, newest last; of the last 10000 events of all machines. */
+struct machine_event_query {
+    const char *project;
+    const char *machine; /* "": all */
+    uint64_t after;      /* sequence number; 0: from the first that is there */
+    uint64_t count_max;  /* the last of them */
+};
+/* `event` is a MachineEvent as JSON without newlines, lent. */
+typedef void machine_event_taken(uint64_t sequence, const char *type, const char *event,
+                                 void *context);
+int machine_events_read(struct machine_service *service, const struct machine_event_query *query,
+                        machine_event_taken *take, void *context, struct error *err);
+
 /* Give it a volume, or take one away; while it runs, too.  At the machine's node.  NOT_FOUND;
  * CONFLICT: another machine has it, it is on another node, or (not forced) something in the machine
  * uses it.

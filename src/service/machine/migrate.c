@@ -316,6 +316,21 @@ static void on_switched(const struct error *error, uint64_t index, void *context
     migration_end(migration);
 }
 
+void migration_add_event(const struct migration *migration, struct store_command *command,
+                         enum machine_state state)
+{
+    const struct machine *machine = migration->machine;
+    MEMORY_OWNED char *from = memory_format("from %s", migration->service->node_name);
+    const struct machine_event event = {.project = machine->project,
+                                        .machine = machine->name,
+                                        .machine_id = machine->id,
+                                        .node = migration->target,
+                                        .type = "vm.migrated",
+                                        .state = machine_state_text(state),
+                                        .reason = from};
+    events_add(migration->service, command, &event);
+}
+
 static void switch_over(struct migration *migration)
 {
     struct machine_service *service = migration->service;
@@ -334,6 +349,7 @@ static void switch_over(struct migration *migration)
     store_command_add(command,
                       "UPDATE machine_snapshot SET node = ?, revision = ? WHERE machine_id = ?",
                       "trt", migration->target, machine->id);
+    migration_add_event(migration, command, MACHINE_CREATING);
     operation_add_success(service->options.operations, command, migration->operation, NULL);
     store_propose(service->options.store, command, on_switched, migration);
 }

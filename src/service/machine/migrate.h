@@ -46,6 +46,9 @@ void migration_tell_target(struct migration *migration, json_t *owned_more, uint
 void migration_take_problem(int status, const struct buffer *answer, struct error *err);
 /* Everything that was begun has ended; by migration->error it went well or not. */
 void migration_end(struct migration *migration);
+/* That it is on the target, in this state, once the command is carried out. */
+void migration_add_event(const struct migration *migration, struct store_command *command,
+                         enum machine_state state);
 /* As migration_end(), in any state before the switch; with what is under way ended first. */
 void migration_give_up(struct migration *migration, int kind, const char *text);
 /* Blocks: move it away, then remove it. */

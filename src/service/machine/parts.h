@@ -82,6 +82,9 @@ struct machine {
     bool is_waiting;             /* for others to run, before it starts */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
+    struct list news;            /* what became of it, not written yet: events.c */
+    unsigned news_count;
+    bool is_found_again;               /* it is starting because its node was */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
 };
 
@@ -113,6 +116,33 @@ void state_want(struct machine *machine, enum machine_desired desired);
 bool state_has_health(const struct machine_service *service);
 struct machine *state_find(struct machine_service *service, const char *project, const char *name);
 struct machine *state_find_id(struct machine_service *service, const char *id);
+
+/* ---- events.c: what became of machines ---- */
+
+struct machine_event {
+    const char *project;
+    const char *machine;
+    const char *machine_id;
+    const char *node;
+    const char *type;  /* "vm.created" */
+    const char *state; /* of the machine, after it */
+    const char *reason;
+};
+/* An event that is true when the command is carried out. */
+void events_add(struct machine_service *service, struct store_command *command,
+                const struct machine_event *event);
+/* The same, of one of this node's. */
+void events_add_of(const struct machine *machine, struct store_command *command, const char *type,
+                   const char *reason);
+/* What the change of a state is called; NULL: it is none. */
+const char *machine_event_type(enum machine_state before, enum machine_state state,
+                               bool is_found_again);
+/* To be written with what state_publish() writes next. */
+void events_note(struct machine *machine, const char *type, const char *reason);
+void events_note_state(struct machine *machine, enum machine_state before);
+void events_add_news(struct machine *machine, struct store_command *command);
+/* They are written, or will never be. */
+void events_forget(struct machine *machine, bool only_sent);
 
 /* ---- machine.c ---- */
 void machine_set_state(struct machine *machine, enum machine_state state, const char *format, ...)

@@ -59,6 +59,15 @@ static void add_row(struct store_command *command, const struct machine *machine
         "UPDATE machine SET key = ?1, name = ?2, revision = ?3, config = ?4 WHERE id = ?5 AND "
         "node = ?6 AND config = ?7 AND NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
         "ttrtttt", key, name, text, machine->id, machine->service->node_name, was);
+    MEMORY_OWNED char *reason = memory_format("it was %s", machine->name);
+    const struct machine_event event = {.project = machine->project,
+                                        .machine = name,
+                                        .machine_id = machine->id,
+                                        .node = machine->service->node_name,
+                                        .type = "vm.renamed",
+                                        .state = machine_state_text(machine->state),
+                                        .reason = reason};
+    events_add(machine->service, command, &event);
 }
 
 struct reading {

@@ -296,10 +296,11 @@ int request_check_change(const struct machine *machine, const json_t *config, st
     return r < 0 ? r : check_ports(machine->service, machine, config, err);
 }
 
-static void add_machine(struct store_command *command, const char *node, const char *project,
-                        const char *id, const json_t *config)
+static void add_machine(struct machine_service *service, struct store_command *command,
+                        const char *project, const char *id, const json_t *config)
 {
     const char *name = json_text(config, "name");
+    const char *node = service->node_name;
     bool is_halted = strcmp(json_text(config, "strategy"), "Halted") == 0;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
@@ -313,6 +314,14 @@ static void add_machine(struct store_command *command, const char *node, const c
         "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
         "tttttttur", key, project, name, id, node, text, is_halted ? "stopped" : "running",
         clock_real_ms());
+    const struct machine_event event = {.project = project,
+                                        .machine = name,
+                                        .machine_id = id,
+                                        .node = node,
+                                        .type = "vm.created",
+                                        .state = machine_state_text(MACHINE_CREATING),
+                                        .reason = ""};
+    events_add(service, command, &event);
 }
 
 struct creating {
@@ -367,7 +376,7 @@ static void propose_machine(struct creating *creating)
         service, creating->project, name, json_text(creating->config, "driver"),
         json_object_get(creating->config, "volumes"), command, &creating->error);
     json_object_del(creating->config, "volumes"); /* rows of their own say so from now on */
-    add_machine(command, service->node_name, creating->project, creating->id, creating->config);
+    add_machine(service, command, creating->project, creating->id, creating->config);
     r = r < 0
         ? r
         : network_add_leases(service->options.networks, command, creating->project, creating->id,

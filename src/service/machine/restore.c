@@ -123,6 +123,7 @@ static void write_row(struct restore *restore)
         "UPDATE machine SET config = ?, desired = ?, revision = ? WHERE key = ? AND id = ? AND "
         "desired <> 'deleted'",
         "ttrtt", text, restore->runs_afterwards ? "running" : "stopped", machine->key, machine->id);
+    events_add_of(machine, command, "vm.restored", "");
     store_propose(restore->service->options.store, command, on_row_written, restore);
 }
 

@@ -64,6 +64,7 @@ static struct machine *new_machine(struct machine_service *service, sqlite3_stmt
     machine->restarts = (uint64_t)sqlite3_column_int64(row, 8);
     machine->started_ms = (uint64_t)sqlite3_column_int64(row, 9);
     list_init(&machine->changes);
+    list_init(&machine->news);
     list_push_back(&service->machines, &machine->link);
     return machine;
 }
@@ -155,6 +156,9 @@ static void on_published(const struct error *error, uint64_t index, void *contex
     (void)index;
     machine->is_publishing = false;
     service->pending--;
+    if (error == NULL || error->kind == ERROR_CONFLICT) {
+        events_forget(machine, true);
+    }
     if (error != NULL && error->kind != ERROR_CONFLICT) {
         machine->is_dirty = true;
         if (!service->is_over) {
@@ -188,6 +192,7 @@ void state_publish(struct machine *machine)
             "tttt", machine_health_text(health_of(machine)), health_reason(machine), machine->id,
             service->node_name);
     }
+    events_add_news(machine, command);
     machine->is_publishing = true;
     service->pending++;
     store_propose(service->options.store, command, on_published, machine);

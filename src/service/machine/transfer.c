@@ -266,6 +266,14 @@ static void write_rows(struct import *import)
         "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
         "ttttttur", key, import->project, import->name, import->id, import->service->node_name,
         text, clock_real_ms());
+    const struct machine_event event = {.project = import->project,
+                                        .machine = import->name,
+                                        .machine_id = import->id,
+                                        .node = import->service->node_name,
+                                        .type = "vm.created",
+                                        .state = machine_state_text(MACHINE_CREATING),
+                                        .reason = "imported"};
+    events_add(import->service, command, &event);
     for (size_t i = 0; i < json_array_size(json_object_get(import->manifest, "snapshots")); i++) {
         add_snapshot_row(command, import, i);
     }

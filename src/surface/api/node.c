@@ -92,16 +92,20 @@ void api_node_get(struct request *request)
                       request);
 }
 
-void api_metrics_get(struct request *request)
+static enum telemetry_format metrics_format(const struct request *request)
+{
+    static const char open_type[] = "application/openmetrics-text";
+    struct text accept = http_exchange_field(request->exchange, "Accept");
+    bool is_open = accept.length > 0 &&
+        memmem(accept.data, accept.length, open_type, sizeof(open_type) - 1) != NULL;
+    return is_open ? TELEMETRY_OPENMETRICS : TELEMETRY_PROMETHEUS;
+}
+
+/* With what had to be asked for. */
+static void answer_metrics(struct request *request, const char *more)
 {
     BUFFER_OWNED struct buffer body = {0};
-    struct text accept = http_exchange_field(request->exchange, "Accept");
-    enum telemetry_format format = TELEMETRY_PROMETHEUS;
-    static const char open_type[] = "application/openmetrics-text";
-    if (accept.length > 0 &&
-        memmem(accept.data, accept.length, open_type, sizeof(open_type) - 1) != NULL) {
-        format = TELEMETRY_OPENMETRICS;
-    }
+    enum telemetry_format format = metrics_format(request);
     telemetry_write_metrics(request->api->options.telemetry, format, &body);
     if (request->api->options.triggers != NULL) {
         trigger_write_metrics(request->api->options.triggers, &body);
@@ -119,6 +123,7 @@ void api_metrics_get(struct request *request)
         machine_write_metrics(request->api->options.machines, format == TELEMETRY_OPENMETRICS,
                               &body);
     }
+    buffer_append_string(&body, more);
     if (request->api->options.volumes != NULL) {
         volume_write_metrics(request->api->options.volumes, &body);
     }
@@ -128,6 +133,22 @@ void api_metrics_get(struct request *request)
                         ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
                         : "text/plain; version=0.0.4; charset=utf-8",
                     buffer_string(&body));
+}
+
+static void on_measured(const char *text, void *context)
+{
+    answer_metrics(context, text);
+}
+
+void api_metrics_get(struct request *request)
+{
+    struct machine_service *machines = request->api->options.machines;
+    if (machines != NULL) {
+        machine_measure(machines, metrics_format(request) == TELEMETRY_OPENMETRICS, on_measured,
+                        request);
+    } else {
+        answer_metrics(request, "");
+    }
 }
 
 void api_health_get(struct request *request)

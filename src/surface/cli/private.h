@@ -379,6 +379,7 @@ int verb_vm_rename(const struct arguments *arguments, struct error *err);
 int verb_vm_set(const struct arguments *arguments, struct error *err);
 int verb_vm_restore(const struct arguments *arguments, struct error *err);
 int verb_vm_clone(const struct arguments *arguments, struct error *err);
+int verb_vm_events(const struct arguments *arguments, struct error *err);
 int verb_vm_export(const struct arguments *arguments, struct error *err);
 int verb_vm_import(const struct arguments *arguments, struct error *err);
 int verb_image_list(const struct arguments *arguments, struct error *err);

@@ -11,6 +11,24 @@
 
 #include "test/lib/test.h"
 
+/* Goal: each change of a state has a name, and what is no change has none. */
+TEST(machine_events, every_change_of_a_state_is_called_something)
+{
+    for (int before = 0; before < MACHINE_STATES; before++) {
+        for (int state = 0; state < MACHINE_STATES; state++) {
+            const char *type =
+                machine_event_type((enum machine_state)before, (enum machine_state)state, false);
+            EXPECT((type == NULL) == (before == state));
+            EXPECT(type == NULL || strncmp(type, "vm.", 3) == 0);
+        }
+    }
+    EXPECT_STRING(machine_event_type(MACHINE_STARTING, MACHINE_RUNNING, false), "vm.started");
+    EXPECT_STRING(machine_event_type(MACHINE_STARTING, MACHINE_RUNNING, true), "vm.recovered");
+    EXPECT_STRING(machine_event_type(MACHINE_PAUSED, MACHINE_RUNNING, true), "vm.resumed");
+    EXPECT_STRING(machine_event_type(MACHINE_PREPARING, MACHINE_STOPPED, false), "vm.prepared");
+    EXPECT_STRING(machine_event_type(MACHINE_BACKOFF, MACHINE_STOPPED, false), "vm.stopped");
+}
+
 TEST(machine, names_of_states_lead_back_to_them)
 {
     for (int i = 0; i < MACHINE_STATES; i++) {
