@@ -40,6 +40,7 @@ struct node {
     struct peer_clients *peers;
     struct peer_blobs *blobs;
     struct function_service *functions;
+    struct forecast_service *forecasts;
     struct kv_service *kv;
     struct route_service *routes;
     struct fetch_service *fetches;

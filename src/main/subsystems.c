@@ -23,6 +23,7 @@
 #include "service/destination/destination.h"
 #include "service/eventstream/eventstream.h"
 #include "service/fetch/fetch.h"
+#include "service/forecast/forecast.h"
 #include "service/function/function.h"
 #include "service/gateway/gateway.h"
 #include "service/host/host.h"
@@ -560,6 +561,30 @@ static void stop_functions(struct node *node)
     function_service_free(node->functions);
 }
 
+static int start_forecasts(struct node *node, struct error *err)
+{
+    MEMORY_OWNED char *path = sub_folder(node, "forecasts");
+    const struct forecast_service_options options = {
+        .loop = node->loop,
+        .instances = node->instances,
+        .functions = node->functions,
+        .path = path,
+        .node_name = node->name,
+        .step_ms = node->options.forecast_step_ms,
+    };
+    const char *refused = forecast_step_refused(options.step_ms);
+    if (refused != NULL) {
+        return error_set(err, ERROR_INVALID, "forecast_step_ms: %s", refused);
+    }
+    node->forecasts = forecast_service_new(&options);
+    return 0;
+}
+
+static void stop_forecasts(struct node *node)
+{
+    forecast_service_free(node->forecasts);
+}
+
 static int start_kv(struct node *node, struct error *err)
 {
     const struct kv_options options = {.loop = node->loop, .store = node->store};
@@ -792,6 +817,7 @@ static int start_api(struct node *node, struct error *err)
         .gateway = node->gateway,
         .invocations = node->invocations,
         .routes = node->routes,
+        .forecasts = node->forecasts,
         .kv = node->kv,
         .fetches = node->fetches,
         .secrets = node->secrets,
@@ -846,6 +872,7 @@ const struct subsystem subsystems[] = {
     {"machines", start_machines, stop_machines},
     {"node life", start_node_life, stop_node_life},
     {"functions", start_functions, stop_functions},
+    {"forecasts", start_forecasts, stop_forecasts},
     {"routes", start_routes, stop_routes},
     {"fetches", start_fetches, stop_fetches},
     {"host", start_host, stop_host},

@@ -32,6 +32,12 @@ void demand_note(struct demand *demand, unsigned concurrency, uint64_t now_ms)
     demand->now = capped > demand->now ? capped : demand->now;
 }
 
+unsigned demand_now(struct demand *demand, uint64_t now_ms)
+{
+    advance(demand, now_ms);
+    return demand->now;
+}
+
 unsigned demand_target(struct demand *demand, uint64_t now_ms)
 {
     unsigned counts[DEMAND_MOST + 1] = {0};

@@ -27,6 +27,9 @@ struct demand {
 /* So many are wanted at this moment. */
 void demand_note(struct demand *demand, unsigned concurrency, uint64_t now_ms);
 
+/* The peak of the interval that is under way. */
+unsigned demand_now(struct demand *demand, uint64_t now_ms);
+
 /* How many to keep warm. */
 unsigned demand_target(struct demand *demand, uint64_t now_ms);
 

@@ -83,13 +83,13 @@ void instance_watch_pressure(struct instance_service *service)
     }
 }
 
-static struct instance_service *service_ref(struct instance_service *service)
+struct instance_service *instance_service_ref(struct instance_service *service)
 {
     service->references++;
     return service;
 }
 
-static void service_unref(struct instance_service *service)
+void instance_service_unref(struct instance_service *service)
 {
     if (--service->references == 0) {
         free(service);
@@ -115,7 +115,7 @@ void instance_service_free(struct instance_service *service)
     call_flush(service);
     free(service->runner_program);
     service->is_over = true;
-    service_unref(service);
+    instance_service_unref(service);
 }
 
 struct loop *instance_loop(const struct instance_service *service)
@@ -177,7 +177,7 @@ static void prepare_begin(void *argument)
         struct error error;
         error_set(&error, ERROR_CANCELLED, "the node is stopping");
         prepare_end(prepare, &error, NULL);
-        service_unref(service);
+        instance_service_unref(service);
         return;
     }
     struct project *project =
@@ -187,7 +187,7 @@ static void prepare_begin(void *argument)
     pool_prepare(project->pool, &prepare->pool, &request);
     project_note_image(prepare->pool.image, prepare->target);
     project_pump(project);
-    service_unref(service);
+    instance_service_unref(service);
 }
 
 void instance_prepare(struct instance_service *service, struct instance_target *target,
@@ -197,7 +197,7 @@ void instance_prepare(struct instance_service *service, struct instance_target *
                       void *context)
 {
     struct prepare *prepare = NEW(struct prepare);
-    prepare->service = service_ref(service);
+    prepare->service = instance_service_ref(service);
     prepare->target = instance_target_ref(target);
     prepare->loop = loop;
     prepare->done = done;
@@ -229,14 +229,14 @@ static void want_now(void *argument)
         project_pump(project);
     }
     instance_target_unref(want->target);
-    service_unref(service);
+    instance_service_unref(service);
     free(want);
 }
 
 void instance_want(struct instance_service *service, struct instance_target *target, bool is_wanted)
 {
     struct want *want = NEW(struct want);
-    want->service = service_ref(service);
+    want->service = instance_service_ref(service);
     want->target = instance_target_ref(target);
     want->is_wanted = is_wanted;
     loop_post(service->loop, want_now, want);
@@ -266,7 +266,7 @@ static void forget_now(void *argument)
     if (service->options.clones != NULL) {
         clone_forget(service->options.clones, forget->image_id);
     }
-    service_unref(service);
+    instance_service_unref(service);
     free(forget->project);
     free(forget);
 }
@@ -274,7 +274,7 @@ static void forget_now(void *argument)
 void instance_forget(struct instance_service *service, const char *project, const char *image_id)
 {
     struct forget *forget = NEW(struct forget);
-    forget->service = service_ref(service);
+    forget->service = instance_service_ref(service);
     forget->project = memory_copy_string(project);
     snprintf(forget->image_id, sizeof(forget->image_id), "%s", image_id);
     loop_post(service->loop, forget_now, forget);
@@ -327,7 +327,7 @@ static void describe_now(void *argument)
     json_write_begin_array(&writer);
     map_each(&describe->service->projects, describe_project, &writer);
     json_write_end_array(&writer);
-    service_unref(describe->service);
+    instance_service_unref(describe->service);
     loop_post(describe->loop, describe_tell, describe);
 }
 
@@ -335,7 +335,7 @@ void instance_describe(struct instance_service *service, struct loop *loop,
                        void (*done)(const char *json, void *context), void *context)
 {
     struct describe *describe = NEW(struct describe);
-    describe->service = service_ref(service);
+    describe->service = instance_service_ref(service);
     describe->loop = loop;
     describe->done = done;
     describe->context = context;

@@ -207,6 +207,28 @@ void instance_prepare(struct instance_service *service, struct instance_target *
 void instance_want(struct instance_service *service, struct instance_target *target,
                    bool is_wanted);
 
+/*
+ * Any thread: so many calls of `target` at once are foreseen (service/forecast).  Instances are
+ * kept for them, and not for what was learnt from the last hour, until something else is said;
+ * `is_known` false takes it back.
+ */
+void instance_expect(struct instance_service *service, struct instance_target *target,
+                     bool is_known, unsigned count);
+
+/* What a function had since this was asked before. */
+struct instance_load {
+    char *project;
+    char *function;
+    unsigned peak; /* calls at once, waiting and running */
+    uint64_t calls;
+};
+
+/* Any thread: `done` gets those of all functions that were called here, lent, on `loop`. */
+void instance_take_load(struct instance_service *service, struct loop *loop,
+                        void (*done)(const struct instance_load *loads, size_t count,
+                                     void *context),
+                        void *context);
+
 /* Any thread: the image is no longer wanted (a version was deleted or its tier replaced). */
 void instance_forget(struct instance_service *service, const char *project, const char *image_id);
 

@@ -39,6 +39,11 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
     pool_wait_end(pool, call);
     CHECK(call->image->waiting > 0);
     call->image->waiting--;
+    /* Who learns from the past alone has what is busy, what it has learnt, and what was used a
+     * moment ago. */
+    bool is_foreseen = is_warm && call->image->is_foreseen &&
+        call->image->busy >= call->image->learnt && call->image->busy >= settings->instances_min &&
+        (slot->calls == 0 || pool->now_ms - slot->idle_ms >= POOL_SURPLUS_MS);
     slot_take(pool, slot, call->image);
     slot->call = call;
     call->slot = slot;
@@ -47,6 +52,7 @@ static void start_call(struct pool *pool, struct pool_slot *slot, struct pool_ca
         (settings->recycle_ms > 0 && pool->now_ms - slot->attached_ms >= settings->recycle_ms);
     pool->counts.warm += is_warm;
     pool->counts.cold += !is_warm;
+    pool->counts.foreseen += is_foreseen;
     pool->keeps_due = pool->keeps_due || pool->keep_ms == UINT64_MAX;
     function->running++;
     list_remove(&function->ring_link); /* to the end of the ring: the others are next */
@@ -389,6 +395,29 @@ unsigned pool_busy(const struct pool *pool)
 unsigned pool_instances(const struct pool *pool)
 {
     return pool->instances;
+}
+
+struct taking {
+    void (*visit)(const char *function, unsigned peak, uint64_t calls, void *context);
+    void *context;
+};
+
+static void take_load(const char *name, void *value, void *context)
+{
+    struct pool_function *function = value;
+    const struct taking *taking = context;
+    taking->visit(name, function->peak, function->calls, taking->context);
+    function->peak = function->queued + function->running;
+    function->calls = 0;
+}
+
+void pool_take_load(struct pool *pool,
+                    void (*visit)(const char *function, unsigned peak, uint64_t calls,
+                                  void *context),
+                    void *context)
+{
+    struct taking taking = {visit, context};
+    map_each(&pool->functions, take_load, &taking);
 }
 
 const struct pool_counts *pool_counts(const struct pool *pool)

@@ -15,8 +15,9 @@
  *     the one that has been idle for longest.
  *   - An image has at most its instances_max slots; beyond that its calls wait for one of them.
  *   - Instances are kept warm as demand.h has learnt, at least instances_min, until nothing was
- *     called for idle_ms; one that has served recycle_calls calls, or is older than recycle_ms,
- *     begins anew.  Under memory pressure idle ones go, those beyond instances_min first.
+ *     called for idle_ms; or as was foreseen (pool_expect()), however long ago the last call was;
+ * one that has served recycle_calls calls, or is older than recycle_ms, begins anew.  Under memory
+ * pressure idle ones go, those beyond instances_min first.
  *   - An image with state (is_sticky) belongs to one function and version.
  *   - A runner is started when there is none, or when all slots have been busy for a while.
  *   - Calls that had not started survive the death of a runner.
@@ -84,7 +85,10 @@ struct pool_image {
     struct demand demand;
     unsigned instances; /* slots that hold it, idle or busy */
     unsigned busy;
-    bool is_wanted; /* pool_want(): instances_min holds without a call */
+    bool is_wanted;    /* pool_want(): instances_min holds without a call */
+    bool is_foreseen;  /* pool_expect(): of what comes is known: */
+    unsigned foreseen; /* so many at once */
+    unsigned learnt;   /* from the past, when it was last thought over */
     uint64_t last_call_ms;
     struct pool_image *next_variant; /* same id, other limits or owner */
     struct list residencies;         /* the runners that have it, or are loading it */
@@ -160,6 +164,11 @@ void pool_prepare(struct pool *pool, struct pool_call *call, const struct pool_r
 struct pool_image *pool_want(struct pool *pool, const struct pool_request *request,
                              uint64_t now_ms);
 
+/* So many calls at once are foreseen: instances are there for them, and not for what demand.h has
+ * learnt.  Until it is said anew; `is_known` false takes it back. */
+struct pool_image *pool_expect(struct pool *pool, const struct pool_request *request, bool is_known,
+                               unsigned count, uint64_t now_ms);
+
 /* How short memory is now. */
 void pool_set_pressure(struct pool *pool, enum pool_pressure pressure);
 
@@ -209,14 +218,23 @@ unsigned pool_busy(const struct pool *pool);
 unsigned pool_instances(const struct pool *pool); /* slots that hold an image */
 /* Since the beginning. */
 struct pool_counts {
-    uint64_t warm;    /* calls that found an instance */
-    uint64_t cold;    /* calls for which one was made */
+    uint64_t warm; /* calls that found an instance */
+    uint64_t cold; /* calls for which one was made */
+    uint64_t
+        foreseen;     /* calls that found one because they were foreseen, and else would not have */
     uint64_t warmed;  /* instances made before a call */
     uint64_t cooled;  /* instances that ended because nobody needed them */
     uint64_t evicted; /* under memory pressure */
     uint64_t recycled;
 };
 const struct pool_counts *pool_counts(const struct pool *pool);
+
+/* What each function had since this was asked before: the most calls at once, waiting and running,
+ * and how many came. */
+void pool_take_load(struct pool *pool,
+                    void (*visit)(const char *function, unsigned peak, uint64_t calls,
+                                  void *context),
+                    void *context);
 
 unsigned pool_runner_busy(const struct pool *pool, unsigned runner);
 unsigned pool_runner_images(const struct pool *pool, unsigned runner);

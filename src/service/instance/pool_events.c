@@ -76,6 +76,10 @@ int pool_arrive(struct pool *pool, struct pool_call *call, const struct pool_req
     };
     list_push_back(&function->queue, &call->link);
     function->queued++;
+    function->calls++;
+    function->peak = function->queued + function->running > function->peak
+        ? function->queued + function->running
+        : function->peak;
     pool->waiting++;
     image->waiting++;
     image->last_call_ms = now_ms;
@@ -102,6 +106,18 @@ struct pool_image *pool_want(struct pool *pool, const struct pool_request *reque
     struct pool_image *image = pool_image_find(pool, request);
     pool->now_ms = now_ms;
     image->is_wanted = request->settings.instances_min > 0;
+    pool_image_consider_orphan(pool, image);
+    pool->keeps_due = true;
+    return image;
+}
+
+struct pool_image *pool_expect(struct pool *pool, const struct pool_request *request, bool is_known,
+                               unsigned count, uint64_t now_ms)
+{
+    struct pool_image *image = pool_image_find(pool, request);
+    pool->now_ms = now_ms;
+    image->is_foreseen = is_known;
+    image->foreseen = is_known ? count : 0;
     pool_image_consider_orphan(pool, image);
     pool->keeps_due = true;
     return image;
@@ -258,12 +274,13 @@ static void collect_idle_function(const char *name, void *value, void *context)
     (void)name;
     struct pool_function *function = value;
     struct pool_function **first = context;
-    if (function->queued == 0 && function->running == 0 && *first == NULL) {
+    if (function->queued == 0 && function->running == 0 && function->calls == 0 && *first == NULL) {
         *first = function;
     }
 }
 
-/* A deleted function leaves no trace; one that lives is made anew by its next call. */
+/* A deleted function leaves no trace, once its load was taken; one that lives is made anew by its
+ * next call. */
 static void drop_idle_functions(struct pool *pool)
 {
     pool->again = NULL;
@@ -286,6 +303,7 @@ void pool_forget(struct pool *pool, const char *image_id)
     for (struct pool_image *image = map_get(&pool->images, image_id); image != NULL;
          image = image->next_variant) {
         image->is_wanted = false;
+        image->is_foreseen = false;
         pool_image_consider_orphan(pool, image);
         if (!list_contains_node(&image->forgotten_link)) {
             list_push_back(&pool->forgotten, &image->forgotten_link);

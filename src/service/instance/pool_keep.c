@@ -26,8 +26,13 @@ static unsigned target_of(struct pool_image *image, uint64_t now_ms)
     unsigned target = image->is_wanted ? settings->instances_min : 0;
     bool is_used = image->last_call_ms > 0 &&
         (settings->idle_ms == 0 || now_ms - image->last_call_ms < settings->idle_ms);
-    unsigned learnt = is_used ? demand_target(&image->demand, now_ms) : 0;
-    target = learnt > target ? learnt : target;
+    image->learnt = is_used ? demand_target(&image->demand, now_ms) : 0;
+    unsigned wanted = image->learnt;
+    if (image->is_foreseen) {
+        unsigned now = demand_now(&image->demand, now_ms);
+        wanted = image->foreseen > now ? image->foreseen : now;
+    }
+    target = wanted > target ? wanted : target;
     if (settings->instances_max > 0 && target > settings->instances_max) {
         target = settings->instances_max;
     }
@@ -48,7 +53,7 @@ static void look_for_idle(struct looking *looking, const struct pool_image *imag
             bool is_old = settings->recycle_ms > 0 &&
                 looking->now_ms - slot->attached_ms >= settings->recycle_ms;
             bool is_surplus = settings->idle_ms > 0 && image->instances > target &&
-                (target == 0 || idle_ms >= POOL_SURPLUS_MS);
+                ((target == 0 && !image->is_foreseen) || idle_ms >= POOL_SURPLUS_MS);
             if (is_old || is_surplus) {
                 looking->cools = slot;
                 looking->is_recycled = is_old;

@@ -187,8 +187,9 @@ struct pool_image *pool_image_find(struct pool *pool, const struct pool_request 
 /* Nobody has it and nobody waits for it: let it go. */
 void pool_image_consider_orphan(struct pool *pool, struct pool_image *image)
 {
+    bool is_foreseen = image->is_foreseen && image->foreseen > 0;
     if (list_is_empty(&image->residencies) && image->waiting == 0 && !image->is_wanted &&
-        !list_contains_node(&image->orphan_link)) {
+        !is_foreseen && !list_contains_node(&image->orphan_link)) {
         list_push_back(&pool->orphans, &image->orphan_link);
     }
 }

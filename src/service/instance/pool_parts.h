@@ -66,6 +66,8 @@ struct pool_function {
     unsigned queued;
     unsigned running;
     unsigned concurrency_max;
+    unsigned peak;  /* of queued and running, since pool_take_load() */
+    uint64_t calls; /* since then */
 };
 
 struct pool {

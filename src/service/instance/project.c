@@ -314,6 +314,7 @@ static void tell_counts(struct project *project)
     }
     telemetry_add(telemetry, TELEMETRY_STARTS_WARM, now->warm - told->warm);
     telemetry_add(telemetry, TELEMETRY_STARTS_COLD, now->cold - told->cold);
+    telemetry_add(telemetry, TELEMETRY_STARTS_FORESEEN, now->foreseen - told->foreseen);
     telemetry_add(telemetry, TELEMETRY_INSTANCES_WARMED, now->warmed - told->warmed);
     telemetry_add(telemetry, TELEMETRY_INSTANCES_COOLED, now->cooled - told->cooled);
     telemetry_add(telemetry, TELEMETRY_INSTANCES_EVICTED, now->evicted - told->evicted);

@@ -101,6 +101,10 @@ struct prepare {
     struct error error;
 };
 
+/* For what is posted to the loop. */
+struct instance_service *instance_service_ref(struct instance_service *service);
+void instance_service_unref(struct instance_service *service);
+
 /* Made when it is first needed. */
 struct project *project_find(struct instance_service *service, const char *name, bool is_linux);
 

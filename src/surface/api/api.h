@@ -30,6 +30,7 @@ struct invocation_service;
 struct http_exchange;
 struct image_store;
 struct instance_service;
+struct forecast_service;
 struct kv_service;
 struct loop;
 struct machine_service;
@@ -66,6 +67,7 @@ struct api_options {
     struct peer_clients *peers; /* of the loop, as the next */
     struct peer_blobs *blobs;
     struct route_service *routes;
+    struct forecast_service *forecasts;
     struct kv_service *kv;
     struct fetch_service *fetches; /* NULL: no metrics of theirs */
     struct secret_service *secrets;

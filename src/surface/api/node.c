@@ -9,6 +9,7 @@
 #include "engine/vmm/vmm.h"
 
 #include "service/fetch/fetch.h"
+#include "service/forecast/forecast.h"
 #include "service/function/function.h"
 #include "service/instance/instance.h"
 #include "service/machine/machine.h"
@@ -124,6 +125,9 @@ static void answer_metrics(struct request *request, const char *more)
                               &body);
     }
     buffer_append_string(&body, more);
+    if (request->api->options.forecasts != NULL) {
+        forecast_write_metrics(request->api->options.forecasts, &body);
+    }
     if (request->api->options.volumes != NULL) {
         volume_write_metrics(request->api->options.volumes, &body);
     }

@@ -226,6 +226,13 @@ const struct verb cli_verbs[] = {
      verb_fn_get},
     {"fn", "versions", "NAME", 1, 1, NULL, "List the versions of a function, newest first.",
      "  blixard fn versions hello\n", verb_fn_versions},
+    {"fn", "forecast", "NAME", 1, 1,
+     FLAGS({"hours", 0, "N", NULL, "Default 24: so far back and ahead, at most 168."},
+           {"node", 0, "NODE", NULL, "Whose forecast; the node's that is asked when it is left out."}),
+     "Show what calls of a function are foreseen, and how good such forecasts were.",
+     "  blixard fn forecast hello\n"
+     "  blixard fn forecast hello --hours 2 --output json\n",
+     verb_fn_forecast},
     {"fn alias", "set", "NAME ALIAS VERSION[=WEIGHT]...", 3, 10,
      FLAGS({"sticky", 0, "WHAT", NULL,
             "header:NAME or cookie:NAME: requests with the same value get the same version."}),

@@ -111,6 +111,92 @@ TEST(instance_keep, what_was_learnt_is_warm_before_the_next_burst)
     world_free(world);
 }
 
+static void expect(struct world *world, struct pool_settings settings, bool is_known,
+                   unsigned count)
+{
+    pool_expect(world->pool,
+                &(struct pool_request){
+                    .function = "f1", .image_id = "i1", .version = 1, .settings = settings},
+                is_known, count, world->now_ms);
+    pump(world);
+}
+
+TEST(instance_keep, what_is_foreseen_is_there_before_it_comes_and_goes_when_nothing_is)
+{
+    struct world *world = world_new(8, 1);
+    struct pool_settings settings = {.idle_ms = 600000, .instances_max = 5};
+    expect(world, settings, true, 3); /* nobody has ever called it */
+    EXPECT(pool_instances(world->pool) == 3 && world->warmed == 3);
+    struct call *one = call_with(world, 1, settings);
+    struct call *two = call_with(world, 1, settings);
+    EXPECT(one->is_warm && two->is_warm && pool_counts(world->pool)->foreseen == 2);
+    finish(world, one);
+    finish(world, two);
+    one = call_with(world, 1, settings);
+    EXPECT(one->is_warm && pool_counts(world->pool)->foreseen == 2); /* was used a moment ago */
+    finish(world, one);
+    expect(world, settings, true, 9); /* never beyond instances_max */
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 5);
+    expect(world, settings, true, 0);
+    advance(world, POOL_SURPLUS_MS + (uint64_t)DEMAND_INTERVAL_MS);
+    advance(world, POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 0); /* whatever the last hour was */
+    world_free(world);
+}
+
+TEST(instance_keep, a_forecast_that_is_taken_back_leaves_what_was_learnt)
+{
+    struct world *world = world_new(8, 1);
+    struct pool_settings settings = {.idle_ms = 600000};
+    struct call *calls[2] = {call_with(world, 1, settings), call_with(world, 1, settings)};
+    advance(world, DEMAND_INTERVAL_MS);
+    finish(world, calls[0]);
+    finish(world, calls[1]);
+    expect(world, settings, true, 6);
+    EXPECT(pool_instances(world->pool) == 6);
+    expect(world, settings, false, 0);
+    advance(world, POOL_SURPLUS_MS + POOL_KEEP_MS);
+    EXPECT(pool_instances(world->pool) == 2);
+    pool_forget(world->pool, "i1");
+    pump(world);
+    expect(world, settings, true, 0); /* nothing is made or kept for it */
+    EXPECT(pool_instances(world->pool) == 0);
+    world_free(world);
+}
+
+static void note_load(const char *function, unsigned peak, uint64_t calls, void *context)
+{
+    uint64_t *seen = context;
+    EXPECT_STRING(function, "f1");
+    seen[0] = peak;
+    seen[1] = calls;
+}
+
+TEST(instance_keep, load_is_the_most_at_once_since_it_was_taken)
+{
+    struct world *world = world_new(2, 1);
+    struct pool_settings settings = {.idle_ms = 600000};
+    uint64_t seen[2] = {0};
+    struct call *calls[3];
+    for (int i = 0; i < 3; i++) {
+        calls[i] = call_with(world, 1, settings); /* the third one waits */
+    }
+    pool_take_load(world->pool, note_load, seen);
+    EXPECT(seen[0] == 3 && seen[1] == 3);
+    finish(world, calls[0]);
+    pool_take_load(world->pool, note_load, seen);
+    EXPECT(seen[0] == 3 && seen[1] == 0); /* as it was when it was taken */
+    finish(world, calls[1]);
+    pool_take_load(world->pool, note_load, seen);
+    EXPECT(seen[0] == 2);
+    finish(world, calls[2]);
+    pool_take_load(world->pool, note_load, seen);
+    pool_take_load(world->pool, note_load, seen);
+    EXPECT(seen[0] == 0);
+    world_free(world);
+}
+
 TEST(instance_keep, an_instance_ends_after_recycle_calls_and_recycle_ms)
 {
     struct world *world = world_new(2, 1);
