@@ -1,4 +1,6 @@
 """Files of a function: assets that its project carries, and /tmp."""
+import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -156,6 +158,76 @@ class Files(unittest.TestCase):
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
                 self.assertNotEqual(done.returncode, 0)
                 self.assertIn(words, done.stderr)
+
+
+SUMS = r"""
+#include <stdio.h>
+int main(void)
+{
+    static unsigned char piece[65536];
+    unsigned hash = 2166136261u;
+    FILE *file = fopen("/data/large.bin", "r");
+    size_t count = 0;
+    while (file != NULL && (count = fread(piece, 1, sizeof(piece), file)) > 0) {
+        for (size_t i = 0; i < count; i++) {
+            hash = (hash ^ piece[i]) * 16777619u;
+        }
+    }
+    printf("%u\n", hash);
+}
+"""
+
+
+def fnv(data):
+    value = 2166136261
+    for byte in data:
+        value = (value ^ byte) * 16777619 & 0xffffffff
+    return value
+
+
+class Large(unittest.TestCase):
+    """Files that are in memory once, for all instances."""
+
+    LARGE = 2 << 20
+    INSTANCES = 6
+
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory(prefix="blixard-files-")
+        cls.addClassCleanup(cls.temporary.cleanup)
+        cls.node = Node(arguments=("--slots-per-runner", str(cls.INSTANCES), "--runners-max", "1"))
+        cls.addClassCleanup(cls.node.stop)
+
+    def deploy(self, name, data, more=""):
+        project = pathlib.Path(self.temporary.name) / name
+        (project / "data").mkdir(parents=True)
+        (project / "data/large.bin").write_bytes(data)
+        (project / "main.c").write_text(SUMS)
+        (project / "blixard.yaml").write_text(f"name: {name}\nlanguage: c\nsource: main.c\n{more}assets: [data]\n")
+        self.node.cli("fn", "deploy", name, str(project))
+
+    def runner(self):
+        """Its own memory, in bytes."""
+        for path in pathlib.Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):
+                text = path.read_text()
+                if f"PPid:\t{self.node.process.pid}\n" in text and "Name:\tblixard-runner" in text:
+                    return int(text.split("RssAnon:")[1].split()[0]) << 10
+        return None
+
+    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "sanitizers keep memory of their own")
+    def test_instances_do_not_copy_them(self):
+        data = [os.urandom(self.LARGE - 5000), bytes([7]) * (self.LARGE + 4097)]
+        for i, content in enumerate(data):
+            self.deploy(f"large{i}", content)
+        if json.loads(self.node.cli("node", "show", "-o", "json"))["isolation"] != "microvm":
+            self.skipTest("the process sandbox copies them")
+        sums = [f"{fnv(content)}\n" for content in data]
+        for _ in range(3):  # the same shells get the one and the other
+            for i in (0, 1):
+                with concurrent.futures.ThreadPoolExecutor(self.INSTANCES) as several:
+                    self.assertEqual(set(several.map(lambda _: self.node.invoke(f"large{i}"), range(2 * self.INSTANCES))), {sums[i]})
+        self.assertLess(self.runner(), self.INSTANCES * self.LARGE // 2 + (5 << 20))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@
 #define ABI_PORT_CALL 0xE0
 #define ABI_PORT_TRAP 0xE1
 
+/* Type of the program header that says where in the text an image's files begin. */
+#define ABI_FILES_HEADER 0x62786166
+
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 

@@ -63,6 +63,9 @@ int elf_read(const void *bytes, size_t length, struct elf_view *ret_view, struct
         Elf64_Phdr segment;
         memcpy(&segment, (const uint8_t *)bytes + head.e_phoff + i * sizeof(segment),
                sizeof(segment));
+        if (segment.p_type == ABI_FILES_HEADER) {
+            view.files_at = segment.p_vaddr - ABI_TEXT_BASE;
+        }
         if (segment.p_type != PT_LOAD || segment.p_memsz == 0) {
             continue;
         }
@@ -74,6 +77,9 @@ int elf_read(const void *bytes, size_t length, struct elf_view *ret_view, struct
     if (view.text == NULL || view.entry < ABI_TEXT_BASE ||
         view.entry - ABI_TEXT_BASE >= view.text_bytes) {
         return error_set(err, ERROR_INVALID, "the image's entry is not in its text");
+    }
+    if (view.files_at > view.text_bytes) {
+        return error_set(err, ERROR_INVALID, "the image's files are not in its text");
     }
     *ret_view = view;
     return 0;

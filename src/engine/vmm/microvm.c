@@ -595,11 +595,6 @@ static void shell_free(struct vmm_shell *base)
     microvm_shell_end((struct microvm_shell *)base);
 }
 
-static void forget(struct vmm_image *image)
-{
-    (void)image;
-}
-
 static void interrupt(struct vmm_shell *base)
 {
     struct microvm_shell *shell = (struct microvm_shell *)base;
@@ -639,7 +634,10 @@ static void collect(struct microvm_shell *shell, struct vmm_image *image,
                     const struct elf_view *elf)
 {
     uint64_t data_at = ABI_IMAGE_DATA - ABI_DATA_BASE;
-    image_add_pages(image, WINDOW_TEXT, 0, elf->text, elf->text_bytes);
+    microvm_share(image, elf);
+    const struct microvm_shared *shared = image->backend;
+    image_add_pages(image, WINDOW_TEXT, 0, elf->text,
+                    shared != NULL ? shared->offset : elf->text_bytes);
     image_add_pages(image, WINDOW_DATA, data_at, microvm_window(shell, WINDOW_DATA) + data_at,
                     elf->data_end - data_at);
     image_add_pages(image, WINDOW_STACK, 0, microvm_window(shell, WINDOW_STACK), ABI_STACK_BYTES);
@@ -717,7 +715,7 @@ const struct backend backend_microvm = {
     .open = backend_open,
     .close = backend_close,
     .snapshot = snapshot,
-    .forget = forget,
+    .forget = microvm_forget,
     .shell_new = shell_new,
     .shell_free = shell_free,
     .attach = microvm_attach,

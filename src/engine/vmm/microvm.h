@@ -44,11 +44,22 @@ struct microvm_shell {
     uint64_t memory_accessible;    /* bytes of linear memory that are mapped for the guest now */
     uint64_t memory_now;           /* linear memory of the running call */
     uint64_t files_given; /* bytes of files' memory that KVM and the guest's tables know of */
+    uint64_t shared_id;   /* of what is mapped at the end of the text; 0: nothing is */
+    uint64_t shared_offset;
+    uint64_t shared_bytes;
     uint64_t resets;
     bool has_more; /* pages than an idle instance keeps */
     bool is_warm;  /* has touched what functions use: see microvm_warm_up() */
     bool building; /* running initialisation for a snapshot */
     struct watchdog_timer timer;
+};
+
+/* An image's files: its `backend`. */
+struct microvm_shared {
+    uint64_t id; /* of all of this process's */
+    int fd;
+    uint64_t offset; /* in the text window, at a page; to its end */
+    uint64_t bytes;
 };
 
 /* Where a window's content is on the host. */
@@ -75,6 +86,12 @@ int microvm_warm_up(struct microvm_shell *shell, struct error *err);
 enum microvm_end { MICROVM_OVER, MICROVM_READY };
 enum microvm_end microvm_enter(struct microvm_shell *shell, const struct registers *registers,
                                struct call_state *state);
+
+/* microvm_share.c: an image's files become one object (where that is worth it, else they are as all
+ * text is); an arena gets what its image has.  -1: errno. */
+void microvm_share(struct vmm_image *image, const struct elf_view *elf);
+void microvm_forget(struct vmm_image *image);
+int microvm_map_shared(struct microvm_shell *shell, const struct vmm_image *image_or_null);
 
 /* microvm_reset.c */
 int microvm_attach(struct vmm_shell *shell, struct vmm_image *image, struct error *err);

@@ -130,7 +130,11 @@ static void wash(struct washing *washing, enum window window, uint64_t length)
 /* Bytes of the window that an image's content may have touched. */
 static uint64_t image_extent(const struct vmm_image *image, enum window window)
 {
-    return window == WINDOW_TEXT ? image->info.text_bytes : image->class.bytes[window];
+    const struct microvm_shared *shared = image->backend;
+    if (window != WINDOW_TEXT) {
+        return image->class.bytes[window];
+    }
+    return shared != NULL ? shared->offset : image->info.text_bytes;
 }
 
 static void wash_writable(struct microvm_shell *shell, struct washing *washing)
@@ -187,6 +191,9 @@ int microvm_attach(struct vmm_shell *base, struct vmm_image *image, struct error
     if (image != NULL && image->info.files_bytes > shell->files_given &&
         microvm_give_files(shell, image->info.files_bytes) < 0) {
         return error_os(err, errno, "giving a function its files' memory");
+    }
+    if (microvm_map_shared(shell, image) < 0) {
+        return error_os(err, errno, "giving a function its files");
     }
     if (image != NULL) {
         copy_runs(shell, image, true);

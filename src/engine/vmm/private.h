@@ -74,6 +74,8 @@ struct elf_view {
     uint64_t data_bytes;
     uint64_t data_end; /* behind .bss, as offset in the data window */
     uint64_t entry;
+    uint64_t files_at; /* in the text: from here to its end are files; 0: there are none, or the
+                        * image does not say */
 };
 
 int elf_read(const void *bytes, size_t length, struct elf_view *ret_view, struct error *err);

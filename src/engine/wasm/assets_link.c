@@ -127,12 +127,19 @@ static void write_elf(const struct buffer *elf, const struct segments *segments,
     enum { TEXT_AT = 4096 };
     size_t kept = segments->text.p_filesz - sizeof(struct assets_head);
     Elf64_Ehdr head = segments->head;
-    Elf64_Phdr parts[2] = {segments->text, segments->data};
+    Elf64_Phdr parts[3] = {segments->text, segments->data};
     parts[0].p_filesz = parts[0].p_memsz = kept + archive_length;
     parts[0].p_offset = TEXT_AT;
     parts[1].p_offset = TEXT_AT + parts[0].p_filesz;
     head.e_phoff = sizeof(head);
     head.e_phnum = segments->data.p_memsz > 0 ? 2 : 1;
+    /* Where the archive begins, so that it need not be copied with the code. */
+    parts[head.e_phnum++] = (Elf64_Phdr){.p_type = ABI_FILES_HEADER,
+                                         .p_flags = PF_R,
+                                         .p_offset = TEXT_AT + kept,
+                                         .p_vaddr = ABI_TEXT_BASE + kept,
+                                         .p_filesz = archive_length,
+                                         .p_memsz = archive_length};
     head.e_shoff = 0;
     head.e_shnum = 0;
     head.e_shstrndx = 0;
