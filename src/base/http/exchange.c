@@ -4,6 +4,7 @@
  * An exchange has one reference from what carries it, and one from the handler.  `carrier` is NULL
  * as soon as the answer has ended or the client is gone; from then on every call does nothing.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -260,13 +261,21 @@ void exchange_end_body(struct http_exchange *exchange)
     }
 }
 
+static void refuse_rest(struct http_exchange *exchange)
+{
+    char text[96];
+    snprintf(text, sizeof(text), "the request's body is larger than %" PRIu64 " bytes",
+             exchange->body_max);
+    exchange_end_body(exchange);
+    exchange_fail_body(exchange, ERROR_TOO_LARGE, text);
+}
+
 /* A piece of the body's content: to the reader, or nowhere when nobody wants it. */
 bool exchange_give(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     exchange->body_taken += length;
     if (exchange->body_taken > exchange->body_max) {
-        exchange_end_body(exchange);
-        exchange_fail_body(exchange, ERROR_TOO_LARGE, "the request's body is too large");
+        refuse_rest(exchange);
         return false;
     }
     if (length > 0 && exchange->reading && !exchange->body_told) {
@@ -296,8 +305,7 @@ void http_exchange_read(struct http_exchange *exchange,
         return;
     }
     if (exchange->body == BODY_LENGTH && exchange->body_length > exchange->body_max) {
-        exchange_end_body(exchange);
-        exchange_fail_body(exchange, ERROR_TOO_LARGE, "the request's body is too large");
+        refuse_rest(exchange);
         return;
     }
     exchange->carrier->take_body(exchange);

@@ -79,6 +79,13 @@ int verb_secret_set(const struct arguments *arguments, struct error *err)
     }
     r = r < 0 ? r : request("PUT", target, NULL, value.data, value.used, &answer, err);
     r = r < 0 ? r : json_read(answer.body.data, answer.body.used, &document, err);
+    if (r == 0 && memchr(value.data, 0, value.used) != NULL) {
+        fprintf(
+            stderr,
+            "note: the value has a NUL in it, which no variable can have: calls that are to get "
+            "it as one are refused; set it in base64 (base64 FILE | blixard secret set %s)\n",
+            arguments->words[0]);
+    }
     return r < 0
         ? r
         : print_done(arguments, document, err, "secret %s has version %lld (%lld bytes)",
