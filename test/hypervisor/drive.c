@@ -116,7 +116,10 @@ static void on_closed(uv_handle_t *handle)
 static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
 {
     static const struct hypervisor_events events = {on_started, on_paused, on_reboot, on_exit_seen};
-    const struct hypervisor_disk disk = {.path = argv[6], .format = "raw", .serial = "data"};
+    const struct hypervisor_disk disk = {.path = argv[6],
+                                         .format = "raw",
+                                         .serial = "data",
+                                         .rates = {.iops = 4321, .bytes_per_second = 7654321}};
     const struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01", .tap = argv[7]};
     const struct hypervisor_spec spec = {
         .driver = argv[3],

@@ -125,7 +125,7 @@ class Drivers:
         refused = [r for r in self.requests() if r["status"] >= 400 and not r["path"].endswith("/vm.info")]
         self.assertEqual(refused, [])
         text = " ".join(r["body"] for r in self.requests())
-        for word in ("tap0", "02:00:00:00:00:01", "word", str(self.place / "kernel"), str(self.place / "disk")):
+        for word in ("tap0", "02:00:00:00:00:01", "word", str(self.place / "kernel"), str(self.place / "disk"), "4321", "7654321"):
             self.assertIn(word, text)
         self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
         self.assertEqual((self.place / "machine" / "vmm").stat().st_mode & 0o777, 0o700)

@@ -113,7 +113,9 @@ class Change(unittest.TestCase):
 
         # settings: some at once, a port of QEMU's with the next start, and the old one stays taken until then
         self.assertNotIn("strategy", self.ok("vm", "set", "web", "--strategy", "Always", "--health", "agent"))
-        self.assertIn("next start: cpus, memory, ports", self.ok("vm", "set", "web", "--publish", "none"))
+        self.assertIn("bandwidth fast", self.refused("vm", "set", "web", "--disk-bandwidth", "fast"))
+        self.assertIn("next start: cpus, memory, ports, disk iops, disk bandwidth",
+                      self.ok("vm", "set", "web", "--publish", "none", "--disk-iops", "5000", "--disk-bandwidth", "200MiB/s"))
         self.assertIn("published by machine web",
                       self.refused("vm", "set", "other", "--publish", f"127.0.0.1:{one}:80"))
 
@@ -130,7 +132,7 @@ class Change(unittest.TestCase):
         # a daemon that comes back knows what the VMM began with
         self.again()
         self.ok("vm", "wait", "shop", "--for", "running")
-        self.assertEqual(self.show("shop")["at_next_start"], ["cpus", "memory_bytes", "publish"])
+        self.assertEqual(self.show("shop")["at_next_start"], ["cpus", "memory_bytes", "publish", "disk_iops", "disk_bandwidth"])
         self.assertEqual(self.show("shop")["vmm_pid"], pid)
 
         # and the next start takes it all
@@ -138,6 +140,8 @@ class Change(unittest.TestCase):
         shop = self.show("shop")
         self.assertNotIn("at_next_start", shop)
         self.assertEqual((shop["cpus"], shop["memory_bytes"], shop["disk_bytes"]), (2, 320 * MIB, 160 * MIB))
+        self.assertEqual((shop["disk_iops"], shop["disk_bandwidth"]), (5000, 200 * MIB))
+        self.assertNotIn("the rate of its disk", self.node.log.read_text())  # the VMM has taken it
         self.assertGreater(self.memory_mib("shop", "MemTotal"), total + 48)
         self.assertGreater(self.disk_mib("shop"), before + 64)
         self.assertEqual(self.ok("vm", "exec", "shop", "--", "uname", "-n").strip(), "shop")

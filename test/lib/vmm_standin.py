@@ -44,6 +44,13 @@ def check(body, where, required, optional=()):
             raise Refused(400, f"{where}: missing field `{name}`")
 
 
+def check_rates(limiter, where):
+    """Token buckets, the same in both descriptions."""
+    check(limiter, where, {}, {"bandwidth": dict, "ops": dict})
+    for bucket in limiter.values():
+        check(bucket, where, {"size": int, "refill_time": int}, {"one_time_burst": int})
+
+
 def readable(path, where):
     if not os.access(path, os.R_OK):
         raise Refused(400, f"{where}: cannot open {path}")
@@ -111,6 +118,7 @@ class Firecracker:
             check(body, path, {"drive_id": str, "is_root_device": bool},
                   {"partuuid": str, "cache_type": str, "is_read_only": bool, "path_on_host": str, "rate_limiter": dict,
                    "io_engine": str, "socket": str})
+            check_rates(body.get("rate_limiter", {}), path)
             if body["drive_id"] != path.removeprefix("/drives/"):
                 raise Refused(400, "The id from the path does not match the id from the body!")
             if not os.access(body["path_on_host"], os.R_OK if body["is_read_only"] else os.R_OK | os.W_OK):
@@ -271,7 +279,8 @@ class CloudHypervisor:
         check(body["cpus"], "cpus", {"boot_vcpus": int, "max_vcpus": int}, {"topology": dict, "kvm_hyperv": bool})
         check(body["memory"], "memory", {"size": int}, {"shared": bool, "hugepages": bool, "mergeable": bool})
         for disk in body["disks"]:
-            check(disk, "disks", {}, {"path": str, "readonly": bool, "direct": bool, "id": str, "serial": str, "image_type": str})
+            check(disk, "disks", {}, {"path": str, "readonly": bool, "direct": bool, "id": str, "serial": str, "image_type": str, "rate_limiter_config": dict})
+            check_rates(disk.get("rate_limiter_config", {}), "disks")
             readable(disk["path"], "disks")
         for nic in body["net"]:
             check(nic, "net", {}, {"tap": str, "mac": str, "id": str, "mtu": int})

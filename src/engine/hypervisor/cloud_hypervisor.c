@@ -41,10 +41,11 @@ static json_t *disks_of(const struct hypervisor_spec *spec)
     json_t *list = json_array();
     for (size_t i = 0; i < spec->disk_count; i++) {
         const struct hypervisor_disk *disk = &spec->disks[i];
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:b, s:s, s:s}", "id", disk->serial, "path",
-                                        disk->path, "readonly", disk->read_only, "serial",
-                                        disk->serial, "image_type", "Raw"));
+        json_t *one =
+            json_pack("{s:s, s:s, s:b, s:s, s:s}", "id", disk->serial, "path", disk->path,
+                      "readonly", disk->read_only, "serial", disk->serial, "image_type", "Raw");
+        rest_vmm_add_rates(one, "rate_limiter_config", &disk->rates);
+        json_array_append_new(list, one);
     }
     return list;
 }

@@ -73,6 +73,8 @@ struct driver {
     void (*balloon)(void *control, uint64_t bytes, hypervisor_done done, void *context);
     void (*resize_disk)(void *control, size_t index, uint64_t bytes, hypervisor_done done,
                         void *context);
+    void (*throttle_disk)(void *control, size_t index, const struct hypervisor_rates *rates,
+                          hypervisor_done done, void *context);
     void (*save)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
     void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,

@@ -118,10 +118,11 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
     plan_boot(spec, order);
     for (size_t i = 0; i < spec->disk_count; i++) {
         const struct hypervisor_disk *disk = &spec->disks[i];
-        say(order,
+        json_t *drive =
             json_pack("{s:s, s:b, s:b, s:s}", "drive_id", disk->serial, "is_root_device", 0,
-                      "is_read_only", disk->read_only, "path_on_host", disk->path),
-            "/drives/%s", disk->serial);
+                      "is_read_only", disk->read_only, "path_on_host", disk->path);
+        rest_vmm_add_rates(drive, "rate_limiter", &disk->rates);
+        say(order, drive, "/drives/%s", disk->serial);
     }
     for (size_t i = 0; i < spec->nic_count; i++) {
         const struct hypervisor_nic *nic = &spec->nics[i];

@@ -80,13 +80,19 @@ const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervi
 
 /* ---- What is to run ---- */
 
+struct hypervisor_rates { /* of a disk, reading and writing together; 0: not limited */
+    uint64_t iops;
+    uint64_t bytes_per_second;
+};
+
 struct hypervisor_disk {
     const char *path;
-    const char *format;      /* "raw" or "qcow2" */
-    bool read_only;          /* and may be another machine's at the same time */
-    const char *base;        /* of "qcow2": the file that it is laid over, or NULL */
-    const char *base_format; /* of it; NULL: "raw" */
-    const char *serial;      /* at most 20 characters: what the guest finds it by */
+    const char *format;            /* "raw" or "qcow2" */
+    bool read_only;                /* and may be another machine's at the same time */
+    const char *base;              /* of "qcow2": the file that it is laid over, or NULL */
+    const char *base_format;       /* of it; NULL: "raw" */
+    const char *serial;            /* at most 20 characters: what the guest finds it by */
+    struct hypervisor_rates rates; /* with a driver that has hypervisor_throttle_disk(): by that */
 };
 
 struct hypervisor_forward { /* of the user-mode network */
@@ -266,6 +272,11 @@ void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_don
 /* Make a disk (by its place in the spec) larger while it runs; whole KiB. */
 void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t bytes,
                             hypervisor_done done, void *context);
+
+/* What a disk may do from now on.  UNSUPPORTED: the driver has it from the start, by the spec. */
+void hypervisor_throttle_disk(struct hypervisor_vm *vm, size_t index,
+                              const struct hypervisor_rates *rates, hypervisor_done done,
+                              void *context);
 
 /*
  * Volumes: disks that come and go while it runs (drivers with can_hotplug; else UNSUPPORTED).

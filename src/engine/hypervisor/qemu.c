@@ -317,6 +317,17 @@ static void resize_disk(void *argument, size_t index, uint64_t bytes, hypervisor
          done, context);
 }
 
+/* By the device's name of qemu_order.c.  All of its limits are to be given. */
+static void throttle_disk(void *argument, size_t index, const struct hypervisor_rates *rates,
+                          hypervisor_done done, void *context)
+{
+    tell(argument, "block_set_io_throttle",
+         json_pack("{s:o, s:I, s:i, s:i, s:I, s:i, s:i}", "id", json_sprintf("blk%zu", index),
+                   "bps", (json_int_t)rates->bytes_per_second, "bps_rd", 0, "bps_wr", 0, "iops",
+                   (json_int_t)rates->iops, "iops_rd", 0, "iops_wr", 0),
+         done, context);
+}
+
 /* ---- Saving and restoring: a migration to and from a file ---- */
 
 /* Of a transfer's commands only a failure is of interest. */
@@ -504,6 +515,7 @@ const struct driver driver_qemu = {
     .power_down = power_down,
     .balloon = balloon,
     .resize_disk = resize_disk,
+    .throttle_disk = throttle_disk,
     .save = save,
     .load = load,
     .leave = leave,

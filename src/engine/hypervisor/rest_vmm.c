@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
 
@@ -207,6 +208,27 @@ void rest_vmm_power_down(void *argument, hypervisor_done done, void *context)
 {
     const struct rest_vmm *vmm = argument;
     give(vmm, &vmm->dialect->power_down, done, context);
+}
+
+/* ---- Disks ---- */
+
+static void add_bucket(json_t *rates, const char *key, uint64_t per_second)
+{
+    if (per_second > 0) {
+        json_object_set_new(
+            rates, key,
+            json_pack("{s:I, s:i}", "size", (json_int_t)per_second, "refill_time", 1000));
+    }
+}
+
+void rest_vmm_add_rates(json_t *disk, const char *key, const struct hypervisor_rates *rates)
+{
+    JSON_OWNED json_t *buckets = json_object();
+    add_bucket(buckets, "bandwidth", rates->bytes_per_second);
+    add_bucket(buckets, "ops", rates->iops);
+    if (json_object_size(buckets) > 0) {
+        json_object_set(disk, key, buckets);
+    }
 }
 
 /* ---- The balloon ---- */

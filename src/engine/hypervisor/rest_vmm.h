@@ -59,6 +59,9 @@ void rest_vmm_pause(void *vmm, hypervisor_done done, void *context);
 void rest_vmm_resume(void *vmm, hypervisor_done done, void *context);
 void rest_vmm_reset(void *vmm, hypervisor_done done, void *context);
 void rest_vmm_power_down(void *vmm, hypervisor_done done, void *context);
+/* Put what a disk may do, as token buckets of a second, into its description as `key`. */
+void rest_vmm_add_rates(json_t *disk, const char *key, const struct hypervisor_rates *rates);
+
 void rest_vmm_balloon(void *vmm, uint64_t bytes, hypervisor_done done, void *context);
 /* Without memory it cannot: can_clone. */
 void rest_vmm_save(void *vmm, int owned_fd, bool without_memory, hypervisor_done done,

@@ -497,6 +497,16 @@ void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t byt
     }
 }
 
+void hypervisor_throttle_disk(struct hypervisor_vm *vm, size_t index,
+                              const struct hypervisor_rates *rates, hypervisor_done done,
+                              void *context)
+{
+    if (can(vm, vm->found->driver->throttle_disk != NULL, done, context) &&
+        is_there(vm, done, context)) {
+        vm->found->driver->throttle_disk(vm->control, index, rates, done, context);
+    }
+}
+
 void hypervisor_kill(struct hypervisor_vm *vm)
 {
     vm->was_killed = true;

@@ -36,12 +36,23 @@ enum { BOOTED_BYTES_MAX = 1 << 16 };
 /* ---- Decisions ---- */
 
 /* What a VMM begins with. */
-static const char *const start_keys[] = {"cpus", "memory_bytes", "publish", "cpu_limit_percent"};
-static const char *const update_keys[] = {
-    "cpus",          "memory_bytes",           "disk_bytes",         "publish",
-    "strategy",      "cpu_limit_percent",      "boot_timeout_ms",    "health",
-    "health_action", "health_start_period_ms", "health_interval_ms", "health_timeout_ms",
-    "health_retries"};
+static const char *const start_keys[] = {
+    "cpus", "memory_bytes", "publish", "cpu_limit_percent", "disk_iops", "disk_bandwidth"};
+static const char *const update_keys[] = {"cpus",
+                                          "memory_bytes",
+                                          "disk_bytes",
+                                          "publish",
+                                          "strategy",
+                                          "cpu_limit_percent",
+                                          "boot_timeout_ms",
+                                          "health",
+                                          "health_action",
+                                          "health_start_period_ms",
+                                          "health_interval_ms",
+                                          "health_timeout_ms",
+                                          "health_retries",
+                                          "disk_iops",
+                                          "disk_bandwidth"};
 enum {
     START_KEYS = sizeof(start_keys) / sizeof(start_keys[0]),
     UPDATE_KEYS = sizeof(update_keys) / sizeof(update_keys[0])
@@ -270,8 +281,32 @@ static void on_settled_disk(const struct error *error, void *context)
     }
 }
 
+static void on_throttled(const struct error *error, void *context)
+{
+    const struct machine *machine = context;
+    if (error != NULL && error->kind != ERROR_UNSUPPORTED && error->kind != ERROR_UNAVAILABLE) {
+        log_warn("machine %s: the rate of its disk: %s", machine->key, error->text);
+    }
+}
+
+static uint64_t begun_with(const struct machine *machine, const char *key)
+{
+    bool is_other = json_object_get(machine->booted, key) != NULL;
+    return json_u64(is_other ? machine->booted : machine->config, key);
+}
+
+struct hypervisor_rates change_disk_rates(const struct machine *machine)
+{
+    return (struct hypervisor_rates){begun_with(machine, "disk_iops"),
+                                     begun_with(machine, "disk_bandwidth")};
+}
+
 void change_settle_vm(struct machine *machine)
 {
+    const struct hypervisor_rates rates = change_disk_rates(machine);
+    if (rates.iops > 0 || rates.bytes_per_second > 0) {
+        hypervisor_throttle_disk(machine->vm, own_disk(machine), &rates, on_throttled, machine);
+    }
     if (has_mark(machine)) {
         hypervisor_resize_disk(machine->vm, own_disk(machine),
                                json_u64(machine->config, "disk_bytes"), on_settled_disk, machine);

@@ -193,6 +193,8 @@ void change_begin(struct machine *machine);
 int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
 /* Its VMM is there; its agent is: disk and memory become what they are to be. */
 void change_settle_vm(struct machine *machine);
+/* What its own disk may do, as the VMM began with it or is to begin. */
+struct hypervisor_rates change_disk_rates(const struct machine *machine);
 void change_settle_guest(struct machine *machine, bool has_gone_on);
 /* Is nothing under way that a change would meet?  CONFLICT. */
 int change_check(const struct machine *machine, struct error *err);

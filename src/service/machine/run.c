@@ -488,6 +488,7 @@ static void describe(const struct machine *machine, struct parts *parts,
     size_t disks = json_text(config, "disk")[0] != '\0' ? describe_disk(machine, parts, ret_spec)
                                                         : describe_kernel(machine, parts);
     parts->own = disks - 1;
+    parts->disks[parts->own].rates = change_disk_rates(machine);
     if (seed_is_wanted(config)) {
         parts->seed = memory_format("%s/" SEED_FILE, machine->folder);
         parts->disks[disks++] = (struct hypervisor_disk){

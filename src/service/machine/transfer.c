@@ -346,6 +346,8 @@ static int take_config(struct import *import, struct error *err)
                                        "user_data_digest",
                                        "user_data_bytes",
                                        "cpu_limit_percent",
+                                       "disk_iops",
+                                       "disk_bandwidth",
                                        "boot_timeout_ms",
                                        "health",
                                        "health_action",

@@ -16,8 +16,11 @@ static const char nothing[] = "none";
 /* What it said: in words, "cpus, memory". */
 static void describe_waiting(const json_t *waiting, struct buffer *out)
 {
-    static const char *const words[][2] = {
-        {"memory_bytes", "memory"}, {"cpu_limit_percent", "cpu limit"}, {"publish", "ports"}};
+    static const char *const words[][2] = {{"memory_bytes", "memory"},
+                                           {"cpu_limit_percent", "cpu limit"},
+                                           {"publish", "ports"},
+                                           {"disk_iops", "disk iops"},
+                                           {"disk_bandwidth", "disk bandwidth"}};
     size_t index = 0;
     json_t *value = NULL;
     json_array_foreach(waiting, index, value)

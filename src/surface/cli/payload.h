@@ -7,7 +7,7 @@
 struct payload_flag {
     const char *flag;
     const char *field;
-    enum { FLAG_DURATION, FLAG_COUNT, FLAG_SIZE, FLAG_TEXT } kind;
+    enum { FLAG_DURATION, FLAG_COUNT, FLAG_SIZE, FLAG_RATE, FLAG_TEXT } kind;
 };
 
 /* The flags that are given, as fields of `ret_object`.  INVALID. */

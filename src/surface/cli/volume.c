@@ -18,27 +18,8 @@ static const struct payload_flag settings[] = {
     {"filesystem", "filesystem", FLAG_TEXT},
     {"encrypted", "secret", FLAG_TEXT},
     {"iops", "iops", FLAG_COUNT},
+    {"bandwidth", "bandwidth", FLAG_RATE},
 };
-
-/* "10MiB/s", or a size alone. */
-static int take_bandwidth(const struct arguments *arguments, json_t *body, struct error *err)
-{
-    const char *text = flag_value(arguments, "bandwidth");
-    uint64_t bytes = 0;
-    if (text == NULL) {
-        return 0;
-    }
-    MEMORY_OWNED char *size = memory_copy_string(text);
-    if (text_ends_with(size, "/s")) {
-        size[strlen(size) - 2] = '\0';
-    }
-    if (!text_parse_size(size, &bytes)) {
-        return error_set(err, ERROR_INVALID, "--bandwidth %.40s: a size per second, as in 20MiB/s",
-                         text);
-    }
-    json_object_set_new(body, "bandwidth", json_integer((json_int_t)bytes));
-    return 0;
-}
 
 /* ---- Waiting ---- */
 
@@ -110,7 +91,6 @@ int verb_volume_create(const struct arguments *arguments, struct error *err)
     const char *from = flag_value(arguments, "from");
     const char *node = flag_value(arguments, "node");
     int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
-    r = r < 0 ? r : take_bandwidth(arguments, body, err);
     if (flag_value(arguments, "encrypt") != NULL) {
         json_object_set_new(body, "encrypt", json_true());
     }
@@ -132,7 +112,6 @@ int verb_volume_clone(const struct arguments *arguments, struct error *err)
     MEMORY_OWNED char *from = memory_format("%s@%s", source, given != NULL ? given : made);
     MEMORY_OWNED char *target = request_target("volumes", source, "/snapshots");
     int r = payload_take_flags(arguments, settings, COUNT(settings), body, err);
-    r = r < 0 ? r : take_bandwidth(arguments, body, err);
     if (r == 0 && given == NULL) {
         snapshot = json_pack("{s:s}", "name", made);
         r = request_send("POST", target, snapshot, &reference, err);
@@ -164,10 +143,10 @@ int verb_volume_resize(const struct arguments *arguments, struct error *err)
 
 int verb_volume_limit(const struct arguments *arguments, struct error *err)
 {
-    static const struct payload_flag flags[] = {{"iops", "iops", FLAG_COUNT}};
+    static const struct payload_flag flags[] = {{"iops", "iops", FLAG_COUNT},
+                                                {"bandwidth", "bandwidth", FLAG_RATE}};
     JSON_OWNED json_t *body = json_object();
     int r = payload_take_flags(arguments, flags, COUNT(flags), body, err);
-    r = r < 0 ? r : take_bandwidth(arguments, body, err);
     if (r == 0 && json_object_size(body) == 0) {
         return error_set(err, ERROR_INVALID,
                          "say what it may: --iops 500, --bandwidth 20MiB/s; 0 is no limit");
