@@ -1,10 +1,18 @@
 /* Control groups: entered with limits that hold, counted, and gone afterwards. */
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/buffer.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
 
 #include "engine/jail/jail.h"
 
@@ -76,4 +84,103 @@ TEST(jail_group, names_that_are_paths_are_refused)
     EXPECT(jail_group_enter("a/b", &limits) == 0);
     EXPECT(!jail_group_read("..", &usage));
     jail_group_remove("../blixard");
+}
+
+/* ---- Version 2 ---- */
+
+static void put(const char *folder, const char *name, const char *text)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
+    EXPECT(file_write(path, text, strlen(text), 0600, &err) == 0);
+}
+
+static bool has(const char *folder, const char *name, const char *text)
+{
+    struct error err = {0};
+    BUFFER_OWNED struct buffer content = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
+    EXPECT(file_read(path, 4096, &content, &err) == 0);
+    return strcmp(buffer_string(&content), text) == 0;
+}
+
+/* A namespace in which the list of mounts is that text. */
+static void be_where(const char *mounts)
+{
+    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0) {
+        SKIP("mount namespaces are root's");
+    }
+    EXPECT(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    put(test_folder(), "mounts", mounts);
+    MEMORY_OWNED char *path = memory_format("%s/mounts", test_folder());
+    if (mount(path, "/proc/self/mounts", NULL, MS_BIND, NULL) < 0) {
+        SKIP("the list of mounts cannot be covered");
+    }
+}
+
+/*
+ * Goal: what is written to version 2, and read of it, is as cgroup-v2.rst says.
+ * Method: files that are called as there; a kernel that has the controllers in version 1 gives
+ * version 2 none of them.
+ */
+TEST(jail_group, of_version_2_has_its_files_in_their_words)
+{
+    static const char *const files[] = {"cgroup.procs", "cpu.max", "memory.max", "pids.max"};
+    struct jail_group_usage usage = {0};
+    char text[96];
+    MEMORY_OWNED char *top = memory_format("%s/unified", test_folder());
+    MEMORY_OWNED char *slice = memory_format("%s/blixard", top);
+    MEMORY_OWNED char *group = memory_format("%s/web-1", slice);
+    MEMORY_OWNED char *probe = memory_format("%s/probe-%d", slice, (int)getpid());
+    MEMORY_OWNED char *mounts =
+        memory_format("none / ext4 rw 0 0\nnone %s cgroup2 rw,nsdelegate 0 0\n", top);
+    EXPECT(mkdir(top, 0700) == 0 && mkdir(slice, 0700) == 0 && mkdir(group, 0700) == 0);
+    EXPECT(mkdir(probe, 0700) == 0);
+    put(top, "cgroup.controllers", "cpuset cpu io memory pids\n");
+    put(top, "cgroup.subtree_control", "");
+    put(slice, "cgroup.subtree_control", "");
+    put(probe, "cgroup.procs", "");
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        put(group, files[i], "");
+    }
+    be_where(mounts);
+    EXPECT(jail_group_probe(text, sizeof(text)) ==
+           (JAIL_GROUP_CPU | JAIL_GROUP_MEMORY | JAIL_GROUP_PROCESSES));
+    EXPECT_STRING(text, "cpu, memory, pids (cgroup v2)");
+    EXPECT(jail_group_enter("web-1", &limits) ==
+           (JAIL_GROUP_CPU | JAIL_GROUP_MEMORY | JAIL_GROUP_PROCESSES));
+    EXPECT(has(group, "cpu.max", "150000 100000"));
+    EXPECT(has(group, "memory.max", "268435456"));
+    EXPECT(has(group, "pids.max", "4"));
+    EXPECT(has(group, "cgroup.procs", "0"));
+    put(group, "cpu.stat", "usage_usec 9000000\nnr_throttled 3\nthrottled_usec 5000\n");
+    put(group, "memory.current", "1048576\n");
+    put(group, "memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n");
+    put(group, "pids.current", "3\n");
+    EXPECT(jail_group_read("web-1", &usage));
+    EXPECT(usage.throttled_ms == 5 && usage.memory_bytes == 1048576 && usage.kills == 1);
+    EXPECT(usage.memory_bytes_max == 268435456 && usage.processes == 3);
+}
+
+/* Goal: a hierarchy of version 2 that has no controllers, as beside version 1, is passed over. */
+TEST(jail_group, version_2_without_controllers_is_passed_over)
+{
+    char before[96];
+    char after[96];
+    MEMORY_OWNED char *top = memory_format("%s/unified", test_folder());
+    if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0) {
+        SKIP("mount namespaces are root's");
+    }
+    unsigned achieved = jail_group_probe(before, sizeof(before));
+    if (achieved == 0 || strstr(before, "v1") == NULL) {
+        SKIP("there is no version 1");
+    }
+    EXPECT(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    EXPECT(mkdir(top, 0700) == 0);
+    if (mount("none", top, "cgroup2", 0, NULL) < 0) {
+        SKIP("version 2 cannot be mounted");
+    }
+    EXPECT(jail_group_probe(after, sizeof(after)) == achieved);
+    EXPECT_STRING(after, before);
+    EXPECT(umount(top) == 0);
 }
