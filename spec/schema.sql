@@ -591,3 +591,61 @@ CREATE TABLE machine_event (
     at_ms      INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX machine_event_project ON machine_event (project, sequence);
+-- Placement
+ALTER TABLE machine ADD COLUMN pending_ms INTEGER;     -- since when it waits for room; NULL: it does not
+ALTER TABLE machine ADD COLUMN pending_reason TEXT;    -- why it fits nowhere
+ALTER TABLE machine ADD COLUMN cpu_millis INTEGER NOT NULL DEFAULT 0; -- what its settings say it takes
+ALTER TABLE machine ADD COLUMN cores INTEGER NOT NULL DEFAULT 0;      -- of its own, besides
+ALTER TABLE machine ADD COLUMN memory_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE machine ADD COLUMN disk_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE machine SET cpu_millis = coalesce(config ->> '$.cpus', 1) * 1000,
+    memory_bytes = coalesce(config ->> '$.memory_bytes', 0), disk_bytes = coalesce(config ->> '$.disk_bytes', 0);
+CREATE TABLE placement_room (                -- what the machines of a node may have together; it alone writes it
+    key          TEXT PRIMARY KEY NOT NULL,  -- name of the node
+    cpu_millis   INTEGER NOT NULL,
+    cpu_percent  INTEGER NOT NULL,           -- of what it has that is: what a core of a machine's own takes
+    memory_bytes INTEGER NOT NULL,
+    disk_bytes   INTEGER NOT NULL,
+    revision     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_pending ON machine (pending_ms) WHERE pending_ms IS NOT NULL;
+CREATE TABLE placement_group (
+    key        TEXT PRIMARY KEY NOT NULL,    -- PROJECT/NAME
+    project    TEXT NOT NULL,
+    name       TEXT NOT NULL,
+    policy     TEXT NOT NULL CHECK (policy IN ('spread', 'compact')),
+    rigor      TEXT NOT NULL CHECK (rigor IN ('strict', 'permissive')),
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE TABLE placement_reservation (         -- room that is kept on a node for machines that name it
+    key          TEXT PRIMARY KEY NOT NULL,  -- PROJECT/NAME
+    project      TEXT NOT NULL,
+    name         TEXT NOT NULL,
+    node         TEXT NOT NULL,
+    cpu_millis   INTEGER NOT NULL,
+    memory_bytes INTEGER NOT NULL,
+    disk_bytes   INTEGER NOT NULL,
+    expires_ms   INTEGER NOT NULL,
+    created_ms   INTEGER NOT NULL,
+    revision     INTEGER NOT NULL
+) STRICT;
+CREATE INDEX placement_reservation_node ON placement_reservation (node);
+CREATE TABLE placement_strategy (
+    key      TEXT PRIMARY KEY NOT NULL,      -- a project, or '' for those that say nothing
+    strategy TEXT NOT NULL,
+    weights  TEXT NOT NULL,                  -- JSON: parts of the score to percent
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE TABLE placement_decision (            -- the last ones
+    key        TEXT PRIMARY KEY NOT NULL,    -- random
+    project    TEXT NOT NULL,
+    machine    TEXT NOT NULL,                -- name
+    machine_id TEXT NOT NULL,
+    kind       TEXT NOT NULL CHECK (kind IN ('placed', 'pending', 'displaced', 'moved')),
+    node       TEXT NOT NULL,                -- '' of one that is pending
+    text       TEXT NOT NULL,                -- why, for people
+    at_ms      INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX placement_decision_at ON placement_decision (at_ms);

@@ -56,6 +56,7 @@ struct node {
     struct hypervisor *hypervisor;
     struct clone_service *clones;
     struct machine_service *machines;
+    struct placement_service *placement;
     struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;

@@ -32,7 +32,6 @@
 #include "service/kv/kv.h"
 #include "service/machine/machine.h"
 #include "service/network/network.h"
-#include "service/node/node.h"
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
 #include "service/queue/queue.h"
@@ -500,39 +499,6 @@ static void stop_machines(struct node *node)
     machine_service_free(node->machines);
 }
 
-static int start_node_life(struct node *node, struct error *err)
-{
-    const struct options *options = &node->options;
-    const struct node_options settings = {
-        .loop = node->loop,
-        .store = node->store,
-        .cluster = node->cluster,
-        .operations = node->operations,
-        .machines = node->machines,
-        .hypervisor = node->hypervisor,
-        .node_name = node->name,
-        .data_folder = node->folder,
-        .kvm = !node->probe.kvm_usable    ? "none"
-            : node->probe.kvm_paravirtual ? "paravirtual"
-                                          : "hardware",
-        .region = options->region,
-        .zone = options->zone,
-        .rack = options->rack,
-        .reserved_cpu_millis = options->reserved_cpu_millis,
-        .reserved_memory_bytes = options->reserved_memory_bytes,
-        .reserved_disk_bytes = options->reserved_disk_bytes,
-        .overcommit_cpu_percent = options->overcommit_cpu_percent,
-        .overcommit_memory_percent = options->overcommit_memory_percent,
-        .overcommit_disk_percent = options->overcommit_disk_percent,
-    };
-    return node_service_new(&settings, &node->node_life, err);
-}
-
-static void stop_node_life(struct node *node)
-{
-    node_service_free(node->node_life);
-}
-
 static int start_functions(struct node *node, struct error *err)
 {
     struct function_options options = {
@@ -822,6 +788,7 @@ static int start_api(struct node *node, struct error *err)
         .fetches = node->fetches,
         .secrets = node->secrets,
         .machines = node->machines,
+        .placement = node->placement,
         .volumes = node->volumes,
         .networks = node->networks,
         .node_name = node->name,
@@ -870,7 +837,8 @@ const struct subsystem subsystems[] = {
     {"volumes", start_volumes, stop_volumes},
     {"networks", start_networks, stop_networks},
     {"machines", start_machines, stop_machines},
-    {"node life", start_node_life, stop_node_life},
+    {"node life", places_start_node_life, places_stop_node_life},
+    {"placement", places_start_placement, places_stop_placement},
     {"functions", start_functions, stop_functions},
     {"forecasts", start_forecasts, stop_forecasts},
     {"routes", start_routes, stop_routes},

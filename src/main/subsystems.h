@@ -15,6 +15,12 @@ struct subsystem {
 extern const struct subsystem subsystems[];
 extern const size_t subsystem_count;
 
+/* ---- places.c ---- */
+int places_start_node_life(struct node *node, struct error *err);
+void places_stop_node_life(struct node *node);
+int places_start_placement(struct node *node, struct error *err);
+void places_stop_placement(struct node *node);
+
 /* ---- daemon.c ---- */
 
 /* A line for systemd, where it has started us. */

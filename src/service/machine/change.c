@@ -52,7 +52,16 @@ static const char *const update_keys[] = {"cpus",
                                           "health_timeout_ms",
                                           "health_retries",
                                           "disk_iops",
-                                          "disk_bandwidth"};
+                                          "disk_bandwidth",
+                                          "constraints",
+                                          "affinities",
+                                          "spreads",
+                                          "tolerations",
+                                          "placement_group",
+                                          "node_pool",
+                                          "reservation",
+                                          "priority",
+                                          "dedicated_cpus"};
 enum {
     START_KEYS = sizeof(start_keys) / sizeof(start_keys[0]),
     UPDATE_KEYS = sizeof(update_keys) / sizeof(update_keys[0])
@@ -512,6 +521,7 @@ static void on_kept(void *context)
         "UPDATE machine SET config = ?, revision = ? WHERE id = ? AND node = ? AND config = ?",
         "trttt", text, machine->id, service->node_name, changing->was);
     events_add_of(machine, command, "vm.changed", "");
+    draft_add_claim(service, command, machine->id, changing->config);
     if (changing->error.kind == ERROR_NONE) {
         store_propose(service->options.store, command, on_written, changing);
         return;
@@ -609,6 +619,9 @@ void machine_update(struct machine_service *service, const char *project, const 
 {
     struct error err = {0};
     struct machine *machine = NULL;
+    if (unplaced_update(service, project, name, update, done, context)) {
+        return;
+    }
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : change_check(machine, &err);
     if (r == 0 && json_object_get(update, "name") != NULL) {

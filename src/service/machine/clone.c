@@ -172,6 +172,7 @@ static int add_clone(struct store_command *command, const struct cloning *clonin
                                         .state = machine_state_text(MACHINE_CREATING),
                                         .reason = origin};
     events_add(cloning->service, command, &event);
+    draft_add_claim(cloning->service, command, clone->id, config);
     return network_add_leases(cloning->service->options.networks, command, cloning->project,
                               clone->id, json_object_get(config, "networks"), err);
 }

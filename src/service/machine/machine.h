@@ -31,6 +31,7 @@ struct operation_service;
 struct peer_blobs;
 struct peer_clients;
 struct store;
+struct store_command;
 struct volume_service;
 struct volume_use;
 
@@ -78,11 +79,53 @@ int machine_image_write_list(struct machine_service *service, const char *projec
 /* With the id of the operation that ends when it is so, or an error. */
 typedef void machine_begun(const struct error *error, const char *operation, void *context);
 
-/* Make one on this node; a body of type MachineCreate.  INVALID names the setting, EXISTS,
- * NOT_FOUND (no such image, no such network), CONFLICT (a published port, or the address, is
- * another machine's), LIMIT (its network has no address left), UNSUPPORTED. */
+/* Make one on this node (service/placement has chosen it); a body of type MachineCreate.  INVALID
+ * names the setting, EXISTS, NOT_FOUND (no such image, no such network), CONFLICT (a published
+ * port, or the address, is another machine's), LIMIT (its network has no address left),
+ * UNSUPPORTED. */
 void machine_create(struct machine_service *service, const char *project, const json_t *create,
                     machine_begun *done, void *context);
+
+/*
+ * Machines that are made by a command of somebody who places them; see service/placement.  A draft
+ * has its id and its settings, checked but for what its node alone knows.  As machine_create();
+ * UNSUPPORTED: it has something that is its node's alone.
+ */
+/* The settings alone, complete and checked; a new reference. */
+int machine_complete(const json_t *create, json_t **ret_config, struct error *err);
+struct machine_draft {
+    char id[17];
+    json_t *config;
+};
+int machine_draft(struct machine_service *service, const char *project, const json_t *create,
+                  struct machine_draft *ret_draft, struct error *err);
+void machine_draft_done(struct machine_draft *draft);
+/* Its row: at a node, which it starts on, or (NULL) pending for that reason.  The command fails
+ * with CONFLICT when the node has no room for it. */
+int machine_draft_add(struct machine_service *service, const char *project,
+                      const struct machine_draft *draft, const char *node_or_null,
+                      const char *reason, struct store_command *command, struct error *err);
+/* What a machine of that config asks of its node, as placement_rules_read() takes it; a new
+ * reference. */
+json_t *machine_config_rules(const json_t *config);
+/* A pending one without a node gets one; the same CONFLICT. */
+void machine_add_assignment(struct machine_service *service, struct store_command *command,
+                            const char *project, const char *id, const json_t *config,
+                            const char *node);
+/* A displaced one goes on at its node. */
+void machine_add_return(struct machine_service *service, struct store_command *command,
+                        const char *project, const char *id, const json_t *config,
+                        const char *node);
+/* One that runs is stopped, and pending. */
+struct machine_displaced {
+    const char *project;
+    const char *name;
+    const char *id;
+    const char *node;
+    const char *reason;
+};
+void machine_add_displacement(struct machine_service *service, struct store_command *command,
+                              const struct machine_displaced *displaced);
 
 /* "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.
  * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
@@ -139,7 +182,7 @@ int machine_write(struct machine_service *service, const char *project, const ch
 int machine_write_list(struct machine_service *service, const char *project, struct buffer *out,
                        struct error *err);
 
-/* Name of the node that has it; the caller's.  NOT_FOUND. */
+/* Name of the node that has it, or "": it waits for one; the caller's.  NOT_FOUND. */
 int machine_node(struct machine_service *service, const char *project, const char *name,
                  char **ret_node, struct error *err);
 

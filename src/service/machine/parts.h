@@ -169,8 +169,32 @@ int request_find(struct machine_service *service, const char *project, const cha
 int request_check_fit(const struct machine_service *service, const json_t *config,
                       struct error *err);
 
+/* What its image has, as settings.  NOT_FOUND, INVALID. */
+int request_take_image(struct machine_service *service, const char *project, json_t *config,
+                       struct error *err);
+int request_check_free(struct machine_service *service, const char *project, const char *name,
+                       struct error *err); /* EXISTS */
 /* Would it take that config instead of its own? */
 int request_check_change(const struct machine *machine, const json_t *config, struct error *err);
+
+/* ---- draft.c: rows of machines that are placed ---- */
+/* Has the state what tells of placement (version 8)? */
+bool draft_is_known(const struct machine_service *service);
+void draft_add_row(struct machine_service *service, struct store_command *command,
+                   const char *project, const char *id, const json_t *config, const char *node);
+/* The command fails with CONFLICT when the machine's node has no room for it. */
+void draft_add_check(const struct machine_service *service, struct store_command *command,
+                     const char *project, const char *id, const json_t *config);
+/* Its settings are others: what it takes of its node. */
+void draft_add_claim(const struct machine_service *service, struct store_command *command,
+                     const char *id, const json_t *config);
+
+/* ---- unplaced.c: what is asked of machines that have no node yet ---- */
+/* True: it has none, and the request is answered. */
+bool unplaced_act(struct machine_service *service, const char *project, const char *name,
+                  const char *action, machine_begun *done, void *context);
+bool unplaced_update(struct machine_service *service, const char *project, const char *name,
+                     const json_t *update, machine_changed *done, void *context);
 
 /* ---- change.c: of a machine that is there ---- */
 

@@ -49,6 +49,11 @@ int request_find(struct machine_service *service, const char *project, const cha
         return r;
     }
     *ret_machine = state_find(service, project, name);
+    if (*ret_machine == NULL && node[0] == '\0') {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s waits for room: see `blixard placement explain %s`", name,
+                         name);
+    }
     return *ret_machine != NULL
         ? 0
         : error_set(err, ERROR_UNAVAILABLE, "machine %s is on node %s", name, node);
@@ -170,8 +175,8 @@ static int fit_image(const json_t *image, json_t *config, struct error *err)
     return 0;
 }
 
-static int take_image(struct machine_service *service, const char *project, json_t *config,
-                      struct error *err)
+int request_take_image(struct machine_service *service, const char *project, json_t *config,
+                       struct error *err)
 {
     static const char *const keys[] = {"kernel",      "initrd",          "root",
                                        "root_format", "cmdline",         "disk",
@@ -296,34 +301,6 @@ int request_check_change(const struct machine *machine, const json_t *config, st
     return r < 0 ? r : check_ports(machine->service, machine, config, err);
 }
 
-static void add_machine(struct machine_service *service, struct store_command *command,
-                        const char *project, const char *id, const json_t *config)
-{
-    const char *name = json_text(config, "name");
-    const char *node = service->node_name;
-    bool is_halted = strcmp(json_text(config, "strategy"), "Halted") == 0;
-    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
-    MEMORY_OWNED char *exists = memory_format("there is a machine %s already", name);
-    store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
-                      "tu", project, clock_real_ms());
-    store_command_add_expecting(
-        command, ERROR_EXISTS, exists,
-        "INSERT INTO machine (key, project, name, id, node, config, desired, state, restarts, "
-        "created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, 'creating', 0, ?8, ?9 "
-        "WHERE NOT EXISTS (SELECT 1 FROM machine WHERE key = ?1)",
-        "tttttttur", key, project, name, id, node, text, is_halted ? "stopped" : "running",
-        clock_real_ms());
-    const struct machine_event event = {.project = project,
-                                        .machine = name,
-                                        .machine_id = id,
-                                        .node = node,
-                                        .type = "vm.created",
-                                        .state = machine_state_text(MACHINE_CREATING),
-                                        .reason = ""};
-    events_add(service, command, &event);
-}
-
 struct creating {
     struct machine_service *service;
     char *project;
@@ -335,8 +312,8 @@ struct creating {
     void *context;
 };
 
-static int check_free(struct machine_service *service, const char *project, const char *name,
-                      struct error *err)
+int request_check_free(struct machine_service *service, const char *project, const char *name,
+                       struct error *err)
 {
     MEMORY_OWNED char *node = NULL;
     struct error ignored = {0};
@@ -376,7 +353,10 @@ static void propose_machine(struct creating *creating)
         service, creating->project, name, json_text(creating->config, "driver"),
         json_object_get(creating->config, "volumes"), command, &creating->error);
     json_object_del(creating->config, "volumes"); /* rows of their own say so from now on */
-    add_machine(service, command, creating->project, creating->id, creating->config);
+    draft_add_row(service, command, creating->project, creating->id, creating->config,
+                  service->node_name);
+    draft_add_claim(service, command, creating->id, creating->config);
+    draft_add_check(service, command, creating->project, creating->id, creating->config);
     r = r < 0
         ? r
         : network_add_leases(service->options.networks, command, creating->project, creating->id,
@@ -414,11 +394,11 @@ void machine_create(struct machine_service *service, const char *project, const 
     char *user_data = NULL;
     int r = settings_complete(create, &config, &err);
     r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
-    r = r < 0 ? r : take_image(service, project, config, &err);
+    r = r < 0 ? r : request_take_image(service, project, config, &err);
     r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : shares_complete(shares_folders(service), config, &err);
     r = r < 0 ? r : request_check_fit(service, config, &err);
-    r = r < 0 ? r : check_free(service, project, json_text(config, "name"), &err);
+    r = r < 0 ? r : request_check_free(service, project, json_text(config, "name"), &err);
     if (r < 0) {
         seed_wipe(&user_data);
         machine_answer(service, &err, done, NULL, context);
@@ -504,6 +484,9 @@ void machine_act(struct machine_service *service, const char *project, const cha
     struct error err = {0};
     struct machine *machine = NULL;
     const struct act *act = find_act(action);
+    if (act != NULL && unplaced_act(service, project, name, action, done, context)) {
+        return;
+    }
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : check_act(act, action, machine, &err);
     if (r < 0) {
@@ -518,6 +501,12 @@ void machine_act(struct machine_service *service, const char *project, const cha
         command, ERROR_NOT_FOUND, "the machine was deleted meanwhile",
         "UPDATE machine SET desired = ?, revision = ? WHERE id = ? AND node = ?", "trtt",
         machine_desired_text(act->desired), machine->id, service->node_name);
+    if (draft_is_known(service)) { /* whoever was displaced does not wait any more */
+        store_command_add(command,
+                          "UPDATE machine SET pending_ms = NULL, pending_reason = NULL WHERE id = "
+                          "? AND pending_ms IS NOT NULL",
+                          "t", machine->id);
+    }
     struct asking asking = {.service = service,
                             .restarts = act->restarts,
                             .kills = act->kills,

@@ -124,6 +124,7 @@ static void write_row(struct restore *restore)
         "desired <> 'deleted'",
         "ttrtt", text, restore->runs_afterwards ? "running" : "stopped", machine->key, machine->id);
     events_add_of(machine, command, "vm.restored", "");
+    draft_add_claim(restore->service, command, machine->id, config);
     store_propose(restore->service->options.store, command, on_row_written, restore);
 }
 

@@ -3,7 +3,10 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
+
+#include "engine/placement/placement.h"
 
 #include "service/machine/parts.h"
 #include "service/network/network.h"
@@ -142,6 +145,55 @@ static int check_limits(const json_t *config, struct error *err)
     return r;
 }
 
+/* ---- Where it may be ---- */
+
+json_t *machine_config_rules(const json_t *config)
+{
+    static const char *const members[][2] = {{"constraints", "constraints"},
+                                             {"affinities", "affinities"},
+                                             {"spreads", "spread"},
+                                             {"tolerations", "tolerations"},
+                                             {"node_pool", "pool"}};
+    json_t *rules = json_object();
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        const json_t *value = json_object_get(config, members[i][0]);
+        if (value != NULL && !json_is_null(value)) {
+            json_object_set_new(rules, members[i][1], json_deep_copy(value));
+        }
+    }
+    return rules;
+}
+
+/* --node is a constraint: what is one is refused together with what contradicts it. */
+static void take_node(json_t *config)
+{
+    const char *node = json_text(config, "node");
+    json_t *constraints = json_object_get(config, "constraints");
+    if (node[0] != '\0') {
+        MEMORY_OWNED char *line = memory_format("${node.name} = %s", node);
+        if (constraints == NULL) {
+            constraints = json_array();
+            json_object_set_new(config, "constraints", constraints);
+        }
+        json_array_append_new(constraints, json_string(line));
+    }
+    json_object_del(config, "node");
+    json_object_del(config, "wait_for_room");
+}
+
+static int check_rules(json_t *config, struct error *err)
+{
+    JSON_OWNED json_t *rules = machine_config_rules(config);
+    struct placement_rules *read = NULL;
+    int r = placement_rules_read(rules, &read, err);
+    placement_rules_unref(read);
+    if (r == 0 && json_object_get(config, "priority") != NULL &&
+        json_u64(config, "priority") > PLACEMENT_PRIORITY_MAX) {
+        r = error_set(err, ERROR_INVALID, "priority is 0 to %d", PLACEMENT_PRIORITY_MAX);
+    }
+    return r;
+}
+
 int settings_complete(const json_t *create, json_t **ret_config, struct error *err)
 {
     JSON_OWNED json_t *config = json_deep_copy(create);
@@ -157,7 +209,9 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     fill_u64(config, "disk_bytes", DISK_DEFAULT);
     fill_text(config, "strategy", "RerunOnFailure");
     fill_text(config, "hostname", name);
+    take_node(config);
     int r = check_limits(config, err);
+    r = r < 0 ? r : check_rules(config, err);
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_machine_type(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);

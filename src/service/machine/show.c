@@ -16,9 +16,12 @@
 #define COLUMNS                                                                              \
     "SELECT name, project, id, node, config, desired, state, reason, restarts, started_ms, " \
     "created_ms"
-#define SELECT(where)                                                                  \
-    (state_has_health(service) ? COLUMNS ", health, health_reason FROM machine " where \
-                               : COLUMNS ", NULL, NULL FROM machine " where)
+#define SELECT(where)                                                              \
+    (draft_is_known(service) ? COLUMNS                                             \
+         ", health, health_reason, pending_ms, pending_reason FROM machine " where \
+         : state_has_health(service) ? COLUMNS                                     \
+         ", health, health_reason, NULL, NULL FROM machine " where                 \
+                                     : COLUMNS ", NULL, NULL, NULL, NULL FROM machine " where)
 
 static void write_settings(struct json_writer *writer, json_t *config)
 {
@@ -63,6 +66,21 @@ struct writing {
     size_t count;
 };
 
+/* One that was displaced is pending when its node has stopped it. */
+static void write_state(struct json_writer *writer, sqlite3_stmt *row)
+{
+    const char *state = (const char *)sqlite3_column_text(row, 6);
+    bool waits = sqlite3_column_type(row, 13) != SQLITE_NULL &&
+        (strcmp(state, "pending") == 0 || strcmp(state, "stopped") == 0 ||
+         strcmp(state, "failed") == 0);
+    json_write_field_string(writer, "state", waits ? "pending" : state);
+    json_write_field_string(writer, "reason",
+                            (const char *)sqlite3_column_text(row, waits ? 14 : 7));
+    if (waits) {
+        json_write_field_time_ms(writer, "pending_since", (uint64_t)sqlite3_column_int64(row, 13));
+    }
+}
+
 static bool write_row(sqlite3_stmt *row, void *context)
 {
     struct writing *writing = context;
@@ -79,8 +97,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "id", (const char *)sqlite3_column_text(row, 2));
     json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
     json_write_field_string(writer, "desired", (const char *)sqlite3_column_text(row, 5));
-    json_write_field_string(writer, "state", (const char *)sqlite3_column_text(row, 6));
-    json_write_field_string(writer, "reason", (const char *)sqlite3_column_text(row, 7));
+    write_state(writer, row);
     if (json_read(config, strlen(config), &document, &err) == 0) {
         write_settings(writer, document);
     }

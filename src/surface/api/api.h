@@ -39,6 +39,7 @@ struct network_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
+struct placement_service;
 struct queue_service;
 struct route_service;
 struct secret_service;
@@ -75,6 +76,7 @@ struct api_options {
     struct gateway *gateway; /* NULL: invocations are UNAVAILABLE */
     struct invocation_service *invocations;
     struct machine_service *machines;
+    struct placement_service *placement;
     struct volume_service *volumes;
     struct network_service *networks;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */

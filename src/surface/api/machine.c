@@ -5,6 +5,8 @@
 
 #include "base/memory.h"
 
+#include "service/placement/placement.h"
+
 #include "surface/api/parts.h"
 
 static struct machine_service *service_of(const struct request *request)
@@ -21,7 +23,7 @@ bool api_machine_is_elsewhere(struct request *request)
         api_answer_error(request, &err);
         return true;
     }
-    return api_pass_to_node(request, node);
+    return node[0] != '\0' && api_pass_to_node(request, node); /* it may wait for one */
 }
 
 /* ---- Looking ---- */
@@ -70,10 +72,43 @@ void api_machine_usage(struct request *request)
 
 /* ---- Changing ---- */
 
+/* ?node=NAME is a machine's node: as "node" in the body. */
+static int take_node(const struct request *request, const json_t *body, json_t **ret_body,
+                     struct error *err)
+{
+    char name[256];
+    *ret_body = json_deep_copy(body);
+    if (!http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name))) {
+        return 0;
+    }
+    const char *said = json_text(body, "node");
+    json_object_set_new(*ret_body, "node", json_string(name));
+    return said[0] == '\0' || strcmp(said, name) == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "node is %.80s, and ?node= says %.80s", said, name);
+}
+
+/* Where it suits; from another node, which has decided that already: here. */
 static void create(struct request *request, const json_t *body)
 {
-    machine_create(service_of(request), request->project, body, api_answer_begun,
-                   api_begin(request, api_body_text(body, "name")));
+    struct placement_service *placement = request->api->options.placement;
+    char pending[1024];
+    struct error err = {0};
+    JSON_OWNED json_t *machine = NULL;
+    if (take_node(request, body, &machine, &err) < 0) {
+        api_answer_error(request, &err);
+        return;
+    }
+    struct beginning *beginning = api_begin(request, api_body_text(body, "name"));
+    if (!api_is_passed_on(request)) {
+        placement_service_create(placement, request->project, machine, api_answer_begun, beginning);
+    } else if (http_query_get(http_exchange_query(request->exchange), "pending", pending,
+                              sizeof(pending))) {
+        placement_service_create_pending(placement, request->project, machine, pending,
+                                         api_answer_begun, beginning);
+    } else {
+        machine_create(service_of(request), request->project, machine, api_answer_begun, beginning);
+    }
 }
 
 void api_machine_create(struct request *request)

@@ -13,6 +13,7 @@
 #include "service/function/function.h"
 #include "service/instance/instance.h"
 #include "service/machine/machine.h"
+#include "service/placement/placement.h"
 #include "service/queue/queue.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
@@ -127,6 +128,10 @@ static void answer_metrics(struct request *request, const char *more)
     buffer_append_string(&body, more);
     if (request->api->options.forecasts != NULL) {
         forecast_write_metrics(request->api->options.forecasts, &body);
+    }
+    if (request->api->options.placement != NULL) {
+        placement_service_write_metrics(request->api->options.placement,
+                                        format == TELEMETRY_OPENMETRICS, &body);
     }
     if (request->api->options.volumes != NULL) {
         volume_write_metrics(request->api->options.volumes, &body);

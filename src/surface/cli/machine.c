@@ -39,11 +39,19 @@ static const struct payload_flag settings[] = {
     {"boot-timeout", "boot_timeout_ms", FLAG_DURATION},
     {"machine", "machine_type", FLAG_TEXT},
     {"firmware", "firmware", FLAG_TEXT},
+    {"placement-group", "placement_group", FLAG_TEXT},
+    {"node-pool", "node_pool", FLAG_TEXT},
+    {"reservation", "reservation", FLAG_TEXT},
+    {"priority", "priority", FLAG_COUNT},
 };
 
 int machine_take_flags(const struct arguments *arguments, json_t *ret_body, struct error *err)
 {
-    return payload_take_flags(arguments, settings, COUNT(settings), ret_body, err);
+    int r = payload_take_flags(arguments, settings, COUNT(settings), ret_body, err);
+    if (r == 0) {
+        placement_take_rules(arguments, ret_body);
+    }
+    return r;
 }
 
 /* ---- Waiting ---- */
@@ -67,6 +75,13 @@ static int finish(const struct arguments *arguments, const json_t *reference, co
         machine = json_pack("{s:s}", "deleted", name);
     } else if (r == 0) {
         r = request_json("GET", target, NULL, &machine, err);
+    }
+    const char *state = json_string_value(json_object_get(machine, "state"));
+    if (r == 0 && state != NULL && strcmp(state, "pending") == 0) {
+        const char *reason = json_string_value(json_object_get(machine, "reason"));
+        return print_done(arguments, machine, err,
+                          "machine %s is pending: %s (blixard placement explain %s)", name,
+                          reason != NULL ? reason : "it waits for room", name);
     }
     return r < 0 ? r : print_done(arguments, machine, err, "machine %s %s", name, what);
 }
@@ -99,22 +114,6 @@ static void take_command(const struct arguments *arguments, json_t *body)
         json_object_set(body, "command", list);
     }
     json_decref(list);
-}
-
-/* A machine that gets a volume is made where that is. */
-static int find_home(const json_t *volumes, char **ret_node, struct error *err)
-{
-    const char *text = json_string_value(json_array_get(volumes, 0));
-    JSON_OWNED json_t *volume = NULL;
-    if (text == NULL) {
-        return 0;
-    }
-    MEMORY_OWNED char *name = memory_copy_text(text, strcspn(text, ":"));
-    MEMORY_OWNED char *target = request_target("volumes", name, "");
-    int r = request_json("GET", target, NULL, &volume, err);
-    const char *node = json_string_value(json_object_get(volume, "node"));
-    *ret_node = r == 0 && node != NULL ? memory_copy_string(node) : NULL;
-    return r;
 }
 
 /* A file's content, as text. */
@@ -165,15 +164,41 @@ static int take_seed(const struct arguments *arguments, json_t *body, struct err
     return r;
 }
 
-int verb_vm_create(const struct arguments *arguments, struct error *err)
+/* All of them, then each is waited for. */
+static int create_many(const struct arguments *arguments, json_t *machine, const char *what,
+                       struct error *err)
 {
-    JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
-    JSON_OWNED json_t *reference = NULL;
-    BUFFER_OWNED struct buffer target = {0};
-    MEMORY_OWNED char *home = NULL;
+    JSON_OWNED json_t *body = json_object();
+    JSON_OWNED json_t *answer = NULL;
+    bool is_quiet = flag_value(arguments, "no-wait") != NULL;
+    uint64_t count = 0;
+    const char *text = flag_value(arguments, "count");
+    if (!text_parse_u64(text_of(text, strlen(text)), &count)) {
+        return error_set(err, ERROR_INVALID, "--count %.40s is no number", text);
+    }
+    json_object_set(body, "machine", machine);
+    json_object_set_new(body, "count", json_integer((json_int_t)count));
+    json_object_set_new(body, "all_or_nothing",
+                        json_boolean(flag_value(arguments, "all-or-nothing") != NULL));
+    int r = request_send("POST", "/v1/machine-gangs", body, &answer, err);
+    const json_t *list = json_object_get(answer, "machines");
+    if (r < 0 || is_quiet) {
+        return r < 0
+            ? r
+            : print_done(arguments, answer, err, "%zu machines are begun", json_array_size(list));
+    }
+    size_t index = 0;
+    json_t *reference = NULL;
+    json_array_foreach(list, index, reference)
+    {
+        r = r < 0 ? r : finish(arguments, reference, what, false, err);
+    }
+    return r;
+}
+
+static int take_machine(const struct arguments *arguments, json_t *body, struct error *err)
+{
     const char *node = flag_value(arguments, "node");
-    const char *strategy = flag_value(arguments, "strategy");
-    bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
     int r = machine_take_flags(arguments, body, err);
     if (r == 0 && flag_value(arguments, "image") == NULL) {
         return error_set(err, ERROR_INVALID,
@@ -186,20 +211,33 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     take_list(arguments, "share", "shares", body);
     take_command(arguments, body);
     take_list(arguments, "volume", "volumes", body);
-    if (r == 0 && node == NULL) {
-        r = find_home(json_object_get(body, "volumes"), &home, err);
-        node = home;
-    }
     r = r < 0 ? r : network_take_flags(arguments, body, err);
     r = r < 0 ? r : take_seed(arguments, body, err);
-    buffer_append_string(&target, "/v1/machines");
-    if (node != NULL) {
-        buffer_append_string(&target, "?node=");
-        http_percent_encode(&target, text_of(node, strlen(node)));
+    if (r == 0 && node != NULL) {
+        json_object_set_new(body, "node", json_string(node));
     }
-    r = r < 0 ? r : request_send("POST", buffer_string(&target), body, &reference, err);
-    return r < 0 ? r
-                 : finish(arguments, reference, is_halted ? "is made" : "is running", false, err);
+    if (r == 0 && flag_value(arguments, "no-wait") != NULL) {
+        json_object_set_new(body, "wait_for_room", json_false());
+    }
+    return r;
+}
+
+int verb_vm_create(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
+    JSON_OWNED json_t *reference = NULL;
+    const char *strategy = flag_value(arguments, "strategy");
+    bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
+    const char *what = is_halted ? "is made" : "is running";
+    int r = take_machine(arguments, body, err);
+    if (r == 0 && flag_value(arguments, "count") != NULL) {
+        return create_many(arguments, body, what, err);
+    }
+    if (r == 0 && flag_value(arguments, "all-or-nothing") != NULL) {
+        return error_set(err, ERROR_INVALID, "--all-or-nothing is for --count COUNT");
+    }
+    r = r < 0 ? r : request_send("POST", "/v1/machines", body, &reference, err);
+    return r < 0 ? r : finish(arguments, reference, what, false, err);
 }
 
 static int act(const struct arguments *arguments, const char *action, const char *what,
@@ -298,6 +336,16 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"created", "created_at", AS_TEXT},
         {"origin", "origin", AS_TEXT},
         {"id", "id", AS_TEXT},
+        {"pending since", "pending_since", AS_TEXT},
+        {"constraints", "constraints", AS_TEXT},
+        {"affinities", "affinities", AS_TEXT},
+        {"spread over", "spreads", AS_TEXT},
+        {"group", "placement_group", AS_TEXT},
+        {"tolerates", "tolerations", AS_TEXT},
+        {"node pool", "node_pool", AS_TEXT},
+        {"reservation", "reservation", AS_TEXT},
+        {"priority", "priority", AS_TEXT},
+        {"dedicated", "dedicated_cpus", AS_TEXT},
         {"machine type", "machine_type", AS_TEXT},
         {"firmware", "firmware", AS_TEXT},
         {"user-data", "user_data_digest", AS_TEXT},

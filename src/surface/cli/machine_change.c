@@ -117,8 +117,9 @@ int verb_vm_set(const struct arguments *arguments, struct error *err)
         json_object_set_new(body, "health", json_string(""));
     }
     if (r == 0 && json_object_size(body) == 0) {
-        return error_set(err, ERROR_INVALID,
-                         "say what is to change: --strategy Always, --publish 8080:80");
+        return error_set(
+            err, ERROR_INVALID,
+            "say what is to change: --strategy Always, --publish 8080:80, --constraint zone=a");
     }
     return r < 0 ? r : update(arguments, body, "is changed", err);
 }

@@ -1,6 +1,30 @@
 /* Long lists of flags, of machines and their images: see verbs.c. */
 #include "surface/cli/private.h"
 
+/* Where a machine may be: of `vm create` and `vm set`. */
+#define RULES(end)                                                                                \
+    {"constraint", 0, "RULE", NULL,                                                               \
+     "What its node must be: zone=a, label.disk=ssd, attr.cpus>=8, distinct_hosts; may be given " \
+     "several times" end},                                                                        \
+        {"affinity", 0, "WEIGHT RULE", NULL,                                                      \
+         "What its node had better be, -100 to 100: '50 label.disk=ssd'; may be given several "   \
+         "times" end},                                                                            \
+        {"spread", 0, "[WEIGHT] ATTRIBUTE [VALUE=PERCENT ...]", NULL,                             \
+         "Over what its set is spread: zone, rack, 'zone a=60 b=40'; may be given several "       \
+         "times" end},                                                                            \
+        {"placement-group", 0, "GROUP", NULL, "The placement group that it is in" end},           \
+        {"toleration", 0, "KEY[=VALUE][:EFFECT]", NULL,                                           \
+         "A taint of nodes that it bears; may be given several times" end},                       \
+        {"node-pool", 0, "POOL", NULL, "The pool of nodes that it is placed in" end},             \
+        {"reservation", 0, "NAME", NULL,                                                          \
+         "The reservation whose room it takes (see placement reserve)" end},                      \
+        {"priority", 0, "0..100", NULL,                                                           \
+         "Who waits for room gets it in this order, the highest first."},                         \
+    {                                                                                             \
+        "dedicated-cpus", 0, "yes|no", "yes no",                                                  \
+            "Its CPUs are counted as whole ones of its node, which nobody else is given."         \
+    }
+
 const struct flag vm_create_flags[] = {
     {"image", 'i', "IMAGE", NULL, "The image it starts from."},
     {"cpus", 'c', "COUNT", NULL, "Virtual CPUs (default 1)."},
@@ -49,8 +73,13 @@ const struct flag vm_create_flags[] = {
     {"ssh-key", 0, "KEY", NULL,
      "A public key that may log in, or a file with one; may be given several times."},
     {"user-data", 0, "FILE", NULL, "What cloud-init in the machine is given."},
-    {"node", 0, "NODE", NULL, "Where it is to run (default: the node that is asked)."},
-    {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."},
+    {"node", 0, "NODE", NULL, "Where it is to run (default: a node that suits)."},
+    RULES("."),
+    {"count", 0, "COUNT", NULL, "So many: NAME-1, NAME-2, ..."},
+    {"all-or-nothing", 0, NULL, NULL, "With --count: none is made unless all find room."},
+    {"no-wait", 0, NULL, NULL,
+     "Print the operation's id instead of waiting for its end; one that fits nowhere now is "
+     "refused."},
     {NULL, 0, NULL, NULL, NULL},
 };
 
@@ -89,6 +118,7 @@ const struct flag vm_set_flags[] = {
     {"health-retries", 0, "COUNT", NULL, "So many bad ones in a row make it unhealthy."},
     {"health-start-period", 0, "DURATION", NULL, "So long after its start they do not count."},
     {"health-action", 0, "ACTION", "restart none", "What is done when it is unhealthy."},
+    RULES("; none: no such rule."),
     {"restart", 0, NULL, NULL, "Start it again, if something takes effect only then."},
     {NULL, 0, NULL, NULL, NULL},
 };

@@ -260,6 +260,19 @@ int verb_kv_get(const struct arguments *arguments, struct error *err);
 int verb_kv_set(const struct arguments *arguments, struct error *err);
 int verb_kv_list(const struct arguments *arguments, struct error *err);
 int verb_kv_delete(const struct arguments *arguments, struct error *err);
+/* placement.c */
+/* --constraint and the like, as fields of a MachineCreate or a MachineUpdate; "none": no such. */
+void placement_take_rules(const struct arguments *arguments, json_t *body);
+int verb_placement_explain(const struct arguments *arguments, struct error *err);
+int verb_placement_list(const struct arguments *arguments, struct error *err);
+int verb_placement_reserve(const struct arguments *arguments, struct error *err);
+int verb_placement_release(const struct arguments *arguments, struct error *err);
+int verb_placement_strategy(const struct arguments *arguments, struct error *err);
+int verb_placement_group_create(const struct arguments *arguments, struct error *err);
+int verb_placement_group_list(const struct arguments *arguments, struct error *err);
+int verb_placement_group_show(const struct arguments *arguments, struct error *err);
+int verb_placement_group_delete(const struct arguments *arguments, struct error *err);
+
 /* network.c */
 int network_take_flags(const struct arguments *arguments, json_t *body, struct error *err);
 int verb_network_create(const struct arguments *arguments, struct error *err);

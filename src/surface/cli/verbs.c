@@ -115,6 +115,8 @@ const struct noun cli_nouns[] = {
     {"volume snapshot", "what volumes held at one moment"},
     {"network", "networks of machines"},
     {"security-group", "what may reach the machines that are in one"},
+    {"placement", "where machines run, and why"},
+    {"placement-group", "machines that are kept apart, or together"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -466,6 +468,7 @@ const struct verb cli_verbs[] = {
 
 #include "machine_verbs.def"
 #include "network_verbs.def"
+#include "placement_verbs.def"
 
     {"image", "list", "", 0, 0, NULL, "List the images of machines.", "  blixard image list\n",
      verb_image_list},

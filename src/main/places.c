@@ -1,0 +1,58 @@
+/* Of the subsystems: what a node is to the others, and where things run. */
+#include "service/node/node.h"
+#include "service/placement/placement.h"
+
+#include "main/subsystems.h"
+
+int places_start_node_life(struct node *node, struct error *err)
+{
+    const struct options *options = &node->options;
+    const struct node_options settings = {
+        .loop = node->loop,
+        .store = node->store,
+        .cluster = node->cluster,
+        .operations = node->operations,
+        .machines = node->machines,
+        .hypervisor = node->hypervisor,
+        .node_name = node->name,
+        .data_folder = node->folder,
+        .kvm = !node->probe.kvm_usable    ? "none"
+            : node->probe.kvm_paravirtual ? "paravirtual"
+                                          : "hardware",
+        .region = options->region,
+        .zone = options->zone,
+        .rack = options->rack,
+        .reserved_cpu_millis = options->reserved_cpu_millis,
+        .reserved_memory_bytes = options->reserved_memory_bytes,
+        .reserved_disk_bytes = options->reserved_disk_bytes,
+        .overcommit_cpu_percent = options->overcommit_cpu_percent,
+        .overcommit_memory_percent = options->overcommit_memory_percent,
+        .overcommit_disk_percent = options->overcommit_disk_percent,
+    };
+    return node_service_new(&settings, &node->node_life, err);
+}
+
+void places_stop_node_life(struct node *node)
+{
+    node_service_free(node->node_life);
+}
+
+int places_start_placement(struct node *node, struct error *err)
+{
+    const struct placement_service_options options = {
+        .loop = node->loop,
+        .store = node->store,
+        .cluster = node->cluster,
+        .peers = node->peers,
+        .machines = node->machines,
+        .operations = node->operations,
+        .node_name = node->name,
+        .displaced_max = node->options.placement_displaced_max,
+    };
+    return placement_service_new(&options, &node->placement, err);
+}
+
+void places_stop_placement(struct node *node)
+{
+    placement_service_free(node->placement);
+}

@@ -1,0 +1,203 @@
+/*
+ * What the files of this room share.
+ *
+ *   service.c   life; what changes in the state
+ *   picture.c   machines and reservations for the engine; nodes.c: nodes
+ *   asked.c     a machine's settings as the engine's request
+ *   create.c    machines that are asked for: decide, send there, decide again
+ *   many.c      machines that come by a command of this node: gangs, and those that displace
+ *   queue.c     machines that wait for room
+ *   explain.c   why
+ *   show.c      lists; group.c, reserve.c, strategy.c: what people set
+ *   measure.c   metrics
+ */
+#ifndef SERVICE_PLACEMENT_PARTS_H
+#define SERVICE_PLACEMENT_PARTS_H
+
+#include <sqlite3.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "base/loop/loop.h"
+#include "base/map.h"
+#include "base/memory.h"
+
+#include "engine/placement/placement.h"
+#include "engine/store/store.h"
+
+#include "service/operation/operation.h"
+#include "service/placement/placement.h"
+
+enum {
+    PLACEMENT_TRIES_MAX = 5, /* decisions for one machine, when others come first */
+    PLACEMENT_HINTED_MAX = 32,
+    PLACEMENT_BUCKETS = 8,
+    PLACEMENT_MACHINE_ID_SIZE = 17,
+};
+
+/* ---- asked.c ---- */
+
+/* A machine as the engine is asked for it; what the request points into is here. */
+struct asked {
+    struct placement_request request;
+    char id[PLACEMENT_ID_MAX + 1];
+    char job[PLACEMENT_ID_MAX + 1];
+    char group[PLACEMENT_ID_MAX + 1];
+    char reservation[PLACEMENT_ID_MAX + 1];
+    uint16_t ports[PLACEMENT_PORTS_MAX];
+    char hinted[PLACEMENT_HINTED_MAX][64];
+    struct placement_hint hints[PLACEMENT_HINTED_MAX];
+    const char *avoided[PLACEMENT_TRIES_MAX];
+};
+
+struct asked_of {
+    const char *project;
+    const char *name;
+    const char *id;
+    const json_t *config;
+    const char *bound;    /* node that it must be on, or NULL */
+    bool is_idle;         /* it is stopped: its disk alone counts */
+    bool is_only_counted; /* where it is matters, what it asks does not */
+};
+/* INVALID, NOT_FOUND (a group, reservation or volume). */
+int asked_init(struct asked *asked, struct placement_service *service, const struct asked_of *of,
+               struct error *err);
+void asked_done(struct asked *asked);
+/* The name without the number at its end: "db" of "db-2"; into `out` of 64. */
+void asked_base_name(const char *name, char out[64]);
+/* "reservation/PROJECT/NAME": the engine's name of one. */
+char *asked_reservation_id(const char *project, const char *name);
+
+/* ---- picture.c ---- */
+
+struct waiting;
+
+/* A row of `machine`, as the picture has it. */
+struct known {
+    char *key;
+    char id[PLACEMENT_MACHINE_ID_SIZE];
+    uint64_t digest;
+    bool is_placed;          /* the engine has it */
+    struct waiting *waiting; /* or NULL */
+};
+
+/* A machine that waits for room. */
+struct waiting {
+    struct list_node link;
+    char *project;
+    char *name;
+    char id[PLACEMENT_MACHINE_ID_SIZE];
+    char node[64]; /* that has its disk, or "" */
+    json_t *config;
+    char *reason; /* as the row has it */
+    uint64_t since_ms;
+    uint64_t priority;
+    bool is_due;
+    bool is_under_way;
+    bool is_blocked; /* `asked` and `blocked` are there */
+    struct asked asked;
+    struct placement_decision blocked;
+};
+
+struct placement_service {
+    struct placement_service_options options;
+    char *node_name;
+    struct placement_cluster *cluster;
+    struct map nodes;    /* name -> digest, as a text */
+    struct map machines; /* key -> struct known */
+    struct map kept;     /* key of a reservation -> its engine id */
+    struct map dirty;    /* keys of machines whose rows changed */
+    struct list waiting;
+    struct list making; /* struct making: operations that end when machines run */
+    bool are_nodes_stale;
+    bool is_all_stale;
+    bool are_kept_stale;
+    bool is_posted;
+    bool is_over;
+    char *room;       /* of this node, as its row has it */
+    unsigned pending; /* answers on their way */
+    struct store_watch *watch;
+    struct cluster_listener *listener;
+    struct loop_timer *timer; /* the next reservation that expires, or a retry */
+    struct loop_timer *look;  /* at nodes that have joined and not spoken yet */
+    uint64_t decided[4];      /* placed, pending, displaced, moved */
+    uint64_t refused[PLACEMENT_FILTER_COUNT];
+    uint64_t conflicts;
+    uint64_t retries;
+    uint64_t buckets[PLACEMENT_BUCKETS + 1];
+    uint64_t decision_ns;
+    uint64_t decisions;
+};
+
+bool service_is_known(const struct placement_service *service); /* has the state version 8? */
+/* Bring the picture up to the state. */
+void picture_update(struct placement_service *service);
+void picture_done(struct placement_service *service);
+void waiting_free(struct placement_service *service, struct waiting *waiting);
+/* Something changed: those that it may help are looked at again. */
+void picture_tell(struct placement_service *service, const struct placement_change *change);
+/* nodes.c */
+void nodes_update(struct placement_service *service);
+/* Keep the place of a decision until its row is here: it is counted under an id of its own, which
+ * is returned; NULL: it is gone. */
+char *picture_keep(struct placement_service *service, const char *project, struct asked *asked,
+                   const struct placement_decision *decision);
+void picture_give_back(struct placement_service *service, char *owned_id_or_null);
+/* What the picture was told of a machine is not so: its row is read again. */
+void picture_reload(struct placement_service *service, const char *machine_id);
+bool picture_has_node(const struct placement_service *service, const char *name);
+/* Later, once. */
+void service_post(struct placement_service *service);
+
+/* ---- strategy.c ---- */
+void strategy_of(struct placement_service *service, const char *project,
+                 struct placement_options *ret_options, const char **ret_source);
+
+/* ---- measure.c ---- */
+/* placement_decide(), measured. */
+int measured_decide(struct placement_service *service, const struct asked *asked,
+                    const char *project, struct placement_decision *ret_decision,
+                    struct error *err);
+
+/* ---- explain.c ---- */
+/* Member "decisions": the last ones of a project, or of a machine. */
+void decisions_write(struct placement_service *service, const char *project,
+                     const char *machine_or_null, struct json_writer *writer);
+
+/* ---- many.c ---- */
+enum decision_kind { DECISION_PLACED, DECISION_PENDING, DECISION_DISPLACED, DECISION_MOVED };
+/* Add the row, and those that are too many go. */
+void decision_add(struct placement_service *service, struct store_command *command,
+                  const char *project, const char *machine, const char *id, enum decision_kind kind,
+                  const char *node, const char *text);
+/* Whom the decision displaces: their rows, and why. */
+void victims_add(struct placement_service *service, struct store_command *command,
+                 const struct placement_decision *decision, const char *for_whom);
+/* An operation that ends when the machine runs, has failed or is pending. */
+void making_watch(struct placement_service *service, const char *operation, const char *id);
+void making_look(struct placement_service *service, const char *key_or_null);
+void making_abandon(struct placement_service *service);
+/* A machine by a command of this node, with those that it displaces. */
+void many_create_one(struct placement_service *service, const char *project, const json_t *create,
+                     const struct placement_decision *decision, placement_begun *done,
+                     void *context);
+
+/* ---- queue.c ---- */
+void queue_run(struct placement_service *service);
+void queue_wake_all(struct placement_service *service);
+
+/* ---- group.c ---- */
+/* *ret_policy: of the engine.  NOT_FOUND. */
+int group_find(struct placement_service *service, const char *project, const char *name,
+               struct placement_group *ret_group, struct error *err);
+void answer_later(struct placement_service *service, const struct error *error,
+                  placement_done *done, void *context);
+void answer_begun_later(struct placement_service *service, const struct error *error,
+                        placement_begun *done, void *context);
+
+#endif

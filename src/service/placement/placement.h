@@ -1,0 +1,110 @@
+/*
+ * Placement at work: which node a machine is made on, what waits for room, and why.
+ *
+ * Every node keeps a picture of the cluster for the engine (engine/placement): nodes, machines and
+ * reservations as the state has them.  Whoever is asked for a machine decides from its own picture;
+ * the command that says where the machine is fails with CONFLICT when there is no room there any
+ * more, and it is decided again.  A machine that fits nowhere is made and pending: one of the nodes
+ * (the owner of the queue) looks at it again when something changes that can help, and at nothing
+ * else.
+ *
+ * Main loop thread.  Every `done` is called once; it may be called before the function returns.
+ */
+#ifndef SERVICE_PLACEMENT_PLACEMENT_H
+#define SERVICE_PLACEMENT_PLACEMENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct buffer;
+struct cluster;
+struct error;
+struct loop;
+struct machine_service;
+struct operation_service;
+struct peer_clients;
+struct placement_service;
+struct store;
+
+struct placement_service_options {
+    struct loop *loop;
+    struct store *store;
+    struct cluster *cluster;
+    struct peer_clients *peers;
+    struct machine_service *machines;
+    struct operation_service *operations;
+    const char *node_name;
+    uint64_t displaced_max; /* machines that one may displace; 0: preemption is off */
+};
+
+int placement_service_new(const struct placement_service_options *options,
+                          struct placement_service **ret_service, struct error *err);
+/* The operations of what it began go on at other nodes, or are interrupted. */
+void placement_service_free(struct placement_service *service);
+
+/* ---- Machines ---- */
+
+typedef void placement_begun(const struct error *error, const char *operation, void *context);
+
+/*
+ * Make a machine where it suits; a body of type MachineCreate.  As machine_create() of
+ * service/machine, and: NOT_FOUND (the node, group or reservation that it names), LIMIT (it fits
+ * nowhere and is not to wait).  The operation ends when it runs, or is pending.
+ */
+void placement_service_create(struct placement_service *service, const char *project,
+                              const json_t *create, placement_begun *done, void *context);
+
+/* Of another node, which has found no room for it: it is made here, and pending. */
+void placement_service_create_pending(struct placement_service *service, const char *project,
+                                      const json_t *create, const char *reason,
+                                      placement_begun *done, void *context);
+
+/* A body of type MachineGang; each has an operation of its own, in the order of names. */
+typedef void placement_gang_begun(const struct error *error, const char *const *names,
+                                  const char *const *operations, size_t count, void *context);
+void placement_service_create_gang(struct placement_service *service, const char *project,
+                                   const json_t *gang, placement_gang_begun *done, void *context);
+
+/* As JSON: PlacementExplanation, PlacementList.  NOT_FOUND. */
+int placement_service_explain(struct placement_service *service, const char *project,
+                              const char *name, struct buffer *out, struct error *err);
+int placement_service_write_list(struct placement_service *service, const char *project,
+                                 struct buffer *out, struct error *err);
+
+/* ---- Groups, reservations, strategies ---- */
+
+typedef void placement_done(const struct error *error, uint64_t index, void *context);
+
+/* A body of type PlacementGroupCreate.  EXISTS, INVALID. */
+void placement_service_group_create(struct placement_service *service, const char *project,
+                                    const json_t *create, placement_done *done, void *context);
+/* NOT_FOUND; CONFLICT: a machine is in it. */
+void placement_service_group_delete(struct placement_service *service, const char *project,
+                                    const char *name, placement_done *done, void *context);
+int placement_service_group_write(struct placement_service *service, const char *project,
+                                  const char *name, struct buffer *out, struct error *err);
+int placement_service_group_write_list(struct placement_service *service, const char *project,
+                                       struct buffer *out, struct error *err);
+
+/* A body of type ReservationCreate.  EXISTS, INVALID, LIMIT (there is no such room). */
+void placement_service_reserve(struct placement_service *service, const char *project,
+                               const json_t *create, placement_done *done, void *context);
+void placement_service_release(struct placement_service *service, const char *project,
+                               const char *name, placement_done *done, void *context);
+int placement_service_reservation_write(struct placement_service *service, const char *project,
+                                        const char *name, struct buffer *out, struct error *err);
+
+/* Of a project, or ("") of those that say nothing; a body of type PlacementStrategy.  INVALID. */
+void placement_service_set_strategy(struct placement_service *service, const char *project,
+                                    const json_t *strategy, placement_done *done, void *context);
+int placement_service_write_strategy(struct placement_service *service, const char *project,
+                                     struct buffer *out, struct error *err);
+
+/* ---- Facts ---- */
+
+void placement_service_write_metrics(struct placement_service *service, bool is_openmetrics,
+                                     struct buffer *out);
+
+#endif
