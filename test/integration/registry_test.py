@@ -36,6 +36,8 @@ def make_certificates(folder):
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=authority", "-keyout", folder / "ca.key",
             "-out", folder / "ca.pem")
     openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry", "-keyout", folder / "tls.key", "-out", folder / "tls.csr")
+    (folder / "trust").mkdir()
+    shutil.copy(folder / "ca.pem", folder / "trust" / "ca.crt")
     (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
     openssl("x509", "-req", "-in", folder / "tls.csr", "-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-CAcreateserial",
             "-days", "2", "-extfile", folder / "names", "-out", folder / "tls.pem")
@@ -199,6 +201,20 @@ class Registries(unittest.TestCase):
             self.assertIn("does not take this password of reader",
                           self.refused(address, *authority, "--username", USER, "--password-stdin", stdin="wrong", cache="of-nobody"))
             self.pull(address, *authority, "--username", USER, "--password-stdin", stdin=PASSWORD + "\n", cache="of-nobody")
+            self.logins_of_others(address, authority)
+
+    def logins_of_others(self, address, authority):
+        """What `skopeo login` writes is read."""
+        logins = self.folder / "logins.json"
+        shown = subprocess.run(["skopeo", "login", "--authfile", logins, "--cert-dir", self.folder / "trust", "--username", USER,
+                                "--password-stdin", address], input=PASSWORD, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(shown.returncode, 0, shown.stdout)
+        self.pull(address, *authority, "--auth-file", logins, cache="of-logins")
+        self.assertIn("has no password for", self.refused(f"127.0.0.1:{free_port()}", *authority, "--auth-file", logins, cache="of-logins"))
+        self.assertIn("not both", self.refused(address, "--auth-file", logins, "--username", USER, "--password-stdin", stdin="x"))
+        self.assertIn("none.json", self.refused(address, "--auth-file", self.folder / "none.json"))
+        logins.write_text(json.dumps({"auths": {address: {"auth": "%%%"}}}))
+        self.assertIn("no USER:PASSWORD", self.refused(address, "--auth-file", logins))
 
     def test_a_token(self):
         Tokens.folder = self.folder

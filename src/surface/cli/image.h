@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 struct arguments;
+struct buffer;
 struct error;
 
 /* Where things are made; removed at the end. */
@@ -28,6 +29,13 @@ int workshop_add_root(const struct workshop *workshop, json_t *image, struct err
 /* The image is there under this name from now on. */
 int workshop_name_image(const struct arguments *arguments, const char *name, const json_t *image,
                         struct error *err);
+
+/* ---- image_login.c ---- */
+
+/* Who asks that registry, by --username or --auth-file; without either both stay empty.  The name
+ * is the caller's. */
+int image_read_login(const struct arguments *arguments, const char *registry, char **ret_username,
+                     struct buffer *ret_password, struct error *err);
 
 /* ---- image_oci.c ---- */
 

@@ -30,7 +30,7 @@
 
 #define KERNEL_IMAGE "linux"
 
-enum { PASSWORD_BYTES_MAX = 64 << 10, APT_MS = 600000 };
+enum { APT_MS = 600000 };
 
 /* ---- The kernel ---- */
 
@@ -292,25 +292,6 @@ static int open_cache(struct image_store **ret_store, struct error *err)
     return r < 0 ? r : image_store_open_shared(folder, ret_store, err);
 }
 
-static int read_password(const struct arguments *arguments, struct buffer *out, struct error *err)
-{
-    bool has_name = flag_value(arguments, "username") != NULL;
-    bool has_password = flag_value(arguments, "password-stdin") != NULL;
-    if (has_name != has_password) {
-        return error_set(err, ERROR_INVALID, "--username and --password-stdin go together");
-    }
-    if (!has_name) {
-        return 0;
-    }
-    buffer_reserve(out, PASSWORD_BYTES_MAX + 1);
-    size_t got = fread(out->data, 1, PASSWORD_BYTES_MAX, stdin);
-    while (got > 0 && (out->data[got - 1] == '\n' || out->data[got - 1] == '\r')) {
-        got--;
-    }
-    out->used = got;
-    return got > 0 ? 0 : error_set(err, ERROR_INVALID, "there is no password on standard input");
-}
-
 static void on_layer(size_t index, size_t count, uint64_t size_bytes, void *context)
 {
     (void)context;
@@ -348,9 +329,10 @@ static int pull(const struct arguments *arguments, const struct oci_reference *r
     BUFFER_WIPED struct buffer password = {0};
     OCI_IMAGE_OWNED struct oci_image oci = {0};
     struct workshop workshop = {0};
-    int r = read_password(arguments, &password, err);
+    MEMORY_OWNED char *username = NULL;
+    int r = image_read_login(arguments, reference->registry, &username, &password, err);
     const struct oci_registry_options options = {
-        .username = flag_value(arguments, "username"),
+        .username = username,
         .password = r == 0 ? buffer_string(&password) : NULL,
         .mirror = flag_value(arguments, "mirror"),
         .authority = flag_value(arguments, "ca"),

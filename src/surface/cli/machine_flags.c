@@ -87,6 +87,8 @@ const struct flag image_pull_flags[] = {
     {"name", 'n', "NAME", NULL, "What it is called here (default: the last of its names)."},
     {"username", 'u', "USER", NULL, "Who asks for it."},
     {"password-stdin", 0, NULL, NULL, "The password comes by standard input."},
+    {"auth-file", 0, "FILE", NULL,
+     "Logins, as docker login, podman login and skopeo login write them."},
     {"mirror", 0, "HOST[:PORT]", NULL, "A registry that is asked first."},
     {"ca", 0, "FILE", NULL, "Certificates to trust instead of the system's (PEM)."},
     {"insecure", 0, NULL, NULL, "Plain HTTP, with a registry on this machine."},
