@@ -83,8 +83,10 @@ struct driver {
     void (*leave)(void *control, const struct hypervisor_leaving *leaving,
                   const struct hypervisor_leaving_events *events, void *context);
     void (*stay)(void *control, hypervisor_done done, void *context);
-    void (*receive)(void *control, size_t disk, int disk_listener, int state_fd,
+    void (*receive)(void *control, const struct hypervisor_moving *disks, size_t disk_count,
+                    int disk_listener, int state_fd,
                     const struct hypervisor_receiving_events *events, void *context);
+    void (*announce)(void *control);
     /* All of them where info.can_hotplug, else NULL. */
     void (*attach_volume)(void *control, const struct hypervisor_volume *volume,
                           hypervisor_done done, void *context);

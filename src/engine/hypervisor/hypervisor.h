@@ -26,6 +26,7 @@ enum {
     HYPERVISOR_NICS_MAX = 4,
     HYPERVISOR_VOLUMES_MAX = 16,
     HYPERVISOR_LAYERS_MAX = 16, /* of a volume, one over the other */
+    HYPERVISOR_MOVING_MAX = 1 + HYPERVISOR_VOLUMES_MAX,
     HYPERVISOR_SHARES_MAX = 4,
     HYPERVISOR_FORWARDS_MAX = 16,
     HYPERVISOR_CPUS_MAX = 64,
@@ -232,20 +233,28 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
 
 /*
  * A running machine goes to another VMM (info.can_migrate; else UNSUPPORTED), of the same program,
- * version, accelerator and spec: its disk by the NBD protocol through one connected socket, then
- * its memory and devices through another.  Sockets are taken.
+ * version, accelerator and spec, with the same volumes: what it writes on by the NBD protocol, each
+ * disk through a connected socket of its own, then its memory and devices through another.  Sockets
+ * are taken.
  *
- * hypervisor_receive(): into one that waits (spec->is_incoming without a state_file), with a disk
- * of the same size.  `disk_listener` listens, and serves one peer, which may have connected before.
- * Its `on_end` with NULL: all is there, and it waits to be resumed.
+ * hypervisor_receive(): into one that waits (spec->is_incoming without a state_file), with disks of
+ * the same sizes, in the same order.  `disk_listener` listens, and serves as many peers as there
+ * are disks, which may have connected before.  Its `on_end` with NULL: all is there, and it waits
+ * to be resumed.
  *
  * hypervisor_leave(): `on_end` NULL: all is written, and it is paused for good, but for
  * hypervisor_stay().  An error: it runs on here, once hypervisor_stay() is done.
  */
 enum hypervisor_leg { HYPERVISOR_LEG_DISK, HYPERVISOR_LEG_MEMORY, HYPERVISOR_LEG_SWITCH };
+struct hypervisor_moving {
+    char volume[20]; /* its id; "": a disk of the spec */
+    size_t disk;     /* by its place in there */
+    bool is_layer;   /* what lies below it is at the other one's already: that is not sent */
+};
 struct hypervisor_leaving {
-    size_t disk; /* by its place in the spec: the one that is written */
-    int disk_fd;
+    struct hypervisor_moving disks[HYPERVISOR_MOVING_MAX];
+    size_t disk_count;
+    int disk_fds[HYPERVISOR_MOVING_MAX];
     int state_fd;
     uint64_t downtime_ms;
     uint64_t bytes_per_second; /* 0: not limited */
@@ -262,8 +271,13 @@ struct hypervisor_receiving_events {
     void (*on_waiting)(void *context); /* the other one may begin */
     hypervisor_done on_end;            /* once, last */
 };
-void hypervisor_receive(struct hypervisor_vm *vm, size_t disk, int disk_listener, int state_fd,
+void hypervisor_receive(struct hypervisor_vm *vm, const struct hypervisor_moving *disks,
+                        size_t disk_count, int disk_listener, int state_fd,
                         const struct hypervisor_receiving_events *events, void *context);
+
+/* It has come here from another VMM: its interfaces say so to the switches that they are plugged
+ * into (RARP), some times in the next second.  Nothing where a driver does not know that. */
+void hypervisor_announce(struct hypervisor_vm *vm);
 
 /* What the memory balloon is to leave the guest. */
 void hypervisor_balloon(struct hypervisor_vm *vm, uint64_t bytes, hypervisor_done done,

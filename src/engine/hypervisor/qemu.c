@@ -457,11 +457,22 @@ static void stay(void *argument, hypervisor_done done, void *context)
     tell(control, "cont", NULL, done, context);
 }
 
-static void receive(void *argument, size_t disk, int disk_listener, int state_fd,
+static void receive(void *argument, const struct hypervisor_moving *disks, size_t disk_count,
+                    int disk_listener, int state_fd,
                     const struct hypervisor_receiving_events *events, void *context)
 {
     const struct control *control = argument;
-    qemu_live_receive(control->live, disk, disk_listener, state_fd, events, context);
+    qemu_live_receive(control->live, disks, disk_count, disk_listener, state_fd, events, context);
+}
+
+/* As it does by itself when it has read a state, which is before the machine runs. */
+static void announce(void *argument)
+{
+    const struct control *control = argument;
+    qmp_execute(
+        control->qmp, "announce-self",
+        json_pack("{s:i, s:i, s:i, s:i}", "initial", 20, "max", 400, "rounds", 6, "step", 60), -1,
+        NULL, NULL);
 }
 
 /* ---- Volumes: qemu_volume.c ---- */
@@ -521,6 +532,7 @@ const struct driver driver_qemu = {
     .leave = leave,
     .stay = stay,
     .receive = receive,
+    .announce = announce,
     .attach_volume = attach_volume,
     .detach_volume = detach_volume,
     .resize_volume = resize_volume,

@@ -2,9 +2,10 @@
  * A QEMU machine goes to another QEMU while it runs (docs/interop/live-block-operations.rst,
  * qapi/migration.json of QEMU 7.2).
  *
- *   disk      a mirror job copies it to the other one's NBD server, and goes on with what changes
+ *   disk      a mirror job for each copies it to the other one's NBD server, and goes on with what
+ *             changes
  *   memory    pre-copy, until what is left fits the downtime; then QEMU stops the guest
- *   switch    (pre-switchover) the mirror ends with all written, then the rest of the memory goes
+ *   switch    (pre-switchover) the mirrors end with all written, then the rest of the memory goes
  *
  * The mirror writes in the background: a slow peer does not make the guest's disk slow.  The
  * receiver must have been started with -S: otherwise it would want to write in its disk while the
@@ -24,7 +25,7 @@
 
 #include "engine/hypervisor/qmp.h"
 
-#define NODE "live" /* the job, and the node of the other one's disk */
+#define NODE "live" /* and a number: the job, and the node of the other one's disk */
 
 enum { LOOK_EVERY_MS = 250 };
 
@@ -39,9 +40,22 @@ struct qemu_live {
     struct hypervisor_leaving_events events;
     void (*on_waiting)(void *context);
     void *context;
-    int disk_fd;
+    uint64_t copied[HYPERVISOR_MOVING_MAX]; /* and to be copied, of each disk */
+    uint64_t sizes[HYPERVISOR_MOVING_MAX];
+    bool are_ready[HYPERVISOR_MOVING_MAX];
+    size_t mirrors; /* that run */
+    size_t given;   /* of disk_fds, to QEMU */
+    int disk_fds[HYPERVISOR_MOVING_MAX];
     int state_fd;
 };
+
+static void close_fds(struct qemu_live *live)
+{
+    for (size_t i = 0; i < HYPERVISOR_MOVING_MAX; i++) {
+        fd_close_slot(&live->disk_fds[i]);
+    }
+    fd_close_slot(&live->state_fd);
+}
 
 /* ---- Asking ---- */
 
@@ -58,8 +72,7 @@ static void finish(struct qemu_live *live, const struct error *error)
         live->step = STEP_NONE;
         live->turn++;
         loop_timer_stop(live->timer);
-        fd_close_slot(&live->disk_fd);
-        fd_close_slot(&live->state_fd);
+        close_fds(live);
         done(error, live->context);
     }
 }
@@ -91,7 +104,7 @@ static void ask(struct qemu_live *live, const char *command, json_t *owned_argum
 static void on_disk_fd(struct qemu_live *live, const json_t *result)
 {
     (void)result;
-    fd_close_slot(&live->disk_fd);
+    fd_close_slot(&live->disk_fds[live->given++]);
 }
 
 static void on_state_fd(struct qemu_live *live, const json_t *result)
@@ -100,9 +113,11 @@ static void on_state_fd(struct qemu_live *live, const json_t *result)
     fd_close_slot(&live->state_fd);
 }
 
-static void give_disk(struct qemu_live *live)
+/* In their order: see on_disk_fd(). */
+static void give_disk(struct qemu_live *live, size_t index)
 {
-    ask(live, "getfd", json_pack("{s:s}", "fdname", "live-disk"), live->disk_fd, on_disk_fd);
+    ask(live, "getfd", json_pack("{s:o}", "fdname", json_sprintf("live-disk%zu", index)),
+        live->disk_fds[index], on_disk_fd);
 }
 
 static void give_state(struct qemu_live *live)
@@ -121,17 +136,41 @@ static void set_capabilities(struct qemu_live *live, bool pauses)
 
 /* ---- Leaving ---- */
 
+/* Which of the disks a job copies; false: it is none of these jobs. */
+static bool find_disk(const struct qemu_live *live, const json_t *data, size_t *ret_index)
+{
+    const char *device = json_text(data, "device");
+    for (size_t i = 0; i < live->leaving.disk_count; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), NODE "%zu", i);
+        if (strcmp(device, name) == 0) {
+            *ret_index = i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void on_jobs(struct qemu_live *live, const json_t *result)
 {
+    uint64_t copied = 0;
+    uint64_t size = 0;
     size_t index = 0;
+    size_t disk = 0;
     const json_t *job = NULL;
     json_array_foreach(result, index, job)
     {
-        const char *device = json_string_value(json_object_get(job, "device"));
-        if (live->step == STEP_DISK && device != NULL && strcmp(device, NODE) == 0) {
-            live->events.on_progress(HYPERVISOR_LEG_DISK, json_u64(job, "offset"),
-                                     json_u64(job, "len"), live->context);
+        if (find_disk(live, job, &disk)) {
+            live->copied[disk] = json_u64(job, "offset");
+            live->sizes[disk] = json_u64(job, "len");
         }
+    }
+    for (size_t i = 0; i < live->leaving.disk_count; i++) {
+        copied += live->copied[i];
+        size += live->sizes[i];
+    }
+    if (live->step == STEP_DISK) {
+        live->events.on_progress(HYPERVISOR_LEG_DISK, copied, size, live->context);
     }
 }
 
@@ -170,29 +209,64 @@ static void send_memory(struct qemu_live *live)
     ask(live, "migrate", json_pack("{s:s}", "uri", "fd:live-state"), -1, NULL);
 }
 
+/* Its node: a disk's is named by qemu_order.c, a volume's by qemu_volume.c. */
+static void node_of(const struct hypervisor_moving *disk, char ret_name[40])
+{
+    if (disk->volume[0] != '\0') {
+        snprintf(ret_name, 40, "volume-%.20s", disk->volume);
+    } else {
+        snprintf(ret_name, 40, "disk%zu", disk->disk);
+    }
+}
+
+/* As the other one calls them: the first has no number, as when there was only one. */
+static json_t *export_of(size_t index)
+{
+    return index == 0 ? json_string("disk") : json_sprintf("disk%zu", index);
+}
+
+static void mirror(struct qemu_live *live, size_t index)
+{
+    const struct hypervisor_moving *disk = &live->leaving.disks[index];
+    char node[40];
+    char name[32];
+    node_of(disk, node);
+    snprintf(name, sizeof(name), NODE "%zu", index);
+    qmp_execute(live->qmp, "blockdev-del", json_pack("{s:s}", "node-name", name), -1, NULL,
+                NULL); /* of an earlier try */
+    give_disk(live, index);
+    ask(live, "blockdev-add",
+        json_pack("{s:s, s:s, s:o, s:{s:s, s:o}}", "driver", "nbd", "node-name", name, "export",
+                  export_of(index), "server", "type", "fd", "str",
+                  json_sprintf("live-disk%zu", index)),
+        -1, NULL);
+    ask(live, "blockdev-mirror",
+        json_pack("{s:s, s:s, s:s, s:s, s:I}", "job-id", name, "device", node, "target", name,
+                  "sync", disk->is_layer ? "top" : "full", "speed",
+                  (json_int_t)(live->leaving.bytes_per_second / live->leaving.disk_count)),
+        -1, NULL);
+}
+
 void qemu_live_leave(struct qemu_live *live, const struct hypervisor_leaving *leaving,
                      const struct hypervisor_leaving_events *events, void *context)
 {
     CHECK(live->step == STEP_NONE);
+    CHECK(leaving->disk_count > 0 && leaving->disk_count <= HYPERVISOR_MOVING_MAX);
     live->step = STEP_DISK;
     live->leaving = *leaving;
     live->events = *events;
     live->context = context;
-    live->disk_fd = leaving->disk_fd;
+    live->mirrors = leaving->disk_count;
+    live->given = 0;
     live->state_fd = leaving->state_fd;
-    char node[32];
-    snprintf(node, sizeof(node), "disk%zu", leaving->disk); /* as qemu_order.c calls it */
-    qmp_execute(live->qmp, "blockdev-del", json_pack("{s:s}", "node-name", NODE), -1, NULL,
-                NULL); /* of an earlier try */
-    give_disk(live);
-    ask(live, "blockdev-add",
-        json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "driver", "nbd", "node-name", NODE, "export",
-                  "disk", "server", "type", "fd", "str", "live-disk"),
-        -1, NULL);
-    ask(live, "blockdev-mirror",
-        json_pack("{s:s, s:s, s:s, s:s, s:I}", "job-id", NODE, "device", node, "target", NODE,
-                  "sync", "full", "speed", (json_int_t)leaving->bytes_per_second),
-        -1, NULL);
+    for (size_t i = 0; i < leaving->disk_count; i++) {
+        live->are_ready[i] = false;
+        live->copied[i] = live->sizes[i] = 0;
+        live->disk_fds[i] = leaving->disk_fds[i];
+    }
+    for (size_t i = 0; i < leaving->disk_count; i++) {
+        mirror(live, i);
+    }
     loop_timer_start(live->timer, LOOK_EVERY_MS);
 }
 
@@ -201,11 +275,13 @@ void qemu_live_abandon(struct qemu_live *live)
     live->step = STEP_NONE;
     live->turn++;
     loop_timer_stop(live->timer);
-    fd_close_slot(&live->disk_fd);
-    fd_close_slot(&live->state_fd);
+    close_fds(live);
     qmp_execute(live->qmp, "migrate_cancel", NULL, -1, NULL, NULL);
-    qmp_execute(live->qmp, "block-job-cancel", json_pack("{s:s, s:b}", "device", NODE, "force", 1),
-                -1, NULL, NULL);
+    for (size_t i = 0; i < HYPERVISOR_MOVING_MAX; i++) { /* also those of an earlier daemon */
+        qmp_execute(live->qmp, "block-job-cancel",
+                    json_pack("{s:o, s:b}", "device", json_sprintf(NODE "%zu", i), "force", 1), -1,
+                    NULL, NULL);
+    }
 }
 
 /* ---- Receiving ---- */
@@ -217,7 +293,8 @@ static void on_waiting(struct qemu_live *live, const json_t *result)
     live->on_waiting(live->context);
 }
 
-void qemu_live_receive(struct qemu_live *live, size_t disk, int disk_listener, int state_fd,
+void qemu_live_receive(struct qemu_live *live, const struct hypervisor_moving *disks,
+                       size_t disk_count, int disk_listener, int state_fd,
                        const struct hypervisor_receiving_events *events, void *context)
 {
     CHECK(live->step == STEP_NONE);
@@ -225,20 +302,24 @@ void qemu_live_receive(struct qemu_live *live, size_t disk, int disk_listener, i
     live->events = (struct hypervisor_leaving_events){.on_end = events->on_end};
     live->on_waiting = events->on_waiting;
     live->context = context;
-    live->disk_fd = disk_listener;
+    live->given = 0;
+    live->disk_fds[0] = disk_listener;
     live->state_fd = state_fd;
-    char node[32];
-    snprintf(node, sizeof(node), "disk%zu", disk);
     set_capabilities(live, false);
-    give_disk(live);
+    give_disk(live, 0);
     ask(live, "nbd-server-start",
-        json_pack("{s:{s:s, s:{s:s}}, s:i}", "addr", "type", "fd", "data", "str", "live-disk",
-                  "max-connections", 1),
+        json_pack("{s:{s:s, s:{s:s}}, s:I}", "addr", "type", "fd", "data", "str", "live-disk0",
+                  "max-connections", (json_int_t)disk_count),
         -1, NULL);
-    ask(live, "block-export-add",
-        json_pack("{s:s, s:s, s:s, s:s, s:b}", "type", "nbd", "id", NODE, "node-name", node, "name",
-                  "disk", "writable", 1),
-        -1, NULL);
+    for (size_t i = 0; i < disk_count; i++) {
+        char node[40];
+        node_of(&disks[i], node);
+        ask(live, "block-export-add",
+            json_pack("{s:s, s:o, s:s, s:o, s:b}", "type", "nbd", "id",
+                      json_sprintf(NODE "%zu", i), "node-name", node, "name", export_of(i),
+                      "writable", 1),
+            -1, NULL);
+    }
     give_state(live);
     ask(live, "migrate-incoming", json_pack("{s:s}", "uri", "fd:live-state"), -1, on_waiting);
 }
@@ -269,7 +350,10 @@ static void on_status(struct qemu_live *live, const char *status)
     bool is_over = strcmp(status, "completed") == 0;
     if (strcmp(status, "pre-switchover") == 0 && live->step == STEP_MEMORY) {
         live->step = STEP_SWITCH;
-        ask(live, "block-job-cancel", json_pack("{s:s}", "device", NODE), -1, NULL);
+        for (size_t i = 0; i < live->leaving.disk_count; i++) {
+            ask(live, "block-job-cancel",
+                json_pack("{s:o}", "device", json_sprintf(NODE "%zu", i)), -1, NULL);
+        }
     } else if (is_over && live->step == STEP_RECEIVE) {
         ask(live, "nbd-server-stop", NULL, -1, on_served);
     } else if (is_over && live->step == STEP_SWITCH) {
@@ -281,20 +365,36 @@ static void on_status(struct qemu_live *live, const char *status)
     }
 }
 
+static bool are_all_ready(const struct qemu_live *live)
+{
+    bool is_ready = true;
+    for (size_t i = 0; i < live->leaving.disk_count; i++) {
+        is_ready = is_ready && live->are_ready[i];
+    }
+    return is_ready;
+}
+
 static void on_job(struct qemu_live *live, const char *name, const json_t *data)
 {
-    const char *device = json_string_value(json_object_get(data, "device"));
     const char *problem = json_string_value(json_object_get(data, "error"));
-    if (device == NULL || strcmp(device, NODE) != 0) {
+    bool has_ended =
+        strcmp(name, "BLOCK_JOB_COMPLETED") == 0 || strcmp(name, "BLOCK_JOB_CANCELLED") == 0;
+    size_t disk = 0;
+    if ((live->step != STEP_DISK && live->step != STEP_MEMORY && live->step != STEP_SWITCH) ||
+        !find_disk(live, data, &disk)) {
         return;
     }
     if (strcmp(name, "BLOCK_JOB_READY") == 0 && live->step == STEP_DISK) {
-        send_memory(live);
+        live->are_ready[disk] = true;
+        if (are_all_ready(live)) {
+            send_memory(live);
+        }
     } else if (strcmp(name, "BLOCK_JOB_COMPLETED") == 0 && live->step == STEP_SWITCH &&
                problem == NULL) {
-        ask(live, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL);
-    } else if (strcmp(name, "BLOCK_JOB_COMPLETED") == 0 ||
-               strcmp(name, "BLOCK_JOB_CANCELLED") == 0) {
+        if (--live->mirrors == 0) {
+            ask(live, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL);
+        }
+    } else if (has_ended) {
         char text[300];
         snprintf(text, sizeof(text), "its disk could not be copied: %.240s",
                  problem != NULL ? problem : "the copying ended early");
@@ -329,14 +429,16 @@ struct qemu_live *qemu_live_new(struct loop *loop, struct qmp *qmp)
     struct qemu_live *live = NEW(struct qemu_live);
     live->qmp = qmp;
     live->timer = loop_timer_new(loop, on_timer, live);
-    live->disk_fd = live->state_fd = -1;
+    live->state_fd = -1;
+    for (size_t i = 0; i < HYPERVISOR_MOVING_MAX; i++) {
+        live->disk_fds[i] = -1;
+    }
     return live;
 }
 
 void qemu_live_free(struct qemu_live *live)
 {
     loop_timer_free(live->timer);
-    fd_close_slot(&live->disk_fd);
-    fd_close_slot(&live->state_fd);
+    close_fds(live);
     free(live);
 }

@@ -22,7 +22,8 @@ void qemu_live_leave(struct qemu_live *live, const struct hypervisor_leaving *le
                      const struct hypervisor_leaving_events *events, void *context);
 /* No callback comes any more; what QEMU still does of it is cancelled. */
 void qemu_live_abandon(struct qemu_live *live);
-void qemu_live_receive(struct qemu_live *live, size_t disk, int disk_listener, int state_fd,
+void qemu_live_receive(struct qemu_live *live, const struct hypervisor_moving *disks,
+                       size_t disk_count, int disk_listener, int state_fd,
                        const struct hypervisor_receiving_events *events, void *context);
 
 #endif

@@ -593,7 +593,9 @@ void hypervisor_leave(struct hypervisor_vm *vm, const struct hypervisor_leaving 
         vm->found->driver->leave(vm->control, leaving, events, context);
         return;
     }
-    close(leaving->disk_fd);
+    for (size_t i = 0; i < leaving->disk_count; i++) {
+        close(leaving->disk_fds[i]);
+    }
     close(leaving->state_fd);
 }
 
@@ -604,16 +606,25 @@ void hypervisor_stay(struct hypervisor_vm *vm, hypervisor_done done, void *conte
     }
 }
 
-void hypervisor_receive(struct hypervisor_vm *vm, size_t disk, int disk_listener, int state_fd,
+void hypervisor_receive(struct hypervisor_vm *vm, const struct hypervisor_moving *disks,
+                        size_t disk_count, int disk_listener, int state_fd,
                         const struct hypervisor_receiving_events *events, void *context)
 {
     if (can(vm, vm->found->info.can_migrate, events->on_end, context) &&
         is_there(vm, events->on_end, context)) {
-        vm->found->driver->receive(vm->control, disk, disk_listener, state_fd, events, context);
+        vm->found->driver->receive(vm->control, disks, disk_count, disk_listener, state_fd, events,
+                                   context);
         return;
     }
     close(disk_listener);
     close(state_fd);
+}
+
+void hypervisor_announce(struct hypervisor_vm *vm)
+{
+    if (vm->control != NULL && vm->found->driver->announce != NULL) {
+        vm->found->driver->announce(vm->control);
+    }
 }
 
 /* ---- Volumes ---- */

@@ -73,10 +73,19 @@ static void clean_up(void *context)
     }
 }
 
+static void expect_no_more(const struct machine *machine)
+{
+    struct error ignored = {0};
+    network_expect(machine->service->options.networks, machine->id, false, &ignored);
+}
+
 static void on_cleaned_up(void *context)
 {
     struct machine_visit *visit = context;
     struct machine_service *service = visit->machine.service;
+    if (!visit->is_kept) {
+        expect_no_more(&visit->machine);
+    }
     list_remove(&visit->link);
     service->pending--;
     if (visit->done != NULL) {
@@ -171,6 +180,7 @@ void visit_adopt(struct machine *machine)
     if (file_exists(arrived) && rename(arrived, machine->folder) < 0) {
         log_error("machine %s: moving %s to its place: %s", machine->key, arrived, strerror(errno));
     }
+    expect_no_more(machine);
     if (visit != NULL) { /* its control is for the machine now */
         visit->is_kept = true;
         hypervisor_free(visit->vm);
@@ -379,7 +389,7 @@ static void make(void *context)
     }
 }
 
-static void on_made(void *context)
+static void on_network(const struct error *error_or_null, void *context)
 {
     static const struct hypervisor_events events = {on_started, on_paused, on_reboot, on_vm_exit};
     struct machine_visit *visit = context;
@@ -388,12 +398,27 @@ static void on_made(void *context)
         close_all(visit);
         return;
     }
+    if (error_or_null != NULL) {
+        visit->error = *error_or_null;
+    }
     if (visit->error.kind == ERROR_NONE) {
         visit->vm = machine_run_await(&visit->machine, &events, visit, &visit->disk, &visit->error);
     }
     if (visit->error.kind != ERROR_NONE) {
         const struct error error = visit->error;
         end(visit, &error);
+    }
+}
+
+static void on_made(void *context)
+{
+    struct machine_visit *visit = context;
+    struct network_service *networks = visit->machine.service->options.networks;
+    if (visit->is_over || visit->error.kind != ERROR_NONE ||
+        network_expect(networks, visit->machine.id, true, &visit->error) < 0) {
+        on_network(NULL, visit);
+    } else {
+        network_settle(networks, visit->machine.id, on_network, visit);
     }
 }
 

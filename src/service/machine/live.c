@@ -81,10 +81,8 @@ static int check_parts(const struct machine *machine, const char **ret_what, str
     int r = store_query(machine->service->options.store, err, count, &has_snapshots,
                         "SELECT 1 FROM machine_snapshot WHERE machine_id = ? LIMIT 1", "t",
                         machine->id);
-    bool has_networks = json_array_size(json_object_get(machine->config, "networks")) > 0;
     *ret_what = machine_volumes_are_there(machine) ? "volumes"
         : has_snapshots                            ? "snapshots"
-        : has_networks                             ? "networks"
         : !file_exists(disk)                       ? "a disk that is laid over another one"
                                                    : NULL;
     return r;

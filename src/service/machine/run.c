@@ -348,6 +348,8 @@ static void on_paused(bool is_paused, void *context)
     }
     if (!is_paused) {
         visit_resumed(machine);
+        hypervisor_announce(machine->vm);
+        network_announce(machine->service->options.networks, machine->id);
     }
     if (is_paused && machine->state == MACHINE_STARTING && !machine->was_found &&
         !machine->is_busy) {

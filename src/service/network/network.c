@@ -307,6 +307,7 @@ int network_service_new(const struct network_options *options, struct network_se
     list_init(&service->waiting);
     list_init(&service->passing);
     list_init(&service->served);
+    list_init(&service->expected);
     service->timer = loop_timer_new(options->loop, pass, service);
     service->watch = store_watch_new(options->store, NULL, on_changed, service);
     service->listener = cluster_listen(options->cluster, &events, service);
@@ -335,6 +336,7 @@ void network_service_free(struct network_service *service)
         free(settling);
     }
     serve_end(service);
+    come_forget_all(service);
     plan_free(service->applied);
     free(service->node_name);
     free(service);

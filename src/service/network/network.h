@@ -130,6 +130,15 @@ typedef void network_settled(const struct error *error, void *context);
 void network_settle(struct network_service *service, const char *machine_id, network_settled *done,
                     void *context);
 
+/* A machine of another node is about to come here, running: what it needs is made before its row
+ * says that it is here (network_settle() tells when), and kept until network_expect() takes the word
+ * back.  As often as one likes.  UNSUPPORTED: this node cannot make networks; nothing is expected.
+ */
+int network_expect(struct network_service *service, const char *machine_id, bool is_expected,
+                   struct error *err);
+/* It runs here now: its networks are told so, some times in the next second. */
+void network_announce(struct network_service *service, const char *machine_id);
+
 /* Its addresses and interfaces, as members of a Machine. */
 void network_write_machine(struct network_service *service, const char *machine_id,
                            struct json_writer *writer);

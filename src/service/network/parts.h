@@ -147,6 +147,7 @@ struct network_service {
     struct list passing;                 /* for the one that runs */
     struct net_rules_watch *rules_watch; /* NULL: no network was here yet */
     struct list served;                  /* bridges with DHCP and names: serve.c */
+    struct list expected;                /* machines of other nodes: come.c */
     unsigned pending;
     struct plan *running; /* a thread has it */
     struct plan *applied; /* as it came out, or NULL */
@@ -175,6 +176,12 @@ void serve_end(struct network_service *service);
 /* NOT_FOUND; CONFLICT names the machines that are in it, and says `advice`. */
 int network_check_unused(struct network_service *service, const char *key, const char *project,
                          const char *name, const char *advice, struct error *err);
+
+/* ---- come.c ---- */
+bool come_is_expected(const struct network_service *service, const char *machine_id);
+/* Their ids with spaces around each; the caller's. */
+char *come_list(const struct network_service *service);
+void come_forget_all(struct network_service *service);
 
 /* ---- network.c ---- */
 /* Something has changed: soon. */

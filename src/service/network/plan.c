@@ -162,7 +162,8 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     snprintf(home->machine, sizeof(home->machine), "%s", store_text(row, AT_MACHINE));
     home->node = hash_stable(store_text(row, AT_NODE));
     net_mac_parse(store_text(row, AT_MAC), mac);
-    if (strcmp(store_text(row, AT_NODE), reading->service->node_name) != 0) {
+    bool is_here = strcmp(store_text(row, AT_NODE), reading->service->node_name) == 0;
+    if (!is_here) {
         uint32_t remote = address_of(reading->view, store_text(row, AT_NODE));
         if (remote != 0) {
             struct net_vxlan_entry *entry =
@@ -170,6 +171,8 @@ static bool take_lease(sqlite3_stmt *row, void *context)
             memcpy(entry->mac, mac, sizeof(mac));
             entry->remote = remote;
         }
+    }
+    if (!is_here && !come_is_expected(reading->service, store_text(row, AT_MACHINE))) {
         return true;
     }
     struct plan_port *port = grow(&plan->ports, &plan->port_count, sizeof(*plan->ports));
@@ -181,7 +184,9 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     snprintf(port->groups, sizeof(port->groups), "%s", store_text(row, AT_GROUPS));
     snprintf(port->project, sizeof(port->project), "%s", store_text(row, AT_PROJECT));
     segment->has_groups = segment->has_groups || strcmp(port->groups, " ") != 0;
-    take_published(plan, row, address);
+    if (is_here) {
+        take_published(plan, row, address);
+    }
     return true;
 }
 
@@ -192,15 +197,17 @@ static bool take_lease(sqlite3_stmt *row, void *context)
     " FROM network_lease l JOIN machine m ON m.id = l.machine JOIN network n ON n.key = "     \
     "l.network "                                                                              \
     "WHERE l.network IN (SELECT l2.network FROM network_lease l2 JOIN machine m2 ON m2.id = " \
-    "l2.machine WHERE m2.node = ?) ORDER BY l.network, l.address"
+    "l2.machine WHERE m2.node = ? OR instr(?, ' ' || m2.id || ' ') > 0) ORDER BY l.network, " \
+    "l.address"
 
 static int read_leases(const struct reading *reading, struct error *err)
 {
     struct store *store = reading->service->options.store;
     bool has_dns = store_schema_now(store) >= NETWORK_SETTINGS_SCHEMA;
+    MEMORY_OWNED char *expected = come_list(reading->service);
     return store_query(store, err, take_lease, (void *)(uintptr_t)reading,
-                       has_dns ? LEASES_OF("n.dns") : LEASES_OF("''"), "t",
-                       reading->service->node_name);
+                       has_dns ? LEASES_OF("n.dns") : LEASES_OF("''"), "tt",
+                       reading->service->node_name, expected);
 }
 
 /* ---- Tunnels ---- */

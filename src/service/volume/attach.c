@@ -191,17 +191,12 @@ static bool take_use(sqlite3_stmt *row, void *context)
     return false;
 }
 
-int volume_open(struct volume_service *service, const char *project, const char *name,
-                struct volume_open *ret_open, struct error *err)
+int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct error *err)
 {
+    struct volume_service *service = volume->service;
     struct volume_link chain[VOLUME_LAYERS_MAX];
     size_t count = 0;
-    struct volume *volume = volume_find(service, project, name);
     *ret_open = (struct volume_open){0};
-    if (volume == NULL || volume->state == VOLUME_FAILED || volume->state == VOLUME_CREATING) {
-        return error_set(err, ERROR_CONFLICT, "volume %s is %s", name,
-                         volume == NULL ? "not here" : volume_state_text(volume->state));
-    }
     int r = store_query(service->options.store, err, take_use, ret_open,
                         "SELECT slot, read_only FROM volume WHERE key = ?", "t", volume->key);
     r = r < 0 ? r : volume_chain(service, volume->layer, chain, &count, err);
@@ -225,6 +220,18 @@ int volume_open(struct volume_service *service, const char *project, const char 
         volume_close(ret_open);
     }
     return r;
+}
+
+int volume_open(struct volume_service *service, const char *project, const char *name,
+                struct volume_open *ret_open, struct error *err)
+{
+    struct volume *volume = volume_find(service, project, name);
+    if (volume == NULL || volume->state == VOLUME_FAILED || volume->state == VOLUME_CREATING) {
+        *ret_open = (struct volume_open){0};
+        return error_set(err, ERROR_CONFLICT, "volume %s is %s", name,
+                         volume == NULL ? "not here" : volume_state_text(volume->state));
+    }
+    return volume_open_one(volume, ret_open, err);
 }
 
 size_t volume_layers(struct volume_service *service, const char *project, const char *name,

@@ -85,6 +85,10 @@ int volume_find_link(struct volume_service *service, const char *id, struct volu
 int volume_chain(struct volume_service *service, const char *id,
                  struct volume_link ret_layers[VOLUME_LAYERS_MAX], size_t *ret_count,
                  struct error *err);
+/* A volume of any node as its row says, in no list; NULL: there is none.  volume_free_one(). */
+struct volume *volume_read_one(struct volume_service *service, const char *project,
+                               const char *name);
+void volume_free_one(struct volume *volume); /* accepts NULL */
 /* The single text that a query finds, the caller's, or NULL. */
 int volume_query_text(struct volume_service *service, char **ret_text, struct error *err,
                       const char *sql, const char *key);
@@ -111,6 +115,9 @@ void volume_collect(struct volume_service *service);
 /* ---- merge.c ---- */
 /* One of what volume_collect() leaves; it goes on by itself. */
 void volume_merge(struct volume_service *service);
+
+/* ---- attach.c ---- */
+int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct error *err);
 
 /* ---- work.c ---- */
 void volume_work_begin(struct volume *volume);   /* as its state says */

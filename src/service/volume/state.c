@@ -68,8 +68,20 @@ static struct volume *new_volume(struct volume_service *service, sqlite3_stmt *r
     volume->project = memory_copy_string(store_text(row, 1));
     volume->name = memory_copy_string(store_text(row, 2));
     snprintf(volume->id, sizeof(volume->id), "%s", store_text(row, 3));
-    list_push_back(&service->volumes, &volume->link);
     return volume;
+}
+
+static void fill(struct volume *volume, json_t *owned_config, sqlite3_stmt *row)
+{
+    json_decref(volume->config);
+    volume->config = owned_config;
+    snprintf(volume->secret, sizeof(volume->secret), "%s", store_text(row, 5));
+    volume->size_bytes = (uint64_t)sqlite3_column_int64(row, 6);
+    volume->next_size = (uint64_t)sqlite3_column_int64(row, 7);
+    snprintf(volume->layer, sizeof(volume->layer), "%s", store_text(row, 8));
+    snprintf(volume->next_layer, sizeof(volume->next_layer), "%s", store_text(row, 9));
+    volume_state_parse(store_text(row, 10), &volume->state);
+    snprintf(volume->machine, sizeof(volume->machine), "%s", store_text(row, 11));
 }
 
 static bool take_row(sqlite3_stmt *row, void *context)
@@ -87,18 +99,53 @@ static bool take_row(sqlite3_stmt *row, void *context)
         volume_unref(volume);
         volume = NULL;
     }
-    volume = volume != NULL ? volume : new_volume(service, row);
-    json_decref(volume->config);
-    volume->config = config;
-    config = NULL;
-    snprintf(volume->secret, sizeof(volume->secret), "%s", store_text(row, 5));
-    volume->size_bytes = (uint64_t)sqlite3_column_int64(row, 6);
-    volume->next_size = (uint64_t)sqlite3_column_int64(row, 7);
-    snprintf(volume->layer, sizeof(volume->layer), "%s", store_text(row, 8));
-    snprintf(volume->next_layer, sizeof(volume->next_layer), "%s", store_text(row, 9));
-    volume_state_parse(store_text(row, 10), &volume->state);
-    snprintf(volume->machine, sizeof(volume->machine), "%s", store_text(row, 11));
+    if (volume == NULL) {
+        volume = new_volume(service, row);
+        list_push_back(&service->volumes, &volume->link);
+    }
+    fill(volume, json_incref(config), row);
     return true;
+}
+
+struct reading {
+    struct volume_service *service;
+    struct volume *volume;
+};
+
+static bool take_one(sqlite3_stmt *row, void *context)
+{
+    struct reading *reading = context;
+    struct error ignored = {0};
+    json_t *config = NULL;
+    if (json_read(store_text(row, 4), strlen(store_text(row, 4)), &config, &ignored) == 0) {
+        reading->volume = new_volume(reading->service, row);
+        fill(reading->volume, config, row);
+    }
+    return false;
+}
+
+struct volume *volume_read_one(struct volume_service *service, const char *project,
+                               const char *name)
+{
+    struct reading reading = {service, NULL};
+    struct error ignored = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    if (volume_schema_is_there(service)) {
+        store_query(service->options.store, &ignored, take_one, &reading,
+                    "SELECT " COLUMNS " FROM volume WHERE key = ?", "t", key);
+    }
+    return reading.volume;
+}
+
+void volume_free_one(struct volume *volume)
+{
+    if (volume != NULL) {
+        json_decref(volume->config);
+        free(volume->key);
+        free(volume->project);
+        free(volume->name);
+        free(volume);
+    }
 }
 
 struct mark {

@@ -20,11 +20,7 @@ void volume_unref(struct volume *volume)
         return;
     }
     list_remove(&volume->link);
-    json_decref(volume->config);
-    free(volume->key);
-    free(volume->project);
-    free(volume->name);
-    free(volume);
+    volume_free_one(volume);
 }
 
 void volume_finish(struct volume *volume, const struct error *error)

@@ -152,6 +152,54 @@ size_t volume_layers(struct volume_service *service, const char *project, const 
 /* Is something being done to a volume of this machine, by a thread?  Then it is not started. */
 bool volume_is_busy(struct volume_service *service, const char *project, const char *machine);
 
+/*
+ * Volumes that go to another node with their machine, with all that they lie on and their
+ * snapshots.  Their rows say so in the very command that says it of the machine.
+ */
+
+/* UNSUPPORTED: it is a clone or has some, and so shares files with another volume; CONFLICT:
+ * something is being done to one. */
+int volume_move_check(struct volume_service *service, const char *project, const char *machine,
+                      struct error *err);
+/* Nothing else is done to them from now on; or again. */
+void volume_move_hold(struct volume_service *service, const char *project, const char *machine,
+                      bool is_held);
+
+/* Its files. */
+struct volume_file {
+    char id[VOLUME_ID_SIZE];
+    char format[8];
+    bool is_written; /* a VMM may write in it: the newest of a volume that is not read-only */
+};
+enum { VOLUME_FILES_MAX = 512 };
+/* Of all volumes of a machine, each once; *ret_files is the caller's.  LIMIT. */
+int volume_move_files(struct volume_service *service, const char *project, const char *machine,
+                      struct volume_file **ret_files, size_t *ret_count, struct error *err);
+/* Where such a file is on this node; the caller's.  Any thread, as the next two. */
+char *volume_move_path(const struct volume_service *service, const char *id, const char *format);
+/* `from` becomes that file, and is on disk; one that is there already is of an earlier attempt. */
+int volume_move_take(const struct volume_service *service, const char *id, const char *format,
+                     const char *from, struct error *err);
+void volume_move_remove(const struct volume_service *service, const char *id, const char *format);
+/* Add that they are node `to`'s; the command fails with CONFLICT when they are not what was moved.
+ */
+void volume_move_add(struct volume_service *service, const char *project, const char *machine,
+                     const char *to, const struct volume_file *files, size_t count,
+                     struct store_command *command);
+
+/*
+ * A volume of a machine that comes from another node while it runs: its newest file is made here,
+ * empty, for the VMM that waits.  volume_visit_new() on the loop, with what the rows say (NOT_FOUND,
+ * and what secret_read() says of its key), volume_visit_make() on any thread, volume_visit_open() as
+ * volume_open(), on the loop.
+ */
+struct volume_visit;
+int volume_visit_new(struct volume_service *service, const char *project, const char *name,
+                     struct volume_visit **ret_visit, struct error *err);
+int volume_visit_make(struct volume_visit *visit, struct error *err);
+int volume_visit_open(struct volume_visit *visit, struct volume_open *ret_open, struct error *err);
+void volume_visit_free(struct volume_visit *visit); /* accepts NULL */
+
 enum volume_machine_state {
     VOLUME_MACHINE_OFF,     /* no VMM has its volumes open, and none will before on_free */
     VOLUME_MACHINE_BETWEEN, /* it is starting or ending */
