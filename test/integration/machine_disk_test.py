@@ -11,37 +11,15 @@ import machines
 import microvm
 from node import BUILD, Node, Refused
 
-MODULES = ("virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console virtio_blk failover "
-           "net_failover virtio_net virtio_balloon virtio-rng cdrom isofs button evdev").split()
-SYSLINUX = ("SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n"
-            " APPEND initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests mitigations=off\n")
 USER_DATA = "#cloud-config\npassword: very-secret\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL9pfe1V5 tester"
-
-
-def boot_disk(folder):
-    """A FAT file system with SYSLINUX, Debian's kernel and the agent as init."""
-    disk = folder / "disk.raw"
-    busybox = machines.BUSYBOX.read_bytes()
-    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "mount", "cat", "mkdir", "dd", "uname")},
-                                                   MODULES))
-    (folder / "syslinux.cfg").write_text(SYSLINUX)
-    with disk.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mformat", "-i", disk, "-F", "::"], check=True)
-    for source, target in ((machines.kernel_flags()[1], "vmlinuz"), (folder / "initrd", "initrd"),
-                           (folder / "syslinux.cfg", "syslinux.cfg")):
-        subprocess.run(["mcopy", "-i", disk, source, f"::{target}"], check=True)
-    subprocess.run(["syslinux", "--install", disk], check=True)
-    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", disk, folder / "disk.qcow2"], check=True)
-    return folder / "disk.qcow2"
 
 
 def efi_disk(folder):
     """A FAT file system: its firmware's shell starts Debian's kernel, which is an EFI program itself."""
     disk = folder / "efi.raw"
     busybox = machines.BUSYBOX.read_bytes()
-    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "cat", "dd", "uname")}, MODULES))
+    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "cat", "dd", "uname")}, machines.DISK_MODULES))
     (folder / "startup.nsh").write_text("fs0:\nvmlinuz.efi initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests\n")
     with disk.open("wb") as file:
         file.truncate(64 << 20)
@@ -88,7 +66,7 @@ class Disk(unittest.TestCase):
             self.node.call("PUT", "/v1/images/evil", {"disk": blob})
         self.assertIn("backing file", refusal.exception.problem["detail"])
 
-        self.ok("image", "import", "disk", "--disk", boot_disk(self.folder))
+        self.ok("image", "import", "disk", "--disk", machines.boot_disk(self.folder))
         image = json.loads(self.ok("image", "show", "disk", "--output", "json"))
         self.assertEqual((image["disk_format"], image["disk_size_bytes"]), ("qcow2", 64 << 20))
         self.assertIn("q35", self.refused("vm", "create", "m", "--image", "disk", "--machine", "microvm"))
@@ -158,7 +136,7 @@ class Disk(unittest.TestCase):
             self.ok("vm", "delete", name)
 
     def test_a_whole_disk_is_kept_cloned_and_carried(self):
-        self.ok("image", "import", "disk", "--disk", boot_disk(self.folder))
+        self.ok("image", "import", "disk", "--disk", machines.boot_disk(self.folder))
         self.check_life_cycle()
 
     def test_so_is_one_with_uefi_and_its_variables(self):

@@ -5,12 +5,17 @@ import io
 import os
 import pathlib
 import signal
+import subprocess
 import tarfile
 
 import microvm
 
 BUSYBOX = pathlib.Path("/bin/busybox")
-TOOLS = "ping wget nslookup nc udhcpc sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep test".split()
+TOOLS = "sort ping wget nslookup nc udhcpc sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep test".split()
+DISK_MODULES = ("virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console virtio_blk failover "
+                "net_failover virtio_net virtio_balloon virtio-rng cdrom isofs button evdev").split()
+SYSLINUX = ("SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n"
+            " APPEND initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests mitigations=off\n")
 INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
 
 
@@ -75,3 +80,21 @@ def kernel_flags():
     unpacked = microvm.KERNEL_FOLDER / "root"
     return ["--kernel", glob.glob(str(unpacked / "boot/vmlinuz-*"))[0],
             "--modules", glob.glob(str(unpacked / "lib/modules/*"))[0]]
+
+
+def boot_disk(folder):
+    """A FAT file system with SYSLINUX, Debian's kernel and the agent as init."""
+    disk = folder / "disk.raw"
+    busybox = BUSYBOX.read_bytes()
+    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "mount", "cat", "mkdir", "dd", "uname", "head")},
+                                                   DISK_MODULES))
+    (folder / "syslinux.cfg").write_text(SYSLINUX)
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mformat", "-i", disk, "-F", "::"], check=True)
+    for source, target in ((kernel_flags()[1], "vmlinuz"), (folder / "initrd", "initrd"),
+                           (folder / "syslinux.cfg", "syslinux.cfg")):
+        subprocess.run(["mcopy", "-i", disk, source, f"::{target}"], check=True)
+    subprocess.run(["syslinux", "--install", disk], check=True)
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", disk, folder / "disk.qcow2"], check=True)
+    return folder / "disk.qcow2"

@@ -315,9 +315,8 @@ void qemu_live_receive(struct qemu_live *live, const struct hypervisor_moving *d
         char node[40];
         node_of(&disks[i], node);
         ask(live, "block-export-add",
-            json_pack("{s:s, s:o, s:s, s:o, s:b}", "type", "nbd", "id",
-                      json_sprintf(NODE "%zu", i), "node-name", node, "name", export_of(i),
-                      "writable", 1),
+            json_pack("{s:s, s:o, s:s, s:o, s:b}", "type", "nbd", "id", json_sprintf(NODE "%zu", i),
+                      "node-name", node, "name", export_of(i), "writable", 1),
             -1, NULL);
     }
     give_state(live);
@@ -351,8 +350,8 @@ static void on_status(struct qemu_live *live, const char *status)
     if (strcmp(status, "pre-switchover") == 0 && live->step == STEP_MEMORY) {
         live->step = STEP_SWITCH;
         for (size_t i = 0; i < live->leaving.disk_count; i++) {
-            ask(live, "block-job-cancel",
-                json_pack("{s:o}", "device", json_sprintf(NODE "%zu", i)), -1, NULL);
+            ask(live, "block-job-cancel", json_pack("{s:o}", "device", json_sprintf(NODE "%zu", i)),
+                -1, NULL);
         }
     } else if (is_over && live->step == STEP_RECEIVE) {
         ask(live, "nbd-server-stop", NULL, -1, on_served);

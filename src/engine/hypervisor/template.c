@@ -95,6 +95,31 @@ static void write_head(uint8_t *head, const char *base_name, const char *base_fo
     put_text(head + NAME_AT, base_name);
 }
 
+/* The name is the last of what the first cluster holds, as QEMU writes it, too. */
+int template_rebase(const char *path, const char *base_name, struct error *err)
+{
+    static const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
+    uint8_t head[HEAD_BYTES];
+    uint64_t at = 0;
+    size_t length = strlen(base_name);
+    FD_OWNED int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || pread(fd, head, sizeof(head), 0) != (ssize_t)sizeof(head)) {
+        return error_os(err, fd < 0 ? errno : EIO, "reading %s", path);
+    }
+    memcpy(&at, head + 8, sizeof(at));
+    at = be64toh(at);
+    if (memcmp(head, magic, sizeof(magic)) != 0 || at < HEAD_BYTES || length > 1023 ||
+        at > CLUSTER - length) {
+        return error_set(err, ERROR_CORRUPT, "%s is laid over nothing", path);
+    }
+    put_u32(head + 16, (uint32_t)length);
+    return pwrite(fd, base_name, length, (off_t)at) == (ssize_t)length &&
+            pwrite(fd, head + 16, sizeof(uint32_t), 16) == (ssize_t)sizeof(uint32_t) &&
+            fsync(fd) == 0
+        ? 0
+        : error_os(err, errno, "writing %s", path);
+}
+
 int template_make_overlay(const char *path, const char *base_name, const char *base_format,
                           uint64_t size_bytes, struct error *err)
 {

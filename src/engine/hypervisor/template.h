@@ -74,5 +74,7 @@ void template_sweep(const char *folder);
  */
 int template_make_overlay(const char *path, const char *base_name, const char *base_format,
                           uint64_t size_bytes, struct error *err);
+/* What it is laid over has moved: the same, under another name.  CORRUPT: it is no such file. */
+int template_rebase(const char *path, const char *base_name, struct error *err);
 
 #endif

@@ -2,11 +2,12 @@
  * A machine that arrives from another node, which still owns it.
  *
  * Its archive (package.h) is fetched as a blob, unpacked in FOLDER/cloning, verified, and laid out
- * in FOLDER/arriving/ID (snapshots: ID.snapshots).  Nothing runs from there: it is moved to its
- * place when the row says that the machine is this node's (disk.c).  From then on it may be the
- * only copy, and a row that was read may be an old one: so what is in `arriving` is never removed
- * for its age, only when the owner says so or sends it anew.
+ * in FOLDER/arriving/ID (arrive_files.c).  Nothing runs from there: it is moved to its place when
+ * the row says that the machine is this node's (disk.c).  From then on it may be the only copy, and
+ * a row that was read may be an old one: so what is in `arriving` is never removed for its age.
  */
+#include "service/machine/arrive.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include "base/memory.h"
 #include "base/random.h"
 
+#include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
@@ -34,16 +36,12 @@ struct machine_arrival {
     struct list_node link;
     struct machine_service *service;
     char *key;
-    char *blob; /* "": what is here goes */
     char id[MACHINE_ID_SIZE];
     char *node;    /* that has it, as the row says */
     uint64_t from; /* the same, that asks */
     json_t *config;
-    json_t *snapshots; /* name: id */
-    json_t *manifest;
-    char *unpacked;
-    char *place;
-    char *place_snapshots;
+    struct arrival_files files; /* without a blob: what is here goes */
+    size_t fetched; /* of its image's blobs; then the archive */
     struct peer_fetch *fetch;
     bool is_cancelled;
     bool is_forgotten; /* which is what was asked for */
@@ -52,25 +50,18 @@ struct machine_arrival {
     void *context;
 };
 
-char *arrival_folder(const struct machine_service *service, const char *id)
-{
-    return memory_format("%s/arriving/%s", service->folder, id);
-}
-
 /* ---- The end ---- */
 
 static void clean_up(void *context)
 {
     struct machine_arrival *arrival = context;
     struct error ignored = {0};
-    file_remove_tree(arrival->unpacked, &ignored);
+    file_remove_tree(arrival->files.unpacked, &ignored);
     if (arrival->error.kind != ERROR_NONE) {
-        hypervisor_end(arrival->place);
-        file_remove_tree(arrival->place, &ignored);
-        file_remove_tree(arrival->place_snapshots, &ignored);
+        arrival_remove(arrival->service, arrival->id);
     }
-    if (arrival->blob[0] != '\0') {
-        migration_remove_archive(arrival->service, arrival->blob);
+    if (arrival->files.blob[0] != '\0') {
+        migration_remove_archive(arrival->service, arrival->files.blob);
     }
 }
 
@@ -86,14 +77,9 @@ static void on_cleaned_up(void *context)
     arrival->service->pending--;
     arrival->done(error, 0, arrival->context);
     json_decref(arrival->config);
-    json_decref(arrival->snapshots);
-    json_decref(arrival->manifest);
+    arrival_files_done(&arrival->files);
     free(arrival->key);
-    free(arrival->blob);
     free(arrival->node);
-    free(arrival->unpacked);
-    free(arrival->place);
-    free(arrival->place_snapshots);
     free(arrival);
 }
 
@@ -126,75 +112,54 @@ void arrivals_abandon(struct machine_service *service)
 
 /* ---- Unpacking ---- */
 
-static int take_snapshots(struct machine_arrival *arrival, struct error *err)
+static int take_over(const struct machine_arrival *arrival, const char *name, struct error *err)
 {
-    size_t index = 0;
-    json_t *one = NULL;
-    const json_t *list = json_object_get(arrival->manifest, "snapshots");
-    if (json_array_size(list) > 0 && file_make_folder(arrival->place_snapshots, 0711, err) < 0) {
-        return -(int)err->kind;
-    }
-    json_array_foreach(list, index, one)
-    {
-        const char *name = json_text(one, "name");
-        const char *id = json_text(arrival->snapshots, name);
-        MEMORY_OWNED char *from = memory_format("%s/snapshots/%s", arrival->unpacked, name);
-        MEMORY_OWNED char *to = memory_format("%s/%s", arrival->place_snapshots, id);
-        if (id[0] == '\0') {
-            return error_set(err, ERROR_UNAVAILABLE,
-                             "snapshot %.64s is not known on this node yet: try again", name);
-        }
-        if (rename(from, to) < 0) {
-            return error_os(err, errno, "moving %s", from);
-        }
-    }
-    return 0;
-}
-
-/* The node that has it removes its own copy when this one is the machine's. */
-static int make_durable(const struct machine_arrival *arrival, struct error *err)
-{
-    FD_OWNED int fd = open(arrival->place, O_RDONLY | O_CLOEXEC | O_DIRECTORY);
-    return fd >= 0 && syncfs(fd) == 0 ? 0 : error_os(err, errno, "writing %s", arrival->place);
+    uid_t uid = disk_uid_of(arrival->id);
+    bool is_given = geteuid() == 0 && strcmp(name, CONTENT_USER) != 0;
+    MEMORY_OWNED char *from = memory_format("%s/content/%s", arrival->files.unpacked, name);
+    MEMORY_OWNED char *to = memory_format("%s/%s", arrival->files.place, name);
+    return !file_exists(from) ||
+            (rename(from, to) == 0 && chmod(to, 0600) == 0 &&
+             (!is_given || chown(to, uid, uid) == 0))
+        ? 0
+        : error_os(err, errno, "moving %s to %s", from, to);
 }
 
 /* A raw disk stays one, where clones have theirs laid over it: nobody shares this one. */
 static int lay_out(const struct machine_arrival *arrival, struct error *err)
 {
     const struct content_use use = {.uid = disk_uid_of(arrival->id)};
-    MEMORY_OWNED char *content = memory_format("%s/content", arrival->unpacked);
-    MEMORY_OWNED char *from = memory_format("%s/disk.raw", content);
-    MEMORY_OWNED char *to = memory_format("%s/disk.raw", arrival->place);
-    if (!file_exists(from)) {
-        return content_lay_out(content, arrival->place, &use, err);
+    const char *place = arrival->files.place;
+    MEMORY_OWNED char *content = memory_format("%s/content", arrival->files.unpacked);
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", content);
+    if (!file_exists(raw)) {
+        return content_lay_out(content, place, &use, err);
     }
-    if (file_make_folder(arrival->place, 0711, err) < 0) {
-        return -(int)err->kind;
-    }
-    return rename(from, to) == 0 && chmod(to, 0600) == 0 &&
-            (geteuid() != 0 || chown(to, use.uid, use.uid) == 0)
-        ? 0
-        : error_os(err, errno, "moving %s to %s", from, to);
+    int r = file_make_folder(place, 0711, err);
+    r = r < 0 ? r : take_over(arrival, "disk.raw", err);
+    return r < 0 ? r : take_over(arrival, CONTENT_USER, err);
+}
+
+/* What a whole disk is laid over is somewhere else here. */
+static int rebase(const struct machine_arrival *arrival, struct error *err)
+{
+    const char *blob = json_text(arrival->config, "disk");
+    MEMORY_OWNED char *disk = memory_format("%s/disk.qcow2", arrival->files.place);
+    MEMORY_OWNED char *base = image_path(arrival->service->options.images, blob);
+    return blob[0] == '\0' ? 0 : template_rebase(disk, base, err);
 }
 
 static void unpack(void *context)
 {
     struct machine_arrival *arrival = context;
     struct error *err = &arrival->error;
-    struct image_store *images = arrival->service->options.images;
-    MEMORY_OWNED char *above = memory_format("%s/arriving", arrival->service->folder);
-    FD_OWNED int fd = -1;
-    uint64_t size = 0;
-    hypervisor_end(arrival->place);
-    int r = file_remove_tree(arrival->place, err);
-    r = r < 0 ? r : file_remove_tree(arrival->place_snapshots, err);
-    r = r < 0 ? r : file_make_folder(above, 0711, err);
-    r = r < 0 ? r : image_open(images, arrival->blob, &fd, &size, err);
-    r = r < 0 ? r : package_read(fd, arrival->unpacked, images, &arrival->manifest, err);
+    int r = arrival_begin(&arrival->files, false, err);
+    r = r < 0 ? r : arrival_unpack(&arrival->files, err);
     r = r < 0 ? r : lay_out(arrival, err);
-    r = r < 0 ? r : take_snapshots(arrival, err);
-    if (r == 0) {
-        make_durable(arrival, err);
+    r = r < 0 ? r : rebase(arrival, err);
+    r = r < 0 ? r : arrival_place(&arrival->files, err);
+    if (r == 0) { /* the node that has it removes its own copy when this one is the machine's */
+        arrival_seal(&arrival->files, err);
     }
 }
 
@@ -202,6 +167,8 @@ static void on_unpacked(void *context)
 {
     end(context);
 }
+
+static void fetch_next(struct machine_arrival *arrival);
 
 static void on_fetched(const struct error *error, void *context)
 {
@@ -212,7 +179,27 @@ static void on_fetched(const struct error *error, void *context)
         end(arrival);
         return;
     }
-    loop_work(arrival->service->options.loop, unpack, on_unpacked, arrival);
+    arrival->fetched++;
+    fetch_next(arrival);
+}
+
+/* Of its image what is not here yet; then the archive. */
+static void fetch_next(struct machine_arrival *arrival)
+{
+    static const char *const keys[] = {"kernel", "initrd", "root", "disk"};
+    enum { KEYS = sizeof(keys) / sizeof(keys[0]) };
+    const struct machine_options *options = &arrival->service->options;
+    for (; arrival->fetched <= KEYS; arrival->fetched++) {
+        const char *blob = arrival->fetched < KEYS
+            ? json_text(arrival->config, keys[arrival->fetched])
+            : arrival->files.blob;
+        if (blob[0] != '\0' && !image_exists(options->images, blob)) {
+            arrival->fetch =
+                peer_fetch_new(options->blobs, blob, &arrival->from, 1, on_fetched, arrival);
+            return;
+        }
+    }
+    loop_work(options->loop, unpack, on_unpacked, arrival);
 }
 
 /* ---- Is it welcome? ---- */
@@ -229,25 +216,12 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static bool take_snapshot(sqlite3_stmt *row, void *context)
-{
-    const struct machine_arrival *arrival = context;
-    json_object_set_new(arrival->snapshots, (const char *)sqlite3_column_text(row, 0),
-                        json_string((const char *)sqlite3_column_text(row, 1)));
-    return true;
-}
-
 static int check(struct machine_arrival *arrival, struct error *err)
 {
     struct machine_service *service = arrival->service;
     MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, arrival->id);
     int r = store_query(service->options.store, err, take_machine, arrival,
                         "SELECT id, node, config FROM machine WHERE key = ?", "t", arrival->key);
-    r = r < 0 ? r
-              : store_query(service->options.store, err, take_snapshot, arrival,
-                            "SELECT name, id FROM machine_snapshot WHERE machine_id = ? AND state "
-                            "= 'ready'",
-                            "t", arrival->id);
     if (r < 0) {
         return r;
     }
@@ -272,7 +246,12 @@ static int check(struct machine_arrival *arrival, struct error *err)
                          "node %s still has %s of an earlier stay of the machine: remove it there",
                          service->node_name, folder);
     }
-    return arrival->blob[0] != '\0' ? request_check_fit(service, arrival->config, err) : 0;
+    if (arrival->files.blob[0] == '\0') {
+        return 0;
+    }
+    r = request_check_fit(service, arrival->config, err);
+    r = r < 0 ? r : network_check_machine(service->options.networks, arrival->id, err);
+    return r < 0 ? r : shares_check_here(service, arrival->config, err);
 }
 
 static bool is_machine_id(const char *text)
@@ -290,16 +269,15 @@ static void begin(void *context)
     }
     if (arrival->error.kind != ERROR_NONE) {
         on_cleaned_up(arrival); /* nothing was touched */
-    } else if (arrival->blob[0] == '\0') {
+    } else if (arrival->files.blob[0] == '\0') {
         arrival->is_forgotten = true;
         error_set(&arrival->error, ERROR_CANCELLED, "the node that has it has given up");
         end(arrival);
     } else if (arrival->is_cancelled || service->is_over) {
         end(arrival);
     } else {
-        free(migration_mark(service, arrival->blob));
-        arrival->fetch = peer_fetch_new(service->options.blobs, arrival->blob, &arrival->from, 1,
-                                        on_fetched, arrival);
+        free(migration_mark(service, arrival->files.blob));
+        fetch_next(arrival);
     }
 }
 
@@ -309,27 +287,21 @@ struct machine_arrival *machine_arrive(struct machine_service *service, const ch
 {
     struct machine_arrival *arrival = NEW(struct machine_arrival);
     const char *id = json_text(body, "id");
-    char unique[MACHINE_ID_SIZE];
-    random_hex(unique, MACHINE_ID_SIZE - 1);
     *arrival = (struct machine_arrival){
         .service = service,
         .key = memory_format("%s/%s", project, name),
-        .blob = memory_copy_string(json_text(body, "blob")),
         .from = from,
-        .snapshots = json_object(),
-        .unpacked = memory_format("%s/cloning/%s", service->folder, unique),
         .done = done,
         .context = context,
     };
     struct error *err = &arrival->error;
     snprintf(arrival->id, sizeof(arrival->id), "%s", is_machine_id(id) ? id : "");
-    arrival->place = arrival_folder(service, arrival->id);
-    arrival->place_snapshots = memory_format("%s.snapshots", arrival->place);
-    if (arrival->id[0] == '\0' || (arrival->blob[0] != '\0' && !image_id_is_good(arrival->blob))) {
-        error_set(err, ERROR_INVALID, "an id has 16 hex digits, the name of a blob 64");
-    } else if (!snapshot_is_known(service)) {
+    int r = arrival_files_init(&arrival->files, service, arrival->key, arrival->id, body, err);
+    if (arrival->id[0] == '\0') {
+        error_set(err, ERROR_INVALID, "an id has 16 hex digits");
+    } else if (r == 0 && !snapshot_is_known(service)) {
         error_set(err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
-    } else {
+    } else if (r == 0) {
         check(arrival, err);
     }
     list_push_back(&service->arrivals, &arrival->link);

@@ -1,11 +1,12 @@
 /*
  * A machine that arrives from another node while it runs there.
  *
- * Its VMM waits in FOLDER/arriving/ID, where the disk is made and initrd written, and gets both
- * disk and memory through sockets whose other ends are taken as streams.  Until all has come, the
- * end of the streams is the end of it.  From then on only the row says what becomes of it: it is
- * this node's (visit_adopt()), or its owner says to forget it; this node may end and start
- * meanwhile, the VMM goes on waiting.
+ * What does not change comes as an archive first (arrive_files.c).  Its VMM waits in
+ * FOLDER/arriving/ID, where the disk is made and initrd written, with empty volumes for those that
+ * it writes in, and gets disks and memory through sockets whose other ends are taken as streams.
+ * Until all has come, the end of the streams is the end of it.  From then on only the row says what
+ * becomes of it: it is this node's (visit_adopt()), or its owner says to forget it; this node may
+ * end and start meanwhile, the VMM goes on waiting.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,16 +27,24 @@
 #include "base/memory.h"
 #include "base/stream/stream.h"
 
+#include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
-#include "service/machine/parts.h"
+#include "service/machine/arrive.h"
+#include "service/machine/snapshot.h"
 #include "service/peer/peer.h"
 
-enum { STREAMS = 3, NEWS = 2, TAKE_MS = 60000 };
+enum {
+    DISKS = HYPERVISOR_MOVING_MAX,
+    STATE = DISKS, /* places of streams */
+    NEWS,
+    STREAMS,
+    TAKE_MS = 60000
+};
 
-static const char *const names[STREAMS] = {"disk", "state", "news"};
-static const char *const blobs[] = {"kernel", "initrd", "root"};
+static const char *const blobs[] = {"kernel", "initrd", "root", "disk"};
+enum { BLOBS = sizeof(blobs) / sizeof(blobs[0]) };
 
 struct machine_visit {
     struct list_node link;
@@ -44,11 +53,17 @@ struct machine_visit {
     char *node; /* that has it */
     char *vmm;
     uint64_t disk_bytes;
-    size_t fetched;
+    struct arrival_files files;
+    size_t fetched; /* of the blobs; then the archive */
     struct peer_fetch *fetch;
     struct buffer program;
     struct hypervisor_vm *vm;
-    size_t disk;
+    struct hypervisor_moving disks[DISKS];
+    size_t disk_count;
+    struct volume_visit *volumes[HYPERVISOR_VOLUMES_MAX]; /* all that it has */
+    bool are_written[HYPERVISOR_VOLUMES_MAX];
+    size_t volume_count;
+    size_t plugged;
     int ends[STREAMS]; /* to be taken */
     struct stream *news;
     struct loop_timer *timer;
@@ -67,9 +82,12 @@ static void clean_up(void *context)
 {
     struct machine_visit *visit = context;
     struct error ignored = {0};
+    file_remove_tree(visit->files.unpacked, &ignored);
     if (!visit->is_kept) {
-        hypervisor_end(visit->machine.folder);
-        file_remove_tree(visit->machine.folder, &ignored);
+        arrival_remove(visit->machine.service, visit->machine.id);
+    }
+    if (visit->files.blob != NULL && visit->files.blob[0] != '\0') {
+        migration_remove_archive(visit->machine.service, visit->files.blob);
     }
 }
 
@@ -96,7 +114,12 @@ static void on_cleaned_up(void *context)
     }
     loop_timer_free(visit->timer);
     buffer_done(&visit->program);
+    for (size_t i = 0; i < visit->volume_count; i++) {
+        volume_visit_free(visit->volumes[i]);
+    }
+    arrival_files_done(&visit->files);
     json_decref(visit->machine.config);
+    json_decref(visit->machine.booted);
     free(visit->machine.key);
     free(visit->machine.project);
     free(visit->machine.name);
@@ -177,9 +200,19 @@ void visit_adopt(struct machine *machine)
 {
     struct machine_visit *visit = find(machine->service, machine->id);
     MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
+    MEMORY_OWNED char *snapshots = memory_format("%s.snapshots", arrived);
+    MEMORY_OWNED char *place = snapshot_folder_all(machine->service, machine->id);
+    MEMORY_OWNED char *above = memory_format("%s/snapshots", machine->service->folder);
+    struct error ignored = {0};
+    if (file_exists(snapshots) &&
+        (file_make_folder(above, 0711, &ignored) < 0 || rename(snapshots, place) < 0)) {
+        log_error("machine %s: moving %s to its place: %s", machine->key, snapshots,
+                  strerror(errno));
+    }
     if (file_exists(arrived) && rename(arrived, machine->folder) < 0) {
         log_error("machine %s: moving %s to its place: %s", machine->key, arrived, strerror(errno));
     }
+    arrival_adopt(machine->service, machine->id);
     expect_no_more(machine);
     if (visit != NULL) { /* its control is for the machine now */
         visit->is_kept = true;
@@ -225,13 +258,30 @@ static void on_news_end(const struct error *error, void *context)
     }
 }
 
+/* "disk", "disk1" and so on, "state", "news"; STREAMS: none of these. */
+static size_t stream_of(const char *name)
+{
+    size_t number = 0;
+    int length = 0;
+    if (strcmp(name, "disk") == 0) {
+        return 0;
+    }
+    if (strcmp(name, "state") == 0) {
+        return STATE;
+    }
+    if (strcmp(name, "news") == 0) {
+        return NEWS;
+    }
+    return sscanf(name, "disk%2zu%n", &number, &length) == 1 && name[length] == '\0' &&
+            number > 0 && number < DISKS
+        ? number
+        : STREAMS;
+}
+
 int machine_visit_stream(struct machine_service *service, const char *project, const char *name,
                          uint64_t from, const char *stream, int *ret_fd, struct error *err)
 {
-    size_t which = 0;
-    while (which < STREAMS && strcmp(names[which], stream) != 0) {
-        which++;
-    }
+    size_t which = stream_of(stream);
     LIST_EACH(node, &service->visits)
     {
         struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
@@ -270,21 +320,26 @@ static void on_received(const struct error *error, void *context)
 }
 
 /* By way of the folder's descriptor: a socket's path is short. */
-static int listen_in(const char *folder, int *ret_listener, int *ret_peer, struct error *err)
+static int listen_in(const char *folder, size_t count, int *ret_listener, int *ret_peers,
+                     struct error *err)
 {
     FD_OWNED int place = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     FD_OWNED int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    FD_OWNED int peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/disk.sock", place);
     const struct sockaddr *at = (const struct sockaddr *)&address;
-    if (place < 0 || listener < 0 || peer < 0 || bind(listener, at, sizeof(address)) < 0 ||
-        listen(listener, 1) < 0 || connect(peer, at, sizeof(address)) < 0) {
+    if (place < 0 || listener < 0 || bind(listener, at, sizeof(address)) < 0 ||
+        listen(listener, (int)count) < 0) {
         return error_os(err, errno, "making a socket in %s", folder);
+    }
+    for (size_t i = 0; i < count; i++) { /* the visit closes those that are there */
+        ret_peers[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (ret_peers[i] < 0 || connect(ret_peers[i], at, sizeof(address)) < 0) {
+            return error_os(err, errno, "making a socket in %s", folder);
+        }
     }
     unlink(address.sun_path);
     *ret_listener = fd_take(&listener);
-    *ret_peer = fd_take(&peer);
     return 0;
 }
 
@@ -294,7 +349,7 @@ static int make_ends(struct machine_visit *visit, int *ret_listener, int *ret_st
     static const struct stream_events events = {on_news_data, NULL, on_news_end};
     int state[2];
     int news[2];
-    int r = listen_in(visit->machine.folder, ret_listener, &visit->ends[0], err);
+    int r = listen_in(visit->machine.folder, visit->disk_count, ret_listener, visit->ends, err);
     if (r < 0) {
         return r;
     }
@@ -303,7 +358,7 @@ static int make_ends(struct machine_visit *visit, int *ret_listener, int *ret_st
         return error_os(err, errno, "making a pair of sockets");
     }
     *ret_state = state[0];
-    visit->ends[1] = state[1];
+    visit->ends[STATE] = state[1];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, news) < 0) {
         close(*ret_listener);
         close(*ret_state);
@@ -326,21 +381,56 @@ static void on_waiting(void *context)
     }
 }
 
-static void on_started(void *context)
+static void receive(struct machine_visit *visit)
 {
     static const struct hypervisor_receiving_events events = {on_waiting, on_received};
-    struct machine_visit *visit = context;
     struct error err = {0};
     int listener = -1;
     int state = -1;
-    if (visit->is_over) {
-        return;
-    }
     if (make_ends(visit, &listener, &state, &err) < 0) {
         end(visit, &err);
         return;
     }
-    hypervisor_receive(visit->vm, visit->disk, listener, state, &events, visit);
+    hypervisor_receive(visit->vm, visit->disks, visit->disk_count, listener, state, &events, visit);
+}
+
+static void plug_next(struct machine_visit *visit);
+
+static void on_plugged(const struct error *error, void *context)
+{
+    struct machine_visit *visit = context;
+    if (visit->is_over) {
+        return;
+    }
+    if (error != NULL) {
+        end(visit, error);
+        return;
+    }
+    visit->plugged++;
+    plug_next(visit);
+}
+
+/* Its devices are to be those of the other one before it is told what is in them. */
+static void plug_next(struct machine_visit *visit)
+{
+    struct volume_open open;
+    struct error err = {0};
+    if (visit->plugged == visit->volume_count) {
+        receive(visit);
+    } else if (volume_visit_open(visit->volumes[visit->plugged], &open, &err) < 0) {
+        end(visit, &err);
+    } else {
+        hypervisor_attach_volume(visit->vm, &open.volume, on_plugged, visit);
+        volume_close(&open);
+    }
+}
+
+static void on_started(void *context)
+{
+    struct machine_visit *visit = context;
+    if (!visit->is_over) {
+        plug_next(visit);
+    }
 }
 
 static void on_paused(bool is_paused, void *context)
@@ -364,27 +454,45 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 
 /* ---- Getting ready ---- */
 
+static int make_disk(const struct machine_visit *visit, struct error *err)
+{
+    const struct machine *machine = &visit->machine;
+    const char *base = json_text(machine->config, "disk");
+    MEMORY_OWNED char *path =
+        memory_format("%s/%s", machine->folder, base[0] != '\0' ? "disk.qcow2" : "disk.raw");
+    if (base[0] != '\0') {
+        MEMORY_OWNED char *below = image_path(machine->service->options.images, base);
+        int r = template_make_overlay(path, below, json_text(machine->config, "disk_format"),
+                                      visit->disk_bytes, err);
+        return r < 0 ? r : disk_give(machine, path, err);
+    }
+    FD_OWNED int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 || ftruncate(fd, (off_t)visit->disk_bytes) < 0
+        ? error_os(err, errno, "making %s", path)
+        : disk_give(machine, path, err);
+}
+
+static int make_volumes(const struct machine_visit *visit, struct error *err)
+{
+    int r = 0;
+    for (size_t i = 0; i < visit->volume_count && r == 0; i++) {
+        r = visit->are_written[i] ? volume_visit_make(visit->volumes[i], err) : 0;
+    }
+    return r;
+}
+
 static void make(void *context)
 {
     struct machine_visit *visit = context;
     const struct machine *machine = &visit->machine;
     struct error *err = &visit->error;
-    MEMORY_OWNED char *above = memory_format("%s/arriving", machine->service->folder);
-    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", machine->folder);
-    hypervisor_end(machine->folder);
-    int r = file_remove_tree(machine->folder, err);
-    r = r < 0 ? r : file_make_folder(above, 0711, err);
-    r = r < 0 ? r : file_make_folder(machine->folder, 0711, err);
-    if (r < 0) {
-        return;
-    }
-    FD_OWNED int fd = open(disk, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, (off_t)visit->disk_bytes) < 0) {
-        error_os(err, errno, "making %s", disk);
-        return;
-    }
-    r = disk_give(machine, disk, err);
-    if (r == 0) {
+    bool has_kernel = json_text(machine->config, "disk")[0] == '\0';
+    int r = arrival_begin(&visit->files, true, err);
+    r = r < 0 || visit->files.blob[0] == '\0' ? r : arrival_unpack(&visit->files, err);
+    r = r < 0 ? r : arrival_place(&visit->files, err);
+    r = r < 0 ? r : make_disk(visit, err);
+    r = r < 0 ? r : make_volumes(visit, err);
+    if (r == 0 && has_kernel) {
         disk_write_initrd(machine, json_text(machine->config, "initrd"), &visit->program, err);
     }
 }
@@ -402,7 +510,9 @@ static void on_network(const struct error *error_or_null, void *context)
         visit->error = *error_or_null;
     }
     if (visit->error.kind == ERROR_NONE) {
-        visit->vm = machine_run_await(&visit->machine, &events, visit, &visit->disk, &visit->error);
+        change_recall(&visit->machine);
+        visit->vm = machine_run_await(&visit->machine, &events, visit, &visit->disks[0].disk,
+                                      &visit->error);
     }
     if (visit->error.kind != ERROR_NONE) {
         const struct error error = visit->error;
@@ -439,9 +549,14 @@ static void on_fetched(const struct error *error, void *context)
 static void fetch_next(struct machine_visit *visit)
 {
     const struct machine_options *options = &visit->machine.service->options;
-    for (; visit->fetched < sizeof(blobs) / sizeof(blobs[0]); visit->fetched++) {
-        const char *id = json_text(visit->machine.config, blobs[visit->fetched]);
+    for (; visit->fetched <= BLOBS; visit->fetched++) {
+        const char *id = visit->fetched < BLOBS
+            ? json_text(visit->machine.config, blobs[visit->fetched])
+            : visit->files.blob;
         if (id[0] != '\0' && !image_exists(options->images, id)) {
+            if (visit->fetched == BLOBS) { /* which is to go, whatever becomes of this daemon */
+                free(migration_mark(visit->machine.service, id));
+            }
             visit->fetch = peer_fetch_new(options->blobs, id, &visit->from, 1, on_fetched, visit);
             return;
         }
@@ -477,6 +592,38 @@ static int check_vmm(const struct machine_visit *visit, struct error *err)
                     "it is run by %.100s, and node %s has %.100s: --cold stops it, moves it, and "
                     "starts it",
                     visit->vmm, service->node_name, mine);
+}
+
+/* Those that the other node speaks of, in that order; and its own disk before them. */
+static int find_volumes(struct machine_visit *visit, const json_t *wanted, struct error *err)
+{
+    const struct machine *machine = &visit->machine;
+    struct volume_service *service = machine->service->options.volumes;
+    struct volume_attachment volumes[HYPERVISOR_VOLUMES_MAX];
+    size_t count = volume_of_machine(service, machine->project, machine->name, volumes);
+    visit->disks[0].is_layer = json_text(machine->config, "disk")[0] != '\0';
+    visit->disk_count = 1;
+    for (size_t i = 0; i < count; i++) {
+        int r = volume_visit_new(service, machine->project, volumes[i].use.name,
+                                 &visit->volumes[visit->volume_count], err);
+        if (r < 0) {
+            return r;
+        }
+        visit->are_written[visit->volume_count++] = !volumes[i].use.is_read_only;
+        if (!volumes[i].use.is_read_only) {
+            struct hypervisor_moving *disk = &visit->disks[visit->disk_count++];
+            snprintf(disk->volume, sizeof(disk->volume), "%s", volumes[i].id);
+        }
+    }
+    bool is_same = json_array_size(wanted) == visit->disk_count - 1;
+    for (size_t i = 1; i < visit->disk_count && is_same; i++) {
+        const char *id = json_string_value(json_array_get(wanted, i - 1));
+        is_same = id != NULL && strcmp(id, visit->disks[i].volume) == 0;
+    }
+    return is_same ? 0
+                   : error_set(err, ERROR_UNAVAILABLE,
+                               "node %s does not know all of its volumes yet: try again",
+                               machine->service->node_name);
 }
 
 static int check(struct machine_visit *visit, struct error *err)
@@ -519,6 +666,7 @@ static void begin(void *context)
     struct machine_visit *visit = context;
     if (visit->error.kind != ERROR_NONE) {
         visit->is_kept = true; /* nothing was touched */
+        visit->files.blob[0] = '\0';
         const struct error error = visit->error;
         log_warn("machine %s does not come here: %s", visit->machine.key, error.text);
         end(visit, &error);
@@ -545,13 +693,18 @@ struct machine_visit *machine_visit(struct machine_service *service, const char 
     visit->from = from;
     visit->vmm = memory_copy_string(json_text(body, "vmm"));
     visit->disk_bytes = json_u64(body, "disk_bytes");
-    visit->ends[0] = visit->ends[1] = visit->ends[NEWS] = -1;
+    for (size_t i = 0; i < STREAMS; i++) {
+        visit->ends[i] = -1;
+    }
     visit->timer = loop_timer_new(service->options.loop, on_timer, visit);
     visit->done = done;
     visit->context = context;
+    int r = arrival_files_init(&visit->files, service, visit->machine.key, visit->machine.id, body,
+                               &visit->error);
     if (!is_id || visit->disk_bytes >> DISK_BYTES_MAX_BITS != 0) {
         error_set(&visit->error, ERROR_INVALID, "an id has 16 hex digits, a disk less than 64 TiB");
-    } else if (check(visit, &visit->error) == 0) {
+    } else if (r == 0 && check(visit, &visit->error) == 0 &&
+               find_volumes(visit, json_object_get(body, "volumes"), &visit->error) == 0) {
         program_encode(visit->machine.config, &visit->program, &visit->error);
     }
     list_push_back(&service->visits, &visit->link);

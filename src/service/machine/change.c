@@ -239,6 +239,13 @@ static uint64_t overlay_size(const char *path)
 
 /* One that has not its size by now, as after a restore, gets it; a raw file here, another by its
  * VMM.  What goes on in the middle knows the size that it had. */
+uint64_t change_disk_size(const char *folder)
+{
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", folder);
+    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
+    return file_exists(overlay) ? overlay_size(overlay) : raw_size(raw);
+}
+
 int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err)
 {
     MEMORY_OWNED char *booted = memory_format("%s/" BOOTED, folder);
@@ -247,7 +254,7 @@ int change_prepare(const char *folder, const json_t *config, bool goes_on, struc
     uint64_t bytes = json_u64(config, "disk_bytes");
     unlink(booted);
     bool is_raw = !file_exists(overlay);
-    uint64_t size = is_raw ? raw_size(raw) : overlay_size(overlay);
+    uint64_t size = change_disk_size(folder);
     if (size == 0 || size >= bytes) {
         return 0;
     }

@@ -27,6 +27,7 @@
 #include "engine/store/store.h"
 #include "engine/volume/volume.h"
 
+#include "service/machine/arrive.h"
 #include "service/machine/content.h"
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
@@ -141,6 +142,7 @@ static int take_prepared(const struct machine *machine, struct error *err)
     if (file_exists(arrived) && rename(arrived, machine->folder) < 0) {
         return error_os(err, errno, "moving %s to its place", arrived);
     }
+    arrival_adopt(machine->service, machine->id);
     return !file_exists(prepared) || rename(prepared, machine->folder) == 0
         ? 0
         : error_os(err, errno, "moving %s to its place", prepared);
@@ -275,6 +277,7 @@ static void remove_all(void *context)
     MEMORY_OWNED char *prepared = memory_format("%s/new/%s", machine->service->folder, machine->id);
     MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
     MEMORY_OWNED char *arrived_snapshots = memory_format("%s.snapshots", arrived);
+    arrival_adopt(machine->service, machine->id); /* its volumes stay */
     if (file_remove_tree(snapshots, &work->error) == 0 &&
         file_remove_tree(arrived, &work->error) == 0 &&
         file_remove_tree(arrived_snapshots, &work->error) == 0 &&

@@ -1,8 +1,11 @@
 /*
  * A running machine goes to another node.
  *
- *   ready      the other node fetches the image's blobs and starts a VMM that waits (arrive_live.c)
- *   disk       three streams to it: "disk" and "state" are QEMU's, "news" is what that node says
+ *   packing    what nobody writes in any more: snapshots, layers below those of its volumes
+ *   ready      the other node fetches that, and the image's blobs, and starts a VMM that waits
+ *              (arrive_live.c)
+ *   disk       streams to it: "disk" (for volumes "disk1" and so on) and "state" are QEMU's, "news"
+ *              is what that node says
  *   memory     pre-copy, until what is left fits the downtime
  *   switching  it stands still, all of it is there: one command makes it the other node's
  *   removing   that node has said that it runs (or has not, in time): what is here goes
@@ -32,20 +35,24 @@
 
 #include "engine/store/store.h"
 
-#include "service/machine/capture.h"
 #include "service/machine/migrate.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
+#include "service/volume/volume.h"
 
-enum { STREAMS = 3, NEWS = 2, RESUME_MS = 10000, SETTLE_EVERY_MS = 1000 };
-
-static const char *const names[STREAMS] = {"disk", "state", "news"};
+enum {
+    STREAMS_MAX = HYPERVISOR_MOVING_MAX + 2, /* each disk's; state; news */
+    RESUME_MS = 10000,
+    SETTLE_EVERY_MS = 1000
+};
 
 struct live {
     struct migration *migration;
-    struct peer_stream *streams[STREAMS];
-    unsigned open; /* of the streams */
-    int fds[STREAMS];
+    struct hypervisor_moving disks[HYPERVISOR_MOVING_MAX];
+    size_t disk_count;
+    struct peer_stream *streams[STREAMS_MAX];
+    size_t open; /* of the streams */
+    int fds[STREAMS_MAX];
     struct stream *news;
     struct loop_timer *timer;
     uint64_t disk_bytes;
@@ -67,50 +74,22 @@ static const struct hypervisor_driver_info *driver_of(const struct machine *mach
 
 /* ---- May it? ---- */
 
-static bool count(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
-static int check_parts(const struct machine *machine, const char **ret_what, struct error *err)
-{
-    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", machine->folder);
-    bool has_snapshots = false;
-    int r = store_query(machine->service->options.store, err, count, &has_snapshots,
-                        "SELECT 1 FROM machine_snapshot WHERE machine_id = ? LIMIT 1", "t",
-                        machine->id);
-    *ret_what = machine_volumes_are_there(machine) ? "volumes"
-        : has_snapshots                            ? "snapshots"
-        : !file_exists(disk)                       ? "a disk that is laid over another one"
-                                                   : NULL;
-    return r;
-}
-
 int live_check(const struct machine *machine, struct error *err)
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
-    const char *what = NULL;
     if (machine->state != MACHINE_RUNNING || machine->desired != MACHINE_DESIRED_RUNNING ||
         machine->vm == NULL) {
         return error_set(err, ERROR_CONFLICT, "machine %s is %s: --live moves one that runs",
                          machine->name, machine_state_text(machine->state));
     }
-    int r = capture_check(machine, CAPTURE_DISK, err);
-    r = r < 0 ? r : shares_refuse(machine->config, "moved", err);
-    r = r < 0 ? r : check_parts(machine, &what, err);
+    int r = shares_refuse(machine->config, "moved while it runs (--cold moves it)", err);
+    r = r < 0 ? r : migration_check_busy(machine, err);
     if (r == 0 && (driver == NULL || !driver->can_migrate)) {
         r = error_set(
             err, ERROR_UNSUPPORTED,
             "the driver %.40s does not move machines that run: --cold stops it, moves it, "
             "and starts it",
             driver != NULL ? driver->name : "");
-    } else if (r == 0 && what != NULL) {
-        r = error_set(err, ERROR_UNSUPPORTED,
-                      "machine %s has %s, and does not move while it runs: --cold stops it, moves "
-                      "it, and starts it",
-                      machine->name, what);
     }
     return r;
 }
@@ -119,7 +98,7 @@ int live_check(const struct machine *machine, struct error *err)
 
 static void close_streams(struct live *live)
 {
-    for (size_t i = 0; i < STREAMS; i++) {
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
         peer_stream_free(live->streams[i]);
         live->streams[i] = NULL;
         fd_close_slot(&live->fds[i]);
@@ -278,7 +257,7 @@ static void report(struct live *live, bool is_measured)
     struct migration *migration = live->migration;
     uint64_t still_ms = clock_monotonic_ms() - live->still_ms;
     MEMORY_OWNED char *result = memory_format("{\"downtime_ms\":%" PRIu64 "}", still_ms);
-    migration->bytes = live->disk_bytes;
+    migration->bytes += live->disk_bytes;
     operation_succeed(migration->service->options.operations, migration->operation,
                       is_measured ? result : NULL);
     log_info("machine %s: it stood still for %" PRIu64 " ms%s", migration->machine->key, still_ms,
@@ -332,17 +311,20 @@ static void switch_over(struct live *live)
     }
     struct store_command *command = store_command_new();
     migration->is_switching = true;
+    log_info("machine %s: all of it is at node %s, too; the log is asked whose it is", machine->key,
+             migration->target);
     operation_on_cancel(service->options.operations, migration->operation, NULL, NULL);
     store_command_add_expecting(
         command, ERROR_CONFLICT,
         "something else was asked of the machine meanwhile; it is where it was",
         "UPDATE machine SET node = ?1, state = 'running', reason = NULL, revision = ?2 WHERE key = "
         "?3 AND id = ?4 AND node = ?5 AND desired = 'running' AND state = 'running' AND reason = "
-        "?6 AND EXISTS (SELECT 1 FROM operation WHERE key = ?7 AND state = 'running') AND NOT "
-        "EXISTS (SELECT 1 FROM volume WHERE project = ?8 AND machine = ?9) AND NOT EXISTS (SELECT "
-        "1 FROM machine_snapshot WHERE machine_id = ?4)",
-        "trttttttt", migration->target, machine->key, machine->id, service->node_name, live->reason,
-        migration->operation, machine->project, machine->name);
+        "?6 AND EXISTS (SELECT 1 FROM operation WHERE key = ?7 AND state = 'running') AND (SELECT "
+        "count(*) FROM volume WHERE project = ?8 AND machine = ?9) = ?10",
+        "trtttttttu", migration->target, machine->key, machine->id, service->node_name,
+        live->reason, migration->operation, machine->project, machine->name,
+        (uint64_t)machine_volumes_count(machine));
+    migration_add_belongings(migration, command);
     migration_add_event(migration, command, MACHINE_RUNNING);
     store_propose(service->options.store, command, on_switched, live);
 }
@@ -428,7 +410,21 @@ static void on_left(const struct error *error, void *context)
     switch_over(live);
 }
 
-/* All three: until they are there, QEMU would wait, and its guest with it. */
+static size_t stream_count(const struct live *live)
+{
+    return live->disk_count + 2;
+}
+
+/* As arrive_live.c has them. */
+static char *stream_name(const struct live *live, size_t index)
+{
+    return index == 0               ? memory_copy_string("disk")
+        : index < live->disk_count  ? memory_format("disk%zu", index)
+        : index == live->disk_count ? memory_copy_string("state")
+                                    : memory_copy_string("news");
+}
+
+/* All of them: until they are there, QEMU would wait, and its guest with it. */
 static void on_stream_open(void *context)
 {
     static const struct hypervisor_leaving_events events = {on_progress, on_left};
@@ -436,7 +432,7 @@ static void on_stream_open(void *context)
     struct migration *migration = live->migration;
     struct machine *machine = migration->machine;
     struct error gone = {0};
-    if (++live->open < STREAMS || live->is_ending) {
+    if (++live->open < stream_count(live) || live->is_ending) {
         return;
     }
     if (machine->vm == NULL) {
@@ -444,12 +440,14 @@ static void on_stream_open(void *context)
         fail(live, &gone);
         return;
     }
-    const struct hypervisor_leaving leaving = {
-        .disk = json_text(machine->config, "root")[0] != '\0' ? 1 : 0,
-        .disk_fd = fd_take(&live->fds[0]),
-        .state_fd = fd_take(&live->fds[1]),
-        .downtime_ms = migration->downtime_ms,
-        .bytes_per_second = migration->bytes_per_second};
+    struct hypervisor_leaving leaving = {.disk_count = live->disk_count,
+                                         .state_fd = fd_take(&live->fds[live->disk_count]),
+                                         .downtime_ms = migration->downtime_ms,
+                                         .bytes_per_second = migration->bytes_per_second};
+    for (size_t i = 0; i < live->disk_count; i++) {
+        leaving.disks[i] = live->disks[i];
+        leaving.disk_fds[i] = fd_take(&live->fds[i]);
+    }
     live->is_leaving = true;
     hypervisor_leave(machine->vm, &leaving, &events, live);
 }
@@ -461,10 +459,11 @@ static int open_streams(struct live *live, struct error *err)
     const struct migration *migration = live->migration;
     const struct machine *machine = migration->machine;
     struct machine_service *service = migration->service;
-    for (size_t i = 0; i < STREAMS; i++) {
+    for (size_t i = 0; i < stream_count(live); i++) {
         int pair[2];
+        MEMORY_OWNED char *name = stream_name(live, i);
         MEMORY_OWNED char *target = memory_format("/v1/peer/machines/%s/%s?project=%s",
-                                                  machine->name, names[i], machine->project);
+                                                  machine->name, name, machine->project);
         if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
             return error_os(err, errno, "making a pair of sockets");
         }
@@ -472,7 +471,7 @@ static int open_streams(struct live *live, struct error *err)
         live->streams[i] = peer_stream_new(service->options.peers, migration->node, target, pair[1],
                                            &events, live);
     }
-    live->news = stream_adopt(service->options.loop, fd_take(&live->fds[NEWS]));
+    live->news = stream_adopt(service->options.loop, fd_take(&live->fds[live->disk_count + 1]));
     stream_start(live->news, &news, live);
     return 0;
 }
@@ -501,32 +500,70 @@ static void mark(void *context)
 {
     struct live *live = context;
     struct migration *migration = live->migration;
-    struct stat status;
-    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_MARK, migration->machine->folder);
-    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", migration->machine->folder);
-    if (stat(disk, &status) < 0) {
-        error_os(&migration->error, errno, "%s", disk);
-    } else if (file_write(path, "", 0, 0600, &migration->error) == 0) {
-        live->disk_bytes = (uint64_t)status.st_size;
+    live->disk_bytes = change_disk_size(migration->machine->folder);
+    if (live->disk_bytes == 0) {
+        error_set(&migration->error, ERROR_CORRUPT, "machine %s has no disk",
+                  migration->machine->name);
+    } else {
+        migration_write_mark(migration, &migration->error);
     }
+}
+
+static void on_packed(struct migration *migration)
+{
+    struct live *live = migration->live;
+    const struct hypervisor_driver_info *driver = driver_of(migration->machine);
+    if (migration->error.kind != ERROR_NONE || migration->is_given_up) {
+        end(live);
+        return;
+    }
+    json_t *volumes = json_array();
+    for (size_t i = 1; i < live->disk_count; i++) {
+        json_array_append_new(volumes, json_string(live->disks[i].volume));
+    }
+    MEMORY_OWNED char *text = memory_format("node %s gets ready", migration->target);
+    operation_progress(migration->service->options.operations, migration->operation, 8, text);
+    migration->was_announced = true;
+    migration_tell_target(
+        migration,
+        json_pack("{s:I, s:s, s:o, s:o}", "disk_bytes", (json_int_t)live->disk_bytes, "parcel",
+                  migration->blob, "volumes", volumes, "vmm",
+                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator)),
+        migration->timeout_ms, on_ready);
 }
 
 static void on_marked(void *context)
 {
     struct live *live = context;
     struct migration *migration = live->migration;
-    const struct hypervisor_driver_info *driver = driver_of(migration->machine);
     migration->is_marked = true;
     if (migration->error.kind != ERROR_NONE || migration->is_given_up) {
         end(live);
-        return;
+    } else {
+        migration_pack(migration, on_packed);
     }
-    migration->was_announced = true;
-    migration_tell_target(
-        migration,
-        json_pack("{s:I, s:o}", "disk_bytes", (json_int_t)live->disk_bytes, "vmm",
-                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator)),
-        migration->timeout_ms, on_ready);
+}
+
+/* Its own disk, and what it may write of its volumes; of the others all goes as files. */
+static void find_disks(struct live *live)
+{
+    const struct machine *machine = live->migration->machine;
+    struct volume_service *service = machine->service->options.volumes;
+    struct volume_attachment volumes[HYPERVISOR_VOLUMES_MAX];
+    char layers[HYPERVISOR_LAYERS_MAX][VOLUME_ID_SIZE];
+    size_t count = volume_of_machine(service, machine->project, machine->name, volumes);
+    live->disks[0] =
+        (struct hypervisor_moving){.disk = json_text(machine->config, "root")[0] != '\0' ? 1 : 0,
+                                   .is_layer = json_text(machine->config, "disk")[0] != '\0'};
+    live->disk_count = 1;
+    for (size_t i = 0; i < count; i++) {
+        const char *name = volumes[i].use.name;
+        if (!volumes[i].use.is_read_only) {
+            struct hypervisor_moving *disk = &live->disks[live->disk_count++];
+            snprintf(disk->volume, sizeof(disk->volume), "%.16s", volumes[i].id);
+            disk->is_layer = volume_layers(service, machine->project, name, layers) > 1;
+        }
+    }
 }
 
 void live_begin(struct migration *migration)
@@ -535,13 +572,14 @@ void live_begin(struct migration *migration)
     struct live *live = NEW(struct live);
     live->migration = migration;
     live->timer = loop_timer_new(service->options.loop, on_late, live);
-    for (size_t i = 0; i < STREAMS; i++) {
+    for (size_t i = 0; i < STREAMS_MAX; i++) {
         live->fds[i] = -1;
     }
     migration->live = live;
+    find_disks(live);
     snprintf(live->reason, sizeof(live->reason), "moving to node %s", migration->target);
     machine_set_state(migration->machine, MACHINE_RUNNING, "%s", live->reason);
-    MEMORY_OWNED char *text = memory_format("node %s gets ready", migration->target);
-    operation_progress(service->options.operations, migration->operation, 5, text);
+    operation_progress(service->options.operations, migration->operation, 5,
+                       "packing what does not change");
     loop_work(service->options.loop, mark, on_marked, live);
 }

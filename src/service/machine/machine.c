@@ -15,6 +15,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/arrive.h"
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
@@ -271,7 +272,9 @@ static void recover(struct machine *machine)
     } else if (machine->state == MACHINE_DELETING) {
         machine->state = MACHINE_STOPPED;
     } else if (machine_state_is_alive(machine->state)) {
-        machine->was_found = machine->state == MACHINE_RUNNING;
+        MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
+        machine->is_coming = machine->state == MACHINE_RUNNING && file_exists(arrived);
+        machine->was_found = machine->state == MACHINE_RUNNING && !machine->is_coming;
         if (machine->was_found) {
             machine_set_state(machine, MACHINE_STARTING, "found again by its node");
         }
@@ -298,6 +301,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     list_init(&service->machines);
     list_init(&service->arrivals);
     list_init(&service->visits);
+    list_init(&service->waiting);
     service->retry = loop_timer_new(options->loop, on_retry, service);
     service->watch = store_watch_new(options->store, "machine", on_changed, service);
     if (store_schema_now(options->store) >= 6) {
@@ -308,6 +312,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     snapshot_recover(service);
     migration_sweep(service);
     migration_sweep_left(service);
+    arrival_sweep(service);
     LIST_EACH(node, &service->machines)
     {
         struct machine *machine = LIST_ITEM(node, struct machine, link);
@@ -331,8 +336,10 @@ void machine_service_free(struct machine_service *service)
     {
         machine_run_detach(LIST_ITEM(node, struct machine, link));
     }
+    waiting_end(service);
     arrivals_abandon(service);
     visits_abandon(service);
+    arrival_sweep_end(service);
     store_settle(service->options.store);
     bool waits = true;
     while (waits) {

@@ -269,6 +269,14 @@ int machine_visit_stream(struct machine_service *service, const char *project, c
  * it does not run; UNAVAILABLE: the agent does not answer. */
 int machine_agent(struct machine_service *service, const char *project, const char *name,
                   struct agent **ret_agent, struct error *err);
+/* Its agent is spoken to anew, after the machine has come from another node or its node was
+ * started: `done` when it answers, or after some seconds; machine_agent() says how it is then.
+ * NULL: there is nothing to wait for.  machine_waiting_cancel() is for before `done`. */
+struct machine_waiting;
+struct machine_waiting *machine_agent_await(struct machine_service *service, const char *project,
+                                            const char *name, void (*done)(void *context),
+                                            void *context);
+void machine_waiting_cancel(struct machine_waiting *waiting);
 /* The folder of hypervisor_console() and the like; the caller's. */
 int machine_folder(struct machine_service *service, const char *project, const char *name,
                    char **ret_folder, struct error *err);

@@ -38,6 +38,7 @@
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
+#include "service/volume/volume.h"
 
 enum {
     TIMEOUT_MS = 3600000,
@@ -101,18 +102,69 @@ static bool take_node(sqlite3_stmt *row, void *context)
     return false;
 }
 
+static bool take_presence(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+/* The mark: the operation, then a line for each layer of its volumes, "ID FORMAT". */
+int migration_write_mark(const struct migration *migration, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_MARK, migration->machine->folder);
+    buffer_append_format(&text, "%s\n", migration->operation);
+    for (size_t i = 0; i < migration->file_count; i++) {
+        buffer_append_format(&text, "%s %s\n", migration->files[i].id, migration->files[i].format);
+    }
+    return file_write(path, text.data, text.used, 0600, err);
+}
+
+static void remove_layers(const struct machine_service *service, const char *lines)
+{
+    char id[VOLUME_ID_SIZE];
+    char format[8];
+    for (const char *line = lines; line != NULL && line[0] != '\0';) {
+        if (sscanf(line, "%16[0-9a-f] %7[a-z0-9]", id, format) == 2) {
+            volume_move_remove(service->options.volumes, id, format);
+        }
+        line = strchr(line, '\n');
+        line = line != NULL ? line + 1 : NULL;
+    }
+}
+
+/* A row that was read may be an old one, from before it had come here: one that knows of the
+ * operation is not. */
+static bool knows_operation(const struct machine_service *service, const char *mark)
+{
+    bool is_known = false;
+    struct error ignored = {0};
+    MEMORY_OWNED char *operation = memory_copy_text(mark, strcspn(mark, "\n"));
+    store_query(service->options.store, &ignored, take_presence, &is_known,
+                "SELECT 1 FROM operation WHERE key = ?", "t", operation);
+    return operation[0] == '\0' || is_known; /* "": of an older version */
+}
+
 /* It was the other node's before this one had removed it: only a later row can say so. */
 static void sweep_left(const struct machine_service *service, const char *id)
 {
+    enum { MARK_BYTES_MAX = 1 << 20 };
     struct error err = {0};
+    BUFFER_OWNED struct buffer text = {0};
     MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, id);
     MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, folder);
     MEMORY_OWNED char *node = NULL;
     if (strlen(id) == MACHINE_ID_SIZE - 1 && file_exists(mark) &&
         store_query(service->options.store, &err, take_node, &node,
                     "SELECT node FROM machine WHERE id = ?", "t", id) == 0 &&
-        node != NULL && strcmp(node, service->node_name) != 0) {
+        node != NULL && strcmp(node, service->node_name) != 0 &&
+        file_read(mark, MARK_BYTES_MAX, &text, &err) == 0 &&
+        knows_operation(service, buffer_string(&text))) {
+        MEMORY_OWNED char *snapshots = snapshot_folder_all(service, id);
         hypervisor_end(folder);
+        remove_layers(service, strchr(buffer_string(&text), '\n'));
+        migration_remove_folder(service, snapshots);
         migration_remove_folder(service, folder);
     }
 }
@@ -135,7 +187,12 @@ static void free_migration(struct migration *migration)
 {
     struct machine *machine = migration->machine;
     migration->service->pending--;
+    if (migration->holds_volumes) {
+        volume_move_hold(migration->service->options.volumes, machine->project, machine->name,
+                         false);
+    }
     loop_timer_free(migration->timer);
+    free(migration->files);
     free(migration);
     machine->held--;
     machine_unref(machine);
@@ -182,8 +239,12 @@ static void clean_up(void *context)
     }
     if (migration->error.kind == ERROR_NONE) {
         MEMORY_OWNED char *snapshots = snapshot_folder_all(service, machine->id);
-        migration_remove_folder(service, machine->folder);
+        for (size_t i = 0; i < migration->file_count; i++) {
+            volume_move_remove(service->options.volumes, migration->files[i].id,
+                               migration->files[i].format);
+        }
         migration_remove_folder(service, snapshots);
+        migration_remove_folder(service, machine->folder); /* with the mark: last */
     }
 }
 
@@ -204,6 +265,9 @@ void migration_tell_target(struct migration *migration, json_t *owned_more, uint
     bool is_wanted = owned_more != NULL;
     JSON_OWNED json_t *object = is_wanted ? owned_more : json_object();
     json_object_set_new(object, "id", json_string(machine->id));
+    if (is_wanted) {
+        json_object_set_new(object, "operation", json_string(migration->operation));
+    }
     MEMORY_OWNED char *body = json_dumps(object, JSON_COMPACT);
     MEMORY_OWNED char *target =
         memory_format("/v1/peer/machines/%s?project=%s", machine->name, machine->project);
@@ -265,6 +329,9 @@ void migration_give_up(struct migration *migration, int kind, const char *text)
     migration->is_given_up = true;
     if (migration->error.kind == ERROR_NONE) {
         error_set(&migration->error, kind, "%s", text);
+    }
+    if (migration->export != NULL || migration->is_packing) {
+        return; /* a thread has it: on_packed() follows */
     }
     if (migration->live != NULL) {
         live_give_up(migration);
@@ -331,6 +398,16 @@ void migration_add_event(const struct migration *migration, struct store_command
     events_add(migration->service, command, &event);
 }
 
+void migration_add_belongings(const struct migration *migration, struct store_command *command)
+{
+    const struct machine *machine = migration->machine;
+    store_command_add(command,
+                      "UPDATE machine_snapshot SET node = ?, revision = ? WHERE machine_id = ?",
+                      "trt", migration->target, machine->id);
+    volume_move_add(migration->service->options.volumes, machine->project, machine->name,
+                    migration->target, migration->files, migration->file_count, command);
+}
+
 static void switch_over(struct migration *migration)
 {
     struct machine_service *service = migration->service;
@@ -342,13 +419,11 @@ static void switch_over(struct migration *migration)
         command, ERROR_CONFLICT,
         "something else was asked of the machine meanwhile; it is where it was",
         "UPDATE machine SET node = ?1, state = 'creating', reason = NULL, revision = ?2 WHERE key "
-        "= ?3 AND id = ?4 AND node = ?5 AND desired = 'stopped' AND NOT EXISTS (SELECT 1 FROM "
-        "volume WHERE project = ?6 AND machine = ?7)",
-        "trttttt", migration->target, machine->key, machine->id, service->node_name,
-        machine->project, machine->name);
-    store_command_add(command,
-                      "UPDATE machine_snapshot SET node = ?, revision = ? WHERE machine_id = ?",
-                      "trt", migration->target, machine->id);
+        "= ?3 AND id = ?4 AND node = ?5 AND desired = 'stopped' AND (SELECT count(*) FROM volume "
+        "WHERE project = ?6 AND machine = ?7) = ?8",
+        "trtttttu", migration->target, machine->key, machine->id, service->node_name,
+        machine->project, machine->name, (uint64_t)machine_volumes_count(machine));
+    migration_add_belongings(migration, command);
     migration_add_event(migration, command, MACHINE_CREATING);
     operation_add_success(service->options.operations, command, migration->operation, NULL);
     store_propose(service->options.store, command, on_switched, migration);
@@ -402,8 +477,10 @@ static void pack(void *context)
     struct migration *migration = context;
     struct machine_service *service = migration->service;
     struct error *err = &migration->error;
-    int r = migration->writer != NULL
-        ? 0
+    int r = migration->is_marked ? 0 : migration_write_mark(migration, err);
+    migration->is_marked = true;
+    r = r < 0 || migration->writer != NULL
+        ? r
         : image_writer_new(service->options.images, &migration->writer, err);
     for (int i = 0; i < STEPS_AT_ONCE && r == 0 && !migration->is_packed; i++) {
         BUFFER_OWNED struct buffer piece = {0};
@@ -424,23 +501,20 @@ static void pack(void *context)
     }
 }
 
-static void on_packed(void *context)
+static void on_worked(void *context)
 {
     struct migration *migration = context;
     bool is_good = migration->error.kind == ERROR_NONE && !migration->is_given_up;
     if (is_good && !migration->is_packed) {
         MEMORY_OWNED char *text = memory_format("%" PRIu64 " MiB packed", migration->bytes >> 20);
         operation_progress(migration->service->options.operations, migration->operation, 25, text);
-        loop_work(migration->service->options.loop, pack, on_packed, migration);
+        loop_work(migration->service->options.loop, pack, on_worked, migration);
         return;
     }
     machine_export_free(migration->export);
     migration->export = NULL;
-    if (is_good) {
-        send_archive(migration);
-    } else {
-        migration_end(migration);
-    }
+    migration->is_packing = false;
+    migration->on_packed(migration);
 }
 
 static void on_exported(const struct error *error, struct machine_export *export, void *context)
@@ -454,11 +528,29 @@ static void on_exported(const struct error *error, struct machine_export *export
         export = NULL;
     }
     if (export == NULL) {
-        migration_end(migration);
+        migration->is_packing = false;
+        migration->on_packed(migration);
         return;
     }
     migration->export = export;
-    loop_work(migration->service->options.loop, pack, on_packed, migration);
+    loop_work(migration->service->options.loop, pack, on_worked, migration);
+}
+
+void migration_pack(struct migration *migration, void (*done)(struct migration *migration))
+{
+    migration->on_packed = done;
+    migration->is_packing = true;
+    transfer_pack(migration->machine, migration->is_live, migration->files, migration->file_count,
+                  on_exported, migration);
+}
+
+static void on_packed(struct migration *migration)
+{
+    if (migration->error.kind == ERROR_NONE && !migration->is_given_up) {
+        send_archive(migration);
+    } else {
+        migration_end(migration);
+    }
 }
 
 /* ---- Beginning ---- */
@@ -474,19 +566,25 @@ static int check(const struct machine *machine, struct error *err)
                          "machine %s is %s, and moves while it is stopped: `blixard vm stop %s`",
                          machine->name, machine_state_text(machine->state), machine->name);
     }
-    if (machine_volumes_are_there(machine)) {
-        return error_set(err, ERROR_CONFLICT,
-                         "machine %s has volumes, which are files of this node: take them from it "
-                         "first (`blixard volume detach`)",
-                         machine->name);
-    }
     if (file_exists(state) || file_exists(incoming)) {
         return error_set(err, ERROR_CONFLICT,
                          "machine %s goes on from a snapshot when it is started, which does not "
                          "move: start it and stop it first",
                          machine->name);
     }
-    return capture_check(machine, CAPTURE_DISK, err);
+    return migration_check_busy(machine, err);
+}
+
+int migration_check_busy(const struct machine *machine, struct error *err)
+{
+    struct machine_service *service = machine->service;
+    if (machine->capture != NULL || machine->restore != NULL || machine->migration != NULL ||
+        machine->plugging != NULL || machine->is_busy || machine->held > 0) {
+        return error_set(err, ERROR_CONFLICT,
+                         "something else is being done to machine %s: try again in a moment",
+                         machine->name);
+    }
+    return volume_move_check(service->options.volumes, machine->project, machine->name, err);
 }
 
 static int check_way(const struct migration *migration, const struct machine *machine,
@@ -547,6 +645,17 @@ static int choose_node(const struct machine_service *service, const char *name,
     return r;
 }
 
+static void hold_volumes(struct migration *migration)
+{
+    const struct machine *machine = migration->machine;
+    struct volume_service *volumes = migration->service->options.volumes;
+    if (volume_move_files(volumes, machine->project, machine->name, &migration->files,
+                          &migration->file_count, &migration->error) == 0) {
+        migration->holds_volumes = true;
+        volume_move_hold(volumes, machine->project, machine->name, true);
+    }
+}
+
 static void on_row_there(const struct error *error, uint64_t index, void *context)
 {
     struct migration *migration = context;
@@ -558,11 +667,13 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
         free_migration(migration);
         return;
     }
+    machine->held--; /* by this migration alone, that is */
     if (machine->is_gone || service->is_over) {
         error_set(&migration->error, ERROR_CANCELLED, "the machine or its node is gone");
-    } else {
-        check_way(migration, machine, &migration->error);
+    } else if (check_way(migration, machine, &migration->error) == 0) {
+        hold_volumes(migration);
     }
+    machine->held++;
     if (migration->error.kind != ERROR_NONE) {
         operation_fail(service->options.operations, migration->operation, &migration->error);
         free_migration(migration);
@@ -577,9 +688,8 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     }
     operation_progress(service->options.operations, migration->operation, 10, "copying its disk");
     loop_timer_start(migration->timer, migration->timeout_ms);
-    /* After check(), it is not called back from inside. */
-    machine_export(service, machine->project, machine->name, true, on_exported, migration);
     machine->migration = migration;
+    migration_pack(migration, on_packed);
 }
 
 void machine_migrate(struct machine_service *service, const char *project, const char *name,

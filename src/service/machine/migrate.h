@@ -7,6 +7,7 @@
 #include "service/machine/parts.h"
 
 struct live;
+struct volume_file;
 struct machine_export;
 struct image_writer;
 struct peer_call;
@@ -22,12 +23,17 @@ struct migration {
     struct machine_export *export;
     struct image_writer *writer;
     bool is_live;
-    bool is_marked;       /* FOLDER/leaving */
-    uint64_t downtime_ms; /* at most, as asked */
+    bool is_marked;            /* FOLDER/leaving */
+    struct volume_file *files; /* of its volumes, which are held */
+    size_t file_count;
+    bool holds_volumes;
+    void (*on_packed)(struct migration *migration); /* or migration->error, or it is given up */
+    uint64_t downtime_ms;                           /* at most, as asked */
     uint64_t bytes_per_second;
     char blob[HASH_TEXT_SIZE];
     uint64_t bytes;
     bool is_packed;
+    bool is_packing;
     bool is_switching;  /* it cannot be taken back any more */
     bool was_announced; /* the other node may have something of it */
     struct peer_call *call;
@@ -42,6 +48,15 @@ struct migration {
 void migration_tell_target(struct migration *migration, json_t *owned_more, uint64_t timeout_ms,
                            void (*done)(const struct error *error, int status,
                                         struct buffer *answer, void *context));
+/* What goes as an archive becomes migration->blob; then `done`, later or at once: all is there, or
+ * migration->error says what failed, or it is given up. */
+void migration_pack(struct migration *migration, void (*done)(struct migration *migration));
+/* Blocks: FOLDER/leaving, for who starts this node again. */
+int migration_write_mark(const struct migration *migration, struct error *err);
+/* Add that the other node has what belongs to it: snapshots, volumes. */
+void migration_add_belongings(const struct migration *migration, struct store_command *command);
+/* CONFLICT: something else is being done to it; and what volume_move_check() says. */
+int migration_check_busy(const struct machine *machine, struct error *err);
 /* What its answer says was wrong. */
 void migration_take_problem(int status, const struct buffer *answer, struct error *err);
 /* Everything that was begun has ended; by migration->error it went well or not. */
@@ -53,6 +68,12 @@ void migration_add_event(const struct migration *migration, struct store_command
 void migration_give_up(struct migration *migration, int kind, const char *text);
 /* Blocks: move it away, then remove it. */
 void migration_remove_folder(const struct machine_service *service, const char *path);
+
+/* ---- transfer.c ---- */
+/* As machine_export(), with its snapshots, these files of volumes, and what else of its folder
+ * another node needs; without what its VMM writes where it runs.  May call back at once. */
+void transfer_pack(struct machine *machine, bool is_running, const struct volume_file *files,
+                   size_t count, machine_exported *done, void *context);
 
 /* ---- live.c ---- */
 int live_check(const struct machine *machine, struct error *err);

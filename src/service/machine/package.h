@@ -10,6 +10,13 @@
  *   content/FILE           see content.h; with a manifest that has digests
  *   snapshots/NAME/FILE    the same, for each snapshot
  *
+ * One that goes to another node has more, named in the manifest:
+ *
+ *   layers/ID              "layers": files of its volumes
+ *   own/FILE               "own": files of its folder, of those that package_is_own() knows
+ *
+ * and, with "is_part", no content: that goes another way, or is among its own files.
+ *
  * An archive comes from anywhere: only these names are taken, each once, only plain files, no more
  * of them and no larger than a machine can have, and no more bytes than PACKAGE_RATIO_MAX times
  * those of the archive.  Nothing is believed before its digest was compared.  Blocks; any thread.
@@ -26,17 +33,27 @@ struct buffer;
 struct error;
 struct image_store;
 
-enum { PACKAGE_SNAPSHOTS_MAX = 64, PACKAGE_RATIO_MAX = 1000 };
+enum {
+    PACKAGE_SNAPSHOTS_MAX = 64,
+    PACKAGE_LAYERS_MAX = 512,
+    PACKAGE_OWN_MAX = 8,
+    PACKAGE_ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8 + PACKAGE_LAYERS_MAX + PACKAGE_OWN_MAX,
+    PACKAGE_RATIO_MAX = 1000
+};
+
+bool package_is_own(const char *name);
 
 /* ---- Writing ---- */
 
 struct package_writer;
 
-/* `manifest` is taken as it is, with its blobs; the content's folder, and the snapshots' in their
- * order, stay as they are while it lasts.  NOT_FOUND: a blob is not here. */
+/* `manifest` is taken as it is, with its blobs; the content's folder (NULL: it has none), and the
+ * snapshots' in their order, stay as they are while it lasts.  NOT_FOUND: a blob is not here. */
 int package_writer_new(const json_t *manifest, const char *content, const char *const *snapshots,
                        struct image_store *images, struct package_writer **ret_writer,
                        struct error *err);
+/* A file more, which the manifest names, and stays as it is; before the first step. */
+void package_writer_add(struct package_writer *writer, const char *name, const char *path);
 /* Append the next piece to *out, a megabyte or so, or less, or nothing.  1: there is more; 0: that
  * was all. */
 int package_writer_step(struct package_writer *writer, struct buffer *out, struct error *err);
@@ -45,10 +62,10 @@ void package_writer_free(struct package_writer *writer); /* accepts NULL */
 /* ---- Reading ---- */
 
 /*
- * Unpack what `fd` reads below `folder`, which is made: content/ and snapshots/NAME/, verified;
- * blobs go to `images`.  *ret_manifest is the caller's.  CORRUPT (it is cut, damaged or no such
- * archive), UNSUPPORTED (of a later version), TOO_LARGE, FULL.  On failure the folder is the
- * caller's to remove.
+ * Unpack what `fd` reads below `folder`, which is made: content/, snapshots/NAME/, verified,
+ * layers/ and own/; blobs go to `images`.  *ret_manifest is the caller's.  CORRUPT (it is cut,
+ * damaged or no such archive), UNSUPPORTED (of a later version), TOO_LARGE, FULL.  On failure the
+ * folder is the caller's to remove.
  */
 int package_read(int fd, const char *folder, struct image_store *images, json_t **ret_manifest,
                  struct error *err);

@@ -21,8 +21,9 @@
 
 #include "service/machine/content.h"
 #include "service/machine/package.h"
+#include "service/machine/parts.h"
 
-enum { MANIFEST_MAX = 1 << 20, ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8, BLOBS_MAX = 4 };
+enum { MANIFEST_MAX = 1 << 20, BLOBS_MAX = 4, LAYER_ID_LENGTH = 16 };
 #define FILE_MAX  (UINT64_C(64) << 40)
 #define SMALL_MAX (UINT64_C(64) << 20) /* even a small archive may hold so much */
 
@@ -73,6 +74,44 @@ static int check_snapshots(const json_t *list, struct error *err)
     return 0;
 }
 
+bool package_is_own(const char *name)
+{
+    static const char *const names[] = {CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE, "booted",
+                                        "grow"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_layer_id(const char *text)
+{
+    return text != NULL && strlen(text) == LAYER_ID_LENGTH &&
+        strspn(text, "0123456789abcdef") == LAYER_ID_LENGTH;
+}
+
+static int check_parts(const json_t *manifest, struct error *err)
+{
+    const json_t *layers = json_object_get(manifest, "layers");
+    const json_t *own = json_object_get(manifest, "own");
+    size_t index = 0;
+    json_t *one = NULL;
+    bool is_good =
+        json_array_size(layers) <= PACKAGE_LAYERS_MAX && json_array_size(own) <= PACKAGE_OWN_MAX;
+    json_array_foreach(layers, index, one)
+    {
+        is_good = is_good && is_layer_id(json_string_value(json_object_get(one, "id"))) &&
+            json_is_string(json_object_get(one, "format"));
+    }
+    json_array_foreach(own, index, one)
+    {
+        is_good = is_good && json_is_string(one) && package_is_own(json_string_value(one));
+    }
+    return is_good ? 0 : error_set(err, ERROR_CORRUPT, "manifest.json names files that cannot be");
+}
+
 static int check_manifest(const json_t *manifest, struct error *err)
 {
     const char *format = json_string_value(json_object_get(manifest, "format"));
@@ -89,7 +128,8 @@ static int check_manifest(const json_t *manifest, struct error *err)
         json_array_size(blobs) > BLOBS_MAX) {
         return error_set(err, ERROR_CORRUPT, "manifest.json does not describe a machine");
     }
-    return check_snapshots(json_object_get(manifest, "snapshots"), err);
+    int r = check_snapshots(json_object_get(manifest, "snapshots"), err);
+    return r < 0 ? r : check_parts(manifest, err);
 }
 
 static int read_manifest(struct reading *reading, struct error *err)
@@ -245,11 +285,19 @@ static bool is_content_name(const char *name)
     return content_is_file(name) || strcmp(name, CONTENT_MANIFEST) == 0;
 }
 
-/* Of "content/FILE" and "snapshots/NAME/FILE": the path it gets; NULL: there is no such. */
+/* Of "content/FILE" and the like: the path it gets; NULL: there is no such. */
 static char *place_of(const struct reading *reading, const char *name)
 {
     static const char content[] = "content/";
     static const char snapshots[] = "snapshots/";
+    bool is_part =
+        (text_starts_with(name, "layers/") &&
+         is_listed(json_object_get(reading->manifest, "layers"), "id", name + strlen("layers/"))) ||
+        (text_starts_with(name, "own/") &&
+         is_listed(json_object_get(reading->manifest, "own"), NULL, name + strlen("own/")));
+    if (is_part) {
+        return memory_format("%s/%s", reading->folder, name);
+    }
     if (text_starts_with(name, content)) {
         return is_content_name(name + sizeof(content) - 1)
             ? memory_format("%s/%s", reading->folder, name)
@@ -273,7 +321,8 @@ static int read_entry(struct reading *reading, struct archive_entry *entry, stru
     la_int64_t size = archive_entry_size(entry);
     bool is_plain = archive_entry_filetype(entry) == AE_IFREG &&
         archive_entry_hardlink(entry) == NULL && archive_entry_size_is_set(entry);
-    if (!is_plain || size < 0 || (uint64_t)size > FILE_MAX || ++reading->entries > ENTRIES_MAX) {
+    if (!is_plain || size < 0 || (uint64_t)size > FILE_MAX ||
+        ++reading->entries > PACKAGE_ENTRIES_MAX) {
         return error_set(err, ERROR_CORRUPT, "the archive has what no machine has: %.100s",
                          text_make_printable(name, false));
     }
@@ -308,6 +357,26 @@ static int check_content(const char *folder, struct error *err)
     return r < 0 || !file_exists(overlay) ? r : disk_overlay_check(overlay, err);
 }
 
+static int verify_parts(const struct reading *reading, struct error *err)
+{
+    static const char *const keys[] = {"layers", "own"};
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        size_t index = 0;
+        json_t *one = NULL;
+        json_array_foreach(json_object_get(reading->manifest, keys[i]), index, one)
+        {
+            const json_t *name = i == 0 ? json_object_get(one, "id") : one;
+            MEMORY_OWNED char *path =
+                memory_format("%s/%s/%s", reading->folder, keys[i], json_string_value(name));
+            if (!file_exists(path)) {
+                return error_set(err, ERROR_CORRUPT, "the archive lacks %s/%s", keys[i],
+                                 json_string_value(name));
+            }
+        }
+    }
+    return 0;
+}
+
 static int verify(const struct reading *reading, struct error *err)
 {
     size_t index = 0;
@@ -323,7 +392,9 @@ static int verify(const struct reading *reading, struct error *err)
             return error_set(err, ERROR_CORRUPT, "a part of the image is not in the archive");
         }
     }
-    int r = check_content(content, err);
+    bool is_part = json_is_true(json_object_get(reading->manifest, "is_part"));
+    int r = is_part ? 0 : check_content(content, err);
+    r = r < 0 ? r : verify_parts(reading, err);
     json_array_foreach(json_object_get(reading->manifest, "snapshots"), index, one)
     {
         MEMORY_OWNED char *folder = memory_format("%s/snapshots/%s", reading->folder,

@@ -20,7 +20,7 @@
 #include "service/machine/content.h"
 #include "service/machine/package.h"
 
-enum { PIECE = 1 << 20, ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8 };
+enum { PIECE = 1 << 20 };
 
 struct entry {
     char *name;
@@ -31,7 +31,7 @@ struct package_writer {
     struct archive *archive;
     struct buffer *out; /* of this step */
     char *manifest;
-    struct entry entries[ENTRIES_MAX];
+    struct entry entries[PACKAGE_ENTRIES_MAX];
     size_t count;
     size_t next;
     int fd; /* of the entry that is being written, or -1 */
@@ -61,7 +61,7 @@ static int fail(struct package_writer *writer, struct error *err)
 
 static void add(struct package_writer *writer, char *owned_name, char *owned_path)
 {
-    if (writer->count < ENTRIES_MAX) {
+    if (writer->count < PACKAGE_ENTRIES_MAX) {
         writer->entries[writer->count++] = (struct entry){owned_name, owned_path};
     } else {
         free(owned_name);
@@ -123,7 +123,9 @@ int package_writer_new(const json_t *manifest, const char *content, const char *
     }
     add(writer, memory_copy_string("manifest.json"), NULL);
     int r = add_blobs(writer, manifest, images, err);
-    add_content(writer, content, "content");
+    if (content != NULL) {
+        add_content(writer, content, "content");
+    }
     json_array_foreach(json_object_get(manifest, "snapshots"), index, snapshot)
     {
         MEMORY_OWNED char *prefix =
@@ -139,6 +141,11 @@ int package_writer_new(const json_t *manifest, const char *content, const char *
     }
     *ret_writer = writer;
     return 0;
+}
+
+void package_writer_add(struct package_writer *writer, const char *name, const char *path)
+{
+    add(writer, memory_copy_string(name), memory_copy_string(path));
 }
 
 void package_writer_free(struct package_writer *writer)

@@ -78,6 +78,7 @@ struct machine {
     uint64_t health_failures;    /* checks, since the node started */
     bool is_unhealthy;           /* and goes down for it */
     bool was_leaving;            /* when its node ended: what is left of that is taken back */
+    bool is_coming;              /* from another node, and is to be resumed */
     bool is_new;                 /* its row has just been read */
     bool is_waiting;             /* for others to run, before it starts */
     bool is_gone;                /* its row is: freed when nothing is under way */
@@ -94,8 +95,11 @@ struct machine_service {
     char *agent;
     char *node_name;
     struct list machines;
-    struct list visits;     /* of running machines from other nodes: arrive_live.c */
-    struct list arrivals;   /* of machines from other nodes: arrive.c */
+    struct list visits;    /* of running machines from other nodes: arrive_live.c */
+    struct list arrivals;  /* of machines from other nodes: arrive.c */
+    struct list waiting;   /* for agents: waiting.c */
+    struct list leftovers; /* of those that may still come: arrive_files.c */
+    struct store_watch *leftover_watch;
     uint64_t migrations[2]; /* that went well, that did not */
     uint64_t migrated_bytes;
     struct store_watch *watch;
@@ -214,6 +218,8 @@ json_t *change_of(const struct machine *machine);
 void change_recall(struct machine *machine);
 /* A VMM begins with what is set now.  change_prepare(): in the folder; blocks. */
 void change_begin(struct machine *machine);
+/* What the guest sees of its own disk in `folder`; 0: there is none.  Blocks. */
+uint64_t change_disk_size(const char *folder);
 int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
 /* Its VMM is there; its agent is: disk and memory become what they are to be. */
 void change_settle_vm(struct machine *machine);
@@ -295,6 +301,11 @@ void migration_remove_archive(const struct machine_service *service, const char 
 char *arrival_folder(const struct machine_service *service, const char *id);
 void arrivals_abandon(struct machine_service *service);
 
+/* ---- waiting.c ---- */
+/* Its agent answers, or will not: those who wait for it look again. */
+void waiting_look(const struct machine *machine);
+void waiting_end(struct machine_service *service);
+
 /* ---- identity.c: of a machine that goes on from another one's memory ---- */
 
 /* Does it believe to be another one? */
@@ -365,6 +376,9 @@ struct shares {
 };
 int shares_describe(const struct machine *machine, struct shares *ret_shares, struct error *err);
 void shares_done(struct shares *shares);
+/* Of a machine that is to come: are its folders there, and shared by this node, too? */
+int shares_check_here(const struct machine_service *service, const json_t *config,
+                      struct error *err);
 /* UNSUPPORTED, when it has some. */
 int shares_refuse(const json_t *config, const char *what, struct error *err);
 

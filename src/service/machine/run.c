@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -68,6 +69,7 @@ static void close_all(struct machine *machine)
     hypervisor_free(machine->vm);
     machine->vm = NULL;
     machine_volumes_gone(machine);
+    waiting_look(machine);
     if (machine->timer != NULL) {
         loop_timer_stop(machine->timer);
     }
@@ -233,6 +235,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     machine_volumes_mount(machine);
     change_settle_guest(machine, has_gone_on(machine));
     health_begin(machine);
+    waiting_look(machine);
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
         arm(machine, TIMER_STEADY, MACHINE_STEADY_MS);
@@ -346,7 +349,12 @@ static void on_paused(bool is_paused, void *context)
     if (machine->migration != NULL) {
         return; /* for the switch */
     }
+    if (is_paused && machine->is_coming) { /* nobody is to see it stand still */
+        machine_run_resume(machine);
+        return;
+    }
     if (!is_paused) {
+        machine->is_coming = false;
         visit_resumed(machine);
         hypervisor_announce(machine->vm);
         network_announce(machine->service->options.networks, machine->id);
@@ -604,6 +612,8 @@ static void write_files(void *context)
     const json_t *config = starting->config;
     MEMORY_OWNED char *initrd = memory_format("%s/initrd", machine->folder);
     MEMORY_OWNED char *resume = memory_format("%s/" CONTENT_RESUME, machine->folder);
+    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+    unlink(mark); /* of a move that did not come to be */
     int r = starting->error.kind == ERROR_NONE
         ? content_take_incoming(machine->folder, &starting->error)
         : -(int)starting->error.kind;
@@ -656,7 +666,10 @@ struct hypervisor_vm *machine_run_await(const struct machine *machine,
     struct parts parts;
     struct hypervisor_spec spec;
     struct hypervisor *hypervisor = machine->service->options.hypervisor;
-    describe(machine, &parts, &spec);
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    struct machine copy = *machine;
+    copy.config = booted;
+    describe(&copy, &parts, &spec);
     spec.is_incoming = true;
     *ret_disk = parts.own;
     *err = parts.error;

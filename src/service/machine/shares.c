@@ -186,6 +186,18 @@ void shares_done(struct shares *shares)
     *shares = (struct shares){0};
 }
 
+int shares_check_here(const struct machine_service *service, const json_t *config,
+                      struct error *err)
+{
+    JSON_OWNED json_t *copy = json_deep_copy(config);
+    if (json_array_size(json_object_get(copy, "shares")) == 0 ||
+        shares_complete(shares_folders(service), copy, err) == 0) {
+        return 0;
+    }
+    return error_wrap(err, "the machine has folders of its node, which node %s does not share",
+                      service->node_name);
+}
+
 int shares_refuse(const json_t *config, const char *what, struct error *err)
 {
     return json_array_size(json_object_get(config, "shares")) == 0

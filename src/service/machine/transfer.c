@@ -27,9 +27,11 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/migrate.h"
 #include "service/machine/package.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/sparse.h"
+#include "service/volume/volume.h"
 
 static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
 enum { BLOB_KEYS = 4, LIST_MAX = 64, TEXT_MAX = 8192 };
@@ -84,6 +86,28 @@ int machine_export_step(struct machine_export *export, struct buffer *out, struc
     return package_writer_step(export->writer, out, err);
 }
 
+/* Those that the manifest names: see transfer_name_files(). */
+static void transfer_add_files(struct machine_export *export)
+{
+    const struct volume_service *volumes = export->service->options.volumes;
+    size_t index = 0;
+    json_t *one = NULL;
+    json_array_foreach(json_object_get(export->manifest, "layers"), index, one)
+    {
+        MEMORY_OWNED char *name = memory_format("layers/%s", json_text(one, "id"));
+        MEMORY_OWNED char *path =
+            volume_move_path(volumes, json_text(one, "id"), json_text(one, "format"));
+        package_writer_add(export->writer, name, path);
+    }
+    json_array_foreach(json_object_get(export->manifest, "own"), index, one)
+    {
+        MEMORY_OWNED char *name = memory_format("own/%s", json_string_value(one));
+        MEMORY_OWNED char *path =
+            memory_format("%s/%s", export->machine->folder, json_string_value(one));
+        package_writer_add(export->writer, name, path);
+    }
+}
+
 static void on_content(const struct error *error, uint64_t bytes, void *context)
 {
     struct machine_export *export = context;
@@ -100,6 +124,7 @@ static void on_content(const struct error *error, uint64_t bytes, void *context)
         machine_export_free(export);
         return;
     }
+    transfer_add_files(export);
     export->done(NULL, export, export->context);
 }
 
@@ -133,18 +158,12 @@ static json_t *describe(const struct machine *machine)
     return manifest;
 }
 
-void machine_export(struct machine_service *service, const char *project, const char *name,
-                    bool with_snapshots, machine_exported *done, void *context)
+static struct machine_export *new_export(struct machine *machine, bool with_snapshots,
+                                         machine_exported *done, void *context)
 {
     struct error err = {0};
-    struct machine *machine = NULL;
     char id[MACHINE_ID_SIZE];
-    int r = request_find(service, project, name, &machine, &err);
-    r = r < 0 ? r : capture_check(machine, CAPTURE_DISK, &err);
-    if (r < 0) {
-        done(&err, NULL, context);
-        return;
-    }
+    struct machine_service *service = machine->service;
     struct machine_export *export = NEW(struct machine_export);
     random_hex(id, MACHINE_ID_SIZE - 1);
     *export = (struct machine_export){.service = service,
@@ -162,7 +181,72 @@ void machine_export(struct machine_service *service, const char *project, const 
             "= ? AND state = 'ready' ORDER BY created_ms",
             "t", machine->id);
     }
+    return export;
+}
+
+void machine_export(struct machine_service *service, const char *project, const char *name,
+                    bool with_snapshots, machine_exported *done, void *context)
+{
+    struct error err = {0};
+    struct machine *machine = NULL;
+    int r = request_find(service, project, name, &machine, &err);
+    r = r < 0 ? r : capture_check(machine, CAPTURE_DISK, &err);
+    if (r < 0) {
+        done(&err, NULL, context);
+        return;
+    }
+    struct machine_export *export = new_export(machine, with_snapshots, done, context);
     capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
+}
+
+/* ---- To another node ---- */
+
+/* What its VMM writes goes by its VMM, and what is copied as content goes as that. */
+static void transfer_name_files(const struct machine *machine, bool is_running, json_t *manifest,
+                                const struct volume_file *files, size_t count)
+{
+    static const char *const names[] = {"grow", "booted", CONTENT_USER, CONTENT_FIRMWARE,
+                                        SEED_FILE};
+    size_t name_count = is_running ? sizeof(names) / sizeof(names[0]) : 1;
+    json_t *layers = json_array();
+    json_t *own = json_array();
+    for (size_t i = 0; i < count; i++) {
+        if (!is_running || !files[i].is_written) {
+            json_array_append_new(
+                layers, json_pack("{s:s, s:s}", "id", files[i].id, "format", files[i].format));
+        }
+    }
+    for (size_t i = 0; i < name_count; i++) {
+        MEMORY_OWNED char *path = memory_format("%s/%s", machine->folder, names[i]);
+        if (file_exists(path)) {
+            json_array_append_new(own, json_string(names[i]));
+        }
+    }
+    json_object_set_new(manifest, "layers", layers);
+    json_object_set_new(manifest, "own", own);
+}
+
+void transfer_pack(struct machine *machine, bool is_running, const struct volume_file *files,
+                   size_t count, machine_exported *done, void *context)
+{
+    struct error err = {0};
+    struct machine_export *export = new_export(machine, true, done, context);
+    json_t *manifest = export->manifest;
+    transfer_name_files(machine, is_running, manifest, files, count);
+    json_object_set_new(manifest, "blobs", json_array()); /* fetched for themselves */
+    if (!is_running) {
+        capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
+        return;
+    }
+    json_object_set_new(manifest, "is_part", json_true());
+    if (package_writer_new(manifest, NULL, (const char *const *)export->snapshots,
+                           machine->service->options.images, &export->writer, &err) < 0) {
+        done(&err, NULL, context);
+        machine_export_free(export);
+        return;
+    }
+    transfer_add_files(export);
+    done(NULL, export, context);
 }
 
 /* ---- In ---- */

@@ -327,10 +327,15 @@ bool machine_volumes_are_busy(const struct machine *machine)
     return volume_is_busy(volumes_of(machine), machine->project, machine->name);
 }
 
-bool machine_volumes_are_there(const struct machine *machine)
+size_t machine_volumes_count(const struct machine *machine)
 {
     struct volume_attachment volumes[HYPERVISOR_VOLUMES_MAX];
-    return volume_of_machine(volumes_of(machine), machine->project, machine->name, volumes) > 0;
+    return volume_of_machine(volumes_of(machine), machine->project, machine->name, volumes);
+}
+
+bool machine_volumes_are_there(const struct machine *machine)
+{
+    return machine_volumes_count(machine) > 0;
 }
 
 int machine_volumes_check(const struct machine *machine, struct error *err)

@@ -19,8 +19,9 @@ void machine_volumes_open(struct machine_service *service);
 
 /* Something is being done to one: the machine waits, and is stepped again. */
 bool machine_volumes_are_busy(const struct machine *machine);
-/* Has it any? */
+/* Has it any, and how many? */
 bool machine_volumes_are_there(const struct machine *machine);
+size_t machine_volumes_count(const struct machine *machine);
 /* Can all be opened? */
 int machine_volumes_check(const struct machine *machine, struct error *err);
 /* For the kernel's command line: what its initrd mounts. */

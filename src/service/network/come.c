@@ -72,6 +72,12 @@ static bool has_nics(struct network_service *service, const char *machine_id)
     return network_nics(service, machine_id, nics, &count, &ignored) == 0 && count > 0;
 }
 
+int network_check_machine(struct network_service *service, const char *machine_id,
+                          struct error *err)
+{
+    return has_nics(service, machine_id) ? network_check_here(service, err) : 0;
+}
+
 int network_expect(struct network_service *service, const char *machine_id, bool is_expected,
                    struct error *err)
 {

@@ -131,11 +131,15 @@ void network_settle(struct network_service *service, const char *machine_id, net
                     void *context);
 
 /* A machine of another node is about to come here, running: what it needs is made before its row
- * says that it is here (network_settle() tells when), and kept until network_expect() takes the word
- * back.  As often as one likes.  UNSUPPORTED: this node cannot make networks; nothing is expected.
+ * says that it is here (network_settle() tells when), and kept until network_expect() takes the
+ * word back.  As often as one likes.  UNSUPPORTED: this node cannot make networks; nothing is
+ * expected.
  */
 int network_expect(struct network_service *service, const char *machine_id, bool is_expected,
                    struct error *err);
+/* Could a machine with its leases run on this node?  UNSUPPORTED, why not. */
+int network_check_machine(struct network_service *service, const char *machine_id,
+                          struct error *err);
 /* It runs here now: its networks are told so, some times in the next second. */
 void network_announce(struct network_service *service, const char *machine_id);
 

@@ -2,14 +2,15 @@
  * Volumes that go to another node with their machine.  See volume.h.
  *
  * What moves are files: all layers that a volume or one of its snapshots names, and those below
- * them.  A layer that another volume names as well stays where that one is, and so would the volume:
- * it is refused.  Until the rows say that they are another node's, the files there are copies that
- * nobody counts on; from then on those here are.
+ * them.  A layer that another volume names as well stays where that one is, and so would the
+ * volume: it is refused.  Until the rows say that they are another node's, the files there are
+ * copies that nobody counts on; from then on those here are.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -66,7 +67,7 @@ static int add_chain(struct volume_service *service, const char *layer,
         }
         struct volume_file *file = &collecting->files[collecting->count++];
         *file = (struct volume_file){0};
-        snprintf(file->id, sizeof(file->id), "%s", chain[i].id);
+        snprintf(file->id, sizeof(file->id), "%.16s", chain[i].id);
         snprintf(file->format, sizeof(file->format), "%s", volume_format_text(chain[i].format));
     }
     return r;
@@ -107,9 +108,9 @@ int volume_move_files(struct volume_service *service, const char *project, const
     if (!volume_schema_is_there(service)) {
         return 0;
     }
-    struct collecting collecting = {
-        .files = memory_new(VOLUME_FILES_MAX, sizeof(struct volume_file)),
-        .layers = memory_new(VOLUME_FILES_MAX, VOLUME_ID_SIZE)};
+    struct collecting collecting = {.files =
+                                        memory_new(VOLUME_FILES_MAX, sizeof(struct volume_file)),
+                                    .layers = memory_new(VOLUME_FILES_MAX, VOLUME_ID_SIZE)};
     int r = collect(service, project, machine, &collecting, err);
     free(collecting.layers);
     if (r < 0) {
@@ -131,8 +132,8 @@ struct sharing {
 static bool take_other(sqlite3_stmt *row, void *context)
 {
     struct sharing *sharing = context;
-    sharing->is_shared = sharing->is_shared ||
-        find_file(&sharing->collecting, store_text(row, 0)) == NULL;
+    sharing->is_shared =
+        sharing->is_shared || find_file(&sharing->collecting, store_text(row, 0)) == NULL;
     return true;
 }
 

@@ -189,9 +189,9 @@ void volume_move_add(struct volume_service *service, const char *project, const 
 
 /*
  * A volume of a machine that comes from another node while it runs: its newest file is made here,
- * empty, for the VMM that waits.  volume_visit_new() on the loop, with what the rows say (NOT_FOUND,
- * and what secret_read() says of its key), volume_visit_make() on any thread, volume_visit_open() as
- * volume_open(), on the loop.
+ * empty, for the VMM that waits.  volume_visit_new() on the loop, with what the rows say
+ * (NOT_FOUND, and what secret_read() says of its key), volume_visit_make() on any thread,
+ * volume_visit_open() as volume_open(), on the loop.
  */
 struct volume_visit;
 int volume_visit_new(struct volume_service *service, const char *project, const char *name,

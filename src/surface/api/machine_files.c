@@ -127,14 +127,13 @@ static void on_read(const struct error *error, const struct agent_result *result
     release(copying);
 }
 
-void api_machine_file_get(struct request *request)
+static void begin_get(struct request *request)
 {
     static const struct agent_call_events events = {
         .on_stat = on_stat, .on_output = on_output, .on_end = on_read};
     char path[API_PARAMETER_SIZE + 1];
     struct agent *agent = NULL;
-    struct copying *copying =
-        api_machine_is_elsewhere(request) ? NULL : begin(request, &agent, path);
+    struct copying *copying = begin(request, &agent, path);
     if (copying == NULL) {
         return;
     }
@@ -142,6 +141,13 @@ void api_machine_file_get(struct request *request)
     http_exchange_on(request->exchange, on_drain, on_close, copying);
     copying->call = query_is_true(request, "tar") ? agent_pack(agent, path, &events, copying)
                                                   : agent_get(agent, path, &events, copying);
+}
+
+void api_machine_file_get(struct request *request)
+{
+    if (!api_machine_is_elsewhere(request)) {
+        api_machine_with_agent(request, begin_get);
+    }
 }
 
 /* ---- Writing ---- */
@@ -204,7 +210,7 @@ static int read_mode(const struct request *request, uint32_t *ret_mode, struct e
     return 0;
 }
 
-void api_machine_file_put(struct request *request)
+static void begin_put(struct request *request)
 {
     static const struct agent_call_events events = {.on_writable = on_writable,
                                                     .on_end = on_written};
@@ -212,9 +218,6 @@ void api_machine_file_put(struct request *request)
     uint32_t mode = 0;
     struct error err = {0};
     struct agent *agent = NULL;
-    if (api_machine_is_elsewhere(request)) {
-        return;
-    }
     if (read_mode(request, &mode, &err) < 0) {
         api_answer_error(request, &err);
         return;
@@ -230,4 +233,11 @@ void api_machine_file_put(struct request *request)
     http_exchange_on(request->exchange, NULL, on_close, copying);
     http_exchange_set_body_max(request->exchange, UINT64_MAX);
     http_exchange_read(request->exchange, on_data, on_body_end, copying);
+}
+
+void api_machine_file_put(struct request *request)
+{
+    if (!api_machine_is_elsewhere(request)) {
+        api_machine_with_agent(request, begin_put);
+    }
 }

@@ -285,14 +285,11 @@ static void run(struct request *request, struct agent *agent, const json_t *spec
     http_exchange_read(request->exchange, on_exec_data, on_exec_input_end, exec);
 }
 
-void api_machine_exec(struct request *request)
+static void begin_exec(struct request *request)
 {
     struct error err = {0};
     struct agent *agent = NULL;
     JSON_OWNED json_t *spec = NULL;
-    if (api_machine_is_elsewhere(request)) {
-        return;
-    }
     int r = read_spec(request, &spec, &err);
     r = r < 0 ? r
               : machine_agent(request->api->options.machines, request->project,
@@ -301,6 +298,13 @@ void api_machine_exec(struct request *request)
         api_answer_error(request, &err);
     } else {
         run(request, agent, spec);
+    }
+}
+
+void api_machine_exec(struct request *request)
+{
+    if (!api_machine_is_elsewhere(request)) {
+        api_machine_with_agent(request, begin_exec);
     }
 }
 

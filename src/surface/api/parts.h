@@ -179,6 +179,8 @@ void api_blob_upload(struct request *request, uint64_t most, const char *what);
 /* The machine of the path is another node's, or there is none: the request is answered elsewhere.
  */
 bool api_machine_is_elsewhere(struct request *request);
+/* At its node: `then` when its agent answers, or will not; at once where that is known. */
+void api_machine_with_agent(struct request *request, void (*then)(struct request *request));
 
 /* ---- answer.c: each ends the request ---- */
 void api_answer_json(struct request *request, int status, struct buffer *body);
