@@ -125,7 +125,7 @@ class Drivers:
         refused = [r for r in self.requests() if r["status"] >= 400 and not r["path"].endswith("/vm.info")]
         self.assertEqual(refused, [])
         text = " ".join(r["body"] for r in self.requests())
-        for word in ("tap0", "02:00:00:00:00:01", "word", str(self.place / "kernel"), str(self.place / "disk"), "4321", "7654321"):
+        for word in ("tap0", "02:00:00:00:00:01", "word", "/machine/kernel", "/machine/disk0", "4321", "7654321"):
             self.assertIn(word, text)
         self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
         self.assertEqual((self.place / "machine" / "vmm").stat().st_mode & 0o777, 0o700)
@@ -162,6 +162,30 @@ class Drivers:
         again.expect("resumed")
         again.expect("done")
         self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
+
+    def test_a_state_is_read_in_another_folder(self):
+        """As on another node: nothing in it says where the machine was."""
+        drive = self.drive()
+        drive.expect("started")
+        drive.say(f"save {self.place / 'saved'}")
+        drive.expect("paused")
+        drive.expect("done")
+        drive.say("kill")
+        drive.expect(f"exit {ENDS['killed']}")
+        state = (self.place / "saved").read_bytes()
+        self.assertNotIn(str(self.place).encode(), state)
+        shutil.rmtree(self.place)
+        self.setUp()  # another place
+        (self.place / "saved").write_bytes(state)
+        again = self.drive("incoming")
+        again.expect("started")
+        again.expect("paused")
+        again.say(f"load {self.place / 'saved'}")
+        again.expect("paused")
+        again.expect("done")
+        again.say("resume")
+        again.expect("resumed")
+        again.expect("done")
 
     def test_who_comes_back_finds_it(self):
         drive = self.drive()
@@ -205,7 +229,7 @@ class Drivers:
 
     def test_what_it_refuses_is_the_error(self):
         (self.place / "kernel").unlink()
-        self.assertIn(str(self.place / "kernel"), self.drive().expect(f"exit {ENDS['failed']}"))
+        self.assertIn("/machine/kernel", self.drive().expect(f"exit {ENDS['failed']}"))
 
     def test_sockets_that_are_none_are_not_taken(self):
         """A VMM that a guest has taken over puts a link where its socket should be."""

@@ -145,6 +145,33 @@ class Belongings(unittest.TestCase):
         self.near.cli("vm", "delete", "pc")
         self.nothing_left(self.far)
 
+    def test_a_state_that_is_written_down_goes_on_elsewhere(self):
+        """As of VMMs that know no other way; with a volume, and a disk that lies over another one."""
+        self.near.cli("volume", "create", "more", "--size", "16MiB")
+        self.create("first")
+        self.near.cli("vm", "clone", "first", "second")
+        self.near.cli("volume", "attach", "more", "second", "--path", "/mnt/more")
+        boot = self.shell("second", BOOT)
+        self.shell("second", "(i=0; while true; do i=$((i+1)); echo $i >> /mnt/more/ticks; sleep 0.1; done) > /dev/null 2>&1 &")
+        self.assertIn("exclude", self.refused("vm", "migrate", "second", "--live", "--snapshot"))
+        for to, other in ((self.far, self.near), (self.near, self.far)):
+            machine = self.migrate("second", to, "--snapshot")
+            self.assertEqual(machine["state"], "running")
+            self.assertEqual(self.shell("second", BOOT), boot)
+            seen = self.shell("second", "cat /mnt/more/ticks").split()
+            self.near.until(lambda _: len(self.shell("second", "cat /mnt/more/ticks").split()) > len(seen) + 2, "ticks")
+            ticks = self.shell("second", "cat /mnt/more/ticks").split()
+            self.assertEqual([int(tick) for tick in ticks], list(range(1, len(ticks) + 1)))
+            self.assertEqual(list((other.folder / "volumes").iterdir()), [])
+        operation = json.loads(self.near.cli("vm", "migrate", "second", "--to", self.far.name, "--snapshot", "--no-wait",
+                                             "--output", "json"))["operation"]
+        self.near.cli("operation", "cancel", operation, check=False)
+        self.near.get(f"/v1/operations/{operation}/wait?timeout=60s")
+        self.assertEqual(self.shell("second", BOOT), boot)  # wherever it is, it runs
+        self.near.cli("vm", "delete", "second")
+        self.near.cli("vm", "delete", "first")
+        self.near.cli("volume", "delete", "more")
+
     def test_folders_of_the_host_stay(self):
         drivers = json.loads(self.near.cli("vm", "drivers", "--output", "json"))["hypervisors"]
         if not any(driver["name"] == "qemu" and driver["shares"] for driver in drivers):

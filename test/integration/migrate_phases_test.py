@@ -38,7 +38,11 @@ class Phases(unittest.TestCase):
         return json.loads(self.log.cli("vm", "migrate", "m", "--to", self.far.name, "--live", "--no-wait", "--output", "json", *flags))["operation"]
 
     def comes_to(self, operation, text):
-        self.log.until(lambda _: text in str(self.log.get(f"/v1/operations/{operation}")), f"\"{text}\"")
+        def has_come(_):
+            shown = self.log.get(f"/v1/operations/{operation}")
+            self.assertEqual(shown["state"], "running", shown)
+            return text in str(shown)
+        self.log.until(has_come, f"\"{text}\"")
 
     def comes_to_the_switch(self):
         """The log stands still before it can be asked; then it is asked, in vain."""

@@ -185,6 +185,9 @@ class Firecracker:
         if pathlib.Path(body["mem_backend"]["backend_path"]).read_bytes() != b"memory" * 1000:
             raise Refused(400, "Cannot restore guest memory")
         self.parts = json.loads(pathlib.Path(body["snapshot_path"]).read_text())
+        for path, part in self.parts.items():
+            if path.startswith("/drives/") and not os.access(part["path_on_host"], os.R_OK):
+                raise Refused(400, f"Unable to open the block device: {part['path_on_host']}")
         self.vsock = listen(self.parts["/vsock"]["uds_path"])
         self.state = "Running" if body.get("resume_vm") else "Paused"
         return None
@@ -259,6 +262,8 @@ class CloudHypervisor:
             check(body, verb, {"source_url": str}, {"prefault": bool, "memory_restore_mode": str, "resume": bool})
             folder = self.folder(body["source_url"])
             self.config = json.loads((folder / "config.json").read_text())
+            for disk in self.config["disks"]:
+                readable(disk["path"], "disks")
             if (folder / "memory-ranges").read_bytes() != b"memory" * 1000:
                 raise Refused(500, "Failed to restore the memory")
             self.vsock = listen(self.config["vsock"]["socket"])

@@ -72,29 +72,29 @@ static json_t *payload_of(const struct hypervisor_spec *spec)
     return payload;
 }
 
-static json_t *config_of(const struct hypervisor_spec *spec, const char *scratch)
+static json_t *config_of(const struct hypervisor_spec *spec)
 {
     return json_pack(
         "{s:{s:I, s:I}, s:{s:I}, s:o, s:o, s:o, s:{s:s}, s:{s:i, s:b, s:b}, s:{s:s}, s:{s:s}, "
-        "s:{s:i, s:o}}",
+        "s:{s:i, s:s}}",
         "cpus", "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory",
         "size", (json_int_t)spec->memory_bytes, "payload", payload_of(spec), "disks",
         disks_of(spec), "net", nics_of(spec), "rng", "src", "/dev/urandom", "balloon", "size", 0,
         "deflate_on_oom", 1, "free_page_reporting", 1, "serial", "mode", "Tty", "console", "mode",
-        "Off", "vsock", "cid", GUEST_CID, "socket",
-        json_sprintf("%s/" HYPERVISOR_AGENT_SOCKET, scratch));
+        "Off", "vsock", "cid", GUEST_CID, "socket", REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET);
 }
 
 static void make_order(const struct hypervisor_driver_info *info, const char *program,
                        const struct hypervisor_spec *spec, struct order *order)
 {
     (void)info;
-    MEMORY_OWNED char *scratch = rest_vmm_begin_order(program, spec, order);
+    struct rest_vmm_seen seen;
+    rest_vmm_begin_order(program, spec, order, &seen);
     order_add(order, "--api-socket");
-    order_add_format(order, "%s/" REST_SOCKET, scratch);
+    order_add(order, REST_VMM_SCRATCH "/" REST_SOCKET);
     if (!spec->is_incoming) { /* else hypervisor_load() says the rest */
         order->plan = json_pack("[[s, s, o], [s, s]]", "PUT", ROOT "/vm.create",
-                                config_of(spec, scratch), "PUT", ROOT "/vm.boot");
+                                config_of(&seen.spec), "PUT", ROOT "/vm.boot");
     }
 }
 

@@ -37,6 +37,8 @@ int order_add_socket(struct order *order, const char *name);
 /* A tap; returns the fd that the VMM finds it at. */
 int order_add_tap(struct order *order, const char *name);
 void order_add_mount(struct order *order, const char *path, bool writable);
+/* Which it finds at another place, the same on all nodes. */
+void order_add_mount_at(struct order *order, const char *path, const char *at, bool writable);
 /* A folder of the host; returns the fd that the VMM finds its virtiofsd at. */
 int order_add_share(struct order *order, const struct hypervisor_share *share);
 void order_done(struct order *order);

@@ -100,9 +100,10 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
                        const struct hypervisor_spec *spec, struct order *order)
 {
     (void)info;
-    MEMORY_OWNED char *scratch = rest_vmm_begin_order(program, spec, order);
+    struct rest_vmm_seen seen;
+    rest_vmm_begin_order(program, spec, order, &seen);
     order_add(order, "--api-sock");
-    order_add_format(order, "%s/" REST_SOCKET, scratch);
+    order_add(order, REST_VMM_SCRATCH "/" REST_SOCKET);
     order_add(order, "--id");
     order_add(order, "blixard");
     order_add(order, "--level");
@@ -115,9 +116,9 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
         json_pack("{s:I, s:I}", "vcpu_count", (json_int_t)spec->cpus, "mem_size_mib",
                   (json_int_t)(spec->memory_bytes >> 20)),
         "/machine-config");
-    plan_boot(spec, order);
+    plan_boot(&seen.spec, order);
     for (size_t i = 0; i < spec->disk_count; i++) {
-        const struct hypervisor_disk *disk = &spec->disks[i];
+        const struct hypervisor_disk *disk = &seen.disks[i];
         json_t *drive =
             json_pack("{s:s, s:b, s:b, s:s}", "drive_id", disk->serial, "is_root_device", 0,
                       "is_read_only", disk->read_only, "path_on_host", disk->path);
@@ -132,8 +133,8 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
             "/network-interfaces/eth%zu", i);
     }
     say(order,
-        json_pack("{s:i, s:o}", "guest_cid", GUEST_CID, "uds_path",
-                  json_sprintf("%s/" HYPERVISOR_AGENT_SOCKET, scratch)),
+        json_pack("{s:i, s:s}", "guest_cid", GUEST_CID, "uds_path",
+                  REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET),
         "/vsock");
     say(order,
         json_pack("{s:i, s:b, s:i}", "amount_mib", 0, "deflate_on_oom", 1,

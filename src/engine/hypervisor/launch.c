@@ -52,6 +52,9 @@ static int write_order(const struct launch_order *order, struct error *err)
         json_write_begin_array(&writer);
         json_write_string(&writer, order->mounts[i].path);
         json_write_bool(&writer, order->mounts[i].writable);
+        if (order->mounts[i].at != NULL) {
+            json_write_string(&writer, order->mounts[i].at);
+        }
         json_write_end_array(&writer);
     }
     json_write_end_array(&writer);
@@ -263,14 +266,16 @@ static int read_mounts(const json_t *list, struct launch *launch, struct error *
     for (size_t i = 0; i < count; i++) {
         const json_t *pair = json_array_get(list, i);
         const char *path = json_string_value(json_array_get(pair, 0));
-        if (path == NULL || path[0] != '/') {
+        const char *at = json_string_value(json_array_get(pair, 2));
+        if (path == NULL || path[0] != '/' || (at != NULL && at[0] != '/')) {
             return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a mount has no path");
         }
         char *copy = memory_copy_string(path);
-        launch->mounts[i] = (struct jail_mount){.source = copy,
-                                                .target = copy,
-                                                .writable = json_is_true(json_array_get(pair, 1)),
-                                                .optional = true};
+        launch->mounts[i] =
+            (struct jail_mount){.source = copy,
+                                .target = at != NULL ? memory_copy_string(at) : copy,
+                                .writable = json_is_true(json_array_get(pair, 1)),
+                                .optional = true};
     }
     launch->jail.mounts = launch->mounts;
     launch->jail.mount_count = count;

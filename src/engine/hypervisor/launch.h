@@ -52,6 +52,7 @@ enum {
 struct launch_mount {
     const char *path;
     bool writable;
+    const char *at; /* where the VMM finds it; NULL: there */
 };
 
 struct launch_share {

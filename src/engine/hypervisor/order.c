@@ -54,7 +54,15 @@ void order_add_mount(struct order *order, const char *path, bool writable)
         }
     }
     CHECK(order->mount_count < LAUNCH_MOUNTS_MAX);
-    order->mounts[order->mount_count++] = (struct launch_mount){memory_copy_string(path), writable};
+    order->mounts[order->mount_count++] =
+        (struct launch_mount){memory_copy_string(path), writable, NULL};
+}
+
+void order_add_mount_at(struct order *order, const char *path, const char *at, bool writable)
+{
+    CHECK(order->mount_count < LAUNCH_MOUNTS_MAX);
+    order->mounts[order->mount_count++] =
+        (struct launch_mount){memory_copy_string(path), writable, memory_copy_string(at)};
 }
 
 int order_add_share(struct order *order, const struct hypervisor_share *share)
@@ -79,6 +87,7 @@ void order_done(struct order *order)
     }
     for (size_t i = 0; i < order->mount_count; i++) {
         free((void *)(uintptr_t)order->mounts[i].path);
+        free((void *)(uintptr_t)order->mounts[i].at);
     }
     for (size_t i = 0; i < order->tap_count; i++) {
         free((void *)(uintptr_t)order->taps[i]);

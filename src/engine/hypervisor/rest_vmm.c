@@ -87,32 +87,46 @@ int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hyper
     return 0;
 }
 
-char *rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
-                           struct order *order)
+/* What these VMMs save names its files: at places that are the same for every machine, on every
+ * node. */
+static void add_machine(const struct hypervisor_spec *spec, struct order *order,
+                        struct rest_vmm_seen *seen)
+{
+    MEMORY_OWNED char *scratch = memory_format("%s/" LAUNCH_SCRATCH, spec->folder);
+    seen->spec = *spec;
+    order_add_mount_at(order, scratch, REST_VMM_SCRATCH, true);
+    order_add_mount_at(order, spec->kernel, REST_VMM_PLACE "/kernel", false);
+    seen->spec.kernel = REST_VMM_PLACE "/kernel";
+    if (spec->initrd != NULL) {
+        order_add_mount_at(order, spec->initrd, REST_VMM_PLACE "/initrd", false);
+        seen->spec.initrd = REST_VMM_PLACE "/initrd";
+    }
+    for (size_t i = 0; i < spec->disk_count && i < HYPERVISOR_DISKS_MAX; i++) {
+        snprintf(seen->paths[i], sizeof(seen->paths[i]), REST_VMM_PLACE "/disk%zu", i);
+        order_add_mount_at(order, spec->disks[i].path, seen->paths[i], !spec->disks[i].read_only);
+        seen->disks[i] = spec->disks[i];
+        seen->disks[i].path = seen->paths[i];
+    }
+    seen->spec.disks = seen->disks;
+}
+
+void rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
+                          struct order *order, struct rest_vmm_seen *ret_seen)
 {
     static const char *const places[] = {"/usr", "/lib", "/lib64", "/etc/ld.so.cache",
                                          "/nix/store"};
-    char *scratch = memory_format("%s/" LAUNCH_SCRATCH, spec->folder);
     order_add(order, program);
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         order_add_mount(order, places[i], false);
     }
     order_add_mount(order, program, false);
     order_add_mount(order, "/dev/kvm", true);
-    order_add_mount(order, scratch, true);
-    order_add_mount(order, spec->kernel, false);
-    if (spec->initrd != NULL) {
-        order_add_mount(order, spec->initrd, false);
-    }
-    for (size_t i = 0; i < spec->disk_count; i++) {
-        order_add_mount(order, spec->disks[i].path, !spec->disks[i].read_only);
-    }
+    add_machine(spec, order, ret_seen);
     if (spec->nic_count > 0) {
         order_add_mount(order, "/dev/net/tun", true);
     }
     order->network = spec->nic_count > 0;
     order->has_scratch = true;
-    return scratch;
 }
 
 /* ---- Control ---- */
@@ -129,6 +143,18 @@ struct rest_vmm {
     void *context;
 };
 
+/* As it sees it: one that an older daemon started, at its own path. */
+static char *find_scratch(const char *folder)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_FILE, folder);
+    bool is_here = file_read(path, LAUNCH_BYTES_MAX, &text, &ignored) == 0 &&
+        strstr(buffer_string(&text), "\"" REST_VMM_SCRATCH "\"") != NULL;
+    return is_here ? memory_copy_string(REST_VMM_SCRATCH)
+                   : memory_format("%s/" LAUNCH_SCRATCH, folder);
+}
+
 struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
                                const struct rest_vmm_dialect *dialect,
                                const struct driver_events *events, void *context, struct error *err)
@@ -138,10 +164,8 @@ struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
         return NULL;
     }
     struct rest_vmm *vmm = NEW(struct rest_vmm);
-    *vmm = (struct rest_vmm){.rest = rest,
-                             .dialect = dialect,
-                             .scratch = memory_format("%s/" LAUNCH_SCRATCH, folder),
-                             .fd = -1};
+    *vmm = (struct rest_vmm){
+        .rest = rest, .dialect = dialect, .scratch = find_scratch(folder), .fd = -1};
     return vmm;
 }
 

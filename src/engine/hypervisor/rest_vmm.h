@@ -13,10 +13,19 @@ void rest_vmm_probe(const char *program, const struct hypervisor_options *option
 int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
                    struct error *err);
 
-/* The first word of a command line, and what the VMM is to see; returns its scratch folder, the
- * caller's. */
-char *rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
-                           struct order *order);
+/* The machine as its VMM sees it: its files have places of their own in there, so that what it
+ * saves can be read by another VMM, of another folder and on another node. */
+#define REST_VMM_PLACE   "/machine"
+#define REST_VMM_SCRATCH REST_VMM_PLACE "/" LAUNCH_SCRATCH
+struct rest_vmm_seen {
+    struct hypervisor_spec spec;
+    struct hypervisor_disk disks[HYPERVISOR_DISKS_MAX];
+    char paths[HYPERVISOR_DISKS_MAX][sizeof(REST_VMM_PLACE) + 16];
+};
+/* The first word of a command line, and what the VMM is to see; the texts of *ret_seen are the
+ * spec's. */
+void rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
+                          struct order *order, struct rest_vmm_seen *ret_seen);
 
 /* ---- A driver's control of one VMM ---- */
 

@@ -41,7 +41,7 @@ struct machine_arrival {
     uint64_t from; /* the same, that asks */
     json_t *config;
     struct arrival_files files; /* without a blob: what is here goes */
-    size_t fetched; /* of its image's blobs; then the archive */
+    size_t fetched;             /* of its image's blobs; then the archive */
     struct peer_fetch *fetch;
     bool is_cancelled;
     bool is_forgotten; /* which is what was asked for */
@@ -144,9 +144,12 @@ static int lay_out(const struct machine_arrival *arrival, struct error *err)
 static int rebase(const struct machine_arrival *arrival, struct error *err)
 {
     const char *blob = json_text(arrival->config, "disk");
+    if (blob[0] == '\0') {
+        return 0;
+    }
     MEMORY_OWNED char *disk = memory_format("%s/disk.qcow2", arrival->files.place);
     MEMORY_OWNED char *base = image_path(arrival->service->options.images, blob);
-    return blob[0] == '\0' ? 0 : template_rebase(disk, base, err);
+    return template_rebase(disk, base, err);
 }
 
 static void unpack(void *context)
@@ -240,6 +243,12 @@ static int check(struct machine_arrival *arrival, struct error *err)
                              "an earlier migration of the machine is still being ended on node %s",
                              service->node_name);
         }
+    }
+    MEMORY_OWNED char *leaving = memory_format("%s/" MIGRATION_MARK, folder);
+    if (file_exists(leaving)) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "node %s is still removing what it had of the machine: try again",
+                         service->node_name);
     }
     if (file_exists(folder)) {
         return error_set(err, ERROR_EXISTS,

@@ -39,6 +39,8 @@ void arrival_remove(const struct machine_service *service, const char *id);
 /* It is this node's, and its files are no longer arriving. */
 void arrival_adopt(const struct machine_service *service, const char *id);
 
+/* It is whole, and waits: it goes when its operation ends without it, whoever tells or does not. */
+void arrival_watch(struct machine_service *service, const char *id, const char *operation);
 /* At the start: see arrive_files.c. */
 void arrival_sweep(struct machine_service *service);
 void arrival_sweep_end(struct machine_service *service);

@@ -35,6 +35,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/arrive.h"
+#include "service/machine/content.h"
 #include "service/machine/package.h"
 #include "service/machine/snapshot.h"
 
@@ -240,8 +241,8 @@ static int place_layers(const struct arrival_files *files, struct error *err)
 
 static bool is_of_vmm(const char *name)
 {
-    return strcmp(name, "disk.qcow2") == 0 || strcmp(name, "firmware.fd") == 0 ||
-        strcmp(name, SEED_FILE) == 0;
+    return strcmp(name, "disk.qcow2") == 0 || strcmp(name, "disk.raw") == 0 ||
+        strcmp(name, CONTENT_FIRMWARE) == 0 || strcmp(name, SEED_FILE) == 0;
 }
 
 static int place_own(const struct arrival_files *files, struct error *err)
@@ -255,7 +256,9 @@ static int place_own(const struct arrival_files *files, struct error *err)
         MEMORY_OWNED char *from = memory_format("%s/own/%s", files->unpacked, name);
         MEMORY_OWNED char *to = memory_format("%s/%s", files->place, name);
         bool is_given = geteuid() == 0 && is_of_vmm(name);
-        if (rename(from, to) < 0 || chmod(to, 0600) < 0 || (is_given && chown(to, uid, uid) < 0)) {
+        bool is_shared = strcmp(name, "base.raw") == 0;
+        if (rename(from, to) < 0 || chmod(to, is_shared ? 0444 : 0600) < 0 ||
+            (is_given && chown(to, uid, uid) < 0)) {
             return error_os(err, errno, "moving %s to %s", from, to);
         }
     }
@@ -341,6 +344,10 @@ static void forget(struct machine_service *service, const char *id)
     removal->service = service;
     snprintf(removal->id, sizeof(removal->id), "%s", id);
     log_info("machine %s: it does not come here; what was here of it is removed", id);
+    if (visit_forget(service, id)) {
+        free(removal);
+        return;
+    }
     network_expect(service->options.networks, id, false, &ignored);
     service->pending++;
     loop_work(service->options.loop, remove_left, on_removed, removal);
@@ -369,6 +376,18 @@ static void on_operation(const struct store_event *event, void *context)
     }
 }
 
+void arrival_watch(struct machine_service *service, const char *id, const char *operation)
+{
+    struct leftover *leftover = NEW(struct leftover);
+    snprintf(leftover->id, sizeof(leftover->id), "%s", id);
+    snprintf(leftover->operation, sizeof(leftover->operation), "%s", operation);
+    list_push_back(&service->leftovers, &leftover->link);
+    if (service->leftover_watch == NULL) {
+        service->leftover_watch =
+            store_watch_new(service->options.store, "operation", on_operation, service);
+    }
+}
+
 static void look_at(struct machine_service *service, const char *id)
 {
     struct error ignored = {0};
@@ -383,10 +402,7 @@ static void look_at(struct machine_service *service, const char *id)
         forget(service, id);
         return;
     }
-    struct leftover *leftover = NEW(struct leftover);
-    snprintf(leftover->id, sizeof(leftover->id), "%s", id);
-    snprintf(leftover->operation, sizeof(leftover->operation), "%s", json_text(mark, "operation"));
-    list_push_back(&service->leftovers, &leftover->link);
+    arrival_watch(service, id, json_text(mark, "operation"));
     if (hypervisor_is_alive(place)) {
         network_expect(service->options.networks, id, true, &ignored);
     }
@@ -408,10 +424,6 @@ void arrival_sweep(struct machine_service *service)
     }
     if (folder != NULL) {
         closedir(folder);
-    }
-    if (!list_is_empty(&service->leftovers)) {
-        service->leftover_watch =
-            store_watch_new(service->options.store, "operation", on_operation, service);
     }
 }
 

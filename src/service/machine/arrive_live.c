@@ -32,6 +32,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/arrive.h"
+#include "service/machine/migrate.h"
 #include "service/machine/snapshot.h"
 #include "service/peer/peer.h"
 
@@ -53,6 +54,7 @@ struct machine_visit {
     char *node; /* that has it */
     char *vmm;
     uint64_t disk_bytes;
+    bool is_saved; /* it comes as a state, in the archive */
     struct arrival_files files;
     size_t fetched; /* of the blobs; then the archive */
     struct peer_fetch *fetch;
@@ -176,12 +178,13 @@ static struct machine_visit *find(const struct machine_service *service, const c
     return NULL;
 }
 
-void visit_forget(struct machine_service *service, const char *id)
+bool visit_forget(struct machine_service *service, const char *id)
 {
     struct machine_visit *visit = find(service, id);
-    if (visit != NULL) {
+    if (visit != NULL && !visit->is_kept) {
         machine_visit_cancel(visit);
     }
+    return visit != NULL;
 }
 
 void visits_abandon(struct machine_service *service)
@@ -308,6 +311,13 @@ static void on_timer(void *context)
 
 /* ---- The VMM ---- */
 
+static void take_as_whole(struct machine_visit *visit)
+{
+    visit->is_whole = true;
+    arrival_watch(visit->machine.service, visit->machine.id, visit->files.operation);
+    say(visit, '1');
+}
+
 static void on_received(const struct error *error, void *context)
 {
     struct machine_visit *visit = context;
@@ -315,8 +325,7 @@ static void on_received(const struct error *error, void *context)
         end(visit, error);
         return;
     }
-    visit->is_whole = true;
-    say(visit, '1');
+    take_as_whole(visit);
 }
 
 /* By way of the folder's descriptor: a socket's path is short. */
@@ -343,12 +352,23 @@ static int listen_in(const char *folder, size_t count, int *ret_listener, int *r
     return 0;
 }
 
+static int make_news(struct machine_visit *visit, struct error *err)
+{
+    static const struct stream_events events = {on_news_data, NULL, on_news_end};
+    int news[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, news) < 0) {
+        return error_os(err, errno, "making a pair of sockets");
+    }
+    visit->ends[NEWS] = news[1];
+    visit->news = stream_adopt(visit->machine.service->options.loop, news[0]);
+    stream_start(visit->news, &events, visit);
+    return 0;
+}
+
 static int make_ends(struct machine_visit *visit, int *ret_listener, int *ret_state,
                      struct error *err)
 {
-    static const struct stream_events events = {on_news_data, NULL, on_news_end};
     int state[2];
-    int news[2];
     int r = listen_in(visit->machine.folder, visit->disk_count, ret_listener, visit->ends, err);
     if (r < 0) {
         return r;
@@ -359,14 +379,11 @@ static int make_ends(struct machine_visit *visit, int *ret_listener, int *ret_st
     }
     *ret_state = state[0];
     visit->ends[STATE] = state[1];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, news) < 0) {
+    if (make_news(visit, err) < 0) {
         close(*ret_listener);
         close(*ret_state);
-        return error_os(err, errno, "making a pair of sockets");
+        return -(int)err->kind;
     }
-    visit->ends[NEWS] = news[1];
-    visit->news = stream_adopt(visit->machine.service->options.loop, news[0]);
-    stream_start(visit->news, &events, visit);
     return 0;
 }
 
@@ -394,6 +411,38 @@ static void receive(struct machine_visit *visit)
     hypervisor_receive(visit->vm, visit->disks, visit->disk_count, listener, state, &events, visit);
 }
 
+static void on_loaded(const struct error *error, void *context)
+{
+    struct machine_visit *visit = context;
+    struct error err = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_STATE, visit->machine.folder);
+    if (visit->is_over) {
+        return;
+    }
+    if (error != NULL) {
+        end(visit, error);
+    } else if (make_news(visit, &err) < 0) {
+        end(visit, &err);
+    } else {
+        unlink(path);
+        take_as_whole(visit);
+        on_waiting(visit);
+    }
+}
+
+static void load(struct machine_visit *visit)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_STATE, visit->machine.folder);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        error_os(&err, errno, "opening %s", path);
+        end(visit, &err);
+    } else {
+        hypervisor_load(visit->vm, fd, false, on_loaded, visit);
+    }
+}
+
 static void plug_next(struct machine_visit *visit);
 
 static void on_plugged(const struct error *error, void *context)
@@ -415,7 +464,9 @@ static void plug_next(struct machine_visit *visit)
 {
     struct volume_open open;
     struct error err = {0};
-    if (visit->plugged == visit->volume_count) {
+    if (visit->plugged == visit->volume_count && visit->is_saved) {
+        load(visit);
+    } else if (visit->plugged == visit->volume_count) {
         receive(visit);
     } else if (volume_visit_open(visit->volumes[visit->plugged], &open, &err) < 0) {
         end(visit, &err);
@@ -472,6 +523,16 @@ static int make_disk(const struct machine_visit *visit, struct error *err)
         : disk_give(machine, path, err);
 }
 
+/* What a whole disk is laid over is somewhere else here. */
+static int rebase(const struct machine_visit *visit, struct error *err)
+{
+    const struct machine *machine = &visit->machine;
+    MEMORY_OWNED char *disk = memory_format("%s/disk.qcow2", machine->folder);
+    MEMORY_OWNED char *base =
+        image_path(machine->service->options.images, json_text(machine->config, "disk"));
+    return template_rebase(disk, base, err);
+}
+
 static int make_volumes(const struct machine_visit *visit, struct error *err)
 {
     int r = 0;
@@ -490,8 +551,12 @@ static void make(void *context)
     int r = arrival_begin(&visit->files, true, err);
     r = r < 0 || visit->files.blob[0] == '\0' ? r : arrival_unpack(&visit->files, err);
     r = r < 0 ? r : arrival_place(&visit->files, err);
-    r = r < 0 ? r : make_disk(visit, err);
-    r = r < 0 ? r : make_volumes(visit, err);
+    if (visit->is_saved) {
+        r = r < 0 || has_kernel ? r : rebase(visit, err);
+    } else {
+        r = r < 0 ? r : make_disk(visit, err);
+        r = r < 0 ? r : make_volumes(visit, err);
+    }
     if (r == 0 && has_kernel) {
         disk_write_initrd(machine, json_text(machine->config, "initrd"), &visit->program, err);
     }
@@ -615,8 +680,8 @@ static int find_volumes(struct machine_visit *visit, const json_t *wanted, struc
             snprintf(disk->volume, sizeof(disk->volume), "%s", volumes[i].id);
         }
     }
-    bool is_same = json_array_size(wanted) == visit->disk_count - 1;
-    for (size_t i = 1; i < visit->disk_count && is_same; i++) {
+    bool is_same = visit->is_saved || json_array_size(wanted) == visit->disk_count - 1;
+    for (size_t i = 1; i < visit->disk_count && is_same && !visit->is_saved; i++) {
         const char *id = json_string_value(json_array_get(wanted, i - 1));
         is_same = id != NULL && strcmp(id, visit->disks[i].volume) == 0;
     }
@@ -642,6 +707,12 @@ static int check(struct machine_visit *visit, struct error *err)
     }
     if (strcmp(visit->node, service->node_name) == 0) {
         return error_set(err, ERROR_CONFLICT, "the machine is on node %s already",
+                         service->node_name);
+    }
+    MEMORY_OWNED char *leaving = memory_format("%s/" MIGRATION_MARK, folder);
+    if (file_exists(leaving)) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "node %s is still removing what it had of the machine: try again",
                          service->node_name);
     }
     if (file_exists(folder)) {
@@ -693,6 +764,7 @@ struct machine_visit *machine_visit(struct machine_service *service, const char 
     visit->from = from;
     visit->vmm = memory_copy_string(json_text(body, "vmm"));
     visit->disk_bytes = json_u64(body, "disk_bytes");
+    visit->is_saved = json_is_true(json_object_get(body, "is_saved"));
     for (size_t i = 0; i < STREAMS; i++) {
         visit->ends[i] = -1;
     }

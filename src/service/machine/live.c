@@ -58,6 +58,7 @@ struct live {
     uint64_t disk_bytes;
     uint64_t still_ms; /* since when it stands still; 0: it does not */
     char reason[MACHINE_REASON_SIZE];
+    bool is_saving;
     bool is_leaving; /* the VMM was told */
     bool has_left;   /* all is written */
     bool has_arrived;
@@ -74,7 +75,7 @@ static const struct hypervisor_driver_info *driver_of(const struct machine *mach
 
 /* ---- May it? ---- */
 
-int live_check(const struct machine *machine, struct error *err)
+int live_check(const struct machine *machine, bool is_snapshot, struct error *err)
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     if (machine->state != MACHINE_RUNNING || machine->desired != MACHINE_DESIRED_RUNNING ||
@@ -84,11 +85,12 @@ int live_check(const struct machine *machine, struct error *err)
     }
     int r = shares_refuse(machine->config, "moved while it runs (--cold moves it)", err);
     r = r < 0 ? r : migration_check_busy(machine, err);
-    if (r == 0 && (driver == NULL || !driver->can_migrate)) {
+    bool can = driver != NULL && (is_snapshot ? driver->can_snapshot : driver->can_migrate);
+    if (r == 0 && !can) {
         r = error_set(
             err, ERROR_UNSUPPORTED,
-            "the driver %.40s does not move machines that run: --cold stops it, moves it, "
-            "and starts it",
+            "the driver %.40s does not move machines that run: --snapshot has it stand still "
+            "meanwhile, --cold stops it, moves it, and starts it",
             driver != NULL ? driver->name : "");
     }
     return r;
@@ -127,13 +129,24 @@ static void on_stayed(const struct error *error, void *context)
     free_live(live);
 }
 
+void live_stay(const struct machine *machine,
+               void (*done)(const struct error *error, void *context), void *context)
+{
+    const struct hypervisor_driver_info *driver = driver_of(machine);
+    if (driver != NULL && driver->can_migrate) {
+        hypervisor_stay(machine->vm, done, context);
+    } else {
+        hypervisor_resume(machine->vm, done, context);
+    }
+}
+
 /* The machine is this node's: it runs on. */
 static void stay(struct live *live)
 {
     struct machine *machine = live->migration->machine;
     close_streams(live);
     if (live->is_leaving && machine->vm != NULL) {
-        hypervisor_stay(machine->vm, on_stayed, live);
+        live_stay(machine, on_stayed, live);
     } else {
         free_live(live);
     }
@@ -178,7 +191,7 @@ void live_give_up(struct migration *migration)
         peer_call_free(migration->call);
         migration->call = NULL;
     }
-    if (migration->is_marked) {
+    if (migration->is_marked && !migration->live->is_saving) {
         end(migration->live);
     }
 }
@@ -256,10 +269,10 @@ static void report(struct live *live, bool is_measured)
 {
     struct migration *migration = live->migration;
     uint64_t still_ms = clock_monotonic_ms() - live->still_ms;
-    MEMORY_OWNED char *result = memory_format("{\"downtime_ms\":%" PRIu64 "}", still_ms);
     migration->bytes += live->disk_bytes;
-    operation_succeed(migration->service->options.operations, migration->operation,
-                      is_measured ? result : NULL);
+    if (is_measured) {
+        migration->result = memory_format("{\"downtime_ms\":%" PRIu64 "}", still_ms);
+    }
     log_info("machine %s: it stood still for %" PRIu64 " ms%s", migration->machine->key, still_ms,
              is_measured ? "" : ", and the other node has not said yet that it runs");
     end(live);
@@ -412,16 +425,16 @@ static void on_left(const struct error *error, void *context)
 
 static size_t stream_count(const struct live *live)
 {
-    return live->disk_count + 2;
+    return live->migration->is_snapshot ? 1 : live->disk_count + 2;
 }
 
 /* As arrive_live.c has them. */
 static char *stream_name(const struct live *live, size_t index)
 {
-    return index == 0               ? memory_copy_string("disk")
-        : index < live->disk_count  ? memory_format("disk%zu", index)
-        : index == live->disk_count ? memory_copy_string("state")
-                                    : memory_copy_string("news");
+    return index + 1 == stream_count(live) ? memory_copy_string("news")
+        : index == 0                       ? memory_copy_string("disk")
+        : index < live->disk_count         ? memory_format("disk%zu", index)
+                                           : memory_copy_string("state");
 }
 
 /* All of them: until they are there, QEMU would wait, and its guest with it. */
@@ -438,6 +451,12 @@ static void on_stream_open(void *context)
     if (machine->vm == NULL) {
         error_set(&gone, ERROR_CONFLICT, "the machine has ended");
         fail(live, &gone);
+        return;
+    }
+    if (migration->is_snapshot) { /* all of it went before */
+        live->has_left = true;
+        live->has_arrived = true;
+        switch_over(live);
         return;
     }
     struct hypervisor_leaving leaving = {.disk_count = live->disk_count,
@@ -471,7 +490,7 @@ static int open_streams(struct live *live, struct error *err)
         live->streams[i] = peer_stream_new(service->options.peers, migration->node, target, pair[1],
                                            &events, live);
     }
-    live->news = stream_adopt(service->options.loop, fd_take(&live->fds[live->disk_count + 1]));
+    live->news = stream_adopt(service->options.loop, fd_take(&live->fds[stream_count(live) - 1]));
     stream_start(live->news, &news, live);
     return 0;
 }
@@ -524,12 +543,49 @@ static void on_packed(struct migration *migration)
     MEMORY_OWNED char *text = memory_format("node %s gets ready", migration->target);
     operation_progress(migration->service->options.operations, migration->operation, 8, text);
     migration->was_announced = true;
-    migration_tell_target(
-        migration,
+    json_t *body =
         json_pack("{s:I, s:s, s:o, s:o}", "disk_bytes", (json_int_t)live->disk_bytes, "parcel",
                   migration->blob, "volumes", volumes, "vmm",
-                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator)),
-        migration->timeout_ms, on_ready);
+                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator));
+    if (migration->is_snapshot) {
+        json_object_set_new(body, "is_saved", json_true());
+    }
+    migration_tell_target(migration, body, migration->timeout_ms, on_ready);
+}
+
+/* ---- As a state that is written down ---- */
+
+static void on_saved(const struct error *error, void *context)
+{
+    struct live *live = context;
+    struct migration *migration = live->migration;
+    live->is_saving = false;
+    if (error != NULL || migration->is_given_up) {
+        migration->error =
+            error != NULL && migration->error.kind == ERROR_NONE ? *error : migration->error;
+        end(live);
+        return;
+    }
+    migration_pack(migration, on_packed);
+}
+
+static void save(struct live *live)
+{
+    struct migration *migration = live->migration;
+    const struct machine *machine = migration->machine;
+    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_STATE, machine->folder);
+    int fd = machine->vm != NULL ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) {
+        error_set(&migration->error, ERROR_OS, "the machine has ended, or %s cannot be made", path);
+        end(live);
+        return;
+    }
+    live->is_saving = true;
+    live->is_leaving = true;
+    live->still_ms = clock_monotonic_ms();
+    operation_progress(migration->service->options.operations, migration->operation, 10,
+                       "it stands still: keeping its memory");
+    hypervisor_save(machine->vm, fd, false, on_saved, live);
 }
 
 static void on_marked(void *context)
@@ -539,6 +595,8 @@ static void on_marked(void *context)
     migration->is_marked = true;
     if (migration->error.kind != ERROR_NONE || migration->is_given_up) {
         end(live);
+    } else if (migration->is_snapshot) {
+        save(live);
     } else {
         migration_pack(migration, on_packed);
     }

@@ -16,6 +16,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/arrive.h"
+#include "service/machine/migrate.h"
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
@@ -238,7 +239,9 @@ static void on_settled(const struct error *error, void *context)
     if (error == NULL && !machine->is_gone) {
         MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
         struct error ignored = {0};
+        MEMORY_OWNED char *state = memory_format("%s/" MIGRATION_STATE, machine->folder);
         file_remove_tree(mark, &ignored);
+        file_remove_tree(state, &ignored);
         machine->was_leaving = true;
         machine_run_attach(machine);
     } else if (machine->is_gone) {

@@ -20,6 +20,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
 #include "base/file.h"
@@ -193,6 +194,7 @@ static void free_migration(struct migration *migration)
     }
     loop_timer_free(migration->timer);
     free(migration->files);
+    free(migration->result);
     free(migration);
     machine->held--;
     machine_unref(machine);
@@ -231,7 +233,9 @@ static void clean_up(void *context)
         migration_remove_archive(service, migration->blob);
     }
     MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+    MEMORY_OWNED char *state = memory_format("%s/" MIGRATION_STATE, machine->folder);
     struct error ignored = {0};
+    unlink(state);
     if (migration->error.kind == ERROR_NONE) {
         hypervisor_end(machine->folder);
     } else if (migration->is_marked && !service->is_over) { /* else for the next start */
@@ -292,6 +296,9 @@ static void on_cleaned_up(void *context)
     service->migrations[is_good ? 0 : 1]++;
     service->migrated_bytes += is_good ? migration->bytes : 0;
     if (is_good) {
+        if (migration->is_live) { /* not before the old copy is gone: it may come back at once */
+            operation_succeed(service->options.operations, migration->operation, migration->result);
+        }
         log_info("machine %s: moved to node %s (%" PRIu64 " MiB)", machine->key, migration->target,
                  migration->bytes >> 20);
     } else {
@@ -540,8 +547,11 @@ void migration_pack(struct migration *migration, void (*done)(struct migration *
 {
     migration->on_packed = done;
     migration->is_packing = true;
-    transfer_pack(migration->machine, migration->is_live, migration->files, migration->file_count,
-                  on_exported, migration);
+    enum transfer_kind kind = !migration->is_live ? TRANSFER_STOPPED
+        : migration->is_snapshot                  ? TRANSFER_STILL
+                                                  : TRANSFER_RUNNING;
+    transfer_pack(migration->machine, kind, migration->files, migration->file_count, on_exported,
+                  migration);
 }
 
 static void on_packed(struct migration *migration)
@@ -590,7 +600,8 @@ int migration_check_busy(const struct machine *machine, struct error *err)
 static int check_way(const struct migration *migration, const struct machine *machine,
                      struct error *err)
 {
-    return migration->is_live ? live_check(machine, err) : check(machine, err);
+    return migration->is_live ? live_check(machine, migration->is_snapshot, err)
+                              : check(machine, err);
 }
 
 /* Without a word about it, one that runs moves while it runs. */
@@ -598,7 +609,16 @@ static int choose_way(struct migration *migration, const struct machine *machine
                       const json_t *body, struct error *err)
 {
     const json_t *live = json_object_get(body, "live");
-    migration->is_live = live != NULL ? json_is_true(live) : machine->state == MACHINE_RUNNING;
+    const struct hypervisor_driver_info *driver = hypervisor_driver_info(
+        machine->service->options.hypervisor, json_text(machine->config, "driver"));
+    bool is_snapshot = json_is_true(json_object_get(body, "snapshot"));
+    bool runs = machine->state == MACHINE_RUNNING;
+    bool is_automatic = live == NULL && runs && !driver->can_migrate && driver->can_snapshot;
+    migration->is_snapshot = is_snapshot || is_automatic;
+    migration->is_live = migration->is_snapshot || (live != NULL ? json_is_true(live) : runs);
+    if (is_snapshot && live != NULL) {
+        return error_set(err, ERROR_INVALID, "live and snapshot exclude each other");
+    }
     migration->downtime_ms = json_u64(body, "downtime_ms");
     migration->downtime_ms = migration->downtime_ms > 0 ? migration->downtime_ms : DOWNTIME_MS;
     migration->bytes_per_second = json_u64(body, "bytes_per_second");

@@ -22,8 +22,9 @@ struct migration {
     uint64_t timeout_ms;
     struct machine_export *export;
     struct image_writer *writer;
-    bool is_live;
-    bool is_marked;            /* FOLDER/leaving */
+    bool is_live;     /* it runs */
+    bool is_snapshot; /* and goes as a state that is written down: its VMM knows no other way */
+    bool is_marked;   /* FOLDER/leaving */
     struct volume_file *files; /* of its volumes, which are held */
     size_t file_count;
     bool holds_volumes;
@@ -39,6 +40,7 @@ struct migration {
     struct peer_call *call;
     _Atomic bool is_given_up;
     struct live *live; /* while it runs: live.c; or NULL */
+    char *result;      /* of the operation, when it went well: JSON, or NULL */
     struct error error;
     machine_begun *done;
     void *context;
@@ -70,14 +72,26 @@ void migration_give_up(struct migration *migration, int kind, const char *text);
 void migration_remove_folder(const struct machine_service *service, const char *path);
 
 /* ---- transfer.c ---- */
+/* In the folder of a machine that is on its way as a state: that. */
+#define MIGRATION_STATE "moving.state"
+
+enum transfer_kind {
+    TRANSFER_STOPPED,
+    TRANSFER_RUNNING, /* without what its VMM writes in */
+    TRANSFER_STILL,   /* with that, and the state that was written down */
+};
 /* As machine_export(), with its snapshots, these files of volumes, and what else of its folder
- * another node needs; without what its VMM writes where it runs.  May call back at once. */
-void transfer_pack(struct machine *machine, bool is_running, const struct volume_file *files,
-                   size_t count, machine_exported *done, void *context);
+ * another node needs.  May call back at once. */
+void transfer_pack(struct machine *machine, enum transfer_kind kind,
+                   const struct volume_file *files, size_t count, machine_exported *done,
+                   void *context);
 
 /* ---- live.c ---- */
-int live_check(const struct machine *machine, struct error *err);
+int live_check(const struct machine *machine, bool is_snapshot, struct error *err);
 void live_begin(struct migration *migration);
+/* Whatever became of its leaving, its VMM runs on, of any driver. */
+void live_stay(const struct machine *machine,
+               void (*done)(const struct error *error, void *context), void *context);
 /* It waits for nothing any more: migration_end() follows, once the machine runs on. */
 void live_give_up(struct migration *migration);
 

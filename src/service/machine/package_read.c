@@ -20,6 +20,7 @@
 #include "engine/image/image.h"
 
 #include "service/machine/content.h"
+#include "service/machine/migrate.h"
 #include "service/machine/package.h"
 #include "service/machine/parts.h"
 
@@ -76,8 +77,9 @@ static int check_snapshots(const json_t *list, struct error *err)
 
 bool package_is_own(const char *name)
 {
-    static const char *const names[] = {CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE, "booted",
-                                        "grow"};
+    static const char *const names[] = {CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE,
+                                        "booted",     "grow",           "disk.raw",
+                                        "disk.qcow2", "base.raw",       MIGRATION_STATE};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strcmp(name, names[i]) == 0) {
             return true;

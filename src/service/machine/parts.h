@@ -288,7 +288,7 @@ void migration_settle(struct machine *machine,
 void visit_adopt(struct machine *machine);
 void visit_resumed(const struct machine *machine);
 /* The node that has it gives up, or sends it anew. */
-void visit_forget(struct machine_service *service, const char *id);
+bool visit_forget(struct machine_service *service, const char *id); /* was there one? */
 void visits_abandon(struct machine_service *service);
 
 /* Archives of migrations that were interrupted by the end of the daemon go. */

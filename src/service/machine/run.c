@@ -23,6 +23,7 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/migrate.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
@@ -213,9 +214,15 @@ static bool has_gone_on(const struct machine *machine)
 
 static void on_renewed(struct machine *machine);
 
+static void shut_down(struct machine *machine);
+
 static void on_agent_up(const struct agent_info *info, void *context)
 {
     struct machine *machine = context;
+    if (machine->state == MACHINE_STOPPING) { /* it was asked when nobody heard it */
+        shut_down(machine);
+        return;
+    }
     if (identity_is_borrowed(machine)) {
         identity_renew(machine, on_renewed);
         return;
@@ -319,7 +326,7 @@ static void on_started(void *context)
     struct machine *machine = context;
     if (machine->was_leaving) {
         machine->was_leaving = false;
-        hypervisor_stay(machine->vm, on_ordered, machine);
+        live_stay(machine, on_ordered, machine);
     }
     machine_volumes_plug(machine);
     change_settle_vm(machine);
@@ -755,14 +762,19 @@ static void on_shut_down(const struct error *error, const struct agent_result *r
     }
 }
 
+static void shut_down(struct machine *machine)
+{
+    agent_shutdown(machine->agent,
+                   driver_of(machine)->ends_by_reboot ? AGENT_POWER_REBOOT : AGENT_POWER_OFF, 0,
+                   on_shut_down, machine);
+}
+
 void machine_run_shut_down(struct machine *machine)
 {
     machine_set_state(machine, MACHINE_STOPPING, "%s", "");
     arm(machine, TIMER_STOP, MACHINE_STOP_MS);
     if (machine->agent != NULL) {
-        agent_shutdown(machine->agent,
-                       driver_of(machine)->ends_by_reboot ? AGENT_POWER_REBOOT : AGENT_POWER_OFF, 0,
-                       on_shut_down, machine);
+        shut_down(machine);
     } else {
         hypervisor_power_down(machine->vm, on_ordered, machine);
     }

@@ -202,21 +202,23 @@ void machine_export(struct machine_service *service, const char *project, const 
 /* ---- To another node ---- */
 
 /* What its VMM writes goes by its VMM, and what is copied as content goes as that. */
-static void transfer_name_files(const struct machine *machine, bool is_running, json_t *manifest,
-                                const struct volume_file *files, size_t count)
+static void transfer_name_files(const struct machine *machine, enum transfer_kind kind,
+                                json_t *manifest, const struct volume_file *files, size_t count)
 {
-    static const char *const names[] = {"grow", "booted", CONTENT_USER, CONTENT_FIRMWARE,
-                                        SEED_FILE};
-    size_t name_count = is_running ? sizeof(names) / sizeof(names[0]) : 1;
+    static const char *const names[] = {"grow",           "booted",   CONTENT_USER,
+                                        CONTENT_FIRMWARE, SEED_FILE,  "disk.raw",
+                                        "disk.qcow2",     "base.raw", MIGRATION_STATE};
+    static const size_t counts[] = {
+        [TRANSFER_STOPPED] = 1, [TRANSFER_RUNNING] = 5, [TRANSFER_STILL] = 9};
     json_t *layers = json_array();
     json_t *own = json_array();
     for (size_t i = 0; i < count; i++) {
-        if (!is_running || !files[i].is_written) {
+        if (kind != TRANSFER_RUNNING || !files[i].is_written) {
             json_array_append_new(
                 layers, json_pack("{s:s, s:s}", "id", files[i].id, "format", files[i].format));
         }
     }
-    for (size_t i = 0; i < name_count; i++) {
+    for (size_t i = 0; i < counts[kind]; i++) {
         MEMORY_OWNED char *path = memory_format("%s/%s", machine->folder, names[i]);
         if (file_exists(path)) {
             json_array_append_new(own, json_string(names[i]));
@@ -226,15 +228,16 @@ static void transfer_name_files(const struct machine *machine, bool is_running, 
     json_object_set_new(manifest, "own", own);
 }
 
-void transfer_pack(struct machine *machine, bool is_running, const struct volume_file *files,
-                   size_t count, machine_exported *done, void *context)
+void transfer_pack(struct machine *machine, enum transfer_kind kind,
+                   const struct volume_file *files, size_t count, machine_exported *done,
+                   void *context)
 {
     struct error err = {0};
     struct machine_export *export = new_export(machine, true, done, context);
     json_t *manifest = export->manifest;
-    transfer_name_files(machine, is_running, manifest, files, count);
+    transfer_name_files(machine, kind, manifest, files, count);
     json_object_set_new(manifest, "blobs", json_array()); /* fetched for themselves */
-    if (!is_running) {
+    if (kind == TRANSFER_STOPPED) {
         capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
         return;
     }

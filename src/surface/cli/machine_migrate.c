@@ -29,14 +29,15 @@ static int make_body(const struct arguments *arguments, json_t *body, struct err
     const char *bandwidth = flag_value(arguments, "bandwidth");
     bool is_live = flag_value(arguments, "live") != NULL;
     bool is_cold = flag_value(arguments, "cold") != NULL;
+    bool is_snapshot = flag_value(arguments, "snapshot") != NULL;
     uint64_t bytes = 0;
     int r = take_time(arguments, "timeout", "timeout_ms", "10m", body, err);
     r = r < 0 ? r : take_time(arguments, "downtime", "downtime_ms", "300ms", body, err);
     if (r < 0) {
         return r;
     }
-    if (is_live && is_cold) {
-        return error_set(err, ERROR_INVALID, "--live and --cold exclude each other");
+    if (is_live + is_cold + is_snapshot > 1) {
+        return error_set(err, ERROR_INVALID, "--live, --snapshot and --cold exclude each other");
     }
     if (is_cold && (bandwidth != NULL || flag_value(arguments, "downtime") != NULL)) {
         return error_set(err, ERROR_INVALID,
@@ -52,6 +53,9 @@ static int make_body(const struct arguments *arguments, json_t *body, struct err
     }
     if (bytes > 0) {
         json_object_set_new(body, "bytes_per_second", json_integer((json_int_t)bytes));
+    }
+    if (is_snapshot) {
+        json_object_set_new(body, "snapshot", json_true());
     }
     if (is_live || is_cold) {
         json_object_set_new(body, "live", json_boolean(is_live));

@@ -40,8 +40,11 @@ static void write_order(const char *const *taps)
         "/bin/sh", "-c",
         "cd /proc/self/fd; for n in *; do [ -e $n ] && echo \"fd $n=$(readlink $n)\"; done", NULL};
     static const char *const sockets[] = {"a.sock", NULL};
-    static const struct launch_mount mounts[] = {
-        {"/usr", false}, {"/bin", false}, {"/lib", false}, {"/lib64", false}, {"/proc", false}};
+    static const struct launch_mount mounts[] = {{"/usr", false, NULL},
+                                                 {"/bin", false, NULL},
+                                                 {"/lib", false, NULL},
+                                                 {"/lib64", false, NULL},
+                                                 {"/proc", false, NULL}};
     struct error err = {0};
     const struct launch_order order = {.folder = test_folder(),
                                        .monitor = "/bin/true",
