@@ -290,3 +290,61 @@ TEST(package, a_manifest_that_is_none_is_refused)
     EXPECT(try_it(&maker, &scene) == -ERROR_UNSUPPORTED);
     end(&scene);
 }
+
+/* What goes to another node beside its content: only what the manifest names, and can be. */
+TEST(package, parts_of_a_machine_that_moves)
+{
+    struct scene scene;
+    struct package_writer *writer = NULL;
+    json_t *manifest = NULL;
+    const char *snapshots[] = {NULL};
+    int more = 1;
+    begin(&scene);
+    json_decref(scene.manifest);
+    scene.manifest =
+        json_pack("{s:s, s:i, s:s, s:{}, s:[], s:b, s:[{s:s, s:s}], s:[s]}", "format",
+                  "blixard-machine", "version", 1, "name", "web", "config", "blobs", "is_part", 1,
+                  "layers", "id", "0123456789abcdef", "format", "qcow2", "own", CONTENT_USER);
+    MEMORY_OWNED char *disk = memory_format("%s/disk.raw", scene.content);
+    EXPECT(package_writer_new(scene.manifest, NULL, snapshots, scene.images, &writer, &scene.err) ==
+           0);
+    package_writer_add(writer, "layers/0123456789abcdef", disk);
+    package_writer_add(writer, "own/" CONTENT_USER, disk);
+    while (more == 1) {
+        more = package_writer_step(writer, &scene.archive, &scene.err);
+    }
+    package_writer_free(writer);
+    MEMORY_OWNED char *path = memory_format("%s/archive", scene.folder);
+    MEMORY_OWNED char *folder = memory_format("%s/parts", scene.folder);
+    MEMORY_OWNED char *layer = memory_format("%s/layers/0123456789abcdef", folder);
+    EXPECT(file_write(path, scene.archive.data, scene.archive.used, 0600, &scene.err) == 0);
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+    EXPECT(package_read(fd, folder, scene.others, &manifest, &scene.err) == 0);
+    EXPECT(file_exists(layer));
+    json_decref(manifest);
+
+    /* One that is named and is not there; names that lead elsewhere. */
+    static const char *const bad[] = {
+        "{\"layers\": [{\"id\": \"../../../etc/pass\", \"format\": \"raw\"}]}",
+        "{\"layers\": [{\"id\": \"0123456789abcdef\"}]}", "{\"own\": [\"../lock\"]}",
+        "{\"own\": [\"grow\"]}"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        JSON_OWNED json_t *change = json_loads(bad[i], 0, NULL);
+        JSON_OWNED json_t *base = json_deep_copy(scene.manifest);
+        json_object_del(scene.manifest, "layers");
+        json_object_del(scene.manifest, "own");
+        json_object_update(scene.manifest, change);
+        EXPECT(package_writer_new(scene.manifest, NULL, snapshots, scene.images, &writer,
+                                  &scene.err) == 0);
+        scene.archive.used = 0;
+        more = 1;
+        while (more == 1) {
+            more = package_writer_step(writer, &scene.archive, &scene.err);
+        }
+        package_writer_free(writer);
+        EXPECT(read_bytes(&scene, scene.archive.data, scene.archive.used) == -ERROR_CORRUPT);
+        json_object_clear(scene.manifest);
+        json_object_update(scene.manifest, base);
+    }
+    end(&scene);
+}

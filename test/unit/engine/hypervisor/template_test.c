@@ -55,6 +55,31 @@ TEST(template, an_overlay_shows_what_is_below_it)
     EXPECT(file_remove_tree(folder, &err) == 0);
 }
 
+/* The one below has another name where a machine has moved to. */
+TEST(template, an_overlay_is_laid_over_what_has_moved)
+{
+    char folder[] = "/tmp/blixard-template-XXXXXX";
+    struct error err = {0};
+    BUFFER_OWNED struct buffer said = {0};
+    EXPECT(mkdtemp(folder) != NULL);
+    MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", folder);
+    MEMORY_OWNED char *base = memory_format("%s/a-longer-name-than-before.raw", folder);
+    EXPECT(template_make_overlay(path, "base.raw", "raw", 1 << 20, &err) == 0);
+    EXPECT(template_rebase(path, base, &err) == 0);
+    EXPECT(file_write(base, "below", 5, 0600, &err) == 0 && truncate(base, 1 << 20) == 0);
+
+    MEMORY_OWNED char *tool = file_find_program("qemu-img");
+    if (tool != NULL) {
+        const char *check[] = {tool, "check", "-q", path, NULL};
+        const char *compare[] = {tool, "compare", "-q", base, path, NULL};
+        const char *info[] = {tool, "info", "--output=json", path, NULL};
+        EXPECT(run(check, NULL) == 0 && run(compare, NULL) == 0);
+        EXPECT(run(info, &said) == 0 && strstr(buffer_string(&said), base) != NULL);
+    }
+    EXPECT(template_rebase(base, "other.raw", &err) == -ERROR_CORRUPT);
+    EXPECT(file_remove_tree(folder, &err) == 0);
+}
+
 TEST(template, disks_that_qcow2_cannot_be_laid_over_are_refused)
 {
     struct error err = {0};
