@@ -65,7 +65,7 @@ void placement_options_init(struct placement_options *options, enum placement_st
         .weights =
             {
                 [PLACEMENT_PART_FIT] = 100,
-                [PLACEMENT_PART_SHAPE] = 50,
+                [PLACEMENT_PART_SHAPE] = 200,
                 [PLACEMENT_PART_AFFINITY] = 100,
                 [PLACEMENT_PART_SPREAD] = 100,
                 [PLACEMENT_PART_GROUP] = 200,

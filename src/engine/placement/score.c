@@ -213,7 +213,8 @@ static double part_alignment(const struct probe *probe, const struct node *node)
         need_square += need * need;
         free_square += is_free * is_free;
     }
-    return need_square > 0 && free_square > 0 ? dot / sqrt(need_square * free_square) : 0;
+    /* A quarter: to strand a device costs more than to leave a corner of memory. */
+    return need_square > 0 && free_square > 0 ? dot / sqrt(need_square * free_square) / 4 : 0;
 }
 
 static double part_shape(const struct probe *probe, const struct node *node)

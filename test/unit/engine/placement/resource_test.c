@@ -318,8 +318,6 @@ TEST(placement_resource, devices_that_often_asked_sizes_need_are_kept_usable)
     /* It would fill the node more, but then its second GPU could not be used any more. */
     request = make_request("cpu");
     request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 2000;
-    struct placement_options options = make_options(PLACEMENT_BINPACK);
-    options.weights[PLACEMENT_PART_SHAPE] = 100;
-    EXPECT_STRING(place_by(cluster, &request, &options), "plain");
+    EXPECT_STRING(place(cluster, &request), "plain");
     placement_cluster_free(cluster);
 }
