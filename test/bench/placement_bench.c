@@ -1,5 +1,6 @@
 /*
- * placement-bench [--json FILE] [--quick] [--data FOLDER]: decisions of the placement engine alone.
+ * placement-bench [--json FILE] [--quick] [--data FOLDER] [PART...]: decisions of the placement
+ * engine alone, in the thread's own CPU time.
  *
  *   speed     decide and commit, on one core, with constraints, affinities and spreads, in clusters
  *             of 1,000 to 20,000 nodes; how the cost of a decision grows
@@ -306,7 +307,7 @@ static double used_share(const struct placement_cluster *cluster)
 static void report_loss(bool is_quick, struct json_writer *out)
 {
     static const uint32_t samples[] = {8, 32, 96, 256, 0};
-    size_t nodes = is_quick ? 300 : 2000;
+    size_t nodes = is_quick ? 300 : 1000;
     printf("\nsampling, %zu nodes, placed until the first is refused\n", nodes);
     printf("%8s %18s %18s %12s %14s\n", "sample", "score lost, mean", "score lost, max",
            "memory used", "decisions/s");
@@ -347,7 +348,8 @@ static void report_trace(const char *folder, bool is_quick, struct json_writer *
 int main(int argc, char **argv)
 {
     const char *json_path = NULL, *folder = getenv("BLIXARD_DATA");
-    bool is_quick = false;
+    bool is_quick = false, is_named = false, wants[3] = {false};
+    static const char *const parts[] = {"speed", "sampling", "trace"};
     folder = folder != NULL ? folder : "../shared/data";
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) {
@@ -357,17 +359,32 @@ int main(int argc, char **argv)
         } else if (strcmp(argv[i], "--data") == 0 && i + 1 < argc) {
             folder = argv[++i];
         } else {
-            fprintf(stderr, "usage: placement-bench [--json FILE] [--quick] [--data FOLDER]\n");
-            return 64;
+            size_t part = 0;
+            while (part < 3 && strcmp(argv[i], parts[part]) != 0) {
+                part++;
+            }
+            if (part == 3) {
+                fprintf(stderr,
+                        "usage: placement-bench [--json FILE] [--quick] [--data FOLDER] "
+                        "[speed] [sampling] [trace]\n");
+                return 64;
+            }
+            is_named = wants[part] = true;
         }
     }
     BUFFER_OWNED struct buffer json = {0};
     struct json_writer out = json_writer_to(&json);
     struct error err = {0};
     json_write_begin_object(&out);
-    report_speed(is_quick, &out);
-    report_loss(is_quick, &out);
-    report_trace(folder, is_quick, &out);
+    if (!is_named || wants[0]) {
+        report_speed(is_quick, &out);
+    }
+    if (!is_named || wants[1]) {
+        report_loss(is_quick, &out);
+    }
+    if (!is_named || wants[2]) {
+        report_trace(folder, is_quick, &out);
+    }
     json_write_end_object(&out);
     if (json_path != NULL) {
         must(file_write(json_path, json.data, json.used, 0644, &err), &err);

@@ -709,15 +709,15 @@ bool trace_measure(const char *folder, bool is_quick, struct json_writer *out, c
     }
     if (is_there) {
         learn_kinds(&trace);
-        printf("\ntrace, %zu nodes, %.0f GPUs, %zu pods; filling: mean of %d seeds\n",
-               trace.box_count, (double)trace.gpu_milli / 1000, trace.pod_count, is_quick ? 1 : 3);
+        printf("\ntrace, %zu nodes, %.0f GPUs, %zu pods; filling: one seed\n", trace.box_count,
+               (double)trace.gpu_milli / 1000, trace.pod_count);
         printf("%-19s %11s %11s %12s %8s %10s %12s %13s\n", "", "GPUs used,", "GPUs used,",
                "replay:", "replay:", "displaced", "displaced", "high priority");
         printf("%-19s %11s %11s %12s %8s %10s %12s %13s\n", "", "100% asked", "120% asked",
                "nodes in use", "refused", "pods", "GPUs", "refused");
         json_write_begin_array(out);
         for (enum policy policy = 0; policy < POLICIES; policy++) {
-            report(&trace, policy, is_quick ? 1 : 3, out);
+            report(&trace, policy, 1, out);
         }
         json_write_end_array(out);
     }
