@@ -3,7 +3,7 @@
  * engine alone, in the thread's own CPU time.
  *
  *   speed     decide and commit, on one core, with constraints, affinities and spreads, in clusters
- *             of 1,000 to 20,000 nodes; how the cost of a decision grows
+ *             of 1,000 to 10,000 nodes; how the cost of a decision grows
  *   sampling  what is lost by looking at a sample: the score, and how full the cluster becomes
  *   trace     packing and displacing on a real cluster's nodes and pods, against first-fit,
  *             best-fit, random, dot-product and FGD (FOLDER, or BLIXARD_DATA, or ../shared/data)
@@ -207,7 +207,7 @@ static struct speed measure_speed(size_t nodes, size_t count)
 
 static void report_speed(bool is_quick, struct json_writer *out)
 {
-    static const size_t sizes[] = {1000, 2000, 5000, 10000, 20000};
+    static const size_t sizes[] = {1000, 2000, 5000, 10000};
     printf("decide and commit, one core, %d rule sets (constraints, affinities, spread)\n",
            RULE_KINDS);
     printf("%8s %12s %9s %9s %9s %9s %8s\n", "nodes", "placements/s", "p50 us", "p99 us", "max us",
