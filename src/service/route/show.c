@@ -91,7 +91,6 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "state", is_paused ? "paused" : "running");
     write_counts(writer, &counts);
     json_write_field_time_ms(writer, "created_at", created_ms);
-    json_write_field_time_ms(writer, "updated_at", created_ms);
     write_settings(writer, (const char *)sqlite3_column_text(row, 3));
     json_write_end_object(writer);
     showing->count++;
