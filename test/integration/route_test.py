@@ -224,6 +224,19 @@ class Routes(unittest.TestCase):
         self.assertFalse(json.loads(test("no", "--path", "/tried/7"))["matches"])
         self.assertEqual(self.trigger("tried")["seen"], 0)
 
+    def test_a_route_has_a_time_limit(self):
+        """Nearer than the function's own, and said so."""
+        self.set("hurried", "--path", "/hurried", "--stream", "--timeout", "200ms")
+        host, port = self.node.gateway.split(":")
+        slow = http.client.HTTPConnection(host, int(port), timeout=60)
+        self.addCleanup(slow.close)
+        slow.putrequest("POST", "/hurried?drains")
+        slow.putheader("Content-Length", "2")
+        slow.endheaders(b"a")
+        answer = Answer(slow.getresponse())
+        self.assertEqual(answer.status, 504)
+        self.assertIn("the call had no more time", json.loads(answer.body)["detail"])
+
     def test_calls_at_once_are_limited(self):
         self.set("narrow", "--path", "/narrow", "--stream", "--concurrency", "1")
         host, port = self.node.gateway.split(":")

@@ -268,6 +268,22 @@ void answer_output(struct call *call, const void *bytes, size_t length)
 /* ---- The end of the run ---- */
 
 /* Why a run that ended badly is no answer; `end` for the metrics. */
+/* Its own limit, or a nearer one: the route's, the trigger's, or the deadline of whoever called. */
+static void judge_timeout(const struct instance_target *target, const struct runner_result *run,
+                          struct error *err)
+{
+    uint64_t ran_ms = run->run_ns / 1000000;
+    if (ran_ms > 0 && ran_ms < target->limits.timeout_ms) {
+        error_set(err, ERROR_TIMEOUT,
+                  "the function was ended after %" PRIu64 " ms: the call had no more time (the "
+                  "function's own timeout is %" PRIu64 " ms)",
+                  ran_ms, target->limits.timeout_ms);
+    } else {
+        error_set(err, ERROR_TIMEOUT, "the function ran longer than its timeout of %" PRIu64 " ms",
+                  target->limits.timeout_ms);
+    }
+}
+
 const char *answer_judge_run(const struct instance_target *target, const struct runner_result *run,
                              bool has_output, struct error *err)
 {
@@ -283,8 +299,7 @@ const char *answer_judge_run(const struct instance_target *target, const struct 
         error_set(err, ERROR_TRAP, "%s", run->reason);
         return "trap";
     case VMM_END_TIMEOUT:
-        error_set(err, ERROR_TIMEOUT, "the function ran longer than its timeout of %" PRIu64 " ms",
-                  target->limits.timeout_ms);
+        judge_timeout(target, run, err);
         return "timeout";
     case VMM_END_OUTPUT:
         error_set(err, ERROR_TRAP,
