@@ -80,8 +80,8 @@ class Nodes(unittest.TestCase):
         made = {key: image[key] for key in ("kernel", "kernel_version", "initrd", "root", "root_format", "cmdline", "size_bytes") if key in image}
         self.one.call("PUT", "/v1/images/small?project=other", made)
         self.two.call("POST", "/v1/networks?project=other", {"name": "back"})
-        begun = self.two.call("POST", "/v1/machines?project=other", {"name": "far", "image": "small", "memory_bytes": 128 << 20,
-                                                                     "disk_bytes": 64 << 20, "networks": [{"network": "back"}]})
+        far = {"name": "far", "image": "small", "memory_bytes": 128 << 20, "disk_bytes": 64 << 20, "networks": [{"network": "back"}]}
+        begun = self.two.call("POST", f"/v1/machines?project=other&node={self.two.name}", far)
         ended = self.two.call("GET", f"/v1/operations/{begun['operation']}/wait?timeout=120s", timeout=130)
         self.assertEqual(ended["state"], "succeeded", ended)
         far = self.two.get("/v1/machines/far?project=other")["addresses"][0]
