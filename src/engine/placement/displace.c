@@ -4,7 +4,8 @@
  * At a node, all that may be displaced is taken away; where that makes room, as much as possible is
  * put back, the most important first.  What is left out is a set of which none can be spared, and
  * its highest priority is as low as it can be.  If one alone would do, one alone it is.  Of all
- * nodes the one is taken whose victims are least important, then fewest, then smallest.
+ * nodes that were looked at (DISPLACE_FOUND_MAX) the one is taken whose victims are least
+ * important, then fewest, then smallest.
  */
 #include <string.h>
 
@@ -196,10 +197,17 @@ struct node *find_displaceable(const struct probe *probe, struct node *const *no
 {
     struct node *chosen = NULL;
     struct victims best = {.count = 0};
-    for (size_t i = 0; i < count; i++) {
+    size_t found = 0;
+    for (size_t i = 0; i < count && found < DISPLACE_FOUND_MAX; i++) {
         struct victims victims;
-        if (find_victims(probe, nodes[i], &victims) &&
-            (chosen == NULL || is_cheaper(&victims.cost, &best.cost))) {
+        if (chosen != NULL && nodes[i]->lowest > best.cost.priority) {
+            continue; /* whoever had to go here would be more important */
+        }
+        if (!find_victims(probe, nodes[i], &victims)) {
+            continue;
+        }
+        found++;
+        if (chosen == NULL || is_cheaper(&victims.cost, &best.cost)) {
             chosen = nodes[i];
             best = victims;
         }

@@ -355,7 +355,8 @@ void habit_learn(struct placement_cluster *cluster, const struct placement_deman
 void habits_done(struct placement_cluster *cluster);
 
 /* decide.c: placement_decide() without checking options; the gang and the planner use it too. */
-enum { DISPLACE_NODES_MAX = 256 };
+/* Victims are looked for at so many nodes, from a random one on, until so many have some. */
+enum { DISPLACE_NODES_MAX = 512, DISPLACE_FOUND_MAX = 16 };
 struct choice {
     struct node *node;
     double score;
