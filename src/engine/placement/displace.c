@@ -65,7 +65,9 @@ static size_t gather(const struct probe *probe, const struct node *node,
             ret_items[count++] = allocation;
         }
     }
-    qsort(ret_items, count, sizeof(*ret_items), by_importance);
+    if (count > 1) {
+        qsort(ret_items, count, sizeof(*ret_items), by_importance);
+    }
     return count;
 }
 
