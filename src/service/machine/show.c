@@ -12,9 +12,14 @@
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 
+/* What is shown of the settings. */
+#define SETTINGS                                                                                  \
+    "json_remove(config, '$.name', '$.kernel', '$.initrd', '$.root', '$.root_format', '$.disk', " \
+    "'$.disk_format', '$.disk_size_bytes', '$.without_agent', '$.networks')"
+
 /* A state that is to be upgraded yet tells nothing of health. */
-#define COLUMNS                                                                              \
-    "SELECT name, project, id, node, config, desired, state, reason, restarts, started_ms, " \
+#define COLUMNS                                                                                    \
+    "SELECT name, project, id, node, " SETTINGS ", desired, state, reason, restarts, started_ms, " \
     "created_ms"
 #define SELECT(where)                                                              \
     (draft_is_known(service) ? COLUMNS                                             \
@@ -22,17 +27,6 @@
          : state_has_health(service) ? COLUMNS                                     \
          ", health, health_reason, NULL, NULL FROM machine " where                 \
                                      : COLUMNS ", NULL, NULL, NULL, NULL FROM machine " where)
-
-static void write_settings(struct json_writer *writer, json_t *config)
-{
-    static const char *const hidden[] = {
-        "name", "kernel",      "initrd",          "root",          "root_format",
-        "disk", "disk_format", "disk_size_bytes", "without_agent", "networks"};
-    for (size_t i = 0; i < sizeof(hidden) / sizeof(hidden[0]); i++) {
-        json_object_del(config, hidden[i]);
-    }
-    json_write_members(writer, config);
-}
 
 /* Of a machine that runs here: what its VMM and its agent say now. */
 static void write_live(struct json_writer *writer, struct machine_service *service,
@@ -63,6 +57,7 @@ struct writing {
     struct machine_service *service;
     struct json_writer writer;
     bool is_live;
+    bool is_plain; /* of a list: no machine has volumes or networks */
     size_t count;
 };
 
@@ -88,8 +83,6 @@ static bool write_row(sqlite3_stmt *row, void *context)
     const char *project = (const char *)sqlite3_column_text(row, 1);
     const char *name = (const char *)sqlite3_column_text(row, 0);
     const char *config = (const char *)sqlite3_column_text(row, 4);
-    JSON_OWNED json_t *document = NULL;
-    struct error err = {0};
     writing->count++;
     json_write_begin_object(writer);
     json_write_field_string(writer, "name", name);
@@ -98,14 +91,16 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
     json_write_field_string(writer, "desired", (const char *)sqlite3_column_text(row, 5));
     write_state(writer, row);
-    if (json_read(config, strlen(config), &document, &err) == 0) {
-        write_settings(writer, document);
+    if (strlen(config) > 2) { /* SQLite has taken out what is not shown: "{...}" */
+        json_write_raw(writer, config + 1, strlen(config) - 2);
     }
     json_write_field_string(writer, "health_state", (const char *)sqlite3_column_text(row, 11));
     json_write_field_string(writer, "health_reason", (const char *)sqlite3_column_text(row, 12));
-    machine_volumes_write(writing->service, project, name, writer);
-    network_write_machine(writing->service->options.networks,
-                          (const char *)sqlite3_column_text(row, 2), writer);
+    if (!writing->is_plain) {
+        machine_volumes_write(writing->service, project, name, writer);
+        network_write_machine(writing->service->options.networks,
+                              (const char *)sqlite3_column_text(row, 2), writer);
+    }
     json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));
@@ -119,7 +114,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
 int machine_write(struct machine_service *service, const char *project, const char *name,
                   struct buffer *out, struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out), true, 0};
+    struct writing writing = {.service = service, .writer = json_writer_to(out), .is_live = true};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_row, &writing, SELECT("WHERE key = ?"),
                         "t", key);
@@ -130,10 +125,31 @@ int machine_write(struct machine_service *service, const char *project, const ch
                     project);
 }
 
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    *(bool *)context = sqlite3_column_int(row, 0) != 0;
+    return false;
+}
+
+/* Has any machine a volume, or an interface in a network?  Asked once, not of each. */
+static bool has_parts(struct machine_service *service)
+{
+    bool has = false;
+    struct error ignored = {0};
+    if (state_has_health(service)) {
+        store_query(service->options.store, &ignored, take_any, &has,
+                    "SELECT EXISTS (SELECT 1 FROM volume WHERE machine IS NOT NULL) OR EXISTS "
+                    "(SELECT 1 FROM network_lease)",
+                    "");
+    }
+    return has;
+}
+
 int machine_write_list(struct machine_service *service, const char *project, struct buffer *out,
                        struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out), false, 0};
+    struct writing writing = {.service = service, .writer = json_writer_to(out)};
+    writing.is_plain = !has_parts(service);
     json_write_begin_object(&writing.writer);
     json_write_key(&writing.writer, "machines");
     json_write_begin_array(&writing.writer);

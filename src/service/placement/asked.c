@@ -151,34 +151,51 @@ static void take_demand(struct asked *asked, const struct asked_of *of)
 /* ---- Where its data is ---- */
 
 struct hinting {
+    struct placement_service *service;
     struct asked *asked;
+    const char *image; /* PROJECT/NAME */
     uint64_t bytes;
 };
 
-static bool take_hint(sqlite3_stmt *row, void *context)
+static void add_hint(const struct hinting *hinting, const char *node)
 {
-    const struct hinting *hinting = context;
-    struct asked *asked = hinting->asked;
-    size_t at = asked->request.hint_count;
-    snprintf(asked->hinted[at], sizeof(asked->hinted[at]), "%s", store_text(row, 0));
-    asked->hints[at] = (struct placement_hint){.node = asked->hinted[at], .bytes = hinting->bytes};
-    asked->request.hint_count++;
-    return asked->request.hint_count < PLACEMENT_HINTED_MAX;
+    struct placement_request *request = &hinting->asked->request;
+    size_t at = request->hint_count;
+    if (at < PLACEMENT_HINTED_MAX) {
+        snprintf(hinting->asked->hinted[at], sizeof(hinting->asked->hinted[at]), "%s", node);
+        hinting->asked->hints[at] =
+            (struct placement_hint){.node = hinting->asked->hinted[at], .bytes = hinting->bytes};
+        request->hint_count++;
+    }
 }
 
-/* Who had the image first has it, and so has who runs a machine of it. */
+static void look_for_image(const char *node, void *value, void *context)
+{
+    const struct hinting *hinting = context;
+    MEMORY_OWNED char *at = picture_image_at(hinting->image, node);
+    (void)value;
+    if (map_get(&hinting->service->images, at) != NULL) {
+        add_hint(hinting, node);
+    }
+}
+
+/* Who had the image first has it, and so has who has a machine of it. */
 static int take_hints(struct asked *asked, struct placement_service *service,
                       const struct asked_of *of, struct error *err)
 {
     uint64_t bytes = json_u64(of->config, "disk_size_bytes");
-    struct hinting hinting = {asked, bytes > 0 ? bytes : IMAGE_BYTES};
     MEMORY_OWNED char *key = memory_format("%s/%s", of->project, json_text(of->config, "image"));
+    MEMORY_OWNED char *first = NULL;
+    struct hinting hinting = {service, asked, key, bytes > 0 ? bytes : IMAGE_BYTES};
     asked->request.hints = asked->hints;
-    return store_query(service->options.store, err, take_hint, &hinting,
-                       "SELECT node FROM machine_image WHERE key = ?1 UNION SELECT node FROM "
-                       "machine WHERE project = ?2 AND node <> '' AND config ->> '$.image' = ?3 "
-                       "LIMIT 32",
-                       "ttt", key, of->project, json_text(of->config, "image"));
+    int r = store_query(service->options.store, err, take_text, &first,
+                        "SELECT node FROM machine_image WHERE key = ?", "t", key);
+    if (r == 0 && first != NULL && picture_has_node(service, first)) {
+        MEMORY_OWNED char *at = picture_image_at(key, first);
+        map_set(&service->images, at, service);
+    }
+    map_each(&service->nodes, look_for_image, &hinting);
+    return r;
 }
 
 /* ---- Whom it is together with ---- */

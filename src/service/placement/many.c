@@ -12,7 +12,13 @@
 #include "service/machine/machine.h"
 #include "service/placement/parts.h"
 
-enum { GANG_MAX = 64, DECISIONS_KEPT = 1000, KEY_BYTES = 16, REASON_SIZE = 512 };
+enum {
+    GANG_MAX = 64,
+    DECISIONS_KEPT = 1000,
+    DECISIONS_PER_TRIM = 64,
+    KEY_BYTES = 16,
+    REASON_SIZE = 512
+};
 
 /* ---- Decisions that are kept ---- */
 
@@ -32,11 +38,14 @@ void decision_add(struct placement_service *service, struct store_command *comma
                       "node, text, at_ms, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                       "tttttttur", key, project, machine, id, kinds[kind], node, text,
                       clock_real_ms());
+    service->decided[kind]++;
+    if (service->kept_decisions++ % DECISIONS_PER_TRIM != 0) {
+        return;
+    }
     store_command_add(command,
                       "DELETE FROM placement_decision WHERE key IN (SELECT key FROM "
                       "placement_decision ORDER BY at_ms DESC, key LIMIT -1 OFFSET ?)",
                       "i", (int64_t)DECISIONS_KEPT);
-    service->decided[kind]++;
 }
 
 struct victim_row {
@@ -86,6 +95,7 @@ struct making {
     struct list_node link;
     char operation[OPERATION_ID_SIZE];
     char id[PLACEMENT_MACHINE_ID_SIZE];
+    char key[192]; /* of its row, once that was seen */
 };
 
 struct looking {
@@ -126,6 +136,9 @@ static void look_at(struct placement_service *service, struct making *making,
 {
     struct looking looking = {0};
     struct error err = {0};
+    if (key_or_null != NULL && making->key[0] != '\0' && strcmp(key_or_null, making->key) != 0) {
+        return;
+    }
     int r = store_query(service->options.store, &err, take_state, &looking,
                         "SELECT state, desired, reason, pending_ms, key FROM machine WHERE id = ?",
                         "t", making->id);
@@ -133,6 +146,7 @@ static void look_at(struct placement_service *service, struct making *making,
         (key_or_null != NULL && looking.is_there && strcmp(key_or_null, looking.key) != 0)) {
         return;
     }
+    snprintf(making->key, sizeof(making->key), "%s", looking.key);
     bool is_wanted = strcmp(looking.desired, "running") == 0;
     if (!looking.is_there) {
         error_set(&err, ERROR_CANCELLED, "the machine was deleted meanwhile");

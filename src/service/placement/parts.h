@@ -112,6 +112,7 @@ struct placement_service {
     struct map machines; /* key -> struct known */
     struct map kept;     /* key of a reservation -> its engine id */
     struct map dirty;    /* keys of machines whose rows changed */
+    struct map images;   /* picture_image_at(): which images are where, as far as is known */
     struct list waiting;
     struct list making; /* struct making: operations that end when machines run */
     bool are_nodes_stale;
@@ -125,6 +126,7 @@ struct placement_service {
     struct cluster_listener *listener;
     struct loop_timer *timer; /* the next reservation that expires, or a retry */
     struct loop_timer *look;  /* at nodes that have joined and not spoken yet */
+    uint64_t kept_decisions;
     uint64_t decided[4];      /* placed, pending, displaced, moved */
     uint64_t refused[PLACEMENT_FILTER_COUNT];
     uint64_t conflicts;
@@ -150,6 +152,8 @@ char *picture_keep(struct placement_service *service, const char *project, struc
 void picture_give_back(struct placement_service *service, char *owned_id_or_null);
 /* What the picture was told of a machine is not so: its row is read again. */
 void picture_reload(struct placement_service *service, const char *machine_id);
+/* "PROJECT/IMAGE NODE"; the caller's. */
+char *picture_image_at(const char *image, const char *node);
 bool picture_has_node(const struct placement_service *service, const char *name);
 /* Later, once. */
 void service_post(struct placement_service *service);

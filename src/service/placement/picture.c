@@ -19,6 +19,11 @@ bool service_is_known(const struct placement_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_PLACEMENT;
 }
 
+char *picture_image_at(const char *image, const char *node)
+{
+    return memory_format("%s %s", image, node);
+}
+
 bool picture_has_node(const struct placement_service *service, const char *name)
 {
     return map_get(&service->nodes, name) != NULL;
@@ -146,6 +151,9 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
         r = placement_cluster_add(service->cluster, &allocation, &err);
         asked_done(asked);
     }
+    MEMORY_OWNED char *image = memory_format("%s/%s", of.project, json_text(config, "image"));
+    MEMORY_OWNED char *at = picture_image_at(image, node);
+    map_set(&service->images, at, service);
     known->is_placed = r == 0;
     if (r < 0 && picture_has_node(service, node)) {
         log_warn("placement: machine %s is not counted: %s", known->key, err.text);
@@ -431,5 +439,6 @@ void picture_done(struct placement_service *service)
     map_done(&service->machines);
     map_done(&service->kept);
     map_done(&service->dirty);
+    map_done(&service->images);
     placement_cluster_free(service->cluster);
 }
