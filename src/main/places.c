@@ -1,4 +1,5 @@
 /* Of the subsystems: what a node is to the others, and where things run. */
+#include "service/function/function.h"
 #include "service/node/node.h"
 #include "service/placement/placement.h"
 
@@ -50,6 +51,20 @@ int places_start_placement(struct node *node, struct error *err)
         .displaced_max = node->options.placement_displaced_max,
     };
     return placement_service_new(&options, &node->placement, err);
+}
+
+enum function_place places_function(const char *version, const char *placement, void *context)
+{
+    const struct node *node = context;
+    switch (placement_service_function(node->placement, version, placement)) {
+    case PLACEMENT_FUNCTION_NOT_HERE:
+        return FUNCTION_NOT_HERE;
+    case PLACEMENT_FUNCTION_WHEN_CALLED:
+        return FUNCTION_WHEN_CALLED;
+    case PLACEMENT_FUNCTION_HERE:
+        break;
+    }
+    return FUNCTION_HERE;
 }
 
 void places_stop_placement(struct node *node)

@@ -502,6 +502,8 @@ static void stop_machines(struct node *node)
 static int start_functions(struct node *node, struct error *err)
 {
     struct function_options options = {
+        .place = places_function,
+        .place_context = node,
         .loop = node->loop,
         .store = node->store,
         .images = node->images,

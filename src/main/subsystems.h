@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#include "service/function/function.h"
+
 #include "main/daemon.h"
 
 struct subsystem {
@@ -20,6 +22,7 @@ int places_start_node_life(struct node *node, struct error *err);
 void places_stop_node_life(struct node *node);
 int places_start_placement(struct node *node, struct error *err);
 void places_stop_placement(struct node *node);
+enum function_place places_function(const char *version, const char *placement, void *context);
 
 /* ---- daemon.c ---- */
 

@@ -8,11 +8,13 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
 import tempfile
 import unittest
 
 from cluster import Cluster
 from machines import machines_of
+from node import Refused
 
 GIB = 1 << 30
 BLANK = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)  # cli; hlt; again
@@ -21,6 +23,14 @@ SMALL = ("--image", "blank", "--memory", "64MiB", "--disk", "16MiB")
 
 def why_not():
     return None if shutil.which("qemu-system-x86_64") else "there is no qemu-system-x86_64"
+
+
+def compiled(folder):
+    """A function that says hello."""
+    source = pathlib.Path(folder, "hello.c")
+    source.write_text('#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n')
+    subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", source.with_suffix(".wasm"), source], check=True)
+    return source.with_suffix(".wasm").read_bytes()
 
 
 class Placement(unittest.TestCase):
@@ -251,6 +261,41 @@ class Placement(unittest.TestCase):
         for name in ("blixard_placements_total", "blixard_placement_pending", "blixard_placement_conflicts_total",
                      "blixard_placement_decision_seconds_bucket", "blixard_placement_refusals_total"):
             self.assertTrue(re.search(rf"^{name}", text, re.M), name)
+
+
+class Functions(unittest.TestCase):
+    """A function's code is where its rules say, and is called everywhere."""
+
+    def test_a_function_is_on_the_nodes_that_suit_and_is_called_from_all(self):
+        cluster = self.enterContext(Cluster(3, here=True))
+        cluster.form(servers=3)
+        first, second, third = cluster.servers
+        module = compiled(self.enterContext(tempfile.TemporaryDirectory()))
+        for server, zone in ((first, "north"), (second, "south"), (third, "south")):
+            first.cli("node", "label", server.name, f"zone={zone}")
+        first.deploy("everywhere", module)
+        first.deploy("south", module, placement={"constraints": ["zone = south"]})
+        first.deploy("single", module, placement={"copies": 1})
+        self.holders(first, "south", lambda nodes: nodes == {second.name, third.name})
+        self.holders(first, "single", lambda nodes: len(nodes) == 1)
+        for server in cluster.servers:
+            status, _ = server.invoke("south", b"hello")
+            self.assertEqual(status, 200)
+        self.holders(first, "south", lambda nodes: nodes == {second.name, third.name})
+        first.cli("node", "label", first.name, "zone=south")
+        self.holders(first, "south", lambda nodes: len(nodes) == 3)
+        with self.assertRaises(Refused) as refused:
+            first.deploy("never", module, placement={"constraints": ["zone = a", "zone = b"]})
+        self.assertIn("zone", str(refused.exception))
+
+    def holders(self, server, name, holds):
+        index = None
+        for _ in range(60):
+            version, index = server.look(f"/v1/functions/{name}/versions/1", index, 1000)
+            nodes = {node["name"] for node in version["nodes"]}
+            if holds(nodes):
+                return
+        raise AssertionError(f"{name} is on {nodes}")
 
 
 class Growth(unittest.TestCase):

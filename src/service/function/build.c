@@ -136,6 +136,11 @@ static void drop_target(struct function_service *service, struct local *local)
     }
 }
 
+void local_retire(struct function_service *service, struct local *local)
+{
+    drop_target(service, local);
+}
+
 /* `local` is in the map no more. */
 void local_free(struct function_service *service, struct local *local)
 {

@@ -6,6 +6,8 @@
 #include "base/buffer.h"
 #include "base/memory.h"
 
+#include "engine/placement/placement.h"
+
 #include "service/fetch/fetch.h"
 #include "service/function/parts.h"
 
@@ -87,6 +89,8 @@ void function_config_done(struct function_config *config)
     config->secrets_length = 0;
     free(config->linux_settings);
     config->linux_settings = NULL;
+    free(config->placement);
+    config->placement = NULL;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -249,6 +253,10 @@ void config_write(struct json_writer *writer, const struct function_config *conf
         json_write_key(writer, "linux");
         json_write_raw(writer, config->linux_settings, strlen(config->linux_settings));
     }
+    if (config->placement != NULL) {
+        json_write_key(writer, "placement");
+        json_write_raw(writer, config->placement, strlen(config->placement));
+    }
     json_write_field_string(writer, "reuse", config->is_sticky ? "instance" : "request");
     json_write_key(writer, "async");
     function_policy_write(&config->async, writer);
@@ -360,6 +368,25 @@ static int take_words(const json_t *object, struct function_config *config, stru
         : error_set(err, ERROR_INVALID, "$.runtime: \"%.40s\" is not wasm or linux", runtime);
 }
 
+/* Its rules are those of machines, checked in the same way. */
+static int take_placement(const json_t *object, struct function_config *config, struct error *err)
+{
+    const json_t *placement = json_object_get(object, "placement");
+    JSON_OWNED json_t *rules = json_is_object(placement) ? json_deep_copy(placement) : NULL;
+    struct placement_rules *read = NULL;
+    if (rules == NULL || json_object_size(rules) == 0) {
+        return 0;
+    }
+    json_object_del(rules, "copies");
+    int r = placement_rules_read(rules, &read, err);
+    placement_rules_unref(read);
+    if (r < 0) {
+        return error_wrap(err, "$.placement");
+    }
+    config->placement = json_dumps(placement, JSON_COMPACT | JSON_SORT_KEYS);
+    return 0;
+}
+
 static int take_all(const json_t *object, struct function_config *config, struct error *err)
 {
     function_config_defaults(config);
@@ -370,6 +397,7 @@ static int take_all(const json_t *object, struct function_config *config, struct
         : take_pairs(object, "environment", &config->environment, &config->environment_length, err);
     r = r < 0 ? r : take_pairs(object, "secrets", &config->secrets, &config->secrets_length, err);
     r = r < 0 ? r : take_allow(object, config, err);
+    r = r < 0 ? r : take_placement(object, config, err);
     return r < 0 ? r : take_async(object, config, err);
 }
 

@@ -44,7 +44,14 @@ struct store;
 struct telemetry;
 struct wasm;
 
+/* Is a version to be on this node?  Of its FunctionPlacement, as JSON. */
+enum function_place { FUNCTION_NOT_HERE, FUNCTION_WHEN_CALLED, FUNCTION_HERE };
+typedef enum function_place function_place(const char *version, const char *placement,
+                                           void *context);
+
 struct function_options {
+    function_place *place; /* on the loop; NULL: all are */
+    void *place_context;
     struct loop *loop;
     struct store *store;
     struct image_store *images;
@@ -125,6 +132,7 @@ struct function_config {
     char *fetch_allow; /* "ENTRY\0...": whom it may fetch from (service/fetch); owned */
     size_t fetch_allow_length;
     char *linux_settings; /* JSON of type LinuxFunction; NULL: it is WebAssembly; owned */
+    char *placement;      /* JSON of type FunctionPlacement; NULL: every node has it; owned */
     char *secrets;        /* "NAME=secret\0...": variables that secrets of the project are; owned */
     size_t secrets_length;
     struct function_policy async; /* of calls that say nothing of it */

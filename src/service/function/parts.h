@@ -279,6 +279,8 @@ void spread_ended(struct build *build);
 bool build_runs_of(struct function_service *service, const char *module);
 bool image_is_used(const char *image_id, void *service);
 void local_free(struct function_service *service, struct local *local);
+/* It is not to run here any more; what is under way ends. */
+void local_retire(struct function_service *service, struct local *local);
 struct local *local_of(struct function_service *service, const char *key);
 
 #endif

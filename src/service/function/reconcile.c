@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
@@ -79,20 +80,55 @@ static bool is_to_be_tried(const struct function_service *service, const struct 
     return local->problem[0] == '\0' || (!has_failed_lately(local) && service_has_others(service));
 }
 
+/* Most say nothing of it: their settings are not read for that. */
+static enum function_place place_of(const struct function_service *service,
+                                    const struct version_row *row)
+{
+    enum function_place place = FUNCTION_HERE;
+    JSON_OWNED json_t *config = NULL;
+    struct error ignored = {0};
+    if (service->options.place == NULL || strstr(row->config, "\"placement\":{") == NULL ||
+        json_read(row->config, strlen(row->config), &config, &ignored) < 0) {
+        return place;
+    }
+    const json_t *placement = json_object_get(config, "placement");
+    MEMORY_OWNED char *text = json_is_object(placement) ? json_dumps(placement, 0) : NULL;
+    return text != NULL ? service->options.place(row->key, text, service->options.place_context)
+                        : place;
+}
+
+/* What is on others that suit better goes from here: calls are passed on. */
+static bool is_superfluous(struct function_service *service, const struct version_row *row,
+                           const struct local *local, enum function_place place)
+{
+    uint64_t node = 0;
+    bool stays = place == FUNCTION_HERE || (place == FUNCTION_WHEN_CALLED && local->is_wanted);
+    return !stays && local->target != NULL && local->held[0] != '\0' &&
+        holders_of(service, row->key, false, &node, 1) > 0;
+}
+
 static void reconcile_ready(struct function_service *service, const struct version_row *row,
                             struct local *local)
 {
+    enum function_place place = place_of(service, row);
     if (local->build != NULL) {
         return;
     }
     if (local->target == NULL) {
-        bool is_wanted = row->has_alias || local->is_wanted ||
-            (service->is_starting && image_exists(service->options.images, row->module));
+        bool is_wanted = (row->has_alias && place == FUNCTION_HERE) ||
+            (local->is_wanted && place != FUNCTION_NOT_HERE) ||
+            (place == FUNCTION_HERE && service->is_starting &&
+             image_exists(service->options.images, row->module));
         if (is_wanted && is_to_be_tried(service, local)) {
             build_resume(service, row, service->is_starting && row->has_alias);
         } else if (is_wanted && service_has_others(service)) {
             service->is_unfinished = true;
         }
+        return;
+    }
+    if (is_superfluous(service, row, local, place)) {
+        log_info("function: %s is on other nodes, as its placement says", row->key);
+        local_retire(service, local);
         return;
     }
     if (local->waits_for_better) {
@@ -366,7 +402,8 @@ void reconcile_later(struct function_service *service)
 
 static void on_changed(const struct store_event *event, void *context)
 {
-    static const char *const tables[] = {"version", "alias", "function", "holder", "removed_node"};
+    static const char *const tables[] = {"version", "alias",        "function",
+                                         "holder",  "removed_node", "node"};
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         if (strcmp(event->table, tables[i]) == 0) {
             reconcile_soon(context);

@@ -127,7 +127,7 @@ struct placement_service {
     struct loop_timer *timer; /* the next reservation that expires, or a retry */
     struct loop_timer *look;  /* at nodes that have joined and not spoken yet */
     uint64_t kept_decisions;
-    uint64_t decided[4];      /* placed, pending, displaced, moved */
+    uint64_t decided[4]; /* placed, pending, displaced, moved */
     uint64_t refused[PLACEMENT_FILTER_COUNT];
     uint64_t conflicts;
     uint64_t retries;

@@ -102,6 +102,18 @@ void placement_service_set_strategy(struct placement_service *service, const cha
 int placement_service_write_strategy(struct placement_service *service, const char *project,
                                      struct buffer *out, struct error *err);
 
+/* ---- Functions ---- */
+
+/* Is a version of a function to be on this node?  `placement`: its FunctionPlacement, as JSON. */
+enum placement_function_place {
+    PLACEMENT_FUNCTION_NOT_HERE,
+    PLACEMENT_FUNCTION_WHEN_CALLED,
+    PLACEMENT_FUNCTION_HERE
+};
+enum placement_function_place placement_service_function(struct placement_service *service,
+                                                         const char *version,
+                                                         const char *placement);
+
 /* ---- Facts ---- */
 
 void placement_service_write_metrics(struct placement_service *service, bool is_openmetrics,

@@ -184,6 +184,7 @@ static int take_config(struct request *request, json_t *deploy, struct function_
     int r = set_linux(request, deploy, err);
     r = r < 0 ? r : check_inside(deploy, "fetch", "Fetch", err);
     r = r < 0 ? r : check_inside(deploy, "async", "Async", err);
+    r = r < 0 ? r : check_inside(deploy, "placement", "FunctionPlacement", err);
     return r < 0 ? r : function_config_take(deploy, config, err);
 }
 

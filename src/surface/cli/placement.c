@@ -16,7 +16,7 @@ static const char nothing[] = "none";
 /* ---- Rules ---- */
 
 /* "zone=a" is typed for "zone = a": a word with an operator in it becomes three. */
-static json_t *spell_out(const char *line)
+json_t *placement_spell_out(const char *line)
 {
     static const char *const operators[] = {"!=", ">=", "<=", "=", ">", "<"};
     size_t at = strcspn(line, "=<>!");
@@ -43,7 +43,8 @@ static void take_list(const struct arguments *arguments, const char *flag, const
         bool is_it = strcmp(arguments->flags[i].name, flag) == 0;
         is_said = is_said || is_it;
         if (is_it && strcmp(value, nothing) != 0) {
-            json_array_append_new(list, has_operators ? spell_out(value) : json_string(value));
+            json_array_append_new(list,
+                                  has_operators ? placement_spell_out(value) : json_string(value));
         }
     }
     if (is_said) {

@@ -25,7 +25,8 @@ enum kind {
     IS_ASSETS,
     IS_TRIGGERS,
     IS_ASYNC,
-    IS_WORDS
+    IS_WORDS,
+    IS_PLACEMENT
 };
 
 /* Besides what is in spec/settings.def. */
@@ -34,11 +35,17 @@ static const struct key {
     enum kind kind;
     const char *field; /* of the deploy request */
 } keys[] = {
-    {"name", IS_NAME, NULL},         {"language", IS_LANGUAGE, NULL},
-    {"source", IS_SOURCE, NULL},     {"assets", IS_ASSETS, NULL},
-    {"triggers", IS_TRIGGERS, NULL}, {"environment", IS_MAP, "environment"},
-    {"fetch", IS_FETCH, "fetch"},    {"secrets", IS_MAP, "secrets"},
-    {"async", IS_ASYNC, NULL},       {"command", IS_WORDS, "command"},
+    {"name", IS_NAME, NULL},
+    {"language", IS_LANGUAGE, NULL},
+    {"source", IS_SOURCE, NULL},
+    {"assets", IS_ASSETS, NULL},
+    {"triggers", IS_TRIGGERS, NULL},
+    {"environment", IS_MAP, "environment"},
+    {"fetch", IS_FETCH, "fetch"},
+    {"secrets", IS_MAP, "secrets"},
+    {"async", IS_ASYNC, NULL},
+    {"command", IS_WORDS, "command"},
+    {"placement", IS_PLACEMENT, "placement"},
 };
 
 static const struct {
@@ -294,6 +301,56 @@ static int take_command(struct project *project, const struct key *key, const js
     return 0;
 }
 
+static json_t *take_lines(const json_t *value)
+{
+    json_t *lines = json_array();
+    size_t i = 0;
+    json_t *line = NULL;
+    if (json_is_string(value)) {
+        json_array_append_new(lines, placement_spell_out(json_string_value(value)));
+    }
+    json_array_foreach(value, i, line)
+    {
+        const char *text = json_string_value(line);
+        json_array_append_new(lines, placement_spell_out(text != NULL ? text : ""));
+    }
+    return lines;
+}
+
+/* constraints, affinities, tolerations (each a list, or one), pool, copies. */
+static int take_placement(struct project *project, const struct key *key, const json_t *value,
+                          struct error *err)
+{
+    JSON_OWNED json_t *placement = json_object();
+    const char *name = NULL;
+    json_t *member = NULL;
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        const char *text = json_string_value(member);
+        uint64_t copies = json_is_integer(member) ? (uint64_t)json_integer_value(member) : 0;
+        if (strcmp(name, "constraints") == 0 || strcmp(name, "affinities") == 0 ||
+            strcmp(name, "tolerations") == 0) {
+            json_object_set_new(placement, name, take_lines(member));
+        } else if (strcmp(name, "pool") == 0 && text != NULL) {
+            json_object_set(placement, name, member);
+        } else if (strcmp(name, "copies") == 0 &&
+                   (json_is_integer(member) ||
+                    (text != NULL && text_parse_u64(text_of(text, strlen(text)), &copies)))) {
+            json_object_set_new(placement, name, json_integer((json_int_t)copies));
+        } else {
+            return error_set(err, ERROR_INVALID,
+                             "placement holds constraints, affinities, tolerations, pool and "
+                             "copies, not \"%.60s\"",
+                             name);
+        }
+    }
+    if (json_object_size(placement) == 0) {
+        return error_set(err, ERROR_INVALID, "placement must hold rules: constraints: [zone=a]");
+    }
+    json_object_set(project->settings, key->field, placement);
+    return 0;
+}
+
 static int take_key(struct project *project, const char *name, const json_t *value,
                     struct error *err)
 {
@@ -320,6 +377,8 @@ static int take_key(struct project *project, const char *name, const json_t *val
         return take_triggers(project, value, err);
     case IS_WORDS:
         return take_command(project, key, value, err);
+    case IS_PLACEMENT:
+        return take_placement(project, key, value, err);
     case IS_ASYNC:
         break;
     }

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "service/placement/parts.h"
+
 #include "test/lib/test.h"
 
 static bool is_base(const char *name, const char *base)

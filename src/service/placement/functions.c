@@ -1,0 +1,96 @@
+/*
+ * Which nodes have a function's code: those that its rules allow, in an order that every node finds
+ * by itself (what suits better first, then rendezvous), so that nobody has to be told.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "service/placement/parts.h"
+
+struct candidate {
+    char name[64];
+    double affinity;
+    uint64_t lot;
+};
+
+struct choosing {
+    const char *version;
+    struct candidate *candidates;
+    size_t count;
+    size_t room;
+};
+
+static uint64_t lot_of(const char *version, const char *node)
+{
+    uint64_t lot = UINT64_C(0xcbf29ce484222325);
+    for (const char *at = version; *at != '\0'; at++) {
+        lot = (lot ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    }
+    for (const char *at = node; *at != '\0'; at++) {
+        lot = (lot ^ (uint8_t)*at) * UINT64_C(0x100000001b3);
+    }
+    lot ^= lot >> 31; /* names that differ at their ends alone */
+    return lot * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static void on_verdict(const struct placement_verdict *verdict, void *context)
+{
+    struct choosing *choosing = context;
+    if (verdict->filter != PLACEMENT_PASSED || choosing->count == choosing->room) {
+        return;
+    }
+    struct candidate *candidate = &choosing->candidates[choosing->count++];
+    snprintf(candidate->name, sizeof(candidate->name), "%s", verdict->node_name);
+    candidate->affinity = verdict->parts[PLACEMENT_PART_AFFINITY];
+    candidate->lot = lot_of(choosing->version, verdict->node_name);
+}
+
+static int compare(const void *a, const void *b)
+{
+    const struct candidate *x = a;
+    const struct candidate *y = b;
+    if (x->affinity < y->affinity || x->affinity > y->affinity) {
+        return x->affinity > y->affinity ? -1 : 1;
+    }
+    return x->lot != y->lot ? (x->lot > y->lot ? -1 : 1) : strcmp(x->name, y->name);
+}
+
+static enum placement_function_place judge(const struct placement_service *service,
+                                           const struct choosing *choosing, uint64_t copies)
+{
+    for (size_t i = 0; i < choosing->count; i++) {
+        if (strcmp(choosing->candidates[i].name, service->node_name) == 0) {
+            return copies == 0 || i < copies ? PLACEMENT_FUNCTION_HERE
+                                             : PLACEMENT_FUNCTION_WHEN_CALLED;
+        }
+    }
+    return PLACEMENT_FUNCTION_NOT_HERE;
+}
+
+enum placement_function_place placement_service_function(struct placement_service *service,
+                                                         const char *version, const char *placement)
+{
+    enum placement_function_place place = PLACEMENT_FUNCTION_HERE;
+    JSON_OWNED json_t *rules = NULL;
+    struct placement_options options;
+    struct placement_request request = {.id = "function"};
+    struct error err = {0};
+    picture_update(service);
+    size_t room = placement_cluster_node_count(service->cluster);
+    struct choosing choosing = {version, memory_new(room + 1, sizeof(struct candidate)), 0, room};
+    int r = json_read(placement, strlen(placement), &rules, &err);
+    uint64_t copies = json_u64(rules, "copies");
+    json_object_del(rules, "copies");
+    r = r < 0 ? r : placement_rules_read(rules, &request.rules, &err);
+    placement_options_init(&options, PLACEMENT_BALANCED);
+    if (r == 0 &&
+        placement_explain(service->cluster, &request, &options, clock_real_ms(), on_verdict,
+                          &choosing, &err) == 0) {
+        qsort(choosing.candidates, choosing.count, sizeof(struct candidate), compare);
+        place = judge(service, &choosing, copies);
+    }
+    placement_rules_unref(request.rules);
+    free(choosing.candidates);
+    return place;
+}
