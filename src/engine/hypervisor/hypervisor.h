@@ -111,6 +111,8 @@ struct hypervisor_nic {
     size_t forward_count;
 };
 
+struct hypervisor_volume;
+
 struct hypervisor_share {
     const char *path; /* a folder of the host: by its real path, without symbolic links */
     const char *tag;  /* what the guest mounts it by (virtiofs) */
@@ -155,6 +157,9 @@ struct hypervisor_spec {
     const struct hypervisor_share *shares; /* a machine that has one is not saved */
     size_t share_count;
     bool is_incoming; /* waits for a state: hypervisor_load() */
+    /* With is_incoming: plugged in before the state is read, which is of a machine with them. */
+    const struct hypervisor_volume *volumes;
+    size_t volume_count;
     /* With is_incoming: the state is read from this file, and it runs on from there: on_started
      * comes then.  NULL: the caller loads. */
     const char *state_file;
@@ -307,9 +312,10 @@ struct hypervisor_layer {
 struct hypervisor_volume {
     const char *id;                        /* 16 hex digits: the serial that the guest sees */
     const struct hypervisor_layer *layers; /* the one that is written, then those below it */
-    size_t layer_count;
-    unsigned slot;   /* below HYPERVISOR_VOLUMES_MAX, its own */
-    const void *key; /* of the encrypted ones; NULL: none is */
+    size_t layer_count;  /* 0: an empty disk stands for it, in a VMM that never runs */
+    uint64_t size_bytes; /* of that */
+    unsigned slot;       /* below HYPERVISOR_VOLUMES_MAX, its own */
+    const void *key;     /* of the encrypted ones; NULL: none is */
     size_t key_length;
     uint64_t iops; /* 0: not limited, as the next */
     uint64_t bytes_per_second;

@@ -272,7 +272,10 @@ static json_t *add_layer(struct script *script, const char *id,
 
 static json_t *add_layers(struct script *script, const struct hypervisor_volume *volume)
 {
-    json_t *top = NULL;
+    json_t *top = volume->layer_count > 0
+        ? NULL
+        : json_pack("{s:s, s:I, s:b}", "driver", "null-co", "size", (json_int_t)volume->size_bytes,
+                    "read-zeroes", 1);
     json_t *over = NULL;
     for (size_t i = 0; i < volume->layer_count; i++) {
         json_t *node = add_layer(script, volume->id, &volume->layers[i], i == 0);
@@ -330,7 +333,8 @@ void qemu_volume_attach(struct qemu_volumes *volumes, const struct hypervisor_vo
     char name[NAME_BYTES];
     char group[NAME_BYTES];
     struct script *script = begin(volumes, done, context);
-    CHECK(volume->layer_count > 0 && volume->layer_count <= HYPERVISOR_LAYERS_MAX);
+    CHECK(volume->layer_count <= HYPERVISOR_LAYERS_MAX);
+    bool is_read_only = volume->layer_count > 0 && volume->layers[0].fd < 0;
     name_of("volume", volume->id, name);
     name_of("throttle", volume->id, group);
     add(script, STEP_ASK, "qom-list",
@@ -344,7 +348,7 @@ void qemu_volume_attach(struct qemu_volumes *volumes, const struct hypervisor_vo
     json_t *top = add_layers(script, volume);
     add(script, STEP_DO, "blockdev-add",
         json_pack("{s:s, s:s, s:s, s:b, s:o}", "driver", "throttle", "node-name", name,
-                  "throttle-group", group, "read-only", volume->layers[0].fd < 0, "file", top));
+                  "throttle-group", group, "read-only", is_read_only, "file", top));
     add(script, STEP_DO, "device_add",
         json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "driver", "scsi-hd", "id",
                   name, "bus", QEMU_VOLUMES_BUS, "scsi-id", (int)volume->slot, "lun", 0, "drive",

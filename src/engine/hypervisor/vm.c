@@ -24,6 +24,7 @@
 #include "base/memory.h"
 
 #include "engine/hypervisor/driver.h"
+#include "engine/hypervisor/plug.h"
 
 enum { PROC_BYTES_MAX = 4096, PROCESSES_MAX = 512 };
 
@@ -55,6 +56,7 @@ struct hypervisor_vm {
     bool uses_state_up;
     bool is_resuming; /* it does not run yet */
     bool without_memory;
+    struct plug *plug; /* volumes that it has before it goes on, or NULL */
 };
 
 /* ---- The end ---- */
@@ -63,6 +65,7 @@ static void release(struct hypervisor_vm *vm)
 {
     if (vm->is_freed && !vm->is_starting && !vm->is_watching && vm->posts == 0) {
         order_done(&vm->order);
+        plug_free(vm->plug);
         free(vm->state_file);
         free(vm->folder);
         free(vm);
@@ -159,9 +162,9 @@ static void on_watch(uv_poll_t *poll, int status, int events)
     finish(vm);
 }
 
-/* ---- Connecting ---- */
-
 /* ---- Beginning in the middle ---- */
+
+static void on_ready(bool is_running, void *context);
 
 static void fail_state(struct hypervisor_vm *vm, const struct error *error)
 {
@@ -208,9 +211,25 @@ static void read_state(struct hypervisor_vm *vm)
     hypervisor_load(vm, fd, vm->without_memory, on_state_read, vm);
 }
 
+static void on_plugged(const struct error *error, void *context)
+{
+    struct hypervisor_vm *vm = context;
+    plug_free(vm->plug);
+    vm->plug = NULL;
+    if (error != NULL) {
+        fail_state(vm, error);
+    } else {
+        on_ready(false, vm);
+    }
+}
+
 static void on_ready(bool is_running, void *context)
 {
     struct hypervisor_vm *vm = context;
+    if (vm->plug != NULL) {
+        plug_all(vm->plug, vm, on_plugged, vm);
+        return;
+    }
     if (vm->is_resuming) {
         read_state(vm);
         return;
@@ -253,6 +272,8 @@ static void on_lost(const struct error *error, void *context)
         launch_kill(vm->folder);
     }
 }
+
+/* ---- Connecting ---- */
 
 static int watch(struct hypervisor_vm *vm, struct error *err)
 {
@@ -384,6 +405,7 @@ struct hypervisor_vm *hypervisor_start(struct hypervisor *hypervisor,
     vm->state_file = vm->is_resuming ? memory_copy_string(spec->state_file) : NULL;
     vm->uses_state_up = spec->uses_state_up;
     vm->without_memory = spec->memory == HYPERVISOR_MEMORY_COPY;
+    vm->plug = spec->is_incoming && spec->volume_count > 0 ? plug_new(spec) : NULL;
     loop_work(hypervisor->loop, start, on_start, vm);
     return vm;
 }

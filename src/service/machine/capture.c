@@ -19,18 +19,30 @@
 #include "service/machine/content.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
+#include "service/volume/volume.h"
 
 /* The guest thaws itself after so long: a copy that took longer is of no use. */
 enum { THAW_AFTER_MS = 120000 };
 
-enum phase { PHASE_SAVING, PHASE_COPYING, PHASE_GOING_ON, PHASE_SEALING };
+enum phase {
+    PHASE_PREPARING, /* files for what its volumes write from then on; it runs */
+    PHASE_STOPPING,  /* by the agent, or the VMM */
+    PHASE_KEEPING,   /* volumes */
+    PHASE_SAVING,
+    PHASE_COPYING,
+    PHASE_GOING_ON,
+    PHASE_SEALING
+};
 
 struct capture {
     struct machine *machine;
     enum capture_kind kind;
     enum phase phase;
     char *folder;
-    char *source; /* the machine's folder */
+    char *source;  /* the machine's folder */
+    char *volumes; /* the name of their snapshots, or NULL */
+    struct volume_keeping *keeping;
+    bool has_kept; /* they are there */
     json_t *about;
     int fd; /* the state with memory */
     bool was_running;
@@ -89,13 +101,6 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
                          "(--disk-only, --cold)",
                          driver != NULL ? driver->name : "its driver");
     }
-    if (kind == CAPTURE_MEMORY && machine_volumes_are_there(machine)) {
-        return error_set(err, ERROR_CONFLICT,
-                         "machine %s has volumes, which its memory would have to fit: take its "
-                         "disk alone (--disk-only, --cold) and snapshots of the volumes, or detach "
-                         "them",
-                         machine->name);
-    }
     if (kind == CAPTURE_DISK && machine->state == MACHINE_PAUSED) {
         return error_set(err, ERROR_CONFLICT,
                          "machine %s is paused and cannot write down what it holds in memory: "
@@ -112,6 +117,17 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 }
 
 /* ---- The end ---- */
+
+int capture_check_volumes(const struct machine *machine, const char *snapshot, struct error *err)
+{
+    struct volume_service *volumes = machine->service->options.volumes;
+    if (machine->plugging != NULL || !list_is_empty(&machine->changes)) {
+        return error_set(err, ERROR_CONFLICT,
+                         "a volume of machine %s comes or goes: try again in a moment",
+                         machine->name);
+    }
+    return volume_check_keep(volumes, machine->project, machine->name, snapshot, err);
+}
 
 static void seal(void *context)
 {
@@ -132,12 +148,16 @@ static void on_sealed(void *context)
     struct capture *capture = context;
     struct machine *machine = capture->machine;
     machine->capture = NULL;
+    if (capture->error.kind != ERROR_NONE && capture->has_kept) {
+        volume_forget_kept(machine->service->options.volumes, capture->volumes);
+    }
     capture->done(capture->error.kind != ERROR_NONE ? &capture->error : NULL, capture->bytes,
                   capture->context);
     fd_close_slot(&capture->fd);
     json_decref(capture->about);
     free(capture->folder);
     free(capture->source);
+    free(capture->volumes);
     free(capture);
     machine->held--;
     machine_unref(machine);
@@ -160,7 +180,13 @@ static void on_stamped(const struct error *error, void *context)
 
 bool capture_holds_still(const struct machine *machine)
 {
-    return machine->capture != NULL && machine->capture->phase != PHASE_SEALING;
+    return machine->capture != NULL && machine->capture->phase != PHASE_PREPARING &&
+        machine->capture->phase != PHASE_SEALING;
+}
+
+bool capture_keeps_volumes(const struct machine *machine)
+{
+    return machine->capture != NULL && machine->capture->phase == PHASE_KEEPING;
 }
 
 /* The machine does what it is to do; what is left is ours alone. */
@@ -175,7 +201,10 @@ static void let_go(void *context)
         machine_step(machine);
     }
     if (capture->error.kind == ERROR_NONE && capture->kind == CAPTURE_MEMORY) {
-        machine_run_stamp(machine, capture->fd, capture->folder, on_stamped, capture);
+        const struct stamping stamping = {.fd = capture->fd,
+                                          .folder = capture->folder,
+                                          .volumes = json_object_get(capture->about, "volumes")};
+        machine_run_stamp(machine, &stamping, on_stamped, capture);
     } else {
         finish(capture);
     }
@@ -249,6 +278,54 @@ static void on_saved(const struct error *error, void *context)
     begin_copy(capture);
 }
 
+static void save(struct capture *capture);
+
+/* It stands still, and what it has of volumes is safe. */
+static void take(struct capture *capture)
+{
+    if (capture->error.kind != ERROR_NONE) {
+        go_on(capture);
+    } else if (capture->kind == CAPTURE_MEMORY) {
+        save(capture);
+    } else {
+        begin_copy(capture);
+    }
+}
+
+static void on_kept(const struct error *error, void *context)
+{
+    struct capture *capture = context;
+    if (error != NULL && capture->error.kind == ERROR_NONE) {
+        capture->error = *error;
+    }
+    capture->has_kept = error == NULL;
+    take(capture);
+}
+
+static void keep(struct capture *capture)
+{
+    const struct machine *machine = capture->machine;
+    struct volume_service *volumes = machine->service->options.volumes;
+    if (capture->volumes == NULL) {
+        take(capture);
+        return;
+    }
+    capture->phase = PHASE_KEEPING;
+    volume_describe_kept(volumes, machine->project, machine->name, capture->volumes,
+                         json_object_get(capture->about, "volumes"));
+    volume_keep_now(capture->keeping);
+}
+
+/* Not stopped: its volumes are waited for all the same. */
+static void on_stopped(const struct error *error, void *context)
+{
+    struct capture *capture = context;
+    if (error != NULL) {
+        capture->error = *error;
+    }
+    keep(capture);
+}
+
 static void on_frozen(const struct error *error, const struct agent_result *result, void *context)
 {
     struct capture *capture = context;
@@ -256,10 +333,8 @@ static void on_frozen(const struct error *error, const struct agent_result *resu
     if (error != NULL) {
         capture->error = *error;
         capture->has_lost_vm = true; /* nothing to thaw: the guest does it by itself */
-        loop_post(capture->machine->service->options.loop, let_go, capture);
-        return;
     }
-    begin_copy(capture);
+    keep(capture);
 }
 
 static void save(struct capture *capture)
@@ -269,10 +344,17 @@ static void save(struct capture *capture)
     int lent = capture->fd >= 0 ? fcntl(capture->fd, F_DUPFD_CLOEXEC, 3) : -1;
     if (lent < 0) {
         error_os(&capture->error, errno, "making %s", path);
-        loop_post(capture->machine->service->options.loop, let_go, capture);
+        go_on(capture);
         return;
     }
+    capture->phase = PHASE_SAVING;
     hypervisor_save(capture->machine->vm, lent, false, on_saved, capture);
+}
+
+/* What waits for it to stand still. */
+static void keep_all_the_same(void *context)
+{
+    keep(context);
 }
 
 /* The agent's calls end by themselves; what was asked of the VMM does not. */
@@ -282,15 +364,53 @@ void capture_lose_vm(struct machine *machine)
     if (capture == NULL || capture->has_lost_vm || capture->phase == PHASE_SEALING) {
         return;
     }
-    bool waits =
-        capture->kind == CAPTURE_MEMORY && capture->was_running && capture->phase != PHASE_COPYING;
+    bool is_early = capture->phase < PHASE_COPYING; /* its state is not written */
+    bool is_others = capture->phase == PHASE_COPYING || capture->phase == PHASE_KEEPING ||
+        capture->phase == PHASE_PREPARING;
     capture->has_lost_vm = true;
-    if (waits || (capture->kind == CAPTURE_MEMORY && capture->phase == PHASE_SAVING)) {
-        if (capture->phase == PHASE_SAVING) {
+    if (capture->kind == CAPTURE_MEMORY && is_early) {
+        error_set(&capture->error, ERROR_UNAVAILABLE, "machine %s has ended meanwhile",
+                  machine->name);
+    }
+    if (capture->kind == CAPTURE_MEMORY && !is_others) {
+        loop_post(machine->service->options.loop,
+                  capture->phase == PHASE_STOPPING ? keep_all_the_same : let_go, capture);
+    }
+}
+
+/* With memory, the VMM does so by itself as it writes its state; before that for its volumes. */
+static void stop(struct capture *capture)
+{
+    struct machine *machine = capture->machine;
+    capture->phase = PHASE_STOPPING;
+    if (!capture->was_running) {
+        keep(capture);
+    } else if (capture->kind == CAPTURE_DISK) {
+        capture->begun_ms = clock_monotonic_ms();
+        agent_freeze(machine->agent, THAW_AFTER_MS, on_frozen, capture);
+    } else if (capture->volumes != NULL) {
+        hypervisor_pause(machine->vm, on_stopped, capture);
+    } else {
+        keep(capture);
+    }
+}
+
+/* Whatever became of the machine meanwhile, its volumes are waited for. */
+static void on_made(const struct error *error, void *context)
+{
+    struct capture *capture = context;
+    const struct machine *machine = capture->machine;
+    bool is_there = machine->vm != NULL && machine->agent != NULL;
+    (void)error;
+    if (capture->was_running && (capture->has_lost_vm || !is_there)) {
+        if (capture->error.kind == ERROR_NONE) {
             error_set(&capture->error, ERROR_UNAVAILABLE, "machine %s has ended meanwhile",
                       machine->name);
         }
-        loop_post(machine->service->options.loop, let_go, capture);
+        capture->has_lost_vm = true;
+        keep(capture);
+    } else {
+        stop(capture);
     }
 }
 
@@ -301,13 +421,13 @@ static json_t *describe(const struct machine *machine, enum capture_kind kind)
     const struct hypervisor_driver_info *info = driver_of(machine);
     const char *driver = info != NULL ? info->name : "";
     const char *version = info != NULL ? info->version : "";
-    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:I}", "machine_id", machine->id, "machine",
+    return json_pack("{s:s, s:s, s:o, s:s, s:s, s:I, s:[]}", "machine_id", machine->id, "machine",
                      machine->name, "config", config, "driver", driver, "driver_version", version,
-                     "created_ms", (json_int_t)clock_real_ms());
+                     "created_ms", (json_int_t)clock_real_ms(), "volumes");
 }
 
 void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
-                   capture_done *done, void *context)
+                   const char *volumes, capture_done *done, void *context)
 {
     struct capture *capture = NEW(struct capture);
     CHECK(machine->capture == NULL && !machine->is_busy);
@@ -316,6 +436,7 @@ void capture_begin(struct machine *machine, enum capture_kind kind, const char *
                                 .folder = memory_copy_string(folder),
                                 .source = memory_copy_string(machine->folder),
                                 .about = describe(machine, kind),
+                                .volumes = volumes != NULL ? memory_copy_string(volumes) : NULL,
                                 .fd = -1,
                                 .was_running = machine->state == MACHINE_RUNNING,
                                 .begun_ms = clock_monotonic_ms(),
@@ -326,11 +447,10 @@ void capture_begin(struct machine *machine, enum capture_kind kind, const char *
     machine->held++;
     if (file_make_folder(folder, 0711, &capture->error) < 0) {
         loop_post(machine->service->options.loop, let_go, capture);
-    } else if (kind == CAPTURE_MEMORY) {
-        save(capture);
-    } else if (capture->was_running) {
-        agent_freeze(machine->agent, THAW_AFTER_MS, on_frozen, capture);
+    } else if (volumes != NULL) {
+        capture->keeping = volume_keep(machine->service->options.volumes, machine->project,
+                                       machine->name, volumes, on_made, on_kept, capture);
     } else {
-        begin_copy(capture);
+        stop(capture);
     }
 }

@@ -5,6 +5,9 @@
  * the state is stamped into a template and all is sealed.  Without: the agent freezes the file
  * systems for the copy.  A machine that does not run is copied as it lies there.
  *
+ * Its volumes are kept with it (service/volume: volume_keep()), where that is asked for: it stands
+ * still, they are laid over, and then the rest is taken.
+ *
  * A machine is captured once at a time, and is held until the end; deleting it meanwhile makes the
  * capture fail.
  */
@@ -25,12 +28,17 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 /* NULL: it is there, and takes `bytes`; else nothing is left of it. */
 typedef void capture_done(const struct error *error, uint64_t bytes, void *context);
 
-/* After capture_check(): into `folder`, which is made.  `done` once, later. */
-void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
-                   capture_done *done, void *context);
+/* Can its volumes be kept by that name?  CONFLICT, EXISTS, LIMIT. */
+int capture_check_volumes(const struct machine *machine, const char *snapshot, struct error *err);
 
-/* Does it stand still for one at this moment? */
+/* After capture_check(): into `folder`, which is made.  `volumes`: the name of the snapshots of its
+ * volumes; NULL: they are not kept.  `done` once, later. */
+void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
+                   const char *volumes, capture_done *done, void *context);
+
+/* Does it stand still for one at this moment?  And are its volumes being kept? */
 bool capture_holds_still(const struct machine *machine);
+bool capture_keeps_volumes(const struct machine *machine);
 
 /* Its VMM is not spoken to any more: from run.c. */
 void capture_lose_vm(struct machine *machine);

@@ -26,7 +26,9 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/kept.h"
 #include "service/machine/snapshot.h"
+#include "service/machine/volumes.h"
 
 enum { CLONES_MAX = 32, LEFT_AFTER_S = 24 * 3600 };
 
@@ -36,6 +38,7 @@ struct clone {
     char id[MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE];
     uid_t uid;
+    json_t *volumes; /* clones that it has, or NULL: kept.h */
 };
 
 struct cloning {
@@ -44,8 +47,10 @@ struct cloning {
     char *project;
     char *of; /* "web", "web@snap0": for people */
     enum capture_kind kind;
+    bool is_kept;     /* snapshots of its volumes are there */
     bool is_captured; /* the content is ours, and goes at the end */
     char *content;
+    char *volumes; /* the name of the snapshots that are made for it, or NULL */
     json_t *config;
     struct clone clones[CLONES_MAX];
     size_t count;
@@ -78,6 +83,9 @@ static void on_removed(void *context)
 {
     struct cloning *cloning = context;
     struct machine *source = cloning->source;
+    if (cloning->error.kind != ERROR_NONE && cloning->volumes != NULL && cloning->is_kept) {
+        volume_forget_kept(cloning->service->options.volumes, cloning->volumes);
+    }
     for (size_t i = 0; i < cloning->count; i++) {
         if (cloning->error.kind != ERROR_NONE) {
             operation_fail(cloning->service->options.operations, cloning->clones[i].operation,
@@ -85,6 +93,7 @@ static void on_removed(void *context)
         }
         free(cloning->clones[i].name);
         free(cloning->clones[i].key);
+        json_decref(cloning->clones[i].volumes);
     }
     cloning->service->pending--;
     source->held--;
@@ -93,6 +102,7 @@ static void on_removed(void *context)
     free(cloning->project);
     free(cloning->of);
     free(cloning->content);
+    free(cloning->volumes);
     free(cloning);
 }
 
@@ -152,6 +162,10 @@ static int add_clone(struct store_command *command, const struct cloning *clonin
     json_object_set_new(config, "name", json_string(clone->name));
     json_object_set_new(config, "hostname", json_string(clone->name));
     json_object_set_new(config, "origin", json_string(cloning->of));
+    if (volume_add_clones(cloning->service->options.volumes, cloning->project, clone->name,
+                          clone->volumes, command, err) < 0) {
+        return -(int)err->kind;
+    }
     json_object_del(config, "publish");
     take_networks(config);
     MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
@@ -194,7 +208,10 @@ static void lay_out(void *context)
         struct content_use use = any;
         MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
         use.uid = cloning->clones[i].uid;
-        r = content_lay_out(cloning->content, place, &use, err);
+        r = kept_begin(json_object_get(manifest, "volumes"), cloning->clones[i].name,
+                       &cloning->clones[i].volumes, err);
+        use.volumes = cloning->clones[i].volumes;
+        r = r < 0 ? r : content_lay_out(cloning->content, place, &use, err);
     }
     if (r == 0) {
         cloning->config = json_deep_copy(json_object_get(manifest, "config"));
@@ -231,6 +248,7 @@ static void on_captured(const struct error *error, uint64_t bytes, void *context
         fail(cloning, error);
         return;
     }
+    cloning->is_kept = true;
     loop_work(cloning->service->options.loop, lay_out, on_laid_out, cloning);
 }
 
@@ -246,7 +264,8 @@ static void begin(struct cloning *cloning)
     } else if (capture_check(source, cloning->kind, &err) < 0) {
         fail(cloning, &err);
     } else {
-        capture_begin(source, cloning->kind, cloning->content, on_captured, cloning);
+        capture_begin(source, cloning->kind, cloning->content, cloning->volumes, on_captured,
+                      cloning);
     }
 }
 
@@ -311,6 +330,27 @@ static int check_agent(const struct machine *source, bool is_captured, struct er
         : 0;
 }
 
+/* Clones of its volumes, too. */
+static int check_volumes(const struct machine *source, const char *snapshot, const json_t *body,
+                         struct error *err)
+{
+    struct volume_service *volumes = source->service->options.volumes;
+    uint64_t count = json_u64(body, "count");
+    JSON_OWNED json_t *list = json_array();
+    size_t index = 0;
+    json_t *entry = NULL;
+    MEMORY_OWNED char *last = count > 0
+        ? memory_format("%s-%" PRIu64, json_text(body, "name"), count)
+        : memory_copy_string(json_text(body, "name"));
+    volume_describe_kept(volumes, source->project, source->name, snapshot, list);
+    int r = capture_check_volumes(source, snapshot, err);
+    json_array_foreach(list, index, entry)
+    {
+        r = r < 0 ? r : volume_name_clone(volumes, source->project, last, entry, err);
+    }
+    return r;
+}
+
 /* From a snapshot, or from what the machine is now. */
 static int choose(struct machine_service *service, struct machine *source, const json_t *body,
                   struct cloning *cloning, struct error *err)
@@ -327,6 +367,10 @@ static int choose(struct machine_service *service, struct machine *source, const
         cloning->content = memory_format("%s/cloning/%s", service->folder, id);
         cloning->of = memory_copy_string(source->name);
         int failure = capture_check(source, cloning->kind, err);
+        if (failure == 0 && machine_volumes_are_there(source)) {
+            cloning->volumes = memory_format("for-%s", json_text(body, "name"));
+            failure = check_volumes(source, cloning->volumes, body, err);
+        }
         return failure < 0 || cloning->kind == CAPTURE_DISK ? failure
                                                             : check_agent(source, true, err);
     }
@@ -383,6 +427,7 @@ void machine_clone(struct machine_service *service, const char *project, const c
         struct refusal *refusal = NEW(struct refusal);
         *refusal = (struct refusal){done, context};
         free(cloning->content);
+        free(cloning->volumes);
         free(cloning->of);
         free(cloning);
         machine_answer(service, &err, on_refused, NULL, refusal);

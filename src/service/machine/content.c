@@ -290,6 +290,11 @@ static int lay_out_memory(const char *content, const char *folder, const struct 
     if (r == 0 && use->origin != NULL) {
         r = file_write(origin, use->origin, strlen(use->origin), 0600, err);
     }
+    if (r == 0 && use->volumes != NULL) {
+        MEMORY_OWNED char *path = join(resume, CONTENT_VOLUMES);
+        MEMORY_OWNED char *text = json_dumps(use->volumes, JSON_COMPACT);
+        r = file_write(path, text, strlen(text), 0600, err);
+    }
     json_array_append_new(files, json_string(CONTENT_RESUME));
     return r;
 }

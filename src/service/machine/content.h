@@ -13,8 +13,8 @@
  *
  * Files of such a folder never change.  Others that begin from it share them as hard links, so that
  * it can be deleted at any time.  A machine's own folder has the same names, and below `resume/`
- * what it is to go on from at its next start: state, memory, and `origin`, the id of the machine it
- * was made of, until it has an identity of its own.
+ * what it is to go on from at its next start: state, memory, `volumes` (kept.h), and `origin`, the
+ * id of the machine it was made of, until it has an identity of its own.
  *
  * All of this blocks; any thread.
  */
@@ -36,6 +36,7 @@ struct error;
 #define CONTENT_ORIGIN   "origin"
 #define CONTENT_FIRMWARE "firmware.fd"
 #define CONTENT_USER     "user-data"
+#define CONTENT_VOLUMES  "volumes"
 /* In a machine's folder: content that it is to take as its own. */
 #define CONTENT_INCOMING "incoming"
 
@@ -53,8 +54,8 @@ int content_seal(const char *folder, const json_t *about, uint64_t *ret_bytes, s
 /*
  * Read its manifest: NOT_FOUND, CORRUPT (a file is missing, or has another size or, `deep`, another
  * content than it had), UNSUPPORTED (a later format).  *ret_manifest: {"format": 1, "machine_id":
- * "...", "config": {...}, "driver": "qemu", "driver_version": "7.2.22", "created_ms": N, "files":
- * [{"name", "size_bytes", "digest"}...]}.
+ * "...", "config": {...}, "driver": "qemu", "driver_version": "7.2.22", "created_ms": N, "volumes":
+ * [...] (volume_describe_kept()), "files": [{"name", "size_bytes", "digest"}...]}.
  */
 int content_open(const char *folder, bool deep, json_t **ret_manifest, struct error *err);
 bool content_has_memory(const json_t *manifest);
@@ -65,6 +66,7 @@ struct content_use {
     const char
         *origin; /* the machine it was of, whose identity is to be shed; NULL: it is the same */
     uid_t uid;   /* who is to own the disk, as root */
+    const json_t *volumes; /* that go with the memory: see kept.h; NULL: none */
 };
 
 /* Lay it out in `folder`, which is made, as a machine's; a manifest of its own says what is there.

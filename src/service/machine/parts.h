@@ -240,8 +240,13 @@ void machine_run_pause(struct machine *machine);
 void machine_run_resume(struct machine *machine);
 void machine_run_detach(struct machine *machine);
 /* Make a template of its state, with the disks that are in `folder`: see template_stamp(). */
-void machine_run_stamp(struct machine *machine, int fd, const char *folder, hypervisor_done done,
-                       void *context);
+struct stamping {
+    int fd; /* lent */
+    const char *folder;
+    const json_t *volumes; /* of the manifest */
+};
+void machine_run_stamp(struct machine *machine, const struct stamping *stamping,
+                       hypervisor_done done, void *context);
 
 /* A VMM of it that waits in its folder for what another node sends; *ret_disk: which of its disks
  * it writes.  NULL: why not. */

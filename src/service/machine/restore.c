@@ -16,7 +16,9 @@
 #include "engine/store/store.h"
 
 #include "service/machine/content.h"
+#include "service/machine/kept.h"
 #include "service/machine/snapshot.h"
+#include "service/machine/volumes.h"
 
 struct restore {
     struct machine_service *service;
@@ -27,6 +29,8 @@ struct restore {
     bool runs_afterwards;
     bool waits_for_end; /* of the VMM */
     json_t *manifest;
+    json_t *volumes; /* that become what they were, or NULL: kept.h */
+    bool is_disk_only;
     uid_t uid;
     char id[MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE];
@@ -42,6 +46,7 @@ static void free_restore(struct restore *restore)
     machine->held--;
     restore->service->pending--;
     json_decref(restore->manifest);
+    json_decref(restore->volumes);
     free(restore->content);
     free(restore->restoring);
     free(restore);
@@ -84,7 +89,10 @@ static void on_row_written(const struct error *error, uint64_t index, void *cont
     } else if (!machine->is_gone) {
         machine->failures = 0;
         machine_take_operation(machine, restore->operation);
+    }
+    if (!machine->is_gone) {
         machine_set_state(machine, MACHINE_STOPPED, "%s", "");
+        machine_volumes_settled(machine); /* they begin to become it; the machine waits */
     }
     free_restore(restore);
     if (!machine->is_gone) {
@@ -123,6 +131,13 @@ static void write_row(struct restore *restore)
         "UPDATE machine SET config = ?, desired = ?, revision = ? WHERE key = ? AND id = ? AND "
         "desired <> 'deleted'",
         "ttrtt", text, restore->runs_afterwards ? "running" : "stopped", machine->key, machine->id);
+    struct error err = {0};
+    if (volume_add_return(machine->service->options.volumes, machine->project, machine->name,
+                          restore->volumes, command, &err) < 0) {
+        store_command_free(command);
+        on_row_written(&err, 0, restore);
+        return;
+    }
     events_add_of(machine, command, "vm.restored", "");
     draft_add_claim(restore->service, command, machine->id, config);
     store_propose(restore->service->options.store, command, on_row_written, restore);
@@ -203,6 +218,11 @@ static void on_tried(const struct error *error, void *context)
 static void on_verified(void *context)
 {
     struct restore *restore = context;
+    const struct machine *machine = restore->machine;
+    if (restore->error.kind == ERROR_NONE) {
+        volume_check_return(restore->service->options.volumes, machine->project, machine->name,
+                            restore->volumes, &restore->error);
+    }
     if (restore->error.kind == ERROR_NONE && restore->with_memory) {
         machine_run_try(restore->machine, restore->content, restore->manifest, on_tried, restore);
     } else {
@@ -242,6 +262,10 @@ static void verify(void *context)
         r = restore_check_driver(restore->service, restore->manifest, err);
     }
     r = r < 0 ? r : file_remove_tree(restore->restoring, err);
+    if (r == 0 && !restore->is_disk_only) {
+        r = kept_begin(json_object_get(restore->manifest, "volumes"), NULL, &restore->volumes, err);
+        use.volumes = restore->volumes;
+    }
     if (r == 0) {
         content_lay_out(restore->content, restore->restoring, &use, err);
     }
@@ -296,6 +320,7 @@ void machine_snapshot_restore(struct machine_service *service, const char *proje
                          .content = snapshot_folder(service, snapshot.machine_id, snapshot.id),
                          .restoring = memory_format("%s/restoring", machine->folder),
                          .with_memory = snapshot.has_memory && !is_disk_only,
+                         .is_disk_only = is_disk_only,
                          .uid = disk_uid(machine),
                          .done = done,
                          .context = context};

@@ -23,6 +23,7 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/kept.h"
 #include "service/machine/migrate.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
@@ -385,6 +386,7 @@ static void on_reboot(void *context)
 {
     struct machine *machine = context;
     machine->was_found = false;
+    kept_forget(machine);
     log_info("machine %s: the guest reboots", machine->key);
     if (machine->state == MACHINE_RUNNING) {
         machine->restarts++;
@@ -591,21 +593,28 @@ void machine_run_try(struct machine *machine, const char *content, const json_t 
     if (spec.initrd != NULL && !file_exists(spec.initrd)) {
         spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
     }
+    struct kept *kept = kept_blank(json_object_get(manifest, "volumes"));
+    kept_describe(kept, &spec);
     template_try(machine->service->options.hypervisor, &spec, content, done, context);
+    kept_free(kept);
     parts_done(&parts);
     machine->config = config;
 }
 
-void machine_run_stamp(struct machine *machine, int fd, const char *folder, hypervisor_done done,
-                       void *context)
+void machine_run_stamp(struct machine *machine, const struct stamping *stamping,
+                       hypervisor_done done, void *context)
 {
     struct parts parts;
     struct hypervisor_spec spec;
     json_t *config = machine->config;
     machine->config = change_booted_config(machine); /* what the state is of */
     describe(machine, &parts, &spec);
-    take_disk_of(folder, &parts, &spec);
-    template_stamp(machine->service->options.hypervisor, &spec, fd, folder, done, context);
+    take_disk_of(stamping->folder, &parts, &spec);
+    struct kept *kept = kept_blank(stamping->volumes);
+    kept_describe(kept, &spec);
+    template_stamp(machine->service->options.hypervisor, &spec, stamping->fd, stamping->folder,
+                   done, context);
+    kept_free(kept);
     parts_done(&parts);
     json_decref(machine->config);
     machine->config = config;
@@ -654,6 +663,10 @@ static void start_vm(struct machine *machine, struct error *error)
     spec.share_count = shares.count;
     begin_in_the_middle(machine, &parts, &spec);
     *error = parts.error;
+    struct kept *kept = NULL;
+    if (spec.is_incoming && error->kind == ERROR_NONE && kept_open(machine, &kept, error) == 0) {
+        kept_describe(kept, &spec);
+    }
     if (error->kind == ERROR_NONE && (size_t)added >= sizeof(parts.cmdline) - used) {
         error_set(error, ERROR_TOO_LARGE, "cmdline, volumes and shares are too long together");
     }
@@ -662,6 +675,7 @@ static void start_vm(struct machine *machine, struct error *error)
         machine->vm =
             hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
     }
+    kept_free(kept);
     parts_done(&parts);
     shares_done(&shares);
 }

@@ -21,6 +21,8 @@
 #include "engine/store/store.h"
 
 #include "service/machine/capture.h"
+#include "service/machine/volumes.h"
+#include "service/volume/volume.h"
 
 char *snapshot_folder_all(const struct machine_service *service, const char *machine_id)
 {
@@ -30,6 +32,11 @@ char *snapshot_folder_all(const struct machine_service *service, const char *mac
 char *snapshot_folder(const struct machine_service *service, const char *machine_id, const char *id)
 {
     return memory_format("%s/snapshots/%s/%s", service->folder, machine_id, id);
+}
+
+void snapshot_name_volumes(const char *id, char ret_name[VOLUME_KEPT_SIZE])
+{
+    snprintf(ret_name, VOLUME_KEPT_SIZE, VOLUME_KEPT_PREFIX "%.16s", id);
 }
 
 bool snapshot_is_known(struct machine_service *service)
@@ -92,9 +99,10 @@ int snapshot_find(struct machine_service *service, const struct machine *machine
                     machine->name);
 }
 
-#define SELECT                                                                        \
-    "SELECT name, machine, id, node, state, has_memory, size_bytes, created_ms FROM " \
-    "machine_snapshot "
+#define SELECT                                                                               \
+    "SELECT name, machine, id, node, state, has_memory, size_bytes, created_ms, (SELECT "    \
+    "json_group_array(substr(volume, instr(volume, '/') + 1)) FROM volume_snapshot AS kept " \
+    "WHERE kept.name = '" VOLUME_KEPT_PREFIX "' || machine_snapshot.id) FROM machine_snapshot "
 
 struct writing {
     struct json_writer writer;
@@ -113,6 +121,8 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
     json_write_field_string(writer, "state", (const char *)sqlite3_column_text(row, 4));
     json_write_field_bool(writer, "memory", sqlite3_column_int(row, 5) != 0);
+    json_write_key(writer, "volumes");
+    json_write_raw(writer, store_text(row, 8), strlen(store_text(row, 8)));
     json_write_field_u64(writer, "size_bytes", (uint64_t)sqlite3_column_int64(row, 6));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 7));
     json_write_end_object(writer);
@@ -162,6 +172,7 @@ struct taking {
     enum capture_kind kind;
     char *name;
     char *folder;
+    char volumes[VOLUME_KEPT_SIZE]; /* the name of their snapshots; "": they are not kept */
     char id[MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE];
     machine_begun *done;
@@ -226,7 +237,8 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     } else if (capture_check(taking->machine, taking->kind, &err) < 0) {
         on_captured(&err, 0, taking);
     } else {
-        capture_begin(taking->machine, taking->kind, taking->folder, on_captured, taking);
+        capture_begin(taking->machine, taking->kind, taking->folder,
+                      taking->volumes[0] != '\0' ? taking->volumes : NULL, on_captured, taking);
     }
 }
 
@@ -307,6 +319,9 @@ void machine_snapshot_create(struct machine_service *service, const char *projec
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : check_known(service, &err);
     r = r < 0 ? r : choose_kind(machine, create, &kind, &err);
+    bool has_volumes = r == 0 && machine_volumes_are_there(machine) &&
+        !json_is_true(json_object_get(create, "disk_only"));
+    r = r < 0 || !has_volumes ? r : capture_check_volumes(machine, VOLUME_KEPT_PREFIX "0", &err);
     r = r < 0 ? r : choose_name(service, machine, create, &snapshot, &err);
     if (r < 0) {
         machine_answer(service, &err, done, NULL, context);
@@ -321,6 +336,9 @@ void machine_snapshot_create(struct machine_service *service, const char *projec
                               .context = context};
     random_hex(taking->id, MACHINE_ID_SIZE - 1);
     taking->folder = snapshot_folder(service, machine->id, taking->id);
+    if (has_volumes) {
+        snapshot_name_volumes(taking->id, taking->volumes);
+    }
     machine->held++;
     MEMORY_OWNED char *resource = memory_format("machines/%s/snapshots/%s", name, snapshot);
     const struct operation_start start = {
@@ -353,6 +371,7 @@ static void on_deleted(const struct error *error, uint64_t index, void *context)
 {
     struct deleting *deleting = context;
     deleting->service->pending--;
+    volume_tidy(deleting->service->options.volumes);
     deleting->done(error, index, deleting->context);
     free(deleting->folder);
     free(deleting);
@@ -367,6 +386,9 @@ static void on_files_removed(void *context)
         return;
     }
     struct store_command *command = store_command_new();
+    char volumes[VOLUME_KEPT_SIZE];
+    snapshot_name_volumes(deleting->snapshot.id, volumes);
+    volume_add_forget_kept(deleting->service->options.volumes, volumes, command);
     store_command_add(command, "DELETE FROM machine_snapshot WHERE id = ?", "t",
                       deleting->snapshot.id);
     store_propose(deleting->service->options.store, command, on_deleted, deleting);
@@ -395,10 +417,28 @@ void machine_snapshot_delete(struct machine_service *service, const char *projec
     loop_work(service->options.loop, remove_files, on_files_removed, deleting);
 }
 
+struct forgetting {
+    struct machine_service *service;
+    struct store_command *command;
+};
+
+static bool forget_volumes(sqlite3_stmt *row, void *context)
+{
+    const struct forgetting *forgetting = context;
+    char volumes[VOLUME_KEPT_SIZE];
+    snapshot_name_volumes(store_text(row, 0), volumes);
+    volume_add_forget_kept(forgetting->service->options.volumes, volumes, forgetting->command);
+    return true;
+}
+
 void snapshot_add_forget(struct machine_service *service, struct store_command *command,
                          const char *machine_id)
 {
+    struct error ignored = {0};
+    struct forgetting forgetting = {service, command};
     if (snapshot_is_known(service)) {
+        store_query(service->options.store, &ignored, forget_volumes, &forgetting,
+                    "SELECT id FROM machine_snapshot WHERE machine_id = ?", "t", machine_id);
         store_command_add(command, "DELETE FROM machine_snapshot WHERE machine_id = ?", "t",
                           machine_id);
     }
@@ -424,6 +464,7 @@ static void on_recovered(const struct error *error, uint64_t index, void *contex
     if (error != NULL) {
         log_warn("snapshots that were interrupted are still listed: %s", error->text);
     } else if (!service->is_over) {
+        volume_tidy(service->options.volumes);
         clone_sweep_new(service); /* what was written before this is here now */
     }
 }
@@ -438,6 +479,10 @@ void snapshot_recover(struct machine_service *service)
                 "SELECT machine_id, id FROM machine_snapshot WHERE node = ? AND state = 'creating'",
                 "t", service->node_name);
     struct store_command *command = store_command_new();
+    struct forgetting forgetting = {service, command};
+    store_query(service->options.store, &err, forget_volumes, &forgetting,
+                "SELECT id FROM machine_snapshot WHERE node = ? AND state = 'creating'", "t",
+                service->node_name);
     store_command_add(command, "DELETE FROM machine_snapshot WHERE node = ? AND state = 'creating'",
                       "t", service->node_name);
     service->pending++;

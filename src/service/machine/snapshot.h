@@ -30,6 +30,10 @@ char *snapshot_folder_all(const struct machine_service *service, const char *mac
 void snapshot_add_forget(struct machine_service *service, struct store_command *command,
                          const char *machine_id);
 
+/* How the snapshots of its volumes are called. */
+enum { VOLUME_KEPT_SIZE = 40 };
+void snapshot_name_volumes(const char *id, char ret_name[VOLUME_KEPT_SIZE]);
+
 /* What was being made when the node ended is not there. */
 void snapshot_recover(struct machine_service *service);
 

@@ -196,7 +196,7 @@ void machine_export(struct machine_service *service, const char *project, const 
         return;
     }
     struct machine_export *export = new_export(machine, with_snapshots, done, context);
-    capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
+    capture_begin(machine, CAPTURE_DISK, export->folder, NULL, on_content, export);
 }
 
 /* ---- To another node ---- */
@@ -238,7 +238,7 @@ void transfer_pack(struct machine *machine, enum transfer_kind kind,
     transfer_name_files(machine, kind, manifest, files, count);
     json_object_set_new(manifest, "blobs", json_array()); /* fetched for themselves */
     if (kind == TRANSFER_STOPPED) {
-        capture_begin(machine, CAPTURE_DISK, export->folder, on_content, export);
+        capture_begin(machine, CAPTURE_DISK, export->folder, NULL, on_content, export);
         return;
     }
     json_object_set_new(manifest, "is_part", json_true());

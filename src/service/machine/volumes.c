@@ -19,6 +19,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/capture.h"
+#include "service/machine/kept.h"
 #include "service/machine/parts.h"
 #include "service/volume/volume.h"
 
@@ -147,7 +148,7 @@ void machine_volumes_mount(struct machine *machine)
         ? volume_of_machine(volumes_of(machine), machine->project, machine->name, volumes)
         : 0;
     for (size_t i = 0; i < count; i++) {
-        if (volumes[i].use.path[0] != '\0') {
+        if (volumes[i].use.path[0] != '\0' && !kept_is_mounted(machine, volumes[i].use.name)) {
             mount_one(machine, volumes[i].id, &volumes[i].use, NULL);
         }
     }
@@ -379,11 +380,12 @@ static enum volume_machine_state look(const char *project, const char *name,
     if (machine == NULL) {
         return VOLUME_MACHINE_OFF;
     }
-    if (machine->volumes_on && capture_holds_still(machine)) {
+    bool is_kept = capture_keeps_volumes(machine); /* still already */
+    if (machine->volumes_on && capture_holds_still(machine) && !is_kept) {
         return VOLUME_MACHINE_BETWEEN; /* machine_volumes_settled() follows */
     }
     if (machine->volumes_on) {
-        bool speaks = machine->agent != NULL && agent_is_up(machine->agent) &&
+        bool speaks = !is_kept && machine->agent != NULL && agent_is_up(machine->agent) &&
             machine->state != MACHINE_PAUSED;
         *ret_vm = machine->vm;
         *ret_agent = speaks ? machine->agent : NULL;

@@ -22,6 +22,15 @@ void volume_ask(struct volume_service *service, struct store_command *owned_comm
                 const struct volume_question *question, volume_begun *done, void *context);
 void volume_refuse(struct volume_service *service, const struct error *error, volume_begun *done,
                    void *context);
+/* May it have a snapshot of that name? */
+int volume_snapshot_check(struct volume_service *service, const struct volume *volume,
+                          const char *snapshot, struct error *err);
+/* That it gets one. */
+void volume_add_snapshot(struct store_command *command, const struct volume *volume,
+                         const char *snapshot);
+/* Its next layer, over `below`. */
+void volume_add_layer(struct store_command *command, const struct volume *volume, const char *layer,
+                      const char *below, const char *state, uint64_t size_bytes);
 int volume_check_schema(struct volume_service *service, struct error *err);
 
 /* Names that a query with one parameter finds, "a, b". */

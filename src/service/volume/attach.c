@@ -64,10 +64,12 @@ static int check_attachment(struct volume_service *service, const char *project,
     }
     struct volume *volume = volume_find(service, project, use->name);
     if (volume == NULL) {
-        return error_set(err, ERROR_CONFLICT,
-                         "volume %s is on node %s: a machine that has it runs there, and this is "
-                         "%s",
-                         use->name, node, service->node_name);
+        return error_set(
+            err, ERROR_CONFLICT,
+            "volume %s is on node %s, and machine %s on %s: a volume stays where it is. "
+            "Move the machine there (`blixard vm migrate %s --to %s`), or make one "
+            "there (--node %s)",
+            use->name, node, machine, service->node_name, machine, node, node);
     }
     if (volume->machine[0] != '\0') {
         return error_set(err, ERROR_CONFLICT, "machine %s has volume %s%s", volume->machine,

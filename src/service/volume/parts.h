@@ -26,6 +26,8 @@ enum volume_state {
 const char *volume_state_text(enum volume_state state);
 bool volume_state_parse(const char *text, enum volume_state *ret_state);
 
+struct volume_keeping;
+
 /* A volume of this node, as its row says. */
 struct volume {
     struct list_node link;
@@ -43,7 +45,10 @@ struct volume {
     enum volume_state state;
     char machine[VOLUME_NAME_SIZE]; /* "" */
 
-    bool is_busy; /* a thread, a VMM or the log does something for it */
+    bool is_unmade;                 /* for keeping */
+    struct work *held;              /* until its machine stands still */
+    struct volume_keeping *keeping; /* waits until it is laid over: keep.c */
+    bool is_busy;                   /* a thread, a VMM or the log does something for it */
     bool is_gone;
     struct work *live; /* what a VMM was told, until it answers */
     char operation[OPERATION_ID_SIZE];
@@ -119,9 +124,16 @@ void volume_merge(struct volume_service *service);
 /* ---- attach.c ---- */
 int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct error *err);
 
+/* ---- keep.c ---- */
+/* The file of its next layer is there. */
+void volume_tell_made(struct volume *volume);
+/* Its work has ended, or will be begun again some time; NULL: well. */
+void volume_tell_keeping(struct volume *volume, const struct error *error);
+
 /* ---- work.c ---- */
 void volume_work_begin(struct volume *volume);   /* as its state says */
 void volume_work_abandon(struct volume *volume); /* the VMM that was told is gone */
+void volume_work_go_on(struct volume *volume);   /* its machine stands still */
 /* The key of a volume, or nothing when it has none; the caller wipes. */
 int volume_read_key(struct volume *volume, struct buffer *ret_key, struct error *err);
 

@@ -15,8 +15,8 @@
 
 /* ---- Making one ---- */
 
-static int check(struct volume_service *service, const struct volume *volume, const char *snapshot,
-                 struct error *err)
+int volume_snapshot_check(struct volume_service *service, const struct volume *volume,
+                          const char *snapshot, struct error *err)
 {
     struct volume_link chain[VOLUME_LAYERS_MAX];
     size_t count = 0;
@@ -45,8 +45,7 @@ static int check(struct volume_service *service, const struct volume *volume, co
     return r < 0 ? r : volume_check_size(service->folder, volume->size_bytes, err);
 }
 
-/* The next layer of a volume, over `below`. */
-static void add_layer(struct store_command *command, const struct volume *volume, const char *layer,
+void volume_add_layer(struct store_command *command, const struct volume *volume, const char *layer,
                       const char *below, const char *state, uint64_t size_bytes)
 {
     store_command_add(command,
@@ -60,27 +59,33 @@ static void add_layer(struct store_command *command, const struct volume *volume
         "tturttt", state, layer, size_bytes, volume->key, volume->id, volume->layer);
 }
 
+void volume_add_snapshot(struct store_command *command, const struct volume *volume,
+                         const char *snapshot)
+{
+    char layer[VOLUME_ID_SIZE];
+    MEMORY_OWNED char *key = memory_format("%s/%s", volume->key, snapshot);
+    random_hex(layer, VOLUME_ID_SIZE - 1);
+    volume_add_layer(command, volume, layer, volume->layer, "laying", 0);
+    store_command_add(command,
+                      "INSERT INTO volume_snapshot (key, project, volume, name, layer, size_bytes, "
+                      "state, created_ms, revision) VALUES (?, ?, ?, ?, ?, ?, 'creating', ?, ?)",
+                      "tttttuur", key, volume->project, volume->key, snapshot, volume->layer,
+                      volume->size_bytes, clock_real_ms());
+}
+
 void volume_snapshot_create(struct volume_service *service, const char *project, const char *name,
                             const char *snapshot, volume_begun *done, void *context)
 {
     struct error err = {0};
     struct volume *volume = NULL;
-    char layer[VOLUME_ID_SIZE];
     int r = volume_find_ready(service, project, name, &volume, &err);
-    r = r < 0 ? r : check(service, volume, snapshot, &err);
+    r = r < 0 ? r : volume_snapshot_check(service, volume, snapshot, &err);
     if (r < 0) {
         volume_refuse(service, &err, done, context);
         return;
     }
     struct store_command *command = store_command_new();
-    MEMORY_OWNED char *key = memory_format("%s/%s", volume->key, snapshot);
-    random_hex(layer, VOLUME_ID_SIZE - 1);
-    add_layer(command, volume, layer, volume->layer, "laying", 0);
-    store_command_add(command,
-                      "INSERT INTO volume_snapshot (key, project, volume, name, layer, size_bytes, "
-                      "state, created_ms, revision) VALUES (?, ?, ?, ?, ?, ?, 'creating', ?, ?)",
-                      "tttttuur", key, project, volume->key, snapshot, volume->layer,
-                      volume->size_bytes, clock_real_ms());
+    volume_add_snapshot(command, volume, snapshot);
     const struct volume_question question = {
         .kind = "volume.snapshot", .project = project, .name = name, .asked = VOLUME_ASKED_WORK};
     volume_ask(service, command, &question, done, context);
@@ -128,6 +133,22 @@ static int check_clones(struct volume_service *service, const struct row *row, c
                     snapshot, buffer_string(&names));
 }
 
+/* What a snapshot of a machine needs. */
+static int check_machines(struct volume_service *service, const char *snapshot, struct error *err)
+{
+    MEMORY_OWNED char *of = NULL;
+    int r = volume_query_text(service, &of, err,
+                              "SELECT machine || ' ' || name FROM machine_snapshot WHERE "
+                              "'" VOLUME_KEPT_PREFIX "' || id = ?",
+                              snapshot);
+    return r < 0 || of == NULL
+        ? r
+        : error_set(err, ERROR_CONFLICT,
+                    "it belongs to a snapshot of a machine, and goes with that: `blixard vm "
+                    "snapshot delete %s`",
+                    of);
+}
+
 /* The file stays as long as something lies over it. */
 void volume_snapshot_delete(struct volume_service *service, const char *project, const char *name,
                             const char *snapshot, volume_begun *done, void *context)
@@ -137,6 +158,7 @@ void volume_snapshot_delete(struct volume_service *service, const char *project,
     struct row row = {0};
     int r = volume_find_ready(service, project, name, &volume, &err);
     r = r < 0 ? r : find(service, volume, snapshot, &row, &err);
+    r = r < 0 ? r : check_machines(service, snapshot, &err);
     r = r < 0 ? r : check_clones(service, &row, snapshot, &err);
     if (r < 0) {
         volume_refuse(service, &err, done, context);
@@ -184,7 +206,7 @@ void volume_snapshot_restore(struct volume_service *service, const char *project
     }
     struct store_command *command = store_command_new();
     random_hex(layer, VOLUME_ID_SIZE - 1);
-    add_layer(command, volume, layer, row.layer, "restoring", row.size_bytes);
+    volume_add_layer(command, volume, layer, row.layer, "restoring", row.size_bytes);
     const struct volume_question question = {
         .kind = "volume.restore", .project = project, .name = name, .asked = VOLUME_ASKED_WORK};
     volume_ask(service, command, &question, done, context);

@@ -26,6 +26,7 @@ void volume_unref(struct volume *volume)
 void volume_finish(struct volume *volume, const struct error *error)
 {
     char id[OPERATION_ID_SIZE];
+    volume_tell_keeping(volume, error);
     if (volume->operation[0] == '\0') {
         return;
     }

@@ -131,6 +131,51 @@ struct volume_attachment {
 size_t volume_of_machine(struct volume_service *service, const char *project, const char *machine,
                          struct volume_attachment *ret_attachments);
 
+/*
+ * Kept with their machine: snapshots of all volumes that a machine has, by one name, while it
+ * stands still (volume_machines.look says ON without an agent, or OFF).  At the machine's node.
+ * Snapshots that belong to one of the machine's are named VOLUME_KEPT_PREFIX and its id, and are
+ * deleted with it alone.
+ *
+ * volume_keep(): `made` once, later, when only the machine has to stand still any more, whose owner
+ * sees to that and calls volume_keep_now(); then `done` once; an error: none of them is there.
+ */
+struct volume_keeping;
+#define VOLUME_KEPT_PREFIX "machine-"
+typedef void volume_kept(const struct error *error, void *context);
+int volume_check_keep(struct volume_service *service, const char *project, const char *machine,
+                      const char *snapshot, struct error *err);
+struct volume_keeping *volume_keep(struct volume_service *service, const char *project,
+                                   const char *machine, const char *snapshot, volume_kept *made,
+                                   volume_kept *done, void *context);
+void volume_keep_now(struct volume_keeping *keeping);
+/* They go, but for those that have clones; then the files that nothing names any more. */
+void volume_forget_kept(struct volume_service *service, const char *snapshot);
+void volume_add_forget_kept(struct volume_service *service, const char *snapshot,
+                            struct store_command *command);
+void volume_tidy(struct volume_service *service);
+
+/*
+ * A list of what was kept: [{"name", "id", "slot", "path", "read_only", "size_bytes", "snapshot"}].
+ * Each entry gets a "layer" (VOLUME_ID_SIZE - 1 hex digits) that is to be written by whoever begins
+ * from it.
+ */
+void volume_describe_kept(struct volume_service *service, const char *project, const char *machine,
+                          const char *snapshot, json_t *list);
+/* The same volumes of the same machine, which has no VMM: what they held then.  CONFLICT, NOT_FOUND
+ * say what to do. */
+int volume_check_return(struct volume_service *service, const char *project, const char *machine,
+                        const json_t *list, struct error *err);
+int volume_add_return(struct volume_service *service, const char *project, const char *machine,
+                      const json_t *list, struct store_command *command, struct error *err);
+/* Clones of them, which `machine` has.  An entry's "name" becomes that of the clone, VOLUME-MACHINE
+ * ("of": the other one's).  INVALID: it is too long; EXISTS (`service` is NULL: not looked at, any
+ * thread).  Entries have an "id" of their own by then. */
+int volume_name_clone(struct volume_service *service, const char *project, const char *machine,
+                      json_t *entry, struct error *err);
+int volume_add_clones(struct volume_service *service, const char *project, const char *machine,
+                      const json_t *list, struct store_command *command, struct error *err);
+
 /* Open for a VMM.  CONFLICT, CORRUPT (a file is missing), and what secret_read() says. */
 struct volume_open {
     struct hypervisor_volume volume;

@@ -92,6 +92,7 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     volume->is_busy = false;
     if (error != NULL && error->kind != ERROR_CONFLICT && !service->is_over) {
         loop_timer_start(service->retry, VOLUME_RETRY_MS); /* from the row, again */
+        volume_tell_keeping(volume, error);
         free_work(work);
         return;
     }
@@ -184,11 +185,19 @@ static void close_layer(struct work *work)
     fd_close_slot(&work->open.read_fd);
 }
 
+static void tell_lost(struct volume *volume)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_UNAVAILABLE, "machine %s has ended meanwhile", volume->machine);
+    volume_tell_keeping(volume, &error);
+}
+
 /* It is not called any more, and where it has come to is found out by the next beginning. */
 void volume_work_abandon(struct volume *volume)
 {
     struct work *work = volume->live;
     if (work != NULL) {
+        tell_lost(volume);
         volume->live = NULL;
         volume->is_busy = false;
         work->volume = NULL;
@@ -241,6 +250,7 @@ static void on_live(const struct error *error, void *context)
     volume_look(volume, &vm, &agent);
     close_layer(work);
     if (error != NULL && error->kind == ERROR_UNAVAILABLE) {
+        tell_lost(volume);
         volume->live = NULL;
         volume->is_busy = false; /* the VMM has ended: volume_machine_changed() comes */
         free_work(work);
@@ -355,6 +365,34 @@ static void work_on_thread(void *context)
     }
 }
 
+/* The file is there, the machine stands still: or is gone. */
+static void go_on(struct work *work)
+{
+    struct volume *volume = work->volume;
+    struct hypervisor_vm *vm = NULL;
+    struct agent *agent = NULL;
+    enum volume_machine_state machine = volume_look(volume, &vm, &agent);
+    if (machine == VOLUME_MACHINE_OFF) {
+        write_end(work);
+    } else if (machine == VOLUME_MACHINE_ON &&
+               (volume->keeping != NULL || !is_being_laid(volume))) {
+        lay_live(work, vm, volume->keeping != NULL ? NULL : agent);
+    } else {
+        volume->is_busy = false; /* volume_machine_changed() comes, or the other one's end */
+        tell_lost(volume);
+        free_work(work);
+    }
+}
+
+void volume_work_go_on(struct volume *volume)
+{
+    struct work *work = volume->held;
+    volume->held = NULL;
+    if (work != NULL) {
+        go_on(work);
+    }
+}
+
 static void on_thread_done(void *context)
 {
     struct work *work = context;
@@ -364,19 +402,19 @@ static void on_thread_done(void *context)
     buffer_wipe(&work->key);
     if (volume->is_gone || volume->service->is_over) {
         volume->is_busy = false;
+        tell_lost(volume);
         free_work(work);
         volume_unref(volume);
         return;
     }
     enum volume_machine_state machine = volume_look(volume, &vm, &agent);
-    if (work->error.kind != ERROR_NONE || work->state != VOLUME_LAYING ||
-        machine == VOLUME_MACHINE_OFF) {
+    if (work->error.kind != ERROR_NONE || work->state != VOLUME_LAYING) {
         write_end(work);
-    } else if (machine == VOLUME_MACHINE_ON && !is_being_laid(volume)) {
-        lay_live(work, vm, agent);
+    } else if (volume->keeping != NULL && machine == VOLUME_MACHINE_ON) {
+        volume->held = work;
+        volume_tell_made(volume);
     } else {
-        volume->is_busy = false; /* volume_machine_changed() comes, or the other one's end */
-        free_work(work);
+        go_on(work);
     }
 }
 
