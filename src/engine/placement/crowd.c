@@ -176,7 +176,7 @@ struct tally *crowd_tally(struct placement_cluster *cluster, struct crowd *crowd
         count(cluster, tally, LIST_ITEM(link, struct member, link), 1);
     }
     crowd->tallies =
-        memory_resize(crowd->tallies, (crowd->tally_count + 1) * sizeof(*crowd->tallies));
+        memory_resize(crowd->tallies, (crowd->tally_count + 1) * sizeof(struct tally *));
     crowd->tallies[crowd->tally_count++] = tally;
     return tally;
 }

@@ -66,7 +66,7 @@ static size_t gather(const struct probe *probe, const struct node *node,
         }
     }
     if (count > 1) {
-        qsort(ret_items, count, sizeof(*ret_items), by_importance);
+        qsort(ret_items, count, sizeof(struct allocation *), by_importance);
     }
     return count;
 }

@@ -137,6 +137,32 @@ static void kind_use(struct kind *kind, uint16_t index, uint16_t share)
     kind->used_of[index] = (uint16_t)(kind->used_of[index] + share);
 }
 
+/* The first that has the share and is not taken; there is one. */
+static uint16_t device_other(const struct want *want, const struct kind *kind, const bool *taken)
+{
+    uint16_t other = 0;
+    while (taken[other] || kind->used_of[other] + want->share > PLACEMENT_SHARE_WHOLE) {
+        other++;
+        CHECK(other < kind->count);
+    }
+    return other;
+}
+
+/* Several shares of one demand are of as many devices. */
+static void devices_take(const struct want *want, size_t number, struct kind *kinds, int found,
+                         struct placement_grant_device *ret_devices)
+{
+    bool taken[PLACEMENT_DEVICES_MAX] = {false};
+    struct kind *kind = &kinds[found];
+    for (uint16_t k = 0; k < want->count; k++) {
+        uint16_t index = device_pick(want, kind);
+        index = taken[index] ? device_other(want, kind, taken) : index;
+        taken[index] = true;
+        kind_use(kind, index, want->share);
+        ret_devices[k] = (struct placement_grant_device){(uint16_t)number, (uint16_t)found, index};
+    }
+}
+
 /* Give each want its devices, in `kinds`, which are changed. */
 static bool devices_assign(const struct probe *probe, struct kind *kinds, size_t kind_count,
                            struct placement_grant_device *ret_devices, unsigned *ret_which)
@@ -149,23 +175,8 @@ static bool devices_assign(const struct probe *probe, struct kind *kinds, size_t
             *ret_which = (unsigned)i;
             return false;
         }
-        /* Several shares of one demand are of as many devices. */
-        bool taken[PLACEMENT_DEVICES_MAX] = {false};
-        for (uint16_t k = 0; k < want->count; k++) {
-            struct kind *kind = &kinds[found];
-            uint16_t index = device_pick(want, kind);
-            while (taken[index]) {
-                uint16_t other = 0;
-                while (taken[other] || kind->used_of[other] + want->share > PLACEMENT_SHARE_WHOLE) {
-                    other++;
-                }
-                index = other;
-            }
-            taken[index] = true;
-            kind_use(kind, index, want->share);
-            ret_devices[count++] =
-                (struct placement_grant_device){(uint16_t)i, (uint16_t)found, index};
-        }
+        devices_take(want, i, kinds, found, &ret_devices[count]);
+        count += want->count;
     }
     return true;
 }
