@@ -188,9 +188,10 @@ static void free_migration(struct migration *migration)
 {
     struct machine *machine = migration->machine;
     migration->service->pending--;
-    if (migration->holds_volumes) {
+    if (migration->holds_volumes) { /* without which it was not started meanwhile */
         volume_move_hold(migration->service->options.volumes, machine->project, machine->name,
                          false);
+        machine_step(machine);
     }
     loop_timer_free(migration->timer);
     free(migration->files);
