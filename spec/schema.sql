@@ -649,3 +649,8 @@ CREATE TABLE placement_decision (            -- the last ones
     revision   INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX placement_decision_at ON placement_decision (at_ms);
+CREATE TABLE node_peak (                     -- what a node foresees that it will use at most; it alone writes it
+    key          TEXT PRIMARY KEY NOT NULL,  -- its name
+    cpu_millis   INTEGER NOT NULL,
+    revision     INTEGER NOT NULL
+) STRICT;

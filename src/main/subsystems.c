@@ -536,6 +536,8 @@ static int start_forecasts(struct node *node, struct error *err)
         .loop = node->loop,
         .instances = node->instances,
         .functions = node->functions,
+        .machines = node->machines,
+        .store = node->store,
         .path = path,
         .node_name = node->name,
         .step_ms = node->options.forecast_step_ms,

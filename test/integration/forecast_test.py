@@ -78,6 +78,17 @@ class Forecast(unittest.TestCase):
                 self.assertIn("f/default/wave begins anew: this forecast was damaged", node.log.read_text())
                 self.assertEqual(node.invoke("wave"), "hello\n")
 
+    def test_what_the_node_uses(self):
+        with Node(arguments=("--forecast-step-ms", "10000")) as node:
+            self.until(lambda: node.request("GET", "/v1/node/forecast?hours=1")[0] == 200, "no step has ended")
+            shown = node.json("/v1/node/forecast?hours=1")
+            self.assertEqual((shown["unit"], shown["step_ms"], shown["is_used"]), ("cores", 10000, False))
+            self.assertEqual(sum("high" in point for point in shown["points"]), 360)
+            self.assertGreater(shown["next"], 0)  # this test is busy
+            self.assertRegex(node.cli("node", "forecast", "--hours", "1"), r"(?m)^unit +cores")
+            status, _, body = node.request("GET", "/v1/machines/nothing/forecast")
+            self.assertEqual(status, 404, body)
+
     def test_wrong_questions(self):
         with Node() as node:
             self.assertEqual(node.request("GET", "/v1/functions/nothing/forecast")[0], 404)

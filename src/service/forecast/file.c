@@ -48,8 +48,8 @@ static bool take_series(struct forecast_service *service, struct reading *readin
     }
     key[key_length] = '\0';
     bool is_function = key[0] == 'f' && key[1] == '/' && strchr(key + 2, '/') != NULL;
-    bool is_machine = key[0] == 'm' && key[1] == '/';
-    if (strlen(key) == key_length && (is_function || is_machine)) {
+    bool is_other = (key[0] == 'm' || key[0] == 'n') && key[1] == '/';
+    if (strlen(key) == key_length && (is_function || is_other)) {
         struct series *series = series_find(service, key, true);
         series->seen = seen;
         if (forecaster_read(series->forecaster, reading->at, length, &err) < 0) {

@@ -210,6 +210,7 @@ static void on_loads(const struct instance_load *loads, size_t count, void *cont
     uint64_t ended = service->step;
     service->step = clock_real_ms() / service->options.step_ms;
     step_all(service, ended, false);
+    cpu_publish(service);
     if (clock_monotonic_ms() - service->written_ms >= WRITE_EVERY_MS) {
         forecast_file_write(service);
         service->written_ms = clock_monotonic_ms();
@@ -222,6 +223,7 @@ static void on_tick(void *context)
     struct forecast_service *service = context;
     uint64_t now_ms = clock_real_ms();
     uint64_t step_ms = service->options.step_ms;
+    cpu_sample(service);
     if (now_ms / step_ms != service->step) {
         service->ask = NEW(struct forecast_ask);
         service->ask->service = service;
@@ -231,43 +233,6 @@ static void on_tick(void *context)
     }
     step_all(service, 0, step_ms - now_ms % step_ms <= step_ms / TICKS_PER_STEP);
     begin_tick(service);
-}
-
-/* ---- Machines ---- */
-
-static struct series *machine_series(struct forecast_service *service, const char *machine_id,
-                                     bool is_wanted)
-{
-    char key[SERIES_KEY_MAX];
-    snprintf(key, sizeof(key), "m/%s", machine_id);
-    return series_find(service, key, is_wanted);
-}
-
-void forecast_note_machine(struct forecast_service *service, const char *machine_id, double cores)
-{
-    struct series *series = machine_series(service, machine_id, true);
-    if (series != NULL && cores > series->noted) {
-        series->noted = cores;
-    }
-}
-
-bool forecast_machine_peak(struct forecast_service *service, const char *machine_id,
-                           double *ret_cores)
-{
-    struct series *series = machine_series(service, machine_id, false);
-    struct forecast_point next;
-    if (series == NULL || !forecaster_next(series->forecaster, &next)) {
-        return false;
-    }
-    size_t count = (size_t)(DAY_MS / service->options.step_ms);
-    struct forecast_point *ahead = memory_new(count, sizeof(*ahead));
-    forecaster_ahead(series->forecaster, count, ahead);
-    *ret_cores = next.high;
-    for (size_t i = 0; i < count; i++) {
-        *ret_cores = ahead[i].high > *ret_cores ? ahead[i].high : *ret_cores;
-    }
-    free(ahead);
-    return true;
 }
 
 /* ---- Life ---- */

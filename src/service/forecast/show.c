@@ -8,6 +8,8 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
 #include "service/forecast/parts.h"
 
 static void write_past(const struct series *series, size_t count, uint64_t step_ms,
@@ -92,6 +94,44 @@ int forecast_write_function(struct forecast_service *service, const char *projec
                          name, service->options.node_name);
     }
     write_series(service, series, name, "calls at once", hours, writer);
+    return 0;
+}
+
+static bool take_id(sqlite3_stmt *row, void *context)
+{
+    snprintf(context, SERIES_KEY_MAX, "m/%s", store_text(row, 0));
+    return false;
+}
+
+int forecast_write_machine(struct forecast_service *service, const char *project, const char *name,
+                           uint64_t hours, struct json_writer *writer, struct error *err)
+{
+    char key[SERIES_KEY_MAX] = "";
+    int r =
+        store_query(service->options.store, err, take_id, key,
+                    "SELECT id FROM machine WHERE project = ? AND name = ?", "tt", project, name);
+    if (r < 0) {
+        return r;
+    }
+    const struct series *series = series_find(service, key, false);
+    if (series == NULL || forecaster_last(series->forecaster) == 0) {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "machine %.80s did not run at node %.80s yet, or only this minute", name,
+                         service->options.node_name);
+    }
+    write_series(service, series, name, "cores", hours, writer);
+    return 0;
+}
+
+int forecast_write_node(struct forecast_service *service, uint64_t hours,
+                        struct json_writer *writer, struct error *err)
+{
+    const struct series *series = series_find(service, "n/", false);
+    if (series == NULL || forecaster_last(series->forecaster) == 0) {
+        return error_set(err, ERROR_NOT_FOUND, "node %.80s is up for less than a minute",
+                         service->options.node_name);
+    }
+    write_series(service, series, service->options.node_name, "cores", hours, writer);
     return 0;
 }
 

@@ -265,6 +265,11 @@ int machine_visit_stream(struct machine_service *service, const char *project, c
 
 /* ---- At its node ---- */
 
+/* The CPU time that each machine's VMM has used here since it began, for service/forecast; those
+ * that do not run are left out. */
+void machine_each_cpu(struct machine_service *service,
+                      void (*visit)(const char *id, uint64_t cpu_ms, void *context), void *context);
+
 /* Its agent, lent for the call (a call of it that runs when the machine ends is ended); CONFLICT:
  * it does not run; UNAVAILABLE: the agent does not answer. */
 int machine_agent(struct machine_service *service, const char *project, const char *name,

@@ -105,3 +105,17 @@ void machine_usage(struct machine_service *service, const char *project, machine
     }
     loop_post(service->options.loop, on_begun, gathering);
 }
+
+void machine_each_cpu(struct machine_service *service,
+                      void (*visit)(const char *id, uint64_t cpu_ms, void *context), void *context)
+{
+    LIST_EACH(node, &service->machines)
+    {
+        const struct machine *machine = LIST_ITEM(node, struct machine, link);
+        struct hypervisor_usage usage;
+        if (machine_state_is_alive(machine->state) &&
+            hypervisor_read_usage(machine->folder, &usage)) {
+            visit(machine->id, usage.cpu_user_ms + usage.cpu_system_ms, context);
+        }
+    }
+}

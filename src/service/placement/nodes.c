@@ -395,3 +395,21 @@ void nodes_update(struct placement_service *service)
         remove_gone(service, seen);
     }
 }
+
+static bool take_peak(sqlite3_stmt *row, void *context)
+{
+    struct placement_service *service = context;
+    struct error ignored = {0}; /* a node that has left */
+    placement_cluster_set_load(service->cluster, store_text(row, 0),
+                               (uint64_t)sqlite3_column_int64(row, 1), 0, &ignored);
+    return true;
+}
+
+void nodes_update_peaks(struct placement_service *service)
+{
+    struct error err = {0};
+    if (store_query(service->options.store, &err, take_peak, service,
+                    "SELECT key, cpu_millis FROM node_peak", "") < 0) {
+        log_warn("placement: what nodes foresee could not be read: %s", err.text);
+    }
+}

@@ -118,6 +118,7 @@ struct placement_service {
     bool are_nodes_stale;
     bool is_all_stale;
     bool are_kept_stale;
+    bool are_peaks_stale;
     bool is_posted;
     bool is_over;
     char *room;       /* of this node, as its row has it */
@@ -145,6 +146,8 @@ void waiting_free(struct placement_service *service, struct waiting *waiting);
 void picture_tell(struct placement_service *service, const struct placement_change *change);
 /* nodes.c */
 void nodes_update(struct placement_service *service);
+/* What they foresee that they will use. */
+void nodes_update_peaks(struct placement_service *service);
 /* Keep the place of a decision until its row is here: it is counted under an id of its own, which
  * is returned; NULL: it is gone. */
 char *picture_keep(struct placement_service *service, const char *project, struct asked *asked,

@@ -401,7 +401,12 @@ void picture_update(struct placement_service *service)
     }
     if (service->are_nodes_stale) {
         service->are_nodes_stale = false;
+        service->are_peaks_stale = true;
         nodes_update(service);
+    }
+    if (service->are_peaks_stale) {
+        service->are_peaks_stale = false;
+        nodes_update_peaks(service);
     }
     if (service->is_all_stale) { /* nodes that came may have some of them */
         service->is_all_stale = false;

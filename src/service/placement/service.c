@@ -56,6 +56,9 @@ static void on_changed(const struct store_event *event, void *context)
     } else if (strcmp(event->table, "node") == 0) {
         service->are_nodes_stale = true;
         service_post(service);
+    } else if (strcmp(event->table, "node_peak") == 0) {
+        service->are_peaks_stale = true;
+        service_post(service);
     } else if (strcmp(event->table, "placement_reservation") == 0) {
         service->are_kept_stale = true;
         service_post(service);

@@ -10,7 +10,6 @@
 
 #include "engine/image/image.h"
 
-#include "service/forecast/forecast.h"
 #include "service/gateway/gateway.h"
 #include "service/invocation/invocation.h"
 #include "service/machine/machine.h"
@@ -40,22 +39,6 @@ void api_function_get(struct request *request)
     struct error err = {0};
     int r = function_write(request->api->options.functions, request->project,
                            request->parameters[0], &body, &err);
-    api_answer_written(request, r, &body, &err);
-}
-
-void api_function_forecast(struct request *request)
-{
-    BUFFER_OWNED struct buffer body = {0};
-    struct error err = {0};
-    struct json_writer writer = json_writer_to(&body);
-    uint64_t hours = 0;
-    int r = api_query_u64(request, "hours", 24, &hours, &err);
-    if (r == 0 && (hours < 1 || hours > FORECAST_HOURS_MAX)) {
-        r = error_set(&err, ERROR_INVALID, "?hours is 1 to %d", FORECAST_HOURS_MAX);
-    }
-    r = r < 0 ? r
-              : forecast_write_function(request->api->options.forecasts, request->project,
-                                        request->parameters[0], hours, &writer, &err);
     api_answer_written(request, r, &body, &err);
 }
 

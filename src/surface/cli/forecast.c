@@ -1,4 +1,4 @@
-/* `fn forecast`: what was and what is foreseen, as a plot. */
+/* `fn|vm|node forecast`: what was and what is foreseen, as a plot. */
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -101,6 +101,7 @@ static void print_words(const json_t *forecast)
 {
     const json_t *loss = json_object_get(forecast, "loss");
     bool is_used = json_is_true(json_object_get(forecast, "is_used"));
+    bool is_of_calls = strcmp(json_text(forecast, "unit"), "calls at once") == 0;
     double mean = number_of(forecast, "mean");
     double error = number_of(forecast, "error");
     printf("node      %s\n", json_text(forecast, "node"));
@@ -109,8 +110,9 @@ static void print_words(const json_t *forecast)
            json_u64(forecast, "steps"));
     printf("next      %.4g\n", number_of(forecast, "next"));
     printf("model     %s; %s\n", json_text(forecast, "model"),
-           is_used ? "instances are kept by it"
-                   : "looking ahead is no better yet, so instances are kept by the last hour");
+           !is_used          ? "looking ahead is no better than looking back, yet"
+               : is_of_calls ? "instances are kept by it"
+                             : "better than looking back");
     printf("error     %.4g on average, where %.4g was on average\n", error, mean);
     printf("coverage  %.1f %% of the steps stayed within it (%.0f %% are aimed at)\n",
            100 * number_of(forecast, "coverage"), 100 * number_of(forecast, "quantile"));
@@ -118,14 +120,13 @@ static void print_words(const json_t *forecast)
            number_of(loss, "seasonal"), number_of(loss, "regression"));
 }
 
-int verb_fn_forecast(const struct arguments *arguments, struct error *err)
+static int show(const struct arguments *arguments, const char *path, const char *node,
+                struct error *err)
 {
     BUFFER_OWNED struct buffer target = {0};
     JSON_OWNED json_t *forecast = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *path = request_target("functions", arguments->words[0], "/forecast");
     const char *hours = flag_value(arguments, "hours");
-    const char *node = flag_value(arguments, "node");
     buffer_append_format(&target, "%s%chours=", path, strchr(path, '?') != NULL ? '&' : '?');
     hours = hours != NULL ? hours : "24";
     http_percent_encode(&target, text_of(hours, strlen(hours)));
@@ -145,4 +146,22 @@ int verb_fn_forecast(const struct arguments *arguments, struct error *err)
     plot(forecast);
     print_words(forecast);
     return 0;
+}
+
+int verb_fn_forecast(const struct arguments *arguments, struct error *err)
+{
+    MEMORY_OWNED char *path = request_target("functions", arguments->words[0], "/forecast");
+    return show(arguments, path, flag_value(arguments, "node"), err);
+}
+
+int verb_vm_forecast(const struct arguments *arguments, struct error *err)
+{
+    MEMORY_OWNED char *path = request_target("machines", arguments->words[0], "/forecast");
+    return show(arguments, path, NULL, err);
+}
+
+int verb_node_forecast(const struct arguments *arguments, struct error *err)
+{
+    return show(arguments, "/v1/node/forecast",
+                arguments->word_count > 0 ? arguments->words[0] : NULL, err);
 }

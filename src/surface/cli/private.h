@@ -254,6 +254,8 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err);
 int verb_fn_list(const struct arguments *arguments, struct error *err);
 int verb_fn_get(const struct arguments *arguments, struct error *err);
 int verb_fn_forecast(const struct arguments *arguments, struct error *err);
+int verb_vm_forecast(const struct arguments *arguments, struct error *err);
+int verb_node_forecast(const struct arguments *arguments, struct error *err);
 int verb_fn_versions(const struct arguments *arguments, struct error *err);
 int verb_fn_logs(const struct arguments *arguments, struct error *err);
 int verb_kv_get(const struct arguments *arguments, struct error *err);

@@ -230,7 +230,8 @@ const struct verb cli_verbs[] = {
      "  blixard fn versions hello\n", verb_fn_versions},
     {"fn", "forecast", "NAME", 1, 1,
      FLAGS({"hours", 0, "N", NULL, "Default 24: so far back and ahead, at most 168."},
-           {"node", 0, "NODE", NULL, "Whose forecast; the node's that is asked when it is left out."}),
+           {"node", 0, "NODE", NULL,
+            "Whose forecast; the node's that is asked when it is left out."}),
      "Show what calls of a function are foreseen, and how good such forecasts were.",
      "  blixard fn forecast hello\n"
      "  blixard fn forecast hello --hours 2 --output json\n",
@@ -531,6 +532,12 @@ const struct verb cli_verbs[] = {
      "  blixard node show\n"
      "  blixard node show north\n",
      verb_node_show},
+    {"node", "forecast", "[NODE]", 0, 1,
+     FLAGS({"hours", 0, "N", NULL, "Default 24: so far back and ahead, at most 168."}),
+     "Show what cores a node used and is foreseen to use; placement likes busy ones less.",
+     "  blixard node forecast\n"
+     "  blixard node forecast north --hours 168\n",
+     verb_node_forecast},
     {"node", "remove", "NODE", 1, 1, NULL,
      "Remove a node from the cluster for good: nobody believes its certificate any more.",
      "  blixard node remove north\n", verb_node_remove},
