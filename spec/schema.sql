@@ -545,8 +545,8 @@ CREATE TABLE machine_move (                  -- a machine that is to be elsewher
     reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance', 'maintenance')),
     way        TEXT NOT NULL CHECK (way IN ('live', 'cold')),
     runs_after INTEGER NOT NULL,             -- 1: it is started where it then is
-    priority   INTEGER NOT NULL,             -- the lowest goes first
-    state      TEXT NOT NULL CHECK (state IN ('waiting', 'moving', 'failed')),
+    priority   INTEGER NOT NULL,             -- the highest goes first
+    state      TEXT NOT NULL CHECK (state IN ('waiting', 'moving', 'failed', 'cancelled')),
     problem    TEXT,                         -- why it failed
     attempts   INTEGER NOT NULL,
     operation  TEXT,                         -- of the migration under way

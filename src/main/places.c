@@ -29,6 +29,8 @@ int places_start_node_life(struct node *node, struct error *err)
         .overcommit_cpu_percent = options->overcommit_cpu_percent,
         .overcommit_memory_percent = options->overcommit_memory_percent,
         .overcommit_disk_percent = options->overcommit_disk_percent,
+        .loss_wait_ms = options->node_loss_wait_ms,
+        .moves_max = options->machine_moves_max,
     };
     return node_service_new(&settings, &node->node_life, err);
 }

@@ -1,8 +1,11 @@
-"""What nodes are: what they have, labels, taints, pools, cordons."""
+"""What nodes are (what they have, labels, taints, pools, cordons), and drains."""
 import json
+import pathlib
+import tempfile
 import unittest
 
 from cluster import Cluster
+from machines import kernel_flags, machines_of, root_archive, why_not
 from node import Refused
 
 
@@ -69,6 +72,93 @@ class NodeDuty(unittest.TestCase):
         with self.assertRaises(Refused):
             for number in range(40):
                 self.cluster[0].call("PUT", f"/v1/nodes/{name}/taints/t{number}", {"effect": "PreferNoSchedule"})
+
+
+class NodeDrain(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-drain-"))
+        cls.cluster = Cluster(2, here=True)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.form(servers=1)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
+        root = pathlib.Path(cls.folder) / "root.tar.gz"
+        root.write_bytes(root_archive())
+        cls.cluster[0].cli("image", "import", "small", "--root", root, *kernel_flags())
+
+    def create(self, name, node, *more):
+        self.cluster[0].cli("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", node.name, *more)
+
+    def machines(self):
+        return {machine["name"]: machine for machine in self.cluster[0].get("/v1/machines")["machines"]}
+
+    def duty(self, name):
+        return self.cluster[0].get(f"/v1/nodes/{name}")["duty"]
+
+    def refused(self, *words):
+        done = self.cluster[0].cli(*words, check=False)
+        self.assertNotEqual(done.returncode, 0, words)
+        return done.stderr
+
+    def test_what_a_node_has_leaves_it_and_comes_back(self):
+        near, far = self.cluster[0], self.cluster[1]
+        self.create("lively", far)
+        self.create("cold", far, "--eviction-strategy", "restart")
+        self.create("asleep", far, "--strategy", "Halted")
+        self.create("stuck", far, "--eviction-strategy", "none", "--strategy", "Manual")
+        near.cli("vm", "start", "stuck")
+        boots = near.cli("vm", "exec", "lively", "--", "cat", "/proc/sys/kernel/random/boot_id")
+
+        self.assertIn("default/stuck has the eviction strategy none", self.refused("node", "drain", far.name))
+        self.assertEqual(self.duty(far.name), "active")
+        near.cli("node", "cordon", near.name)
+        self.assertIn("the last one that takes work", self.refused("node", "drain", far.name, "--ignore", "stuck"))
+        near.cli("node", "uncordon", near.name)
+
+        said = near.cli("node", "drain", far.name, "--ignore", "stuck")
+        self.assertIn("is drained", said)
+        self.assertEqual({name: machine["node"] for name, machine in self.machines().items()},
+                         {"lively": near.name, "cold": near.name, "asleep": near.name, "stuck": far.name})
+        near.until(lambda _: self.machines()["lively"]["state"] == "running", "the machine that moved while it ran")
+        self.assertEqual(near.cli("vm", "exec", "lively", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
+        near.until(lambda _: self.machines()["cold"]["state"] == "running", "the machine that was moved cold")
+        self.assertEqual(self.machines()["asleep"]["state"], "stopped")
+        self.assertIn("is drained, and takes nothing", self.refused("node", "uncordon", far.name))
+        self.assertIn("is drained", self.refused("vm", "migrate", "asleep", "--to", far.name))
+        self.assertIn("being drained", self.refused("node", "drain", far.name, "--ignore", "stuck"))
+
+        # The drained node begins again, and is still drained; then everything comes back.
+        far.stop()
+        far.start()
+        far.wait_ready()
+        self.assertEqual(self.duty(far.name), "drained")
+        near.cli("node", "drain", far.name, "--disable")
+        self.assertEqual({machine["node"] for machine in self.machines().values()}, {far.name})
+        self.assertEqual(self.duty(far.name), "active")
+        near.until(lambda _: self.machines()["lively"]["state"] == "running", "the machine is back")
+        self.assertEqual(near.cli("vm", "exec", "lively", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
+        self.assertIn("nothing has left it", self.refused("node", "restore", far.name))
+
+        # Cancelled: it stays cordoned, and what was to leave is where it is or comes back.
+        near.until(lambda _: self.machines()["cold"]["state"] == "running", "all run")
+        begun = near.call("POST", f"/v1/nodes/{far.name}/drain", {"ignore": ["stuck"], "parallel": 1})
+        near.call("DELETE", f"/v1/operations/{begun['operation']}")
+        ended = near.get(f"/v1/operations/{begun['operation']}/wait?timeout=60s")
+        self.assertEqual(ended["state"], "cancelled", ended)
+        near.until(lambda _: self.duty(far.name) == "cordoned", "the cordon")
+        near.cli("node", "restore", far.name)
+        near.until(lambda _: all(machine["node"] == far.name and (machine["state"] == "running" or machine["name"] == "asleep")
+                                 for machine in self.machines().values()), "all is as it was")
+
+        # By force: what cannot leave is stopped, and started by the restore.
+        near.cli("node", "drain", far.name, "--force", "--ignore", "asleep")
+        self.assertEqual(self.machines()["stuck"]["state"], "stopped")
+        near.cli("node", "restore", far.name, "--stay")
+        near.until(lambda _: self.machines()["stuck"]["state"] == "running", "what was stopped runs again")
+        self.assertEqual(self.machines()["lively"]["node"], near.name)
 
 
 if __name__ == "__main__":

@@ -216,7 +216,9 @@ static uint64_t choose_healthy(struct world *world, struct sim_node *node)
 static void move_from(struct world *world, struct sim_node *node, uint64_t id)
 {
     for (uint64_t i = 0; i < SIM_RESOURCES; i++) {
-        if (node->state.owners[i] != id) {
+        bool is_early = is_machine(i) &&
+            boot_ms(world, node) < liveness_since(node->leader, id) + CLUSTER_FENCED_MS;
+        if (node->state.owners[i] != id || is_early) {
             continue;
         }
         struct entry entry = {.kind = ENTRY_MOVE,

@@ -251,11 +251,17 @@ static void act(struct world *world, struct sim_node *node)
 {
     for (size_t i = 0; i < SIM_RESOURCES; i++) {
         if (node->state.owners[i] != node->id) {
+            if (is_machine(i) && liveness_holds(&node->lease, boot_ms(world, node))) {
+                note_reconciled(world, node, i);
+            }
             continue;
         }
         liveness_applied(&node->lease, node->state.index);
         if (liveness_holds(&node->lease, boot_ms(world, node))) {
             note_act(world, node, i);
+            if (is_machine(i)) {
+                note_machine(world, node, i);
+            }
         } else {
             world->expired++;
         }

@@ -24,7 +24,7 @@
 
 enum {
     SIM_NODES = 8,
-    SIM_RESOURCES = 6,
+    SIM_RESOURCES = 6, /* those with an odd number are machines: monitors end them */
     SIM_MEMBERS_MAX = 8,
     SIM_LOG_MAX = 6000,
     SIM_BATCH_MAX = 64,
@@ -229,6 +229,7 @@ struct world {
     uint64_t leader_of_term[SIM_LOG_MAX];
     uint64_t act_end_us[SIM_RESOURCES];
     uint64_t actor[SIM_RESOURCES];
+    uint64_t vmm_end_us[SIM_RESOURCES][SIM_NODES]; /* what runs of a machine has ended by then */
 
     /* For the verdict, and to see that a run was worth something. */
     uint64_t acts, moves, moves_refused, grants, elections, actions, lost, readmitted, expired;
@@ -256,6 +257,13 @@ void note_committed(struct world *world, const struct sim_node *node, uint64_t i
                     const struct entry *entry);
 void note_elected(struct world *world, const struct sim_node *node, uint64_t term);
 void note_act(struct world *world, const struct sim_node *node, size_t resource);
+/* Machines go on without a daemon, until their monitors end them. */
+static inline bool is_machine(size_t resource)
+{
+    return resource % 2 == 1;
+}
+void note_machine(struct world *world, const struct sim_node *node, size_t resource);
+void note_reconciled(struct world *world, const struct sim_node *node, size_t resource);
 void note_step(struct world *world, const struct sim_node *leader,
                const struct membership_decision *decision, const struct config *after);
 bool can_pass(const struct world *world, int from, int to);

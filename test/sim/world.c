@@ -328,6 +328,30 @@ void note_act(struct world *world, const struct sim_node *node, size_t resource)
     world->acts++;
 }
 
+/*
+ * A machine runs at the node, or is started there.  Its monitor ends it CLUSTER_FENCE_MS after the
+ * lease, and has LIVENESS_STOP_MS for it, whatever becomes of the daemon.
+ */
+void note_machine(struct world *world, const struct sim_node *node, size_t resource)
+{
+    for (int i = 0; i < SIM_NODES; i++) {
+        if (i != node->slot && world->now_us < world->vmm_end_us[resource][i]) {
+            violated(world, "machine %zu runs at %s and at %s", resource, node->name,
+                     world->nodes[i].name);
+        }
+    }
+    uint64_t left_ms =
+        node->lease.until_ms + CLUSTER_FENCE_MS + LIVENESS_STOP_MS - boot_ms(world, node);
+    world->vmm_end_us[resource][node->slot] =
+        world->now_us + (uint64_t)((double)left_ms * 1000 / node->rate);
+}
+
+/* The node has seen that it is another one's, and ended what ran of it. */
+void note_reconciled(struct world *world, const struct sim_node *node, size_t resource)
+{
+    world->vmm_end_us[resource][node->slot] = 0;
+}
+
 /* Was it there for the leader not long ago: as long as a leader cannot know better? */
 static bool was_there(struct world *world, const struct sim_node *leader, uint64_t id)
 {

@@ -254,6 +254,16 @@ int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, 
     return error_set(err, ERROR_NOT_FOUND, "this node has no UEFI firmware (Debian: ovmf)");
 }
 
+int hypervisor_set_lease(const char *folder, uint64_t until_ms, struct error *err)
+{
+    return launch_write_lease(folder, until_ms, err);
+}
+
+bool hypervisor_has_lease(const char *folder)
+{
+    return launch_has_lease(folder);
+}
+
 const char *hypervisor_end_text(enum hypervisor_end end)
 {
     static const char *const texts[] = {

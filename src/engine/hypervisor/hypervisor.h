@@ -38,6 +38,15 @@ enum {
 /* Sockets in a machine's folder, besides the monitor's: of the guest agent. */
 #define HYPERVISOR_AGENT_SOCKET "agent.sock"
 
+/*
+ * Until when what runs in a machine's folder, or is started there, may run (boot clock);
+ * HYPERVISOR_NO_LEASE: for as long as it likes.  Its monitor ends it then, with or without a
+ * daemon.  hypervisor_has_lease(): false: its monitor is of an older Blixard, and does not know.
+ */
+#define HYPERVISOR_NO_LEASE UINT64_MAX
+int hypervisor_set_lease(const char *folder, uint64_t until_ms, struct error *err);
+bool hypervisor_has_lease(const char *folder);
+
 /* ---- Drivers ---- */
 
 struct hypervisor_driver_info {

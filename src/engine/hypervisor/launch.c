@@ -167,6 +167,53 @@ void launch_kill(const char *folder)
     }
 }
 
+/* ---- Leases ---- */
+
+int launch_write_lease(const char *folder, uint64_t until_ms, struct error *err)
+{
+    const uint64_t pair[2] = {until_ms, ~until_ms};
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_LEASE, folder);
+    FD_OWNED int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return error_os(err, errno, "opening %s", path);
+    }
+    if (pwrite(fd, pair, sizeof(pair), 0) != (ssize_t)sizeof(pair)) {
+        return error_os(err, errno, "writing %s", path);
+    }
+    return 0;
+}
+
+bool launch_has_lease(const char *folder)
+{
+    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_LEASE, folder);
+    return file_exists(path);
+}
+
+int launch_open_lease(int folder, int *ret_fd, struct error *err)
+{
+    const uint64_t pair[2] = {LAUNCH_NO_LEASE, ~LAUNCH_NO_LEASE};
+    FD_OWNED int fd = openat(folder, LAUNCH_LEASE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return error_os(err, errno, "opening " LAUNCH_LEASE);
+    }
+    if (lseek(fd, 0, SEEK_END) == 0 && pwrite(fd, pair, sizeof(pair), 0) != (ssize_t)sizeof(pair)) {
+        return error_os(err, errno, "writing " LAUNCH_LEASE);
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+bool launch_read_lease(int fd, uint64_t *ret_until_ms)
+{
+    uint64_t pair[2] = {0, 0};
+    bool is_whole =
+        pread(fd, pair, sizeof(pair), 0) == (ssize_t)sizeof(pair) && pair[0] == ~pair[1];
+    if (is_whole) {
+        *ret_until_ms = pair[0];
+    }
+    return is_whole;
+}
+
 int launch_read_exit(const char *folder, struct launch_exit *ret_exit, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};

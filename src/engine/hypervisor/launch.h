@@ -29,6 +29,7 @@ struct error;
 #define LAUNCH_EXIT    "exit.json"
 #define LAUNCH_CONSOLE "console.sock"
 #define LAUNCH_SCRATCH "vmm"
+#define LAUNCH_LEASE   "lease"
 
 enum {
     LAUNCH_SOCKETS_MAX = 4,
@@ -93,6 +94,16 @@ bool launch_is_alive(const char *folder, pid_t *ret_monitor, pid_t *ret_vmm);
 /* Kill the VMM, by its monitor; the end comes by the console's "watch". */
 void launch_kill(const char *folder);
 
+/*
+ * Until when a VMM may run, by the boot clock; LAUNCH_NO_LEASE: for as long as it likes.  Its
+ * monitor ends it then, whether a daemon is there or not; whoever wants it to go on writes a later
+ * time before.  FOLDER/LAUNCH_LEASE: the milliseconds, and all of their bits turned, so that what
+ * is half written is not believed.  launch_has_lease(): does the monitor there look at it?
+ */
+#define LAUNCH_NO_LEASE UINT64_MAX
+int launch_write_lease(const char *folder, uint64_t until_ms, struct error *err);
+bool launch_has_lease(const char *folder);
+
 /* How the last VMM ended; NOT_FOUND: it has not, or its monitor was killed. */
 struct launch_exit {
     int code;
@@ -128,6 +139,10 @@ struct launch {
     struct jail_options jail;
     struct jail_group_limits limits;
 };
+
+/* Open it, or make one that never ends.  launch_read_lease(): false: it is half written. */
+int launch_open_lease(int folder, int *ret_fd, struct error *err);
+bool launch_read_lease(int fd, uint64_t *ret_until_ms);
 
 /* Read launch.json in a folder; what *ret_launch points to is kept for the life of the process. */
 int launch_read(int folder, struct launch *ret_launch, struct error *err);

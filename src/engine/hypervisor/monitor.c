@@ -31,7 +31,7 @@
 #include "engine/jail/jail.h"
 #include "engine/net/net.h"
 
-enum { WORDS_BYTES = 2048, CHILDREN_BYTES = 4096 };
+enum { WORDS_BYTES = 2048, CHILDREN_BYTES = 4096, LEASE_LOOK_MS = 2000 };
 
 struct monitor {
     struct launch launch;
@@ -42,6 +42,9 @@ struct monitor {
     int words;                /* the VMM's standard error */
     int signals;
     pid_t vmm;
+    int lease;                       /* LAUNCH_LEASE */
+    uint64_t lease_until_ms;         /* as it was read last */
+    bool is_fenced;                  /* its time was over */
     pid_t shares[LAUNCH_SHARES_MAX]; /* their virtiofsd; 0: none */
     const struct launch_share *lost_share;
     char last_words[WORDS_BYTES + 1];
@@ -305,6 +308,24 @@ static void end_shares(struct monitor *monitor)
     }
 }
 
+/*
+ * Milliseconds until the lease is to be looked at; when it is over, the VMM is killed.  Nobody else
+ * may be there to do it: another node starts this machine when this time, and a margin, have gone
+ * by.
+ */
+static int look_at_lease(struct monitor *monitor)
+{
+    uint64_t now_ms = clock_boot_ms();
+    launch_read_lease(monitor->lease, &monitor->lease_until_ms);
+    if (now_ms < monitor->lease_until_ms) {
+        uint64_t left_ms = monitor->lease_until_ms - now_ms;
+        return left_ms < LEASE_LOOK_MS ? (int)left_ms : LEASE_LOOK_MS;
+    }
+    monitor->is_fenced = true;
+    kill(monitor->vmm, SIGKILL);
+    return LEASE_LOOK_MS;
+}
+
 /* Returns how it ended, as waitpid(2) says. */
 static int watch(struct monitor *monitor)
 {
@@ -314,7 +335,7 @@ static int watch(struct monitor *monitor)
         fds[0] = (struct pollfd){.fd = monitor->signals, .events = POLLIN};
         fds[1] = (struct pollfd){.fd = monitor->words, .events = POLLIN};
         size_t count = console_prepare(&monitor->console, fds + 2);
-        if (poll(fds, (nfds_t)(2 + count), -1) < 0) {
+        if (poll(fds, (nfds_t)(2 + count), look_at_lease(monitor)) < 0) {
             continue;
         }
         if (fds[0].revents != 0) {
@@ -380,6 +401,15 @@ static void note_kill(struct monitor *monitor, int status)
     }
 }
 
+static void note_fence(struct monitor *monitor)
+{
+    if (monitor->is_fenced) {
+        monitor->last_length = (size_t)snprintf(
+            monitor->last_words, sizeof(monitor->last_words),
+            "its node was cut off from the cluster for so long that it may run elsewhere by now");
+    }
+}
+
 /* ---- Life ---- */
 
 static int open_folder(struct monitor *monitor, const char *path, struct error *err)
@@ -436,6 +466,7 @@ static int begin(struct monitor *monitor, const char *path, struct error *err)
     int r = open_folder(monitor, path, err);
     r = r < 0 ? r : launch_read(monitor->folder, &monitor->launch, err);
     r = r < 0 ? r : take_over_signals(monitor, err);
+    r = r < 0 ? r : launch_open_lease(monitor->folder, &monitor->lease, err);
     r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
     r = r < 0 ? r : open_taps(monitor, err);
     r = r < 0 ? r : start_vmm(monitor, path, console_listener, err);
@@ -465,6 +496,7 @@ static void stay(const char *path, int report)
     end_shares(&monitor);
     note_lost_share(&monitor);
     note_kill(&monitor, status);
+    note_fence(&monitor);
     jail_group_remove(monitor.name);
     write_exit(&monitor, status);
     for (size_t i = 0; i < monitor.launch.socket_count; i++) {

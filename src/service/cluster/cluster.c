@@ -103,6 +103,11 @@ bool cluster_is_owner(const struct cluster *cluster)
         liveness_holds(&cluster->liveness, clock_boot_ms());
 }
 
+uint64_t cluster_owns_until(const struct cluster *cluster)
+{
+    return !cluster->is_member || is_alone(cluster) ? UINT64_MAX : cluster->liveness.until_ms;
+}
+
 static void on_lease_timer(void *context)
 {
     cluster_check_lease(context);

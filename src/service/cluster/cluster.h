@@ -215,6 +215,17 @@ int cluster_client_new(struct loop *loop, const struct cluster_view *view,
 /* True while its lease holds; always where there is one node.  See liveness.h. */
 bool cluster_is_owner(const struct cluster *cluster);
 
+/* Until when, by the boot clock, if nothing is heard from now on; UINT64_MAX: for ever (one node);
+ * 0: there was none since the start. */
+uint64_t cluster_owns_until(const struct cluster *cluster);
+
+/*
+ * What is ended by somebody who outlives the daemon (the monitors of machines) has a longer time
+ * for it: CLUSTER_FENCE_MS after that.  The leader moves such things no earlier than
+ * CLUSTER_FENCED_MS after it judged a node LOST, by the same reasoning as in liveness.h.
+ */
+enum { CLUSTER_FENCE_MS = 15000, CLUSTER_FENCED_MS = 16000 };
+
 /*
  * Is the work of `key` ("trigger/default/nightly", ...) this node's: does its lease hold, and is it
  * the one of the live nodes to which the key belongs (ownership.h)?  Two nodes may think so for as

@@ -71,6 +71,10 @@ enum {
 _Static_assert((LIVENESS_HOLD_MS + LIVENESS_STOP_MS) * (1000 + LIVENESS_DRIFT_PERMILLE) <
                    LIVENESS_LOST_MS * (1000 - LIVENESS_DRIFT_PERMILLE),
                "a node stops to be an owner before the leader lets others take over");
+_Static_assert((LIVENESS_HOLD_MS + CLUSTER_FENCE_MS + LIVENESS_STOP_MS) *
+                       (1000 + LIVENESS_DRIFT_PERMILLE) <
+                   (LIVENESS_LOST_MS + CLUSTER_FENCED_MS) * (1000 - LIVENESS_DRIFT_PERMILLE),
+               "what monitors end has ended before it is started elsewhere");
 _Static_assert(LIVENESS_SUSPECT_MS >= 3 * LIVENESS_BEAT_MS, "one lost beat is no suspicion");
 
 /* What a node sends.  To the leader it is input: any value is possible. */

@@ -61,7 +61,10 @@ static const char *const update_keys[] = {"cpus",
                                           "node_pool",
                                           "reservation",
                                           "priority",
-                                          "dedicated_cpus"};
+                                          "dedicated_cpus",
+                                          "eviction_strategy",
+                                          "node_loss",
+                                          "rebalance"};
 enum {
     START_KEYS = sizeof(start_keys) / sizeof(start_keys[0]),
     UPDATE_KEYS = sizeof(update_keys) / sizeof(update_keys[0])
@@ -596,6 +599,7 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
     JSON_OWNED json_t *config = NULL;
     int r = read_row(changing, &config, err);
     r = r < 0 ? r : change_merge(config, update, &changing->config, err);
+    r = r < 0 ? r : fence_check_change(machine, changing->config, err);
     if (r < 0) {
         return r;
     }

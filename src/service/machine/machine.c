@@ -103,7 +103,8 @@ void machine_unref(struct machine *machine)
 static void start_in_order(struct machine *machine)
 {
     char reason[MACHINE_REASON_SIZE];
-    machine->is_waiting = after_waits(machine, reason, sizeof(reason));
+    machine->is_waiting = fence_waits(machine, reason, sizeof(reason)) ||
+        after_waits(machine, reason, sizeof(reason));
     if (!machine->is_waiting) {
         machine_run_start(machine);
     } else if (strcmp(machine->reason, reason) != 0) {
@@ -324,7 +325,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     }
     machine_volumes_open(service);
     *ret_service = service;
-    return 0;
+    return fence_open(service, err);
 }
 
 void machine_service_free(struct machine_service *service)
@@ -362,6 +363,7 @@ void machine_service_free(struct machine_service *service)
         machine->is_gone = true;
         machine_unref(machine);
     }
+    fence_close(service);
     loop_timer_free(service->retry);
     free(service->folder);
     free(service->agent);

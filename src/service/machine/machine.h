@@ -21,6 +21,7 @@
 
 struct agent;
 struct buffer;
+struct cluster;
 struct error;
 struct hypervisor;
 struct image_store;
@@ -45,8 +46,9 @@ struct machine_options {
     struct hypervisor *hypervisor;
     struct volume_service *volumes;
     struct network_service *networks;
-    const char *folder; /* made when missing */
-    const char *agent;  /* path of blixard-agent; NULL: found beside this program */
+    struct cluster *cluster; /* NULL: there is none */
+    const char *folder;      /* made when missing */
+    const char *agent;       /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
     const char
         *share_folders;      /* with commas: what machines may share; lent for the service's life */

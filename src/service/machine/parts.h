@@ -18,6 +18,7 @@
 
 struct buffer;
 struct capture;
+struct fence;
 struct health;
 struct machine_plugging;
 struct migration;
@@ -81,6 +82,8 @@ struct machine {
     bool is_coming;              /* from another node, and is to be resumed */
     bool is_new;                 /* its row has just been read */
     bool is_waiting;             /* for others to run, before it starts */
+    bool is_fenced_ahead;        /* its row is about to say that it is fenced */
+    uint64_t lease_ms;           /* as its monitor was told last; 0: not yet */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
     struct list news;            /* what became of it, not written yet: events.c */
@@ -104,7 +107,8 @@ struct machine_service {
     uint64_t migrated_bytes;
     struct store_watch *watch;
     struct loop_timer *retry; /* of writes that failed */
-    unsigned pending;         /* answers on their way */
+    struct fence *fence;
+    unsigned pending; /* answers on their way */
     bool is_over;
 };
 
@@ -394,6 +398,19 @@ int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wan
                  struct error *err);
 int limits_check_memory(const struct machine *machine, struct error *err);
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
+
+/* ---- fence.c: what may start elsewhere when its node is lost ---- */
+int fence_open(struct machine_service *service, struct error *err);
+void fence_close(struct machine_service *service);
+/* Is it ended by its monitor when this node has no lease? */
+bool fence_is_on(const json_t *config);
+/* May it not be started now? */
+bool fence_waits(const struct machine *machine, char *ret_reason, size_t size);
+/* It is about to be started, or is not this node's any more. */
+void fence_prepare(struct machine *machine);
+void fence_leave(struct machine *machine);
+/* CONFLICT: what runs cannot be fenced before it is started again. */
+int fence_check_change(struct machine *machine, const json_t *config, struct error *err);
 
 /* ---- after.c: the order of starts ---- */
 /* NOT_FOUND: there is none of these; CONFLICT: they would wait for each other. */

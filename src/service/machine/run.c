@@ -749,6 +749,7 @@ void machine_run_start(struct machine *machine)
     machine->has_program_ended = false;
     program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");
+    fence_prepare(machine);
     machine->is_busy = true;
     loop_work(machine->service->options.loop, write_files, on_files, starting);
 }

@@ -109,6 +109,33 @@ static int check_strategy(const json_t *config, struct error *err)
                     text);
 }
 
+/* What becomes of it when its node is drained or lost, or another one has more room. */
+static int check_node_life(const json_t *config, struct error *err)
+{
+    static const struct {
+        const char *key;
+        const char *choices[4];
+    } settings[] = {
+        {"eviction_strategy", {"migrate", "restart", "none", NULL}},
+        {"node_loss", {"wait", "restart-fresh", NULL}},
+        {"rebalance", {"allow", "never", NULL}},
+    };
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        const char *text = json_text(config, settings[i].key);
+        bool is_one = text[0] == '\0';
+        for (const char *const *choice = settings[i].choices; *choice != NULL; choice++) {
+            is_one = is_one || strcmp(*choice, text) == 0;
+        }
+        if (!is_one) {
+            return error_set(err, ERROR_INVALID, "%s \"%.40s\" is none of %s, %s%s%s",
+                             settings[i].key, text, settings[i].choices[0], settings[i].choices[1],
+                             settings[i].choices[2] != NULL ? ", " : "",
+                             settings[i].choices[2] != NULL ? settings[i].choices[2] : "");
+        }
+    }
+    return 0;
+}
+
 static int check_machine_type(const json_t *config, struct error *err)
 {
     const char *type = json_text(config, "machine_type");
@@ -214,6 +241,7 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     r = r < 0 ? r : check_rules(config, err);
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_machine_type(config, err);
+    r = r < 0 ? r : check_node_life(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
     r = r < 0 ? r : program_check(config, err);
     r = r < 0 ? r : health_check(config, err);

@@ -120,7 +120,11 @@ static void drop_if_missing(struct machine_service *service, struct machine *mac
                         service->node_name);
     if (r == 0 && !is_there && !machine->is_gone) {
         machine->is_gone = true;
+        bool has_moved = machine->migration != NULL;
         machine_run_detach(machine);
+        if (!has_moved) {
+            fence_leave(machine);
+        }
         machine_unref(machine);
     }
 }

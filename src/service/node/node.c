@@ -1,10 +1,16 @@
 /* The life of the service, and looks at what this node has: see node.h. */
 #include "service/node/node.h"
 
-#include "service/cluster/cluster.h"
+#include <string.h>
+
 #include "service/node/parts.h"
 
-enum { LOOK_MS = 60000 };
+enum { LOOK_MS = 60000, SCHEMA = 8 };
+
+bool node_state_is_there(const struct node_service *service)
+{
+    return store_schema_now(service->options.store) >= SCHEMA;
+}
 
 static void look(void *context)
 {
@@ -16,6 +22,62 @@ static void look(void *context)
     loop_timer_start(service->look, LOOK_MS);
 }
 
+/* ---- Writing ---- */
+
+struct proposal {
+    struct node_service *service;
+    const char *what;
+};
+
+static void on_proposed(const struct error *error, uint64_t index, void *context)
+{
+    struct proposal *proposal = context;
+    (void)index;
+    proposal->service->pending--;
+    if (error != NULL) {
+        log_warn("%s could not be written: %s", proposal->what, error->text);
+    }
+    if (!proposal->service->is_over) {
+        node_step_soon(proposal->service);
+    }
+    free(proposal);
+}
+
+void node_propose(struct node_service *service, struct store_command *owned_command,
+                  const char *what)
+{
+    struct proposal *proposal = NEW(struct proposal);
+    *proposal = (struct proposal){service, what};
+    service->pending++;
+    store_propose(service->options.store, owned_command, on_proposed, proposal);
+}
+
+/* ---- Steps ---- */
+
+static void on_step(void *context)
+{
+    struct node_service *service = context;
+    moves_step(service);
+    drains_resume(service);
+    drains_step(service);
+}
+
+void node_step_soon(struct node_service *service)
+{
+    loop_timer_start(service->step, 0);
+}
+
+static void on_change(const struct store_event *event, void *context)
+{
+    struct node_service *service = context;
+    bool is_ours = event->operation == 'R' || strcmp(event->table, "machine_move") == 0 ||
+        strcmp(event->table, "node") == 0 ||
+        (service->has_moves && strcmp(event->table, "machine") == 0);
+    if (is_ours && !service->is_over) {
+        node_step_soon(service);
+    }
+}
+
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
                      struct error *err)
 {
@@ -24,8 +86,14 @@ int node_service_new(const struct node_options *options, struct node_service **r
     service->options = *options;
     service->node_name = memory_copy_string(options->node_name);
     service->options.node_name = service->node_name;
+    list_init(&service->moves);
+    list_init(&service->drains);
     service->look = loop_timer_new(options->loop, look, service);
+    service->step = loop_timer_new(options->loop, on_step, service);
+    service->watch = store_watch_new(options->store, NULL, on_change, service);
+    loss_open(service);
     look(service);
+    node_step_soon(service);
     *ret_service = service;
     return 0;
 }
@@ -36,7 +104,16 @@ void node_service_free(struct node_service *service)
         return;
     }
     service->is_over = true;
+    store_watch_free(service->watch);
+    loss_close(service);
+    store_settle(service->options.store);
+    while (service->pending > 0) {
+        uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);
+    }
+    moves_abandon(service);
+    drains_abandon(service);
     loop_timer_free(service->look);
+    loop_timer_free(service->step);
     free(service->node_name);
     free(service);
 }

@@ -42,10 +42,29 @@ struct node_options {
     uint64_t overcommit_cpu_percent;
     uint64_t overcommit_memory_percent;
     uint64_t overcommit_disk_percent;
+    uint64_t loss_wait_ms; /* beyond what is safe, before machines of a lost node start elsewhere */
+    uint64_t moves_max;    /* machines that leave this node at once */
 };
 
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
                      struct error *err);
 void node_service_free(struct node_service *service);
+
+/* With the id of the operation that ends when it is so, or an error. */
+typedef void node_begun(const struct error *error, const char *operation, void *context);
+
+/*
+ * Let what node `name` has leave it: a body of type NodeDrain.  It takes nothing from then on.
+ * CONFLICT: nobody could take it, a machine cannot leave, or it is drained already; NOT_FOUND,
+ * UNAVAILABLE (it is lost).  Cancelled, it
+ * stays cordoned, and what has left stays where it is.
+ */
+void node_drain(struct node_service *service, const char *project, const char *name,
+                const json_t *body, node_begun *done, void *context);
+
+/* Let node `name` take work again, and what has left it come back: a body of type NodeRestore.
+ * CONFLICT: there is nothing to restore. */
+void node_restore(struct node_service *service, const char *project, const char *name,
+                  const json_t *body, node_begun *done, void *context);
 
 #endif

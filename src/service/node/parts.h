@@ -2,31 +2,106 @@
 #ifndef SERVICE_NODE_PARTS_H
 #define SERVICE_NODE_PARTS_H
 
+#include <sqlite3.h>
+
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/list.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
+#include "service/cluster/cluster.h"
 #include "service/node/node.h"
+#include "service/operation/operation.h"
+
+enum {
+    NODE_NAME_SIZE = 64,
+    NODE_ID_SIZE = 17, /* of a machine */
+    NODE_PARALLEL_MAX = 64,
+    NODE_ATTEMPTS_MAX = 3,
+    NODE_PRIORITY = 50, /* of a machine that says nothing */
+};
+
+struct drain;
+struct losses;
 
 struct node_service {
     struct node_options options;
     char *node_name;
     struct loop_timer *look; /* at what this node has */
+    struct loop_timer *step; /* of moves, soon or after a while */
+    struct store_watch *watch;
+    struct cluster_listener *listener;
+    struct list moves;  /* of machines of this node, under way */
+    struct list drains; /* operations that are told how it goes */
+    struct losses *losses;
+    struct loop_timer *loss; /* when what a lost node ran may start elsewhere */
+    bool has_moves;          /* somewhere in the cluster, or a drain here */
+    unsigned pending;        /* answers on their way */
     bool is_over;
 };
 
+/* The state has what this room needs (version 8). */
+bool node_state_is_there(const struct node_service *service);
+/* Look at moves soon. */
+void node_step_soon(struct node_service *service);
+/* Propose, and log what went wrong; `what` is a constant text. */
+void node_propose(struct node_service *service, struct store_command *owned_command,
+                  const char *what);
+
 /* ---- attributes.c: what this node has; reads /proc and /sys, some hundred microseconds ---- */
 
-/* Folders that are read, so that a test has its own; "" at the end of neither. */
+/* Folders that are read, so that a test has its own. */
 struct attributes_roots {
     const char *proc; /* "/proc" */
     const char *sys;  /* "/sys" */
 };
 void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
                       struct buffer *out);
+
+/* ---- target.c: which node is to have a machine ---- */
+
+/* Pure: of these, the one with the most memory left of those where it fits. */
+struct target_node {
+    const char *name;
+    bool takes_work; /* healthy, active, without a taint that keeps work away */
+    bool is_avoided; /* PreferNoSchedule: when there is nobody else */
+    const char *pool;
+    uint64_t memory_limit; /* may be given away; 0: unknown */
+    uint64_t memory_used;
+    bool has_driver;
+};
+struct target_wish {
+    const char *pool;
+    uint64_t memory_bytes;
+    const char *but; /* not this one */
+};
+/* The index of it, or -1 with the reason. */
+int node_pick_target(const struct target_node *nodes, size_t count, const struct target_wish *wish,
+                     char *ret_reason, size_t size);
+/* Of the state, for machine `id`, which is to leave node `but`.  UNAVAILABLE: nobody takes it. */
+int node_find_target(struct node_service *service, const char *id, const char *but,
+                     char ret_name[NODE_NAME_SIZE], struct error *err);
+
+/* ---- move.c ---- */
+void moves_step(struct node_service *service);
+void moves_abandon(struct node_service *service);
+
+/* ---- drain.c ---- */
+/* How many machines leave this node at once. */
+size_t drains_parallel(const struct node_service *service);
+void drains_step(struct node_service *service);
+/* One that was under way when the daemon ended. */
+void drains_resume(struct node_service *service);
+void drains_abandon(struct node_service *service);
+
+/* ---- loss.c ---- */
+void loss_open(struct node_service *service);
+void loss_close(struct node_service *service);
 
 #endif

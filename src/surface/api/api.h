@@ -34,6 +34,7 @@ struct forecast_service;
 struct kv_service;
 struct loop;
 struct machine_service;
+struct node_service;
 struct volume_service;
 struct network_service;
 struct operation_service;
@@ -77,6 +78,7 @@ struct api_options {
     struct invocation_service *invocations;
     struct machine_service *machines;
     struct placement_service *placement;
+    struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */

@@ -60,6 +60,13 @@ const struct flag vm_create_flags[] = {
      "So long after its start they do not count (default 60s)."},
     {"health-action", 0, "ACTION", "restart none",
      "What is done when it is unhealthy (default restart)."},
+    {"eviction-strategy", 0, "STRATEGY", "migrate restart none",
+     "When its node is drained: it moves while it runs where it can (default), is stopped for it, "
+     "or stays."},
+    {"node-loss", 0, "WHAT", "wait restart-fresh",
+     "When its node is lost: it waits for it, which has its disk (default), or starts elsewhere "
+     "from its image with an empty disk: what it wrote is lost."},
+    {"rebalance", 0, "WHETHER", "allow never", "Whether rebalancing moves it (default allow)."},
     {"after", 0, "NAME", NULL,
      "It starts when that machine runs and is healthy; may be given several times."},
     {"boot-timeout", 0, "DURATION", NULL,
@@ -121,6 +128,9 @@ const struct flag vm_set_flags[] = {
     {"health-start-period", 0, "DURATION", NULL, "So long after its start they do not count."},
     {"health-action", 0, "ACTION", "restart none", "What is done when it is unhealthy."},
     RULES("; none: no such rule."),
+    {"eviction-strategy", 0, "STRATEGY", "migrate restart none", "When its node is drained."},
+    {"node-loss", 0, "WHAT", "wait restart-fresh", "When its node is lost."},
+    {"rebalance", 0, "WHETHER", "allow never", "Whether rebalancing moves it."},
     {"restart", 0, NULL, NULL, "Start it again, if something takes effect only then."},
     {NULL, 0, NULL, NULL, NULL},
 };

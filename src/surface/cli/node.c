@@ -251,3 +251,87 @@ int verb_node_taint(const struct arguments *arguments, struct error *err)
     r = r < 0 ? r : request_json("GET", target, NULL, &node, err);
     return r < 0 ? r : print_done(arguments, node, err, "taints of %s are changed", name);
 }
+
+/* ---- Drains ---- */
+
+static int make_drain(const struct arguments *arguments, json_t *body, struct error *err)
+{
+    const char *deadline = flag_value(arguments, "deadline");
+    const char *parallel = flag_value(arguments, "parallel");
+    uint64_t number = 0;
+    json_t *ignore = json_array();
+    json_object_set_new(body, "ignore", ignore);
+    if (deadline != NULL && (!text_parse_duration_ms(deadline, &number) || number == 0)) {
+        return error_set(err, ERROR_INVALID, "--deadline is a time such as 10m, not \"%.40s\"",
+                         deadline);
+    }
+    if (deadline != NULL) {
+        json_object_set_new(body, "deadline_ms", json_integer((json_int_t)number));
+    }
+    if (parallel != NULL &&
+        (!text_parse_u64(text_of(parallel, strlen(parallel)), &number) || number == 0 ||
+         number > INT64_MAX)) {
+        return error_set(err, ERROR_INVALID, "--parallel is a number, not \"%.40s\"", parallel);
+    }
+    if (parallel != NULL) {
+        json_object_set_new(body, "parallel", json_integer((json_int_t)number));
+    }
+    if (flag_value(arguments, "force") != NULL) {
+        json_object_set_new(body, "force", json_true());
+    }
+    for (unsigned i = 0; i < arguments->flag_count; i++) {
+        if (strcmp(arguments->flags[i].name, "ignore") == 0) {
+            json_array_append_new(ignore, json_string(arguments->flags[i].value));
+        }
+    }
+    return 0;
+}
+
+/* Until its operation has ended, unless --no-wait; then the node as it is. */
+static int begin(const struct arguments *arguments, const char *what, const json_t *body,
+                 const char *text, struct error *err)
+{
+    const char *name = arguments->words[0];
+    JSON_OWNED json_t *reference = NULL;
+    JSON_OWNED json_t *node = NULL;
+    JSON_OWNED json_t *ended = NULL;
+    MEMORY_OWNED char *target = request_target("nodes", name, what);
+    MEMORY_OWNED char *one = request_target("nodes", name, "");
+    int r = request_send("POST", target, body, &reference, err);
+    const char *operation = json_string_value(json_object_get(reference, "operation"));
+    if (r == 0 && operation == NULL) {
+        return error_set(err, ERROR_PROTOCOL, "the answer names no operation");
+    }
+    if (r == 0 && flag_value(arguments, "no-wait") != NULL) {
+        return print_done(arguments, reference, err, "%s", operation);
+    }
+    r = r < 0 ? r : operation_wait_for(operation, &ended, err);
+    r = r < 0 ? r : request_json("GET", one, NULL, &node, err);
+    return r < 0 ? r : print_done(arguments, node, err, "node %s %s", name, text);
+}
+
+static int restore(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    if (flag_value(arguments, "stay") != NULL) {
+        json_object_set_new(body, "stay", json_true());
+    }
+    return begin(arguments, "/restore", body, "takes work again", err);
+}
+
+int verb_node_drain(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    if (flag_value(arguments, "disable") != NULL) {
+        return restore(arguments, err);
+    }
+    int r = make_drain(arguments, body, err);
+    return r < 0 ? r
+                 : begin(arguments, "/drain", body,
+                         "is drained: blixard node restore brings back what has left", err);
+}
+
+int verb_node_restore(const struct arguments *arguments, struct error *err)
+{
+    return restore(arguments, err);
+}

@@ -353,6 +353,8 @@ int verb_node_label(const struct arguments *arguments, struct error *err);
 int verb_node_pool(const struct arguments *arguments, struct error *err);
 int verb_node_cordon(const struct arguments *arguments, struct error *err);
 int verb_node_uncordon(const struct arguments *arguments, struct error *err);
+int verb_node_drain(const struct arguments *arguments, struct error *err);
+int verb_node_restore(const struct arguments *arguments, struct error *err);
 int verb_node_taint(const struct arguments *arguments, struct error *err);
 int verb_node_domain(const struct arguments *arguments, struct error *err);
 int verb_node_token_create(const struct arguments *arguments, struct error *err);

@@ -1,0 +1,632 @@
+/*
+ * Drains: what a node has leaves it; and back again.
+ *
+ * Its row says `draining` and how (column `drain`), a row of `machine_move` says what is to leave
+ * (move.c), and column `home` of these machines where they came from.  The node that was asked has
+ * the operation, and tells how it goes; the drained node looks on as well, so that the drain goes
+ * on after any of them was restarted, though its operation has failed then.  When all have left the
+ * node is `drained`; `restore` makes it `active`, and brings back whose home it is.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#include "service/node/parts.h"
+
+enum { DEADLINE_MS = 3600000, NAMES_SIZE = 512, LEAST_DEADLINE_MS = 1000 };
+#define DEADLINE_MAX_MS (UINT64_C(7) * 24 * 3600000)
+
+struct drain {
+    struct list_node link;
+    struct node_service *service;
+    char node[NODE_NAME_SIZE];
+    bool is_restore;
+    bool is_forced;
+    bool is_beginning; /* its row is on its way */
+    bool is_ending;
+    bool has_stopped;     /* what did not leave is told to stop */
+    unsigned parallel;    /* how many leave at once */
+    uint64_t total;       /* machines, when it began */
+    uint64_t deadline_ms; /* by the boot clock */
+    struct loop_timer *timer;
+    char operation[OPERATION_ID_SIZE]; /* "": the daemon was restarted since */
+    char said[NAMES_SIZE];
+    node_begun *done;
+    void *context;
+};
+
+static void drain_free(struct drain *drain)
+{
+    list_remove(&drain->link);
+    loop_timer_free(drain->timer);
+    free(drain);
+}
+
+/* ---- What is under way ---- */
+
+struct standing {
+    uint64_t open; /* wait, or move */
+    uint64_t failed;
+    uint64_t stopping; /* that were told to */
+    char now[96];      /* one that moves */
+    char problems[NAMES_SIZE];
+};
+
+static bool take_move(sqlite3_stmt *row, void *context)
+{
+    struct standing *standing = context;
+    const char *state = store_text(row, 0);
+    const char *key = store_text(row, 1);
+    const char *problem = store_text(row, 2);
+    standing->open += strcmp(state, "failed") != 0;
+    standing->failed += strcmp(state, "failed") == 0;
+    if (strcmp(state, "moving") == 0) {
+        snprintf(standing->now, sizeof(standing->now), "%.80s", key);
+    }
+    size_t used = strlen(standing->problems);
+    if (problem[0] != '\0' && used < sizeof(standing->problems) - 2) {
+        snprintf(standing->problems + used, sizeof(standing->problems) - used, "%s%.60s: %.200s",
+                 used > 0 ? "; " : "", key, problem);
+    }
+    return true;
+}
+
+static bool take_count(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+static struct standing look(const struct drain *drain)
+{
+    struct standing standing = {0};
+    struct node_service *service = drain->service;
+    struct error err = {0};
+    int r = store_query(service->options.store, &err, take_move, &standing,
+                        drain->is_restore
+                            ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
+                              "ON m.id = v.key WHERE v.target = ? AND v.reason = 'restore'"
+                            : "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
+                              "ON m.id = v.key WHERE v.node = ? AND v.reason = 'drain'",
+                        "t", drain->node);
+    r = r < 0 ? r
+              : store_query(service->options.store, &err, take_count, &standing.stopping,
+                            "SELECT count(*) FROM machine WHERE node = ?1 AND home = ?1 AND "
+                            "desired = 'stopped' AND state NOT IN ('stopped', 'failed')",
+                            "t", drain->node);
+    if (r < 0) {
+        log_error("reading moves: %s", err.text);
+        standing.open++; /* it is not over */
+    }
+    return standing;
+}
+
+/* ---- The end ---- */
+
+static void on_ended(const struct error *error, uint64_t index, void *context)
+{
+    struct drain *drain = context;
+    struct node_service *service = drain->service;
+    (void)index;
+    service->pending--;
+    drain->is_ending = false;
+    if (service->is_over) {
+        return;
+    }
+    if (error != NULL && error->kind != ERROR_CONFLICT) {
+        log_warn("the end of a drain is not written: %s", error->text);
+        loop_timer_start(drain->timer, 1000);
+        return;
+    }
+    drain_free(drain);
+}
+
+static void end(struct drain *drain, struct store_command *command)
+{
+    drain->is_ending = true;
+    drain->service->pending++;
+    store_propose(drain->service->options.store, command, on_ended, drain);
+}
+
+static void succeed(struct drain *drain)
+{
+    struct node_service *service = drain->service;
+    struct store_command *command = store_command_new();
+    MEMORY_OWNED char *result = memory_format("{\"machines\":%" PRIu64 "}", drain->total);
+    if (!drain->is_restore) {
+        store_command_add(command,
+                          "UPDATE node SET duty = 'drained', revision = ? WHERE key = ? AND duty = "
+                          "'draining'",
+                          "rt", drain->node);
+    } else {
+        store_command_add(command, "UPDATE node SET revision = ? WHERE key = ?", "rt", drain->node);
+    }
+    if (drain->operation[0] != '\0') {
+        operation_add_success(service->options.operations, command, drain->operation, result);
+    }
+    end(drain, command);
+}
+
+/* What has left stays where it is; the node takes nothing. */
+static void fail(struct drain *drain, const struct error *error)
+{
+    struct node_service *service = drain->service;
+    struct store_command *command = store_command_new();
+    if (drain->operation[0] != '\0') {
+        operation_on_cancel(service->options.operations, drain->operation, NULL, NULL);
+        operation_fail(service->options.operations, drain->operation, error);
+        drain->operation[0] = '\0';
+    }
+    store_command_add(
+        command,
+        drain->is_restore
+            ? "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE target "
+              "= ? AND reason = 'restore'"
+            : "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE node = "
+              "? AND reason = 'drain'",
+        "rt", drain->node);
+    if (!drain->is_restore) {
+        store_command_add(command,
+                          "UPDATE node SET duty = 'cordoned', revision = ? WHERE key = ? AND duty "
+                          "= 'draining'",
+                          "rt", drain->node);
+    }
+    end(drain, command);
+}
+
+/* With --force: what cannot leave, or was too slow, stops here, and is started by a restore. */
+static void stop_rest(struct drain *drain)
+{
+    struct node_service *service = drain->service;
+    struct store_command *command = store_command_new();
+    drain->has_stopped = true;
+    store_command_add(
+        command,
+        "UPDATE machine SET desired = 'stopped', home = node, revision = ? WHERE "
+        "node = ? AND desired IN ('running', 'paused') AND instr(coalesce((SELECT drain "
+        "FROM node WHERE key = machine.node), ''), '\"' || key || '\"') = 0",
+        "rt", drain->node);
+    store_command_add(command,
+                      "UPDATE machine_move SET state = 'cancelled', runs_after = 0, revision = ? "
+                      "WHERE node = ? AND reason = 'drain'",
+                      "rt", drain->node);
+    node_propose(service, command, "what a drain stops");
+}
+
+/* ---- Steps ---- */
+
+static void tell(struct drain *drain, const struct standing *standing)
+{
+    char text[NAMES_SIZE];
+    uint64_t left = drain->total -
+        (standing->open + standing->failed < drain->total ? standing->open + standing->failed
+                                                          : drain->total);
+    snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " machines are %s%s%.90s%s%.200s", left,
+             drain->total, drain->is_restore ? "back" : "elsewhere",
+             standing->now[0] != '\0' ? ", now " : "", standing->now,
+             standing->problems[0] != '\0' ? "; " : "", standing->problems);
+    if (drain->operation[0] != '\0' && strcmp(text, drain->said) != 0) {
+        snprintf(drain->said, sizeof(drain->said), "%s", text);
+        operation_progress(drain->service->options.operations, drain->operation,
+                           drain->total > 0 ? (unsigned)(left * 100 / drain->total) : 99, text);
+    }
+}
+
+static void step(struct drain *drain)
+{
+    struct standing standing = look(drain);
+    bool is_late = clock_boot_ms() >= drain->deadline_ms;
+    struct error err = {0};
+    if (drain->is_ending || drain->is_beginning) {
+        return;
+    }
+    tell(drain, &standing);
+    if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
+        stop_rest(drain);
+    } else if (standing.open == 0 && standing.failed == 0 &&
+               (drain->is_restore || standing.stopping == 0)) {
+        succeed(drain);
+    } else if (!drain->is_forced && standing.open == 0 && standing.failed > 0) {
+        error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machines did not move: %.400s",
+                  standing.failed, standing.problems);
+        fail(drain, &err);
+    } else if (!drain->is_forced && is_late) {
+        error_set(&err, ERROR_TIMEOUT,
+                  "%" PRIu64 " machines were still here at the deadline%s%.300s",
+                  standing.open + standing.failed, standing.problems[0] != '\0' ? ": " : "",
+                  standing.problems);
+        fail(drain, &err);
+    }
+}
+
+static void on_timer(void *context)
+{
+    step(context);
+}
+
+void drains_step(struct node_service *service)
+{
+    LIST_EACH(node, &service->drains)
+    {
+        step(LIST_ITEM(node, struct drain, link));
+    }
+}
+
+size_t drains_parallel(const struct node_service *service)
+{
+    LIST_EACH(node, &service->drains)
+    {
+        const struct drain *drain = LIST_ITEM(node, struct drain, link);
+        if (drain->parallel > 0 && strcmp(drain->node, service->node_name) == 0) {
+            return drain->parallel;
+        }
+    }
+    return service->options.moves_max;
+}
+
+void drains_abandon(struct node_service *service)
+{
+    LIST_EACH(node, &service->drains)
+    {
+        drain_free(LIST_ITEM(node, struct drain, link));
+    }
+}
+
+static struct drain *drain_new(struct node_service *service, const char *name, bool is_restore)
+{
+    struct drain *drain = NEW(struct drain);
+    drain->service = service;
+    drain->is_restore = is_restore;
+    snprintf(drain->node, sizeof(drain->node), "%s", name);
+    drain->is_beginning = true;
+    drain->timer = loop_timer_new(service->options.loop, on_timer, drain);
+    list_push_back(&service->drains, &drain->link);
+    return drain;
+}
+
+static void on_cancel(void *context)
+{
+    struct drain *drain = context;
+    struct error err = {0};
+    error_set(&err, ERROR_CANCELLED,
+              drain->is_restore ? "it was cancelled; what is back stays"
+                                : "it was cancelled; the node is cordoned, and `blixard node "
+                                  "restore` brings back what has left");
+    if (!drain->is_ending) {
+        fail(drain, &err);
+    }
+}
+
+static void on_written(const struct error *error, uint64_t index, void *context)
+{
+    struct drain *drain = context;
+    struct node_service *service = drain->service;
+    (void)index;
+    service->pending--;
+    drain->is_beginning = false;
+    if (!operation_tell(service->options.operations, drain->operation, error, drain->done,
+                        drain->context) ||
+        service->is_over) {
+        drain_free(drain);
+        return;
+    }
+    operation_on_cancel(service->options.operations, drain->operation, on_cancel, drain);
+    uint64_t now_ms = clock_boot_ms();
+    loop_timer_start(drain->timer, drain->deadline_ms > now_ms ? drain->deadline_ms - now_ms : 0);
+    store_query(service->options.store, &(struct error){0}, take_count, &drain->total,
+                drain->is_restore
+                    ? "SELECT count(*) FROM machine_move WHERE target = ? AND reason = 'restore'"
+                    : "SELECT count(*) FROM machine_move WHERE node = ? AND reason = 'drain'",
+                "t", drain->node);
+    node_step_soon(service);
+}
+
+/* ---- May it be drained? ---- */
+
+struct blocking {
+    char names[NAMES_SIZE];
+};
+
+static bool take_blocking(sqlite3_stmt *row, void *context)
+{
+    struct blocking *blocking = context;
+    size_t used = strlen(blocking->names);
+    snprintf(blocking->names + used, sizeof(blocking->names) - used, "%s%.80s %s",
+             used > 0 ? "; " : "", store_text(row, 0), store_text(row, 1));
+    return used < sizeof(blocking->names) - 2;
+}
+
+/* Names have no quotation marks in them. */
+#define IS_IGNORED "instr(?2, '\"' || m.key || '\"') > 0"
+#define HAS_VOLUME \
+    "EXISTS (SELECT 1 FROM volume w WHERE w.project = m.project AND w.machine = m.name)"
+#define STRATEGY "coalesce(m.config ->> '$.eviction_strategy', 'migrate')"
+
+static int check_machines(struct node_service *service, const char *name, const char *ignore,
+                          struct error *err)
+{
+    struct blocking blocking = {0};
+    int r = store_query(
+        service->options.store, err, take_blocking, &blocking,
+        "SELECT key, why FROM (SELECT m.key, CASE WHEN m.desired = 'paused' THEN 'is paused' WHEN "
+        "" STRATEGY " = 'none' THEN 'has the eviction strategy none' WHEN " HAS_VOLUME
+        " THEN 'has volumes, which are files of this node' END AS why FROM machine m WHERE m.node "
+        "= ?1 AND m.desired IN ('running', 'paused') AND NOT " IS_IGNORED ") WHERE why NOT NULL",
+        "tt", name, ignore);
+    if (r == 0 && blocking.names[0] != '\0') {
+        r = error_set(err, ERROR_CONFLICT,
+                      "%.400s: these do not leave; --force stops them here, --ignore PROJECT/NAME "
+                      "leaves them alone",
+                      blocking.names);
+    }
+    return r;
+}
+
+static int check_others(struct node_service *service, const char *name, struct error *err)
+{
+    bool is_there = false;
+    struct cluster_view *view = cluster_view_ref(service->options.cluster);
+    for (size_t i = 0; i < view->count; i++) {
+        const struct cluster_node *node = &view->nodes[i];
+        is_there = is_there ||
+            (strcmp(node->name, name) != 0 && node->health == CLUSTER_HEALTHY &&
+             node->duty == CLUSTER_ACTIVE);
+    }
+    cluster_view_unref(view);
+    return is_there ? 0
+                    : error_set(err, ERROR_CONFLICT,
+                                "node %s is the last one that takes work: nobody could take what "
+                                "it has; add a node, `blixard node uncordon` another, or say "
+                                "--force to stop what runs here",
+                                name);
+}
+
+/* "web" is "default/web". */
+static int take_ignored(const json_t *body, const char *project, json_t *ignored, struct error *err)
+{
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(json_object_get(body, "ignore"), index, item)
+    {
+        const char *name = json_string_value(item);
+        if (name == NULL || strlen(name) > 127) {
+            return error_set(err, ERROR_INVALID, "ignore names machines: NAME or PROJECT/NAME");
+        }
+        MEMORY_OWNED char *key = strchr(name, '/') != NULL ? memory_copy_string(name)
+                                                           : memory_format("%s/%s", project, name);
+        json_array_append_new(ignored, json_string(key));
+    }
+    return 0;
+}
+
+static int take_settings(const json_t *body, uint64_t moves_max, json_t *settings,
+                         struct error *err)
+{
+    uint64_t deadline_ms = json_u64(body, "deadline_ms");
+    uint64_t parallel = json_u64(body, "parallel");
+    if (deadline_ms == 0) {
+        deadline_ms = DEADLINE_MS;
+    }
+    if (deadline_ms < LEAST_DEADLINE_MS || deadline_ms > DEADLINE_MAX_MS) {
+        return error_set(err, ERROR_INVALID, "the deadline is from one second to a week");
+    }
+    if (parallel > NODE_PARALLEL_MAX) {
+        return error_set(err, ERROR_INVALID, "parallel is at most %d", NODE_PARALLEL_MAX);
+    }
+    json_object_set_new(settings, "began_at_ms", json_integer((json_int_t)clock_real_ms()));
+    json_object_set_new(settings, "deadline_ms", json_integer((json_int_t)deadline_ms));
+    json_object_set_new(settings, "force",
+                        json_boolean(json_is_true(json_object_get(body, "force"))));
+    json_object_set_new(settings, "parallel",
+                        json_integer((json_int_t)(parallel > 0 ? parallel : moves_max)));
+    return 0;
+}
+
+/* ---- Beginning ---- */
+
+static int check_node(const struct node_service *service, const char *name, bool is_drain,
+                      struct error *err)
+{
+    enum cluster_health health = CLUSTER_HEALTH_COUNT;
+    struct cluster_view *view = cluster_view_ref(service->options.cluster);
+    for (size_t i = 0; i < view->count; i++) {
+        if (strcmp(view->nodes[i].name, name) == 0) {
+            health = view->nodes[i].is_self ? CLUSTER_HEALTHY : view->nodes[i].health;
+        }
+    }
+    cluster_view_unref(view);
+    if (health == CLUSTER_HEALTH_COUNT) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name);
+    }
+    return health != CLUSTER_LOST || !is_drain
+        ? 0
+        : error_set(err, ERROR_UNAVAILABLE,
+                    "node %.63s is lost: what of its machines may start elsewhere does so by "
+                    "itself; `blixard node cordon` keeps it from new work when it is back",
+                    name);
+}
+
+static int check_state(const struct node_service *service, struct error *err)
+{
+    if (!cluster_is_member(service->options.cluster)) {
+        return error_set(err, ERROR_INVALID,
+                         "this node is in no cluster: nobody could take what it has");
+    }
+    return node_state_is_there(service)
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
+}
+
+static void begin(struct drain *drain, struct store_command *command, const char *kind,
+                  const char *project, node_begun *done, void *context)
+{
+    struct node_service *service = drain->service;
+    MEMORY_OWNED char *resource = memory_format("nodes/%s", drain->node);
+    const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
+    operation_add(service->options.operations, command, &start, drain->operation);
+    drain->done = done;
+    drain->context = context;
+    service->pending++;
+    store_propose(service->options.store, command, on_written, drain);
+}
+
+/* Whoever is to move: a row for each, in which `live` is what is tried first.  What commands may do
+ * with JSON is nothing, so that settings are read here. */
+struct moving {
+    struct store_command *command;
+    const char *target;
+    const char *reason;
+    uint64_t now_ms;
+};
+
+static bool add_move(sqlite3_stmt *row, void *context)
+{
+    const struct moving *moving = context;
+    store_command_add(moving->command,
+                      "INSERT OR REPLACE INTO machine_move (key, node, target, reason, way, "
+                      "runs_after, priority, state, attempts, created_ms, revision) SELECT id, "
+                      "node, ?1, ?2, iif(desired = 'running' AND ?3 = 'migrate', 'live', 'cold'), "
+                      "desired = 'running', ?4, 'waiting', 0, ?5, ?6 FROM machine WHERE id = ?7 "
+                      "AND node = ?8 AND desired IN ('running', 'stopped')",
+                      "tttuurtt", moving->target, moving->reason, store_text(row, 2),
+                      (uint64_t)sqlite3_column_int64(row, 3), moving->now_ms, store_text(row, 0),
+                      store_text(row, 1));
+    return true;
+}
+
+#define SELECT_MACHINES              \
+    "SELECT m.id, m.node, " STRATEGY \
+    ", coalesce(m.config ->> '$.priority', 50) FROM machine m WHERE "
+
+void node_drain(struct node_service *service, const char *project, const char *name,
+                const json_t *body, node_begun *done, void *context)
+{
+    struct error err = {0};
+    JSON_OWNED json_t *settings = json_object();
+    json_t *ignored = json_array();
+    bool is_forced = json_is_true(json_object_get(body, "force"));
+    json_object_set_new(settings, "ignore", ignored);
+    int r = check_state(service, &err);
+    r = r < 0 ? r : check_node(service, name, true, &err);
+    r = r < 0 ? r : take_ignored(body, project, ignored, &err);
+    r = r < 0 ? r : take_settings(body, service->options.moves_max, settings, &err);
+    MEMORY_OWNED char *ignore = json_dumps(ignored, JSON_COMPACT);
+    r = r < 0 || is_forced ? r : check_others(service, name, &err);
+    r = r < 0 || is_forced ? r : check_machines(service, name, ignore, &err);
+    if (r < 0) {
+        done(&err, NULL, context);
+        return;
+    }
+    MEMORY_OWNED char *text = json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
+    struct drain *drain = drain_new(service, name, false);
+    drain->is_forced = is_forced;
+    drain->parallel = (unsigned)json_u64(settings, "parallel");
+    drain->deadline_ms = clock_boot_ms() + json_u64(settings, "deadline_ms");
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT,
+        "the node is drained, or being drained: `blixard node restore` ends that",
+        "UPDATE node SET duty = 'draining', drain = ?, revision = ? WHERE key = ? AND duty IN "
+        "('active', 'cordoned')",
+        "trt", text, name);
+    const struct moving moving = {command, "", "drain", clock_real_ms()};
+    store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
+                SELECT_MACHINES "m.node = ?1 AND " STRATEGY " <> 'none' AND NOT " HAS_VOLUME
+                                " AND NOT " IS_IGNORED,
+                "tt", name, ignore);
+    store_command_add(command,
+                      "UPDATE machine SET home = node WHERE node = ?1 AND id IN (SELECT key FROM "
+                      "machine_move WHERE node = ?1 AND reason = 'drain')",
+                      "t", name);
+    begin(drain, command, "node.drain", project, done, context);
+}
+
+void node_restore(struct node_service *service, const char *project, const char *name,
+                  const json_t *body, node_begun *done, void *context)
+{
+    struct error err = {0};
+    bool stays = json_is_true(json_object_get(body, "stay"));
+    if (check_state(service, &err) < 0 || check_node(service, name, false, &err) < 0) {
+        done(&err, NULL, context);
+        return;
+    }
+    LIST_EACH(node, &service->drains)
+    {
+        struct drain *other = LIST_ITEM(node, struct drain, link);
+        if (!other->is_restore && !other->is_ending && !other->is_beginning &&
+            strcmp(other->node, name) == 0) {
+            on_cancel(other);
+        }
+    }
+    struct drain *drain = drain_new(service, name, true);
+    drain->deadline_ms = clock_boot_ms() + DEADLINE_MS;
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the node is active, and nothing has left it",
+        "UPDATE node SET duty = 'active', drain = NULL, revision = ?1 WHERE key = ?2 AND (duty <> "
+        "'active' OR EXISTS (SELECT 1 FROM machine WHERE home = ?2))",
+        "rt", name);
+    store_command_add(command,
+                      "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE node = ? "
+                      "AND reason = 'drain'",
+                      "rt", name);
+    store_command_add(command,
+                      "UPDATE machine SET desired = 'running', home = NULL, revision = ?1 WHERE "
+                      "node = ?2 AND home = ?2 AND desired = 'stopped' AND NOT EXISTS (SELECT 1 "
+                      "FROM machine_move WHERE key = machine.id)",
+                      "rt", name);
+    if (stays) {
+        store_command_add(command, "UPDATE machine SET home = NULL WHERE home = ? AND node <> home",
+                          "t", name);
+    } else {
+        const struct moving moving = {command, name, "restore", clock_real_ms()};
+        store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
+                    SELECT_MACHINES "m.home = ?1 AND m.node <> ?1", "t", name);
+    }
+    begin(drain, command, "node.restore", project, done, context);
+}
+
+/* ---- After a restart of the daemon ---- */
+
+static bool take_drain(sqlite3_stmt *row, void *context)
+{
+    struct error ignored = {0};
+    json_t **settings = context;
+    json_read(store_text(row, 0), strlen(store_text(row, 0)), settings, &ignored);
+    return false;
+}
+
+static bool is_led_here(const struct node_service *service)
+{
+    LIST_EACH(node, &service->drains)
+    {
+        const struct drain *drain = LIST_ITEM(node, struct drain, link);
+        if (!drain->is_restore && strcmp(drain->node, service->node_name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void drains_resume(struct node_service *service)
+{
+    JSON_OWNED json_t *settings = NULL;
+    struct error ignored = {0};
+    if (!node_state_is_there(service) || is_led_here(service) ||
+        store_query(service->options.store, &ignored, take_drain, &settings,
+                    "SELECT drain FROM node WHERE key = ? AND duty = 'draining'", "t",
+                    service->node_name) < 0 ||
+        settings == NULL) {
+        return;
+    }
+    uint64_t ends_ms = json_u64(settings, "began_at_ms") + json_u64(settings, "deadline_ms");
+    uint64_t now_ms = clock_real_ms();
+    struct drain *drain = drain_new(service, service->node_name, false);
+    drain->is_beginning = false;
+    drain->is_forced = json_is_true(json_object_get(settings, "force"));
+    drain->parallel = (unsigned)json_u64(settings, "parallel");
+    drain->deadline_ms = clock_boot_ms() + (ends_ms > now_ms ? ends_ms - now_ms : 0);
+    loop_timer_start(drain->timer, ends_ms > now_ms ? ends_ms - now_ms : 1);
+}
