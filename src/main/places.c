@@ -29,6 +29,9 @@ int places_start_node_life(struct node *node, struct error *err)
         .overcommit_cpu_percent = options->overcommit_cpu_percent,
         .overcommit_memory_percent = options->overcommit_memory_percent,
         .overcommit_disk_percent = options->overcommit_disk_percent,
+        .rebalance_every_ms = options->rebalance_every_ms,
+        .rebalance_threshold_percent = options->rebalance_threshold_percent,
+        .rebalance_batch = options->rebalance_batch,
         .loss_wait_ms = options->node_loss_wait_ms,
         .moves_max = options->machine_moves_max,
     };

@@ -23,6 +23,7 @@ struct drain {
     struct node_service *service;
     char node[NODE_NAME_SIZE];
     bool is_restore;
+    bool is_rebalance; /* of no node */
     bool is_forced;
     bool is_beginning; /* its row is on its way */
     bool is_ending;
@@ -85,7 +86,10 @@ static struct standing look(const struct drain *drain)
     struct node_service *service = drain->service;
     struct error err = {0};
     int r = store_query(service->options.store, &err, take_move, &standing,
-                        drain->is_restore
+                        drain->is_rebalance
+                            ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
+                              "ON m.id = v.key WHERE v.reason = 'rebalance' AND ?1 = ''"
+                            : drain->is_restore
                             ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
                               "ON m.id = v.key WHERE v.target = ? AND v.reason = 'restore'"
                             : "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
@@ -135,7 +139,7 @@ static void succeed(struct drain *drain)
     struct node_service *service = drain->service;
     struct store_command *command = store_command_new();
     MEMORY_OWNED char *result = memory_format("{\"machines\":%" PRIu64 "}", drain->total);
-    if (!drain->is_restore) {
+    if (!drain->is_restore && !drain->is_rebalance) {
         store_command_add(command,
                           "UPDATE node SET duty = 'drained', revision = ? WHERE key = ? AND duty = "
                           "'draining'",
@@ -167,7 +171,7 @@ static void fail(struct drain *drain, const struct error *error)
             : "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE node = "
               "? AND reason = 'drain'",
         "rt", drain->node);
-    if (!drain->is_restore) {
+    if (!drain->is_restore && !drain->is_rebalance) {
         store_command_add(command,
                           "UPDATE node SET duty = 'cordoned', revision = ? WHERE key = ? AND duty "
                           "= 'draining'",
@@ -204,7 +208,10 @@ static void tell(struct drain *drain, const struct standing *standing)
         (standing->open + standing->failed < drain->total ? standing->open + standing->failed
                                                           : drain->total);
     snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " machines are %s%s%.90s%s%.200s", left,
-             drain->total, drain->is_restore ? "back" : "elsewhere",
+             drain->total,
+             drain->is_restore         ? "back"
+                 : drain->is_rebalance ? "moved"
+                                       : "elsewhere",
              standing->now[0] != '\0' ? ", now " : "", standing->now,
              standing->problems[0] != '\0' ? "; " : "", standing->problems);
     if (drain->operation[0] != '\0' && strcmp(text, drain->said) != 0) {
@@ -226,7 +233,7 @@ static void step(struct drain *drain)
     if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
         stop_rest(drain);
     } else if (standing.open == 0 && standing.failed == 0 &&
-               (drain->is_restore || standing.stopping == 0)) {
+               (drain->is_restore || drain->is_rebalance || standing.stopping == 0)) {
         succeed(drain);
     } else if (!drain->is_forced && standing.open == 0 && standing.failed > 0) {
         error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machines did not move: %.400s",
@@ -291,9 +298,10 @@ static void on_cancel(void *context)
     struct drain *drain = context;
     struct error err = {0};
     error_set(&err, ERROR_CANCELLED,
-              drain->is_restore ? "it was cancelled; what is back stays"
-                                : "it was cancelled; the node is cordoned, and `blixard node "
-                                  "restore` brings back what has left");
+              drain->is_restore || drain->is_rebalance
+                  ? "it was cancelled; what has moved stays where it is"
+                  : "it was cancelled; the node is cordoned, and `blixard node "
+                    "restore` brings back what has left");
     if (!drain->is_ending) {
         fail(drain, &err);
     }
@@ -316,7 +324,9 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     uint64_t now_ms = clock_boot_ms();
     loop_timer_start(drain->timer, drain->deadline_ms > now_ms ? drain->deadline_ms - now_ms : 0);
     store_query(service->options.store, &(struct error){0}, take_count, &drain->total,
-                drain->is_restore
+                drain->is_rebalance
+                    ? "SELECT count(*) FROM machine_move WHERE reason = 'rebalance' AND ? = ''"
+                    : drain->is_restore
                     ? "SELECT count(*) FROM machine_move WHERE target = ? AND reason = 'restore'"
                     : "SELECT count(*) FROM machine_move WHERE node = ? AND reason = 'drain'",
                 "t", drain->node);
@@ -340,9 +350,7 @@ static bool take_blocking(sqlite3_stmt *row, void *context)
 
 /* Names have no quotation marks in them. */
 #define IS_IGNORED "instr(?2, '\"' || m.key || '\"') > 0"
-#define HAS_VOLUME \
-    "EXISTS (SELECT 1 FROM volume w WHERE w.project = m.project AND w.machine = m.name)"
-#define STRATEGY "coalesce(m.config ->> '$.eviction_strategy', 'migrate')"
+#define STRATEGY   "coalesce(m.config ->> '$.eviction_strategy', 'migrate')"
 
 static int check_machines(struct node_service *service, const char *name, const char *ignore,
                           struct error *err)
@@ -351,9 +359,9 @@ static int check_machines(struct node_service *service, const char *name, const 
     int r = store_query(
         service->options.store, err, take_blocking, &blocking,
         "SELECT key, why FROM (SELECT m.key, CASE WHEN m.desired = 'paused' THEN 'is paused' WHEN "
-        "" STRATEGY " = 'none' THEN 'has the eviction strategy none' WHEN " HAS_VOLUME
-        " THEN 'has volumes, which are files of this node' END AS why FROM machine m WHERE m.node "
-        "= ?1 AND m.desired IN ('running', 'paused') AND NOT " IS_IGNORED ") WHERE why NOT NULL",
+        "" STRATEGY " = 'none' THEN 'has the eviction strategy none' END AS why FROM machine m "
+        "WHERE m.node = ?1 AND m.desired IN ('running', 'paused') AND NOT " IS_IGNORED
+        ") WHERE why NOT NULL",
         "tt", name, ignore);
     if (r == 0 && blocking.names[0] != '\0') {
         r = error_set(err, ERROR_CONFLICT,
@@ -448,7 +456,7 @@ static int check_node(const struct node_service *service, const char *name, bool
                     name);
 }
 
-static int check_state(const struct node_service *service, struct error *err)
+int drain_check_state(const struct node_service *service, struct error *err)
 {
     if (!cluster_is_member(service->options.cluster)) {
         return error_set(err, ERROR_INVALID,
@@ -463,7 +471,8 @@ static void begin(struct drain *drain, struct store_command *command, const char
                   const char *project, node_begun *done, void *context)
 {
     struct node_service *service = drain->service;
-    MEMORY_OWNED char *resource = memory_format("nodes/%s", drain->node);
+    MEMORY_OWNED char *resource = drain->is_rebalance ? memory_copy_string("cluster")
+                                                      : memory_format("nodes/%s", drain->node);
     const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
     operation_add(service->options.operations, command, &start, drain->operation);
     drain->done = done;
@@ -508,7 +517,7 @@ void node_drain(struct node_service *service, const char *project, const char *n
     json_t *ignored = json_array();
     bool is_forced = json_is_true(json_object_get(body, "force"));
     json_object_set_new(settings, "ignore", ignored);
-    int r = check_state(service, &err);
+    int r = drain_check_state(service, &err);
     r = r < 0 ? r : check_node(service, name, true, &err);
     r = r < 0 ? r : take_ignored(body, project, ignored, &err);
     r = r < 0 ? r : take_settings(body, service->options.moves_max, settings, &err);
@@ -533,9 +542,8 @@ void node_drain(struct node_service *service, const char *project, const char *n
         "trt", text, name);
     const struct moving moving = {command, "", "drain", clock_real_ms()};
     store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
-                SELECT_MACHINES "m.node = ?1 AND " STRATEGY " <> 'none' AND NOT " HAS_VOLUME
-                                " AND NOT " IS_IGNORED,
-                "tt", name, ignore);
+                SELECT_MACHINES "m.node = ?1 AND " STRATEGY " <> 'none' AND NOT " IS_IGNORED, "tt",
+                name, ignore);
     store_command_add(command,
                       "UPDATE machine SET home = node WHERE node = ?1 AND id IN (SELECT key FROM "
                       "machine_move WHERE node = ?1 AND reason = 'drain')",
@@ -548,7 +556,7 @@ void node_restore(struct node_service *service, const char *project, const char 
 {
     struct error err = {0};
     bool stays = json_is_true(json_object_get(body, "stay"));
-    if (check_state(service, &err) < 0 || check_node(service, name, false, &err) < 0) {
+    if (drain_check_state(service, &err) < 0 || check_node(service, name, false, &err) < 0) {
         done(&err, NULL, context);
         return;
     }
@@ -586,6 +594,17 @@ void node_restore(struct node_service *service, const char *project, const char 
                     SELECT_MACHINES "m.home = ?1 AND m.node <> ?1", "t", name);
     }
     begin(drain, command, "node.restore", project, done, context);
+}
+
+void drain_begin_rebalance(struct node_service *service, struct store_command *owned_command,
+                           const char *project, node_begun *done, void *context,
+                           char ret_operation[OPERATION_ID_SIZE])
+{
+    struct drain *drain = drain_new(service, "", false);
+    drain->is_rebalance = true;
+    drain->deadline_ms = clock_boot_ms() + DEADLINE_MS;
+    begin(drain, owned_command, "cluster.rebalance", project, done, context);
+    snprintf(ret_operation, OPERATION_ID_SIZE, "%s", drain->operation);
 }
 
 /* ---- After a restart of the daemon ---- */

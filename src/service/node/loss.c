@@ -96,11 +96,13 @@ struct telling {
     struct store_command *command;
     const char *node;
     uint64_t reign;
+    size_t count;
 };
 
 static bool tell_machine(sqlite3_stmt *row, void *context)
 {
-    const struct telling *telling = context;
+    struct telling *telling = context;
+    telling->count++;
     bool may_start = sqlite3_column_int(row, 1) != 0;
     MEMORY_OWNED char *reason = memory_format(
         "node %s is lost%s", telling->node,
@@ -116,12 +118,16 @@ static bool tell_machine(sqlite3_stmt *row, void *context)
 static void tell_waiting(struct node_service *service, const char *node, uint64_t reign)
 {
     struct error err = {0};
-    struct telling telling = {store_command_new(), node, reign};
+    struct telling telling = {store_command_new(), node, reign, 0};
     store_query(service->options.store, &err, tell_machine, &telling,
                 "SELECT m.id, " MAY_START " FROM machine m WHERE m.node = ? AND m.desired IN "
                 "('running', 'paused')",
                 "t", node);
-    node_propose(service, telling.command, "that machines wait for their node");
+    if (telling.count > 0) {
+        node_propose(service, telling.command, "that machines wait for their node");
+    } else {
+        store_command_free(telling.command);
+    }
 }
 
 /* ---- Which nodes ---- */

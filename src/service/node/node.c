@@ -78,6 +78,13 @@ static void on_change(const struct store_event *event, void *context)
     }
 }
 
+static void on_rebalance(void *context)
+{
+    struct node_service *service = context;
+    rebalance_tick(service);
+    loop_timer_start(service->rebalance, service->options.rebalance_every_ms);
+}
+
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
                      struct error *err)
 {
@@ -92,6 +99,10 @@ int node_service_new(const struct node_options *options, struct node_service **r
     service->step = loop_timer_new(options->loop, on_step, service);
     service->watch = store_watch_new(options->store, NULL, on_change, service);
     loss_open(service);
+    service->rebalance = loop_timer_new(options->loop, on_rebalance, service);
+    if (options->rebalance_every_ms > 0) {
+        loop_timer_start(service->rebalance, options->rebalance_every_ms);
+    }
     look(service);
     node_step_soon(service);
     *ret_service = service;
@@ -112,6 +123,7 @@ void node_service_free(struct node_service *service)
     }
     moves_abandon(service);
     drains_abandon(service);
+    loop_timer_free(service->rebalance);
     loop_timer_free(service->look);
     loop_timer_free(service->step);
     free(service->node_name);

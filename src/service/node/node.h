@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct buffer;
 struct cluster;
 struct error;
 struct hypervisor;
@@ -43,7 +44,10 @@ struct node_options {
     uint64_t overcommit_memory_percent;
     uint64_t overcommit_disk_percent;
     uint64_t loss_wait_ms; /* beyond what is safe, before machines of a lost node start elsewhere */
-    uint64_t moves_max;    /* machines that leave this node at once */
+    uint64_t rebalance_every_ms; /* 0: not by itself */
+    uint64_t rebalance_threshold_percent;
+    uint64_t rebalance_batch;
+    uint64_t moves_max; /* machines that leave this node at once */
 };
 
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
@@ -66,5 +70,13 @@ void node_drain(struct node_service *service, const char *project, const char *n
  * CONFLICT: there is nothing to restore. */
 void node_restore(struct node_service *service, const char *project, const char *name,
                   const json_t *body, node_begun *done, void *context);
+
+/*
+ * Even out what nodes have: a body of type ClusterRebalance.  A RebalancePlan as JSON, lent: with
+ * its operation, or without one where nothing is moved.
+ */
+typedef void node_planned(const struct error *error, struct buffer *plan, void *context);
+void node_rebalance(struct node_service *service, const char *project, const json_t *body,
+                    node_planned *done, void *context);
 
 #endif

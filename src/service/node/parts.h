@@ -33,6 +33,7 @@ struct losses;
 struct node_service {
     struct node_options options;
     char *node_name;
+    struct loop_timer *rebalance;
     struct loop_timer *look; /* at what this node has */
     struct loop_timer *step; /* of moves, soon or after a while */
     struct store_watch *watch;
@@ -96,6 +97,12 @@ void moves_abandon(struct node_service *service);
 /* How many machines leave this node at once. */
 size_t drains_parallel(const struct node_service *service);
 void drains_step(struct node_service *service);
+/* INVALID, UNSUPPORTED: there is no cluster, or one of older nodes. */
+int drain_check_state(const struct node_service *service, struct error *err);
+/* The operation of a command that adds moves with the reason `rebalance`. */
+void drain_begin_rebalance(struct node_service *service, struct store_command *owned_command,
+                           const char *project, node_begun *done, void *context,
+                           char ret_operation[OPERATION_ID_SIZE]);
 /* One that was under way when the daemon ended. */
 void drains_resume(struct node_service *service);
 void drains_abandon(struct node_service *service);
@@ -103,5 +110,8 @@ void drains_abandon(struct node_service *service);
 /* ---- loss.c ---- */
 void loss_open(struct node_service *service);
 void loss_close(struct node_service *service);
+
+/* ---- rebalance.c ---- */
+void rebalance_tick(struct node_service *service);
 
 #endif

@@ -335,3 +335,66 @@ int verb_node_restore(const struct arguments *arguments, struct error *err)
 {
     return restore(arguments, err);
 }
+
+/* ---- Rebalancing ---- */
+
+static int take_count(const struct arguments *arguments, const char *flag, const char *field,
+                      json_t *body, struct error *err)
+{
+    const char *text = flag_value(arguments, flag);
+    uint64_t number = 0;
+    if (text != NULL &&
+        (!text_parse_u64(text_of(text, strlen(text)), &number) || number == 0 ||
+         number > INT32_MAX)) {
+        return error_set(err, ERROR_INVALID, "--%s is a number, not \"%.40s\"", flag, text);
+    }
+    if (text != NULL) {
+        json_object_set_new(body, field, json_integer((json_int_t)number));
+    }
+    return 0;
+}
+
+static void print_plan(const json_t *plan)
+{
+    static const struct column columns[] = {
+        {"MACHINE", "machine", AS_TEXT},
+        {"FROM", "from", AS_TEXT},
+        {"TO", "to", AS_TEXT},
+        {"WHY", "reason", AS_TEXT},
+    };
+    if (json_array_size(json_object_get(plan, "moves")) > 0) {
+        print_table(json_object_get(plan, "moves"), columns,
+                    (unsigned)(sizeof(columns) / sizeof(columns[0])));
+    }
+    printf("%s (the fullest and the emptiest node differ by %.0f %%, then by %.0f %%)\n",
+           json_text(plan, "reason"),
+           100 * json_number_value(json_object_get(plan, "spread_before")),
+           100 * json_number_value(json_object_get(plan, "spread_after")));
+}
+
+int verb_cluster_rebalance(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    JSON_OWNED json_t *plan = NULL;
+    enum output output = OUTPUT_TABLE;
+    if (flag_value(arguments, "dry-run") != NULL) {
+        json_object_set_new(body, "dry_run", json_true());
+    }
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : take_count(arguments, "threshold", "threshold_percent", body, err);
+    r = r < 0 ? r : take_count(arguments, "batch", "batch", body, err);
+    r = r < 0 ? r : request_send("POST", "/v1/cluster/rebalance", body, &plan, err);
+    if (r < 0) {
+        return r;
+    }
+    if (output == OUTPUT_TABLE) {
+        print_plan(plan);
+        print_flush();
+    } else {
+        print_document(plan, output);
+    }
+    const char *operation = json_text(plan, "operation");
+    return operation[0] == '\0' || flag_value(arguments, "no-wait") != NULL
+        ? 0
+        : operation_wait_for(operation, NULL, err);
+}

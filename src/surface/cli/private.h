@@ -353,6 +353,7 @@ int verb_node_label(const struct arguments *arguments, struct error *err);
 int verb_node_pool(const struct arguments *arguments, struct error *err);
 int verb_node_cordon(const struct arguments *arguments, struct error *err);
 int verb_node_uncordon(const struct arguments *arguments, struct error *err);
+int verb_cluster_rebalance(const struct arguments *arguments, struct error *err);
 int verb_node_drain(const struct arguments *arguments, struct error *err);
 int verb_node_restore(const struct arguments *arguments, struct error *err);
 int verb_node_taint(const struct arguments *arguments, struct error *err);

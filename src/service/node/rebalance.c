@@ -1,0 +1,247 @@
+/*
+ * Rebalancing: the engine plans moves from full nodes to empty ones (engine/placement), and each
+ * becomes a row of `machine_move`, as in a drain.  Asked for by a person, or by the leader from
+ * time to time (rebalance_every_ms), one batch at a time.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#include "engine/placement/placement.h"
+
+#include "service/node/parts.h"
+
+enum { THRESHOLD_PERCENT = 20, BATCH = 4, GAIN_PERCENT = 5, PERCENT_MAX = 100 };
+
+/* ---- The cluster, as the engine wants it ---- */
+
+struct picture {
+    struct placement_cluster *cluster;
+    const struct cluster_view *view;
+    struct error error;
+};
+
+static uint32_t percent_of(const json_t *over, const char *key)
+{
+    uint64_t percent = json_u64(over, key);
+    return percent >= 100 && percent <= 10000 ? (uint32_t)percent : 100;
+}
+
+/* Taints and pools are the engine's words; what nodes say of themselves is input. */
+static bool add_node(sqlite3_stmt *row, void *context)
+{
+    struct picture *picture = context;
+    JSON_OWNED json_t *has = NULL;
+    JSON_OWNED json_t *taints = NULL;
+    struct error ignored = {0};
+    const char *name = store_text(row, 0);
+    json_read(store_text(row, 3), strlen(store_text(row, 3)), &has, &ignored);
+    json_read(store_text(row, 4), strlen(store_text(row, 4)), &taints, &ignored);
+    bool is_ready = false;
+    for (size_t i = 0; i < picture->view->count; i++) {
+        const struct cluster_node *node = &picture->view->nodes[i];
+        is_ready = is_ready ||
+            (strcmp(node->name, name) == 0 && (node->is_self || node->health == CLUSTER_HEALTHY));
+    }
+    const json_t *reserved = json_object_get(has, "reserved");
+    const json_t *over = json_object_get(has, "overcommit");
+    struct placement_node node = {.id = name, .name = name, .pool = store_text(row, 1)};
+    node.capacity.of[PLACEMENT_CPU_MILLI] = json_u64(has, "cpus") * 1000;
+    node.capacity.of[PLACEMENT_MEMORY] = json_u64(has, "memory_bytes");
+    node.capacity.of[PLACEMENT_DISK] = json_u64(has, "disk_bytes");
+    node.reserved.of[PLACEMENT_CPU_MILLI] = json_u64(reserved, "cpu_millis");
+    node.reserved.of[PLACEMENT_MEMORY] = json_u64(reserved, "memory_bytes");
+    node.reserved.of[PLACEMENT_DISK] = json_u64(reserved, "disk_bytes");
+    node.overcommit[PLACEMENT_CPU_MILLI] = percent_of(over, "cpu_percent");
+    node.overcommit[PLACEMENT_MEMORY] = percent_of(over, "memory_percent");
+    node.overcommit[PLACEMENT_DISK] = percent_of(over, "disk_percent");
+    node.is_ready = is_ready && json_u64(has, "cpus") > 0;
+    node.is_eligible = strcmp(store_text(row, 2), "active") == 0 && json_array_size(taints) == 0;
+    if (placement_cluster_set_node(picture->cluster, &node, NULL, &ignored) < 0) {
+        log_warn("node %s is left out of rebalancing: %s", name, ignored.text);
+    }
+    return true;
+}
+
+static bool add_machine(sqlite3_stmt *row, void *context)
+{
+    const struct picture *picture = context;
+    struct error ignored = {0};
+    struct placement_allocation allocation = {
+        .request = {.id = store_text(row, 0),
+                    .priority = PLACEMENT_PRIORITY_DEFAULT,
+                    .may_be_moved = sqlite3_column_int(row, 5) != 0},
+        .node = store_text(row, 1)};
+    allocation.request.demand.amounts.of[PLACEMENT_CPU_MILLI] =
+        (uint64_t)sqlite3_column_int64(row, 2) * 1000;
+    allocation.request.demand.amounts.of[PLACEMENT_MEMORY] = (uint64_t)sqlite3_column_int64(row, 3);
+    allocation.request.demand.amounts.of[PLACEMENT_DISK] = (uint64_t)sqlite3_column_int64(row, 4);
+    placement_cluster_add(picture->cluster, &allocation,
+                          &ignored); /* on a node left out: so is it */
+    return true;
+}
+
+#define MAY_MOVE                                                                             \
+    "(coalesce(m.config ->> '$.rebalance', '') <> 'never' AND coalesce(m.config ->> "        \
+    "'$.eviction_strategy', '') <> 'none' AND m.state = 'running' AND NOT EXISTS (SELECT 1 " \
+    "FROM volume w WHERE w.project = m.project AND w.machine = m.name) AND NOT EXISTS "      \
+    "(SELECT 1 FROM machine_move v WHERE v.key = m.id))"
+
+static int plan(struct node_service *service, const struct placement_rebalance_options *options,
+                struct placement_rebalance *ret_plan, struct error *err)
+{
+    struct picture picture = {.cluster = placement_cluster_new(),
+                              .view = cluster_view_ref(service->options.cluster)};
+    int r = store_query(service->options.store, err, add_node, &picture,
+                        "SELECT key, pool, duty, attributes, taints FROM node ORDER BY key", "");
+    r = r < 0 ? r
+              : store_query(service->options.store, err, add_machine, &picture,
+                            "SELECT m.id, m.node, m.config ->> '$.cpus', m.config ->> "
+                            "'$.memory_bytes', m.config ->> '$.disk_bytes', " MAY_MOVE
+                            " FROM machine m WHERE m.desired = 'running' ORDER BY m.id",
+                            "");
+    r = r < 0 ? r : placement_rebalance(picture.cluster, options, clock_real_ms(), ret_plan, err);
+    placement_cluster_free(picture.cluster);
+    cluster_view_unref((struct cluster_view *)(uintptr_t)picture.view);
+    return r;
+}
+
+/* ---- What comes of it ---- */
+
+static bool take_key(sqlite3_stmt *row, void *context)
+{
+    snprintf(context, 160, "%.159s", store_text(row, 0));
+    return false;
+}
+
+static void describe(struct node_service *service, const struct placement_rebalance *plan,
+                     const char *operation, struct buffer *out)
+{
+    struct json_writer writer = json_writer_to(out);
+    json_write_begin_object(&writer);
+    json_write_field_double(&writer, "spread_before", plan->spread_before);
+    json_write_field_double(&writer, "spread_after", plan->spread_after);
+    json_write_field_string(&writer, "reason", plan->reason);
+    if (operation != NULL) {
+        json_write_field_string(&writer, "operation", operation);
+    }
+    json_write_key(&writer, "moves");
+    json_write_begin_array(&writer);
+    for (size_t i = 0; i < plan->move_count; i++) {
+        const struct placement_move *move = &plan->moves[i];
+        char key[160] = "";
+        struct error ignored = {0};
+        store_query(service->options.store, &ignored, take_key, key,
+                    "SELECT key FROM machine WHERE id = ?", "t", move->id);
+        json_write_begin_object(&writer);
+        json_write_field_string(&writer, "machine", key);
+        json_write_field_string(&writer, "from", move->from);
+        json_write_field_string(&writer, "to", move->to);
+        json_write_field_double(&writer, "gain", move->gain);
+        json_write_field_string(&writer, "reason", move->reason);
+        json_write_end_object(&writer);
+    }
+    json_write_end_array(&writer);
+    json_write_end_object(&writer);
+}
+
+static int take_settings(const json_t *body, struct placement_rebalance_options *options,
+                         struct error *err)
+{
+    uint64_t threshold = json_u64(body, "threshold_percent");
+    uint64_t batch = json_u64(body, "batch");
+    if (threshold > PERCENT_MAX || batch > PLACEMENT_MOVES_MAX) {
+        return error_set(err, ERROR_INVALID,
+                         "the threshold is at most 100 percent, a batch at most %d moves",
+                         PLACEMENT_MOVES_MAX);
+    }
+    *options = (struct placement_rebalance_options){
+        .threshold_percent = threshold > 0 ? (uint32_t)threshold : THRESHOLD_PERCENT,
+        .batch_max = batch > 0 ? (uint32_t)batch : BATCH,
+        .gain_min_percent = GAIN_PERCENT};
+    placement_options_init(&options->options, PLACEMENT_BALANCED);
+    return 0;
+}
+
+struct asked {
+    struct node_service *service;
+    struct buffer answer;
+    node_planned *done;
+    void *context;
+};
+
+static void on_begun(const struct error *error, const char *operation, void *context)
+{
+    struct asked *asked = context;
+    (void)operation;
+    asked->done(error, error == NULL ? &asked->answer : NULL, asked->context);
+    buffer_done(&asked->answer);
+    free(asked);
+}
+
+void node_rebalance(struct node_service *service, const char *project, const json_t *body,
+                    node_planned *done, void *context)
+{
+    struct error err = {0};
+    struct placement_rebalance_options options;
+    struct placement_rebalance found = {0};
+    bool is_tried = json_is_true(json_object_get(body, "dry_run"));
+    int r = drain_check_state(service, &err);
+    r = r < 0 ? r : take_settings(body, &options, &err);
+    r = r < 0 ? r : plan(service, &options, &found, &err);
+    if (r < 0) {
+        done(&err, NULL, context);
+        return;
+    }
+    if (is_tried || found.move_count == 0) {
+        BUFFER_OWNED struct buffer answer = {0};
+        describe(service, &found, NULL, &answer);
+        free(found.moves);
+        done(NULL, &answer, context);
+        return;
+    }
+    struct asked *asked = NEW(struct asked);
+    *asked = (struct asked){.service = service, .done = done, .context = context};
+    struct store_command *command = store_command_new();
+    for (size_t i = 0; i < found.move_count; i++) {
+        store_command_add(command,
+                          "INSERT INTO machine_move (key, node, target, reason, way, runs_after, "
+                          "priority, state, attempts, created_ms, revision) SELECT id, node, ?1, "
+                          "'rebalance', 'live', 1, ?2, 'waiting', 0, ?3, ?4 FROM machine WHERE id "
+                          "= ?5 AND node = ?6 AND desired = 'running' AND NOT EXISTS (SELECT 1 "
+                          "FROM machine_move WHERE key = ?5)",
+                          "tuurtt", found.moves[i].to, (uint64_t)NODE_PRIORITY, clock_real_ms(),
+                          found.moves[i].id, found.moves[i].from);
+    }
+    char operation[OPERATION_ID_SIZE];
+    drain_begin_rebalance(service, command, project, on_begun, asked, operation);
+    describe(service, &found, operation, &asked->answer);
+    free(found.moves);
+}
+
+/* ---- By itself: on the leader, one batch after the other ---- */
+
+static void on_planned(const struct error *error, struct buffer *plan, void *context)
+{
+    (void)plan;
+    (void)context;
+    if (error != NULL) {
+        log_warn("rebalancing: %s", error->text);
+    }
+}
+
+void rebalance_tick(struct node_service *service)
+{
+    struct store_status status;
+    store_status(service->options.store, &status);
+    if (status.is_leader && status.ready && node_state_is_there(service) &&
+        cluster_is_member(service->options.cluster) && !service->has_moves) {
+        JSON_OWNED json_t *body =
+            json_pack("{s:I, s:I}", "threshold_percent",
+                      (json_int_t)service->options.rebalance_threshold_percent, "batch",
+                      (json_int_t)service->options.rebalance_batch);
+        node_rebalance(service, "default", body, on_planned, NULL);
+    }
+}

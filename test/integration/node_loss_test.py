@@ -1,0 +1,112 @@
+"""Nodes that are lost: what starts elsewhere does so once nothing of it runs any more, the rest waits."""
+import fcntl
+import glob
+import os
+import pathlib
+import tempfile
+import time
+import unittest
+
+from cluster import Cluster
+from hosts import need_hosts
+from machines import kernel_flags, machines_of, root_archive, why_not
+
+FENCED_SECONDS = 120  # 24 by the clocks; hosts of tests are slow
+
+
+def runs(folder):
+    """Does a monitor hold the lock of a machine's folder?"""
+    try:
+        with open(f"{folder}/lock", "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+
+
+class NodeLoss(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+        need_hosts()
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-loss-"))
+        cls.cluster = Cluster(3)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.form(servers=3)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
+        root = pathlib.Path(cls.folder) / "root.tar.gz"
+        root.write_bytes(root_archive())
+        cls.cluster[0].cli("image", "import", "small", "--root", root, *kernel_flags())
+
+    def create(self, server, name, node, *more):
+        server.cli("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", node.name, "--no-wait", *more)
+        machine = self.wait_for(server, name, lambda machine: machine["state"] in ("starting", "running"), "start")
+        folder = f"{node.folder}/machines/{machine['id']}"
+        self.await_(lambda: runs(folder), f"the VMM of {name}", server)
+        return machine["id"], folder
+
+    def await_(self, holds, what, server):
+        """What no event of the API tells of: looked at when the state changes, and a few times a second."""
+        end = time.monotonic() + FENCED_SECONDS
+        index = None
+        while not holds():
+            self.assertLess(time.monotonic(), end, what)
+            _, index = server.view(index, 200)
+
+    def machine(self, server, name):
+        return next(machine for machine in server.get("/v1/machines")["machines"] if machine["name"] == name)
+
+    def wait_for(self, server, name, holds, what):
+        self.await_(lambda: holds(self.machine(server, name)), f"{name}: {what}", server)
+        return self.machine(server, name)
+
+    def starts_elsewhere(self, seen_by, lost, name, folder):
+        """Until its row is another node's; then nothing of it may run where it was."""
+        machine = self.wait_for(seen_by, name, lambda machine: machine["node"] != lost.name, "another node")
+        self.assertFalse(runs(folder), "two copies")
+        return machine
+
+    def test_a_node_that_is_killed(self):
+        first, lost = self.cluster[0], self.cluster[2]
+        self.cluster.settled()
+        _, anew = self.create(first, "anew", lost, "--node-loss", "restart-fresh")
+        identity, waits = self.create(first, "waits", lost)
+        lost.kill()
+        self.wait_for(first, "waits", lambda machine: "waits for it" in (machine.get("reason") or ""), "its reason")
+        self.starts_elsewhere(first, lost, "anew", anew)
+        self.assertTrue(runs(waits), "one that waits runs on")
+
+        # It comes back: what became another's is put away, the other one is found again.
+        lost.start()
+        lost.wait_ready()
+        self.await_(lambda: not os.path.exists(anew), "the old folder is put away", first)
+        self.assertTrue(glob.glob(f"{lost.folder}/machines/replaced/*/disk.*"), "its disk is kept")
+        self.assertTrue(runs(waits))
+        self.assertEqual(self.machine(first, "waits")["node"], lost.name)
+        self.wait_for(first, "waits", lambda machine: "is lost" not in (machine.get("reason") or ""), "found again")
+        first.cli("vm", "delete", "waits")
+        first.cli("vm", "delete", "anew")
+
+    def test_a_node_that_is_cut_off(self):
+        first, lost = self.cluster[0], self.cluster[1]
+        self.cluster.settled()
+        _, folder = self.create(first, "cut", lost)
+        first.cli("vm", "set", "cut", "--node-loss", "restart-fresh")  # while it runs: fenced before it is said
+        self.assertNotEqual(pathlib.Path(folder, "lease").read_bytes()[:8], b"\xff" * 8, "it has an end now")
+        for other in (self.cluster[0], self.cluster[2]):
+            lost.host.cut(other.host)
+        among = [self.cluster[0], self.cluster[2]]
+        self.cluster.leader(among=among)
+        self.starts_elsewhere(first, lost, "cut", folder)
+        self.cluster.network.heal()
+        self.await_(lambda: not os.path.exists(folder), "the old folder is put away", lost)
+        self.assertNotEqual(self.machine(lost, "cut")["node"], lost.name)
+        first.cli("vm", "delete", "cut")
+
+
+if __name__ == "__main__":
+    unittest.main()
