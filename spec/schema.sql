@@ -654,3 +654,19 @@ CREATE TABLE node_peak (                     -- what a node foresees that it wil
     cpu_millis   INTEGER NOT NULL,
     revision     INTEGER NOT NULL
 ) STRICT;
+
+-- Quotas: what a project may have at most; NULL: any number
+CREATE TABLE quota (
+    key                 TEXT PRIMARY KEY NOT NULL, -- PROJECT
+    cpus                INTEGER,
+    memory_bytes        INTEGER,
+    disk_bytes          INTEGER,
+    machines            INTEGER,
+    functions           INTEGER,
+    requests_per_second INTEGER,
+    instances           INTEGER,
+    created_ms          INTEGER NOT NULL,
+    revision            INTEGER NOT NULL
+) STRICT;
+CREATE TABLE quota_guard (id INTEGER PRIMARY KEY); -- one row, which a command touches if it may
+INSERT INTO quota_guard (id) VALUES (1);

@@ -36,6 +36,7 @@ struct node {
     struct instance_service *instances;
     struct operation_service *operations;
     struct queue_service *queues;
+    struct quota_service *quotas;
     struct eventstream_service *streams;
     struct peer_clients *peers;
     struct peer_blobs *blobs;
@@ -67,5 +68,9 @@ struct node {
 /* Start all subsystems in order, run until a signal or until the node must end, stop them in the
  * other order.  Fails with what kept one from starting, or made the node end. */
 int daemon_run(struct node *node, struct error *err);
+
+/* quotas.c: a subsystem. */
+int quotas_start(struct node *node, struct error *err);
+void quotas_stop(struct node *node);
 
 #endif

@@ -151,10 +151,13 @@ class Manifests(unittest.TestCase):
 
     def test_what_must_be_made_anew_is_said_before_and_allowed(self):
         self.cli("apply", "-f", "app.yaml")
-        self.write("app.yaml", APPLICATION.replace("10.77", "10.78"))
-        self.assertEqual(self.actions(self.plan("-f", "app.yaml")), {"Network back": "replace"})
+        before = self.node.json("/v1/volumes/data")["id"]
+        self.write("app.yaml", APPLICATION.replace("filesystem: none", "filesystem: none, format: raw").replace("10.77", "10.78"))
+        self.assertEqual(self.actions(self.plan("-f", "app.yaml")), {"Network back": "update", "Volume data": "replace"})
         self.assertIn("--replace allows that", self.cli("apply", "-f", "app.yaml", code=64))
+        self.assertEqual(self.node.json("/v1/networks/back")["subnet"], "10.77.0.0/24")  # none of it was done
         self.cli("apply", "-f", "app.yaml", "--replace")
+        self.assertNotEqual(self.node.json("/v1/volumes/data")["id"], before)
         self.assertEqual(self.node.json("/v1/networks/back")["subnet"], "10.78.0.0/24")
         self.assertEqual(self.plan("-f", "app.yaml", code=0)["changes"], 0)
 

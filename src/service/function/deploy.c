@@ -16,6 +16,7 @@
 #include "engine/image/image.h"
 
 #include "service/function/parts.h"
+#include "service/quota/quota.h"
 
 enum { DEPLOY_ATTEMPTS = 16, SCHEMA_WITH_SECRETS = 5 };
 
@@ -161,6 +162,10 @@ static void write_version(struct deploy *deploy)
                       "?, ?, ?, ?, ?)",
                       "ttuttutur", row.key, function, deploy->version, deploy->language,
                       deploy->module, deploy->module_bytes, deploy->config, now_ms);
+    if (is_new) {
+        quota_add_check(service->options.store, command, deploy->project,
+                        &(struct quota_ask){.functions = 1});
+    }
     add_operation(deploy, command);
     store_propose(service->options.store, command, on_version_written, deploy);
 }

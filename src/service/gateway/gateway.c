@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/http/http.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
@@ -15,6 +16,7 @@
 
 #include "service/gateway/deflate.h"
 #include "service/gateway/lane.h"
+#include "service/quota/quota.h"
 
 static const uint64_t body_bytes_default = 64 << 20;
 static const uint64_t cache_bytes_default = 32 << 20;
@@ -51,6 +53,16 @@ static bool name_of_path(struct text path, struct text *ret_name, struct text *r
     return true;
 }
 
+bool gateway_admit(struct gateway *gateway, struct http_exchange *exchange, const char *project)
+{
+    struct error err = {0};
+    if (quota_take_request(gateway->options.quotas, project, clock_monotonic_ms(), &err) == 0) {
+        return true;
+    }
+    http_exchange_respond_error(exchange, &err, NULL);
+    return false;
+}
+
 static void on_request(struct http_exchange *exchange, void *context)
 {
     struct lane *lane = context;
@@ -63,6 +75,10 @@ static void on_request(struct http_exchange *exchange, void *context)
         name_of_path(http_exchange_path(exchange), &name, &rest)) {
         struct gateway *gateway = lane->gateway;
         const struct gateway_origin origin = {.is_secure = http_exchange_is_tls(exchange)};
+        if (!gateway_admit(gateway, exchange, "default")) {
+            http_exchange_unref(exchange);
+            return;
+        }
         if (gateway->take_later == NULL ||
             !gateway->take_later(exchange, "default", name, rest, &origin,
                                  gateway->later_context)) {

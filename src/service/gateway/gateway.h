@@ -46,6 +46,7 @@ struct function_service;
 struct gateway;
 struct http_exchange;
 struct instance_service;
+struct quota_service;
 struct telemetry;
 
 /* Who asks, as far as the route wanted to know; texts are "" where it did not. */
@@ -72,6 +73,7 @@ struct gateway_options {
     struct function_service *functions;
     struct instance_service *instances;
     struct telemetry *telemetry;
+    struct quota_service *quotas; /* NULL: none */
     struct route_service *routes; /* NULL: none */
     uint64_t cache_bytes_max;     /* of answers that routes keep; 0: 32 MiB */
     struct cluster *cluster;      /* NULL: there are no other nodes */
@@ -115,6 +117,10 @@ typedef bool gateway_take_later(struct http_exchange *exchange, const char *proj
                                 struct text name, struct text path,
                                 const struct gateway_origin *origin, void *context);
 void gateway_set_later(struct gateway *gateway, gateway_take_later *take, void *context);
+
+/* A request from outside for a project: false, and it is answered (not unreferenced), when its
+ * quota lets no more in now.  Any of the gateway's loops. */
+bool gateway_admit(struct gateway *gateway, struct http_exchange *exchange, const char *project);
 
 /* Serve what another node passed on; the caller has made sure that it is a node that asks. */
 void gateway_serve_hop(struct gateway *gateway, struct http_exchange *owned_exchange);

@@ -13,6 +13,7 @@
 
 #include "service/event/event.h"
 #include "service/gateway/lane.h"
+#include "service/quota/quota.h"
 
 enum { TOKEN_MAX = 4096, SECONDS_SIZE = 24 };
 
@@ -185,6 +186,17 @@ static bool admit(struct http_exchange *exchange, struct http_route *route,
     return false;
 }
 
+static bool is_within_quota(struct gateway *gateway, struct http_exchange *exchange,
+                            const struct http_route *route)
+{
+    struct error err = {0};
+    int r = quota_take_request(gateway->options.quotas, route->project, clock_monotonic_ms(), &err);
+    if (r < 0) {
+        refuse(exchange, route, (int)err.kind, err.text);
+    }
+    return r == 0;
+}
+
 static bool body_fits(struct http_exchange *exchange, const struct http_route *route)
 {
     uint64_t length = http_exchange_body_length(exchange);
@@ -292,6 +304,7 @@ static void serve(struct gateway *gateway, struct http_exchange *owned_exchange,
         refuse(owned_exchange, owned_route, ERROR_UNAVAILABLE, "this route is paused");
     } else if (authenticate(gateway, owned_exchange, owned_route, &caller) &&
                admit(owned_exchange, owned_route, &caller) &&
+               is_within_quota(gateway, owned_exchange, owned_route) &&
                body_fits(owned_exchange, owned_route) && is_wanted(owned_exchange, owned_route)) {
         is_done = false;
     }

@@ -30,6 +30,7 @@ int32_t host_status(enum error_kind kind)
     case ERROR_UNSUPPORTED:
         return HOSTCALL_ENOTSUP;
     case ERROR_LIMIT:
+    case ERROR_QUOTA_EXCEEDED:
         return HOSTCALL_EDQUOT;
     case ERROR_OVERLOADED:
     case ERROR_UNAVAILABLE:

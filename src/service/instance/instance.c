@@ -52,6 +52,36 @@ void instance_set_secrets(struct instance_service *service, const struct instanc
     service->secrets = secrets != NULL ? *secrets : (struct instance_secrets){0};
 }
 
+/* ---- Quotas ---- */
+
+void instance_set_quota(struct instance_service *service, const struct instance_quota *quota)
+{
+    service->quota = quota != NULL ? *quota : (struct instance_quota){0};
+}
+
+static void pump(const char *name, void *value, void *context)
+{
+    (void)name;
+    (void)context;
+    project_pump(value);
+}
+
+void instance_quota_changed(struct instance_service *service)
+{
+    map_each(&service->projects, pump, NULL);
+}
+
+uint64_t instance_count(const struct instance_service *service, const char *project)
+{
+    uint64_t count = 0;
+    for (int is_linux = 0; is_linux < 2; is_linux++) {
+        MEMORY_OWNED char *key = project_key(project, is_linux == 1);
+        const struct project *pool = map_get(&service->projects, key);
+        count += pool != NULL ? pool_instances(pool->pool) : 0;
+    }
+    return count;
+}
+
 static void tell_pressure(const char *name, void *value, void *context)
 {
     struct project *project = value;

@@ -83,6 +83,20 @@ struct instance_target {
     size_t secrets_length;
 };
 
+/* ---- Quotas ---- */
+
+/* How many instances a project may have on this node; 0: any number.  Loop thread, as all of this.
+ */
+struct instance_quota {
+    unsigned (*most)(const char *project, void *context);
+    void *context;
+};
+void instance_set_quota(struct instance_service *service, const struct instance_quota *quota);
+/* It says something else from now on. */
+void instance_quota_changed(struct instance_service *service);
+/* How many a project has here. */
+uint64_t instance_count(const struct instance_service *service, const char *project);
+
 /* Does the function's configuration name this secret? */
 bool instance_target_names_secret(const struct instance_target *target, struct text secret);
 

@@ -232,7 +232,7 @@ static bool next_of_function(struct pool *pool, struct pool_function *function, 
                              struct pool_effect *ret_effect)
 {
     struct pool_call *call = pool_function_head(function);
-    struct pool_slot *slot = pool_choose_slot(call->image);
+    struct pool_slot *slot = pool_choose_slot(pool, call->image);
     if (slot != NULL) {
         slot->streak = 0;
         start_call(pool, slot, call, ret_effect);
@@ -241,7 +241,7 @@ static bool next_of_function(struct pool *pool, struct pool_function *function, 
     if (pool_image_is_full(call->image)) {
         return false; /* one of its own will end */
     }
-    bool may_grow = now_ms - call->arrived_ms >= POOL_GROW_MS;
+    bool may_grow = now_ms - call->arrived_ms >= POOL_GROW_MS && !pool_is_full(pool);
     return pool_bring_image(pool, call->image, may_grow, now_ms, ret_effect);
 }
 

@@ -169,6 +169,10 @@ struct pool_image *pool_want(struct pool *pool, const struct pool_request *reque
 struct pool_image *pool_expect(struct pool *pool, const struct pool_request *request, bool is_known,
                                unsigned count, uint64_t now_ms);
 
+/* At most so many instances, of all images; 0: what the slots give.  What is beyond it stays, until
+ * it is not needed; calls that would make another one wait, or take an idle one's place. */
+void pool_set_instances_max(struct pool *pool, unsigned instances_max);
+
 /* How short memory is now. */
 void pool_set_pressure(struct pool *pool, enum pool_pressure pressure);
 

@@ -39,7 +39,7 @@ static int refuse_when_full(const struct pool *pool, const struct pool_function 
         return 0;
     }
     if (function->queued == 0 && pool_function_may_run(function) &&
-        pool_choose_slot(image) != NULL) {
+        pool_choose_slot(pool, image) != NULL) {
         return 0;
     }
     return error_set(err, ERROR_OVERLOADED,
@@ -128,6 +128,15 @@ void pool_set_pressure(struct pool *pool, enum pool_pressure pressure)
     pool->pressure = pressure;
     pool->may_evict = pressure != POOL_PRESSURE_NONE;
     pool->keeps_due = pool->keeps_due || pool->may_evict;
+}
+
+void pool_set_instances_max(struct pool *pool, unsigned instances_max)
+{
+    if (pool->instances_max != instances_max) {
+        pool->instances_max = instances_max;
+        pool->keeps_due = true;
+        pool->walk = WALK_ALL;
+    }
 }
 
 void pool_cancel(struct pool *pool, struct pool_call *call)

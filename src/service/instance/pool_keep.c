@@ -71,6 +71,9 @@ static void look_for_idle(struct looking *looking, const struct pool_image *imag
 /* Where it is loaded and a slot is empty: nobody else's instance is taken for it. */
 static bool warm(struct pool *pool, struct pool_image *image, struct pool_effect *ret_effect)
 {
+    if (pool_is_full(pool)) {
+        return false;
+    }
     LIST_EACH(node, &image->residencies)
     {
         struct residency *residency = LIST_ITEM(node, struct residency, image_link);

@@ -366,7 +366,12 @@ enum presence pool_image_presence(const struct pool_image *image)
 }
 
 /* Warm if there is one, else an empty one, else the one idle for longest; NULL: none now. */
-struct pool_slot *pool_choose_slot(const struct pool_image *image)
+bool pool_is_full(const struct pool *pool)
+{
+    return pool->instances_max > 0 && pool->instances >= pool->instances_max;
+}
+
+struct pool_slot *pool_choose_slot(const struct pool *pool, const struct pool_image *image)
 {
     struct pool_slot *empty = NULL;
     struct pool_slot *oldest = NULL;
@@ -383,7 +388,7 @@ struct pool_slot *pool_choose_slot(const struct pool_image *image)
         if (pool_image_is_full(image)) {
             continue; /* one of its own, or none */
         }
-        if (empty == NULL) {
+        if (empty == NULL && !pool_is_full(pool)) {
             empty = LIST_FIRST(&runner->empty, struct pool_slot, link);
         }
         if (oldest == NULL && !list_is_empty(&runner->idle)) {

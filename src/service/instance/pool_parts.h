@@ -96,7 +96,8 @@ struct pool {
     bool keeps_due;   /* what is kept is to be thought over */
     uint64_t keep_ms; /* when it will be */
     enum pool_pressure pressure;
-    bool may_evict; /* once per thought */
+    unsigned instances_max; /* of all images; 0: what the slots give */
+    bool may_evict;         /* once per thought */
     struct pool_counts counts;
 
     uint64_t earliest_deadline_ms;
@@ -141,7 +142,8 @@ void pool_residency_free(struct pool *pool, struct residency *residency);
 void pool_wait_end(struct pool *pool, struct pool_call *call);
 void pool_fail_waiting(struct pool *pool, struct failing *failing);
 enum presence pool_image_presence(const struct pool_image *image);
-struct pool_slot *pool_choose_slot(const struct pool_image *image);
+bool pool_is_full(const struct pool *pool); /* it has as many instances as it may */
+struct pool_slot *pool_choose_slot(const struct pool *pool, const struct pool_image *image);
 void pool_call_drop(struct pool *pool, struct pool_call *call);
 void pool_runner_empty(struct pool *pool, struct pool_runner *runner, const char *reason);
 bool pool_bring_image(struct pool *pool, struct pool_image *image, bool may_grow, uint64_t now_ms,

@@ -39,9 +39,14 @@ unsigned project_slots(const struct project *project)
     return project->is_linux && slots > CLONES_MAX ? CLONES_MAX : slots;
 }
 
+char *project_key(const char *name, bool is_linux)
+{
+    return memory_format("%s%s", name, is_linux ? "/linux" : "");
+}
+
 struct project *project_find(struct instance_service *service, const char *name, bool is_linux)
 {
-    MEMORY_OWNED char *key = memory_format("%s%s", name, is_linux ? "/linux" : "");
+    MEMORY_OWNED char *key = project_key(name, is_linux);
     struct project *project = map_get(&service->projects, key);
     if (project != NULL) {
         return project;
@@ -356,12 +361,27 @@ static void arm_timer(struct project *project)
     loop_timer_start(project->timer, wake_ms > now_ms ? wake_ms - now_ms : 0);
 }
 
+/* What the quota leaves to this pool, besides the project's other one. */
+static void take_quota(struct project *project)
+{
+    const struct instance_quota *quota = &project->service->quota;
+    unsigned most = quota->most != NULL ? quota->most(project->name, quota->context) : 0;
+    if (most > 0) {
+        MEMORY_OWNED char *key = project_key(project->name, !project->is_linux);
+        const struct project *other = map_get(&project->service->projects, key);
+        unsigned taken = other != NULL ? pool_instances(other->pool) : 0;
+        most = most > taken ? most - taken : 1; /* a pool without any would never serve */
+    }
+    pool_set_instances_max(project->pool, most);
+}
+
 void project_pump(struct project *project)
 {
     if (project->is_pumping) {
         return; /* the one outside goes on */
     }
     project->is_pumping = true;
+    take_quota(project);
     struct pool_effect effect;
     while (pool_next(project->pool, clock_monotonic_ms(), &effect)) {
         perform(project, &effect);

@@ -21,6 +21,7 @@ struct instance_service {
     char *runner_program;
     struct instance_host host;       /* open NULL: nobody answers */
     struct instance_secrets secrets; /* read NULL: there are none */
+    struct instance_quota quota;     /* most NULL: there is none */
     struct map projects;
     struct list free_calls; /* kept for the next ones */
     unsigned free_call_count;
@@ -106,6 +107,7 @@ struct instance_service *instance_service_ref(struct instance_service *service);
 void instance_service_unref(struct instance_service *service);
 
 /* Made when it is first needed. */
+char *project_key(const char *name, bool is_linux);
 struct project *project_find(struct instance_service *service, const char *name, bool is_linux);
 
 enum { PRESSURE_MS = 2000 };

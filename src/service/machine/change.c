@@ -524,6 +524,7 @@ static void on_kept(void *context)
     MEMORY_OWNED char *text = json_dumps(changing->config, JSON_COMPACT | JSON_SORT_KEYS);
     const struct operation_start start = {
         .kind = "machine.update", .project = machine->project, .resource = resource};
+    JSON_OWNED json_t *was = json_loads(changing->was, 0, NULL);
     struct store_command *command = store_command_new();
     operation_add(service->options.operations, command, &start, changing->operation);
     store_command_add_expecting(
@@ -532,6 +533,7 @@ static void on_kept(void *context)
         "trttt", text, machine->id, service->node_name, changing->was);
     events_add_of(machine, command, "vm.changed", "");
     draft_add_claim(service, command, machine->id, changing->config);
+    settings_add_quota(service, command, machine->project, was, changing->config);
     if (changing->error.kind == ERROR_NONE) {
         store_propose(service->options.store, command, on_written, changing);
         return;

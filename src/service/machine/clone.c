@@ -187,6 +187,7 @@ static int add_clone(struct store_command *command, const struct cloning *clonin
                                         .reason = origin};
     events_add(cloning->service, command, &event);
     draft_add_claim(cloning->service, command, clone->id, config);
+    settings_add_quota(cloning->service, command, cloning->project, NULL, config);
     return network_add_leases(cloning->service->options.networks, command, cloning->project,
                               clone->id, json_object_get(config, "networks"), err);
 }

@@ -183,6 +183,7 @@ int machine_draft_add(struct machine_service *service, const char *project,
     draft_add_row(service, command, project, draft->id, draft->config,
                   has_node ? node_or_null : "");
     draft_add_claim(service, command, draft->id, draft->config);
+    settings_add_quota(service, command, project, NULL, draft->config);
     if (has_node) {
         draft_add_check(service, command, project, draft->id, draft->config);
     } else {

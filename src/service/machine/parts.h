@@ -459,6 +459,10 @@ bool keys_merge(const json_t *keys, struct buffer *text);
 /* ---- settings.c: a MachineCreate ---- */
 
 /* With what is not said filled in; INVALID names what is wrong.  A new reference. */
+/* Add to a command what a machine with this config takes of its project's quota, beyond one that it
+ * had before (NULL: it is new). */
+void settings_add_quota(const struct machine_service *service, struct store_command *command,
+                        const char *project, const json_t *before_or_null, const json_t *config);
 int settings_complete(const json_t *create, json_t **ret_config, struct error *err);
 /* "8080:80", "127.0.0.1:8080:80", "5353:53/udp". */
 int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,

@@ -367,6 +367,7 @@ static void propose_machine(struct creating *creating)
         loop_post(service->options.loop, refuse_creating, creating);
         return;
     }
+    settings_add_quota(service, command, creating->project, NULL, creating->config);
     struct asking asking = {
         .service = service, .done = creating->done, .context = creating->context};
     snprintf(asking.id, sizeof(asking.id), "%s", creating->id);

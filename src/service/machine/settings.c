@@ -10,6 +10,7 @@
 
 #include "service/machine/parts.h"
 #include "service/network/network.h"
+#include "service/quota/quota.h"
 
 #define MIB            (UINT64_C(1) << 20)
 #define MEMORY_DEFAULT (256 * MIB)
@@ -257,4 +258,27 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
         config = NULL;
     }
     return r;
+}
+
+/* ---- Quotas ---- */
+
+static uint64_t more_of(const json_t *before, const json_t *config, const char *key)
+{
+    uint64_t had = json_u64(before, key);
+    uint64_t has = json_u64(config, key);
+    return has > had ? has - had : 0;
+}
+
+void settings_add_quota(const struct machine_service *service, struct store_command *command,
+                        const char *project, const json_t *before, const json_t *config)
+{
+    const struct quota_ask ask = {
+        .cpus = more_of(before, config, "cpus"),
+        .memory_bytes = more_of(before, config, "memory_bytes"),
+        .disk_bytes = more_of(before, config, "disk_bytes"),
+        .machines = before == NULL ? 1 : 0,
+    };
+    if (ask.cpus + ask.memory_bytes + ask.disk_bytes + ask.machines > 0) {
+        quota_add_check(service->options.store, command, project, &ask);
+    }
 }

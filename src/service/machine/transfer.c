@@ -362,6 +362,7 @@ static void write_rows(struct import *import)
                                         .reason = "imported"};
     events_add(import->service, command, &event);
     draft_add_claim(import->service, command, import->id, import->config);
+    settings_add_quota(import->service, command, import->project, NULL, import->config);
     for (size_t i = 0; i < json_array_size(json_object_get(import->manifest, "snapshots")); i++) {
         add_snapshot_row(command, import, i);
     }

@@ -181,6 +181,8 @@ bool unplaced_update(struct machine_service *service, const char *project, const
         "UPDATE machine SET config = ?, revision = ? WHERE id = ? AND node = '' AND config = ?",
         "trtt", text, unplaced.id, was);
     draft_add_claim(service, command, unplaced.id, changed);
+    JSON_OWNED json_t *before = json_loads(was, 0, NULL);
+    settings_add_quota(service, command, project, before, changed);
     service->pending++;
     store_propose(service->options.store, command, on_changed, changing);
     return true;

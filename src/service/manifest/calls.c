@@ -79,14 +79,15 @@ static json_t *creation_of(const struct action *action)
 static void add_creation(json_t *calls, const struct action *action)
 {
     json_t *body = creation_of(action);
-    const char *node = action->kind->has_node ? json_text(body, "node") : "";
+    bool is_field = type_find(action->kind->create, "node") != NULL;
+    const char *node = action->kind->has_node && !is_field ? json_text(body, "node") : "";
     BUFFER_OWNED struct buffer target = {0};
     buffer_append_format(&target, "/v1/%s?project=%s", action->kind->collection, action->project);
     if (node[0] != '\0') {
         buffer_append_string(&target, "&node=");
         http_percent_encode(&target, text_of(node, strlen(node)));
     }
-    if (action->kind->has_node) {
+    if (!is_field) {
         json_object_del(body, "node");
     }
     add_call(calls, "POST", buffer_string(&target), body);

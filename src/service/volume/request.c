@@ -13,6 +13,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/quota/quota.h"
 #include "service/secret/secret.h"
 #include "service/volume/asking.h"
 #include "service/volume/parts.h"
@@ -171,6 +172,8 @@ static void propose_creation(struct creation *creation)
                           "tttur", creation->layer, service->node_name,
                           volume_format_text(creation->format), now_ms);
     }
+    quota_add_check(service->options.store, command, creation->project,
+                    &(struct quota_ask){.disk_bytes = creation->size_bytes});
     const struct volume_question question = {.kind = "volume.create",
                                              .project = creation->project,
                                              .name = name,
@@ -411,6 +414,10 @@ void volume_update(struct volume_service *service, const char *project, const ch
         "UPDATE volume SET config = ?, state = ?, next_size = nullif(?, 0), reason = NULL, "
         "revision = ? WHERE key = ? AND id = ? AND state = 'ready'",
         "tturtt", text, grows ? "growing" : "ready", grows ? size : 0, volume->key, volume->id);
+    if (grows) {
+        quota_add_check(service->options.store, command, project,
+                        &(struct quota_ask){.disk_bytes = size - volume->size_bytes});
+    }
     throttle(volume, config);
     const struct volume_question question = {.kind = "volume.update",
                                              .project = project,

@@ -42,6 +42,7 @@ struct peer_blobs;
 struct peer_clients;
 struct placement_service;
 struct queue_service;
+struct quota_service;
 struct route_service;
 struct secret_service;
 struct store;
@@ -64,6 +65,7 @@ struct api_options {
     struct instance_service *instances;
     struct function_service *functions;
     struct queue_service *queues;
+    struct quota_service *quotas;
     struct eventstream_service *streams;
     struct cluster *cluster;
     struct peer_clients *peers; /* of the loop, as the next */

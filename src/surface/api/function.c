@@ -364,6 +364,10 @@ void api_invocation_create(struct request *request)
         api_answer_error(request, &err);
         return;
     }
+    if (!gateway_admit(gateway, request->exchange, request->project)) {
+        api_request_end(request);
+        return;
+    }
     char node[API_PARAMETER_SIZE];
     bool is_at = http_query_get(http_exchange_query(request->exchange), "node", node, sizeof(node));
     struct text path = http_exchange_path(request->exchange);

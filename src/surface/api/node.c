@@ -15,6 +15,7 @@
 #include "service/machine/machine.h"
 #include "service/placement/placement.h"
 #include "service/queue/queue.h"
+#include "service/quota/quota.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
 #include "service/trigger/trigger.h"
@@ -114,6 +115,9 @@ static void answer_metrics(struct request *request, const char *more)
     }
     if (request->api->options.routes != NULL) {
         route_write_metrics(request->api->options.routes, format == TELEMETRY_OPENMETRICS, &body);
+    }
+    if (request->api->options.quotas != NULL) {
+        quota_write_metrics(request->api->options.quotas, &body);
     }
     if (request->api->options.queues != NULL) {
         queue_write_metrics(request->api->options.queues, &body);

@@ -117,6 +117,7 @@ const struct noun cli_nouns[] = {
     {"security-group", "what may reach the machines that are in one"},
     {"placement", "where machines run, and why"},
     {"placement-group", "machines that are kept apart, or together"},
+    {"quota", "what projects may have at most"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -706,6 +707,7 @@ const struct verb cli_verbs[] = {
      "  blixard context delete home\n", verb_context_delete},
 
 #include "manifest_verbs.def"
+#include "quota_verbs.def"
 
     {"", "events", "", 0, 0,
      FLAGS({"index", 'i', "INDEX", NULL, "Begin after this index of the state (default: now)."}),

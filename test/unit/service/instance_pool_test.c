@@ -48,6 +48,34 @@ TEST(instance_pool, takes_an_empty_slot_before_it_evicts_and_evicts_the_longest_
     world_free(world);
 }
 
+/* Goal: the instances of a project are bounded, whoever's they are; what waits takes an idle one.
+ */
+TEST(instance_pool, has_as_many_instances_as_its_quota_says)
+{
+    struct world *world = world_new(4, 2);
+    pool_set_instances_max(world->pool, 2);
+    struct call *a = call_function(world, 1);
+    struct call *b = call_function(world, 2);
+    struct call *c = arrive(world, (struct wish){.function = 3, .queue_max = 10});
+    EXPECT(a->state == CALL_RUNNING && b->state == CALL_RUNNING && c->state == CALL_WAITING);
+    EXPECT(pool_instances(world->pool) == 2);
+    finish(world, a);
+    EXPECT(c->state == CALL_RUNNING && pool_instances(world->pool) == 2);
+    struct call *d = arrive(world, (struct wish){.function = 1, .queue_max = 10});
+    EXPECT(d->state == CALL_WAITING);
+    pool_set_instances_max(world->pool, 0); /* no bound any more: it goes on at once */
+    pump(world);
+    EXPECT(d->state == CALL_RUNNING && pool_instances(world->pool) == 3);
+    pool_set_instances_max(world->pool, 1); /* below what there is: nothing ends for it */
+    pump(world);
+    EXPECT(pool_instances(world->pool) == 3);
+    struct call *e = arrive(world, (struct wish){.function = 4, .queue_max = 10});
+    EXPECT(e->state == CALL_WAITING);
+    finish(world, b);
+    EXPECT(e->state == CALL_RUNNING && pool_instances(world->pool) == 3);
+    world_free(world);
+}
+
 TEST(instance_pool, respects_concurrency_max_and_the_order_of_calls)
 {
     struct world *world = world_new(4, 1);
