@@ -180,12 +180,29 @@ static void fail(struct drain *drain, const struct error *error)
     end(drain, command);
 }
 
+static void on_stopped(const struct error *error, uint64_t index, void *context)
+{
+    struct drain *drain = context;
+    struct node_service *service = drain->service;
+    (void)index;
+    service->pending--;
+    drain->is_ending = false;
+    if (service->is_over) {
+        return;
+    }
+    drain->has_stopped = error == NULL;
+    if (error != NULL) {
+        log_warn("what a drain stops is not written: %s", error->text);
+    }
+    loop_timer_start(drain->timer, error == NULL ? 0 : 1000);
+}
+
 /* With --force: what cannot leave, or was too slow, stops here, and is started by a restore. */
 static void stop_rest(struct drain *drain)
 {
     struct node_service *service = drain->service;
     struct store_command *command = store_command_new();
-    drain->has_stopped = true;
+    drain->is_ending = true; /* nothing else is decided before it is written */
     store_command_add(
         command,
         "UPDATE machine SET desired = 'stopped', home = node, revision = ? WHERE "
@@ -196,7 +213,8 @@ static void stop_rest(struct drain *drain)
                       "UPDATE machine_move SET state = 'cancelled', runs_after = 0, revision = ? "
                       "WHERE node = ? AND reason = 'drain'",
                       "rt", drain->node);
-    node_propose(service, command, "what a drain stops");
+    service->pending++;
+    store_propose(service->options.store, command, on_stopped, drain);
 }
 
 /* ---- Steps ---- */
