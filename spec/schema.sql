@@ -536,13 +536,12 @@ ALTER TABLE node ADD COLUMN duty TEXT NOT NULL DEFAULT 'active'; -- active, cord
 ALTER TABLE node ADD COLUMN taints TEXT NOT NULL DEFAULT '[]';   -- JSON: [{"key", "value", "effect"}]
 ALTER TABLE node ADD COLUMN attributes TEXT NOT NULL DEFAULT '{}'; -- JSON: what it has; it alone writes it
 ALTER TABLE node ADD COLUMN drain TEXT;                          -- JSON: how it is drained; NULL: it is not
-ALTER TABLE node ADD COLUMN maintenance TEXT;                    -- JSON: [{"from_ms", "until_ms"}]; NULL: none
 ALTER TABLE machine ADD COLUMN home TEXT;                        -- node that it left in a drain, and goes back to
 CREATE TABLE machine_move (                  -- a machine that is to be elsewhere; its node brings it about
     key        TEXT PRIMARY KEY NOT NULL,    -- id of the machine
     node       TEXT NOT NULL,                -- that has it, when this was decided
     target     TEXT NOT NULL,                -- node that is to have it; '': one that suits
-    reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance', 'maintenance')),
+    reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance')),
     way        TEXT NOT NULL CHECK (way IN ('live', 'cold')),
     runs_after INTEGER NOT NULL,             -- 1: it is started where it then is
     priority   INTEGER NOT NULL,             -- the highest goes first

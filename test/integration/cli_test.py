@@ -248,7 +248,7 @@ class Documents(unittest.TestCase):
         ask = script.decode() + """
             complete_it() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _blixard; echo "${COMPREPLY[*]}"; }
             complete_it blixard f; complete_it blixard fn dep; complete_it blixard fn deploy --mem
-            complete_it blixard fn new --lang r; complete_it blixard node t; complete_it blixard node token c
+            complete_it blixard fn new --lang r; complete_it blixard node tok; complete_it blixard node token c
             complete_it blixard node token create --us; complete_it blixard dev --he"""
         done = subprocess.run(["bash", "-c", ask], stdout=subprocess.PIPE, text=True, check=True, timeout=60)
         self.assertEqual(done.stdout.splitlines(), ["fn", "deploy", "--memory", "rust", "token", "create", "--uses", "--help"])
