@@ -38,23 +38,30 @@ void forecaster_write(const struct forecaster *forecaster, struct buffer *buffer
     buffer_append(buffer, hash, sizeof(hash));
 }
 
+static bool is_for(const struct forecaster *forecaster, const uint8_t *bytes)
+{
+    struct head head;
+    memcpy(&head, bytes, sizeof(head));
+    return memcmp(head.magic, MAGIC, sizeof(MAGIC)) == 0 && head.step_ms == forecaster->step_ms &&
+        head.quantile == forecaster->quantile;
+}
+
 int forecaster_read(struct forecaster *forecaster, const void *bytes, size_t length,
                     struct error *err)
 {
-    const struct head head = head_of(forecaster);
     const uint8_t *at = bytes;
     size_t values_size = forecaster->values_count * sizeof(float);
     size_t content =
-        sizeof(head) + sizeof(forecaster->knows) + values_size + forecaster->visits_count;
+        sizeof(struct head) + sizeof(forecaster->knows) + values_size + forecaster->visits_count;
     char hash[HASH_TEXT_SIZE];
-    if (length != content + sizeof(hash) || memcmp(at, &head, sizeof(head)) != 0) {
+    if (length != content + sizeof(hash) || !is_for(forecaster, at)) {
         return error_set(err, ERROR_INVALID, "this is no forecast of such a series");
     }
     hash_bytes(at, content, hash);
     if (memcmp(at + content, hash, sizeof(hash)) != 0) {
         return error_set(err, ERROR_INVALID, "this forecast was damaged");
     }
-    at += sizeof(head);
+    at += sizeof(struct head);
     memcpy(&forecaster->knows, at, sizeof(forecaster->knows));
     at += sizeof(forecaster->knows);
     memcpy(forecaster->values, at, values_size);

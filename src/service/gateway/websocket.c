@@ -303,6 +303,16 @@ static size_t message_max(const struct call *call)
                                       : (size_t)WEBSOCKET_MESSAGE_MAX;
 }
 
+static bool has_protocol(const struct call *call, struct text protocol)
+{
+    for (char **at = call->route->subprotocols; *at != NULL; at++) {
+        if (text_equal(protocol, *at) && protocol.length < WEBSOCKET_PROTOCOL_SIZE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The first of the client's, in its order, that the route has (RFC 6455, 1.9). */
 static void choose_protocol(const struct call *call, char ret_protocol[WEBSOCKET_PROTOCOL_SIZE])
 {
@@ -313,11 +323,9 @@ static void choose_protocol(const struct call *call, char ret_protocol[WEBSOCKET
             const char *comma = memchr(list.data, ',', list.length);
             size_t length = comma != NULL ? (size_t)(comma - list.data) : list.length;
             struct text one = text_trim(text_of(list.data, length));
-            for (char **at = call->route->subprotocols; *at != NULL; at++) {
-                if (text_equal(one, *at) && one.length < WEBSOCKET_PROTOCOL_SIZE) {
-                    snprintf(ret_protocol, WEBSOCKET_PROTOCOL_SIZE, "%s", *at);
-                    return;
-                }
+            if (has_protocol(call, one)) {
+                snprintf(ret_protocol, WEBSOCKET_PROTOCOL_SIZE, "%.*s", (int)one.length, one.data);
+                return;
             }
             size_t skip = length + (comma != NULL);
             list = text_of(list.data + skip, list.length - skip);

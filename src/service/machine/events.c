@@ -124,6 +124,7 @@ const char *machine_event_type(enum machine_state before, enum machine_state sta
         break;
     }
     CHECK(false);
+    return NULL;
 }
 
 void events_note(struct machine *machine, const char *type, const char *reason)

@@ -110,6 +110,19 @@ static const struct network_count *find_link(const struct gathering *gathering, 
     return NULL;
 }
 
+static void write_tap(struct gathering *gathering, const char *metric, size_t offset,
+                      const struct sample *sample, size_t nic)
+{
+    char label[192];
+    uint64_t value = 0;
+    const struct network_count *link = find_link(gathering, sample->nics[nic].tap);
+    if (link != NULL) {
+        memcpy(&value, (const char *)link + offset, sizeof(value));
+        add(gathering, metric, sample,
+            label_of("network", sample->nics[nic].network, label, sizeof(label)), value);
+    }
+}
+
 /* What a tap receives its machine has sent. */
 static void write_taps(struct gathering *gathering)
 {
@@ -137,14 +150,7 @@ static void write_taps(struct gathering *gathering)
         for (size_t i = 0; i < gathering->count; i++) {
             const struct sample *sample = &gathering->samples[i];
             for (size_t n = 0; n < sample->nic_count; n++) {
-                char label[192];
-                uint64_t value = 0;
-                const struct network_count *link = find_link(gathering, sample->nics[n].tap);
-                if (link != NULL) {
-                    memcpy(&value, (const char *)link + metrics[m].offset, sizeof(value));
-                    add(gathering, metrics[m].name, sample,
-                        label_of("network", sample->nics[n].network, label, sizeof(label)), value);
-                }
+                write_tap(gathering, metrics[m].name, metrics[m].offset, sample, n);
             }
         }
     }
@@ -215,6 +221,20 @@ static bool was_before(const struct agent_metrics *metrics, unsigned index)
     return false;
 }
 
+static void write_mounted_of(struct gathering *gathering, const char *metric, bool is_size,
+                             const struct sample *sample)
+{
+    unsigned count = sample->metrics != NULL ? sample->metrics->mounted_count : 0;
+    for (unsigned i = 0; i < count; i++) {
+        char label[192];
+        const struct agent_mounted *mounted = &sample->metrics->mounted[i];
+        if (!was_before(sample->metrics, i)) {
+            add(gathering, metric, sample, label_of("mount", mounted->path, label, sizeof(label)),
+                is_size ? mounted->size_bytes : mounted->available_bytes);
+        }
+    }
+}
+
 static void write_mounted(struct gathering *gathering)
 {
     static const char *const names[] = {"blixard_machine_guest_filesystem_size_bytes",
@@ -223,17 +243,7 @@ static void write_mounted(struct gathering *gathering)
         begin(gathering, names[n], "gauge",
               n == 0 ? "Size of a file system of the guest." : "What is free in it.");
         for (size_t i = 0; i < gathering->count; i++) {
-            const struct sample *sample = &gathering->samples[i];
-            unsigned count = sample->metrics != NULL ? sample->metrics->mounted_count : 0;
-            for (unsigned k = 0; k < count; k++) {
-                char label[192];
-                const struct agent_mounted *mounted = &sample->metrics->mounted[k];
-                if (!was_before(sample->metrics, k)) {
-                    add(gathering, names[n], sample,
-                        label_of("mount", mounted->path, label, sizeof(label)),
-                        n == 0 ? mounted->size_bytes : mounted->available_bytes);
-                }
-            }
+            write_mounted_of(gathering, names[n], n == 0, &gathering->samples[i]);
         }
     }
 }

@@ -22,6 +22,19 @@ static bool is_empty(const json_t *value)
         (json_is_object(value) && json_object_size(value) == 0);
 }
 
+static void drop_empty_members(json_t *object)
+{
+    const char *key = NULL;
+    json_t *member = NULL;
+    void *next = NULL;
+    json_object_foreach_safe(object, next, key, member)
+    {
+        if (is_empty(member)) {
+            json_object_del(object, key);
+        }
+    }
+}
+
 /* The members that a type has, too, but for empty ones. */
 static void take_members(json_t *spec, const char *type, const json_t *answer)
 {
@@ -30,15 +43,7 @@ static void take_members(json_t *spec, const char *type, const json_t *answer)
         json_t *value = json_object_get(answer, field->name);
         if (value != NULL && strcmp(field->name, "name") != 0 && !is_empty(value)) {
             json_t *copy = json_deep_copy(value);
-            const char *key = NULL;
-            json_t *member = NULL;
-            void *next = NULL;
-            json_object_foreach_safe(copy, next, key, member)
-            {
-                if (is_empty(member)) {
-                    json_object_del(copy, key);
-                }
-            }
+            drop_empty_members(copy);
             json_object_set_new(spec, field->name, copy);
         }
     }

@@ -320,7 +320,7 @@ void queue_run(struct placement_service *service)
     {
         most++;
     }
-    struct waiting **due = memory_new(most + 1, sizeof(*due));
+    struct waiting **due = memory_new(most + 1, sizeof(struct waiting *));
     LIST_EACH(node, &service->waiting)
     {
         struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
@@ -328,7 +328,7 @@ void queue_run(struct placement_service *service)
             due[count++] = waiting;
         }
     }
-    qsort(due, count, sizeof(*due), compare);
+    qsort(due, count, sizeof(struct waiting *), compare);
     for (size_t i = 0; i < count; i++) {
         due[i]->is_due = false;
         look_at(service, due[i]);

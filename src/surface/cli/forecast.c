@@ -38,14 +38,12 @@ static size_t fill(const json_t *points, struct bucket buckets[COLUMNS])
 {
     size_t count = json_array_size(points);
     size_t columns = count < COLUMNS ? count : COLUMNS;
-    size_t index = 0;
-    json_t *point = NULL;
     for (size_t i = 0; i < columns; i++) {
         buckets[i] = (struct bucket){-1, -1, -1};
     }
-    json_array_foreach(points, index, point)
-    {
-        struct bucket *bucket = &buckets[index * columns / count];
+    for (size_t i = 0; i < count; i++) {
+        const json_t *point = json_array_get(points, i);
+        struct bucket *bucket = &buckets[i * columns / count];
         bucket->was = greater(bucket->was, number_of(point, "was"));
         bucket->expected = greater(bucket->expected, number_of(point, "expected"));
         bucket->high = greater(bucket->high, number_of(point, "high"));
