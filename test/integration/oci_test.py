@@ -150,7 +150,7 @@ class Oci(unittest.TestCase):
         self.ok("vm", "create", "next", "--image", "from-layout", "--memory", "128MiB", "--disk", "64MiB", "--strategy", "Once",
                 "--after", "web", "--no-wait", "--", "fail")
         self.addCleanup(self.run_cli, "vm", "delete", "next")
-        until(lambda: "it starts after web" in self.show("vm", "next").get("reason", ""))
+        until(lambda: "it starts after web" in (self.show("vm", "next").get("reason") or ""))
         self.ok("vm", "wait", "web")
         self.ok("vm", "exec", "web", "--", "sh", "-c", "busybox mv /srv/away /srv/index.html")
         self.ok("vm", "wait", "web", "--for", "healthy")
