@@ -105,8 +105,8 @@ static void work_init(struct work *work, uint64_t seed)
 {
     static const char *const texts[RULE_KINDS] = {
         "{\"constraints\": [\"label.disk = ssd\"], \"spread\": [\"zone\"]}",
-        "{\"constraints\": [\"attr.kernel version >= 6\", \"distinct_hosts\"],"
-        " \"affinities\": [\"50 zone = a\"]}",
+        ("{\"constraints\": [\"attr.kernel version >= 6\", \"distinct_hosts\"],"
+         " \"affinities\": [\"50 zone = a\"]}"),
         "{\"spread\": [\"rack\"], \"affinities\": [\"-50 label.disk = hdd\"]}",
         "{\"constraints\": [\"attr.kernel regexp ^[56][.]\"], \"spread\": [\"zone a=50 b=30\"]}",
     };

@@ -114,6 +114,17 @@ static void read_scsi_serial(const char *name, char *ret_text, size_t size)
     snprintf(ret_text, size, "%.*s", (int)length, length > 0 ? (const char *)page.data + HEAD : "");
 }
 
+/* A disk that was plugged in a moment ago is known before its size is, and reads as if it were
+ * empty until then. */
+static bool has_size(const char *name)
+{
+    char path[512];
+    char text[64];
+    snprintf(path, sizeof(path), "/sys/block/%.200s/size", name);
+    read_line(path, text, sizeof(text));
+    return strcmp(text, "0") != 0;
+}
+
 static bool find_serial(const char *serial, char *ret_device, size_t size)
 {
     DIR *folder = opendir("/sys/block");
@@ -127,7 +138,7 @@ static bool find_serial(const char *serial, char *ret_device, size_t size)
         if (text[0] == '\0') {
             read_scsi_serial(entry->d_name, text, sizeof(text));
         }
-        if (text[0] != '\0' && strcmp(text, serial) == 0) {
+        if (text[0] != '\0' && strcmp(text, serial) == 0 && has_size(entry->d_name)) {
             snprintf(ret_device, size, "/dev/%.200s", entry->d_name);
             is_found = true;
         }

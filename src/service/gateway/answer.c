@@ -267,13 +267,15 @@ void answer_output(struct call *call, const void *bytes, size_t length)
 
 /* ---- The end of the run ---- */
 
-/* Why a run that ended badly is no answer; `end` for the metrics. */
+/* What a timer may be early by, and a wait may have taken of the function's own timeout. */
+enum { TIMEOUT_SLACK_MS = 50 };
+
 /* Its own limit, or a nearer one: the route's, the trigger's, or the deadline of whoever called. */
 static void judge_timeout(const struct instance_target *target, const struct runner_result *run,
                           struct error *err)
 {
     uint64_t ran_ms = run->run_ns / 1000000;
-    if (ran_ms > 0 && ran_ms < target->limits.timeout_ms) {
+    if (ran_ms > 0 && ran_ms + TIMEOUT_SLACK_MS < target->limits.timeout_ms) {
         error_set(err, ERROR_TIMEOUT,
                   "the function was ended after %" PRIu64 " ms: the call had no more time (the "
                   "function's own timeout is %" PRIu64 " ms)",
@@ -284,6 +286,7 @@ static void judge_timeout(const struct instance_target *target, const struct run
     }
 }
 
+/* Why a run that ended badly is no answer; `end` for the metrics. */
 const char *answer_judge_run(const struct instance_target *target, const struct runner_result *run,
                              bool has_output, struct error *err)
 {

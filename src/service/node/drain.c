@@ -91,7 +91,8 @@ static struct standing look(const struct drain *drain)
                               "ON m.id = v.key WHERE v.reason = 'rebalance' AND ?1 = ''"
                             : drain->is_restore
                             ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
-                              "ON m.id = v.key WHERE v.target = ? AND v.reason = 'restore'"
+                              "ON m.id = v.key WHERE v.target = ?1 AND v.reason = 'restore' OR "
+                              "v.node = ?1 AND v.reason = 'drain' AND v.state = 'cancelled'"
                             : "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
                               "ON m.id = v.key WHERE v.node = ? AND v.reason = 'drain'",
                         "t", drain->node);
@@ -604,7 +605,9 @@ void node_restore(struct node_service *service, const char *project, const char 
                       "FROM machine_move WHERE key = machine.id)",
                       "rt", name);
     if (stays) {
-        store_command_add(command, "UPDATE machine SET home = NULL WHERE home = ? AND node <> home",
+        store_command_add(command,
+                          "UPDATE machine SET home = NULL WHERE home = ? AND (node <> home OR id "
+                          "IN (SELECT key FROM machine_move WHERE state = 'cancelled'))",
                           "t", name);
     } else {
         const struct moving moving = {command, name, "restore", clock_real_ms()};

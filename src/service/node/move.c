@@ -308,6 +308,22 @@ static bool take_any(sqlite3_stmt *row, void *context)
     return false;
 }
 
+/* It was cancelled when it could not be held up any more.  Where its home takes machines again, who
+ * restored that has not seen that it is here: it goes back. */
+static void add_return(struct node_service *service, const struct row *row,
+                       struct store_command *command)
+{
+    store_command_add(command,
+                      "INSERT INTO machine_move (key, node, target, reason, way, runs_after, "
+                      "priority, state, attempts, created_ms, revision) SELECT m.id, m.node, "
+                      "m.home, 'restore', ?1, m.desired = 'running', 50, 'waiting', 0, ?2, ?3 FROM "
+                      "machine m JOIN node n ON n.key = m.home WHERE m.id = ?4 AND m.node = ?5 AND "
+                      "m.home <> m.node AND n.duty = 'active' AND m.desired IN ('running', "
+                      "'stopped')",
+                      "turtt", row->move.is_live ? "live" : "cold", clock_real_ms(), row->move.id,
+                      service->node_name);
+}
+
 static void end_row(struct node_service *service, const struct row *row)
 {
     struct store_command *command = store_command_new();
@@ -321,6 +337,9 @@ static void end_row(struct node_service *service, const struct row *row)
                       row->move.id);
     store_command_add(command, "DELETE FROM machine_move WHERE key = ? AND node = ?", "tt",
                       row->move.id, row->node);
+    if (strcmp(row->state, "cancelled") == 0 && strcmp(row->holder, service->node_name) == 0) {
+        add_return(service, row, command);
+    }
     node_propose(service, command, "the end of a move");
 }
 
