@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "test" / "lib"))
 
 from cluster import BUILD, Cluster  # noqa: E402
-from hosts import free_ports  # noqa: E402
+from ports import free_ports  # noqa: E402
 from node import Refused  # noqa: E402
 
 OUTSTANDING = (1, 16, 64)

@@ -26,6 +26,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 UNIT = {"us": 1, "ms": 1000, "s": 1000000, "m": 60000000}
 
 sys.path.insert(0, str(ROOT / "test" / "lib"))
+from ports import free_port  # noqa: E402, F401
 
 
 class Lacking(Exception):
@@ -113,12 +114,6 @@ def running(command, ready=None, **options):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(url, data=b"x", attempts=200):

@@ -10,7 +10,8 @@ import tempfile
 import threading
 import unittest
 
-from foreign import Server, find, free_port, until
+from foreign import Server, find, until
+from ports import free_port
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()

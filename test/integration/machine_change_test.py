@@ -1,20 +1,14 @@
 """A machine that becomes another one while it runs: its name, its size, its settings."""
 import json
 import signal
-import socket
 import subprocess
 import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from ports import free_port
 
 MIB = 1 << 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @unittest.skipIf(why_not(), why_not())

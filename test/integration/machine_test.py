@@ -9,7 +9,7 @@ import tempfile
 import unittest
 import urllib.request
 
-from foreign import free_port
+from ports import free_port
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
 from node import BUILD, Node
 

@@ -13,9 +13,10 @@ import unittest
 import urllib.request
 
 import hosts
-from foreign import free_port, until
+from foreign import until
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from ports import free_port
 
 
 def setUpModule():

@@ -7,9 +7,10 @@ import tempfile
 import unittest
 
 import oci
-from foreign import free_port, until
+from foreign import until
 from machines import BUSYBOX, kernel_flags, machines_of, why_not
 from node import BUILD, Node
+from ports import free_port
 
 TOOLS = "sh cat echo httpd ls true false id env stat sleep".split()
 SERVE = b"""#!/bin/sh

@@ -20,7 +20,7 @@ import unittest
 import urllib.parse
 
 import oci
-from foreign import free_port
+from ports import free_port
 from machines import BUSYBOX, kernel_flags, why_not
 from node import BUILD, Node
 

@@ -11,9 +11,10 @@ import unittest
 import urllib.parse
 import urllib.request
 
-from member import Member, free_port
+from member import Member
 from node import BUILD, Node
 from otlp import Collector
+from ports import free_port
 
 SECONDS = 60
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -8,8 +8,9 @@ import threading
 import time
 import unittest
 
-from foreign import Server, find, free_port
+from foreign import Server, find
 from node import BUILD, Node
+from ports import free_port
 
 SECONDS = 60
 # Tells what it gets; a body with "poison" fails, "slow" takes its time; of a batch, "part" is said to have failed.

@@ -26,8 +26,9 @@ import time
 import unittest
 import urllib.parse
 
-from hosts import Here, Network, free_ports
+from hosts import Here, Network
 from node import BUILD, Refused
+from ports import free_ports
 
 READY_SECONDS = 60
 API_PORT, PORT, GATEWAY_PORT = 7420, 7421, 7480

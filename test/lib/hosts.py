@@ -203,12 +203,6 @@ class Here:
         return pathlib.Path(path)
 
 
-def free_ports(count):
-    """Ports of loopback that nobody has now."""
-    with contextlib.ExitStack() as stack:
-        return [stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(count)]
-
-
 class Network:
     """So many hosts at one switch; their addresses are `subnet`.1 and so on."""
 

@@ -13,24 +13,18 @@ import queue
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
 
 from node import BUILD, Refused
+from ports import free_port
 
 SANDBOX = () if "ASAN_OPTIONS" in os.environ else ("--isolation", "process")  # which sanitizers have not
 
 WAIT_SECONDS = 60
 READY = re.compile(r"is ready: API http://([^,]+), gateway http://([^,]+),")
-
-
-def free_port(host):
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
 
 
 class Member:

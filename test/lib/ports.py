@@ -1,0 +1,30 @@
+"""Ports for servers that must be told one.
+
+They are not those that the kernel gives to who asks for any (32768 and up, ip(7)): between finding such a port free and listening
+there, another test's daemon or connection may get it.
+"""
+import random
+import socket
+
+FIRST, LAST = 10000, 19999
+
+
+def free_port(host="127.0.0.1"):
+    return free_ports(1, host)[0]
+
+
+def free_ports(count, host="127.0.0.1"):
+    """So many that nobody has now, chosen by chance, so that tests beside each other choose others."""
+    found = []
+    for port in random.sample(range(FIRST, LAST + 1), 1000):
+        if len(found) == count:
+            break
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                found.append(port)
+            except OSError:
+                pass  # taken
+    assert len(found) == count, f"no {count} free ports among 1000"
+    return found
