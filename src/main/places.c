@@ -5,6 +5,15 @@
 
 #include "main/subsystems.h"
 
+static int find_other(void *context, const char *id, const char *but, char ret_node[64],
+                      struct error *err)
+{
+    const struct node *node = context;
+    return node->placement != NULL
+        ? placement_service_find_other(node->placement, id, but, ret_node, err)
+        : error_set(err, ERROR_UNAVAILABLE, "this node begins, or ends");
+}
+
 int places_start_node_life(struct node *node, struct error *err)
 {
     const struct options *options = &node->options;
@@ -34,6 +43,8 @@ int places_start_node_life(struct node *node, struct error *err)
         .rebalance_batch = options->rebalance_batch,
         .loss_wait_ms = options->node_loss_wait_ms,
         .moves_max = options->machine_moves_max,
+        .find_other = find_other,
+        .find_context = node,
     };
     return node_service_new(&settings, &node->node_life, err);
 }
@@ -75,4 +86,5 @@ enum function_place places_function(const char *version, const char *placement, 
 void places_stop_placement(struct node *node)
 {
     placement_service_free(node->placement);
+    node->placement = NULL;
 }

@@ -47,7 +47,8 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     char target[NODE_NAME_SIZE] = "";
     struct error err = {0};
     struct store_command *command = store_command_new();
-    if (node_find_target(service, id, evacuation->node, target, &err) < 0) {
+    if (service->options.find_other(service->options.find_context, id, evacuation->node, target,
+                                    &err) < 0) {
         MEMORY_OWNED char *reason =
             memory_format("node %s is lost, and %.250s", evacuation->node, err.text);
         store_command_add(command,

@@ -243,7 +243,8 @@ static void claim(struct move *move)
 {
     struct node_service *service = move->service;
     if (move->target[0] == '\0') {
-        node_find_target(service, move->id, service->node_name, move->target, &move->error);
+        service->options.find_other(service->options.find_context, move->id, service->node_name,
+                                    move->target, &move->error);
     }
     struct store_command *command = store_command_new();
     store_command_add_expecting(

@@ -48,6 +48,11 @@ struct node_options {
     uint64_t rebalance_threshold_percent;
     uint64_t rebalance_batch;
     uint64_t moves_max; /* machines that leave this node at once */
+    /* Another node for machine `id`, which has to leave node `but`: placement's word.  UNAVAILABLE:
+     * nobody takes it. */
+    int (*find_other)(void *context, const char *id, const char *but, char ret_node[64],
+                      struct error *err);
+    void *find_context;
 };
 
 int node_service_new(const struct node_options *options, struct node_service **ret_service,

@@ -65,30 +65,6 @@ struct attributes_roots {
 void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
                       struct buffer *out);
 
-/* ---- target.c: which node is to have a machine ---- */
-
-/* Pure: of these, the one with the most memory left of those where it fits. */
-struct target_node {
-    const char *name;
-    bool takes_work; /* healthy, active, without a taint that keeps work away */
-    bool is_avoided; /* PreferNoSchedule: when there is nobody else */
-    const char *pool;
-    uint64_t memory_limit; /* may be given away; 0: unknown */
-    uint64_t memory_used;
-    bool has_driver;
-};
-struct target_wish {
-    const char *pool;
-    uint64_t memory_bytes;
-    const char *but; /* not this one */
-};
-/* The index of it, or -1 with the reason. */
-int node_pick_target(const struct target_node *nodes, size_t count, const struct target_wish *wish,
-                     char *ret_reason, size_t size);
-/* Of the state, for machine `id`, which is to leave node `but`.  UNAVAILABLE: nobody takes it. */
-int node_find_target(struct node_service *service, const char *id, const char *but,
-                     char ret_name[NODE_NAME_SIZE], struct error *err);
-
 /* ---- move.c ---- */
 void moves_step(struct node_service *service);
 void moves_abandon(struct node_service *service);

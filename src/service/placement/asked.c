@@ -85,6 +85,18 @@ static int add_attached(struct placement_service *service, const struct asked_of
     return r;
 }
 
+/* That it was made for the very node which it has to leave is no reason to stop there. */
+static void drop_own_node(json_t *rules, const char *node)
+{
+    json_t *constraints = json_object_get(rules, "constraints");
+    MEMORY_OWNED char *line = memory_format("${node.name} = %s", node);
+    for (size_t i = json_array_size(constraints); i > 0; i--) {
+        if (strcmp(json_string_value(json_array_get(constraints, i - 1)), line) == 0) {
+            json_array_remove(constraints, i - 1);
+        }
+    }
+}
+
 static int read_rules(struct asked *asked, struct placement_service *service,
                       const struct asked_of *of, struct error *err)
 {
@@ -100,6 +112,11 @@ static int read_rules(struct asked *asked, struct placement_service *service,
         add_line(rules, "${attr.drivers} set_contains ", driver);
     } else {
         add_line(rules, "${attr.drivers} != ", "none");
+    }
+    if (of->leaves != NULL) {
+        drop_own_node(rules, of->leaves);
+        add_line(rules, "${node.name} != ", of->leaves);
+        return placement_rules_read(rules, &asked->request.rules, err);
     }
     int r = add_volumes(service, of, rules, err);
     r = r < 0 || of->id == NULL ? r : add_attached(service, of, rules, err);

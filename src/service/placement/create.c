@@ -23,6 +23,7 @@ struct creating {
     char *kept;     /* the engine's id of the place that is kept for it; NULL: none */
     char node[64];  /* where it was sent */
     char reason[PLACEMENT_REASON_MAX];
+    char operation[OPERATION_ID_SIZE]; /* of the node's answer */
     char *avoided[PLACEMENT_TRIES_MAX];
     unsigned tries;
     bool waits;
@@ -114,6 +115,14 @@ static void take_refusal(const json_t *answer, int status, struct error *err)
     }
 }
 
+/* Whoever is told of the operation finds it at this node, too. */
+static void on_current(const struct error *error, void *context)
+{
+    struct creating *creating = context;
+    (void)error; /* then it is found a moment later */
+    on_made(NULL, creating->operation, creating);
+}
+
 static void on_answer(const struct error *error, int status, struct buffer *answer, void *context)
 {
     JSON_OWNED json_t *document = NULL;
@@ -125,7 +134,9 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
     json_read(answer->data, answer->used, &document, &err);
     const char *operation = json_text(document, "operation");
     if (status / 100 == 2 && operation[0] != '\0') {
-        on_made(NULL, operation, context);
+        struct creating *creating = context;
+        snprintf(creating->operation, sizeof(creating->operation), "%s", operation);
+        store_barrier(creating->service->options.store, on_current, creating);
         return;
     }
     err = (struct error){0};

@@ -61,6 +61,7 @@ struct asked_of {
     const char *id;
     const json_t *config;
     const char *bound;    /* node that it must be on, or NULL */
+    const char *leaves;   /* node that it must not be on: its volumes go with it; or NULL */
     bool is_idle;         /* it is stopped: its disk alone counts */
     bool is_only_counted; /* where it is matters, what it asks does not */
 };
@@ -164,6 +165,9 @@ void service_post(struct placement_service *service);
 /* ---- strategy.c ---- */
 void strategy_of(struct placement_service *service, const char *project,
                  struct placement_options *ret_options, const char **ret_source);
+
+/* leave.c: a machine has come where it was to go, or goes elsewhere. */
+void leave_forget(struct placement_service *service, const char *machine_id);
 
 /* ---- measure.c ---- */
 /* placement_decide(), measured. */

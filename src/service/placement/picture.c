@@ -149,6 +149,7 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
     if (r == 0) {
         struct placement_allocation allocation = {.request = asked->request, .node = node};
         r = placement_cluster_add(service->cluster, &allocation, &err);
+        leave_forget(service, known->id);
         asked_done(asked);
     }
     MEMORY_OWNED char *image = memory_format("%s/%s", of.project, json_text(config, "image"));

@@ -67,6 +67,13 @@ typedef void placement_gang_begun(const struct error *error, const char *const *
 void placement_service_create_gang(struct placement_service *service, const char *project,
                                    const json_t *gang, placement_gang_begun *done, void *context);
 
+/*
+ * Another node for a machine that has to leave `but`, volumes and all, by all of its rules; room is
+ * kept there for two minutes, or until it has come.  UNAVAILABLE: nobody takes it, and why.
+ */
+int placement_service_find_other(struct placement_service *service, const char *machine_id,
+                                 const char *but, char ret_node[64], struct error *err);
+
 /* As JSON: PlacementExplanation, PlacementList.  NOT_FOUND. */
 int placement_service_explain(struct placement_service *service, const char *project,
                               const char *name, struct buffer *out, struct error *err);

@@ -123,10 +123,10 @@ static void expect(struct world *world, struct pool_settings settings, bool is_k
 
 TEST(instance_keep, what_is_foreseen_is_there_before_it_comes_and_goes_when_nothing_is)
 {
-    struct world *world = world_new(8, 1);
-    struct pool_settings settings = {.idle_ms = 600000, .instances_max = 5};
-    expect(world, settings, true, 3); /* nobody has ever called it */
-    EXPECT(pool_instances(world->pool) == 3 && world->warmed == 3);
+    struct world *world = world_new(4, 1);
+    struct pool_settings settings = {.idle_ms = 600000, .instances_max = 3};
+    expect(world, settings, true, 2); /* nobody has ever called it */
+    EXPECT(pool_instances(world->pool) == 2 && world->warmed == 2);
     struct call *one = call_with(world, 1, settings);
     struct call *two = call_with(world, 1, settings);
     EXPECT(one->is_warm && two->is_warm && pool_counts(world->pool)->foreseen == 2);
@@ -137,7 +137,7 @@ TEST(instance_keep, what_is_foreseen_is_there_before_it_comes_and_goes_when_noth
     finish(world, one);
     expect(world, settings, true, 9); /* never beyond instances_max */
     advance(world, POOL_KEEP_MS);
-    EXPECT(pool_instances(world->pool) == 5);
+    EXPECT(pool_instances(world->pool) == 3);
     expect(world, settings, true, 0);
     advance(world, POOL_SURPLUS_MS + (uint64_t)DEMAND_INTERVAL_MS);
     advance(world, POOL_KEEP_MS);
@@ -147,14 +147,14 @@ TEST(instance_keep, what_is_foreseen_is_there_before_it_comes_and_goes_when_noth
 
 TEST(instance_keep, a_forecast_that_is_taken_back_leaves_what_was_learnt)
 {
-    struct world *world = world_new(8, 1);
+    struct world *world = world_new(4, 1);
     struct pool_settings settings = {.idle_ms = 600000};
     struct call *calls[2] = {call_with(world, 1, settings), call_with(world, 1, settings)};
     advance(world, DEMAND_INTERVAL_MS);
     finish(world, calls[0]);
     finish(world, calls[1]);
-    expect(world, settings, true, 6);
-    EXPECT(pool_instances(world->pool) == 6);
+    expect(world, settings, true, 4);
+    EXPECT(pool_instances(world->pool) == 4);
     expect(world, settings, false, 0);
     advance(world, POOL_SURPLUS_MS + POOL_KEEP_MS);
     EXPECT(pool_instances(world->pool) == 2);
