@@ -98,8 +98,13 @@ class Drivers:
     def attach(self, history=0):
         console = socket.socket(socket.AF_UNIX)
         folder = os.open(self.place / "machine", os.O_PATH)
-        console.connect(f"/proc/self/fd/{folder}/console.sock")
-        os.close(folder)
+        try:
+            console.connect(f"/proc/self/fd/{folder}/console.sock")
+        except OSError:
+            console.close()
+            raise
+        finally:
+            os.close(folder)
         console.settimeout(60)
         console.sendall(f"attach {history}\n".encode())
         return console
@@ -110,7 +115,7 @@ class Drivers:
             try:
                 return self.attach(4096)
             except (FileNotFoundError, ConnectionRefusedError):
-                pass
+                threading.Event().wait(0.02)
         raise AssertionError("it has ended")
 
     def console(self, word):
