@@ -6,7 +6,7 @@
  *             of 1,000 to 10,000 nodes; how the cost of a decision grows
  *   sampling  what is lost by looking at a sample: the score, and how full the cluster becomes
  *   trace     packing and displacing on a real cluster's nodes and pods, against first-fit,
- *             best-fit, random, dot-product and FGD (FOLDER, or BLIXARD_DATA, or ../shared/data)
+ *             best-fit, random, dot-product and FGD (FOLDER, or BLIXARD_TRACES, or ../shared/data)
  */
 #include "test/bench/placement_bench.h"
 
@@ -347,7 +347,7 @@ static void report_trace(const char *folder, bool is_quick, struct json_writer *
 
 int main(int argc, char **argv)
 {
-    const char *json_path = NULL, *folder = getenv("BLIXARD_DATA");
+    const char *json_path = NULL, *folder = getenv("BLIXARD_TRACES");
     bool is_quick = false, is_named = false, wants[3] = {false};
     static const char *const parts[] = {"speed", "sampling", "trace"};
     folder = folder != NULL ? folder : "../shared/data";

@@ -703,7 +703,7 @@ bool trace_measure(const char *folder, bool is_quick, struct json_writer *out, c
         .boxes = memory_new(NODES_MAX, sizeof(struct box)),
     };
     bool is_there = read_boxes(&trace, folder) && read_pods(&trace, folder);
-    *ret_why = "the trace's openb_*.csv are not in the folder that BLIXARD_DATA names";
+    *ret_why = "the trace's openb_*.csv are not in the folder that BLIXARD_TRACES names";
     if (is_there && is_quick) {
         use_a_part(&trace);
     }
