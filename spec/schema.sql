@@ -541,7 +541,7 @@ CREATE TABLE machine_move (                  -- a machine that is to be elsewher
     key        TEXT PRIMARY KEY NOT NULL,    -- id of the machine
     node       TEXT NOT NULL,                -- that has it, when this was decided
     target     TEXT NOT NULL,                -- node that is to have it; '': one that suits
-    reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance')),
+    reason     TEXT NOT NULL CHECK (reason IN ('drain', 'restore', 'rebalance', 'taint')),
     way        TEXT NOT NULL CHECK (way IN ('live', 'cold')),
     runs_after INTEGER NOT NULL,             -- 1: it is started where it then is
     priority   INTEGER NOT NULL,             -- the highest goes first

@@ -103,6 +103,18 @@ class NodeDrain(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0, words)
         return done.stderr
 
+    def test_a_taint_drives_away_who_does_not_tolerate_it(self):
+        near, far = self.cluster[0], self.cluster[1]
+        self.create("guest", far)
+        self.create("hardy", far, "--toleration", "noisy=loud:NoExecute")
+        near.until(lambda _: all(self.machines()[name]["state"] == "running" for name in ("guest", "hardy")), "both run")
+        near.cli("node", "taint", far.name, "noisy=loud:NoExecute")
+        near.until(lambda _: (self.machines()["guest"]["node"], self.machines()["guest"]["state"]) == (near.name, "running"), "who is driven away")
+        self.assertEqual((self.machines()["hardy"]["node"], self.machines()["hardy"]["state"]), (far.name, "running"))
+        near.cli("node", "taint", far.name, "noisy-")
+        for name in ("guest", "hardy"):
+            near.cli("vm", "delete", name)
+
     def test_what_a_node_has_leaves_it_and_comes_back(self):
         near, far = self.cluster[0], self.cluster[1]
         self.create("lively", far)

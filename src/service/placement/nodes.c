@@ -264,6 +264,19 @@ static bool is_alive(const struct cluster_view *view, const char *name, bool is_
     return is_self;
 }
 
+static bool has_effect(const json_t *taints, const char *effect)
+{
+    size_t index = 0;
+    json_t *taint = NULL;
+    json_array_foreach(taints, index, taint)
+    {
+        if (strcmp(json_text(taint, "effect"), effect) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void set_node(struct placement_service *service, const json_t *node, bool is_alive_now)
 {
     struct described *described = NEW(struct described);
@@ -272,6 +285,9 @@ static void set_node(struct placement_service *service, const json_t *node, bool
     const char *duty = json_text(node, "duty");
     struct placement_change change = {0};
     struct error err = {0};
+    if (strcmp(name, service->node_name) == 0) {
+        service->drives_away = has_effect(json_object_get(node, "taints"), "NoExecute");
+    }
     described->node.id = name;
     described->node.name = name;
     described->node.pool = json_text(node, "pool");

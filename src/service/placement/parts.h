@@ -84,6 +84,8 @@ struct known {
     char id[PLACEMENT_MACHINE_ID_SIZE];
     uint64_t digest;
     bool is_placed;          /* the engine has it */
+    bool is_leaving;         /* a taint of this node drives it away, and its move was asked for */
+    uint64_t leaves_at_ms;   /* when it will; 0: it may stay */
     struct waiting *waiting; /* or NULL */
 };
 
@@ -120,6 +122,7 @@ struct placement_service {
     bool is_all_stale;
     bool are_kept_stale;
     bool are_peaks_stale;
+    bool drives_away; /* this node has a taint with the effect NoExecute */
     bool is_posted;
     bool is_over;
     char *room;       /* of this node, as its row has it */
@@ -165,6 +168,9 @@ void service_post(struct placement_service *service);
 /* ---- strategy.c ---- */
 void strategy_of(struct placement_service *service, const char *project,
                  struct placement_options *ret_options, const char **ret_source);
+
+/* evict.c: who may not stay at this node any more leaves it. */
+void evict_look(struct placement_service *service);
 
 /* leave.c: a machine has come where it was to go, or goes elsewhere. */
 void leave_forget(struct placement_service *service, const char *machine_id);

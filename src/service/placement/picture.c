@@ -423,6 +423,9 @@ void picture_update(struct placement_service *service)
     if (service->dirty.count > 0) {
         load_dirty(service);
     }
+    if (service->drives_away) {
+        evict_look(service);
+    }
 }
 
 static void free_text(const char *key, void *value, void *context)
