@@ -465,8 +465,9 @@ static void create_one(struct placement_service *service, const char *project, c
         member->decision.grant = (struct placement_grant){.numa = -1};
         member->decision.victims =
             memory_new(decision->victim_count + 1, sizeof(struct placement_victim));
-        memcpy(member->decision.victims, decision->victims,
-               decision->victim_count * sizeof(struct placement_victim));
+        for (size_t i = 0; i < decision->victim_count; i++) {
+            member->decision.victims[i] = decision->victims[i];
+        }
     } else if (r == 0) {
         snprintf(member->decision.reason, sizeof(member->decision.reason), "%.190s", reason);
     }

@@ -85,7 +85,9 @@ static void place(struct placement_service *service, struct waiting *waiting, st
     *placing = (struct placing){.service = service, .victim_count = decision->victim_count};
     snprintf(placing->id, sizeof(placing->id), "%s", waiting->id);
     placing->victims = memory_new(decision->victim_count + 1, sizeof(*placing->victims));
-    memcpy(placing->victims, decision->victims, decision->victim_count * sizeof(*placing->victims));
+    for (size_t i = 0; i < decision->victim_count; i++) {
+        placing->victims[i] = decision->victims[i];
+    }
     placing->kept = picture_keep(service, waiting->project, asked, decision);
     victims_add(service, command, decision, waiting->name);
     if (waiting->node[0] == '\0') {
