@@ -8,6 +8,7 @@
 reason() says what is missing to run any, or None.  The kernel comes from the Debian package, which is
 not installed for it, only unpacked, once per build folder.
 """
+import fcntl
 import functools
 import glob
 import io
@@ -48,14 +49,14 @@ def reason():
         return "lz4 or dpkg-deb is not installed"
     if not AGENT.exists():
         return "the agent was not built"
-    if not (KERNEL_FOLDER / "vmlinux").exists():
-        return fetch_kernel()
-    return None
+    KERNEL_FOLDER.mkdir(parents=True, exist_ok=True)
+    with open(KERNEL_FOLDER / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # test files beside this one fetch it, too
+        return None if (KERNEL_FOLDER / "vmlinux").exists() else fetch_kernel()
 
 
 def fetch_kernel():
     """Unpack Debian's kernel for clouds; why that cannot be done, or None."""
-    KERNEL_FOLDER.mkdir(parents=True, exist_ok=True)
     shown = subprocess.run(["apt-cache", "depends", "linux-image-cloud-amd64"], stdout=subprocess.PIPE, text=True).stdout
     names = [line.split()[-1] for line in shown.splitlines() if "Depends: linux-image-" in line]
     if not names:
