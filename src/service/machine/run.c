@@ -250,7 +250,9 @@ static void on_agent_up(const struct agent_info *info, void *context)
         machine_set_state(machine, MACHINE_RUNNING, "%s",
                           info->init == AGENT_INIT_RESCUE ? info->problem : "");
         machine_step(machine);
-    } else if (machine->state == MACHINE_RUNNING && machine->reason[0] != '\0') {
+    } else if (machine->state == MACHINE_RUNNING && machine->reason[0] != '\0' &&
+               machine->migration ==
+                   NULL) { /* by its reason a move knows that nothing came between */
         machine_set_state(machine, MACHINE_RUNNING, "%s", "");
     }
 }
