@@ -197,6 +197,9 @@ static int check_acknowledged(struct store *store, struct error *err)
 static void on_tick(void *context)
 {
     struct store *store = context;
+    if (store_settles_late(store)) {
+        store_stir(store);
+    }
     if (store->closing) {
         return;
     }

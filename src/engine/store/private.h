@@ -210,7 +210,9 @@ struct store {
     unsigned waiting_count;
     unsigned late_count; /* refused, to be told in a later turn */
     bool settling;
-    bool is_awaited; /* the loop runs for something of this store: store_stir() ends it */
+    uint64_t settle_limit_ms; /* in a cluster: when what is asked has its answer; 0: it does not
+                                 settle */
+    bool is_awaited;          /* the loop runs for something of this store: store_stir() ends it */
     bool flush_posted;
     bool finish_posted;
     struct list in_flight; /* entries by sequence */
@@ -288,6 +290,7 @@ void store_take_forward(struct link *link, const uint8_t *body, size_t length);
 void store_take_refused(struct store *store, const uint8_t *body, size_t length);
 void store_drop_entry(struct store *store, struct entry *entry); /* nobody waits for it */
 void store_look_whether_settled(struct store *store);
+bool store_settles_late(struct store *store);
 
 /* barrier.c */
 void store_ask_reads(struct store *store);

@@ -240,6 +240,12 @@ void store_fail_writes(struct store *store, const struct error *error)
     store_look_whether_settled(store);
 }
 
+static uint64_t deadline_of(const struct store *store)
+{
+    return store->settle_limit_ms > 0 ? store->settle_limit_ms
+                                      : store_now_ms(store) + STORE_DEADLINE_MS;
+}
+
 /* ---- On their way ---- */
 
 /* As many of the waiting proposals as one entry takes. */
@@ -250,7 +256,7 @@ static struct entry *collect(struct store *store)
     size_t size = 0;
     entry->sequence = ++store->sequence;
     entry->term = store->leader_term;
-    entry->deadline_ms = store_now_ms(store) + STORE_DEADLINE_MS;
+    entry->deadline_ms = deadline_of(store);
     entry->proposals = memory_new(store->waiting_count, sizeof(struct proposal *));
     LIST_EACH(node, &store->waiting)
     {
@@ -466,7 +472,7 @@ void store_propose(struct store *store, struct store_command *owned_command,
     proposal->command = owned_command;
     proposal->done = done;
     proposal->context = context;
-    proposal->deadline_ms = store_now_ms(store) + STORE_DEADLINE_MS;
+    proposal->deadline_ms = deadline_of(store);
     if (store->closing) {
         refuse(store, proposal, ERROR_UNAVAILABLE, "the node is shutting down");
     } else if (store->write_failure.kind != ERROR_NONE) {
@@ -482,10 +488,9 @@ void store_propose(struct store *store, struct store_command *owned_command,
     }
 }
 
-/* At an end, nobody waits long for a leader. */
-static void hurry(struct store *store)
+/* At an end, nobody waits long for a leader: what is asked has its answer at `limit_ms`. */
+static void hurry(struct store *store, uint64_t limit_ms)
 {
-    uint64_t limit_ms = store_now_ms(store) + SETTLE_MS;
     LIST_EACH(node, &store->in_flight)
     {
         struct entry *entry = LIST_ITEM(node, struct entry, link);
@@ -498,16 +503,27 @@ static void hurry(struct store *store)
     }
 }
 
+/* All that was asked before the limit has been answered by now. */
+bool store_settles_late(struct store *store)
+{
+    return store->settle_limit_ms > 0 &&
+        store_now_ms(store) > store->settle_limit_ms + 2 * STORE_TICK_MS;
+}
+
 void store_settle(struct store *store)
 {
     CHECK(loop_is_mine(store->loop) && !store->settling);
     store->settling = true;
     if (!store_is_alone(store)) {
-        hurry(store);
+        store->settle_limit_ms = store_now_ms(store) + SETTLE_MS;
+        hurry(store, store->settle_limit_ms);
     }
-    while (!is_settled(store)) {
+    /* Who asks again and again, of a cluster that this node is not in any more, holds up nobody:
+     * its own end waits for its own. */
+    while (!is_settled(store) && !store_settles_late(store)) {
         store_run(store);
     }
+    store->settle_limit_ms = 0;
     store->settling = false;
 }
 
