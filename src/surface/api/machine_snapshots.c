@@ -69,8 +69,8 @@ void api_machine_restore(struct request *request)
     }
 }
 
-static void on_cloned(const struct error *error, const char *const *names,
-                      const char *const *operations, size_t count, void *context)
+void api_answer_machines_begun(const struct error *error, const char *const *names,
+                               const char *const *operations, size_t count, void *context)
 {
     struct request *request = context;
     if (error != NULL) {
@@ -95,8 +95,8 @@ static void on_cloned(const struct error *error, const char *const *names,
 
 static void clone_one(struct request *request, const json_t *body)
 {
-    machine_clone(service_of(request), request->project, request->parameters[0], body, on_cloned,
-                  request);
+    machine_clone(service_of(request), request->project, request->parameters[0], body,
+                  api_answer_machines_begun, request);
 }
 
 void api_machine_clone(struct request *request)

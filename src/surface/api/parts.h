@@ -179,6 +179,9 @@ void api_blob_upload(struct request *request, uint64_t most, const char *what);
 /* The machine of the path is another node's, or there is none: the request is answered elsewhere.
  */
 bool api_machine_is_elsewhere(struct request *request);
+/* Several machines, each with an operation of its own; the context is the request. */
+void api_answer_machines_begun(const struct error *error, const char *const *names,
+                               const char *const *operations, size_t count, void *request);
 /* At its node: `then` when its agent answers, or will not; at once where that is known. */
 void api_machine_with_agent(struct request *request, void (*then)(struct request *request));
 

@@ -13,34 +13,10 @@ static struct placement_service *service_of(const struct request *request)
 
 /* ---- Several machines ---- */
 
-static void on_gang_begun(const struct error *error, const char *const *names,
-                          const char *const *operations, size_t count, void *context)
-{
-    struct request *request = context;
-    BUFFER_OWNED struct buffer body = {0};
-    struct json_writer writer = json_writer_to(&body);
-    if (error != NULL) {
-        api_answer_error(request, error);
-        return;
-    }
-    json_write_begin_object(&writer);
-    json_write_key(&writer, "machines");
-    json_write_begin_array(&writer);
-    for (size_t i = 0; i < count; i++) {
-        json_write_begin_object(&writer);
-        json_write_field_string(&writer, "name", names[i]);
-        json_write_field_string(&writer, "operation", operations[i]);
-        json_write_end_object(&writer);
-    }
-    json_write_end_array(&writer);
-    json_write_end_object(&writer);
-    api_answer_json(request, request->status, &body);
-}
-
 static void create_gang(struct request *request, const json_t *body)
 {
-    placement_service_create_gang(service_of(request), request->project, body, on_gang_begun,
-                                  request);
+    placement_service_create_gang(service_of(request), request->project, body,
+                                  api_answer_machines_begun, request);
 }
 
 void api_machine_gang_create(struct request *request)

@@ -74,6 +74,18 @@ static json_t *row_of(const json_t *node)
     return row;
 }
 
+static void print_rows(const json_t *nodes, const struct column *columns, unsigned count)
+{
+    JSON_OWNED json_t *rows = json_array();
+    size_t index = 0;
+    json_t *node = NULL;
+    json_array_foreach(nodes, index, node)
+    {
+        json_array_append_new(rows, row_of(node));
+    }
+    print_table(rows, columns, count);
+}
+
 static void print_nodes(const json_t *nodes)
 {
     static const struct column columns[] = {
@@ -90,14 +102,7 @@ static void print_nodes(const json_t *nodes)
         {"DOMAIN", "failure_domain", AS_TEXT},
         {"ADDRESS", "address", AS_TEXT},
     };
-    JSON_OWNED json_t *rows = json_array();
-    size_t index = 0;
-    json_t *node = NULL;
-    json_array_foreach(nodes, index, node)
-    {
-        json_array_append_new(rows, row_of(node));
-    }
-    print_table(rows, columns, COUNT(columns));
+    print_rows(nodes, columns, COUNT(columns));
 }
 
 static void print_node_list(const json_t *nodes)
@@ -118,14 +123,7 @@ static void print_node_list(const json_t *nodes)
         {"DOMAIN", "failure_domain", AS_TEXT},
         {"ADDRESS", "address", AS_TEXT},
     };
-    JSON_OWNED json_t *rows = json_array();
-    size_t index = 0;
-    json_t *node = NULL;
-    json_array_foreach(nodes, index, node)
-    {
-        json_array_append_new(rows, row_of(node));
-    }
-    print_table(rows, columns, COUNT(columns));
+    print_rows(nodes, columns, COUNT(columns));
 }
 
 /* Each with the node it is about; returns how many. */
