@@ -53,7 +53,7 @@ static void on_change(const struct store_event *event, void *context)
 static void replica_open(struct replica *replica)
 {
     const struct machine_listener listener = {on_result, on_change, replica};
-    char *schema = schema_first();
+    char *schema = schema_initial();
     must(machine_open(schema, &listener, &replica->machine, &err) == 0, "opening");
     free(schema);
 }

@@ -453,7 +453,7 @@ static int open_folder(struct store *store, struct error *err)
     const struct store_options *options = &store->options;
     const struct machine_listener listener = {
         .applied = store_note_result, .changed = store_on_changed, .context = store};
-    MEMORY_OWNED char *schema = schema_first();
+    MEMORY_OWNED char *schema = schema_initial();
     int r = folder_open(options->folder, options->node_id, options->exists, &store->folder, err);
     if (r == 0) {
         r = machine_open(schema, &listener, &store->machine, err);

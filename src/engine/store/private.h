@@ -375,7 +375,7 @@ void store_tell_replaced(struct store *store);
 unsigned schema_version(void);
 
 /* The first version's SQL; the caller frees it. */
-char *schema_first(void);
+char *schema_initial(void);
 
 /* What makes version `version` of the one before it, as a command. */
 struct store_command *schema_step(unsigned version);

@@ -44,7 +44,7 @@ unsigned schema_version(void)
     return version;
 }
 
-char *schema_first(void)
+char *schema_initial(void)
 {
     struct text part = part_of(1);
     return memory_copy_text(part.data, part.length);

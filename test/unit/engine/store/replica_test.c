@@ -35,7 +35,7 @@ static struct machine *open_machine(uint64_t *refused)
     struct error err = {0};
     static char *schema;
     if (schema == NULL) {
-        schema = schema_first();
+        schema = schema_initial();
     }
     EXPECT(machine_open(schema, &listener, &machine, &err) == 0);
     return machine;
