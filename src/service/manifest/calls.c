@@ -79,7 +79,7 @@ static json_t *creation_of(const struct action *action)
 static void add_creation(json_t *calls, const struct action *action)
 {
     json_t *body = creation_of(action);
-    bool is_field = type_find(action->kind->create, "node") != NULL;
+    bool is_field = schema_find(action->kind->create, "node") != NULL;
     const char *node = action->kind->has_node && !is_field ? json_text(body, "node") : "";
     BUFFER_OWNED struct buffer target = {0};
     buffer_append_format(&target, "/v1/%s?project=%s", action->kind->collection, action->project);

@@ -10,9 +10,9 @@
 
 /* ---- Fields by their paths: "cpus", "environment.PORT", "cors.origins" ---- */
 
-static bool has_parts(const struct type_field *field, const json_t *value)
+static bool has_parts(const struct schema_field *field, const json_t *value)
 {
-    return field != NULL && (field->is.kind == TYPE_MAP || field->is.kind == TYPE_REF) &&
+    return field != NULL && (field->is.kind == SCHEMA_MAP || field->is.kind == SCHEMA_REF) &&
         json_is_object(value);
 }
 
@@ -35,7 +35,7 @@ json_t *spec_leaves(const struct manifest_kind *kind, const json_t *spec)
     json_t *member = NULL;
     json_object_foreach((json_t *)(uintptr_t)spec, key, value)
     {
-        if (!has_parts(type_find(kind->create, key), value)) {
+        if (!has_parts(schema_find(kind->create, key), value)) {
             add_leaf(leaves, key, value);
             continue;
         }
@@ -148,7 +148,7 @@ static const char *effect_of(const struct manifest_kind *kind, const char *path)
             return "restart";
         }
     }
-    if (kind->way != WAY_PATCH || type_find(kind->update, field) != NULL ||
+    if (kind->way != WAY_PATCH || schema_find(kind->update, field) != NULL ||
         (is_machine && strcmp(field, "volumes") == 0)) {
         return "";
     }
@@ -221,7 +221,7 @@ static void compare_released(struct action *action, const json_t *leaves, const 
         }
         json_array_append_new(action->released, json_string(path));
         json_t *have = spec_at(action->observed, path);
-        const struct type_field *type = type_find(action->kind->create, path);
+        const struct schema_field *type = schema_find(action->kind->create, path);
         bool must_stay = type != NULL && type->always;
         if (is_whole && have != NULL && !must_stay && !is_anothers(action, owner, path)) {
             add_change(action, path, have, NULL);
@@ -291,7 +291,7 @@ int action_decide(struct action *action, const char *owner, struct error *err)
     action->what = judge(action);
     action->adopts = action->what == ACTION_NONE && !is_row_as_wanted(action, row, leaves);
     return action->what == ACTION_CREATE || action->what == ACTION_REPLACE
-        ? schema_check_whole(action->kind, action->spec, action->place, err)
+        ? spec_check_whole(action->kind, action->spec, action->place, err)
         : 0;
 }
 

@@ -38,8 +38,8 @@ static void drop_empty_members(json_t *object)
 /* The members that a type has, too, but for empty ones. */
 static void take_members(json_t *spec, const char *type, const json_t *answer)
 {
-    for (const struct type_field *field = type_first(type); field != NULL;
-         field = type_next(field)) {
+    for (const struct schema_field *field = schema_first(type); field != NULL;
+         field = schema_next(field)) {
         json_t *value = json_object_get(answer, field->name);
         if (value != NULL && strcmp(field->name, "name") != 0 && !is_empty(value)) {
             json_t *copy = json_deep_copy(value);
@@ -160,7 +160,7 @@ json_t *observe_spec(const struct manifest_kind *kind, const char *name, const j
     if (kind->way == WAY_GROUP) {
         const struct origin nowhere = {"", NULL};
         struct error ignored = {0};
-        schema_check(kind, spec, &nowhere, &ignored); /* rules in their order */
+        spec_check(kind, spec, &nowhere, &ignored); /* rules in their order */
     }
     return spec;
 }
@@ -258,5 +258,5 @@ bool observe_can_see(const struct manifest_kind *kind, const char *path)
         }
     }
     return kind->way == WAY_FUNCTION || kind->way == WAY_ALIAS ||
-        type_find(kind->reply, field) != NULL;
+        schema_find(kind->reply, field) != NULL;
 }

@@ -8,6 +8,7 @@
 #include "base/list.h"
 
 #include "service/manifest/manifest.h"
+#include "service/schema/schema.h"
 
 /* ---- kinds.c: the tables ---- */
 
@@ -39,34 +40,7 @@ const struct manifest_kind *kind_at(size_t index);
 /* INVALID, with the nearest. */
 const struct manifest_kind *kind_find(const char *name, struct error *err);
 
-enum type_kind {
-    TYPE_STRING,
-    TYPE_U64,
-    TYPE_BOOL,
-    TYPE_DOUBLE,
-    TYPE_TIME,
-    TYPE_MAP,
-    TYPE_REF,
-    TYPE_LIST,
-};
-
-struct type_field {
-    const char *type;
-    const char *name; /* NULL: the row of the type itself */
-    struct {
-        enum type_kind kind;
-        const char *of;
-    } is;
-    bool always;
-    const char *text;
-};
-
-/* The first field of a type, NULL when it has none; the next one, or NULL. */
-const struct type_field *type_first(const char *type);
-const struct type_field *type_next(const struct type_field *field);
-const struct type_field *type_find(const char *type, const char *name); /* or NULL */
-
-/* ---- schema.c: is a spec what its kind has? ---- */
+/* ---- spec.c: is a spec what its kind has? ---- */
 
 /* Where something stands, for people: "app.yaml:12". */
 struct origin {
@@ -79,11 +53,11 @@ int origin_refuse(const struct origin *origin, const char *path, struct error *e
 unsigned origin_line(const struct origin *origin, const char *path);
 
 /* Check, and put sizes and times as texts ("512MiB", "30s") into numbers. */
-int schema_check(const struct manifest_kind *kind, json_t *spec, const struct origin *origin,
-                 struct error *err);
+int spec_check(const struct manifest_kind *kind, json_t *spec, const struct origin *origin,
+               struct error *err);
 /* Has a spec all that making takes?  INVALID names what it lacks. */
-int schema_check_whole(const struct manifest_kind *kind, const json_t *spec, const char *place,
-                       struct error *err);
+int spec_check_whole(const struct manifest_kind *kind, const json_t *spec, const char *place,
+                     struct error *err);
 
 /* ---- read.c: documents ---- */
 

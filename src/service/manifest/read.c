@@ -155,7 +155,7 @@ static int add_document(struct manifest_set *set, json_t *document, const struct
         ? json_incref(json_object_get(document, "labels"))
         : json_object();
     manifest.spec = json_is_object(spec) ? json_incref(spec) : json_object();
-    r = schema_check(manifest.kind, manifest.spec, origin, err);
+    r = spec_check(manifest.kind, manifest.spec, origin, err);
     r = r < 0 ? r : check_twice(set, &manifest, err);
     if (r == 0 && set->count == MANIFEST_OBJECTS_MAX) {
         r = error_set(err, ERROR_LIMIT, "%s: more than %d objects", manifest.place,

@@ -4,6 +4,8 @@
 #include "base/memory.h"
 #include "base/version.h"
 
+#include "service/schema/schema.h"
+
 #include "surface/api/parts.h"
 
 static void write_reference(struct json_writer *writer, const char *type)
@@ -14,15 +16,15 @@ static void write_reference(struct json_writer *writer, const char *type)
     json_write_end_object(writer);
 }
 
-static void write_kind(struct json_writer *writer, const struct field *field)
+static void write_kind(struct json_writer *writer, const struct schema_field *field)
 {
     static const char *const types[] = {
-        [FIELD_STRING] = "string", [FIELD_U64] = "integer", [FIELD_BOOL] = "boolean",
-        [FIELD_DOUBLE] = "number", [FIELD_TIME] = "string", [FIELD_MAP] = "object",
-        [FIELD_REF] = NULL,        [FIELD_LIST] = "array",
+        [SCHEMA_STRING] = "string", [SCHEMA_U64] = "integer", [SCHEMA_BOOL] = "boolean",
+        [SCHEMA_DOUBLE] = "number", [SCHEMA_TIME] = "string", [SCHEMA_MAP] = "object",
+        [SCHEMA_REF] = NULL,        [SCHEMA_LIST] = "array",
     };
     static const char text_items[] = "{\"type\":\"string\"}";
-    if (field->is.kind == FIELD_REF) {
+    if (field->is.kind == SCHEMA_REF) {
         write_reference(writer, field->is.of);
         return;
     }
@@ -37,19 +39,19 @@ static void write_kind(struct json_writer *writer, const struct field *field)
         json_write_end_array(writer);
     }
     json_write_field_string(writer, "description", field->text);
-    if (field->is.kind == FIELD_U64) {
+    if (field->is.kind == SCHEMA_U64) {
         json_write_field_u64(writer, "minimum", 0);
     }
-    if (field->is.kind == FIELD_TIME) {
+    if (field->is.kind == SCHEMA_TIME) {
         json_write_field_string(writer, "format", "date-time");
     }
-    if (field->is.kind == FIELD_MAP) {
+    if (field->is.kind == SCHEMA_MAP) {
         json_write_key(writer, "additionalProperties");
         json_write_begin_object(writer);
         json_write_field_string(writer, "type", "string");
         json_write_end_object(writer);
     }
-    if (field->is.kind == FIELD_LIST) {
+    if (field->is.kind == SCHEMA_LIST) {
         json_write_key(writer, "items");
         if (strcmp(field->is.of, "STRING") == 0) {
             json_write_raw(writer, text_items, sizeof(text_items) - 1);
@@ -60,7 +62,7 @@ static void write_kind(struct json_writer *writer, const struct field *field)
     json_write_end_object(writer);
 }
 
-static void write_type(struct json_writer *writer, const struct field *type)
+static void write_type(struct json_writer *writer, const struct schema_field *type)
 {
     json_write_key(writer, type->type);
     json_write_begin_object(writer);
@@ -68,8 +70,8 @@ static void write_type(struct json_writer *writer, const struct field *type)
     json_write_field_string(writer, "description", type->text);
     json_write_key(writer, "properties");
     json_write_begin_object(writer);
-    for (size_t i = 0; i < api_field_count(); i++) {
-        const struct field *field = api_field_at(i);
+    for (size_t i = 0; i < schema_count(); i++) {
+        const struct schema_field *field = schema_at(i);
         if (field->name != NULL && strcmp(field->type, type->type) == 0) {
             json_write_key(writer, field->name);
             write_kind(writer, field);
@@ -78,8 +80,8 @@ static void write_type(struct json_writer *writer, const struct field *type)
     json_write_end_object(writer);
     json_write_key(writer, "required");
     json_write_begin_array(writer);
-    for (size_t i = 0; i < api_field_count(); i++) {
-        const struct field *field = api_field_at(i);
+    for (size_t i = 0; i < schema_count(); i++) {
+        const struct schema_field *field = schema_at(i);
         if (field->name != NULL && field->always && strcmp(field->type, type->type) == 0) {
             json_write_string(writer, field->name);
         }
@@ -296,9 +298,9 @@ void api_write_openapi(struct buffer *out)
     json_write_begin_object(&writer);
     json_write_key(&writer, "schemas");
     json_write_begin_object(&writer);
-    for (size_t i = 0; i < api_field_count(); i++) {
-        if (api_field_at(i)->name == NULL) {
-            write_type(&writer, api_field_at(i));
+    for (size_t i = 0; i < schema_count(); i++) {
+        if (schema_at(i)->name == NULL) {
+            write_type(&writer, schema_at(i));
         }
     }
     write_problem(&writer);

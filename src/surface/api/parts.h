@@ -89,31 +89,6 @@ const char *api_route_nearest(const char *path);
 
 /* ---- types.c ---- */
 
-enum field_kind {
-    FIELD_STRING,
-    FIELD_U64,
-    FIELD_BOOL,
-    FIELD_DOUBLE,
-    FIELD_TIME,
-    FIELD_MAP,
-    FIELD_REF,
-    FIELD_LIST
-};
-
-struct field {
-    const char *type;
-    const char *name;
-    struct {
-        enum field_kind kind;
-        const char *of;
-    } is;
-    bool always;
-    const char *text;
-};
-
-size_t api_field_count(void);
-const struct field *api_field_at(size_t index);
-
 /* Is `value` a `type` of spec/types.def?  INVALID names the place ($.environment.PATH). */
 int api_type_check(const json_t *value, const char *type, struct error *err);
 /* Is it one, as a program of any version writes it?  Then what is not known in it is no error. */

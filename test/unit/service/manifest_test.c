@@ -348,8 +348,8 @@ TEST(manifest, kinds_have_types)
 {
     for (size_t i = 0; i < kind_count(); i++) {
         const struct manifest_kind *kind = kind_at(i);
-        EXPECT(type_first(kind->reply) != NULL);
-        EXPECT(kind->way == WAY_REFERENCE || type_first(kind->create) != NULL);
-        EXPECT(strcmp(kind->update, "NONE") == 0 || type_first(kind->update) != NULL);
+        EXPECT(schema_first(kind->reply) != NULL);
+        EXPECT(kind->way == WAY_REFERENCE || schema_first(kind->create) != NULL);
+        EXPECT(strcmp(kind->update, "NONE") == 0 || schema_first(kind->update) != NULL);
     }
 }

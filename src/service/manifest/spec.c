@@ -9,7 +9,7 @@
 
 #include "service/manifest/parts.h"
 
-enum { PATH_SIZE = 256, NAMES_MAX = 64 };
+enum { PATH_SIZE = 256 };
 
 /* ---- Places ---- */
 
@@ -42,36 +42,15 @@ int origin_refuse(const struct origin *origin, const char *path, struct error *e
 
 /* ---- Values ---- */
 
-static const char *kind_text(enum type_kind kind)
+static const char *kind_text(enum schema_kind kind)
 {
     static const char *const texts[] = {
-        [TYPE_STRING] = "a text",      [TYPE_U64] = "a whole number of at least 0",
-        [TYPE_BOOL] = "true or false", [TYPE_DOUBLE] = "a number",
-        [TYPE_TIME] = "a time",        [TYPE_MAP] = "a mapping of texts",
-        [TYPE_REF] = "a mapping",      [TYPE_LIST] = "a list",
+        [SCHEMA_STRING] = "a text",      [SCHEMA_U64] = "a whole number of at least 0",
+        [SCHEMA_BOOL] = "true or false", [SCHEMA_DOUBLE] = "a number",
+        [SCHEMA_TIME] = "a time",        [SCHEMA_MAP] = "a mapping of texts",
+        [SCHEMA_REF] = "a mapping",      [SCHEMA_LIST] = "a list",
     };
     return texts[kind];
-}
-
-static bool kind_fits(const json_t *value, enum type_kind kind)
-{
-    switch (kind) {
-    case TYPE_STRING:
-    case TYPE_TIME:
-        return json_is_string(value);
-    case TYPE_U64:
-        return json_is_integer(value) && json_integer_value(value) >= 0;
-    case TYPE_BOOL:
-        return json_is_boolean(value);
-    case TYPE_DOUBLE:
-        return json_is_number(value);
-    case TYPE_MAP:
-    case TYPE_REF:
-        return json_is_object(value);
-    case TYPE_LIST:
-        return json_is_array(value);
-    }
-    return false;
 }
 
 /* "512MiB" of what counts bytes, "30s" of what counts milliseconds; NULL: neither. */
@@ -90,7 +69,7 @@ static bool take_short(const char *type, json_t *object, const char *key, json_t
     static const char *const suffixes[] = {"_bytes", "_ms"};
     for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
         MEMORY_OWNED char *name = memory_format("%.100s%s", key, suffixes[i]);
-        if (type_find(type, name) == NULL || json_object_get(object, name) != NULL) {
+        if (schema_find(type, name) == NULL || json_object_get(object, name) != NULL) {
             continue;
         }
         char digits[24];
@@ -112,13 +91,7 @@ static bool take_short(const char *type, json_t *object, const char *key, json_t
 static int refuse_unknown(const char *type, const char *path, const char *key,
                           const struct origin *origin, struct error *err)
 {
-    const char *names[NAMES_MAX];
-    size_t count = 0;
-    for (const struct type_field *field = type_first(type); field != NULL && count < NAMES_MAX;
-         field = type_next(field)) {
-        names[count++] = field->name;
-    }
-    const char *nearest = text_nearest(key, names, count);
+    const char *nearest = schema_nearest(type, key);
     return nearest != NULL
         ? origin_refuse(origin, path, err, "%s is not known; did you mean %s?", path, nearest)
         : origin_refuse(origin, path, err, "%s is not known", path);
@@ -173,25 +146,26 @@ static int check_list(const struct checking *checking, json_t *list, const char 
 }
 
 static int check_value(const struct checking *checking, json_t *value,
-                       const struct type_field *field, const char *path)
+                       const struct schema_field *field, const char *path)
 {
-    if (!kind_fits(value, field->is.kind)) {
+    if (!schema_fits(value, field->is.kind)) {
         return origin_refuse(checking->origin, path, checking->err, "%s must be %s", path,
                              kind_text(field->is.kind));
     }
     switch (field->is.kind) {
-    case TYPE_MAP:
+    case SCHEMA_MAP:
         return check_map(checking, value, path);
-    case TYPE_LIST:
+    case SCHEMA_LIST:
         return check_list(checking, value, field->is.of, path);
-    case TYPE_REF: /* one without fields has whatever its service takes */
-        return type_first(field->is.of) != NULL ? check_object(checking, value, field->is.of, path)
-                                                : 0;
-    case TYPE_STRING:
-    case TYPE_U64:
-    case TYPE_BOOL:
-    case TYPE_DOUBLE:
-    case TYPE_TIME:
+    case SCHEMA_REF: /* one without fields has whatever its service takes */
+        return schema_first(field->is.of) != NULL
+            ? check_object(checking, value, field->is.of, path)
+            : 0;
+    case SCHEMA_STRING:
+    case SCHEMA_U64:
+    case SCHEMA_BOOL:
+    case SCHEMA_DOUBLE:
+    case SCHEMA_TIME:
         break;
     }
     return 0;
@@ -203,7 +177,7 @@ static int check_member(const struct checking *checking, json_t *object, const c
     bool is_top = strcmp(path, "spec") == 0;
     json_t *value = json_object_get(object, key);
     MEMORY_OWNED char *place = memory_format("%s.%.80s", path, key);
-    const struct type_field *field = type_find(type, key);
+    const struct schema_field *field = schema_find(type, key);
     if (is_top && strcmp(key, "name") == 0) {
         return origin_refuse(checking->origin, place, checking->err,
                              "the name stands beside spec, not in it");
@@ -222,7 +196,7 @@ static int check_member(const struct checking *checking, json_t *object, const c
         json_object_del(object, key);
         return 0;
     }
-    json_t *number = field->is.kind == TYPE_U64 && json_is_string(value)
+    json_t *number = field->is.kind == SCHEMA_U64 && json_is_string(value)
         ? number_of(key, json_string_value(value))
         : NULL;
     if (number != NULL) {
@@ -235,8 +209,8 @@ static int check_member(const struct checking *checking, json_t *object, const c
 static int check_required(const struct checking *checking, const json_t *object, const char *type,
                           const char *path)
 {
-    for (const struct type_field *field = type_first(type); field != NULL;
-         field = type_next(field)) {
+    for (const struct schema_field *field = schema_first(type); field != NULL;
+         field = schema_next(field)) {
         if (field->always && json_object_get(object, field->name) == NULL) {
             return origin_refuse(checking->origin, path, checking->err, "%s.%s is missing: %s",
                                  path, field->name, field->text);
@@ -307,8 +281,8 @@ static void order_rules(json_t *spec)
     free(texts);
 }
 
-int schema_check(const struct manifest_kind *kind, json_t *spec, const struct origin *origin,
-                 struct error *err)
+int spec_check(const struct manifest_kind *kind, json_t *spec, const struct origin *origin,
+               struct error *err)
 {
     const struct checking checking = {origin, err, kind->has_node};
     int r = check_object(&checking, spec, kind->create, "spec");
@@ -318,11 +292,11 @@ int schema_check(const struct manifest_kind *kind, json_t *spec, const struct or
     return r;
 }
 
-int schema_check_whole(const struct manifest_kind *kind, const json_t *spec, const char *place,
-                       struct error *err)
+int spec_check_whole(const struct manifest_kind *kind, const json_t *spec, const char *place,
+                     struct error *err)
 {
-    for (const struct type_field *field = type_first(kind->create); field != NULL;
-         field = type_next(field)) {
+    for (const struct schema_field *field = schema_first(kind->create); field != NULL;
+         field = schema_next(field)) {
         if (field->always && strcmp(field->name, "name") != 0 &&
             json_object_get(spec, field->name) == NULL) {
             return error_set(err, ERROR_INVALID,
