@@ -1,4 +1,5 @@
 """Compiled images on a node's disk: what no version needs goes when there is no room, and what is needed stays."""
+import os
 import pathlib
 import re
 import subprocess
@@ -10,6 +11,7 @@ import unittest
 from node import ROOT, Node
 
 SECONDS = 60
+WRAPPERS = pathlib.Path("/usr/lib/ccache")  # where Debian has gcc as a link to ccache
 
 
 class ImageCache(unittest.TestCase):
@@ -73,6 +75,12 @@ class ImageCache(unittest.TestCase):
             self.optimised(node, "one", "two")
             seen = self.until(node, lambda cache: cache["images"] == 4)
             self.assertEqual((seen["evictions"], self.blobs(node)), (0, 6))
+
+    @unittest.skipUnless(WRAPPERS.is_dir(), "no ccache")
+    def test_a_compiler_behind_ccache_compiles(self):
+        with Node(env={"PATH": f"{WRAPPERS}:{os.environ['PATH']}"}) as node:
+            node.deploy("one", self.modules[0])
+            self.assertEqual(node.invoke("one"), "m0\n")
 
 
 if __name__ == "__main__":

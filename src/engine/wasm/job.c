@@ -111,7 +111,11 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
         .process_max = PROCESSES_MAX,
     };
     MEMORY_OWNED char *temporary = memory_format("TMPDIR=%s", job->folder);
-    const char *const environment[] = {"PATH=/usr/bin:/bin", "LC_ALL=C", temporary, NULL};
+    /* The gcc that a PATH finds first may be ccache's, which wants a home, and would write to it.
+     */
+    MEMORY_OWNED char *home = memory_format("HOME=%s", job->folder);
+    const char *const environment[] = {
+        "PATH=/usr/bin:/bin", "LC_ALL=C", "CCACHE_DISABLE=1", home, temporary, NULL};
     BUFFER_OWNED struct buffer errors = {0};
     struct process_options options = {
         .argv = argv,
