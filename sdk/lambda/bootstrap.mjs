@@ -3,6 +3,8 @@
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import http from "node:http";
 import path from "node:path";
+import { Writable } from "node:stream";
+import { finished } from "node:stream/promises";
 import { pathToFileURL } from "node:url";
 
 const prefix = "/2018-06-01/runtime/";
@@ -45,6 +47,92 @@ function contextOf(fields) {
     callbackWaitsForEmptyEventLoop: false,
     getRemainingTimeInMillis: () => Math.max(0, deadline - Date.now()),
   };
+}
+
+// What streamifyResponse(handler) hands to it: a stream whose head goes out with the first piece.
+const streaming = Symbol("streaming");
+const preludeType = "application/vnd.awslambda.http-integration-response";
+
+class ResponseStream extends Writable {
+  constructor(target) {
+    super();
+    this.target = target;
+    this.contentType = "application/octet-stream";
+  }
+
+  setContentType(type) {
+    this.contentType = type;
+  }
+
+  begin() {
+    if (this.request) {
+      return;
+    }
+    this.done = new Promise((resolve, reject) => {
+      this.request = http.request({
+        host, port, agent, method: "POST", path: prefix + this.target + "/response",
+        headers: {
+          "Lambda-Runtime-Function-Response-Mode": "streaming",
+          "Content-Type": this.contentType,
+          "Transfer-Encoding": "chunked",
+          Trailer: "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body",
+        },
+      }, (answer) => answer.resume().on("end", resolve));
+      this.request.on("error", reject);
+      this.request.flushHeaders();
+    });
+    this.done.catch(() => {});
+  }
+
+  _write(piece, encoding, callback) {
+    this.begin();
+    this.request.write(piece, encoding, callback);
+  }
+
+  _final(callback) {
+    this.begin();
+    this.request.end();
+    callback();
+  }
+
+  fail(error) {
+    const { errorType, errorMessage } = JSON.parse(errorOf(error));
+    const json = JSON.stringify({ errorType, errorMessage: errorMessage.slice(0, 2048) });
+    this.request.addTrailers({
+      "Lambda-Runtime-Function-Error-Type": errorType.replace(/[^ -~]/g, "?"),
+      "Lambda-Runtime-Function-Error-Body": Buffer.from(json).toString("base64"),
+    });
+    this.request.end();
+  }
+}
+
+globalThis.awslambda = {
+  streamifyResponse: (handler) => Object.assign(handler, { [streaming]: true }),
+  HttpResponseStream: {
+    from(stream, prelude) {
+      stream.setContentType(preludeType);
+      stream.write(Buffer.concat([Buffer.from(JSON.stringify(prelude)), Buffer.alloc(8)]));
+      return stream;
+    },
+  },
+};
+
+// The stream is over when it was ended, which may be after the handler has returned.
+async function runStreaming(handler, event, context, target) {
+  const stream = new ResponseStream(target);
+  const ended = finished(stream, { readable: false });
+  ended.catch(() => {});
+  try {
+    await handler(event, stream, context);
+    await ended;
+  } catch (error) {
+    if (!stream.request) {
+      throw error;
+    }
+    console.error(error);
+    stream.fail(error);
+  }
+  await stream.done;
 }
 
 async function findHandler() {
@@ -98,8 +186,13 @@ for (;;) {
   process.env._X_AMZN_TRACE_ID = next.fields["lambda-runtime-trace-id"] ?? "";
   try {
     takeSecrets();
-    const answer = await run(handler, JSON.parse(next.body), contextOf(next.fields));
-    await call("POST", target + "/response", JSON.stringify(answer) ?? "null");
+    const event = JSON.parse(next.body);
+    const context = contextOf(next.fields);
+    if (handler[streaming]) {
+      await runStreaming(handler, event, context, target);
+    } else {
+      await call("POST", target + "/response", JSON.stringify(await run(handler, event, context)) ?? "null");
+    }
   } catch (error) {
     console.error(error);
     await call("POST", target + "/error", errorOf(error));

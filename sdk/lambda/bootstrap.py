@@ -1,7 +1,10 @@
 """Runs `def handler(event, context)` against the Runtime API (AWS_LAMBDA_RUNTIME_API).
 
 _HANDLER is MODULE.FUNCTION; the module is in LAMBDA_TASK_ROOT, with folders as a/b.function or a.b.function.
+
+What a handler yields (text or bytes) is passed on as it comes.  A dict that comes first has statusCode, headers and cookies.
 """
+import base64
 import http.client
 import importlib
 import json
@@ -9,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+import types
 
 SECRETS = "/run/secrets"  # written before each invocation: never part of what all of them begin with
 PREFIX = "/2018-06-01/runtime/"
@@ -63,6 +67,52 @@ def find_handler():
     return getattr(importlib.import_module(module.replace("/", ".")), function)
 
 
+def stream(path, pieces):
+    """The answer in pieces; an error behind the first of them goes into the trailer."""
+    pieces = iter(pieces)
+    first = next(pieces, b"")
+    type_of = "application/octet-stream"
+    if isinstance(first, dict):
+        type_of = "application/vnd.awslambda.http-integration-response"
+        first = json.dumps(first).encode() + bytes(8)
+    connection.putrequest("POST", PREFIX + path + "/response")
+    connection.putheader("Lambda-Runtime-Function-Response-Mode", "streaming")
+    connection.putheader("Content-Type", type_of)
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.putheader("Trailer", "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body")
+    connection.endheaders()
+    trailer = b""
+    try:
+        send(first)
+        for piece in pieces:
+            send(piece)
+    except Exception as error:
+        traceback.print_exc()
+        name = type(error).__name__
+        body = json.dumps({"errorType": name, "errorMessage": str(error)[:2048]}).encode()
+        trailer = (b"Lambda-Runtime-Function-Error-Type: " + name.encode("ascii", "replace") + b"\r\n"
+                   b"Lambda-Runtime-Function-Error-Body: " + base64.b64encode(body) + b"\r\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.send(b"0\r\n" + trailer + b"\r\n")
+    connection.getresponse().read()
+
+
+def send(piece):
+    piece = piece.encode() if isinstance(piece, str) else bytes(piece)
+    if piece:
+        connection.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+
+def answer_to(path, value):
+    if isinstance(value, types.GeneratorType):
+        stream(path, value)
+    else:
+        answer = json.dumps(value).encode()
+        sys.stdout.flush()
+        call("POST", path + "/response", answer)
+
+
 def main():
     sys.path.insert(0, os.environ["LAMBDA_TASK_ROOT"])
     sys.stdout.reconfigure(line_buffering=True)
@@ -78,14 +128,11 @@ def main():
         os.environ["_X_AMZN_TRACE_ID"] = fields.headers.get("Lambda-Runtime-Trace-Id", "")
         try:
             take_secrets()
-            answer = json.dumps(handler(json.loads(event), Context(fields.headers))).encode()
+            answer_to(path, handler(json.loads(event), Context(fields.headers)))
         except Exception as error:
             traceback.print_exc()
             sys.stderr.flush()
             call("POST", path + "/error", error_of(error))
-        else:
-            sys.stdout.flush()
-            call("POST", path + "/response", answer)
 
 
 main()

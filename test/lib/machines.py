@@ -1,6 +1,7 @@
 """What tests of machines share: a small root, the kernel for it, and the end of what a test leaves behind."""
 import contextlib
 import glob
+import gzip
 import io
 import os
 import pathlib
@@ -47,6 +48,32 @@ def root_archive():
         file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
         file("srv/index.html", b"hello from a machine\n")
+    return out.getvalue()
+
+
+def root_with(*programs):
+    """As root_archive(), uncompressed, with programs of this machine ("/usr/bin/python3", "/usr/bin/node") and what they need."""
+    out = io.BytesIO(gzip.decompress(root_archive()))
+    with tarfile.open(fileobj=out, mode="a") as archive:
+        added = set(archive.getnames())
+
+        def add(path):
+            name = str(path).lstrip("/")
+            if name not in added:
+                added.add(name)
+                archive.add(os.path.realpath(path), name)
+
+        for program in programs:
+            add(program)
+            for line in subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
+                for word in line.split():
+                    if word.startswith("/"):
+                        add(word)
+            if "python3" in program:
+                modules = pathlib.Path("/usr/lib") / pathlib.Path(os.path.realpath(program)).name
+                for path in sorted(modules.rglob("*")):
+                    if path.is_file() and not {"test", "idlelib", "dist-packages", "pydoc_data"} & set(path.parts) and path.suffix != ".a":
+                        add(path)
     return out.getvalue()
 
 

@@ -165,8 +165,12 @@ struct agent_result {
     const struct agent_info *info;       /* agent_info() */
     uint64_t size_bytes;                 /* put, get, pack, unpack, grow */
     uint64_t count;                      /* pack, unpack, freeze, thaw */
-    unsigned http_status;                /* agent_check() */
-    uint64_t round_trip_us;              /* all */
+    unsigned http_status;                /* agent_check(), functions */
+    /* Functions, with http_status 500 behind a streamed answer: the error's type, a NUL, base64 of
+     * its JSON, as the guest says them; NULL: not so. */
+    const uint8_t *failure;
+    size_t failure_length;
+    uint64_t round_trip_us; /* all */
 };
 
 /*
@@ -285,6 +289,8 @@ struct agent_call_events {
     void (*on_started)(int pid, void *context); /* may be NULL */
     /* agent_get(): what the file is, before its content. */
     void (*on_stat)(const struct agent_stat *stat, void *context); /* may be NULL */
+    /* agent_function_invoke(): the answer comes as the handler makes it.  May be NULL. */
+    void (*on_streamed)(const char *content_type, void *context);
     void (*on_output)(enum agent_stream stream, const void *bytes, size_t length, void *context);
     void (*on_writable)(void *context); /* after agent_call_write() returned false; may be NULL */
     agent_done *on_end;

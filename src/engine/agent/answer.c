@@ -296,6 +296,9 @@ int agent_read_answer(struct agent_reader reader, struct agent_result *ret_resul
             result->count = agent_field_number(&field);
         } else if (field.tag == AGENT_STATUS) {
             result->http_status = (unsigned)at_most(&field, 999);
+        } else if (field.tag == AGENT_BYTES) {
+            result->failure = field.bytes;
+            result->failure_length = field.length;
         }
     }
     if (result->exit.signal != 0) {

@@ -234,6 +234,13 @@ static void take_note(struct agent_call *call, const struct agent_frame *frame)
         return;
     }
     while (agent_next(&reader, &field)) {
+        if (field.tag == AGENT_CONTENT_TYPE && call->events.on_streamed != NULL &&
+            !call->is_cancelled) {
+            char type[256] = "";
+            agent_read_text(&field, type, sizeof(type));
+            call->events.on_streamed(type, call->context);
+            return;
+        }
         pid = field.tag == AGENT_PID ? agent_field_number(&field) : pid;
     }
     if (pid > 0 && pid <= INT32_MAX && call->events.on_started != NULL && !call->is_cancelled) {

@@ -141,7 +141,9 @@ enum agent_operation {
     AGENT_FUNCTION_BEGIN,
     /* One invocation, whose payload is the IN stream.  [REQUEST_ID, DEADLINE_MS, TRACE, ARN].  OUT:
      * what the handler answers, or with STATUS 500 its error's JSON; ERR: what it says meanwhile.
-     * -> STATUS.  UNAVAILABLE: the program ended, LIMIT: one runs already. */
+     * NOTE: CONTENT_TYPE, before the first of OUT: the answer comes as the handler makes it; an
+     * error behind that is BYTES (its type, a NUL, base64 of its JSON).
+     * -> STATUS, BYTES.  UNAVAILABLE: the program ended, LIMIT: one runs already. */
     AGENT_FUNCTION_INVOKE,
     AGENT_OPERATIONS,
 };
@@ -254,10 +256,11 @@ enum agent_tag {
     /* Later than the rest: numbers never change */
     AGENT_NEW_MAC, /* 6 bytes, of INTERFACE: it has that address from now on */
     /* Functions; later than the rest, too */
-    AGENT_REQUEST_ID,  /* text */
-    AGENT_DEADLINE_MS, /* number: since 1970 */
-    AGENT_TRACE,       /* text: X-Ray's form */
-    AGENT_ARN,         /* text */
+    AGENT_REQUEST_ID,   /* text */
+    AGENT_DEADLINE_MS,  /* number: since 1970 */
+    AGENT_TRACE,        /* text: X-Ray's form */
+    AGENT_ARN,          /* text */
+    AGENT_CONTENT_TYPE, /* text, may be empty */
     AGENT_TAGS,
 };
 

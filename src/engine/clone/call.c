@@ -31,7 +31,7 @@ static void tell_end(void *argument)
     if (call->answer.used > 0) {
         call->events.on_output(call->answer.data, call->answer.used, call->context);
     }
-    call->result.output_bytes = call->answer.used;
+    call->result.output_bytes = call->passed_on + call->answer.used;
     call->events.on_end(NULL, &call->result, call->context);
     call_free(call);
 }
@@ -83,6 +83,79 @@ static void on_late(void *context)
 
 /* ---- The invocation ---- */
 
+static bool is_http(const struct runner_call *call)
+{
+    return clone_event_is_http((const char *)call->environment.data, call->environment.used);
+}
+
+/* ---- Answers that come in pieces ---- */
+
+static void pass_on(struct runner_call *call, const void *bytes, size_t length)
+{
+    if (length > 0) {
+        call->passed_on += length;
+        call->events.on_output(bytes, length, call->context);
+    }
+}
+
+static void on_streamed(const char *content_type, void *context)
+{
+    struct runner_call *call = context;
+    if (call->is_over || call->is_streamed) {
+        return;
+    }
+    call->is_streamed = true;
+    if (call->is_paused && call->asked != NULL) {
+        agent_call_pause(call->asked);
+    }
+    call->has_prelude = strcmp(content_type, CLONE_EVENT_PRELUDE_TYPE) == 0;
+    if (!call->has_prelude) {
+        BUFFER_OWNED struct buffer head = {0};
+        clone_event_write_head(content_type, &head);
+        pass_on(call, head.data, head.used);
+    }
+}
+
+static void take_piece(struct runner_call *call, const void *bytes, size_t length)
+{
+    BUFFER_OWNED struct buffer head = {0};
+    struct error err = {0};
+    size_t taken = 0;
+    if (call->passed_on + call->output.used + length > call->output_max) {
+        end(call, VMM_END_OUTPUT, "");
+        return;
+    }
+    if (!call->has_prelude) {
+        pass_on(call, bytes, length);
+        return;
+    }
+    buffer_append(&call->output, bytes, length);
+    int r = clone_event_take_prelude(is_http(call), call->output.data, call->output.used, &head,
+                                     &taken, &err);
+    if (r < 0) {
+        end(call, VMM_END_TRAP, err.text);
+    } else if (r == 0) {
+        call->has_prelude = false;
+        buffer_append(&head, call->output.data + taken, call->output.used - taken);
+        buffer_clear(&call->output);
+        pass_on(call, head.data, head.used);
+    }
+}
+
+static void end_stream(struct runner_call *call, const struct agent_result *result)
+{
+    char text[120];
+    if (result->http_status == 500) {
+        clone_event_failure_text(result->failure != NULL ? (const char *)result->failure : "",
+                                 result->failure_length, text, sizeof(text));
+        end(call, VMM_END_TRAP, text);
+    } else if (call->has_prelude) {
+        end(call, VMM_END_TRAP, "the streamed answer ended before its first eight zeros");
+    } else {
+        end(call, VMM_END_EXIT, "");
+    }
+}
+
 static void on_output(enum agent_stream stream, const void *bytes, size_t length, void *context)
 {
     struct runner_call *call = context;
@@ -95,6 +168,8 @@ static void on_output(enum agent_stream stream, const void *bytes, size_t length
             call->events.on_log(bytes, taken, call->context);
         }
         call->log_left -= taken;
+    } else if (call->is_streamed) {
+        take_piece(call, bytes, length);
     } else if (call->output.used + length <= call->output_max) {
         buffer_append(&call->output, bytes, length);
     } else {
@@ -109,15 +184,17 @@ static void on_answered(const struct error *error, const struct agent_result *re
     if (call->is_over) {
         return;
     }
+    call->asked = NULL;
     if (error != NULL) {
         end(call, VMM_END_TRAP, error->text);
+    } else if (call->is_streamed) {
+        end_stream(call, result);
     } else if (result->http_status == 500) {
         clone_event_error_text(call->output.data, call->output.used, text, sizeof(text));
         end(call, VMM_END_TRAP, text);
     } else {
-        bool is_http =
-            clone_event_is_http((const char *)call->environment.data, call->environment.used);
-        clone_event_write_answer(is_http, call->output.data, call->output.used, &call->answer);
+        clone_event_write_answer(is_http(call), call->output.data, call->output.used,
+                                 &call->answer);
         end(call, VMM_END_EXIT, "");
     }
 }
@@ -148,7 +225,8 @@ static const char *last_variable(const struct buffer *environment, const char *n
 
 static void invoke(struct runner_call *call)
 {
-    static const struct agent_call_events events = {.on_output = on_output, .on_end = on_answered};
+    static const struct agent_call_events events = {
+        .on_output = on_output, .on_streamed = on_streamed, .on_end = on_answered};
     const char *environment = (const char *)call->environment.data;
     size_t length = call->environment.used;
     const struct template *template = call->slot->template;
@@ -279,14 +357,21 @@ void clone_call_finish_input(struct runner_call *call)
     }
 }
 
+/* What comes as the handler makes it waits in the guest; an answer that is whole, here. */
 void clone_call_pause(struct runner_call *call)
 {
     call->is_paused = true;
+    if (call->is_streamed && call->asked != NULL) {
+        agent_call_pause(call->asked);
+    }
 }
 
 void clone_call_resume(struct runner_call *call)
 {
     call->is_paused = false;
+    if (call->is_streamed && call->asked != NULL) {
+        agent_call_resume(call->asked);
+    }
     if (call->is_held) {
         call->is_held = false;
         loop_post(call->loop, tell_end, call);

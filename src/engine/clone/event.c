@@ -318,7 +318,7 @@ static void append_field(struct buffer *out, const char *name, const json_t *val
     }
 }
 
-static void append_fields(const json_t *answer, struct buffer *out)
+static void append_fields(const json_t *answer, const char *type, struct buffer *out)
 {
     const char *name;
     const json_t *value;
@@ -336,7 +336,7 @@ static void append_fields(const json_t *answer, struct buffer *out)
         append_field(out, "Set-Cookie", value);
     }
     if (!has_type) {
-        buffer_append_string(out, "Content-Type: application/json\r\n");
+        buffer_append_format(out, "Content-Type: %s\r\n", type);
     }
 }
 
@@ -373,7 +373,7 @@ void clone_event_write_answer(bool is_http, const void *answer, size_t length, s
         buffer_append(out, answer, length);
     } else if (is_http && json_is_integer(status)) {
         buffer_append_format(out, "Status: %lld\r\n", (long long)json_integer_value(status));
-        append_fields(value, out);
+        append_fields(value, "application/json", out);
         buffer_append_string(out, "\r\n");
         append_body(value, out);
     } else if (is_http && json_is_string(value)) {
@@ -383,6 +383,56 @@ void clone_event_write_answer(bool is_http, const void *answer, size_t length, s
         buffer_append_string(out, json_head);
         buffer_append(out, answer, length);
     }
+}
+
+/* ---- Answers in pieces ---- */
+
+void clone_event_write_head(const char *content_type, struct buffer *out)
+{
+    bool is_said = content_type[0] != '\0' && is_clean(content_type);
+    buffer_append_format(out, "Content-Type: %s\r\n\r\n",
+                         is_said ? content_type : "application/octet-stream");
+}
+
+int clone_event_take_prelude(bool is_http, const void *begun, size_t length, struct buffer *out,
+                             size_t *ret_taken, struct error *err)
+{
+    static const char zeros[8] = {0};
+    JSON_OWNED json_t *prelude = NULL;
+    const char *end = memmem(begun, length, zeros, sizeof(zeros));
+    if (end == NULL) {
+        return length <= CLONE_EVENT_PRELUDE_MAX
+            ? 1
+            : error_set(err, ERROR_TOO_LARGE,
+                        "the streamed answer has no eight zeros in its first 64 KiB");
+    }
+    size_t used = (size_t)(end - (const char *)begun);
+    if (json_read(begun, used, &prelude, err) < 0 || !json_is_object(prelude)) {
+        return error_set(err, ERROR_INVALID,
+                         "the streamed answer does not begin with a JSON object");
+    }
+    const json_t *status = json_object_get(prelude, "statusCode");
+    if (is_http && json_is_integer(status)) {
+        buffer_append_format(out, "Status: %lld\r\n", (long long)json_integer_value(status));
+    }
+    append_fields(prelude, "application/octet-stream", out);
+    buffer_append_string(out, "\r\n");
+    *ret_taken = used + sizeof(zeros);
+    return 0;
+}
+
+void clone_event_failure_text(const void *failure, size_t length, char *ret_text, size_t size)
+{
+    const char *type = failure;
+    size_t type_length = strnlen(type, length);
+    size_t at = type_length < length ? type_length + 1 : length;
+    BUFFER_OWNED struct buffer json = {0};
+    if (at < length && base64_read(type + at, length - at, &json) && json.used > 0) {
+        clone_event_error_text(json.data, json.used, ret_text, size);
+        return;
+    }
+    snprintf(ret_text, size, "%.*s", (int)(type_length < size ? type_length : size), type);
+    text_make_printable(ret_text, false);
 }
 
 void clone_event_error_text(const void *json, size_t length, char *ret_text, size_t size)

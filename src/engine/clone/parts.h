@@ -172,6 +172,7 @@ struct runner_call {
     struct buffer input;
     struct buffer output;
     struct buffer answer; /* CGI */
+    uint64_t passed_on;   /* bytes of an answer that comes in pieces */
     struct agent_call *asked;
     struct loop_timer *timer;
     uint64_t timeout_ms;
@@ -183,6 +184,8 @@ struct runner_call {
     size_t secret_at; /* which of the template's comes next */
     bool input_is_whole;
     bool is_too_large;
+    bool is_streamed; /* its answer comes in pieces... */
+    bool has_prelude; /* ...of which the first are said not to be its body */
     bool keeps_memory;
     bool is_last;
     bool is_paused;

@@ -119,11 +119,22 @@ static int relay(struct work *work, int fd, uint64_t deadline_ms, struct buffer 
         if (head[0] == HOST_SAYS_ENDED) {
             return error_set(err, ERROR_UNAVAILABLE, "%s", buffer_string(&body));
         }
+        if (head[0] == HOST_SAYS_STREAM) {
+            BUFFER_OWNED struct buffer note = {0};
+            agent_put_bytes(&note, AGENT_CONTENT_TYPE, body.data, length);
+            work_note(work, &note);
+            continue;
+        }
+        if (head[0] == HOST_SAYS_BROKEN) {
+            agent_put_number(answer, AGENT_STATUS, 500);
+            agent_put_bytes(answer, AGENT_BYTES, body.data, length);
+            return 0;
+        }
         int to = head[0] == HOST_SAYS_LOG ? STDERR_FILENO : work->out;
         if (length > 0 && file_write_all(to, body.data, length) < 0) {
             return fail_os(err, errno, "sending it");
         }
-        if (head[0] != HOST_SAYS_LOG) {
+        if (head[0] != HOST_SAYS_LOG && head[0] != HOST_SAYS_PIECE) {
             agent_put_number(answer, AGENT_STATUS, head[0] == HOST_SAYS_ERROR ? 500 : 200);
             return 0;
         }

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 
 #include "guest/agent/private.h"
 #include "guest/agent/runtime_http.h"
@@ -36,6 +37,7 @@ struct client {
     bool waits; /* for the next invocation */
     bool was_told_to_continue;
     bool closes;
+    struct runtime_stream *stream; /* of an answer that is passed on as it comes; NULL: none */
 };
 
 struct host {
@@ -51,6 +53,7 @@ struct host {
     struct buffer asked; /* as it comes from the asker */
     bool is_whole;       /* the invocation is */
     bool is_given;       /* the program has it */
+    bool is_streamed;    /* its answer is being passed on */
     size_t payload_at;   /* in `asked` */
     size_t payload_length;
     char id[ID_SIZE];
@@ -101,6 +104,7 @@ static void end_asker(uint8_t what, const void *bytes, size_t length)
     buffer_clear(&host.asked);
     host.is_whole = false;
     host.is_given = false;
+    host.is_streamed = false;
     host.id[0] = '\0';
 }
 
@@ -110,6 +114,7 @@ static void client_close(struct client *client)
 {
     close(client->fd);
     buffer_done(&client->in);
+    free(client->stream);
     *client = (struct client){.fd = -1};
 }
 
@@ -176,7 +181,7 @@ static const char accepted[] = "{\"status\":\"OK\"}";
 static void take_end(struct client *client, const char *id, uint8_t what, const uint8_t *body,
                      size_t length)
 {
-    if (!host.is_given || strcmp(id, host.id) != 0) {
+    if (!host.is_given || host.is_streamed || strcmp(id, host.id) != 0) {
         reply_text(client, 400,
                    "{\"errorType\":\"InvalidRequestID\",\"errorMessage\":\"no such invocation "
                    "runs\"}");
@@ -184,6 +189,81 @@ static void take_end(struct client *client, const char *id, uint8_t what, const 
     }
     end_asker(what, body, length);
     reply_text(client, 202, accepted);
+}
+
+/* ---- Answers that are passed on as they come ---- */
+
+static void tell_to_continue(struct client *client, const struct runtime_request *request)
+{
+    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    if (request->head_length > 0 && request->expects_continue && !client->was_told_to_continue) {
+        client->was_told_to_continue = true;
+        ssize_t sent = send(client->fd, text, sizeof(text) - 1, MSG_NOSIGNAL);
+        (void)sent;
+    }
+}
+
+static void begin_stream(struct client *client, const char *id,
+                         const struct runtime_request *request)
+{
+    if (!host.is_given || host.is_streamed || strcmp(id, host.id) != 0) {
+        client->closes = true; /* what follows is a body that nobody takes */
+        reply_text(client, 400,
+                   "{\"errorType\":\"InvalidRequestID\",\"errorMessage\":\"no such invocation "
+                   "runs\"}");
+        return;
+    }
+    client->stream = memory_new(1, sizeof(*client->stream));
+    runtime_stream_begin(request, client->stream);
+    host.is_streamed = true;
+    tell_to_continue(client, request);
+    say_to_asker(HOST_SAYS_STREAM, request->content_type, strlen(request->content_type));
+}
+
+static void end_stream(struct client *client)
+{
+    const struct runtime_stream *stream = client->stream;
+    BUFFER_OWNED struct buffer error = {0};
+    bool has_failed = stream->error_type[0] != '\0' || stream->error_body[0] != '\0';
+    if (has_failed) {
+        buffer_append(&error, stream->error_type, strlen(stream->error_type) + 1);
+        buffer_append(&error, stream->error_body, strlen(stream->error_body));
+    }
+    free(client->stream);
+    client->stream = NULL;
+    end_asker(has_failed ? HOST_SAYS_BROKEN : HOST_SAYS_ANSWER, error.data, error.used);
+    reply_text(client, 202, accepted);
+}
+
+/* A program that ends, or closes its connection, in the middle of an answer has failed. */
+static void break_stream(struct client *client)
+{
+    static const char error[] = "Runtime.TruncatedResponse\0";
+    if (client->stream != NULL) {
+        end_asker(HOST_SAYS_BROKEN, error, sizeof(error) - 1);
+    }
+}
+
+static void take_stream(struct client *client)
+{
+    enum runtime_verdict verdict = RUNTIME_MORE;
+    size_t used = 1;
+    while (client->stream != NULL && verdict == RUNTIME_MORE && used > 0) {
+        const uint8_t *piece;
+        size_t length;
+        verdict = runtime_stream_take(client->stream, client->in.data, client->in.used, &used,
+                                      &piece, &length);
+        if (length > 0) {
+            say_to_asker(HOST_SAYS_PIECE, piece, length);
+        }
+        buffer_consume(&client->in, used);
+    }
+    if (verdict == RUNTIME_WHOLE) {
+        end_stream(client);
+    } else if (verdict != RUNTIME_MORE) {
+        break_stream(client);
+        client_close(client);
+    }
 }
 
 static void serve_request(struct client *client, const struct runtime_request *request)
@@ -199,6 +279,14 @@ static void serve_request(struct client *client, const struct runtime_request *r
             host.is_ready = true;
             end_asker(HOST_SAYS_READY, NULL, 0);
         }
+    } else if (request->is_post && request->is_streaming &&
+               runtime_http_path_id(request->path, "response", id, sizeof(id))) {
+        begin_stream(client, id, request);
+    } else if (request->is_streaming) {
+        client->closes = true; /* its body was not read */
+        reply_text(client, 400,
+                   "{\"errorType\":\"BadRequest\",\"errorMessage\":\"only a response is "
+                   "streamed\"}");
     } else if (request->is_post &&
                runtime_http_path_id(request->path, "response", id, sizeof(id))) {
         take_end(client, id, HOST_SAYS_ANSWER, body, length);
@@ -216,19 +304,16 @@ static void serve_request(struct client *client, const struct runtime_request *r
     }
 }
 
-static void tell_to_continue(struct client *client, const struct runtime_request *request)
-{
-    static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
-    if (request->head_length > 0 && request->expects_continue && !client->was_told_to_continue) {
-        client->was_told_to_continue = true;
-        ssize_t sent = send(client->fd, text, sizeof(text) - 1, MSG_NOSIGNAL);
-        (void)sent;
-    }
-}
-
 static void take_requests(struct client *client)
 {
     while (client->fd >= 0 && client->in.used > 0 && !client->waits) {
+        if (client->stream != NULL) {
+            take_stream(client);
+            if (client->stream != NULL) {
+                return;
+            }
+            continue;
+        }
         struct runtime_request request;
         enum runtime_verdict verdict =
             runtime_http_read(client->in.data, client->in.used, &request);
@@ -249,6 +334,10 @@ static void take_requests(struct client *client)
         if (client->fd >= 0) {
             buffer_consume(&client->in, request.whole_length);
         }
+        if (client->fd >= 0 && client->stream != NULL && client->stream->left == 0 &&
+            !client->stream->is_chunked) {
+            end_stream(client); /* an empty one */
+        }
     }
 }
 
@@ -260,6 +349,7 @@ static void client_ready(struct client *client)
         return;
     }
     if (got <= 0 || client->in.used > (size_t)RUNTIME_BODY_MAX * 4) {
+        break_stream(client);
         client_close(client);
         return;
     }

@@ -443,6 +443,7 @@ static bool may_read(const struct job *job, enum agent_stream stream)
     return flow->fd >= 0 && flow->window > 0 && !link_is_full(job->link);
 }
 
+/* What a fork of ours has said before it wrote is told before. */
 static void read_output(struct job *job, enum agent_stream stream)
 {
     static uint8_t piece[AGENT_PIECE_MAX];
@@ -454,6 +455,9 @@ static void read_output(struct job *job, enum agent_stream stream)
     ssize_t got = read(flow->fd, piece, most);
     if (got > 0) {
         flow->window -= (size_t)got;
+        if (job->is_forked) {
+            read_messages(job);
+        }
         link_send(job->link, AGENT_DATA, stream, job->id, piece, (size_t)got);
     } else if (got == 0 || (errno != EAGAIN && errno != EINTR) ||
                (errno == EAGAIN && job->is_reaped)) {

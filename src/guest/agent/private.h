@@ -206,9 +206,12 @@ work_run function_invoke;
 /* ---- function_host.c ---- */
 
 /* What the host says to who waits at its socket: one of these, a length (4 bytes, little-endian),
- * bytes.  SAYS_READY, _ANSWER, _ERROR and _ENDED are last. */
+ * bytes.  SAYS_READY, _ANSWER, _ERROR, _BROKEN and _ENDED are last. */
 enum {
     HOST_SAYS_LOG = 'L',
+    HOST_SAYS_STREAM = 'S', /* the answer comes in pieces; its content type */
+    HOST_SAYS_PIECE = 'P',
+    HOST_SAYS_BROKEN = 'B', /* an error behind pieces: its type, a NUL, base64 of its JSON */
     HOST_SAYS_READY = 'I',
     HOST_SAYS_ANSWER = 'R',
     HOST_SAYS_ERROR = 'E', /* JSON of the handler's */

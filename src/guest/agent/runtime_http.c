@@ -20,6 +20,19 @@ static bool value_is(struct text value, const char *word)
     return text_equal_ignoring_case(text_trim(value), word);
 }
 
+/* Printable, and short enough; otherwise it is as if it were not there. */
+static void copy_value(struct text value, char *ret_text, size_t size)
+{
+    size_t length = value.length < size ? value.length : 0;
+    for (size_t i = 0; i < length; i++) {
+        if (value.data[i] < ' ' || value.data[i] > '~') {
+            length = 0;
+        }
+    }
+    memcpy(ret_text, value.data, length);
+    ret_text[length] = '\0';
+}
+
 static bool take_line(struct text line, struct runtime_request *request, struct fields *fields)
 {
     const char *colon = memchr(line.data, ':', line.length);
@@ -44,6 +57,10 @@ static bool take_line(struct text line, struct runtime_request *request, struct 
         request->closes = request->closes || value_is(value, "close");
     } else if (text_equal_ignoring_case(name, "expect")) {
         request->expects_continue = value_is(value, "100-continue");
+    } else if (text_equal_ignoring_case(name, "lambda-runtime-function-response-mode")) {
+        request->is_streaming = value_is(value, "streaming");
+    } else if (text_equal_ignoring_case(name, "content-type")) {
+        copy_value(value, request->content_type, sizeof(request->content_type));
     }
     return true;
 }
@@ -204,6 +221,12 @@ enum runtime_verdict runtime_http_read(uint8_t *bytes, size_t length,
     }
     ret_request->head_length = head;
     ret_request->body_at = head;
+    ret_request->is_chunked = fields.is_chunked;
+    ret_request->body_length = (size_t)fields.length;
+    if (ret_request->is_streaming) {
+        ret_request->whole_length = head;
+        return RUNTIME_WHOLE; /* of the head: the rest is a stream */
+    }
     if (fields.is_chunked) {
         enum runtime_verdict verdict = walk_chunks(bytes, length, false, ret_request);
         return verdict == RUNTIME_WHOLE ? walk_chunks(bytes, length, true, ret_request) : verdict;
@@ -214,6 +237,95 @@ enum runtime_verdict runtime_http_read(uint8_t *bytes, size_t length,
     ret_request->body_length = (size_t)fields.length;
     ret_request->whole_length = head + (size_t)fields.length;
     return length < ret_request->whole_length ? RUNTIME_MORE : RUNTIME_WHOLE;
+}
+
+/* ---- Bodies that are passed on as they come ---- */
+
+void runtime_stream_begin(const struct runtime_request *request, struct runtime_stream *ret_stream)
+{
+    *ret_stream = (struct runtime_stream){
+        .state = request->is_chunked ? RUNTIME_SIZE : RUNTIME_DATA,
+        .is_chunked = request->is_chunked,
+        .left = request->is_chunked ? 0 : request->body_length,
+    };
+}
+
+/* One line of the trailer; RUNTIME_WHOLE at the empty one. */
+static enum runtime_verdict take_trailer(struct runtime_stream *stream, const uint8_t *bytes,
+                                         size_t length, size_t *ret_used)
+{
+    const uint8_t *end = memchr(bytes, '\n', length);
+    if (end == NULL) {
+        return length > RUNTIME_HEAD_MAX ? RUNTIME_BAD : RUNTIME_MORE;
+    }
+    struct text line = text_of((const char *)bytes, (size_t)(end - bytes));
+    if (line.length > 0 && line.data[line.length - 1] == '\r') {
+        line.length--;
+    }
+    const char *colon = line.length > 0 ? memchr(line.data, ':', line.length) : NULL;
+    *ret_used = (size_t)(end - bytes) + 1;
+    if (line.length == 0) {
+        return RUNTIME_WHOLE;
+    }
+    if (colon == NULL) {
+        return RUNTIME_BAD;
+    }
+    struct text name = text_of(line.data, (size_t)(colon - line.data));
+    struct text value = text_trim(text_of(colon + 1, line.length - name.length - 1));
+    if (text_equal_ignoring_case(name, "lambda-runtime-function-error-type")) {
+        copy_value(value, stream->error_type, sizeof(stream->error_type));
+    } else if (text_equal_ignoring_case(name, "lambda-runtime-function-error-body")) {
+        copy_value(value, stream->error_body, sizeof(stream->error_body));
+    }
+    return RUNTIME_MORE;
+}
+
+/* The size line of a chunk, or the line's end behind one. */
+static enum runtime_verdict take_between(struct runtime_stream *stream, const uint8_t *bytes,
+                                         size_t length, size_t *ret_used)
+{
+    size_t size = 0;
+    size_t at = 0;
+    if (stream->state == RUNTIME_DATA_END) {
+        const uint8_t *end = memchr(bytes, '\n', length < 2 ? length : 2);
+        if (end == NULL) {
+            return length >= 2 ? RUNTIME_BAD : RUNTIME_MORE;
+        }
+        *ret_used = (size_t)(end - bytes) + 1;
+        stream->state = RUNTIME_SIZE;
+        return *ret_used == 1 || bytes[0] == '\r' ? RUNTIME_MORE : RUNTIME_BAD;
+    }
+    enum runtime_verdict verdict = read_size(bytes, length, &at, &size);
+    if (verdict != RUNTIME_WHOLE) {
+        return verdict;
+    }
+    *ret_used = at;
+    stream->left = size;
+    stream->state = size == 0 ? RUNTIME_TRAILER : RUNTIME_DATA;
+    return RUNTIME_MORE;
+}
+
+enum runtime_verdict runtime_stream_take(struct runtime_stream *stream, const uint8_t *bytes,
+                                         size_t length, size_t *ret_used, const uint8_t **ret_piece,
+                                         size_t *ret_length)
+{
+    *ret_used = 0;
+    *ret_piece = bytes;
+    *ret_length = 0;
+    if (stream->state == RUNTIME_TRAILER) {
+        return length > 0 ? take_trailer(stream, bytes, length, ret_used) : RUNTIME_MORE;
+    }
+    if (stream->state != RUNTIME_DATA) {
+        return length > 0 ? take_between(stream, bytes, length, ret_used) : RUNTIME_MORE;
+    }
+    size_t taken = length < stream->left ? length : (size_t)stream->left;
+    stream->left -= taken;
+    *ret_used = taken;
+    *ret_length = taken;
+    if (stream->left == 0 && stream->is_chunked) {
+        stream->state = RUNTIME_DATA_END;
+    }
+    return stream->left == 0 && !stream->is_chunked ? RUNTIME_WHOLE : RUNTIME_MORE;
 }
 
 bool runtime_http_path_id(const char *path, const char *tail, char *ret_id, size_t size)

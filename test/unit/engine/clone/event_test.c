@@ -99,3 +99,47 @@ TEST(clone_event, an_error_is_its_type_and_message)
     clone_event_error_text("nonsense", 8, text, sizeof(text));
     EXPECT(strcmp(text, "nonsense") == 0);
 }
+
+TEST(clone_event, a_prelude_says_status_and_fields)
+{
+    static const char begun[] =
+        "{\"statusCode\":404,\"headers\":{\"x-a\":\"1\"},\"cookies\":[\"a=b\"]}"
+        "\0\0\0\0\0\0\0\0body";
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    size_t taken = 0;
+    for (size_t length = 0; length < sizeof(begun) - 5; length++) {
+        EXPECT(clone_event_take_prelude(true, begun, length, &out, &taken, &err) == 1);
+    }
+    EXPECT(clone_event_take_prelude(true, begun, sizeof(begun) - 1, &out, &taken, &err) == 0);
+    EXPECT(strcmp(begun + taken, "body") == 0);
+    EXPECT(strcmp(buffer_string(&out),
+                  "Status: 404\r\nx-a: 1\r\nSet-Cookie: a=b\r\n"
+                  "Content-Type: application/octet-stream\r\n\r\n") == 0);
+}
+
+TEST(clone_event, a_prelude_without_sense_or_end_is_refused)
+{
+    static char endless[CLONE_EVENT_PRELUDE_MAX + 1];
+    BUFFER_OWNED struct buffer out = {0};
+    struct error err = {0};
+    size_t taken = 0;
+    memset(endless, 'x', sizeof(endless));
+    EXPECT(clone_event_take_prelude(true, "no\0\0\0\0\0\0\0\0", 10, &out, &taken, &err) ==
+           -ERROR_INVALID);
+    EXPECT(clone_event_take_prelude(true, endless, sizeof(endless) - 1, &out, &taken, &err) == 1);
+    EXPECT(clone_event_take_prelude(true, endless, sizeof(endless), &out, &taken, &err) ==
+           -ERROR_TOO_LARGE);
+}
+
+TEST(clone_event, a_failure_behind_an_answer_has_its_words)
+{
+    char text[64];
+    static const char full[] = "Oops\0eyJlcnJvclR5cGUiOiJPb3BzIiwiZXJyb3JNZXNzYWdlIjoibm8ifQ==";
+    clone_event_failure_text(full, sizeof(full) - 1, text, sizeof(text));
+    EXPECT(strcmp(text, "Oops: no") == 0);
+    clone_event_failure_text("Oops\0!!!", 8, text, sizeof(text));
+    EXPECT(strcmp(text, "Oops") == 0);
+    clone_event_failure_text("", 0, text, sizeof(text));
+    EXPECT(strcmp(text, "") == 0);
+}
