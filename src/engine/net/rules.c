@@ -300,6 +300,65 @@ static void add_published(const struct net_rules *rules, struct buffer *out, boo
     end_set(&writer);
 }
 
+static bool leads_to_same(const struct net_published *one, const struct net_published *other)
+{
+    return one->address == other->address && one->port == other->port &&
+        one->is_udp == other->is_udp;
+}
+
+static bool is_first_there(const struct net_rules *rules, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (leads_to_same(&rules->published[i], &rules->published[index])) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * The other way round, for connections that have come by one of them: is it published still?  For
+ * each place that a port leads to, a chain of the ports that do.  (What a connection was sent to
+ * has no type that a set could be of.)
+ */
+static void add_leads(const struct net_rules *rules, struct buffer *out)
+{
+    char text[NET_ADDRESS_TEXT_SIZE];
+    struct list_writer writer;
+    buffer_append_string(out,
+                         "  chain ended {\n"
+                         "    meta l4proto tcp reject with tcp reset\n"
+                         "    drop\n"
+                         "  }\n");
+    for (size_t i = 0; i < rules->published_count; i++) {
+        if (!is_first_there(rules, i)) {
+            continue;
+        }
+        buffer_append_format(out, "  chain lead_%zu {\n", i);
+        for (size_t k = i; k < rules->published_count; k++) {
+            const struct net_published *one = &rules->published[k];
+            if (leads_to_same(&rules->published[i], one)) {
+                buffer_append_format(
+                    out, "    meta l4proto %s %s%s ct original proto-dst %u return\n",
+                    one->is_udp ? "udp" : "tcp",
+                    one->host_address != 0 ? "ct original ip daddr " : "",
+                    one->host_address != 0 ? net_address_format(one->host_address, text) : "",
+                    one->host_port);
+            }
+        }
+        buffer_append_string(out, "    goto ended\n  }\n");
+    }
+    begin_set(&writer, out, "map leads", "type inet_proto . ipv4_addr . inet_service : verdict");
+    for (size_t i = 0; i < rules->published_count; i++) {
+        const struct net_published *one = &rules->published[i];
+        if (is_first_there(rules, i)) {
+            add_item(&writer, "%s . %s . %u : goto lead_%zu", one->is_udp ? "udp" : "tcp",
+                     net_address_format(one->address, text), one->port, i);
+        }
+    }
+    end_set(&writer);
+}
+
 /* ---- What a machine takes and gives ---- */
 
 static void add_rule(const struct net_rule *rule, const char *side, struct buffer *out)
@@ -426,7 +485,8 @@ static void add_translation(const struct net_rules *rules, struct buffer *out)
  * itself.  What a connection's beginner sends is judged packet by packet, so that a connection ends
  * with what allowed it; of the other end only answers come this far.  (To delete its entry would
  * not end it: one in the middle is taken up again by its next packet, also by an answer, and has to
- * be, where a machine comes from another node.)
+ * be, where a machine comes from another node.)  A published port that was taken back resets what
+ * came by it: who began it is to know.  The host's own connections do not come by `forward`.
  */
 static void add_forward(struct buffer *out)
 {
@@ -438,12 +498,23 @@ static void add_forward(struct buffer *out)
                          "    iifname @closed drop\n"
                          "    oifname @hidden drop\n"
                          "  }\n"
+                         "  chain still_published {\n"
+                         "    meta l4proto . ip daddr . th dport vmap @leads\n"
+                         "    goto ended\n"
+                         "  }\n"
+                         "  chain own {\n"
+                         "    type filter hook output priority filter; policy accept;\n"
+                         "    ct status dnat ct direction original ip daddr @subnets meta l4proto "
+                         "{ tcp, udp } jump still_published\n"
+                         "  }\n"
                          "  chain forward {\n"
                          "    type filter hook forward priority filter; policy accept;\n"
                          "    iifname != @bridges oifname != @bridges accept\n"
                          "    meta nfproto ipv6 drop\n"
                          "    ct state related accept\n"
                          "    ct state established ct direction reply accept\n"
+                         "    oifname @bridges ct status dnat meta l4proto { tcp, udp } jump "
+                         "still_published\n"
                          "    jump between\n"
                          "    iifname @bridges ip saddr vmap @egress\n"
                          "    oifname @bridges ip daddr vmap @ingress\n"
@@ -592,6 +663,7 @@ static void add_inet_table(const struct net_rules *rules, const char *table, str
     add_groups(rules, out);
     add_published(rules, out, true);
     add_published(rules, out, false);
+    add_leads(rules, out);
     add_port_chains(rules, out);
     add_translation(rules, out);
     add_forward(out);

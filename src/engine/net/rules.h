@@ -17,7 +17,8 @@
  *     the host itself sends is always taken.
  *
  * When a rule is taken back, what it let in ends: nothing of who began it comes through any more.
- * A connection by a published port goes on when that is taken back (conntrack(8) shows it).
+ * With a published port so does what came by it, and who began a TCP connection is told by a reset.
+ * Whoever translates to machines by rules of his own finds them closed: in by published ports only.
  *
  * Addresses are in host byte order; networks of one host do not overlap.
  * Sources: nft(8), RFC 5735, linux/Documentation/networking/bridge.rst.

@@ -3,6 +3,7 @@
  * rules, with DHCP by a client that is not ours.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -416,6 +417,57 @@ TEST(net_traffic, a_connection_ends_with_the_rule_that_allowed_it)
     close(other);
     close(of_web);
     close(of_other);
+}
+
+/*
+ * Goal: a port that is published no more ends what came by it, from outside and of the host itself;
+ * what comes by another one goes on.
+ */
+TEST(net_traffic, a_connection_ends_with_the_port_that_published_it)
+{
+    static const struct net_published both[] = {
+        {.host_port = 8082, .address = 0x0a4d0003, .port = 82},
+        {.host_address = 0xc6336401, .host_port = 8083, .address = 0x0a4d0003, .port = 82}};
+    const struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons(82), .sin_addr.s_addr = htonl(0x0a4d0003)};
+    const struct sockaddr_in one = {
+        .sin_family = AF_INET, .sin_port = htons(8082), .sin_addr.s_addr = htonl(0xc6336401)};
+    const struct sockaddr_in other = {
+        .sin_family = AF_INET, .sin_port = htons(8083), .sin_addr.s_addr = htonl(0xc6336401)};
+    enum { COUNT = 4 };
+    const struct sockaddr_in *to[COUNT] = {&one, &one, &other, &other};
+    int near[COUNT];
+    int far[COUNT];
+    make_world();
+    give_addresses();
+    rules.published = both;
+    rules.published_count = 2;
+    apply();
+    int listener = world_socket(machines[DATABASE], SOCK_STREAM);
+    EXPECT(bind(listener, (const struct sockaddr *)&at, sizeof(at)) == 0);
+    EXPECT(listen(listener, 4) == 0);
+    for (int i = 0; i < COUNT; i++) {
+        near[i] = world_socket(i % 2 == 0 ? outside : 0, SOCK_STREAM); /* the host's own */
+        EXPECT(connect(near[i], (const struct sockaddr *)to[i], sizeof(at)) == 0);
+        far[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+        EXPECT(send(near[i], "a", 1, 0) == 1 && world_comes(far[i]));
+    }
+    rules.published = &both[1];
+    rules.published_count = 1;
+    apply();
+    for (int i = 0; i < COUNT; i++) {
+        EXPECT(send(near[i], "b", 1, 0) == 1);
+        if (i < 2) {
+            EXPECT(!world_comes(near[i]) && errno == ECONNRESET);
+            EXPECT(world_comes_nothing(far[i]));
+        } else {
+            EXPECT(world_comes(far[i]));
+            EXPECT(send(far[i], "b", 1, 0) == 1 && world_comes(near[i]));
+        }
+        close(near[i]);
+        close(far[i]);
+    }
+    close(listener);
 }
 
 /* Goal: of the host a machine reaches what it was given, and nothing by the way of 127.0.0.1. */
