@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
+import agent
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
 from node import BUILD, Node
 
@@ -150,7 +151,18 @@ class Snapshots(unittest.TestCase):
         self.ok("vm", "delete", "back")
         self.assertEqual(self.strays(), [])
 
-    def test_5_a_node_that_dies_leaves_no_half_of_one(self):
+    def test_5_a_guest_that_stands_still_goes_on_with_its_node(self):
+        """As a node leaves it that is killed while it copies a disk."""
+        place = self.data / "machines" / self.json("vm", "show", "web")["id"]
+        os.kill(self.node.process.pid, signal.SIGKILL)
+        self.node.process.wait()
+        self.assertGreaterEqual(int(agent.call(place / "agent.sock", "freeze", 600000)["count"]), 1)
+        type(self).node = Node(folder=self.data)
+        self.ok("vm", "wait", "web", "--timeout", "200s")
+        self.assertEqual(self.shell("web", "echo on > /root/still; sync; cat /root/still"), "on\n")
+        self.assertIn("they are thawed", self.node.log.read_text())
+
+    def test_6_a_node_that_dies_leaves_no_half_of_one(self):
         begun = subprocess.Popen([BUILD / "blixard", "vm", "snapshot", "create", "web", "half"], env=self.node.env,
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not list(self.data.glob("machines/snapshots/*/*/whole")):

@@ -178,17 +178,6 @@ static int answer_thaw(struct agent_reader request, struct buffer *answer, struc
     return 0;
 }
 
-static bool is_freezing(struct link *link)
-{
-    LIST_EACH(node, &link->jobs)
-    {
-        if (LIST_ITEM(node, struct job, node)->operation == AGENT_FREEZE) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* Exactly one of the two, but for EXEC. */
 static const struct {
     int (*now)(struct agent_reader request, struct buffer *answer, struct error *err);
@@ -244,8 +233,9 @@ void request_begin(struct link *link, const struct agent_frame *frame)
     } else if (operations[operation].now != NULL) {
         r = operations[operation].now(request, &answer, &error);
         link_answer(link, frame->head.id, r < 0 ? &error : NULL, &answer);
-        if (operation == AGENT_THAW) { /* one that nobody waits for any more may still come */
-            disk_thaw_at_ms = is_freezing(link) ? now_ms() + THAW_AGAIN_MS : 0;
+        /* One that nobody waits for any more may still come, also of an earlier session. */
+        if (operation == AGENT_THAW && disk_thaw_at_ms != 0) {
+            disk_thaw_at_ms = now_ms() + THAW_AGAIN_MS;
         }
         return;
     } else if (link->job_count >= AGENT_REQUESTS_MAX) {

@@ -344,7 +344,10 @@ static void step_links(struct server *server)
     }
     if (disk_thaw_at_ms != 0 && now >= disk_thaw_at_ms) {
         disk_thaw_at_ms = 0;
-        say("nobody has thawed the disks: thawed %u", (unsigned)disk_thaw_now());
+        uint64_t count = disk_thaw_now();
+        if (count > 0) {
+            say("nobody has thawed the disks: thawed %u", (unsigned)count);
+        }
     }
 }
 

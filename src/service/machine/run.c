@@ -217,6 +217,17 @@ static void on_renewed(struct machine *machine);
 
 static void shut_down(struct machine *machine);
 
+static void on_thawed(const struct error *error, const struct agent_result *result, void *context)
+{
+    const struct machine *machine = context;
+    if (error == NULL && result->count > 0) {
+        log_info("machine %s: %" PRIu64 " file systems stood still since its node ended: they are "
+                 "thawed",
+                 machine->key, result->count);
+    }
+    on_agent_set(error, result, context);
+}
+
 static void on_agent_up(const struct agent_info *info, void *context)
 {
     struct machine *machine = context;
@@ -227,6 +238,9 @@ static void on_agent_up(const struct agent_info *info, void *context)
     if (identity_is_borrowed(machine)) {
         identity_renew(machine, on_renewed);
         return;
+    }
+    if (machine->was_found) { /* whoever was holding it still is not there any more */
+        agent_thaw(machine->agent, on_thawed, machine);
     }
     agent_set_time(machine->agent, 0, on_agent_set, machine);
     if (has_gone_on(machine)) { /* what it draws was drawn before */
