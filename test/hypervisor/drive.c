@@ -119,7 +119,7 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
     const struct hypervisor_disk disk = {.path = argv[6],
                                          .format = "raw",
                                          .serial = "data",
-                                         .rates = {.iops = 4321, .bytes_per_second = 7654321}};
+                                         .rates = {.iops.both = 4321, .bytes.both = 7654321}};
     const struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01", .tap = argv[7]};
     const struct hypervisor_spec spec = {
         .driver = argv[3],

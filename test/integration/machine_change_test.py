@@ -2,6 +2,7 @@
 import json
 import signal
 import subprocess
+import time
 import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
@@ -135,6 +136,15 @@ class Change(unittest.TestCase):
         self.assertNotIn("at_next_start", shop)
         self.assertEqual((shop["cpus"], shop["memory_bytes"], shop["disk_bytes"]), (2, 320 * MIB, 160 * MIB))
         self.assertEqual((shop["disk_iops"], shop["disk_bandwidth"]), (5000, 200 * MIB))
+        self.assertIn("limits reading and writing together", self.refused("vm", "set", "shop", "--disk-write-bandwidth", "5MiB/s"))
+        self.assertIn("next start: disk iops, disk bandwidth, disk reads, disk bandwidth of writes",
+                      self.ok("vm", "set", "shop", "--disk-iops", "0", "--disk-bandwidth", "0", "--disk-read-iops", "4000",
+                              "--disk-write-bandwidth", "5MiB/s"))
+        self.ok("vm", "restart", "shop")
+        self.assertEqual((self.show("shop")["disk_read_iops"], self.show("shop")["disk_write_bandwidth"]), (4000, 5 * MIB))
+        begun = time.monotonic()
+        self.ok("vm", "exec", "shop", "--", "sh", "-c", "dd if=/dev/zero of=/root/rate bs=1M count=24; sync")
+        self.assertGreater(time.monotonic() - begun, 3)  # 24 MiB at 5 MiB/s
         self.assertNotIn("the rate of its disk", self.node.log.read_text())  # the VMM has taken it
         self.assertGreater(self.memory_mib("shop", "MemTotal"), total + 48)
         self.assertGreater(self.disk_mib("shop"), before + 64)

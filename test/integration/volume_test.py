@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
@@ -127,6 +128,11 @@ class WithAMachine(Case):
     def shell(self, script):
         return self.ok("vm", "exec", "m", "--", "sh", "-c", script)
 
+    def seconds(self, script):
+        begun = time.monotonic()
+        self.shell(script)
+        return time.monotonic() - begun
+
     def size(self, path):
         return int(self.shell(f"df -k {path}").splitlines()[-1].split()[1]) >> 10
 
@@ -184,6 +190,20 @@ class WithAMachine(Case):
                 break
         self.assertEqual(self.shell("cat /srv/copy/file /srv/cold/file"), "one\nfirst\n")
         self.ok("volume", "limit", "hot", "--iops", "1000", "--bandwidth", "50MiB/s")
+
+        # Reading and writing together, or each by itself: 4 MiB take 16 s at 256 KiB/s.
+        write = "dd if=/dev/zero of=/srv/hot/rate bs=64k count=64 2> /dev/null; sync"
+        read = "echo 3 > /proc/sys/vm/drop_caches; cat /srv/hot/rate > /dev/null"
+        self.assertIn("limits reading and writing together", self.refused("volume", "limit", "hot", "--read-iops", "5"))
+        self.ok("volume", "limit", "hot", "--iops", "0", "--bandwidth", "0", "--read-bandwidth", "256KiB/s", "--write-iops", "5000")
+        shown = self.show("hot")
+        self.assertEqual((shown.get("bandwidth"), shown["read_bandwidth"], shown["write_iops"]), (None, 256 << 10, 5000))
+        self.assertLess(self.seconds(write), 12)
+        self.assertGreater(self.seconds(read), 12)
+        self.ok("volume", "limit", "hot", "--read-bandwidth", "0", "--write-bandwidth", "256KiB/s")
+        self.assertLess(self.seconds(read), 12)
+        self.assertGreater(self.seconds(write), 12)
+        self.ok("volume", "limit", "hot", "--write-bandwidth", "0", "--write-iops", "0")
 
         holder = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
                                    "cd /srv/hot; echo in; read x"],

@@ -96,7 +96,7 @@ struct driver {
                           size_t layer_count, hypervisor_done done, void *context);
     void (*resize_volume)(void *control, const char *id, uint64_t bytes, hypervisor_done done,
                           void *context);
-    void (*throttle_volume)(void *control, const char *id, uint64_t iops, uint64_t bytes_per_second,
+    void (*throttle_volume)(void *control, const char *id, const struct hypervisor_rates *rates,
                             hypervisor_done done, void *context);
     void (*lay_over)(void *control, const char *id, const char *below,
                      const struct hypervisor_layer *layer, hypervisor_done done, void *context);

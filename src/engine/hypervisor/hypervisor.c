@@ -135,6 +135,25 @@ static int check_driver(const struct found *found, const char *name, struct erro
     return 0;
 }
 
+bool hypervisor_rates_are_set(const struct hypervisor_rates *rates)
+{
+    const struct hypervisor_rates none = {0};
+    return memcmp(rates, &none, sizeof(none)) != 0;
+}
+
+static int check_rates(const struct found *found, const struct hypervisor_rates *rates,
+                       struct error *err)
+{
+    bool is_each = rates->iops.reads > 0 || rates->iops.writes > 0 || rates->bytes.reads > 0 ||
+        rates->bytes.writes > 0;
+    return !is_each || found->info.can_rate_each
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "%s has one rate for reading and writing together: limit both in one "
+                    "(disk_iops, disk_bandwidth)",
+                    found->info.name);
+}
+
 static bool is_serial(const char *serial)
 {
     size_t length = strlen(serial);
@@ -228,6 +247,9 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
                          found->info.name);
     }
     r = r < 0 ? r : check_parts(spec, err);
+    for (size_t i = 0; i < spec->disk_count && r == 0; i++) {
+        r = check_rates(found, &spec->disks[i].rates, err);
+    }
     r = r < 0 || spec->share_count == 0 ? r : check_shares(found, spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",

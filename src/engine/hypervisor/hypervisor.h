@@ -59,6 +59,7 @@ struct hypervisor_driver_info {
     bool can_clone;          /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
     bool can_migrate;        /* while it runs */
     bool can_hotplug;        /* of volumes */
+    bool can_rate_each;      /* a disk's reads and writes, each by itself */
     bool can_share;          /* folders of the host, by virtiofs */
     char share_problem[128]; /* why not */
     bool can_vsock;
@@ -90,10 +91,18 @@ const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervi
 
 /* ---- What is to run ---- */
 
-struct hypervisor_rates { /* of a disk, reading and writing together; 0: not limited */
-    uint64_t iops;
-    uint64_t bytes_per_second;
+/* What a disk may do in a second; 0: not limited.  Of each kind either reading and writing together
+ * is limited, or each by itself (info.can_rate_each). */
+struct hypervisor_rate {
+    uint64_t both;
+    uint64_t reads;
+    uint64_t writes;
 };
+struct hypervisor_rates {
+    struct hypervisor_rate iops;
+    struct hypervisor_rate bytes;
+};
+bool hypervisor_rates_are_set(const struct hypervisor_rates *rates);
 
 struct hypervisor_disk {
     const char *path;
@@ -326,8 +335,7 @@ struct hypervisor_volume {
     unsigned slot;       /* below HYPERVISOR_VOLUMES_MAX, its own */
     const void *key;     /* of the encrypted ones; NULL: none is */
     size_t key_length;
-    uint64_t iops; /* 0: not limited, as the next */
-    uint64_t bytes_per_second;
+    struct hypervisor_rates rates;
 };
 void hypervisor_attach_volume(struct hypervisor_vm *vm, const struct hypervisor_volume *volume,
                               hypervisor_done done, void *context);
@@ -337,8 +345,9 @@ void hypervisor_detach_volume(struct hypervisor_vm *vm, const char *id, const ch
 /* File and disk. */
 void hypervisor_resize_volume(struct hypervisor_vm *vm, const char *id, uint64_t bytes,
                               hypervisor_done done, void *context);
-void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id, uint64_t iops,
-                                uint64_t bytes_per_second, hypervisor_done done, void *context);
+void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id,
+                                const struct hypervisor_rates *rates, hypervisor_done done,
+                                void *context);
 /* From now on what is written goes to `layer`, a qcow2 that lies over layer `below`, which is not
  * written any more. */
 void hypervisor_lay_over(struct hypervisor_vm *vm, const char *id, const char *below,

@@ -88,6 +88,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     }
     info->can_snapshot = true;
     info->can_clone = true;
+    info->can_rate_each = true;
     info->can_migrate = true;
     info->can_hotplug = true;
     info->has_user_network = true;
@@ -322,9 +323,11 @@ static void throttle_disk(void *argument, size_t index, const struct hypervisor_
                           hypervisor_done done, void *context)
 {
     tell(argument, "block_set_io_throttle",
-         json_pack("{s:o, s:I, s:i, s:i, s:I, s:i, s:i}", "id", json_sprintf("blk%zu", index),
-                   "bps", (json_int_t)rates->bytes_per_second, "bps_rd", 0, "bps_wr", 0, "iops",
-                   (json_int_t)rates->iops, "iops_rd", 0, "iops_wr", 0),
+         json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:I}", "id", json_sprintf("blk%zu", index),
+                   "bps", (json_int_t)rates->bytes.both, "bps_rd", (json_int_t)rates->bytes.reads,
+                   "bps_wr", (json_int_t)rates->bytes.writes, "iops", (json_int_t)rates->iops.both,
+                   "iops_rd", (json_int_t)rates->iops.reads, "iops_wr",
+                   (json_int_t)rates->iops.writes),
          done, context);
 }
 
@@ -498,11 +501,11 @@ static void resize_volume(void *argument, const char *id, uint64_t bytes, hyperv
     qemu_volume_resize(control->volumes, id, bytes, done, context);
 }
 
-static void throttle_volume(void *argument, const char *id, uint64_t iops,
-                            uint64_t bytes_per_second, hypervisor_done done, void *context)
+static void throttle_volume(void *argument, const char *id, const struct hypervisor_rates *rates,
+                            hypervisor_done done, void *context)
 {
     const struct control *control = argument;
-    qemu_volume_throttle(control->volumes, id, iops, bytes_per_second, done, context);
+    qemu_volume_throttle(control->volumes, id, rates, done, context);
 }
 
 static void lay_over(void *argument, const char *id, const char *below,

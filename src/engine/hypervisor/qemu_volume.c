@@ -289,10 +289,14 @@ static json_t *add_layers(struct script *script, const struct hypervisor_volume 
     return top;
 }
 
-static json_t *limits_of(uint64_t iops, uint64_t bytes_per_second)
+/* All of them: what is not named stays as it was. */
+static json_t *limits_of(const struct hypervisor_rates *rates)
 {
-    return json_pack("{s:I, s:I}", "iops-total", (json_int_t)iops, "bps-total",
-                     (json_int_t)bytes_per_second);
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "iops-total", (json_int_t)rates->iops.both,
+                     "iops-read", (json_int_t)rates->iops.reads, "iops-write",
+                     (json_int_t)rates->iops.writes, "bps-total", (json_int_t)rates->bytes.both,
+                     "bps-read", (json_int_t)rates->bytes.reads, "bps-write",
+                     (json_int_t)rates->bytes.writes);
 }
 
 static void add_key(struct script *script, const struct hypervisor_volume *volume)
@@ -344,7 +348,7 @@ void qemu_volume_attach(struct qemu_volumes *volumes, const struct hypervisor_vo
     }
     add(script, STEP_DO, "object-add",
         json_pack("{s:s, s:s, s:o}", "qom-type", "throttle-group", "id", group, "limits",
-                  limits_of(volume->iops, volume->bytes_per_second)));
+                  limits_of(&volume->rates)));
     json_t *top = add_layers(script, volume);
     add(script, STEP_DO, "blockdev-add",
         json_pack("{s:s, s:s, s:s, s:b, s:o}", "driver", "throttle", "node-name", name,
@@ -385,15 +389,15 @@ void qemu_volume_resize(struct qemu_volumes *volumes, const char *id, uint64_t b
     run(script);
 }
 
-void qemu_volume_throttle(struct qemu_volumes *volumes, const char *id, uint64_t iops,
-                          uint64_t bytes_per_second, hypervisor_done done, void *context)
+void qemu_volume_throttle(struct qemu_volumes *volumes, const char *id,
+                          const struct hypervisor_rates *rates, hypervisor_done done, void *context)
 {
     char group[NAME_BYTES];
     struct script *script = begin(volumes, done, context);
     name_of("throttle", id, group);
     add(script, STEP_DO, "qom-set",
         json_pack("{s:o, s:s, s:o}", "path", json_sprintf("/objects/%s", group), "property",
-                  "limits", "value", limits_of(iops, bytes_per_second)));
+                  "limits", "value", limits_of(rates)));
     begin_undo(script);
     run(script);
 }

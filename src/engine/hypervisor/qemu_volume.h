@@ -26,8 +26,9 @@ void qemu_volume_detach(struct qemu_volumes *volumes, const char *id, const char
                         size_t layer_count, hypervisor_done done, void *context);
 void qemu_volume_resize(struct qemu_volumes *volumes, const char *id, uint64_t bytes,
                         hypervisor_done done, void *context);
-void qemu_volume_throttle(struct qemu_volumes *volumes, const char *id, uint64_t iops,
-                          uint64_t bytes_per_second, hypervisor_done done, void *context);
+void qemu_volume_throttle(struct qemu_volumes *volumes, const char *id,
+                          const struct hypervisor_rates *rates, hypervisor_done done,
+                          void *context);
 void qemu_volume_lay_over(struct qemu_volumes *volumes, const char *id, const char *below,
                           const struct hypervisor_layer *layer, hypervisor_done done,
                           void *context);

@@ -248,8 +248,8 @@ static void add_bucket(json_t *rates, const char *key, uint64_t per_second)
 void rest_vmm_add_rates(json_t *disk, const char *key, const struct hypervisor_rates *rates)
 {
     JSON_OWNED json_t *buckets = json_object();
-    add_bucket(buckets, "bandwidth", rates->bytes_per_second);
-    add_bucket(buckets, "ops", rates->iops);
+    add_bucket(buckets, "bandwidth", rates->bytes.both);
+    add_bucket(buckets, "ops", rates->iops.both);
     if (json_object_size(buckets) > 0) {
         json_object_set(disk, key, buckets);
     }

@@ -684,11 +684,12 @@ void hypervisor_resize_volume(struct hypervisor_vm *vm, const char *id, uint64_t
     }
 }
 
-void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id, uint64_t iops,
-                                uint64_t bytes_per_second, hypervisor_done done, void *context)
+void hypervisor_throttle_volume(struct hypervisor_vm *vm, const char *id,
+                                const struct hypervisor_rates *rates, hypervisor_done done,
+                                void *context)
 {
     if (takes_volumes(vm, done, context)) {
-        vm->found->driver->throttle_volume(vm->control, id, iops, bytes_per_second, done, context);
+        vm->found->driver->throttle_volume(vm->control, id, rates, done, context);
     }
 }
 

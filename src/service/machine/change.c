@@ -36,8 +36,16 @@ enum { BOOTED_BYTES_MAX = 1 << 16 };
 /* ---- Decisions ---- */
 
 /* What a VMM begins with. */
-static const char *const start_keys[] = {
-    "cpus", "memory_bytes", "publish", "cpu_limit_percent", "disk_iops", "disk_bandwidth"};
+static const char *const start_keys[] = {"cpus",
+                                         "memory_bytes",
+                                         "publish",
+                                         "cpu_limit_percent",
+                                         "disk_iops",
+                                         "disk_bandwidth",
+                                         "disk_read_iops",
+                                         "disk_write_iops",
+                                         "disk_read_bandwidth",
+                                         "disk_write_bandwidth"};
 static const char *const update_keys[] = {"cpus",
                                           "memory_bytes",
                                           "disk_bytes",
@@ -53,6 +61,10 @@ static const char *const update_keys[] = {"cpus",
                                           "health_retries",
                                           "disk_iops",
                                           "disk_bandwidth",
+                                          "disk_read_iops",
+                                          "disk_write_iops",
+                                          "disk_read_bandwidth",
+                                          "disk_write_bandwidth",
                                           "constraints",
                                           "affinities",
                                           "spreads",
@@ -316,14 +328,17 @@ static uint64_t begun_with(const struct machine *machine, const char *key)
 
 struct hypervisor_rates change_disk_rates(const struct machine *machine)
 {
-    return (struct hypervisor_rates){begun_with(machine, "disk_iops"),
-                                     begun_with(machine, "disk_bandwidth")};
+    return (struct hypervisor_rates){
+        .iops = {begun_with(machine, "disk_iops"), begun_with(machine, "disk_read_iops"),
+                 begun_with(machine, "disk_write_iops")},
+        .bytes = {begun_with(machine, "disk_bandwidth"), begun_with(machine, "disk_read_bandwidth"),
+                  begun_with(machine, "disk_write_bandwidth")}};
 }
 
 void change_settle_vm(struct machine *machine)
 {
     const struct hypervisor_rates rates = change_disk_rates(machine);
-    if (rates.iops > 0 || rates.bytes_per_second > 0) {
+    if (hypervisor_rates_are_set(&rates)) {
         hypervisor_throttle_disk(machine->vm, own_disk(machine), &rates, on_throttled, machine);
     }
     if (has_mark(machine)) {

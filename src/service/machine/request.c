@@ -14,6 +14,7 @@
 
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
+#include "service/volume/volume.h"
 
 /* ---- Looking up ---- */
 
@@ -269,6 +270,10 @@ static int check_driver(const struct machine_service *service, const json_t *con
         hypervisor_find_firmware(&code, &variables, err) < 0) {
         return -(int)err->kind;
     }
+    const struct hypervisor_disk disk = {.path = "/disk",
+                                         .format = "raw",
+                                         .serial = "data",
+                                         .rates = volume_rates_of(config, "disk_")};
     const struct hypervisor_share any = {.path = "/share", .tag = "share0"};
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
@@ -280,6 +285,8 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .board = settings_board(config),
         .kernel = has_disk ? NULL : "/kernel",
         .cmdline = json_text(config, "cmdline"),
+        .disks = &disk,
+        .disk_count = 1,
         .nics = &nic,
         .nic_count = 1,
         .shares = &any,

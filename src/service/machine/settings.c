@@ -11,12 +11,12 @@
 #include "service/machine/parts.h"
 #include "service/network/network.h"
 #include "service/quota/quota.h"
+#include "service/volume/volume.h"
 
 #define MIB            (UINT64_C(1) << 20)
 #define MEMORY_DEFAULT (256 * MIB)
 #define DISK_DEFAULT   (8192 * MIB)
 #define DISK_MIN       (16 * MIB)
-#define RATE_MAX       (UINT64_C(1) << 40)
 #define BOOT_MIN_MS    1000
 #define BOOT_MAX_MS    86400000
 #define DISK_MAX       (UINT64_C(64) << 40)
@@ -163,10 +163,7 @@ static int check_limits(const json_t *config, struct error *err)
         r = error_check_range("cpu_limit_percent", json_u64(config, "cpu_limit_percent"), 1,
                               HYPERVISOR_CPUS_MAX * 100, err);
     }
-    r = r < 0 ? r : error_check_range("disk_iops", json_u64(config, "disk_iops"), 0, RATE_MAX, err);
-    r = r < 0
-        ? r
-        : error_check_range("disk_bandwidth", json_u64(config, "disk_bandwidth"), 0, RATE_MAX, err);
+    r = r < 0 ? r : volume_rates_check(config, "disk_", err);
     if (r == 0 && memory % MIB != 0) {
         return error_set(err, ERROR_INVALID, "memory_bytes is to be whole MiB");
     }

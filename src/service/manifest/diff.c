@@ -139,8 +139,16 @@ static void find_conflicts(struct action *action, const char *owner, const char 
 /* What a change of this takes. */
 static const char *effect_of(const struct manifest_kind *kind, const char *path)
 {
-    static const char *const restarts[] = {"cpus",    "memory_bytes", "cpu_limit_percent",
-                                           "publish", "disk_iops",    "disk_bandwidth"};
+    static const char *const restarts[] = {"cpus",
+                                           "memory_bytes",
+                                           "cpu_limit_percent",
+                                           "publish",
+                                           "disk_iops",
+                                           "disk_bandwidth",
+                                           "disk_read_iops",
+                                           "disk_write_iops",
+                                           "disk_read_bandwidth",
+                                           "disk_write_bandwidth"};
     MEMORY_OWNED char *field = memory_copy_text(path, strcspn(path, "."));
     bool is_machine = strcmp(kind->name, "Machine") == 0;
     for (size_t i = 0; is_machine && i < sizeof(restarts) / sizeof(restarts[0]); i++) {

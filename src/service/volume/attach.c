@@ -216,8 +216,7 @@ int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct 
     snprintf(ret_open->id, sizeof(ret_open->id), "%s", volume->id);
     ret_open->volume.id = ret_open->id;
     ret_open->volume.layers = ret_open->layers;
-    ret_open->volume.iops = json_u64(volume->config, "iops");
-    ret_open->volume.bytes_per_second = json_u64(volume->config, "bandwidth");
+    ret_open->volume.rates = volume_rates_of(volume->config, "");
     if (r < 0) {
         volume_close(ret_open);
     }

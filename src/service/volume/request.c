@@ -364,28 +364,24 @@ static void throttle(struct volume *volume, const json_t *config)
     struct hypervisor_vm *vm = NULL;
     struct agent *agent = NULL;
     if (volume_look(volume, &vm, &agent) == VOLUME_MACHINE_ON) {
-        hypervisor_throttle_volume(vm, volume->id, json_u64(config, "iops"),
-                                   json_u64(config, "bandwidth"), on_throttled, NULL);
+        const struct hypervisor_rates rates = volume_rates_of(config, "");
+        hypervisor_throttle_volume(vm, volume->id, &rates, on_throttled, NULL);
     }
 }
 
 static int check_update(struct volume *volume, const json_t *update, json_t **ret_config,
                         struct error *err)
 {
-    static const char *const rates[] = {"iops", "bandwidth"};
     uint64_t size = json_u64(update, "size_bytes");
     JSON_OWNED json_t *config = json_deep_copy(volume->config);
-    for (size_t i = 0; i < 2; i++) {
-        json_t *value = json_object_get(update, rates[i]);
-        int r = error_check_range(rates[i], json_u64(update, rates[i]), 0, UINT64_C(1) << 40, err);
-        if (r < 0) {
-            return r;
-        }
+    for (size_t i = 0; i < VOLUME_RATES; i++) {
+        json_t *value = json_object_get(update, volume_rate_name(i));
         if (value != NULL) {
-            json_object_set(config, rates[i], value);
+            json_object_set(config, volume_rate_name(i), value);
         }
     }
-    int r = size > 0 ? check_growth(volume, size, err) : 0;
+    int r = volume_rates_check(config, "", err);
+    r = r < 0 || size == 0 ? r : check_growth(volume, size, err);
     if (r == 0) {
         *ret_config = config;
         config = NULL;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 
 #include "service/volume/parts.h"
@@ -54,11 +55,49 @@ static int check_words(const json_t *config, struct error *err)
     return 0;
 }
 
-static int check_rates(const json_t *config, struct error *err)
+/* ---- Rates ---- */
+
+static const char *const rate_names[VOLUME_RATES] = {
+    "iops", "read_iops", "write_iops", "bandwidth", "read_bandwidth", "write_bandwidth"};
+
+const char *volume_rate_name(size_t index)
 {
-    int r = error_check_range("iops", json_u64(config, "iops"), 0, RATE_MAX, err);
-    return r < 0 ? r
-                 : error_check_range("bandwidth", json_u64(config, "bandwidth"), 0, RATE_MAX, err);
+    return rate_names[index];
+}
+
+/* Of each kind, together or each by itself: QEMU's throttle groups know no other way. */
+int volume_rates_check(const json_t *config, const char *prefix, struct error *err)
+{
+    uint64_t rates[VOLUME_RATES] = {0};
+    for (size_t i = 0; i < VOLUME_RATES; i++) {
+        MEMORY_OWNED char *name = memory_format("%s%s", prefix, rate_names[i]);
+        rates[i] = json_u64(config, name);
+        int r = error_check_range(name, rates[i], 0, RATE_MAX, err);
+        if (r < 0) {
+            return r;
+        }
+    }
+    for (size_t i = 0; i < VOLUME_RATES; i += VOLUME_RATES / 2) {
+        if (rates[i] > 0 && (rates[i + 1] > 0 || rates[i + 2] > 0)) {
+            return error_set(err, ERROR_INVALID,
+                             "%s%s limits reading and writing together: either that, or %s%s and "
+                             "%s%s (0: not limited)",
+                             prefix, rate_names[i], prefix, rate_names[i + 1], prefix,
+                             rate_names[i + 2]);
+        }
+    }
+    return 0;
+}
+
+struct hypervisor_rates volume_rates_of(const json_t *config, const char *prefix)
+{
+    uint64_t rates[VOLUME_RATES] = {0};
+    for (size_t i = 0; i < VOLUME_RATES; i++) {
+        MEMORY_OWNED char *name = memory_format("%s%s", prefix, rate_names[i]);
+        rates[i] = json_u64(config, name);
+    }
+    return (struct hypervisor_rates){.iops = {rates[0], rates[1], rates[2]},
+                                     .bytes = {rates[3], rates[4], rates[5]}};
 }
 
 int volume_config_complete(const json_t *create, json_t **ret_config, struct error *err)
@@ -73,7 +112,7 @@ int volume_config_complete(const json_t *create, json_t **ret_config, struct err
                          name);
     }
     int r = check_words(config, err);
-    r = r < 0 ? r : check_rates(config, err);
+    r = r < 0 ? r : volume_rates_check(config, "", err);
     if (r < 0) {
         return r;
     }

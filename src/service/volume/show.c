@@ -55,11 +55,11 @@ static void write_config(struct json_writer *writer, const json_t *config)
                              json_text(config, "from_snapshot"));
         json_write_field_string(writer, "from", from);
     }
-    if (json_u64(config, "iops") > 0) {
-        json_write_field_u64(writer, "iops", json_u64(config, "iops"));
-    }
-    if (json_u64(config, "bandwidth") > 0) {
-        json_write_field_u64(writer, "bandwidth", json_u64(config, "bandwidth"));
+    for (size_t i = 0; i < VOLUME_RATES; i++) {
+        uint64_t rate = json_u64(config, volume_rate_name(i));
+        if (rate > 0) {
+            json_write_field_u64(writer, volume_rate_name(i), rate);
+        }
     }
 }
 

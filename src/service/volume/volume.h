@@ -38,6 +38,17 @@ struct volume_service;
 
 enum { VOLUME_ID_SIZE = 17, VOLUME_PATH_MAX = 96 };
 
+/*
+ * What a disk may do in a second, as members of settings: iops, read_iops, write_iops, bandwidth,
+ * read_bandwidth, write_bandwidth; of a machine's own disk with "disk_" before each (`prefix`).
+ * volume_rates_check(): INVALID for one that is too large, or limits reading and writing both
+ * together and each.
+ */
+enum { VOLUME_RATES = 6 };
+const char *volume_rate_name(size_t index);
+int volume_rates_check(const json_t *config, const char *prefix, struct error *err);
+struct hypervisor_rates volume_rates_of(const json_t *config, const char *prefix);
+
 struct volume_options {
     struct loop *loop;
     struct store *store;

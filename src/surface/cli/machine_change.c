@@ -20,7 +20,11 @@ static void describe_waiting(const json_t *waiting, struct buffer *out)
                                            {"cpu_limit_percent", "cpu limit"},
                                            {"publish", "ports"},
                                            {"disk_iops", "disk iops"},
-                                           {"disk_bandwidth", "disk bandwidth"}};
+                                           {"disk_bandwidth", "disk bandwidth"},
+                                           {"disk_read_iops", "disk reads"},
+                                           {"disk_write_iops", "disk writes"},
+                                           {"disk_read_bandwidth", "disk bandwidth of reads"},
+                                           {"disk_write_bandwidth", "disk bandwidth of writes"}};
     size_t index = 0;
     json_t *value = NULL;
     json_array_foreach(waiting, index, value)

@@ -19,6 +19,10 @@ static const struct payload_flag settings[] = {
     {"encrypted", "secret", FLAG_TEXT},
     {"iops", "iops", FLAG_COUNT},
     {"bandwidth", "bandwidth", FLAG_RATE},
+    {"read-iops", "read_iops", FLAG_COUNT},
+    {"write-iops", "write_iops", FLAG_COUNT},
+    {"read-bandwidth", "read_bandwidth", FLAG_RATE},
+    {"write-bandwidth", "write_bandwidth", FLAG_RATE},
 };
 
 /* ---- Waiting ---- */
@@ -144,7 +148,11 @@ int verb_volume_resize(const struct arguments *arguments, struct error *err)
 int verb_volume_limit(const struct arguments *arguments, struct error *err)
 {
     static const struct payload_flag flags[] = {{"iops", "iops", FLAG_COUNT},
-                                                {"bandwidth", "bandwidth", FLAG_RATE}};
+                                                {"bandwidth", "bandwidth", FLAG_RATE},
+                                                {"read-iops", "read_iops", FLAG_COUNT},
+                                                {"write-iops", "write_iops", FLAG_COUNT},
+                                                {"read-bandwidth", "read_bandwidth", FLAG_RATE},
+                                                {"write-bandwidth", "write_bandwidth", FLAG_RATE}};
     JSON_OWNED json_t *body = json_object();
     int r = payload_take_flags(arguments, flags, COUNT(flags), body, err);
     if (r == 0 && json_object_size(body) == 0) {
@@ -191,7 +199,11 @@ int verb_volume_show(const struct arguments *arguments, struct error *err)
         {"encrypted", "encrypted", AS_TEXT},
         {"key", "secret", AS_TEXT},
         {"iops", "iops", AS_TEXT},
+        {"reads/s", "read_iops", AS_TEXT},
+        {"writes/s", "write_iops", AS_TEXT},
         {"bytes/s", "bandwidth", AS_BYTES},
+        {"bytes/s read", "read_bandwidth", AS_BYTES},
+        {"bytes/s written", "write_bandwidth", AS_BYTES},
         {"machine", "machine", AS_TEXT},
         {"mounted at", "path", AS_TEXT},
         {"read only", "read_only", AS_TEXT},

@@ -49,6 +49,9 @@ TEST(volume_settings, what_cannot_be_is_refused)
         "{\"name\":\"d\",\"from_volume\":\"a\",\"from_snapshot\":\"b\",\"format\":\"raw\"}",
         "{\"name\":\"d\",\"from_volume\":\"a\",\"from_snapshot\":\"b\",\"encrypt\":true}",
         "{\"name\":\"d\",\"iops\":1099511627777}",
+        "{\"name\":\"d\",\"iops\":1,\"read_iops\":1}",
+        "{\"name\":\"d\",\"bandwidth\":1,\"write_bandwidth\":1}",
+        "{\"name\":\"d\",\"write_iops\":1099511627777}",
     };
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         JSON_OWNED json_t *config = NULL;
@@ -57,6 +60,20 @@ TEST(volume_settings, what_cannot_be_is_refused)
         }
         EXPECT(complete(texts[i], &config) == ERROR_INVALID && config == NULL);
     }
+}
+
+/* Of each kind by itself; 0 is no limit, and stands beside any other. */
+TEST(volume_settings, rates_are_of_both_or_of_each)
+{
+    JSON_OWNED json_t *config = NULL;
+    EXPECT(complete("{\"name\":\"d\",\"iops\":7,\"bandwidth\":0,\"read_bandwidth\":8,"
+                    "\"write_bandwidth\":9,\"write_iops\":0}",
+                    &config) == 0);
+    const struct hypervisor_rates rates = volume_rates_of(config, "");
+    EXPECT(rates.iops.both == 7 && rates.iops.reads == 0 && rates.iops.writes == 0);
+    EXPECT(rates.bytes.both == 0 && rates.bytes.reads == 8 && rates.bytes.writes == 9);
+    EXPECT(!hypervisor_rates_are_set(&(struct hypervisor_rates){0}));
+    EXPECT(hypervisor_rates_are_set(&rates));
 }
 
 TEST(volume_settings, a_use_has_a_name_a_path_and_a_mode)
