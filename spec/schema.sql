@@ -669,3 +669,20 @@ CREATE TABLE quota (
 ) STRICT;
 CREATE TABLE quota_guard (id INTEGER PRIMARY KEY); -- one row, which a command touches if it may
 INSERT INTO quota_guard (id) VALUES (1);
+
+-- version 9: windows in which nodes are maintained
+CREATE TABLE node_window (
+    key         TEXT PRIMARY KEY NOT NULL,   -- NODE/NAME
+    node        TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    schedule    TEXT NOT NULL,               -- when it opens: as of triggers (service/cron), or "@at TIME"
+    zone        TEXT NOT NULL,               -- IANA; '': UTC
+    duration_ms INTEGER NOT NULL,
+    deadline_ms INTEGER NOT NULL,            -- the drain begins so long before
+    force       INTEGER NOT NULL,            -- 1: what cannot leave is stopped
+    since_ms    INTEGER NOT NULL,            -- when it was made: @every counts from then, and none before opens
+    begun_ms    INTEGER NOT NULL,            -- the opening for which the node was drained last; 0: none was
+    problem     TEXT NOT NULL,               -- why it is not drained; '': it is, or need not be
+    revision    INTEGER NOT NULL
+) STRICT;
+CREATE INDEX node_window_node ON node_window (node);

@@ -15,7 +15,14 @@
 
 #include "service/cluster/parts.h"
 
-enum { DISK_LOW_MIB = 1024, DISK_LOW_PERCENT = 5, PING_EVERY_MS = 3000, UNREACHED_SAID = 2 };
+enum {
+    DISK_LOW_MIB = 1024,
+    DISK_LOW_PERCENT = 5,
+    PING_EVERY_MS = 3000,
+    UNREACHED_SAID = 2,
+    LOAD_MAX = 1000000,
+    SCHEMA_WITH_LOAD = 9, /* nodes that do not know it refuse what they do not know */
+};
 
 struct beat {
     struct cluster *cluster;
@@ -57,6 +64,45 @@ void problems_take(struct problems *problems, const json_t *list)
     }
 }
 
+/* ---- Load ---- */
+
+/* Nothing where nothing is known. */
+void load_write(const struct cluster_load *load, struct json_writer *writer)
+{
+    if (load->cpus > 0) {
+        json_write_key(writer, "load");
+        json_write_begin_object(writer);
+        json_write_field_u64(writer, "running", load->running);
+        json_write_field_u64(writer, "waiting", load->waiting);
+        json_write_field_u64(writer, "cpus", load->cpus);
+        json_write_end_object(writer);
+    }
+}
+
+static uint32_t bounded(const json_t *object, const char *key)
+{
+    uint64_t value = 0;
+    return message_take_u64(object, key, &value) && value < LOAD_MAX ? (uint32_t)value : LOAD_MAX;
+}
+
+/* A number that no node has is as much as any has. */
+static void load_take(struct cluster_load *load, const json_t *object)
+{
+    *load = (struct cluster_load){0};
+    if (json_is_object(object)) {
+        load->running = bounded(object, "running");
+        load->waiting = bounded(object, "waiting");
+        load->cpus = bounded(object, "cpus");
+    }
+}
+
+void cluster_set_load(struct cluster *cluster,
+                      void (*read)(struct cluster_load *ret_load, void *context), void *context)
+{
+    cluster->read_load = read;
+    cluster->load_context = context;
+}
+
 static void find_own_facts(struct cluster *cluster, struct facts *facts)
 {
     struct store_status status;
@@ -69,6 +115,10 @@ static void find_own_facts(struct cluster *cluster, struct facts *facts)
     facts->index = status.index;
     facts->clock = cluster->clock;
     snprintf(facts->isolation, sizeof(facts->isolation), "%s", cluster->isolation);
+    facts->load = (struct cluster_load){0};
+    if (cluster->read_load != NULL) {
+        cluster->read_load(&facts->load, cluster->load_context);
+    }
     facts->reported.count = 0;
     if (cluster->problem != NULL) {
         problems_add(&facts->reported, "%s", cluster->problem);
@@ -236,6 +286,7 @@ static void take_facts(struct facts *facts, uint64_t own_index, const json_t *be
     message_take_u64(beat, "index", &facts->index);
     facts->lag = own_index > facts->index ? own_index - facts->index : 0;
     message_copy(beat, "isolation", facts->isolation, sizeof(facts->isolation));
+    load_take(&facts->load, json_object_get(beat, "load"));
     problems_take(&facts->reported, json_object_get(beat, "problems"));
     double offset_ms = json_number_value(json_object_get(beat, "offset_ms"));
     struct liveness_clock clock = {0};
@@ -318,6 +369,7 @@ static void take_their_facts(struct cluster *cluster, const json_t *list)
         facts->clock.offset_ms =
             fabs(json_number_value(offset)) < 1e15 ? (int64_t)json_number_value(offset) : 0;
         message_copy(object, "isolation", facts->isolation, sizeof(facts->isolation));
+        load_take(&facts->load, json_object_get(object, "load"));
         problems_take(&facts->problems, json_object_get(object, "problems"));
     }
 }
@@ -480,6 +532,9 @@ static void write_beat(struct cluster *cluster, const struct store_status *statu
     }
     json_write_field_bool(&writer, "ready", facts.is_ready);
     json_write_field_string(&writer, "isolation", facts.isolation);
+    if (store_schema_now(cluster->store) >= SCHEMA_WITH_LOAD) {
+        load_write(&facts.load, &writer);
+    }
     json_write_key(&writer, "problems");
     problems_write(&facts.reported, &writer);
     json_write_end_object(&writer);

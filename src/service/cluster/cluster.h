@@ -24,6 +24,7 @@
 
 struct buffer;
 struct cluster;
+struct cluster_load;
 struct cluster_view;
 struct error;
 struct http_client;
@@ -150,6 +151,10 @@ void cluster_taint_node(struct cluster *cluster, const char *name, const char *k
                         struct cluster_reply reply);
 /* What this node has, as JSON: its row has it soon, when that is news. */
 void cluster_set_attributes(struct cluster *cluster, const char *attributes);
+/* Who knows this node's load, which is told with each heartbeat and is in no log: `read` is asked
+ * on the loop; NULL: nobody, from now on. */
+void cluster_set_load(struct cluster *cluster,
+                      void (*read)(struct cluster_load *ret_load, void *context), void *context);
 
 /* NULL and 0: the defaults, "server", three hours, one use. */
 void cluster_create_token(struct cluster *cluster, const char *role_or_null, uint64_t ttl_ms,
@@ -172,6 +177,13 @@ void cluster_give_key(struct cluster *cluster, uint64_t node, struct cluster_rep
 
 /* ---- The nodes, as far as this one knows: an immutable picture, counted; any thread ---- */
 
+/* Calls of functions at a node, and what it has for them. */
+struct cluster_load {
+    uint32_t running;
+    uint32_t waiting;
+    uint32_t cpus; /* 0: nothing is known of it, or only what is too old */
+};
+
 struct cluster_node {
     uint64_t id;
     char name[64];
@@ -185,8 +197,14 @@ struct cluster_node {
     enum cluster_health health;
     enum cluster_duty duty;
     char pool[64];
+    char zone[64]; /* "": it does not say */
+    char rack[64];
     uint64_t rtt_us; /* from here, smoothed; 0: unknown */
+    /* As it was when it was heard last, at most CLUSTER_LOAD_MS ago when this picture was made. */
+    struct cluster_load load;
 };
+
+enum { CLUSTER_LOAD_MS = 3000 };
 
 struct cluster_view {
     _Atomic unsigned references;

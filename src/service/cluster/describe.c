@@ -57,6 +57,7 @@ void describe_facts(struct json_writer *writer, const struct member *member)
         json_write_field_double(writer, "offset_ms", (double)facts->clock.offset_ms);
     }
     json_write_field_string(writer, "isolation", facts->isolation);
+    load_write(&facts->load, writer);
     json_write_key(writer, "problems");
     problems_write(&facts->problems, writer);
     json_write_end_object(writer);
@@ -197,6 +198,8 @@ static void write_seen(struct json_writer *writer, const struct member *member,
     if (member->rtt_us != 0) {
         json_write_field_u64(writer, "rtt_us", member->rtt_us);
     }
+    const struct cluster_load load = view_load(member, situation->now_ms, is_self);
+    load_write(&load, writer);
 }
 
 static bool is_voter(const struct member *member, const struct situation *situation)

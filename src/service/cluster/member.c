@@ -52,6 +52,23 @@ static char *copy_json(sqlite3_stmt *row, int index, const char *otherwise)
                             : NULL;
 }
 
+/* Where it is: a label says it rather than its own settings, as in placement. */
+static void take_place(struct member *member)
+{
+    JSON_OWNED json_t *labels = NULL;
+    JSON_OWNED json_t *attributes = NULL;
+    struct error ignored = {0};
+    json_read(member->labels, strlen(member->labels), &labels, &ignored);
+    json_read(member->attributes, strlen(member->attributes), &attributes, &ignored);
+    const json_t *topology = json_object_get(attributes, "topology");
+    const char *zone = json_text(labels, "zone");
+    const char *rack = json_text(labels, "rack");
+    snprintf(member->zone, sizeof(member->zone), "%s",
+             zone[0] != '\0' ? zone : json_text(topology, "zone"));
+    snprintf(member->rack, sizeof(member->rack), "%s",
+             rack[0] != '\0' ? rack : json_text(topology, "rack"));
+}
+
 static void take_duty(sqlite3_stmt *row, struct member *member)
 {
     copy_column(row, 12, member->pool, sizeof(member->pool));
@@ -59,6 +76,7 @@ static void take_duty(sqlite3_stmt *row, struct member *member)
     member->taints = copy_json(row, 14, "[]");
     member->attributes = copy_json(row, 15, "{}");
     member->drain = copy_json(row, 16, NULL);
+    take_place(member);
 }
 
 static bool take_row(sqlite3_stmt *row, void *context)

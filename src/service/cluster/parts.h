@@ -58,6 +58,7 @@ struct problems {
 void problems_add(struct problems *problems, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void problems_write(const struct problems *problems, struct json_writer *writer);
+void load_write(const struct cluster_load *load, struct json_writer *writer);
 void problems_take(struct problems *problems, const json_t *list);
 
 /* What a node says of itself, or the leader of it. */
@@ -75,6 +76,7 @@ struct facts {
     uint64_t noted_ms;
     struct liveness_clock clock;
     char isolation[16];
+    struct cluster_load load; /* as old as what else was heard */
     struct problems problems; /* all that is known */
     struct problems reported; /* on the leader: what the node itself said */
 };
@@ -93,6 +95,8 @@ struct member {
     char *taints;     /* JSON */
     char *attributes; /* JSON */
     char *drain;      /* JSON, or NULL */
+    char zone[64];
+    char rack[64];
     bool wanted_server;
     bool is_eligible;
     unsigned schema;
@@ -204,7 +208,9 @@ struct cluster {
     bool is_announced;
     bool announces;
     bool was_announced;
-    char *attributes; /* of this node, or NULL */
+    char *attributes;                                                /* of this node, or NULL */
+    void (*read_load)(struct cluster_load *ret_load, void *context); /* or NULL */
+    void *load_context;
     bool announces_attributes;
 
     pthread_mutex_t view_mutex;
@@ -345,5 +351,7 @@ void describe_facts(struct json_writer *writer, const struct member *member);
 
 /* ---- view.c ---- */
 void view_update(struct cluster *cluster); /* and tells, when it is another */
+/* What is known of it, and not too old. */
+struct cluster_load view_load(const struct member *member, uint64_t now_ms, bool is_self);
 
 #endif

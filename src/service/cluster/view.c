@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/stream/tls.h"
 
 #include "service/cluster/parts.h"
@@ -55,6 +56,14 @@ int cluster_client_new(struct loop *loop, const struct cluster_view *view,
 
 /* ---- Making one ---- */
 
+struct cluster_load view_load(const struct member *member, uint64_t now_ms, bool is_self)
+{
+    const struct facts *facts = &member->facts;
+    uint64_t age_ms = is_self ? 0 : facts->silent_ms + (now_ms - facts->noted_ms);
+    bool is_of_now = is_self || (facts->was_heard && age_ms <= CLUSTER_LOAD_MS);
+    return is_of_now ? facts->load : (struct cluster_load){0};
+}
+
 static void fill(struct cluster *cluster, const struct member *member, uint64_t leader,
                  struct cluster_node *node)
 {
@@ -71,7 +80,13 @@ static void fill(struct cluster *cluster, const struct member *member, uint64_t 
     node->health = member->facts.health;
     node->duty = member->duty;
     snprintf(node->pool, sizeof(node->pool), "%s", member->pool);
+    snprintf(node->zone, sizeof(node->zone), "%s", member->zone);
+    snprintf(node->rack, sizeof(node->rack), "%s", member->rack);
     node->rtt_us = member->rtt_us;
+    node->load = view_load(member, clock_boot_ms(), node->is_self);
+    if (node->is_self && cluster->read_load != NULL) {
+        cluster->read_load(&node->load, cluster->load_context);
+    }
 }
 
 /* Coarse, or the order would change with every measurement. */
@@ -132,7 +147,8 @@ static struct cluster_view *make(struct cluster *cluster)
 static bool is_same_node(const struct cluster_node *a, const struct cluster_node *b)
 {
     return a->id == b->id && a->health == b->health && a->duty == b->duty &&
-        strcmp(a->pool, b->pool) == 0 && a->is_server == b->is_server &&
+        strcmp(a->pool, b->pool) == 0 && strcmp(a->zone, b->zone) == 0 &&
+        strcmp(a->rack, b->rack) == 0 && a->is_server == b->is_server &&
         a->is_leader == b->is_leader && a->is_self == b->is_self && strcmp(a->name, b->name) == 0 &&
         strcmp(a->address, b->address) == 0 && strcmp(a->gateway, b->gateway) == 0 &&
         strcmp(a->identity, b->identity) == 0 && strcmp(a->failure_domain, b->failure_domain) == 0;

@@ -94,6 +94,9 @@ struct instance_quota {
 void instance_set_quota(struct instance_service *service, const struct instance_quota *quota);
 /* It says something else from now on. */
 void instance_quota_changed(struct instance_service *service);
+/* Any thread: calls that run, and that wait for an instance. */
+void instance_count_calls(const struct instance_service *service, uint64_t *ret_running,
+                          uint64_t *ret_waiting);
 /* How many a project has here. */
 uint64_t instance_count(const struct instance_service *service, const char *project);
 

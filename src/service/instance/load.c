@@ -1,4 +1,5 @@
 /* What functions are called now, and what is foreseen: service/forecast's side of the instances. */
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -116,4 +117,11 @@ void instance_take_load(struct instance_service *service, struct loop *loop,
     take->done = done;
     take->context = context;
     loop_post(service->loop, take_now, take);
+}
+
+void instance_count_calls(const struct instance_service *service, uint64_t *ret_running,
+                          uint64_t *ret_waiting)
+{
+    *ret_running = atomic_load_explicit(&service->busy, memory_order_relaxed);
+    *ret_waiting = atomic_load_explicit(&service->waiting, memory_order_relaxed);
 }

@@ -29,9 +29,9 @@ struct instance_service {
     struct loop_timer *pressure_timer; /* runs while there are instances */
     bool pressure_timer_runs;
     bool was_pressed;
-    uint64_t instances; /* sums over the projects, for the gauges */
-    uint64_t busy;
-    uint64_t waiting;
+    uint64_t instances;    /* sums over the projects, for the gauges */
+    _Atomic uint64_t busy; /* the gateway's other threads look at these two */
+    _Atomic uint64_t waiting;
 };
 
 /* Where a runner sits. */
