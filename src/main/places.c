@@ -1,5 +1,9 @@
 /* Of the subsystems: what a node is to the others, and where things run. */
+#include <unistd.h>
+
+#include "service/cluster/cluster.h"
 #include "service/function/function.h"
+#include "service/instance/instance.h"
 #include "service/node/node.h"
 #include "service/placement/placement.h"
 
@@ -12,6 +16,29 @@ static int find_other(void *context, const char *id, const char *but, char ret_n
     return node->placement != NULL
         ? placement_service_find_other(node->placement, id, but, ret_node, err)
         : error_set(err, ERROR_UNAVAILABLE, "this node begins, or ends");
+}
+
+static size_t look_at_functions(void *context, uint64_t *ret_calls, char *ret_names, size_t size)
+{
+    const struct node *node = context;
+    uint64_t running = 0;
+    uint64_t waiting = 0;
+    instance_count_calls(node->instances, &running, &waiting);
+    *ret_calls = running + waiting;
+    ret_names[0] = '\0';
+    return node->is_running ? function_only_here(node->functions, ret_names, size) : 0;
+}
+
+static void read_load(struct cluster_load *ret_load, void *context)
+{
+    const struct node *node = context;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    uint64_t running = 0;
+    uint64_t waiting = 0;
+    instance_count_calls(node->instances, &running, &waiting);
+    *ret_load = (struct cluster_load){.running = (uint32_t)running,
+                                      .waiting = (uint32_t)waiting,
+                                      .cpus = cpus > 0 ? (uint32_t)cpus : 1};
 }
 
 int places_start_node_life(struct node *node, struct error *err)
@@ -45,12 +72,16 @@ int places_start_node_life(struct node *node, struct error *err)
         .moves_max = options->machine_moves_max,
         .find_other = find_other,
         .find_context = node,
+        .look_at_functions = look_at_functions,
+        .functions_context = node,
     };
+    cluster_set_load(node->cluster, read_load, node);
     return node_service_new(&settings, &node->node_life, err);
 }
 
 void places_stop_node_life(struct node *node)
 {
+    cluster_set_load(node->cluster, NULL, NULL);
     node_service_free(node->node_life);
 }
 
@@ -81,6 +112,12 @@ enum function_place places_function(const char *version, const char *placement, 
         break;
     }
     return FUNCTION_HERE;
+}
+
+bool places_suit_others(const char *placement, void *context)
+{
+    const struct node *node = context;
+    return placement_service_suits_others(node->placement, placement);
 }
 
 void places_stop_placement(struct node *node)

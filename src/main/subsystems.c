@@ -505,6 +505,7 @@ static int start_functions(struct node *node, struct error *err)
     struct function_options options = {
         .place = places_function,
         .place_context = node,
+        .suits_others = places_suit_others,
         .loop = node->loop,
         .store = node->store,
         .images = node->images,

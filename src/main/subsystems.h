@@ -23,6 +23,7 @@ void places_stop_node_life(struct node *node);
 int places_start_placement(struct node *node, struct error *err);
 void places_stop_placement(struct node *node);
 enum function_place places_function(const char *version, const char *placement, void *context);
+bool places_suit_others(const char *placement, void *context);
 
 /* ---- daemon.c ---- */
 

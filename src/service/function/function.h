@@ -52,6 +52,8 @@ typedef enum function_place function_place(const char *version, const char *plac
 struct function_options {
     function_place *place; /* on the loop; NULL: all are */
     void *place_context;
+    /* May another node that takes work run what has this FunctionPlacement?  NULL: yes. */
+    bool (*suits_others)(const char *placement, void *place_context);
     struct loop *loop;
     struct store *store;
     struct image_store *images;
@@ -259,6 +261,14 @@ struct text function_route_pick(struct function_service *service, const char *pr
 int function_route_find(struct function_service *service, const char *project, struct text name,
                         struct instance_target **ret_target, struct error *err);
 
+/*
+ * How many versions that aliases point to can run here and at no other node that takes work,
+ * though one may (counted up to FUNCTION_ALONE_MAX); and their keys, as many as there is room for.
+ * Main loop thread; reads the state.
+ */
+enum { FUNCTION_ALONE_MAX = 256 };
+size_t function_only_here(struct function_service *service, char *ret_names, size_t size);
+
 enum { FUNCTION_HOLDERS_MAX = 64 };
 
 /* Other nodes that can run a version that is ready and cannot run here. */
@@ -268,6 +278,10 @@ struct function_holders {
     size_t count;        /* of more, some */
     uint64_t nodes[FUNCTION_HOLDERS_MAX];
 };
+
+/* Other nodes that can run what can run here, too.  False: there is none. */
+bool function_route_others(struct function_service *service, const char *project, struct text name,
+                           struct function_holders *ret_holders);
 
 /* After function_route_find() has failed with UNAVAILABLE.  False: no other node can, either.  The
  * version will be made callable here, too. */

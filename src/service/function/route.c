@@ -121,13 +121,14 @@ static void add_version(const struct version_row *row, void *context)
     making->table->made = route;
     if (strcmp(row->state, "ready") == 0 && local != NULL && local->target != NULL) {
         route->target = instance_target_ref(local->target);
+        route->timeout_ms = local->target->limits.timeout_ms;
     } else {
         route->problem = problem_of(row, local);
-        route->is_ready = strcmp(row->state, "ready") == 0;
-        route->version = row->number;
         route->timeout_ms = timeout_of(row);
-        snprintf(route->key, sizeof(route->key), "%s", row->key);
     }
+    route->is_ready = strcmp(row->state, "ready") == 0;
+    route->version = row->number;
+    snprintf(route->key, sizeof(route->key), "%s", row->key);
     char project[FUNCTION_KEY_SIZE];
     char name[FUNCTION_KEY_SIZE];
     project_of(row->key, project, name, sizeof(project));
@@ -501,6 +502,33 @@ static void want_posted(void *argument)
     free(want);
 }
 
+static void copy_holders(const struct route *route, struct function_holders *ret_holders)
+{
+    ret_holders->version = route->version;
+    ret_holders->timeout_ms = route->timeout_ms;
+    ret_holders->count = route->holder_count;
+    for (size_t i = 0; i < route->holder_count; i++) {
+        ret_holders->nodes[i] = route->holders[i];
+    }
+}
+
+bool function_route_others(struct function_service *service, const char *project, struct text name,
+                           struct function_holders *ret_holders)
+{
+    char key[2 * FUNCTION_KEY_SIZE];
+    ret_holders->count = 0;
+    if (!key_of(project, name, key)) {
+        return false;
+    }
+    const struct route_table *table = read_begin(service);
+    const struct route *route = table != NULL ? map_get(&table->routes, key) : NULL;
+    if (route != NULL && route->is_ready) {
+        copy_holders(route, ret_holders);
+    }
+    read_end(service);
+    return ret_holders->count > 0;
+}
+
 bool function_route_elsewhere(struct function_service *service, const char *project,
                               struct text name, struct function_holders *ret_holders)
 {
@@ -513,12 +541,7 @@ bool function_route_elsewhere(struct function_service *service, const char *proj
     const struct route_table *table = read_begin(service);
     struct route *route = table != NULL ? map_get(&table->routes, key) : NULL;
     if (route != NULL && route->is_ready) {
-        ret_holders->version = route->version;
-        ret_holders->timeout_ms = route->timeout_ms;
-        ret_holders->count = route->holder_count;
-        for (size_t i = 0; i < route->holder_count; i++) {
-            ret_holders->nodes[i] = route->holders[i];
-        }
+        copy_holders(route, ret_holders);
         if (!atomic_exchange(&route->was_wanted, true)) {
             want = NEW(struct want);
             want->service = service;

@@ -502,6 +502,18 @@ static void call_forward_to(struct call *call, const char *project, struct text 
     }
 }
 
+/* It was to be passed on, and nobody took it. */
+void call_run_after_all(struct call *call)
+{
+    call->function[0] = '\0';
+    http_exchange_on(call->exchange, on_drain, on_close, call);
+    if (call->is_websocket) {
+        websocket_serve(call);
+    } else {
+        call_run(call);
+    }
+}
+
 static struct text field_of(const void *context, const char *name)
 {
     return http_exchange_field(context, name);
@@ -523,11 +535,13 @@ static void call_place(struct call *call, const char *project, struct text name,
         call_forward(call, name);
     } else if (r < 0) {
         call_fail(call, &err);
-    } else if (call->is_websocket) {
-        websocket_serve(call);
-    } else if (call->route != NULL && call->route->caches &&
+    } else if (!call->is_websocket && call->route != NULL && call->route->caches &&
                cache_answer(call->lane->gateway->cache, call)) {
         call_settle(call);
+    } else if (!is_here && forward_is_for_others(call->lane, project, name, &call->holders)) {
+        call_forward(call, name);
+    } else if (call->is_websocket) {
+        websocket_serve(call);
     } else {
         call_run(call);
     }

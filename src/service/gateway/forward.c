@@ -1,5 +1,6 @@
 /* A call that another node runs: which one, and what it is told.  See gateway.h and choose.h. */
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -58,6 +59,27 @@ void forward_own_name(const struct gateway *gateway, char ret_name[GATEWAY_NODE_
     }
 }
 
+bool forward_is_for_others(struct lane *lane, const char *project, struct text name,
+                           struct function_holders *ret_holders)
+{
+    const struct gateway *gateway = lane->gateway;
+    if (!atomic_load_explicit(&gateway->passes_on, memory_order_relaxed) ||
+        !function_route_others(gateway->options.functions, project, name, ret_holders)) {
+        return false;
+    }
+    struct cluster_view *view = peer_view(lane->peers);
+    size_t count = 0;
+    for (size_t i = 0; view != NULL && i < ret_holders->count; i++) {
+        const struct cluster_node *node = cluster_view_find(view, ret_holders->nodes[i]);
+        if (node != NULL && node->health == CLUSTER_HEALTHY && node->duty == CLUSTER_ACTIVE) {
+            ret_holders->nodes[count++] = node->id;
+        }
+    }
+    cluster_view_unref(view);
+    ret_holders->count = count;
+    return count > 0;
+}
+
 /* One of those that are left, which is taken out of them; 0: none. */
 uint64_t forward_take_node(struct lane *lane, struct function_holders *holders)
 {
@@ -70,8 +92,8 @@ uint64_t forward_take_node(struct lane *lane, struct function_holders *holders)
         if (node != NULL && !node->is_self) {
             places[count] = i;
             nodes[count++] = (struct choose_node){
-                /* One that is drained gets what nobody else can take. */
-                .health = node->duty >= CLUSTER_DRAINING ? CLUSTER_LOST : node->health,
+                /* One that takes nothing new gets what nobody else can take. */
+                .health = node->duty != CLUSTER_ACTIVE ? CLUSTER_LOST : node->health,
                 .rtt_us = node->rtt_us,
                 .calls = peer_calls_of(lane->peers, node->id),
             };
@@ -104,8 +126,8 @@ static void on_pass_end(const struct error *error, bool is_untouched, void *cont
     if (error == NULL || error->kind == ERROR_CANCELLED ||
         http_exchange_has_begun(call->exchange)) {
         call->is_answering = false;
-    } else if (is_untouched && call->tries < TRIES_MAX && call->holders.count > 0 &&
-               call_time_left(call) > 0) {
+    } else if (is_untouched && call_time_left(call) > 0 &&
+               ((call->tries < TRIES_MAX && call->holders.count > 0) || call->target != NULL)) {
         call->body_error = *error; /* kept, if nobody else is there */
         forward_next(call);
         return;
@@ -200,7 +222,8 @@ static void pass_to(struct call *call, uint64_t node)
         .fields = fields,
         .timeout_ms = time_ms + GRACE_MS,
         .upgrade = call->is_websocket ? "websocket" : NULL,
-        .takes_refusal = call->tries < TRIES_MAX && call->holders.count > 0,
+        .takes_refusal =
+            (call->tries < TRIES_MAX && call->holders.count > 0) || call->target != NULL,
     };
     telemetry_add(call->lane->gateway->options.telemetry, TELEMETRY_CALLS_FORWARDED, 1);
     if (call->is_websocket) {
@@ -216,7 +239,7 @@ static void pass_to(struct call *call, uint64_t node)
 
 static void forward_next(struct call *call)
 {
-    uint64_t node = forward_take_node(call->lane, &call->holders);
+    uint64_t node = call->tries < TRIES_MAX ? forward_take_node(call->lane, &call->holders) : 0;
     call->tries++;
     if (node != 0) {
         pass_to(call, node);
@@ -224,6 +247,10 @@ static void forward_next(struct call *call)
     }
     struct error err = call->body_error;
     call->body_error.kind = ERROR_NONE;
+    if (call->target != NULL) {
+        call_run_after_all(call);
+        return;
+    }
     if (err.kind == ERROR_NONE) {
         error_set(&err, ERROR_UNAVAILABLE,
                   "function %s cannot run on this node yet, and no node that can run it is there",

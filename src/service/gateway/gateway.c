@@ -14,6 +14,7 @@
 
 #include "engine/vmm/vmm.h"
 
+#include "service/cluster/cluster.h"
 #include "service/gateway/deflate.h"
 #include "service/gateway/lane.h"
 #include "service/quota/quota.h"
@@ -195,6 +196,27 @@ void gateway_reload(struct gateway *gateway)
     }
 }
 
+/* ---- The cluster ---- */
+
+/* On the instances' loop. */
+static void on_view(void *context)
+{
+    struct gateway *gateway = context;
+    struct cluster_view *view = cluster_view_ref(gateway->options.cluster);
+    gateway->passes_on =
+        view->count > 1 && view->nodes[0].is_self && view->nodes[0].duty != CLUSTER_ACTIVE;
+    cluster_view_unref(view);
+}
+
+static void listen_to_cluster(struct gateway *gateway)
+{
+    static const struct cluster_events events = {.on_view = on_view};
+    if (gateway->options.cluster != NULL) {
+        gateway->listener = cluster_listen(gateway->options.cluster, &events, gateway);
+        on_view(gateway);
+    }
+}
+
 /* ---- Starting ---- */
 
 static int lane_start(struct gateway *gateway, unsigned index, struct error *err)
@@ -287,6 +309,7 @@ int gateway_start(const struct gateway_options *options, struct gateway **ret_ga
         gateway_free(gateway);
         return r;
     }
+    listen_to_cluster(gateway);
     *ret_gateway = gateway;
     return 0;
 }
@@ -369,6 +392,9 @@ void gateway_stop(struct gateway *gateway, uint64_t timeout_ms)
     struct loop *loop = gateway->loop;
     CHECK(!loop_is_current(loop));
 
+    if (gateway->listener != NULL) {
+        cluster_unlisten(gateway->listener);
+    }
     gateway->drain_timeout_ms = timeout_ms;
     gateway->lanes_open = gateway->lane_count;
     for (unsigned i = 0; i < gateway->lane_count; i++) {

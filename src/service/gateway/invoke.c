@@ -457,8 +457,9 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
         invoke->status = status;
         buffer_append(&invoke->answer, answer->data, answer->used);
         tell(invoke);
-    } else if (is_untouched && invoke->tries < FORWARD_TRIES_MAX && invoke->holders.count > 0 &&
-               time_left(invoke) > 0) {
+    } else if (is_untouched && time_left(invoke) > 0 &&
+               ((invoke->tries < FORWARD_TRIES_MAX && invoke->holders.count > 0) ||
+                invoke->target != NULL)) {
         invoke->error = err; /* kept, if nobody else is there */
         ask_next(invoke);
     } else {
@@ -540,7 +541,8 @@ static void ask(struct gateway_invoke *invoke, uint64_t node)
 
 static void ask_next(struct gateway_invoke *invoke)
 {
-    uint64_t node = forward_take_node(invoke->lane, &invoke->holders);
+    uint64_t node =
+        invoke->tries < FORWARD_TRIES_MAX ? forward_take_node(invoke->lane, &invoke->holders) : 0;
     invoke->tries++;
     if (node != 0) {
         invoke->error.kind = ERROR_NONE;
@@ -548,6 +550,13 @@ static void ask_next(struct gateway_invoke *invoke)
         return;
     }
     struct error err = invoke->error;
+    if (invoke->target != NULL) { /* nobody took it */
+        invoke->error.kind = ERROR_NONE;
+        invoke->answer_count = 0;
+        buffer_clear(&invoke->answer_text);
+        run_here(invoke);
+        return;
+    }
     if (err.kind == ERROR_NONE) {
         error_set(&err, ERROR_UNAVAILABLE,
                   "function %s cannot run on this node yet, and no node that can run it is there",
@@ -581,13 +590,16 @@ static void place(struct gateway_invoke *invoke, const char *name)
     struct text text =
         function_route_pick(functions, invoke->project, text_of(name, strlen(name)), &pick, picked);
     int r = function_route_find(functions, invoke->project, text, &invoke->target, &err);
-    if (r == 0) {
-        run_here(invoke);
-    } else if (r == -ERROR_UNAVAILABLE &&
-               function_route_elsewhere(functions, invoke->project, text, &invoke->holders)) {
+    bool is_passed_on = r == 0
+        ? forward_is_for_others(invoke->lane, invoke->project, text, &invoke->holders)
+        : r == -ERROR_UNAVAILABLE &&
+            function_route_elsewhere(functions, invoke->project, text, &invoke->holders);
+    if (is_passed_on) {
         snprintf(invoke->function, sizeof(invoke->function), "%.*s:%" PRIu64,
                  (int)strcspn(name, ":"), name, invoke->holders.version);
         ask_next(invoke);
+    } else if (r == 0) {
+        run_here(invoke);
     } else {
         fail(invoke, &err, true);
     }

@@ -69,7 +69,9 @@ struct gateway {
     unsigned lane_count;
     unsigned lanes_open; /* while stopping, as the next two */
     uint64_t drain_timeout_ms;
-    const char *isolation; /* for X-Blixard-Isolation */
+    const char *isolation;             /* for X-Blixard-Isolation */
+    struct cluster_listener *listener; /* or NULL */
+    _Atomic bool passes_on; /* this node takes nothing new: calls go to others that can run them */
     bool gives_up;
     gateway_take_later *take_later;
     void *later_context;
@@ -168,6 +170,9 @@ void call_settle(struct call *call);
 /* Run the function with the input collected so far; when it cannot be, the call is answered. */
 void call_begin_run(struct call *call, bool input_continues);
 
+/* Its target is here; it was to be passed on, and no other node took it. */
+void call_run_after_all(struct call *call);
+
 /* Read the body of the request, for the function. */
 void call_read(struct call *call);
 
@@ -216,6 +221,10 @@ const char *answer_judge_run(const struct instance_target *target, const struct 
 /* Why a call did not run, as the gateway says it. */
 void answer_take_instance_error(const struct error *error, struct error *err);
 
+/* Are calls of this function, which can run here, for others that take work?  Those are written to
+ * ret_holders. */
+bool forward_is_for_others(struct lane *lane, const char *project, struct text name,
+                           struct function_holders *ret_holders);
 /* forward.c: to one of call->holders, which are tried in turn; the exchange is the pass's until it
  * has ended.  call->function and call->project say what is asked for. */
 void forward_begin(struct call *call);

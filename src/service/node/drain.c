@@ -4,8 +4,10 @@
  * Its row says `draining` and how (column `drain`), a row of `machine_move` says what is to leave
  * (move.c), and column `home` of these machines where they came from.  The node that was asked has
  * the operation, and tells how it goes; the drained node looks on as well, so that the drain goes
- * on after any of them was restarted, though its operation has failed then.  When all have left the
- * node is `drained`; `restore` makes it `active`, and brings back whose home it is.
+ * on after any of them was restarted, though its operation has failed then.  When all have left,
+ * the calls of functions that it runs have ended and others can run these, the node says that it is
+ * `drained`: it alone knows of its calls.  `restore` makes it `active`, and brings back whose home
+ * it is.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,7 +17,7 @@
 
 #include "service/node/parts.h"
 
-enum { DEADLINE_MS = 3600000, NAMES_SIZE = 512, LEAST_DEADLINE_MS = 1000 };
+enum { DEADLINE_MS = 3600000, NAMES_SIZE = 512, LEAST_DEADLINE_MS = 1000, CALLS_EVERY_MS = 250 };
 #define DEADLINE_MAX_MS (UINT64_C(7) * 24 * 3600000)
 
 struct drain {
@@ -32,6 +34,7 @@ struct drain {
     uint64_t total;       /* machines, when it began */
     uint64_t deadline_ms; /* by the boot clock */
     struct loop_timer *timer;
+    struct loop_timer *calls;          /* when they are counted again */
     char operation[OPERATION_ID_SIZE]; /* "": the daemon was restarted since */
     char said[NAMES_SIZE];
     node_begun *done;
@@ -42,6 +45,7 @@ static void drain_free(struct drain *drain)
 {
     list_remove(&drain->link);
     loop_timer_free(drain->timer);
+    loop_timer_free(drain->calls);
     free(drain);
 }
 
@@ -53,6 +57,10 @@ struct standing {
     uint64_t stopping; /* that were told to */
     char now[96];      /* one that moves */
     char problems[NAMES_SIZE];
+    char duty[16];    /* of the node */
+    uint64_t calls;   /* of functions, that it runs */
+    size_t functions; /* that only it can run; known there alone */
+    char names[128];  /* of some of them */
 };
 
 static bool take_move(sqlite3_stmt *row, void *context)
@@ -80,6 +88,42 @@ static bool take_count(sqlite3_stmt *row, void *context)
     return false;
 }
 
+static bool take_duty(sqlite3_stmt *row, void *context)
+{
+    struct standing *standing = context;
+    snprintf(standing->duty, sizeof(standing->duty), "%s", store_text(row, 0));
+    return false;
+}
+
+static bool is_own(const struct drain *drain)
+{
+    return !drain->is_rebalance && strcmp(drain->node, drain->service->node_name) == 0;
+}
+
+/* What a node that is drained still does for functions: by its own count, or by what it tells. */
+static void look_at_calls(const struct drain *drain, struct standing *standing)
+{
+    const struct node_options *options = &drain->service->options;
+    if (drain->is_restore || drain->is_rebalance) {
+        return;
+    }
+    if (is_own(drain)) {
+        if (options->look_at_functions != NULL) {
+            standing->functions =
+                options->look_at_functions(options->functions_context, &standing->calls,
+                                           standing->names, sizeof(standing->names));
+        }
+        return;
+    }
+    struct cluster_view *view = cluster_view_ref(options->cluster);
+    for (size_t i = 0; i < view->count; i++) {
+        if (strcmp(view->nodes[i].name, drain->node) == 0) {
+            standing->calls = view->nodes[i].load.running + view->nodes[i].load.waiting;
+        }
+    }
+    cluster_view_unref(view);
+}
+
 static struct standing look(const struct drain *drain)
 {
     struct standing standing = {0};
@@ -101,10 +145,14 @@ static struct standing look(const struct drain *drain)
                             "SELECT count(*) FROM machine WHERE node = ?1 AND home = ?1 AND "
                             "desired = 'stopped' AND state NOT IN ('stopped', 'failed')",
                             "t", drain->node);
+    r = r < 0 ? r
+              : store_query(service->options.store, &err, take_duty, &standing,
+                            "SELECT duty FROM node WHERE key = ?", "t", drain->node);
     if (r < 0) {
         log_error("reading moves: %s", err.text);
         standing.open++; /* it is not over */
     }
+    look_at_calls(drain, &standing);
     return standing;
 }
 
@@ -220,19 +268,36 @@ static void stop_rest(struct drain *drain)
 
 /* ---- Steps ---- */
 
+/* "; 3 calls run there; default/web/1 is nowhere else yet" */
+static void write_functions(const struct standing *standing, char *ret_text, size_t size)
+{
+    ret_text[0] = '\0';
+    if (standing->calls > 0) {
+        snprintf(ret_text, size, "; %" PRIu64 " call%s still run%s there", standing->calls,
+                 standing->calls == 1 ? "" : "s", standing->calls == 1 ? "s" : "");
+    }
+    size_t used = strlen(ret_text);
+    if (standing->functions > 0) {
+        snprintf(ret_text + used, size - used, "; nowhere else yet: %zu function%s (%.100s)",
+                 standing->functions, standing->functions == 1 ? "" : "s", standing->names);
+    }
+}
+
 static void tell(struct drain *drain, const struct standing *standing)
 {
     char text[NAMES_SIZE];
+    char functions[192];
+    write_functions(standing, functions, sizeof(functions));
     uint64_t left = drain->total -
         (standing->open + standing->failed < drain->total ? standing->open + standing->failed
                                                           : drain->total);
-    snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " machines are %s%s%.90s%s%.200s", left,
-             drain->total,
+    snprintf(text, sizeof(text), "%" PRIu64 " of %" PRIu64 " machines are %s%s%.90s%s%.150s%.190s",
+             left, drain->total,
              drain->is_restore         ? "back"
                  : drain->is_rebalance ? "moved"
                                        : "elsewhere",
              standing->now[0] != '\0' ? ", now " : "", standing->now,
-             standing->problems[0] != '\0' ? "; " : "", standing->problems);
+             standing->problems[0] != '\0' ? "; " : "", standing->problems, functions);
     if (drain->operation[0] != '\0' && strcmp(text, drain->said) != 0) {
         snprintf(drain->said, sizeof(drain->said), "%s", text);
         operation_progress(drain->service->options.operations, drain->operation,
@@ -240,30 +305,60 @@ static void tell(struct drain *drain, const struct standing *standing)
     }
 }
 
+/* A drain, whose machines have left: the node says itself when its calls are over. */
+static bool is_quiet(const struct drain *drain, const struct standing *standing)
+{
+    return is_own(drain) ? standing->calls == 0 && (standing->functions == 0 || drain->is_forced)
+                         : strcmp(standing->duty, "drained") == 0;
+}
+
+static void be_late(struct drain *drain, const struct standing *standing)
+{
+    struct error err = {0};
+    char functions[192];
+    write_functions(standing, functions, sizeof(functions));
+    error_set(&err, ERROR_TIMEOUT,
+              "%" PRIu64 " machines were still here at the deadline%s%.300s%.190s",
+              standing->open + standing->failed, standing->problems[0] != '\0' ? ": " : "",
+              standing->problems, functions);
+    fail(drain, &err);
+}
+
 static void step(struct drain *drain)
 {
     struct standing standing = look(drain);
     bool is_late = clock_boot_ms() >= drain->deadline_ms;
+    bool is_drain = !drain->is_restore && !drain->is_rebalance;
     struct error err = {0};
     if (drain->is_ending || drain->is_beginning) {
         return;
     }
+    if (is_drain && drain->operation[0] == '\0' && strcmp(standing.duty, "draining") != 0) {
+        drain_free(drain); /* another node has seen to its end */
+        return;
+    }
+    if (is_drain && strncmp(standing.duty, "drain", 5) != 0) {
+        error_set(&err, ERROR_CANCELLED, "the node is %s: it was restored, or its drain was ended",
+                  standing.duty);
+        fail(drain, &err);
+        return;
+    }
     tell(drain, &standing);
+    bool have_left =
+        standing.open == 0 && standing.failed == 0 && (!is_drain || standing.stopping == 0);
     if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
         stop_rest(drain);
-    } else if (standing.open == 0 && standing.failed == 0 &&
-               (drain->is_restore || drain->is_rebalance || standing.stopping == 0)) {
+    } else if (have_left &&
+               (!is_drain || (drain->is_forced && is_late) || is_quiet(drain, &standing))) {
         succeed(drain);
     } else if (!drain->is_forced && standing.open == 0 && standing.failed > 0) {
         error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machines did not move: %.400s",
                   standing.failed, standing.problems);
         fail(drain, &err);
     } else if (!drain->is_forced && is_late) {
-        error_set(&err, ERROR_TIMEOUT,
-                  "%" PRIu64 " machines were still here at the deadline%s%.300s",
-                  standing.open + standing.failed, standing.problems[0] != '\0' ? ": " : "",
-                  standing.problems);
-        fail(drain, &err);
+        be_late(drain, &standing);
+    } else if (have_left) {
+        loop_timer_start(drain->calls, CALLS_EVERY_MS);
     }
 }
 
@@ -308,6 +403,7 @@ static struct drain *drain_new(struct node_service *service, const char *name, b
     snprintf(drain->node, sizeof(drain->node), "%s", name);
     drain->is_beginning = true;
     drain->timer = loop_timer_new(service->options.loop, on_timer, drain);
+    drain->calls = loop_timer_new(service->options.loop, on_timer, drain);
     list_push_back(&service->drains, &drain->link);
     return drain;
 }

@@ -53,6 +53,10 @@ struct node_options {
     int (*find_other)(void *context, const char *id, const char *but, char ret_node[64],
                       struct error *err);
     void *find_context;
+    /* Calls of functions that this node runs or lets wait; how many functions only it can run
+     * though others may, and the names of some.  NULL: there are none. */
+    size_t (*look_at_functions)(void *context, uint64_t *ret_calls, char *ret_names, size_t size);
+    void *functions_context;
 };
 
 int node_service_new(const struct node_options *options, struct node_service **ret_service,

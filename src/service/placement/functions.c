@@ -68,29 +68,55 @@ static enum placement_function_place judge(const struct placement_service *servi
     return PLACEMENT_FUNCTION_NOT_HERE;
 }
 
+/* Those that its rules allow, in no order; the caller frees the list. */
+static int find_candidates(struct placement_service *service, json_t *rules,
+                           struct choosing *ret_choosing, struct error *err)
+{
+    struct placement_options options;
+    struct placement_request request = {.id = "function"};
+    picture_update(service);
+    ret_choosing->room = placement_cluster_node_count(service->cluster);
+    ret_choosing->candidates = memory_new(ret_choosing->room + 1, sizeof(struct candidate));
+    int r = placement_rules_read(rules, &request.rules, err);
+    placement_options_init(&options, PLACEMENT_BALANCED);
+    r = r < 0 ? r
+              : placement_explain(service->cluster, &request, &options, clock_real_ms(), on_verdict,
+                                  ret_choosing, err);
+    placement_rules_unref(request.rules);
+    return r;
+}
+
 enum placement_function_place placement_service_function(struct placement_service *service,
                                                          const char *version, const char *placement)
 {
     enum placement_function_place place = PLACEMENT_FUNCTION_HERE;
     JSON_OWNED json_t *rules = NULL;
-    struct placement_options options;
-    struct placement_request request = {.id = "function"};
+    struct choosing choosing = {.version = version};
     struct error err = {0};
-    picture_update(service);
-    size_t room = placement_cluster_node_count(service->cluster);
-    struct choosing choosing = {version, memory_new(room + 1, sizeof(struct candidate)), 0, room};
     int r = json_read(placement, strlen(placement), &rules, &err);
     uint64_t copies = json_u64(rules, "copies");
     json_object_del(rules, "copies");
-    r = r < 0 ? r : placement_rules_read(rules, &request.rules, &err);
-    placement_options_init(&options, PLACEMENT_BALANCED);
-    if (r == 0 &&
-        placement_explain(service->cluster, &request, &options, clock_real_ms(), on_verdict,
-                          &choosing, &err) == 0) {
+    if (r == 0 && find_candidates(service, rules, &choosing, &err) == 0) {
         qsort(choosing.candidates, choosing.count, sizeof(struct candidate), compare);
         place = judge(service, &choosing, copies);
     }
-    placement_rules_unref(request.rules);
     free(choosing.candidates);
     return place;
+}
+
+bool placement_service_suits_others(struct placement_service *service, const char *placement)
+{
+    bool suits = false;
+    JSON_OWNED json_t *rules = NULL;
+    struct choosing choosing = {.version = ""};
+    struct error err = {0};
+    int r = json_read(placement, strlen(placement), &rules, &err);
+    json_object_del(rules, "copies");
+    if (r == 0 && find_candidates(service, rules, &choosing, &err) == 0) {
+        for (size_t i = 0; i < choosing.count; i++) {
+            suits = suits || strcmp(choosing.candidates[i].name, service->node_name) != 0;
+        }
+    }
+    free(choosing.candidates);
+    return suits;
 }

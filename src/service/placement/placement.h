@@ -121,6 +121,9 @@ enum placement_function_place placement_service_function(struct placement_servic
                                                          const char *version,
                                                          const char *placement);
 
+/* May another node that takes work run it? */
+bool placement_service_suits_others(struct placement_service *service, const char *placement);
+
 /* ---- Facts ---- */
 
 void placement_service_write_metrics(struct placement_service *service, bool is_openmetrics,

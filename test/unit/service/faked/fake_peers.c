@@ -21,7 +21,42 @@ bool function_route_elsewhere(struct function_service *service, const char *proj
     return fake_has_others && text_equal(name, "away");
 }
 
+bool function_route_others(struct function_service *service, const char *project, struct text name,
+                           struct function_holders *ret_holders)
+{
+    (void)service;
+    (void)project;
+    (void)name;
+    *ret_holders =
+        (struct function_holders){.version = 7, .timeout_ms = 1000, .count = 2, .nodes = {2, 3}};
+    return fake_has_others;
+}
+
 /* ---- Other nodes ---- */
+
+bool fake_is_cordoned;
+static struct cluster_events listening;
+static void *listening_context;
+
+struct cluster_listener *cluster_listen(struct cluster *cluster,
+                                        const struct cluster_events *events, void *context)
+{
+    listening = *events;
+    listening_context = context;
+    return (struct cluster_listener *)cluster;
+}
+
+void cluster_unlisten(struct cluster_listener *listener)
+{
+    (void)listener;
+    listening = (struct cluster_events){0};
+}
+
+void fake_cordon(bool is_cordoned)
+{
+    fake_is_cordoned = is_cordoned;
+    listening.on_view(listening_context);
+}
 
 struct peer_pass *fake_pass;
 unsigned fake_calls_of[4];
@@ -36,6 +71,7 @@ struct cluster_view *cluster_view_ref(struct cluster *cluster)
     for (size_t i = 0; i < view->count; i++) {
         view->nodes[i].id = i + 1;
         view->nodes[i].is_self = i == 0;
+        view->nodes[i].duty = i == 0 && fake_is_cordoned ? CLUSTER_CORDONED : CLUSTER_ACTIVE;
         snprintf(view->nodes[i].name, sizeof(view->nodes[i].name), "%c", 'a' + (int)i);
     }
     return view;

@@ -129,8 +129,9 @@ struct peer_pass {
     void *context;
 };
 extern struct peer_pass *fake_pass;
-extern unsigned fake_calls_of[4]; /* by node id */
-extern bool fake_has_others;      /* false: there are none */
+extern unsigned fake_calls_of[4];   /* by node id */
+void fake_cordon(bool is_cordoned); /* this node */
+extern bool fake_has_others;        /* false: there are none */
 
 void fake_pass_end(const struct error *error, bool is_untouched);
 /* It is answered: 200, "passed". */

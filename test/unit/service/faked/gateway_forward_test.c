@@ -78,6 +78,49 @@ TEST(gateway_forward, ends_when_the_client_goes_away)
     fake_world_run(1, 1, body_gone);
 }
 
+static void body_cordoned(void)
+{
+    fake_has_others = true;
+    fake_cordon(true);
+    struct http_exchange *exchange = fake_get("/fn/hello");
+    EXPECT(fake_pass != NULL && fake_pass->takes_refusal);
+    EXPECT(strstr(fake_pass->fields, "X-Blixard-Function: default/hello:7\n") != NULL);
+    fake_pass_answer();
+    EXPECT(exchange->status == 200);
+    http_exchange_unref(exchange);
+
+    exchange = fake_get("/fn/hello"); /* nobody takes it: here, after all */
+    fail_pass(ERROR_UNAVAILABLE, true);
+    EXPECT(fake_pass != NULL && fake_pass->takes_refusal);
+    fail_pass(ERROR_UNAVAILABLE, true);
+    EXPECT(fake_pass == NULL && exchange->status == 0);
+    fake_turn();
+    struct runner_call *call = fake_call(0);
+    EXPECT(call != NULL);
+    fake_output(call, "hi");
+    fake_end(call, VMM_END_EXIT, 0, "");
+    EXPECT(exchange->status == 200);
+    EXPECT_STRING(fake_answer(exchange), "hi");
+    http_exchange_unref(exchange);
+
+    exchange = fake_get("/fn/hello");
+    fail_pass(ERROR_UNAVAILABLE, false); /* a function may have seen it */
+    EXPECT(exchange->status == 503 && fake_pass == NULL);
+    http_exchange_unref(exchange);
+
+    fake_cordon(false);
+    exchange = fake_get("/fn/hello");
+    fake_turn();
+    EXPECT(fake_pass == NULL && fake_call(0) != NULL);
+    fake_end(fake_call(0), VMM_END_EXIT, 0, "");
+    http_exchange_unref(exchange);
+}
+
+TEST(gateway_forward, of_a_node_that_takes_nothing_new_passes_on_what_could_run_here)
+{
+    fake_world_run(1, 1, body_cordoned);
+}
+
 static void body_alone(void)
 {
     struct http_exchange *exchange = fake_get("/fn/away");
