@@ -41,6 +41,15 @@ static void read_load(struct cluster_load *ret_load, void *context)
                                       .cpus = cpus > 0 ? (uint32_t)cpus : 1};
 }
 
+static int plan_moves(void *context, const struct placement_rebalance_options *options,
+                      struct placement_rebalance *ret_plan, struct error *err)
+{
+    const struct node *node = context;
+    return node->placement != NULL
+        ? placement_service_plan_moves(node->placement, options, ret_plan, err)
+        : error_set(err, ERROR_UNAVAILABLE, "this node begins, or ends");
+}
+
 int places_start_node_life(struct node *node, struct error *err)
 {
     const struct options *options = &node->options;
@@ -71,6 +80,7 @@ int places_start_node_life(struct node *node, struct error *err)
         .loss_wait_ms = options->node_loss_wait_ms,
         .moves_max = options->machine_moves_max,
         .find_other = find_other,
+        .plan_moves = plan_moves,
         .find_context = node,
         .look_at_functions = look_at_functions,
         .functions_context = node,

@@ -17,9 +17,9 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 from cluster import Cluster  # noqa: E402
+from machines import BLANK  # noqa: E402
 
 LIST_TARGET_MS = 100
-BOOT = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)
 
 
 def make_machines(server, count):
@@ -84,7 +84,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder, Cluster(1, here=True) as cluster:
         server = cluster.form(servers=1)[0]
         disk = pathlib.Path(folder, "blank.raw")
-        disk.write_bytes(BOOT)
+        disk.write_bytes(BLANK)
         server.cli("image", "import", "blank", "--disk", disk, "--no-agent")
         made_s = make_machines(server, wanted.machines)
         took, size = time_list(server)

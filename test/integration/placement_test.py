@@ -13,11 +13,10 @@ import tempfile
 import unittest
 
 from cluster import Cluster
-from machines import machines_of
+from machines import BLANK, machines_of
 from node import Refused
 
 GIB = 1 << 30
-BLANK = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)  # cli; hlt; again
 SMALL = ("--image", "blank", "--memory", "64MiB", "--disk", "16MiB")
 
 

@@ -484,6 +484,9 @@ struct placement_rebalance_options {
                                    less, in the share of their scarcest resource */
     uint32_t batch_max;         /* moves of one plan, at most PLACEMENT_MOVES_MAX */
     uint32_t gain_min_percent;  /* a move has to better the two nodes' difference by so much */
+    /* Besides may_be_moved of the allocation; NULL: all may.  Nothing of the cluster is changed. */
+    bool (*may_move)(const char *id, void *context);
+    void *context;
 };
 
 enum { PLACEMENT_MOVES_MAX = 256 };

@@ -150,6 +150,14 @@ static bool was_moved(const struct plan *plan, const struct allocation *allocati
     return false;
 }
 
+static bool may_move(const struct plan *plan, const struct allocation *allocation)
+{
+    const struct placement_rebalance_options *options = plan->options;
+    return allocation->request.may_be_moved && allocation->expires_ms == 0 &&
+        !was_moved(plan, allocation) &&
+        (options->may_move == NULL || options->may_move(allocation->id, options->context));
+}
+
 /* What may move from a node; attaching changes its list, so they are gathered first. */
 static size_t find_movable(const struct plan *plan, const struct node *node,
                            struct allocation *ret_items[TRIED_AT_NODE_MAX])
@@ -158,8 +166,7 @@ static size_t find_movable(const struct plan *plan, const struct node *node,
     LIST_EACH(link, &node->allocations)
     {
         struct allocation *allocation = LIST_ITEM(link, struct allocation, at_node);
-        if (allocation->request.may_be_moved && allocation->expires_ms == 0 &&
-            count < TRIED_AT_NODE_MAX && !was_moved(plan, allocation)) {
+        if (count < TRIED_AT_NODE_MAX && may_move(plan, allocation)) {
             ret_items[count++] = allocation;
         }
     }

@@ -214,7 +214,10 @@ static void fail(struct drain *drain, const struct error *error)
     }
     store_command_add(
         command,
-        drain->is_restore
+        drain->is_rebalance
+            ? "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE reason = "
+              "'rebalance' AND ? = ''"
+            : drain->is_restore
             ? "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE target "
               "= ? AND reason = 'restore'"
             : "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE node = "

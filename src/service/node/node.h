@@ -22,6 +22,8 @@ struct loop;
 struct machine_service;
 struct node_service;
 struct operation_service;
+struct placement_rebalance;
+struct placement_rebalance_options;
 struct store;
 
 struct node_options {
@@ -52,7 +54,10 @@ struct node_options {
      * nobody takes it. */
     int (*find_other)(void *context, const char *id, const char *but, char ret_node[64],
                       struct error *err);
-    void *find_context;
+    /* Moves that even out the nodes, by all rules of what is moved: placement's word, too. */
+    int (*plan_moves)(void *context, const struct placement_rebalance_options *options,
+                      struct placement_rebalance *ret_plan, struct error *err);
+    void *find_context; /* of both */
     /* Calls of functions that this node runs or lets wait; how many functions only it can run
      * though others may, and the names of some.  NULL: there are none. */
     size_t (*look_at_functions)(void *context, uint64_t *ret_calls, char *ret_names, size_t size);

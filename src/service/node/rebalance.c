@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/map.h"
 
 #include "engine/placement/placement.h"
 
@@ -15,96 +16,38 @@
 
 enum { THRESHOLD_PERCENT = 20, BATCH = 4, GAIN_PERCENT = 5, PERCENT_MAX = 100 };
 
-/* ---- The cluster, as the engine wants it ---- */
+/* ---- Who may move ---- */
 
-struct picture {
-    struct placement_cluster *cluster;
-    const struct cluster_view *view;
-    struct error error;
-};
-
-static uint32_t percent_of(const json_t *over, const char *key)
+static bool take_movable(sqlite3_stmt *row, void *context)
 {
-    uint64_t percent = json_u64(over, key);
-    return percent >= 100 && percent <= 10000 ? (uint32_t)percent : 100;
-}
-
-/* Taints and pools are the engine's words; what nodes say of themselves is input. */
-static bool add_node(sqlite3_stmt *row, void *context)
-{
-    struct picture *picture = context;
-    JSON_OWNED json_t *has = NULL;
-    JSON_OWNED json_t *taints = NULL;
-    struct error ignored = {0};
-    const char *name = store_text(row, 0);
-    json_read(store_text(row, 3), strlen(store_text(row, 3)), &has, &ignored);
-    json_read(store_text(row, 4), strlen(store_text(row, 4)), &taints, &ignored);
-    bool is_ready = false;
-    for (size_t i = 0; i < picture->view->count; i++) {
-        const struct cluster_node *node = &picture->view->nodes[i];
-        is_ready = is_ready ||
-            (strcmp(node->name, name) == 0 && (node->is_self || node->health == CLUSTER_HEALTHY));
-    }
-    const json_t *reserved = json_object_get(has, "reserved");
-    const json_t *over = json_object_get(has, "overcommit");
-    struct placement_node node = {.id = name, .name = name, .pool = store_text(row, 1)};
-    node.capacity.of[PLACEMENT_CPU_MILLI] = json_u64(has, "cpus") * 1000;
-    node.capacity.of[PLACEMENT_MEMORY] = json_u64(has, "memory_bytes");
-    node.capacity.of[PLACEMENT_DISK] = json_u64(has, "disk_bytes");
-    node.reserved.of[PLACEMENT_CPU_MILLI] = json_u64(reserved, "cpu_millis");
-    node.reserved.of[PLACEMENT_MEMORY] = json_u64(reserved, "memory_bytes");
-    node.reserved.of[PLACEMENT_DISK] = json_u64(reserved, "disk_bytes");
-    node.overcommit[PLACEMENT_CPU_MILLI] = percent_of(over, "cpu_percent");
-    node.overcommit[PLACEMENT_MEMORY] = percent_of(over, "memory_percent");
-    node.overcommit[PLACEMENT_DISK] = percent_of(over, "disk_percent");
-    node.is_ready = is_ready && json_u64(has, "cpus") > 0;
-    node.is_eligible = strcmp(store_text(row, 2), "active") == 0 && json_array_size(taints) == 0;
-    if (placement_cluster_set_node(picture->cluster, &node, NULL, &ignored) < 0) {
-        log_warn("node %s is left out of rebalancing: %s", name, ignored.text);
-    }
+    map_set(context, store_text(row, 0), context);
     return true;
 }
 
-static bool add_machine(sqlite3_stmt *row, void *context)
+static bool is_movable(const char *id, void *context)
 {
-    const struct picture *picture = context;
-    struct error ignored = {0};
-    struct placement_allocation allocation = {
-        .request = {.id = store_text(row, 0),
-                    .priority = PLACEMENT_PRIORITY_DEFAULT,
-                    .may_be_moved = sqlite3_column_int(row, 5) != 0},
-        .node = store_text(row, 1)};
-    allocation.request.demand.amounts.of[PLACEMENT_CPU_MILLI] =
-        (uint64_t)sqlite3_column_int64(row, 2) * 1000;
-    allocation.request.demand.amounts.of[PLACEMENT_MEMORY] = (uint64_t)sqlite3_column_int64(row, 3);
-    allocation.request.demand.amounts.of[PLACEMENT_DISK] = (uint64_t)sqlite3_column_int64(row, 4);
-    placement_cluster_add(picture->cluster, &allocation,
-                          &ignored); /* on a node left out: so is it */
-    return true;
+    return map_get(context, id) != NULL;
 }
 
-#define MAY_MOVE                                                                             \
-    "(coalesce(m.config ->> '$.rebalance', '') <> 'never' AND coalesce(m.config ->> "        \
-    "'$.eviction_strategy', '') <> 'none' AND m.state = 'running' AND NOT EXISTS (SELECT 1 " \
-    "FROM volume w WHERE w.project = m.project AND w.machine = m.name) AND NOT EXISTS "      \
-    "(SELECT 1 FROM machine_move v WHERE v.key = m.id))"
+/* Volumes and folders of a node hold who has them there. */
+#define MOVABLE                                                                               \
+    "SELECT m.id FROM machine m WHERE m.desired = 'running' AND m.state = 'running' AND "     \
+    "coalesce(m.config ->> '$.rebalance', '') <> 'never' AND coalesce(m.config ->> "          \
+    "'$.eviction_strategy', '') <> 'none' AND coalesce(json_array_length(m.config -> "        \
+    "'$.shares'), 0) = 0 AND NOT EXISTS (SELECT 1 FROM volume w WHERE w.project = m.project " \
+    "AND w.machine = m.name) AND NOT EXISTS (SELECT 1 FROM machine_move v WHERE v.key = m.id)"
 
 static int plan(struct node_service *service, const struct placement_rebalance_options *options,
                 struct placement_rebalance *ret_plan, struct error *err)
 {
-    struct picture picture = {.cluster = placement_cluster_new(),
-                              .view = cluster_view_ref(service->options.cluster)};
-    int r = store_query(service->options.store, err, add_node, &picture,
-                        "SELECT key, pool, duty, attributes, taints FROM node ORDER BY key", "");
+    struct map movable = {0};
+    struct placement_rebalance_options asked = *options;
+    asked.may_move = is_movable;
+    asked.context = &movable;
+    int r = store_query(service->options.store, err, take_movable, &movable, MOVABLE, "");
     r = r < 0 ? r
-              : store_query(service->options.store, err, add_machine, &picture,
-                            "SELECT m.id, m.node, m.config ->> '$.cpus', m.config ->> "
-                            "'$.memory_bytes', m.config ->> '$.disk_bytes', " MAY_MOVE
-                            " FROM machine m WHERE m.desired = 'running' ORDER BY m.id",
-                            "");
-    r = r < 0 ? r : placement_rebalance(picture.cluster, options, clock_real_ms(), ret_plan, err);
-    placement_cluster_free(picture.cluster);
-    cluster_view_unref((struct cluster_view *)(uintptr_t)picture.view);
+              : service->options.plan_moves(service->options.find_context, &asked, ret_plan, err);
+    map_done(&movable);
     return r;
 }
 
@@ -232,12 +175,43 @@ static void on_planned(const struct error *error, struct buffer *plan, void *con
     }
 }
 
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+/* Those that gave up, when whoever began the rebalancing is not there any more to say so, are
+ * ended: they would keep their machines from moving for ever. */
+static bool is_idle(struct node_service *service)
+{
+    bool has_open = !list_is_empty(&service->drains);
+    bool has_failed = false;
+    struct error ignored = {0};
+    store_query(service->options.store, &ignored, take_any, &has_open,
+                "SELECT 1 FROM machine_move WHERE state <> 'failed' LIMIT 1", "");
+    store_query(service->options.store, &ignored, take_any, &has_failed,
+                "SELECT 1 FROM machine_move WHERE state = 'failed' AND reason = 'rebalance' LIMIT "
+                "1",
+                "");
+    if (!has_open && has_failed) {
+        struct store_command *command = store_command_new();
+        store_command_add(command,
+                          "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE state = "
+                          "'failed' AND reason = 'rebalance'",
+                          "r");
+        node_propose(service, command, "the end of moves that failed");
+    }
+    return !has_open && !has_failed;
+}
+
 void rebalance_tick(struct node_service *service)
 {
     struct store_status status;
     store_status(service->options.store, &status);
     if (status.is_leader && status.ready && node_state_is_there(service) &&
-        cluster_is_member(service->options.cluster) && !service->has_moves) {
+        cluster_is_member(service->options.cluster) && is_idle(service)) {
         JSON_OWNED json_t *body =
             json_pack("{s:I, s:I}", "threshold_percent",
                       (json_int_t)service->options.rebalance_threshold_percent, "batch",

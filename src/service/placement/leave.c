@@ -1,4 +1,4 @@
-/* Where a machine goes that has to leave its node. */
+/* Where a machine goes that has to leave its node, and who had better leave a full one. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,4 +111,14 @@ int placement_service_find_other(struct placement_service *service, const char *
     free(asked);
     leaving_done(&leaving);
     return r;
+}
+
+int placement_service_plan_moves(struct placement_service *service,
+                                 const struct placement_rebalance_options *options,
+                                 struct placement_rebalance *ret_plan, struct error *err)
+{
+    picture_update(service);
+    return service_is_known(service)
+        ? placement_rebalance(service->cluster, options, clock_real_ms(), ret_plan, err)
+        : error_set(err, ERROR_UNAVAILABLE, "the nodes are not known yet");
 }

@@ -25,6 +25,8 @@ struct loop;
 struct machine_service;
 struct operation_service;
 struct peer_clients;
+struct placement_rebalance;
+struct placement_rebalance_options;
 struct placement_service;
 struct store;
 
@@ -73,6 +75,12 @@ void placement_service_create_gang(struct placement_service *service, const char
  */
 int placement_service_find_other(struct placement_service *service, const char *machine_id,
                                  const char *but, char ret_node[64], struct error *err);
+
+/* Moves that even out the nodes, by all rules of what is moved: placement_rebalance() of the
+ * engine. UNAVAILABLE: the nodes are not known yet. */
+int placement_service_plan_moves(struct placement_service *service,
+                                 const struct placement_rebalance_options *options,
+                                 struct placement_rebalance *ret_plan, struct error *err);
 
 /* As JSON: PlacementExplanation, PlacementList.  NOT_FOUND. */
 int placement_service_explain(struct placement_service *service, const char *project,

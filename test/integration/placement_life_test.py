@@ -1,0 +1,181 @@
+"""What becomes of machines that are placed: rebalancing, taints that drive away, machines that are displaced.
+
+The machines are QEMU's with a boot sector that halts and no agent, as in placement_test.py.
+"""
+import json
+import pathlib
+import shutil
+import tempfile
+import unittest
+
+from cluster import Cluster
+from machines import BLANK, machines_of
+
+GIB = 1 << 30
+LOOKS = 400
+
+
+class PlacementLife(unittest.TestCase):
+    arguments = ()
+
+    @classmethod
+    def setUpClass(cls):
+        if not shutil.which("qemu-system-x86_64"):
+            raise unittest.SkipTest("there is no qemu-system-x86_64")
+        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-life-")))
+        cls.cluster = Cluster(3, here=True, arguments=cls.arguments)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.form(servers=3)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
+        cls.a, cls.b, cls.c = cls.cluster.servers
+        blank = folder / "blank.raw"
+        blank.write_bytes(BLANK)
+        cls.a.cli("image", "import", "blank", "--disk", blank, "--no-agent")
+        for server, zone in ((cls.a, "north"), (cls.b, "middle"), (cls.c, "south")):
+            cls.a.cli("node", "label", server.name, f"zone={zone}")
+        index = None
+        while True:
+            nodes, index = cls.a.look("/v1/nodes", index, 2000)
+            if all(node["attributes"].get("memory_bytes") for node in nodes["nodes"]):
+                break
+        has = nodes["nodes"][0]["attributes"]
+        cls.most = (has["memory_bytes"] - has["reserved"]["memory_bytes"]) // GIB
+
+    def tearDown(self):
+        for machine in self.machines():
+            self.a.cli("vm", "delete", machine["name"])
+
+    def machines(self):
+        return self.a.get("/v1/machines")["machines"]
+
+    def until(self, name, holds, what):
+        index = None
+        for _ in range(LOOKS):
+            machine, index = self.a.look(f"/v1/machines/{name}", index, 2000)
+            if holds(machine):
+                return machine
+        raise AssertionError(f"{name}: never {what}: {machine}")
+
+    def until_at(self, name, server):
+        return self.until(name, lambda machine: (machine["state"], machine["node"]) == ("running", server.name), f"running at {server.name}")
+
+    def create(self, name, *words):
+        self.a.cli("vm", "create", name, "--image", "blank", "--disk", "16MiB", *words)
+
+    def explain(self, name, server=None):
+        return json.loads((server or self.a).cli("placement", "explain", name, "--output", "json"))
+
+
+class Rebalancing(PlacementLife):
+    def plan(self):
+        return json.loads(self.a.cli("cluster", "rebalance", "--dry-run", "--output", "json"))
+
+    def test_a_move_keeps_to_all_rules_of_what_moves(self):
+        """A node with three quarters of its memory given away, the others empty; only who may go elsewhere does."""
+        size = f"{self.most // 4}GiB"
+        self.create("south", "--memory", size, "--constraint", "zone=south")
+        self.create("stays", "--memory", size, "--node", self.c.name, "--rebalance", "never")
+        self.create("named", "--memory", size, "--node", self.c.name)
+        self.assertEqual({machine["node"] for machine in self.machines()}, {self.c.name})
+        plan = self.plan()
+        self.assertEqual(plan["moves"], [])
+        self.assertGreater(plan["spread_before"], 0.6)
+        self.a.cli("vm", "set", "named", "--constraint", "zone!=north")
+        self.a.cli("node", "taint", self.b.name, "kept:NoSchedule")
+        try:
+            self.assertEqual(self.plan()["moves"], [])
+            self.a.cli("vm", "set", "named", "--toleration", "kept")
+            self.assertEqual([(move["machine"], move["to"]) for move in self.plan()["moves"]], [("default/named", self.b.name)])
+            self.a.cli("cluster", "rebalance")
+            self.until_at("named", self.b)
+        finally:
+            self.a.cli("node", "taint", self.b.name, "kept-")
+        self.assertEqual({self.a.get(f"/v1/machines/{name}")["node"] for name in ("south", "stays")}, {self.c.name})
+
+
+class Automatic(PlacementLife):
+    arguments = ("--rebalance-every-ms", "2000", "--rebalance-threshold-percent", "30", "--rebalance-batch", "1")
+
+    def test_the_cluster_evens_out_by_itself_and_then_rests(self):
+        size = f"{self.most // 4}GiB"
+        for number in range(3):
+            self.create(f"pile-{number}", "--memory", size, "--node", self.a.name)
+        for number in range(3):
+            self.a.cli("vm", "set", f"pile-{number}", "--constraint", "none")
+        index = None
+        for _ in range(LOOKS):
+            listed, index = self.a.look("/v1/machines", index, 2000)
+            if {machine["node"] for machine in listed["machines"]} == {server.name for server in self.cluster.servers}:
+                break
+        else:
+            self.fail(f"they stay together: {listed}")
+        moves = [operation for operation in self.a.get("/v1/operations")["operations"] if operation["kind"] == "cluster.rebalance"]
+        self.assertEqual(len(moves), 2, "one machine each, and none for a difference below the threshold")
+
+
+class DrivenAway(PlacementLife):
+    def leaves_at(self, name, server=None):
+        """Once its node has said so."""
+        index = None
+        for _ in range(LOOKS):
+            explained = self.explain(name, server)
+            if "leaves_at" in explained:
+                return explained["leaves_at"]
+            _, index = self.a.view(index, 200)
+        raise AssertionError(f"{name} does not leave: {explained}")
+
+    def test_the_time_that_is_tolerated_is_kept_when_the_daemon_begins_anew(self):
+        self.create("guest", "--memory", "64MiB", "--node", self.c.name, "--toleration", "noisy:NoExecute:3600")
+        self.a.cli("node", "taint", self.c.name, "noisy:NoExecute")
+        try:
+            before = self.leaves_at("guest")
+            self.c.stop()
+            self.c.start()
+            self.c.wait_ready()
+            self.cluster.settled()
+            self.create("probe", "--memory", "64MiB", "--node", self.c.name, "--toleration", "noisy")  # it decides again
+            self.assertEqual(self.leaves_at("guest", self.c), before)
+            self.assertEqual(self.a.get("/v1/machines/guest")["node"], self.c.name)
+            self.a.cli("vm", "set", "guest", "--toleration", "noisy:NoExecute:1", "--constraint", "zone=north")
+            self.until_at("guest", self.a)
+        finally:
+            self.a.cli("node", "taint", self.c.name, "noisy-")
+
+    def test_who_found_no_other_node_stays_when_the_taint_is_gone(self):
+        self.create("guest", "--memory", "64MiB", "--constraint", "zone=south")
+        self.a.cli("node", "taint", self.c.name, "noisy:NoExecute")
+        self.leaves_at("guest")
+        self.a.cli("node", "taint", self.c.name, "noisy-")
+        self.a.cli("vm", "set", "guest", "--constraint", "none")
+        index = None
+        for _ in range(LOOKS):
+            if "leaves_at" not in self.explain("guest"):
+                break
+            _, index = self.a.view(index, 200)
+        # Nothing of the taint is left that would keep it from being moved by something else.
+        self.a.cli("node", "drain", self.c.name)
+        try:
+            self.assertNotEqual(self.a.get("/v1/machines/guest")["node"], self.c.name)
+        finally:
+            self.a.cli("node", "restore", self.c.name)
+
+
+class Displaced(PlacementLife):
+    def test_who_is_displaced_goes_on_at_another_node(self):
+        """Its disk moves to where there is room, and it is started there."""
+        size = f"{self.most - 1}GiB"
+        self.create("low", "--memory", size, "--priority", "10", "--constraint", "zone=south", "--strategy", "Manual")
+        self.a.cli("vm", "start", "low")
+        self.a.cli("vm", "set", "low", "--constraint", "none")
+        self.create("high", "--memory", size, "--priority", "90", "--constraint", "zone=south")
+        self.until_at("high", self.c)
+        low = self.until("low", lambda machine: machine["node"] != self.c.name, "elsewhere")
+        self.until("low", lambda machine: machine["state"] == "running", "running again")
+        kinds = [decision["kind"] for decision in self.explain("low")["decisions"]]
+        self.assertEqual(kinds.count("displaced"), 1, kinds)
+        self.assertIn("moved", kinds)
+        self.assertNotEqual(low["node"], self.c.name)
+
+
+if __name__ == "__main__":
+    unittest.main()
