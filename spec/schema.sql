@@ -686,3 +686,10 @@ CREATE TABLE node_window (
     revision    INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX node_window_node ON node_window (node);
+-- Since when taints drive machines away
+CREATE TABLE machine_leaving (               -- a machine that a taint of its node drives away
+    key      TEXT PRIMARY KEY NOT NULL,      -- id of the machine
+    node     TEXT NOT NULL,
+    since_ms INTEGER NOT NULL,               -- when its node saw that first
+    revision INTEGER NOT NULL
+) STRICT;

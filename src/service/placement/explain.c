@@ -165,6 +165,10 @@ static void write_all(struct explaining *explaining, const char *name,
         json_write_field_string(&writer, "reason", subject->reason);
         json_write_field_time_ms(&writer, "pending_since", subject->pending_ms);
     }
+    uint64_t leaves_ms = evict_when(explaining->service, subject->id);
+    if (leaves_ms != 0) {
+        json_write_field_time_ms(&writer, "leaves_at", leaves_ms);
+    }
     json_write_field_string(&writer, "strategy", placement_strategy_name(options->strategy));
     if (best != NULL && best->filter == PLACEMENT_PASSED) {
         json_write_field_string(&writer, "choice", best->name);

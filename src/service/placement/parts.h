@@ -84,8 +84,8 @@ struct known {
     char id[PLACEMENT_MACHINE_ID_SIZE];
     uint64_t digest;
     bool is_placed;          /* the engine has it */
-    bool is_leaving;         /* a taint of this node drives it away, and its move was asked for */
-    uint64_t leaves_at_ms;   /* when it will; 0: it may stay */
+    uint64_t leaves_from_ms; /* since when a taint of this node drives it away; 0: it may stay */
+    uint64_t asked_ms;       /* when this was last written, by the boot clock */
     struct waiting *waiting; /* or NULL */
 };
 
@@ -102,7 +102,10 @@ struct waiting {
     uint64_t priority;
     bool is_due;
     bool is_under_way;
+    unsigned beaten; /* times in a row that the log refused its place */
     bool is_blocked; /* `asked` and `blocked` are there */
+    uint64_t
+        retry_at_ms; /* what was begun for it failed: looked at then, by the boot clock; 0: no */
     struct asked asked;
     struct placement_decision blocked;
 };
@@ -118,19 +121,22 @@ struct placement_service {
     struct map images;   /* picture_image_at(): which images are where, as far as is known */
     struct list waiting;
     struct list making; /* struct making: operations that end when machines run */
+    struct list moving; /* struct moving: machines that wait and whose disks move (queue.c) */
     bool are_nodes_stale;
     bool is_all_stale;
     bool are_kept_stale;
     bool are_peaks_stale;
     bool drives_away; /* this node has a taint with the effect NoExecute */
+    bool drove_away;  /* it had one, or may have had: somebody may stay by now */
     bool is_posted;
     bool is_over;
     char *room;       /* of this node, as its row has it */
     unsigned pending; /* answers on their way */
     struct store_watch *watch;
     struct cluster_listener *listener;
-    struct loop_timer *timer; /* the next reservation that expires, or a retry */
-    struct loop_timer *look;  /* at nodes that have joined and not spoken yet */
+    struct loop_timer *timer;  /* the next reservation that expires, or a retry */
+    struct loop_timer *look;   /* at nodes that have joined and not spoken yet */
+    struct loop_timer *leaves; /* when somebody's time at this node is over */
     uint64_t kept_decisions;
     uint64_t decided[4]; /* placed, pending, displaced, moved */
     uint64_t refused[PLACEMENT_FILTER_COUNT];
@@ -171,6 +177,8 @@ void strategy_of(struct placement_service *service, const char *project,
 
 /* evict.c: who may not stay at this node any more leaves it. */
 void evict_look(struct placement_service *service);
+/* When a taint drives a machine away from its node, wherever that is; 0: none does. */
+uint64_t evict_when(struct placement_service *service, const char *machine_id);
 
 /* leave.c: a machine has come where it was to go, or goes elsewhere. */
 void leave_forget(struct placement_service *service, const char *machine_id);
@@ -207,6 +215,9 @@ void many_create_one(struct placement_service *service, const char *project, con
 /* ---- queue.c ---- */
 void queue_run(struct placement_service *service);
 void queue_wake_all(struct placement_service *service);
+/* A moment came that the timer was started for. */
+void queue_wake_late(struct placement_service *service);
+void queue_abandon(struct placement_service *service);
 
 /* ---- group.c ---- */
 /* *ret_policy: of the engine.  NOT_FOUND. */

@@ -106,6 +106,7 @@ static void set_waiting(struct placement_service *service, struct known *known, 
     waiting->priority =
         priority != NULL ? (uint64_t)json_integer_value(priority) : PLACEMENT_PRIORITY_DEFAULT;
     waiting->is_due = true;
+    waiting->retry_at_ms = 0;
     service_post(service);
 }
 
@@ -184,6 +185,10 @@ static bool take_row(sqlite3_stmt *row, void *context)
     }
     take_out(service, known);
     known->digest = digest;
+    if (strcmp(store_text(row, 4), service->node_name) != 0) { /* its time begins anew */
+        known->leaves_from_ms = 0;
+        known->asked_ms = 0;
+    }
     snprintf(known->id, sizeof(known->id), "%s", store_text(row, 1));
     if (store_text(row, 4)[0] != '\0') {
         put_in(service, known, row, config);
@@ -423,7 +428,7 @@ void picture_update(struct placement_service *service)
     if (service->dirty.count > 0) {
         load_dirty(service);
     }
-    if (service->drives_away) {
+    if (service->drives_away || service->drove_away) {
         evict_look(service);
     }
 }

@@ -12,7 +12,13 @@
 #include "service/peer/peer.h"
 #include "service/placement/parts.h"
 
-enum { ANSWER_BYTES_MAX = 65536, MOVE_TIMEOUT_MS = 30000, RETRY_MS = 5000 };
+enum {
+    ANSWER_BYTES_MAX = 65536,
+    MOVE_TIMEOUT_MS = 30000,
+    MOVED_TIMEOUT_MS = 24 * 3600000,
+    RETRY_MS = 5000,
+    MOVE_AGAIN_MS = 30000,
+};
 
 void queue_wake_all(struct placement_service *service)
 {
@@ -33,6 +39,56 @@ static struct waiting *find(struct placement_service *service, const char *id)
         }
     }
     return NULL;
+}
+
+/* ---- Moments at which somebody is looked at, whatever changes ---- */
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* One timer: for the first of all of them. */
+static void start_timer(struct placement_service *service)
+{
+    uint64_t boot_ms = clock_boot_ms();
+    uint64_t real_ms = clock_real_ms();
+    uint64_t first_ms = 0; /* by the boot clock */
+    LIST_EACH(node, &service->waiting)
+    {
+        const struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
+        uint64_t wake_ms = waiting->is_blocked ? waiting->blocked.wake_ms : 0;
+        first_ms = sooner(first_ms, waiting->retry_at_ms);
+        if (wake_ms != 0) { /* a reservation's, by the clock of the day */
+            first_ms = sooner(first_ms, boot_ms + (wake_ms > real_ms ? wake_ms - real_ms + 1 : 1));
+        }
+    }
+    if (first_ms != 0) {
+        loop_timer_start(service->timer, first_ms > boot_ms ? first_ms - boot_ms : 1);
+    }
+}
+
+void queue_wake_late(struct placement_service *service)
+{
+    uint64_t now_ms = clock_boot_ms();
+    LIST_EACH(node, &service->waiting)
+    {
+        struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
+        if (waiting->retry_at_ms != 0 && waiting->retry_at_ms <= now_ms) {
+            waiting->retry_at_ms = 0;
+            waiting->is_due = true;
+        }
+    }
+}
+
+/* Whatever was begun for it did not work, and nothing may change by which it would be looked at. */
+static void look_again(struct placement_service *service, struct waiting *waiting,
+                       uint64_t after_ms)
+{
+    waiting->is_under_way = false;
+    waiting->retry_at_ms = clock_boot_ms() + after_ms;
+    start_timer(service);
+    service_post(service); /* what has woken it meanwhile counts */
 }
 
 /* ---- One that found a place ---- */
@@ -63,14 +119,15 @@ static void on_placed(const struct error *error, uint64_t index, void *context)
         for (size_t i = 0; i < placing->victim_count; i++) {
             picture_reload(service, placing->victims[i].id);
         }
-        if (waiting != NULL) {
-            waiting->is_due = is_beaten;
-        }
-        if (is_beaten) {
-            service_post(service);
-        } else {
+        if (!is_beaten) {
             log_warn("placement: machine %s could not be placed: %s", placing->id, error->text);
-            loop_timer_start(service->timer, RETRY_MS);
+        }
+        if (waiting != NULL && is_beaten && ++waiting->beaten < PLACEMENT_TRIES_MAX) {
+            waiting->is_due = true;
+            service_post(service);
+        } else if (waiting != NULL) { /* or the picture and the log do not agree: not at once */
+            waiting->beaten = 0;
+            look_again(service, waiting, RETRY_MS);
         }
     }
     free(placing->victims);
@@ -127,40 +184,112 @@ static void keep_reason(struct placement_service *service, struct waiting *waiti
 
 /* ---- One whose disk is at a node that has no room, while another one has ---- */
 
+struct moving {
+    struct list_node link;
+    struct placement_service *service;
+    char id[PLACEMENT_MACHINE_ID_SIZE];
+    char operation[OPERATION_ID_SIZE];
+    struct operation_wait *wait;
+};
+
+static void moving_free(struct moving *moving)
+{
+    operation_wait_free(moving->wait);
+    list_remove(&moving->link);
+    free(moving);
+}
+
+void queue_abandon(struct placement_service *service)
+{
+    LIST_EACH(node, &service->moving)
+    {
+        moving_free(LIST_ITEM(node, struct moving, link));
+    }
+}
+
+static void stay(struct moving *moving, const char *why)
+{
+    struct waiting *waiting = find(moving->service, moving->id);
+    log_warn("placement: machine %s does not move: %s", moving->id, why);
+    if (waiting != NULL && !moving->service->is_over) {
+        look_again(moving->service, waiting, MOVE_AGAIN_MS);
+    }
+    moving_free(moving);
+}
+
+/* It is there, or is where it was; either way it waits there from now on. */
+static void on_moved(void *context)
+{
+    struct moving *moving = context;
+    struct placement_service *service = moving->service;
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *operation = NULL;
+    struct error err = {0};
+    if (operation_write(service->options.operations, moving->operation, &text, &err) == 0) {
+        json_read(text.data, text.used, &operation, &err);
+    }
+    if (strcmp(json_text(operation, "state"), "succeeded") != 0) {
+        const char *why = json_text(operation, "error");
+        stay(moving, why[0] != '\0' ? why : "its move did not end");
+        return;
+    }
+    struct waiting *waiting = find(service, moving->id);
+    if (waiting != NULL) {
+        waiting->is_under_way = false;
+        waiting->is_due = true;
+        service_post(service);
+    }
+    moving_free(moving);
+}
+
+static void follow_move(struct moving *moving, const char *operation)
+{
+    snprintf(moving->operation, sizeof(moving->operation), "%s", operation);
+    moving->wait = operation_wait_new(moving->service->options.operations, moving->operation,
+                                      MOVED_TIMEOUT_MS, on_moved, moving);
+}
+
 static void on_move_asked(const struct error *error, int status, struct buffer *answer,
                           void *context)
 {
-    struct placing *placing = context;
-    struct placement_service *service = placing->service;
-    struct waiting *waiting = find(service, placing->id);
-    (void)answer;
-    service->pending--;
-    if (error != NULL || status / 100 != 2) {
-        log_warn("placement: machine %s does not move: %s (%d)", placing->id,
-                 error != NULL ? error->text : "its node refuses", status);
-        if (waiting != NULL) {
-            waiting->is_under_way = false;
-        }
+    struct moving *moving = context;
+    JSON_OWNED json_t *document = NULL;
+    struct error ignored = {0};
+    moving->service->pending--;
+    if (error == NULL) {
+        json_read(answer->data, answer->used, &document, &ignored);
     }
-    free(placing); /* its row says where it is when it has come, and it is looked at then */
+    const char *operation = json_text(document, "operation");
+    if (error != NULL || status / 100 != 2 || operation[0] == '\0') {
+        const char *detail = json_text(document, "detail");
+        stay(moving, error != NULL ? error->text : detail[0] != '\0' ? detail : "its node refuses");
+    } else {
+        follow_move(moving, operation);
+    }
 }
 
 static void on_moving(const struct error *error, const char *operation, void *context)
 {
-    (void)operation;
-    on_move_asked(error, 200, NULL, context);
+    struct moving *moving = context;
+    moving->service->pending--;
+    if (error != NULL) {
+        stay(moving, error->text);
+    } else {
+        follow_move(moving, operation);
+    }
 }
 
 static void move(struct placement_service *service, struct waiting *waiting, const char *target)
 {
     static const char *const fields[] = {PEER_FIELD_HOP ": 1", "Content-Type: application/json",
                                          NULL};
-    struct placing *placing = NEW(struct placing);
+    struct moving *moving = NEW(struct moving);
     struct cluster_view *view = peer_view(service->options.peers);
     JSON_OWNED json_t *body = json_pack("{s:s, s:b}", "to", target, "live", 0);
     uint64_t id = 0;
-    *placing = (struct placing){.service = service};
-    snprintf(placing->id, sizeof(placing->id), "%s", waiting->id);
+    *moving = (struct moving){.service = service};
+    snprintf(moving->id, sizeof(moving->id), "%s", waiting->id);
+    list_push_back(&service->moving, &moving->link);
     for (size_t i = 0; view != NULL && i < view->count; i++) {
         id = strcmp(view->nodes[i].name, waiting->node) == 0 ? view->nodes[i].id : id;
     }
@@ -175,7 +304,7 @@ static void move(struct placement_service *service, struct waiting *waiting, con
     service->pending++;
     if (strcmp(waiting->node, service->node_name) == 0) {
         machine_migrate(service->options.machines, waiting->project, waiting->name, body, on_moving,
-                        placing);
+                        moving);
         return;
     }
     MEMORY_OWNED char *text = json_dumps(body, JSON_COMPACT);
@@ -189,7 +318,7 @@ static void move(struct placement_service *service, struct waiting *waiting, con
                                          .answer_bytes_max = ANSWER_BYTES_MAX,
                                          .timeout_ms = MOVE_TIMEOUT_MS,
                                          .fields = fields};
-    peer_call_new(service->options.peers, &request, on_move_asked, placing);
+    peer_call_new(service->options.peers, &request, on_move_asked, moving);
 }
 
 /* Is its place at another node, where it is not by now?  It neither displaces anybody there, nor
@@ -226,14 +355,6 @@ static void block(struct waiting *waiting, struct placement_decision *decision)
     waiting->is_blocked = true;
     waiting->blocked = *decision;
     *decision = (struct placement_decision){0};
-}
-
-static void wake_later(struct placement_service *service, uint64_t wake_ms)
-{
-    uint64_t now_ms = clock_real_ms();
-    if (wake_ms != 0) {
-        loop_timer_start(service->timer, wake_ms > now_ms ? wake_ms - now_ms + 1 : 1);
-    }
 }
 
 static bool take_idle(sqlite3_stmt *row, void *context)
@@ -280,6 +401,7 @@ static void look_at(struct placement_service *service, struct waiting *waiting)
     if (r < 0) {
         asked_done(&waiting->asked);
         keep_reason(service, waiting, err.text);
+        waiting->retry_at_ms = clock_boot_ms() + MOVE_AGAIN_MS; /* what it names may come */
         return;
     }
     if (decision.is_placed) {
@@ -291,7 +413,6 @@ static void look_at(struct placement_service *service, struct waiting *waiting)
         if (!moves) {
             keep_reason(service, waiting, decision.reason);
         }
-        wake_later(service, decision.wake_ms);
         block(waiting, &decision);
     }
     placement_decision_done(&decision);
@@ -333,7 +454,9 @@ void queue_run(struct placement_service *service)
     qsort(due, count, sizeof(struct waiting *), compare);
     for (size_t i = 0; i < count; i++) {
         due[i]->is_due = false;
+        due[i]->retry_at_ms = 0;
         look_at(service, due[i]);
     }
     free(due);
+    start_timer(service);
 }

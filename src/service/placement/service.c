@@ -28,7 +28,13 @@ static void on_timer(void *context)
 {
     struct placement_service *service = context;
     service->are_kept_stale = true;
+    queue_wake_late(service);
     service_post(service);
+}
+
+static void on_leaves(void *context)
+{
+    service_post(context);
 }
 
 /* ---- What changes ---- */
@@ -96,10 +102,13 @@ int placement_service_new(const struct placement_service_options *options,
     service->cluster = placement_cluster_new();
     list_init(&service->waiting);
     list_init(&service->making);
+    list_init(&service->moving);
+    service->drove_away = true;
     service->is_all_stale = true;
     service->are_nodes_stale = true;
     service->timer = loop_timer_new(options->loop, on_timer, service);
     service->look = loop_timer_new(options->loop, on_view, service);
+    service->leaves = loop_timer_new(options->loop, on_leaves, service);
     service->watch = store_watch_new(options->store, NULL, on_changed, service);
     service->listener = cluster_listen(options->cluster, &events, service);
     service_post(service);
@@ -120,8 +129,10 @@ void placement_service_free(struct placement_service *service)
         uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);
     }
     making_abandon(service);
+    queue_abandon(service);
     loop_timer_free(service->timer);
     loop_timer_free(service->look);
+    loop_timer_free(service->leaves);
     picture_done(service);
     free(service->node_name);
     free(service->room);

@@ -107,10 +107,10 @@ static void describe_parts(json_t *node)
 int verb_placement_explain(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
-        {"machine", "machine", AS_TEXT},     {"state", "state", AS_TEXT},
-        {"node", "node", AS_TEXT},           {"reason", "reason", AS_TEXT},
-        {"since", "pending_since", AS_TEXT}, {"strategy", "strategy", AS_TEXT},
-        {"now it gets", "choice", AS_TEXT},
+        {"machine", "machine", AS_TEXT},   {"state", "state", AS_TEXT},
+        {"node", "node", AS_TEXT},         {"leaves", "leaves_at", AS_TEXT},
+        {"reason", "reason", AS_TEXT},     {"since", "pending_since", AS_TEXT},
+        {"strategy", "strategy", AS_TEXT}, {"now it gets", "choice", AS_TEXT},
     };
     static const struct column columns[] = {
         {"NODE", "name", AS_TEXT},    {"FITS", "fits", AS_TEXT}, {"HAS IT", "has_it", AS_TEXT},
