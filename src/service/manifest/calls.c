@@ -34,7 +34,7 @@ static char *below(const struct action *action, const char *folder, const char *
 }
 
 /* What is there, with what is wanted, and without what nobody wants any more. */
-static json_t *whole_of(const struct action *action)
+json_t *calls_whole(const struct action *action)
 {
     json_t *whole = action->observed != NULL ? json_deep_copy(action->observed) : json_object();
     JSON_OWNED json_t *leaves = spec_leaves(action->kind, action->spec);
@@ -56,7 +56,7 @@ static json_t *whole_of(const struct action *action)
 }
 
 /* A new one has what its other owners want, too. */
-static json_t *creation_of(const struct action *action)
+json_t *calls_creation(const struct action *action)
 {
     json_t *body = json_deep_copy(action->spec);
     const char *path = NULL;
@@ -78,7 +78,7 @@ static json_t *creation_of(const struct action *action)
 
 static void add_creation(json_t *calls, const struct action *action)
 {
-    json_t *body = creation_of(action);
+    json_t *body = calls_creation(action);
     bool is_field = schema_find(action->kind->create, "node") != NULL;
     const char *node = action->kind->has_node && !is_field ? json_text(body, "node") : "";
     BUFFER_OWNED struct buffer target = {0};
@@ -250,10 +250,10 @@ static void add_making(json_t *calls, const struct action *action)
         }
         break;
     case WAY_PUT:
-        add_call(calls, "PUT", target, whole_of(action));
+        add_call(calls, "PUT", target, calls_whole(action));
         break;
     case WAY_FUNCTION:
-        add_call(calls, "POST", versions, whole_of(action));
+        add_call(calls, "POST", versions, calls_whole(action));
         break;
     case WAY_ALIAS:
         add_call(calls, "PUT", alias, json_incref(action->spec));

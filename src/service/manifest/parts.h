@@ -124,6 +124,7 @@ struct action {
     json_t *changes;   /* {"path", "before", "after", "effect"} */
     json_t *conflicts; /* {"path", "owner", "value"} */
     json_t *released;  /* fields that the owner asks for no more */
+    json_t *placement; /* PlacementPreviewed; NULL: nothing of it is placed */
     bool adopts;       /* nothing changes but whose it is */
 };
 
@@ -196,6 +197,16 @@ char *ask_target(const struct manifest_kind *kind, const char *project, const ch
 
 /* A list of {"method", "target", "body"}. */
 json_t *calls_of(const struct action *action);
+/* What makes it, with all that its owners want. */
+json_t *calls_creation(const struct action *action);
+/* What is there, with what is wanted, and without what nobody wants any more. */
+json_t *calls_whole(const struct action *action);
+
+/* ---- preview.c: where machines and functions of a plan would be ---- */
+
+/* Fill in `placement` of the actions; then `done`, later. */
+void preview_make(struct manifest_service *service, struct action *actions, size_t count,
+                  void (*done)(void *context), void *context);
 
 /* ---- apply.c ---- */
 struct apply;

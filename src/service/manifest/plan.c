@@ -119,6 +119,11 @@ static void digest_of(struct manifest_plan *plan)
     plan->digest[16] = '\0';
 }
 
+static void on_previewed(void *context)
+{
+    finish(context, NULL);
+}
+
 static void decide(struct planning *planning)
 {
     struct manifest_plan *plan = planning->plan;
@@ -134,7 +139,11 @@ static void decide(struct planning *planning)
         plan->index = store_index(planning->service->options.store);
         digest_of(plan);
     }
-    finish(planning, r < 0 ? &err : NULL);
+    if (r < 0) {
+        finish(planning, &err);
+    } else {
+        preview_make(planning->service, plan->actions, plan->count, on_previewed, planning);
+    }
 }
 
 static void read_next(struct planning *planning);
@@ -282,6 +291,11 @@ static void write_action(struct json_writer *writer, const struct action *action
         json_write_string(writer, json_string_value(item));
     }
     json_write_end_array(writer);
+    if (action->placement != NULL) {
+        MEMORY_OWNED char *text = json_dumps(action->placement, JSON_COMPACT);
+        json_write_key(writer, "placement");
+        json_write_raw(writer, text, strlen(text));
+    }
     json_write_end_object(writer);
 }
 

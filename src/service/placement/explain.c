@@ -5,20 +5,10 @@
 
 #include "service/placement/parts.h"
 
-struct verdict {
-    char name[64];
-    enum placement_filter filter;
-    char reason[PLACEMENT_REASON_MAX];
-    double score;
-    double parts[PLACEMENT_PART_COUNT];
-};
-
 struct explaining {
     struct placement_service *service;
     const char *project;
-    struct verdict *verdicts;
-    size_t count;
-    size_t room;
+    struct verdicts verdicts;
 };
 
 struct subject {
@@ -48,13 +38,15 @@ static bool take_subject(sqlite3_stmt *row, void *context)
     return false;
 }
 
+/* ---- Every node ---- */
+
 static void on_verdict(const struct placement_verdict *verdict, void *context)
 {
-    struct explaining *explaining = context;
-    if (explaining->count == explaining->room) {
+    struct verdicts *verdicts = context;
+    if (verdicts->count == verdicts->room) {
         return;
     }
-    struct verdict *kept = &explaining->verdicts[explaining->count++];
+    struct verdict *kept = &verdicts->all[verdicts->count++];
     snprintf(kept->name, sizeof(kept->name), "%s", verdict->node_name);
     snprintf(kept->reason, sizeof(kept->reason), "%s", verdict->reason);
     kept->filter = verdict->filter;
@@ -77,6 +69,29 @@ static int compare(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+int verdicts_of(struct placement_service *service, const struct placement_request *request,
+                const struct placement_options *options, struct verdicts *ret_verdicts,
+                struct error *err)
+{
+    ret_verdicts->count = 0;
+    ret_verdicts->room = placement_cluster_node_count(service->cluster);
+    ret_verdicts->all = memory_new(ret_verdicts->room + 1, sizeof(struct verdict));
+    int r = placement_explain(service->cluster, request, options, clock_real_ms(), on_verdict,
+                              ret_verdicts, err);
+    if (r == 0) {
+        qsort(ret_verdicts->all, ret_verdicts->count, sizeof(struct verdict), compare);
+    }
+    return r;
+}
+
+void verdicts_done(struct verdicts *verdicts)
+{
+    free(verdicts->all);
+    *verdicts = (struct verdicts){0};
+}
+
+/* ---- As JSON ---- */
+
 static void write_parts(struct json_writer *writer, const struct verdict *verdict,
                         const struct placement_options *options)
 {
@@ -97,8 +112,8 @@ static void write_nodes(struct json_writer *writer, const struct explaining *exp
 {
     json_write_key(writer, "nodes");
     json_write_begin_array(writer);
-    for (size_t i = 0; i < explaining->count; i++) {
-        const struct verdict *verdict = &explaining->verdicts[i];
+    for (size_t i = 0; i < explaining->verdicts.count; i++) {
+        const struct verdict *verdict = &explaining->verdicts.all[i];
         bool fits = verdict->filter == PLACEMENT_PASSED;
         json_write_begin_object(writer);
         json_write_field_string(writer, "name", verdict->name);
@@ -156,7 +171,8 @@ static void write_all(struct explaining *explaining, const char *name,
 {
     struct json_writer writer = json_writer_to(out);
     bool waits = subject->pending_ms != 0;
-    const struct verdict *best = explaining->count > 0 ? &explaining->verdicts[0] : NULL;
+    const struct verdict *best =
+        explaining->verdicts.count > 0 ? &explaining->verdicts.all[0] : NULL;
     json_write_begin_object(&writer);
     json_write_field_string(&writer, "machine", name);
     json_write_field_string(&writer, "node", subject->node);
@@ -187,8 +203,7 @@ static int explain(struct explaining *explaining, const char *name, const struct
         .project = explaining->project, .name = name, .id = subject->id, .config = subject->config};
     int r = asked_init(asked, service, &of, err);
     if (r == 0) {
-        r = placement_explain(service->cluster, &asked->request, options, clock_real_ms(),
-                              on_verdict, explaining, err);
+        r = verdicts_of(service, &asked->request, options, &explaining->verdicts, err);
         asked_done(asked);
     }
     free(asked);
@@ -206,9 +221,7 @@ int placement_service_explain(struct placement_service *service, const char *pro
                          "not all nodes know placement: upgrade them first");
     }
     picture_update(service);
-    size_t room = placement_cluster_node_count(service->cluster);
-    struct explaining explaining = {service, project, memory_new(room + 1, sizeof(struct verdict)),
-                                    0, room};
+    struct explaining explaining = {.service = service, .project = project};
     int r = store_query(service->options.store, err, take_subject, &subject,
                         "SELECT id, node, state, config, desired, pending_ms, pending_reason FROM "
                         "machine WHERE key = ?",
@@ -221,11 +234,10 @@ int placement_service_explain(struct placement_service *service, const char *pro
     strategy_of(service, project, &options, NULL);
     r = r < 0 ? r : explain(&explaining, name, &subject, &options, err);
     if (r == 0) {
-        qsort(explaining.verdicts, explaining.count, sizeof(struct verdict), compare);
         write_all(&explaining, name, &subject, &options, out);
     }
     json_decref(subject.config);
     free(subject.reason);
-    free(explaining.verdicts);
+    verdicts_done(&explaining.verdicts);
     return r;
 }

@@ -120,3 +120,32 @@ bool placement_service_suits_others(struct placement_service *service, const cha
     free(choosing.candidates);
     return suits;
 }
+
+int functions_preview(struct placement_service *service, const char *version,
+                      const json_t *placement_or_null, struct verdicts *ret_verdicts,
+                      char ret_nodes[PLACEMENT_REASON_MAX], struct error *err)
+{
+    struct choosing choosing = {.version = version};
+    struct placement_options options;
+    struct placement_request request = {.id = "function"};
+    JSON_OWNED json_t *rules =
+        placement_or_null != NULL ? json_deep_copy(placement_or_null) : json_object();
+    uint64_t copies = json_u64(rules, "copies");
+    size_t used = 0;
+    json_object_del(rules, "copies");
+    ret_nodes[0] = '\0';
+    placement_options_init(&options, PLACEMENT_BALANCED);
+    int r = find_candidates(service, rules, &choosing, err);
+    r = r < 0 ? r : placement_rules_read(rules, &request.rules, err);
+    r = r < 0 ? r : verdicts_of(service, &request, &options, ret_verdicts, err);
+    qsort(choosing.candidates, choosing.count, sizeof(struct candidate), compare);
+    for (size_t i = 0; r == 0 && i < choosing.count && (copies == 0 || i < copies); i++) {
+        int written = snprintf(ret_nodes + used, PLACEMENT_REASON_MAX - used, "%s%s",
+                               i > 0 ? ", " : "", choosing.candidates[i].name);
+        used += written > 0 && used + (size_t)written < PLACEMENT_REASON_MAX ? (size_t)written : 0;
+        ret_nodes[used] = '\0';
+    }
+    placement_rules_unref(request.rules);
+    free(choosing.candidates);
+    return r;
+}

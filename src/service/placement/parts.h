@@ -8,6 +8,7 @@
  *   many.c      machines that come by a command of this node: gangs, and those that displace
  *   queue.c     machines that wait for room
  *   explain.c   why
+ *   preview.c   where what is to be would go
  *   show.c      lists; group.c, reserve.c, strategy.c: what people set
  *   measure.c   metrics
  */
@@ -167,6 +168,8 @@ void picture_give_back(struct placement_service *service, char *owned_id_or_null
 void picture_reload(struct placement_service *service, const char *machine_id);
 /* "PROJECT/IMAGE NODE"; the caller's. */
 char *picture_image_at(const char *image, const char *node);
+/* A machine is not counted until the next picture_update(), and nobody is told. */
+void picture_take_out(struct placement_service *service, const char *key);
 bool picture_has_node(const struct placement_service *service, const char *name);
 /* Later, once. */
 void service_post(struct placement_service *service);
@@ -190,6 +193,28 @@ int measured_decide(struct placement_service *service, const struct asked *asked
                     struct error *err);
 
 /* ---- explain.c ---- */
+struct verdict {
+    char name[64];
+    enum placement_filter filter;
+    char reason[PLACEMENT_REASON_MAX];
+    double score;
+    double parts[PLACEMENT_PART_COUNT];
+};
+struct verdicts { /* zeroed: empty */
+    struct verdict *all;
+    size_t count;
+    size_t room;
+};
+/* Every node: those that fit first, the best before the others.  The caller ends it. */
+int verdicts_of(struct placement_service *service, const struct placement_request *request,
+                const struct placement_options *options, struct verdicts *ret_verdicts,
+                struct error *err);
+void verdicts_done(struct verdicts *verdicts);
+/* functions.c: what a version with this FunctionPlacement (NULL: none) may be on, and, as a text,
+ * which of these have it before anybody calls. */
+int functions_preview(struct placement_service *service, const char *version,
+                      const json_t *placement_or_null, struct verdicts *ret_verdicts,
+                      char ret_nodes[PLACEMENT_REASON_MAX], struct error *err);
 /* Member "decisions": the last ones of a project, or of a machine. */
 void decisions_write(struct placement_service *service, const char *project,
                      const char *machine_or_null, struct json_writer *writer);

@@ -397,6 +397,19 @@ void picture_reload(struct placement_service *service, const char *machine_id)
     }
 }
 
+void picture_take_out(struct placement_service *service, const char *key)
+{
+    struct known *known = map_get(&service->machines, key);
+    struct placement_change ignored_change = {0};
+    struct error ignored = {0};
+    if (known != NULL && known->is_placed) {
+        placement_cluster_remove(service->cluster, known->id, &ignored_change, &ignored);
+        known->is_placed = false;
+        known->digest = 0;
+        map_set(&service->dirty, key, service);
+    }
+}
+
 /* ---- All of it ---- */
 
 void picture_update(struct placement_service *service)

@@ -88,6 +88,12 @@ int placement_service_explain(struct placement_service *service, const char *pro
 int placement_service_write_list(struct placement_service *service, const char *project,
                                  struct buffer *out, struct error *err);
 
+/* Where what a PlacementPreviewAsk has would go, in its order and as if each had come, as a
+ * PlacementPreview: decided against this node's picture, and nothing is done.  LIMIT. */
+enum { PLACEMENT_PREVIEW_MAX = 1000 };
+int placement_service_preview(struct placement_service *service, const char *project,
+                              const json_t *ask, struct buffer *out, struct error *err);
+
 /* ---- Groups, reservations, strategies ---- */
 
 typedef void placement_done(const struct error *error, uint64_t index, void *context);

@@ -43,6 +43,19 @@ void api_placement_explain(struct request *request)
     api_answer_written(request, r, &body, &err);
 }
 
+static void preview(struct request *request, const json_t *body)
+{
+    BUFFER_OWNED struct buffer answer = {0};
+    struct error err = {0};
+    int r = placement_service_preview(service_of(request), request->project, body, &answer, &err);
+    api_answer_written(request, r, &answer, &err);
+}
+
+void api_placement_preview(struct request *request)
+{
+    api_body_read(request, "PlacementPreviewAsk", preview);
+}
+
 /* ---- What was made or said, by a name that the path does not have ---- */
 
 struct making {

@@ -311,6 +311,41 @@ static void print_conflict(const json_t *conflict, bool colours)
     printf(" (--force-conflicts takes it over)\n");
 }
 
+/* Where it would be, and what rules the others out. */
+static void print_placement(const json_t *placement)
+{
+    enum { REFUSED_SHOWN = 4 };
+    size_t index = 0;
+    size_t refused = 0;
+    json_t *node = NULL;
+    if (placement == NULL) {
+        return;
+    }
+    bool fits = json_is_true(json_object_get(placement, "fits"));
+    bool is_known = json_is_true(json_object_get(placement, "is_known"));
+    printf("      @ %s",
+           !is_known  ? "its place cannot be told yet"
+               : fits ? "on "
+                      : "fits nowhere");
+    print_printable(fits ? json_text(placement, "node") : "");
+    printf(": ");
+    print_printable(json_text(placement, "reason"));
+    putchar('\n');
+    json_array_foreach(json_object_get(placement, "nodes"), index, node)
+    {
+        bool is_shown = !json_is_true(json_object_get(node, "fits"));
+        refused += is_shown;
+        if (is_shown && refused <= REFUSED_SHOWN) {
+            printf("        not on %s: ", json_text(node, "name"));
+            print_printable(json_text(node, "reason"));
+            putchar('\n');
+        }
+    }
+    if (refused > REFUSED_SHOWN) {
+        printf("        nor on %zu others (--output json says why)\n", refused - REFUSED_SHOWN);
+    }
+}
+
 static void print_action(const json_t *action, bool colours)
 {
     struct paint paint = paint_of(json_text(action, "action"));
@@ -333,6 +368,7 @@ static void print_action(const json_t *action, bool colours)
     {
         print_conflict(item, colours);
     }
+    print_placement(json_object_get(action, "placement"));
 }
 
 static void print_plan(const json_t *plan)
