@@ -96,6 +96,17 @@ static int to_c(struct job *job, const struct unit *unit, struct error *err)
     return job_run(job, "translating the module", argv, err);
 }
 
+int pipeline_optimise(struct job *job, char **ret_path, struct error *err)
+{
+    const struct unit unit = {.name = "fn", .bytes = job->bytes, .length = job->length};
+    int r = validate(job, &unit, err);
+    r = r < 0 ? r : rename_items(job, &unit, err);
+    *ret_path = r == 0 && optimise(job, "fn-named.wasm", "fn-optimised.wasm")
+        ? unit_path(job, &unit, "-optimised.wasm")
+        : NULL;
+    return r;
+}
+
 /* The unit's C, as it is compiled. */
 static int translate(struct job *job, const struct unit *unit, struct error *err)
 {

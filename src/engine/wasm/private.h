@@ -140,6 +140,10 @@ char *job_path(const struct job *job, const char *name);
  * words when it refuses its input, TIMEOUT, LIMIT, FULL, CANCELLED. */
 int job_run(struct job *job, const char *what, const char *const *argv, struct error *err);
 
+/* The module as the optimised tier translates it: its path, which the caller frees; NULL when the
+ * optimiser is not there or fails. */
+int pipeline_optimise(struct job *job, char **ret_path, struct error *err);
+
 /* The module, or modules, to image.elf, in the job's folder. */
 int pipeline_run(struct job *job, struct error *err);
 

@@ -116,6 +116,19 @@ enum { WASM_LINKED_MAX = 15 };
 int wasm_compile_linked(struct wasm *wasm, const struct wasm_linked *modules, size_t count,
                         enum wasm_tier tier, struct wasm_result *ret_result, struct error *err);
 
+/* What is left of a module before it is translated for WASM_TIER_OPTIMIZED. */
+struct wasm_shrunk {
+    uint64_t bare_bytes;      /* without names, debugging information and files */
+    uint32_t bare_functions;  /* that it defines */
+    bool is_optimized;        /* false: there is no wasm-opt, or it would not have this module */
+    uint64_t optimized_bytes; /* without what nobody calls, by wasm-opt */
+    uint32_t optimized_functions;
+};
+
+/* Measure that; nothing is compiled or kept.  Fails as wasm_compile(). */
+int wasm_shrink(struct wasm *wasm, const void *bytes, size_t length,
+                struct wasm_shrunk *ret_shrunk, struct error *err);
+
 /*
  * What can be told of a compiled image to another node, and taken from one.  `runtime` names what
  * the code calls in its VM, `toolchain` all that decides what comes out of a module.

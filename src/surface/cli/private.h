@@ -249,6 +249,7 @@ int verb_fn_new(const struct arguments *arguments, struct error *err);
 int verb_fn_init(const struct arguments *arguments, struct error *err);
 int verb_fn_build(const struct arguments *arguments, struct error *err);
 int verb_fn_run(const struct arguments *arguments, struct error *err);
+int verb_fn_optimize(const struct arguments *arguments, struct error *err);
 int verb_fn_deploy(const struct arguments *arguments, struct error *err);
 int verb_fn_invoke(const struct arguments *arguments, struct error *err);
 int verb_fn_list(const struct arguments *arguments, struct error *err);

@@ -2,6 +2,8 @@
  * `fn run`: one module, once, here, in the same VM and by the same pipeline as on a node, without
  * one.
  */
+#include "surface/cli/run.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -23,7 +25,7 @@
 #include "surface/cli/run_folders.h"
 #include "surface/cli/run_invoke.h"
 
-enum { RUN_MODULE_MAX = 64 << 20, IMAGE_BYTES_MAX = 256 << 20, RUN_TIMEOUT_MS = 3600000 };
+enum { IMAGE_BYTES_MAX = 256 << 20, RUN_TIMEOUT_MS = 3600000 };
 
 static const uint64_t run_memory_bytes = (UINT64_C(4) << 30) - 65536;
 
@@ -114,6 +116,20 @@ static int cache_folder(char **ret_folder, struct error *err)
     *ret_folder =
         memory_format("%s%s/blixard/run", has_cache ? cache : home, has_cache ? "" : "/.cache");
     return file_make_folder(*ret_folder, 0711, err);
+}
+
+int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err)
+{
+    MEMORY_OWNED char *folder = NULL;
+    int r = cache_folder(&folder, err);
+    if (r < 0) {
+        return r;
+    }
+    MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
+    r = image_store_open_shared(blobs, ret_images, err);
+    struct wasm_options options = {
+        .work_folder = folder, .images = *ret_images, .shares_folder = true};
+    return r < 0 ? r : wasm_open(&options, ret_wasm, err);
 }
 
 /* Of what is compiled already the faster code, else what is there sooner; or what was asked for. */
@@ -216,36 +232,24 @@ static int compile(struct run *run, const struct arguments *arguments, struct bu
                    struct error *err)
 {
     const char *path = arguments->words[0];
-    MEMORY_OWNED char *folder = NULL;
     BUFFER_OWNED struct buffer module = {0};
     struct wasm_result result;
     int r = file_read(path, RUN_MODULE_MAX, &module, err);
     if (r == 0) {
         r = read_module(run, &module, err);
     }
-    if (r == 0) {
-        r = cache_folder(&folder, err);
-    }
     if (r < 0) {
         return r;
     }
-    MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
-    r = image_store_open_shared(blobs, &run->images, err);
-    struct wasm_options options = {
-        .work_folder = folder, .images = run->images, .shares_folder = true};
-    if (r == 0) {
-        r = wasm_open(&options, &run->wasm, err);
-    }
+    r = run_open_pipeline(&run->images, &run->wasm, err);
     if (r == 0) {
         r = compile_module(run, &module, choose_tier(run, arguments, &module), &result, err);
     }
     return r < 0 ? r : image_read(run->images, result.image_id, IMAGE_BYTES_MAX, ret_elf, err);
 }
 
-/* Where KVM cannot be used, the process sandbox; or what was asked for. */
-static int open_vmm(const struct arguments *arguments, struct vmm **ret_vmm, struct error *err)
+int run_open_vmm(const char *wanted, struct vmm **ret_vmm, struct error *err)
 {
-    const char *wanted = flag_value(arguments, "isolation");
     struct vmm_options options = {.kvm_fd = -1, .shells_max = 1};
     struct error ignored = {0};
     bool is_process = wanted != NULL && strcmp(wanted, "process") == 0;
@@ -292,7 +296,7 @@ static int prepare(struct run *run, const struct arguments *arguments, struct er
     }
     r = compile(run, arguments, &elf, err);
     if (r == 0) {
-        r = open_vmm(arguments, &run->vmm, err);
+        r = run_open_vmm(flag_value(arguments, "isolation"), &run->vmm, err);
     }
     if (r == 0) {
         r = vmm_image_new(run->vmm, elf.data, elf.used, &limits, &sink, &run->image, err);

@@ -189,6 +189,20 @@ const struct verb cli_verbs[] = {
      "  blixard fn run math.wasm --invoke add 2 -3\n"
      "  printf 'invoke div 1 0\\nget count\\n' | blixard fn run math.wasm --script -\n",
      verb_fn_run},
+    {"fn", "optimize", "NAME|FILE", 1, 1,
+     FLAGS(
+         {"data", 'd', "TEXT", NULL, "The input of the calls that are timed."},
+         {"file", 'f', "FILE", NULL, "The input is this file's content."},
+         {"calls", 0, "COUNT", NULL, "How many calls in each tier (default 50)."},
+         {"env", 'e', "NAME=VALUE", NULL,
+          "An environment variable of the calls; may be given several times."},
+         {"isolation", 0, "HOW", "microvm process", "What they run in (default: the better one)."}),
+     "Show what becomes of a function, or of a .wasm file, on its way to code, and how much faster "
+     "it "
+     "runs; compiles and calls it here.",
+     "  blixard fn optimize hello --data world\n"
+     "  blixard fn optimize build/resize.wasm --file photo.jpg --calls 200\n",
+     verb_fn_optimize},
     {"fn", "deploy", "[NAME PATH]", 0, 2, deploy_flags,
      "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
      "and PATH, the project in this folder.",

@@ -1,0 +1,20 @@
+/* What runs modules here, without a node: the compilers, with a cache of the user's, and a VM. */
+#ifndef SURFACE_CLI_RUN_H
+#define SURFACE_CLI_RUN_H
+
+#include <stddef.h>
+
+struct error;
+struct image_store;
+struct vmm;
+struct wasm;
+
+enum { RUN_MODULE_MAX = 64 << 20 };
+
+/* Both are the caller's, also after a failure (NULL: not opened).  INVALID: there is no place. */
+int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err);
+
+/* For one shell.  "microvm", "process", or NULL: the better of those that work. */
+int run_open_vmm(const char *isolation_or_null, struct vmm **ret_vmm, struct error *err);
+
+#endif
