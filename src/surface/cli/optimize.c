@@ -209,7 +209,8 @@ static int time_calls(const struct optimizing *optimizing, struct vmm_shell *she
     }
     qsort(times, count, sizeof(*times), compare_times);
     json_object_set_new(row, "calls", json_integer(count));
-    json_object_set_new(row, "call_us", json_real((double)times[count / 2] / 1000));
+    uint64_t median_ns = times[count / 2];
+    json_object_set_new(row, "call_us", json_real((double)median_ns / 1000));
     return r;
 }
 
