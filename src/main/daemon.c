@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/version.h"
 
@@ -27,6 +28,32 @@ void daemon_notify(const char *state)
     sd_notify(0, state);
 #else
     (void)state;
+#endif
+}
+
+/*
+ * The loop says that it goes round, twice in the time after which systemd takes it for hung
+ * (sd_watchdog_enabled(3)).  Before it goes round nobody expects that: the time runs from READY=1.
+ */
+static void on_round(void *context)
+{
+    struct node *node = context;
+    daemon_notify("WATCHDOG=1");
+    loop_timer_start(node->watchdog, node->watchdog_ms);
+}
+
+static void watch_rounds(struct node *node)
+{
+#ifdef HAVE_SYSTEMD
+    uint64_t usec = 0;
+    if (sd_watchdog_enabled(0, &usec) > 0) {
+        node->watchdog_ms = usec / 2000 > 0 ? usec / 2000 : 1;
+        node->watchdog = loop_timer_new(node->loop, on_round, node);
+        on_round(node);
+    }
+#else
+    (void)on_round;
+    (void)node;
 #endif
 }
 
@@ -125,6 +152,7 @@ int daemon_run(struct node *node, struct error *err)
     size_t started = 0;
     int r = 0;
     watch_signals(node);
+    watch_rounds(node);
     while (r == 0 && started < subsystem_count && !node->stopping) {
         r = subsystems[started].start(node, err);
         started += r == 0;
@@ -144,5 +172,6 @@ int daemon_run(struct node *node, struct error *err)
         }
     }
     unwatch_signals(node);
+    loop_timer_free(node->watchdog);
     return outcome(node, r, err);
 }

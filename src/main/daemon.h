@@ -22,6 +22,8 @@ struct node {
     struct vmm_probe probe;
     enum vmm_isolation isolation;
     uv_signal_t signals[3];
+    struct loop_timer *watchdog; /* NULL: nobody waits for signs of life */
+    uint64_t watchdog_ms;
     bool stopping;
 
     const char *join_token; /* NULL: none was given */
