@@ -174,13 +174,14 @@ int cron_zone_open(const char *name, struct cron_zone **ret_zone, struct error *
                          name, "Europe/Berlin");
     }
     BUFFER_OWNED struct buffer bytes = {0};
-    MEMORY_OWNED char *path = memory_format("/usr/share/zoneinfo/%s", name);
+    const char *said = getenv("TZDIR"); /* where there is no /usr/share */
+    const char *folder = said != NULL && said[0] == '/' ? said : "/usr/share/zoneinfo";
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
     struct error problem = {0};
     if (file_read(path, FILE_MAX, &bytes, &problem) < 0) {
         return error_set(err, ERROR_NOT_FOUND,
-                         "there is no time zone \"%.64s\" on this node (/usr/share/zoneinfo; "
-                         "package tzdata)",
-                         name);
+                         "there is no time zone \"%.64s\" on this node (%.200s; package tzdata)",
+                         name, folder);
     }
     int r = cron_zone_read(bytes.data, bytes.used, ret_zone, err);
     return r < 0 ? error_wrap(err, "%s", path) : 0;

@@ -205,6 +205,20 @@ TEST(cron, zones_are_names_below_one_folder)
     }
 }
 
+TEST(cron, zones_are_read_where_the_environment_says)
+{
+    struct cron_zone *zone = NULL;
+    struct error err = {0};
+    setenv("TZDIR", "/nonexistent", 1);
+    EXPECT(cron_zone_open("Europe/Berlin", &zone, &err) < 0);
+    EXPECT(strstr(err.text, "/nonexistent") != NULL);
+    setenv("TZDIR", "/usr/share/zoneinfo/Europe", 1);
+    EXPECT(cron_zone_open("Berlin", &zone, &err) == 0);
+    cron_zone_free(zone);
+    unsetenv("TZDIR");
+    EXPECT(cron_zone_open("Berlin", &zone, &err) < 0);
+}
+
 /*
  * Goal: offsets are libc's, before, within and after the table of transitions.
  * Method: moments from 1970 to 2120, spread by a generator, in zones of all kinds.
