@@ -20,7 +20,8 @@
 static const char default_config[] = "/etc/blixard/blixard.yaml";
 
 static const char usage[] =
-    "usage: blixard server [--config FILE] [--check-config] [--join TOKEN] [--OPTION VALUE ...]\n"
+    "usage: blixard server [--config FILE ...] [--check-config] [--join TOKEN] [--OPTION VALUE "
+    "...]\n"
     "       blixard dev [--OPTION VALUE ...]\n\n"
     "server runs a node as a daemon; dev runs one in the foreground with data in your state "
     "folder.\n"
@@ -59,11 +60,14 @@ static char *default_folder(bool is_dev)
     return memory_format("%s/.local/state/blixard/dev", home != NULL ? home : "/tmp");
 }
 
+enum { CONFIGS_MAX = 16 };
+
 struct command_line {
     bool help;
     bool check;
     bool markdown;
-    const char *config;
+    const char *configs[CONFIGS_MAX];
+    size_t config_count;
     char *join; /* a token, or "-" */
 };
 
@@ -104,7 +108,14 @@ static int walk(int argc, char **argv, struct options *options, struct command_l
                 return error_set(err, ERROR_INVALID, "%s needs a value", flag);
             }
             if (strcmp(name, "config") == 0) {
-                line->config = value;
+                if (options != NULL) {
+                    continue; /* the second walk */
+                }
+                if (line->config_count == CONFIGS_MAX) {
+                    return error_set(err, ERROR_INVALID, "more than %d configuration files",
+                                     CONFIGS_MAX);
+                }
+                line->configs[line->config_count++] = value;
             } else if (strcmp(name, "join") == 0) {
                 take_token(value, line);
             } else if (options != NULL && options_set(options, name, value, err) < 0) {
@@ -119,11 +130,11 @@ static int parse(int argc, char **argv, struct node *node, struct command_line *
                  struct error *err)
 {
     int r = walk(argc, argv, NULL, line, err);
-    if (!node->is_dev && line->config == NULL && file_exists(default_config)) {
-        line->config = default_config;
+    if (!node->is_dev && line->config_count == 0 && file_exists(default_config)) {
+        line->configs[line->config_count++] = default_config;
     }
-    if (r == 0 && line->config != NULL) {
-        r = options_read_file(&node->options, line->config, err);
+    for (size_t i = 0; r == 0 && i < line->config_count; i++) {
+        r = options_read_file(&node->options, line->configs[i], err);
     }
     return r < 0 ? r : walk(argc, argv, &node->options, line, err);
 }

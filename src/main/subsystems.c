@@ -112,6 +112,7 @@ static int start_cluster(struct node *node, struct error *err)
         .node_name = node->name,
         .address = node->options.cluster_address,
         .advertise = node->options.advertise_address,
+        .join_addresses = node->options.join_addresses,
         .failure_domain = node->options.failure_domain,
         .version = blixard_version,
         .isolation = vmm_isolation_text(node->isolation),

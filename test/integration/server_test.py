@@ -79,6 +79,19 @@ class Configuration(Scratch):
         self.refused("needs a value", "--data-folder")
         self.refused("unexpected", "somewhere")
 
+    def test_of_several_files_the_later_one_goes_before(self):
+        first = self.file("first.yaml", "log_level: info\nslots_per_runner: 65\n")
+        second = self.file("second.yaml", "slots_per_runner: 4\n")
+        self.refused("first.yaml, line 2", "--config", second, "--config", first)
+        first.write_text("log_level: loud\n")
+        self.refused("first.yaml, line 1", "--config", first, "--config", second)
+        first.write_text(f"data_folder: {self.folder}/one\napi_address: nowhere\n")
+        second.write_text("api_address: elsewhere\n")
+        status, said = self.server("--config", first, "--config", second)
+        self.assertNotEqual(status, 0)
+        self.assertIn("elsewhere", said)
+        self.refused("more than 16", *["--config", second] * 17)
+
     def test_a_file_that_is_not_there_is_an_error(self):
         status, said = self.server("--config", self.folder / "none.yaml")
         self.assertEqual(status, 66)
@@ -118,6 +131,52 @@ class Start(Scratch):
                                    "--gateway-address", "127.0.0.1:0")
         self.assertNotEqual(status, 0)
         self.assertIn("/proc/blixard", said)
+
+    def test_systemd_is_told_that_the_loop_goes_round(self):
+        path = self.folder / "notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(path))
+            notify.settimeout(60)
+            process = subprocess.Popen([BLIXARD, "server", "--data-folder", self.folder / "data", "--api-address",
+                                        "127.0.0.1:0", "--gateway-address", "127.0.0.1:0"],
+                                       env={**os.environ, "NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"},
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                while b"READY=1" not in notify.recv(4096):
+                    pass
+                for _ in range(3):
+                    self.assertEqual(notify.recv(4096), b"WATCHDOG=1")
+                # It stands still: nothing is told any more.
+                process.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+                notify.setblocking(False)
+                with self.assertRaises(BlockingIOError):
+                    while True:
+                        notify.recv(4096)
+                notify.settimeout(1)
+                with self.assertRaises(TimeoutError):
+                    notify.recv(4096)
+            finally:
+                process.kill()
+                process.wait()
+
+    def test_who_is_asked_to_be_let_in_can_be_said_besides_the_token(self):
+        import base64
+
+        from cluster import Cluster
+
+        with Cluster(1, "join-addresses", here=True) as cluster:
+            cluster.form()
+            one, two = cluster[0], cluster.add()
+            words = json.loads(base64.urlsafe_b64decode(cluster.token().removeprefix("blx1.") + "==="))
+            words["a"] = ["127.0.0.1:1"]  # where nobody is
+            token = base64.urlsafe_b64encode(json.dumps(words, separators=(",", ":")).encode()).decode().rstrip("=")
+            path = self.file("token", f"blx1.{token}\n")
+            two.start("--join-token-file", path, "--join-addresses", "127.0.0.1")
+            self.assertEqual(two.wait(), 64)
+            self.assertIn('join_addresses: "127.0.0.1" is no HOST:PORT', two.said())
+            two.start("--join-token-file", path, "--join-addresses", f"127.0.0.1:2, {one.address}").wait_ready()
+            self.assertEqual(len(one.call("GET", "/v1/nodes")["nodes"]), 2)
 
     def test_systemd_is_told_when_it_is_ready_and_when_it_stops(self):
         path = self.folder / "notify"

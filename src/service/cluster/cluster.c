@@ -316,6 +316,8 @@ static struct cluster *cluster_new(const struct cluster_options *options)
     cluster->node_name = memory_copy_string(options->node_name);
     cluster->address = memory_copy_string(options->address);
     cluster->advertise = memory_copy_string(options->advertise);
+    cluster->join_addresses =
+        memory_copy_string(options->join_addresses != NULL ? options->join_addresses : "");
     cluster->failure_domain = memory_copy_string(options->failure_domain);
     cluster->version = memory_copy_string(options->version);
     cluster->isolation = memory_copy_string(options->isolation);
@@ -471,6 +473,7 @@ void cluster_close(struct cluster *cluster)
     free(cluster->node_name);
     free(cluster->address);
     free(cluster->advertise);
+    free(cluster->join_addresses);
     free(cluster->failure_domain);
     free(cluster->version);
     free(cluster->isolation);

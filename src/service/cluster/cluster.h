@@ -56,6 +56,8 @@ struct cluster_options {
     const char *node_name; /* of a node that joins or begins a cluster */
     const char *address;   /* where to listen */
     const char *advertise; /* HOST or HOST:PORT for the others; "": found out */
+    const char
+        *join_addresses; /* HOST:PORT with commas, instead of those of the token; "" or NULL */
     const char *failure_domain;
     const char *version; /* of Blixard */
     const char *isolation;

@@ -206,6 +206,30 @@ static int try_listening(const struct cluster *cluster, struct error *err)
     return 0;
 }
 
+/* Of who knows better than the token where the others are: "HOST:PORT,HOST:PORT". */
+static int take_addresses(const char *text, struct cluster_token *token, struct error *err)
+{
+    size_t count = 0;
+    while (*text != '\0') {
+        size_t length = strcspn(text, ",");
+        struct text word = text_trim(text_of(text, length));
+        if (count == CLUSTER_TOKEN_ADDRESSES_MAX || word.length >= CLUSTER_TOKEN_ADDRESS_SIZE) {
+            return error_set(err, ERROR_INVALID,
+                             "join_addresses: at most %d, of at most %d characters",
+                             CLUSTER_TOKEN_ADDRESSES_MAX, CLUSTER_TOKEN_ADDRESS_SIZE - 1);
+        }
+        char *address = token->addresses[count++];
+        memcpy(address, word.data, word.length);
+        address[word.length] = '\0';
+        if (!cluster_token_is_address(address)) {
+            return error_set(err, ERROR_INVALID, "join_addresses: \"%s\" is no HOST:PORT", address);
+        }
+        text += length + (text[length] == ',' ? 1 : 0);
+    }
+    token->address_count = count > 0 ? count : token->address_count;
+    return 0;
+}
+
 static int prepare(struct joining *joining, const char *text, struct error *err)
 {
     struct cluster *cluster = joining->cluster;
@@ -217,6 +241,10 @@ static int prepare(struct joining *joining, const char *text, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "this token is for `blixard login`; a node joins with one of `blixard "
                          "node token create`");
+    }
+    r = take_addresses(cluster->join_addresses, &joining->token, err);
+    if (r < 0) {
+        return r;
     }
     const struct tls_context_options tls = {.verify = TLS_VERIFY_PIN,
                                             .pin = joining->token.fingerprint};

@@ -135,6 +135,7 @@ struct cluster {
     char *node_name;
     char *address;
     char *advertise;
+    char *join_addresses;
     char *failure_domain;
     char *version;
     char *isolation;
