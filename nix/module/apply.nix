@@ -1,0 +1,106 @@
+# A unit begins the cluster where it is to begin, another applies the documents of what is declared.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.services.blixard;
+  blixard = import ./lib.nix { inherit lib; };
+  inherit (blixard) renderByProject;
+  inherit (lib) concatStringsSep escapeShellArg filterAttrs mapAttrs' mapAttrsToList mkIf nameValuePair optional optionalString;
+
+  byProject = renderByProject cfg.documents;
+
+  secretName = name: s: "secret-${s.project}-${name}";
+  kept = filterAttrs (_: m: !m.restartIfChanged) cfg.machines;
+  url = path: "http://localhost${path}";
+  # The API by the node's own socket, where no verb of the command line knows projects.
+  isSocket = lib.hasPrefix "unix:" cfg.socket;
+  curl = "curl --silent --show-error --fail-with-body --output /dev/null ${
+    if isSocket then "--unix-socket ${escapeShellArg (lib.removePrefix "unix:" cfg.socket)}" else "--connect-to ${escapeShellArg "localhost:80:${cfg.socket}"}"}";
+
+  script = ''
+    set -eu
+    manifests=''${BLIXARD_MANIFESTS:-/etc/blixard/manifests}
+    state=''${STATE_DIRECTORY:?}
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+
+    ${concatStringsSep "\n" (mapAttrsToList
+      (name: s: ''
+        ${curl} --request PUT --data-binary "@''${CREDENTIALS_DIRECTORY:?}"/${escapeShellArg (secretName name s)} ${escapeShellArg (url "/v1/secrets/${name}?project=${s.project}")}'')
+      cfg.secrets)}
+
+    # Machines that have a change whenever they are started next, as PROJECT/NAME.
+    kept=${escapeShellArg (concatStringsSep " " (mapAttrsToList (name: m: "${m.project}/${name}") kept))}
+
+    apply() { # PROJECT FILE
+      code=0
+      blixard plan -f "$2" -p "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --output json > "$work/plan" || code=$?
+      [ "$code" -le 1 ] || return "$code"
+      blixard apply -f "$2" -p "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --wait ${cfg.apply.wait} --timeout ${cfg.apply.timeout}${optionalString cfg.apply.replace " --replace"}${optionalString cfg.apply.force " --force-conflicts"}
+      jq -r '.actions[] | select(.kind == "Machine" and .action == "update" and any(.changes[]?; .effect == "restart")) | .name' "$work/plan" > "$work/restart"
+      while read -r machine; do
+        case " $kept " in *" $1/$machine "*) continue ;; esac
+        ${curl} --request POST ${escapeShellArg (url "/v1/machines")}/"$machine/actions/restart?project=$1"
+      done < "$work/restart"
+    }
+
+    # Also of projects that nothing is declared of any more: what was is to go.
+    : >> "$state/projects"
+    for file in "$manifests"/*.yaml; do
+      [ ! -e "$file" ] || basename "$file" .yaml
+    done | sort -u - "$state/projects" > "$work/projects"
+    cp "$work/projects" "$state/projects"
+    : > "$work/nothing.yaml"
+    while read -r project; do
+      file=$manifests/$project.yaml
+      [ -e "$file" ] || file=$work/nothing.yaml
+      apply "$project" "$file"
+    done < "$work/projects"
+    (cd "$manifests" 2>/dev/null && for file in *.yaml; do [ ! -e "$file" ] || basename "$file" .yaml; done) > "$state/projects" || : > "$state/projects"
+  '';
+in
+{
+  config = mkIf cfg.enable {
+    environment.etc = mapAttrs' (project: text: nameValuePair "blixard/manifests/${project}.yaml" { inherit text; }) byProject;
+
+    systemd.services.blixard-bootstrap = mkIf cfg.cluster.bootstrap {
+      description = "The first node begins its cluster";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "blixard.service" ];
+      requires = [ "blixard.service" ];
+      environment.BLIXARD_ADDR = cfg.socket;
+      path = [ cfg.package pkgs.jq ];
+      unitConfig.StartLimitIntervalSec = 0;
+      serviceConfig = { Type = "oneshot"; RemainAfterExit = true; Restart = "on-failure"; RestartSec = "2s"; };
+      script = ''
+        set -eu
+        [ "$(blixard cluster status --output json | jq -r .name)" = null ] || exit 0
+        blixard cluster init --name ${escapeShellArg cfg.cluster.name} --servers ${toString cfg.cluster.servers}${optionalString (cfg.advertiseAddress != null) " --address ${escapeShellArg cfg.advertiseAddress}"}
+      '';
+    };
+
+    systemd.services.blixard-apply = {
+      description = "What is declared of Blixard in this configuration is applied";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "blixard.service" ] ++ optional cfg.cluster.bootstrap "blixard-bootstrap.service";
+      wants = [ "blixard.service" ];
+      environment.BLIXARD_ADDR = cfg.socket;
+      path = [ cfg.package pkgs.coreutils pkgs.jq pkgs.curl ];
+      restartTriggers = map (project: config.environment.etc."blixard/manifests/${project}.yaml".source) (builtins.attrNames byProject);
+      unitConfig.StartLimitIntervalSec = 0;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        # The cluster may have no leader for a while; what was applied in part is gone on with.
+        Restart = "on-failure";
+        RestartSec = "5s";
+        TimeoutStartSec = "infinity";
+        StateDirectory = "blixard-apply";
+        StateDirectoryMode = "0700";
+        PrivateTmp = true;
+        UMask = "0077";
+        LoadCredential = mapAttrsToList (name: s: "${secretName name s}:${s.file}") cfg.secrets;
+      };
+      inherit script;
+    };
+  };
+}

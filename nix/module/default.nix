@@ -1,0 +1,11 @@
+# The NixOS module: services.blixard.
+{
+  imports = [
+    ./options.nix
+    ./workloads.nix
+    ./documents.nix
+    ./assertions.nix
+    ./daemon.nix
+    ./apply.nix
+  ];
+}

@@ -1,0 +1,5 @@
+# Nothing but the switch.
+{
+  networking.hostName = "alone";
+  services.blixard.enable = true;
+}

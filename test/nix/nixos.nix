@@ -1,0 +1,60 @@
+# A stand-in for the options of NixOS that the module sets, with their real paths and types.
+{ lib, ... }:
+let
+  inherit (lib) mkOption types;
+  any = types.unspecified;
+  option = type: default: mkOption { inherit type default; };
+  unit = types.submodule ({ name, ... }: {
+    options = {
+      description = option types.str "";
+      documentation = option (types.listOf types.str) [ ];
+      wantedBy = option (types.listOf types.str) [ ];
+      wants = option (types.listOf types.str) [ ];
+      requires = option (types.listOf types.str) [ ];
+      after = option (types.listOf types.str) [ ];
+      path = option (types.listOf any) [ ];
+      environment = option (types.attrsOf types.str) { };
+      restartTriggers = option (types.listOf any) [ ];
+      restartIfChanged = option types.bool true;
+      stopIfChanged = option types.bool true;
+      startAt = option (types.either types.str (types.listOf types.str)) [ ];
+      script = option types.lines "";
+      preStop = option types.lines "";
+      unitConfig = option (types.attrsOf any) { };
+      serviceConfig = option (types.attrsOf any) { };
+    };
+  });
+  ports = {
+    allowedTCPPorts = option (types.listOf types.port) [ ];
+    allowedUDPPorts = option (types.listOf types.port) [ ];
+  };
+in
+{
+  options = {
+    assertions = option (types.listOf any) [ ];
+    warnings = option (types.listOf types.str) [ ];
+    system.stateVersion = option types.str "";
+    environment.systemPackages = option (types.listOf any) [ ];
+    environment.etc = option
+      (types.attrsOf (types.submodule ({ name, config, ... }: {
+        options.text = option (types.nullOr types.lines) null;
+        options.source = mkOption { type = types.path; };
+        config.source = lib.mkDefault "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-${builtins.hashString "md5" (builtins.unsafeDiscardStringContext config.text)}";
+      })))
+      { };
+    systemd.package = option any { outPath = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-systemd"; };
+    systemd.services = option (types.attrsOf unit) { };
+    systemd.tmpfiles.rules = option (types.listOf types.str) [ ];
+    users.users = option (types.attrsOf (types.attrsOf any)) { };
+    users.groups = option (types.attrsOf (types.attrsOf any)) { };
+    boot.kernelModules = option (types.listOf types.str) [ ];
+    boot.kernel.sysctl = option (types.attrsOf (types.either types.int types.str)) { };
+    networking.hostName = option types.str "nixos";
+    networking.nftables.enable = option types.bool false;
+    networking.firewall = ports // {
+      interfaces = option (types.attrsOf (types.submodule { options = ports; })) { };
+    };
+    services.prometheus.scrapeConfigs = option (types.listOf (types.attrsOf any)) [ ];
+    virtualisation.memorySize = option types.int 1024;
+  };
+}
