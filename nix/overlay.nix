@@ -1,0 +1,4 @@
+# pkgs.blixard, and the wabt that it is made for.
+final: prev: {
+  blixard = final.callPackage ./package.nix { };
+}

@@ -1,0 +1,7 @@
+# What only this host is: put its hardware-configuration.nix here.
+{
+  networking.hostName = "three";
+  fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
+  boot.loader.systemd-boot.enable = true;
+  system.stateVersion = "25.05";
+}

@@ -1,0 +1,32 @@
+{
+  description = "A Blixard function";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
+  inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
+
+  outputs = { self, nixpkgs, blixard }:
+    let
+      pkgs = nixpkgs.legacyPackages.x86_64-linux;
+      module = blixard.lib.buildFunction pkgs {
+        name = "hello";
+        src = self;
+        # A copy of ~/.cache/blixard after one `blixard fn build`: the compiler, which is from npm.
+        npmCache = ./npm-cache;
+      };
+    in
+    {
+      # nix build: result/hello.wasm.  blixard fn deploy hello result/hello.wasm
+      packages.x86_64-linux.default = builtins.dirOf module;
+
+      # nix eval --raw .#manifest | blixard apply -f -
+      manifest = blixard.lib.toManifest (blixard.lib.mkFunction {
+        name = "hello";
+        wasm = module;
+        language = "assemblyscript";
+        routes.all.path = "/hello";
+      });
+
+      devShells.x86_64-linux.default = blixard.devShells.x86_64-linux.default;
+    };
+}

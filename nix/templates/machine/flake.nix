@@ -1,0 +1,38 @@
+{
+  description = "A machine of microvm.nix under Blixard";
+
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.microvm.url = "github:microvm-nix/microvm.nix";
+  inputs.microvm.inputs.nixpkgs.follows = "nixpkgs";
+  inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
+  inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
+
+  outputs = { self, nixpkgs, microvm, blixard }: {
+    # blixard vm create web --flake .#web
+    nixosConfigurations.web = nixpkgs.lib.nixosSystem {
+      system = "x86_64-linux";
+      modules = [
+        microvm.nixosModules.microvm
+        ({ pkgs, ... }: {
+          networking.hostName = "web";
+          microvm = {
+            hypervisor = "cloud-hypervisor";
+            vcpu = 1;
+            mem = 512;
+            interfaces = [ { type = "tap"; id = "web"; mac = "02:00:00:00:00:01"; } ];
+          };
+          services.nginx.enable = true;
+          networking.firewall.allowedTCPPorts = [ 80 ];
+          users.users.root.password = "";
+          system.stateVersion = "25.05";
+        })
+      ];
+    };
+
+    # nix eval --raw .#manifest | blixard apply -f -
+    manifest = blixard.lib.toManifest (blixard.lib.mkRunnerManifest {
+      name = "web";
+      nixosConfiguration = self.nixosConfigurations.web;
+    });
+  };
+}
