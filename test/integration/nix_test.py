@@ -1,0 +1,329 @@
+"""The NixOS module, the flake and what is declared in them, by Nix itself and a stand-in of nixpkgs (test/nix)."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from node import BUILD, ROOT, Node
+from shows import compile_guest
+
+NIX = ROOT / "test/nix"
+BLIXARD = BUILD / "blixard"
+SYSTEM = "x86_64-linux"
+
+
+def setUpModule():
+    if shutil.which("nix-instantiate") is None:
+        raise unittest.SkipTest("there is no nix-instantiate (Debian: nix-bin)")
+
+
+class Evaluation(unittest.TestCase):
+    """A store of its own, and nobody asked over the network."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.scratch = pathlib.Path(tempfile.mkdtemp(prefix="blixard-nix-"))
+        cls.addClassCleanup(cls.remove)
+        conf = "build-users-group =\nsubstituters =\nsandbox = false\nexperimental-features = nix-command flakes\nflake-registry =\n"
+        (cls.scratch / "nix.conf").write_text(conf)
+        cls.env = {**os.environ, "NIX_CONF_DIR": str(cls.scratch), "NIX_STORE_DIR": f"{cls.scratch}/store", "NIX_STATE_DIR": f"{cls.scratch}/var",
+                   "NIX_LOG_DIR": f"{cls.scratch}/log", "HOME": f"{cls.scratch}/home", "XDG_CACHE_HOME": f"{cls.scratch}/cache"}
+        (cls.scratch / "home").mkdir()
+
+    @classmethod
+    def remove(cls):
+        subprocess.run(["chmod", "-R", "u+w", cls.scratch], check=True)
+        shutil.rmtree(cls.scratch)
+
+    def nix(self, *words, code=0):
+        done = subprocess.run([*map(str, words)], env=self.env, cwd=ROOT, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=300)
+        self.assertEqual(done.returncode, code, f"{words}: {done.stdout[-500:]}{done.stderr[-3000:]}")
+        return done.stdout if code == 0 else done.stderr
+
+    def value(self, expression, *words):
+        return json.loads(self.nix("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression, *words))
+
+    def rendered(self, module):
+        """What the module makes of a configuration: a case's name, or the text of a module."""
+        text = f"{NIX}/cases/{module}.nix" if module.isalnum() else f"({module})"
+        return self.value(f"import {NIX}/eval.nix {{ module = {text}; }}")
+
+
+def golden(case):
+    """One text of all that is rendered."""
+    parts = [case["units"][name].rstrip() for name in sorted(case["units"])]
+    for name in sorted(case["scripts"]):
+        for part in ("script", "preStop"):
+            if case["scripts"][name][part]:
+                parts.append(f"# {name}: {part}\n{case['scripts'][name][part].rstrip()}")
+    parts += [f"# /etc/{name}\n{case['files'][name].rstrip()}" for name in sorted(case["files"])]
+    parts.append("# host\n" + json.dumps(case["host"], indent=1, sort_keys=True))
+    parts += [f"# warning: {text}" for text in case["warnings"]]
+    return "\n\n".join(parts) + "\n"
+
+
+class Module(Evaluation):
+    def test_every_file_parses(self):
+        files = [path for folder in ("nix", "test/nix", "docs/examples") for path in (ROOT / folder).rglob("*.nix")]
+        self.assertGreater(len(files), 20)
+        self.nix("nix-instantiate", "--parse", ROOT / "flake.nix", *files)
+
+    def test_the_stand_in_of_lib_is_as_it_is_claimed_to_be(self):
+        claims = self.value(f"import {NIX}/lib/test.nix")
+        self.assertGreater(len(claims), 15)
+        self.assertEqual([name for name, holds in claims.items() if holds is not True], [])
+
+    def test_units_and_files_are_the_golden_ones(self):
+        for path in sorted((NIX / "cases").glob("*.nix")):
+            with self.subTest(path.stem):
+                case = self.rendered(path.stem)
+                self.assertEqual(case["failed"], [])
+                kept = NIX / "golden" / f"{path.stem}.txt"
+                if os.environ.get("BLIXARD_WRITE_GOLDEN"):
+                    kept.write_text(golden(case))
+                self.maxDiff = None
+                self.assertEqual(golden(case), kept.read_text())
+
+    def test_the_daemon_takes_the_configuration_that_is_rendered(self):
+        for path in sorted((NIX / "cases").glob("*.nix")):
+            config = self.scratch / f"{path.stem}.yaml"
+            config.write_text(self.rendered(path.stem)["files"]["blixard/blixard.yaml"])
+            done = subprocess.run([BLIXARD, "server", "--config", config, "--check-config"], stdout=subprocess.PIPE,
+                                  stderr=subprocess.STDOUT, text=True, timeout=60)
+            self.assertEqual((done.returncode, done.stdout), (0, "the configuration is good\n"))
+
+    def test_what_cannot_be_is_refused_with_its_reason(self):
+        machine = "machines.m = { image = \"i\"; interfaces = [ \"n\" ]; "
+        for words, said in (
+                ("cluster.bootstrap = true; cluster.joinTokenFile = \"/run/keys/t\";", "it cannot do both"),
+                ("cluster.joinAddresses = [ \"a:1\" ];", "nothing says why this node should be let in"),
+                ("cluster.servers = 4;", "an even number of servers"),
+                ("cluster.bootstrap = true; role = \"worker\";", "its first server"),
+                ("nodeName = \"One\";", "names of nodes are small letters"),
+                ("settings.gateway_adress = \"127.0.0.1:1\";", "`settings.gateway_adress` is no option of the daemon; there are"),
+                ("gateway.tls.keyFile = \"/run/keys/k\";", "HTTPS needs both"),
+                ("cluster.joinTokenFile = \"${builtins.storeDir}/x\";", "is in the Nix store"),
+                ("secrets.s.file = \"${builtins.storeDir}/x\";", "`secrets.s.file` is in the Nix store"),
+                ("machines.m = { };", "exactly one of `image`, `runner`, `flake` and `config`; it has 0"),
+                ("machines.m = { image = \"i\"; runner = \"/nix/store/x\"; };", "exactly one of"),
+                (machine + "hypervisor = \"firecracker\"; };", "which is not among `hypervisors`"),
+                ("hypervisors = [ \"firecracker\" ]; " + machine + "hypervisor = \"firecracker\"; shares = [ \"/a:/b\" ]; };", "Firecracker has no shares"),
+                ("hypervisors = [ \"firecracker\" ]; " + machine + "hypervisor = \"firecracker\"; cpus = 33; };", "Firecracker has no more than 32 cpus"),
+                ("user = \"blixard\"; hypervisors = [ \"firecracker\" ];", "a daemon that is root"),
+                (machine + "settings.colour = \"red\"; };", "Machine m: there is no `colour'"),
+                (machine + "project = \"Shop\"; };", "`Shop' is no name of a project"),
+                ("functions.f = { };", "exactly one of `source`, `wasm` and `flake`; it has 0"),
+                ("functions.f = { wasm = \"/nix/store/x\"; aliases.a = { }; };", "either a `version` or `weights`"),
+                ("functions.f = { wasm = \"/nix/store/x\"; limits.memori = 1; };", "there is no `memori'"),
+                ("functions.f = { wasm = \"/nix/store/x\"; routes.r.path = \"/\"; routes.r.cors.origin = \"*\"; };", "Route f-r.cors: there is no `origin'"),
+                ("manifests = [ { kind = \"Queu\"; name = \"q\"; } ];", "there is no kind `Queu'"),
+                ("networks.n.settings.mtuu = 1;", "Network n: there is no `mtuu'")):
+            with self.subTest(words):
+                failed = self.rendered(f"{{ networking.hostName = \"one\"; services.blixard = {{ enable = true; {words} }}; }}")["failed"]
+                self.assertTrue(any(said in text for text in failed), failed)
+
+    def test_a_value_out_of_its_range_is_refused_when_the_system_is_built(self):
+        for words in ("settings.slots_per_runner = 65;", "settings.body_bytes_max = \"much\";", "role = \"leader\";", "resources.reserved.cpuMillis = -1;"):
+            with self.subTest(words):
+                said = self.nix("nix-instantiate", "--eval", "--strict", "--json", "--expr",
+                                f"import {NIX}/eval.nix {{ module = {{ services.blixard = {{ enable = true; {words} }}; }}; }}", code=1)
+                self.assertIn("is not of type", said)
+
+    def test_the_reference_of_options_is_the_modules(self):
+        for tool in ("nix_options", "nix_tables"):
+            done = subprocess.run([ROOT / "tools" / tool, "--check"], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stdout)
+
+
+class Applied(Evaluation):
+    """What is declared, brought to a node by the script of the unit; a second configuration, and what it has no more."""
+
+    def setUp(self):
+        self.node = Node()
+        self.addCleanup(self.node.stop)
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-applied-")))
+        self.module = compile_guest(self.folder)
+        (self.folder / "value").write_text("long-and-secret")
+        (self.folder / "secret-default-token").write_text("long-and-secret")
+        (self.folder / "secret-shop-token").write_text("another")
+
+    def switch(self, words, code=0):
+        """As nixos-rebuild has it: other files, and the unit is started again."""
+        case = self.rendered(f"{{ networking.hostName = \"dev\"; services.blixard = {{ enable = true; dataDir = \"{self.node.folder}\"; {words} }}; }}")
+        self.assertEqual(case["failed"], [])
+        manifests = self.folder / "manifests"
+        shutil.rmtree(manifests, ignore_errors=True)
+        manifests.mkdir()
+        for name, text in case["files"].items():
+            if name.startswith("blixard/manifests/"):
+                (manifests / pathlib.Path(name).name).write_text(text)
+        state = self.folder / "state"
+        state.mkdir(exist_ok=True)
+        env = {**self.node.env, "PATH": f"{BUILD}:{os.environ['PATH']}", "BLIXARD_MANIFESTS": str(manifests), "STATE_DIRECTORY": str(state),
+               "CREDENTIALS_DIRECTORY": str(self.folder)}
+        done = subprocess.run(["bash", "-e", "-c", case["scripts"]["blixard-apply"]["script"]], env=env, text=True, cwd=self.folder,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        self.assertEqual(done.returncode, code, f"{done.stdout}\n{self.node.log.read_text()[-1000:]}")
+        return done.stdout
+
+    def names(self, collection, project="default"):
+        return sorted(o["name"] for o in self.node.json(f"/v1/{collection}?project={project}")[collection.replace("-", "_")])
+
+    FUNCTION = """
+        functions.hello = { wasm = "%s"; language = "c"; env.GREETING = "%s"; secrets.TOKEN = "token"; limits.memory = "64MiB"; limits.timeout = "5s";
+          triggers.nightly = { kind = "cron"; settings.schedule = "0 3 * * *"; }; routes.all = { path = "/hello"; methods = [ "GET" ]; };
+          aliases.stable.version = 1; };
+        secrets.token.file = "/run/keys/token";
+        networks.back.subnet = "10.77.0.0/24";
+        storage.volumes.data = { size = "64MiB"; node = null; settings.filesystem = "none"; };
+        manifests = [ { kind = "Queue"; name = "orders"; spec.visibility = "45s"; } ];
+        preseed.quotas.shop.functions = 3;
+    """
+
+    def test_what_is_declared_no_more_is_gone_and_the_rest_changed(self):
+        shop = "secrets.other = { project = \"shop\"; file = \"/run/keys/other\"; }; preseed.projects.shop.objects.Stream.log.partitions = 1;"
+        (self.folder / "secret-shop-other").write_text("another")
+        subprocess.run([BLIXARD, "queue", "create", "by-hand"], env=self.node.env, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        self.switch(self.FUNCTION % (self.module, "hi") + shop)
+        self.assertEqual(self.node.json("/v1/functions/hello")["version"]["environment"], {"GREETING": "hi"})
+        self.assertEqual(self.node.json("/v1/queues/orders")["visibility_ms"], 45000)
+        self.assertEqual(self.names("routes"), ["hello-all"])
+        self.assertEqual(self.names("streams", "shop"), ["log"])
+        self.assertEqual(self.names("secrets", "shop"), ["other"])
+        # The same again changes nothing.
+        self.assertIn("Done: 0 changed.", self.switch(self.FUNCTION % (self.module, "hi") + shop))
+        self.assertEqual(self.node.json("/v1/functions/hello")["version"]["number"], 1)
+        # Another value, and no shop: its file is gone, and so is what was in it.
+        self.switch(self.FUNCTION % (self.module, "ho"))
+        self.assertEqual(self.node.json("/v1/functions/hello")["version"]["environment"], {"GREETING": "ho"})
+        self.assertEqual(self.names("streams", "shop"), [])
+        # Nothing at all but what was made by hand.
+        self.switch("")
+        self.assertEqual(self.node.json("/v1/functions")["functions"], [])
+        self.assertEqual(self.node.json("/v1/networks")["networks"], [])
+        self.assertEqual(self.names("queues"), ["by-hand"])
+
+    def test_what_is_refused_fails_the_unit_and_is_tried_again(self):
+        self.switch("manifests = [ { kind = \"Trigger\"; name = \"t\"; spec = { kind = \"cron\"; function = \"none\"; settings.schedule = \"0 3 * * *\"; }; } { kind = \"Stream\"; name = \"log\"; } ];", code=66)
+        self.assertEqual(self.names("streams"), ["log"])
+        self.switch("")
+        self.assertEqual(self.names("streams"), [])
+
+
+class Flakes(Evaluation):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode != 0:
+            raise unittest.SkipTest("this is no git repository, by which the flake is read")
+        cls.nixpkgs = cls.scratch / "nixpkgs"
+        shutil.copytree(NIX / "nixpkgs", cls.nixpkgs)
+        shutil.copytree(NIX / "lib", cls.nixpkgs / "lib")
+        shutil.copy(NIX / "nixos.nix", cls.nixpkgs)
+        # What is tracked, as it is now: as a flake of a folder, so that a change that is not committed counts, too.
+        cls.flake = cls.scratch / "blixard"
+        listed = subprocess.run(["git", "ls-files", "-z", "flake.nix", "nix", "src/LAYERS", "meson.build", "docs/examples"], cwd=ROOT,
+                                stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0")
+        for name in filter(None, listed):
+            target = cls.flake / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+
+    def over(self, *names):
+        inputs = {"nixpkgs": self.nixpkgs, "blixard": self.flake, "microvm": NIX / "microvm", "blixard/nixpkgs": self.nixpkgs}
+        return [word for name in names for word in ("--override-input", name, f"path:{inputs[name]}")]
+
+    def attribute(self, flake, path, *names, apply=None):
+        words = ["nix", "eval", "--json", f"path:{flake}#{path}", *self.over(*names), "--no-write-lock-file"]
+        return json.loads(self.nix(*words, *(["--apply", apply] if apply else [])))
+
+    def test_the_flake_has_what_it_promises(self):
+        self.nix("nix", "flake", "check", "--no-build", f"path:{self.flake}", *self.over("nixpkgs"), "--no-write-lock-file")
+        names = {
+            f"packages.{SYSTEM}": ["agent", "blixard", "default", "runner"], "overlays": ["default"],
+            f"devShells.{SYSTEM}": ["default"], "nixosModules": ["blixard", "default"], f"checks.{SYSTEM}": ["build", "cluster", "module"],
+            f"apps.{SYSTEM}": ["blixard", "default"],
+            "templates": ["cluster", "function-assemblyscript", "function-c", "function-rust", "machine"],
+        }
+        for path, wanted in names.items():
+            self.assertEqual(self.attribute(self.flake, path, "nixpkgs", apply="builtins.attrNames"), wanted)
+        have = self.attribute(self.flake, "lib", "nixpkgs", apply="builtins.attrNames")
+        self.assertLessEqual({"mkMachine", "mkFunction", "mkCluster", "mkRunnerManifest"}, set(have))
+
+    def test_the_nodes_of_the_vm_test_are_configurations(self):
+        failed = self.attribute(self.flake, f"checks.{SYSTEM}.cluster.evaluated", "nixpkgs",
+                                apply="builtins.mapAttrs (_: n: map (a: a.message) (builtins.filter (a: !a.assertion) n.config.assertions))")
+        self.assertEqual(failed, {"one": [], "two": [], "three": []})
+
+    def test_lib_makes_documents_that_a_node_takes(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            module = compile_guest(pathlib.Path(scratch))
+            text = self.attribute(self.flake, "lib", "nixpkgs", apply=f"""l: l.toManifest (
+                l.mkFunction {{ name = "hello"; wasm = "{module}"; routes.all.path = "/hello"; }}
+                ++ l.mkMachine {{ name = "web"; image = "nginx"; memory = "1GiB"; project = "shop"; }}
+                ++ l.mkDocuments {{ config.networks.back.subnet = "10.77.0.0/24"; }})""")
+            path = pathlib.Path(scratch) / "all.yaml"
+            path.write_text(text)
+            with Node() as node:
+                done = subprocess.run([BLIXARD, "plan", "-f", path, "--output", "json"], env=node.env, text=True, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                actions = {(a["kind"], a["name"]): a["action"] for a in json.loads(done.stdout)["actions"]}
+                self.assertEqual(actions, {("Network", "back"): "create", ("Function", "hello"): "create", ("Route", "hello-all"): "create",
+                                           ("Machine", "web"): "create"})
+
+    def test_templates_evaluate(self):
+        templates = ROOT / "nix/templates"
+        for name in ("function-c", "function-rust"):
+            text = self.attribute(templates / name, "manifest", "nixpkgs", "blixard")
+            self.assertIn('"kind":"Function"', text)
+            self.nix("nix", "eval", f"path:{templates / name}#packages.{SYSTEM}.default", *self.over("nixpkgs", "blixard"), "--no-write-lock-file")
+        said = self.nix("nix", "eval", f"path:{templates / 'function-assemblyscript'}#manifest", *self.over("nixpkgs", "blixard"), "--no-write-lock-file", code=1)
+        self.assertIn("npm-cache", said)
+        failed = self.attribute(templates / "cluster", "nixosConfigurations", "nixpkgs", "blixard", apply=ASSERTIONS)
+        self.assertEqual(failed, {"one": [], "two": [], "three": []})
+        settings = self.attribute(templates / "cluster", "nixosConfigurations.two.config.services.blixard.settings.join_addresses", "nixpkgs", "blixard")
+        self.assertEqual(settings, "10.0.0.1:7421,10.0.0.3:7421")
+
+    def test_projects_in_templates_are_those_of_fn_new(self):
+        for language, files in (("c", ("main.c", "blixard.yaml")), ("rust", ("src/main.rs", "Cargo.toml", "blixard.yaml")),
+                                ("assemblyscript", ("assembly/index.ts", "blixard.yaml"))):
+            for name in files:
+                ours = (ROOT / f"nix/templates/function-{language}" / name).read_text()
+                self.assertEqual(ours, (ROOT / "sdk/templates" / language / name).read_text().replace("@NAME@", "hello"))
+
+    def test_examples_evaluate_and_nothing_in_them_is_refused(self):
+        examples = sorted((ROOT / "docs/examples").glob("nixos-*/flake.nix"))
+        self.assertEqual(len(examples), 3)
+        for path in examples:
+            with self.subTest(path.parent.name):
+                failed = self.attribute(path.parent, "nixosConfigurations", "nixpkgs", "blixard", apply=ASSERTIONS)
+                self.assertGreater(len(failed), 0)
+                self.assertEqual([text for texts in failed.values() for text in texts], [])
+                self.plan(path.parent)
+
+    def plan(self, flake):
+        """A node takes all documents of all hosts, and would make each."""
+        texts = self.attribute(flake, "nixosConfigurations", "nixpkgs", "blixard", apply="""builtins.mapAttrs (_: n:
+            builtins.listToAttrs (map (name: { inherit name; value = n.config.environment.etc.${name}.text; })
+              (builtins.filter (name: builtins.substring 0 18 name == "blixard/manifests/") (builtins.attrNames n.config.environment.etc))))""")
+        with tempfile.TemporaryDirectory() as scratch, Node() as node:
+            for host, files in texts.items():
+                for name, text in files.items():
+                    lines = [line for line in text.splitlines() if '"kind":"Node"' not in line]  # which are not there
+                    (pathlib.Path(scratch) / f"{host}-{pathlib.Path(name).name}").write_text("\n".join(lines))
+            done = subprocess.run([BLIXARD, "plan", "-f", scratch, "--output", "json"], env=node.env, text=True, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertGreater(json.loads(done.stdout)["create"], 3)
+
+
+ASSERTIONS = "builtins.mapAttrs (_: n: map (a: a.message) (builtins.filter (a: !a.assertion) n.config.assertions))"
+
+
+if __name__ == "__main__":
+    unittest.main()
