@@ -6,18 +6,24 @@ a member or a value that the description does not have is refused, as is an orde
 there, and a socket that cannot be made.  Every request is noted in PROGRAM.log beside the program, as a JSON line.
 
 What a test wants of the guest it writes into the console (standard input): "poweroff", "panic", "crash".
+
+They have no guest but its agent (engine/agent/protocol.h), behind their vsock, and that knows little: its name and what it
+was told to remember.  That is its memory, which is written and read with the rest: as large as the machine's, and empty but
+for that.
 """
 import json
 import os
 import pathlib
 import socket
 import socketserver
+import struct
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 
 PROGRAM = pathlib.Path(sys.argv[0])
 NAME = PROGRAM.name
+VERSION = {"firecracker": "1.12.1", "cloud-hypervisor": "40.0.0"}[NAME]
 
 
 class Refused(Exception):
@@ -56,11 +62,135 @@ def readable(path, where):
         raise Refused(400, f"{where}: cannot open {path}")
 
 
-def listen(path):
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    server.bind(path)
-    server.listen(4)
-    return server
+def writable(path, where):
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise Refused(400, f"{where}: cannot open {path} for writing")
+
+
+class Guest:
+    """Its agent.  `exec remember WORD`, `exec recall`, `exec name`; what else it is asked, it has done."""
+
+    RESET, HELLO, REQUEST, NOTE, ANSWER, DATA, END = 1, 2, 3, 4, 5, 6, 7
+    EXEC, PUT, SHUTDOWN = 3, 4, 19
+    NONCE, SPOKEN, PROGRAM, HOSTNAME, ERROR_KIND, ARGUMENT, PID, EXIT_CODE = 1, 4, 5, 8, 14, 20, 31, 33
+    MEMORY_AT = 4096
+
+    def __init__(self):
+        self.memory = {"name": "nobody", "word": "nothing"}
+        self.paused = False
+
+    def listen(self, path):
+        """A hybrid vsock: whoever connects says to which port."""
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        server.bind(path)
+        server.listen(4)
+        threading.Thread(target=self.accept, args=[server], daemon=True).start()
+        return server
+
+    def accept(self, server):
+        while True:
+            peer, _ = server.accept()
+            threading.Thread(target=self.serve, args=[peer], daemon=True).start()
+
+    def serve(self, peer):
+        stream = peer.makefile("rwb")
+        if stream.readline() != b"CONNECT 1024\n":
+            peer.close()
+            return
+        stream.write(b"OK 1073741824\n")
+        stream.flush()
+        held, waiting = b"", {}
+        while True:
+            got = peer.recv(65536)
+            if not got:
+                return
+            *frames, held = (held + got).split(b"\0")
+            for frame in frames:
+                if frame:
+                    self.take(peer, uncob(frame), waiting)
+
+    def take(self, peer, frame, waiting):
+        kind, _, operation, number = struct.unpack_from("<BBHI", frame)
+        fields = list(fields_of(frame[8:])) if kind in (self.RESET, self.REQUEST) else []
+        if kind == self.RESET:
+            nonce = dict(fields)[self.NONCE]
+            say(peer, self.HELLO, 0, field(self.NONCE, nonce) + field(self.SPOKEN, 1) + field(self.PROGRAM, b"stand-in")
+                + field(self.HOSTNAME, self.memory["name"].encode()))
+        elif kind == self.REQUEST and operation == self.PUT:
+            waiting[number] = True  # its content is to come
+        elif kind == self.REQUEST and operation == self.EXEC:
+            output = self.run([value.decode() for tag, value in fields if tag == self.ARGUMENT]).encode()
+            say(peer, self.NOTE, number, field(self.PID, 42))
+            say(peer, self.DATA, number, output, stream=1)
+            for stream in (1, 2):
+                say(peer, self.END, number, b"", stream=stream)
+            say(peer, self.ANSWER, number, field(self.ERROR_KIND, 0) + field(self.EXIT_CODE, 0))
+        elif kind == self.REQUEST:
+            self.memory["name"] = dict(fields).get(self.HOSTNAME, self.memory["name"].encode()).decode()
+            say(peer, self.ANSWER, number, field(self.ERROR_KIND, 0))
+            if operation == self.SHUTDOWN:
+                leave(0)
+        elif kind == self.END and waiting.pop(number, False):
+            say(peer, self.ANSWER, number, field(self.ERROR_KIND, 0))
+
+    def run(self, words):
+        if words[0] == "remember":
+            self.memory["word"] = words[1]
+        return {"recall": self.memory["word"], "name": self.memory["name"]}.get(words[0], "") + "\n"
+
+    def save(self, path, size):
+        with open(path, "wb") as file:
+            file.truncate(size)
+            file.seek(self.MEMORY_AT)
+            file.write(json.dumps(self.memory).encode() + b"\0")
+
+    def load(self, path, size):
+        if os.stat(path).st_size != size:
+            raise Refused(400, f"{path} has {os.stat(path).st_size} bytes, and the machine {size}")
+        with open(path, "rb") as file:
+            file.seek(self.MEMORY_AT)
+            self.memory = json.loads(file.read(4096).split(b"\0")[0])
+
+
+def fields_of(payload):
+    while payload:
+        tag, length = struct.unpack_from("<HI", payload)
+        value = payload[6:6 + length]
+        yield tag, struct.unpack("<Q", value)[0] if tag in (1, 2, 3) else value
+        payload = payload[6 + length:]
+
+
+def field(tag, value):
+    value = struct.pack("<Q", value) if isinstance(value, int) else value
+    return struct.pack("<HI", tag, len(value)) + value
+
+
+def say(peer, kind, number, payload, stream=0):
+    peer.sendall(cob(struct.pack("<BBHI", kind, stream, 0, number) + payload) + b"\0")
+
+
+def cob(data):
+    out = bytearray()
+    for part in data.split(b"\0"):
+        while len(part) >= 254:
+            out += b"\xff" + part[:254]
+            part = part[254:]
+        out += bytes([len(part) + 1]) + part
+    return bytes(out)
+
+
+def uncob(data):
+    out, at = bytearray(), 0
+    while at < len(data):
+        code = data[at]
+        out += data[at + 1:at + code]
+        at += code
+        if code < 255 and at < len(data):
+            out.append(0)
+    return bytes(out)
+
+
+guest = Guest()
 
 
 class Firecracker:
@@ -84,7 +214,7 @@ class Firecracker:
 
     def answer(self, method, path, body):
         if (method, path) == ("GET", "/"):
-            return {"app_name": "Firecracker", "id": "blixard", "state": self.state, "vmm_version": "1.7.0"}
+            return {"app_name": "Firecracker", "id": "blixard", "state": self.state, "vmm_version": VERSION}
         if (method, path) == ("GET", "/machine-config"):
             return self.parts.get("/machine-config", {"vcpu_count": 1, "mem_size_mib": 128})
         if method == "PUT":
@@ -132,7 +262,7 @@ class Firecracker:
         elif path == "/vsock":
             self.pre_boot()
             check(body, path, {"guest_cid": int, "uds_path": str}, {"vsock_id": str})
-            self.vsock = self.vsock or listen(body["uds_path"])
+            self.vsock = self.vsock or guest.listen(body["uds_path"])
         elif path == "/balloon":
             self.pre_boot()
             check(body, path, {"amount_mib": int, "deflate_on_oom": bool},
@@ -166,29 +296,45 @@ class Firecracker:
             raise Refused(400, f"unknown variant `{body['action_type']}`")
         return None
 
+    def memory_bytes(self):
+        return self.parts["/machine-config"]["mem_size_mib"] << 20
+
     def save(self, body):
         check(body, "/snapshot/create", {"mem_file_path": str, "snapshot_path": str}, {"snapshot_type": str})
         if self.state != "Paused":
             raise Refused(400, "Cannot save the microVM: it is not paused")
+        if body.get("snapshot_type", "Full") != "Full":
+            raise Refused(400, "Diff snapshots are not allowed on uVMs with dirty page tracking disabled.")
         pathlib.Path(body["snapshot_path"]).write_text(json.dumps(self.parts))
-        pathlib.Path(body["mem_file_path"]).write_bytes(b"memory" * 1000)
+        guest.save(body["mem_file_path"], self.memory_bytes())
         return None
 
     def load(self, body):
         self.pre_boot()
         if self.parts:
             raise Refused(400, "Loading a microVM snapshot not allowed after configuring boot-specific resources.")
+        later = {"network_overrides": list} if tuple(map(int, VERSION.split("."))) >= (1, 12) else {}
         check(body, "/snapshot/load", {"snapshot_path": str},
               {"mem_backend": dict, "mem_file_path": str, "resume_vm": bool, "track_dirty_pages": bool,
-               "enable_diff_snapshots": bool, "network_overrides": list, "vsock_override": dict, "clock_realtime": bool})
+               "enable_diff_snapshots": bool, **later})
+        if ("mem_backend" in body) == ("mem_file_path" in body):
+            raise Refused(400, "exactly one of mem_backend and mem_file_path is to be given")
         check(body["mem_backend"], "mem_backend", {"backend_type": str, "backend_path": str})
-        if pathlib.Path(body["mem_backend"]["backend_path"]).read_bytes() != b"memory" * 1000:
-            raise Refused(400, "Cannot restore guest memory")
-        self.parts = json.loads(pathlib.Path(body["snapshot_path"]).read_text())
-        for path, part in self.parts.items():
-            if path.startswith("/drives/") and not os.access(part["path_on_host"], os.R_OK):
-                raise Refused(400, f"Unable to open the block device: {part['path_on_host']}")
-        self.vsock = listen(self.parts["/vsock"]["uds_path"])
+        if body["mem_backend"]["backend_type"] not in ("File", "Uffd"):
+            raise Refused(400, f"unknown variant `{body['mem_backend']['backend_type']}`")
+        parts = json.loads(pathlib.Path(body["snapshot_path"]).read_text())
+        for override in body.get("network_overrides", []):
+            check(override, "network_overrides", {"iface_id": str, "host_dev_name": str})
+            path = "/network-interfaces/" + override["iface_id"]
+            if path not in parts:
+                raise Refused(400, f"Unknown network device: {override['iface_id']}")
+            parts[path]["host_dev_name"] = override["host_dev_name"]
+        for path, part in parts.items():
+            if path.startswith("/drives/"):
+                (readable if part.get("is_read_only") else writable)(part["path_on_host"], path)
+        guest.load(body["mem_backend"]["backend_path"], parts["/machine-config"]["mem_size_mib"] << 20)
+        self.vsock = guest.listen(parts["/vsock"]["uds_path"])
+        self.parts = parts
         self.state = "Running" if body.get("resume_vm") else "Paused"
         return None
 
@@ -213,7 +359,7 @@ class CloudHypervisor:
             raise Refused(404, "Not Found")
         verb = path.removeprefix("/api/v1/")
         if (method, verb) == ("GET", "vmm.ping"):
-            return {"build_version": "v40.0", "version": "40.0.0", "pid": os.getpid(), "features": ["kvm"]}
+            return {"build_version": f"v{VERSION}", "version": VERSION, "pid": os.getpid(), "features": ["kvm"]}
         if (method, verb) == ("GET", "vm.info"):
             if self.state is None:
                 raise Refused(404, "VM is not created")
@@ -235,7 +381,7 @@ class CloudHypervisor:
             self.create(body)
         elif verb == "vm.boot":
             self.need("Created", "Shutdown")
-            self.vsock = listen(self.config["vsock"]["socket"])
+            self.vsock = guest.listen(self.config["vsock"]["socket"])
             self.state = "Running"
             print("booted", flush=True)
         elif verb in ("vm.pause", "vm.resume"):
@@ -255,18 +401,20 @@ class CloudHypervisor:
             folder = self.folder(body["destination_url"])
             (folder / "config.json").write_text(json.dumps(self.config))
             (folder / "state.json").write_text("{}")
-            (folder / "memory-ranges").write_bytes(b"memory" * 1000)
+            guest.save(folder / "memory-ranges", self.config["memory"]["size"])
         elif verb == "vm.restore":
             if self.state is not None:
                 raise Refused(404, "VM is already created")
             check(body, verb, {"source_url": str}, {"prefault": bool, "memory_restore_mode": str, "resume": bool})
             folder = self.folder(body["source_url"])
-            self.config = json.loads((folder / "config.json").read_text())
+            self.create(json.loads((folder / "config.json").read_text()))
+            (folder / "restored").write_text(json.dumps(self.config))  # for tests
+            self.state = None
+            json.loads((folder / "state.json").read_text())
             for disk in self.config["disks"]:
-                readable(disk["path"], "disks")
-            if (folder / "memory-ranges").read_bytes() != b"memory" * 1000:
-                raise Refused(500, "Failed to restore the memory")
-            self.vsock = listen(self.config["vsock"]["socket"])
+                (readable if disk.get("readonly") else writable)(disk["path"], "disks")
+            guest.load(folder / "memory-ranges", self.config["memory"]["size"])
+            self.vsock = guest.listen(self.config["vsock"]["socket"])
             self.state = "Paused"
         else:
             raise Refused(404, "Not Found")
@@ -367,7 +515,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 arguments = sys.argv[1:]
 if arguments == ["--version"]:
-    print("Firecracker v1.7.0" if NAME == "firecracker" else "cloud-hypervisor v40.0.0")
+    print(("Firecracker v" if NAME == "firecracker" else "cloud-hypervisor v") + VERSION)
     sys.exit(0)
 option = "--api-sock" if NAME == "firecracker" else "--api-socket"
 allowed = {option, "--id", "--level"} if NAME == "firecracker" else {option}

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +15,7 @@
 #include "base/file.h"
 #include "base/memory.h"
 
-enum { PIECE_BYTES = 1 << 20, MAGIC_BYTES = 8 };
+enum { PIECE_BYTES = 1 << 20, BLOCK_BYTES = 4096, MAGIC_BYTES = 8 };
 static const char magic[MAGIC_BYTES + 1] = "BLXSTATE";
 
 static int open_folder(const char *path, int *ret_fd, struct error *err)
@@ -25,22 +26,66 @@ static int open_folder(const char *path, int *ret_fd, struct error *err)
 
 /* ---- Writing ---- */
 
-static int send_bytes(int fd, const void *bytes, size_t length, struct error *err)
+/* A file that grows, with holes where what is written is zero; or, where nobody can seek, a
+ * stream. */
+struct sink {
+    int fd;
+    bool is_stream;
+    uint64_t at;
+};
+
+static struct sink sink_of(int fd)
 {
-    return file_write_all(fd, bytes, length) < 0 ? error_os(err, errno, "writing the state") : 0;
+    struct stat status;
+    bool is_file = fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+    return (struct sink){.fd = fd, .is_stream = !is_file};
 }
 
-static int send_head(int fd, const char *name, uint64_t size, struct error *err)
+static ssize_t put_block(const struct sink *sink, const uint8_t *bytes, size_t length)
+{
+    static const uint8_t zeros[BLOCK_BYTES];
+    if (sink->is_stream) {
+        return file_write_all(sink->fd, bytes, length) < 0 ? -1 : (ssize_t)length;
+    }
+    return memcmp(bytes, zeros, length) != 0 ? pwrite(sink->fd, bytes, length, (off_t)sink->at)
+                                             : (ssize_t)length;
+}
+
+static int put_bytes(struct sink *sink, const void *bytes, size_t length, struct error *err)
+{
+    for (size_t done = 0; done < length;) {
+        size_t left = length - done < BLOCK_BYTES ? length - done : BLOCK_BYTES;
+        ssize_t put = put_block(sink, (const uint8_t *)bytes + done, left);
+        if (put < 0 && errno != EINTR) {
+            return error_os(err, errno, "writing the state");
+        }
+        sink->at += put > 0 ? (uint64_t)put : 0;
+        done += put > 0 ? (size_t)put : 0;
+    }
+    return 0;
+}
+
+static int put_head(struct sink *sink, const char *name, uint64_t size, struct error *err)
 {
     BUFFER_OWNED struct buffer head = {0};
     buffer_append_u32(&head, (uint32_t)strlen(name));
     buffer_append_string(&head, name);
     buffer_append_u64(&head, size);
-    return send_bytes(fd, head.data, head.used, err);
+    return put_bytes(sink, head.data, head.used, err);
+}
+
+static int put_end(struct sink *sink, struct error *err)
+{
+    static const uint8_t end[4];
+    int r = put_bytes(sink, end, sizeof(end), err);
+    return r < 0 || sink->is_stream || ftruncate(sink->fd, (off_t)sink->at) == 0
+        ? r
+        : error_os(err, errno, "writing the state");
 }
 
 /* As long as it was when it was looked at. */
-static int send_content(int from, uint64_t size, const char *name, int fd, struct error *err)
+static int send_content(int from, uint64_t size, const char *name, struct sink *sink,
+                        struct error *err)
 {
     MEMORY_OWNED char *piece = memory_new(1, PIECE_BYTES);
     while (size > 0) {
@@ -49,7 +94,7 @@ static int send_content(int from, uint64_t size, const char *name, int fd, struc
             return got < 0 ? error_os(err, errno, "reading %s", name)
                            : error_set(err, ERROR_CORRUPT, "%s shrinks while it is read", name);
         }
-        if (send_bytes(fd, piece, (size_t)got, err) < 0) {
+        if (put_bytes(sink, piece, (size_t)got, err) < 0) {
             return -(int)err->kind;
         }
         size -= (uint64_t)got;
@@ -57,7 +102,7 @@ static int send_content(int from, uint64_t size, const char *name, int fd, struc
     return 0;
 }
 
-static int send_file(int folder, const char *name, int fd, struct error *err)
+static int send_file(int folder, const char *name, struct sink *sink, struct error *err)
 {
     struct stat state;
     FD_OWNED int from = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -67,22 +112,22 @@ static int send_file(int folder, const char *name, int fd, struct error *err)
     if (!S_ISREG(state.st_mode)) {
         return error_set(err, ERROR_CORRUPT, "%s, which the VMM was to write, is no file", name);
     }
-    int r = send_head(fd, name, (uint64_t)state.st_size, err);
-    r = r < 0 ? r : send_content(from, (uint64_t)state.st_size, name, fd, err);
+    int r = put_head(sink, name, (uint64_t)state.st_size, err);
+    r = r < 0 ? r : send_content(from, (uint64_t)state.st_size, name, sink, err);
     unlinkat(folder, name, 0);
     return r;
 }
 
 int bundle_write(const char *folder, const char *const *names, int fd, struct error *err)
 {
-    static const uint8_t end[4];
+    struct sink sink = sink_of(fd);
     FD_OWNED int place = -1;
     int r = open_folder(folder, &place, err);
-    r = r < 0 ? r : send_bytes(fd, magic, MAGIC_BYTES, err);
+    r = r < 0 ? r : put_bytes(&sink, magic, MAGIC_BYTES, err);
     for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
-        r = send_file(place, names[i], fd, err);
+        r = send_file(place, names[i], &sink, err);
     }
-    return r < 0 ? r : send_bytes(fd, end, sizeof(end), err);
+    return r < 0 ? r : put_end(&sink, err);
 }
 
 /* ---- Reading ---- */
@@ -132,20 +177,29 @@ static int take_head(int fd, const char *name, uint64_t *ret_size, struct error 
     return r < 0 || length == 0 ? r : take_number(fd, 8, ret_size, err);
 }
 
-static int take_content(int fd, int to, uint64_t size, const char *name, struct error *err)
+/* `sink` may be NULL: it is only passed over. */
+static int take_content(int fd, struct sink *sink, uint64_t size, struct error *err)
 {
-    MEMORY_OWNED char *piece = memory_new(1, PIECE_BYTES);
+    MEMORY_OWNED uint8_t *piece = memory_new(1, PIECE_BYTES);
     while (size > 0) {
         size_t length = size < PIECE_BYTES ? (size_t)size : PIECE_BYTES;
-        if (take_bytes(fd, piece, length, err) < 0) {
-            return -(int)err->kind;
-        }
-        if (file_write_all(to, piece, length) < 0) {
-            return error_os(err, errno, "writing %s", name);
+        int r = take_bytes(fd, piece, length, err);
+        r = r < 0 || sink == NULL ? r : put_bytes(sink, piece, length, err);
+        if (r < 0) {
+            return r;
         }
         size -= length;
     }
     return 0;
+}
+
+static int take_magic(int fd, struct error *err)
+{
+    char text[MAGIC_BYTES];
+    int r = take_bytes(fd, text, sizeof(text), err);
+    return r < 0 || memcmp(text, magic, sizeof(text)) == 0
+        ? r
+        : error_set(err, ERROR_CORRUPT, "it is no state of this VMM");
 }
 
 static int take_file(int fd, int folder, const char *name, struct error *err)
@@ -162,21 +216,67 @@ static int take_file(int fd, int folder, const char *name, struct error *err)
     if (to < 0 || fstat(folder, &owner) < 0 || fchown(to, owner.st_uid, owner.st_gid) < 0) {
         return error_os(err, errno, "making %s", name);
     }
-    return take_content(fd, to, size, name, err);
+    struct sink sink = {.fd = to};
+    r = take_content(fd, &sink, size, err);
+    return r < 0 || ftruncate(to, (off_t)sink.at) == 0 ? r
+                                                       : error_os(err, errno, "writing %s", name);
 }
 
 int bundle_read(int fd, const char *folder, const char *const *names, struct error *err)
 {
-    char text[MAGIC_BYTES];
     uint64_t ignored = 0;
     FD_OWNED int place = -1;
     int r = open_folder(folder, &place, err);
-    r = r < 0 ? r : take_bytes(fd, text, sizeof(text), err);
-    if (r == 0 && memcmp(text, magic, sizeof(text)) != 0) {
-        return error_set(err, ERROR_CORRUPT, "it is no state of this VMM");
-    }
+    r = r < 0 ? r : take_magic(fd, err);
     for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
         r = take_file(fd, place, names[i], err);
     }
     return r < 0 ? r : take_head(fd, "", &ignored, err);
+}
+
+int bundle_check(int fd, const char *const *names, struct error *err)
+{
+    uint64_t size = 0;
+    int r = take_magic(fd, err);
+    for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
+        r = take_head(fd, names[i], &size, err);
+        r = r < 0 ? r : take_content(fd, NULL, size, err);
+    }
+    return r < 0 ? r : take_head(fd, "", &size, err);
+}
+
+/* ---- Taking apart ---- */
+
+int bundle_split(int fd, const char *const *names, const char *apart, int rest_fd, int apart_fd,
+                 uint64_t *ret_apart_bytes, struct error *err)
+{
+    struct sink rest = {.fd = rest_fd};
+    uint64_t size = 0;
+    *ret_apart_bytes = 0;
+    int r = take_magic(fd, err);
+    r = r < 0 ? r : put_bytes(&rest, magic, MAGIC_BYTES, err);
+    for (size_t i = 0; r == 0 && names[i] != NULL; i++) {
+        r = take_head(fd, names[i], &size, err);
+        if (r == 0 && apart != NULL && strcmp(names[i], apart) == 0) {
+            struct sink memory = {.fd = apart_fd};
+            r = take_content(fd, &memory, size, err);
+            if (r == 0 && ftruncate(apart_fd, (off_t)size) < 0) {
+                r = error_os(err, errno, "writing the memory");
+            }
+            *ret_apart_bytes = size;
+        } else if (r == 0) {
+            r = put_head(&rest, names[i], size, err);
+            r = r < 0 ? r : take_content(fd, &rest, size, err);
+        }
+    }
+    r = r < 0 ? r : take_head(fd, "", &size, err);
+    return r < 0 ? r : put_end(&rest, err);
+}
+
+void bundle_remove(const char *folder, const char *const *names)
+{
+    FD_OWNED int place = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    for (size_t i = 0; place >= 0 && names[i] != NULL; i++) {
+        unlinkat(place, names[i], 0);
+    }
 }

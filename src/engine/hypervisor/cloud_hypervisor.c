@@ -5,19 +5,26 @@
  * The system call filters are Cloud Hypervisor's; the rest of the confinement is ours.  It powers
  * off and reboots as a PC does, and has no user-mode network.  Its reboots are not told.
  */
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
+#include "base/fd.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "engine/hypervisor/bundle.h"
 #include "engine/hypervisor/rest_vmm.h"
 
-enum { GUEST_CID = 3 };
-#define ROOT "/api/v1"
+enum { GUEST_CID = 3, CONFIG_BYTES_MAX = 1 << 20 };
+#define CONFIG_FILE "config.json"
+#define ROOT        "/api/v1"
 
 /* What it writes a state into, and reads it from. */
-static const char *const state_files[] = {"config.json", "state.json", "memory-ranges", NULL};
+static const char *const state_files[] = {CONFIG_FILE, "state.json", "memory-ranges", NULL};
 
 static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
                   char **ret_program)
@@ -148,9 +155,57 @@ static json_t *make_save(const char *scratch)
     return json_pack("{s:o}", "destination_url", json_sprintf("file://%s", scratch));
 }
 
-static json_t *make_load(const char *scratch)
+static json_t *make_load(const char *scratch, const json_t *incoming)
 {
+    (void)incoming;
     return json_pack("{s:o, s:b}", "source_url", json_sprintf("file://%s", scratch), "prefault", 0);
+}
+
+/*
+ * Its configuration lies beside a state, to be changed where a machine is to be another one
+ * (docs/snapshot_restore.md): interfaces by the names that they were made with.
+ */
+static int prepare(const char *scratch, const json_t *incoming, struct error *err)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    JSON_OWNED json_t *config = NULL;
+    MEMORY_OWNED char *path = memory_format("%s/" CONFIG_FILE, scratch);
+    size_t index = 0;
+    json_t *nic = NULL;
+    int r = file_read(path, CONFIG_BYTES_MAX, &text, err);
+    if (r == 0 && json_read(text.data, text.used, &config, err) < 0) {
+        return error_set(err, ERROR_CORRUPT, "the state's " CONFIG_FILE " is no JSON");
+    }
+    const json_t *taps = json_object_get(incoming, "taps");
+    if (r < 0 || taps == NULL) {
+        return r;
+    }
+    json_array_foreach(json_object_get(config, "net"), index, nic)
+    {
+        json_object_set(nic, "tap", json_array_get(taps, index));
+    }
+    if (json_array_size(json_object_get(config, "net")) != json_array_size(taps)) {
+        return error_set(err, ERROR_CORRUPT, "the state is of a machine with other interfaces");
+    }
+    MEMORY_OWNED char *changed = json_dumps(config, JSON_COMPACT);
+    FD_OWNED int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOFOLLOW);
+    return fd >= 0 && file_write_all(fd, changed, strlen(changed)) == 0
+        ? 0
+        : error_os(err, errno, "writing %s", path);
+}
+
+/* ---- Templates: no memory is shared ---- */
+
+static int stamp(int fd, uint64_t memory_bytes, int state_fd, int memory_fd, struct error *err)
+{
+    uint64_t none = 0;
+    (void)memory_bytes;
+    return bundle_split(fd, state_files, NULL, state_fd, memory_fd, &none, err);
+}
+
+static int try_state(int state_fd, struct error *err)
+{
+    return bundle_check(state_fd, state_files, err);
 }
 
 static void *connect_control(struct loop *loop, const char *folder,
@@ -171,6 +226,7 @@ static void *connect_control(struct loop *loop, const char *folder,
         .load = {"PUT", ROOT "/vm.restore", NULL},
         .make_save = make_save,
         .make_load = make_load,
+        .prepare = prepare,
     };
     return rest_vmm_open(loop, folder, &dialect, events, context, err);
 }
@@ -190,4 +246,6 @@ const struct driver driver_cloud_hypervisor = {
     .balloon = rest_vmm_balloon,
     .save = rest_vmm_save,
     .load = rest_vmm_load,
+    .stamp = stamp,
+    .try_state = try_state,
 };

@@ -26,7 +26,8 @@ struct order {
     struct launch_share shares[LAUNCH_SHARES_MAX]; /* texts are copies */
     size_t share_count;
     char *share_program;
-    json_t *plan; /* what the VMM is told once it listens: see launch.h */
+    json_t *plan;     /* what the VMM is told once it listens: see launch.h */
+    json_t *incoming; /* and what has to be known when it reads a state */
 };
 
 void order_add(struct order *order, const char *word);
@@ -81,6 +82,14 @@ struct driver {
                  void *context);
     void (*load)(void *control, int owned_fd, bool without_memory, hypervisor_done done,
                  void *context);
+    /*
+     * Make a template's files (template.h) of a whole state that is read from `fd`, of a machine
+     * with so much memory; and would one be read?  Without a VMM: those that are told by HTTP write
+     * no state without memory.  `memory_fd`: -1 where none is shared (info.can_clone).  Block; any
+     * thread.  NULL, both: a VMM that never runs does it.
+     */
+    int (*stamp)(int fd, uint64_t memory_bytes, int state_fd, int memory_fd, struct error *err);
+    int (*try_state)(int state_fd, struct error *err);
     /* All of them where info.can_migrate, else NULL. */
     void (*leave)(void *control, const struct hypervisor_leaving *leaving,
                   const struct hypervisor_leaving_events *events, void *context);

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "engine/hypervisor/bundle.h"
 #include "engine/hypervisor/rest.h"
 #include "engine/hypervisor/rest_vmm.h"
 
@@ -23,14 +24,31 @@ enum { CPUS_MAX = 32, GUEST_CID = 3, PANIC_BYTES = 8192 };
 #define MEMORY_FILE "memory"
 
 static const char *const state_files[] = {STATE_FILE, MEMORY_FILE, NULL};
+static const char *const small_files[] = {STATE_FILE, NULL};
 
 /* ---- Finding it ---- */
+
+/* network_overrides of /snapshot/load. */
+static bool can_move_taps(const struct hypervisor_driver_info *info)
+{
+    unsigned major = 0;
+    unsigned minor = 0;
+    return sscanf(info->version, "%u.%u", &major, &minor) == 2 &&
+        (major > 1 || (major == 1 && minor >= 12));
+}
 
 static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
                   char **ret_program)
 {
     rest_vmm_probe("firecracker", options, info, ret_program);
     info->can_snapshot = true;
+    info->can_clone = true; /* it maps the file of its memory privately */
+    if (!can_move_taps(info)) {
+        snprintf(info->clone_problem, sizeof(info->clone_problem),
+                 "firecracker %.40s keeps the interfaces of the machine that a state is of; 1.12 "
+                 "and later do not",
+                 info->version);
+    }
     info->can_vsock = true;
     info->ends_by_reboot = true;
     info->agent_by_vsock = true;
@@ -99,7 +117,6 @@ static void plan_boot(const struct hypervisor_spec *spec, struct order *order)
 static void make_order(const struct hypervisor_driver_info *info, const char *program,
                        const struct hypervisor_spec *spec, struct order *order)
 {
-    (void)info;
     struct rest_vmm_seen seen;
     rest_vmm_begin_order(program, spec, order, &seen);
     order_add(order, "--api-sock");
@@ -109,6 +126,9 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
     order_add(order, "--level");
     order_add(order, "Error");
     if (spec->is_incoming) {
+        if (!can_move_taps(info)) {
+            json_object_del(order->incoming, "taps");
+        }
         return; /* hypervisor_load() says the rest */
     }
     order->plan = json_array();
@@ -186,11 +206,46 @@ static json_t *make_save(const char *scratch)
                      json_sprintf("%s/" MEMORY_FILE, scratch));
 }
 
-static json_t *make_load(const char *scratch)
+static json_t *make_load(const char *scratch, const json_t *incoming)
 {
-    return json_pack("{s:o, s:{s:s, s:o}, s:b}", "snapshot_path",
-                     json_sprintf("%s/" STATE_FILE, scratch), "mem_backend", "backend_type", "File",
-                     "backend_path", json_sprintf("%s/" MEMORY_FILE, scratch), "resume_vm", 0);
+    const char *shared = json_text(incoming, "memory");
+    size_t index = 0;
+    json_t *tap = NULL;
+    json_t *overrides = json_array();
+    json_t *load = json_pack(
+        "{s:o, s:{s:s, s:o}, s:b}", "snapshot_path", json_sprintf("%s/" STATE_FILE, scratch),
+        "mem_backend", "backend_type", "File", "backend_path",
+        shared[0] != '\0' ? json_string(shared) : json_sprintf("%s/" MEMORY_FILE, scratch),
+        "resume_vm", 0);
+    json_array_foreach(json_object_get(incoming, "taps"), index, tap)
+    {
+        json_array_append_new(overrides,
+                              json_pack("{s:o, s:O}", "iface_id", json_sprintf("eth%zu", index),
+                                        "host_dev_name", tap));
+    }
+    if (json_array_size(overrides) > 0) {
+        json_object_set(load, "network_overrides", overrides);
+    }
+    json_decref(overrides);
+    return load;
+}
+
+/* ---- Templates ---- */
+
+static int stamp(int fd, uint64_t memory_bytes, int state_fd, int memory_fd, struct error *err)
+{
+    uint64_t bytes = 0;
+    int r = bundle_split(fd, state_files, MEMORY_FILE, state_fd, memory_fd, &bytes, err);
+    return r < 0 || bytes == memory_bytes
+        ? r
+        : error_set(err, ERROR_CORRUPT,
+                    "firecracker has written %llu MiB of memory of a machine that has %llu",
+                    (unsigned long long)(bytes >> 20), (unsigned long long)(memory_bytes >> 20));
+}
+
+static int try_state(int state_fd, struct error *err)
+{
+    return bundle_check(state_fd, small_files, err);
 }
 
 static void *connect_control(struct loop *loop, const char *folder,
@@ -206,6 +261,7 @@ static void *connect_control(struct loop *loop, const char *folder,
         .balloon = {"PATCH", "/balloon", NULL},
         .make_balloon = make_balloon,
         .state_files = state_files,
+        .small_files = small_files,
         .save = {"PUT", "/snapshot/create", NULL},
         .load = {"PUT", "/snapshot/load", NULL},
         .make_save = make_save,
@@ -228,4 +284,6 @@ const struct driver driver_firecracker = {
     .balloon = rest_vmm_balloon,
     .save = rest_vmm_save,
     .load = rest_vmm_load,
+    .stamp = stamp,
+    .try_state = try_state,
 };

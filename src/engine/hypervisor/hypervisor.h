@@ -57,6 +57,8 @@ struct hypervisor_driver_info {
     char problem[256];       /* why it is not usable, or why it is slow; "" */
     bool can_snapshot;       /* memory and devices, to a file and back */
     bool can_clone;          /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
+    char clone_problem[160]; /* why a state cannot become another machine's; "": it can */
+    bool takes_qcow2;        /* else raw disks alone */
     bool can_migrate;        /* while it runs */
     bool can_hotplug;        /* of volumes */
     bool can_rate_each;      /* a disk's reads and writes, each by itself */

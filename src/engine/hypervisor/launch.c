@@ -36,6 +36,15 @@ static void write_texts(struct json_writer *writer, const char *key, const char 
     json_write_end_array(writer);
 }
 
+static void write_json(struct json_writer *writer, const char *key, const json_t *value)
+{
+    if (value != NULL) {
+        MEMORY_OWNED char *text = json_dumps(value, JSON_COMPACT);
+        json_write_key(writer, key);
+        json_write_raw(writer, text, strlen(text));
+    }
+}
+
 static int write_order(const struct launch_order *order, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
@@ -79,11 +88,8 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_end_array(&writer);
     json_write_field_bool(&writer, "network", order->network);
     json_write_field_bool(&writer, "keeps_files", order->keeps_files);
-    if (order->plan != NULL) {
-        MEMORY_OWNED char *plan = json_dumps(order->plan, JSON_COMPACT);
-        json_write_key(&writer, "plan");
-        json_write_raw(&writer, plan, strlen(plan));
-    }
+    write_json(&writer, "plan", order->plan);
+    write_json(&writer, "incoming", order->incoming);
     json_write_end_object(&writer);
     return file_write(path, text.data, text.used, 0600, err);
 }
@@ -271,7 +277,7 @@ int launch_adopt(const char *folder, const char *name, struct error *err)
         : error_os(err, errno, "taking over %s/%s", scratch, name);
 }
 
-int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err)
+static int read_member(const char *folder, const char *key, json_t **ret_value, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
     JSON_OWNED json_t *document = NULL;
@@ -279,9 +285,19 @@ int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err)
     int r = file_read(path, LAUNCH_BYTES_MAX, &text, err);
     r = r < 0 ? r : json_read(text.data, text.used, &document, err);
     if (r == 0) {
-        *ret_plan = json_incref(json_object_get(document, "plan"));
+        *ret_value = json_incref(json_object_get(document, key));
     }
     return r;
+}
+
+int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err)
+{
+    return read_member(folder, "plan", ret_plan, err);
+}
+
+int launch_read_incoming(const char *folder, json_t **ret_incoming, struct error *err)
+{
+    return read_member(folder, "incoming", ret_incoming, err);
 }
 
 /* ---- Reading it ---- */

@@ -5,8 +5,9 @@
  * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "limits": [CPU-PERCENT, BYTES, PROCESSES],
  * "shares": [["/srv", "share0", READ-ONLY]], "share_program": PATH, "network": BOOL, "plan":
  * [["PUT", "/path",
- * {...}], ...]}.  A mount is at the same place inside; `true`: writable.  The plan is what a VMM
- * with an HTTP API is told until its machine runs; whoever finds it again tells it the rest.
+ * {...}], ...], "incoming": {...}}.  A mount is at the same place inside; `true`: writable.  The
+ * plan is what a VMM with an HTTP API is told until its machine runs; whoever finds it again tells
+ * it the rest.
  *
  * Such VMMs make their sockets themselves, in the one folder of theirs (FOLDER/LAUNCH_SCRATCH).
  * What lies there is what a guest that has taken its VMM over wants to lie there.
@@ -79,9 +80,10 @@ struct launch_order {
     struct jail_group_limits limits; /* of the control group, which is called as the folder is */
     gid_t gid;
     bool network;
-    bool keeps_files;   /* it punches no holes in them: others read them, too */
-    bool has_scratch;   /* made anew, empty */
-    const json_t *plan; /* NULL: none */
+    bool keeps_files;       /* it punches no holes in them: others read them, too */
+    bool has_scratch;       /* made anew, empty */
+    const json_t *plan;     /* NULL: none */
+    const json_t *incoming; /* what its driver has to know when it reads a state; NULL: nothing */
 };
 
 /* Write launch.json and start the monitor; returns when the VMM was executed.  Blocks for some
@@ -120,8 +122,9 @@ int launch_connect(const char *folder, const char *socket, int *ret_fd, struct e
  * replace.  NOT_FOUND: it is not there yet; CORRUPT: it is no socket, or not the VMM's. */
 int launch_adopt(const char *folder, const char *name, struct error *err);
 
-/* The plan; the caller's.  NULL: there was none. */
+/* The plan, or what goes with a state; the caller's.  NULL: there was none. */
 int launch_read_plan(const char *folder, json_t **ret_plan, struct error *err);
+int launch_read_incoming(const char *folder, json_t **ret_incoming, struct error *err);
 
 /* ---- The monitor's side ---- */
 

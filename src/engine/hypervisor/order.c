@@ -93,5 +93,6 @@ void order_done(struct order *order)
         free((void *)(uintptr_t)order->taps[i]);
     }
     json_decref(order->plan);
+    json_decref(order->incoming);
     *order = (struct order){0};
 }

@@ -88,6 +88,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     }
     info->can_snapshot = true;
     info->can_clone = true;
+    info->takes_qcow2 = true;
     info->can_rate_each = true;
     info->can_migrate = true;
     info->can_hotplug = true;

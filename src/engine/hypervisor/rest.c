@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "base/http/http.h"
 #include "base/json.h"
 #include "base/loop/loop.h"
@@ -327,12 +328,16 @@ void rest_close(struct rest *rest)
 
 /* ---- States ---- */
 
+enum packing_kind { PACKING, UNPACKING, FORGETTING };
+
 struct packing {
     struct rest *rest;
-    bool is_unpacking;
+    enum packing_kind kind;
     char *scratch;
     const char *const *names;
     int fd;
+    rest_prepare *prepare;
+    json_t *incoming;
     struct error error;
     hypervisor_done done;
     void *context;
@@ -341,10 +346,20 @@ struct packing {
 static void pack(void *context)
 {
     struct packing *packing = context;
-    if (packing->is_unpacking) {
-        bundle_read(packing->fd, packing->scratch, packing->names, &packing->error);
-    } else {
+    int r = 0;
+    switch (packing->kind) {
+    case PACKING:
         bundle_write(packing->scratch, packing->names, packing->fd, &packing->error);
+        break;
+    case UNPACKING:
+        r = bundle_read(packing->fd, packing->scratch, packing->names, &packing->error);
+        if (r == 0 && packing->prepare != NULL) {
+            packing->prepare(packing->scratch, packing->incoming, &packing->error);
+        }
+        break;
+    case FORGETTING:
+        bundle_remove(packing->scratch, packing->names);
+        break;
     }
 }
 
@@ -352,41 +367,54 @@ static void on_packed(void *context)
 {
     struct packing *packing = context;
     struct rest *rest = packing->rest;
-    close(packing->fd);
-    if (!rest->is_closed) {
+    fd_close_slot(&packing->fd);
+    if (!rest->is_closed && packing->done != NULL) {
         packing->done(packing->error.kind != ERROR_NONE ? &packing->error : NULL, packing->context);
     }
+    json_decref(packing->incoming);
     free(packing->scratch);
     free(packing);
     rest->pending--;
     release(rest);
 }
 
-static void begin_packing(struct rest *rest, bool is_unpacking, const char *const *names,
-                          int owned_fd, hypervisor_done done, void *context)
+static void begin_packing(const struct packing *what)
 {
     struct packing *packing = NEW(struct packing);
-    *packing = (struct packing){
-        .rest = rest,
-        .is_unpacking = is_unpacking,
-        .scratch = memory_format("%s/" LAUNCH_SCRATCH, rest->folder),
-        .names = names,
-        .fd = owned_fd,
-        .done = done,
-        .context = context,
-    };
-    rest->pending++;
-    loop_work(rest->loop, pack, on_packed, packing);
+    *packing = *what;
+    packing->scratch = memory_format("%s/" LAUNCH_SCRATCH, what->rest->folder);
+    packing->rest->pending++;
+    loop_work(packing->rest->loop, pack, on_packed, packing);
 }
 
 void rest_pack(struct rest *rest, const char *const *names, int owned_fd, hypervisor_done done,
                void *context)
 {
-    begin_packing(rest, false, names, owned_fd, done, context);
+    const struct packing packing = {.rest = rest,
+                                    .kind = PACKING,
+                                    .names = names,
+                                    .fd = owned_fd,
+                                    .done = done,
+                                    .context = context};
+    begin_packing(&packing);
 }
 
-void rest_unpack(struct rest *rest, const char *const *names, int owned_fd, hypervisor_done done,
+void rest_unpack(struct rest *rest, const struct rest_unpacking *unpacking, hypervisor_done done,
                  void *context)
 {
-    begin_packing(rest, true, names, owned_fd, done, context);
+    const struct packing packing = {.rest = rest,
+                                    .kind = UNPACKING,
+                                    .names = unpacking->names,
+                                    .fd = unpacking->owned_fd,
+                                    .prepare = unpacking->prepare,
+                                    .incoming = json_incref(unpacking->incoming),
+                                    .done = done,
+                                    .context = context};
+    begin_packing(&packing);
+}
+
+void rest_forget(struct rest *rest, const char *const *names)
+{
+    const struct packing packing = {.rest = rest, .kind = FORGETTING, .names = names, .fd = -1};
+    begin_packing(&packing);
 }

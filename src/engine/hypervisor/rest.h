@@ -68,7 +68,20 @@ void rest_order_pause(struct rest *rest, bool is_paused, const char *method, con
  */
 void rest_pack(struct rest *rest, const char *const *names, int owned_fd, hypervisor_done done,
                void *context);
-void rest_unpack(struct rest *rest, const char *const *names, int owned_fd, hypervisor_done done,
+
+/* `prepare` (may be NULL) is called there when they have come, with the folder that they are in, to
+ * make them fit the machine that is to read them: `incoming`, of its launch (see launch.h). */
+typedef int rest_prepare(const char *scratch, const json_t *incoming, struct error *err);
+struct rest_unpacking {
+    const char *const *names;
+    int owned_fd;
+    rest_prepare *prepare;
+    json_t *incoming; /* lent; NULL: nothing */
+};
+void rest_unpack(struct rest *rest, const struct rest_unpacking *unpacking, hypervisor_done done,
                  void *context);
+
+/* They were read, and go. */
+void rest_forget(struct rest *rest, const char *const *names);
 
 #endif

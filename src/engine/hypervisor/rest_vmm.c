@@ -67,7 +67,8 @@ int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hyper
                          "the data folder's path is too long for a socket in it: %.200s",
                          spec->folder);
     }
-    if (spec->memory != HYPERVISOR_MEMORY_OWN) {
+    if (spec->memory == HYPERVISOR_MEMORY_SHARED ||
+        (spec->memory == HYPERVISOR_MEMORY_COPY && !info->can_clone)) {
         return error_set(err, ERROR_UNSUPPORTED, "%s has no memory that clones share", info->name);
     }
     for (size_t i = 0; i < spec->nic_count; i++) {
@@ -108,6 +109,23 @@ static void add_machine(const struct hypervisor_spec *spec, struct order *order,
         seen->disks[i].path = seen->paths[i];
     }
     seen->spec.disks = seen->disks;
+    if (spec->memory == HYPERVISOR_MEMORY_COPY) {
+        order_add_mount_at(order, spec->memory_file, REST_VMM_MEMORY, false);
+    }
+}
+
+/* What it has to be told when it reads a state, which may be another machine's. */
+static json_t *describe_incoming(const struct hypervisor_spec *spec)
+{
+    json_t *taps = json_array();
+    for (size_t i = 0; i < spec->nic_count; i++) {
+        json_array_append_new(taps, json_string(spec->nics[i].tap));
+    }
+    json_t *incoming = json_pack("{s:o}", "taps", taps);
+    if (spec->memory == HYPERVISOR_MEMORY_COPY) {
+        json_object_set_new(incoming, "memory", json_string(REST_VMM_MEMORY));
+    }
+    return incoming;
 }
 
 void rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
@@ -127,6 +145,9 @@ void rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spe
     }
     order->network = spec->nic_count > 0;
     order->has_scratch = true;
+    if (spec->is_incoming) {
+        order->incoming = describe_incoming(spec);
+    }
 }
 
 /* ---- Control ---- */
@@ -136,6 +157,8 @@ struct rest_vmm {
     struct rest *rest;
     const struct rest_vmm_dialect *dialect;
     char *scratch;
+    json_t *incoming;
+    const char *const *loading; /* files of a state that is being read */
     bool is_busy;
     int fd;
     uint64_t balloon_bytes;
@@ -159,13 +182,21 @@ struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
                                const struct rest_vmm_dialect *dialect,
                                const struct driver_events *events, void *context, struct error *err)
 {
+    json_t *incoming = NULL;
+    if (launch_read_incoming(folder, &incoming, err) < 0) {
+        return NULL;
+    }
     struct rest *rest = rest_open(loop, folder, &dialect->rest, events, context, err);
     if (rest == NULL) {
+        json_decref(incoming);
         return NULL;
     }
     struct rest_vmm *vmm = NEW(struct rest_vmm);
-    *vmm = (struct rest_vmm){
-        .rest = rest, .dialect = dialect, .scratch = find_scratch(folder), .fd = -1};
+    *vmm = (struct rest_vmm){.rest = rest,
+                             .dialect = dialect,
+                             .scratch = find_scratch(folder),
+                             .incoming = incoming,
+                             .fd = -1};
     return vmm;
 }
 
@@ -174,6 +205,7 @@ void rest_vmm_close(void *argument)
     struct rest_vmm *vmm = argument;
     rest_close(vmm->rest);
     fd_close_slot(&vmm->fd);
+    json_decref(vmm->incoming);
     free(vmm->scratch);
     free(vmm);
 }
@@ -303,13 +335,39 @@ static void on_held(const struct error *error, void *context)
     }
 }
 
+/* One that is paused is not paused once more: Cloud Hypervisor refuses that. */
+static void on_state(const struct error *error, const json_t *answer, void *context)
+{
+    struct rest_vmm *vmm = context;
+    struct error err = {0};
+    enum rest_state state = REST_NOT_STARTED;
+    if (error != NULL || vmm->dialect->rest.read_state(200, answer, &state, &err) < 0) {
+        finish(error != NULL ? error : &err, vmm);
+    } else if (state == REST_PAUSED) {
+        on_held(NULL, vmm);
+    } else {
+        rest_vmm_pause(vmm, on_held, vmm);
+    }
+}
+
 void rest_vmm_save(void *argument, int owned_fd, bool without_memory, hypervisor_done done,
                    void *context)
 {
     struct rest_vmm *vmm = argument;
     (void)without_memory;
     begin(vmm, owned_fd, done, context);
-    rest_vmm_pause(vmm, on_held, vmm);
+    rest_send(vmm->rest, "GET", vmm->dialect->rest.status, NULL, on_state, vmm);
+}
+
+/* Its files have served: of what it has mapped it keeps its own hold, and what it writes next must
+ * not be written over that. */
+static void on_loaded(const struct error *error, void *context)
+{
+    struct rest_vmm *vmm = context;
+    if (error == NULL) {
+        rest_forget(vmm->rest, vmm->loading);
+    }
+    finish(error, vmm);
 }
 
 static void on_unpacked(const struct error *error, void *context)
@@ -320,7 +378,7 @@ static void on_unpacked(const struct error *error, void *context)
         finish(error, vmm);
     } else {
         rest_order_pause(vmm->rest, true, order->method, order->path,
-                         vmm->dialect->make_load(vmm->scratch), finish, vmm);
+                         vmm->dialect->make_load(vmm->scratch, vmm->incoming), on_loaded, vmm);
     }
 }
 
@@ -328,7 +386,12 @@ void rest_vmm_load(void *argument, int owned_fd, bool without_memory, hypervisor
                    void *context)
 {
     struct rest_vmm *vmm = argument;
-    (void)without_memory;
-    begin(vmm, owned_fd, done, context);
-    rest_unpack(vmm->rest, vmm->dialect->state_files, fd_take(&vmm->fd), on_unpacked, vmm);
+    const struct rest_vmm_dialect *dialect = vmm->dialect;
+    begin(vmm, -1, done, context);
+    vmm->loading = without_memory ? dialect->small_files : dialect->state_files;
+    const struct rest_unpacking unpacking = {.names = vmm->loading,
+                                             .owned_fd = owned_fd,
+                                             .prepare = dialect->prepare,
+                                             .incoming = vmm->incoming};
+    rest_unpack(vmm->rest, &unpacking, on_unpacked, vmm);
 }

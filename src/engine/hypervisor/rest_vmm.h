@@ -8,8 +8,8 @@
 void rest_vmm_probe(const char *program, const struct hypervisor_options *options,
                     struct hypervisor_driver_info *info, char **ret_program);
 
-/* UNSUPPORTED: a user-mode network, a disk that is not raw, memory from a template; INVALID: a path
- * that is too long for a socket. */
+/* UNSUPPORTED: a user-mode network, a disk that is not raw, memory that others are to share, or
+ * (where it cannot: info.can_clone) share; INVALID: a path that is too long for a socket. */
 int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
                    struct error *err);
 
@@ -17,6 +17,7 @@ int rest_vmm_check(const struct hypervisor_driver_info *info, const struct hyper
  * saves can be read by another VMM, of another folder and on another node. */
 #define REST_VMM_PLACE   "/machine"
 #define REST_VMM_SCRATCH REST_VMM_PLACE "/" LAUNCH_SCRATCH
+#define REST_VMM_MEMORY  REST_VMM_PLACE "/memory"
 struct rest_vmm_seen {
     struct hypervisor_spec spec;
     struct hypervisor_disk disks[HYPERVISOR_DISKS_MAX];
@@ -51,10 +52,14 @@ struct rest_vmm_dialect {
 
     /* A state is written into files of the scratch folder, and read from there. */
     const char *const *state_files;
+    const char *const *small_files; /* without the memory, where that is a file that many share */
     struct rest_vmm_order save;
     struct rest_vmm_order load;
     json_t *(*make_save)(const char *scratch);
-    json_t *(*make_load)(const char *scratch);
+    /* `incoming` (NULL: of an older daemon): {"memory": its place or none, "taps": of its
+     * interfaces in their order}. */
+    json_t *(*make_load)(const char *scratch, const json_t *incoming);
+    rest_prepare *prepare; /* the files that are to be read; may be NULL */
 };
 
 struct rest_vmm *rest_vmm_open(struct loop *loop, const char *folder,
@@ -72,7 +77,7 @@ void rest_vmm_power_down(void *vmm, hypervisor_done done, void *context);
 void rest_vmm_add_rates(json_t *disk, const char *key, const struct hypervisor_rates *rates);
 
 void rest_vmm_balloon(void *vmm, uint64_t bytes, hypervisor_done done, void *context);
-/* Without memory it cannot: can_clone. */
+/* Reading without memory: that is a template's file, which the machine was started with. */
 void rest_vmm_save(void *vmm, int owned_fd, bool without_memory, hypervisor_done done,
                    void *context);
 void rest_vmm_load(void *vmm, int owned_fd, bool without_memory, hypervisor_done done,

@@ -155,7 +155,10 @@ int template_make_overlay(const char *path, const char *base_name, const char *b
 
 struct stamp {
     struct hypervisor *hypervisor;
+    const struct found *found;
     struct hypervisor_vm *vm;
+    uint64_t memory_bytes;
+    int memory; /* of a driver that needs no VMM for it, as source and target */
     char *folder;
     char *place; /* of the VMM */
     int source;
@@ -179,7 +182,8 @@ static void settle(void *context)
     struct stamp *stamp = context;
     struct error ignored = {0};
     if (stamp->error.kind == ERROR_NONE && !stamp->is_trial &&
-        sync_file(stamp->folder, TEMPLATE_STATE, &stamp->error) == 0) {
+        sync_file(stamp->folder, TEMPLATE_STATE, &stamp->error) == 0 &&
+        stamp->found->info.can_clone) {
         sync_file(stamp->folder, TEMPLATE_MEMORY, &stamp->error);
     }
     file_remove_tree(stamp->place, &ignored);
@@ -191,6 +195,7 @@ static void on_settled(void *context)
     stamp->done(stamp->error.kind != ERROR_NONE ? &stamp->error : NULL, stamp->context);
     fd_close_slot(&stamp->source);
     fd_close_slot(&stamp->target);
+    fd_close_slot(&stamp->memory);
     free(stamp->folder);
     free(stamp->place);
     free(stamp);
@@ -327,8 +332,38 @@ static void refuse(void *context)
     loop_work(stamp->hypervisor->loop, settle, on_settled, stamp);
 }
 
-static struct stamp *new_stamp(struct hypervisor *hypervisor, const char *folder,
-                               hypervisor_done done, void *context)
+/* ---- Without a VMM ---- */
+
+static int prepare_files(struct stamp *stamp, int fd, struct error *err)
+{
+    MEMORY_OWNED char *state = memory_format("%s/" TEMPLATE_STATE, stamp->folder);
+    MEMORY_OWNED char *memory = memory_format("%s/" TEMPLATE_MEMORY, stamp->folder);
+    stamp->source = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (stamp->source < 0 || lseek(stamp->source, 0, SEEK_SET) < 0) {
+        return error_os(err, errno, "reading a machine's state");
+    }
+    int r = check_space(stamp->folder, stamp->memory_bytes, err);
+    r = r < 0 ? r : make_file(state, 0600, &stamp->target, err);
+    return r < 0 || !stamp->found->info.can_clone
+        ? r
+        : make_file(memory, geteuid() == 0 ? 0444 : 0400, &stamp->memory, err);
+}
+
+static void work(void *context)
+{
+    struct stamp *stamp = context;
+    const struct driver *driver = stamp->found->driver;
+    if (stamp->is_trial) {
+        driver->try_state(stamp->source, &stamp->error);
+    } else {
+        driver->stamp(stamp->source, stamp->memory_bytes, stamp->target, stamp->memory,
+                      &stamp->error);
+    }
+    settle(stamp);
+}
+
+static struct stamp *new_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
+                               const char *folder, hypervisor_done done, void *context)
 {
     struct stamp *stamp = NEW(struct stamp);
     *stamp = (struct stamp){.hypervisor = hypervisor,
@@ -336,17 +371,26 @@ static struct stamp *new_stamp(struct hypervisor *hypervisor, const char *folder
                             .place = memory_format("%s/stamping", folder),
                             .source = -1,
                             .target = -1,
+                            .memory = -1,
+                            .found = hypervisor_find(hypervisor, spec->driver),
+                            .memory_bytes = spec->memory_bytes,
                             .done = done,
                             .context = context};
+    CHECK(stamp->found != NULL);
     return stamp;
 }
 
 void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec, int fd,
                     const char *folder, hypervisor_done done, void *context)
 {
-    struct stamp *stamp = new_stamp(hypervisor, folder, done, context);
-    if (prepare(stamp, fd, spec->memory_bytes, &stamp->error) < 0) {
+    struct stamp *stamp = new_stamp(hypervisor, spec, folder, done, context);
+    bool needs_vmm = stamp->found->driver->stamp == NULL;
+    int r = needs_vmm ? prepare(stamp, fd, spec->memory_bytes, &stamp->error)
+                      : prepare_files(stamp, fd, &stamp->error);
+    if (r < 0) {
         loop_post(hypervisor->loop, refuse, stamp);
+    } else if (!needs_vmm) {
+        loop_work(hypervisor->loop, work, on_settled, stamp);
     } else {
         start(stamp, spec);
     }
@@ -355,10 +399,12 @@ void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec 
 void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                   const char *folder, hypervisor_done done, void *context)
 {
-    struct stamp *stamp = new_stamp(hypervisor, folder, done, context);
+    struct stamp *stamp = new_stamp(hypervisor, spec, folder, done, context);
     stamp->is_trial = true;
     if (prepare_trial(stamp, &stamp->error) < 0) {
         loop_post(hypervisor->loop, refuse, stamp);
+    } else if (stamp->found->driver->try_state != NULL) {
+        loop_work(hypervisor->loop, work, on_settled, stamp);
     } else {
         start(stamp, spec);
     }

@@ -16,6 +16,10 @@
  * template_make_memory()), and once its agent is up: hypervisor_save(vm, fd of
  * FOLDER/TEMPLATE_STATE, true, ...), hypervisor_kill().  Its memory must not be written afterwards.
  *
+ * Firecracker and Cloud Hypervisor have no such machine: of theirs template_stamp() makes the files
+ * without a VMM, Cloud Hypervisor's without TEMPLATE_MEMORY: its state has all (memory =
+ * HYPERVISOR_MEMORY_OWN then).
+ *
  * Starting a clone: the spec of the one it was made of (the same number of disks and NICs in the
  * same order, the same CPUs and memory, the same driver in the same version), with
  *   .folder       its own           .disks  its own: copies, or template_make_overlay()
@@ -59,7 +63,7 @@ void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec 
                     const char *folder, hypervisor_done done, void *context);
 
 /* Would the template in FOLDER be read, with these disks?  By a VMM that never runs; its place is
- * FOLDER/stamping.  As template_stamp(). */
+ * FOLDER/stamping.  Where there is none: is it whole?  As template_stamp(). */
 void template_try(struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                   const char *folder, hypervisor_done done, void *context);
 

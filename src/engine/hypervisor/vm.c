@@ -342,6 +342,7 @@ static void start(void *context)
         .keeps_files = vm->order.keeps_files,
         .has_scratch = vm->order.has_scratch,
         .plan = vm->order.plan,
+        .incoming = vm->order.incoming,
     };
     launch_start(&order, &vm->error);
 }
@@ -592,7 +593,9 @@ static bool can_transfer(struct hypervisor_vm *vm, int owned_fd, bool without_me
 void hypervisor_save(struct hypervisor_vm *vm, int owned_fd, bool without_memory,
                      hypervisor_done done, void *context)
 {
-    if (can_transfer(vm, owned_fd, without_memory, done, context)) {
+    if (without_memory && !can(vm, vm->found->driver->stamp == NULL, done, context)) {
+        close(owned_fd);
+    } else if (can_transfer(vm, owned_fd, without_memory, done, context)) {
         vm->found->driver->save(vm->control, owned_fd, without_memory, on_transferred, vm);
     }
 }

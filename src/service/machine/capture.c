@@ -95,7 +95,7 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
             0) {
         return -(int)err->kind;
     }
-    if (kind == CAPTURE_MEMORY && (driver == NULL || !driver->can_clone)) {
+    if (kind == CAPTURE_MEMORY && (driver == NULL || !driver->can_snapshot)) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "%s does not keep the memory of machines this way: take the disk alone "
                          "(--disk-only, --cold)",

@@ -204,7 +204,9 @@ static void lay_out(void *context)
         r = restore_check_driver(cloning->service, manifest, err);
     }
     const struct content_use any = {.with_memory = cloning->kind == CAPTURE_MEMORY,
-                                    .origin = json_text(manifest, "machine_id")};
+                                    .origin = json_text(manifest, "machine_id"),
+                                    .has_raw_disks =
+                                        restore_has_raw_disks(cloning->service, manifest)};
     for (size_t i = 0; i < cloning->count && r == 0; i++) {
         struct content_use use = any;
         MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
@@ -318,11 +320,17 @@ static int check_names(struct machine_service *service, const char *project, con
 }
 
 /* A guest that goes on from another one's memory is that one until its agent has told it better. */
-static int check_agent(const struct machine *source, bool is_captured, struct error *err)
+static int check_identity(const struct machine *source, bool is_captured, struct error *err)
 {
+    const struct hypervisor_driver_info *driver = hypervisor_driver_info(
+        source->service->options.hypervisor, json_text(source->config, "driver"));
     bool has_none = json_is_true(json_object_get(source->config, "without_agent"));
     bool is_silent =
         is_captured && (source->agent == NULL || agent_last_info(source->agent) == NULL);
+    if (driver->clone_problem[0] != '\0') {
+        return error_set(err, ERROR_UNSUPPORTED, "%s: clone its disk alone (--cold)",
+                         driver->clone_problem);
+    }
     return has_none || is_silent
         ? error_set(err, ERROR_CONFLICT,
                     "machine %s has no agent that answers: a clone with its memory would have its "
@@ -373,14 +381,14 @@ static int choose(struct machine_service *service, struct machine *source, const
             failure = check_volumes(source, cloning->volumes, body, err);
         }
         return failure < 0 || cloning->kind == CAPTURE_DISK ? failure
-                                                            : check_agent(source, true, err);
+                                                            : check_identity(source, true, err);
     }
     int r = snapshot_find(service, source, name, &snapshot, err);
     if (r == 0) {
         cloning->kind = snapshot.has_memory && !is_cold ? CAPTURE_MEMORY : CAPTURE_DISK;
         cloning->content = snapshot_folder(service, snapshot.machine_id, snapshot.id);
         cloning->of = memory_format("%s@%s", source->name, name);
-        r = cloning->kind == CAPTURE_DISK ? 0 : check_agent(source, false, err);
+        r = cloning->kind == CAPTURE_DISK ? 0 : check_identity(source, false, err);
     }
     return r;
 }

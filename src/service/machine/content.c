@@ -231,7 +231,15 @@ static int own(const char *folder, const char *name, uid_t uid, struct error *er
         : error_os(err, errno, "giving %s to its machine", path);
 }
 
-/* A file system that shares blocks makes a copy of its own; else one is laid over what is there. */
+/* Where the file system shares blocks, it takes no space (sparse_copy()). */
+static int lay_out_copy(const char *content, const char *folder, const struct content_use *use,
+                        json_t *files, struct error *err)
+{
+    int r = copy_file(content, "disk.raw", folder, 0600, err);
+    json_array_append_new(files, json_string("disk.raw"));
+    return r < 0 ? r : own(folder, "disk.raw", use->uid, err);
+}
+
 static int lay_out_raw(const char *content, const char *folder, const struct content_use *use,
                        json_t *files, struct error *err)
 {
@@ -285,7 +293,10 @@ static int lay_out_memory(const char *content, const char *folder, const struct 
     MEMORY_OWNED char *origin = join(resume, CONTENT_ORIGIN);
     int r = file_make_folder(resume, 0711, err);
     for (size_t i = 0; i < MEMORY_NAMES && r == 0; i++) {
-        r = link_file(content, memory_names[i], resume, memory_names[i], err);
+        bool is_needed = strcmp(memory_names[i], CONTENT_STATE) == 0;
+        r = is_needed || has(content, memory_names[i])
+            ? link_file(content, memory_names[i], resume, memory_names[i], err)
+            : 0;
     }
     if (r == 0 && use->origin != NULL) {
         r = file_write(origin, use->origin, strlen(use->origin), 0600, err);
@@ -306,8 +317,9 @@ int content_lay_out(const char *content, const char *folder, const struct conten
     json_t *files = json_object_get(manifest, "files");
     int r = file_make_folder(folder, 0711, err);
     if (r == 0) {
-        r = has(content, "disk.raw") ? lay_out_raw(content, folder, use, files, err)
-                                     : lay_out_qcow2(content, folder, use, files, err);
+        r = !has(content, "disk.raw") ? lay_out_qcow2(content, folder, use, files, err)
+            : use->has_raw_disks      ? lay_out_copy(content, folder, use, files, err)
+                                      : lay_out_raw(content, folder, use, files, err);
     }
     r = r < 0 ? r : lay_out_settings(content, folder, use, files, err);
     if (r == 0 && use->with_memory && has(content, "initrd")) {

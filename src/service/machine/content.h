@@ -9,7 +9,8 @@
  *                        over the disk that is its image (a blob)
  *   firmware.fd          the variables of its UEFI
  *   user-data            what cloud-init was given: it may hold passwords
- *   state memory         a template (engine/hypervisor/template.h)
+ *   state memory         a template (engine/hypervisor/template.h); of a VMM that lets nobody share
+ *                        its memory, state alone
  *
  * Files of such a folder never change.  Others that begin from it share them as hard links, so that
  * it can be deleted at any time.  A machine's own folder has the same names, and below `resume/`
@@ -67,6 +68,7 @@ struct content_use {
         *origin; /* the machine it was of, whose identity is to be shed; NULL: it is the same */
     uid_t uid;   /* who is to own the disk, as root */
     const json_t *volumes; /* that go with the memory: see kept.h; NULL: none */
+    bool has_raw_disks;    /* its VMM takes no other: what would be laid over is copied */
 };
 
 /* Lay it out in `folder`, which is made, as a machine's; a manifest of its own says what is there.

@@ -269,6 +269,8 @@ bool restore_takes_end(struct machine *machine);
 /* UNSUPPORTED: another program or version wrote the memory of this content. */
 int restore_check_driver(const struct machine_service *service, const json_t *manifest,
                          struct error *err);
+/* Does the VMM of a machine with this content take raw disks alone? */
+bool restore_has_raw_disks(const struct machine_service *service, const json_t *manifest);
 /* At a start: what was interrupted long ago goes. */
 void clone_sweep(struct machine_service *service);
 /* What was laid out for machines that did not come to be; once all that was written before this

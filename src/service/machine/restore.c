@@ -248,6 +248,12 @@ int restore_check_driver(const struct machine_service *service, const json_t *ma
                      driver, version);
 }
 
+bool restore_has_raw_disks(const struct machine_service *service, const json_t *manifest)
+{
+    const char *driver = json_text(json_object_get(manifest, "config"), "driver");
+    return !hypervisor_driver_info(service->options.hypervisor, driver)->takes_qcow2;
+}
+
 static void verify(void *context)
 {
     struct restore *restore = context;
@@ -255,6 +261,7 @@ static void verify(void *context)
     struct error *err = &restore->error;
     int r = content_open(restore->content, true, &restore->manifest, err);
     const char *origin = json_text(restore->manifest, "machine_id");
+    use.has_raw_disks = r == 0 && restore_has_raw_disks(restore->service, restore->manifest);
     if (strcmp(origin, restore->id) != 0) {
         use.origin = origin; /* of an archive: the guest believes to be the one it was made of */
     }

@@ -559,8 +559,9 @@ static void begin_in_the_middle(const struct machine *machine, struct parts *par
     parts->state = memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
     parts->memory = memory_format("%s/" CONTENT_RESUME "/" CONTENT_MEMORY, machine->folder);
     if (machine_run_goes_on(machine)) {
-        spec->memory = HYPERVISOR_MEMORY_COPY;
-        spec->memory_file = parts->memory;
+        bool is_shared = file_exists(parts->memory);
+        spec->memory = is_shared ? HYPERVISOR_MEMORY_COPY : HYPERVISOR_MEMORY_OWN;
+        spec->memory_file = is_shared ? parts->memory : NULL;
         spec->is_incoming = true;
         spec->state_file = parts->state;
         spec->uses_state_up = true;

@@ -178,7 +178,10 @@ void machine_write_drivers(struct machine_service *service, struct buffer *out)
         json_write_field_string(&writer, "accelerator", info->accelerator);
         json_write_field_string(&writer, "problem", info->problem);
         json_write_field_bool(&writer, "snapshot", info->can_snapshot);
-        json_write_field_bool(&writer, "clone", info->can_clone);
+        json_write_field_bool(&writer, "clone",
+                              info->can_snapshot && info->clone_problem[0] == '\0');
+        json_write_field_bool(&writer, "shared_memory", info->can_clone);
+        json_write_field_bool(&writer, "separate_rates", info->can_rate_each);
         json_write_field_bool(&writer, "live_migration", info->can_migrate);
         json_write_field_bool(&writer, "hotplug", info->can_hotplug);
         json_write_field_bool(&writer, "shares", info->can_share);
