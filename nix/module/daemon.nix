@@ -120,7 +120,6 @@ in
         ReadWritePaths = [ cfg.dataDir ] ++ map (folder: "-${folder}") shareFolders;
         ProtectSystem = "strict";
         ProtectHome = if shareFolders == [ ] then true else "read-only";
-        ProtectClock = true;
         ProtectHostname = true;
         ProtectKernelLogs = true;
         PrivateTmp = true;
@@ -130,6 +129,7 @@ in
         NoNewPrivileges = true;
         SystemCallArchitectures = "native";
         RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_VSOCK";
+        # The clock is protected so: ProtectClock took all devices away before systemd 253.
         # One line: what is behind the ~ is taken away, all else stays.
         CapabilityBoundingSet = "~" + concatStringsSep " " [
           "CAP_SYS_TIME" "CAP_SYS_BOOT" "CAP_SYS_PACCT" "CAP_SYS_TTY_CONFIG" "CAP_WAKE_ALARM" "CAP_BLOCK_SUSPEND"
@@ -163,8 +163,19 @@ in
     networking.firewall = mkMerge [
       (mkIf cfg.openFirewall { allowedTCPPorts = ports; allowedUDPPorts = [ 4789 ]; })
       # From machines: addresses and names; all else of the host is closed to them by the node's own rules.
+      (mkIf config.networking.firewall.filterForward {
+        # What machines may reach is in the node's own tables, which every packet of theirs passes as well.
+        extraForwardRules = ''
+          iifname "bx*" accept
+          oifname "bx*" accept
+        '';
+      })
       { interfaces.${bridges} = { allowedUDPPorts = [ 53 67 ]; allowedTCPPorts = [ 53 ]; }; }
     ];
+
+    # Links of the node are the node's: nobody else gives them addresses.
+    networking.dhcpcd.denyInterfaces = [ "bx*" "bt*" "vx*" ];
+    networking.networkmanager.unmanaged = [ "interface-name:bx*" "interface-name:bt*" "interface-name:vx*" ];
 
     services.prometheus.scrapeConfigs = mkIf cfg.metrics.scrape [
       { job_name = "blixard"; static_configs = [ { targets = [ (valueOf "api_address") ]; } ]; }

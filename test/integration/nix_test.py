@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -95,6 +96,23 @@ class Module(Evaluation):
             done = subprocess.run([BLIXARD, "server", "--config", config, "--check-config"], stdout=subprocess.PIPE,
                                   stderr=subprocess.STDOUT, text=True, timeout=60)
             self.assertEqual((done.returncode, done.stdout), (0, "the configuration is good\n"))
+
+    def test_systemd_knows_every_word_of_the_units(self):
+        """Programs are those of this machine; lines of the golden text that are no systemd's are left out."""
+        if shutil.which("systemd-analyze") is None:
+            self.skipTest("there is no systemd-analyze")
+        ours = ("Path=", "Triggers=", "restartIfChanged=", "startAt=", "#")
+        for path in sorted((NIX / "cases").glob("*.nix")):
+            folder = self.scratch / f"units-{path.stem}"
+            folder.mkdir()
+            for name, text in self.rendered(path.stem)["units"].items():
+                text = re.sub(r"/nix/store/[^/ ]*-blixard/bin/blixard", str(BLIXARD), text).replace("[Service]", "[Service]\nExecStart=/bin/true", name != "blixard")
+                text = re.sub(r"/nix/store/[^/ ]*/bin/kill", "/bin/kill", text)
+                (folder / f"{name}.service").write_text("\n".join(line for line in text.splitlines() if not line.startswith(ours)))
+            done = subprocess.run(["systemd-analyze", "verify", "--man=no", *sorted(folder.iterdir())], text=True, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+            said = [line for line in done.stdout.splitlines() if str(folder) in line or line.startswith("blixard")]
+            self.assertEqual(said, [])
 
     def test_what_cannot_be_is_refused_with_its_reason(self):
         machine = "machines.m = { image = \"i\"; interfaces = [ \"n\" ]; "

@@ -30,7 +30,9 @@ in
   scripts = builtins.mapAttrs (_: s: { inherit (s) script preStop; }) services;
   files = builtins.mapAttrs (_: file: file.text) config.environment.etc;
   host = {
-    inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts interfaces;
+    inherit (config.networking.firewall) allowedTCPPorts allowedUDPPorts extraForwardRules interfaces;
+    inherit (config.networking.dhcpcd) denyInterfaces;
+    inherit (config.networking.networkmanager) unmanaged;
     inherit (config.boot) kernelModules;
     inherit (config.boot.kernel) sysctl;
     inherit (config.systemd.tmpfiles) rules;

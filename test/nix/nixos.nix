@@ -50,8 +50,12 @@ in
     boot.kernelModules = option (types.listOf types.str) [ ];
     boot.kernel.sysctl = option (types.attrsOf (types.either types.int types.str)) { };
     networking.hostName = option types.str "nixos";
+    networking.dhcpcd.denyInterfaces = option (types.nullOr (types.listOf types.str)) null;
+    networking.networkmanager.unmanaged = option (types.listOf types.str) [ ];
     networking.nftables.enable = option types.bool false;
     networking.firewall = ports // {
+      filterForward = option types.bool false;
+      extraForwardRules = option types.lines "";
       interfaces = option (types.attrsOf (types.submodule { options = ports; })) { };
     };
     services.prometheus.scrapeConfigs = option (types.listOf (types.attrsOf any)) [ ];

@@ -3,6 +3,7 @@
 {
   networking.hostName = "one";
   networking.nftables.enable = true;
+  networking.firewall.filterForward = true;
   services.blixard = {
     enable = true;
     extraPackages = [ pkgs.erofs-utils ];
