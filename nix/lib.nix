@@ -5,7 +5,7 @@
 { lib }:
 let
   shared = import ./module/lib.nix { inherit lib; };
-  inherit (lib) attrNames concatMap filter head mapAttrs optionalAttrs removeAttrs sort;
+  inherit (lib) attrNames concatMap filter head mapAttrs optionalAttrs sort;
 
   # The options of the module, without a host.
   evaluate = { pkgs ? { }, owner ? "flake", config }:

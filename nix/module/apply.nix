@@ -13,7 +13,7 @@ let
   url = path: "http://localhost${path}";
   # The API by the node's own socket, where no verb of the command line knows projects.
   isSocket = lib.hasPrefix "unix:" cfg.socket;
-  curl = "curl --silent --show-error --fail-with-body --output /dev/null ${
+  curl = "curl --silent --show-error --fail-with-body ${
     if isSocket then "--unix-socket ${escapeShellArg (lib.removePrefix "unix:" cfg.socket)}" else "--connect-to ${escapeShellArg "localhost:80:${cfg.socket}"}"}";
 
   script = ''
@@ -25,7 +25,7 @@ let
 
     ${concatStringsSep "\n" (mapAttrsToList
       (name: s: ''
-        ${curl} --request PUT --data-binary "@''${CREDENTIALS_DIRECTORY:?}"/${escapeShellArg (secretName name s)} ${escapeShellArg (url "/v1/secrets/${name}?project=${s.project}")}'')
+        ${curl} --output /dev/null --request PUT --data-binary "@''${CREDENTIALS_DIRECTORY:?}"/${escapeShellArg (secretName name s)} ${escapeShellArg (url "/v1/secrets/${name}?project=${s.project}")}'')
       cfg.secrets)}
 
     # Machines that have a change whenever they are started next, as PROJECT/NAME.
@@ -39,7 +39,8 @@ let
       jq -r '.actions[] | select(.kind == "Machine" and .action == "update" and any(.changes[]?; .effect == "restart")) | .name' "$work/plan" > "$work/restart"
       while read -r machine; do
         case " $kept " in *" $1/$machine "*) continue ;; esac
-        ${curl} --request POST ${escapeShellArg (url "/v1/machines")}/"$machine/actions/restart?project=$1"
+        ${curl} --output "$work/begun" --request POST ${escapeShellArg (url "/v1/machines")}/"$machine/actions/restart?project=$1"
+        blixard operation wait "$(jq -r .operation "$work/begun")"
       done < "$work/restart"
     }
 

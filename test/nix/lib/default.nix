@@ -10,7 +10,7 @@ let
   basics = rec {
     inherit (builtins)
       all any attrNames attrValues concatLists concatMap concatStringsSep elem elemAt filter foldl' functionArgs genList
-      head isAttrs isBool isFunction isInt isList isString length listToAttrs map mapAttrs removeAttrs
+      head isAttrs isBool isFunction isInt isList isString length listToAttrs map mapAttrs
       replaceStrings sort stringLength substring tail toString;
     id = x: x;
     flip = f: a: b: f b a;

@@ -1,0 +1,54 @@
+"""Machines that a NixOS host declares: a change that waits for the next start, with and without a restart."""
+import pathlib
+import tempfile
+import unittest
+
+from machines import kernel_flags, machines_of, root_archive, why_not
+from nixos import Switched, need_nix
+from node import Node
+
+
+def setUpModule():
+    need_nix()
+    reason = why_not()
+    if reason:
+        raise unittest.SkipTest(reason)
+
+
+class Machines(Switched):
+    """One story, as machines take their time to boot."""
+
+    MACHINES = """
+        machines.eager = { image = "small"; memory = "128MiB"; disk = "64MiB"; cpus = %d; placement.node = null; };
+        machines.patient = { image = "small"; memory = "128MiB"; disk = "64MiB"; cpus = %d; placement.node = null; restartIfChanged = false; };
+        apply.timeout = "4m";
+    """
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-nix-machine-")))
+        self.node = Node()
+        self.addCleanup(lambda: self.node.stop())
+        self.enterContext(machines_of(self.node.folder))
+        archive = self.folder / "root.tar.gz"
+        archive.write_bytes(root_archive())
+        self.cli("image", "import", "small", "--root", archive, *kernel_flags())
+
+    def cpus(self, name):
+        return self.cli("vm", "exec", name, "--", "cat", "/proc/cpuinfo").count("processor\t")
+
+    def test_a_change_restarts_a_machine_unless_it_is_told_to_wait(self):
+        self.switch(self.MACHINES % (1, 1))
+        self.assertEqual((self.cpus("eager"), self.cpus("patient")), (1, 1))
+        said = self.switch(self.MACHINES % (2, 2))
+        self.assertIn("from its next start on", said)
+        self.assertEqual((self.cpus("eager"), self.cpus("patient")), (2, 1))
+        # Nothing changes, and nothing is restarted.
+        events = self.cli("vm", "events", "eager")
+        self.assertIn("Done: 0 changed.", self.switch(self.MACHINES % (2, 2)))
+        self.assertEqual(self.cli("vm", "events", "eager"), events)
+        self.switch("")
+        self.assertEqual(self.node.json("/v1/machines")["machines"], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
