@@ -7,6 +7,8 @@
 #include "base/check.h"
 #include "base/memory.h"
 
+enum { FORMAT_STEP = 64 }; /* most of what is printed is shorter */
+
 void buffer_done(struct buffer *buffer)
 {
     free(buffer->data);
@@ -60,16 +62,19 @@ void buffer_append_format(struct buffer *buffer, const char *format, ...)
 {
     CHECK(format != NULL); /* and gcc's sanitizer build knows it too */
 
+    char *at = (char *)buffer_reserve(buffer, FORMAT_STEP);
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(NULL, 0, format, arguments);
+    int length = vsnprintf(at, buffer->size - buffer->used, format, arguments);
     va_end(arguments);
     CHECK(length >= 0);
 
-    char *at = (char *)buffer_reserve(buffer, (size_t)length + 1);
-    va_start(arguments, format);
-    vsnprintf(at, (size_t)length + 1, format, arguments);
-    va_end(arguments);
+    if ((size_t)length >= buffer->size - buffer->used) { /* again, where it fits */
+        at = (char *)buffer_reserve(buffer, (size_t)length + 1);
+        va_start(arguments, format);
+        vsnprintf(at, (size_t)length + 1, format, arguments);
+        va_end(arguments);
+    }
     buffer->used += (size_t)length;
 }
 

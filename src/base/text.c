@@ -5,16 +5,28 @@
 
 #include "base/check.h"
 
+/* Most texts that are compared differ in their first byte: nothing is measured before that. */
 bool text_equal(struct text text, const char *string)
 {
-    size_t length = strlen(string);
-    return text.length == length && memcmp(text.data, string, length) == 0;
+    size_t at = 0;
+    while (at < text.length && string[at] == text.data[at] && string[at] != '\0') {
+        at++;
+    }
+    return at == text.length && string[at] == '\0';
+}
+
+static char lower(char letter)
+{
+    return letter >= 'A' && letter <= 'Z' ? (char)(letter - 'A' + 'a') : letter;
 }
 
 bool text_equal_ignoring_case(struct text text, const char *string)
 {
-    size_t length = strlen(string);
-    return text.length == length && strncasecmp(text.data, string, length) == 0;
+    size_t at = 0;
+    while (at < text.length && lower(string[at]) == lower(text.data[at]) && string[at] != '\0') {
+        at++;
+    }
+    return at == text.length && string[at] == '\0';
 }
 
 struct text text_trim(struct text text)

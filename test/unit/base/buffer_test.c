@@ -16,6 +16,18 @@ TEST(buffer, holds_what_was_appended_across_growth)
     EXPECT(strncmp(buffer_string(&buffer), "2,3,", 4) == 0);
 }
 
+/* Goal: what is printed is whole whatever room there was: none, all but a byte, enough. */
+TEST(buffer, prints_across_growth)
+{
+    for (int length = 0; length < 300; length++) {
+        BUFFER_OWNED struct buffer buffer = {0};
+        buffer_append_format(&buffer, "%*s", length, "");
+        buffer_append_format(&buffer, "%0*d|", length, 7);
+        EXPECT(buffer.used == (size_t)(2 * length + (length == 0 ? 2 : 1)));
+        EXPECT(buffer.data[buffer.used - 1] == '|' && buffer.data[buffer.used - 2] == '7');
+    }
+}
+
 TEST(buffer, integers_are_little_endian)
 {
     BUFFER_OWNED struct buffer buffer = {0};

@@ -12,6 +12,18 @@ TEST(text, parses_decimals_up_to_the_last_u64_and_nothing_else)
     EXPECT(!text_parse_u64(text_of("1 ", 2), &value));
 }
 
+TEST(text, is_equal_to_a_string_only_to_its_last_byte)
+{
+    EXPECT(text_equal(text_of("Host", 4), "Host") && text_equal(text_of("", 0), ""));
+    EXPECT(!text_equal(text_of("Host", 4), "Hos") && !text_equal(text_of("Hos", 3), "Host"));
+    EXPECT(!text_equal(text_of("Host", 4), "host") && !text_equal(text_of("a\0b", 3), "a"));
+    EXPECT(text_equal_ignoring_case(text_of("x-OWN", 5), "X-Own"));
+    EXPECT(!text_equal_ignoring_case(text_of("x-owns", 6), "X-Own"));
+    EXPECT(!text_equal_ignoring_case(text_of("x-ow", 4), "X-Own"));
+    EXPECT(!text_equal_ignoring_case(text_of("a\0", 2), "A"));
+    EXPECT(!text_equal_ignoring_case(text_of("@`", 2), "`@")); /* not letters */
+}
+
 TEST(text, sizes_and_durations_take_units)
 {
     uint64_t value = 0;
