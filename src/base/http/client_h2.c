@@ -19,7 +19,7 @@ enum { TICK_MS = 1000, REFUSALS_MAX = 3 };
 static void on_head(const struct parse_head *head, struct buffer *bytes, void *context)
 {
     struct http_call *call = context;
-    call->head = *head;
+    parse_copy(head, &call->head);
     buffer_done(&call->head_bytes);
     call->head_bytes = *bytes;
     *bytes = (struct buffer){0};

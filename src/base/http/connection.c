@@ -18,7 +18,7 @@
 #include "base/memory.h"
 
 enum {
-    READ_STEP = 65536,
+    READ_STEP = 131072,
     IN_HIGH = 131072,
     DRAIN_MAX = 262144,
     LINGER_MS = 2000,

@@ -27,6 +27,8 @@ enum {
     FIELD_OVERHEAD = 32, /* RFC 9113, 6.5.2 */
     WIRE_HIGH = 262144,
     PIECE = 65536,
+    BODY_SLACK = 65536,
+    FRAME_HEADER_BYTES = 9,
 };
 
 /* ---- Blocks of fields ---- */
@@ -332,6 +334,83 @@ void h2_fields_add_lines(struct h2_fields *fields, struct buffer *lines)
         left -= (size_t)(stop + 1 - at);
         at = stop + 1;
     }
+}
+
+/* ---- Bodies on their way out ---- */
+
+size_t h2_body_left(const struct h2_body *body)
+{
+    return body->lent_length + body->bytes.used - body->at;
+}
+
+void h2_body_append(struct h2_body *body, const void *bytes, size_t length)
+{
+    if (body->at >= BODY_SLACK) {
+        buffer_consume(&body->bytes, body->at);
+        body->at = 0;
+    }
+    buffer_append(&body->bytes, bytes, length);
+}
+
+void h2_body_lend(struct h2_body *body, const void *bytes, size_t length)
+{
+    CHECK(h2_body_left(body) == 0);
+    body->lent = bytes;
+    body->lent_length = length;
+}
+
+void h2_body_keep(struct h2_body *body)
+{
+    buffer_append(&body->bytes, body->lent, body->lent_length);
+    body->lent = NULL;
+    body->lent_length = 0;
+}
+
+void h2_body_done(struct h2_body *body)
+{
+    buffer_done(&body->bytes);
+}
+
+/* A frame is as long as its reader said; the library waits when there is enough for one write. */
+static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header,
+                        size_t length, nghttp2_data_source *source, void *context)
+{
+    struct h2_body *body = source->ptr;
+    (void)session;
+    (void)context;
+    CHECK(frame->data.padlen == 0 && length <= h2_body_left(body));
+    buffer_append(&body->link->out, header, FRAME_HEADER_BYTES);
+    if (body->lent != NULL) {
+        buffer_append(&body->link->out, body->lent, length);
+        body->lent += length;
+        body->lent_length -= length;
+    } else {
+        buffer_append(&body->link->out, body->bytes.data + body->at, length);
+        body->at += length;
+    }
+    if (body->at == body->bytes.used) {
+        body->bytes.used = body->at = 0;
+    }
+    return body->link->out.used < PIECE ? 0 : NGHTTP2_ERR_PAUSE;
+}
+
+static ssize_t on_frame_length(nghttp2_session *session, uint8_t type, int32_t id,
+                               int32_t connection_window, int32_t stream_window,
+                               uint32_t frame_bytes_max, void *context)
+{
+    (void)session;
+    (void)type;
+    (void)id;
+    (void)connection_window; /* the library keeps to both */
+    (void)stream_window;
+    (void)context;
+    return frame_bytes_max < H2_FRAME_BYTES ? (ssize_t)frame_bytes_max : H2_FRAME_BYTES;
+}
+
+void h2_body_set_callbacks(nghttp2_session_callbacks *callbacks)
+{
+    nghttp2_session_callbacks_set_send_data_callback(callbacks, on_send_data);
+    nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, on_frame_length);
 }
 
 /* ---- The end ---- */

@@ -26,6 +26,10 @@ struct h2_call;
 /* What a peer may have open, and have sent that nobody has read: of a stream, of a connection. */
 enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
 
+/* The longest frame that is taken (SETTINGS_MAX_FRAME_SIZE), and sent where the peer takes it:
+ * bodies of nodes' calls then come in as few pieces as they are read in. */
+enum { H2_FRAME_BYTES = 65536 };
+
 /* The first bytes of every client (RFC 9113, 3.4). */
 enum { H2_PREFACE_LENGTH = 24 };
 extern const char h2_preface[];
@@ -52,6 +56,27 @@ int h2_link_pull(struct h2_link *link);
 /* The library cannot go on: the peer is told, nothing comes afterwards. */
 void h2_link_die(struct h2_link *link, uint32_t code);
 void h2_link_done(struct h2_link *link);
+
+/*
+ * A body on its way out: what was written and is in no frame yet.  It goes straight into the link's
+ * buffer, behind its frame's header (the library would copy it once more).
+ */
+struct h2_body {
+    struct h2_link *link;
+    struct buffer bytes; /* from `at` */
+    size_t at;
+    const uint8_t *lent; /* instead of them, or NULL */
+    size_t lent_length;
+};
+
+size_t h2_body_left(const struct h2_body *body);
+void h2_body_append(struct h2_body *body, const void *bytes, size_t length);
+/* Where nothing is left: what a pull now takes is not copied here; then the rest is kept. */
+void h2_body_lend(struct h2_body *body, const void *bytes, size_t length);
+void h2_body_keep(struct h2_body *body);
+void h2_body_done(struct h2_body *body);
+/* Both ends' callbacks, whose data source is a body. */
+void h2_body_set_callbacks(nghttp2_session_callbacks *callbacks);
 
 /* ---- A server's connection ---- */
 

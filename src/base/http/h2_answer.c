@@ -7,8 +7,6 @@
 
 #include "base/http/h2_server.h"
 
-enum { OUT_SLACK = 65536 };
-
 /* ---- The request's body ---- */
 
 static void take_body(struct http_exchange *exchange)
@@ -50,23 +48,19 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
 static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
                             uint32_t *flags, nghttp2_data_source *source, void *context)
 {
-    struct h2_stream *stream = source->ptr;
+    struct h2_stream *stream = nghttp2_session_get_stream_user_data(session, id);
     size_t left = h2_stream_left(stream);
     size_t part = left < length ? left : length;
-    (void)session;
-    (void)id;
+    (void)bytes;
+    (void)source;
     (void)context;
     if (left == 0 && !stream->answer_ended) {
         return NGHTTP2_ERR_DEFERRED;
     }
-    if (part > 0) {
-        memcpy(bytes, stream->out.data + stream->out_at, part);
-    }
-    stream->out_at += part;
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
     stream->h2->out_bytes -= part;
     stream->write_since_ms = 0;
-    if (h2_stream_left(stream) == 0) {
-        stream->out.used = stream->out_at = 0;
+    if (part == left) {
         *flags |= stream->answer_ended ? NGHTTP2_DATA_FLAG_EOF : 0;
     }
     if (stream->exchange != NULL && stream->exchange->wants_drain) {
@@ -82,7 +76,7 @@ static void submit_head(struct h2_stream *stream)
     struct h2_fields *fields = &h2->fields;
     char digits[16];
     char length[24];
-    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = on_need_data};
+    nghttp2_data_provider provider = {.source.ptr = &stream->out, .read_callback = on_need_data};
     int digit_count = snprintf(digits, sizeof(digits), "%d", stream->status);
     int length_count = snprintf(length, sizeof(length), "%" PRIu64, stream->length);
     stream->head_waits = false;
@@ -102,11 +96,7 @@ static void submit_head(struct h2_stream *stream)
 static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     struct h2_stream *stream = exchange->stream;
-    if (stream->out_at >= OUT_SLACK) {
-        buffer_consume(&stream->out, stream->out_at);
-        stream->out_at = 0;
-    }
-    buffer_append(&stream->out, bytes, length);
+    h2_body_append(&stream->out, bytes, length);
     stream->h2->out_bytes += length;
     size_t share = H2_OUT_HIGH / stream->h2->stream_count;
     share = share > H2_OUT_LEAST ? share : H2_OUT_LEAST;

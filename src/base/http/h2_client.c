@@ -16,7 +16,7 @@
 
 enum {
     OUT_HIGH = 262144,
-    OUT_SLACK = 65536,
+    LENT_LEAST = 16384,
     STREAMS_AT_FIRST = 100,  /* until the server has said how many (RFC 9113, 6.5.2) */
     SILENCE_MS = 5000,       /* then it is asked */
     SIGN_OF_LIFE_MS = 10000, /* to answer in */
@@ -32,8 +32,9 @@ struct h2_call {
     struct parse_head *head; /* came, and was not told yet */
     struct buffer head_bytes;
     struct buffer in;
-    struct buffer out; /* from out_at */
-    size_t out_at;
+    const uint8_t *lent; /* what is being received, instead of `in`; or NULL */
+    size_t lent_length;
+    struct h2_body out;
     bool is_streaming;
     bool is_finished; /* its body is whole */
     bool is_paused;
@@ -58,8 +59,8 @@ struct h2_client {
     struct list dirty;
     size_t call_count;
     struct h2_head head;
-    struct h2_fields fields;   /* scratch */
-    struct parse_head scratch; /* of a request */
+    struct h2_fields fields; /* scratch */
+    struct parse_head scratch;
     struct h2_guard guard;
     struct error error; /* what calls end with when the connection is lost */
     uint64_t now_ms;
@@ -81,9 +82,23 @@ static void mark(struct h2_call *call)
     }
 }
 
-static size_t out_left(const struct h2_call *call)
+/* Of the answer, what the call was not told. */
+static size_t in_left(const struct h2_call *call)
 {
-    return call->out.used - call->out_at;
+    return call->in.used + call->lent_length;
+}
+
+static void keep_lent(struct h2_call *call)
+{
+    buffer_append(&call->in, call->lent, call->lent_length);
+    call->lent = NULL;
+    call->lent_length = 0;
+}
+
+static void drop_in(struct h2_call *call)
+{
+    call->in.used = call->lent_length = 0;
+    call->lent = NULL;
 }
 
 /* ---- What the library reports ---- */
@@ -131,18 +146,17 @@ static void take_head(struct h2_call *call)
     if (call->has_head) {
         return;
     }
-    struct parse_head *head = NEW(struct parse_head);
-    int r = h2_head_answer(&h2->head, !call->remote_ended, head);
-    if (r < 0 || head->status < 200) {
-        free(head);
-        if (r < 0) {
-            nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, call->id,
-                                      NGHTTP2_PROTOCOL_ERROR);
-        }
+    int r = h2_head_answer(&h2->head, !call->remote_ended, &h2->scratch);
+    if (r < 0) {
+        nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, call->id,
+                                  NGHTTP2_PROTOCOL_ERROR);
+    }
+    if (r < 0 || h2->scratch.status < 200) {
         return;
     }
     call->has_head = true;
-    call->head = head;
+    call->head = memory_resize(NULL, sizeof(struct parse_head));
+    parse_copy(&h2->scratch, call->head);
     call->head_bytes = h2->head.bytes;
     h2->head.bytes = (struct buffer){0};
     mark(call);
@@ -195,7 +209,13 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         nghttp2_session_consume_connection(session, length);
         return 0;
     }
-    buffer_append(&call->in, bytes, length);
+    if (in_left(call) == 0) {
+        call->lent = bytes; /* until act() */
+        call->lent_length = length;
+    } else {
+        keep_lent(call);
+        buffer_append(&call->in, bytes, length);
+    }
     mark(call);
     return 0;
 }
@@ -207,7 +227,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
     if (call != NULL) {
         call->is_closed = true;
         call->code = code;
-        nghttp2_session_consume_connection(session, call->in.used); /* it may be read later */
+        nghttp2_session_consume_connection(session, in_left(call)); /* it may be read later */
         mark(call);
     }
     return 0;
@@ -229,21 +249,17 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
                             uint32_t *flags, nghttp2_data_source *source, void *context)
 {
-    struct h2_call *call = source->ptr;
-    size_t left = out_left(call);
+    struct h2_call *call = call_of(context, id);
+    size_t left = h2_body_left(&call->out);
     size_t part = left < length ? left : length;
     (void)session;
-    (void)id;
-    (void)context;
+    (void)bytes;
+    (void)source;
     if (call->is_cancelled || (left == 0 && !call->is_finished)) {
         return NGHTTP2_ERR_DEFERRED;
     }
-    if (part > 0) {
-        memcpy(bytes, call->out.data + call->out_at, part);
-    }
-    call->out_at += part;
-    if (out_left(call) == 0) {
-        call->out.used = call->out_at = 0;
+    *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+    if (part == left) {
         *flags |= call->is_finished ? NGHTTP2_DATA_FLAG_EOF : 0;
         call->wants_room = !call->is_finished;
         mark(call);
@@ -263,7 +279,7 @@ static void free_call(struct h2_call *call)
     free(call->head);
     buffer_done(&call->head_bytes);
     buffer_done(&call->in);
-    buffer_done(&call->out);
+    h2_body_done(&call->out);
     free(call);
 }
 
@@ -319,9 +335,10 @@ static void tell_head(struct h2_call *call)
 static void tell_data(struct h2_call *call)
 {
     struct h2_client *h2 = call->h2;
-    size_t length = call->in.used;
-    call->in.used = 0; /* given back to the server below, whatever the call does */
-    call->events.on_data(call->in.data, length, call->context);
+    const uint8_t *bytes = call->lent != NULL ? call->lent : call->in.data;
+    size_t length = in_left(call);
+    drop_in(call); /* given back to the server below, whatever the call does */
+    call->events.on_data(bytes, length, call->context);
     if (!call->is_closed && !h2->link.is_dead) {
         nghttp2_session_consume(h2->link.session, call->id, length);
     }
@@ -334,11 +351,12 @@ static void act(struct h2_call *call)
     if (call->head != NULL && !call->is_cancelled && !call->is_lost) {
         tell_head(call);
     }
-    if (call->in.used > 0 && !call->is_cancelled && !call->is_paused && !call->is_lost) {
+    if (in_left(call) > 0 && !call->is_cancelled && !call->is_paused && !call->is_lost) {
         tell_data(call);
     }
-    if (call->wants_room && out_left(call) == 0 && !call->is_finished && !call->is_closed &&
-        !call->is_cancelled) {
+    keep_lent(call);
+    if (call->wants_room && h2_body_left(&call->out) == 0 && !call->is_finished &&
+        !call->is_closed && !call->is_cancelled) {
         call->wants_room = false;
         call->events.on_room(call->context);
     }
@@ -492,9 +510,9 @@ static void submit(struct h2_call *call, const void *request, size_t length)
     size_t head_length = 0;
     call->is_bad = !fill_fields(h2, request, length, &head_length);
     if (!call->is_bad) {
-        buffer_append(&call->out, (const uint8_t *)request + head_length, length - head_length);
-        bool has_body = call->is_streaming || call->out.used > 0;
-        nghttp2_data_provider provider = {.source.ptr = call, .read_callback = on_need_data};
+        h2_body_append(&call->out, (const uint8_t *)request + head_length, length - head_length);
+        bool has_body = call->is_streaming || h2_body_left(&call->out) > 0;
+        nghttp2_data_provider provider = {.source.ptr = &call->out, .read_callback = on_need_data};
         call->id = nghttp2_submit_request(h2->link.session, NULL, h2->fields.at, h2->fields.count,
                                           has_body ? &provider : NULL, call);
     }
@@ -512,6 +530,7 @@ struct h2_call *h2_client_call(struct h2_client *h2, const void *request, size_t
     CHECK(h2_client_has_room(h2));
     struct h2_call *call = NEW(struct h2_call);
     call->h2 = h2;
+    call->out.link = &h2->link;
     call->events = *events;
     call->context = context;
     call->is_streaming = is_streaming;
@@ -538,20 +557,32 @@ static void go_on_sending(struct h2_call *call)
     }
 }
 
+/* A big piece goes into its frames from where it is, as far as the windows let it. */
+static void send_lent(struct h2_call *call, const void *bytes, size_t length)
+{
+    struct h2_client *h2 = call->h2;
+    h2_body_lend(&call->out, bytes, length);
+    go_on_sending(call);
+    h2->depth++;
+    pull(h2);
+    h2->depth--;
+    h2_body_keep(&call->out);
+}
+
 bool h2_call_write(struct h2_call *call, const void *bytes, size_t length)
 {
     CHECK(call->is_streaming && !call->is_finished);
     if (call->is_closed || call->is_cancelled) {
         return true; /* it will be told */
     }
-    if (call->out_at >= OUT_SLACK) {
-        buffer_consume(&call->out, call->out_at);
-        call->out_at = 0;
-    }
-    buffer_append(&call->out, bytes, length);
     call->wants_room = true;
-    go_on_sending(call);
-    return out_left(call) < OUT_HIGH;
+    if (length >= LENT_LEAST && h2_body_left(&call->out) == 0) {
+        send_lent(call, bytes, length);
+    } else {
+        h2_body_append(&call->out, bytes, length);
+        go_on_sending(call);
+    }
+    return h2_body_left(&call->out) < OUT_HIGH;
 }
 
 void h2_call_finish(struct h2_call *call)
@@ -586,10 +617,10 @@ void h2_call_cancel(struct h2_call *call)
     if (call->is_closed || h2->link.is_dead) {
         call->is_closed = true;
     } else {
-        nghttp2_session_consume_connection(h2->link.session, call->in.used);
+        nghttp2_session_consume_connection(h2->link.session, in_left(call));
         nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, call->id, NGHTTP2_CANCEL);
     }
-    call->in.used = 0;
+    drop_in(call);
     mark(call);
     touch(h2);
 }
@@ -636,6 +667,7 @@ static nghttp2_session *new_session(struct h2_client *h2)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data);
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
+    h2_body_set_callbacks(callbacks);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_peer_max_concurrent_streams(option, STREAMS_AT_FIRST);
@@ -663,6 +695,7 @@ struct h2_client *h2_client_new(struct loop *loop, const struct h2_wire *wire,
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };

@@ -67,6 +67,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
     }
     struct h2_stream *stream = NEW(struct h2_stream);
     stream->h2 = h2;
+    stream->out.link = &h2->link;
     stream->id = frame->hd.stream_id;
     list_push_back(&h2->streams, &stream->link);
     h2->stream_count++;
@@ -303,7 +304,7 @@ static void free_stream(struct h2_stream *stream)
     stream->h2->stream_count--;
     stream->h2->out_bytes -= h2_stream_left(stream);
     buffer_done(&stream->in);
-    buffer_done(&stream->out);
+    h2_body_done(&stream->out);
     free(stream);
 }
 
@@ -564,6 +565,7 @@ static nghttp2_session *new_session(struct h2_server *h2)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_sent);
     nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_sent);
+    h2_body_set_callbacks(callbacks);
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     nghttp2_option_set_max_send_header_block_length(option, 4 * h2->limits.head_bytes_max);
@@ -594,6 +596,7 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
         {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
         {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1},

@@ -16,8 +16,7 @@ struct h2_stream {
     int32_t id;
     struct http_exchange *exchange; /* NULL: not yet, refused, or over */
     struct buffer in;               /* not read yet */
-    struct buffer out;              /* not on the wire yet, from out_at */
-    size_t out_at;
+    struct h2_body out;             /* not on the wire yet */
     int status;
     uint64_t length;
     bool is_new;       /* the handler has not seen it */
@@ -64,7 +63,7 @@ struct h2_server {
 /* Bytes of the answer that are not on the wire yet. */
 static inline size_t h2_stream_left(const struct h2_stream *stream)
 {
-    return stream->out.used - stream->out_at;
+    return h2_body_left(&stream->out);
 }
 
 /* Something happened: run() will act on it. */

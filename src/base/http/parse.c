@@ -289,6 +289,13 @@ void parse_clear(struct parse_head *head)
     head->length = 0;
 }
 
+void parse_copy(const struct parse_head *head, struct parse_head *ret_copy)
+{
+    CHECK(head->field_count <= PARSE_FIELDS_MAX);
+    memcpy(ret_copy, head,
+           offsetof(struct parse_head, fields) + head->field_count * sizeof(head->fields[0]));
+}
+
 long parse_request(const uint8_t *bytes, size_t length, const struct parse_limits *limits,
                    struct parse_head *ret_head)
 {

@@ -27,14 +27,14 @@ struct parse_head {
     struct text protocol; /* HTTP/2: what a CONNECT asks for (RFC 8441), or {NULL, 0} */
     int status;           /* answer */
     int minor;            /* HTTP/1.minor */
-    struct parse_field fields[PARSE_FIELDS_MAX];
-    size_t field_count;
     bool has_length;
     uint64_t length;
     bool is_chunked;
     bool expects_continue;
     bool wants_close;      /* Connection: close */
     bool wants_keep_alive; /* Connection: keep-alive */
+    size_t field_count;
+    struct parse_field fields[PARSE_FIELDS_MAX]; /* last: see parse_copy() */
 };
 
 struct parse_limits {
@@ -79,6 +79,7 @@ int parse_chunk(struct parse_chunks *chunks, const uint8_t *bytes, size_t length
 
 /* For heads that do not come as text: empty one, and add to it.  0, or the negative status. */
 void parse_clear(struct parse_head *head);
+void parse_copy(const struct parse_head *head, struct parse_head *ret_copy); /* as long as it is */
 int parse_add_field(struct parse_head *head, struct text name, struct text value,
                     size_t field_count_max);
 

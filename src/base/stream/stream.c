@@ -17,7 +17,8 @@
 #include "base/memory.h"
 #include "base/stream/inside.h"
 
-enum { READ_STEP = 65536, RECORD_BYTES = 16384, LENT_BYTES = 65536 };
+/* Who gets a few big pieces passes on a few big pieces. */
+enum { READ_STEP = 262144, RECORD_BYTES = 16384, LENT_BYTES = 262144, KEPT_BYTES = 65536 };
 
 static void pump(struct stream *stream);
 static void post_pump(struct stream *stream);
@@ -106,7 +107,7 @@ static void end_our_half(struct stream *stream)
 /* After a big transfer nothing big is kept. */
 static void forget(struct buffer *empty)
 {
-    if (empty->size > READ_STEP) {
+    if (empty->size > KEPT_BYTES) {
         buffer_done(empty);
     }
 }
@@ -323,8 +324,7 @@ static void pump_clear(struct stream *stream)
     }
 }
 
-/* As many records as are there: who gets a few big pieces passes on a few big pieces.  What the
- * last of the calls said. */
+/* As many records as are there.  What the last of the calls said. */
 static int read_records(struct stream *stream, uint8_t bytes[LENT_BYTES], size_t *ret_length,
                         struct error *err)
 {

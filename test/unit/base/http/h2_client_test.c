@@ -9,10 +9,11 @@
 #include "base/http/connection.h"
 #include "base/http/h2.h"
 #include "base/loop/loop.h"
+#include "base/memory.h"
 
 #include "test/lib/test.h"
 
-enum { NOW = 1000 };
+enum { NOW = 1000, BODY_BYTES = 3 << 20 };
 
 static struct loop *loop;
 static struct http_server *server;
@@ -119,9 +120,20 @@ static void serve(struct http_exchange *exchange, void *context)
 
 /* ---- Calls ---- */
 
+static uint8_t body[BODY_BYTES]; /* none of its bytes is where another one could be */
+
+static void fill_body(void)
+{
+    for (size_t i = 0; i < BODY_BYTES; i++) {
+        body[i] = (uint8_t)(i * 31 + (i >> 12));
+    }
+}
+
 struct trial {
     struct h2_call *call;
-    size_t upload;   /* bytes of a streamed body to give */
+    size_t upload; /* bytes of a streamed body to give */
+    size_t piece;  /* so many at once, or 0: 10,000 */
+    size_t given;
     bool stays_open; /* and no end */
     bool pauses;
     bool cancels; /* at its first data */
@@ -158,12 +170,18 @@ static void on_data(const void *bytes, size_t length, void *context)
 static void on_room(void *context)
 {
     struct trial *trial = context;
-    char piece[10000];
-    memset(piece, 'u', sizeof(piece));
+    size_t piece = trial->piece > 0 ? trial->piece : 10000;
     while (trial->upload > 0) {
-        size_t part = trial->upload < sizeof(piece) ? trial->upload : sizeof(piece);
+        size_t part = trial->upload < piece ? trial->upload : piece;
+        /* Lent: what is read of it after the call is not the body. */
+        uint8_t *lent = memory_resize(NULL, part);
+        memcpy(lent, body + trial->given, part);
         trial->upload -= part;
-        if (!h2_call_write(trial->call, piece, part)) {
+        trial->given += part;
+        bool go_on = h2_call_write(trial->call, lent, part);
+        memset(lent, 0, part);
+        free(lent);
+        if (!go_on) {
             return;
         }
     }
@@ -198,6 +216,7 @@ static void get(struct trial *trial, const char *path)
 
 static void begin(bool with_server)
 {
+    fill_body();
     static const struct h2_wire wire = {write_to_server, waiting, finish};
     static const struct h2_wire server_wire = {write_to_client, waiting, server_finish};
     struct error err = {0};
@@ -278,12 +297,72 @@ TEST(h2_client, makes_calls_side_by_side)
 
 TEST(h2_client, streams_bodies_both_ways)
 {
-    struct trial trial = {.upload = 3 << 20};
+    struct trial trial = {.upload = BODY_BYTES};
     begin(true);
     call(&trial, "POST /copy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     talk();
-    EXPECT(trial.ended && trial.kind == ERROR_NONE && trial.data.used == 3 << 20);
+    EXPECT(trial.ended && trial.kind == ERROR_NONE && trial.data.used == BODY_BYTES);
+    EXPECT(memcmp(trial.data.data, body, BODY_BYTES) == 0);
     buffer_done(&trial.data);
+    end();
+}
+
+/*
+ * Goal: big pieces, which go into frames from where they are, arrive as they were: within a window,
+ * beyond it, at a wire that is full, behind small ones, and to a call that pauses.
+ * Method: pieces around the sizes at which something changes, in memory that is gone afterwards.
+ */
+TEST(h2_client, what_was_lent_arrives_as_it_was)
+{
+    static const size_t pieces[] = {16383, 16384, 16385, 65536, 65537, 262144, 262145, BODY_BYTES};
+    for (size_t i = 0; i < 2 * sizeof(pieces) / sizeof(pieces[0]); i++) {
+        struct trial trial = {.upload = BODY_BYTES, .piece = pieces[i / 2], .pauses = i % 2 == 1};
+        begin(true);
+        call(&trial, "POST /copy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        stuck = trial.pauses ? 1 << 20 : 0;
+        turn();
+        stuck = 0;
+        talk();
+        while (!trial.ended) {
+            EXPECT(trial.pauses && trial.data.used <= trial.given);
+            h2_call_resume(trial.call);
+            talk();
+        }
+        EXPECT(trial.kind == ERROR_NONE && trial.data.used == BODY_BYTES);
+        EXPECT(memcmp(trial.data.data, body, BODY_BYTES) == 0);
+        buffer_done(&trial.data);
+        end();
+    }
+}
+
+/* Goal: both ends take, and then send, frames longer than those that every peer must take. */
+TEST(h2_client, frames_are_as_long_as_the_peer_takes)
+{
+    struct trial trial = {.upload = 40000, .piece = 40000, .stays_open = true};
+    begin(true);
+    call(&trial, "POST /hold HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    turn(); /* the server has not said what it takes */
+    size_t longest = 0;
+    for (size_t at = H2_PREFACE_LENGTH; at + 9 <= to_server.used;) {
+        size_t length = (size_t)to_server.data[at] << 16 | (size_t)to_server.data[at + 1] << 8 |
+            to_server.data[at + 2];
+        longest = length > longest ? length : longest;
+        at += 9 + length;
+    }
+    EXPECT(longest == 16384);
+    talk();
+    struct trial again = {.upload = 40000, .piece = 40000, .stays_open = true};
+    call(&again, "POST /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    turn();
+    bool found = false;
+    for (size_t at = 0; at + 9 <= to_server.used && !found; at++) {
+        found = memcmp(to_server.data + at, "\x00\x9c\x40\x00\x00", 5) == 0; /* DATA of 40,000 */
+    }
+    EXPECT(found);
+    http_exchange_respond(held, 204, NULL, 0);
+    http_exchange_unref(held);
+    talk();
+    buffer_done(&again.data);
     end();
 }
 
