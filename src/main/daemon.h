@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/loop/loop.h"
 
+#include "engine/clone/clone.h"
 #include "engine/vmm/vmm.h"
 
 #include "main/options.h"
@@ -47,6 +48,7 @@ struct node {
     struct kv_service *kv;
     struct route_service *routes;
     struct fetch_service *fetches;
+    struct clone_tunnel_driver tunnels; /* to them */
     struct secret_service *secrets;
     struct host_service *host;
     struct gateway *gateway;

@@ -46,6 +46,8 @@
 
 #include "surface/api/api.h"
 
+#include "main/outside.h"
+
 enum { WAIT_SAID_EVERY_MS = 10000 };
 
 /* ---- Subsystems, in order ---- */
@@ -307,7 +309,9 @@ static int start_hypervisor(struct node *node, struct error *err)
         .kvm_reason = node->probe.kvm_usable ? "it is paravirtual" : node->probe.kvm_reason,
     };
     node->hypervisor = hypervisor_open(node->loop, &hypervisor);
+    node->tunnels = outside_driver(&node->fetches);
     const struct clone_options clones = {.loop = node->loop,
+                                         .tunnels = &node->tunnels,
                                          .hypervisor = node->hypervisor,
                                          .images = node->images,
                                          .folder = folder};
@@ -614,6 +618,7 @@ static int start_fetches(struct node *node, struct error *err)
 static void stop_fetches(struct node *node)
 {
     fetch_service_free(node->fetches);
+    node->fetches = NULL;
 }
 
 /* Before the gateway, whose last calls may still ask. */

@@ -177,8 +177,7 @@ class Case(unittest.TestCase):
                               ("memory: 64MiB", "needs a machine image"),
                               ("image: small\nmemory: 16MiB", "at least 64 MiB"),
                               ("image: small\ntmp_max: 1MiB", "tmp_max) has no effect"),
-                              ("image: small\nassets: [x]", "assets has no effect"),
-                              ("image: small\nfetch:\n  allow: [a.example]", "no network yet")):
+                              ("image: small\nassets: [x]", "assets has no effect")):
             (other / "blixard.yaml").write_text("runtime: linux\n" + lines + "\n")
             self.assertIn(reason, self.run_cli("fn", "deploy", "other", other).stderr)
         self.assertIn("is not built", self.run_cli("fn", "build", self.app).stderr)

@@ -65,17 +65,20 @@ def root_with(*programs):
                 added.add(name)
                 archive.add(os.path.realpath(path), name)
 
-        for program in programs:
+        def add_with_libraries(program):
             add(program)
-            for line in subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines():
-                for word in line.split():
-                    if word.startswith("/"):
-                        add(word)
+            shown = subprocess.run(["ldd", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+            for word in shown.split():
+                if word.startswith("/"):
+                    add(word.rstrip(":"))
+
+        for program in programs:
+            add_with_libraries(program)
             if "python3" in program:
                 modules = pathlib.Path("/usr/lib") / pathlib.Path(os.path.realpath(program)).name
                 for path in sorted(modules.rglob("*")):
                     if path.is_file() and not {"test", "idlelib", "dist-packages", "pydoc_data"} & set(path.parts) and path.suffix != ".a":
-                        add(path)
+                        (add_with_libraries if path.suffix == ".so" else add)(path)
     return out.getvalue()
 
 

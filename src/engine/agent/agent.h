@@ -291,7 +291,11 @@ struct agent_call_events {
     void (*on_stat)(const struct agent_stat *stat, void *context); /* may be NULL */
     /* agent_function_invoke(): the answer comes as the handler makes it.  May be NULL. */
     void (*on_streamed)(const char *content_type, void *context);
+    /* agent_function_tunnel() */
+    void (*on_tunnel)(const char *target, void *context);
     void (*on_output)(enum agent_stream stream, const void *bytes, size_t length, void *context);
+    /* Nothing more comes by that stream.  May be NULL. */
+    void (*on_output_end)(enum agent_stream stream, void *context);
     void (*on_writable)(void *context); /* after agent_call_write() returned false; may be NULL */
     agent_done *on_end;
 };
@@ -345,7 +349,9 @@ struct agent_call *agent_pack(struct agent *agent, const char *path,
  * or `timeout_ms` is over. It stays when the session ends, in clones too.
  */
 #define AGENT_RUNTIME_API "127.0.0.1:9001"
+/* `ports` (may be NULL): connections to them are agent_function_tunnel()'s, and names resolve. */
 struct agent_call *agent_function_begin(struct agent *agent, const struct agent_exec *program,
+                                        const uint16_t *ports, size_t port_count,
                                         const struct agent_call_events *events, void *context);
 
 struct agent_invocation {
@@ -358,6 +364,14 @@ struct agent_invocation {
  * error's JSON; ERR: what the handler says. */
 struct agent_call *agent_function_invoke(struct agent *agent,
                                          const struct agent_invocation *invocation,
+                                         const struct agent_call_events *events, void *context);
+
+/*
+ * The next connection that the program makes to one of these ports: on_tunnel says where it is to
+ * lead (input: a name or an IPv4 address, and a port).  OUT: what the program sends; what is
+ * written to the call it gets.  One at a time waits for a connection.
+ */
+struct agent_call *agent_function_tunnel(struct agent *agent,
                                          const struct agent_call_events *events, void *context);
 
 /* To the IN stream; false: wait for on_writable before more (these bytes were taken). */

@@ -179,6 +179,18 @@ static void give_output(struct agent_call *call, enum agent_stream stream, const
     }
 }
 
+/* The end of a stream is told behind the last of it. */
+static void tell_end(struct agent_call *call, enum agent_stream stream)
+{
+    struct agent_flow *flow = &call->flows[stream];
+    if (flow->has_ended && !flow->is_end_told && flow->held.used == 0 && !call->is_cancelled) {
+        flow->is_end_told = true;
+        if (call->events.on_output_end != NULL) {
+            call->events.on_output_end(stream, call->context);
+        }
+    }
+}
+
 static bool is_holding(const struct agent_call *call)
 {
     return call->flows[AGENT_STREAM_OUT].held.used > 0 ||
@@ -213,6 +225,9 @@ static void give_held(struct agent_call *call)
         call->flows[i].held = (struct buffer){0};
         give_output(call, (enum agent_stream)i, held.data, held.used);
         buffer_done(&held);
+        if (!call->is_over) {
+            tell_end(call, (enum agent_stream)i);
+        }
     }
     if (!call->is_over && call->has_answer && !is_holding(call)) {
         finish(call);
@@ -236,9 +251,17 @@ static void take_note(struct agent_call *call, const struct agent_frame *frame)
     while (agent_next(&reader, &field)) {
         if (field.tag == AGENT_CONTENT_TYPE && call->events.on_streamed != NULL &&
             !call->is_cancelled) {
-            char type[256] = "";
+            char type[128] = "";
             agent_read_text(&field, type, sizeof(type));
             call->events.on_streamed(type, call->context);
+            return;
+        }
+        if (field.tag == AGENT_TARGET && call->operation == AGENT_FUNCTION_TUNNEL) {
+            char target[300] = "";
+            agent_read_text(&field, target, sizeof(target));
+            if (!call->is_cancelled) {
+                call->events.on_tunnel(target, call->context);
+            }
             return;
         }
         pid = field.tag == AGENT_PID ? agent_field_number(&field) : pid;
@@ -308,6 +331,7 @@ void agent_call_take(struct agent *agent, const struct agent_frame *frame)
         buffer_clear(&call->queue);
     } else if (frame->head.type == AGENT_END) {
         call->flows[frame->head.stream].has_ended = true;
+        tell_end(call, (enum agent_stream)frame->head.stream);
     } else {
         agent_break(agent, "it sent what is the host's to say");
     }

@@ -49,6 +49,7 @@ struct agent_flow {
     uint64_t window; /* what the guest may still send */
     uint64_t credit; /* consumed, and not given back yet */
     bool has_ended;
+    bool is_end_told;
     struct buffer held; /* while the call is paused */
 };
 

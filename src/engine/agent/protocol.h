@@ -134,8 +134,9 @@ enum agent_operation {
     /*
      * Begin a function host: it serves the AWS Lambda Runtime API on 127.0.0.1:9001, runs the
      * program (a bootstrap) and outlives the session.  [ARGUMENT..., ENVIRONMENT..., FOLDER,
-     * TIMEOUT_MS].  ERR: what the program says meanwhile.  The answer comes when it asks for its
-     * first invocation (STATUS 200), or says that it could not start (STATUS 500; OUT: its JSON).
+     * TIMEOUT_MS, PORT_NUMBER... (of FUNCTION_TUNNEL)].  ERR: what the program says meanwhile.  The
+     * answer comes when it asks for its first invocation (STATUS 200), or says that it could not
+     * start (STATUS 500; OUT: its JSON).
      * -> STATUS.  CONFLICT: there is one already.
      */
     AGENT_FUNCTION_BEGIN,
@@ -145,6 +146,13 @@ enum agent_operation {
      * error behind that is BYTES (its type, a NUL, base64 of its JSON).
      * -> STATUS, BYTES.  UNAVAILABLE: the program ended, LIMIT: one runs already. */
     AGENT_FUNCTION_INVOKE,
+    /*
+     * The next connection that the function's program makes to one of the ports that
+     * FUNCTION_BEGIN named (PORT_NUMBER...): the machine has no interface, so all addresses lead
+     * here.  Waits for one.  NOTE: TARGET ("NAME:PORT" or "ADDRESS:PORT").  OUT: what it sends, IN:
+     * what it gets.  Only one waits at a time: a second one ends the first.
+     */
+    AGENT_FUNCTION_TUNNEL,
     AGENT_OPERATIONS,
 };
 

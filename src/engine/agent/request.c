@@ -362,11 +362,15 @@ struct agent_call *agent_pack(struct agent *agent, const char *path,
 /* ---- Functions ---- */
 
 struct agent_call *agent_function_begin(struct agent *agent, const struct agent_exec *program,
+                                        const uint16_t *ports, size_t port_count,
                                         const struct agent_call_events *events, void *context)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct error early = {0};
     int r = put_exec(&body, program, &early);
+    for (size_t i = 0; i < port_count; i++) {
+        agent_put_number(&body, AGENT_PORT_NUMBER, ports[i]);
+    }
     const struct agent_call_terms terms = {
         .operation = AGENT_FUNCTION_BEGIN,
         .timeout_ms = program->timeout_ms > 0 ? program->timeout_ms + MARGIN_MS : 0,
@@ -389,4 +393,15 @@ struct agent_call *agent_function_invoke(struct agent *agent,
     put_text_or_null(&body, AGENT_TRACE, invocation->trace);
     put_text_or_null(&body, AGENT_ARN, invocation->arn);
     return agent_call_begin(agent, &terms, &body, NULL, "the invocation");
+}
+
+struct agent_call *agent_function_tunnel(struct agent *agent,
+                                         const struct agent_call_events *events, void *context)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    const struct agent_call_terms terms = {.operation = AGENT_FUNCTION_TUNNEL,
+                                           .has_input = true,
+                                           .events = events,
+                                           .context = context};
+    return agent_call_begin(agent, &terms, &body, NULL, "the connection");
 }

@@ -48,6 +48,7 @@ static void end(struct runner_call *call, enum vmm_end how, const char *reason)
     }
     call->is_over = true;
     call->asked = NULL;
+    tunnels_end(call);
     call->slot = NULL;
     call->result.end = how;
     call->result.cold = call->was_cold;
@@ -247,6 +248,7 @@ static void invoke(struct runner_call *call)
         end(call, VMM_END_TRAP, "the event has more than 6 MiB");
         return;
     }
+    tunnels_begin(call);
     call->asked = agent_function_invoke(call->slot->machine->agent, &invocation, &events, call);
     agent_call_write(call->asked, event.data, event.used);
     agent_call_finish_input(call->asked);
@@ -319,6 +321,7 @@ struct runner_call *clone_invoke(struct runner *base, unsigned index,
     call->loop = runner->service->options.loop;
     call->events = *events;
     call->context = context;
+    list_init(&call->tunnels);
     call->timer = loop_timer_new(runner->service->options.loop, on_late, call);
     call->timeout_ms = invocation->timeout_ms > 0 ? invocation->timeout_ms : template->init_ms;
     call->began_ns = clock_monotonic_ns();

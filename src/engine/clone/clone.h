@@ -12,6 +12,8 @@
  *   function, version, environment  for the handler's environment
  *   secrets               list of variables that come with each call's environment: before the
  *                         handler has the call, each is the file CLONE_SECRETS/NAME inside
+ *   outside               absent: nothing is reached.  {project, allow: list, ports: list}: while
+ *                         the handler has a call, connections to these ports are the driver's
  *   keep                  64 hex digits, or absent: the template stays on disk under this name, and
  *                         is found again after a restart of the daemon
  *
@@ -25,6 +27,10 @@
 #ifndef ENGINE_CLONE_CLONE_H
 #define ENGINE_CLONE_CLONE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "engine/runner/runner.h"
 
 #define CLONE_SECRETS "/run/secrets"
@@ -35,11 +41,46 @@ struct hypervisor;
 struct image_store;
 struct loop;
 
+/*
+ * What connects a function's program with what is outside: its machine has no network, and its
+ * connections come here (engine/agent, agent_function_tunnel()).  None: nothing is reached.
+ */
+struct clone_tunnel;
+
+struct clone_outside {
+    const char *project;
+    const char *function;
+    uint64_t version;
+    const char *allow; /* "ENTRY\0..." of the settings */
+    size_t allow_length;
+    const char *trace; /* W3C traceparent of the call; NULL: none */
+    uint64_t timeout_ms;
+};
+
+struct clone_tunnel_driver {
+    /* Connect to `target` ("NAME:PORT", input); NULL: *err says why not. */
+    void *(*open)(const struct clone_outside *outside, const char *target,
+                  struct clone_tunnel *tunnel, void *context, struct error *err);
+    /* Copied; false: more is to wait for clone_tunnel_drained(). */
+    bool (*write)(void *connection, const void *bytes, size_t length);
+    void (*finish)(void *connection);
+    void (*resume)(void *connection); /* clone_tunnel_write() may be called again */
+    void (*close)(void *connection);
+    void *context;
+};
+
+/* For the driver, never from inside its calls.  False: stop until resumed. */
+bool clone_tunnel_write(struct clone_tunnel *tunnel, const void *bytes, size_t length);
+void clone_tunnel_drained(struct clone_tunnel *tunnel);
+/* The other end has ended (NULL) or failed; close() follows, from inside. */
+void clone_tunnel_end(struct clone_tunnel *tunnel, const struct error *error);
+
 struct clone_options {
     struct loop *loop;
     struct hypervisor *hypervisor;
     struct image_store *images;
-    const char *folder; /* of this alone; made when missing */
+    const char *folder;                        /* of this alone; made when missing */
+    const struct clone_tunnel_driver *tunnels; /* NULL: none; lent for good */
 };
 
 int clone_service_new(const struct clone_options *options, struct clone_service **ret_service,

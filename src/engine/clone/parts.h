@@ -174,6 +174,7 @@ struct runner_call {
     struct buffer answer; /* CGI */
     uint64_t passed_on;   /* bytes of an answer that comes in pieces */
     struct agent_call *asked;
+    struct list tunnels;
     struct loop_timer *timer;
     uint64_t timeout_ms;
     uint64_t began_ns;
@@ -208,6 +209,13 @@ void clone_call_finish_input(struct runner_call *call);
 void clone_call_pause(struct runner_call *call);
 void clone_call_resume(struct runner_call *call);
 void clone_call_cancel(struct runner_call *call);
+
+/* ---- tunnel.c: what the handler connects to ---- */
+
+/* While the call runs connections are taken; at its end there are none. */
+void tunnels_begin(struct runner_call *call);
+void tunnels_end(struct runner_call *call);
+
 /* The slot's machine is ready: send what waits for that. */
 void call_go_on(struct runner_call *call);
 /* Its machine has failed. */

@@ -35,6 +35,7 @@ enum {
     AGENT_BYTES_MAX = 16 << 20,
     LOG_BYTES_MAX = 65536,
     WORDS_MAX = 64,
+    PORTS_MAX = 66, /* an entry each, and two */
 };
 
 static const char *setting(const struct template *template, const char *key)
@@ -297,6 +298,21 @@ static size_t add_command(struct template *template, const char **words)
     return count;
 }
 
+static size_t read_ports(const struct template *template, uint16_t ports[PORTS_MAX])
+{
+    const json_t *outside = json_object_get(template->settings, "outside");
+    const json_t *port;
+    size_t count = 0;
+    size_t i;
+    json_array_foreach(json_object_get(outside, "ports"), i, port)
+    {
+        if (count < PORTS_MAX) {
+            ports[count++] = (uint16_t)json_integer_value(port);
+        }
+    }
+    return count;
+}
+
 static void begin_handler(struct template *template)
 {
     static const struct agent_call_events events = {.on_output = on_said, .on_end = on_begun};
@@ -331,7 +347,9 @@ static void begin_handler(struct template *template)
                                        .environment = environment,
                                        .folder = "/var/task",
                                        .timeout_ms = CLONE_MAKE_MS};
-    agent_function_begin(template->machine->agent, &program, &events, template);
+    uint16_t ports[PORTS_MAX];
+    size_t port_count = read_ports(template, ports);
+    agent_function_begin(template->machine->agent, &program, ports, port_count, &events, template);
     for (size_t i = 0; i < count; i++) {
         free((char *)(uintptr_t)environment[i]);
     }

@@ -151,7 +151,8 @@ int function_begin(struct work *work, struct buffer *answer, struct error *err)
     FD_OWNED int tcp = -1;
     FD_OWNED int local = -1;
     int ends[2];
-    int r = listen_all(&tcp, &local, err);
+    int r = outside_begin(work->request, err); /* first: its process is to hold none of ours */
+    r = r < 0 ? r : listen_all(&tcp, &local, err);
     if (r < 0) {
         return r;
     }
@@ -173,6 +174,8 @@ int function_begin(struct work *work, struct buffer *answer, struct error *err)
     r = relay(work, host, now_ms() + (timeout_ms < 900000 ? timeout_ms : 900000), answer, err);
     if (r < 0) {
         kill(-pid, SIGKILL);
+    } else {
+        outside_note_begun();
     }
     return r;
 }

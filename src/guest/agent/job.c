@@ -197,8 +197,8 @@ static struct job *new_job(struct link *link, uint32_t id, unsigned operation, s
 int job_begin_work(struct link *link, uint32_t id, unsigned operation, work_run *run,
                    struct agent_reader request, struct error *err)
 {
-    bool has_input =
-        operation == AGENT_PUT || operation == AGENT_UNPACK || operation == AGENT_FUNCTION_INVOKE;
+    bool has_input = operation == AGENT_PUT || operation == AGENT_UNPACK ||
+        operation == AGENT_FUNCTION_INVOKE || operation == AGENT_FUNCTION_TUNNEL;
     bool has_errors = operation == AGENT_FUNCTION_BEGIN || operation == AGENT_FUNCTION_INVOKE;
     struct ends ends;
     int r = make_ends(&ends, has_input, true, err);

@@ -592,6 +592,32 @@ static int set_names(struct agent_reader request, struct error *err)
     return r;
 }
 
+int network_all_local(struct error *err)
+{
+    static const char resolv[] = "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n";
+    const struct rtmsg body = {.rtm_family = AF_INET,
+                               .rtm_table = RT_TABLE_MAIN,
+                               .rtm_protocol = RTPROT_STATIC,
+                               .rtm_scope = RT_SCOPE_HOST,
+                               .rtm_type = RTN_LOCAL};
+    BUFFER_OWNED struct buffer text = {0};
+    struct message message;
+    int index = (int)if_nametoindex("lo");
+    FD_OWNED int fd = open_netlink(err);
+    int r = fd < 0 ? fd : network_lo_up(err);
+    if (r < 0) {
+        return r;
+    }
+    begin_message(&message, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body, sizeof(body));
+    add_attribute(&message, RTA_OIF, &index, sizeof(index));
+    r = ask(fd, &message);
+    if (r < 0) {
+        return fail_os(err, -r, "making all addresses local");
+    }
+    buffer_append(&text, resolv, sizeof(resolv) - 1);
+    return write_file("/etc/resolv.conf", &text, err);
+}
+
 int network_set(struct agent_reader request, struct error *err)
 {
     struct agent_field field;

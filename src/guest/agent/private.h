@@ -186,6 +186,8 @@ int clock_set(struct agent_reader request, struct error *err);
 int entropy_add(struct agent_reader request, struct error *err);
 int network_set(struct agent_reader request, struct error *err);
 int network_lo_up(struct error *err);
+/* Every IPv4 address is this machine's, and names are asked for at 127.0.0.1. */
+int network_all_local(struct error *err);
 int host_name_set(const char *name, struct error *err);
 int power_begin(struct agent_reader request, struct error *err);
 
@@ -202,6 +204,16 @@ work_run disk_freeze;
 work_run check_service;
 work_run function_begin;
 work_run function_invoke;
+work_run function_tunnel;
+
+/* ---- outside.c ---- */
+
+#define OUTSIDE_SOCKET "/run/blixard/outside.sock"
+/* In a child, before the program begins: connections to the ports that the request names can be
+ * taken by function_tunnel().  Nothing is done when it names none. */
+int outside_begin(struct agent_reader request, struct error *err);
+/* The program waits for its first invocation. */
+void outside_note_begun(void);
 
 /* ---- function_host.c ---- */
 

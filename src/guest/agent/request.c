@@ -204,6 +204,7 @@ static const struct {
     [AGENT_CHECK] = {.later = check_service},
     [AGENT_FUNCTION_BEGIN] = {.later = function_begin},
     [AGENT_FUNCTION_INVOKE] = {.later = function_invoke},
+    [AGENT_FUNCTION_TUNNEL] = {.later = function_tunnel},
 };
 
 static bool is_well_formed(struct agent_reader request)

@@ -61,9 +61,14 @@ const char *fetch_refusal(const struct fetch *fetch, const struct fetch_address 
             return "this node's own API, which functions do not reach";
         }
     }
-    return fetch_rules_have_address(client->rules, client->rule_count, &fetch->url, address)
-        ? NULL
-        : fetch_address_special(address);
+    bool is_allowed =
+        fetch_rules_have_address(client->rules, client->rule_count, &fetch->url, address);
+    if (!is_allowed && fetch->is_tunnel) {
+        struct fetch_url other = fetch->url; /* it may be for either scheme, as its name */
+        other.is_https = !other.is_https;
+        is_allowed = fetch_rules_have_address(client->rules, client->rule_count, &other, address);
+    }
+    return is_allowed ? NULL : fetch_address_special(address);
 }
 
 /* ---- Ends ---- */
@@ -72,6 +77,7 @@ static void end(struct fetch *fetch)
 {
     struct fetch_service *service = fetch->service;
     transfer_end(fetch);
+    tunnel_end(fetch);
     loop_timer_free(fetch->deadline);
     fetch->deadline = NULL;
     fetch->is_over = true;
@@ -117,6 +123,15 @@ void fetch_fail(struct fetch *fetch, enum fetch_reason reason, const char *forma
 
 /* ---- Hops ---- */
 
+static void reach(struct fetch *fetch, const struct fetch_address *addresses, size_t count)
+{
+    if (fetch->is_tunnel) {
+        tunnel_begin(fetch, addresses, count);
+    } else {
+        transfer_begin(fetch, addresses, count);
+    }
+}
+
 static void on_resolved(int status, const struct fetch_address *addresses, size_t count,
                         void *context)
 {
@@ -147,19 +162,27 @@ static void on_resolved(int status, const struct fetch_address *addresses, size_
                    fetch->url.host, text, refusal);
         return;
     }
-    transfer_begin(fetch, good, good_count);
+    reach(fetch, good, good_count);
 }
 
 static void hop(struct fetch *fetch)
 {
     const struct client *client = fetch->client;
-    if (!fetch_rules_have_url(client->rules, client->rule_count, &fetch->url)) {
+    bool is_allowed = fetch_rules_have_url(client->rules, client->rule_count, &fetch->url);
+    if (!is_allowed && fetch->is_tunnel) { /* nobody knows what it will be */
+        fetch->url.is_https = false;
+        is_allowed = fetch_rules_have_url(client->rules, client->rule_count, &fetch->url);
+    }
+    if (!is_allowed) {
         BUFFER_OWNED struct buffer origin = {0};
         fetch_url_write_authority(&fetch->url, &origin);
         fetch_fail(fetch, FETCH_NOT_ALLOWED,
-                   "%s://%s is not on the function's list: fetch.allow in blixard.yaml, or fn "
+                   "%s%s is not on the function's list: fetch.allow in blixard.yaml, or fn "
                    "deploy --allow",
-                   fetch->url.is_https ? "https" : "http", buffer_string(&origin));
+                   fetch->is_tunnel          ? ""
+                       : fetch->url.is_https ? "https://"
+                                             : "http://",
+                   buffer_string(&origin));
         return;
     }
     if (fetch->url.is_address) {
@@ -167,7 +190,7 @@ static void hop(struct fetch *fetch)
         if (refusal != NULL) {
             fetch_fail(fetch, FETCH_NOT_ALLOWED, "%s is %s", fetch->url.host, refusal);
         } else {
-            transfer_begin(fetch, NULL, 0);
+            reach(fetch, NULL, 0);
         }
         return;
     }
@@ -265,6 +288,12 @@ static enum fetch_reason reason_of(CURLcode code)
     }
 }
 
+void fetch_end_well(struct fetch *fetch)
+{
+    end(fetch);
+    fetch_note_change(fetch);
+}
+
 void fetch_on_done(struct fetch *fetch, CURLcode code)
 {
     transfer_end(fetch);
@@ -278,8 +307,7 @@ void fetch_on_done(struct fetch *fetch, CURLcode code)
     } else if (!fetch->has_head) {
         fetch_fail(fetch, FETCH_PROTOCOL, "%s: the answer has no head", fetch->url.host);
     } else {
-        end(fetch);
-        fetch_note_change(fetch);
+        fetch_end_well(fetch);
     }
 }
 
@@ -335,6 +363,9 @@ static int take_request(struct fetch *fetch, const struct fetch_request *request
     r = r < 0 ? r : fields_read(request->fields, &fetch->fields, err);
     if (r == 0) {
         memcpy(fetch->method, method.data, method.length);
+        if (fetch->is_tunnel) {
+            snprintf(fetch->method, sizeof(fetch->method), "CONNECT");
+        }
         if (request->body.length > 0) {
             buffer_append(&fetch->body, request->body.data, request->body.length);
         }
@@ -376,6 +407,7 @@ static void fetch_done(struct fetch *fetch)
     buffer_done(&fetch->body);
     buffer_done(&fetch->head);
     buffer_done(&fetch->received);
+    buffer_done(&fetch->early);
     free(fetch);
     service_unref(service);
 }
@@ -392,8 +424,9 @@ static void begin(struct fetch *fetch, const struct fetch_request *request)
     hop(fetch);
 }
 
-struct fetch *fetch_new(struct fetch_service *service, const struct fetch_request *request,
-                        void (*changed)(void *context), void *context, struct error *err)
+static struct fetch *new_one(struct fetch_service *service, const struct fetch_request *request,
+                             bool is_tunnel, void (*changed)(void *context), void *context,
+                             struct error *err)
 {
     struct error why = {0};
     service->begun++;
@@ -402,6 +435,7 @@ struct fetch *fetch_new(struct fetch_service *service, const struct fetch_reques
     }
     struct fetch *fetch = NEW(struct fetch);
     fetch->service = service_ref(service);
+    fetch->is_tunnel = is_tunnel;
     fetch->on_change = changed;
     fetch->context = context;
     list_push_back(&service->fetches, &fetch->link);
@@ -425,6 +459,18 @@ struct fetch *fetch_new(struct fetch_service *service, const struct fetch_reques
         return NULL;
     }
     return fetch;
+}
+
+struct fetch *fetch_new(struct fetch_service *service, const struct fetch_request *request,
+                        void (*changed)(void *context), void *context, struct error *err)
+{
+    return new_one(service, request, false, changed, context, err);
+}
+
+struct fetch *fetch_tunnel_new(struct fetch_service *service, const struct fetch_request *request,
+                               void (*changed)(void *context), void *context, struct error *err)
+{
+    return new_one(service, request, true, changed, context, err);
 }
 
 void fetch_free(struct fetch *fetch)
@@ -474,6 +520,10 @@ void fetch_take(struct fetch *fetch, size_t most, struct buffer *out)
     }
     if (fetch->is_paused && !fetch_is_full(fetch)) {
         fetch->is_paused = false;
-        curl_easy_pause(fetch->easy, CURLPAUSE_CONT);
+        if (fetch->stream != NULL) {
+            stream_resume(fetch->stream);
+        } else {
+            curl_easy_pause(fetch->easy, CURLPAUSE_CONT);
+        }
     }
 }

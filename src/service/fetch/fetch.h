@@ -118,6 +118,24 @@ struct fetch_request {
 struct fetch *fetch_new(struct fetch_service *service, const struct fetch_request *request,
                         void (*changed)(void *context), void *context, struct error *err);
 
+/*
+ * A connection to where the request's URL ("https://HOST:PORT/") leads, for who speaks TLS, HTTP or
+ * anything else through it; of the request, method, fields, body and redirects say nothing.  It is
+ * allowed when the list has that host and port with either scheme.  `changed` as above, and when
+ * it is connected, or more can be written; what comes is its body.  The peer's end is its end.
+ */
+struct fetch *fetch_tunnel_new(struct fetch_service *service, const struct fetch_request *request,
+                               void (*changed)(void *context), void *context, struct error *err);
+/* Copied, kept until it is connected.  False: more than FETCH_BUFFER_BYTES wait. */
+bool fetch_tunnel_write(struct fetch *fetch, const void *bytes, size_t length);
+bool fetch_tunnel_is_full(const struct fetch *fetch);
+/* Nothing more will be written. */
+void fetch_tunnel_finish(struct fetch *fetch);
+
+/* The ports that a list's entries name, and those of http and https: at most `max`; how many.
+ * Pure. */
+size_t fetch_allow_ports(const char *allow, size_t length, uint16_t *ret_ports, size_t max);
+
 /* What is refused before there is a fetch, in the same words, and counted.  Returns the error. */
 int fetch_refuse(struct fetch_service *service, enum fetch_reason reason, const char *sentence,
                  struct error *err);

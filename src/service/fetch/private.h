@@ -10,6 +10,7 @@
 #include "base/list.h"
 #include "base/loop/loop.h"
 #include "base/map.h"
+#include "base/stream/stream.h"
 
 #include "service/fetch/allow.h"
 #include "service/fetch/fetch.h"
@@ -135,6 +136,16 @@ struct fetch {
     enum fetch_reason reason;
     char why[256];
 
+    /* A tunnel (tunnel.c): in curl's place. */
+    bool is_tunnel;
+    struct fetch_address tried[ADDRESSES_MAX];
+    size_t tried_count;
+    size_t tried_next;
+    struct stream_dial *dial;
+    struct stream *stream;
+    struct buffer early; /* to be written when it is connected */
+    bool is_finished;
+
     /* The response. */
     bool has_head;
     int head_status; /* while it comes */
@@ -155,10 +166,17 @@ void fetch_on_done(struct fetch *fetch, CURLcode code);
 void fetch_fail(struct fetch *fetch, enum fetch_reason reason, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* The end of one whose answer is whole. */
+void fetch_end_well(struct fetch *fetch);
+
 /* The transfer of the URL there is, from one of these addresses (transfer.c); and its end, at
  * whatever it is. */
 void transfer_begin(struct fetch *fetch, const struct fetch_address *addresses, size_t count);
 void transfer_end(struct fetch *fetch);
+
+/* The same of a tunnel (tunnel.c). */
+void tunnel_begin(struct fetch *fetch, const struct fetch_address *addresses, size_t count);
+void tunnel_end(struct fetch *fetch);
 
 /* A line of an answer's head, with its end; false: it is broken off, and says why. */
 bool transfer_take_line(struct fetch *fetch, const char *bytes, size_t length);

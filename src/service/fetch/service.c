@@ -161,6 +161,29 @@ int fetch_allow_check(const char *entry, struct error *err)
     return fetch_rule_parse(text_of(entry, length), &rule, err);
 }
 
+size_t fetch_allow_ports(const char *allow, size_t length, uint16_t *ret_ports, size_t max)
+{
+    static const uint16_t usual[] = {80, 443};
+    size_t count = 0;
+    struct error ignored = {0};
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]) && count < max; i++) {
+        ret_ports[count++] = usual[i];
+    }
+    for (size_t at = 0; at < length; at += strlen(allow + at) + 1) {
+        struct fetch_rule rule;
+        bool is_known =
+            fetch_rule_parse(text_of(allow + at, strlen(allow + at)), &rule, &ignored) < 0 ||
+            rule.port == 0;
+        for (size_t i = 0; i < count && !is_known; i++) {
+            is_known = ret_ports[i] == rule.port;
+        }
+        if (!is_known && count < max) {
+            ret_ports[count++] = rule.port;
+        }
+    }
+    return count;
+}
+
 /* ---- Telling of changes: never from inside curl, nor from inside a call of the door ---- */
 
 static void tell(void *argument)

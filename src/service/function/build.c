@@ -544,39 +544,6 @@ static void on_prepared(const struct error *error, const struct vmm_image_info *
     }
 }
 
-/* What engine/clone is told of it. */
-static char *linux_settings(const struct build *build)
-{
-    JSON_OWNED json_t *settings = NULL;
-    struct error ignored = {0};
-    char version[24];
-    json_t *environment = json_object();
-    json_t *secrets = json_array();
-    if (json_read(build->config.linux_settings, strlen(build->config.linux_settings), &settings,
-                  &ignored) < 0) {
-        settings = json_object();
-    }
-    for (size_t at = 0; at < build->config.environment_length;) {
-        const char *pair = build->config.environment + at;
-        const char *equals = strchr(pair, '=');
-        MEMORY_OWNED char *name = memory_copy_text(pair, (size_t)(equals - pair));
-        json_object_set_new(environment, name, json_string(equals + 1));
-        at += strlen(pair) + 1;
-    }
-    for (size_t at = 0; at < build->config.secrets_length;) {
-        const char *pair = build->config.secrets + at;
-        json_array_append_new(secrets, json_stringn(pair, strcspn(pair, "=")));
-        at += strlen(pair) + 1;
-    }
-    snprintf(version, sizeof(version), "%" PRIu64, build->number);
-    json_object_set_new(settings, "secrets", secrets);
-    json_object_set_new(settings, "environment", environment);
-    json_object_set_new(settings, "function", json_string(build->name));
-    json_object_set_new(settings, "version", json_string(version));
-    json_object_set_new(settings, "keep", json_string(build->result.image_id));
-    return json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
-}
-
 static struct instance_target *make_target(const struct build *build)
 {
     struct instance_target *target = NEW(struct instance_target);
@@ -613,7 +580,8 @@ static struct instance_target *make_target(const struct build *build)
         target->fetch_allow_length = build->config.fetch_allow_length;
     }
     if (is_linux(build)) {
-        target->linux_settings = linux_settings(build);
+        target->linux_settings = function_linux_settings(
+            &build->config, build->project, build->name, build->number, build->result.image_id);
         snprintf(target->code_id, sizeof(target->code_id), "%s", build->module);
     }
     if (build->config.secrets_length > 0) {

@@ -342,11 +342,6 @@ static int take_linux(const json_t *object, struct function_config *config, stru
                          "$.image: a function of the runtime linux needs a machine image with a "
                          "kernel (blixard image list)");
     }
-    if (json_array_size(json_object_get(json_object_get(object, "fetch"), "allow")) > 0) {
-        return error_set(err, ERROR_UNSUPPORTED,
-                         "$.fetch: Linux functions have no network yet, so there is nothing to "
-                         "allow");
-    }
     config->linux_settings = json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
     return 0;
 }

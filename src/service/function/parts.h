@@ -283,4 +283,8 @@ void local_free(struct function_service *service, struct local *local);
 void local_retire(struct function_service *service, struct local *local);
 struct local *local_of(struct function_service *service, const char *key);
 
+/* linux_settings.c: the settings of engine/clone (clone.h) for a version; the caller's. */
+char *function_linux_settings(const struct function_config *config, const char *project,
+                              const char *name, uint64_t version, const char *image_id);
+
 #endif
