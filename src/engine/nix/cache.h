@@ -69,13 +69,13 @@ bool nix_is_signed(const struct nix_info *info, const char *folder, const char *
 /* ---- Archives ---- */
 
 /*
- * Write a path's NAR to `out_fd` compressed by zstd (level 3; the same bytes for the same content
- * and library).  CORRUPT: what is there has not the hash or the size that `info` says (the file is
- * then worth nothing).  ret_file_hash and the size are of what was written.
+ * Give a path's NAR to `write`, compressed by zstd (level 3; the same bytes for the same content
+ * and library).  CORRUPT: what is there has not the hash or the size that `info` says, and what was
+ * written is worth nothing.  CANCELLED: `write` has returned false, or *cancel is true.
  */
-int nix_nar_pack(const struct nix_store *store, const struct nix_info *info, int out_fd,
-                 const volatile bool *cancel, uint8_t ret_file_hash[NIX_NAR_HASH_BYTES],
-                 uint64_t *ret_file_bytes, struct error *err);
+int nix_nar_pack(const struct nix_store *store, const struct nix_info *info,
+                 bool (*write)(const void *bytes, size_t length, void *context), void *context,
+                 const volatile bool *cancel, struct error *err);
 
 /* Compare the compressed NAR in `fd` (any of what libarchive knows) with the hash and size of
  * `info`: CORRUPT, or what makes it no archive.  Bounded by the size said. */

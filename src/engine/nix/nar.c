@@ -252,17 +252,16 @@ int nix_nar_write(const char *path, bool (*sink)(const void *bytes, size_t lengt
     return 0;
 }
 
-/* ---- Packing: hashed on both sides of the compressor ---- */
+/* ---- Packing: hashed before the compressor ---- */
 
 struct packing {
     struct archive *out;
     EVP_MD_CTX *nar;
-    EVP_MD_CTX *file;
     uint64_t nar_bytes;
-    uint64_t file_bytes;
-    int fd;
+    bool (*write)(const void *bytes, size_t length, void *context);
+    void *context;
     const volatile bool *cancel;
-    struct error why; /* of the compressor or the file */
+    struct error why; /* of the compressor */
 };
 
 static bool is_cancelled(const volatile bool *cancel)
@@ -273,13 +272,11 @@ static bool is_cancelled(const volatile bool *cancel)
 static la_ssize_t write_packed(struct archive *out, void *context, const void *bytes, size_t length)
 {
     struct packing *packing = context;
-    if (file_write_all(packing->fd, bytes, length) < 0) {
-        error_os(&packing->why, errno, "writing a packed store path");
-        archive_set_error(out, errno, "writing");
+    if (!packing->write(bytes, length, packing->context)) {
+        error_set(&packing->why, ERROR_CANCELLED, "nobody takes a packed store path");
+        archive_set_error(out, ECANCELED, "writing");
         return -1;
     }
-    EVP_DigestUpdate(packing->file, bytes, length);
-    packing->file_bytes += length;
     return (la_ssize_t)length;
 }
 
@@ -326,50 +323,46 @@ static int pack(struct packing *packing, const struct nix_store *store, const st
 {
     char path[NIX_TEXT_SIZE];
     uint8_t hash[NIX_NAR_HASH_BYTES];
+    struct error why = {0};
     nix_path_text(&info->path, store->folder, path);
-    int r = begin_packing(packing, err);
-    r = r < 0 ? r : nix_nar_write(path, pack_piece, packing, err);
+    int r = begin_packing(packing, &why);
+    r = r < 0 ? r : nix_nar_write(path, pack_piece, packing, &why);
     if (r == 0 && archive_write_close(packing->out) != ARCHIVE_OK) {
-        r = error_set(err, ERROR_OS, "packing %s: %s", path, archive_error_string(packing->out));
+        r = error_set(&why, ERROR_OS, "packing %s: %s", path, archive_error_string(packing->out));
     }
     if (packing->why.kind != ERROR_NONE) {
         *err = packing->why;
         return -(int)err->kind;
     }
     if (r < 0) {
+        *err = why;
         return r;
     }
     EVP_DigestFinal_ex(packing->nar, hash, NULL);
     if (packing->nar_bytes != info->nar_size_bytes ||
         memcmp(hash, info->nar_hash, sizeof(hash)) != 0) {
         return error_set(err, ERROR_CORRUPT,
-                         "%s is not what Nix's database says of it: blixard store verify, and "
+                         "%s is not what Nix's database says of it: see blixard store verify, and "
                          "nix-store --repair-path",
                          path);
     }
     return 0;
 }
 
-int nix_nar_pack(const struct nix_store *store, const struct nix_info *info, int out_fd,
-                 const volatile bool *cancel, uint8_t ret_file_hash[NIX_NAR_HASH_BYTES],
-                 uint64_t *ret_file_bytes, struct error *err)
+int nix_nar_pack(const struct nix_store *store, const struct nix_info *info,
+                 bool (*write)(const void *bytes, size_t length, void *context), void *context,
+                 const volatile bool *cancel, struct error *err)
 {
     struct packing packing = {.out = archive_write_new(),
                               .nar = EVP_MD_CTX_new(),
-                              .file = EVP_MD_CTX_new(),
-                              .fd = out_fd,
+                              .write = write,
+                              .context = context,
                               .cancel = cancel};
-    CHECK(packing.out != NULL && packing.nar != NULL && packing.file != NULL);
+    CHECK(packing.out != NULL && packing.nar != NULL);
     EVP_DigestInit_ex(packing.nar, EVP_sha256(), NULL);
-    EVP_DigestInit_ex(packing.file, EVP_sha256(), NULL);
     int r = pack(&packing, store, info, err);
-    if (r == 0) {
-        EVP_DigestFinal_ex(packing.file, ret_file_hash, NULL);
-        *ret_file_bytes = packing.file_bytes;
-    }
     archive_write_free(packing.out);
     EVP_MD_CTX_free(packing.nar);
-    EVP_MD_CTX_free(packing.file);
     return r;
 }
 

@@ -223,12 +223,31 @@ TEST(nix, has_the_same_archive_of_a_tree_as_nix)
     EXPECT_STRING(text, expected);
 }
 
+struct packed {
+    int fd;
+    uint64_t bytes;
+    struct hash *hash;
+};
+
+static bool take_packed(const void *bytes, size_t length, void *context)
+{
+    struct packed *packed = context;
+    hash_add(packed->hash, bytes, length);
+    packed->bytes += length;
+    return file_write_all(packed->fd, bytes, length) == 0;
+}
+
 static int pack_to(const struct nix_store *store, const struct nix_info *info, const char *name,
                    struct nix_narinfo *ret, struct error *err)
 {
     MEMORY_OWNED char *path = memory_format("%s/%s", test_folder(), name);
     FD_OWNED int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    int r = nix_nar_pack(store, info, fd, NULL, ret->file_hash, &ret->file_size_bytes, err);
+    struct packed packed = {fd, 0, hash_new()};
+    char text[sizeof("sha256:") + HASH_TEXT_SIZE] = "sha256:";
+    int r = nix_nar_pack(store, info, take_packed, &packed, NULL, err);
+    hash_finish(packed.hash, text + strlen(text));
+    EXPECT(nix_sha256_read(text, strlen(text), ret->file_hash));
+    ret->file_size_bytes = packed.bytes;
     return r < 0 ? r : nix_nar_check(fd, info, NULL, err);
 }
 
