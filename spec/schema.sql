@@ -693,3 +693,12 @@ CREATE TABLE machine_leaving (               -- a machine that a taint of its no
     since_ms INTEGER NOT NULL,               -- when its node saw that first
     revision INTEGER NOT NULL
 ) STRICT;
+
+-- Nix: whose signatures the nodes, and clients of their stores, believe
+CREATE TABLE nix_key (
+    key        TEXT PRIMARY KEY NOT NULL,    -- 'cluster'
+    public     TEXT NOT NULL,                -- NAME:BASE64
+    secret     TEXT NOT NULL,                -- name of the secret of project _cluster that is its private half
+    created_ms INTEGER NOT NULL,
+    revision   INTEGER NOT NULL
+) STRICT;

@@ -48,6 +48,11 @@
     image_cache_bytes_max = { kind = "bytes"; default = 4294967296; least = 0; most = 1099511627776; text = "Compiled images on this node's disk, beyond those of versions that can be called; what was used least recently goes, and is compiled or fetched again when it is needed; 0: any number."; };
     module_bytes_max = { kind = "bytes"; default = 67108864; least = 1024; most = 1073741824; text = "Largest module that may be uploaded."; };
     body_bytes_max = { kind = "bytes"; default = 67108864; least = 1024; most = 1099511627776; text = "Largest request body for a function."; };
+    nix_cache_address = { kind = "text"; default = ""; text = "HOST:PORT where this node's Nix store is a binary cache, by HTTP: 127.0.0.1:7430; nothing listens when empty."; };
+    nix_upload_token_file = { kind = "text"; default = ""; text = "File with the token that uploads to it take (the password of netrc), read anew each time; nobody uploads when empty."; };
+    nix_read_token_file = { kind = "text"; default = ""; text = "The same for reading from it; whoever reaches it reads when empty."; };
+    nix_trusted_keys = { kind = "text"; default = ""; text = "Public keys, NAME:BASE64 with blanks between them, whose signatures this node takes paths by, beside the cluster's own."; };
+    nix_packed_bytes_max = { kind = "bytes"; default = 4294967296; least = 1048576; most = 1125899906842624; text = "Store paths that lie packed for others; what was asked for least recently goes, and is packed again when it is."; };
     log_bytes_max = { kind = "bytes"; default = 8388608; least = 65536; most = 1099511627776; text = "Log kept per function."; };
     traces_max = { kind = "count"; default = 1000; least = 1; most = 1000000; text = "Traces kept on this node, the last ones."; };
     trace_bytes_max = { kind = "bytes"; default = 33554432; least = 65536; most = 17179869184; text = "Memory for them."; };

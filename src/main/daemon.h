@@ -65,6 +65,7 @@ struct node {
     struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
+    struct nix_service *nix;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */
 };
@@ -76,5 +77,9 @@ int daemon_run(struct node *node, struct error *err);
 /* quotas.c: a subsystem. */
 int quotas_start(struct node *node, struct error *err);
 void quotas_stop(struct node *node);
+
+/* stores.c: the same. */
+int stores_start(struct node *node, struct error *err);
+void stores_stop(struct node *node);
 
 #endif

@@ -37,6 +37,7 @@ struct machine_service;
 struct node_service;
 struct volume_service;
 struct network_service;
+struct nix_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
@@ -83,6 +84,7 @@ struct api_options {
     struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
+    struct nix_service *nix;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };
 

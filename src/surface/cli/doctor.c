@@ -15,6 +15,7 @@
 
 #include "engine/jail/jail.h"
 #include "engine/net/net.h"
+#include "engine/nix/nix.h"
 #include "engine/vmm/vmm.h"
 #include "engine/wasm/wasm.h"
 
@@ -299,6 +300,22 @@ static void find_machines(json_t *findings)
     }
 }
 
+/* Everything else works without it. */
+static void find_nix(json_t *findings)
+{
+    struct nix_store store;
+    struct error err = {0};
+    char text[NIX_FOLDER_MAX + 64];
+    if (nix_open(&store, &err) < 0) {
+        find(findings, "Nix", NOTE, "missing",
+             "with it, nodes share store paths, serve them to clients of Nix, and build flakes",
+             "apt-get install nix-bin");
+        return;
+    }
+    snprintf(text, sizeof(text), "%s, store %s", store.version, store.folder);
+    find(findings, "Nix", GOOD, text, "this node shares its store (blixard store list)", "");
+}
+
 /* ---- Telling ---- */
 
 static const char *text_in(const json_t *finding, const char *name)
@@ -339,6 +356,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_disk(findings);
     bool can_run = find_tools(findings);
     find_machines(findings);
+    find_nix(findings);
     find_networks(findings);
     const char *isolation = has_kvm ? "microvm" : "process";
 

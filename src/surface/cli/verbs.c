@@ -118,6 +118,7 @@ const struct noun cli_nouns[] = {
     {"placement", "where machines run, and why"},
     {"placement-group", "machines that are kept apart, or together"},
     {"quota", "what projects may have at most"},
+    {"store", "Nix stores of the nodes"},
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
@@ -722,6 +723,7 @@ const struct verb cli_verbs[] = {
 
 #include "manifest_verbs.def"
 #include "quota_verbs.def"
+#include "store_verbs.def"
 
     {"", "events", "", 0, 0,
      FLAGS({"index", 'i', "INDEX", NULL, "Begin after this index of the state (default: now)."}),
