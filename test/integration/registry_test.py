@@ -216,6 +216,68 @@ class Registries(unittest.TestCase):
         logins.write_text(json.dumps({"auths": {address: {"auth": "%%%"}}}))
         self.assertIn("no USER:PASSWORD", self.refused(address, "--auth-file", logins))
 
+    def logins_of(self, *addresses):
+        return json.dumps({"auths": {address: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()} for address in addresses}})
+
+    def secret(self, name, value):
+        done = self.run_cli("secret", "set", name, stdin=value)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def hidden(self):
+        """Neither as it is nor packed: in no file of the node, and in nothing that it has said."""
+        basic = base64.b64encode(f"{USER}:{PASSWORD}".encode())
+        for path in [self.node.log, *self.node.folder.rglob("*")]:
+            if path.is_file():
+                content = path.read_bytes()
+                self.assertNotIn(PASSWORD.encode(), content, path)
+                self.assertNotIn(basic, content, path)
+
+    def test_a_password_that_the_node_alone_knows(self):
+        (self.folder / "users").write_text(f"{USER}:{crypt.crypt(PASSWORD, crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16))}\n")
+        ask = {"htpasswd": {"realm": "test", "path": str(self.folder / "users")}}
+        with self.registry(tls=self.secure(), auth=ask, authority=self.folder / "ca.pem") as address:
+            authority = ("--ca", self.folder / "ca.pem")
+            use = (*authority, "--credentials", "registry-logins")
+            self.assertIn("registry-logins", self.refused(address, *use, cache="of-secrets"))
+            self.secret("registry-logins", self.logins_of("elsewhere.test"))
+            self.assertIn("no password for " + address, self.refused(address, *use, cache="of-secrets"))
+            self.secret("registry-logins", "reader:secret")
+            said = self.refused(address, *use, cache="of-secrets")
+            self.assertIn("is no JSON", said)
+            self.assertNotIn("reader:secret", said)
+            self.secret("registry-logins", self.logins_of(address).replace(self.logins_of(address)[-20:-8], ""))
+            self.assertNotEqual(self.refused(address, *use, cache="of-secrets"), "")
+            self.secret("registry-logins", self.logins_of(address))
+            self.assertIn("certificate", self.refused(address, "--credentials", "registry-logins", cache="of-secrets").lower())
+            for flags in (("--insecure",), ("--auth-file", "x"), ("--username", "a", "--password-stdin")):
+                self.assertIn("not both", self.refused(address, *use, *flags, cache="of-secrets"))
+            self.pull(address, *use, cache="of-secrets")
+            shown = json.loads(self.run_cli("image", "show", "test-a-password-that-the-node-alone-knows", "--output", "json").stdout)
+            self.assertEqual(shown["digest"], self.digest)
+            pulls = [one for one in json.loads(self.run_cli("operation", "list", "--output", "json").stdout)["operations"]
+                     if one["kind"] == "image.pull"]
+            self.assertEqual(pulls[0]["state"], "succeeded")
+            self.assertEqual(list((self.node.folder / "machines" / "pulled").iterdir()), [])  # it was fetched, and is gone
+            self.blobs_are_the_projects(address)
+            self.hidden()
+
+    def blobs_are_the_projects(self, address):
+        """What was pulled for one project is nobody else's, and a name is no path."""
+        begun = json.loads(self.node.call("POST", "/v1/pulls", {"reference": f"{address}/team/web:1", "credentials": "registry-logins",
+                                                                "authority": (self.folder / "ca.pem").read_text()}))["operation"]
+        ended = self.node.json(f"/v1/operations/{begun}/wait?timeout=60s")
+        self.assertEqual(ended["state"], "succeeded", ended)
+        blob = f"/v1/pulls/{begun}/{ended['result']['config']}"
+        status, body, _ = self.node.request("GET", blob)
+        self.assertEqual((status, hashlib.sha256(body).hexdigest()), (200, ended["result"]["config"]))
+        self.assertEqual(self.node.request("GET", blob + "?project=other")[0], 404)
+        self.assertEqual(self.node.request("GET", f"/v1/pulls/{begun}/project")[0], 400)
+        for name in ("..", "%2e%2e%2fpulled", "0" * 32):
+            self.assertEqual(self.node.request("GET", f"/v1/pulls/{name}/{ended['result']['config']}")[0], 404, name)
+        self.assertEqual(self.node.request("DELETE", f"/v1/pulls/{begun}?project=other")[0], 404)
+        self.assertEqual(self.node.request("DELETE", f"/v1/pulls/{begun}")[0], 204)
+        self.assertEqual(self.node.request("GET", blob)[0], 404)
+
     def test_a_token(self):
         Tokens.folder = self.folder
         with serving(Tokens, self.folder) as tokens:

@@ -9,12 +9,14 @@
 #ifndef ENGINE_IMAGE_OCI_H
 #define ENGINE_IMAGE_OCI_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/hash.h"
 
+struct buffer;
 struct error;
 struct image_store;
 
@@ -78,6 +80,7 @@ int oci_parse_config(const void *bytes, size_t length, struct oci_config *ret_co
 struct oci_image {
     struct oci_config config;
     char digest[8 + HASH_TEXT_SIZE]; /* "sha256:..." of its manifest; of its config with Docker's */
+    char config_id[HASH_TEXT_SIZE];  /* of oci_pull(): the blob that the config was read from */
     char *layers[OCI_LAYERS_MAX];    /* paths, from the lowest up */
     size_t layer_count;
 };
@@ -104,6 +107,13 @@ struct oci_reference {
  * INVALID. */
 int oci_parse_reference(const char *text, struct oci_reference *ret_reference, struct error *err);
 
+/*
+ * Who asks that registry, by what `docker login` and the like write; the name is the caller's, and
+ * the password is his to wipe.  Nothing of the text is in the errors: INVALID, NOT_FOUND.
+ */
+int oci_read_login(const void *text, size_t length, const char *registry, char **ret_username,
+                   struct buffer *ret_password, struct error *err);
+
 struct oci_registry_options {
     const char *username; /* NULL: nobody in particular */
     const char *password;
@@ -113,6 +123,7 @@ struct oci_registry_options {
     /* A layer begins, of `count`; may be NULL. */
     void (*on_layer)(size_t index, size_t count, uint64_t size_bytes, void *context);
     void *context;
+    const atomic_bool *is_cancelled; /* looked at every second: CANCELLED; may be NULL */
 };
 
 /*

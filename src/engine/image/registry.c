@@ -121,6 +121,17 @@ static size_t on_field(char *bytes, size_t one, size_t length, void *context)
     return length;
 }
 
+static int on_progress(void *context, curl_off_t total, curl_off_t now, curl_off_t up_total,
+                       curl_off_t up_now)
+{
+    const struct client *client = context;
+    (void)total;
+    (void)now;
+    (void)up_total;
+    (void)up_now;
+    return atomic_load(client->options->is_cancelled) ? 1 : 0;
+}
+
 static void set_options(struct client *client, const char *url, struct exchange *exchange)
 {
     const struct oci_registry_options *options = client->options;
@@ -140,6 +151,11 @@ static void set_options(struct client *client, const char *url, struct exchange 
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, exchange);
     curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_field);
     curl_easy_setopt(curl, CURLOPT_HEADERDATA, exchange);
+    if (options->is_cancelled != NULL) {
+        curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+        curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+        curl_easy_setopt(curl, CURLOPT_XFERINFODATA, client);
+    }
     if (options->authority != NULL) {
         curl_easy_setopt(curl, CURLOPT_CAINFO, options->authority);
     }
@@ -152,6 +168,9 @@ static int explain(const struct client *client, CURLcode code, struct error *err
 {
     const char *authority = client->options->authority;
     const char *why = curl_easy_strerror(code);
+    if (code == CURLE_ABORTED_BY_CALLBACK) {
+        return error_set(err, ERROR_CANCELLED, "it was cancelled");
+    }
     if (code == CURLE_PEER_FAILED_VERIFICATION) {
         return error_set(err, ERROR_DENIED,
                          "%.200s has a certificate of nobody who is trusted here: --ca names the "
@@ -479,6 +498,7 @@ static int pull(struct client *client, struct image_store *store, struct oci_ima
     }
     if (r == 0) {
         snprintf(image->digest, sizeof(image->digest), "sha256:%s", id);
+        snprintf(image->config_id, sizeof(image->config_id), "%s", manifest.config.id);
         r = fetch_all(client, store, &manifest, image, err);
     }
     return r;

@@ -81,6 +81,28 @@ int machine_image_write_list(struct machine_service *service, const char *projec
 /* With the id of the operation that ends when it is so, or an error. */
 typedef void machine_begun(const struct error *error, const char *operation, void *context);
 
+/*
+ * Pull an image's blobs from an OCI registry to this node, by HTTPS, with the login that `logins`
+ * (the value of a secret, as `docker login` writes it) has for it: who asks does not see it.  The
+ * operation's result is {"digest", "config", "layers": [...]}, ids of blobs that are read by the
+ * operation's id, of the same project, until they are deleted, or an hour later.  All are copied.
+ * INVALID, NOT_FOUND (it has no such login), LIMIT; NOT_FOUND: there is nothing (any more).
+ */
+struct machine_pull {
+    const char *reference;
+    const char *secret; /* its name, for errors */
+    const void *logins;
+    size_t logins_length;
+    const char *mirror;    /* or "" */
+    const char *authority; /* certificates (PEM) to trust instead of the system's, or "" */
+};
+void machine_pull_begin(struct machine_service *service, const char *project,
+                        const struct machine_pull *what, machine_begun *done, void *context);
+int machine_pulled_open(const struct machine_service *service, const char *project, const char *id,
+                        const char *blob, int *ret_fd, uint64_t *ret_size, struct error *err);
+void machine_pulled_delete(struct machine_service *service, const char *project, const char *id,
+                           machine_done *done, void *context);
+
 /* Make one on this node (service/placement has chosen it); a body of type MachineCreate.  INVALID
  * names the setting, EXISTS, NOT_FOUND (no such image, no such network), CONFLICT (a published
  * port, or the address, is another machine's), LIMIT (its network has no address left),

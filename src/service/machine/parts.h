@@ -108,7 +108,8 @@ struct machine_service {
     struct store_watch *watch;
     struct loop_timer *retry; /* of writes that failed */
     struct fence *fence;
-    unsigned pending; /* answers on their way */
+    struct list pulls; /* struct pull */
+    unsigned pending;  /* answers on their way */
     bool is_over;
 };
 
@@ -350,6 +351,10 @@ struct nics_guest { /* what `network` points into */
 /* What the agent is to set up: addresses that DHCP would tell, too. */
 int nics_describe_guest(const struct machine *machine, struct nics_guest *ret_guest,
                         struct error *err);
+
+/* ---- pull.c: images from registries ---- */
+void pulls_abandon(struct machine_service *service);
+void pulls_sweep(struct machine_service *service); /* at a start; blocks */
 
 /* ---- disk.c: what a machine has on disk ---- */
 uid_t disk_uid(const struct machine *machine);

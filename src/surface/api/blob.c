@@ -101,12 +101,18 @@ void api_blob_get(struct request *request)
     struct error err = {0};
     int fd = -1;
     uint64_t size = 0;
-    uint64_t from = 0;
-    uint64_t to = UINT64_MAX;
     if (image_open(request->api->options.images, request->parameters[0], &fd, &size, &err) < 0) {
         api_answer_error(request, &err);
-        return;
+    } else {
+        api_blob_send(request, fd, size);
     }
+}
+
+void api_blob_send(struct request *request, int owned_fd, uint64_t size)
+{
+    int fd = owned_fd;
+    uint64_t from = 0;
+    uint64_t to = UINT64_MAX;
     bool is_part = take_range(request, &from, &to);
     if (is_part && from >= size) {
         close(fd);

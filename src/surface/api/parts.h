@@ -125,6 +125,10 @@ void api_write_bytes(struct json_writer *writer, const void *bytes, size_t lengt
 /* One of them, or none; appended.  INVALID. */
 int api_take_bytes(const json_t *value, struct buffer *ret_bytes, struct error *err);
 
+/* ---- blob.c ---- */
+/* Answer with that file, or the part of it that was asked for. */
+void api_blob_send(struct request *request, int owned_fd, uint64_t size);
+
 /* ---- pass.c: requests that are another node's ---- */
 /* Another node has sent it on: it is answered here, or refused. */
 bool api_is_passed_on(const struct request *request);

@@ -55,13 +55,13 @@ void api_pass_on(struct request *request, uint64_t node)
 /* What is of the node that is asked, not of the state that all have. */
 static bool is_of_a_node(const struct api_route *route)
 {
-    static const char *const ids[] = {"log_get",           "metrics_get",     "node_get",
-                                      "trace_get",         "trace_list",      "trigger_get",
-                                      "function_forecast", "node_forecast",   "machine_import",
-                                      "image_blob_put",    "hypervisor_list", "volume_create",
-                                      "machine_usage",     "store_path_list", "store_path_get",
-                                      "store_root_list",   "store_pin",       "store_unpin",
-                                      "store_gc",          "store_verify",    "store_copy"};
+    static const char *const ids[] = {
+        "log_get",        "metrics_get",     "node_get",          "trace_get",
+        "trace_list",     "trigger_get",     "function_forecast", "node_forecast",
+        "machine_import", "image_blob_put",  "hypervisor_list",   "volume_create",
+        "machine_usage",  "store_path_list", "store_path_get",    "store_root_list",
+        "store_pin",      "store_unpin",     "store_gc",          "store_verify",
+        "store_copy",     "image_pull"};
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
         if (strcmp(route->id, ids[i]) == 0) {
             return true;

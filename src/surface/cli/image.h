@@ -3,6 +3,8 @@
 #define SURFACE_CLI_IMAGE_H
 
 #include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
 
 struct arguments;
 struct buffer;
@@ -36,6 +38,16 @@ int workshop_name_image(const struct arguments *arguments, const char *name, con
  * is the caller's. */
 int image_read_login(const struct arguments *arguments, const char *registry, char **ret_username,
                      struct buffer *ret_password, struct error *err);
+
+/* ---- image_pull.c ---- */
+
+struct image_store;
+struct oci_image;
+/* Have the node fetch it, with --credentials; its layers come into `store`. */
+int image_pull_by_node(const struct arguments *arguments, struct image_store *store,
+                       void (*on_layer)(size_t index, size_t count, uint64_t size_bytes,
+                                        void *context),
+                       struct oci_image *ret_oci, struct error *err);
 
 /* ---- image_oci.c ---- */
 

@@ -323,12 +323,11 @@ static void forget_layers(struct image_store *store, const struct oci_image *oci
     }
 }
 
-static int pull(const struct arguments *arguments, const struct oci_reference *reference,
-                struct image_store *store, json_t *image, struct error *err)
+/* From here, by a name and a password of whoever asks. */
+static int pull_here(const struct arguments *arguments, const struct oci_reference *reference,
+                     struct image_store *store, struct oci_image *ret_oci, struct error *err)
 {
     BUFFER_WIPED struct buffer password = {0};
-    OCI_IMAGE_OWNED struct oci_image oci = {0};
-    struct workshop workshop = {0};
     MEMORY_OWNED char *username = NULL;
     int r = image_read_login(arguments, reference->registry, &username, &password, err);
     const struct oci_registry_options options = {
@@ -339,7 +338,17 @@ static int pull(const struct arguments *arguments, const struct oci_reference *r
         .is_insecure = flag_value(arguments, "insecure") != NULL,
         .on_layer = on_layer,
     };
-    r = r < 0 ? r : oci_pull(reference, &options, store, &oci, err);
+    return r < 0 ? r : oci_pull(reference, &options, store, ret_oci, err);
+}
+
+static int pull(const struct arguments *arguments, const struct oci_reference *reference,
+                struct image_store *store, json_t *image, struct error *err)
+{
+    OCI_IMAGE_OWNED struct oci_image oci = {0};
+    struct workshop workshop = {0};
+    int r = flag_value(arguments, "credentials") != NULL
+        ? image_pull_by_node(arguments, store, on_layer, &oci, err)
+        : pull_here(arguments, reference, store, &oci, err);
     if (r < 0) {
         return r;
     }

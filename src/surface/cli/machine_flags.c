@@ -101,6 +101,8 @@ const struct flag image_pull_flags[] = {
     {"password-stdin", 0, NULL, NULL, "The password comes by standard input."},
     {"auth-file", 0, "FILE", NULL,
      "Logins, as docker login, podman login and skopeo login write them."},
+    {"credentials", 0, "SECRET", NULL,
+     "The node asks, with the logins that this secret has; nobody else sees them."},
     {"mirror", 0, "HOST[:PORT]", NULL, "A registry that is asked first."},
     {"ca", 0, "FILE", NULL, "Certificates to trust instead of the system's (PEM)."},
     {"insecure", 0, NULL, NULL, "Plain HTTP, with a registry on this machine."},

@@ -529,6 +529,7 @@ const struct verb cli_verbs[] = {
      "  blixard image pull nginx:1.27\n"
      "  blixard image pull docker://registry.example.com/team/app:3 --username ci --password-stdin "
      "<password\n"
+     "  blixard image pull registry.example.com/team/app:3 --credentials registry-logins\n"
      "  blixard image pull localhost:5000/web --insecure --name web\n",
      verb_image_pull},
 
