@@ -47,14 +47,13 @@ let
 
   ofMachine = name: m:
     [
-      (that (given [ m.image m.runner m.flake ] == 1 || (m.config != null && m.image == null && m.flake == null))
-        "machines.${name} must have exactly one of `image`, `runner`, `flake` and `config`; it has ${toString (given [ m.image m.runner m.flake ])}")
+      # A flake and a configuration say what the runner is.
+      (that (given [ m.image m.runner ] == 1 && given [ m.flake m.config m.image ] <= 1)
+        "machines.${name} must have exactly one of `image`, `runner`, `flake` and `config`; it has ${toString (given [ m.image m.flake m.config ] + (if m.runner != null && m.flake == null && m.config == null then 1 else 0))}")
       (that (m.config == null || cfg.microvmModule != null)
         "machines.${name}.config needs `services.blixard.microvmModule`, the module of microvm.nix for guests (microvm.nixosModules.microvm)")
       (that (m.runner == null || has "Machine" "runner")
         "machines.${name}: this version of Blixard takes no runners of microvm.nix in manifests; give it an `image`")
-      (that (m.flake == null || has "Machine" "flake")
-        "machines.${name}: this version of Blixard takes no flakes in manifests; give it an `image`")
       (that (m.placement.node != cfg.nodeName || m.hypervisor == null || elem m.hypervisor cfg.hypervisors)
         "machines.${name} is to run under ${toString m.hypervisor} on this node, which is not among `hypervisors`")
     ]
@@ -64,8 +63,6 @@ let
     [
       (that (given [ f.source f.wasm f.flake ] == 1)
         "functions.${name} must have exactly one of `source`, `wasm` and `flake`; it has ${toString (given [ f.source f.wasm f.flake ])}")
-      (that (f.flake == null || has "Function" "flake")
-        "functions.${name}: this version of Blixard takes no flakes in manifests; give it `source` or `wasm`")
     ]
     ++ mapAttrsToList
       (alias: target: that ((target.version != null) != (target.weights != { }))

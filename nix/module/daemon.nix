@@ -8,6 +8,7 @@ let
     optionals optionalString splitString toInt unique;
 
   isRoot = cfg.user == "root";
+  hasRunners = blixard.tables.options ? machine_runner_folders && lib.any (m: m.runner != null) (lib.attrValues cfg.machines);
   # What the module's own options say of the daemon's; `settings` goes before.
   unlessNull = value: mkIf (value != null) (mkDefault value);
   credential = name: "/run/credentials/blixard.service/${name}";
@@ -35,6 +36,7 @@ let
   programs =
     [ cfg.package pkgs.kmod pkgs.e2fsprogs ]
     ++ map (name: cfg.hypervisorPackages.${name}) (unique ([ "qemu" ] ++ cfg.hypervisors)) # qemu-img makes volumes
+    ++ optional config.nix.enable config.nix.package
     ++ cfg.extraPackages;
   shareFolders = filter (folder: folder != "") (splitString "," (valueOf "machine_share_folders"));
 in
@@ -67,6 +69,8 @@ in
         join_token_file = mkIf (cfg.cluster.joinTokenFile != null) (mkDefault (credential "join-token"));
         join_addresses = mkIf (cfg.cluster.joinAddresses != [ ]) (mkDefault (concatStringsSep "," cfg.cluster.joinAddresses));
         machine_share_folders = mkIf (cfg.storage.shareFolders != [ ]) (mkDefault (concatStringsSep "," cfg.storage.shareFolders));
+        # Runners are programs; the ones that Nix has built are those that may run.
+        ${if hasRunners then "machine_runner_folders" else null} = mkDefault builtins.storeDir;
         reserved_cpu_millis = unlessNull cfg.resources.reserved.cpuMillis;
         reserved_memory_bytes = unlessNull cfg.resources.reserved.memory;
         reserved_disk_bytes = unlessNull cfg.resources.reserved.disk;
@@ -88,9 +92,10 @@ in
       documentation = [ "man:blixard(1)" ];
       wantedBy = [ "multi-user.target" ];
       wants = [ "network-online.target" ];
-      after = [ "network-online.target" ];
+      after = [ "network-online.target" "nix-daemon.socket" ];
       path = programs;
       environment.TZDIR = "/etc/zoneinfo";
+      environment.NIX_REMOTE = "daemon"; # who may write the store, where this unit may not
       restartTriggers = [ config.environment.etc."blixard/blixard.yaml".source ];
       # A stop that is part of a restart leaves machines alone (KillMode), so that the node is away but for a moment.
       stopIfChanged = false;
@@ -117,7 +122,7 @@ in
 
         # For the daemon; runners, VMMs and compilers confine themselves much further.  What is not here it
         # needs: namespaces, devices, control groups, the packet filter, and br_netfilter when a rule wants it.
-        ReadWritePaths = [ cfg.dataDir ] ++ map (folder: "-${folder}") shareFolders;
+        ReadWritePaths = [ cfg.dataDir "-/nix/var/nix" ] ++ map (folder: "-${folder}") shareFolders;
         ProtectSystem = "strict";
         ProtectHome = if shareFolders == [ ] then true else "read-only";
         ProtectHostname = true;

@@ -111,8 +111,10 @@ let
       (document {
         kind = "Machine"; inherit name; inherit (m) project labels;
         spec = said ({
-          inherit (m) image cpus hostname flake;
+          inherit (m) image cpus hostname;
           runner = if m.runner == null then null else toString m.runner;
+          # For people, where it has a name.
+          flake = if has "Machine" "flake" && builtins.isString m.flake then m.flake else null;
           driver = m.hypervisor;
           strategy = m.runStrategy;
           volumes = map volumeWord m.volumes;
@@ -136,7 +138,7 @@ let
         kind = "Function"; inherit name; inherit (f) project labels;
         spec = said ({
           module = if f.module == null then null else toString f.module;
-          inherit (f) language flake secrets;
+          inherit (f) language secrets;
           environment = f.env;
         } // f.limits // f.settings);
       })

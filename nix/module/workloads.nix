@@ -34,6 +34,13 @@ let
     };
   };
 
+  # A flake itself, or REF#NAME; pure evaluation takes references that are locked.
+  flakeOf = name: flake:
+    if builtins.isString flake then
+      let parts = lib.splitString "#" flake; in
+      { flake = builtins.getFlake (builtins.head parts); name = if builtins.length parts > 1 then lib.last parts else name; }
+    else { inherit flake name; };
+
   # A NixOS configuration, evaluated as a microvm.nix guest: what `config` of a machine is worth.
   guest = name: modules: import "${toString pkgs.path}/nixos/lib/eval-config.nix" {
     system = null;
@@ -52,7 +59,9 @@ let
       inherit project labels;
       image = maybe types.str "The image it starts from, which is there (`blixard image list`).";
       runner = maybe (types.path) "A runner of microvm.nix: `nixosConfigurations.NAME.config.microvm.declaredRunner`.";
-      flake = maybe types.str "A flake whose runner it is, as in `/etc/machines#web`; built by its node.";
+      flake = maybe types.unspecified ''
+        A flake (`inputs.machines`, `self`) whose `nixosConfigurations.NAME` it is, or a text REF#NAME; with the options of microvm.nix, whose
+        runner is taken.'';
       config = mkOption {
         type = types.nullOr configType;
         default = null;
@@ -108,7 +117,13 @@ let
       restartIfChanged = switch true "Restart it when a change takes effect at its next start only; else it has the change whenever it is started next.";
       settings = moreFields "Machine";
     };
-    config.runner = mkIf (config.config != null) config.evaluatedConfig.microvm.declaredRunner;
+    config.runner = lib.mkMerge [
+      (mkIf (config.config != null) config.evaluatedConfig.microvm.declaredRunner)
+      (mkIf (config.flake != null) (
+        let found = flakeOf name config.flake; in
+        found.flake.nixosConfigurations.${found.name}.config.microvm.declaredRunner
+      ))
+    ];
   });
 
   alias = types.submodule {
@@ -128,17 +143,19 @@ let
       inherit project labels;
       source = maybe types.path "A project folder (`blixard fn new`), which is built by Nix.";
       wasm = maybe (types.path) "A module that is built already.";
-      flake = maybe types.str "A flake whose function it is, as in `.#hello`; built where it is deployed.";
+      flake = maybe types.unspecified "A flake (`inputs.hello`, `self`) whose package NAME holds NAME.wasm, or a text REF#NAME.";
       language = maybe types.str "Its language; of `source` it is taken from `blixard.yaml` when that is null.";
       module = mkOption {
         type = types.nullOr (types.path);
         internal = true;
         default =
           if config.wasm != null then (if builtins.isPath config.wasm then "${config.wasm}" else config.wasm)
+          else if config.flake != null then
+            (let found = flakeOf name config.flake; in "${found.flake.packages.${pkgs.stdenv.hostPlatform.system}.${found.name}}/${found.name}.wasm")
           else if config.source != null then
             (import ../function.nix { inherit lib pkgs; blixard = cfg.package; }) { inherit name; src = config.source; language = config.language; }
           else null;
-        defaultText = literalExpression "what `wasm` or `source` comes to";
+        defaultText = literalExpression "what `wasm`, `flake` or `source` comes to";
         description = "The module that is deployed.";
       };
       env = texts "Environment variables; they are in the store, so no secrets.";

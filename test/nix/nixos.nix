@@ -49,6 +49,9 @@ in
     users.groups = option (types.attrsOf (types.attrsOf any)) { };
     boot.kernelModules = option (types.listOf types.str) [ ];
     boot.kernel.sysctl = option (types.attrsOf (types.either types.int types.str)) { };
+    nix.enable = option types.bool true;
+    nix.package = option any { outPath = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-nix"; };
+    nix.settings = option (types.attrsOf any) { };
     networking.hostName = option types.str "nixos";
     networking.dhcpcd.denyInterfaces = option (types.nullOr (types.listOf types.str)) null;
     networking.networkmanager.unmanaged = option (types.listOf types.str) [ ];

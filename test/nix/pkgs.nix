@@ -8,6 +8,6 @@ let
 in
 builtins.listToAttrs (map (name: { inherit name; value = package name; }) names) // {
   path = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-nixpkgs";
-  system = "x86_64-linux";
+  stdenv.hostPlatform.system = "x86_64-linux";
   runCommand = name: environment: script: package name // { inherit environment script; };
 }

@@ -73,6 +73,7 @@
       triggers.nightly = { kind = "cron"; settings.schedule = "0 3 * * *"; };
       routes.all = { path = "/hello"; methods = [ "GET" ]; };
     };
+    functions.ship.flake.packages.x86_64-linux.ship = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-ship";
     secrets.token.file = "/run/keys/token";
     preseed = {
       quotas.shop = { cpus = 8; memory = "16GiB"; };
