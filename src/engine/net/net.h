@@ -114,6 +114,15 @@ int net_tap_ensure(const struct net_tap *tap, struct error *err);
  * elsewhere, in a machine that still runs. */
 int net_tap_open(const char *name, int *ret_fd, struct error *err);
 
+/*
+ * For a program that opens its tap itself, by `name`: an existing tap gets that name besides its
+ * own (IFLA_ALT_IFNAME), and `uid` may open it.  Whether it has several queues is said when a tap
+ * is made: one that is not so is made anew at its place.  CONFLICT: another link has that name, or
+ * it is open; NOT_FOUND.  net_tap_take_back(): it has it no more.
+ */
+int net_tap_lend(const char *tap, const char *name, uid_t uid, bool has_queues, struct error *err);
+void net_tap_take_back(const char *tap, const char *name);
+
 /* One that is in no bridge and goes when it is closed: for a VMM that only looks at a state. */
 int net_tap_open_spare(int *ret_fd, struct error *err);
 

@@ -1,6 +1,11 @@
 /* Links, in a network namespace of the test's own. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -202,6 +207,66 @@ TEST(net_tap, is_made_opened_and_deleted)
     tap.bridge = "bx0";
     tap.name = "bx0";
     EXPECT(net_tap_ensure(&tap, &err) == -ERROR_EXISTS);
+}
+
+/* As a VMM that opens its tap by a name does it. */
+static int open_by_name(const char *name, short flags)
+{
+    struct ifreq request = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | flags)};
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", name);
+    EXPECT(fd >= 0);
+    if (ioctl(fd, TUNSETIFF, &request) < 0) {
+        close(fd);
+        return -1;
+    }
+    EXPECT(strcmp(request.ifr_name, "bxt0") == 0);
+    return fd;
+}
+
+/*
+ * Goal: a program finds its tap by the name that it knows, with as many queues as it asks for, at
+ * the place that it was plugged into; and no longer than it is lent.
+ * Method: open it as QEMU does; ip(8) tells the rest.
+ */
+TEST(net_tap, is_lent_by_another_name)
+{
+    struct error err = {0};
+    need_taps();
+    make_world();
+    const struct net_tap tap = usual_tap();
+    EXPECT(net_tap_lend("bxt0", "vm-a", 1234, false, &err) == -ERROR_NOT_FOUND);
+    EXPECT(net_tap_ensure(&tap, &err) == 0);
+    EXPECT(net_tap_lend("bxt0", "a/b", 1234, false, &err) == -ERROR_INVALID);
+    EXPECT(net_tap_lend("bxt0", "bx0", 1234, false, &err) == -ERROR_CONFLICT);
+    EXPECT(net_tap_lend("bx0", "vm-a", 1234, false, &err) == -ERROR_NOT_FOUND);
+
+    EXPECT(net_tap_lend("bxt0", "vm-a", 1234, false, &err) == 0);
+    EXPECT(net_tap_lend("bxt0", "vm-a", 1234, false, &err) == 0);
+    EXPECT(world_says("ip -d link show bxt0", "altname vm-a"));
+    EXPECT(world_says("ip -d link show bxt0", "user 1234"));
+    EXPECT(open_by_name("vm-a", IFF_MULTI_QUEUE) < 0);
+    int fd = open_by_name("vm-a", 0);
+    EXPECT(fd >= 0);
+    EXPECT(net_tap_lend("bxt0", "vm-a", 1234, true, &err) == -ERROR_CONFLICT); /* it is open */
+    close(fd);
+
+    EXPECT(net_tap_lend("bxt0", "vm-a", 1234, true, &err) == 0);
+    EXPECT(world_says("ip -d link show bxt0", "multi_queue numqueues"));
+    EXPECT(world_says("ip -d link show bxt0", "master bx0"));
+    EXPECT(world_says("ip -d link show bxt0", "mtu 1400"));
+    EXPECT(world_says("ip -d link show bxt0", "user 1234"));
+    fd = open_by_name("vm-a", IFF_MULTI_QUEUE);
+    EXPECT(fd >= 0);
+    close(fd);
+    EXPECT(net_tap_ensure(&tap, &err) == 0);
+    EXPECT(world_says("ip -d link show bxt0", "multi_queue numqueues"));
+
+    net_tap_take_back("bxt0", "vm-a");
+    EXPECT(!world_says("ip -d link show bxt0", "vm-a"));
+    net_tap_take_back("bxt0", "vm-a");
+    net_tap_take_back("bxt0", "bxt0");
+    EXPECT(world_run("ip link show bxt0") == 0);
 }
 
 TEST(net_links, are_listed_by_name_and_owner)
