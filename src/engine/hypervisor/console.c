@@ -104,8 +104,8 @@ static void give(struct console *console, struct console_client *client)
     }
 }
 
-/* "attach N" or "watch". */
-static bool obey(const struct console *console, struct console_client *client)
+/* "attach N", "watch" or "shut-down". */
+static bool obey(struct console *console, struct console_client *client)
 {
     static const char attach[] = "attach ";
     size_t skip = sizeof(attach) - 1;
@@ -113,6 +113,10 @@ static bool obey(const struct console *console, struct console_client *client)
     struct text line = text_of(client->line, client->line_length);
     client->knows = true;
     if (text_equal(line, "watch")) {
+        return true;
+    }
+    if (text_equal(line, "shut-down")) {
+        console->wants_shut_down = true;
         return true;
     }
     if (line.length <= skip || memcmp(line.data, attach, skip) != 0 ||
@@ -126,7 +130,7 @@ static bool obey(const struct console *console, struct console_client *client)
 }
 
 /* Of what is before the line's end nothing is input. */
-static bool read_line(const struct console *console, struct console_client *client)
+static bool read_line(struct console *console, struct console_client *client)
 {
     char byte = 0;
     while (recv(client->fd, &byte, 1, MSG_DONTWAIT) == 1) {

@@ -4,7 +4,8 @@
  *
  * A client connects to the unix socket and sends one line: "attach N\n" gets the newest N bytes of
  * what was, then all that comes, and may write; "watch\n" gets nothing but the end, when the VMM
- * has ended and its exit was written down.  The guest is never slowed down: a client that does not
+ * has ended and its exit was written down; "shut-down\n" nothing either, and its monitor asks the
+ * guest to end, where it can.  The guest is never slowed down: a client that does not
  * read loses the oldest.  One thread; poll(2).
  */
 #ifndef ENGINE_HYPERVISOR_CONSOLE_H
@@ -42,7 +43,8 @@ struct console {
     char ring[CONSOLE_RING_BYTES];
     uint64_t total; /* bytes that ever came; the ring has the last of them */
     char input[CONSOLE_INPUT_BYTES];
-    size_t input_length; /* that the VMM has not taken */
+    size_t input_length;  /* that the VMM has not taken */
+    bool wants_shut_down; /* somebody said so; whoever obeys takes it back */
     struct console_client clients[CONSOLE_CLIENTS_MAX];
 };
 

@@ -26,8 +26,9 @@ struct order {
     struct launch_share shares[LAUNCH_SHARES_MAX]; /* texts are copies */
     size_t share_count;
     char *share_program;
-    json_t *plan;     /* what the VMM is told once it listens: see launch.h */
-    json_t *incoming; /* and what has to be known when it reads a state */
+    json_t *plan;                /* what the VMM is told once it listens: see launch.h */
+    json_t *incoming;            /* and what has to be known when it reads a state */
+    struct launch_runner runner; /* texts are copies; its `state` is NULL where there is none */
 };
 
 void order_add(struct order *order, const char *word);
@@ -114,6 +115,7 @@ struct driver {
 extern const struct driver driver_qemu;
 extern const struct driver driver_firecracker;
 extern const struct driver driver_cloud_hypervisor;
+extern const struct driver driver_runner;
 
 /* A driver and what was found of it. */
 struct found {

@@ -14,7 +14,7 @@
 #include "engine/net/net.h"
 
 static const struct driver *const drivers[] = {&driver_qemu, &driver_cloud_hypervisor,
-                                               &driver_firecracker};
+                                               &driver_firecracker, &driver_runner};
 enum { DRIVERS = sizeof(drivers) / sizeof(drivers[0]), TSC_MS = 50 };
 
 /* ---- The clock of the processor ---- */
@@ -102,7 +102,8 @@ const struct found *hypervisor_find(const struct hypervisor *hypervisor, const c
 {
     for (size_t i = 0; i < hypervisor->found_count; i++) {
         const struct found *found = &hypervisor->found[i];
-        if (name == NULL ? found->info.is_usable : strcmp(found->info.name, name) == 0) {
+        if (name == NULL ? found->info.is_usable && !found->info.needs_runner
+                         : strcmp(found->info.name, name) == 0) {
             return found;
         }
     }
@@ -125,7 +126,8 @@ static int check_driver(const struct found *found, const char *name, struct erro
     if (found == NULL && name != NULL) {
         return error_set(
             err, ERROR_INVALID,
-            "there is no driver \"%.40s\"; there are: qemu, cloud-hypervisor, firecracker", name);
+            "there is no driver \"%.40s\"; there are: qemu, cloud-hypervisor, firecracker, runner",
+            name);
     }
     if (found == NULL || !found->info.is_usable) {
         return error_set(err, ERROR_UNSUPPORTED, "this node cannot run machines%s%.40s: %s",
@@ -193,6 +195,9 @@ static int check_parts(const struct hypervisor_spec *spec, struct error *err)
             return error_set(err, ERROR_INVALID, "a network has at most %d published ports",
                              HYPERVISOR_FORWARDS_MAX);
         }
+    }
+    if (spec->runner != NULL) {
+        return 0;
     }
     if (spec->kernel == NULL && spec->board == HYPERVISOR_MICROVM) {
         return error_set(err, ERROR_INVALID,

@@ -38,6 +38,9 @@ enum {
 /* Sockets in a machine's folder, besides the monitor's: of the guest agent. */
 #define HYPERVISOR_AGENT_SOCKET "agent.sock"
 
+/* And the folder that a runner's VMM is in, which is its own: made by the owner of the machine. */
+#define HYPERVISOR_RUNNER_STATE "state"
+
 /*
  * Until when what runs in a machine's folder, or is started there, may run (boot clock);
  * HYPERVISOR_NO_LEASE: for as long as it likes.  Its monitor ends it then, with or without a
@@ -71,12 +74,14 @@ struct hypervisor_driver_info {
     bool has_pc;           /* HYPERVISOR_Q35 */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
+    bool needs_runner;     /* it runs what spec->runner says, and is never chosen by itself */
 };
 
 struct hypervisor_options {
     const char *monitor;    /* path of blixard-monitor; NULL: beside this program, or in libexec */
     bool kvm_boots_linux;   /* /dev/kvm is one that an operating system runs on */
     const char *kvm_reason; /* why not, for people */
+    const char *runner_folders; /* with commas: where runners may be; NULL or "": nowhere */
 };
 
 /* Looks for the programs; none is no failure.  Blocks for some milliseconds (asks versions). */
@@ -90,6 +95,44 @@ const struct hypervisor_driver_info *hypervisor_driver_at(const struct hyperviso
 /* By its name; NULL, "" or an unknown one: the first that is usable, else the first. */
 const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervisor *hypervisor,
                                                             const char *name);
+
+/* ---- Runners: machines that are programs, as microvm.nix makes them ---- */
+
+enum {
+    HYPERVISOR_RUNNER_PATH_SIZE = 512,
+    HYPERVISOR_RUNNER_TEXT_SIZE = 96,
+    HYPERVISOR_RUNNER_TAG_SIZE = 40,
+};
+
+struct hypervisor_runner_share {
+    char tag[HYPERVISOR_RUNNER_TAG_SIZE];
+    char socket[HYPERVISOR_RUNNER_TEXT_SIZE]; /* where its VMM looks for it, in its folder */
+    char source[HYPERVISOR_RUNNER_PATH_SIZE]; /* by its real path */
+};
+
+struct hypervisor_runner {
+    char path[HYPERVISOR_RUNNER_PATH_SIZE];      /* its real one */
+    char folder[HYPERVISOR_RUNNER_PATH_SIZE];    /* of runner_folders, that it is below */
+    char run[HYPERVISOR_RUNNER_PATH_SIZE];       /* bin/microvm-run, by its real path */
+    char shut_down[HYPERVISOR_RUNNER_PATH_SIZE]; /* bin/microvm-shutdown; "": it has none */
+    char hypervisor[HYPERVISOR_RUNNER_TEXT_SIZE];
+    char taps[HYPERVISOR_NICS_MAX][16];
+    size_t tap_count;
+    bool has_queues; /* its VMM opens its taps with several queues */
+    struct hypervisor_runner_share shares[HYPERVISOR_SHARES_MAX];
+    size_t share_count;
+    uint32_t vsock_cid; /* 0: none */
+};
+
+/*
+ * What a runner says of itself: a folder below one of `folders` (with commas) with bin/microvm-run
+ * and share/microvm.  Whatever is in it may be a symbolic link to another place below that folder
+ * of `folders` and to no other, belongs to root (or to this user), and can be written by nobody
+ * else.  All of it is input.  Blocks for a moment.  DENIED: it is not below one of them; NOT_FOUND;
+ * INVALID names the file; UNSUPPORTED: it wants what is not given here.
+ */
+int hypervisor_read_runner(const char *folders, const char *path,
+                           struct hypervisor_runner *ret_runner, struct error *err);
 
 /* ---- What is to run ---- */
 
@@ -183,6 +226,11 @@ struct hypervisor_spec {
     /* With is_incoming: the state is read from this file, and it runs on from there: on_started
      * comes then.  NULL: the caller loads. */
     const char *state_file;
+    /* Instead of board, kernel, disks and shares: with the driver "runner".  `nics` have the taps
+     * of runner->taps, in order.  It may write below FOLDER/HYPERVISOR_RUNNER_STATE alone, no file
+     * larger than this (0: any). */
+    const struct hypervisor_runner *runner;
+    uint64_t runner_file_bytes_max;
     /* The file is renamed to FILE.used before the guest runs: as its disks change from then on, the
      * state must never be read again. */
     bool uses_state_up;

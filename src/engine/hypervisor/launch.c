@@ -45,6 +45,32 @@ static void write_json(struct json_writer *writer, const char *key, const json_t
     }
 }
 
+static void write_runner(struct json_writer *writer, const struct launch_runner *runner)
+{
+    json_write_key(writer, "runner");
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "state", runner->state);
+    json_write_field_string(writer, "shut_down", runner->shut_down);
+    json_write_field_u64(writer, "file_bytes_max", runner->file_bytes_max);
+    json_write_field_bool(writer, "queues", runner->has_queues);
+    json_write_key(writer, "devices");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < runner->device_count; i++) {
+        json_write_string(writer, runner->devices[i]);
+    }
+    json_write_end_array(writer);
+    json_write_key(writer, "taps");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < runner->tap_count; i++) {
+        json_write_begin_array(writer);
+        json_write_string(writer, runner->taps[i].tap);
+        json_write_string(writer, runner->taps[i].name);
+        json_write_end_array(writer);
+    }
+    json_write_end_array(writer);
+    json_write_end_object(writer);
+}
+
 static int write_order(const struct launch_order *order, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
@@ -76,6 +102,9 @@ static int write_order(const struct launch_order *order, struct error *err)
         json_write_string(&writer, order->shares[i].path);
         json_write_string(&writer, order->shares[i].tag);
         json_write_bool(&writer, order->shares[i].read_only);
+        if (order->shares[i].socket != NULL) {
+            json_write_string(&writer, order->shares[i].socket);
+        }
         json_write_end_array(&writer);
     }
     json_write_end_array(&writer);
@@ -90,6 +119,9 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_field_bool(&writer, "keeps_files", order->keeps_files);
     write_json(&writer, "plan", order->plan);
     write_json(&writer, "incoming", order->incoming);
+    if (order->runner != NULL) {
+        write_runner(&writer, order->runner);
+    }
     json_write_end_object(&writer);
     return file_write(path, text.data, text.used, 0600, err);
 }
@@ -171,6 +203,17 @@ void launch_kill(const char *folder)
     if (fd >= 0 && launch_is_alive(folder, &again, NULL) && again == pid) {
         syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
     }
+}
+
+int launch_shut_down(const char *folder, struct error *err)
+{
+    static const char word[] = "shut-down\n";
+    FD_OWNED int fd = -1;
+    int r = launch_connect(folder, LAUNCH_CONSOLE, &fd, err);
+    if (r == 0 && send(fd, word, sizeof(word) - 1, MSG_NOSIGNAL) != (ssize_t)sizeof(word) - 1) {
+        return error_os(err, errno, "telling the monitor to shut the machine down");
+    }
+    return r;
 }
 
 /* ---- Leases ---- */
@@ -358,17 +401,56 @@ static int read_shares(const json_t *document, struct launch *launch, struct err
         const json_t *share = json_array_get(list, i);
         const char *path = json_string_value(json_array_get(share, 0));
         const char *tag = json_string_value(json_array_get(share, 1));
-        if (path == NULL || tag == NULL || path[0] != '/' || strchr(tag, '/') != NULL) {
+        const char *socket = json_string_value(json_array_get(share, 3));
+        if (path == NULL || tag == NULL || path[0] != '/' || strchr(tag, '/') != NULL ||
+            (socket != NULL && strchr(socket, '/') != NULL)) {
             return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a share has no path or tag");
         }
         launch->shares[i] =
             (struct launch_share){.path = memory_copy_string(path),
                                   .tag = memory_copy_string(tag),
-                                  .read_only = json_is_true(json_array_get(share, 2))};
+                                  .read_only = json_is_true(json_array_get(share, 2)),
+                                  .socket = socket != NULL ? memory_copy_string(socket) : NULL};
     }
     launch->share_count = count;
     launch->share_program = program != NULL ? memory_copy_string(program) : NULL;
     return 0;
+}
+
+static int read_runner(const json_t *document, struct launch *launch, struct error *err)
+{
+    const json_t *runner = json_object_get(document, "runner");
+    const json_t *taps = json_object_get(runner, "taps");
+    const char *state = json_string_value(json_object_get(runner, "state"));
+    const char *shut_down = json_string_value(json_object_get(runner, "shut_down"));
+    size_t count = json_array_size(taps);
+    if (runner == NULL) {
+        return 0;
+    }
+    if (state == NULL || state[0] != '/' || shut_down == NULL || count > LAUNCH_TAPS_MAX) {
+        return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a runner has no folder");
+    }
+    for (size_t i = 0; i < count; i++) {
+        const char *tap = json_string_value(json_array_get(json_array_get(taps, i), 0));
+        const char *name = json_string_value(json_array_get(json_array_get(taps, i), 1));
+        if (tap == NULL || name == NULL) {
+            return error_set(err, ERROR_INVALID, LAUNCH_FILE ": a runner's tap has no name");
+        }
+        launch->runner.taps[i] =
+            (struct launch_tap){memory_copy_string(tap), memory_copy_string(name)};
+    }
+    char *devices[LAUNCH_DEVICES_MAX];
+    int r = read_texts(json_object_get(runner, "devices"), devices, LAUNCH_DEVICES_MAX,
+                       &launch->runner.device_count, err);
+    for (size_t i = 0; i < launch->runner.device_count && r == 0; i++) {
+        launch->runner.devices[i] = devices[i];
+    }
+    launch->runner.has_queues = json_is_true(json_object_get(runner, "queues"));
+    launch->runner.tap_count = count;
+    launch->runner.state = memory_copy_string(state);
+    launch->runner.shut_down = memory_copy_string(shut_down);
+    launch->jail.file_bytes_max = json_u64(runner, "file_bytes_max");
+    return r;
 }
 
 int launch_read(int folder, struct launch *ret_launch, struct error *err)
@@ -395,6 +477,7 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
         : read_texts(list, taps, LAUNCH_TAPS_MAX, &ret_launch->tap_count, err);
     r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
     r = r < 0 ? r : read_shares(document, ret_launch, err);
+    r = r < 0 ? r : read_runner(document, ret_launch, err);
     if (r == 0 && count == 0) {
         return error_set(err, ERROR_INVALID, LAUNCH_FILE ": there is no program");
     }

@@ -9,6 +9,11 @@
  * plan is what a VMM with an HTTP API is told until its machine runs; whoever finds it again tells
  * it the rest.
  *
+ * A program of Nix that becomes a VMM (driver_runner) has a member more: "runner": {"state": PATH,
+ * "shut_down": PATH, "file_bytes_max": N, "queues": BOOL, "devices": ["/dev/kvm"], "taps":
+ * [["bxt0", "vm-a"]]}, and each of its shares has a socket, "shares": [["/srv", "share0",
+ * READ-ONLY, "vm-a-virtiofs-srv.sock"]], which its VMM connects to.
+ *
  * Such VMMs make their sockets themselves, in the one folder of theirs (FOLDER/LAUNCH_SCRATCH).
  * What lies there is what a guest that has taken its VMM over wants to lie there.
  */
@@ -36,6 +41,7 @@ enum {
     LAUNCH_SOCKETS_MAX = 4,
     LAUNCH_TAPS_MAX = 4,
     LAUNCH_SHARES_MAX = 4,
+    LAUNCH_DEVICES_MAX = 4,
     LAUNCH_MOUNTS_MAX = 28,
     LAUNCH_BYTES_MAX = 64 << 10,
 };
@@ -61,7 +67,25 @@ struct launch_share {
     const char *path; /* on the host */
     const char *tag;  /* "share0": what the guest finds it by */
     bool read_only;
-    const char *group; /* control group that it is in; the monitor's to set */
+    const char *group;  /* control group that it is in; the monitor's to set */
+    const char *socket; /* in the runner's folder, where its VMM connects; NULL: it is given one */
+};
+
+/* What is more about one that is a program of Nix. */
+struct launch_tap {
+    const char *tap;  /* ours */
+    const char *name; /* what the program opens */
+};
+
+struct launch_runner {
+    const char *state;     /* the folder that it is in, and may write in; NULL: it is none */
+    const char *shut_down; /* a program that asks the guest to end; "": there is none */
+    uint64_t file_bytes_max;
+    struct launch_tap taps[LAUNCH_TAPS_MAX];
+    size_t tap_count;
+    bool has_queues;                         /* each of them */
+    const char *devices[LAUNCH_DEVICES_MAX]; /* "/dev/kvm": which it opens, by that name */
+    size_t device_count;
 };
 
 struct launch_order {
@@ -84,6 +108,7 @@ struct launch_order {
     bool has_scratch;       /* made anew, empty */
     const json_t *plan;     /* NULL: none */
     const json_t *incoming; /* what its driver has to know when it reads a state; NULL: nothing */
+    const struct launch_runner *runner; /* NULL: none */
 };
 
 /* Write launch.json and start the monitor; returns when the VMM was executed.  Blocks for some
@@ -95,6 +120,9 @@ bool launch_is_alive(const char *folder, pid_t *ret_monitor, pid_t *ret_vmm);
 
 /* Kill the VMM, by its monitor; the end comes by the console's "watch". */
 void launch_kill(const char *folder);
+
+/* Have a runner's monitor ask the guest to end.  UNAVAILABLE. */
+int launch_shut_down(const char *folder, struct error *err);
 
 /*
  * Until when a VMM may run, by the boot clock; LAUNCH_NO_LEASE: for as long as it likes.  Its
@@ -141,6 +169,7 @@ struct launch {
     struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
     struct jail_options jail;
     struct jail_group_limits limits;
+    struct launch_runner runner; /* its `state` is NULL where it is none */
 };
 
 /* Open it, or make one that never ends.  launch_read_lease(): false: it is half written. */

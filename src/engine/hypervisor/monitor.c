@@ -12,6 +12,8 @@
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +48,7 @@ struct monitor {
     uint64_t lease_until_ms;         /* as it was read last */
     bool is_fenced;                  /* its time was over */
     pid_t shares[LAUNCH_SHARES_MAX]; /* their virtiofsd; 0: none */
+    pid_t shutter;                   /* asks a runner's guest to end; 0: nobody does */
     const struct launch_share *lost_share;
     char last_words[WORDS_BYTES + 1];
     size_t last_length;
@@ -102,6 +105,133 @@ static int open_taps(struct monitor *monitor, struct error *err)
     return r;
 }
 
+/* ---- Runners ---- */
+
+static bool is_runner(const struct monitor *monitor)
+{
+    return monitor->launch.runner.state != NULL;
+}
+
+/* Its program opens them by the names that it knows. */
+static int lend_taps(struct monitor *monitor, struct error *err)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    int r = 0;
+    for (size_t i = 0; i < runner->tap_count && r == 0; i++) {
+        r = net_tap_lend(runner->taps[i].tap, runner->taps[i].name, monitor->launch.jail.uid,
+                         runner->has_queues, err);
+    }
+    return r;
+}
+
+static void take_taps_back(const struct monitor *monitor)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    for (size_t i = 0; i < runner->tap_count; i++) {
+        net_tap_take_back(runner->taps[i].tap, runner->taps[i].name);
+    }
+}
+
+static char *device_name(const char *device)
+{
+    return memory_format("dev-%s", strrchr(device, '/') + 1);
+}
+
+/* A node of its own user's, whoever may open the system's; false: none can be made here. */
+static bool make_device(const struct monitor *monitor, const char *device, const char *name)
+{
+    struct stat status;
+    struct statvfs file_system;
+    uid_t uid = monitor->launch.jail.uid;
+    unlinkat(monitor->folder, name, 0);
+    return uid != 0 && stat(device, &status) == 0 && S_ISCHR(status.st_mode) &&
+        fstatvfs(monitor->folder, &file_system) == 0 && (file_system.f_flag & ST_NODEV) == 0 &&
+        mknodat(monitor->folder, name, S_IFCHR | 0600, status.st_rdev) == 0 &&
+        fchownat(monitor->folder, name, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void give_devices(struct monitor *monitor, const char *path)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    for (size_t i = 0; i < runner->device_count; i++) {
+        const char *device = runner->devices[i];
+        MEMORY_OWNED char *name = device_name(device);
+        bool is_own = make_device(monitor, device, name);
+        if (monitor->launch.jail.mount_count < LAUNCH_MOUNTS_MAX) {
+            monitor->launch.mounts[monitor->launch.jail.mount_count++] =
+                (struct jail_mount){.source = is_own ? memory_format("%s/%s", path, name) : device,
+                                    .target = device,
+                                    .writable = true,
+                                    .optional = true};
+        }
+    }
+}
+
+static void take_devices(const struct monitor *monitor)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    for (size_t i = 0; i < runner->device_count; i++) {
+        MEMORY_OWNED char *name = device_name(runner->devices[i]);
+        unlinkat(monitor->folder, name, 0);
+    }
+}
+
+/* Its programs are not ours: what the daemon was told by its environment is not theirs to read. */
+static int execute_runner(const struct launch_runner *runner, const char *program)
+{
+    MEMORY_OWNED char *home = memory_format("HOME=%s", runner->state);
+    MEMORY_OWNED char *temporary = memory_format("TMPDIR=%s", runner->state);
+    char *const argv[] = {(char *)(uintptr_t)program, NULL};
+    char *const environment[] = {
+        (char *)(uintptr_t) "PATH=/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin", home,
+        temporary, NULL};
+    return chdir(runner->state) < 0 ? -1 : execve(program, argv, environment);
+}
+
+/* As confined as the VMM that it speaks to.  What it says is heard by nobody. */
+static _Noreturn void become_shutter(const struct monitor *monitor)
+{
+    struct error err = {0};
+    unsigned achieved = 0;
+    sigset_t none;
+    sigemptyset(&none);
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0 &&
+        dup2(null, STDERR_FILENO) >= 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0) {
+        jail_group_enter(monitor->name, &monitor->launch.limits);
+        close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+        if (jail_enter(&monitor->launch.jail, &achieved, &err) == 0 &&
+            prctl(PR_SET_PDEATHSIG, SIGKILL) == 0) {
+            execute_runner(&monitor->launch.runner, monitor->launch.runner.shut_down);
+        }
+    }
+    _exit(127);
+}
+
+/* A runner that has no program for it has a VMM that SIGTERM ends. */
+static void shut_down(struct monitor *monitor)
+{
+    monitor->console.wants_shut_down = false;
+    if (!is_runner(monitor) || monitor->shutter > 0) {
+        return;
+    }
+    if (monitor->launch.runner.shut_down[0] == '\0') {
+        kill(monitor->vmm, SIGTERM);
+        return;
+    }
+    monitor->shutter = fork();
+    if (monitor->shutter == 0) {
+        become_shutter(monitor);
+    }
+}
+
+static void look_at_shutter(struct monitor *monitor)
+{
+    if (monitor->shutter > 0 && waitpid(monitor->shutter, NULL, WNOHANG) > 0) {
+        monitor->shutter = 0;
+    }
+}
+
 /* ---- The VMM ---- */
 
 /* Each to its number, whatever that was before. */
@@ -156,7 +286,11 @@ static void become_vmm(const struct monitor *monitor, int io, int words, int low
         error_os(&err, errno, "tying the VMM to its monitor");
         give_up(report, &err);
     }
-    execv(monitor->launch.argv[0], monitor->launch.argv);
+    if (is_runner(monitor)) {
+        execute_runner(&monitor->launch.runner, monitor->launch.argv[0]);
+    } else {
+        execv(monitor->launch.argv[0], monitor->launch.argv);
+    }
     error_os(&err, errno, "executing %s", monitor->launch.argv[0]);
     give_up(report, &err);
 }
@@ -177,11 +311,18 @@ static int wait_for_exec(int report, struct error *err)
 static int start_shares(struct monitor *monitor, const char *path, int words, struct error *err)
 {
     int r = 0;
-    if (monitor->launch.share_count > 0 && prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) {
-        return error_os(err, errno, "becoming the parent of what a share leaves behind");
+    if ((monitor->launch.share_count > 0 || is_runner(monitor)) &&
+        prctl(PR_SET_CHILD_SUBREAPER, 1) < 0) {
+        return error_os(err, errno, "becoming the parent of what others leave behind");
     }
     for (size_t i = 0; i < monitor->launch.share_count && r == 0; i++) {
         monitor->launch.shares[i].group = monitor->name;
+        if (monitor->launch.shares[i].socket != NULL) {
+            r = share_start_at(monitor->launch.share_program, &monitor->launch.shares[i],
+                               &monitor->launch.runner, monitor->launch.jail.uid, path, words,
+                               &monitor->shares[i], err);
+            continue;
+        }
         r = share_start(monitor->launch.share_program, &monitor->launch.shares[i], monitor->folder,
                         path, words, &monitor->given[LAUNCH_FD_SHARES + i], &monitor->shares[i],
                         err);
@@ -303,7 +444,10 @@ static void end_shares(struct monitor *monitor)
             waitpid(monitor->shares[i], NULL, 0);
         }
     }
-    if (monitor->launch.share_count > 0) {
+    if (is_runner(monitor)) {
+        jail_group_kill(monitor->name); /* whoever left its session is in its group still */
+    }
+    if (monitor->launch.share_count > 0 || is_runner(monitor)) {
         kill_orphans();
     }
 }
@@ -341,11 +485,15 @@ static int watch(struct monitor *monitor)
         if (fds[0].revents != 0) {
             take_signals(monitor);
             look_at_shares(monitor);
+            look_at_shutter(monitor);
         }
         if (fds[1].revents != 0) {
             take_words(monitor);
         }
         console_serve(&monitor->console, fds + 2, count);
+        if (monitor->console.wants_shut_down) {
+            shut_down(monitor);
+        }
     }
     while (monitor->words >= 0) { /* what it said last */
         size_t before = monitor->last_length;
@@ -469,6 +617,10 @@ static int begin(struct monitor *monitor, const char *path, struct error *err)
     r = r < 0 ? r : launch_open_lease(monitor->folder, &monitor->lease, err);
     r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
     r = r < 0 ? r : open_taps(monitor, err);
+    r = r < 0 ? r : lend_taps(monitor, err);
+    if (r == 0) {
+        give_devices(monitor, path);
+    }
     r = r < 0 ? r : start_vmm(monitor, path, console_listener, err);
     return r < 0 ? r : note_processes(monitor, err);
 }
@@ -488,12 +640,15 @@ static void stay(const char *path, int report)
     struct error err = {0};
     setsid();
     if (begin(&monitor, path, &err) < 0) {
+        take_taps_back(&monitor);
         give_up(report, &err);
     }
     close(report);
     leave_terminal();
     int status = watch(&monitor);
     end_shares(&monitor);
+    take_taps_back(&monitor);
+    take_devices(&monitor);
     note_lost_share(&monitor);
     note_kill(&monitor, status);
     note_fence(&monitor);

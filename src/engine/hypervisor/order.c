@@ -80,7 +80,14 @@ void order_done(struct order *order)
     for (size_t i = 0; i < order->share_count; i++) {
         free((void *)(uintptr_t)order->shares[i].path);
         free((void *)(uintptr_t)order->shares[i].tag);
+        free((void *)(uintptr_t)order->shares[i].socket);
     }
+    for (size_t i = 0; i < order->runner.tap_count; i++) {
+        free((void *)(uintptr_t)order->runner.taps[i].tap);
+        free((void *)(uintptr_t)order->runner.taps[i].name);
+    }
+    free((void *)(uintptr_t)order->runner.state);
+    free((void *)(uintptr_t)order->runner.shut_down);
     free(order->share_program);
     for (size_t i = 0; i < order->word_count; i++) {
         free(order->words[i]);

@@ -146,6 +146,57 @@ int share_start(const char *program, const struct launch_share *share, int folde
     return 0;
 }
 
+/* Its folder is the VMM's: what lies there may have been made by it. */
+static int listen_at(const struct launch_share *share, const struct launch_runner *runner,
+                     uid_t uid, int *ret_listener, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    FD_OWNED int folder = open(runner->state, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    FD_OWNED int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder,
+                          share->socket);
+    if (folder < 0 || listener < 0) {
+        return error_os(err, errno, "making the socket of a share");
+    }
+    if ((size_t)length >= sizeof(address.sun_path)) {
+        return error_set(err, ERROR_INVALID, "the socket's name %s is too long", share->socket);
+    }
+    unlinkat(folder, share->socket, 0);
+    if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+        listen(listener, 1) < 0) {
+        return error_os(err, errno, "listening at %s", share->socket);
+    }
+    if (uid != 0 && fchownat(folder, share->socket, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0) {
+        return error_os(err, errno, "giving %s to the VMM", share->socket);
+    }
+    *ret_listener = fd_take(&listener);
+    return 0;
+}
+
+int share_start_at(const char *program, const struct launch_share *share,
+                   const struct launch_runner *runner, uid_t uid, const char *folder_path,
+                   int words, pid_t *ret_pid, struct error *err)
+{
+    FD_OWNED int listener = -1;
+    MEMORY_OWNED char *place = memory_format("%s/%s", folder_path, share->tag);
+    if (mkdir(place, 0700) < 0 && errno != EEXIST) {
+        return error_os(err, errno, "making %s", place);
+    }
+    int r = listen_at(share, runner, uid, &listener, err);
+    if (r < 0) {
+        return r;
+    }
+    pid_t pid = fork();
+    if (pid < 0) {
+        return error_os(err, errno, "starting %s", program);
+    }
+    if (pid == 0) {
+        become_daemon(program, share, place, listener, words);
+    }
+    *ret_pid = pid;
+    return 0;
+}
+
 char *share_find_program(void)
 {
     static const char *const places[] = {"/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd",

@@ -17,4 +17,10 @@ int share_start(const char *program, const struct launch_share *share, int folde
                 const char *folder_path, int words, int *ret_end, pid_t *ret_pid,
                 struct error *err);
 
+/* The same, for a VMM that connects by itself, to share->socket in its runner's folder; `uid` is
+ * its user. */
+int share_start_at(const char *program, const struct launch_share *share,
+                   const struct launch_runner *runner, uid_t uid, const char *folder_path,
+                   int words, pid_t *ret_pid, struct error *err);
+
 #endif

@@ -139,7 +139,8 @@ static void finish(struct hypervisor_vm *vm)
     } else if (launch_read_exit(vm->folder, &exit, &err) == 0) {
         describe(vm, &exit, &told);
     } else {
-        jail_group_remove(group_of(vm->folder)); /* as its monitor would have done */
+        jail_group_kill(group_of(vm->folder)); /* as its monitor would have done */
+        jail_group_remove(group_of(vm->folder));
         told = (struct hypervisor_exit){.end = HYPERVISOR_END_FAILED, .at_ms = clock_real_ms()};
         snprintf(told.text, sizeof(told.text), "the VMM's monitor was killed, and the VMM with it");
     }
@@ -343,6 +344,7 @@ static void start(void *context)
         .has_scratch = vm->order.has_scratch,
         .plan = vm->order.plan,
         .incoming = vm->order.incoming,
+        .runner = vm->order.runner.state != NULL ? &vm->order.runner : NULL,
     };
     launch_start(&order, &vm->error);
 }
@@ -382,7 +384,7 @@ static struct hypervisor_vm *new_vm(struct hypervisor *hypervisor, const struct 
 static struct jail_group_limits limits_of(const struct found *found,
                                           const struct hypervisor_spec *spec)
 {
-    bool is_emulated = strcmp(found->info.accelerator, "tcg") == 0;
+    bool is_emulated = strcmp(found->info.accelerator, "tcg") == 0 || spec->runner != NULL;
     uint64_t besides = (UINT64_C(512) + (is_emulated ? 1024 : 0)) << 20;
     return (struct jail_group_limits){
         .cpu_percent = spec->cpu_limit_percent,

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <mntent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,6 +203,48 @@ unsigned jail_group_enter(const char *name, const struct jail_group_limits *limi
     }
     free_places(places);
     return achieved;
+}
+
+/* One that starts others meanwhile is met again: by the kernel at once, or in a few rounds. */
+static void kill_all(const char *folder)
+{
+    enum { ROUNDS = 16 };
+    for (int round = 0; round < ROUNDS; round++) {
+        BUFFER_OWNED struct buffer text = {0};
+        struct error ignored = {0};
+        MEMORY_OWNED char *path = memory_format("%s/cgroup.procs", folder);
+        if (file_read(path, FILE_BYTES_MAX, &text, &ignored) < 0 || text.used == 0) {
+            return;
+        }
+        char *end = NULL;
+        for (const char *at = buffer_string(&text); *at != '\0'; at = end + (*end == '\n')) {
+            long pid = strtol(at, &end, 10);
+            if (end == at) {
+                return;
+            }
+            if (pid > 1 && pid != (long)getpid()) {
+                kill((pid_t)pid, SIGKILL);
+            }
+        }
+    }
+}
+
+void jail_group_kill(const char *name)
+{
+    struct place places[CONTROLLERS];
+    if (!is_name(name)) {
+        return;
+    }
+    find_places(places);
+    for (int i = 0; i < CONTROLLERS; i++) {
+        if (places[i].path != NULL) {
+            MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
+            if (!places[i].is_v2 || write_value(folder, "cgroup.kill", "1") < 0) {
+                kill_all(folder);
+            }
+        }
+    }
+    free_places(places);
 }
 
 void jail_group_remove(const char *name)
