@@ -693,6 +693,8 @@ CREATE TABLE machine_leaving (               -- a machine that a taint of its no
     since_ms INTEGER NOT NULL,               -- when its node saw that first
     revision INTEGER NOT NULL
 ) STRICT;
+-- Machines that are programs of Nix
+ALTER TABLE machine ADD COLUMN booted_runner TEXT;      -- what its VMM began with, while it runs
 
 -- Nix: whose signatures the nodes, and clients of their stores, believe
 CREATE TABLE nix_key (

@@ -36,6 +36,7 @@
     fetch_refused = { kind = "text"; default = ""; text = "Addresses and networks with commas that functions never fetch from, whatever their lists say: 169.254.0.0/16,10.0.0.0/8."; };
     fetch_authority_file = { kind = "text"; default = ""; text = "Whom functions believe that fetch by https, PEM; the system's when empty."; };
     machine_share_folders = { kind = "text"; default = ""; text = "Folders of this node with commas that machines may share (vm create --share), and what is below them; none when empty."; };
+    machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
     machine_memory_percent = { kind = "count"; default = 0; least = 0; most = 1000; text = "What running machines may have together of this node's memory, in percent: more than 100 is more than there is; a machine beyond it is not started; 0: any."; };
     placement_displaced_max = { kind = "count"; default = 8; least = 0; most = 64; text = "Machines of lower priority that one which finds no room may displace; 0: none."; };
     machine_moves_max = { kind = "count"; default = 2; least = 1; most = 64; text = "Machines that leave this node at once, when it is drained or the cluster rebalanced."; };
@@ -238,7 +239,9 @@
       hasNode = true;
       fields = {
         name = { kind = "STRING"; must = true; text = "Its name, a DNS label."; };
-        image = { kind = "STRING"; must = true; text = "The image it starts from."; };
+        image = { kind = "STRING"; must = false; text = "The image it starts from."; };
+        runner = { kind = "STRING"; must = false; text = "Instead of an image: the path of a microvm.nix runner at its node, below one of the folders that the node runs machines from."; };
+        flake = { kind = "STRING"; must = false; text = "What the runner was built of, for people; the command line builds it."; };
         cpus = { kind = "U64"; must = false; text = "Virtual CPUs (default 1)."; };
         memory_bytes = { kind = "U64"; must = false; text = "Memory, whole MiB (default 256 MiB)."; };
         disk_bytes = { kind = "U64"; must = false; text = "What it may write over its image (default 8 GiB; the file grows with its content)."; };

@@ -307,6 +307,7 @@ static int start_hypervisor(struct node *node, struct error *err)
     const struct hypervisor_options hypervisor = {
         .kvm_boots_linux = node->probe.kvm_usable && !node->probe.kvm_paravirtual,
         .kvm_reason = node->probe.kvm_usable ? "it is paravirtual" : node->probe.kvm_reason,
+        .runner_folders = node->options.machine_runner_folders,
     };
     node->hypervisor = hypervisor_open(node->loop, &hypervisor);
     node->tunnels = outside_driver(&node->fetches);
@@ -495,6 +496,7 @@ static int start_machines(struct node *node, struct error *err)
         .folder = folder,
         .node_name = node->name,
         .share_folders = node->options.machine_share_folders,
+        .runner_folders = node->options.machine_runner_folders,
         .memory_percent = node->options.machine_memory_percent,
     };
     return machine_service_new(&options, &node->machines, err);

@@ -71,6 +71,9 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
     bool is_alive = machine_state_is_alive(machine->state);
+    if (runner_refuse(machine->config, "be kept in a snapshot, cloned or exported", err) < 0) {
+        return -(int)err->kind;
+    }
     if (machine->capture != NULL || machine->restore != NULL || machine->migration != NULL ||
         machine->is_busy) {
         return error_set(err, ERROR_CONFLICT,

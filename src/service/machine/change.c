@@ -45,7 +45,8 @@ static const char *const start_keys[] = {"cpus",
                                          "disk_read_iops",
                                          "disk_write_iops",
                                          "disk_read_bandwidth",
-                                         "disk_write_bandwidth"};
+                                         "disk_write_bandwidth",
+                                         "runner"};
 static const char *const update_keys[] = {"cpus",
                                           "memory_bytes",
                                           "disk_bytes",
@@ -76,7 +77,9 @@ static const char *const update_keys[] = {"cpus",
                                           "dedicated_cpus",
                                           "eviction_strategy",
                                           "node_loss",
-                                          "rebalance"};
+                                          "rebalance",
+                                          "runner",
+                                          "flake"};
 enum {
     START_KEYS = sizeof(start_keys) / sizeof(start_keys[0]),
     UPDATE_KEYS = sizeof(update_keys) / sizeof(update_keys[0])
@@ -124,8 +127,11 @@ int change_merge(const json_t *config, const json_t *update, json_t **ret_config
             json_object_set(changed, update_keys[i], value);
         }
     }
-    if (said == 0) {
+    if (said == 0 && json_object_get(update, "runner_generation") == NULL) {
         return error_set(err, ERROR_INVALID, "say what is to change");
+    }
+    if (runner_take_update(config, update, changed, err) < 0) {
+        return -(int)err->kind;
     }
     if (json_text(changed, "health")[0] == '\0') {
         for (size_t i = 0; i < UPDATE_KEYS; i++) {
@@ -165,7 +171,7 @@ static bool is_alive(const struct machine *machine)
 
 json_t *change_booted_config(const struct machine *machine)
 {
-    static const char *const keys[] = {"cpus", "memory_bytes"};
+    static const char *const keys[] = {"cpus", "memory_bytes", "runner"};
     json_t *config = json_deep_copy(machine->config);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(machine->booted, keys[i]);
@@ -620,8 +626,9 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
     if (r < 0) {
         return r;
     }
-    changing->grows = differ(config, changing->config, "disk_bytes");
-    changing->balloons = differ(config, changing->config, "memory_bytes");
+    bool is_ours = !runner_is(config); /* disk and memory */
+    changing->grows = is_ours && differ(config, changing->config, "disk_bytes");
+    changing->balloons = is_ours && differ(config, changing->config, "memory_bytes");
     for (size_t i = 0; i < UPDATE_KEYS; i++) {
         changing->is_checked_anew = changing->is_checked_anew ||
             (strncmp(update_keys[i], "health", 6) == 0 &&
@@ -632,7 +639,11 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
     if (is_resized) {
         r = check_moment(machine, err);
     }
-    if (r == 0 && (is_resized || differ(config, changing->config, "publish"))) {
+    bool is_other_runner = differ(config, changing->config, "runner");
+    if (r == 0 && is_other_runner) {
+        r = runner_settle(machine->service, changing->config, err);
+    }
+    if (r == 0 && (is_resized || is_other_runner || differ(config, changing->config, "publish"))) {
         r = request_check_change(machine, changing->config, err);
     }
     if (is_alive(machine)) {

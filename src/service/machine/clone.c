@@ -430,6 +430,7 @@ void machine_clone(struct machine_service *service, const char *project, const c
     uint64_t count = 0;
     struct cloning *cloning = NEW(struct cloning);
     int r = request_find(service, project, source, &machine, &err);
+    r = r < 0 ? r : runner_refuse(machine->config, "be cloned", &err);
     r = r < 0 ? r : check_names(service, project, body, &count, &err);
     r = r < 0 ? r : choose(service, machine, body, cloning, &err);
     if (r < 0) {

@@ -164,6 +164,10 @@ static void prepare(void *context)
     r = r < 0 ? r : file_make_folder(machine->folder, 0711, &work->error);
     bool is_whole = json_text(config, "disk")[0] != '\0';
     bool is_uefi = is_whole && strcmp(json_text(config, "firmware"), "uefi") == 0;
+    if (r == 0 && runner_is(config)) {
+        runner_prepare(machine, &work->error);
+        return;
+    }
     if (r == 0 && !has_disk(machine)) {
         r = json_text(config, "origin")[0] != '\0'
             ? error_set(&work->error, ERROR_CORRUPT,

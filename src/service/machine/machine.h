@@ -51,8 +51,9 @@ struct machine_options {
     const char *agent;       /* path of blixard-agent; NULL: found beside this program */
     const char *node_name;
     const char
-        *share_folders;      /* with commas: what machines may share; lent for the service's life */
-    uint64_t memory_percent; /* of the node's, that machines may have together; 0: any */
+        *share_folders; /* with commas: what machines may share; lent for the service's life */
+    const char *runner_folders; /* the same: where runners may be */
+    uint64_t memory_percent;    /* of the node's, that machines may have together; 0: any */
 };
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,

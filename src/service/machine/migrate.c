@@ -601,6 +601,9 @@ int migration_check_busy(const struct machine *machine, struct error *err)
 static int check_way(const struct migration *migration, const struct machine *machine,
                      struct error *err)
 {
+    if (runner_refuse(machine->config, "move to another node", err) < 0) {
+        return -(int)err->kind;
+    }
     return migration->is_live ? live_check(machine, migration->is_snapshot, err)
                               : check(machine, err);
 }

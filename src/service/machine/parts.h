@@ -123,6 +123,8 @@ void state_publish(struct machine *machine);
 void state_want(struct machine *machine, enum machine_desired desired);
 /* Has the state what tells of health (version 7)? */
 bool state_has_health(const struct machine_service *service);
+/* And what tells of runners (version 9)? */
+bool state_has_runners(const struct machine_service *service);
 struct machine *state_find(struct machine_service *service, const char *project, const char *name);
 struct machine *state_find_id(struct machine_service *service, const char *id);
 
@@ -381,6 +383,8 @@ void health_write_metrics(struct machine_service *service, bool is_openmetrics, 
 
 /* ---- shares.c: folders of the host in machines ---- */
 const char *shares_folders(const struct machine_service *service);
+/* Is this real path one of `folders` (with commas), or below one? */
+bool shares_are_allowed(const char *folders, const char *path);
 /* Check them against those folders; their paths become real ones.  INVALID, NOT_FOUND, DENIED. */
 int shares_complete(const char *folders, json_t *config, struct error *err);
 struct shares {
@@ -438,6 +442,29 @@ int program_encode(const json_t *config, struct buffer *out, struct error *err);
 void program_note_end(struct machine *machine, const struct agent_event *event);
 /* It has ended, and the machine with it: was that a failure? */
 bool program_judge(const struct machine *machine, char *ret_text, size_t size);
+
+/* ---- runner.c: machines that are programs of Nix ---- */
+
+bool runner_is(const json_t *config);
+/* Fill in what is not said, of settings with a runner.  INVALID names what it does not go with. */
+int runner_complete(json_t *config, struct error *err);
+/* What a MachineUpdate makes of its generations; `changed` has the other settings by now. */
+int runner_take_update(const json_t *config, const json_t *update, json_t *changed,
+                       struct error *err);
+/* See hypervisor_read_runner(); DENIED: it shares what this node does not.  Blocks. */
+int runner_read(const struct machine_service *service, const json_t *config,
+                struct hypervisor_runner *ret_runner, struct error *err);
+/* Would its driver run it here? */
+int runner_check(const struct machine_service *service, const json_t *config, struct error *err);
+/* The same as runner_read(), and the path in the settings becomes the real one; nothing without a
+ * runner. */
+int runner_settle(const struct machine_service *service, json_t *config, struct error *err);
+/* What its VMM began with; "": it does not run, or has none. */
+const char *runner_booted(const struct machine *machine);
+/* Its folder.  Blocks. */
+int runner_prepare(const struct machine *machine, struct error *err);
+/* UNSUPPORTED, when it has a runner: "be kept in a snapshot". */
+int runner_refuse(const json_t *config, const char *what, struct error *err);
 
 /* ---- seed.c: what cloud-init reads (NoCloud) ---- */
 

@@ -68,6 +68,12 @@ int machine_agent(struct machine_service *service, const char *project, const ch
     if (r < 0) {
         return r;
     }
+    if (runner_is(machine->config)) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "machine %s has a runner, and no agent: its console and its network lead "
+                         "into it",
+                         name);
+    }
     if (machine->state != MACHINE_RUNNING) {
         return error_set(err, ERROR_CONFLICT, "machine %s is %s, not running", name,
                          machine_state_text(machine->state));
@@ -185,6 +191,12 @@ int request_take_image(struct machine_service *service, const char *project, jso
     MEMORY_OWNED char *text = NULL;
     JSON_OWNED json_t *image = NULL;
     const char *name = json_text(config, "image");
+    if (runner_is(config)) {
+        return 0;
+    }
+    if (name[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "image or runner: a machine starts from one of them");
+    }
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, take_text, &text,
                         "SELECT config FROM machine_image WHERE key = ?", "t", key);
@@ -298,13 +310,15 @@ static int check_driver(const struct machine_service *service, const json_t *con
 int request_check_fit(const struct machine_service *service, const json_t *config,
                       struct error *err)
 {
-    int r = check_driver(service, config, err);
+    int r =
+        runner_is(config) ? runner_check(service, config, err) : check_driver(service, config, err);
     return r < 0 ? r : check_ports(service, NULL, config, err);
 }
 
 int request_check_change(const struct machine *machine, const json_t *config, struct error *err)
 {
-    int r = check_driver(machine->service, config, err);
+    int r = runner_is(config) ? runner_check(machine->service, config, err)
+                              : check_driver(machine->service, config, err);
     return r < 0 ? r : check_ports(machine->service, machine, config, err);
 }
 
@@ -403,6 +417,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     int r = settings_complete(create, &config, &err);
     r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
     r = r < 0 ? r : request_take_image(service, project, config, &err);
+    r = r < 0 ? r : runner_settle(service, config, &err);
     r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : shares_complete(shares_folders(service), config, &err);
     r = r < 0 ? r : request_check_fit(service, config, &err);
@@ -466,6 +481,9 @@ static int check_act(const struct act *act, const char *action, const struct mac
     }
     if (machine->desired == MACHINE_DESIRED_DELETED && act->desired != MACHINE_DESIRED_DELETED) {
         return error_set(err, ERROR_CONFLICT, "machine %s is being deleted", machine->name);
+    }
+    if (strcmp(act->name, "pause") == 0 && runner_refuse(machine->config, "be paused", err) < 0) {
+        return -(int)err->kind;
     }
     if (act->needs_life && machine->state != MACHINE_RUNNING && machine->state != MACHINE_PAUSED) {
         return error_set(err, ERROR_CONFLICT, "machine %s is %s: there is nothing to %s",

@@ -347,7 +347,9 @@ static void on_started(void *context)
     }
     machine_volumes_plug(machine);
     change_settle_vm(machine);
-    open_agent(machine);
+    if (!runner_is(machine->config)) {
+        open_agent(machine);
+    }
     if (machine->state == MACHINE_STARTING) {
         begin_boot(machine);
     } else if (machine->state == MACHINE_STOPPING) {
@@ -654,7 +656,7 @@ static void write_files(void *context)
     if (r == 0 && !goes_on) {
         r = file_remove_tree(resume, &starting->error); /* of an earlier life */
     }
-    if (r == 0 && json_text(config, "disk")[0] == '\0' &&
+    if (r == 0 && !runner_is(config) && json_text(config, "disk")[0] == '\0' &&
         !(goes_on && file_exists(initrd))) { /* which the guest has read long ago */
         r = disk_write_initrd(machine, json_text(config, "initrd"), &starting->program,
                               &starting->error);
@@ -662,6 +664,35 @@ static void write_files(void *context)
     r = r < 0 ? r : change_prepare(machine->folder, config, goes_on, &starting->error);
     if (r == 0 && seed_is_wanted(config)) {
         seed_write(machine, config, &starting->error);
+    }
+}
+
+static void start_runner(struct machine *machine, struct error *error)
+{
+    struct hypervisor_runner runner;
+    struct nics nics;
+    const json_t *config = machine->config;
+    struct hypervisor *hypervisor = machine->service->options.hypervisor;
+    if (runner_read(machine->service, config, &runner, error) < 0 ||
+        nics_describe(machine, &nics, error) < 0) {
+        return;
+    }
+    const struct hypervisor_spec spec = {
+        .driver = "runner",
+        .name = machine->key,
+        .folder = machine->folder,
+        .uid = disk_uid(machine),
+        .cpus = (unsigned)json_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
+        .memory_bytes = json_u64(config, "memory_bytes"),
+        .cmdline = "",
+        .nics = nics.list,
+        .nic_count = nics.count,
+        .runner = &runner,
+        .runner_file_bytes_max = json_u64(config, "disk_bytes"),
+    };
+    if (hypervisor_check(hypervisor, &spec, error) == 0) {
+        machine->vm = hypervisor_start(hypervisor, &spec, &vm_events, machine);
     }
 }
 
@@ -728,7 +759,9 @@ static void on_network(const struct error *error_or_null, void *context)
         machine_unref(machine);
         return;
     }
-    if (error.kind == ERROR_NONE) {
+    if (error.kind == ERROR_NONE && runner_is(machine->config)) {
+        start_runner(machine, &error);
+    } else if (error.kind == ERROR_NONE) {
         start_vm(machine, &error);
     }
     if (error.kind != ERROR_NONE) {

@@ -229,13 +229,17 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
                          "letter",
                          name);
     }
+    int r = runner_complete(config, err);
+    if (r < 0) {
+        return r;
+    }
     fill_u64(config, "cpus", 1);
     fill_u64(config, "memory_bytes", MEMORY_DEFAULT);
     fill_u64(config, "disk_bytes", DISK_DEFAULT);
     fill_text(config, "strategy", "RerunOnFailure");
     fill_text(config, "hostname", name);
     take_node(config);
-    int r = check_limits(config, err);
+    r = check_limits(config, err);
     r = r < 0 ? r : check_rules(config, err);
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_machine_type(config, err);

@@ -75,7 +75,7 @@ static bool is_within(struct text folder, const char *path)
         (path[folder.length] == '\0' || path[folder.length] == '/' || folder.length == 1);
 }
 
-static bool is_allowed(const char *folders, const char *path)
+bool shares_are_allowed(const char *folders, const char *path)
 {
     for (const char *at = folders; *at != '\0'; at += strspn(at, ",")) {
         size_t length = strcspn(at, ",");
@@ -98,7 +98,7 @@ static int check(const char *folders, struct share *share, struct error *err)
     }
     free(share->host);
     share->host = real;
-    if (!is_allowed(folders, real)) {
+    if (!shares_are_allowed(folders, real)) {
         return error_set(err, ERROR_DENIED,
                          "share: %.200s is not below a folder that this node shares "
                          "(machine_share_folders: %.100s)",
@@ -153,7 +153,7 @@ int shares_describe(const struct machine *machine, struct shares *ret_shares, st
     for (size_t i = 0; i < json_array_size(list) && i < HYPERVISOR_SHARES_MAX; i++) {
         struct share share = {0};
         int r = parse(json_string_value(json_array_get(list, i)), &share, err);
-        if (r == 0 && !is_allowed(shares_folders(machine->service), share.host)) {
+        if (r == 0 && !shares_are_allowed(shares_folders(machine->service), share.host)) {
             r = error_set(err, ERROR_DENIED, "share: this node does not share %.200s any more",
                           share.host);
         }

@@ -21,12 +21,16 @@
 #define COLUMNS                                                                                    \
     "SELECT name, project, id, node, " SETTINGS ", desired, state, reason, restarts, started_ms, " \
     "created_ms"
-#define SELECT(where)                                                              \
-    (draft_is_known(service) ? COLUMNS                                             \
-         ", health, health_reason, pending_ms, pending_reason FROM machine " where \
-         : state_has_health(service) ? COLUMNS                                     \
-         ", health, health_reason, NULL, NULL FROM machine " where                 \
-                                     : COLUMNS ", NULL, NULL, NULL, NULL FROM machine " where)
+#define SELECT(where)                                                                    \
+    (state_has_runners(service) ? COLUMNS                                                \
+         ", health, health_reason, pending_ms, pending_reason, booted_runner, config "   \
+         "->> '$.runner' FROM machine " where                                            \
+         : draft_is_known(service) ? COLUMNS                                             \
+         ", health, health_reason, pending_ms, pending_reason, NULL, NULL FROM "         \
+         "machine " where                                                                \
+         : state_has_health(service)                                                     \
+         ? COLUMNS ", health, health_reason, NULL, NULL, NULL, NULL FROM machine " where \
+         : COLUMNS ", NULL, NULL, NULL, NULL, NULL, NULL FROM machine " where)
 
 /* Of a machine that runs here: what its VMM and its agent say now. */
 static void write_live(struct json_writer *writer, struct machine_service *service,
@@ -76,6 +80,17 @@ static void write_state(struct json_writer *writer, sqlite3_stmt *row)
     }
 }
 
+/* What it runs with, and whether that is what it would be started with now. */
+static void write_runner(struct json_writer *writer, sqlite3_stmt *row)
+{
+    const char *booted = (const char *)sqlite3_column_text(row, 15);
+    const char *runner = (const char *)sqlite3_column_text(row, 16);
+    if (booted != NULL && runner != NULL) {
+        json_write_field_string(writer, "booted_runner", booted);
+        json_write_field_bool(writer, "outdated", strcmp(booted, runner) != 0);
+    }
+}
+
 static bool write_row(sqlite3_stmt *row, void *context)
 {
     struct writing *writing = context;
@@ -96,6 +111,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
     }
     json_write_field_string(writer, "health_state", (const char *)sqlite3_column_text(row, 11));
     json_write_field_string(writer, "health_reason", (const char *)sqlite3_column_text(row, 12));
+    write_runner(writer, row);
     if (!writing->is_plain) {
         machine_volumes_write(writing->service, project, name, writer);
         network_write_machine(writing->service->options.networks,

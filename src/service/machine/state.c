@@ -22,6 +22,12 @@ bool state_has_health(const struct machine_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_HEALTH;
 }
 
+bool state_has_runners(const struct machine_service *service)
+{
+    enum { SCHEMA_WITH_RUNNERS = 9 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_RUNNERS;
+}
+
 struct machine *state_find(struct machine_service *service, const char *project, const char *name)
 {
     LIST_EACH(node, &service->machines)
@@ -195,6 +201,12 @@ void state_publish(struct machine *machine)
             "WHERE id = ? AND node = ?",
             "tttt", machine_health_text(health_of(machine)), health_reason(machine), machine->id,
             service->node_name);
+    }
+    if (state_has_runners(service)) {
+        store_command_add(command,
+                          "UPDATE machine SET booted_runner = nullif(?, '') WHERE id = ? AND node "
+                          "= ?",
+                          "ttt", runner_booted(machine), machine->id, service->node_name);
     }
     events_add_news(machine, command);
     machine->is_publishing = true;

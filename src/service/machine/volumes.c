@@ -576,6 +576,7 @@ void machine_volume_attach(struct machine_service *service, const char *project,
     unsigned slot = 0;
     struct store_command *command = store_command_new();
     int r = find_machine(service, project, name, &machine, &err);
+    r = r < 0 ? r : runner_refuse(machine->config, "be given volumes", &err);
     r = r < 0
         ? r
         : volume_add_attachment(service->options.volumes, project, name, use, &slot, command, &err);

@@ -20,6 +20,7 @@ enum { DETACH_KEY = 0x1d, HISTORY = 4096, TURN_MS = 60000 }; /* Ctrl-] as of tel
 
 static const struct payload_flag settings[] = {
     {"image", "image", FLAG_TEXT},
+    {"runner", "runner", FLAG_TEXT},
     {"cpus", "cpus", FLAG_COUNT},
     {"memory", "memory_bytes", FLAG_SIZE},
     {"disk", "disk_bytes", FLAG_SIZE},
@@ -207,9 +208,11 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
 {
     const char *node = flag_value(arguments, "node");
     int r = machine_take_flags(arguments, body, err);
-    if (r == 0 && flag_value(arguments, "image") == NULL) {
+    if (r == 0 && flag_value(arguments, "image") == NULL &&
+        flag_value(arguments, "runner") == NULL) {
         return error_set(err, ERROR_INVALID,
-                         "--image is missing: `blixard image list` shows which there are");
+                         "--image is missing: `blixard image list` shows which there are (or "
+                         "--runner, on NixOS)");
     }
     take_list(arguments, "publish", "publish", body);
     take_list(arguments, "env", "environment", body);
@@ -301,7 +304,7 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
         {"CPUS", "cpus", AS_TEXT},           {"MEMORY", "memory_bytes", AS_BYTES},
         {"ADDRESSES", "addresses", AS_TEXT}, {"PUBLISHED", "publish", AS_TEXT},
         {"STARTED", "started_at", AS_TEXT},  {"HEALTH", "health_state", AS_TEXT},
-        {"REASON", "reason", AS_TEXT},
+        {"OUTDATED", "outdated", AS_TEXT},   {"REASON", "reason", AS_TEXT},
     };
     return print_target(arguments, "/v1/machines", "machines", columns, COUNT(columns), err);
 }
@@ -320,6 +323,11 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"after", "after", AS_TEXT},
         {"node", "node", AS_TEXT},
         {"image", "image", AS_TEXT},
+        {"runner", "runner", AS_TEXT},
+        {"booted runner", "booted_runner", AS_TEXT},
+        {"outdated", "outdated", AS_TEXT},
+        {"flake", "flake", AS_TEXT},
+        {"generation", "runner_generation", AS_TEXT},
         {"cpus", "cpus", AS_TEXT},
         {"cpu limit %", "cpu_limit_percent", AS_TEXT},
         {"memory", "memory_bytes", AS_BYTES},

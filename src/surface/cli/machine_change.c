@@ -128,6 +128,28 @@ int verb_vm_set(const struct arguments *arguments, struct error *err)
     return r < 0 ? r : update(arguments, body, "is changed", err);
 }
 
+int verb_vm_update(const struct arguments *arguments, struct error *err)
+{
+    JSON_OWNED json_t *body = json_object();
+    const char *runner = flag_value(arguments, "runner");
+    if (runner == NULL) {
+        return error_set(err, ERROR_INVALID, "say what it is to run: --runner PATH");
+    }
+    json_object_set_new(body, "runner", json_string(runner));
+    return update(arguments, body, "has its runner", err);
+}
+
+int verb_vm_rollback(const struct arguments *arguments, struct error *err)
+{
+    uint64_t number = 0;
+    const char *text = flag_value(arguments, "generation");
+    if (text != NULL && (!text_parse_u64(text_of(text, strlen(text)), &number) || number == 0)) {
+        return error_set(err, ERROR_INVALID, "--generation %.40s is no number of one", text);
+    }
+    JSON_OWNED json_t *body = json_pack("{s:I}", "runner_generation", (json_int_t)number);
+    return update(arguments, body, "has an earlier runner", err);
+}
+
 int verb_vm_rename(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[1]);

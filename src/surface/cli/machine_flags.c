@@ -27,8 +27,10 @@
 
 const struct flag vm_create_flags[] = {
     {"image", 'i', "IMAGE", NULL, "The image it starts from."},
+    {"runner", 0, "PATH", NULL,
+     "Instead of an image: a microvm.nix runner on its node, as /nix/store/..-microvm-qemu-web."},
     {"cpus", 'c', "COUNT", NULL, "Virtual CPUs (default 1)."},
-    {"memory", 'm', "SIZE", NULL, "Memory (default 256MiB)."},
+    {"memory", 'm', "SIZE", NULL, "Memory (default 256MiB; with a runner 512MiB)."},
     {"disk", 'd', "SIZE", NULL, "What it may write over its image (default 8GiB)."},
     {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]", NULL,
      "A port of the node that leads into it; may be given several times."},
@@ -76,7 +78,7 @@ const struct flag vm_create_flags[] = {
      "It starts when that machine runs and is healthy; may be given several times."},
     {"boot-timeout", 0, "DURATION", NULL,
      "When it is started anew if its agent has not spoken (default 180s)."},
-    {"driver", 0, "DRIVER", "qemu cloud-hypervisor firecracker",
+    {"driver", 0, "DRIVER", "qemu cloud-hypervisor firecracker runner",
      "What runs it (default: the first that can)."},
     {"cmdline", 0, "WORDS", NULL, "More words for its kernel."},
     {"machine", 0, "TYPE", "microvm q35", "A microVM, or a PC (default: what the image needs)."},

@@ -397,6 +397,8 @@ int verb_vm_snapshot_delete(const struct arguments *arguments, struct error *err
 int verb_vm_migrate(const struct arguments *arguments, struct error *err);
 int verb_vm_resize(const struct arguments *arguments, struct error *err);
 int verb_vm_top(const struct arguments *arguments, struct error *err);
+int verb_vm_update(const struct arguments *arguments, struct error *err);
+int verb_vm_rollback(const struct arguments *arguments, struct error *err);
 int verb_vm_rename(const struct arguments *arguments, struct error *err);
 int verb_vm_set(const struct arguments *arguments, struct error *err);
 int verb_vm_restore(const struct arguments *arguments, struct error *err);

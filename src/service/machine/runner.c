@@ -1,0 +1,338 @@
+/*
+ * Machines that are programs of Nix (microvm.nix): a runner instead of an image.
+ *
+ * The settings have the runner that the machine is to have, by its real path, and those that it had
+ * before, each with a number: a new one is the next number, and going back is choosing an older
+ * one. What its VMM began with is in `booted`, as of every setting (change.c); the row tells it to
+ * all nodes.
+ *
+ * It has no disk of ours and no agent: FOLDER/state is its own, where its program makes what it
+ * needs.  What needs either is refused, with the reason.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "service/machine/parts.h"
+
+#define MIB             (UINT64_C(1) << 20)
+#define MEMORY_DEFAULT  (512 * MIB) /* microvm.nix's */
+#define KEY_GENERATIONS "runner_generations"
+#define KEY_GENERATION  "runner_generation"
+
+enum { GENERATIONS_MAX = 10, FLAKE_LENGTH_MAX = 512 };
+
+bool runner_is(const json_t *config)
+{
+    return json_text(config, "runner")[0] != '\0';
+}
+
+/* ---- Settings ---- */
+
+static int check_path(const char *path, struct error *err)
+{
+    size_t length = strlen(path);
+    bool is_good = path[0] == '/' && length < HYPERVISOR_RUNNER_PATH_SIZE;
+    for (size_t i = 0; i < length && is_good; i++) {
+        is_good = path[i] > ' ' && path[i] < 0x7f && path[i] != '"' && path[i] != '\\';
+    }
+    return is_good ? 0
+                   : error_set(err, ERROR_INVALID,
+                               "runner is an absolute path of at most %d letters without spaces",
+                               HYPERVISOR_RUNNER_PATH_SIZE - 1);
+}
+
+static bool is_said(const json_t *config, const char *key)
+{
+    const json_t *value = json_object_get(config, key);
+    return value != NULL && !json_is_null(value) &&
+        !(json_is_string(value) && json_string_length(value) == 0) &&
+        !(json_is_array(value) && json_array_size(value) == 0);
+}
+
+/* What its runner says itself, or what needs a disk or an agent of ours. */
+static int refuse_settings(const json_t *config, struct error *err)
+{
+    static const char *const its_own[] = {"image",       "cmdline",   "machine_type", "firmware",
+                                          "ssh_keys",    "user_data", "entrypoint",   "command",
+                                          "environment", "shares"};
+    static const char *const ours[] = {"volumes",
+                                       "health",
+                                       "boot_timeout_ms",
+                                       "disk_iops",
+                                       "disk_bandwidth",
+                                       "disk_read_iops",
+                                       "disk_write_iops",
+                                       "disk_read_bandwidth",
+                                       "disk_write_bandwidth"};
+    const char *driver = json_text(config, "driver");
+    for (size_t i = 0; i < sizeof(its_own) / sizeof(its_own[0]); i++) {
+        if (is_said(config, its_own[i])) {
+            return error_set(err, ERROR_INVALID,
+                             "%s: a machine with a runner has what that says itself", its_own[i]);
+        }
+    }
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
+        if (is_said(config, ours[i])) {
+            return error_set(err, ERROR_INVALID,
+                             "%s: a machine with a runner has no disk and no agent of Blixard's",
+                             ours[i]);
+        }
+    }
+    if (is_said(config, "publish") && !is_said(config, "networks")) {
+        return error_set(err, ERROR_INVALID,
+                         "publish: a runner publishes ports of its user-mode network itself; in a "
+                         "network (--network) it is the node that does");
+    }
+    return driver[0] == '\0' || strcmp(driver, "runner") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "driver: what runs it is its runner's affair");
+}
+
+static json_t *new_generation(uint64_t number, const char *path)
+{
+    return json_pack("{s:I, s:s, s:I}", "generation", (json_int_t)number, "runner", path,
+                     "created_ms", (json_int_t)clock_real_ms());
+}
+
+static void set_generation(json_t *config, uint64_t number)
+{
+    json_object_set_new(config, KEY_GENERATION, json_integer((json_int_t)number));
+}
+
+int runner_complete(json_t *config, struct error *err)
+{
+    const char *path = json_text(config, "runner");
+    bool is_new = json_object_get(config, KEY_GENERATIONS) == NULL;
+    if (!runner_is(config)) {
+        const char *flake = json_text(config, "flake");
+        return flake[0] == '\0' ? 0
+                                : error_set(err, ERROR_INVALID,
+                                            "flake: it is built by the command line, which says "
+                                            "what came of it as runner");
+    }
+    int r = check_path(path, err);
+    r = r < 0 ? r : refuse_settings(config, err);
+    if (r == 0 && strlen(json_text(config, "flake")) > FLAKE_LENGTH_MAX) {
+        r = error_set(err, ERROR_INVALID, "flake is at most %d letters", FLAKE_LENGTH_MAX);
+    }
+    if (r == 0 && is_new && is_said(config, "hostname")) {
+        r = error_set(err, ERROR_INVALID, "hostname: a runner's guest has its own");
+    }
+    if (r < 0) {
+        return r;
+    }
+    if (json_u64(config, "memory_bytes") == 0) {
+        json_object_set_new(config, "memory_bytes", json_integer((json_int_t)MEMORY_DEFAULT));
+    }
+    json_object_set_new(config, "driver", json_string("runner"));
+    json_object_set_new(config, "without_agent", json_true());
+    if (is_new) {
+        json_object_set_new(config, KEY_GENERATIONS, json_pack("[o]", new_generation(1, path)));
+        set_generation(config, 1);
+    }
+    return 0;
+}
+
+/* ---- Generations ---- */
+
+static uint64_t number_of(const json_t *generation)
+{
+    return json_u64(generation, "generation");
+}
+
+/* The oldest go, but for the one that it has. */
+static void add_generation(json_t *config, const char *path)
+{
+    json_t *list = json_object_get(config, KEY_GENERATIONS);
+    size_t count = json_array_size(list);
+    uint64_t now = json_u64(config, KEY_GENERATION);
+    uint64_t next = number_of(json_array_get(list, count - 1)) + 1;
+    for (size_t i = 0; count >= GENERATIONS_MAX && i < count;) {
+        if (number_of(json_array_get(list, i)) != now) {
+            json_array_remove(list, i);
+            count--;
+        } else {
+            i++;
+        }
+    }
+    json_array_append_new(list, new_generation(next, path));
+    set_generation(config, next);
+}
+
+/* 0: the one before what it has. */
+static int choose_generation(json_t *config, uint64_t wanted, struct error *err)
+{
+    const json_t *list = json_object_get(config, KEY_GENERATIONS);
+    uint64_t now = json_u64(config, KEY_GENERATION);
+    const json_t *found = NULL;
+    size_t index = 0;
+    json_t *generation = NULL;
+    json_array_foreach(list, index, generation)
+    {
+        uint64_t number = number_of(generation);
+        if (wanted > 0 ? number == wanted : number < now) { /* they are in order */
+            found = generation;
+        }
+    }
+    if (found == NULL && wanted == 0) {
+        return error_set(err, ERROR_CONFLICT, "generation %llu is the oldest that is kept",
+                         (unsigned long long)now);
+    }
+    if (found == NULL) {
+        return error_set(err, ERROR_NOT_FOUND, "there is no generation %llu: `vm show` lists them",
+                         (unsigned long long)wanted);
+    }
+    json_object_set_new(config, "runner", json_string(json_text(found, "runner")));
+    json_object_del(config, "flake"); /* it was built of something else */
+    set_generation(config, number_of(found));
+    return 0;
+}
+
+int runner_take_update(const json_t *config, const json_t *update, json_t *changed,
+                       struct error *err)
+{
+    const json_t *generation = json_object_get(update, KEY_GENERATION);
+    const char *path = json_text(update, "runner");
+    if (json_object_get(update, "runner") == NULL && generation == NULL &&
+        json_object_get(update, "flake") == NULL) {
+        return 0;
+    }
+    if (!runner_is(config)) {
+        return error_set(err, ERROR_INVALID, "runner: the machine was made from an image");
+    }
+    if (generation != NULL && (path[0] != '\0' || json_object_get(update, "flake") != NULL)) {
+        return error_set(err, ERROR_INVALID, "a runner and a generation exclude each other");
+    }
+    if (generation != NULL) {
+        return choose_generation(changed, (uint64_t)json_integer_value(generation), err);
+    }
+    if (path[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "runner: a machine with a runner has one");
+    }
+    if (strcmp(path, json_text(config, "runner")) != 0) {
+        add_generation(changed, path);
+    }
+    return 0;
+}
+
+/* ---- At its node ---- */
+
+static const char *folders_of(const struct machine_service *service)
+{
+    return service->options.runner_folders != NULL ? service->options.runner_folders : "";
+}
+
+static int check_shares(const struct machine_service *service,
+                        const struct hypervisor_runner *runner, struct error *err)
+{
+    for (size_t i = 0; i < runner->share_count; i++) {
+        const char *source = runner->shares[i].source;
+        MEMORY_OWNED char *all =
+            memory_format("/nix/store,%s,%s", runner->folder, shares_folders(service));
+        if (!shares_are_allowed(all, source)) {
+            return error_set(err, ERROR_DENIED,
+                             "its share %s: %.200s is not below a folder that this node shares "
+                             "(machine_share_folders)",
+                             runner->shares[i].tag, source);
+        }
+    }
+    return 0;
+}
+
+int runner_read(const struct machine_service *service, const json_t *config,
+                struct hypervisor_runner *ret_runner, struct error *err)
+{
+    int r =
+        hypervisor_read_runner(folders_of(service), json_text(config, "runner"), ret_runner, err);
+    return r < 0 ? r : check_shares(service, ret_runner, err);
+}
+
+int runner_check(const struct machine_service *service, const json_t *config, struct error *err)
+{
+    struct hypervisor_runner runner;
+    struct hypervisor_nic taps[HYPERVISOR_NICS_MAX];
+    size_t count = json_array_size(json_object_get(config, "networks"));
+    for (size_t i = 0; i < HYPERVISOR_NICS_MAX; i++) {
+        taps[i] = (struct hypervisor_nic){.mac = "02:00:00:00:00:00", .tap = "tap"};
+    }
+    const struct hypervisor_spec spec = {
+        .driver = "runner",
+        .name = json_text(config, "name"),
+        .folder = service->folder,
+        .cpus = (unsigned)json_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
+        .memory_bytes = json_u64(config, "memory_bytes"),
+        .cmdline = "",
+        .nics = taps,
+        .nic_count = count,
+        .runner = &runner,
+    };
+    int r = runner_read(service, config, &runner, err);
+    return r < 0 ? r : hypervisor_check(service->options.hypervisor, &spec, err);
+}
+
+/* A profile's symbolic link leads elsewhere tomorrow: what counts is where it leads now. */
+static void take_real_path(json_t *config, const char *path)
+{
+    const json_t *list = json_object_get(config, KEY_GENERATIONS);
+    uint64_t now = json_u64(config, KEY_GENERATION);
+    size_t index = 0;
+    json_t *generation = NULL;
+    json_object_set_new(config, "runner", json_string(path));
+    json_array_foreach(list, index, generation)
+    {
+        if (number_of(generation) == now) {
+            json_object_set_new(generation, "runner", json_string(path));
+        }
+    }
+}
+
+int runner_settle(const struct machine_service *service, json_t *config, struct error *err)
+{
+    struct hypervisor_runner runner;
+    if (!runner_is(config)) {
+        return 0;
+    }
+    int r = runner_read(service, config, &runner, err);
+    if (r == 0) {
+        take_real_path(config, runner.path);
+    }
+    return r;
+}
+
+const char *runner_booted(const struct machine *machine)
+{
+    const char *booted = json_text(machine->booted, "runner");
+    if (!runner_is(machine->config) || !machine_state_is_alive(machine->state)) {
+        return "";
+    }
+    return booted[0] != '\0' ? booted : json_text(machine->config, "runner");
+}
+
+int runner_prepare(const struct machine *machine, struct error *err)
+{
+    MEMORY_OWNED char *state = memory_format("%s/" HYPERVISOR_RUNNER_STATE, machine->folder);
+    if (mkdir(state, 0700) < 0 && errno != EEXIST) {
+        return error_os(err, errno, "making %s", state);
+    }
+    return disk_give(machine, state, err);
+}
+
+/* ---- What it cannot ---- */
+
+int runner_refuse(const json_t *config, const char *what, struct error *err)
+{
+    return !runner_is(config)
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "a machine with a runner cannot %s: what it is made of is its runner's affair",
+                    what);
+}
