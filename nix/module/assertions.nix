@@ -15,6 +15,8 @@ let
   secretFiles = [
     { name = "cluster.joinTokenFile"; path = cfg.cluster.joinTokenFile; }
     { name = "tracing.headersFile"; path = cfg.tracing.headersFile; }
+    { name = "nixStore.readTokenFile"; path = cfg.nixStore.readTokenFile; }
+    { name = "nixStore.uploadTokenFile"; path = cfg.nixStore.uploadTokenFile; }
     { name = "gateway.tls.keyFile"; path = cfg.gateway.tls.keyFile; }
     { name = "environmentFile"; path = cfg.environmentFile; }
   ]
@@ -86,6 +88,8 @@ in
         (that (isName cfg.nodeName)
           "`nodeName` is \"${cfg.nodeName}\", but names of nodes are small letters, digits and dashes, begin with a letter and have at most 63 of them; set `networking.hostName` or `services.blixard.nodeName`")
         (that (isName cfg.apply.owner) "`apply.owner` is \"${cfg.apply.owner}\", which is no name: small letters, digits and dashes, at most 63")
+        (that (cfg.nixStore.substitute == null || cfg.nixStore.cacheAddress != null)
+          "`nixStore.substitute` has Nix on this host ask the node, which serves its store only with `nixStore.cacheAddress`")
         (that ((cfg.gateway.tls.certificateFile == null) == (cfg.gateway.tls.keyFile == null))
           "HTTPS needs both `gateway.tls.certificateFile` and `gateway.tls.keyFile`")
         (that (cfg.user == "root" || !(elem "firecracker" cfg.hypervisors))

@@ -21,7 +21,8 @@ let
   ports = unique (
     optional (!(isLocal "cluster_address")) (portOf "cluster_address")
     ++ optional (!(isLocal "gateway_address")) (portOf "gateway_address")
-    ++ optional (valueOf "gateway_tls_certificate" != "" && !(isLocal "gateway_tls_address")) (portOf "gateway_tls_address"));
+    ++ optional (valueOf "gateway_tls_certificate" != "" && !(isLocal "gateway_tls_address")) (portOf "gateway_tls_address")
+    ++ optional (valueOf "nix_cache_address" != "" && !(isLocal "nix_cache_address")) (portOf "nix_cache_address"));
 
   # Bridges of networks of machines are called bx and a number; iptables and nft write that differently.
   bridges = if config.networking.nftables.enable then "bx*" else "bx+";
@@ -29,6 +30,8 @@ let
   credentials =
     cfg.credentials
     // optionalAttrs (cfg.cluster.joinTokenFile != null) { join-token = cfg.cluster.joinTokenFile; }
+    // optionalAttrs (cfg.nixStore.readTokenFile != null) { nix-read-token = cfg.nixStore.readTokenFile; }
+    // optionalAttrs (cfg.nixStore.uploadTokenFile != null) { nix-upload-token = cfg.nixStore.uploadTokenFile; }
     // optionalAttrs (cfg.tracing.headersFile != null) { otlp-headers = cfg.tracing.headersFile; };
   socket =
     if valueOf "api_socket" == "none" then valueOf "api_address"
@@ -71,6 +74,11 @@ in
         machine_share_folders = mkIf (cfg.storage.shareFolders != [ ]) (mkDefault (concatStringsSep "," cfg.storage.shareFolders));
         # Runners are programs; the ones that Nix has built are those that may run.
         ${if hasRunners then "machine_runner_folders" else null} = mkDefault builtins.storeDir;
+        nix_cache_address = unlessNull cfg.nixStore.cacheAddress;
+        nix_read_token_file = mkIf (cfg.nixStore.readTokenFile != null) (mkDefault (credential "nix-read-token"));
+        nix_upload_token_file = mkIf (cfg.nixStore.uploadTokenFile != null) (mkDefault (credential "nix-upload-token"));
+        nix_trusted_keys = mkIf (cfg.nixStore.trustedKeys != [ ]) (mkDefault (concatStringsSep " " cfg.nixStore.trustedKeys));
+        nix_packed_bytes_max = unlessNull cfg.nixStore.packedBytesMax;
         reserved_cpu_millis = unlessNull cfg.resources.reserved.cpuMillis;
         reserved_memory_bytes = unlessNull cfg.resources.reserved.memory;
         reserved_disk_bytes = unlessNull cfg.resources.reserved.disk;
@@ -181,6 +189,11 @@ in
     # Links of the node are the node's: nobody else gives them addresses.
     networking.dhcpcd.denyInterfaces = [ "bx*" "bt*" "vx*" ];
     networking.networkmanager.unmanaged = [ "interface-name:bx*" "interface-name:bt*" "interface-name:vx*" ];
+
+    nix.settings = mkIf (cfg.nixStore.substitute != null) {
+      substituters = [ "http://${valueOf "nix_cache_address"}" ];
+      trusted-public-keys = [ cfg.nixStore.substitute ];
+    };
 
     services.prometheus.scrapeConfigs = mkIf cfg.metrics.scrape [
       { job_name = "blixard"; static_configs = [ { targets = [ (valueOf "api_address") ]; } ]; }

@@ -97,8 +97,8 @@ in
       };
     };
     openFirewall = switch false ''
-      Open the ports of `raft.listenAddress`, `gateway.listenAddress` and (with a certificate) `gateway.tls.listenAddress`, and UDP 4789, by which
-      networks of machines reach from node to node.'';
+      Open the ports of `raft.listenAddress`, `gateway.listenAddress`, (with a certificate) `gateway.tls.listenAddress` and `nixStore.cacheAddress`,
+      as far as they are not on loopback, and UDP 4789, by which networks of machines reach from node to node.'';
 
     settings = mkOption {
       type = types.submodule {
@@ -141,6 +141,26 @@ in
       type = types.listOf types.str;
       default = [ ];
       description = "Folders of this node that machines may share, with what is below them.";
+    };
+    nixStore = {
+      cacheAddress = mirror "nix_cache_address";
+      readTokenFile = file "A file with the token that reading from there takes; a credential of the daemon. Null: whoever reaches it reads.";
+      uploadTokenFile = file "The same for uploading. Null: nobody uploads.";
+      trustedKeys = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "build-1:8vK..." ];
+        description = "Keys whose signatures this node takes paths by, beside the cluster's own (`blixard store key`).";
+      };
+      packedBytesMax = mirror "nix_packed_bytes_max";
+      substitute = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "blixard-5c1e02a7-1:Yz7...";
+        description = ''
+          The cluster's key, as `blixard store key` prints it: Nix on this host then asks the node for what it lacks, and takes what that key has
+          signed. Needs `cacheAddress`.'';
+      };
     };
     resources = {
       reserved = {

@@ -100,6 +100,7 @@ class Module(Evaluation):
                 ("user = \"blixard\"; hypervisors = [ \"firecracker\" ];", "a daemon that is root"),
                 (machine + "settings.colour = \"red\"; };", "Machine m: there is no `colour'"),
                 (machine + "project = \"Shop\"; };", "`Shop' is no name of a project"),
+                ("nixStore.substitute = \"k:A\";", "only with `nixStore.cacheAddress`"),
                 ("functions.f = { };", "exactly one of `source`, `wasm` and `flake`; it has 0"),
                 ("functions.f = { wasm = \"/nix/store/x\"; aliases.a = { }; };", "either a `version` or `weights`"),
                 ("functions.f = { wasm = \"/nix/store/x\"; limits.memori = 1; };", "there is no `memori'"),

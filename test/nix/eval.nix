@@ -37,6 +37,7 @@ in
     inherit (config.boot.kernel) sysctl;
     inherit (config.systemd.tmpfiles) rules;
     inherit (config.users) users groups;
+    nix = config.nix.settings;
     inherit (config.services.prometheus) scrapeConfigs;
   };
   inherit (config) warnings;

@@ -35,6 +35,12 @@
       shareFolders = [ "/srv/shared" ];
       volumes.data.size = "10GiB";
     };
+    nixStore = {
+      cacheAddress = "10.0.0.1:7430";
+      uploadTokenFile = "/run/keys/nix-upload";
+      trustedKeys = [ "a:AAAA" "b:BBBB" ];
+      substitute = "blixard-1:CCCC";
+    };
     resources = {
       reserved = { cpuMillis = 500; memory = "1GiB"; };
       overcommit.cpuPercent = 200;
