@@ -4,12 +4,14 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import unittest
 
 from nixos import NIX, Evaluation, Switched, need_nix
 from node import BUILD, ROOT, Node
+from ports import free_ports
 from shows import compile_guest
 
 BLIXARD = BUILD / "blixard"
@@ -178,6 +180,94 @@ class Applied(Switched):
         self.assertEqual(self.names("streams"), ["log"])
         self.switch("")
         self.assertEqual(self.names("streams"), [])
+
+
+class Hosts(Evaluation):
+    """Two hosts that become a cluster: real daemons by the files that are rendered, real scripts of the units."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-hosts-")))
+
+    def start(self, name, words):
+        """A host called so, its daemon started and ready; returns what is rendered."""
+        api, port, gateway = free_ports(3)
+        case = self.rendered(f"""{{ networking.hostName = "{name}"; services.blixard = {{ enable = true; dataDir = "{self.folder}/{name}-data";
+            api.listenAddress = "127.0.0.1:{api}"; raft.listenAddress = "127.0.0.1:{port}"; advertiseAddress = "127.0.0.1:{port}";
+            gateway.listenAddress = "127.0.0.1:{gateway}"; {words} }}; }}""")
+        self.assertEqual(case["failed"], [])
+        config = self.folder / f"{name}.yaml"
+        config.write_text(case["files"]["blixard/blixard.yaml"])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(self.folder / f"{name}-notify"))
+            notify.settimeout(120)
+            with (self.folder / f"{name}.log").open("wb") as log:
+                daemon = subprocess.Popen([BLIXARD, "server", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                          env={**os.environ, "NOTIFY_SOCKET": str(self.folder / f"{name}-notify")})
+            self.addCleanup(daemon.wait)
+            self.addCleanup(daemon.terminate)
+            while b"READY=1" not in notify.recv(4096):
+                pass
+        return case, f"127.0.0.1:{port}"
+
+    def unit(self, case, name, unit, part="script"):
+        """The script of a unit of this host, beside a systemctl that says that the host goes down."""
+        programs = self.folder / "bin"
+        programs.mkdir(exist_ok=True)
+        (programs / "systemctl").write_text("#!/bin/sh\necho stopping\n")
+        (programs / "systemctl").chmod(0o755)
+        manifests, state = self.folder / f"{name}-manifests", self.folder / f"{name}-state"
+        manifests.mkdir(exist_ok=True)
+        state.mkdir(exist_ok=True)
+        for file, text in case["files"].items():
+            if file.startswith("blixard/manifests/"):
+                (manifests / pathlib.Path(file).name).write_text(text)
+        env = {**os.environ, "PATH": f"{BUILD}:{programs}:{os.environ['PATH']}", "BLIXARD_ADDR": f"unix:{self.folder}/{name}-data/api.sock",
+               "BLIXARD_MANIFESTS": str(manifests), "STATE_DIRECTORY": str(state)}
+        done = subprocess.run(["bash", "-e", "-c", case["scripts"][unit][part]], env=env, text=True, cwd=self.folder, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        return done.stdout
+
+    def cli(self, name, *words):
+        return subprocess.run([BLIXARD, *words, "--addr", f"unix:{self.folder}/{name}-data/api.sock"], text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, check=True, timeout=120).stdout
+
+    def test_one_begins_a_cluster_and_another_joins_as_it_is_declared(self):
+        one, address = self.start("one", "cluster.bootstrap = true; cluster.name = \"home\"; cluster.failureDomain = \"a\"; cluster.labels.disk = \"ssd\";")
+        self.assertIn("home", self.unit(one, "one", "blixard-bootstrap"))
+        self.assertEqual(self.unit(one, "one", "blixard-bootstrap"), "")  # it is in one
+        self.unit(one, "one", "blixard-apply")
+        token = self.folder / "token"
+        token.write_text(json.loads(self.cli("one", "node", "token", "create", "--output", "json"))["token"])
+        two, _ = self.start("two", f"""role = "worker"; cluster.labels.disk = "hdd"; cluster.joinTokenFile = "/run/keys/token";
+            cluster.joinAddresses = [ "{address}" ]; settings.join_token_file = "{token}"; manifests = [ {{ kind = "Queue"; name = "orders"; }} ];
+            drainOnShutdown = true;""")
+        self.unit(two, "two", "blixard-apply")
+        nodes = {n["name"]: n for n in json.loads(self.cli("two", "node", "list", "--output", "json"))["nodes"]}
+        self.assertEqual({name: (n["wanted_role"], n["labels"]) for name, n in nodes.items()},
+                         {"one": ("server", {"disk": "ssd"}), "two": ("worker", {"disk": "hdd"})})
+        self.assertEqual(nodes["one"]["failure_domain"], "a")
+        self.assertIn("orders", self.cli("one", "queue", "list"))
+        # Each prunes what is its own.
+        self.unit(one, "one", "blixard-apply")
+        self.assertIn("orders", self.cli("one", "queue", "list"))
+        # The host goes down, and is back.
+        self.unit(two, "two", "blixard-drain", "preStop")
+        self.assertIsNotNone(json.loads(self.cli("one", "node", "show", "two", "--output", "json"))["drain"])
+        self.unit(two, "two", "blixard-drain")
+        self.assertIsNone(json.loads(self.cli("one", "node", "show", "two", "--output", "json")).get("drain"))
+
+    def test_the_newest_backups_are_kept(self):
+        folder = self.folder / "backup"
+        folder.mkdir()
+        old = [f"blixard-2020010{day}T000000Z.tar" for day in (1, 2, 3)]
+        for name in (*old, "mine.tar"):
+            (folder / name).touch()
+        case, _ = self.start("one", f"backup = {{ enable = true; keep = 2; directory = \"{folder}\"; }};")
+        self.unit(case, "one", "blixard-backup")
+        left = sorted(path.name for path in folder.iterdir())
+        self.assertEqual((left[0], left[2], len(left)), (old[2], "mine.tar", 3))
+        self.assertGreater((folder / left[1]).stat().st_size, 1024)
 
 
 class Flakes(Evaluation):
