@@ -278,10 +278,12 @@ class Brokers(Case):
         self.until(lambda: pending() == b"0", "nothing pending")
         server.kill()
         self.until(lambda: "refused" in self.look().get("source", ""), "a problem that is told")
+        self.assertEqual(self.look()["state"], "failing")
         server.begin()
         subprocess.run([*cli, "XADD", "orders", "*", "data", "two"], check=True, stdout=subprocess.DEVNULL)
         self.until(lambda: [g[3] for g in self.got()] == ["one", "two"])
         self.until(lambda: pending() == b"0", "nothing pending")
+        self.assertEqual((self.look()["state"], self.look()["source"]), ("running", "connected"))
 
     def test_a_password_is_a_secret(self):
         port = free_port()

@@ -70,6 +70,13 @@ static natsStatus subscribe(struct client *client, jsErrCode *ret_code)
                            broker_text(broker, "durable", "blixard"), &js, &options, ret_code);
 }
 
+/* Without where in the library it was found: "(conn.c:2088): ". */
+static const char *without_place(const char *text)
+{
+    const char *end = text[0] == '(' ? strstr(text, "): ") : NULL;
+    return end != NULL ? end + 3 : text;
+}
+
 static bool connect_all(struct client *client)
 {
     jsErrCode code = 0;
@@ -80,7 +87,8 @@ static bool connect_all(struct client *client)
     if (status != NATS_OK) {
         const char *text = nats_GetLastError(NULL);
         broker_note_state(client->broker, false, "%s",
-                          text != NULL && text[0] != '\0' ? text : natsStatus_GetText(status));
+                          text != NULL && text[0] != '\0' ? without_place(text)
+                                                          : natsStatus_GetText(status));
         return false;
     }
     broker_note_state(client->broker, true, "%s", "");

@@ -28,7 +28,7 @@ static void write_here(struct json_writer *writer, const struct trigger_source *
 {
     const char *state = is_paused ? "paused" : "elsewhere";
     if (source != NULL) {
-        state = source->is_running ? "running" : "failing";
+        state = source->is_running && source->problem[0] == '\0' ? "running" : "failing";
     }
     json_write_field_string(writer, "state", state);
     if (source == NULL) {
