@@ -42,6 +42,7 @@ static void on_message(const struct broker_message *message, void *context)
     json_write_field_string(&writer, "type", message->type);
     json_write_field_u64(&writer, "time_ms", message->time_ms);
     json_write_field_u64(&writer, "deliveries", message->deliveries);
+    json_write_field_u64(&writer, "refused_bytes", message->refused_bytes);
     json_write_key(&writer, "body");
     json_write_text(&writer, message->body, message->length);
     char *fields = json_dumps(message->fields, JSON_SORT_KEYS);
@@ -72,7 +73,6 @@ static void print_status(void)
     broker_status(broker, &status);
     json_write_begin_object(&writer);
     json_write_field_u64(&writer, "taken", status.taken);
-    json_write_field_u64(&writer, "dropped", status.dropped);
     json_write_field_bool(&writer, "knows_lag", status.knows_lag);
     json_write_field_u64(&writer, "lag", status.lag);
     json_write_end_object(&writer);

@@ -265,6 +265,16 @@ class Mqtt(Case):
         self.assertEqual((one["body"], one["subject"], one["type"], one["fields"]), ("21", "home/attic/temperature", "text/plain", {"unit": "C"}))
         self.assertEqual(two["body"], "12")
 
+    def test_one_that_is_too_large_is_told_without_its_body(self):
+        large = self.folder / "large"
+        large.write_bytes(b"x" * (10 << 20))
+        consumer = self.consume("mqtt", self.settings).until_connected()
+        subprocess.run([find("mosquitto_pub"), "-h", "127.0.0.1", "-p", str(self.port), "-V", "5", "-t", "home/attic/temperature", "-f", large, "-q", "2"],
+                       check=True, timeout=30)
+        self.publish("home/attic/temperature", "21")
+        one, two = consumer.take(2)
+        self.assertEqual((one["body"], one["refused_bytes"], two["body"], two["refused_bytes"]), ("", 10 << 20, "21", 0))
+
     def test_retained_messages_are_taken_when_they_are_wanted(self):
         self.publish("home/attic/temperature", "kept", "-r")
         message = self.consume("mqtt", {**self.settings, "retained": True}).take(1)[0]
@@ -408,6 +418,17 @@ class Amqp(Case):
         again = self.consume("amqp", self.settings)
         self.assertEqual(again.take(1, answer="release")[0]["deliveries"], 2)
         self.assertEqual(sorted(bodies(again.take(2))), ["m0", "m1"])
+
+    def test_one_that_is_too_large_is_told_without_its_body(self):
+        self.tool("amqp-publish", "-r", self.queue, "-p", stdin="x" * (10 << 20))
+        self.publish("m1")
+        consumer = self.consume("amqp", self.settings)
+        one, two = consumer.take(2)
+        self.assertEqual((one["body"], one["refused_bytes"], two["body"]), ("", 10 << 20, "m1"))
+        consumer.end()
+        again = self.consume("amqp", self.settings).until_connected()
+        self.publish("m2")
+        self.assertEqual(bodies(again.take(1)), ["m2"])
 
     def test_a_queue_that_is_not_there_is_named(self):
         consumer = self.consume("amqp", {**self.settings, "queue": "nowhere"}).until_connected(False)

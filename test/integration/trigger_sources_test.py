@@ -285,6 +285,26 @@ class Brokers(Case):
         self.until(lambda: pending() == b"0", "nothing pending")
         self.assertEqual((self.look()["state"], self.look()["source"]), ("running", "connected"))
 
+    def test_what_is_too_large_is_given_up_and_told(self):
+        port = free_port()
+        self.serve(find("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", port=port)
+        cli = [find("redis-cli"), "-p", str(port)]
+        lost = f"lost-{self.name}"
+        self.cli("queue", "create", lost)
+        self.trigger("redis", {"url": f"redis://127.0.0.1:{port}", "stream": "orders", "start": "all"}, on_failure=f"queue:{lost}")
+        add = lambda data: subprocess.run([*cli, "-x", "XADD", "orders", "*", "trace", "t1", "data"], input=data, check=True, stdout=subprocess.DEVNULL)
+        add(b"x" * (10 << 20))
+        add(b"fits")
+        self.until(lambda: [g[3] for g in self.got()] == ["fits"])
+        self.until(lambda: self.look()["dead"] == 1, "one that was given up")
+        seen = self.look()
+        self.assertEqual((seen["seen"], seen["delivered"], seen["failed"]), (2, 1, 1), seen)
+        self.assertIn("a message of 10485760 bytes", seen["last_error"])
+        told = json.loads(json.loads(self.cli("queue", "receive", lost, "--wait", "20s", "--output", "json"))["messages"][0]["body"])
+        self.assertEqual((told["trace"], told["blixardtrigger"], "10485760" in told["blixarderror"], told.get("data", "")), ("t1", self.name, True, ""))
+        pending = lambda: subprocess.run([*cli, "XPENDING", "orders", "blixard"], stdout=subprocess.PIPE, check=True).stdout.split()[0]
+        self.until(lambda: pending() == b"0", "nothing pending")
+
     def test_a_password_is_a_secret(self):
         port = free_port()
         self.serve(find("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",

@@ -35,6 +35,7 @@ struct client {
 
 struct held {
     uint64_t tag;
+    bool is_too_large;
 };
 
 /* ---- Connecting ---- */
@@ -190,10 +191,8 @@ static void give(struct client *client, const amqp_envelope_t *envelope)
         .time_ms = facts->_flags & AMQP_BASIC_TIMESTAMP_FLAG ? facts->timestamp * 1000 : 0,
         .deliveries = envelope->redelivered ? 2 : 1,
     };
-    if (!broker_give(client->broker, &message, fields)) {
-        amqp_basic_ack(client->connection, CHANNEL, held->tag, 0);
-        free(slots_take(&client->slots, message.token));
-    }
+    held->is_too_large = message.length > BROKER_BODY_BYTES_MAX;
+    broker_give(client->broker, &message, fields);
 }
 
 static void take_verdicts(struct client *client)
@@ -202,7 +201,9 @@ static void take_verdicts(struct client *client)
     bool is_acknowledged = false;
     while (broker_next_verdict(client->broker, &token, &is_acknowledged)) {
         struct held *held = slots_take(&client->slots, token);
-        if (held->tag != 0 && client->connection != NULL && is_acknowledged) {
+        if (held->tag != 0 && client->connection != NULL && is_acknowledged && held->is_too_large) {
+            amqp_basic_reject(client->connection, CHANNEL, held->tag, 0); /* to its dead letters */
+        } else if (held->tag != 0 && client->connection != NULL && is_acknowledged) {
             amqp_basic_ack(client->connection, CHANNEL, held->tag, 0);
         } else if (held->tag != 0 && client->connection != NULL) {
             amqp_basic_nack(client->connection, CHANNEL, held->tag, 0, 1);

@@ -532,16 +532,13 @@ struct given {
     char *type;
     json_t *fields;
     void *body;
-    bool is_dropped;
 };
 
 static void on_given(void *argument)
 {
     struct given *given = argument;
     struct broker *broker = given->broker;
-    if (!broker->is_closed && given->is_dropped) {
-        broker->status.dropped++;
-    } else if (!broker->is_closed) {
+    if (!broker->is_closed) {
         broker->status.taken++;
         broker->events.on_message(&given->message, broker->context);
     }
@@ -560,29 +557,29 @@ static char *copy_of(const char *text)
     return text != NULL ? memory_copy_string(text) : NULL;
 }
 
-bool broker_give(struct broker *broker, const struct broker_message *message, json_t *owned_fields)
+void broker_give(struct broker *broker, const struct broker_message *message, json_t *owned_fields)
 {
     struct given *given = NEW(struct given);
     given->broker = broker;
     given->fields = owned_fields;
-    given->is_dropped = message->length > BROKER_BODY_BYTES_MAX;
     atomic_fetch_add(&broker->references, 1);
-    if (!given->is_dropped) {
-        given->message = *message;
-        given->message.id = given->id = copy_of(message->id);
-        given->message.source = given->source = copy_of(message->source);
-        given->message.subject = given->subject = copy_of(message->subject);
-        given->message.type = given->type = copy_of(message->type);
-        given->message.fields = owned_fields;
-        given->body = memory_copy_text(message->body != NULL ? message->body : "", message->length);
-        given->message.body = given->body;
-        pthread_mutex_lock(&broker->mutex);
-        broker->in_flight++;
-        pthread_mutex_unlock(&broker->mutex);
+    given->message = *message;
+    if (message->length > BROKER_BODY_BYTES_MAX) {
+        given->message.refused_bytes = message->length;
+        given->message.length = 0;
     }
-    bool is_given = !given->is_dropped;
+    given->message.id = given->id = copy_of(message->id);
+    given->message.source = given->source = copy_of(message->source);
+    given->message.subject = given->subject = copy_of(message->subject);
+    given->message.type = given->type = copy_of(message->type);
+    given->message.fields = owned_fields;
+    given->body =
+        memory_copy_text(message->body != NULL ? message->body : "", given->message.length);
+    given->message.body = given->body;
+    pthread_mutex_lock(&broker->mutex);
+    broker->in_flight++;
+    pthread_mutex_unlock(&broker->mutex);
     loop_post(broker->loop, on_given, given);
-    return is_given;
 }
 
 struct noted {

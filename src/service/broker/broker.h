@@ -28,7 +28,7 @@ struct error;
 struct loop;
 
 enum {
-    BROKER_BODY_BYTES_MAX = 1 << 20, /* larger ones are acknowledged, counted and told on_dropped */
+    BROKER_BODY_BYTES_MAX = 1 << 20, /* a larger one is told without it */
     BROKER_IN_FLIGHT_MAX = 10000,
 };
 
@@ -64,8 +64,9 @@ struct broker_message {
     const json_t *fields; /* headers, properties: strings; or NULL */
     const void *body;
     size_t length;
-    uint64_t time_ms;    /* when it was sent; 0: not known */
-    unsigned deliveries; /* this one counted; 0: not known */
+    size_t refused_bytes; /* how long the body was that is too large and not here, or 0 */
+    uint64_t time_ms;     /* when it was sent; 0: not known */
+    unsigned deliveries;  /* this one counted; 0: not known */
 };
 
 struct broker_events {
@@ -110,7 +111,6 @@ struct broker_status {
     bool is_connected;
     char reason[160]; /* why not, or "" */
     uint64_t taken;   /* messages */
-    uint64_t dropped; /* that were too large, or no text where one is wanted */
     bool knows_lag;
     uint64_t lag; /* messages that are waiting at the broker, some seconds ago */
 };

@@ -196,10 +196,7 @@ static void give(struct client *client, const rd_kafka_message_t *message)
     *held = (struct held){.progress = progress, .offset = message->offset};
     given.token = slots_put(&client->slots, held);
     progress->next = message->offset + 1;
-    if (!broker_give(client->broker, &given, fields)) {
-        free(slots_take(&client->slots, given.token));
-        progress->has_moved = true;
-    }
+    broker_give(client->broker, &given, fields);
 }
 
 /* ---- Answers ---- */

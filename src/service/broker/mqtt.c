@@ -22,7 +22,8 @@ enum {
     KEEP_ALIVE_S = 600,
     LOOP_MS = 250,
     SESSION_S = 24 * 60 * 60,
-    QOS_MAX = 2
+    QOS_MAX = 2,
+    PACKET_BYTES_MAX = 16 << 20 /* the server keeps from us what is larger, and tells nobody */
 };
 
 struct client {
@@ -149,9 +150,7 @@ static void on_message(struct mosquitto *mosquitto, void *context,
         .body = message->payload,
         .length = (size_t)message->payloadlen,
     };
-    if (!broker_give(broker, &given, fields)) {
-        slots_take(&client->slots, given.token);
-    }
+    broker_give(broker, &given, fields);
     free(type);
 }
 
@@ -186,8 +185,7 @@ static bool begin(struct client *client)
     mosquitto_property_add_int32(&properties, MQTT_PROP_SESSION_EXPIRY_INTERVAL, SESSION_S);
     mosquitto_property_add_int16(&properties, MQTT_PROP_RECEIVE_MAXIMUM,
                                  (uint16_t)broker->in_flight_max);
-    mosquitto_property_add_int32(&properties, MQTT_PROP_MAXIMUM_PACKET_SIZE,
-                                 BROKER_BODY_BYTES_MAX + 65536);
+    mosquitto_property_add_int32(&properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, PACKET_BYTES_MAX);
     int port = (int)(url.port != 0 ? url.port : is_tls ? TLS_PORT : PORT);
     int r = mosquitto_connect_bind_v5(client->mosquitto, url.host, port, KEEP_ALIVE_S, NULL,
                                       properties);

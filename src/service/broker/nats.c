@@ -149,10 +149,7 @@ static void give(struct client *client, natsMsg *owned)
     message.id = id;
     json_t *fields = fields_of(owned, &message.type);
     message.token = slots_put(&client->slots, owned);
-    if (!broker_give(client->broker, &message, fields)) {
-        natsMsg_Ack(owned, NULL);
-        natsMsg_Destroy(slots_take(&client->slots, message.token));
-    }
+    broker_give(client->broker, &message, fields);
 }
 
 static void take_verdicts(struct client *client)

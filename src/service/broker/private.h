@@ -95,9 +95,9 @@ void broker_wait(struct broker *broker, uint64_t timeout_ms);
 /* The next answer; false: there is none. */
 bool broker_next_verdict(struct broker *broker, uint64_t *ret_token, bool *ret_acknowledged);
 
-/* Give a message; it is copied, but for `fields`, which are taken.  False: it is too large, and
- * was counted; acknowledge it at once. */
-bool broker_give(struct broker *broker, const struct broker_message *message, json_t *owned_fields);
+/* Give a message; it is copied (a body that is too large is not), but for `fields`, which are
+ * taken. */
+void broker_give(struct broker *broker, const struct broker_message *message, json_t *owned_fields);
 
 void broker_note_state(struct broker *broker, bool is_connected, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -201,12 +201,8 @@ static void give(struct client *client, const redisReply *entry)
     if (text_parse_u64(text_of(id, strcspn(id, "-")), &time_ms)) {
         message.time_ms = time_ms;
     }
-    char *held = memory_copy_string(id);
-    message.token = slots_put(&client->slots, held);
-    if (!broker_give(client->broker, &message, fields)) {
-        acknowledge(client, held);
-        free(slots_take(&client->slots, message.token));
-    }
+    message.token = slots_put(&client->slots, memory_copy_string(id));
+    broker_give(client->broker, &message, fields);
 }
 
 static void give_all(struct client *client, const redisReply *entries)

@@ -177,8 +177,14 @@ static void on_message(const struct broker_message *message, void *context)
     pushed->token = message->token;
     list_push_back(&feed->messages, &pushed->link);
     make_event(feed, message, &event);
+    struct error refusal = {0};
+    if (message->refused_bytes > 0) {
+        error_set(&refusal, ERROR_TOO_LARGE, "a message of %zu bytes, where %d are the most",
+                  message->refused_bytes, BROKER_BODY_BYTES_MAX);
+    }
     const struct trigger_push push = {
         .event = &event,
+        .refusal = refusal.kind != ERROR_NONE ? &refusal : NULL,
         .order = is_ordered ? message->subject : NULL,
         .done = on_done,
         .context = pushed,

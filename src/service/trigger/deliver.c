@@ -286,6 +286,13 @@ static bool is_given_up(const struct batch *batch, const struct item *item)
         (config->event_age_max_ms > 0 && age_ms >= config->event_age_max_ms);
 }
 
+static void end_dead(struct batch *batch, struct item *item, const struct error *reason)
+{
+    batch->source->counts.dead++;
+    put_out_failed(batch, item, reason);
+    finish(batch, item, TRIGGER_DEAD, reason);
+}
+
 /* True: it stays in the batch. */
 static bool fail_item(struct batch *batch, struct item *item, const struct error *reason)
 {
@@ -300,9 +307,7 @@ static bool fail_item(struct batch *batch, struct item *item, const struct error
     if (!is_given_up(batch, item)) {
         return true;
     }
-    source->counts.dead++;
-    put_out_failed(batch, item, reason);
-    finish(batch, item, TRIGGER_DEAD, reason);
+    end_dead(batch, item, reason);
     return false;
 }
 
@@ -479,7 +484,7 @@ static void deliver(struct batch *batch)
                                   on_answered, batch);
 }
 
-void batch_start(struct trigger_source *source, struct list *items, size_t count)
+static struct batch *batch_new(struct trigger_source *source, struct list *items, size_t count)
 {
     struct batch *batch = NEW(struct batch);
     const struct item *first = LIST_FIRST(items, struct item, link);
@@ -498,5 +503,23 @@ void batch_start(struct trigger_source *source, struct list *items, size_t count
     list_push_back(&source->batches, &batch->link);
     source->batch_count++;
     source->flying += count;
-    deliver(batch);
+    return batch;
+}
+
+void batch_start(struct trigger_source *source, struct list *items, size_t count)
+{
+    deliver(batch_new(source, items, count));
+}
+
+void batch_give_up(struct trigger_source *source, struct item *owned_item,
+                   const struct error *reason)
+{
+    struct list items;
+    list_init(&items);
+    list_push_back(&items, &owned_item->link);
+    struct batch *batch = batch_new(source, &items, 1);
+    source->counts.failed++;
+    trigger_note_error(source, reason);
+    end_dead(batch, owned_item, reason);
+    proceed(batch);
 }

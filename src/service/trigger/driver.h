@@ -70,9 +70,10 @@ uint64_t trigger_source_batch_size(const struct trigger_source *source);
 uint64_t trigger_room(const struct trigger_source *source);
 
 struct trigger_push {
-    struct event *event; /* moved out of: the framework's from now on */
-    const char *order;   /* events of one order are delivered one batch at a time, in order; NULL:
-                            in any order.  Copied. */
+    struct event *event;         /* moved out of: the framework's from now on */
+    const struct error *refusal; /* why it cannot be delivered: it is given up at once; or NULL */
+    const char *order; /* events of one order are delivered one batch at a time, in order; NULL:
+                          in any order.  Copied. */
     /* Later, once, unless `stop` comes before.  `reason` is lent, NULL when it went well. */
     void (*done)(enum trigger_outcome outcome, const struct error *reason, void *context);
     void *context;

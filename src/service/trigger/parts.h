@@ -179,6 +179,9 @@ struct batch {
 /* The items are the batch's. */
 void batch_start(struct trigger_source *source, struct list *items, size_t count);
 void batch_drop(struct batch *batch); /* without answers */
+/* One that is not delivered at all: to the destination of failures, then it is answered. */
+void batch_give_up(struct trigger_source *source, struct item *owned_item,
+                   const struct error *reason);
 
 /* The request of a delivery, and what its answer says. */
 struct delivery {

@@ -199,14 +199,13 @@ uint64_t trigger_room(const struct trigger_source *source)
 
 static void refuse(struct trigger_source *source, struct item *item, const struct error *error)
 {
-    source->counts.failed++;
-    trigger_note_error(source, error);
-    if (source->driver->retries_itself) {
-        trigger_answer(source, item, TRIGGER_FAILED, error);
+    if (!source->driver->retries_itself) {
+        batch_give_up(source, item, error);
         return;
     }
-    source->counts.dead++;
-    trigger_answer(source, item, TRIGGER_DEAD, error);
+    source->counts.failed++;
+    trigger_note_error(source, error);
+    trigger_answer(source, item, TRIGGER_FAILED, error);
 }
 
 void trigger_push(struct trigger_source *source, const struct trigger_push *push)
@@ -225,6 +224,10 @@ void trigger_push(struct trigger_source *source, const struct trigger_push *push
     }
     source->counts.seen++;
     trigger_count_soon(source);
+    if (push->refusal != NULL) {
+        refuse(source, item, push->refusal);
+        return;
+    }
     const struct trigger_config *config = &source->config;
     if (config->filter != NULL || config->transform != NULL) {
         json_t *document = event_document(&item->event);
