@@ -673,7 +673,7 @@ INSERT INTO quota_guard (id) VALUES (1);
 -- version 9: windows in which nodes are maintained
 CREATE TABLE node_window (
     key         TEXT PRIMARY KEY NOT NULL,   -- NODE/NAME
-    node        TEXT NOT NULL,
+    node        TEXT NOT NULL REFERENCES node (key) ON DELETE CASCADE,
     name        TEXT NOT NULL,
     schedule    TEXT NOT NULL,               -- when it opens: as of triggers (service/cron), or "@at TIME"
     zone        TEXT NOT NULL,               -- IANA; '': UTC

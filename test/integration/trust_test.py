@@ -33,7 +33,7 @@ EXPECTED = {
     "operation_get": "member", "operation_wait": "member", "operation_cancel": "member", "event_list": "member",
     "node_get": "member", "node_forecast": "member", "cluster_get": "member", "cluster_init": "admin", "leader_set": "admin", "node_list": "member",
     "node_show": "member", "node_update": "admin", "node_remove": "admin", "node_label": "admin", "node_unlabel": "admin",
-    "node_cordon": "admin", "node_uncordon": "admin", "cluster_rebalance": "admin", "node_drain": "admin", "node_restore": "admin", "node_taint": "admin", "node_untaint": "admin",
+    "node_cordon": "admin", "node_uncordon": "admin", "cluster_rebalance": "admin", "node_drain": "admin", "node_restore": "admin", "node_taint": "admin", "node_untaint": "admin", "node_window_set": "admin", "node_window_delete": "admin",
     "token_create": "admin", "token_list": "admin", "token_delete": "admin", "client_create": "admin", "client_list": "admin",
     "client_delete": "admin", "join": "stranger", "login": "stranger", "node_heartbeat": "peer", "certificate_renew": "peer",
     "key_get": "peer", "image_get": "peer", "cluster_backup": "admin", "openapi_get": "public", "metrics_get": "member",

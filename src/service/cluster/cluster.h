@@ -151,6 +151,31 @@ void cluster_cordon_node(struct cluster *cluster, const char *name, bool is_cord
 void cluster_taint_node(struct cluster *cluster, const char *name, const char *key,
                         const char *value_or_null, const char *effect_or_null,
                         struct cluster_reply reply);
+/*
+ * Say when a node is maintained: a body of type NodeWindowSet; one of that name is replaced.
+ * INVALID, LIMIT; of the deletion NOT_FOUND.  Who carries it out is service/node.
+ */
+void cluster_set_window(struct cluster *cluster, const char *name, const char *window,
+                        const json_t *body, struct cluster_reply reply);
+void cluster_delete_window(struct cluster *cluster, const char *name, const char *window,
+                           struct cluster_reply reply);
+
+/* A window, with its opening that is now or next; lent for the visit. */
+struct cluster_window {
+    const char *node;
+    const char *name;
+    uint64_t opens_ms; /* 0: it will not open any more; Unix time */
+    uint64_t closes_ms;
+    uint64_t drains_ms;   /* when its node begins to be drained */
+    uint64_t deadline_ms; /* how long before that is */
+    uint64_t begun_ms;    /* the opening for which its node was drained last; 0: none was */
+    bool is_forced;
+    const char *problem;
+};
+int cluster_windows_each(struct cluster *cluster, uint64_t now_ms,
+                         void (*visit)(const struct cluster_window *window, void *context),
+                         void *context, struct error *err);
+
 /* What this node has, as JSON: its row has it soon, when that is news. */
 void cluster_set_attributes(struct cluster *cluster, const char *attributes);
 /* Who knows this node's load, which is told with each heartbeat and is in no log: `read` is asked

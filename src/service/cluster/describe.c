@@ -133,6 +133,8 @@ static void write_alone(struct cluster *cluster, struct json_writer *writer)
     json_write_raw(writer, "[]", 2);
     write_attributes(writer, cluster->attributes);
     describe_allocated(cluster, writer, cluster->node_name);
+    json_write_key(writer, "windows");
+    json_write_raw(writer, "[]", 2);
     json_write_field_string(writer, "version", cluster->version);
     json_write_field_u64(writer, "schema", store_schema_version());
     json_write_field_string(writer, "isolation", cluster->isolation);
@@ -249,6 +251,7 @@ static void write_member(struct cluster *cluster, struct json_writer *writer,
     json_write_raw(writer, member->taints, strlen(member->taints));
     write_attributes(writer, member->attributes);
     describe_allocated(cluster, writer, member->name);
+    window_describe(cluster, writer, member->name);
     if (member->drain != NULL) {
         json_write_key(writer, "drain");
         json_write_raw(writer, member->drain, strlen(member->drain));

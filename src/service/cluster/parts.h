@@ -350,6 +350,10 @@ void describe_id(struct json_writer *writer, const char *key, uint64_t id);
 void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node);
 void describe_facts(struct json_writer *writer, const struct member *member);
 
+/* ---- window.c ---- */
+/* The array of NodeWindow of a node. */
+void window_describe(struct cluster *cluster, struct json_writer *writer, const char *node);
+
 /* ---- view.c ---- */
 void view_update(struct cluster *cluster); /* and tells, when it is another */
 /* What is known of it, and not too old. */

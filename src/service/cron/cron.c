@@ -186,3 +186,13 @@ uint64_t cron_next(const struct cron *cron, uint64_t after_ms, uint64_t since_ms
     int64_t next = cron->hours == HOURS ? next_elapsed(cron, after) : next_fixed(cron, after);
     return next == NONE ? 0 : (uint64_t)next * 1000;
 }
+
+uint64_t cron_window(const struct cron *cron, uint64_t duration_ms, uint64_t since_ms,
+                     uint64_t now_ms)
+{
+    uint64_t after_ms = now_ms > duration_ms ? now_ms - duration_ms : 0;
+    if (!cron_is_once(cron) && after_ms < since_ms) {
+        after_ms = since_ms - 1;
+    }
+    return cron_next(cron, after_ms, since_ms);
+}

@@ -66,6 +66,14 @@ uint64_t cron_next(const struct cron *cron, uint64_t after_ms, uint64_t since_ms
 
 bool cron_is_once(const struct cron *cron); /* @at */
 
+/*
+ * Windows: each moment of a schedule opens one, for `duration_ms`.  When the window that is open at
+ * `now_ms`, or will be next, opens (it closes after `now_ms`); 0: there is none any more.  None
+ * that opens before `since_ms` is one, but for @at.
+ */
+uint64_t cron_window(const struct cron *cron, uint64_t duration_ms, uint64_t since_ms,
+                     uint64_t now_ms);
+
 /* ---- Policies ---- */
 
 enum cron_misfire {

@@ -17,8 +17,7 @@
 
 #include "service/node/parts.h"
 
-enum { DEADLINE_MS = 3600000, NAMES_SIZE = 512, LEAST_DEADLINE_MS = 1000, CALLS_EVERY_MS = 250 };
-#define DEADLINE_MAX_MS (UINT64_C(7) * 24 * 3600000)
+enum { RESTORE_MS = 3600000, NAMES_SIZE = 512, CALLS_EVERY_MS = 250 };
 
 struct drain {
     struct list_node link;
@@ -451,139 +450,7 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     node_step_soon(service);
 }
 
-/* ---- May it be drained? ---- */
-
-struct blocking {
-    char names[NAMES_SIZE];
-};
-
-static bool take_blocking(sqlite3_stmt *row, void *context)
-{
-    struct blocking *blocking = context;
-    size_t used = strlen(blocking->names);
-    snprintf(blocking->names + used, sizeof(blocking->names) - used, "%s%.80s %s",
-             used > 0 ? "; " : "", store_text(row, 0), store_text(row, 1));
-    return used < sizeof(blocking->names) - 2;
-}
-
-/* Names have no quotation marks in them. */
-#define IS_IGNORED "instr(?2, '\"' || m.key || '\"') > 0"
-#define STRATEGY   "coalesce(m.config ->> '$.eviction_strategy', 'migrate')"
-
-static int check_machines(struct node_service *service, const char *name, const char *ignore,
-                          struct error *err)
-{
-    struct blocking blocking = {0};
-    int r = store_query(
-        service->options.store, err, take_blocking, &blocking,
-        "SELECT key, why FROM (SELECT m.key, CASE WHEN m.desired = 'paused' THEN 'is paused' WHEN "
-        "" STRATEGY " = 'none' THEN 'has the eviction strategy none' END AS why FROM machine m "
-        "WHERE m.node = ?1 AND m.desired IN ('running', 'paused') AND NOT " IS_IGNORED
-        ") WHERE why NOT NULL",
-        "tt", name, ignore);
-    if (r == 0 && blocking.names[0] != '\0') {
-        r = error_set(err, ERROR_CONFLICT,
-                      "%.400s: these do not leave; --force stops them here, --ignore PROJECT/NAME "
-                      "leaves them alone",
-                      blocking.names);
-    }
-    return r;
-}
-
-static int check_others(struct node_service *service, const char *name, struct error *err)
-{
-    bool is_there = false;
-    struct cluster_view *view = cluster_view_ref(service->options.cluster);
-    for (size_t i = 0; i < view->count; i++) {
-        const struct cluster_node *node = &view->nodes[i];
-        is_there = is_there ||
-            (strcmp(node->name, name) != 0 && node->health == CLUSTER_HEALTHY &&
-             node->duty == CLUSTER_ACTIVE);
-    }
-    cluster_view_unref(view);
-    return is_there ? 0
-                    : error_set(err, ERROR_CONFLICT,
-                                "node %s is the last one that takes work: nobody could take what "
-                                "it has; add a node, `blixard node uncordon` another, or say "
-                                "--force to stop what runs here",
-                                name);
-}
-
-/* "web" is "default/web". */
-static int take_ignored(const json_t *body, const char *project, json_t *ignored, struct error *err)
-{
-    size_t index = 0;
-    json_t *item = NULL;
-    json_array_foreach(json_object_get(body, "ignore"), index, item)
-    {
-        const char *name = json_string_value(item);
-        if (name == NULL || strlen(name) > 127) {
-            return error_set(err, ERROR_INVALID, "ignore names machines: NAME or PROJECT/NAME");
-        }
-        MEMORY_OWNED char *key = strchr(name, '/') != NULL ? memory_copy_string(name)
-                                                           : memory_format("%s/%s", project, name);
-        json_array_append_new(ignored, json_string(key));
-    }
-    return 0;
-}
-
-static int take_settings(const json_t *body, uint64_t moves_max, json_t *settings,
-                         struct error *err)
-{
-    uint64_t deadline_ms = json_u64(body, "deadline_ms");
-    uint64_t parallel = json_u64(body, "parallel");
-    if (deadline_ms == 0) {
-        deadline_ms = DEADLINE_MS;
-    }
-    if (deadline_ms < LEAST_DEADLINE_MS || deadline_ms > DEADLINE_MAX_MS) {
-        return error_set(err, ERROR_INVALID, "the deadline is from one second to a week");
-    }
-    if (parallel > NODE_PARALLEL_MAX) {
-        return error_set(err, ERROR_INVALID, "parallel is at most %d", NODE_PARALLEL_MAX);
-    }
-    json_object_set_new(settings, "began_at_ms", json_integer((json_int_t)clock_real_ms()));
-    json_object_set_new(settings, "deadline_ms", json_integer((json_int_t)deadline_ms));
-    json_object_set_new(settings, "force",
-                        json_boolean(json_is_true(json_object_get(body, "force"))));
-    json_object_set_new(settings, "parallel",
-                        json_integer((json_int_t)(parallel > 0 ? parallel : moves_max)));
-    return 0;
-}
-
 /* ---- Beginning ---- */
-
-static int check_node(const struct node_service *service, const char *name, bool is_drain,
-                      struct error *err)
-{
-    enum cluster_health health = CLUSTER_HEALTH_COUNT;
-    struct cluster_view *view = cluster_view_ref(service->options.cluster);
-    for (size_t i = 0; i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            health = view->nodes[i].is_self ? CLUSTER_HEALTHY : view->nodes[i].health;
-        }
-    }
-    cluster_view_unref(view);
-    if (health == CLUSTER_HEALTH_COUNT) {
-        return error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name);
-    }
-    return health != CLUSTER_LOST || !is_drain
-        ? 0
-        : error_set(err, ERROR_UNAVAILABLE,
-                    "node %.63s is lost: what of its machines may start elsewhere does so by "
-                    "itself; `blixard node cordon` keeps it from new work when it is back",
-                    name);
-}
-
-int drain_check_state(const struct node_service *service, struct error *err)
-{
-    if (!cluster_is_member(service->options.cluster)) {
-        return error_set(err, ERROR_INVALID,
-                         "this node is in no cluster: nobody could take what it has");
-    }
-    return node_state_is_there(service)
-        ? 0
-        : error_set(err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
-}
 
 static void begin(struct drain *drain, struct store_command *command, const char *kind,
                   const char *project, node_begun *done, void *context)
@@ -623,12 +490,49 @@ static bool add_move(sqlite3_stmt *row, void *context)
     return true;
 }
 
-#define SELECT_MACHINES              \
-    "SELECT m.id, m.node, " STRATEGY \
+#define SELECT_MACHINES                    \
+    "SELECT m.id, m.node, " DRAIN_STRATEGY \
     ", coalesce(m.config ->> '$.priority', 50) FROM machine m WHERE "
+
+/* What a drain for a window leaves in the rows: whoever ends it finds it there. */
+static void note_window(struct store_command *command, const char *name,
+                        const struct drain_window *window)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", name, window->name);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "it was drained for this opening of the window, or that is gone",
+        "UPDATE node_window SET begun_ms = ?1, problem = '', revision = ?2 WHERE key = ?3 AND "
+        "begun_ms < ?1",
+        "urt", window->opens_ms, key);
+}
+
+static bool take_cordoned(sqlite3_stmt *row, void *context)
+{
+    *(bool *)context = strcmp(store_text(row, 0), "cordoned") == 0;
+    return false;
+}
+
+static void set_window(struct node_service *service, const char *name,
+                       const struct drain_window *window, json_t *settings)
+{
+    bool was_cordoned = false;
+    struct error ignored = {0};
+    store_query(service->options.store, &ignored, take_cordoned, &was_cordoned,
+                "SELECT duty FROM node WHERE key = ?", "t", name);
+    json_object_set_new(settings, "window", json_string(window->name));
+    json_object_set_new(settings, "window_closes_ms", json_integer((json_int_t)window->closes_ms));
+    json_object_set_new(settings, "was_cordoned", json_boolean(was_cordoned));
+}
 
 void node_drain(struct node_service *service, const char *project, const char *name,
                 const json_t *body, node_begun *done, void *context)
+{
+    drain_begin(service, project, name, body, NULL, done, context);
+}
+
+void drain_begin(struct node_service *service, const char *project, const char *name,
+                 const json_t *body, const struct drain_window *window_or_null, node_begun *done,
+                 void *context)
 {
     struct error err = {0};
     JSON_OWNED json_t *settings = json_object();
@@ -636,15 +540,18 @@ void node_drain(struct node_service *service, const char *project, const char *n
     bool is_forced = json_is_true(json_object_get(body, "force"));
     json_object_set_new(settings, "ignore", ignored);
     int r = drain_check_state(service, &err);
-    r = r < 0 ? r : check_node(service, name, true, &err);
-    r = r < 0 ? r : take_ignored(body, project, ignored, &err);
-    r = r < 0 ? r : take_settings(body, service->options.moves_max, settings, &err);
+    r = r < 0 ? r : drain_check_node(service, name, true, &err);
+    r = r < 0 ? r : drain_take_ignored(body, project, ignored, &err);
+    r = r < 0 ? r : drain_take_settings(body, service->options.moves_max, settings, &err);
     MEMORY_OWNED char *ignore = json_dumps(ignored, JSON_COMPACT);
-    r = r < 0 || is_forced ? r : check_others(service, name, &err);
-    r = r < 0 || is_forced ? r : check_machines(service, name, ignore, &err);
+    r = r < 0 || is_forced ? r : drain_check_others(service, name, &err);
+    r = r < 0 || is_forced ? r : drain_check_machines(service, name, ignore, &err);
     if (r < 0) {
         done(&err, NULL, context);
         return;
+    }
+    if (window_or_null != NULL) {
+        set_window(service, name, window_or_null, settings);
     }
     MEMORY_OWNED char *text = json_dumps(settings, JSON_COMPACT | JSON_SORT_KEYS);
     struct drain *drain = drain_new(service, name, false);
@@ -658,10 +565,14 @@ void node_drain(struct node_service *service, const char *project, const char *n
         "UPDATE node SET duty = 'draining', drain = ?, revision = ? WHERE key = ? AND duty IN "
         "('active', 'cordoned')",
         "trt", text, name);
+    if (window_or_null != NULL) {
+        note_window(command, name, window_or_null);
+    }
     const struct moving moving = {command, "", "drain", clock_real_ms()};
     store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
-                SELECT_MACHINES "m.node = ?1 AND " STRATEGY " <> 'none' AND NOT " IS_IGNORED, "tt",
-                name, ignore);
+                SELECT_MACHINES "m.node = ?1 AND " DRAIN_STRATEGY
+                                " <> 'none' AND NOT " DRAIN_IS_IGNORED,
+                "tt", name, ignore);
     store_command_add(command,
                       "UPDATE machine SET home = node WHERE node = ?1 AND id IN (SELECT key FROM "
                       "machine_move WHERE node = ?1 AND reason = 'drain')",
@@ -672,9 +583,15 @@ void node_drain(struct node_service *service, const char *project, const char *n
 void node_restore(struct node_service *service, const char *project, const char *name,
                   const json_t *body, node_begun *done, void *context)
 {
+    drain_restore(service, project, name, body, false, done, context);
+}
+
+void drain_restore(struct node_service *service, const char *project, const char *name,
+                   const json_t *body, bool stays_cordoned, node_begun *done, void *context)
+{
     struct error err = {0};
     bool stays = json_is_true(json_object_get(body, "stay"));
-    if (drain_check_state(service, &err) < 0 || check_node(service, name, false, &err) < 0) {
+    if (drain_check_state(service, &err) < 0 || drain_check_node(service, name, false, &err) < 0) {
         done(&err, NULL, context);
         return;
     }
@@ -687,13 +604,13 @@ void node_restore(struct node_service *service, const char *project, const char 
         }
     }
     struct drain *drain = drain_new(service, name, true);
-    drain->deadline_ms = clock_boot_ms() + DEADLINE_MS;
+    drain->deadline_ms = clock_boot_ms() + RESTORE_MS;
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_CONFLICT, "the node is active, and nothing has left it",
-        "UPDATE node SET duty = 'active', drain = NULL, revision = ?1 WHERE key = ?2 AND (duty <> "
-        "'active' OR EXISTS (SELECT 1 FROM machine WHERE home = ?2))",
-        "rt", name);
+        "UPDATE node SET duty = ?1, drain = NULL, revision = ?2 WHERE key = ?3 AND (duty <> "
+        "'active' OR EXISTS (SELECT 1 FROM machine WHERE home = ?3))",
+        "trt", stays_cordoned ? "cordoned" : "active", name);
     store_command_add(command,
                       "UPDATE machine_move SET state = 'cancelled', revision = ? WHERE node = ? "
                       "AND reason = 'drain'",
@@ -722,7 +639,7 @@ void drain_begin_rebalance(struct node_service *service, struct store_command *o
 {
     struct drain *drain = drain_new(service, "", false);
     drain->is_rebalance = true;
-    drain->deadline_ms = clock_boot_ms() + DEADLINE_MS;
+    drain->deadline_ms = clock_boot_ms() + RESTORE_MS;
     begin(drain, owned_command, "cluster.rebalance", project, done, context);
     snprintf(ret_operation, OPERATION_ID_SIZE, "%s", drain->operation);
 }

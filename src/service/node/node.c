@@ -71,10 +71,11 @@ static void on_change(const struct store_event *event, void *context)
 {
     struct node_service *service = context;
     bool is_ours = event->operation == 'R' || strcmp(event->table, "machine_move") == 0 ||
-        strcmp(event->table, "node") == 0 ||
+        strcmp(event->table, "node") == 0 || strcmp(event->table, "node_window") == 0 ||
         (service->has_moves && strcmp(event->table, "machine") == 0);
     if (is_ours && !service->is_over) {
         node_step_soon(service);
+        windows_look_soon(service);
     }
 }
 
@@ -99,6 +100,7 @@ int node_service_new(const struct node_options *options, struct node_service **r
     service->step = loop_timer_new(options->loop, on_step, service);
     service->watch = store_watch_new(options->store, NULL, on_change, service);
     loss_open(service);
+    windows_open(service);
     service->rebalance = loop_timer_new(options->loop, on_rebalance, service);
     if (options->rebalance_every_ms > 0) {
         loop_timer_start(service->rebalance, options->rebalance_every_ms);
@@ -117,6 +119,7 @@ void node_service_free(struct node_service *service)
     service->is_over = true;
     store_watch_free(service->watch);
     loss_close(service);
+    windows_close(service);
     store_settle(service->options.store);
     while (service->pending > 0) {
         uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);

@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
+#include "base/map.h"
 #include "base/memory.h"
 
 #include "engine/store/store.h"
@@ -41,9 +42,12 @@ struct node_service {
     struct list moves;  /* of machines of this node, under way */
     struct list drains; /* operations that are told how it goes */
     struct losses *losses;
-    struct loop_timer *loss; /* when what a lost node ran may start elsewhere */
-    bool has_moves;          /* somewhere in the cluster, or a drain here */
-    unsigned pending;        /* answers on their way */
+    struct loop_timer *windows; /* when one is to be looked at */
+    struct map windows_tried;   /* key -> when a drain for it was refused, as a text */
+    bool windows_are_busy;      /* a drain or a restore is being begun */
+    struct loop_timer *loss;    /* when what a lost node ran may start elsewhere */
+    bool has_moves;             /* somewhere in the cluster, or a drain here */
+    unsigned pending;           /* answers on their way */
     bool is_over;
 };
 
@@ -69,7 +73,38 @@ void attributes_write(const struct node_options *options, const struct attribute
 void moves_step(struct node_service *service);
 void moves_abandon(struct node_service *service);
 
+/* ---- drain_check.c ---- */
+/* Names have no quotation marks in them. */
+#define DRAIN_IS_IGNORED "instr(?2, '\"' || m.key || '\"') > 0"
+#define DRAIN_STRATEGY   "coalesce(m.config ->> '$.eviction_strategy', 'migrate')"
+
+/* CONFLICT, naming those that do not leave. */
+int drain_check_machines(struct node_service *service, const char *name, const char *ignore,
+                         struct error *err);
+/* CONFLICT: nobody else takes work. */
+int drain_check_others(struct node_service *service, const char *name, struct error *err);
+/* NOT_FOUND; UNAVAILABLE: it is lost, and to be drained. */
+int drain_check_node(const struct node_service *service, const char *name, bool is_drain,
+                     struct error *err);
+/* A NodeDrain, as it is kept in the node's row. */
+int drain_take_ignored(const json_t *body, const char *project, json_t *ignored, struct error *err);
+int drain_take_settings(const json_t *body, uint64_t moves_max, json_t *settings,
+                        struct error *err);
+
 /* ---- drain.c ---- */
+/* For which window a node is drained; NULL: for none. */
+struct drain_window {
+    const char *name;
+    uint64_t opens_ms;
+    uint64_t closes_ms;
+};
+/* node_drain(); CONFLICT, too: it was drained for that opening. */
+void drain_begin(struct node_service *service, const char *project, const char *name,
+                 const json_t *body, const struct drain_window *window_or_null, node_begun *done,
+                 void *context);
+/* node_restore(); the node is cordoned then, or takes work. */
+void drain_restore(struct node_service *service, const char *project, const char *name,
+                   const json_t *body, bool stays_cordoned, node_begun *done, void *context);
 /* How many machines leave this node at once. */
 size_t drains_parallel(const struct node_service *service);
 void drains_step(struct node_service *service);
@@ -82,6 +117,11 @@ void drain_begin_rebalance(struct node_service *service, struct store_command *o
 /* One that was under way when the daemon ended. */
 void drains_resume(struct node_service *service);
 void drains_abandon(struct node_service *service);
+
+/* ---- window.c ---- */
+void windows_open(struct node_service *service);
+void windows_look_soon(struct node_service *service);
+void windows_close(struct node_service *service);
 
 /* ---- loss.c ---- */
 void loss_open(struct node_service *service);

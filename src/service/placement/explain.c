@@ -69,6 +69,32 @@ static int compare(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+static bool take_drain(sqlite3_stmt *row, void *context)
+{
+    char *reason = context;
+    JSON_OWNED json_t *drain = NULL;
+    struct error ignored = {0};
+    const char *text = store_text(row, 1);
+    json_read(text, strlen(text), &drain, &ignored);
+    const char *window = json_text(drain, "window");
+    if (window[0] != '\0') {
+        snprintf(reason, PLACEMENT_REASON_MAX, "the node is %s for its maintenance window %.63s",
+                 store_text(row, 0), window);
+    }
+    return false;
+}
+
+/* The engine knows that nothing new goes there, and not why. */
+static void find_reason(struct placement_service *service, struct verdict *verdict)
+{
+    struct error ignored = {0};
+    if (verdict->filter == PLACEMENT_NOT_ELIGIBLE) {
+        store_query(service->options.store, &ignored, take_drain, verdict->reason,
+                    "SELECT duty, drain FROM node WHERE key = ? AND drain IS NOT NULL", "t",
+                    verdict->name);
+    }
+}
+
 int verdicts_of(struct placement_service *service, const struct placement_request *request,
                 const struct placement_options *options, struct verdicts *ret_verdicts,
                 struct error *err)
@@ -80,6 +106,9 @@ int verdicts_of(struct placement_service *service, const struct placement_reques
                               ret_verdicts, err);
     if (r == 0) {
         qsort(ret_verdicts->all, ret_verdicts->count, sizeof(struct verdict), compare);
+    }
+    for (size_t i = 0; r == 0 && i < ret_verdicts->count; i++) {
+        find_reason(service, &ret_verdicts->all[i]);
     }
     return r;
 }

@@ -158,6 +158,23 @@ void api_node_untaint(struct request *request)
                        NULL, reply_to(request));
 }
 
+static void set_window(struct request *request, const json_t *body)
+{
+    cluster_set_window(cluster_of(request), request->parameters[0], request->parameters[1], body,
+                       reply_to(request));
+}
+
+void api_node_window_set(struct request *request)
+{
+    api_body_read(request, "NodeWindowSet", set_window);
+}
+
+void api_node_window_delete(struct request *request)
+{
+    cluster_delete_window(cluster_of(request), request->parameters[0], request->parameters[1],
+                          reply_to(request));
+}
+
 /* ---- Who may come in ---- */
 
 static void create_token(struct request *request, const json_t *body)

@@ -117,12 +117,44 @@ static void print_taints(const json_t *taints)
     }
 }
 
+/* "kernel: opens 2026-11-29T02:00:00.000Z, closes ..., 0 2 * * SUN Europe/Berlin" */
+static void print_windows(const json_t *node)
+{
+    const json_t *drain = json_object_get(node, "drain");
+    size_t index = 0;
+    json_t *window = NULL;
+    json_array_foreach(json_object_get(node, "windows"), index, window)
+    {
+        const char *problem = json_text(window, "problem");
+        print_line("maintenance",
+                   memory_format("%s: %s, opens %s, closes %s, %s %s%s%s",
+                                 json_text(window, "name"), json_text(window, "state"),
+                                 json_text(window, "opens_at"), json_text(window, "closes_at"),
+                                 json_text(window, "schedule"), json_text(window, "zone"),
+                                 problem[0] != '\0' ? "; " : "", problem));
+    }
+    if (json_text(drain, "window")[0] != '\0') {
+        print_line("drained for", memory_format("window %s", json_text(drain, "window")));
+    }
+}
+
+static void print_load(const json_t *load)
+{
+    if (load != NULL) {
+        print_line("calls",
+                   memory_format("%" PRIu64 " run, %" PRIu64 " wait", json_u64(load, "running"),
+                                 json_u64(load, "waiting")));
+    }
+}
+
 void node_print_attributes(const json_t *node)
 {
     const json_t *has = json_object_get(node, "attributes");
     const json_t *over = json_object_get(has, "overcommit");
     print_taints(json_object_get(node, "taints"));
     print_topology(node);
+    print_windows(node);
+    print_load(json_object_get(node, "load"));
     if (json_u64(has, "cpus") == 0) {
         return;
     }

@@ -122,6 +122,7 @@ const struct noun cli_nouns[] = {
     {"operation", "long-running changes"},
     {"node", "nodes"},
     {"node token", "tokens that nodes join with"},
+    {"node maintenance", "windows in which nodes are maintained"},
     {"cluster", "the cluster"},
     {"client", "who is let in from elsewhere"},
     {"context", "which cluster to talk to"},
@@ -722,6 +723,7 @@ const struct verb cli_verbs[] = {
     {"context", "delete", "NAME", 1, 1, NULL, "Delete a context with its key.",
      "  blixard context delete home\n", verb_context_delete},
 
+#include "maintenance_verbs.def"
 #include "manifest_verbs.def"
 #include "quota_verbs.def"
 #include "store_verbs.def"

@@ -359,3 +359,38 @@ TEST(cron, jitter_is_bounded_and_the_same_everywhere)
     EXPECT(differs);
     EXPECT(cron_start_of(&(struct cron_policy){0}, "x", slot_ms) == slot_ms);
 }
+
+static void opens(const char *schedule, const char *since, const char *now, const char *expected)
+{
+    const uint64_t two_hours_ms = 2 * 3600 * 1000;
+    struct cron_zone *zone = zone_of("Europe/Berlin");
+    struct cron *cron = NULL;
+    struct error err = {0};
+    EXPECT(cron_parse(schedule, zone, &cron, &err) == 0);
+    uint64_t opens_ms = cron_window(cron, two_hours_ms, moment(since), moment(now));
+    EXPECT(opens_ms == (expected != NULL ? moment(expected) : 0));
+    cron_free(cron);
+    cron_zone_free(zone);
+}
+
+TEST(cron, a_window_is_open_from_its_moment_for_its_duration)
+{
+    const char *nightly = "0 3 * * *"; /* two o'clock UTC in winter, one in summer */
+    const char *long_ago = "2025-01-01T00:00:00Z";
+    opens(nightly, long_ago, "2026-01-10T01:59:59Z", "2026-01-10T02:00:00Z");
+    opens(nightly, long_ago, "2026-01-10T02:00:00Z", "2026-01-10T02:00:00Z");
+    opens(nightly, long_ago, "2026-01-10T03:59:59Z", "2026-01-10T02:00:00Z");
+    opens(nightly, long_ago, "2026-01-10T04:00:00Z", "2026-01-11T02:00:00Z"); /* it has closed */
+    opens(nightly, long_ago, "2026-03-29T00:30:00Z", "2026-03-29T01:00:00Z"); /* clocks change */
+    opens("0 0 31 12 *", long_ago, "2026-06-01T00:00:00Z", "2026-12-30T23:00:00Z");
+}
+
+TEST(cron, a_window_made_while_it_would_be_open_opens_next_time_unless_it_is_for_once)
+{
+    opens("0 3 * * *", "2026-01-10T02:30:00Z", "2026-01-10T02:30:01Z", "2026-01-11T02:00:00Z");
+    opens("0 3 * * *", "2026-01-10T02:00:00Z", "2026-01-10T02:30:01Z", "2026-01-10T02:00:00Z");
+    const char *once = "@at 2026-01-10T02:00:00Z";
+    opens(once, "2026-01-10T02:30:00Z", "2026-01-10T02:30:01Z", "2026-01-10T02:00:00Z");
+    opens(once, "2026-01-01T00:00:00Z", "2026-01-10T03:59:59Z", "2026-01-10T02:00:00Z");
+    opens(once, "2026-01-01T00:00:00Z", "2026-01-10T04:00:00Z", NULL);
+}
