@@ -1,8 +1,8 @@
 {
   description = "Blixard: a cloud of functions and microVMs in one binary";
 
-  # Whoever uses this flake pins what is below with their own lock, or says `inputs.nixpkgs.follows`.
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  # Pinned by flake.lock; a flake that uses this one has its own with `inputs.blixard.inputs.nixpkgs.follows = "nixpkgs"`.
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
 
   outputs = { self, nixpkgs }:
     let

@@ -282,7 +282,7 @@ class Flakes(Evaluation):
         shutil.copy(NIX / "nixos.nix", cls.nixpkgs)
         # What is tracked, as it is now: as a flake of a folder, so that a change that is not committed counts, too.
         cls.flake = cls.scratch / "blixard"
-        listed = subprocess.run(["git", "ls-files", "-z", "flake.nix", "nix", "src/LAYERS", "meson.build", "docs/examples"], cwd=ROOT,
+        listed = subprocess.run(["git", "ls-files", "-z", "flake.nix", "flake.lock", "nix", "src/LAYERS", "meson.build", "docs/examples"], cwd=ROOT,
                                 stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0")
         for name in filter(None, listed):
             target = cls.flake / name
@@ -309,6 +309,18 @@ class Flakes(Evaluation):
             self.assertEqual(self.attribute(self.flake, path, "nixpkgs", apply="builtins.attrNames"), wanted)
         have = self.attribute(self.flake, "lib", "nixpkgs", apply="builtins.attrNames")
         self.assertLessEqual({"mkMachine", "mkFunction", "mkCluster", "mkRunnerManifest"}, set(have))
+
+    def test_its_inputs_are_pinned(self):
+        lock = json.loads((self.flake / "flake.lock").read_text())
+        inputs = lock["nodes"][lock["root"]]["inputs"]
+        said = self.value(f"builtins.attrNames (import {self.flake}/flake.nix).inputs")
+        self.assertEqual(sorted(inputs), said)
+        for name in inputs.values():
+            node = lock["nodes"][name]
+            self.assertRegex(node["locked"]["rev"], "^[0-9a-f]{40}$")
+            self.assertRegex(node["locked"]["narHash"], "^sha256-[A-Za-z0-9+/]{43}=$")
+            wanted = "{owner}/{repo}/{ref}".format(**node["original"])
+            self.assertEqual(self.value(f"(import {self.flake}/flake.nix).inputs.{name}.url"), f"github:{wanted}")
 
     def test_the_nodes_of_the_vm_test_are_configurations(self):
         failed = self.attribute(self.flake, f"checks.{SYSTEM}.cluster.evaluated", "nixpkgs",
