@@ -43,16 +43,15 @@ let
     let parts = split arguments; in
     mkDocuments (parts.common // { config.functions.${name} = parts.own; });
 
-  # A machine that a NixOS configuration with microvm.nix describes.
-  mkRunnerManifest = { name, nixosConfiguration ? null, runner ? nixosConfiguration.config.microvm.declaredRunner, ... }@arguments:
+  # A machine that a NixOS configuration with microvm.nix describes, or whose runner is given; its CPUs, its memory and its MACs
+  # are those of the configuration.
+  mkRunnerManifest = { name, nixosConfiguration ? null, ... }@arguments:
     if !(shared.has "Machine" "runner") then
       throw "blixard.lib.mkRunnerManifest: this version of Blixard takes no runners of microvm.nix in manifests"
     else
-      let guest = if nixosConfiguration == null then null else nixosConfiguration.config.microvm; in
       mkMachine (
-        optionalAttrs (guest != null) { cpus = guest.vcpu; memory = guest.mem * 1048576; }
-        // removeAttrs arguments [ "nixosConfiguration" ]
-        // { inherit runner; });
+        removeAttrs arguments [ "nixosConfiguration" ]
+        // optionalAttrs (nixosConfiguration != null) { flake.nixosConfigurations.${name} = nixosConfiguration; });
 
   # Modules of the hosts of a cluster, by the names of its nodes: the first by name, or that with `bootstrap`, begins it.
   #

@@ -56,9 +56,12 @@ let
         "machines.${name}.config needs `services.blixard.microvmModule`, the module of microvm.nix for guests (microvm.nixosModules.microvm)")
       (that (m.runner == null || has "Machine" "runner")
         "machines.${name}: this version of Blixard takes no runners of microvm.nix in manifests; give it an `image`")
-      (that (m.placement.node != cfg.nodeName || m.hypervisor == null || elem m.hypervisor cfg.hypervisors)
+      (that (m.placement.node != cfg.nodeName || m.hypervisor == null || m.runner != null || elem m.hypervisor cfg.hypervisors)
         "machines.${name} is to run under ${toString m.hypervisor} on this node, which is not among `hypervisors`")
     ]
+    ++ optionals (m.runner != null) (map
+      (what: that false "machines.${name}.${what}: a machine with a runner has no disk and no agent of Blixard's, and says that in its own configuration")
+      (filter (what: m.${what} != null && m.${what} != [ ] && m.${what} != { }) [ "volumes" "health" "shares" "environment" "sshKeys" "hostname" ]))
     ++ optionals (hypervisorOf m == "firecracker") (firecracker name m);
 
   ofFunction = name: f:

@@ -98,6 +98,11 @@ let
 
   machineDocuments = name: m:
     let
+      isRunner = m.runner != null;
+      # A guest has the MAC of its configuration, which the network has to be told; taps are in the order of networks.
+      taps = if m.evaluatedConfig == null then [ ] else filter (i: i.type or "tap" == "tap") (m.evaluatedConfig.microvm.interfaces or [ ]);
+      macOf = index: if index < builtins.length taps then { inherit (builtins.elemAt taps index) mac; } else { };
+      networks = builtins.genList (index: macOf index // interfaceSpec (builtins.elemAt m.interfaces index)) (builtins.length m.interfaces);
       made = filter (volume: !(isString volume) && volume.size != null) m.volumes;
       node = optionalAttrs (m.placement.node != null) { inherit (m.placement) node; };
     in
@@ -115,10 +120,10 @@ let
           runner = if m.runner == null then null else toString m.runner;
           # For people, where it has a name.
           flake = if has "Machine" "flake" && builtins.isString m.flake then m.flake else null;
-          driver = m.hypervisor;
+          driver = if isRunner then null else m.hypervisor;
           strategy = m.runStrategy;
           volumes = map volumeWord m.volumes;
-          networks = map interfaceSpec m.interfaces;
+          inherit networks;
           publish = m.publish;
           shares = m.shares;
           environment = mapAttrsToList (n: value: "${n}=${value}") m.environment;

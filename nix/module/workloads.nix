@@ -69,11 +69,15 @@ let
       };
       evaluatedConfig = mkOption {
         type = types.nullOr types.unspecified;
-        default = if config.config == null then null else (guest name config.config).config;
-        defaultText = literalExpression "the configuration that `config` comes to";
+        default =
+          if config.config != null then (guest name config.config).config
+          else if config.flake != null then
+            (let found = flakeOf name config.flake; in found.flake.nixosConfigurations.${found.name}.config)
+          else null;
+        defaultText = literalExpression "the configuration that `config` or `flake` comes to";
         readOnly = true;
         internal = true;
-        description = "What `config` comes to.";
+        description = "What `config` or `flake` comes to.";
       };
       cpus = maybe types.ints.positive "Virtual CPUs.";
       memory = maybe sizeType "Memory: bytes, or as in \"512MiB\".";
@@ -117,13 +121,12 @@ let
       restartIfChanged = switch true "Restart it when a change takes effect at its next start only; else it has the change whenever it is started next.";
       settings = moreFields "Machine";
     };
-    config.runner = lib.mkMerge [
-      (mkIf (config.config != null) config.evaluatedConfig.microvm.declaredRunner)
-      (mkIf (config.flake != null) (
-        let found = flakeOf name config.flake; in
-        found.flake.nixosConfigurations.${found.name}.config.microvm.declaredRunner
-      ))
-    ];
+    config = mkIf (config.config != null || config.flake != null) {
+      runner = config.evaluatedConfig.microvm.declaredRunner;
+      # What the node counts; the guest has what its configuration says.
+      cpus = lib.mkDefault config.evaluatedConfig.microvm.vcpu;
+      memory = lib.mkDefault (config.evaluatedConfig.microvm.mem * 1048576);
+    };
   });
 
   alias = types.submodule {

@@ -1,8 +1,10 @@
 """Machines that a NixOS host declares: a change that waits for the next start, with and without a restart."""
+import os
 import pathlib
 import tempfile
 import unittest
 
+import runners
 from machines import kernel_flags, machines_of, root_archive, why_not
 from nixos import Switched, need_nix
 from node import Node
@@ -46,6 +48,29 @@ class Machines(Switched):
         events = self.cli("vm", "events", "eager")
         self.assertIn("Done: 0 changed.", self.switch(self.MACHINES % (2, 2)))
         self.assertEqual(self.cli("vm", "events", "eager"), events)
+        self.switch("")
+        self.assertEqual(self.node.json("/v1/machines")["machines"], [])
+
+    def test_a_machine_of_microvm_nix_follows_its_configuration(self):
+        if os.geteuid() != 0:
+            self.skipTest("runners belong to root")
+        self.node.stop()
+        store = self.folder / "store"
+        self.folder.chmod(0o755)
+        store.mkdir()
+        self.node = Node(arguments=["--machine-runner-folders", store])
+        self.enterContext(machines_of(self.node.folder))
+        kernel, initrd = runners.guest(store / "guest")
+        paths = {name: runners.make(store / name, kernel, initrd, name) for name in ("first", "second")}
+        declared = """machines.web = { flake.nixosConfigurations.web.config.microvm = { vcpu = 1; mem = 256; declaredRunner = "%s"; };
+            placement.node = null; }; apply.timeout = "4m";"""
+        self.switch(declared % paths["first"])
+        machine = self.node.json("/v1/machines/web")
+        self.assertEqual((machine["state"], machine["booted_runner"], machine["memory_bytes"]), ("running", str(paths["first"]), 256 << 20))
+        self.switch(declared % paths["second"])
+        self.assertEqual(self.node.json("/v1/machines/web")["booted_runner"], str(paths["second"]))
+        runners.until("it is up", lambda: "guest second is up" in self.cli("vm", "logs", "web"))
+        self.assertIn("Done: 0 changed.", self.switch(declared % paths["second"]))
         self.switch("")
         self.assertEqual(self.node.json("/v1/machines")["machines"], [])
 

@@ -69,6 +69,16 @@
       placement = { node = null; constraints = [ "\${node.zone} = a" ]; priority = 60; };
       settings.cpu_limit_percent = 150;
     };
+    machines.guest = {
+      flake.nixosConfigurations.guest.config.microvm = {
+        vcpu = 2;
+        mem = 512;
+        hypervisor = "cloud-hypervisor";
+        interfaces = [ { type = "user"; id = "u"; mac = "02:00:00:00:00:01"; } { type = "tap"; id = "t"; mac = "02:00:00:00:00:02"; } ];
+        declaredRunner = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-microvm-guest";
+      };
+      interfaces = [ "back" ];
+    };
     functions.hello = {
       wasm = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-hello/hello.wasm";
       language = "c";
