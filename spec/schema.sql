@@ -704,3 +704,10 @@ CREATE TABLE nix_key (
     created_ms INTEGER NOT NULL,
     revision   INTEGER NOT NULL
 ) STRICT;
+-- CPUs of their own
+CREATE TABLE machine_cpus (                  -- of a machine at a node; it alone writes it
+    key      TEXT PRIMARY KEY NOT NULL,      -- id of the machine
+    node     TEXT NOT NULL,
+    cpus     TEXT NOT NULL,                  -- numbers of the node's: "2,3"
+    revision INTEGER NOT NULL
+) STRICT;

@@ -3,7 +3,9 @@
 The machines are QEMU's with a boot sector that halts and no agent, as in placement_test.py.
 """
 import json
+import os
 import pathlib
+import re
 import shutil
 import tempfile
 import unittest
@@ -158,6 +160,60 @@ class DrivenAway(PlacementLife):
             self.assertNotEqual(self.a.get("/v1/machines/guest")["node"], self.c.name)
         finally:
             self.a.cli("node", "restore", self.c.name)
+
+
+@unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "needs two CPUs")
+class OwnCpus(PlacementLife):
+    def until_on(self, name, holds, what):
+        """The CPUs that the kernel has for its VMM, once it is so."""
+        index = None
+        for _ in range(LOOKS):
+            shown = self.a.get(f"/v1/machines/{name}")
+            if holds(shown):
+                return shown
+            _, index = self.a.view(index, 200)
+        raise AssertionError(f"{name}: never {what}: {shown}")
+
+    def test_who_has_cpus_of_its_own_runs_on_them_and_nobody_else_does(self):
+        small = ("--memory", "64MiB", "--node", self.c.name)
+        self.create("other", *small)
+        self.create("own", *small, "--dedicated-cpus", "yes")
+        own = self.until_on("own", lambda shown: shown.get("has_own_cpus"), "on its own")
+        self.assertTrue(own["runs_on_cpus"].isdigit(), own["runs_on_cpus"])
+        self.assertIn(own["pinned_by"], ("cpuset", "affinity"))
+        threads = [status.read_text() for status in pathlib.Path(f"/proc/{own['vmm_pid']}/task").glob("*/status")]
+        self.assertGreater(len(threads), 1)
+        for thread in threads:
+            self.assertEqual(re.search(r"^Cpus_allowed_list:\s+(\S+)$", thread, re.M).group(1), own["runs_on_cpus"])
+        cpus = lambda shown: cpus_of(shown["runs_on_cpus"]) if "runs_on_cpus" in shown else None
+        self.until_on("other", lambda shown: cpus(shown) is not None and not cpus(shown) & cpus(own), "on the others")
+        self.assertIn(own["runs_on_cpus"], self.a.cli("vm", "show", "own"))
+
+        # They are the same after the daemon was away, for it and for who comes then.
+        self.c.stop()
+        self.c.start()
+        self.c.wait_ready()
+        self.cluster.settled()
+        again = self.until_on("own", lambda shown: "runs_on_cpus" in shown, "pinned")
+        self.assertEqual((again["runs_on_cpus"], again["vmm_pid"]), (own["runs_on_cpus"], own["vmm_pid"]))
+        self.a.cli("vm", "delete", "other")
+        self.create("second", *small, "--dedicated-cpus", "yes")
+        second = self.until_on("second", lambda shown: shown.get("has_own_cpus"), "on its own")
+        self.assertFalse(cpus(second) & cpus(own))
+        self.a.cli("vm", "delete", "second")
+        self.create("other", *small)
+        self.until_on("other", lambda shown: cpus(shown) is not None and not cpus(shown) & cpus(own), "on the others")
+        self.a.cli("vm", "delete", "own")
+        self.until_on("other", lambda shown: cpus(shown) == set(range(os.cpu_count())), "on all")
+
+
+def cpus_of(text):
+    """{0, 1, 4} of "0-1,4"."""
+    found = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return found
 
 
 class Displaced(PlacementLife):

@@ -417,6 +417,15 @@ struct hypervisor_usage {
 };
 bool hypervisor_read_usage(const char *folder, struct hypervisor_usage *ret_usage);
 
+/*
+ * The CPUs that the VMM in a folder may run on ("0-3,8"); *ret_how: "cpuset" or "affinity", as it
+ * could be had.  Blocks for some milliseconds: on a thread of the pool.  NOT_FOUND: none runs
+ * there; INVALID, OS.  hypervisor_read_cpus(): which ones the kernel has for it now; false: none
+ * runs.
+ */
+int hypervisor_pin(const char *folder, const char *cpus, const char **ret_how, struct error *err);
+bool hypervisor_read_cpus(const char *folder, char *ret_cpus, size_t size);
+
 /* What its control group says; false: it has none. */
 struct hypervisor_limited {
     uint64_t throttled_ms;

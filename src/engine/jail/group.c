@@ -28,8 +28,11 @@
 
 enum { PERIOD_US = 100000, FILE_BYTES_MAX = 64 << 10, VALUE_BYTES_MAX = 64 };
 
-enum controller { CPU, MEMORY, PIDS, CONTROLLERS };
-static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids"};
+/* The first ones limit, and are entered before there is anything to be limited; cpuset is set to
+ * what runs: see pin.c. */
+enum controller { CPU, MEMORY, PIDS, CPUSET, CONTROLLERS };
+enum { LIMITING = CPUSET };
+static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids", "cpuset"};
 
 struct place {
     char *path; /* where the controller is mounted; NULL: nowhere */
@@ -178,6 +181,7 @@ static int set_limit(const char *folder, bool is_v2, enum controller controller,
     case PIDS:
         snprintf(value, sizeof(value), "%u", limits->processes);
         return limits->processes == 0 ? 0 : write_value(folder, "pids.max", value);
+    case CPUSET:
     case CONTROLLERS:
         break;
     }
@@ -192,7 +196,7 @@ unsigned jail_group_enter(const char *name, const struct jail_group_limits *limi
         return 0;
     }
     find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
+    for (int i = 0; i < LIMITING; i++) {
         enum controller controller = (enum controller)i;
         MEMORY_OWNED char *folder =
             places[i].path != NULL ? open_group(&places[i], controller, name) : NULL;
@@ -272,7 +276,7 @@ bool jail_group_read(const char *name, struct jail_group_usage *ret_usage)
         return false;
     }
     find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
+    for (int i = 0; i < LIMITING; i++) {
         if (places[i].path == NULL) {
             continue;
         }
@@ -299,6 +303,56 @@ bool jail_group_read(const char *name, struct jail_group_usage *ret_usage)
     return is_there;
 }
 
+/* ---- CPUs ---- */
+
+/* In version 1 a group has no CPUs and no memory until it is told which. */
+static bool take_over(const char *from, const char *to, const char *name)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s", from, name);
+    MEMORY_OWNED char *own = memory_format("%s/%s", to, name);
+    if (file_read(own, FILE_BYTES_MAX, &text, &ignored) == 0 &&
+        buffer_string(&text)[strspn(buffer_string(&text), " \n")] != '\0') {
+        return true;
+    }
+    buffer_clear(&text);
+    return file_read(path, FILE_BYTES_MAX, &text, &ignored) == 0 &&
+        write_value(to, name, buffer_string(&text)) == 0;
+}
+
+static bool set_cpus(const struct place *place, const char *folder, pid_t pid, const char *cpus)
+{
+    char number[16];
+    MEMORY_OWNED char *slice = memory_format("%s/" SLICE, place->path);
+    snprintf(number, sizeof(number), "%d", (int)pid);
+    bool is_good = place->is_v2 ||
+        (take_over(place->path, slice, "cpuset.mems") &&
+         take_over(place->path, slice, "cpuset.cpus") && take_over(slice, folder, "cpuset.mems"));
+    return is_good && write_value(folder, "cpuset.cpus", cpus) == 0 &&
+        write_value(folder, "cgroup.procs", number) == 0;
+}
+
+bool jail_group_set_cpus(const char *name, pid_t pid, const char *cpus)
+{
+    struct place places[CONTROLLERS];
+    bool is_set = false;
+    if (!is_name(name)) {
+        return false;
+    }
+    find_places(places);
+    MEMORY_OWNED char *folder =
+        places[CPUSET].path != NULL ? open_group(&places[CPUSET], CPUSET, name) : NULL;
+    if (folder != NULL) {
+        is_set = set_cpus(&places[CPUSET], folder, pid, cpus);
+        if (!is_set && !places[CPUSET].is_v2) {
+            rmdir(folder); /* it is of nothing else there */
+        }
+    }
+    free_places(places);
+    return is_set;
+}
+
 /* ---- What can be had ---- */
 
 static bool can_write(const char *folder)
@@ -316,7 +370,7 @@ unsigned jail_group_probe(char *ret_text, size_t size)
     size_t used = 0;
     snprintf(name, sizeof(name), "probe-%d", (int)getpid());
     find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
+    for (int i = 0; i < LIMITING; i++) {
         MEMORY_OWNED char *folder =
             places[i].path != NULL ? open_group(&places[i], (enum controller)i, name) : NULL;
         if (folder != NULL && can_write(folder)) {

@@ -114,6 +114,19 @@ void jail_group_kill(const char *name);   /* all that is in it; the caller is no
 void jail_group_remove(const char *name); /* when nothing is in it any more */
 bool jail_group_read(const char *name, struct jail_group_usage *ret_usage); /* false: none */
 
+/* Put a process into its group's cpuset, with the CPUs `cpus` ("0-3,8").  False: it cannot be had.
+ */
+bool jail_group_set_cpus(const char *name, pid_t pid, const char *cpus);
+
+/*
+ * Let a process, all of its threads and what they make from now on, run on `cpus` alone: by the
+ * cpuset of its group, which nothing in it can leave, or else by sched_setaffinity(2) for each
+ * thread.  A few milliseconds, at times more: on a thread of the pool.  INVALID (the list), OS.
+ */
+enum jail_pin { JAIL_PIN_GROUP, JAIL_PIN_THREADS };
+int jail_pin(const char *group, pid_t pid, const char *cpus, enum jail_pin *ret_how,
+             struct error *err);
+
 /* What can be limited here, as bits and for people: "cpu, memory, pids (cgroup v2)". */
 unsigned jail_group_probe(char *ret_text, size_t size);
 

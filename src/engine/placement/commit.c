@@ -152,6 +152,50 @@ int placement_commit(struct placement_cluster *cluster, const struct placement_r
     return placement_reserve(cluster, request, decision, now_ms, 0, err);
 }
 
+/* ---- Cores of what is there ---- */
+
+static int find_cores(struct placement_cluster *cluster, struct allocation *allocation,
+                      struct error *err)
+{
+    struct probe probe;
+    struct placement_grant grant = {.numa = -1};
+    int r = probe_init(&probe, cluster, &allocation->request, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    bool found = grant_cores(&probe, allocation->node, &grant);
+    probe_done(&probe);
+    if (!found) {
+        return error_set(err, ERROR_LIMIT, "node %s has no %u cores free",
+                         allocation->node->name->text, allocation->request.demand.dedicated_cores);
+    }
+    free((void *)(uintptr_t)allocation->grant.cores);
+    allocation->grant.cores = grant.cores;
+    allocation->grant.core_count = grant.core_count;
+    allocation->grant.numa = grant.numa;
+    return 0;
+}
+
+int placement_cluster_give_cores(struct placement_cluster *cluster, const char *id,
+                                 const uint16_t **ret_cores, size_t *ret_count, struct error *err)
+{
+    struct allocation *allocation = allocation_find(cluster, id);
+    int r = 0;
+    if (allocation == NULL || !allocation->is_attached) {
+        return error_set(err, ERROR_NOT_FOUND, "%s is not placed", id);
+    }
+    if (allocation->grant.core_count != allocation->request.demand.dedicated_cores) {
+        allocation_detach(cluster, allocation);
+        r = find_cores(cluster, allocation, err);
+        allocation_attach(cluster, allocation);
+    }
+    if (r == 0) {
+        *ret_cores = allocation->grant.cores;
+        *ret_count = allocation->grant.core_count;
+    }
+    return r;
+}
+
 /* ---- What can help ---- */
 
 static bool node_helps(struct placement_cluster *cluster, const struct placement_request *request,

@@ -71,6 +71,13 @@ static bool cores_find(const struct probe *probe, const struct node *node,
     return true;
 }
 
+bool grant_cores(const struct probe *probe, const struct node *node,
+                 struct placement_grant *ret_grant)
+{
+    *ret_grant = (struct placement_grant){.numa = -1};
+    return cores_find(probe, node, ret_grant);
+}
+
 /* ---- Devices ---- */
 
 static bool kind_is_of(const struct want *want, const struct kind *kind)

@@ -339,6 +339,9 @@ void refusal_text(const struct probe *probe, const struct node *node, struct ref
                   char ret_text[PLACEMENT_REASON_MAX]);
 uint32_t refusal_wakes(enum placement_filter filter);
 
+/* grant.c: cores and the NUMA node alone. */
+bool grant_cores(const struct probe *probe, const struct node *node,
+                 struct placement_grant *ret_grant);
 /* grant.c: which parts of the node; true when it can be had.  ret_grant may be NULL. */
 bool grant_find(const struct probe *probe, const struct node *node,
                 struct placement_grant *ret_grant, enum placement_filter *ret_lacking,

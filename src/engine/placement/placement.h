@@ -268,6 +268,14 @@ struct placement_allocation {
 int placement_cluster_add(struct placement_cluster *cluster,
                           const struct placement_allocation *allocation, struct error *err);
 
+/*
+ * The cores of an allocation with dedicated ones: those that it has, or else cores that are free at
+ * its node are given to it (what the state tells of may come without).  The numbers are the
+ * engine's, ascending; lent until the cluster is changed.  NOT_FOUND, LIMIT (not so many are free).
+ */
+int placement_cluster_give_cores(struct placement_cluster *cluster, const char *id,
+                                 const uint16_t **ret_cores, size_t *ret_count, struct error *err);
+
 /* NOT_FOUND. */
 int placement_cluster_remove(struct placement_cluster *cluster, const char *id,
                              struct placement_change *ret_change, struct error *err);

@@ -97,6 +97,7 @@ void machine_unref(struct machine *machine)
     free(machine->project);
     free(machine->name);
     free(machine->folder);
+    free(machine->cpus);
     free(machine);
 }
 

@@ -152,6 +152,10 @@ struct machine_displaced {
 void machine_add_displacement(struct machine_service *service, struct store_command *command,
                               const struct machine_displaced *displaced);
 
+/* The CPUs of this node that a machine's VMM may run on ("2,3"), from now on and whenever it
+ * starts; `is_own`: no other one's may.  False: this node has no such machine. */
+bool machine_pin(struct machine_service *service, const char *id, const char *cpus, bool is_own);
+
 /* "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.
  * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
 void machine_act(struct machine_service *service, const char *project, const char *name,

@@ -84,6 +84,9 @@ struct machine {
     bool is_waiting;             /* for others to run, before it starts */
     bool is_fenced_ahead;        /* its row is about to say that it is fenced */
     uint64_t lease_ms;           /* as its monitor was told last; 0: not yet */
+    char *cpus;                  /* that its VMM may run on; NULL: all (pin.c) */
+    bool has_own_cpus;           /* and nobody else may */
+    const char *pinned_by;       /* "cpuset", "affinity"; NULL: its VMM was not told */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
     struct list news;            /* what became of it, not written yet: events.c */
@@ -411,6 +414,10 @@ int limits_check_memory(const struct machine *machine, struct error *err);
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
 /* ---- fence.c: what may start elsewhere when its node is lost ---- */
+/* pin.c: its VMM is told on which CPUs it may run. */
+void pin_apply(struct machine *machine);
+void pin_write(struct json_writer *writer, const struct machine *machine);
+
 int fence_open(struct machine_service *service, struct error *err);
 void fence_close(struct machine_service *service);
 /* Is it ended by its monitor when this node has no lease? */

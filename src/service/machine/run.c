@@ -347,6 +347,7 @@ static void on_started(void *context)
     }
     machine_volumes_plug(machine);
     change_settle_vm(machine);
+    pin_apply(machine);
     if (!runner_is(machine->config)) {
         open_agent(machine);
     }

@@ -46,6 +46,7 @@ static void write_live(struct json_writer *writer, struct machine_service *servi
         json_write_field_u64(writer, "cpu_ms", usage.cpu_user_ms + usage.cpu_system_ms);
         json_write_field_u64(writer, "resident_bytes", usage.memory_bytes);
     }
+    pin_write(writer, machine);
     JSON_OWNED json_t *waiting = json_pack("{s:o}", "at_next_start", change_of(machine));
     if (json_array_size(json_object_get(waiting, "at_next_start")) > 0) {
         json_write_members(writer, waiting);

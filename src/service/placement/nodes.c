@@ -308,6 +308,7 @@ static void set_node(struct placement_service *service, const json_t *node, bool
         described->node.device_count = 0;
         r = placement_cluster_set_node(service->cluster, &described->node, &change, &err);
     }
+    cpus_take(service, name, attributes, described->node.numa_count > 0);
     if (r < 0) {
         log_warn("placement: node %s gets nothing: %s", name, err.text);
     } else {
@@ -369,6 +370,7 @@ static void remove_gone(struct placement_service *service, const json_t *seen)
         MEMORY_OWNED char *name = memory_copy_string(sweep.gone.names[i]);
         placement_cluster_remove_node(service->cluster, name, &ignored);
         free(map_remove(&service->nodes, name));
+        free(map_remove(&service->cpus, name));
     }
     service->is_all_stale = service->is_all_stale || sweep.gone.count > 0;
 }

@@ -7,6 +7,7 @@
  *   create.c    machines that are asked for: decide, send there, decide again
  *   many.c      machines that come by a command of this node: gangs, and those that displace
  *   queue.c     machines that wait for room
+ *   cpus.c      CPUs of machines' own
  *   explain.c   why
  *   preview.c   where what is to be would go
  *   show.c      lists; group.c, reserve.c, strategy.c: what people set
@@ -88,6 +89,9 @@ struct known {
     uint64_t leaves_from_ms; /* since when a taint of this node drives it away; 0: it may stay */
     uint64_t asked_ms;       /* when this was last written, by the boot clock */
     struct waiting *waiting; /* or NULL */
+    uint32_t own_cpus;       /* so many, at the node where it is */
+    char *cpus;              /* which ones, as the state has it; "": it does not say, or NULL */
+    bool is_here;            /* at this node */
 };
 
 /* A machine that waits for room. */
@@ -129,6 +133,9 @@ struct placement_service {
     bool are_peaks_stale;
     bool drives_away; /* this node has a taint with the effect NoExecute */
     bool drove_away;  /* it had one, or may have had: somebody may stay by now */
+    struct map cpus;  /* node -> its CPUs in the engine's order, as a text: "0-3,8-11" */
+    bool pins_stale;  /* what is at this node has changed */
+    bool has_pins;    /* machines were told on which CPUs they may run */
     bool is_posted;
     bool is_over;
     char *room;       /* of this node, as its row has it */
@@ -148,7 +155,8 @@ struct placement_service {
     uint64_t decisions;
 };
 
-bool service_is_known(const struct placement_service *service); /* has the state version 8? */
+bool service_is_known(const struct placement_service *service);   /* has the state version 8? */
+bool picture_knows_cpus(const struct placement_service *service); /* and 9? */
 /* Bring the picture up to the state. */
 void picture_update(struct placement_service *service);
 void picture_done(struct placement_service *service);
@@ -182,6 +190,15 @@ void strategy_of(struct placement_service *service, const char *project,
 void evict_look(struct placement_service *service);
 /* When a taint drives a machine away from its node, wherever that is; 0: none does. */
 uint64_t evict_when(struct placement_service *service, const char *machine_id);
+
+/* cpus.c: machines with CPUs of their own. */
+void cpus_take(struct placement_service *service, const char *node, const json_t *attributes,
+               bool has_numa);
+/* The grant of one that has "2,3" there; `cores` is PLACEMENT_CORES_MAX and lent by the caller. */
+void cpus_grant(const struct placement_service *service, const char *node, const char *cpus,
+                uint32_t count, uint16_t *cores, struct placement_grant *ret_grant);
+/* Give CPUs to those here that have none, and tell all which ones they may run on. */
+void cpus_look(struct placement_service *service);
 
 /* leave.c: a machine has come where it was to go, or goes elsewhere. */
 void leave_forget(struct placement_service *service, const char *machine_id);

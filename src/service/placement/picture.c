@@ -10,13 +10,22 @@
 #include "service/machine/machine.h"
 #include "service/placement/parts.h"
 
-#define COLUMNS \
-    "key, id, project, name, node, config, desired, pending_ms, pending_reason FROM machine "
+#define COLUMNS "key, id, project, name, node, config, desired, pending_ms, pending_reason, "
+#define BEFORE  "SELECT " COLUMNS "NULL FROM machine "
+#define NOW                                                                                       \
+    "SELECT " COLUMNS "(SELECT c.cpus FROM machine_cpus c WHERE c.key = machine.id AND c.node = " \
+    "machine.node) FROM machine "
 
 bool service_is_known(const struct placement_service *service)
 {
     enum { SCHEMA_WITH_PLACEMENT = 8 };
     return store_schema_now(service->options.store) >= SCHEMA_WITH_PLACEMENT;
+}
+
+bool picture_knows_cpus(const struct placement_service *service)
+{
+    enum { SCHEMA_WITH_CPUS = 9 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_CPUS;
 }
 
 char *picture_image_at(const char *image, const char *node)
@@ -33,8 +42,8 @@ bool picture_has_node(const struct placement_service *service, const char *name)
 static uint64_t digest_of(sqlite3_stmt *row)
 {
     uint64_t digest = UINT64_C(0xcbf29ce484222325);
-    for (int i = 1; i < 8; i++) {
-        const char *text = store_text(row, i);
+    for (int i = 1; i < 9; i++) {
+        const char *text = store_text(row, i < 8 ? i : 9); /* but why it waits */
         do {
             digest = (digest ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
         } while (*text++ != '\0');
@@ -128,7 +137,10 @@ static void take_out(struct placement_service *service, struct known *known)
         placement_cluster_remove(service->cluster, known->id, &change, &ignored) == 0) {
         picture_tell(service, &change);
     }
+    service->pins_stale = service->pins_stale || known->is_here;
     known->is_placed = false;
+    known->is_here = false;
+    known->own_cpus = 0;
 }
 
 static void put_in(struct placement_service *service, struct known *known, sqlite3_stmt *row,
@@ -148,7 +160,12 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
     };
     int r = asked_init(asked, service, &of, &err);
     if (r == 0) {
+        uint16_t cores[PLACEMENT_CORES_MAX];
         struct placement_allocation allocation = {.request = asked->request, .node = node};
+        known->own_cpus = asked->request.demand.dedicated_cores;
+        free(known->cpus);
+        known->cpus = memory_copy_string(store_text(row, 9));
+        cpus_grant(service, node, store_text(row, 9), known->own_cpus, cores, &allocation.grant);
         r = placement_cluster_add(service->cluster, &allocation, &err);
         leave_forget(service, known->id);
         asked_done(asked);
@@ -157,6 +174,8 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
     MEMORY_OWNED char *at = picture_image_at(image, node);
     map_set(&service->images, at, service);
     known->is_placed = r == 0;
+    known->is_here = r == 0 && strcmp(node, service->node_name) == 0;
+    service->pins_stale = service->pins_stale || known->is_here;
     if (r < 0 && picture_has_node(service, node)) {
         log_warn("placement: machine %s is not counted: %s", known->key, err.text);
     }
@@ -210,6 +229,7 @@ static void forget(struct placement_service *service, const char *key)
         take_out(service, known);
         unset_waiting(service, known);
         free(known->key);
+        free(known->cpus);
         free(known);
     }
 }
@@ -234,7 +254,9 @@ static void load_one(struct placement_service *service, const char *key)
     if (!presence.is_there) {
         forget(service, key);
     } else if (store_query(service->options.store, &err, take_row, service,
-                           "SELECT " COLUMNS "WHERE key = ?", "t", key) < 0) {
+                           picture_knows_cpus(service) ? NOW "WHERE key = ?"
+                                                       : BEFORE "WHERE key = ?",
+                           "t", key) < 0) {
         log_error("placement: reading machine %s: %s", key, err.text);
     }
 }
@@ -275,7 +297,9 @@ static void load_all(struct placement_service *service)
     }
     keys_free(&keys);
     if (store_query(service->options.store, &err, take_row, service,
-                    "SELECT " COLUMNS "ORDER BY created_ms", "") < 0) {
+                    picture_knows_cpus(service) ? NOW "ORDER BY created_ms"
+                                                : BEFORE "ORDER BY created_ms",
+                    "") < 0) {
         log_error("placement: reading machines: %s", err.text);
     }
 }
@@ -444,6 +468,10 @@ void picture_update(struct placement_service *service)
     if (service->drives_away || service->drove_away) {
         evict_look(service);
     }
+    if (service->pins_stale) {
+        service->pins_stale = false;
+        cpus_look(service);
+    }
 }
 
 static void free_text(const char *key, void *value, void *context)
@@ -467,5 +495,7 @@ void picture_done(struct placement_service *service)
     map_done(&service->kept);
     map_done(&service->dirty);
     map_done(&service->images);
+    map_each(&service->cpus, free_text, NULL);
+    map_done(&service->cpus);
     placement_cluster_free(service->cluster);
 }

@@ -365,6 +365,8 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"reservation", "reservation", AS_TEXT},
         {"priority", "priority", AS_TEXT},
         {"dedicated", "dedicated_cpus", AS_TEXT},
+        {"runs on cpus", "runs_on_cpus", AS_TEXT},
+        {"pinned by", "pinned_by", AS_TEXT},
         {"machine type", "machine_type", AS_TEXT},
         {"firmware", "firmware", AS_TEXT},
         {"user-data", "user_data_digest", AS_TEXT},

@@ -22,7 +22,7 @@
          "Who waits for room gets it in this order, the highest first."},                         \
     {                                                                                             \
         "dedicated-cpus", 0, "yes|no", "yes no",                                                  \
-            "Its CPUs are counted as whole ones of its node, which nobody else is given."         \
+            "Its CPUs are whole ones of its node, on which no other machine runs."                \
     }
 
 const struct flag vm_create_flags[] = {

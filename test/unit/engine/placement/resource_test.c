@@ -321,3 +321,48 @@ TEST(placement_resource, devices_that_often_asked_sizes_need_are_kept_usable)
     EXPECT_STRING(place(cluster, &request), "plain");
     placement_cluster_free(cluster);
 }
+
+static void add_owner(struct placement_cluster *cluster, const char *id, const uint16_t *cores,
+                      size_t count)
+{
+    struct error err = {0};
+    struct placement_allocation allocation = {.request = make_request(id), .node = "n"};
+    allocation.request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 0;
+    allocation.request.demand.dedicated_cores = 2;
+    allocation.request.demand.numa = PLACEMENT_NUMA_PREFERRED;
+    allocation.grant = (struct placement_grant){.cores = cores, .core_count = count, .numa = -1};
+    EXPECT(placement_cluster_add(cluster, &allocation, &err) == 0);
+}
+
+TEST(placement_resource, what_came_without_cores_is_given_some_that_are_free)
+{
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_numa numa[2] = {{3, 16 * GIB, 0, 0}, {3, 16 * GIB, 0, 0}};
+    struct placement_node node = make_node("n");
+    static const uint16_t known[] = {1, 3};
+    const uint16_t *cores = NULL;
+    size_t count = 0;
+    struct error err = {0};
+    node.numa = numa;
+    node.numa_count = 2;
+    add_node(cluster, &node);
+    add_owner(cluster, "known", known, 2);
+    add_owner(cluster, "new", NULL, 0);
+    add_owner(cluster, "third", NULL, 0);
+    add_owner(cluster, "late", NULL, 0);
+    EXPECT(placement_cluster_give_cores(cluster, "known", &cores, &count, &err) == 0);
+    EXPECT(count == 2 && cores[0] == 1 && cores[1] == 3);
+    EXPECT(placement_cluster_give_cores(cluster, "new", &cores, &count, &err) == 0);
+    EXPECT(count == 2 && cores[0] == 0 && cores[1] == 2); /* of one NUMA node */
+    EXPECT(placement_cluster_give_cores(cluster, "third", &cores, &count, &err) == 0);
+    EXPECT(count == 2 && cores[0] == 4 && cores[1] == 5);
+    EXPECT(placement_cluster_give_cores(cluster, "new", &cores, &count, &err) == 0);
+    EXPECT(count == 2 && cores[0] == 0 && cores[1] == 2); /* and keeps them */
+    EXPECT(placement_cluster_give_cores(cluster, "late", &cores, &count, &err) == -ERROR_LIMIT);
+    EXPECT(placement_cluster_give_cores(cluster, "nobody", &cores, &count, &err) ==
+           -ERROR_NOT_FOUND);
+    EXPECT(placement_cluster_remove(cluster, "known", NULL, &err) == 0);
+    EXPECT(placement_cluster_give_cores(cluster, "late", &cores, &count, &err) == 0);
+    EXPECT(count == 2 && cores[0] == 1 && cores[1] == 3);
+    placement_cluster_free(cluster);
+}
