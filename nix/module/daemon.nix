@@ -141,6 +141,8 @@ in
         LockPersonality = true;
         NoNewPrivileges = true;
         SystemCallArchitectures = "native";
+        SystemCallFilter = "~@clock @cpu-emulation @obsolete @raw-io @reboot @swap";
+        SystemCallErrorNumber = "EPERM";
         RestrictAddressFamilies = "AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_VSOCK";
         # The clock is protected so: ProtectClock took all devices away before systemd 253.
         # One line: what is behind the ~ is taken away, all else stays.

@@ -18,10 +18,9 @@ let
   ];
   self = builtins.listToAttrs (map (name: { inherit name; value = package name; }) names) // {
     lib = lib';
-    musl.dev = package "musl-dev";
     stdenv = {
       hostPlatform.system = "x86_64-linux";
-      cc.libc.linuxHeaders = self.linuxHeaders;
+      cc.libc = { inherit (self) linuxHeaders; static = package "glibc-static"; };
       mkDerivation = arguments: makeWith (arguments // { name = "${arguments.pname}-${arguments.version}"; });
     };
     llvmPackages = { clang-unwrapped = package "clang"; lld = package "lld"; };
