@@ -176,7 +176,9 @@ class Routes(unittest.TestCase):
         self.assertEqual((trigger["kind"], trigger["path"], trigger["settings"]["methods"], trigger["state"], trigger["timeout_ms"]),
                          ("http", "/both/{id}", ["GET", "POST"], "running", 20000))
         self.assertEqual((trigger["seen"], trigger["matched"], trigger["failed"]), (1, 1, 0))
-        self.assertIn("both", self.cli("trigger", "list"))
+        self.assertEqual(trigger["counted_by"], "node")
+        self.assertIn("figures of the node that answers", self.cli("trigger", "get", "both"))
+        self.assertIn("figures of the node that answers", self.cli("trigger", "list"))
         self.cli("trigger", "pause", "both")
         self.assertEqual((self.ask("GET", "/both/7").status, self.trigger("both")["state"]), (503, "paused"))
         self.cli("trigger", "update", "both", "--host", "both.example.org")  # stays paused
@@ -190,6 +192,8 @@ class Routes(unittest.TestCase):
         self.assertIn("no route both", self.cli("route", "get", "both", status=66))
         self.assertIn("no trigger both", self.cli("trigger", "get", "both", status=66))
         self.cli("trigger", "create", "both", "-f", "shows", "--schedule", "@daily", "--paused")
+        self.assertEqual(self.trigger("both")["counted_by"], "cluster")
+        self.assertNotIn("figures of the node", self.cli("trigger", "get", "both"))
         self.addCleanup(self.cli, "trigger", "delete", "both")
         self.assertIn("another kind", self.cli("route", "set", "both", "-f", "shows", "-p", "/x", status=73))
         self.assertIn("--kind http", self.cli("trigger", "create", "odd", "-f", "shows", "--schedule", "@daily", "--host", "a", status=64))

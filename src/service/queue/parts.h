@@ -27,6 +27,7 @@ struct queue_service {
     struct map lanes; /* by key: struct lane, of queues that somebody here waits for */
     struct loop_timer *tick;
     struct list claims; /* on their way */
+    uint64_t refused;   /* messages, since the start */
     bool is_sweeping;
     bool is_stopping;
 };

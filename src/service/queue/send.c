@@ -236,6 +236,8 @@ static void on_written(const struct error *error, uint64_t index, void *context)
                queue_find_key(sending->service, sending->key, &row, &gone) < 0) {
         sending->done(&gone, NULL, 0, sending->context); /* deleted meanwhile */
     } else {
+        bool is_no_room = error->kind == ERROR_LIMIT || error->kind == ERROR_TOO_LARGE;
+        sending->service->refused += is_no_room ? sending->count : 0;
         sending->done(error, NULL, 0, sending->context);
     }
     sending_free(sending);

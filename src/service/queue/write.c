@@ -193,6 +193,12 @@ void queue_write_metrics(struct queue_service *service, struct buffer *out)
     struct samples samples = {.service = service};
     struct error err = {0};
     queue_each(service, NULL, take_sample, &samples, &err);
+    buffer_append_format(out,
+                         "# HELP blixard_queue_refused_total Messages that this node was asked to "
+                         "take, and whose queue was full or that were too large.\n"
+                         "# TYPE blixard_queue_refused_total counter\n"
+                         "blixard_queue_refused_total %" PRIu64 "\n",
+                         service->refused);
     for (size_t i = 0; samples.count > 0 && i < sizeof(metrics) / sizeof(metrics[0]); i++) {
         const struct metric *metric = &metrics[i];
         buffer_append_format(out, "# HELP %s %s\n# TYPE %s %s\n", metric->name, metric->help,

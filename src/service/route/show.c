@@ -53,6 +53,7 @@ static void write_settings(struct json_writer *writer, const char *text)
 
 static void write_counts(struct json_writer *writer, const struct route_counts *counts)
 {
+    json_write_field_string(writer, "counted_by", "node");
     json_write_field_u64(writer, "in_flight", counts->flying);
     json_write_field_u64(writer, "seen", counts->seen);
     json_write_field_u64(writer, "matched", counts->matched);

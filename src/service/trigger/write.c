@@ -51,6 +51,7 @@ static void write_here(struct json_writer *writer, const struct trigger_source *
 static void write_counts(struct json_writer *writer, sqlite3_stmt *row,
                          const struct trigger_counts *more)
 {
+    json_write_field_string(writer, "counted_by", "cluster");
     json_write_field_u64(writer, "seen", number(row, 7) + more->seen);
     json_write_field_u64(writer, "matched", number(row, 8) + more->matched);
     json_write_field_u64(writer, "delivered", number(row, 9) + more->delivered);

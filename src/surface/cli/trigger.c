@@ -306,6 +306,29 @@ int verb_trigger_update(const struct arguments *arguments, struct error *err)
 
 /* ---- Looking ---- */
 
+/* Requests are counted in memory where they come in: nothing of a request waits for the others. */
+static void say_who_counts(const json_t *trigger)
+{
+    const char *who = json_string_value(json_object_get(trigger, "counted_by"));
+    if (who != NULL && strcmp(who, "node") == 0) {
+        puts("\nof kind http each node counts what comes to it, since it started: these are the\n"
+             "figures of the node that answers; Prometheus has all nodes' (blixard_route_*)");
+    }
+}
+
+static const json_t *first_http(const json_t *triggers)
+{
+    size_t index = 0;
+    const json_t *trigger = NULL;
+    json_array_foreach(triggers, index, trigger)
+    {
+        if (strcmp(json_string_value(json_object_get(trigger, "kind")), "http") == 0) {
+            return trigger;
+        }
+    }
+    return NULL;
+}
+
 int verb_trigger_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
@@ -323,7 +346,9 @@ int verb_trigger_list(const struct arguments *arguments, struct error *err)
         return r;
     }
     if (output == OUTPUT_TABLE) {
-        print_table(json_object_get(document, "triggers"), columns, COUNT(columns));
+        const json_t *triggers = json_object_get(document, "triggers");
+        print_table(triggers, columns, COUNT(columns));
+        say_who_counts(first_http(triggers));
     } else {
         print_document(document, output);
     }
@@ -359,6 +384,7 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
         {"failed", "failed", AS_TEXT},
         {"dead", "dead", AS_TEXT},
         {"skipped", "skipped", AS_TEXT},
+        {"counted by", "counted_by", AS_TEXT},
         {"in flight", "in_flight", AS_TEXT},
         {"waiting", "waiting", AS_TEXT},
         {"lag", "lag", AS_TEXT},
@@ -392,6 +418,7 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
     }
     print_facts(document, facts, COUNT(facts));
     print_settings(document);
+    say_who_counts(document);
     json_int_t seen = json_integer_value(json_object_get(document, "seen"));
     if (seen > 0 && json_integer_value(json_object_get(document, "matched")) == 0) {
         printf("\nthe filter has let none of %lld events through; try one: blixard trigger test %s "

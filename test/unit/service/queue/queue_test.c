@@ -167,6 +167,9 @@ TEST(queue, refuses_at_its_limit_and_loses_nothing)
     EXPECT(scene_send_text(&scene, "work", "two") == ERROR_NONE);
     EXPECT(scene_send_text(&scene, "work", "three") == ERROR_LIMIT);
     EXPECT(scene_status(&scene, "work").depth == 2 && scene_status(&scene, "work").sent == 2);
+    BUFFER_OWNED struct buffer metrics = {0};
+    queue_write_metrics(scene.service, &metrics);
+    EXPECT(strstr(buffer_string(&metrics), "\nblixard_queue_refused_total 1\n") != NULL);
     EXPECT(scene_receive(&scene, "work", 1) == 1);
     EXPECT(scene_settle(&scene, "work", QUEUE_ACK, scene.got[0].receipt, 0) == ERROR_NONE);
     EXPECT(scene_send_text(&scene, "work", "three") == ERROR_NONE);
