@@ -86,6 +86,9 @@
         role = { kind = "STRING"; must = false; text = "server or worker."; };
         failure_domain = { kind = "STRING"; must = false; text = "What it shares a fate with."; };
         labels = { kind = "MAP"; must = false; text = "Labels."; };
+        pool = { kind = "STRING"; must = false; text = "The pool that it belongs to."; };
+        taints = { kind = "LIST(NodeTaintSpec)"; must = false; text = "All its taints, in any order."; };
+        windows = { kind = "LIST(NodeWindowSpec)"; must = false; text = "All windows in which it is maintained, in any order."; };
       };
     };
     Secret = {
@@ -366,6 +369,21 @@
       address = { kind = "STRING"; must = false; text = "The address there (default: the lowest that is free)."; };
       mac = { kind = "STRING"; must = false; text = "The MAC address (default: one of its own)."; };
       groups = { kind = "LIST(STRING)"; must = false; text = "Security groups: with one or more, only what these allow comes in."; };
+    };
+    NodeTaintSpec = {
+      key = { kind = "STRING"; must = true; text = "What it is about."; };
+      value = { kind = "STRING"; must = false; text = "More of that (default: empty)."; };
+      effect = { kind = "STRING"; must = true; text = "NoSchedule, PreferNoSchedule or NoExecute."; };
+    };
+    NodeWindowSpec = {
+      name = { kind = "STRING"; must = true; text = "Its name."; };
+      schedule = { kind = "STRING"; must = false; text = "When it opens: cron, as of triggers; or @at TIME."; };
+      zone = { kind = "STRING"; must = false; text = "IANA time zone of the schedule (default UTC)."; };
+      duration_ms = { kind = "U64"; must = false; text = "How long it is open."; };
+      from = { kind = "STRING"; must = false; text = "Once: when it opens (RFC 3339)."; };
+      to = { kind = "STRING"; must = false; text = "Once: when it closes."; };
+      deadline_ms = { kind = "U64"; must = false; text = "The drain begins so long before it opens (default 15 min)."; };
+      force = { kind = "BOOL"; must = false; text = "Machines that cannot leave are stopped."; };
     };
     RouteCors = {
       origins = { kind = "LIST(STRING)"; must = true; text = "https://app.example.org, ...; or *."; };

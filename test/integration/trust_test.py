@@ -72,7 +72,8 @@ EXPECTED = {
     "quota_list": "member", "quota_get": "member", "quota_set": "admin", "quota_delete": "admin",
     "plan_create": "member", "apply_create": "member", "manifest_list": "member",
     "machine_gang_create": "member", "placement_list": "member", "placement_explain": "member", "placement_preview": "member",
-    "placement_strategy_get": "member", "placement_strategy_set": "member", "cluster_strategy_set": "admin", "reservation_create": "member",
+    "placement_strategy_get": "member", "placement_strategy_set": "member", "cluster_strategy_set": "admin", "reservation_create": "member", "reservation_list": "member", "reservation_get": "member",
+    "strategy_list": "member", "strategy_get": "member", "strategy_put": "member", "strategy_delete": "member",
     "reservation_delete": "member", "placement_group_list": "member", "placement_group_create": "member",
     "placement_group_get": "member", "placement_group_delete": "member",
 }

@@ -205,6 +205,46 @@ static void add_rules(json_t *calls, const struct action *action)
 
 /* ---- Nodes ---- */
 
+static json_t *find_by(const json_t *list, const char *key, const char *name)
+{
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(list, index, item)
+    {
+        if (strcmp(json_text(item, key), name) == 0) {
+            return item;
+        }
+    }
+    return NULL;
+}
+
+/* Taints by their keys, windows by their names: each is an object of the API below the node. */
+static void add_named(json_t *calls, const struct action *action, const json_t *change,
+                      const char *folder, const char *key)
+{
+    const json_t *before = json_object_get(change, "before");
+    const json_t *after = json_object_get(change, "after");
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(after, index, item)
+    {
+        json_t *have = find_by(before, key, json_text(item, key));
+        if (have == NULL || !observe_contains(have, item)) {
+            MEMORY_OWNED char *target = below(action, folder, json_text(item, key));
+            json_t *body = json_copy(item);
+            json_object_del(body, key);
+            add_call(calls, "PUT", target, body);
+        }
+    }
+    json_array_foreach(before, index, item)
+    {
+        if (find_by(after, key, json_text(item, key)) == NULL) {
+            MEMORY_OWNED char *target = below(action, folder, json_text(item, key));
+            add_call(calls, "DELETE", target, NULL);
+        }
+    }
+}
+
 static void add_node(json_t *calls, const struct action *action)
 {
     MEMORY_OWNED char *target = ask_target(action->kind, action->project, action->name);
@@ -220,6 +260,10 @@ static void add_node(json_t *calls, const struct action *action)
             bool goes = json_is_null(after);
             add_call(calls, goes ? "DELETE" : "PUT", label,
                      goes ? NULL : json_pack("{s:O}", "value", after));
+        } else if (strcmp(path, "taints") == 0) {
+            add_named(calls, action, change, "taints", "key");
+        } else if (strcmp(path, "windows") == 0) {
+            add_named(calls, action, change, "windows", "name");
         } else {
             json_object_set(body, path, after);
         }
@@ -243,6 +287,7 @@ static void add_making(json_t *calls, const struct action *action)
     bool is_new = action->what != ACTION_UPDATE;
     switch (action->kind->way) {
     case WAY_PATCH:
+    case WAY_ONCE:
         if (is_new) {
             add_creation(calls, action);
         } else {

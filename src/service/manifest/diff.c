@@ -156,8 +156,8 @@ static const char *effect_of(const struct manifest_kind *kind, const char *path)
             return "restart";
         }
     }
-    if (kind->way != WAY_PATCH || schema_find(kind->update, field) != NULL ||
-        (is_machine && strcmp(field, "volumes") == 0)) {
+    if ((kind->way != WAY_PATCH && kind->way != WAY_ONCE) ||
+        schema_find(kind->update, field) != NULL || (is_machine && strcmp(field, "volumes") == 0)) {
         return "";
     }
     return "replace";
@@ -293,7 +293,12 @@ int action_decide(struct action *action, const char *owner, struct error *err)
         return 0;
     }
     JSON_OWNED json_t *leaves = spec_leaves(action->kind, action->spec);
-    const json_t *row = action->observed != NULL ? own_row(action, owner) : NULL;
+    const json_t *own = own_row(action, owner);
+    const json_t *row = action->observed != NULL ? own : NULL;
+    if (action->kind->way == WAY_ONCE && action->observed == NULL &&
+        is_row_as_wanted(action, own, leaves)) {
+        return 0; /* it was made, and has ended by itself */
+    }
     compare_wanted(action, leaves, row, owner);
     compare_released(action, leaves, row, owner);
     action->what = judge(action);

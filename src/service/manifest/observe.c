@@ -134,6 +134,25 @@ static void take_clone(json_t *spec, const json_t *answer)
     }
 }
 
+/* Of each of a list what can be asked for, without what it is now. */
+static void keep_settings(const json_t *list, const char *type)
+{
+    size_t index = 0;
+    json_t *item = NULL;
+    const char *key = NULL;
+    json_t *member = NULL;
+    void *next = NULL;
+    json_array_foreach(list, index, item)
+    {
+        json_object_foreach_safe(item, next, key, member)
+        {
+            if (schema_find(type, key) == NULL) {
+                json_object_del(item, key);
+            }
+        }
+    }
+}
+
 json_t *observe_spec(const struct manifest_kind *kind, const char *name, const json_t *reply)
 {
     json_t *spec = json_object();
@@ -156,6 +175,7 @@ json_t *observe_spec(const struct manifest_kind *kind, const char *name, const j
     } else if (kind->way == WAY_NODE) {
         json_t *role = json_object_get(reply, "wanted_role");
         json_object_set(spec, "role", role);
+        keep_settings(json_object_get(spec, "windows"), "NodeWindowSpec");
     }
     if (kind->way == WAY_GROUP) {
         const struct origin nowhere = {"", NULL};
@@ -166,8 +186,6 @@ json_t *observe_spec(const struct manifest_kind *kind, const char *name, const j
 }
 
 /* ---- Comparing ---- */
-
-static bool contains(const json_t *have, const json_t *want);
 
 /* Whatever the order: each of these is among those, and there are as many, or more where `may_have
  * _more`. */
@@ -182,7 +200,7 @@ static bool contains_all(const json_t *have, const json_t *want, bool may_have_m
         bool found = false;
         json_array_foreach(have, there, other)
         {
-            found = found || contains(other, item);
+            found = found || observe_contains(other, item);
         }
         if (!found) {
             return false;
@@ -191,7 +209,7 @@ static bool contains_all(const json_t *have, const json_t *want, bool may_have_m
     return may_have_more || json_array_size(have) == json_array_size(want);
 }
 
-static bool contains(const json_t *have, const json_t *want)
+bool observe_contains(const json_t *have, const json_t *want)
 {
     const char *key = NULL;
     size_t index = 0;
@@ -203,7 +221,7 @@ static bool contains(const json_t *have, const json_t *want)
     if (json_is_object(have) && json_is_object(want)) {
         json_object_foreach((json_t *)(uintptr_t)want, key, member)
         {
-            if (!contains(json_object_get(have, key), member)) {
+            if (!observe_contains(json_object_get(have, key), member)) {
                 return false;
             }
         }
@@ -212,7 +230,7 @@ static bool contains(const json_t *have, const json_t *want)
     if (json_is_array(have) && json_is_array(want)) {
         json_array_foreach(want, index, member)
         {
-            if (!contains(json_array_get(have, index), member)) {
+            if (!observe_contains(json_array_get(have, index), member)) {
                 return false;
             }
         }
@@ -228,12 +246,15 @@ bool observe_equal(const struct manifest_kind *kind, const char *path, const jso
     if (is_machine && strcmp(path, "environment") == 0) {
         return contains_all(have, want, true); /* besides the image's */
     }
-    if (is_machine && strcmp(path, "volumes") == 0) {
+    bool is_set = is_machine
+        ? strcmp(path, "volumes") == 0
+        : kind->way == WAY_NODE && (strcmp(path, "taints") == 0 || strcmp(path, "windows") == 0);
+    if (is_set) {
         return contains_all(have, want, false);
     }
     bool is_none = want == NULL || (json_is_array(want) && json_array_size(want) == 0);
     bool has_none = have == NULL || (json_is_array(have) && json_array_size(have) == 0);
-    return is_none || has_none ? is_none && has_none : contains(have, want);
+    return is_none || has_none ? is_none && has_none : observe_contains(have, want);
 }
 
 bool observe_can_see(const struct manifest_kind *kind, const char *path)

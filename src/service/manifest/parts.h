@@ -14,6 +14,7 @@
 
 enum manifest_way {
     WAY_PATCH,
+    WAY_ONCE,
     WAY_PUT,
     WAY_FUNCTION,
     WAY_ALIAS,
@@ -95,6 +96,8 @@ json_t *observe_spec(const struct manifest_kind *kind, const char *name, const j
 /* Is what is there what is wanted? */
 bool observe_equal(const struct manifest_kind *kind, const char *path, const json_t *have,
                    const json_t *want);
+/* Has it all that is wanted, and perhaps more? */
+bool observe_contains(const json_t *have, const json_t *want);
 /* "sha256:...": what is known of a text that is kept elsewhere. */
 json_t *observe_digest(const char *text);
 /* Can it be seen at all, once it is set? */

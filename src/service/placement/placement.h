@@ -116,10 +116,20 @@ void placement_service_release(struct placement_service *service, const char *pr
                                const char *name, placement_done *done, void *context);
 int placement_service_reservation_write(struct placement_service *service, const char *project,
                                         const char *name, struct buffer *out, struct error *err);
+int placement_service_reservation_write_list(struct placement_service *service, const char *project,
+                                             struct buffer *out, struct error *err);
 
 /* Of a project, or ("") of those that say nothing; a body of type PlacementStrategy.  INVALID. */
 void placement_service_set_strategy(struct placement_service *service, const char *project,
                                     const json_t *strategy, placement_done *done, void *context);
+/* What the project says itself, as a NamedStrategy (NOT_FOUND: nothing), and NamedStrategyList. */
+int placement_service_strategy_write(struct placement_service *service, const char *project,
+                                     const char *name, struct buffer *out, struct error *err);
+int placement_service_strategy_write_list(struct placement_service *service, const char *project,
+                                          struct buffer *out, struct error *err);
+/* NOT_FOUND. */
+void placement_service_strategy_delete(struct placement_service *service, const char *project,
+                                       placement_done *done, void *context);
 int placement_service_write_strategy(struct placement_service *service, const char *project,
                                      struct buffer *out, struct error *err);
 

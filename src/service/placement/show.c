@@ -89,9 +89,27 @@ int placement_service_reservation_write(struct placement_service *service, const
     struct counting counting = {&writer, 0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_counted, &counting,
-                        RESERVATION "WHERE key = ?", "t", key);
+                        RESERVATION "WHERE key = ? AND expires_ms > ?", "tu", key, clock_real_ms());
     return r < 0 || counting.count > 0
         ? r
         : error_set(err, ERROR_NOT_FOUND, "there is no reservation %.64s in project %s", name,
                     project);
+}
+
+int placement_service_reservation_write_list(struct placement_service *service, const char *project,
+                                             struct buffer *out, struct error *err)
+{
+    struct json_writer writer = json_writer_to(out);
+    int r = 0;
+    json_write_begin_object(&writer);
+    json_write_key(&writer, "reservations");
+    json_write_begin_array(&writer);
+    if (service_is_known(service)) {
+        r = store_query(service->options.store, err, write_reservation, &writer,
+                        RESERVATION "WHERE project = ? AND expires_ms > ? ORDER BY name", "tu",
+                        project, clock_real_ms());
+    }
+    json_write_end_array(&writer);
+    json_write_end_object(&writer);
+    return r;
 }

@@ -176,3 +176,69 @@ int placement_service_write_strategy(struct placement_service *service, const ch
     json_write_end_object(&writer);
     return 0;
 }
+
+/* ---- What a project says itself ---- */
+
+static bool write_named(sqlite3_stmt *row, void *context)
+{
+    struct json_writer *writer = context;
+    const char *weights = store_text(row, 2);
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", store_text(row, 0));
+    json_write_field_string(writer, "strategy", store_text(row, 1));
+    json_write_key(writer, "weights");
+    json_write_raw(writer, weights, strlen(weights));
+    json_write_end_object(writer);
+    return true;
+}
+
+#define NAMED "SELECT key, strategy, weights FROM placement_strategy WHERE key = ? AND key <> ''"
+
+int placement_service_strategy_write(struct placement_service *service, const char *project,
+                                     const char *name, struct buffer *out, struct error *err)
+{
+    struct json_writer writer = json_writer_to(out);
+    (void)project;
+    int r = service_is_known(service)
+        ? store_query(service->options.store, err, write_named, &writer, NAMED, "t", name)
+        : 0;
+    return r < 0 || out->used > 0
+        ? r
+        : error_set(err, ERROR_NOT_FOUND,
+                    "project %.64s says nothing of how nodes are scored; see `blixard placement "
+                    "strategy`",
+                    name);
+}
+
+int placement_service_strategy_write_list(struct placement_service *service, const char *project,
+                                          struct buffer *out, struct error *err)
+{
+    struct json_writer writer = json_writer_to(out);
+    int r = 0;
+    json_write_begin_object(&writer);
+    json_write_key(&writer, "strategies");
+    json_write_begin_array(&writer);
+    if (service_is_known(service)) {
+        r = store_query(service->options.store, err, write_named, &writer, NAMED, "t", project);
+    }
+    json_write_end_array(&writer);
+    json_write_end_object(&writer);
+    return r;
+}
+
+void placement_service_strategy_delete(struct placement_service *service, const char *project,
+                                       placement_done *done, void *context)
+{
+    struct error err = {0};
+    if (!service_is_known(service)) {
+        error_set(&err, ERROR_UNSUPPORTED, "not all nodes know placement: upgrade them first");
+        answer_later(service, &err, done, context);
+        return;
+    }
+    MEMORY_OWNED char *missing =
+        memory_format("project %.64s says nothing of how nodes are scored", project);
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(command, ERROR_NOT_FOUND, missing,
+                                "DELETE FROM placement_strategy WHERE key = ?", "t", project);
+    store_propose(service->options.store, command, done, context);
+}

@@ -1,6 +1,8 @@
 /* Placement: where machines are, and why; groups, reservations, strategies. */
 #include "service/placement/placement.h"
 
+#include <string.h>
+
 #include "base/json.h"
 #include "base/memory.h"
 
@@ -111,6 +113,24 @@ void api_reservation_delete(struct request *request)
                               api_answer_done, request);
 }
 
+void api_reservation_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = placement_service_reservation_write_list(service_of(request), request->project, &body,
+                                                     &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_reservation_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r = placement_service_reservation_write(service_of(request), request->project,
+                                                request->parameters[0], &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
 /* ---- Groups ---- */
 
 void api_placement_group_list(struct request *request)
@@ -185,4 +205,60 @@ static void set_cluster_strategy(struct request *request, const json_t *body)
 void api_cluster_strategy_set(struct request *request)
 {
     api_body_read(request, "PlacementStrategy", set_cluster_strategy);
+}
+
+/* ---- What a project says itself: it is named as the project, so that it is an object ---- */
+
+static bool is_of_project(struct request *request)
+{
+    struct error err = {0};
+    if (strcmp(request->parameters[0], request->project) == 0) {
+        return true;
+    }
+    error_set(&err, ERROR_INVALID, "the strategy of a project is called as the project is: %.64s",
+              request->project);
+    api_answer_error(request, &err);
+    return false;
+}
+
+void api_strategy_list(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    int r =
+        placement_service_strategy_write_list(service_of(request), request->project, &body, &err);
+    api_answer_written(request, r, &body, &err);
+}
+
+void api_strategy_get(struct request *request)
+{
+    BUFFER_OWNED struct buffer body = {0};
+    struct error err = {0};
+    if (is_of_project(request)) {
+        int r = placement_service_strategy_write(service_of(request), request->project,
+                                                 request->project, &body, &err);
+        api_answer_written(request, r, &body, &err);
+    }
+}
+
+static void put_strategy(struct request *request, const json_t *body)
+{
+    placement_service_set_strategy(
+        service_of(request), request->project, body, on_made,
+        make(request, request->project, placement_service_strategy_write));
+}
+
+void api_strategy_put(struct request *request)
+{
+    if (is_of_project(request)) {
+        api_body_read(request, "StrategySpec", put_strategy);
+    }
+}
+
+void api_strategy_delete(struct request *request)
+{
+    if (is_of_project(request)) {
+        placement_service_strategy_delete(service_of(request), request->project, api_answer_done,
+                                          request);
+    }
 }
