@@ -26,8 +26,8 @@ LONGEST = ("cluster_change", "bench", "cluster_faults", "placement", "anynode", 
 WITHOUT_SANITIZERS = ("bench", "conformance", "examples", "first_cluster", "hosts", "sdk")
 # What these try takes minutes each, in other programs (QEMU, compilers) or in waiting for elections; their rooms are under the sanitizers
 # in unit and simulation tests, and in the files that stay.  BLIXARD_TEST_ALL=1 has them there, too.
-LONG = ("agent_boot", "anynode", "cli", "cluster_change", "cluster_faults", "http2", "linux_function", "machine_change", "machine_cluster",
-        "machine_disk", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network", "migrate_phases", "network",
+LONG = ("agent_boot", "anynode", "cli", "cluster_change", "cluster_faults", "http2", "linux_function", "linux_stream", "machine_change", "machine_cluster",
+        "machine_disk", "machine_export", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network", "migrate_phases", "network",
         "network_cluster", "oci", "upgrade")
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 

@@ -277,3 +277,19 @@ int volume_commit(const struct volume_layer *layer, const struct volume_below *b
     add(&words, image);
     return run(&words, layer, err);
 }
+
+int volume_flatten(const struct volume_layer *layer, const struct volume_below *below, size_t count,
+                   const char *to, struct error *err)
+{
+    struct words words = {0};
+    CHECK(layer->key == NULL);
+    MEMORY_OWNED char *image = image_of(layer, below, count);
+    begin(&words, layer, "convert");
+    add(&words, "-S");
+    add(&words, "64k");
+    add(&words, "-O");
+    add(&words, "raw");
+    add(&words, image);
+    add(&words, to);
+    return run(&words, layer, err);
+}

@@ -72,6 +72,14 @@ struct volume_below {
 int volume_commit(const struct volume_layer *layer, const struct volume_below *below, size_t count,
                   struct error *err);
 
+/*
+ * Write what `layer` shows, with what it lies over, to `to` in its folder: raw, and sparse.  None
+ * of them is encrypted, and nobody writes to any.  FULL, OS; what is there then is the caller's to
+ * remove.
+ */
+int volume_flatten(const struct volume_layer *layer, const struct volume_below *below, size_t count,
+                   const char *to, struct error *err);
+
 /* One that is not there is success. */
 int volume_remove(const char *folder, const char *id, enum volume_format format, struct error *err);
 

@@ -43,6 +43,8 @@ struct capture {
     char *volumes; /* the name of their snapshots, or NULL */
     struct volume_keeping *keeping;
     bool has_kept; /* they are there */
+    bool carries;  /* what they held goes into the content */
+    struct volume_carry *carry;
     json_t *about;
     int fd; /* the state with memory */
     bool was_running;
@@ -138,6 +140,9 @@ static void seal(void *context)
     struct error ignored = {0};
     MEMORY_OWNED char *whole = memory_format("%s/" CONTENT_WHOLE, capture->folder);
     unlink(whole);
+    if (capture->error.kind == ERROR_NONE && capture->carry != NULL) {
+        volume_carry_write(capture->carry, capture->folder, &capture->error);
+    }
     if (capture->error.kind == ERROR_NONE) {
         content_seal(capture->folder, capture->about, &capture->bytes, &capture->error);
     }
@@ -157,6 +162,7 @@ static void on_sealed(void *context)
     capture->done(capture->error.kind != ERROR_NONE ? &capture->error : NULL, capture->bytes,
                   capture->context);
     fd_close_slot(&capture->fd);
+    volume_carry_free(capture->carry);
     json_decref(capture->about);
     free(capture->folder);
     free(capture->source);
@@ -168,7 +174,13 @@ static void on_sealed(void *context)
 
 static void finish(struct capture *capture)
 {
+    const struct machine *machine = capture->machine;
     capture->phase = PHASE_SEALING;
+    if (capture->carries && capture->error.kind == ERROR_NONE) {
+        volume_carry_new(machine->service->options.volumes, machine->project,
+                         json_object_get(capture->about, "volumes"), &capture->carry,
+                         &capture->error);
+    }
     loop_work(capture->machine->service->options.loop, seal, on_sealed, capture);
 }
 
@@ -415,6 +427,12 @@ static void on_made(const struct error *error, void *context)
     } else {
         stop(capture);
     }
+}
+
+void capture_carry_volumes(struct machine *machine)
+{
+    CHECK(machine->capture != NULL && machine->capture->volumes != NULL);
+    machine->capture->carries = true;
 }
 
 static json_t *describe(const struct machine *machine, enum capture_kind kind)

@@ -36,6 +36,9 @@ int capture_check_volumes(const struct machine *machine, const char *snapshot, s
 void capture_begin(struct machine *machine, enum capture_kind kind, const char *folder,
                    const char *volumes, capture_done *done, void *context);
 
+/* Of one that was just begun with its volumes: what they held is part of the content. */
+void capture_carry_volumes(struct machine *machine);
+
 /* Does it stand still for one at this moment?  And are its volumes being kept? */
 bool capture_holds_still(const struct machine *machine);
 bool capture_keeps_volumes(const struct machine *machine);

@@ -43,8 +43,20 @@ static int sync_folder(const char *folder, struct error *err)
     return fd >= 0 && fsync(fd) == 0 ? 0 : error_os(err, errno, "%s", folder);
 }
 
+void content_volume_name(unsigned slot, char ret_name[24])
+{
+    snprintf(ret_name, 24, "volume-%u.raw", slot);
+}
+
 bool content_is_file(const char *name)
 {
+    for (unsigned i = 0; i < CONTENT_VOLUMES_MAX; i++) {
+        char volume[24];
+        content_volume_name(i, volume);
+        if (strcmp(name, volume) == 0) {
+            return true;
+        }
+    }
     for (size_t i = 0; i < DISK_NAMES; i++) {
         if (strcmp(name, disk_names[i]) == 0) {
             return true;
@@ -129,6 +141,11 @@ int content_seal(const char *folder, const json_t *about, uint64_t *ret_bytes, s
     for (size_t i = 0; i < MEMORY_NAMES && r == 0; i++) {
         r = has(folder, memory_names[i]) ? seal_file(folder, memory_names[i], files, &bytes, err)
                                          : 0;
+    }
+    for (unsigned i = 0; i < CONTENT_VOLUMES_MAX && r == 0; i++) {
+        char volume[24];
+        content_volume_name(i, volume);
+        r = has(folder, volume) ? seal_file(folder, volume, files, &bytes, err) : 0;
     }
     r = r < 0 ? r : write_manifest(folder, manifest, err);
     if (r == 0) {

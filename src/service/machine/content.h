@@ -8,6 +8,7 @@
  *   disk.qcow2 base.raw  the same, laid over a disk that several machines share; without base.raw,
  *                        over the disk that is its image (a blob)
  *   firmware.fd          the variables of its UEFI
+ *   volume-N.raw         what its volume in slot N held, in archives alone
  *   user-data            what cloud-init was given: it may hold passwords
  *   state memory         a template (engine/hypervisor/template.h); of a VMM that lets nobody share
  *                        its memory, state alone
@@ -41,7 +42,11 @@ struct error;
 /* In a machine's folder: content that it is to take as its own. */
 #define CONTENT_INCOMING "incoming"
 
-enum { CONTENT_FORMAT = 1, CONTENT_FILES_MAX = 16 };
+enum { CONTENT_VOLUMES_MAX = 16 };
+enum { CONTENT_FORMAT = 1, CONTENT_FILES_MAX = 16 + CONTENT_VOLUMES_MAX };
+
+/* "volume-N.raw" of a slot; 24 bytes. */
+void content_volume_name(unsigned slot, char ret_name[24]);
 
 /* Copy a machine's disks; the machine stands still. */
 int content_copy_disks(const char *machine_folder, const char *folder, struct error *err);

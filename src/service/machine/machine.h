@@ -248,7 +248,7 @@ struct machine_export;
 typedef void machine_exported(const struct error *error, struct machine_export *export,
                               void *context);
 void machine_export(struct machine_service *service, const char *project, const char *name,
-                    bool with_snapshots, machine_exported *done, void *context);
+                    bool with_snapshots, bool with_volumes, machine_exported *done, void *context);
 int machine_export_step(struct machine_export *export, struct buffer *out, struct error *err);
 void machine_export_free(struct machine_export *export);
 

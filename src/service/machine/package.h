@@ -7,7 +7,8 @@
  *                          [{"name", "has_memory", "created_ms"}...], "blobs": [ID...]}: the first
  *   blobs/ID               kernel, modules and root, or the disk, of its image, named by their
  *                          SHA-256
- *   content/FILE           see content.h; with a manifest that has digests
+ *   content/FILE           see content.h; with a manifest that has digests.  Volumes are there as
+ *                          volume-N.raw, and described by that manifest's "volumes"
  *   snapshots/NAME/FILE    the same, for each snapshot
  *
  * One that goes to another node has more, named in the manifest:
@@ -37,7 +38,7 @@ enum {
     PACKAGE_SNAPSHOTS_MAX = 64,
     PACKAGE_LAYERS_MAX = 512,
     PACKAGE_OWN_MAX = 12,
-    PACKAGE_ENTRIES_MAX = 16 + PACKAGE_SNAPSHOTS_MAX * 8 + PACKAGE_LAYERS_MAX + PACKAGE_OWN_MAX,
+    PACKAGE_ENTRIES_MAX = 32 + PACKAGE_SNAPSHOTS_MAX * 8 + PACKAGE_LAYERS_MAX + PACKAGE_OWN_MAX,
     PACKAGE_RATIO_MAX = 1000
 };
 

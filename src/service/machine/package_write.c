@@ -82,6 +82,16 @@ static void add_content(struct package_writer *writer, const char *folder, const
             free(path);
         }
     }
+    for (unsigned i = 0; i < CONTENT_VOLUMES_MAX; i++) {
+        char name[24];
+        content_volume_name(i, name);
+        char *path = memory_format("%s/%s", folder, name);
+        if (file_exists(path)) {
+            add(writer, memory_format("%s/%s", prefix, name), path);
+        } else {
+            free(path);
+        }
+    }
 }
 
 static int add_blobs(struct package_writer *writer, const json_t *manifest,

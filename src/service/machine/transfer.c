@@ -7,8 +7,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -31,10 +33,11 @@
 #include "service/machine/package.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/sparse.h"
+#include "service/machine/volumes.h"
 #include "service/volume/volume.h"
 
 static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
-enum { BLOB_KEYS = 4, LIST_MAX = 64, TEXT_MAX = 8192 };
+enum { BLOB_KEYS = 4, LIST_MAX = 64, TEXT_MAX = 8192, LOOK_MS = 2000 };
 
 /* ---- Out ---- */
 
@@ -46,6 +49,7 @@ struct machine_export {
     size_t snapshot_count;
     json_t *manifest;
     struct package_writer *writer;
+    char *volumes; /* the name of the snapshots that were kept for it, or NULL */
     struct error error;
     machine_exported *done;
     void *context;
@@ -63,6 +67,10 @@ static void on_export_removed(void *context)
 {
     struct machine_export *export = context;
     struct machine *machine = export->machine;
+    if (export->volumes != NULL) {
+        volume_forget_kept(export->service->options.volumes, export->volumes);
+    }
+    free(export->volumes);
     export->service->pending--;
     machine->held--;
     machine_unref(machine);
@@ -114,6 +122,8 @@ static void on_content(const struct error *error, uint64_t bytes, void *context)
     struct error err = {0};
     (void)bytes;
     if (error != NULL) {
+        free(export->volumes); /* none was kept, or they were forgotten */
+        export->volumes = NULL;
         export->done(error, NULL, export->context);
         machine_export_free(export);
         return;
@@ -185,18 +195,31 @@ static struct machine_export *new_export(struct machine *machine, bool with_snap
 }
 
 void machine_export(struct machine_service *service, const char *project, const char *name,
-                    bool with_snapshots, machine_exported *done, void *context)
+                    bool with_snapshots, bool with_volumes, machine_exported *done, void *context)
 {
     struct error err = {0};
     struct machine *machine = NULL;
     int r = request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : capture_check(machine, CAPTURE_DISK, &err);
+    bool has_volumes = r == 0 && with_volumes && machine_volumes_are_there(machine);
+    if (has_volumes) {
+        r = volume_carry_check(service->options.volumes, project, name, &err);
+        r = r < 0 ? r : capture_check_volumes(machine, "export-0", &err);
+    }
     if (r < 0) {
         done(&err, NULL, context);
         return;
     }
     struct machine_export *export = new_export(machine, with_snapshots, done, context);
-    capture_begin(machine, CAPTURE_DISK, export->folder, NULL, on_content, export);
+    if (has_volumes) {
+        char id[9];
+        random_hex(id, sizeof(id) - 1);
+        export->volumes = memory_format("export-%s", id);
+    }
+    capture_begin(machine, CAPTURE_DISK, export->folder, export->volumes, on_content, export);
+    if (has_volumes) {
+        capture_carry_volumes(machine);
+    }
 }
 
 /* ---- To another node ---- */
@@ -266,18 +289,33 @@ struct import {
     char *snapshots; /* the same, of them */
     json_t *manifest;
     json_t *config;
+    json_t *volumes; /* see volume_carried_read(); NULL: none */
     char (*snapshot_ids)[MACHINE_ID_SIZE];
     uint64_t *snapshot_bytes;
     struct error error;
+    struct loop_timer *look; /* at how far it is, by `fd`, which the thread has opened */
+    atomic_int fd;           /* -1: not yet */
+    uint64_t size_bytes;
     machine_begun *done;
     void *context;
 };
+
+static void remove_volumes(const struct import *import)
+{
+    size_t index = 0;
+    json_t *one = NULL;
+    json_array_foreach(import->volumes, index, one)
+    {
+        volume_move_remove(import->service->options.volumes, json_text(one, "layer"), "raw");
+    }
+}
 
 static void clean_up(void *context)
 {
     struct import *import = context;
     struct error ignored = {0};
     if (import->error.kind != ERROR_NONE) {
+        remove_volumes(import);
         file_remove_tree(import->prepared, &ignored);
         file_remove_tree(import->snapshots, &ignored);
     }
@@ -295,6 +333,7 @@ static void on_cleaned_up(void *context)
     import->service->pending--;
     json_decref(import->manifest);
     json_decref(import->config);
+    json_decref(import->volumes);
     free(import->project);
     free(import->name);
     free(import->blob);
@@ -363,6 +402,13 @@ static void write_rows(struct import *import)
     events_add(import->service, command, &event);
     draft_add_claim(import->service, command, import->id, import->config);
     settings_add_quota(import->service, command, import->project, NULL, import->config);
+    bool is_renamed = strcmp(import->name, json_text(import->manifest, "name")) != 0;
+    if (volume_carried_add(import->service->options.volumes, import->project, import->name,
+                           is_renamed, import->volumes, command, &import->error) < 0) {
+        store_command_free(command);
+        end_import(import);
+        return;
+    }
     for (size_t i = 0; i < json_array_size(json_object_get(import->manifest, "snapshots")); i++) {
         add_snapshot_row(command, import, i);
     }
@@ -518,15 +564,49 @@ static int take_snapshots(struct import *import, struct error *err)
     return 0;
 }
 
+/* Before there are rows: a file that none names harms nobody. */
+static int place_volumes(struct import *import, const char *content, struct error *err)
+{
+    uint64_t sizes[HYPERVISOR_VOLUMES_MAX] = {0};
+    JSON_OWNED json_t *manifest = NULL;
+    size_t index = 0;
+    json_t *one = NULL;
+    char file[24];
+    _Static_assert((int)CONTENT_VOLUMES_MAX == (int)HYPERVISOR_VOLUMES_MAX, "one for each slot");
+    int r = content_open(content, false, &manifest, err);
+    for (unsigned i = 0; i < HYPERVISOR_VOLUMES_MAX && r == 0; i++) {
+        struct stat status;
+        content_volume_name(i, file);
+        MEMORY_OWNED char *path = memory_format("%s/%s", content, file);
+        sizes[i] = lstat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+    }
+    r = r < 0
+        ? r
+        : volume_carried_read(json_object_get(manifest, "volumes"), sizes, &import->volumes, err);
+    json_array_foreach(import->volumes, index, one)
+    {
+        content_volume_name((unsigned)json_u64(one, "slot"), file);
+        MEMORY_OWNED char *path = memory_format("%s/%s", content, file);
+        if (r == 0 && chmod(path, 0600) < 0) {
+            r = error_os(err, errno, "%s", path);
+        }
+        r = r < 0 ? r
+                  : volume_move_take(import->service->options.volumes, json_text(one, "layer"),
+                                     "raw", path, err);
+    }
+    return r;
+}
+
 static void unpack(void *context)
 {
     struct import *import = context;
     struct error *err = &import->error;
     const struct content_use use = {.uid = disk_uid_of(import->id)};
     MEMORY_OWNED char *content = memory_format("%s/content", import->folder);
-    FD_OWNED int fd = -1;
-    uint64_t size = 0;
-    int r = image_open(import->service->options.images, import->blob, &fd, &size, err);
+    int fd = -1;
+    int r =
+        image_open(import->service->options.images, import->blob, &fd, &import->size_bytes, err);
+    atomic_store(&import->fd, fd);
     r = r < 0
         ? r
         : package_read(fd, import->folder, import->service->options.images, &import->manifest, err);
@@ -536,14 +616,34 @@ static void unpack(void *context)
     }
     r = r < 0 ? r : take_config(import, err);
     r = r < 0 ? r : content_lay_out(content, import->prepared, &use, err);
+    r = r < 0 ? r : place_volumes(import, content, err);
     if (r == 0) {
         take_snapshots(import, err);
     }
 }
 
+/* By how much of the archive was read. */
+static void on_look(void *context)
+{
+    struct import *import = context;
+    int fd = atomic_load(&import->fd);
+    off_t at = fd >= 0 ? lseek(fd, 0, SEEK_CUR) : 0;
+    if (at > 0 && import->size_bytes > 0) {
+        unsigned percent = 10 + (unsigned)((uint64_t)at * 80 / import->size_bytes);
+        operation_progress(import->service->options.operations, import->operation,
+                           percent < 90 ? percent : 90, "unpacking and verifying");
+    }
+    loop_timer_start(import->look, LOOK_MS);
+}
+
 static void on_unpacked(void *context)
 {
     struct import *import = context;
+    int fd = atomic_exchange(&import->fd, -1);
+    loop_timer_free(import->look);
+    if (fd >= 0) {
+        close(fd);
+    }
     if (import->error.kind == ERROR_NONE) {
         write_rows(import);
     } else {
@@ -569,6 +669,8 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
     }
     operation_progress(import->service->options.operations, import->operation, 10,
                        "unpacking and verifying");
+    import->look = loop_timer_new(import->service->options.loop, on_look, import);
+    loop_timer_start(import->look, LOOK_MS);
     loop_work(import->service->options.loop, unpack, on_unpacked, import);
 }
 
@@ -600,6 +702,7 @@ void machine_import(struct machine_service *service, const char *project, const 
                               .project = memory_copy_string(project),
                               .name = memory_copy_string(name),
                               .blob = memory_copy_string(blob),
+                              .fd = -1,
                               .done = done,
                               .context = context};
     random_hex(import->id, MACHINE_ID_SIZE - 1);

@@ -187,6 +187,33 @@ int volume_name_clone(struct volume_service *service, const char *project, const
 int volume_add_clones(struct volume_service *service, const char *project, const char *machine,
                       const json_t *list, struct store_command *command, struct error *err);
 
+/*
+ * Volumes in archives.  volume_carry_check(): UNSUPPORTED, one is encrypted, and would be there in
+ * the clear.  volume_carry_new(): what the entries of a list (volume_describe_kept()) name, each of
+ * which gets a "config"; on the loop.  volume_carry_write(): FOLDER/volume-SLOT.raw of each, while
+ * its snapshots stay; blocks, any thread.
+ */
+struct volume_carry;
+int volume_carry_check(struct volume_service *service, const char *project, const char *machine,
+                       struct error *err);
+int volume_carry_new(struct volume_service *service, const char *project, json_t *list,
+                     struct volume_carry **ret_carry, struct error *err);
+int volume_carry_write(const struct volume_carry *carry, const char *folder, struct error *err);
+void volume_carry_free(struct volume_carry *carry); /* accepts NULL */
+
+/*
+ * The way back, from a list that may be anybody's.  volume_carried_read(): a new one of what makes
+ * sense, each entry with an "id" and a "layer" of its own; `sizes` are those of the files, by slot
+ * (0: none).  CORRUPT; any thread.  Their files become raw layers by volume_move_take().
+ * volume_carried_add() adds their rows: of `machine`, whose name is part of theirs with
+ * `is_renamed`.  INVALID, EXISTS.
+ */
+int volume_carried_read(const json_t *list, const uint64_t sizes[HYPERVISOR_VOLUMES_MAX],
+                        json_t **ret_list, struct error *err);
+int volume_carried_add(struct volume_service *service, const char *project, const char *machine,
+                       bool is_renamed, json_t *list, struct store_command *command,
+                       struct error *err);
+
 /* Open for a VMM.  CONFLICT, CORRUPT (a file is missing), and what secret_read() says. */
 struct volume_open {
     struct hypervisor_volume volume;

@@ -67,22 +67,26 @@ static void on_exported(const struct error *error, struct machine_export *export
     api_pieces_send(request, &pieces);
 }
 
-void api_machine_export(struct request *request)
+static bool is_asked(const struct request *request, const char *name)
 {
     char value[8] = "";
+    return http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value)) &&
+        strcmp(value, "true") == 0;
+}
+
+void api_machine_export(struct request *request)
+{
     if (api_machine_is_elsewhere(request)) {
         return;
     }
-    bool with_snapshots =
-        http_query_get(http_exchange_query(request->exchange), "snapshots", value, sizeof(value)) &&
-        strcmp(value, "true") == 0;
     struct waiting *waiting = NEW(struct waiting);
     *waiting = (struct waiting){request, false};
     request->state = waiting;
     request->stop = on_stop;
     http_exchange_on(request->exchange, NULL, on_gone, waiting);
-    machine_export(service_of(request), request->project, request->parameters[0], with_snapshots,
-                   on_exported, waiting);
+    machine_export(service_of(request), request->project, request->parameters[0],
+                   is_asked(request, "snapshots"), is_asked(request, "volumes"), on_exported,
+                   waiting);
 }
 
 /* ---- In ---- */

@@ -16,9 +16,11 @@ int verb_vm_export(const struct arguments *arguments, struct error *err)
 {
     const char *machine = arguments->words[0];
     const char *path = arguments->words[1];
-    bool with_snapshots = flag_value(arguments, "snapshots") != NULL;
-    MEMORY_OWNED char *target =
-        request_target("machines", machine, with_snapshots ? "/export?snapshots=true" : "/export");
+    MEMORY_OWNED char *tail =
+        memory_format("/export?snapshots=%s&volumes=%s",
+                      flag_value(arguments, "snapshots") != NULL ? "true" : "false",
+                      flag_value(arguments, "volumes") != NULL ? "true" : "false");
+    MEMORY_OWNED char *target = request_target("machines", machine, tail);
     if (strcmp(path, "-") == 0) {
         if (isatty(STDOUT_FILENO)) {
             return error_set(err, ERROR_INVALID, "standard output is a terminal: name a file");
