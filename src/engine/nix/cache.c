@@ -67,14 +67,13 @@ static bool read_path(struct reader *reader, struct text value)
 
 static bool read_url(struct reader *reader, struct text value)
 {
-    if (!is_word(value, NIX_URL_MAX - 1) || value.data[0] == '/' || value.data[0] == '.' ||
-        memmem(value.data, value.length, "/.", 2) != NULL ||
-        memchr(value.data, ':', value.length) != NULL) {
+    char *url = reader->to->url;
+    if (!is_word(value, NIX_URL_MAX - 1)) {
         return false;
     }
-    memcpy(reader->to->url, value.data, value.length);
-    reader->to->url[value.length] = '\0';
-    return true;
+    memcpy(url, value.data, value.length);
+    url[value.length] = '\0';
+    return url[0] != '/' && url[0] != '.' && strstr(url, "/.") == NULL && strchr(url, ':') == NULL;
 }
 
 static bool read_compression(struct reader *reader, struct text value)

@@ -161,7 +161,9 @@ static int ask_once(struct reading *reading, const struct query *query, struct e
     return -(int)err->kind;
 }
 
-static int ask(const struct nix_store *store, const struct query *query, struct error *err)
+/* One after the other, by one connection: the second may bind what the first has found. */
+static int ask_all(const struct nix_store *store, const struct query *queries, size_t count,
+                   struct error *err)
 {
     for (int i = 0; i < TRIES; i++) {
         struct reading reading = {.store = store};
@@ -170,17 +172,26 @@ static int ask(const struct nix_store *store, const struct query *query, struct 
         if (r < 0) {
             return r;
         }
-        r = ask_once(&reading, query, &why);
+        for (size_t j = 0; j < count && r == 0; j++) {
+            r = ask_once(&reading, &queries[j], &why);
+        }
         if (close_reading(&reading)) {
             *err = r < 0 ? why : *err;
             return r;
         }
-        query->forget(query->context);
+        for (size_t j = 0; j < count; j++) {
+            queries[j].forget(queries[j].context);
+        }
     }
     return error_set(
         err, ERROR_UNAVAILABLE,
         "the database of Nix changes while it is read, and cannot be read otherwise by "
         "this user");
+}
+
+static int ask(const struct nix_store *store, const struct query *query, struct error *err)
+{
+    return ask_all(store, query, 1, err);
 }
 
 static void forget_nothing(void *context)
@@ -210,6 +221,7 @@ struct finding {
     const char *hash;
     struct nix_info *info;
     bool is_found;
+    char text[NIX_TEXT_SIZE]; /* the path, once it is found */
 };
 
 static bool take_info(sqlite3_stmt *row, void *context, struct error *err)
@@ -237,6 +249,7 @@ static bool take_info(sqlite3_stmt *row, void *context, struct error *err)
     info->signatures = memory_copy_string(column(row, 5));
     info->content_address = memory_copy_string(column(row, 6));
     finding->is_found = true;
+    nix_path_text(&info->path, finding->store->folder, finding->text);
     return false;
 }
 
@@ -245,6 +258,7 @@ static void forget_info(void *context)
     struct finding *finding = context;
     nix_info_done(finding->info);
     finding->is_found = false;
+    finding->text[0] = '\0';
 }
 
 static bool take_reference(sqlite3_stmt *row, void *context, struct error *err)
@@ -277,31 +291,28 @@ int nix_info_of(const struct nix_store *store, const char *hash, struct nix_info
     if (!nix_hash_is_good(hash, strlen(hash))) {
         return error_set(err, ERROR_INVALID, "\"%.40s\" is no hash of a store path", hash);
     }
-    const struct query query = {
-        .sql = "SELECT path, hash, narSize, registrationTime, deriver, sigs, ca FROM ValidPaths "
-               "WHERE path >= ?1 ORDER BY path LIMIT 1",
-        .text = from,
-        .row = take_info,
-        .context = &finding,
-        .forget = forget_info,
+    const struct query queries[] = {
+        {
+            .sql = "SELECT path, hash, narSize, registrationTime, deriver, sigs, ca FROM "
+                   "ValidPaths WHERE path >= ?1 ORDER BY path LIMIT 1",
+            .text = from,
+            .row = take_info,
+            .context = &finding,
+            .forget = forget_info,
+        },
+        {
+            .sql = "SELECT b.path FROM ValidPaths a JOIN Refs ON Refs.referrer = a.id JOIN "
+                   "ValidPaths b ON b.id = Refs.reference WHERE a.path = ?1 ORDER BY b.path",
+            .text = finding.text,
+            .row = take_reference,
+            .context = &finding,
+            .forget = forget_references,
+        },
     };
-    int r = ask(store, &query, err);
+    int r = ask_all(store, queries, 2, err);
     if (r == 0 && !finding.is_found) {
         r = error_set(err, ERROR_NOT_FOUND, "no path %s/%s-... is in the store", store->folder,
                       hash);
-    }
-    char path[NIX_TEXT_SIZE];
-    const struct query references = {
-        .sql = "SELECT b.path FROM ValidPaths a JOIN Refs ON Refs.referrer = a.id JOIN ValidPaths "
-               "b ON b.id = Refs.reference WHERE a.path = ?1 ORDER BY b.path",
-        .text = path,
-        .row = take_reference,
-        .context = &finding,
-        .forget = forget_references,
-    };
-    if (r == 0) {
-        nix_path_text(&info.path, store->folder, path);
-        r = ask(store, &references, err);
     }
     if (r == 0) {
         nix_paths_sort(&info.references);

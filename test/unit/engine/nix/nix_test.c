@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -308,6 +309,42 @@ TEST(nix, imports_what_is_packed_here_and_signed)
     EXPECT(nix_verify(&store, NULL, NULL, &names, &wrong, &err) == 0 && wrong == 1);
     EXPECT(nix_verify(&store, &path, NULL, &names, &wrong, &err) == 0 && wrong == 1);
     EXPECT(strstr(buffer_string(&names), path.hash) != NULL);
+}
+
+/* 0: it is read as nobody, who may write nothing beside the database. */
+static int read_as_nobody(const struct nix_store *store, const char *hash)
+{
+    struct error err = {0};
+    NIX_INFO_OWNED struct nix_info info = {0};
+    if (setgid(65534) < 0 || setuid(65534) < 0) {
+        return 2;
+    }
+    int r = nix_info_of(store, hash, &info, &err);
+    if (r < 0) {
+        fprintf(stderr, "%s\n", err.text);
+    }
+    return r == 0 && info.references.count == 1 ? 0 : 1;
+}
+
+TEST(nix, reads_a_database_beside_which_it_may_not_write)
+{
+    struct error err = {0};
+    struct nix_store store;
+    NIX_PATHS_OWNED struct nix_paths outputs = {0};
+    int status = 0;
+    if (getuid() != 0) {
+        SKIP("needs root");
+    }
+    open_store(&store);
+    EXPECT(build(&store, "above", &outputs, NULL, NULL, &err) == 0);
+    EXPECT(chmod(test_folder(), 0755) == 0);
+    MEMORY_OWNED char *wal = memory_format("%s/db/db.sqlite-wal", store.state);
+    EXPECT(!file_exists(wal));
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(read_as_nobody(&store, outputs.items[0].hash));
+    }
+    EXPECT(waitpid(child, &status, 0) == child && status == 0);
 }
 
 struct asked {
