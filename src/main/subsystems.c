@@ -492,6 +492,7 @@ static int start_machines(struct node *node, struct error *err)
         .hypervisor = node->hypervisor,
         .volumes = node->volumes,
         .networks = node->networks,
+        .nix = node->nix,
         .cluster = node->cluster,
         .folder = folder,
         .node_name = node->name,

@@ -507,6 +507,8 @@ static void on_written(const struct error *error, uint64_t index, void *context)
         end(changing, error);
         return;
     }
+    JSON_OWNED json_t *before = json_loads(changing->was, 0, NULL);
+    runner_keep(machine, before, changing->config);
     if (changing->booted != NULL && is_alive(machine)) {
         json_decref(machine->booted);
         machine->booted = json_incref(changing->booted);

@@ -218,6 +218,28 @@ static void on_fetched(const struct error *error, void *context)
     fetch_next(machine);
 }
 
+static void begin_work(struct machine *machine)
+{
+    struct work *work = NEW(struct work);
+    machine->is_busy = true;
+    work->machine = machine;
+    work->config = json_deep_copy(machine->config);
+    loop_work(machine->service->options.loop, prepare, on_prepared, work);
+}
+
+static void on_runner(const struct error *error, void *context)
+{
+    struct machine *machine = context;
+    machine->runner_fetch = NULL;
+    machine->is_busy = false;
+    if (error != NULL) {
+        machine_set_state(machine, MACHINE_FAILED, "its runner is not here: %.340s", error->text);
+        machine_step(machine);
+        return;
+    }
+    begin_work(machine);
+}
+
 static void fetch_next(struct machine *machine)
 {
     const struct machine_options *options = &machine->service->options;
@@ -229,10 +251,9 @@ static void fetch_next(struct machine *machine)
             return;
         }
     }
-    struct work *work = NEW(struct work);
-    work->machine = machine;
-    work->config = json_deep_copy(machine->config);
-    loop_work(options->loop, prepare, on_prepared, work);
+    if (!runner_fetch(machine, on_runner)) {
+        begin_work(machine);
+    }
 }
 
 void disk_prepare(struct machine *machine)
@@ -316,6 +337,7 @@ static void on_removed(void *context)
         machine_unref(machine);
         return;
     }
+    runner_let_go(machine);
     struct store_command *command = store_command_new();
     store_command_add(command, "DELETE FROM machine WHERE key = ? AND id = ?", "tt", machine->key,
                       machine->id);

@@ -28,6 +28,7 @@ struct image_store;
 struct loop;
 struct machine_service;
 struct network_service;
+struct nix_service;
 struct operation_service;
 struct peer_blobs;
 struct peer_clients;
@@ -46,6 +47,7 @@ struct machine_options {
     struct hypervisor *hypervisor;
     struct volume_service *volumes;
     struct network_service *networks;
+    struct nix_service *nix; /* who has the paths of runners; NULL: nobody */
     struct cluster *cluster; /* NULL: there is none */
     const char *folder;      /* made when missing */
     const char *agent;       /* path of blixard-agent; NULL: found beside this program */

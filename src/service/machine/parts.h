@@ -22,6 +22,7 @@ struct fence;
 struct health;
 struct machine_plugging;
 struct migration;
+struct nix_fetch;
 struct peer_fetch;
 struct restore;
 
@@ -56,6 +57,7 @@ struct machine {
     unsigned failures;        /* in a row */
     struct peer_fetch *fetch; /* of a blob, while it is prepared */
     size_t fetched;
+    struct nix_fetch *runner_fetch; /* of its runner, the same */
     struct hypervisor_vm *vm;
     struct agent *agent;
     struct loop_timer *timer;
@@ -466,6 +468,14 @@ int runner_check(const struct machine_service *service, const json_t *config, st
 /* The same as runner_read(), and the path in the settings becomes the real one; nothing without a
  * runner. */
 int runner_settle(const struct machine_service *service, json_t *config, struct error *err);
+/* Not here, and a path of a Nix store: it is fetched when the machine is prepared. */
+bool runner_can_come(const struct machine_service *service, const json_t *config);
+/* Have it here, and keep it from the collector; false: it is in no Nix store. */
+bool runner_fetch(struct machine *machine, void (*done)(const struct error *error, void *context));
+/* Its settings are others: what of its generations is kept from the collector. */
+void runner_keep(const struct machine *machine, const json_t *before, const json_t *config);
+/* It is no more: none of them. */
+void runner_let_go(const struct machine *machine);
 /* What its VMM began with; "": it does not run, or has none. */
 const char *runner_booted(const struct machine *machine);
 /* Its folder.  Blocks. */

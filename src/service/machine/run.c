@@ -27,6 +27,7 @@
 #include "service/machine/migrate.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
+#include "service/nix/nix.h"
 #include "service/peer/peer.h"
 
 static void arm(struct machine *machine, enum machine_timer what, uint64_t delay_ms);
@@ -85,6 +86,11 @@ void machine_run_detach(struct machine *machine)
     peer_fetch_free(machine->fetch);
     if (machine->fetch != NULL) {
         machine->fetch = NULL;
+        machine->is_busy = false;
+    }
+    if (machine->runner_fetch != NULL) {
+        nix_fetch_free(machine->runner_fetch);
+        machine->runner_fetch = NULL;
         machine->is_busy = false;
     }
 }

@@ -18,9 +18,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/memory.h"
 
 #include "service/machine/parts.h"
+#include "service/nix/nix.h"
 
 #define MIB             (UINT64_C(1) << 20)
 #define MEMORY_DEFAULT  (512 * MIB) /* microvm.nix's */
@@ -275,6 +277,9 @@ int runner_check(const struct machine_service *service, const json_t *config, st
         .nic_count = count,
         .runner = &runner,
     };
+    if (runner_can_come(service, config)) {
+        return 0;
+    }
     int r = runner_read(service, config, &runner, err);
     return r < 0 ? r : hypervisor_check(service->options.hypervisor, &spec, err);
 }
@@ -298,7 +303,7 @@ static void take_real_path(json_t *config, const char *path)
 int runner_settle(const struct machine_service *service, json_t *config, struct error *err)
 {
     struct hypervisor_runner runner;
-    if (!runner_is(config)) {
+    if (!runner_is(config) || runner_can_come(service, config)) {
         return 0;
     }
     int r = runner_read(service, config, &runner, err);
@@ -324,6 +329,96 @@ int runner_prepare(const struct machine *machine, struct error *err)
         return error_os(err, errno, "making %s", state);
     }
     return disk_give(machine, state, err);
+}
+
+/* ---- Paths of a Nix store: had, and kept from its collector ---- */
+
+static bool is_in_store(const struct machine_service *service, const char *path)
+{
+    struct nix_store store;
+    struct nix_path parsed;
+    struct error ignored = {0};
+    return service->options.nix != NULL &&
+        nix_service_store(service->options.nix, &store, &ignored) == 0 &&
+        nix_path_parse(path, store.folder, &parsed, &ignored) == 0;
+}
+
+bool runner_can_come(const struct machine_service *service, const json_t *config)
+{
+    const char *path = json_text(config, "runner");
+    return runner_is(config) && !file_exists(path) && is_in_store(service, path);
+}
+
+static char *root_name(const struct machine *machine, uint64_t generation)
+{
+    return memory_format("machine-%s-%llu", machine->id, (unsigned long long)generation);
+}
+
+bool runner_fetch(struct machine *machine, void (*done)(const struct error *error, void *context))
+{
+    struct machine_service *service = machine->service;
+    const char *path = json_text(machine->config, "runner");
+    if (!runner_is(machine->config) || !is_in_store(service, path)) {
+        return false;
+    }
+    MEMORY_OWNED char *root = root_name(machine, json_u64(machine->config, KEY_GENERATION));
+    const struct nix_wish wish = {.path = path, .root = root};
+    machine->runner_fetch = nix_fetch_new(service->options.nix, &wish, done, machine);
+    return true;
+}
+
+static void on_kept(const struct error *error, void *context)
+{
+    (void)context;
+    if (error != NULL) {
+        log_warn("a machine's runner is not kept from the collector: %s", error->text);
+    }
+}
+
+static bool has_generation(const json_t *config, uint64_t wanted)
+{
+    size_t index = 0;
+    json_t *generation = NULL;
+    json_array_foreach(json_object_get(config, KEY_GENERATIONS), index, generation)
+    {
+        if (number_of(generation) == wanted) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Those of `config` that are not in `other`. */
+static void release_beyond(const struct machine *machine, const json_t *config, const json_t *other)
+{
+    size_t index = 0;
+    json_t *generation = NULL;
+    struct error err = {0};
+    json_array_foreach(json_object_get(config, KEY_GENERATIONS), index, generation)
+    {
+        MEMORY_OWNED char *root = root_name(machine, number_of(generation));
+        if (!has_generation(other, number_of(generation)) &&
+            is_in_store(machine->service, json_text(generation, "runner")) &&
+            nix_release(machine->service->options.nix, root, &err) < 0) {
+            log_warn("machine %s: %s", machine->key, err.text);
+        }
+    }
+}
+
+void runner_keep(const struct machine *machine, const json_t *before, const json_t *config)
+{
+    const char *path = json_text(config, "runner");
+    uint64_t generation = json_u64(config, KEY_GENERATION);
+    MEMORY_OWNED char *root = root_name(machine, generation);
+    if (!has_generation(before, generation) && is_in_store(machine->service, path)) {
+        nix_keep(machine->service->options.nix, root, path, on_kept, NULL);
+    }
+    release_beyond(machine, before, config);
+}
+
+void runner_let_go(const struct machine *machine)
+{
+    release_beyond(machine, machine->config, NULL);
 }
 
 /* ---- What it cannot ---- */

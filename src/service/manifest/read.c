@@ -194,8 +194,13 @@ static void put_blobs(struct manifest_set *set, const json_t *blobs)
         json_t *spec = set->items[i].spec;
         const char *module = json_string_value(json_object_get(spec, "module"));
         json_t *blob = module != NULL ? json_object_get(blobs, module) : NULL;
+        const char *flake = json_string_value(json_object_get(spec, "flake"));
+        json_t *runner = flake != NULL ? json_object_get(blobs, flake) : NULL;
         if (set->items[i].kind->way == WAY_FUNCTION && blob != NULL) {
             json_object_set(spec, "module", blob);
+        } else if (strcmp(set->items[i].kind->name, "Machine") == 0 && runner != NULL &&
+                   json_object_get(spec, "runner") == NULL) {
+            json_object_set(spec, "runner", runner);
         }
     }
 }

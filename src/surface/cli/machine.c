@@ -209,10 +209,10 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
     const char *node = flag_value(arguments, "node");
     int r = machine_take_flags(arguments, body, err);
     if (r == 0 && flag_value(arguments, "image") == NULL &&
-        flag_value(arguments, "runner") == NULL) {
+        flag_value(arguments, "runner") == NULL && flag_value(arguments, "flake") == NULL) {
         return error_set(err, ERROR_INVALID,
                          "--image is missing: `blixard image list` shows which there are (or "
-                         "--runner, on NixOS)");
+                         "--runner or --flake, on NixOS)");
     }
     take_list(arguments, "publish", "publish", body);
     take_list(arguments, "env", "environment", body);
@@ -223,6 +223,7 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
     take_list(arguments, "volume", "volumes", body);
     r = r < 0 ? r : network_take_flags(arguments, body, err);
     r = r < 0 ? r : take_seed(arguments, body, err);
+    r = r < 0 ? r : flake_take(arguments, true, body, err);
     if (r == 0 && node != NULL) {
         json_object_set_new(body, "node", json_string(node));
     }

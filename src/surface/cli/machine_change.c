@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -128,15 +129,45 @@ int verb_vm_set(const struct arguments *arguments, struct error *err)
     return r < 0 ? r : update(arguments, body, "is changed", err);
 }
 
+/* What was built is at the machine's node before that is to run it. */
+static int fetch_there(const char *name, const char *path, const char *flake, struct error *err)
+{
+    JSON_OWNED json_t *machine = NULL;
+    JSON_OWNED json_t *reference = NULL;
+    JSON_OWNED json_t *body = json_pack("{s:s}", "path", path);
+    BUFFER_OWNED struct buffer target = {0};
+    MEMORY_OWNED char *one = request_target("machines", name, "");
+    if (flake == NULL) {
+        return 0;
+    }
+    int r = request_json("GET", one, NULL, &machine, err);
+    const char *node = json_text(machine, "node");
+    if (r < 0 || node[0] == '\0') {
+        return r;
+    }
+    buffer_append_string(&target, "/v1/store/copies?node=");
+    http_percent_encode(&target, text_of(node, strlen(node)));
+    r = request_send("POST", buffer_string(&target), body, &reference, err);
+    const char *operation = json_text(reference, "operation");
+    return r < 0 ? r : operation_wait_for(operation, NULL, err);
+}
+
 int verb_vm_update(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
     const char *runner = flag_value(arguments, "runner");
-    if (runner == NULL) {
-        return error_set(err, ERROR_INVALID, "say what it is to run: --runner PATH");
+    const char *flake = flag_value(arguments, "flake");
+    if (runner == NULL && flake == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "say what it is to run: --runner PATH or --flake REFERENCE#NAME");
     }
-    json_object_set_new(body, "runner", json_string(runner));
-    return update(arguments, body, "has its runner", err);
+    if (runner != NULL) {
+        json_object_set_new(body, "runner", json_string(runner));
+        json_object_set_new(body, "flake", json_string("")); /* it was built of something else */
+    }
+    int r = flake_take(arguments, false, body, err);
+    r = r < 0 ? r : fetch_there(arguments->words[0], json_text(body, "runner"), flake, err);
+    return r < 0 ? r : update(arguments, body, "has its runner", err);
 }
 
 int verb_vm_rollback(const struct arguments *arguments, struct error *err)

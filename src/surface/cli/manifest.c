@@ -54,6 +54,30 @@ static int take_module(const char *folder, const char *module, bool uploads, jso
     return uploads ? upload(&content, err) : 0;
 }
 
+/* A machine's flake is built, for a plan, too: what would change is known by what comes of it. */
+static int take_flake(const char *folder, const json_t *document, json_t *blobs, struct error *err)
+{
+    static const struct arguments none = {0};
+    const json_t *spec = json_object_get(document, "spec");
+    const char *flake = json_text(spec, "flake");
+    MEMORY_OWNED char *path = NULL;
+    if (strcmp(json_text(document, "kind"), "Machine") != 0 || flake[0] == '\0' ||
+        json_object_get(spec, "runner") != NULL) {
+        return 0;
+    }
+    int r = flake_build(&none, flake, folder, &path, err);
+    const char *other = json_text(blobs, flake);
+    if (r == 0 && other[0] != '\0' && strcmp(other, path) != 0) {
+        return error_set(err, ERROR_INVALID,
+                         "flake %.100s is another one in another folder: say its whole path",
+                         flake);
+    }
+    if (r == 0) {
+        json_object_set_new(blobs, flake, json_string(path));
+    }
+    return r;
+}
+
 /* The node says what is wrong with a text that cannot be read. */
 static int take_modules(const char *folder, const struct buffer *text, bool uploads, json_t *blobs,
                         struct error *err)
@@ -74,6 +98,7 @@ static int take_modules(const char *folder, const struct buffer *text, bool uplo
             !is_hash(module)) {
             r = take_module(folder, module, uploads, blobs, err);
         }
+        r = r < 0 ? r : take_flake(folder, document, blobs, err);
     }
     return r;
 }

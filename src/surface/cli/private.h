@@ -400,6 +400,16 @@ int verb_vm_snapshot_delete(const struct arguments *arguments, struct error *err
 int verb_vm_migrate(const struct arguments *arguments, struct error *err);
 int verb_vm_resize(const struct arguments *arguments, struct error *err);
 int verb_vm_top(const struct arguments *arguments, struct error *err);
+/*
+ * flake.c: build nixosConfigurations.NAME.config.microvm.declaredRunner of REFERENCE#NAME here and
+ * copy it to the store that --copy-to names.  flake_take(): of --flake, as members of a Machine;
+ * `with_facts`: its size and MACs, too.  flake_build(): relative to `folder` (NULL: here); the path
+ * is the caller's.
+ */
+int flake_take(const struct arguments *arguments, bool with_facts, json_t *body, struct error *err);
+int flake_build(const struct arguments *arguments, const char *flake, const char *folder,
+                char **ret_path, struct error *err);
+
 int verb_vm_update(const struct arguments *arguments, struct error *err);
 int verb_vm_rollback(const struct arguments *arguments, struct error *err);
 int verb_vm_rename(const struct arguments *arguments, struct error *err);
