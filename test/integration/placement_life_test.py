@@ -2,15 +2,19 @@
 
 The machines are QEMU's with a boot sector that halts and no agent, as in placement_test.py.
 """
+import functools
 import json
 import os
 import pathlib
 import re
 import shutil
+import subprocess
 import tempfile
+import time
 import unittest
 
 from cluster import Cluster
+from hosts import need_hosts
 from machines import BLANK, machines_of
 
 GIB = 1 << 30
@@ -214,6 +218,88 @@ def cpus_of(text):
         first, _, last = part.partition("-")
         found |= set(range(int(first), int(last or first) + 1))
     return found
+
+
+class Lying(unittest.TestCase):
+    def test_a_node_that_says_what_cannot_be_gets_nothing_until_it_says_something_else(self):
+        if not shutil.which("qemu-system-x86_64"):
+            self.skipTest("there is no qemu-system-x86_64")
+        need_hosts()
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-lie-")))
+        lie, blank = folder / "meminfo", folder / "blank.raw"
+        lie.write_text(re.sub(r"MemTotal: .*", "MemTotal: 990000000000 kB", pathlib.Path("/proc/meminfo").read_text()))
+        blank.write_bytes(BLANK)
+        cluster = self.enterContext(Cluster(2, here=True))
+        first, second = cluster.form(servers=1).servers
+        self.enterContext(machines_of(*(server.folder for server in cluster.servers)))
+        first.cli("image", "import", "blank", "--disk", blank, "--no-agent")
+
+        def memory_is(holds):
+            index = None
+            for _ in range(LOOKS):
+                nodes, index = first.look("/v1/nodes", index, 2000)
+                if holds(next(node for node in nodes["nodes"] if node["name"] == second.name)["attributes"].get("memory_bytes", 0)):
+                    return
+            self.fail(f"{second.name} never says so: {nodes}")
+
+        create = ("--image", "blank", "--memory", "64MiB", "--disk", "16MiB", "--node", second.name)
+        memory_is(lambda size: size > 0)
+        self.assertIn("running", first.cli("vm", "create", "before", *create))
+        second.stop()
+        second.start(wrap=("unshare", "--mount", "sh", "-c", f'mount --bind {lie} /proc/meminfo; exec "$@"', "sh")).wait_ready()
+        cluster.settled()
+        memory_is(lambda size: size > 1 << 48)
+        self.assertIn("pending", first.cli("vm", "create", "meanwhile", *create))
+        self.assertEqual(first.get("/v1/machines/before")["state"], "running")
+        second.stop()
+        second.start().wait_ready()
+        cluster.settled()
+        index = None
+        for _ in range(LOOKS):
+            machine, index = first.look("/v1/machines/meanwhile", index, 2000)
+            if machine["state"] == "running":
+                break
+        self.assertEqual((machine["state"], machine["node"]), ("running", second.name))
+
+
+class Foreseen(unittest.TestCase):
+    def test_a_node_that_will_be_busy_gets_nothing_while_another_one_is_like_it(self):
+        """Two nodes of one machine that is kept busy; one of them reads another /proc/stat, in which nothing happens."""
+        if not shutil.which("qemu-system-x86_64"):
+            self.skipTest("there is no qemu-system-x86_64")
+        need_hosts()
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-peak-")))
+        idle, blank = folder / "stat", folder / "blank.raw"
+        idle.write_text(pathlib.Path("/proc/stat").read_text())
+        blank.write_bytes(BLANK)
+        cluster = self.enterContext(Cluster(2, here=True))
+        busy, quiet = cluster.servers
+        burning = subprocess.Popen(["sh", "-c", "while :; do :; done"])
+        self.addCleanup(burning.wait)
+        self.addCleanup(burning.kill)
+        quiet.start = functools.partial(quiet.start, wrap=("unshare", "--mount", "sh", "-c", f'mount --bind {idle} /proc/stat; exec "$@"', "sh"))
+        cluster.form(servers=1)
+        self.enterContext(machines_of(*(server.folder for server in cluster.servers)))
+        busy.cli("image", "import", "blank", "--disk", blank, "--no-agent")
+        create = ("vm", "create", "probe", "--image", "blank", "--memory", "64MiB", "--disk", "16MiB")
+        # What the nodes have else (the image is at the busy one) does not count; then nothing but the forecast tells them apart.
+        busy.cli("placement", "strategy", "spread", "--weight", "local=0")
+        busy.cli(*create)
+
+        def loads():
+            explained = json.loads(busy.cli("placement", "explain", "probe", "--output", "json"))
+            return {node["name"]: next((part["score"] for part in node.get("parts", ()) if part["name"] == "load"), 0) for node in explained["nodes"]}
+
+        index = None
+        end = time.monotonic() + 240
+        while not loads().get(busy.name, 0) < -0.05:
+            self.assertLess(time.monotonic(), end, loads())
+            _, index = busy.view(index, 500)
+        self.assertEqual(loads()[quiet.name], 0)
+        for _ in range(8):  # without it each of the two would get about half of them
+            busy.cli("vm", "delete", "probe")
+            busy.cli(*create)
+            self.assertEqual(busy.get("/v1/machines/probe")["node"], quiet.name)
 
 
 class Displaced(PlacementLife):

@@ -309,8 +309,10 @@ static void set_node(struct placement_service *service, const json_t *node, bool
         r = placement_cluster_set_node(service->cluster, &described->node, &change, &err);
     }
     cpus_take(service, name, attributes, described->node.numa_count > 0);
-    if (r < 0) {
+    if (r < 0) { /* what was known of it before is not what it has now, nor is it known to live */
+        struct error ignored = {0};
         log_warn("placement: node %s gets nothing: %s", name, err.text);
+        placement_cluster_set_state(service->cluster, name, false, false, NULL, &ignored);
     } else {
         picture_tell(service, &change);
     }
