@@ -239,3 +239,46 @@ TEST(store_replica, the_same_commands_run_out_of_steps)
     machine_close(one);
     machine_close(other);
 }
+
+static void apply_one(struct machine *machine, struct store_command *command)
+{
+    struct store_command *const commands[] = {command};
+    apply(machine, commands, 1);
+    store_command_free(command);
+}
+
+static int64_t number_of(struct machine *machine, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    EXPECT(sqlite3_prepare_v2(machine_database(machine), sql, -1, &statement, NULL) == SQLITE_OK);
+    EXPECT(sqlite3_step(statement) == SQLITE_ROW);
+    int64_t number = sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return number;
+}
+
+/* Quotas and placement count columns that came with version 8: a machine of before has in them what
+ * its settings say, though nobody has changed it since. */
+TEST(store_replica, machines_of_before_version_8_take_what_their_settings_say)
+{
+    enum { BEFORE = 7, WITH_COLUMNS = 8 };
+    uint64_t refused = 0;
+    struct machine *machine = open_machine(&refused);
+    for (unsigned version = 2; version <= BEFORE; version++) {
+        apply_one(machine, schema_step(version));
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "INSERT INTO machine (key, project, name, id, node, config, desired, state, "
+                      "restarts, created_ms, revision) VALUES ('p/old', 'p', 'old', 'a', 'n', ?, "
+                      "'stopped', 'stopped', 0, 0, 0)",
+                      "t", "{\"cpus\":3,\"memory_bytes\":1024,\"disk_bytes\":2048}");
+    apply_one(machine, command);
+    apply_one(machine, schema_step(WITH_COLUMNS));
+    EXPECT(refused == 0);
+    EXPECT(number_of(machine, "SELECT cpu_millis FROM machine") == 3000);
+    EXPECT(number_of(machine, "SELECT cores FROM machine") == 0);
+    EXPECT(number_of(machine, "SELECT memory_bytes FROM machine") == 1024);
+    EXPECT(number_of(machine, "SELECT disk_bytes FROM machine") == 2048);
+    machine_close(machine);
+}
