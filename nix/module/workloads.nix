@@ -156,7 +156,7 @@ let
           else if config.flake != null then
             (let found = flakeOf name config.flake; in "${found.flake.packages.${pkgs.stdenv.hostPlatform.system}.${found.name}}/${found.name}.wasm")
           else if config.source != null then
-            (import ../function.nix { inherit lib pkgs; blixard = cfg.package; }) { inherit name; src = config.source; language = config.language; }
+            ((import ../function.nix { inherit lib pkgs; blixard = cfg.package; }) { inherit name; src = config.source; language = config.language; }).wasm
           else null;
         defaultText = literalExpression "what `wasm`, `flake` or `source` comes to";
         description = "The module that is deployed.";

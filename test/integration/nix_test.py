@@ -134,6 +134,43 @@ class Module(Evaluation):
             self.assertEqual(done.returncode, 0, done.stdout)
 
 
+class Built(Evaluation):
+    """A function by Nix: a real build in a store of its own, by the compilers of this machine."""
+
+    # In place of the shell and the programs that nixpkgs would bring.  Nix ends a builder that has closed its output, as programs do
+    # before they end: the shell is to be the last.
+    EXPRESSION = r"""
+        let
+          lib = import %(nix)s/lib;
+          pkgs = {
+            binaryen = "/usr";
+            runCommand = name: environment: script: derivation ({
+              inherit name; system = builtins.currentSystem; builder = "/bin/bash"; args = [ "-euc" "${script}\nexit 0" ];
+              PATH = "%(path)s"; BLIXARD_NUMBER = "%(number)s";
+            } // removeAttrs environment [ "nativeBuildInputs" ]);
+          };
+        in
+        (import %(root)s/nix/function.nix { inherit lib pkgs; blixard = "%(build)s"; })
+          { name = "hello"; src = %(root)s/nix/templates/function-c; packages = [ ]; }
+    """
+
+    def build(self, *words, number=1):
+        text = self.EXPRESSION % {"nix": NIX, "root": ROOT, "build": BUILD, "path": f"{BUILD}:{os.environ['PATH']}", "number": number}
+        return self.nix("nix", "build", "--impure", "--no-link", "--json", "--expr", text, *words)
+
+    def test_the_function_of_a_template_is_built_twice_to_the_same_bytes_and_runs(self):
+        built = pathlib.Path(json.loads(self.build())[0]["outputs"]["out"]) / "hello.wasm"
+        self.build("--rebuild")  # compares, and fails when anything differs
+        other = pathlib.Path(json.loads(self.build(number=2))[0]["outputs"]["out"]) / "hello.wasm"
+        self.assertNotEqual(other, built)
+        self.assertEqual(other.read_bytes(), built.read_bytes())
+        with Node() as node:
+            node.deploy("hello", built)
+            done = subprocess.run([BLIXARD, "fn", "invoke", "hello", "--data", "Ada"], env=node.env, text=True, stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, check=True, timeout=120)
+            self.assertIn("Hello, Ada!", done.stdout)
+
+
 class Applied(Switched):
     """What is declared, brought to a node by the script of the unit; a second configuration, and what it has no more."""
 

@@ -8,7 +8,7 @@
   outputs = { self, nixpkgs, blixard }:
     let
       pkgs = nixpkgs.legacyPackages.x86_64-linux;
-      module = blixard.lib.buildFunction pkgs {
+      hello = blixard.lib.buildFunction pkgs {
         name = "hello";
         src = self;
         # A copy of ~/.cache/blixard after one `blixard fn build`: the compiler, which is from npm.
@@ -17,12 +17,12 @@
     in
     {
       # nix build: result/hello.wasm.  blixard fn deploy hello result/hello.wasm
-      packages.x86_64-linux.default = builtins.dirOf module;
+      packages.x86_64-linux = { inherit hello; default = hello; };
 
       # nix eval --raw .#manifest | blixard apply -f -
       manifest = blixard.lib.toManifest (blixard.lib.mkFunction {
         name = "hello";
-        wasm = module;
+        inherit (hello) wasm;
         language = "assemblyscript";
         routes.all.path = "/hello";
       });

@@ -8,19 +8,19 @@
   outputs = { self, nixpkgs, blixard }:
     let
       pkgs = nixpkgs.legacyPackages.x86_64-linux;
-      module = blixard.lib.buildFunction pkgs {
+      hello = blixard.lib.buildFunction pkgs {
         name = "hello";
         src = self;
       };
     in
     {
       # nix build: result/hello.wasm.  blixard fn deploy hello result/hello.wasm
-      packages.x86_64-linux.default = builtins.dirOf module;
+      packages.x86_64-linux = { inherit hello; default = hello; };
 
       # nix eval --raw .#manifest | blixard apply -f -
       manifest = blixard.lib.toManifest (blixard.lib.mkFunction {
         name = "hello";
-        wasm = module;
+        inherit (hello) wasm;
         language = "rust";
         routes.all.path = "/hello";
       });

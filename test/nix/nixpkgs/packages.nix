@@ -24,7 +24,8 @@ let
       mkDerivation = arguments: makeWith (arguments // { name = "${arguments.pname}-${arguments.version}"; });
     };
     llvmPackages = { clang-unwrapped = package "clang"; lld = package "lld"; };
-    pkgsCross.wasi32.wasilibc = package "wasilibc";
+    pkgsCross.wasi32.stdenv.cc = package "wasi-clang" // { targetPrefix = "wasm32-unknown-wasi-"; libc = package "wasilibc"; };
+    writeShellScriptBin = name: text: make { inherit name text; };
     fetchFromGitHub = { owner, repo, rev, hash, ... }: make { name = "${owner}-${repo}-${rev}"; inherit hash; };
     runCommand = name: environment: script: makeWith (environment // { inherit name script; });
     writeText = name: text: make { inherit name text; };
