@@ -17,7 +17,7 @@
 
 #include "service/node/parts.h"
 
-enum { RESTORE_MS = 3600000, NAMES_SIZE = 512, CALLS_EVERY_MS = 250 };
+enum { RESTORE_MS = 3600000, NAMES_SIZE = 512, CALLS_EVERY_MS = 250, GRACE_MS = 3000 };
 
 struct drain {
     struct list_node link;
@@ -32,6 +32,7 @@ struct drain {
     unsigned parallel;    /* how many leave at once */
     uint64_t total;       /* machines, when it began */
     uint64_t deadline_ms; /* by the boot clock */
+    uint64_t failing_ms;  /* since when it is to fail; 0: it is not */
     struct loop_timer *timer;
     struct loop_timer *calls;          /* when they are counted again */
     char operation[OPERATION_ID_SIZE]; /* "": the daemon was restarted since */
@@ -326,6 +327,18 @@ static void be_late(struct drain *drain, const struct standing *standing)
     fail(drain, &err);
 }
 
+/* Who has the operation says why it fails; where nobody does, this node ends it a little later. */
+static bool is_left_to_others(struct drain *drain)
+{
+    uint64_t now_ms = clock_boot_ms();
+    drain->failing_ms = drain->failing_ms == 0 ? now_ms : drain->failing_ms;
+    bool is_left = drain->operation[0] == '\0' && now_ms - drain->failing_ms < GRACE_MS;
+    if (is_left) {
+        loop_timer_start(drain->calls, CALLS_EVERY_MS);
+    }
+    return is_left;
+}
+
 static void step(struct drain *drain)
 {
     struct standing standing = look(drain);
@@ -353,6 +366,9 @@ static void step(struct drain *drain)
     } else if (have_left &&
                (!is_drain || (drain->is_forced && is_late) || is_quiet(drain, &standing))) {
         succeed(drain);
+    } else if (!drain->is_forced && (is_late || (standing.open == 0 && standing.failed > 0)) &&
+               is_left_to_others(drain)) {
+        return;
     } else if (!drain->is_forced && standing.open == 0 && standing.failed > 0) {
         error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machines did not move: %.400s",
                   standing.failed, standing.problems);
