@@ -172,6 +172,38 @@ class FunctionDrain(unittest.TestCase):
         self.assertNotEqual(self.who_answers(far, "single"), only)
         self.restore(near, far)
 
+    def load(self, near, of):
+        return next(node.get("load") for node in near.get("/v1/nodes")["nodes"] if node["name"] == of.name)
+
+    def test_a_node_with_calls_waiting_is_relieved_by_one_that_has_none(self):
+        near, far = self.a, self.b
+        self.a.deploy("one", self.module, concurrency_max=1)
+        for server in self.cluster.servers:
+            self.holders(server, "one", lambda nodes: len(nodes) == 3)
+        near.until(lambda _: all(self.load(far, s) for s in self.cluster.servers), "loads")
+        cpus = self.load(far, far)["cpus"]
+        held = [self.hold(far, "one")]
+        for number in range(cpus):
+            held.append(Held(far, "one"))
+            far.until(lambda _, number=number: self.load(far, far)["waiting"] == number + 1, "a call that waits")
+        near.until(lambda _: self.load(near, far) == {"running": 1, "waiting": cpus, "cpus": cpus}, "what the other one has told")
+        self.assertNotEqual(self.who_answers(far, "one"), far.name)
+        self.assertIn(f"1 run, {cpus} wait", near.cli("node", "show", far.name))
+        for one in held:
+            self.assertEqual(one.release(), (2 * HALF, far.name))
+        far.until(lambda _: self.load(far, far)["waiting"] == 0, "nothing that waits")
+        self.assertEqual(self.who_answers(far, "one"), far.name)
+
+    def test_what_was_told_long_ago_is_not_known(self):
+        near, far = self.a, self.c
+        near.until(lambda _: self.load(near, far) is not None, "a load")
+        far.pause()
+        try:
+            near.until(lambda _: self.load(near, far) is None, "that it is too old")
+        finally:
+            far.resume()
+        near.until(lambda _: self.load(near, far) is not None, "a load again")
+
     def test_a_restore_ends_a_drain_that_waits(self):
         near, far = self.a, self.b
         held = self.hold(far)

@@ -13,6 +13,7 @@
 #include "service/cluster/cluster.h"
 #include "service/gateway/choose.h"
 #include "service/gateway/lane.h"
+#include "service/instance/instance.h"
 #include "service/telemetry/telemetry.h"
 
 enum {
@@ -59,23 +60,51 @@ void forward_own_name(const struct gateway *gateway, char ret_name[GATEWAY_NODE_
     }
 }
 
+/* What this node has now, for as many CPUs as it tells the others. */
+static struct cluster_load own_load(const struct gateway *gateway, const struct cluster_view *view)
+{
+    uint64_t running = 0;
+    uint64_t waiting = 0;
+    instance_count_calls(gateway->options.instances, &running, &waiting);
+    return (struct cluster_load){.running = (uint32_t)running,
+                                 .waiting = (uint32_t)waiting,
+                                 .cpus = view->nodes[0].is_self ? view->nodes[0].load.cpus : 0};
+}
+
+/* Cheap, as it is asked for each call: without a look at the other nodes. */
+static bool may_be_for_others(const struct gateway *gateway)
+{
+    uint64_t running = 0;
+    uint64_t waiting = 0;
+    instance_count_calls(gateway->options.instances, &running, &waiting);
+    return waiting > 0 || atomic_load_explicit(&gateway->passes_on, memory_order_relaxed);
+}
+
 bool forward_is_for_others(struct lane *lane, const char *project, struct text name,
                            struct function_holders *ret_holders)
 {
     const struct gateway *gateway = lane->gateway;
-    if (!atomic_load_explicit(&gateway->passes_on, memory_order_relaxed) ||
+    bool passes_on = atomic_load_explicit(&gateway->passes_on, memory_order_relaxed);
+    if (gateway->options.cluster == NULL || !may_be_for_others(gateway) ||
         !function_route_others(gateway->options.functions, project, name, ret_holders)) {
         return false;
     }
     struct cluster_view *view = peer_view(lane->peers);
+    struct cluster_load own = {0};
     size_t count = 0;
+    if (view != NULL && view->count > 0) {
+        own = own_load(gateway, view);
+    }
     for (size_t i = 0; view != NULL && i < ret_holders->count; i++) {
         const struct cluster_node *node = cluster_view_find(view, ret_holders->nodes[i]);
-        if (node != NULL && node->health == CLUSTER_HEALTHY && node->duty == CLUSTER_ACTIVE) {
+        if (node != NULL && node->health == CLUSTER_HEALTHY && node->duty == CLUSTER_ACTIVE &&
+            (passes_on || choose_is_relief(&own, &node->load))) {
             ret_holders->nodes[count++] = node->id;
         }
     }
-    cluster_view_unref(view);
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
     ret_holders->count = count;
     return count > 0;
 }
@@ -94,8 +123,10 @@ uint64_t forward_take_node(struct lane *lane, struct function_holders *holders)
             nodes[count++] = (struct choose_node){
                 /* One that takes nothing new gets what nobody else can take. */
                 .health = node->duty != CLUSTER_ACTIVE ? CLUSTER_LOST : node->health,
+                .place = choose_place_of(&view->nodes[0], node),
                 .rtt_us = node->rtt_us,
                 .calls = peer_calls_of(lane->peers, node->id),
+                .load = node->load,
             };
         }
     }

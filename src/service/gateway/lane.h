@@ -221,8 +221,8 @@ const char *answer_judge_run(const struct instance_target *target, const struct 
 /* Why a call did not run, as the gateway says it. */
 void answer_take_instance_error(const struct error *error, struct error *err);
 
-/* Are calls of this function, which can run here, for others that take work?  Those are written to
- * ret_holders. */
+/* Are calls of this function, which can run here, for others: because this node takes nothing new,
+ * or has many calls waiting while they have none?  Those are written to ret_holders. */
 bool forward_is_for_others(struct lane *lane, const char *project, struct text name,
                            struct function_holders *ret_holders);
 /* forward.c: to one of call->holders, which are tried in turn; the exchange is the pass's until it

@@ -247,8 +247,11 @@ TEST(gateway_forward, runs_here_what_a_node_passed_on_or_refuses)
 TEST(gateway_choose, takes_the_living_then_the_near_then_the_less_busy)
 {
     const struct choose_node nodes[] = {
-        {CLUSTER_SUSPECT, 10, 0},  {CLUSTER_HEALTHY, 300, 5},  {CLUSTER_HEALTHY, 90000, 0},
-        {CLUSTER_HEALTHY, 400, 2}, {CLUSTER_HEALTHY, 1000, 9},
+        {.health = CLUSTER_SUSPECT, .place = CHOOSE_ELSEWHERE, .rtt_us = 10},
+        {.place = CHOOSE_ELSEWHERE, .rtt_us = 300, .calls = 5},
+        {.place = CHOOSE_ELSEWHERE, .rtt_us = 90000},
+        {.place = CHOOSE_ELSEWHERE, .rtt_us = 400, .calls = 2},
+        {.place = CHOOSE_ELSEWHERE, .rtt_us = 1000, .calls = 9},
     };
     unsigned counts[5] = {0};
     for (uint64_t random = 0; random < 600; random++) {
@@ -257,4 +260,87 @@ TEST(gateway_choose, takes_the_living_then_the_near_then_the_less_busy)
     EXPECT(counts[0] == 0 && counts[2] == 0); /* not sure to live; far */
     EXPECT(counts[3] > counts[1] && counts[1] > 0 && counts[4] == 0);
     EXPECT(choose_node(nodes, 1, 12345) == 0); /* better than nobody */
+}
+
+static void count_choices(const struct choose_node *nodes, size_t count, unsigned *ret_counts)
+{
+    uint64_t random = 1;
+    for (size_t i = 0; i < count; i++) {
+        ret_counts[i] = 0;
+    }
+    for (int i = 0; i < 600; i++) {
+        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        ret_counts[choose_node(nodes, count, random >> 8)]++;
+    }
+}
+
+TEST(gateway_choose, takes_the_rack_then_the_zone_whatever_the_distance)
+{
+    unsigned counts[3];
+    const struct choose_node nodes[] = {{.place = CHOOSE_ELSEWHERE, .rtt_us = 10},
+                                        {.place = CHOOSE_SAME_ZONE, .rtt_us = 90000},
+                                        {.place = CHOOSE_SAME_RACK, .rtt_us = 50000}};
+    count_choices(nodes, 3, counts);
+    EXPECT(counts[2] == 600);
+    count_choices(nodes, 2, counts);
+    EXPECT(counts[1] == 600);
+    const struct cluster_node self = {.zone = "a", .rack = "1"};
+    EXPECT(choose_place_of(&self, &(struct cluster_node){.zone = "a", .rack = "1"}) ==
+           CHOOSE_SAME_RACK);
+    EXPECT(choose_place_of(&self, &(struct cluster_node){.zone = "a"}) == CHOOSE_SAME_ZONE);
+    EXPECT(choose_place_of(&self, &(struct cluster_node){.zone = "b", .rack = "1"}) ==
+           CHOOSE_ELSEWHERE);
+    EXPECT(choose_place_of(&(struct cluster_node){.rack = "1"},
+                           &(struct cluster_node){.rack = "1"}) == CHOOSE_ELSEWHERE);
+}
+
+TEST(gateway_choose, weighs_what_nodes_tell_for_each_of_their_cpus_and_not_what_is_too_old)
+{
+    unsigned counts[3];
+    /* Of two, always the less busy: 8 calls of 16 CPUs are less than 2 of 2. */
+    const struct choose_node two[] = {
+        {.place = CHOOSE_ELSEWHERE, .load = {.running = 8, .cpus = 16}},
+        {.place = CHOOSE_ELSEWHERE, .load = {.running = 2, .cpus = 2}}};
+    count_choices(two, 2, counts);
+    EXPECT(counts[0] == 600);
+    /* What is on its way there counts, too. */
+    const struct choose_node own[] = {
+        {.place = CHOOSE_ELSEWHERE, .calls = 9, .load = {.running = 8, .cpus = 16}},
+        {.place = CHOOSE_ELSEWHERE, .load = {.running = 2, .cpus = 2}}};
+    count_choices(own, 2, counts);
+    EXPECT(counts[1] == 600);
+    /* Nothing is known of one: by our own calls alone. */
+    const struct choose_node old[] = {{.place = CHOOSE_ELSEWHERE, .calls = 1, .load = {.cpus = 2}},
+                                      {.place = CHOOSE_ELSEWHERE, .load = {.running = 99}}};
+    count_choices(old, 2, counts);
+    EXPECT(counts[1] == 600);
+}
+
+TEST(gateway_choose, goes_further_when_calls_wait_nearby)
+{
+    unsigned counts[3];
+    struct choose_node nodes[] = {
+        {.place = CHOOSE_SAME_ZONE, .load = {.running = 2, .waiting = 1, .cpus = 2}},
+        {.place = CHOOSE_ELSEWHERE, .rtt_us = 500, .load = {.running = 1, .cpus = 2}},
+    };
+    count_choices(nodes, 2, counts);
+    EXPECT(counts[1] == 600);
+    nodes[1].load.waiting = 1; /* there, too: then near */
+    count_choices(nodes, 2, counts);
+    EXPECT(counts[0] == 600);
+    nodes[0].load.waiting = nodes[1].load.waiting = 0;
+    count_choices(nodes, 2, counts);
+    EXPECT(counts[0] == 600);
+}
+
+TEST(gateway_choose, relief_is_a_node_that_is_less_than_half_as_busy)
+{
+    const struct cluster_load own = {.running = 4, .waiting = 4, .cpus = 4};
+    EXPECT(choose_is_relief(&own, &(struct cluster_load){.running = 3, .cpus = 4}));
+    EXPECT(!choose_is_relief(&own, &(struct cluster_load){.running = 4, .cpus = 4}));
+    EXPECT(choose_is_relief(&own, &(struct cluster_load){.running = 4, .cpus = 8}));
+    EXPECT(!choose_is_relief(&own, &(struct cluster_load){.waiting = 1, .cpus = 8}));
+    EXPECT(!choose_is_relief(&own, &(struct cluster_load){0})); /* nothing is known */
+    const struct cluster_load few = {.running = 4, .waiting = 3, .cpus = 4};
+    EXPECT(!choose_is_relief(&few, &(struct cluster_load){.cpus = 4}));
 }
