@@ -36,9 +36,10 @@ let
   socket =
     if valueOf "api_socket" == "none" then valueOf "api_address"
     else "unix:${if valueOf "api_socket" == "" then "${cfg.dataDir}/api.sock" else valueOf "api_socket"}";
+  # Behind these, the program has on its path what it was packaged with: QEMU, compilers, mkfs.
   programs =
-    [ cfg.package pkgs.kmod pkgs.e2fsprogs ]
-    ++ map (name: cfg.hypervisorPackages.${name}) (unique ([ "qemu" ] ++ cfg.hypervisors)) # qemu-img makes volumes
+    [ cfg.package ]
+    ++ filter (program: program != null) (map (name: cfg.hypervisorPackages.${name}) (unique cfg.hypervisors))
     ++ optional config.nix.enable config.nix.package
     ++ cfg.extraPackages;
   shareFolders = filter (folder: folder != "") (splitString "," (valueOf "machine_share_folders"));

@@ -11,10 +11,10 @@ let
   switch = default: description: mkOption { type = types.bool; inherit default description; };
   hypervisors = [ "qemu" "cloud-hypervisor" "firecracker" ];
   program = name: package: mkOption {
-    type = types.package;
-    default = pkgs.${package};
-    defaultText = literalExpression "pkgs.${package}";
-    description = "What ${name} is taken from, where it is one of `hypervisors`.";
+    type = types.nullOr types.package;
+    default = if package == null then null else pkgs.${package};
+    defaultText = literalExpression (if package == null then "null" else "pkgs.${package}");
+    description = "What ${name} is taken from, where it is one of `hypervisors`; null: what comes with `package`.";
   };
 in
 {
@@ -132,7 +132,7 @@ in
       description = "What runs machines here; their programs are put on the path of the daemon.";
     };
     hypervisorPackages = {
-      qemu = program "QEMU" "qemu_kvm";
+      qemu = program "QEMU" null;
       cloud-hypervisor = program "Cloud Hypervisor" "cloud-hypervisor";
       firecracker = program "Firecracker" "firecracker";
     };

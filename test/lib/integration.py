@@ -23,12 +23,12 @@ ROOT = HERE.parent.parent
 FILE_SECONDS_MAX = 1500
 LONGEST = ("cluster_change", "bench", "cluster_faults", "placement", "anynode", "sdk", "torture", "cluster", "migrate_phases", "machine_disk")  # begin with these: none is left alone at the end
 # What these try is programs beside ours, compilers, documents: a sanitizer sees nothing in them that it does not see elsewhere.
-WITHOUT_SANITIZERS = ("bench", "conformance", "examples", "first_cluster", "hosts", "sdk")
+WITHOUT_SANITIZERS = ("bench", "conformance", "examples", "first_cluster", "hosts", "nix", "sdk")
 # What these try takes minutes each, in other programs (QEMU, compilers) or in waiting for elections; their rooms are under the sanitizers
 # in unit and simulation tests, and in the files that stay.  BLIXARD_TEST_ALL=1 has them there, too.
 LONG = ("agent_boot", "anynode", "cli", "cluster_change", "cluster_faults", "http2", "linux_function", "linux_stream", "machine_change", "machine_cluster",
         "machine_disk", "machine_export", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network", "migrate_phases", "network",
-        "network_cluster", "oci", "upgrade")
+        "network_cluster", "nix_machine", "oci", "upgrade")
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
 
