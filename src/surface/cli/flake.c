@@ -1,12 +1,14 @@
 /*
- * Machines of flakes: --flake REFERENCE#NAME is a NixOS configuration with microvm.nix.
+ * Machines and functions of flakes.  --flake REFERENCE#NAME is a NixOS configuration with
+ * microvm.nix, of which a machine is made, or a package that holds NAME.wasm.
  *
- * It is built here, by the Nix of who asks for it, with that one's rights to what it fetches; nodes
- * evaluate nothing.  What comes of it is in this machine's store: a node that has the same one has
- * it, the others get it by --copy-to, from there by each other.
+ * They are built here, by the Nix of who asks for it, with that one's rights to what it fetches;
+ * nodes evaluate nothing.  A runner is in this machine's store: a node that has the same one has
+ * it, the others get it by --copy-to, from there by each other.  A module is uploaded as any other.
  */
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "base/json.h"
@@ -110,6 +112,66 @@ int flake_build(const struct arguments *arguments, const char *flake, const char
         *ret_path = memory_copy_string(path);
     }
     return r;
+}
+
+/* ---- Functions ---- */
+
+/* "hello" of ".#hello" and of ".#packages.x86_64-linux.hello". */
+static const char *name_of(const char *flake)
+{
+    const char *hash = strrchr(flake, '#');
+    const char *dot = hash != NULL ? strrchr(hash, '.') : NULL;
+    const char *name = dot != NULL ? dot + 1 : hash != NULL ? hash + 1 : "";
+    return is_attribute(name) ? name : "";
+}
+
+/* With "--rebuild" Nix builds what is there once more, and compares. */
+static int build_package(const char *flake, bool is_twice, const struct nix_store *store,
+                         char ret_path[NIX_TEXT_SIZE], struct error *err)
+{
+    static const char *const again[] = {"--rebuild", NULL};
+    NIX_PATHS_OWNED struct nix_paths outputs = {0};
+    NIX_PATHS_OWNED struct nix_paths same = {0};
+    struct nix_build build = {.installable = flake};
+    int r = nix_build(&build, store, &outputs, NULL, err);
+    if (r == 0 && outputs.count != 1) {
+        return error_set(err, ERROR_INVALID, "it has %zu outputs, and a function is one",
+                         outputs.count);
+    }
+    build.options = again;
+    r = r < 0 || !is_twice ? r : nix_build(&build, store, &same, NULL, err);
+    if (r == 0) {
+        nix_path_text(&outputs.items[0], store->folder, ret_path);
+    }
+    return r;
+}
+
+int flake_build_function(const char *flake, bool is_twice, char **ret_name, char **ret_module,
+                         struct error *err)
+{
+    char path[NIX_TEXT_SIZE];
+    struct nix_store store;
+    struct stat status;
+    const char *name = name_of(flake);
+    if (name[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "--flake %.100s is not REFERENCE#PACKAGE, as .#hello",
+                         flake);
+    }
+    int r = nix_open(&store, err);
+    r = r < 0 ? r : build_package(flake, is_twice, &store, path, err);
+    if (r < 0) {
+        return error_wrap(err, "building %.100s", flake);
+    }
+    bool is_file = stat(path, &status) == 0 && S_ISREG(status.st_mode);
+    MEMORY_OWNED char *module =
+        is_file ? memory_copy_string(path) : memory_format("%s/%s.wasm", path, name);
+    if (stat(module, &status) < 0 || !S_ISREG(status.st_mode)) {
+        return error_set(err, ERROR_NOT_FOUND, "%.100s holds no %s.wasm: %s", flake, name, path);
+    }
+    *ret_name = memory_copy_string(name);
+    *ret_module = module;
+    module = NULL;
+    return 0;
 }
 
 /* ---- What a configuration says ---- */

@@ -373,6 +373,23 @@ static int pack(const struct project *project, struct deployment *deployment, st
     return rootfs_archive(project->folder, fd, err);
 }
 
+/* A package of a flake; its name unless another is said. */
+static int prepare_flake(const char *name, const char *flake, const struct arguments *flags,
+                         struct deployment *deployment, struct error *err)
+{
+    MEMORY_OWNED char *own = NULL;
+    int r = flake_build_function(flake, flag_value(flags, "twice") != NULL, &own,
+                                 &deployment->module, err);
+    if (r == 0 && name == NULL && !text_is_name(own)) {
+        return error_set(err, ERROR_INVALID, "%.64s is no name for a function: say one", own);
+    }
+    if (r == 0) {
+        deployment->name = memory_copy_string(name != NULL ? name : own);
+        deployment->settings = json_object();
+    }
+    return r;
+}
+
 /* A module as it is, or a project that is built first.  `name` NULL: the project's own. */
 static int prepare(const char *name, const char *path, const struct arguments *flags,
                    struct deployment *deployment, struct error *err)
@@ -424,10 +441,15 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
     uint64_t begin_ms = clock_monotonic_ms();
     struct deployment deployment = {0};
     const char *name = arguments->word_count > 0 ? arguments->words[0] : NULL;
-    if (arguments->word_count == 1) {
+    const char *flake = flag_value(arguments, "flake");
+    if (flake != NULL ? arguments->word_count == 2 : arguments->word_count == 1) {
         return error_set(err, ERROR_INVALID,
                          "usage: blixard fn deploy NAME PATH (in a project's folder, blixard fn "
-                         "deploy alone will do)");
+                         "deploy alone will do), or blixard fn deploy [NAME] --flake "
+                         "REFERENCE#PACKAGE");
+    }
+    if (flake == NULL && flag_value(arguments, "twice") != NULL) {
+        return error_set(err, ERROR_INVALID, "--twice is for --flake");
     }
     if (name != NULL && !text_is_name(name)) {
         return error_set(
@@ -436,7 +458,9 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
             "with a letter",
             name);
     }
-    int r = prepare(name, name != NULL ? arguments->words[1] : ".", arguments, &deployment, err);
+    int r = flake != NULL
+        ? prepare_flake(name, flake, arguments, &deployment, err)
+        : prepare(name, name != NULL ? arguments->words[1] : ".", arguments, &deployment, err);
     r = r < 0 ? r : add_flags(arguments, deployment.settings, err);
     r = r < 0 ? r : deploy(arguments, &deployment, begin_ms, err);
     deployment_done(&deployment);

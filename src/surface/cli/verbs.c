@@ -68,6 +68,10 @@
 #define FLAGS(...) ((const struct flag[]){__VA_ARGS__, {NULL, 0, NULL, NULL, NULL}})
 
 static const struct flag deploy_flags[] = {
+    {"flake", 0, "REFERENCE#PACKAGE", NULL,
+     "Build it here by Nix instead: a package of a flake that holds PACKAGE.wasm, as .#hello."},
+    {"twice", 0, NULL, NULL,
+     "With --flake: build it once more, and deploy nothing when that differs by a byte."},
 #define SETTING(key, flag, letter, kind, field, choices, text) \
     {flag, letter, SETTING_IS_##kind, choices, text},
 #define SETTING_IS_SIZE     "SIZE"
@@ -205,12 +209,13 @@ const struct verb cli_verbs[] = {
      "  blixard fn optimize hello --data world\n"
      "  blixard fn optimize build/resize.wasm --file photo.jpg --calls 200\n",
      verb_fn_optimize},
-    {"fn", "deploy", "[NAME PATH]", 0, 2, deploy_flags,
+    {"fn", "deploy", "[NAME [PATH]]", 0, 2, deploy_flags,
      "Deploy a .wasm file, or a project folder that is built first, as a new version; without NAME "
      "and PATH, the project in this folder.",
      "  blixard fn deploy hello hello\n"
      "  blixard fn deploy resize resize.wasm --memory 256MiB --timeout 10s --env QUALITY=80\n"
-     "  blixard fn deploy orders orders --secret DB_PASSWORD=db-password\n",
+     "  blixard fn deploy orders orders --secret DB_PASSWORD=db-password\n"
+     "  blixard fn deploy --flake .#hello --twice\n",
      verb_fn_deploy},
     {"fn", "invoke", "NAME [-]", 1, 2,
      FLAGS({"data", 'd', "TEXT", NULL, "The input."},
