@@ -419,6 +419,35 @@ TEST(net_traffic, a_connection_ends_with_the_rule_that_allowed_it)
     close(of_other);
 }
 
+/* Two ends of a connection to that port of the host, of which the machine has the other. */
+struct ends {
+    int near;
+    int far;
+};
+
+static struct ends connect_to(pid_t from, int listener, uint16_t port)
+{
+    const struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(0xc6336401)};
+    struct ends ends = {.near = world_socket(from, SOCK_STREAM)};
+    EXPECT(connect(ends.near, (const struct sockaddr *)&to, sizeof(to)) == 0);
+    ends.far = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    EXPECT(send(ends.near, "a", 1, 0) == 1 && world_comes(ends.far));
+    return ends;
+}
+
+static bool is_reset(const struct ends *ends)
+{
+    return send(ends->near, "b", 1, 0) == 1 && !world_comes(ends->near) && errno == ECONNRESET &&
+        world_comes_nothing(ends->far);
+}
+
+static bool goes_on(const struct ends *ends)
+{
+    return send(ends->near, "b", 1, 0) == 1 && world_comes(ends->far) &&
+        send(ends->far, "b", 1, 0) == 1 && world_comes(ends->near);
+}
+
 /*
  * Goal: a port that is published no more ends what came by it, from outside and of the host itself;
  * what comes by another one goes on.
@@ -430,14 +459,8 @@ TEST(net_traffic, a_connection_ends_with_the_port_that_published_it)
         {.host_address = 0xc6336401, .host_port = 8083, .address = 0x0a4d0003, .port = 82}};
     const struct sockaddr_in at = {
         .sin_family = AF_INET, .sin_port = htons(82), .sin_addr.s_addr = htonl(0x0a4d0003)};
-    const struct sockaddr_in one = {
-        .sin_family = AF_INET, .sin_port = htons(8082), .sin_addr.s_addr = htonl(0xc6336401)};
-    const struct sockaddr_in other = {
-        .sin_family = AF_INET, .sin_port = htons(8083), .sin_addr.s_addr = htonl(0xc6336401)};
-    enum { COUNT = 4 };
-    const struct sockaddr_in *to[COUNT] = {&one, &one, &other, &other};
-    int near[COUNT];
-    int far[COUNT];
+    struct ends ended[2];
+    struct ends others[2];
     make_world();
     give_addresses();
     rules.published = both;
@@ -446,26 +469,21 @@ TEST(net_traffic, a_connection_ends_with_the_port_that_published_it)
     int listener = world_socket(machines[DATABASE], SOCK_STREAM);
     EXPECT(bind(listener, (const struct sockaddr *)&at, sizeof(at)) == 0);
     EXPECT(listen(listener, 4) == 0);
-    for (int i = 0; i < COUNT; i++) {
-        near[i] = world_socket(i % 2 == 0 ? outside : 0, SOCK_STREAM); /* the host's own */
-        EXPECT(connect(near[i], (const struct sockaddr *)to[i], sizeof(at)) == 0);
-        far[i] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        EXPECT(send(near[i], "a", 1, 0) == 1 && world_comes(far[i]));
+    for (int i = 0; i < 2; i++) {
+        pid_t from = i == 0 ? outside : 0; /* the host's own */
+        ended[i] = connect_to(from, listener, 8082);
+        others[i] = connect_to(from, listener, 8083);
     }
     rules.published = &both[1];
     rules.published_count = 1;
     apply();
-    for (int i = 0; i < COUNT; i++) {
-        EXPECT(send(near[i], "b", 1, 0) == 1);
-        if (i < 2) {
-            EXPECT(!world_comes(near[i]) && errno == ECONNRESET);
-            EXPECT(world_comes_nothing(far[i]));
-        } else {
-            EXPECT(world_comes(far[i]));
-            EXPECT(send(far[i], "b", 1, 0) == 1 && world_comes(near[i]));
-        }
-        close(near[i]);
-        close(far[i]);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(is_reset(&ended[i]));
+        EXPECT(goes_on(&others[i]));
+        close(ended[i].near);
+        close(ended[i].far);
+        close(others[i].near);
+        close(others[i].far);
     }
     close(listener);
 }
