@@ -311,6 +311,8 @@ class Displaced(PlacementLife):
         self.a.cli("vm", "set", "low", "--constraint", "none")
         self.create("high", "--memory", size, "--priority", "90", "--constraint", "zone=south")
         self.until_at("high", self.c)
+        low = self.a.get("/v1/machines/low")
+        self.assertFalse(low["node"] == self.c.name and "vmm_pid" in low, "both run, and there is room for one")
         low = self.until("low", lambda machine: machine["node"] != self.c.name, "elsewhere")
         self.until("low", lambda machine: machine["state"] == "running", "running again")
         kinds = [decision["kind"] for decision in self.explain("low")["decisions"]]

@@ -131,6 +131,36 @@ void draft_add_check(const struct machine_service *service, struct store_command
         "tu", id, clock_real_ms());
 }
 
+/* ---- Of who displaces ---- */
+
+static bool take_key(sqlite3_stmt *row, void *context)
+{
+    snprintf(context, MACHINE_REASON_SIZE / 2, "%.150s", store_text(row, 0));
+    return false;
+}
+
+/* The room is there by the rows at once, and by the memory of this node when they have ended. */
+bool draft_waits(const struct machine *machine, char *ret_reason, size_t size)
+{
+    struct machine_service *service = machine->service;
+    char other[MACHINE_REASON_SIZE / 2] = "";
+    struct error ignored = {0};
+    if (!draft_is_known(service)) {
+        return false;
+    }
+    MEMORY_OWNED char *why = memory_format("displaced by machine %s:", machine->name);
+    store_query(service->options.store, &ignored, take_key, other,
+                "SELECT key FROM machine WHERE node = ?1 AND desired = 'stopped' AND pending_ms IS "
+                "NOT NULL AND state NOT IN ('creating', 'pending', 'stopped', 'failed') AND "
+                "instr(pending_reason, ?2) = 1 LIMIT 1",
+                "tt", service->node_name, why);
+    if (other[0] == '\0') {
+        return false;
+    }
+    snprintf(ret_reason, size, "it starts when %s, which makes room for it, has ended", other);
+    return true;
+}
+
 /* ---- Of who decides: see machine.h ---- */
 
 int machine_complete(const json_t *create, json_t **ret_config, struct error *err)

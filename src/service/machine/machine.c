@@ -105,6 +105,7 @@ static void start_in_order(struct machine *machine)
 {
     char reason[MACHINE_REASON_SIZE];
     machine->is_waiting = fence_waits(machine, reason, sizeof(reason)) ||
+        draft_waits(machine, reason, sizeof(reason)) ||
         after_waits(machine, reason, sizeof(reason));
     if (!machine->is_waiting) {
         machine_run_start(machine);

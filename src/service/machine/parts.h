@@ -201,6 +201,8 @@ void draft_add_row(struct machine_service *service, struct store_command *comman
 /* The command fails with CONFLICT when the machine's node has no room for it. */
 void draft_add_check(const struct machine_service *service, struct store_command *command,
                      const char *project, const char *id, const json_t *config);
+/* Has whoever is displaced for it not ended yet? */
+bool draft_waits(const struct machine *machine, char *ret_reason, size_t size);
 /* Its settings are others: what it takes of its node. */
 void draft_add_claim(const struct machine_service *service, struct store_command *command,
                      const char *id, const json_t *config);
