@@ -81,7 +81,27 @@ static void take_token(char *value, struct command_line *line)
     }
 }
 
-/* Flags override the file, so the file is read first: two walks. */
+/* What is behind a flag.  `options` is NULL in the first walk, and the files are of that one. */
+static int take_value(const char *name, char *value, struct options *options,
+                      struct command_line *line, struct error *err)
+{
+    if (strcmp(name, "join") == 0) {
+        take_token(value, line);
+        return 0;
+    }
+    if (strcmp(name, "config") != 0) {
+        return options != NULL ? options_set(options, name, value, err) : 0;
+    }
+    if (options == NULL && line->config_count == CONFIGS_MAX) {
+        return error_set(err, ERROR_INVALID, "more than %d configuration files", CONFIGS_MAX);
+    }
+    if (options == NULL) {
+        line->configs[line->config_count++] = value;
+    }
+    return 0;
+}
+
+/* Flags override the files, so these are read first: two walks. */
 static int walk(int argc, char **argv, struct options *options, struct command_line *line,
                 struct error *err)
 {
@@ -107,18 +127,7 @@ static int walk(int argc, char **argv, struct options *options, struct command_l
             if (value == NULL || (equals == NULL && text_starts_with(value, "--"))) {
                 return error_set(err, ERROR_INVALID, "%s needs a value", flag);
             }
-            if (strcmp(name, "config") == 0) {
-                if (options != NULL) {
-                    continue; /* the second walk */
-                }
-                if (line->config_count == CONFIGS_MAX) {
-                    return error_set(err, ERROR_INVALID, "more than %d configuration files",
-                                     CONFIGS_MAX);
-                }
-                line->configs[line->config_count++] = value;
-            } else if (strcmp(name, "join") == 0) {
-                take_token(value, line);
-            } else if (options != NULL && options_set(options, name, value, err) < 0) {
+            if (take_value(name, value, options, line, err) < 0) {
                 return -(int)err->kind;
             }
         }
