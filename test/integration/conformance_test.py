@@ -334,6 +334,63 @@ class Linked(FromWat):
             self.assertIn(words, done.stderr)
         self.assertIn("--preload is for --invoke and --script", self.run_it(self.takes, *self.given).stderr)
 
+    # Both isolations, both tiers: memory that grew in between, a start function that traps and what is left of it.
+    STEPS = [
+        ("in \"gives it\" instantiate", "ok"),
+        ("in \"gives it\" invoke grow 1", "ok i32:1"),
+        ("in \"gives it\" invoke load 65536", "ok i32:0"),
+        ("invoke size", "error of this module nothing can be called: it is not instantiated yet"),
+        ("in beyond instantiate", "ok"),
+        ("in beyond invoke size", "ok i32:2"),
+        ("in \"gives it\" invoke load 65536", "ok i32:1684234849"),
+        ("instantiate", "trap unreachable"),
+        ("in \"gives it\" invoke load 0", "ok i32:120"),
+        ("invoke size", "error of this module nothing can be called: its instantiation has trapped"),
+        ("instantiate", "error it was instantiated before"),
+        ("in beyond invoke size", "ok i32:2"),
+    ]
+
+    def check_steps(self, isolation):
+        beyond = self.assemble("beyond", """(module (import "gives it" "memory" (memory 1)) (data (i32.const 65536) "abcd")
+            (func (export "size") (result i32) memory.size))""")
+        traps = self.assemble("traps-at-start", """(module (import "gives it" "memory" (memory 1)) (data (i32.const 0) "x")
+            (func $start unreachable) (start $start) (func (export "size") (result i32) memory.size))""")
+        given = ("--preload", f"gives it={self.gives}", "--preload", f"beyond={beyond}")
+        for tier in "fast", "optimized":
+            done = self.run_it(traps, *given, "--script", "-", "--tier", tier, "--isolation", isolation, script="".join(line + "\n" for line, _ in self.STEPS))
+            self.assertEqual((done.returncode, done.stderr, done.stdout.splitlines()), (0, "", [answer for _, answer in self.STEPS]))
+        for script in "", "in \"gives it\" get global\n":
+            done = self.run_it(traps, *given, "--script", "-", "--isolation", isolation, script=script)
+            self.assertEqual((done.returncode, done.stdout), (70, ""))
+            self.assertIn("trap: out of bounds memory access, while the module was instantiated", done.stderr)
+        done = self.run_it(self.gives, "--script", "-", "-o", "json", script="# all else\n\ninstantiate\nget global\n")
+        self.assertEqual(done.stdout, '{"line":3,"results":[]}\n{"line":4,"results":[{"type":"i32","value":"42"}]}\n')
+        done = self.run_it(self.gives, "--script", "-", script="get global\ninstantiate\n")
+        self.assertEqual(done.stdout, "ok i32:42\nerror all were instantiated before the first line, which was another one\n")
+
+    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "the sanitizer takes the addresses of the process sandbox")
+    def test_by_lines_in_a_process(self):
+        self.check_steps("process")
+
+    @unittest.skipUnless(os.access("/dev/kvm", os.W_OK), "no KVM here")
+    def test_by_lines_in_a_microvm(self):
+        self.check_steps("microvm")
+
+    def test_the_suite_has_instances_where_the_file_has_them(self):
+        file = pathlib.Path(self.folder.name) / "steps.wast"
+        file.write_text("""(module $M (memory (export "m") 1 5) (func (export "grow") (result i32) (memory.grow (i32.const 1)))
+              (func (export "load") (param i32) (result i32) (i32.load8_u (local.get 0))))
+            (register "M" $M)
+            (assert_return (invoke $M "grow") (i32.const 1))
+            (module $N (memory (import "M" "m") 1) (data (i32.const 65536) "a") (func (export "size") (result i32) memory.size))
+            (assert_return (invoke $N "size") (i32.const 2))
+            (assert_return (invoke $M "load" (i32.const 65536)) (i32.const 97))
+            (assert_trap (module (memory (import "M" "m") 1) (data (i32.const 0) "b") (func $s unreachable) (start $s)) "unreachable")
+            (assert_return (invoke $M "load" (i32.const 0)) (i32.const 98))""")
+        environment = dict(os.environ, BLIXARD_BUILD=str(BUILD))
+        done = subprocess.run([ROOT / "tools" / "wasm_suite", file], env=environment, text=True, capture_output=True, timeout=300)
+        self.assertEqual(done.stdout.splitlines()[-1:], ["5 passed, 0 failed, 0 left out"], done.stdout + done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -110,15 +110,15 @@ enum hostcall_error {
 /*
  * What a module of which anything may be called (`blixard fn run --invoke`) asks: what next?  One
  * part: how the last one ended, struct hostcall_ended, and its results.  number: enum
- * hostcall_next; bytes: u64 which export, then its arguments.  Values are 8 bytes each.
+ * hostcall_next; bytes: u64 which export, then its arguments (behind the numbers of all exports are
+ * those of the modules: to instantiate one).  Values are 8 bytes each.
  */
 enum { HOSTCALL_NEXT = 512 };
 
 enum hostcall_next { HOSTCALL_NEXT_END, HOSTCALL_NEXT_CALL };
 
 enum hostcall_how {
-    HOSTCALL_INSTANTIATED,
-    HOSTCALL_NOT_INSTANTIATED, /* it trapped */
+    HOSTCALL_BEGUN, /* nothing was called yet */
     HOSTCALL_RETURNED,
     HOSTCALL_TRAPPED,
 };

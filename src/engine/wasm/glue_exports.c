@@ -1,6 +1,6 @@
 /*
  * glue.c for modules of which anything may be called: a function of C for each export, one that
- * calls them by number, and one that instantiates the modules in their order.
+ * calls them by number; behind the exports' numbers are those that instantiate a module.
  */
 #include <stdio.h>
 #include <string.h>
@@ -114,6 +114,7 @@ static void append_instantiation(struct buffer *glue, const struct glue_unit *un
 {
     static const char parameter[] = "struct Z_";
     char declared[64];
+    buffer_append_format(glue, "static void begin_%s(void)\n{\n", unit->name);
     snprintf(declared, sizeof(declared), "void Z_%s_instantiate(", unit->name);
     const char *at = unit->header != NULL ? strstr(unit->header, declared) : NULL;
     const char *end = at != NULL ? strchr(at, ';') : NULL;
@@ -124,6 +125,7 @@ static void append_instantiation(struct buffer *glue, const struct glue_unit *un
                              "    ((void (*)(void *, void *, void *, void *, void *))"
                              "(void (*)(void))Z_%s_instantiate)(&glue_%s, 0, 0, 0, 0);\n",
                              unit->name, unit->name);
+        buffer_append_string(glue, "}\n");
         return;
     }
     buffer_append_format(glue, "    Z_%s_instantiate(&glue_%s", unit->name, unit->name);
@@ -136,7 +138,7 @@ static void append_instantiation(struct buffer *glue, const struct glue_unit *un
             buffer_append_string(glue, ", 0");
         }
     }
-    buffer_append_string(glue, ");\n");
+    buffer_append_string(glue, ");\n}\n");
 }
 
 void glue_exports(const struct glue_unit *units, size_t count, struct buffer *ret_glue)
@@ -160,14 +162,18 @@ void glue_exports(const struct glue_unit *units, size_t count, struct buffer *re
             }
         }
     }
-    buffer_append_string(ret_glue, "void glue_instantiate(void)\n{\n");
     for (size_t k = 0; k < count; k++) {
         append_instantiation(ret_glue, &units[k]);
     }
     buffer_append_string(ret_glue,
-                         "}\nvoid glue_call(unsigned which, const void *a, void *r)\n{\n"
+                         "void glue_instantiate(void)\n{\n}\n"
+                         "void glue_call(unsigned which, const void *a, void *r)\n{\n"
                          "    switch (which) {\n");
     append_cases(ret_glue, units, count, false);
+    for (size_t k = 0; k < count; k++) {
+        buffer_append_format(ret_glue, "    case %zu: begin_%s(); break;\n", number + k,
+                             units[k].name);
+    }
     buffer_append_string(ret_glue,
                          "    }\n}\nunsigned glue_results(unsigned which)\n{\n"
                          "    switch (which) {\n");

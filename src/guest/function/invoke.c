@@ -1,6 +1,6 @@
 /*
- * A module of which anything may be called: it is instantiated in the call, then asks the host what
- * to do next, again and again.  After a trap the instance lives on: the host (or the runtime, for
+ * A module of which anything may be called, its instantiation too: it asks the host what to do
+ * next, again and again.  After a trap the instance lives on: the host (or the runtime, for
  * traps that it finds itself) lets the guest go on here, on an empty stack.
  */
 #include <string.h>
@@ -108,9 +108,6 @@ void invoke_main(void)
 {
     BLOCK->recovery_stack = ABI_STACK_BASE + ABI_STACK_BYTES - 256;
     BLOCK->recovery = (uint64_t)invoke_recover;
-    last.ended.how = HOSTCALL_NOT_INSTANTIATED;
-    glue_instantiate();
-    types_forget();
-    last.ended.how = HOSTCALL_INSTANTIATED;
+    last.ended.how = HOSTCALL_BEGUN;
     serve(0);
 }

@@ -73,6 +73,7 @@ static void run_done(struct run *run)
     }
     buffer_wipe(&run->environment);
     buffer_done(&run->arguments);
+    buffer_done(&run->invoke.call);
 }
 
 static bool write_output(const void *bytes, size_t length, void *context)

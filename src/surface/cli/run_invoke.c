@@ -89,6 +89,16 @@ static uint64_t number_of(const struct run_modules *modules, size_t module,
     return number;
 }
 
+/* Behind the exports: its instantiation. */
+static uint64_t number_of_module(const struct run_modules *modules, size_t module)
+{
+    uint64_t number = module;
+    for (size_t i = 0; i < modules->count; i++) {
+        number += modules->exports[i].count;
+    }
+    return number;
+}
+
 /* What a reactor wants called before anything else; NULL: the module is none. */
 static const struct wasm_export *find_initialize(const struct run_modules *modules, size_t module)
 {
@@ -204,8 +214,33 @@ int run_invoke_check(const struct run_invoke *invoke, struct error *err)
     return invoke->script != NULL ? 0 : encode_words(invoke, &ignored, &export, err);
 }
 
-static int encode_line(struct run_invoke *invoke, struct line *line, struct buffer *reply,
-                       struct error *err)
+/* A module that lines instantiate: NULL, or why nothing of it can be called. */
+static const char *why_not(const struct run_invoke *invoke, size_t module)
+{
+    if (invoke->is_dead[module]) {
+        return "its instantiation has trapped";
+    }
+    return invoke->is_stepwise && module >= invoke->instantiated ? "it is not instantiated yet"
+                                                                 : NULL;
+}
+
+static int encode_instantiation(struct run_invoke *invoke, size_t module, struct error *err)
+{
+    if (invoke->line_count == 0) {
+        invoke->is_stepwise = true;
+    } else if (!invoke->is_stepwise) {
+        return error_set(err, ERROR_INVALID,
+                         "all were instantiated before the first line, which was another one");
+    }
+    if (module < invoke->instantiated) {
+        return error_set(err, ERROR_INVALID, "it was instantiated before");
+    }
+    invoke->wanted = module + 1;
+    invoke->is_asked = true;
+    return 0;
+}
+
+static int encode_line(struct run_invoke *invoke, struct line *line, struct error *err)
 {
     const char *values[LINE_WORDS_MAX];
     struct wanted wanted = {.module = invoke->modules->count - 1, .values = values};
@@ -218,6 +253,9 @@ static int encode_line(struct run_invoke *invoke, struct line *line, struct buff
         at = 2;
     }
     const char *verb = buffer_string(&line->words[at++]);
+    if (strcmp(verb, "instantiate") == 0 && line->count == at) {
+        return encode_instantiation(invoke, wanted.module, err);
+    }
     bool is_get = strcmp(verb, "get") == 0;
     if (!is_get && strcmp(verb, "invoke") != 0) {
         return error_set(err, ERROR_INVALID, "\"%.40s\" is neither invoke nor get", verb);
@@ -225,13 +263,18 @@ static int encode_line(struct run_invoke *invoke, struct line *line, struct buff
     if (line->count == at) {
         return error_set(err, ERROR_INVALID, "%s needs the name of an export", verb);
     }
+    const char *reason = why_not(invoke, wanted.module);
+    if (reason != NULL) {
+        return error_set(err, ERROR_INVALID, "of this module nothing can be called: %s", reason);
+    }
     wanted.kind = is_get ? WASM_EXPORT_GLOBAL : WASM_EXPORT_FUNCTION;
     wanted.name = buffer_string(&line->words[at]);
     wanted.name_length = line->words[at++].used;
     for (; at < line->count; at++) {
         values[wanted.value_count++] = buffer_string(&line->words[at]);
     }
-    return encode(invoke, &wanted, reply, &invoke->running, err);
+    invoke->wanted = invoke->is_stepwise ? invoke->wanted : invoke->modules->count;
+    return encode(invoke, &wanted, &invoke->call, &invoke->running, err);
 }
 
 /* ---- How it ended ---- */
@@ -284,6 +327,16 @@ static void print_results(const struct run_invoke *invoke, const uint64_t *value
     json_decref(list);
 }
 
+static void print_instantiated(struct run_invoke *invoke)
+{
+    if (invoke->is_json) {
+        print_json(invoke, "results", json_array());
+    } else {
+        puts("ok");
+    }
+    fflush(stdout);
+}
+
 /* The question's part, checked: false when it is none. */
 static bool read_question(const void *request, size_t length, struct hostcall_ended *ret_ended,
                           uint64_t results[WASM_VALUES_MAX])
@@ -305,66 +358,123 @@ static bool read_question(const void *request, size_t length, struct hostcall_en
     return true;
 }
 
+/* The module is left as it is.  A line that asked for it is answered; else that was all. */
+static void tell_dead(struct run_invoke *invoke, const char *trap)
+{
+    invoke->is_dead[invoke->instantiated++] = true;
+    invoke->wanted = invoke->instantiated;
+    if (invoke->is_asked) {
+        invoke->is_asked = false;
+        print_text(invoke, "trap", trap);
+        return;
+    }
+    invoke->is_over = true;
+    invoke->result =
+        error_set(invoke->err, ERROR_TRAP, "trap: %s, while the module was instantiated", trap);
+}
+
 static void tell(struct run_invoke *invoke, const struct hostcall_ended *ended,
                  const uint64_t *results)
 {
     const char *trap = vmm_trap_text(ended->trap);
-    bool is_first = invoke->running == NULL;
-    bool is_good =
-        ended->how == (invoke->initialized > 0 ? HOSTCALL_RETURNED : HOSTCALL_INSTANTIATED);
-    if (is_first && !is_good) {
-        invoke->is_over = true;
-        invoke->result =
-            error_set(invoke->err, ERROR_TRAP, "trap: %s, while the module was instantiated", trap);
-    } else if (!is_first && ended->how == HOSTCALL_RETURNED) {
+    bool is_good = ended->how == HOSTCALL_RETURNED;
+    if (invoke->step == RUN_CALL && is_good) {
         print_results(invoke, results);
-    } else if (!is_first && invoke->script != NULL) {
+    } else if (invoke->step == RUN_CALL && invoke->script != NULL) {
         print_text(invoke, "trap", trap);
-    } else if (!is_first) {
+    } else if (invoke->step == RUN_CALL) {
         invoke->result = error_set(invoke->err, ERROR_TRAP, "trap: %s", trap);
+    } else if (invoke->step != RUN_NOTHING && !is_good) {
+        tell_dead(invoke, trap);
+        invoke->step = RUN_NOTHING;
     }
     fflush(stdout);
 }
 
 /* ---- Answering ---- */
 
-/* The next line that can be carried out; false: there is none. */
-static bool next_line(struct run_invoke *invoke, struct buffer *reply)
+static void take_line(struct run_invoke *invoke, const char *text)
+{
+    struct error err = {0};
+    struct line *line = NEW(struct line);
+    int r = read_words(text, line, &err);
+    bool is_empty = r == 0 && line->count == 0;
+    r = r == 0 && !is_empty ? encode_line(invoke, line, &err) : r;
+    invoke->line_count += !is_empty;
+    if (r < 0) {
+        invoke->call.used = 0;
+        print_text(invoke, "error", err.text);
+        fflush(stdout);
+    }
+    line_done(line);
+}
+
+static bool has_to_do(const struct run_invoke *invoke)
+{
+    return invoke->call.used > 0 || invoke->instantiated < invoke->wanted;
+}
+
+/* The next line that can be carried out; at their end what is not instantiated yet, so that its
+ * failure is told.  False: that is all. */
+static bool next_line(struct run_invoke *invoke)
 {
     char *text = NULL;
     size_t size = 0;
-    bool found = false;
-    while (!found && getline(&text, &size, invoke->script) >= 0) {
-        struct error err = {0};
-        struct line *line = NEW(struct line);
-        size_t begin = reply->used;
+    while (!has_to_do(invoke) && getline(&text, &size, invoke->script) >= 0) {
         invoke->line++;
-        int r = read_words(text, line, &err);
-        bool is_empty = r == 0 && line->count == 0;
-        r = r == 0 && !is_empty ? encode_line(invoke, line, reply, &err) : r;
-        found = r == 0 && !is_empty;
-        if (r < 0) {
-            reply->used = begin;
-            print_text(invoke, "error", err.text);
-            fflush(stdout);
-        }
-        line_done(line);
+        take_line(invoke, text);
     }
     free(text);
-    return found;
+    if (!has_to_do(invoke) && !invoke->is_stepwise) {
+        invoke->wanted = invoke->modules->count;
+    }
+    return has_to_do(invoke);
 }
 
-/* The initialisation of the next module that has one; false: there is none any more. */
-static bool next_initialize(struct run_invoke *invoke, struct buffer *reply)
+static bool next_wanted(struct run_invoke *invoke)
 {
-    while (invoke->running == NULL && invoke->initialized < invoke->modules->count) {
-        size_t module = invoke->initialized++;
-        const struct wasm_export *export = find_initialize(invoke->modules, module);
+    if (invoke->script != NULL) {
+        return next_line(invoke);
+    }
+    if (invoke->was_called) {
+        return false;
+    }
+    invoke->was_called = true;
+    invoke->wanted = invoke->modules->count;
+    invoke->result = encode_words(invoke, &invoke->call, &invoke->running, invoke->err);
+    return invoke->result == 0;
+}
+
+static void ask_for(struct run_invoke *invoke, enum run_step step, uint64_t which,
+                    struct buffer *reply)
+{
+    invoke->step = step;
+    buffer_append(reply, &which, sizeof(which));
+}
+
+/* Instantiate the next module that has to be, or call its `_initialize`; false: all are there. */
+static bool next_instantiation(struct run_invoke *invoke, struct buffer *reply)
+{
+    const struct run_modules *modules = invoke->modules;
+    if (invoke->step == RUN_INSTANTIATION) {
+        const struct wasm_export *export = find_initialize(modules, invoke->instantiated);
         if (export != NULL) {
-            uint64_t which = number_of(invoke->modules, module, export);
-            buffer_append(reply, &which, sizeof(which));
+            ask_for(invoke, RUN_INITIALIZATION, number_of(modules, invoke->instantiated, export),
+                    reply);
             return true;
         }
+    }
+    if (invoke->step == RUN_INSTANTIATION || invoke->step == RUN_INITIALIZATION) {
+        invoke->instantiated++;
+    }
+    invoke->step = RUN_NOTHING;
+    if (invoke->instantiated < invoke->wanted) {
+        ask_for(invoke, RUN_INSTANTIATION, number_of_module(modules, invoke->instantiated), reply);
+        return true;
+    }
+    if (invoke->is_asked) {
+        invoke->is_asked = false;
+        print_instantiated(invoke);
     }
     return false;
 }
@@ -374,17 +484,18 @@ static bool next(struct run_invoke *invoke, struct buffer *reply)
     if (invoke->is_over) {
         return false;
     }
-    if (next_initialize(invoke, reply)) {
-        return true;
-    }
-    if (invoke->script != NULL) {
-        return next_line(invoke, reply);
-    }
-    if (invoke->running != NULL) {
-        return false;
-    }
-    invoke->result = encode_words(invoke, reply, &invoke->running, invoke->err);
-    return invoke->result == 0;
+    do {
+        if (next_instantiation(invoke, reply)) {
+            return true;
+        }
+        if (invoke->call.used > 0) {
+            invoke->step = RUN_CALL;
+            buffer_append(reply, invoke->call.data, invoke->call.used);
+            invoke->call.used = 0;
+            return true;
+        }
+    } while (next_wanted(invoke));
+    return false;
 }
 
 int run_invoke_answer(const void *request, size_t length, struct buffer *reply,

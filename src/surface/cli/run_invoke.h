@@ -8,6 +8,10 @@
  *     get counter
  *     in other get counter
  *
+ * All modules are instantiated before the first line, in their order; unless that is `instantiate`,
+ * or `in other instantiate`: then lines say when, and a module whose instantiation traps is left as
+ * it is, and cannot be called.
+ *
  * A name or value with blanks, quotes or backslashes stands in quotes; in them \HH is a byte, \"
  * and
  * \\ are themselves.  For each line one line is printed: `ok` and the results, `trap` and its name,
@@ -21,10 +25,11 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/buffer.h"
+
 #include "engine/wasm/exports.h"
 #include "engine/wasm/wasm.h"
 
-struct buffer;
 struct error;
 
 /* What can be called: the module last, before it those that it may import from. */
@@ -41,9 +46,22 @@ struct run_invoke {
     unsigned word_count;
     bool is_json;
     /* For itself. */
-    const struct wasm_export *running; /* what was asked for last; NULL: nothing yet */
-    size_t initialized;                /* modules that have been, or need not be */
+    enum run_step {
+        RUN_NOTHING,
+        RUN_INSTANTIATION,  /* of the module that is to be next */
+        RUN_INITIALIZATION, /* its `_initialize` */
+        RUN_CALL,
+    } step;                            /* what was asked for last */
+    const struct wasm_export *running; /* then */
+    size_t instantiated;               /* so many modules are, or cannot be: in their order */
+    size_t wanted;                     /* so many have to be before `call` */
+    bool is_asked;                     /* by a line, which is answered */
+    bool is_dead[WASM_LINKED_MAX];     /* its instantiation trapped */
+    struct buffer call;                /* what is called then; empty: nothing */
+    bool was_called;                   /* the one call */
+    bool is_stepwise;                  /* modules are instantiated by lines */
     uint64_t line;
+    uint64_t line_count; /* without empty ones */
     bool is_over;
     struct error *err; /* where the one call, or the instantiation, failed */
     int result;
