@@ -214,17 +214,18 @@ static void look_at_other(const char *key, void *value, void *context)
 /* Where all CPUs are somebody's, whoever is there besides has to run somewhere. */
 static char *rest_of(const struct looking *looking)
 {
-    uint16_t cores[PLACEMENT_CORES_MAX];
+    uint16_t cores[PLACEMENT_CORES_MAX] = {0};
+    size_t free_count = 0;
     size_t count = 0;
     for (size_t i = 0; i < looking->all_count; i++) {
-        if (!looking->is_taken[i]) {
+        free_count += !looking->is_taken[i];
+    }
+    for (size_t i = 0; i < looking->all_count; i++) {
+        if (!looking->is_taken[i] || free_count == 0) {
             cores[count++] = (uint16_t)i;
         }
     }
-    for (size_t i = 0; count == 0 && i < looking->all_count; i++) {
-        cores[i] = (uint16_t)i;
-    }
-    return text_of_cores(looking, cores, count > 0 ? count : looking->all_count);
+    return text_of_cores(looking, cores, count);
 }
 
 void cpus_look(struct placement_service *service)
