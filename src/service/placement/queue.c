@@ -190,11 +190,13 @@ struct moving {
     char id[PLACEMENT_MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE];
     struct operation_wait *wait;
+    char *kept; /* its place there, in the picture */
 };
 
 static void moving_free(struct moving *moving)
 {
     operation_wait_free(moving->wait);
+    picture_give_back(moving->service, moving->kept);
     list_remove(&moving->link);
     free(moving);
 }
@@ -279,7 +281,8 @@ static void on_moving(const struct error *error, const char *operation, void *co
     }
 }
 
-static void move(struct placement_service *service, struct waiting *waiting, const char *target)
+static void move(struct placement_service *service, struct waiting *waiting, const char *target,
+                 char *owned_kept)
 {
     static const char *const fields[] = {PEER_FIELD_HOP ": 1", "Content-Type: application/json",
                                          NULL};
@@ -287,7 +290,7 @@ static void move(struct placement_service *service, struct waiting *waiting, con
     struct cluster_view *view = peer_view(service->options.peers);
     JSON_OWNED json_t *body = json_pack("{s:s, s:b}", "to", target, "live", 0);
     uint64_t id = 0;
-    *moving = (struct moving){.service = service};
+    *moving = (struct moving){.service = service, .kept = owned_kept};
     snprintf(moving->id, sizeof(moving->id), "%s", waiting->id);
     list_push_back(&service->moving, &moving->link);
     for (size_t i = 0; view != NULL && i < view->count; i++) {
@@ -333,15 +336,19 @@ static bool try_elsewhere(struct placement_service *service, struct waiting *wai
                                 .id = waiting->id,
                                 .config = waiting->config};
     int r = asked_init(asked, service, &of, &err);
+    bool is_asked = r == 0;
     if (r == 0) {
         snprintf(asked->id, sizeof(asked->id), "move/%s", waiting->id);
         asked->request.may_displace = false;
         r = measured_decide(service, asked, waiting->project, &decision, &err);
-        asked_done(asked);
     }
     bool moves = r == 0 && decision.is_placed && strcmp(decision.node_name, waiting->node) != 0;
-    if (moves) {
-        move(service, waiting, decision.node_name);
+    if (moves) { /* who is decided meanwhile does not get its room */
+        move(service, waiting, decision.node_name,
+             picture_keep(service, waiting->project, asked, &decision));
+    }
+    if (is_asked) {
+        asked_done(asked);
     }
     placement_decision_done(&decision);
     free(asked);
