@@ -55,6 +55,8 @@ class Maintenance(unittest.TestCase):
         self.assertIn("drained for", shown)
         self.assertIn("window once", shown)
         self.assertIn(name, self.near.cli("node", "maintenance", "list"))
+        (seen,) = self.near.call("POST", "/v1/placement/preview", {"items": [{"machine": {"name": "m", "image": "none"}}]})["items"]
+        self.assertEqual([n["reason"] for n in seen["nodes"] if n["name"] == name], ["the node is drained for its maintenance window once"])
         self.until(name, "active")
         self.assertEqual(self.node(name)["windows"][0]["state"], "over")
         ended = [o["state"] for o in self.near.get("/v1/operations")["operations"] if o["kind"] in ("node.drain", "node.restore")]
