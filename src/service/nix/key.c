@@ -21,6 +21,8 @@
 #include "service/nix/parts.h"
 #include "service/secret/secret.h"
 
+enum { LOOK_AGAIN_MS = 250 };
+
 struct key_wait {
     struct list_node link;
     struct nix_service *service;
@@ -211,6 +213,11 @@ static void on_turn(void *context)
         make_key(service);
         return;
     }
+    if (r == -ERROR_UNAVAILABLE && !service->is_hurried &&
+        loop_now_ms(service->options.loop) < service->key_give_up_ms) {
+        loop_timer_start(service->key_timer, LOOK_AGAIN_MS);
+        return; /* the key of the secrets is on its way to a node that is new */
+    }
     tell_all(service, r < 0 ? &err : NULL);
 }
 
@@ -221,6 +228,12 @@ struct key_wait *nix_key_wait(struct nix_service *service,
     wait->service = service;
     wait->done = done;
     wait->context = context;
+    if (service->key_timer == NULL) {
+        service->key_timer = loop_timer_new(service->options.loop, on_turn, service);
+    }
+    if (list_is_empty(&service->key_waits)) {
+        service->key_give_up_ms = loop_now_ms(service->options.loop) + SECRET_WAIT_MS;
+    }
     list_push_back(&service->key_waits, &wait->link);
     loop_post(service->options.loop, on_turn, service);
     return wait;
@@ -237,6 +250,7 @@ void nix_key_wait_free(struct key_wait *wait)
 void nix_key_end(struct nix_service *service)
 {
     loop_flush(service->options.loop); /* on_turn() that was posted */
+    loop_timer_free(service->key_timer);
     while (!list_is_empty(&service->key_waits)) {
         nix_key_wait_free(LIST_FIRST(&service->key_waits, struct key_wait, link));
     }

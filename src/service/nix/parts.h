@@ -47,6 +47,8 @@ struct nix_service {
     char public_key[512];
     struct list key_waits;
     bool makes_key;
+    struct loop_timer *key_timer; /* looks again; NULL: nobody has waited yet */
+    uint64_t key_give_up_ms;      /* on the loop's clock */
 
     /* packed.c */
     char *packed_folder;

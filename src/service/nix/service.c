@@ -61,8 +61,12 @@ struct job *job_start(struct nix_service *service, bool is_long,
     if (!is_long) {
         loop_work(service->options.loop, run_job, on_job_end, job);
     } else {
-        job->result = nix_task_new(service->options.loop, run_job, on_job_end, job, &job->error);
-        if (job->result < 0) {
+        /* Its thread may be at the end by now: what it says is its own to write. */
+        struct error err = {0};
+        int r = nix_task_new(service->options.loop, run_job, on_job_end, job, &err);
+        if (r < 0) {
+            job->result = r;
+            job->error = err;
             loop_post(service->options.loop, on_job_end, job);
         }
     }
