@@ -107,6 +107,9 @@ class Flakes(unittest.TestCase):
         self.assertTrue(first.startswith(str(self.stores.place / "store")), first)
         self.assertTrue(self.two.store.has(first), "it came from the node that had it")
 
+        missing = first.replace("microvm-qemu-web", "microvm-qemu-else")
+        self.assertIn("store copy", self.cli("vm", "update", "web", "--runner", missing, check=False).stderr)
+
         # While it is a machine's, the collector leaves it; so with what it may go back to.
         self.write("second")
         self.assertIn("takes effect at the next start: runner", self.cli("vm", "update", "web", "--flake", installable))

@@ -493,6 +493,17 @@ static void go_live(struct changing *changing)
     }
 }
 
+/* Until it is, the collector could take it: the operation ends afterwards. */
+static void on_runner_kept(const struct error *error, void *context)
+{
+    struct changing *changing = context;
+    if (error != NULL) {
+        end(changing, error);
+    } else {
+        go_live(changing);
+    }
+}
+
 static void on_written(const struct error *error, uint64_t index, void *context)
 {
     struct changing *changing = context;
@@ -507,8 +518,6 @@ static void on_written(const struct error *error, uint64_t index, void *context)
         end(changing, error);
         return;
     }
-    JSON_OWNED json_t *before = json_loads(changing->was, 0, NULL);
-    runner_keep(machine, before, changing->config);
     if (changing->booted != NULL && is_alive(machine)) {
         json_decref(machine->booted);
         machine->booted = json_incref(changing->booted);
@@ -519,7 +528,10 @@ static void on_written(const struct error *error, uint64_t index, void *context)
         return;
     }
     machine->held++;
-    go_live(changing);
+    JSON_OWNED json_t *before = json_loads(changing->was, 0, NULL);
+    if (!runner_keep(machine, before, changing->config, on_runner_kept, changing)) {
+        go_live(changing);
+    }
     machine_step(machine);
     machine->held--;
     machine_unref(machine);
@@ -642,6 +654,12 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
         r = check_moment(machine, err);
     }
     bool is_other_runner = differ(config, changing->config, "runner");
+    if (r == 0 && is_other_runner && runner_can_come(machine->service, changing->config)) {
+        return error_set(err, ERROR_NOT_FOUND,
+                         "runner: %.200s is not on node %s yet: `blixard store copy PATH --to %s`",
+                         json_text(changing->config, "runner"), machine->service->node_name,
+                         machine->service->node_name);
+    }
     if (r == 0 && is_other_runner) {
         r = runner_settle(machine->service, changing->config, err);
     }

@@ -474,12 +474,17 @@ int runner_settle(const struct machine_service *service, json_t *config, struct 
 bool runner_can_come(const struct machine_service *service, const json_t *config);
 /* Have it here, and keep it from the collector; false: it is in no Nix store. */
 bool runner_fetch(struct machine *machine, void (*done)(const struct error *error, void *context));
-/* Its settings are others: what of its generations is kept from the collector. */
-void runner_keep(const struct machine *machine, const json_t *before, const json_t *config);
+/* Its settings are others: what of its generations is kept from the collector.  False: nothing more
+ * than before, and `done` does not come. */
+bool runner_keep(const struct machine *machine, const json_t *before, const json_t *config,
+                 void (*done)(const struct error *error, void *context), void *context);
 /* It is no more: none of them. */
 void runner_let_go(const struct machine *machine);
 /* What its VMM began with; "": it does not run, or has none. */
 const char *runner_booted(const struct machine *machine);
+/* Its VMM; NULL: why not. */
+struct hypervisor_vm *runner_boot(struct machine *machine, const struct hypervisor_events *events,
+                                  struct error *err);
 /* Its folder.  Blocks. */
 int runner_prepare(const struct machine *machine, struct error *err);
 /* UNSUPPORTED, when it has a runner: "be kept in a snapshot". */

@@ -674,35 +674,6 @@ static void write_files(void *context)
     }
 }
 
-static void start_runner(struct machine *machine, struct error *error)
-{
-    struct hypervisor_runner runner;
-    struct nics nics;
-    const json_t *config = machine->config;
-    struct hypervisor *hypervisor = machine->service->options.hypervisor;
-    if (runner_read(machine->service, config, &runner, error) < 0 ||
-        nics_describe(machine, &nics, error) < 0) {
-        return;
-    }
-    const struct hypervisor_spec spec = {
-        .driver = "runner",
-        .name = machine->key,
-        .folder = machine->folder,
-        .uid = disk_uid(machine),
-        .cpus = (unsigned)json_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
-        .memory_bytes = json_u64(config, "memory_bytes"),
-        .cmdline = "",
-        .nics = nics.list,
-        .nic_count = nics.count,
-        .runner = &runner,
-        .runner_file_bytes_max = json_u64(config, "disk_bytes"),
-    };
-    if (hypervisor_check(hypervisor, &spec, error) == 0) {
-        machine->vm = hypervisor_start(hypervisor, &spec, &vm_events, machine);
-    }
-}
-
 static void start_vm(struct machine *machine, struct error *error)
 {
     struct parts parts;
@@ -767,7 +738,7 @@ static void on_network(const struct error *error_or_null, void *context)
         return;
     }
     if (error.kind == ERROR_NONE && runner_is(machine->config)) {
-        start_runner(machine, &error);
+        machine->vm = runner_boot(machine, &vm_events, &error);
     } else if (error.kind == ERROR_NONE) {
         start_vm(machine, &error);
     }

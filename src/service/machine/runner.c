@@ -331,6 +331,36 @@ int runner_prepare(const struct machine *machine, struct error *err)
     return disk_give(machine, state, err);
 }
 
+struct hypervisor_vm *runner_boot(struct machine *machine, const struct hypervisor_events *events,
+                                  struct error *err)
+{
+    struct hypervisor_runner runner;
+    struct nics nics;
+    const json_t *config = machine->config;
+    struct hypervisor *hypervisor = machine->service->options.hypervisor;
+    if (runner_read(machine->service, config, &runner, err) < 0 ||
+        nics_describe(machine, &nics, err) < 0) {
+        return NULL;
+    }
+    const struct hypervisor_spec spec = {
+        .driver = "runner",
+        .name = machine->key,
+        .folder = machine->folder,
+        .uid = disk_uid(machine),
+        .cpus = (unsigned)json_u64(config, "cpus"),
+        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
+        .memory_bytes = json_u64(config, "memory_bytes"),
+        .cmdline = "",
+        .nics = nics.list,
+        .nic_count = nics.count,
+        .runner = &runner,
+        .runner_file_bytes_max = json_u64(config, "disk_bytes"),
+    };
+    return hypervisor_check(hypervisor, &spec, err) == 0
+        ? hypervisor_start(hypervisor, &spec, events, machine)
+        : NULL;
+}
+
 /* ---- Paths of a Nix store: had, and kept from its collector ---- */
 
 static bool is_in_store(const struct machine_service *service, const char *path)
@@ -367,14 +397,6 @@ bool runner_fetch(struct machine *machine, void (*done)(const struct error *erro
     return true;
 }
 
-static void on_kept(const struct error *error, void *context)
-{
-    (void)context;
-    if (error != NULL) {
-        log_warn("a machine's runner is not kept from the collector: %s", error->text);
-    }
-}
-
 static bool has_generation(const json_t *config, uint64_t wanted)
 {
     size_t index = 0;
@@ -405,15 +427,19 @@ static void release_beyond(const struct machine *machine, const json_t *config, 
     }
 }
 
-void runner_keep(const struct machine *machine, const json_t *before, const json_t *config)
+bool runner_keep(const struct machine *machine, const json_t *before, const json_t *config,
+                 void (*done)(const struct error *error, void *context), void *context)
 {
     const char *path = json_text(config, "runner");
     uint64_t generation = json_u64(config, KEY_GENERATION);
     MEMORY_OWNED char *root = root_name(machine, generation);
-    if (!has_generation(before, generation) && is_in_store(machine->service, path)) {
-        nix_keep(machine->service->options.nix, root, path, on_kept, NULL);
-    }
     release_beyond(machine, before, config);
+    bool is_new = runner_is(config) && !has_generation(before, generation) &&
+        is_in_store(machine->service, path);
+    if (is_new) {
+        nix_keep(machine->service->options.nix, root, path, done, context);
+    }
+    return is_new;
 }
 
 void runner_let_go(const struct machine *machine)
