@@ -27,8 +27,8 @@ WITHOUT_SANITIZERS = ("bench", "conformance", "examples", "first_cluster", "host
 # What these try takes minutes each, in other programs (QEMU, compilers) or in waiting for elections; their rooms are under the sanitizers
 # in unit and simulation tests, and in the files that stay.  BLIXARD_TEST_ALL=1 has them there, too.
 LONG = ("agent_boot", "anynode", "cli", "cluster_change", "cluster_faults", "http2", "linux_function", "linux_stream", "machine_change", "machine_cluster",
-        "machine_disk", "machine_export", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network", "migrate_phases", "network",
-        "network_cluster", "nix_machine", "oci", "upgrade")
+        "machine_disk", "machine_export", "machine_full", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network",
+        "migrate_phases", "network", "network_cluster", "nix_machine", "oci", "upgrade")
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
 

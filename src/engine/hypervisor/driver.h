@@ -52,6 +52,8 @@ struct driver_events {
     void (*on_reboot)(void *context);
     void (*on_ending)(enum hypervisor_end end, void *context); /* what its exit will have been */
     void (*on_lost)(const struct error *error, void *context); /* the connection has ended */
+    /* It stands still, or is about to: what it wrote found no room.  on_paused() follows. */
+    void (*on_full)(void *context);
 };
 
 struct driver {

@@ -284,6 +284,10 @@ void hypervisor_free(struct hypervisor_vm *vm);
 
 typedef void (*hypervisor_done)(const struct error *error, void *context);
 
+/* It stands still because a disk of the node is full: what it wrote waits, and is written when it
+ * is resumed. */
+bool hypervisor_is_full(const struct hypervisor_vm *vm);
+
 void hypervisor_pause(struct hypervisor_vm *vm, hypervisor_done done, void *context);
 void hypervisor_resume(struct hypervisor_vm *vm, hypervisor_done done, void *context);
 void hypervisor_reset(struct hypervisor_vm *vm, hypervisor_done done, void *context);

@@ -171,6 +171,10 @@ static void tell(struct control *control, const char *command, json_t *owned_arg
 static void on_status(const struct error *error, const json_t *result, void *context)
 {
     struct control *control = context;
+    const char *status = json_string_value(json_object_get(result, "status"));
+    if (error == NULL && status != NULL && strcmp(status, "io-error") == 0) {
+        control->events.on_full(control->context); /* nothing else stops it so: werror=enospc */
+    }
     if (error == NULL) {
         control->events.on_ready(json_is_true(json_object_get(result, "running")),
                                  control->context);
@@ -219,6 +223,11 @@ static void on_qmp_event(const char *name, const json_t *data, void *context)
         }
     } else if (strcmp(name, "SHUTDOWN") == 0) {
         events->on_ending(end_of(data), control->context);
+    } else if (strcmp(name, "BLOCK_IO_ERROR") == 0) {
+        const char *action = json_string_value(json_object_get(data, "action"));
+        if (action != NULL && strcmp(action, "stop") == 0) {
+            events->on_full(control->context);
+        }
     } else if (strcmp(name, "GUEST_PANICKED") == 0) {
         events->on_ending(HYPERVISOR_END_PANIC, control->context);
     } else if (strcmp(name, "MIGRATION") == 0 && control->is_transferring &&

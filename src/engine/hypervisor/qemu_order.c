@@ -181,7 +181,7 @@ static void add_disk(const struct hypervisor_spec *spec, size_t index, struct or
     order_add(order, "-blockdev");
     order_add(order, text);
     order_add(order, "-device");
-    order_add_format(order, "virtio-blk-%s,drive=%s,id=blk%zu,serial=%s,werror=report%s",
+    order_add_format(order, "virtio-blk-%s,drive=%s,id=blk%zu,serial=%s,werror=enospc%s",
                      bus_of(spec), node, index, disk->serial, boots ? ",bootindex=0" : "");
     order_add_mount(order, disk->path, !disk->read_only);
 }

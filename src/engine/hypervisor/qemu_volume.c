@@ -356,7 +356,7 @@ void qemu_volume_attach(struct qemu_volumes *volumes, const struct hypervisor_vo
     add(script, STEP_DO, "device_add",
         json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "driver", "scsi-hd", "id",
                   name, "bus", QEMU_VOLUMES_BUS, "scsi-id", (int)volume->slot, "lun", 0, "drive",
-                  name, "serial", volume->id, "device_id", volume->id, "werror", "report", "rerror",
+                  name, "serial", volume->id, "device_id", volume->id, "werror", "enospc", "rerror",
                   "report"));
     begin_undo(script);
     add_removal(script, volume->id, NULL, 0);

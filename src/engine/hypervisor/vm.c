@@ -44,6 +44,7 @@ struct hypervisor_vm {
     bool is_watching;
     bool is_ready;
     bool is_starting; /* a thread has it */
+    bool is_full;     /* see hypervisor_is_full() */
     bool is_freed;
     bool has_ending;
     bool was_killed;
@@ -242,9 +243,16 @@ static void on_ready(bool is_running, void *context)
     }
 }
 
+static void on_full(void *context)
+{
+    struct hypervisor_vm *vm = context;
+    vm->is_full = true;
+}
+
 static void on_paused(bool is_paused, void *context)
 {
     struct hypervisor_vm *vm = context;
+    vm->is_full = vm->is_full && is_paused;
     if (vm->is_ready) {
         vm->events.on_paused(is_paused, vm->context);
     }
@@ -297,7 +305,8 @@ static int watch(struct hypervisor_vm *vm, struct error *err)
 /* The watch first: whatever happens to the rest, the end is seen. */
 static void connect_all(struct hypervisor_vm *vm)
 {
-    static const struct driver_events events = {on_ready, on_paused, on_reboot, on_ending, on_lost};
+    static const struct driver_events events = {on_ready,  on_paused, on_reboot,
+                                                on_ending, on_lost,   on_full};
     struct error err = {0};
     if (watch(vm, &err) < 0) {
         finish(vm); /* it has ended: how is written, or nobody knows */
@@ -480,6 +489,11 @@ void hypervisor_pause(struct hypervisor_vm *vm, hypervisor_done done, void *cont
     if (is_there(vm, done, context)) {
         vm->found->driver->pause(vm->control, done, context);
     }
+}
+
+bool hypervisor_is_full(const struct hypervisor_vm *vm)
+{
+    return vm->is_full;
 }
 
 void hypervisor_resume(struct hypervisor_vm *vm, hypervisor_done done, void *context)

@@ -212,6 +212,7 @@ static void let_go(void *context)
     capture->phase = PHASE_SEALING;
     machine->is_busy = false;
     if (!machine->is_gone) {
+        machine_run_note_full(machine); /* it may have come to that meanwhile */
         machine_volumes_settled(machine);
         machine_step(machine);
     }

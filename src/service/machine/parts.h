@@ -36,7 +36,7 @@ enum {
     MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
 };
 
-enum machine_timer { TIMER_NONE, TIMER_BOOT, TIMER_STOP, TIMER_BACKOFF, TIMER_STEADY };
+enum machine_timer { TIMER_NONE, TIMER_BOOT, TIMER_STOP, TIMER_BACKOFF, TIMER_STEADY, TIMER_ROOM };
 
 /* A machine of this node. */
 struct machine {
@@ -252,6 +252,14 @@ void machine_run_shut_down(struct machine *machine);
 void machine_run_kill(struct machine *machine);
 void machine_run_pause(struct machine *machine);
 void machine_run_resume(struct machine *machine);
+/* Does it stand still because the node's disk is full?  Then that is its state, and it is resumed
+ * when there is room. */
+bool machine_run_note_full(struct machine *machine);
+
+/* ---- full.c ---- */
+enum { MACHINE_ROOM_MS = 5000 }; /* how often there is looked for room */
+bool full_note(struct machine *machine);
+bool full_has_room(const struct machine *machine);
 void machine_run_detach(struct machine *machine);
 /* Make a template of its state, with the disks that are in `folder`: see template_stamp(). */
 struct stamping {

@@ -169,6 +169,13 @@ static void on_timer(void *context)
         machine_set_state(machine, MACHINE_STOPPED, "%s", machine->reason);
         machine_step(machine);
         break;
+    case TIMER_ROOM:
+        if (full_has_room(machine)) {
+            machine_step(machine);
+        } else {
+            arm(machine, TIMER_ROOM, MACHINE_ROOM_MS);
+        }
+        break;
     case TIMER_STEADY:
         if (health_of(machine) == MACHINE_HEALTH_NONE ||
             health_of(machine) == MACHINE_HEALTH_HEALTHY) {
@@ -376,6 +383,15 @@ static void take_back(struct machine *machine)
     hypervisor_kill(machine->vm);
 }
 
+bool machine_run_note_full(struct machine *machine)
+{
+    bool is_full = full_note(machine);
+    if (is_full) {
+        arm(machine, TIMER_ROOM, MACHINE_ROOM_MS);
+    }
+    return is_full;
+}
+
 static void on_paused(bool is_paused, void *context)
 {
     struct machine *machine = context;
@@ -399,7 +415,7 @@ static void on_paused(bool is_paused, void *context)
     }
     bool runs = machine->state == MACHINE_RUNNING ||
         (machine->state == MACHINE_STARTING && machine->was_found);
-    if (is_paused && runs && !machine->is_busy) {
+    if (is_paused && runs && !machine->is_busy && !machine_run_note_full(machine)) {
         machine_set_state(machine, MACHINE_PAUSED, "%s", "");
     } else if (!is_paused && machine->state == MACHINE_PAUSED && !machine->is_busy) {
         machine_set_state(machine, MACHINE_RUNNING, "%s", "");
@@ -842,5 +858,8 @@ void machine_run_pause(struct machine *machine)
 
 void machine_run_resume(struct machine *machine)
 {
+    if (machine->timer_for == TIMER_ROOM) {
+        return; /* it is tried again when there is room */
+    }
     hypervisor_resume(machine->vm, on_ordered, machine);
 }

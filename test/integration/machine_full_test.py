@@ -1,0 +1,78 @@
+"""A node whose disk is full: its machines stand still and lose nothing.  By the command line, on a file system of its own."""
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from machines import kernel_flags, machines_of, root_archive, why_not
+from node import BUILD, Node
+
+
+class Full(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if why_not():
+            raise unittest.SkipTest(why_not())
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-full-")))
+        cls.disk = cls.folder / "disk"
+        cls.disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", cls.disk], stderr=subprocess.DEVNULL).returncode != 0:
+            raise unittest.SkipTest("no file system can be mounted")
+        cls.addClassCleanup(subprocess.run, ["umount", "-l", cls.disk], check=True)
+        (cls.disk / "data").mkdir()
+        cls.enterClassContext(machines_of(cls.disk / "data"))
+        cls.node = Node(folder=cls.disk / "data")
+        cls.addClassCleanup(lambda: cls.node.stop())
+        (cls.folder / "root.tar.gz").write_bytes(root_archive())
+
+    def run_cli(self, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+
+    def ok(self, *words):
+        done = self.run_cli(*words)
+        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-3000:]}")
+        return done.stdout
+
+    def show(self):
+        return json.loads(self.ok("vm", "show", "m", "--output", "json"))
+
+    def wait_for(self, state):
+        for _ in range(600):
+            shown = self.show()
+            if shown["state"] == state:
+                return shown
+            subprocess.run([BUILD / "blixard", "vm", "events", "m", "--tail", "1"], env=self.node.env, stdout=subprocess.DEVNULL)
+        self.fail(f"it does not become {state}: {shown}\n{self.node.log.read_text()[-3000:]}")
+
+    def fill(self):
+        status = os.statvfs(self.disk)
+        with (self.disk / "filler").open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, status.f_bavail * status.f_frsize - (16 << 20))
+
+    def test_a_machine_waits_for_room_and_goes_on(self):
+        self.ok("image", "import", "small", "--root", self.folder / "root.tar.gz", *kernel_flags())
+        self.ok("volume", "create", "data", "--size", "200MiB")
+        self.ok("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--volume", "data:/srv/data")
+        self.fill()
+        writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
+                                   "head -c 100000000 /dev/urandom > /srv/data/much && sync && busybox md5sum < /srv/data/much; echo $?"],
+                                  env=self.node.env, stdout=subprocess.PIPE, text=True)
+        shown = self.wait_for("paused")
+        self.assertIn("disk is full", shown["reason"])
+        self.assertIn("full", self.run_cli("volume", "create", "more", "--size", "64MiB").stderr)
+        # Who comes back finds it so, and still knows why.
+        self.node.process.kill()
+        self.node.process.wait()
+        (self.disk / "filler").unlink()  # the daemon's own state needs some
+        type(self).node = Node(folder=self.disk / "data")
+        self.wait_for("running")
+        writer.communicate(timeout=60)
+        self.assertEqual(self.ok("vm", "exec", "m", "--", "sh", "-c", "echo three > /srv/data/x && sync && cat /srv/data/x"), "three\n")
+        self.assertEqual(self.run_cli("vm", "exec", "m", "--", "sh", "-c", "busybox dmesg | grep -c 'I/O error'").stdout, "0\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
