@@ -45,6 +45,7 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     stream->head_waits = true;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's. */
 static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
                             uint32_t *flags, nghttp2_data_source *source, void *context)
 {

@@ -246,6 +246,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
     return 0;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the type is nghttp2's. */
 static ssize_t on_need_data(nghttp2_session *session, int32_t id, uint8_t *bytes, size_t length,
                             uint32_t *flags, nghttp2_data_source *source, void *context)
 {

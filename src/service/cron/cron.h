@@ -18,8 +18,8 @@
  * *
  * *") the schedule follows elapsed time instead: it runs in both hours, and in no skipped one.
  *
- * Zones are names of IANA's data base, read from $TZDIR or /usr/share/zoneinfo (TZif, RFC 8536); "" and "UTC"
- * need no file.
+ * Zones are names of IANA's data base, read from $TZDIR or /usr/share/zoneinfo (TZif, RFC 8536); ""
+ * and "UTC" need no file.
  *
  * Sources: crontab(5) of Vixie cron and Debian; Quartz CronExpression (L, W, #); RFC 8536.
  */
