@@ -126,8 +126,8 @@ struct wasm_shrunk {
 };
 
 /* Measure that; nothing is compiled or kept.  Fails as wasm_compile(). */
-int wasm_shrink(struct wasm *wasm, const void *bytes, size_t length,
-                struct wasm_shrunk *ret_shrunk, struct error *err);
+int wasm_shrink(struct wasm *wasm, const void *bytes, size_t length, struct wasm_shrunk *ret_shrunk,
+                struct error *err);
 
 /*
  * What can be told of a compiled image to another node, and taken from one.  `runtime` names what
