@@ -65,14 +65,21 @@ TEST(function_config, what_was_given_comes_back_from_the_store)
     function_config_done(&again);
 }
 
+TEST(function_config, linux_functions_have_lists_of_where_they_fetch)
+{
+    struct function_config config = {0};
+    struct error err = {0};
+    EXPECT(take("{\"runtime\":\"linux\",\"linux\":{\"kernel\":\"k\"},\"fetch\":{\"allow\":["
+                "\"example.org\"]}}",
+                &config, &err) == 0);
+    function_config_done(&config);
+}
+
 TEST(function_config, what_cannot_be_is_refused_by_name)
 {
     expect_refused("{\"runtime\":\"linux\"}", ERROR_INVALID, "needs a machine image");
     expect_refused("{\"runtime\":\"linux\",\"linux\":{\"kernel\":\"k\"},\"memory_bytes\":67108863}",
                    ERROR_INVALID, "at least 64 MiB");
-    expect_refused("{\"runtime\":\"linux\",\"linux\":{\"kernel\":\"k\"},\"fetch\":{\"allow\":["
-                   "\"example.org\"]}}",
-                   ERROR_UNSUPPORTED, "no network yet");
     expect_refused("{\"runtime\":\"java\"}", ERROR_INVALID, "not wasm or linux");
     expect_refused("{\"reuse\":\"both\"}", ERROR_INVALID, "not request or instance");
     expect_refused("{\"queue_max\":4294967296}", ERROR_INVALID, "queue_max");
