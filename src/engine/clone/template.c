@@ -474,6 +474,24 @@ struct making {
     struct error error;
 };
 
+/* What functions are cloned over is never what the disk has made of it. */
+static int verify_blobs(const struct template *template, struct error *err)
+{
+    static const char *const keys[] = {"kernel", "initrd", "root"};
+    int r = 0;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && r == 0; i++) {
+        const char *id = setting(template, keys[i]);
+        if (id[0] != '\0' &&
+            (r = image_verify(template->runner->service->options.images, id, err)) < 0) {
+            return error_wrap(err,
+                              "its machine image's %s, which is to be had anew (image import, "
+                              "image pull)",
+                              keys[i]);
+        }
+    }
+    return r;
+}
+
 /* On a thread: unless all is there, the code is read, the initrd written, the memory's file made.
  */
 static int make_files(struct making *making, struct error *err)
@@ -484,7 +502,8 @@ static int make_files(struct making *making, struct error *err)
     BUFFER_OWNED struct buffer initrd = {0};
     MEMORY_OWNED char *code = memory_format("/proc/self/fd/%d", making->fd);
     const char *modules = setting(template, "initrd");
-    int r = file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
+    int r = verify_blobs(template, err);
+    r = r < 0 ? r : file_read(service->agent, AGENT_BYTES_MAX, &agent, err);
     if (r < 0) {
         return r;
     }

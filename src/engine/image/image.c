@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +15,8 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/log.h"
+#include "base/map.h"
 #include "base/memory.h"
 #include "base/random.h"
 #include "base/text.h"
@@ -25,9 +28,23 @@ static const char fetch_prefix[] = "fetch-"; /* then the id: of image_writer_res
 
 enum { FETCH_KEEP_SECONDS = 24 * 60 * 60, READ_BYTES = 1 << 16 };
 
+static const char damaged_suffix[] = ".damaged"; /* of what image_verify() has put aside */
+
+/* A file whose content was the right one when it looked like this. */
+struct verified {
+    dev_t device;
+    ino_t inode;
+    off_t size;
+    struct timespec modified;
+    struct timespec changed;
+};
+
 struct image_store {
     char *folder;
     int fd;
+    pthread_mutex_t lock;    /* of `verified` */
+    struct map verified;     /* struct verified, by id */
+    pthread_mutex_t reading; /* one at a time is verified: the disk is what takes the time */
 };
 
 struct image_writer {
@@ -91,6 +108,8 @@ static int open_store(const char *folder, bool is_shared, struct image_store **r
     struct image_store *store = NEW(struct image_store);
     store->folder = memory_copy_string(folder);
     store->fd = fd;
+    pthread_mutex_init(&store->lock, NULL);
+    pthread_mutex_init(&store->reading, NULL);
     *ret_store = store;
     return 0;
 }
@@ -105,13 +124,65 @@ int image_store_open_shared(const char *folder, struct image_store **ret_store, 
     return open_store(folder, true, ret_store, err);
 }
 
+static void free_verified(const char *id, void *value, void *context)
+{
+    (void)id;
+    (void)context;
+    free(value);
+}
+
 void image_store_close(struct image_store *store)
 {
     if (store != NULL) {
+        map_each(&store->verified, free_verified, NULL);
+        map_done(&store->verified);
+        pthread_mutex_destroy(&store->lock);
+        pthread_mutex_destroy(&store->reading);
         close(store->fd);
         free(store->folder);
         free(store);
     }
+}
+
+/* ---- What is known to be good ---- */
+
+static bool is_same_time(struct timespec a, struct timespec b)
+{
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool is_verified(struct image_store *store, const char *id, const struct stat *status)
+{
+    pthread_mutex_lock(&store->lock);
+    const struct verified *one = map_get(&store->verified, id);
+    bool is_good = one != NULL && one->device == status->st_dev && one->inode == status->st_ino &&
+        one->size == status->st_size && is_same_time(one->modified, status->st_mtim) &&
+        is_same_time(one->changed, status->st_ctim);
+    pthread_mutex_unlock(&store->lock);
+    return is_good;
+}
+
+static void note_verified(struct image_store *store, const char *id, const struct stat *status)
+{
+    pthread_mutex_lock(&store->lock);
+    struct verified *one = map_get(&store->verified, id);
+    if (one == NULL) {
+        one = NEW(struct verified);
+        map_set(&store->verified, id, one);
+    }
+    one->device = status->st_dev;
+    one->inode = status->st_ino;
+    one->size = status->st_size;
+    one->modified = status->st_mtim;
+    one->changed = status->st_ctim;
+    pthread_mutex_unlock(&store->lock);
+}
+
+static void forget_verified(struct image_store *store, const char *id)
+{
+    pthread_mutex_lock(&store->lock);
+    free(map_remove(&store->verified, id));
+    pthread_mutex_unlock(&store->lock);
 }
 
 /* ---- Writing ---- */
@@ -151,10 +222,12 @@ static int publish(struct image_writer *writer, const char *id, struct error *er
     char sub[3] = {id[0], id[1], '\0'};
     int root = writer->store->fd;
     blob_path(id, path);
-    if (faccessat(root, path, F_OK, 0) == 0) {
+    struct stat status;
+    if (fstatat(root, path, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+        is_verified(writer->store, id, &status)) {
         unlinkat(root, writer->name, 0);
         return 0;
-    }
+    } /* else what is there may be damaged: this is not */
     /* Readable where it is handed out to a process of another user: the folder is closed. */
     if ((mkdirat(root, sub, 0700) < 0 && errno != EEXIST) || fchmod(writer->fd, 0444) < 0 ||
         fsync(writer->fd) < 0 || renameat(root, writer->name, root, path) < 0) {
@@ -163,6 +236,12 @@ static int publish(struct image_writer *writer, const char *id, struct error *er
     FD_OWNED int sub_fd = openat(root, sub, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (sub_fd < 0 || fsync(sub_fd) < 0 || fsync(root) < 0) {
         return error_os(err, errno, "storing %s in %s", path, writer->store->folder);
+    }
+    char aside[sizeof(path) + sizeof(damaged_suffix)];
+    snprintf(aside, sizeof(aside), "%s%s", path, damaged_suffix);
+    unlinkat(root, aside, 0);
+    if (fstat(writer->fd, &status) == 0) {
+        note_verified(writer->store, id, &status);
     }
     return 0;
 }
@@ -359,6 +438,75 @@ int image_read(struct image_store *store, const char *id, size_t size_max, struc
     return 0;
 }
 
+/* Its digest as it is now. */
+static int digest_of(int fd, const char *id, char ret_id[HASH_TEXT_SIZE], struct error *err)
+{
+    uint8_t piece[READ_BYTES];
+    struct hash *hash = hash_new();
+    ssize_t got = 0;
+    while ((got = read(fd, piece, sizeof(piece))) > 0 || (got < 0 && errno == EINTR)) {
+        hash_add(hash, piece, got > 0 ? (size_t)got : 0);
+    }
+    int cause = errno;
+    hash_finish(hash, ret_id);
+    return got == 0 ? 0 : error_os(err, cause, "reading blob %s", id);
+}
+
+static int put_aside(struct image_store *store, const char *id, struct error *err)
+{
+    char path[ID_LENGTH + 4];
+    char aside[sizeof(path) + sizeof(damaged_suffix)];
+    blob_path(id, path);
+    snprintf(aside, sizeof(aside), "%s%s", path, damaged_suffix);
+    forget_verified(store, id);
+    if (renameat(store->fd, path, store->fd, aside) < 0) {
+        return error_os(err, errno, "moving the damaged %s/%s away", store->folder, path);
+    }
+    log_error("%s/%s is damaged: its content is not what its name says; it is now %s%s",
+              store->folder, path, path, damaged_suffix);
+    return error_set(err, ERROR_CORRUPT,
+                     "blob %.16s... was damaged on this node's disk (it is put aside as "
+                     "%.2s/%.8s...%s)",
+                     id, id, id, damaged_suffix);
+}
+
+static int verify(struct image_store *store, const char *id, struct error *err)
+{
+    FD_OWNED int fd = -1;
+    struct stat status;
+    struct stat after;
+    char actual[HASH_TEXT_SIZE];
+    int r = image_open(store, id, &fd, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    if (fstat(fd, &status) < 0) {
+        return error_os(err, errno, "looking at blob %s", id);
+    }
+    if (is_verified(store, id, &status)) {
+        return 0;
+    }
+    r = digest_of(fd, id, actual, err);
+    if (r < 0) {
+        return r;
+    }
+    if (strcmp(actual, id) != 0) {
+        return put_aside(store, id, err);
+    }
+    if (fstat(fd, &after) == 0 && is_same_time(after.st_mtim, status.st_mtim)) {
+        note_verified(store, id, &status);
+    }
+    return 0;
+}
+
+int image_verify(struct image_store *store, const char *id, struct error *err)
+{
+    pthread_mutex_lock(&store->reading);
+    int r = verify(store, id, err);
+    pthread_mutex_unlock(&store->reading);
+    return r;
+}
+
 bool image_exists(struct image_store *store, const char *id)
 {
     char path[ID_LENGTH + 4];
@@ -375,6 +523,7 @@ int image_remove(struct image_store *store, const char *id, struct error *err)
     if (!image_id_is_good(id)) {
         return error_set(err, ERROR_INVALID, "\"%.80s\" is not a blob's name", id);
     }
+    forget_verified(store, id);
     blob_path(id, path);
     if (unlinkat(store->fd, path, 0) < 0 && errno != ENOENT) {
         return error_os(err, errno, "removing blob %s", id);

@@ -62,6 +62,14 @@ int image_open(struct image_store *store, const char *id, int *ret_fd, uint64_t 
 int image_read(struct image_store *store, const char *id, size_t size_max, struct buffer *buffer,
                struct error *err);
 
+/*
+ * Is its content what its name says?  Read whole the first time after the store was opened, and
+ * when its file has changed since (size, times, inode); what this process has written itself, or
+ * read so, is good.  CORRUPT: it was damaged, and is put aside as ID.damaged, so that it may be
+ * stored or fetched again; NOT_FOUND, INVALID, OS.  Blocks.
+ */
+int image_verify(struct image_store *store, const char *id, struct error *err);
+
 /* Is it the name of a blob: 64 digits? */
 bool image_id_is_good(const char *id);
 bool image_exists(struct image_store *store, const char *id);

@@ -548,7 +548,8 @@ static void make(void *context)
     const struct machine *machine = &visit->machine;
     struct error *err = &visit->error;
     bool has_kernel = json_text(machine->config, "disk")[0] == '\0';
-    int r = arrival_begin(&visit->files, true, err);
+    int r = disk_verify_image(machine->service, machine->config, err);
+    r = r < 0 ? r : arrival_begin(&visit->files, true, err);
     r = r < 0 || visit->files.blob[0] == '\0' ? r : arrival_unpack(&visit->files, err);
     r = r < 0 ? r : arrival_place(&visit->files, err);
     if (visit->is_saved) {

@@ -17,6 +17,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -209,6 +210,11 @@ static void on_fetched(const struct error *error, void *context)
     struct machine *machine = context;
     machine->fetch = NULL;
     machine->is_busy = false;
+    if (error != NULL && machine->damage != NULL) {
+        machine_set_state(machine, MACHINE_FAILED, "%s", machine->damage);
+        machine_step(machine);
+        return;
+    }
     if (error != NULL) {
         machine_set_state(machine, MACHINE_FAILED, "its image is not here: %.340s", error->text);
         machine_step(machine);
@@ -251,10 +257,39 @@ static void fetch_next(struct machine *machine)
             return;
         }
     }
+    free(machine->damage); /* all of it is here */
+    machine->damage = NULL;
     if (!runner_fetch(machine, on_runner)) {
         begin_work(machine);
     }
 }
+
+/* ---- Damage ---- */
+
+int disk_verify_image(const struct machine_service *service, const json_t *config,
+                      struct error *err)
+{
+    const char *image = json_text(config, "image");
+    for (size_t i = 0; i < BLOB_KEYS; i++) {
+        const char *id = json_text(config, blob_keys[i]);
+        if (id[0] != '\0' && image_verify(service->options.images, id, err) < 0) {
+            return error_wrap(err, "image %.64s (its %s)", image, blob_keys[i]);
+        }
+    }
+    return 0;
+}
+
+void disk_replace_image(struct machine *machine, const struct error *error)
+{
+    log_error("machine %s: %s; another node is asked for it", machine->key, error->text);
+    free(machine->damage);
+    machine->damage = memory_format("%.210s, and no other node has it: get the image anew "
+                                    "(blixard image import or pull), then start the machine",
+                                    error->text);
+    machine->state = MACHINE_CREATING; /* preparing fetches it, and leaves what is there */
+}
+
+/* ---- Preparing ---- */
 
 void disk_prepare(struct machine *machine)
 {

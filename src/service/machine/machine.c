@@ -43,7 +43,8 @@ void machine_tell_operation(struct machine *machine)
 {
     struct error error = {0};
     if (machine->state == MACHINE_FAILED) {
-        error_set(&error, ERROR_UNAVAILABLE, "machine %s: %s", machine->name, machine->reason);
+        error_set(&error, machine->damage != NULL ? ERROR_CORRUPT : ERROR_UNAVAILABLE,
+                  "machine %s: %s", machine->name, machine->reason);
         finish_operation(machine, &error);
     } else if (!machine->is_restarting && machine_is_settled(machine->desired, machine->state)) {
         finish_operation(machine, NULL);
@@ -98,6 +99,7 @@ void machine_unref(struct machine *machine)
     free(machine->name);
     free(machine->folder);
     free(machine->cpus);
+    free(machine->damage);
     free(machine);
 }
 

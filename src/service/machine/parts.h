@@ -91,7 +91,8 @@ struct machine {
     const char *pinned_by;       /* "cpuset", "affinity"; NULL: its VMM was not told */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
-    struct list news;            /* what became of it, not written yet: events.c */
+    char *damage;     /* which part of its image was damaged here, until it is here anew */
+    struct list news; /* what became of it, not written yet: events.c */
     unsigned news_count;
     bool is_found_again;               /* it is starting because its node was */
     char operation[OPERATION_ID_SIZE]; /* that waits for what is wanted, or "" */
@@ -380,6 +381,12 @@ void disk_prepare(struct machine *machine);
 void disk_remove(struct machine *machine);
 /* Give a file to the VMM's user, where there is one. */
 int disk_give(const struct machine *machine, const char *path, struct error *err);
+/* Is what it has of its image here, and what its digests say?  CORRUPT: damage was put aside;
+ * NOT_FOUND.  Blocks. */
+int disk_verify_image(const struct machine_service *service, const json_t *config,
+                      struct error *err);
+/* It was not: have it fetched from another node, or say that it is to be had anew. */
+void disk_replace_image(struct machine *machine, const struct error *error);
 /* Append the agent of this very release.  Blocks. */
 int disk_read_agent(const struct machine_service *service, struct buffer *out, struct error *err);
 /* The initrd of a start: the image's (a blob; "": it has none), and the agent of this very release.

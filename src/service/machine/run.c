@@ -446,6 +446,7 @@ struct starting {
     struct machine *machine;
     json_t *config; /* a copy: settings may be read anew meanwhile */
     struct buffer program;
+    bool has_damage; /* its image does */
     struct error error;
 };
 
@@ -672,6 +673,11 @@ static void write_files(void *context)
     MEMORY_OWNED char *resume = memory_format("%s/" CONTENT_RESUME, machine->folder);
     MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
     unlink(mark); /* of a move that did not come to be */
+    if (starting->error.kind == ERROR_NONE && !runner_is(config) &&
+        disk_verify_image(machine->service, config, &starting->error) < 0) {
+        starting->has_damage =
+            starting->error.kind == ERROR_CORRUPT || starting->error.kind == ERROR_NOT_FOUND;
+    }
     int r = starting->error.kind == ERROR_NONE
         ? content_take_incoming(machine->folder, &starting->error)
         : -(int)starting->error.kind;
@@ -769,9 +775,16 @@ static void on_files(void *context)
     struct starting *starting = context;
     struct machine *machine = starting->machine;
     struct error error = starting->error;
+    bool has_damage = starting->has_damage;
     buffer_done(&starting->program);
     json_decref(starting->config);
     free(starting);
+    if (has_damage && !machine->is_gone && !machine->service->is_over) {
+        machine->is_busy = false;
+        disk_replace_image(machine, &error);
+        machine_step(machine);
+        return;
+    }
     if (error.kind != ERROR_NONE || machine->is_gone || machine->service->is_over) {
         on_network(&error, machine);
     } else {

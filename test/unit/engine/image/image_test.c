@@ -193,6 +193,56 @@ TEST(image, sees_damage_and_names_the_file)
     image_store_close(store);
 }
 
+/* One byte of a stored file becomes another one. */
+static void flip(const char *id, bool hides_time)
+{
+    MEMORY_OWNED char *path = path_of(id);
+    struct stat status;
+    EXPECT(stat(path, &status) == 0);
+    EXPECT(chmod(path, 0600) == 0);
+    FD_OWNED int fd = open(path, O_WRONLY | O_CLOEXEC);
+    EXPECT(fd >= 0 && pwrite(fd, "X", 1, 1) == 1);
+    const struct timespec times[] = {status.st_atim, status.st_mtim};
+    EXPECT(!hides_time || futimens(fd, times) == 0);
+}
+
+TEST(image, verifies_what_may_have_changed_and_puts_damage_aside)
+{
+    char id[HASH_TEXT_SIZE];
+    struct error err = {0};
+    struct image_store *store = open_store();
+    MEMORY_OWNED char *path = path_of(abc);
+    MEMORY_OWNED char *aside = memory_format("%s.damaged", path);
+    EXPECT(image_verify(store, abc, &err) == -ERROR_NOT_FOUND);
+    EXPECT(image_put(store, "abc", 3, id, &err) == 0);
+    EXPECT(image_verify(store, abc, &err) == 0);
+    /* While the store is open: its file has changed, whatever time it shows. */
+    flip(abc, true);
+    EXPECT(image_verify(store, abc, &err) == -ERROR_CORRUPT);
+    EXPECT(!image_exists(store, abc) && file_exists(aside) && count_of(store) == 0);
+    EXPECT(image_verify(store, abc, &err) == -ERROR_NOT_FOUND);
+    EXPECT(image_put(store, "abc", 3, id, &err) == 0);
+    EXPECT(image_verify(store, abc, &err) == 0 && !file_exists(aside));
+    /* While nobody looks. */
+    image_store_close(store);
+    flip(abc, false);
+    store = open_store();
+    EXPECT(image_verify(store, abc, &err) == -ERROR_CORRUPT);
+    image_store_close(store);
+}
+
+TEST(image, replaces_what_may_be_damaged_by_what_is_stored_again)
+{
+    char id[HASH_TEXT_SIZE];
+    struct error err = {0};
+    struct image_store *store = open_store();
+    EXPECT(image_put(store, "abc", 3, id, &err) == 0);
+    flip(abc, false);
+    EXPECT(image_put(store, "abc", 3, id, &err) == 0);
+    EXPECT(image_verify(store, abc, &err) == 0 && count_of(store) == 1 && !has_leftovers());
+    image_store_close(store);
+}
+
 TEST(image, refuses_what_is_no_name)
 {
     struct image_store *store = open_store();

@@ -1,0 +1,106 @@
+"""An image whose file was damaged on the disk is never started from: it is said, or had anew from another node."""
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from cluster import Cluster
+from machines import kernel_flags, machines_of, root_archive, why_not
+from node import BUILD, Node
+
+
+def flip(folder):
+    """One byte of the largest file below it."""
+    largest = max((path for path in pathlib.Path(folder).rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    largest.chmod(0o600)
+    with largest.open("r+b") as file:
+        file.seek(largest.stat().st_size // 2)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    return largest
+
+
+class Alone(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if why_not():
+            raise unittest.SkipTest(why_not())
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-damage-")))
+        (cls.folder / "data").mkdir()
+        (cls.folder / "root.tar.gz").write_bytes(root_archive())
+        cls.enterClassContext(machines_of(cls.folder / "data"))
+        cls.node = Node(folder=cls.folder / "data")
+        cls.addClassCleanup(lambda: cls.node.stop())
+
+    def run_cli(self, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+
+    def ok(self, *words):
+        done = self.run_cli(*words)
+        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-3000:]}")
+        return done.stdout
+
+    def refused(self, *words):
+        done = self.run_cli(*words)
+        self.assertNotEqual(done.returncode, 0, words)
+        for part in ("image small", "damaged", "image import"):
+            self.assertIn(part, done.stderr)
+
+    def import_image(self):
+        self.ok("image", "import", "small", "--root", self.folder / "root.tar.gz", *kernel_flags())
+
+    def test_damage_is_refused_and_healed_by_an_import(self):
+        create = ("--image", "small", "--memory", "128MiB", "--disk", "64MiB")
+        self.import_image()
+        self.ok("vm", "create", "first", *create)
+        # While the node runs, and has started machines of it.
+        damaged = flip(self.node.folder / "images")
+        self.refused("vm", "create", "second", *create)
+        self.assertFalse(damaged.exists())
+        self.assertTrue(damaged.with_name(damaged.name + ".damaged").exists())
+        self.refused("vm", "start", "second")
+        self.import_image()
+        self.assertFalse(damaged.with_name(damaged.name + ".damaged").exists())
+        self.ok("vm", "start", "second")
+        self.assertEqual(self.ok("vm", "exec", "second", "--", "uname", "-n"), "second\n")
+        # While it does not run.
+        self.ok("vm", "stop", "second")
+        self.node.process.terminate()
+        self.node.process.wait()
+        flip(self.node.folder / "images")
+        type(self).node = Node(folder=self.folder / "data")
+        self.refused("vm", "start", "second")
+        # An import without anybody having noticed heals, too.
+        self.import_image()
+        flip(self.node.folder / "images")
+        self.import_image()
+        self.ok("vm", "start", "second")
+
+
+class Together(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        if why_not():
+            raise unittest.SkipTest(why_not())
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-damage-")))
+        cls.cluster = Cluster(2, here=True)
+        cls.addClassCleanup(cls.cluster.close)
+        cls.cluster.form(servers=1)
+        cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
+
+    def test_another_node_gives_it_anew(self):
+        near, far = self.cluster[0], self.cluster[1]
+        (self.folder / "root.tar.gz").write_bytes(root_archive())
+        near.cli("image", "import", "small", "--root", self.folder / "root.tar.gz", *kernel_flags())
+        near.cli("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", far.name)
+        near.cli("vm", "stop", "m")
+        damaged = flip(far.folder / "images")
+        near.cli("vm", "start", "m")
+        self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
+        self.assertTrue(damaged.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
