@@ -72,6 +72,15 @@ class Full(unittest.TestCase):
         writer.communicate(timeout=60)
         self.assertEqual(self.ok("vm", "exec", "m", "--", "sh", "-c", "echo three > /srv/data/x && sync && cat /srv/data/x"), "three\n")
         self.assertEqual(self.run_cli("vm", "exec", "m", "--", "sh", "-c", "busybox dmesg | grep -c 'I/O error'").stdout, "0\n")
+        # Who wants it to end does not wait for room: it is killed when its time to go down is over.
+        self.fill()
+        writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
+                                   "head -c 100000000 /dev/urandom > /srv/data/more && sync"],
+                                  env=self.node.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait_for("paused")
+        self.ok("vm", "stop", "m")
+        self.assertEqual(self.show()["state"], "stopped")
+        writer.wait(timeout=60)
 
 
 if __name__ == "__main__":

@@ -871,6 +871,14 @@ void machine_run_pause(struct machine *machine)
 
 void machine_run_resume(struct machine *machine)
 {
+    if (machine->timer_for == TIMER_ROOM &&
+        (machine->desired == MACHINE_DESIRED_STOPPED || machine->is_restarting)) {
+        /* It goes down in order if there is room by now; else it is killed when its time is over:
+         * nobody waits for room who wants it to end. */
+        machine_run_shut_down(machine);
+        hypervisor_resume(machine->vm, on_ordered, machine);
+        return;
+    }
     if (machine->timer_for == TIMER_ROOM) {
         return; /* it is tried again when there is room */
     }
