@@ -111,6 +111,11 @@ class Preview(unittest.TestCase):
         self.assertEqual(set(everywhere["node"].split(", ")), {"n1", "n2"})
         self.assertEqual((south["node"], one["node"] in ("n1", "n2"), nowhere["fits"], nowhere["node"]), ("n2", True, False, ""))
 
+    def test_what_the_same_plan_changes_of_nodes_is_named(self):
+        path = self.document(("web", "64MiB", "constraints: ['zone = south']"))
+        path.write_text(path.read_text() + f"---\nkind: Node\nname: {self.b.name}\nspec: {{taints: [{{key: dedicated, effect: NoSchedule}}]}}\n")
+        self.assertTrue(self.placements(path)["web"]["reason"].endswith(f"; as it is now, before Node {self.b.name} changes"))
+
     def test_what_cannot_be_told_yet_says_so(self):
         (seen,) = self.preview({"machine": {"name": "late", "image": "blank", "placement_group": "to-come"}})
         self.assertEqual((seen["is_known"], seen["fits"]), (False, False))

@@ -69,6 +69,38 @@ static void finish(struct previewing *previewing)
     free(previewing);
 }
 
+/* What the plan changes before anything is placed, and the answer does not know of; NULL: nothing.
+ */
+static const struct action *unsettled(const struct previewing *previewing)
+{
+    static const char *const kinds[] = {"Node", "PlacementStrategy", "PlacementGroup",
+                                        "Reservation"};
+    for (size_t i = 0; i < previewing->count; i++) {
+        const struct action *action = &previewing->actions[i];
+        bool changes = action->what == ACTION_CREATE || action->what == ACTION_UPDATE ||
+            action->what == ACTION_REPLACE || action->what == ACTION_DELETE;
+        for (size_t k = 0; changes && k < sizeof(kinds) / sizeof(kinds[0]); k++) {
+            if (strcmp(action->kind->name, kinds[k]) == 0) {
+                return action;
+            }
+        }
+    }
+    return NULL;
+}
+
+static json_t *answer_of(const struct previewing *previewing, const json_t *item)
+{
+    const struct action *before = unsettled(previewing);
+    json_t *answer = item != NULL ? json_deep_copy(item) : NULL;
+    if (answer != NULL && before != NULL) {
+        MEMORY_OWNED char *reason =
+            memory_format("%s; as it is now, before %s %s changes", json_text(answer, "reason"),
+                          before->kind->name, before->name);
+        json_object_set_new(answer, "reason", json_string(reason));
+    }
+    return answer;
+}
+
 static void on_answer(int status, const json_t *answer, const struct error *error, void *context)
 {
     struct previewing *previewing = context;
@@ -80,9 +112,8 @@ static void on_answer(int status, const json_t *answer, const struct error *erro
         return;
     }
     for (size_t i = 0; i < previewing->asked_count; i++) {
-        json_t *item = json_array_get(items, i);
         previewing->actions[previewing->asked[i]].placement =
-            item != NULL ? json_deep_copy(item) : NULL;
+            answer_of(previewing, json_array_get(items, i));
     }
     ask_next(previewing);
 }
