@@ -1,6 +1,7 @@
 /* Operations, and waiting for them. */
 #include "service/operation/operation.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/memory.h"
@@ -19,7 +20,39 @@ void api_operation_list(struct request *request)
     api_answer_written(request, r, &body, &err);
 }
 
-void api_operation_get(struct request *request)
+/* ---- One that another node has begun may not be here yet ---- */
+
+struct late {
+    struct request *request;
+    void (*handle)(struct request *request);
+};
+
+static void on_current(const struct error *error, void *context)
+{
+    struct late late = *(struct late *)context;
+    free(context);
+    (void)error; /* nobody leads: what is here is all that can be told */
+    late.handle(late.request);
+}
+
+/* `handle` now, or once everything that was acknowledged before is here. */
+static void when_known(struct request *request, void (*handle)(struct request *request))
+{
+    struct error ignored = {0};
+    uint64_t node = 0;
+    if (operation_node(request->api->options.operations, request->parameters[0], &node, &ignored) ==
+        0) {
+        handle(request);
+        return;
+    }
+    struct late *late = NEW(struct late);
+    *late = (struct late){request, handle};
+    store_barrier(request->api->options.store, on_current, late);
+}
+
+/* ---- Looking, waiting, breaking off ---- */
+
+static void answer(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct error err = {0};
@@ -27,11 +60,16 @@ void api_operation_get(struct request *request)
     api_answer_written(request, r, &body, &err);
 }
 
+void api_operation_get(struct request *request)
+{
+    when_known(request, answer);
+}
+
 static void on_waited(void *context)
 {
     struct request *request = context;
     operation_wait_free(request->state);
-    api_operation_get(request);
+    answer(request);
 }
 
 static void on_stop(struct request *request)
@@ -39,7 +77,7 @@ static void on_stop(struct request *request)
     on_waited(request);
 }
 
-void api_operation_wait(struct request *request)
+static void wait_for(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct error err = {0};
@@ -62,8 +100,13 @@ void api_operation_wait(struct request *request)
                                         timeout_ms, on_waited, request);
 }
 
+void api_operation_wait(struct request *request)
+{
+    when_known(request, wait_for);
+}
+
 /* Whoever carries it out can break it off. */
-void api_operation_cancel(struct request *request)
+static void cancel(struct request *request)
 {
     struct error err = {0};
     struct store_status status;
@@ -79,4 +122,9 @@ void api_operation_cancel(struct request *request)
     } else {
         api_answer_nothing(request);
     }
+}
+
+void api_operation_cancel(struct request *request)
+{
+    when_known(request, cancel);
 }
