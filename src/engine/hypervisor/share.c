@@ -120,19 +120,14 @@ static int make_pair(int folder, const char *name, int *ret_listener, int *ret_e
     return 0;
 }
 
-int share_start(const char *program, const struct launch_share *share, int folder,
-                const char *folder_path, int words, int *ret_end, pid_t *ret_pid, struct error *err)
+/* A virtiofsd that serves whoever connects to `listener`. */
+static int start_daemon(const char *program, const struct launch_share *share,
+                        const char *folder_path, int listener, int words, pid_t *ret_pid,
+                        struct error *err)
 {
-    FD_OWNED int listener = -1;
-    FD_OWNED int end = -1;
     MEMORY_OWNED char *place = memory_format("%s/%s", folder_path, share->tag);
-    MEMORY_OWNED char *name = memory_format("%s.sock", share->tag);
     if (mkdir(place, 0700) < 0 && errno != EEXIST) {
         return error_os(err, errno, "making %s", place);
-    }
-    int r = make_pair(folder, name, &listener, &end, err);
-    if (r < 0) {
-        return r;
     }
     pid_t pid = fork();
     if (pid < 0) {
@@ -141,9 +136,22 @@ int share_start(const char *program, const struct launch_share *share, int folde
     if (pid == 0) {
         become_daemon(program, share, place, listener, words);
     }
-    *ret_end = fd_take(&end);
     *ret_pid = pid;
     return 0;
+}
+
+int share_start(const char *program, const struct launch_share *share, int folder,
+                const char *folder_path, int words, int *ret_end, pid_t *ret_pid, struct error *err)
+{
+    FD_OWNED int listener = -1;
+    FD_OWNED int end = -1;
+    MEMORY_OWNED char *name = memory_format("%s.sock", share->tag);
+    int r = make_pair(folder, name, &listener, &end, err);
+    r = r < 0 ? r : start_daemon(program, share, folder_path, listener, words, ret_pid, err);
+    if (r == 0) {
+        *ret_end = fd_take(&end);
+    }
+    return r;
 }
 
 /* Its folder is the VMM's: what lies there may have been made by it. */
@@ -178,23 +186,8 @@ int share_start_at(const char *program, const struct launch_share *share,
                    int words, pid_t *ret_pid, struct error *err)
 {
     FD_OWNED int listener = -1;
-    MEMORY_OWNED char *place = memory_format("%s/%s", folder_path, share->tag);
-    if (mkdir(place, 0700) < 0 && errno != EEXIST) {
-        return error_os(err, errno, "making %s", place);
-    }
     int r = listen_at(share, runner, uid, &listener, err);
-    if (r < 0) {
-        return r;
-    }
-    pid_t pid = fork();
-    if (pid < 0) {
-        return error_os(err, errno, "starting %s", program);
-    }
-    if (pid == 0) {
-        become_daemon(program, share, place, listener, words);
-    }
-    *ret_pid = pid;
-    return 0;
+    return r < 0 ? r : start_daemon(program, share, folder_path, listener, words, ret_pid, err);
 }
 
 char *share_find_program(void)
