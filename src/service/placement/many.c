@@ -380,6 +380,19 @@ static int draft_all(struct gang *gang, const json_t *machine, struct error *err
     return r;
 }
 
+/* Whom nodes refused; the others would only have had to wait for it. */
+static const struct member *member_without_place(const struct gang *gang)
+{
+    for (size_t i = 0; i < gang->count; i++) {
+        for (int filter = 0; filter < PLACEMENT_FILTER_COUNT; filter++) {
+            if (gang->members[i].decision.refused[filter] > 0) {
+                return &gang->members[i];
+            }
+        }
+    }
+    return &gang->members[0];
+}
+
 /* Each sees those before it; where all have to find room, all are asked for together. */
 static int decide(struct gang *gang, struct error *err)
 {
@@ -401,8 +414,9 @@ static int decide(struct gang *gang, struct error *err)
         is_placed = is_placed && decisions[i].is_placed;
     }
     if (r == 0 && !is_placed) {
-        r = error_set(err, ERROR_LIMIT, "not all %zu find room, so that none is made: %s",
-                      gang->count, gang->members[0].decision.reason);
+        const struct member *without = member_without_place(gang);
+        r = error_set(err, ERROR_LIMIT, "not all %zu find room, so that none is made: %s: %s",
+                      gang->count, without->name, without->decision.reason);
     }
     free(requests);
     free(decisions);

@@ -398,10 +398,13 @@ static void print_plan(const json_t *plan)
         print_table(json_object_get(plan, "moves"), columns,
                     (unsigned)(sizeof(columns) / sizeof(columns[0])));
     }
-    printf("%s (the fullest and the emptiest node differ by %.0f %%, then by %.0f %%)\n",
-           json_text(plan, "reason"),
-           100 * json_number_value(json_object_get(plan, "spread_before")),
-           100 * json_number_value(json_object_get(plan, "spread_after")));
+    printf("%s", json_text(plan, "reason"));
+    if (json_array_size(json_object_get(plan, "moves")) > 0) {
+        printf(" (the fullest and the emptiest node differ by %.0f %%, then by %.0f %%)",
+               100 * json_number_value(json_object_get(plan, "spread_before")),
+               100 * json_number_value(json_object_get(plan, "spread_after")));
+    }
+    printf("\n");
 }
 
 int verb_cluster_rebalance(const struct arguments *arguments, struct error *err)
