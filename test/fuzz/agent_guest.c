@@ -53,6 +53,7 @@ STAND_IN(disk_freeze)
 STAND_IN(check_service)
 STAND_IN(function_begin)
 STAND_IN(function_invoke)
+STAND_IN(function_tunnel)
 
 uint64_t disk_thaw_now(void)
 {

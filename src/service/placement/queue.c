@@ -290,7 +290,8 @@ static void move(struct placement_service *service, struct waiting *waiting, con
     struct cluster_view *view = peer_view(service->options.peers);
     JSON_OWNED json_t *body = json_pack("{s:s, s:b}", "to", target, "live", 0);
     uint64_t id = 0;
-    *moving = (struct moving){.service = service, .kept = owned_kept};
+    moving->service = service;
+    moving->kept = owned_kept;
     snprintf(moving->id, sizeof(moving->id), "%s", waiting->id);
     list_push_back(&service->moving, &moving->link);
     for (size_t i = 0; view != NULL && i < view->count; i++) {
