@@ -114,15 +114,15 @@ static void read_scsi_serial(const char *name, char *ret_text, size_t size)
     snprintf(ret_text, size, "%.*s", (int)length, length > 0 ? (const char *)page.data + HEAD : "");
 }
 
-/* A disk that was plugged in a moment ago is known before its size is, and reads as if it were
- * empty until then. */
-static bool has_size(const char *name)
+/* A disk that was plugged in a moment ago has a name and a serial number before it can be opened,
+ * and may read as if it were empty before its size is known. */
+static bool is_ready(const char *name)
 {
     char path[512];
-    char text[64];
-    snprintf(path, sizeof(path), "/sys/block/%.200s/size", name);
-    read_line(path, text, sizeof(text));
-    return strcmp(text, "0") != 0;
+    uint64_t size = 0;
+    snprintf(path, sizeof(path), "/dev/%.200s", name);
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    return fd >= 0 && ioctl(fd, BLKGETSIZE64, &size) == 0 && size > 0;
 }
 
 static bool find_serial(const char *serial, char *ret_device, size_t size)
@@ -138,7 +138,7 @@ static bool find_serial(const char *serial, char *ret_device, size_t size)
         if (text[0] == '\0') {
             read_scsi_serial(entry->d_name, text, sizeof(text));
         }
-        if (text[0] != '\0' && strcmp(text, serial) == 0 && has_size(entry->d_name)) {
+        if (text[0] != '\0' && strcmp(text, serial) == 0 && is_ready(entry->d_name)) {
             snprintf(ret_device, size, "/dev/%.200s", entry->d_name);
             is_found = true;
         }
