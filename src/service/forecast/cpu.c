@@ -20,6 +20,7 @@
 enum {
     DAY_MS = 86400000,
     PUBLISH_EVERY_MS = 600000,
+    PUBLISH_RISE_MILLIS = 250, /* of a CPU */
     PUBLISH_PARTS = 10, /* a change by less than a tenth of what was said is not worth a command */
 };
 
@@ -77,15 +78,17 @@ void cpu_sample(struct forecast_service *service)
     }
 }
 
-/* The highest of a day: what is foreseen, or while nothing is, what was. */
-static double node_peak(struct forecast_service *service)
+/* The highest of a day: what is foreseen, or while nothing is, what was.  False: neither is known.
+ */
+static bool node_peak(struct forecast_service *service, double *ret_peak)
 {
     const struct series *series = series_find(service, "n/", false);
-    struct forecast_point next;
+    struct forecast_point next = {0};
     double peak = 0;
     size_t count = (size_t)(DAY_MS / service->options.step_ms);
+    size_t known = 1;
     if (series == NULL) {
-        return 0;
+        return false;
     }
     if (forecaster_next(series->forecaster, &next)) {
         struct forecast_point *ahead = memory_new(count, sizeof(*ahead));
@@ -96,25 +99,29 @@ static double node_peak(struct forecast_service *service)
         free(ahead);
     } else {
         double *past = memory_new(count, sizeof(*past));
-        size_t known = forecaster_past(series->forecaster, count, past);
+        known = forecaster_past(series->forecaster, count, past);
         for (size_t i = 0; i < known; i++) {
             peak = past[i] > peak ? past[i] : peak;
         }
         free(past);
     }
-    return peak > next.high ? peak : next.high;
+    *ret_peak = peak > next.high ? peak : next.high;
+    return known > 0;
 }
 
 void cpu_publish(struct forecast_service *service)
 {
     uint64_t now_ms = clock_monotonic_ms();
-    uint64_t millis = (uint64_t)(node_peak(service) * 1000);
+    double peak = 0;
+    bool is_known = node_peak(service, &peak);
+    uint64_t millis = (uint64_t)(peak * 1000);
     uint64_t said = service->peak_millis;
     uint64_t change = millis > said ? millis - said : said - millis;
-    bool is_new = service->peak_at_ms == 0;
-    if (service->options.store == NULL ||
-        (!is_new &&
-         (now_ms - service->peak_at_ms < PUBLISH_EVERY_MS || change * PUBLISH_PARTS < said))) {
+    /* A rise is told with the step that has it: the first one may have seen but a moment. */
+    bool is_rise = millis > said + PUBLISH_RISE_MILLIS && change * PUBLISH_PARTS >= said;
+    bool is_due = service->peak_at_ms == 0 || is_rise ||
+        (now_ms - service->peak_at_ms >= PUBLISH_EVERY_MS && change * PUBLISH_PARTS >= said);
+    if (service->options.store == NULL || !is_known || !is_due) {
         return;
     }
     struct store_command *command = store_command_new();
