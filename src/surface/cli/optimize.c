@@ -96,14 +96,12 @@ static int take_input(struct optimizing *optimizing, const struct arguments *arg
     }
     optimizing->calls = (unsigned)count;
     for (unsigned i = 0; i < arguments->flag_count; i++) {
-        const char *value = arguments->flags[i].value;
-        if (strcmp(arguments->flags[i].name, "env") != 0) {
-            continue;
+        int r = strcmp(arguments->flags[i].name, "env") == 0
+            ? run_add_variable(&optimizing->environment, arguments->flags[i].value, err)
+            : 0;
+        if (r < 0) {
+            return r;
         }
-        if (strchr(value, '=') == NULL || value[0] == '=') {
-            return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", value);
-        }
-        buffer_append(&optimizing->environment, value, strlen(value) + 1);
     }
     if (optimizing->environment.used > VMM_ENV_MAX) {
         return error_set(err, ERROR_TOO_LARGE, "variables may have 64 KiB together");
@@ -217,7 +215,7 @@ static int time_calls(const struct optimizing *optimizing, struct vmm_shell *she
 static int run_code(struct optimizing *optimizing, const struct buffer *elf, json_t *row,
                     struct error *err)
 {
-    const struct vmm_limits limits = {.memory_bytes = UINT64_C(0xffff0000),
+    const struct vmm_limits limits = {.memory_bytes = RUN_MEMORY_BYTES,
                                       .files_bytes = UINT64_C(512) << 20,
                                       .timeout_ms = CALL_TIMEOUT_MS,
                                       .output_bytes_max = UINT64_MAX,

@@ -27,8 +27,6 @@
 
 enum { IMAGE_BYTES_MAX = 256 << 20, RUN_TIMEOUT_MS = 3600000 };
 
-static const uint64_t run_memory_bytes = (UINT64_C(4) << 30) - 65536;
-
 struct run {
     struct image_store *images;
     struct wasm *wasm;
@@ -283,7 +281,7 @@ static int take_limits(const struct arguments *arguments, struct vmm_limits *lim
 
 static int prepare(struct run *run, const struct arguments *arguments, struct error *err)
 {
-    struct vmm_limits limits = {.memory_bytes = run_memory_bytes,
+    struct vmm_limits limits = {.memory_bytes = RUN_MEMORY_BYTES,
                                 .files_bytes = UINT64_C(512) << 20,
                                 .timeout_ms = RUN_TIMEOUT_MS,
                                 .output_bytes_max = UINT64_MAX,
@@ -379,6 +377,15 @@ static int take_secret(struct run *run, const char *pair, struct error *err)
     return r;
 }
 
+int run_add_variable(struct buffer *environment, const char *pair, struct error *err)
+{
+    if (strchr(pair, '=') == NULL || pair[0] == '=') {
+        return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", pair);
+    }
+    buffer_append(environment, pair, strlen(pair) + 1);
+    return 0;
+}
+
 static int take_flag(struct run *run, const char *name, const char *value, struct error *err)
 {
     if (strcmp(name, "dir") == 0) {
@@ -387,13 +394,7 @@ static int take_flag(struct run *run, const char *name, const char *value, struc
     if (strcmp(name, "secret") == 0) {
         return take_secret(run, value, err);
     }
-    if (strcmp(name, "env") == 0) {
-        if (strchr(value, '=') == NULL || value[0] == '=') {
-            return error_set(err, ERROR_INVALID, "--env %.60s is not NAME=VALUE", value);
-        }
-        buffer_append(&run->environment, value, strlen(value) + 1);
-    }
-    return 0;
+    return strcmp(name, "env") == 0 ? run_add_variable(&run->environment, value, err) : 0;
 }
 
 static int take_arguments(struct run *run, const struct arguments *arguments, struct error *err)

@@ -2,8 +2,9 @@
 #ifndef SURFACE_CLI_RUN_H
 #define SURFACE_CLI_RUN_H
 
-#include <stddef.h>
+#include <stdint.h>
 
+struct buffer;
 struct error;
 struct image_store;
 struct vmm;
@@ -11,10 +12,16 @@ struct wasm;
 
 enum { RUN_MODULE_MAX = 64 << 20 };
 
+/* What a module may have when nothing is said: all that it can address, but for a page. */
+#define RUN_MEMORY_BYTES ((UINT64_C(4) << 30) - 65536)
+
 /* Both are the caller's, also after a failure (NULL: not opened).  INVALID: there is no place. */
 int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err);
 
 /* For one shell.  "microvm", "process", or NULL: the better of those that work. */
 int run_open_vmm(const char *isolation_or_null, struct vmm **ret_vmm, struct error *err);
+
+/* Append "NAME=VALUE" of --env, with its NUL.  INVALID. */
+int run_add_variable(struct buffer *environment, const char *pair, struct error *err);
 
 #endif
