@@ -172,6 +172,19 @@ function run(handler, event, context) {
   });
 }
 
+// Node.js would end here, with status 13 and no word: nothing is left that could settle what the handler waits for.
+let abandon;
+process.on("beforeExit", () => abandon?.(Object.assign(
+  new Error("the handler waits for a promise that nothing is left to settle"), { name: "Runtime.NodeJsExit" })));
+
+function settled(work) {
+  return Promise.race([work, new Promise((resolve, reject) => {
+    abandon = reject;
+  })]).finally(() => {
+    abandon = undefined;
+  });
+}
+
 let handler;
 try {
   handler = await findHandler();
@@ -189,9 +202,9 @@ for (;;) {
     const event = JSON.parse(next.body);
     const context = contextOf(next.fields);
     if (handler[streaming]) {
-      await runStreaming(handler, event, context, target);
+      await settled(runStreaming(handler, event, context, target));
     } else {
-      await call("POST", target + "/response", JSON.stringify(await run(handler, event, context)) ?? "null");
+      await call("POST", target + "/response", JSON.stringify(await settled(run(handler, event, context))) ?? "null");
     }
   } catch (error) {
     console.error(error);

@@ -53,6 +53,9 @@ def pieces(kind):
 """
 NODE_FETCH = """
 export async function handler(event) {
+  if (event.never) {
+    await new Promise(() => {});
+  }
   try {
     const answer = await fetch(event.url);
     const body = await answer.text();
@@ -197,6 +200,13 @@ class Case(unittest.TestCase):
     def invoke(self, name, **event):
         return json.loads(self.ok("fn", "invoke", name, "--data", json.dumps(event)))
 
+    @unittest.skipUnless(os.path.exists("/usr/bin/node"), "no node of Debian")
+    def test_a_promise_that_nothing_can_settle_ends_its_call_with_a_word(self):
+        done = self.run_cli("fn", "invoke", "node-fetch", "--data", json.dumps({"never": True}))
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertIn("Runtime.NodeJsExit: the handler waits for a promise", done.stderr)
+        self.assertEqual(self.invoke("node-fetch", url=f"{self.web.url}/")["status"], 200, "the next call goes on")
+
     def test_what_is_on_the_list_is_reached_by_address_and_by_name(self):
         for name in set(self.deployed) & {"python", "node-fetch"}:
             with self.subTest(name):
@@ -216,7 +226,9 @@ class Case(unittest.TestCase):
             with self.subTest(name):
                 before = len(self.other.seen)
                 for url in (f"{self.other.url}/", "http://nobody.example/", "http://169.254.169.254/latest", "http://10.0.0.1/"):
-                    self.assertIn("error", self.invoke(name, url=url))
+                    done = self.run_cli("fn", "invoke", name, "--data", json.dumps({"url": url}))
+                    # the fetch() of Node.js forgets, once in a hundred, who waits for a connection that is reset as it begins
+                    self.assertIn("error" if done.returncode == 0 else "Runtime.NodeJsExit", done.stdout + done.stderr)
                 self.assertEqual(len(self.other.seen), before)
                 self.assertTrue(any("connecting to nobody.example:80: not_allowed" in self.ok("fn", "logs", name) for _ in range(200)))
 
