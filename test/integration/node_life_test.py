@@ -172,6 +172,15 @@ class NodeDrain(unittest.TestCase):
         near.until(lambda _: self.machines()["stuck"]["state"] == "running", "what was stopped runs again")
         self.assertEqual(self.machines()["lively"]["node"], near.name)
 
+        # A machine that is on its way to a node when that is drained does not get there.
+        begun = near.call("POST", "/v1/machines/lively/migrate", {"to": far.name, "bytes_per_second": 8 << 20})
+        near.until(lambda _: near.get(f"/v1/operations/{begun['operation']}")["progress"] > 0, "the way")
+        near.cli("node", "drain", far.name, "--ignore", "asleep", "--ignore", "stuck")
+        ended = near.get(f"/v1/operations/{begun['operation']}/wait?timeout=60s")
+        self.assertIn("its target is drained", ended["error"])
+        self.assertEqual((self.machines()["lively"]["node"], self.machines()["lively"]["state"]), (near.name, "running"))
+        self.assertEqual(near.cli("vm", "exec", "lively", "--", "cat", "/proc/sys/kernel/random/boot_id"), boots)
+
 
 if __name__ == "__main__":
     unittest.main()

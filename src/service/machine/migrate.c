@@ -409,6 +409,10 @@ void migration_add_event(const struct migration *migration, struct store_command
 void migration_add_belongings(const struct migration *migration, struct store_command *command)
 {
     const struct machine *machine = migration->machine;
+    store_command_add_expecting(
+        command, ERROR_UNAVAILABLE, "its target is drained meanwhile; it is where it was",
+        "UPDATE node SET revision = revision WHERE key = ? AND duty NOT IN ('draining', 'drained')",
+        "t", migration->target);
     store_command_add(command,
                       "UPDATE machine_snapshot SET node = ?, revision = ? WHERE machine_id = ?",
                       "trt", migration->target, machine->id);

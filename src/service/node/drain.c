@@ -55,6 +55,8 @@ struct standing {
     uint64_t open; /* wait, or move */
     uint64_t failed;
     uint64_t stopping; /* that were told to */
+    uint64_t arrived;  /* have no move yet: they were on their way here; known there alone */
+    uint64_t settled;  /* of these: that can be told to leave */
     char now[96];      /* one that moves */
     char problems[NAMES_SIZE];
     char duty[16];    /* of the node */
@@ -99,6 +101,20 @@ static bool is_own(const struct drain *drain)
 {
     return !drain->is_rebalance && strcmp(drain->node, drain->service->node_name) == 0;
 }
+
+/* Nothing comes once the log has the drain, but what came just before was not seen by who began it.
+ * A machine that a drain has stopped stays. */
+#define HAS_ARRIVED                                                                       \
+    "m.node = ?1 AND " DRAIN_STRATEGY                                                     \
+    " <> 'none' AND m.desired IN ('running', 'stopped') AND NOT (m.desired = 'stopped' "  \
+    "AND m.home IS m.node) AND instr(coalesce((SELECT n.drain FROM node n WHERE n.key = " \
+    "m.node), ''), '\"' || m.key || '\"') = 0 AND NOT EXISTS (SELECT 1 FROM "             \
+    "machine_move v WHERE v.key = m.id AND v.node = m.node AND v.reason = 'drain')"
+
+/* The row of the move that brought it is gone. */
+#define HAS_SETTLED                                                                 \
+    " AND NOT EXISTS (SELECT 1 FROM machine_move v WHERE v.key = m.id AND (v.node " \
+    "<> m.node OR v.state = 'moving'))"
 
 /* What a node that is drained still does for functions: by its own count, or by what it tells. */
 static void look_at_calls(const struct drain *drain, struct standing *standing)
@@ -148,6 +164,14 @@ static struct standing look(const struct drain *drain)
     r = r < 0 ? r
               : store_query(service->options.store, &err, take_duty, &standing,
                             "SELECT duty FROM node WHERE key = ?", "t", drain->node);
+    if (r == 0 && is_own(drain) && !drain->is_restore) {
+        r = store_query(service->options.store, &err, take_count, &standing.arrived,
+                        "SELECT count(*) FROM machine m WHERE " HAS_ARRIVED, "t", drain->node);
+        r = r < 0 ? r
+                  : store_query(service->options.store, &err, take_count, &standing.settled,
+                                "SELECT count(*) FROM machine m WHERE " HAS_ARRIVED HAS_SETTLED,
+                                "t", drain->node);
+    }
     if (r < 0) {
         log_error("reading moves: %s", err.text);
         standing.open++; /* it is not over */
@@ -269,6 +293,71 @@ static void stop_rest(struct drain *drain)
     store_propose(service->options.store, command, on_stopped, drain);
 }
 
+/* ---- Rows of moves ---- */
+
+/* Whoever is to move: a row for each, in which `live` is what is tried first.  What commands may do
+ * with JSON is nothing, so that settings are read here. */
+struct moving {
+    struct store_command *command;
+    const char *target;
+    const char *reason;
+    uint64_t now_ms;
+};
+
+static bool add_move(sqlite3_stmt *row, void *context)
+{
+    const struct moving *moving = context;
+    store_command_add(moving->command,
+                      "INSERT OR REPLACE INTO machine_move (key, node, target, reason, way, "
+                      "runs_after, priority, state, attempts, created_ms, revision) SELECT id, "
+                      "node, ?1, ?2, iif(desired = 'running' AND ?3 = 'migrate', 'live', 'cold'), "
+                      "desired = 'running', ?4, 'waiting', 0, ?5, ?6 FROM machine WHERE id = ?7 "
+                      "AND node = ?8 AND desired IN ('running', 'stopped')",
+                      "tttuurtt", moving->target, moving->reason, store_text(row, 2),
+                      (uint64_t)sqlite3_column_int64(row, 3), moving->now_ms, store_text(row, 0),
+                      store_text(row, 1));
+    return true;
+}
+
+#define SELECT_MACHINES                    \
+    "SELECT m.id, m.node, " DRAIN_STRATEGY \
+    ", coalesce(m.config ->> '$.priority', 50) FROM machine m WHERE "
+
+static void on_followed(const struct error *error, uint64_t index, void *context)
+{
+    struct drain *drain = context;
+    struct node_service *service = drain->service;
+    (void)index;
+    service->pending--;
+    drain->is_ending = false;
+    if (service->is_over) {
+        return;
+    }
+    if (error != NULL) {
+        log_warn("what came to a node that is drained is not told to leave: %s", error->text);
+    }
+    loop_timer_start(drain->calls, error == NULL ? 0 : 1000);
+}
+
+/* Those leave, too. */
+static void add_arrived(struct drain *drain)
+{
+    struct node_service *service = drain->service;
+    struct store_command *command = store_command_new();
+    const struct moving moving = {command, "", "drain", clock_real_ms()};
+    struct error err = {0};
+    drain->is_ending = true;    /* nothing else is decided before it is written */
+    drain->has_stopped = false; /* not these */
+    store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
+                SELECT_MACHINES HAS_ARRIVED HAS_SETTLED, "t", drain->node);
+    store_command_add(command,
+                      "UPDATE machine SET home = coalesce(home, node) WHERE node = ?1 AND id IN "
+                      "(SELECT key FROM machine_move WHERE node = ?1 AND reason = 'drain')",
+                      "t", drain->node);
+    service->pending++;
+    store_propose(service->options.store, command, on_followed, drain);
+}
+
 /* ---- Steps ---- */
 
 /* "; 3 calls run there; default/web/1 is nowhere else yet" */
@@ -359,9 +448,11 @@ static void step(struct drain *drain)
         return;
     }
     tell(drain, &standing);
-    bool have_left =
-        standing.open == 0 && standing.failed == 0 && (!is_drain || standing.stopping == 0);
-    if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
+    bool have_left = standing.open == 0 && standing.failed == 0 && standing.arrived == 0 &&
+        (!is_drain || standing.stopping == 0);
+    if (standing.settled > 0) {
+        add_arrived(drain);
+    } else if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
         stop_rest(drain);
     } else if (have_left &&
                (!is_drain || (drain->is_forced && is_late) || is_quiet(drain, &standing))) {
@@ -481,34 +572,6 @@ static void begin(struct drain *drain, struct store_command *command, const char
     service->pending++;
     store_propose(service->options.store, command, on_written, drain);
 }
-
-/* Whoever is to move: a row for each, in which `live` is what is tried first.  What commands may do
- * with JSON is nothing, so that settings are read here. */
-struct moving {
-    struct store_command *command;
-    const char *target;
-    const char *reason;
-    uint64_t now_ms;
-};
-
-static bool add_move(sqlite3_stmt *row, void *context)
-{
-    const struct moving *moving = context;
-    store_command_add(moving->command,
-                      "INSERT OR REPLACE INTO machine_move (key, node, target, reason, way, "
-                      "runs_after, priority, state, attempts, created_ms, revision) SELECT id, "
-                      "node, ?1, ?2, iif(desired = 'running' AND ?3 = 'migrate', 'live', 'cold'), "
-                      "desired = 'running', ?4, 'waiting', 0, ?5, ?6 FROM machine WHERE id = ?7 "
-                      "AND node = ?8 AND desired IN ('running', 'stopped')",
-                      "tttuurtt", moving->target, moving->reason, store_text(row, 2),
-                      (uint64_t)sqlite3_column_int64(row, 3), moving->now_ms, store_text(row, 0),
-                      store_text(row, 1));
-    return true;
-}
-
-#define SELECT_MACHINES                    \
-    "SELECT m.id, m.node, " DRAIN_STRATEGY \
-    ", coalesce(m.config ->> '$.priority', 50) FROM machine m WHERE "
 
 /* What a drain for a window leaves in the rows: whoever ends it finds it there. */
 static void note_window(struct store_command *command, const char *name,

@@ -67,7 +67,7 @@ static bool take_machine(sqlite3_stmt *row, void *context)
         "UPDATE machine SET node = ?1, state = 'creating', reason = ?2, restarts = restarts + 1, "
         "started_ms = NULL, health = NULL, health_reason = NULL, home = NULL, revision = ?3 WHERE "
         "id = ?4 AND node = ?5 AND desired = 'running' AND EXISTS (SELECT 1 FROM cluster WHERE "
-        "reign = ?6)",
+        "reign = ?6) AND EXISTS (SELECT 1 FROM node WHERE key = ?1 AND duty = 'active')",
         "ttrttu", target, reason, id, evacuation->node, evacuation->reign);
     store_command_add(command, "DELETE FROM machine_move WHERE key = ?", "t", id);
     node_propose(service, command, "that a machine starts elsewhere");
