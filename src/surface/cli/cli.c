@@ -217,8 +217,10 @@ static int take_words(const struct verb *verb, int argc, char **argv, int at,
                 return r;
             }
         } else if (arguments->word_count == verb->words_most) {
-            return error_set(err, ERROR_INVALID, "unexpected \"%.60s\": blixard %s%s%s --help",
-                             argv[at], verb->noun, verb->noun[0] != '\0' ? " " : "", verb->name);
+            return error_set(err, ERROR_INVALID,
+                             "unexpected \"%.60s\" (it takes at most %u): blixard %s%s%s --help",
+                             argv[at], verb->words_most, verb->noun,
+                             verb->noun[0] != '\0' ? " " : "", verb->name);
         } else {
             arguments->words[arguments->word_count++] = argv[at];
         }
