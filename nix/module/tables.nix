@@ -388,7 +388,7 @@
     RouteCors = {
       origins = { kind = "LIST(STRING)"; must = true; text = "https://app.example.org, ...; or *."; };
       methods = { kind = "LIST(STRING)"; must = false; text = "Methods (default: those of the route)."; };
-      headers = { kind = "LIST(STRING)"; must = false; text = "Header fields that may be sent."; };
+      headers = { kind = "LIST(STRING)"; must = false; text = "Header fields that may be sent (default: those that are asked for)."; };
       expose = { kind = "LIST(STRING)"; must = false; text = "Header fields of the answer that scripts may read."; };
       credentials = { kind = "BOOL"; must = false; text = "With cookies (default false)."; };
       max_age_s = { kind = "U64"; must = false; text = "How long a browser keeps this answer (default 600)."; };

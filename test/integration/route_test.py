@@ -104,9 +104,13 @@ class Routes(unittest.TestCase):
         self.assertEqual((answer.status, answer.fields["access-control-allow-origin"], answer.fields["access-control-allow-methods"],
                           answer.fields["vary"]), (204, "https://app.example.org", "GET, PUT", "Origin"))
         self.assertNotIn("access-control-allow-origin", self.ask("OPTIONS", "/cors", **{**preflight, "Origin": "https://evil.org"}).fields)
+        wants = self.ask("OPTIONS", "/cors", **preflight, Access_Control_Request_Headers="content-type,x-a").fields
+        self.assertEqual(wants["access-control-allow-headers"], "content-type,x-a")  # of a route that names none
         got = self.ask("GET", "/cors?head=cors", Origin="https://app.example.org")
         self.assertEqual(got.fields["access-control-allow-origin"], "https://app.example.org")
         self.assertNotIn("access-control-allow-origin", self.ask("GET", "/cors?head=cors", Origin="https://evil.org").fields)
+        self.set("every", "--path", "/every", "--cors", "*")
+        self.assertEqual(self.ask("GET", "/every").fields["access-control-allow-origin"], "*")  # or a cache gives it to scripts without
 
     def test_too_much_is_refused(self):
         self.set("limited", "--path", "/limited", "--rate-limit", "0.01:2")
@@ -137,6 +141,44 @@ class Routes(unittest.TestCase):
         for path, fields in (("/kept", {}), ("/kept?head=cookie", {}), ("/kept?head=life&private", {"Authorization": "x"})):
             for _ in range(2):
                 self.assertNotIn("x-blixard-cache", self.ask("GET", path, **fields).fields, path)
+
+    def test_what_is_kept_is_as_both_sides_say(self):
+        """All fields of a name count; what a client asks of caches is heeded; what may change a URI makes it old."""
+        self.set("told", "--path", "/told", "--cache")
+        said = [0]
+
+        def ask(says, method="GET", path=None, **fields):
+            answer = self.ask(method, path or f"/told?{said[0]}", X_Says=says, **fields)
+            return (answer.status, answer.fields.get("age"))
+
+        def twice(says, **fields):
+            """What the second one gets, of a URI of its own."""
+            said[0] += 1
+            ask(says, **fields)
+            return ask(says, **fields)
+        for says, fields, second in (
+                ("Cache-Control: max-age=60|Cache-Control: private", {}, (200, None)),
+                ("Cache-Control: max-age=60", {"Cache_Control": "no-store"}, (200, None)),
+                ("Expires: Fri, 31 Dec 2100 23:59:59 GMT", {}, (200, "0")),
+                ("Expires: 0", {}, (200, None)),
+                ('Cache-Control: public, max-age="60"|Age: 50', {"Authorization": "x"}, (200, "50")),
+                ("Cache-Control: max-age=60|Age: 60", {}, (200, "60"))):  # the function's own word
+            self.assertEqual(twice(says, **fields), second, says)
+        vary = "Cache-Control: max-age=60|Vary: X-A|Vary: X-B"
+        self.assertEqual([twice(vary, X_A="1", X_B="1")[1], ask(vary, X_A="1", X_B="2")[1]], ["0", None])
+        life = 'Cache-Control: max-age=60|ETag: W/"one"|Last-Modified: Tue, 01 Sep 2026 10:00:00 GMT'
+        self.assertEqual(twice(life, Cache_Control="max-age=0")[1], None)
+        for fields, status, age in (({}, 200, "0"), ({"Cache_Control": "max-age=0"}, 200, None), ({"Pragma": "no-cache"}, 200, None),
+                                    ({"Cache_Control": "min-fresh=61"}, 200, None), ({"If_None_Match": '"two", "one"'}, 304, "0"),
+                                    ({"If_None_Match": '"on"'}, 200, "0"), ({"If_Modified_Since": "Tue, 01 Sep 2026 10:00:00 GMT"}, 304, "0"),
+                                    ({"If_Modified_Since": "Tue, 01 Sep 2026 09:59:59 GMT"}, 200, "0"),
+                                    ({"If_None_Match": '"two"', "If_Modified_Since": "Tue, 01 Sep 2026 10:00:00 GMT"}, 200, "0")):
+            self.assertEqual(ask(life, **fields), (status, age), fields)
+        self.assertEqual(ask(life, path="/told?never", Cache_Control="only-if-cached")[0], 504)
+        self.assertEqual(ask("Status: 500", method="POST"), (500, None))
+        self.assertEqual(ask(life), (200, "0"))
+        self.assertEqual(ask("", method="POST"), (200, None))
+        self.assertEqual(ask(life), (200, None))
 
     def test_a_paused_route_says_so(self):
         self.set("resting", "--path", "/resting")

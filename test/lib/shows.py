@@ -1,4 +1,5 @@
-"""A function that answers with its environment; ?head=life, cookie or cors adds fields to its answer; ?drains: it reads the body first."""
+"""A function that answers with its environment; ?head=life, cookie or cors adds fields to its answer; ?drains: it reads the body first.
+X-Says: A: b|C: d adds these fields."""
 import subprocess
 
 SOURCE = r"""
@@ -23,6 +24,12 @@ int main(void)
     }
     if (head != NULL && strncmp(head + 5, "cors", 4) == 0) {
         printf("Access-Control-Allow-Origin: *\r\n");
+    }
+    for (const char *says = getenv("HTTP_X_SAYS"); says != NULL && *says != '\0'; says++) {
+        putchar(*says == '|' ? '\n' : *says);
+        if (says[1] == '\0') {
+            putchar('\n');
+        }
     }
     printf("\r\n");
     for (char **at = environ; *at != NULL; at++) {

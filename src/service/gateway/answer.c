@@ -200,6 +200,9 @@ static void begin_stream(struct call *call)
     add_own_fields(call, NULL);
     int status = add_function_fields(call, body, false);
     traced_note_status(call, status);
+    if (call->route != NULL) {
+        cache_forget(call->lane->gateway->cache, call, status);
+    }
     http_exchange_begin(call->exchange, status,
                         has_length ? call->head.content_length : UINT64_MAX);
     call->is_streaming = true;
@@ -350,6 +353,9 @@ static void respond_whole(struct call *call, const struct instance_result *resul
     }
     add_own_fields(call, result);
     int status = add_function_fields(call, body, true);
+    if (call->route != NULL) {
+        cache_forget(call->lane->gateway->cache, call, status);
+    }
     if (call->route != NULL && call->route->caches) {
         cache_keep(call->lane->gateway->cache, call, status, body);
     }

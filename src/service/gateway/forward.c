@@ -176,6 +176,7 @@ static void on_pass_head(int status, void *context)
         traced_note_status(call, 101);
     }
     if (call->route != NULL) {
+        cache_forget(call->lane->gateway->cache, call, status);
         routed_add_cors(call->exchange, call->route);
     }
 }

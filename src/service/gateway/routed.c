@@ -25,11 +25,13 @@ void routed_add_cors(struct http_exchange *exchange, const struct http_route *ro
     if (!route->has_cors) {
         return;
     }
+    /* What is for everybody says so to everybody: without Vary, a browser's cache gives what it got
+     * for an <img> to a script as well ("CORS protocol and HTTP caches"). */
     bool is_every = strcmp(route->cors_origins[0], "*") == 0 && route->cors_origins[1] == NULL;
     if (!is_every) {
         http_exchange_add_field(exchange, "Vary", "Origin");
     }
-    if (origin.length == 0 || !http_route_allows_origin(route, origin)) {
+    if (!is_every && (origin.length == 0 || !http_route_allows_origin(route, origin))) {
         return;
     }
     http_exchange_add_field_text(exchange, text_of("Access-Control-Allow-Origin", 27),
@@ -69,6 +71,10 @@ static void answer_preflight(struct http_exchange *exchange, const struct http_r
         http_exchange_add_field(exchange, "Access-Control-Allow-Methods", route->cors_methods);
         if (asked.length > 0 && route->cors_fields[0] != '\0') {
             http_exchange_add_field(exchange, "Access-Control-Allow-Headers", route->cors_fields);
+        } else if (asked.length > 0) { /* a list that names none: those that are wanted */
+            http_exchange_add_field(exchange, "Vary", "Access-Control-Request-Headers");
+            http_exchange_add_field_text(exchange, text_of("Access-Control-Allow-Headers", 28),
+                                         asked);
         }
         http_exchange_add_field(exchange, "Access-Control-Max-Age", seconds);
     }
