@@ -404,24 +404,32 @@ struct listing {
     const struct nix_store *store;
     bool (*visit)(const struct nix_entry *entry, void *context);
     void *context;
+    struct nix_path last; /* when it is asked again, what was visited is not visited twice */
+    bool is_over;
 };
 
 static bool take_entry(sqlite3_stmt *row, void *context, struct error *err)
 {
-    const struct listing *listing = context;
+    struct listing *listing = context;
     struct nix_entry entry = {
         .nar_size_bytes = (uint64_t)sqlite3_column_int64(row, 1),
         .registered_s = (uint64_t)sqlite3_column_int64(row, 2),
     };
-    return path_in(listing->store, column(row, 0), &entry.path, err) == 0 &&
-        listing->visit(&entry, listing->context);
+    if (path_in(listing->store, column(row, 0), &entry.path, err) < 0) {
+        return false;
+    }
+    if (!listing->is_over && nix_path_compare(&entry.path, &listing->last) > 0) {
+        listing->last = entry.path;
+        listing->is_over = !listing->visit(&entry, listing->context);
+    }
+    return !listing->is_over;
 }
 
 int nix_each(const struct nix_store *store, const char *after,
              bool (*visit)(const struct nix_entry *entry, void *context), void *context,
              struct error *err)
 {
-    struct listing listing = {store, visit, context};
+    struct listing listing = {.store = store, .visit = visit, .context = context};
     MEMORY_OWNED char *from = memory_format("%s/%s", store->folder, after == NULL ? "" : after);
     const struct query query = {
         .sql = "SELECT path, narSize, registrationTime FROM ValidPaths WHERE path > ?1 "

@@ -356,24 +356,60 @@ int nix_import(const struct nix_store *store, const char *cache_folder, const st
 /* ---- Collecting garbage ---- */
 
 /* "/nix/store/...": one in a line. */
-static void count_dead(const struct nix_store *store, struct buffer *answer,
-                       struct nix_gc_result *result)
+static void read_dead(const struct nix_store *store, struct buffer *answer,
+                      struct nix_paths *ret_dead)
 {
     for (const char *at = buffer_string(answer); *at != '\0';) {
         size_t length = strcspn(at, "\n");
         MEMORY_OWNED char *line = memory_copy_text(at, length);
         struct error ignored = {0};
         struct nix_path path;
-        NIX_INFO_OWNED struct nix_info info = {0};
         at += length + (at[length] == '\n' ? 1 : 0);
-        if (nix_path_parse(line, store->folder, &path, &ignored) < 0) {
-            continue;
-        }
-        result->paths++;
-        if (nix_info_of(store, path.hash, &info, &ignored) == 0) {
-            result->freed_bytes += info.nar_size_bytes;
+        if (nix_path_parse(line, store->folder, &path, &ignored) == 0) {
+            nix_paths_add(ret_dead, &path);
         }
     }
+    nix_paths_sort(ret_dead);
+}
+
+struct weighing {
+    const struct nix_paths *dead;
+    size_t at;
+    uint64_t bytes;
+    const volatile bool *cancel;
+};
+
+/* Both are in the same order. */
+static bool weigh(const struct nix_entry *entry, void *context)
+{
+    struct weighing *weighing = context;
+    const struct nix_paths *dead = weighing->dead;
+    int order = -1;
+    while (weighing->at < dead->count &&
+           (order = nix_path_compare(&dead->items[weighing->at], &entry->path)) < 0) {
+        weighing->at++;
+    }
+    if (weighing->at < dead->count && order == 0) {
+        weighing->bytes += entry->nar_size_bytes;
+        weighing->at++;
+    }
+    return weighing->at < dead->count && (weighing->cancel == NULL || !*weighing->cancel);
+}
+
+/* What would go may be most of a store: it is weighed in one walk. */
+static int count_dead(const struct nix_store *store, struct buffer *answer,
+                      const volatile bool *cancel, struct nix_gc_result *result, struct error *err)
+{
+    NIX_PATHS_OWNED struct nix_paths dead = {0};
+    read_dead(store, answer, &dead);
+    struct weighing weighing = {.dead = &dead, .cancel = cancel};
+    int r = dead.count > 0 ? nix_each(store, NULL, weigh, &weighing, err) : 0;
+    if (r == 0 && cancel != NULL && *cancel) {
+        r = error_set(err, ERROR_CANCELLED, "looking for what nothing keeps was given up");
+    }
+    result->paths = dead.count;
+    result->freed_bytes = weighing.bytes;
+    return r;
 }
 
 /* "3 store paths deleted, 1.25 MiB freed": people's numbers; Nix gives no others. */
@@ -427,13 +463,15 @@ int nix_gc(const struct nix_store *store, const struct nix_gc *gc, struct nix_gc
         return r;
     }
     if (gc->is_trial) {
-        count_dead(store, &answer, &result);
+        r = count_dead(store, &answer, gc->cancel, &result, err);
     } else {
         buffer_append(&answer, said.data, said.used);
         read_freed(&answer, &result);
     }
-    *ret_result = result;
-    return 0;
+    if (r == 0) {
+        *ret_result = result;
+    }
+    return r;
 }
 
 /* ---- Verifying ---- */
