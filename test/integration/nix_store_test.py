@@ -195,10 +195,15 @@ class Alone(unittest.TestCase):
         self.assertEqual(status, 403, body)
         status, body, _ = put(path)  # what it refers to is not there
         self.assertEqual(status, 400, body)
+        status, body, _ = put(below, change_info=lambda info: b"nonsense")
+        self.assertEqual(status, 400, body)
         self.assertFalse(self.one.has(below) or self.one.has(path))
         self.assertEqual(put(below)[0], 201)
+        self.assertEqual(put(below)[0], 201, "it is there")
         self.assertEqual(put(path)[0], 201)
         self.assertEqual(self.one.content(path), client.content(path))
+        incoming = self.node.folder / "nix/incoming"
+        self.assertEqual([left.name for left in incoming.iterdir()], ["uploads"], "nothing of them is left")
 
     # ---- Verbs ----
 

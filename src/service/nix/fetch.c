@@ -241,6 +241,7 @@ static int lay_beside(struct nix_fetch *fetch, struct nix_narinfo *narinfo, stru
     if (r < 0) {
         return r;
     }
+    narinfo->file_size_bytes = size; /* whatever the node has said */
     MEMORY_OWNED char *blob = image_path(images, fetch->blob_id);
     MEMORY_OWNED char *nar = memory_format("%s/%s.nar.zst", fetch->folder, narinfo->info.path.hash);
     MEMORY_OWNED char *path =
@@ -309,7 +310,6 @@ static int take_packed(struct nix_fetch *fetch, const struct buffer *answer, str
     }
     memcpy(narinfo->file_hash, packed.file_hash, sizeof(narinfo->file_hash));
     narinfo->has_file_hash = true;
-    narinfo->file_size_bytes = packed.file_size_bytes;
     for (size_t i = 0; i < NIX_NAR_HASH_BYTES; i++) {
         snprintf(fetch->blob_id + 2 * i, 3, "%02x", packed.file_hash[i]);
     }
@@ -430,7 +430,9 @@ static int closure_work(struct job *job, struct error *err)
         has_wanted = has_wanted || is_wanted;
         at += end == NULL ? length : length + 1;
     }
-    if (r == 0 && !has_wanted) {
+    if (r == 0 && job->cancel) {
+        r = error_set(err, ERROR_CANCELLED, "it was given up");
+    } else if (r == 0 && !has_wanted) {
         r = error_set(err, ERROR_NOT_FOUND, "it has another path of that hash");
     }
     return r;

@@ -307,13 +307,17 @@ void pack_give_up(struct nix_service *service)
     }
 }
 
+/* What nobody waits for any more is not packed. */
 static void start_next(struct nix_service *service)
 {
     LIST_EACH(node, &service->packings)
     {
         struct packing *packing = LIST_ITEM(node, struct packing, link);
-        if (!packing->is_running && service->packing_count < NIX_PACKINGS_MAX &&
-            !service->is_over) {
+        if (!packing->is_running && list_is_empty(&packing->waits)) {
+            list_remove(&packing->link);
+            free(packing);
+        } else if (!packing->is_running && service->packing_count < NIX_PACKINGS_MAX &&
+                   !service->is_over) {
             packing->is_running = true;
             service->packing_count++;
             job_start(service, true, pack_work, on_packed, packing);

@@ -181,9 +181,8 @@ static int import(const struct serving *serving, const struct job *job, struct n
     return r;
 }
 
-static int import_work(struct job *job, struct error *err)
+static int take_narinfo(const struct serving *serving, const struct job *job, struct error *err)
 {
-    struct serving *serving = job->context;
     NIX_NARINFO_OWNED struct nix_narinfo narinfo = {0};
     bool is_valid = false;
     struct error ignored = {0};
@@ -196,7 +195,14 @@ static int import_work(struct job *job, struct error *err)
         (nix_is_valid(&job->store, &narinfo.info.path, &is_valid, &ignored) == 0 && is_valid)) {
         return r;
     }
-    r = import(serving, job, &narinfo, err);
+    return import(serving, job, &narinfo, err);
+}
+
+static int import_work(struct job *job, struct error *err)
+{
+    const struct serving *serving = job->context;
+    struct error ignored = {0};
+    int r = take_narinfo(serving, job, err);
     file_remove_tree(serving->folder, &ignored);
     if (err->kind == ERROR_CORRUPT) {
         err->kind = ERROR_INVALID; /* the client's, not ours */
