@@ -244,11 +244,25 @@ static void on_moved(void *context)
     moving_free(moving);
 }
 
-static void follow_move(struct moving *moving, const char *operation)
+static void follow_move(struct moving *moving)
 {
-    snprintf(moving->operation, sizeof(moving->operation), "%s", operation);
     moving->wait = operation_wait_new(moving->service->options.operations, moving->operation,
                                       MOVED_TIMEOUT_MS, on_moved, moving);
+}
+
+static void on_current(const struct error *error, void *context)
+{
+    struct moving *moving = context;
+    moving->service->pending--;
+    (void)error; /* nobody leads: what is here is all that is known of it */
+    follow_move(moving);
+}
+
+/* The operation that another node has begun may not be here yet, and what is not here is over. */
+static void follow_there(struct moving *moving)
+{
+    moving->service->pending++;
+    store_barrier(moving->service->options.store, on_current, moving);
 }
 
 static void on_move_asked(const struct error *error, int status, struct buffer *answer,
@@ -266,7 +280,8 @@ static void on_move_asked(const struct error *error, int status, struct buffer *
         const char *detail = json_text(document, "detail");
         stay(moving, error != NULL ? error->text : detail[0] != '\0' ? detail : "its node refuses");
     } else {
-        follow_move(moving, operation);
+        snprintf(moving->operation, sizeof(moving->operation), "%s", operation);
+        follow_there(moving);
     }
 }
 
@@ -277,7 +292,8 @@ static void on_moving(const struct error *error, const char *operation, void *co
     if (error != NULL) {
         stay(moving, error->text);
     } else {
-        follow_move(moving, operation);
+        snprintf(moving->operation, sizeof(moving->operation), "%s", operation);
+        follow_move(moving);
     }
 }
 
