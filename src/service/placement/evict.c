@@ -134,6 +134,7 @@ static void leave(struct evicting *evicting, struct known *known, uint32_t leave
     uint64_t pause_ms = has_failed ? MOVE_AGAIN_MS : WRITE_AGAIN_MS;
     size_t written = evicting->written;
     evicting->has_leavers = true;
+    known->stays_ms = 0;
     if (!facts.is_there) {
         return;
     }
@@ -164,15 +165,19 @@ static void leave(struct evicting *evicting, struct known *known, uint32_t leave
 
 /* ---- Who may stay ---- */
 
-/* A move that has begun goes on.  That the taint is gone is asked once more by the log: this node's
- * state may be of before it came. */
-static void stay(struct evicting *evicting, struct known *known)
+/* One that its taint has asked for, and that has not begun. */
+static bool has_move(const struct facts *facts)
 {
-    struct placement_service *service = evicting->service;
-    struct facts facts = facts_of(evicting, known);
-    known->leaves_from_ms = 0;
-    known->asked_ms = 0;
-    if (facts.from_ms != 0) {
+    return facts->is_by_taint &&
+        (strcmp(facts->move, "waiting") == 0 || strcmp(facts->move, "failed") == 0);
+}
+
+/* What is left in the state of one that left before; it is looked at until nothing is. */
+static void forget_leaving(struct evicting *evicting, const struct known *known,
+                           const struct facts *facts)
+{
+    const struct placement_service *service = evicting->service;
+    if (facts->from_ms != 0) {
         store_command_add(command_of(evicting),
                           service->drives_away
                               ? "DELETE FROM machine_leaving WHERE key = ?1 AND node = ?2"
@@ -181,14 +186,39 @@ static void stay(struct evicting *evicting, struct known *known)
                                 "instr(n.taints, '\"NoExecute\"') > 0)",
                           "tt", known->id, service->node_name);
     }
-    if (facts.is_by_taint && strcmp(facts.move, "moving") != 0 &&
-        strcmp(facts.move, "cancelled") != 0) {
+    if (has_move(facts)) {
         store_command_add(command_of(evicting),
                           "UPDATE machine_move SET state = 'cancelled', revision = ?1 WHERE key = "
                           "?2 AND node = ?3 AND reason = 'taint' AND state IN ('waiting', "
                           "'failed')",
                           "rtt", known->id, service->node_name);
     }
+}
+
+/* A move that has begun goes on.  That the taint is gone is asked once more by the log: this node's
+ * state may be of before it came. */
+static void stay(struct evicting *evicting, struct known *known)
+{
+    struct facts facts = facts_of(evicting, known);
+    bool is_early = known->stays_ms != 0 && evicting->boot_ms < known->stays_ms + WRITE_AGAIN_MS;
+    known->leaves_from_ms = 0;
+    known->asked_ms = 0;
+    if (facts.is_by_taint && strcmp(facts.move, "moving") == 0) { /* it may fail yet */
+        evicting->has_leavers = true;
+        wake_in(evicting, MOVE_AGAIN_MS);
+    }
+    if (facts.from_ms == 0 && !has_move(&facts)) {
+        known->stays_ms = 0;
+        return;
+    }
+    evicting->has_leavers = true;
+    if (is_early) { /* it is being written */
+        wake_in(evicting, known->stays_ms + WRITE_AGAIN_MS - evicting->boot_ms);
+        return;
+    }
+    forget_leaving(evicting, known, &facts);
+    known->stays_ms = evicting->boot_ms;
+    wake_in(evicting, WRITE_AGAIN_MS);
 }
 
 static void look_at(const char *key, void *value, void *context)

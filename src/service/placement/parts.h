@@ -88,6 +88,7 @@ struct known {
     bool is_placed;          /* the engine has it */
     uint64_t leaves_from_ms; /* since when a taint of this node drives it away; 0: it may stay */
     uint64_t asked_ms;       /* when this was last written, by the boot clock */
+    uint64_t stays_ms;       /* when that it does no more was, by the boot clock; 0: it need not */
     struct waiting *waiting; /* or NULL */
     uint32_t own_cpus;       /* so many, at the node where it is */
     char *cpus;              /* which ones, as the state has it; "": it does not say, or NULL */
@@ -227,6 +228,8 @@ int verdicts_of(struct placement_service *service, const struct placement_reques
                 const struct placement_options *options, struct verdicts *ret_verdicts,
                 struct error *err);
 void verdicts_done(struct verdicts *verdicts);
+/* The engine knows that nothing new goes to a node; the state may say why.  It is asked. */
+void verdict_find_reason(struct placement_service *service, struct verdict *verdict);
 /* functions.c: what a version with this FunctionPlacement (NULL: none) may be on, and, as a text,
  * which of these have it before anybody calls. */
 int functions_preview(struct placement_service *service, const char *version,
