@@ -102,6 +102,8 @@ class Preview(unittest.TestCase):
         self.a.cli("apply", "-f", self.document(("one-1", "64MiB", "constraints: ['zone = south', distinct_hosts]")))
         first, second = {"machine": {"name": "one-1", **rules}, "replaces": True}, {"machine": {"name": "one-2", **rules}}
         self.assertEqual([one["fits"] for one in self.preview(first, second)], [True, False])
+        away = {"machine": {"name": "one-1", "image": "blank", "constraints": ["zone = north"]}, "replaces": True}
+        self.assertEqual([one["fits"] for one in self.preview(away, {"function": "between"}, second)], [True, True, True])
         self.assertEqual([one["fits"] for one in self.preview(second)], [False], "what was taken out is there again")
 
     def test_a_function_says_who_has_it(self):

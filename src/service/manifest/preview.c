@@ -88,9 +88,8 @@ static const struct action *unsettled(const struct previewing *previewing)
     return NULL;
 }
 
-static json_t *answer_of(const struct previewing *previewing, const json_t *item)
+static json_t *answer_of(const struct action *before, const json_t *item)
 {
-    const struct action *before = unsettled(previewing);
     json_t *answer = item != NULL ? json_deep_copy(item) : NULL;
     if (answer != NULL && before != NULL) {
         MEMORY_OWNED char *reason =
@@ -105,6 +104,7 @@ static void on_answer(int status, const json_t *answer, const struct error *erro
 {
     struct previewing *previewing = context;
     const json_t *items = json_object_get(answer, "items");
+    const struct action *before = unsettled(previewing);
     (void)status;
     if (error != NULL) {
         log_debug("manifest: where things would be: %s", error->text);
@@ -113,7 +113,7 @@ static void on_answer(int status, const json_t *answer, const struct error *erro
     }
     for (size_t i = 0; i < previewing->asked_count; i++) {
         previewing->actions[previewing->asked[i]].placement =
-            answer_of(previewing, json_array_get(items, i));
+            answer_of(before, json_array_get(items, i));
     }
     ask_next(previewing);
 }

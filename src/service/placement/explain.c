@@ -84,8 +84,7 @@ static bool take_drain(sqlite3_stmt *row, void *context)
     return false;
 }
 
-/* The engine knows that nothing new goes there, and not why. */
-static void find_reason(struct placement_service *service, struct verdict *verdict)
+void verdict_find_reason(struct placement_service *service, struct verdict *verdict)
 {
     struct error ignored = {0};
     if (verdict->filter == PLACEMENT_NOT_ELIGIBLE) {
@@ -106,9 +105,6 @@ int verdicts_of(struct placement_service *service, const struct placement_reques
                               ret_verdicts, err);
     if (r == 0) {
         qsort(ret_verdicts->all, ret_verdicts->count, sizeof(struct verdict), compare);
-    }
-    for (size_t i = 0; r == 0 && i < ret_verdicts->count; i++) {
-        find_reason(service, &ret_verdicts->all[i]);
     }
     return r;
 }
@@ -233,6 +229,9 @@ static int explain(struct explaining *explaining, const char *name, const struct
     int r = asked_init(asked, service, &of, err);
     if (r == 0) {
         r = verdicts_of(service, &asked->request, options, &explaining->verdicts, err);
+        for (size_t i = 0; r == 0 && i < explaining->verdicts.count; i++) {
+            verdict_find_reason(service, &explaining->verdicts.all[i]);
+        }
         asked_done(asked);
     }
     free(asked);

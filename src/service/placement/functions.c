@@ -68,13 +68,12 @@ static enum placement_function_place judge(const struct placement_service *servi
     return PLACEMENT_FUNCTION_NOT_HERE;
 }
 
-/* Those that its rules allow, in no order; the caller frees the list. */
+/* Those that its rules allow by the picture as it is, in no order; the caller frees the list. */
 static int find_candidates(struct placement_service *service, json_t *rules,
                            struct choosing *ret_choosing, struct error *err)
 {
     struct placement_options options;
     struct placement_request request = {.id = "function"};
-    picture_update(service);
     ret_choosing->room = placement_cluster_node_count(service->cluster);
     ret_choosing->candidates = memory_new(ret_choosing->room + 1, sizeof(struct candidate));
     int r = placement_rules_read(rules, &request.rules, err);
@@ -93,6 +92,7 @@ enum placement_function_place placement_service_function(struct placement_servic
     JSON_OWNED json_t *rules = NULL;
     struct choosing choosing = {.version = version};
     struct error err = {0};
+    picture_update(service);
     int r = json_read(placement, strlen(placement), &rules, &err);
     uint64_t copies = json_u64(rules, "copies");
     json_object_del(rules, "copies");
@@ -110,6 +110,7 @@ bool placement_service_suits_others(struct placement_service *service, const cha
     JSON_OWNED json_t *rules = NULL;
     struct choosing choosing = {.version = ""};
     struct error err = {0};
+    picture_update(service);
     int r = json_read(placement, strlen(placement), &rules, &err);
     json_object_del(rules, "copies");
     if (r == 0 && find_candidates(service, rules, &choosing, &err) == 0) {

@@ -38,16 +38,16 @@ static void write_head(struct preview *preview, const char *kind, const char *na
 }
 
 /* Whether it fits, where it goes and why; then every node, as far as there is room for that. */
-static void write_verdicts(struct preview *preview, const struct verdicts *verdicts,
-                           const char *node)
+static void write_verdicts(struct preview *preview, struct verdicts *verdicts, const char *node)
 {
     struct json_writer *writer = &preview->writer;
     json_write_field_u64(writer, "nodes_total", verdicts->count);
     json_write_key(writer, "nodes");
     json_write_begin_array(writer);
     for (size_t i = 0; i < verdicts->count && i < NODES_SHOWN_MAX; i++) {
-        const struct verdict *verdict = &verdicts->all[i];
+        struct verdict *verdict = &verdicts->all[i];
         bool fits = verdict->filter == PLACEMENT_PASSED;
+        verdict_find_reason(preview->service, verdict);
         json_write_begin_object(writer);
         json_write_field_string(writer, "name", verdict->name);
         json_write_field_bool(writer, "fits", fits);
@@ -129,9 +129,10 @@ static int write_staying(struct preview *preview, const struct asked *asked, con
     struct verdicts verdicts = {0};
     int r = verdicts_of(preview->service, &asked->request, &preview->options, &verdicts, err);
     for (size_t i = 0; r == 0 && i < verdicts.count; i++) {
-        const struct verdict *verdict = &verdicts.all[i];
+        struct verdict *verdict = &verdicts.all[i];
         if (strcmp(verdict->name, node) == 0) {
             bool fits = verdict->filter == PLACEMENT_PASSED;
+            verdict_find_reason(preview->service, verdict);
             write_answer(preview, fits, node, fits ? "it stays there" : verdict->reason);
             write_verdicts(preview, &verdicts, node);
             verdicts_done(&verdicts);
