@@ -104,6 +104,18 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes)
     return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_bytes);
 }
 
+bool text_parse_rate(const char *string, uint64_t *ret_bytes)
+{
+    enum { LENGTH_MAX = 40 };
+    char size[LENGTH_MAX + 1] = "";
+    size_t length = strlen(string) - (text_ends_with(string, "/s") ? 2 : 0);
+    if (length > LENGTH_MAX) {
+        return false;
+    }
+    memcpy(size, string, length);
+    return text_parse_size(size, ret_bytes);
+}
+
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms)
 {
     static const struct unit units[] = {

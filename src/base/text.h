@@ -29,6 +29,9 @@ bool text_parse_u64(struct text text, uint64_t *ret_value);
 /* A size: digits with an optional unit (B, KiB, MiB, GiB, kB, MB, GB; K, M, G are binary). */
 bool text_parse_size(const char *string, uint64_t *ret_bytes);
 
+/* Bytes per second: a size, with or without "/s" behind it. */
+bool text_parse_rate(const char *string, uint64_t *ret_bytes);
+
 /* A duration: digits with an optional unit (ms, s, m, h, d); none means seconds. */
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms);
 

@@ -24,6 +24,27 @@ def setUpModule():
     hosts.tool("ip", "link", "set", "lo", "up")
 
 
+# What may be said of an object, and goes again when nobody says it.
+SAID = {
+    "Machine": """{image: small, memory: 64MiB, disk: 64MiB, strategy: Halted, publish: ["28080:80"], volumes: [kept-1], cpu_limit_percent: 50,
+        disk_iops: 100, disk_read_bandwidth: 10MiB, boot_timeout: 60s, health: agent, health_interval: 5s, health_timeout: 2s,
+        health_retries: 9, health_start_period: 9s, health_action: none, constraints: ["label.gone is_not_set"], affinities: ["50 label.disk = ssd"],
+        spreads: [zone], placement_group: near, tolerations: ["gpu"], priority: 70, node_pool: default, reservation: room,
+        eviction_strategy: restart, node_loss: restart-fresh, rebalance: never}""",
+    "Queue": "{visibility: 5s, retention: 1h, delay: 1s, dedup: 10s, max_depth: 10, max_bytes: 1MiB, max_receives: 3, dead_letter: dead}",
+    "Stream": "{retention: 1h, retention_bytes: 1MiB}",
+    "Network": "{subnet: 10.98.NUMBER.0/24, mode: routed, peering: true, dns: [10.98.0.53], description: mine}",
+    "Volume": "{size: 16MiB, iops: 100, bandwidth: 1MiB}",
+    "SecurityGroup": "{rules: [{direction: in, allow: tcp/80, peer: 10.0.0.0/8}]}",
+}
+BARE = {"Machine": "{image: small, memory: 64MiB, disk: 64MiB, strategy: Halted}", "Network": "{subnet: 10.98.NUMBER.0/24}", "Volume": "{size: 16MiB}"}
+
+
+def documents(which, number):
+    """Of each kind one, called after the number."""
+    return "".join(f"kind: {kind}\nname: kept-{number}\nspec: {which.get(kind, '{}').replace('NUMBER', str(number))}\n---\n" for kind in SAID)
+
+
 class Shop(unittest.TestCase):
     """One story, as a machine takes its time to boot."""
 
@@ -74,6 +95,21 @@ class Shop(unittest.TestCase):
         self.assertEqual(self.node.json("/v1/machines")["machines"], [])
         self.assertEqual(self.node.json("/v1/volumes")["volumes"], [])
         self.assertEqual(self.node.json("/v1/networks")["networks"], [])
+        # What nobody asks for any more becomes what it would be if nobody ever had.
+        (self.folder / "before.yaml").write_text("kind: Queue\nname: dead\n---\nkind: PlacementGroup\nname: near\n---\n"
+                                                 "kind: Reservation\nname: room\nspec: {memory: 64MiB, disk: 64MiB}\n")
+        path = self.folder / "kept.yaml"
+        for text, count in ((documents(SAID, 1), 6), (documents(BARE, 1), 6), (documents(BARE, 2), 6)):
+            path.write_text(text)
+            self.cli("apply", "-f", "before.yaml")
+            self.assertIn(f"Done: {count} changed.", self.cli("apply", "-f", "kept.yaml"))
+            self.assertIn("No changes", self.cli("plan", "-f", "kept.yaml"))
+        for kind in SAID:
+            one, other = (self.cli("export", kind, f"kept-{number}").replace(f"10.98.{number}.", "10.98.0.") for number in (1, 2))
+            self.assertEqual(one.replace("kept-1", "kept-2"), other)
+        # Sizes stay, and that is said.
+        path.write_text("kind: Machine\nname: kept-1\nspec: {image: small, strategy: Halted}\n")
+        self.assertIn("memory_bytes is not this owner's any more, and stays", self.cli("plan", "-f", "kept.yaml"))
 
 
 if __name__ == "__main__":

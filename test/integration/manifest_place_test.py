@@ -110,6 +110,12 @@ class Places(unittest.TestCase):
         self.assertEqual(self.a.get("/v1/placement/strategy")["source"], "default")
         self.assertEqual(self.a.get("/v1/placement/reservations")["reservations"], [])
         self.assertEqual(self.node()["pool"], "build")
+        # A document that says nothing of what it said leaves nothing of it.
+        self.apply("kind: Node\nname: n2\nspec: {pool: build, failure_domain: rack-1, labels: {disk: ssd, rack: '1'}, taints: [{key: gpu, effect: NoSchedule}],\n"
+                   "  windows: [{name: kernel, schedule: '0 2 * * SUN', duration: 2h}]}\n")
+        self.apply("kind: Node\nname: n2\nspec: {labels: {disk: ssd}}\n")
+        node = self.node()
+        self.assertEqual((node["pool"], node["failure_domain"], node["labels"], node["taints"], node["windows"]), ("default", "", {"disk": "ssd"}, [], []))
 
     def test_what_makes_no_sense_is_refused(self):
         def refused(text):

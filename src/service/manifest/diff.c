@@ -221,7 +221,8 @@ static void compare_released(struct action *action, const json_t *leaves, const 
 {
     const char *path = NULL;
     json_t *field = NULL;
-    bool is_whole = action->kind->way == WAY_PUT || action->kind->way == WAY_FUNCTION;
+    bool is_whole = action->kind->way == WAY_PUT || action->kind->way == WAY_FUNCTION ||
+        action->kind->way == WAY_ALIAS;
     json_object_foreach(json_object_get(row, "fields"), path, field)
     {
         if (json_object_get(leaves, path) != NULL) {
@@ -230,9 +231,13 @@ static void compare_released(struct action *action, const json_t *leaves, const 
         json_array_append_new(action->released, json_string(path));
         json_t *have = spec_at(action->observed, path);
         const struct schema_field *type = schema_find(action->kind->create, path);
-        bool must_stay = type != NULL && type->always;
-        if (is_whole && have != NULL && !must_stay && !is_anothers(action, owner, path)) {
-            add_change(action, path, have, NULL);
+        JSON_OWNED json_t *reset = is_whole ? json_null() : kind_reset(action->kind, path);
+        bool must_stay = reset == NULL || (type != NULL && type->always);
+        bool is_reset = have == NULL ||
+            (reset != NULL && !json_is_null(reset) &&
+             observe_equal(action->kind, path, have, reset));
+        if (!is_reset && !must_stay && !is_anothers(action, owner, path)) {
+            add_change(action, path, have, json_is_null(reset) ? NULL : reset);
         }
     }
 }

@@ -40,6 +40,9 @@ size_t kind_count(void);
 const struct manifest_kind *kind_at(size_t index);
 /* INVALID, with the nearest. */
 const struct manifest_kind *kind_find(const char *name, struct error *err);
+/* What a field becomes when nobody asks for it any more (JSON null: it goes); NULL: it keeps its
+ * value.  The caller's. */
+json_t *kind_reset(const struct manifest_kind *kind, const char *path);
 
 /* ---- spec.c: is a spec what its kind has? ---- */
 

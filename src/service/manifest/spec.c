@@ -53,12 +53,14 @@ static const char *kind_text(enum schema_kind kind)
     return texts[kind];
 }
 
-/* "512MiB" of what counts bytes, "30s" of what counts milliseconds; NULL: neither. */
+/* "512MiB" of what counts bytes, "10MiB/s" of bandwidths, "30s" of what counts milliseconds; NULL:
+ * none of them. */
 static json_t *number_of(const char *field, const char *text)
 {
     uint64_t value = 0;
     bool is_good = text_ends_with(field, "_ms") ? text_parse_duration_ms(text, &value)
         : text_ends_with(field, "_bytes")       ? text_parse_size(text, &value)
+        : text_ends_with(field, "bandwidth")    ? text_parse_rate(text, &value)
                                                 : false;
     return is_good && value <= INT64_MAX ? json_integer((json_int_t)value) : NULL;
 }

@@ -336,6 +336,34 @@ static void print_conflict(const json_t *conflict, bool colours)
     printf(" (--force-conflicts takes it over)\n");
 }
 
+static bool is_changed(const json_t *action, const char *path)
+{
+    size_t index = 0;
+    json_t *change = NULL;
+    json_array_foreach(json_object_get(action, "changes"), index, change)
+    {
+        if (strcmp(json_text(change, "path"), path) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What this owner's documents say no more: it is another's, or nothing that goes back by itself. */
+static void print_released(const json_t *action)
+{
+    size_t index = 0;
+    json_t *path = NULL;
+    json_array_foreach(json_object_get(action, "released"), index, path)
+    {
+        if (!is_changed(action, json_string_value(path))) {
+            printf("      . ");
+            print_printable(json_string_value(path));
+            printf(" is not this owner's any more, and stays\n");
+        }
+    }
+}
+
 /* Where it would be, and what rules the others out. */
 static void print_placement(const json_t *placement)
 {
@@ -377,7 +405,8 @@ static void print_action(const json_t *action, bool colours)
     const json_t *conflicts = json_object_get(action, "conflicts");
     size_t index = 0;
     json_t *item = NULL;
-    if (strcmp(json_text(action, "action"), "none") == 0 && json_array_size(conflicts) == 0) {
+    if (strcmp(json_text(action, "action"), "none") == 0 && json_array_size(conflicts) == 0 &&
+        json_array_size(json_object_get(action, "released")) == 0) {
         return;
     }
     printf("%s%3s %s ", colours ? paint.colour : "", paint.sign, json_text(action, "kind"));
@@ -393,6 +422,7 @@ static void print_action(const json_t *action, bool colours)
     {
         print_conflict(item, colours);
     }
+    print_released(action);
     print_placement(json_object_get(action, "placement"));
 }
 

@@ -16,16 +16,6 @@ static int take_number(const char *flag, const char *value, bool is_good, struct
     return is_good ? 0 : error_set(err, ERROR_INVALID, "--%s %.40s is no such value", flag, value);
 }
 
-/* "20MiB/s", or a size alone. */
-static bool parse_rate(const char *value, uint64_t *ret_bytes)
-{
-    MEMORY_OWNED char *size = memory_copy_string(value);
-    if (text_ends_with(size, "/s")) {
-        size[strlen(size) - 2] = '\0';
-    }
-    return text_parse_size(size, ret_bytes);
-}
-
 int payload_take_flags(const struct arguments *arguments, const struct payload_flag *flags,
                        size_t count, json_t *ret_object, struct error *err)
 {
@@ -48,7 +38,7 @@ int payload_take_flags(const struct arguments *arguments, const struct payload_f
             r = take_number(flags[i].flag, value, text_parse_size(value, &number), err);
             break;
         case FLAG_RATE:
-            r = take_number(flags[i].flag, value, parse_rate(value, &number), err);
+            r = take_number(flags[i].flag, value, text_parse_rate(value, &number), err);
             break;
         case FLAG_TEXT:
             break;

@@ -30,6 +30,9 @@ TEST(text, sizes_and_durations_take_units)
     EXPECT(text_parse_size("128MiB", &value) && value == UINT64_C(128) << 20);
     EXPECT(text_parse_size("2 GB", &value) && value == UINT64_C(2000000000));
     EXPECT(!text_parse_size("5 parsecs", &value));
+    EXPECT(text_parse_rate("20MiB/s", &value) && value == UINT64_C(20) << 20);
+    EXPECT(text_parse_rate("7", &value) && value == 7);
+    EXPECT(!text_parse_rate("/s", &value) && !text_parse_rate("7/s/s", &value));
     EXPECT(!text_parse_size("99999999999999999999G", &value));
     EXPECT(text_parse_duration_ms("250ms", &value) && value == 250);
     EXPECT(text_parse_duration_ms("2m", &value) && value == 120000);
