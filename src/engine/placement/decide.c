@@ -74,6 +74,7 @@ void placement_options_init(struct placement_options *options, enum placement_st
                 [PLACEMENT_PART_TAINT] = 200,
                 [PLACEMENT_PART_LOAD] = 50,
                 [PLACEMENT_PART_AVOID] = 200,
+                [PLACEMENT_PART_NUMA] = 100,
             },
         .sample_max = SAMPLE_DEFAULT,
         .band_percent = 1,
@@ -428,6 +429,36 @@ static void tell_choice(const struct search *search, const struct choice *choice
     }
 }
 
+/* Who has cores of its own reads of which NUMA node, or of how many. */
+static void tell_numa(const struct search *search, const struct node *node)
+{
+    struct placement_decision *decision = search->decision;
+    const struct placement_grant *grant = &decision->grant;
+    size_t length = strlen(decision->reason);
+    uint32_t nodes = 0;
+    if (grant->core_count == 0 || node->numa_count < 2) {
+        return;
+    }
+    for (size_t i = 0; i < node->numa_count; i++) {
+        const struct numa *numa = &node->numa[i];
+        bool is_of = false;
+        for (size_t k = 0; k < grant->core_count; k++) {
+            is_of = is_of || grant->cores[k] - numa->core_first < numa->core_count;
+        }
+        nodes += is_of;
+    }
+    if (grant->numa >= 0) {
+        snprintf(decision->reason + length, sizeof(decision->reason) - length,
+                 "; all of it is of one NUMA node");
+    } else if (nodes == 1) {
+        snprintf(decision->reason + length, sizeof(decision->reason) - length,
+                 "; its cores are of one NUMA node, which has too little memory for it");
+    } else {
+        snprintf(decision->reason + length, sizeof(decision->reason) - length,
+                 "; no NUMA node has all of it: its cores are of %u", nodes);
+    }
+}
+
 static void set_node(struct placement_decision *decision, const struct node *node)
 {
     decision->is_placed = true;
@@ -447,6 +478,7 @@ static void settle(struct search *search, const struct choice *choice, const cha
     bool found = grant_find(search->probe, choice->node, &decision->grant, &lacking, &which);
     CHECK(found);
     tell_choice(search, choice, how);
+    tell_numa(search, choice->node);
 }
 
 static void tell_refusals(struct placement_decision *decision, size_t nodes)

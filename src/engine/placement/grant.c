@@ -2,6 +2,7 @@
  * Which parts of a node a request would get: a NUMA node, cores, devices, ports.  The same search
  * answers whether there are enough (without a grant) and names them.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -34,21 +35,69 @@ static int32_t numa_find(const struct probe *probe, const struct node *node)
     return found;
 }
 
-static void cores_name(const struct probe *probe, const struct node *node, int32_t numa,
-                       struct placement_grant *grant)
+/* Free ones from `first` to before `end`, until there are as many as are wanted. */
+static size_t cores_take(const struct probe *probe, const struct node *node, uint32_t first,
+                         uint32_t end, uint16_t *cores, size_t count)
 {
-    uint32_t first = numa >= 0 ? node->numa[numa].core_first : 0;
-    uint32_t end = numa >= 0 ? first + node->numa[numa].core_count : node->class->core_count;
-    uint16_t *cores = memory_new(probe->cores, sizeof(*cores));
-    size_t count = 0;
     for (uint32_t core = first; core < end && count < probe->cores; core++) {
         if (((node->core_used[core / 64] >> (core % 64)) & 1) == 0) {
             cores[count++] = (uint16_t)core;
         }
     }
+    return count;
+}
+
+static int by_number(const void *left, const void *right)
+{
+    return (int)*(const uint16_t *)left - (int)*(const uint16_t *)right;
+}
+
+/* No NUMA node has them all: of as few as can be, those that have most first. */
+static size_t cores_take_few(const struct probe *probe, const struct node *node, uint16_t *cores)
+{
+    uint64_t seen = 0;
+    size_t count = 0;
+    while (count < probe->cores) {
+        const struct numa *most = NULL;
+        size_t at = 0;
+        for (size_t i = 0; i < node->numa_count; i++) {
+            const struct numa *numa = &node->numa[i];
+            bool is_new = ((seen >> i) & 1) == 0;
+            if (is_new && (most == NULL || numa->cores_free > most->cores_free)) {
+                most = numa;
+                at = i;
+            }
+        }
+        if (most == NULL) {
+            break;
+        }
+        seen |= 1ULL << at;
+        count = cores_take(probe, node, most->core_first, most->core_first + most->core_count,
+                           cores, count);
+    }
+    qsort(cores, count, sizeof(cores[0]), by_number);
+    return count;
+}
+
+static void cores_name(const struct probe *probe, const struct node *node, int32_t numa,
+                       struct placement_grant *grant)
+{
+    uint16_t *cores = memory_new(probe->cores, sizeof(*cores));
+    uint32_t first = numa >= 0 ? node->numa[numa].core_first : 0;
+    uint32_t end = numa >= 0 ? first + node->numa[numa].core_count : node->class->core_count;
+    bool is_split =
+        numa < 0 && node->numa_count > 1 && probe->request->demand.numa != PLACEMENT_NUMA_ANY;
+    size_t count = is_split ? cores_take_few(probe, node, cores)
+                            : cores_take(probe, node, first, end, cores, 0);
     CHECK(count == probe->cores);
     grant->cores = cores;
     grant->core_count = count;
+}
+
+/* Whether a NUMA node has it all: what the score and the reason tell of. */
+bool numa_keeps_together(const struct probe *probe, const struct node *node)
+{
+    return numa_find(probe, node) >= 0;
 }
 
 static bool cores_find(const struct probe *probe, const struct node *node,

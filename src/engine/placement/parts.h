@@ -339,6 +339,7 @@ void refusal_text(const struct probe *probe, const struct node *node, struct ref
                   char ret_text[PLACEMENT_REASON_MAX]);
 uint32_t refusal_wakes(enum placement_filter filter);
 
+bool numa_keeps_together(const struct probe *probe, const struct node *node);
 /* grant.c: cores and the NUMA node alone. */
 bool grant_cores(const struct probe *probe, const struct node *node,
                  struct placement_grant *ret_grant);

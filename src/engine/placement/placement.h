@@ -348,6 +348,8 @@ enum placement_part {
     PLACEMENT_PART_TAINT,    /* -1: a PreferNoSchedule that is not tolerated */
     PLACEMENT_PART_LOAD,     /* the expected peak, 0 to -1 */
     PLACEMENT_PART_AVOID,    /* -1: it failed there lately */
+    PLACEMENT_PART_NUMA,     /* 1: its own cores and its memory are of one NUMA node; -1: they are
+                                not; 0: it has no cores of its own */
     PLACEMENT_PART_COUNT,
 };
 

@@ -347,6 +347,15 @@ static double part_avoid(const struct probe *probe, const struct node *node)
     return 0;
 }
 
+/* A node with one NUMA node, or whose are not known, keeps everything together. */
+static double part_numa(const struct probe *probe, const struct node *node)
+{
+    if (probe->cores == 0 || probe->request->demand.numa == PLACEMENT_NUMA_ANY) {
+        return 0;
+    }
+    return node->numa_count < 2 || numa_keeps_together(probe, node) ? 1 : -1;
+}
+
 /* ---- All ---- */
 
 static double weigh(const struct probe *probe, const double parts[PLACEMENT_PART_COUNT])
@@ -386,6 +395,7 @@ double score_node(const struct probe *probe, const struct node *node,
         [PLACEMENT_PART_TAINT] = shape_verdict(probe->shape, class)->disliked > 0 ? -1 : 0,
         [PLACEMENT_PART_LOAD] = part_load(node),
         [PLACEMENT_PART_AVOID] = part_avoid(probe, node),
+        [PLACEMENT_PART_NUMA] = part_numa(probe, node),
     };
     memcpy(ret_parts, parts, sizeof(parts));
     return weigh(probe, parts);

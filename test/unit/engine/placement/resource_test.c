@@ -1,4 +1,6 @@
 /* What nodes have, and how it is given. */
+#include <string.h>
+
 #include "base/error.h"
 #include "base/memory.h"
 
@@ -109,6 +111,74 @@ TEST(placement_resource, numa_nodes_are_kept_together)
     add_node(cluster, &plain);
     EXPECT_STRING(place(cluster, &request), "");
     EXPECT(last.refused[PLACEMENT_NUMA] == 2);
+    placement_cluster_free(cluster);
+}
+
+/*
+ * Goal: of nodes with room the one is chosen whose NUMA node has all of it, and the reason says so;
+ * where none has, it says that.
+ * Method: the fuller node, which binpack likes, has the cores in two NUMA nodes.
+ */
+TEST(placement_resource, a_numa_node_that_has_all_of_it_is_preferred)
+{
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_numa split[2] = {{4, 16 * GIB, 0, 0}, {4, 16 * GIB, 0, 0}};
+    struct placement_numa whole[2] = {{6, 16 * GIB, 0, 0}, {2, 16 * GIB, 0, 0}};
+    static const uint16_t used[] = {0, 7};
+    struct placement_node node = make_node("split");
+    struct error err = {0};
+    node.numa = split;
+    node.numa_count = 2;
+    add_node(cluster, &node);
+    struct placement_node better = make_node("whole");
+    better.numa = whole;
+    better.numa_count = 2;
+    add_node(cluster, &better);
+    struct placement_allocation there = {.request = make_request("there"), .node = "split"};
+    there.request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 0;
+    there.request.demand.dedicated_cores = 2;
+    there.grant = (struct placement_grant){.cores = used, .core_count = 2, .numa = -1};
+    EXPECT(placement_cluster_add(cluster, &there, &err) == 0);
+    struct placement_request request = make_request("a");
+    request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 0;
+    request.demand.dedicated_cores = 4;
+    request.demand.numa = PLACEMENT_NUMA_PREFERRED;
+    EXPECT_STRING(place(cluster, &request), "whole");
+    EXPECT(last.parts[PLACEMENT_PART_NUMA] == 1 && last.grant.numa == 0);
+    EXPECT(strstr(last.reason, "; all of it is of one NUMA node") != NULL);
+    /* Three are free in each of the other one's: five are of both. */
+    request.id = "b";
+    request.demand.dedicated_cores = 5;
+    EXPECT_STRING(place(cluster, &request), "split");
+    EXPECT(last.parts[PLACEMENT_PART_NUMA] == -1 && last.grant.numa == -1);
+    EXPECT(last.grant.cores[0] == 1 && last.grant.cores[2] == 3 && last.grant.cores[4] == 5);
+    EXPECT(strstr(last.reason, "; no NUMA node has all of it: its cores are of 2") != NULL);
+    /* Who asks for no cores is not told of NUMA nodes. */
+    struct placement_request plain = make_request("c");
+    plain.demand.amounts.of[PLACEMENT_CPU_MILLI] = 1;
+    EXPECT(place(cluster, &plain)[0] != '\0');
+    EXPECT(last.parts[PLACEMENT_PART_NUMA] == 0 && strstr(last.reason, "NUMA") == NULL);
+    expect_sound(cluster);
+    placement_cluster_free(cluster);
+}
+
+/* Cores of one NUMA node, and memory for which it is too small: as few as can be, and said. */
+TEST(placement_resource, memory_that_no_numa_node_has_is_told_apart)
+{
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_numa numa[2] = {{2, 16 * GIB, 0, 0}, {6, 16 * GIB, 0, 0}};
+    struct placement_node node = make_node("n");
+    node.numa = numa;
+    node.numa_count = 2;
+    add_node(cluster, &node);
+    struct placement_request request = make_request("a");
+    request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 0;
+    request.demand.amounts.of[PLACEMENT_MEMORY] = 20 * GIB;
+    request.demand.dedicated_cores = 3;
+    request.demand.numa = PLACEMENT_NUMA_PREFERRED;
+    EXPECT_STRING(place(cluster, &request), "n");
+    EXPECT(last.grant.numa == -1 && last.grant.cores[0] == 2 && last.grant.cores[2] == 4);
+    EXPECT(strstr(last.reason, "which has too little memory for it") != NULL);
     placement_cluster_free(cluster);
 }
 
