@@ -178,20 +178,53 @@ class OwnCpus(PlacementLife):
             _, index = self.a.view(index, 200)
         raise AssertionError(f"{name}: never {what}: {shown}")
 
+    def node_of_c(self):
+        return next(node for node in self.a.get("/v1/nodes")["nodes"] if node["name"] == self.c.name)
+
+    def numa_nodes(self):
+        return self.node_of_c()["attributes"]["numa"]
+
+    def threads_of(self, pid):
+        """{name of a thread: [the CPUs that each one called so may run on]}, of the kernel."""
+        found = {}
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            allowed = re.search(r"^Cpus_allowed_list:\s+(\S+)$", (task / "status").read_text(), re.M).group(1)
+            found.setdefault((task / "comm").read_text().strip(), []).append(allowed)
+        return found
+
+    def check_own(self, own):
+        """Each vCPU's thread is on its CPU alone, every other one of its VMM on those that are nobody's."""
+        self.assertIn(own["pinned_by"], ("cpuset", "affinity"))
+        self.assertEqual([vcpu["vcpu"] for vcpu in own["vcpus"]], list(range(own["cpus"])))
+        own_cpus = [vcpu["cpus"] for vcpu in own["vcpus"]]
+        self.assertEqual(set(map(int, own_cpus)), cpus_of(own["runs_on_cpus"]))
+        self.assertEqual(len(set(own_cpus)), own["cpus"])
+        threads = self.threads_of(own["vmm_pid"])
+        for name, allowed in threads.items():
+            vcpu = re.match(r"CPU (\d+)/", name)
+            expected = own_cpus[int(vcpu.group(1))] if vcpu else own["emulator_cpus"]
+            self.assertEqual(set(allowed), {expected}, name)
+        self.assertEqual(sum(name.startswith("CPU ") for name in threads), own["cpus"])
+
     def test_who_has_cpus_of_its_own_runs_on_them_and_nobody_else_does(self):
         small = ("--memory", "64MiB", "--node", self.c.name)
         self.create("other", *small)
         self.create("own", *small, "--dedicated-cpus", "yes")
         own = self.until_on("own", lambda shown: shown.get("has_own_cpus"), "on its own")
-        self.assertTrue(own["runs_on_cpus"].isdigit(), own["runs_on_cpus"])
-        self.assertIn(own["pinned_by"], ("cpuset", "affinity"))
-        threads = [status.read_text() for status in pathlib.Path(f"/proc/{own['vmm_pid']}/task").glob("*/status")]
-        self.assertGreater(len(threads), 1)
-        for thread in threads:
-            self.assertEqual(re.search(r"^Cpus_allowed_list:\s+(\S+)$", thread, re.M).group(1), own["runs_on_cpus"])
+        self.check_own(own)
+        self.assertFalse(cpus_of(own["emulator_cpus"]) & cpus_of(own["runs_on_cpus"]))
         cpus = lambda shown: cpus_of(shown["runs_on_cpus"]) if "runs_on_cpus" in shown else None
         self.until_on("other", lambda shown: cpus(shown) is not None and not cpus(shown) & cpus(own), "on the others")
-        self.assertIn(own["runs_on_cpus"], self.a.cli("vm", "show", "own"))
+        shown = self.a.cli("vm", "show", "own")
+        self.assertRegex(shown, rf"vcpus +0 on {own['runs_on_cpus']}\n")
+        here = next(node for node in self.explain("own")["nodes"] if node["name"] == self.c.name)
+        self.assertEqual([part["score"] for part in here["parts"] if part["name"] == "numa"], [1])
+        if own["pinned_by"] == "cpuset":
+            self.assertEqual(own["memory_binding"], "bound")
+            self.assertIn(own["memory_nodes"], [str(numa["number"]) for numa in self.numa_nodes()])
+        free = {cpu for numa in self.node_of_c()["allocated"]["numa"] for cpu in cpus_of(numa["cpus"])}
+        self.assertEqual(free, set(range(os.cpu_count())) - cpus(own))
+        self.assertRegex(self.a.cli("node", "show", self.c.name), r"numa 0 +CPUs \S+, free \S+; memory [\d.]+ GiB, free [\d.]+\n")
 
         # They are the same after the daemon was away, for it and for who comes then.
         self.c.stop()
@@ -199,11 +232,15 @@ class OwnCpus(PlacementLife):
         self.c.wait_ready()
         self.cluster.settled()
         again = self.until_on("own", lambda shown: "runs_on_cpus" in shown, "pinned")
-        self.assertEqual((again["runs_on_cpus"], again["vmm_pid"]), (own["runs_on_cpus"], own["vmm_pid"]))
+        self.assertEqual((again["vcpus"], again["vmm_pid"]), (own["vcpus"], own["vmm_pid"]))
+        self.check_own(again)
         self.a.cli("vm", "delete", "other")
         self.create("second", *small, "--dedicated-cpus", "yes")
         second = self.until_on("second", lambda shown: shown.get("has_own_cpus"), "on its own")
         self.assertFalse(cpus(second) & cpus(own))
+        if os.cpu_count() == 2:  # nothing is left for the other threads: they are beside their vCPUs
+            own = self.until_on("own", lambda shown: shown.get("emulator_cpus") == shown.get("runs_on_cpus"), "all on its own")
+            self.check_own(own)
         self.a.cli("vm", "delete", "second")
         self.create("other", *small)
         self.until_on("other", lambda shown: cpus(shown) is not None and not cpus(shown) & cpus(own), "on the others")

@@ -114,6 +114,11 @@ struct driver {
                      const struct hypervisor_layer *layer, hypervisor_done done, void *context);
 };
 
+/* pin.c: so much memory is free in NUMA nodes ("0,1"), or these are all there are. */
+bool pin_has_room(const char *nodes, uint64_t bytes);
+/* What QEMU's memory backends are told to be of these: the caller's. */
+char *pin_memory_words(const char *nodes);
+
 extern const struct driver driver_qemu;
 extern const struct driver driver_firecracker;
 extern const struct driver driver_cloud_hypervisor;

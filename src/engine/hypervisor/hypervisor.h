@@ -59,6 +59,7 @@ struct hypervisor_driver_info {
     char accelerator[16];    /* "kvm", "tcg" */
     char problem[256];       /* why it is not usable, or why it is slow; "" */
     bool can_snapshot;       /* memory and devices, to a file and back */
+    bool can_bind;           /* memory to NUMA nodes by itself, where no control group can */
     bool can_clone;          /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
     char clone_problem[160]; /* why a state cannot become another machine's; "": it can */
     bool takes_qcow2;        /* else raw disks alone */
@@ -204,6 +205,8 @@ struct hypervisor_spec {
     uint64_t memory_bytes;
     enum hypervisor_memory memory;
     const char *memory_file;
+    const char *memory_nodes; /* NUMA nodes that it is to be of: "0,1"; NULL or "": any.  Heeded by
+                                 a driver that can bind it where no control group does. */
     enum hypervisor_board board;
     /* UEFI instead of a BIOS: its code, which is shared, and a copy of its variables of the
      * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */
@@ -422,13 +425,43 @@ struct hypervisor_usage {
 bool hypervisor_read_usage(const char *folder, struct hypervisor_usage *ret_usage);
 
 /*
- * The CPUs that the VMM in a folder may run on ("0-3,8"); *ret_how: "cpuset" or "affinity", as it
- * could be had.  Blocks for some milliseconds: on a thread of the pool.  NOT_FOUND: none runs
- * there; INVALID, OS.  hypervisor_read_cpus(): which ones the kernel has for it now; false: none
- * runs.
+ * Where in its node the VMM of a folder runs.  One with CPUs of its own has them for its vCPUs,
+ * each on one of them, in their order; its other threads (disks, networks, the console) run on
+ * `others`.  Where the threads of its vCPUs are not known (a runner's program need not name them),
+ * all run on `cpus`.
+ *
+ * Memory is bound to NUMA nodes only where these have as much of it free as the machine may still
+ * want: else the kernel would end it for want of memory while other nodes have some.
  */
-int hypervisor_pin(const char *folder, const char *cpus, const char **ret_how, struct error *err);
-bool hypervisor_read_cpus(const char *folder, char *ret_cpus, size_t size);
+struct hypervisor_place {
+    const char *cpus;      /* "0-3,8" */
+    bool is_own;           /* nobody else runs on them */
+    const char *others;    /* of one with its own; "": the same ones */
+    const char *nodes;     /* NUMA nodes that its memory is to be of; NULL or "": any */
+    uint64_t memory_bytes; /* that it may come to have */
+};
+#define HYPERVISOR_BOUND_ITSELF "bound by its VMM" /* since it began */
+struct hypervisor_pinned {
+    const char *how;    /* "cpuset" or "affinity", as it could be had; static */
+    const char *memory; /* "bound", or why it is not; "": it was not to be; static */
+};
+/* Blocks for some milliseconds, longer where memory moves: on a thread of the pool.  NOT_FOUND:
+ * none runs there; INVALID, OS. */
+int hypervisor_pin(const char *folder, const struct hypervisor_place *place,
+                   struct hypervisor_pinned *ret_pinned, struct error *err);
+
+/* As the kernel has it now; false: none runs.  Of one with its own CPUs these are its vCPUs'. */
+enum { HYPERVISOR_VCPUS_SHOWN = 256 };
+struct hypervisor_standing {
+    char cpus[256]; /* of its first thread */
+    char nodes[64]; /* NUMA nodes that its memory may be of */
+    struct {
+        unsigned number;
+        char cpus[64];
+    } vcpus[HYPERVISOR_VCPUS_SHOWN]; /* ascending; those whose threads are known */
+    size_t vcpu_count;
+};
+bool hypervisor_read_standing(const char *folder, struct hypervisor_standing *ret_standing);
 
 /* What its control group says; false: it has none. */
 struct hypervisor_limited {

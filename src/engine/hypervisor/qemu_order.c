@@ -88,6 +88,16 @@ static bool is_since(const char *version, unsigned major, unsigned minor)
     return have[0] > major || (have[0] == major && have[1] >= minor);
 }
 
+/* ",host-nodes=0,host-nodes=1,policy=bind"; "": it is not bound. */
+static char *binding_of(const struct hypervisor_driver_info *info,
+                        const struct hypervisor_spec *spec)
+{
+    return info->can_bind && spec->memory_nodes != NULL && spec->memory_nodes[0] != '\0' &&
+            pin_has_room(spec->memory_nodes, spec->memory_bytes)
+        ? pin_memory_words(spec->memory_nodes)
+        : memory_copy_string("");
+}
+
 /* The same id in all three, so that a state saved with one is read with another.  What a guest
  * gives back, by its balloon or as free pages, QEMU punches out of the memory's file, even where
  * that is mapped privately (ram_block_discard_range() in softmmu/physmem.c): a template would lose
@@ -100,15 +110,16 @@ static void add_memory(const struct hypervisor_driver_info *info,
     /* Before 8.2 a file that is mapped privately is opened for writing all the same. */
     bool is_read_only = !is_shared && is_since(info->version, 8, 2);
     order->keeps_files = spec->memory == HYPERVISOR_MEMORY_COPY;
+    MEMORY_OWNED char *binding = binding_of(info, spec);
     order_add(order, "-object");
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:
         if (spec->share_count > 0) { /* virtiofsd reads and writes it, too */
-            order_add_format(order, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on",
-                             mib);
+            order_add_format(order, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on%s",
+                             mib, binding);
             break;
         }
-        order_add_format(order, "memory-backend-ram,id=memory,size=%" PRIu64 "M", mib);
+        order_add_format(order, "memory-backend-ram,id=memory,size=%" PRIu64 "M%s", mib, binding);
         break;
     case HYPERVISOR_MEMORY_SHARED:
     case HYPERVISOR_MEMORY_COPY:

@@ -30,8 +30,7 @@ enum { PERIOD_US = 100000, FILE_BYTES_MAX = 64 << 10, VALUE_BYTES_MAX = 64 };
 
 /* The first ones limit, and are entered before there is anything to be limited; cpuset is set to
  * what runs: see pin.c. */
-enum controller { CPU, MEMORY, PIDS, CPUSET, CONTROLLERS };
-enum { LIMITING = CPUSET };
+enum controller { CPU, MEMORY, PIDS, CPUSET, CONTROLLERS, LIMITING = CPUSET };
 static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids", "cpuset"};
 
 struct place {
@@ -188,25 +187,58 @@ static int set_limit(const char *folder, bool is_v2, enum controller controller,
     return 0;
 }
 
-unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits)
+/* ---- All places of one group ---- */
+
+/* Where a controller has this group, whether it is there or not. */
+struct seat {
+    enum controller controller;
+    const struct place *place;
+    char *folder;
+};
+
+static void each_seat(const char *name, void (*visit)(const struct seat *seat, void *context),
+                      void *context)
 {
     struct place places[CONTROLLERS];
-    unsigned achieved = 0;
     if (!is_name(name)) {
-        return 0;
+        return;
     }
     find_places(places);
-    for (int i = 0; i < LIMITING; i++) {
-        enum controller controller = (enum controller)i;
-        MEMORY_OWNED char *folder =
-            places[i].path != NULL ? open_group(&places[i], controller, name) : NULL;
-        if (folder != NULL && set_limit(folder, places[i].is_v2, controller, limits) == 0 &&
-            write_value(folder, "cgroup.procs", "0") == 0) {
-            achieved |= 1U << i;
+    for (int i = 0; i < CONTROLLERS; i++) {
+        if (places[i].path != NULL) {
+            MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
+            const struct seat seat = {(enum controller)i, &places[i], folder};
+            visit(&seat, context);
         }
     }
     free_places(places);
-    return achieved;
+}
+
+struct entering {
+    const char *name;
+    const struct jail_group_limits *limits;
+    unsigned achieved;
+};
+
+static void enter(const struct seat *seat, void *context)
+{
+    struct entering *entering = context;
+    if (seat->controller >= LIMITING) {
+        return;
+    }
+    MEMORY_OWNED char *folder = open_group(seat->place, seat->controller, entering->name);
+    if (folder != NULL &&
+        set_limit(folder, seat->place->is_v2, seat->controller, entering->limits) == 0 &&
+        write_value(folder, "cgroup.procs", "0") == 0) {
+        entering->achieved |= 1U << seat->controller;
+    }
+}
+
+unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits)
+{
+    struct entering entering = {name, limits, 0};
+    each_seat(name, enter, &entering);
+    return entering.achieved;
 }
 
 /* One that starts others meanwhile is met again: by the kernel at once, or in a few rounds. */
@@ -233,77 +265,76 @@ static void kill_all(const char *folder)
     }
 }
 
+static void kill_seat(const struct seat *seat, void *context)
+{
+    (void)context;
+    if (!seat->place->is_v2 || write_value(seat->folder, "cgroup.kill", "1") < 0) {
+        kill_all(seat->folder);
+    }
+}
+
 void jail_group_kill(const char *name)
 {
-    struct place places[CONTROLLERS];
-    if (!is_name(name)) {
-        return;
-    }
-    find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
-        if (places[i].path != NULL) {
-            MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
-            if (!places[i].is_v2 || write_value(folder, "cgroup.kill", "1") < 0) {
-                kill_all(folder);
-            }
-        }
-    }
-    free_places(places);
+    each_seat(name, kill_seat, NULL);
+}
+
+static void remove_seat(const struct seat *seat, void *context)
+{
+    (void)context;
+    rmdir(seat->folder);
 }
 
 void jail_group_remove(const char *name)
 {
-    struct place places[CONTROLLERS];
-    if (!is_name(name)) {
-        return;
+    each_seat(name, remove_seat, NULL);
+}
+
+struct reading {
+    struct jail_group_usage usage;
+    bool is_there;
+};
+
+static void read_seat(const struct seat *seat, void *context)
+{
+    struct reading *reading = context;
+    struct jail_group_usage *usage = &reading->usage;
+    const char *folder = seat->folder;
+    bool is_v2 = seat->place->is_v2;
+    reading->is_there = reading->is_there || (seat->controller < LIMITING && file_exists(folder));
+    switch (seat->controller) {
+    case CPU:
+        usage->throttled_ms = is_v2 ? read_number(folder, "cpu.stat", "throttled_usec") / 1000
+                                    : read_number(folder, "cpu.stat", "throttled_time") / 1000000;
+        break;
+    case MEMORY:
+        usage->memory_bytes =
+            read_number(folder, is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL);
+        usage->memory_bytes_max =
+            read_number(folder, is_v2 ? "memory.max" : "memory.limit_in_bytes", NULL);
+        usage->kills =
+            read_number(folder, is_v2 ? "memory.events" : "memory.oom_control", "oom_kill");
+        break;
+    case PIDS:
+        usage->processes = read_number(folder, "pids.current", NULL);
+        break;
+    case CPUSET:
+    case CONTROLLERS:
+        break;
     }
-    find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
-        if (places[i].path != NULL) {
-            MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
-            rmdir(folder);
-        }
-    }
-    free_places(places);
 }
 
 bool jail_group_read(const char *name, struct jail_group_usage *ret_usage)
 {
-    struct place places[CONTROLLERS];
-    struct jail_group_usage usage = {0};
-    bool is_there = false;
+    struct reading reading = {.is_there = false};
     if (!is_name(name)) {
         return false;
     }
-    find_places(places);
-    for (int i = 0; i < LIMITING; i++) {
-        if (places[i].path == NULL) {
-            continue;
-        }
-        bool is_v2 = places[i].is_v2;
-        MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
-        is_there = is_there || file_exists(folder);
-        if (i == CPU) {
-            usage.throttled_ms = is_v2
-                ? read_number(folder, "cpu.stat", "throttled_usec") / 1000
-                : read_number(folder, "cpu.stat", "throttled_time") / 1000000;
-        } else if (i == MEMORY) {
-            usage.memory_bytes =
-                read_number(folder, is_v2 ? "memory.current" : "memory.usage_in_bytes", NULL);
-            usage.memory_bytes_max =
-                read_number(folder, is_v2 ? "memory.max" : "memory.limit_in_bytes", NULL);
-            usage.kills =
-                read_number(folder, is_v2 ? "memory.events" : "memory.oom_control", "oom_kill");
-        } else {
-            usage.processes = read_number(folder, "pids.current", NULL);
-        }
-    }
-    free_places(places);
-    *ret_usage = usage;
-    return is_there;
+    each_seat(name, read_seat, &reading);
+    *ret_usage = reading.usage;
+    return reading.is_there;
 }
 
-/* ---- CPUs ---- */
+/* ---- CPUs, and where memory is ---- */
 
 /* In version 1 a group has no CPUs and no memory until it is told which. */
 static bool take_over(const char *from, const char *to, const char *name)
@@ -321,19 +352,45 @@ static bool take_over(const char *from, const char *to, const char *name)
         write_value(to, name, buffer_string(&text)) == 0;
 }
 
-static bool set_cpus(const struct place *place, const char *folder, pid_t pid, const char *cpus)
+/* Those of the slice: "\n" is what version 2 calls all that it has. */
+static bool unbind(const struct place *place, const char *slice, const char *folder)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/cpuset.mems", slice);
+    if (place->is_v2) {
+        return write_value(folder, "cpuset.mems", "\n") == 0;
+    }
+    return file_read(path, FILE_BYTES_MAX, &text, &ignored) == 0 &&
+        write_value(folder, "cpuset.mems", buffer_string(&text)) == 0;
+}
+
+/* Version 1 leaves memory where it is unless it is told to move it; version 2 always moves it. */
+static bool set_nodes(const struct place *place, const char *slice, const char *folder,
+                      const char *nodes, bool *ret_is_bound)
+{
+    *ret_is_bound = nodes != NULL &&
+        (place->is_v2 || write_value(folder, "cpuset.memory_migrate", "1") == 0) &&
+        write_value(folder, "cpuset.mems", nodes) == 0;
+    return *ret_is_bound || unbind(place, slice, folder) || place->is_v2;
+}
+
+static bool set_place(const struct place *place, const char *folder, pid_t pid,
+                      const struct jail_place *wanted, bool *ret_is_bound)
 {
     char number[16];
     MEMORY_OWNED char *slice = memory_format("%s/" SLICE, place->path);
     snprintf(number, sizeof(number), "%d", (int)pid);
     bool is_good = place->is_v2 ||
         (take_over(place->path, slice, "cpuset.mems") &&
-         take_over(place->path, slice, "cpuset.cpus") && take_over(slice, folder, "cpuset.mems"));
-    return is_good && write_value(folder, "cpuset.cpus", cpus) == 0 &&
+         take_over(place->path, slice, "cpuset.cpus"));
+    return is_good && set_nodes(place, slice, folder, wanted->nodes, ret_is_bound) &&
+        write_value(folder, "cpuset.cpus", wanted->cpus) == 0 &&
         write_value(folder, "cgroup.procs", number) == 0;
 }
 
-bool jail_group_set_cpus(const char *name, pid_t pid, const char *cpus)
+bool jail_group_set_place(const char *name, pid_t pid, const struct jail_place *wanted,
+                          bool *ret_is_bound)
 {
     struct place places[CONTROLLERS];
     bool is_set = false;
@@ -344,7 +401,7 @@ bool jail_group_set_cpus(const char *name, pid_t pid, const char *cpus)
     MEMORY_OWNED char *folder =
         places[CPUSET].path != NULL ? open_group(&places[CPUSET], CPUSET, name) : NULL;
     if (folder != NULL) {
-        is_set = set_cpus(&places[CPUSET], folder, pid, cpus);
+        is_set = set_place(&places[CPUSET], folder, pid, wanted, ret_is_bound);
         if (!is_set && !places[CPUSET].is_v2) {
             rmdir(folder); /* it is of nothing else there */
         }

@@ -114,18 +114,46 @@ void jail_group_kill(const char *name);   /* all that is in it; the caller is no
 void jail_group_remove(const char *name); /* when nothing is in it any more */
 bool jail_group_read(const char *name, struct jail_group_usage *ret_usage); /* false: none */
 
-/* Put a process into its group's cpuset, with the CPUs `cpus` ("0-3,8").  False: it cannot be had.
- */
-bool jail_group_set_cpus(const char *name, pid_t pid, const char *cpus);
+/* Where in a machine a process is: its CPUs, and the NUMA nodes that its memory comes from. */
+struct jail_place {
+    const char *cpus;  /* "0-3,8" */
+    const char *nodes; /* "0", "0-1"; NULL: any */
+};
+
+/* Put a process into its group's cpuset.  False: it cannot be had.  *ret_is_bound: its memory is of
+ * these nodes, and what it had of others has moved there. */
+bool jail_group_set_place(const char *name, pid_t pid, const struct jail_place *place,
+                          bool *ret_is_bound);
 
 /*
- * Let a process, all of its threads and what they make from now on, run on `cpus` alone: by the
+ * Let a process, all of its threads and what they make from now on, run on some CPUs alone: by the
  * cpuset of its group, which nothing in it can leave, or else by sched_setaffinity(2) for each
- * thread.  A few milliseconds, at times more: on a thread of the pool.  INVALID (the list), OS.
+ * thread; then its memory is not bound.  A few milliseconds, at times more (memory moves): on a
+ * thread of the pool.  INVALID (a list), OS.
  */
 enum jail_pin { JAIL_PIN_GROUP, JAIL_PIN_THREADS };
-int jail_pin(const char *group, pid_t pid, const char *cpus, enum jail_pin *ret_how,
-             struct error *err);
+struct jail_pinned {
+    enum jail_pin how;
+    bool is_bound;
+};
+int jail_pin(const char *group, pid_t pid, const struct jail_place *place,
+             struct jail_pinned *ret_pinned, struct error *err);
+
+/* One thread of it alone, within these.  One that has ended is no error.  INVALID, OS. */
+int jail_pin_thread(pid_t thread, const char *cpus, struct error *err);
+
+/*
+ * The NUMA nodes of a machine, ascending, at most `max`; `sys`: "/sys", or a tree of its form.
+ * Free is what nobody has, and what the kernel keeps of files.
+ */
+enum { JAIL_NUMA_MAX = 64, JAIL_NUMA_NUMBER_MAX = 1024 };
+struct jail_numa {
+    unsigned number;
+    char cpus[256]; /* "0-3,8"; "": memory alone */
+    uint64_t memory_bytes, free_bytes;
+    uint64_t huge_2m, huge_1g; /* pages that were set aside there */
+};
+size_t jail_read_numa(const char *sys, struct jail_numa *ret_nodes, size_t max);
 
 /* What can be limited here, as bits and for people: "cpu, memory, pids (cgroup v2)". */
 unsigned jail_group_probe(char *ret_text, size_t size);

@@ -71,21 +71,43 @@ static int set_threads(pid_t pid, const cpu_set_t *set, struct error *err)
     return 0;
 }
 
-int jail_pin(const char *group, pid_t pid, const char *cpus, enum jail_pin *ret_how,
-             struct error *err)
+static bool is_list(const char *text)
+{
+    cpu_set_t set;
+    return read_list(text, &set);
+}
+
+int jail_pin(const char *group, pid_t pid, const struct jail_place *place,
+             struct jail_pinned *ret_pinned, struct error *err)
 {
     cpu_set_t set;
     CHECK(pid > 1);
-    if (!read_list(cpus, &set)) {
-        return error_set(err, ERROR_INVALID, "\"%.80s\" is no list of CPUs", cpus);
+    if (!read_list(place->cpus, &set)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is no list of CPUs", place->cpus);
     }
-    if (jail_group_set_cpus(group, pid, cpus)) {
-        *ret_how = JAIL_PIN_GROUP;
+    if (place->nodes != NULL && !is_list(place->nodes)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is no list of NUMA nodes", place->nodes);
+    }
+    struct jail_pinned pinned = {JAIL_PIN_GROUP, false};
+    if (jail_group_set_place(group, pid, place, &pinned.is_bound)) {
+        *ret_pinned = pinned;
         return 0;
     }
     int r = set_threads(pid, &set, err);
     if (r == 0) {
-        *ret_how = JAIL_PIN_THREADS;
+        *ret_pinned = (struct jail_pinned){JAIL_PIN_THREADS, false};
     }
     return r;
+}
+
+int jail_pin_thread(pid_t thread, const char *cpus, struct error *err)
+{
+    cpu_set_t set;
+    CHECK(thread > 0);
+    if (!read_list(cpus, &set)) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is no list of CPUs", cpus);
+    }
+    return sched_setaffinity(thread, sizeof(set), &set) == 0 || errno == ESRCH
+        ? 0
+        : error_os(err, errno, "setting the CPUs of thread %d", (int)thread);
 }

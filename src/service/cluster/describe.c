@@ -86,7 +86,8 @@ static bool take_allocated(sqlite3_stmt *row, void *context)
 }
 
 /* A machine that is stopped keeps its disk, and nothing else. */
-void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node)
+void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node,
+                        const char *attributes)
 {
     static const char *const keys[] = {"machines", "running", "cpus", "memory_bytes", "disk_bytes"};
     struct allocated allocated = {0};
@@ -103,6 +104,7 @@ void describe_allocated(struct cluster *cluster, struct json_writer *writer, con
     for (int i = 0; i < 5; i++) {
         json_write_field_u64(writer, keys[i], allocated.values[i]);
     }
+    describe_numa(cluster, writer, node, attributes);
     json_write_end_object(writer);
 }
 
@@ -132,7 +134,7 @@ static void write_alone(struct cluster *cluster, struct json_writer *writer)
     json_write_key(writer, "taints");
     json_write_raw(writer, "[]", 2);
     write_attributes(writer, cluster->attributes);
-    describe_allocated(cluster, writer, cluster->node_name);
+    describe_allocated(cluster, writer, cluster->node_name, cluster->attributes);
     json_write_key(writer, "windows");
     json_write_raw(writer, "[]", 2);
     json_write_field_string(writer, "version", cluster->version);
@@ -250,7 +252,7 @@ static void write_member(struct cluster *cluster, struct json_writer *writer,
     json_write_key(writer, "taints");
     json_write_raw(writer, member->taints, strlen(member->taints));
     write_attributes(writer, member->attributes);
-    describe_allocated(cluster, writer, member->name);
+    describe_allocated(cluster, writer, member->name, member->attributes);
     window_describe(cluster, writer, member->name);
     if (member->drain != NULL) {
         json_write_key(writer, "drain");

@@ -347,7 +347,11 @@ int join_check_token(struct cluster *cluster, const char *token, struct error *e
 void describe_peers(struct cluster *cluster, struct json_writer *writer, uint64_t but);
 void describe_id(struct json_writer *writer, const char *key, uint64_t id);
 /* What its machines want of it. */
-void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node);
+void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node,
+                        const char *attributes);
+/* numa.c: a member `numa`, where the node has said which ones it has. */
+void describe_numa(struct cluster *cluster, struct json_writer *writer, const char *node,
+                   const char *attributes);
 void describe_facts(struct json_writer *writer, const struct member *member);
 
 /* ---- window.c ---- */

@@ -577,8 +577,8 @@ static void on_network(const struct error *error_or_null, void *context)
     }
     if (visit->error.kind == ERROR_NONE) {
         change_recall(&visit->machine);
-        visit->vm = machine_run_await(&visit->machine, &events, visit, &visit->disks[0].disk,
-                                      &visit->error);
+        visit->vm =
+            boot_await(&visit->machine, &events, visit, &visit->disks[0].disk, &visit->error);
     }
     if (visit->error.kind != ERROR_NONE) {
         const struct error error = visit->error;

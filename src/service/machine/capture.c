@@ -220,7 +220,7 @@ static void let_go(void *context)
         const struct stamping stamping = {.fd = capture->fd,
                                           .folder = capture->folder,
                                           .volumes = json_object_get(capture->about, "volumes")};
-        machine_run_stamp(machine, &stamping, on_stamped, capture);
+        boot_stamp(machine, &stamping, on_stamped, capture);
     } else {
         finish(capture);
     }

@@ -98,7 +98,7 @@ void machine_unref(struct machine *machine)
     free(machine->project);
     free(machine->name);
     free(machine->folder);
-    free(machine->cpus);
+    pin_free(machine);
     free(machine->damage);
     free(machine);
 }
@@ -140,7 +140,9 @@ void machine_step(struct machine *machine)
     case MACHINE_DO_NOTHING:
         break;
     case MACHINE_DO_PREPARE:
-        disk_prepare(machine);
+        if (!machine_run_waits_to_prepare(machine)) {
+            disk_prepare(machine);
+        }
         break;
     case MACHINE_DO_START:
         if (!machine_volumes_are_busy(machine)) { /* else it is stepped again */

@@ -154,9 +154,16 @@ struct machine_displaced {
 void machine_add_displacement(struct machine_service *service, struct store_command *command,
                               const struct machine_displaced *displaced);
 
-/* The CPUs of this node that a machine's VMM may run on ("2,3"), from now on and whenever it
- * starts; `is_own`: no other one's may.  False: this node has no such machine. */
-bool machine_pin(struct machine_service *service, const char *id, const char *cpus, bool is_own);
+/* The CPUs of this node that a machine's VMM runs on, from now on and whenever it starts.  False:
+ * this node has no such machine. */
+struct machine_place {
+    const char *cpus;   /* "2,3" */
+    bool is_own;        /* no other machine runs on them: each vCPU has one */
+    const char *others; /* of one with its own: for the rest of its VMM; "": the same ones */
+    const char *nodes;  /* NUMA nodes that its memory is to be of; "": any */
+};
+bool machine_pin(struct machine_service *service, const char *id,
+                 const struct machine_place *place);
 
 /* "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.
  * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */

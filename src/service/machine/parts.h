@@ -36,7 +36,15 @@ enum {
     MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
 };
 
-enum machine_timer { TIMER_NONE, TIMER_BOOT, TIMER_STOP, TIMER_BACKOFF, TIMER_STEADY, TIMER_ROOM };
+enum machine_timer {
+    TIMER_NONE,
+    TIMER_BOOT,
+    TIMER_STOP,
+    TIMER_BACKOFF,
+    TIMER_STEADY,
+    TIMER_ROOM,
+    TIMER_PREPARE,
+};
 
 /* A machine of this node. */
 struct machine {
@@ -69,6 +77,7 @@ struct machine {
     bool is_restarting;                        /* what ends it is to be followed by a start */
     bool was_found; /* alive when the node started: a silent agent is no reason to end it */
     bool is_busy;   /* a thread, or its VMM, does something to it */
+    unsigned tries; /* to get what it is made of, since it was asked for */
     bool is_publishing;
     bool is_dirty;
     bool has_program_ended;      /* the program that it runs instead of an init, in this boot */
@@ -86,9 +95,7 @@ struct machine {
     bool is_waiting;             /* for others to run, before it starts */
     bool is_fenced_ahead;        /* its row is about to say that it is fenced */
     uint64_t lease_ms;           /* as its monitor was told last; 0: not yet */
-    char *cpus;                  /* that its VMM may run on; NULL: all (pin.c) */
-    bool has_own_cpus;           /* and nobody else may */
-    const char *pinned_by;       /* "cpuset", "affinity"; NULL: its VMM was not told */
+    struct pin *pin;             /* where its VMM runs; NULL: anywhere (pin.c) */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
     char *damage;     /* which part of its image was damaged here, until it is here anew */
@@ -249,6 +256,7 @@ int change_check(const struct machine *machine, struct error *err);
 bool machine_run_goes_on(const struct machine *machine);
 void machine_run_start(struct machine *machine);
 void machine_run_attach(struct machine *machine);
+void machine_run_detach(struct machine *machine);
 void machine_run_shut_down(struct machine *machine);
 void machine_run_kill(struct machine *machine);
 void machine_run_pause(struct machine *machine);
@@ -256,29 +264,38 @@ void machine_run_resume(struct machine *machine);
 /* Does it stand still because the node's disk is full?  Then that is its state, and it is resumed
  * when there is room. */
 bool machine_run_note_full(struct machine *machine);
+/* It is being created still, and prepared again in a while, as `why` may pass. */
+void machine_run_prepare_later(struct machine *machine, const char *why);
+bool machine_run_waits_to_prepare(const struct machine *machine);
 
 /* ---- full.c ---- */
 enum { MACHINE_ROOM_MS = 5000 }; /* how often there is looked for room */
 bool full_note(struct machine *machine);
 bool full_has_room(const struct machine *machine);
-void machine_run_detach(struct machine *machine);
+
+/* ---- boot.c: from settings to a VMM ---- */
+/* What every VMM of such settings has. */
+struct hypervisor_spec boot_spec(const json_t *config, const char *name, const char *folder);
+/* Of its image or its runner, or from where it is to go on; NULL: why not. */
+struct hypervisor_vm *boot_start(struct machine *machine, const struct hypervisor_events *events,
+                                 struct error *err);
 /* Make a template of its state, with the disks that are in `folder`: see template_stamp(). */
 struct stamping {
     int fd; /* lent */
     const char *folder;
     const json_t *volumes; /* of the manifest */
 };
-void machine_run_stamp(struct machine *machine, const struct stamping *stamping,
+void boot_stamp(struct machine *machine, const struct stamping *stamping,
                        hypervisor_done done, void *context);
 
 /* A VMM of it that waits in its folder for what another node sends; *ret_disk: which of its disks
  * it writes.  NULL: why not. */
-struct hypervisor_vm *machine_run_await(const struct machine *machine,
+struct hypervisor_vm *boot_await(const struct machine *machine,
                                         const struct hypervisor_events *events, void *context,
                                         size_t *ret_disk, struct error *err);
 
 /* Would the VMM take that content's state?  It is tried with one that never runs. */
-void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
+void boot_try(struct machine *machine, const char *content, const json_t *manifest,
                      hypervisor_done done, void *context);
 
 /* ---- restore.c, clone.c ---- */
@@ -432,11 +449,13 @@ int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wan
 int limits_check_memory(const struct machine *machine, struct error *err);
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
-/* ---- fence.c: what may start elsewhere when its node is lost ---- */
-/* pin.c: its VMM is told on which CPUs it may run. */
+/* ---- pin.c: its VMM is told where it runs ---- */
 void pin_apply(struct machine *machine);
 void pin_write(struct json_writer *writer, const struct machine *machine);
+const char *pin_nodes(const struct machine *machine); /* "": its memory may be of any */
+void pin_free(struct machine *machine);
 
+/* ---- fence.c: what may start elsewhere when its node is lost ---- */
 int fence_open(struct machine_service *service, struct error *err);
 void fence_close(struct machine_service *service);
 /* Is it ended by its monitor when this node has no lease? */

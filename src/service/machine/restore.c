@@ -224,7 +224,7 @@ static void on_verified(void *context)
                             restore->volumes, &restore->error);
     }
     if (restore->error.kind == ERROR_NONE && restore->with_memory) {
-        machine_run_try(restore->machine, restore->content, restore->manifest, on_tried, restore);
+        boot_try(restore->machine, restore->content, restore->manifest, on_tried, restore);
     } else {
         on_tried(NULL, restore);
     }

@@ -18,9 +18,6 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
-#include "engine/hypervisor/template.h"
-#include "engine/image/image.h"
-
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
 #include "service/machine/kept.h"
@@ -169,6 +166,9 @@ static void on_timer(void *context)
         machine_set_state(machine, MACHINE_STOPPED, "%s", machine->reason);
         machine_step(machine);
         break;
+    case TIMER_PREPARE:
+        machine_step(machine);
+        break;
     case TIMER_ROOM:
         if (full_has_room(machine)) {
             machine_step(machine);
@@ -194,6 +194,23 @@ static void arm(struct machine *machine, enum machine_timer what, uint64_t delay
     }
     machine->timer_for = what;
     loop_timer_start(machine->timer, delay_ms);
+}
+
+/* Nodes that have just met do not have the key of their stores yet, and one that has the runner may
+ * just be starting. */
+void machine_run_prepare_later(struct machine *machine, const char *why)
+{
+    uint64_t wait_ms = machine_backoff_ms(++machine->tries);
+    arm(machine, TIMER_PREPARE, wait_ms);
+    machine_set_state(machine, MACHINE_CREATING,
+                      "its runner is not here yet: %.300s; it is asked for again in %" PRIu64 " s",
+                      why, wait_ms / 1000);
+    machine_step(machine); /* it may have been deleted meanwhile */
+}
+
+bool machine_run_waits_to_prepare(const struct machine *machine)
+{
+    return machine->timer_for == TIMER_PREPARE;
 }
 
 /* ---- The agent ---- */
@@ -450,219 +467,6 @@ struct starting {
     struct error error;
 };
 
-struct parts {
-    char *kernel;
-    char *initrd;
-    char *root;
-    char *disk;
-    char *base; /* that it is laid over */
-    char *state;
-    char *memory;
-    char cmdline[1000]; /* hypervisor_check(): below 1024 */
-    char *seed;
-    char *variables;
-    struct hypervisor_disk disks[3];
-    size_t own; /* which of them the machine writes in */
-    struct nics nics;
-    struct error error;
-};
-
-static void parts_done(struct parts *parts)
-{
-    free(parts->kernel);
-    free(parts->initrd);
-    free(parts->root);
-    free(parts->disk);
-    free(parts->base);
-    free(parts->state);
-    free(parts->memory);
-    free(parts->seed);
-    free(parts->variables);
-}
-
-/* True: it is laid over parts->base. */
-static bool find_disk(const char *folder, struct parts *parts)
-{
-    parts->base = memory_format("%s/base.raw", folder);
-    parts->disk = memory_format("%s/disk.qcow2", folder);
-    if (file_exists(parts->disk)) {
-        return true;
-    }
-    free(parts->disk);
-    parts->disk = memory_format("%s/disk.raw", folder);
-    return false;
-}
-
-/* The image's root, shared, with the machine's own disk laid over it by its agent. */
-static size_t describe_kernel(const struct machine *machine, struct parts *parts)
-{
-    struct image_store *images = machine->service->options.images;
-    const json_t *config = machine->config;
-    size_t disks = 0;
-    parts->kernel = image_path(images, json_text(config, "kernel"));
-    parts->initrd = memory_format("%s/initrd", machine->folder);
-    bool is_overlaid = find_disk(machine->folder, parts);
-    if (json_text(config, "root")[0] != '\0') {
-        parts->root = image_path(images, json_text(config, "root"));
-        parts->disks[disks++] = (struct hypervisor_disk){
-            .path = parts->root, .format = "raw", .read_only = true, .serial = "root"};
-    }
-    parts->disks[disks++] = (struct hypervisor_disk){.path = parts->disk,
-                                                     .format = is_overlaid ? "qcow2" : "raw",
-                                                     .base = is_overlaid ? parts->base : NULL,
-                                                     .serial = "data"};
-    snprintf(parts->cmdline, sizeof(parts->cmdline), "%s%s%s",
-             parts->root != NULL ? "blixard.root=serial:root blixard.overlay=serial:data" : "",
-             json_text(config, "cmdline")[0] != '\0' ? " " : "", json_text(config, "cmdline"));
-    machine_volumes_add_words(machine, parts->cmdline, sizeof(parts->cmdline));
-    return disks;
-}
-
-/* The image's disk, with the machine's own laid over it by its VMM. */
-static size_t describe_disk(const struct machine *machine, struct parts *parts,
-                            struct hypervisor_spec *spec)
-{
-    const json_t *config = machine->config;
-    const char *unused = NULL;
-    struct error ignored = {0};
-    parts->root = image_path(machine->service->options.images, json_text(config, "disk"));
-    parts->disk = memory_format("%s/disk.qcow2", machine->folder);
-    parts->disks[0] = (struct hypervisor_disk){.path = parts->disk,
-                                               .format = "qcow2",
-                                               .base = parts->root,
-                                               .base_format = json_text(config, "disk_format"),
-                                               .serial = "root"};
-    if (strcmp(json_text(config, "firmware"), "uefi") == 0) {
-        parts->variables = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
-        spec->firmware_variables = parts->variables;
-        hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
-    }
-    return 1;
-}
-
-static void describe(const struct machine *machine, struct parts *parts,
-                     struct hypervisor_spec *ret_spec)
-{
-    const json_t *config = machine->config;
-    *parts = (struct parts){0};
-    *ret_spec = (struct hypervisor_spec){0};
-    size_t disks = json_text(config, "disk")[0] != '\0' ? describe_disk(machine, parts, ret_spec)
-                                                        : describe_kernel(machine, parts);
-    parts->own = disks - 1;
-    parts->disks[parts->own].rates = change_disk_rates(machine);
-    if (seed_is_wanted(config)) {
-        parts->seed = memory_format("%s/" SEED_FILE, machine->folder);
-        parts->disks[disks++] = (struct hypervisor_disk){
-            .path = parts->seed, .format = "raw", .read_only = true, .serial = "seed"};
-    }
-    nics_describe(machine, &parts->nics, &parts->error);
-    const struct hypervisor_spec firmware = *ret_spec;
-    *ret_spec = (struct hypervisor_spec){
-        .driver = json_text(config, "driver")[0] != '\0' ? json_text(config, "driver") : NULL,
-        .name = machine->key,
-        .folder = machine->folder,
-        .uid = disk_uid(machine),
-        .cpus = (unsigned)json_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
-        .memory_bytes = json_u64(config, "memory_bytes"),
-        .board = settings_board(config),
-        .firmware = firmware.firmware,
-        .firmware_variables = firmware.firmware_variables,
-        .kernel = parts->kernel,
-        .initrd = parts->initrd,
-        .cmdline = parts->cmdline,
-        .disks = parts->disks,
-        .disk_count = disks,
-        .nics = parts->nics.list,
-        .nic_count = parts->nics.count,
-    };
-}
-
-/* What it is to go on from, if there is something. */
-static void begin_in_the_middle(const struct machine *machine, struct parts *parts,
-                                struct hypervisor_spec *spec)
-{
-    parts->state = memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
-    parts->memory = memory_format("%s/" CONTENT_RESUME "/" CONTENT_MEMORY, machine->folder);
-    if (machine_run_goes_on(machine)) {
-        bool is_shared = file_exists(parts->memory);
-        spec->memory = is_shared ? HYPERVISOR_MEMORY_COPY : HYPERVISOR_MEMORY_OWN;
-        spec->memory_file = is_shared ? parts->memory : NULL;
-        spec->is_incoming = true;
-        spec->state_file = parts->state;
-        spec->uses_state_up = true;
-    }
-}
-
-static void take_overlay_of(const char *folder, struct parts *parts, struct hypervisor_disk *own)
-{
-    free(parts->disk);
-    free(parts->base);
-    bool is_overlaid = find_disk(folder, parts);
-    own->path = parts->disk;
-    own->format = is_overlaid ? "qcow2" : "raw";
-    own->base = is_overlaid ? parts->base : NULL;
-}
-
-/* For a VMM that never runs: the disk is a snapshot's; a seed that was never written here is
- * anything. */
-static void take_disk_of(const char *folder, struct parts *parts, struct hypervisor_spec *spec)
-{
-    struct hypervisor_disk *own = &parts->disks[parts->own];
-    if (spec->kernel == NULL) {
-        free(parts->disk);
-        free(parts->variables);
-        parts->disk = memory_format("%s/disk.qcow2", folder);
-        parts->variables = memory_format("%s/" CONTENT_FIRMWARE, folder);
-        own->path = parts->disk;
-        spec->firmware_variables = spec->firmware != NULL ? parts->variables : NULL;
-    } else {
-        take_overlay_of(folder, parts, own);
-    }
-    if (parts->seed != NULL && !file_exists(parts->seed)) {
-        parts->disks[parts->own + 1].path = parts->disk;
-    }
-}
-
-void machine_run_try(struct machine *machine, const char *content, const json_t *manifest,
-                     hypervisor_done done, void *context)
-{
-    struct parts parts;
-    struct hypervisor_spec spec;
-    json_t *config = machine->config;
-    machine->config = json_object_get(manifest, "config"); /* as it was then */
-    describe(machine, &parts, &spec);
-    take_disk_of(content, &parts, &spec);
-    if (spec.initrd != NULL && !file_exists(spec.initrd)) {
-        spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
-    }
-    struct kept *kept = kept_blank(json_object_get(manifest, "volumes"));
-    kept_describe(kept, &spec);
-    template_try(machine->service->options.hypervisor, &spec, content, done, context);
-    kept_free(kept);
-    parts_done(&parts);
-    machine->config = config;
-}
-
-void machine_run_stamp(struct machine *machine, const struct stamping *stamping,
-                       hypervisor_done done, void *context)
-{
-    struct parts parts;
-    struct hypervisor_spec spec;
-    json_t *config = machine->config;
-    machine->config = change_booted_config(machine); /* what the state is of */
-    describe(machine, &parts, &spec);
-    take_disk_of(stamping->folder, &parts, &spec);
-    struct kept *kept = kept_blank(stamping->volumes);
-    kept_describe(kept, &spec);
-    template_stamp(machine->service->options.hypervisor, &spec, stamping->fd, stamping->folder,
-                   done, context);
-    kept_free(kept);
-    parts_done(&parts);
-    json_decref(machine->config);
-    machine->config = config;
-}
-
 /* What carries the agent is written anew at each start: it is of this very release. */
 static void write_files(void *context)
 {
@@ -696,60 +500,6 @@ static void write_files(void *context)
     }
 }
 
-static void start_vm(struct machine *machine, struct error *error)
-{
-    struct parts parts;
-    struct hypervisor_spec spec;
-    struct shares shares;
-    if (shares_describe(machine, &shares, error) < 0) {
-        return;
-    }
-    describe(machine, &parts, &spec);
-    size_t used = strlen(parts.cmdline);
-    int added = snprintf(parts.cmdline + used, sizeof(parts.cmdline) - used, " %s", shares.word);
-    spec.shares = shares.items;
-    spec.share_count = shares.count;
-    begin_in_the_middle(machine, &parts, &spec);
-    *error = parts.error;
-    struct kept *kept = NULL;
-    if (spec.is_incoming && error->kind == ERROR_NONE && kept_open(machine, &kept, error) == 0) {
-        kept_describe(kept, &spec);
-    }
-    if (error->kind == ERROR_NONE && (size_t)added >= sizeof(parts.cmdline) - used) {
-        error_set(error, ERROR_TOO_LARGE, "cmdline, volumes and shares are too long together");
-    }
-    if (error->kind == ERROR_NONE && machine_volumes_check(machine, error) == 0 &&
-        hypervisor_check(machine->service->options.hypervisor, &spec, error) == 0) {
-        machine->vm =
-            hypervisor_start(machine->service->options.hypervisor, &spec, &vm_events, machine);
-    }
-    kept_free(kept);
-    parts_done(&parts);
-    shares_done(&shares);
-}
-
-struct hypervisor_vm *machine_run_await(const struct machine *machine,
-                                        const struct hypervisor_events *events, void *context,
-                                        size_t *ret_disk, struct error *err)
-{
-    struct parts parts;
-    struct hypervisor_spec spec;
-    struct hypervisor *hypervisor = machine->service->options.hypervisor;
-    JSON_OWNED json_t *booted = change_booted_config(machine);
-    struct machine copy = *machine;
-    copy.config = booted;
-    describe(&copy, &parts, &spec);
-    spec.is_incoming = true;
-    *ret_disk = parts.own;
-    *err = parts.error;
-    struct hypervisor_vm *vm =
-        err->kind == ERROR_NONE && hypervisor_check(hypervisor, &spec, err) == 0
-        ? hypervisor_start(hypervisor, &spec, events, context)
-        : NULL;
-    parts_done(&parts);
-    return vm;
-}
-
 static void on_network(const struct error *error_or_null, void *context)
 {
     struct machine *machine = context;
@@ -759,10 +509,8 @@ static void on_network(const struct error *error_or_null, void *context)
         machine_unref(machine);
         return;
     }
-    if (error.kind == ERROR_NONE && runner_is(machine->config)) {
-        machine->vm = runner_boot(machine, &vm_events, &error);
-    } else if (error.kind == ERROR_NONE) {
-        start_vm(machine, &error);
+    if (error.kind == ERROR_NONE) {
+        machine->vm = boot_start(machine, &vm_events, &error);
     }
     if (error.kind != ERROR_NONE) {
         machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);

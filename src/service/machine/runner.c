@@ -265,18 +265,11 @@ int runner_check(const struct machine_service *service, const json_t *config, st
     for (size_t i = 0; i < HYPERVISOR_NICS_MAX; i++) {
         taps[i] = (struct hypervisor_nic){.mac = "02:00:00:00:00:00", .tap = "tap"};
     }
-    const struct hypervisor_spec spec = {
-        .driver = "runner",
-        .name = json_text(config, "name"),
-        .folder = service->folder,
-        .cpus = (unsigned)json_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
-        .memory_bytes = json_u64(config, "memory_bytes"),
-        .cmdline = "",
-        .nics = taps,
-        .nic_count = count,
-        .runner = &runner,
-    };
+    struct hypervisor_spec spec = boot_spec(config, json_text(config, "name"), service->folder);
+    spec.driver = "runner";
+    spec.nics = taps;
+    spec.nic_count = count;
+    spec.runner = &runner;
     if (runner_can_come(service, config)) {
         return 0;
     }
@@ -342,20 +335,13 @@ struct hypervisor_vm *runner_boot(struct machine *machine, const struct hypervis
         nics_describe(machine, &nics, err) < 0) {
         return NULL;
     }
-    const struct hypervisor_spec spec = {
-        .driver = "runner",
-        .name = machine->key,
-        .folder = machine->folder,
-        .uid = disk_uid(machine),
-        .cpus = (unsigned)json_u64(config, "cpus"),
-        .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
-        .memory_bytes = json_u64(config, "memory_bytes"),
-        .cmdline = "",
-        .nics = nics.list,
-        .nic_count = nics.count,
-        .runner = &runner,
-        .runner_file_bytes_max = json_u64(config, "disk_bytes"),
-    };
+    struct hypervisor_spec spec = boot_spec(config, machine->key, machine->folder);
+    spec.driver = "runner";
+    spec.uid = disk_uid(machine);
+    spec.nics = nics.list;
+    spec.nic_count = nics.count;
+    spec.runner = &runner;
+    spec.runner_file_bytes_max = json_u64(config, "disk_bytes");
     return hypervisor_check(hypervisor, &spec, err) == 0
         ? hypervisor_start(hypervisor, &spec, events, machine)
         : NULL;

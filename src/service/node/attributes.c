@@ -2,12 +2,12 @@
  * What this node has, as JSON.  Only what stays the same while it runs: what is used of it is not
  * here, so that its row is written when a disk was added, not when a file was.
  *
- *   {"cpus": N, "numa": [{"cpus": "0-3", "memory_bytes": N}], "memory_bytes": N, "disk_bytes": N,
- *    "kvm": "...", "hugepages": [{"name": "2048kB", "count": N}], "drivers": [{"name", "version",
- * "accelerator"}], "architecture": "x86_64", "kernel": "6.1.0", "blixard": "1.0", "devices":
- * [{"name": "gpu", "count": 1}, ...], "reserved": {"cpu_millis", "memory_bytes", "disk_bytes"},
- * "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region", "zone",
- * "rack"}}
+ *   {"cpus": N, "numa": [{"number": N, "cpus": "0-3", "memory_bytes": N, "hugepages": [...]}],
+ *    "memory_bytes": N, "disk_bytes": N, "kvm": "...", "hugepages": [{"name": "2048kB", "count":
+ *    N}], "drivers": [{"name", "version", "accelerator"}], "architecture": "x86_64", "kernel":
+ *    "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...], "reserved":
+ *    {"cpu_millis", "memory_bytes", "disk_bytes"}, "overcommit": {"cpu_percent", "memory_percent",
+ *    "disk_percent"}, "topology": {"region", "zone", "rack"}}
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -23,10 +23,11 @@
 #include "base/version.h"
 
 #include "engine/hypervisor/hypervisor.h"
+#include "engine/jail/jail.h"
 
 #include "service/node/parts.h"
 
-enum { FILE_MAX = 65536, NUMA_MAX = 64, DEVICES_MAX = 4096, NAME_MAX_SHOWN = 64 };
+enum { FILE_MAX = 65536, DEVICES_MAX = 4096, NAME_MAX_SHOWN = 64 };
 
 /* PCI classes (the upper 16 bits of DEVICE/class), as people call what is of them. */
 static const struct {
@@ -72,30 +73,37 @@ static uint64_t read_memory(const char *path)
     return at != NULL ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
 }
 
-static void write_numa(struct json_writer *writer, const char *sys)
-{
-    json_write_key(writer, "numa");
-    json_write_begin_array(writer);
-    for (int i = 0; i < NUMA_MAX; i++) {
-        char cpus[256];
-        MEMORY_OWNED char *list = memory_format("%s/devices/system/node/node%d/cpulist", sys, i);
-        MEMORY_OWNED char *memory = memory_format("%s/devices/system/node/node%d/meminfo", sys, i);
-        if (read_line(list, cpus, sizeof(cpus))) {
-            json_write_begin_object(writer);
-            json_write_field_string(writer, "cpus", cpus);
-            json_write_field_u64(writer, "memory_bytes", read_memory(memory));
-            json_write_end_object(writer);
-        }
-    }
-    json_write_end_array(writer);
-}
-
 static void write_count(struct json_writer *writer, const char *name, uint64_t count)
 {
     json_write_begin_object(writer);
     json_write_field_string(writer, "name", name);
     json_write_field_u64(writer, "count", count);
     json_write_end_object(writer);
+}
+
+static void write_numa(struct json_writer *writer, const char *sys)
+{
+    MEMORY_OWNED struct jail_numa *nodes = memory_new(JAIL_NUMA_MAX, sizeof(*nodes));
+    size_t count = jail_read_numa(sys, nodes, JAIL_NUMA_MAX);
+    json_write_key(writer, "numa");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < count; i++) {
+        json_write_begin_object(writer);
+        json_write_field_u64(writer, "number", nodes[i].number);
+        json_write_field_string(writer, "cpus", nodes[i].cpus);
+        json_write_field_u64(writer, "memory_bytes", nodes[i].memory_bytes);
+        json_write_key(writer, "hugepages");
+        json_write_begin_array(writer);
+        if (nodes[i].huge_2m > 0) {
+            write_count(writer, "2048kB", nodes[i].huge_2m);
+        }
+        if (nodes[i].huge_1g > 0) {
+            write_count(writer, "1048576kB", nodes[i].huge_1g);
+        }
+        json_write_end_array(writer);
+        json_write_end_object(writer);
+    }
+    json_write_end_array(writer);
 }
 
 static void write_hugepages(struct json_writer *writer, const char *sys)

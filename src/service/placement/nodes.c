@@ -170,9 +170,12 @@ static void take_numa(struct described *described, const json_t *list)
     json_array_foreach(list, index, numa)
     {
         if (described->node.numa_count < PLACEMENT_NUMA_MAX) {
+            const json_t *pages = json_object_get(numa, "hugepages");
             described->numa[described->node.numa_count++] =
                 (struct placement_numa){.cores = count_cpus(json_text(numa, "cpus")),
-                                        .memory_bytes = json_u64(numa, "memory_bytes")};
+                                        .memory_bytes = json_u64(numa, "memory_bytes"),
+                                        .huge_2m = pages_of(pages, "2048kB"),
+                                        .huge_1g = pages_of(pages, "1048576kB")};
         }
     }
     described->node.numa = described->numa;

@@ -134,7 +134,7 @@ struct placement_service {
     bool are_peaks_stale;
     bool drives_away; /* this node has a taint with the effect NoExecute */
     bool drove_away;  /* it had one, or may have had: somebody may stay by now */
-    struct map cpus;  /* node -> its CPUs in the engine's order, as a text: "0-3,8-11" */
+    struct map cpus;  /* node -> its CPUs in the engine's order: cpus.c */
     bool pins_stale;  /* what is at this node has changed */
     bool has_pins;    /* machines were told on which CPUs they may run */
     bool is_posted;
@@ -198,6 +198,15 @@ void cpus_take(struct placement_service *service, const char *node, const json_t
 /* The grant of one that has "2,3" there; `cores` is PLACEMENT_CORES_MAX and lent by the caller. */
 void cpus_grant(const struct placement_service *service, const char *node, const char *cpus,
                 uint32_t count, uint16_t *cores, struct placement_grant *ret_grant);
+/* Beside cores of the engine's numbers: CPUs that nobody has for its own, of the same NUMA nodes
+ * where there are such ("": there are none); and these NUMA nodes, by the kernel's numbers ("":
+ * memory is not to be bound).  The caller's. */
+struct cpus_beside {
+    char *others;
+    char *nodes;
+};
+struct cpus_beside cpus_beside(const struct placement_service *service, const char *node,
+                               const uint16_t *cores, size_t count, const bool *is_taken);
 /* Give CPUs to those here that have none, and tell all which ones they may run on. */
 void cpus_look(struct placement_service *service);
 

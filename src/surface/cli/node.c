@@ -147,6 +147,28 @@ static void print_load(const json_t *load)
     }
 }
 
+/* "0: CPUs 0-3, of which 2-3 are nobody's own; 16.0 GiB, of which 12.0 are not bound" */
+static void print_numa(const json_t *node)
+{
+    const json_t *free_of = json_object_get(json_object_get(node, "allocated"), "numa");
+    size_t index = 0;
+    json_t *numa = NULL;
+    json_array_foreach(json_object_get(json_object_get(node, "attributes"), "numa"), index, numa)
+    {
+        const json_t *left = json_array_get(free_of, index);
+        const char *cpus = json_text(left, "cpus");
+        MEMORY_OWNED char *name = memory_format("numa %" PRIu64, json_u64(numa, "number"));
+        print_line(
+            name,
+            memory_format("CPUs %s, free %s; memory %.1f GiB, free %.1f",
+                          json_text(numa, "cpus")[0] != '\0' ? json_text(numa, "cpus") : "none",
+                          cpus[0] != '\0' ? cpus : "none",
+                          (double)json_u64(numa, "memory_bytes") / (1 << 30),
+                          (double)json_u64(left, "memory_bytes") / (1 << 30)));
+        print_counts("  hugepages", json_object_get(numa, "hugepages"));
+    }
+}
+
 void node_print_attributes(const json_t *node)
 {
     const json_t *has = json_object_get(node, "attributes");
@@ -163,6 +185,7 @@ void node_print_attributes(const json_t *node)
                              json_u64(has, "cpus"), json_array_size(json_object_get(has, "numa")),
                              json_array_size(json_object_get(has, "numa")) == 1 ? "" : "s",
                              number(node, "allocated", "cpus")));
+    print_numa(node);
     print_size("memory", node, "memory_bytes");
     print_size("disk", node, "disk_bytes");
     print_line("overcommit",

@@ -138,6 +138,23 @@ static void format_list(const json_t *list, char *ret_text)
     }
 }
 
+/* "0 on 2, 1 on 3" */
+static void format_vcpus(const json_t *list, char *ret_text)
+{
+    size_t index = 0;
+    size_t used = 0;
+    json_t *vcpu = NULL;
+    snprintf(ret_text, CELL_MAX, "-");
+    json_array_foreach(list, index, vcpu)
+    {
+        if (used < CELL_MAX) {
+            used += (size_t)snprintf(ret_text + used, CELL_MAX - used, "%s%" PRIu64 " on %s",
+                                     index > 0 ? ", " : "", json_u64(vcpu, "vcpu"),
+                                     json_text(vcpu, "cpus"));
+        }
+    }
+}
+
 /* NAME=VALUE, with commas between them. */
 static void format_map(const json_t *map, char *ret_text)
 {
@@ -169,6 +186,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));
     } else if (json_is_boolean(value)) {
         snprintf(ret_text, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
+    } else if (json_is_array(value) && column->as == AS_VCPUS) {
+        format_vcpus(value, ret_text);
     } else if (json_is_array(value)) {
         format_list(value, ret_text);
     } else if (json_is_object(value)) {

@@ -11,6 +11,8 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "engine/jail/jail.h"
+
 #include "service/node/parts.h"
 
 #include "test/lib/test.h"
@@ -90,6 +92,49 @@ TEST(attributes, of_a_node_are_what_its_system_says)
     EXPECT(json_array_size(json_object_get(found, "devices")) == 3);
     EXPECT(json_u64(json_object_get(found, "reserved"), "memory_bytes") == 7);
     EXPECT(strcmp(json_text(json_object_get(found, "topology"), "zone"), "a\"b") == 0);
+    EXPECT(file_remove_tree(root, &err) == 0);
+}
+
+/*
+ * Goal: NUMA nodes are told with the kernel's numbers, in their order, with their hugepages; one
+ * with memory alone has no CPUs; what is no node is none.
+ * Method: the tree of a machine with two sockets and a node between that has memory alone.
+ */
+TEST(attributes, of_two_sockets_are_two_numa_nodes)
+{
+    char root[] = "/tmp/attributes-XXXXXX";
+    struct error err = {0};
+    EXPECT(mkdtemp(root) != NULL);
+    put(root, "devices/system/node/node3/cpulist", "2-3,6-7\n");
+    put(root, "devices/system/node/node3/meminfo",
+        "Node 3 MemTotal: 2048 kB\nNode 3 MemFree: 512 kB\nNode 3 FilePages: 256 kB\n"
+        "Node 3 Shmem: 64 kB\n");
+    put(root, "devices/system/node/node3/hugepages/hugepages-2048kB/nr_hugepages", "3\n");
+    put(root, "devices/system/node/node3/hugepages/hugepages-1048576kB/nr_hugepages", "2\n");
+    put(root, "devices/system/node/node0/cpulist", "0-1,4-5\n");
+    put(root, "devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB\n");
+    put(root, "devices/system/node/node12/cpulist", "\n");
+    put(root, "devices/system/node/node12/meminfo", "Node 12 MemTotal: 4096 kB\n");
+    put(root, "devices/system/node/node1x/cpulist", "9\n");
+    put(root, "devices/system/node/node99999/cpulist", "9\n");
+    put(root, "devices/system/node/node/cpulist", "9\n");
+    put(root, "devices/system/node/node5/meminfo", "Node 5 MemTotal: 1 kB\n");
+    JSON_OWNED json_t *found = look(root);
+    const json_t *list = json_object_get(found, "numa");
+    EXPECT(json_array_size(list) == 3);
+    EXPECT(json_u64(json_array_get(list, 0), "number") == 0);
+    EXPECT(json_u64(json_array_get(list, 1), "number") == 3);
+    EXPECT(json_u64(json_array_get(list, 2), "number") == 12);
+    EXPECT(strcmp(json_text(json_array_get(list, 1), "cpus"), "2-3,6-7") == 0);
+    EXPECT(count_of(json_array_get(list, 1), "hugepages", "2048kB") == 3);
+    EXPECT(count_of(json_array_get(list, 1), "hugepages", "1048576kB") == 2);
+    EXPECT(json_array_size(json_object_get(json_array_get(list, 0), "hugepages")) == 0);
+    EXPECT(strcmp(json_text(json_array_get(list, 2), "cpus"), "") == 0);
+    struct jail_numa nodes[2];
+    EXPECT(jail_read_numa(root, nodes, 2) == 2); /* no more than there is room for */
+    struct jail_numa all[4];
+    EXPECT(jail_read_numa(root, all, 4) == 3);
+    EXPECT(all[1].free_bytes == (512 + 256 - 64) << 10 && all[1].memory_bytes == 2048 << 10);
     EXPECT(file_remove_tree(root, &err) == 0);
 }
 

@@ -59,6 +59,30 @@ TEST(hypervisor, a_command_line_has_what_a_machine_is)
     order_done(&order);
 }
 
+/* Two NUMA nodes are two words; where the control group binds (and with files that others share),
+ * QEMU is not told. */
+TEST(hypervisor, memory_is_bound_by_the_driver_where_it_is_asked_to)
+{
+    struct hypervisor_driver_info binding = emulated;
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    struct order plain = {0};
+    struct order any = {0};
+    binding.can_bind = true;
+    spec.memory_bytes = UINT64_C(1) << 20;
+    spec.memory_nodes = "0,1";
+    qemu_make_order(&binding, "/usr/bin/qemu", &spec, &order);
+    EXPECT(has_word(&order, "id=memory,size=1M,host-nodes=0,host-nodes=1,policy=bind"));
+    qemu_make_order(&emulated, "/usr/bin/qemu", &spec, &plain);
+    EXPECT(!has_word(&plain, "policy=bind"));
+    spec.memory_nodes = "";
+    qemu_make_order(&binding, "/usr/bin/qemu", &spec, &any);
+    EXPECT(!has_word(&any, "policy=bind"));
+    order_done(&order);
+    order_done(&plain);
+    order_done(&any);
+}
+
 TEST(hypervisor, a_tap_is_given_open_and_needs_no_network)
 {
     const struct hypervisor_nic nics[] = {{.mac = "02:00:00:00:00:01", .tap = "bxt1"},
