@@ -35,7 +35,12 @@
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
 
-enum { INITRD_BYTES_MAX = 256 << 20, AGENT_BYTES_MAX = 16 << 20, FIRMWARE_BYTES_MAX = 16 << 20 };
+enum {
+    INITRD_BYTES_MAX = 256 << 20,
+    AGENT_BYTES_MAX = 16 << 20,
+    FIRMWARE_BYTES_MAX = 16 << 20,
+    TRIES_MAX = 6, /* to get a runner: a minute and what each of them takes */
+};
 
 static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
 enum { BLOB_KEYS = sizeof(blob_keys) / sizeof(blob_keys[0]) };
@@ -238,6 +243,11 @@ static void on_runner(const struct error *error, void *context)
     struct machine *machine = context;
     machine->runner_fetch = NULL;
     machine->is_busy = false;
+    if (error != NULL && error->kind == ERROR_UNAVAILABLE && machine->tries < TRIES_MAX) {
+        machine_run_prepare_later(machine, error->text);
+        return;
+    }
+    machine->tries = 0;
     if (error != NULL) {
         machine_set_state(machine, MACHINE_FAILED, "its runner is not here: %.340s", error->text);
         machine_step(machine);

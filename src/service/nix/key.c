@@ -205,7 +205,9 @@ static void on_turn(void *context)
         return;
     }
     int r = service->has_key ? 0 : read_key(service, &err);
+    bool may_come = r == -ERROR_UNAVAILABLE; /* the key of the secrets, to a node that is new */
     if (r == -ERROR_NOT_FOUND && !schema_is_there(service)) {
+        may_come = true; /* nodes that have just met have not told each other what they know */
         error_set(
             &err, ERROR_UNSUPPORTED,
             "Nix stores are shared once every node of the cluster has this version of Blixard");
@@ -213,10 +215,10 @@ static void on_turn(void *context)
         make_key(service);
         return;
     }
-    if (r == -ERROR_UNAVAILABLE && !service->is_hurried &&
+    if (may_come && !service->is_hurried &&
         loop_now_ms(service->options.loop) < service->key_give_up_ms) {
         loop_timer_start(service->key_timer, LOOK_AGAIN_MS);
-        return; /* the key of the secrets is on its way to a node that is new */
+        return;
     }
     tell_all(service, r < 0 ? &err : NULL);
 }
