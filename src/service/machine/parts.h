@@ -285,18 +285,18 @@ struct stamping {
     const char *folder;
     const json_t *volumes; /* of the manifest */
 };
-void boot_stamp(struct machine *machine, const struct stamping *stamping,
-                       hypervisor_done done, void *context);
+void boot_stamp(struct machine *machine, const struct stamping *stamping, hypervisor_done done,
+                void *context);
 
 /* A VMM of it that waits in its folder for what another node sends; *ret_disk: which of its disks
  * it writes.  NULL: why not. */
 struct hypervisor_vm *boot_await(const struct machine *machine,
-                                        const struct hypervisor_events *events, void *context,
-                                        size_t *ret_disk, struct error *err);
+                                 const struct hypervisor_events *events, void *context,
+                                 size_t *ret_disk, struct error *err);
 
 /* Would the VMM take that content's state?  It is tried with one that never runs. */
 void boot_try(struct machine *machine, const char *content, const json_t *manifest,
-                     hypervisor_done done, void *context);
+              hypervisor_done done, void *context);
 
 /* ---- restore.c, clone.c ---- */
 
