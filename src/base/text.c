@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -107,12 +108,12 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes)
 bool text_parse_rate(const char *string, uint64_t *ret_bytes)
 {
     enum { LENGTH_MAX = 40 };
-    char size[LENGTH_MAX + 1] = "";
+    char size[LENGTH_MAX + 1];
     size_t length = strlen(string) - (text_ends_with(string, "/s") ? 2 : 0);
     if (length > LENGTH_MAX) {
         return false;
     }
-    memcpy(size, string, length);
+    snprintf(size, sizeof(size), "%.*s", (int)length, string);
     return text_parse_size(size, ret_bytes);
 }
 
