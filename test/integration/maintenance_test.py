@@ -41,15 +41,18 @@ class Maintenance(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0, words)
         return done.stderr
 
-    def test_a_window_drains_before_it_opens_and_restores_when_it_has_closed(self):
+    def set(self, name, window, opens, closes, *more):
+        self.near.cli("node", "maintenance", "set", name, window, "--from", at(opens), "--to", at(closes), "--deadline", "1s", *more)
+
+    def test_a_window_drains_before_it_opens_and_restores_when_it_is_not_due_any_more(self):
         name = self.far.name
-        opens = at(4)
-        self.near.cli("node", "maintenance", "set", name, "once", "--from", opens, "--to", at(8), "--deadline", "2s")
+        opens = at(3600)
+        self.near.cli("node", "maintenance", "set", name, "once", "--from", opens, "--to", at(7200), "--deadline", "2s")
         (window,) = self.node(name)["windows"]
         self.assertEqual((window["name"], window["schedule"], window["state"]), ("once", f"@at {opens}", "waiting"))
         self.assertEqual(self.node(name)["duty"], "active")
+        self.set(name, "once", 1, 3600)
         self.until(name, "drained")
-        self.assertLess(datetime.datetime.now(datetime.timezone.utc), datetime.datetime.fromisoformat(window["closes_at"].replace("Z", "+00:00")))
         self.assertEqual(self.node(name)["drain"]["window"], "once")
         shown = self.near.cli("node", "show", name)
         self.assertIn("drained for", shown)
@@ -57,15 +60,21 @@ class Maintenance(unittest.TestCase):
         self.assertIn(name, self.near.cli("node", "maintenance", "list"))
         (seen,) = self.near.call("POST", "/v1/placement/preview", {"items": [{"machine": {"name": "m", "image": "none"}}]})["items"]
         self.assertEqual([n["reason"] for n in seen["nodes"] if n["name"] == name], ["the node is drained for its maintenance window once"])
+        # It is open still, and longer: nothing is wrong with it, and the node stays as it is.
+        self.set(name, "once", -60, 7200)
+        self.set(name, "once", 0, 7200)
+        self.assertEqual((self.node(name)["duty"], self.node(name)["windows"][0]["problem"]), ("drained", ""))
+        # It is later.
+        self.set(name, "once", 3600, 7200)
         self.until(name, "active")
-        self.assertEqual(self.node(name)["windows"][0]["state"], "over")
+        self.assertEqual(self.node(name)["windows"][0]["state"], "waiting")
         ended = [o["state"] for o in self.near.get("/v1/operations")["operations"] if o["kind"] in ("node.drain", "node.restore")]
         self.assertTrue(set(ended) <= {"succeeded", "running"}, ended)
 
     def test_it_survives_the_death_of_the_leader_and_a_restart_of_its_node(self):
         name = self.far.name
         leader = self.cluster.leader()
-        self.near.cli("node", "maintenance", "set", name, "long", "--from", at(2), "--to", at(3600), "--deadline", "1s")
+        self.set(name, "long", 1, 3600)
         self.until(name, "drained")
         leader.kill()
         self.far.stop()  # that is what the window is for
@@ -78,20 +87,26 @@ class Maintenance(unittest.TestCase):
         self.near.cli("node", "maintenance", "clear", name, "long")  # its end
         self.until(name, "active")
 
-    def test_a_node_that_somebody_cordoned_is_cordoned_again(self):
+    def test_a_node_that_somebody_cordoned_is_cordoned_again_when_it_has_closed(self):
         name = self.far.name
+
+        def drains():
+            return [o["id"] for o in self.near.get("/v1/operations")["operations"] if o["kind"] == "node.drain" and o["state"] == "succeeded"]
+
+        before = drains()
         self.near.cli("node", "cordon", name)
-        self.near.cli("node", "maintenance", "set", name, "short", "--from", at(0), "--to", at(3), "--deadline", "1s")
-        self.until(name, "drained")
-        self.until(name, "cordoned")
+        self.set(name, "short", 0, 5)
+        self.near.until(lambda view: any((n["name"], n["duty"], n["windows"][0]["state"]) == (name, "cordoned", "over") and "drain" not in n
+                                         for n in view["nodes"] if n["windows"]), "a node that is cordoned when its window is over")
+        self.assertEqual(len(drains()), len(before) + 1)
         self.near.cli("node", "uncordon", name)
 
     def test_whom_a_person_restores_is_left_alone(self):
         name = self.far.name
-        self.near.cli("node", "maintenance", "set", name, "early", "--from", at(0), "--to", at(3600), "--deadline", "1s")
+        self.set(name, "early", 0, 3600)
         self.until(name, "drained")
         self.near.cli("node", "restore", name)
-        self.near.cli("node", "maintenance", "set", self.near.name, "other", "--from", at(0), "--to", at(3600), "--deadline", "1s")
+        self.set(self.near.name, "other", 0, 3600)
         self.until(self.near.name, "drained")  # all windows were looked at meanwhile
         self.assertEqual(self.node(name)["duty"], "active")
 
@@ -125,7 +140,7 @@ class Maintenance(unittest.TestCase):
         others = [server.name for server in self.cluster.servers if server is not self.far]
         for name in others:
             self.near.cli("node", "cordon", name)
-        self.near.cli("node", "maintenance", "set", self.far.name, "alone", "--from", at(0), "--to", at(3600), "--deadline", "1s")
+        self.set(self.far.name, "alone", 0, 3600)
         self.near.until(lambda view: any(w["problem"] for n in view["nodes"] if n["name"] == self.far.name for w in n["windows"]), "a problem")
         self.assertIn("the last one that takes work", self.near.cli("node", "maintenance", "list"))
         for name in others:

@@ -125,6 +125,7 @@ static int find(struct cluster *cluster, const char *name, const char *window,
                     window);
 }
 
+/* One that opens as before, and is only longer or shorter, is open if it was. */
 void cluster_set_window(struct cluster *cluster, const char *name, const char *window,
                         const json_t *body, struct cluster_reply reply)
 {
@@ -147,8 +148,9 @@ void cluster_set_window(struct cluster *cluster, const char *name, const char *w
         "0, '', ?10 WHERE (SELECT count(*) FROM node_window WHERE node = ?2 AND key <> ?1) < ?11 "
         "ON CONFLICT (key) DO UPDATE SET schedule = excluded.schedule, zone = excluded.zone, "
         "duration_ms = excluded.duration_ms, deadline_ms = excluded.deadline_ms, force = "
-        "excluded.force, since_ms = excluded.since_ms, begun_ms = 0, problem = '', revision = "
-        "excluded.revision",
+        "excluded.force, since_ms = CASE WHEN schedule = excluded.schedule AND zone = "
+        "excluded.zone THEN since_ms ELSE excluded.since_ms END, begun_ms = 0, problem = '', "
+        "revision = excluded.revision",
         "tttttuuiuri", key, name, window, set.schedule, set.zone, set.duration_ms, set.deadline_ms,
         (int64_t)set.is_forced, clock_real_ms(), (int64_t)WINDOWS_MAX);
     change_propose(change_of_node(cluster, name, reply), command);

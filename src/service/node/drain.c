@@ -599,7 +599,6 @@ static void set_window(struct node_service *service, const char *name,
     store_query(service->options.store, &ignored, take_cordoned, &was_cordoned,
                 "SELECT duty FROM node WHERE key = ?", "t", name);
     json_object_set_new(settings, "window", json_string(window->name));
-    json_object_set_new(settings, "window_closes_ms", json_integer((json_int_t)window->closes_ms));
     json_object_set_new(settings, "was_cordoned", json_boolean(was_cordoned));
 }
 

@@ -96,7 +96,6 @@ int drain_take_settings(const json_t *body, uint64_t moves_max, json_t *settings
 struct drain_window {
     const char *name;
     uint64_t opens_ms;
-    uint64_t closes_ms;
 };
 /* node_drain(); CONFLICT, too: it was drained for that opening. */
 void drain_begin(struct node_service *service, const char *project, const char *name,

@@ -110,7 +110,7 @@ static void drain_for(struct look *look, const struct cluster_window *window)
     uint64_t left_ms =
         window->opens_ms > look->now_ms ? window->opens_ms - look->now_ms : window->deadline_ms;
     left_ms = left_ms < DEADLINE_LEAST_MS ? DEADLINE_LEAST_MS : left_ms;
-    const struct drain_window of = {window->name, window->opens_ms, window->closes_ms};
+    const struct drain_window of = {window->name, window->opens_ms};
     JSON_OWNED json_t *body =
         json_pack("{s:I, s:b}", "deadline_ms", (json_int_t)left_ms, "force", window->is_forced);
     MEMORY_OWNED char *key = memory_format("%s/%s", window->node, window->name);
@@ -119,27 +119,13 @@ static void drain_for(struct look *look, const struct cluster_window *window)
     drain_begin(look->service, PROJECT, window->node, body, &of, on_begun, beginning);
 }
 
-/* ---- Looking ---- */
-
-static void visit_window(const struct cluster_window *window, void *context)
-{
-    struct look *look = context;
-    MEMORY_OWNED char *key = memory_format("%s/%s", window->node, window->name);
-    if (window->opens_ms == 0 || look->begins || !owns(look, window->node)) {
-        return;
-    }
-    if (look->now_ms < window->drains_ms) {
-        expect_at(look, window->drains_ms);
-    } else if (window->begun_ms < window->opens_ms && !was_tried(look, key)) {
-        drain_for(look, window);
-    }
-}
+/* ---- Nodes that were drained for a window ---- */
 
 struct drained {
     char node[NODE_NAME_SIZE];
     char window[NODE_NAME_SIZE];
-    uint64_t closes_ms;
     bool was_cordoned;
+    bool is_kept; /* its window, as it is now, has not closed */
 };
 
 struct finding {
@@ -161,18 +147,50 @@ static bool take_drained(sqlite3_stmt *row, void *context)
     finding->drained =
         memory_resize(finding->drained, (finding->count + 1) * sizeof(*finding->drained));
     struct drained *drained = &finding->drained[finding->count++];
+    *drained =
+        (struct drained){.was_cordoned = json_is_true(json_object_get(drain, "was_cordoned"))};
     snprintf(drained->node, sizeof(drained->node), "%s", store_text(row, 0));
     snprintf(drained->window, sizeof(drained->window), "%s", json_text(drain, "window"));
-    drained->was_cordoned = json_is_true(json_object_get(drain, "was_cordoned"));
-    drained->closes_ms = json_u64(drain, "window_closes_ms");
     return true;
 }
 
-static bool take_found(sqlite3_stmt *row, void *context)
+static struct drained *find_drained(const struct finding *finding,
+                                    const struct cluster_window *window)
 {
-    (void)row;
-    *(bool *)context = true;
-    return false;
+    for (size_t i = 0; i < finding->count; i++) {
+        struct drained *drained = &finding->drained[i];
+        if (strcmp(drained->node, window->node) == 0 &&
+            strcmp(drained->window, window->name) == 0) {
+            return drained;
+        }
+    }
+    return NULL;
+}
+
+/* One that was changed while its node is drained for it is the same opening, at other times. */
+static void note_begun(const struct look *look, const struct cluster_window *window)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", window->node, window->name);
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE node_window SET begun_ms = ?1, problem = '', revision = ?2 WHERE key "
+                      "= ?3 AND begun_ms < ?1",
+                      "urt", window->opens_ms, key);
+    node_propose(look->service, command, "that a window has begun");
+}
+
+static void visit_kept(const struct cluster_window *window, void *context)
+{
+    const struct finding *finding = context;
+    struct drained *drained = find_drained(finding, window);
+    if (drained == NULL || window->opens_ms == 0 || finding->look->now_ms < window->drains_ms) {
+        return;
+    }
+    drained->is_kept = true;
+    expect_at(finding->look, window->closes_ms);
+    if (window->begun_ms < window->opens_ms && owns(finding->look, window->node)) {
+        note_begun(finding->look, window);
+    }
 }
 
 static bool is_healthy(const struct node_service *service, const char *name)
@@ -189,21 +207,14 @@ static bool is_healthy(const struct node_service *service, const char *name)
 }
 
 /* One that is not back yet is restored when it is. */
-static void look_at_drained(struct look *look, const struct drained *drained)
+static void restore(struct look *look, const struct drained *drained)
 {
     struct node_service *service = look->service;
-    bool is_there = false;
-    struct error err = {0};
     MEMORY_OWNED char *key = memory_format("%s/%s", drained->node, drained->window);
-    if (look->begins || !owns(look, drained->node) ||
-        store_query(service->options.store, &err, take_found, &is_there,
-                    "SELECT 1 FROM node_window WHERE key = ?", "t", key) < 0 ||
-        was_tried(look, key)) {
+    if (look->begins || !owns(look, drained->node) || was_tried(look, key)) {
         return;
     }
-    if (is_there && look->now_ms < drained->closes_ms) {
-        expect_at(look, drained->closes_ms);
-    } else if (is_healthy(service, drained->node)) {
+    if (is_healthy(service, drained->node)) {
         JSON_OWNED json_t *body = json_object();
         log_info("maintenance window %s: node %s is restored", key, drained->node);
         drain_restore(service, PROJECT, drained->node, body, drained->was_cordoned, on_begun,
@@ -213,20 +224,40 @@ static void look_at_drained(struct look *look, const struct drained *drained)
     }
 }
 
+/* ---- Looking ---- */
+
+static void visit_window(const struct cluster_window *window, void *context)
+{
+    const struct finding *finding = context;
+    struct look *look = finding->look;
+    MEMORY_OWNED char *key = memory_format("%s/%s", window->node, window->name);
+    if (window->opens_ms == 0 || look->begins || find_drained(finding, window) != NULL ||
+        !owns(look, window->node)) {
+        return;
+    }
+    if (look->now_ms < window->drains_ms) {
+        expect_at(look, window->drains_ms);
+    } else if (window->begun_ms < window->opens_ms && !was_tried(look, key)) {
+        drain_for(look, window);
+    }
+}
+
 static void look_at_all(struct look *look)
 {
     struct node_service *service = look->service;
+    struct cluster *cluster = service->options.cluster;
     struct finding finding = {.look = look};
     struct error err = {0};
     int r = store_query(service->options.store, &err, take_drained, &finding,
                         "SELECT key, drain FROM node WHERE drain IS NOT NULL", "");
-    for (size_t i = 0; i < finding.count; i++) {
-        look_at_drained(look, &finding.drained[i]);
+    r = r < 0 ? r : cluster_windows_each(cluster, look->now_ms, visit_kept, &finding, &err);
+    for (size_t i = 0; r == 0 && i < finding.count; i++) {
+        if (!finding.drained[i].is_kept) {
+            restore(look, &finding.drained[i]);
+        }
     }
+    r = r < 0 ? r : cluster_windows_each(cluster, look->now_ms, visit_window, &finding, &err);
     free(finding.drained);
-    r = r < 0
-        ? r
-        : cluster_windows_each(service->options.cluster, look->now_ms, visit_window, look, &err);
     if (r < 0) {
         log_error("maintenance windows: %s", err.text);
     }
