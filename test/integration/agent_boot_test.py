@@ -127,6 +127,15 @@ class Booted(Scene):
         self.assertIn("event 3 0 0 0", said)
         self.assertIn("working", machine.said())
 
+    def test_tells_an_end_to_a_host_that_comes_after_it(self):
+        root = self.tree({"etc/blixard/entrypoint": entrypoint("sh", "-c", "exit 3")})
+        machine = self.boot(command_line="blixard.root=serial:rootd blixard.overlay=tmpfs",
+                            arguments=self.disk(self.erofs(root), "rootd", read_only=True))
+        machine.until_said("power off")
+        said = subprocess.run([CALL, self.socket, "events"], stderr=subprocess.PIPE, text=True, timeout=SECONDS).stderr
+        self.assertIn("event 2 3 0 0", said, machine.said())
+        self.assertEqual(machine.wait(), 0)
+
     def powerdown(self):
         """The power button."""
         with socket.socket(socket.AF_UNIX) as monitor:

@@ -151,6 +151,14 @@ class Machine:
     def said(self):
         return self.console.read_text(errors="replace") if self.console.exists() else ""
 
+    def until_said(self, text):
+        while text not in self.said():
+            try:
+                self.process.wait(timeout=0.05)
+            except subprocess.TimeoutExpired:
+                continue
+            raise RuntimeError(f"it has ended without {text!r}: {self.said()}")
+
     def wait(self, timeout=60):
         return self.process.wait(timeout=timeout)
 

@@ -25,7 +25,14 @@
 
 #include "guest/agent/private.h"
 
-enum { BUTTONS_MAX = 8, PATIENCE_MS = 10000, TELL_MS = 2000, STEP_MS = 10, KEY_RELEASES = 0 };
+enum {
+    BUTTONS_MAX = 8,
+    PATIENCE_MS = 10000,
+    TELL_MS = 2000,
+    TELL_END_MS = 30000,
+    STEP_MS = 10,
+    KEY_RELEASES = 0
+};
 
 struct init {
     struct serve_options options;
@@ -156,11 +163,13 @@ static int power_command(enum agent_power power)
     return power == AGENT_POWER_REBOOT || !has_power ? RB_AUTOBOOT : RB_POWER_OFF;
 }
 
+/* How a program has ended nobody finds out afterwards: the host may be a while in coming. */
 static void wait_until_told(const struct init *init)
 {
+    int most_ms = atomic_load(&shared->entry_ended) != 0 ? TELL_END_MS : TELL_MS;
     tell_server(init);
     for (int waited_ms = 0;
-         waited_ms < TELL_MS && atomic_load(&shared->told) != atomic_load(&shared->news);
+         waited_ms < most_ms && atomic_load(&shared->told) != atomic_load(&shared->news);
          waited_ms += STEP_MS) {
         usleep(STEP_MS * 1000);
     }

@@ -41,6 +41,7 @@ static void end_session(struct link *link)
         job_abandon(LIST_ITEM(node, struct job, node));
     }
     link->has_session = false;
+    link->has_lost = link->has_lost || link->unheard > 0;
     link->unheard = 0;
     buffer_done(&link->out);
 }
@@ -85,16 +86,19 @@ void link_answer(struct link *link, uint32_t id, const struct error *error,
     link_send(link, AGENT_ANSWER, AGENT_STREAM_IN, id, answer.data, answer.used);
 }
 
-void link_event(struct list *links, const struct buffer *fields)
+bool link_event(struct list *links, const struct buffer *fields)
 {
+    bool is_sent = false;
     LIST_EACH(node, links)
     {
         struct link *link = LIST_ITEM(node, struct link, node);
         if (link->has_session && !link_is_full(link)) {
             link_send(link, AGENT_EVENT, AGENT_STREAM_IN, 0, fields->data, fields->used);
             link->unheard++;
+            is_sent = true;
         }
     }
+    return is_sent;
 }
 
 static void say_hello(struct link *link, uint64_t nonce, unsigned spoken)

@@ -61,6 +61,7 @@ struct link {
     bool is_gone; /* to be freed */
     bool has_session;
     unsigned unheard;     /* events that the host has not acknowledged */
+    bool has_lost;        /* a session has ended before it had acknowledged all of them */
     uint64_t retry_at_ms; /* of a port: when it is looked at again */
     unsigned retry_ms;
     struct agent_receiver receiver;
@@ -85,8 +86,8 @@ bool link_is_full(const struct link *link);
 short link_wants(const struct link *link, uint64_t now_ms);
 void link_ready(struct link *link, short events, uint64_t now_ms);
 
-/* An EVENT to every host that listens. */
-void link_event(struct list *links, const struct buffer *fields);
+/* An EVENT to every host that listens; false: none does. */
+bool link_event(struct list *links, const struct buffer *fields);
 
 /* ---- job.c: requests that take a while ---- */
 

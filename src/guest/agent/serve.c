@@ -188,40 +188,66 @@ static void take_signals(struct server *server)
     reap(server);
 }
 
-static void tell(struct server *server, enum agent_event_kind kind, enum agent_tag tag,
+/* False: nobody is there to hear it. */
+static bool tell(struct server *server, enum agent_event_kind kind, enum agent_tag tag,
                  uint64_t value)
 {
     BUFFER_OWNED struct buffer fields = {0};
     agent_put_number(&fields, AGENT_EVENT_KIND, kind);
     agent_put_number(&fields, tag, value);
-    link_event(&server->links, &fields);
+    return link_event(&server->links, &fields);
 }
 
-/* What init has noted in the page since. */
+static void forget_told(struct server *server)
+{
+    server->told_started = 0;
+    server->told_ended = 0;
+    server->told_power = 0;
+}
+
+/* What a host that is gone may not have heard, the next one is told. */
+static void tell_again(struct server *server)
+{
+    LIST_EACH(node, &server->links)
+    {
+        struct link *link = LIST_ITEM(node, struct link, node);
+        if (link->has_lost) {
+            link->has_lost = false;
+            forget_told(server);
+        }
+    }
+}
+
+static bool tell_end(struct server *server, int status)
+{
+    return WIFSIGNALED(status)
+        ? tell(server, AGENT_EVENT_ENTRYPOINT_ENDED, AGENT_SIGNAL, (uint64_t)WTERMSIG(status))
+        : tell(server, AGENT_EVENT_ENTRYPOINT_ENDED, AGENT_EXIT_CODE,
+               (uint64_t)WEXITSTATUS(status));
+}
+
+/* What init has noted in the page since.  It counts as told when somebody was there, and has said
+ * that it came: a program may have ended before the host has spoken to the machine at all. */
 static void tell_news(struct server *server)
 {
     unsigned news = atomic_load(&shared->news);
     int pid = atomic_load(&shared->entry_pid);
-    int status = atomic_load(&shared->entry_status);
+    bool has_ended = atomic_load(&shared->entry_ended) != 0;
     unsigned power = atomic_load(&shared->power);
+    tell_again(server);
     if (pid != 0 && server->told_started == 0) {
-        server->told_started = 1;
-        tell(server, AGENT_EVENT_ENTRYPOINT_STARTED, AGENT_PID, (uint64_t)pid);
+        server->told_started =
+            tell(server, AGENT_EVENT_ENTRYPOINT_STARTED, AGENT_PID, (uint64_t)pid);
     }
-    if (atomic_load(&shared->entry_ended) != 0 && server->told_ended == 0) {
-        server->told_ended = 1;
-        if (WIFSIGNALED(status)) {
-            tell(server, AGENT_EVENT_ENTRYPOINT_ENDED, AGENT_SIGNAL, (uint64_t)WTERMSIG(status));
-        } else {
-            tell(server, AGENT_EVENT_ENTRYPOINT_ENDED, AGENT_EXIT_CODE,
-                 (uint64_t)WEXITSTATUS(status));
-        }
+    if (has_ended && server->told_ended == 0) {
+        server->told_ended = tell_end(server, atomic_load(&shared->entry_status));
     }
-    if (power != 0 && server->told_power == 0) {
+    if (power != 0 && server->told_power == 0 &&
+        tell(server, AGENT_EVENT_POWER, AGENT_POWER, power - 1)) {
         server->told_power = power;
-        tell(server, AGENT_EVENT_POWER, AGENT_POWER, power - 1);
     }
-    bool is_out = true;
+    bool is_out = (pid == 0 || server->told_started != 0) &&
+        (!has_ended || server->told_ended != 0) && (power == 0 || server->told_power != 0);
     LIST_EACH(node, &server->links)
     {
         is_out = is_out && LIST_ITEM(node, struct link, node)->unheard == 0;
@@ -338,6 +364,9 @@ static void step_links(struct server *server)
             link_ready(link, 0, now);
         }
         if (link->is_gone) {
+            if (link->unheard > 0) {
+                forget_told(server);
+            }
             link_free(link);
             server->link_count--;
         }
