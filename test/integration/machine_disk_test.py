@@ -15,21 +15,6 @@ USER_DATA = "#cloud-config\npassword: very-secret\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL9pfe1V5 tester"
 
 
-def efi_disk(folder):
-    """A FAT file system: its firmware's shell starts Debian's kernel, which is an EFI program itself."""
-    disk = folder / "efi.raw"
-    busybox = machines.BUSYBOX.read_bytes()
-    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "cat", "dd", "uname")}, machines.DISK_MODULES))
-    (folder / "startup.nsh").write_text("fs0:\nvmlinuz.efi initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests\n")
-    with disk.open("wb") as file:
-        file.truncate(64 << 20)
-    subprocess.run(["mformat", "-i", disk, "-F", "::"], check=True)
-    for source, target in ((machines.kernel_flags()[1], "vmlinuz.efi"), (folder / "initrd", "initrd"),
-                           (folder / "startup.nsh", "startup.nsh")):
-        subprocess.run(["mcopy", "-i", disk, source, f"::{target}"], check=True)
-    return disk
-
-
 class Disk(unittest.TestCase):
     def run_cli(self, *words):
         return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input="",
@@ -142,7 +127,7 @@ class Disk(unittest.TestCase):
     def test_so_is_one_with_uefi_and_its_variables(self):
         if not pathlib.Path("/usr/share/OVMF/OVMF_VARS_4M.fd").exists():
             self.skipTest("ovmf is not installed")
-        self.ok("image", "import", "disk", "--disk", efi_disk(self.folder), "--firmware", "uefi")
+        self.ok("image", "import", "disk", "--disk", machines.efi_disk(self.folder), "--firmware", "uefi")
         self.check_life_cycle()
 
 

@@ -6,7 +6,7 @@ import tempfile
 import unittest
 
 from cluster import Cluster
-from machines import boot_disk, kernel_flags, machines_of, root_archive, why_not
+from machines import boot_disk, efi_disk, kernel_flags, machines_of, root_archive, why_not
 
 USER_DATA = "#cloud-config\npassword: very-secret\n"
 BOOT = "cat /proc/sys/kernel/random/boot_id"
@@ -31,8 +31,8 @@ class Belongings(unittest.TestCase):
         root.write_bytes(root_archive())
         cls.near.cli("image", "import", "small", "--root", root, *kernel_flags())
 
-    def create(self, name, *flags):
-        self.near.cli("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", self.near.name, *flags)
+    def create(self, name, *flags, node=None):
+        self.near.cli("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", (node or self.near).name, *flags)
 
     def shell(self, name, script):
         return self.near.cli("vm", "exec", name, "--", "sh", "-c", script)
@@ -43,6 +43,9 @@ class Belongings(unittest.TestCase):
         machine = json.loads(self.near.cli("vm", "show", name, "--output", "json"))
         self.assertEqual(machine["node"], to.name)
         return machine
+
+    def nodes(self):
+        return {row["name"]: row["node"] for row in json.loads(self.near.cli("volume", "list", "--output", "json"))["volumes"]}
 
     def refused(self, *words):
         done = self.near.cli(*words, check=False)
@@ -89,16 +92,42 @@ class Belongings(unittest.TestCase):
         near.cli("vm", "start", "db")
         self.assertEqual(self.shell("db", "cat /mnt/kept/one /root/own; ls /mnt/kept"), "kept one\nown\nlost+found\none\n")
 
-        # One that shares its files with a clone stays where that is.
-        near.cli("volume", "clone", "kept", "other", "--snapshot", "before")
-        self.assertIn("clones", self.refused("vm", "migrate", "db", "--live"))
+        # What a clone needs as well is copied: either goes, the other stays.
+        for name, source in (("other", "kept"), ("secret", "sealed")):
+            if name == "secret":
+                near.cli("volume", "snapshot", "create", source, "before")
+            near.cli("volume", "clone", source, name, "--snapshot", "before")
+        self.migrate("db", near, "--live")
+        self.assertEqual(self.nodes(), {"kept": near.name, "plain": near.name, "sealed": near.name, "other": far.name, "secret": far.name})
+        self.assertEqual(self.shell("db", "cat /mnt/kept/one /mnt/sealed/one /mnt/plain/two"), "kept one\nsealed one\nplain two\n")
+        near.cli("volume", "clone", "kept", "twin", "--snapshot", "before")
+        near.cli("volume", "detach", "kept")
+        near.cli("volume", "attach", "twin", "db", "--path", "/mnt/twin")
+        self.shell("db", "echo twin > /mnt/twin/two; sync")
+        for way in ("--live", "--cold"):
+            self.migrate("db", far if way == "--live" else near, way)
+            self.assertEqual(self.shell("db", "cat /mnt/twin/one /mnt/twin/two"), "kept one\ntwin\n")
+            near.cli("volume", "snapshot", "create", "twin", way[2:])
+            near.cli("volume", "clone", "twin", way[2:], "--snapshot", way[2:])
+        self.assertEqual(self.nodes()["kept"], near.name)
         near.cli("vm", "stop", "db")
-        self.assertIn("clones", self.refused("vm", "migrate", "db", "--cold"))
-        near.cli("volume", "delete", "other")
+        for name in ("twin", "sealed"):
+            near.cli("volume", "detach", name)
+        near.cli("volume", "snapshot", "restore", "kept", "before")
+        near.cli("volume", "attach", "kept", "db", "--path", "/mnt/kept")
+        near.cli("vm", "start", "db")
+        self.assertEqual(self.shell("db", "cat /mnt/kept/one; ls /mnt/kept"), "kept one\nlost+found\none\n")
         near.cli("vm", "delete", "db")
-        near.cli("volume", "snapshot", "delete", "kept", "before")
-        for name in ("sealed", "plain", "kept"):  # layers may still be merged
+        # What is far was left complete, and is mended with what was below.
+        self.create("reader", "--volume", "other:/mnt/other", "--volume", "secret:/mnt/secret", "--volume", "live:/mnt/live", node=far)
+        self.assertEqual(self.shell("reader", "cat /mnt/other/one /mnt/secret/one /mnt/live/two"), "kept one\nsealed one\ntwin\n")
+        near.cli("vm", "delete", "reader")
+        for name in ("live", "cold", "twin", "other", "secret", "sealed", "plain", "kept"):
+            for row in json.loads(near.cli("volume", "snapshot", "list", name, "--output", "json"))["snapshots"]:
+                near.cli("volume", "snapshot", "delete", name, row["name"])
+            # layers may still be merged
             near.until(lambda _: near.cli("volume", "delete", name, check=False).returncode == 0, f"end of volume {name}")
+        self.nothing_left(near)
         self.nothing_left(far)
 
     def test_a_clone_goes_with_what_is_below_its_disk(self):
@@ -124,10 +153,16 @@ class Belongings(unittest.TestCase):
         missing = [tool for tool in ("syslinux", "mformat", "qemu-img") if shutil.which(tool) is None]
         if missing:
             self.skipTest(f"{missing[0]} is not installed")
-        self.near.cli("image", "import", "disk", "--disk", boot_disk(self.folder))
+        has_uefi = pathlib.Path("/usr/share/OVMF/OVMF_VARS_4M.fd").exists()
+        disk = efi_disk(self.folder) if has_uefi else boot_disk(self.folder)
+        self.near.cli("image", "import", "disk", "--disk", disk, "--firmware", "uefi" if has_uefi else "bios")
         (self.folder / "user-data").write_text(USER_DATA)
-        self.near.cli("vm", "create", "pc", "--image", "disk", "--memory", "128MiB", "--node", self.near.name,
-                      "--user-data", self.folder / "user-data")
+        self.near.cli("vm", "create", "pc", "--image", "disk", "--memory", "256MiB", "--node", self.near.name,
+                      "--user-data", self.folder / "user-data", "--boot-timeout", "390s")
+        variable = "/sys/firmware/efi/efivars/{}-12345678-1234-1234-1234-123456789abc".format
+        mount = "mount -t efivarfs none /sys/firmware/efi/efivars; "
+        if has_uefi:
+            self.shell("pc", f"{mount} printf '\\007\\000\\000\\000before' > {variable('Before')}")
         self.shell("pc", "echo far beyond the image | dd of=/dev/vda bs=512 seek=4000000 conv=notrunc,fsync 2> /dev/null")
         look = "dd if=/dev/vda bs=512 skip=4000000 count=1 2> /dev/null | head -n 1"
         seed = "mkdir -p /m; mount -t iso9660 -o ro /dev/vdb /m; cat /m/user-data"
@@ -136,12 +171,17 @@ class Belongings(unittest.TestCase):
         self.assertEqual(self.shell("pc", look), "far beyond the image\n")
         self.assertEqual(self.shell("pc", seed), USER_DATA)
         self.assertGreater(float(self.shell("pc", "cat /proc/uptime").split()[0]), uptime)
+        if has_uefi:
+            self.shell("pc", f"printf '\\007\\000\\000\\000there' > {variable('There')}")
         disk = next((self.far.folder / "machines").glob("*/disk.qcow2"))
         self.assertLess(disk.stat().st_blocks * 512, 8 << 20)  # what the image has was not sent
         self.nothing_left(self.near)
         self.migrate("pc", self.near, "--cold")
         self.assertEqual(self.shell("pc", look), "far beyond the image\n")
         self.assertEqual(self.shell("pc", seed), USER_DATA)
+        if has_uefi:  # what was there before, and what was written after it had come there
+            said = self.shell("pc", f"{mount} cat {variable('Before')} {variable('There')}")
+            self.assertEqual(said.replace("\7", "").replace("\0", ""), "beforethere")
         self.near.cli("vm", "delete", "pc")
         self.nothing_left(self.far)
 
@@ -177,8 +217,12 @@ class Belongings(unittest.TestCase):
         if not any(driver["name"] == "qemu" and driver["shares"] for driver in drivers):
             self.skipTest("no virtiofsd")
         self.create("sharing", "--share", f"{self.shared}:/srv/shared")
-        self.assertIn("shares", self.refused("vm", "migrate", "sharing", "--live"))
-        self.assertIn("does not share", self.refused("vm", "migrate", "sharing", "--cold"))
+        refusal = self.refused("vm", "migrate", "sharing", "--live")
+        for part in ("shares", f"{self.shared}:/srv/shared", "--cold"):
+            self.assertIn(part, refusal)
+        refusal = self.refused("vm", "migrate", "sharing", "--cold")
+        for part in (str(self.shared), self.far.name, "machine_share_folders"):
+            self.assertIn(part, refusal)
         self.assertEqual(self.shell("sharing", "echo here"), "here\n")  # it was started again where it was
         self.near.cli("vm", "delete", "sharing")
 

@@ -130,3 +130,18 @@ def boot_disk(folder):
     subprocess.run(["syslinux", "--install", disk], check=True)
     subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", disk, folder / "disk.qcow2"], check=True)
     return folder / "disk.qcow2"
+
+
+def efi_disk(folder):
+    """A FAT file system: its firmware's shell starts Debian's kernel, which is an EFI program itself."""
+    disk = folder / "efi.raw"
+    busybox = BUSYBOX.read_bytes()
+    (folder / "initrd").write_bytes(microvm.initrd({f"/bin/{tool}": busybox for tool in ("sh", "cat", "dd", "head", "mkdir", "mount", "printf", "uname")}, DISK_MODULES + ["efivarfs"]))
+    (folder / "startup.nsh").write_text("fs0:\nvmlinuz.efi initrd=initrd console=ttyS0 quiet panic=-1 cryptomgr.notests\n")
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mformat", "-i", disk, "-F", "::"], check=True)
+    for source, target in ((kernel_flags()[1], "vmlinuz.efi"), (folder / "initrd", "initrd"),
+                           (folder / "startup.nsh", "startup.nsh")):
+        subprocess.run(["mcopy", "-i", disk, source, f"::{target}"], check=True)
+    return disk

@@ -68,6 +68,22 @@ static bool split_key(const char *key, char ret_project[64], char ret_name[64])
         snprintf(ret_name, 64, "%s", slash + 1) < 64;
 }
 
+/* What those are called here that stay where they are as well. */
+static int take_copies(struct arrival_files *files, const json_t *copies, struct error *err)
+{
+    for (size_t i = 0; i < files->layer_count; i++) {
+        struct volume_file *layer = &files->layers[i];
+        const char *copy = json_text(copies, layer->id);
+        size_t length = strlen(copy);
+        if (length > 0 &&
+            (length != VOLUME_ID_SIZE - 1 || strspn(copy, "0123456789abcdef") != length)) {
+            return error_set(err, ERROR_INVALID, "a layer is named by 16 hex digits");
+        }
+        snprintf(layer->copy, sizeof(layer->copy), "%s", copy);
+    }
+    return 0;
+}
+
 int arrival_files_init(struct arrival_files *files, struct machine_service *service,
                        const char *key, const char *id, const json_t *body, struct error *err)
 {
@@ -92,10 +108,12 @@ int arrival_files_init(struct arrival_files *files, struct machine_service *serv
     int r = store_query(
         service->options.store, err, take_snapshot, files,
         "SELECT name, id FROM machine_snapshot WHERE machine_id = ? AND state = 'ready'", "t", id);
-    return r < 0 || !split_key(key, project, name)
-        ? r
-        : volume_move_files(service->options.volumes, project, name, &files->layers,
-                            &files->layer_count, err);
+    if (r < 0 || !split_key(key, project, name)) {
+        return r;
+    }
+    r = volume_move_files(service->options.volumes, project, name, &files->layers,
+                          &files->layer_count, err);
+    return r < 0 ? r : take_copies(files, json_object_get(body, "copies"), err);
 }
 
 void arrival_files_done(struct arrival_files *files)
@@ -117,9 +135,9 @@ static int write_mark(const struct arrival_files *files, bool is_whole, struct e
     JSON_OWNED json_t *mark = json_pack("{s:s, s:b, s:o}", "operation", files->operation,
                                         "is_whole", is_whole, "layers", layers);
     for (size_t i = 0; i < files->layer_count; i++) {
-        json_array_append_new(
-            layers,
-            json_pack("{s:s, s:s}", "id", files->layers[i].id, "format", files->layers[i].format));
+        json_array_append_new(layers,
+                              json_pack("{s:s, s:s}", "id", volume_move_name(&files->layers[i]),
+                                        "format", files->layers[i].format));
     }
     MEMORY_OWNED char *path = mark_of(files->service, files->id);
     MEMORY_OWNED char *text = json_dumps(mark, JSON_COMPACT);
@@ -221,7 +239,7 @@ static int place_layers(const struct arrival_files *files, struct error *err)
     {
         const struct volume_file *layer = NULL;
         for (size_t i = 0; i < files->layer_count; i++) {
-            if (strcmp(files->layers[i].id, json_text(one, "id")) == 0) {
+            if (strcmp(volume_move_name(&files->layers[i]), json_text(one, "id")) == 0) {
                 layer = &files->layers[i];
             }
         }
@@ -230,8 +248,9 @@ static int place_layers(const struct arrival_files *files, struct error *err)
                              "layer %.16s of a volume is not known on this node yet: try again",
                              json_text(one, "id"));
         }
-        MEMORY_OWNED char *from = memory_format("%s/layers/%s", files->unpacked, layer->id);
-        r = volume_move_take(files->service->options.volumes, layer->id, layer->format, from, err);
+        const char *id = volume_move_name(layer);
+        MEMORY_OWNED char *from = memory_format("%s/layers/%s", files->unpacked, id);
+        r = volume_move_take(files->service->options.volumes, id, layer->format, from, err);
         if (r < 0) {
             return r;
         }

@@ -670,8 +670,9 @@ static int find_volumes(struct machine_visit *visit, const json_t *wanted, struc
     visit->disks[0].is_layer = json_text(machine->config, "disk")[0] != '\0';
     visit->disk_count = 1;
     for (size_t i = 0; i < count; i++) {
-        int r = volume_visit_new(service, machine->project, volumes[i].use.name,
-                                 &visit->volumes[visit->volume_count], err);
+        int r =
+            volume_visit_new(service, machine->project, volumes[i].use.name, visit->files.layers,
+                             visit->files.layer_count, &visit->volumes[visit->volume_count], err);
         if (r < 0) {
             return r;
         }

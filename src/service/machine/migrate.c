@@ -110,14 +110,17 @@ static bool take_presence(sqlite3_stmt *row, void *context)
     return false;
 }
 
-/* The mark: the operation, then a line for each layer of its volumes, "ID FORMAT". */
+/* The mark: the operation, then a line for each layer of its volumes that leaves, "ID FORMAT". */
 int migration_write_mark(const struct migration *migration, struct error *err)
 {
     BUFFER_OWNED struct buffer text = {0};
     MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_MARK, migration->machine->folder);
     buffer_append_format(&text, "%s\n", migration->operation);
     for (size_t i = 0; i < migration->file_count; i++) {
-        buffer_append_format(&text, "%s %s\n", migration->files[i].id, migration->files[i].format);
+        const struct volume_file *file = &migration->files[i];
+        if (file->copy[0] == '\0') {
+            buffer_append_format(&text, "%s %s\n", file->id, file->format);
+        }
     }
     return file_write(path, text.data, text.used, 0600, err);
 }
@@ -245,8 +248,10 @@ static void clean_up(void *context)
     if (migration->error.kind == ERROR_NONE) {
         MEMORY_OWNED char *snapshots = snapshot_folder_all(service, machine->id);
         for (size_t i = 0; i < migration->file_count; i++) {
-            volume_move_remove(service->options.volumes, migration->files[i].id,
-                               migration->files[i].format);
+            const struct volume_file *file = &migration->files[i];
+            if (file->copy[0] == '\0') {
+                volume_move_remove(service->options.volumes, file->id, file->format);
+            }
         }
         migration_remove_folder(service, snapshots);
         migration_remove_folder(service, machine->folder); /* with the mark: last */
@@ -262,6 +267,21 @@ static void on_forgotten(const struct error *error, int status, struct buffer *a
     (void)context;
 }
 
+/* Not when there are none: an older node would not know the word. */
+static void add_copies(const struct migration *migration, json_t *body)
+{
+    JSON_OWNED json_t *copies = json_object();
+    for (size_t i = 0; i < migration->file_count; i++) {
+        const struct volume_file *file = &migration->files[i];
+        if (file->copy[0] != '\0') {
+            json_object_set_new(copies, file->id, json_string(file->copy));
+        }
+    }
+    if (json_object_size(copies) > 0) {
+        json_object_set(body, "copies", copies);
+    }
+}
+
 void migration_tell_target(struct migration *migration, json_t *owned_more, uint64_t timeout_ms,
                            void (*done)(const struct error *error, int status,
                                         struct buffer *answer, void *context))
@@ -272,6 +292,7 @@ void migration_tell_target(struct migration *migration, json_t *owned_more, uint
     json_object_set_new(object, "id", json_string(machine->id));
     if (is_wanted) {
         json_object_set_new(object, "operation", json_string(migration->operation));
+        add_copies(migration, object);
     }
     MEMORY_OWNED char *body = json_dumps(object, JSON_COMPACT);
     MEMORY_OWNED char *target =
@@ -678,7 +699,9 @@ static void hold_volumes(struct migration *migration)
     const struct machine *machine = migration->machine;
     struct volume_service *volumes = migration->service->options.volumes;
     if (volume_move_files(volumes, machine->project, machine->name, &migration->files,
-                          &migration->file_count, &migration->error) == 0) {
+                          &migration->file_count, &migration->error) == 0 &&
+        volume_move_divide(volumes, machine->project, machine->name, migration->files,
+                           migration->file_count, &migration->error) == 0) {
         migration->holds_volumes = true;
         volume_move_hold(volumes, machine->project, machine->name, true);
     }

@@ -194,15 +194,24 @@ int shares_check_here(const struct machine_service *service, const json_t *confi
         shares_complete(shares_folders(service), copy, err) == 0) {
         return 0;
     }
-    return error_wrap(err, "the machine has folders of its node, which node %s does not share",
-                      service->node_name);
+    struct error why = *err;
+    return error_set(
+        err, why.kind,
+        "the machine has a folder of its node, and node %s does not: %.240s.  Make the "
+        "folder there and name it in machine_share_folders of that node, or choose "
+        "another node",
+        service->node_name,
+        text_starts_with(why.text, "share: ") ? why.text + strlen("share: ") : why.text);
 }
 
 int shares_refuse(const json_t *config, const char *what, struct error *err)
 {
-    return json_array_size(json_object_get(config, "shares")) == 0
+    const json_t *list = json_object_get(config, "shares");
+    const char *first = json_string_value(json_array_get(list, 0));
+    return first == NULL
         ? 0
         : error_set(err, ERROR_UNSUPPORTED,
-                    "a machine with shares cannot be %s: what virtiofsd knows of it is not saved",
-                    what);
+                    "a machine with shares (%.200s%s) cannot be %s: what virtiofsd "
+                    "knows of a folder of the host is not saved",
+                    first, json_array_size(list) > 1 ? " and more" : "", what);
 }

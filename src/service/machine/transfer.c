@@ -104,7 +104,7 @@ static void transfer_add_files(struct machine_export *export)
     {
         MEMORY_OWNED char *name = memory_format("layers/%s", json_text(one, "id"));
         MEMORY_OWNED char *path =
-            volume_move_path(volumes, json_text(one, "id"), json_text(one, "format"));
+            volume_move_path(volumes, json_text(one, "of"), json_text(one, "format"));
         package_writer_add(export->writer, name, path);
     }
     json_array_foreach(json_object_get(export->manifest, "own"), index, one)
@@ -237,8 +237,9 @@ static void transfer_name_files(const struct machine *machine, enum transfer_kin
     json_t *own = json_array();
     for (size_t i = 0; i < count; i++) {
         if (kind != TRANSFER_RUNNING || !files[i].is_written) {
-            json_array_append_new(
-                layers, json_pack("{s:s, s:s}", "id", files[i].id, "format", files[i].format));
+            json_array_append_new(layers,
+                                  json_pack("{s:s, s:s, s:s}", "id", volume_move_name(&files[i]),
+                                            "of", files[i].id, "format", files[i].format));
         }
     }
     for (size_t i = 0; i < counts[kind]; i++) {

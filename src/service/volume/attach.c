@@ -193,7 +193,8 @@ static bool take_use(sqlite3_stmt *row, void *context)
     return false;
 }
 
-int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct error *err)
+int volume_open_one(struct volume *volume, const struct volume_file *files, size_t file_count,
+                    struct volume_open *ret_open, struct error *err)
 {
     struct volume_service *service = volume->service;
     struct volume_link chain[VOLUME_LAYERS_MAX];
@@ -205,7 +206,9 @@ int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct 
     r = r < 0 ? r : take_key(volume, ret_open, err);
     for (size_t i = 0; r == 0 && i < count; i++) {
         struct hypervisor_layer *layer = &ret_open->layers[i];
-        snprintf(ret_open->ids[i], VOLUME_ID_SIZE, "%.16s", chain[i].id);
+        snprintf(ret_open->ids[i], VOLUME_ID_SIZE, "%.16s",
+                 volume_name_among(files, file_count, chain[i].id));
+        memcpy(chain[i].id, ret_open->ids[i], VOLUME_ID_SIZE);
         *layer = (struct hypervisor_layer){.id = ret_open->ids[i],
                                            .fd = -1,
                                            .read_fd = -1,
@@ -232,7 +235,7 @@ int volume_open(struct volume_service *service, const char *project, const char 
         return error_set(err, ERROR_CONFLICT, "volume %s is %s", name,
                          volume == NULL ? "not here" : volume_state_text(volume->state));
     }
-    return volume_open_one(volume, ret_open, err);
+    return volume_open_one(volume, NULL, 0, ret_open, err);
 }
 
 size_t volume_layers(struct volume_service *service, const char *project, const char *name,

@@ -2,9 +2,11 @@
  * Volumes that go to another node with their machine.  See volume.h.
  *
  * What moves are files: all layers that a volume or one of its snapshots names, and those below
- * them.  A layer that another volume names as well stays where that one is, and so would the
- * volume: it is refused.  Until the rows say that they are another node's, the files there are
- * copies that nobody counts on; from then on those here are.
+ * them.  A layer that another volume needs as well, a clone or what was cloned, stays where that
+ * one is: nobody writes in it any more, so a copy of it goes, which has a name and a row of its own
+ * there, and what lies over it names that.  (What is below such a layer is needed by the same
+ * others.)  Until the rows say that they are another node's, the files there are copies that nobody
+ * counts on; from then on those here are.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,6 +18,7 @@
 #include "base/buffer.h"
 #include "base/fd.h"
 #include "base/memory.h"
+#include "base/random.h"
 
 #include "engine/store/store.h"
 
@@ -68,6 +71,7 @@ static int add_chain(struct volume_service *service, const char *layer,
         struct volume_file *file = &collecting->files[collecting->count++];
         *file = (struct volume_file){0};
         snprintf(file->id, sizeof(file->id), "%.16s", chain[i].id);
+        snprintf(file->below, sizeof(file->below), "%.16s", chain[i].below);
         snprintf(file->format, sizeof(file->format), "%s", volume_format_text(chain[i].format));
     }
     return r;
@@ -122,10 +126,10 @@ int volume_move_files(struct volume_service *service, const char *project, const
     return 0;
 }
 
-/* ---- May they? ---- */
+/* ---- Which stay, too ---- */
 
 struct sharing {
-    struct collecting collecting;
+    const struct collecting *collecting;
     bool is_shared;
 };
 
@@ -133,7 +137,7 @@ static bool take_other(sqlite3_stmt *row, void *context)
 {
     struct sharing *sharing = context;
     sharing->is_shared =
-        sharing->is_shared || find_file(&sharing->collecting, store_text(row, 0)) == NULL;
+        sharing->is_shared || find_file(sharing->collecting, store_text(row, 0)) == NULL;
     return true;
 }
 
@@ -144,25 +148,60 @@ static bool take_presence(sqlite3_stmt *row, void *context)
     return false;
 }
 
-/* Does somebody else name one of these, or lie over it? */
-static int check_sharing(struct volume_service *service, const char *project, const char *machine,
-                         struct sharing *sharing, struct error *err)
+/* Does somebody else name it, or lie over it? */
+static int is_needed(struct volume_service *service, const char *project, const char *machine,
+                     const char *id, struct sharing *sharing, struct error *err)
 {
-    int r = 0;
-    for (size_t i = 0; r == 0 && i < sharing->collecting.count; i++) {
-        const char *id = sharing->collecting.files[i].id;
-        r = store_query(service->options.store, err, take_other, sharing,
+    int r = store_query(service->options.store, err, take_other, sharing,
                         "SELECT key FROM volume_layer WHERE below = ?", "t", id);
-        r = r < 0
-            ? r
-            : store_query(service->options.store, err, take_presence, &sharing->is_shared,
-                          "SELECT 1 FROM volume WHERE (layer = ?3 OR next_layer = ?3) AND key NOT "
-                          "IN (" OF_MACHINE ") UNION ALL SELECT 1 FROM volume_snapshot WHERE layer "
-                          "= ?3 AND volume NOT IN (" OF_MACHINE ")",
-                          "ttt", project, machine, id);
+    return r < 0
+        ? r
+        : store_query(service->options.store, err, take_presence, &sharing->is_shared,
+                      "SELECT 1 FROM volume WHERE (layer = ?3 OR next_layer = ?3) AND key NOT "
+                      "IN (" OF_MACHINE ") UNION ALL SELECT 1 FROM volume_snapshot WHERE layer "
+                      "= ?3 AND volume NOT IN (" OF_MACHINE ")",
+                      "ttt", project, machine, id);
+}
+
+static void name_copies(const struct collecting *collecting, struct volume_file *file)
+{
+    while (file != NULL && file->copy[0] == '\0') {
+        random_hex(file->copy, VOLUME_ID_SIZE - 1);
+        file = find_file(collecting, file->below);
+    }
+}
+
+int volume_move_divide(struct volume_service *service, const char *project, const char *machine,
+                       struct volume_file *files, size_t count, struct error *err)
+{
+    const struct collecting collecting = {.files = files, .count = count};
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < count; i++) {
+        struct sharing sharing = {&collecting, false};
+        r = is_needed(service, project, machine, files[i].id, &sharing, err);
+        if (r == 0 && sharing.is_shared) {
+            name_copies(&collecting, &files[i]);
+        }
     }
     return r;
 }
+
+const char *volume_move_name(const struct volume_file *file)
+{
+    return file->copy[0] != '\0' ? file->copy : file->id;
+}
+
+const char *volume_name_among(const struct volume_file *files, size_t count, const char *id)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(files[i].id, id) == 0) {
+            return volume_move_name(&files[i]);
+        }
+    }
+    return id;
+}
+
+/* ---- May they? ---- */
 
 static int check_states(struct volume_service *service, const char *project, const char *machine,
                         struct error *err)
@@ -180,19 +219,12 @@ static int check_states(struct volume_service *service, const char *project, con
 int volume_move_check(struct volume_service *service, const char *project, const char *machine,
                       struct error *err)
 {
-    struct sharing sharing = {0};
+    struct volume_file *files = NULL;
+    size_t count = 0;
     int r = check_states(service, project, machine, err);
-    r = r < 0 ? r
-              : volume_move_files(service, project, machine, &sharing.collecting.files,
-                                  &sharing.collecting.count, err);
-    r = r < 0 ? r : check_sharing(service, project, machine, &sharing, err);
-    free(sharing.collecting.files);
-    return r < 0 || !sharing.is_shared
-        ? r
-        : error_set(err, ERROR_UNSUPPORTED,
-                    "a volume of machine %s is a clone, or has clones: they share files, which are "
-                    "of this node (detach it, or delete the clones)",
-                    machine);
+    r = r < 0 ? r : volume_move_files(service, project, machine, &files, &count, err);
+    free(files);
+    return r;
 }
 
 void volume_move_hold(struct volume_service *service, const char *project, const char *machine,
@@ -240,6 +272,50 @@ void volume_move_remove(const struct volume_service *service, const char *id, co
 
 /* ---- Rows ---- */
 
+static void add_row(const struct volume_service *service, const char *to,
+                    const struct volume_file *file, struct store_command *command)
+{
+    static const char changed[] = "a volume of the machine was changed meanwhile";
+    if (file->copy[0] == '\0') {
+        store_command_add_expecting(
+            command, ERROR_CONFLICT, changed,
+            "UPDATE volume_layer SET node = ?1, revision = ?2 WHERE key = ?3 AND node = ?4", "trtt",
+            to, file->id, service->node_name);
+    } else {
+        store_command_add_expecting(
+            command, ERROR_CONFLICT, changed,
+            "INSERT INTO volume_layer (key, node, format, below, created_ms, revision) SELECT ?1, "
+            "?2, format, below, created_ms, ?3 FROM volume_layer WHERE key = ?4 AND node = ?5",
+            "ttrtt", file->copy, to, file->id, service->node_name);
+    }
+}
+
+/* What has moved names the copy.  A clone counts as one of its snapshot's while both are on one
+ * node. */
+static void add_renaming(const char *project, const char *machine, const char *to,
+                         const struct volume_file *file, struct store_command *command)
+{
+    static const char *const changes[] = {
+        "UPDATE volume_snapshot SET layer = ?1, revision = ?2 WHERE layer = ?3 AND volume IN "
+        "(SELECT key FROM volume WHERE project = ?4 AND machine = ?5)",
+        "UPDATE volume SET layer = ?1, revision = ?2 WHERE layer = ?3 AND project = ?4 AND machine "
+        "= ?5",
+        "UPDATE volume SET origin = ?1, revision = ?2 WHERE origin = ?3 AND project = ?4 AND "
+        "machine = ?5",
+    };
+    store_command_add(command,
+                      "UPDATE volume_layer SET below = ?1, revision = ?2 WHERE below = ?3 AND node "
+                      "= ?4",
+                      "trtt", file->copy, file->id, to);
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        store_command_add(command, changes[i], "trttt", file->copy, file->id, project, machine);
+    }
+    store_command_add(command,
+                      "UPDATE volume SET origin = NULL, revision = ?1 WHERE origin IN (?2, ?3) AND "
+                      "NOT EXISTS (SELECT 1 FROM volume_snapshot WHERE layer = volume.origin)",
+                      "rtt", file->copy, file->id);
+}
+
 void volume_move_add(struct volume_service *service, const char *project, const char *machine,
                      const char *to, const struct volume_file *files, size_t count,
                      struct store_command *command)
@@ -254,10 +330,12 @@ void volume_move_add(struct volume_service *service, const char *project, const 
             "trttt", to, volumes[i].id, service->node_name, machine);
     }
     for (size_t i = 0; i < count; i++) {
-        store_command_add_expecting(
-            command, ERROR_CONFLICT, "a volume of the machine was changed meanwhile",
-            "UPDATE volume_layer SET node = ?1, revision = ?2 WHERE key = ?3 AND node = ?4", "trtt",
-            to, files[i].id, service->node_name);
+        add_row(service, to, &files[i], command);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (files[i].copy[0] != '\0') {
+            add_renaming(project, machine, to, &files[i], command);
+        }
     }
 }
 
@@ -268,6 +346,8 @@ struct volume_visit {
     struct volume_link layer;
     enum volume_format below_format;
     struct buffer key;
+    const struct volume_file *files;
+    size_t file_count;
 };
 
 void volume_visit_free(struct volume_visit *visit)
@@ -280,7 +360,8 @@ void volume_visit_free(struct volume_visit *visit)
 }
 
 int volume_visit_new(struct volume_service *service, const char *project, const char *name,
-                     struct volume_visit **ret_visit, struct error *err)
+                     const struct volume_file *files, size_t count, struct volume_visit **ret_visit,
+                     struct error *err)
 {
     struct volume_link below;
     struct volume *volume = volume_read_one(service, project, name);
@@ -291,6 +372,8 @@ int volume_visit_new(struct volume_service *service, const char *project, const 
     }
     struct volume_visit *visit = NEW(struct volume_visit);
     visit->volume = volume;
+    visit->files = files;
+    visit->file_count = count;
     int r = volume_find_link(service, volume->layer, &visit->layer, err);
     if (r == 0 && visit->layer.below[0] != '\0') {
         r = volume_find_link(service, visit->layer.below, &below, err);
@@ -308,12 +391,13 @@ int volume_visit_new(struct volume_service *service, const char *project, const 
 int volume_visit_make(struct volume_visit *visit, struct error *err)
 {
     const struct volume_service *service = visit->volume->service;
+    const char *below = volume_name_among(visit->files, visit->file_count, visit->layer.below);
     const struct volume_layer layer = {
         .folder = service->folder,
         .id = visit->layer.id,
         .format = visit->layer.format,
         .size_bytes = visit->volume->size_bytes,
-        .below_id = visit->layer.below[0] != '\0' ? visit->layer.below : NULL,
+        .below_id = below[0] != '\0' ? below : NULL,
         .below_format = visit->below_format,
         .key = visit->key.used > 0 ? visit->key.data : NULL,
         .key_length = visit->key.used,
@@ -324,5 +408,5 @@ int volume_visit_make(struct volume_visit *visit, struct error *err)
 
 int volume_visit_open(struct volume_visit *visit, struct volume_open *ret_open, struct error *err)
 {
-    return volume_open_one(visit->volume, ret_open, err);
+    return volume_open_one(visit->volume, visit->files, visit->file_count, ret_open, err);
 }

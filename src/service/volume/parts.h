@@ -121,8 +121,14 @@ void volume_collect(struct volume_service *service);
 /* One of what volume_collect() leaves; it goes on by itself. */
 void volume_merge(struct volume_service *service);
 
+/* ---- move.c ---- */
+/* The name of a layer among these: a copy's, or its own. */
+const char *volume_name_among(const struct volume_file *files, size_t count, const char *id);
+
 /* ---- attach.c ---- */
-int volume_open_one(struct volume *volume, struct volume_open *ret_open, struct error *err);
+/* With its layers under the names that `files` (count 0: none) give them. */
+int volume_open_one(struct volume *volume, const struct volume_file *files, size_t count,
+                    struct volume_open *ret_open, struct error *err);
 
 /* ---- keep.c ---- */
 /* The file of its next layer is there. */

@@ -240,8 +240,7 @@ bool volume_is_busy(struct volume_service *service, const char *project, const c
  * snapshots.  Their rows say so in the very command that says it of the machine.
  */
 
-/* UNSUPPORTED: it is a clone or has some, and so shares files with another volume; CONFLICT:
- * something is being done to one. */
+/* CONFLICT: something is being done to one; LIMIT: too many files. */
 int volume_move_check(struct volume_service *service, const char *project, const char *machine,
                       struct error *err);
 /* Nothing else is done to them from now on; or again. */
@@ -251,6 +250,8 @@ void volume_move_hold(struct volume_service *service, const char *project, const
 /* Its files. */
 struct volume_file {
     char id[VOLUME_ID_SIZE];
+    char below[VOLUME_ID_SIZE]; /* "": none */
+    char copy[VOLUME_ID_SIZE];  /* it stays, as others need it, and there it is called so; or "" */
     char format[8];
     bool is_written; /* a VMM may write in it: the newest of a volume that is not read-only */
 };
@@ -258,6 +259,11 @@ enum { VOLUME_FILES_MAX = 512 };
 /* Of all volumes of a machine, each once; *ret_files is the caller's.  LIMIT. */
 int volume_move_files(struct volume_service *service, const char *project, const char *machine,
                       struct volume_file **ret_files, size_t *ret_count, struct error *err);
+/* Those that others need as well (a clone, or what was cloned) get the name of a copy. */
+int volume_move_divide(struct volume_service *service, const char *project, const char *machine,
+                       struct volume_file *files, size_t count, struct error *err);
+/* What it is called on the other node. */
+const char *volume_move_name(const struct volume_file *file);
 /* Where such a file is on this node; the caller's.  Any thread, as the next two. */
 char *volume_move_path(const struct volume_service *service, const char *id, const char *format);
 /* `from` becomes that file, and is on disk; one that is there already is of an earlier attempt. */
@@ -274,11 +280,13 @@ void volume_move_add(struct volume_service *service, const char *project, const 
  * A volume of a machine that comes from another node while it runs: its newest file is made here,
  * empty, for the VMM that waits.  volume_visit_new() on the loop, with what the rows say
  * (NOT_FOUND, and what secret_read() says of its key), volume_visit_make() on any thread,
- * volume_visit_open() as volume_open(), on the loop.
+ * volume_visit_open() as volume_open(), on the loop.  `files` (as they are called here) stay the
+ * caller's, and as they are.
  */
 struct volume_visit;
 int volume_visit_new(struct volume_service *service, const char *project, const char *name,
-                     struct volume_visit **ret_visit, struct error *err);
+                     const struct volume_file *files, size_t count, struct volume_visit **ret_visit,
+                     struct error *err);
 int volume_visit_make(struct volume_visit *visit, struct error *err);
 int volume_visit_open(struct volume_visit *visit, struct volume_open *ret_open, struct error *err);
 void volume_visit_free(struct volume_visit *visit); /* accepts NULL */
