@@ -1,4 +1,5 @@
 """An image whose file was damaged on the disk is never started from: it is said, or had anew from another node."""
+import json
 import pathlib
 import subprocess
 import tempfile
@@ -96,10 +97,36 @@ class Together(unittest.TestCase):
         near.cli("image", "import", "small", "--root", self.folder / "root.tar.gz", *kernel_flags())
         near.cli("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", far.name)
         near.cli("vm", "stop", "m")
+        self.check_verify(near, far)
         damaged = flip(far.folder / "images")
         near.cli("vm", "start", "m")
         self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
         self.assertTrue(damaged.exists())
+
+    def check_verify(self, near, far):
+        """`image verify`: what is damaged is named and put aside, and comes anew from a node that has it whole."""
+        verify = ("image", "verify", "small", "--node", far.name, "--output", "json")
+
+        def states(done):
+            self.assertEqual({part["image"] for part in json.loads(done.stdout)["parts"]}, {"small"})
+            return sorted(part["state"] for part in json.loads(done.stdout)["parts"])
+
+        whole = near.cli(*verify, check=False)
+        self.assertEqual((whole.returncode, states(whole)), (0, ["good"] * 3))
+        damaged = flip(far.folder / "images")
+        for _ in range(2):  # it stays so until it is mended
+            found = near.cli(*verify, check=False)
+            self.assertEqual(states(found), ["damaged", "good", "good"])
+            self.assertEqual(found.returncode, 74)
+            for part in ("image small is damaged on node n2", "--repair", "image import"):
+                self.assertIn(part, found.stderr)
+            self.assertFalse(damaged.exists())
+        self.assertEqual(near.cli("image", "verify", check=False).returncode, 0)  # the other node's is whole
+        mended = near.cli(*verify, "--repair", check=False)
+        self.assertEqual((mended.returncode, states(mended)), (0, ["good", "good", "repaired"]))
+        self.assertTrue(damaged.exists())
+        self.assertEqual(states(near.cli(*verify, check=False)), ["good"] * 3)
+        self.assertIn("there is no image", near.cli("image", "verify", "other", check=False).stderr)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ EXPECTED = {
     "machine_snapshot_list": "member", "machine_snapshot_create": "member", "machine_snapshot_get": "member",
     "machine_snapshot_delete": "member", "machine_restore": "member", "machine_clone": "member",
     "machine_migrate": "member", "machine_arrive": "peer", "machine_visit": "peer", "machine_export": "member", "machine_import": "member",
-    "machine_file_get": "member", "machine_file_put": "member", "hypervisor_list": "member", "image_blob_put": "member", "image_pull": "member", "image_pulled_get": "member", "image_pulled_delete": "member",
+    "machine_file_get": "member", "machine_file_put": "member", "hypervisor_list": "member", "image_blob_put": "member", "image_pull": "member", "image_verify": "member", "image_pulled_get": "member", "image_pulled_delete": "member",
     "machine_image_list": "member", "machine_image_get": "member", "machine_image_set": "member",
     "machine_image_delete": "member", "volume_list": "member", "volume_create": "member", "volume_get": "member",
     "volume_update": "member", "volume_delete": "member", "volume_snapshot_list": "member",

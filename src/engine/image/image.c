@@ -470,33 +470,45 @@ static int put_aside(struct image_store *store, const char *id, struct error *er
                      id, id, id, damaged_suffix);
 }
 
-static int verify(struct image_store *store, const char *id, struct error *err)
+static int compare(struct image_store *store, const char *id, int fd, const struct stat *status,
+                   struct error *err)
 {
-    FD_OWNED int fd = -1;
-    struct stat status;
     struct stat after;
     char actual[HASH_TEXT_SIZE];
-    int r = image_open(store, id, &fd, NULL, err);
-    if (r < 0) {
-        return r;
-    }
-    if (fstat(fd, &status) < 0) {
-        return error_os(err, errno, "looking at blob %s", id);
-    }
-    if (is_verified(store, id, &status)) {
-        return 0;
-    }
-    r = digest_of(fd, id, actual, err);
+    int r = digest_of(fd, id, actual, err);
     if (r < 0) {
         return r;
     }
     if (strcmp(actual, id) != 0) {
         return put_aside(store, id, err);
     }
-    if (fstat(fd, &after) == 0 && is_same_time(after.st_mtim, status.st_mtim)) {
-        note_verified(store, id, &status);
+    if (fstat(fd, &after) == 0 && is_same_time(after.st_mtim, status->st_mtim)) {
+        note_verified(store, id, status);
     }
     return 0;
+}
+
+static int open_known(struct image_store *store, const char *id, int *ret_fd,
+                      struct stat *ret_status, struct error *err)
+{
+    FD_OWNED int fd = -1;
+    int r = image_open(store, id, &fd, NULL, err);
+    if (r < 0) {
+        return r;
+    }
+    if (fstat(fd, ret_status) < 0) {
+        return error_os(err, errno, "looking at blob %s", id);
+    }
+    *ret_fd = fd_take(&fd);
+    return 0;
+}
+
+static int verify(struct image_store *store, const char *id, struct error *err)
+{
+    FD_OWNED int fd = -1;
+    struct stat status;
+    int r = open_known(store, id, &fd, &status, err);
+    return r < 0 || is_verified(store, id, &status) ? r : compare(store, id, fd, &status, err);
 }
 
 int image_verify(struct image_store *store, const char *id, struct error *err)
@@ -505,6 +517,30 @@ int image_verify(struct image_store *store, const char *id, struct error *err)
     int r = verify(store, id, err);
     pthread_mutex_unlock(&store->reading);
     return r;
+}
+
+/* Without the lock: nobody who starts a machine waits for it. */
+int image_verify_again(struct image_store *store, const char *id, uint64_t *ret_size_bytes,
+                       struct error *err)
+{
+    FD_OWNED int fd = -1;
+    struct stat status;
+    int r = open_known(store, id, &fd, &status, err);
+    if (r < 0) {
+        return r;
+    }
+    *ret_size_bytes = (uint64_t)status.st_size;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    return compare(store, id, fd, &status, err);
+}
+
+bool image_is_put_aside(struct image_store *store, const char *id)
+{
+    char path[ID_LENGTH + 4];
+    char aside[sizeof(path) + sizeof(damaged_suffix)];
+    blob_path(id, path);
+    snprintf(aside, sizeof(aside), "%s%s", path, damaged_suffix);
+    return !image_exists(store, id) && faccessat(store->fd, aside, F_OK, 0) == 0;
 }
 
 bool image_exists(struct image_store *store, const char *id)

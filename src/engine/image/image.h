@@ -70,6 +70,12 @@ int image_read(struct image_store *store, const char *id, size_t size_max, struc
  */
 int image_verify(struct image_store *store, const char *id, struct error *err);
 
+/* The same, but always read, from the disk and not from what the host remembers of it. */
+int image_verify_again(struct image_store *store, const char *id, uint64_t *ret_size_bytes,
+                       struct error *err);
+/* Was it put aside, and has not come anew? */
+bool image_is_put_aside(struct image_store *store, const char *id);
+
 /* Is it the name of a blob: 64 digits? */
 bool image_id_is_good(const char *id);
 bool image_exists(struct image_store *store, const char *id);

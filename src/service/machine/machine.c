@@ -313,6 +313,7 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     list_init(&service->visits);
     list_init(&service->waiting);
     list_init(&service->pulls);
+    list_init(&service->verifications);
     service->retry = loop_timer_new(options->loop, on_retry, service);
     service->watch = store_watch_new(options->store, "machine", on_changed, service);
     if (store_schema_now(options->store) >= 6) {
@@ -352,6 +353,7 @@ void machine_service_free(struct machine_service *service)
     arrivals_abandon(service);
     visits_abandon(service);
     pulls_abandon(service);
+    verifications_abandon(service);
     arrival_sweep_end(service);
     store_settle(service->options.store);
     bool waits = true;

@@ -85,6 +85,15 @@ int machine_image_write_list(struct machine_service *service, const char *projec
 typedef void machine_begun(const struct error *error, const char *operation, void *context);
 
 /*
+ * Read what this node has of an image, or of all of the project's, again; a body of type
+ * ImageVerify.  The operation's result is {"node", "parts": [{"image", "part", "blob", "state",
+ * "size_bytes", "reason"}]}; a state is good, damaged (it is put aside), repaired (it came anew
+ * from another node) or absent (it was never here).  NOT_FOUND, LIMIT.
+ */
+void machine_image_verify(struct machine_service *service, const char *project, const json_t *body,
+                          machine_begun *done, void *context);
+
+/*
  * Pull an image's blobs from an OCI registry to this node, by HTTPS, with the login that `logins`
  * (the value of a secret, as `docker login` writes it) has for it: who asks does not see it.  The
  * operation's result is {"digest", "config", "layers": [...]}, ids of blobs that are read by the

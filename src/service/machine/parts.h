@@ -122,7 +122,8 @@ struct machine_service {
     struct loop_timer *retry; /* of writes that failed */
     struct fence *fence;
     struct list pulls; /* struct pull */
-    unsigned pending;  /* answers on their way */
+    struct list verifications;
+    unsigned pending; /* answers on their way */
     bool is_over;
 };
 
@@ -390,6 +391,9 @@ int nics_describe_guest(const struct machine *machine, struct nics_guest *ret_gu
 /* ---- pull.c: images from registries ---- */
 void pulls_abandon(struct machine_service *service);
 void pulls_sweep(struct machine_service *service); /* at a start; blocks */
+
+/* ---- verify.c: images read again ---- */
+void verifications_abandon(struct machine_service *service);
 
 /* ---- disk.c: what a machine has on disk ---- */
 uid_t disk_uid(const struct machine *machine);

@@ -70,6 +70,17 @@ void api_machine_image_delete(struct request *request)
                          api_answer_done, request);
 }
 
+static void verify(struct request *request, const json_t *body)
+{
+    machine_image_verify(service_of(request), request->project, body, api_answer_begun,
+                         api_begin(request, NULL));
+}
+
+void api_image_verify(struct request *request)
+{
+    api_body_read(request, "ImageVerify", verify);
+}
+
 /* ---- From registries, with what only the node knows ---- */
 
 static void pull(struct request *request, const json_t *body)

@@ -61,7 +61,7 @@ static bool is_of_a_node(const struct api_route *route)
         "machine_import", "image_blob_put",  "hypervisor_list",   "volume_create",
         "machine_usage",  "store_path_list", "store_path_get",    "store_root_list",
         "store_pin",      "store_unpin",     "store_gc",          "store_verify",
-        "store_copy",     "image_pull"};
+        "store_copy",     "image_pull",      "image_verify"};
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
         if (strcmp(route->id, ids[i]) == 0) {
             return true;

@@ -9,7 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
+#include "base/http/http.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -370,4 +372,73 @@ int verb_image_delete(const struct arguments *arguments, struct error *err)
     }
     JSON_OWNED json_t *document = json_pack("{s:s}", "deleted", arguments->words[0]);
     return print_done(arguments, document, err, "deleted image %s", arguments->words[0]);
+}
+
+/* ---- Reading again ---- */
+
+static int judge(const json_t *result, struct error *err)
+{
+    size_t index = 0;
+    json_t *part = NULL;
+    json_array_foreach(json_object_get(result, "parts"), index, part)
+    {
+        if (strcmp(json_text(part, "state"), "damaged") == 0) {
+            const char *name = json_text(part, "image");
+            const char *node = json_text(result, "node");
+            const char *reason = json_text(part, "reason");
+            return reason[0] != '\0'
+                ? error_set(err, ERROR_CORRUPT,
+                            "image %s is damaged on node %s, and was not repaired: %s (get it anew "
+                            "by `blixard image import` or `pull`)",
+                            name, node, reason)
+                : error_set(err, ERROR_CORRUPT,
+                            "image %s is damaged on node %s: `blixard image verify %s --node %s "
+                            "--repair` fetches it from another node, `blixard image import` or "
+                            "`pull` gets it anew",
+                            name, node, name, node);
+        }
+    }
+    return 0;
+}
+
+static int print_parts(const struct arguments *arguments, const json_t *result, struct error *err)
+{
+    static const struct column columns[] = {
+        {"IMAGE", "image", AS_TEXT},      {"PART", "part", AS_TEXT}, {"STATE", "state", AS_TEXT},
+        {"SIZE", "size_bytes", AS_BYTES}, {"BLOB", "blob", AS_TEXT},
+    };
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(result, output);
+    } else if (r == 0) {
+        print_table(json_object_get(result, "parts"), columns, COUNT(columns));
+    }
+    return r < 0 ? r : judge(result, err);
+}
+
+int verb_image_verify(const struct arguments *arguments, struct error *err)
+{
+    const char *node = flag_value(arguments, "node");
+    JSON_OWNED json_t *body = json_object();
+    JSON_OWNED json_t *begun = NULL;
+    JSON_OWNED json_t *operation = NULL;
+    BUFFER_OWNED struct buffer target = {0};
+    buffer_append_string(&target, "/v1/images/verify");
+    if (node != NULL) {
+        buffer_append_string(&target, "?node=");
+        http_percent_encode(&target, text_of(node, strlen(node)));
+    }
+    if (arguments->word_count > 0) {
+        json_object_set_new(body, "image", json_string(arguments->words[0]));
+    }
+    if (flag_value(arguments, "repair") != NULL) {
+        json_object_set_new(body, "repair", json_true());
+    }
+    int r = request_send("POST", buffer_string(&target), body, &begun, err);
+    if (r == 0 && flag_value(arguments, "no-wait") != NULL) {
+        return print_done(arguments, begun, err, "operation %s", json_text(begun, "operation"));
+    }
+    r = r < 0 ? r : operation_wait_for(json_text(begun, "operation"), &operation, err);
+    return r < 0 ? r : print_parts(arguments, json_object_get(operation, "result"), err);
 }

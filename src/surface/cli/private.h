@@ -429,6 +429,7 @@ int verb_image_show(const struct arguments *arguments, struct error *err);
 int verb_image_delete(const struct arguments *arguments, struct error *err);
 int verb_image_import(const struct arguments *arguments, struct error *err);
 int verb_image_build(const struct arguments *arguments, struct error *err);
+int verb_image_verify(const struct arguments *arguments, struct error *err);
 int verb_image_pull(const struct arguments *arguments, struct error *err);
 int verb_volume_create(const struct arguments *arguments, struct error *err);
 int verb_volume_list(const struct arguments *arguments, struct error *err);

@@ -499,6 +499,14 @@ const struct verb cli_verbs[] = {
      verb_image_show},
     {"image", "delete", "NAME", 1, 1, NULL, "Delete an image that no machine was made from.",
      "  blixard image delete debian-12\n", verb_image_delete},
+    {"image", "verify", "[NAME]", 0, 1,
+     FLAGS({"node", 'n', "NODE", NULL, "What this node has (default: the one that answers)."},
+           {"repair", 0, NULL, NULL, "Fetch what is damaged anew from a node that has it whole."},
+           {"no-wait", 0, NULL, NULL, "Do not wait for the operation."}),
+     "Read what a node has of an image, or of all, again; damage is named, and put aside.",
+     "  blixard image verify\n"
+     "  blixard image verify debian-12 --node n2 --repair\n",
+     verb_image_verify},
     {"image", "import", "NAME", 1, 1,
      FLAGS(
          {"root", 'r', "FILE", NULL,
