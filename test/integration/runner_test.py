@@ -121,7 +121,6 @@ class Life(Runner):
     def test_one_that_fails_is_started_again_and_one_that_does_not_go_down_is_ended(self):
         stubborn = self.store / "stubborn"
         runners.write(stubborn / "bin/microvm-run", "#!/bin/sh\necho it runs\n(sleep 1000; echo never) &\nwait\n", 0o555)
-        runners.write(stubborn / "share/microvm/hypervisor", "qemu\n")
         self.ok("vm", "create", "m", "--runner", stubborn, "--strategy", "Always")
         self.until_said("m", "it runs")
         pid = self.shown("m")["vmm_pid"]

@@ -260,6 +260,17 @@ static int read_line(const struct hypervisor_runner *runner, const char *name, c
                  : runner_parse_line((const char *)text.data, text.used, name, ret_line, size, err);
 }
 
+/* For people; runners of some versions do not say it. */
+static int read_hypervisor(struct hypervisor_runner *runner, struct error *err)
+{
+    static const char name[] = "share/microvm/hypervisor";
+    char real[HYPERVISOR_RUNNER_PATH_SIZE];
+    int r = resolve(runner, name, real, sizeof(real), err);
+    return r < 0 || real[0] == '\0'
+        ? r
+        : read_line(runner, name, runner->hypervisor, sizeof(runner->hypervisor), err);
+}
+
 static bool is_word(const char *text)
 {
     static const char letters[] =
@@ -331,9 +342,7 @@ static int read_parts(struct hypervisor_runner *runner, struct error *err)
         return error_set(err, ERROR_INVALID, "there is no bin/microvm-run: it is no runner");
     }
     r = r < 0 ? r : find_program(runner, "bin/microvm-shutdown", runner->shut_down, err);
-    r = r < 0 ? r
-              : read_line(runner, "share/microvm/hypervisor", runner->hypervisor,
-                          sizeof(runner->hypervisor), err);
+    r = r < 0 ? r : read_hypervisor(runner, err);
     r = r < 0 ? r : read_text(runner, "share/microvm/tap-interfaces", &text, err);
     r = r < 0 ? r : runner_parse_taps((const char *)text.data, text.used, runner, err);
     r = r < 0 ? r : read_text(runner, "share/microvm/tap-flags", &text, err);
