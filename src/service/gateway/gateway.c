@@ -170,6 +170,7 @@ static int open_secure(struct gateway *gateway, struct error *err)
     const struct gateway_options *options = &gateway->options;
     const struct secure_options secure = {.certificate_file = options->tls_certificate,
                                           .key_file = options->tls_key,
+                                          .who = "gateway",
                                           .asks = asks,
                                           .context = gateway};
     if (!is_given(options->tls_certificate) && !is_given(options->tls_key)) {

@@ -1,5 +1,5 @@
 /* See secure.h. */
-#include "service/gateway/secure.h"
+#include "base/stream/secure.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -24,6 +24,7 @@ struct mark {
 
 struct secure {
     char *files[2]; /* certificate, key */
+    char *who;
     bool (*asks)(const char *name, void *context);
     void *context;
     struct mark marks[2]; /* as they were read last */
@@ -80,9 +81,9 @@ void secure_reload(struct secure *secure)
 {
     struct error err = {0};
     if (read_files(secure, &err) < 0) {
-        log_error("gateway: the certificate stays as it was: %s", err.text);
+        log_error("%s: the certificate stays as it was: %s", secure->who, err.text);
     } else {
-        log_info("gateway: the certificate was read anew: %s", secure->files[0]);
+        log_info("%s: the certificate was read anew: %s", secure->who, secure->files[0]);
     }
 }
 
@@ -103,6 +104,7 @@ int secure_new(struct loop *loop, const struct secure_options *options, struct s
     struct secure *secure = NEW(struct secure);
     secure->files[0] = memory_copy_string(options->certificate_file);
     secure->files[1] = memory_copy_string(options->key_file);
+    secure->who = memory_copy_string(options->who);
     secure->asks = options->asks;
     secure->context = options->context;
     int r = read_files(secure, err);
@@ -125,6 +127,7 @@ void secure_free(struct secure *secure)
     tls_context_unref(secure->tls);
     free(secure->files[0]);
     free(secure->files[1]);
+    free(secure->who);
     free(secure);
 }
 

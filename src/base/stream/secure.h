@@ -1,12 +1,12 @@
 /*
- * What the gateway shows over TLS: a certificate and its key, from files that may change.
+ * What a listener shows over TLS: a certificate and its key, from files that may change.
  *
  * Files are looked at every two seconds; when one has changed, both are read, and connections that
  * begin afterwards see the new certificate.  What cannot be used (a certificate whose key is still
  * the old one) changes nothing, and is said in the log.  The thread of the loop.
  */
-#ifndef SERVICE_GATEWAY_SECURE_H
-#define SERVICE_GATEWAY_SECURE_H
+#ifndef BASE_STREAM_SECURE_H
+#define BASE_STREAM_SECURE_H
 
 #include <stdbool.h>
 
@@ -18,6 +18,7 @@ struct tls_context;
 struct secure_options {
     const char *certificate_file; /* PEM: the certificate, then those that lead to its authority */
     const char *key_file;         /* PEM, without a passphrase */
+    const char *who;              /* whose they are, in the log */
     /* As in struct tls_context_options. */
     bool (*asks)(const char *name, void *context);
     void *context;
