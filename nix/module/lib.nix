@@ -144,6 +144,8 @@ let
         spec = said ({
           module = if f.module == null then null else toString f.module;
           inherit (f) language secrets;
+          # For people, where it has a name.
+          flake = if has "Function" "flake" && builtins.isString f.flake then f.flake else null;
           environment = f.env;
         } // f.limits // f.settings);
       })

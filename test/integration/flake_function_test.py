@@ -54,6 +54,11 @@ class Functions(unittest.TestCase):
         self.assertNotEqual(done.returncode, 0, done.stdout)
         return done.stderr
 
+    def refused_document(self, store, package):
+        document = self.folder / "flake" / "refused.yaml"
+        document.write_text(f"kind: Function\nname: refused\nspec: {{flake: '.#{package}'}}\n")
+        return self.refused(store, "plan", "-f", document)
+
     def builds(self):
         return self.log.read_text().split() if self.log.exists() else []
 
@@ -68,6 +73,16 @@ class Functions(unittest.TestCase):
         self.cli(one, "fn", "deploy", "again", "--flake", f"{flake}#packages.x86_64-linux.hello", "--memory", "64MiB")
         self.assertEqual(self.node.invoke("again"), "hello\n")
         self.assertEqual(len(self.builds()), 2, "what is there is not built again")
+
+        # A document says the same, and what is there is as it says.
+        document = self.folder / "flake" / "hello.yaml"
+        document.write_text(f"kind: Function\nname: hello\nspec:\n  flake: {flake}#hello\n")
+        planned = self.cli(one, "plan", "-f", document)
+        self.assertIn("No changes", planned)
+        document.write_text(f"kind: Function\nname: written\nspec:\n  flake: .#hello\n  memory: 64MiB\n")
+        self.cli(one, "apply", "-f", document)
+        self.assertEqual(self.node.invoke("written"), "hello\n")
+        self.assertEqual(self.node.json("/v1/functions/written")["version"]["flake"], ".#hello")
 
         # A source that is not the one of the lock file is not taken.
         kept = self.source.rename(self.folder / "kept")
@@ -93,6 +108,7 @@ class Functions(unittest.TestCase):
         one.run("env", f"HOME={self.folder}", "nix", "flake", "lock", flake)
         self.assertIn("deterministic", self.refused(one, "fn", "deploy", "--flake", f"{flake}#dice", "--twice"))
         self.assertIn("holds no empty.wasm", self.refused(one, "fn", "deploy", "--flake", f"{flake}#empty"))
+        self.assertIn("holds no empty.wasm", self.refused_document(one, "empty"))
         self.assertIn("is not REFERENCE#PACKAGE", self.refused(one, "fn", "deploy", "--flake", flake))
         self.assertIn("--twice is for --flake", self.refused(one, "fn", "deploy", "hello", "hello.wasm", "--twice"))
         self.assertEqual(self.node.json("/v1/functions")["functions"], [])

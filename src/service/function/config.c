@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "engine/placement/placement.h"
 
@@ -14,6 +15,8 @@
 #define MEMORY_MAX       ((UINT64_C(4) << 30) - 65536)
 #define LINUX_MEMORY_MIN (UINT64_C(64) << 20)
 #define NUMBER_COUNT     (sizeof(numbers) / sizeof(numbers[0]))
+
+enum { FLAKE_LENGTH_MAX = 512 };
 
 /* The settings that are numbers. */
 static const struct number {
@@ -91,6 +94,8 @@ void function_config_done(struct function_config *config)
     config->linux_settings = NULL;
     free(config->placement);
     config->placement = NULL;
+    free(config->flake);
+    config->flake = NULL;
 }
 
 static int check_variable(const char *variable, struct error *err)
@@ -257,6 +262,9 @@ void config_write(struct json_writer *writer, const struct function_config *conf
         json_write_key(writer, "placement");
         json_write_raw(writer, config->placement, strlen(config->placement));
     }
+    if (config->flake != NULL) {
+        json_write_field_string(writer, "flake", config->flake);
+    }
     json_write_field_string(writer, "reuse", config->is_sticky ? "instance" : "request");
     json_write_key(writer, "async");
     function_policy_write(&config->async, writer);
@@ -382,6 +390,19 @@ static int take_placement(const json_t *object, struct function_config *config, 
     return 0;
 }
 
+static int take_flake(const json_t *object, struct function_config *config, struct error *err)
+{
+    const char *flake = json_string_value(json_object_get(object, "flake"));
+    if (flake == NULL || flake[0] == '\0') {
+        return 0;
+    }
+    if (strlen(flake) > FLAKE_LENGTH_MAX || !text_is_printable(flake)) {
+        return error_set(err, ERROR_INVALID, "$.flake is at most %d letters", FLAKE_LENGTH_MAX);
+    }
+    config->flake = memory_copy_string(flake);
+    return 0;
+}
+
 static int take_all(const json_t *object, struct function_config *config, struct error *err)
 {
     function_config_defaults(config);
@@ -393,6 +414,7 @@ static int take_all(const json_t *object, struct function_config *config, struct
     r = r < 0 ? r : take_pairs(object, "secrets", &config->secrets, &config->secrets_length, err);
     r = r < 0 ? r : take_allow(object, config, err);
     r = r < 0 ? r : take_placement(object, config, err);
+    r = r < 0 ? r : take_flake(object, config, err);
     return r < 0 ? r : take_async(object, config, err);
 }
 

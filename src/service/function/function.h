@@ -137,6 +137,7 @@ struct function_config {
     char *placement;      /* JSON of type FunctionPlacement; NULL: every node has it; owned */
     char *secrets;        /* "NAME=secret\0...": variables that secrets of the project are; owned */
     size_t secrets_length;
+    char *flake; /* what the module was built of, for people; NULL: nobody said; owned */
     struct function_policy async; /* of calls that say nothing of it */
 };
 void function_config_defaults(struct function_config *ret_config);

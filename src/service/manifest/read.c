@@ -187,7 +187,8 @@ int read_documents(struct manifest_set *set, const char *file, const char *text,
 
 /* ---- A set ---- */
 
-/* Modules that a document names by a file were uploaded, or are known by what is in them. */
+/* Modules that a document names by a file were uploaded, or are known by what is in them; what is
+ * built of a flake was built by who asks. */
 static void put_blobs(struct manifest_set *set, const json_t *blobs)
 {
     for (size_t i = 0; i < set->count; i++) {
@@ -195,12 +196,14 @@ static void put_blobs(struct manifest_set *set, const json_t *blobs)
         const char *module = json_string_value(json_object_get(spec, "module"));
         json_t *blob = module != NULL ? json_object_get(blobs, module) : NULL;
         const char *flake = json_string_value(json_object_get(spec, "flake"));
-        json_t *runner = flake != NULL ? json_object_get(blobs, flake) : NULL;
+        json_t *built = flake != NULL ? json_object_get(blobs, flake) : NULL;
         if (set->items[i].kind->way == WAY_FUNCTION && blob != NULL) {
             json_object_set(spec, "module", blob);
-        } else if (strcmp(set->items[i].kind->name, "Machine") == 0 && runner != NULL &&
+        } else if (set->items[i].kind->way == WAY_FUNCTION && built != NULL && module == NULL) {
+            json_object_set(spec, "module", built);
+        } else if (strcmp(set->items[i].kind->name, "Machine") == 0 && built != NULL &&
                    json_object_get(spec, "runner") == NULL) {
-            json_object_set(spec, "runner", runner);
+            json_object_set(spec, "runner", built);
         }
     }
 }

@@ -126,13 +126,14 @@ static const char *name_of(const char *flake)
 }
 
 /* With "--rebuild" Nix builds what is there once more, and compares. */
-static int build_package(const char *flake, bool is_twice, const struct nix_store *store,
-                         char ret_path[NIX_TEXT_SIZE], struct error *err)
+static int build_package(const char *flake, const char *folder, bool is_twice,
+                         const struct nix_store *store, char ret_path[NIX_TEXT_SIZE],
+                         struct error *err)
 {
     static const char *const again[] = {"--rebuild", NULL};
     NIX_PATHS_OWNED struct nix_paths outputs = {0};
     NIX_PATHS_OWNED struct nix_paths same = {0};
-    struct nix_build build = {.installable = flake};
+    struct nix_build build = {.installable = flake, .folder = folder};
     int r = nix_build(&build, store, &outputs, NULL, err);
     if (r == 0 && outputs.count != 1) {
         return error_set(err, ERROR_INVALID, "it has %zu outputs, and a function is one",
@@ -146,8 +147,8 @@ static int build_package(const char *flake, bool is_twice, const struct nix_stor
     return r;
 }
 
-int flake_build_function(const char *flake, bool is_twice, char **ret_name, char **ret_module,
-                         struct error *err)
+int flake_build_function(const char *flake, const char *folder, bool is_twice, char **ret_name,
+                         char **ret_module, struct error *err)
 {
     char path[NIX_TEXT_SIZE];
     struct nix_store store;
@@ -158,7 +159,7 @@ int flake_build_function(const char *flake, bool is_twice, char **ret_name, char
                          flake);
     }
     int r = nix_open(&store, err);
-    r = r < 0 ? r : build_package(flake, is_twice, &store, path, err);
+    r = r < 0 ? r : build_package(flake, folder, is_twice, &store, path, err);
     if (r < 0) {
         return error_wrap(err, "building %.100s", flake);
     }

@@ -50,6 +50,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"state", "version.state", AS_TEXT},
         {"error", "version.error", AS_TEXT},
         {"language", "version.language", AS_TEXT},
+        {"flake", "version.flake", AS_TEXT},
         {"abi", "version.abi", AS_TEXT},
         {"tier", "version.tier", AS_TEXT},
         {"isolation", "version.isolation", AS_TEXT},
@@ -378,14 +379,14 @@ static int prepare_flake(const char *name, const char *flake, const struct argum
                          struct deployment *deployment, struct error *err)
 {
     MEMORY_OWNED char *own = NULL;
-    int r = flake_build_function(flake, flag_value(flags, "twice") != NULL, &own,
+    int r = flake_build_function(flake, NULL, flag_value(flags, "twice") != NULL, &own,
                                  &deployment->module, err);
     if (r == 0 && name == NULL && !text_is_name(own)) {
         return error_set(err, ERROR_INVALID, "%.64s is no name for a function: say one", own);
     }
     if (r == 0) {
         deployment->name = memory_copy_string(name != NULL ? name : own);
-        deployment->settings = json_object();
+        deployment->settings = json_pack("{s:s}", "flake", flake);
     }
     return r;
 }

@@ -38,42 +38,77 @@ static int upload(const struct buffer *module, struct error *err)
 }
 
 /* A module that is a file beside the document: known by what is in it. */
-static int take_module(const char *folder, const char *module, bool uploads, json_t *blobs,
-                       struct error *err)
+static int take_module(const char *folder, const char *module, bool uploads,
+                       char ret_digest[HASH_TEXT_SIZE], struct error *err)
 {
     BUFFER_OWNED struct buffer content = {0};
-    char digest[HASH_TEXT_SIZE];
     MEMORY_OWNED char *path =
         module[0] == '/' ? memory_copy_string(module) : memory_format("%s/%s", folder, module);
     int r = file_read(path, MODULE_BYTES_MAX, &content, err);
     if (r < 0) {
         return error_wrap(err, "module %.120s", module);
     }
-    hash_bytes(content.data, content.used, digest);
-    json_object_set_new(blobs, module, json_string(digest));
+    hash_bytes(content.data, content.used, ret_digest);
     return uploads ? upload(&content, err) : 0;
 }
 
-/* A machine's flake is built, for a plan, too: what would change is known by what comes of it. */
-static int take_flake(const char *folder, const json_t *document, json_t *blobs, struct error *err)
+/* Documents of two folders may say the same flake, and mean two. */
+static int take_built(const char *flake, const char *built, json_t *blobs, struct error *err)
 {
-    static const struct arguments none = {0};
-    const json_t *spec = json_object_get(document, "spec");
-    const char *flake = json_text(spec, "flake");
-    MEMORY_OWNED char *path = NULL;
-    if (strcmp(json_text(document, "kind"), "Machine") != 0 || flake[0] == '\0' ||
-        json_object_get(spec, "runner") != NULL) {
-        return 0;
-    }
-    int r = flake_build(&none, flake, folder, &path, err);
     const char *other = json_text(blobs, flake);
-    if (r == 0 && other[0] != '\0' && strcmp(other, path) != 0) {
+    if (other[0] != '\0' && strcmp(other, built) != 0) {
         return error_set(err, ERROR_INVALID,
                          "flake %.100s is another one in another folder: say its whole path",
                          flake);
     }
+    json_object_set_new(blobs, flake, json_string(built));
+    return 0;
+}
+
+/* What is built of a flake is built for a plan, too: what would change is known by what comes of
+ * it. */
+static int take_runner(const char *folder, const char *flake, json_t *blobs, struct error *err)
+{
+    static const struct arguments none = {0};
+    MEMORY_OWNED char *path = NULL;
+    int r = flake_build(&none, flake, folder, &path, err);
+    return r < 0 ? r : take_built(flake, path, blobs, err);
+}
+
+static int take_package(const char *folder, const char *flake, bool uploads, json_t *blobs,
+                        struct error *err)
+{
+    MEMORY_OWNED char *name = NULL;
+    MEMORY_OWNED char *module = NULL;
+    char digest[HASH_TEXT_SIZE];
+    int r = flake_build_function(flake, folder, false, &name, &module, err);
+    r = r < 0 ? r : take_module(folder, module, uploads, digest, err);
+    return r < 0 ? r : take_built(flake, digest, blobs, err);
+}
+
+/* What of a document is not in it: a module's file, what its flake comes to. */
+static int take_parts(const char *folder, const json_t *document, bool uploads, json_t *blobs,
+                      struct error *err)
+{
+    const json_t *spec = json_object_get(document, "spec");
+    const char *kind = json_text(document, "kind");
+    const char *module = json_text(spec, "module");
+    const char *flake = json_text(spec, "flake");
+    char digest[HASH_TEXT_SIZE];
+    if (strcmp(kind, "Machine") == 0) {
+        return flake[0] == '\0' || json_object_get(spec, "runner") != NULL
+            ? 0
+            : take_runner(folder, flake, blobs, err);
+    }
+    if (strcmp(kind, "Function") != 0 || is_hash(module)) {
+        return 0;
+    }
+    if (module[0] == '\0') {
+        return flake[0] == '\0' ? 0 : take_package(folder, flake, uploads, blobs, err);
+    }
+    int r = take_module(folder, module, uploads, digest, err);
     if (r == 0) {
-        json_object_set_new(blobs, flake, json_string(path));
+        json_object_set_new(blobs, module, json_string(digest));
     }
     return r;
 }
@@ -93,12 +128,7 @@ static int take_modules(const char *folder, const struct buffer *text, bool uplo
     }
     json_array_foreach(documents, index, document)
     {
-        const char *module = json_text(json_object_get(document, "spec"), "module");
-        if (r == 0 && strcmp(json_text(document, "kind"), "Function") == 0 && module[0] != '\0' &&
-            !is_hash(module)) {
-            r = take_module(folder, module, uploads, blobs, err);
-        }
-        r = r < 0 ? r : take_flake(folder, document, blobs, err);
+        r = r < 0 ? r : take_parts(folder, document, uploads, blobs, err);
     }
     return r;
 }

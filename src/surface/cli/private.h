@@ -410,10 +410,10 @@ int flake_take(const struct arguments *arguments, bool with_facts, json_t *body,
 int flake_build(const struct arguments *arguments, const char *flake, const char *folder,
                 char **ret_path, struct error *err);
 
-/* A package of a flake that holds NAME.wasm; its name and its module's path are the caller's.
- * `is_twice`: INVALID when a second build differs by a byte. */
-int flake_build_function(const char *flake, bool is_twice, char **ret_name, char **ret_module,
-                         struct error *err);
+/* A package of a flake, relative to `folder` (NULL: here), that holds NAME.wasm; its name and its
+ * module's path are the caller's.  `is_twice`: INVALID when a second build differs by a byte. */
+int flake_build_function(const char *flake, const char *folder, bool is_twice, char **ret_name,
+                         char **ret_module, struct error *err);
 
 int verb_vm_update(const struct arguments *arguments, struct error *err);
 int verb_vm_rollback(const struct arguments *arguments, struct error *err);
