@@ -18,6 +18,7 @@ let
     { name = "nixStore.readTokenFile"; path = cfg.nixStore.readTokenFile; }
     { name = "nixStore.uploadTokenFile"; path = cfg.nixStore.uploadTokenFile; }
     { name = "gateway.tls.keyFile"; path = cfg.gateway.tls.keyFile; }
+    { name = "nixStore.tls.keyFile"; path = cfg.nixStore.tls.keyFile; }
     { name = "environmentFile"; path = cfg.environmentFile; }
   ]
   ++ mapAttrsToList (name: path: { name = "credentials.${name}"; inherit path; }) cfg.credentials
@@ -95,6 +96,10 @@ in
           "`nixStore.substitute` has Nix on this host ask the node, which serves its store only with `nixStore.cacheAddress`")
         (that ((cfg.gateway.tls.certificateFile == null) == (cfg.gateway.tls.keyFile == null))
           "HTTPS needs both `gateway.tls.certificateFile` and `gateway.tls.keyFile`")
+        (that ((cfg.nixStore.tls.certificateFile == null) == (cfg.nixStore.tls.keyFile == null))
+          "HTTPS needs both `nixStore.tls.certificateFile` and `nixStore.tls.keyFile`")
+        (that (cfg.nixStore.tls.certificateFile == null || cfg.nixStore.cacheAddress != null)
+          "`nixStore.tls` has no effect without `nixStore.cacheAddress`")
         (that (cfg.user == "root" || !(elem "firecracker" cfg.hypervisors))
           "Firecracker machines need networks, and those a daemon that is root: set `user` to \"root\", or take \"firecracker\" out of `hypervisors`")
       ]

@@ -76,6 +76,8 @@ in
         # Runners are programs; the ones that Nix has built are those that may run.
         ${if hasRunners then "machine_runner_folders" else null} = mkDefault builtins.storeDir;
         nix_cache_address = unlessNull cfg.nixStore.cacheAddress;
+        nix_cache_tls_certificate = unlessNull cfg.nixStore.tls.certificateFile;
+        nix_cache_tls_key = unlessNull cfg.nixStore.tls.keyFile;
         nix_read_token_file = mkIf (cfg.nixStore.readTokenFile != null) (mkDefault (credential "nix-read-token"));
         nix_upload_token_file = mkIf (cfg.nixStore.uploadTokenFile != null) (mkDefault (credential "nix-upload-token"));
         nix_trusted_keys = mkIf (cfg.nixStore.trustedKeys != [ ]) (mkDefault (concatStringsSep " " cfg.nixStore.trustedKeys));
@@ -194,7 +196,7 @@ in
     networking.networkmanager.unmanaged = [ "interface-name:bx*" "interface-name:bt*" "interface-name:vx*" ];
 
     nix.settings = mkIf (cfg.nixStore.substitute != null) {
-      substituters = [ "http://${valueOf "nix_cache_address"}" ];
+      substituters = [ "${if valueOf "nix_cache_tls_certificate" == "" then "http" else "https"}://${valueOf "nix_cache_address"}" ];
       trusted-public-keys = [ cfg.nixStore.substitute ];
     };
 

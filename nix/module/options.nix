@@ -144,6 +144,10 @@ in
     };
     nixStore = {
       cacheAddress = mirror "nix_cache_address";
+      tls = {
+        certificateFile = mirror "nix_cache_tls_certificate";
+        keyFile = mirror "nix_cache_tls_key";
+      };
       readTokenFile = file "A file with the token that reading from there takes; a credential of the daemon. Null: whoever reaches it reads.";
       uploadTokenFile = file "The same for uploading. Null: nobody uploads.";
       trustedKeys = mkOption {

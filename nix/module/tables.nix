@@ -49,7 +49,9 @@
     image_cache_bytes_max = { kind = "bytes"; default = 4294967296; least = 0; most = 1099511627776; text = "Compiled images on this node's disk, beyond those of versions that can be called; what was used least recently goes, and is compiled or fetched again when it is needed; 0: any number."; };
     module_bytes_max = { kind = "bytes"; default = 67108864; least = 1024; most = 1073741824; text = "Largest module that may be uploaded."; };
     body_bytes_max = { kind = "bytes"; default = 67108864; least = 1024; most = 1099511627776; text = "Largest request body for a function."; };
-    nix_cache_address = { kind = "text"; default = ""; text = "HOST:PORT where this node's Nix store is a binary cache, by HTTP: 127.0.0.1:7430; nothing listens when empty."; };
+    nix_cache_address = { kind = "text"; default = ""; text = "HOST:PORT where this node's Nix store is a binary cache, by HTTP, or with a certificate by HTTPS alone: 127.0.0.1:7430; nothing listens when empty."; };
+    nix_cache_tls_certificate = { kind = "text"; default = ""; text = "File with the binary cache's certificate and those that lead to its authority, PEM; read anew when it changes, and on SIGHUP.  In the clear when empty."; };
+    nix_cache_tls_key = { kind = "text"; default = ""; text = "File with the key of that certificate, PEM, without a passphrase."; };
     nix_upload_token_file = { kind = "text"; default = ""; text = "File with the token that uploads to it take (the password of netrc), read anew each time; nobody uploads when empty."; };
     nix_read_token_file = { kind = "text"; default = ""; text = "The same for reading from it; whoever reaches it reads when empty."; };
     nix_trusted_keys = { kind = "text"; default = ""; text = "Public keys, NAME:BASE64 with blanks between them, whose signatures this node takes paths by, beside the cluster's own."; };
@@ -204,6 +206,7 @@
       fields = {
         module = { kind = "STRING"; must = true; text = "Id of the uploaded module."; };
         language = { kind = "STRING"; must = false; text = "Source language, for people: c, cpp, rust, assemblyscript, javascript, ..."; };
+        flake = { kind = "STRING"; must = false; text = "What the module was built of, for people; the command line builds it."; };
         runtime = { kind = "STRING"; must = false; text = "wasm (default), or linux: a program in a Linux machine; module is a tar archive then, and image is needed."; };
         image = { kind = "STRING"; must = false; text = "Of linux: the machine image."; };
         handler = { kind = "STRING"; must = false; text = "Of linux: MODULE.FUNCTION that is called (language python or javascript), or whatever the command makes of it."; };

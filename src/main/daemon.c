@@ -13,6 +13,7 @@
 
 #include "service/cluster/cluster.h"
 #include "service/gateway/gateway.h"
+#include "service/nix/nix.h"
 
 #include "surface/api/api.h"
 
@@ -85,6 +86,7 @@ static void on_hang_up(uv_signal_t *signal, int number)
     (void)number;
     if (node->is_running) {
         gateway_reload(node->gateway);
+        nix_reload(node->nix);
     }
 }
 

@@ -20,6 +20,8 @@ int stores_start(struct node *node, struct error *err)
         .folder = folder,
         .node_name = node->name,
         .http_address = node->options.nix_cache_address,
+        .tls_certificate = node->options.nix_cache_tls_certificate,
+        .tls_key = node->options.nix_cache_tls_key,
         .upload_token_file = node->options.nix_upload_token_file,
         .read_token_file = node->options.nix_read_token_file,
         .trusted_keys = node->options.nix_trusted_keys,

@@ -9,13 +9,16 @@ import json
 import pathlib
 import re
 import shutil
+import subprocess
 import tempfile
 import unittest
 
 from cluster import Cluster
+from forger import Asker, Forger
 from hosts import need_hosts
 from nixstores import Stores
 from ports import free_port
+from web import Authority
 
 
 def in_store(server, store):
@@ -72,6 +75,40 @@ class Alone(unittest.TestCase):
         netrc.write_text(f"machine 127.0.0.1 login anybody password {token}\n")
         url = f"{self.url}?compression={compression}" + (f"&secret-key={secret}" if secret else "")
         return client.run("nix", "copy", "--to", url, "--option", "netrc-file", netrc, *options, path, check=check)
+
+    # ---- With a certificate ----
+
+    def test_with_a_certificate_it_speaks_tls_alone_and_a_reader_shows_a_token(self):
+        authority = Authority(self.folder, subprocess.run)
+        pem = authority.certificate("cache", "IP:127.0.0.1")
+        url = self.url.replace("http:", "https:")
+        more = ["--nix-cache-tls-certificate", pem, "--nix-cache-tls-key", pem, "--nix-read-token-file", self.token]
+        self.node.stop()
+        half = self.node.start(*more[:2])
+        self.assertNotEqual(half.process.wait(timeout=60), 0)
+        self.assertIn("needs both nix_cache_tls_certificate and nix_cache_tls_key", half.said())
+        half.process = None
+        self.node.start(*more).wait_ready()
+        try:
+            client = self.stores.new("secure")
+            netrc = self.folder / "netrc-secure"
+            take = ["nix", "copy", "--from", url, "--option", "trusted-public-keys", self.key, "--option", "netrc-file", netrc,
+                    "--option", "download-attempts", "1", self.path]
+            believes = ["env", f"NIX_SSL_CERT_FILE={authority.file}"]
+            netrc.write_text("machine 127.0.0.1 login any password another\n")
+            self.assertIn("does not appear to be a binary cache", client.run(*believes, *take, check=False).stderr)
+            netrc.write_text("machine 127.0.0.1 login any password the-token\n")
+            self.assertRegex(client.run(*take, check=False).stderr, "certificate")
+            client.run(*believes, *take)
+            self.assertEqual(client.content(self.path), self.one.content(self.path))
+            with self.assertRaises((OSError, http.client.HTTPException)):
+                self.ask("GET", "/nix-cache-info")  # in the clear
+            said = self.node.call("GET", "/metrics")
+            for line in ('requests_total{asked="narinfo",answered="served"}', 'requests_total{asked="nar",answered="served"}', "sent_bytes_total"):
+                self.assertRegex(said, rf"(?m)^blixard_nix_cache_{re.escape(line)} [1-9]")
+        finally:
+            self.node.stop()
+            self.node.start().wait_ready()
 
     # ---- Reading ----
 
@@ -281,6 +318,7 @@ class Together(unittest.TestCase):
         two.cli("store", "copy", path, "--from", "n1")
         self.assertEqual(two.store.content(path), one.store.content(path))
         self.assertEqual(len({node.cli("store", "key") for node in self.cluster.servers}), 1)
+        self.assertIn(one.cli("store", "key").strip(), two.cli("cluster", "status"))
         self.assertEqual(one.cli("store", "copy", path, "--from", "n3", "--to", "n2", check=False).returncode, 0)  # it is there
         lost = one.cli("store", "copy", f"{'0' * 32}-nothing", "--to", "n3", check=False)
         self.assertEqual(lost.returncode, 66, lost.stderr)
@@ -301,6 +339,81 @@ class Together(unittest.TestCase):
         self.assertFalse(two.store.has(path))
         two.cli("store", "copy", path)
         self.assertEqual(two.store.content(path), three.store.content(path))
+
+    def test_the_holder_in_the_own_zone_is_asked_first(self):
+        one, two, three = self.cluster.servers
+
+        def packed(server):
+            return int(re.search(r"(?m)^blixard_nix_packed_bytes (\d+)$", server.call("GET", "/metrics"))[1])
+
+        for name, near, far in (("zone-a", two, three), ("zone-b", three, two)):
+            path = two.store.build(name)
+            self.assertEqual(three.store.build(name), path)
+            for server, zone in ((one, "here"), (near, "here"), (far, "elsewhere")):
+                one.call("PUT", f"/v1/nodes/{server.name}/labels/zone", {"value": zone})
+            before = packed(near), packed(far)
+            one.cli("store", "copy", path)
+            self.assertTrue(one.store.has(path))
+            self.assertGreater(packed(near), before[0])
+            self.assertEqual(packed(far), before[1])
+
+    def test_a_node_that_forges_is_believed_nothing(self):
+        one, two, three = self.cluster.servers
+        path = one.store.build("forged")
+        top = pathlib.Path(path).name[:32]
+        ask = Asker(three, one)
+        closure = ask.get(f"/v1/peer/nix-closures/{top}")
+        members = re.findall(r"(?m)^StorePath: .*/([0-9a-z]{32})-", closure.decode())
+        self.assertEqual(len(members), 2)
+        packed = {member: ask.get(f"/v1/peer/nix-packed/{member}") for member in members}
+        below = next(member for member in members if member != top)
+
+        def digest(text, base):
+            return one.store.run("nix-hash", "--type", "sha256", f"--to-base{base}", text)
+
+        def id_of(narinfo):
+            return digest(re.search(rb"(?m)^FileHash: (.*)$", narinfo)[1].decode(), 16)
+
+        def with_file(narinfo, content):
+            """Its archive is another one, and said to be."""
+            hashed = digest(hashlib.sha256(content).hexdigest(), 32).encode()
+            narinfo = re.sub(rb"(?m)^FileHash: .*$", b"FileHash: sha256:" + hashed, narinfo)
+            return re.sub(rb"(?m)^FileSize: .*$", b"FileSize: %d" % len(content), narinfo)
+
+        blobs = {member: ask.get(f"/v1/blobs/{id_of(packed[member])}") for member in members}
+        three.kill()
+        try:
+            with Forger(three, self.folder / "lies") as forger:
+                def tell(closure=closure, packed=packed, blobs=blobs):
+                    forger.put(f"/v1/peer/nix-closures/{top}", closure)
+                    for member in members:
+                        forger.put(f"/v1/peer/nix-packed/{member}", packed[member])
+                        if packed[member].startswith(b"StorePath"):
+                            forger.put(f"/v1/blobs/{id_of(packed[member])}", blobs[member])
+
+                def refused(said, **lie):
+                    tell(**lie)
+                    answer = two.cli("store", "copy", path, "--from", "n3", check=False)
+                    self.assertNotEqual(answer.returncode, 0)
+                    self.assertRegex(answer.stderr, said)
+                    self.assertFalse(two.store.has(path))
+
+                forged = re.sub(rb"(?m)^(Sig: [^:]*:)....", rb"\g<1>AAAA", closure)
+                refused("signed by nobody", closure=forged)
+                refused("signed by nobody", closure=re.sub(rb"(?m)^(NarHash: sha256:.)....", rb"\g<1>aaaa", closure))
+                half, other = blobs[top][:len(blobs[top]) // 2], blobs[below]
+                refused("archive|damaged|hash", packed={**packed, top: with_file(packed[top], half)}, blobs={**blobs, top: half})
+                refused("archive|damaged|hash", packed={**packed, top: with_file(packed[top], other)}, blobs={**blobs, top: other})
+                refused("another path", packed={**packed, top: packed[below]})
+                refused("more than|too large|bytes", packed={**packed, top: b"x" * (2 << 20)})
+                refused("nothing|refer|valid", closure=next(part for part in closure.split(b"\n\n") if top.encode() in part.split(b"\n")[0]) + b"\n")
+                tell(blobs={**blobs, top: other})  # not what its digest says: n1 has the blob as well
+                two.cli("store", "copy", path, "--from", "n3")
+                self.assertEqual(two.store.content(path), one.store.content(path))
+                self.assertRegex(two.call("GET", "/metrics"), r"(?m)^blixard_nix_distrusted_total [6-9]")
+        finally:
+            three.start().wait_ready()
+            self.cluster.settled()
 
     def test_what_a_lost_node_had_comes_from_another_that_took_it(self):
         one, two, three = self.cluster.servers

@@ -107,6 +107,7 @@ class Module(Evaluation):
                 ("user = \"blixard\"; hypervisors = [ \"firecracker\" ];", "a daemon that is root"),
                 (machine + "settings.colour = \"red\"; };", "Machine m: there is no `colour'"),
                 (machine + "project = \"Shop\"; };", "`Shop' is no name of a project"),
+                ("nixStore.tls = { certificateFile = \"/c\"; keyFile = \"/k\"; };", "`nixStore.tls` has no effect without"),
                 ("nixStore.substitute = \"k:A\";", "only with `nixStore.cacheAddress`"),
                 ("machines.m = { runner = \"/nix/store/x\"; health = \"tcp://:80\"; };", "machines.m.health: a machine with a runner has no disk"),
                 ("hypervisors = [ \"firecracker\" ]; machines.m.flake.nixosConfigurations.m.config.microvm = { vcpu = 1; mem = 1; hypervisor = \"firecracker\"; shares = [ 1 ]; declaredRunner = \"/nix/store/x\"; };",

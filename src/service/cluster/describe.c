@@ -337,6 +337,23 @@ static void find_problems(struct cluster *cluster, const struct situation *situa
     }
 }
 
+static bool write_key_row(sqlite3_stmt *row, void *context)
+{
+    json_write_field_string(context, "store_key", store_text(row, 0));
+    return false;
+}
+
+/* Of the Nix stores, once there is one: who configures clients looks for it here. */
+static void write_store_key(struct cluster *cluster, struct json_writer *writer)
+{
+    enum { KEY_SCHEMA = 9 };
+    struct error ignored = {0};
+    if (store_schema_now(cluster->store) >= KEY_SCHEMA) {
+        store_query(cluster->store, &ignored, write_key_row, writer, "SELECT public FROM nix_key",
+                    "");
+    }
+}
+
 int cluster_write(struct cluster *cluster, struct buffer *out, struct error *err)
 {
     (void)err;
@@ -364,6 +381,7 @@ int cluster_write(struct cluster *cluster, struct buffer *out, struct error *err
                          cluster->is_member ? cluster->servers_wanted : 1);
     json_write_field_u64(&writer, "servers", voters);
     json_write_field_u64(&writer, "schema", store_schema_now(cluster->store));
+    write_store_key(cluster, &writer);
     json_write_key(&writer, "problems");
     problems_write(&problems, &writer);
     json_write_key(&writer, "nodes");

@@ -90,19 +90,25 @@ static void clear_holder(struct nix_fetch *fetch)
     fetch->member = 0;
 }
 
-static void dispose(struct nix_fetch *fetch)
+static void clear_folder(struct nix_fetch *fetch)
 {
     struct error ignored = {0};
     if (fetch->folder != NULL) {
         file_remove_tree(fetch->folder, &ignored);
+        free(fetch->folder);
+        fetch->folder = NULL;
     }
+}
+
+static void dispose(struct nix_fetch *fetch)
+{
+    clear_folder(fetch);
     clear_holder(fetch);
     list_remove(&fetch->link);
     buffer_done(&fetch->answer);
     free(fetch->wanted);
     free(fetch->root);
     free(fetch->keys);
-    free(fetch->folder);
     free(fetch);
 }
 
@@ -208,7 +214,11 @@ static void leave_node(struct nix_fetch *fetch, const struct error *error)
         error_wrap(&why, "node %s", node->name);
         fetch->blame = why;
     }
+    bool is_distrusted =
+        error->kind == ERROR_CORRUPT || error->kind == ERROR_DENIED || error->kind == ERROR_INVALID;
+    fetch->service->counts.distrusted += is_distrusted ? 1 : 0;
     clear_holder(fetch);
+    clear_folder(fetch); /* another node may have another build of the same path */
     fetch->at++;
     next_node(fetch);
 }
@@ -225,6 +235,21 @@ static void leave_with_status(struct nix_fetch *fetch, int status, struct buffer
     error_set(&err, status == 404 ? ERROR_NOT_FOUND : ERROR_UNAVAILABLE, "it answered %d%s%.300s",
               status, detail[0] == '\0' ? "" : ": ", detail);
     leave_node(fetch, &err);
+}
+
+/* Nix has the last word: what it does not take is left with the node that gave it. */
+static void on_imported(struct job *job, const struct error *error)
+{
+    struct nix_fetch *fetch = job->context;
+    if (!back_from_job(fetch)) {
+        return;
+    }
+    if (error != NULL && error->kind == ERROR_INVALID) {
+        leave_node(fetch, error);
+        return;
+    }
+    fetch->service->counts.fetched_paths += error == NULL ? fetch->missing_count : 0;
+    fetch_end(fetch, error);
 }
 
 /* ---- One path of the closure ---- */
@@ -275,6 +300,7 @@ static void on_member(struct job *job, const struct error *error)
         return;
     }
     const struct nix_narinfo *narinfo = &fetch->missing[fetch->member];
+    fetch->service->counts.fetched_bytes += narinfo->file_size_bytes;
     packed_add(fetch->service, narinfo->info.path.hash, narinfo->info.nar_hash, fetch->blob_id,
                narinfo->file_size_bytes);
     fetch->member++;
@@ -351,7 +377,7 @@ static void next_member(struct nix_fetch *fetch)
 {
     if (fetch->member == fetch->missing_count) {
         snprintf(fetch->text, sizeof(fetch->text), "Nix takes it");
-        start(fetch, true, import_work, on_last);
+        start(fetch, true, import_work, on_imported);
         return;
     }
     const struct nix_path *path = &fetch->missing[fetch->member].info.path;
@@ -513,15 +539,18 @@ static bool take_own(sqlite3_stmt *row, void *context)
     return false;
 }
 
-/* Who shares the rack is nearer than who shares the zone, or the region. */
+/* Who shares the rack is nearer than who shares the zone, or the region.  What is not said of one
+ * of them says nothing; zones of one name in two regions are two. */
 static bool take_distance(sqlite3_stmt *row, void *context)
 {
     struct places *places = context;
     unsigned shared = 0;
+    bool is_elsewhere = false;
     for (int i = 0; i < 3; i++) {
-        bool same =
-            places->own[i][0] != '\0' && strcmp(places->own[i], store_text(row, i + 1)) == 0;
-        shared = same && shared == (unsigned)i ? shared + 1 : shared;
+        const char *other = store_text(row, i + 1);
+        bool is_said = places->own[i][0] != '\0' && other[0] != '\0';
+        is_elsewhere = is_elsewhere || (is_said && strcmp(places->own[i], other) != 0);
+        shared = is_said && !is_elsewhere ? (unsigned)i + 1 : shared;
     }
     for (size_t i = 0; i < places->fetch->node_count; i++) {
         struct candidate *node = &places->fetch->nodes[i];

@@ -7,8 +7,9 @@
  * 0041).  What comes is checked twice: its signature and its hash here, and both again by Nix, when
  * it takes it.
  *
- * Real clients of Nix are served on a listener of their own (http_address), off by default: GET and
- * HEAD of nix-cache-info, HASH.narinfo and what is in nar/, PUT of the same with a token.
+ * Real clients of Nix are served on a listener of their own (http_address), off by default, in the
+ * clear or by TLS with a certificate of its own: GET and HEAD of nix-cache-info, HASH.narinfo and
+ * what is in nar/, PUT of the same with a token.
  *
  * A node without Nix answers all of it with UNSUPPORTED.  Main loop thread.  Every `done` comes
  * once, later, never from within the call.
@@ -45,7 +46,9 @@ struct nix_service_options {
     struct peer_blobs *blobs;
     const char *folder; /* DATA/nix; made; the texts are copied */
     const char *node_name;
-    const char *http_address;      /* "": no listener */
+    const char *http_address;    /* "": no listener */
+    const char *tls_certificate; /* files (base/stream/secure.h); both "": in the clear */
+    const char *tls_key;
     const char *upload_token_file; /* "": nobody uploads */
     const char *read_token_file;   /* "": whoever reaches the listener may read */
     const char *trusted_keys;  /* public keys, "NAME:BASE64" with blanks; beside the cluster's */
@@ -60,6 +63,10 @@ int nix_service_new(const struct nix_service_options *options, struct nix_servic
 void nix_service_hurry(struct nix_service *service);
 /* Ends what is under way (it runs the loop).  Accepts NULL. */
 void nix_service_free(struct nix_service *service);
+/* The listener's certificate is read now, whether it seems to have changed or not. */
+void nix_reload(struct nix_service *service);
+/* For /metrics: blixard_nix_... */
+void nix_write_metrics(struct nix_service *service, bool is_openmetrics, struct buffer *out);
 /* 0: there is no listener. */
 uint16_t nix_service_port(const struct nix_service *service);
 

@@ -14,6 +14,7 @@
 #include "service/operation/operation.h"
 
 struct http_server;
+struct secure;
 struct loop_timer;
 
 /* The project of the private key, whose name no request can have. */
@@ -28,6 +29,27 @@ struct packed {
     uint8_t nar_hash[NIX_NAR_HASH_BYTES];
     char blob[HASH_TEXT_SIZE];
     uint64_t bytes;
+};
+
+/* ---- metrics.c ---- */
+
+enum nix_asked {
+    NIX_ASKED_OTHER,
+    NIX_ASKED_INFO,
+    NIX_ASKED_NARINFO,
+    NIX_ASKED_NAR,
+    NIX_ASKED_UPLOAD
+};
+enum nix_answered { NIX_SERVED, NIX_ABSENT, NIX_REFUSED };
+enum { NIX_ASKED_COUNT = 5, NIX_ANSWERED_COUNT = 3 };
+
+struct nix_counts {
+    uint64_t requests[NIX_ASKED_COUNT][NIX_ANSWERED_COUNT]; /* of clients */
+    uint64_t sent_bytes;
+    uint64_t received_bytes;
+    uint64_t fetched_paths; /* from other nodes */
+    uint64_t fetched_bytes;
+    uint64_t distrusted; /* nodes left for what they gave was not what it should be */
 };
 
 struct nix_service {
@@ -59,9 +81,11 @@ struct nix_service {
 
     /* serve.c */
     struct http_server *server;
+    struct secure *secure; /* NULL: in the clear */
     struct list servings;
     uint16_t port;
     uint64_t staged; /* names for folders of uploads and fetches */
+    struct nix_counts counts;
 };
 
 /* ---- service.c: work beside the loop ---- */
@@ -139,6 +163,7 @@ struct serving {
     struct key_wait *key_wait;
     struct pack_wait *pack_wait;
     struct job *job;
+    enum nix_asked asked;
     char hash[NIX_HASH_CHARS + 1];
     uint8_t nar_hash[NIX_NAR_HASH_BYTES];
     struct nix_narinfo info;

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
+#include "base/stream/secure.h"
 #include "base/text.h"
 
 #include "engine/image/image.h"
@@ -70,14 +71,21 @@ static void on_close(void *context)
     }
 }
 
+static void count(struct serving *serving, enum nix_answered answered)
+{
+    serving->service->counts.requests[serving->asked][answered]++;
+}
+
 void serving_error(struct serving *serving, const struct error *error)
 {
+    count(serving, NIX_REFUSED);
     http_exchange_respond_error(serving->exchange, error, NULL);
     serving_end(serving);
 }
 
 void serving_text(struct serving *serving, int status, const char *type, const char *text)
 {
+    count(serving, status < 400 ? NIX_SERVED : status == 404 ? NIX_ABSENT : NIX_REFUSED);
     http_exchange_add_field(serving->exchange, "Content-Type", type);
     http_exchange_respond(serving->exchange, status, text, strlen(text));
     serving_end(serving);
@@ -249,6 +257,7 @@ static void on_read(struct job *job, const struct error *error)
         serving_end(serving);
         return;
     }
+    serving->service->counts.sent_bytes += serving->piece.used;
     serving->is_busy = true;
     bool has_room =
         http_exchange_write(serving->exchange, serving->piece.data, serving->piece.used);
@@ -325,6 +334,7 @@ static void send_file(struct serving *serving, uint64_t size)
     if (is_part && from >= size) {
         snprintf(range, sizeof(range), "bytes */%" PRIu64, size);
         http_exchange_add_field(exchange, "Content-Range", range);
+        count(serving, NIX_REFUSED);
         http_exchange_respond(exchange, 416, NULL, 0);
         serving_end(serving);
         return;
@@ -334,6 +344,7 @@ static void send_file(struct serving *serving, uint64_t size)
                  size);
         http_exchange_add_field(exchange, "Content-Range", range);
     }
+    count(serving, NIX_SERVED);
     serving->at = from;
     serving->end = end;
     serving->is_busy = true;
@@ -412,12 +423,15 @@ static void serve_read(struct serving *serving, const char *name)
 {
     static const char suffix[] = ".narinfo";
     if (strcmp(name, "nix-cache-info") == 0) {
+        serving->asked = NIX_ASKED_INFO;
         serve_info(serving);
     } else if (strlen(name) == NIX_HASH_CHARS + sizeof(suffix) - 1 &&
                nix_hash_is_good(name, NIX_HASH_CHARS) && text_ends_with(name, suffix)) {
+        serving->asked = NIX_ASKED_NARINFO;
         memcpy(serving->hash, name, NIX_HASH_CHARS);
         serving->key_wait = nix_key_wait(serving->service, on_key, serving);
     } else if (text_starts_with(name, "nar/") && take_nar_name(serving, name + 4)) {
+        serving->asked = NIX_ASKED_NAR;
         serve_nar(serving);
     } else if (text_starts_with(name, "nar/") && upload_has(serving->service, name + 4)) {
         serving_text(serving, 200, "application/x-nix-nar", "");
@@ -439,6 +453,7 @@ static void on_request(struct http_exchange *exchange, void *context)
     list_push_back(&service->servings, &serving->link);
     http_exchange_on(exchange, on_drain, on_close, serving);
     bool uploads = method == HTTP_PUT;
+    serving->asked = uploads ? NIX_ASKED_UPLOAD : NIX_ASKED_OTHER;
     if (!uploads && method != HTTP_GET && method != HTTP_HEAD) {
         http_exchange_add_field(exchange, "Allow", "GET, HEAD, PUT");
         serving_text(serving, 405, "text/plain", "405\n");
@@ -455,30 +470,66 @@ static void on_request(struct http_exchange *exchange, void *context)
 
 /* ---- Life ---- */
 
+static int listen_clear(struct nix_service *service, struct error *err)
+{
+    int r = http_server_listen(service->server, service->options.http_address, &service->port, err);
+    return r < 0 ? error_wrap(err, "nix_cache_address") : 0;
+}
+
+static int listen_secure(struct nix_service *service, struct error *err)
+{
+    const struct secure_options secure = {.certificate_file = service->options.tls_certificate,
+                                          .key_file = service->options.tls_key,
+                                          .who = "nix"};
+    int r = secure_new(service->options.loop, &secure, &service->secure, err);
+    if (r < 0) {
+        return error_wrap(err, "nix_cache_tls_certificate, nix_cache_tls_key");
+    }
+    r = http_server_listen_tls(service->server, service->options.http_address,
+                               secure_context(service->secure), NULL, NULL, NULL, &service->port,
+                               err);
+    return r < 0 ? error_wrap(err, "nix_cache_address") : 0;
+}
+
 int serve_start(struct nix_service *service, struct error *err)
 {
     struct http_server_options options = http_server_defaults();
+    bool has_certificate = service->options.tls_certificate[0] != '\0';
+    if (has_certificate != (service->options.tls_key[0] != '\0')) {
+        return error_set(err, ERROR_INVALID,
+                         "HTTPS needs both nix_cache_tls_certificate and nix_cache_tls_key");
+    }
     if (service->options.http_address[0] == '\0') {
-        return 0;
+        return !has_certificate
+            ? 0
+            : error_set(err, ERROR_INVALID,
+                        "nix_cache_tls_certificate has no effect without nix_cache_address");
     }
     int r = http_server_new(service->options.loop, &options, on_request, service, &service->server,
                             err);
-    r = r < 0
-        ? r
-        : http_server_listen(service->server, service->options.http_address, &service->port, err);
-    if (r < 0) {
-        http_server_free(service->server);
-        service->server = NULL;
-        return error_wrap(err, "nix_cache_address");
+    if (r == 0) {
+        r = has_certificate ? listen_secure(service, err) : listen_clear(service, err);
     }
-    log_info("nix: the store is a binary cache at http://%s", service->options.http_address);
+    if (r < 0) {
+        serve_stop(service);
+        return r;
+    }
+    log_info("nix: the store is a binary cache at http%s://%s", has_certificate ? "s" : "",
+             service->options.http_address);
     return 0;
+}
+
+void nix_reload(struct nix_service *service)
+{
+    if (service->secure != NULL) {
+        secure_reload(service->secure);
+    }
 }
 
 void serve_stop(struct nix_service *service)
 {
-    if (service->server != NULL) {
-        http_server_free(service->server);
-        service->server = NULL;
-    }
+    http_server_free(service->server);
+    secure_free(service->secure);
+    service->server = NULL;
+    service->secure = NULL;
 }

@@ -185,6 +185,8 @@ static int copy_options(struct nix_service *service, const struct nix_service_op
     own->folder = memory_copy_string(options->folder);
     own->node_name = memory_copy_string(options->node_name);
     own->http_address = memory_copy_string(options->http_address);
+    own->tls_certificate = memory_copy_string(options->tls_certificate);
+    own->tls_key = memory_copy_string(options->tls_key);
     own->upload_token_file = memory_copy_string(options->upload_token_file);
     own->read_token_file = memory_copy_string(options->read_token_file);
     own->trusted_keys = memory_copy_string(options->trusted_keys);
@@ -199,6 +201,8 @@ static void service_done(struct nix_service *service)
     free((char *)(uintptr_t)service->options.folder);
     free((char *)(uintptr_t)service->options.node_name);
     free((char *)(uintptr_t)service->options.http_address);
+    free((char *)(uintptr_t)service->options.tls_certificate);
+    free((char *)(uintptr_t)service->options.tls_key);
     free((char *)(uintptr_t)service->options.upload_token_file);
     free((char *)(uintptr_t)service->options.read_token_file);
     free((char *)(uintptr_t)service->options.trusted_keys);

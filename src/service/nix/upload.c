@@ -73,6 +73,7 @@ static size_t sweep(const char *folder)
 static void on_data(const void *bytes, size_t length, void *context)
 {
     struct serving *serving = context;
+    serving->service->counts.received_bytes += length;
     if (serving->fault == 0 && file_write_all(serving->fd, bytes, length) < 0) {
         serving->fault = errno;
     }

@@ -13,6 +13,7 @@
 #include "service/function/function.h"
 #include "service/instance/instance.h"
 #include "service/machine/machine.h"
+#include "service/nix/nix.h"
 #include "service/placement/placement.h"
 #include "service/queue/queue.h"
 #include "service/quota/quota.h"
@@ -124,6 +125,9 @@ static void answer_metrics(struct request *request, const char *more)
     }
     if (request->api->options.fetches != NULL) {
         fetch_write_metrics(request->api->options.fetches, format, &body);
+    }
+    if (request->api->options.nix != NULL) {
+        nix_write_metrics(request->api->options.nix, format == TELEMETRY_OPENMETRICS, &body);
     }
     if (request->api->options.machines != NULL) {
         machine_write_metrics(request->api->options.machines, format == TELEMETRY_OPENMETRICS,

@@ -179,6 +179,9 @@ static void print_status(const json_t *cluster)
            (long long)json_integer_value(json_object_get(cluster, "term")),
            (long long)json_integer_value(json_object_get(cluster, "index")),
            (long long)json_integer_value(json_object_get(cluster, "schema")));
+    if (json_text(cluster, "store_key")[0] != '\0') {
+        printf("Nix stores are signed by %s\n\n", json_text(cluster, "store_key"));
+    }
     print_nodes(nodes);
 }
 
