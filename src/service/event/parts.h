@@ -44,6 +44,7 @@ struct sql_value sql_value_number(double number);
 struct sql_value sql_value_boolean(bool boolean);
 /* Casts of CESQL, 3.2.1 and so on; false: it cannot be cast, and *value is MISSING. */
 bool sql_value_to_boolean(struct sql_value *value);
+bool sql_value_is_number(const struct sql_value *value, double *ret_number); /* could it be one? */
 bool sql_value_to_number(struct sql_value *value);
 bool sql_value_to_text(struct sql_value *value);
 /* % and _ with \ before them for themselves; linear in the lengths. */

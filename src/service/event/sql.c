@@ -8,8 +8,10 @@
  *     sum   := product { (+ | -) product }      product := unary { (* | / | %) unary }
  *     unary := - unary | ( or ) | EXISTS path | literal | NAME ( or, ... ) | path
  *
- * What is missing or cannot be cast makes the nearest comparison false, never an error: a filter
- * has nobody to tell.
+ * What is missing or cannot be cast makes the nearest comparison unknown, never an error: a filter
+ * has nobody to tell.  Unknown is neither true nor, to NOT, false; so that what has no answer does
+ * not pass ("if any errors are returned, the event MUST NOT pass", CESQL 1.2), unless the other
+ * side of an OR is true.
  */
 #include <math.h>
 #include <string.h>
@@ -458,26 +460,32 @@ static const json_t *look_up(const struct sql_node *node, const json_t *document
     return value;
 }
 
-/* -1, 0, 1; false: they cannot be compared. */
-static bool compare(struct sql_value *left, struct sql_value *right, int *ret_order)
+/* -1, 0, 1; false: they cannot be compared.  For equality the left one is cast to the right one's
+ * kind; for order both are numbers, where they can be, as of attributes that came as text. */
+static bool compare(struct sql_value *left, struct sql_value *right, bool is_order, int *ret_order)
 {
     if (left->kind == SQL_MISSING || right->kind == SQL_MISSING) {
         return false;
     }
-    if (left->kind == SQL_TEXT && right->kind == SQL_TEXT) {
-        *ret_order = strcmp(left->text, right->text);
-        return true;
+    if (is_order || right->kind == SQL_NUMBER) {
+        double a = 0;
+        double b = 0;
+        if (sql_value_is_number(left, &a) && sql_value_is_number(right, &b)) {
+            *ret_order = a < b ? -1 : a > b;
+            return true;
+        }
+        if (left->kind != SQL_TEXT || right->kind != SQL_TEXT) {
+            return false;
+        }
     }
-    if (left->kind == SQL_BOOLEAN || right->kind == SQL_BOOLEAN) {
-        bool can = sql_value_to_boolean(left) && sql_value_to_boolean(right);
+    if (right->kind == SQL_BOOLEAN) {
+        bool can = sql_value_to_boolean(left);
         *ret_order = (int)left->boolean - (int)right->boolean;
         return can;
     }
-    if (!sql_value_to_number(left) || !sql_value_to_number(right)) {
-        return false;
-    }
-    *ret_order = left->number < right->number ? -1 : left->number > right->number;
-    return true;
+    bool can = sql_value_to_text(left);
+    *ret_order = can ? strcmp(left->text, right->text) : 0;
+    return can;
 }
 
 static bool order_fits(const char *op, int order)
@@ -491,12 +499,44 @@ static bool order_fits(const char *op, int order)
     return (op[1] == '=' && order == 0) || (op[0] == '<' ? order < 0 : order > 0);
 }
 
-static bool is_true(const struct sql_node *node, const json_t *document)
+/* True, false, or unknown: MISSING. */
+static struct sql_value truth(const struct sql_node *node, const json_t *document)
 {
     struct sql_value value = evaluate(node, document);
-    bool holds = sql_value_to_boolean(&value) && value.boolean;
-    sql_value_done(&value);
-    return holds;
+    if (!sql_value_to_boolean(&value)) {
+        sql_value_done(&value);
+    }
+    return value;
+}
+
+static bool is_true(const struct sql_node *node, const json_t *document)
+{
+    struct sql_value value = truth(node, document);
+    return value.kind == SQL_BOOLEAN && value.boolean;
+}
+
+/* The right side is looked at where the left one does not decide. */
+static struct sql_value evaluate_logic(const struct sql_node *node, const json_t *document)
+{
+    struct sql_value left = truth(node->parts[0], document);
+    bool is_known = left.kind == SQL_BOOLEAN;
+    if (node->kind == NODE_NOT) {
+        return is_known ? sql_value_boolean(!left.boolean) : left;
+    }
+    if (node->kind == NODE_AND && !(is_known && left.boolean)) {
+        return left;
+    }
+    if (node->kind == NODE_OR && is_known && left.boolean) {
+        return left;
+    }
+    struct sql_value right = truth(node->parts[1], document);
+    if (node->kind == NODE_AND || right.kind != SQL_BOOLEAN) {
+        return right;
+    }
+    if (node->kind == NODE_OR) {
+        return right.boolean ? right : left;
+    }
+    return is_known ? sql_value_boolean(left.boolean != right.boolean) : left;
 }
 
 static struct sql_value evaluate_compare(const struct sql_node *node, const json_t *document)
@@ -504,10 +544,11 @@ static struct sql_value evaluate_compare(const struct sql_node *node, const json
     struct sql_value left = evaluate(node->parts[0], document);
     struct sql_value right = evaluate(node->parts[1], document);
     int order = 0;
-    bool holds = compare(&left, &right, &order) && order_fits(node->op, order);
+    bool is_order = node->op[0] == '<' || node->op[0] == '>';
+    bool can = compare(&left, &right, is_order, &order);
     sql_value_done(&left);
     sql_value_done(&right);
-    return sql_value_boolean(holds);
+    return can ? sql_value_boolean(order_fits(node->op, order)) : (struct sql_value){0};
 }
 
 static struct sql_value evaluate_arithmetic(const struct sql_node *node, const json_t *document)
@@ -529,8 +570,8 @@ static struct sql_value evaluate_arithmetic(const struct sql_node *node, const j
         return sql_value_number(a - b);
     case '*':
         return sql_value_number(a * b);
-    case '/':
-        return sql_value_number(a / b);
+    case '/': /* of integers truncated; data may have others */
+        return sql_value_number(a == trunc(a) && b == trunc(b) ? trunc(a / b) : a / b);
     default:
         return sql_value_number(fmod(a, b));
     }
@@ -545,21 +586,21 @@ static struct sql_value evaluate_in(const struct sql_node *node, const json_t *d
         struct sql_value left = evaluate(node->parts[0], document);
         struct sql_value item = evaluate(node->parts[i], document);
         int order = 0;
-        found = compare(&left, &item, &order) && order == 0;
+        found = compare(&left, &item, false, &order) && order == 0;
         sql_value_done(&left);
         sql_value_done(&item);
     }
     sql_value_done(&wanted);
-    return sql_value_boolean(is_there && found != node->is_negated);
+    return is_there ? sql_value_boolean(found != node->is_negated) : (struct sql_value){0};
 }
 
 static struct sql_value evaluate_like(const struct sql_node *node, const json_t *document)
 {
     struct sql_value text = evaluate(node->parts[0], document);
-    bool holds =
-        sql_value_to_text(&text) && sql_like(text.text, node->value.text) != node->is_negated;
+    bool can = sql_value_to_text(&text);
+    bool holds = can && sql_like(text.text, node->value.text) != node->is_negated;
     sql_value_done(&text);
-    return sql_value_boolean(holds);
+    return can ? sql_value_boolean(holds) : (struct sql_value){0};
 }
 
 static struct sql_value evaluate_call(const struct sql_node *node, const json_t *document)
@@ -593,18 +634,12 @@ static struct sql_value evaluate(const struct sql_node *node, const json_t *docu
     case NODE_EXISTS:
         return sql_value_boolean(look_up(node, document) != NULL);
     case NODE_NOT:
-        return sql_value_boolean(!is_true(node->parts[0], document));
+    case NODE_AND:
+    case NODE_OR:
+    case NODE_XOR:
+        return evaluate_logic(node, document);
     case NODE_NEGATE:
         return negate(evaluate(node->parts[0], document));
-    case NODE_AND:
-        return sql_value_boolean(is_true(node->parts[0], document) &&
-                                 is_true(node->parts[1], document));
-    case NODE_OR:
-        return sql_value_boolean(is_true(node->parts[0], document) ||
-                                 is_true(node->parts[1], document));
-    case NODE_XOR:
-        return sql_value_boolean(is_true(node->parts[0], document) !=
-                                 is_true(node->parts[1], document));
     case NODE_COMPARE:
         return evaluate_compare(node, document);
     case NODE_ARITHMETIC:

@@ -73,6 +73,16 @@ bool sql_value_to_number(struct sql_value *value)
     return value->kind == SQL_NUMBER;
 }
 
+bool sql_value_is_number(const struct sql_value *value, double *ret_number)
+{
+    struct sql_value copy =
+        value->kind == SQL_TEXT ? sql_value_text(value->text, strlen(value->text)) : *value;
+    bool can = sql_value_to_number(&copy);
+    *ret_number = copy.number;
+    sql_value_done(&copy);
+    return can;
+}
+
 bool sql_value_to_text(struct sql_value *value)
 {
     if (value->kind == SQL_NUMBER) {
