@@ -2,15 +2,17 @@
 import datetime
 import json
 import pathlib
+import re
 import subprocess
 import tempfile
 import threading
 import time
 import unittest
 
-from node import Node, Refused
+from node import BUILD, Node, Refused
 
 SECONDS = 60
+FAKETIME = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 # Tells what it gets; fails when it is asked to; "slow" takes 2 s.
 SOURCE = r"""
 #include <stdio.h>
@@ -96,6 +98,10 @@ def write(name, text):
     path = pathlib.Path(folder.name) / name
     path.write_text(text)
     return path
+
+
+def at(text):
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def event(identity, data, kind="order.created"):
@@ -238,11 +244,15 @@ class Triggers(unittest.TestCase):
 
 
 class Overlap(unittest.TestCase):
-    """Runs that take longer than their schedule."""
+    """Runs that take longer than their schedule; and a clock that jumps."""
 
     @classmethod
     def setUpClass(cls):
-        cls.node = Node()
+        cls.clock = write("clock", "+0")
+        linked = subprocess.run(["ldd", BUILD / "blixard"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        cls.can_jump = FAKETIME is not None and re.search(r"/lib[at]san\.so", linked) is None
+        cls.node = Node(env={"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(cls.clock), "FAKETIME_NO_CACHE": "1",
+                             "FAKETIME_DONT_FAKE_MONOTONIC": "1"} if cls.can_jump else None)
         cls.addClassCleanup(cls.node.stop)
         cls.node.deploy("work", module)
 
@@ -261,6 +271,19 @@ class Overlap(unittest.TestCase):
         self.assertEqual(seen["failed"], 0)
         self.node.cli("trigger", "delete", "forbids")
         self.node.cli("trigger", "delete", "replaces")
+
+    def test_a_schedule_follows_a_clock_that_jumps_there_and_back(self):
+        """By less than a day, so that what it has taken is not far away."""
+        if not self.can_jump:
+            self.skipTest("needs libfaketime, and no sanitizer: tools/bootstrap test")
+        self.node.call("POST", "/v1/triggers", {"name": "jumps", "kind": "cron", "function": "work", "settings": {"schedule": "* * * * * *"}})
+        begin = at(until(self.node, "/v1/triggers/jumps", lambda t: t["delivered"] >= 1)["next_at"])
+        far = begin + datetime.timedelta(hours=5)
+        write("clock", "+6h")
+        there = until(self.node, "/v1/triggers/jumps", lambda t: at(t["next_at"]) > far and t["skipped"] > 500)
+        write("clock", "+0")
+        until(self.node, "/v1/triggers/jumps", lambda t: at(t["next_at"]) < far and t["delivered"] > there["delivered"])
+        self.node.cli("trigger", "delete", "jumps")
 
 
 class Kill(unittest.TestCase):

@@ -10,7 +10,8 @@
  * killed runs again: the event's id is made of the slot, for those who must not do a thing twice.
  *
  * All schedules of a node are in one heap by the time they are due, with one timer.  The clock is
- * looked at every 30 s at least, so that a jump is noticed.
+ * looked at every 30 s at least, so that a jump is noticed: forward, by what is due then; back, by
+ * a time that was seen before, upon which every slot is looked at again.
  */
 
 #include <inttypes.h>
@@ -31,8 +32,8 @@
 enum {
     LOOK_MS = 30000,
     SCAN_MS = 5000,
-    CLAIM_MAX = 64, /* triggers of one command */
-    FUTURE_MS = 24 * 3600 * 1000,
+    CLAIM_MAX = 64,          /* triggers of one command */
+    FUTURE_MS = 3600 * 1000, /* further ahead than what cron_decide lets stand */
     RUN_KEY_SIZE = 200,
     RUNS_MAX = 1000, /* of one trigger */
 };
@@ -70,6 +71,7 @@ struct trigger_cron {
     size_t size;
     struct loop_timer *tick;
     struct loop_timer *scan;
+    uint64_t seen_ms; /* the clock, when it was looked at last */
     bool is_scanning; /* rows are being given to this node */
 };
 
@@ -469,27 +471,33 @@ static void take_job(struct claim *claim, struct job *job, uint64_t now_ms)
     add_job(claim, job, &decision);
 }
 
+/* Every slot may have been taken by a clock that was ahead. */
+static void look_at_all(struct trigger_cron *cron, uint64_t now_ms)
+{
+    for (size_t i = 1; i <= cron->count; i++) {
+        cron->heap[i]->due_ms = now_ms;
+    }
+}
+
 static void on_tick(void *context)
 {
     struct trigger_cron *cron = context;
     uint64_t now_ms = trigger_now_ms(cron->service);
     struct claim *claim = claim_new(cron);
-    /* What stands far in the future is looked at as well: was the clock set back? */
+    if (now_ms < cron->seen_ms) {
+        look_at_all(cron, now_ms);
+    }
+    cron->seen_ms = now_ms;
     while (cron->count > 0) {
         struct job *job = cron->heap[1];
-        bool is_far = job->due_ms > now_ms + FUTURE_MS;
-        if (job->due_ms > now_ms && !is_far) {
+        if (job->due_ms > now_ms) {
             break;
         }
         if (claim->count == CLAIM_MAX) {
             send_claim(claim);
             claim = claim_new(cron);
         }
-        size_t before = claim->count;
         take_job(claim, job, now_ms);
-        if (is_far && claim->count == before) {
-            break;
-        }
     }
     send_claim(claim);
     arm(cron);
@@ -624,6 +632,12 @@ static int start(struct trigger_source *source, void *context, void **ret_state,
     map_set(&cron->jobs, job->key, job);
     read_slot(job);
     wait_for_slot(job);
+    uint64_t now_ms = trigger_now_ms(cron->service);
+    if (job->place != 0 && job->due_ms > now_ms + FUTURE_MS) {
+        heap_remove(cron, job); /* is it so far because another node's clock was ahead? */
+        job->due_ms = now_ms;
+        heap_add(cron, job);
+    }
     arm(cron);
     loop_timer_start(cron->scan, 0);
     *ret_state = job;
