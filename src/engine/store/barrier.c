@@ -232,6 +232,21 @@ static void give_up_late(struct store *store, struct list *reads)
     }
 }
 
+static void hurry(struct list *reads, uint64_t limit_ms)
+{
+    LIST_EACH(node, reads)
+    {
+        struct read *read = LIST_ITEM(node, struct read, link);
+        read->deadline_ms = read->deadline_ms < limit_ms ? read->deadline_ms : limit_ms;
+    }
+}
+
+void store_reads_hurry(struct store *store, uint64_t limit_ms)
+{
+    hurry(&store->reads, limit_ms);
+    hurry(&store->confirming, limit_ms);
+}
+
 void store_reads_tick(struct store *store)
 {
     give_up_late(store, &store->reads);

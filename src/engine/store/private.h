@@ -295,6 +295,7 @@ bool store_settles_late(struct store *store);
 /* barrier.c */
 void store_ask_reads(struct store *store);
 void store_reads_tick(struct store *store);
+void store_reads_hurry(struct store *store, uint64_t limit_ms); /* no answer later than this */
 void store_take_read(struct link *link, const uint8_t *body, size_t length);
 void store_take_read_done(struct store *store, const uint8_t *body, size_t length);
 void store_on_reached(struct store *store); /* the index has grown */

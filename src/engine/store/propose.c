@@ -501,6 +501,7 @@ static void hurry(struct store *store, uint64_t limit_ms)
         struct proposal *proposal = LIST_ITEM(waiting, struct proposal, link);
         proposal->deadline_ms = proposal->deadline_ms < limit_ms ? proposal->deadline_ms : limit_ms;
     }
+    store_reads_hurry(store, limit_ms);
 }
 
 /* All that was asked before the limit has been answered by now. */

@@ -91,7 +91,7 @@ void store_close(struct store *store); /* waits for what is being written */
 /*
  * Run the loop until every write proposed so far, and every one that these lead to, was answered:
  * what a service does before it frees the contexts of its own.  In a cluster this is at most some
- * three seconds: what has no answer then fails.
+ * three seconds: what has no answer then fails, barriers that were asked for before it as well.
  */
 void store_settle(struct store *store);
 
