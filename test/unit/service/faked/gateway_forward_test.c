@@ -144,7 +144,14 @@ static void body_deadline(void)
     fake_pass_answer();
     http_exchange_unref(exchange);
     /* Here, too; and what only nodes may say does not reach a function. */
-    exchange = fake_request(&(struct fake_request){.path = "/fn/hello", .fields = fields});
+    static const char *const later[] = {"X-Blixard-Deadline-Ms",
+                                        "60000",
+                                        "X-Blixard-Hop",
+                                        "1",
+                                        "X-Blixard-Subject",
+                                        "CN=ann",
+                                        NULL};
+    exchange = fake_request(&(struct fake_request){.path = "/fn/hello", .fields = later});
     fake_turn();
     struct runner_call *call = fake_call(0);
     EXPECT(call != NULL && fake_variable(call, "HTTP_X_BLIXARD_HOP") == NULL);
