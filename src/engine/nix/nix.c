@@ -49,13 +49,16 @@ static void add_all(struct arguments *all, const char *const *arguments)
     }
 }
 
-/* The end of it, which is where an error is. */
+/* The end of it, which is where an error is, in one line. */
 static const char *last_words(struct buffer *said)
 {
-    char *text = text_make_printable((char *)(uintptr_t)buffer_string(said), false);
+    char *text = text_make_printable((char *)(uintptr_t)buffer_string(said), true);
+    for (char *line = strchr(text, '\n'); line != NULL; line = strchr(line, '\n')) {
+        *line = ' ';
+    }
     size_t length = strlen(text);
-    while (length > 0 && text[length - 1] == '?') {
-        text[--length] = '\0'; /* the newline at the end */
+    while (length > 0 && text[length - 1] == ' ') {
+        text[--length] = '\0';
     }
     const char *error = strstr(text, "error:");
     for (const char *next = error; next != NULL; next = strstr(next + 1, "error:")) {

@@ -144,6 +144,7 @@ TEST(nix, says_why_a_build_failed_and_ends_one_that_is_cancelled)
     volatile bool cancel = true;
     open_store(&store);
     EXPECT(build(&store, "broken", &outputs, &log, NULL, &err) == -ERROR_INVALID);
+    EXPECT(strpbrk(err.text, "?\n") == NULL); /* in one line, and all of it can be read */
     EXPECT(strstr(buffer_string(&log), "these are my last words") != NULL);
     EXPECT(build(&store, "slow", &outputs, NULL, &cancel, &err) == -ERROR_CANCELLED);
     const struct nix_build option = {.installable = "--help"};
