@@ -260,6 +260,8 @@ class Alone(unittest.TestCase):
         self.assertFalse(self.one.has(lost))
         self.assertTrue(self.one.has(self.path))
         self.node.cli("store", "unpin", "mine")
+        refused = self.node.cli("store", "unpin", "mine", check=False)
+        self.assertEqual((refused.returncode, "store roots" in refused.stderr), (66, True), refused.stderr)
         self.node.cli("store", "gc")
         self.assertFalse(self.one.has(kept))
         refused = self.node.cli("store", "pin", kept, "--name", "mine", check=False)

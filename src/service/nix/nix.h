@@ -111,6 +111,8 @@ void nix_keep(struct nix_service *service, const char *root, const char *path,
               void (*done)(const struct error *error, void *context), void *context);
 /* One that is not there is success. */
 int nix_release(struct nix_service *service, const char *root, struct error *err);
+/* Is there a root of this name? */
+bool nix_is_kept(const struct nix_service *service, const char *root);
 
 /* ---- For people: what the API answers, as JSON of spec/types.def ---- */
 

@@ -175,6 +175,13 @@ int nix_release(struct nix_service *service, const char *root, struct error *err
     return r < 0 ? r : nix_root_remove(link, err);
 }
 
+bool nix_is_kept(const struct nix_service *service, const char *root)
+{
+    MEMORY_OWNED char *link = nix_root_path(service, root);
+    struct stat status;
+    return lstat(link, &status) == 0;
+}
+
 /* ---- Life ---- */
 
 static int copy_options(struct nix_service *service, const struct nix_service_options *options,

@@ -124,7 +124,14 @@ void api_store_unpin(struct request *request)
     if (!take_pin(request, root)) {
         return;
     }
-    if (nix_release(service_of(request), root, &err) < 0) {
+    bool is_kept = nix_is_kept(service_of(request), root);
+    int r = nix_release(service_of(request), root, &err);
+    if (r == 0 && !is_kept) {
+        r = error_set(&err, ERROR_NOT_FOUND,
+                      "there is no pin %.100s on this node; see `blixard store roots`",
+                      request->parameters[0]);
+    }
+    if (r < 0) {
         api_answer_error(request, &err);
     } else {
         api_answer_nothing(request);
