@@ -69,7 +69,7 @@ struct clone_tunnel_driver {
     void *context;
 };
 
-/* For the driver, never from inside its calls.  False: stop until resumed. */
+/* For the driver, from inside none of its calls but resume().  False: stop until resumed. */
 bool clone_tunnel_write(struct clone_tunnel *tunnel, const void *bytes, size_t length);
 void clone_tunnel_drained(struct clone_tunnel *tunnel);
 /* The other end has ended (NULL) or failed; close() follows, from inside. */

@@ -49,6 +49,9 @@ static int ask(const struct arguments *arguments, char **ret_operation, json_t *
     JSON_OWNED json_t *reference = NULL;
     JSON_OWNED json_t *ended = NULL;
     int r = make_body(arguments, &body, err);
+    if (r == 0) {
+        workshop_say("the node fetches its layers");
+    }
     r = r < 0 ? r : request_send("POST", "/v1/pulls", body, &reference, err);
     const char *operation = json_text(reference, "operation");
     if (r == 0 && operation[0] == '\0') {
@@ -142,7 +145,6 @@ int image_pull_by_node(const struct arguments *arguments, struct image_store *st
     MEMORY_OWNED char *operation = NULL;
     struct oci_image image = {0};
     struct error ignored = {0};
-    workshop_say("the node fetches its layers");
     int r = ask(arguments, &operation, &result, err);
     if (r < 0) {
         return r;

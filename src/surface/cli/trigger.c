@@ -309,8 +309,7 @@ int verb_trigger_update(const struct arguments *arguments, struct error *err)
 /* Requests are counted in memory where they come in: nothing of a request waits for the others. */
 static void say_who_counts(const json_t *trigger)
 {
-    const char *who = json_string_value(json_object_get(trigger, "counted_by"));
-    if (who != NULL && strcmp(who, "node") == 0) {
+    if (strcmp(json_text(trigger, "counted_by"), "node") == 0) {
         puts("\nof kind http each node counts what comes to it, since it started: these are the\n"
              "figures of the node that answers; Prometheus has all nodes' (blixard_route_*)");
     }
@@ -322,7 +321,7 @@ static const json_t *first_http(const json_t *triggers)
     const json_t *trigger = NULL;
     json_array_foreach(triggers, index, trigger)
     {
-        if (strcmp(json_string_value(json_object_get(trigger, "kind")), "http") == 0) {
+        if (strcmp(json_text(trigger, "kind"), "http") == 0) {
             return trigger;
         }
     }
