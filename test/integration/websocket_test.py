@@ -149,7 +149,7 @@ class Claims:
             with self.client(fields=fields) as client:
                 self.assertEqual(client.status, status, fields)
                 if status == 426:
-                    self.assertEqual(client.fields["sec-websocket-version"], "13")
+                    self.assertEqual((client.fields["sec-websocket-version"], client.fields["upgrade"]), ("13", "websocket"))
         for origin, status in (("https://evil.example", 403), ("https://app.example.org", 101), (None, 101)):
             with self.client("/site", {"Origin": origin}) as client:
                 self.assertEqual(client.status, status, origin)

@@ -134,6 +134,9 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     if (!exchange->body_done && !exchange->reading && exchange->expects_continue) {
         connection->close_after = true; /* its body may come or not: nobody can tell */
     }
+    if (status == 426) {
+        buffer_append_string(out, "Connection: Upgrade\r\n"); /* of its Upgrade: RFC 9110, 7.8 */
+    }
     if (connection->close_after) {
         buffer_append_string(out, "Connection: close\r\n");
     } else if (exchange->minor == 0) {

@@ -275,6 +275,7 @@ static bool check_handshake(struct call *call)
         static const char text[] = "this route is for WebSocket, version 13\n";
         call->is_answering = false;
         traced_note_status(call, 426);
+        http_exchange_add_field(exchange, "Upgrade", "websocket"); /* HTTP/2 leaves it out */
         http_exchange_add_field(exchange, "Sec-WebSocket-Version", "13");
         http_exchange_add_field(exchange, "Content-Type", "text/plain");
         http_exchange_respond(exchange, 426, text, sizeof(text) - 1);
