@@ -349,6 +349,11 @@ class Linked(FromWat):
         ("instantiate", "error it was instantiated before"),
         ("in beyond invoke size", "ok i32:2"),
     ]
+    # What was grown is as large as it is when it is imported.
+    GROWN = [
+        ("in \"gives it\" instantiate", "ok"),
+        ("instantiate", "trap incompatible import type"),
+    ]
 
     def check_steps(self, isolation):
         beyond = self.assemble("beyond", """(module (import "gives it" "memory" (memory 1)) (data (i32.const 65536) "abcd")
@@ -359,6 +364,14 @@ class Linked(FromWat):
         for tier in "fast", "optimized":
             done = self.run_it(traps, *given, "--script", "-", "--tier", tier, "--isolation", isolation, script="".join(line + "\n" for line, _ in self.STEPS))
             self.assertEqual((done.returncode, done.stderr, done.stdout.splitlines()), (0, "", [answer for _, answer in self.STEPS]))
+        wants = self.assemble("wants", """(module (import "gives it" "memory" (memory 2)) (func (export "size") (result i32) memory.size))""")
+        grown = [self.GROWN[0], ("in \"gives it\" invoke grow 1", "ok i32:1"), ("instantiate", "ok"), ("invoke size", "ok i32:2")]
+        for lines in self.GROWN, grown:
+            done = self.run_it(wants, *given[:2], "--script", "-", "--isolation", isolation, script="".join(line + "\n" for line, _ in lines))
+            self.assertEqual((done.returncode, done.stderr, done.stdout.splitlines()), (0, "", [answer for _, answer in lines]))
+        done = self.run_it(wants, *given[:2], "--invoke", "size", "--isolation", isolation)
+        self.assertEqual(done.returncode, 64)
+        self.assertIn("is smaller than it wants", done.stderr)
         for script in "", "in \"gives it\" get global\n":
             done = self.run_it(traps, *given, "--script", "-", "--isolation", isolation, script=script)
             self.assertEqual((done.returncode, done.stdout), (70, ""))

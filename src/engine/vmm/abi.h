@@ -78,6 +78,7 @@ enum abi_trap {
     ABI_TRAP_TABLE_BOUNDS,          /* of a table; the same of memory is OUT_OF_BOUNDS */
     ABI_TRAP_UNDEFINED_ELEMENT,     /* a call through a table: beyond it, */
     ABI_TRAP_UNINITIALIZED_ELEMENT, /* or to nothing; with another type it is INDIRECT_CALL */
+    ABI_TRAP_UNLINKABLE,            /* what it imports is smaller than it wants */
     ABI_TRAP_COUNT,
 };
 

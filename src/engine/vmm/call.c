@@ -175,6 +175,7 @@ const char *trap_text(uint64_t trap)
         [ABI_TRAP_TABLE_BOUNDS] = "out of bounds table access",
         [ABI_TRAP_UNDEFINED_ELEMENT] = "undefined element",
         [ABI_TRAP_UNINITIALIZED_ELEMENT] = "uninitialized element",
+        [ABI_TRAP_UNLINKABLE] = "incompatible import type",
     };
     const char *text = trap < ABI_TRAP_COUNT ? texts[trap] : NULL;
     return text != NULL ? text : "unknown trap";

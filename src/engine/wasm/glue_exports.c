@@ -2,11 +2,13 @@
  * glue.c for modules of which anything may be called: a function of C for each export, one that
  * calls them by number; behind the exports' numbers are those that instantiate a module.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/buffer.h"
 
+#include "engine/vmm/abi.h"
 #include "engine/wasm/private.h"
 
 /* The member of the glue's union for a type. */
@@ -105,6 +107,22 @@ static void append_cases(struct buffer *glue, const struct glue_unit *units, siz
     }
 }
 
+/* What was not large enough when the modules were linked is now, or this one does not fit. */
+static void append_sizes(struct buffer *glue, const struct glue_unit *unit)
+{
+    for (size_t i = 0; i < unit->import_count; i++) {
+        const struct link_place *import = &unit->imports[i];
+        if (import->unit >= 0 && import->least > 0) {
+            buffer_append_format(glue,
+                                 "    if (Z_m%dZ_" REWRITE_NAME "(&glue_m%d)->%s < %" PRIu32
+                                 "u) wasm_rt_trap((wasm_rt_trap_t)%d);\n",
+                                 import->unit, import->place, import->unit,
+                                 import->is_table ? "size" : "pages", import->least,
+                                 (int)ABI_TRAP_UNLINKABLE);
+        }
+    }
+}
+
 /*
  * The other instances as it wants them: its header declares
  *
@@ -128,6 +146,7 @@ static void append_instantiation(struct buffer *glue, const struct glue_unit *un
         buffer_append_string(glue, "}\n");
         return;
     }
+    append_sizes(glue, unit);
     buffer_append_format(glue, "    Z_%s_instantiate(&glue_%s", unit->name, unit->name);
     for (at = strstr(at, parameter); at != NULL && at < end; at = strstr(at, parameter)) {
         at += strlen(parameter);

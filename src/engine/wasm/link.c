@@ -45,11 +45,12 @@ static const struct wasm_export *find_export(const struct wasm_exports *exports,
     return NULL;
 }
 
+/* Of what can grow the size counts that it has when it is imported. */
 static bool is_compatible(const struct wasm_export *given, const struct wasm_export *wanted)
 {
     return given->kind == wanted->kind && strcmp(given->parameters, wanted->parameters) == 0 &&
         strcmp(given->results, wanted->results) == 0 && given->is_mutable == wanted->is_mutable &&
-        given->least >= wanted->least && given->most <= wanted->most;
+        wanted->least <= given->most && given->most <= wanted->most;
 }
 
 /* Of the modules before the one that asks; the last of that name. */
@@ -81,6 +82,8 @@ static int resolve_import(const struct wasm_linked *modules, size_t number,
         return refuse_import(module, import, "which that one does not export", err);
     }
     ret_place->place = export->place;
+    ret_place->least = import->item.least > export->least ? import->item.least : 0;
+    ret_place->is_table = import->item.kind == WASM_EXPORT_TABLE;
     return is_compatible(export, &import->item)
         ? 0
         : refuse_import(module, import, "which that one exports with another type", err);
@@ -98,6 +101,7 @@ static int read_unit(const struct wasm_linked *modules, size_t number, struct li
         r = imports_read(module->bytes, module->length, &imports, &unit->exports, err);
     }
     unit->imports = memory_new(imports.count + 1, sizeof(struct link_place));
+    unit->import_count = imports.count;
     for (size_t i = 0; i < imports.count && r == 0; i++) {
         r = resolve_import(modules, number, &imports.items[i], link, &unit->imports[i], err);
     }

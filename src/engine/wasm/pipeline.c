@@ -281,7 +281,9 @@ static int compile_linked_glue(struct job *job, struct buffer *headers, struct e
     for (size_t i = 0; i < job->link->count; i++) {
         units[i] = (struct glue_unit){.name = job->link->units[i].name,
                                       .header = buffer_string(&headers[i]),
-                                      .exports = &job->link->units[i].exports};
+                                      .exports = &job->link->units[i].exports,
+                                      .imports = job->link->units[i].imports,
+                                      .import_count = job->link->units[i].import_count};
         buffer_append_format(&glue, "#include \"%s.h\"\n", units[i].name);
     }
     glue_exports(units, job->link->count, &glue);

@@ -95,12 +95,16 @@ void imports_done(struct wasm_imports *imports);
 struct link_place {
     int unit;
     uint32_t place;
+    uint32_t least; /* of a memory or table that is smaller than the import wants, and may have
+                       grown when the module is instantiated: how large it has to be then */
+    bool is_table;
 };
 
 struct link_unit {
     char name[8]; /* wasm2c's for it: "m0" */
     struct wasm_exports exports;
     struct link_place *imports; /* of each import, in the module's order */
+    size_t import_count;
 };
 
 struct link {
@@ -187,6 +191,8 @@ struct glue_unit {
     const char *name;
     const char *header;
     const struct wasm_exports *exports;
+    const struct link_place *imports;
+    size_t import_count;
 };
 
 /* glue.c for such modules, which are instantiated in this order.  Their exports are numbered

@@ -369,6 +369,12 @@ static void tell_dead(struct run_invoke *invoke, const char *trap)
         return;
     }
     invoke->is_over = true;
+    if (strcmp(trap, "incompatible import type") == 0) {
+        invoke->result = error_set(invoke->err, ERROR_INVALID,
+                                   "a memory or table that the module imports is smaller than it "
+                                   "wants; a script can let it grow before (instantiate)");
+        return;
+    }
     invoke->result =
         error_set(invoke->err, ERROR_TRAP, "trap: %s, while the module was instantiated", trap);
 }
