@@ -13,8 +13,8 @@ spec:
   pool: build
   labels: {disk: ssd}
   taints:
-    - {key: gpu, value: a100, effect: NoSchedule}
-    - {key: noisy, effect: PreferNoSchedule}
+    - gpu=a100:NoSchedule
+    - noisy:PreferNoSchedule
   windows:
     - {name: kernel, schedule: "0 2 * * SUN", zone: Europe/Berlin, duration: 2h, deadline: 30m}
     - {name: memory, from: "2099-01-01T00:00:00Z", to: "2099-01-01T04:00:00Z"}
@@ -87,7 +87,7 @@ class Places(unittest.TestCase):
             exported = self.a.cli("export", *kinds)
             self.assertIn("No changes", self.plan(self.write(exported), 0))
         # One taint goes, one changes; a window goes, one is longer.
-        self.apply(DOCUMENTS.replace("    - {key: noisy, effect: PreferNoSchedule}\n", "").replace("a100", "h100")
+        self.apply(DOCUMENTS.replace("    - noisy:PreferNoSchedule\n", "").replace("a100", "h100")
                    .replace("duration: 2h", "duration: 3h")
                    .replace('    - {name: memory, from: "2099-01-01T00:00:00Z", to: "2099-01-01T04:00:00Z"}\n', ""))
         node = self.node()
@@ -125,6 +125,8 @@ class Places(unittest.TestCase):
         self.assertIn("called as the project", refused("kind: PlacementStrategy\nname: other\nspec: {strategy: spread}\n"))
         self.assertIn("is none of", refused("kind: PlacementStrategy\nname: default\nspec: {strategy: best}\n"))
         self.assertIn("effect", refused("kind: Node\nname: n2\nspec: {taints: [{key: a}]}\n"))
+        self.assertIn("KEY[=VALUE]:EFFECT", refused("kind: Node\nname: n2\nspec: {taints: [gpu]}\n"))
+        self.assertIn("NoExecute", refused("kind: Node\nname: n2\nspec: {taints: ['gpu:Never']}\n"))
         self.assertIn("schedule and a duration", refused("kind: Node\nname: n2\nspec: {windows: [{name: a, schedule: '0 2 * * *'}]}\n"))
         self.assertIn("no such room", refused("kind: Reservation\nname: vast\nspec: {memory: 1000GiB}\n"))
         self.assertEqual(json.loads(self.a.cli("node", "maintenance", "list", "n1", "--output", "json"))["windows"], [])

@@ -125,6 +125,39 @@ static int check_map(const struct checking *checking, const json_t *map, const c
     return 0;
 }
 
+/* KEY[=VALUE]:EFFECT, as `node taint` has it; NULL: it is nothing like it. */
+static json_t *taint_of(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    const char *equals = colon != NULL ? memchr(text, '=', (size_t)(colon - text)) : NULL;
+    const char *end = equals != NULL ? equals : colon;
+    if (end == NULL || end == text) {
+        return NULL;
+    }
+    json_t *taint =
+        json_pack("{s:s%, s:s}", "key", text, (size_t)(end - text), "effect", colon + 1);
+    if (equals != NULL) {
+        json_object_set_new(taint, "value", json_stringn(equals + 1, (size_t)(colon - equals) - 1));
+    }
+    return taint;
+}
+
+/* What is short is put into what it is short for. */
+static int expand_taint(const struct checking *checking, json_t *list, size_t index,
+                        const char *place)
+{
+    json_t *item = json_array_get(list, index);
+    json_t *taint = json_is_string(item) ? taint_of(json_string_value(item)) : NULL;
+    if (taint != NULL) {
+        json_array_set_new(list, index, taint);
+    }
+    return taint != NULL || !json_is_string(item)
+        ? 0
+        : origin_refuse(checking->origin, place, checking->err,
+                        "%s is neither KEY[=VALUE]:EFFECT nor a mapping with key and effect",
+                        place);
+}
+
 static int check_list(const struct checking *checking, json_t *list, const char *of,
                       const char *path)
 {
@@ -134,6 +167,13 @@ static int check_list(const struct checking *checking, json_t *list, const char 
     json_array_foreach(list, index, item)
     {
         MEMORY_OWNED char *place = memory_format("%s[%zu]", path, index);
+        if (strcmp(of, "NodeTaintSpec") == 0) {
+            r = expand_taint(checking, list, index, place);
+            item = json_array_get(list, index);
+        }
+        if (r < 0) {
+            return r;
+        }
         if (strcmp(of, "STRING") != 0) {
             r = check_object(checking, item, of, place);
         } else if (!json_is_string(item)) {
