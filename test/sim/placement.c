@@ -6,8 +6,9 @@
  * batch after the other, and two deciders work at a time.  The simulation keeps books of its own,
  * and after every step holds against them: no node gives more than it has, no constraint is broken,
  * no machine is at two nodes, no node that is down or drained gets anything, and nobody who could
- * run waits: a blocked machine is asked again on the changes that can help it alone, and at the end
- * of each phase those that still wait are decided once more, to see that no wake-up was lost.
+ * run waits (and small machines that come later do not pass a large one for ever): a blocked
+ * machine is asked again on the changes that can help it alone, and at the end of each phase those
+ * that still wait are decided once more, to see that no wake-up was lost.
  */
 #include "engine/placement/placement.h"
 
@@ -30,6 +31,10 @@ enum {
     DECIDERS = 2,
     STEP_MS = 1000,
     WAIT_STEPS_MAX = 3, /* what could run runs after so many steps */
+    HOLD_AFTER_STEPS = 15,
+    LIFE_STEPS_MAX = 30,      /* of a small machine, in the run with a large one that waits */
+    CROWDED_HOSTS_MAX = 1000, /* where everybody who waits is asked in every step */
+    LARGE_WAITS_STEPS_MAX = 8 * LIFE_STEPS_MAX,
     NOWHERE = -1,
 };
 
@@ -46,6 +51,8 @@ struct machine {
     int node;
     uint64_t since_step; /* it waits */
     uint32_t wakes;      /* what can help, when it is blocked */
+    uint64_t end_step;   /* of a small one, in the run with a large one that waits */
+    struct placement_hold hold;
 };
 
 struct host {
@@ -281,6 +288,7 @@ static void ask(const struct world *world, const struct machine *machine, struct
         .rules = world->rules[machine->kind],
         .demand = {.amounts = {.of = {machine->cpu, machine->memory, 0, 0, 0, 0, 0}}},
         .priority = machine->priority,
+        .since_ms = machine->since_step * STEP_MS,
         .may_displace = true,
         .is_displaceable = true,
         .may_be_moved = true,
@@ -361,6 +369,9 @@ static int by_priority(const void *left, const void *right, void *context)
     size_t a = *(const size_t *)left, b = *(const size_t *)right;
     if (machines[a].priority != machines[b].priority) {
         return machines[a].priority > machines[b].priority ? -1 : 1;
+    }
+    if (machines[a].since_step != machines[b].since_step) {
+        return machines[a].since_step < machines[b].since_step ? -1 : 1;
     }
     return a < b ? -1 : 1;
 }
@@ -602,6 +613,100 @@ static void settle(struct world *world)
     }
 }
 
+/* ---- A large one that waits, while small ones come and go ---- */
+
+/* It holds a node, by the engine's own steps. */
+static void hold(struct world *world, struct machine *machine)
+{
+    const struct placement_hold_options options = {.after_ms = HOLD_AFTER_STEPS * STEP_MS,
+                                                   .holds_max = 4};
+    struct placement_change *change = NULL;
+    struct asked asked;
+    struct error err = {0};
+    ask(world, machine, &asked);
+    int r = placement_hold_step(world->cluster, &asked.request, &options, world->step * STEP_MS,
+                                &machine->hold, &err);
+    must(world, r, &err);
+    if (r == 1) {
+        change = next_change(world);
+        placement_cluster_let_go(world->cluster, machine->id, change);
+    }
+    if (r == 1 && machine->hold.node[0] != 0) {
+        must(world,
+             placement_cluster_hold(world->cluster, &asked.request, machine->hold.node,
+                                    next_change(world), &err),
+             &err);
+    }
+}
+
+/* One that fits any node, lives for a while, and comes again as a new one as soon as it is gone. */
+static void renew(struct world *world, size_t number)
+{
+    struct machine *machine = &world->machines[number];
+    *machine = (struct machine){
+        .job = (uint32_t)(number / JOB_MEMBERS),
+        .priority = 40,
+        .cpu = 500,
+        .memory = (1 + draw(world, 7)) * 1024 * MIB,
+        .end_step = world->step + 1 + draw(world, LIFE_STEPS_MAX),
+    };
+    snprintf(machine->id, sizeof(machine->id), "m%zu", number);
+    enqueue(world, number);
+}
+
+/* Every node is full of small ones, and more wait than fit; some never leave. */
+static void crowd(struct world *world)
+{
+    for (size_t i = 1; i < world->machine_most; i++) {
+        if (world->machines[i].state == MACHINE_RUNNING) {
+            stop(world, i);
+        }
+        renew(world, i);
+        if (draw(world, 10) == 0 && i % 3 == 0) {
+            world->machines[i].end_step = UINT64_MAX;
+        }
+    }
+    world->step++;
+    work_off(world);
+}
+
+static void age(struct world *world)
+{
+    world->step++;
+    for (size_t i = 1; i < world->machine_most; i++) {
+        if (world->machines[i].state == MACHINE_RUNNING &&
+            world->machines[i].end_step <= world->step) {
+            stop(world, i);
+            renew(world, i);
+        }
+    }
+}
+
+/* Priorities are equal, so that it displaces nobody: it has to be waited for. */
+static void wait_large(struct world *world)
+{
+    struct machine *large = &world->machines[0];
+    if (large->state == MACHINE_RUNNING) {
+        stop(world, 0);
+    }
+    world->queue_count = 0;
+    crowd(world);
+    *large = (struct machine){.priority = 40, .cpu = 8000, .memory = 60ULL * 1024 * MIB};
+    snprintf(large->id, sizeof(large->id), "m0");
+    enqueue(world, 0);
+    for (uint64_t waited = 0; large->state != MACHINE_RUNNING; waited++) {
+        if (waited == LARGE_WAITS_STEPS_MAX) {
+            violated(world, "starves, while small ones come and go", large->id);
+        }
+        age(world);
+        hold(world, large);
+        work_off(world);
+    }
+    if (placement_cluster_hold_count(world->cluster) != 0) {
+        violated(world, "is placed, and a node is held for it", large->id);
+    }
+}
+
 static void world_init(struct world *world, size_t hosts, size_t machines, uint64_t seed)
 {
     static const uint64_t sizes[] = {8, 16, 32};
@@ -668,6 +773,10 @@ static void simulate(size_t hosts, size_t machines, uint64_t seed, bool is_trace
     rebalance(world);
     settle(world);
     check_all(world, "settled");
+    if (hosts <= CROWDED_HOSTS_MAX) {
+        wait_large(world);
+        check_all(world, "a large one has waited");
+    }
     world_done(world);
     free(world);
 }

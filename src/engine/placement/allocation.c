@@ -85,6 +85,7 @@ struct allocation *allocation_new(struct placement_cluster *cluster,
     struct allocation *allocation = NEW(struct allocation);
     allocation->id = memory_copy_string(request->id);
     allocation->node = node;
+    allocation->serial = ++cluster->allocation_serial;
     allocation->job = crowd_get(&cluster->jobs, request->job);
     allocation->group = crowd_get(&cluster->groups, request->group.name);
     allocation->in_job.of = allocation->in_group.of = allocation;

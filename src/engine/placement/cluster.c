@@ -36,6 +36,7 @@ void placement_cluster_free(struct placement_cluster *cluster)
     map_done(&cluster->nodes_by_name);
     map_done(&cluster->classes_by_key);
     map_done(&cluster->allocations);
+    map_done(&cluster->holds);
     map_done(&cluster->jobs);
     map_done(&cluster->groups);
     map_done(&cluster->shapes);
@@ -76,6 +77,10 @@ int placement_cluster_add(struct placement_cluster *cluster,
     }
     if (cluster->allocation_count == PLACEMENT_ALLOCATIONS_MAX) {
         return error_set(err, ERROR_LIMIT, "a cluster runs at most %d", PLACEMENT_ALLOCATIONS_MAX);
+    }
+    struct allocation *hold = map_get(&cluster->holds, allocation->request.id);
+    if (hold != NULL) {
+        hold_end(cluster, hold->node);
     }
     struct allocation *added =
         allocation_new(cluster, &allocation->request, &allocation->grant, node);

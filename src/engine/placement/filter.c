@@ -110,6 +110,9 @@ struct refusal filter_room(const struct probe *probe, const struct node *node)
     enum placement_filter lacking;
     unsigned which;
     grant_find(probe, node, NULL, &lacking, &which);
+    if (lacking == PLACEMENT_PASSED && hold_refuses(probe, node)) {
+        return refuse(PLACEMENT_HELD, 0);
+    }
     return refuse(lacking, which);
 }
 
@@ -263,6 +266,10 @@ void refusal_text(const struct probe *probe, const struct node *node, struct ref
     case PLACEMENT_GROUP:
         group_text(probe, node, ret_text);
         return;
+    case PLACEMENT_HELD:
+        snprintf(ret_text, PLACEMENT_REASON_MAX, "it is held for %.64s, which waits longer",
+                 node->hold->id);
+        return;
     case PLACEMENT_RESOURCE:
         resource_text(probe, node, refusal.which, ret_text);
         return;
@@ -290,6 +297,7 @@ uint32_t refusal_wakes(enum placement_filter filter)
         [PLACEMENT_CONSTRAINT] = PLACEMENT_WAKE_ATTRIBUTES,
         [PLACEMENT_DISTINCT] = PLACEMENT_WAKE_DISTINCT,
         [PLACEMENT_GROUP] = PLACEMENT_WAKE_GROUP,
+        [PLACEMENT_HELD] = PLACEMENT_WAKE_RESOURCES,
         [PLACEMENT_RESOURCE] = PLACEMENT_WAKE_RESOURCES,
         [PLACEMENT_NUMA] = PLACEMENT_WAKE_RESOURCES,
         [PLACEMENT_DEVICE] = PLACEMENT_WAKE_RESOURCES,

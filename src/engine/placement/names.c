@@ -98,12 +98,19 @@ const char *placement_part_name(enum placement_part part)
 const char *placement_filter_name(enum placement_filter filter)
 {
     static const char *const names[PLACEMENT_FILTER_COUNT] = {
-        [PLACEMENT_PASSED] = "passed",         [PLACEMENT_NOT_READY] = "not-ready",
-        [PLACEMENT_NOT_ELIGIBLE] = "cordoned", [PLACEMENT_POOL] = "pool",
-        [PLACEMENT_TAINT] = "taint",           [PLACEMENT_CONSTRAINT] = "constraint",
-        [PLACEMENT_DISTINCT] = "distinct",     [PLACEMENT_GROUP] = "placement-group",
-        [PLACEMENT_RESOURCE] = "resources",    [PLACEMENT_NUMA] = "numa",
-        [PLACEMENT_DEVICE] = "device",         [PLACEMENT_PORT] = "port",
+        [PLACEMENT_PASSED] = "passed",
+        [PLACEMENT_NOT_READY] = "not-ready",
+        [PLACEMENT_NOT_ELIGIBLE] = "cordoned",
+        [PLACEMENT_POOL] = "pool",
+        [PLACEMENT_TAINT] = "taint",
+        [PLACEMENT_CONSTRAINT] = "constraint",
+        [PLACEMENT_DISTINCT] = "distinct",
+        [PLACEMENT_GROUP] = "placement-group",
+        [PLACEMENT_HELD] = "held",
+        [PLACEMENT_RESOURCE] = "resources",
+        [PLACEMENT_NUMA] = "numa",
+        [PLACEMENT_DEVICE] = "device",
+        [PLACEMENT_PORT] = "port",
     };
     CHECK(filter < PLACEMENT_FILTER_COUNT);
     return names[filter];

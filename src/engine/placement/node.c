@@ -386,6 +386,7 @@ int placement_cluster_remove_node(struct placement_cluster *cluster, const char 
     if (node == NULL) {
         return error_set(err, ERROR_NOT_FOUND, "node %s", id);
     }
+    hold_end(cluster, node);
     LIST_EACH(link, &node->allocations)
     {
         struct allocation *allocation = LIST_ITEM(link, struct allocation, at_node);

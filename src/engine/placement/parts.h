@@ -80,6 +80,7 @@ struct node {
     uint64_t load_cpu, load_memory;
     struct list allocations;
     size_t allocation_count;
+    struct allocation *hold; /* for whom the node is held, not attached; or NULL */
     uint8_t bucket[ORDERS];
     uint32_t slot[ORDERS];
     bool is_ordered;
@@ -161,6 +162,7 @@ struct allocation {
     struct node *node;
     struct crowd *job, *group;
     struct word *over; /* the group's attribute */
+    uint64_t serial;   /* who came later has more */
     uint64_t expires_ms;
     bool is_attached; /* it counts */
     struct list_node at_node, in_reservations;
@@ -210,6 +212,8 @@ struct placement_cluster {
     uint64_t cost_epoch;
     struct map allocations;
     size_t allocation_count;
+    uint64_t allocation_serial;
+    struct map holds; /* id -> struct allocation */
     struct list reservations;
     struct map jobs, groups;
     struct map shapes;
@@ -327,6 +331,10 @@ int probe_init(struct probe *probe, struct placement_cluster *cluster,
 void probe_done(struct probe *probe);
 void wants_read(struct placement_cluster *cluster, const struct placement_demand *demand,
                 struct want *ret_wants);
+
+/* hold.c: is the node, which has room, held for another? */
+bool hold_refuses(const struct probe *probe, const struct node *node);
+void hold_end(struct placement_cluster *cluster, struct node *node);
 
 /* filter.c */
 struct refusal filter_state(const struct node *node);

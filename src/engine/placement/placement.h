@@ -14,7 +14,8 @@
  *      and adds the allocation.  Several deciders may run; the one that comes second gets CONFLICT.
  *
  * Filters, in this order: the node is ready and eligible, pool, taints, constraints, the job's
- * distinctness, the placement group, resources (with NUMA nodes, devices, ports).
+ * distinctness, the placement group, resources (with NUMA nodes, devices, ports); and, of a node
+ * that has room, that it is not held for another one that waits.
  *
  * Costs: nodes that do not differ in what rules can see (attributes but the name, taints, pool,
  * size) are one class, and rules are judged once for a class.  Within a class nodes are ordered
@@ -239,6 +240,7 @@ struct placement_request {
     const char *job; /* whose members distinct_* and spread count; NULL or "": it stands alone */
     struct placement_group group;
     uint32_t priority; /* 0 to PLACEMENT_PRIORITY_MAX */
+    uint64_t since_ms; /* it waits since then; 0: it has just come */
     bool may_displace; /* others of lower priority, when there is no room */
     bool is_displaceable;
     bool may_be_moved; /* by placement_rebalance() */
@@ -379,6 +381,7 @@ enum placement_filter {
     PLACEMENT_CONSTRAINT,
     PLACEMENT_DISTINCT,
     PLACEMENT_GROUP,
+    PLACEMENT_HELD, /* there is room, and it is kept for one that waits longer */
     PLACEMENT_RESOURCE,
     PLACEMENT_NUMA,
     PLACEMENT_DEVICE,
@@ -458,6 +461,49 @@ int placement_reserve(struct placement_cluster *cluster, const struct placement_
 bool placement_helps(struct placement_cluster *cluster, const struct placement_request *request,
                      const struct placement_decision *blocked,
                      const struct placement_change *change);
+
+/* ---- Holding a node for one that waits ---- */
+
+/*
+ * A node is held for a request that waits: others of its priority or a lower one that came later
+ * are refused there (PLACEMENT_HELD), unless they fit beside it.  `since_ms` of the request says
+ * when it came.  One node for a request, one request for a node: what the request held before is
+ * let go, as *ret_change says.  INVALID, NOT_FOUND (the node), CONFLICT (it is held for another).
+ */
+int placement_cluster_hold(struct placement_cluster *cluster,
+                           const struct placement_request *request, const char *node,
+                           struct placement_change *ret_change, struct error *err);
+
+/* It holds nothing any more; a change without wakes: it held nothing. */
+void placement_cluster_let_go(struct placement_cluster *cluster, const char *id,
+                              struct placement_change *ret_change);
+
+/* Ids, lent until the cluster is changed; NULL: none. */
+const char *placement_cluster_holds_at(const struct placement_cluster *cluster, const char *id);
+const char *placement_cluster_held_for(const struct placement_cluster *cluster, const char *node);
+size_t placement_cluster_hold_count(const struct placement_cluster *cluster);
+
+struct placement_hold_options {
+    uint64_t after_ms;  /* who has waited so long holds a node; also one turn.  0: nobody does */
+    uint32_t holds_max; /* nodes of a pool; never more than half of them, rounded up */
+};
+
+/* What one that waits holds; zeroed: nothing yet.  It is kept by the caller, as it is. */
+struct placement_hold {
+    char node[PLACEMENT_ID_MAX + 1]; /* id; "": none */
+    uint32_t lacking;                /* what has to leave there, in millionths; 0: it fits */
+    uint32_t turns;                  /* in which nothing left */
+    uint64_t moved_ms;               /* something left, or the node was chosen */
+};
+
+/*
+ * What is it to hold now?  Changes *hold, and the cluster not: placement_cluster_hold() does.
+ * Costs a look at every node; for those that have waited alone.  1: it changed, 0: it did not, or
+ * an error (of the request).
+ */
+int placement_hold_step(struct placement_cluster *cluster, const struct placement_request *request,
+                        const struct placement_hold_options *options, uint64_t now_ms,
+                        struct placement_hold *hold, struct error *err);
 
 /* ---- Explaining ---- */
 
