@@ -711,3 +711,13 @@ CREATE TABLE machine_cpus (                  -- of a machine at a node; it alone
     cpus     TEXT NOT NULL,                  -- numbers of the node's: "2,3"
     revision INTEGER NOT NULL
 ) STRICT;
+
+-- version 10: nodes that are held for machines that wait
+CREATE TABLE placement_hold (                -- the owner of the queue writes them
+    key      TEXT PRIMARY KEY NOT NULL,      -- id of the machine
+    node     TEXT NOT NULL,                  -- name; '': none for now
+    lacking  INTEGER NOT NULL,               -- what has to leave there, in millionths of what it has
+    turns    INTEGER NOT NULL,               -- in which nothing left
+    moved_ms INTEGER NOT NULL,               -- something left, or the node was chosen
+    revision INTEGER NOT NULL
+) STRICT;

@@ -39,10 +39,13 @@
     machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
     machine_memory_percent = { kind = "count"; default = 0; least = 0; most = 1000; text = "What running machines may have together of this node's memory, in percent: more than 100 is more than there is; a machine beyond it is not started; 0: any."; };
     placement_displaced_max = { kind = "count"; default = 8; least = 0; most = 64; text = "Machines of lower priority that one which finds no room may displace; 0: none."; };
+    placement_hold_after_ms = { kind = "milliseconds"; default = 60000; least = 0; most = 604800000; text = "How long a machine waits for room until a node is held for it, so that smaller ones that came later do not pass it for ever; 0: no node is ever held."; };
+    placement_holds_max = { kind = "count"; default = 4; least = 1; most = 1000; text = "Nodes of a pool that are held at once for machines that wait; never more than half of them, rounded up."; };
     machine_moves_max = { kind = "count"; default = 2; least = 1; most = 64; text = "Machines that leave this node at once, when it is drained or the cluster rebalanced."; };
     rebalance_every_ms = { kind = "milliseconds"; default = 0; least = 0; most = 604800000; text = "How often the node that leads evens out the nodes by moving machines; 0: never by itself."; };
     rebalance_threshold_percent = { kind = "count"; default = 20; least = 1; most = 100; text = "Nothing is moved while the fullest and the emptiest node differ by less, in the share of their scarcest resource."; };
     rebalance_batch = { kind = "count"; default = 4; least = 1; most = 256; text = "Machines that one rebalancing moves at most."; };
+    rebalance_cooldown_ms = { kind = "milliseconds"; default = 600000; least = 0; most = 604800000; text = "How long a machine that was moved is not moved again by rebalancing; 0: it may be at once."; };
     node_loss_wait_ms = { kind = "milliseconds"; default = 0; least = 0; most = 604800000; text = "How much longer than the 24 s that are safe a lost node is waited for before machines of it with --node-loss restart-fresh start elsewhere; of the node that leads."; };
     build_threads = { kind = "count"; default = 1; least = 1; most = 16; text = "Modules compiled at once."; };
     forecast_step_ms = { kind = "milliseconds"; default = 60000; least = 10000; most = 3600000; text = "How long a step of forecasts is; a day must be a whole number of them.  What was learnt in other steps is forgotten."; };

@@ -77,6 +77,7 @@ int places_start_node_life(struct node *node, struct error *err)
         .rebalance_every_ms = options->rebalance_every_ms,
         .rebalance_threshold_percent = options->rebalance_threshold_percent,
         .rebalance_batch = options->rebalance_batch,
+        .rebalance_cooldown_ms = options->rebalance_cooldown_ms,
         .loss_wait_ms = options->node_loss_wait_ms,
         .moves_max = options->machine_moves_max,
         .find_other = find_other,
@@ -106,6 +107,8 @@ int places_start_placement(struct node *node, struct error *err)
         .operations = node->operations,
         .node_name = node->name,
         .displaced_max = node->options.placement_displaced_max,
+        .hold_after_ms = node->options.placement_hold_after_ms,
+        .holds_max = node->options.placement_holds_max,
     };
     return placement_service_new(&options, &node->placement, err);
 }

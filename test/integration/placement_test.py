@@ -38,7 +38,7 @@ class Placement(unittest.TestCase):
         if why_not():
             raise unittest.SkipTest(why_not())
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-place-")))
-        cls.cluster = Cluster(3, here=True)
+        cls.cluster = Cluster(3, here=True, arguments=("--placement-hold-after-ms", "500"))
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form(servers=3)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
@@ -224,6 +224,44 @@ class Placement(unittest.TestCase):
         self.a.cli("vm", "create", "first", *large)
         self.assertIn("pending", self.a.cli("vm", "create", "second", *large))
         self.assertEqual(self.machine("first")["state"], "running")
+
+    # ---- Who waits long ----
+
+    def until_held(self, name):
+        """The node that the machine holds, as every node says."""
+        index = None
+        for server in self.cluster.servers:
+            for _ in range(400):
+                waits, index = server.look("/v1/placement", index, 2000)
+                held = [machine["holds"] for machine in waits["pending"] if machine["name"] == name and "holds" in machine]
+                if held:
+                    break
+            self.assertTrue(held, waits)
+        return held[0]
+
+    def test_a_node_is_held_for_who_waits_long(self):
+        most = self.room(self.c)
+        half = ("--image", "blank", "--memory", f"{(most - 1) // 2}GiB", "--disk", "16MiB", "--constraint", "zone=south")
+        whole = ("--image", "blank", "--memory", f"{most - 1}GiB", "--disk", "16MiB", "--constraint", "zone=south")
+        self.a.cli("vm", "create", "one", *half)
+        self.a.cli("vm", "create", "two", *half)
+        self.assertIn("pending", self.a.cli("vm", "create", "large", *whole))
+        self.assertEqual(self.until_held("large"), self.c.name)
+        self.assertRegex(self.b.cli("node", "show", self.c.name), r"held for +machine default/large")
+        self.assertIn("blixard_placement_holds 1", self.b.ask("GET", "/metrics")[1].decode())
+        self.a.cli("vm", "delete", "one")
+        self.assertIn("held", self.b.cli("vm", "create", "three", *half), "it would pass the large one")
+        explained = json.loads(self.c.cli("placement", "explain", "three", "--output", "json"))
+        self.assertIn(("held", True), [(node["filter"], "machine large of project default" in node["reason"]) for node in explained["nodes"]])
+        self.a.cli("vm", "create", "pressing", *half, "--priority", "55")
+        self.assertEqual(self.machine("pressing")["state"], "running", "it is more important")
+        self.a.cli("vm", "delete", "pressing")
+        self.a.cli("vm", "delete", "two")
+        self.until("large", lambda machine: machine["state"] == "running", "running")
+        self.assertEqual(self.machine("three")["state"], "pending")
+        self.assertNotEqual(self.a.get(f"/v1/nodes/{self.c.name}").get("held_for"), "default/large")
+        self.a.cli("vm", "delete", "large")
+        self.until("three", lambda machine: machine["state"] == "running", "running")
 
     # ---- Strategies, figures, conflicts ----
 

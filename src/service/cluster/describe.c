@@ -85,6 +85,24 @@ static bool take_allocated(sqlite3_stmt *row, void *context)
     return false;
 }
 
+static bool take_holder(sqlite3_stmt *row, void *context)
+{
+    json_write_field_string(context, "held_for", store_text(row, 0));
+    return false;
+}
+
+static void describe_holder(struct cluster *cluster, struct json_writer *writer, const char *node)
+{
+    enum { SCHEMA_WITH_HOLDS = 10 };
+    struct error ignored = {0};
+    if (store_schema_now(cluster->store) >= SCHEMA_WITH_HOLDS) {
+        store_query(cluster->store, &ignored, take_holder, writer,
+                    "SELECT m.key FROM placement_hold h JOIN machine m ON m.id = h.key WHERE "
+                    "h.node = ? AND m.pending_ms IS NOT NULL",
+                    "t", node);
+    }
+}
+
 /* A machine that is stopped keeps its disk, and nothing else. */
 void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node,
                         const char *attributes)
@@ -106,6 +124,7 @@ void describe_allocated(struct cluster *cluster, struct json_writer *writer, con
     }
     describe_numa(cluster, writer, node, attributes);
     json_write_end_object(writer);
+    describe_holder(cluster, writer, node);
 }
 
 /* ---- For people: a node that is alone ---- */

@@ -49,7 +49,8 @@ struct node_options {
     uint64_t rebalance_every_ms; /* 0: not by itself */
     uint64_t rebalance_threshold_percent;
     uint64_t rebalance_batch;
-    uint64_t moves_max; /* machines that leave this node at once */
+    uint64_t rebalance_cooldown_ms; /* who was moved does not move again before */
+    uint64_t moves_max;             /* machines that leave this node at once */
     /* Another node for machine `id`, which has to leave node `but`: placement's word.  UNAVAILABLE:
      * nobody takes it. */
     int (*find_other)(void *context, const char *id, const char *but, char ret_node[64],

@@ -20,6 +20,7 @@ struct subject {
     json_t *config;
     uint64_t pending_ms;
     char *reason;
+    char holds[64];
 };
 
 static bool take_subject(sqlite3_stmt *row, void *context)
@@ -35,6 +36,7 @@ static bool take_subject(sqlite3_stmt *row, void *context)
     snprintf(subject->desired, sizeof(subject->desired), "%s", store_text(row, 4));
     subject->pending_ms = (uint64_t)sqlite3_column_int64(row, 5);
     subject->reason = memory_copy_string(store_text(row, 6));
+    snprintf(subject->holds, sizeof(subject->holds), "%s", store_text(row, 7));
     return false;
 }
 
@@ -91,6 +93,9 @@ void verdict_find_reason(struct placement_service *service, struct verdict *verd
         store_query(service->options.store, &ignored, take_drain, verdict->reason,
                     "SELECT duty, drain FROM node WHERE key = ? AND drain IS NOT NULL", "t",
                     verdict->name);
+    }
+    if (verdict->filter == PLACEMENT_HELD) {
+        hold_find_reason(service, verdict->name, verdict->reason);
     }
 }
 
@@ -206,6 +211,9 @@ static void write_all(struct explaining *explaining, const char *name,
         json_write_field_string(&writer, "reason", subject->reason);
         json_write_field_time_ms(&writer, "pending_since", subject->pending_ms);
     }
+    if (waits && subject->holds[0] != '\0') {
+        json_write_field_string(&writer, "holds", subject->holds);
+    }
     uint64_t leaves_ms = evict_when(explaining->service, subject->id);
     if (leaves_ms != 0) {
         json_write_field_time_ms(&writer, "leaves_at", leaves_ms);
@@ -227,7 +235,8 @@ static int explain(struct explaining *explaining, const char *name, const struct
     const struct asked_of of = {
         .project = explaining->project, .name = name, .id = subject->id, .config = subject->config};
     int r = asked_init(asked, service, &of, err);
-    if (r == 0) {
+    if (r == 0) { /* what is there came before all who wait */
+        asked->request.since_ms = subject->pending_ms != 0 ? subject->pending_ms : 1;
         r = verdicts_of(service, &asked->request, options, &explaining->verdicts, err);
         for (size_t i = 0; r == 0 && i < explaining->verdicts.count; i++) {
             verdict_find_reason(service, &explaining->verdicts.all[i]);
@@ -250,10 +259,11 @@ int placement_service_explain(struct placement_service *service, const char *pro
     }
     picture_update(service);
     struct explaining explaining = {.service = service, .project = project};
-    int r = store_query(service->options.store, err, take_subject, &subject,
-                        "SELECT id, node, state, config, desired, pending_ms, pending_reason FROM "
-                        "machine WHERE key = ?",
-                        "t", key);
+    MEMORY_OWNED char *sql =
+        memory_format("SELECT id, node, state, config, desired, pending_ms, pending_reason, %s "
+                      "FROM machine WHERE key = ?",
+                      hold_columns(service));
+    int r = store_query(service->options.store, err, take_subject, &subject, sql, "t", key);
     if (r == 0 && !subject.is_there) {
         r = error_set(err, ERROR_NOT_FOUND,
                       "there is no machine %.64s in project %s; see `blixard vm list`", name,

@@ -104,6 +104,7 @@ int placement_service_find_other(struct placement_service *service, const char *
         r = asked_init(asked, service, &of, err);
         if (r == 0) {
             snprintf(asked->id, sizeof(asked->id), "leave/%.200s", machine_id);
+            asked->request.since_ms = 1; /* it has been there before who waits, and has to go */
             r = decide(service, asked, leaving.project, ret_node, err);
             asked_done(asked);
         }

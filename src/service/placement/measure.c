@@ -85,6 +85,12 @@ static void write_waiting(struct placement_service *service, struct buffer *out)
                          "# TYPE blixard_placement_pending_oldest_seconds gauge\n"
                          "blixard_placement_pending_oldest_seconds %.3f\n",
                          count, (double)oldest_ms / 1000);
+    buffer_append_format(out,
+                         "# HELP blixard_placement_holds Nodes that are held for machines that "
+                         "wait.\n"
+                         "# TYPE blixard_placement_holds gauge\n"
+                         "blixard_placement_holds %zu\n",
+                         placement_cluster_hold_count(service->cluster));
 }
 
 void placement_service_write_metrics(struct placement_service *service, bool is_openmetrics,

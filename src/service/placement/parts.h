@@ -7,6 +7,7 @@
  *   create.c    machines that are asked for: decide, send there, decide again
  *   many.c      machines that come by a command of this node: gangs, and those that displace
  *   queue.c     machines that wait for room
+ *   hold.c      nodes that are held for them
  *   cpus.c      CPUs of machines' own
  *   explain.c   why
  *   preview.c   where what is to be would go
@@ -114,6 +115,8 @@ struct waiting {
         retry_at_ms; /* what was begun for it failed: looked at then, by the boot clock; 0: no */
     struct asked asked;
     struct placement_decision blocked;
+    struct placement_hold hold; /* as the state has it, or soon will */
+    bool had_hold;              /* before the state was read */
 };
 
 struct placement_service {
@@ -131,6 +134,10 @@ struct placement_service {
     bool are_nodes_stale;
     bool is_all_stale;
     bool are_kept_stale;
+    bool are_holds_stale;
+    bool has_old_holds;                    /* of machines that do not wait any more */
+    uint64_t holds_looked_ms, holds_at_ms; /* last and next time, by the boot clock; 0: none */
+    size_t holds_from;
     bool are_peaks_stale;
     bool drives_away; /* this node has a taint with the effect NoExecute */
     bool drove_away;  /* it had one, or may have had: somebody may stay by now */
@@ -272,6 +279,21 @@ void queue_wake_all(struct placement_service *service);
 /* A moment came that the timer was started for. */
 void queue_wake_late(struct placement_service *service);
 void queue_abandon(struct placement_service *service);
+
+struct waiting *waiting_find(struct placement_service *service, const char *machine_id);
+/* What one that waits asks: at the node that has its disk, or anywhere.  asked_done() ends it. */
+int waiting_ask(struct placement_service *service, const struct waiting *waiting,
+                struct asked *asked, struct error *err);
+
+/* ---- hold.c ---- */
+void holds_update(struct placement_service *service);
+/* Who waits, the most important first: the owner of the queue gives them nodes to hold. */
+void holds_look(struct placement_service *service, struct waiting *const *waiting, size_t count);
+/* In the picture it holds nothing until the rows are read again. */
+void hold_forget(struct placement_service *service, const struct waiting *waiting);
+/* SQL: the node that a row of `machine` holds, or NULL. */
+const char *hold_columns(const struct placement_service *service);
+void hold_find_reason(struct placement_service *service, const char *node, char *ret_reason);
 
 /* ---- group.c ---- */
 /* *ret_policy: of the engine.  NOT_FOUND. */

@@ -64,8 +64,8 @@ static void forget_blocked(struct waiting *waiting)
 
 void waiting_free(struct placement_service *service, struct waiting *waiting)
 {
-    (void)service;
     forget_blocked(waiting);
+    hold_forget(service, waiting);
     list_remove(&waiting->link);
     json_decref(waiting->config);
     free(waiting->project);
@@ -101,6 +101,10 @@ static void set_waiting(struct placement_service *service, struct known *known, 
         list_push_back(&service->waiting, &waiting->link);
     }
     forget_blocked(waiting);
+    if (waiting->name != NULL) {
+        hold_forget(service, waiting);
+    }
+    service->are_holds_stale = true;
     json_decref(waiting->config);
     free(waiting->project);
     free(waiting->name);
@@ -445,6 +449,7 @@ void picture_update(struct placement_service *service)
     if (service->are_nodes_stale) {
         service->are_nodes_stale = false;
         service->are_peaks_stale = true;
+        service->are_holds_stale = true;
         nodes_update(service);
     }
     if (service->are_peaks_stale) {
@@ -464,6 +469,10 @@ void picture_update(struct placement_service *service)
     }
     if (service->dirty.count > 0) {
         load_dirty(service);
+    }
+    if (service->are_holds_stale) {
+        service->are_holds_stale = false;
+        holds_update(service);
     }
     if (service->drives_away || service->drove_away) {
         evict_look(service);

@@ -39,6 +39,8 @@ struct placement_service_options {
     struct operation_service *operations;
     const char *node_name;
     uint64_t displaced_max; /* machines that one may displace; 0: preemption is off */
+    uint64_t hold_after_ms; /* who has waited so long has a node held; 0: nobody has */
+    uint64_t holds_max;     /* nodes of a pool */
 };
 
 int placement_service_new(const struct placement_service_options *options,

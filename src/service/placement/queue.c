@@ -29,7 +29,7 @@ void queue_wake_all(struct placement_service *service)
     service_post(service);
 }
 
-static struct waiting *find(struct placement_service *service, const char *id)
+struct waiting *waiting_find(struct placement_service *service, const char *id)
 {
     LIST_EACH(node, &service->waiting)
     {
@@ -53,7 +53,7 @@ static void start_timer(struct placement_service *service)
 {
     uint64_t boot_ms = clock_boot_ms();
     uint64_t real_ms = clock_real_ms();
-    uint64_t first_ms = 0; /* by the boot clock */
+    uint64_t first_ms = service->holds_at_ms; /* by the boot clock */
     LIST_EACH(node, &service->waiting)
     {
         const struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
@@ -87,6 +87,7 @@ static void look_again(struct placement_service *service, struct waiting *waitin
 {
     waiting->is_under_way = false;
     waiting->retry_at_ms = clock_boot_ms() + after_ms;
+    service->are_holds_stale = true;
     start_timer(service);
     service_post(service); /* what has woken it meanwhile counts */
 }
@@ -105,7 +106,7 @@ static void on_placed(const struct error *error, uint64_t index, void *context)
 {
     struct placing *placing = context;
     struct placement_service *service = placing->service;
-    struct waiting *waiting = find(service, placing->id);
+    struct waiting *waiting = waiting_find(service, placing->id);
     (void)index;
     service->pending--;
     picture_give_back(service, placing->kept); /* its row is here now, or is as before */
@@ -116,6 +117,7 @@ static void on_placed(const struct error *error, uint64_t index, void *context)
         bool is_beaten = error->kind == ERROR_CONFLICT;
         service->conflicts += is_beaten;
         service->retries++;
+        service->are_holds_stale = true;
         for (size_t i = 0; i < placing->victim_count; i++) {
             picture_reload(service, placing->victims[i].id);
         }
@@ -145,6 +147,7 @@ static void place(struct placement_service *service, struct waiting *waiting, st
     for (size_t i = 0; i < decision->victim_count; i++) {
         placing->victims[i] = decision->victims[i];
     }
+    hold_forget(service, waiting); /* what it held is its own now */
     placing->kept = picture_keep(service, waiting->project, asked, decision);
     victims_add(service, command, decision, waiting->name);
     if (waiting->node[0] == '\0') {
@@ -211,7 +214,7 @@ void queue_abandon(struct placement_service *service)
 
 static void stay(struct moving *moving, const char *why)
 {
-    struct waiting *waiting = find(moving->service, moving->id);
+    struct waiting *waiting = waiting_find(moving->service, moving->id);
     log_warn("placement: machine %s does not move: %s", moving->id, why);
     if (waiting != NULL && !moving->service->is_over) {
         look_again(moving->service, waiting, MOVE_AGAIN_MS);
@@ -235,7 +238,7 @@ static void on_moved(void *context)
         stay(moving, why[0] != '\0' ? why : "its move did not end");
         return;
     }
-    struct waiting *waiting = find(service, moving->id);
+    struct waiting *waiting = waiting_find(service, moving->id);
     if (waiting != NULL) {
         waiting->is_under_way = false;
         waiting->is_due = true;
@@ -357,6 +360,7 @@ static bool try_elsewhere(struct placement_service *service, struct waiting *wai
     if (r == 0) {
         snprintf(asked->id, sizeof(asked->id), "move/%s", waiting->id);
         asked->request.may_displace = false;
+        asked->request.since_ms = waiting->since_ms;
         r = measured_decide(service, asked, waiting->project, &decision, &err);
     }
     bool moves = r == 0 && decision.is_placed && strcmp(decision.node_name, waiting->node) != 0;
@@ -400,27 +404,36 @@ static bool is_stopped(struct placement_service *service, const struct waiting *
     return is_idle;
 }
 
-static void look_at(struct placement_service *service, struct waiting *waiting)
+int waiting_ask(struct placement_service *service, const struct waiting *waiting,
+                struct asked *asked, struct error *err)
 {
-    struct placement_decision decision = {0};
-    struct error err = {0};
+    bool has_disk = waiting->node[0] != '\0';
     const struct asked_of of = {.project = waiting->project,
                                 .name = waiting->name,
                                 .id = waiting->id,
                                 .config = waiting->config,
-                                .bound = waiting->node[0] != '\0' ? waiting->node : NULL};
+                                .bound = has_disk ? waiting->node : NULL};
+    int r = asked_init(asked, service, &of, err);
+    if (r == 0 && has_disk) { /* that is counted already, by its id */
+        snprintf(asked->id, sizeof(asked->id), "return/%s", waiting->id);
+        asked->request.demand.amounts.of[PLACEMENT_DISK] = 0;
+        asked->request.demand.port_count = 0;
+    }
+    asked->request.since_ms = waiting->since_ms;
+    return r;
+}
+
+static void look_at(struct placement_service *service, struct waiting *waiting)
+{
+    struct placement_decision decision = {0};
+    struct error err = {0};
     if (waiting->is_blocked) {
         asked_done(&waiting->asked);
         placement_decision_done(&waiting->blocked);
         waiting->is_blocked = false;
     }
     bool had_disk = waiting->node[0] != '\0';
-    int r = asked_init(&waiting->asked, service, &of, &err);
-    if (r == 0 && had_disk) { /* that is counted already, by its id */
-        snprintf(waiting->asked.id, sizeof(waiting->asked.id), "return/%s", waiting->id);
-        waiting->asked.request.demand.amounts.of[PLACEMENT_DISK] = 0;
-        waiting->asked.request.demand.port_count = 0;
-    }
+    int r = waiting_ask(service, waiting, &waiting->asked, &err);
     r = r < 0 ? r : measured_decide(service, &waiting->asked, waiting->project, &decision, &err);
     if (r < 0) {
         asked_done(&waiting->asked);
@@ -455,32 +468,40 @@ static int compare(const void *a, const void *b)
     return strcmp(x->id, y->id);
 }
 
+static struct waiting **sort_all(struct placement_service *service, size_t *ret_count)
+{
+    size_t count = 0;
+    LIST_EACH(node, &service->waiting)
+    {
+        count++;
+    }
+    struct waiting **all = memory_new(count + 1, sizeof(struct waiting *));
+    *ret_count = count;
+    count = 0;
+    LIST_EACH(node, &service->waiting)
+    {
+        all[count++] = LIST_ITEM(node, struct waiting, link);
+    }
+    qsort(all, count, sizeof(struct waiting *), compare);
+    return all;
+}
+
 void queue_run(struct placement_service *service)
 {
     size_t count = 0;
-    size_t most = 0;
     picture_update(service);
     if (!service_is_known(service) || !cluster_owns(service->options.cluster, "placement")) {
         return;
     }
-    LIST_EACH(node, &service->waiting)
-    {
-        most++;
-    }
-    struct waiting **due = memory_new(most + 1, sizeof(struct waiting *));
-    LIST_EACH(node, &service->waiting)
-    {
-        struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
-        if (waiting->is_due && !waiting->is_under_way && is_stopped(service, waiting)) {
-            due[count++] = waiting;
+    struct waiting **all = sort_all(service, &count);
+    for (size_t i = 0; i < count; i++) {
+        if (all[i]->is_due && !all[i]->is_under_way && is_stopped(service, all[i])) {
+            all[i]->is_due = false;
+            all[i]->retry_at_ms = 0;
+            look_at(service, all[i]);
         }
     }
-    qsort(due, count, sizeof(struct waiting *), compare);
-    for (size_t i = 0; i < count; i++) {
-        due[i]->is_due = false;
-        due[i]->retry_at_ms = 0;
-        look_at(service, due[i]);
-    }
-    free(due);
+    holds_look(service, all, count);
+    free(all);
     start_timer(service);
 }

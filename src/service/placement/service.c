@@ -71,6 +71,9 @@ static void on_changed(const struct store_event *event, void *context)
     } else if (strcmp(event->table, "placement_reservation") == 0) {
         service->are_kept_stale = true;
         service_post(service);
+    } else if (strcmp(event->table, "placement_hold") == 0) {
+        service->are_holds_stale = true;
+        service_post(service);
     } else if (strcmp(event->table, "placement_group") == 0 ||
                strcmp(event->table, "placement_strategy") == 0) {
         queue_wake_all(service);

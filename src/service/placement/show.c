@@ -15,6 +15,9 @@ static bool write_pending(sqlite3_stmt *row, void *context)
     json_write_field_string(writer, "node", (const char *)sqlite3_column_text(row, 3));
     json_write_field_string(writer, "reason", store_text(row, 4));
     json_write_field_time_ms(writer, "pending_since", (uint64_t)sqlite3_column_int64(row, 5));
+    if (sqlite3_column_type(row, 6) != SQLITE_NULL) {
+        json_write_field_string(writer, "holds", store_text(row, 6));
+    }
     json_write_end_object(writer);
     return true;
 }
@@ -49,12 +52,12 @@ int placement_service_write_list(struct placement_service *service, const char *
     json_write_key(&writer, "pending");
     json_write_begin_array(&writer);
     if (is_known) {
-        r = store_query(service->options.store, err, write_pending, &writer,
-                        "SELECT name, project, coalesce(config ->> '$.priority', 50) AS priority, "
-                        "nullif(node, ''), pending_reason, pending_ms FROM machine WHERE "
-                        "pending_ms IS NOT NULL AND project = ? ORDER BY priority DESC, "
-                        "pending_ms, id",
-                        "t", project);
+        MEMORY_OWNED char *sql = memory_format(
+            "SELECT name, project, coalesce(config ->> '$.priority', 50) AS priority, nullif(node, "
+            "''), pending_reason, pending_ms, %s FROM machine WHERE pending_ms IS NOT NULL AND "
+            "project = ? ORDER BY priority DESC, pending_ms, id",
+            hold_columns(service));
+        r = store_query(service->options.store, err, write_pending, &writer, sql, "t", project);
     }
     json_write_end_array(&writer);
     decisions_write(service, project, NULL, &writer);

@@ -173,6 +173,10 @@ void node_print_attributes(const json_t *node)
 {
     const json_t *has = json_object_get(node, "attributes");
     const json_t *over = json_object_get(has, "overcommit");
+    if (json_text(node, "held_for")[0] != '\0') {
+        print_line("held for",
+                   memory_format("machine %s, which waits", json_text(node, "held_for")));
+    }
     print_taints(json_object_get(node, "taints"));
     print_topology(node);
     print_windows(node);
@@ -428,6 +432,13 @@ static void print_plan(const json_t *plan)
                100 * json_number_value(json_object_get(plan, "spread_after")));
     }
     printf("\n");
+    size_t index = 0;
+    json_t *rest = NULL;
+    json_array_foreach(json_object_get(plan, "resting"), index, rest)
+    {
+        printf("%s moved at %s, and rests until %s\n", json_text(rest, "machine"),
+               json_text(rest, "moved_at"), json_text(rest, "rests_until"));
+    }
 }
 
 int verb_cluster_rebalance(const struct arguments *arguments, struct error *err)

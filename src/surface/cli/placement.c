@@ -107,10 +107,11 @@ static void describe_parts(json_t *node)
 int verb_placement_explain(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
-        {"machine", "machine", AS_TEXT},   {"state", "state", AS_TEXT},
-        {"node", "node", AS_TEXT},         {"leaves", "leaves_at", AS_TEXT},
-        {"reason", "reason", AS_TEXT},     {"since", "pending_since", AS_TEXT},
-        {"strategy", "strategy", AS_TEXT}, {"now it gets", "choice", AS_TEXT},
+        {"machine", "machine", AS_TEXT},    {"state", "state", AS_TEXT},
+        {"node", "node", AS_TEXT},          {"leaves", "leaves_at", AS_TEXT},
+        {"reason", "reason", AS_TEXT},      {"since", "pending_since", AS_TEXT},
+        {"held for it", "holds", AS_TEXT},  {"strategy", "strategy", AS_TEXT},
+        {"now it gets", "choice", AS_TEXT},
     };
     static const struct column columns[] = {
         {"NODE", "name", AS_TEXT},    {"FITS", "fits", AS_TEXT}, {"HAS IT", "has_it", AS_TEXT},
@@ -156,7 +157,8 @@ int verb_placement_list(const struct arguments *arguments, struct error *err)
     static const struct column columns[] = {
         {"MACHINE", "name", AS_TEXT},      {"PROJECT", "project", AS_TEXT},
         {"PRIORITY", "priority", AS_TEXT}, {"SINCE", "pending_since", AS_TEXT},
-        {"DISK ON", "node", AS_TEXT},      {"REASON", "reason", AS_TEXT},
+        {"DISK ON", "node", AS_TEXT},      {"HOLDS", "holds", AS_TEXT},
+        {"REASON", "reason", AS_TEXT},
     };
     if (flag_value(arguments, "decisions") != NULL) {
         return print_target(arguments, "/v1/placement", "decisions", decision_columns,
