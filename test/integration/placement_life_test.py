@@ -104,6 +104,10 @@ class Rebalancing(PlacementLife):
             self.until_planned([("default/named", self.b.name)])
             self.a.cli("cluster", "rebalance")
             self.until_at("named", self.b)
+            self.a.cli("vm", "set", "named", "--constraint", "zone!=middle")
+            plan = self.plan()
+            self.assertEqual(([rest["machine"] for rest in plan["resting"]], plan["moves"]), (["default/named"], []))
+            self.assertRegex(self.b.cli("cluster", "rebalance", "--dry-run"), r"default/named moved at .* rests until ")
         finally:
             self.a.cli("node", "taint", self.b.name, "kept-")
         self.assertEqual({self.a.get(f"/v1/machines/{name}")["node"] for name in ("south", "stays")}, {self.c.name})

@@ -35,7 +35,20 @@ static bool is_movable(const char *id, void *context)
     "coalesce(m.config ->> '$.rebalance', '') <> 'never' AND coalesce(m.config ->> "          \
     "'$.eviction_strategy', '') <> 'none' AND coalesce(json_array_length(m.config -> "        \
     "'$.shares'), 0) = 0 AND NOT EXISTS (SELECT 1 FROM volume w WHERE w.project = m.project " \
-    "AND w.machine = m.name) AND NOT EXISTS (SELECT 1 FROM machine_move v WHERE v.key = m.id)"
+    "AND w.machine = m.name) AND NOT EXISTS (SELECT 1 FROM machine_move v WHERE v.key = m.id) "
+
+/* Who was moved lately, by whomever, had better not move again: the state says when it was. */
+#define MOVED_SINCE                                                                              \
+    "FROM machine m JOIN machine_event e ON e.machine_id = m.id AND e.type = 'vm.migrated' AND " \
+    "e.at_ms > ?1 "
+
+static uint64_t moved_since_ms(const struct node_service *service)
+{
+    uint64_t now_ms = clock_real_ms();
+    return now_ms > service->options.rebalance_cooldown_ms
+        ? now_ms - service->options.rebalance_cooldown_ms
+        : 0;
+}
 
 static int plan(struct node_service *service, const struct placement_rebalance_options *options,
                 struct placement_rebalance *ret_plan, struct error *err)
@@ -44,7 +57,9 @@ static int plan(struct node_service *service, const struct placement_rebalance_o
     struct placement_rebalance_options asked = *options;
     asked.may_move = is_movable;
     asked.context = &movable;
-    int r = store_query(service->options.store, err, take_movable, &movable, MOVABLE, "");
+    int r = store_query(service->options.store, err, take_movable, &movable,
+                        MOVABLE "AND m.id NOT IN (SELECT m.id " MOVED_SINCE ")", "u",
+                        moved_since_ms(service));
     r = r < 0 ? r
               : service->options.plan_moves(service->options.find_context, &asked, ret_plan, err);
     map_done(&movable);
@@ -57,6 +72,29 @@ static bool take_key(sqlite3_stmt *row, void *context)
 {
     snprintf(context, 160, "%.159s", store_text(row, 0));
     return false;
+}
+
+static bool write_resting(sqlite3_stmt *row, void *context)
+{
+    struct json_writer *writer = context;
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "machine", store_text(row, 0));
+    json_write_field_time_ms(writer, "moved_at", (uint64_t)sqlite3_column_int64(row, 1));
+    json_write_field_time_ms(writer, "rests_until", (uint64_t)sqlite3_column_int64(row, 2));
+    json_write_end_object(writer);
+    return true;
+}
+
+static void describe_resting(struct node_service *service, struct json_writer *writer)
+{
+    struct error ignored = {0};
+    json_write_key(writer, "resting");
+    json_write_begin_array(writer);
+    store_query(service->options.store, &ignored, write_resting, writer,
+                "SELECT m.key, max(e.at_ms), max(e.at_ms) + ?2 " MOVED_SINCE
+                "WHERE m.desired = 'running' GROUP BY m.key ORDER BY m.key",
+                "uu", moved_since_ms(service), service->options.rebalance_cooldown_ms);
+    json_write_end_array(writer);
 }
 
 static void describe(struct node_service *service, const struct placement_rebalance *plan,
@@ -87,6 +125,7 @@ static void describe(struct node_service *service, const struct placement_rebala
         json_write_end_object(&writer);
     }
     json_write_end_array(&writer);
+    describe_resting(service, &writer);
     json_write_end_object(&writer);
 }
 
