@@ -610,7 +610,10 @@ void http_exchange_respond_error(struct http_exchange *exchange, const struct er
     json_write_end_object(&writer);
     buffer_append_byte(&body, '\n');
     http_exchange_add_field(exchange, "Content-Type", "application/problem+json");
-    if (status == 503 || status == 429) {
+    const struct buffer *fields = &exchange->answer_fields;
+    bool says_when =
+        fields->used > 0 && memmem(fields->data, fields->used, "Retry-After:", 12) != NULL;
+    if ((status == 503 || status == 429) && !says_when) {
         http_exchange_add_field(exchange, "Retry-After", "1");
     }
     http_exchange_respond(exchange, status, body.data, body.used);

@@ -227,7 +227,8 @@ void http_exchange_post(struct http_exchange *exchange, void (*call)(void *argum
 struct loop *http_exchange_loop(const struct http_exchange *exchange);
 
 /* An error as application/problem+json (RFC 9457): type, title, status, detail, code, retryable,
- * and instance when `request_id` is not NULL.  Adds Retry-After: 1 to 503 and 429.  The error a
+ * and instance when `request_id` is not NULL.  Adds Retry-After: 1 to 503 and 429, unless one was
+ * added.  The error a
  * request's body ended with is the client's: 400 for PROTOCOL, 408 for TIMEOUT. */
 void http_exchange_respond_error(struct http_exchange *exchange, const struct error *error,
                                  const char *request_id);

@@ -186,6 +186,9 @@ static bool admit(struct http_exchange *exchange, struct http_route *route,
     if (http_route_admit(route, who, clock_monotonic_ms(), &wait_ms)) {
         return true;
     }
+    char seconds[SECONDS_SIZE];
+    snprintf(seconds, sizeof(seconds), "%" PRIu64, (wait_ms + 999) / 1000);
+    http_exchange_add_field(exchange, "Retry-After", seconds);
     snprintf(text, sizeof(text), "too many requests; the next one is taken in %" PRIu64 " ms",
              wait_ms);
     refuse(exchange, route, ERROR_LIMIT, text);
