@@ -44,6 +44,22 @@ int main(void)
 """
 BADF, NOTSOCK = 8, 57
 
+PREOPENS = r"""
+#include <stdio.h>
+#include <wasi/api.h>
+
+int main(void)
+{
+    __wasi_prestat_t given;
+    for (int fd = 3; __wasi_fd_prestat_get(fd, &given) == 0; fd++) {
+        char name[16] = "";
+        (void)!__wasi_fd_prestat_dir_name(fd, (uint8_t *)name, given.u.dir.pr_name_len);
+        printf("%s ", name);
+    }
+    return fopen("/none", "r") != NULL;
+}
+"""
+
 
 @unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
 class Run(unittest.TestCase):
@@ -106,6 +122,12 @@ class Run(unittest.TestCase):
                        check=True)
         self.assertEqual(self.run_module("numbers").stdout, f"{BADF} {BADF}\n")
         self.assertEqual(self.run_module("numbers", flags=("--dir", f"{self.folder}::/")).stdout, f"{NOTSOCK} {BADF}\n")
+        (self.folder / "preopens.c").write_text(PREOPENS)
+        subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", self.folder / "preopens.wasm", self.folder / "preopens.c"],
+                       check=True)
+        for names, seen in (((), "/tmp "), (("/d", "/e"), "/d /e /tmp "), (("/d", "/tmp"), "/d /tmp ")):
+            flags = [flag for name in names for flag in ("--dir", f"{self.folder}::{name}")]
+            self.assertEqual(self.run_module("preopens", flags=flags).stdout, seen)
         self.assertEqual(self.run_module("read", "relative").stdout, "Capabilities insufficient\n")
         self.assertEqual(self.run_module("read", "/tmp/none").stdout, "No such file or directory\n")
         self.assertEqual(self.run_module("read", "file", flags=("--dir", f"{self.folder / 'inside'}::/")).stdout, "inside\n")

@@ -115,6 +115,35 @@ uint32_t descriptor_add_preopen(uint32_t handle, const char *path)
     return descriptor_add(&folder, &ignored);
 }
 
+void descriptors_set_aside(struct descriptor ret_own[DESCRIPTORS_OWN])
+{
+    for (uint32_t i = 0; i < DESCRIPTORS_OWN; i++) {
+        ret_own[i] = first[3 + i];
+        first[3 + i] = (struct descriptor){0};
+    }
+    lowest_free = 3;
+}
+
+static bool is_preopened(const char *path)
+{
+    for (uint32_t i = 3; i < DESCRIPTORS_MAX && at(i)->preopen != NULL; i++) {
+        if (same(at(i)->preopen, path)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void descriptors_put_behind(const struct descriptor own[DESCRIPTORS_OWN])
+{
+    uint32_t number = 0;
+    for (uint32_t i = 0; i < DESCRIPTORS_OWN; i++) {
+        if (own[i].preopen != NULL && !is_preopened(own[i].preopen)) {
+            descriptor_add(&own[i], &number);
+        }
+    }
+}
+
 uint32_t descriptor_close(uint32_t number)
 {
     struct descriptor *descriptor = descriptor_get(number);

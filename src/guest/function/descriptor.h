@@ -47,6 +47,12 @@ uint32_t descriptor_check(uint32_t number, uint32_t rights, struct descriptor **
  * it has that path. */
 uint32_t descriptor_add_preopen(uint32_t handle, const char *path);
 
+/* What is given comes first, from 3 on, as programs know it of other runtimes: `/` and `/tmp` are
+ * taken away before, and put behind it, unless others have come in their place. */
+enum { DESCRIPTORS_OWN = 2 };
+void descriptors_set_aside(struct descriptor ret_own[DESCRIPTORS_OWN]);
+void descriptors_put_behind(const struct descriptor own[DESCRIPTORS_OWN]);
+
 /* The lowest free number, filled with *from; EMFILE. */
 uint32_t descriptor_add(const struct descriptor *from, uint32_t *ret_number);
 uint32_t descriptor_close(uint32_t number);

@@ -1,6 +1,7 @@
 /* Asking the host about its folders: only where `blixard fn run` gave some. */
 #include "engine/vmm/hostfiles.h"
 
+#include "glue.h"
 #include "wasi.h"
 
 enum { NAMES_MAX = 16, NAME_SIZE = 256, STATUS_SIZE_AT = 32 };
@@ -111,6 +112,12 @@ void wasi_begin_call(void)
     if (BLOCK->folders_hidden != 0) {
         descriptors_hide(BLOCK->folders_hidden);
     }
+    /* Who was initialised before has seen where they are. */
+    bool is_first = count > 0 && glue_is_handler == 0 && glue_is_exports == 0;
+    struct descriptor own[DESCRIPTORS_OWN];
+    if (is_first) {
+        descriptors_set_aside(own);
+    }
     for (u32 i = 0; i < count && i < NAMES_MAX; i++) {
         u64 handle = 0;
         const struct host_question question = {.operation = HOSTFILES_PREOPEN,
@@ -120,5 +127,8 @@ void wasi_begin_call(void)
         if (host_ask(&question, &handle) == WASI_OK) {
             descriptor_add_preopen((u32)handle, names[i]);
         }
+    }
+    if (is_first) {
+        descriptors_put_behind(own);
     }
 }
