@@ -234,6 +234,23 @@ class Documents(unittest.TestCase):
         self.assertEqual(fixes["wasm2c"], "apt-get install wabt")
         self.assertEqual(fixes["machines"], "apt-get install qemu-system-x86")
 
+    def test_doctor_speaks_of_nixpkgs_on_nixos_and_finds_what_qemu_brings(self):
+        if os.geteuid() != 0:
+            self.skipTest("needs a mount namespace")
+        prefix = pathlib.Path(folder.name, "qemu")
+        (prefix / "bin").mkdir(parents=True)
+        (prefix / "share/qemu").mkdir(parents=True)
+        for name in ("edk2-x86_64-code.fd", "edk2-i386-vars.fd"):
+            (prefix / "share/qemu" / name).touch()
+        shutil.copy("/bin/true", prefix / "bin/real")
+        (prefix / "bin/qemu-system-x86_64").symlink_to("real")
+        inside = ("mount -t tmpfs none /usr/share && mount -t tmpfs none /etc && touch /etc/NIXOS && "
+                  f"PATH={prefix}/bin exec {BLIXARD} doctor --output json")
+        done = subprocess.run(["unshare", "--mount", "--propagation", "private", "sh", "-c", inside], stdout=subprocess.PIPE, timeout=60)
+        found = {finding["name"]: finding for finding in json.loads(done.stdout)["findings"]}
+        self.assertEqual(found["UEFI"]["found"], f"{prefix}/share/qemu/edk2-x86_64-code.fd")
+        self.assertEqual(found["volumes"]["fix"], "services.blixard.extraPackages = [ pkgs.NAME ]; of nixpkgs: qemu_kvm")
+
     def test_completion_scripts_are_scripts(self):
         for shell in ("bash", "zsh", "fish"):
             status, script, _ = run("completion", shell)

@@ -1,7 +1,10 @@
 /* The drivers that are here, and what they are asked before anything runs. */
 #include "engine/hypervisor/hypervisor.h"
 
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <x86intrin.h>
@@ -11,6 +14,7 @@
 #include "base/memory.h"
 
 #include "engine/hypervisor/driver.h"
+#include "engine/hypervisor/share.h"
 #include "engine/net/net.h"
 
 static const struct driver *const drivers[] = {&driver_qemu, &driver_cloud_hypervisor,
@@ -263,7 +267,22 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
     return r < 0 ? r : found->driver->check(&found->info, spec, err);
 }
 
-int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, struct error *err)
+/* QEMU brings one where it is not the distribution's: PREFIX/bin beside PREFIX/share/qemu. */
+static bool find_beside_qemu(char ret_code[PATH_MAX], char ret_variables[PATH_MAX])
+{
+    MEMORY_OWNED char *program = file_find_program("qemu-system-x86_64");
+    char *real = program != NULL ? realpath(program, NULL) : NULL;
+    const char *folder = real != NULL ? dirname(dirname(real)) : NULL;
+    if (folder != NULL) {
+        snprintf(ret_code, PATH_MAX, "%s/share/qemu/edk2-x86_64-code.fd", folder);
+        snprintf(ret_variables, PATH_MAX, "%s/share/qemu/edk2-i386-vars.fd", folder);
+    }
+    free(real);
+    return folder != NULL && file_exists(ret_code) && file_exists(ret_variables);
+}
+
+int hypervisor_find_firmware(char ret_code[PATH_MAX], char ret_variables[PATH_MAX],
+                             struct error *err)
 {
     static const char *const places[][2] = {
         {"/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"},
@@ -273,12 +292,21 @@ int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, 
     };
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         if (file_exists(places[i][0]) && file_exists(places[i][1])) {
-            *ret_code = places[i][0];
-            *ret_variables = places[i][1];
+            snprintf(ret_code, PATH_MAX, "%s", places[i][0]);
+            snprintf(ret_variables, PATH_MAX, "%s", places[i][1]);
             return 0;
         }
     }
-    return error_set(err, ERROR_NOT_FOUND, "this node has no UEFI firmware (Debian: ovmf)");
+    return find_beside_qemu(ret_code, ret_variables)
+        ? 0
+        : error_set(err, ERROR_NOT_FOUND,
+                    "this node has no UEFI firmware (Debian: ovmf; elsewhere what QEMU brings, "
+                    "share/qemu/edk2-x86_64-code.fd)");
+}
+
+char *hypervisor_find_share_daemon(void)
+{
+    return share_find_program();
 }
 
 int hypervisor_set_lease(const char *folder, uint64_t until_ms, struct error *err)

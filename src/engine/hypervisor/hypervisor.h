@@ -11,6 +11,7 @@
 #ifndef ENGINE_HYPERVISOR_HYPERVISOR_H
 #define ENGINE_HYPERVISOR_HYPERVISOR_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -244,7 +245,10 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
                      struct error *err);
 
 /* UEFI of this host: code, and the variables that a new machine has.  NOT_FOUND. */
-int hypervisor_find_firmware(const char **ret_code, const char **ret_variables, struct error *err);
+int hypervisor_find_firmware(char ret_code[PATH_MAX], char ret_variables[PATH_MAX],
+                             struct error *err);
+/* virtiofsd, for shared folders; the caller's, or NULL. */
+char *hypervisor_find_share_daemon(void);
 
 /* ---- A running machine ---- */
 

@@ -1,5 +1,6 @@
 /* Finding the tools, and unpacking what modules are linked with. */
 #include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -73,7 +74,7 @@ static char *ask_string(const char *program, const char *argument)
     return buffer_take(&line);
 }
 
-/* tcc's own headers are beside its library. */
+/* tcc's own headers are beside its library; where that is, its prefix tells, too. */
 static char *find_tcc_headers(void)
 {
     static const char *const folders[] = {"/usr/lib/x86_64-linux-gnu/tcc/include",
@@ -83,6 +84,15 @@ static char *find_tcc_headers(void)
             return memory_copy_string(folders[i]);
         }
     }
+    MEMORY_OWNED char *program = file_find_program("tcc");
+    char *real = program != NULL ? realpath(program, NULL) : NULL;
+    char *beside =
+        real != NULL ? memory_format("%s/lib/tcc/include", dirname(dirname(real))) : NULL;
+    free(real);
+    if (beside != NULL && file_exists(beside)) {
+        return beside;
+    }
+    free(beside);
     return memory_copy_string(folders[0]);
 }
 

@@ -32,6 +32,7 @@ struct parts {
     char cmdline[1000]; /* hypervisor_check(): below 1024 */
     char *seed;
     char *variables;
+    char *firmware;
     struct hypervisor_disk disks[3];
     size_t own; /* which of them the machine writes in */
     struct nics nics;
@@ -49,6 +50,7 @@ static void parts_done(struct parts *parts)
     free(parts->memory);
     free(parts->seed);
     free(parts->variables);
+    free(parts->firmware);
 }
 
 /* True: it is laid over parts->base. */
@@ -94,7 +96,8 @@ static size_t describe_disk(const struct machine *machine, struct parts *parts,
                             struct hypervisor_spec *spec)
 {
     const json_t *config = machine->config;
-    const char *unused = NULL;
+    char code[PATH_MAX];
+    char unused[PATH_MAX];
     struct error ignored = {0};
     parts->root = image_path(machine->service->options.images, json_text(config, "disk"));
     parts->disk = memory_format("%s/disk.qcow2", machine->folder);
@@ -106,7 +109,10 @@ static size_t describe_disk(const struct machine *machine, struct parts *parts,
     if (strcmp(json_text(config, "firmware"), "uefi") == 0) {
         parts->variables = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
         spec->firmware_variables = parts->variables;
-        hypervisor_find_firmware(&spec->firmware, &unused, &ignored);
+        if (hypervisor_find_firmware(code, unused, &ignored) == 0) {
+            parts->firmware = memory_copy_string(code);
+            spec->firmware = parts->firmware;
+        }
     }
     return 1;
 }

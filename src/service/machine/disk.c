@@ -106,14 +106,14 @@ static int make_overlay(const struct machine *machine, const json_t *config, str
 /* UEFI writes in its variables what it is to boot. */
 static int make_firmware(const struct machine *machine, struct error *err)
 {
-    const char *code = NULL;
-    const char *variables = NULL;
+    char code[PATH_MAX];
+    char variables[PATH_MAX];
     BUFFER_OWNED struct buffer bytes = {0};
     MEMORY_OWNED char *path = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
     if (file_exists(path)) {
         return 0;
     }
-    int r = hypervisor_find_firmware(&code, &variables, err);
+    int r = hypervisor_find_firmware(code, variables, err);
     r = r < 0 ? r : file_read(variables, FIRMWARE_BYTES_MAX, &bytes, err);
     r = r < 0 ? r : file_write(path, bytes.data, bytes.used, 0600, err);
     return r < 0 ? r : disk_give(machine, path, err);

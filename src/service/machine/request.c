@@ -275,11 +275,11 @@ static int check_driver(const struct machine_service *service, const json_t *con
     const struct hypervisor_nic nic = {
         .mac = "02:00:00:00:00:00",
         .tap = json_array_size(json_object_get(config, "networks")) > 0 ? "tap" : NULL};
-    const char *code = NULL;
-    const char *variables = NULL;
+    char code[PATH_MAX];
+    char variables[PATH_MAX];
     bool has_disk = json_text(config, "disk")[0] != '\0';
     if (strcmp(json_text(config, "firmware"), "uefi") == 0 &&
-        hypervisor_find_firmware(&code, &variables, err) < 0) {
+        hypervisor_find_firmware(code, variables, err) < 0) {
         return -(int)err->kind;
     }
     const struct hypervisor_disk disk = {.path = "/disk",

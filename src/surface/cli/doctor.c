@@ -1,5 +1,6 @@
 /* blixard doctor: what this machine has, what it means, how to fix what is missing. */
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,9 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
+#include "engine/hypervisor/hypervisor.h"
 #include "engine/jail/jail.h"
 #include "engine/net/net.h"
 #include "engine/nix/nix.h"
@@ -25,14 +28,50 @@ enum { SMALL_FILE = 65536 };
 
 enum verdict { GOOD, NOTE, BAD };
 
+/* What Debian's packages are in nixpkgs; "" is with Blixard's own package already. */
+static const struct {
+    const char *debian;
+    const char *nix;
+} packages_of_nix[] = {
+    {"qemu-system-x86", "qemu_kvm"},
+    {"qemu-utils", "qemu_kvm"},
+    {"ovmf", "qemu_kvm"},
+    {"qemu-system-common", "virtiofsd"},
+    {"nix-bin", "nix"},
+    {"nodejs npm", "nodejs"},
+    {"rustc libstd-rust-dev-wasm32", "a rustc with wasm32-wasi, of rust-overlay or fenix"},
+    {"clang-14 lld-14 wasi-libc libclang-rt-14-dev-wasm32", "pkgsCross.wasi32.stdenv.cc"},
+    {"clang-14 lld-14 wasi-libc libc++-14-dev-wasm32 libc++abi-14-dev-wasm32",
+     "pkgsCross.wasi32.stdenv.cc"},
+};
+
+/* NixOS has no apt: there the node's programs are those of its configuration. */
+static char *on_this_system(const char *fix)
+{
+    static const char apt[] = "apt-get install ";
+    if (!text_starts_with(fix, apt) || !file_exists("/etc/NIXOS")) {
+        return memory_copy_string(fix);
+    }
+    const char *package = fix + sizeof(apt) - 1;
+    for (size_t i = 0; i < sizeof(packages_of_nix) / sizeof(packages_of_nix[0]); i++) {
+        if (strcmp(package, packages_of_nix[i].debian) == 0) {
+            package = packages_of_nix[i].nix;
+            break;
+        }
+    }
+    return memory_format("services.blixard.extraPackages = [ pkgs.NAME ]; of nixpkgs: %s", package);
+}
+
 /* `means` and `fix` are "" where there is nothing to say. */
 static void find(json_t *findings, const char *name, enum verdict verdict, const char *found,
                  const char *means, const char *fix)
 {
     static const char *const verdicts[] = {"ok", "note", "bad"};
+    MEMORY_OWNED char *here = on_this_system(fix);
     json_array_append_new(findings,
                           json_pack("{s:s, s:s, s:s, s:s, s:s}", "name", name, "verdict",
-                                    verdicts[verdict], "found", found, "means", means, "fix", fix));
+                                    verdicts[verdict], "found", found, "means", means, "fix",
+                                    here));
 }
 
 /* The first line of a small file; "" when it cannot be read. */
@@ -300,6 +339,24 @@ static void find_machines(json_t *findings)
     }
 }
 
+/* Parts that are no programs of a path, or may be elsewhere. */
+static void find_machine_parts(json_t *findings)
+{
+    char code[PATH_MAX];
+    char variables[PATH_MAX];
+    struct error err = {0};
+    MEMORY_OWNED char *daemon = hypervisor_find_share_daemon();
+    bool has_firmware = hypervisor_find_firmware(code, variables, &err) == 0;
+    find(findings, "virtiofsd", daemon != NULL ? GOOD : NOTE, daemon != NULL ? daemon : "missing",
+         daemon != NULL ? "machines may share folders of this node"
+                        : "machines cannot share folders of this node",
+         daemon != NULL ? "" : "apt-get install qemu-system-common");
+    find(findings, "UEFI", has_firmware ? GOOD : NOTE, has_firmware ? code : "missing",
+         has_firmware ? "machines may start from disks by UEFI"
+                      : "machines start from kernels, and from disks by BIOS alone",
+         has_firmware ? "" : "apt-get install ovmf");
+}
+
 /* Everything else works without it. */
 static void find_nix(json_t *findings)
 {
@@ -356,6 +413,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_disk(findings);
     bool can_run = find_tools(findings);
     find_machines(findings);
+    find_machine_parts(findings);
     find_nix(findings);
     find_networks(findings);
     const char *isolation = has_kvm ? "microvm" : "process";
