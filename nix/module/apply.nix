@@ -10,11 +10,8 @@ let
 
   secretName = name: s: "secret-${s.project}-${name}";
   kept = filterAttrs (_: m: !m.restartIfChanged) cfg.machines;
-  url = path: "http://localhost${path}";
-  # The API by the node's own socket, where no verb of the command line knows projects.
-  isSocket = lib.hasPrefix "unix:" cfg.socket;
-  curl = "curl --silent --show-error --fail-with-body ${
-    if isSocket then "--unix-socket ${escapeShellArg (lib.removePrefix "unix:" cfg.socket)}" else "--connect-to ${escapeShellArg "localhost:80:${cfg.socket}"}"}";
+  inherit (blixard) url;
+  curl = "${blixard.curl cfg.socket} --fail-with-body";
 
   script = ''
     set -eu

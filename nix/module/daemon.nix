@@ -120,11 +120,15 @@ in
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         Restart = "on-failure";
         RestartSec = "1s";
+        # What runs is found again, and a new node waits until it is let in.
+        TimeoutStartSec = "600s";
         TimeoutStopSec = "660s";
         # Machines go on while the daemon is stopped, updated or restarted, each with its monitor.
         KillMode = "process";
         # The daemon has control groups beside its own; with this systemd keeps these controllers on.
         Delegate = "cpu memory pids";
+        # A machine or a build that has more memory than it may have is ended; the daemon says so.
+        OOMPolicy = "continue";
         UMask = "0077";
         LimitNOFILE = 1048576;
         LimitMEMLOCK = "infinity";
@@ -220,6 +224,57 @@ in
         mv -- "$name.part" "$name"
         ls -1 | grep -E '^blixard-[0-9TZ]+\.tar$' | sort -r | tail -n +${toString (cfg.backup.keep + 1)} | while read -r old; do
           rm -- "$old"
+        done
+      '';
+    };
+
+    # Nobody else tells guests that the host goes down: their monitors and VMMs get a signal when all is over.
+    systemd.services.blixard-machines = mkIf (cfg.stopMachinesOnShutdown && !cfg.drainOnShutdown) {
+      description = "Machines of this node are shut down before the host, and started after it";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "blixard.service" "network-online.target" ];
+      wants = [ "blixard.service" "network-online.target" ];
+      restartIfChanged = false;
+      stopIfChanged = false;
+      environment.BLIXARD_ADDR = cfg.socket;
+      path = [ cfg.package pkgs.coreutils pkgs.curl pkgs.gnused pkgs.jq config.systemd.package ];
+      unitConfig.StartLimitIntervalSec = 0;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        # The cluster may have no leader for a while.
+        Restart = "on-failure";
+        RestartSec = "5s";
+        TimeoutStartSec = "infinity";
+        TimeoutStopSec = "300s";
+        StateDirectory = "blixard-machines";
+        StateDirectoryMode = "0700";
+        UMask = "0077";
+      };
+      script = ''
+        set -eu
+        list=''${STATE_DIRECTORY:?}/stopped
+        [ -e "$list" ] || exit 0
+        : > "$list.left"
+        while IFS=/ read -r project machine; do
+          code=$(${blixard.curl cfg.socket} --output /dev/null --write-out '%{http_code}' --request POST ${blixard.url "/v1/machines"}/"$machine/actions/start?project=$project" || true)
+          # It runs already, or is no more: nothing is to be done.
+          case "$code" in 2?? | 404 | 409) ;; *) echo "$project/$machine" >> "$list.left" ;; esac
+        done < "$list"
+        mv -- "$list.left" "$list"
+        [ ! -s "$list" ]
+        rm -- "$list"
+      '';
+      preStop = ''
+        set -eu
+        [ "$(systemctl is-system-running || true)" = stopping ] || exit 0
+        list=''${STATE_DIRECTORY:?}/stopped
+        ${blixard.curl cfg.socket} ${blixard.url "/metrics"} | sed -n 's/^blixard_machine_resident_bytes{project="\([^"]*\)",machine="\([^"]*\)"}.*/\1\/\2/p' | sort -u > "$list.part"
+        mv -- "$list.part" "$list"
+        while IFS=/ read -r project machine; do
+          ${blixard.curl cfg.socket} --request POST ${blixard.url "/v1/machines"}/"$machine/actions/stop?project=$project" | jq -r '.operation // empty'
+        done < "$list" | while read -r operation; do
+          blixard operation wait "$operation" || true
         done
       '';
     };

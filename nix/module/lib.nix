@@ -181,9 +181,16 @@ let
   renderSettings = settings:
     let rows = mapAttrsToList (name: value: "  ${builtins.toJSON name}: ${builtins.toJSON value}") (filterAttrs (_: value: value != null) settings); in
     "{\n${concatStringsSep ",\n" rows}\n}\n";
+
+  # The API by the node's own socket, where no verb of the command line knows projects.
+  url = path: "http://localhost${path}";
+  curl = socket: "curl --silent --show-error ${
+    if hasPrefix "unix:" socket then "--unix-socket ${lib.escapeShellArg (lib.removePrefix "unix:" socket)}"
+    else "--connect-to ${lib.escapeShellArg "localhost:80:${socket}"}"}";
 in
 {
   inherit
+    curl url
     didYouMean document duration durationType functionDocuments has machineDocuments mirror problemsOfDocument projectsOf render
     renderByProject renderSettings rowText rowType said size sizeType tables;
 }

@@ -182,6 +182,9 @@ in
     drainOnShutdown = switch false ''
       Move what the node runs to other nodes when the host goes down, and let it take work again when the host is back. Of use in a cluster
       alone; a restart of the daemon is not the host going down.'';
+    stopMachinesOnShutdown = switch true ''
+      Shut the machines of the node down in order when the host goes down, and start them again when it is back; without it their power is cut.
+      Of no effect with `drainOnShutdown`.'';
     drainDeadline = mkOption {
       type = types.strMatching "[0-9]+(ms|s|m|h)";
       default = "10m";

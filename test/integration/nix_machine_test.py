@@ -38,6 +38,9 @@ class Machines(Switched):
     def cpus(self, name):
         return self.cli("vm", "exec", name, "--", "cat", "/proc/cpuinfo").count("processor\t")
 
+    def states(self):
+        return {machine["name"]: machine["state"] for machine in self.node.json("/v1/machines")["machines"]}
+
     def test_a_change_restarts_a_machine_unless_it_is_told_to_wait(self):
         self.switch(self.MACHINES % (1, 1))
         self.assertEqual((self.cpus("eager"), self.cpus("patient")), (1, 1))
@@ -48,6 +51,14 @@ class Machines(Switched):
         events = self.cli("vm", "events", "eager")
         self.assertIn("Done: 0 changed.", self.switch(self.MACHINES % (2, 2)))
         self.assertEqual(self.cli("vm", "events", "eager"), events)
+        # The host goes down and comes back: who ran is shut down, and runs again.
+        self.cli("vm", "stop", "patient")
+        self.unit("blixard-machines", "preStop")
+        self.assertEqual(self.states(), {"eager": "stopped", "patient": "stopped"})
+        self.unit("blixard-machines")
+        runners.until("it runs again", lambda: self.states()["eager"] == "running")
+        self.assertEqual(self.states()["patient"], "stopped")
+        self.assertEqual(self.unit("blixard-machines"), "", "nothing is left to be done")
         self.switch("")
         self.assertEqual(self.node.json("/v1/machines")["machines"], [])
 

@@ -75,11 +75,18 @@ class Switched(Evaluation):
         for name, text in case["files"].items():
             if name.startswith("blixard/manifests/"):
                 (manifests / pathlib.Path(name).name).write_text(text)
-        state = self.folder / "state"
+        self.case = case
+        return self.unit("blixard-apply", code=code, BLIXARD_MANIFESTS=str(manifests), CREDENTIALS_DIRECTORY=str(self.folder))
+
+    def unit(self, name, part="script", code=0, **env):
+        """A script of a unit of the last configuration, beside a systemctl that says that the host goes down."""
+        programs, state = self.folder / "programs", self.folder / f"{name}-state"
+        programs.mkdir(exist_ok=True)
         state.mkdir(exist_ok=True)
-        env = {**self.node.env, "PATH": f"{BUILD}:{os.environ['PATH']}", "BLIXARD_MANIFESTS": str(manifests), "STATE_DIRECTORY": str(state),
-               "CREDENTIALS_DIRECTORY": str(self.folder)}
-        done = subprocess.run(["bash", "-e", "-c", case["scripts"]["blixard-apply"]["script"]], env=env, text=True, cwd=self.folder,
+        (programs / "systemctl").write_text("#!/bin/sh\necho stopping\n")
+        (programs / "systemctl").chmod(0o755)
+        env = {**self.node.env, "PATH": f"{BUILD}:{programs}:{os.environ['PATH']}", "STATE_DIRECTORY": str(state), **env}
+        done = subprocess.run(["bash", "-e", "-c", self.case["scripts"][name][part]], env=env, text=True, cwd=self.folder,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
         self.assertEqual(done.returncode, code, f"{done.stdout}\n{self.node.log.read_text()[-1000:]}")
         return done.stdout

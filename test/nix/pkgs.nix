@@ -2,7 +2,7 @@
 let
   package = name: { inherit name; type = "derivation"; outPath = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-${name}"; };
   names = [
-    "blixard" "coreutils" "kmod" "e2fsprogs" "jq" "curl" "qemu_kvm" "cloud-hypervisor" "firecracker" "erofs-utils"
+    "blixard" "coreutils" "gnused" "kmod" "e2fsprogs" "jq" "curl" "qemu_kvm" "cloud-hypervisor" "firecracker" "erofs-utils"
     "wabt" "binaryen" "gcc" "nodejs" "rustc" "cargo" "clang" "lld"
   ];
 in

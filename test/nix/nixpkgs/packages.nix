@@ -10,7 +10,7 @@ let
   lib' = lib // { isDerivationLike = x: builtins.isAttrs x && x ? drvPath; };
   package = name: make { inherit name; };
   names = [
-    "coreutils" "kmod" "e2fsprogs" "jq" "curl" "qemu_kvm" "cloud-hypervisor" "firecracker" "erofs-utils" "wabt" "binaryen"
+    "coreutils" "gnused" "kmod" "e2fsprogs" "jq" "curl" "qemu_kvm" "cloud-hypervisor" "firecracker" "erofs-utils" "wabt" "binaryen"
     "gcc" "binutils" "nodejs" "rustc" "cargo" "makeWrapper" "meson" "ninja" "pkg-config" "python3" "libuv"
     "raft-cowsql" "sqlite" "openssl" "jansson" "libyaml" "libseccomp" "libcap_ng" "zlib" "libarchive" "nghttp2" "libnl"
     "nftables" "systemd" "hiredis" "libnats-c" "rdkafka" "rabbitmq-c" "mosquitto" "virtiofsd" "clang-tools" "cppcheck" "nix"
