@@ -330,6 +330,15 @@ void agent_close(struct agent *agent)
     loop_post(agent->loop, free_agent, agent);
 }
 
+void agent_forsake(struct agent *agent)
+{
+    struct error error = {0};
+    CHECK(agent->state == AGENT_UP && !agent->is_closed);
+    error_set(&error, ERROR_UNAVAILABLE, "the machine's agent does not answer any more");
+    end_session(agent, &error);
+    try_again(agent, AGENT_RETRY_MS);
+}
+
 bool agent_is_up(const struct agent *agent)
 {
     return agent->state == AGENT_UP;

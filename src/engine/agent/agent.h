@@ -81,6 +81,10 @@ int agent_open(struct loop *loop, const struct agent_options *options,
 /* Calls that run end with CANCELLED, from inside this call; nothing else comes.  Accepts NULL. */
 void agent_close(struct agent *agent);
 
+/* It is believed to say nothing any more: its session ends, with its calls (UNAVAILABLE) and
+ * on_down, from inside this call; another one begins when it speaks again.  It is up. */
+void agent_forsake(struct agent *agent);
+
 bool agent_is_up(const struct agent *agent);
 
 /* NULL while it is not up.  As of HELLO, or of the last agent_info(). */

@@ -91,6 +91,7 @@ void machine_unref(struct machine *machine)
     list_remove(&machine->link);
     loop_timer_free(machine->timer);
     health_end(machine);
+    silence_end(machine);
     events_forget(machine, false);
     json_decref(machine->config);
     json_decref(machine->booted);

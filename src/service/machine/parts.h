@@ -87,6 +87,9 @@ struct machine {
     struct restore *restore;     /* waits for its VMM to end, or NULL */
     struct migration *migration; /* to another node, under way: nothing else is done to it */
     struct health *health;       /* while it is checked */
+    struct loop_timer *silence;  /* while its agent is spoken to: silence.c */
+    unsigned stills;             /* how often it began to stand still */
+    unsigned stills_asked;       /* when its agent was asked last */
     uint64_t health_failures;    /* checks, since the node started */
     bool is_unhealthy;           /* and goes down for it */
     bool was_leaving;            /* when its node ended: what is left of that is taken back */
@@ -391,6 +394,10 @@ int nics_describe_guest(const struct machine *machine, struct nics_guest *ret_gu
 /* ---- pull.c: images from registries ---- */
 void pulls_abandon(struct machine_service *service);
 void pulls_sweep(struct machine_service *service); /* at a start; blocks */
+
+/* ---- silence.c: agents that say nothing ---- */
+void silence_watch(struct machine *machine); /* its agent has said something */
+void silence_end(struct machine *machine);   /* it is closed */
 
 /* ---- verify.c: images read again ---- */
 void verifications_abandon(struct machine_service *service);

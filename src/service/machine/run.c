@@ -66,6 +66,7 @@ static void close_all(struct machine *machine)
     agent_close(machine->agent);
     machine->agent = NULL;
     health_end(machine);
+    silence_end(machine);
     hypervisor_free(machine->vm);
     machine->vm = NULL;
     machine_volumes_gone(machine);
@@ -287,6 +288,7 @@ static void on_agent_up(const struct agent_info *info, void *context)
     machine_volumes_mount(machine);
     change_settle_guest(machine, has_gone_on(machine));
     health_begin(machine);
+    silence_watch(machine);
     waiting_look(machine);
     if (machine->state == MACHINE_STARTING) {
         machine->started_ms = machine->started_ms > 0 ? machine->started_ms : clock_real_ms();
@@ -412,6 +414,7 @@ bool machine_run_note_full(struct machine *machine)
 static void on_paused(bool is_paused, void *context)
 {
     struct machine *machine = context;
+    machine->stills += is_paused ? 1 : 0;
     if (machine->migration != NULL) {
         return; /* for the switch */
     }

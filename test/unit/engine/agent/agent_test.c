@@ -488,6 +488,23 @@ TEST(agent, ends_late_calls_by_itself)
     end();
 }
 
+/* Goal: a guest that is given up keeps nobody waiting, is asked again, and may come back. */
+TEST(agent, ends_what_was_asked_of_a_guest_that_is_given_up)
+{
+    begin_up();
+    uint64_t nonce = scene.nonce;
+    agent_ping(scene.agent, 0, on_done, NULL);
+    RUN_UNTIL(scene.last_operation == AGENT_PING);
+    agent_forsake(scene.agent);
+    RUN_UNTIL(scene.ends == 1 && scene.downs == 1);
+    EXPECT(scene.error.kind == ERROR_UNAVAILABLE && !agent_is_up(scene.agent));
+    RUN_UNTIL(scene.resets == 2);
+    EXPECT(scene.nonce != nonce && scene.connections == 1);
+    say_hello(scene.nonce, AGENT_VERSION);
+    RUN_UNTIL(scene.ups == 2);
+    end();
+}
+
 TEST(agent, may_be_closed_from_the_end_of_a_call)
 {
     begin_up();
