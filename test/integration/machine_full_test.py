@@ -63,6 +63,12 @@ class Full(unittest.TestCase):
         shown = self.wait_for("paused")
         self.assertIn("disk is full", shown["reason"])
         self.assertIn("full", self.run_cli("volume", "create", "more", "--size", "64MiB").stderr)
+        # What is large is refused before it takes the last of it, from the daemon's own state.
+        disk = self.folder / "large.raw"
+        disk.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(8 << 20))
+        refused = self.run_cli("image", "import", "large", "--disk", disk, "--no-agent")
+        self.assertEqual(refused.returncode, 74)
+        self.assertIn("of which Blixard keeps 128 MiB", refused.stderr)
         # Who comes back finds it so, and still knows why.
         self.node.process.kill()
         self.node.process.wait()

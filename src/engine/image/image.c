@@ -3,10 +3,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,7 +28,7 @@ enum { ID_LENGTH = HASH_TEXT_SIZE - 1 };
 static const char partial_prefix[] = "partial-";
 static const char fetch_prefix[] = "fetch-"; /* then the id: of image_writer_resume() */
 
-enum { FETCH_KEEP_SECONDS = 24 * 60 * 60, READ_BYTES = 1 << 16 };
+enum { FETCH_KEEP_SECONDS = 24 * 60 * 60, READ_BYTES = 1 << 16, ROOM_EVERY_BYTES = 4 << 20 };
 
 static const char damaged_suffix[] = ".damaged"; /* of what image_verify() has put aside */
 
@@ -204,11 +206,34 @@ int image_writer_new(struct image_store *store, struct image_writer **ret_writer
     return 0;
 }
 
+/* A full disk stops the daemon's own state, too: what is large leaves some of it free. */
+static int check_room(const struct image_writer *writer, struct error *err)
+{
+    struct statvfs status;
+    uint64_t free_bytes = UINT64_MAX;
+    if (fstatvfs(writer->fd, &status) == 0) {
+        free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+    }
+    return free_bytes >= IMAGE_RESERVE_BYTES
+        ? 0
+        : error_set(err, ERROR_FULL,
+                    "the disk that holds %s is full (%" PRIu64 " MiB are left, of which Blixard "
+                    "keeps %" PRIu64 " MiB): delete something, or give it more room",
+                    writer->store->folder, free_bytes >> 20, IMAGE_RESERVE_BYTES >> 20);
+}
+
 int image_writer_add(struct image_writer *writer, const void *bytes, size_t length,
                      struct error *err)
 {
+    if ((writer->size_bytes + length) / ROOM_EVERY_BYTES != writer->size_bytes / ROOM_EVERY_BYTES &&
+        check_room(writer, err) < 0) {
+        return -(int)err->kind;
+    }
     if (file_write_all(writer->fd, bytes, length) < 0) {
-        return error_os(err, errno, "writing into %s", writer->store->folder);
+        int cause = errno;
+        return cause == ENOSPC && check_room(writer, err) < 0
+            ? -(int)err->kind
+            : error_os(err, cause, "writing into %s", writer->store->folder);
     }
     hash_add(writer->hash, bytes, length);
     writer->size_bytes += length;

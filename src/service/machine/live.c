@@ -506,7 +506,7 @@ static void on_ready(const struct error *error, int status, struct buffer *answe
     if (error != NULL) {
         err = *error;
     } else if (status >= 300) {
-        migration_take_problem(status, answer, &err);
+        migration_take_problem(migration, status, answer, &err);
     } else {
         open_streams(live, &err);
     }

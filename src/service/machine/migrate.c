@@ -464,7 +464,8 @@ static void switch_over(struct migration *migration)
 
 /* ---- Sending ---- */
 
-void migration_take_problem(int status, const struct buffer *answer, struct error *err)
+void migration_take_problem(const struct migration *migration, int status,
+                            const struct buffer *answer, struct error *err)
 {
     JSON_OWNED json_t *problem = NULL;
     struct error ignored = {0};
@@ -475,6 +476,10 @@ void migration_take_problem(int status, const struct buffer *answer, struct erro
     } else {
         error_set(err, kind, "%.400s", json_text(problem, "detail"));
     }
+    if (kind == ERROR_FULL) {
+        error_wrap(err, "node %s has no room for it; the machine is where it was",
+                   migration->target);
+    }
 }
 
 static void on_sent(const struct error *error, int status, struct buffer *answer, void *context)
@@ -484,7 +489,7 @@ static void on_sent(const struct error *error, int status, struct buffer *answer
     if (error != NULL) {
         migration->error = *error;
     } else if (status >= 300) {
-        migration_take_problem(status, answer, &migration->error);
+        migration_take_problem(migration, status, answer, &migration->error);
     }
     if (migration->error.kind != ERROR_NONE) {
         migration_end(migration);

@@ -60,7 +60,8 @@ void migration_add_belongings(const struct migration *migration, struct store_co
 /* CONFLICT: something else is being done to it; and what volume_move_check() says. */
 int migration_check_busy(const struct machine *machine, struct error *err);
 /* What its answer says was wrong. */
-void migration_take_problem(int status, const struct buffer *answer, struct error *err);
+void migration_take_problem(const struct migration *migration, int status,
+                            const struct buffer *answer, struct error *err);
 /* Everything that was begun has ended; by migration->error it went well or not. */
 void migration_end(struct migration *migration);
 /* That it is on the target, in this state, once the command is carried out. */
