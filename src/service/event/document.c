@@ -156,7 +156,7 @@ int event_read_batch(const void *bytes, size_t length, struct event **ret_events
 /* ---- Writing ---- */
 
 /* JSON that jansson can keep: others are told as text or base64. */
-static json_t *data_as_json(const struct event *event)
+json_t *event_data_as_json(const struct event *event)
 {
     json_error_t problem;
     return event->data.used > 0 ? json_loadb((const char *)event->data.data, event->data.used,
@@ -171,7 +171,7 @@ json_t *event_document(const struct event *event)
     if (!event->has_data) {
         return document;
     }
-    json_t *data = event_type_is_json(type) ? data_as_json(event) : NULL;
+    json_t *data = event_type_is_json(type) ? event_data_as_json(event) : NULL;
     const char *text = event->data.used > 0 ? (const char *)event->data.data : "";
     if (data == NULL && !(event_type_is_json(type)) && text_is_utf8(text, event->data.used)) {
         data = json_stringn(text, event->data.used);

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "base/error.h"
+#include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
 
@@ -121,6 +122,8 @@ void event_write_fields(const struct event *event,
         field(full, buffer_string(&encoded), context);
     }
     if (event_get(event, "datacontenttype") == NULL && event->data.used > 0) {
-        field("Content-Type", "application/json", context);
+        JSON_OWNED json_t *data = event_data_as_json(event);
+        field("Content-Type", data != NULL ? "application/json" : "application/octet-stream",
+              context);
     }
 }

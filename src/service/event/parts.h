@@ -8,6 +8,9 @@
  * as the JSON event format has it. */
 bool event_type_is_json(const char *content_type);
 
+/* The data as JSON, whatever their type; NULL: they are none. */
+json_t *event_data_as_json(const struct event *event);
+
 /* An attribute as it came, checked by the kind of its name. */
 int event_put(struct event *event, const char *name, json_t *owned_value, struct error *err);
 /* Are all required attributes there? */

@@ -116,6 +116,23 @@ TEST(event, binary_mode_encodes_what_a_field_cannot_hold)
     EXPECT(strcmp(event_get(&again, "sequence"), "7") == 0);
 }
 
+TEST(event, data_without_a_type_are_called_json_only_where_they_are)
+{
+    static const struct {
+        const char *data;
+        const char *type;
+    } cases[] = {{"{\"a\": 1}", "Content-Type: application/json\n"},
+                 {"kept", "Content-Type: application/octet-stream\n"},
+                 {"\xff", "Content-Type: application/octet-stream\n"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        EVENT_OWNED struct event event = {0};
+        BUFFER_OWNED struct buffer fields = {0};
+        event_init(&event, "1", "/s", "t", NULL, cases[i].data, strlen(cases[i].data));
+        event_write_fields(&event, collect, &fields);
+        EXPECT(strstr(buffer_string(&fields), cases[i].type) != NULL);
+    }
+}
+
 TEST(event, a_batch_names_the_event_that_is_wrong)
 {
     EVENT_OWNED struct event event = {0};
