@@ -63,7 +63,13 @@ class Flakes(unittest.TestCase):
         text = runners.run_text("@guest@/vmlinux", "@guest@/initrd", "@said@", volume=True)
         (self.flake / "run").write_text(text)
         (self.flake / "shutdown").write_text(runners.SHUT_DOWN)
-        self.cluster = Cluster(2, "flake", arguments=["--isolation", "process", "--machine-runner-folders", self.stores.place / "store"])
+        self.desk = self.stores.new("desk")
+        self.secret, self.token = self.folder / "secret", self.folder / "token"
+        self.desk.run("nix-store", "--generate-binary-cache-key", "desk-1", self.secret, self.folder / "public")
+        self.token.write_text("the-token")
+        self.cluster = Cluster(2, "flake", arguments=["--isolation", "process", "--machine-runner-folders", self.stores.place / "store",
+                                                      "--nix-cache-address", "0.0.0.0:7430", "--nix-upload-token-file", self.token,
+                                                      "--nix-trusted-keys", (self.folder / "public").read_text().strip()])
         self.addCleanup(lambda: self.cluster.close())
         for server in self.cluster.servers:
             store = self.stores.new(server.name)
@@ -76,10 +82,10 @@ class Flakes(unittest.TestCase):
     def write(self, name):
         (self.flake / "flake.nix").write_text(FLAKE % {"name": name})
 
-    def cli(self, *words, check=True):
-        """In the first node's store, as its administrator."""
-        return self.one.store.run("env", f"BLIXARD_ADDR=unix:{self.one.folder / 'api.sock'}", f"HOME={self.folder}", BUILD / "blixard", *words,
-                                  check=check, host=self.one.host)
+    def cli(self, *words, check=True, store=None, config=""):
+        """In the first node's store, or another one, as its administrator."""
+        return (store or self.one.store).run("env", f"BLIXARD_ADDR=unix:{self.one.folder / 'api.sock'}", f"HOME={self.folder}",
+                                             f"NIX_CONFIG={config}", BUILD / "blixard", *words, check=check, host=self.one.host)
 
     def shown(self, name):
         return json.loads(self.cli("vm", "show", name, "--output", "json"))
@@ -110,8 +116,22 @@ class Flakes(unittest.TestCase):
         self.assertIn("store copy", self.cli("vm", "update", "web", "--runner", missing, check=False).stderr)
 
         # While it is a machine's, the collector leaves it; so with what it may go back to.
+        # From a desk whose store is no node's: it is copied to one of them, which wants a token and a signature.
         self.write("second")
-        self.assertIn("takes effect at the next start: runner", self.cli("vm", "update", "web", "--flake", installable))
+        address = f"{self.two.host.address}:7430"
+        update = ["vm", "update", "web", "--flake", installable, "--copy-to"]
+        netrc = self.folder / "netrc"
+        netrc.write_text(f"machine {self.two.host.address} login any password the-token\n")
+        config = f"netrc-file = {netrc}"
+        refused = self.cli(*update, f"http://{address}?secret-key={self.secret}", store=self.desk, check=False)
+        self.assertIn("401", refused.stderr)
+        refused = self.cli(*update, f"http://{address}", store=self.desk, config=config, check=False)
+        self.assertRegex(refused.stderr, "signature|403")
+        self.assertEqual(self.shown("web")["runner"], first)
+        said = self.cli(*update, f"http://{address}?compression=zstd&secret-key={self.secret}", store=self.desk, config=config)
+        self.assertIn("takes effect at the next start: runner", said)
+        self.assertTrue(self.two.store.has(self.shown("web")["runner"]))
+        self.assertFalse(self.one.store.has(self.shown("web")["runner"]))
         second = self.shown("web")["runner"]
         self.assertNotEqual(first, second)
         roots = json.loads(self.cli("store", "roots", "--node", self.two.name, "--output", "json"))["roots"]

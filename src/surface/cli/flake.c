@@ -81,6 +81,17 @@ static int build(const char *flake, const char *folder, char ret_path[NIX_TEXT_S
     return r < 0 ? error_wrap(err, "building %.100s", flake) : 0;
 }
 
+/* Nix begins with what it was about: the cause stands behind the last "error: ". */
+static const char *last_words(const char *said)
+{
+    static const char mark[] = "error: ";
+    const char *last = said;
+    for (const char *at = strstr(said, mark); at != NULL; at = strstr(at + 1, mark)) {
+        last = at + sizeof(mark) - 1;
+    }
+    return last;
+}
+
 static int copy_to(const char *url, const char *path, struct error *err)
 {
     BUFFER_OWNED struct buffer said = {0};
@@ -95,8 +106,8 @@ static int copy_to(const char *url, const char *path, struct error *err)
     int r = process_run(&options, NULL, &said, &result, err);
     if (r == 0 && result.exit_code != 0) {
         text_make_printable((char *)(uintptr_t)buffer_string(&said), true);
-        return error_set(err, ERROR_UNAVAILABLE, "copying %s to %.100s: %.300s", path, url,
-                         buffer_string(&said));
+        return error_set(err, ERROR_UNAVAILABLE, "copying %.120s to %.*s: %.300s", path,
+                         (int)strcspn(url, "?"), url, last_words(buffer_string(&said)));
     }
     return r;
 }
