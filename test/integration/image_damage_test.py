@@ -102,6 +102,10 @@ class Together(unittest.TestCase):
         near.cli("vm", "start", "m")
         self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
         self.assertTrue(damaged.exists())
+        damaged = flip(near.folder / "images")  # where it comes to, while it runs
+        near.cli("vm", "migrate", "m", "--to", near.name, "--live")
+        self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
+        self.assertTrue(damaged.exists())
 
     def check_verify(self, near, far):
         """`image verify`: what is damaged is named and put aside, and comes anew from a node that has it whole."""

@@ -57,6 +57,7 @@ struct machine_visit {
     bool is_saved; /* it comes as a state, in the archive */
     struct arrival_files files;
     size_t fetched; /* of the blobs; then the archive */
+    size_t healed;  /* how often one of them was damaged here */
     struct peer_fetch *fetch;
     struct buffer program;
     struct hypervisor_vm *vm;
@@ -586,10 +587,34 @@ static void on_network(const struct error *error_or_null, void *context)
     }
 }
 
+/* A part of its image was damaged here and is put aside: nothing else was done yet. */
+static bool lacks_image(const struct machine_visit *visit)
+{
+    bool lacks = false;
+    for (size_t i = 0; i < BLOBS; i++) {
+        const char *id = json_text(visit->machine.config, blobs[i]);
+        lacks =
+            lacks || (id[0] != '\0' && !image_exists(visit->machine.service->options.images, id));
+    }
+    return lacks;
+}
+
+static void fetch_next(struct machine_visit *visit);
+
 static void on_made(void *context)
 {
     struct machine_visit *visit = context;
     struct network_service *networks = visit->machine.service->options.networks;
+    if (visit->error.kind == ERROR_CORRUPT && !visit->is_over && visit->healed < BLOBS &&
+        lacks_image(visit)) {
+        log_warn("machine %s: %s; it is fetched anew", visit->machine.key, visit->error.text);
+        visit->error = (struct error){0};
+        visit->is_busy = false;
+        visit->healed++;
+        visit->fetched = 0;
+        fetch_next(visit);
+        return;
+    }
     if (visit->is_over || visit->error.kind != ERROR_NONE ||
         network_expect(networks, visit->machine.id, true, &visit->error) < 0) {
         on_network(NULL, visit);
@@ -597,8 +622,6 @@ static void on_made(void *context)
         network_settle(networks, visit->machine.id, on_network, visit);
     }
 }
-
-static void fetch_next(struct machine_visit *visit);
 
 static void on_fetched(const struct error *error, void *context)
 {
