@@ -57,6 +57,9 @@ class NodeLoss(unittest.TestCase):
             self.assertLess(time.monotonic(), end, what)
             _, index = server.view(index, 200)
 
+    def operation(self, server, name):
+        return next(operation for operation in server.get("/v1/operations")["operations"] if operation["resource"] == f"machines/{name}")
+
     def machine(self, server, name):
         return next(machine for machine in server.get("/v1/machines")["machines"] if machine["name"] == name)
 
@@ -71,12 +74,20 @@ class NodeLoss(unittest.TestCase):
         return machine
 
     def test_a_node_that_is_killed(self):
-        first, lost = self.cluster[0], self.cluster[2]
         self.cluster.settled()
+        first, leader = self.cluster[0], self.cluster.leader()
+        lost = next(server for server in self.cluster.servers[1:] if server is not leader)
         _, anew = self.create(first, "anew", lost, "--node-loss", "restart-fresh")
         identity, waits = self.create(first, "waits", lost)
+        lost.pause()
+        first.cli("vm", "create", "gang", "--count", "2", "--all-or-nothing", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
+                  "--node", lost.name, "--no-wait")
         lost.kill()
+        lost.is_paused = False
         self.wait_for(first, "waits", lambda machine: "waits for it" in (machine.get("reason") or ""), "its reason")
+        for name in ("gang-1", "gang-2"):  # what was begun with them ends, and says why
+            self.await_(lambda: self.operation(first, name)["state"] != "running", f"the end of {name}'s operation", first)
+            self.assertIn(f"node {lost.name} is lost", self.operation(first, name)["error"])
         self.starts_elsewhere(first, lost, "anew", anew)
         self.assertTrue(runs(waits), "one that waits runs on")
 
@@ -88,7 +99,8 @@ class NodeLoss(unittest.TestCase):
         self.assertTrue(runs(waits))
         self.assertEqual(self.machine(first, "waits")["node"], lost.name)
         self.wait_for(first, "waits", lambda machine: "is lost" not in (machine.get("reason") or ""), "found again")
-        first.cli("vm", "delete", "waits")
+        for name in ("waits", "gang-1", "gang-2"):
+            first.cli("vm", "delete", name)
         first.cli("vm", "delete", "anew")
 
     def test_a_node_that_is_cut_off(self):

@@ -271,6 +271,10 @@ uint64_t cluster_owns_until(const struct cluster *cluster);
  */
 enum { CLUSTER_FENCE_MS = 15000, CLUSTER_FENCED_MS = 16000 };
 
+/* How the reason of a machine begins (column of its row) that waits for its lost node, or for
+ * another one to have room: whoever waits for the machine need not wait for that. */
+#define CLUSTER_LOST_REASON "node %s is lost, and "
+
 /*
  * Is the work of `key` ("trigger/default/nightly", ...) this node's: does its lease hold, and is it
  * the one of the live nodes to which the key belongs (ownership.h)?  Two nodes may think so for as

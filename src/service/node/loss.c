@@ -50,7 +50,7 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     if (service->options.find_other(service->options.find_context, id, evacuation->node, target,
                                     &err) < 0) {
         MEMORY_OWNED char *reason =
-            memory_format("node %s is lost, and %.250s", evacuation->node, err.text);
+            memory_format(CLUSTER_LOST_REASON "%.250s", evacuation->node, err.text);
         store_command_add(command,
                           "UPDATE machine SET reason = ?1, revision = ?2 WHERE id = ?3 AND node = "
                           "?4 AND reason IS NOT ?1",
@@ -105,10 +105,11 @@ static bool tell_machine(sqlite3_stmt *row, void *context)
     struct telling *telling = context;
     telling->count++;
     bool may_start = sqlite3_column_int(row, 1) != 0;
-    MEMORY_OWNED char *reason = memory_format(
-        "node %s is lost%s", telling->node,
-        may_start ? ": it starts anew elsewhere, once nothing of it can run there any more"
-                  : ", and has its disk: it waits for it");
+    MEMORY_OWNED char *reason = may_start
+        ? memory_format("node %s is lost: it starts anew elsewhere, once nothing of it can run "
+                        "there any more",
+                        telling->node)
+        : memory_format(CLUSTER_LOST_REASON "has its disk: it waits for it", telling->node);
     store_command_add(telling->command,
                       "UPDATE machine SET reason = ?1, revision = ?2 WHERE id = ?3 AND node = ?4 "
                       "AND EXISTS (SELECT 1 FROM cluster WHERE reign = ?5)",

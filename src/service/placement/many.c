@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 
+#include "service/cluster/cluster.h"
 #include "service/machine/machine.h"
 #include "service/placement/parts.h"
 
@@ -105,6 +106,7 @@ struct looking {
     bool is_pending;
     char reason[ERROR_TEXT_MAX / 2];
     char key[192];
+    char node[64];
 };
 
 static bool take_state(sqlite3_stmt *row, void *context)
@@ -116,6 +118,7 @@ static bool take_state(sqlite3_stmt *row, void *context)
     snprintf(looking->reason, sizeof(looking->reason), "%s", store_text(row, 2));
     looking->is_pending = sqlite3_column_type(row, 3) != SQLITE_NULL;
     snprintf(looking->key, sizeof(looking->key), "%s", store_text(row, 4));
+    snprintf(looking->node, sizeof(looking->node), "%s", store_text(row, 5));
     return false;
 }
 
@@ -131,6 +134,13 @@ static void end_making(struct placement_service *service, struct making *making,
     free(making);
 }
 
+/* Its node is lost, and nobody knows whether that comes back. */
+static bool waits_for_lost(const struct looking *looking)
+{
+    MEMORY_OWNED char *lost = memory_format(CLUSTER_LOST_REASON, looking->node);
+    return strncmp(looking->reason, lost, strlen(lost)) == 0;
+}
+
 static void look_at(struct placement_service *service, struct making *making,
                     const char *key_or_null)
 {
@@ -139,9 +149,10 @@ static void look_at(struct placement_service *service, struct making *making,
     if (key_or_null != NULL && making->key[0] != '\0' && strcmp(key_or_null, making->key) != 0) {
         return;
     }
-    int r = store_query(service->options.store, &err, take_state, &looking,
-                        "SELECT state, desired, reason, pending_ms, key FROM machine WHERE id = ?",
-                        "t", making->id);
+    int r = store_query(
+        service->options.store, &err, take_state, &looking,
+        "SELECT state, desired, reason, pending_ms, key, node FROM machine WHERE id = ?", "t",
+        making->id);
     if (r < 0 ||
         (key_or_null != NULL && looking.is_there && strcmp(key_or_null, looking.key) != 0)) {
         return;
@@ -151,7 +162,7 @@ static void look_at(struct placement_service *service, struct making *making,
     if (!looking.is_there) {
         error_set(&err, ERROR_CANCELLED, "the machine was deleted meanwhile");
         end_making(service, making, &err);
-    } else if (strcmp(looking.state, "failed") == 0) {
+    } else if (strcmp(looking.state, "failed") == 0 || waits_for_lost(&looking)) {
         error_set(&err, ERROR_UNAVAILABLE, "machine %s: %s", looking.key, looking.reason);
         end_making(service, making, &err);
     } else if (looking.is_pending || strcmp(looking.state, "running") == 0 ||
