@@ -4,15 +4,19 @@ let
   inherit (lib) mkOption types;
   any = types.unspecified;
   option = type: default: mkOption { inherit type default; };
+  # What NixOS takes in a unit: names with their kind, and words or lists of words.
+  names = types.listOf (types.strMatching "[a-zA-Z0-9@%:_.-]+\\.(service|socket|target|timer|mount|path|slice)");
+  word = types.oneOf [ types.bool types.int types.str ];
+  words = types.attrsOf (types.either word (types.listOf word));
   unit = types.submodule ({ name, ... }: {
     options = {
       description = option types.str "";
       documentation = option (types.listOf types.str) [ ];
-      wantedBy = option (types.listOf types.str) [ ];
-      wants = option (types.listOf types.str) [ ];
-      requires = option (types.listOf types.str) [ ];
-      after = option (types.listOf types.str) [ ];
-      path = option (types.listOf any) [ ];
+      wantedBy = option names [ ];
+      wants = option names [ ];
+      requires = option names [ ];
+      after = option names [ ];
+      path = option (types.listOf (types.either types.package types.str)) [ ];
       environment = option (types.attrsOf types.str) { };
       restartTriggers = option (types.listOf any) [ ];
       restartIfChanged = option types.bool true;
@@ -20,8 +24,8 @@ let
       startAt = option (types.either types.str (types.listOf types.str)) [ ];
       script = option types.lines "";
       preStop = option types.lines "";
-      unitConfig = option (types.attrsOf any) { };
-      serviceConfig = option (types.attrsOf any) { };
+      unitConfig = option words { };
+      serviceConfig = option words { };
     };
   });
   ports = {

@@ -313,7 +313,7 @@ let
               (defs ++ optional (option ? default) { file = (head found).file; value = properties.mkOptionDefault option.default; });
             value = if option ? apply then option.apply merged.value else merged.value;
           in
-          if (option.readOnly or false) && length defs > 1 then throw "The option `${showOption here}' is read-only, but it's set multiple times."
+          if (option.readOnly or false) && length defs + (if option ? default then 1 else 0) > 1 then throw "The option `${showOption here}' is read-only, but it's set multiple times."
           else {
             config = value;
             options = option // { inherit type value; loc = here; isDefined = merged.isDefined; declarations = [ (head found).file ]; };

@@ -34,6 +34,8 @@ in
   null_or_something = (value [ { options.x = mkOption { type = types.nullOr types.int; default = null; }; } { x = 3; } ]).x == 3;
   enum_refuses_others = fails (value [ { options.x = mkOption { type = types.enum [ "a" ]; }; } { x = "b"; } ]).x;
   apply_has_the_last_word = (value [ { options.x = mkOption { type = types.int; apply = n: n + 1; }; } { x = 3; } ]).x == 4;
+  what_is_read_only_is_said_once = (value [ { options.x = mkOption { type = types.int; readOnly = true; }; } { x = 3; } ]).x == 3;
+  a_default_of_what_is_read_only_counts = fails (value [ { options.x = mkOption { type = types.int; default = 3; readOnly = true; }; } { x = 3; } ]).x;
   imports_are_followed = (value [ { imports = [ number ({ lib, ... }: { x = 7; }) ]; } ]).x == 7;
   arguments_come_from_args = (value [ number { _module.args.n = 8; } ({ n, ... }: { x = n; }) ]).x == 8;
 }
