@@ -324,6 +324,24 @@ TEST(net_traffic, machines_reach_their_network_and_the_world)
     EXPECT(!world_says("nft list ruleset", "table"));
 }
 
+/*
+ * Goal: no rule is got round by IPv6, which none of them speaks of.
+ * Method: two neighbours that have it; without the rules it is what works between them.
+ */
+TEST(net_traffic, machines_reach_nobody_by_the_sixth_version)
+{
+    static const char ping[] = "busybox ping -6 -c 1 -W 1 fd00::3";
+    struct error err = {0};
+    make_world();
+    give_addresses();
+    EXPECT(world_run_in(machines[WEB], "ip -6 addr add fd00::2/64 dev eth0 nodad") == 0);
+    EXPECT(world_run_in(machines[DATABASE], "ip -6 addr add fd00::3/64 dev eth0 nodad") == 0);
+    EXPECT(world_run_in(machines[WEB], ping) != 0);
+    EXPECT(!world_says("ip -6 addr show dev bx0", "inet6"));
+    EXPECT(net_rules_remove(NET_OWNER, &err) == 0);
+    EXPECT(world_run_in(machines[WEB], ping) == 0);
+}
+
 TEST(net_traffic, a_published_port_is_reached_from_everywhere)
 {
     make_world();
