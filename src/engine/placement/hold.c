@@ -295,8 +295,8 @@ static struct node *find_node(const struct finding *finding)
     for (size_t i = 0; i < cluster->node_count; i++) {
         struct node *node = cluster->nodes[i];
         if ((finding->but != NULL && strcmp(node->id->text, finding->but) == 0) ||
-            !could_be_there(finding->probe, node) ||
-            pools_are_full(finding, node->class->pool, &pools)) {
+            pools_are_full(finding, node->class->pool, &pools) ||
+            !could_be_there(finding->probe, node)) {
             continue;
         }
         uint64_t weight = weigh(finding, node);

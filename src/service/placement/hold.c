@@ -13,7 +13,7 @@
 
 enum {
     LOOK_EVERY_MS = 1000,
-    NEW_LOOKED_MAX = 64, /* of those that wait and hold nothing, in one look */
+    NEW_LOOKED_MAX = 16, /* of those that wait and hold nothing, in one look */
     HELD_READ_MAX = 4096,
 };
 
