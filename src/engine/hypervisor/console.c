@@ -133,7 +133,8 @@ static bool obey(struct console *console, struct console_client *client)
 static bool read_line(struct console *console, struct console_client *client)
 {
     char byte = 0;
-    while (recv(client->fd, &byte, 1, MSG_DONTWAIT) == 1) {
+    ssize_t got = 0;
+    while ((got = recv(client->fd, &byte, 1, MSG_DONTWAIT)) == 1) {
         if (byte == '\n') {
             return obey(console, client);
         }
@@ -142,7 +143,7 @@ static bool read_line(struct console *console, struct console_client *client)
         }
         client->line[client->line_length++] = byte;
     }
-    return errno == EAGAIN || errno == EINTR;
+    return got < 0 && (errno == EAGAIN || errno == EINTR);
 }
 
 static bool read_input(struct console *console, struct console_client *client)
@@ -158,9 +159,15 @@ static bool read_input(struct console *console, struct console_client *client)
     return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-static void hear(struct console *console, struct console_client *client)
+/* Where there is no room, because somebody else has just typed or the VMM does not read, what is
+ * there waits; of who has gone it is lost. */
+static void hear(struct console *console, struct console_client *client, short what)
 {
-    bool good = client->knows ? read_input(console, client) : read_line(console, client);
+    bool is_gone = (what & (POLLHUP | POLLERR)) != 0;
+    bool has_room = console->input_length < sizeof(console->input);
+    bool good = !client->knows          ? read_line(console, client)
+        : client->attached && !has_room ? !is_gone
+                                        : read_input(console, client);
     if (!good) {
         drop(client);
     }
@@ -228,7 +235,7 @@ void console_serve(struct console *console, const struct pollfd *fds, size_t cou
         struct console_client *client = &console->clients[i];
         bool was_there = client->fd >= 0 && client->fd == fds[2 + i].fd;
         if (was_there && (fds[2 + i].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
-            hear(console, client);
+            hear(console, client, fds[2 + i].revents);
         }
     }
     if (console->input_length > 0) {
