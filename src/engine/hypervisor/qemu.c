@@ -163,10 +163,9 @@ struct asked {
 
 static void on_asked(const struct error *error, const json_t *result, void *context)
 {
-    struct asked *asked = context;
+    const struct asked *asked = context;
     (void)result;
     asked->done(error, asked->context);
-    free(asked);
 }
 
 static void tell(struct control *control, const char *command, json_t *owned_arguments,
@@ -174,7 +173,7 @@ static void tell(struct control *control, const char *command, json_t *owned_arg
 {
     struct asked *asked = NEW(struct asked);
     *asked = (struct asked){done, context};
-    qmp_execute(control->qmp, command, owned_arguments, -1, on_asked, asked);
+    qmp_ask(control->qmp, command, owned_arguments, -1, on_asked, asked);
 }
 
 /* ---- What it says by itself ---- */

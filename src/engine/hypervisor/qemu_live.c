@@ -79,16 +79,14 @@ static void finish(struct qemu_live *live, const struct error *error)
 
 static void on_asked(const struct error *error, const json_t *result, void *context)
 {
-    struct asked *asked = context;
-    struct asked is = *asked;
-    free(asked);
-    if (is.turn != is.live->turn || is.live->step == STEP_NONE) {
+    const struct asked *asked = context;
+    if (asked->turn != asked->live->turn || asked->live->step == STEP_NONE) {
         return;
     }
     if (error != NULL) {
-        finish(is.live, error);
-    } else if (is.then != NULL) {
-        is.then(is.live, result);
+        finish(asked->live, error);
+    } else if (asked->then != NULL) {
+        asked->then(asked->live, result);
     }
 }
 
@@ -97,7 +95,7 @@ static void ask(struct qemu_live *live, const char *command, json_t *owned_argum
 {
     struct asked *asked = NEW(struct asked);
     *asked = (struct asked){live, live->turn, then};
-    qmp_execute(live->qmp, command, owned_arguments, fd, on_asked, asked);
+    qmp_ask(live->qmp, command, owned_arguments, fd, on_asked, asked);
 }
 
 /* What QEMU has is its own copy: with another one here, no end would be seen. */

@@ -26,6 +26,7 @@ struct command {
     int fd; /* a copy, or -1 */
     void (*done)(const struct error *error, const json_t *result, void *context);
     void *context;
+    void *owned; /* the context as well, or NULL */
 };
 
 struct qmp {
@@ -49,6 +50,7 @@ static void free_command(struct command *command)
 {
     fd_close_slot(&command->fd);
     free(command->text);
+    free(command->owned);
     free(command);
 }
 
@@ -150,9 +152,10 @@ static void flush(struct qmp *qmp)
     }
 }
 
-static void push(struct qmp *qmp, const char *name, json_t *owned_arguments, int fd,
-                 void (*done)(const struct error *error, const json_t *result, void *context),
-                 void *context, bool is_first)
+static struct command *push(struct qmp *qmp, const char *name, json_t *owned_arguments, int fd,
+                            void (*done)(const struct error *error, const json_t *result,
+                                         void *context),
+                            void *context, bool is_first)
 {
     struct command *command = NEW(struct command);
     JSON_OWNED json_t *document = json_pack("{s:s}", "execute", name);
@@ -170,6 +173,7 @@ static void push(struct qmp *qmp, const char *name, json_t *owned_arguments, int
     } else {
         list_push_back(&qmp->commands, &command->link);
     }
+    return command;
 }
 
 /* On the next turn: no answer comes from within the call. */
@@ -178,6 +182,16 @@ void qmp_execute(struct qmp *qmp, const char *command, json_t *owned_arguments, 
                  void *context)
 {
     push(qmp, command, owned_arguments, fd, done, context, false);
+    if (qmp->is_ready) {
+        watch(qmp);
+    }
+}
+
+void qmp_ask(struct qmp *qmp, const char *command, json_t *owned_arguments, int fd,
+             void (*done)(const struct error *error, const json_t *result, void *context),
+             void *owned_context)
+{
+    push(qmp, command, owned_arguments, fd, done, owned_context, false)->owned = owned_context;
     if (qmp->is_ready) {
         watch(qmp);
     }

@@ -41,6 +41,11 @@ void qmp_execute(struct qmp *qmp, const char *command, json_t *owned_arguments, 
                  void (*done)(const struct error *error, const json_t *result, void *context),
                  void *context);
 
+/* The same, with a context that is free()d once it was answered, or will not be. */
+void qmp_ask(struct qmp *qmp, const char *command, json_t *owned_arguments, int fd,
+             void (*done)(const struct error *error, const json_t *result, void *context),
+             void *owned_context);
+
 /* ---- Its text, for the fuzzer ---- */
 
 enum qmp_kind { QMP_GREETING, QMP_EVENT, QMP_RESULT, QMP_ERROR };
