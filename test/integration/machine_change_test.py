@@ -1,5 +1,6 @@
 """A machine that becomes another one while it runs: its name, its size, its settings."""
 import json
+import os
 import signal
 import subprocess
 import time
@@ -42,12 +43,12 @@ class Change(unittest.TestCase):
     def show(self, name):
         return json.loads(self.ok("vm", "show", name, "--output", "json"))
 
-    def again(self):
-        """The daemon is gone at once, and comes back."""
+    def again(self, how=signal.SIGKILL):
+        """The daemon is gone at once, or ends in order, and comes back."""
         folder, owned = self.node.folder, self.node.owned
         self.node.owned = None
-        self.node.process.send_signal(signal.SIGKILL)
-        self.node.process.wait()
+        self.node.process.send_signal(how)
+        self.node.process.wait(timeout=60)
         type(self).node = Node(folder)
         self.node.owned = owned
 
@@ -158,6 +159,20 @@ class Change(unittest.TestCase):
         for figure in ("cpu_percent", "resident_bytes", "written_bytes_per_second", "received_bytes_per_second"):
             self.assertIn(figure, used[1])
         self.assertIn("RECEIVED/S", self.ok("vm", "top", "--once", "--node", self.show("shop")["node"]))
+
+        # a daemon ends although a VMM does not answer what it was asked
+        pid = self.show("shop")["vmm_pid"]
+        os.kill(pid, signal.SIGSTOP)
+        asking = subprocess.Popen([BUILD / "blixard", "vm", "resize", "shop", "--memory", "256MiB"], env=self.node.env,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            if self.show("shop")["memory_bytes"] == 256 * MIB:
+                break
+        self.again(signal.SIGTERM)
+        self.assertNotEqual(asking.wait(timeout=60), 0)
+        os.kill(pid, signal.SIGCONT)
+        self.ok("vm", "wait", "shop", "--for", "running")
+        self.assertEqual(self.show("shop")["vmm_pid"], pid)
 
         # one that is stopped: its next start makes it so
         self.ok("vm", "resize", "other", "--disk", "9000MiB", "--memory", "96MiB")

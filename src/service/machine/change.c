@@ -427,8 +427,38 @@ static void end(struct changing *changing, const struct error *error)
     machine_unref(machine);
 }
 
+/* Its VMM was asked: it answers, or is lost before (change_lose_vm()). */
+static void ask_vm(struct changing *changing)
+{
+    changing->machine->changing = changing;
+}
+
+static void answer(struct changing *changing)
+{
+    changing->machine->changing = NULL;
+}
+
+static void on_lost(void *context)
+{
+    struct changing *changing = context;
+    end(changing, &changing->error);
+}
+
+void change_lose_vm(struct machine *machine)
+{
+    struct changing *changing = machine->changing;
+    if (changing != NULL) {
+        answer(changing);
+        error_set(&changing->error, ERROR_UNAVAILABLE,
+                  "machine %s ended before it was changed: it is so from its next start on",
+                  machine->name);
+        loop_post(machine->service->options.loop, on_lost, changing);
+    }
+}
+
 static void on_balloon(const struct error *error, void *context)
 {
+    answer(context);
     end(context, error);
 }
 
@@ -437,6 +467,7 @@ static void set_memory(struct changing *changing)
 {
     struct machine *machine = changing->machine;
     if (changing->balloons && is_alive(machine)) {
+        ask_vm(changing);
         hypervisor_balloon(machine->vm, memory_now(machine), on_balloon, changing);
     } else {
         end(changing, NULL);
@@ -464,6 +495,7 @@ static void on_resized(const struct error *error, void *context)
     struct changing *changing = context;
     struct machine *machine = changing->machine;
     bool can_tell = machine->agent != NULL && agent_is_up(machine->agent);
+    answer(changing);
     if (error != NULL && error->kind != ERROR_UNSUPPORTED) {
         end(changing, error);
     } else if (error == NULL && is_grown_by_agent(machine) && can_tell) {
@@ -486,6 +518,7 @@ static void go_live(struct changing *changing)
         state_publish(machine);
     }
     if (changing->grows && is_alive(machine)) {
+        ask_vm(changing);
         hypervisor_resize_disk(machine->vm, own_disk(machine),
                                json_u64(changing->config, "disk_bytes"), on_resized, changing);
     } else {

@@ -85,6 +85,7 @@ struct machine {
     unsigned held;               /* by who reads its files, besides is_busy */
     struct capture *capture;     /* of its content, under way, or NULL */
     struct restore *restore;     /* waits for its VMM to end, or NULL */
+    struct changing *changing;   /* its VMM is asked for a change, or NULL */
     struct migration *migration; /* to another node, under way: nothing else is done to it */
     struct health *health;       /* while it is checked */
     struct loop_timer *silence;  /* while its agent is spoken to: silence.c */
@@ -249,6 +250,8 @@ uint64_t change_disk_size(const char *folder);
 int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
 /* Its VMM is there; its agent is: disk and memory become what they are to be. */
 void change_settle_vm(struct machine *machine);
+/* It is not there any more: what it was asked for is over. */
+void change_lose_vm(struct machine *machine);
 /* What its own disk may do, as the VMM began with it or is to begin. */
 struct hypervisor_rates change_disk_rates(const struct machine *machine);
 void change_settle_guest(struct machine *machine, bool has_gone_on);

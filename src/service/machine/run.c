@@ -69,6 +69,7 @@ static void close_all(struct machine *machine)
     silence_end(machine);
     hypervisor_free(machine->vm);
     machine->vm = NULL;
+    change_lose_vm(machine);
     machine_volumes_gone(machine);
     waiting_look(machine);
     if (machine->timer != NULL) {
