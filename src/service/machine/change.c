@@ -35,56 +35,6 @@ enum { BOOTED_BYTES_MAX = 1 << 16 };
 
 /* ---- Decisions ---- */
 
-/* What a VMM begins with. */
-static const char *const start_keys[] = {"cpus",
-                                         "memory_bytes",
-                                         "publish",
-                                         "cpu_limit_percent",
-                                         "disk_iops",
-                                         "disk_bandwidth",
-                                         "disk_read_iops",
-                                         "disk_write_iops",
-                                         "disk_read_bandwidth",
-                                         "disk_write_bandwidth",
-                                         "runner"};
-static const char *const update_keys[] = {"cpus",
-                                          "memory_bytes",
-                                          "disk_bytes",
-                                          "publish",
-                                          "strategy",
-                                          "cpu_limit_percent",
-                                          "boot_timeout_ms",
-                                          "health",
-                                          "health_action",
-                                          "health_start_period_ms",
-                                          "health_interval_ms",
-                                          "health_timeout_ms",
-                                          "health_retries",
-                                          "disk_iops",
-                                          "disk_bandwidth",
-                                          "disk_read_iops",
-                                          "disk_write_iops",
-                                          "disk_read_bandwidth",
-                                          "disk_write_bandwidth",
-                                          "constraints",
-                                          "affinities",
-                                          "spreads",
-                                          "tolerations",
-                                          "placement_group",
-                                          "node_pool",
-                                          "reservation",
-                                          "priority",
-                                          "dedicated_cpus",
-                                          "eviction_strategy",
-                                          "node_loss",
-                                          "rebalance",
-                                          "runner",
-                                          "flake"};
-enum {
-    START_KEYS = sizeof(start_keys) / sizeof(start_keys[0]),
-    UPDATE_KEYS = sizeof(update_keys) / sizeof(update_keys[0])
-};
-
 /* Texts and lists that are empty are as if they were not there. */
 static bool is_nothing(const json_t *value)
 {
@@ -118,13 +68,15 @@ int change_merge(const json_t *config, const json_t *update, json_t **ret_config
 {
     JSON_OWNED json_t *changed = json_deep_copy(config);
     size_t said = 0;
-    for (size_t i = 0; i < UPDATE_KEYS; i++) {
-        json_t *value = json_object_get(update, update_keys[i]);
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
+        json_t *value =
+            (setting->flags & SETTING_CHANGES) != 0 ? json_object_get(update, setting->key) : NULL;
         said += value != NULL;
         if (value != NULL && is_nothing(value)) {
-            json_object_del(changed, update_keys[i]);
+            json_object_del(changed, setting->key);
         } else if (value != NULL) {
-            json_object_set(changed, update_keys[i], value);
+            json_object_set(changed, setting->key, value);
         }
     }
     if (said == 0 && json_object_get(update, "runner_generation") == NULL) {
@@ -134,10 +86,11 @@ int change_merge(const json_t *config, const json_t *update, json_t **ret_config
         return -(int)err->kind;
     }
     if (json_text(changed, "health")[0] == '\0') {
-        for (size_t i = 0; i < UPDATE_KEYS; i++) {
-            if (strncmp(update_keys[i], "health_", 7) == 0 &&
-                json_object_get(update, update_keys[i]) == NULL) {
-                json_object_del(changed, update_keys[i]);
+        for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+             setting++) {
+            if (strncmp(setting->key, "health_", 7) == 0 &&
+                json_object_get(update, setting->key) == NULL) {
+                json_object_del(changed, setting->key);
             }
         }
     }
@@ -149,14 +102,16 @@ json_t *change_waiting(const json_t *booted, const json_t *config)
 {
     json_t *waiting = json_array();
     bool has_networks = json_array_size(json_object_get(config, "networks")) > 0;
-    for (size_t i = 0; i < START_KEYS; i++) {
-        const json_t *then = json_object_get(booted, start_keys[i]);
-        const json_t *now = json_object_get(config, start_keys[i]);
-        bool is_live = strcmp(start_keys[i], "memory_bytes") == 0
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
+        const json_t *then = json_object_get(booted, setting->key);
+        const json_t *now = json_object_get(config, setting->key);
+        bool is_live = strcmp(setting->key, "memory_bytes") == 0
             ? json_integer_value(now) <= json_integer_value(then)
-            : strcmp(start_keys[i], "publish") == 0 && has_networks; /* rules of the node */
-        if (then != NULL && !is_live && !is_same(then, now)) {
-            json_array_append_new(waiting, json_string(start_keys[i]));
+            : strcmp(setting->key, "publish") == 0 && has_networks; /* rules of the node */
+        if ((setting->flags & SETTING_AT_START) != 0 && then != NULL && !is_live &&
+            !is_same(then, now)) {
+            json_array_append_new(waiting, json_string(setting->key));
         }
     }
     return waiting;
@@ -191,10 +146,12 @@ json_t *change_of(const struct machine *machine)
 static json_t *remember(const json_t *booted, const json_t *config)
 {
     json_t *all = booted != NULL ? json_deep_copy(booted) : json_object();
-    for (size_t i = 0; i < START_KEYS; i++) {
-        json_t *value = json_object_get(config, start_keys[i]);
-        if (json_object_get(all, start_keys[i]) == NULL) {
-            json_object_set_new(all, start_keys[i],
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
+        json_t *value = json_object_get(config, setting->key);
+        if ((setting->flags & SETTING_AT_START) != 0 &&
+            json_object_get(all, setting->key) == NULL) {
+            json_object_set_new(all, setting->key,
                                 value != NULL ? json_incref(value) : json_null());
         }
     }
@@ -676,10 +633,11 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
     bool is_ours = !runner_is(config); /* disk and memory */
     changing->grows = is_ours && differ(config, changing->config, "disk_bytes");
     changing->balloons = is_ours && differ(config, changing->config, "memory_bytes");
-    for (size_t i = 0; i < UPDATE_KEYS; i++) {
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
         changing->is_checked_anew = changing->is_checked_anew ||
-            (strncmp(update_keys[i], "health", 6) == 0 &&
-             differ(config, changing->config, update_keys[i]));
+            (strncmp(setting->key, "health", 6) == 0 &&
+             differ(config, changing->config, setting->key));
     }
     bool is_resized =
         changing->grows || changing->balloons || differ(config, changing->config, "cpus");

@@ -574,6 +574,19 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
 int settings_parse_publish(const char *text, struct hypervisor_forward *ret_forward,
                            char ret_address[64], struct error *err);
 bool settings_is_firmware(const char *text); /* or "" */
+enum {
+    SETTING_CHANGES = 1, /* may become another one */
+    SETTING_AT_START =
+        2, /* a VMM begins with it: a change comes with the next start, at the latest */
+    SETTING_TRAVELS = 4, /* is taken from an archive */
+    SETTING_RUNNERS = 8, /* a runner has it itself */
+    SETTING_OURS = 16,   /* of a disk, or for an agent, of ours: not of a machine with a runner */
+};
+struct machine_setting {
+    const char *key; /* NULL: it was the last one */
+    unsigned flags;
+};
+extern const struct machine_setting machine_settings[];
 enum hypervisor_board settings_board(const json_t *config);
 /* "52:54:00:..." of the machine's id. */
 void settings_mac(const char *id, char ret_mac[18]);

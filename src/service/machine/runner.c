@@ -62,30 +62,16 @@ static bool is_said(const json_t *config, const char *key)
 /* What its runner says itself, or what needs a disk or an agent of ours. */
 static int refuse_settings(const json_t *config, struct error *err)
 {
-    static const char *const its_own[] = {"image",       "cmdline",   "machine_type", "firmware",
-                                          "ssh_keys",    "user_data", "entrypoint",   "command",
-                                          "environment", "shares"};
-    static const char *const ours[] = {"volumes",
-                                       "health",
-                                       "boot_timeout_ms",
-                                       "disk_iops",
-                                       "disk_bandwidth",
-                                       "disk_read_iops",
-                                       "disk_write_iops",
-                                       "disk_read_bandwidth",
-                                       "disk_write_bandwidth"};
     const char *driver = json_text(config, "driver");
-    for (size_t i = 0; i < sizeof(its_own) / sizeof(its_own[0]); i++) {
-        if (is_said(config, its_own[i])) {
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
+        bool is_runners = (setting->flags & SETTING_RUNNERS) != 0;
+        if ((is_runners || (setting->flags & SETTING_OURS) != 0) && is_said(config, setting->key)) {
             return error_set(err, ERROR_INVALID,
-                             "%s: a machine with a runner has what that says itself", its_own[i]);
-        }
-    }
-    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
-        if (is_said(config, ours[i])) {
-            return error_set(err, ERROR_INVALID,
-                             "%s: a machine with a runner has no disk and no agent of Blixard's",
-                             ours[i]);
+                             is_runners ? "%s: a machine with a runner has what that says itself"
+                                        : "%s: a machine with a runner has no disk and no agent of "
+                                          "Blixard's",
+                             setting->key);
         }
     }
     if (is_said(config, "publish") && !is_said(config, "networks")) {

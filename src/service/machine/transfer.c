@@ -458,52 +458,17 @@ static int take_whole(const struct import *import, json_t *config, struct error 
 /* Of what an archive says only these, each looked at; ports and networks are of another node. */
 static int take_config(struct import *import, struct error *err)
 {
-    static const char *const keys[] = {"image",
-                                       "cpus",
-                                       "memory_bytes",
-                                       "disk_bytes",
-                                       "strategy",
-                                       "driver",
-                                       "cmdline",
-                                       "kernel",
-                                       "initrd",
-                                       "root",
-                                       "root_format",
-                                       "disk",
-                                       "disk_format",
-                                       "machine_type",
-                                       "firmware",
-                                       "without_agent",
-                                       "arguments",
-                                       "environment",
-                                       "folder",
-                                       "user",
-                                       "ssh_keys",
-                                       "user_data_digest",
-                                       "user_data_bytes",
-                                       "cpu_limit_percent",
-                                       "disk_iops",
-                                       "disk_bandwidth",
-                                       "disk_read_iops",
-                                       "disk_write_iops",
-                                       "disk_read_bandwidth",
-                                       "disk_write_bandwidth",
-                                       "boot_timeout_ms",
-                                       "health",
-                                       "health_action",
-                                       "health_start_period_ms",
-                                       "health_retries",
-                                       "health_interval_ms",
-                                       "health_timeout_ms"};
     const json_t *given = json_object_get(import->manifest, "config");
     JSON_OWNED json_t *config = json_pack("{s:s}", "name", import->name);
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        json_t *value = json_object_get(given, keys[i]);
+    for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
+         setting++) {
+        json_t *value =
+            (setting->flags & SETTING_TRAVELS) != 0 ? json_object_get(given, setting->key) : NULL;
         if (value != NULL && !is_value(value)) {
-            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense", keys[i]);
+            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense", setting->key);
         }
         if (value != NULL) {
-            json_object_set(config, keys[i], value);
+            json_object_set(config, setting->key, value);
         }
     }
     bool is_whole = json_text(config, "disk")[0] != '\0';
