@@ -1,30 +1,17 @@
 """Machines with their volumes as one file, by the command line: there and back, and archives that mean harm."""
 import io
 import json
-import pathlib
-import shutil
 import subprocess
 import tarfile
-import tempfile
 import unittest
 
-from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from machine_case import MachineCase
 
 
-class Export(unittest.TestCase):
+class Export(MachineCase):
     @classmethod
     def setUpClass(cls):
-        reason = why_not()
-        missing = [tool for tool in ("qemu-img", "zstd") if shutil.which(tool) is None]
-        if reason or missing:
-            raise unittest.SkipTest(reason or f"{missing[0]} is not installed")
-        cls.node = Node()
-        cls.addClassCleanup(lambda: cls.node.stop())
-        cls.enterClassContext(machines_of(cls.node.folder))
-        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-export-")))
-        (cls.folder / "root.tar.gz").write_bytes(root_archive())
-        cls.ok("image", "import", "small", "--root", cls.folder / "root.tar.gz", *kernel_flags())
+        cls.begin("qemu-img", "zstd")
         cls.ok("volume", "create", "data", "--size", "64MiB", "--iops", "5000")
         cls.ok("volume", "create", "vault", "--size", "32MiB", "--format", "raw")
         cls.ok("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
@@ -35,29 +22,6 @@ class Export(unittest.TestCase):
                        "echo late > /srv/data/late")
         cls.archive = cls.folder / "m.blixard"
         cls.ok("vm", "export", "m", cls.archive, "--volumes")
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-4000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--output", "json"))
-
-    @classmethod
-    def shell(cls, name, script):
-        return cls.ok("vm", "exec", name, "--", "sh", "-c", script)
 
     def names(self, what):
         return sorted(one["name"] for one in self.json(what, "list")["machines" if what == "vm" else "volumes"])

@@ -1,58 +1,21 @@
 """A machine with volumes, kept, restored and cloned: its memory, its disk and what its volumes held are of one moment."""
-import json
-import pathlib
-import shutil
-import subprocess
-import tempfile
 import unittest
 
-from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from machine_case import MachineCase
 
 # What is in memory and not on disk yet, and a file that a program holds open.
 BEGIN = ("echo one > /srv/data/file; echo key > /srv/vault/file; echo one > /root/note; sync; "
          "(exec 3>> /srv/data/log; sleep 100000) > /dev/null 2>&1 & echo $! > /tmp/pid; echo unwritten > /srv/data/late")
 
 
-class Kept(unittest.TestCase):
+class Kept(MachineCase):
     @classmethod
     def setUpClass(cls):
-        reason = why_not()
-        if reason or shutil.which("qemu-img") is None:
-            raise unittest.SkipTest(reason or "qemu-img is not installed")
-        cls.node = Node()
-        cls.addClassCleanup(lambda: cls.node.stop())
-        cls.enterClassContext(machines_of(cls.node.folder))
-        folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-kept-")))
-        cls.folder = folder
-        (folder / "root.tar.gz").write_bytes(root_archive())
-        cls.ok("image", "import", "small", "--root", folder / "root.tar.gz", *kernel_flags())
+        cls.begin("qemu-img")
         cls.ok("volume", "create", "data", "--size", "32MiB")
         cls.ok("volume", "create", "vault", "--size", "32MiB", "--format", "raw")
         cls.ok("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
                "--volume", "data:/srv/data", "--volume", "vault:/srv/vault")
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-4000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--output", "json"))
-
-    def shell(self, name, script):
-        return self.ok("vm", "exec", name, "--", "sh", "-c", script)
 
     def kept_names(self, volume):
         return [one["name"] for one in self.json("volume", "snapshot", "list", volume)["snapshots"]]

@@ -1,63 +1,24 @@
 """Snapshots, restores, clones and archives of machines by the command line: one machine is booted, the rest begins from it."""
-import json
 import os
-import pathlib
 import signal
 import subprocess
-import tempfile
 import time
 import unittest
 
 import agent
-from machines import kernel_flags, machines_of, root_archive, runs, why_not
+from machine_case import MachineCase
+from machines import runs
 from node import BUILD, Node
 
 
-def setUpModule():
-    global folder
-    reason = why_not()
-    if reason:
-        raise unittest.SkipTest(reason)
-    folder = pathlib.Path(unittest.enterModuleContext(tempfile.TemporaryDirectory(prefix="blixard-snapshots-")))
-    (folder / "root.tar.gz").write_bytes(root_archive())
-
-
-class Snapshots(unittest.TestCase):
+class Snapshots(MachineCase):
     @classmethod
     def setUpClass(cls):
-        cls.data = folder / "data"
-        cls.data.mkdir()
-        cls.node = Node(folder=cls.data)
-        cls.addClassCleanup(lambda: cls.node.stop())
-        cls.enterClassContext(machines_of(cls.data))
-        cls.ok("image", "import", "small", "--root", folder / "root.tar.gz", *kernel_flags())
+        cls.begin(data="data")
+        cls.data = cls.folder / "data"
         cls.ok("vm", "create", "web", "--image", "small", "--memory", "128MiB", "--disk", "64MiB")
         cls.shell("web", "echo one > /root/note; echo mine > /tmp/mine; sleep 100000 > /dev/null 2>&1 & echo $! > /tmp/pid")
         cls.ok("vm", "snapshot", "create", "web", "one")
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
-    @classmethod
-    def shell(cls, name, script):
-        return cls.ok("vm", "exec", name, "--", "sh", "-c", script)
-
-    @classmethod
-    def json(cls, *words):
-        return json.loads(cls.ok(*words, "--output", "json"))
 
     def snapshot_folder(self, machine, snapshot):
         shown = self.json("vm", "snapshot", "show", machine, snapshot)
@@ -135,12 +96,12 @@ class Snapshots(unittest.TestCase):
         self.assertEqual(self.strays(), [])
 
     def test_4_there_and_back_as_a_file(self):
-        path = folder / "web.blixard"
+        path = self.folder / "web.blixard"
         self.shell("web", "echo carried > /root/note")
         self.ok("vm", "export", "web", path, "--snapshots")
         self.assertIn("already", self.refused("vm", "export", "web", path))
         self.assertIn("there is a machine", self.refused("vm", "import", path))
-        cut = folder / "cut.blixard"
+        cut = self.folder / "cut.blixard"
         cut.write_bytes(path.read_bytes()[:-50000])
         self.assertIn("archive", self.refused("vm", "import", cut, "--name", "back"))
         self.assertNotIn("back", self.ok("vm", "list"))

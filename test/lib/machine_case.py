@@ -1,0 +1,55 @@
+"""A node with the small image, and its command line: what tests of machines that run have in common."""
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+from machines import kernel_flags, machines_of, root_archive, why_not
+from node import BUILD, Node
+
+
+class MachineCase(unittest.TestCase):
+    @classmethod
+    def begin(cls, *tools, data=None):
+        """cls.node with the image `small`, beside cls.folder for files of the tests'; skipped where a tool is missing.
+
+        `data`: name of the data folder in cls.folder; the node's own otherwise.
+        """
+        missing = [tool for tool in tools if shutil.which(tool) is None]
+        reason = why_not() or (f"{missing[0]} is not installed" if missing else None)
+        if reason:
+            raise unittest.SkipTest(reason)
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-machines-")))
+        if data:
+            (cls.folder / data).mkdir()
+        cls.node = Node(folder=cls.folder / data if data else None)
+        cls.addClassCleanup(lambda: cls.node.stop())
+        cls.enterClassContext(machines_of(cls.node.folder))
+        (cls.folder / "root.tar.gz").write_bytes(root_archive())
+        cls.ok("image", "import", "small", "--root", cls.folder / "root.tar.gz", *kernel_flags())
+
+    @classmethod
+    def run_cli(cls, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
+
+    @classmethod
+    def ok(cls, *words):
+        done = cls.run_cli(*words)
+        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-4000:]}"
+        return done.stdout
+
+    def refused(self, *words):
+        done = self.run_cli(*words)
+        self.assertNotEqual(done.returncode, 0, words)
+        return done.stderr
+
+    @classmethod
+    def json(cls, *words):
+        return json.loads(cls.ok(*words, "--output", "json"))
+
+    @classmethod
+    def shell(cls, name, script):
+        return cls.ok("vm", "exec", name, "--", "sh", "-c", script)
