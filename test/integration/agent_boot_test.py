@@ -10,6 +10,8 @@ import unittest
 import microvm
 from agent import CALL, SECONDS, Scene
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 BUSYBOX = pathlib.Path("/bin/busybox")
 APPLETS = ("sh cat echo sleep mount ls touch poweroff reboot init true kill wc sync test head id pidof").split()
 

@@ -15,6 +15,8 @@ from member import Member, WAIT_SECONDS, is_whole
 from node import BUILD, ROOT, Refused
 from websocket import DEFLATE, TEXT, Client, frame, pack
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 folder = None
 echo = None
 members = {}

@@ -11,6 +11,8 @@ import unittest
 from node import Node
 from registry import need_registry
 
+PLAIN_ONLY = "the time goes to compilers"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 node = None
 folder = None

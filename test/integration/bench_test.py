@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import unittest
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 

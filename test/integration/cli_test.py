@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 import unittest
 
+PLAIN_ONLY = "the time goes to compilers"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 BLIXARD = BUILD / "blixard"

@@ -9,6 +9,8 @@ import unittest
 import urllib.error
 import urllib.request
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build")).resolve()
 cluster = None
 

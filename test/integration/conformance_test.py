@@ -8,6 +8,8 @@ import tempfile
 import unittest
 from node import ROOT, BUILD
 
+PLAIN_ONLY = "the time goes to compilers"
+
 SCRIPT = [
     ("get started", "ok i32:1"),
     ("get imported", "ok i32:666"),

@@ -9,6 +9,8 @@ import unittest
 
 from registry import need_registry
 
+PLAIN_ONLY = "the time goes to compilers"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 GUIDES = ("getting-started/README.md", "user-guide/api.md")

@@ -9,6 +9,8 @@ import unittest
 from hosts import Network
 from node import BUILD, ROOT
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 GUIDE = ROOT / "docs" / "getting-started" / "first-cluster.md"
 TOKEN = re.compile(r"\bblx1\.\S+")
 

@@ -7,6 +7,8 @@ import unittest
 from nixstores import Stores
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to compilers"
+
 WAT = """(module
   (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
   (memory (export "memory") 1)

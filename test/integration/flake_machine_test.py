@@ -14,6 +14,8 @@ from cluster import Cluster
 from nixstores import Stores
 from node import BUILD
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 FLAKE = """{
   outputs = { self }: {
     nixosConfigurations.web.config.microvm = {

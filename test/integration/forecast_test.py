@@ -9,6 +9,8 @@ import unittest
 
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 SECONDS = 60
 PEAK = 3
 SOURCE = '#include <stdio.h>\nint main(void) { puts("Content-Type: text/plain\\n\\nhello"); }\n'

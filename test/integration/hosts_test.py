@@ -10,6 +10,8 @@ import unittest
 
 import hosts
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 
 class Hosts(unittest.TestCase):
     @classmethod

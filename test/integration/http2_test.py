@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import unittest
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build"))
 

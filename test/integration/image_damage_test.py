@@ -9,6 +9,8 @@ from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 def flip(folder):
     """One byte of the largest file below it."""

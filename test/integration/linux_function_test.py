@@ -12,6 +12,8 @@ import machines
 from machines import kernel_flags, root_archive, why_not
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 # With nothing but busybox.  What it is asked to do is in the event.
 BOOTSTRAP = """#!/bin/sh
 api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime

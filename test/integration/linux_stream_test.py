@@ -14,6 +14,8 @@ from machines import kernel_flags, root_with, why_not
 from node import BUILD, Node
 from web import Authority, Web
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 PYTHON = """
 import ssl
 import urllib.error

@@ -7,6 +7,8 @@ import unittest
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Machines(unittest.TestCase):
     @classmethod

@@ -11,6 +11,8 @@ import machines
 import microvm
 from node import BUILD, Node, Refused
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 USER_DATA = "#cloud-config\npassword: very-secret\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL9pfe1V5 tester"
 

@@ -7,6 +7,8 @@ import unittest
 
 from machine_case import MachineCase
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Export(MachineCase):
     @classmethod

@@ -9,6 +9,8 @@ import unittest
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Full(unittest.TestCase):
     @classmethod

@@ -3,6 +3,8 @@ import unittest
 
 from machine_case import MachineCase
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 # What is in memory and not on disk yet, and a file that a program holds open.
 BEGIN = ("echo one > /srv/data/file; echo key > /srv/vault/file; echo one > /root/note; sync; "
          "(exec 3>> /srv/data/log; sleep 100000) > /dev/null 2>&1 & echo $! > /tmp/pid; echo unwritten > /srv/data/late")

@@ -10,6 +10,8 @@ from machine_case import MachineCase
 from machines import runs
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Snapshots(MachineCase):
     @classmethod

@@ -10,6 +10,8 @@ import hosts
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, ROOT, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 def setUpModule():
     """This process, which runs this file alone, is a host of its own from here on."""

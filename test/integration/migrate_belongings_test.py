@@ -8,6 +8,8 @@ import unittest
 from cluster import Cluster
 from machines import boot_disk, efi_disk, kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 USER_DATA = "#cloud-config\npassword: very-secret\n"
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 

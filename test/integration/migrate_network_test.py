@@ -7,6 +7,8 @@ import unittest
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 # A new number ten times a second, in both directions of one connection.
 COUNT = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.1; done"
 

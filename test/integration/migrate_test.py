@@ -9,6 +9,8 @@ import unittest
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 TICKS = "i=0; while true; do i=$((i+1)); echo $i >> /root/ticks; echo tick $i > /dev/ttyS0; sleep 0.1; done"
 

@@ -9,6 +9,8 @@ import hosts
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Nodes(unittest.TestCase):
     """One story, as each machine takes its time to boot."""

@@ -18,6 +18,8 @@ from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
 from ports import free_port
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 def setUpModule():
     """This process, which runs this file alone, is a host of its own from here on."""

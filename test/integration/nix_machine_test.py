@@ -9,6 +9,8 @@ from machines import kernel_flags, machines_of, root_archive, why_not
 from nixos import Switched, need_nix
 from node import Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 def setUpModule():
     need_nix()

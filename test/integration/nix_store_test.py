@@ -20,6 +20,8 @@ from nixstores import Stores
 from ports import free_port
 from web import Authority
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 
 def in_store(server, store):
     """Its daemon has this store from now on."""

@@ -14,6 +14,8 @@ from node import BUILD, ROOT, Node
 from ports import free_ports
 from shows import compile_guest
 
+PLAIN_ONLY = "what is tried are programs beside ours"
+
 BLIXARD = BUILD / "blixard"
 SYSTEM = "x86_64-linux"
 

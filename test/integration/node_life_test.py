@@ -8,6 +8,8 @@ from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import Refused
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class NodeDuty(unittest.TestCase):
     @classmethod

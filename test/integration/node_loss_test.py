@@ -11,6 +11,8 @@ from cluster import Cluster
 from hosts import need_hosts
 from machines import kernel_flags, machines_of, root_archive, why_not
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 FENCED_SECONDS = 120  # 24 by the clocks; hosts of tests are slow
 
 

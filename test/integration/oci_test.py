@@ -12,6 +12,8 @@ from machines import BUSYBOX, kernel_flags, machines_of, why_not
 from node import BUILD, Node
 from ports import free_port
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 TOOLS = "sh cat echo httpd ls true false id env stat sleep".split()
 SERVE = b"""#!/bin/sh
 echo "greeting is $GREETING, in $(pwd), as $(id -un), with $*"

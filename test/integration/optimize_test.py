@@ -9,6 +9,8 @@ import unittest
 
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to compilers"
+
 # `unused` is called by nobody; with an input the program computes for a while, with "fail" it ends with status 3.
 SOURCE = r"""
 #include <stdio.h>

@@ -17,6 +17,8 @@ from cluster import Cluster
 from hosts import need_hosts
 from machines import BLANK, machines_of
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 GIB = 1 << 30
 LOOKS = 400
 

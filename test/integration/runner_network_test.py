@@ -14,6 +14,8 @@ import runners
 from node import BUILD, Node
 from ports import free_port
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 def setUpModule():
     """This process, which runs this file alone, is a host of its own from here on."""

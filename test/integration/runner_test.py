@@ -13,6 +13,8 @@ import microvm
 import runners
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 
 class Runner(unittest.TestCase):
     options = ()

@@ -14,6 +14,8 @@ from node import BUILD, Node
 from registry import need_registry
 from web import Web
 
+PLAIN_ONLY = "the time goes to compilers"
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 node = None
 folder = None

@@ -15,6 +15,8 @@ import unittest
 from cluster import Cluster
 from node import ROOT
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 SECONDS = 90
 ARGUMENTS = [] if "ASAN_OPTIONS" in os.environ else ["--isolation", "process"]  # what the sanitizer leaves
 # Takes a moment, then writes down what it was given; what is called more than once is written down as often.

@@ -15,6 +15,8 @@ import unittest
 from cluster import Cluster
 from node import BUILD, ROOT, Refused
 
+PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
+
 NOW, NEXT = BUILD / "blixard", BUILD / "blixard-next"
 NEXT_VERSION = "0.1.1-next"
 UNSUPPORTED = 65  # exit status, spec/errors.def

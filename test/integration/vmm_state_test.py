@@ -19,6 +19,8 @@ from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
 
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
 STAND_IN = pathlib.Path(__file__).resolve().parent.parent / "lib" / "vmm_standin.py"
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 4096, 16384, 1 << 18
 MIB = 1 << 20

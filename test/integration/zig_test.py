@@ -9,6 +9,8 @@ import unittest
 
 from node import ROOT, Node
 
+PLAIN_ONLY = "the time goes to compilers"
+
 ZIG = os.environ.get("ZIG") or shutil.which("zig")
 
 

@@ -219,7 +219,7 @@ class Server:
         """`blixard WORDS` on this host, with this node."""
         done = subprocess.run(self.host.command(BUILD / "blixard", *words), text=text, stdin=subprocess.DEVNULL,
                               env={**os.environ, "BLIXARD_ADDR": f"unix:{self.folder / 'api.sock'}"},
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **options)
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300, **options)
         if check and done.returncode != 0:
             raise RuntimeError(f"blixard {' '.join(map(str, words))}: {done.returncode}: {done.stderr}")
         return done.stdout if check else done

@@ -3,7 +3,7 @@
 
 Prints a line per test (ok, not ok, skip) in the form tools/test reads.  Several files run at once, each
 in a process of its own: they wait more than they compute.  BLIXARD_TEST_JOBS says how many (default:
-two for each CPU), BLIXARD_BUILD names the build folder under test (default: build).
+two for each CPU and one), BLIXARD_BUILD names the build folder under test (default: build).
 """
 import concurrent.futures
 import importlib.util
@@ -21,14 +21,15 @@ ROOT = HERE.parent.parent
 
 
 FILE_SECONDS_MAX = 1500
-LONGEST = ("cluster_change", "bench", "cluster_faults", "placement", "anynode", "sdk", "torture", "cluster", "migrate_phases", "machine_disk")  # begin with these: none is left alone at the end
-# What these try is programs beside ours, compilers, documents: a sanitizer sees nothing in them that it does not see elsewhere.
-WITHOUT_SANITIZERS = ("bench", "conformance", "examples", "first_cluster", "hosts", "nix", "sdk")
-# What these try takes minutes each, in other programs (QEMU, compilers) or in waiting for elections; their rooms are under the sanitizers
-# in unit and simulation tests, and in the files that stay.  BLIXARD_TEST_ALL=1 has them there, too.
-LONG = ("agent_boot", "anynode", "cli", "cluster_change", "cluster_faults", "http2", "linux_function", "linux_stream", "machine_change", "machine_cluster",
-        "machine_disk", "machine_export", "machine_full", "machine_kept", "machine_snapshot", "migrate", "migrate_belongings", "migrate_network",
-        "migrate_phases", "network", "network_cluster", "nix_machine", "oci", "upgrade")
+JOBS = int(os.environ.get("BLIXARD_TEST_JOBS", 2 * (os.cpu_count() or 1) + 1))
+# Begin with these: what takes longest from its beginning to its end must not be left alone at the end.
+LONGEST = ("cluster_faults", "cluster_change", "migrate_belongings", "torture", "examples", "cli", "placement_life", "cluster", "machine_disk", "machine",
+           "volume", "agent_boot", "placement", "trigger_sources", "websocket", "migrate_phases", "anynode", "vmm_state", "node_loss", "sdk", "node_life",
+           "machine_kept", "trigger", "migrate", "nix_machine", "network")
+# A file with this line runs in the plain lane alone: PLAIN_ONLY = "the reason".  It is for what takes its time in other programs (guests
+# that are emulated, compilers, servers) or in waiting, where sanitizers see nothing of ours that other files and unit tests do not show
+# them.  BLIXARD_TEST_ALL=1 has them under the sanitizers, too.
+PLAIN_ONLY = re.compile(r'^PLAIN_ONLY = "(.+)"$', re.MULTILINE)
 COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
 
@@ -79,10 +80,10 @@ def run_file(path):
     return 1 if bad else 0
 
 
-def run_apart(path):
+def run_apart(path, env=None):
     """All tests of a file, in a process of its own: its lines, and the three counts."""
     try:
-        done = subprocess.run([sys.executable, __file__, str(path)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        done = subprocess.run([sys.executable, __file__, str(path)], cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", timeout=FILE_SECONDS_MAX)
         text = done.stdout
     except subprocess.TimeoutExpired as late:
@@ -93,19 +94,28 @@ def run_apart(path):
     return text[:counts.start()], tuple(int(n) for n in counts.groups())
 
 
+def rank(path):
+    """Where a file is in the order in which they begin."""
+    name = path.stem.removesuffix("_test")
+    return (LONGEST.index(name) if name in LONGEST else len(LONGEST), -path.stat().st_size)
+
+
+def files(wanted=(), is_sanitized=False):
+    """The files to run, in the order to begin them."""
+    paths = [path for path in (ROOT / "test" / "integration").glob("*_test.py")
+             if not wanted or any(word in path.name for word in wanted)]
+    if not wanted and is_sanitized and not os.environ.get("BLIXARD_TEST_ALL"):
+        paths = [path for path in paths if not PLAIN_ONLY.search(path.read_text())]
+    return sorted(paths, key=rank)
+
+
 def main(wanted):
     if len(wanted) == 1 and pathlib.Path(wanted[0]).is_file():
         return run_file(pathlib.Path(wanted[0]))
-    paths = [path for path in (ROOT / "test" / "integration").glob("*_test.py")
-             if not wanted or any(word in path.name for word in wanted)]
-    if not wanted and {"ASAN_OPTIONS", "TSAN_OPTIONS"} & os.environ.keys():
-        left_out = WITHOUT_SANITIZERS if os.environ.get("BLIXARD_TEST_ALL") else WITHOUT_SANITIZERS + LONG
-        paths = [path for path in paths if path.stem.removesuffix("_test") not in left_out]
-    paths.sort(key=lambda path: (path.stem.removesuffix("_test") not in LONGEST, -path.stat().st_size))
-    jobs = int(os.environ.get("BLIXARD_TEST_JOBS", 2 * (os.cpu_count() or 1)))
     total = [0, 0, 0]
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(run_apart, path) for path in paths]):
+    with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+        jobs = [pool.submit(run_apart, path) for path in files(wanted, bool({"ASAN_OPTIONS", "TSAN_OPTIONS"} & os.environ.keys()))]
+        for future in concurrent.futures.as_completed(jobs):
             text, counts = future.result()
             print(text, end="", flush=True)
             total = [a + b for a, b in zip(total, counts)]
