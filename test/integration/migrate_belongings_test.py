@@ -125,10 +125,10 @@ class Belongings(unittest.TestCase):
         self.assertEqual(self.shell("reader", "cat /mnt/other/one /mnt/secret/one /mnt/live/two"), "kept one\nsealed one\ntwin\n")
         near.cli("vm", "delete", "reader")
         for name in ("live", "cold", "twin", "other", "secret", "sealed", "plain", "kept"):
-            for row in json.loads(near.cli("volume", "snapshot", "list", name, "--output", "json"))["snapshots"]:
-                near.cli("volume", "snapshot", "delete", name, row["name"])
-            # layers may still be merged
-            near.until(lambda _: near.cli("volume", "delete", name, check=False).returncode == 0, f"end of volume {name}")
+            rows = json.loads(near.cli("volume", "snapshot", "list", name, "--output", "json"))["snapshots"]
+            for words in [("snapshot", "delete", name, row["name"]) for row in rows] + [("delete", name)]:
+                # layers may still be merged
+                near.until(lambda _: near.cli("volume", *words, check=False).returncode == 0, f"end of volume {words}")
         self.nothing_left(near)
         self.nothing_left(far)
 
