@@ -234,7 +234,7 @@ class Login(unittest.TestCase):
         self.assertEqual(self.cluster.seen, [])
 
     def test_a_word_too_many_leads_to_the_help(self):
-        self.wrong(64, 'unexpected "home": blixard cluster init --help', "cluster", "init", "home")
+        self.wrong(64, 'unexpected "home" (it takes at most 0): blixard cluster init --help', "cluster", "init", "home")
 
     def test_a_dead_address_is_passed_over(self):
         self.good("login", self.token(["127.0.0.1:1", self.cluster.address]))
