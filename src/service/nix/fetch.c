@@ -18,6 +18,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
@@ -90,12 +91,24 @@ static void clear_holder(struct nix_fetch *fetch)
     fetch->member = 0;
 }
 
+static int remove_folder(struct job *job, struct error *err)
+{
+    return file_remove_tree(job->context, err);
+}
+
+static void on_removed(struct job *job, const struct error *error)
+{
+    if (error != NULL) {
+        log_warn("nix: what was fetched is left in %s: %s", (char *)job->context, error->text);
+    }
+    free(job->context);
+}
+
+/* A closure may be large: not by the loop. */
 static void clear_folder(struct nix_fetch *fetch)
 {
-    struct error ignored = {0};
     if (fetch->folder != NULL) {
-        file_remove_tree(fetch->folder, &ignored);
-        free(fetch->folder);
+        job_start(fetch->service, false, remove_folder, on_removed, fetch->folder);
         fetch->folder = NULL;
     }
 }

@@ -70,8 +70,9 @@ void nix_write_metrics(struct nix_service *service, bool is_openmetrics, struct 
 /* 0: there is no listener. */
 uint16_t nix_service_port(const struct nix_service *service);
 
-/* Which store, for engine/nix; UNSUPPORTED, saying what to install.  Blocks some 10 ms when Nix
- * came to this node since the start. */
+/* Which store, for engine/nix; UNSUPPORTED, saying what to install.  Where there was none, that is
+ * asked again beside the loop, at most every 5 s: who asks after Nix has come to this node may be
+ * told once that there is none. */
 int nix_service_store(struct nix_service *service, struct nix_store *ret_store, struct error *err);
 
 /* ---- For what is deployed: have a path, keep it ---- */

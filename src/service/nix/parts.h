@@ -58,6 +58,9 @@ struct nix_service {
     struct nix_service_options options; /* its texts are ours */
     struct nix_store store;
     bool has_store;
+    bool is_asking;      /* whether there is one by now */
+    uint64_t asked_ms;   /* when that was asked last, by the boot clock */
+    struct error absent; /* why there was none */
     bool is_over;
     struct list jobs;
     struct list fetches;

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
@@ -14,6 +15,8 @@
 #include "engine/store/store.h"
 
 #include "service/nix/parts.h"
+
+enum { ASK_AGAIN_MS = 5000 };
 
 /* ---- Jobs ---- */
 
@@ -75,17 +78,35 @@ struct job *job_start(struct nix_service *service, bool is_long,
 
 /* ---- Which store ---- */
 
+static int ask_nothing(struct job *job, struct error *err)
+{
+    (void)job;
+    (void)err;
+    return 0; /* run_job() has asked */
+}
+
+static void on_asked(struct job *job, const struct error *error)
+{
+    job->service->is_asking = false;
+    if (error != NULL) {
+        job->service->absent = *error;
+    }
+}
+
 int nix_service_store(struct nix_service *service, struct nix_store *ret_store, struct error *err)
 {
-    if (!service->has_store) {
-        int r = nix_open(&service->store, err);
-        if (r < 0) {
-            return r;
-        }
-        service->has_store = true;
+    uint64_t now_ms = clock_boot_ms();
+    if (service->has_store) {
+        *ret_store = service->store;
+        return 0;
     }
-    *ret_store = service->store;
-    return 0;
+    if (!service->is_asking && !service->is_over && now_ms - service->asked_ms >= ASK_AGAIN_MS) {
+        service->is_asking = true;
+        service->asked_ms = now_ms;
+        job_start(service, true, ask_nothing, on_asked, NULL);
+    }
+    *err = service->absent;
+    return -(int)err->kind;
 }
 
 char *nix_trusted(struct nix_service *service)
@@ -233,7 +254,6 @@ int nix_service_new(const struct nix_service_options *options, struct nix_servic
                     struct error *err)
 {
     struct nix_service *service = NEW(struct nix_service);
-    struct error absent = {0};
     list_init(&service->jobs);
     list_init(&service->fetches);
     list_init(&service->doings);
@@ -243,8 +263,10 @@ int nix_service_new(const struct nix_service_options *options, struct nix_servic
     list_init(&service->servings);
     int r = copy_options(service, options, err);
     r = r < 0 ? r : open_folders(service, err);
-    if (r == 0 && nix_service_store(service, &(struct nix_store){0}, &absent) < 0) {
-        log_debug("nix: %s", absent.text);
+    if (r == 0) {
+        service->has_store = nix_open(&service->store, &service->absent) == 0;
+        service->asked_ms = clock_boot_ms();
+        log_debug("nix: %s", service->has_store ? service->store.version : service->absent.text);
     }
     r = r < 0 ? r : serve_start(service, err);
     if (r < 0) {
