@@ -73,6 +73,7 @@ static void copy_request(struct allocation *allocation, const struct placement_r
     copy->group.over = allocation->over != NULL ? allocation->over->text : NULL;
     copy->hints = NULL;
     copy->hint_count = 0;
+    talks_copy(copy, request->talks, request->talk_count);
     copy->avoid = NULL;
     copy->avoid_count = 0;
     copy->reservation = NULL;
@@ -107,6 +108,7 @@ void allocation_free(struct placement_cluster *cluster, struct allocation *alloc
     word_unref(cluster, allocation->over);
     placement_rules_unref(allocation->request.rules);
     demand_done(&allocation->request.demand);
+    talks_done(&allocation->request);
     grant_done(&allocation->grant);
     free(allocation->id);
     free(allocation);

@@ -230,5 +230,9 @@ int check_request(const struct placement_request *request, struct error *err)
         return error_set(err, ERROR_LIMIT, "at most %d hints and nodes to avoid",
                          PLACEMENT_HINTS_MAX);
     }
+    if (request->talk_count > PLACEMENT_TALKS_MAX) {
+        return error_set(err, ERROR_LIMIT, "at most %d others that it talks with",
+                         PLACEMENT_TALKS_MAX);
+    }
     return 0;
 }

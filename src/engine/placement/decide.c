@@ -70,6 +70,7 @@ void placement_options_init(struct placement_options *options, enum placement_st
                 [PLACEMENT_PART_SPREAD] = 100,
                 [PLACEMENT_PART_GROUP] = 200,
                 [PLACEMENT_PART_LOCAL] = 50,
+                [PLACEMENT_PART_TRAFFIC] = 100,
                 [PLACEMENT_PART_COST] = 0,
                 [PLACEMENT_PART_TAINT] = 200,
                 [PLACEMENT_PART_LOAD] = 50,
@@ -86,6 +87,7 @@ void placement_options_init(struct placement_options *options, enum placement_st
         options->weights[PLACEMENT_PART_COST] = 400;
     } else if (strategy == PLACEMENT_DATA_LOCAL) {
         options->weights[PLACEMENT_PART_LOCAL] = 400;
+        options->weights[PLACEMENT_PART_TRAFFIC] = 400;
     } else if (strategy != PLACEMENT_BINPACK) {
         options->weights[PLACEMENT_PART_SHAPE] = 0;
     }
@@ -153,6 +155,9 @@ static void search_named(struct search *search)
     const struct placement_request *request = probe->request;
     for (size_t i = 0; i < request->hint_count; i++) {
         consider_any(search, node_by_id(probe->cluster, request->hints[i].node));
+    }
+    for (size_t i = 0; i < probe->tie_count; i++) {
+        consider_any(search, (struct node *)(uintptr_t)probe->ties[i].node);
     }
     if (probe->group == NULL || request->group.policy != PLACEMENT_GROUP_COMPACT) {
         return;

@@ -89,7 +89,7 @@ const char *placement_part_name(enum placement_part part)
         [PLACEMENT_PART_GROUP] = "group",       [PLACEMENT_PART_LOCAL] = "local",
         [PLACEMENT_PART_COST] = "cost",         [PLACEMENT_PART_TAINT] = "taint",
         [PLACEMENT_PART_LOAD] = "load",         [PLACEMENT_PART_AVOID] = "avoid",
-        [PLACEMENT_PART_NUMA] = "numa",
+        [PLACEMENT_PART_NUMA] = "numa",         [PLACEMENT_PART_TRAFFIC] = "traffic",
     };
     CHECK(part < PLACEMENT_PART_COUNT);
     return names[part];

@@ -296,6 +296,11 @@ struct leaning { /* a spread */
     uint32_t least; /* the least count among the values that can be reached */
 };
 
+struct tie { /* what a request exchanges with what is at a node */
+    const struct node *node;
+    double rate;
+};
+
 struct probe {
     struct placement_cluster *cluster;
     const struct placement_request *request;
@@ -316,6 +321,9 @@ struct probe {
     const struct tally *over_tally;
     bool over_is_unique;
     uint64_t hint_bytes;
+    struct tie ties[PLACEMENT_TALKS_MAX];
+    size_t tie_count;
+    double tie_rate; /* of all */
     uint32_t cost_most;
 };
 
@@ -355,6 +363,14 @@ bool grant_cores(const struct probe *probe, const struct node *node,
 bool grant_find(const struct probe *probe, const struct node *node,
                 struct placement_grant *ret_grant, enum placement_filter *ret_lacking,
                 unsigned *ret_which);
+
+/* ties.c: who is where of those it talks with; each node once.  How many; *ret_rate: of all. */
+size_t ties_find(const struct placement_cluster *cluster, const struct placement_request *request,
+                 struct tie ret_ties[PLACEMENT_TALKS_MAX], double *ret_rate);
+/* The traffic part at a node. */
+double ties_score(const struct tie *ties, size_t count, double rate, const struct node *node);
+void talks_copy(struct placement_request *to, const struct placement_talk *talks, size_t count);
+void talks_done(struct placement_request *request);
 
 /* score.c: parts are written, the weighted sum is returned. */
 double score_node(const struct probe *probe, const struct node *node,

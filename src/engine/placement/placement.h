@@ -53,6 +53,7 @@ enum {
     PLACEMENT_DEVICES_MAX = 64,      /* of one kind */
     PLACEMENT_PORTS_MAX = 64,        /* in a request */
     PLACEMENT_HINTS_MAX = 64,
+    PLACEMENT_TALKS_MAX = 16,
     PLACEMENT_GANG_MAX = 1024,
     PLACEMENT_VICTIMS_MAX = 64,
     PLACEMENT_PRIORITY_DEFAULT = 50,
@@ -229,6 +230,13 @@ struct placement_grant {
     size_t device_count;
 };
 
+/* Data exchanged with something that runs, wherever that is at the moment, or with a node. */
+struct placement_talk {
+    const char *with;          /* id of an allocation (one that is not there counts for nothing), */
+    const char *node;          /* or, when that is NULL, id of a node */
+    uint64_t bytes_per_second; /* both ways */
+};
+
 /*
  * What runs at a node, or has room promised there.  The same struct is the request for one, with
  * `node`, `grant` and `expires_ms` left zero.
@@ -250,6 +258,10 @@ struct placement_request {
         uint64_t bytes;
     } * hints;
     size_t hint_count;
+    /* Whom it exchanges data with, as was learnt.  Of what runs it is kept: rebalancing needs it.
+     */
+    const struct placement_talk *talks;
+    size_t talk_count;
     const char *const *avoid; /* ids of nodes where it failed lately: less attractive */
     size_t avoid_count;
     const char *reservation; /* id of a reservation that it may take the place of; NULL */
@@ -277,6 +289,11 @@ int placement_cluster_add(struct placement_cluster *cluster,
  */
 int placement_cluster_give_cores(struct placement_cluster *cluster, const char *id,
                                  const uint16_t **ret_cores, size_t *ret_count, struct error *err);
+
+/* Something else was learnt of whom it exchanges data with.  NOT_FOUND, LIMIT. */
+int placement_cluster_set_talks(struct placement_cluster *cluster, const char *id,
+                                const struct placement_talk *talks, size_t count,
+                                struct error *err);
 
 /* NOT_FOUND. */
 int placement_cluster_remove(struct placement_cluster *cluster, const char *id,
@@ -331,7 +348,8 @@ enum placement_strategy {
     PLACEMENT_SPREAD,   /* the emptiest */
     PLACEMENT_BALANCED, /* where the largest share of any resource stays smallest (DRF), and even */
     PLACEMENT_LEAST_COST, /* the cheapest node, then the fullest */
-    PLACEMENT_DATA_LOCAL, /* where most of the data is, then the fullest */
+    PLACEMENT_DATA_LOCAL, /* where most of the data and of whom it talks with is, then the fullest
+                           */
     PLACEMENT_STRATEGY_COUNT,
 };
 
@@ -346,6 +364,7 @@ enum placement_part {
     PLACEMENT_PART_SPREAD,   /* nearer to (1) or farther from (-1) the spread's targets */
     PLACEMENT_PART_GROUP,    /* a permissive placement group */
     PLACEMENT_PART_LOCAL,    /* share of its data that is there */
+    PLACEMENT_PART_TRAFFIC,  /* share of what it exchanges that would stay there; little: less */
     PLACEMENT_PART_COST,     /* cheap (1) to dear (0), among all nodes */
     PLACEMENT_PART_TAINT,    /* -1: a PreferNoSchedule that is not tolerated */
     PLACEMENT_PART_LOAD,     /* the expected peak, 0 to -1 */
@@ -540,6 +559,9 @@ struct placement_rebalance_options {
                                    less, in the share of their scarcest resource */
     uint32_t batch_max;         /* moves of one plan, at most PLACEMENT_MOVES_MAX */
     uint32_t gain_min_percent;  /* a move has to better the two nodes' difference by so much */
+    /* Then those move whose traffic part is better by so much elsewhere, as long as the nodes do
+     * not differ by more than the threshold, or than before; 0: none does for that. */
+    uint32_t traffic_min_percent;
     /* Besides may_be_moved of the allocation; NULL: all may.  Nothing of the cluster is changed. */
     bool (*may_move)(const char *id, void *context);
     void *context;
@@ -551,7 +573,9 @@ struct placement_move {
     char id[PLACEMENT_ID_MAX + 1];
     char from[PLACEMENT_ID_MAX + 1]; /* ids */
     char to[PLACEMENT_ID_MAX + 1];
-    double gain; /* by how much the two nodes' difference shrinks, 0 to 1 */
+    double
+        gain; /* by how much the two nodes' difference shrinks, or the traffic part grows: to 1 */
+    bool is_for_traffic;
     char reason[PLACEMENT_REASON_MAX];
 };
 
@@ -563,7 +587,8 @@ struct placement_rebalance {
 };
 
 /*
- * Plan moves from full nodes to empty ones, in the order in which they are to be done.  Only what
+ * Plan moves from full nodes to empty ones, and then to where those are that are talked with, in
+ * the order in which they are to be done.  Only what
  * says may_be_moved moves, every filter holds at its new node, and the cluster is as before
  * afterwards.
  */

@@ -144,6 +144,7 @@ int probe_init(struct probe *probe, struct placement_cluster *cluster,
     for (size_t i = 0; i < request->hint_count; i++) {
         probe->hint_bytes += request->hints[i].bytes;
     }
+    probe->tie_count = ties_find(cluster, request, probe->ties, &probe->tie_rate);
     if (cluster->cost_epoch != cluster->class_epoch) {
         cluster->cost_epoch = cluster->class_epoch;
         cluster->cost_most = 0;

@@ -1,48 +1,32 @@
 /*
  * Rebalancing: from the fullest node to where there is more room, move by move, as long as the two
- * differ by more than the threshold and a move makes them more alike.
+ * differ by more than the threshold and a move makes them more alike; then to where those are that
+ * one talks with (rebalance_traffic.c).
  *
  * How full a node is, is the share of its scarcer of CPU and memory.  The plan is made on the
  * cluster itself, by moving allocations for now; all is taken back at the end.
  */
+#include "engine/placement/rebalance.h"
+
 #include <string.h>
 
 #include "base/check.h"
 #include "base/error.h"
 #include "base/memory.h"
 
-#include "engine/placement/parts.h"
-
 enum { TRIED_AT_NODE_MAX = 32, FULL_NODES_TRIED_MAX = 16 };
 
-struct moved {
-    struct allocation *allocation;
-    struct node *from;
-    struct placement_grant grant; /* that it had there */
-};
-
-struct plan {
-    struct placement_cluster *cluster;
-    const struct placement_rebalance_options *options;
-    struct placement_options decide_options;
-    uint64_t now_ms;
-    struct moved *moved;
-    size_t moved_count;
-    struct placement_rebalance *result;
-    struct error *err;
-};
-
-static double fullness(const struct node *node)
+double fullness(const struct node *node)
 {
     return 1 - node_free_share(node);
 }
 
-static bool is_open(const struct node *node)
+bool is_open(const struct node *node)
 {
     return node->is_ready && node->is_eligible;
 }
 
-static double difference(const struct placement_cluster *cluster)
+double difference(const struct placement_cluster *cluster)
 {
     double most = 0, least = 1;
     size_t count = 0;
@@ -119,25 +103,31 @@ static double try_move(struct plan *plan, struct allocation *allocation,
     return gain;
 }
 
-static void do_move(struct plan *plan, struct allocation *allocation,
-                    struct placement_decision *decision, double gain)
+static void tell_evening(struct placement_move *move, const struct node *from,
+                         const struct node *to)
 {
-    struct node *from = allocation->node, *to = node_by_id(plan->cluster, decision->node);
+    snprintf(move->reason, sizeof(move->reason),
+             "%.40s is %.0f %% full and %.40s %.0f %%: the difference shrinks by %.0f %%",
+             from->name->text, fullness(from) * 100, to->name->text, fullness(to) * 100,
+             move->gain * 100);
+}
+
+struct placement_move *do_move(struct plan *plan, struct allocation *allocation, struct node *to,
+                               const struct placement_grant *grant, double gain)
+{
+    struct node *from = allocation->node;
     struct placement_move *move = &plan->result->moves[plan->result->move_count++];
     *move = (struct placement_move){.gain = gain};
     snprintf(move->id, sizeof(move->id), "%s", allocation->id);
     snprintf(move->from, sizeof(move->from), "%s", from->id->text);
     snprintf(move->to, sizeof(move->to), "%s", to->id->text);
-    snprintf(move->reason, sizeof(move->reason),
-             "%.40s is %.0f %% full and %.40s %.0f %%: the difference shrinks by %.0f %%",
-             from->name->text, fullness(from) * 100, to->name->text, fullness(to) * 100,
-             gain * 100);
     plan->moved[plan->moved_count++] = (struct moved){allocation, from, allocation->grant};
     allocation_detach(plan->cluster, allocation);
     allocation->grant = (struct placement_grant){.numa = -1};
-    grant_copy(&allocation->grant, &decision->grant);
+    grant_copy(&allocation->grant, grant);
     allocation->node = to;
     allocation_attach(plan->cluster, allocation);
+    return move;
 }
 
 static bool was_moved(const struct plan *plan, const struct allocation *allocation)
@@ -150,7 +140,7 @@ static bool was_moved(const struct plan *plan, const struct allocation *allocati
     return false;
 }
 
-static bool may_move(const struct plan *plan, const struct allocation *allocation)
+bool may_move(const struct plan *plan, const struct allocation *allocation)
 {
     const struct placement_rebalance_options *options = plan->options;
     return allocation->request.may_be_moved && allocation->expires_ms == 0 &&
@@ -193,7 +183,11 @@ static bool move_from(struct plan *plan, struct node *node)
         }
     }
     if (best != NULL) {
-        do_move(plan, best, &best_decision, best_gain);
+        struct node *to = node_by_id(plan->cluster, best_decision.node);
+        struct placement_move told = {.gain = best_gain};
+        tell_evening(&told, node, to); /* as they are before */
+        struct placement_move *move = do_move(plan, best, to, &best_decision.grant, best_gain);
+        memcpy(move->reason, told.reason, sizeof(move->reason));
     }
     placement_decision_done(&best_decision);
     return best != NULL;
@@ -223,7 +217,7 @@ static void take_back(struct plan *plan)
     }
 }
 
-static void run(struct plan *plan)
+static void even_out(struct plan *plan)
 {
     struct placement_rebalance *result = plan->result;
     double threshold = plan->options->threshold_percent / 100.0;
@@ -259,7 +253,7 @@ int placement_rebalance(struct placement_cluster *cluster,
         return r;
     }
     if (options->threshold_percent > 100 || options->gain_min_percent > 100 ||
-        options->batch_max > PLACEMENT_MOVES_MAX) {
+        options->traffic_min_percent > 100 || options->batch_max > PLACEMENT_MOVES_MAX) {
         return error_set(err, ERROR_INVALID,
                          "rebalancing: percentages up to 100, and at most %d moves",
                          PLACEMENT_MOVES_MAX);
@@ -280,7 +274,10 @@ int placement_rebalance(struct placement_cluster *cluster,
     /* To where there is room, whatever new ones are packed by; and nobody is displaced for it. */
     plan.decide_options.strategy = PLACEMENT_SPREAD;
     plan.decide_options.may_displace = false;
-    run(&plan);
+    even_out(&plan);
+    if (options->traffic_min_percent > 0) {
+        rebalance_traffic(&plan);
+    }
     take_back(&plan);
     free(plan.moved);
     return 0;

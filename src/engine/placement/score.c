@@ -323,6 +323,11 @@ static double part_local(const struct probe *probe, const struct node *node)
     return probe->hint_bytes > 0 ? (double)bytes / (double)probe->hint_bytes : 0;
 }
 
+static double part_traffic(const struct probe *probe, const struct node *node)
+{
+    return ties_score(probe->ties, probe->tie_count, probe->tie_rate, node);
+}
+
 static double part_cost(const struct probe *probe, const struct class *class)
 {
     return probe->cost_most > 0 ? 1 - (double)class->cost / probe->cost_most : 0;
@@ -391,6 +396,7 @@ double score_node(const struct probe *probe, const struct node *node,
         [PLACEMENT_PART_SPREAD] = part_spread(probe, node, class),
         [PLACEMENT_PART_GROUP] = part_group(probe, node, class),
         [PLACEMENT_PART_LOCAL] = part_local(probe, node),
+        [PLACEMENT_PART_TRAFFIC] = part_traffic(probe, node),
         [PLACEMENT_PART_COST] = part_cost(probe, class),
         [PLACEMENT_PART_TAINT] = shape_verdict(probe->shape, class)->disliked > 0 ? -1 : 0,
         [PLACEMENT_PART_LOAD] = part_load(node),
