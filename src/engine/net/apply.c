@@ -14,6 +14,8 @@
 #include "base/memory.h"
 #include "base/text.h"
 
+#include "engine/net/flows.h"
+#include "engine/net/nft.h"
 #include "engine/net/rules.h"
 
 /* The library keeps some tables of names that all its contexts share. */
@@ -56,7 +58,8 @@ static int explain(const char *said, struct error *err)
     return error_set(err, ERROR_OS, "the packet filter: %s", text);
 }
 
-static int run(const char *commands, struct error *err)
+/* With the lock. */
+static int run(const char *commands, bool as_json, char **ret_said_or_null, struct error *err)
 {
     int r = try_socket(err);
     if (r < 0) {
@@ -67,10 +70,31 @@ static int run(const char *commands, struct error *err)
         return error_set(err, ERROR_OS, "libnftables does not start");
     }
     CHECK(nft_ctx_buffer_output(nft) == 0 && nft_ctx_buffer_error(nft) == 0);
+    if (as_json) {
+        nft_ctx_output_set_flags(nft, NFT_CTX_OUTPUT_JSON);
+    }
     if (nft_run_cmd_from_buffer(nft, commands) != 0) {
         r = explain(nft_ctx_get_error_buffer(nft), err);
+    } else if (ret_said_or_null != NULL) {
+        *ret_said_or_null = memory_copy_string(nft_ctx_get_output_buffer(nft));
     }
     nft_ctx_free(nft);
+    return r;
+}
+
+int nft_do(const char *commands, struct error *err)
+{
+    pthread_mutex_lock(&one_at_a_time);
+    int r = run(commands, false, NULL, err);
+    pthread_mutex_unlock(&one_at_a_time);
+    return r;
+}
+
+int nft_ask(const char *command, bool as_json, char **ret_said, struct error *err)
+{
+    pthread_mutex_lock(&one_at_a_time);
+    int r = run(command, as_json, ret_said, err);
+    pthread_mutex_unlock(&one_at_a_time);
     return r;
 }
 
@@ -81,10 +105,7 @@ int net_rules_apply(const struct net_rules *rules, struct error *err)
     if (r < 0) {
         return r;
     }
-    pthread_mutex_lock(&one_at_a_time);
-    r = run(buffer_string(&commands), err);
-    pthread_mutex_unlock(&one_at_a_time);
-    return r;
+    return nft_do(buffer_string(&commands), err);
 }
 
 /* "table ip filter {", "chain FORWARD {", "type filter hook forward priority filter; policy drop;"
@@ -120,20 +141,7 @@ static char *ask(const char *command)
 {
     struct error ignored;
     char *said = NULL;
-    if (try_socket(&ignored) < 0) {
-        return NULL;
-    }
-    pthread_mutex_lock(&one_at_a_time);
-    struct nft_ctx *nft = nft_ctx_new(NFT_CTX_DEFAULT);
-    if (nft != NULL && nft_ctx_buffer_output(nft) == 0 && nft_ctx_buffer_error(nft) == 0 &&
-        nft_run_cmd_from_buffer(nft, command) == 0) {
-        said = memory_copy_string(nft_ctx_get_output_buffer(nft));
-    }
-    if (nft != NULL) {
-        nft_ctx_free(nft);
-    }
-    pthread_mutex_unlock(&one_at_a_time);
-    return said;
+    return nft_ask(command, false, &said, &ignored) == 0 ? said : NULL;
 }
 
 bool net_rules_find_foreign(char *ret_name, size_t size)
@@ -155,5 +163,6 @@ bool net_rules_are_there(const char *owner)
 int net_rules_remove(const char *owner, struct error *err)
 {
     const struct net_rules none = {.owner = owner};
-    return net_rules_apply(&none, err);
+    int r = net_rules_apply(&none, err);
+    return r < 0 ? r : net_flows_remove(owner, err);
 }

@@ -120,7 +120,7 @@ int net_rules_render(const struct net_rules *rules, struct buffer *out, struct e
  * one at a time.  DENIED (not root), UNSUPPORTED (the kernel lacks a part of nftables), INVALID. */
 int net_rules_apply(const struct net_rules *rules, struct error *err);
 
-/* Take all of the owner's away. */
+/* Take all of the owner's away, what counts (flows.h) included. */
 int net_rules_remove(const char *owner, struct error *err);
 
 /* What the owner's tables are called. */

@@ -8,6 +8,8 @@
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/net/flows.h"
+
 #include "../../../lib/test.h"
 #include "world.h"
 
@@ -293,6 +295,31 @@ TEST(net_rules, are_missed_when_others_throw_them_away)
 }
 
 /* Goal: what fails changes nothing.  Method: an ordinary user asks. */
+TEST(net_flows, what_the_filter_says_is_read_and_nothing_else_is_believed)
+{
+    struct error err = {0};
+    struct net_flow *flows = NULL;
+    size_t count = 0;
+    static const char said[] =
+        "{\"nftables\": [{\"metainfo\": {}}, {\"set\": {\"name\": \"near\", \"elem\": "
+        "[{\"prefix\": "
+        "{\"addr\": \"10.77.0.0\", \"len\": 24}}]}}, {\"set\": {\"name\": \"of_0a4d0002\", "
+        "\"elem\": "
+        "[{\"elem\": {\"val\": \"10.77.0.3\", \"counter\": {\"packets\": 2, \"bytes\": 100}}}, "
+        "{\"elem\": {\"val\": \"10.77.0.2\", \"counter\": {\"packets\": 2, \"bytes\": 7}}}, "
+        "{\"elem\": {\"val\": 7}}, \"10.77.0.9\", 5]}}, {\"set\": {\"name\": \"to_0a4d0002\", "
+        "\"elem\": [{\"elem\": {\"val\": \"10.77.0.3\", \"counter\": {\"bytes\": 11}}}]}}, "
+        "{\"set\": "
+        "{\"name\": \"of_x\"}}, {\"set\": {\"name\": \"o\"}}, {\"set\": {\"name\": \"to_0\", "
+        "\"elem\": 3}}]}";
+    EXPECT(net_flows_parse(said, &flows, &count, &err) == 0 && count == 1);
+    EXPECT(flows[0].address == 0x0a4d0002 && flows[0].peer == 0x0a4d0003);
+    EXPECT(flows[0].bytes == 111);
+    free(flows);
+    EXPECT(net_flows_parse("{\"nftables\": 3}", &flows, &count, &err) == -ERROR_PROTOCOL);
+    EXPECT(net_flows_parse("nonsense", &flows, &count, &err) == -ERROR_PROTOCOL);
+}
+
 TEST(net_rules, all_or_nothing)
 {
     struct error err = {0};

@@ -19,6 +19,7 @@
 
 #include "engine/net/dhcp.h"
 #include "engine/net/dns.h"
+#include "engine/net/flows.h"
 #include "engine/net/rules.h"
 
 #include "../../../lib/test.h"
@@ -340,6 +341,62 @@ TEST(net_traffic, machines_reach_nobody_by_the_sixth_version)
     EXPECT(!world_says("ip -6 addr show dev bx0", "inet6"));
     EXPECT(net_rules_remove(NET_OWNER, &err) == 0);
     EXPECT(world_run_in(machines[WEB], ping) == 0);
+}
+
+static uint64_t bytes_between(const struct net_flow *flows, size_t count, uint32_t address,
+                              uint32_t peer)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += flows[i].address == address && flows[i].peer == peer ? flows[i].bytes : 0;
+    }
+    return bytes;
+}
+
+/* Goal: what is exchanged is counted by who with whom, and outlives new rules.  Method: a
+ * connection between two, one to the world; one that speaks to all its neighbours. */
+TEST(net_traffic, who_exchanges_how_much_with_whom_is_counted)
+{
+    static const uint32_t nodes[] = {0xc6336402}; /* `outside` is another node */
+    struct error err = {0};
+    struct net_flow *flows = NULL;
+    size_t count = 0;
+    uint32_t web = ports[WEB].address;
+    uint32_t database = ports[DATABASE].address;
+    make_world();
+    give_addresses();
+    EXPECT(net_flows_read(NET_OWNER, &flows, &count, &err) == 0 && count == 0);
+    EXPECT(net_flows_restart(&rules, nodes, 1, &flows, &count, &err) == 0 && count == 0);
+    EXPECT_STRING(world_hear(machines[WEB], NULL, "10.77.0.3", 80), "10.77.0.2");
+    EXPECT_STRING(world_hear(machines[OTHER], NULL, "198.51.100.2", 80), "198.51.100.1");
+    apply(); /* rules are made anew, the counters stay */
+    EXPECT(net_flows_read(NET_OWNER, &flows, &count, &err) == 0);
+    uint64_t before = bytes_between(flows, count, web, database);
+    EXPECT(before > 200 && before == bytes_between(flows, count, database, web));
+    EXPECT(bytes_between(flows, count, ports[OTHER].address, nodes[0]) > 200);
+    EXPECT(bytes_between(flows, count, ports[STRANGER].address, web) == 0);
+    free(flows);
+    /* A datagram to each neighbour: those who are not there are in the set that has no more room.
+     */
+    int fd = world_socket(machines[STRANGER], SOCK_DGRAM);
+    EXPECT(world_run_in(machines[STRANGER], "ip neigh flush all") == 0);
+    for (uint32_t i = 1; i < 255; i++) {
+        const struct sockaddr_in to = {
+            .sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(0x0a4d0000 + i)};
+        sendto(fd, "x", 1, 0, (const struct sockaddr *)&to, sizeof(to)); /* by its gateway */
+    }
+    EXPECT(net_flows_restart(&rules, nodes, 1, &flows, &count, &err) == 0);
+    size_t of_stranger = 0;
+    for (size_t i = 0; i < count; i++) {
+        of_stranger += flows[i].address == ports[STRANGER].address ? 1 : 0;
+    }
+    EXPECT(of_stranger > 100 && of_stranger <= 2 * NET_FLOW_PEERS_MAX);
+    EXPECT(bytes_between(flows, count, web, database) == before);
+    free(flows);
+    EXPECT(net_flows_read(NET_OWNER, &flows, &count, &err) == 0 && count == 0);
+    close(fd);
+    EXPECT(net_rules_remove(NET_OWNER, &err) == 0);
+    EXPECT(!world_says("nft list ruleset", "table"));
 }
 
 TEST(net_traffic, a_published_port_is_reached_from_everywhere)
