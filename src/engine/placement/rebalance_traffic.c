@@ -5,18 +5,20 @@
  * at the next plan: nodes may not differ by more than the threshold after it, below which nothing
  * is moved for evenness, or where they do already, not by more than before.
  *
- * Candidates are found in one pass, and each is judged anew when it is its turn: one that others
- * have just come to is not better off where they were.
+ * Candidates are found in one pass, and each is judged anew when it is its turn, those that gain
+ * most first: one that others have just come to is not better off where they were.
  */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/memory.h"
 
 #include "engine/placement/rebalance.h"
 
-enum { CANDIDATES_MAX = 64, KIB = 1024 };
+enum { GRANTS_TRIED_MAX = 512, KIB = 1024 };
 
 struct candidate {
     struct allocation *allocation;
@@ -54,10 +56,22 @@ static bool is_enough(const struct plan *plan, const struct better *better)
     return better->node != NULL && better->gain * 100 >= plan->options->traffic_min_percent;
 }
 
-/* The best ones, the best first. */
-static size_t find_candidates(const struct plan *plan, struct candidate ret_list[CANDIDATES_MAX])
+static int by_gain(const void *a, const void *b)
 {
+    const struct candidate *x = a;
+    const struct candidate *y = b;
+    if (x->gain < y->gain || x->gain > y->gain) {
+        return x->gain > y->gain ? -1 : 1;
+    }
+    return strcmp(x->allocation->id, y->allocation->id);
+}
+
+/* The best first; the caller frees the list. */
+static struct candidate *find_candidates(const struct plan *plan, size_t *ret_count)
+{
+    struct candidate *list = NULL;
     size_t count = 0;
+    size_t room = 0;
     for (size_t i = 0; i < plan->cluster->node_count; i++) {
         LIST_EACH(link, &plan->cluster->nodes[i]->allocations)
         {
@@ -66,19 +80,21 @@ static size_t find_candidates(const struct plan *plan, struct candidate ret_list
                 continue;
             }
             struct better better = find_better(plan, allocation);
-            if (!is_enough(plan, &better) ||
-                (count == CANDIDATES_MAX && better.gain <= ret_list[count - 1].gain)) {
+            if (!is_enough(plan, &better)) {
                 continue;
             }
-            size_t at = count < CANDIDATES_MAX ? count++ : count - 1;
-            while (at > 0 && ret_list[at - 1].gain < better.gain) {
-                ret_list[at] = ret_list[at - 1];
-                at--;
+            if (count == room) {
+                room = room == 0 ? 64 : 2 * room;
+                list = memory_resize(list, room * sizeof(*list));
             }
-            ret_list[at] = (struct candidate){allocation, better.gain};
+            list[count++] = (struct candidate){allocation, better.gain};
         }
     }
-    return count;
+    if (count > 0) {
+        qsort(list, count, sizeof(*list), by_gain);
+    }
+    *ret_count = count;
+    return list;
 }
 
 /* Every filter, with the allocation away; and the parts of the node that it would get. */
@@ -101,50 +117,75 @@ static bool find_grant(struct plan *plan, struct allocation *allocation, const s
     return fits;
 }
 
-/* How much the nodes would differ; nothing is changed. */
-static double difference_after(struct plan *plan, struct allocation *allocation, struct node *to)
+struct extremes { /* of how full open nodes are */
+    double most, least;
+};
+
+static struct extremes find_extremes(const struct placement_cluster *cluster)
+{
+    struct extremes extremes = {0, 1};
+    for (size_t i = 0; i < cluster->node_count; i++) {
+        const struct node *node = cluster->nodes[i];
+        if (is_open(node)) {
+            extremes.most = fmax(extremes.most, fullness(node));
+            extremes.least = fmin(extremes.least, fullness(node));
+        }
+    }
+    return extremes;
+}
+
+/* At most so much would the nodes differ; nothing is changed. */
+static double difference_after(const struct extremes *extremes, struct allocation *allocation,
+                               struct node *to)
 {
     struct node *from = allocation->node;
     struct allocation counted = *allocation; /* its amounts alone: parts are found when it moves */
     counted.grant = (struct placement_grant){.numa = -1};
     node_discharge(from, allocation);
     node_charge(to, &counted);
-    double after = difference(plan->cluster);
+    double most = fmax(extremes->most, fullness(to));
+    double least = is_open(from) ? fmin(extremes->least, fullness(from)) : extremes->least;
     node_discharge(to, &counted);
     node_charge(from, allocation);
-    return after;
+    return most - least;
 }
 
-static void try_one(struct plan *plan, struct allocation *allocation)
+/* True: it moves. */
+static bool try_one(struct plan *plan, const struct extremes *extremes,
+                    struct allocation *allocation, size_t *tried)
 {
     struct better better = find_better(plan, allocation);
     struct placement_grant grant = {.numa = -1};
     double threshold = plan->options->threshold_percent / 100.0;
-    double before = difference(plan->cluster);
-    if (!is_enough(plan, &better) || !find_grant(plan, allocation, better.node, &grant)) {
-        return;
+    double limit = fmax(threshold, extremes->most - extremes->least);
+    if (!is_enough(plan, &better) || difference_after(extremes, allocation, better.node) > limit ||
+        ++*tried > GRANTS_TRIED_MAX || !find_grant(plan, allocation, better.node, &grant)) {
+        return false;
     }
-    if (difference_after(plan, allocation, better.node) <= fmax(threshold, before)) {
-        struct placement_move *move = do_move(plan, allocation, better.node, &grant, better.gain);
-        move->is_for_traffic = true;
-        snprintf(move->reason, sizeof(move->reason),
-                 "it exchanges %.0f KiB/s with what is at %.40s, and %.0f KiB/s with what is at "
-                 "%.40s",
-                 better.there / KIB, move->to, better.here / KIB, move->from);
-    }
+    struct placement_move *move = do_move(plan, allocation, better.node, &grant, better.gain);
+    move->is_for_traffic = true;
+    snprintf(move->reason, sizeof(move->reason),
+             "it exchanges %.0f KiB/s with what is at %.40s, and %.0f KiB/s with what is at %.40s",
+             better.there / KIB, move->to, better.here / KIB, move->from);
     grant_done(&grant);
+    return true;
 }
 
 void rebalance_traffic(struct plan *plan)
 {
-    struct candidate list[CANDIDATES_MAX];
     struct placement_rebalance *result = plan->result;
-    size_t before = result->move_count;
-    size_t count = find_candidates(plan, list);
+    struct extremes extremes = find_extremes(plan->cluster);
+    size_t count = 0;
+    size_t tried = 0;
+    size_t moves = 0;
+    struct candidate *list = find_candidates(plan, &count);
     for (size_t i = 0; i < count && result->move_count < plan->options->batch_max; i++) {
-        try_one(plan, list[i].allocation);
+        if (try_one(plan, &extremes, list[i].allocation, &tried)) {
+            extremes = find_extremes(plan->cluster);
+            moves++;
+        }
     }
-    size_t moves = result->move_count - before;
+    free(list);
     if (moves > 0) {
         size_t used = strlen(result->reason);
         result->spread_after = difference(plan->cluster);
