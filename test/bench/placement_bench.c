@@ -166,7 +166,8 @@ struct speed {
     size_t placed, refused;
 };
 
-static struct speed measure_speed(size_t nodes, size_t count)
+/* Each talks with so many that were placed before it, drawn at random. */
+static struct speed measure_speed(size_t nodes, size_t count, size_t peers)
 {
     struct placement_cluster *cluster = make_cluster(nodes);
     struct work work;
@@ -179,6 +180,14 @@ static struct speed measure_speed(size_t nodes, size_t count)
     for (size_t i = 0; i < count; i++) {
         struct placement_request request = next_request(&work);
         struct placement_decision decision = {0};
+        char names[PLACEMENT_TALKS_MAX][32];
+        struct placement_talk talks[PLACEMENT_TALKS_MAX];
+        for (size_t k = 0; k < peers && i > 0; k++) {
+            snprintf(names[k], sizeof(names[k]), "m-%zu", (size_t)draw(&work.random, i));
+            talks[k] = (struct placement_talk){.with = names[k], .bytes_per_second = MIB};
+        }
+        request.talks = talks;
+        request.talk_count = i > 0 ? peers : 0;
         options.seed = i;
         uint64_t begun = cpu_ns();
         must(placement_decide(cluster, &request, &options, 0, &decision, &err), &err);
@@ -207,20 +216,22 @@ static struct speed measure_speed(size_t nodes, size_t count)
 
 static void report_speed(bool is_quick, struct json_writer *out)
 {
-    static const size_t sizes[] = {1000, 2000, 5000, 10000};
+    static const size_t sizes[][2] = {{1000, 0}, {2000, 0}, {5000, 0}, {10000, 0}, {5000, 8}};
     printf("decide and commit, one core, %d rule sets (constraints, affinities, spread)\n",
            RULE_KINDS);
-    printf("%8s %12s %9s %9s %9s %9s %8s\n", "nodes", "placements/s", "p50 us", "p99 us", "max us",
-           "looked at", "refused");
+    printf("%8s %12s %9s %9s %9s %9s %8s %6s\n", "nodes", "placements/s", "p50 us", "p99 us",
+           "max us", "looked at", "refused", "peers");
     json_write_key(out, "speed");
     json_write_begin_array(out);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        struct speed speed = measure_speed(sizes[i], is_quick ? 2000 : sizes[i] * PER_NODE);
-        printf("%8zu %12.0f %9.1f %9.1f %9.1f %9.1f %8zu\n", sizes[i], speed.per_second,
-               speed.p50_us, speed.p99_us, speed.most_us, speed.looked, speed.refused);
+        struct speed speed =
+            measure_speed(sizes[i][0], is_quick ? 2000 : sizes[i][0] * PER_NODE, sizes[i][1]);
+        printf("%8zu %12.0f %9.1f %9.1f %9.1f %9.1f %8zu %6zu\n", sizes[i][0], speed.per_second,
+               speed.p50_us, speed.p99_us, speed.most_us, speed.looked, speed.refused, sizes[i][1]);
         fflush(stdout);
         json_write_begin_object(out);
-        json_write_field_u64(out, "nodes", sizes[i]);
+        json_write_field_u64(out, "nodes", sizes[i][0]);
+        json_write_field_u64(out, "peers", sizes[i][1]);
         json_write_field_double(out, "placements_per_second", speed.per_second);
         json_write_field_double(out, "p50_us", speed.p50_us);
         json_write_field_double(out, "p99_us", speed.p99_us);
@@ -348,8 +359,8 @@ static void report_trace(const char *folder, bool is_quick, struct json_writer *
 int main(int argc, char **argv)
 {
     const char *json_path = NULL, *folder = getenv("BLIXARD_TRACES");
-    bool is_quick = false, is_named = false, wants[3] = {false};
-    static const char *const parts[] = {"speed", "sampling", "trace"};
+    bool is_quick = false, is_named = false, wants[4] = {false};
+    static const char *const parts[] = {"speed", "sampling", "trace", "traffic"};
     folder = folder != NULL ? folder : "../shared/data";
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0) {
@@ -360,13 +371,13 @@ int main(int argc, char **argv)
             folder = argv[++i];
         } else {
             size_t part = 0;
-            while (part < 3 && strcmp(argv[i], parts[part]) != 0) {
+            while (part < 4 && strcmp(argv[i], parts[part]) != 0) {
                 part++;
             }
-            if (part == 3) {
+            if (part == 4) {
                 fprintf(stderr,
                         "usage: placement-bench [--json FILE] [--quick] [--data FOLDER] "
-                        "[speed] [sampling] [trace]\n");
+                        "[speed] [sampling] [trace] [traffic]\n");
                 return 64;
             }
             is_named = wants[part] = true;
@@ -384,6 +395,9 @@ int main(int argc, char **argv)
     }
     if (!is_named || wants[2]) {
         report_trace(folder, is_quick, &out);
+    }
+    if (!is_named || wants[3]) {
+        traffic_measure(is_quick, &out);
     }
     json_write_end_object(&out);
     if (json_path != NULL) {

@@ -17,4 +17,7 @@ uint64_t draw(uint64_t *state, uint64_t below);
 bool trace_measure(const char *folder, bool is_quick, struct json_writer *out,
                    const char **ret_why);
 
+/* placement_traffic.c */
+void traffic_measure(bool is_quick, struct json_writer *out);
+
 #endif
