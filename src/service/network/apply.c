@@ -6,7 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/memory.h"
 
 #include "service/network/parts.h"
@@ -67,6 +69,22 @@ static void make_segment(const struct plan *plan, struct plan_segment *segment, 
     }
 }
 
+/* Counting goes on as it is, unless ports or nodes have come or gone. */
+static void count_flows(struct plan *plan, const struct net_rules *rules)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    if (net_flows_render(rules, plan->nodes, plan->node_count, &text, &plan->flows_problem) < 0) {
+        return;
+    }
+    uint64_t digest = hash_stable(buffer_string(&text));
+    if (digest != plan->flows_digest) {
+        int r = net_flows_restart(rules, plan->nodes, plan->node_count, &plan->flows,
+                                  &plan->flow_count, &plan->flows_problem);
+        plan->are_flows_new = true;
+        plan->flows_digest = r == 0 ? digest : 0;
+    }
+}
+
 static void make_rules(struct plan *plan)
 {
     struct net_segment *segments = memory_new(plan->segment_count + 1, sizeof(*segments));
@@ -103,6 +121,9 @@ static void make_rules(struct plan *plan)
                                     .published = plan->published,
                                     .published_count = plan->published_count};
     net_rules_apply(&rules, &plan->error);
+    if (plan->error.kind == ERROR_NONE && plan->counts_flows) {
+        count_flows(plan, &rules);
+    }
     free(segments);
     free(ports);
 }

@@ -168,6 +168,7 @@ static void on_rules_lost(void *context)
     if (!service->is_over && service->applied != NULL && service->applied->segment_count > 0) {
         log_warn("network: the rules of the packet filter were deleted by somebody else; they are "
                  "applied again");
+        service->flows_digest = 0; /* what counts went with them */
         network_reconcile(service);
     }
 }
@@ -193,6 +194,7 @@ static void on_passed(void *context)
         serve_update(service, plan);
     }
     complain(plan);
+    flows_take_plan(service, plan);
     watch_rules(service, plan);
     plan_free(service->applied);
     service->applied = plan;
@@ -213,6 +215,8 @@ static void pass(void *context)
     service->running = plan_new(service, &err);
     service->running->error = err;
     service->running->is_first = service->applied == NULL;
+    service->running->counts_flows = service->options.counts_flows;
+    service->running->flows_digest = service->flows_digest;
     move_all(&service->waiting, &service->passing);
     service->pending++;
     loop_work(service->options.loop, work, on_passed, service);
@@ -337,6 +341,8 @@ void network_service_free(struct network_service *service)
     }
     serve_end(service);
     come_forget_all(service);
+    map_done(&service->flow_marks);
+    buffer_done(&service->flowed);
     plan_free(service->applied);
     free(service->node_name);
     free(service);

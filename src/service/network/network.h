@@ -36,6 +36,7 @@ struct network_options {
     struct cluster *cluster;
     const char *folder; /* the node's: links of this host that were made for it are known by it */
     const char *node_name;
+    bool counts_flows; /* network_read_flows() is asked */
 };
 
 int network_service_new(const struct network_options *options, struct network_service **ret_service,
@@ -124,6 +125,17 @@ struct network_count {
 typedef void network_counted(const struct network_count *owned_counts, size_t count, void *context);
 void network_count_links(struct network_service *service, network_counted *done, void *context);
 void network_counts_free(const struct network_count *counts);
+
+/* What machines of this node have exchanged with addresses of networks and of nodes since this was
+ * asked last, as the kernel counted it (engine/net/flows.h).  `done` is called once, later; the
+ * list is lent.  One question at a time. */
+struct network_flow {
+    uint32_t address; /* of the machine; in host byte order */
+    uint32_t peer;
+    uint64_t bytes;
+};
+typedef void network_flowed(const struct network_flow *flows, size_t count, void *context);
+void network_read_flows(struct network_service *service, network_flowed *done, void *context);
 
 /* When all that a machine of this node needs is there: before it starts. */
 typedef void network_settled(const struct error *error, void *context);

@@ -4,10 +4,13 @@
 
 #include <sqlite3.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "base/map.h"
 
 #include "engine/net/dns.h"
+#include "engine/net/flows.h"
 #include "engine/net/net.h"
 #include "engine/net/rules.h"
 
@@ -133,7 +136,15 @@ struct plan {
     size_t *ingress_count;
     struct net_rule **egress;
     size_t *egress_count;
-    struct error error; /* of all of it */
+    uint32_t *nodes; /* addresses of all */
+    size_t node_count;
+    bool counts_flows;
+    uint64_t flows_digest; /* of what is counted: before, and after */
+    bool are_flows_new;    /* counting began anew, and this is what was counted: */
+    struct net_flow *flows;
+    size_t flow_count;
+    struct error flows_problem; /* nothing is counted, and the rest is good */
+    struct error error;         /* of all of it */
 };
 
 struct network_service {
@@ -148,6 +159,11 @@ struct network_service {
     struct net_rules_watch *rules_watch; /* NULL: no network was here yet */
     struct list served;                  /* bridges with DHCP and names: serve.c */
     struct list expected;                /* machines of other nodes: come.c */
+    struct map flow_marks;               /* "ADDRESS PEER": bytes when it was read last */
+    struct buffer flowed;                /* struct network_flow, that nobody has asked for yet */
+    uint64_t flow_epoch;                 /* how often counting began anew */
+    uint64_t flows_digest;               /* 0: nothing is counted */
+    char flows_problem[200];
     unsigned pending;
     struct plan *running; /* a thread has it */
     struct plan *applied; /* as it came out, or NULL */
@@ -166,6 +182,9 @@ void plan_gateway_mac(uint32_t vni, uint8_t ret_mac[NET_MAC_SIZE]);
 /* ---- apply.c ---- */
 /* Make it so; of a pool's thread.  Errors are in the plan. */
 void plan_apply(struct plan *plan);
+
+/* ---- flows.c ---- */
+void flows_take_plan(struct network_service *service, struct plan *plan);
 
 /* ---- serve.c ---- */
 /* Serve on the bridges of this plan and on no others; errors are in its segments. */

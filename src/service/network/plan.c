@@ -219,8 +219,13 @@ static void add_remotes(const struct reading *reading)
     for (size_t i = 0; i < view->count; i++) {
         uint32_t address = 0;
         const struct cluster_node *node = &view->nodes[i];
-        bool is_good = parse_host(node->address, &address) && node->health != CLUSTER_LOST;
+        bool is_known = parse_host(node->address, &address);
+        bool is_good = is_known && node->health != CLUSTER_LOST;
         plan->has_others = plan->has_others || !node->is_self;
+        if (is_known) {
+            uint32_t *one = grow(&plan->nodes, &plan->node_count, sizeof(*plan->nodes));
+            *one = address;
+        }
         if (node->is_self) {
             plan->local = is_good ? address : 0;
             snprintf(plan->problem, sizeof(plan->problem),
@@ -377,6 +382,8 @@ void plan_free(struct plan *plan)
     free(plan->egress_count);
     free(plan->groups);
     free(plan->published);
+    free(plan->nodes);
+    free(plan->flows);
     free(plan->homes);
     free(plan->ports);
     free(plan->segments);
