@@ -76,6 +76,7 @@ const char *fetch_refusal(const struct fetch *fetch, const struct fetch_address 
 static void end(struct fetch *fetch)
 {
     struct fetch_service *service = fetch->service;
+    reached_end(fetch);
     transfer_end(fetch);
     tunnel_end(fetch);
     loop_timer_free(fetch->deadline);

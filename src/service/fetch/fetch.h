@@ -92,6 +92,22 @@ void fetch_forbid_own_port(struct fetch_service *service, uint16_t port);
 void fetch_write_metrics(const struct fetch_service *service, enum telemetry_format format,
                          struct buffer *out);
 
+/*
+ * What functions have exchanged with IPv4 addresses since this was asked last: bodies, both ways,
+ * and all of tunnels.  `function` is PROJECT/NAME.  Of more functions and addresses than this
+ * nothing is known; NULL: forget it.
+ */
+enum { FETCH_REACHED_MAX = 64, FETCH_REACHED_FUNCTIONS_MAX = 4096 };
+struct fetch_reached {
+    uint32_t address; /* in host byte order */
+    uint16_t port;
+    uint64_t bytes;
+};
+void fetch_take_reached(struct fetch_service *service,
+                        void (*visit)(const char *function, const struct fetch_reached *reached,
+                                      void *context),
+                        void *context);
+
 /* An entry of an allow-list; INVALID says what is wrong.  Pure, any thread. */
 int fetch_allow_check(const char *entry, struct error *err);
 

@@ -55,6 +55,7 @@ struct fetch_service {
 
     uint64_t begun;
     uint64_t received_bytes;
+    struct map reached; /* by function: reached.c */
     uint64_t failed[FETCH_REASON_COUNT];
 };
 
@@ -154,6 +155,9 @@ struct fetch {
     struct buffer head;
     struct buffer received;
     uint64_t received_bytes;
+    uint64_t uncounted_bytes; /* exchanged with `address` */
+    uint32_t address;         /* IPv4 that it is connected to; 0: none */
+    uint16_t address_port;
     bool is_paused;
     bool is_over;
     struct error error; /* NONE: it has not failed */
@@ -180,6 +184,11 @@ void tunnel_end(struct fetch *fetch);
 
 /* A line of an answer's head, with its end; false: it is broken off, and says why. */
 bool transfer_take_line(struct fetch *fetch, const char *bytes, size_t length);
+
+/* What is exchanged with whom (reached.c): connected; bytes have come or gone; no more. */
+void reached_begin(struct fetch *fetch, const struct fetch_address *address, uint16_t port);
+void reached_count(struct fetch *fetch, size_t bytes);
+void reached_end(struct fetch *fetch);
 
 void fetch_note_change(struct fetch *fetch);
 

@@ -138,6 +138,7 @@ void fetch_service_free(struct fetch_service *service)
     loop_flush(service->loop); /* those that have been found, and those to be told */
     client_free_idle(service);
     CHECK(service->clients.count == 0);
+    fetch_take_reached(service, NULL, NULL);
     curl_global_cleanup();
     service_unref(service);
 }

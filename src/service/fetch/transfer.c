@@ -63,8 +63,13 @@ static int on_connected(void *context, char *address, char *local, int port, /* 
     struct fetch_address to;
     (void)local;
     (void)local_port;
+    struct fetch *fetch = context;
     bool is_good = fetch_address_parse(text_of(address, strlen(address)), &to) &&
-        may_connect(context, &to, (uint16_t)port);
+        may_connect(fetch, &to, (uint16_t)port);
+    if (is_good) {
+        reached_begin(fetch, &to, (uint16_t)port);
+        reached_count(fetch, fetch->body.used);
+    }
     return is_good ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
@@ -259,6 +264,7 @@ static size_t on_body(char *bytes, size_t size, size_t count, void *context)
                   (unsigned long long)fetch->service->body_bytes_max);
         return 0;
     }
+    reached_count(fetch, length);
     fetch->received_bytes += length;
     fetch->service->received_bytes += length;
     buffer_append(&fetch->received, bytes, length);

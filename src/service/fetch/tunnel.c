@@ -16,6 +16,7 @@ static void dial_next(struct fetch *fetch, const struct error *last);
 static void on_data(const void *bytes, size_t length, void *context)
 {
     struct fetch *fetch = context;
+    reached_count(fetch, length);
     buffer_append(&fetch->received, bytes, length);
     fetch->received_bytes += length;
     fetch->service->received_bytes += length;
@@ -51,9 +52,11 @@ static void on_dialled(struct stream *owned_stream, const struct error *error, v
         return;
     }
     fetch->stream = owned_stream;
+    reached_begin(fetch, &fetch->tried[fetch->tried_next - 1], fetch->url.port);
     stream_start(owned_stream, &events, fetch);
     if (fetch->early.used > 0) {
         stream_write(owned_stream, fetch->early.data, fetch->early.used);
+        reached_count(fetch, fetch->early.used);
         buffer_done(&fetch->early);
     }
     if (fetch->is_finished) {
@@ -111,6 +114,7 @@ bool fetch_tunnel_write(struct fetch *fetch, const void *bytes, size_t length)
     }
     if (fetch->stream != NULL) {
         stream_write(fetch->stream, bytes, length);
+        reached_count(fetch, length);
     } else {
         buffer_append(&fetch->early, bytes, length);
     }
