@@ -721,3 +721,20 @@ CREATE TABLE placement_hold (                -- the owner of the queue writes th
     moved_ms INTEGER NOT NULL,               -- something left, or the node was chosen
     revision INTEGER NOT NULL
 ) STRICT;
+-- Learnt data accesses
+CREATE TABLE machine_traffic (               -- whom a machine exchanges data with; its node writes it
+    key      TEXT PRIMARY KEY NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+    node     TEXT NOT NULL,                  -- that has learnt it
+    peers    TEXT NOT NULL,                  -- JSON: [{"machine": ID | "node": NAME, "rate": bytes a second}]
+    at_ms    INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE TABLE function_traffic (              -- the same of a function, as one node has seen it
+    key      TEXT PRIMARY KEY NOT NULL,      -- PROJECT/NAME NODE
+    function TEXT NOT NULL REFERENCES function (key) ON DELETE CASCADE,
+    node     TEXT NOT NULL,
+    peers    TEXT NOT NULL,
+    at_ms    INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE INDEX function_traffic_function ON function_traffic (function);

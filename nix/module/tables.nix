@@ -46,6 +46,7 @@
     rebalance_threshold_percent = { kind = "count"; default = 20; least = 1; most = 100; text = "Nothing is moved while the fullest and the emptiest node differ by less, in the share of their scarcest resource."; };
     rebalance_batch = { kind = "count"; default = 4; least = 1; most = 256; text = "Machines that one rebalancing moves at most."; };
     rebalance_cooldown_ms = { kind = "milliseconds"; default = 600000; least = 0; most = 604800000; text = "How long a machine that was moved is not moved again by rebalancing; 0: it may be at once."; };
+    traffic_every_ms = { kind = "milliseconds"; default = 60000; least = 0; most = 3600000; text = "How often the node looks at who exchanges how much data with whom, for placement; 0: never."; };
     node_loss_wait_ms = { kind = "milliseconds"; default = 0; least = 0; most = 604800000; text = "How much longer than the 24 s that are safe a lost node is waited for before machines of it with --node-loss restart-fresh start elsewhere; of the node that leads."; };
     build_threads = { kind = "count"; default = 1; least = 1; most = 16; text = "Modules compiled at once."; };
     forecast_step_ms = { kind = "milliseconds"; default = 60000; least = 10000; most = 3600000; text = "How long a step of forecasts is; a day must be a whole number of them.  What was learnt in other steps is forgotten."; };

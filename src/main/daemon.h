@@ -65,6 +65,7 @@ struct node {
     struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
+    struct traffic_service *traffic;
     struct nix_service *nix;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */

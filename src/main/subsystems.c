@@ -38,6 +38,7 @@
 #include "service/route/route.h"
 #include "service/secret/secret.h"
 #include "service/telemetry/telemetry.h"
+#include "service/traffic/traffic.h"
 #include "service/trigger/brokers.h"
 #include "service/trigger/driver.h"
 #include "service/trigger/queues.h"
@@ -470,13 +471,33 @@ static int start_networks(struct node *node, struct error *err)
                                             .store = node->store,
                                             .cluster = node->cluster,
                                             .folder = node->folder,
-                                            .node_name = node->name};
+                                            .node_name = node->name,
+                                            .counts_flows = node->options.traffic_every_ms > 0};
     return network_service_new(&options, &node->networks, err);
 }
 
 static void stop_networks(struct node *node)
 {
     network_service_free(node->networks);
+}
+
+static int start_traffic(struct node *node, struct error *err)
+{
+    const struct traffic_options options = {.loop = node->loop,
+                                            .store = node->store,
+                                            .cluster = node->cluster,
+                                            .networks = node->networks,
+                                            .node_name = node->name,
+                                            .every_ms = node->options.traffic_every_ms};
+    (void)err;
+    node->traffic = traffic_service_new(&options);
+    return 0;
+}
+
+static void stop_traffic(struct node *node)
+{
+    traffic_service_free(node->traffic);
+    node->traffic = NULL;
 }
 
 static int start_machines(struct node *node, struct error *err)
@@ -615,11 +636,13 @@ static int start_fetches(struct node *node, struct error *err)
     if (r == 0 && port > 0) {
         fetch_forbid_own_port(node->fetches, port);
     }
+    traffic_set_fetches(node->traffic, node->fetches);
     return r;
 }
 
 static void stop_fetches(struct node *node)
 {
+    traffic_set_fetches(node->traffic, NULL);
     fetch_service_free(node->fetches);
     node->fetches = NULL;
 }
@@ -801,6 +824,7 @@ static int start_api(struct node *node, struct error *err)
         .quotas = node->quotas,
         .routes = node->routes,
         .forecasts = node->forecasts,
+        .traffic = node->traffic,
         .kv = node->kv,
         .fetches = node->fetches,
         .secrets = node->secrets,
@@ -857,6 +881,7 @@ const struct subsystem subsystems[] = {
     {"Nix store", stores_start, stores_stop},
     {"volumes", start_volumes, stop_volumes},
     {"networks", start_networks, stop_networks},
+    {"traffic", start_traffic, stop_traffic},
     {"machines", start_machines, stop_machines},
     {"node life", places_start_node_life, places_stop_node_life},
     {"placement", places_start_placement, places_stop_placement},

@@ -84,6 +84,7 @@ struct api_options {
     struct node_service *node_life;
     struct volume_service *volumes;
     struct network_service *networks;
+    struct traffic_service *traffic;
     struct nix_service *nix;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };
