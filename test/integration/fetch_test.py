@@ -68,7 +68,7 @@ class Base:
         (home / ".netrc").write_text("default login somebody password secret\n")
         # None of these is anybody.
         proxies = {name: "http://127.0.0.1:9" for name in ("http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")}
-        cls.node = Node(arguments=("--fetch-authority-file", str(authority.file), *cls.arguments),
+        cls.node = Node(arguments=("--fetch-authority-file", str(authority.file), "--traffic-every-ms", "200", *cls.arguments),
                         env={"HOME": str(home), **proxies, **cls.env})
         cls.node.deploy("all", module, fetch={"allow": ["127.0.0.1", "localhost", "*.localhost", "nowhere.invalid", "::1"]})
 
@@ -160,6 +160,18 @@ class Claims(Base):
         for name in ("transfer-encoding", "connection", "proxy-authorization", "upgrade", "te", "expect"):
             self.assertNotIn(name, fields)
         self.assertNotEqual(fields["traceparent"], "mine")
+
+    def test_whom_a_function_fetches_from_is_learnt(self):
+        """What it exchanged with this machine is of this node, as bytes a second of both ways."""
+        said, index, end = {"accesses": []}, "0", time.monotonic() + 60
+        while not said["accesses"] and time.monotonic() < end:
+            self.fetch(self.web.url + "/echo", method="POST", body="x" * 100000)
+            _, data, fields = self.node.request("GET", f"/v1/functions/all?index={index}&wait=1s", timeout=30)
+            said, index = json.loads(data), fields["x-blixard-index"]
+        peer = said["accesses"][0]
+        self.assertEqual((peer["kind"], peer["name"]), ("node", json.loads(self.node.get("/v1/nodes"))["nodes"][0]["name"]))
+        self.assertGreater(peer["bytes_per_second"], 10000)
+        self.assertIsNotNone(said["accesses_at"])
 
     def test_connections_are_used_again(self):
         for _ in range(3):

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import tempfile
+import time
 import unittest
 
 import hosts
@@ -24,7 +25,7 @@ class Nodes(unittest.TestCase):
             raise unittest.SkipTest("there is no /dev/net/tun")
         hosts.need_hosts()
         cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-overlay-"))
-        cls.cluster = Cluster(3)
+        cls.cluster = Cluster(3, arguments=("--traffic-every-ms", "500"))
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form()
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
@@ -60,7 +61,9 @@ class Nodes(unittest.TestCase):
         self.create("db", self.two, "--network", "back")
         self.shell("web", "httpd -p 80 -h /srv")
         self.network = self.show("network", "show", "back")
+        self.assertIn("nothing learnt yet", self.one.cli("vm", "show", "web"))
         self.meet()
+        self.they_are_learnt()
         self.others_are_apart()
         self.names_follow()
         self.addresses_move()
@@ -75,6 +78,29 @@ class Nodes(unittest.TestCase):
         there = (leases["db"]["mac"], self.two.host.address)
         self.assertIn(there, self.table(self.one, self.network["vni"]))
         self.assertEqual(self.flooded(self.one, self.network["vni"]), {self.two.host.address, self.three.host.address})
+
+    def accesses(self, server, name):
+        """Whom it talks with, by name, once it is said that it does so much."""
+        said, index = server.look(f"/v1/machines/{name}")
+        end = time.monotonic() + 60
+        while not any(peer["bytes_per_second"] > 1000 for peer in said["accesses"]) and time.monotonic() < end:
+            said, index = server.look(f"/v1/machines/{name}", index, 30000)
+        return {peer["name"]: peer for peer in said["accesses"]}
+
+    def they_are_learnt(self):
+        """Who talks with whom is known on each node, counts where one is placed, and is in the metrics."""
+        self.shell("web", "ping -s 1400 db >/dev/null 2>&1 &")
+        for server in (self.two, self.three):
+            peer = self.accesses(server, "web")["db"]
+            self.assertEqual((peer["kind"], peer["node"], peer["local"]), ("machine", self.two.name, False))
+        self.assertIn("web", self.accesses(self.one, "db"))
+        self.one.cli("vm", "set", "web", "--constraint", "none")  # it was made for this very node
+        told = json.loads(self.three.cli("placement", "explain", "web", "--output", "json"))
+        self.assertEqual(told["accesses"][0]["name"], "db")
+        parts = {node["name"]: next(part["score"] for part in node["parts"] if part["name"] == "traffic") for node in told["nodes"]}
+        self.assertGreater(parts.pop(self.two.name), 0)
+        self.assertEqual(set(parts.values()), {0})
+        self.assertRegex(self.one.get("/metrics"), r'blixard_machine_traffic_bytes_per_second\{project="default",machine="web",peers="elsewhere"\} [1-9]')
 
     def others_are_apart(self):
         """A machine of another project: not by address or name, nor by way of the node that both are on."""

@@ -402,8 +402,8 @@ void reconcile_later(struct function_service *service)
 
 static void on_changed(const struct store_event *event, void *context)
 {
-    static const char *const tables[] = {"version", "alias",        "function",
-                                         "holder",  "removed_node", "node"};
+    static const char *const tables[] = {"version",      "alias", "function",        "holder",
+                                         "removed_node", "node",  "function_traffic"};
     for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
         if (strcmp(event->table, tables[i]) == 0) {
             reconcile_soon(context);

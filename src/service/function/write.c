@@ -7,10 +7,12 @@
 #include "base/memory.h"
 
 #include "service/function/parts.h"
+#include "service/traffic/traffic.h"
 
 struct writing {
     struct function_service *service;
     struct json_writer writer;
+    bool is_whole; /* with what lists leave out */
 };
 
 static void write_here(struct function_service *service, struct json_writer *writer,
@@ -128,6 +130,9 @@ static int write_function(struct writing *writing, const char *project,
         write_version(&version, writing);
         version_row_done(&version);
     }
+    if (writing->is_whole) {
+        traffic_write_function(service->options.store, key, writer);
+    }
     json_write_field_time_ms(writer, "created_at", row->created_ms);
     json_write_end_object(writer);
     return r;
@@ -136,7 +141,7 @@ static int write_function(struct writing *writing, const char *project,
 int function_write_list(struct function_service *service, const char *project, struct buffer *out,
                         struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out)};
+    struct writing writing = {service, json_writer_to(out), false};
     struct function_rows rows = {0};
     int r = store_query(service->options.store, err, collect, &rows,
                         "SELECT name, last_version, created_ms FROM function WHERE project = ? "
@@ -157,7 +162,7 @@ int function_write_list(struct function_service *service, const char *project, s
 int function_write(struct function_service *service, const char *project, const char *name,
                    struct buffer *out, struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out)};
+    struct writing writing = {service, json_writer_to(out), true};
     struct function_rows rows = {0};
     uint64_t last = 0;
     int r = function_find(service, project, name, &last, err);
@@ -176,7 +181,7 @@ int function_write(struct function_service *service, const char *project, const 
 int function_write_versions(struct function_service *service, const char *project, const char *name,
                             struct buffer *out, struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out)};
+    struct writing writing = {service, json_writer_to(out), false};
     uint64_t last = 0;
     int r = function_find(service, project, name, &last, err);
     if (r < 0) {
@@ -196,7 +201,7 @@ int function_write_versions(struct function_service *service, const char *projec
 int function_write_version(struct function_service *service, const char *project, const char *name,
                            uint64_t version, struct buffer *out, struct error *err)
 {
-    struct writing writing = {service, json_writer_to(out)};
+    struct writing writing = {service, json_writer_to(out), false};
     struct version_row row;
     int r = version_find(service, project, name, version, &row, err);
     if (r == 0) {

@@ -11,6 +11,7 @@
 
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
+#include "service/traffic/traffic.h"
 
 /* What is shown of the settings. */
 #define SETTINGS                                                                                  \
@@ -122,6 +123,9 @@ static bool write_row(sqlite3_stmt *row, void *context)
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 10));
     if (writing->is_live) {
+        traffic_write_machine(writing->service->options.store,
+                              (const char *)sqlite3_column_text(row, 2), project,
+                              (const char *)sqlite3_column_text(row, 3), writer);
         write_live(writer, writing->service, project, name);
     }
     json_write_end_object(writer);

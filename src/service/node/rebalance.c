@@ -14,7 +14,13 @@
 
 #include "service/node/parts.h"
 
-enum { THRESHOLD_PERCENT = 20, BATCH = 4, GAIN_PERCENT = 5, PERCENT_MAX = 100 };
+enum {
+    THRESHOLD_PERCENT = 20,
+    BATCH = 4,
+    GAIN_PERCENT = 5,
+    TRAFFIC_PERCENT = 30,
+    PERCENT_MAX = 100
+};
 
 /* ---- Who may move ---- */
 
@@ -142,7 +148,8 @@ static int take_settings(const json_t *body, struct placement_rebalance_options 
     *options = (struct placement_rebalance_options){
         .threshold_percent = threshold > 0 ? (uint32_t)threshold : THRESHOLD_PERCENT,
         .batch_max = batch > 0 ? (uint32_t)batch : BATCH,
-        .gain_min_percent = GAIN_PERCENT};
+        .gain_min_percent = GAIN_PERCENT,
+        .traffic_min_percent = TRAFFIC_PERCENT};
     placement_options_init(&options->options, PLACEMENT_BALANCED);
     return 0;
 }

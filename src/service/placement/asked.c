@@ -254,6 +254,25 @@ static int take_reservation(struct asked *asked, struct placement_service *servi
     return r; /* one that has expired keeps nothing */
 }
 
+void asked_talks(const struct traffic_peer *peers, size_t count, struct placement_talk *ret_talks)
+{
+    for (size_t i = 0; i < count; i++) {
+        ret_talks[i] = (struct placement_talk){
+            .with = peers[i].kind == TRAFFIC_MACHINE ? peers[i].id : NULL,
+            .node = peers[i].kind == TRAFFIC_NODE ? peers[i].id : NULL,
+            .bytes_per_second = peers[i].bytes_per_second,
+        };
+    }
+}
+
+static void take_talks(struct asked *asked, struct placement_service *service, const char *id)
+{
+    size_t count = traffic_of_machine(service->options.store, id, asked->peers);
+    asked_talks(asked->peers, count, asked->talks);
+    asked->request.talks = asked->talks;
+    asked->request.talk_count = count;
+}
+
 int asked_init(struct asked *asked, struct placement_service *service, const struct asked_of *of,
                struct error *err)
 {
@@ -267,6 +286,9 @@ int asked_init(struct asked *asked, struct placement_service *service, const str
     asked->request.is_displaceable = !of->is_idle;
     asked->request.may_be_moved = true;
     take_demand(asked, of);
+    if (of->id != NULL) {
+        take_talks(asked, service, of->id);
+    }
     int r = read_rules(asked, service, of, err);
     if (r == 0 && service_is_known(service)) {
         r = take_group(asked, service, of, err);

@@ -222,6 +222,8 @@ static void write_all(struct explaining *explaining, const char *name,
     if (best != NULL && best->filter == PLACEMENT_PASSED) {
         json_write_field_string(&writer, "choice", best->name);
     }
+    traffic_write_machine(explaining->service->options.store, subject->id, explaining->project,
+                          subject->node, &writer);
     write_nodes(&writer, explaining, subject, options);
     decisions_write(explaining->service, explaining->project, name, &writer);
     json_write_end_object(&writer);

@@ -1,6 +1,7 @@
 /*
  * Which nodes have a function's code: those that its rules allow, in an order that every node finds
- * by itself (what suits better first, then rendezvous), so that nobody has to be told.
+ * by itself (what suits better first, then where those are that it was learnt to talk with, then
+ * rendezvous), so that nobody has to be told.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 struct candidate {
     char name[64];
     double affinity;
+    int near; /* tenths of the traffic part: small changes move no copies */
     uint64_t lot;
 };
 
@@ -43,6 +45,7 @@ static void on_verdict(const struct placement_verdict *verdict, void *context)
     struct candidate *candidate = &choosing->candidates[choosing->count++];
     snprintf(candidate->name, sizeof(candidate->name), "%s", verdict->node_name);
     candidate->affinity = verdict->parts[PLACEMENT_PART_AFFINITY];
+    candidate->near = (int)(verdict->parts[PLACEMENT_PART_TRAFFIC] * 10);
     candidate->lot = lot_of(choosing->version, verdict->node_name);
 }
 
@@ -52,6 +55,9 @@ static int compare(const void *a, const void *b)
     const struct candidate *y = b;
     if (x->affinity < y->affinity || x->affinity > y->affinity) {
         return x->affinity > y->affinity ? -1 : 1;
+    }
+    if (x->near != y->near) {
+        return x->near > y->near ? -1 : 1;
     }
     return x->lot != y->lot ? (x->lot > y->lot ? -1 : 1) : strcmp(x->name, y->name);
 }
@@ -68,12 +74,32 @@ static enum placement_function_place judge(const struct placement_service *servi
     return PLACEMENT_FUNCTION_NOT_HERE;
 }
 
+struct talking { /* what the request points into */
+    struct traffic_peer peers[TRAFFIC_PEERS_MAX];
+    struct placement_talk talks[TRAFFIC_PEERS_MAX];
+};
+
+/* `version` is PROJECT/NAME/NUMBER. */
+static void take_talks(struct placement_service *service, const char *version,
+                       struct talking *talking, struct placement_request *request)
+{
+    const char *end = strrchr(version, '/');
+    MEMORY_OWNED char *function =
+        memory_copy_text(version, end != NULL ? (size_t)(end - version) : 0);
+    size_t count = traffic_of_function(service->options.store, function, talking->peers);
+    asked_talks(talking->peers, count, talking->talks);
+    request->talks = talking->talks;
+    request->talk_count = count;
+}
+
 /* Those that its rules allow by the picture as it is, in no order; the caller frees the list. */
 static int find_candidates(struct placement_service *service, json_t *rules,
                            struct choosing *ret_choosing, struct error *err)
 {
     struct placement_options options;
     struct placement_request request = {.id = "function"};
+    struct talking talking;
+    take_talks(service, ret_choosing->version, &talking, &request);
     ret_choosing->room = placement_cluster_node_count(service->cluster);
     ret_choosing->candidates = memory_new(ret_choosing->room + 1, sizeof(struct candidate));
     int r = placement_rules_read(rules, &request.rules, err);
@@ -133,6 +159,8 @@ int functions_preview(struct placement_service *service, const char *version,
         placement_or_null != NULL ? json_deep_copy(placement_or_null) : json_object();
     uint64_t copies = json_u64(rules, "copies");
     size_t used = 0;
+    struct talking talking;
+    take_talks(service, version, &talking, &request);
     json_object_del(rules, "copies");
     ret_nodes[0] = '\0';
     placement_options_init(&options, PLACEMENT_BALANCED);

@@ -35,6 +35,7 @@
 
 #include "service/operation/operation.h"
 #include "service/placement/placement.h"
+#include "service/traffic/traffic.h"
 
 enum {
     PLACEMENT_TRIES_MAX = 5, /* decisions for one machine, when others come first */
@@ -56,6 +57,8 @@ struct asked {
     char hinted[PLACEMENT_HINTED_MAX][64];
     struct placement_hint hints[PLACEMENT_HINTED_MAX];
     const char *avoided[PLACEMENT_TRIES_MAX];
+    struct traffic_peer peers[TRAFFIC_PEERS_MAX];
+    struct placement_talk talks[TRAFFIC_PEERS_MAX];
 };
 
 struct asked_of {
@@ -72,6 +75,8 @@ struct asked_of {
 int asked_init(struct asked *asked, struct placement_service *service, const struct asked_of *of,
                struct error *err);
 void asked_done(struct asked *asked);
+/* What was learnt of whom one talks with, as the engine has it; it lends from `peers`. */
+void asked_talks(const struct traffic_peer *peers, size_t count, struct placement_talk *ret_talks);
 /* The name without the number at its end: "db" of "db-2"; into `out` of 64. */
 void asked_base_name(const char *name, char out[64]);
 /* "reservation/PROJECT/NAME": the engine's name of one. */
@@ -126,6 +131,7 @@ struct placement_service {
     struct map nodes;    /* name -> digest, as a text */
     struct map machines; /* key -> struct known */
     struct map kept;     /* key of a reservation -> its engine id */
+    struct map talking;  /* ids of machines of which something else was learnt */
     struct map dirty;    /* keys of machines whose rows changed */
     struct map images;   /* picture_image_at(): which images are where, as far as is known */
     struct list waiting;

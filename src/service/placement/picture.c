@@ -319,6 +319,24 @@ static void load_dirty(struct placement_service *service)
     keys_free(&keys);
 }
 
+/* ---- Whom they talk with ---- */
+
+static void load_talking(struct placement_service *service)
+{
+    struct keys keys = keys_of(&service->talking);
+    map_done(&service->talking);
+    service->talking = (struct map){0};
+    for (size_t i = 0; i < keys.count; i++) {
+        struct traffic_peer peers[TRAFFIC_PEERS_MAX];
+        struct placement_talk talks[TRAFFIC_PEERS_MAX];
+        struct error ignored = {0}; /* of one that is not placed */
+        size_t count = traffic_of_machine(service->options.store, keys.items[i], peers);
+        asked_talks(peers, count, talks);
+        placement_cluster_set_talks(service->cluster, keys.items[i], talks, count, &ignored);
+    }
+    keys_free(&keys);
+}
+
 /* ---- Reservations ---- */
 
 enum { MILLI = 1000 };
@@ -474,6 +492,9 @@ void picture_update(struct placement_service *service)
         service->are_holds_stale = false;
         holds_update(service);
     }
+    if (service->talking.count > 0) {
+        load_talking(service);
+    }
     if (service->drives_away || service->drove_away) {
         evict_look(service);
     }
@@ -503,6 +524,7 @@ void picture_done(struct placement_service *service)
     map_done(&service->machines);
     map_done(&service->kept);
     map_done(&service->dirty);
+    map_done(&service->talking);
     map_done(&service->images);
     map_each(&service->cpus, free_text, NULL);
     map_done(&service->cpus);

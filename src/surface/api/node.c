@@ -19,6 +19,7 @@
 #include "service/quota/quota.h"
 #include "service/route/route.h"
 #include "service/telemetry/telemetry.h"
+#include "service/traffic/traffic.h"
 #include "service/trigger/trigger.h"
 #include "service/volume/volume.h"
 
@@ -134,6 +135,10 @@ static void answer_metrics(struct request *request, const char *more)
                               &body);
     }
     buffer_append_string(&body, more);
+    if (request->api->options.traffic != NULL) {
+        traffic_write_metrics(request->api->options.traffic, format == TELEMETRY_OPENMETRICS,
+                              &body);
+    }
     if (request->api->options.forecasts != NULL) {
         forecast_write_metrics(request->api->options.forecasts, &body);
     }

@@ -310,6 +310,23 @@ int verb_vm_list(const struct arguments *arguments, struct error *err)
     return print_target(arguments, "/v1/machines", "machines", columns, COUNT(columns), err);
 }
 
+static int show_one(const struct arguments *arguments, const struct column *facts, unsigned count,
+                    struct error *err)
+{
+    JSON_OWNED json_t *document = NULL;
+    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    r = r < 0 ? r : request_json("GET", target, NULL, &document, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(document, output);
+    } else if (r == 0) {
+        print_facts(document, facts, count);
+        print_accesses(document);
+    }
+    return r;
+}
+
 int verb_vm_show(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
@@ -376,8 +393,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"firmware", "firmware", AS_TEXT},
         {"user-data", "user_data_digest", AS_TEXT},
     };
-    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
-    return print_target(arguments, target, NULL, facts, COUNT(facts), err);
+    return show_one(arguments, facts, COUNT(facts), err);
 }
 
 int verb_vm_drivers(const struct arguments *arguments, struct error *err)

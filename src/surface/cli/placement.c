@@ -104,6 +104,23 @@ static void describe_parts(json_t *node)
     }
 }
 
+/* Whom it exchanges data with, of a Machine, Function or PlacementExplanation. */
+void print_accesses(const json_t *document)
+{
+    static const struct column columns[] = {
+        {"TALKS WITH", "name", AS_TEXT}, {"KIND", "kind", AS_TEXT},
+        {"NODE", "node", AS_TEXT},       {"BYTES/S", "bytes_per_second", AS_BYTES},
+        {"LOCAL", "local", AS_TEXT},
+    };
+    const json_t *accesses = json_object_get(document, "accesses");
+    if (json_array_size(accesses) == 0) {
+        puts("talks with    nothing learnt yet");
+        return;
+    }
+    putchar('\n');
+    print_table(accesses, columns, COUNT(columns));
+}
+
 int verb_placement_explain(const struct arguments *arguments, struct error *err)
 {
     static const struct column facts[] = {
@@ -136,6 +153,7 @@ int verb_placement_explain(const struct arguments *arguments, struct error *err)
         describe_parts(node);
     }
     print_facts(document, facts, COUNT(facts));
+    print_accesses(document);
     putchar('\n');
     print_table(json_object_get(document, "nodes"), columns, COUNT(columns));
     if (json_array_size(json_object_get(document, "decisions")) > 0) {

@@ -268,6 +268,7 @@ int verb_kv_delete(const struct arguments *arguments, struct error *err);
 /* "zone=a" as "zone = a"; a new reference. */
 json_t *placement_spell_out(const char *line);
 void placement_take_rules(const struct arguments *arguments, json_t *body);
+void print_accesses(const json_t *document);
 int verb_placement_explain(const struct arguments *arguments, struct error *err);
 int verb_maintenance_set(const struct arguments *arguments, struct error *err);
 int verb_maintenance_list(const struct arguments *arguments, struct error *err);
