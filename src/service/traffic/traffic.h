@@ -8,7 +8,7 @@
  * (learn.h).
  *
  * What was learnt is in the state, so that whoever decides has it, also of a node that is gone
- * (decision 0045).  It is written when it is news: another peer that matters, or twice or half as
+ * (decision 0047).  It is written when it is news: another peer that matters, or twice or half as
  * much as was said; never sooner than TRAFFIC_QUIET_LOOKS looks after the last time, all of a node
  * in one command.  After a start of the daemon it is learnt anew; what is in the state stays until
  * something else was learnt.  Of a machine that does not run the last word stays.
