@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -147,6 +149,21 @@ int file_remove_tree(const char *path, struct error *err)
 bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;
+}
+
+int file_check_room(const char *folder, struct error *err)
+{
+    struct statvfs status;
+    uint64_t free_bytes = UINT64_MAX;
+    if (statvfs(folder, &status) == 0) {
+        free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
+    }
+    return free_bytes >= FILE_RESERVE_BYTES
+        ? 0
+        : error_set(err, ERROR_FULL,
+                    "the disk that holds %s is full (%" PRIu64 " MiB are left, of which Blixard "
+                    "keeps %" PRIu64 " MiB): delete something, or give it more room",
+                    folder, free_bytes >> 20, FILE_RESERVE_BYTES >> 20);
 }
 
 char *file_find_program(const char *name)

@@ -30,6 +30,14 @@ int file_remove_tree(const char *path, struct error *err);
 
 bool file_exists(const char *path);
 
+/* What large files (volumes, images, uploads) leave free beside them: a full disk stops the
+ * daemon's own state as well. */
+#define FILE_RESERVE_BYTES (UINT64_C(128) << 20)
+
+/* FULL, saying what to do: of the file system that holds `folder` less than that is free.  What
+ * cannot be asked counts as enough. */
+int file_check_room(const char *folder, struct error *err);
+
 /*
  * The path of program `name` in $PATH as memory the caller frees, or NULL.
  */

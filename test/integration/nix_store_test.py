@@ -192,6 +192,17 @@ class Alone(unittest.TestCase):
         self.assertEqual(self.ask("PUT", "/nar/x.nar.zst", b"x")[0], 401)
         self.assertEqual(self.ask("PUT", "/nar/x.nar.zst", b"x", Authorization="Bearer another")[0], 401)
 
+    def test_an_upload_leaves_the_disk_some_room(self):
+        uploads = self.node.folder / "nix/incoming/uploads"
+        uploads.mkdir(parents=True, exist_ok=True)
+        inside = ["nsenter", "-t", self.node.process.pid, "-m"]  # where it has its store
+        if subprocess.run([*map(str, inside), "mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", uploads], stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("no file system can be mounted")
+        self.addCleanup(subprocess.run, [*map(str, inside), "umount", "-l", uploads], check=True)
+        status, said = self.ask("PUT", "/nar/x.nar.zst", b"x", Authorization="Bearer the-token")[:2]
+        self.assertEqual(status, 507, said)
+        self.assertIn("of which Blixard keeps 128 MiB", str(said))
+
     def test_an_upload_that_a_friend_signed_is_in_the_store(self):
         for compression in ("zstd", "xz", "none", "bzip2"):
             client = self.stores.new(f"friend-{compression}")

@@ -3,12 +3,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -206,32 +204,16 @@ int image_writer_new(struct image_store *store, struct image_writer **ret_writer
     return 0;
 }
 
-/* A full disk stops the daemon's own state, too: what is large leaves some of it free. */
-static int check_room(const struct image_writer *writer, struct error *err)
-{
-    struct statvfs status;
-    uint64_t free_bytes = UINT64_MAX;
-    if (fstatvfs(writer->fd, &status) == 0) {
-        free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
-    }
-    return free_bytes >= IMAGE_RESERVE_BYTES
-        ? 0
-        : error_set(err, ERROR_FULL,
-                    "the disk that holds %s is full (%" PRIu64 " MiB are left, of which Blixard "
-                    "keeps %" PRIu64 " MiB): delete something, or give it more room",
-                    writer->store->folder, free_bytes >> 20, IMAGE_RESERVE_BYTES >> 20);
-}
-
 int image_writer_add(struct image_writer *writer, const void *bytes, size_t length,
                      struct error *err)
 {
     if ((writer->size_bytes + length) / ROOM_EVERY_BYTES != writer->size_bytes / ROOM_EVERY_BYTES &&
-        check_room(writer, err) < 0) {
+        file_check_room(writer->store->folder, err) < 0) {
         return -(int)err->kind;
     }
     if (file_write_all(writer->fd, bytes, length) < 0) {
         int cause = errno;
-        return cause == ENOSPC && check_room(writer, err) < 0
+        return cause == ENOSPC && file_check_room(writer->store->folder, err) < 0
             ? -(int)err->kind
             : error_os(err, cause, "writing into %s", writer->store->folder);
     }

@@ -31,10 +31,8 @@ void image_store_close(struct image_store *store);
 int image_put(struct image_store *store, const void *bytes, size_t length,
               char ret_id[HASH_TEXT_SIZE], struct error *err);
 
-/* What is left free beside blobs of some megabytes and more. */
-#define IMAGE_RESERVE_BYTES (UINT64_C(128) << 20)
-
-/* Store in pieces (an upload).  finish or abort ends the writer.  FULL. */
+/* Store in pieces (an upload).  finish or abort ends the writer.  FULL: one of some megabytes and
+ * more leaves FILE_RESERVE_BYTES (base/file.h) free. */
 struct image_writer;
 int image_writer_new(struct image_store *store, struct image_writer **ret_writer,
                      struct error *err);

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/error.h"
+#include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
 
@@ -64,7 +65,6 @@ int volume_check_size(const char *folder, uint64_t size_bytes, struct error *err
         return error_os(err, errno, "examining %s", folder);
     }
     uint64_t all = (uint64_t)status.f_blocks * status.f_frsize;
-    uint64_t left = (uint64_t)status.f_bavail * status.f_frsize;
     write_size(size_bytes, wanted);
     if (size_bytes > all) {
         write_size(all, there);
@@ -72,14 +72,7 @@ int volume_check_size(const char *folder, uint64_t size_bytes, struct error *err
                          "a volume of %s can never be filled: the disk that holds %s has %s in all",
                          wanted, folder, there);
     }
-    if (left < VOLUME_RESERVE_BYTES) {
-        write_size(left, there);
-        return error_set(err, ERROR_FULL,
-                         "the disk that holds %s is full (%s are left, of which Blixard keeps 128 "
-                         "MiB): delete something, or give it more room",
-                         folder, there);
-    }
-    return 0;
+    return file_check_room(folder, err);
 }
 
 int volume_remove(const char *folder, const char *id, enum volume_format format, struct error *err)

@@ -21,8 +21,6 @@ struct error;
 enum { VOLUME_LAYERS_MAX = 16, VOLUME_KEY_MAX = 1024, VOLUME_LABEL_MAX = 16 };
 #define VOLUME_BYTES_MIN (UINT64_C(1) << 20)
 #define VOLUME_BYTES_MAX (UINT64_C(16) << 40)
-/* What is left free beside volumes: a full disk stops the daemon's own state as well. */
-#define VOLUME_RESERVE_BYTES (UINT64_C(128) << 20)
 
 enum volume_format { VOLUME_RAW, VOLUME_QCOW2 };
 const char *volume_format_text(enum volume_format format);

@@ -88,8 +88,8 @@ static int ask_nothing(struct job *job, struct error *err)
 static void on_asked(struct job *job, const struct error *error)
 {
     job->service->is_asking = false;
-    if (error != NULL) {
-        job->service->absent = *error;
+    if (error != NULL && error->kind == ERROR_UNSUPPORTED) {
+        job->service->absent = *error; /* and not, say, that no thread could be had */
     }
 }
 

@@ -26,7 +26,7 @@
 
 #include "service/nix/parts.h"
 
-enum { UPLOADS_MAX = 256, STALE_S = 3600, NAME_MAX_CHARS = 128 };
+enum { UPLOADS_MAX = 256, STALE_S = 3600, NAME_MAX_CHARS = 128, ROOM_EVERY_BYTES = 4 << 20 };
 #define UPLOAD_BYTES_MAX (UINT64_C(16) << 30)
 
 static bool name_is_good(const char *name)
@@ -73,7 +73,14 @@ static size_t sweep(const char *folder)
 static void on_data(const void *bytes, size_t length, void *context)
 {
     struct serving *serving = context;
+    struct error ignored = {0};
+    uint64_t before = serving->at;
     serving->service->counts.received_bytes += length;
+    serving->at += length;
+    if (serving->fault == 0 && before / ROOM_EVERY_BYTES != serving->at / ROOM_EVERY_BYTES &&
+        file_check_room(serving->service->options.folder, &ignored) < 0) {
+        serving->fault = ENOSPC;
+    }
     if (serving->fault == 0 && file_write_all(serving->fd, bytes, length) < 0) {
         serving->fault = errno;
     }
@@ -85,7 +92,10 @@ static void on_archive(const struct error *error, void *context)
     struct error err = {0};
     MEMORY_OWNED char *partial = memory_format("%s.%p.partial", serving->path, (void *)serving);
     if (error == NULL && serving->fault != 0) {
-        error_os(&err, serving->fault, "keeping an upload");
+        if (serving->fault != ENOSPC ||
+            file_check_room(serving->service->options.folder, &err) == 0) {
+            error_os(&err, serving->fault, "keeping an upload");
+        }
         error = &err;
     }
     if (error == NULL && rename(partial, serving->path) < 0) {
@@ -112,6 +122,7 @@ static void take_archive(struct serving *serving, const char *name)
     if (r == 0 && sweep(folder) >= UPLOADS_MAX) {
         r = error_set(&err, ERROR_LIMIT, "%d archives wait for their narinfo", UPLOADS_MAX);
     }
+    r = r < 0 ? r : file_check_room(folder, &err);
     if (r == 0) {
         serving->fd = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
         r = serving->fd < 0 ? error_os(&err, errno, "making %s", partial) : 0;
