@@ -75,7 +75,7 @@ def start_blixard(stack, folder, quick):
 
 
 def start_node(stack, script, *arguments):
-    process, port = stack.enter_context(running(["node", "--no-warnings", HERE / script, *arguments], ready=r"(\d+)"))
+    process, port = stack.enter_context(running(["node", "--no-warnings", "--expose-gc", HERE / script, *arguments], ready=r"(\d+)"))
     return process.pid, f"http://127.0.0.1:{port[1]}/"
 
 

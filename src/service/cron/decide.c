@@ -15,6 +15,7 @@ static uint64_t begin_of_last(const struct cron *cron, uint64_t first, uint64_t 
                               uint64_t limit_ms, uint64_t count)
 {
     uint64_t kept[KEPT_MAX];
+    CHECK(count > 0 && count <= KEPT_MAX);
     for (uint64_t window_ms = 1000;; window_ms *= 2) {
         bool is_all = window_ms >= limit_ms - first;
         uint64_t slot = is_all ? first : cron_next(cron, limit_ms - window_ms, since_ms);

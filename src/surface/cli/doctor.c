@@ -49,10 +49,11 @@ static const struct {
 static char *on_this_system(const char *fix)
 {
     static const char apt[] = "apt-get install ";
-    if (!text_starts_with(fix, apt) || !file_exists("/etc/NIXOS")) {
+    const char *package = strstr(fix, apt);
+    if (package != fix || !file_exists("/etc/NIXOS")) {
         return memory_copy_string(fix);
     }
-    const char *package = fix + sizeof(apt) - 1;
+    package += strlen(apt);
     for (size_t i = 0; i < sizeof(packages_of_nix) / sizeof(packages_of_nix[0]); i++) {
         if (strcmp(package, packages_of_nix[i].debian) == 0) {
             package = packages_of_nix[i].nix;
