@@ -16,6 +16,7 @@ import unittest
 from cluster import Cluster
 from hosts import need_hosts
 from machines import BLANK, machines_of
+from node import Refused
 
 PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
 
@@ -57,9 +58,14 @@ class PlacementLife(unittest.TestCase):
         return self.a.get("/v1/machines")["machines"]
 
     def until(self, name, holds, what):
-        index = None
+        machine, index = None, None
         for _ in range(LOOKS):
-            machine, index = self.a.look(f"/v1/machines/{name}", index, 2000)
+            try:
+                machine, index = self.a.look(f"/v1/machines/{name}", index, 2000)
+            except Refused as refused:  # for a moment two nodes do not agree on where it is: "ask again"
+                self.assertTrue(refused.problem["retryable"], refused)
+                _, index = self.a.view(index, 200)
+                continue
             if holds(machine):
                 return machine
         raise AssertionError(f"{name}: never {what}: {machine}")
