@@ -38,7 +38,7 @@ class Placement(unittest.TestCase):
         if why_not():
             raise unittest.SkipTest(why_not())
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-place-")))
-        cls.cluster = Cluster(3, here=True, arguments=("--placement-hold-after-ms", "500"))
+        cls.cluster = Cluster(3, here=True, arguments=("--placement-hold-after-ms", "8000"))
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form(servers=3)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
