@@ -256,7 +256,7 @@ static void fail(struct drain *drain, const struct error *error)
     end(drain, command);
 }
 
-static void on_stopped(const struct error *error, uint64_t index, void *context)
+static void on_changed(const struct error *error, uint64_t index, void *context)
 {
     struct drain *drain = context;
     struct node_service *service = drain->service;
@@ -266,19 +266,26 @@ static void on_stopped(const struct error *error, uint64_t index, void *context)
     if (service->is_over) {
         return;
     }
-    drain->has_stopped = error == NULL;
     if (error != NULL) {
-        log_warn("what a drain stops is not written: %s", error->text);
+        log_warn("what a drain stops or tells to leave is not written: %s", error->text);
+        drain->has_stopped = false;
     }
-    loop_timer_start(drain->timer, error == NULL ? 0 : 1000);
+    loop_timer_start(drain->calls, error == NULL ? 0 : 1000);
+}
+
+/* Nothing else is decided before it is written. */
+static void change(struct drain *drain, struct store_command *command)
+{
+    drain->is_ending = true;
+    drain->service->pending++;
+    store_propose(drain->service->options.store, command, on_changed, drain);
 }
 
 /* With --force: what cannot leave, or was too slow, stops here, and is started by a restore. */
 static void stop_rest(struct drain *drain)
 {
-    struct node_service *service = drain->service;
     struct store_command *command = store_command_new();
-    drain->is_ending = true; /* nothing else is decided before it is written */
+    drain->has_stopped = true;
     store_command_add(
         command,
         "UPDATE machine SET desired = 'stopped', home = node, revision = ? WHERE "
@@ -289,8 +296,7 @@ static void stop_rest(struct drain *drain)
                       "UPDATE machine_move SET state = 'cancelled', runs_after = 0, revision = ? "
                       "WHERE node = ? AND reason = 'drain'",
                       "rt", drain->node);
-    service->pending++;
-    store_propose(service->options.store, command, on_stopped, drain);
+    change(drain, command);
 }
 
 /* ---- Rows of moves ---- */
@@ -323,39 +329,20 @@ static bool add_move(sqlite3_stmt *row, void *context)
     "SELECT m.id, m.node, " DRAIN_STRATEGY \
     ", coalesce(m.config ->> '$.priority', 50) FROM machine m WHERE "
 
-static void on_followed(const struct error *error, uint64_t index, void *context)
-{
-    struct drain *drain = context;
-    struct node_service *service = drain->service;
-    (void)index;
-    service->pending--;
-    drain->is_ending = false;
-    if (service->is_over) {
-        return;
-    }
-    if (error != NULL) {
-        log_warn("what came to a node that is drained is not told to leave: %s", error->text);
-    }
-    loop_timer_start(drain->calls, error == NULL ? 0 : 1000);
-}
-
 /* Those leave, too. */
 static void add_arrived(struct drain *drain)
 {
-    struct node_service *service = drain->service;
     struct store_command *command = store_command_new();
     const struct moving moving = {command, "", "drain", clock_real_ms()};
     struct error err = {0};
-    drain->is_ending = true;    /* nothing else is decided before it is written */
     drain->has_stopped = false; /* not these */
-    store_query(service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
+    store_query(drain->service->options.store, &err, add_move, (void *)(uintptr_t)&moving,
                 SELECT_MACHINES HAS_ARRIVED HAS_SETTLED, "t", drain->node);
     store_command_add(command,
                       "UPDATE machine SET home = coalesce(home, node) WHERE node = ?1 AND id IN "
                       "(SELECT key FROM machine_move WHERE node = ?1 AND reason = 'drain')",
                       "t", drain->node);
-    service->pending++;
-    store_propose(service->options.store, command, on_followed, drain);
+    change(drain, command);
 }
 
 /* ---- Steps ---- */
