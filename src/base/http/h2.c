@@ -384,7 +384,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
         buffer_append(&body->link->out, body->lent, length);
         body->lent += length;
         body->lent_length -= length;
-    } else {
+    } else if (length > 0) { /* an empty end of a body that never had bytes has no place, either */
         buffer_append(&body->link->out, body->bytes.data + body->at, length);
         body->at += length;
     }
