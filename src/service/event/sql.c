@@ -9,9 +9,10 @@
  *     unary := - unary | ( or ) | EXISTS path | literal | NAME ( or, ... ) | path
  *
  * What is missing or cannot be cast makes the nearest comparison unknown, never an error: a filter
- * has nobody to tell.  Unknown is neither true nor, to NOT, false; so that what has no answer does
- * not pass ("if any errors are returned, the event MUST NOT pass", CESQL 1.2), unless the other
- * side of an OR is true.
+ * has nobody to tell.  Unknown is neither true nor, to NOT, false, and makes all that was asked of
+ * it unknown, so that what has no answer does not pass ("if any errors are returned, the event MUST
+ * NOT pass the filter", CESQL 1.2).  Only what is not looked at has no errors: the right side of
+ * `false AND` and of `true OR`.
  */
 #include <math.h>
 #include <string.h>
@@ -519,24 +520,18 @@ static bool is_true(const struct sql_node *node, const json_t *document)
 static struct sql_value evaluate_logic(const struct sql_node *node, const json_t *document)
 {
     struct sql_value left = truth(node->parts[0], document);
-    bool is_known = left.kind == SQL_BOOLEAN;
-    if (node->kind == NODE_NOT) {
-        return is_known ? sql_value_boolean(!left.boolean) : left;
-    }
-    if (node->kind == NODE_AND && !(is_known && left.boolean)) {
+    if (left.kind != SQL_BOOLEAN) {
         return left;
     }
-    if (node->kind == NODE_OR && is_known && left.boolean) {
+    if (node->kind == NODE_NOT) {
+        return sql_value_boolean(!left.boolean);
+    }
+    if (node->kind != NODE_XOR && left.boolean == (node->kind == NODE_OR)) {
         return left;
     }
     struct sql_value right = truth(node->parts[1], document);
-    if (node->kind == NODE_AND || right.kind != SQL_BOOLEAN) {
-        return right;
-    }
-    if (node->kind == NODE_OR) {
-        return right.boolean ? right : left;
-    }
-    return is_known ? sql_value_boolean(left.boolean != right.boolean) : left;
+    bool is_different = node->kind == NODE_XOR && right.kind == SQL_BOOLEAN;
+    return is_different ? sql_value_boolean(left.boolean != right.boolean) : right;
 }
 
 static struct sql_value evaluate_compare(const struct sql_node *node, const json_t *document)
@@ -580,18 +575,19 @@ static struct sql_value evaluate_arithmetic(const struct sql_node *node, const j
 static struct sql_value evaluate_in(const struct sql_node *node, const json_t *document)
 {
     struct sql_value wanted = evaluate(node->parts[0], document);
-    bool is_there = wanted.kind != SQL_MISSING;
+    bool is_known = wanted.kind != SQL_MISSING;
     bool found = false;
-    for (unsigned i = 1; i < node->part_count && is_there && !found; i++) {
+    for (unsigned i = 1; i < node->part_count && is_known && !found; i++) {
         struct sql_value left = evaluate(node->parts[0], document);
         struct sql_value item = evaluate(node->parts[i], document);
         int order = 0;
+        is_known = item.kind != SQL_MISSING;
         found = compare(&left, &item, false, &order) && order == 0;
         sql_value_done(&left);
         sql_value_done(&item);
     }
     sql_value_done(&wanted);
-    return is_there ? sql_value_boolean(found != node->is_negated) : (struct sql_value){0};
+    return is_known ? sql_value_boolean(found != node->is_negated) : (struct sql_value){0};
 }
 
 static struct sql_value evaluate_like(const struct sql_node *node, const json_t *document)
@@ -606,10 +602,13 @@ static struct sql_value evaluate_like(const struct sql_node *node, const json_t 
 static struct sql_value evaluate_call(const struct sql_node *node, const json_t *document)
 {
     struct sql_value values[SQL_ARGUMENTS_MAX] = {{0}};
+    bool is_known = true;
     for (unsigned i = 0; i < node->part_count; i++) {
         values[i] = evaluate(node->parts[i], document);
+        is_known = is_known && values[i].kind != SQL_MISSING;
     }
-    struct sql_value result = node->function->call(values, node->part_count);
+    struct sql_value result =
+        is_known ? node->function->call(values, node->part_count) : (struct sql_value){0};
     for (unsigned i = 0; i < node->part_count; i++) {
         sql_value_done(&values[i]);
     }
