@@ -98,6 +98,16 @@ static bool limit(int resource, uint64_t most)
     return setrlimit(resource, &value) == 0;
 }
 
+/* At the first limit there is SIGXCPU, which tells what happened; at the second SIGKILL. */
+static bool limit_cpu(uint64_t seconds_max)
+{
+    const struct rlimit value = {.rlim_cur = seconds_max, .rlim_max = seconds_max + 1};
+    struct rlimit now;
+    bool is_lower =
+        getrlimit(RLIMIT_CPU, &now) == 0 && now.rlim_max < value.rlim_max; /* as it was begun */
+    return seconds_max == 0 || is_lower || setrlimit(RLIMIT_CPU, &value) == 0;
+}
+
 static bool set_limits(const struct jail_options *options)
 {
     /* AddressSanitizer's shadow alone takes terabytes of addresses. */
@@ -107,7 +117,7 @@ static bool set_limits(const struct jail_options *options)
     const bool sanitized = false;
 #endif
     const struct rlimit no_core = {0, 0};
-    return setrlimit(RLIMIT_CORE, &no_core) == 0 && limit(RLIMIT_CPU, options->cpu_seconds_max) &&
+    return setrlimit(RLIMIT_CORE, &no_core) == 0 && limit_cpu(options->cpu_seconds_max) &&
         limit(RLIMIT_AS, sanitized ? 0 : options->memory_bytes_max) &&
         limit(RLIMIT_FSIZE, options->file_bytes_max) && limit(RLIMIT_NPROC, options->process_max);
 }

@@ -63,8 +63,14 @@ static void first_words(struct buffer *errors, char *ret_text, size_t size)
     snprintf(ret_text, size, "%.*s", (int)(length < 200 ? length : 200), at);
 }
 
-static int judge(const struct process_result *result, struct buffer *errors, const char *what,
-                 struct error *err)
+/* Of the tool, or of a part of it: gcc tells what ended that. */
+static bool took_too_long(const struct process_result *result, const char *said)
+{
+    return result->exit_code == 128 + SIGXCPU || strstr(said, sigdescr_np(SIGXCPU)) != NULL;
+}
+
+static int judge(const struct job *job, const struct process_result *result, struct buffer *errors,
+                 const char *what, struct error *err)
 {
     char words[256];
     first_words(errors, words, sizeof(words));
@@ -72,8 +78,9 @@ static int judge(const struct process_result *result, struct buffer *errors, con
     if (strstr(all, strerrordesc_np(ENOSPC)) != NULL) {
         return error_set(err, ERROR_FULL, "%s: no space left on the disk of the work folder", what);
     }
-    if (result->exit_code == 128 + SIGXCPU) {
-        return error_set(err, ERROR_TIMEOUT, "%s took too much CPU time", what);
+    if (took_too_long(result, all)) {
+        return error_set(err, ERROR_TIMEOUT, "%s took more than the %llu s of CPU that it may have",
+                         what, (unsigned long long)job->wasm->cpu_seconds_max);
     }
     bool no_memory = strstr(all, "memory exhausted") != NULL ||
         strstr(all, "out of memory") != NULL || strstr(all, "bad_alloc") != NULL ||
@@ -105,7 +112,7 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
         .uid = JOB_UID,
         .gid = JOB_UID,
         .filter = JAIL_FILTER_TOOL,
-        .cpu_seconds_max = wasm->timeout_ms / 1000 + 1,
+        .cpu_seconds_max = wasm->cpu_seconds_max,
         .memory_bytes_max = wasm->memory_bytes_max,
         .file_bytes_max = FILE_BYTES_MAX,
         .process_max = PROCESSES_MAX,
@@ -142,5 +149,5 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
         return error_set(err, ERROR_TIMEOUT, "%s took longer than %llu s", what,
                          (unsigned long long)(wasm->timeout_ms / 1000));
     }
-    return result.exit_code == 0 ? 0 : judge(&result, &errors, what, err);
+    return result.exit_code == 0 ? 0 : judge(job, &result, &errors, what, err);
 }

@@ -48,6 +48,7 @@ struct wasm {
     char *work_folder;
     char *cache_folder;
     struct image_store *images;
+    uint64_t cpu_seconds_max;
     uint64_t timeout_ms;
     uint64_t memory_bytes_max;
     pthread_mutex_t lock; /* guards `building`, `held` and `evictions` */

@@ -68,7 +68,8 @@ int wasm_inspect(const void *bytes, size_t length, struct wasm_module_info *ret_
 struct wasm_options {
     const char *work_folder;    /* scratch and unpacked toolchain */
     struct image_store *images; /* where results go */
-    uint64_t timeout_ms;        /* per tool; 0: 120 s */
+    uint64_t cpu_seconds_max;   /* per process of a tool; 0: 120 s */
+    uint64_t timeout_ms;        /* per tool, on a machine that is busy, too; 0: half an hour */
     uint64_t memory_bytes_max;  /* per tool; 0: 2 GiB */
     bool shares_folder;         /* others open it at the same time */
 };

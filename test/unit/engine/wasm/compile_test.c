@@ -229,6 +229,22 @@ TEST(wasm_compile, ends_tools_that_take_too_long)
     close_scene(&scene);
 }
 
+/*
+ * Goal: what counts is the CPU time of a tool, and it is told as such.
+ * Method: a tool that never ends, and a module whose C is more than gcc's parts manage in a second.
+ */
+TEST(wasm_compile, ends_tools_that_take_too_much_cpu_time)
+{
+    struct scene scene;
+    struct error err = {0};
+    open_scene(&scene, (struct wasm_options){.cpu_seconds_max = 1});
+    free(scene.wasm->toolchain.path[TOOL_VALIDATE]);
+    scene.wasm->toolchain.path[TOOL_VALIDATE] = memory_copy_string("/usr/bin/yes");
+    EXPECT(try_compile(&scene, NULL, &err) == -ERROR_TIMEOUT);
+    EXPECT(strstr(err.text, "s of CPU") != NULL);
+    close_scene(&scene);
+}
+
 TEST(wasm_compile, ends_tools_that_take_too_much)
 {
     if (getenv("ASAN_OPTIONS") != NULL) {
