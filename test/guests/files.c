@@ -266,7 +266,17 @@ static void rights(void)
     claim(__wasi_fd_prestat_dir_name(tmp, small, 2) == __WASI_ERRNO_NAMETOOLONG, "no room for it");
     claim(__wasi_path_filestat_set_times(tmp, 0, ".", 0, 0, 3) == __WASI_ERRNO_INVAL,
           "two times at once");
-    claim(__wasi_sock_shutdown(1, 1) == __WASI_ERRNO_NOTSOCK, "no socket");
+    __wasi_iovec_t room = {small, sizeof(small)};
+    __wasi_ciovec_t bytes = {small, sizeof(small)};
+    __wasi_size_t count;
+    __wasi_roflags_t flags;
+    claim(__wasi_sock_shutdown(1, 1) == __WASI_ERRNO_NOTSOCK &&
+              __wasi_sock_recv(0, &room, 1, 0, &count, &flags) == __WASI_ERRNO_NOTSOCK &&
+              __wasi_sock_send(1, &bytes, 1, 0, &count) == __WASI_ERRNO_NOTSOCK,
+          "no socket");
+    claim(__wasi_sock_shutdown(99, 1) == __WASI_ERRNO_BADF &&
+              __wasi_sock_send(99, &bytes, 1, 0, &count) == __WASI_ERRNO_BADF,
+          "no descriptor to shut down");
 }
 
 static void held(void)
