@@ -1,13 +1,13 @@
 """An image whose file was damaged on the disk is never started from: it is said, or had anew from another node."""
 import json
 import pathlib
-import subprocess
 import tempfile
 import unittest
 
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -24,7 +24,7 @@ def flip(folder):
     return largest
 
 
-class Alone(unittest.TestCase):
+class Alone(NodeCase):
     @classmethod
     def setUpClass(cls):
         if why_not():
@@ -35,15 +35,6 @@ class Alone(unittest.TestCase):
         cls.enterClassContext(machines_of(cls.folder / "data"))
         cls.node = Node(folder=cls.folder / "data")
         cls.addClassCleanup(lambda: cls.node.stop())
-
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-3000:]}")
-        return done.stdout
 
     def refused(self, *words):
         done = self.run_cli(*words)
@@ -130,6 +121,7 @@ class Together(unittest.TestCase):
         self.assertEqual(near.cli("image", "verify", check=False).returncode, 0)  # the other node's is whole
         mended = near.cli(*verify, "--repair", check=False)
         self.assertEqual((mended.returncode, states(mended)), (0, ["good", "good", "repaired"]))
+        self.assertNotIn(0, [part["size_bytes"] for part in json.loads(mended.stdout)["parts"]])
         self.assertTrue(damaged.exists())
         self.assertEqual(states(near.cli(*verify, check=False)), ["good"] * 3)
         self.assertIn("there is no image", near.cli("image", "verify", "other", check=False).stderr)

@@ -2,7 +2,6 @@
 import contextlib
 import json
 import pathlib
-import subprocess
 import tempfile
 import unittest
 import urllib.error
@@ -10,7 +9,8 @@ import urllib.request
 
 import machines
 from machines import kernel_flags, root_archive, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -60,7 +60,7 @@ def tearDownModule():
     folder.cleanup()
 
 
-class Case(unittest.TestCase):
+class Case(NodeCase):
     @classmethod
     def setUpClass(cls):
         cls.data = pathlib.Path(folder.name) / "data"
@@ -83,17 +83,6 @@ class Case(unittest.TestCase):
         (pathlib.Path(folder.name) / "key").write_text("the-word-of-the-day")
         cls.ok("secret", "set", "key", "--from-file", pathlib.Path(folder.name) / "key")
         cls.ok("fn", "deploy", "late", cls.app, "--timeout", "5s", "--secret", "TOKEN=key")
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
 
     def test_an_event_is_answered(self):
         self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", '{"a": [1, 2]}')), {"a": [1, 2]})

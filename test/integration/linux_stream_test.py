@@ -11,7 +11,8 @@ import unittest
 
 import machines
 from machines import kernel_flags, root_with, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 from web import Authority, Web
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -118,7 +119,7 @@ def tearDownModule():
     folder.cleanup()
 
 
-class Case(unittest.TestCase):
+class Case(NodeCase):
     @classmethod
     def setUpClass(cls):
         cls.data = pathlib.Path(folder.name) / "data"
@@ -145,17 +146,6 @@ class Case(unittest.TestCase):
                 (app / "blixard.yaml").write_text("runtime: linux\nimage: languages\nhandler: app.handler\nmemory: 384MiB\ntimeout: 100s\n")
                 cls.ok("fn", "deploy", name, app, *[word for entry in allow for word in ("--allow", entry)])
                 cls.deployed.append(name)
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=500)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
 
     def ask(self, name, path):
         """The answer, its body unread."""

@@ -8,6 +8,7 @@ import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from node_case import NodeCase
 from ports import free_port
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -16,7 +17,7 @@ MIB = 1 << 20
 
 
 @unittest.skipIf(why_not(), why_not())
-class Change(unittest.TestCase):
+class Change(NodeCase):
     @classmethod
     def setUpClass(cls):
         cls.node = Node()
@@ -25,22 +26,6 @@ class Change(unittest.TestCase):
         archive = cls.node.folder / "root.tar.gz"
         archive.write_bytes(root_archive())
         cls.ok("image", "import", "small", "--root", archive, *kernel_flags())
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
 
     def show(self, name):
         return json.loads(self.ok("vm", "show", name, "--output", "json"))

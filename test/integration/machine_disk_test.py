@@ -9,7 +9,8 @@ import unittest
 
 import machines
 import microvm
-from node import BUILD, Node, Refused
+from node import Node, Refused
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -17,28 +18,14 @@ USER_DATA = "#cloud-config\npassword: very-secret\n"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIL9pfe1V5 tester"
 
 
-class Disk(unittest.TestCase):
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}")
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
+class Disk(NodeCase):
     def setUp(self):
         reason = machines.why_not()
         missing = [tool for tool in ("syslinux", "mformat", "qemu-img") if shutil.which(tool) is None]
         if reason or missing:
             self.skipTest(reason or f"{missing[0]} is not installed")
         self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-disk-")))
-        self.node = Node()
+        type(self).node = Node()
         self.addCleanup(self.node.stop)
         self.enterContext(machines.machines_of(self.node.folder))
 

@@ -11,9 +11,10 @@ import urllib.request
 import hosts
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from node_case import NodeCase
 
 
-class Events(unittest.TestCase):
+class Events(NodeCase):
     """One story, as each machine takes its time to boot."""
 
     @classmethod
@@ -32,13 +33,6 @@ class Events(unittest.TestCase):
         root = cls.folder / "root.tar.gz"
         root.write_bytes(root_archive())
         cls.ok("image", "import", "small", "--root", root, *kernel_flags())
-
-    @classmethod
-    def ok(cls, *words):
-        done = subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
 
     def events(self, *words):
         return json.loads(self.ok("vm", "events", *words, "--output", "json"))["events"]

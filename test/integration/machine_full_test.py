@@ -8,11 +8,12 @@ import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
 
-class Full(unittest.TestCase):
+class Full(NodeCase):
     @classmethod
     def setUpClass(cls):
         if why_not():
@@ -28,15 +29,6 @@ class Full(unittest.TestCase):
         cls.node = Node(folder=cls.disk / "data")
         cls.addClassCleanup(lambda: cls.node.stop())
         (cls.folder / "root.tar.gz").write_bytes(root_archive())
-
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-3000:]}")
-        return done.stdout
 
     def show(self):
         return json.loads(self.ok("vm", "show", "m", "--output", "json"))

@@ -4,14 +4,14 @@ import os
 import pathlib
 import signal
 import socket
-import subprocess
 import tempfile
 import unittest
 import urllib.request
 
 from ports import free_port
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 
 def setUpModule():
@@ -28,7 +28,7 @@ def tearDownModule():
     folder.cleanup()
 
 
-class Case(unittest.TestCase):
+class Case(NodeCase):
     count = 0
 
     @classmethod
@@ -37,22 +37,6 @@ class Case(unittest.TestCase):
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
         cls.ok("image", "import", "small", "--root", image, *kernel_flags())
-
-    @classmethod
-    def run_cli(cls, *words, stdin=None):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, input=stdin or "",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words, stdin=None):
-        done = cls.run_cli(*words, stdin=stdin)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
 
     def create(self, *flags):
         Case.count += 1

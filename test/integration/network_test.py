@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 import threading
 import unittest
@@ -15,7 +14,8 @@ import urllib.request
 import hosts
 from foreign import until
 from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 from ports import free_port
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -63,7 +63,7 @@ def answer_all(asked, address):
                      socket.inet_aton(address), asker)
 
 
-class Networks(unittest.TestCase):
+class Networks(NodeCase):
     """One story, as each machine takes its time to boot."""
 
     @classmethod
@@ -73,22 +73,6 @@ class Networks(unittest.TestCase):
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
         cls.ok("image", "import", "small", "--root", image, *kernel_flags())
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
 
     def create(self, name, *flags):
         self.ok("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", *flags)

@@ -9,7 +9,8 @@ import unittest
 import oci
 from foreign import until
 from machines import BUSYBOX, kernel_flags, machines_of, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 from ports import free_port
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -41,7 +42,7 @@ CONFIG = {"Entrypoint": ["/srv/serve"], "Cmd": ["one", "two"], "Env": ["PATH=/bi
           "User": "app:app", "ExposedPorts": {"8080/tcp": {}}, "Volumes": {"/data": {}}}
 
 
-class Oci(unittest.TestCase):
+class Oci(NodeCase):
     @classmethod
     def setUpClass(cls):
         reason = why_not() or oci.why_no_registry()
@@ -59,22 +60,6 @@ class Oci(unittest.TestCase):
         cls.digest = cls.layout.add("web", [base(), program()], CONFIG, packings=("gzip", "zstd"))
         cls.layout.add("gzip", [base(), program()], CONFIG)  # Docker's own format has no zstd
         cls.ok("image", "import", "linux", *kernel_flags())
-
-    @classmethod
-    def run_cli(cls, *words, stdin=None):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, input=stdin or "",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words, stdin=None):
-        done = cls.run_cli(*words, stdin=stdin)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
 
     def show(self, noun, name):
         return json.loads(self.ok(noun, "show", name, "--output", "json"))

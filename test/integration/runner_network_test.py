@@ -11,7 +11,8 @@ import unittest
 import hosts
 import machines
 import runners
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 from ports import free_port
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -35,16 +36,7 @@ def link(name):
     return json.loads(done.stdout)[0] if done.returncode == 0 else None
 
 
-class Network(unittest.TestCase):
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}")
-        return done.stdout
-
+class Network(NodeCase):
     def until_up(self, name):
         def is_up():
             machine = json.loads(self.ok("vm", "show", name, "--output", "json"))
@@ -60,7 +52,7 @@ class Network(unittest.TestCase):
         self.shared.mkdir()
         (self.shared / "said").write_text("a folder of the host\n")
         self.kernel, self.initrd = runners.guest(self.store / "guest")
-        self.node = Node(arguments=["--machine-runner-folders", str(self.store), "--machine-share-folders", str(self.shared)])
+        type(self).node = Node(arguments=["--machine-runner-folders", str(self.store), "--machine-share-folders", str(self.shared)])
         self.addCleanup(self.node.stop)
         self.enterContext(machines.machines_of(self.node.folder))
 

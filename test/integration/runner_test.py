@@ -4,19 +4,19 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import tempfile
 import unittest
 
 import machines
 import microvm
 import runners
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
 
-class Runner(unittest.TestCase):
+class Runner(NodeCase):
     options = ()
 
     @classmethod
@@ -27,20 +27,6 @@ class Runner(unittest.TestCase):
         if os.geteuid() != 0:
             raise unittest.SkipTest("runners belong to root")
 
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}")
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, f"{words}: {done.stdout}")
-        return done.stderr
-
     def shown(self, name):
         return json.loads(self.ok("vm", "show", name, "--output", "json"))
 
@@ -48,7 +34,7 @@ class Runner(unittest.TestCase):
         runners.until(f"{name}: {text}", lambda: text in self.ok("vm", "logs", name))
 
     def begin(self, folder=None):
-        self.node = Node(folder, arguments=["--machine-runner-folders", str(self.store), *self.options])
+        type(self).node = Node(folder, arguments=["--machine-runner-folders", str(self.store), *self.options])
         self.addCleanup(self.node.stop)
         return self.node
 
@@ -201,7 +187,7 @@ class Refusals(Runner):
 
     def test_a_node_that_names_no_folder_runs_none(self):
         self.node.stop()
-        self.node = Node()
+        type(self).node = Node()
         self.addCleanup(self.node.stop)
         self.assertIn("fits nowhere", self.refused("vm", "create", "m", "--runner", self.store, "--no-wait"))
         drivers = json.loads(self.ok("vm", "drivers", "--output", "json"))["hypervisors"]

@@ -9,7 +9,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import tempfile
 import unittest
 import unittest.mock
@@ -17,7 +16,8 @@ import unittest.mock
 import hosts
 from cluster import Cluster
 from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -76,24 +76,7 @@ class States:
         self.ok("network", "create", "back")
 
     def begin(self):
-        self.node = Node(folder=self.place / "data", env={"PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"})
-
-    def run_cli(self, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    def ok(self, *words):
-        done = self.run_cli(*words)
-        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-3000:]}")
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
-    def json(self, *words):
-        return json.loads(self.ok(*words, "--output", "json"))
+        type(self).node = Node(folder=self.place / "data", env={"PATH": f"{self.place / 'bin'}:{os.environ['PATH']}"})
 
     def guest(self, name, *words):
         return self.ok("vm", "exec", name, "--", *words).strip()
@@ -248,7 +231,7 @@ class CloudHypervisorMoves(Moves, unittest.TestCase):
     driver = "cloud-hypervisor"
 
 
-class Firecracker(States, unittest.TestCase):
+class Firecracker(States, NodeCase):
     driver = "firecracker"
     saving = ["PATCH /vm", "PUT /snapshot/create", "PATCH /vm"]
     files = ["memory", "state"]
@@ -285,7 +268,7 @@ class Firecracker(States, unittest.TestCase):
         self.ok("vm", "clone", "old", "new", "--cold")
 
 
-class CloudHypervisor(States, unittest.TestCase):
+class CloudHypervisor(States, NodeCase):
     driver = "cloud-hypervisor"
     saving = ["PUT /vm.pause", "PUT /vm.snapshot", "PUT /vm.resume"]
     files = ["state"]

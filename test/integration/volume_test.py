@@ -10,11 +10,12 @@ import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import BUILD, Node
+from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
 
-class Case(unittest.TestCase):
+class Case(NodeCase):
     @classmethod
     def setUpClass(cls):
         if shutil.which("qemu-img") is None or not pathlib.Path("/usr/sbin/mke2fs").exists():
@@ -22,22 +23,6 @@ class Case(unittest.TestCase):
         cls.node = Node()
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, input="",
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-3000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
 
     def show(self, name):
         return json.loads(self.ok("volume", "show", name, "--output", "json"))

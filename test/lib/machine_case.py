@@ -1,16 +1,15 @@
 """A node with the small image, and its command line: what tests of machines that run have in common."""
-import json
 import pathlib
 import shutil
-import subprocess
 import tempfile
 import unittest
 
 from machines import kernel_flags, machines_of, root_archive, why_not
-from node import BUILD, Node
+from node import Node
+from node_case import NodeCase
 
 
-class MachineCase(unittest.TestCase):
+class MachineCase(NodeCase):
     @classmethod
     def begin(cls, *tools, data=None):
         """cls.node with the image `small`, beside cls.folder for files of the tests'; skipped where a tool is missing.
@@ -29,26 +28,6 @@ class MachineCase(unittest.TestCase):
         cls.enterClassContext(machines_of(cls.node.folder))
         (cls.folder / "root.tar.gz").write_bytes(root_archive())
         cls.ok("image", "import", "small", "--root", cls.folder / "root.tar.gz", *kernel_flags())
-
-    @classmethod
-    def run_cli(cls, *words):
-        return subprocess.run([BUILD / "blixard", *map(str, words)], env=cls.node.env, text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-
-    @classmethod
-    def ok(cls, *words):
-        done = cls.run_cli(*words)
-        assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}\n{cls.node.log.read_text()[-4000:]}"
-        return done.stdout
-
-    def refused(self, *words):
-        done = self.run_cli(*words)
-        self.assertNotEqual(done.returncode, 0, words)
-        return done.stderr
-
-    @classmethod
-    def json(cls, *words):
-        return json.loads(cls.ok(*words, "--output", "json"))
 
     @classmethod
     def shell(cls, name, script):
