@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
@@ -82,12 +83,22 @@ static void finish(struct verification *verification)
 
 static void look_at_next(struct verification *verification);
 
+/* What was put aside before had no size when it was read. */
+static void note_repaired(struct verification *verification)
+{
+    FD_OWNED int fd = -1;
+    struct error ignored = {0};
+    image_open(verification->service->options.images, json_text(part_of(verification), "blob"), &fd,
+               &verification->size_bytes, &ignored);
+    set_state(verification, "repaired");
+}
+
 static void on_fetched(const struct error *error, void *context)
 {
     struct verification *verification = context;
     verification->fetch = NULL;
     if (error == NULL) {
-        set_state(verification, "repaired");
+        note_repaired(verification);
     } else {
         log_warn("image %s: its %s cannot be repaired: %s",
                  json_text(part_of(verification), "image"),
