@@ -8,7 +8,7 @@
  * that speaks to a million addresses fills its own set and nobody else's, and costs what a look-up
  * costs; the world at large is not counted at all.
  *
- * Addresses are in host byte order.  Both calls block for some milliseconds; any thread.
+ * Addresses are in host byte order.  What is not pure blocks for some milliseconds; any thread.
  */
 #ifndef ENGINE_NET_FLOWS_H
 #define ENGINE_NET_FLOWS_H

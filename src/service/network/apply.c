@@ -80,7 +80,7 @@ static void count_flows(struct plan *plan, const struct net_rules *rules)
     if (digest != plan->flows_digest) {
         int r = net_flows_restart(rules, plan->nodes, plan->node_count, &plan->flows,
                                   &plan->flow_count, &plan->flows_problem);
-        plan->are_flows_new = true;
+        plan->are_flows_new = r == 0; /* else what counts goes on, and is read as before */
         plan->flows_digest = r == 0 ? digest : 0;
     }
 }
