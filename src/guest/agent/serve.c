@@ -364,7 +364,7 @@ static void step_links(struct server *server)
             link_ready(link, 0, now);
         }
         if (link->is_gone) {
-            if (link->unheard > 0) {
+            if (link->has_lost) {
                 forget_told(server);
             }
             link_free(link);
