@@ -395,11 +395,11 @@ static void be_late(struct drain *drain, const struct standing *standing)
 {
     struct error err = {0};
     char functions[192];
+    uint64_t left = standing->open + standing->failed;
     write_functions(standing, functions, sizeof(functions));
-    error_set(&err, ERROR_TIMEOUT,
-              "%" PRIu64 " machines were still here at the deadline%s%.300s%.190s",
-              standing->open + standing->failed, standing->problems[0] != '\0' ? ": " : "",
-              standing->problems, functions);
+    error_set(&err, ERROR_TIMEOUT, "%" PRIu64 " %s still here at the deadline%s%.300s%.190s", left,
+              left == 1 ? "machine was" : "machines were",
+              standing->problems[0] != '\0' ? ": " : "", standing->problems, functions);
     fail(drain, &err);
 }
 
