@@ -28,7 +28,7 @@ enum { SMALL_FILE = 65536 };
 
 enum verdict { GOOD, NOTE, BAD };
 
-/* What Debian's packages are in nixpkgs; "" is with Blixard's own package already. */
+/* What Debian's packages are in nixpkgs. */
 static const struct {
     const char *debian;
     const char *nix;
@@ -49,11 +49,10 @@ static const struct {
 static char *on_this_system(const char *fix)
 {
     static const char apt[] = "apt-get install ";
-    const char *package = strstr(fix, apt);
-    if (package != fix || !file_exists("/etc/NIXOS")) {
+    if (!text_starts_with(fix, apt) || !file_exists("/etc/NIXOS")) {
         return memory_copy_string(fix);
     }
-    package += strlen(apt);
+    const char *package = fix + strlen(apt);
     for (size_t i = 0; i < sizeof(packages_of_nix) / sizeof(packages_of_nix[0]); i++) {
         if (strcmp(package, packages_of_nix[i].debian) == 0) {
             package = packages_of_nix[i].nix;
