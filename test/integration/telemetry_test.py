@@ -115,6 +115,17 @@ class Traces(unittest.TestCase):
         self.assertNotIn(trace, node.cli("trace", "list", "--function", "other"))
         self.assertNotIn(trace, node.cli("trace", "list", "--slower-than", "10m"))
 
+    def test_a_message_goes_on_with_the_trace_of_its_sender(self):
+        trace = "5" * 32
+        node.cli("queue", "create", "work")
+        node.cli("trigger", "create", "work", "--kind", "queue", "--function", "fn", "--set", "queue=work")
+        node.cli("queue", "send", "work", "--data", "x", "--attribute", f"traceparent=00-{trace}-b7ad6b7169203331-01")
+        span = next(span for span in collector.until(lambda spans: any(s["trace_id"] == trace for s in spans)) if span["trace_id"] == trace)
+        attributes = span["attributes"]
+        self.assertEqual((span["name"], span["kind"], span["parent_span_id"]), ("invoke", 5, "b7ad6b7169203331"))
+        self.assertEqual((attributes["faas.name"], attributes["faas.version"], attributes["faas.trigger"]), ("fn", 1, "pubsub"))
+        self.assertIn(trace, node.cli("trace", "list", "--function", "fn"))
+
     def test_errors_say_what_to_do(self):
         for arguments, says in ((["show", "3" * 32], "trace list"), (["show", "zz"], "trace list"),
                                 (["list", "--since", "yesterday"], "for example"), (["list", "--count", "0"], "above 0")):

@@ -88,12 +88,29 @@ static void invoke_free(struct gateway_invoke *invoke)
     lane_leave(lane);
 }
 
+/* invoke->function is NAME:VERSION, or "" when there is none. */
+static void describe_function(struct gateway_invoke *invoke)
+{
+    size_t length = strcspn(invoke->function, ":");
+    const char *number = invoke->function + length + 1;
+    uint64_t version = 0;
+    if (length > 0) {
+        trace_bytes(&invoke->span, "faas.name", text_of(invoke->function, length));
+    }
+    if (invoke->function[length] == ':' &&
+        text_parse_u64(text_of(number, strlen(number)), &version)) {
+        trace_number(&invoke->span, "faas.version", (int64_t)version);
+    }
+}
+
 static void end_span(struct gateway_invoke *invoke)
 {
     struct telemetry *telemetry = invoke->lane->gateway->options.telemetry;
     trace_text(&invoke->span, "faas.invocation_id", invoke->request_id);
     trace_text(&invoke->span, "blixard.project", invoke->project);
-    trace_text(&invoke->span, "faas.name", invoke->function);
+    trace_text(&invoke->span, "faas.trigger",
+               telemetry_trigger_text((enum telemetry_trigger)invoke->trigger));
+    describe_function(invoke);
     if (invoke->error.kind != ERROR_NONE) {
         trace_fail(&invoke->span, error_kind_name(invoke->error.kind), invoke->error.text);
     } else {
@@ -686,8 +703,10 @@ struct gateway_invoke *gateway_invoke_new(
         lane_make_id(lane, invoke->request_id);
     }
     trace_begin(gateway->options.telemetry, &invoke->span,
-                &(struct trace_start){.name = "invoke",
-                                      .parent = trace_parent_of(invocation->traceparent)});
+                &(struct trace_start){
+                    .name = "invoke",
+                    .kind = invocation->trigger == TELEMETRY_TRIGGER_PUBSUB ? TRACE_CONSUMER : 0,
+                    .parent = trace_parent_of(invocation->traceparent)});
     struct error err = {0};
     if (copy_request(invoke, invocation, &err) < 0) {
         fail(invoke, &err, true);

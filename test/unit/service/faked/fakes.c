@@ -370,6 +370,11 @@ void telemetry_log(struct telemetry *telemetry, const char *project, const char 
     pthread_mutex_unlock(&telemetry_lock);
 }
 
+const char *telemetry_trigger_text(enum telemetry_trigger trigger)
+{
+    return trigger == TELEMETRY_TRIGGER_PUBSUB ? "pubsub" : "other";
+}
+
 void telemetry_add(struct telemetry *telemetry, enum telemetry_metric metric, uint64_t amount)
 {
     (void)telemetry;
