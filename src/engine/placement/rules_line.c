@@ -138,6 +138,24 @@ static void set_text(json_t *object, const char *key, struct text text)
     json_object_set_new(object, key, json_stringn(text.data, text.length));
 }
 
+/* A word, or signs that may stand without spaces: "= a", "=a", "version>=6.1". */
+static struct text take_operator(const char **at)
+{
+    static const char signs[] = "=!<>~";
+    static const char version[] = "version";
+    size_t length = strspn(*at, signs);
+    if (length == 0 && strncmp(*at, version, strlen(version)) == 0 &&
+        strspn(*at + strlen(version), signs) > 0) {
+        length = strlen(version);
+    }
+    if (length == 0) {
+        return take_word(at);
+    }
+    struct text found = text_of(*at, length);
+    *at += length;
+    return found;
+}
+
 /* ATTRIBUTE OPERATOR [VALUE], or distinct_hosts alone. */
 static int parse_comparison(const char *at, json_t *object, struct error *err)
 {
@@ -146,7 +164,12 @@ static int parse_comparison(const char *at, json_t *object, struct error *err)
         set_text(object, "operator", first);
         return 0;
     }
-    struct text sign = take_word(&at);
+    size_t length = first.length > 0 ? strcspn(first.data, "=!<> \t") : 0;
+    if (length < first.length) { /* "zone=a" */
+        at = first.data + length;
+        first.length = length;
+    }
+    struct text sign = take_operator(&at);
     if (first.length == 0 || sign.length == 0) {
         return error_set(err, ERROR_INVALID,
                          "a constraint is ATTRIBUTE OPERATOR VALUE, as in ${label.disk} = ssd");

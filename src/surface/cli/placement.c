@@ -15,36 +15,17 @@ static const char nothing[] = "none";
 
 /* ---- Rules ---- */
 
-/* "zone=a" is typed for "zone = a": a word with an operator in it becomes three. */
-json_t *placement_spell_out(const char *line)
-{
-    static const char *const operators[] = {"!=", ">=", "<=", "=", ">", "<"};
-    size_t at = strcspn(line, "=<>!");
-    bool is_in_a_word = line[at] != '\0' && at > 0 && line[at - 1] != ' ';
-    for (size_t i = 0; i < COUNT(operators) && is_in_a_word; i++) {
-        size_t length = strlen(operators[i]);
-        if (strncmp(line + at, operators[i], length) == 0 && line[at + length] != '\0') {
-            MEMORY_OWNED char *text =
-                memory_format("%.*s %s %s", (int)at, line, operators[i], line + at + length);
-            return json_string(text);
-        }
-    }
-    return json_string(line);
-}
-
 static void take_list(const struct arguments *arguments, const char *flag, const char *field,
                       json_t *body)
 {
     JSON_OWNED json_t *list = json_array();
-    bool has_operators = strcmp(flag, "constraint") == 0 || strcmp(flag, "affinity") == 0;
     bool is_said = false;
     for (unsigned i = 0; i < arguments->flag_count; i++) {
         const char *value = arguments->flags[i].value;
         bool is_it = strcmp(arguments->flags[i].name, flag) == 0;
         is_said = is_said || is_it;
         if (is_it && strcmp(value, nothing) != 0) {
-            json_array_append_new(list,
-                                  has_operators ? placement_spell_out(value) : json_string(value));
+            json_array_append_new(list, json_string(value));
         }
     }
     if (is_said) {

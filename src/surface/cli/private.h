@@ -265,8 +265,6 @@ int verb_kv_list(const struct arguments *arguments, struct error *err);
 int verb_kv_delete(const struct arguments *arguments, struct error *err);
 /* placement.c */
 /* --constraint and the like, as fields of a MachineCreate or a MachineUpdate; "none": no such. */
-/* "zone=a" as "zone = a"; a new reference. */
-json_t *placement_spell_out(const char *line);
 void placement_take_rules(const struct arguments *arguments, json_t *body);
 void print_accesses(const json_t *document);
 int verb_placement_explain(const struct arguments *arguments, struct error *err);

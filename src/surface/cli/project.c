@@ -303,17 +303,11 @@ static int take_command(struct project *project, const struct key *key, const js
 
 static json_t *take_lines(const json_t *value)
 {
+    if (json_is_array(value)) {
+        return json_deep_copy(value);
+    }
     json_t *lines = json_array();
-    size_t i = 0;
-    json_t *line = NULL;
-    if (json_is_string(value)) {
-        json_array_append_new(lines, placement_spell_out(json_string_value(value)));
-    }
-    json_array_foreach(value, i, line)
-    {
-        const char *text = json_string_value(line);
-        json_array_append_new(lines, placement_spell_out(text != NULL ? text : ""));
-    }
+    json_array_append(lines, (json_t *)(uintptr_t)value);
     return lines;
 }
 

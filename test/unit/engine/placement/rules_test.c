@@ -1,5 +1,8 @@
 #include "engine/placement/rules.h"
 
+#include <stdio.h>
+#include <string.h>
+
 #include "base/error.h"
 #include "base/json.h"
 #include "base/memory.h"
@@ -91,6 +94,10 @@ TEST(placement_rules, what_is_no_rule_is_refused)
         "{\"constraints\": [3]}",
         "{\"constraints\": [\"label.a\"]}",
         "{\"constraints\": [\"label.a ~ b\"]}",
+        "{\"constraints\": [\"label.a=~b\"]}",
+        "{\"constraints\": [\"label.a=>5\"]}",
+        "{\"constraints\": [\"=ssd\"]}",
+        "{\"constraints\": [\"label.a>\"]}",
         "{\"constraints\": [\"disk = ssd\"]}",
         "{\"constraints\": [\"label. = ssd\"]}",
         "{\"constraints\": [\"${label.a = ssd\"]}",
@@ -149,6 +156,40 @@ TEST(placement_rules, lines_and_objects_give_the_same_canonical_text)
     placement_rules_unref(objects);
     placement_rules_unref(again);
     EXPECT_STRING(placement_rules_text(NULL), "{}");
+}
+
+/* Goal: spaces around signs may be left out, and what a value has of signs stays as it is. */
+TEST(placement_rules, spaces_around_signs_may_be_left_out)
+{
+    static const char *const same[][2] = {
+        {"zone=a", "zone = a"},
+        {"${label.disk}!=ssd", "label.disk != ssd"},
+        {"attr.cpus>=8", "attr.cpus >= 8"},
+        {"attr.cpus >8", "attr.cpus > 8"},
+        {"attr.cpus< 8", "attr.cpus < 8"},
+        {"label.a==b", "label.a = b"},
+        {"attr.kernel version>= 6.1, < 7", "attr.kernel version >= 6.1, < 7"},
+        {"label.a=b=c d", "label.a = b=c d"},
+        {"label.a = =", "${label.a} = ="},
+        {"label.a regexp ^b=c", "${label.a} regexp ^b=c"},
+        {"label.a set_contains b=c,d>e", "${label.a} set_contains b=c,d>e"},
+    };
+    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+        char texts[2][256];
+        for (size_t k = 0; k < 2; k++) {
+            snprintf(texts[k], sizeof(texts[k]), "{\"constraints\": [\"%s\"]}", same[i][k]);
+        }
+        struct placement_rules *a = make_rules(texts[0]), *b = make_rules(texts[1]);
+        EXPECT_STRING(placement_rules_text(a), placement_rules_text(b));
+        placement_rules_unref(a);
+        placement_rules_unref(b);
+    }
+    struct placement_rules *value = make_rules("{\"constraints\": [\"label.a regexp ^b=c\"]}");
+    EXPECT(strstr(placement_rules_text(value), "\"^b=c\"") != NULL);
+    placement_rules_unref(value);
+    struct placement_rules *affinity = make_rules("{\"affinities\": [\"-5 zone!=a\"]}");
+    EXPECT(strstr(placement_rules_text(affinity), "\"!=\"") != NULL);
+    placement_rules_unref(affinity);
 }
 
 TEST(placement_rules, taints_are_borne_as_kubernetes_has_it)
