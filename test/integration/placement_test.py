@@ -98,6 +98,17 @@ class Placement(unittest.TestCase):
         self.assertIn("constraint", explained)
         self.assertIn(self.a.name, explained)
 
+    def test_what_a_node_has_of_each_class_can_be_asked_for(self):
+        has = self.a.get("/v1/nodes")["nodes"][0]["attributes"]
+        counted = [(f"device.{item['name']}", item["count"]) for item in has["devices"]] + [(f"hugepages.{item['name']}", item["count"]) for item in has["hugepages"]]
+        if not counted:
+            self.skipTest("this machine has neither devices nor huge pages")
+        name, count = counted[0]
+        self.create("has", "--constraint", f"attr.{name}>={count}")
+        self.assertEqual(self.machine("has")["state"], "running")
+        self.assertIn(f"here it is \"{count}\"", self.refused("vm", "create", "more", *SMALL, "--constraint", f"attr.{name}>{count}", "--no-wait") +
+                      self.a.cli("vm", "create", "more", *SMALL, "--constraint", f"attr.{name}>{count}") + self.a.cli("placement", "explain", "more"))
+
     def test_a_node_that_is_named_is_a_rule(self):
         self.create("here", "--node", self.b.name)
         self.assertEqual(self.machine("here")["node"], self.b.name)

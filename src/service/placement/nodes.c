@@ -8,7 +8,7 @@
 #include "service/peer/peer.h"
 #include "service/placement/parts.h"
 
-enum { MILLI = 1000, TEXT_SIZE = 512, LOOK_MS = 500 };
+enum { MILLI = 1000, TEXT_SIZE = 512, LOOK_MS = 500, VALUES_MAX = 32 };
 
 /* What a node that has not said what it has is believed to have. */
 #define UNKNOWN_CPUS   1024
@@ -18,7 +18,7 @@ enum { MILLI = 1000, TEXT_SIZE = 512, LOOK_MS = 500 };
 struct described {
     struct placement_node node;
     struct placement_attribute attributes[PLACEMENT_ATTRIBUTES_MAX];
-    char values[16][TEXT_SIZE]; /* of attributes that are put together */
+    char values[VALUES_MAX][TEXT_SIZE]; /* of attributes that are put together */
     size_t value_count;
     char names[PLACEMENT_ATTRIBUTES_MAX][80];
     struct placement_taint taints[PLACEMENT_TAINTS_MAX];
@@ -42,7 +42,7 @@ static void add(struct described *described, const char *prefix, const char *nam
 
 static char *take_value(struct described *described)
 {
-    CHECK(described->value_count < sizeof(described->values) / sizeof(described->values[0]));
+    CHECK(described->value_count < VALUES_MAX);
     return described->values[described->value_count++];
 }
 
@@ -74,6 +74,20 @@ static void add_drivers(struct described *described, const json_t *attributes)
     add(described, "attr.", "drivers", value);
 }
 
+/* How many it has of each: "device.gpu", "hugepages.2048kB". */
+static void add_counts(struct described *described, const char *what, const json_t *list)
+{
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(list, index, item)
+    {
+        MEMORY_OWNED char *name = memory_format("%s.%.40s", what, json_text(item, "name"));
+        if (described->value_count < VALUES_MAX) {
+            add_u64(described, name, json_u64(item, "count"));
+        }
+    }
+}
+
 static void take_attributes(struct described *described, const json_t *node,
                             const json_t *attributes)
 {
@@ -95,6 +109,8 @@ static void take_attributes(struct described *described, const json_t *node,
         add_u64(described, "disk_bytes", json_u64(attributes, "disk_bytes"));
     }
     add_drivers(described, attributes);
+    add_counts(described, "device", json_object_get(attributes, "devices"));
+    add_counts(described, "hugepages", json_object_get(attributes, "hugepages"));
     described->node.attributes = described->attributes;
 }
 
