@@ -88,6 +88,11 @@ void draft_add_claim(const struct machine_service *service, struct store_command
     "(SELECT coalesce(sum(r." what "), 0) FROM placement_reservation r WHERE r.node = n.key AND " \
     "r.expires_ms > ?2)"
 
+#define CPU          "m.cpu_millis + m.cores * 10 * n.cpu_percent"
+#define LACKS_MEMORY "n.memory_bytes < " RUNNING("m.memory_bytes") " + " KEPT("memory_bytes")
+#define LACKS_DISK   "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes")
+#define LACKS_CPU    "n.cpu_millis < " RUNNING(CPU) " + " KEPT("cpu_millis")
+
 void draft_add_check(const struct machine_service *service, struct store_command *command,
                      const char *project, const char *id, const json_t *config)
 {
@@ -101,33 +106,10 @@ void draft_add_check(const struct machine_service *service, struct store_command
     }
     store_command_add_expecting(
         command, ERROR_CONFLICT, "the node takes nothing new, or has no room for it any more",
-        "UPDATE machine SET revision = revision WHERE id = ?1 AND NOT "
-        "EXISTS (SELECT 1 FROM node "
-        "WHERE key = machine.node AND duty <> 'active') AND NOT EXISTS "
-        "(SELECT 1 FROM "
-        "placement_room n WHERE n.key = machine.node AND (n.memory_bytes "
-        "< " RUNNING("m.memory_bytes") " + " KEPT(
-            "memory_bytes") " OR "
-                            "n.disk_"
-                            "bytes "
-                            "<"
-                            " " WANTED("m.disk_bytes") " + " KEPT(
-                                "disk_bytes") " OR n.cpu_millis < " RUNNING("m."
-                                                                            "cpu_"
-                                                                            "mill"
-                                                                            "is "
-                                                                            "+ "
-                                                                            "m."
-                                                                            "core"
-                                                                            "s * "
-                                                                            "10 "
-                                                                            "* "
-                                                                            "n."
-                                                                            "cpu_"
-                                                                            "perc"
-                                                                            "ent") " + " KEPT("cpu_"
-                                                                                              "mill"
-                                                                                              "is") "))",
+        "UPDATE machine SET revision = revision WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM node "
+        "WHERE key = machine.node AND duty <> 'active') AND NOT EXISTS (SELECT 1 FROM "
+        "placement_room n WHERE n.key = machine.node AND (" LACKS_MEMORY " OR " LACKS_DISK
+        " OR " LACKS_CPU "))",
         "tu", id, clock_real_ms());
 }
 
