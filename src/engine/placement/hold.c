@@ -378,6 +378,9 @@ int placement_hold_step(struct placement_cluster *cluster, const struct placemen
         return r;
     }
     struct finding finding = {.probe = &probe, .options = options};
+    if (hold->moved_ms > now_ms) { /* by a clock that was set back since: its turn begins now */
+        hold->moved_ms = now_ms;
+    }
     step(&finding, now_ms, hold);
     probe_done(&probe);
     return strcmp(hold->node, before.node) != 0 || hold->lacking != before.lacking ||

@@ -512,7 +512,7 @@ struct placement_hold {
     char node[PLACEMENT_ID_MAX + 1]; /* id; "": none */
     uint32_t lacking;                /* what has to leave there, in millionths; 0: it fits */
     uint32_t turns;                  /* in which nothing left */
-    uint64_t moved_ms;               /* something left, or the node was chosen */
+    uint64_t moved_ms;               /* something left, or the node was chosen; one to come: now */
 };
 
 /*

@@ -568,7 +568,7 @@ static void note_window(struct store_command *command, const char *name,
     store_command_add_expecting(
         command, ERROR_CONFLICT, "it was drained for this opening of the window, or that is gone",
         "UPDATE node_window SET begun_ms = ?1, problem = '', revision = ?2 WHERE key = ?3 AND "
-        "begun_ms < ?1",
+        "begun_ms <> ?1",
         "urt", window->opens_ms, key);
 }
 
@@ -742,12 +742,15 @@ void drains_resume(struct node_service *service)
         settings == NULL) {
         return;
     }
-    uint64_t ends_ms = json_u64(settings, "began_at_ms") + json_u64(settings, "deadline_ms");
+    uint64_t deadline_ms = json_u64(settings, "deadline_ms");
+    uint64_t ends_ms = json_u64(settings, "began_at_ms") + deadline_ms;
     uint64_t now_ms = clock_real_ms();
+    uint64_t left_ms = ends_ms > now_ms ? ends_ms - now_ms : 0;
+    left_ms = left_ms < deadline_ms ? left_ms : deadline_ms; /* the clock can have been set back */
     struct drain *drain = drain_new(service, service->node_name, false);
     drain->is_beginning = false;
     drain->is_forced = json_is_true(json_object_get(settings, "force"));
     drain->parallel = (unsigned)json_u64(settings, "parallel");
-    drain->deadline_ms = clock_boot_ms() + (ends_ms > now_ms ? ends_ms - now_ms : 0);
-    loop_timer_start(drain->timer, ends_ms > now_ms ? ends_ms - now_ms : 1);
+    drain->deadline_ms = clock_boot_ms() + left_ms;
+    loop_timer_start(drain->timer, left_ms > 0 ? left_ms : 1);
 }

@@ -174,7 +174,7 @@ static void note_begun(const struct look *look, const struct cluster_window *win
     struct store_command *command = store_command_new();
     store_command_add(command,
                       "UPDATE node_window SET begun_ms = ?1, problem = '', revision = ?2 WHERE key "
-                      "= ?3 AND begun_ms < ?1",
+                      "= ?3 AND begun_ms <> ?1",
                       "urt", window->opens_ms, key);
     node_propose(look->service, command, "that a window has begun");
 }
@@ -188,7 +188,7 @@ static void visit_kept(const struct cluster_window *window, void *context)
     }
     drained->is_kept = true;
     expect_at(finding->look, window->closes_ms);
-    if (window->begun_ms < window->opens_ms && owns(finding->look, window->node)) {
+    if (window->begun_ms != window->opens_ms && owns(finding->look, window->node)) {
         note_begun(finding->look, window);
     }
 }
@@ -237,7 +237,7 @@ static void visit_window(const struct cluster_window *window, void *context)
     }
     if (look->now_ms < window->drains_ms) {
         expect_at(look, window->drains_ms);
-    } else if (window->begun_ms < window->opens_ms && !was_tried(look, key)) {
+    } else if (window->begun_ms != window->opens_ms && !was_tried(look, key)) {
         drain_for(look, window);
     }
 }

@@ -149,7 +149,8 @@ static void leave(struct evicting *evicting, struct known *known, uint32_t leave
     bool is_over = end_ms <= evicting->now_ms;
     bool is_asked = facts.move[0] != '\0' && !has_failed;
     if (!is_over) {
-        wake_in(evicting, end_ms - evicting->now_ms);
+        uint64_t in_ms = end_ms - evicting->now_ms;
+        wake_in(evicting, in_ms < PLACEMENT_CLOCK_MS ? in_ms : PLACEMENT_CLOCK_MS);
     } else if (facts.is_to_leave && !is_asked) {
         if (is_early) {
             wake_in(evicting, known->asked_ms + pause_ms - evicting->boot_ms);

@@ -177,8 +177,9 @@ static uint64_t next_of(const struct placement_service *service, const struct wa
                         uint64_t now_ms)
 {
     uint64_t from_ms = waiting->hold.moved_ms != 0 ? waiting->hold.moved_ms : waiting->since_ms;
-    uint64_t at_ms = from_ms + service->options.hold_after_ms;
-    return at_ms > now_ms ? at_ms - now_ms : service->options.hold_after_ms;
+    uint64_t turn_ms = service->options.hold_after_ms;
+    uint64_t left_ms = from_ms + turn_ms > now_ms ? from_ms + turn_ms - now_ms : turn_ms;
+    return left_ms < turn_ms ? left_ms : turn_ms; /* clocks can be set back */
 }
 
 void holds_look(struct placement_service *service, struct waiting *const *waiting, size_t count)

@@ -42,6 +42,7 @@ enum {
     PLACEMENT_HINTED_MAX = 32,
     PLACEMENT_BUCKETS = 8,
     PLACEMENT_MACHINE_ID_SIZE = 17,
+    PLACEMENT_CLOCK_MS = 10000, /* the clock of the day is looked at so often: it jumps */
 };
 
 /* ---- asked.c ---- */

@@ -18,6 +18,7 @@ enum {
     MOVED_TIMEOUT_MS = 24 * 3600000,
     RETRY_MS = 5000,
     MOVE_AGAIN_MS = 30000,
+    AHEAD_MS = 1000, /* so far clocks of nodes may be apart */
 };
 
 void queue_wake_all(struct placement_service *service)
@@ -60,7 +61,9 @@ static void start_timer(struct placement_service *service)
         uint64_t wake_ms = waiting->is_blocked ? waiting->blocked.wake_ms : 0;
         first_ms = sooner(first_ms, waiting->retry_at_ms);
         if (wake_ms != 0) { /* a reservation's, by the clock of the day */
-            first_ms = sooner(first_ms, boot_ms + (wake_ms > real_ms ? wake_ms - real_ms + 1 : 1));
+            uint64_t in_ms = wake_ms > real_ms ? wake_ms - real_ms + 1 : 1;
+            first_ms = sooner(first_ms,
+                              boot_ms + (in_ms < PLACEMENT_CLOCK_MS ? in_ms : PLACEMENT_CLOCK_MS));
         }
     }
     if (first_ms != 0) {
@@ -486,12 +489,34 @@ static struct waiting **sort_all(struct placement_service *service, size_t *ret_
     return all;
 }
 
+/* One that is said to wait from a moment to come on was made by a clock that was ahead: it would
+ * be the last of all until then, and hold no node.  It waits from now on. */
+static void mend_since(const struct placement_service *service, struct waiting *waiting,
+                       uint64_t now_ms)
+{
+    if (waiting->since_ms <= now_ms + AHEAD_MS) {
+        return;
+    }
+    struct store_command *command = store_command_new();
+    store_command_add(command,
+                      "UPDATE machine SET pending_ms = ?1, revision = ?2 WHERE id = ?3 AND "
+                      "pending_ms = ?4",
+                      "urtu", now_ms, waiting->id, waiting->since_ms);
+    waiting->since_ms = now_ms;
+    store_propose(service->options.store, command, NULL, NULL);
+}
+
 void queue_run(struct placement_service *service)
 {
+    uint64_t now_ms = clock_real_ms();
     size_t count = 0;
     picture_update(service);
     if (!service_is_known(service) || !cluster_owns(service->options.cluster, "placement")) {
         return;
+    }
+    LIST_EACH(node, &service->waiting)
+    {
+        mend_since(service, LIST_ITEM(node, struct waiting, link), now_ms);
     }
     struct waiting **all = sort_all(service, &count);
     for (size_t i = 0; i < count; i++) {

@@ -15,6 +15,7 @@ enum { MILLI = 1000 };
 #define TTL_DEFAULT 3600000
 #define TTL_MAX     UINT64_C(2592000000)
 #define TTL_MIN     1000
+#define SWEPT_MS    UINT64_C(86400000) /* after its end; by a clock that may be ahead */
 
 struct wanted {
     struct asked asked;
@@ -96,8 +97,9 @@ static void propose(struct placement_service *service, const char *project, cons
     struct store_command *command = store_command_new();
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
                       "tu", project, now_ms);
-    store_command_add(command, "DELETE FROM placement_reservation WHERE expires_ms <= ?", "u",
-                      now_ms);
+    store_command_add(command,
+                      "DELETE FROM placement_reservation WHERE expires_ms <= iif(key = ?1, ?2, ?3)",
+                      "tuu", key, now_ms, now_ms - SWEPT_MS);
     store_command_add_expecting(
         command, ERROR_EXISTS, exists,
         "INSERT INTO placement_reservation (key, project, name, node, cpu_millis, memory_bytes, "

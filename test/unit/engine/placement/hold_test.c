@@ -170,6 +170,26 @@ TEST(placement_hold, of_the_only_node_rests_every_other_turn)
     placement_cluster_free(cluster);
 }
 
+/* Goal: a turn that began by a clock which was set back since begins anew, and does not last until
+ * that moment comes again. */
+TEST(placement_hold, does_not_wait_for_a_moment_that_was_before)
+{
+    enum { HOURS_MS = 6 * 3600 * 1000 };
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_request large = make_sized("large", 28, SINCE_MS);
+    struct placement_hold hold = {0};
+    add_nodes(cluster, 2);
+    fill(cluster, "a", "n0", 20);
+    fill(cluster, "b", "n1", 24);
+    EXPECT(advance(cluster, &large, HOURS_MS, &hold) == 1);
+    EXPECT_STRING(hold.node, "n0");
+    EXPECT(advance(cluster, &large, LATE_MS, &hold) == 1 && hold.moved_ms == LATE_MS);
+    EXPECT(advance(cluster, &large, LATE_MS + AFTER_MS - 1, &hold) == 0);
+    EXPECT(advance(cluster, &large, LATE_MS + AFTER_MS, &hold) == 1);
+    EXPECT_STRING(hold.node, "n1");
+    placement_cluster_free(cluster);
+}
+
 /* Goal: neither more nodes than may be, nor more than half of a pool, and none that never fits. */
 TEST(placement_hold, is_of_few_nodes_and_of_those_that_can_do)
 {
