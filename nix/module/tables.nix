@@ -49,6 +49,7 @@
     traffic_every_ms = { kind = "milliseconds"; default = 60000; least = 0; most = 3600000; text = "How often the node looks at who exchanges how much data with whom, for placement; 0: never."; };
     node_loss_wait_ms = { kind = "milliseconds"; default = 0; least = 0; most = 604800000; text = "How much longer than the 24 s that are safe a lost node is waited for before machines of it with --node-loss restart-fresh start elsewhere; of the node that leads."; };
     build_threads = { kind = "count"; default = 1; least = 1; most = 16; text = "Modules compiled at once."; };
+    build_optimized = { kind = "count"; default = 1; least = 0; most = 1; text = "Whether code that was compiled quickly is replaced by optimised code, which takes much longer to make; 0: it stays, where versions are soon replaced by others."; };
     forecast_step_ms = { kind = "milliseconds"; default = 60000; least = 10000; most = 3600000; text = "How long a step of forecasts is; a day must be a whole number of them.  What was learnt in other steps is forgotten."; };
     image_cache_bytes_max = { kind = "bytes"; default = 4294967296; least = 0; most = 1099511627776; text = "Compiled images on this node's disk, beyond those of versions that can be called; what was used least recently goes, and is compiled or fetched again when it is needed; 0: any number."; };
     module_bytes_max = { kind = "bytes"; default = 67108864; least = 1024; most = 1073741824; text = "Largest module that may be uploaded."; };

@@ -547,6 +547,7 @@ static int start_functions(struct node *node, struct error *err)
         .blobs = node->blobs,
         .node_name = node->name,
         .build_threads = (unsigned)node->options.build_threads,
+        .stays_fast = node->options.build_optimized == 0,
         .image_cache_bytes_max = node->options.image_cache_bytes_max,
         .on_ready = on_functions_ready,
         .on_progress = on_functions_progress,

@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from node import ROOT, Node
+from node import QUICK, ROOT, Node
 
 SECONDS = 60
 WRAPPERS = pathlib.Path("/usr/lib/ccache")  # where Debian has gcc as a link to ccache
@@ -67,6 +67,15 @@ class ImageCache(unittest.TestCase):
                 self.assertIn("blixard_compiles_total 0\n", node.get("/metrics"))  # from the code that was left
                 self.assertEqual(node.json("/v1/functions/one")["version"]["tier"], "optimized")
                 self.until(node, lambda cache: cache["images"] == 1)
+
+    def test_code_stays_as_it_was_compiled_first_where_that_is_said(self):
+        """Also when another node, which was asked later, has optimised it."""
+        with Node(arguments=QUICK) as node, Node() as other:
+            node.deploy("one", self.modules[0])
+            other.deploy("one", self.modules[0])
+            self.optimised(other, "one")
+            self.assertEqual(node.json("/v1/functions/one")["version"]["tier"], "fast")
+            self.assertIn("blixard_compiles_total 1\n", node.get("/metrics"))
 
     def test_there_is_room_for_all_by_default(self):
         with Node() as node:

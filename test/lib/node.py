@@ -23,6 +23,7 @@ import threading
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BLIXARD_BUILD", ROOT / "build")).resolve()
 READY_SECONDS = 30
+QUICK = ("--build-optimized", "0")  # engines and libraries of languages are large: what optimises them takes a minute of a core
 ADDRESS = re.compile(r"^\s+(API|functions)\s+http://([^/\s]+)", re.M)
 
 

@@ -403,7 +403,7 @@ static void succeed(struct build *build, bool is_first)
     build->asks_others =
         !build->compiles || (build->code[0] != '\0' && service_has_others(service));
     arrive(build);
-    if (is_linux(build)) {
+    if (is_linux(build) || service->options.stays_fast) {
         build_free(build); /* it is as good as it gets */
         return;
     }

@@ -66,6 +66,7 @@ struct function_options {
     struct peer_blobs *blobs;
     const char *node_name;          /* until it is in a cluster; lent for good */
     unsigned build_threads;         /* 0: 1 */
+    bool stays_fast;                /* no optimised tier is made, or taken from others */
     uint64_t image_cache_bytes_max; /* 0: any number */
     /*
      * On the loop, once: what every node has is in the store, and each version an alias points to
