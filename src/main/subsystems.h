@@ -17,6 +17,12 @@ struct subsystem {
 extern const struct subsystem subsystems[];
 extern const size_t subsystem_count;
 
+/* ---- state.c ---- */
+int state_start_cluster(struct node *node, struct error *err);
+void state_stop_cluster(struct node *node);
+int state_start_store(struct node *node, struct error *err);
+void state_stop_store(struct node *node);
+
 /* ---- places.c ---- */
 int places_start_node_life(struct node *node, struct error *err);
 void places_stop_node_life(struct node *node);
