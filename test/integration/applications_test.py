@@ -8,7 +8,7 @@ import tempfile
 import time
 import unittest
 
-from node import Node
+from node import QUICK, Node
 from registry import need_registry
 
 PLAIN_ONLY = "the time goes to compilers"
@@ -21,7 +21,7 @@ folder = None
 def setUpModule():
     global node, folder
     folder = tempfile.TemporaryDirectory(prefix="blixard-applications-")
-    node = Node()
+    node = Node(arguments=QUICK)
 
 
 def tearDownModule():

@@ -28,10 +28,10 @@ LANGUAGES = {  # what `fn new` writes answers to its test event
 
 def setUpModule():
     global node, folder
-    from node import Node  # test/lib/node.py
+    from node import QUICK, Node  # test/lib/node.py
 
     folder = tempfile.TemporaryDirectory(prefix="blixard-cli-")
-    node = Node()
+    node = Node(arguments=QUICK)
 
 
 def tearDownModule():

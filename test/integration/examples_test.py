@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import unittest
 
+from node import QUICK
 from registry import need_registry
 
 PLAIN_ONLY = "the time goes to compilers"
@@ -36,7 +37,7 @@ def in_own_network(command):
 
 SCRIPT = """
 set -eu
-blixard dev > node.log 2>&1 &
+blixard dev {quick} > node.log 2>&1 &
 node=$!
 trap 'kill "$node"; wait "$node"' EXIT
 curl --silent --fail --retry 100 --retry-delay 0 --retry-connrefused --retry-all-errors --output /dev/null \
@@ -77,7 +78,7 @@ class Guides(unittest.TestCase):
         self.assertGreater(len(found), 8)
         script = pathlib.Path(folder) / "guide.sh"
         echoed = "".join(f"echo '+ {quoted(line)}'\n{line}\n" for line in found)
-        script.write_text(SCRIPT + echoed)
+        script.write_text(SCRIPT.replace("{quick}", " ".join(QUICK)) + echoed)
         env = {**os.environ, "HOME": folder, "PATH": f"{BUILD}:{os.environ['PATH']}"}
         for name in ("BLIXARD_ADDR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
             env.pop(name, None)

@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 
-from node import BUILD, Node
+from node import BUILD, QUICK, Node
 from registry import need_registry
 from web import Web
 
@@ -25,7 +25,7 @@ web = None
 def setUpModule():
     global node, folder, web
     folder = tempfile.TemporaryDirectory(prefix="blixard-sdk-")
-    node = Node()
+    node = Node(arguments=QUICK)
     value = pathlib.Path(folder.name) / "value"
     value.write_text("very secret")
     for name in ("sdk-token", "sdk-other"):
