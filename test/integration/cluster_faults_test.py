@@ -143,6 +143,9 @@ class Faults(Case):
                 self.assertAlmostEqual(node_of(view, "n3")["clock_offset_ms"], 30000, delta=5000)
                 self.assertEqual([node["name"] for node in view["nodes"] if any("clock" in p for p in node["problems"])], ["n3"])
             third.stop()
+            third.start(env={"LD_PRELOAD": preloaded(third.program), "FAKETIME": "-3h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+            third.until(lambda view: any("certificate was not made yet" in problem for problem in view["problems"]), "certificate that begins later")
+            third.stop()
             third.start().wait_ready()
             first.until(lambda view: not any("clock" in problem for problem in node_of(view, "n3")["problems"]), "right clock of n3")
 

@@ -130,6 +130,7 @@ class NodeDrain(unittest.TestCase):
         self.assertEqual(self.duty(far.name), "active")
         near.cli("node", "cordon", near.name)
         self.assertIn("the last one that takes work", self.refused("node", "drain", far.name, "--ignore", "stuck"))
+        self.assertIn("no machine default/struck", self.refused("node", "drain", far.name, "--ignore", "struck"))
         near.cli("node", "uncordon", near.name)
 
         said = near.cli("node", "drain", far.name, "--ignore", "stuck")
@@ -142,7 +143,7 @@ class NodeDrain(unittest.TestCase):
         self.assertEqual(self.machines()["asleep"]["state"], "stopped")
         self.assertIn("is drained, and takes nothing", self.refused("node", "uncordon", far.name))
         self.assertIn("is drained", self.refused("vm", "migrate", "asleep", "--to", far.name))
-        self.assertIn("being drained", self.refused("node", "drain", far.name, "--ignore", "stuck"))
+        self.assertIn("being drained", self.refused("node", "drain", far.name))
 
         # The drained node begins again, and is still drained; then everything comes back.
         far.stop()

@@ -337,6 +337,11 @@ int authority_note_life(struct cluster *cluster, struct error *err)
     return 0;
 }
 
+bool authority_is_early(const struct cluster *cluster)
+{
+    return clock_real_ms() + BACKDATED_MS < cluster->certificate_starts_ms;
+}
+
 void authority_tick(struct cluster *cluster)
 {
     uint64_t now_ms = clock_real_ms();

@@ -330,7 +330,14 @@ static void find_problems(struct cluster *cluster, const struct situation *situa
                           size_t reached, struct problems *problems)
 {
     uint64_t holding = 0;
-    if (situation->leader == 0) {
+    if (authority_is_early(cluster)) {
+        char now[CLOCK_TEXT_SIZE];
+        clock_format_ms(clock_real_ms(), now);
+        problems_add(problems,
+                     "this node's clock says %s, when its certificate was not made yet: the others "
+                     "do not believe it; see to its time server",
+                     now);
+    } else if (situation->leader == 0) {
         problems_add(problems,
                      "no leader is known: nothing is written while no majority of the servers "
                      "is reached; if they are gone for good: blixard cluster recover");

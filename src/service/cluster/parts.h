@@ -309,6 +309,8 @@ int authority_sign(struct cluster *cluster, const struct authority_subject *subj
                    struct buffer *ret_certificate, struct error *err);
 #define AUTHORITY_SEAL "blixard cluster authority key"
 void authority_tick(struct cluster *cluster); /* renews what is due */
+/* By its clock this node's certificate begins later: nobody it speaks to is believed, nor it. */
+bool authority_is_early(const struct cluster *cluster);
 int authority_note_life(struct cluster *cluster, struct error *err);
 /* The id of a node that sends this request: whoever repeats it is the same, and nobody else. */
 uint64_t authority_id_of(const char *request);

@@ -65,11 +65,14 @@ static json_t *number_of(const char *field, const char *text)
     return is_good && value <= INT64_MAX ? json_integer((json_int_t)value) : NULL;
 }
 
+/* They may be left out. */
+static const char *const suffixes[] = {"_bytes", "_ms"};
+enum { SUFFIXES = sizeof(suffixes) / sizeof(suffixes[0]) };
+
 /* `memory: 512MiB` is memory_bytes, `timeout: 30s` is timeout_ms.  False: it is nothing like it. */
 static bool take_short(const char *type, json_t *object, const char *key, json_t *value)
 {
-    static const char *const suffixes[] = {"_bytes", "_ms"};
-    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+    for (size_t i = 0; i < SUFFIXES; i++) {
         MEMORY_OWNED char *name = memory_format("%.100s%s", key, suffixes[i]);
         if (schema_find(type, name) == NULL || json_object_get(object, name) != NULL) {
             continue;
@@ -94,6 +97,10 @@ static int refuse_unknown(const char *type, const char *path, const char *key,
                           const struct origin *origin, struct error *err)
 {
     const char *nearest = schema_nearest(type, key);
+    for (size_t i = 0; nearest == NULL && i < SUFFIXES; i++) {
+        MEMORY_OWNED char *name = memory_format("%.100s%s", key, suffixes[i]);
+        nearest = schema_nearest(type, name);
+    }
     return nearest != NULL
         ? origin_refuse(origin, path, err, "%s is not known; did you mean %s?", path, nearest)
         : origin_refuse(origin, path, err, "%s is not known", path);

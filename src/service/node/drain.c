@@ -606,7 +606,7 @@ void drain_begin(struct node_service *service, const char *project, const char *
     json_object_set_new(settings, "ignore", ignored);
     int r = drain_check_state(service, &err);
     r = r < 0 ? r : drain_check_node(service, name, true, &err);
-    r = r < 0 ? r : drain_take_ignored(body, project, ignored, &err);
+    r = r < 0 ? r : drain_take_ignored(service, body, project, ignored, &err);
     r = r < 0 ? r : drain_take_settings(body, service->options.moves_max, settings, &err);
     MEMORY_OWNED char *ignore = json_dumps(ignored, JSON_COMPACT);
     r = r < 0 || is_forced ? r : drain_check_others(service, name, &err);
@@ -625,8 +625,7 @@ void drain_begin(struct node_service *service, const char *project, const char *
     drain->deadline_ms = clock_boot_ms() + json_u64(settings, "deadline_ms");
     struct store_command *command = store_command_new();
     store_command_add_expecting(
-        command, ERROR_CONFLICT,
-        "the node is drained, or being drained: `blixard node restore` ends that",
+        command, ERROR_CONFLICT, DRAIN_IS_UNDER_WAY,
         "UPDATE node SET duty = 'draining', drain = ?, revision = ? WHERE key = ? AND duty IN "
         "('active', 'cordoned')",
         "trt", text, name);

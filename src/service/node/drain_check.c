@@ -62,9 +62,31 @@ int drain_check_others(struct node_service *service, const char *name, struct er
                                 name);
 }
 
-/* "web" is "default/web". */
-int drain_take_ignored(const json_t *body, const char *project, json_t *ignored, struct error *err)
+static bool take_any(sqlite3_stmt *row, void *context)
 {
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+/* A name that is mistyped would let leave what was to stay. */
+static int check_is_there(struct node_service *service, const char *key, struct error *err)
+{
+    bool is_there = false;
+    int r = store_query(service->options.store, err, take_any, &is_there,
+                        "SELECT 1 FROM machine WHERE key = ?", "t", key);
+    return r < 0 || is_there ? r
+                             : error_set(err, ERROR_NOT_FOUND,
+                                         "there is no machine %.127s that could be ignored; see "
+                                         "`blixard vm list`",
+                                         key);
+}
+
+/* "web" is "default/web". */
+int drain_take_ignored(struct node_service *service, const json_t *body, const char *project,
+                       json_t *ignored, struct error *err)
+{
+    int r = 0;
     size_t index = 0;
     json_t *item = NULL;
     json_array_foreach(json_object_get(body, "ignore"), index, item)
@@ -76,8 +98,9 @@ int drain_take_ignored(const json_t *body, const char *project, json_t *ignored,
         MEMORY_OWNED char *key = strchr(name, '/') != NULL ? memory_copy_string(name)
                                                            : memory_format("%s/%s", project, name);
         json_array_append_new(ignored, json_string(key));
+        r = r < 0 ? r : check_is_there(service, key, err);
     }
-    return 0;
+    return r;
 }
 
 int drain_take_settings(const json_t *body, uint64_t moves_max, json_t *settings, struct error *err)
@@ -106,6 +129,7 @@ int drain_check_node(const struct node_service *service, const char *name, bool 
                      struct error *err)
 {
     enum cluster_health health = CLUSTER_HEALTH_COUNT;
+    bool is_drained = false;
     struct cluster_view *view = cluster_view_ref(service->options.cluster);
     for (size_t i = 0; i < view->count; i++) {
         if (strcmp(view->nodes[i].name, name) == 0) {
@@ -115,6 +139,12 @@ int drain_check_node(const struct node_service *service, const char *name, bool 
     cluster_view_unref(view);
     if (health == CLUSTER_HEALTH_COUNT) {
         return error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name);
+    }
+    int r = store_query(service->options.store, err, take_any, &is_drained,
+                        "SELECT 1 FROM node WHERE key = ? AND duty IN ('draining', 'drained')", "t",
+                        name);
+    if (r < 0 || (is_drained && is_drain)) {
+        return r < 0 ? r : error_set(err, ERROR_CONFLICT, "%s", DRAIN_IS_UNDER_WAY);
     }
     return health != CLUSTER_LOST || !is_drain
         ? 0

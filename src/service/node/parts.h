@@ -83,11 +83,13 @@ int drain_check_machines(struct node_service *service, const char *name, const c
                          struct error *err);
 /* CONFLICT: nobody else takes work. */
 int drain_check_others(struct node_service *service, const char *name, struct error *err);
-/* NOT_FOUND; UNAVAILABLE: it is lost, and to be drained. */
+/* NOT_FOUND; UNAVAILABLE: it is lost, and to be drained; CONFLICT: it is drained already. */
 int drain_check_node(const struct node_service *service, const char *name, bool is_drain,
                      struct error *err);
-/* A NodeDrain, as it is kept in the node's row. */
-int drain_take_ignored(const json_t *body, const char *project, json_t *ignored, struct error *err);
+#define DRAIN_IS_UNDER_WAY "the node is drained, or being drained: `blixard node restore` ends that"
+/* A NodeDrain, as it is kept in the node's row.  NOT_FOUND: a machine to be ignored. */
+int drain_take_ignored(struct node_service *service, const json_t *body, const char *project,
+                       json_t *ignored, struct error *err);
 int drain_take_settings(const json_t *body, uint64_t moves_max, json_t *settings,
                         struct error *err);
 

@@ -60,6 +60,8 @@ TEST(manifest, what_is_not_known_is_refused_with_its_line_and_the_nearest)
 {
     expect_refused("kind: Machine\nname: a\nspec:\n  cpu: 1\n",
                    "app.yaml:4: spec.cpu is not known; did you mean cpus?");
+    expect_refused("kind: Machine\nname: a\nspec:\n  memroy: 1GiB\n",
+                   "app.yaml:4: spec.memroy is not known; did you mean memory_bytes?");
     expect_refused("kind: Machine\nname: a\nspec:\n  networks:\n  - network: b\n    adress: c\n",
                    "app.yaml:6: spec.networks[0].adress is not known; did you mean address?");
     expect_refused("kind: Route\nname: a\nspec:\n  cors:\n    origin: []\n",
