@@ -1,6 +1,7 @@
 #include "base/text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -115,6 +116,18 @@ bool text_parse_rate(const char *string, uint64_t *ret_bytes)
     }
     snprintf(size, sizeof(size), "%.*s", (int)length, string);
     return text_parse_size(size, ret_bytes);
+}
+
+bool text_take_range(const char **list, unsigned long *ret_first, unsigned long *ret_last)
+{
+    char *end = NULL;
+    if (**list < '0' || **list > '9') {
+        return false;
+    }
+    *ret_first = strtoul(*list, &end, 10);
+    *ret_last = *end == '-' ? strtoul(end + 1, &end, 10) : *ret_first;
+    *list = *end == ',' ? end + 1 : end;
+    return true;
 }
 
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms)

@@ -32,6 +32,10 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes);
 /* Bytes per second: a size, with or without "/s" behind it. */
 bool text_parse_rate(const char *string, uint64_t *ret_bytes);
 
+/* What a list of numbers as the kernel writes it ("0-3,8") begins with, 0 to 3; *list is behind it
+ * then.  False: nothing that is one.  The last may be less than the first: there are none. */
+bool text_take_range(const char **list, unsigned long *ret_first, unsigned long *ret_last);
+
 /* A duration: digits with an optional unit (ms, s, m, h, d); none means seconds. */
 bool text_parse_duration_ms(const char *string, uint64_t *ret_ms);
 

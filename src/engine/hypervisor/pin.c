@@ -115,14 +115,12 @@ static struct thread *list_threads(pid_t pid, size_t *ret_count)
 static size_t read_list(const char *list, unsigned *ret_numbers, size_t max)
 {
     size_t count = 0;
-    while (isdigit((unsigned char)*list)) {
-        char *end = NULL;
-        unsigned long first = strtoul(list, &end, 10);
-        unsigned long last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+    unsigned long first = 0;
+    unsigned long last = 0;
+    while (text_take_range(&list, &first, &last)) {
         for (unsigned long i = first; i <= last && count < max; i++) {
             ret_numbers[count++] = (unsigned)i;
         }
-        list = *end == ',' ? end + 1 : end;
     }
     return count;
 }

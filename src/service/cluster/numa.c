@@ -4,13 +4,12 @@
  * The node says what it has (its attributes) and, in `machine_cpus`, which CPUs it has given to
  * whom.  Memory counts where all of a machine's CPUs are: that is where it is bound.
  */
-#include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/buffer.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "engine/store/store.h"
 
@@ -32,14 +31,12 @@ struct leaving {
 /* "0-3,8" */
 static void read_list(const char *list, bool *ret_has)
 {
-    while (isdigit((unsigned char)*list)) {
-        char *end = NULL;
-        unsigned long first = strtoul(list, &end, 10);
-        unsigned long last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+    unsigned long first = 0;
+    unsigned long last = 0;
+    while (text_take_range(&list, &first, &last)) {
         for (unsigned long cpu = first; cpu <= last && cpu < CPUS_MAX; cpu++) {
             ret_has[cpu] = true;
         }
-        list = *end == ',' ? end + 1 : end;
     }
 }
 

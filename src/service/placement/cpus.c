@@ -75,20 +75,12 @@ void cpus_take(struct placement_service *service, const char *node, const json_t
 static size_t read_list(const char *list, uint16_t *ret_cpus)
 {
     size_t count = 0;
-    while (*list != '\0') {
-        char *end = NULL;
-        unsigned long first = strtoul(list, &end, 10);
-        if (end == list) {
-            return count;
-        }
-        unsigned long last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
+    unsigned long first = 0;
+    unsigned long last = 0;
+    while (text_take_range(&list, &first, &last)) {
         for (unsigned long cpu = first;
              cpu <= last && cpu <= UINT16_MAX && count < PLACEMENT_CORES_MAX; cpu++) {
             ret_cpus[count++] = (uint16_t)cpu;
-        }
-        list = *end == ',' ? end + 1 : end;
-        if (*list != '\0' && (*list < '0' || *list > '9')) {
-            return count;
         }
     }
     return count;

@@ -153,15 +153,11 @@ static void take_taints(struct described *described, const json_t *taints)
 static uint32_t count_cpus(const char *list)
 {
     uint32_t count = 0;
-    while (*list != '\0') {
-        char *end = NULL;
-        unsigned long first = strtoul(list, &end, 10);
-        unsigned long last = *end == '-' ? strtoul(end + 1, &end, 10) : first;
-        if (end == list || last < first || last - first >= PLACEMENT_CORES_MAX) {
-            return count;
-        }
+    unsigned long first = 0;
+    unsigned long last = 0;
+    while (text_take_range(&list, &first, &last) && last >= first &&
+           last - first < PLACEMENT_CORES_MAX) {
         count += (uint32_t)(last - first + 1);
-        list = *end == ',' ? end + 1 : end;
     }
     return count;
 }

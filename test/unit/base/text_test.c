@@ -40,6 +40,19 @@ TEST(text, sizes_and_durations_take_units)
     EXPECT(text_parse_duration_ms("3", &value) && value == 3000);
 }
 
+TEST(text, ranges_are_taken_one_by_one)
+{
+    const char *list = "0-3,8,x";
+    unsigned long first = 9;
+    unsigned long last = 9;
+    EXPECT(text_take_range(&list, &first, &last) && first == 0 && last == 3);
+    EXPECT(text_take_range(&list, &first, &last) && first == 8 && last == 8);
+    EXPECT(!text_take_range(&list, &first, &last) && strcmp(list, "x") == 0);
+    list = "5-";
+    EXPECT(text_take_range(&list, &first, &last) && first == 5 && last == 0 && *list == 0);
+    EXPECT(!text_take_range(&list, &first, &last));
+}
+
 TEST(text, utf8_follows_rfc_3629)
 {
     EXPECT(text_is_utf8("a\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80", 10));
