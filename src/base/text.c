@@ -22,7 +22,7 @@ static char lower(char letter)
     return letter >= 'A' && letter <= 'Z' ? (char)(letter - 'A' + 'a') : letter;
 }
 
-bool text_equal_ignoring_case(struct text text, const char *string)
+bool text_is_string_in_any_case(struct text text, const char *string)
 {
     size_t at = 0;
     while (at < text.length && lower(string[at]) == lower(text.data[at]) && string[at] != '\0') {

@@ -18,7 +18,15 @@ static inline struct text text_of(const char *data, size_t length)
 }
 
 bool text_equal(struct text text, const char *string);
-bool text_equal_ignoring_case(struct text text, const char *string); /* ASCII only */
+bool text_is_string_in_any_case(struct text text, const char *string);
+
+/* ASCII only.  Most texts that are compared differ in their first letter: that is seen here. */
+static inline bool text_equal_ignoring_case(struct text text, const char *string)
+{
+    return (text.length == 0 || ((text.data[0] ^ string[0]) & ~0x20) == 0) &&
+        text_is_string_in_any_case(text, string);
+}
+
 struct text text_trim(struct text text); /* without blanks and tabs around it */
 bool text_starts_with(const char *string, const char *prefix);
 bool text_ends_with(const char *string, const char *suffix);

@@ -73,6 +73,10 @@ bool peer_field_is_ours(struct text name)
         PEER_FIELD_PATTERN,     PEER_FIELD_USER,     PEER_FIELD_SCHEME,    PEER_FIELD_SUBJECT,
         PEER_FIELD_FINGERPRINT, PEER_FIELD_STREAMS,  PEER_FIELD_WEBSOCKET,
     };
+    size_t length = sizeof(PEER_FIELD_OURS) - 1;
+    if (name.length < length || strncasecmp(name.data, PEER_FIELD_OURS, length) != 0) {
+        return false;
+    }
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (text_equal_ignoring_case(name, names[i])) {
             return true;

@@ -22,6 +22,10 @@ TEST(text, is_equal_to_a_string_only_to_its_last_byte)
     EXPECT(!text_equal_ignoring_case(text_of("x-ow", 4), "X-Own"));
     EXPECT(!text_equal_ignoring_case(text_of("a\0", 2), "A"));
     EXPECT(!text_equal_ignoring_case(text_of("@`", 2), "`@")); /* not letters */
+    EXPECT(text_equal_ignoring_case(text_of("", 0), ""));
+    EXPECT(!text_equal_ignoring_case(text_of("", 0), "a"));
+    EXPECT(!text_equal_ignoring_case(text_of(" ", 1), "") &&
+           !text_equal_ignoring_case(text_of("\0", 1), " "));
 }
 
 TEST(text, sizes_and_durations_take_units)
