@@ -20,7 +20,7 @@
 #include "base/stream/stream.h"
 #include "base/stream/tls.h"
 
-enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, WRITE_HIGH = 262144 };
+enum { CONNECTIONS_MAX = 64, HEAD_BYTES_MAX = 65536, WRITE_HIGH = 262144, REQUEST_BYTES = 1024 };
 
 static void process(struct client_connection *connection);
 static void watch(struct client_connection *connection);
@@ -602,18 +602,22 @@ static struct http_call *new_call(struct http_client *client, const char *method
     call->events = *events;
     call->context = context;
     call->is_head = strcmp(method, "HEAD") == 0;
-    call->timer = loop_timer_new(client->loop, on_timeout, call);
     bool has_host = false;
     CHECK(parse_is_token(text_of(method, strlen(method))));
     call->is_bad = target[0] == '\0';
     for (const char *at = target; *at != '\0'; at++) {
         call->is_bad = call->is_bad || (unsigned char)*at <= 0x20 || *at == 0x7f;
     }
-    buffer_append_format(&call->request, "%s %s HTTP/1.1\r\n", method, target);
+    buffer_reserve(&call->request, REQUEST_BYTES);
+    buffer_append_string(&call->request, method);
+    buffer_append_byte(&call->request, ' ');
+    buffer_append_string(&call->request, target);
+    buffer_append(&call->request, " HTTP/1.1\r\n", 11);
     for (; fields != NULL && *fields != NULL; fields++) {
         CHECK(strpbrk(*fields, "\r\n") == NULL);
         has_host = has_host || strncasecmp(*fields, "host:", 5) == 0;
-        buffer_append_format(&call->request, "%s\r\n", *fields);
+        buffer_append_string(&call->request, *fields);
+        buffer_append(&call->request, "\r\n", 2);
     }
     if (!has_host) {
         const char *host = client->is_unix ? "localhost" : client->address;
@@ -649,6 +653,7 @@ static void start(struct http_call *call)
 {
     struct http_client *client = call->client;
     if (client->options.answer_timeout_ms > 0) {
+        call->timer = loop_timer_new(client->loop, on_timeout, call);
         loop_timer_start(call->timer, client->options.answer_timeout_ms);
     }
     list_push_back(&client->fresh, &call->link);

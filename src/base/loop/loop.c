@@ -261,7 +261,9 @@ void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms)
 
 void loop_timer_stop(struct loop_timer *timer)
 {
-    uv_timer_stop(&timer->uv);
+    if (timer != NULL) {
+        uv_timer_stop(&timer->uv);
+    }
 }
 
 static void on_timer_closed(uv_handle_t *handle)

@@ -64,6 +64,7 @@ uint64_t loop_now_ms(const struct loop *loop);
 struct loop_timer;
 struct loop_timer *loop_timer_new(struct loop *loop, void (*fire)(void *context), void *context);
 void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms);
+/* Both accept NULL. */
 void loop_timer_stop(struct loop_timer *timer);
 void loop_timer_free(struct loop_timer *timer);
 
