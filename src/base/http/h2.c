@@ -297,6 +297,16 @@ bool h2_guard_fault(struct h2_guard *guard)
 
 /* ---- Fields on their way out ---- */
 
+/* The value is another one each time: in the table of what was said before (RFC 7541, 2.3.2) it
+ * would only push out what will be said again, at both ends. */
+static bool is_said_once(struct text name)
+{
+    return text_equal_ignoring_case(name, "traceparent") ||
+        text_equal_ignoring_case(name, "traceresponse") ||
+        text_equal_ignoring_case(name, "x-request-id") ||
+        text_equal_ignoring_case(name, "server-timing");
+}
+
 void h2_fields_add(struct h2_fields *fields, struct text name, struct text value)
 {
     if (fields->count == fields->size) {
@@ -309,7 +319,7 @@ void h2_fields_add(struct h2_fields *fields, struct text name, struct text value
         .namelen = name.length,
         .value = (uint8_t *)(uintptr_t)value.data,
         .valuelen = value.length,
-        .flags = NGHTTP2_NV_FLAG_NONE,
+        .flags = is_said_once(name) ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE,
     };
 }
 

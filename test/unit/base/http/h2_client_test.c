@@ -366,6 +366,29 @@ TEST(h2_client, frames_are_as_long_as_the_peer_takes)
     end();
 }
 
+/*
+ * Goal: what is said once does not take the place of what will be said again.
+ * Method: the table of an encoder before and after.
+ */
+TEST(h2_client, a_value_that_is_another_one_each_time_is_not_kept_in_the_table)
+{
+    struct h2_fields fields = {0};
+    nghttp2_hd_deflater *deflater = NULL;
+    uint8_t block[256];
+    EXPECT(nghttp2_hd_deflate_new(&deflater, 4096) == 0);
+    size_t empty = nghttp2_hd_deflate_get_dynamic_table_size(deflater);
+    h2_fields_add(&fields, text_of("Traceparent", 11), text_of("00-1-2-01", 9));
+    h2_fields_add(&fields, text_of("x-request-id", 12), text_of("7", 1));
+    EXPECT(nghttp2_hd_deflate_hd(deflater, block, sizeof(block), fields.at, fields.count) > 0);
+    EXPECT(nghttp2_hd_deflate_get_dynamic_table_size(deflater) == empty);
+    fields.count = 0;
+    h2_fields_add(&fields, text_of("x-request-ids", 13), text_of("7", 1));
+    EXPECT(nghttp2_hd_deflate_hd(deflater, block, sizeof(block), fields.at, fields.count) > 0);
+    EXPECT(nghttp2_hd_deflate_get_dynamic_table_size(deflater) > empty);
+    nghttp2_hd_deflate_del(deflater);
+    free(fields.at);
+}
+
 /* Goal: a paused call takes no more than its window, and does not hold others up. */
 TEST(h2_client, pauses_one_call_and_not_the_others)
 {
