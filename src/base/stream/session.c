@@ -15,6 +15,9 @@
 #include "base/memory.h"
 #include "base/stream/inside.h"
 
+/* What a record has beyond what is said in it, and a little. */
+enum { RECORD_SLACK = 64 };
+
 /* ---- The BIO ---- */
 
 static BIO_METHOD *method;
@@ -260,6 +263,10 @@ int tls_session_read(struct tls_session *session, void *bytes, size_t size, stru
         *err = session->failure;
         return -(int)err->kind;
     }
+    if (session->taken == session->in.used && SSL_get_shutdown(session->ssl) == 0 &&
+        !SSL_has_pending(session->ssl)) {
+        return TLS_SESSION_WAITS; /* without asking OpenSSL, for which that is a failure */
+    }
     ERR_clear_error();
     int r = SSL_read(session->ssl, bytes, (int)size);
     if (r > 0) {
@@ -282,6 +289,7 @@ int tls_session_write(struct tls_session *session, const void *bytes, size_t len
 {
     CHECK(session->is_shaken);
     size_t written = 0;
+    buffer_reserve(&session->out, length + (length / SSL3_RT_MAX_PLAIN_LENGTH + 1) * RECORD_SLACK);
     ERR_clear_error();
     if (length == 0 || SSL_write_ex(session->ssl, bytes, length, &written) == 1) {
         CHECK(written == length); /* a BIO that takes everything */
