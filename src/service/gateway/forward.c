@@ -198,60 +198,94 @@ static char *target_of(const struct call *call)
                          (int)query.length, query.length > 0 ? query.data : "");
 }
 
+/* Lines "NAME: VALUE", without a printf() for each field of each call. */
+struct lines {
+    char at[FIELDS_MAX][FIELD_SIZE];
+    const char *fields[FIELDS_MAX + 1];
+    size_t count;
+};
+
+static void add_text(struct lines *lines, const char *name, struct text value)
+{
+    CHECK(lines->count < FIELDS_MAX);
+    char *line = lines->at[lines->count];
+    size_t length = strlen(name);
+    size_t most = FIELD_SIZE - length - 3;
+    size_t part = value.length < most ? value.length : most;
+    memcpy(line, name, length);
+    memcpy(line + length, ": ", 2);
+    memcpy(line + length + 2, value.data, part);
+    line[length + 2 + part] = '\0';
+    lines->fields[lines->count++] = line;
+}
+
+static void add_string(struct lines *lines, const char *name, const char *value)
+{
+    add_text(lines, name, text_of(value, strlen(value)));
+}
+
+static void add_number(struct lines *lines, const char *name, uint64_t value)
+{
+    char digits[24];
+    snprintf(digits, sizeof(digits), "%" PRIu64, value);
+    add_string(lines, name, digits);
+}
+
+/* What the node is told beside what the client said. */
+static void add_lines(struct call *call, uint64_t time_ms, struct lines *lines)
+{
+    struct text host = http_exchange_field(call->exchange, "Host");
+    char function[sizeof(call->project) + sizeof(call->function)];
+    char traceparent[TRACE_PARENT_SIZE];
+    char terms[WEBSOCKET_TERMS_SIZE];
+    snprintf(function, sizeof(function), "%s/%s", call->project, call->function);
+    call->trace.inner = trace_child(&call->trace.span.context);
+    trace_write_parent(&call->trace.inner, traceparent);
+    add_string(lines, PEER_FIELD_HOP, "1");
+    add_string(lines, PEER_FIELD_FUNCTION, function);
+    add_number(lines, PEER_FIELD_SCRIPT, call->script_length);
+    add_string(lines, PEER_FIELD_CLIENT, http_exchange_peer(call->exchange));
+    add_number(lines, PEER_FIELD_DEADLINE, time_ms);
+    add_string(lines, "X-Request-Id", call->request_id);
+    add_string(lines, "traceparent", traceparent);
+    if (host.length > 0 && host.length < FIELD_SIZE - 32) {
+        add_text(lines, PEER_FIELD_HOST, host);
+    }
+    if (call->pattern[0] != '\0') {
+        add_string(lines, PEER_FIELD_PATTERN, call->pattern);
+    }
+    if (call->caller.user[0] != '\0') {
+        add_string(lines, PEER_FIELD_USER, call->caller.user);
+    }
+    if (call->caller.subject[0] != '\0') {
+        add_string(lines, PEER_FIELD_SUBJECT, call->caller.subject);
+        add_string(lines, PEER_FIELD_FINGERPRINT, call->caller.fingerprint);
+    }
+    if (call->is_secure) {
+        add_string(lines, PEER_FIELD_SCHEME, "https");
+    }
+    if (call->streams) {
+        add_string(lines, PEER_FIELD_STREAMS, "1");
+    }
+    if (call->is_websocket) {
+        websocket_write_terms(&call->terms, terms);
+        add_string(lines, PEER_FIELD_WEBSOCKET, terms);
+    }
+    lines->fields[lines->count] = NULL;
+}
+
 static void pass_to(struct call *call, uint64_t node)
 {
     static const struct peer_pass_events events = {.on_head = on_pass_head, .on_end = on_pass_end};
-    char lines[FIELDS_MAX][FIELD_SIZE];
-    const char *fields[FIELDS_MAX + 1] = {0};
-    size_t count = 0;
-    struct text host = http_exchange_field(call->exchange, "Host");
+    struct lines lines;
+    lines.count = 0;
     uint64_t time_ms = time_for(call);
-    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOP ": 1");
-    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_FUNCTION ": %s/%s", call->project,
-             call->function);
-    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SCRIPT ": %zu", call->script_length);
-    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_CLIENT ": %s",
-             http_exchange_peer(call->exchange));
-    snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_DEADLINE ": %" PRIu64, time_ms);
-    snprintf(lines[count++], FIELD_SIZE, "X-Request-Id: %s", call->request_id);
-    char traceparent[TRACE_PARENT_SIZE];
-    call->trace.inner = trace_child(&call->trace.span.context);
-    trace_write_parent(&call->trace.inner, traceparent);
-    snprintf(lines[count++], FIELD_SIZE, "traceparent: %s", traceparent);
-    if (host.length > 0 && host.length < FIELD_SIZE - 32) {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_HOST ": %.*s", (int)host.length, host.data);
-    }
-    if (call->pattern[0] != '\0') {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_PATTERN ": %s", call->pattern);
-    }
-    if (call->caller.user[0] != '\0') {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_USER ": %s", call->caller.user);
-    }
-    if (call->caller.subject[0] != '\0') {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SUBJECT ": %s", call->caller.subject);
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_FINGERPRINT ": %s",
-                 call->caller.fingerprint);
-    }
-    if (call->is_secure) {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_SCHEME ": https");
-    }
-    if (call->streams) {
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_STREAMS ": 1");
-    }
-    if (call->is_websocket) {
-        char terms[WEBSOCKET_TERMS_SIZE];
-        websocket_write_terms(&call->terms, terms);
-        snprintf(lines[count++], FIELD_SIZE, PEER_FIELD_WEBSOCKET ": %s", terms);
-    }
-    CHECK(count <= FIELDS_MAX);
-    for (size_t i = 0; i < count; i++) {
-        fields[i] = lines[i];
-    }
+    add_lines(call, time_ms, &lines);
     MEMORY_OWNED char *target = target_of(call);
     const struct peer_passing passing = {
         .node = node,
         .target = target,
-        .fields = fields,
+        .fields = lines.fields,
         .timeout_ms = time_ms + GRACE_MS,
         .upgrade = call->is_websocket ? "websocket" : NULL,
         .takes_refusal =
