@@ -83,6 +83,11 @@ class Preview(unittest.TestCase):
         self.assertEqual(self.a.get("/v1/machines/web")["node"], self.b.name)
         self.assertIsNone(self.placements(self.document(("web", "64MiB", "constraints: ['zone = south']")))["web"])
 
+    def test_an_apply_that_gives_up_says_what_it_has_waited_for(self):
+        done = self.a.cli("apply", "-f", self.document(("none", "64MiB", "constraints: [zone=west]")), "--wait", "healthy", "--timeout", "1s", check=False)
+        self.assertEqual(done.returncode, 75, done.stderr)
+        self.assertIn("longer than the timeout, and is pending: none of 2 nodes: 2 constraint", done.stderr)
+
     def test_each_is_placed_as_if_those_before_it_had_come(self):
         path = self.document(*((f"one-{n}", "64MiB", "constraints: [distinct_hosts]") for n in (1, 2, 3)))
         seen = self.placements(path)

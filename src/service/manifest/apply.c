@@ -21,7 +21,7 @@
 
 #define APPLY_KIND "manifest.apply"
 
-enum { DONE_TEXT_SIZE = 200 };
+enum { DONE_TEXT_SIZE = 200, WHY_SIZE = 320, WAIT_MS = 20000 };
 
 struct apply {
     struct list_node link;
@@ -38,6 +38,7 @@ struct apply {
     size_t done;
     char done_text[DONE_TEXT_SIZE];
     uint64_t deadline_ms;
+    char why[WHY_SIZE]; /* what is waited for is not so yet; "": nothing is known of that */
     bool is_cancelled;
 };
 
@@ -97,13 +98,21 @@ static bool goes_on(struct apply *apply)
     } else if (apply->is_cancelled) {
         error_set(&err, ERROR_CANCELLED, "cancelled");
     } else if (clock_monotonic_ms() > apply->deadline_ms) {
-        error_set(&err, ERROR_TIMEOUT, "it took longer than the timeout");
+        error_set(&err, ERROR_TIMEOUT, "it took longer than the timeout%s", apply->why);
     }
     if (err.kind != ERROR_NONE) {
         fail(apply, &err);
         return false;
     }
     return true;
+}
+
+/* Of one request: so long at most, and no longer than the whole may take. */
+static uint64_t wait_ms(const struct apply *apply)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    uint64_t left_ms = apply->deadline_ms > now_ms ? apply->deadline_ms - now_ms + 1 : 1;
+    return left_ms < WAIT_MS ? left_ms : WAIT_MS;
 }
 
 static void on_cancel(void *context)
@@ -130,6 +139,7 @@ static void on_noted(const struct error *error, uint64_t index, void *context)
                  action->kind->name, action->name);
     }
     apply->at++;
+    apply->why[0] = '\0';
     next_action(apply);
 }
 
@@ -159,13 +169,23 @@ static bool must_wait(const struct apply *apply, const struct action *action, co
         strcmp(json_text(answer, "desired"), "running") == 0 && !is_healthy(answer);
 }
 
+static void note_why(struct apply *apply, const json_t *machine)
+{
+    const char *reason = json_text(machine, "reason");
+    const char *health = json_text(machine, "health_reason");
+    reason = reason[0] != '\0' ? reason : health;
+    snprintf(apply->why, sizeof(apply->why), ", and is %.20s%s%.200s", json_text(machine, "state"),
+             reason[0] != '\0' ? ": " : "", reason);
+}
+
 static void on_seen(int status, const json_t *answer, const struct error *error, void *context);
 
 static void look(struct apply *apply, uint64_t after)
 {
     const struct action *action = current(apply);
     MEMORY_OWNED char *target = ask_target(action->kind, action->project, action->name);
-    MEMORY_OWNED char *waiting = memory_format("%s&index=%" PRIu64 "&wait=20s", target, after);
+    MEMORY_OWNED char *waiting =
+        memory_format("%s&index=%" PRIu64 "&wait=%" PRIu64 "ms", target, after, wait_ms(apply));
     if (goes_on(apply)) {
         ask(apply->service, "GET", after > 0 ? waiting : target, NULL, on_seen, apply);
     }
@@ -182,6 +202,7 @@ static void on_seen(int status, const json_t *answer, const struct error *error,
         error_set(&err, ERROR_CONFLICT, "it was deleted at the same moment");
         fail(apply, &err);
     } else if (must_wait(apply, action, answer)) {
+        note_why(apply, answer);
         look(apply, store_index(apply->service->options.store));
     } else {
         JSON_OWNED json_t *settled = observe_spec(action->kind, action->name, answer);
@@ -195,8 +216,9 @@ static void on_waited(int status, const json_t *answer, const struct error *erro
 
 static void wait_for(struct apply *apply)
 {
-    MEMORY_OWNED char *target = memory_format("/v1/operations/%s/wait?timeout=20s&project=%s",
-                                              apply->waits_for, current(apply)->project);
+    MEMORY_OWNED char *target =
+        memory_format("/v1/operations/%s/wait?timeout=%" PRIu64 "ms&project=%s", apply->waits_for,
+                      wait_ms(apply), current(apply)->project);
     if (goes_on(apply)) {
         ask(apply->service, "GET", target, NULL, on_waited, apply);
     }
