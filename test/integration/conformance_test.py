@@ -216,6 +216,18 @@ class OneCall(FromWat):
         for tier in "fast", "optimized":
             self.assertEqual(self.run_it(module, "--invoke", "f", "--tier", tier).stdout, "f32:3.0635187e-41\n")
 
+    def test_a_loop_takes_values(self):
+        """From one turn to the next, also where wasm-opt would lose them."""
+        module = self.assemble("loop", """(module
+            (func $again (param i32) (result i32 i32) local.get 0 local.get 0)
+            (func $over (param i32 i32) (result i32 i32 i32) local.get 0 local.get 1 local.get 0)
+            (func (export "sum") (param i32) (result i32) i32.const 0 local.get 0
+            loop (param i32 i32) (result i32)
+              call $over call $over i32.add call $over i32.const 1 i32.sub call $again br_if 0 drop return
+            end))""")
+        for tier in "fast", "optimized":
+            self.assertEqual(self.run_it(module, "--invoke", "sum", "4", "--tier", tier, "--timeout", "20s").stdout, "i32:10\n")
+
     def test_an_imported_function_may_stand_in_a_table(self):
         module = self.assemble("table-of-imports", """(module (import "spectest" "print_i32" (func $print (param i32)))
             (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))

@@ -406,7 +406,7 @@ static void read_data(struct reader *reader)
     reader_skip(reader, reader_u32(reader));
 }
 
-static void read_code(struct reader *reader)
+static void read_code(struct reader *reader, struct inspection *inspection)
 {
     struct reader body = reader_part(reader, reader_u32(reader));
     uint64_t locals = 0;
@@ -425,6 +425,7 @@ static void read_code(struct reader *reader)
     if (body.failed == 0 && body.at != body.end) {
         reader_malformed(&body, "a function goes on after its end");
     }
+    inspection->info.has_typed_loop |= body.has_typed_loop;
     if (reader->failed == 0) {
         reader->failed = body.failed;
     }
@@ -460,7 +461,7 @@ static void read_item(struct reader *reader, enum section section, struct inspec
         read_element(reader);
         break;
     case SECTION_CODE:
-        read_code(reader);
+        read_code(reader, inspection);
         inspection->info.function_count++;
         break;
     case SECTION_DATA:

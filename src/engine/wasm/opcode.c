@@ -240,14 +240,23 @@ static void read_immediates(struct reader *reader, enum shape shape)
     }
 }
 
+/* A block type that is none of one value or of nothing. */
+static bool has_index_next(const struct reader *reader)
+{
+    return reader->at != reader->end && (*reader->at & 0xc0) != 0x40;
+}
+
 void opcode_read_expression(struct reader *reader)
 {
+    enum { LOOP = 0x03 };
     unsigned depth = 1;
     while (depth > 0 && reader->failed == 0) {
-        enum shape shape = (enum shape)shapes[reader_byte(reader)];
+        uint8_t code = reader_byte(reader);
+        enum shape shape = (enum shape)shapes[code];
         if (reader->failed < 0) {
             return;
         }
+        reader->has_typed_loop |= code == LOOP && has_index_next(reader);
         read_immediates(reader, shape);
         depth += shape == BLOCK;
         depth -= shape == END;

@@ -80,12 +80,23 @@ static bool optimise(struct job *job, const char *module, const char *optimised)
     return path != NULL && job_run(job, "optimising the module", argv, &ignored) == 0;
 }
 
+/* Binaryen 108 knows no loops that take values: it refuses most, and of others loses what each turn
+ * but the first is given. */
+static bool is_optimisable(const struct job *job, const struct unit *unit)
+{
+    struct wasm_module_info info;
+    struct error ignored = {0};
+    return inspect_form(unit->bytes, unit->length, job->form, &info, &ignored) == 0 &&
+        !info.has_typed_loop;
+}
+
 static int to_c(struct job *job, const struct unit *unit, struct error *err)
 {
     MEMORY_OWNED char *named = memory_format("%s-named.wasm", unit->name);
     MEMORY_OWNED char *optimised = memory_format("%s-optimised.wasm", unit->name);
     MEMORY_OWNED char *output = memory_format("%s.c", unit->name);
-    bool is_better = job->tier == WASM_TIER_OPTIMIZED && optimise(job, named, optimised);
+    bool is_better = job->tier == WASM_TIER_OPTIMIZED && is_optimisable(job, unit) &&
+        optimise(job, named, optimised);
     const char *const argv[] = {job->wasm->toolchain.path[TOOL_TRANSLATE],
                                 "-n",
                                 unit->name,
@@ -101,7 +112,8 @@ int pipeline_optimise(struct job *job, char **ret_path, struct error *err)
     const struct unit unit = {.name = "fn", .bytes = job->bytes, .length = job->length};
     int r = validate(job, &unit, err);
     r = r < 0 ? r : rename_items(job, &unit, err);
-    *ret_path = r == 0 && optimise(job, "fn-named.wasm", "fn-optimised.wasm")
+    *ret_path =
+        r == 0 && is_optimisable(job, &unit) && optimise(job, "fn-named.wasm", "fn-optimised.wasm")
         ? unit_path(job, &unit, "-optimised.wasm")
         : NULL;
     return r;

@@ -17,6 +17,7 @@ struct reader {
     const uint8_t *at;
     const uint8_t *end;
     int failed;
+    bool has_typed_loop; /* of expressions: a loop of one of the module's types */
     struct error *err;
 };
 
