@@ -30,6 +30,12 @@
           services.blixard.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.default;
         };
         default = blixard;
+        # For guests.
+        agent = { pkgs, lib, ... }: {
+          imports = [ ./nix/agent.nix ];
+          services.blixard-agent.package = lib.mkDefault self.packages.${pkgs.stdenv.hostPlatform.system}.agent;
+        };
+        function.imports = [ agent ./nix/guest.nix ];
       };
 
       lib = import ./nix/lib.nix { inherit lib; } // {

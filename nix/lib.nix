@@ -38,7 +38,7 @@ let
     let parts = split arguments; in
     mkDocuments (parts.common // { config.machines.${name} = parts.own; });
 
-  # A function as documents: { name; wasm | source; triggers; ... } as of services.blixard.functions.<name>; `source` needs `pkgs`.
+  # A function as documents: { name; wasm | source | flake | runner; triggers; ... } as of services.blixard.functions.<name>; `source` needs `pkgs`.
   mkFunction = { name, ... }@arguments:
     let parts = split arguments; in
     mkDocuments (parts.common // { config.functions.${name} = parts.own; });

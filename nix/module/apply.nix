@@ -3,7 +3,7 @@
 let
   cfg = config.services.blixard;
   blixard = import ./lib.nix { inherit lib; };
-  inherit (blixard) renderByProject;
+  inherit (blixard) renderByProject telling;
   inherit (lib) concatStringsSep escapeShellArg filterAttrs mapAttrs' mapAttrsToList mkIf nameValuePair optional optionalString;
 
   byProject = renderByProject cfg.documents;
@@ -60,42 +60,29 @@ in
   config = mkIf cfg.enable {
     environment.etc = mapAttrs' (project: text: nameValuePair "blixard/manifests/${project}.yaml" { inherit text; }) byProject;
 
-    systemd.services.blixard-bootstrap = mkIf cfg.cluster.bootstrap {
+    systemd.services.blixard-bootstrap = mkIf cfg.cluster.bootstrap (telling cfg {
       description = "The first node begins its cluster";
-      wantedBy = [ "multi-user.target" ];
       after = [ "blixard.service" ];
       requires = [ "blixard.service" ];
-      environment.BLIXARD_ADDR = cfg.socket;
       path = [ cfg.package pkgs.jq ];
-      unitConfig.StartLimitIntervalSec = 0;
-      serviceConfig = { Type = "oneshot"; RemainAfterExit = true; Restart = "on-failure"; RestartSec = "2s"; };
       script = ''
         set -eu
         [ "$(blixard cluster status --output json | jq -r .name)" = null ] || exit 0
         blixard cluster init --name ${escapeShellArg cfg.cluster.name} --servers ${toString cfg.cluster.servers}${optionalString (cfg.advertiseAddress != null) " --address ${escapeShellArg cfg.advertiseAddress}"}
       '';
-    };
+    });
 
-    systemd.services.blixard-apply = {
+    # What was applied in part is gone on with.
+    systemd.services.blixard-apply = telling cfg {
       description = "What is declared of Blixard in this configuration is applied";
-      wantedBy = [ "multi-user.target" ];
       after = [ "blixard.service" ] ++ optional cfg.cluster.bootstrap "blixard-bootstrap.service";
       wants = [ "blixard.service" ];
-      environment.BLIXARD_ADDR = cfg.socket;
       path = [ cfg.package pkgs.coreutils pkgs.jq pkgs.curl ];
       restartTriggers = map (project: config.environment.etc."blixard/manifests/${project}.yaml".source) (builtins.attrNames byProject);
-      unitConfig.StartLimitIntervalSec = 0;
       serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        # The cluster may have no leader for a while; what was applied in part is gone on with.
-        Restart = "on-failure";
-        RestartSec = "5s";
-        TimeoutStartSec = "infinity";
         StateDirectory = "blixard-apply";
         StateDirectoryMode = "0700";
         PrivateTmp = true;
-        UMask = "0077";
         LoadCredential = mapAttrsToList (name: s: "${secretName name s}:${s.file}") cfg.secrets;
       };
       inherit script;

@@ -67,8 +67,10 @@ let
 
   ofFunction = name: f:
     [
-      (that (given [ f.source f.wasm f.flake ] == 1)
-        "functions.${name} must have exactly one of `source`, `wasm` and `flake`; it has ${toString (given [ f.source f.wasm f.flake ])}")
+      (that (given [ f.source f.wasm f.flake f.runner ] == 1)
+        "functions.${name} must have exactly one of `source`, `wasm`, `flake` and `runner`; it has ${toString (given [ f.source f.wasm f.flake f.runner ])}")
+      (that (f.runner == null || f.settings ? command || f.settings ? handler)
+        "functions.${name}.runner is a machine, and nothing says what serves calls in it: set `settings.command`")
     ]
     ++ mapAttrsToList
       (alias: target: that ((target.version != null) != (target.weights != { }))

@@ -229,27 +229,17 @@ in
     };
 
     # Nobody else tells guests that the host goes down: their monitors and VMMs get a signal when all is over.
-    systemd.services.blixard-machines = mkIf (cfg.stopMachinesOnShutdown && !cfg.drainOnShutdown) {
+    systemd.services.blixard-machines = mkIf (cfg.stopMachinesOnShutdown && !cfg.drainOnShutdown) (blixard.telling cfg {
       description = "Machines of this node are shut down before the host, and started after it";
-      wantedBy = [ "multi-user.target" ];
       after = [ "blixard.service" "network-online.target" ];
       wants = [ "blixard.service" "network-online.target" ];
       restartIfChanged = false;
       stopIfChanged = false;
-      environment.BLIXARD_ADDR = cfg.socket;
       path = [ cfg.package pkgs.coreutils pkgs.curl pkgs.gnused pkgs.jq config.systemd.package ];
-      unitConfig.StartLimitIntervalSec = 0;
       serviceConfig = {
-        Type = "oneshot";
-        RemainAfterExit = true;
-        # The cluster may have no leader for a while.
-        Restart = "on-failure";
-        RestartSec = "5s";
-        TimeoutStartSec = "infinity";
         TimeoutStopSec = "300s";
         StateDirectory = "blixard-machines";
         StateDirectoryMode = "0700";
-        UMask = "0077";
       };
       script = ''
         set -eu
@@ -277,7 +267,7 @@ in
           blixard operation wait "$operation" || true
         done
       '';
-    };
+    });
 
     # Stopped when the host goes down, before the daemon is; left alone by everything else.
     systemd.services.blixard-drain = mkIf cfg.drainOnShutdown {

@@ -74,7 +74,8 @@ let
     else problemsOf place (fieldsOf document.kind) (document.spec or { })
       ++ concatMap
         (name:
-          if tables.kinds.${document.kind}.fields.${name}.must && !(any (n: (document.spec or { }) ? ${n}) ([ name ] ++ withoutUnit name))
+          # What a runner boots may have all of the code.
+          if tables.kinds.${document.kind}.fields.${name}.must && !(name == "module" && (document.spec or { }) ? runner) && !(any (n: (document.spec or { }) ? ${n}) ([ name ] ++ withoutUnit name))
           then [ "${place}: `${name}' must be said" ] else [ ])
         (attrNames (removeAttrs tables.kinds.${document.kind}.fields [ "name" ]));
 
@@ -143,6 +144,8 @@ let
         kind = "Function"; inherit name; inherit (f) project labels;
         spec = said ({
           module = if f.module == null then null else toString f.module;
+          runtime = if f.runner == null then null else "linux";
+          runner = if f.runner == null then null else toString f.runner;
           inherit (f) language secrets;
           # For people, where it has a name.
           flake = if has "Function" "flake" && builtins.isString f.flake then f.flake else null;
@@ -182,6 +185,15 @@ let
     let rows = mapAttrsToList (name: value: "  ${builtins.toJSON name}: ${builtins.toJSON value}") (filterAttrs (_: value: value != null) settings); in
     "{\n${concatStringsSep ",\n" rows}\n}\n";
 
+  # A unit that tells its node something once, and again for as long as the cluster has no leader.
+  telling = cfg: unit: unit // {
+    wantedBy = [ "multi-user.target" ];
+    environment.BLIXARD_ADDR = cfg.socket;
+    unitConfig.StartLimitIntervalSec = 0;
+    serviceConfig = { Type = "oneshot"; RemainAfterExit = true; Restart = "on-failure"; RestartSec = "5s"; TimeoutStartSec = "infinity"; UMask = "0077"; }
+      // unit.serviceConfig or { };
+  };
+
   # The API by the node's own socket, where no verb of the command line knows projects.
   url = path: "http://localhost${path}";
   curl = socket: "curl --silent --show-error ${
@@ -192,5 +204,5 @@ in
   inherit
     curl url
     didYouMean document duration durationType functionDocuments has machineDocuments mirror problemsOfDocument projectsOf render
-    renderByProject renderSettings rowText rowType said size sizeType tables;
+    renderByProject renderSettings rowText rowType said size sizeType tables telling;
 }

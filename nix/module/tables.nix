@@ -147,6 +147,7 @@
         disk = { kind = "STRING"; must = false; text = "Blob: a whole disk that boots by itself, qcow2 or raw; then there is no kernel and no root."; };
         firmware = { kind = "STRING"; must = false; text = "bios (default) or uefi: what that disk is booted by."; };
         without_agent = { kind = "BOOL"; must = false; text = "The disk has neither an agent nor cloud-init: its machines are running as soon as they are started."; };
+        brings_agent = { kind = "BOOL"; must = false; text = "It boots by its own initrd and its own words for the kernel, and begins the agent itself: for functions."; };
         size_bytes = { kind = "U64"; must = false; text = "All of it."; };
         source = { kind = "STRING"; must = false; text = "Where it is from, for people."; };
         digest = { kind = "STRING"; must = false; text = "Of an OCI image: its manifest's."; };
@@ -214,6 +215,7 @@
         flake = { kind = "STRING"; must = false; text = "What the module was built of, for people; the command line builds it."; };
         runtime = { kind = "STRING"; must = false; text = "wasm (default), or linux: a program in a Linux machine; module is a tar archive then, and image is needed."; };
         image = { kind = "STRING"; must = false; text = "Of linux: the machine image."; };
+        runner = { kind = "STRING"; must = false; text = "Of linux: the runner of microvm.nix whose guest the image is, for people; the command line makes the image."; };
         handler = { kind = "STRING"; must = false; text = "Of linux: MODULE.FUNCTION that is called (language python or javascript), or whatever the command makes of it."; };
         command = { kind = "LIST(STRING)"; must = false; text = "Of linux: the bootstrap, which speaks the Lambda Runtime API; without it and handler /var/task/bootstrap."; };
         memory_bytes = { kind = "U64"; must = false; text = "Most linear memory (default 128 MiB)."; };

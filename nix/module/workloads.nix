@@ -147,6 +147,9 @@ let
       source = maybe types.path "A project folder (`blixard fn new`), which is built by Nix.";
       wasm = maybe (types.path) "A module that is built already.";
       flake = maybe types.unspecified "A flake (`inputs.hello`, `self`) whose package NAME holds NAME.wasm, or a text REF#NAME.";
+      runner = maybe types.path ''
+        A runner of microvm.nix whose guest has the agent (`nixosModules.function` of this flake): calls run in clones of that guest, which are taken
+        when it is up. `settings.command` is what serves them.'';
       language = maybe types.str "Its language; of `source` it is taken from `blixard.yaml` when that is null.";
       module = mkOption {
         type = types.nullOr (types.path);
@@ -224,7 +227,7 @@ in
       description = "The module of microvm.nix for guests, which `machines.<name>.config` is evaluated with.";
     };
     machines = mkOption { type = types.attrsOf machine; default = { }; description = "Machines, by name: each is one of `image`, `runner`, `flake` and `config`."; };
-    functions = mkOption { type = types.attrsOf function; default = { }; description = "Functions, by name: each is one of `source`, `wasm` and `flake`."; };
+    functions = mkOption { type = types.attrsOf function; default = { }; description = "Functions, by name: each is one of `source`, `wasm`, `flake` and `runner`."; };
     networks = mkOption { type = types.attrsOf network; default = { }; description = "Networks of machines, by name."; };
     storage.volumes = mkOption { type = types.attrsOf volumeObject; default = { }; description = "Volumes, by name."; };
     secrets = mkOption {

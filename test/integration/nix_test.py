@@ -114,7 +114,8 @@ class Module(Evaluation):
                 ("machines.m = { runner = \"/nix/store/x\"; health = \"tcp://:80\"; };", "machines.m.health: a machine with a runner has no disk"),
                 ("hypervisors = [ \"firecracker\" ]; machines.m.flake.nixosConfigurations.m.config.microvm = { vcpu = 1; mem = 1; hypervisor = \"firecracker\"; shares = [ 1 ]; declaredRunner = \"/nix/store/x\"; };",
                  "`microvm.shares` must be empty"),
-                ("functions.f = { };", "exactly one of `source`, `wasm` and `flake`; it has 0"),
+                ("functions.f = { };", "exactly one of `source`, `wasm`, `flake` and `runner`; it has 0"),
+                ("functions.f = { runner = \"/nix/store/x\"; };", "nothing says what serves calls in it"),
                 ("functions.f = { wasm = \"/nix/store/x\"; aliases.a = { }; };", "either a `version` or `weights`"),
                 ("functions.f = { wasm = \"/nix/store/x\"; limits.memori = 1; };", "there is no `memori'"),
                 ("functions.f = { wasm = \"/nix/store/x\"; routes.r.path = \"/\"; routes.r.cors.origin = \"*\"; };", "Route f-r.cors: there is no `origin'"),
@@ -349,7 +350,7 @@ class Flakes(Evaluation):
         self.nix("nix", "flake", "check", "--no-build", f"path:{self.flake}", *self.over("nixpkgs"), "--no-write-lock-file")
         names = {
             f"packages.{SYSTEM}": ["agent", "blixard", "default", "runner"], "overlays": ["default"],
-            f"devShells.{SYSTEM}": ["default"], "nixosModules": ["blixard", "default"], f"checks.{SYSTEM}": ["build", "cluster", "module"],
+            f"devShells.{SYSTEM}": ["default"], "nixosModules": ["agent", "blixard", "default", "function"], f"checks.{SYSTEM}": ["build", "cluster", "module"],
             f"apps.{SYSTEM}": ["blixard", "default"],
             "templates": ["cluster", "function-assemblyscript", "function-c", "function-rust", "machine"],
         }

@@ -28,6 +28,29 @@ dd if=/dev/input/event0 of=/dev/null bs=24 count=1 2>/dev/null
 echo "guest $name goes down"
 poweroff -f
 """
+# The guest of a function: it is up when it has begun its agent, whose bootstrap is on its store's disk.
+FUNCTION_INIT = b"""#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /var/task /store
+while read module; do case $module in /*) insmod $module 2>/dev/null;; esac; done </etc/blixard/modules
+mount -t erofs -o ro /dev/vda /store || echo no store
+for word in $(cat /proc/cmdline); do case $word in colour=*) echo ${word#colour=} >/run/colour;; esac; done
+cat /proc/sys/kernel/random/uuid >/run/begun
+[ -e /bin/blixard-agent ] && /bin/blixard-agent &
+while :; do wait; sleep 1000; done
+"""
+FUNCTION_BOOTSTRAP = """#!/bin/sh
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+count=0
+while true; do
+    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
+    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
+    count=$((count + 1))
+    wget -q -O - --post-data "{\\"begun\\":\\"$(cat /run/begun)\\",\\"colour\\":\\"$(cat /run/colour)\\",\\"count\\":$count}" $api/invocation/$id/response
+done
+"""
 SHUT_DOWN = """#!/usr/bin/python3
 import socket
 vm = socket.socket(socket.AF_UNIX)
@@ -40,7 +63,7 @@ for command in ("qmp_capabilities", "system_powerdown"):
     lines.readline()
 lines.read()
 """
-TOOLS = "sh mount insmod cat ip nc echo dd poweroff mkdir ls".split()
+TOOLS = "sh mount insmod cat ip nc echo dd poweroff mkdir ls wget sed tr grep sleep".split()
 APPEND = ("console=ttyS0 reboot=t panic=-1 quiet initcall_blacklist=cmos_init,i8042_init edd=off nokaslr mitigations=off "
           "cryptomgr.notests lsm= apparmor=0 audit=0 no_timer_check tsc=reliable")
 
@@ -58,39 +81,43 @@ def until(what, holds):
     return found
 
 
-def guest(folder):
+def guest(folder, init=INIT, files=()):
     """Kernel and initrd; two paths."""
     busybox = machines.BUSYBOX.read_bytes()
-    files = {f"/bin/{tool}": busybox for tool in TOOLS}
+    files = {f"/bin/{tool}": busybox for tool in TOOLS} | dict(files)
     archive = microvm.initrd(files, microvm.MODULES + ["fuse", "virtiofs"])
     folder.mkdir(exist_ok=True)
     (folder / "initrd").write_bytes(archive)
     own = microvm.Cpio()
     own.folder("mnt")
-    own.file("init", INIT, 0o755)
+    own.file("init", init, 0o755)
     with (folder / "initrd").open("ab") as file:  # the last one of a name is the one that is there
         file.write(own.done())
     shutil.copy(microvm.KERNEL_FOLDER / "vmlinux", folder / "vmlinux")
     return folder / "vmlinux", folder / "initrd"
 
 
-def run_text(kernel, initrd, name, taps=(), shares=(), mac="02:00:00:00:00:01", address=None, volume=False, shell="/bin/sh"):
-    words = [f"name={name}", f"tsc_early_khz={microvm.tsc_khz()}"]
+def run_text(kernel, initrd, name, taps=(), shares=(), mac="02:00:00:00:00:01", address=None, volume=False, shell="/bin/sh",
+             store=None, words=(), options=(), memory=128):
+    words = [f"name={name}", f"tsc_early_khz={microvm.tsc_khz()}", *words]
     words += [f"address={address}"] if address else []
     words += [f"share={tag}" for tag, _, _ in shares]
     parts = [f"exec {shutil.which(microvm.QEMU)} -M microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,pcie=off",
-             "-accel tcg -cpu qemu64 -m 128 -nodefaults -no-user-config -nographic -no-reboot",
+             f"-accel tcg -cpu qemu64 -m {memory} -nodefaults -no-user-config -nographic -no-reboot",
              "-global virtio-mmio.force-legacy=off -chardev stdio,id=out,signal=off -serial chardev:out",
              "-qmp unix:vm.sock,server=on,wait=off", f"-kernel {kernel} -initrd {initrd}",
              f"-append '{APPEND} {' '.join(words)}'"]
     for i, tap in enumerate(taps):
         parts.append(f"-netdev tap,id=net{i},ifname={tap},script=no,downscript=no -device virtio-net-device,netdev=net{i},mac={mac}")
     if shares:
-        parts.append("-object memory-backend-memfd,id=mem,size=128M,share=on -machine memory-backend=mem")
+        parts.append(f"-object memory-backend-memfd,id=mem,size={memory}M,share=on -machine memory-backend=mem")
     for i, (tag, socket, _) in enumerate(shares):
         parts.append(f"-chardev socket,id=fs{i},path={socket} -device vhost-user-fs-device,chardev=fs{i},tag={tag}")
     before = "[ -e disk.img ] || truncate -s 1M disk.img\n" if volume else ""
     parts += ["-drive id=vol,format=raw,file=disk.img,if=none -device virtio-blk-device,drive=vol"] if volume else []
+    if store:
+        parts.append(f"-drive 'id=store,format=raw,read-only=on,file={store},if=none' -device virtio-blk-device,drive=store")
+    parts += options
     return f"#!{shell}\nset -e\n{before}" + " \\\n  ".join(parts) + "\n"
 
 

@@ -7,6 +7,8 @@
  * archive with these settings (JSON, runner_load_with()):
  *
  *   kernel, initrd, root  blobs of the machine's image (initrd and root may be absent)
+ *   brings_agent, cmdline  true: that initrd boots it, with these words for the kernel, and what it
+ *                         boots begins blixard-agent; else agent and words are ours
  *   command               list: the bootstrap; or
  *   language, handler     "python" or "javascript": a bootstrap of ours, and what it calls
  *   function, version, environment  for the handler's environment

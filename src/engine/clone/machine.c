@@ -118,10 +118,14 @@ static void on_up(const struct agent_info *info, void *context)
     }
 }
 
+/* Calls have ended with their errors.  An agent that an image has brought may be of a release that
+ * nobody here can speak to. */
 static void on_down(const struct error *error, void *context)
 {
-    (void)error;
-    (void)context; /* calls have ended with their errors */
+    struct clone_machine *machine = context;
+    if (error != NULL && error->kind == ERROR_UNSUPPORTED) {
+        fail(machine, error);
+    }
 }
 
 static void on_started(void *context)

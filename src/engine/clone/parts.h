@@ -85,7 +85,8 @@ struct template
     char *kernel;
     char *root; /* NULL: none */
     char *initrd;
-    char *folder;                  /* of memory and state */
+    bool brings_agent; /* its initrd is the image's, with the image's words for the kernel */
+    char *folder;      /* of memory and state */
     char made_of[HASH_TEXT_SIZE];  /* keep.c; "" until that is known */
     bool is_kept;                  /* its folder stays when it is freed... */
     bool is_dropped;               /* ...or not */
@@ -113,7 +114,6 @@ struct template *template_find(struct clone_runner *runner, const char *id);
 struct template_spec {
     struct hypervisor_spec spec;
     struct hypervisor_disk disk;
-    char cmdline[128];
     char *memory_file;
     char *state_file;
 };

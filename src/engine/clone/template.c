@@ -432,10 +432,28 @@ static void on_up(void *context)
 
 static void on_failed(const struct error *error, void *context)
 {
-    finish(context, error);
+    struct template *template = context;
+    struct error told = *error;
+    if (template->brings_agent && error->kind == ERROR_TIMEOUT) {
+        error_set(&told, ERROR_TIMEOUT,
+                  "its machine was not up in time: it has to begin blixard-agent when it is "
+                  "(services.blixard-agent.enable of the flake's nixosModules.agent)");
+    }
+    finish(template, &told);
 }
 
 /* ---- The machine ---- */
+
+/* For its kernel. */
+static const char *words_of(const struct template *template)
+{
+    if (template->brings_agent) {
+        return setting(template, "cmdline");
+    }
+    return template->root != NULL
+        ? "blixard.root=serial:root blixard.overlay=tmpfs blixard.init=agent"
+        : "blixard.init=agent";
+}
 
 void template_describe(const struct template *template, struct template_spec *ret_spec)
 {
@@ -445,8 +463,6 @@ void template_describe(const struct template *template, struct template_spec *re
         .state_file = memory_format("%s/" TEMPLATE_STATE, folder),
         .disk = {.path = template->root, .format = "raw", .read_only = true, .serial = "root"},
     };
-    snprintf(ret_spec->cmdline, sizeof(ret_spec->cmdline), "%sblixard.init=agent",
-             template->root != NULL ? "blixard.root=serial:root blixard.overlay=tmpfs " : "");
     ret_spec->spec = (struct hypervisor_spec){
         .driver = "qemu",
         .cpus = 1,
@@ -454,7 +470,7 @@ void template_describe(const struct template *template, struct template_spec *re
         .memory_file = ret_spec->memory_file,
         .kernel = template->kernel,
         .initrd = template->initrd,
-        .cmdline = ret_spec->cmdline,
+        .cmdline = words_of(template),
         .disks = &ret_spec->disk,
         .disk_count = template->root != NULL ? 1 : 0,
     };
@@ -513,7 +529,9 @@ static int make_files(struct making *making, struct error *err)
         return 0;
     }
     r = file_read(code, CODE_BYTES_MAX, &making->template->code, err);
-    r = r < 0 ? r : initrd_add_agent(&initrd, agent.data, agent.used, err);
+    if (r == 0 && !template->brings_agent) {
+        r = initrd_add_agent(&initrd, agent.data, agent.used, err);
+    }
     if (r == 0 && modules[0] != '\0') {
         r = image_read(service->options.images, modules, INITRD_BYTES_MAX, &initrd, err);
     }
@@ -587,6 +605,7 @@ static int find_blobs(struct template *template, struct error *err)
     if (setting(template, "kernel")[0] == '\0') {
         return error_set(err, ERROR_INVALID, "the machine image has no kernel");
     }
+    template->brings_agent = json_is_true(json_object_get(template->settings, "brings_agent"));
     template->kernel = image_path(images, setting(template, "kernel"));
     template->root =
         setting(template, "root")[0] != '\0' ? image_path(images, setting(template, "root")) : NULL;

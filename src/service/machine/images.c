@@ -9,6 +9,7 @@
 #include "base/text.h"
 
 #include "engine/image/disk.h"
+#include "engine/image/guest.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
@@ -68,10 +69,16 @@ static int check_image(struct machine_service *service, const json_t *image, str
         return error_set(err, ERROR_INVALID, "root_format is erofs, squashfs or ext4, not %.32s",
                          format);
     }
+    bool brings_agent = json_is_true(json_object_get(image, "brings_agent"));
+    size_t words_max = brings_agent ? GUEST_WORDS_MAX : 256;
+    if (r == 0 && brings_agent && json_text(image, "initrd")[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "an image that brings its agent has an initrd");
+    }
     if (r == 0 &&
         (!text_is_printable(json_text(image, "cmdline")) ||
-         strlen(json_text(image, "cmdline")) > 256)) {
-        return error_set(err, ERROR_INVALID, "cmdline is at most 256 printable characters");
+         strlen(json_text(image, "cmdline")) > words_max)) {
+        return error_set(err, ERROR_INVALID, "cmdline is at most %zu printable characters",
+                         words_max);
     }
     return r;
 }

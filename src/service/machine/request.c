@@ -207,6 +207,12 @@ int request_take_image(struct machine_service *service, const char *project, jso
                          name, project);
     }
     r = r < 0 ? r : json_read(text, strlen(text), &image, err);
+    if (r == 0 && json_is_true(json_object_get(image, "brings_agent"))) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "image %.64s is what a runner boots, for functions: a machine runs the "
+                         "runner itself (vm create --runner or --flake)",
+                         name);
+    }
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]) && r == 0; i++) {
         json_t *value = json_object_get(image, keys[i]);
         if (value != NULL) {

@@ -187,6 +187,22 @@ int read_documents(struct manifest_set *set, const char *file, const char *text,
 
 /* ---- A set ---- */
 
+/* A Linux function's machine, and its code, if only that there is none. */
+static void put_guest(json_t *spec, const json_t *blobs)
+{
+    const char *runner = json_text(spec, "runner");
+    MEMORY_OWNED char *key =
+        memory_format("guest:%s", runner[0] != '\0' ? runner : json_text(spec, "flake"));
+    json_t *image = json_object_get(blobs, key);
+    json_t *code = json_object_get(blobs, json_text(spec, "module"));
+    if (image != NULL && json_object_get(spec, "image") == NULL) {
+        json_object_set(spec, "image", image);
+    }
+    if (code != NULL) {
+        json_object_set(spec, "module", code);
+    }
+}
+
 /* Modules that a document names by a file were uploaded, or are known by what is in them; what is
  * built of a flake was built by who asks. */
 static void put_blobs(struct manifest_set *set, const json_t *blobs)
@@ -197,7 +213,11 @@ static void put_blobs(struct manifest_set *set, const json_t *blobs)
         json_t *blob = module != NULL ? json_object_get(blobs, module) : NULL;
         const char *flake = json_string_value(json_object_get(spec, "flake"));
         json_t *built = flake != NULL ? json_object_get(blobs, flake) : NULL;
-        if (set->items[i].kind->way == WAY_FUNCTION && blob != NULL) {
+        bool is_linux = set->items[i].kind->way == WAY_FUNCTION &&
+            strcmp(json_text(spec, "runtime"), "linux") == 0;
+        if (is_linux) {
+            put_guest(spec, blobs);
+        } else if (set->items[i].kind->way == WAY_FUNCTION && blob != NULL) {
             json_object_set(spec, "module", blob);
         } else if (set->items[i].kind->way == WAY_FUNCTION && built != NULL && module == NULL) {
             json_object_set(spec, "module", built);

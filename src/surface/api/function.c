@@ -119,8 +119,8 @@ static int check_inside(const json_t *deploy, const char *key, const char *type,
 /* The image by its name now, by its blobs for good. */
 static int set_linux(struct request *request, json_t *deploy, struct error *err)
 {
-    static const char *const taken[] = {"kernel", "initrd", "root"};
-    static const char *const given[] = {"image", "language", "handler", "command"};
+    static const char *const taken[] = {"kernel", "initrd", "root", "brings_agent"};
+    static const char *const given[] = {"image", "language", "handler", "command", "runner"};
     BUFFER_OWNED struct buffer text = {0};
     JSON_OWNED json_t *image = NULL;
     const char *runtime = json_string_value(json_object_get(deploy, "runtime"));
@@ -153,6 +153,9 @@ static int set_linux(struct request *request, json_t *deploy, struct error *err)
     json_t *settings = json_object();
     for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
         json_object_set(settings, taken[i], json_object_get(image, taken[i]));
+    }
+    if (json_is_true(json_object_get(image, "brings_agent"))) { /* others have words of ours */
+        json_object_set(settings, "cmdline", json_object_get(image, "cmdline"));
     }
     for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
         json_object_set(settings, given[i], json_object_get(deploy, given[i]));

@@ -62,6 +62,7 @@ int verb_fn_get(const struct arguments *arguments, struct error *err)
         {"optimise", "version.optimize_ms", AS_MS},
         {"runtime", "version.runtime", AS_TEXT},
         {"machine image", "version.linux.image", AS_TEXT},
+        {"runner", "version.linux.runner", AS_TEXT},
         {"handler", "version.linux.handler", AS_TEXT},
         {"command", "version.linux.command", AS_TEXT},
         {"memory", "version.memory_bytes", AS_BYTES},
@@ -342,6 +343,7 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
 struct deployment {
     char *name;
     char *module;
+    char *folder; /* of a Linux function's project; NULL: it is none */
     bool is_temporary;
     json_t *settings;
     json_t *triggers;
@@ -354,6 +356,7 @@ static void deployment_done(struct deployment *deployment)
         unlink(deployment->module);
     }
     free(deployment->module);
+    free(deployment->folder);
     json_decref(deployment->settings);
     json_decref(deployment->triggers);
 }
@@ -417,9 +420,64 @@ static int prepare(const char *name, const char *path, const struct arguments *f
         deployment->settings = json_incref(project.settings);
         deployment->triggers = json_incref(project.triggers);
         json_object_set_new(deployment->settings, "language", json_string(project.language));
+        deployment->folder = project_is_linux(&project) ? memory_copy_string(project.folder) : NULL;
     }
     project_done(&project);
     return r;
+}
+
+/* Of its settings, the path of the runner whose guest it runs in, the caller's; NULL: in an
+ * image's.  What the command line says is relative to where that is. */
+static int find_runner(const struct arguments *arguments, const struct deployment *deployment,
+                       char **ret_path, struct error *err)
+{
+    const char *runner = json_text(deployment->settings, "runner");
+    const char *flake = flag_value(arguments, "flake");
+    const char *folder = flake != NULL ? NULL : deployment->folder;
+    flake = flake != NULL ? flake : json_text(deployment->settings, "flake");
+    if ((runner[0] != '\0') + (flake[0] != '\0') +
+            (json_text(deployment->settings, "image")[0] != '\0') >
+        1) {
+        return error_set(err, ERROR_INVALID, "image, runner and flake exclude each other");
+    }
+    if (flake[0] != '\0') {
+        json_object_set_new(deployment->settings, "flake", json_string(flake));
+        return flake_build(arguments, flake, folder, ret_path, err);
+    }
+    bool is_said_here = runner[0] == '/' || flag_value(arguments, "runner") != NULL;
+    if (runner[0] != '\0') {
+        *ret_path = is_said_here ? memory_copy_string(runner)
+                                 : memory_format("%s/%s", deployment->folder, runner);
+    }
+    return 0;
+}
+
+/* A runner's guest is its image, and has the memory that it would have. */
+static int take_guest(const struct arguments *arguments, const struct deployment *deployment,
+                      struct error *err)
+{
+    uint64_t memory_bytes = 0;
+    MEMORY_OWNED char *path = NULL;
+    MEMORY_OWNED char *name = NULL;
+    json_t *settings = deployment->settings;
+    bool has_flake = arguments->word_count == 2 && flag_value(arguments, "flake") != NULL;
+    if (deployment->folder == NULL) {
+        return json_object_get(settings, "runner") == NULL && !has_flake
+            ? 0
+            : error_set(err, ERROR_INVALID,
+                        "a runner, or a flake besides a PATH, is of a folder with runtime: linux");
+    }
+    int r = find_runner(arguments, deployment, &path, err);
+    r = r < 0 || path == NULL ? r : image_of_runner(path, true, &name, &memory_bytes, err);
+    if (r < 0 || path == NULL) {
+        return r;
+    }
+    json_object_set_new(settings, "image", json_string(name));
+    json_object_set_new(settings, "runner", json_string(path));
+    if (memory_bytes > 0 && json_object_get(settings, "memory_bytes") == NULL) {
+        json_object_set_new(settings, "memory_bytes", json_integer((json_int_t)memory_bytes));
+    }
+    return 0;
 }
 
 static int deploy(const struct arguments *arguments, const struct deployment *deployment,
@@ -443,7 +501,10 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
     struct deployment deployment = {0};
     const char *name = arguments->word_count > 0 ? arguments->words[0] : NULL;
     const char *flake = flag_value(arguments, "flake");
-    if (flake != NULL ? arguments->word_count == 2 : arguments->word_count == 1) {
+    if (arguments->word_count == 2) {
+        flake = NULL; /* it is its machine's */
+    }
+    if (flake == NULL && arguments->word_count == 1) {
         return error_set(err, ERROR_INVALID,
                          "usage: blixard fn deploy NAME PATH (in a project's folder, blixard fn "
                          "deploy alone will do), or blixard fn deploy [NAME] --flake "
@@ -463,6 +524,7 @@ int verb_fn_deploy(const struct arguments *arguments, struct error *err)
         ? prepare_flake(name, flake, arguments, &deployment, err)
         : prepare(name, name != NULL ? arguments->words[1] : ".", arguments, &deployment, err);
     r = r < 0 ? r : add_flags(arguments, deployment.settings, err);
+    r = r < 0 ? r : take_guest(arguments, &deployment, err);
     r = r < 0 ? r : deploy(arguments, &deployment, begin_ms, err);
     deployment_done(&deployment);
     return r;

@@ -59,7 +59,7 @@ void workshop_say(const char *text)
 
 /* ---- Uploading ---- */
 
-static int upload(const char *path, const char *key, json_t *image, struct error *err)
+int workshop_upload(const char *path, const char *key, json_t *image, struct error *err)
 {
     JSON_OWNED json_t *blob = NULL;
     int r = duplex_upload("POST", "/v1/images/blobs", path, &blob, err);
@@ -78,7 +78,7 @@ static int upload_bytes(const struct workshop *workshop, const struct buffer *by
 {
     MEMORY_OWNED char *path = memory_format("%s/%s", workshop->folder, key);
     int r = file_write(path, bytes->data, bytes->used, 0600, err);
-    return r < 0 ? r : upload(path, key, image, err);
+    return r < 0 ? r : workshop_upload(path, key, image, err);
 }
 
 /* ---- Making ---- */
@@ -129,6 +129,17 @@ static const char *format_of(const char *path)
     return super[0x38] == 0x53 && super[0x39] == 0xef ? "ext4" : NULL;
 }
 
+int workshop_upload_root(const char *path, json_t *image, struct error *err)
+{
+    const char *format = format_of(path);
+    if (format == NULL) {
+        return error_set(err, ERROR_INVALID, "%s is no file system of erofs, squashfs or ext4",
+                         path);
+    }
+    json_object_set_new(image, "root_format", json_string(format));
+    return workshop_upload(path, "root", image, err);
+}
+
 int workshop_add_root(const struct workshop *workshop, json_t *image, struct error *err)
 {
     bool is_root = geteuid() == 0;
@@ -137,7 +148,7 @@ int workshop_add_root(const struct workshop *workshop, json_t *image, struct err
                          : "making the root file system (squashfs)");
     int r = is_root ? rootfs_make_erofs(workshop->tree, path, err)
                     : rootfs_make_squashfs(workshop->archive, path, err);
-    r = r < 0 ? r : upload(path, "root", image, err);
+    r = r < 0 ? r : workshop_upload(path, "root", image, err);
     json_object_set_new(image, "root_format", json_string(is_root ? "erofs" : "squashfs"));
     return r;
 }
@@ -167,6 +178,22 @@ int workshop_name_image(const struct arguments *arguments, const char *name, con
     return r < 0 ? r : print_done(arguments, document, err, "image %s is there", name);
 }
 
+/* What a runner boots has all of that. */
+static int import_runner(const struct arguments *arguments, const struct workshop *workshop,
+                         json_t *image, struct error *err)
+{
+    static const char *const others[] = {"root", "kernel",   "modules",  "cmdline",     "oci",
+                                         "disk", "firmware", "no-agent", "kernel-image"};
+    for (size_t i = 0; i < COUNT(others); i++) {
+        if (flag_value(arguments, others[i]) != NULL) {
+            return error_set(err, ERROR_INVALID,
+                             "--%s has no effect with a runner, which says itself what it boots",
+                             others[i]);
+        }
+    }
+    return image_import_runner(arguments, workshop, image, err);
+}
+
 /* A disk that boots by itself.  What it is, the node finds out, too: here it is for an early no. */
 static int import_disk(const struct arguments *arguments, const struct workshop *workshop,
                        json_t *image, struct error *err)
@@ -187,7 +214,7 @@ static int import_disk(const struct arguments *arguments, const struct workshop 
     int r = disk_image_unpack(path, unpacked, UNPACKED_BYTES_MAX, &is_packed, err);
     path = is_packed ? unpacked : path;
     r = r < 0 ? r : disk_image_read(path, &found, err);
-    r = r < 0 ? r : upload(path, "disk", image, err);
+    r = r < 0 ? r : workshop_upload(path, "disk", image, err);
     json_object_set_new(image, "source", json_string(flag_value(arguments, "disk")));
     if (firmware != NULL) {
         json_object_set_new(image, "firmware", json_string(firmware));
@@ -201,6 +228,9 @@ static int import_disk(const struct arguments *arguments, const struct workshop 
 static int import(const struct arguments *arguments, struct workshop *workshop, json_t *image,
                   struct error *err)
 {
+    if (flag_value(arguments, "runner") != NULL || flag_value(arguments, "flake") != NULL) {
+        return import_runner(arguments, workshop, image, err);
+    }
     if (flag_value(arguments, "disk") != NULL) {
         return import_disk(arguments, workshop, image, err);
     }
@@ -216,7 +246,8 @@ static int import(const struct arguments *arguments, struct workshop *workshop, 
     }
     if (root == NULL && kernel == NULL) {
         return error_set(err, ERROR_INVALID,
-                         "give --root, or --kernel, or both; or --oci, or --disk");
+                         "give --root, or --kernel, or both; or --oci, --disk, --runner or "
+                         "--flake");
     }
     if (root == NULL || format != NULL) {
         if (kernel == NULL) {
@@ -224,11 +255,7 @@ static int import(const struct arguments *arguments, struct workshop *workshop, 
                              "a file system image needs --kernel and --modules besides");
         }
         int r = workshop_add_kernel(workshop, kernel, modules, image, err);
-        r = r < 0 || root == NULL ? r : upload(root, "root", image, err);
-        if (format != NULL) {
-            json_object_set_new(image, "root_format", json_string(format));
-        }
-        return r;
+        return r < 0 || root == NULL ? r : workshop_upload_root(root, image, err);
     }
     workshop->archive = memory_copy_string(root);
     workshop_say("unpacking");

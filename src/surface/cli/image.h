@@ -28,6 +28,9 @@ int workshop_add_kernel(const struct workshop *workshop, const char *kernel, con
                         json_t *image, struct error *err);
 /* Make a file system of tree (root's) or archive (anybody's), and upload it. */
 int workshop_add_root(const struct workshop *workshop, json_t *image, struct error *err);
+/* Upload a file as that part of it; a root with what kind of file system it is. */
+int workshop_upload(const char *path, const char *key, json_t *image, struct error *err);
+int workshop_upload_root(const char *path, json_t *image, struct error *err);
 /* The image is there under this name from now on. */
 int workshop_name_image(const struct arguments *arguments, const char *name, const json_t *image,
                         struct error *err);
@@ -54,5 +57,11 @@ int image_pull_by_node(const struct arguments *arguments, struct image_store *st
 /* image import --oci */
 int image_import_oci(const struct arguments *arguments, struct workshop *workshop, json_t *image,
                      struct error *err);
+
+/* ---- image_runner.c ---- */
+
+/* image import --runner|--flake */
+int image_import_runner(const struct arguments *arguments, const struct workshop *workshop,
+                        json_t *image, struct error *err);
 
 #endif

@@ -86,6 +86,41 @@ static int take_package(const char *folder, const char *flake, bool uploads, jso
     return r < 0 ? r : take_built(flake, digest, blobs, err);
 }
 
+/* A Linux function's machine by the key "guest:" and what is said of it; by "" its code, where
+ * there is none besides the guest: an archive of nothing. */
+static int take_guest(const char *folder, const json_t *spec, bool uploads, json_t *blobs,
+                      struct error *err)
+{
+    static const struct arguments none = {0};
+    const char *runner = json_text(spec, "runner");
+    const char *flake = json_text(spec, "flake");
+    uint64_t memory_bytes = 0;
+    MEMORY_OWNED char *path = runner[0] == '\0' || runner[0] == '/'
+        ? memory_copy_string(runner)
+        : memory_format("%s/%s", folder, runner);
+    MEMORY_OWNED char *built = NULL;
+    MEMORY_OWNED char *name = NULL;
+    if (runner[0] != '\0' && flake[0] != '\0') {
+        return error_set(err, ERROR_INVALID, "runner and flake exclude each other");
+    }
+    int r = flake[0] != '\0' ? flake_build(&none, flake, folder, &built, err) : 0;
+    r = r < 0 ? r
+              : image_of_runner(built != NULL ? built : path, uploads, &name, &memory_bytes, err);
+    MEMORY_OWNED char *key = memory_format("guest:%s", flake[0] != '\0' ? flake : runner);
+    return r < 0 ? r : take_built(key, name, blobs, err);
+}
+
+static int take_no_code(bool uploads, json_t *blobs, struct error *err)
+{
+    static const uint8_t end[1024] = {0}; /* of a tar archive */
+    BUFFER_OWNED struct buffer archive = {0};
+    char digest[HASH_TEXT_SIZE];
+    buffer_append(&archive, end, sizeof(end));
+    hash_bytes(archive.data, archive.used, digest);
+    json_object_set_new(blobs, "", json_string(digest));
+    return uploads ? upload(&archive, err) : 0;
+}
+
 /* What of a document is not in it: a module's file, what its flake comes to. */
 static int take_parts(const char *folder, const json_t *document, bool uploads, json_t *blobs,
                       struct error *err)
@@ -100,13 +135,23 @@ static int take_parts(const char *folder, const json_t *document, bool uploads, 
             ? 0
             : take_runner(folder, flake, blobs, err);
     }
-    if (strcmp(kind, "Function") != 0 || is_hash(module)) {
+    if (strcmp(kind, "Function") != 0) {
         return 0;
+    }
+    bool is_linux = strcmp(json_text(spec, "runtime"), "linux") == 0;
+    int r = is_linux && (flake[0] != '\0' || json_text(spec, "runner")[0] != '\0')
+        ? take_guest(folder, spec, uploads, blobs, err)
+        : 0;
+    if (r < 0 || is_hash(module)) {
+        return r;
+    }
+    if (module[0] == '\0' && is_linux) {
+        return take_no_code(uploads, blobs, err);
     }
     if (module[0] == '\0') {
         return flake[0] == '\0' ? 0 : take_package(folder, flake, uploads, blobs, err);
     }
-    int r = take_module(folder, module, uploads, digest, err);
+    r = take_module(folder, module, uploads, digest, err);
     if (r == 0) {
         json_object_set_new(blobs, module, json_string(digest));
     }

@@ -409,6 +409,11 @@ int flake_take(const struct arguments *arguments, bool with_facts, json_t *body,
 int flake_build(const struct arguments *arguments, const char *flake, const char *folder,
                 char **ret_path, struct error *err);
 
+/* image_runner.c: the name of the image of what a runner boots, the caller's, and the memory that
+ * it says (0: none); `uploads`: it is there then. */
+int image_of_runner(const char *runner, bool uploads, char **ret_name, uint64_t *ret_memory_bytes,
+                    struct error *err);
+
 /* A package of a flake, relative to `folder` (NULL: here), that holds NAME.wasm; its name and its
  * module's path are the caller's.  `is_twice`: INVALID when a second build differs by a byte. */
 int flake_build_function(const char *flake, const char *folder, bool is_twice, char **ret_name,

@@ -20,6 +20,7 @@ enum kind {
     IS_NAME,
     IS_LANGUAGE,
     IS_SOURCE,
+    IS_FLAKE,
     IS_MAP,
     IS_FETCH,
     IS_ASSETS,
@@ -38,6 +39,7 @@ static const struct key {
     {"name", IS_NAME, NULL},
     {"language", IS_LANGUAGE, NULL},
     {"source", IS_SOURCE, NULL},
+    {"flake", IS_FLAKE, "flake"},
     {"assets", IS_ASSETS, NULL},
     {"triggers", IS_TRIGGERS, NULL},
     {"environment", IS_MAP, "environment"},
@@ -138,6 +140,10 @@ static int take_text(struct project *project, const struct key *key, const char 
     }
     if (key->kind == IS_SOURCE && !project_has_inside(text)) {
         return error_set(err, ERROR_INVALID, "source \"%.100s\" is not inside the project", text);
+    }
+    if (key->kind == IS_FLAKE) {
+        json_object_set_new(project->settings, key->field, json_string(text));
+        return 0;
     }
     char **place = key->kind == IS_NAME ? &project->name
         : key->kind == IS_LANGUAGE      ? &project->language
@@ -360,6 +366,7 @@ static int take_key(struct project *project, const char *name, const json_t *val
     case IS_NAME:
     case IS_LANGUAGE:
     case IS_SOURCE:
+    case IS_FLAKE:
         return take_text(project, key, json_string_value(value), err);
     case IS_MAP:
         return take_map(project, key, value, err);
@@ -495,6 +502,12 @@ int project_read(const char *folder, const struct arguments *flags, struct proje
     int r = file_exists(path) ? take_file(&project, path, err) : 0;
     take_flags(&project, flags);
     r = r == 0 && project_is_linux(&project) ? check_packed(&project, err) : r;
+    if (r == 0 && !project_is_linux(&project) &&
+        json_object_get(project.settings, "flake") != NULL) {
+        r = error_set(err, ERROR_INVALID,
+                      "flake is of projects with runtime: linux, whose machine it describes; a "
+                      "package with a module is deployed by fn deploy NAME --flake");
+    }
     if (r == 0 && project.language != NULL && strcmp(project.language, "python") == 0 &&
         !project_is_linux(&project)) {
         r = error_set(err, ERROR_INVALID,

@@ -69,7 +69,8 @@
 
 static const struct flag deploy_flags[] = {
     {"flake", 0, "REFERENCE#PACKAGE", NULL,
-     "Build it here by Nix instead: a package of a flake that holds PACKAGE.wasm, as .#hello."},
+     "Build it here by Nix instead: a package of a flake that holds PACKAGE.wasm, as .#hello; with "
+     "PATH and the runtime linux: a NixOS configuration with microvm.nix, its machine."},
     {"twice", 0, NULL, NULL,
      "With --flake: build it once more, and deploy nothing when that differs by a byte."},
 #define SETTING(key, flag, letter, kind, field, choices, text) \
@@ -521,7 +522,11 @@ const struct verb cli_verbs[] = {
          {"disk", 'd', "FILE", NULL,
           "In their place a whole disk that boots by itself: qcow2 or raw, packed or not."},
          {"firmware", 0, "FIRMWARE", "bios uefi", "What that disk is booted by (default bios)."},
-         {"no-agent", 0, NULL, NULL, "It has neither an agent nor cloud-init: wait for none."}),
+         {"no-agent", 0, NULL, NULL, "It has neither an agent nor cloud-init: wait for none."},
+         {"runner", 0, "PATH", NULL,
+          "In their place what a runner of microvm.nix boots, with the agent in it: of functions."},
+         {"flake", 'f', "REFERENCE#NAME", NULL,
+          "Build that runner here: nixosConfigurations.NAME of a flake."}),
      "Make an image of files of this machine.",
      "  blixard image import debian-12 --root root.tar\n"
      "  blixard image import web --oci ./layout:latest\n"

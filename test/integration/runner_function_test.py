@@ -1,0 +1,133 @@
+"""Functions whose machine is the guest of a runner of microvm.nix's form, cloned from what it is when it is up."""
+import json
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import machines
+import microvm
+import runners
+from node import BUILD, Node
+
+PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
+
+class Case(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        reason = machines.why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+        if shutil.which("mkfs.erofs") is None:
+            raise unittest.SkipTest("mkfs.erofs is not installed")
+        cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-guest-")))
+        cls.store = cls.folder / "store"
+        (cls.store / "tree").mkdir(parents=True)
+        (cls.store / "tree/bootstrap").write_text(runners.FUNCTION_BOOTSTRAP)
+        (cls.store / "tree/bootstrap").chmod(0o755)
+        cls.disk = cls.store / "disk"
+        subprocess.run(["mkfs.erofs", cls.disk, cls.store / "tree"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        agent = {"/bin/blixard-agent": microvm.AGENT.read_bytes()}
+        cls.kernel, cls.initrd = runners.guest(cls.store / "guest", runners.FUNCTION_INIT, agent)
+        data = cls.folder / "data"
+        data.mkdir()
+        cls.enterClassContext(machines.machines_of(data))
+        cls.node = Node(folder=data)
+        cls.addClassCleanup(cls.node.stop)
+        cls.app = cls.folder / "app"
+        cls.app.mkdir()
+
+    def cli(self, *words):
+        return subprocess.run([BUILD / "blixard", *map(str, words)], env=self.node.env, text=True, input="",
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=400)
+
+    def ok(self, *words):
+        done = self.cli(*words)
+        self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}{done.stdout}\n{self.node.log.read_text()[-2000:]}")
+        return done.stdout
+
+    def refused(self, *words):
+        done = self.cli(*words)
+        self.assertNotEqual(done.returncode, 0, f"{words}: {done.stdout}")
+        return done.stderr
+
+    def make(self, name, **more):
+        return runners.make(self.store / name, self.kernel, self.initrd, name, **({"store": self.disk, "words": [f"colour={name}"], "memory": 256} | more))
+
+    def project(self, *lines):
+        (self.app / "blixard.yaml").write_text("\n".join(["runtime: linux", "timeout: 120s", "command: [/store/bootstrap]", *lines]) + "\n")
+
+    def call(self, name):
+        return json.loads(self.ok("fn", "invoke", name, "--data", "{}"))
+
+    def images(self):
+        return [image["name"] for image in json.loads(self.ok("image", "list", "--output", "json"))["images"]]
+
+    def test_calls_run_in_clones_of_what_the_guest_is_when_it_is_up(self):
+        blue, green = self.make("blue"), self.make("green")
+        self.project(f"runner: {blue}")
+        self.ok("fn", "deploy", "shell", self.app)
+        first, second = self.call("shell"), self.call("shell")
+        self.assertEqual((first["colour"], first["count"]), ("blue", 1), "with its own disk, and its own words for the kernel")
+        self.assertEqual(first, second, "it was booted once, and each call finds what it was then")
+        shown = json.loads(self.ok("fn", "get", "shell", "--output", "json"))["version"]
+        self.assertEqual((shown["linux"]["runner"], shown["memory_bytes"]), (str(blue), 256 << 20), "its memory is the runner's")
+
+        # The same again needs no other image; another runner does, which a flag says relative to here.
+        images = self.images()
+        self.ok("fn", "deploy", "again", self.app)
+        self.assertEqual(self.images(), images)
+        self.project()
+        self.ok("fn", "deploy", "shell", self.app, "--runner", green)
+        self.assertEqual(self.call("shell")["colour"], "green")
+        self.assertEqual(len(self.images()), len(images) + 1)
+        self.assertIn("in use by function", self.refused("image", "delete", shown["linux"]["image"]))
+
+        # By hand the same is an image of its own name; machines run runners, not what they boot.
+        self.ok("image", "import", "guest", "--runner", blue)
+        self.project("image: guest", "memory: 256MiB")
+        self.ok("fn", "deploy", "named", self.app)
+        self.assertEqual(self.call("named")["colour"], "blue")
+        self.assertIn("vm create --runner", self.refused("vm", "create", "m", "--image", "guest"))
+
+    def test_a_document_says_it_as_well(self):
+        runner = self.make("red")
+        document = self.folder / "red.yaml"
+        document.write_text(f"kind: Function\nname: red\nspec:\n  runtime: linux\n  runner: {runner}\n  memory: 256MiB\n"
+                            "  timeout: 120s\n  command: [/store/bootstrap]\n")
+        before = self.images()
+        self.assertIn("red", self.cli("plan", "-f", document).stdout)
+        self.assertEqual(self.images(), before, "a plan makes nothing")
+        self.ok("apply", "-f", document)
+        self.assertEqual(self.call("red")["colour"], "red")
+        self.assertIn("No changes", self.ok("plan", "-f", document))
+
+    def test_what_a_function_has_not_is_refused_with_what_to_do(self):
+        for name, more, said in (("tap", {"taps": ["vm-a"]}, "microvm.interfaces has to be empty"),
+                                 ("share", {"shares": [("data", "a.sock", self.store)]}, "microvm.storeOnDisk"),
+                                 ("volume", {"volume": True}, "no microvm.volumes"),
+                                 ("vsock", {"options": ["-device vhost-vsock-device,guest-cid=3"]}, "microvm.vsock.cid"),
+                                 ("secret", {"options": ["-fw_cfg name=opt/a,file=/b"]}, "functions have secrets")):
+            self.project(f"runner: {self.make(name, **more)}")
+            self.assertIn(said, self.refused("fn", "deploy", "other", self.app))
+        other = self.store / "other"
+        runners.write(other / "bin/microvm-run", "#!/bin/sh\nexec cloud-hypervisor --kernel /x\n", 0o555)
+        self.project(f"runner: {other}")
+        self.assertIn("becomes no qemu-system-x86_64", self.refused("fn", "deploy", "other", self.app))
+        self.project("runner: nowhere")
+        self.assertIn("no runner of microvm.nix", self.refused("fn", "deploy", "other", self.app))
+        self.project(f"runner: {other}", "image: small")
+        self.assertIn("exclude each other", self.refused("fn", "deploy", "other", self.app))
+        self.assertIn("no effect with a runner", self.refused("image", "import", "x", "--runner", other, "--cmdline", "a"))
+        (self.app / "blixard.yaml").write_text("language: c\nflake: .#x\n")
+        self.assertIn("flake is of projects with runtime: linux", self.refused("fn", "deploy", "other", self.app))
+        module = self.folder / "module.wasm"
+        module.write_bytes(b"")
+        self.assertIn("of a folder with runtime: linux", self.refused("fn", "deploy", "other", module, "--flake", ".#x"))
+        self.assertIn("of a folder with runtime: linux", self.refused("fn", "deploy", "other", module, "--runner", other))
+
+
+if __name__ == "__main__":
+    unittest.main()
