@@ -10,6 +10,7 @@ import unittest
 
 from cluster import Cluster
 from node import ROOT
+from node_case import at
 
 HALF = 100000  # more than is collected before a function begins
 
@@ -142,6 +143,17 @@ class FunctionDrain(unittest.TestCase):
         self.assertIn("is drained", forced.done.stdout + forced.done.stderr)
         self.assertEqual(held.release(), (2 * HALF, far.name))
         self.restore(near, far)
+
+    def test_a_maintenance_window_says_why_its_drain_failed(self):
+        near, far = self.a, self.c
+        held = self.hold(far)
+        near.cli("node", "maintenance", "set", far.name, "now", "--from", at(0), "--to", at(3600), "--deadline", "1s")
+        near.until(lambda view: any("1 call still runs there" in w["problem"] for n in view["nodes"] if n["name"] == far.name for w in n["windows"]),
+                   "what the window says")
+        self.assertEqual(self.duty(near, far), "cordoned")
+        self.assertEqual(held.release(), (2 * HALF, far.name))
+        near.cli("node", "maintenance", "clear", far.name, "now")
+        self.until_duty(far, far, "active")
 
     def test_a_node_that_drains_itself_waits_too(self):
         far = self.b

@@ -4,11 +4,7 @@ import json
 import unittest
 
 from cluster import Cluster
-
-
-def at(seconds):
-    """So many seconds from now, as RFC 3339."""
-    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+from node_case import at
 
 
 class Maintenance(unittest.TestCase):

@@ -1,4 +1,5 @@
 """What tests say to a node by the command line.  They set cls.node, or type(self).node."""
+import datetime
 import json
 import subprocess
 import unittest
@@ -6,6 +7,11 @@ import unittest
 from node import BUILD
 
 SECONDS_MAX = 500  # of one command, on a busy machine
+
+
+def at(seconds):
+    """So many seconds from now, as RFC 3339."""
+    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class NodeCase(unittest.TestCase):

@@ -226,7 +226,32 @@ static void succeed(struct drain *drain)
     end(drain, command);
 }
 
-/* What has left stays where it is; the node takes nothing. */
+static bool take_window(sqlite3_stmt *row, void *context)
+{
+    JSON_OWNED json_t *settings = NULL;
+    struct error ignored = {0};
+    const char *text = store_text(row, 0);
+    if (json_read(text, strlen(text), &settings, &ignored) == 0) {
+        snprintf(context, NODE_NAME_SIZE, "%s", json_text(settings, "window"));
+    }
+    return false;
+}
+
+static void note_problem(const struct drain *drain, struct store_command *command,
+                         const char *problem)
+{
+    char window[NODE_NAME_SIZE] = "";
+    store_query(drain->service->options.store, &(struct error){0}, take_window, window,
+                "SELECT drain FROM node WHERE key = ? AND duty = 'draining'", "t", drain->node);
+    if (window[0] != '\0') {
+        MEMORY_OWNED char *key = memory_format("%s/%s", drain->node, window);
+        store_command_add(command,
+                          "UPDATE node_window SET problem = ?1, revision = ?2 WHERE key = ?3",
+                          "trt", problem, key);
+    }
+}
+
+/* What has left stays where it is; the node takes nothing.  The window it was for says why. */
 static void fail(struct drain *drain, const struct error *error)
 {
     struct node_service *service = drain->service;
@@ -248,6 +273,7 @@ static void fail(struct drain *drain, const struct error *error)
               "? AND reason = 'drain'",
         "rt", drain->node);
     if (!drain->is_restore && !drain->is_rebalance) {
+        note_problem(drain, command, error->text);
         store_command_add(command,
                           "UPDATE node SET duty = 'cordoned', revision = ? WHERE key = ? AND duty "
                           "= 'draining'",
