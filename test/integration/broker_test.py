@@ -407,7 +407,9 @@ class Amqp(Case):
         consumer.end()
         again = self.consume("amqp", self.settings).until_connected()
         self.publish("three")
-        self.assertEqual(bodies(again.take(1)), ["three"])
+        three = again.take(1)[0]
+        self.assertEqual(three["body"], "three")
+        self.assertEqual(len({one["id"], two["id"], three["id"]}), 3)
 
     def test_what_was_not_acknowledged_comes_again(self):
         self.publish("m0")

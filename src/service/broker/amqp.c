@@ -12,6 +12,7 @@
 #include <sys/time.h>
 
 #include "base/clock.h"
+#include "base/random.h"
 
 #include "service/broker/private.h"
 #include "service/broker/slots.h"
@@ -31,6 +32,8 @@ struct client {
     struct slots slots; /* delivery tags; of a connection that is gone 0 */
     amqp_bytes_t queue;
     uint64_t lag_ms;
+    char run_id[17]; /* delivery tags begin anew with each connection, these do not */
+    uint64_t count;
 };
 
 struct held {
@@ -168,7 +171,7 @@ static void give(struct client *client, const amqp_envelope_t *envelope)
         facts->_flags & AMQP_BASIC_MESSAGE_ID_FLAG ? text_copy(facts->message_id) : NULL;
     MEMORY_OWNED char *id = own_id != NULL && own_id[0] != '\0'
         ? memory_copy_string(own_id)
-        : memory_format("%.100s-%" PRIu64, client->broker->name, envelope->delivery_tag);
+        : memory_format("%s-%" PRIu64, client->run_id, ++client->count);
     if (facts->_flags & AMQP_BASIC_HEADERS_FLAG) {
         for (int i = 0; i < facts->headers.num_entries; i++) {
             add_header(fields, &facts->headers.entries[i]);
@@ -300,6 +303,7 @@ static void run(struct broker *broker)
                             .queue = amqp_cstring_bytes(broker_text(broker, "queue", ""))};
     uint64_t delay_ms = 0;
     slots_init(&client.slots, broker->in_flight_max);
+    random_hex(client.run_id, 16);
     while (!broker_is_stopping(broker)) {
         if (begin(&client)) {
             broker_note_state(broker, true, "%s", "");

@@ -57,7 +57,8 @@ int broker_check(const char *kind, const json_t *settings, struct error *err);
 
 struct broker_message {
     uint64_t token; /* for the answer */
-    const char *id; /* as the broker names it; the same when it is delivered again, but for mqtt */
+    const char *id; /* as the broker names it; the same when it is delivered again; mqtt and amqp
+                     * without a message-id have none: one for each delivery */
     const char *source;   /* topic, stream, queue, subject */
     const char *subject;  /* of the message: key, topic, routing key; or NULL */
     const char *type;     /* content type, or NULL */
