@@ -16,7 +16,6 @@ import unittest
 from cluster import Cluster
 from hosts import need_hosts
 from machines import BLANK, machines_of
-from node import Refused
 
 PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
 
@@ -58,14 +57,9 @@ class PlacementLife(unittest.TestCase):
         return self.a.get("/v1/machines")["machines"]
 
     def until(self, name, holds, what):
-        machine, index = None, None
+        index = None
         for _ in range(LOOKS):
-            try:
-                machine, index = self.a.look(f"/v1/machines/{name}", index, 2000)
-            except Refused as refused:  # for a moment two nodes do not agree on where it is: "ask again"
-                self.assertTrue(refused.problem["retryable"], refused)
-                _, index = self.a.view(index, 200)
-                continue
+            machine, index = self.a.look(f"/v1/machines/{name}", index, 2000)
             if holds(machine):
                 return machine
         raise AssertionError(f"{name}: never {what}: {machine}")

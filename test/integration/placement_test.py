@@ -4,10 +4,12 @@ The machines are QEMU's with a boot sector that halts and no agent: they run as 
 nothing.
 """
 import concurrent.futures
+import http.client
 import json
 import pathlib
 import re
 import shutil
+import ssl
 import subprocess
 import tempfile
 import unittest
@@ -143,6 +145,25 @@ class Placement(unittest.TestCase):
         self.assertEqual(self.machine("late")["state"], "pending")
         self.a.cli("vm", "set", "late", "--constraint", "zone=south")
         self.assertEqual(self.until("late", lambda machine: machine["state"] == "running", "running")["node"], self.c.name)
+
+    def test_what_was_passed_on_to_the_wrong_node_is_passed_on_once_more(self):
+        self.create("elsewhere", "--node", self.b.name)
+        context = ssl.create_default_context(cafile=self.a.folder / "cluster/ca.pem")
+        context.check_hostname = False
+        context.load_cert_chain(self.a.folder / "cluster/node.pem", self.a.folder / "cluster/node.key")
+        host, port = self.c.address.split(":")
+        connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
+        self.addCleanup(connection.close)
+
+        def hop(number, path):
+            connection.request("GET", path, headers={"X-Blixard-Hop": number})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+        status, machine = hop("1", "/v1/machines/elsewhere")
+        self.assertEqual((status, machine.get("node")), (200, self.b.name), machine)
+        self.assertEqual(hop("2", "/v1/machines/elsewhere")[0], 503)
+        self.assertEqual(hop("1", "/v1/machines/nobody")[0], 404)
 
     def test_one_that_is_not_to_wait_is_refused(self):
         said = self.refused("vm", "create", "now", *SMALL, "--constraint", "label.disk=tape", "--no-wait")

@@ -70,7 +70,7 @@ void peer_call_free(struct peer_call *call); /* before `done`, which is not call
 
 /* Fields that nodes say to each other; those that a client sends are not passed on. */
 #define PEER_FIELD_OURS      "X-Blixard-"          /* all begin so */
-#define PEER_FIELD_HOP       "X-Blixard-Hop"       /* "1": from a node, and not to be passed on */
+#define PEER_FIELD_HOP       "X-Blixard-Hop"       /* "1": from a node; "2": passed on twice */
 #define PEER_FIELD_FUNCTION  "X-Blixard-Function"  /* PROJECT/NAME[:VERSION] */
 #define PEER_FIELD_SCRIPT    "X-Blixard-Script"    /* bytes of the path that led to it */
 #define PEER_FIELD_HOST      "X-Blixard-Host"      /* Host, as the client sent it */

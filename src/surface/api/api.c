@@ -150,6 +150,7 @@ void api_handle(struct http_exchange *exchange, void *context)
         api_answer_error(request, &err);
     } else if (!api_pass_to_named(request, match.route)) {
         request->status = match.route->status;
+        request->handle = match.route->handle;
         if (api_route_waits(match.route)) {
             api_read_begin(request, match.route->handle);
         } else {

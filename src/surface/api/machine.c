@@ -20,7 +20,9 @@ bool api_machine_is_elsewhere(struct request *request)
     MEMORY_OWNED char *node = NULL;
     if (machine_node(service_of(request), request->project, request->parameters[0], &node, &err) <
         0) {
-        api_answer_error(request, &err);
+        if (!api_looks_again(request)) { /* it may be new */
+            api_answer_error(request, &err);
+        }
         return true;
     }
     return node[0] != '\0' && api_pass_to_node(request, node); /* it may wait for one */

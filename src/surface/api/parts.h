@@ -53,6 +53,8 @@ struct request {
     char id[API_REQUEST_ID_SIZE];
     char project[64];
     char parameters[API_PARAMETERS_MAX][API_PARAMETER_SIZE]; /* of the path, decoded, in order */
+    void (*handle)(struct request *request);                 /* of its route */
+    bool is_current;                       /* handled again: see api_looks_again() */
     void (*stop)(struct request *request); /* the API ends: finish soon; may be NULL */
     void *state;
 };
@@ -135,7 +137,12 @@ bool api_is_passed_on(const struct request *request);
 void api_pass_on(struct request *request, uint64_t node);
 /* True: ?node= names another node, or none, and the request is answered by pass.c. */
 bool api_pass_to_named(struct request *request, const struct api_route *route);
-/* The same of a node that something is on; false: it is this one. */
+/* Another node believes that what the request names is here, and it is not, or not yet: its handler
+ * is called once more when all that was acknowledged before is here.  False: that has been done, or
+ * nobody has passed it on. */
+bool api_looks_again(struct request *request);
+/* The same of a node that something is on; false: it is this one.  Handlers ask before they do
+ * anything else, since they may be called again. */
 bool api_pass_to_node(struct request *request, const char *name);
 
 /* ---- pieces.c: answers that are made while they are sent ---- */

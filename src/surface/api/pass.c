@@ -1,18 +1,24 @@
 /*
  * Requests that are another node's: what ?node=NAME names, and operations that it carries out. Sent
- * there as they came, marked so that they are not sent on.
+ * there as they came, marked with how often they were.
+ *
+ * Two nodes may not agree for a moment on where a machine is, as one is behind.  So the one that
+ * was sent a request which is not its own waits for its log, looks again, and sends it on once
+ * more; the third one answers.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
 #include "service/cluster/cluster.h"
 #include "service/peer/peer.h"
 
 #include "surface/api/parts.h"
 
-enum { NAME_SIZE = 256 };
+enum { NAME_SIZE = 256, HOPS_MAX = 2 };
 
 static void on_end(const struct error *error, bool is_untouched, void *context)
 {
@@ -31,22 +37,33 @@ static void on_stop(struct request *request)
     peer_pass_cancel(request->state);
 }
 
+/* Nodes that have passed it on. */
+static unsigned hops_of(const struct request *request)
+{
+    struct text hop = http_exchange_field(request->exchange, PEER_FIELD_HOP);
+    if (request->caller.kind != CALLER_NODE || hop.data == NULL) {
+        return 0;
+    }
+    return text_equal(hop, "1") ? 1 : HOPS_MAX;
+}
+
 bool api_is_passed_on(const struct request *request)
 {
-    return request->caller.kind == CALLER_NODE &&
-        http_exchange_field(request->exchange, PEER_FIELD_HOP).data != NULL;
+    return hops_of(request) > 0;
 }
 
 void api_pass_on(struct request *request, uint64_t node)
 {
     static const struct peer_pass_events events = {.on_end = on_end};
-    static const char *const fields[] = {PEER_FIELD_HOP ": 1", NULL};
+    static const char *const first[] = {PEER_FIELD_HOP ": 1", NULL};
+    static const char *const second[] = {PEER_FIELD_HOP ": 2", NULL};
     struct text path = http_exchange_path(request->exchange);
     struct text query = http_exchange_query(request->exchange);
     MEMORY_OWNED char *target =
         memory_format("%.*s%s%.*s", (int)path.length, path.data, query.length > 0 ? "?" : "",
                       (int)query.length, query.length > 0 ? query.data : "");
-    const struct peer_passing passing = {.node = node, .target = target, .fields = fields};
+    const struct peer_passing passing = {
+        .node = node, .target = target, .fields = hops_of(request) == 0 ? first : second};
     request->state =
         peer_pass_new(request->api->options.peers, request->exchange, &passing, &events, request);
     request->stop = on_stop;
@@ -88,6 +105,23 @@ static enum whose find_node(const struct api *api, const char *name, uint64_t *r
     return whose;
 }
 
+static void on_current(const struct error *error, void *context)
+{
+    struct request *request = context;
+    (void)error; /* nobody leads: what is here is all that can be told */
+    request->handle(request);
+}
+
+bool api_looks_again(struct request *request)
+{
+    if (request->is_current || !api_is_passed_on(request)) {
+        return false;
+    }
+    request->is_current = true;
+    store_barrier(request->api->options.store, on_current, request);
+    return true;
+}
+
 bool api_pass_to_node(struct request *request, const char *name)
 {
     uint64_t node = 0;
@@ -96,7 +130,10 @@ bool api_pass_to_node(struct request *request, const char *name)
     case HERE:
         return false;
     case ELSEWHERE:
-        if (!api_is_passed_on(request)) {
+        if (api_looks_again(request)) {
+            return true;
+        }
+        if (hops_of(request) < HOPS_MAX) {
             api_pass_on(request, node);
             return true;
         }

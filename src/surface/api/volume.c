@@ -21,7 +21,9 @@ static bool is_elsewhere(struct request *request)
     MEMORY_OWNED char *node = NULL;
     if (volume_node(service_of(request), request->project, request->parameters[0], &node, &err) <
         0) {
-        api_answer_error(request, &err);
+        if (!api_looks_again(request)) { /* it may be new */
+            api_answer_error(request, &err);
+        }
         return true;
     }
     return api_pass_to_node(request, node);
