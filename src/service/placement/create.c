@@ -310,6 +310,9 @@ static void decide(struct creating *creating)
         asked->avoided[asked->request.avoid_count++] = creating->avoided[i];
     }
     asked->request.avoid = asked->avoided;
+    if (strcmp(json_text(creating->config, "strategy"), "Halted") == 0) {
+        asked->request.may_displace = false; /* it is not started */
+    }
     r = measured_decide(service, asked, creating->project, &decision, &err);
     if (r < 0) {
         refuse(creating, &err);

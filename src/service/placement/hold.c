@@ -157,8 +157,13 @@ static void advance(struct placement_service *service, struct waiting *waiting)
     struct asked *asked = NEW(struct asked);
     struct error err = {0};
     if (waiting_ask(service, waiting, asked, &err) == 0) {
-        int r = placement_hold_step(service->cluster, &asked->request, &options, clock_real_ms(),
+        int r = 1;
+        if (waiting->is_at_rest) {
+            waiting->hold = (struct placement_hold){0};
+        } else {
+            r = placement_hold_step(service->cluster, &asked->request, &options, clock_real_ms(),
                                     &waiting->hold, &err);
+        }
         if (r == 1) {
             write_hold(service, waiting);
             tell(service, waiting, asked);
@@ -202,7 +207,7 @@ void holds_look(struct placement_service *service, struct waiting *const *waitin
     for (size_t i = 0; i < count; i++) {
         struct waiting *one = waiting[(first + i) % count];
         bool holds = one->hold.node[0] != '\0' || one->hold.turns > 0;
-        bool is_due = service->options.hold_after_ms > 0 &&
+        bool is_due = service->options.hold_after_ms > 0 && !one->is_at_rest &&
             now_ms >= one->since_ms + service->options.hold_after_ms;
         if (one->is_under_way) {
             continue;
@@ -210,7 +215,7 @@ void holds_look(struct placement_service *service, struct waiting *const *waitin
         if (holds || (is_due && looked++ < NEW_LOOKED_MAX)) {
             advance(service, one);
         }
-        if (service->options.hold_after_ms > 0) {
+        if (service->options.hold_after_ms > 0 && !one->is_at_rest) {
             uint64_t in_ms = next_of(service, one, now_ms);
             next_ms = next_ms == 0 || in_ms < next_ms ? in_ms : next_ms;
         }

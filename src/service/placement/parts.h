@@ -113,6 +113,7 @@ struct waiting {
     char *reason; /* as the row has it */
     uint64_t since_ms;
     uint64_t priority;
+    bool is_at_rest; /* it is made where there is room, and not started: nobody leaves for it */
     bool is_due;
     bool is_under_way;
     unsigned beaten; /* times in a row that the log refused its place */

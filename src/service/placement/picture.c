@@ -114,6 +114,7 @@ static void set_waiting(struct placement_service *service, struct known *known, 
     snprintf(waiting->id, sizeof(waiting->id), "%s", known->id);
     snprintf(waiting->node, sizeof(waiting->node), "%s", store_text(row, 4));
     waiting->config = json_incref(config);
+    waiting->is_at_rest = waiting->node[0] == '\0' && strcmp(store_text(row, 6), "running") != 0;
     waiting->reason = memory_copy_string(store_text(row, 8));
     waiting->since_ms = (uint64_t)sqlite3_column_int64(row, 7);
     waiting->priority =
@@ -216,9 +217,7 @@ static bool take_row(sqlite3_stmt *row, void *context)
     if (store_text(row, 4)[0] != '\0') {
         put_in(service, known, row, config);
     }
-    bool waits = sqlite3_column_type(row, 7) != SQLITE_NULL &&
-        (store_text(row, 4)[0] != '\0' || strcmp(store_text(row, 6), "running") == 0);
-    if (waits) {
+    if (sqlite3_column_type(row, 7) != SQLITE_NULL) {
         set_waiting(service, known, row, config);
     } else {
         unset_waiting(service, known);

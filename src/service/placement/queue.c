@@ -423,6 +423,7 @@ int waiting_ask(struct placement_service *service, const struct waiting *waiting
         asked->request.demand.port_count = 0;
     }
     asked->request.since_ms = waiting->since_ms;
+    asked->request.may_displace = asked->request.may_displace && !waiting->is_at_rest;
     return r;
 }
 
