@@ -83,12 +83,15 @@ class Clock(unittest.TestCase):
     def create(self, name, memory, *words):
         return self.a.cli("vm", "create", name, "--image", "blank", "--memory", memory, "--disk", "16MiB", *words)
 
+    def waits(self, *words):
+        self.assertRaisesRegex(RuntimeError, ": 75: .* is pending: ", self.create, *words)
+
     def test_who_began_to_wait_by_a_clock_that_was_ahead_waits_from_now_on(self):
         """It is not the last of all until that moment, and holds a node as soon as any other."""
         here = ("--constraint", f"node={self.b.name}")
         self.create("first", f"{self.most}GiB", *here)
         self.set_clock(6 * HOUR)
-        self.assertIn("pending", self.create("late", f"{self.most}GiB", *here))
+        self.waits("late", f"{self.most}GiB", *here)
         self.set_clock(0)
         (waits,) = self.wait("/v1/placement", lambda seen: "holds" in seen["pending"][0])["pending"]
         self.assertLess(moment(waits["pending_since"]), now() + datetime.timedelta(minutes=1))
@@ -109,7 +112,7 @@ class Clock(unittest.TestCase):
 
     def test_room_that_expires_by_a_jump_is_given_to_who_waits_for_it(self):
         self.a.cli("placement", "reserve", "all", "--memory", f"{self.most}GiB", "--node", self.b.name, "--ttl", "1h")
-        self.assertIn("pending", self.create("next", "2GiB", "--constraint", f"node={self.b.name}"))
+        self.waits("next", "2GiB", "--constraint", f"node={self.b.name}")
         self.set_clock(2 * HOUR)
         self.wait("/v1/machines/next", lambda machine: machine["state"] == "running")
 

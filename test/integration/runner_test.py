@@ -189,7 +189,7 @@ class Refusals(Runner):
         self.node.stop()
         type(self).node = Node()
         self.addCleanup(self.node.stop)
-        self.assertIn("fits nowhere", self.refused("vm", "create", "m", "--runner", self.store, "--no-wait"))
+        self.assertIn("fits nowhere", self.refused("vm", "create", "m", "--runner", self.store, "--no-pending"))
         drivers = json.loads(self.ok("vm", "drivers", "--output", "json"))["hypervisors"]
         runner = next(driver for driver in drivers if driver["name"] == "runner")
         self.assertEqual((runner["usable"], runner["snapshot"], runner["live_migration"], runner["hotplug"]), (False,) * 4)

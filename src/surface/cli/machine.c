@@ -64,9 +64,27 @@ int machine_take_flags(const struct arguments *arguments, json_t *ret_body, stru
 
 /* ---- Waiting ---- */
 
+enum wanted { WANTED_THERE, WANTED_AT_REST, WANTED_GONE };
+
+/* It was accepted, and what was asked for is not so yet: no success, and no refusal. */
+static int tell_pending(const struct arguments *arguments, json_t *machine, const char *name,
+                        struct error *err)
+{
+    const char *reason = json_string_value(json_object_get(machine, "reason"));
+    enum output output = OUTPUT_TABLE;
+    int r = output_of(arguments, &output, err);
+    if (r == 0 && output != OUTPUT_TABLE) {
+        print_document(machine, output);
+    }
+    return r < 0 ? r
+                 : error_set(err, ERROR_OVERLOADED,
+                             "machine %s is pending: %s (blixard placement explain %s)", name,
+                             reason != NULL ? reason : "it waits for room", name);
+}
+
 /* Until it is so, unless --no-wait; then the machine as it is. */
 static int finish(const struct arguments *arguments, const json_t *reference, const char *what,
-                  bool is_gone, struct error *err)
+                  enum wanted wanted, struct error *err)
 {
     const char *name = json_string_value(json_object_get(reference, "name"));
     const char *operation = json_string_value(json_object_get(reference, "operation"));
@@ -79,17 +97,14 @@ static int finish(const struct arguments *arguments, const json_t *reference, co
     MEMORY_OWNED char *target = request_target("machines", name, "");
     JSON_OWNED json_t *machine = NULL;
     int r = operation_wait_for(operation, NULL, err);
-    if (r == 0 && is_gone) {
+    if (r == 0 && wanted == WANTED_GONE) {
         machine = json_pack("{s:s}", "deleted", name);
     } else if (r == 0) {
         r = request_json("GET", target, NULL, &machine, err);
     }
     const char *state = json_string_value(json_object_get(machine, "state"));
-    if (r == 0 && state != NULL && strcmp(state, "pending") == 0) {
-        const char *reason = json_string_value(json_object_get(machine, "reason"));
-        return print_done(arguments, machine, err,
-                          "machine %s is pending: %s (blixard placement explain %s)", name,
-                          reason != NULL ? reason : "it waits for room", name);
+    if (r == 0 && wanted == WANTED_THERE && state != NULL && strcmp(state, "pending") == 0) {
+        return tell_pending(arguments, machine, name, err);
     }
     return r < 0 ? r : print_done(arguments, machine, err, "machine %s %s", name, what);
 }
@@ -199,7 +214,14 @@ static int create_many(const struct arguments *arguments, json_t *machine, const
     json_t *reference = NULL;
     json_array_foreach(list, index, reference)
     {
-        r = r < 0 ? r : finish(arguments, reference, what, false, err);
+        struct error one = {0};
+        if (finish(arguments, reference, what, WANTED_THERE, &one) < 0) {
+            if (r < 0) { /* the last one is told by whoever called */
+                fprintf(stderr, "blixard: %s\n", text_make_printable(err->text, true));
+            }
+            *err = one;
+            r = -(int)one.kind;
+        }
     }
     return r;
 }
@@ -227,7 +249,7 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
     if (r == 0 && node != NULL) {
         json_object_set_new(body, "node", json_string(node));
     }
-    if (r == 0 && flag_value(arguments, "no-wait") != NULL) {
+    if (r == 0 && flag_value(arguments, "no-pending") != NULL) {
         json_object_set_new(body, "wait_for_room", json_false());
     }
     return r;
@@ -241,6 +263,11 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
     bool is_halted = strategy != NULL && strcmp(strategy, "Halted") == 0;
     const char *what = is_halted ? "is made" : "is running";
     int r = take_machine(arguments, body, err);
+    if (r == 0 && flag_value(arguments, "count") != NULL &&
+        flag_value(arguments, "no-pending") != NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "--no-pending is for one; of several, --all-or-nothing makes all or none");
+    }
     if (r == 0 && flag_value(arguments, "count") != NULL) {
         return create_many(arguments, body, what, err);
     }
@@ -248,7 +275,7 @@ int verb_vm_create(const struct arguments *arguments, struct error *err)
         return error_set(err, ERROR_INVALID, "--all-or-nothing is for --count COUNT");
     }
     r = r < 0 ? r : request_send("POST", "/v1/machines", body, &reference, err);
-    return r < 0 ? r : finish(arguments, reference, what, false, err);
+    return r < 0 ? r : finish(arguments, reference, what, WANTED_THERE, err);
 }
 
 static int act(const struct arguments *arguments, const char *action, const char *what,
@@ -257,8 +284,10 @@ static int act(const struct arguments *arguments, const char *action, const char
     JSON_OWNED json_t *reference = NULL;
     MEMORY_OWNED char *rest = memory_format("/actions/%s", action);
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], rest);
+    bool stops = strcmp(action, "stop") == 0 || strcmp(action, "kill") == 0;
     int r = request_json("POST", target, NULL, &reference, err);
-    return r < 0 ? r : finish(arguments, reference, what, false, err);
+    return r < 0 ? r
+                 : finish(arguments, reference, what, stops ? WANTED_AT_REST : WANTED_THERE, err);
 }
 
 int verb_vm_start(const struct arguments *arguments, struct error *err)
@@ -292,7 +321,7 @@ int verb_vm_delete(const struct arguments *arguments, struct error *err)
     JSON_OWNED json_t *reference = NULL;
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
     int r = request_json("DELETE", target, NULL, &reference, err);
-    return r < 0 ? r : finish(arguments, reference, "is deleted", true, err);
+    return r < 0 ? r : finish(arguments, reference, "is deleted", WANTED_GONE, err);
 }
 
 /* ---- Looking ---- */

@@ -95,9 +95,8 @@ const struct flag vm_create_flags[] = {
     RULES("."),
     {"count", 0, "COUNT", NULL, "So many: NAME-1, NAME-2, ..."},
     {"all-or-nothing", 0, NULL, NULL, "With --count: none is made unless all find room."},
-    {"no-wait", 0, NULL, NULL,
-     "Print the operation's id instead of waiting for its end; one that fits nowhere now is "
-     "refused."},
+    {"no-pending", 0, NULL, NULL, "One that fits nowhere now is refused, instead of waiting."},
+    {"no-wait", 0, NULL, NULL, "Print the operation's id instead of waiting for its end."},
     {NULL, 0, NULL, NULL, NULL},
 };
 
