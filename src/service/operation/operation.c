@@ -18,7 +18,12 @@
 
 #include "engine/store/store.h"
 
-enum { KEEP_MS = 24 * 60 * 60 * 1000, KEEP_COUNT = 1000, PROGRESS_EVERY_MS = 500 };
+enum {
+    KEEP_MS = 24 * 60 * 60 * 1000,
+    KEEP_COUNT = 1000,
+    PROGRESS_EVERY_MS = 500,
+    AGAIN_MS = 1000, /* an end that could not be written is written again */
+};
 
 /* What this node knows of an operation that runs here; the store has the rest. */
 struct running {
@@ -41,13 +46,26 @@ struct operation_wait {
     void *context;
 };
 
+/* How one has ended, until that is written. */
+struct ending {
+    struct list_node link; /* in `endings` while it is not being written */
+    struct operation_service *service;
+    char id[OPERATION_ID_SIZE];
+    enum operation_state state;
+    struct error error;
+    char *result; /* or NULL */
+};
+
 struct operation_service {
     struct loop *loop;
     struct store *store;
     struct store_watch *watch;
     struct map running; /* id -> struct running */
     struct list waits;
+    struct list endings;
+    struct loop_timer *again;
     bool finish_is_posted;
+    bool is_over;
 };
 
 const char *operation_state_text(enum operation_state state)
@@ -391,15 +409,6 @@ void operation_progress(struct operation_service *service, const char *id, unsig
     store_propose(service->store, command, NULL, NULL);
 }
 
-static void on_ended(const struct error *error, uint64_t index, void *context)
-{
-    (void)index;
-    if (error != NULL) {
-        log_error("operation %s: its end could not be written: %s", (char *)context, error->text);
-    }
-    free(context);
-}
-
 /* The node that it is of, as far as this one knows: its own, or the one it is now. */
 static uint64_t node_of(struct operation_service *service, const char *id)
 {
@@ -407,19 +416,71 @@ static uint64_t node_of(struct operation_service *service, const char *id)
     return running != NULL ? running->node : own_id(service);
 }
 
-static void end(struct operation_service *service, const char *id, enum operation_state state,
-                const struct error *error, const char *result)
+static void free_ending(struct ending *ending)
 {
+    list_remove(&ending->link);
+    free(ending->result);
+    free(ending);
+}
+
+static void on_ended(const struct error *error, uint64_t index, void *context)
+{
+    struct ending *ending = context;
+    struct operation_service *service = ending->service;
+    (void)index;
+    if (error == NULL || service->is_over) {
+        free_ending(ending);
+        return;
+    }
+    log_error("operation %s: its end could not be written, and is again: %s", ending->id,
+              error->text);
+    if (error->kind == ERROR_TOO_LARGE) { /* it never can be */
+        ending->state = OPERATION_FAILED;
+        ending->error = *error;
+        free(ending->result);
+        ending->result = NULL;
+    }
+    list_push_back(&service->endings, &ending->link);
+    loop_timer_start(service->again, AGAIN_MS);
+}
+
+static void write_end(struct ending *ending)
+{
+    struct operation_service *service = ending->service;
     struct store_command *command = store_command_new();
-    const char *text = error != NULL ? error->text : NULL;
-    const char *code = error != NULL ? error_kind_name(error->kind) : NULL;
+    bool is_good = ending->error.kind == ERROR_NONE;
     store_command_add(
         command,
         "UPDATE operation SET state = ?, progress = ?, text = NULL, error = ?, error_code "
         "= ?, result = ?, updated_ms = ? WHERE key = ? AND state = 'running' AND node = ?",
-        "titttutu", operation_state_text(state), (int64_t)(state == OPERATION_SUCCEEDED ? 100 : 0),
-        text, code, result, clock_real_ms(), id, node_of(service, id));
-    store_propose(service->store, command, on_ended, memory_copy_string(id));
+        "titttutu", operation_state_text(ending->state),
+        (int64_t)(ending->state == OPERATION_SUCCEEDED ? 100 : 0),
+        is_good ? NULL : ending->error.text, is_good ? NULL : error_kind_name(ending->error.kind),
+        ending->result, clock_real_ms(), ending->id, node_of(service, ending->id));
+    store_propose(service->store, command, on_ended, ending);
+}
+
+/* Nobody else does, and somebody may wait for it. */
+static void write_again(void *context)
+{
+    struct operation_service *service = context;
+    LIST_EACH(node, &service->endings)
+    {
+        struct ending *ending = LIST_ITEM(node, struct ending, link);
+        list_remove(&ending->link);
+        write_end(ending);
+    }
+}
+
+static void end(struct operation_service *service, const char *id, enum operation_state state,
+                const struct error *error_or_null, const char *result)
+{
+    struct ending *ending = NEW(struct ending);
+    *ending = (struct ending){.service = service, .state = state};
+    snprintf(ending->id, sizeof(ending->id), "%s", id);
+    ending->error = error_or_null != NULL ? *error_or_null : (struct error){0};
+    ending->result = result != NULL ? memory_copy_string(result) : NULL;
+    write_end(ending);
 }
 
 void operation_add_success(struct operation_service *service, struct store_command *command,
@@ -535,6 +596,8 @@ int operation_service_new(struct loop *loop, struct store *store,
     service->loop = loop;
     service->store = store;
     list_init(&service->waits);
+    list_init(&service->endings);
+    service->again = loop_timer_new(loop, write_again, service);
     service->watch = store_watch_new(store, "operation", on_changed, service);
     fail_interrupted(service);
     *ret_service = service;
@@ -559,6 +622,7 @@ void operation_service_free(struct operation_service *service)
         return;
     }
     CHECK(list_is_empty(&service->waits));
+    service->is_over = true;
     store_settle(service->store);
     store_watch_free(service->watch);
     while (service->finish_is_posted) {
@@ -567,5 +631,9 @@ void operation_service_free(struct operation_service *service)
     }
     map_each(&service->running, free_running, NULL);
     map_done(&service->running);
+    while (!list_is_empty(&service->endings)) {
+        free_ending(LIST_FIRST(&service->endings, struct ending, link));
+    }
+    loop_timer_free(service->again);
     free(service);
 }

@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "base/json.h"
 #include "base/loop/loop.h"
+#include "base/memory.h"
 
 #include "engine/store/store.h"
 
@@ -19,12 +20,14 @@ struct scene {
     unsigned told;
     unsigned waits;
     unsigned cancels;
+    unsigned proposals_max;
 };
 
 static void open_scene(struct scene *scene)
 {
     struct error err = {0};
-    const struct store_options options = {.folder = test_folder()};
+    const struct store_options options = {.folder = test_folder(),
+                                          .proposals_max = scene->proposals_max};
     EXPECT(loop_new("test", &scene->loop, &err) == 0);
     EXPECT(store_open(scene->loop, &options, &scene->store, &err) == 0);
     EXPECT(operation_service_new(scene->loop, scene->store, &scene->service, &err) == 0);
@@ -194,6 +197,40 @@ TEST(operation, waits_end_with_it_or_with_their_time)
         operation_wait_new(scene.service, scene.id, 600000, on_wait, &scene);
     run_until_waits(&scene, 3); /* over already */
     operation_wait_free(late);
+    close_scene(&scene);
+}
+
+/*
+ * Goal: whoever waits for an operation is told, although its end could not be written at first.
+ * Method: the store takes one proposal at a time, and is full when the operation ends; and a result
+ * that no command has room for, which can never be written.
+ */
+TEST(operation, an_end_that_could_not_be_written_is_written_again)
+{
+    enum { LARGE = 2 << 20, WAIT_MS = 60000 };
+    struct scene scene = {.proposals_max = 1};
+    open_scene(&scene);
+    begin(&scene);
+    struct operation_wait *wait =
+        operation_wait_new(scene.service, scene.id, WAIT_MS, on_wait, &scene);
+    struct store_command *command = store_command_new();
+    store_command_add(command, "DELETE FROM operation WHERE key = ?", "t", "nobody");
+    store_propose(scene.store, command, NULL, NULL);
+    operation_succeed(scene.service, scene.id, NULL);
+    run_until_waits(&scene, 1);
+    expect_field(&scene, "state", "succeeded");
+    operation_wait_free(wait);
+
+    begin(&scene);
+    wait = operation_wait_new(scene.service, scene.id, WAIT_MS, on_wait, &scene);
+    char *result = memory_new(LARGE + 1, 1);
+    memset(result, '1', LARGE);
+    operation_succeed(scene.service, scene.id, result);
+    free(result);
+    run_until_waits(&scene, 2);
+    expect_field(&scene, "state", "failed");
+    expect_field(&scene, "error_code", "too_large");
+    operation_wait_free(wait);
     close_scene(&scene);
 }
 
