@@ -104,6 +104,15 @@ static void give(struct console *console, struct console_client *client)
     }
 }
 
+static bool takes_another(const struct console *console)
+{
+    size_t attached = 0;
+    for (size_t i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        attached += console->clients[i].attached ? 1 : 0;
+    }
+    return attached < CONSOLE_ATTACHED_MAX;
+}
+
 /* "attach N", "watch" or "shut-down". */
 static bool obey(struct console *console, struct console_client *client)
 {
@@ -120,7 +129,8 @@ static bool obey(struct console *console, struct console_client *client)
         return true;
     }
     if (line.length <= skip || memcmp(line.data, attach, skip) != 0 ||
-        !text_parse_u64(text_of(line.data + skip, line.length - skip), &wanted)) {
+        !text_parse_u64(text_of(line.data + skip, line.length - skip), &wanted) ||
+        !takes_another(console)) {
         return false;
     }
     uint64_t kept = console->total - oldest(console);

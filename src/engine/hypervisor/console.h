@@ -20,6 +20,7 @@ enum {
     CONSOLE_RING_BYTES = 64 << 10,
     CONSOLE_LOG_BYTES = 1 << 20,
     CONSOLE_CLIENTS_MAX = 16,
+    CONSOLE_ATTACHED_MAX = 12, /* of them: there is room for who watches */
     CONSOLE_INPUT_BYTES = 4096,
     CONSOLE_LINE_MAX = 32,
     CONSOLE_FDS = CONSOLE_CLIENTS_MAX + 2,

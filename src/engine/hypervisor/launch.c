@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -140,6 +141,20 @@ static int make_scratch(const struct launch_order *order, struct error *err)
     return r;
 }
 
+/* One that has written how its VMM ended is about to end, too. */
+static bool is_taken(const char *folder)
+{
+    enum { LOOKS = 200, MOMENT_NS = 10000000 };
+    const struct timespec moment = {.tv_nsec = MOMENT_NS};
+    MEMORY_OWNED char *exit = memory_format("%s/" LAUNCH_EXIT, folder);
+    bool is_alive = launch_is_alive(folder, NULL, NULL);
+    for (int i = 0; i < LOOKS && is_alive && file_exists(exit); i++) {
+        nanosleep(&moment, NULL);
+        is_alive = launch_is_alive(folder, NULL, NULL);
+    }
+    return is_alive;
+}
+
 int launch_start(const struct launch_order *order, struct error *err)
 {
     BUFFER_OWNED struct buffer said = {0};
@@ -147,7 +162,7 @@ int launch_start(const struct launch_order *order, struct error *err)
     const char *argv[] = {order->monitor, order->folder, NULL};
     const struct process_options options = {
         .argv = argv, .output_max = ERROR_TEXT_MAX - 1, .timeout_ms = START_MS_MAX};
-    if (launch_is_alive(order->folder, NULL, NULL)) {
+    if (is_taken(order->folder)) {
         return error_set(err, ERROR_EXISTS, "a monitor runs in %s already", order->folder);
     }
     int r = order->has_scratch ? make_scratch(order, err) : 0;

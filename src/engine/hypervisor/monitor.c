@@ -16,6 +16,7 @@
 #include <sys/statvfs.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -560,6 +561,21 @@ static void note_fence(struct monitor *monitor)
 
 /* ---- Life ---- */
 
+/* Whoever looks whether somebody has it (launch_is_alive()) has it for a moment. */
+static bool take_lock(const struct monitor *monitor)
+{
+    enum { TRIES = 20, MOMENT_NS = 5000000 };
+    const struct timespec moment = {.tv_nsec = MOMENT_NS};
+    bool is_taken = false;
+    for (int i = 0; i < TRIES && !is_taken; i++) {
+        is_taken = flock(monitor->lock, LOCK_EX | LOCK_NB) == 0;
+        if (!is_taken) {
+            nanosleep(&moment, NULL);
+        }
+    }
+    return is_taken;
+}
+
 static int open_folder(struct monitor *monitor, const char *path, struct error *err)
 {
     monitor->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -570,8 +586,12 @@ static int open_folder(struct monitor *monitor, const char *path, struct error *
     if (monitor->lock < 0) {
         return error_os(err, errno, "opening %s/" LAUNCH_LOCK, path);
     }
-    if (flock(monitor->lock, LOCK_EX | LOCK_NB) < 0) {
+    if (!take_lock(monitor)) {
         return error_set(err, ERROR_EXISTS, "a monitor runs in %s already", path);
+    }
+    /* Of an earlier monitor: its number may be somebody else's by now. */
+    if (ftruncate(monitor->lock, 0) < 0) {
+        return error_os(err, errno, "emptying %s/" LAUNCH_LOCK, path);
     }
     unlinkat(monitor->folder, LAUNCH_EXIT, 0);
     return 0;
@@ -581,8 +601,7 @@ static int note_processes(const struct monitor *monitor, struct error *err)
 {
     char text[64];
     int length = snprintf(text, sizeof(text), "%d %d\n", getpid(), monitor->vmm);
-    if (ftruncate(monitor->lock, 0) < 0 ||
-        file_write_all(monitor->lock, text, (size_t)length) < 0) {
+    if (file_write_all(monitor->lock, text, (size_t)length) < 0) {
         return error_os(err, errno, "writing " LAUNCH_LOCK);
     }
     return 0;
@@ -633,16 +652,21 @@ static void leave_terminal(void)
     }
 }
 
-/* The child: tells `report` how the start went, and stays. */
-static void stay(const char *path, int report)
+/* The child: tells `report` how the start went, and stays.  Until then it ends with its parent,
+ * which whoever started that ends when it takes too long. */
+static void stay(const char *path, int report, pid_t parent)
 {
     static struct monitor monitor;
     struct error err = {0};
     setsid();
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent) {
+        _exit(1);
+    }
     if (begin(&monitor, path, &err) < 0) {
         take_taps_back(&monitor);
         give_up(report, &err);
     }
+    prctl(PR_SET_PDEATHSIG, 0);
     close(report);
     leave_terminal();
     int status = watch(&monitor);
@@ -673,10 +697,11 @@ int monitor_main(int argc, char **argv)
         perror("blixard-monitor: pipe");
         return 1;
     }
+    pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
         close(report[0]);
-        stay(argv[1], report[1]);
+        stay(argv[1], report[1], parent);
     }
     close(report[1]);
     if (pid < 0 || wait_for_exec(report[0], &err) < 0) {

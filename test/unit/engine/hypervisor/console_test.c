@@ -98,6 +98,26 @@ TEST(console, who_goes_before_its_line_ends_is_forgotten)
     end(&scene);
 }
 
+/* A daemon that comes back watches, however many are attached: else it would take the machine for
+ * dead. */
+TEST(console, who_watches_finds_room)
+{
+    struct scene scene;
+    int clients[CONSOLE_CLIENTS_MAX];
+    begin(&scene);
+    for (size_t i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        clients[i] = come(&scene, "attach 0\n");
+    }
+    EXPECT(count_clients(&scene) == CONSOLE_ATTACHED_MAX);
+    int watching = come(&scene, "watch\n");
+    EXPECT(count_clients(&scene) == CONSOLE_ATTACHED_MAX + 1);
+    for (size_t i = 0; i < CONSOLE_CLIENTS_MAX; i++) {
+        close(clients[i]);
+    }
+    close(watching);
+    end(&scene);
+}
+
 /*
  * Goal: two may type at once; who finds no room waits, and is not thrown out.
  * Method: the first one types as much as there is room for, in the same turn as the second.
