@@ -229,6 +229,15 @@ class Refusals(Case):
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)
 
+    def test_one_that_only_begins_is_started_anew_and_deleted(self):
+        """Neither waits for a guest that has not come up."""
+        name = self.create("--no-wait")
+        self.ok("vm", "restart", name)
+        self.assertEqual(self.show(name)["state"], "running")
+        self.ok("vm", "restart", name, "--no-wait")
+        self.ok("vm", "delete", name)
+        self.assertIn("no machine", self.refused("vm", "show", name))
+
     def test_a_vmm_that_does_not_start_says_why(self):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))

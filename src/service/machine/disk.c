@@ -363,8 +363,11 @@ static void on_row_removed(const struct error *error, uint64_t index, void *cont
     (void)index;
     service->pending--;
     machine->is_busy = false;
-    if (error != NULL && !machine->is_gone) { /* a leader is to come: it is tried again */
-        machine_set_state(machine, MACHINE_FAILED, "it could not be deleted: %.300s", error->text);
+    if (error != NULL && error->kind == ERROR_CONFLICT) { /* somebody else has ended it */
+        machine->operation[0] = '\0';
+    }
+    if (error != NULL && !machine->is_gone) { /* a leader is to come */
+        machine_run_remove_later(machine, error->text);
     }
     machine_unref(machine);
 }
@@ -379,6 +382,8 @@ static void on_removed(void *context)
     if (error.kind != ERROR_NONE) {
         machine->is_busy = false;
         machine_set_state(machine, MACHINE_FAILED, "it could not be deleted: %.300s", error.text);
+        error_wrap(&error, "machine %s could not be deleted", machine->name);
+        machine_fail_operation(machine, &error);
         machine_unref(machine);
         return;
     }
@@ -391,7 +396,6 @@ static void on_removed(void *context)
     machine_volumes_add_release(machine, command);
     if (machine->operation[0] != '\0') {
         operation_add_success(service->options.operations, command, machine->operation, NULL);
-        machine->operation[0] = '\0';
     }
     service->pending++;
     store_propose(service->options.store, command, on_row_removed, machine);

@@ -39,10 +39,25 @@ static void finish_operation(struct machine *machine, const struct error *error)
     }
 }
 
+void machine_fail_operation(struct machine *machine, const struct error *error)
+{
+    finish_operation(machine, error);
+}
+
+/* Nobody else will tell those who wait. */
+void machine_leave_operation(struct machine *machine)
+{
+    struct error error = {0};
+    error_set(&error, ERROR_CONFLICT, "machine %s was deleted, or is another node's by now",
+              machine->name);
+    finish_operation(machine, machine->desired == MACHINE_DESIRED_DELETED ? NULL : &error);
+}
+
+/* One that failed can be deleted all the same: that is still to come. */
 void machine_tell_operation(struct machine *machine)
 {
     struct error error = {0};
-    if (machine->state == MACHINE_FAILED) {
+    if (machine->state == MACHINE_FAILED && machine->desired != MACHINE_DESIRED_DELETED) {
         error_set(&error, machine->damage != NULL ? ERROR_CORRUPT : ERROR_UNAVAILABLE,
                   "machine %s: %s", machine->name, machine->reason);
         finish_operation(machine, &error);
@@ -128,13 +143,30 @@ void machine_tell_others(struct machine *machine)
     }
 }
 
+/* It goes down first; one that only begins to run has nothing to lose.  False: it is not so far. */
+static bool restart(struct machine *machine)
+{
+    if (machine->state == MACHINE_RUNNING) {
+        machine_run_shut_down(machine);
+    } else if (machine->state == MACHINE_STARTING && !machine->was_found) {
+        machine_run_kill(machine);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 void machine_step(struct machine *machine)
 {
     if (machine->migration != NULL) {
         migration_yield(machine);
     }
+    bool is_ending = machine_state_is_alive(machine->state) && machine->vm == NULL;
     if (machine->is_busy || machine->migration != NULL || machine->is_gone ||
-        machine->service->is_over) {
+        machine->service->is_over || is_ending) {
+        return;
+    }
+    if (machine->is_restarting && restart(machine)) {
         return;
     }
     switch (machine_decide(machine->desired, machine->state)) {

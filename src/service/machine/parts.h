@@ -184,6 +184,9 @@ void machine_tell_others(struct machine *machine);
 void machine_tell_operation(struct machine *machine);
 /* Another one waits from now on. */
 void machine_take_operation(struct machine *machine, const char *id);
+/* It does not come to what is wanted; it is not this node's any more. */
+void machine_fail_operation(struct machine *machine, const struct error *error);
+void machine_leave_operation(struct machine *machine);
 void machine_unref(struct machine *machine); /* it may be gone, and nothing be under way */
 /* Answer later. */
 void machine_answer(struct machine_service *service, const struct error *error,
@@ -274,6 +277,8 @@ bool machine_run_note_full(struct machine *machine);
 /* It is being created still, and prepared again in a while, as `why` may pass. */
 void machine_run_prepare_later(struct machine *machine, const char *why);
 bool machine_run_waits_to_prepare(const struct machine *machine);
+/* It is stopped, and stepped again in a while, as `why` may pass. */
+void machine_run_remove_later(struct machine *machine, const char *why);
 
 /* ---- full.c ---- */
 enum { MACHINE_ROOM_MS = 5000 }; /* how often there is looked for room */

@@ -104,9 +104,35 @@ struct asking {
     char operation[OPERATION_ID_SIZE];
     bool restarts;
     bool kills;
+    bool deletes;
     machine_begun *done;
     void *context;
 };
+
+/* Whatever failed may be tried again when somebody asks for it. */
+static void forgive(struct machine *machine)
+{
+    machine->failures = 0;
+    if (machine->state == MACHINE_FAILED) {
+        machine->state = MACHINE_CREATING; /* preparing leaves what is there as it is */
+        machine->reason[0] = '\0';
+    } else if (machine->state == MACHINE_BACKOFF) {
+        machine->state = MACHINE_STOPPED;
+    }
+}
+
+/* It was there when that was written, and is not any more. */
+static void end_without(const struct asking *asking)
+{
+    struct operation_service *operations = asking->service->options.operations;
+    struct error error = {0};
+    if (asking->deletes) {
+        operation_succeed(operations, asking->operation, NULL);
+    } else {
+        error_set(&error, ERROR_CONFLICT, "the machine was deleted, or is another node's by now");
+        operation_fail(operations, asking->operation, &error);
+    }
+}
 
 /* The row is there, and state_load() has seen it. */
 static void on_asked(const struct error *error, uint64_t index, void *context)
@@ -121,12 +147,15 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
         return;
     }
     struct machine *machine = state_find_id(service, asking->id);
-    if (machine != NULL) {
+    if (machine == NULL) {
+        end_without(asking);
+    } else {
+        if (!machine->is_busy) {
+            forgive(machine);
+        }
         machine->is_restarting = asking->restarts && machine_state_is_alive(machine->state);
         machine_take_operation(machine, asking->operation);
-        if (machine->is_restarting && machine->state == MACHINE_RUNNING) {
-            machine_run_shut_down(machine);
-        } else if (asking->kills && machine->vm != NULL) {
+        if (asking->kills && machine->vm != NULL) {
             machine_run_kill(machine);
         }
         machine_step(machine);
@@ -498,18 +527,6 @@ static int check_act(const struct act *act, const char *action, const struct mac
     return 0;
 }
 
-/* Whatever failed may be tried again when somebody asks for it. */
-static void forgive(struct machine *machine)
-{
-    machine->failures = 0;
-    if (machine->state == MACHINE_FAILED) {
-        machine->state = MACHINE_CREATING; /* preparing leaves what is there as it is */
-        machine->reason[0] = '\0';
-    } else if (machine->state == MACHINE_BACKOFF) {
-        machine->state = MACHINE_STOPPED;
-    }
-}
-
 void machine_act(struct machine_service *service, const char *project, const char *name,
                  const char *action, machine_begun *done, void *context)
 {
@@ -525,9 +542,6 @@ void machine_act(struct machine_service *service, const char *project, const cha
         machine_answer(service, &err, done, NULL, context);
         return;
     }
-    if (!machine->is_busy) {
-        forgive(machine);
-    }
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_NOT_FOUND, "the machine was deleted meanwhile",
@@ -542,6 +556,7 @@ void machine_act(struct machine_service *service, const char *project, const cha
     struct asking asking = {.service = service,
                             .restarts = act->restarts,
                             .kills = act->kills,
+                            .deletes = act->desired == MACHINE_DESIRED_DELETED,
                             .done = done,
                             .context = context};
     snprintf(asking.id, sizeof(asking.id), "%s", machine->id);

@@ -140,6 +140,13 @@ static uint64_t boot_ms(const struct machine *machine)
     return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
 }
 
+/* Until it has ended. */
+static void kill_vm(struct machine *machine)
+{
+    hypervisor_kill(machine->vm);
+    arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+}
+
 static void on_timer(void *context)
 {
     struct machine *machine = context;
@@ -157,15 +164,17 @@ static void on_timer(void *context)
         }
         log_warn("machine %s: its agent has not spoken within %" PRIu64 " s", machine->key,
                  boot_ms(machine) / 1000);
-        hypervisor_kill(machine->vm);
+        kill_vm(machine);
         break;
     case TIMER_STOP:
         log_warn("machine %s: it has not gone down within %d s", machine->key,
                  MACHINE_STOP_MS / 1000);
-        hypervisor_kill(machine->vm);
+        kill_vm(machine);
         break;
     case TIMER_BACKOFF:
-        machine_set_state(machine, MACHINE_STOPPED, "%s", machine->reason);
+        if (machine->state == MACHINE_BACKOFF) { /* else somebody has asked for it meanwhile */
+            machine_set_state(machine, MACHINE_STOPPED, "%s", machine->reason);
+        }
         machine_step(machine);
         break;
     case TIMER_PREPARE:
@@ -208,6 +217,12 @@ void machine_run_prepare_later(struct machine *machine, const char *why)
                       "its runner is not here yet: %.300s; it is asked for again in %" PRIu64 " s",
                       why, wait_ms / 1000);
     machine_step(machine); /* it may have been deleted meanwhile */
+}
+
+void machine_run_remove_later(struct machine *machine, const char *why)
+{
+    machine_set_state(machine, MACHINE_STOPPED, "it is deleted in a moment: %.300s", why);
+    arm(machine, TIMER_BACKOFF, machine_backoff_ms(1));
 }
 
 bool machine_run_waits_to_prepare(const struct machine *machine)
@@ -381,7 +396,7 @@ static void on_started(void *context)
     machine_volumes_plug(machine);
     change_settle_vm(machine);
     pin_apply(machine);
-    if (!runner_is(machine->config)) {
+    if (!runner_is(machine->config) && machine->agent == NULL) {
         open_agent(machine);
     }
     if (machine->state == MACHINE_STARTING) {
@@ -517,7 +532,9 @@ static void on_network(const struct error *error_or_null, void *context)
         machine->vm = boot_start(machine, &vm_events, &error);
     }
     if (error.kind != ERROR_NONE) {
-        machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
+        bool is_stopped = machine->desired == MACHINE_DESIRED_STOPPED; /* meanwhile */
+        machine_set_state(machine, is_stopped ? MACHINE_STOPPED : MACHINE_FAILED, "%.380s",
+                          is_stopped ? "" : error.text);
     }
     machine_step(machine); /* something else may be wanted by now */
 }
@@ -611,14 +628,48 @@ void machine_run_kill(struct machine *machine)
         machine_set_state(machine, MACHINE_STOPPING, "%s", "");
     }
     if (machine->vm != NULL) {
-        hypervisor_kill(machine->vm);
+        kill_vm(machine);
+    }
+}
+
+/* What its VMM refuses is told, and not wanted any more: it is as it was. */
+static void on_pause_answered(const struct error *error_or_null, void *context)
+{
+    struct machine *machine = context;
+    if (error_or_null == NULL || machine->state != MACHINE_RUNNING ||
+        machine->desired != MACHINE_DESIRED_PAUSED) {
+        on_ordered(error_or_null, machine);
+        return;
+    }
+    struct error error = *error_or_null;
+    error_wrap(&error, "machine %s was not paused, and runs on", machine->name);
+    on_ordered(&error, machine);
+    state_want(machine, MACHINE_DESIRED_RUNNING);
+    machine_fail_operation(machine, &error);
+}
+
+static void on_resume_answered(const struct error *error_or_null, void *context)
+{
+    struct machine *machine = context;
+    on_ordered(error_or_null, machine);
+    if (error_or_null == NULL || machine->state != MACHINE_PAUSED || machine->migration != NULL) {
+        return;
+    }
+    struct error error = *error_or_null;
+    error_wrap(&error, "machine %s does not go on, and is paused still", machine->name);
+    if (machine->desired == MACHINE_DESIRED_STOPPED || machine->is_restarting) {
+        machine_run_kill(machine); /* it cannot go down in order */
+    } else if (machine->desired == MACHINE_DESIRED_RUNNING) {
+        state_want(machine, MACHINE_DESIRED_PAUSED);
+        machine_fail_operation(machine, &error);
+        machine_set_state(machine, MACHINE_PAUSED, "%.380s", error_or_null->text);
     }
 }
 
 /* on_paused() follows. */
 void machine_run_pause(struct machine *machine)
 {
-    hypervisor_pause(machine->vm, on_ordered, machine);
+    hypervisor_pause(machine->vm, on_pause_answered, machine);
 }
 
 void machine_run_resume(struct machine *machine)
@@ -634,5 +685,5 @@ void machine_run_resume(struct machine *machine)
     if (machine->timer_for == TIMER_ROOM) {
         return; /* it is tried again when there is room */
     }
-    hypervisor_resume(machine->vm, on_ordered, machine);
+    hypervisor_resume(machine->vm, on_resume_answered, machine);
 }

@@ -128,6 +128,7 @@ static void drop_if_missing(struct machine_service *service, struct machine *mac
         machine->is_gone = true;
         bool has_moved = machine->migration != NULL;
         machine_run_detach(machine);
+        machine_leave_operation(machine);
         if (!has_moved) {
             fence_leave(machine);
         }
