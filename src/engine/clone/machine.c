@@ -137,6 +137,9 @@ static void on_started(void *context)
         hypervisor_kill(machine->vm);
         return;
     }
+    if (machine->agent != NULL) { /* it is only its VMM that was connected to anew */
+        return;
+    }
     MEMORY_OWNED char *path = memory_format("%s/" HYPERVISOR_AGENT_SOCKET, machine->folder);
     const struct agent_options options = {.path = path, .retry_ms = 2};
     if (agent_open(machine->service->options.loop, &options, &events, machine, &machine->agent,

@@ -268,7 +268,9 @@ struct hypervisor_exit {
 };
 
 struct hypervisor_events {
-    void (*on_started)(void *context); /* the VMM obeys; with spec->is_incoming it waits */
+    /* The VMM obeys; with spec->is_incoming it waits.  Comes once more when its connection was lost
+     * and made anew: what it was asked before has failed, and on_paused() says how it stands. */
+    void (*on_started)(void *context);
     void (*on_paused)(bool is_paused, void *context);
     void (*on_reboot)(void *context);
     /* Once, last: it has ended, or could not be started.  The owner still calls hypervisor_free().

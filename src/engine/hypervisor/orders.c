@@ -45,7 +45,8 @@ static void refuse(struct hypervisor_vm *vm, enum error_kind kind, const char *t
 static bool is_there(struct hypervisor_vm *vm, hypervisor_done done, void *context)
 {
     if (vm->control == NULL) {
-        refuse(vm, ERROR_UNAVAILABLE, "the machine does not run", done, context);
+        refuse(vm, ERROR_UNAVAILABLE, "the machine does not run, or its VMM does not listen", done,
+               context);
     }
     return vm->control != NULL;
 }

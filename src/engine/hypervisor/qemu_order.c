@@ -326,6 +326,7 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
         order_add_mount(order, places[i], false);
     }
+    order_add_mount(order, program, false);
     if (strcmp(info->accelerator, "kvm") == 0) {
         order_add_mount(order, "/dev/kvm", true);
     }

@@ -3,14 +3,20 @@
  *
  * The order of an end: the connection is lost, or not; then the monitor goes, having written how
  * the VMM ended.  What the driver told before (on_ending) says more than an exit status.
+ *
+ * A VMM that has closed its connection and has not ended a moment later is connected to anew, and
+ * on_started comes once more.  One that does not take that, or was only about to run, is ended.
  */
+#include "engine/hypervisor/vm.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -23,9 +29,14 @@
 #include "base/memory.h"
 
 #include "engine/hypervisor/plug.h"
-#include "engine/hypervisor/vm.h"
 
-enum { PROCESSES_MAX = 512 };
+enum {
+    PROCESSES_MAX = 512,
+    AGAIN_MS = 1000,         /* a VMM that ends has ended by then, mostly */
+    LOSSES_MAX = 3,          /* in a row, with less than */
+    LOSSES_APART_MS = 60000, /* between them */
+    LOOK_NS = 10000000,
+};
 
 /* ---- The end ---- */
 
@@ -62,6 +73,8 @@ void hypervisor_free(struct hypervisor_vm *vm)
         return;
     }
     vm->is_freed = true;
+    loop_timer_free(vm->again);
+    vm->again = NULL;
     disconnect(vm);
     if (vm->is_watching && !uv_is_closing((uv_handle_t *)&vm->watch)) {
         uv_close((uv_handle_t *)&vm->watch, on_watch_closed);
@@ -100,12 +113,20 @@ static void finish(struct hypervisor_vm *vm)
     struct launch_exit exit = {0};
     struct hypervisor_exit told = {0};
     struct error err = {0};
+    if (vm->again != NULL) {
+        loop_timer_stop(vm->again);
+    }
     disconnect(vm);
     if (vm->error.kind != ERROR_NONE) {
         told = (struct hypervisor_exit){.end = HYPERVISOR_END_FAILED, .at_ms = clock_real_ms()};
         snprintf(told.text, sizeof(told.text), "%.380s", vm->error.text);
     } else if (launch_read_exit(vm->folder, &exit, &err) == 0) {
         describe(vm, &exit, &told);
+        if (vm->is_deaf && exit.signal == SIGKILL) {
+            told.end = HYPERVISOR_END_FAILED;
+            snprintf(told.text, sizeof(told.text),
+                     "the VMM had closed its control socket, and was ended");
+        }
     } else {
         jail_group_kill(vm_group_of(vm->folder)); /* as its monitor would have done */
         jail_group_remove(vm_group_of(vm->folder));
@@ -203,10 +224,11 @@ static void on_ready(bool is_running, void *context)
         read_state(vm);
         return;
     }
+    bool is_again = vm->is_ready;
     vm->is_ready = true;
     vm->events.on_started(vm->context);
-    if (!is_running && !vm->is_freed) {
-        vm->events.on_paused(true, vm->context);
+    if ((is_again || !is_running) && !vm->is_freed) { /* it may be otherwise by now */
+        vm->events.on_paused(!is_running, vm->context);
     }
 }
 
@@ -238,7 +260,7 @@ static void on_ending(enum hypervisor_end end, void *context)
     vm->ending = end;
 }
 
-/* A VMM that does not speak any more, and has not ended, is of no use. */
+/* A VMM that says what is no answer is of no use; one that is silent ends, mostly. */
 static void on_lost(const struct error *error, void *context)
 {
     struct hypervisor_vm *vm = context;
@@ -246,10 +268,37 @@ static void on_lost(const struct error *error, void *context)
     if (error->kind != ERROR_UNAVAILABLE) {
         vm->error = *error;
         launch_kill(vm->folder);
+    } else if (!vm->is_freed) {
+        loop_timer_start(vm->again, AGAIN_MS);
     }
 }
 
 /* ---- Connecting ---- */
+
+static const struct driver_events control_events = {on_ready,  on_paused, on_reboot,
+                                                    on_ending, on_lost,   on_full};
+
+/* It has not ended: whoever ends is not watched any more. */
+static void connect_again(void *context)
+{
+    struct hypervisor_vm *vm = context;
+    struct error ignored = {0};
+    uint64_t now_ms = clock_monotonic_ms();
+    if (vm->control != NULL || !vm->is_watching) {
+        return;
+    }
+    vm->losses = now_ms - vm->lost_ms < LOSSES_APART_MS ? vm->losses + 1 : 1;
+    vm->lost_ms = now_ms;
+    if (vm->is_ready && !vm->was_killed && vm->losses <= LOSSES_MAX) {
+        vm->control = vm->found->driver->connect(vm->hypervisor->loop, vm->folder, &control_events,
+                                                 vm, &ignored);
+    }
+    if (vm->control == NULL) {
+        vm->is_deaf = !vm->was_killed;
+        launch_kill(vm->folder);
+        loop_timer_start(vm->again, AGAIN_MS);
+    }
+}
 
 static int watch(struct hypervisor_vm *vm, struct error *err)
 {
@@ -272,14 +321,13 @@ static int watch(struct hypervisor_vm *vm, struct error *err)
 /* The watch first: whatever happens to the rest, the end is seen. */
 static void connect_all(struct hypervisor_vm *vm)
 {
-    static const struct driver_events events = {on_ready,  on_paused, on_reboot,
-                                                on_ending, on_lost,   on_full};
     struct error err = {0};
     if (watch(vm, &err) < 0) {
         finish(vm); /* it has ended: how is written, or nobody knows */
         return;
     }
-    vm->control = vm->found->driver->connect(vm->hypervisor->loop, vm->folder, &events, vm, &err);
+    vm->control =
+        vm->found->driver->connect(vm->hypervisor->loop, vm->folder, &control_events, vm, &err);
     if (vm->control == NULL) {
         launch_kill(vm->folder); /* no control socket: it ends, or has */
     }
@@ -352,6 +400,7 @@ static struct hypervisor_vm *new_vm(struct hypervisor *hypervisor, const struct 
     vm->events = *events;
     vm->context = context;
     vm->watch_fd = -1;
+    vm->again = loop_timer_new(hypervisor->loop, connect_again, vm);
     return vm;
 }
 
@@ -422,9 +471,9 @@ void hypervisor_kill(struct hypervisor_vm *vm)
 
 void hypervisor_end(const char *folder)
 {
-    MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_LOCK, folder);
-    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
-    launch_kill(folder);
-    while (fd >= 0 && flock(fd, LOCK_SH) < 0 && errno == EINTR) {
+    const struct timespec moment = {.tv_nsec = LOOK_NS};
+    while (launch_is_alive(folder, NULL, NULL)) {
+        launch_kill(folder);
+        nanosleep(&moment, NULL);
     }
 }

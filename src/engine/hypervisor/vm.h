@@ -38,7 +38,11 @@ struct hypervisor_vm {
     bool uses_state_up;
     bool is_resuming; /* it does not run yet */
     bool without_memory;
-    struct plug *plug; /* volumes that it has before it goes on, or NULL */
+    struct plug *plug;        /* volumes that it has before it goes on, or NULL */
+    struct loop_timer *again; /* its connection was lost, and is to be made anew */
+    uint64_t lost_ms;         /* when it was lost last */
+    unsigned losses;          /* of late */
+    bool is_deaf;             /* it is ended because it does not listen any more */
 };
 
 /* It is freed, and nothing of it is under way any more. */

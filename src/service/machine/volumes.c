@@ -254,7 +254,11 @@ static void on_plugged(const struct error *error, void *context)
     const struct volume_attachment *volume = &plugging->volumes[plugging->at];
     struct change *change = find_change(plugging->machine, volume->use.name);
     if (error != NULL && error->kind == ERROR_UNAVAILABLE) {
-        return; /* the VMM has ended: machine_volumes_gone() follows */
+        /* The VMM has ended: machine_volumes_gone() follows; or it is spoken to anew, and all of
+         * them are plugged in then. */
+        plugging->machine->plugging = NULL;
+        free(plugging);
+        return;
     }
     if (error != NULL) {
         fail_one(plugging, error);
