@@ -41,16 +41,30 @@ class Full(NodeCase):
             subprocess.run([BUILD / "blixard", "vm", "events", "m", "--tail", "1"], env=self.node.env, stdout=subprocess.DEVNULL)
         self.fail(f"it does not become {state}: {shown}\n{self.node.log.read_text()[-3000:]}")
 
-    def fill(self):
+    def fill(self, left=16 << 20):
         status = os.statvfs(self.disk)
         with (self.disk / "filler").open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, status.f_bavail * status.f_frsize - (16 << 20))
+            os.posix_fallocate(filler.fileno(), 0, status.f_bavail * status.f_frsize - left)
+
+    def check_full(self, text, *words):
+        done = self.run_cli(*words)
+        self.assertEqual(done.returncode, 74, done.stderr)
+        self.assertIn(text, done.stderr)
 
     def test_a_machine_waits_for_room_and_goes_on(self):
         self.ok("image", "import", "small", "--root", self.folder / "root.tar.gz", *kernel_flags())
         self.ok("volume", "create", "data", "--size", "200MiB")
-        self.ok("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--volume", "data:/srv/data")
+        self.ok("vm", "create", "m", "--image", "small", "--memory", "384MiB", "--disk", "64MiB", "--volume", "data:/srv/data")
+        # Its memory has no room: it is told, and the machine goes on.
+        self.ok("vm", "exec", "m", "--", "sh", "-c",
+                "mkdir /ram && mount -t tmpfs -o size=260m none /ram && head -c 230000000 /dev/urandom > /ram/much")
+        self.fill(160 << 20)
+        self.check_full("no space is left on the disk of its node", "vm", "snapshot", "create", "m")
+        self.assertEqual(self.ok("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/ostype"), "Linux\n")
+        (self.disk / "filler").unlink()
+        self.ok("vm", "exec", "m", "--", "umount", "/ram")
         self.fill()
+        self.check_full("of which Blixard keeps 128 MiB", "vm", "snapshot", "create", "m")
         writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",
                                    "head -c 100000000 /dev/urandom > /srv/data/much && sync && busybox md5sum < /srv/data/much; echo $?"],
                                   env=self.node.env, stdout=subprocess.PIPE, text=True)
@@ -60,9 +74,7 @@ class Full(NodeCase):
         # What is large is refused before it takes the last of it, from the daemon's own state.
         disk = self.folder / "large.raw"
         disk.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(8 << 20))
-        refused = self.run_cli("image", "import", "large", "--disk", disk, "--no-agent")
-        self.assertEqual(refused.returncode, 74)
-        self.assertIn("of which Blixard keeps 128 MiB", refused.stderr)
+        self.check_full("of which Blixard keeps 128 MiB", "image", "import", "large", "--disk", disk, "--no-agent")
         # Who comes back finds it so, and still knows why.
         self.node.process.kill()
         self.node.process.wait()

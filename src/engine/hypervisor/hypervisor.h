@@ -329,7 +329,8 @@ void hypervisor_load(struct hypervisor_vm *vm, int owned_fd, bool without_memory
  * to be resumed.
  *
  * hypervisor_leave(): `on_end` NULL: all is written, and it is paused for good, but for
- * hypervisor_stay().  An error: it runs on here, once hypervisor_stay() is done.
+ * hypervisor_stay().  An error: it runs on here, once hypervisor_stay() is done; FULL: the other
+ * one has no room for a disk.
  */
 enum hypervisor_leg { HYPERVISOR_LEG_DISK, HYPERVISOR_LEG_MEMORY, HYPERVISOR_LEG_SWITCH };
 struct hypervisor_moving {

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -387,10 +388,34 @@ static void on_settled(const struct error *error, const json_t *result, void *co
     }
 }
 
+/* QEMU says of a failed write that it failed: where it goes knows why. */
+static bool is_full(int fd)
+{
+    enum { LEAST_BYTES = 1 << 20 };
+    struct statvfs status;
+    return fstatvfs(fd, &status) == 0 && (uint64_t)status.f_bavail * status.f_frsize < LEAST_BYTES;
+}
+
+static void fail_transfer(struct control *control, const char *text)
+{
+    struct error failure = {0};
+    const struct transfer *transfer = &control->transfer;
+    if (transfer->is_saving && is_full(transfer->fd)) {
+        error_set(&failure, ERROR_FULL,
+                  "the machine's state could not be written: no space is left on the disk of its "
+                  "node.  Delete something, or give it more room");
+    } else {
+        error_set(&failure, transfer->is_saving ? ERROR_OS : ERROR_CORRUPT,
+                  "the machine's state could not be %s: %.300s",
+                  transfer->is_saving ? "written" : "read",
+                  text != NULL ? text : "the VMM does not say why");
+    }
+    finish_transfer(control, &failure);
+}
+
 static void on_migration(const struct error *error, const json_t *result, void *context)
 {
     struct control *control = context;
-    struct error failure = {0};
     control->is_looking = false;
     const char *status = json_string_value(json_object_get(result, "status"));
     if (error != NULL || !control->is_transferring) {
@@ -400,12 +425,7 @@ static void on_migration(const struct error *error, const json_t *result, void *
         qmp_execute(control->qmp, "query-status", NULL, -1, on_settled, control);
     } else if (status != NULL &&
                (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0)) {
-        const char *text = json_string_value(json_object_get(result, "error-desc"));
-        error_set(&failure, control->transfer.is_saving ? ERROR_OS : ERROR_CORRUPT,
-                  "the machine's state could not be %s: %.300s",
-                  control->transfer.is_saving ? "written" : "read",
-                  text != NULL ? text : "the VMM does not say why");
-        finish_transfer(control, &failure);
+        fail_transfer(control, json_string_value(json_object_get(result, "error-desc")));
     } else {
         loop_timer_start(control->look, POLL_EVERY_MS);
     }

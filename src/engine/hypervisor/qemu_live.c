@@ -13,6 +13,7 @@
  */
 #include "engine/hypervisor/qemu_live.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -371,6 +372,16 @@ static bool are_all_ready(const struct qemu_live *live)
     return is_ready;
 }
 
+/* What is read has its room: where it is written is full. */
+static void fail_copy(struct qemu_live *live, const char *problem)
+{
+    struct error error = {0};
+    bool is_full = strstr(problem, strerrordesc_np(ENOSPC)) != NULL;
+    error_set(&error, is_full ? ERROR_FULL : ERROR_UNAVAILABLE,
+              "its disk could not be copied: %.240s", problem);
+    finish(live, &error);
+}
+
 static void on_job(struct qemu_live *live, const char *name, const json_t *data)
 {
     const char *problem = json_string_value(json_object_get(data, "error"));
@@ -392,10 +403,7 @@ static void on_job(struct qemu_live *live, const char *name, const json_t *data)
             ask(live, "migrate-continue", json_pack("{s:s}", "state", "pre-switchover"), -1, NULL);
         }
     } else if (has_ended) {
-        char text[300];
-        snprintf(text, sizeof(text), "its disk could not be copied: %.240s",
-                 problem != NULL ? problem : "the copying ended early");
-        fail(live, text);
+        fail_copy(live, problem != NULL ? problem : "the copying ended early");
     }
 }
 

@@ -467,7 +467,8 @@ void capture_begin(struct machine *machine, enum capture_kind kind, const char *
     machine->capture = capture;
     machine->is_busy = true;
     machine->held++;
-    if (file_make_folder(folder, 0711, &capture->error) < 0) {
+    if (file_make_folder(folder, 0711, &capture->error) < 0 ||
+        file_check_room(folder, &capture->error) < 0) {
         loop_post(machine->service->options.loop, let_go, capture);
     } else if (volumes != NULL) {
         capture->keeping = volume_keep(machine->service->options.volumes, machine->project,

@@ -416,7 +416,11 @@ static void on_left(const struct error *error, void *context)
 {
     struct live *live = context;
     if (error != NULL) {
-        fail(live, error);
+        struct error told = *error;
+        if (told.kind == ERROR_FULL) {
+            migration_name_full(live->migration, live->migration->target, &told);
+        }
+        fail(live, &told);
         return;
     }
     live->has_left = true;
@@ -560,9 +564,13 @@ static void on_saved(const struct error *error, void *context)
     struct live *live = context;
     struct migration *migration = live->migration;
     live->is_saving = false;
+    if (error != NULL && migration->error.kind == ERROR_NONE) {
+        migration->error = *error;
+    }
+    if (migration->error.kind == ERROR_FULL) {
+        migration_name_full(migration, migration->service->node_name, &migration->error);
+    }
     if (error != NULL || migration->is_given_up) {
-        migration->error =
-            error != NULL && migration->error.kind == ERROR_NONE ? *error : migration->error;
         end(live);
         return;
     }
@@ -575,8 +583,12 @@ static void save(struct live *live)
     const struct machine *machine = migration->machine;
     MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_STATE, machine->folder);
     int fd = machine->vm != NULL ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+    if (machine->vm == NULL) {
+        error_set(&migration->error, ERROR_CONFLICT, "the machine has ended");
+    } else if (fd < 0) {
+        error_os(&migration->error, errno, "making %s", path);
+    }
     if (fd < 0) {
-        error_set(&migration->error, ERROR_OS, "the machine has ended, or %s cannot be made", path);
         end(live);
         return;
     }

@@ -477,9 +477,14 @@ void migration_take_problem(const struct migration *migration, int status,
         error_set(err, kind, "%.400s", json_text(problem, "detail"));
     }
     if (kind == ERROR_FULL) {
-        error_wrap(err, "node %s has no room for it; the machine is where it was",
-                   migration->target);
+        migration_name_full(migration, migration->target, err);
     }
+}
+
+void migration_name_full(const struct migration *migration, const char *node, struct error *err)
+{
+    const char *what = strcmp(node, migration->target) == 0 ? "it" : "what is packed of it";
+    error_wrap(err, "node %s has no room for %s; the machine is where it was", node, what);
 }
 
 static void on_sent(const struct error *error, int status, struct buffer *answer, void *context)
@@ -539,6 +544,15 @@ static void pack(void *context)
     }
 }
 
+static void end_packing(struct migration *migration)
+{
+    if (migration->error.kind == ERROR_FULL) {
+        migration_name_full(migration, migration->service->node_name, &migration->error);
+    }
+    migration->is_packing = false;
+    migration->on_packed(migration);
+}
+
 static void on_worked(void *context)
 {
     struct migration *migration = context;
@@ -551,8 +565,7 @@ static void on_worked(void *context)
     }
     machine_export_free(migration->export);
     migration->export = NULL;
-    migration->is_packing = false;
-    migration->on_packed(migration);
+    end_packing(migration);
 }
 
 static void on_exported(const struct error *error, struct machine_export *export, void *context)
@@ -566,8 +579,7 @@ static void on_exported(const struct error *error, struct machine_export *export
         export = NULL;
     }
     if (export == NULL) {
-        migration->is_packing = false;
-        migration->on_packed(migration);
+        end_packing(migration);
         return;
     }
     migration->export = export;

@@ -62,6 +62,8 @@ int migration_check_busy(const struct machine *machine, struct error *err);
 /* What its answer says was wrong. */
 void migration_take_problem(const struct migration *migration, int status,
                             const struct buffer *answer, struct error *err);
+/* FULL: which node is. */
+void migration_name_full(const struct migration *migration, const char *node, struct error *err);
 /* Everything that was begun has ended; by migration->error it went well or not. */
 void migration_end(struct migration *migration);
 /* That it is on the target, in this state, once the command is carried out. */
