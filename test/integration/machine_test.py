@@ -229,6 +229,18 @@ class Refusals(Case):
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)
 
+    def test_what_will_not_come_is_not_waited_for(self):
+        name = self.create("--strategy", "Halted")
+        for state in ("running", "failed", "backoff", "paused"):
+            self.assertIn(f"stays so until somebody starts it (blixard vm start {name}): it will not be {state}",
+                          self.refused("vm", "wait", name, "--for", state))
+        self.ok("vm", "wait", name, "--for", "stopped")
+        self.assertIn("is not checked", self.refused("vm", "wait", name, "--for", "healthy"))
+        self.ok("vm", "start", name)
+        self.assertIn("has the strategy Halted: it is not started again", self.refused("vm", "wait", name, "--for", "backoff"))
+        self.ok("vm", "pause", name)
+        self.assertIn("stays so until somebody resumes it", self.refused("vm", "wait", name))
+
     def test_one_that_only_begins_is_started_anew_and_deleted(self):
         """Neither waits for a guest that has not come up."""
         name = self.create("--no-wait")

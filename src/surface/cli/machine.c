@@ -451,17 +451,58 @@ static int get_after(const char *name, uint64_t wait_ms, uint64_t *index, json_t
     return r < 0 ? r : json_read(answer.body.data, answer.body.used, ret_machine, err);
 }
 
-/* Until it is in that state; one that has failed does not come to it by itself. */
+static bool is_health(const char *wanted)
+{
+    return strstr(wanted, "healthy") != NULL;
+}
+
 /* One that is to run is stopped now and then, on its way. */
 static bool is_as_wanted(const json_t *machine, const char *wanted)
 {
-    bool is_health = strstr(wanted, "healthy") != NULL;
     const char *state =
-        json_string_value(json_object_get(machine, is_health ? "health_state" : "state"));
+        json_string_value(json_object_get(machine, is_health(wanted) ? "health_state" : "state"));
     const char *desired = json_string_value(json_object_get(machine, "desired"));
     bool is_on_its_way =
         strcmp(wanted, "stopped") == 0 && (desired == NULL || strcmp(desired, "stopped") != 0);
     return state != NULL && strcmp(state, wanted) == 0 && !is_on_its_way;
+}
+
+/* May it come to that by itself?  One that rests where it is to be does not, whatever is waited
+ * for. */
+static int check_may_come(const json_t *machine, const char *name, const char *wanted,
+                          struct error *err)
+{
+    const char *state = json_text(machine, "state");
+    const char *strategy = json_text(machine, "strategy");
+    const char *reason = json_text(machine, "reason");
+    bool is_as_desired = strcmp(state, json_text(machine, "desired")) == 0;
+    bool is_started_again =
+        strcmp(strategy, "Always") == 0 || strcmp(strategy, "RerunOnFailure") == 0;
+    if (is_health(wanted) && json_object_get(machine, "health") == NULL) {
+        return error_set(err, ERROR_INVALID,
+                         "machine %s is not checked: vm create --health says what is", name);
+    }
+    if (strcmp(state, "failed") == 0) {
+        return error_set(err, ERROR_UNAVAILABLE, "machine %s has failed: %s", name, reason);
+    }
+    if (strcmp(state, "stopped") == 0 && is_as_desired) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s is stopped, and stays so until somebody starts it (blixard vm "
+                         "start %s): it will not be %s",
+                         name, name, wanted);
+    }
+    if (strcmp(state, "paused") == 0 && is_as_desired) {
+        return error_set(err, ERROR_CONFLICT,
+                         "machine %s is paused, and stays so until somebody resumes it (blixard vm "
+                         "resume %s): it will not be %s",
+                         name, name, wanted);
+    }
+    return strcmp(wanted, "backoff") != 0 || is_started_again
+        ? 0
+        : error_set(err, ERROR_CONFLICT,
+                    "machine %s has the strategy %s: it is not started again, and will not be in "
+                    "backoff",
+                    name, strategy);
 }
 
 int verb_vm_wait(const struct arguments *arguments, struct error *err)
@@ -482,20 +523,14 @@ int verb_vm_wait(const struct arguments *arguments, struct error *err)
         left_ms = end_ms > now_ms ? end_ms - now_ms : 1;
         int r = get_after(name, left_ms < TURN_MS ? left_ms : TURN_MS, &index, &machine, err);
         const char *state = json_string_value(json_object_get(machine, "state"));
-        const char *reason = json_string_value(json_object_get(machine, "reason"));
         if (r < 0) {
             return r;
         }
         if (is_as_wanted(machine, wanted)) {
             return print_done(arguments, machine, err, "machine %s is %s", name, wanted);
         }
-        if (strstr(wanted, "healthy") != NULL && json_object_get(machine, "health") == NULL) {
-            return error_set(err, ERROR_INVALID,
-                             "machine %s is not checked: vm create --health says what is", name);
-        }
-        if (state != NULL && strcmp(state, "failed") == 0) {
-            return error_set(err, ERROR_UNAVAILABLE, "machine %s has failed: %s", name,
-                             reason != NULL ? reason : "");
+        if (check_may_come(machine, name, wanted, err) < 0) {
+            return -(int)err->kind;
         }
         if (clock_monotonic_ms() >= end_ms) {
             return error_set(err, ERROR_TIMEOUT, "machine %s is still %s after %s", name, state,
