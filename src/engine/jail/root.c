@@ -54,6 +54,9 @@ static int make_target(char *path, bool is_folder)
     if (is_folder) {
         return mkdir(path, 0755) < 0 && errno != EEXIST ? -1 : 0;
     }
+    if (access(path, F_OK) == 0) { /* in what was mounted before, and cannot be written */
+        return 0;
+    }
     FD_OWNED int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
     return fd < 0 ? -1 : 0;
 }

@@ -133,8 +133,9 @@ TEST(jail, shows_what_was_asked_for_and_writes_where_it_may)
         {test_folder(), "/seen", false, false},
         {test_folder(), "/work", true, false},
         {"/there/is/no/such", "/none", false, true},
+        {file, "/seen/file", false, false}, /* where nothing can be made any more */
     };
-    const struct jail_options options = {.mounts = mounts, .mount_count = 3};
+    const struct jail_options options = {.mounts = mounts, .mount_count = 4};
     expect_nothing_broken(inside(&options, look_at_mounts));
 }
 
