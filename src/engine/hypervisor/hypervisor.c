@@ -182,7 +182,7 @@ static int check_parts(const struct hypervisor_spec *spec, struct error *err)
     for (size_t i = 0; i < spec->disk_count; i++) {
         const struct hypervisor_disk *disk = &spec->disks[i];
         if (!is_path(disk->path) || (disk->base != NULL && !is_path(disk->base)) ||
-            !is_serial(disk->serial)) {
+            (disk->below != NULL && !is_path(disk->below)) || !is_serial(disk->serial)) {
             return error_set(err, ERROR_INVALID, "disk %zu (%.100s) has no good path or serial", i,
                              disk->path);
         }

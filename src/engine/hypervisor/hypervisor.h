@@ -157,6 +157,8 @@ struct hypervisor_disk {
     bool read_only;                /* and may be another machine's at the same time */
     const char *base;              /* of "qcow2": the file that it is laid over, or NULL */
     const char *base_format;       /* of it; NULL: "raw" */
+    const char *below;             /* of a base of "qcow2": what that is laid over, or NULL */
+    const char *below_format;      /* "raw" or "qcow2", with nothing below it */
     const char *serial;            /* at most 20 characters: what the guest finds it by */
     struct hypervisor_rates rates; /* with a driver that has hypervisor_throttle_disk(): by that */
 };

@@ -164,6 +164,22 @@ static void add_kernel(const struct hypervisor_driver_info *info,
         spec->cmdline);
 }
 
+/* What is only read.  Whatever the head of a file says lies below it is not believed. */
+static json_t *lower_node(const char *path, const char *format, json_t *owned_backing,
+                          struct order *order)
+{
+    bool is_raw = format == NULL || strcmp(format, "raw") == 0;
+    json_t *node = json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver",
+                             is_raw ? "raw" : "qcow2", "read-only", 1, "file", "driver", "file",
+                             "filename", path, "locking", "off", "read-only", 1);
+    if (!is_raw) {
+        json_object_set(node, "backing", owned_backing);
+    }
+    json_decref(owned_backing);
+    order_add_mount(order, path, false);
+    return node;
+}
+
 /* As JSON: a path may hold commas. */
 static void add_disk(const struct hypervisor_spec *spec, size_t index, struct order *order)
 {
@@ -178,15 +194,11 @@ static void add_disk(const struct hypervisor_spec *spec, size_t index, struct or
         json_pack("{s:s, s:s, s:O, s:b, s:s}", "driver", disk->format, "node-name", node, "file",
                   file, "read-only", disk->read_only, "discard", "unmap");
     if (disk->base != NULL) {
-        bool is_raw = disk->base_format == NULL || strcmp(disk->base_format, "raw") == 0;
-        json_t *base = json_pack("{s:s, s:b, s:{s:s, s:s, s:s, s:b}}", "driver",
-                                 is_raw ? "raw" : "qcow2", "read-only", 1, "file", "driver", "file",
-                                 "filename", disk->base, "locking", "off", "read-only", 1);
-        if (!is_raw) { /* whatever its head says: nothing is below it */
-            json_object_set_new(base, "backing", json_null());
-        }
-        json_object_set_new(block, "backing", base);
-        order_add_mount(order, disk->base, false);
+        json_t *below = disk->below != NULL
+            ? lower_node(disk->below, disk->below_format, json_null(), order)
+            : json_null();
+        json_object_set_new(block, "backing",
+                            lower_node(disk->base, disk->base_format, below, order));
     }
     MEMORY_OWNED char *text = json_dumps(block, JSON_COMPACT);
     order_add(order, "-blockdev");

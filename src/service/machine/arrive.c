@@ -23,7 +23,6 @@
 #include "base/memory.h"
 #include "base/random.h"
 
-#include "engine/hypervisor/template.h"
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
@@ -115,41 +114,27 @@ void arrivals_abandon(struct machine_service *service)
 static int take_over(const struct machine_arrival *arrival, const char *name, struct error *err)
 {
     uid_t uid = disk_uid_of(arrival->id);
-    bool is_given = geteuid() == 0 && strcmp(name, CONTENT_USER) != 0;
+    bool is_shared = strcmp(name, "base.raw") == 0 || strcmp(name, CONTENT_BASE) == 0;
+    bool is_given = geteuid() == 0 && strcmp(name, CONTENT_USER) != 0 && !is_shared;
     MEMORY_OWNED char *from = memory_format("%s/content/%s", arrival->files.unpacked, name);
     MEMORY_OWNED char *to = memory_format("%s/%s", arrival->files.place, name);
     return !file_exists(from) ||
-            (rename(from, to) == 0 && chmod(to, 0600) == 0 &&
+            (rename(from, to) == 0 && chmod(to, is_shared ? 0444 : 0600) == 0 &&
              (!is_given || chown(to, uid, uid) == 0))
         ? 0
         : error_os(err, errno, "moving %s to %s", from, to);
 }
 
-/* A raw disk stays one, where clones have theirs laid over it: nobody shares this one. */
+/* A disk stays as it is, where clones have theirs laid over it: nobody shares this one. */
 static int lay_out(const struct machine_arrival *arrival, struct error *err)
 {
-    const struct content_use use = {.uid = disk_uid_of(arrival->id)};
-    const char *place = arrival->files.place;
-    MEMORY_OWNED char *content = memory_format("%s/content", arrival->files.unpacked);
-    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", content);
-    if (!file_exists(raw)) {
-        return content_lay_out(content, place, &use, err);
+    static const char *const names[] = {"disk.raw",   "disk.qcow2",     "base.raw",
+                                        CONTENT_BASE, CONTENT_FIRMWARE, CONTENT_USER};
+    int r = file_make_folder(arrival->files.place, 0711, err);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && r == 0; i++) {
+        r = take_over(arrival, names[i], err);
     }
-    int r = file_make_folder(place, 0711, err);
-    r = r < 0 ? r : take_over(arrival, "disk.raw", err);
-    return r < 0 ? r : take_over(arrival, CONTENT_USER, err);
-}
-
-/* What a whole disk is laid over is somewhere else here. */
-static int rebase(const struct machine_arrival *arrival, struct error *err)
-{
-    const char *blob = json_text(arrival->config, "disk");
-    if (blob[0] == '\0') {
-        return 0;
-    }
-    MEMORY_OWNED char *disk = memory_format("%s/disk.qcow2", arrival->files.place);
-    MEMORY_OWNED char *base = image_path(arrival->service->options.images, blob);
-    return template_rebase(disk, base, err);
+    return r;
 }
 
 static void unpack(void *context)
@@ -159,7 +144,7 @@ static void unpack(void *context)
     int r = arrival_begin(&arrival->files, false, err);
     r = r < 0 ? r : arrival_unpack(&arrival->files, err);
     r = r < 0 ? r : lay_out(arrival, err);
-    r = r < 0 ? r : rebase(arrival, err);
+    r = r < 0 ? r : arrival_rebase(&arrival->files, arrival->config, err);
     r = r < 0 ? r : arrival_place(&arrival->files, err);
     if (r == 0) { /* the node that has it removes its own copy when this one is the machine's */
         arrival_seal(&arrival->files, err);

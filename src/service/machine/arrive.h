@@ -32,6 +32,8 @@ int arrival_begin(const struct arrival_files *files, bool is_running, struct err
 /* Unpack the archive; what is in it besides its content, put in place. */
 int arrival_unpack(struct arrival_files *files, struct error *err);
 int arrival_place(const struct arrival_files *files, struct error *err);
+/* The image that its whole disk is laid over, if it is one, is somewhere else here. */
+int arrival_rebase(const struct arrival_files *files, const json_t *config, struct error *err);
 /* It is here, and on disk: from now on it may be the only copy. */
 int arrival_seal(const struct arrival_files *files, struct error *err);
 /* It does not come: whatever of it is here goes. */

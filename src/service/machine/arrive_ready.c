@@ -50,16 +50,6 @@ static int make_disk(const struct machine_visit *visit, struct error *err)
         : disk_give(machine, path, err);
 }
 
-/* What a whole disk is laid over is somewhere else here. */
-static int rebase(const struct machine_visit *visit, struct error *err)
-{
-    const struct machine *machine = &visit->machine;
-    MEMORY_OWNED char *disk = memory_format("%s/disk.qcow2", machine->folder);
-    MEMORY_OWNED char *base =
-        image_path(machine->service->options.images, json_text(machine->config, "disk"));
-    return template_rebase(disk, base, err);
-}
-
 static int make_volumes(const struct machine_visit *visit, struct error *err)
 {
     int r = 0;
@@ -80,7 +70,7 @@ static void make(void *context)
     r = r < 0 || visit->files.blob[0] == '\0' ? r : arrival_unpack(&visit->files, err);
     r = r < 0 ? r : arrival_place(&visit->files, err);
     if (visit->is_saved) {
-        r = r < 0 || has_kernel ? r : rebase(visit, err);
+        r = r < 0 ? r : arrival_rebase(&visit->files, machine->config, err);
     } else {
         r = r < 0 ? r : make_disk(visit, err);
         r = r < 0 ? r : make_volumes(visit, err);

@@ -91,6 +91,21 @@ static size_t describe_kernel(const struct machine *machine, struct parts *parts
     return disks;
 }
 
+/* Over its image's; what was cloned or restored, over another one between. */
+static void take_whole_disk(const struct machine *machine, const char *folder, struct parts *parts,
+                            struct hypervisor_disk *own)
+{
+    const char *format = json_text(machine->config, "disk_format");
+    parts->disk = memory_format("%s/disk.qcow2", folder);
+    parts->base = memory_format("%s/" CONTENT_BASE, folder);
+    bool is_between = file_exists(parts->base);
+    own->path = parts->disk;
+    own->base = is_between ? parts->base : parts->root;
+    own->base_format = is_between ? "qcow2" : format;
+    own->below = is_between ? parts->root : NULL;
+    own->below_format = is_between ? format : NULL;
+}
+
 /* The image's disk, with the machine's own laid over it by its VMM. */
 static size_t describe_disk(const struct machine *machine, struct parts *parts,
                             struct hypervisor_spec *spec)
@@ -100,12 +115,8 @@ static size_t describe_disk(const struct machine *machine, struct parts *parts,
     char unused[PATH_MAX];
     struct error ignored = {0};
     parts->root = image_path(machine->service->options.images, json_text(config, "disk"));
-    parts->disk = memory_format("%s/disk.qcow2", machine->folder);
-    parts->disks[0] = (struct hypervisor_disk){.path = parts->disk,
-                                               .format = "qcow2",
-                                               .base = parts->root,
-                                               .base_format = json_text(config, "disk_format"),
-                                               .serial = "root"};
+    parts->disks[0] = (struct hypervisor_disk){.format = "qcow2", .serial = "root"};
+    take_whole_disk(machine, machine->folder, parts, &parts->disks[0]);
     if (strcmp(json_text(config, "firmware"), "uefi") == 0) {
         parts->variables = memory_format("%s/" CONTENT_FIRMWARE, machine->folder);
         spec->firmware_variables = parts->variables;
@@ -186,15 +197,16 @@ static void take_overlay_of(const char *folder, struct parts *parts, struct hype
 
 /* For a VMM that never runs: the disk is a snapshot's; a seed that was never written here is
  * anything. */
-static void take_disk_of(const char *folder, struct parts *parts, struct hypervisor_spec *spec)
+static void take_disk_of(const struct machine *machine, const char *folder, struct parts *parts,
+                         struct hypervisor_spec *spec)
 {
     struct hypervisor_disk *own = &parts->disks[parts->own];
     if (spec->kernel == NULL) {
         free(parts->disk);
+        free(parts->base);
         free(parts->variables);
-        parts->disk = memory_format("%s/disk.qcow2", folder);
+        take_whole_disk(machine, folder, parts, own);
         parts->variables = memory_format("%s/" CONTENT_FIRMWARE, folder);
-        own->path = parts->disk;
         spec->firmware_variables = spec->firmware != NULL ? parts->variables : NULL;
     } else {
         take_overlay_of(folder, parts, own);
@@ -214,7 +226,7 @@ void boot_try(struct machine *machine, const char *content, const json_t *manife
     json_t *config = machine->config;
     machine->config = json_object_get(manifest, "config"); /* as it was then */
     describe(machine, &parts, &spec);
-    take_disk_of(content, &parts, &spec);
+    take_disk_of(machine, content, &parts, &spec);
     if (spec.initrd != NULL && !file_exists(spec.initrd)) {
         spec.initrd = NULL; /* it never ran here: and what never runs has no use for it */
     }
@@ -234,7 +246,7 @@ void boot_stamp(struct machine *machine, const struct stamping *stamping, hyperv
     json_t *config = machine->config;
     machine->config = change_booted_config(machine); /* what the state is of */
     describe(machine, &parts, &spec);
-    take_disk_of(stamping->folder, &parts, &spec);
+    take_disk_of(machine, stamping->folder, &parts, &spec);
     struct kept *kept = kept_blank(stamping->volumes);
     kept_describe(kept, &spec);
     template_stamp(machine->service->options.hypervisor, &spec, stamping->fd, stamping->folder,

@@ -17,14 +17,15 @@
 
 #include "engine/hypervisor/template.h"
 
+#include "service/machine/parts.h"
 #include "service/machine/sparse.h"
 
 enum { MANIFEST_BYTES_MAX = 1 << 20 };
 
-static const char *const disk_names[] = {"disk.raw", "disk.qcow2", "base.raw", CONTENT_FIRMWARE,
-                                         CONTENT_USER};
+static const char *const disk_names[] = {"disk.raw",   "disk.qcow2",     "base.raw",
+                                         CONTENT_BASE, CONTENT_FIRMWARE, CONTENT_USER};
 static const char *const memory_names[] = {CONTENT_STATE, CONTENT_MEMORY};
-enum { DISK_NAMES = 5, MEMORY_NAMES = 2 };
+enum { DISK_NAMES = 6, MEMORY_NAMES = 2 };
 
 static char *join(const char *folder, const char *name)
 {
@@ -89,7 +90,8 @@ int content_copy_disks(const char *machine_folder, const char *folder, struct er
         ? link_file(machine_folder, "initrd", folder, "initrd", err)
         : 0;
     for (size_t i = 0; i < DISK_NAMES && r == 0; i++) {
-        bool is_base = strcmp(disk_names[i], "base.raw") == 0;
+        bool is_base =
+            strcmp(disk_names[i], "base.raw") == 0 || strcmp(disk_names[i], CONTENT_BASE) == 0;
         bool is_secret = strcmp(disk_names[i], CONTENT_USER) == 0;
         if (has(machine_folder, disk_names[i])) {
             r = is_base
@@ -257,34 +259,48 @@ static int lay_out_copy(const char *content, const char *folder, const struct co
     return r < 0 ? r : own(folder, "disk.raw", use->uid, err);
 }
 
-static int lay_out_raw(const char *content, const char *folder, const struct content_use *use,
-                       json_t *files, struct error *err)
+/* Over a disk that is linked, and read by whoever begins from it. */
+static int lay_out_over(const char *content, const char *disk, const char *base, const char *folder,
+                        const struct content_use *use, json_t *files, struct error *err)
 {
-    struct stat status;
-    MEMORY_OWNED char *from = join(content, "disk.raw");
+    const char *format = strrchr(base, '.') + 1;
     MEMORY_OWNED char *overlay = join(folder, "disk.qcow2");
-    if (stat(from, &status) < 0) {
-        return error_os(err, errno, "%s", from);
-    }
-    int r = link_file(content, "disk.raw", folder, "base.raw", err);
-    r = r < 0 ? r
-              : template_make_overlay(overlay, "base.raw", "raw", (uint64_t)status.st_size, err);
-    json_array_append_new(files, json_string("base.raw"));
+    uint64_t size = change_disk_size(content);
+    int r = size > 0 ? link_file(content, disk, folder, base, err)
+                     : error_set(err, ERROR_CORRUPT, "%s/%s is no disk", content, disk);
+    r = r < 0 ? r : template_make_overlay(overlay, base, format, size, err);
+    json_array_append_new(files, json_string(base));
     json_array_append_new(files, json_string("disk.qcow2"));
     return r < 0 ? r : own(folder, "disk.qcow2", use->uid, err);
 }
 
-static int lay_out_qcow2(const char *content, const char *folder, const struct content_use *use,
-                         json_t *files, struct error *err)
+/* One that is laid over such a disk already is copied: it has what was written since, and nothing
+ * is laid over ever more. */
+static int lay_out_overlay(const char *content, const char *base, const char *folder,
+                           const struct content_use *use, json_t *files, struct error *err)
 {
     int r = copy_file(content, "disk.qcow2", folder, 0600, err);
     r = r < 0 ? r : own(folder, "disk.qcow2", use->uid, err);
+    r = r < 0 ? r : link_file(content, base, folder, base, err);
     json_array_append_new(files, json_string("disk.qcow2"));
-    if (r == 0 && has(content, "base.raw")) {
-        r = link_file(content, "base.raw", folder, "base.raw", err);
-        json_array_append_new(files, json_string("base.raw"));
-    }
+    json_array_append_new(files, json_string(base));
     return r;
+}
+
+static int lay_out_disk(const char *content, const char *folder, const struct content_use *use,
+                        json_t *files, struct error *err)
+{
+    if (has(content, "disk.raw")) {
+        return use->has_raw_disks
+            ? lay_out_copy(content, folder, use, files, err)
+            : lay_out_over(content, "disk.raw", "base.raw", folder, use, files, err);
+    }
+    const char *base = has(content, "base.raw") ? "base.raw"
+        : has(content, CONTENT_BASE)            ? CONTENT_BASE
+                                                : NULL;
+    return base != NULL
+        ? lay_out_overlay(content, base, folder, use, files, err)
+        : lay_out_over(content, "disk.qcow2", CONTENT_BASE, folder, use, files, err);
 }
 
 /* What is not a disk, and still the machine's own. */
@@ -334,9 +350,7 @@ int content_lay_out(const char *content, const char *folder, const struct conten
     json_t *files = json_object_get(manifest, "files");
     int r = file_make_folder(folder, 0711, err);
     if (r == 0) {
-        r = !has(content, "disk.raw") ? lay_out_qcow2(content, folder, use, files, err)
-            : use->has_raw_disks      ? lay_out_copy(content, folder, use, files, err)
-                                      : lay_out_raw(content, folder, use, files, err);
+        r = lay_out_disk(content, folder, use, files, err);
     }
     r = r < 0 ? r : lay_out_settings(content, folder, use, files, err);
     if (r == 0 && use->with_memory && has(content, "initrd")) {

@@ -6,7 +6,8 @@
  *   initrd               that it was booted with: clones have no use for another one
  *   disk.raw             what it writes over its root; or
  *   disk.qcow2 base.raw  the same, laid over a disk that several machines share; without base.raw,
- *                        over the disk that is its image (a blob)
+ *                        over the disk that is its image (a blob), or, of what was cloned or
+ *                        restored, over base.qcow2, which is laid over that and shared, too
  *   firmware.fd          the variables of its UEFI
  *   volume-N.raw         what its volume in slot N held, in archives alone
  *   user-data            what cloud-init was given: it may hold passwords
@@ -36,6 +37,7 @@ struct error;
 #define CONTENT_MEMORY   "memory"
 #define CONTENT_WHOLE    "whole" /* a state with memory, before it is stamped */
 #define CONTENT_ORIGIN   "origin"
+#define CONTENT_BASE     "base.qcow2"
 #define CONTENT_FIRMWARE "firmware.fd"
 #define CONTENT_USER     "user-data"
 #define CONTENT_VOLUMES  "volumes"

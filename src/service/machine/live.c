@@ -35,6 +35,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/content.h"
 #include "service/machine/migrate.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
@@ -622,9 +623,10 @@ static void find_disks(struct live *live)
     struct volume_attachment volumes[HYPERVISOR_VOLUMES_MAX];
     char layers[HYPERVISOR_LAYERS_MAX][VOLUME_ID_SIZE];
     size_t count = volume_of_machine(service, machine->project, machine->name, volumes);
-    live->disks[0] =
-        (struct hypervisor_moving){.disk = json_text(machine->config, "root")[0] != '\0' ? 1 : 0,
-                                   .is_layer = json_text(machine->config, "disk")[0] != '\0'};
+    MEMORY_OWNED char *between = memory_format("%s/" CONTENT_BASE, machine->folder);
+    live->disks[0] = (struct hypervisor_moving){
+        .disk = json_text(machine->config, "root")[0] != '\0' ? 1 : 0,
+        .is_layer = json_text(machine->config, "disk")[0] != '\0' && !file_exists(between)};
     live->disk_count = 1;
     for (size_t i = 0; i < count; i++) {
         const char *name = volumes[i].use.name;

@@ -77,9 +77,9 @@ static int check_snapshots(const json_t *list, struct error *err)
 
 bool package_is_own(const char *name)
 {
-    static const char *const names[] = {CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE,
-                                        "booted",     "grow",           "disk.raw",
-                                        "disk.qcow2", "base.raw",       MIGRATION_STATE};
+    static const char *const names[] = {CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE,    "booted",
+                                        "grow",       "disk.raw",       "disk.qcow2", "base.raw",
+                                        CONTENT_BASE, MIGRATION_STATE};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strcmp(name, names[i]) == 0) {
             return true;
@@ -352,11 +352,15 @@ static int read_entry(struct reading *reading, struct archive_entry *entry, stru
 
 static int check_content(const char *folder, struct error *err)
 {
+    static const char *const overlays[] = {"disk.qcow2", CONTENT_BASE};
     json_t *manifest = NULL;
-    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
     int r = content_open(folder, true, &manifest, err);
     json_decref(manifest);
-    return r < 0 || !file_exists(overlay) ? r : disk_overlay_check(overlay, err);
+    for (size_t i = 0; i < sizeof(overlays) / sizeof(overlays[0]) && r == 0; i++) {
+        MEMORY_OWNED char *overlay = memory_format("%s/%s", folder, overlays[i]);
+        r = file_exists(overlay) ? disk_overlay_check(overlay, err) : 0;
+    }
+    return r;
 }
 
 static int verify_parts(const struct reading *reading, struct error *err)

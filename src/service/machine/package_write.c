@@ -71,9 +71,9 @@ static void add(struct package_writer *writer, char *owned_name, char *owned_pat
 
 static void add_content(struct package_writer *writer, const char *folder, const char *prefix)
 {
-    static const char *const names[] = {CONTENT_MANIFEST, "disk.raw",       "disk.qcow2",
-                                        "base.raw",       CONTENT_FIRMWARE, CONTENT_USER,
-                                        CONTENT_STATE,    CONTENT_MEMORY};
+    static const char *const names[] = {CONTENT_MANIFEST, "disk.raw",    "disk.qcow2",
+                                        "base.raw",       CONTENT_BASE,  CONTENT_FIRMWARE,
+                                        CONTENT_USER,     CONTENT_STATE, CONTENT_MEMORY};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char *path = memory_format("%s/%s", folder, names[i]);
         if (file_exists(path)) {

@@ -228,11 +228,11 @@ void machine_export(struct machine_service *service, const char *project, const 
 static void transfer_name_files(const struct machine *machine, enum transfer_kind kind,
                                 json_t *manifest, const struct volume_file *files, size_t count)
 {
-    static const char *const names[] = {"grow",           "booted",   CONTENT_USER,
-                                        CONTENT_FIRMWARE, SEED_FILE,  "disk.raw",
-                                        "disk.qcow2",     "base.raw", MIGRATION_STATE};
+    static const char *const names[] = {
+        "grow",     "booted",     CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE,
+        "disk.raw", "disk.qcow2", "base.raw",   CONTENT_BASE,     MIGRATION_STATE};
     static const size_t counts[] = {
-        [TRANSFER_STOPPED] = 1, [TRANSFER_RUNNING] = 5, [TRANSFER_STILL] = 9};
+        [TRANSFER_STOPPED] = 1, [TRANSFER_RUNNING] = 5, [TRANSFER_STILL] = 10};
     json_t *layers = json_array();
     json_t *own = json_array();
     for (size_t i = 0; i < count; i++) {

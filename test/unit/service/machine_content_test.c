@@ -12,6 +12,8 @@
 #include "base/json.h"
 #include "base/memory.h"
 
+#include "engine/hypervisor/template.h"
+
 #include "service/machine/content.h"
 #include "service/machine/sparse.h"
 
@@ -207,6 +209,49 @@ TEST(content, a_content_of_an_overlaid_disk_shares_what_is_below)
  * Goal: a machine whose image is a whole disk has the variables of its firmware and its user-data
  * with it, and what was kept before there was user-data in it leaves that alone.
  */
+static void write_whole_disk(struct scene *scene)
+{
+    MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", scene->machine);
+    EXPECT(template_make_overlay(path, "/images/blob", "qcow2", 8 << 20, &scene->err) == 0);
+}
+
+static ino_t inode_of(const char *folder, const char *name)
+{
+    struct stat status = {0};
+    MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
+    EXPECT(stat(path, &status) == 0);
+    return status.st_ino;
+}
+
+/*
+ * Goal: who begins from a whole disk is laid over it, and who begins from that copies what was
+ * written since alone.
+ * Method: a content of one, one laid out from it, its content, and one laid out from that.
+ */
+TEST(content, a_whole_disk_is_laid_over_and_copied_once)
+{
+    const struct content_use use = {.uid = 0};
+    struct scene scene;
+    begin(&scene);
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", scene.machine);
+    MEMORY_OWNED char *clone = memory_format("%s/clone", scene.folder);
+    MEMORY_OWNED char *second = memory_format("%s/second", scene.folder);
+    MEMORY_OWNED char *third = memory_format("%s/third", scene.folder);
+    EXPECT(unlink(raw) == 0);
+    write_whole_disk(&scene);
+    EXPECT(content_copy_disks(scene.machine, scene.content, &scene.err) == 0);
+    EXPECT(content_lay_out(scene.content, clone, &use, &scene.err) == 0);
+    ino_t base = inode_of(scene.content, "disk.qcow2");
+    EXPECT(inode_of(clone, CONTENT_BASE) == base && inode_of(clone, "disk.qcow2") != base);
+
+    EXPECT(file_make_folder(second, 0700, &scene.err) == 0);
+    EXPECT(content_copy_disks(clone, second, &scene.err) == 0);
+    EXPECT(content_lay_out(second, third, &use, &scene.err) == 0);
+    EXPECT(inode_of(second, CONTENT_BASE) == base && inode_of(third, CONTENT_BASE) == base);
+    EXPECT(inode_of(third, "disk.qcow2") != inode_of(second, "disk.qcow2"));
+    end(&scene);
+}
+
 TEST(content, firmware_and_user_data_go_with_the_disk)
 {
     const struct content_use use = {.with_memory = false};
@@ -217,7 +262,7 @@ TEST(content, firmware_and_user_data_go_with_the_disk)
     MEMORY_OWNED char *incoming = memory_format("%s/" CONTENT_INCOMING, scene.machine);
     MEMORY_OWNED char *kept = memory_format("%s/" CONTENT_USER, scene.content);
     EXPECT(unlink(raw) == 0);
-    write_at(scene.machine, "disk.qcow2", "over a blob", 0, 0);
+    write_whole_disk(&scene);
     write_at(scene.machine, CONTENT_FIRMWARE, "variables", 0, 0);
     write_at(scene.machine, CONTENT_USER, "#cloud-config", 0, 0);
     JSON_OWNED json_t *what = about();

@@ -136,6 +136,20 @@ TEST(hypervisor, a_disk_that_boots_by_itself_is_in_a_pc)
     EXPECT(!has_word(&order, "pflash0"));
     order_done(&order);
 
+    const struct hypervisor_disk between = {.path = "/d",
+                                            .format = "qcow2",
+                                            .base = "/b",
+                                            .base_format = "qcow2",
+                                            .below = "/image",
+                                            .below_format = "raw",
+                                            .serial = "root"};
+    order = (struct order){0};
+    spec.disks = &between;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "\"backing\":{\"driver\":\"raw\""));
+    EXPECT(has_word(&order, "\"filename\":\"/image\""));
+    order_done(&order);
+
     order = (struct order){0};
     spec.firmware = "/code";
     spec.firmware_variables = "/variables";
