@@ -62,7 +62,7 @@ class Full(NodeCase):
         self.check_full("no space is left on the disk of its node", "vm", "snapshot", "create", "m")
         self.assertEqual(self.ok("vm", "exec", "m", "--", "cat", "/proc/sys/kernel/ostype"), "Linux\n")
         (self.disk / "filler").unlink()
-        self.ok("vm", "exec", "m", "--", "umount", "/ram")
+        self.ok("vm", "exec", "m", "--", "busybox", "umount", "/ram")
         self.fill()
         self.check_full("of which Blixard keeps 128 MiB", "vm", "snapshot", "create", "m")
         writer = subprocess.Popen([BUILD / "blixard", "vm", "exec", "m", "--", "sh", "-c",

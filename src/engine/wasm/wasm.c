@@ -19,8 +19,6 @@
 #include "engine/jail/jail.h"
 #include "engine/wasm/private.h"
 
-enum { IMAGE_BYTES_MAX = 256 << 20 };
-
 /* What a compiler may take is CPU time: others have their part of a busy machine.  The clock is for
  * one that waits for ever. */
 enum { CPU_SECONDS_MAX = 120, TIMEOUT_MS = 15 * CPU_SECONDS_MAX * 1000 };
@@ -160,7 +158,7 @@ static int run_job(struct job *job, struct wasm_result *result, struct error *er
     BUFFER_OWNED struct buffer image = {0};
     int r = pipeline_run(job, err);
     if (r == 0) {
-        r = file_read(image_path, IMAGE_BYTES_MAX, &image, err);
+        r = file_read(image_path, WASM_IMAGE_BYTES_MAX, &image, err);
     }
     if (r == 0) {
         r = image_put(job->wasm->images, image.data, image.used, result->image_id, err);
@@ -250,7 +248,7 @@ static int link_assets(struct wasm *wasm, const struct section_view *assets,
 {
     BUFFER_OWNED struct buffer bare = {0};
     BUFFER_OWNED struct buffer image = {0};
-    int r = image_read(wasm->images, result->image_id, IMAGE_BYTES_MAX, &bare, err);
+    int r = image_read(wasm->images, result->image_id, WASM_IMAGE_BYTES_MAX, &bare, err);
     if (r == 0) {
         r = assets_link(&bare, assets->content, assets->content_length, &image, err);
     }

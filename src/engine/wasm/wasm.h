@@ -111,7 +111,7 @@ struct wasm_linked {
     size_t length;
 };
 
-enum { WASM_LINKED_MAX = 15 };
+enum { WASM_LINKED_MAX = 15, WASM_IMAGE_BYTES_MAX = 256 << 20 };
 
 /* Compile modules together, of which anything may be called: WASM_FORM_LINKED.  Each can have a
  * memory of 256 MiB.  Fails as wasm_compile(), and INVALID: an import is not there. */

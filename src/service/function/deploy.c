@@ -301,8 +301,8 @@ void function_deploy(struct function_service *service, const struct function_dep
     list_push_back(&service->deploys, &deploy->link);
     if (image_id_is_good(deploy->module) &&
         !image_exists(service->options.images, deploy->module) && service_has_others(service)) {
-        deploy->fetch =
-            peer_fetch_new(service->options.blobs, deploy->module, NULL, 0, on_module, deploy);
+        const struct peer_wanted module = {.id = deploy->module, .bytes_max = FUNCTION_MODULE_MAX};
+        deploy->fetch = peer_fetch_new(service->options.blobs, &module, on_module, deploy);
     } else {
         on_module(NULL, deploy);
     }

@@ -87,7 +87,12 @@ static void blob_next(struct build *build)
                                                   : "fetching the module");
         }
         size_t count = holders_of(build->service, build->key, false, holders, FUNCTION_ASKED_MAX);
-        build->fetch = peer_fetch_new(options->blobs, id, holders, count, on_blob, build);
+        const struct peer_wanted wanted = {.id = id,
+                                           .bytes_max =
+                                               build->blob_at == 0 ? FUNCTION_MODULE_MAX : 0,
+                                           .first = holders,
+                                           .first_count = count};
+        build->fetch = peer_fetch_new(options->blobs, &wanted, on_blob, build);
     } else if (build->blob_at > 0) {
         go_on(build,
               error_set(&build->err, ERROR_NOT_FOUND, "the machine image's %s is not on this node",
@@ -188,8 +193,11 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
         ask_next(build);
         return;
     }
-    build->fetch = peer_fetch_new(build->service->options.blobs, build->offered.image_id, &node, 1,
-                                  on_image, build);
+    const struct peer_wanted wanted = {.id = build->offered.image_id,
+                                       .bytes_max = WASM_IMAGE_BYTES_MAX,
+                                       .first = &node,
+                                       .first_count = 1};
+    build->fetch = peer_fetch_new(build->service->options.blobs, &wanted, on_image, build);
 }
 
 static void ask_next(struct build *build)

@@ -182,8 +182,13 @@ static void fetch_next(struct machine_arrival *arrival)
             ? json_text(arrival->config, keys[arrival->fetched])
             : arrival->files.blob;
         if (blob[0] != '\0' && !image_exists(options->images, blob)) {
-            arrival->fetch =
-                peer_fetch_new(options->blobs, blob, &arrival->from, 1, on_fetched, arrival);
+            bool is_image = arrival->fetched < KEYS;
+            const struct peer_wanted wanted = {
+                .id = blob,
+                .bytes_max = is_image ? json_u64(arrival->config, "image_bytes") : 0,
+                .first = &arrival->from,
+                .first_count = 1};
+            arrival->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, arrival);
             return;
         }
     }

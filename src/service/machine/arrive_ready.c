@@ -159,7 +159,13 @@ static void fetch_next(struct machine_visit *visit)
             if (visit->fetched == BLOBS) { /* which is to go, whatever becomes of this daemon */
                 free(migration_mark(visit->machine.service, id));
             }
-            visit->fetch = peer_fetch_new(options->blobs, id, &visit->from, 1, on_fetched, visit);
+            bool is_image = visit->fetched < BLOBS;
+            const struct peer_wanted wanted = {
+                .id = id,
+                .bytes_max = is_image ? json_u64(visit->machine.config, "image_bytes") : 0,
+                .first = &visit->from,
+                .first_count = 1};
+            visit->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, visit);
             return;
         }
     }

@@ -263,7 +263,9 @@ static void fetch_next(struct machine *machine)
     for (; machine->fetched < BLOB_KEYS; machine->fetched++) {
         const char *id = json_text(machine->config, blob_keys[machine->fetched]);
         if (id[0] != '\0' && !image_exists(options->images, id)) {
-            machine->fetch = peer_fetch_new(options->blobs, id, NULL, 0, on_fetched, machine);
+            const struct peer_wanted wanted = {
+                .id = id, .bytes_max = json_u64(machine->config, "image_bytes")};
+            machine->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, machine);
             return;
         }
     }

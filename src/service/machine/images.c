@@ -1,5 +1,6 @@
 /* Images of machines: names for blobs that were uploaded. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/buffer.h"
 #include "base/clock.h"
@@ -122,9 +123,26 @@ static void look_at_disk(void *context)
     }
 }
 
+/* All of it: what another node sends of it is not larger. */
+static void note_size(const struct setting *setting)
+{
+    static const char *const keys[] = {"kernel", "initrd", "root", "disk"};
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        struct stat status;
+        const char *id = json_text(setting->image, keys[i]);
+        if (id[0] != '\0') {
+            MEMORY_OWNED char *path = image_path(setting->service->options.images, id);
+            bytes += stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+        }
+    }
+    json_object_set_new(setting->image, "size_bytes", json_integer((json_int_t)bytes));
+}
+
 static void propose_image(struct setting *setting)
 {
     struct machine_service *service = setting->service;
+    note_size(setting);
     MEMORY_OWNED char *key = memory_format("%s/%s", setting->project, setting->name);
     MEMORY_OWNED char *text = json_dumps(setting->image, JSON_COMPACT | JSON_SORT_KEYS);
     struct store_command *command = store_command_new();

@@ -248,6 +248,9 @@ int request_take_image(struct machine_service *service, const char *project, jso
             json_object_set(config, keys[i], value);
         }
     }
+    if (r == 0 && json_object_get(image, "size_bytes") != NULL) {
+        json_object_set(config, "image_bytes", json_object_get(image, "size_bytes"));
+    }
     r = r < 0 ? r : program_merge(image, config, err);
     return r < 0 ? r : fit_image(image, config, err);
 }

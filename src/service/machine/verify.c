@@ -132,8 +132,8 @@ static void on_read(void *context)
     verification->error = (struct error){0};
     set_state(verification, kind == ERROR_NONE ? "good" : is_damaged ? "damaged" : "absent");
     if (kind != ERROR_NONE && is_damaged && verification->is_repairing) {
-        verification->fetch =
-            peer_fetch_new(options->blobs, blob, NULL, 0, on_fetched, verification);
+        const struct peer_wanted wanted = {.id = blob};
+        verification->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, verification);
         return;
     }
     verification->at++;

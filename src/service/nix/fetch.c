@@ -367,8 +367,9 @@ static void on_packed(const struct error *error, int status, struct buffer *answ
     } else if (take_packed(fetch, answer, &err) < 0) {
         leave_node(fetch, &err);
     } else {
-        fetch->blob = peer_fetch_new(fetch->service->options.blobs, fetch->blob_id,
-                                     &fetch->nodes[fetch->at].id, 1, on_blob, fetch);
+        const struct peer_wanted wanted = {
+            .id = fetch->blob_id, .first = &fetch->nodes[fetch->at].id, .first_count = 1};
+        fetch->blob = peer_fetch_new(fetch->service->options.blobs, &wanted, on_blob, fetch);
     }
 }
 

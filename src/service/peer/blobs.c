@@ -26,6 +26,7 @@ struct job {
     struct list_node link; /* in jobs */
     struct peer_blobs *blobs;
     char id[HASH_TEXT_SIZE];
+    uint64_t bytes_max;
     struct list waits;
     bool is_running;
     uint64_t nodes[NODES_MAX];
@@ -248,10 +249,10 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
     job->skip -= over;
     const uint8_t *at = (const uint8_t *)bytes + over;
     length -= over;
-    if (length > PEER_BLOB_BYTES_MAX - job->have) {
+    if (job->have > job->bytes_max || length > job->bytes_max - job->have) {
         job->result = error_set(&job->work_error, ERROR_TOO_LARGE,
-                                "blob %.16s... has more than %" PRIu64 " bytes", job->id,
-                                PEER_BLOB_BYTES_MAX);
+                                "it sends more than the %" PRIu64 " bytes that blob %.16s... has",
+                                job->bytes_max, job->id);
         loop_timer_start(job->timer, 0);
         return;
     }
@@ -261,6 +262,21 @@ static void on_data(struct http_call *call, const void *bytes, size_t length, vo
         return;
     }
     job->have += length;
+}
+
+/* What it has sent is of no use: the next one begins anew. */
+static void leave_liar(struct job *job)
+{
+    struct error named;
+    peer_name_error(job->client, &job->work_error, &named);
+    blame(job, &named);
+    leave_client(job);
+    image_writer_abort(job->writer);
+    job->writer = NULL;
+    job->result = 0;
+    job->work_error = (struct error){0};
+    job->at++;
+    next_node(job);
 }
 
 static void on_call_end(struct http_call *call, const struct error *error, void *context)
@@ -274,8 +290,11 @@ static void on_call_end(struct http_call *call, const struct error *error, void 
         loop_stop(job->blobs->clients->loop);
         return;
     }
-    bool is_local = job->result < 0; /* our disk, or too large */
-    if (is_local) {
+    if (job->result == -ERROR_TOO_LARGE) {
+        leave_liar(job);
+        return;
+    }
+    if (job->result < 0) { /* our disk */
         image_writer_abort(job->writer);
         job->writer = NULL;
         leave_client(job);
@@ -321,7 +340,7 @@ static void ask(struct job *job)
         job->writer = NULL;
         if (job->all_said_no) {
             error_set(&job->error, ERROR_NOT_FOUND, "no node has blob %s", job->id);
-        } else if (job->error.kind != ERROR_CORRUPT) {
+        } else if (job->error.kind != ERROR_CORRUPT && job->error.kind != ERROR_TOO_LARGE) {
             job->error.kind = ERROR_UNAVAILABLE;
         }
         job_end(job, &job->error);
@@ -410,16 +429,15 @@ static struct job *job_of(struct peer_blobs *blobs, const char *id)
     return NULL;
 }
 
-static struct job *job_new(struct peer_blobs *blobs, const char *id, const uint64_t *first,
-                           size_t first_count)
+static struct job *job_new(struct peer_blobs *blobs, const struct peer_wanted *wanted)
 {
     struct job *job = NEW(struct job);
     job->blobs = blobs;
     job->all_said_no = true;
-    snprintf(job->id, sizeof(job->id), "%s", id);
+    snprintf(job->id, sizeof(job->id), "%s", wanted->id);
     list_init(&job->waits);
     job->timer = loop_timer_new(blobs->clients->loop, on_timer, job);
-    choose_nodes(job, first, first_count);
+    choose_nodes(job, wanted->first, wanted->first_count);
     list_push_back(&blobs->jobs, &job->link);
     return job;
 }
@@ -434,8 +452,7 @@ static void on_there(void *context)
     free(fetch);
 }
 
-struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const char *id, const uint64_t *first,
-                                  size_t first_count,
+struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const struct peer_wanted *wanted,
                                   void (*done)(const struct error *error, void *context),
                                   void *context)
 {
@@ -444,14 +461,18 @@ struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const char *id, cons
     fetch->done = done;
     fetch->context = context;
     fetch->timer = loop_timer_new(blobs->clients->loop, on_there, fetch);
-    if (image_exists(blobs->images, id)) {
+    if (image_exists(blobs->images, wanted->id)) {
         loop_timer_start(fetch->timer, 0);
         return fetch;
     }
-    struct job *job = job_of(blobs, id);
+    uint64_t bytes_max = wanted->bytes_max > 0 && wanted->bytes_max < PEER_BLOB_BYTES_MAX
+        ? wanted->bytes_max
+        : PEER_BLOB_BYTES_MAX;
+    struct job *job = job_of(blobs, wanted->id);
     if (job == NULL) {
-        job = job_new(blobs, id, first, first_count);
+        job = job_new(blobs, wanted);
     }
+    job->bytes_max = job->bytes_max > bytes_max ? job->bytes_max : bytes_max;
     list_push_back(&job->waits, &fetch->link);
     start_waiting(blobs);
     return fetch;

@@ -161,13 +161,19 @@ void peer_blobs_free(struct peer_blobs *blobs); /* nobody waits any more */
 
 /*
  * Have a blob in the image store: asked of the nearest nodes first, those of `first` before them;
- * one fetch per blob, whoever waits for it; gone on with where an earlier one was broken off.
+ * one fetch per blob, whoever waits for it; gone on with where an earlier one was broken off.  A
+ * node that sends more than it can have is not heard any longer, and the next one is asked.
  * `done`: NULL, NOT_FOUND (no node has it), UNAVAILABLE (none of those that may have it answered),
- * CORRUPT (only something else was sent), TOO_LARGE, or what the disk says.
+ * CORRUPT (only something else was sent), TOO_LARGE (the same), or what the disk says.
  */
+struct peer_wanted {
+    const char *id;
+    uint64_t bytes_max; /* as far as it is known; 0: PEER_BLOB_BYTES_MAX */
+    const uint64_t *first;
+    size_t first_count;
+};
 struct peer_fetch;
-struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const char *id, const uint64_t *first,
-                                  size_t first_count,
+struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const struct peer_wanted *wanted,
                                   void (*done)(const struct error *error, void *context),
                                   void *context);
 void peer_fetch_free(struct peer_fetch *fetch); /* before `done`: the blob goes on being fetched */

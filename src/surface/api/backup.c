@@ -96,8 +96,9 @@ static void fetch(const char *module, void *context)
     struct gathered *gathered = NEW(struct gathered);
     gathered->gathering = gathering;
     list_push_back(&gathering->fetches, &gathered->link);
-    gathered->fetch = peer_fetch_new(gathering->request->api->options.blobs, module, NULL, 0,
-                                     on_fetched, gathered);
+    const struct peer_wanted wanted = {.id = module};
+    gathered->fetch =
+        peer_fetch_new(gathering->request->api->options.blobs, &wanted, on_fetched, gathered);
 }
 
 static void give_up(struct gathering *gathering, const char *why)

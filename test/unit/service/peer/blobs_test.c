@@ -47,7 +47,9 @@ static void give(struct other *other, const uint8_t *bytes)
 static void fetch(struct scene *scene, struct outcome *outcome, const uint64_t *first, size_t count)
 {
     *outcome = (struct outcome){.scene = scene};
-    peer_fetch_new(scene->blobs, id, first, count, on_done, outcome);
+    const struct peer_wanted wanted = {
+        .id = id, .bytes_max = BLOB_BYTES, .first = first, .first_count = count};
+    peer_fetch_new(scene->blobs, &wanted, on_done, outcome);
     EXPECT(outcome->told == 0);
     run_until(scene, &outcome->told, 1);
 }
@@ -143,6 +145,26 @@ TEST(peer_blobs, are_believed_by_their_digest_alone)
     scene_close(&scene);
 }
 
+/* Goal: a node that sends more than there is fills nobody's disk, and the next one is asked. */
+TEST(peer_blobs, are_no_larger_than_they_can_be)
+{
+    static uint8_t longer[2 * BLOB_BYTES];
+    struct scene scene;
+    struct outcome outcome;
+    begin(&scene);
+    give(&scene.others[0], longer);
+    scene.others[0].blob_length = sizeof(longer);
+    fetch(&scene, &outcome, NULL, 0);
+    EXPECT(outcome.error.kind == ERROR_TOO_LARGE && !image_exists(scene.images, id));
+    EXPECT(strstr(outcome.error.text, "node b") != NULL);
+
+    give(&scene.others[1], blob);
+    fetch(&scene, &outcome, NULL, 0);
+    EXPECT(outcome.error.kind == ERROR_NONE && image_exists(scene.images, id));
+    EXPECT(scene.others[0].requests == 2 && scene.others[1].requests >= 1);
+    scene_close(&scene);
+}
+
 TEST(peer_blobs, are_fetched_once_for_all_that_wait)
 {
     struct scene scene;
@@ -152,9 +174,10 @@ TEST(peer_blobs, are_fetched_once_for_all_that_wait)
     for (unsigned i = 0; i < 3; i++) {
         outcomes[i] = (struct outcome){.scene = &scene};
     }
-    peer_fetch_new(scene.blobs, id, NULL, 0, on_done, &outcomes[0]);
-    struct peer_fetch *left = peer_fetch_new(scene.blobs, id, NULL, 0, on_done, &outcomes[1]);
-    peer_fetch_new(scene.blobs, id, NULL, 0, on_done, &outcomes[2]);
+    const struct peer_wanted wanted = {.id = id};
+    peer_fetch_new(scene.blobs, &wanted, on_done, &outcomes[0]);
+    struct peer_fetch *left = peer_fetch_new(scene.blobs, &wanted, on_done, &outcomes[1]);
+    peer_fetch_new(scene.blobs, &wanted, on_done, &outcomes[2]);
     peer_fetch_free(left);
     run_until(&scene, &outcomes[0].told, 1);
     EXPECT(outcomes[2].told == 1 && outcomes[1].told == 0 && scene.others[0].requests == 1);
@@ -182,7 +205,8 @@ TEST(peer_blobs, are_given_up_at_the_end)
     struct outcome outcome = {.scene = &scene};
     begin(&scene);
     scene.others[0].holds = true;
-    struct peer_fetch *fetch_left = peer_fetch_new(scene.blobs, id, NULL, 0, on_done, &outcome);
+    const struct peer_wanted wanted = {.id = id};
+    struct peer_fetch *fetch_left = peer_fetch_new(scene.blobs, &wanted, on_done, &outcome);
     while (scene.others[0].held == NULL) {
         uv_run(loop_uv(scene.loop), UV_RUN_ONCE);
     }
