@@ -30,7 +30,7 @@ class Case(unittest.TestCase):
         cls.disk = cls.store / "disk"
         subprocess.run(["mkfs.erofs", cls.disk, cls.store / "tree"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         agent = {"/bin/blixard-agent": microvm.AGENT.read_bytes()}
-        cls.kernel, cls.initrd = runners.guest(cls.store / "guest", runners.FUNCTION_INIT, agent)
+        cls.kernel, cls.initrd = runners.guest(cls.store / "guest", runners.FUNCTION_INIT, runners.FUNCTION_TOOLS, agent)
         data = cls.folder / "data"
         data.mkdir()
         cls.enterClassContext(machines.machines_of(data))

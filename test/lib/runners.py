@@ -63,7 +63,8 @@ for command in ("qmp_capabilities", "system_powerdown"):
     lines.readline()
 lines.read()
 """
-TOOLS = "sh mount insmod cat ip nc echo dd poweroff mkdir ls wget sed tr grep sleep".split()
+TOOLS = "sh mount insmod cat ip nc echo dd poweroff mkdir ls".split()
+FUNCTION_TOOLS = "sh mount insmod cat mkdir wget sed tr sleep".split()
 APPEND = ("console=ttyS0 reboot=t panic=-1 quiet initcall_blacklist=cmos_init,i8042_init edd=off nokaslr mitigations=off "
           "cryptomgr.notests lsm= apparmor=0 audit=0 no_timer_check tsc=reliable")
 
@@ -81,10 +82,10 @@ def until(what, holds):
     return found
 
 
-def guest(folder, init=INIT, files=()):
+def guest(folder, init=INIT, tools=TOOLS, files=()):
     """Kernel and initrd; two paths."""
     busybox = machines.BUSYBOX.read_bytes()
-    files = {f"/bin/{tool}": busybox for tool in TOOLS} | dict(files)
+    files = {f"/bin/{tool}": busybox for tool in tools} | dict(files)
     archive = microvm.initrd(files, microvm.MODULES + ["fuse", "virtiofs"])
     folder.mkdir(exist_ok=True)
     (folder / "initrd").write_bytes(archive)
