@@ -35,6 +35,7 @@
     fetch_body_bytes_max = { kind = "bytes"; default = 67108864; least = 0; most = 1099511627776; text = "Largest body that a function may fetch, decoded."; };
     fetch_refused = { kind = "text"; default = ""; text = "Addresses and networks with commas that functions never fetch from, whatever their lists say: 169.254.0.0/16,10.0.0.0/8."; };
     fetch_authority_file = { kind = "text"; default = ""; text = "Whom functions believe that fetch by https, PEM; the system's when empty."; };
+    machine_macvtap_links = { kind = "text"; default = ""; text = "Network links of this node with commas that runners may have macvtaps on, past its packet filter; none when empty."; };
     machine_share_folders = { kind = "text"; default = ""; text = "Folders of this node with commas that machines may share (vm create --share), and what is below them; none when empty."; };
     machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
     machine_memory_percent = { kind = "count"; default = 0; least = 0; most = 1000; text = "What running machines may have together of this node's memory, in percent: more than 100 is more than there is; a machine beyond it is not started; 0: any."; };

@@ -366,6 +366,7 @@ static int start_machines(struct node *node, struct error *err)
         .folder = folder,
         .node_name = node->name,
         .share_folders = node->options.machine_share_folders,
+        .macvtap_links = node->options.machine_macvtap_links,
         .runner_folders = node->options.machine_runner_folders,
         .memory_percent = node->options.machine_memory_percent,
     };

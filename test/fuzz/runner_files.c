@@ -1,4 +1,4 @@
-/* The texts that a runner of machines brings: taps, flags, an address, lines. */
+/* The texts that a runner of machines brings: taps, macvtaps, flags, an address, lines. */
 #include <string.h>
 
 #include "base/check.h"
@@ -20,6 +20,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(runner.tap_count <= HYPERVISOR_NICS_MAX);
         for (size_t i = 0; i < runner.tap_count; i++) {
             CHECK(net_name_is_valid(runner.taps[i]));
+        }
+    }
+    if (runner_parse_macvtaps(text, size, &runner, &err) == 0) {
+        CHECK(runner.macvtap_count <= HYPERVISOR_NICS_MAX);
+        for (size_t i = 0; i < runner.macvtap_count; i++) {
+            CHECK(net_macvtap_mode_is_valid(runner.macvtaps[i].mode));
         }
     }
     if (runner_parse_cid(text, size, &runner, &err) == 0) {

@@ -29,6 +29,19 @@ def setUpModule():
     if hosts.libc.unshare(hosts.CLONE_NEWNET) != 0:
         raise unittest.SkipTest("network namespaces are refused")
     hosts.tool("ip", "link", "set", "lo", "up")
+    show_own_links()
+
+
+def show_own_links():
+    """/sys has the links of the namespace that it was mounted in."""
+    with tempfile.TemporaryDirectory() as groups:
+        if hosts.libc.unshare(0x20000) != 0:  # CLONE_NEWNS
+            raise unittest.SkipTest("mount namespaces are refused")
+        hosts.tool("mount", "--make-rprivate", "/")
+        hosts.tool("mount", "--rbind", "/sys/fs/cgroup", groups)
+        hosts.tool("mount", "-t", "sysfs", "sysfs", "/sys")
+        hosts.tool("mount", "--rbind", groups, "/sys/fs/cgroup")
+        hosts.tool("umount", "-l", groups)
 
 
 def link(name):
@@ -52,7 +65,8 @@ class Network(NodeCase):
         self.shared.mkdir()
         (self.shared / "said").write_text("a folder of the host\n")
         self.kernel, self.initrd = runners.guest(self.store / "guest")
-        type(self).node = Node(arguments=["--machine-runner-folders", str(self.store), "--machine-share-folders", str(self.shared)])
+        type(self).node = Node(arguments=["--machine-runner-folders", str(self.store), "--machine-share-folders", str(self.shared),
+                                     "--machine-macvtap-links", "out0,out9"])
         self.addCleanup(self.node.stop)
         self.enterContext(machines.machines_of(self.node.folder))
 
@@ -89,6 +103,41 @@ class Network(NodeCase):
         runners.until("it says why", lambda: "another network link of this node is called vm-web" in
                       (json.loads(self.ok("vm", "show", "web", "--output", "json")).get("reason") or ""))
         self.ok("vm", "delete", "web")
+
+    def test_a_macvtap_is_in_the_network_of_a_link_that_the_node_gives(self):
+        subprocess.run(["ip", "link", "add", "out0", "type", "veth", "peer", "name", "far0"], check=True)
+        self.addCleanup(subprocess.run, ["ip", "link", "del", "out0"])
+        for words in (["link", "set", "out0", "up"], ["link", "set", "far0", "up"], ["addr", "add", "10.98.0.1/24", "dev", "far0"]):
+            subprocess.run(["ip", *words], check=True)
+        mac = "02:00:00:00:0b:01"
+
+        def make(name, link, mode="bridge"):
+            return runners.make(self.store / name, self.kernel, self.initrd, name, macvtaps=[("vm-mac", mac, link, mode)], mac=mac,
+                                address="10.98.0.7/24")
+
+        self.assertIn("machine_macvtap_links", self.run_cli("vm", "create", "m", "--runner", make("other", "far0")).stderr)
+        self.assertIn("no NAME MAC LINK MODE", self.run_cli("vm", "create", "m", "--runner", make("odd", "out0", "source")).stderr)
+        self.ok("vm", "create", "outside", "--runner", make("outside", "out0"), "--memory", "256MiB")
+        self.until_up("outside")
+        made = link("vm-mac")
+        self.assertEqual((made["linkinfo"]["info_kind"], made["linkinfo"]["info_data"]["mode"], made["address"]), ("macvtap", "bridge", mac))
+
+        def says_hello():
+            try:
+                with socket.create_connection(("10.98.0.7", 80), timeout=5) as peer:
+                    return peer.recv(64) == b"hello\n"
+            except OSError:
+                return False
+
+        runners.until("it is reached over the link", says_hello)
+
+        self.ok("vm", "stop", "outside")
+        self.assertIsNone(link("vm-mac"), "it goes with its VMM")
+        self.ok("vm", "delete", "outside")
+        self.ok("vm", "create", "nowhere", "--runner", make("nowhere", "out9"), "--no-wait")
+        runners.until("it says why", lambda: "no link out9" in
+                      (json.loads(self.ok("vm", "show", "nowhere", "--output", "json")).get("reason") or ""))
+        self.ok("vm", "delete", "nowhere")
 
     def test_a_folder_of_the_host_is_served_for_it(self):
         if not os.path.exists("/usr/lib/qemu/virtiofsd") and shutil.which("virtiofsd") is None:

@@ -168,8 +168,8 @@ class Refusals(Runner):
         hostile(write("share/microvm/tap-interfaces", "vm-a\n"), "opens 1 taps, and it is in 0 networks")
         hostile(write("share/microvm/hypervisor", "qemu\nrm -rf\n"), "one line")
         hostile(write("share/microvm/vsock-cid", "2\n"), "vsock-cid")
-        hostile(write("share/microvm/macvtap-interfaces", "a 02:00:00:00:00:01 eth0 bridge\n"), "macvtap")
-        hostile(write("share/microvm/pci-devices", "0000:00:01.0\n"), "devices of the node")
+        hostile(write("share/microvm/macvtap-interfaces", "a 02:00:00:00:00:01 eth0 bridge\n"), "machine_macvtap_links")
+        hostile(write("share/microvm/pci-devices", "0000:00:01.0\n"), "leave microvm.devices empty")
         hostile(lambda bad: os.mkfifo(bad / "share/microvm/usb-devices"), "no file")
 
         def share(tag, socket, source):

@@ -99,7 +99,7 @@ def guest(folder, init=INIT, tools=TOOLS, files=()):
 
 
 def run_text(kernel, initrd, name, taps=(), shares=(), mac="02:00:00:00:00:01", address=None, volume=False, shell="/bin/sh",
-             store=None, words=(), options=(), memory=128):
+             store=None, words=(), options=(), memory=128, macvtaps=()):
     words = [f"name={name}", f"tsc_early_khz={microvm.tsc_khz()}", *words]
     words += [f"address={address}"] if address else []
     words += [f"share={tag}" for tag, _, _ in shares]
@@ -110,6 +110,10 @@ def run_text(kernel, initrd, name, taps=(), shares=(), mac="02:00:00:00:00:01", 
              f"-append '{APPEND} {' '.join(words)}'"]
     for i, tap in enumerate(taps):
         parts.append(f"-netdev tap,id=net{i},ifname={tap},script=no,downscript=no -device virtio-net-device,netdev=net{i},mac={mac}")
+    opened = ""
+    for i, (tap, _, _, _) in enumerate(macvtaps):
+        opened += f"exec {3 + i}<>/dev/tap$(cat /sys/class/net/{tap}/ifindex)\n"
+        parts.append(f"-netdev tap,id=macvtap{i},fd={3 + i} -device virtio-net-device,netdev=macvtap{i},mac={mac}")
     if shares:
         parts.append(f"-object memory-backend-memfd,id=mem,size={memory}M,share=on -machine memory-backend=mem")
     for i, (tag, socket, _) in enumerate(shares):
@@ -119,7 +123,7 @@ def run_text(kernel, initrd, name, taps=(), shares=(), mac="02:00:00:00:00:01", 
     if store:
         parts.append(f"-drive 'id=store,format=raw,read-only=on,file={store},if=none' -device virtio-blk-device,drive=store")
     parts += options
-    return f"#!{shell}\nset -e\n{before}" + " \\\n  ".join(parts) + "\n"
+    return f"#!{shell}\nset -e\n{before}{opened}" + " \\\n  ".join(parts) + "\n"
 
 
 def write(path, text, mode=0o444):
@@ -138,6 +142,8 @@ def make(path, kernel, initrd, name, taps=(), shares=(), has_shutdown=True, **mo
     write(path / "share/microvm/tap-flags", "vnet_hdr\n")
     if taps:
         write(path / "share/microvm/tap-interfaces", "".join(f"{tap}\n" for tap in taps))
+    if more.get("macvtaps"):
+        write(path / "share/microvm/macvtap-interfaces", "".join(" ".join(macvtap) + "\n" for macvtap in more["macvtaps"]))
     for tag, socket, source in shares:
         write(path / f"share/microvm/virtiofs/{tag}/socket", f"{socket}\n")
         write(path / f"share/microvm/virtiofs/{tag}/source", f"{source}\n")

@@ -112,6 +112,13 @@ struct hypervisor_runner_share {
     char source[HYPERVISOR_RUNNER_PATH_SIZE]; /* by its real path */
 };
 
+struct hypervisor_runner_macvtap {
+    char name[16];
+    char mac[18];
+    char link[16]; /* of the node, that it is made on */
+    char mode[16];
+};
+
 struct hypervisor_runner {
     char path[HYPERVISOR_RUNNER_PATH_SIZE];      /* its real one */
     char folder[HYPERVISOR_RUNNER_PATH_SIZE];    /* of runner_folders, that it is below */
@@ -120,6 +127,8 @@ struct hypervisor_runner {
     char hypervisor[HYPERVISOR_RUNNER_TEXT_SIZE];
     char taps[HYPERVISOR_NICS_MAX][16];
     size_t tap_count;
+    struct hypervisor_runner_macvtap macvtaps[HYPERVISOR_NICS_MAX];
+    size_t macvtap_count;
     bool has_queues; /* its VMM opens its taps with several queues */
     struct hypervisor_runner_share shares[HYPERVISOR_SHARES_MAX];
     size_t share_count;

@@ -69,6 +69,18 @@ static void write_runner(struct json_writer *writer, const struct launch_runner 
         json_write_end_array(writer);
     }
     json_write_end_array(writer);
+    json_write_key(writer, "macvtaps");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < runner->macvtap_count; i++) {
+        json_write_begin_array(writer);
+        json_write_string(writer, runner->macvtaps[i].name);
+        json_write_string(writer, runner->macvtaps[i].mac);
+        json_write_string(writer, runner->macvtaps[i].link);
+        json_write_string(writer, runner->macvtaps[i].mode);
+        json_write_end_array(writer);
+    }
+    json_write_end_array(writer);
+    json_write_field_u64(writer, "queue_count", runner->queue_count);
     json_write_end_object(writer);
 }
 
@@ -432,6 +444,31 @@ static int read_shares(const json_t *document, struct launch *launch, struct err
     return 0;
 }
 
+static bool take_member(const json_t *list, size_t index, char *ret_text, size_t size)
+{
+    const char *text = json_string_value(json_array_get(list, index));
+    snprintf(ret_text, size, "%s", text != NULL ? text : "");
+    return text != NULL && strlen(text) < size;
+}
+
+/* One that an older daemon wrote has none. */
+static int read_macvtaps(const json_t *list, struct launch_runner *runner, struct error *err)
+{
+    size_t count = json_array_size(list);
+    for (size_t i = 0; i < count; i++) {
+        struct hypervisor_runner_macvtap *macvtap = &runner->macvtaps[i];
+        const json_t *row = json_array_get(list, i);
+        if (i == LAUNCH_TAPS_MAX || !take_member(row, 0, macvtap->name, sizeof(macvtap->name)) ||
+            !take_member(row, 1, macvtap->mac, sizeof(macvtap->mac)) ||
+            !take_member(row, 2, macvtap->link, sizeof(macvtap->link)) ||
+            !take_member(row, 3, macvtap->mode, sizeof(macvtap->mode))) {
+            return error_set(err, ERROR_INVALID, LAUNCH_FILE ": its macvtaps are none");
+        }
+    }
+    runner->macvtap_count = count;
+    return 0;
+}
+
 static int read_runner(const json_t *document, struct launch *launch, struct error *err)
 {
     const json_t *runner = json_object_get(document, "runner");
@@ -460,6 +497,8 @@ static int read_runner(const json_t *document, struct launch *launch, struct err
     for (size_t i = 0; i < launch->runner.device_count && r == 0; i++) {
         launch->runner.devices[i] = devices[i];
     }
+    r = r < 0 ? r : read_macvtaps(json_object_get(runner, "macvtaps"), &launch->runner, err);
+    launch->runner.queue_count = (unsigned)json_u64(runner, "queue_count");
     launch->runner.has_queues = json_is_true(json_object_get(runner, "queues"));
     launch->runner.tap_count = count;
     launch->runner.state = memory_copy_string(state);

@@ -11,8 +11,9 @@
  *
  * A program of Nix that becomes a VMM (driver_runner) has a member more: "runner": {"state": PATH,
  * "shut_down": PATH, "file_bytes_max": N, "queues": BOOL, "devices": ["/dev/kvm"], "taps":
- * [["bxt0", "vm-a"]]}, and each of its shares has a socket, "shares": [["/srv", "share0",
- * READ-ONLY, "vm-a-virtiofs-srv.sock"]], which its VMM connects to.
+ * [["bxt0", "vm-a"]], "macvtaps": [["vm-b", MAC, "eth0", "bridge"]], "queue_count": N}, and each of
+ * its shares has a socket, "shares": [["/srv", "share0", READ-ONLY, "vm-a-virtiofs-srv.sock"]],
+ * which its VMM connects to.
  *
  * Such VMMs make their sockets themselves, in the one folder of theirs (FOLDER/LAUNCH_SCRATCH).
  * What lies there is what a guest that has taken its VMM over wants to lie there.
@@ -26,6 +27,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "engine/hypervisor/hypervisor.h"
 #include "engine/jail/jail.h"
 
 struct error;
@@ -83,7 +85,10 @@ struct launch_runner {
     uint64_t file_bytes_max;
     struct launch_tap taps[LAUNCH_TAPS_MAX];
     size_t tap_count;
-    bool has_queues;                         /* each of them */
+    bool has_queues;                                            /* each of them */
+    struct hypervisor_runner_macvtap macvtaps[LAUNCH_TAPS_MAX]; /* made for it alone */
+    size_t macvtap_count;
+    unsigned queue_count;                    /* of each of these */
     const char *devices[LAUNCH_DEVICES_MAX]; /* "/dev/kvm": which it opens, by that name */
     size_t device_count;
 };

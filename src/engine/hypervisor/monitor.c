@@ -133,6 +133,83 @@ static void take_taps_back(const struct monitor *monitor)
     }
 }
 
+/* Other owners of links on this host have other machines. */
+static char *owner_of(const struct monitor *monitor)
+{
+    return memory_format("machine-%.20s", monitor->name);
+}
+
+static void mount_for_runner(struct monitor *monitor, const char *owned_source,
+                             const char *owned_target, bool is_writable)
+{
+    if (monitor->launch.jail.mount_count < LAUNCH_MOUNTS_MAX) {
+        monitor->launch.mounts[monitor->launch.jail.mount_count++] =
+            (struct jail_mount){.source = owned_source,
+                                .target = owned_target,
+                                .writable = is_writable,
+                                .optional = true};
+    }
+}
+
+/* Its program asks /sys for its number, and opens the device of that number. */
+static int give_macvtap(struct monitor *monitor, const struct hypervisor_runner_macvtap *macvtap,
+                        const char *path, struct error *err)
+{
+    char text[16];
+    unsigned index = 0;
+    dev_t device = 0;
+    uid_t uid = monitor->launch.jail.uid;
+    MEMORY_OWNED char *owner = owner_of(monitor);
+    MEMORY_OWNED char *number = memory_format("%s/index-%s", path, macvtap->name);
+    MEMORY_OWNED char *node = memory_format("dev-%s", macvtap->name);
+    struct net_macvtap wanted = {.owner = owner,
+                                 .name = macvtap->name,
+                                 .link = macvtap->link,
+                                 .mode = macvtap->mode,
+                                 .queues = monitor->launch.runner.queue_count};
+    net_mac_parse(macvtap->mac, wanted.mac);
+    int r = net_macvtap_make(&wanted, &index, &device, err);
+    int length = snprintf(text, sizeof(text), "%u\n", index);
+    r = r < 0 ? r : file_write(number, text, (size_t)length, 0644, err);
+    if (r < 0) {
+        return r;
+    }
+    unlinkat(monitor->folder, node, 0);
+    if (mknodat(monitor->folder, node, S_IFCHR | 0600, device) < 0 ||
+        fchownat(monitor->folder, node, uid, (gid_t)uid, AT_SYMLINK_NOFOLLOW) < 0) {
+        return error_os(err, errno, "making the device of the macvtap %s", macvtap->name);
+    }
+    mount_for_runner(monitor, memory_format("%s/%s", path, node),
+                     memory_format("/dev/tap%u", index), true);
+    mount_for_runner(monitor, memory_copy_string(number),
+                     memory_format("/sys/class/net/%s/ifindex", macvtap->name), false);
+    return 0;
+}
+
+static int give_macvtaps(struct monitor *monitor, const char *path, struct error *err)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    int r = 0;
+    for (size_t i = 0; i < runner->macvtap_count && r == 0; i++) {
+        r = give_macvtap(monitor, &runner->macvtaps[i], path, err);
+    }
+    return r;
+}
+
+static void end_macvtaps(const struct monitor *monitor)
+{
+    const struct launch_runner *runner = &monitor->launch.runner;
+    MEMORY_OWNED char *owner = owner_of(monitor);
+    struct error ignored = {0};
+    for (size_t i = 0; i < runner->macvtap_count; i++) {
+        MEMORY_OWNED char *node = memory_format("dev-%s", runner->macvtaps[i].name);
+        MEMORY_OWNED char *number = memory_format("index-%s", runner->macvtaps[i].name);
+        unlinkat(monitor->folder, node, 0);
+        unlinkat(monitor->folder, number, 0);
+        net_link_delete(owner, runner->macvtaps[i].name, &ignored);
+    }
+}
+
 static char *device_name(const char *device)
 {
     return memory_format("dev-%s", strrchr(device, '/') + 1);
@@ -158,13 +235,9 @@ static void give_devices(struct monitor *monitor, const char *path)
         const char *device = runner->devices[i];
         MEMORY_OWNED char *name = device_name(device);
         bool is_own = make_device(monitor, device, name);
-        if (monitor->launch.jail.mount_count < LAUNCH_MOUNTS_MAX) {
-            monitor->launch.mounts[monitor->launch.jail.mount_count++] =
-                (struct jail_mount){.source = is_own ? memory_format("%s/%s", path, name) : device,
-                                    .target = device,
-                                    .writable = true,
-                                    .optional = true};
-        }
+        mount_for_runner(monitor,
+                         is_own ? memory_format("%s/%s", path, name) : memory_copy_string(device),
+                         memory_copy_string(device), true);
     }
 }
 
@@ -637,6 +710,7 @@ static int begin(struct monitor *monitor, const char *path, struct error *err)
     r = r < 0 ? r : open_sockets(monitor, &console_listener, err);
     r = r < 0 ? r : open_taps(monitor, err);
     r = r < 0 ? r : lend_taps(monitor, err);
+    r = r < 0 ? r : give_macvtaps(monitor, path, err);
     if (r == 0) {
         give_devices(monitor, path);
     }
@@ -664,6 +738,7 @@ static void stay(const char *path, int report, pid_t parent)
     }
     if (begin(&monitor, path, &err) < 0) {
         take_taps_back(&monitor);
+        end_macvtaps(&monitor);
         give_up(report, &err);
     }
     prctl(PR_SET_PDEATHSIG, 0);
@@ -672,6 +747,7 @@ static void stay(const char *path, int report, pid_t parent)
     int status = watch(&monitor);
     end_shares(&monitor);
     take_taps_back(&monitor);
+    end_macvtaps(&monitor);
     take_devices(&monitor);
     note_lost_share(&monitor);
     note_kill(&monitor, status);

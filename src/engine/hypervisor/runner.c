@@ -108,6 +108,8 @@ static void add_devices(const struct hypervisor_runner *runner, struct launch_ru
     launch->devices[launch->device_count++] = "/dev/kvm";
     if (runner->tap_count > 0) {
         launch->devices[launch->device_count++] = "/dev/net/tun";
+    }
+    if (runner->tap_count > 0 || runner->macvtap_count > 0) {
         launch->devices[launch->device_count++] = "/dev/vhost-net";
     }
     if (runner->vsock_cid != 0) {
@@ -137,6 +139,10 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
         order->runner.taps[order->runner.tap_count++] = (struct launch_tap){
             memory_copy_string(spec->nics[i].tap), memory_copy_string(runner->taps[i])};
     }
+    for (size_t i = 0; i < runner->macvtap_count; i++) {
+        order->runner.macvtaps[order->runner.macvtap_count++] = runner->macvtaps[i];
+    }
+    order->runner.queue_count = runner->has_queues ? spec->cpus : 1;
     for (size_t i = 0; i < runner->share_count; i++) {
         order->shares[order->share_count++] =
             (struct launch_share){.path = memory_copy_string(runner->shares[i].source),

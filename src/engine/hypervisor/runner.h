@@ -12,6 +12,10 @@ struct hypervisor_runner;
 int runner_parse_taps(const char *text, size_t length, struct hypervisor_runner *runner,
                       struct error *err);
 
+/* macvtap-interfaces: "NAME MAC LINK MODE", one in a line.  INVALID, UNSUPPORTED (too many). */
+int runner_parse_macvtaps(const char *text, size_t length, struct hypervisor_runner *runner,
+                          struct error *err);
+
 /* tap-flags: words; "multi_queue" is one of them.  Others, which a newer one may have, are not
  * ours to know. */
 bool runner_has_queues(const char *text, size_t length);

@@ -80,6 +80,66 @@ int runner_parse_taps(const char *text, size_t length, struct hypervisor_runner 
     return 0;
 }
 
+static bool take_word(const struct text *word, char *ret_text, size_t size)
+{
+    bool fits = word->length < size && memchr(word->data, '\0', word->length) == NULL;
+    snprintf(ret_text, size, "%.*s", fits ? (int)word->length : 0, word->data);
+    return fits;
+}
+
+static int parse_macvtap(const char *line, size_t length, struct hypervisor_runner *runner,
+                         struct error *err)
+{
+    uint8_t mac[NET_MAC_SIZE];
+    struct text words[5];
+    size_t count = 0;
+    size_t at = 0;
+    while (count < 5 && next_word(line, length, &at, &words[count])) {
+        count++;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    if (runner->macvtap_count == HYPERVISOR_NICS_MAX) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "share/microvm/macvtap-interfaces: a machine has at most %d of them",
+                         HYPERVISOR_NICS_MAX);
+    }
+    struct hypervisor_runner_macvtap *macvtap = &runner->macvtaps[runner->macvtap_count];
+    if (count != 4 || !take_word(&words[0], macvtap->name, sizeof(macvtap->name)) ||
+        !take_word(&words[1], macvtap->mac, sizeof(macvtap->mac)) ||
+        !take_word(&words[2], macvtap->link, sizeof(macvtap->link)) ||
+        !take_word(&words[3], macvtap->mode, sizeof(macvtap->mode)) ||
+        !net_name_is_valid(macvtap->name) || !net_mac_parse(macvtap->mac, mac) ||
+        !net_name_is_valid(macvtap->link) || !net_macvtap_mode_is_valid(macvtap->mode)) {
+        return error_set(err, ERROR_INVALID,
+                         "share/microvm/macvtap-interfaces: a line there is no NAME MAC LINK MODE "
+                         "(private, vepa, bridge or passthru)");
+    }
+    for (size_t i = 0; i < runner->macvtap_count; i++) {
+        if (strcmp(runner->macvtaps[i].name, macvtap->name) == 0) {
+            return error_set(err, ERROR_INVALID,
+                             "share/microvm/macvtap-interfaces: %s is there twice", macvtap->name);
+        }
+    }
+    runner->macvtap_count++;
+    return 0;
+}
+
+int runner_parse_macvtaps(const char *text, size_t length, struct hypervisor_runner *runner,
+                          struct error *err)
+{
+    int r = 0;
+    runner->macvtap_count = 0;
+    for (size_t at = 0; at < length && r == 0;) {
+        const char *newline = memchr(text + at, '\n', length - at);
+        size_t line = newline != NULL ? (size_t)(newline - text) - at : length - at;
+        r = parse_macvtap(text + at, line, runner, err);
+        at += line + 1;
+    }
+    return r;
+}
+
 bool runner_has_queues(const char *text, size_t length)
 {
     size_t at = 0;
@@ -349,15 +409,21 @@ static int read_parts(struct hypervisor_runner *runner, struct error *err)
     runner->has_queues = r == 0 && runner_has_queues((const char *)text.data, text.used);
     r = r < 0 ? r : read_text(runner, "share/microvm/vsock-cid", &text, err);
     r = r < 0 ? r : runner_parse_cid((const char *)text.data, text.used, runner, err);
-    r = r < 0 ? r
-              : refuse_if_there(runner, "share/microvm/macvtap-interfaces",
-                                "a macvtap goes by the node's packet filter: give it a tap", err);
+    r = r < 0 ? r : read_text(runner, "share/microvm/macvtap-interfaces", &text, err);
+    r = r < 0 ? r : runner_parse_macvtaps((const char *)text.data, text.used, runner, err);
     r = r < 0 ? r
               : refuse_if_there(runner, "share/microvm/pci-devices",
-                                "devices of the node are not given to machines", err);
-    r = r < 0 ? r
-              : refuse_if_there(runner, "share/microvm/usb-devices",
-                                "devices of the node are not given to machines", err);
+                                "a PCI device reaches all of the node's memory unless an IOMMU "
+                                "bounds it, and belongs to one node: leave microvm.devices empty; "
+                                "a machine with it is run by microvm.nix's own host module",
+                                err);
+    r = r < 0
+        ? r
+        : refuse_if_there(runner, "share/microvm/usb-devices",
+                          "USB devices belong to one node, and their names to another machine "
+                          "tomorrow: leave microvm.devices empty; a machine with one is run "
+                          "by microvm.nix's own host module",
+                          err);
     return r < 0 ? r : read_shares(runner, err);
 }
 

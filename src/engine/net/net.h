@@ -126,6 +126,24 @@ void net_tap_take_back(const char *tap, const char *name);
 /* One that is in no bridge and goes when it is closed: for a VMM that only looks at a state. */
 int net_tap_open_spare(int *ret_fd, struct error *err);
 
+/* ---- Macvtaps: a machine on a link of the host ---- */
+
+struct net_macvtap {
+    const char *owner; /* of this one alone: what it has left is made anew */
+    const char *name;
+    const char *link; /* the host's, that it is on */
+    const char *mode; /* "private", "vepa", "bridge", "passthru" */
+    uint8_t mac[NET_MAC_SIZE];
+    unsigned queues;
+};
+
+bool net_macvtap_mode_is_valid(const char *word);
+
+/* Make it, and say which link and which character device it is; net_link_delete() ends it.
+ * NOT_FOUND: there is no such link; CONFLICT: the link takes none. */
+int net_macvtap_make(const struct net_macvtap *macvtap, unsigned *ret_index, dev_t *ret_device,
+                     struct error *err);
+
 /* ---- VXLAN: a network over several nodes ---- */
 
 struct net_vxlan_entry {

@@ -55,6 +55,7 @@ struct machine_options {
     const char
         *share_folders; /* with commas: what machines may share; lent for the service's life */
     const char *runner_folders; /* the same: where runners may be */
+    const char *macvtap_links;  /* the same: links of the node that these may have macvtaps on */
     uint64_t memory_percent;    /* of the node's, that machines may have together; 0: any */
 };
 

@@ -235,11 +235,43 @@ static int check_shares(const struct machine_service *service,
     return 0;
 }
 
+static bool has_link(const char *list, const char *link)
+{
+    size_t length = strlen(link);
+    for (const char *at = list; at != NULL && *at != '\0';) {
+        size_t word = strcspn(at, ",");
+        if (word == length && strncmp(at, link, length) == 0) {
+            return true;
+        }
+        at += word + (at[word] == ',');
+    }
+    return false;
+}
+
+/* What goes by a macvtap no rule of the node's sees. */
+static int check_macvtaps(const struct machine_service *service,
+                          const struct hypervisor_runner *runner, struct error *err)
+{
+    const char *links = service->options.macvtap_links;
+    for (size_t i = 0; i < runner->macvtap_count; i++) {
+        if (!has_link(links, runner->macvtaps[i].link)) {
+            return error_set(err, ERROR_DENIED,
+                             "its macvtap %s is on %s, which is no link that this node gives to "
+                             "machines (machine_macvtap_links): past its packet filter they are in "
+                             "the network of that link. An interface of type tap is in a network "
+                             "of Blixard's",
+                             runner->macvtaps[i].name, runner->macvtaps[i].link);
+        }
+    }
+    return 0;
+}
+
 int runner_read(const struct machine_service *service, const json_t *config,
                 struct hypervisor_runner *ret_runner, struct error *err)
 {
     int r =
         hypervisor_read_runner(folders_of(service), json_text(config, "runner"), ret_runner, err);
+    r = r < 0 ? r : check_macvtaps(service, ret_runner, err);
     return r < 0 ? r : check_shares(service, ret_runner, err);
 }
 

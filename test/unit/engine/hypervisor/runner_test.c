@@ -76,3 +76,40 @@ TEST(runner, a_line_is_one)
     EXPECT(runner_parse_line("a\0b", 3, "x", line, sizeof(line), &err) == -ERROR_INVALID);
     EXPECT(runner_parse_line("a b", 3, "x", line, sizeof(line), &err) == -ERROR_INVALID);
 }
+
+static int parse_macvtaps(const char *text, struct hypervisor_runner *runner)
+{
+    struct error err = {0};
+    return runner_parse_macvtaps(text, strlen(text), runner, &err);
+}
+
+TEST(runner, a_macvtap_is_a_line_of_four_words)
+{
+    struct hypervisor_runner runner = {0};
+    EXPECT(parse_macvtaps("", &runner) == 0 && runner.macvtap_count == 0);
+    EXPECT(parse_macvtaps("\n \n", &runner) == 0 && runner.macvtap_count == 0);
+    EXPECT(parse_macvtaps("a 02:00:00:00:00:01 eth0 bridge\nb 02:00:00:00:00:02 eth0 vepa",
+                          &runner) == 0);
+    EXPECT(runner.macvtap_count == 2);
+    EXPECT(strcmp(runner.macvtaps[0].name, "a") == 0 &&
+           strcmp(runner.macvtaps[0].link, "eth0") == 0);
+    EXPECT(strcmp(runner.macvtaps[1].mac, "02:00:00:00:00:02") == 0);
+    EXPECT(strcmp(runner.macvtaps[1].mode, "vepa") == 0);
+}
+
+TEST(runner, macvtaps_that_are_none_are_refused)
+{
+    struct hypervisor_runner runner = {0};
+    EXPECT(parse_macvtaps("a", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a 02:00:00:00:00:01 eth0", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a 02:00:00:00:00:01 eth0 bridge more", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a 02:00:00:00:00:01 eth0 source", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a 01:00:00:00:00:01 eth0 bridge", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a/b 02:00:00:00:00:01 eth0 bridge", &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps("a 02:00:00:00:00:01 ../eth0 bridge", &runner) == -ERROR_INVALID);
+#define LINE(name) name " 02:00:00:00:00:01 eth0 bridge\n"
+    EXPECT(parse_macvtaps(LINE("a") LINE("a"), &runner) == -ERROR_INVALID);
+    EXPECT(parse_macvtaps(LINE("a") LINE("b") LINE("c") LINE("d"), &runner) == 0);
+    EXPECT(parse_macvtaps(LINE("a") LINE("b") LINE("c") LINE("d") LINE("e"), &runner) ==
+           -ERROR_UNSUPPORTED);
+}
