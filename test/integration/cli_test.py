@@ -356,7 +356,7 @@ class Projects(unittest.TestCase):
         rows = re.findall(r'^SETTING\("([\w.]+)", "([\w-]+)", .+?, ([A-Z]+), "([\w.]+)", (?:NULL|"([\w ]+)"), "', (ROOT / "spec/settings.def").read_text(), re.M)
         by_file, flags, by_api = [], [], {}
         for number, (key, flag, kind, field, choices) in enumerate(rows, 3):
-            if flag in ("runtime", "image", "handler", "dead-letter"):  # of another runtime; and short for another
+            if flag in ("runtime", "image", "runner", "handler", "dead-letter"):  # of another runtime; and short for another
                 continue
             text, value = {"SIZE": (f"{number}MiB", number << 20), "DURATION": (f"{number}s", number * 1000), "COUNT": (f"{number}",) * 2,
                            "TEXT": (choices.split(" ")[-1] if choices else f"queue:q{number}",) * 2}[kind]
