@@ -62,6 +62,9 @@ class Quotas(unittest.TestCase):
         self.volume("b", 1, code=69)
         self.cli("volume", "delete", "a")
         self.volume("b", 1)
+        # Of instances a node knows its own, and its part of the limit.
+        self.cli("quota", "set", "default", "--instances", 7)
+        self.assertRegex(self.cli("quota", "show", "default"), r"(?m)^instances +- +7\n  on this node +0 +7$")
         # A part of it may be changed, and taken off.
         self.cli("quota", "set", "default", "--machines", 3)
         self.assertEqual(self.node.json("/v1/quotas/default")["disk_bytes"], MIB)

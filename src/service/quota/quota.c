@@ -341,6 +341,10 @@ static void write_row(const struct quota_row *row, void *context)
             json_write_field_u64(writer, quota_names[i], row->limits[i]);
         }
     }
+    if (row->has[QUOTA_INSTANCES]) {
+        json_write_field_u64(writer, "instances_here",
+                             shares_instances(writing->service->shares, row->project));
+    }
     json_write_key(writer, "used");
     json_write_begin_object(writer);
     for (int i = 0; i < QUOTA_STORED_COUNT; i++) {

@@ -104,18 +104,20 @@ int verb_quota_show(const struct arguments *arguments, struct error *err)
         }
         return r;
     }
+    static const char here[] = "instances_here"; /* the last row's, of the node that answers */
     const json_t *used = json_object_get(quota, "used");
     printf("%-20s  %14s  %14s\n", "RESOURCE", "USED", "LIMIT");
     for (size_t i = 0; i < COUNT(resources); i++) {
         const json_t *amount = json_object_get(used, resources[i].field);
         printf("%-20s", resources[i].flag);
-        if (strcmp(resources[i].flag, "instances") == 0) {
-            amount = json_object_get(used, "instances_here"); /* of the node that answers */
-        }
         print_amount(&resources[i], amount, "-");
         print_amount(&resources[i], json_object_get(quota, resources[i].field), "none");
         putchar('\n');
     }
+    printf("%-20s", "  on this node");
+    print_amount(&resources[COUNT(resources) - 1], json_object_get(used, here), "-");
+    print_amount(&resources[COUNT(resources) - 1], json_object_get(quota, here), "none");
+    putchar('\n');
     return 0;
 }
 
