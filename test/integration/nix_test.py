@@ -72,6 +72,14 @@ class Module(Evaluation):
                                   stderr=subprocess.STDOUT, text=True, timeout=60)
             self.assertEqual((done.returncode, done.stdout), (0, "the configuration is good\n"))
 
+    def test_a_guest_begins_its_agent_when_all_else_is_up(self):
+        seen = self.value(f"import {NIX}/eval.nix {{ of = {ROOT}/nix/guest.nix; module = {NIX}/guest.nix; }}")
+        self.assertEqual((list(seen["units"]), seen["failed"], seen["host"]["kernelModules"]), (["blixard-agent"], [], ["virtio_console"]))
+        unit = seen["units"]["blixard-agent"]
+        for line in ("After=multi-user.target", "WantedBy=multi-user.target", "Restart=always", "KillMode=process", "OOMScoreAdjust=-900"):
+            self.assertIn(f"\n{line}\n", unit + "\n")
+        self.assertRegex(unit, r"(?m)^ExecStart=/\S+-agent/bin/blixard-agent$")
+
     def test_systemd_knows_every_word_of_the_units(self):
         """Programs are those of this machine; lines of the golden text that are no systemd's are left out."""
         if shutil.which("systemd-analyze") is None:

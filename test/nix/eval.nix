@@ -1,8 +1,8 @@
 # What the module makes of a configuration: `nix-instantiate --eval --strict --json --arg module ./cases/x.nix`.
-{ module, lib ? import ./lib, pkgs ? import ./pkgs.nix }:
+{ module, of ? ../../nix/module, lib ? import ./lib, pkgs ? import ./pkgs.nix }:
 let
   evaluated = lib.evalModules {
-    modules = [ ./nixos.nix ../../nix/module { _module.args = { inherit pkgs; }; } module ];
+    modules = [ ./nixos.nix of { _module.args = { inherit pkgs; }; } module ];
   };
   inherit (evaluated) config;
   inherit (builtins) attrNames concatStringsSep filter isBool isList map toString;
