@@ -52,7 +52,7 @@ static char *on_this_system(const char *fix)
     if (!text_starts_with(fix, apt) || !file_exists("/etc/NIXOS")) {
         return memory_copy_string(fix);
     }
-    const char *package = fix + strlen(apt);
+    const char *package = &fix[sizeof(apt) - 1];
     for (size_t i = 0; i < sizeof(packages_of_nix) / sizeof(packages_of_nix[0]); i++) {
         if (strcmp(package, packages_of_nix[i].debian) == 0) {
             package = packages_of_nix[i].nix;
