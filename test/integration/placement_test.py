@@ -383,7 +383,7 @@ class Functions(unittest.TestCase):
 
     def holders(self, server, name, holds):
         index = None
-        for _ in range(60):
+        for _ in range(300):
             version, index = server.look(f"/v1/functions/{name}/versions/1", index, 1000)
             nodes = {node["name"] for node in version["nodes"]}
             if holds(nodes):
