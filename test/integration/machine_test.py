@@ -88,6 +88,17 @@ class Life(Case):
         self.ok("vm", "cp", "-r", f"{name}:/root/tree", f"{tree}.back")
         self.assertIn("leaf", {entry.name for entry in pathlib.Path(f"{tree}.back").rglob("*")})
 
+    def test_what_is_refused_while_its_input_still_comes_is_told(self):
+        """Goal: an agent that refuses while the file still comes ends the request, not the daemon.  Method: more than
+        a connection holds, to where it cannot be, and to a program that there is not."""
+        name = self.create()
+        here = pathlib.Path(folder.name) / "large"
+        here.write_bytes(bytes(1 << 20))
+        for _ in range(3):
+            self.assertIn("No such file", self.refused("vm", "cp", here, f"{name}:/nowhere/x"))
+            self.assertIn("no program", self.run_cli("vm", "exec", name, "--", "/bin/nothing", stdin="x" * (8 << 20)).stderr)
+        self.assertEqual(self.show(name)["state"], "running")
+
     def test_what_was_written_is_there_after_stop_and_start(self):
         name = self.create()
         self.shell(name, "echo kept > /root/note; mkdir /srv/new")

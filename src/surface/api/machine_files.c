@@ -15,11 +15,12 @@ struct copying {
     struct agent_call *call;
     bool has_begun;
     bool body_is_over; /* or there is none */
+    bool is_answering; /* which ends a body that has not come whole, at once */
 };
 
 static void release(struct copying *copying)
 {
-    if (copying->call == NULL && copying->body_is_over) {
+    if (copying->call == NULL && copying->body_is_over && !copying->is_answering) {
         free(copying);
     }
 }
@@ -160,11 +161,13 @@ static void on_written(const struct error *error, const struct agent_result *res
     http_exchange_on(request->exchange, NULL, NULL, NULL);
     request->stop = NULL;
     copying->call = NULL;
+    copying->is_answering = true;
     if (error != NULL) {
         api_answer_error(request, error);
     } else {
         api_answer_nothing(request);
     }
+    copying->is_answering = false;
     release(copying);
 }
 

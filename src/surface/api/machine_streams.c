@@ -82,7 +82,16 @@ struct exec {
     bool has_begun;
     bool has_terminal;
     bool input_is_over;
+    bool is_answering; /* which ends input that has not come whole, at once */
 };
+
+static void release_exec(struct exec *exec)
+{
+    if (exec->call == NULL && exec->input_is_over && !exec->is_answering) {
+        buffer_done(&exec->frames.held);
+        free(exec);
+    }
+}
 
 static void on_exec_started(int pid, void *context)
 {
@@ -144,17 +153,16 @@ static void on_exec_end(const struct error *error, const struct agent_result *re
     struct request *request = exec->request;
     http_exchange_on(request->exchange, NULL, NULL, NULL);
     request->stop = NULL;
+    exec->call = NULL;
+    exec->is_answering = true;
     if (exec->has_begun) {
         send_end(request->exchange, error, result != NULL ? &result->exit : NULL);
         api_request_end(request);
     } else {
         api_answer_error(request, error);
     }
-    exec->call = NULL;
-    if (exec->input_is_over) {
-        buffer_done(&exec->frames.held);
-        free(exec);
-    }
+    exec->is_answering = false;
+    release_exec(exec);
 }
 
 static void on_exec_writable(void *context)
@@ -212,14 +220,12 @@ static void on_exec_input_end(const struct error *error, void *context)
 {
     struct exec *exec = context;
     exec->input_is_over = true;
-    if (exec->call == NULL) {
-        buffer_done(&exec->frames.held);
-        free(exec);
-    } else if (error != NULL) {
+    if (exec->call != NULL && error != NULL) {
         agent_call_cancel(exec->call);
-    } else {
+    } else if (exec->call != NULL) {
         agent_call_finish_input(exec->call);
     }
+    release_exec(exec);
 }
 
 static void on_exec_stop(struct request *request)
