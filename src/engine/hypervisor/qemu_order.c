@@ -41,7 +41,9 @@ static void add_flash(const char *node, const char *path, bool read_only, struct
 /*
  * microvm: rtc=on: without it rtc_cmos spins for more than a second.  acpi=on: Debian's kernels
  * find virtio-mmio in no other way; it also gives the power button.  q35: graphics=off has the
- * BIOS speak on the serial line.
+ * BIOS speak on the serial line.  mem-merge=off: by itself QEMU offers all memory to the kernel's
+ * same-page merging, where the host has that on; what two machines have in common could then be
+ * told by how long a write takes.
  */
 static void add_board(const struct hypervisor_spec *spec, struct order *order)
 {
@@ -54,13 +56,13 @@ static void add_board(const struct hypervisor_spec *spec, struct order *order)
     switch (spec->board) {
     case HYPERVISOR_MICROVM:
         order_add(order,
-                  "microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,"
+                  "microvm,x-option-roms=off,rtc=on,acpi=on,isa-serial=on,mem-merge=off,"
                   "memory-backend=memory");
         order_add(order, "-global");
         order_add(order, "virtio-mmio.force-legacy=off");
         break;
     case HYPERVISOR_Q35:
-        order_add_format(order, "q35,graphics=off,vmport=off,memory-backend=memory%s",
+        order_add_format(order, "q35,graphics=off,vmport=off,mem-merge=off,memory-backend=memory%s",
                          has_uefi ? ",pflash0=firmware,pflash1=variables" : "");
         break;
     }

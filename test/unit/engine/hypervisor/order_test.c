@@ -34,6 +34,19 @@ static struct hypervisor_spec small(void)
                                     .cmdline = "quiet"};
 }
 
+TEST(hypervisor, memory_is_not_merged_with_that_of_others)
+{
+    static const enum hypervisor_board boards[] = {HYPERVISOR_MICROVM, HYPERVISOR_Q35};
+    for (size_t i = 0; i < sizeof(boards) / sizeof(boards[0]); i++) {
+        struct hypervisor_spec spec = small();
+        struct order order = {0};
+        spec.board = boards[i];
+        qemu_make_order(&emulated, "/usr/bin/qemu", &spec, &order);
+        EXPECT(has_word(&order, "mem-merge=off"));
+        order_done(&order);
+    }
+}
+
 TEST(hypervisor, a_command_line_has_what_a_machine_is)
 {
     const struct hypervisor_disk disk = {
