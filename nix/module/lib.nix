@@ -6,7 +6,7 @@ let
     any attrNames concatLists concatMap concatStringsSep elem filter filterAttrs hasPrefix hasSuffix head isAttrs isInt isList
     isString mapAttrs mapAttrsToList mkOption optional optionalAttrs removeSuffix splitString types unique;
 
-  sizePattern = " *[0-9]+(\\.[0-9]+)? *(B|K|M|G|KiB|MiB|GiB|kB|MB|GB)? *";
+  sizePattern = " *[0-9]+(\\.[0-9]+)? *(B|K|M|G|T|KiB|MiB|GiB|TiB|kB|MB|GB|TB)? *";
   durationPattern = " *[0-9]+(\\.[0-9]+)? *(ms|s|m|h|d)? *";
   sizeType = types.either types.ints.unsigned (types.strMatching sizePattern);
   durationType = types.either types.ints.unsigned (types.strMatching durationPattern);

@@ -78,19 +78,42 @@ struct unit {
     uint64_t factor;
 };
 
+/* What stands behind a point, as `part` of `whole`; nothing: 0 of 1. */
+static bool take_fraction(const char **rest, uint64_t *ret_part, uint64_t *ret_whole)
+{
+    enum { DIGITS_MAX = 6 }; /* so that its product with a unit does not overflow */
+    *ret_part = 0;
+    *ret_whole = 1;
+    if (**rest != '.') {
+        return true;
+    }
+    const char *digits = *rest + 1;
+    size_t count = strspn(digits, "0123456789");
+    *rest = digits + count;
+    for (size_t i = 0; i < count; i++) {
+        *ret_whole *= i < DIGITS_MAX ? 10 : 1;
+    }
+    return count <= DIGITS_MAX && text_parse_u64(text_of(digits, count), ret_part);
+}
+
+/* A fraction is of something larger: there is no half byte. */
 static bool parse_with_unit(const char *string, const struct unit *units, size_t unit_count,
                             uint64_t *ret_value)
 {
     size_t digits = strspn(string, "0123456789");
+    const char *rest = string + digits;
     uint64_t value = 0;
-    if (!text_parse_u64(text_of(string, digits), &value)) {
+    uint64_t part = 0;
+    uint64_t whole = 1;
+    if (!text_parse_u64(text_of(string, digits), &value) || !take_fraction(&rest, &part, &whole)) {
         return false;
     }
-    const char *rest = string + digits;
     rest += strspn(rest, " ");
     for (size_t i = 0; i < unit_count; i++) {
+        uint64_t factor = units[i].factor;
         if (strcmp(units[i].text, rest) == 0) {
-            return !__builtin_mul_overflow(value, units[i].factor, ret_value);
+            return (whole == 1 || factor > 1) && !__builtin_mul_overflow(value, factor, &value) &&
+                !__builtin_add_overflow(value, part * factor / whole, ret_value);
         }
     }
     return false;
@@ -99,9 +122,20 @@ static bool parse_with_unit(const char *string, const struct unit *units, size_t
 bool text_parse_size(const char *string, uint64_t *ret_bytes)
 {
     static const struct unit units[] = {
-        {"", 1},        {"B", 1},         {"K", 1 << 10},     {"M", 1 << 20},
-        {"G", 1 << 30}, {"KiB", 1 << 10}, {"MiB", 1 << 20},   {"GiB", 1 << 30},
-        {"kB", 1000},   {"MB", 1000000},  {"GB", 1000000000},
+        {"", 1},
+        {"B", 1},
+        {"K", 1 << 10},
+        {"M", 1 << 20},
+        {"G", 1 << 30},
+        {"T", UINT64_C(1) << 40},
+        {"KiB", 1 << 10},
+        {"MiB", 1 << 20},
+        {"GiB", 1 << 30},
+        {"TiB", UINT64_C(1) << 40},
+        {"kB", 1000},
+        {"MB", 1000000},
+        {"GB", 1000000000},
+        {"TB", UINT64_C(1000000000000)},
     };
     return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_bytes);
 }

@@ -34,7 +34,8 @@ bool text_ends_with(const char *string, const char *suffix);
 /* Strict decimal, whole text, no sign, no blanks; false on overflow or anything else. */
 bool text_parse_u64(struct text text, uint64_t *ret_value);
 
-/* A size: digits with an optional unit (B, KiB, MiB, GiB, kB, MB, GB; K, M, G are binary). */
+/* A size: digits, perhaps a point and more, with an optional unit (B, KiB, MiB, GiB, TiB, kB, MB,
+ * GB, TB; K, M, G, T are binary). */
 bool text_parse_size(const char *string, uint64_t *ret_bytes);
 
 /* Bytes per second: a size, with or without "/s" behind it. */

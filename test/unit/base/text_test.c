@@ -33,6 +33,15 @@ TEST(text, sizes_and_durations_take_units)
     uint64_t value = 0;
     EXPECT(text_parse_size("128MiB", &value) && value == UINT64_C(128) << 20);
     EXPECT(text_parse_size("2 GB", &value) && value == UINT64_C(2000000000));
+    EXPECT(text_parse_size("16TiB", &value) && value == UINT64_C(16) << 40);
+    EXPECT(text_parse_size("1.5GiB", &value) && value == UINT64_C(1536) << 20);
+    EXPECT(text_parse_size("0.000001TB", &value) && value == 1000000);
+    EXPECT(text_parse_duration_ms("1.25", &value) && value == 1250);
+    EXPECT(!text_parse_size("1.5", &value) && !text_parse_duration_ms("1.5ms", &value));
+    EXPECT(!text_parse_size("1.GiB", &value) && !text_parse_size(".5GiB", &value));
+    EXPECT(!text_parse_size("1.0000001GiB", &value) && !text_parse_size("1.5.5GiB", &value));
+    EXPECT(text_parse_size("16777215.999999TiB", &value) && value > UINT64_C(16777215) << 40);
+    EXPECT(!text_parse_size("16777216.5TiB", &value));
     EXPECT(!text_parse_size("5 parsecs", &value));
     EXPECT(text_parse_rate("20MiB/s", &value) && value == UINT64_C(20) << 20);
     EXPECT(text_parse_rate("7", &value) && value == 7);
