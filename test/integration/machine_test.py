@@ -79,6 +79,11 @@ class Life(Case):
         here.write_bytes(bytes(range(256)) * 4000)
         self.ok("vm", "cp", here, f"{name}:/root/file")
         self.ok("vm", "cp", f"{name}:/root/file", f"{here}.back")
+        self.ok("vm", "cp", here, f"{name}:/srv/")
+        self.ok("vm", "cp", f"{name}:/srv/{here.name}", f"{here}.again")
+        self.assertEqual(pathlib.Path(f"{here}.again").read_bytes(), here.read_bytes())
+        self.assertIn("with a / behind it", self.refused("vm", "cp", here, f"{name}:/root"))
+        self.assertIn("--recursive", self.refused("vm", "cp", f"{name}:/root", here))
         self.assertEqual(pathlib.Path(f"{here}.back").read_bytes(), here.read_bytes())
         tree = pathlib.Path(folder.name) / "tree"
         (tree / "below").mkdir(parents=True)
@@ -236,6 +241,12 @@ class Refusals(Case):
                 (("vm", "console", name), "does not run"),
                 (("vm", "stop", "nobody"), "no machine"),
                 (("vm", "cp", "a", "b"), "NAME:PATH"),
+                (("vm", "cp", "a", f"{name}:"), "NAME:PATH"),
+                (("vm", "cp", "no-such-file", f"{name}:/"), "does not exist"),
+                (("vm", "import", "no-such-file"), "does not exist"),
+                (("vm", "create", "x", "--image", "small", "--cpus", "0"), "from 1 to 64"),
+                (("vm", "create", "x", "--image", "small", "--memory", "1XB"), "is no size (for example 512MiB)"),
+                (("vm", "create", "x", "--image", "small", "--memory", "2TiB"), "it must be from"),
                 (("image", "import", "i", "--root", "/etc/passwd"), "archive"),
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)

@@ -63,6 +63,9 @@ int file_get(struct work *work, struct buffer *answer, struct error *err)
     if (fd < 0 || fstat(fd, &status) < 0) {
         return fail_plain(err, errno);
     }
+    if (S_ISDIR(status.st_mode)) {
+        return error_set(err, ERROR_INVALID, "it is a folder (--recursive copies one)");
+    }
     if (!S_ISREG(status.st_mode)) {
         return error_set(err, ERROR_INVALID, "it is no regular file");
     }
@@ -150,9 +153,14 @@ int file_put(struct work *work, struct buffer *answer, struct error *err)
     uint64_t total = 0;
     uint64_t flags = request_number(work->request, AGENT_FLAGS, 0);
     int r = request_text(work->request, AGENT_PATH, NULL, path, err);
+    bool is_there = r == 0 && stat(path, &status) == 0;
+    if (is_there && S_ISDIR(status.st_mode)) {
+        r = error_set(err, ERROR_INVALID,
+                      "it is a folder: with a / behind it, the file goes into it");
+    }
     if (r == 0 &&
         (path[0] == '\0' || path[strlen(path) - 1] == '/' ||
-         (stat(path, &status) == 0 && !S_ISREG(status.st_mode)))) {
+         (is_there && !S_ISREG(status.st_mode)))) {
         r = error_set(err, ERROR_INVALID, "there is something that is no regular file");
     }
     if (r == 0 && (flags & AGENT_FLAG_MAKE_FOLDERS) != 0) {

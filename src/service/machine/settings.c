@@ -131,7 +131,8 @@ enum hypervisor_board settings_board(const json_t *config)
 
 static void fill_u64(json_t *config, const char *key, uint64_t otherwise)
 {
-    if (json_u64(config, key) == 0) {
+    const json_t *value = json_object_get(config, key);
+    if (value == NULL || json_is_null(value)) {
         json_object_set_new(config, key, json_integer((json_int_t)otherwise));
     }
 }

@@ -402,6 +402,9 @@ int duplex_upload(const char *method, const char *target, const char *path, json
     struct stat status;
     struct upload upload = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
     FD_OWNED int fd = upload.fd;
+    if (fd < 0 && errno == ENOENT) {
+        return error_set(err, ERROR_NOT_FOUND, "%s does not exist", path);
+    }
     if (fd < 0 || fstat(fd, &status) < 0) {
         return error_os(err, errno, "%s", path);
     }

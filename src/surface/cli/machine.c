@@ -350,7 +350,7 @@ static int show_one(const struct arguments *arguments, const struct column *fact
     if (r == 0 && output != OUTPUT_TABLE) {
         print_document(document, output);
     } else if (r == 0) {
-        print_facts(document, facts, count);
+        print_known_facts(document, facts, count);
         print_accesses(document);
     }
     return r;

@@ -35,13 +35,21 @@ static struct place place_of(const char *word)
     return (struct place){memory_copy_text(word, (size_t)(colon - word)), colon + 1};
 }
 
-static void add_target(struct buffer *target, const struct place *place, const char *query)
+static void add_target(struct buffer *target, const char *machine, const char *place,
+                       const char *query)
 {
-    MEMORY_OWNED char *path = request_target("machines", place->name, "/files/");
-    const char *rest = place->path + (place->path[0] == '/' ? 1 : 0);
+    MEMORY_OWNED char *path = request_target("machines", machine, "/files/");
+    const char *rest = place + (place[0] == '/' ? 1 : 0);
     buffer_append_string(target, path);
     http_percent_encode(target, text_of(rest, strlen(rest)));
     buffer_append_string(target, query);
+}
+
+/* "a" of "/tmp/a". */
+static const char *last_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
 }
 
 static char *temporary(const char *beside, int *ret_fd, struct error *err)
@@ -64,13 +72,16 @@ static int put_file(const char *from, const struct place *to, struct error *err)
     char query[32];
     BUFFER_OWNED struct buffer target = {0};
     if (stat(from, &status) < 0) {
-        return error_os(err, errno, "%s", from);
+        return errno == ENOENT ? error_set(err, ERROR_NOT_FOUND, "%s does not exist", from)
+                               : error_os(err, errno, "%s", from);
     }
     if (S_ISDIR(status.st_mode)) {
         return error_set(err, ERROR_INVALID, "%s is a folder: say --recursive", from);
     }
+    bool is_into = text_ends_with(to->path, "/");
+    MEMORY_OWNED char *place = memory_format("%s%s", to->path, is_into ? last_of(from) : "");
     snprintf(query, sizeof(query), "?mode=%04o", status.st_mode & 07777);
-    add_target(&target, to, query);
+    add_target(&target, to->name, place, query);
     return duplex_upload("PUT", buffer_string(&target), from, NULL, err);
 }
 
@@ -82,7 +93,7 @@ static int put_folder(const char *from, const struct place *to, struct error *er
     if (archive == NULL) {
         return -(int)err->kind;
     }
-    add_target(&target, to, "?tar=true");
+    add_target(&target, to->name, to->path, "?tar=true");
     int r = rootfs_archive(from, fd, err);
     r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), archive, NULL, err);
     unlink(archive);
@@ -101,7 +112,7 @@ static int get_bytes(const struct place *from, const char *query, int fd, struct
 {
     BUFFER_OWNED struct buffer target = {0};
     ANSWER_OWNED struct answer answer = {.on_data = write_piece, .context = &fd};
-    add_target(&target, from, query);
+    add_target(&target, from->name, from->path, query);
     errno = 0;
     int r = request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
     return r == 0 && errno == ENOSPC ? error_os(err, ENOSPC, "writing") : r;
@@ -112,9 +123,8 @@ static int get_file(const struct place *from, const char *to, struct error *err)
     struct stat status;
     FD_OWNED int fd = -1;
     bool is_folder = stat(to, &status) == 0 && S_ISDIR(status.st_mode);
-    const char *slash = strrchr(from->path, '/');
-    const char *base = slash != NULL ? slash + 1 : from->path;
-    MEMORY_OWNED char *path = is_folder ? memory_format("%s/%s", to, base) : memory_copy_string(to);
+    MEMORY_OWNED char *path =
+        is_folder ? memory_format("%s/%s", to, last_of(from->path)) : memory_copy_string(to);
     MEMORY_OWNED char *beside = temporary(path, &fd, err);
     if (beside == NULL) {
         return -(int)err->kind;
@@ -155,6 +165,9 @@ int verb_vm_cp(const struct arguments *arguments, struct error *err)
         return error_set(
             err, ERROR_INVALID,
             "one of both is in a machine: NAME:PATH, as in `vm cp file web:/srv/file`");
+    }
+    if ((to_name != NULL ? to.path : from.path)[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "where in the machine? NAME:PATH, as in web:/srv/");
     }
     if (to_name != NULL) {
         r = is_deep ? put_folder(from.path, &to, err) : put_file(from.path, &to, err);

@@ -11,9 +11,10 @@
 
 enum { INPUT_MAX = 64 << 20, SHOWN_MAX = 60 };
 
-static int take_number(const char *flag, const char *value, bool is_good, struct error *err)
+static int take_number(const char *flag, const char *value, bool is_good, const char *wanted,
+                       struct error *err)
 {
-    return is_good ? 0 : error_set(err, ERROR_INVALID, "--%s %.40s is no such value", flag, value);
+    return is_good ? 0 : error_set(err, ERROR_INVALID, "--%s %.40s is no %s", flag, value, wanted);
 }
 
 int payload_take_flags(const struct arguments *arguments, const struct payload_flag *flags,
@@ -28,17 +29,20 @@ int payload_take_flags(const struct arguments *arguments, const struct payload_f
         }
         switch (flags[i].kind) {
         case FLAG_DURATION:
-            r = take_number(flags[i].flag, value, text_parse_duration_ms(value, &number), err);
+            r = take_number(flags[i].flag, value, text_parse_duration_ms(value, &number),
+                            "time (for example 30s)", err);
             break;
         case FLAG_COUNT:
             r = take_number(flags[i].flag, value,
-                            text_parse_u64(text_of(value, strlen(value)), &number), err);
+                            text_parse_u64(text_of(value, strlen(value)), &number), "number", err);
             break;
         case FLAG_SIZE:
-            r = take_number(flags[i].flag, value, text_parse_size(value, &number), err);
+            r = take_number(flags[i].flag, value, text_parse_size(value, &number),
+                            "size (for example 512MiB)", err);
             break;
         case FLAG_RATE:
-            r = take_number(flags[i].flag, value, text_parse_rate(value, &number), err);
+            r = take_number(flags[i].flag, value, text_parse_rate(value, &number),
+                            "rate (for example 20MiB/s)", err);
             break;
         case FLAG_TEXT:
             break;

@@ -241,6 +241,17 @@ void print_facts(const json_t *document, const struct column *columns, unsigned 
     }
 }
 
+void print_known_facts(const json_t *document, const struct column *columns, unsigned count)
+{
+    char cell[CELL_MAX];
+    for (unsigned i = 0; i < count; i++) {
+        format_cell(document, &columns[i], cell);
+        if (cell[0] != '\0' && strcmp(cell, "-") != 0) {
+            printf("%-15s %s\n", columns[i].title, cell);
+        }
+    }
+}
+
 int print_target(const struct arguments *arguments, const char *target, const char *rows_or_null,
                  const struct column *columns, unsigned count, struct error *err)
 {

@@ -238,6 +238,9 @@ int print_done(const struct arguments *arguments, json_t *document, struct error
 /* One "name: value" line per row. */
 void print_facts(const json_t *document, const struct column *columns, unsigned count);
 
+/* The same without those that the document has not: of what has many, and few at a time. */
+void print_known_facts(const json_t *document, const struct column *columns, unsigned count);
+
 /* GET a document and print it in the format asked for: as a table the rows in its member `rows`, or
  * (NULL) itself, a line per column. */
 int print_target(const struct arguments *arguments, const char *target, const char *rows_or_null,
