@@ -198,7 +198,7 @@ def add(world):
         healthy = world.until(seen, lambda: any(node["name"] == new.name and node["health"] == "healthy" for node in seen.view()[0]["nodes"]), "healthy")
         first = world.until(new, lambda: new.invoke(world.functions[0])[0] == 200, "a call")
         all_there = world.until(seen, lambda: world.has_functions(seen, new), "its functions")
-        seen.cli("vm", "create", "newcomer", "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", "--node", new.name)
+        seen.cli("vm", "create", "newcomer", "--no-wait", "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", "--node", new.name)
         placed = world.until(seen, lambda: world.machines(seen)["newcomer"]["state"] == "running", "a machine")
         moving = time.monotonic()
         seen.cli("cluster", "rebalance", "--threshold", "1", "--batch", "8")
