@@ -3,10 +3,11 @@
  *
  *   opening.c   begins and ends it          propose.c   writes, wherever the leader is
  *   store.c     applies, reads, facts       barrier.c   reads that are linearizable
- *   quorum.c    libraft: a server's part    voters.c    who votes, who leads
- *   link.c      connections with others     snapshot.c  snapshots between servers
- *   feed.c      the log for followers       follow.c    the log of others
- *   change.c    changes, kept and told      schema.c    versions of the schema
+ *   quorum.c    libraft: a server's part    io.c        its files and messages
+ *   voters.c    who votes, who leads        snapshot.c  snapshots between servers
+ *   link.c      connections with others     feed.c      the log for followers
+ *   follow.c    the log of others           change.c    changes, kept and told
+ *   schema.c    versions of the schema
  */
 #ifndef ENGINE_STORE_PRIVATE_H
 #define ENGINE_STORE_PRIVATE_H
@@ -320,10 +321,16 @@ void quorum_tell_commit(struct quorum *quorum);            /* soon, to who waits
 bool quorum_has(const struct quorum *quorum, uint64_t id); /* in its configuration */
 bool quorum_is_only(const struct quorum *quorum);          /* one server, and this is it */
 int quorum_append(struct quorum *quorum, const uint8_t *bytes, size_t length);
-void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message);
 void quorum_watch(struct quorum *quorum); /* after anything that libraft did */
-void quorum_tell(struct quorum *quorum, struct raft_io_send *request, int status); /* later */
 struct origin *quorum_origin(struct quorum *quorum, uint64_t origin);
+void quorum_note(struct quorum *quorum, int status); /* what a write came to: it may fail of it */
+void quorum_release(struct quorum *quorum); /* freed, if it is over and nothing is posted */
+void quorum_end(void *argument);            /* a closed one, posted: when its writes have arrived */
+
+/* io.c */
+void quorum_wrap(struct quorum *quorum); /* after raft_init(), before raft_start() */
+void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message);
+void quorum_tell(struct quorum *quorum, struct raft_io_send *request, int status); /* later */
 
 /* voters.c */
 void store_take_transfer(struct link *link, const uint8_t *body, size_t length);

@@ -1,17 +1,6 @@
 /*
- * A server's part: libraft, its files, and our messages.
- *
- * libraft's own transport is not used.  What it sends goes over the links, and what comes is given
- * to it, so that snapshots have a lane of their own and its faults can be guarded against
- * (measured: libraft 0.15.0 of Debian 12):
- *
- *   - It commits entries of an earlier term by counting replicas (dissertation 3.6.2, figure 3.7).
- *     A leader here begins its term with a mark and hears no answers before the mark is stored.
- *   - It answers the current leader when a write that an earlier one asked for completes: that
- *     answer is held back.
- *   - Where the disk has no asynchronous writes (tmpfs) it may tell the end of its I/O twice.
- *   - It writes nothing more after a failed write, and goes on voting: a server that cannot write
- *     leaves libraft, and follows the others.
+ * A server's part: libraft's state machine, who leads, and how it begins and ends.  Its files and
+ * messages: io.c.
  *
  * A leader serves nothing before the mark of its term is applied (dissertation 6.4).
  */
@@ -35,11 +24,6 @@ enum {
     CATCH_UP_ROUNDS = 20,
     CATCH_UP_ROUND_MS = 60000,
 };
-
-static struct quorum *of_io(struct raft_io *io)
-{
-    return LIST_ITEM(io, struct quorum, io);
-}
 
 /* ---- The state machine, as libraft sees it ---- */
 
@@ -112,107 +96,7 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *bytes)
     return 0;
 }
 
-/* ---- Loading: what was acknowledged is applied before the others are heard ---- */
-
-static void note_end(struct quorum *quorum, const struct raft_entry *entries, size_t count)
-{
-    quorum->loaded = machine_index(quorum->store->machine);
-    for (size_t i = 0; i < count; i++) {
-        struct machine_entry entry = {0};
-        struct error ignored = {0};
-        if (entries[i].type == RAFT_COMMAND &&
-            machine_read_entry(entries[i].buf.base, entries[i].buf.len, &entry, &ignored) == 0 &&
-            entry.base + entry.count > quorum->loaded) {
-            quorum->loaded = entry.base + entry.count;
-        }
-    }
-}
-
-static int apply_known(struct quorum *quorum, const struct raft_entry *entries, size_t count)
-{
-    struct store *store = quorum->store;
-    for (size_t i = 0; i < count; i++) {
-        const struct raft_buffer *bytes = &entries[i].buf;
-        struct machine_entry entry = {0};
-        if (entries[i].type != RAFT_COMMAND) {
-            continue;
-        }
-        if (machine_read_entry(bytes->base, bytes->len, &entry, &store->failure) < 0) {
-            return RAFT_CORRUPT;
-        }
-        if (entry.count > 0 && entry.base + entry.count > store->folder.marked) {
-            break;
-        }
-        if (store_apply(store, bytes->base, bytes->len, &entry) < 0) {
-            return RAFT_CORRUPT;
-        }
-    }
-    return 0;
-}
-
-/* libraft takes what was loaded only when all of loading went well.  A batch is a file's entries.
- */
-static void free_loaded(struct raft_snapshot *snapshot, struct raft_entry *entries, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (entries[i].batch == NULL) {
-            raft_free(entries[i].buf.base);
-        } else if (i == 0 || entries[i].batch != entries[i - 1].batch) {
-            raft_free(entries[i].batch);
-        }
-    }
-    raft_free(entries);
-    if (snapshot != NULL) {
-        for (unsigned i = 0; i < snapshot->n_bufs; i++) {
-            raft_free(snapshot->bufs[i].base);
-        }
-        raft_configuration_close(&snapshot->configuration);
-        raft_free(snapshot->bufs);
-        raft_free(snapshot);
-    }
-}
-
-static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
-                   struct raft_snapshot **snapshot, raft_index *start_index,
-                   struct raft_entry *entries[], size_t *n_entries)
-{
-    struct quorum *quorum = of_io(io);
-    struct store *store = quorum->store;
-    int r = quorum->load(io, term, voted_for, snapshot, start_index, entries, n_entries);
-    bool is_restored = false;
-    if (r != 0) {
-        return r;
-    }
-    if (*snapshot != NULL &&
-        machine_restore(store->machine, (*snapshot)->bufs[0].base, (*snapshot)->bufs[0].len,
-                        &is_restored, &store->failure) < 0) {
-        r = RAFT_CORRUPT;
-    }
-    if (is_restored) {
-        store->restored = machine_index(store->machine);
-    }
-    if (r == 0) {
-        note_end(quorum, *entries, *n_entries);
-        r = apply_known(quorum, *entries, *n_entries);
-    }
-    if (r != 0) {
-        free_loaded(*snapshot, *entries, *n_entries);
-        *snapshot = NULL;
-        *entries = NULL;
-        *n_entries = 0;
-    }
-    return r;
-}
-
-/* ---- Writing the log ---- */
-
-struct append {
-    struct raft_io_append request;
-    struct raft_io_append *original;
-    raft_io_append_cb done;
-    struct quorum *quorum;
-    raft_term term;
-};
+/* ---- A disk that fails ---- */
 
 static void on_failed(void *argument)
 {
@@ -252,164 +136,11 @@ void quorum_fail(struct quorum *quorum, int status)
     }
 }
 
-static void note_failure(struct quorum *quorum, int status)
+void quorum_note(struct quorum *quorum, int status)
 {
     if (status == RAFT_NOSPACE || status == RAFT_IOERR || status == RAFT_CORRUPT) {
         quorum_fail(quorum, status);
     }
-}
-
-static void close_posted(void *argument);
-
-static void on_appended(struct raft_io_append *request, int status)
-{
-    struct append *append = (struct append *)request;
-    struct quorum *quorum = append->quorum;
-    quorum->appends--;
-    note_failure(quorum, status);
-    quorum->is_stale = append->term != quorum->raft.current_term;
-    append->done(append->original, status);
-    quorum->is_stale = false;
-    free(append);
-    quorum_watch(quorum);
-    if (quorum->closed != NULL && quorum->appends == 0) {
-        loop_post(quorum->store->loop, close_posted, quorum); /* libraft still uses its writer */
-    }
-}
-
-static int on_append(struct raft_io *io, struct raft_io_append *request,
-                     const struct raft_entry entries[], unsigned count, raft_io_append_cb done)
-{
-    struct quorum *quorum = of_io(io);
-    if (quorum->closed != NULL) {
-        return RAFT_CANCELED;
-    }
-    struct append *append = NEW(struct append);
-    append->original = request;
-    append->done = done;
-    append->quorum = quorum;
-    append->term = quorum->raft.current_term;
-    request->cb = done;
-    int r = quorum->append(io, &append->request, entries, count, on_appended);
-    if (r != 0) {
-        free(append);
-        note_failure(quorum, r);
-        return r;
-    }
-    quorum->appends++;
-    return 0;
-}
-
-/* ---- Messages ---- */
-
-struct sent {
-    struct list_node link;
-    struct raft_io_send *request;
-    int status;
-};
-
-static void free_when_over(struct quorum *quorum);
-
-static void tell_sent(void *argument)
-{
-    struct quorum *quorum = argument;
-    quorum->sent_posted = false;
-    LIST_EACH(node, &quorum->sent)
-    {
-        struct sent *sent = LIST_ITEM(node, struct sent, link);
-        list_remove(node);
-        if (sent->request->cb != NULL) {
-            sent->request->cb(sent->request, sent->status);
-        }
-        free(sent);
-    }
-    free_when_over(quorum);
-}
-
-/* libraft expects the end of a message after send() has returned. */
-void quorum_tell(struct quorum *quorum, struct raft_io_send *request, int status)
-{
-    struct sent *sent = NEW(struct sent);
-    sent->request = request;
-    sent->status = status;
-    list_push_back(&quorum->sent, &sent->link);
-    if (!quorum->sent_posted) {
-        quorum->sent_posted = true;
-        loop_post(quorum->store->loop, tell_sent, quorum);
-    }
-}
-
-/*
- * What cannot be sent is told later, never returned: 0.15 frees the entries that it answers, and
- * once more when sending the answer fails at once.
- */
-static int on_send(struct raft_io *io, struct raft_io_send *request,
-                   const struct raft_message *message, raft_io_send_cb done)
-{
-    struct quorum *quorum = of_io(io);
-    request->cb = done;
-    if (message->type == RAFT_IO_INSTALL_SNAPSHOT) {
-        return snapshot_send(quorum, request, message);
-    }
-    bool is_void = quorum->is_stale && message->type == RAFT_IO_APPEND_ENTRIES_RESULT;
-    struct stream *stream = is_void ? NULL : link_to(quorum->store, message->server_id, 0);
-    if (stream != NULL) {
-        quorum->scratch.used = 0;
-        wire_put_message(&quorum->scratch, message);
-    }
-    if (stream == NULL || quorum->scratch.used > FRAME_BYTES_MAX) {
-        quorum_tell(quorum, request, RAFT_NOCONNECTION);
-        return 0;
-    }
-    stream_write(stream, quorum->scratch.data, quorum->scratch.used);
-    quorum_tell(quorum, request, 0);
-    return 0;
-}
-
-static bool must_not_hear(const struct quorum *quorum, const struct raft_message *message)
-{
-    const struct raft *raft = &quorum->raft;
-    return message->type == RAFT_IO_APPEND_ENTRIES_RESULT && raft->state == RAFT_LEADER &&
-        quorum->mark_runs && raft->last_stored < quorum->mark_index &&
-        raft->commit_index + 1 < quorum->mark_index;
-}
-
-static void hear_commit(struct quorum *quorum, const struct raft_message *message);
-
-void quorum_receive(struct quorum *quorum, uint64_t from, struct raft_message *owned_message)
-{
-    char address[24];
-    snprintf(address, sizeof(address), "%" PRIu64, from);
-    owned_message->server_id = from;
-    owned_message->server_address = address;
-    if (must_not_hear(quorum, owned_message)) {
-        return; /* it holds no memory */
-    }
-    hear_commit(quorum, owned_message);
-    bool is_answer = owned_message->type == RAFT_IO_APPEND_ENTRIES_RESULT;
-    quorum->receive(&quorum->io, owned_message);
-    quorum_watch(quorum);
-    if (is_answer) {
-        quorum_tell_commit(quorum); /* to one that was behind when it was committed */
-    }
-}
-
-static void on_tick(struct raft_io *io)
-{
-    struct quorum *quorum = of_io(io);
-    if (quorum->closed == NULL) {
-        quorum->tick(io);
-        quorum_watch(quorum);
-    }
-}
-
-static int on_start(struct raft_io *io, unsigned period_ms, raft_io_tick_cb tick,
-                    raft_io_recv_cb receive)
-{
-    struct quorum *quorum = of_io(io);
-    quorum->tick = tick;
-    quorum->receive = receive;
-    return quorum->start(io, period_ms, on_tick, receive);
 }
 
 /* ---- What is committed, told at once ---- */
@@ -433,15 +164,13 @@ static void tell_commit(struct quorum *quorum, uint64_t id)
     stream_write(stream, quorum->scratch.data, quorum->scratch.used);
 }
 
-static void free_when_over(struct quorum *quorum);
-
 static void on_commit_posted(void *argument)
 {
     struct quorum *quorum = argument;
     const struct raft *raft = &quorum->raft;
     quorum->commit_posted = false;
     if (quorum->closed != NULL) {
-        free_when_over(quorum);
+        quorum_release(quorum);
         return;
     }
     if (!quorum->is_ready || raft->commit_index != raft_last_index(&quorum->raft)) {
@@ -489,7 +218,7 @@ static void on_submitted(struct raft_apply *request, int status, void *result)
     if (submission->is_mark) {
         quorum->mark_runs = false;
     }
-    note_failure(quorum, status);
+    quorum_note(quorum, status);
     free(submission);
 }
 
@@ -515,7 +244,7 @@ static int submit(struct quorum *quorum, const uint8_t *bytes, size_t length, bo
         }
         quorum->mark_runs = quorum->mark_runs && !is_mark;
         free(submission);
-        note_failure(quorum, r);
+        quorum_note(quorum, r);
     }
     return r;
 }
@@ -576,21 +305,6 @@ static void look_whether_ready(struct quorum *quorum)
     }
 }
 
-/* That the mark of a term is applied says nothing of a replica that begins with an old log: the
- * commands of the same term come after it. */
-static void hear_commit(struct quorum *quorum, const struct raft_message *message)
-{
-    if (message->type == RAFT_IO_APPEND_ENTRIES &&
-        message->append_entries.term > quorum->heard_term) {
-        quorum->heard_term = message->append_entries.term;
-        quorum->heard_commit = message->append_entries.leader_commit;
-    }
-    if (message->type == RAFT_IO_INSTALL_SNAPSHOT) {
-        quorum->snapshot_term = message->install_snapshot.last_term;
-        quorum->snapshot_index = message->install_snapshot.last_index;
-    }
-}
-
 static void look_whether_current(struct quorum *quorum)
 {
     uint64_t applied = quorum->raft.last_applied;
@@ -629,36 +343,6 @@ void quorum_watch(struct quorum *quorum)
 }
 
 /* ---- Beginning and ending ---- */
-
-static void on_io_closed(struct raft_io *io)
-{
-    struct quorum *quorum = of_io(io);
-    raft_io_close_cb tell = quorum->io_closed;
-    quorum->io_closed = NULL;
-    if (tell != NULL) {
-        tell(io);
-    }
-}
-
-static void on_close(struct raft_io *io, raft_io_close_cb done)
-{
-    struct quorum *quorum = of_io(io);
-    quorum->io_closed = done;
-    quorum->close(io, on_io_closed);
-}
-
-static void wrap(struct quorum *quorum)
-{
-    quorum->load = quorum->io.load;
-    quorum->start = quorum->io.start;
-    quorum->append = quorum->io.append;
-    quorum->close = quorum->io.close;
-    quorum->io.close = on_close;
-    quorum->io.load = on_load;
-    quorum->io.start = on_start;
-    quorum->io.append = on_append;
-    quorum->io.send = on_send;
-}
 
 bool quorum_has(const struct quorum *quorum, uint64_t id)
 {
@@ -761,7 +445,7 @@ static int start_raft(struct quorum *quorum, struct error *err)
         return log_error_of(quorum, r, err);
     }
     quorum->raft_is_open = true;
-    wrap(quorum);
+    quorum_wrap(quorum);
     raft_set_election_timeout(&quorum->raft, ELECTION_MS);
     raft_set_heartbeat_timeout(&quorum->raft, HEARTBEAT_MS);
     raft_set_install_snapshot_timeout(&quorum->raft, INSTALL_MS);
@@ -790,7 +474,7 @@ int quorum_open(struct store *store, struct error *err)
 }
 
 /* What still refers to it: calls that are posted. */
-static void free_when_over(struct quorum *quorum)
+void quorum_release(struct quorum *quorum)
 {
     if (!quorum->is_closed || quorum->sent_posted || quorum->commit_posted) {
         return;
@@ -808,7 +492,7 @@ static void closed_posted(void *argument)
 {
     struct quorum *quorum = argument;
     quorum->is_closed = true;
-    free_when_over(quorum);
+    quorum_release(quorum);
 }
 
 /* libraft still looks at itself after this. */
@@ -822,17 +506,13 @@ static void on_closed(struct raft *raft)
  * What is on its way to the disk arrives first.  libraft 0.15 forgets that it leads when it is
  * closed, and then reads through a null pointer when such a write comes back.
  */
-static void close_when_written(struct quorum *quorum)
+void quorum_end(void *argument)
 {
+    struct quorum *quorum = argument;
     if (quorum->closed != NULL && quorum->raft_is_open && quorum->appends == 0) {
         quorum->raft_is_open = false;
         raft_close(&quorum->raft, on_closed);
     }
-}
-
-static void close_posted(void *argument)
-{
-    close_when_written(argument);
 }
 
 void quorum_close(struct quorum *quorum, void (*closed)(void *context), void *context)
@@ -850,7 +530,7 @@ void quorum_close(struct quorum *quorum, void (*closed)(void *context), void *co
         }
     }
     if (quorum->raft_is_open) { /* a raft_init() that failed has freed what it made */
-        loop_post(quorum->store->loop, close_posted, quorum);
+        loop_post(quorum->store->loop, quorum_end, quorum);
     } else {
         loop_post(quorum->store->loop, closed_posted, quorum);
     }
