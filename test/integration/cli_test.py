@@ -253,6 +253,14 @@ class Documents(unittest.TestCase):
         self.assertEqual(found["UEFI"]["found"], f"{prefix}/share/qemu/edk2-x86_64-code.fd")
         self.assertEqual(found["volumes"]["fix"], "services.blixard.extraPackages = [ pkgs.NAME ]; of nixpkgs: qemu_kvm")
 
+    def test_doctor_tells_a_nix_that_does_not_work_from_none(self):
+        if shutil.which("nix-store") is None:
+            self.skipTest("no nix-store: apt-get install nix-bin")
+        _, text, _ = run("doctor", "--output", "json", env={**os.environ, "NIX_STATE_DIR": "/proc/nix"})
+        found = {finding["name"]: finding for finding in json.loads(text)["findings"]}["Nix"]
+        self.assertIn("/proc/nix", found["found"])
+        self.assertNotIn("install", found["fix"])
+
     def test_completion_scripts_are_scripts(self):
         for shell in ("bash", "zsh", "fish"):
             status, script, _ = run("completion", shell)

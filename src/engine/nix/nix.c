@@ -167,7 +167,7 @@ int nix_open(struct nix_store *ret_store, struct error *err)
         begin--;
     }
     if (length == begin || length - begin >= sizeof(store.version)) {
-        return error_set(err, ERROR_UNSUPPORTED, "nix-store does not say its version");
+        return error_set(err, ERROR_INVALID, "nix-store does not say its version");
     }
     memcpy(store.version, line + begin, length - begin);
     text_make_printable(store.version, false);

@@ -363,10 +363,14 @@ static void find_nix(json_t *findings)
     struct nix_store store;
     struct error err = {0};
     char text[NIX_FOLDER_MAX + 64];
+    static const char without[] =
+        "with it, nodes share store paths, serve them to clients of Nix, and build flakes";
     if (nix_open(&store, &err) < 0) {
-        find(findings, "Nix", NOTE, "missing",
-             "with it, nodes share store paths, serve them to clients of Nix, and build flakes",
-             "apt-get install nix-bin");
+        bool is_missing = err.kind == ERROR_UNSUPPORTED;
+        find(findings, "Nix", NOTE, is_missing ? "missing" : err.text, without,
+             is_missing ? "apt-get install nix-bin"
+                        : "run the node as root, or as a user whom the store's daemon serves "
+                          "(NIX_REMOTE=daemon)");
         return;
     }
     snprintf(text, sizeof(text), "%s, store %s", store.version, store.folder);
