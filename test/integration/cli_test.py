@@ -57,6 +57,9 @@ class Usage(unittest.TestCase):
     def test_typing_errors_are_named_with_what_was_meant(self):
         self.wrong(64, 'did you mean "fn list"', "fn", "lst")
         self.wrong(64, 'did you mean "doctor"', "docter")
+        self.wrong(64, 'unknown command "status"; did you mean "cluster status"?', "status")
+        self.wrong(64, 'did you mean "fn list", "fn alias list", "kv list"', "list")
+        self.wrong(64, 'did you mean "fn deploy"', "deploy")
         self.wrong(64, "did you mean --output", "fn", "list", "--outptu", "json")
         self.wrong(64, "unknown flag -x", "fn", "list", "-x")
         self.wrong(64, "unknown flag --sockt", "--sockt", "/x", "fn", "list")

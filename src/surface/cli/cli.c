@@ -13,7 +13,10 @@
 
 #include "surface/cli/private.h"
 
-enum { CANDIDATES_MAX = 64 };
+enum {
+    CANDIDATES_MAX = 128,
+    VERBS_NAMED = 4, /* of many that have a name */
+};
 
 const char *flag_value(const struct arguments *arguments, const char *name)
 {
@@ -72,6 +75,22 @@ static const char *noun_below(const char *noun, const char *other)
     return strncmp(other, noun, length) == 0 && other[length] == ' ' ? other + length + 1 : NULL;
 }
 
+/* `word` is a verb without its noun ("list"): a few that it may be. */
+static bool is_verb_of_nouns(const char *word, char *ret_text, size_t size)
+{
+    size_t used = 0;
+    unsigned named = 0;
+    ret_text[0] = '\0';
+    for (unsigned i = 0; i < cli_verb_count && named < VERBS_NAMED && used < size; i++) {
+        const struct verb *verb = &cli_verbs[i];
+        if (verb->noun[0] != '\0' && strcmp(verb->name, word) == 0) {
+            used += (size_t)snprintf(ret_text + used, size - used, "%s\"%s %s\"",
+                                     named++ > 0 ? ", " : "", verb->noun, verb->name);
+        }
+    }
+    return named > 0;
+}
+
 /* The verbs of a noun, and the nouns that may stand in their place. */
 static int unknown_verb(const char *noun, const char *word, struct error *err)
 {
@@ -87,6 +106,11 @@ static int unknown_verb(const char *noun, const char *word, struct error *err)
         if (below != NULL) {
             candidates[count++] = below;
         }
+    }
+    char verbs[128];
+    if (noun[0] == '\0' && is_verb_of_nouns(word, verbs, sizeof(verbs))) {
+        return error_set(err, ERROR_INVALID, "unknown command \"%.40s\"; did you mean %s?", word,
+                         verbs);
     }
     const char *space = noun[0] != '\0' ? " " : "";
     const char *near = text_nearest(word, candidates, count);
@@ -122,10 +146,12 @@ static int unknown_flag(const struct verb *verb, const char *word, struct error 
     char name[64];
     snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="),
              word[1] == '-' ? word + 2 : "");
-    for (const struct flag *flag = verb->flags; flag != NULL && flag->name != NULL; flag++) {
+    for (const struct flag *flag = verb->flags;
+         flag != NULL && flag->name != NULL && count < CANDIDATES_MAX; flag++) {
         candidates[count++] = flag->name;
     }
-    for (const struct flag *flag = cli_common_flags; flag->name != NULL; flag++) {
+    for (const struct flag *flag = cli_common_flags; flag->name != NULL && count < CANDIDATES_MAX;
+         flag++) {
         candidates[count++] = flag->name;
     }
     const char *near = text_nearest(name, candidates, count);
