@@ -119,6 +119,15 @@ class Refusals(unittest.TestCase):
         self.assertIn("$.module", self.deploy_refused())
         self.assertIn("line 1", self.refused(400, "invalid", "POST", "/v1/functions/x/versions", b"{"))
 
+    def test_what_is_in_lists_and_objects_is_looked_at_too(self):
+        for path, body, place in (
+                ("/v1/machines", {"name": "x", "publish": ["8080:80", None]}, "$.publish[1] must be a string"),
+                ("/v1/machines", {"name": "x", "environment": [1]}, "$.environment[0] must be a string"),
+                ("/v1/queues/x/messages", {"messages": [{}, 1]}, "$.messages[1] must be an object"),
+                ("/v1/queues/x/messages", {"messages": [{"boby": "x"}]}, "$.messages[0].boby is not known; did you mean body?"),
+                ("/v1/functions/x/versions", {"module": "x", "fetch": {"allow": [[]]}}, "$.fetch.allow[0] must be a string")):
+            self.assertIn(place, self.refused(400, "invalid", "POST", path, body))
+
     def test_settings_have_ranges(self):
         self.assertIn("65536", self.deploy_refused(module="0" * 64, memory_bytes=65535))
         self.assertIn("900000", self.deploy_refused(module="0" * 64, timeout_ms=900001))

@@ -53,13 +53,17 @@ const struct schema_field *schema_first(const char *type)
     return NULL;
 }
 
-const struct schema_field *schema_find(const char *type, const char *name)
+const struct schema_field *schema_among(const struct schema_field *field, const char *name)
 {
-    const struct schema_field *field = schema_first(type);
     while (field != NULL && strcmp(field->name, name) != 0) {
         field = schema_next(field);
     }
     return field;
+}
+
+const struct schema_field *schema_find(const char *type, const char *name)
+{
+    return schema_among(schema_first(type), name);
 }
 
 const char *schema_nearest(const char *type, const char *name)

@@ -40,6 +40,9 @@ const struct schema_field *schema_first(const char *type);
 const struct schema_field *schema_next(const struct schema_field *field);
 const struct schema_field *schema_find(const char *type, const char *name);
 
+/* The one of that name among `first_or_null` and those behind it; NULL when there is none. */
+const struct schema_field *schema_among(const struct schema_field *first_or_null, const char *name);
+
 /* The name of a field of `type` that is most like `name`, for "did you mean"; NULL: none is. */
 const char *schema_nearest(const char *type, const char *name);
 

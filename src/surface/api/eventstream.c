@@ -137,9 +137,7 @@ static int take_record(const json_t *value, struct outgoing *outgoing, size_t pl
 {
     struct buffer *body = &outgoing->bodies[place];
     const json_t *attributes = json_object_get(value, "attributes");
-    int r = api_type_check(value, "StreamOutgoing", err);
-    r = r < 0 ? r : api_take_bytes(value, body, err);
-    if (r < 0) {
+    if (api_take_bytes(value, body, err) < 0) {
         return error_wrap(err, "record %zu", place);
     }
     outgoing->attributes[place] =

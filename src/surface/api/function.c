@@ -107,15 +107,6 @@ static int read_body(struct buffer *body, const struct error *error, const char 
     return r < 0 ? r : api_type_check(*ret_value, type, err);
 }
 
-/* What is inside of what a type of the API says. */
-static int check_inside(const json_t *deploy, const char *key, const char *type, struct error *err)
-{
-    const json_t *inside = json_object_get(deploy, key);
-    return json_is_object(inside) && api_type_check(inside, type, err) < 0
-        ? error_wrap(err, "$.%s", key)
-        : 0;
-}
-
 /* The image by its name now, by its blobs for good. */
 static int set_linux(struct request *request, json_t *deploy, struct error *err)
 {
@@ -168,9 +159,6 @@ static int take_config(struct request *request, json_t *deploy, struct function_
                        struct error *err)
 {
     int r = set_linux(request, deploy, err);
-    r = r < 0 ? r : check_inside(deploy, "fetch", "Fetch", err);
-    r = r < 0 ? r : check_inside(deploy, "async", "Async", err);
-    r = r < 0 ? r : check_inside(deploy, "placement", "FunctionPlacement", err);
     return r < 0 ? r : function_config_take(deploy, config, err);
 }
 

@@ -91,7 +91,8 @@ const char *api_route_nearest(const char *path);
 
 /* ---- types.c ---- */
 
-/* Is `value` a `type` of spec/types.def?  INVALID names the place ($.environment.PATH). */
+/* Is `value` a `type` of spec/types.def, with all that is in it?  INVALID names the place
+ * ($.rules[3].peer). */
 int api_type_check(const json_t *value, const char *type, struct error *err);
 /* Is it one, as a program of any version writes it?  Then what is not known in it is no error. */
 int api_type_check_message(const json_t *value, const char *type, struct error *err);

@@ -164,9 +164,7 @@ static int take_message(const json_t *value, struct outgoing *outgoing, size_t p
     const json_t *attributes = json_object_get(value, "attributes");
     const json_t *delay = json_object_get(value, "delay_ms");
     json_int_t priority = json_integer_value(json_object_get(value, "priority"));
-    int r = api_type_check(value, "QueueOutgoing", err);
-    r = r < 0 ? r : api_take_bytes(value, body, err);
-    if (r < 0) {
+    if (api_take_bytes(value, body, err) < 0) {
         return error_wrap(err, "message %zu", place);
     }
     outgoing->attributes[place] =
