@@ -239,8 +239,10 @@ void http_exchange_respond_error(struct http_exchange *exchange, const struct er
  * bytes, NUL at the end).  False when absent, too long, or badly encoded. */
 bool http_query_get(struct text query, const char *name, char *ret_value, size_t size);
 
-/* Percent-decode; false when malformed, too long for `size`, or holding a NUL. */
+/* Percent-decode; false when malformed, too long for `size`, or holding a NUL.  Of a form: '+' is a
+ * space, too. */
 bool http_percent_decode(struct text text, char *ret_text, size_t size);
+bool http_form_decode(struct text text, char *ret_text, size_t size);
 
 /* Percent-encode everything but unreserved characters (RFC 3986, 2.3). */
 void http_percent_encode(struct buffer *out, struct text text);

@@ -123,6 +123,11 @@ bool http_percent_decode(struct text text, char *ret_text, size_t size)
     return decode(text, false, ret_text, size);
 }
 
+bool http_form_decode(struct text text, char *ret_text, size_t size)
+{
+    return decode(text, true, ret_text, size);
+}
+
 void http_percent_encode(struct buffer *out, struct text text)
 {
     static const char unreserved[] =

@@ -113,17 +113,3 @@ void api_answer_written(struct request *request, int r, struct buffer *body, str
         api_answer_json(request, request->status, body);
     }
 }
-
-int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
-                  uint64_t *ret_value, struct error *err)
-{
-    char value[32];
-    if (!http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value))) {
-        *ret_value = otherwise;
-        return 0;
-    }
-    if (!text_parse_u64(text_of(value, strlen(value)), ret_value)) {
-        return error_set(err, ERROR_INVALID, "?%s=%s is no number", name, value);
-    }
-    return 0;
-}

@@ -42,6 +42,9 @@ static void take_request_id(struct request *request)
 static int take_parameters(struct request *request, const struct api_match *match,
                            struct error *err)
 {
+    if (api_query_check(request, match->route, err) < 0) {
+        return -(int)err->kind;
+    }
     for (size_t i = 0; i < API_PARAMETERS_MAX; i++) {
         if (match->parameters[i].length > 0 &&
             !http_percent_decode(match->parameters[i], request->parameters[i],

@@ -257,9 +257,7 @@ void api_log_get(struct request *request)
         api_answer_error(request, &err);
         return;
     }
-    char wants[8];
-    if (http_query_get(http_exchange_query(request->exchange), "follow", wants, sizeof(wants)) &&
-        strcmp(wants, "false") != 0) {
+    if (api_query_flag(request, "follow", false)) {
         follow(request, after, tail, trace);
         return;
     }

@@ -37,13 +37,11 @@ void api_invocation_list(struct request *request)
     struct error err = {0};
     char function[API_PARAMETER_SIZE];
     char state[API_PARAMETER_SIZE];
-    char dead[API_PARAMETER_SIZE];
     struct invocation_filter filter = {
         .function = query_text(request, "function", function),
         .state = query_text(request, "state", state),
     };
-    const char *only_dead = query_text(request, "dead", dead);
-    filter.only_dead = only_dead != NULL && strcmp(only_dead, "true") == 0;
+    filter.only_dead = api_query_flag(request, "dead", false);
     int r = check_state(filter.state, &err);
     r = r < 0 ? r : api_query_u64(request, "count", LIST_DEFAULT, &filter.count_max, &err);
     if (r == 0 && filter.count_max > LIST_MAX) {

@@ -71,7 +71,7 @@ static void answer_entry(const struct kv_entry *entry, void *context)
 
 void api_kv_get(struct request *request)
 {
-    char format[8] = "";
+    char format[64] = "";
     struct error err = {0};
     bool is_json =
         http_query_get(http_exchange_query(request->exchange), "format", format, sizeof(format)) &&
@@ -98,20 +98,20 @@ static int write_list(struct request *request, struct buffer *out, struct error 
 {
     char prefix[KV_KEY_MAX + 1] = "";
     char after[KV_KEY_MAX + 1] = "";
-    char values[8] = "false";
     uint64_t max = LIST_DEFAULT;
     bool more = false;
     struct kv_usage usage;
     struct text query = http_exchange_query(request->exchange);
     http_query_get(query, "prefix", prefix, sizeof(prefix));
     http_query_get(query, "after", after, sizeof(after));
-    http_query_get(query, "values", values, sizeof(values));
     int r = api_query_u64(request, "limit", LIST_DEFAULT, &max, err);
     if (r < 0) {
         return r;
     }
-    const struct kv_listing listing = {
-        .prefix = prefix, .after = after, .max = max, .with_values = strcmp(values, "true") == 0};
+    const struct kv_listing listing = {.prefix = prefix,
+                                       .after = after,
+                                       .max = max,
+                                       .with_values = api_query_flag(request, "values", false)};
     struct json_writer writer = json_writer_to(out);
     json_write_begin_object(&writer);
     json_write_key(&writer, "keys");
@@ -149,8 +149,7 @@ static int read_condition(struct request *request, struct kv_write *write, struc
         (!text_parse_duration_ms(text, &write->ttl_ms) || write->ttl_ms == 0)) {
         return error_set(err, ERROR_INVALID, "?ttl=%s is no time (for example 30s, 10m, 7d)", text);
     }
-    bool if_absent =
-        http_query_get(query, "if_absent", text, sizeof(text)) && strcmp(text, "false") != 0;
+    bool if_absent = api_query_flag(request, "if_absent", false);
     bool if_revision = http_query_get(query, "if_revision", text, sizeof(text));
     if (if_absent && if_revision) {
         return error_set(err, ERROR_INVALID, "?if_absent and ?if_revision exclude each other");

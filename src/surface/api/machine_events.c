@@ -107,9 +107,7 @@ static void follow(struct request *request, const struct machine_event_query *qu
 void api_machine_event_list(struct request *request)
 {
     char machine[64] = "";
-    char wants[8] = "";
     struct error err = {0};
-    struct text query_text = http_exchange_query(request->exchange);
     struct machine_event_query query = {.project = request->project, .machine = machine};
     struct text last = http_exchange_field(request->exchange, "Last-Event-ID");
     int r = api_query_u64(request, "after", 0, &query.after, &err);
@@ -122,9 +120,8 @@ void api_machine_event_list(struct request *request)
         api_answer_error(request, &err);
         return;
     }
-    http_query_get(query_text, "machine", machine, sizeof(machine));
-    http_query_get(query_text, "follow", wants, sizeof(wants));
-    if (strcmp(wants, "true") == 0) {
+    http_query_get(http_exchange_query(request->exchange), "machine", machine, sizeof(machine));
+    if (api_query_flag(request, "follow", false)) {
         follow(request, &query);
     } else {
         answer_list(request, &query);

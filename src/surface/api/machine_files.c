@@ -38,13 +38,6 @@ static void on_stop(struct request *request)
     on_close(request->state);
 }
 
-static bool query_is_true(const struct request *request, const char *name)
-{
-    char text[8] = "";
-    http_query_get(http_exchange_query(request->exchange), name, text, sizeof(text));
-    return strcmp(text, "true") == 0;
-}
-
 static struct copying *begin(struct request *request, struct agent **ret_agent,
                              char ret_path[API_PARAMETER_SIZE + 1])
 {
@@ -74,8 +67,8 @@ static void begin_answer(struct copying *copying, uint64_t length)
     copying->has_begun = true;
     api_add_fields(request);
     http_exchange_add_field(request->exchange, "Content-Type",
-                            query_is_true(request, "tar") ? "application/x-tar"
-                                                          : "application/octet-stream");
+                            api_query_flag(request, "tar", false) ? "application/x-tar"
+                                                                  : "application/octet-stream");
     http_exchange_begin(request->exchange, request->status, length);
 }
 
@@ -140,8 +133,9 @@ static void begin_get(struct request *request)
     }
     copying->body_is_over = true;
     http_exchange_on(request->exchange, on_drain, on_close, copying);
-    copying->call = query_is_true(request, "tar") ? agent_pack(agent, path, &events, copying)
-                                                  : agent_get(agent, path, &events, copying);
+    copying->call = api_query_flag(request, "tar", false)
+        ? agent_pack(agent, path, &events, copying)
+        : agent_get(agent, path, &events, copying);
 }
 
 void api_machine_file_get(struct request *request)
@@ -199,7 +193,7 @@ static void on_body_end(const struct error *error, void *context)
 
 static int read_mode(const struct request *request, uint32_t *ret_mode, struct error *err)
 {
-    char text[8] = "";
+    char text[64] = "";
     char *end = text;
     *ret_mode = 0644;
     if (!http_query_get(http_exchange_query(request->exchange), "mode", text, sizeof(text))) {
@@ -230,7 +224,7 @@ static void begin_put(struct request *request)
         return;
     }
     const struct agent_put put = {.path = path, .mode = mode};
-    copying->call = query_is_true(request, "tar")
+    copying->call = api_query_flag(request, "tar", false)
         ? agent_unpack(agent, path, false, 0, 0, &events, copying)
         : agent_put(agent, &put, &events, copying);
     http_exchange_on(request->exchange, NULL, on_close, copying);

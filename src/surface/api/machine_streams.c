@@ -497,13 +497,11 @@ void api_machine_log(struct request *request)
 {
     struct error err = {0};
     uint64_t tail = FRAME_MAX;
-    char text[8] = "";
     MEMORY_OWNED char *folder = NULL;
     BUFFER_OWNED struct buffer log = {0};
     if (api_machine_is_elsewhere(request)) {
         return;
     }
-    http_query_get(http_exchange_query(request->exchange), "follow", text, sizeof(text));
     int r = api_query_u64(request, "tail", FRAME_MAX, &tail, &err);
     r = r < 0 ? r
               : machine_folder(request->api->options.machines, request->project,
@@ -511,7 +509,7 @@ void api_machine_log(struct request *request)
     r = r < 0 ? r : hypervisor_console_log(folder, (size_t)tail, &log, &err);
     if (r < 0) {
         api_answer_error(request, &err);
-    } else if (strcmp(text, "true") == 0) {
+    } else if (api_query_flag(request, "follow", false)) {
         follow(request, &log);
     } else {
         api_add_fields(request);

@@ -67,13 +67,6 @@ static void on_exported(const struct error *error, struct machine_export *export
     api_pieces_send(request, &pieces);
 }
 
-static bool is_asked(const struct request *request, const char *name)
-{
-    char value[8] = "";
-    return http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value)) &&
-        strcmp(value, "true") == 0;
-}
-
 void api_machine_export(struct request *request)
 {
     if (api_machine_is_elsewhere(request)) {
@@ -85,8 +78,8 @@ void api_machine_export(struct request *request)
     request->stop = on_stop;
     http_exchange_on(request->exchange, NULL, on_gone, waiting);
     machine_export(service_of(request), request->project, request->parameters[0],
-                   is_asked(request, "snapshots"), is_asked(request, "volumes"), on_exported,
-                   waiting);
+                   api_query_flag(request, "snapshots", false),
+                   api_query_flag(request, "volumes", false), on_exported, waiting);
 }
 
 /* ---- In ---- */

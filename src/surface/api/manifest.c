@@ -109,7 +109,7 @@ static void on_exported(const struct error *error, const json_t *manifests, void
 void api_manifest_list(struct request *request)
 {
     char kind[64] = "";
-    char name[256] = "";
+    char name[API_PARAMETER_SIZE] = "";
     struct error err = {0};
     struct text query = http_exchange_query(request->exchange);
     bool has_kind = http_query_get(query, "kind", kind, sizeof(kind));

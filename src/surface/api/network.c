@@ -180,7 +180,7 @@ void api_security_rule_remove(struct request *request)
     static const char *const keys[] = {"direction", "allow", "peer"};
     JSON_OWNED json_t *rule = json_object();
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        char value[96];
+        char value[API_PARAMETER_SIZE];
         if (http_query_get(http_exchange_query(request->exchange), keys[i], value, sizeof(value))) {
             json_object_set_new(rule, keys[i], json_string(value));
         }

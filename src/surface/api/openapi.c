@@ -138,47 +138,39 @@ static void write_content(struct json_writer *writer, const char *name)
     json_write_end_object(writer);
 }
 
-static void write_parameter(struct json_writer *writer, const char *name, const char *in)
+/* `text_or_null` is what it means. */
+static void write_parameter(struct json_writer *writer, const char *name, const char *in,
+                            const char *type, const char *text_or_null)
 {
     json_write_begin_object(writer);
     json_write_field_string(writer, "name", name);
     json_write_field_string(writer, "in", in);
     json_write_field_bool(writer, "required", strcmp(in, "path") == 0);
+    if (text_or_null != NULL) {
+        json_write_field_string(writer, "description", text_or_null);
+    }
     json_write_key(writer, "schema");
     json_write_begin_object(writer);
-    json_write_field_string(writer, "type", "string");
+    json_write_field_string(writer, "type", type);
     json_write_end_object(writer);
     json_write_end_object(writer);
 }
 
 static void write_parameters(struct json_writer *writer, const struct api_route *route)
 {
-    static const char *const queries[][2] = {
-        {"log_get", "tail"},           {"log_get", "after"},       {"log_get", "follow"},
-        {"log_get", "trace"},          {"trace_list", "function"}, {"trace_list", "errors"},
-        {"trace_list", "slower_than"}, {"trace_list", "since"},    {"trace_list", "count"},
-        {"kv_get", "format"},          {"kv_list", "prefix"},      {"kv_list", "after"},
-        {"kv_list", "limit"},          {"kv_list", "values"},      {"kv_set", "ttl"},
-        {"kv_set", "if_revision"},     {"kv_set", "if_absent"},    {"kv_delete", "if_revision"},
-        {"operation_wait", "timeout"}, {"event_list", "index"},    {"trigger_test", "deliver"},
-    };
     json_write_key(writer, "parameters");
     json_write_begin_array(writer);
     for (const char *at = strchr(route->path, '{'); at != NULL; at = strchr(at + 1, '{')) {
         MEMORY_OWNED char *name = memory_copy_text(at + 1, strcspn(at + 1, ".}"));
-        write_parameter(writer, name, "path");
+        write_parameter(writer, name, "path", "string", NULL);
     }
-    if (text_starts_with(route->path, "/v1/")) {
-        write_parameter(writer, "project", "query");
-    }
-    if (api_route_waits(route)) {
-        write_parameter(writer, "index", "query");
-        write_parameter(writer, "wait", "query");
-        write_parameter(writer, "consistency", "query");
-    }
-    for (size_t i = 0; i < sizeof(queries) / sizeof(queries[0]); i++) {
-        if (strcmp(queries[i][0], route->id) == 0) {
-            write_parameter(writer, queries[i][1], "query");
+    const struct api_query *query = NULL;
+    for (size_t place = 0; (query = api_query_next(route, &place)) != NULL;) {
+        const char *type = query->kind == API_QUERY_FLAG ? "boolean"
+            : query->kind == API_QUERY_WHOLE             ? "integer"
+                                                         : "string";
+        if (query->kind != API_QUERY_OTHERS) {
+            write_parameter(writer, query->name, "query", type, query->text);
         }
     }
     json_write_end_array(writer);

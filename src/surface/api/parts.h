@@ -89,6 +89,40 @@ const char *api_route_nearest(const char *path);
 #include "operations.def"
 #undef OPERATION
 
+/* ---- query.c ---- */
+
+enum api_query_kind {
+    API_QUERY_NODE,
+    API_QUERY_NAME,
+    API_QUERY_TEXT,
+    API_QUERY_LONG,
+    API_QUERY_WHOLE,
+    API_QUERY_FLAG,
+    API_QUERY_DURATION,
+    API_QUERY_OTHERS,
+};
+
+struct api_query {
+    const char *operation;
+    const char *name;
+    enum api_query_kind kind;
+    const char *text; /* what it means, for people */
+};
+
+/* What an operation knows, one by one; `place` is 0 at first.  NULL: that was all. */
+const struct api_query *api_query_next(const struct api_route *route, size_t *place);
+/* ?node=NAME passes it on to that node. */
+bool api_query_passes(const struct api_route *route);
+/* Is the query what the operation knows, each value of its kind?  INVALID.  Other paths than those
+ * below /v1 pass over what they do not know. */
+int api_query_check(const struct request *request, const struct api_route *route,
+                    struct error *err);
+/* Absent: `otherwise`. */
+bool api_query_flag(const struct request *request, const char *name, bool otherwise);
+/* Absent: `otherwise`; anything else than a number INVALID. */
+int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
+                  uint64_t *ret_value, struct error *err);
+
 /* ---- types.c ---- */
 
 /* Is `value` a `type` of spec/types.def, with all that is in it?  INVALID names the place
@@ -187,10 +221,6 @@ void api_answer_error(struct request *request, const struct error *error);
 void api_answer_written(struct request *request, int r, struct buffer *body, struct error *err);
 void api_add_fields(struct request *request);
 void api_request_end(struct request *request);
-
-/* A number in the query: absent is `otherwise`, anything else than a number INVALID. */
-int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
-                  uint64_t *ret_value, struct error *err);
 
 /* ---- read.c: ?index=N&wait=60s and ?consistency=linearizable, then `handle` ---- */
 void api_read_begin(struct request *request, void (*handle)(struct request *request));

@@ -69,24 +69,6 @@ void api_pass_on(struct request *request, uint64_t node)
     request->stop = on_stop;
 }
 
-/* What is of the node that is asked, not of the state that all have. */
-static bool is_of_a_node(const struct api_route *route)
-{
-    static const char *const ids[] = {
-        "log_get",        "metrics_get",     "node_get",          "trace_get",
-        "trace_list",     "trigger_get",     "function_forecast", "node_forecast",
-        "machine_import", "image_blob_put",  "hypervisor_list",   "volume_create",
-        "machine_usage",  "store_path_list", "store_path_get",    "store_root_list",
-        "store_pin",      "store_unpin",     "store_gc",          "store_verify",
-        "store_copy",     "image_pull",      "image_verify"};
-    for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
-        if (strcmp(route->id, ids[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 enum whose { HERE, ELSEWHERE, NOWHERE };
 
 static enum whose find_node(const struct api *api, const char *name, uint64_t *ret_node)
@@ -150,7 +132,7 @@ bool api_pass_to_node(struct request *request, const char *name)
 bool api_pass_to_named(struct request *request, const struct api_route *route)
 {
     char name[NAME_SIZE];
-    return is_of_a_node(route) && !api_is_passed_on(request) &&
+    return api_query_passes(route) && !api_is_passed_on(request) &&
         http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name)) &&
         api_pass_to_node(request, name);
 }

@@ -27,7 +27,7 @@ struct read {
 static int parse(struct request *request, struct read *read, struct error *err)
 {
     struct text query = http_exchange_query(request->exchange);
-    char text[32];
+    char text[64];
     if (http_query_get(query, "consistency", text, sizeof(text))) {
         read->is_linearizable = strcmp(text, "linearizable") == 0;
         if (!read->is_linearizable && strcmp(text, "local") != 0) {

@@ -27,8 +27,6 @@ static int read_filter(struct request *request, struct trace_filter *filter, str
     uint64_t slower_ms = 0;
     uint64_t since_ms = 0;
     uint64_t count = 0;
-    char text[16];
-    struct text query = http_exchange_query(request->exchange);
     int r = query_duration(request, "slower_than", &slower_ms, err);
     r = r < 0 ? r : query_duration(request, "since", &since_ms, err);
     r = r < 0 ? r : api_query_u64(request, "count", 100, &count, err);
@@ -38,8 +36,7 @@ static int read_filter(struct request *request, struct trace_filter *filter, str
     if (count < 1 || count > COUNT_MAX) {
         return error_set(err, ERROR_INVALID, "?count is 1 to %d", COUNT_MAX);
     }
-    filter->errors_only =
-        http_query_get(query, "errors", text, sizeof(text)) && strcmp(text, "false") != 0;
+    filter->errors_only = api_query_flag(request, "errors", false);
     filter->slower_than_ns = slower_ms * NS_PER_MS;
     uint64_t now_ms = clock_real_ms();
     filter->since_ms = since_ms > 0 && since_ms < now_ms ? now_ms - since_ms : 0;

@@ -255,7 +255,7 @@ static int test_of_route(struct request *request, struct event *event, json_t **
     BUFFER_OWNED struct buffer text = {0};
     struct json_writer writer = json_writer_to(&text);
     JSON_OWNED json_t *spec = NULL;
-    char path[PATTERN_BYTES_MAX + 1] = "";
+    char path[API_PARAMETER_SIZE] = "";
     int r = route_write_trigger(routes_of(request), request->project, request->parameters[0],
                                 &writer, err);
     r = r < 0 ? r : json_read(text.data, text.used, &spec, err);
@@ -288,7 +288,6 @@ static void on_event(struct buffer *body, const struct error *error, void *conte
     struct request *request = context;
     struct event event = {0};
     struct error err = error != NULL ? *error : (struct error){0};
-    char deliver[8] = "";
     JSON_OWNED json_t *spec = NULL;
     int r = error != NULL
         ? -(int)error->kind
@@ -299,11 +298,10 @@ static void on_event(struct buffer *body, const struct error *error, void *conte
         api_answer_error(request, &err);
         return;
     }
-    http_query_get(http_exchange_query(request->exchange), "deliver", deliver, sizeof(deliver));
     request->stop = on_stop;
     request->state =
         trigger_test_new(service_of(request), request->project, request->parameters[0], spec,
-                         &event, strcmp(deliver, "false") != 0, on_tested, request);
+                         &event, api_query_flag(request, "deliver", true), on_tested, request);
 }
 
 void api_trigger_test(struct request *request)

@@ -158,12 +158,10 @@ void api_machine_volume_put(struct request *request)
 
 void api_machine_volume_delete(struct request *request)
 {
-    char text[8] = "";
     const char *name = request->parameters[0];
     if (!api_machine_is_elsewhere(request)) {
-        http_query_get(http_exchange_query(request->exchange), "force", text, sizeof(text));
         machine_volume_detach(request->api->options.machines, request->project, name,
-                              request->parameters[1], strcmp(text, "true") == 0, api_answer_begun,
-                              api_begin(request, name));
+                              request->parameters[1], api_query_flag(request, "force", false),
+                              api_answer_begun, api_begin(request, name));
     }
 }
