@@ -4,8 +4,10 @@ import os
 import pathlib
 import signal
 import socket
+import struct
 import tempfile
 import unittest
+import urllib.parse
 import urllib.request
 
 from ports import free_port
@@ -102,6 +104,40 @@ class Life(Case):
         for _ in range(3):
             self.assertIn("No such file", self.refused("vm", "cp", here, f"{name}:/nowhere/x"))
             self.assertIn("no program", self.run_cli("vm", "exec", name, "--", "/bin/nothing", stdin="x" * (8 << 20)).stderr)
+        self.assertEqual(self.show(name)["state"], "running")
+
+    def exec_of(self, name, spec, *frames):
+        """A request of a program and frames behind it, as they are; its connection."""
+        query = urllib.parse.urlencode({"exec": json.dumps(spec)})
+        body = b"".join(struct.pack(">BI", kind, len(content)) + content for kind, content in frames)
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(60)
+        client.connect(str(self.node.folder / "api.sock"))
+        client.sendall(f"POST /v1/machines/{name}/exec?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                       + body)
+        return client
+
+    def test_frames_that_a_program_does_not_want_end_nothing(self):
+        """Goal: what a client says to a program is input to the daemon.  Method: no body, input to a program that was to
+        get none, input behind the end of input, the end twice; by hand, as the command line says none of that."""
+        name = self.create()
+        quiet = {"arguments": ["sh", "-c", "cat; echo done"]}
+        loud = {**quiet, "input": True}
+        for spec, frames in [(quiet, []), (quiet, [(0, b"word")]), (quiet, [(1, b"")]), (loud, [(0, b"word"), (1, b""), (0, b"more"), (1, b"")]),
+                             (loud, [(1, b""), (4, b"")]), (loud, [(2, b"xxxx"), (3, b"\0"), (9, b"?"), (0, b"")])]:
+            with self.subTest(spec=spec, frames=frames), self.exec_of(name, spec, *frames) as client:
+                answer = b"".join(iter(lambda client=client: client.recv(65536), b""))
+                self.assertIn(b"done", answer)
+                self.assertIn(b'"exit_code":0', answer)
+                self.assertEqual(b"word" in answer, spec is loud and (0, b"word") in frames)
+        self.assertEqual(self.show(name)["state"], "running")
+
+    def test_who_leaves_before_a_program_has_begun_ends_nothing(self):
+        """Method: the connection is closed while the agent has not yet said that the program runs, which it then kills."""
+        name = self.create()
+        for _ in range(20):
+            self.exec_of(name, {"arguments": ["sleep", "1000"]}).close()
+        self.assertEqual(self.shell(name, "while pidof sleep; do :; done").strip().split()[20:], [])
         self.assertEqual(self.show(name)["state"], "running")
 
     def test_what_was_written_is_there_after_stop_and_start(self):

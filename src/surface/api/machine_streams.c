@@ -62,8 +62,11 @@ static bool send_frame(struct http_exchange *exchange, enum to_client kind, cons
     const uint8_t head[FRAME_HEAD] = {(uint8_t)kind, (uint8_t)(length >> 24),
                                       (uint8_t)(length >> 16), (uint8_t)(length >> 8),
                                       (uint8_t)length};
+    http_exchange_ref(exchange); /* the first write may find that the client is gone */
     http_exchange_write(exchange, head, sizeof(head));
-    return http_exchange_write(exchange, bytes, length);
+    bool has_room = http_exchange_write(exchange, bytes, length);
+    http_exchange_unref(exchange);
+    return has_room;
 }
 
 static void begin_frames(struct request *request)
@@ -80,9 +83,9 @@ struct exec {
     struct agent_call *call;
     struct frames frames;
     bool has_begun;
-    bool has_terminal;
-    bool input_is_over;
-    bool is_answering; /* which ends input that has not come whole, at once */
+    bool takes_input;   /* the program; until it has been told of its end */
+    bool input_is_over; /* the request's body */
+    bool is_answering;  /* which ends input that has not come whole, at once */
 };
 
 static void release_exec(struct exec *exec)
@@ -155,7 +158,10 @@ static void on_exec_end(const struct error *error, const struct agent_result *re
     request->stop = NULL;
     exec->call = NULL;
     exec->is_answering = true;
-    if (exec->has_begun) {
+    if (error == NULL && !exec->has_begun) {
+        begin_frames(request); /* it was cancelled before it began, or the agent did not say so */
+    }
+    if (error == NULL || exec->has_begun) {
         send_end(request->exchange, error, result != NULL ? &result->exit : NULL);
         api_request_end(request);
     } else {
@@ -171,16 +177,25 @@ static void on_exec_writable(void *context)
     http_exchange_resume(exec->request->exchange);
 }
 
+static void finish_input(struct exec *exec)
+{
+    if (exec->takes_input) {
+        exec->takes_input = false;
+        agent_call_finish_input(exec->call);
+    }
+}
+
+/* What the program does not take is dropped. */
 static void take_exec_frame(struct exec *exec, uint8_t kind, const uint8_t *bytes, size_t length)
 {
     switch ((enum to_machine)kind) {
     case INPUT:
-        if (!agent_call_write(exec->call, bytes, length)) {
+        if (exec->takes_input && !agent_call_write(exec->call, bytes, length)) {
             http_exchange_pause(exec->request->exchange);
         }
         break;
     case INPUT_END:
-        agent_call_finish_input(exec->call);
+        finish_input(exec);
         break;
     case TERMINAL_SIZE:
         if (length == 4) {
@@ -211,6 +226,7 @@ static void on_exec_data(const void *bytes, size_t length, void *context)
         buffer_consume(&exec->frames.held, FRAME_HEAD + size);
     }
     if (is_bad && exec->call != NULL) {
+        buffer_clear(&exec->frames.held);
         agent_call_cancel(exec->call);
     }
 }
@@ -223,7 +239,7 @@ static void on_exec_input_end(const struct error *error, void *context)
     if (exec->call != NULL && error != NULL) {
         agent_call_cancel(exec->call);
     } else if (exec->call != NULL) {
-        agent_call_finish_input(exec->call);
+        finish_input(exec);
     }
     release_exec(exec);
 }
@@ -271,14 +287,15 @@ static void run(struct request *request, struct agent *agent, const json_t *spec
     take_texts(json_object_get(spec, "arguments"), arguments);
     take_texts(variables, environment);
     exec->request = request;
-    exec->has_terminal = json_is_true(json_object_get(spec, "terminal"));
+    bool has_terminal = json_is_true(json_object_get(spec, "terminal"));
+    exec->takes_input = json_is_true(json_object_get(spec, "input")) || has_terminal;
     const struct agent_exec order = {
         .arguments = arguments,
         .environment = json_array_size(variables) > 0 ? environment : NULL,
         .folder = api_body_text(spec, "folder"),
         .user = api_body_text(spec, "user"),
-        .has_input = json_is_true(json_object_get(spec, "input")) || exec->has_terminal,
-        .has_terminal = exec->has_terminal,
+        .has_input = exec->takes_input,
+        .has_terminal = has_terminal,
         .rows = (unsigned)json_integer_value(json_object_get(spec, "rows")),
         .columns = (unsigned)json_integer_value(json_object_get(spec, "columns")),
         .timeout_ms = (uint64_t)json_integer_value(json_object_get(spec, "timeout_ms")),

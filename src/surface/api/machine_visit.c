@@ -19,24 +19,23 @@ struct visit_stream {
     bool is_full;   /* the answer */
     bool is_paused; /* the body */
     bool is_over;
+    bool is_ending; /* which may end the body, at once */
     bool input_is_over;
 };
 
 static void release(struct visit_stream *stream)
 {
-    if (stream->is_over && stream->input_is_over) {
+    if (stream->is_over && stream->input_is_over && !stream->is_ending) {
         buffer_done(&stream->held);
         free(stream);
     }
 }
 
+/* Last of all: it may be gone afterwards. */
 static void end(struct visit_stream *stream)
 {
     struct request *request = stream->request;
-    if (stream->is_over) {
-        return;
-    }
-    stream->is_over = true;
+    stream->is_over = stream->is_ending = true;
     http_exchange_on(request->exchange, NULL, NULL, NULL);
     request->stop = NULL;
     stream_close(stream->socket);
@@ -45,6 +44,8 @@ static void end(struct visit_stream *stream)
     }
     http_exchange_end(request->exchange);
     api_request_end(request);
+    stream->is_ending = false;
+    release(stream);
 }
 
 /* ---- From the socket ---- */
@@ -69,10 +70,8 @@ static void on_socket_drained(void *context)
 
 static void on_socket_end(const struct error *error, void *context)
 {
-    struct visit_stream *stream = context;
     (void)error;
-    end(stream);
-    release(stream);
+    end(context);
 }
 
 /* ---- From the node ---- */
@@ -129,12 +128,13 @@ static void on_body_end(const struct error *error, void *context)
 {
     struct visit_stream *stream = context;
     stream->input_is_over = true;
-    if (error != NULL) {
+    if (stream->is_over) {
+        release(stream);
+    } else if (error != NULL) {
         end(stream);
-    } else if (!stream->is_over) {
+    } else {
         stream_shutdown(stream->socket);
     }
-    release(stream);
 }
 
 void api_machine_visit(struct request *request)
