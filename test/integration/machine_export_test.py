@@ -108,6 +108,11 @@ class Export(MachineCase):
                  (lambda: with_volumes(set_first(config={"filesystem": "vfat"})), "no sense"),
                  (lambda: with_volumes(set_first(config={"iops": 1 << 62})), "no sense"),
                  (lambda: with_volumes(lambda volumes: volumes.extend([dict(volumes[0])] * 20)), "no place")]
+
+        def as_part(content):
+            return json.dumps({**json.loads(content), "is_part": True}).encode()
+
+        cases.append((lambda: self.changed("manifest.json", as_part), "a part of a machine"))
         for make, word in cases:
             with self.subTest(word):
                 self.assertIn(word, self.refused("vm", "import", make(), "--name", "harm"))

@@ -12,7 +12,7 @@ import urllib.request
 
 from ports import free_port
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
-from node import Node
+from node import Node, Refused
 from node_case import NodeCase
 
 
@@ -286,6 +286,15 @@ class Refusals(Case):
                 (("image", "import", "i", "--root", "/etc/passwd"), "archive"),
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)
+
+    def test_what_is_no_archive_is_not_taken_for_one(self):
+        """Goal: an import takes its archive away at its end, and nothing else.  Method: one of the kernel of an image."""
+        about = json.loads(self.ok("image", "show", "small", "--output", "json"))
+        for part in ("kernel", "root"):
+            with self.assertRaises(Refused) as refused:
+                self.node.call("POST", "/v1/machine-imports", {"blob": about[part]})
+            self.assertIn("no archive of a machine", refused.exception.problem["detail"])
+        self.create()
 
     def test_what_will_not_come_is_not_waited_for(self):
         name = self.create("--strategy", "Halted")

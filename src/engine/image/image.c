@@ -253,6 +253,12 @@ static int publish(struct image_writer *writer, const char *id, struct error *er
     return 0;
 }
 
+void image_writer_expect(struct image_writer *writer, const char *id)
+{
+    CHECK(image_id_is_good(id));
+    snprintf(writer->wanted, sizeof(writer->wanted), "%s", id);
+}
+
 int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT_SIZE],
                         uint64_t *ret_size_bytes, struct error *err)
 {

@@ -38,6 +38,8 @@ int image_writer_new(struct image_store *store, struct image_writer **ret_writer
                      struct error *err);
 int image_writer_add(struct image_writer *writer, const void *bytes, size_t length,
                      struct error *err);
+/* Only this content: finish fails with CORRUPT, and keeps nothing, when it is another. */
+void image_writer_expect(struct image_writer *writer, const char *id);
 int image_writer_finish(struct image_writer *owned_writer, char ret_id[HASH_TEXT_SIZE],
                         uint64_t *ret_size_bytes, struct error *err);
 void image_writer_abort(struct image_writer *owned_writer);

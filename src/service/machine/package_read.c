@@ -239,12 +239,10 @@ static int copy_blob(struct reading *reading, struct image_writer *writer, struc
     return r < 0 || got == ARCHIVE_EOF ? r : fail(reading, err);
 }
 
-/* Stored by what it is: one with another name than that is of no use, and harms nobody. */
 static int read_blob(struct reading *reading, const char *id, struct error *err)
 {
     struct image_writer *writer = NULL;
     char got[HASH_TEXT_SIZE];
-    uint64_t size = 0;
     if (image_exists(reading->images, id)) {
         return archive_read_data_skip(reading->archive) == ARCHIVE_OK ? 0 : fail(reading, err);
     }
@@ -252,18 +250,13 @@ static int read_blob(struct reading *reading, const char *id, struct error *err)
     if (r < 0) {
         return r;
     }
+    image_writer_expect(writer, id);
     r = copy_blob(reading, writer, err);
     if (r < 0) {
         image_writer_abort(writer);
         return r;
     }
-    r = image_writer_finish(writer, got, &size, err);
-    if (r == 0 && strcmp(got, id) != 0) {
-        struct error ignored = {0};
-        image_remove(reading->images, got, &ignored);
-        return error_set(err, ERROR_CORRUPT, "a part of the image is not what its name says");
-    }
-    return r;
+    return image_writer_finish(writer, got, NULL, err);
 }
 
 /* ---- Names ---- */

@@ -576,6 +576,9 @@ static void unpack(void *context)
     r = r < 0
         ? r
         : package_read(fd, import->folder, import->service->options.images, &import->manifest, err);
+    if (r == 0 && json_is_true(json_object_get(import->manifest, "is_part"))) {
+        r = error_set(err, ERROR_CORRUPT, "the archive is a part of a machine that moves");
+    }
     if (r == 0 && import->name[0] == '\0') {
         free(import->name);
         import->name = memory_copy_string(json_text(import->manifest, "name"));
@@ -640,6 +643,29 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
     loop_work(import->service->options.loop, unpack, on_unpacked, import);
 }
 
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+/* An import takes its archive with it: what others have is none. */
+static int check_unused(const struct machine_service *service, const char *blob, struct error *err)
+{
+    bool is_used = false;
+    int r = store_query(service->options.store, err, take_any, &is_used,
+                        "SELECT 1 FROM version WHERE module = ?1 UNION ALL "
+                        "SELECT 1 FROM machine_image WHERE instr(config, ?1) UNION ALL "
+                        "SELECT 1 FROM machine WHERE instr(config, ?1) LIMIT 1",
+                        "t", blob);
+    return r < 0 || !is_used
+        ? r
+        : error_set(err, ERROR_CONFLICT,
+                    "blob %.64s is a part of an image or function, and no archive of a machine",
+                    blob);
+}
+
 void machine_import(struct machine_service *service, const char *project, const json_t *body,
                     machine_begun *done, void *context)
 {
@@ -658,6 +684,8 @@ void machine_import(struct machine_service *service, const char *project, const 
                       "there is no blob %.64s on this node: upload the archive first", blob);
     } else if (!snapshot_is_known(service)) {
         r = error_set(&err, ERROR_UNSUPPORTED, "not all nodes know this yet: upgrade them first");
+    } else {
+        r = check_unused(service, blob, &err);
     }
     if (r < 0) {
         machine_answer(service, &err, done, NULL, context);

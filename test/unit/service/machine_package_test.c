@@ -241,6 +241,12 @@ TEST(package, only_plain_files_once_each_are_taken)
     add(&maker, blob, S_IFREG, "not the kernel", 14);
     EXPECT(try_it(&maker, &scene) == -ERROR_CORRUPT);
     EXPECT(!image_exists(scene.others, scene.kernel));
+    char other[HASH_TEXT_SIZE]; /* somebody's, whose content it is by another name */
+    EXPECT(image_put(scene.others, "not the kernel", 14, other, &scene.err) == 0);
+    make(&maker, &scene, false);
+    add(&maker, blob, S_IFREG, "not the kernel", 14);
+    EXPECT(try_it(&maker, &scene) == -ERROR_CORRUPT);
+    EXPECT(image_exists(scene.others, other));
     make(&maker, &scene, false); /* and nothing else */
     EXPECT(try_it(&maker, &scene) == -ERROR_CORRUPT);
     end(&scene);
