@@ -186,6 +186,20 @@ class Claims:
             self.assertEqual(process.wait(WAIT_SECONDS), 0)
             process.stdout.close()
 
+    def test_a_body_that_does_not_come_is_too_late(self):
+        """Goal: who sends too slowly ends its own call at its time limit, and not the runner with all others."""
+        self.node.deploy("short", module, timeout_ms=1000)
+        self.node.cli("route", "set", "short", "-f", "short", "-p", "/short/{rest...}", "--stream")
+        self.addCleanup(self.node.cli, "route", "delete", "short")
+        host, port = self.node.gateway.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=WAIT_SECONDS)
+        with contextlib.closing(connection):
+            connection.putrequest("POST", "/short/count")
+            connection.putheader("Content-Length", "6")
+            connection.endheaders(b"one")
+            answer = connection.getresponse()
+            self.assertEqual(answer.status, 504, answer.read())
+
     def test_a_body_that_breaks_off_ends_the_call(self):
         self.node.cli("route", "set", "flow", "-f", "flow", "-p", "/flow/{rest...}", "--stream")
         self.addCleanup(self.node.cli, "route", "delete", "flow")

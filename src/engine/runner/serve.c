@@ -116,19 +116,23 @@ static void on_log(const void *bytes, size_t length, void *context)
     }
 }
 
-/* The next INPUT of this call; false when there is none. */
-static bool receive_piece(struct slot *slot)
+/* The next INPUT of this call; false when there is none in its time. */
+static bool receive_piece(struct slot *slot, uint64_t deadline_ns)
 {
     if (serve_host_took(slot)) {
         return true;
     }
     for (;;) {
-        ssize_t got = recv(slot->fd, slot->piece, PROTOCOL_FRAME, 0);
-        if (got == 0) {
+        ssize_t got = recv(slot->fd, slot->piece, PROTOCOL_FRAME, MSG_DONTWAIT);
+        if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
             leave(0);
         }
-        if (got < 0) {
+        if (got < 0 && serve_host_is_over(slot, deadline_ns)) {
             return false;
+        }
+        if (got < 0) {
+            serve_host_wait(slot, deadline_ns);
+            continue;
         }
         struct frame head;
         if (got < (ssize_t)sizeof(head)) {
@@ -149,7 +153,7 @@ static bool receive_piece(struct slot *slot)
     }
 }
 
-static long on_read(void *bytes, size_t length, void *context)
+static long on_read(void *bytes, size_t length, uint64_t deadline_ns, void *context)
 {
     struct slot *slot = context;
     /* What was written so far may be what the sender waits for. */
@@ -158,7 +162,7 @@ static long on_read(void *bytes, size_t length, void *context)
         return -1;
     }
     while (slot->piece_used == slot->piece_length && !slot->input_ended) {
-        if (!receive_piece(slot) || atomic_load(&slot->cancelled)) {
+        if (!receive_piece(slot, deadline_ns) || atomic_load(&slot->cancelled)) {
             return -1;
         }
     }

@@ -67,6 +67,11 @@ bool flush_piece(struct slot *slot, enum frame_type type, const uint8_t *bytes, 
 int serve_host(const void *request, size_t length, uint64_t deadline_ns, struct buffer *reply,
                void *context);
 
+/* The running call is: cancelled, or late. */
+bool serve_host_is_over(struct slot *slot, uint64_t deadline_ns);
+/* Until there is something to hear from the daemon, a signal comes, or it is late. */
+void serve_host_wait(const struct slot *slot, uint64_t deadline_ns);
+
 /* Input that came while an answer was awaited becomes the slot's piece; false: there is none. */
 bool serve_host_took(struct slot *slot);
 

@@ -17,7 +17,7 @@
 
 #include "engine/runner/serve.h"
 
-static bool is_over(struct slot *slot, uint64_t deadline_ns)
+bool serve_host_is_over(struct slot *slot, uint64_t deadline_ns)
 {
     return atomic_load(&slot->cancelled) || clock_monotonic_ns() >= deadline_ns;
 }
@@ -39,7 +39,7 @@ static bool send_question(struct slot *slot, const uint8_t *bytes, size_t length
             if (errno != EINTR) {
                 leave(0);
             }
-            if (is_over(slot, deadline_ns)) {
+            if (serve_host_is_over(slot, deadline_ns)) {
                 return false;
             }
         }
@@ -99,8 +99,7 @@ static bool take_heard(struct slot *slot, size_t length, struct buffer *reply)
     return reply->used >= head.length;
 }
 
-/* Until there is something to hear, a signal comes, or it is late. */
-static void wait_for(const struct slot *slot, uint64_t deadline_ns)
+void serve_host_wait(const struct slot *slot, uint64_t deadline_ns)
 {
     uint64_t now_ns = clock_monotonic_ns();
     uint64_t left_ns = deadline_ns > now_ns ? deadline_ns - now_ns : 0;
@@ -122,13 +121,13 @@ int serve_host(const void *request, size_t length, uint64_t deadline_ns, struct 
     if (!send_question(slot, request, length, deadline_ns)) {
         return -1;
     }
-    while (!is_over(slot, deadline_ns)) {
+    while (!serve_host_is_over(slot, deadline_ns)) {
         ssize_t got = recv(slot->fd, slot->heard, PROTOCOL_FRAME, MSG_DONTWAIT);
         if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR)) {
             leave(0);
         }
         if (got < 0) {
-            wait_for(slot, deadline_ns);
+            serve_host_wait(slot, deadline_ns);
         } else if (take_heard(slot, (size_t)got, reply)) {
             return 0;
         }

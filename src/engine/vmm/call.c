@@ -101,7 +101,7 @@ long call_input(struct call_state *state, void *bytes, uint64_t length)
     if (call->read == NULL) {
         return 0;
     }
-    long got = call->read(bytes, length, call->read_context);
+    long got = call->read(bytes, length, state->deadline_ns, call->read_context);
     if (got < 0) {
         bool late = clock_monotonic_ns() >= state->deadline_ns;
         call_end(state, late ? VMM_END_TIMEOUT : VMM_END_CANCELLED,

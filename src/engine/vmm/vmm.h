@@ -131,10 +131,11 @@ struct vmm_call {
     const char *arguments;
     size_t arguments_length;
     /* Standard input: first `input`, then what read() gives until it returns 0.  read may be NULL;
-     * it may block; -1 breaks the call off (CANCELLED). */
+     * it may block, until the call's deadline (monotonic) and no longer; -1 breaks the call off
+     * (CANCELLED, or TIMEOUT). */
     const void *input;
     size_t input_length;
-    long (*read)(void *bytes, size_t length, void *context);
+    long (*read)(void *bytes, size_t length, uint64_t deadline_ns, void *context);
     void *read_context;
     struct vmm_sink sink;
     /*

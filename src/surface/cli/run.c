@@ -6,11 +6,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -88,12 +90,31 @@ static void write_log(const void *bytes, size_t length, void *context)
     }
 }
 
-static long read_input(void *bytes, size_t length, void *context)
+/* A terminal or a pipe may say nothing for longer than the call may take. */
+static bool wait_for_input(int fd, uint64_t deadline_ns)
+{
+    struct pollfd item = {.fd = fd, .events = POLLIN};
+    uint64_t now_ns = clock_monotonic_ns();
+    int ready = 0;
+    while (ready <= 0 && now_ns < deadline_ns) {
+        uint64_t left_ns = deadline_ns - now_ns;
+        const struct timespec left = {.tv_sec = (time_t)(left_ns / 1000000000),
+                                      .tv_nsec = (long)(left_ns % 1000000000)};
+        ready = ppoll(&item, 1, &left, NULL);
+        now_ns = clock_monotonic_ns();
+    }
+    return ready > 0;
+}
+
+static long read_input(void *bytes, size_t length, uint64_t deadline_ns, void *context)
 {
     const struct run *run = context;
     ssize_t got;
     if (run->input_fd < 0) {
         return 0; /* what comes there is the script */
+    }
+    if (!wait_for_input(run->input_fd, deadline_ns)) {
+        return -1;
     }
     do {
         got = read(run->input_fd, bytes, length);

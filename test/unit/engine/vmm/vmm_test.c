@@ -221,8 +221,9 @@ struct pieces {
     bool breaks;
 };
 
-static long next_piece(void *bytes, size_t length, void *context)
+static long next_piece(void *bytes, size_t length, uint64_t deadline_ns, void *context)
 {
+    (void)deadline_ns;
     struct pieces *pieces = context;
     if (pieces->left == 0) {
         return pieces->breaks ? -1 : 0;
@@ -664,8 +665,9 @@ static void *interrupt_when_asked(void *context)
 }
 
 /* The guest asks for input: it runs.  From now on it can be interrupted. */
-static long tell_that_it_runs(void *bytes, size_t length, void *context)
+static long tell_that_it_runs(void *bytes, size_t length, uint64_t deadline_ns, void *context)
 {
+    (void)deadline_ns;
     struct waiting *waiting = context;
     (void)length;
     EXPECT(write(waiting->pipe[1], "x", 1) == 1);
