@@ -5,9 +5,20 @@ import tempfile
 import unittest
 
 from cluster import Cluster
+import machines
 from machines import kernel_flags, machines_of, root_archive, why_not
 from node import Node
 from node_case import NodeCase
+
+# A function that answers with what it was sent.
+BOOTSTRAP = """#!/bin/sh
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+while true; do
+    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
+    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
+    wget -q -O - --post-file /tmp/event $api/invocation/$id/response
+done
+"""
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -78,6 +89,7 @@ class Together(unittest.TestCase):
     def setUpClass(cls):
         if why_not():
             raise unittest.SkipTest(why_not())
+        machines.TOOLS += [tool for tool in ("sed", "tr") if tool not in machines.TOOLS]
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-damage-")))
         cls.cluster = Cluster(2, here=True)
         cls.addClassCleanup(cls.cluster.close)
@@ -91,6 +103,7 @@ class Together(unittest.TestCase):
         near.cli("vm", "create", "m", "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", far.name)
         near.cli("vm", "stop", "m")
         self.check_verify(near, far)
+        self.check_function(near, far)
         damaged = flip(far.folder / "images")
         near.cli("vm", "start", "m")
         self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
@@ -99,6 +112,23 @@ class Together(unittest.TestCase):
         near.cli("vm", "migrate", "m", "--to", near.name, "--live")
         self.assertEqual(near.cli("vm", "exec", "m", "--", "uname", "-n"), "m\n")
         self.assertTrue(damaged.exists())
+
+    def check_function(self, near, far):
+        """A function of it: what its machine starts from is looked at when the node starts, and comes anew."""
+        app = self.folder / "app"
+        app.mkdir()
+        (app / "bootstrap").write_text(BOOTSTRAP)
+        (app / "bootstrap").chmod(0o755)
+        (app / "blixard.yaml").write_text("runtime: linux\nimage: small\nmemory: 96MiB\ntimeout: 120s\n")
+        near.cli("fn", "deploy", "echo", app)
+        invoke = ("fn", "invoke", "echo", "--node", far.name, "--data")
+        self.assertEqual(near.cli(*invoke, "1"), "1")
+        far.stop()
+        damaged = flip(far.folder / "images")
+        far.start().wait_ready()
+        self.assertEqual(near.cli(*invoke, "2"), "2")
+        self.assertTrue(damaged.exists())
+        self.assertTrue(damaged.with_name(damaged.name + ".damaged").exists() or "damaged" in far.said(100000))
 
     def check_verify(self, near, far):
         """`image verify`: what is damaged is named and put aside, and comes anew from a node that has it whole."""

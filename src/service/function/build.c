@@ -208,7 +208,7 @@ static int compile(struct build *build)
     build->must_ask = false;
     if (is_linux(build)) {
         name_machine(build);
-        return 0;
+        return obtain_check(build, &build->err);
     }
     int r = image_read(options->images, build->module, FUNCTION_MODULE_MAX, &module, &build->err);
     if (r < 0) {
@@ -604,7 +604,7 @@ static void leave_to_others(struct build *build)
     build_free(build);
 }
 
-/* A damaged module is as good as none where others have it. */
+/* What is damaged is as good as none where others have it. */
 static bool is_to_be_fetched_again(struct build *build)
 {
     struct error ignored = {0};
@@ -614,7 +614,9 @@ static bool is_to_be_fetched_again(struct build *build)
     }
     build->was_refetched = true;
     log_warn("function: %s: %s", build->key, build->err.text);
-    image_remove(build->service->options.images, build->module, &ignored);
+    if (!is_linux(build)) { /* a machine's have been put aside */
+        image_remove(build->service->options.images, build->module, &ignored);
+    }
     return true;
 }
 

@@ -50,6 +50,19 @@ static void blob_of(const struct build *build, unsigned index, char ret_id[HASH_
     }
 }
 
+int obtain_check(const struct build *build, struct error *err)
+{
+    struct image_store *images = build->service->options.images;
+    char id[HASH_TEXT_SIZE];
+    for (unsigned i = 1; i < BLOB_COUNT; i++) {
+        blob_of(build, i, id);
+        if (id[0] != '\0' && image_verify(images, id, err) < 0) {
+            return error_wrap(err, "the machine image's %s (import the image again)", blobs[i]);
+        }
+    }
+    return 0;
+}
+
 static void blob_next(struct build *build);
 
 static void on_blob(const struct error *error, void *context)

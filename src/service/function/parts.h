@@ -217,6 +217,9 @@ void holders_write(struct function_service *service, struct json_writer *writer,
 /* obtain.c: what other nodes have.  Each goes on with build_go_on(), later. */
 void obtain_module(struct build *build);
 void obtain_image(struct build *build);
+/* On a builder's thread: is what a Linux function's machine starts from whole?  CORRUPT: a blob was
+ * damaged and is put aside (image_verify()). */
+int obtain_check(const struct build *build, struct error *err);
 void obtain_cancel(struct build *build); /* build_go_on() comes soon */
 
 /* spread.c: the module to other nodes, before anybody is told that it is safe. */
