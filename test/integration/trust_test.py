@@ -69,7 +69,7 @@ EXPECTED = {
     "network_list": "member", "network_create": "member", "network_get": "member", "network_update": "member", "network_delete": "member",
     "security_group_list": "member", "security_group_create": "member", "security_group_get": "member",
     "security_group_delete": "member", "security_rule_add": "member", "security_rule_remove": "member",
-    "quota_list": "member", "quota_get": "member", "quota_set": "admin", "quota_delete": "admin",
+    "quota_list": "member", "quota_get": "member", "quota_set": "admin", "quota_update": "admin", "quota_delete": "admin",
     "plan_create": "member", "apply_create": "member", "manifest_list": "member",
     "machine_gang_create": "member", "placement_list": "member", "placement_explain": "member", "placement_preview": "member",
     "placement_strategy_get": "member", "placement_strategy_set": "member", "cluster_strategy_set": "admin", "reservation_create": "member", "reservation_list": "member", "reservation_get": "member",

@@ -18,7 +18,7 @@
 
 #include "service/quota/parts.h"
 
-enum { QUOTA_SCHEMA = 8 };
+enum { QUOTA_SCHEMA = 8, NO_LIMIT = -1, KEEP = -2 };
 
 /* Beyond it a sum might not fit. */
 #define LIMIT_MAX    (UINT64_C(1) << 60)
@@ -260,20 +260,18 @@ static int check(struct quota_service *service, const char *project, const json_
     return r;
 }
 
-static json_t *limit_of(const json_t *body, enum quota_resource resource)
+/* For the command: NO_LIMIT, or KEEP of a change that does not speak of it. */
+static int64_t value_of(const json_t *body, enum quota_resource resource, bool is_change)
 {
-    return json_object_get(body, quota_names[resource]);
+    const json_t *limit = json_object_get(body, quota_names[resource]);
+    if (limit == NULL && is_change) {
+        return KEEP;
+    }
+    return json_is_integer(limit) ? json_integer_value(limit) : NO_LIMIT;
 }
 
-/* -1: no limit. */
-static int64_t value_of(const json_t *body, enum quota_resource resource)
-{
-    const json_t *limit = limit_of(body, resource);
-    return json_is_integer(limit) ? json_integer_value(limit) : -1;
-}
-
-void quota_set(struct quota_service *service, const char *project, const json_t *body,
-               quota_done *done, void *context)
+static void propose_limits(struct quota_service *service, const char *project, const json_t *body,
+                           bool is_change, quota_done *done, void *context)
 {
     struct error err = {0};
     if (check(service, project, body, &err) < 0) {
@@ -283,18 +281,36 @@ void quota_set(struct quota_service *service, const char *project, const json_t 
     struct store_command *command = store_command_new();
     store_command_add(
         command,
-        "INSERT INTO quota (key, cpus, memory_bytes, disk_bytes, machines, "
-        "functions, requests_per_second, instances, created_ms, revision) VALUES "
-        "(?, nullif(?, -1), nullif(?, -1), nullif(?, -1), nullif(?, -1), nullif(?, "
-        "-1), nullif(?, -1), nullif(?, -1), ?, ?) ON CONFLICT (key) DO UPDATE SET "
-        "cpus = excluded.cpus, memory_bytes = excluded.memory_bytes, disk_bytes = "
-        "excluded.disk_bytes, machines = excluded.machines, functions = "
-        "excluded.functions, requests_per_second = excluded.requests_per_second, "
-        "instances = excluded.instances, revision = excluded.revision",
-        "tiiiiiiiur", project, value_of(body, QUOTA_CPUS), value_of(body, QUOTA_MEMORY),
-        value_of(body, QUOTA_DISK), value_of(body, QUOTA_MACHINES), value_of(body, QUOTA_FUNCTIONS),
-        value_of(body, QUOTA_REQUESTS), value_of(body, QUOTA_INSTANCES), clock_real_ms());
+        "INSERT INTO quota (key, cpus, memory_bytes, disk_bytes, machines, functions, "
+        "requests_per_second, instances, created_ms, revision) VALUES (?1, "
+        "nullif(max(?2, -1), -1), nullif(max(?3, -1), -1), nullif(max(?4, -1), -1), "
+        "nullif(max(?5, -1), -1), nullif(max(?6, -1), -1), nullif(max(?7, -1), -1), "
+        "nullif(max(?8, -1), -1), ?9, ?10) ON CONFLICT (key) DO UPDATE SET "
+        "cpus = iif(?2 = -2, cpus, excluded.cpus), "
+        "memory_bytes = iif(?3 = -2, memory_bytes, excluded.memory_bytes), "
+        "disk_bytes = iif(?4 = -2, disk_bytes, excluded.disk_bytes), "
+        "machines = iif(?5 = -2, machines, excluded.machines), "
+        "functions = iif(?6 = -2, functions, excluded.functions), "
+        "requests_per_second = iif(?7 = -2, requests_per_second, excluded.requests_per_second), "
+        "instances = iif(?8 = -2, instances, excluded.instances), revision = excluded.revision",
+        "tiiiiiiiur", project, value_of(body, QUOTA_CPUS, is_change),
+        value_of(body, QUOTA_MEMORY, is_change), value_of(body, QUOTA_DISK, is_change),
+        value_of(body, QUOTA_MACHINES, is_change), value_of(body, QUOTA_FUNCTIONS, is_change),
+        value_of(body, QUOTA_REQUESTS, is_change), value_of(body, QUOTA_INSTANCES, is_change),
+        clock_real_ms());
     store_propose(service->options.store, command, done, context);
+}
+
+void quota_set(struct quota_service *service, const char *project, const json_t *body,
+               quota_done *done, void *context)
+{
+    propose_limits(service, project, body, false, done, context);
+}
+
+void quota_update(struct quota_service *service, const char *project, const json_t *body,
+                  quota_done *done, void *context)
+{
+    propose_limits(service, project, body, true, done, context);
 }
 
 void quota_delete(struct quota_service *service, const char *project, quota_done *done,

@@ -47,6 +47,9 @@ typedef void quota_done(const struct error *error, uint64_t index, void *context
  * of the cluster is too old). */
 void quota_set(struct quota_service *service, const char *project, const json_t *body,
                quota_done *done, void *context);
+/* The same; what it does not say stays as it is, and what is null is not limited any more. */
+void quota_update(struct quota_service *service, const char *project, const json_t *body,
+                  quota_done *done, void *context);
 /* NOT_FOUND. */
 void quota_delete(struct quota_service *service, const char *project, quota_done *done,
                   void *context);

@@ -44,6 +44,16 @@ void api_quota_set(struct request *request)
     api_body_read(request, "QuotaSet", set);
 }
 
+static void update(struct request *request, const json_t *body)
+{
+    quota_update(service_of(request), request->parameters[0], body, on_set, request);
+}
+
+void api_quota_update(struct request *request)
+{
+    api_body_read(request, "QuotaSet", update);
+}
+
 void api_quota_delete(struct request *request)
 {
     quota_delete(service_of(request), request->parameters[0], api_answer_done, request);

@@ -32,7 +32,7 @@ static int take_flag(const struct arguments *arguments, const struct resource *r
         return 0;
     }
     if (strcmp(text, "none") == 0) {
-        json_object_del(body, resource->field);
+        json_object_set_new(body, resource->field, json_null());
         return 0;
     }
     bool is_good = resource->is_size ? text_parse_size(text, &value)
@@ -45,33 +45,16 @@ static int take_flag(const struct arguments *arguments, const struct resource *r
     return 0;
 }
 
-static int read_limits(const char *target, json_t *body, struct error *err)
-{
-    JSON_OWNED json_t *quota = NULL;
-    int r = request_json("GET", target, NULL, &quota, err);
-    if (r == -ERROR_NOT_FOUND) {
-        *err = (struct error){0};
-        return 0;
-    }
-    for (size_t i = 0; i < COUNT(resources) && r == 0; i++) {
-        json_t *limit = json_object_get(quota, resources[i].field);
-        if (limit != NULL) {
-            json_object_set(body, resources[i].field, limit);
-        }
-    }
-    return r;
-}
-
 int verb_quota_set(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *quota = NULL;
     MEMORY_OWNED char *target = request_target("quotas", arguments->words[0], "");
-    int r = read_limits(target, body, err);
+    int r = 0;
     for (size_t i = 0; i < COUNT(resources) && r == 0; i++) {
         r = take_flag(arguments, &resources[i], body, err);
     }
-    r = r < 0 ? r : request_send("PUT", target, body, &quota, err);
+    r = r < 0 ? r : request_send("PATCH", target, body, &quota, err);
     return r < 0 ? r
                  : print_done(arguments, quota, err,
                               "project %s has its quota: blixard quota show "
