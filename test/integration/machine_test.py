@@ -93,7 +93,14 @@ class Life(Case):
         self.ok("vm", "cp", "-r", tree, f"{name}:/root/tree")
         self.assertEqual(self.shell(name, "cat /root/tree/below/leaf"), "leaf\n")
         self.ok("vm", "cp", "-r", f"{name}:/root/tree", f"{tree}.back")
-        self.assertIn("leaf", {entry.name for entry in pathlib.Path(f"{tree}.back").rglob("*")})
+        self.assertEqual((pathlib.Path(f"{tree}.back") / "below/leaf").read_text(), "leaf\n")
+        there = pathlib.Path(folder.name) / "there"
+        there.mkdir()
+        self.ok("vm", "cp", "-r", f"{name}:/root/tree/", there)
+        self.ok("vm", "cp", "-r", f"{name}:/root/tree/below/.", there)
+        self.assertEqual((there / "tree/below/leaf").read_text() + (there / "leaf").read_text(), "leaf\nleaf\n")
+        self.ok("vm", "cp", "-r", tree, f"{name}:/srv/")
+        self.assertEqual(self.shell(name, "cat /srv/tree/below/leaf"), "leaf\n")
 
     def test_what_is_refused_while_its_input_still_comes_is_told(self):
         """Goal: an agent that refuses while the file still comes ends the request, not the daemon.  Method: more than

@@ -52,6 +52,28 @@ static const char *last_of(const char *path)
     return slash != NULL ? slash + 1 : path;
 }
 
+/*
+ * Where a copy comes to lie, as of cp(1): in a folder that is there, under its own name.  "a/."
+ * means what is in the folder "a", which has no name.
+ */
+static char *inside(const char *folder, const char *from)
+{
+    MEMORY_OWNED char *plain = memory_copy_string(from);
+    for (size_t end = strlen(plain); end > 1 && plain[end - 1] == '/'; end--) {
+        plain[end - 1] = '\0';
+    }
+    const char *name = last_of(plain);
+    bool has_name = name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+    const char *slash = text_ends_with(folder, "/") ? "" : "/";
+    return has_name ? memory_format("%s%s%s", folder, slash, name) : memory_copy_string(folder);
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISDIR(status.st_mode);
+}
+
 static char *temporary(const char *beside, int *ret_fd, struct error *err)
 {
     char *path = memory_format("%s.blixard-XXXXXX", beside);
@@ -78,8 +100,8 @@ static int put_file(const char *from, const struct place *to, struct error *err)
     if (S_ISDIR(status.st_mode)) {
         return error_set(err, ERROR_INVALID, "%s is a folder: say --recursive", from);
     }
-    bool is_into = text_ends_with(to->path, "/");
-    MEMORY_OWNED char *place = memory_format("%s%s", to->path, is_into ? last_of(from) : "");
+    MEMORY_OWNED char *place =
+        text_ends_with(to->path, "/") ? inside(to->path, from) : memory_copy_string(to->path);
     snprintf(query, sizeof(query), "?mode=%04o", status.st_mode & 07777);
     add_target(&target, to->name, place, query);
     return duplex_upload("PUT", buffer_string(&target), from, NULL, err);
@@ -93,7 +115,9 @@ static int put_folder(const char *from, const struct place *to, struct error *er
     if (archive == NULL) {
         return -(int)err->kind;
     }
-    add_target(&target, to->name, to->path, "?tar=true");
+    MEMORY_OWNED char *place =
+        text_ends_with(to->path, "/") ? inside(to->path, from) : memory_copy_string(to->path);
+    add_target(&target, to->name, place, "?tar=true");
     int r = rootfs_archive(from, fd, err);
     r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), archive, NULL, err);
     unlink(archive);
@@ -120,11 +144,8 @@ static int get_bytes(const struct place *from, const char *query, int fd, struct
 
 static int get_file(const struct place *from, const char *to, struct error *err)
 {
-    struct stat status;
     FD_OWNED int fd = -1;
-    bool is_folder = stat(to, &status) == 0 && S_ISDIR(status.st_mode);
-    MEMORY_OWNED char *path =
-        is_folder ? memory_format("%s/%s", to, last_of(from->path)) : memory_copy_string(to);
+    MEMORY_OWNED char *path = is_folder(to) ? inside(to, from->path) : memory_copy_string(to);
     MEMORY_OWNED char *beside = temporary(path, &fd, err);
     if (beside == NULL) {
         return -(int)err->kind;
@@ -139,6 +160,25 @@ static int get_file(const struct place *from, const char *to, struct error *err)
     return r;
 }
 
+/* The archive's names begin with the folder's own ("." of "a/."): to a place that is not there it
+ * comes under that place's name. */
+static int unpack_as(const char *archive, const struct place *from, const char *to,
+                     struct error *err)
+{
+    MEMORY_OWNED char *beside = memory_format("%s.blixard-XXXXXX", to);
+    struct error ignored = {0};
+    if (mkdtemp(beside) == NULL) {
+        return error_os(err, errno, "making a folder beside %s", to);
+    }
+    MEMORY_OWNED char *folder = inside(beside, from->path);
+    int r = rootfs_unpack(archive, beside, false, err);
+    if (r == 0 && rename(folder, to) < 0) {
+        r = error_os(err, errno, "writing %s", to);
+    }
+    file_remove_tree(beside, &ignored);
+    return r;
+}
+
 static int get_folder(const struct place *from, const char *to, struct error *err)
 {
     FD_OWNED int fd = -1;
@@ -146,9 +186,11 @@ static int get_folder(const struct place *from, const char *to, struct error *er
     if (archive == NULL) {
         return -(int)err->kind;
     }
-    int r = file_make_folder(to, 0755, err);
-    r = r < 0 ? r : get_bytes(from, "?tar=true", fd, err);
-    r = r < 0 ? r : rootfs_unpack(archive, to, false, err);
+    int r = get_bytes(from, "?tar=true", fd, err);
+    if (r == 0) {
+        r = is_folder(to) ? rootfs_unpack(archive, to, false, err)
+                          : unpack_as(archive, from, to, err);
+    }
     unlink(archive);
     return r;
 }
