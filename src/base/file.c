@@ -103,8 +103,9 @@ int file_write(const char *path, const void *bytes, size_t length, mode_t mode, 
 
 int file_make_folder(const char *path, mode_t mode, struct error *err)
 {
-    CHECK(path[0] != '\0');
-
+    if (path[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "the path of a folder is empty");
+    }
     MEMORY_OWNED char *partial = memory_copy_string(path);
     for (char *at = partial + 1;; at++) {
         if (*at != '/' && *at != '\0') {

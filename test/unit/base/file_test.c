@@ -55,6 +55,7 @@ TEST(file, make_folder_makes_what_is_missing_and_refuses_a_file_in_the_way)
     EXPECT(file_make_folder(deep, 0700, &err) == 0);
     EXPECT(file_write(file, "", 0, 0600, &err) == 0);
     EXPECT(file_make_folder(file, 0700, &err) == -ERROR_INVALID);
+    EXPECT(file_make_folder("", 0700, &err) == -ERROR_INVALID);
 }
 
 /*
