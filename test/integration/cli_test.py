@@ -256,6 +256,23 @@ class Documents(unittest.TestCase):
         self.assertEqual(found["UEFI"]["found"], f"{prefix}/share/qemu/edk2-x86_64-code.fd")
         self.assertEqual(found["volumes"]["fix"], "services.blixard.extraPackages = [ pkgs.NAME ]; of nixpkgs: qemu_kvm")
 
+    def test_several_are_done_one_by_one_and_those_that_fail_are_named(self):
+        for name in ("one", "two"):
+            self.assertEqual(run("queue", "create", name)[0], 0)
+        status, _, said = run("queue", "delete", "one", "nosuch", "two")
+        self.assertEqual(status, 66, said)
+        self.assertIn("nosuch", said)
+        self.assertIn("1 of 3 failed", said)
+        left = {queue["name"] for queue in json.loads(run("queue", "list", "--output", "json")[1])["queues"]}
+        self.assertTrue(left.isdisjoint({"one", "two"}), left)
+
+    def test_a_path_that_is_wrong_is_an_input_that_is_wrong(self):
+        pathlib.Path(folder.name, "plain").touch()
+        for status, words in ((66, ("image", "import", "x", "--root", "nosuch.tar")), (64, ("fn", "run", ".")), (64, ("fn", "run", "plain/x.wasm")),
+                              (64, ("fn", "run", "a" * 300)), (64, ("fn", "init", ""))):
+            got = run(*words)
+            self.assertEqual(got[0], status, (words[:3], got[2][-200:]))
+
     def test_doctor_tells_a_nix_that_does_not_work_from_none(self):
         if shutil.which("nix-store") is None:
             self.skipTest("no nix-store: apt-get install nix-bin")

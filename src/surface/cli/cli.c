@@ -349,6 +349,34 @@ int verb_version(const struct arguments *arguments, struct error *err)
 
 /* ---- Running ---- */
 
+/* "NAME...", not "NAME RECEIPT..." */
+static bool is_for_each(const struct verb *verb)
+{
+    const char *rest = strstr(verb->words, "...");
+    return rest != NULL && strcspn(verb->words, " [") == strlen(verb->words);
+}
+
+/* What fails is told at once, and the others are done all the same. */
+static int run_for_each(const struct verb *verb, const struct arguments *arguments,
+                        struct error *err)
+{
+    unsigned failed = 0;
+    enum error_kind kind = ERROR_NONE;
+    for (unsigned i = 0; i < arguments->word_count; i++) {
+        struct arguments one = *arguments;
+        struct error error = {0};
+        one.words[0] = arguments->words[i];
+        one.word_count = 1;
+        if (verb->run(&one, &error) < 0) {
+            fflush(stdout);
+            fprintf(stderr, "blixard: %s\n", text_make_printable(error.text, true));
+            kind = kind == ERROR_NONE ? error.kind : kind;
+            failed++;
+        }
+    }
+    return failed == 0 ? 0 : error_set(err, kind, "%u of %u failed", failed, arguments->word_count);
+}
+
 static int run_verb(const struct verb *verb, struct arguments *arguments, struct error *err)
 {
     if (flag_value(arguments, "help") != NULL || verb->run == NULL) {
@@ -366,7 +394,8 @@ static int run_verb(const struct verb *verb, struct arguments *arguments, struct
         return r;
     }
     target_set_flags(arguments);
-    return verb->run(arguments, err);
+    return is_for_each(verb) && arguments->word_count > 1 ? run_for_each(verb, arguments, err)
+                                                          : verb->run(arguments, err);
 }
 
 /* Common flags may stand before the verb; then [NOUN] VERB. */
@@ -405,6 +434,22 @@ static int dispatch(int argc, char **argv, struct error *err)
 
 enum { OUTPUT_BUFFER = 1 << 18 };
 
+/* A path that somebody typed: what the system says of it is what is said of other words. */
+static int exit_status_of(const struct error *error)
+{
+    switch (error->kind == ERROR_OS ? error->os_errno : 0) {
+    case ENOENT:
+        return error_kind_exit(ERROR_NOT_FOUND);
+    case EISDIR:
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+        return error_kind_exit(ERROR_INVALID);
+    default:
+        return error_kind_exit(error->kind);
+    }
+}
+
 int cli_main(int argc, char **argv)
 {
     struct error err = {0};
@@ -421,7 +466,7 @@ int cli_main(int argc, char **argv)
     }
     if (r < 0) {
         fprintf(stderr, "blixard: %s\n", text_make_printable(err.text, true));
-        return error_kind_exit(err.kind);
+        return exit_status_of(&err);
     }
     return 0;
 }

@@ -10,7 +10,7 @@
 #include "base/embed.h"
 #include "base/error.h"
 
-enum { FLAGS_MAX = 64, WORDS_MAX = 64, FIELDS_MAX = 16 };
+enum { FLAGS_MAX = 64, WORDS_MAX = 256, FIELDS_MAX = 16 };
 
 /* A verb's arguments after parsing. */
 struct arguments {
@@ -41,7 +41,7 @@ bool flag_is_choice(const char *choices, const char *value);
 struct verb {
     const char *noun; /* "" for verbs without one; one word or two ("node token") */
     const char *name;
-    const char *words; /* "NAME PATH" */
+    const char *words; /* "NAME PATH"; one that ends with "..." alone: run for each */
     unsigned words_least;
     unsigned words_most;
     const struct flag *flags; /* ends with a NULL name; NULL: none */
