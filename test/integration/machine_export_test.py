@@ -84,6 +84,24 @@ class Export(MachineCase):
         path.write_bytes(out.getvalue())
         return path
 
+    def with_snapshot(self, key, value):
+        """The archive with a snapshot of what the machine is, with another setting."""
+        def edit(content):
+            return json.dumps({**json.loads(content), "snapshots": [{"name": "one"}]}).encode()
+
+        path = self.changed("manifest.json", edit)
+        with tarfile.open(path) as given:
+            contents = {entry.name: given.extractfile(entry).read() for entry in given}
+        about = json.loads(contents["content/manifest.json"])
+        about["config"][key] = value
+        contents["content/manifest.json"] = json.dumps(about).encode()
+        with tarfile.open(path, "a") as archive:
+            for name in [name for name in contents if name.startswith("content/")]:
+                plain = tarfile.TarInfo(name.replace("content/", "snapshots/one/"))
+                plain.size = len(contents[name])
+                archive.addfile(plain, io.BytesIO(contents[name]))
+        return path
+
     def test_an_archive_that_means_harm_leaves_nothing(self):
         before = self.files()
 
@@ -113,6 +131,8 @@ class Export(MachineCase):
             return json.dumps({**json.loads(content), "is_part": True}).encode()
 
         cases.append((lambda: self.changed("manifest.json", as_part), "a part of a machine"))
+        for key, value in (("kernel", "../../etc/passwd"), ("cpus", 1 << 40), ("memory_bytes", -1), ("cmdline", ["x", 1])):
+            cases.append((lambda key=key, value=value: self.with_snapshot(key, value), "a snapshot"))
         for make, word in cases:
             with self.subTest(word):
                 self.assertIn(word, self.refused("vm", "import", make(), "--name", "harm"))

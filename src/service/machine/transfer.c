@@ -456,10 +456,9 @@ static int take_whole(const struct import *import, json_t *config, struct error 
 }
 
 /* Of what an archive says only these, each looked at; ports and networks are of another node. */
-static int take_config(struct import *import, struct error *err)
+static int take_settings(const struct import *import, const json_t *given, json_t *config,
+                         struct error *err)
 {
-    const json_t *given = json_object_get(import->manifest, "config");
-    JSON_OWNED json_t *config = json_pack("{s:s}", "name", import->name);
     for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
          setting++) {
         json_t *value =
@@ -471,10 +470,37 @@ static int take_config(struct import *import, struct error *err)
             json_object_set(config, setting->key, value);
         }
     }
+    for (size_t i = 0; i < BLOB_KEYS; i++) {
+        const char *id = json_text(config, blob_keys[i]);
+        if (id[0] != '\0' && !image_id_is_good(id)) {
+            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense", blob_keys[i]);
+        }
+    }
+    json_object_set_new(config, "name", json_string(import->name));
+    return 0;
+}
+
+/* A snapshot's are the machine's own when it is restored, or a clone's. */
+static int check_snapshot_config(const struct import *import, const json_t *manifest,
+                                 struct error *err)
+{
+    JSON_OWNED json_t *config = json_object();
+    JSON_OWNED json_t *complete = NULL;
+    int r = take_settings(import, json_object_get(manifest, "config"), config, err);
+    r = r < 0 ? r : settings_complete(config, &complete, err);
+    return r < 0 ? error_wrap(err, "a snapshot") : 0;
+}
+
+static int take_config(struct import *import, struct error *err)
+{
+    JSON_OWNED json_t *config = json_object();
+    if (take_settings(import, json_object_get(import->manifest, "config"), config, err) < 0) {
+        return -(int)err->kind;
+    }
     bool is_whole = json_text(config, "disk")[0] != '\0';
     for (size_t i = 0; i < BLOB_KEYS; i++) {
         const char *id = json_text(config, blob_keys[i]);
-        bool is_there = image_id_is_good(id) && image_exists(import->service->options.images, id);
+        bool is_there = image_exists(import->service->options.images, id);
         if ((id[0] != '\0' || (i == 0 && !is_whole)) && !is_there) {
             return error_set(err, ERROR_CORRUPT, "the archive has no %s", blob_keys[i]);
         }
@@ -518,7 +544,8 @@ static int take_snapshots(struct import *import, struct error *err)
             memory_format("%s/snapshots/%s", import->folder, json_text(one, "name"));
         MEMORY_OWNED char *to =
             memory_format("%s/%s", import->snapshots, import->snapshot_ids[index]);
-        if (content_open(from, false, &manifest, err) < 0) {
+        if (content_open(from, false, &manifest, err) < 0 ||
+            check_snapshot_config(import, manifest, err) < 0) {
             return -(int)err->kind;
         }
         json_object_set_new(one, "has_memory", json_boolean(content_has_memory(manifest)));
