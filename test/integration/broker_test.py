@@ -357,6 +357,17 @@ class Kafka(Case):
         self.assertEqual(bodies(consumer.take(1, answer="release")), ["m0"])
         self.assertEqual(bodies(consumer.take(2)), ["m0", "m1"])
 
+    def test_what_is_remembered_of_a_broker_that_died_is_no_sign_of_life(self):
+        self.produce(0, "k", "m0")
+        consumer = self.consume("kafka", self.settings)
+        consumer.take(1)  # its partitions are known, and will be for as long as a session lasts
+        consumer.until_connected()
+        self.mock.kill()
+        consumer.until_connected(False)
+        while not consumer.reasons[-1].startswith("Local: "):  # it was asked, and gave no answer
+            consumer.note(consumer.lines.get(timeout=WAIT_SECONDS))
+            self.assertFalse(consumer.connected)
+
 
 class Amqp(Case):
     @classmethod

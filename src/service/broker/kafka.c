@@ -37,7 +37,8 @@ struct client {
     struct slots slots; /* struct held */
     struct list progress;
     bool is_paused;
-    uint64_t lag_ms;
+    bool is_connected;
+    uint64_t looked_ms;
 };
 
 /* ---- Set-up ---- */
@@ -54,6 +55,7 @@ static void on_error(rd_kafka_t *kafka, int code, const char *reason, void *opaq
     struct client *client = opaque;
     if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || code == RD_KAFKA_RESP_ERR__AUTHENTICATION ||
         code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__RESOLVE) {
+        client->is_connected = false;
         broker_note_state(client->broker, false, "%s", reason);
     }
 }
@@ -281,15 +283,13 @@ static void pause_when_full(struct client *client)
     }
 }
 
+/* What the library remembers of the partitions: no sign of a broker that lives. */
 static void note_lag(struct client *client)
 {
-    uint64_t now_ms = clock_monotonic_ms();
     rd_kafka_topic_partition_list_t *assigned = NULL;
-    if (now_ms - client->lag_ms < LAG_EVERY_MS ||
-        rd_kafka_assignment(client->kafka, &assigned) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+    if (rd_kafka_assignment(client->kafka, &assigned) != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return;
     }
-    client->lag_ms = now_ms;
     uint64_t lag = 0;
     bool is_known = assigned->cnt > 0 &&
         rd_kafka_position(client->kafka, assigned) == RD_KAFKA_RESP_ERR_NO_ERROR;
@@ -304,21 +304,42 @@ static void note_lag(struct client *client)
     }
     if (is_known) {
         broker_note_lag(client->broker, lag);
-        broker_note_state(client->broker, true, "%s", "");
     }
     rd_kafka_topic_partition_list_destroy(assigned);
 }
 
-static void serve(struct client *client)
+/* Only an answer says that there is a broker. */
+static void ask_broker(struct client *client, int wait_ms)
 {
     const struct rd_kafka_metadata *metadata = NULL;
-    rd_kafka_resp_err_t r = rd_kafka_metadata(client->kafka, 0, NULL, &metadata, METADATA_MS);
-    if (r == RD_KAFKA_RESP_ERR_NO_ERROR) {
+    rd_kafka_resp_err_t r = rd_kafka_metadata(client->kafka, 0, NULL, &metadata, wait_ms);
+    client->is_connected = r == RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (client->is_connected) {
         rd_kafka_metadata_destroy(metadata);
         broker_note_state(client->broker, true, "%s", "");
     } else {
         broker_note_state(client->broker, false, "%s", rd_kafka_err2str(r));
     }
+}
+
+static void look(struct client *client)
+{
+    uint64_t now_ms = clock_monotonic_ms();
+    uint64_t every_ms = client->is_connected ? LAG_EVERY_MS : RETRY_FIRST_MS;
+    if (now_ms - client->looked_ms < every_ms) {
+        return;
+    }
+    client->looked_ms = now_ms;
+    if (client->is_connected) {
+        note_lag(client);
+    } else {
+        ask_broker(client, POLL_MS);
+    }
+}
+
+static void serve(struct client *client)
+{
+    ask_broker(client, METADATA_MS);
     while (!broker_is_stopping(client->broker)) {
         take_verdicts(client);
         commit(client, false);
@@ -333,12 +354,13 @@ static void serve(struct client *client)
                 go_back(client, &(struct held){.progress = progress, .offset = message->offset});
             }
         } else if (message != NULL) {
+            client->is_connected = false;
             broker_note_state(client->broker, false, "%s", rd_kafka_message_errstr(message));
         }
         if (message != NULL) {
             rd_kafka_message_destroy(message);
         }
-        note_lag(client);
+        look(client);
     }
     take_verdicts(client);
     commit(client, true);
