@@ -2,13 +2,14 @@
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import tempfile
 import threading
 import time
 import unittest
 
-from node import QUICK, ROOT, Node
+from node import BUILD, QUICK, ROOT, Node
 
 SECONDS = 60
 WRAPPERS = pathlib.Path("/usr/lib/ccache")  # where Debian has gcc as a link to ccache
@@ -43,6 +44,25 @@ class ImageCache(unittest.TestCase):
         while any(node.json(f"/v1/functions/{name}")["version"]["tier"] != "optimized" for name in names):
             self.assertLess(time.monotonic(), end)
             threading.Event().wait(0.05)
+
+    def test_other_sources_of_the_compiler_are_another_compiler(self):
+        """What was compiled before one of them changed is not taken for what would be compiled now."""
+        built = re.search(r'"([0-9a-f]{64})"', next(BUILD.rglob("wasm_sources.c")).read_text())[1]
+        room = self.folder / "room"
+        shutil.copytree(ROOT / "src" / "engine" / "wasm", room)
+        sources = [*sorted(room.glob("*.c")), room / "imports.def"]
+
+        def digest():
+            subprocess.run([ROOT / "tools" / "digest", self.folder / "said.c", "said", *sources], check=True)
+            return re.search(r'"([0-9a-f]{64})"', (self.folder / "said.c").read_text())[1]
+
+        self.assertEqual(digest(), built)
+        for source in sources:
+            text = source.read_text()
+            source.write_text(text + "\n")
+            self.assertNotEqual(digest(), built, source)
+            source.write_text(text)
+        self.assertEqual(digest(), built)
 
     def test_what_is_in_use_stays_and_the_rest_goes(self):
         with tempfile.TemporaryDirectory(prefix="blixard-cache-") as data:

@@ -34,6 +34,9 @@ struct toolchain {
     char fingerprint[HASH_TEXT_SIZE]; /* of all that decides what comes out */
 };
 
+/* The digest of this room's sources: tools/digest. */
+extern const char wasm_sources[];
+
 /* The digest of what images are linked with, by which nodes know each other's. */
 void toolchain_runtime(char ret_digest[HASH_TEXT_SIZE]);
 
