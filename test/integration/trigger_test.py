@@ -122,6 +122,16 @@ class Triggers(unittest.TestCase):
         self.assertEqual(caught.exception.problem["code"], code)
         self.assertIn(says, caught.exception.problem["detail"])
 
+    def test_what_is_not_said_is_shown_as_it_is_in_force(self):
+        self.node.cli("trigger", "create", "quiet", "--function", "work", "--schedule", "@yearly", "--retries", "7")
+        seen = self.node.json("/v1/triggers/quiet")
+        numbers = ("batch_size", "concurrency_max", "retries", "retry_delay_ms", "retry_delay_max_ms")
+        self.assertEqual([seen[number] for number in numbers], [1, 10, 7, 1000, 60000])
+        self.assertNotIn("timeout_ms", seen)  # the function's
+        said = dict(line.split(maxsplit=1) for line in self.node.cli("trigger", "get", "quiet").splitlines() if line[:1].isalpha())
+        self.assertEqual((said["concurrency"], said["retries"]), ("10", "7"))
+        self.node.cli("trigger", "delete", "quiet")
+
     def test_a_schedule_calls_its_function_once_per_slot(self):
         self.node.cli("trigger", "create", "tick", "--function", "work", "--schedule", "@every 1s")
         seen = until(self.node, "/v1/triggers/tick", lambda t: t["delivered"] >= 3)

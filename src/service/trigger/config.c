@@ -49,6 +49,16 @@ static int read_numbers(const json_t *document, struct trigger_config *config, s
     return 0;
 }
 
+void trigger_config_complete(json_t *document)
+{
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        const struct number *number = &numbers[i];
+        if (number->otherwise > 0 && !json_is_integer(json_object_get(document, number->key))) {
+            json_object_set_new(document, number->key, json_integer((json_int_t)number->otherwise));
+        }
+    }
+}
+
 static int read_programs(const json_t *document, struct trigger_config *config, struct error *err)
 {
     const char *filter = text_of_key(document, "filter");

@@ -47,6 +47,8 @@ struct trigger_config {
 int trigger_config_read(const json_t *document, struct trigger_config *ret_config,
                         struct error *err);
 void trigger_config_done(struct trigger_config *config);
+/* Numbers that it does not say: the ones that are in force, where that is not none (0). */
+void trigger_config_complete(json_t *document);
 /* The whole check of a new row, with the driver's part. */
 int trigger_config_check(struct trigger_service *service, const struct trigger_config *config,
                          struct error *err);

@@ -71,6 +71,7 @@ static void write_spec(struct json_writer *writer, const char *config)
     if (json_read(config, strlen(config), &document, &ignored) < 0) {
         return;
     }
+    trigger_config_complete(document);
     json_object_foreach(document, key, value)
     {
         char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);

@@ -398,6 +398,7 @@ int verb_trigger_get(const struct arguments *arguments, struct error *err)
         {"concurrency", "concurrency_max", AS_TEXT},
         {"retries", "retries", AS_TEXT},
         {"retry delay", "retry_delay_ms", AS_MS},
+        {"longest", "retry_delay_max_ms", AS_MS},
         {"on success", "on_success", AS_TEXT},
         {"on failure", "on_failure", AS_TEXT},
         {"created", "created_at", AS_TEXT},
