@@ -4,6 +4,7 @@ Every operation of /v1/openapi.json is asked with each key of its body, each que
 replaced by what does not belong there, at a node that has one of most things.  What comes back is an answer with a status
 that means something, never 500; and the node lives on.
 """
+import contextlib
 import copy
 import http.client
 import json
@@ -14,6 +15,7 @@ import subprocess
 import tempfile
 import unittest
 
+from machines import machines_of
 from node import BUILD, QUICK, ROOT, Node
 
 VALUES = [None, True, -1, 0, 1, 2**31, 2**53, 2**63 - 1, -2**63, 1.5, 1e308, "", "x", "../../etc/passwd", "%s%n", "a" * 300, "\u0000", "\n", "\ud7ff\uffff",
@@ -46,11 +48,17 @@ TAKEN = {
 }
 
 node = None
+things = contextlib.ExitStack()
 
 
 def setUpModule():
     global node
-    node = Node(arguments=("--log-level", "error", *QUICK))
+    unittest.addModuleCleanup(things.close)
+    data = pathlib.Path(things.enter_context(tempfile.TemporaryDirectory(prefix="blixard-hostile-")), "data")
+    data.mkdir()
+    things.enter_context(machines_of(data))  # some of what is asked for is made
+    node = Node(folder=data, arguments=("--log-level", "error", *QUICK))
+    things.callback(lambda: node.stop())
     with tempfile.TemporaryDirectory() as folder:
         wasm = pathlib.Path(folder, "echo.wasm")
         subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", wasm, ROOT / "test/guests/echo.c"], check=True)
@@ -58,19 +66,15 @@ def setUpModule():
         node.deploy("echo", wasm)
         disk = pathlib.Path(folder, "disk.raw")
         disk.write_bytes((b"\0" * 510 + b"\x55\xaa").ljust(1 << 20, b"\0"))
-        things = [("queue", "create", "jobs"), ("queue", "send", "jobs", "--data", "one"), ("stream", "create", "log"), ("stream", "append", "log", "--data", "one"),
-                  ("kv", "set", "key", "value"), ("route", "set", "home", "--path", "/home", "--function", "echo"),
-                  ("trigger", "create", "tick", "--kind", "cron", "--schedule", "0 0 1 1 *", "--function", "echo"),
-                  ("placement-group", "create", "near", "--policy", "spread"), ("quota", "set", "small", "--machines", "1")]
+        made = [("queue", "create", "jobs"), ("queue", "send", "jobs", "--data", "one"), ("stream", "create", "log"), ("stream", "append", "log", "--data", "one"),
+                ("kv", "set", "key", "value"), ("route", "set", "home", "--path", "/home", "--function", "echo"),
+                ("trigger", "create", "tick", "--kind", "cron", "--schedule", "0 0 1 1 *", "--function", "echo"),
+                ("placement-group", "create", "near", "--policy", "spread"), ("quota", "set", "small", "--machines", "1")]
         if shutil.which("qemu-system-x86_64") and shutil.which("qemu-img"):
-            things += [("image", "import", "blank", "--disk", disk, "--no-agent"), ("volume", "create", "data", "--size", "1MiB"),
-                       ("vm", "create", "box", "--image", "blank", "--strategy", "Halted", "--no-wait")]
-        for words in things:
+            made += [("image", "import", "blank", "--disk", disk, "--no-agent"), ("volume", "create", "data", "--size", "1MiB"),
+                     ("vm", "create", "box", "--image", "blank", "--strategy", "Halted", "--no-wait")]
+        for words in made:
             subprocess.run([BUILD / "blixard", *words], env=node.env, check=True, stdout=subprocess.DEVNULL, timeout=120)
-
-
-def tearDownModule():
-    node.stop()
 
 
 class Operation:

@@ -131,7 +131,7 @@ static void on_exec_close(void *context)
 }
 
 static void send_end(struct http_exchange *exchange, const struct error *error,
-                     const struct agent_exit *exit)
+                     const struct agent_result *result)
 {
     BUFFER_OWNED struct buffer text = {0};
     struct json_writer writer = json_writer_to(&text);
@@ -140,6 +140,7 @@ static void send_end(struct http_exchange *exchange, const struct error *error,
         json_write_field_string(&writer, "error", error->text);
         json_write_field_string(&writer, "code", error_kind_name(error->kind));
     } else {
+        const struct agent_exit *exit = &result->exit;
         json_write_key(&writer, "exit_code");
         json_write_i64(&writer, exit->exit_code);
         json_write_field_u64(&writer, "signal", (uint64_t)exit->signal);
@@ -162,7 +163,7 @@ static void on_exec_end(const struct error *error, const struct agent_result *re
         begin_frames(request); /* it was cancelled before it began, or the agent did not say so */
     }
     if (error == NULL || exec->has_begun) {
-        send_end(request->exchange, error, result != NULL ? &result->exit : NULL);
+        send_end(request->exchange, error, result);
         api_request_end(request);
     } else {
         api_answer_error(request, error);
