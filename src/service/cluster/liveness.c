@@ -396,7 +396,13 @@ static int64_t median(const struct liveness_clock *clocks, size_t count)
     }
     qsort(offsets, known, sizeof(offsets[0]), ascending_offset);
     int64_t upper = offsets[known / 2];
-    return known % 2 == 1 ? upper : offsets[known / 2 - 1] / 2 + upper / 2;
+    if (known % 2 == 1) {
+        return upper;
+    }
+    /* Where the halves differ, no node has the time in their middle: again the leader's counts. */
+    int64_t lower = offsets[known / 2 - 1];
+    bool is_split = (uint64_t)upper - (uint64_t)lower > LIVENESS_CLOCK_LIMIT_MS;
+    return is_split ? 0 : lower / 2 + upper / 2;
 }
 
 int64_t liveness_clock_wrong(const struct liveness_clock *clocks, size_t count, size_t which)

@@ -238,8 +238,9 @@ struct liveness_clock liveness_clock_estimate(uint64_t own_real_ms, uint64_t lea
 /*
  * By how much the clock of clocks[which] is certainly wrong: its distance to the median of all that
  * are known (the leader's own is among them, with 0: so a leader with a wrong clock is found, not
- * everybody else).  0: it is right within LIVENESS_CLOCK_LIMIT_MS, or nobody can tell (fewer than
- * three: then the distance to the leader is taken).  Positive: it is ahead.
+ * everybody else).  Of fewer than three, and of two halves that differ, the leader's is taken for
+ * right.  0: it is right within LIVENESS_CLOCK_LIMIT_MS, or nobody can tell.  Positive: it is
+ * ahead.
  */
 int64_t liveness_clock_wrong(const struct liveness_clock *clocks, size_t count, size_t which);
 

@@ -465,6 +465,12 @@ TEST(cluster_liveness, the_clock_that_differs_from_most_is_wrong)
     EXPECT(liveness_clock_wrong(other_wrong, 3, 0) == 0);
     EXPECT(liveness_clock_wrong(other_wrong, 3, 2) == -700);
 
+    struct liveness_clock halves[] = {at(0, 0), at(3600000, 5), at(4, 5), at(3600010, 5)};
+    EXPECT(liveness_clock_wrong(halves, 4, 0) == 0);
+    EXPECT(liveness_clock_wrong(halves, 4, 1) == 3600000);
+    EXPECT(liveness_clock_wrong(halves, 4, 2) == 0);
+    EXPECT(liveness_clock_wrong(halves, 4, 3) == 3600010);
+
     struct liveness_clock two[] = {at(0, 0), at(501, 0)};
     EXPECT(liveness_clock_wrong(two, 2, 1) == 501);
     EXPECT(liveness_clock_wrong(two, 2, 0) == 0);
