@@ -21,7 +21,7 @@
 
 #define APPLY_KIND "manifest.apply"
 
-enum { DONE_TEXT_SIZE = 200, WHY_SIZE = 320, WAIT_MS = 20000 };
+enum { DONE_TEXT_SIZE = 200, WHY_SIZE = 320, WAIT_MS = 2000 }; /* so late is a cancel noticed */
 
 struct apply {
     struct list_node link;
