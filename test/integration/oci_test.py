@@ -96,6 +96,10 @@ class Oci(NodeCase):
         shutil.copytree(self.layout.folder, broken)
         largest = max((broken / "blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
         largest.write_bytes(largest.read_bytes()[:-1] + b"x")
+        linux = self.show("image", "linux")
+        guest = {key: linux[key] for key in ("kernel", "kernel_version", "initrd") if linux.get(key)}
+        self.node.call("PUT", "/v1/images/guest", {**guest, "brings_agent": True})
+        self.assertIn("what a runner boots", self.refused("image", "import", "x", "--oci", f"{self.layout.folder}:web", "--kernel-image", "guest"))
         self.assertIn("not what its digest says", self.refused("image", "import", "x", "--oci", f"{broken}:web"))
         self.runs_its_entrypoint()
 

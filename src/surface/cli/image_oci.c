@@ -129,6 +129,12 @@ static int take_kernel(const struct arguments *arguments, const struct workshop 
         *err = (struct error){0};
         r = make_kernel_image(workshop, &other, err);
     }
+    if (r == 0 && json_is_true(json_object_get(other, "brings_agent"))) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "image %.64s is what a runner boots, for functions: its kernel is of use "
+                         "with its own root alone; name another --kernel-image, or none",
+                         name);
+    }
     for (size_t i = 0; r == 0 && i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(other, keys[i]);
         if (json_is_string(value)) {
