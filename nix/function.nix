@@ -26,7 +26,7 @@ let
   compilers = {
     c = clang;
     cpp = clang;
-    rust = { packages = [ pkgs.rustc pkgs.cargo pkgs.llvmPackages.lld ]; environment = { }; };
+    rust = throw "blixard: ${name}: nixpkgs' rustc has no standard library for WASI: give `packages`, a rustc and a cargo that have it (of fenix or rust-overlay, as in the template function-rust)";
     javascript = npm;
     assemblyscript = npm;
   };

@@ -347,7 +347,7 @@ class Flakes(Evaluation):
             shutil.copy(ROOT / name, target)
 
     def over(self, *names):
-        inputs = {"nixpkgs": self.nixpkgs, "blixard": self.flake, "microvm": NIX / "microvm", "blixard/nixpkgs": self.nixpkgs}
+        inputs = {"nixpkgs": self.nixpkgs, "blixard": self.flake, "microvm": NIX / "microvm", "fenix": NIX / "fenix", "blixard/nixpkgs": self.nixpkgs}
         return [word for name in names for word in ("--override-input", name, f"path:{inputs[name]}")]
 
     def attribute(self, flake, path, *names, apply=None):
@@ -403,10 +403,10 @@ class Flakes(Evaluation):
 
     def test_templates_evaluate(self):
         templates = ROOT / "nix/templates"
-        for name in ("function-c", "function-rust"):
-            text = self.attribute(templates / name, "manifest", "nixpkgs", "blixard")
+        for name, inputs in (("function-c", ("nixpkgs", "blixard")), ("function-rust", ("nixpkgs", "blixard", "fenix"))):
+            text = self.attribute(templates / name, "manifest", *inputs)
             self.assertIn('"kind":"Function"', text)
-            self.nix("nix", "eval", f"path:{templates / name}#packages.{SYSTEM}.default", *self.over("nixpkgs", "blixard"), "--no-write-lock-file")
+            self.nix("nix", "eval", f"path:{templates / name}#packages.{SYSTEM}.default", *self.over(*inputs), "--no-write-lock-file")
         said = self.nix("nix", "eval", f"path:{templates / 'function-assemblyscript'}#manifest", *self.over("nixpkgs", "blixard"), "--no-write-lock-file", code=1)
         self.assertIn("npm-cache", said)
         text = self.attribute(templates / "machine", "manifest", "nixpkgs", "blixard", "microvm")

@@ -4,13 +4,17 @@
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
+  inputs.fenix.url = "github:nix-community/fenix"; # nixpkgs' own rustc has no standard library for WASI
+  inputs.fenix.inputs.nixpkgs.follows = "nixpkgs";
 
-  outputs = { self, nixpkgs, blixard }:
+  outputs = { self, nixpkgs, blixard, fenix }:
     let
       pkgs = nixpkgs.legacyPackages.x86_64-linux;
+      rust = with fenix.packages.x86_64-linux; combine [ stable.cargo stable.rustc targets.wasm32-wasip1.stable.rust-std ];
       hello = blixard.lib.buildFunction pkgs {
         name = "hello";
         src = self;
+        packages = [ rust ];
       };
     in
     {
