@@ -17,9 +17,10 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "base/memory.h"
 
-enum { EXIT_NO_EXEC = 127, READ_STEP = 16384 };
+enum { EXIT_NO_EXEC = 127, READ_STEP = 16384, BEGIN_MS = 20000, TRIES = 3 };
 
 /* The parent's ends, and the child's. */
 struct pipes {
@@ -227,10 +228,6 @@ static int supervise(struct flow *flow, pid_t pid, uint64_t begin_ms,
                      struct process_result *ret_result, struct error *err)
 {
     struct pipes *pipes = flow->pipes;
-    fd_close_slot(&pipes->input[0]);
-    fd_close_slot(&pipes->output[1]);
-    fd_close_slot(&pipes->errors[1]);
-    fd_close_slot(&pipes->failed[1]);
     fcntl(pipes->input[1], F_SETFL, O_NONBLOCK);
     if (flow->options->input_length == 0) {
         fd_close_slot(&pipes->input[1]);
@@ -254,6 +251,67 @@ static int supervise(struct flow *flow, pid_t pid, uint64_t begin_ms,
     return 0;
 }
 
+/* Has it come to its exec, or to why it did not? */
+static bool has_begun(const struct process_options *options, const struct pipes *pipes)
+{
+    struct pollfd polled = {.fd = pipes->failed[0], .events = POLLIN};
+    uint64_t limit_ms = options->begin_ms > 0 ? options->begin_ms : BEGIN_MS;
+    uint64_t end_ms = clock_monotonic_ms() + limit_ms;
+    uint64_t now_ms = 0;
+    while ((now_ms = clock_monotonic_ms()) < end_ms) {
+        int count = poll(&polled, 1, (int)(end_ms - now_ms));
+        if (count > 0) {
+            return true;
+        }
+        CHECK(count == 0 || errno == EINTR);
+    }
+    return false;
+}
+
+static void end_unbegun(pid_t pid, struct pipes *pipes)
+{
+    kill(-pid, SIGKILL);
+    kill(pid, SIGKILL);
+    while (waitpid(pid, NULL, 0) < 0) {
+        CHECK(errno == EINTR);
+    }
+    close_pipes(pipes);
+}
+
+/* A child that is at its program, or has told why not.  One that gets input may be reading that
+ * already: it is not waited for. */
+static int begin(const struct process_options *options, const char *path, struct pipes *pipes,
+                 pid_t *ret_pid, struct error *err)
+{
+    for (int i = 0; i < TRIES; i++) {
+        if (open_pipes(pipes, err) < 0) {
+            return -(int)err->kind;
+        }
+        pid_t pid = fork();
+        if (pid < 0) {
+            int cause = errno;
+            close_pipes(pipes);
+            return error_os(err, cause, "starting %s", options->argv[0]);
+        }
+        if (pid == 0) {
+            become(options, path, pipes);
+        }
+        setpgid(pid, pid); /* both sides, so that neither has to wait for the other */
+        fd_close_slot(&pipes->input[0]);
+        fd_close_slot(&pipes->output[1]);
+        fd_close_slot(&pipes->errors[1]);
+        fd_close_slot(&pipes->failed[1]);
+        if (options->input_length > 0 || has_begun(options, pipes)) {
+            *ret_pid = pid;
+            return 0;
+        }
+        log_warn("%s stood still before it began: it is begun anew", options->argv[0]);
+        end_unbegun(pid, pipes);
+    }
+    return error_set(err, ERROR_TIMEOUT, "starting %s: it stands still before it begins",
+                     options->argv[0]);
+}
+
 int process_run(const struct process_options *options, struct buffer *output, struct buffer *errors,
                 struct process_result *ret_result, struct error *err)
 {
@@ -266,21 +324,12 @@ int process_run(const struct process_options *options, struct buffer *output, st
         return error_set(err, ERROR_NOT_FOUND, "the program %s is not installed", name);
     }
     struct pipes pipes;
-    int r = open_pipes(&pipes, err);
+    pid_t pid = 0;
+    uint64_t begin_ms = clock_monotonic_ms();
+    int r = begin(options, path, &pipes, &pid, err);
     if (r < 0) {
         return r;
     }
-    uint64_t begin_ms = clock_monotonic_ms();
-    pid_t pid = fork();
-    if (pid < 0) {
-        int cause = errno;
-        close_pipes(&pipes);
-        return error_os(err, cause, "starting %s", name);
-    }
-    if (pid == 0) {
-        become(options, path, &pipes);
-    }
-    setpgid(pid, pid); /* both sides, so that neither has to wait for the other */
     struct flow flow = {
         .options = options,
         .pipes = &pipes,

@@ -20,9 +20,12 @@ struct process_options {
     size_t output_max;           /* output beyond this is read and dropped */
     uint64_t timeout_ms;         /* 0: none.  The whole process group is killed. */
     const volatile bool *cancel; /* looked at ten times a second: true kills it.  May be NULL. */
-    /* Runs in the child between fork and exec (async-signal-safe calls only); nonzero: give up. */
+    /* Runs in the child between fork and exec; nonzero: give up.  What locks may stand still there
+     * for ever (another thread of the caller's held it at the fork): after `begin_ms` (0: 20 s) a
+     * child without input is ended, and another is made, twice. */
     int (*prepare)(void *context);
     void *prepare_context;
+    uint64_t begin_ms;
 };
 
 struct process_result {
@@ -36,7 +39,8 @@ struct process_result {
 /*
  * Run to the end; blocks, so never on a loop thread.  Output and error text are appended to the
  * buffers (either may be NULL).  Returns 0 when the program ran, whatever its exit code; fails with
- * NOT_FOUND (no such program) or OS.  With input, the caller's process ignores SIGPIPE.
+ * NOT_FOUND (no such program), TIMEOUT (it could not be begun) or OS.  With input, the caller's
+ * process ignores SIGPIPE.
  */
 int process_run(const struct process_options *options, struct buffer *output, struct buffer *errors,
                 struct process_result *ret_result, struct error *err);

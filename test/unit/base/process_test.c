@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -177,6 +178,48 @@ static int refuse(void *context)
 {
     (void)context;
     return 1;
+}
+
+/* Goal: a child that stands still before its program is another's work, not the caller's end.
+ * Method: the first one waits for ever; a page that both share tells the second. */
+static int wait_the_first_time(void *context)
+{
+    volatile int *tries = context;
+    while (++*tries == 1) {
+        pause();
+    }
+    return 0;
+}
+
+static int wait_always(void *context)
+{
+    while (context == NULL) {
+        pause();
+    }
+    return 0;
+}
+
+TEST(process, begins_anew_what_stands_still_before_it_begins)
+{
+    struct outcome outcome = {0};
+    int *tries =
+        mmap(NULL, sizeof(*tries), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    EXPECT(tries != MAP_FAILED);
+    run(&outcome,
+        (struct process_options){.argv = shell("echo begun"),
+                                 .prepare = wait_the_first_time,
+                                 .prepare_context = tries,
+                                 .begin_ms = 2000});
+    EXPECT(outcome.status == 0);
+    EXPECT_STRING(buffer_string(&outcome.output), "begun\n");
+    EXPECT(*tries >= 2);
+    done(&outcome);
+    outcome = (struct outcome){0};
+    run(&outcome,
+        (struct process_options){.argv = shell("true"), .prepare = wait_always, .begin_ms = 10});
+    EXPECT(outcome.status == -ERROR_TIMEOUT);
+    done(&outcome);
+    munmap(tries, sizeof(*tries));
 }
 
 TEST(process, prepares_the_child_and_passes_the_environment_given)
