@@ -97,7 +97,8 @@ static int resume_index(struct request *request, uint64_t *ret_index, struct err
             ? 0
             : error_set(err, ERROR_INVALID, "Last-Event-ID is no index");
     }
-    return api_query_u64(request, "index", now, ret_index, err);
+    *ret_index = api_query_u64(request, "index", now);
+    return 0;
 }
 
 void api_event_list(struct request *request)
@@ -213,15 +214,15 @@ static int log_range(struct request *request, uint64_t *ret_after, uint64_t *ret
                      struct error *err)
 {
     struct text last = http_exchange_field(request->exchange, "Last-Event-ID");
-    int r = api_query_u64(request, "after", 0, ret_after, err);
-    r = r < 0 ? r : api_query_u64(request, "tail", TAIL_DEFAULT, ret_tail, err);
-    if (r == 0 && *ret_tail > TAIL_MAX) {
+    *ret_after = api_query_u64(request, "after", 0);
+    *ret_tail = api_query_u64(request, "tail", TAIL_DEFAULT);
+    if (*ret_tail > TAIL_MAX) {
         return error_set(err, ERROR_INVALID, "?tail is at most %d", TAIL_MAX);
     }
-    if (r == 0 && last.length > 0 && !text_parse_u64(last, ret_after)) {
+    if (last.length > 0 && !text_parse_u64(last, ret_after)) {
         return error_set(err, ERROR_INVALID, "Last-Event-ID is no sequence number");
     }
-    return r;
+    return 0;
 }
 
 /* ?trace=ID: lower-case, as it is kept. */

@@ -351,14 +351,10 @@ static int parse_read(struct request *request, struct read *read, uint64_t *ret_
 {
     char from[64] = "TRIM_HORIZON";
     char wait[32];
-    uint64_t partition = 0;
     struct text query = http_exchange_query(request->exchange);
     http_query_get(query, "from", from, sizeof(from));
-    int r = api_query_u64(request, "partition", 0, &partition, err);
-    r = r < 0 ? r : api_query_u64(request, "limit", READ_DEFAULT, &read->limit, err);
-    if (r < 0) {
-        return r;
-    }
+    uint64_t partition = api_query_u64(request, "partition", 0);
+    read->limit = api_query_u64(request, "limit", READ_DEFAULT);
     if (read->limit < 1 || read->limit > READ_MAX) {
         return error_set(err, ERROR_INVALID, "?limit is 1 to %d", READ_MAX);
     }

@@ -15,9 +15,9 @@ static void answer(struct request *request, write_forecast *write)
     BUFFER_OWNED struct buffer body = {0};
     struct error err = {0};
     struct json_writer writer = json_writer_to(&body);
-    uint64_t hours = 0;
-    int r = api_query_u64(request, "hours", 24, &hours, &err);
-    if (r == 0 && (hours < 1 || hours > FORECAST_HOURS_MAX)) {
+    uint64_t hours = api_query_u64(request, "hours", 24);
+    int r = 0;
+    if (hours < 1 || hours > FORECAST_HOURS_MAX) {
         r = error_set(&err, ERROR_INVALID, "?hours is 1 to %d", FORECAST_HOURS_MAX);
     }
     r = r < 0 ? r : write(request, hours, &writer, &err);

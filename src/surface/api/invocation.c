@@ -42,8 +42,8 @@ void api_invocation_list(struct request *request)
         .state = query_text(request, "state", state),
     };
     filter.only_dead = api_query_flag(request, "dead", false);
+    filter.count_max = api_query_u64(request, "count", LIST_DEFAULT);
     int r = check_state(filter.state, &err);
-    r = r < 0 ? r : api_query_u64(request, "count", LIST_DEFAULT, &filter.count_max, &err);
     if (r == 0 && filter.count_max > LIST_MAX) {
         r = error_set(&err, ERROR_INVALID, "?count is at most %d", LIST_MAX);
     }

@@ -98,25 +98,21 @@ static int write_list(struct request *request, struct buffer *out, struct error 
 {
     char prefix[KV_KEY_MAX + 1] = "";
     char after[KV_KEY_MAX + 1] = "";
-    uint64_t max = LIST_DEFAULT;
     bool more = false;
     struct kv_usage usage;
     struct text query = http_exchange_query(request->exchange);
     http_query_get(query, "prefix", prefix, sizeof(prefix));
     http_query_get(query, "after", after, sizeof(after));
-    int r = api_query_u64(request, "limit", LIST_DEFAULT, &max, err);
-    if (r < 0) {
-        return r;
-    }
     const struct kv_listing listing = {.prefix = prefix,
                                        .after = after,
-                                       .max = max,
+                                       .max = api_query_u64(request, "limit", LIST_DEFAULT),
                                        .with_values = api_query_flag(request, "values", false)};
     struct json_writer writer = json_writer_to(out);
     json_write_begin_object(&writer);
     json_write_key(&writer, "keys");
     json_write_begin_array(&writer);
-    r = kv_list(service_of(request), request->project, &listing, write_entry, &writer, &more, err);
+    int r =
+        kv_list(service_of(request), request->project, &listing, write_entry, &writer, &more, err);
     r = r < 0 ? r : kv_read_usage(service_of(request), request->project, &usage, err);
     if (r < 0) {
         return r;
@@ -155,7 +151,8 @@ static int read_condition(struct request *request, struct kv_write *write, struc
         return error_set(err, ERROR_INVALID, "?if_absent and ?if_revision exclude each other");
     }
     write->condition = if_absent ? KV_IF_ABSENT : if_revision ? KV_IF_REVISION : KV_ALWAYS;
-    return api_query_u64(request, "if_revision", 0, &write->revision, err);
+    write->revision = api_query_u64(request, "if_revision", 0);
+    return 0;
 }
 
 static void on_set(const struct error *error, uint64_t revision, void *context)
@@ -196,12 +193,6 @@ void api_kv_set(struct request *request)
 
 void api_kv_delete(struct request *request)
 {
-    uint64_t revision = 0;
-    struct error err = {0};
-    if (api_query_u64(request, "if_revision", 0, &revision, &err) < 0) {
-        api_answer_error(request, &err);
-        return;
-    }
-    kv_delete(service_of(request), request->project, request->parameters[0], revision,
-              api_answer_done, request);
+    kv_delete(service_of(request), request->project, request->parameters[0],
+              api_query_u64(request, "if_revision", 0), api_answer_done, request);
 }

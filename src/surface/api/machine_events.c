@@ -110,9 +110,10 @@ void api_machine_event_list(struct request *request)
     struct error err = {0};
     struct machine_event_query query = {.project = request->project, .machine = machine};
     struct text last = http_exchange_field(request->exchange, "Last-Event-ID");
-    int r = api_query_u64(request, "after", 0, &query.after, &err);
-    r = r < 0 ? r : api_query_u64(request, "tail", TAIL_DEFAULT, &query.count_max, &err);
-    if (r == 0 && last.length > 0 && !text_parse_u64(last, &query.after)) {
+    int r = 0;
+    query.after = api_query_u64(request, "after", 0);
+    query.count_max = api_query_u64(request, "tail", TAIL_DEFAULT);
+    if (last.length > 0 && !text_parse_u64(last, &query.after)) {
         r = error_set(&err, ERROR_INVALID, "Last-Event-ID is no sequence number");
     }
     r = r < 0 ? r : error_check_range("tail", query.count_max, 0, TAIL_MAX, &err);

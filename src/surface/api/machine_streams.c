@@ -478,12 +478,11 @@ static struct console *attach(struct request *request, size_t history, bool is_f
 void api_machine_console(struct request *request)
 {
     struct error err = {0};
-    uint64_t history = HISTORY_DEFAULT;
     if (api_machine_is_elsewhere(request)) {
         return;
     }
-    int r = api_query_u64(request, "history", HISTORY_DEFAULT, &history, &err);
-    struct console *console = r < 0 ? NULL : attach(request, history, true, &err);
+    uint64_t history = api_query_u64(request, "history", HISTORY_DEFAULT);
+    struct console *console = attach(request, history, true, &err);
     if (console == NULL) {
         api_answer_error(request, &err);
         return;
@@ -514,16 +513,14 @@ static void follow(struct request *request, struct buffer *log)
 void api_machine_log(struct request *request)
 {
     struct error err = {0};
-    uint64_t tail = FRAME_MAX;
     MEMORY_OWNED char *folder = NULL;
     BUFFER_OWNED struct buffer log = {0};
     if (api_machine_is_elsewhere(request)) {
         return;
     }
-    int r = api_query_u64(request, "tail", FRAME_MAX, &tail, &err);
-    r = r < 0 ? r
-              : machine_folder(request->api->options.machines, request->project,
-                               request->parameters[0], &folder, &err);
+    uint64_t tail = api_query_u64(request, "tail", FRAME_MAX);
+    int r = machine_folder(request->api->options.machines, request->project, request->parameters[0],
+                           &folder, &err);
     r = r < 0 ? r : hypervisor_console_log(folder, (size_t)tail, &log, &err);
     if (r < 0) {
         api_answer_error(request, &err);

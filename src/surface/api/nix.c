@@ -55,10 +55,9 @@ void api_store_path_list(struct request *request)
     struct text query = http_exchange_query(request->exchange);
     char after[NIX_HASH_CHARS + 1] = "";
     char match[MATCH_SIZE] = "";
-    uint64_t limit = 0;
+    uint64_t limit = api_query_u64(request, "limit", LIST_LIMIT);
     struct error err = {0};
-    int r = api_query_u64(request, "limit", LIST_LIMIT, &limit, &err);
-    r = r < 0 ? r : error_check_range("?limit=", limit, 1, LIST_MAX, &err);
+    int r = error_check_range("?limit=", limit, 1, LIST_MAX, &err);
     if (r < 0) {
         api_answer_error(request, &err);
         return;

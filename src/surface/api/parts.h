@@ -117,11 +117,10 @@ bool api_query_passes(const struct api_route *route);
  * below /v1 pass over what they do not know. */
 int api_query_check(const struct request *request, const struct api_route *route,
                     struct error *err);
-/* Absent: `otherwise`. */
+/* Of what was checked so, a FLAG, a WHOLE, a DURATION; absent: `otherwise`. */
 bool api_query_flag(const struct request *request, const char *name, bool otherwise);
-/* Absent: `otherwise`; anything else than a number INVALID. */
-int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
-                  uint64_t *ret_value, struct error *err);
+uint64_t api_query_u64(const struct request *request, const char *name, uint64_t otherwise);
+uint64_t api_query_ms(const struct request *request, const char *name, uint64_t otherwise);
 
 /* ---- types.c ---- */
 

@@ -188,16 +188,22 @@ bool api_query_flag(const struct request *request, const char *name, bool otherw
         : otherwise;
 }
 
-int api_query_u64(struct request *request, const char *name, uint64_t otherwise,
-                  uint64_t *ret_value, struct error *err)
+uint64_t api_query_u64(const struct request *request, const char *name, uint64_t otherwise)
 {
     char value[NUMBER_MAX + 1];
-    if (!http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value))) {
-        *ret_value = otherwise;
-        return 0;
-    }
-    if (!text_parse_u64(text_of(value, strlen(value)), ret_value)) {
-        return error_set(err, ERROR_INVALID, "?%s=%s is no number", name, value);
-    }
-    return 0;
+    uint64_t number = 0;
+    return http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value)) &&
+            text_parse_u64(text_of(value, strlen(value)), &number)
+        ? number
+        : otherwise;
+}
+
+uint64_t api_query_ms(const struct request *request, const char *name, uint64_t otherwise)
+{
+    char value[NUMBER_MAX + 1];
+    uint64_t ms = 0;
+    return http_query_get(http_exchange_query(request->exchange), name, value, sizeof(value)) &&
+            text_parse_duration_ms(value, &ms)
+        ? ms
+        : otherwise;
 }

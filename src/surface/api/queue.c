@@ -294,15 +294,13 @@ void api_queue_peek(struct request *request)
     struct json_writer w = json_writer_to(&body);
     struct error err = {0};
     char source[64];
-    uint64_t limit = 0;
+    uint64_t limit = api_query_u64(request, "limit", PEEK_DEFAULT);
     struct text query = http_exchange_query(request->exchange);
     bool has_source = http_query_get(query, "source", source, sizeof(source));
-    int r = api_query_u64(request, "limit", PEEK_DEFAULT, &limit, &err);
     begin_list(&w);
-    r = r < 0 ? r
-              : queue_peek(queues_of(request), request->project, request->parameters[0],
-                           has_source ? source : NULL, limit < PEEK_MAX ? limit : PEEK_MAX,
-                           peek_one, &w, &err);
+    int r = queue_peek(queues_of(request), request->project, request->parameters[0],
+                       has_source ? source : NULL, limit < PEEK_MAX ? limit : PEEK_MAX, peek_one,
+                       &w, &err);
     end_list(&w);
     api_answer_written(request, r, &body, &err);
 }

@@ -36,9 +36,7 @@ static int parse(struct request *request, struct read *read, struct error *err)
         }
     }
     read->has_index = http_query_get(query, "index", text, sizeof(text));
-    if (api_query_u64(request, "index", 0, &read->index, err) < 0) {
-        return -(int)err->kind;
-    }
+    read->index = api_query_u64(request, "index", 0);
     read->wait_ms = WAIT_DEFAULT_MS;
     if (!http_query_get(query, "wait", text, sizeof(text))) {
         return 0;

@@ -9,35 +9,15 @@
 
 enum { COUNT_MAX = 10000, NS_PER_MS = 1000000 };
 
-static int query_duration(const struct request *request, const char *name, uint64_t *ret_ms,
-                          struct error *err)
-{
-    char text[32];
-    *ret_ms = 0;
-    if (!http_query_get(http_exchange_query(request->exchange), name, text, sizeof(text))) {
-        return 0;
-    }
-    return text_parse_duration_ms(text, ret_ms)
-        ? 0
-        : error_set(err, ERROR_INVALID, "?%s=%s is no time (for example 250ms, 10m)", name, text);
-}
-
 static int read_filter(struct request *request, struct trace_filter *filter, struct error *err)
 {
-    uint64_t slower_ms = 0;
-    uint64_t since_ms = 0;
-    uint64_t count = 0;
-    int r = query_duration(request, "slower_than", &slower_ms, err);
-    r = r < 0 ? r : query_duration(request, "since", &since_ms, err);
-    r = r < 0 ? r : api_query_u64(request, "count", 100, &count, err);
-    if (r < 0) {
-        return r;
-    }
+    uint64_t since_ms = api_query_ms(request, "since", 0);
+    uint64_t count = api_query_u64(request, "count", 100);
     if (count < 1 || count > COUNT_MAX) {
         return error_set(err, ERROR_INVALID, "?count is 1 to %d", COUNT_MAX);
     }
     filter->errors_only = api_query_flag(request, "errors", false);
-    filter->slower_than_ns = slower_ms * NS_PER_MS;
+    filter->slower_than_ns = api_query_ms(request, "slower_than", 0) * NS_PER_MS;
     uint64_t now_ms = clock_real_ms();
     filter->since_ms = since_ms > 0 && since_ms < now_ms ? now_ms - since_ms : 0;
     filter->count_max = count;
