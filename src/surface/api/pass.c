@@ -132,7 +132,6 @@ bool api_pass_to_node(struct request *request, const char *name)
 bool api_pass_to_named(struct request *request, const struct api_route *route)
 {
     char name[NAME_SIZE];
-    return api_query_passes(route) && !api_is_passed_on(request) &&
-        http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name)) &&
-        api_pass_to_node(request, name);
+    return http_query_get(http_exchange_query(request->exchange), "node", name, sizeof(name)) &&
+        api_query_passes(route) && !api_is_passed_on(request) && api_pass_to_node(request, name);
 }
