@@ -56,7 +56,7 @@ static const char *last_of(const char *path)
  * Where a copy comes to lie, as of cp(1): in a folder that is there, under its own name.  "a/."
  * means what is in the folder "a", which has no name.
  */
-static char *inside(const char *folder, const char *from)
+static char *place_of_copy(const char *to, bool is_into, const char *from)
 {
     MEMORY_OWNED char *plain = memory_copy_string(from);
     for (size_t end = strlen(plain); end > 1 && plain[end - 1] == '/'; end--) {
@@ -64,8 +64,8 @@ static char *inside(const char *folder, const char *from)
     }
     const char *name = last_of(plain);
     bool has_name = name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
-    const char *slash = text_ends_with(folder, "/") ? "" : "/";
-    return has_name ? memory_format("%s%s%s", folder, slash, name) : memory_copy_string(folder);
+    const char *slash = text_ends_with(to, "/") ? "" : "/";
+    return is_into && has_name ? memory_format("%s%s%s", to, slash, name) : memory_copy_string(to);
 }
 
 static bool is_folder(const char *path)
@@ -100,8 +100,7 @@ static int put_file(const char *from, const struct place *to, struct error *err)
     if (S_ISDIR(status.st_mode)) {
         return error_set(err, ERROR_INVALID, "%s is a folder: say --recursive", from);
     }
-    MEMORY_OWNED char *place =
-        text_ends_with(to->path, "/") ? inside(to->path, from) : memory_copy_string(to->path);
+    MEMORY_OWNED char *place = place_of_copy(to->path, text_ends_with(to->path, "/"), from);
     snprintf(query, sizeof(query), "?mode=%04o", status.st_mode & 07777);
     add_target(&target, to->name, place, query);
     return duplex_upload("PUT", buffer_string(&target), from, NULL, err);
@@ -115,8 +114,7 @@ static int put_folder(const char *from, const struct place *to, struct error *er
     if (archive == NULL) {
         return -(int)err->kind;
     }
-    MEMORY_OWNED char *place =
-        text_ends_with(to->path, "/") ? inside(to->path, from) : memory_copy_string(to->path);
+    MEMORY_OWNED char *place = place_of_copy(to->path, text_ends_with(to->path, "/"), from);
     add_target(&target, to->name, place, "?tar=true");
     int r = rootfs_archive(from, fd, err);
     r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), archive, NULL, err);
@@ -145,7 +143,7 @@ static int get_bytes(const struct place *from, const char *query, int fd, struct
 static int get_file(const struct place *from, const char *to, struct error *err)
 {
     FD_OWNED int fd = -1;
-    MEMORY_OWNED char *path = is_folder(to) ? inside(to, from->path) : memory_copy_string(to);
+    MEMORY_OWNED char *path = place_of_copy(to, is_folder(to), from->path);
     MEMORY_OWNED char *beside = temporary(path, &fd, err);
     if (beside == NULL) {
         return -(int)err->kind;
@@ -170,7 +168,7 @@ static int unpack_as(const char *archive, const struct place *from, const char *
     if (mkdtemp(beside) == NULL) {
         return error_os(err, errno, "making a folder beside %s", to);
     }
-    MEMORY_OWNED char *folder = inside(beside, from->path);
+    MEMORY_OWNED char *folder = place_of_copy(beside, true, from->path);
     int r = rootfs_unpack(archive, beside, false, err);
     if (r == 0 && rename(folder, to) < 0) {
         r = error_os(err, errno, "writing %s", to);
