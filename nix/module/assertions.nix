@@ -26,7 +26,6 @@ let
 
   unknown = filter (name: !(tables.options ? ${name})) (attrNames cfg.settings);
 
-  memoryOf = m: if builtins.isInt m.memory then m.memory else null;
   # What Firecracker does not have: the driver refuses it, and microvm.nix does.
   firecracker = name: m:
     let guest = if m.evaluatedConfig == null then { } else m.evaluatedConfig.microvm; in
@@ -100,8 +99,12 @@ in
           "HTTPS needs both `gateway.tls.certificateFile` and `gateway.tls.keyFile`")
         (that ((cfg.nixStore.tls.certificateFile == null) == (cfg.nixStore.tls.keyFile == null))
           "HTTPS needs both `nixStore.tls.certificateFile` and `nixStore.tls.keyFile`")
-        (that (cfg.nixStore.tls.certificateFile == null || cfg.nixStore.cacheAddress != null)
-          "`nixStore.tls` has no effect without `nixStore.cacheAddress`")
+        (that (cfg.gateway.tls.listenAddress == null || cfg.gateway.tls.certificateFile != null)
+          "`gateway.tls.listenAddress` has no effect without `gateway.tls.certificateFile`")
+        (that (cfg.nixStore.cacheAddress != null || given [ cfg.nixStore.tls.certificateFile cfg.nixStore.readTokenFile cfg.nixStore.uploadTokenFile ] == 0)
+          "`nixStore.tls`, `nixStore.readTokenFile` and `nixStore.uploadTokenFile` have no effect without `nixStore.cacheAddress`")
+        (that (!cfg.metrics.scrape || config.services.prometheus.enable)
+          "`metrics.scrape` has no effect without the Prometheus of this host: set `services.prometheus.enable`, or leave it to one elsewhere")
         (that (cfg.user == "root" || !(elem "firecracker" cfg.hypervisors))
           "Firecracker machines need networks, and those a daemon that is root: set `user` to \"root\", or take \"firecracker\" out of `hypervisors`")
       ]
@@ -120,7 +123,9 @@ in
         ++ filter (problem: builtins.match ".*: `(image|module)' must be said" problem == null) (concatMap problemsOfDocument cfg.documents));
 
     warnings =
-      optional (cfg.user != "root")
+      optional (config.networking.firewall.enable && config.networking.firewall.backend or "" == "firewalld")
+        "services.blixard: firewalld is not told of bridges of machines: give bx+ a zone with the services dhcp and dns"
+      ++ optional (cfg.user != "root")
         "services.blixard: as ${cfg.user} the daemon cannot give each runner and machine a user id of its own; they are confined less"
       ++ optional (cfg.drainOnShutdown && !cfg.cluster.bootstrap && cfg.cluster.joinTokenFile == null)
         "services.blixard: `drainOnShutdown` moves machines to other nodes, and this node is in no cluster that is known here";

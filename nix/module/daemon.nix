@@ -8,7 +8,7 @@ let
     optionals optionalString splitString toInt unique;
 
   isRoot = cfg.user == "root";
-  hasRunners = blixard.tables.options ? machine_runner_folders && lib.any (m: m.runner != null) (lib.attrValues cfg.machines);
+  hasRunners = lib.any (m: m.runner != null) (lib.attrValues cfg.machines);
   # What the module's own options say of the daemon's; `settings` goes before.
   unlessNull = value: mkIf (value != null) (mkDefault value);
   credential = name: "/run/credentials/blixard.service/${name}";
@@ -24,8 +24,10 @@ let
     ++ optional (valueOf "gateway_tls_certificate" != "" && !(isLocal "gateway_tls_address")) (portOf "gateway_tls_address")
     ++ optional (valueOf "nix_cache_address" != "" && !(isLocal "nix_cache_address")) (portOf "nix_cache_address"));
 
-  # Bridges of networks of machines are called bx and a number; iptables and nft write that differently.
-  bridges = if config.networking.nftables.enable then "bx*" else "bx+";
+  # Bridges of networks of machines are called bx and a number; iptables and nft write that differently, and NixOS refuses
+  # ports of interfaces where firewalld is in charge.  Releases before 26.05 have no `backend`.
+  firewall = config.networking.firewall.backend or (if config.networking.nftables.enable then "nftables" else "iptables");
+  bridges = { nftables = [ "bx*" ]; iptables = [ "bx+" ]; }.${firewall} or [ ];
 
   credentials =
     cfg.credentials
@@ -74,7 +76,7 @@ in
         join_addresses = mkIf (cfg.cluster.joinAddresses != [ ]) (mkDefault (concatStringsSep "," cfg.cluster.joinAddresses));
         machine_share_folders = mkIf (cfg.storage.shareFolders != [ ]) (mkDefault (concatStringsSep "," cfg.storage.shareFolders));
         # Runners are programs; the ones that Nix has built are those that may run.
-        ${if hasRunners then "machine_runner_folders" else null} = mkDefault builtins.storeDir;
+        machine_runner_folders = mkIf hasRunners (mkDefault builtins.storeDir);
         nix_cache_address = unlessNull cfg.nixStore.cacheAddress;
         nix_cache_tls_certificate = unlessNull cfg.nixStore.tls.certificateFile;
         nix_cache_tls_key = unlessNull cfg.nixStore.tls.keyFile;
@@ -159,9 +161,10 @@ in
         ];
       } // optionalAttrs (!isRoot) {
         User = cfg.user;
-        Group = cfg.group;
         SupplementaryGroups = [ "kvm" ];
         AmbientCapabilities = [ "CAP_NET_ADMIN" "CAP_NET_RAW" ];
+      } // optionalAttrs (cfg.group != "root") {
+        Group = cfg.group;
       } // optionalAttrs cfg.watchdog.enable {
         WatchdogSec = cfg.watchdog.interval;
       } // optionalAttrs (cfg.environmentFile != null) {
@@ -192,7 +195,7 @@ in
           oifname "bx*" accept
         '';
       })
-      { interfaces.${bridges} = { allowedUDPPorts = [ 53 67 ]; allowedTCPPorts = [ 53 ]; }; }
+      { interfaces = lib.genAttrs bridges (_: { allowedUDPPorts = [ 53 67 ]; allowedTCPPorts = [ 53 ]; }); }
     ];
 
     # Links of the node are the node's: nobody else gives them addresses.
@@ -208,6 +211,8 @@ in
       { job_name = "blixard"; static_configs = [ { targets = [ (valueOf "api_address") ]; } ]; }
     ];
 
+    # A host that was off at that time has its backup when it is on again.
+    systemd.timers.blixard-backup = mkIf cfg.backup.enable { timerConfig.Persistent = true; };
     systemd.services.blixard-backup = mkIf cfg.backup.enable {
       description = "Backup of the state of Blixard";
       after = [ "blixard.service" ];

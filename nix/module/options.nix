@@ -3,7 +3,7 @@
 let
   cfg = config.services.blixard;
   blixard = import ./lib.nix { inherit lib; };
-  inherit (blixard) durationType mirror tables;
+  inherit (blixard) mirror tables;
   inherit (lib) literalExpression mkEnableOption mkOption types;
 
   text = default: description: mkOption { type = types.str; inherit default description; };
@@ -35,7 +35,12 @@ in
     user = text "root" ''
       Who the daemon is. Only root can give each runner and each machine a user id and namespaces of its own; anybody else is
       made as a system user, and confines them with what such a user may have.'';
-    group = text "root" "The group of the daemon.";
+    group = mkOption {
+      type = types.str;
+      default = cfg.user;
+      defaultText = literalExpression "config.services.blixard.user";
+      description = "The group of the daemon.";
+    };
     dataDir = text "/var/lib/blixard" "Where the node keeps its data.";
 
     role = mkOption {
@@ -196,7 +201,7 @@ in
     };
     metrics.scrape = switch false ''
       Add the node to what the Prometheus of this host (`services.prometheus`) scrapes: `/metrics` is at the address of the API, which listens
-      on loopback only.'';
+      on loopback only. Needs `services.prometheus.enable`.'';
     tracing = {
       endpoint = mirror "otlp_endpoint";
       headersFile = file "A file with lines \"Name: value\" for those requests; a credential of the daemon.";

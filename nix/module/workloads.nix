@@ -3,7 +3,7 @@
 let
   cfg = config.services.blixard;
   blixard = import ./lib.nix { inherit lib; };
-  inherit (blixard) durationType sizeType;
+  inherit (blixard) sizeType;
   inherit (lib) literalExpression mkIf mkOption types;
 
   maybe = type: description: mkOption { type = types.nullOr type; default = null; inherit description; };
@@ -265,7 +265,14 @@ in
       };
     };
     manifests = mkOption {
-      type = types.listOf (types.attrsOf types.anything);
+      type = types.listOf (types.submodule {
+        options = {
+          inherit project labels;
+          kind = mkOption { type = types.str; description = "Its kind."; };
+          name = mkOption { type = types.str; description = "Its name."; };
+          spec = free "What it is to be.";
+        };
+      });
       default = [ ];
       example = [ { kind = "Queue"; name = "orders"; spec.visibility = "45s"; } ];
       description = "More documents, as `blixard apply` takes them.";

@@ -24,8 +24,7 @@
           cluster.joinAddresses = [ "192.168.1.1:7421" ];
         };
         # Started by the test, when the first node has made a token.
-        systemd.services.blixard.wantedBy = lib.mkForce [ ];
-        systemd.services.blixard-apply.wantedBy = lib.mkForce [ ];
+        systemd.services = lib.genAttrs [ "blixard" "blixard-apply" "blixard-machines" ] (_: { wantedBy = lib.mkForce [ ]; });
       };
     in
     {

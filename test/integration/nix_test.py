@@ -117,7 +117,10 @@ class Module(Evaluation):
                 ("user = \"blixard\"; hypervisors = [ \"firecracker\" ];", "a daemon that is root"),
                 (machine + "settings.colour = \"red\"; };", "Machine m: there is no `colour'"),
                 (machine + "project = \"Shop\"; };", "`Shop' is no name of a project"),
-                ("nixStore.tls = { certificateFile = \"/c\"; keyFile = \"/k\"; };", "`nixStore.tls` has no effect without"),
+                ("nixStore.tls = { certificateFile = \"/c\"; keyFile = \"/k\"; };", "have no effect without `nixStore.cacheAddress`"),
+                ("nixStore.uploadTokenFile = \"/t\";", "have no effect without `nixStore.cacheAddress`"),
+                ("gateway.tls.listenAddress = \"0.0.0.0:443\";", "has no effect without `gateway.tls.certificateFile`"),
+                ("metrics.scrape = true;", "without the Prometheus of this host"),
                 ("nixStore.substitute = \"k:A\";", "only with `nixStore.cacheAddress`"),
                 ("machines.m = { runner = \"/nix/store/x\"; health = \"tcp://:80\"; };", "machines.m.health: a machine with a runner has no disk"),
                 ("hypervisors = [ \"firecracker\" ]; machines.m.flake.nixosConfigurations.m.config.microvm = { vcpu = 1; mem = 1; hypervisor = \"firecracker\"; shares = [ 1 ]; declaredRunner = \"/nix/store/x\"; };",
@@ -139,6 +142,19 @@ class Module(Evaluation):
                 said = self.nix("nix-instantiate", "--eval", "--strict", "--json", "--expr",
                                 f"import {NIX}/eval.nix {{ module = {{ services.blixard = {{ enable = true; {words} }}; }}; }}", code=1)
                 self.assertIn("is not of type", said)
+
+    def test_who_filters_packets_is_told_of_bridges_in_his_own_words(self):
+        host = "{ networking.hostName = \"one\"; services.blixard.enable = true; networking.%s; }"
+        ports = {"allowedTCPPorts": [53], "allowedUDPPorts": [53, 67]}
+        for words, bridges, warned in (("nftables.enable = true", {"bx*": ports}, 0), ("nftables.enable = false", {"bx+": ports}, 0),
+                                       ("firewall.backend = \"firewalld\"", {}, 1)):
+            case = self.rendered(host % words)
+            self.assertEqual((case["host"]["interfaces"], len(case["warnings"])), (bridges, warned))
+
+    def test_a_document_without_a_kind_is_named(self):
+        said = self.nix("nix-instantiate", "--eval", "--strict", "--json", "--expr",
+                        f"import {NIX}/eval.nix {{ module = {{ services.blixard = {{ enable = true; manifests = [ {{ name = \"q\"; }} ]; }}; }}; }}", code=1)
+        self.assertRegex(said, r"services\.blixard\.manifests\..*kind")
 
     def test_the_reference_of_options_is_the_modules(self):
         for tool in ("nix_options", "nix_tables"):

@@ -39,6 +39,7 @@ in
     inherit (config.users) users groups;
     nix = config.nix.settings;
     inherit (config.services.prometheus) scrapeConfigs;
+    timers = builtins.mapAttrs (_: t: t.timerConfig) config.systemd.timers;
   };
   inherit (config) warnings;
   failed = map (a: a.message) (filter (a: !a.assertion) config.assertions);

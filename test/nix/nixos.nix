@@ -1,5 +1,5 @@
 # A stand-in for the options of NixOS that the module sets, with their real paths and types.
-{ lib, ... }:
+{ config, lib, ... }:
 let
   inherit (lib) mkOption types;
   any = types.unspecified;
@@ -61,10 +61,14 @@ in
     networking.networkmanager.unmanaged = option (types.listOf types.str) [ ];
     networking.nftables.enable = option types.bool false;
     networking.firewall = ports // {
+      enable = option types.bool true;
+      backend = mkOption { type = types.enum [ "iptables" "nftables" "firewalld" ]; default = if config.networking.nftables.enable then "nftables" else "iptables"; };
       filterForward = option types.bool false;
       extraForwardRules = option types.lines "";
       interfaces = option (types.attrsOf (types.submodule { options = ports; })) { };
     };
+    systemd.timers = option (types.attrsOf (types.submodule { options.timerConfig = option words { }; })) { };
+    services.prometheus.enable = option types.bool false;
     services.prometheus.scrapeConfigs = option (types.listOf (types.attrsOf any)) [ ];
     virtualisation.memorySize = option types.int 1024;
   };

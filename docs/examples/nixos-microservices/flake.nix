@@ -67,6 +67,7 @@
           cluster.${name}
           {
             networking.hostName = name;
+            services.prometheus.enable = true;
             fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
             boot.loader.systemd-boot.enable = true;
             system.stateVersion = "25.05";

@@ -4,6 +4,7 @@
   networking.hostName = "one";
   networking.nftables.enable = true;
   networking.firewall.filterForward = true;
+  services.prometheus.enable = true;
   services.blixard = {
     enable = true;
     extraPackages = [ pkgs.erofs-utils ];

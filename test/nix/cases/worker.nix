@@ -4,7 +4,6 @@
   services.blixard = {
     enable = true;
     user = "blixard";
-    group = "blixard";
     dataDir = "/srv/blixard";
     role = "worker";
     cluster.joinTokenFile = "/run/keys/join-token";
