@@ -507,7 +507,8 @@ static void refuse(struct search *search, uint64_t next_ms)
     for (enum placement_filter i = PLACEMENT_PASSED; i < PLACEMENT_FILTER_COUNT; i++) {
         decision->wakes |= decision->refused[i] > 0 ? refusal_wakes(i) : 0;
     }
-    if ((decision->wakes & PLACEMENT_WAKE_RESOURCES) != 0 && next_ms != 0) {
+    uint32_t by_going = PLACEMENT_WAKE_RESOURCES | PLACEMENT_WAKE_DISTINCT | PLACEMENT_WAKE_GROUP;
+    if ((decision->wakes & by_going) != 0 && next_ms != 0) {
         decision->wakes |= PLACEMENT_WAKE_RESERVATION;
         decision->wake_ms = next_ms;
     }

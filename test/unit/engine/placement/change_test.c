@@ -271,6 +271,32 @@ TEST(placement_change, taking_a_reservation_commits_as_one)
     placement_cluster_free(cluster);
 }
 
+/* One that is on its way keeps room, and is of its job, until it has come or does not. */
+TEST(placement_change, who_is_refused_by_what_expires_is_woken_by_its_end)
+{
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_node node = make_node("n");
+    struct error err = {0};
+    struct placement_rules *rules =
+        make_rules("{\"constraints\": [{\"operator\": \"distinct_hosts\"}]}");
+    add_node(cluster, &node);
+    struct placement_request held = sized("held", GIB, 50), other = sized("other", GIB, 50);
+    held.job = other.job = "job";
+    held.rules = other.rules = rules;
+    struct placement_decision decision = decide_now(cluster, &held, 0);
+    EXPECT(placement_reserve(cluster, &held, &decision, 0, 1000, &err) == 0);
+    placement_decision_done(&decision);
+    decision = decide_now(cluster, &other, 999);
+    EXPECT(!decision.is_placed && decision.refused[PLACEMENT_DISTINCT] == 1);
+    EXPECT(decision.wake_ms == 1000);
+    placement_decision_done(&decision);
+    decision = decide_now(cluster, &other, 1000);
+    EXPECT(decision.is_placed);
+    placement_decision_done(&decision);
+    placement_cluster_free(cluster);
+    placement_rules_unref(rules);
+}
+
 /* Goal: what is blocked is woken by what can help it, and by nothing else. */
 TEST(placement_change, only_what_can_help_helps)
 {
