@@ -374,7 +374,7 @@ void cpus_look(struct placement_service *service)
         service->has_pins = looking->owner_count > 0;
     }
     if (looking->command != NULL) {
-        store_propose(service->options.store, looking->command, NULL, NULL);
+        service_write(service, looking->command, &service->pins_stale);
     }
     free(looking->rest);
     free(looking);

@@ -99,9 +99,11 @@ void holds_update(struct placement_service *service)
     {
         struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
         bool is_concerned = waiting->had_hold || waiting->hold.node[0] != '\0';
+        if (!is_concerned || waiting->is_under_way) {
+            continue;
+        }
         struct asked *asked = NEW(struct asked);
-        if (is_concerned && !waiting->is_under_way &&
-            waiting_ask(service, waiting, asked, &err) == 0) {
+        if (waiting_ask(service, waiting, asked, &err) == 0) {
             tell(service, waiting, asked);
             asked_done(asked);
         }
@@ -110,14 +112,6 @@ void holds_update(struct placement_service *service)
 }
 
 /* ---- The owner of the queue ---- */
-
-static void on_written(const struct error *error, uint64_t index, void *context)
-{
-    struct placement_service *service = context;
-    (void)index;
-    service->pending--;
-    service->are_holds_stale = service->are_holds_stale || error != NULL;
-}
 
 static void write_hold(struct placement_service *service, const struct waiting *waiting)
 {
@@ -133,8 +127,7 @@ static void write_hold(struct placement_service *service, const struct waiting *
                           "tuuurt", hold->node, (uint64_t)hold->lacking, (uint64_t)hold->turns,
                           hold->moved_ms, waiting->id);
     }
-    service->pending++;
-    store_propose(service->options.store, command, on_written, service);
+    service_write(service, command, &service->are_holds_stale);
 }
 
 static void clear_old(struct placement_service *service)
@@ -145,8 +138,7 @@ static void clear_old(struct placement_service *service)
                       "DELETE FROM placement_hold WHERE NOT EXISTS (SELECT 1 FROM machine WHERE id "
                       "= placement_hold.key AND pending_ms IS NOT NULL)",
                       "");
-    service->pending++;
-    store_propose(service->options.store, command, on_written, service);
+    service_write(service, command, &service->are_holds_stale);
 }
 
 static void advance(struct placement_service *service, struct waiting *waiting)

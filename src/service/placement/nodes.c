@@ -236,8 +236,7 @@ static void take_size(struct described *described, const json_t *attributes)
     node->overcommit[PLACEMENT_DISK] = (uint32_t)json_u64(overcommit, "disk_percent");
 }
 
-/* What the log counts with: see draft_add_check() of service/machine.  A write that fails is made
- * anew when the picture is. */
+/* What the log counts with: see draft_add_check() of service/machine. */
 static void write_room(struct placement_service *service, const struct placement_node *node)
 {
     struct placement_usage usage;
@@ -250,7 +249,7 @@ static void write_room(struct placement_service *service, const struct placement
     MEMORY_OWNED char *room = memory_format(
         "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, usage.limit.of[PLACEMENT_CPU_MILLI],
         percent, usage.limit.of[PLACEMENT_MEMORY], usage.limit.of[PLACEMENT_DISK]);
-    if (service->room != NULL && strcmp(service->room, room) == 0) {
+    if (!service->is_room_stale && service->room != NULL && strcmp(service->room, room) == 0) {
         return;
     }
     free(service->room);
@@ -266,7 +265,7 @@ static void write_room(struct placement_service *service, const struct placement
                       "tuuuur", node->id, usage.limit.of[PLACEMENT_CPU_MILLI],
                       percent > 0 ? percent : 100, usage.limit.of[PLACEMENT_MEMORY],
                       usage.limit.of[PLACEMENT_DISK]);
-    store_propose(service->options.store, command, NULL, NULL);
+    service_write(service, command, &service->is_room_stale);
 }
 
 static bool is_alive(const struct cluster_view *view, const char *name, bool is_self)
@@ -417,7 +416,7 @@ void nodes_update(struct placement_service *service)
         char *digest = digest_of(node, is_alive_now);
         const char *before = map_get(&service->nodes, name);
         json_object_set_new(seen, name, json_true());
-        if (before == NULL || strcmp(before, digest) != 0) {
+        if (before == NULL || strcmp(before, digest) != 0 || (is_self && service->is_room_stale)) {
             service->is_all_stale = service->is_all_stale || before == NULL;
             set_node(service, node, is_alive_now);
         }

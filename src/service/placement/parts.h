@@ -43,6 +43,7 @@ enum {
     PLACEMENT_BUCKETS = 8,
     PLACEMENT_MACHINE_ID_SIZE = 17,
     PLACEMENT_CLOCK_MS = 10000, /* the clock of the day is looked at so often: it jumps */
+    PLACEMENT_RETRY_MS = 5000,  /* what was not written is written again */
 };
 
 /* ---- asked.c ---- */
@@ -147,11 +148,13 @@ struct placement_service {
     uint64_t holds_looked_ms, holds_at_ms; /* last and next time, by the boot clock; 0: none */
     size_t holds_from;
     bool are_peaks_stale;
-    bool drives_away; /* this node has a taint with the effect NoExecute */
-    bool drove_away;  /* it had one, or may have had: somebody may stay by now */
-    struct map cpus;  /* node -> its CPUs in the engine's order: cpus.c */
-    bool pins_stale;  /* what is at this node has changed */
-    bool has_pins;    /* machines were told on which CPUs they may run */
+    bool is_room_stale;     /* the state may not say what this node gives away */
+    bool are_waiting_stale; /* nor of who waits what we believe it says */
+    bool drives_away;       /* this node has a taint with the effect NoExecute */
+    bool drove_away;        /* it had one, or may have had: somebody may stay by now */
+    struct map cpus;        /* node -> its CPUs in the engine's order: cpus.c */
+    bool pins_stale;        /* what is at this node has changed */
+    bool has_pins;          /* machines were told on which CPUs they may run */
     bool is_posted;
     bool is_over;
     char *room;       /* of this node, as its row has it */
@@ -197,6 +200,10 @@ void picture_take_out(struct placement_service *service, const char *key);
 bool picture_has_node(const struct placement_service *service, const char *name);
 /* Later, once. */
 void service_post(struct placement_service *service);
+/* Propose what is believed already; *is_stale (of the service) is set when it does not come to be,
+ * and the picture is brought up to the state soon. */
+void service_write(struct placement_service *service, struct store_command *owned_command,
+                   bool *is_stale);
 
 /* ---- strategy.c ---- */
 void strategy_of(struct placement_service *service, const char *project,
@@ -284,8 +291,12 @@ void many_create_one(struct placement_service *service, const char *project, con
 /* ---- queue.c ---- */
 void queue_run(struct placement_service *service);
 void queue_wake_all(struct placement_service *service);
-/* A moment came that the timer was started for. */
-void queue_wake_late(struct placement_service *service);
+/* When somebody is to be looked at though nothing changes, by the boot clock; 0: nobody. */
+uint64_t queue_next_ms(const struct placement_service *service, uint64_t boot_ms, uint64_t real_ms);
+/* Those whose moment has come. */
+void queue_wake_late(struct placement_service *service, uint64_t boot_ms, uint64_t real_ms);
+/* What rows say of those that wait. */
+void queue_read_again(struct placement_service *service);
 void queue_abandon(struct placement_service *service);
 
 struct waiting *waiting_find(struct placement_service *service, const char *machine_id);

@@ -196,6 +196,10 @@ static bool take_row(sqlite3_stmt *row, void *context)
     JSON_OWNED json_t *config = NULL;
     struct error err = {0};
     if (known != NULL && known->digest == digest) {
+        if (known->waiting != NULL) { /* whoever owns the queue may have written it */
+            free(known->waiting->reason);
+            known->waiting->reason = memory_copy_string(store_text(row, 8));
+        }
         return true;
     }
     if (json_read(store_text(row, 5), strlen(store_text(row, 5)), &config, &err) < 0) {
@@ -366,10 +370,17 @@ static bool take_kept(sqlite3_stmt *row, void *context)
     return true;
 }
 
+static void on_expired(const char *id, const struct placement_change *change, void *context)
+{
+    (void)id;
+    picture_tell(context, change);
+}
+
 static void load_kept(struct placement_service *service)
 {
     struct keys keys = keys_of(&service->kept);
     struct error err = {0};
+    placement_cluster_expire(service->cluster, clock_real_ms(), on_expired, service);
     for (size_t i = 0; i < keys.count; i++) {
         struct placement_change change = {0};
         struct error ignored = {0};
@@ -463,11 +474,12 @@ void picture_update(struct placement_service *service)
         nodes_update(service);
         return;
     }
-    if (service->are_nodes_stale) {
+    if (service->are_nodes_stale || service->is_room_stale) {
         service->are_nodes_stale = false;
         service->are_peaks_stale = true;
         service->are_holds_stale = true;
         nodes_update(service);
+        service->is_room_stale = false;
     }
     if (service->are_peaks_stale) {
         service->are_peaks_stale = false;
@@ -486,6 +498,10 @@ void picture_update(struct placement_service *service)
     }
     if (service->dirty.count > 0) {
         load_dirty(service);
+    }
+    if (service->are_waiting_stale) {
+        service->are_waiting_stale = false;
+        queue_read_again(service);
     }
     if (service->are_holds_stale) {
         service->are_holds_stale = false;

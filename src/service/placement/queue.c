@@ -16,7 +16,6 @@ enum {
     ANSWER_BYTES_MAX = 65536,
     MOVE_TIMEOUT_MS = 30000,
     MOVED_TIMEOUT_MS = 24 * 3600000,
-    RETRY_MS = 5000,
     MOVE_AGAIN_MS = 30000,
     AHEAD_MS = 1000, /* so far clocks of nodes may be apart */
 };
@@ -42,6 +41,29 @@ struct waiting *waiting_find(struct placement_service *service, const char *id)
     return NULL;
 }
 
+static bool take_said(sqlite3_stmt *row, void *context)
+{
+    struct waiting *waiting = context;
+    waiting->since_ms = (uint64_t)sqlite3_column_int64(row, 0);
+    free(waiting->reason);
+    waiting->reason = memory_copy_string(store_text(row, 1));
+    waiting->is_due = true;
+    return false;
+}
+
+void queue_read_again(struct placement_service *service)
+{
+    struct error ignored = {0};
+    LIST_EACH(node, &service->waiting)
+    {
+        struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
+        store_query(service->options.store, &ignored, take_said, waiting,
+                    "SELECT pending_ms, pending_reason FROM machine WHERE id = ? AND pending_ms IS "
+                    "NOT NULL",
+                    "t", waiting->id);
+    }
+}
+
 /* ---- Moments at which somebody is looked at, whatever changes ---- */
 
 static uint64_t sooner(uint64_t a, uint64_t b)
@@ -49,36 +71,51 @@ static uint64_t sooner(uint64_t a, uint64_t b)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-/* One timer: for the first of all of them. */
-static void start_timer(struct placement_service *service)
+/* By the clock of the day: a reservation that expires may make room. */
+static bool waits_for_clock(const struct waiting *waiting)
 {
-    uint64_t boot_ms = clock_boot_ms();
-    uint64_t real_ms = clock_real_ms();
+    return waiting->is_blocked && waiting->blocked.wake_ms != 0 && !waiting->is_due &&
+        !waiting->is_under_way;
+}
+
+uint64_t queue_next_ms(const struct placement_service *service, uint64_t boot_ms, uint64_t real_ms)
+{
     uint64_t first_ms = service->holds_at_ms; /* by the boot clock */
     LIST_EACH(node, &service->waiting)
     {
         const struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
-        uint64_t wake_ms = waiting->is_blocked ? waiting->blocked.wake_ms : 0;
         first_ms = sooner(first_ms, waiting->retry_at_ms);
-        if (wake_ms != 0) { /* a reservation's, by the clock of the day */
+        if (waits_for_clock(waiting)) {
+            uint64_t wake_ms = waiting->blocked.wake_ms;
             uint64_t in_ms = wake_ms > real_ms ? wake_ms - real_ms + 1 : 1;
             first_ms = sooner(first_ms,
                               boot_ms + (in_ms < PLACEMENT_CLOCK_MS ? in_ms : PLACEMENT_CLOCK_MS));
         }
     }
+    return first_ms;
+}
+
+/* One timer: for the first of all of them. */
+static void start_timer(struct placement_service *service)
+{
+    uint64_t boot_ms = clock_boot_ms();
+    uint64_t first_ms = queue_next_ms(service, boot_ms, clock_real_ms());
     if (first_ms != 0) {
         loop_timer_start(service->timer, first_ms > boot_ms ? first_ms - boot_ms : 1);
     }
 }
 
-void queue_wake_late(struct placement_service *service)
+void queue_wake_late(struct placement_service *service, uint64_t boot_ms, uint64_t real_ms)
 {
-    uint64_t now_ms = clock_boot_ms();
     LIST_EACH(node, &service->waiting)
     {
         struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
-        if (waiting->retry_at_ms != 0 && waiting->retry_at_ms <= now_ms) {
+        bool has_retry = waiting->retry_at_ms != 0 && waiting->retry_at_ms <= boot_ms;
+        if (has_retry) {
             waiting->retry_at_ms = 0;
+        }
+        /* What has expired makes room without being told of; or the next one is waited for. */
+        if (has_retry || (waits_for_clock(waiting) && waiting->blocked.wake_ms <= real_ms)) {
             waiting->is_due = true;
         }
     }
@@ -132,7 +169,7 @@ static void on_placed(const struct error *error, uint64_t index, void *context)
             service_post(service);
         } else if (waiting != NULL) { /* or the picture and the log do not agree: not at once */
             waiting->beaten = 0;
-            look_again(service, waiting, RETRY_MS);
+            look_again(service, waiting, PLACEMENT_RETRY_MS);
         }
     }
     free(placing->victims);
@@ -185,7 +222,7 @@ static void keep_reason(struct placement_service *service, struct waiting *waiti
                       "trt", reason, waiting->id);
     free(waiting->reason);
     waiting->reason = memory_copy_string(reason);
-    store_propose(service->options.store, command, NULL, NULL);
+    service_write(service, command, &service->are_waiting_stale);
 }
 
 /* ---- One whose disk is at a node that has no room, while another one has ---- */
@@ -492,8 +529,7 @@ static struct waiting **sort_all(struct placement_service *service, size_t *ret_
 
 /* One that is said to wait from a moment to come on was made by a clock that was ahead: it would
  * be the last of all until then, and hold no node.  It waits from now on. */
-static void mend_since(const struct placement_service *service, struct waiting *waiting,
-                       uint64_t now_ms)
+static void mend_since(struct placement_service *service, struct waiting *waiting, uint64_t now_ms)
 {
     if (waiting->since_ms <= now_ms + AHEAD_MS) {
         return;
@@ -504,7 +540,7 @@ static void mend_since(const struct placement_service *service, struct waiting *
                       "pending_ms = ?4",
                       "urtu", now_ms, waiting->id, waiting->since_ms);
     waiting->since_ms = now_ms;
-    store_propose(service->options.store, command, NULL, NULL);
+    service_write(service, command, &service->are_waiting_stale);
 }
 
 void queue_run(struct placement_service *service)

@@ -24,11 +24,40 @@ void service_post(struct placement_service *service)
     }
 }
 
+struct writing {
+    struct placement_service *service;
+    bool *is_stale;
+};
+
+static void on_written(const struct error *error, uint64_t index, void *context)
+{
+    struct writing *writing = context;
+    struct placement_service *service = writing->service;
+    (void)index;
+    service->pending--;
+    if (error != NULL && !service->is_over) {
+        log_info("placement: not written yet: %s", error->text);
+        *writing->is_stale = true;
+        loop_timer_start(service->look, PLACEMENT_RETRY_MS);
+    }
+    free(writing);
+}
+
+void service_write(struct placement_service *service, struct store_command *owned_command,
+                   bool *is_stale)
+{
+    struct writing *writing = NEW(struct writing);
+    writing->service = service;
+    writing->is_stale = is_stale;
+    service->pending++;
+    store_propose(service->options.store, owned_command, on_written, writing);
+}
+
 static void on_timer(void *context)
 {
     struct placement_service *service = context;
     service->are_kept_stale = true;
-    queue_wake_late(service);
+    queue_wake_late(service, clock_boot_ms(), clock_real_ms());
     service_post(service);
 }
 
