@@ -9,7 +9,7 @@ let
       {
         boot.loader.grub.enable = false;
         fileSystems."/" = { device = "none"; fsType = "tmpfs"; };
-        system.stateVersion = "25.05";
+        system.stateVersion = "25.11";
         networking.hostName = "one";
         services.blixard = {
           enable = true;

@@ -383,6 +383,13 @@ class Flakes(Evaluation):
         have = self.attribute(self.flake, "lib", "nixpkgs", apply="builtins.attrNames")
         self.assertLessEqual({"mkMachine", "mkFunction", "mkCluster", "mkRunnerManifest"}, set(have))
 
+    def test_all_that_is_written_for_users_is_of_the_nixpkgs_that_it_is_made_with(self):
+        said = json.loads((self.flake / "flake.lock").read_text())["nodes"]["nixpkgs"]["original"]["ref"]
+        texts = [*(ROOT / "nix/templates").rglob("*.nix"), *(ROOT / "docs").rglob("*.nix"), *(ROOT / "docs").rglob("*.md")]
+        named = {ref for path in texts for ref in re.findall(r"NixOS/nixpkgs/([a-z0-9.-]+)", path.read_text())}
+        states = {version for path in texts for version in re.findall(r'stateVersion = "([0-9.]+)"', path.read_text())}
+        self.assertEqual((named, states), ({said}, {said.removeprefix("nixos-")}))
+
     def test_its_inputs_are_pinned(self):
         lock = json.loads((self.flake / "flake.lock").read_text())
         inputs = lock["nodes"][lock["root"]]["inputs"]

@@ -1,7 +1,7 @@
 {
   description = "Three NixOS hosts that are a cluster, with a database on each and a name over them";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
 
@@ -63,7 +63,7 @@
             networking.hostName = name;
             fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
             boot.loader.systemd-boot.enable = true;
-            system.stateVersion = "25.05";
+            system.stateVersion = "25.11";
           }
         ] ++ nixpkgs.lib.optional (name == "north") shared;
       };

@@ -1,7 +1,7 @@
 {
   description = "Functions that call each other by queues and streams, over a server and two workers";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
 
@@ -70,7 +70,7 @@
             services.prometheus.enable = true;
             fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
             boot.loader.systemd-boot.enable = true;
-            system.stateVersion = "25.05";
+            system.stateVersion = "25.11";
           }
         ] ++ nixpkgs.lib.optional (name == "head") services;
       };

@@ -1,7 +1,7 @@
 {
   description = "A web application on one NixOS host: nginx in a machine, its API as a function";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
 
@@ -14,7 +14,7 @@
           networking.hostName = "web";
           fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
           boot.loader.systemd-boot.enable = true;
-          system.stateVersion = "25.05";
+          system.stateVersion = "25.11";
 
           services.blixard = {
             enable = true;

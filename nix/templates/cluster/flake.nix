@@ -1,7 +1,7 @@
 {
   description = "Three hosts that are a Blixard cluster";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
 

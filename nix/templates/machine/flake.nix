@@ -1,7 +1,7 @@
 {
   description = "A machine of microvm.nix under Blixard";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
   inputs.microvm.url = "github:microvm-nix/microvm.nix";
   inputs.microvm.inputs.nixpkgs.follows = "nixpkgs";
   inputs.blixard.url = "git+https://git.example.org/blixard"; # where you have it from
@@ -24,7 +24,7 @@
           services.nginx.enable = true;
           networking.firewall.allowedTCPPorts = [ 80 ];
           users.users.root.password = "";
-          system.stateVersion = "25.05";
+          system.stateVersion = "25.11";
         })
       ];
     };

@@ -3,5 +3,5 @@
   networking.hostName = "one";
   fileSystems."/" = { device = "/dev/disk/by-label/nixos"; fsType = "ext4"; };
   boot.loader.systemd-boot.enable = true;
-  system.stateVersion = "25.05";
+  system.stateVersion = "25.11";
 }
