@@ -1,4 +1,6 @@
 """The NixOS module, the flake and what is declared in them, by Nix itself and a stand-in of nixpkgs (test/nix)."""
+import base64
+import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +14,7 @@ import unittest
 from nixos import NIX, Evaluation, Switched, need_nix
 from node import BUILD, ROOT, Node
 from ports import free_ports
+from registry import need_registry
 from shows import compile_guest
 
 PLAIN_ONLY = "what is tried are programs beside ours"
@@ -165,13 +168,14 @@ class Module(Evaluation):
 class Built(Evaluation):
     """A function by Nix: a real build in a store of its own, by the compilers of this machine."""
 
-    # In place of the shell and the programs that nixpkgs would bring.  Nix ends a builder that has closed its output, as programs do
+    # In place of the shell, the programs and the archives that nixpkgs would bring.  Nix ends a builder that has closed its output, as programs do
     # before they end: the shell is to be the last.
     EXPRESSION = r"""
         let
           lib = import %(nix)s/lib;
           pkgs = {
-            binaryen = "/usr";
+            binaryen = "/usr"; nodejs = "/usr";
+            fetchurl = { url, hash }: builtins.path { path = %(archives)s + "/${baseNameOf url}"; };
             runCommand = name: environment: script: derivation ({
               inherit name; system = builtins.currentSystem; builder = "/bin/bash"; args = [ "-euc" "${script}\nexit 0" ];
               PATH = "%(path)s"; BLIXARD_NUMBER = "%(number)s";
@@ -179,11 +183,15 @@ class Built(Evaluation):
           };
         in
         (import %(root)s/nix/function.nix { inherit lib pkgs; blixard = "%(build)s"; })
-          { name = "hello"; src = %(root)s/nix/templates/function-c; packages = [ ]; }
+          { name = "hello"; %(arguments)s }
     """
+    C = "src = %s/nix/templates/function-c; packages = [ ];" % ROOT
 
-    def build(self, *words, number=1):
-        text = self.EXPRESSION % {"nix": NIX, "root": ROOT, "build": BUILD, "path": f"{BUILD}:{os.environ['PATH']}", "number": number}
+    def build(self, *words, number=1, arguments=C, archives="/nowhere", code=0):
+        text = self.EXPRESSION % {"nix": NIX, "root": ROOT, "build": BUILD, "path": f"{BUILD}:{os.environ['PATH']}", "number": number,
+                                  "arguments": arguments, "archives": archives}
+        if code != 0:
+            return self.nix("nix", "build", "--impure", "--no-link", "--expr", text, *words, code=code)
         return self.nix("nix", "build", "--impure", "--no-link", "--json", "--expr", text, *words)
 
     def test_the_function_of_a_template_is_built_twice_to_the_same_bytes_and_runs(self):
@@ -197,6 +205,34 @@ class Built(Evaluation):
             done = subprocess.run([BLIXARD, "fn", "invoke", "hello", "--data", "Ada"], env=node.env, text=True, stdin=subprocess.DEVNULL,
                                   stdout=subprocess.PIPE, check=True, timeout=120)
             self.assertIn("Hello, Ada!", done.stdout)
+
+    def test_the_compiler_of_assemblyscript_is_what_npm_has_and_nothing_else(self):
+        need_registry("AssemblyScript")
+        said = (ROOT / "nix/function.nix").read_text()
+        wanted = re.findall(r'\(unpacked "(\S+)" "(\S+)" "sha512-(\S+)"\)', said)
+        asked = re.search(r'\.names = \{"assemblyscript@([0-9.]+)", "@assemblyscript/wasi-shim@([0-9.]+)"\}', (ROOT / "src/surface/cli/build_npm.c").read_text())
+        versions = {name: version for name, version, _ in wanted}
+        for name, version in (("assemblyscript", asked[1]), ("@assemblyscript/wasi-shim", asked[2])):
+            self.assertTrue(versions[name].startswith(version + "."), versions)
+        with tempfile.TemporaryDirectory(prefix="blixard-npm-") as folder:
+            for name, version, digest in wanted:
+                packed = subprocess.run(["npm", "pack", "--silent", f"{name}@{version}"], cwd=folder, text=True, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.PIPE, check=True, timeout=300).stdout.strip()
+                archive = pathlib.Path(folder) / f"{name.split('/')[-1]}-{version}.tgz"
+                (pathlib.Path(folder) / packed).rename(archive)
+                self.assertEqual(base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode(), digest, name)
+            out = self.build(arguments=f"src = {ROOT}/nix/templates/function-assemblyscript;", archives=folder)
+        built = pathlib.Path(json.loads(out)[0]["outputs"]["out"]) / "hello.wasm"
+        with Node() as node:
+            node.deploy("hello", built)
+            self.assertIn("\"characters\": 3", node.invoke("hello", b"Ada"))
+
+    def test_nothing_is_built_while_nix_evaluates(self):
+        source = f'derivation {{ name = "source"; system = "{SYSTEM}"; builder = "/bin/sh"; args = [ "-c" "{shutil.which("cp")} -r ${{{ROOT}/nix/templates/function-c}} $out" ]; }}'
+        no = ("--option", "allow-import-from-derivation", "false")
+        self.assertIn("say its `language`", self.build(*no, arguments=f"src = {source};", code=1))
+        self.assertIn("scripts of a function in JavaScript", self.build(*no, arguments=f'src = {source}; language = "javascript";', code=1))
+        self.build(*no, arguments=f"src = {source}; packages = [ ];")
 
 
 class Applied(Switched):
@@ -426,12 +462,11 @@ class Flakes(Evaluation):
 
     def test_templates_evaluate(self):
         templates = ROOT / "nix/templates"
-        for name, inputs in (("function-c", ("nixpkgs", "blixard")), ("function-rust", ("nixpkgs", "blixard", "fenix"))):
+        for name, inputs in (("function-c", ("nixpkgs", "blixard")), ("function-rust", ("nixpkgs", "blixard", "fenix")),
+                             ("function-assemblyscript", ("nixpkgs", "blixard"))):
             text = self.attribute(templates / name, "manifest", *inputs)
             self.assertIn('"kind":"Function"', text)
             self.nix("nix", "eval", f"path:{templates / name}#packages.{SYSTEM}.default", *self.over(*inputs), "--no-write-lock-file")
-        said = self.nix("nix", "eval", f"path:{templates / 'function-assemblyscript'}#manifest", *self.over("nixpkgs", "blixard"), "--no-write-lock-file", code=1)
-        self.assertIn("npm-cache", said)
         text = self.attribute(templates / "machine", "manifest", "nixpkgs", "blixard", "microvm")
         self.assertIn('"cpus":1,"memory_bytes":536870912,"runner":"/nix/store/', text)
         failed = self.attribute(templates / "cluster", "nixosConfigurations", "nixpkgs", "blixard", apply=ASSERTIONS)

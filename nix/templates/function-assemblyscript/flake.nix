@@ -11,8 +11,6 @@
       hello = blixard.lib.buildFunction pkgs {
         name = "hello";
         src = self;
-        # A copy of ~/.cache/blixard after one `blixard fn build`: the compiler, which is from npm.
-        npmCache = ./npm-cache;
       };
     in
     {

@@ -26,6 +26,7 @@ let
     llvmPackages = { clang-unwrapped = package "clang"; lld = package "lld"; };
     pkgsCross.wasi32.stdenv.cc = package "wasi-clang" // { targetPrefix = "wasm32-unknown-wasi-"; libc = package "wasilibc"; };
     writeShellScriptBin = name: text: make { inherit name text; };
+    fetchurl = { url, hash }: make { name = baseNameOf url; inherit hash; };
     fetchFromGitHub = { owner, repo, rev, hash, ... }: make { name = "${owner}-${repo}-${rev}"; inherit hash; };
     runCommand = name: environment: script: makeWith (environment // { inherit name script; });
     writeText = name: text: make { inherit name text; };
