@@ -460,14 +460,24 @@ class Flakes(Evaluation):
                 self.assertEqual(actions, {("Network", "back"): "create", ("Function", "hello"): "create", ("Route", "hello-all"): "create",
                                            ("Machine", "web"): "create"})
 
+    def check(self, flake, *names):
+        """As its user does, where nothing may be built for it; what Nix does not know of it is said."""
+        done = subprocess.run(["nix", "flake", "check", "--no-build", f"path:{flake}", *self.over(*names), "--no-write-lock-file", "--option",
+                               "allow-import-from-derivation", "false"], env=self.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        self.assertEqual((done.returncode, "unknown" in done.stdout), (0, False), done.stdout)
+
     def test_templates_evaluate(self):
         templates = ROOT / "nix/templates"
         for name, inputs in (("function-c", ("nixpkgs", "blixard")), ("function-rust", ("nixpkgs", "blixard", "fenix")),
                              ("function-assemblyscript", ("nixpkgs", "blixard"))):
-            text = self.attribute(templates / name, "manifest", *inputs)
-            self.assertIn('"kind":"Function"', text)
-            self.nix("nix", "eval", f"path:{templates / name}#packages.{SYSTEM}.default", *self.over(*inputs), "--no-write-lock-file")
-        text = self.attribute(templates / "machine", "manifest", "nixpkgs", "blixard", "microvm")
+            self.check(templates / name, *inputs)
+            manifest = f"packages.{SYSTEM}.manifest"
+            self.assertIn('"kind":"Function"', self.attribute(templates / name, f"{manifest}.text", *inputs))
+            made = self.attribute(templates / name, f"{manifest}.drvPath", *inputs)
+            self.assertIn("-hello-function.drv", self.nix("nix-store", "--query", "--references", made), "what it names is built with it")
+        self.check(templates / "machine", "nixpkgs", "blixard", "microvm")
+        self.check(templates / "cluster", "nixpkgs", "blixard")
+        text = self.attribute(templates / "machine", f"packages.{SYSTEM}.manifest.text", "nixpkgs", "blixard", "microvm")
         self.assertIn('"cpus":1,"memory_bytes":536870912,"runner":"/nix/store/', text)
         failed = self.attribute(templates / "cluster", "nixosConfigurations", "nixpkgs", "blixard", apply=ASSERTIONS)
         self.assertEqual(failed, {"one": [], "two": [], "three": []})
@@ -486,6 +496,7 @@ class Flakes(Evaluation):
         self.assertEqual(len(examples), 3)
         for path in examples:
             with self.subTest(path.parent.name):
+                self.check(path.parent, "nixpkgs", "blixard")
                 failed = self.attribute(path.parent, "nixosConfigurations", "nixpkgs", "blixard", apply=ASSERTIONS)
                 self.assertGreater(len(failed), 0)
                 self.assertEqual([text for texts in failed.values() for text in texts], [])

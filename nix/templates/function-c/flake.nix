@@ -14,16 +14,19 @@
       };
     in
     {
-      # nix build: result/hello.wasm.  blixard fn deploy hello result/hello.wasm
-      packages.x86_64-linux = { inherit hello; default = hello; };
+      packages.x86_64-linux = {
+        # blixard fn deploy --flake .#hello; or nix build, which leaves result/hello.wasm
+        inherit hello;
+        default = hello;
 
-      # nix eval --raw .#manifest | blixard apply -f -
-      manifest = blixard.lib.toManifest (blixard.lib.mkFunction {
-        name = "hello";
-        inherit (hello) wasm;
-        language = "c";
-        routes.all.path = "/hello";
-      });
+        # nix build .#manifest && blixard apply -f result
+        manifest = pkgs.writeText "hello.yaml" (blixard.lib.toManifest (blixard.lib.mkFunction {
+          name = "hello";
+          inherit (hello) wasm;
+          language = "c";
+          routes.all.path = "/hello";
+        }));
+      };
 
       devShells.x86_64-linux.default = blixard.devShells.x86_64-linux.default;
     };

@@ -29,10 +29,10 @@
       ];
     };
 
-    # nix eval --raw .#manifest | blixard apply -f -
-    manifest = blixard.lib.toManifest (blixard.lib.mkRunnerManifest {
+    # nix build .#manifest && blixard apply -f result
+    packages.x86_64-linux.manifest = nixpkgs.legacyPackages.x86_64-linux.writeText "web.yaml" (blixard.lib.toManifest (blixard.lib.mkRunnerManifest {
       name = "web";
       nixosConfiguration = self.nixosConfigurations.web;
-    });
+    }));
   };
 }

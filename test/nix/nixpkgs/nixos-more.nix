@@ -1,11 +1,19 @@
 # Options of hosts that the templates and examples set besides.
-{ lib, ... }:
+{ config, lib, ... }:
 let
+  failed = builtins.filter (a: !a.assertion) config.assertions;
   any = lib.mkOption { type = lib.types.attrsOf lib.types.unspecified; default = { }; };
 in
 {
   options = {
     fileSystems = any;
+    # What `nix flake check` asks of a host.
+    system.build.toplevel = lib.mkOption {
+      type = lib.types.unspecified;
+      default =
+        if failed != [ ] then throw (builtins.head failed).message
+        else derivation { name = "host"; system = "x86_64-linux"; builder = "/bin/sh"; files = builtins.toJSON (builtins.mapAttrs (_: f: f.text) config.environment.etc); };
+    };
     boot.loader.grub = any;
     boot.loader.systemd-boot = any;
     services.nginx = any;
