@@ -227,8 +227,10 @@ in
         # What failed in the middle is not taken for a backup.
         blixard cluster backup "$name.part"
         mv -- "$name.part" "$name"
-        ls -1 | grep -E '^blixard-[0-9TZ]+\.tar$' | sort -r | tail -n +${toString (cfg.backup.keep + 1)} | while read -r old; do
-          rm -- "$old"
+        # By their names, the oldest first.
+        there=(blixard-[0-9]*T[0-9]*Z.tar)
+        for ((i = 0; i + ${toString cfg.backup.keep} < ''${#there[@]}; i++)); do
+          rm -- "''${there[i]}"
         done
       '';
     };

@@ -100,6 +100,17 @@ class Module(Evaluation):
             said = [line for line in done.stdout.splitlines() if str(folder) in line or line.startswith("blixard")]
             self.assertEqual(said, [])
 
+    def test_scripts_pass_the_check_that_nixos_may_put_them_through(self):
+        """systemd.enableStrictShellChecks."""
+        if shutil.which("shellcheck") is None:
+            self.skipTest("there is no shellcheck")
+        strict = "#!/bin/bash\nset -o errexit\nset -o nounset\nset -o pipefail\n"
+        for path in sorted((NIX / "cases").glob("*.nix")):
+            for name, parts in self.rendered(path.stem)["scripts"].items():
+                for text in filter(None, parts.values()):
+                    done = subprocess.run(["shellcheck", "-"], input=strict + text, text=True, stdout=subprocess.PIPE, timeout=60)
+                    self.assertEqual((name, done.stdout), (name, ""))
+
     def test_what_cannot_be_is_refused_with_its_reason(self):
         machine = "machines.m = { image = \"i\"; interfaces = [ \"n\" ]; "
         for words, said in (
