@@ -123,6 +123,14 @@ class WithAMachine(Case):
     def size(self, path):
         return int(self.shell(f"df -k {path}").splitlines()[-1].split()[1]) >> 10
 
+    def check_discard(self, name):
+        """What a file took goes back to the node when the guest has no use for it."""
+        before = self.show(name)["used_bytes"]
+        self.shell(f"head -c {12 << 20} /dev/urandom > /srv/{name}/much; sync")
+        self.assertGreater(self.show(name)["used_bytes"], before + (11 << 20))
+        self.shell(f"rm /srv/{name}/much; sync; busybox fstrim /srv/{name}")
+        self.assertLess(self.show(name)["used_bytes"], before + (4 << 20))
+
     def test_volumes_come_and_go_while_it_runs(self):
         """One machine, booted once: what is told of each step is seen inside it."""
         self.ok("volume", "create", "cold", "--size", "32MiB")
@@ -142,6 +150,8 @@ class WithAMachine(Case):
         self.shell("echo one > /srv/hot/file")
         self.ok("volume", "resize", "hot", "96MiB")
         self.assertGreater(self.size("/srv/hot"), 64)
+        for name in ("hot", "cold"):  # raw and qcow2
+            self.check_discard(name)
 
         self.ok("volume", "snapshot", "create", "hot", "then")  # the machine's file systems are held still
         self.shell("echo two > /srv/hot/file")

@@ -350,9 +350,11 @@ void qemu_volume_attach(struct qemu_volumes *volumes, const struct hypervisor_vo
         json_pack("{s:s, s:s, s:o}", "qom-type", "throttle-group", "id", group, "limits",
                   limits_of(&volume->rates)));
     json_t *top = add_layers(script, volume);
+    /* A node that was not told to discard drops what comes down to it. */
     add(script, STEP_DO, "blockdev-add",
-        json_pack("{s:s, s:s, s:s, s:b, s:o}", "driver", "throttle", "node-name", name,
-                  "throttle-group", group, "read-only", is_read_only, "file", top));
+        json_pack("{s:s, s:s, s:s, s:b, s:s, s:o}", "driver", "throttle", "node-name", name,
+                  "throttle-group", group, "read-only", is_read_only, "discard", "unmap", "file",
+                  top));
     add(script, STEP_DO, "device_add",
         json_pack("{s:s, s:s, s:s, s:i, s:i, s:s, s:s, s:s, s:s, s:s}", "driver", "scsi-hd", "id",
                   name, "bus", QEMU_VOLUMES_BUS, "scsi-id", (int)volume->slot, "lun", 0, "drive",
