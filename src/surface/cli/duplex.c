@@ -106,15 +106,26 @@ static void listen_to_input(struct running *running, bool listens)
     }
 }
 
-/* False: there is no more of it, or no room for it. */
+static void detach(struct running *running)
+{
+    running->duplex->was_detached = true;
+    running->is_over = true;
+    http_call_cancel(running->call);
+}
+
+/* False: there is no more of it, or no room for it.  Who types fast, or twice, has the key in the
+ * middle of what is read. */
 static bool read_input(struct running *running)
 {
     char piece[PIECE_BYTES];
     ssize_t got = read(STDIN_FILENO, piece, sizeof(piece));
-    if (got == 1 && piece[0] == running->duplex->detach_key) {
-        running->duplex->was_detached = true;
-        running->is_over = true;
-        http_call_cancel(running->call);
+    int key = running->duplex->detach_key;
+    const char *leave = got > 0 && key >= 0 ? memchr(piece, key, (size_t)got) : NULL;
+    if (leave != NULL) {
+        if (leave > piece) {
+            send_frame(running, INPUT, piece, (size_t)(leave - piece));
+        }
+        detach(running);
         return false;
     }
     if (got > 0) {
