@@ -11,7 +11,8 @@
 
 #include "surface/cli/private.h"
 
-enum { CELL_MAX = 160, COLUMNS_MAX = 16 };
+/* A machine's reason, which says what to do at its end, has room in a cell. */
+enum { CELL_MAX = 400, COLUMNS_MAX = 16 };
 
 int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err)
 {
