@@ -28,12 +28,14 @@ static void open_log(struct console *console)
     console->log_bytes = end > 0 ? (uint64_t)end : 0;
 }
 
-/* A full disk costs lines of the log, and nothing else. */
+/* A full disk costs lines of the log, and nothing else: there may be room for a new file later. */
 static void write_log(struct console *console, const char *bytes, size_t length)
 {
     if (console->log_bytes + length > CONSOLE_LOG_BYTES && console->log_fd >= 0) {
         fd_close_slot(&console->log_fd);
         renameat(console->log_folder, log_name, console->log_folder, old_log_name);
+    }
+    if (console->log_fd < 0) {
         open_log(console);
     }
     if (console->log_fd >= 0 && file_write_all(console->log_fd, bytes, length) == 0) {
