@@ -739,6 +739,9 @@ static void stay(const char *path, int report, pid_t parent)
     if (begin(&monitor, path, &err) < 0) {
         take_taps_back(&monitor);
         end_macvtaps(&monitor);
+        if (monitor.vmm > 0) { /* it was in its group, and could not be executed */
+            jail_group_remove(monitor.name);
+        }
         give_up(report, &err);
     }
     prctl(PR_SET_PDEATHSIG, 0);

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -108,6 +109,19 @@ const char *vm_group_of(const char *folder)
     return slash != NULL ? slash + 1 : folder;
 }
 
+static void remove_group(void *context)
+{
+    jail_group_remove(context);
+}
+
+/* As its monitor would have done. */
+static void end_group(const struct hypervisor_vm *vm)
+{
+    const char *name = vm_group_of(vm->folder);
+    jail_group_kill(name);
+    loop_work(vm->hypervisor->loop, remove_group, free, memory_copy_string(name));
+}
+
 static void finish(struct hypervisor_vm *vm)
 {
     struct launch_exit exit = {0};
@@ -128,8 +142,7 @@ static void finish(struct hypervisor_vm *vm)
                      "the VMM had closed its control socket, and was ended");
         }
     } else {
-        jail_group_kill(vm_group_of(vm->folder)); /* as its monitor would have done */
-        jail_group_remove(vm_group_of(vm->folder));
+        end_group(vm);
         told = (struct hypervisor_exit){.end = HYPERVISOR_END_FAILED, .at_ms = clock_real_ms()};
         snprintf(told.text, sizeof(told.text), "the VMM's monitor was killed, and the VMM with it");
     }

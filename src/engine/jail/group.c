@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
@@ -27,6 +28,7 @@
 #define SLICE "blixard"
 
 enum { PERIOD_US = 100000, FILE_BYTES_MAX = 64 << 10, VALUE_BYTES_MAX = 64 };
+enum { MOMENT_NS = 5000000, MOMENTS_MAX = 400 };
 
 /* The first ones limit, and are entered before there is anything to be limited; cpuset is set to
  * what runs: see pin.c. */
@@ -278,15 +280,20 @@ void jail_group_kill(const char *name)
     each_seat(name, kill_seat, NULL);
 }
 
+/* Who was killed is in it until the kernel has done with him. */
 static void remove_seat(const struct seat *seat, void *context)
 {
-    (void)context;
-    rmdir(seat->folder);
+    const struct timespec moment = {.tv_nsec = MOMENT_NS};
+    for (int *moments = context; rmdir(seat->folder) < 0 && errno == EBUSY && *moments > 0;) {
+        nanosleep(&moment, NULL);
+        (*moments)--;
+    }
 }
 
 void jail_group_remove(const char *name)
 {
-    each_seat(name, remove_seat, NULL);
+    int moments = MOMENTS_MAX;
+    each_seat(name, remove_seat, &moments);
 }
 
 struct reading {

@@ -110,8 +110,9 @@ enum { JAIL_GROUP_CPU = 1, JAIL_GROUP_MEMORY = 2, JAIL_GROUP_PROCESSES = 4 };
  * where it was first touched.  Returns what holds; the rest could not be had.
  */
 unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits);
-void jail_group_kill(const char *name);   /* all that is in it; the caller is not */
-void jail_group_remove(const char *name); /* when nothing is in it any more */
+void jail_group_kill(const char *name); /* all that is in it; the caller is not */
+/* When nothing is in it any more, or will be in a moment: waits for two seconds at most. */
+void jail_group_remove(const char *name);
 bool jail_group_read(const char *name, struct jail_group_usage *ret_usage); /* false: none */
 
 /* Where in a machine a process is: its CPUs, and the NUMA nodes that its memory comes from. */

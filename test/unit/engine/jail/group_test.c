@@ -69,11 +69,11 @@ TEST(jail_group, its_limit_of_processes_holds_and_it_leaves_nothing_behind)
     EXPECT(jail_group_read(name, &usage));
     EXPECT(usage.processes == 4);
     killpg(pid, SIGKILL);
+    jail_group_remove(name); /* which they are only about to leave */
+    EXPECT(!jail_group_read(name, &usage));
     EXPECT(waitpid(pid, NULL, 0) == pid);
     while (waitpid(-1, NULL, 0) > 0) { /* its children are ours by now */
     }
-    jail_group_remove(name);
-    EXPECT(!jail_group_read(name, &usage));
 }
 
 TEST(jail_group, names_that_are_paths_are_refused)
