@@ -67,20 +67,33 @@ int disk_give(const struct machine *machine, const char *path, struct error *err
         : error_os(err, errno, "giving %s to its machine", path);
 }
 
+/* Its name is there once it is whole: who is killed while it is made begins anew. */
+static int put_in_place(const struct machine *machine, const char *partial, const char *path,
+                        struct error *err)
+{
+    int r = disk_give(machine, partial, err);
+    if (r == 0 && rename(partial, path) < 0) {
+        r = error_os(err, errno, "making %s", path);
+    }
+    return r;
+}
+
 static int make_disk(const struct machine *machine, uint64_t size, struct error *err)
 {
     MEMORY_OWNED char *path = memory_format("%s/disk.raw", machine->folder);
-    FD_OWNED int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EEXIST) {
-        return 0; /* of an earlier try, or of a snapshot: what is there is never lost */
-    }
+    MEMORY_OWNED char *partial = memory_format("%s.partial", path);
+    unlink(partial);
+    FD_OWNED int fd = open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
         return error_os(err, errno, "making %s", path);
     }
-    int r = volume_make_file_system(machine->folder, path, NULL, err);
-    r = r < 0 ? r : disk_give(machine, path, err);
+    int r = volume_make_file_system(machine->folder, partial, NULL, err);
+    if (r == 0 && fsync(fd) < 0) {
+        r = error_os(err, errno, "making %s", path);
+    }
+    r = r < 0 ? r : put_in_place(machine, partial, path, err);
     if (r < 0) {
-        unlink(path);
+        unlink(partial);
     }
     return r;
 }
@@ -89,16 +102,15 @@ static int make_disk(const struct machine *machine, uint64_t size, struct error 
 static int make_overlay(const struct machine *machine, const json_t *config, struct error *err)
 {
     MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", machine->folder);
+    MEMORY_OWNED char *partial = memory_format("%s.partial", path);
     MEMORY_OWNED char *base =
         image_path(machine->service->options.images, json_text(config, "disk"));
-    if (file_exists(path)) {
-        return 0;
-    }
-    int r = template_make_overlay(path, base, json_text(config, "disk_format"),
+    unlink(partial);
+    int r = template_make_overlay(partial, base, json_text(config, "disk_format"),
                                   json_u64(config, "disk_bytes"), err);
-    r = r < 0 ? r : disk_give(machine, path, err);
-    if (r < 0 && err->kind != ERROR_EXISTS) {
-        unlink(path);
+    r = r < 0 ? r : put_in_place(machine, partial, path, err);
+    if (r < 0) {
+        unlink(partial);
     }
     return r;
 }
@@ -161,6 +173,20 @@ static bool has_disk(const struct machine *machine)
     return file_exists(overlay) || file_exists(raw);
 }
 
+static int make_own(const struct machine *machine, const json_t *config, bool is_whole,
+                    struct error *err)
+{
+    if (json_text(config, "origin")[0] != '\0') {
+        return error_set(err, ERROR_CORRUPT,
+                         "its disk is lost: it was made of another machine's, and is not there");
+    }
+    if (file_check_room(machine->folder, err) < 0) {
+        return -(int)err->kind;
+    }
+    return is_whole ? make_overlay(machine, config, err)
+                    : make_disk(machine, json_u64(config, "disk_bytes"), err);
+}
+
 static void prepare(void *context)
 {
     struct work *work = context;
@@ -175,11 +201,7 @@ static void prepare(void *context)
         return;
     }
     if (r == 0 && !has_disk(machine)) {
-        r = json_text(config, "origin")[0] != '\0'
-            ? error_set(&work->error, ERROR_CORRUPT,
-                        "its disk is lost: it was made of another machine's, and is not there")
-            : is_whole ? make_overlay(machine, config, &work->error)
-                       : make_disk(machine, json_u64(config, "disk_bytes"), &work->error);
+        r = make_own(machine, config, is_whole, &work->error);
     }
     if (r == 0 && is_uefi) {
         make_firmware(machine, &work->error);
