@@ -5,6 +5,7 @@ import pathlib
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 import unittest
 import urllib.parse
@@ -12,7 +13,7 @@ import urllib.request
 
 from ports import free_port
 from machines import kernel_flags, machines_of, root_archive, runs, why_not
-from node import Node, Refused
+from node import BUILD, Node, Refused
 from node_case import NodeCase
 
 
@@ -146,6 +147,22 @@ class Life(Case):
             self.exec_of(name, {"arguments": ["sleep", "1000"]}).close()
         self.assertEqual(self.shell(name, "while pidof sleep; do :; done").strip().split()[20:], [])
         self.assertEqual(self.show(name)["state"], "running")
+
+    def test_who_leaves_before_a_console_has_begun_ends_nothing(self):
+        """Method: the connection is closed before the first byte of the answer, more often than a console has places."""
+        name = self.create()
+        for what in ("console", "log?follow=true"):
+            for _ in range(20):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(str(self.node.folder / "api.sock"))
+                    method = "POST" if what == "console" else "GET"
+                    client.sendall(f"{method} /v1/machines/{name}/{what} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            with subprocess.Popen([BUILD / "blixard", "vm", "logs", name, "--follow"], env=self.node.env, text=True,
+                                  stdout=subprocess.PIPE) as follower:
+                self.shell(name, "while echo there is room; do sleep 1; done > /dev/ttyS0 2> /dev/null & echo $! > /run/pid")
+                self.assertTrue(any("there is room" in line for line in follower.stdout))
+                self.shell(name, "kill $(cat /run/pid)")
+                follower.kill()
 
     def test_what_was_written_is_there_after_stop_and_start(self):
         name = self.create()

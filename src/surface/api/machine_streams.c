@@ -487,27 +487,35 @@ void api_machine_console(struct request *request)
         api_answer_error(request, &err);
         return;
     }
+    /* A client that is gone by now ends the request with the first word to it. */
+    struct http_exchange *exchange = http_exchange_ref(request->exchange);
     begin_frames(request);
-    http_exchange_set_body_max(request->exchange, UINT64_MAX);
-    http_exchange_read(request->exchange, on_console_data, on_console_input_end, console);
+    http_exchange_set_body_max(exchange, UINT64_MAX);
+    http_exchange_read(exchange, on_console_data, on_console_input_end, console);
+    http_exchange_unref(exchange);
 }
 
 /* ---- Logs ---- */
 
+/* Attached before anything is written: who is gone by then is noticed, and the request has ended.
+ */
 static void follow(struct request *request, struct buffer *log)
 {
     struct error ignored = {0};
-    api_add_fields(request);
-    http_exchange_add_field(request->exchange, "Content-Type", "text/plain; charset=utf-8");
-    http_exchange_begin(request->exchange, request->status, UINT64_MAX);
-    http_exchange_write(request->exchange, log->data, log->used);
+    struct http_exchange *exchange = http_exchange_ref(request->exchange);
     struct console *console = attach(request, 0, false, &ignored);
     if (console != NULL) {
         console->input_is_over = true;
-    } else { /* it does not run: there is no more */
-        http_exchange_end(request->exchange);
+    }
+    api_add_fields(request);
+    http_exchange_add_field(exchange, "Content-Type", "text/plain; charset=utf-8");
+    http_exchange_begin(exchange, request->status, UINT64_MAX);
+    http_exchange_write(exchange, log->data, log->used);
+    if (console == NULL) { /* it does not run: there is no more */
+        http_exchange_end(exchange);
         api_request_end(request);
     }
+    http_exchange_unref(exchange);
 }
 
 void api_machine_log(struct request *request)

@@ -84,8 +84,8 @@ struct stream *api_stream_begin(struct request *request, void (*on_end)(void *co
     request->stop = on_stop;
     api_add_fields(request);
     http_exchange_add_field(request->exchange, "Content-Type", "text/event-stream");
+    http_exchange_on(request->exchange, on_drain, on_close, stream); /* it may be gone already */
     http_exchange_begin(request->exchange, 200, UINT64_MAX);
-    http_exchange_on(request->exchange, on_drain, on_close, stream);
     if (http_exchange_method(request->exchange) == HTTP_HEAD) {
         http_exchange_end(request->exchange);
         end_soon(stream);
