@@ -11,10 +11,10 @@ from node_case import NodeCase
 
 class MachineCase(NodeCase):
     @classmethod
-    def begin(cls, *tools, data=None):
+    def begin(cls, *tools, data=None, arguments=()):
         """cls.node with the image `small`, beside cls.folder for files of the tests'; skipped where a tool is missing.
 
-        `data`: name of the data folder in cls.folder; the node's own otherwise.
+        `data`: name of the data folder in cls.folder; the node's own otherwise.  `arguments`: more words for the node.
         """
         missing = [tool for tool in tools if shutil.which(tool) is None]
         reason = why_not() or (f"{missing[0]} is not installed" if missing else None)
@@ -23,7 +23,7 @@ class MachineCase(NodeCase):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-machines-")))
         if data:
             (cls.folder / data).mkdir()
-        cls.node = Node(folder=cls.folder / data if data else None)
+        cls.node = Node(folder=cls.folder / data if data else None, arguments=arguments)
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
         (cls.folder / "root.tar.gz").write_bytes(root_archive())
