@@ -263,7 +263,8 @@ struct agent_call *agent_sync(struct agent *agent, uint64_t timeout_ms, agent_do
                               void *context);
 
 /* Hold still for a snapshot of the disks.  The guest thaws itself after `thaw_after_ms` (1 to
- * 600000): a daemon that dies in between leaves no dead machine behind. */
+ * 600000): a daemon that dies in between leaves no dead machine behind.  Until then it is waited
+ * for, as what it has in memory is written first. */
 struct agent_call *agent_freeze(struct agent *agent, uint64_t thaw_after_ms, agent_done *done,
                                 void *context);
 struct agent_call *agent_thaw(struct agent *agent, agent_done *done, void *context);

@@ -180,7 +180,7 @@ struct agent_call *agent_freeze(struct agent *agent, uint64_t thaw_after_ms, age
                                 void *context)
 {
     BUFFER_OWNED struct buffer body = {0};
-    const struct agent_call_terms terms = PLAIN(AGENT_FREEZE, 0);
+    const struct agent_call_terms terms = PLAIN(AGENT_FREEZE, thaw_after_ms);
     struct error early = {0};
     int r = error_check_range("thaw_after_ms", thaw_after_ms, 1, FREEZE_MAX_MS, &early);
     agent_put_number(&body, AGENT_TIMEOUT_MS, thaw_after_ms);

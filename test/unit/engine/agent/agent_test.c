@@ -485,6 +485,10 @@ TEST(agent, ends_late_calls_by_itself)
     RUN_UNTIL(scene.counts[AGENT_CANCEL] == 1);
     RUN_UNTIL(scene.ends == 1);
     EXPECT(scene.error.kind == ERROR_TIMEOUT && agent_is_up(scene.agent));
+    agent_freeze(scene.agent, 1, on_done, NULL); /* it has thawed by then */
+    RUN_UNTIL(scene.counts[AGENT_CANCEL] == 2);
+    RUN_UNTIL(scene.ends == 2);
+    EXPECT(scene.error.kind == ERROR_TIMEOUT && agent_is_up(scene.agent));
     end();
 }
 
