@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/fd.h"
 
 #include "test/lib/test.h"
 
@@ -152,5 +154,40 @@ TEST(console, who_finds_no_room_for_what_it_types_stays)
     turn(&scene);
     EXPECT(count_clients(&scene) == 1);
     close(second);
+    end(&scene);
+}
+
+static off_t size_of(const struct scene *scene, const char *name)
+{
+    struct stat status;
+    return fstatat(scene->folder, name, &status, 0) == 0 ? status.st_size : -1;
+}
+
+static void say(struct scene *scene, const char *bytes, size_t length)
+{
+    EXPECT(write(scene->vmm, bytes, length) == (ssize_t)length);
+    turn(scene);
+}
+
+/* A log that cannot be made, as on a full disk, is made later; a flood fills two of them at most.
+ */
+TEST(console, its_log_is_made_when_it_can_be_and_is_bounded)
+{
+    static char much[8 << 10];
+    struct scene scene;
+    FD_OWNED int folder = open(test_folder(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    EXPECT(mkdirat(folder, "console.log", 0700) == 0); /* it is in the way */
+    begin(&scene);
+    say(&scene, "lost", 4);
+    EXPECT(unlinkat(folder, "console.log", AT_REMOVEDIR) == 0);
+    say(&scene, "kept!", 5);
+    EXPECT(size_of(&scene, "console.log") == 5);
+    memset(much, 'x', sizeof(much));
+    for (size_t i = 0; i < 3 * CONSOLE_LOG_BYTES / sizeof(much); i++) {
+        say(&scene, much, sizeof(much));
+    }
+    EXPECT(size_of(&scene, "console.log.1") > CONSOLE_LOG_BYTES - (off_t)sizeof(much));
+    EXPECT(size_of(&scene, "console.log.1") <= CONSOLE_LOG_BYTES);
+    EXPECT(size_of(&scene, "console.log") <= CONSOLE_LOG_BYTES);
     end(&scene);
 }
