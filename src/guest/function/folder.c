@@ -328,6 +328,7 @@ static void lose_name(uint32_t node, uint32_t folder)
     if (file->kind == WASI_KIND_FOLDER) {
         file_at(folder)->links--;
         file->links = 0;
+        file->parent = ROOT_NODE; /* that folder may end before this one, which may be held */
     } else {
         file->links--;
     }

@@ -242,6 +242,25 @@ TEST(guest_files, what_is_removed_while_open_takes_nothing_new)
     EXPECT(guest_files_fault() == NULL);
 }
 
+/* Goal: a folder that is held and has no name is not looked for in what was above it, and is other
+ * things by now. */
+TEST(guest_files, what_is_above_may_end_before_what_is_removed_and_held)
+{
+    guest_files_begin(NULL, PLENTY);
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "above")) == WASI_OK);
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "above/below")) == WASI_OK);
+    uint32_t above = folder_find(TMP_NODE, (struct name){"above", 5});
+    uint32_t below = folder_find(above, (struct name){"below", 5});
+    node_hold(below);
+    EXPECT(path_remove_folder(guest_path(TMP_NODE, "above/below")) == WASI_OK);
+    EXPECT(path_remove_folder(guest_path(TMP_NODE, "above")) == WASI_OK);
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "other")) == WASI_OK);
+    EXPECT(folder_parent(below) == ROOT_NODE);
+    EXPECT(path_rename(guest_path(TMP_NODE, "other"), guest_path(below, "x")) == WASI_ENOENT);
+    node_release(below);
+    EXPECT(guest_files_fault() == NULL);
+}
+
 TEST(guest_files, assets_do_not_change)
 {
     static const struct {
