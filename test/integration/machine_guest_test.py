@@ -136,12 +136,12 @@ class Guests(MachineCase):
         self.fail(f"{now >> 20} MiB stay with the VMM")
 
     def test_3_memory_that_a_guest_has_no_use_for_comes_back(self):
-        self.shell("m", "mkdir /ram; mount -t tmpfs -o size=256m none /ram; head -c 160000000 /dev/urandom > /ram/much")
+        self.shell("m", "mkdir /ram; mount -t tmpfs -o size=256m none /ram; head -c 160000000 /dev/zero > /ram/much")
         most = self.resident("m")
         self.shell("m", "rm /ram/much")
         self.until_resident_below("m", most - 120 * MIB)
         # And what it was given and does not use, by its balloon: the guest's own count of it is smaller.
-        whole = self.shell("m", "head -c 100000000 /dev/urandom > /ram/much; head -n 2 /proc/meminfo")
+        whole = self.shell("m", "head -c 100000000 /dev/zero > /ram/much; head -n 2 /proc/meminfo")
         most = self.resident("m")
         self.shell("m", "rm /ram/much")
         self.ok("vm", "resize", "m", "--memory", "200MiB")
