@@ -9,9 +9,33 @@ import unittest
 import machines
 import microvm
 import runners
+from nixstores import Stores
 from node import BUILD, Node
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
+
+FLAKE = """{
+  inputs.guest = { url = "path:%s"; flake = false; };
+  outputs = { self, guest }: {
+    nixosConfigurations.hello.config.microvm = {
+      mem = 256;
+      vcpu = 1;
+      interfaces = [ ];
+      declaredRunner = derivation {
+        name = "microvm-qemu-hello"; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+        inherit guest;
+        text = builtins.readFile ./run;
+        args = [ "-c" ''
+          mkdir -p $out/bin $out/share/microvm
+          printf '%%s' "$text" | sed "s|@guest@|$guest|g" > $out/bin/microvm-run
+          chmod 555 $out/bin/*
+          echo qemu > $out/share/microvm/hypervisor
+        '' ];
+      };
+    };
+  };
+}
+"""
 
 
 class Case(unittest.TestCase):
@@ -91,6 +115,27 @@ class Case(unittest.TestCase):
         self.ok("fn", "deploy", "named", self.app)
         self.assertEqual(self.call("named")["colour"], "blue")
         self.assertIn("vm create --runner", self.refused("vm", "create", "m", "--image", "guest"))
+
+    def test_a_flake_is_built_where_it_is_deployed_and_its_guest_runs(self):
+        stores = Stores(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-nix-")))
+        desk = stores.new("desk")
+        flake, guest = stores.folder / "hello", stores.folder / "guest"
+        flake.mkdir()
+        guest.mkdir()
+        for name, path in (("vmlinux", self.kernel), ("initrd", self.initrd), ("disk", self.disk)):
+            shutil.copy(path, guest / name)
+        (flake / "run").write_text(runners.run_text("@guest@/vmlinux", "@guest@/initrd", "hello", store="@guest@/disk", words=["colour=yellow"],
+                                                    memory=256))
+        (flake / "flake.nix").write_text(FLAKE % guest)
+        (flake / "blixard.yaml").write_text("runtime: linux\ntimeout: 120s\ncommand: [/store/bootstrap]\nflake: .#hello\n")
+        deploy = ["env", f"BLIXARD_ADDR={self.node.env['BLIXARD_ADDR']}", f"HOME={stores.folder}", BUILD / "blixard", "fn", "deploy", "hello", flake]
+        self.assertIn("lock", desk.run(*deploy, check=False).stderr, "what is not locked may be another tomorrow")
+        desk.run("env", f"HOME={stores.folder}", "nix", "flake", "lock", f"path:{flake}")
+        desk.run(*deploy)
+        self.assertEqual(self.call("hello")["colour"], "yellow")
+        shown = json.loads(self.ok("fn", "get", "hello", "--output", "json"))["version"]
+        self.assertRegex(shown["linux"]["runner"], r"/nix/store/\w{32}-microvm-qemu-hello$")
+        self.assertEqual((shown["flake"], shown["memory_bytes"]), (".#hello", 256 << 20))
 
     def test_a_document_says_it_as_well(self):
         runner = self.make("red")

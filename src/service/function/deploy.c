@@ -207,8 +207,8 @@ static int check_module(struct function_service *service, const char *module, bo
     close(fd_slot);
     if (*ret_size > FUNCTION_MODULE_MAX) {
         return error_set(err, ERROR_TOO_LARGE,
-                         "the module has %" PRIu64 " bytes; at most %d are allowed", *ret_size,
-                         FUNCTION_MODULE_MAX);
+                         "what is deployed has %" PRIu64 " bytes; at most %d are allowed",
+                         *ret_size, FUNCTION_MODULE_MAX);
     }
     if (is_linux) {
         return 0; /* an archive, which is unpacked where its code runs */

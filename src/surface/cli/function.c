@@ -432,16 +432,18 @@ static int find_runner(const struct arguments *arguments, const struct deploymen
                        char **ret_path, struct error *err)
 {
     const char *runner = json_text(deployment->settings, "runner");
-    const char *flake = flag_value(arguments, "flake");
-    const char *folder = flake != NULL ? NULL : deployment->folder;
-    flake = flake != NULL ? flake : json_text(deployment->settings, "flake");
+    const char *said = flag_value(arguments, "flake");
+    if (said != NULL) {
+        json_object_set_new(deployment->settings, "flake", json_string(said));
+    }
+    const char *flake = json_text(deployment->settings, "flake");
     if ((runner[0] != '\0') + (flake[0] != '\0') +
             (json_text(deployment->settings, "image")[0] != '\0') >
         1) {
         return error_set(err, ERROR_INVALID, "image, runner and flake exclude each other");
     }
     if (flake[0] != '\0') {
-        json_object_set_new(deployment->settings, "flake", json_string(flake));
+        const char *folder = said != NULL ? NULL : deployment->folder;
         return flake_build(arguments, flake, folder, ret_path, err);
     }
     bool is_said_here = runner[0] == '/' || flag_value(arguments, "runner") != NULL;
