@@ -116,6 +116,30 @@ class Case(unittest.TestCase):
         self.assertEqual(self.call("named")["colour"], "blue")
         self.assertIn("vm create --runner", self.refused("vm", "create", "m", "--image", "guest"))
 
+        # What a deploy has made goes with the last version that has it, with its files, but not those that another image has.
+        files = {name: {image[part] for part in ("kernel", "initrd", "root")} for name, image in self.described().items()}
+        made = {colour: self.version(number)["image"] for colour, number in (("blue", 1), ("green", 2))}
+        self.assertEqual(made["blue"], shown["linux"]["image"])
+        self.ok("fn", "delete", "shell")
+        self.assertEqual((made["blue"] in self.images(), made["green"] in self.images()), (True, False), "another function has the blue one")
+        self.ok("fn", "delete", "again")
+        self.assertNotIn(made["blue"], self.images())
+        self.assertEqual(self.there(files["guest"]), files["guest"])
+        self.assertEqual(self.call("named")["colour"], "blue")
+        self.ok("fn", "delete", "named")
+        self.assertIn("guest", self.images(), "who made it by hand deletes it")
+        self.ok("image", "delete", "guest")
+        self.assertEqual(self.there(set().union(*files.values())), set())
+
+    def described(self):
+        return {image["name"]: image for image in json.loads(self.ok("image", "list", "--output", "json"))["images"]}
+
+    def version(self, number):
+        return self.node.json(f"/v1/functions/shell/versions/{number}")["linux"]
+
+    def there(self, blobs):
+        return {path.name for path in (self.node.folder / "images").rglob("*")} & blobs
+
     def test_a_flake_is_built_where_it_is_deployed_and_its_guest_runs(self):
         stores = Stores(self.enterContext(tempfile.TemporaryDirectory(prefix="blixard-nix-")))
         desk = stores.new("desk")
@@ -136,6 +160,8 @@ class Case(unittest.TestCase):
         shown = json.loads(self.ok("fn", "get", "hello", "--output", "json"))["version"]
         self.assertRegex(shown["linux"]["runner"], r"/nix/store/\w{32}-microvm-qemu-hello$")
         self.assertEqual((shown["flake"], shown["memory_bytes"]), (".#hello", 256 << 20))
+        self.ok("fn", "delete", "hello")
+        self.assertNotIn(shown["linux"]["image"], self.images())
 
     def test_a_document_says_it_as_well(self):
         runner = self.make("red")
@@ -147,7 +173,9 @@ class Case(unittest.TestCase):
         self.assertEqual(self.images(), before, "a plan makes nothing")
         self.ok("apply", "-f", document)
         self.assertEqual(self.call("red")["colour"], "red")
-        self.assertIn("No changes", self.ok("plan", "-f", document))
+        self.assertIn("No changes: 1 object is as it is to be.", self.ok("plan", "-f", document))
+        self.ok("fn", "delete", "red")
+        self.assertEqual(self.images(), before)
 
     def test_what_a_function_has_not_is_refused_with_what_to_do(self):
         for name, more, said in (("tap", {"taps": ["vm-a"]}, "microvm.interfaces has to be empty"),

@@ -329,3 +329,11 @@ void guest_done(struct guest *guest)
     free(guest->root);
     *guest = (struct guest){0};
 }
+
+bool guest_image_is_made(const char *name)
+{
+    const size_t prefix = sizeof(GUEST_IMAGE_PREFIX) - 1;
+    return strncmp(name, GUEST_IMAGE_PREFIX, prefix) == 0 &&
+        strlen(name + prefix) == GUEST_IMAGE_DIGITS &&
+        strspn(name + prefix, "0123456789abcdef") == GUEST_IMAGE_DIGITS;
+}

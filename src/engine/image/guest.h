@@ -9,6 +9,7 @@
 #ifndef ENGINE_IMAGE_GUEST_H
 #define ENGINE_IMAGE_GUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -30,5 +31,10 @@ int guest_parse(const char *text, size_t length, struct guest *ret_guest, struct
 /* Of a runner at `path`; NOT_FOUND: it is none. */
 int guest_read(const char *path, struct guest *ret_guest, struct error *err);
 void guest_done(struct guest *guest);
+
+/* Images that deploys make of runners are called by what is in them: this and 32 digits. */
+#define GUEST_IMAGE_PREFIX "runner-"
+enum { GUEST_IMAGE_DIGITS = 32 };
+bool guest_image_is_made(const char *name);
 
 #endif

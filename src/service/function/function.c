@@ -12,10 +12,12 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/json.h"
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
 
+#include "engine/image/guest.h"
 #include "engine/image/image.h"
 
 #include "service/function/parts.h"
@@ -28,6 +30,7 @@ static const char changed_meanwhile[] = "the function was changed at the same mo
 struct removed {
     char key[FUNCTION_KEY_SIZE];
     char module[HASH_TEXT_SIZE];
+    char image[sizeof(GUEST_IMAGE_PREFIX) + GUEST_IMAGE_DIGITS]; /* made of its runner, or "" */
 };
 
 struct removal {
@@ -49,6 +52,31 @@ static void note_removed(const struct version_row *row, void *context)
     struct removed *removed = &removal->versions[removal->count++];
     memcpy(removed->key, row->key, sizeof(removed->key));
     memcpy(removed->module, row->module, sizeof(removed->module));
+    removed->image[0] = '\0';
+    JSON_OWNED json_t *config = NULL;
+    struct error ignored = {0};
+    if (json_read(row->config, strlen(row->config), &config, &ignored) == 0) {
+        const char *image = json_text(json_object_get(config, "linux"), "image");
+        if (guest_image_is_made(image)) {
+            memcpy(removed->image, image, sizeof(removed->image));
+        }
+    }
+}
+
+/* A deploy has made them, and nobody else knows them: they go with the last that has them. */
+static void add_images(struct store_command *command, const struct removal *removal)
+{
+    for (size_t i = 0; i < removal->count; i++) {
+        const char *image = removal->versions[i].image;
+        MEMORY_OWNED char *key = memory_format("%s/%s", removal->project, image);
+        if (image[0] != '\0') {
+            store_command_add(command,
+                              "DELETE FROM machine_image WHERE key = ? AND NOT EXISTS (SELECT 1 "
+                              "FROM function f JOIN version v ON v.function = f.key WHERE "
+                              "f.project = ? AND v.state <> 'failed' AND instr(v.config, ?) > 0)",
+                              "ttt", key, removal->project, image);
+        }
+    }
 }
 
 /* A module goes, with all that was made of it, when no version has it and no deploy is about to. */
@@ -138,6 +166,7 @@ void function_delete(struct function_service *service, const char *project, cons
                       "= ?)",
                       "t", key);
     store_command_add(command, "DELETE FROM version WHERE function = ?", "t", key);
+    add_images(command, removal);
     store_command_add_expecting(command, ERROR_CONFLICT, changed_meanwhile,
                                 "DELETE FROM function WHERE key = ? AND last_version = ?", "tu",
                                 key, last);
@@ -179,6 +208,7 @@ void function_delete_version(struct function_service *service, const char *proje
         "alias.function = version.function AND alias.version = version.number)",
         "t", row.key);
     store_command_add(command, "DELETE FROM holder WHERE version = ?", "t", row.key);
+    add_images(command, removal);
     store_propose(service->options.store, command, on_removed, removal);
     version_row_done(&row);
 }

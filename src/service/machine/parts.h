@@ -120,6 +120,8 @@ struct machine_service {
     struct list waiting;   /* for agents: waiting.c */
     struct list leftovers; /* of those that may still come: arrive_files.c */
     struct store_watch *leftover_watch;
+    struct list guest_images; /* image_files.c */
+    struct store_watch *image_watch;
     uint64_t migrations[2]; /* that went well, that did not */
     uint64_t migrated_bytes;
     struct store_watch *watch;
@@ -130,6 +132,14 @@ struct machine_service {
     unsigned pending; /* answers on their way */
     bool is_over;
 };
+
+/* ---- image_files.c: what images of runners leave behind ---- */
+
+void image_files_watch(struct machine_service *service);
+void image_files_end(struct machine_service *service);
+/* Is the blob a part of an image, a machine, or a version of a function? */
+int image_file_is_used(const struct machine_service *service, const char *blob, bool *ret_is_used,
+                       struct error *err);
 
 /* ---- state.c: rows ---- */
 

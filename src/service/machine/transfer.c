@@ -670,22 +670,11 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
     loop_work(import->service->options.loop, unpack, on_unpacked, import);
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* An import takes its archive with it: what others have is none. */
 static int check_unused(const struct machine_service *service, const char *blob, struct error *err)
 {
     bool is_used = false;
-    int r = store_query(service->options.store, err, take_any, &is_used,
-                        "SELECT 1 FROM version WHERE module = ?1 UNION ALL "
-                        "SELECT 1 FROM machine_image WHERE instr(config, ?1) UNION ALL "
-                        "SELECT 1 FROM machine WHERE instr(config, ?1) LIMIT 1",
-                        "t", blob);
+    int r = image_file_is_used(service, blob, &is_used, err);
     return r < 0 || !is_used
         ? r
         : error_set(err, ERROR_CONFLICT,

@@ -20,8 +20,6 @@
 #include "surface/cli/image.h"
 #include "surface/cli/private.h"
 
-enum { NAME_DIGITS = 32 };
-
 static int add_guest(const struct workshop *workshop, const struct guest *guest, const char *runner,
                      json_t *image, struct error *err)
 {
@@ -82,7 +80,7 @@ static int name_guest(const struct guest *guest, char **ret_name, struct error *
     r = r < 0 ? r : add_file(&text, guest->root, err);
     if (r == 0) {
         hash_bytes(text.data, text.used, digest);
-        *ret_name = memory_format("runner-%.*s", NAME_DIGITS, digest);
+        *ret_name = memory_format(GUEST_IMAGE_PREFIX "%.*s", GUEST_IMAGE_DIGITS, digest);
     }
     return r;
 }

@@ -91,3 +91,14 @@ TEST(guest, what_is_no_such_program_is_refused)
     EXPECT(is_refused(QEMU BOOT "-append 'a\n", ERROR_INVALID, "cannot be read"));
     EXPECT(is_refused(QEMU BOOT "-drive file=a,read-only=on\n", ERROR_INVALID, "absolute"));
 }
+
+TEST(guest, images_that_deploys_make_are_known_by_their_names)
+{
+    EXPECT(guest_image_is_made("runner-0123456789abcdef0123456789abcdef"));
+    EXPECT(!guest_image_is_made("runner-0123456789abcdef0123456789abcde"));
+    EXPECT(!guest_image_is_made("runner-0123456789abcdef0123456789abcdef0"));
+    EXPECT(!guest_image_is_made("runner-0123456789abcdef0123456789abcdeg"));
+    EXPECT(!guest_image_is_made("runner-"));
+    EXPECT(!guest_image_is_made("guest"));
+    EXPECT(!guest_image_is_made(""));
+}
