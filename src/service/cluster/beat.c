@@ -184,7 +184,7 @@ static void find_problems(struct cluster *cluster, struct member *member, int64_
     if (member->expires_ms < now_ms) {
         problems_add(&facts->problems, "its certificate has ended: remove it and let it join anew");
     } else if (member->expires_ms - now_ms < cluster->certificate_lifetime_ms / 6) {
-        problems_add(&facts->problems, "its certificate ends in %" PRIu64 " hours",
+        problems_add(&facts->problems, "its certificate ends in %" PRIu64 " h",
                      (member->expires_ms - now_ms) / 3600000);
     }
     if (strcmp(member->version, cluster->version) != 0) {

@@ -178,9 +178,10 @@ static int verify_work(struct job *job, struct error *err)
             *at = *at == '\n' ? ' ' : *at;
         }
         return error_set(err, ERROR_CORRUPT,
-                         "%" PRIu64 " paths are not what they were (nix-store --repair-path, or "
-                         "nix-store --delete and blixard store copy): %.*s",
-                         doing->wrong_count, NAMED_MAX, text);
+                         "%" PRIu64 " path%s not what %s (nix-store --repair-path, or nix-store "
+                         "--delete and blixard store copy): %.*s",
+                         doing->wrong_count, doing->wrong_count == 1 ? " is" : "s are",
+                         doing->wrong_count == 1 ? "it was" : "they were", NAMED_MAX, text);
     }
     return r;
 }

@@ -474,8 +474,8 @@ static void step(struct drain *drain)
                is_left_to_others(drain)) {
         return;
     } else if (!drain->is_forced && standing.open == 0 && standing.failed > 0) {
-        error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machines did not move: %.400s",
-                  standing.failed, standing.problems);
+        error_set(&err, ERROR_UNAVAILABLE, "%" PRIu64 " machine%s did not move: %.400s",
+                  standing.failed, standing.failed == 1 ? "" : "s", standing.problems);
         fail(drain, &err);
     } else if (!drain->is_forced && is_late) {
         be_late(drain, &standing);

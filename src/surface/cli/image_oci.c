@@ -179,7 +179,7 @@ static int lay_over(const struct oci_image *oci, const char *path, struct error 
     r = r < 0 ? r : add_folders(layers, &oci->config, err);
     r = r < 0 ? r : write_archive(layers, path, err);
     if (r == 0 && layers_left_out(layers) > 0) {
-        fprintf(stderr, "%zu device nodes were left out: the machine's kernel makes its own\n",
+        fprintf(stderr, "device nodes were left out (%zu): the machine's kernel makes its own\n",
                 layers_left_out(layers));
     }
     layers_free(layers);

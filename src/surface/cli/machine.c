@@ -208,7 +208,8 @@ static int create_many(const struct arguments *arguments, json_t *machine, const
     if (r < 0 || is_quiet) {
         return r < 0
             ? r
-            : print_done(arguments, answer, err, "%zu machines are begun", json_array_size(list));
+            : print_done(arguments, answer, err, "%zu machine%s begun", json_array_size(list),
+                         json_array_size(list) == 1 ? " is" : "s are");
     }
     size_t index = 0;
     json_t *reference = NULL;

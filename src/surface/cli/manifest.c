@@ -470,7 +470,8 @@ static void print_placement(const json_t *placement)
         }
     }
     if (refused > REFUSED_SHOWN) {
-        printf("        nor on %zu others (--output json says why)\n", refused - REFUSED_SHOWN);
+        printf("        nor on %zu other%s (--output json says why)\n", refused - REFUSED_SHOWN,
+               refused - REFUSED_SHOWN == 1 ? "" : "s");
     }
 }
 
@@ -511,8 +512,9 @@ static void print_plan(const json_t *plan)
         print_action(action, colours);
     }
     if (json_u64(plan, "changes") == 0) {
-        printf("No changes: %" PRIu64 " objects are as they are to be.\n",
-               json_u64(plan, "unchanged"));
+        uint64_t same = json_u64(plan, "unchanged");
+        printf("No changes: %" PRIu64 " object%s to be.\n", same,
+               same == 1 ? " is as it is" : "s are as they are");
         return;
     }
     printf("Plan %s at index %" PRIu64 ": %" PRIu64 " to create, %" PRIu64 " to update, %" PRIu64

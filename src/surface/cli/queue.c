@@ -275,8 +275,9 @@ static int print_count(const struct arguments *arguments, json_t *answer, const 
                        struct error *err)
 {
     const char *problem = json_string_value(json_object_get(answer, "error"));
-    int r = print_done(arguments, answer, err, "%s %" PRIu64 " messages", done,
-                       (uint64_t)json_integer_value(json_object_get(answer, "count")));
+    uint64_t count = json_u64(answer, "count");
+    int r = print_done(arguments, answer, err, "%s %" PRIu64 " message%s", done, count,
+                       count == 1 ? "" : "s");
     return r == 0 && problem != NULL ? error_set(err, ERROR_LIMIT, "%s", problem) : r;
 }
 

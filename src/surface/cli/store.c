@@ -215,8 +215,9 @@ int verb_store_gc(const struct arguments *arguments, struct error *err)
         return r;
     }
     json_t *result = json_object_get(operation, "result");
-    return print_done(arguments, result, err, "%" PRIu64 " paths, %.1f MiB %s on %s",
-                      json_u64(result, "paths"), (double)json_u64(result, "freed_bytes") / 1048576,
+    uint64_t paths = json_u64(result, "paths");
+    return print_done(arguments, result, err, "%" PRIu64 " path%s, %.1f MiB %s on %s", paths,
+                      paths == 1 ? "" : "s", (double)json_u64(result, "freed_bytes") / 1048576,
                       is_trial ? "would go" : "are gone", place(arguments, "node"));
 }
 
