@@ -178,6 +178,7 @@ class Alone(unittest.TestCase):
         self.assertIn(b"not what Nix's database says", body)
         said = self.node.cli("store", "verify", path, check=False)
         self.assertNotEqual(said.returncode, 0)
+        self.assertIn("1 path is not what it was", said.stderr)
         self.assertIn(pathlib.Path(path).name, said.stderr)
         self.one.run("nix-store", "--delete", path)
 
