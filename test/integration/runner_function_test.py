@@ -1,6 +1,7 @@
 """Functions whose machine is the guest of a runner of microvm.nix's form, cloned from what it is when it is up."""
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ import machines
 import microvm
 import runners
 from nixstores import Stores
-from node import BUILD, Node
+from node import BUILD, ROOT, Node
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -176,6 +177,25 @@ class Case(unittest.TestCase):
         self.assertIn("No changes: 1 object is as it is to be.", self.ok("plan", "-f", document))
         self.ok("fn", "delete", "red")
         self.assertEqual(self.images(), before)
+
+    def test_an_agent_of_another_release_is_the_error_of_the_deploy(self):
+        """One that speaks another version of the protocol than the nodes: its sources, and that number."""
+        source = ROOT / "src/guest/agent"
+        other = self.folder / "other-release"
+        (other / "engine/agent").mkdir(parents=True)
+        protocol = (ROOT / "src/engine/agent/protocol.h").read_text()
+        self.assertEqual(protocol.count("AGENT_VERSION = 1,"), 1)
+        (other / "engine/agent/protocol.h").write_text(protocol.replace("AGENT_VERSION = 1,", "AGENT_VERSION = 2,"))
+        files = [str(source / name) for name in re.findall(r"'((?:\.\./)*[\w/]+\.c)'", (source / "meson.build").read_text())]
+        subprocess.run(["gcc", "-static", "-O1", "-w", "-std=gnu17", "-D_GNU_SOURCE", '-DBLIXARD_VERSION="9.9.9"', "-I", other, "-I", ROOT / "src", "-I", ROOT / "spec",
+                        "-o", other / "agent", *files], check=True, timeout=300)
+        kernel, initrd = runners.guest(self.store / "other-guest", runners.FUNCTION_INIT, runners.FUNCTION_TOOLS,
+                                       {"/bin/blixard-agent": (other / "agent").read_bytes()})
+        runner = runners.make(self.store / "other-release", kernel, initrd, "other", store=self.disk, memory=256)
+        self.project(f"runner: {runner}")
+        said = self.refused("fn", "deploy", "other", self.app)
+        self.assertIn("agent (9.9.9) does not speak version 1 of the protocol", said)
+        self.ok("fn", "delete", "other")
 
     def test_what_a_function_has_not_is_refused_with_what_to_do(self):
         for name, more, said in (("tap", {"taps": ["vm-a"]}, "microvm.interfaces has to be empty"),
