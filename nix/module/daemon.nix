@@ -165,6 +165,9 @@ in
         AmbientCapabilities = [ "CAP_NET_ADMIN" "CAP_NET_RAW" ];
       } // optionalAttrs (cfg.group != "root") {
         Group = cfg.group;
+      } // optionalAttrs (cfg.cluster.joinTokenFile != null) {
+        # In place of a file that is no more: a node that has joined starts without its token.
+        SetCredential = [ "join-token:\\n" ];
       } // optionalAttrs cfg.watchdog.enable {
         WatchdogSec = cfg.watchdog.interval;
       } // optionalAttrs (cfg.environmentFile != null) {

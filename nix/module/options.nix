@@ -73,7 +73,7 @@ in
       };
       joinTokenFile = file ''
         A file with what `blixard node token create` has printed. Read by systemd (LoadCredential), so the daemon need not be able to; it
-        must be there at each start, but is used once: a node that has joined knows where it belongs.'';
+        is used once: a node that has joined knows where it belongs, and starts without the file.'';
       failureDomain = mirror "failure_domain";
       labels = mkOption {
         type = types.attrsOf types.str;

@@ -315,19 +315,24 @@ class Hosts(Evaluation):
             api.listenAddress = "127.0.0.1:{api}"; raft.listenAddress = "127.0.0.1:{port}"; advertiseAddress = "127.0.0.1:{port}";
             gateway.listenAddress = "127.0.0.1:{gateway}"; {words} }}; }}""")
         self.assertEqual(case["failed"], [])
-        config = self.folder / f"{name}.yaml"
-        config.write_text(case["files"]["blixard/blixard.yaml"])
+        (self.folder / f"{name}.yaml").write_text(case["files"]["blixard/blixard.yaml"])
+        self.run_daemon(name)
+        return case, f"127.0.0.1:{port}"
+
+    def run_daemon(self, name):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.bind(str(self.folder / f"{name}-notify"))
             notify.settimeout(120)
             with (self.folder / f"{name}.log").open("wb") as log:
-                daemon = subprocess.Popen([BLIXARD, "server", "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                daemon = subprocess.Popen([BLIXARD, "server", "--config", self.folder / f"{name}.yaml"], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                           env={**os.environ, "NOTIFY_SOCKET": str(self.folder / f"{name}-notify")})
             self.addCleanup(daemon.wait)
             self.addCleanup(daemon.terminate)
+            self.daemons = {**getattr(self, "daemons", {}), name: daemon}
             while b"READY=1" not in notify.recv(4096):
                 pass
-        return case, f"127.0.0.1:{port}"
+        (self.folder / f"{name}-notify").unlink()
+        return daemon
 
     def unit(self, case, name, unit, part="script"):
         """The script of a unit of this host, beside a systemctl that says that the host goes down."""
@@ -376,6 +381,13 @@ class Hosts(Evaluation):
         self.assertIsNotNone(json.loads(self.cli("one", "node", "show", "two", "--output", "json"))["drain"])
         self.unit(two, "two", "blixard-drain")
         self.assertIsNone(json.loads(self.cli("one", "node", "show", "two", "--output", "json")).get("drain"))
+        # The token was used once: what systemd has instead of a file that is no more will do.
+        self.assertIn("\nSetCredential=join-token:\\n\n", two["units"]["blixard"])
+        self.daemons["two"].terminate()
+        self.daemons["two"].wait()
+        token.write_text("\n")
+        self.run_daemon("two")
+        self.assertIn("orders", self.cli("two", "queue", "list"))
 
     def test_the_newest_backups_are_kept(self):
         folder = self.folder / "backup"

@@ -293,6 +293,9 @@ int join_cluster(struct cluster *cluster, const char *token, struct error *err)
 int join_check_token(struct cluster *cluster, const char *text, struct error *err)
 {
     struct cluster_token token;
+    if (text[strspn(text, " \t\r\n")] == '\0') {
+        return 0; /* its file may have been emptied since: it was used once */
+    }
     int r = cluster_token_read(text, &token, err);
     if (r < 0) {
         return r;

@@ -222,6 +222,12 @@ int cluster_token_read(const char *text, struct cluster_token *ret_token, struct
         length--;
     }
     size_t skip = strlen(CLUSTER_TOKEN_PREFIX);
+    if (length == 0) {
+        return error_set(
+            err, ERROR_INVALID,
+            "there is no token: put there what `blixard node token create` prints on a "
+            "node of the cluster");
+    }
     if (length <= skip || memcmp(text, CLUSTER_TOKEN_PREFIX, skip) != 0) {
         return is_newer(text)
             ? error_set(err, ERROR_INVALID,

@@ -9,6 +9,16 @@
 
 #include "test/lib/test.h"
 
+TEST(cluster_token, none_is_told_from_one_that_is_wrong)
+{
+    struct cluster_token token;
+    struct error err = {0};
+    EXPECT(cluster_token_read(" \n", &token, &err) == -ERROR_INVALID);
+    EXPECT(strstr(err.text, "there is no token") != NULL);
+    EXPECT(cluster_token_read("x", &token, &err) == -ERROR_INVALID);
+    EXPECT(strstr(err.text, "this is no token") != NULL);
+}
+
 static struct cluster_token a_token(void)
 {
     struct cluster_token token = {.cluster = "00112233445566778899aabbccddeeff",
