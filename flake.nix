@@ -47,13 +47,29 @@
         };
       };
 
-      templates = {
-        cluster = { path = ./nix/templates/cluster; description = "Three hosts that are a cluster"; };
-        function-c = { path = ./nix/templates/function-c; description = "A function in C"; };
-        function-rust = { path = ./nix/templates/function-rust; description = "A function in Rust"; };
-        function-assemblyscript = { path = ./nix/templates/function-assemblyscript; description = "A function in AssemblyScript"; };
-        machine = { path = ./nix/templates/machine; description = "A machine of microvm.nix"; };
-      };
+      templates =
+        let
+          function = language: path: {
+            inherit path;
+            description = "A function in ${language}";
+            welcomeText = "Say in flake.nix where you have Blixard from, then: nix flake lock; blixard fn deploy --flake .#hello";
+          };
+        in
+        {
+          cluster = {
+            path = ./nix/templates/cluster;
+            description = "Three hosts that are a cluster";
+            welcomeText = "Say in flake.nix where you have Blixard from and where the hosts are, and put what their hardware needs into hosts/.";
+          };
+          function-c = function "C" ./nix/templates/function-c;
+          function-rust = function "Rust" ./nix/templates/function-rust;
+          function-assemblyscript = function "AssemblyScript" ./nix/templates/function-assemblyscript;
+          machine = {
+            path = ./nix/templates/machine;
+            description = "A machine of microvm.nix";
+            welcomeText = "Say in flake.nix where you have Blixard from, then: nix flake lock; blixard vm create web --flake .#web";
+          };
+        };
 
       checks = forEach (system: pkgs: {
         build = self.packages.${system}.default;
@@ -62,7 +78,11 @@
       });
 
       apps = forEach (system: pkgs: rec {
-        blixard = { type = "app"; program = "${self.packages.${system}.default}/bin/blixard"; };
+        blixard = {
+          type = "app";
+          program = "${self.packages.${system}.default}/bin/blixard";
+          inherit (self.packages.${system}.default) meta;
+        };
         default = blixard;
       });
 
