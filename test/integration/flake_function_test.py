@@ -67,7 +67,7 @@ class Functions(unittest.TestCase):
     def test_a_function_is_built_by_nix_as_its_lock_file_says(self):
         one = self.stores.new("one")
         flake = f"path:{self.flake}"
-        self.assertIn("lock", self.refused(one, "fn", "deploy", "--flake", f"{flake}#hello"))
+        self.assertIn("nix flake lock", self.refused(one, "fn", "deploy", "--flake", f"{flake}#hello"))
         one.run("env", f"HOME={self.folder}", "nix", "flake", "lock", flake)
         self.cli(one, "fn", "deploy", "--flake", f"{flake}#hello", "--twice")
         self.assertEqual(self.node.invoke("hello"), "hello\n")

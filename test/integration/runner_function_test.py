@@ -154,7 +154,7 @@ class Case(unittest.TestCase):
         (flake / "flake.nix").write_text(FLAKE % guest)
         (flake / "blixard.yaml").write_text("runtime: linux\ntimeout: 120s\ncommand: [/store/bootstrap]\nflake: .#hello\n")
         deploy = ["env", f"BLIXARD_ADDR={self.node.env['BLIXARD_ADDR']}", f"HOME={stores.folder}", BUILD / "blixard", "fn", "deploy", "hello", flake]
-        self.assertIn("lock", desk.run(*deploy, check=False).stderr, "what is not locked may be another tomorrow")
+        self.assertIn("nix flake lock", desk.run(*deploy, check=False).stderr, "what is not locked may be another tomorrow")
         desk.run("env", f"HOME={stores.folder}", "nix", "flake", "lock", f"path:{flake}")
         desk.run(*deploy)
         self.assertEqual(self.call("hello")["colour"], "yellow")

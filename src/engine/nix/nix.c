@@ -280,6 +280,16 @@ static void add_build(struct arguments *all, const char *verb, const struct nix_
     }
 }
 
+/* Nix says what is not allowed, and not what is to be done. */
+static int run_flake(const struct arguments *all, const struct run *how, struct error *err)
+{
+    int r = run(all, how, err);
+    return r < 0 && strstr(err->text, "requires lock file changes") != NULL
+        ? error_set(err, err->kind,
+                    "flake.lock is missing, or is not of these inputs: nix flake lock")
+        : r;
+}
+
 int nix_build(const struct nix_build *build, const struct nix_store *store,
               struct nix_paths *ret_outputs, struct buffer *ret_log, struct error *err)
 {
@@ -300,7 +310,7 @@ int nix_build(const struct nix_build *build, const struct nix_store *store,
                             .cancel = build->cancel,
                             .output = &answer,
                             .said = ret_log};
-    r = run(&all, &how, err);
+    r = run_flake(&all, &how, err);
     r = r < 0 ? r : json_read(answer.data, answer.used, &json, err);
     return r < 0 ? r : add_outputs(json, store, ret_outputs, err);
 }
@@ -319,7 +329,7 @@ int nix_eval(const struct nix_build *build, struct buffer *ret_json, struct erro
                             .timeout_ms = build->timeout_ms,
                             .cancel = build->cancel,
                             .output = ret_json};
-    return run(&all, &how, err);
+    return run_flake(&all, &how, err);
 }
 
 int nix_realise(const struct nix_store *store, const struct nix_path *path,
