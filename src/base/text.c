@@ -203,11 +203,27 @@ static size_t utf8_sequence(const uint8_t *at, size_t left)
     return length;
 }
 
+/* Most text is ASCII from one end to the other: as many steps of it as there are at `at`. */
+static size_t ascii_run(const uint8_t *at, size_t length)
+{
+    uint64_t words[4];
+    size_t run = 0;
+    while (length - run >= sizeof(words)) {
+        memcpy(words, at + run, sizeof(words));
+        if (((words[0] | words[1] | words[2] | words[3]) & UINT64_C(0x8080808080808080)) != 0) {
+            break;
+        }
+        run += sizeof(words);
+    }
+    return run;
+}
+
 bool text_is_utf8(const void *bytes, size_t length)
 {
     const uint8_t *at = bytes;
     while (length > 0) {
-        size_t step = utf8_sequence(at, length);
+        size_t run = ascii_run(at, length);
+        size_t step = run > 0 ? run : utf8_sequence(at, length);
         if (step == 0) {
             return false;
         }

@@ -367,14 +367,15 @@ static bool is_token(char c)
     return is_alphanumeric(c) || (c != '\0' && strchr("!#$%&'*+-.^_`|~", c) != NULL);
 }
 
-/* The length of the field name that `line` begins with, as far as it goes. */
+/* The length of the field name that `line` begins with, as far as it goes; 0: it begins with none.
+ */
 static size_t token_length(struct text line)
 {
     size_t length = 0;
-    while (length < line.length && is_token(line.data[length])) {
+    while (length < line.length && length <= CGI_NAME_BYTES_MAX && is_token(line.data[length])) {
         length++;
     }
-    return length;
+    return length <= CGI_NAME_BYTES_MAX ? length : 0;
 }
 
 /* Does it look like "Name: value"? */

@@ -34,7 +34,12 @@
 struct buffer;
 struct error;
 
-enum { CGI_HEAD_BYTES_MAX = 16384, CGI_FIELDS_MAX = 64, CGI_PARAMETERS_MAX = 8 };
+enum {
+    CGI_HEAD_BYTES_MAX = 16384,
+    CGI_FIELDS_MAX = 64,
+    CGI_NAME_BYTES_MAX = 256, /* beyond: no name, and no head */
+    CGI_PARAMETERS_MAX = 8,
+};
 
 struct cgi_field {
     struct text name;

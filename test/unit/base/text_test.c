@@ -73,6 +73,16 @@ TEST(text, utf8_follows_rfc_3629)
     EXPECT(!text_is_utf8("\xed\xa0\x80", 3));     /* surrogate */
     EXPECT(!text_is_utf8("\xf4\x90\x80\x80", 4)); /* beyond U+10FFFF */
     EXPECT(!text_is_utf8("\xe2\x82", 2));         /* cut off */
+
+    char long_text[100]; /* wherever in it a byte stands that is none, or a character of two */
+    for (size_t at = 0; at + 1 < sizeof(long_text); at++) {
+        memset(long_text, 'x', sizeof(long_text));
+        long_text[at] = '\xc3';
+        EXPECT(!text_is_utf8(long_text, sizeof(long_text)));
+        long_text[at + 1] = '\xa9';
+        EXPECT(text_is_utf8(long_text, sizeof(long_text)));
+        EXPECT(text_is_utf8(long_text, at) && !text_is_utf8(long_text, at + 1));
+    }
 }
 
 TEST(text, names_are_dns_labels)

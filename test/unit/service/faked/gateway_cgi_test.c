@@ -331,6 +331,13 @@ TEST(gateway_cgi, bounds_the_head)
     memcpy(output + CGI_HEAD_BYTES_MAX - 2, "\n\n", 2);
     EXPECT(cgi_parse_head(output, CGI_HEAD_BYTES_MAX + 8, false, &head, &err) == CGI_HEAD);
     EXPECT(head.length == CGI_HEAD_BYTES_MAX);
+
+    memset(output, 'a', CGI_NAME_BYTES_MAX + 1);
+    EXPECT(cgi_parse_head(output, CGI_NAME_BYTES_MAX, false, &head, &err) == CGI_MORE);
+    EXPECT(cgi_parse_head(output, CGI_NAME_BYTES_MAX + 1, false, &head, &err) == CGI_BODY);
+    memcpy(output + CGI_NAME_BYTES_MAX, ": 1\nStatus: 201\n\n", 18);
+    EXPECT(cgi_parse_head(output, CGI_NAME_BYTES_MAX + 18, false, &head, &err) == CGI_HEAD);
+    EXPECT(head.status == 201 && head.fields[0].name.length == CGI_NAME_BYTES_MAX);
     free(output);
 
     BUFFER_OWNED struct buffer many = {0};
