@@ -216,6 +216,14 @@ int tls_session_judge(struct tls_session *session, X509 *certificate)
 
 /* ---- Bytes ---- */
 
+/* SSL_get_error() looks at what the thread's queue holds; to empty it is dearer than to look. */
+static void forget_errors(void)
+{
+    if (ERR_peek_error() != 0) {
+        ERR_clear_error();
+    }
+}
+
 /* Why OpenSSL failed: the peer's alert, our own verdict on it, or bytes that are not TLS. */
 static int explain(struct tls_session *session, struct error *err)
 {
@@ -247,7 +255,7 @@ static int explain(struct tls_session *session, struct error *err)
 int tls_session_shake(struct tls_session *session, struct error *err)
 {
     CHECK(!session->is_shaken);
-    ERR_clear_error();
+    forget_errors();
     int r = SSL_do_handshake(session->ssl);
     if (r == 1) {
         session->is_shaken = true;
@@ -267,7 +275,7 @@ int tls_session_read(struct tls_session *session, void *bytes, size_t size, stru
         !SSL_has_pending(session->ssl)) {
         return TLS_SESSION_WAITS; /* without asking OpenSSL, for which that is a failure */
     }
-    ERR_clear_error();
+    forget_errors();
     int r = SSL_read(session->ssl, bytes, (int)size);
     if (r > 0) {
         return r;
@@ -290,7 +298,7 @@ int tls_session_write(struct tls_session *session, const void *bytes, size_t len
     CHECK(session->is_shaken);
     size_t written = 0;
     buffer_reserve(&session->out, length + (length / SSL3_RT_MAX_PLAIN_LENGTH + 1) * RECORD_SLACK);
-    ERR_clear_error();
+    forget_errors();
     if (length == 0 || SSL_write_ex(session->ssl, bytes, length, &written) == 1) {
         CHECK(written == length); /* a BIO that takes everything */
         return 0;
@@ -300,9 +308,9 @@ int tls_session_write(struct tls_session *session, const void *bytes, size_t len
 
 void tls_session_end(struct tls_session *session)
 {
-    ERR_clear_error();
+    forget_errors();
     SSL_shutdown(session->ssl);
-    ERR_clear_error();
+    forget_errors();
 }
 
 void tls_session_tidy(struct tls_session *session)
