@@ -142,14 +142,13 @@ static void on_written(uv_write_t *write, int status)
     go_on_writing(connection);
 }
 
-static void flush_stream(struct connection *connection)
+static void write_to_stream(struct connection *connection, const void *bytes, size_t length)
 {
     if (stream_waiting(connection->stream) == 0) {
         note_progress(connection);
     }
-    connection->server->counters.bytes_out += connection->out.used;
-    stream_write(connection->stream, connection->out.data, connection->out.used);
-    connection->out.used = 0;
+    connection->server->counters.bytes_out += length;
+    stream_write(connection->stream, bytes, length);
 }
 
 /* What libuv's handle does not take at once is lent to it. */
@@ -177,7 +176,8 @@ void connection_flush(struct connection *connection)
         return;
     }
     if (connection->stream != NULL) {
-        flush_stream(connection);
+        write_to_stream(connection, connection->out.data, connection->out.used);
+        connection->out.used = 0;
         return;
     }
     struct http_server *server = connection->server;
@@ -219,9 +219,12 @@ static size_t write_at_once(struct connection *connection, const void *bytes, si
 void connection_write(struct connection *connection, const void *bytes, size_t length)
 {
     size_t taken = 0;
-    if (length >= LENT_LEAST && connection->stream == NULL && !connection->write_runs &&
-        !connection->closing) {
+    bool is_large = length >= LENT_LEAST && !connection->write_runs && !connection->closing;
+    if (is_large && connection->stream == NULL) {
         taken = write_at_once(connection, bytes, length);
+    } else if (is_large && connection->out.used == 0) { /* else the two are one record */
+        write_to_stream(connection, bytes, length);
+        return;
     }
     buffer_append(&connection->out, (const uint8_t *)bytes + taken, length - taken);
 }
@@ -499,6 +502,11 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
 static void on_stream_data(const void *bytes, size_t length, void *context)
 {
     struct connection *connection = context;
+    if (connection->h2 != NULL && !connection->lingering) {
+        connection->server->counters.bytes_in += length;
+        connection_receive_h2(connection, bytes, length);
+        return;
+    }
     memcpy(buffer_reserve(&connection->in, length), bytes, length);
     take_input(connection, length);
 }

@@ -163,7 +163,7 @@ void connection_accept(struct http_server *server, uv_stream_t *listener);
 void connection_adopt(struct http_server *server, struct stream *owned_stream);
 void connection_process(struct connection *connection);
 void connection_flush(struct connection *connection);
-/* More to be flushed: copied, but for what the socket takes at once of what is large. */
+/* More to be flushed: copied, but for what the socket or TLS takes at once of what is large. */
 void connection_write(struct connection *connection, const void *bytes, size_t length);
 void connection_close(struct connection *connection);
 void connection_drain(struct connection *connection); /* no request after those in flight */
@@ -179,6 +179,7 @@ void connection_begin_h2(struct connection *connection);
 /* Does what came begin as HTTP/2 does?  1: it does, 0: it may, -1: it does not. */
 int connection_sounds_like_h2(const struct connection *connection);
 void connection_process_h2(struct connection *connection); /* what was received */
+void connection_receive_h2(struct connection *connection, const void *bytes, size_t length);
 
 /* h2_server.c */
 extern const struct exchange_carrier h2_carrier;

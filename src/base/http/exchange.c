@@ -426,10 +426,10 @@ void http_exchange_respond(struct http_exchange *exchange, int status, const voi
         return;
     }
     begin(exchange, status, length);
+    exchange->ended = true; /* before it is written: the carrier may end it with its last byte */
     if (sends_body(exchange) && length > 0) {
         exchange->carrier->write(exchange, body, length);
     }
-    exchange->ended = true;
     exchange->carrier->end(exchange);
 }
 

@@ -30,6 +30,9 @@ enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
  * bodies of nodes' calls then come in as few pieces as they are read in. */
 enum { H2_FRAME_BYTES = 65536 };
 
+/* Pieces of a body that are at least as long are not copied before they are framed. */
+enum { H2_LENT_LEAST = 16384 };
+
 /* The first bytes of every client (RFC 9113, 3.4). */
 enum { H2_PREFACE_LENGTH = 24 };
 extern const char h2_preface[];

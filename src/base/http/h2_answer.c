@@ -30,9 +30,9 @@ static void cut_body(struct http_exchange *exchange)
     struct h2_stream *stream = exchange->stream;
     stream->is_cut = true;
     if (!stream->is_closed && !stream->h2->link.is_dead) {
-        nghttp2_session_consume_connection(stream->h2->link.session, stream->in.used);
+        nghttp2_session_consume_connection(stream->h2->link.session, h2_stream_unread(stream));
     }
-    stream->in.used = 0;
+    h2_stream_drop(stream);
 }
 
 /* ---- The answer ---- */
@@ -94,11 +94,35 @@ static void submit_head(struct h2_stream *stream)
                             is_all ? NULL : &provider);
 }
 
+static void show(struct h2_stream *stream)
+{
+    if (stream->head_waits) {
+        submit_head(stream);
+    } else {
+        nghttp2_session_resume_data(stream->h2->link.session, stream->id);
+    }
+}
+
+/* A big piece goes into its frames from where it is, as far as the windows let it. */
+static void send_lent(struct h2_stream *stream, const void *bytes, size_t length)
+{
+    h2_body_lend(&stream->out, bytes, length);
+    show(stream);
+    h2_server_pull(stream->h2);
+    h2_body_keep(&stream->out);
+}
+
 static void write_body(struct http_exchange *exchange, const void *bytes, size_t length)
 {
     struct h2_stream *stream = exchange->stream;
-    h2_body_append(&stream->out, bytes, length);
+    bool may_go = !stream->is_closed && !stream->h2->link.is_dead;
     stream->h2->out_bytes += length;
+    stream->answer_ended = exchange->ended; /* this is all of it */
+    if (length >= H2_LENT_LEAST && may_go && h2_stream_left(stream) == 0) {
+        send_lent(stream, bytes, length);
+    } else {
+        h2_body_append(&stream->out, bytes, length);
+    }
     size_t share = H2_OUT_HIGH / stream->h2->stream_count;
     share = share > H2_OUT_LEAST ? share : H2_OUT_LEAST;
     size_t high = stream->h2->server->options.write_bytes_high;
@@ -112,11 +136,7 @@ static void flush(struct http_exchange *exchange)
     if (stream->is_closed || h2->link.is_dead) {
         return; /* it will be told */
     }
-    if (stream->head_waits) {
-        submit_head(stream);
-    } else {
-        nghttp2_session_resume_data(h2->link.session, stream->id);
-    }
+    show(stream);
     h2_server_touch(h2);
 }
 
@@ -141,8 +161,8 @@ static void abort_stream(struct http_exchange *exchange)
         nghttp2_submit_rst_stream(h2->link.session, NGHTTP2_FLAG_NONE, stream->id,
                                   NGHTTP2_INTERNAL_ERROR);
     }
-    nghttp2_session_consume_connection(h2->link.session, stream->in.used);
-    stream->in.used = 0;
+    nghttp2_session_consume_connection(h2->link.session, h2_stream_unread(stream));
+    h2_stream_drop(stream);
     h2_stream_lose(stream);
     h2_server_touch(h2);
 }

@@ -16,7 +16,6 @@
 
 enum {
     OUT_HIGH = 262144,
-    LENT_LEAST = 16384,
     STREAMS_AT_FIRST = 100,  /* until the server has said how many (RFC 9113, 6.5.2) */
     SILENCE_MS = 5000,       /* then it is asked */
     SIGN_OF_LIFE_MS = 10000, /* to answer in */
@@ -67,6 +66,7 @@ struct h2_client {
     uint64_t alive_ms; /* the last sign of life */
     uint64_t asked_ms; /* for one, or 0 */
     unsigned depth;
+    bool has_lent; /* what was received is to be looked at before more is */
     bool has_settings;
     bool has_changed;
     bool has_goaway;
@@ -212,12 +212,13 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
     if (in_left(call) == 0) {
         call->lent = bytes; /* until act() */
         call->lent_length = length;
+        h2->has_lent = length >= H2_LENT_LEAST;
     } else {
         keep_lent(call);
         buffer_append(&call->in, bytes, length);
     }
     mark(call);
-    return 0;
+    return h2->has_lent ? NGHTTP2_ERR_PAUSE : 0;
 }
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *context)
@@ -577,7 +578,7 @@ bool h2_call_write(struct h2_call *call, const void *bytes, size_t length)
         return true; /* it will be told */
     }
     call->wants_room = true;
-    if (length >= LENT_LEAST && h2_body_left(&call->out) == 0) {
+    if (length >= H2_LENT_LEAST && h2_body_left(&call->out) == 0) {
         send_lent(call, bytes, length);
     } else {
         h2_body_append(&call->out, bytes, length);
@@ -715,10 +716,20 @@ void h2_client_receive(struct h2_client *h2, const void *bytes, size_t length, u
     }
     h2->depth++;
     h2_guard_tick(&h2->guard, now_ms);
-    ssize_t took = nghttp2_session_mem_recv(h2->link.session, bytes, length);
-    if (took < 0) {
-        die(h2, h2_code_of((int)took), ERROR_PROTOCOL, "the answer is not HTTP");
-    }
+    const uint8_t *at = bytes;
+    do {
+        h2->has_lent = false;
+        ssize_t took = nghttp2_session_mem_recv(h2->link.session, at, length);
+        if (took < 0) {
+            die(h2, h2_code_of((int)took), ERROR_PROTOCOL, "the answer is not HTTP");
+            break;
+        }
+        at += took;
+        length -= (size_t)took;
+        if (h2->has_lent) {
+            act_on_all(h2);
+        }
+    } while (h2->has_lent && !h2->link.is_dead); /* without more, too: what follows a body's end */
     h2->depth--;
     run(h2);
 }

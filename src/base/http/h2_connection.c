@@ -11,7 +11,7 @@
 static void wire_write(const void *bytes, size_t length, void *context)
 {
     struct connection *connection = context;
-    buffer_append(&connection->out, bytes, length);
+    connection_write(connection, bytes, length);
     connection_flush(connection);
 }
 
@@ -57,4 +57,12 @@ void connection_process_h2(struct connection *connection)
                           loop_now_ms(connection->server->loop));
         connection->in.used = 0;
     }
+}
+
+void connection_receive_h2(struct connection *connection, const void *bytes, size_t length)
+{
+    connection->processing = true; /* who is called from here comes back to the end of it */
+    h2_server_receive(connection->h2, bytes, length, loop_now_ms(connection->server->loop));
+    connection->processing = false;
+    connection_process(connection);
 }

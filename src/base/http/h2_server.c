@@ -28,6 +28,19 @@ void h2_stream_mark(struct h2_stream *stream)
     }
 }
 
+void h2_stream_drop(struct h2_stream *stream)
+{
+    stream->in.used = stream->lent_length = 0;
+    stream->lent = NULL;
+}
+
+static void keep_lent(struct h2_stream *stream)
+{
+    buffer_append(&stream->in, stream->lent, stream->lent_length);
+    stream->lent = NULL;
+    stream->lent_length = 0;
+}
+
 /* The last one: what was begun until now is still answered. */
 static void say_goaway(struct h2_server *h2)
 {
@@ -211,10 +224,17 @@ static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const ui
         nghttp2_session_consume_connection(session, length); /* and the stream's runs dry */
         return 0;
     }
-    buffer_append(&stream->in, bytes, length);
+    if (h2_stream_unread(stream) == 0) {
+        stream->lent = bytes; /* until act() */
+        stream->lent_length = length;
+        h2->has_lent = length >= H2_LENT_LEAST;
+    } else {
+        keep_lent(stream);
+        buffer_append(&stream->in, bytes, length);
+    }
     stream->body_since_ms = 0;
     h2_stream_mark(stream);
-    return 0;
+    return h2->has_lent ? NGHTTP2_ERR_PAUSE : 0;
 }
 
 static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *context)
@@ -227,8 +247,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
         return 0;
     }
     stream->is_closed = true;
-    nghttp2_session_consume_connection(session, stream->in.used);
-    stream->in.used = 0;
+    nghttp2_session_consume_connection(session, h2_stream_unread(stream));
+    h2_stream_drop(stream);
     h2_stream_mark(stream);
     bool is_fault = !stream->is_ours && (!stream->end_sent || !stream->was_taken);
     if (!stream->was_taken) {
@@ -316,10 +336,11 @@ static void feed(struct h2_stream *stream)
         return;
     }
     http_exchange_ref(exchange);
-    if (stream->in.used > 0 && !exchange->body_done) {
-        size_t length = stream->in.used;
-        stream->in.used = 0; /* given back to the peer below, whatever the reader does */
-        exchange_give(exchange, stream->in.data, length);
+    if (h2_stream_unread(stream) > 0 && !exchange->body_done) {
+        const uint8_t *bytes = stream->lent != NULL ? stream->lent : stream->in.data;
+        size_t length = h2_stream_unread(stream);
+        h2_stream_drop(stream); /* given back to the peer below, whatever the reader does */
+        exchange_give(exchange, bytes, length);
         if (!stream->h2->link.is_dead && !stream->is_closed) {
             nghttp2_session_consume(stream->h2->link.session, stream->id, length);
         }
@@ -367,6 +388,7 @@ static void act(struct h2_stream *stream)
     }
     if (stream->is_new && stream->h2->out_bytes > H2_OUT_HIGH) {
         stream->h2->has_waiting = true;
+        keep_lent(stream);
         return;
     }
     if (stream->is_new) {
@@ -375,6 +397,7 @@ static void act(struct h2_stream *stream)
     if (stream->exchange != NULL) {
         feed(stream);
     }
+    keep_lent(stream);
     if (stream->exchange != NULL) {
         drained(stream);
     }
@@ -402,6 +425,14 @@ static void pull(struct h2_server *h2)
     if (r < 0) {
         die(h2, h2_code_of(r));
     }
+}
+
+void h2_server_pull(struct h2_server *h2)
+{
+    h2_server_touch(h2); /* what is found on the way is acted upon later */
+    h2->depth++;
+    pull(h2);
+    h2->depth--;
 }
 
 static void free_now(struct h2_server *h2)
@@ -616,10 +647,20 @@ void h2_server_receive(struct h2_server *h2, const void *bytes, size_t length, u
     }
     h2->depth++;
     h2_guard_tick(&h2->guard, now_ms);
-    ssize_t took = nghttp2_session_mem_recv(h2->link.session, bytes, length);
-    if (took < 0) {
-        die(h2, h2_code_of((int)took));
-    }
+    const uint8_t *at = bytes;
+    do {
+        h2->has_lent = false;
+        ssize_t took = nghttp2_session_mem_recv(h2->link.session, at, length);
+        if (took < 0) {
+            die(h2, h2_code_of((int)took));
+            break;
+        }
+        at += took;
+        length -= (size_t)took;
+        if (h2->has_lent) {
+            act_on_all(h2);
+        }
+    } while (h2->has_lent && !h2->link.is_dead); /* without more, too: what follows a body's end */
     h2->depth--;
     run(h2);
 }

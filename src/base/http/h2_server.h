@@ -16,7 +16,9 @@ struct h2_stream {
     int32_t id;
     struct http_exchange *exchange; /* NULL: not yet, refused, or over */
     struct buffer in;               /* not read yet */
-    struct h2_body out;             /* not on the wire yet */
+    const uint8_t *lent;            /* what is being received, instead of `in`; or NULL */
+    size_t lent_length;
+    struct h2_body out; /* not on the wire yet */
     int status;
     uint64_t length;
     bool is_new;       /* the handler has not seen it */
@@ -43,6 +45,7 @@ struct h2_server {
     struct list streams;
     struct list dirty;
     size_t stream_count;
+    bool has_lent;    /* what was received is to be looked at before more is */
     size_t out_bytes; /* of all streams: what handlers wrote and the peer has not taken */
     bool has_waiting; /* requests that are not begun until it is less */
     size_t requests;
@@ -66,6 +69,13 @@ static inline size_t h2_stream_left(const struct h2_stream *stream)
     return h2_body_left(&stream->out);
 }
 
+/* Bytes of the request's body that nobody has read; they are dropped. */
+static inline size_t h2_stream_unread(const struct h2_stream *stream)
+{
+    return stream->in.used + stream->lent_length;
+}
+void h2_stream_drop(struct h2_stream *stream);
+
 /* Something happened: run() will act on it. */
 void h2_stream_mark(struct h2_stream *stream);
 
@@ -74,5 +84,8 @@ void h2_stream_lose(struct h2_stream *stream);
 
 /* A handler did something: what can go out goes, what has to be told is told by the loop. */
 void h2_server_touch(struct h2_server *h2);
+
+/* What is lent to the streams' bodies goes out now, as far as the wire and the windows let it. */
+void h2_server_pull(struct h2_server *h2);
 
 #endif

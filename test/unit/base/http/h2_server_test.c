@@ -423,6 +423,41 @@ TEST(h2_server, copies_while_it_reads)
 }
 
 /*
+ * Goal: bodies that come in large pieces, several frames of several streams in each, reach their
+ * readers whole and in order.
+ * Method: all that a client has to say at first, given at once and cut where no frame ends.
+ */
+TEST(h2_server, reads_many_frames_at_once)
+{
+    enum { LENGTH = 30000, STEPS = 3 };
+    static const size_t steps[STEPS] = {SIZE_MAX, 20001, 100};
+    for (size_t i = 0; i < STEPS; i++) {
+        struct upload uploads[2] = {{LENGTH, false}, {LENGTH, false}};
+        BUFFER_OWNED struct buffer said = {0};
+        const uint8_t *bytes;
+        ssize_t length;
+        begin();
+        begin_client(true);
+        int32_t first = ask("POST", "/copy", &uploads[0]);
+        int32_t second = ask("POST", "/echo", &uploads[1]);
+        while ((length = nghttp2_session_mem_send(client, &bytes)) > 0) {
+            buffer_append(&said, bytes, (size_t)length);
+        }
+        EXPECT(uploads[0].left == 0 && uploads[1].left == 0);
+        for (size_t at = 0; at < said.used;) {
+            size_t part = said.used - at < steps[i] ? said.used - at : steps[i];
+            h2_server_receive(h2, said.data + at, part, NOW);
+            at += part;
+        }
+        talk();
+        EXPECT(answers[first].is_closed && is_upload(&answers[first].body, LENGTH));
+        EXPECT(answers[second].is_closed && is_upload(&answers[second].body, LENGTH));
+        end_client();
+        end();
+    }
+}
+
+/*
  * Goal: who does not read is not sent more than a window; who reads again gets the rest.
  */
 TEST(h2_server, a_paused_reader_holds_the_client_back)
