@@ -195,7 +195,7 @@ def post_bytes(count):
 
 
 def interleaved(who, rounds, measure):
-    """{name: the run with the median rate, with all rates and the least CPU}; measure(name, what) is one run."""
+    """{name: the run with the median rate, with all rates, the medians of the latencies and the least CPU}; measure(name, what) is one run."""
     runs = {name: [] for name in who}
     for _ in range(rounds):
         for name, what in who.items():
@@ -207,6 +207,9 @@ def interleaved(who, rounds, measure):
             raise RuntimeError(f"{name}: no request was answered in any of {rounds} runs")
         middle = sorted(of_one, key=lambda run: run["requests_per_second"])[len(of_one) // 2]
         result[name] = {**middle, "runs": [round(run["requests_per_second"]) for run in of_one]}
+        for latency in ("p50_us", "p99_us"):
+            if latency in middle:
+                result[name][latency] = percentile([run[latency] for run in of_one], 0.5)
         if "cpu_us_per_request" in middle:  # whoever is disturbed takes more, nobody less
             result[name]["cpu_us_per_request"] = min(run["cpu_us_per_request"] for run in of_one)
     return result
