@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 enum { FORMAT_STEP = 64 }; /* most of what is printed is shorter */
 
@@ -56,6 +57,12 @@ void buffer_append_byte(struct buffer *buffer, uint8_t byte)
 {
     *buffer_reserve(buffer, 1) = byte;
     buffer->used++;
+}
+
+void buffer_append_decimal(struct buffer *buffer, uint64_t value)
+{
+    char *at = (char *)buffer_reserve(buffer, TEXT_U64_SIZE);
+    buffer->used += text_write_u64(value, at);
 }
 
 void buffer_append_format(struct buffer *buffer, const char *format, ...)

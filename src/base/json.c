@@ -131,7 +131,7 @@ void json_write_text(struct json_writer *writer, const char *text, size_t length
 void json_write_u64(struct json_writer *writer, uint64_t value)
 {
     before_value(writer);
-    buffer_append_format(writer->out, "%" PRIu64, value);
+    buffer_append_decimal(writer->out, value);
 }
 
 void json_write_i64(struct json_writer *writer, int64_t value)

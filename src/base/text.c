@@ -73,6 +73,18 @@ bool text_parse_u64(struct text text, uint64_t *ret_value)
     return true;
 }
 
+size_t text_write_u64(uint64_t value, char ret_digits[TEXT_U64_SIZE])
+{
+    char digits[TEXT_U64_SIZE];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    memcpy(ret_digits, digits + at, sizeof(digits) - at);
+    return sizeof(digits) - at;
+}
+
 struct unit {
     const char *text;
     uint64_t factor;

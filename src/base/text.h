@@ -34,6 +34,10 @@ bool text_ends_with(const char *string, const char *suffix);
 /* Strict decimal, whole text, no sign, no blanks; false on overflow or anything else. */
 bool text_parse_u64(struct text text, uint64_t *ret_value);
 
+/* Its digits, without a NUL, for where a printf() would be dear; how many. */
+enum { TEXT_U64_SIZE = 20 };
+size_t text_write_u64(uint64_t value, char ret_digits[TEXT_U64_SIZE]);
+
 /* A size: digits, perhaps a point and more, with an optional unit (B, KiB, MiB, GiB, TiB, kB, MB,
  * GB, TB; K, M, G, T are binary). */
 bool text_parse_size(const char *string, uint64_t *ret_bytes);

@@ -597,7 +597,9 @@ static struct http_call *new_call(struct http_client *client, const char *method
                                   const char *target, const char *const *fields,
                                   const struct http_call_events *events, void *context)
 {
-    struct http_call *call = NEW(struct http_call);
+    struct http_call *call = memory_resize(NULL, sizeof(*call));
+    memset(call, 0, offsetof(struct http_call, head)); /* which is large */
+    parse_clear(&call->head);
     call->client = client;
     call->events = *events;
     call->context = context;
@@ -621,7 +623,9 @@ static struct http_call *new_call(struct http_client *client, const char *method
     }
     if (!has_host) {
         const char *host = client->is_unix ? "localhost" : client->address;
-        buffer_append_format(&call->request, "Host: %s\r\n", host);
+        buffer_append(&call->request, "Host: ", 6);
+        buffer_append_string(&call->request, host);
+        buffer_append(&call->request, "\r\n", 2);
     }
     return call;
 }
@@ -661,6 +665,13 @@ static void start(struct http_call *call)
     loop_post(client->loop, start_fresh, client);
 }
 
+static void append_length(struct http_call *call, uint64_t length)
+{
+    buffer_append(&call->request, "Content-Length: ", 16);
+    buffer_append_decimal(&call->request, length);
+    buffer_append(&call->request, "\r\n", 2);
+}
+
 struct http_call *http_client_call(struct http_client *client, const char *method,
                                    const char *target, const char *const *fields, const void *body,
                                    size_t body_length, const struct http_call_events *events,
@@ -668,7 +679,7 @@ struct http_call *http_client_call(struct http_client *client, const char *metho
 {
     struct http_call *call = new_call(client, method, target, fields, events, context);
     if (body_length > 0 || (strcmp(method, "GET") != 0 && !call->is_head)) {
-        buffer_append_format(&call->request, "Content-Length: %zu\r\n", body_length);
+        append_length(call, body_length);
     }
     buffer_append(&call->request, "\r\n", 2);
     buffer_append(&call->request, body, body_length);
@@ -690,7 +701,8 @@ http_client_call_streaming(struct http_client *client, const char *method, const
     if (call->is_chunked) {
         buffer_append_string(&call->request, "Transfer-Encoding: chunked\r\n\r\n");
     } else {
-        buffer_append_format(&call->request, "Content-Length: %" PRIu64 "\r\n\r\n", length);
+        append_length(call, length);
+        buffer_append(&call->request, "\r\n", 2);
     }
     start(call);
     return call;

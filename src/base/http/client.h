@@ -55,8 +55,8 @@ struct http_call {
     uint64_t left;
     bool wants_close;
     struct parse_chunks chunks;
-    struct parse_head head;
     struct buffer head_bytes;
+    struct parse_head head; /* last: its fields are not cleared */
 };
 
 struct http_client {

@@ -110,8 +110,13 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     struct http_server *server = connection->server;
     struct buffer *out = &connection->out;
     exchange_date(server);
-    buffer_append_format(out, "HTTP/1.1 %d %s\r\nDate: %s\r\n", status, http_status_text(status),
-                         server->date);
+    buffer_append(out, "HTTP/1.1 ", 9);
+    buffer_append_decimal(out, (uint64_t)status);
+    buffer_append_byte(out, ' ');
+    buffer_append_string(out, http_status_text(status));
+    buffer_append(out, "\r\nDate: ", 8);
+    buffer_append_string(out, server->date);
+    buffer_append(out, "\r\n", 2);
     buffer_append(out, exchange->answer_fields.data, exchange->answer_fields.used);
     if (exchange->upgrade != NULL) {
         buffer_append_format(out, "Upgrade: %s\r\nConnection: Upgrade\r\n\r\n", exchange->upgrade);
@@ -120,7 +125,9 @@ static void begin(struct http_exchange *exchange, int status, uint64_t length)
     }
     if (!exchange->has_no_body) {
         if (length != UINT64_MAX) {
-            buffer_append_format(out, "Content-Length: %" PRIu64 "\r\n", length);
+            buffer_append(out, "Content-Length: ", 16);
+            buffer_append_decimal(out, length);
+            buffer_append(out, "\r\n", 2);
         } else if (exchange->minor >= 1) {
             exchange->is_chunked = true;
             buffer_append_string(out, "Transfer-Encoding: chunked\r\n");

@@ -75,19 +75,19 @@ static void submit_head(struct h2_stream *stream)
     struct h2_server *h2 = stream->h2;
     struct http_exchange *exchange = stream->exchange;
     struct h2_fields *fields = &h2->fields;
-    char digits[16];
-    char length[24];
+    char digits[TEXT_U64_SIZE];
+    char length[TEXT_U64_SIZE];
     nghttp2_data_provider provider = {.source.ptr = &stream->out, .read_callback = on_need_data};
-    int digit_count = snprintf(digits, sizeof(digits), "%d", stream->status);
-    int length_count = snprintf(length, sizeof(length), "%" PRIu64, stream->length);
+    size_t digit_count = text_write_u64((uint64_t)stream->status, digits);
+    size_t length_count = text_write_u64(stream->length, length);
     stream->head_waits = false;
     exchange_date(h2->server);
     fields->count = 0;
-    h2_fields_add(fields, text_of(":status", 7), text_of(digits, (size_t)digit_count));
+    h2_fields_add(fields, text_of(":status", 7), text_of(digits, digit_count));
     h2_fields_add(fields, text_of("date", 4), text_of(h2->server->date, strlen(h2->server->date)));
     h2_fields_add_lines(fields, &exchange->answer_fields);
     if (!exchange->has_no_body && stream->length != UINT64_MAX) {
-        h2_fields_add(fields, text_of("content-length", 14), text_of(length, (size_t)length_count));
+        h2_fields_add(fields, text_of("content-length", 14), text_of(length, length_count));
     }
     bool is_all = stream->answer_ended && h2_stream_left(stream) == 0;
     nghttp2_submit_response(h2->link.session, stream->id, fields->at, fields->count,

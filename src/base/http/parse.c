@@ -35,9 +35,24 @@ bool parse_is_token(struct text text)
     return text.length > 0;
 }
 
+/* Eight bytes that are certainly no control characters; false does not say that one is. */
+static bool is_plain(const char *bytes)
+{
+    uint64_t word, deleted;
+    memcpy(&word, bytes, sizeof(word));
+    deleted = word ^ UINT64_C(0x7f7f7f7f7f7f7f7f);
+    uint64_t below = (word - UINT64_C(0x2020202020202020)) & ~word;
+    deleted = (deleted - UINT64_C(0x0101010101010101)) & ~deleted;
+    return ((below | deleted) & UINT64_C(0x8080808080808080)) == 0;
+}
+
 bool parse_is_value(struct text text)
 {
-    for (size_t i = 0; i < text.length; i++) {
+    size_t plain = 0;
+    while (text.length - plain >= sizeof(uint64_t) && is_plain(text.data + plain)) {
+        plain += sizeof(uint64_t);
+    }
+    for (size_t i = plain; i < text.length; i++) {
         if (!is_value_byte((uint8_t)text.data[i])) {
             return false;
         }

@@ -371,9 +371,15 @@ static int route_missing(const struct route_table *table, const char *project, c
 /* "NAME[:WHICH]" of a project, as it is in the table; false: too long to be there. */
 static bool key_of(const char *project, struct text name, char ret_key[2 * FUNCTION_KEY_SIZE])
 {
-    int length =
-        snprintf(ret_key, 2 * FUNCTION_KEY_SIZE, "%s/%.*s", project, (int)name.length, name.data);
-    return name.length <= FUNCTION_KEY_SIZE && length > 0 && length < 2 * FUNCTION_KEY_SIZE;
+    size_t length = strlen(project);
+    if (name.length > FUNCTION_KEY_SIZE || length + 1 + name.length >= 2 * FUNCTION_KEY_SIZE) {
+        return false;
+    }
+    memcpy(ret_key, project, length); /* each call asks several times: no printf() */
+    ret_key[length] = '/';
+    memcpy(ret_key + length + 1, name.data, name.length);
+    ret_key[length + 1 + name.length] = '\0';
+    return memchr(name.data, '\0', name.length) == NULL;
 }
 
 static const struct route_table *read_begin(struct function_service *service)

@@ -226,9 +226,8 @@ static void add_string(struct lines *lines, const char *name, const char *value)
 
 static void add_number(struct lines *lines, const char *name, uint64_t value)
 {
-    char digits[24];
-    snprintf(digits, sizeof(digits), "%" PRIu64, value);
-    add_string(lines, name, digits);
+    char digits[TEXT_U64_SIZE];
+    add_text(lines, name, text_of(digits, text_write_u64(value, digits)));
 }
 
 /* What the node is told beside what the client said. */

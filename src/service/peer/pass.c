@@ -77,8 +77,9 @@ bool peer_field_is_ours(struct text name)
     if (name.length < length || strncasecmp(name.data, PEER_FIELD_OURS, length) != 0) {
         return false;
     }
+    struct text rest = text_of(name.data + length, name.length - length);
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (text_equal_ignoring_case(name, names[i])) {
+        if (text_equal_ignoring_case(rest, names[i] + length)) {
             return true;
         }
     }

@@ -1,5 +1,9 @@
 #include "base/text.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "test/lib/test.h"
 
 TEST(text, parses_decimals_up_to_the_last_u64_and_nothing_else)
@@ -10,6 +14,18 @@ TEST(text, parses_decimals_up_to_the_last_u64_and_nothing_else)
     EXPECT(!text_parse_u64(text_of("", 0), &value));
     EXPECT(!text_parse_u64(text_of("+1", 2), &value));
     EXPECT(!text_parse_u64(text_of("1 ", 2), &value));
+}
+
+TEST(text, writes_decimals_as_printf_does)
+{
+    static const uint64_t values[] = {0, 9, 10, 200, 65536, UINT64_MAX / 10, UINT64_MAX};
+    for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {
+        char written[TEXT_U64_SIZE];
+        char printed[TEXT_U64_SIZE + 1];
+        size_t length = text_write_u64(values[i], written);
+        int expected = snprintf(printed, sizeof(printed), "%" PRIu64, values[i]);
+        EXPECT(length == (size_t)expected && memcmp(written, printed, length) == 0);
+    }
 }
 
 TEST(text, is_equal_to_a_string_only_to_its_last_byte)

@@ -216,6 +216,23 @@ static size_t write_head(char *out, size_t size, size_t target, size_t fields, s
 }
 
 /* Goal: the last that fits passes, the first that does not is refused with its own status. */
+/*
+ * Goal: a control character is found wherever in a value it stands, and nothing else is one.
+ * Method: each byte at each place of a value of several words and a rest.
+ */
+TEST(http_parse, finds_control_characters_everywhere)
+{
+    char value[21];
+    for (unsigned byte = 0; byte < 256; byte++) {
+        bool is_good = byte == '\t' || (byte >= ' ' && byte != 0x7f);
+        for (size_t at = 0; at < sizeof(value); at++) {
+            memset(value, byte % 2 == 0 ? ' ' : '\xff', sizeof(value));
+            value[at] = (char)byte;
+            EXPECT(parse_is_value(text_of(value, sizeof(value))) == is_good);
+        }
+    }
+}
+
 TEST(http_parse, keeps_its_limits_to_the_byte)
 {
     static struct parse_head head;
