@@ -140,6 +140,7 @@ static const struct known_import {
 #undef HOST
     {"env", "abort", "iiii>"}, /* AssemblyScript's own */
     {"env", "seed", ">F"},
+    {"env", "emscripten_notify_memory_growth", "i>"}, /* Emscripten's, where memory may grow */
 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
@@ -348,7 +349,7 @@ static void read_global(struct reader *reader)
     if (reader_byte(reader) > 1) {
         reader_malformed(reader, "unknown mutability");
     }
-    opcode_read_expression(reader);
+    opcode_read_constant(reader);
 }
 
 static void read_function_indexes(struct reader *reader)
@@ -372,7 +373,7 @@ static void read_element(struct reader *reader)
         reader_u32(reader);
     }
     if (is_active) {
-        opcode_read_expression(reader);
+        opcode_read_constant(reader);
     }
     if (flags & 3) {
         if (has_expressions) {
@@ -387,7 +388,7 @@ static void read_element(struct reader *reader)
     }
     uint32_t count = read_count(reader);
     for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
-        opcode_read_expression(reader);
+        opcode_read_constant(reader);
     }
 }
 
@@ -401,7 +402,7 @@ static void read_data(struct reader *reader)
         reader_u32(reader);
     }
     if (flags != 1) {
-        opcode_read_expression(reader);
+        opcode_read_constant(reader);
     }
     reader_skip(reader, reader_u32(reader));
 }

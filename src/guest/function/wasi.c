@@ -1,6 +1,6 @@
 /*
  * WASI preview 1: arguments, environment, clocks, random, the process; sockets, of which there are
- * none; and what AssemblyScript imports besides.
+ * none; and what AssemblyScript and Emscripten import besides.
  */
 #include "wasi.h"
 
@@ -166,4 +166,13 @@ double Z_envZ_seed(instance i)
     u64 bits;
     random_fill((uint8_t *)&bits, sizeof(bits));
     return (double)(bits >> 11);
+}
+
+/* ---- Emscripten's ---- */
+
+/* For who keeps views of the memory, which nobody does here. */
+void Z_envZ_emscripten_notify_memory_growth(instance i, u32 memory)
+{
+    (void)i;
+    (void)memory;
 }
