@@ -285,7 +285,7 @@ static void read_item(struct reader *reader, uint8_t section, uint32_t place, st
         break;
     case SECTION_GLOBAL:
         add_global(reader, walk);
-        opcode_read_expression(reader);
+        opcode_read_constant(reader);
         break;
     case SECTION_EXPORT:
         read_export(reader, place, walk);

@@ -4,9 +4,13 @@
 
 #include <stddef.h>
 
+#include "base/error.h"
+
 #include "engine/wasm/reader.h"
 
-enum { NESTING_MAX = 2000, BRANCHES_MAX = 200000 };
+/* A switch of many cases is as many blocks, each in the next; wasm2c crashes between 15,000 and
+ * 20,000. */
+enum { NESTING_MAX = 12000, BRANCHES_MAX = 200000 };
 
 enum shape {
     BAD,
@@ -246,22 +250,47 @@ static bool has_index_next(const struct reader *reader)
     return reader->at != reader->end && (*reader->at & 0xc0) != 0x40;
 }
 
-void opcode_read_expression(struct reader *reader)
+/* One instruction; what it is. */
+static enum shape read_instruction(struct reader *reader)
 {
     enum { LOOP = 0x03 };
-    unsigned depth = 1;
-    while (depth > 0 && reader->failed == 0) {
-        uint8_t code = reader_byte(reader);
-        enum shape shape = (enum shape)shapes[code];
-        if (reader->failed < 0) {
-            return;
-        }
+    uint8_t code = reader_byte(reader);
+    enum shape shape = (enum shape)shapes[code];
+    if (reader->failed == 0) {
         reader->has_typed_loop |= code == LOOP && has_index_next(reader);
         read_immediates(reader, shape);
+    }
+    return shape;
+}
+
+void opcode_read_expression(struct reader *reader)
+{
+    unsigned depth = 1;
+    while (depth > 0 && reader->failed == 0) {
+        enum shape shape = read_instruction(reader);
         depth += shape == BLOCK;
         depth -= shape == END;
-        if (depth > NESTING_MAX) {
-            reader_malformed(reader, "blocks are nested too deeply");
+        if (depth > NESTING_MAX && reader->failed == 0) {
+            reader->failed = error_set(reader->err, ERROR_LIMIT,
+                                       "blocks are nested more than %d deep", NESTING_MAX);
         }
+    }
+}
+
+/* Sums, differences and products of integers. */
+static bool is_calculation(uint8_t code)
+{
+    return (code >= 0x6a && code <= 0x6c) || (code >= 0x7c && code <= 0x7e);
+}
+
+void opcode_read_constant(struct reader *reader)
+{
+    enum shape shape = NONE;
+    while (shape != END && reader->failed == 0) {
+        if (reader->at != reader->end && is_calculation(*reader->at)) {
+            reader_unsupported(reader, "calculated constants (extended-const)");
+            return;
+        }
+        shape = read_instruction(reader);
     }
 }

@@ -10,4 +10,7 @@ void opcode_read_type(struct reader *reader);
 /* Instructions up to the `end` that closes them; refuses what is not supported by name. */
 void opcode_read_expression(struct reader *reader);
 
+/* The same of what initialises a global or says where a segment lies. */
+void opcode_read_constant(struct reader *reader);
+
 #endif

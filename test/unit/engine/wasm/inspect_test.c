@@ -83,6 +83,66 @@ static void add_section(struct buffer *bytes, uint8_t id, const struct buffer *c
     buffer_append(bytes, content->data, content->used);
 }
 
+/* A module of one function with this body, and perhaps a global of this constant. */
+static int inspect_code(const struct buffer *code, const char *constant, size_t constant_length,
+                        struct error *err)
+{
+    BUFFER_OWNED struct buffer bytes = {0};
+    BUFFER_OWNED struct buffer part = {0};
+    buffer_append(&bytes, "\0asm\1\0\0", 8);
+    buffer_append(&part, "\1\x60\0\0", 4);
+    add_section(&bytes, 1, &part);
+    buffer_clear(&part);
+    buffer_append(&part, "\1\0", 2);
+    add_section(&bytes, 3, &part);
+    buffer_clear(&part);
+    buffer_append(&part, "\1\x7f\0", 3);
+    buffer_append(&part, constant, constant_length);
+    add_section(&bytes, 6, &part);
+    buffer_clear(&part);
+    buffer_append(&part, "\1\6_start\0\0", 10);
+    add_section(&bytes, 7, &part);
+    buffer_clear(&part);
+    add_number(&part, 1);
+    add_number(&part, (uint32_t)code->used);
+    buffer_append(&part, code->data, code->used);
+    add_section(&bytes, 10, &part);
+    return inspect(bytes.data, bytes.used, err);
+}
+
+static int inspect_nested(uint32_t depth, struct error *err)
+{
+    BUFFER_OWNED struct buffer code = {0};
+    add_number(&code, 0);
+    for (uint32_t i = 1; i < depth; i++) {
+        buffer_append(&code, "\x02\x40", 2);
+    }
+    for (uint32_t i = 0; i < depth; i++) {
+        buffer_append(&code, "\x0b", 1);
+    }
+    return inspect_code(&code, "\x41\1\x0b", 3, err);
+}
+
+/* A switch of 10,000 cases is 10,000 blocks, each in the next. */
+TEST(wasm_inspect, takes_blocks_in_blocks_up_to_a_limit)
+{
+    struct error err;
+    EXPECT(inspect_nested(10001, &err) == 0);
+    EXPECT(inspect_nested(12000, &err) == 0);
+    EXPECT(inspect_nested(12001, &err) == -ERROR_LIMIT);
+    EXPECT(strstr(err.text, "nested more than 12000 deep") != NULL);
+}
+
+TEST(wasm_inspect, names_calculated_constants)
+{
+    struct error err;
+    BUFFER_OWNED struct buffer code = {0};
+    buffer_append(&code, "\0\x0b", 2);
+    EXPECT(inspect_code(&code, "\x41\xea\0\x0b", 4, &err) == 0); /* 0x6a, of a number */
+    EXPECT(inspect_code(&code, "\x41\1\x41\2\x6a\x0b", 6, &err) == -ERROR_UNSUPPORTED);
+    EXPECT(strstr(err.text, "extended-const") != NULL);
+}
+
 /* A module with a given type section, memory pages and first function's local variables. */
 static int inspect_with(uint32_t types, uint32_t pages, uint32_t locals, struct error *err)
 {
