@@ -51,7 +51,8 @@ static struct path next_path(struct program *program, int which)
 static void look(struct path path, bool follows)
 {
     struct place place;
-    if (path_find(path.start, path.bytes, path.length, follows, &place) != WASI_OK) {
+    enum last_link last = follows ? LAST_LINK_FOLLOWED : LAST_LINK_ASKED;
+    if (path_find(path.start, path.bytes, path.length, last, &place) != WASI_OK) {
         return;
     }
     must(place.folder != NODE_NONE || place.node != NODE_NONE);

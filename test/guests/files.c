@@ -204,6 +204,29 @@ static void links(void)
     }
 }
 
+/* With a '/' behind it a link to a folder is asked as that, but moved or removed it is a link. */
+static void slashes(void)
+{
+    uint8_t bytes[16];
+    __wasi_size_t used = 0;
+    __wasi_filestat_t status;
+    claim(__wasi_path_create_directory(tmp, "d//") == 0, "slashes behind a new folder");
+    claim(__wasi_path_symlink("d", tmp, "s") == 0, "a link to it");
+    claim(__wasi_path_filestat_get(tmp, 0, "s/", &status) == 0 &&
+              status.filetype == __WASI_FILETYPE_DIRECTORY,
+          "asked as a folder");
+    claim(__wasi_path_readlink(tmp, "s/", bytes, sizeof(bytes), &used) == __WASI_ERRNO_INVAL,
+          "which is no link");
+    claim(__wasi_path_remove_directory(tmp, "s/") == __WASI_ERRNO_NOTDIR, "not removed");
+    claim(__wasi_path_unlink_file(tmp, "s/") == __WASI_ERRNO_NOTDIR, "not unlinked");
+    claim(__wasi_path_rename(tmp, "s/", tmp, "x") == __WASI_ERRNO_NOTDIR, "not moved");
+    claim(__wasi_path_create_directory(tmp, "s/") == __WASI_ERRNO_EXIST, "not made again");
+    claim(__wasi_path_link(tmp, 0, "none/", tmp, "x") == __WASI_ERRNO_NOENT, "nothing to link");
+    claim(__wasi_path_link(tmp, 0, "d", tmp, "s") == __WASI_ERRNO_EXIST, "a name that is taken");
+    claim(__wasi_path_unlink_file(tmp, "s") == 0 && __wasi_path_remove_directory(tmp, "d") == 0,
+          "both were left");
+}
+
 static __wasi_errno_t open_at(int fd, const char *path, __wasi_oflags_t flags, uint64_t base,
                               uint64_t inheriting, __wasi_fd_t *ret)
 {
@@ -318,6 +341,7 @@ int main(int argument_count, char **arguments)
     large_file();
     folders();
     links();
+    slashes();
     rights();
     held();
     put("/tmp/left", "for the next request?");

@@ -183,7 +183,7 @@ uint32_t content_resize(uint32_t node, uint64_t size)
         return WASI_EROFS;
     }
     if (size > FILE_BYTES_MAX) {
-        return WASI_EFBIG;
+        return size > INT64_MAX ? WASI_EINVAL : WASI_EFBIG;
     }
     struct file *file = file_at(node);
     if (size < file->size) {

@@ -122,7 +122,7 @@ static void take_name(struct place *place, uint32_t folder, struct name name, ui
 }
 
 /* One part that is a name.  `is_last`: nothing but slashes follows. */
-static uint32_t step(struct walk *walk, struct name part, bool is_last, bool follows,
+static uint32_t step(struct walk *walk, struct name part, bool is_last, enum last_link last_link,
                      struct place *place)
 {
     uint32_t folder = walk->folders[walk->height];
@@ -134,7 +134,9 @@ static uint32_t step(struct walk *walk, struct name part, bool is_last, bool fol
         return WASI_ENOENT;
     }
     uint8_t kind = node != NODE_NONE ? node_kind(node) : WASI_KIND_UNKNOWN;
-    if (kind == WASI_KIND_LINK && (!is_last || follows || place->wants_folder)) {
+    bool enters = !is_last || last_link == LAST_LINK_FOLLOWED ||
+        (last_link == LAST_LINK_ASKED && place->wants_folder);
+    if (kind == WASI_KIND_LINK && enters) {
         return enter_link(walk, node);
     }
     if (kind != WASI_KIND_FOLDER && kind != WASI_KIND_UNKNOWN &&
@@ -163,7 +165,7 @@ static uint32_t step_dots(struct walk *walk, bool is_up, struct place *place)
     return WASI_OK;
 }
 
-uint32_t path_find(uint32_t start, const char *path, size_t length, bool follows,
+uint32_t path_find(uint32_t start, const char *path, size_t length, enum last_link last_link,
                    struct place *ret_place)
 {
     struct walk walk;
@@ -188,7 +190,7 @@ uint32_t path_find(uint32_t start, const char *path, size_t length, bool follows
         if (is_dots(part, 1) || is_dots(part, 2)) {
             error = step_dots(&walk, part.length == 2, ret_place);
         } else {
-            error = step(&walk, part, is_last, follows, ret_place);
+            error = step(&walk, part, is_last, last_link, ret_place);
         }
     }
     return error;

@@ -20,12 +20,18 @@ struct place {
     bool wants_folder; /* ends with '/' */
 };
 
+/* What a link is that comes last. */
+enum last_link {
+    LAST_LINK_NAMED,    /* a name, which is to be made, moved or removed; "l/" is ENOTDIR */
+    LAST_LINK_ASKED,    /* itself, but "l/" is the folder that it leads to */
+    LAST_LINK_FOLLOWED, /* what it leads to */
+};
+
 /*
- * Find.  A link as the last part is followed when `follows`, or when something stands behind it.
- * Only the last part may be missing.  Fails with ENOENT, ENOTDIR, ELOOP, EPERM, ENAMETOOLONG,
- * EILSEQ (not UTF-8), EINVAL (a NUL).
+ * Find.  Only the last part may be missing.  Fails with ENOENT, ENOTDIR, ELOOP, EPERM,
+ * ENAMETOOLONG, EILSEQ (not UTF-8), EINVAL (a NUL).
  */
-uint32_t path_find(uint32_t start, const char *path, size_t length, bool follows,
+uint32_t path_find(uint32_t start, const char *path, size_t length, enum last_link last_link,
                    struct place *ret_place);
 
 struct path {

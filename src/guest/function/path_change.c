@@ -4,13 +4,23 @@
 
 static uint32_t find(struct path path, bool follows, struct place *ret_place)
 {
-    return path_find(path.start, path.bytes, path.length, follows, ret_place);
+    return path_find(path.start, path.bytes, path.length,
+                     follows ? LAST_LINK_FOLLOWED : LAST_LINK_ASKED, ret_place);
 }
 
-/* A name that is free, for what is to be made there. */
+/* A link is what has the name, whatever it leads to: "l/" removes no folder behind it. */
+static uint32_t find_name(struct path path, struct place *ret_place)
+{
+    return path_find(path.start, path.bytes, path.length, LAST_LINK_NAMED, ret_place);
+}
+
+/* A name that is free, for what is to be made there; a folder's may end with '/'. */
 static uint32_t find_free(struct path path, bool is_folder, struct place *ret_place)
 {
-    uint32_t error = find(path, false, ret_place);
+    while (is_folder && path.length > 1 && path.bytes[path.length - 1] == '/') {
+        path.length--;
+    }
+    uint32_t error = find_name(path, ret_place);
     if (error != WASI_OK) {
         return error;
     }
@@ -26,9 +36,6 @@ static uint32_t create(const struct place *place, uint32_t flags, uint32_t *ret_
 {
     if ((flags & WASI_OPEN_CREATE) == 0) {
         return WASI_ENOENT;
-    }
-    if (flags & WASI_OPEN_DIRECTORY) {
-        return WASI_EINVAL;
     }
     return place->wants_folder ? WASI_EISDIR
                                : folder_make(place->folder, place->name, WASI_KIND_FILE, ret_node);
@@ -50,6 +57,9 @@ uint32_t path_open(struct path path, bool follows, uint32_t flags, bool writes, 
 {
     struct place place;
     bool is_exclusive = (flags & WASI_OPEN_CREATE) && (flags & WASI_OPEN_EXCLUSIVE);
+    if ((flags & WASI_OPEN_CREATE) && (flags & WASI_OPEN_DIRECTORY)) {
+        return WASI_EINVAL;
+    }
     uint32_t error = find(path, follows && !is_exclusive, &place);
     if (error != WASI_OK) {
         return error;
@@ -62,7 +72,7 @@ uint32_t path_open(struct path path, bool follows, uint32_t flags, bool writes, 
     }
     uint8_t kind = node_kind(place.node);
     if (kind == WASI_KIND_LINK) {
-        return WASI_ELOOP;
+        return flags & WASI_OPEN_DIRECTORY ? WASI_ENOTDIR : WASI_ELOOP;
     }
     if (kind == WASI_KIND_FILE) {
         error = open_file(place.node, flags, writes);
@@ -114,12 +124,12 @@ uint32_t path_link(struct path from, bool follows, struct path to)
     if (source.node == NODE_NONE) {
         return WASI_ENOENT;
     }
-    if (node_kind(source.node) == WASI_KIND_FOLDER) {
-        return WASI_EPERM;
-    }
     error = find_free(to, false, &target);
     if (error != WASI_OK) {
         return error;
+    }
+    if (node_kind(source.node) == WASI_KIND_FOLDER) {
+        return WASI_EPERM;
     }
     if (node_is_fixed(source.node) && !node_is_fixed(target.folder)) {
         return WASI_EXDEV;
@@ -158,12 +168,12 @@ uint32_t path_rename(struct path from, struct path to)
 {
     struct place source;
     struct place target;
-    uint32_t error = find(from, false, &source);
+    uint32_t error = find_name(from, &source);
     if (error == WASI_OK && source.node == NODE_NONE) {
         error = WASI_ENOENT;
     }
     if (error == WASI_OK) {
-        error = find(to, false, &target);
+        error = find_name(to, &target);
     }
     if (error != WASI_OK) {
         return error;
@@ -192,7 +202,7 @@ uint32_t path_rename(struct path from, struct path to)
 uint32_t path_remove_folder(struct path path)
 {
     struct place place;
-    uint32_t error = find(path, false, &place);
+    uint32_t error = find_name(path, &place);
     if (error != WASI_OK) {
         return error;
     }
@@ -218,7 +228,7 @@ uint32_t path_remove_folder(struct path path)
 uint32_t path_unlink(struct path path)
 {
     struct place place;
-    uint32_t error = find(path, false, &place);
+    uint32_t error = find_name(path, &place);
     if (error != WASI_OK) {
         return error;
     }

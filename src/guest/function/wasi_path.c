@@ -151,7 +151,8 @@ u32 WASI(path_create_directory)(instance i, u32 fd, u32 path, u32 length)
 static u32 find_node(struct path place, u32 lookup, u32 *ret_node)
 {
     struct place found;
-    u32 error = path_find(place.start, place.bytes, place.length, lookup & WASI_FOLLOW, &found);
+    enum last_link last = lookup & WASI_FOLLOW ? LAST_LINK_FOLLOWED : LAST_LINK_ASKED;
+    u32 error = path_find(place.start, place.bytes, place.length, last, &found);
     if (error == WASI_OK) {
         *ret_node = found.node;
         error = found.node == NODE_NONE ? WASI_ENOENT : WASI_OK;

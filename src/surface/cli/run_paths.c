@@ -226,11 +226,23 @@ static int answer_status(const struct handle *handle, const struct question *que
     return handle->is_fixed ? -EROFS : hostfiles_set_times(fd, question->numbers + 2);
 }
 
+/* What a path with a '/' at its end leads to is a folder, or is not there. */
+static int no_link_behind(const struct handle *handle, const struct question *question)
+{
+    struct path path;
+    int r = take_path(question, 0, &path);
+    FD_OWNED int fd = r < 0 ? r : open_beneath(handle->fd, path.bytes, O_PATH | O_DIRECTORY);
+    return fd < 0 ? fd : -EINVAL;
+}
+
 static int answer_readlink(const struct handle *handle, const struct question *question,
                            struct answer_bytes *answer)
 {
     PLACE_OWNED struct place place = {.fd = -1};
     int r = find_place(handle, question, 0, &place);
+    if (r == 0 && place.wants_folder) {
+        r = no_link_behind(handle, question);
+    }
     if (r < 0) {
         return r;
     }
@@ -284,7 +296,8 @@ static int make_link(const struct run_folders *folders, const struct handle *han
     }
     int r = find_place(handle, question, 0, &source);
     if (r == 0 && source.wants_folder) {
-        r = kind_at(&source) == S_IFDIR ? -EPERM : -ENOTDIR;
+        mode_t kind = kind_at(&source);
+        r = kind == 0 ? -ENOENT : kind == S_IFDIR ? -EPERM : -ENOTDIR;
     }
     if (r == 0) {
         r = find_free(to, question, 1, false, &target);

@@ -19,7 +19,8 @@ static uint32_t make_file(uint32_t start, const char *path)
 static uint32_t find(uint32_t start, const char *path, bool follows)
 {
     struct place place;
-    uint32_t error = path_find(start, path, strlen(path), follows, &place);
+    enum last_link last = follows ? LAST_LINK_FOLLOWED : LAST_LINK_ASKED;
+    uint32_t error = path_find(start, path, strlen(path), last, &place);
     EXPECT(error != WASI_OK || place.node == NODE_NONE ||
            guest_files_is_below(place.folder == NODE_NONE ? place.node : place.folder, start));
     return error != WASI_OK ? error : place.node == NODE_NONE ? WASI_ENOENT : WASI_OK;
@@ -92,7 +93,7 @@ TEST(guest_files, names_have_limits)
     EXPECT(find(TMP_NODE, path, true) == WASI_OK);
     EXPECT(find(TMP_NODE, "", true) == WASI_ENOENT);
     struct place place;
-    EXPECT(path_find(TMP_NODE, "a\0b", 3, true, &place) == WASI_EINVAL);
+    EXPECT(path_find(TMP_NODE, "a\0b", 3, LAST_LINK_FOLLOWED, &place) == WASI_EINVAL);
     static const char *const broken[] = {"\x80",         "\xc0\x80",         "\xe0\x80\x80",
                                          "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5",
                                          "a\xe2\x82"};
@@ -100,6 +101,44 @@ TEST(guest_files, names_have_limits)
         EXPECT(find(TMP_NODE, broken[i], true) == WASI_EILSEQ);
     }
     make_file(TMP_NODE, "\xe2\x82\xac");
+}
+
+/* What is made, moved or removed is the link, not the folder behind it, as Linux has it. */
+TEST(guest_files, a_slash_behind_a_link_changes_nothing_of_what_it_leads_to)
+{
+    guest_files_begin(NULL, PLENTY);
+    struct path link = guest_path(TMP_NODE, "to_d/");
+    struct path gone = guest_path(TMP_NODE, "to_gone/");
+    make_file(TMP_NODE, "f");
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "d")) == WASI_OK);
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "e//")) == WASI_OK);
+    EXPECT(make_link("d", "to_d") == WASI_OK && make_link("gone", "to_gone") == WASI_OK);
+    EXPECT(path_remove_folder(link) == WASI_ENOTDIR);
+    EXPECT(path_unlink(link) == WASI_ENOTDIR);
+    EXPECT(path_rename(link, guest_path(TMP_NODE, "x")) == WASI_ENOTDIR);
+    EXPECT(path_rename(guest_path(TMP_NODE, "e"), link) == WASI_ENOTDIR);
+    EXPECT(path_make_folder(link) == WASI_EEXIST);
+    EXPECT(path_make_folder(gone) == WASI_EEXIST);
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "f/")) == WASI_EEXIST);
+    EXPECT(find(TMP_NODE, "d", false) == WASI_OK && find(TMP_NODE, "e", false) == WASI_OK);
+    EXPECT(find(TMP_NODE, "to_d/", false) == WASI_OK);
+    EXPECT(find(TMP_NODE, "gone", false) == WASI_ENOENT);
+    EXPECT(guest_files_fault() == NULL);
+}
+
+TEST(guest_files, opening_and_linking_are_refused_in_the_order_of_linux)
+{
+    guest_files_begin(NULL, PLENTY);
+    uint32_t node;
+    make_file(TMP_NODE, "f");
+    EXPECT(path_make_folder(guest_path(TMP_NODE, "d")) == WASI_OK);
+    EXPECT(make_link("d", "to_d") == WASI_OK);
+    EXPECT(path_open(guest_path(TMP_NODE, "d"), false, WASI_OPEN_CREATE | WASI_OPEN_DIRECTORY,
+                     false, &node) == WASI_EINVAL);
+    EXPECT(path_open(guest_path(TMP_NODE, "to_d"), false, WASI_OPEN_DIRECTORY, false, &node) ==
+           WASI_ENOTDIR);
+    EXPECT(path_link(guest_path(TMP_NODE, "d"), false, guest_path(TMP_NODE, "f")) == WASI_EEXIST);
+    EXPECT(path_link(guest_path(TMP_NODE, "d"), false, guest_path(TMP_NODE, "x")) == WASI_EPERM);
 }
 
 TEST(guest_files, slashes_behind_want_folders)
