@@ -1,6 +1,7 @@
 """`fn run`: a module here, and the folders it is given."""
 import os
 import pathlib
+import pty
 import shutil
 import subprocess
 import tempfile
@@ -61,6 +62,24 @@ int main(void)
 """
 
 
+STREAMS = r"""
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int main(void)
+{
+    int left = -1;
+    FILE *file = fopen("/tmp/file", "w+");
+    fputs("12345", file);
+    fseek(file, 2, SEEK_SET);
+    ioctl(fileno(file), FIONREAD, &left);
+    printf("%d %d %d %d\n", isatty(0), isatty(1), isatty(2), left);
+    return 0;
+}
+"""
+
+
 @unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
 class Run(unittest.TestCase):
     @classmethod
@@ -85,10 +104,10 @@ class Run(unittest.TestCase):
     def tearDownClass(cls):
         cls.temporary.cleanup()
 
-    def run_module(self, name, *arguments, flags=()):
+    def run_module(self, name, *arguments, flags=(), stdin=subprocess.DEVNULL):
         env = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache")}
         return subprocess.run([BUILD / "blixard", "fn", "run", *flags, self.folder / f"{name}.wasm", "--", *arguments],
-                              env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=120)
 
     def isolations(self):
@@ -131,6 +150,17 @@ class Run(unittest.TestCase):
         self.assertEqual(self.run_module("read", "relative").stdout, "Capabilities insufficient\n")
         self.assertEqual(self.run_module("read", "/tmp/none").stdout, "No such file or directory\n")
         self.assertEqual(self.run_module("read", "file", flags=("--dir", f"{self.folder / 'inside'}::/")).stdout, "inside\n")
+
+    def test_what_is_no_terminal_does_not_pass_for_one(self):
+        """A shell or an interpreter would ask line by line, of a pipe; and poll says what is left of a file."""
+        (self.folder / "streams.c").write_text(STREAMS)
+        subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", self.folder / "streams.wasm", self.folder / "streams.c"],
+                       check=True)
+        self.assertEqual(self.run_module("streams").stdout, "0 0 0 3\n")
+        control, terminal = pty.openpty()
+        self.addCleanup(os.close, control)
+        self.addCleanup(os.close, terminal)
+        self.assertEqual(self.run_module("streams", stdin=terminal).stdout, "1 0 0 3\n")
 
     def test_nothing_outside_is_reached(self):
         given = ("--dir", f"{self.folder / 'inside'}::/in")

@@ -159,7 +159,8 @@ struct abi_block {
     uint32_t log_length;
     uint32_t folder_count; /* of the host: to be asked for (hostfiles.h) */
     uint32_t
-        folders_hidden; /* ABI_FOLDER_*: those of the guest's own that this call does not get */
+        folders_hidden;     /* ABI_FOLDER_*: those of the guest's own that this call does not get */
+    uint32_t streams_piped; /* 1 << 0 to 2: a program is not to take it for a terminal */
 
     /* Each area begins on a page of its own: what a call does not use is not touched. */
     char input[ABI_INPUT_BYTES] __attribute__((aligned(4096)));

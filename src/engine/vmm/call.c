@@ -152,6 +152,7 @@ void block_fill(struct abi_block *block, const struct vmm_call *call)
     block->log_length = 0;
     block->folder_count = call->folder_count;
     block->folders_hidden = call->folders_hidden;
+    block->streams_piped = call->streams_piped;
     block->call = 0;
     random_bytes(block->random_seed, sizeof(block->random_seed));
     block->real_ns = clock_real_ns();

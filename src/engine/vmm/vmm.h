@@ -151,7 +151,8 @@ struct vmm_call {
     /* ABI_FOLDER_*: folders of the guest's own that a command does not get (a libc that ran before
      * the snapshot would know them already). */
     uint32_t folders_hidden;
-    uint64_t timeout_ms; /* 0: the image's limit; never more than it */
+    uint32_t streams_piped; /* 1 << 0 to 2: no terminal, whose programs write line by line */
+    uint64_t timeout_ms;    /* 0: the image's limit; never more than it */
     /* May be NULL.  Who sets it and then calls vmm_shell_interrupt() ends the call, however early
      * he comes. */
     const atomic_bool *cancelled;

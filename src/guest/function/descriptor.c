@@ -56,6 +56,15 @@ void descriptors_hide(uint32_t folders)
     }
 }
 
+void descriptors_pipe(uint32_t streams)
+{
+    for (uint32_t i = 0; i < 3; i++) {
+        if (streams & 1u << i) {
+            first[i].file_kind = WASI_KIND_UNKNOWN;
+        }
+    }
+}
+
 struct descriptor *descriptor_get(uint32_t number)
 {
     return number < DESCRIPTORS_MAX && at(number)->kind != DESCRIPTOR_FREE ? at(number) : NULL;

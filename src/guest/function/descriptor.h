@@ -10,6 +10,7 @@
 
 enum { DESCRIPTORS_MAX = 1024 };
 
+/* Streams stand before DESCRIPTOR_NODE. */
 enum descriptor_kind {
     DESCRIPTOR_FREE,
     DESCRIPTOR_INPUT,
@@ -36,6 +37,9 @@ void descriptors_begin(void);
 /* Close "/" or "/tmp" or both (ABI_FOLDER_*), before the program has seen any; what is left begins
  * at 3. */
 void descriptors_hide(uint32_t folders);
+
+/* Those of the streams (1 << 0 to 2) that are no terminal do not pass for one. */
+void descriptors_pipe(uint32_t streams);
 
 /* NULL: it is not open. */
 struct descriptor *descriptor_get(uint32_t number);

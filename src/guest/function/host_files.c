@@ -112,6 +112,9 @@ void wasi_begin_call(void)
     if (BLOCK->folders_hidden != 0) {
         descriptors_hide(BLOCK->folders_hidden);
     }
+    if (BLOCK->streams_piped != 0) {
+        descriptors_pipe(BLOCK->streams_piped);
+    }
     /* Who was initialised before has seen where they are. */
     bool is_first = count > 0 && glue_is_handler == 0 && glue_is_exports == 0;
     struct descriptor own[DESCRIPTORS_OWN];

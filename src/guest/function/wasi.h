@@ -64,7 +64,7 @@ static inline void store_status(u32 at, const struct file_status *status)
 
 static inline bool is_stream(const struct descriptor *descriptor)
 {
-    return descriptor->file_kind == WASI_KIND_STREAM;
+    return descriptor->kind < DESCRIPTOR_NODE;
 }
 
 static inline bool is_host(const struct descriptor *descriptor)
@@ -92,6 +92,9 @@ u32 host_read(const struct descriptor *descriptor, u64 offset, void *bytes, u32 
 u32 host_write(const struct descriptor *descriptor, u64 offset, u32 flags, const void *bytes,
                u32 length, u32 *ret_count);
 u32 host_size(const struct descriptor *descriptor, u64 *ret_size);
+
+/* Of a file. */
+u32 wasi_file_size(const struct descriptor *descriptor, u64 *ret_size);
 
 /* As utimensat(2), with the flags of fd_filestat_set_times. */
 bool wasi_times_are_good(u32 which);

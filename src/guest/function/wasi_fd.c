@@ -56,7 +56,7 @@ static u32 write_part(const struct descriptor *descriptor, u64 offset, u32 flags
     return error;
 }
 
-static u32 file_size(const struct descriptor *descriptor, u64 *ret_size)
+u32 wasi_file_size(const struct descriptor *descriptor, u64 *ret_size)
 {
     struct file_status status;
     if (is_host(descriptor)) {
@@ -101,7 +101,7 @@ u32 WASI(fd_write)(instance i, u32 fd, u32 vectors, u32 count, u32 written)
         return WASI_OK;
     }
     if (descriptor->flags & WASI_FLAG_APPEND) {
-        error = file_size(descriptor, &descriptor->position);
+        error = wasi_file_size(descriptor, &descriptor->position);
     }
     if (error != WASI_OK) {
         return error;
@@ -235,7 +235,7 @@ u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
         return error;
     }
     u64 from = whence == FROM_HERE ? descriptor->position : 0;
-    error = whence == FROM_END ? file_size(descriptor, &from) : WASI_OK;
+    error = whence == FROM_END ? wasi_file_size(descriptor, &from) : WASI_OK;
     if (error != WASI_OK) {
         return error;
     }
@@ -317,11 +317,11 @@ u32 WASI(fd_filestat_get)(instance i, u32 fd, u32 result)
 {
     (void)i;
     struct descriptor *descriptor;
-    struct file_status status = {.kind = WASI_KIND_STREAM};
     u32 error = descriptor_check(fd, WASI_RIGHT_STATUS, &descriptor);
     if (error != WASI_OK) {
         return error;
     }
+    struct file_status status = {.kind = descriptor->file_kind};
     if (is_host(descriptor)) {
         const struct host_question question = {.operation = HOSTFILES_STATUS,
                                                .numbers = {descriptor->node},

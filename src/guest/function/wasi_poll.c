@@ -16,13 +16,28 @@ _Static_assert(sizeof(struct event) == 32, "as the interface lays it out");
 /* Kept here until all subscriptions were read: a module may want them in the same place. */
 static struct event happened[VECTORS_MAX] LARGE;
 
+/* What is left of a file; of a stream nobody knows. */
+static u64 count_readable(const struct descriptor *descriptor)
+{
+    u64 size = 0;
+    if (is_stream(descriptor)) {
+        return 1;
+    }
+    return wasi_file_size(descriptor, &size) == WASI_OK && size > descriptor->position
+        ? size - descriptor->position
+        : 0;
+}
+
 static void add_event(u32 number, u64 subscription, u32 error)
 {
     uint8_t tag = MEMORY[subscription + 8];
-    happened[number] = (struct event){.userdata = load64(subscription),
-                                      .error = (uint16_t)error,
-                                      .tag = tag,
-                                      .bytes = tag != TAG_CLOCK};
+    bool is_readable = tag == TAG_READ && error == WASI_OK;
+    happened[number] = (struct event){
+        .userdata = load64(subscription),
+        .error = (uint16_t)error,
+        .tag = tag,
+        .bytes = is_readable ? count_readable(descriptor_get(load32(subscription + 16)))
+                             : tag == TAG_WRITE && error == WASI_OK};
 }
 
 /* Nanoseconds from now until a clock subscription is due. */

@@ -453,6 +453,17 @@ static uint32_t hidden_folders(const struct run *run)
         (module->uses_paths ? 0 : ABI_FOLDER_TMP);
 }
 
+/* Programs ask and answer line by line, and in colours, where there is a terminal. */
+static uint32_t piped_streams(const struct run *run)
+{
+    const int fds[3] = {run->input_fd, STDOUT_FILENO, STDERR_FILENO};
+    uint32_t piped = 0;
+    for (unsigned i = 0; i < 3; i++) {
+        piped |= (uint32_t)(fds[i] < 0 || isatty(fds[i]) == 0) << i;
+    }
+    return piped;
+}
+
 static int finish(const struct vmm_outcome *outcome, struct error *err)
 {
     switch (outcome->end) {
@@ -493,6 +504,7 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
             .host_context = &run,
             .folder_count = run_folders_count(run.folders),
             .folders_hidden = hidden_folders(&run),
+            .streams_piped = piped_streams(&run),
         };
         vmm_shell_run(run.shell, &call, &outcome);
         r = run.invoke.result < 0 ? run.invoke.result : finish(&outcome, err);
