@@ -228,6 +228,17 @@ class OneCall(FromWat):
         for tier in "fast", "optimized":
             self.assertEqual(self.run_it(module, "--invoke", "sum", "4", "--tier", tier, "--timeout", "20s").stdout, "i32:10\n")
 
+    def test_each_of_several_tables_is_exported(self):
+        """Not the first one under the names of all."""
+        library = self.assemble("two-tables", """(module (table (export "a") 2 funcref) (table (export "b") 3 funcref)
+            (func $five (result i32) (i32.const 5)) (elem (table 1) (i32.const 2) func $five))""")
+        module = self.assemble("of-two-tables", """(module (import "lib" "a" (table $a 2 funcref)) (import "lib" "b" (table $b 3 funcref))
+            (func (export "f") (result i32 i32 i32)
+              (table.size $a) (table.size $b) (call_indirect $b (result i32) (i32.const 2))))""")
+        for tier in "fast", "optimized":
+            done = self.run_it(module, "--preload", f"lib={library}", "--invoke", "f", "--tier", tier)
+            self.assertEqual((done.stdout, done.stderr), ("i32:2\ni32:3\ni32:5\n", ""))
+
     def test_an_imported_function_may_stand_in_a_table(self):
         module = self.assemble("table-of-imports", """(module (import "spectest" "print_i32" (func $print (param i32)))
             (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))

@@ -118,10 +118,11 @@ static void read_memory(struct reader *reader, struct inspection *inspection, ui
     inspection->info.memory_bytes_max = (uint64_t)(max > 65536 ? 65536 : max) * 65536;
 }
 
-static void read_table(struct reader *reader)
+static void read_table(struct reader *reader, struct inspection *inspection)
 {
     uint32_t min = 0;
     uint32_t max = 0;
+    inspection->info.table_count++;
     opcode_read_type(reader);
     read_limits(reader, false, &min, &max);
 }
@@ -249,7 +250,7 @@ static void read_linked(struct reader *reader, struct inspection *inspection, ui
         inspection->imported++;
         return;
     case 1:
-        read_table(reader);
+        read_table(reader, inspection);
         return;
     case 2:
         read_memory(reader, inspection, &least, &most);
@@ -445,7 +446,7 @@ static void read_item(struct reader *reader, enum section section, struct inspec
         inspection->function_types[inspection->declared++] = reader_u32(reader);
         break;
     case SECTION_TABLE:
-        read_table(reader);
+        read_table(reader, inspection);
         break;
     case SECTION_MEMORY: {
         uint32_t ignored;

@@ -80,14 +80,17 @@ static bool optimise(struct job *job, const char *module, const char *optimised)
     return path != NULL && job_run(job, "optimising the module", argv, &ignored) == 0;
 }
 
-/* Binaryen 108 knows no loops that take values: it refuses most, and of others loses what each turn
- * but the first is given. */
+/*
+ * Binaryen 108 knows no loops that take values: it refuses most, and of others loses what each turn
+ * but the first is given.  And it exports the first of several tables under the names of all, which
+ * who links them would believe.
+ */
 static bool is_optimisable(const struct job *job, const struct unit *unit)
 {
     struct wasm_module_info info;
     struct error ignored = {0};
     return inspect_form(unit->bytes, unit->length, job->form, &info, &ignored) == 0 &&
-        !info.has_typed_loop;
+        !info.has_typed_loop && (job->form != WASM_FORM_LINKED || info.table_count < 2);
 }
 
 static int to_c(struct job *job, const struct unit *unit, struct error *err)
