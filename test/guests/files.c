@@ -176,6 +176,42 @@ static void folders(void)
     claim(names_in("/tmp") == 0, "no name");
 }
 
+/* What telldir() says fits a `long`, of 32 bits. */
+static void places(void)
+{
+    char path[32];
+    char name[256] = "";
+    claim(mkdir("/tmp/many", 0777) == 0, "a folder of many");
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "/tmp/many/%d", i);
+        put(path, "x");
+    }
+    DIR *folder = opendir("/tmp/many");
+    long place = 0;
+    int count = 0;
+    for (struct dirent *entry = readdir(folder); entry != NULL; entry = readdir(folder)) {
+        if (++count == 20) {
+            place = telldir(folder);
+        } else if (count == 21) {
+            snprintf(name, sizeof(name), "%s", entry->d_name);
+        }
+    }
+    claim(count == 42, "each once");
+    for (int i = 0; i < 2; i++) {
+        seekdir(folder, place);
+        struct dirent *entry = readdir(folder);
+        claim(entry != NULL && strcmp(entry->d_name, name) == 0, "back to a place");
+        rewinddir(folder);
+        claim(readdir(folder) != NULL, "and to the beginning");
+    }
+    closedir(folder);
+    for (int i = 0; i < 40; i++) {
+        snprintf(path, sizeof(path), "/tmp/many/%d", i);
+        claim(unlink(path) == 0, path);
+    }
+    claim(rmdir("/tmp/many") == 0, "nothing is left");
+}
+
 static void links(void)
 {
     struct stat status;
@@ -340,6 +376,7 @@ int main(int argument_count, char **arguments)
     appending();
     large_file();
     folders();
+    places();
     links();
     slashes();
     rights();

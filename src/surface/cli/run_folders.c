@@ -30,6 +30,14 @@ struct run_folders *run_folders_new(void)
     return folders;
 }
 
+static int close_handle(struct run_folders *folders, uint64_t number)
+{
+    close(folders->handles[number].fd);
+    folders->handles[number].fd = -1;
+    buffer_done(&folders->handles[number].places);
+    return 0;
+}
+
 void run_folders_free(struct run_folders *folders)
 {
     if (folders == NULL) {
@@ -37,7 +45,7 @@ void run_folders_free(struct run_folders *folders)
     }
     for (size_t i = 0; i < HANDLES_MAX; i++) {
         if (folders->handles[i].fd >= 0) {
-            close(folders->handles[i].fd);
+            close_handle(folders, i);
         }
     }
     for (uint32_t i = 0; i < folders->count; i++) {
@@ -217,7 +225,31 @@ int hostfiles_set_times(int fd, const uint64_t *numbers)
     return utimensat(fd, "", times, AT_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
-static int answer_readdir(const struct handle *handle, const struct question *question,
+/* False: so many entries of it were not read. */
+static bool find_entries(const struct handle *handle, uint64_t number)
+{
+    uint64_t place = 0;
+    if (number > handle->places.used / sizeof(place)) {
+        return false;
+    }
+    if (number > 0) {
+        memcpy(&place, handle->places.data + (number - 1) * sizeof(place), sizeof(place));
+    }
+    return lseek(handle->fd, (off_t)place, SEEK_SET) >= 0;
+}
+
+/* Behind `number` entries. */
+static void note_entry(struct handle *handle, uint64_t number, uint64_t place)
+{
+    size_t at = (size_t)(number - 1) * sizeof(place);
+    if (at == handle->places.used) {
+        buffer_append_u64(&handle->places, place);
+    } else {
+        memcpy(handle->places.data + at, &place, sizeof(place));
+    }
+}
+
+static int answer_readdir(struct handle *handle, const struct question *question,
                           struct answer_bytes *answer)
 {
     enum { LINUX_BYTES = 32768, HEAD_BYTES = 24 };
@@ -226,8 +258,8 @@ static int answer_readdir(const struct handle *handle, const struct question *qu
     char bytes[LINUX_BYTES] __attribute__((aligned(8)));
     uint64_t room = question->numbers[2];
     room = room < HOSTFILES_BYTES_MAX ? room : HOSTFILES_BYTES_MAX;
-    if (question->numbers[1] > INT64_MAX ||
-        lseek(handle->fd, (off_t)question->numbers[1], SEEK_SET) < 0) {
+    uint64_t number = question->numbers[1];
+    if (!find_entries(handle, number)) {
         return -EINVAL;
     }
     size_t begin = answer->bytes->used;
@@ -239,7 +271,8 @@ static int answer_readdir(const struct handle *handle, const struct question *qu
         for (long at = 0; at < got && answer->bytes->used - begin < room;) {
             const struct dirent64 *entry = (const struct dirent64 *)(bytes + at);
             size_t length = strlen(entry->d_name);
-            buffer_append_u64(answer->bytes, (uint64_t)entry->d_off);
+            note_entry(handle, ++number, (uint64_t)entry->d_off);
+            buffer_append_u64(answer->bytes, number);
             buffer_append_u64(answer->bytes, entry->d_ino);
             buffer_append_u32(answer->bytes, (uint32_t)length);
             buffer_append_u32(answer->bytes, kinds[entry->d_type & 15]);
@@ -263,13 +296,6 @@ static int answer_allocate(const struct handle *handle, const uint64_t *numbers)
         return -EINVAL;
     }
     return -posix_fallocate(handle->fd, (off_t)numbers[1], (off_t)numbers[2]);
-}
-
-static int close_handle(struct run_folders *folders, uint64_t number)
-{
-    close(folders->handles[number].fd);
-    folders->handles[number].fd = -1;
-    return 0;
 }
 
 /* On an open handle, without a path. */
@@ -297,7 +323,8 @@ static int answer_open(struct run_folders *folders, const struct handle *handle,
     case HOSTFILES_SYNC:
         return (numbers[1] != 0 ? fdatasync(handle->fd) : fsync(handle->fd)) < 0 ? -errno : 0;
     case HOSTFILES_READDIR:
-        return handle->is_folder ? answer_readdir(handle, question, answer) : -ENOTDIR;
+        return handle->is_folder ? answer_readdir(&folders->handles[numbers[0]], question, answer)
+                                 : -ENOTDIR;
     default:
         return hostfiles_path(folders, handle, question, answer);
     }

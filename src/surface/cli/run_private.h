@@ -6,9 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "engine/vmm/hostfiles.h"
+#include "base/buffer.h"
 
-struct buffer;
+#include "engine/vmm/hostfiles.h"
 
 enum { HANDLES_MAX = 1024, FOLDERS_MAX = 16, GUEST_PATH_MAX = 255 };
 
@@ -16,6 +16,9 @@ struct handle {
     int fd; /* -1: free */
     bool is_folder;
     bool is_fixed; /* of a folder that was given read-only */
+    /* u64 each: where Linux reads on behind the entries read so far.  The guest is told their
+     * number, which seekdir() takes: a `long` of 32 bits, too small for places of ext4. */
+    struct buffer places;
 };
 
 struct run_folders {
