@@ -67,7 +67,7 @@
           machine = {
             path = ./nix/templates/machine;
             description = "A machine of microvm.nix";
-            welcomeText = "Say in flake.nix where you have Blixard from, then: nix flake lock; blixard vm create web --flake .#web";
+            welcomeText = "Say in flake.nix where you have Blixard from, then: nix flake lock. What to do next is in there, too.";
           };
         };
 

@@ -165,7 +165,7 @@ class Refusals(Runner):
         hostile(write("share/microvm/tap-interfaces", "way-too-long-a-name\n"), "tap-interfaces")
         hostile(write("share/microvm/tap-interfaces", "a\na\n"), "twice")
         hostile(write("share/microvm/tap-interfaces", "a b c d e"), "at most 4 taps")
-        hostile(write("share/microvm/tap-interfaces", "vm-a\n"), "opens 1 taps, and it is in 0 networks")
+        hostile(write("share/microvm/tap-interfaces", "vm-a\n"), "opens 1 tap, and it is in 0 networks")
         hostile(write("share/microvm/hypervisor", "qemu\nrm -rf\n"), "one line")
         hostile(write("share/microvm/vsock-cid", "2\n"), "vsock-cid")
         hostile(write("share/microvm/macvtap-interfaces", "a 02:00:00:00:00:01 eth0 bridge\n"), "machine_macvtap_links")

@@ -8,7 +8,10 @@
   inputs.blixard.inputs.nixpkgs.follows = "nixpkgs";
 
   outputs = { self, nixpkgs, microvm, blixard }: {
-    # blixard vm create web --flake .#web
+    # A node has to allow runners: services.blixard.settings.machine_runner_folders = "/nix/store".
+    #
+    #   blixard network create lan --subnet 10.99.0.0/24
+    #   blixard vm create web --flake .#web --network lan
     nixosConfigurations.web = nixpkgs.lib.nixosSystem {
       system = "x86_64-linux";
       modules = [
@@ -30,9 +33,13 @@
     };
 
     # nix build .#manifest && blixard apply -f result
-    packages.x86_64-linux.manifest = nixpkgs.legacyPackages.x86_64-linux.writeText "web.yaml" (blixard.lib.toManifest (blixard.lib.mkRunnerManifest {
-      name = "web";
-      nixosConfiguration = self.nixosConfigurations.web;
-    }));
+    packages.x86_64-linux.manifest = nixpkgs.legacyPackages.x86_64-linux.writeText "web.yaml" (blixard.lib.toManifest (
+      blixard.lib.mkDocuments { config.networks.lan.subnet = "10.99.0.0/24"; }
+      ++ blixard.lib.mkRunnerManifest {
+        name = "web";
+        nixosConfiguration = self.nixosConfigurations.web;
+        interfaces = [ "lan" ]; # a network for each tap
+      }
+    ));
   };
 }

@@ -62,9 +62,10 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
     }
     if (taps != runner->tap_count) {
         return error_set(err, ERROR_INVALID,
-                         "its runner opens %zu taps, and it is in %zu networks: it has to be in "
+                         "its runner opens %zu tap%s, and it is in %zu network%s: it has to be in "
                          "one for each (--network NETWORK,mac=M, in the order of the taps)",
-                         runner->tap_count, taps);
+                         runner->tap_count, runner->tap_count == 1 ? "" : "s", taps,
+                         taps == 1 ? "" : "s");
     }
     if (runner->vsock_cid != 0 && !info->can_vsock) {
         return error_set(err, ERROR_UNSUPPORTED,
