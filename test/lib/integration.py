@@ -5,11 +5,14 @@ Prints a line per test (ok, not ok, skip) in the form tools/test reads.  Several
 in a process of its own: they wait more than they compute.  BLIXARD_TEST_JOBS says how many (default:
 two for each CPU and one), BLIXARD_BUILD names the build folder under test (default: build).
 """
+import collections
 import concurrent.futures
+import ctypes
 import importlib.util
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,10 +23,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
 
+PR_SET_CHILD_SUBREAPER = 36
+LEFT_SECONDS = 20  # for what was told to end
 FILE_SECONDS_MAX = 1500
 JOBS = int(os.environ.get("BLIXARD_TEST_JOBS", 2 * (os.cpu_count() or 1) + 1))
 # Begin with these: what takes longest from its beginning to its end must not be left alone at the end.
-LONGEST = ("cluster_faults", "cluster_change", "migrate_belongings", "torture", "examples", "cli", "placement_life", "cluster", "machine_disk", "machine",
+LONGEST = ("cluster_faults", "cluster_change", "migrate_belongings", "torture", "examples", "cli", "placement_life", "cluster", "machine_disk", "machine", "machine_ends",
            "volume", "agent_boot", "placement", "trigger_sources", "websocket", "migrate_phases", "anynode", "vmm_state", "node_loss", "sdk", "node_life",
            "machine_kept", "trigger", "migrate", "nix_machine", "network")
 # A file with this line runs in the plain lane alone: PLAIN_ONLY = "the reason".  It is for what takes its time in other programs (guests
@@ -76,8 +81,47 @@ def run_file(path):
     spec.loader.exec_module(module)
     unittest.defaultTestLoader.loadTestsFromModule(module).run(result)
     bad = len(result.failures) + len(result.errors)
-    print(f"{result.testsRun - bad - len(result.skipped)} passed, {bad} failed, {len(result.skipped)} skipped")
+    print(f"{result.testsRun - bad - len(result.skipped)} passed, {bad} failed, {len(result.skipped)} skipped", flush=True)
     return 1 if bad else 0
+
+
+def children():
+    return [int(pid) for pid in pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def run_alone(path):
+    """All tests of a file, in a child.  What outlives it (machines do, and who begun them) is adopted here, counted, and ended."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    started = time.monotonic()
+    tests = os.fork()
+    if tests == 0:
+        sys.exit(run_file(path))
+    cost = collections.Counter()
+    left = {}
+
+    def bury(pid):
+        name = "tests" if pid == tests else pathlib.Path(f"/proc/{pid}/comm").read_text().strip()
+        _, status, used = os.wait4(pid, 0)
+        cost[name] += used.ru_utime + used.ru_stime
+        return name, os.waitstatus_to_exitcode(status)
+
+    def kill(*_):
+        for pid in children():
+            left[pid] = pathlib.Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+            os.kill(pid, signal.SIGKILL)
+        signal.alarm(1 if left else 0)
+
+    name = status = None
+    while name != "tests":
+        name, status = bury(os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT).si_pid)
+    signal.signal(signal.SIGALRM, kill)
+    signal.alarm(LEFT_SECONDS)
+    while children():
+        bury(os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT).si_pid)
+    for command in left.values():
+        print(f"left behind, and ended: {command[:200]}")
+    print(f"{path.stem}: {time.monotonic() - started:.0f} s, {cost.total():.0f} s of a core:", *(f"{k} {v:.0f}" for k, v in cost.most_common(4)))
+    return status
 
 
 def run_apart(path, env=None):
@@ -91,7 +135,7 @@ def run_apart(path, env=None):
     counts = COUNTS.search(text)
     if counts is None:
         return f"{text}\nnot ok {path.stem}.ended_early\n", (0, 1, 0)
-    return text[:counts.start()], tuple(int(n) for n in counts.groups())
+    return text[:counts.start()] + text[counts.end() + 1:], tuple(int(n) for n in counts.groups())
 
 
 def rank(path):
@@ -111,7 +155,7 @@ def files(wanted=(), is_sanitized=False):
 
 def main(wanted):
     if len(wanted) == 1 and pathlib.Path(wanted[0]).is_file():
-        return run_file(pathlib.Path(wanted[0]))
+        return run_alone(pathlib.Path(wanted[0]))
     total = [0, 0, 0]
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         jobs = [pool.submit(run_apart, path) for path in files(wanted, bool({"ASAN_OPTIONS", "TSAN_OPTIONS"} & os.environ.keys()))]
