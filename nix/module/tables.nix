@@ -42,6 +42,7 @@
     placement_displaced_max = { kind = "count"; default = 8; least = 0; most = 64; text = "Machines of lower priority that one which finds no room may displace; 0: none."; };
     placement_hold_after_ms = { kind = "milliseconds"; default = 60000; least = 0; most = 604800000; text = "How long a machine waits for room until a node is held for it, so that smaller ones that came later do not pass it for ever; 0: no node is ever held."; };
     placement_holds_max = { kind = "count"; default = 4; least = 1; most = 1000; text = "Nodes of a pool that are held at once for machines that wait; never more than half of them, rounded up."; };
+    machine_stop_ms = { kind = "milliseconds"; default = 30000; least = 100; most = 86400000; text = "How long a machine may take to go down when it is stopped; then it is ended at once."; };
     machine_moves_max = { kind = "count"; default = 2; least = 1; most = 64; text = "Machines that leave this node at once, when it is drained or the cluster rebalanced."; };
     rebalance_every_ms = { kind = "milliseconds"; default = 0; least = 0; most = 604800000; text = "How often the node that leads evens out the nodes by moving machines; 0: never by itself."; };
     rebalance_threshold_percent = { kind = "count"; default = 20; least = 1; most = 100; text = "Nothing is moved while the fullest and the emptiest node differ by less, in the share of their scarcest resource."; };

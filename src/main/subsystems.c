@@ -369,6 +369,7 @@ static int start_machines(struct node *node, struct error *err)
         .macvtap_links = node->options.machine_macvtap_links,
         .runner_folders = node->options.machine_runner_folders,
         .memory_percent = node->options.machine_memory_percent,
+        .stop_ms = node->options.machine_stop_ms,
     };
     return machine_service_new(&options, &node->machines, err);
 }

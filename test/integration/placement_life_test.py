@@ -15,7 +15,7 @@ import unittest
 
 from cluster import Cluster
 from hosts import need_hosts
-from machines import BLANK, machines_of
+from machines import BLANK, DEAF, machines_of
 
 PLAIN_ONLY = "the time goes to waiting for elections, leases and nodes that begin again"
 
@@ -31,7 +31,7 @@ class PlacementLife(unittest.TestCase):
         if not shutil.which("qemu-system-x86_64"):
             raise unittest.SkipTest("there is no qemu-system-x86_64")
         folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-life-")))
-        cls.cluster = Cluster(3, here=True, arguments=cls.arguments)
+        cls.cluster = Cluster(3, here=True, arguments=(*cls.arguments, *DEAF))
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form(servers=3)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))

@@ -15,7 +15,7 @@ import tempfile
 import unittest
 
 from cluster import Cluster
-from machines import BLANK, machines_of
+from machines import BLANK, DEAF, machines_of
 from node import Refused
 
 GIB = 1 << 30
@@ -40,7 +40,7 @@ class Placement(unittest.TestCase):
         if why_not():
             raise unittest.SkipTest(why_not())
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-place-")))
-        cls.cluster = Cluster(3, here=True, arguments=("--placement-hold-after-ms", "8000"))
+        cls.cluster = Cluster(3, here=True, arguments=("--placement-hold-after-ms", "8000", *DEAF))
         cls.addClassCleanup(cls.cluster.close)
         cls.cluster.form(servers=3)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
@@ -269,6 +269,7 @@ class Placement(unittest.TestCase):
         self.assertEqual(self.until("high", lambda machine: machine["state"] == "running", "running")["node"], self.c.name)
         low = self.until("low", lambda machine: machine["state"] == "pending", "pending")
         self.assertEqual(low["node"], self.c.name)
+        self.assertIn("default/low: it has not gone down within 500 ms", self.c.log.read_text())
         self.assertIn("displaced", self.a.cli("placement", "list", "--decisions"))
         self.a.cli("vm", "delete", "high")
         self.until("low", lambda machine: machine["state"] == "running", "running again")

@@ -13,6 +13,8 @@ import microvm
 
 # A disk whose boot sector does cli, hlt, hlt again: no guest is lighter.
 BLANK = b"\xfa\xf4\xeb\xfd".ljust(510, b"\0") + b"\x55\xaa" + bytes((1 << 20) - 512)
+DEAF = ("--machine-stop-ms", "500")  # it does not hear the power button: for nodes whose machines are all such ones
+PATIENT = ("--machine-stop-ms", "300000")  # an emulated guest on a busy machine goes down late
 BUSYBOX = pathlib.Path("/bin/busybox")
 TOOLS = "sort ping wget nslookup nc udhcpc sh cat echo httpd ls poweroff reboot mkdir true false uname ip mount df kill id seq head dd init sleep test".split()
 DISK_MODULES = ("virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_console virtio_blk failover "

@@ -57,6 +57,7 @@ struct machine_options {
     const char *runner_folders; /* the same: where runners may be */
     const char *macvtap_links;  /* the same: links of the node that these may have macvtaps on */
     uint64_t memory_percent;    /* of the node's, that machines may have together; 0: any */
+    uint64_t stop_ms;           /* a guest may take to go down in order */
 };
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,

@@ -32,7 +32,6 @@ enum {
     MACHINE_PUBLISHED_MAX = HYPERVISOR_FORWARDS_MAX,
     MACHINE_BOOT_MS = 180000,  /* until the agent speaks; then the machine is started anew:
                                   boot_timeout_ms of its settings */
-    MACHINE_STOP_MS = 30000,   /* a guest may take to go down in order */
     MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
 };
 

@@ -2,8 +2,8 @@
  * Starting a machine, and what comes of it: boot, reboots, its end, the agent.
  *
  * A boot is watched: when the agent has not spoken within MACHINE_BOOT_MS the VMM is killed and
- * counts as one that failed.  A stop asks the agent, then the power button, and kills after
- * MACHINE_STOP_MS.
+ * counts as one that failed.  A stop asks the agent, then the power button, and kills after stop_ms
+ * of the options.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -144,7 +144,7 @@ static uint64_t boot_ms(const struct machine *machine)
 static void kill_vm(struct machine *machine)
 {
     hypervisor_kill(machine->vm);
-    arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+    arm(machine, TIMER_STOP, machine->service->options.stop_ms);
 }
 
 static void on_timer(void *context)
@@ -167,8 +167,8 @@ static void on_timer(void *context)
         kill_vm(machine);
         break;
     case TIMER_STOP:
-        log_warn("machine %s: it has not gone down within %d s", machine->key,
-                 MACHINE_STOP_MS / 1000);
+        log_warn("machine %s: it has not gone down within %" PRIu64 " ms", machine->key,
+                 machine->service->options.stop_ms);
         kill_vm(machine);
         break;
     case TIMER_BACKOFF:
@@ -402,7 +402,7 @@ static void on_started(void *context)
     if (machine->state == MACHINE_STARTING) {
         begin_boot(machine);
     } else if (machine->state == MACHINE_STOPPING) {
-        arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+        arm(machine, TIMER_STOP, machine->service->options.stop_ms);
     }
 }
 
@@ -613,7 +613,7 @@ static void shut_down(struct machine *machine)
 void machine_run_shut_down(struct machine *machine)
 {
     machine_set_state(machine, MACHINE_STOPPING, "%s", "");
-    arm(machine, TIMER_STOP, MACHINE_STOP_MS);
+    arm(machine, TIMER_STOP, machine->service->options.stop_ms);
     if (machine->agent != NULL) {
         shut_down(machine);
     } else {
