@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import unittest
 
-from machines import kernel_flags, machines_of, root_archive, why_not
+from machines import PATIENT, kernel_flags, machines_of, root_archive, why_not
 from node import Node
 from node_case import NodeCase
 
@@ -23,7 +23,7 @@ class MachineCase(NodeCase):
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-machines-")))
         if data:
             (cls.folder / data).mkdir()
-        cls.node = Node(folder=cls.folder / data if data else None, arguments=arguments)
+        cls.node = Node(folder=cls.folder / data if data else None, arguments=(*PATIENT, *arguments))
         cls.addClassCleanup(lambda: cls.node.stop())
         cls.enterClassContext(machines_of(cls.node.folder))
         (cls.folder / "root.tar.gz").write_bytes(root_archive())
