@@ -6,19 +6,9 @@ import unittest
 
 from cluster import Cluster
 import machines
-from machines import kernel_flags, machines_of, root_archive, why_not
+from machines import bootstrap, kernel_flags, machines_of, root_archive, why_not
 from node import Node
 from node_case import NodeCase
-
-# A function that answers with what it was sent.
-BOOTSTRAP = """#!/bin/sh
-api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
-while true; do
-    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
-    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
-    wget -q -O - --post-file /tmp/event $api/invocation/$id/response
-done
-"""
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
@@ -117,7 +107,7 @@ class Together(unittest.TestCase):
         """A function of it: what its machine starts from is looked at when the node starts, and comes anew."""
         app = self.folder / "app"
         app.mkdir()
-        (app / "bootstrap").write_text(BOOTSTRAP)
+        (app / "bootstrap").write_text(bootstrap())
         (app / "bootstrap").chmod(0o755)
         (app / "blixard.yaml").write_text("runtime: linux\nimage: small\nmemory: 96MiB\ntimeout: 120s\n")
         near.cli("fn", "deploy", "echo", app)

@@ -8,42 +8,37 @@ import urllib.error
 import urllib.request
 
 import machines
-from machines import kernel_flags, root_archive, why_not
+from machines import bootstrap, kernel_flags, root_archive, why_not
 from node import Node
 from node_case import NodeCase
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 
 # With nothing but busybox.  What it is asked to do is in the event.
-BOOTSTRAP = """#!/bin/sh
-api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+BOOTSTRAP = bootstrap(first="""
 if [ -e /var/task/bad ]; then
     echo "about to fail"
     wget -q -O - --post-data '{"errorType":"Config.Missing","errorMessage":"no colour is set"}' $api/init/error
     exit 1
 fi
 echo "started with $_HANDLER $COLOUR"
-count=0
-while true; do
-    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
-    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
-    count=$((count + 1))
+""", each="""
     echo "invocation $id number $count"
     if grep -q please-crash /tmp/event; then exit 7; fi
     if grep -q please-hang /tmp/event; then sleep 1000; fi
     if grep -q please-fail /tmp/event; then
         wget -q -O - --post-data '{"errorType":"Oops","errorMessage":"as you like"}' $api/invocation/$id/error
+        continue
     elif grep -q please-tell /tmp/event; then
         wget -q -O - --post-file /run/secrets/TOKEN $api/invocation/$id/response
+        continue
     elif grep -q rawPath /tmp/event; then
         path=$(sed 's/.*"rawPath":"\\([^"]*\\)".*/\\1/' /tmp/event)
         wget -q -O - --post-data "{\\"statusCode\\":201,\\"headers\\":{\\"x-count\\":\\"$count\\"},\\"body\\":\\"$path $COLOUR\\"}" \\
             $api/invocation/$id/response
-    else
-        wget -q -O - --post-file /tmp/event $api/invocation/$id/response
+        continue
     fi
-done
-"""
+""")
 
 
 def setUpModule():

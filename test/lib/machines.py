@@ -24,6 +24,25 @@ SYSLINUX = ("SERIAL 0 115200\nDEFAULT linux\nLABEL linux\n KERNEL vmlinuz\n"
 INITTAB = b"::sysinit:/bin/true\n::shutdown:/bin/true\n::ctrlaltdel:/bin/true\n"
 
 
+def bootstrap(answer="--post-file /tmp/event", first="", each=""):
+    """The program of a function in a Linux machine: it answers each event with it, or with what `answer` has wget send.
+
+    `first` is done before the first event, `each` with each ($id, the $count-th).
+    """
+    return f"""#!/bin/sh
+api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
+count=0
+{first}
+while true; do
+    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
+    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
+    count=$((count + 1))
+    {each}
+    wget -q -O - {answer} $api/invocation/$id/response
+done
+"""
+
+
 def root_archive():
     """A small distribution: busybox as init and as everything else."""
     out = io.BytesIO()

@@ -41,16 +41,7 @@ cat /proc/sys/kernel/random/uuid >/run/begun
 [ -e /bin/blixard-agent ] && /bin/blixard-agent &
 while :; do wait; sleep 1000; done
 """
-FUNCTION_BOOTSTRAP = """#!/bin/sh
-api=http://$AWS_LAMBDA_RUNTIME_API/2018-06-01/runtime
-count=0
-while true; do
-    wget -q -S -O /tmp/event $api/invocation/next 2>/tmp/head
-    id=$(sed -n 's/.*Lambda-Runtime-Aws-Request-Id: *//p' /tmp/head | tr -d '\\r')
-    count=$((count + 1))
-    wget -q -O - --post-data "{\\"begun\\":\\"$(cat /run/begun)\\",\\"colour\\":\\"$(cat /run/colour)\\",\\"count\\":$count}" $api/invocation/$id/response
-done
-"""
+FUNCTION_BOOTSTRAP = machines.bootstrap("""--post-data "{\\"begun\\":\\"$(cat /run/begun)\\",\\"colour\\":\\"$(cat /run/colour)\\",\\"count\\":$count}\" """)
 SHUT_DOWN = """#!/usr/bin/python3
 import socket
 vm = socket.socket(socket.AF_UNIX)
