@@ -288,6 +288,14 @@ bool text_is_name(const char *string)
     return strspn(string, "abcdefghijklmnopqrstuvwxyz0123456789-") == length;
 }
 
+bool text_is_key(const char *string)
+{
+    size_t length = strlen(string);
+    return length >= 1 && length <= 63 &&
+        strspn(string, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./") ==
+        length;
+}
+
 unsigned text_distance(const char *a, const char *b)
 {
     enum { MOST = 32 };

@@ -67,6 +67,9 @@ char *text_make_printable(char *text, bool keeps_lines);
  */
 bool text_is_name(const char *string);
 
+/* Of labels, attributes, taints and pools: 1 to 63 of A-Z a-z 0-9 - _ . and /? */
+bool text_is_key(const char *string);
+
 /* Edit distance (Levenshtein, at most 32 characters are looked at), for "did you mean". */
 unsigned text_distance(const char *a, const char *b);
 

@@ -62,6 +62,10 @@ class NodeDuty(unittest.TestCase):
         self.assertIn("control character", self.refused("node", "label", name, "a=b\nc"))
         self.assertIn("128 bytes", self.refused("node", "label", name, "a=" + "b" * 129))
         self.assertIn("control character", self.refused("node", "taint", name, "a\nb:NoSchedule"))
+        self.assertIn("1 to 63", self.refused("node", "label", name, "my key=b"))
+        self.assertIn("1 to 63", self.refused("node", "taint", name, "my key:NoSchedule"))
+        for cost in ("abc", "-5", "1.5", "4294967296"):
+            self.assertIn("a whole number", self.refused("node", "label", name, f"cost={cost}"))
         self.assertIn("NoExecute, not", self.refused("node", "taint", name, "a:Sometimes"))
         self.assertIn("neither KEY", self.refused("node", "taint", name, "a"))
         self.assertIn("no taint", self.refused("node", "taint", name, "nothing-"))

@@ -7,20 +7,16 @@
 
 #include "engine/placement/rule.h"
 
-enum { LINE_MAX = 4096, NAME_LENGTH_MAX = 63 };
+enum { LINE_MAX = 4096 };
 
 int placement_check_name(const char *name, struct error *err)
 {
-    static const char allowed[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./";
-    size_t length = strlen(name);
-    if (length == 0 || length > NAME_LENGTH_MAX || strspn(name, allowed) != length) {
-        return error_set(err, ERROR_INVALID,
-                         "a name is 1 to %d of A-Z a-z 0-9 - _ . and /, which a name of %zu bytes "
-                         "here is not",
-                         NAME_LENGTH_MAX, length);
-    }
-    return 0;
+    return text_is_key(name)
+        ? 0
+        : error_set(err, ERROR_INVALID,
+                    "a name is 1 to 63 of A-Z a-z 0-9 - _ . and /, which a name of %zu bytes here "
+                    "is not",
+                    strlen(name));
 }
 
 int placement_check_value(const char *value, struct error *err)

@@ -15,7 +15,7 @@
 
 enum {
     LABELS_MAX = 64,
-    LABEL_SIZE_MAX = 128,
+    LABEL_VALUE_MAX = 128,
     USES_MAX = 1024,
     TOKEN_TTL_MS = 3 * 3600 * 1000,
 };
@@ -165,16 +165,33 @@ void cluster_update_node(struct cluster *cluster, const char *name, const char *
     store_propose(cluster->store, command, on_written, change);
 }
 
+/* What a rule could not name would be a label without an effect; of before, one may be taken off.
+ */
+static int check_label(const char *label, const char *value, struct error *err)
+{
+    uint64_t cost = 0;
+    if (!text_is_key(label) || strlen(value) > LABEL_VALUE_MAX || !text_is_printable(value)) {
+        return error_set(err, ERROR_INVALID,
+                         "a label is 1 to 63 of A-Z a-z 0-9 - _ . and /, and its value at most %d "
+                         "bytes of UTF-8 without control characters",
+                         LABEL_VALUE_MAX);
+    }
+    bool is_cost = strcmp(label, "cost") == 0;
+    return is_cost && (!text_parse_u64(text_of(value, strlen(value)), &cost) || cost > UINT32_MAX)
+        ? error_set(
+              err, ERROR_INVALID,
+              "the label cost is what a node costs, in any unit: a whole number up to %" PRIu32
+              ", not \"%s\"",
+              UINT32_MAX, value)
+        : 0;
+}
+
 static int change_labels(const struct member *member, const char *label, const char *value,
                          struct buffer *ret_labels, struct error *err)
 {
     JSON_OWNED json_t *labels = NULL;
-    if (strlen(label) > LABEL_SIZE_MAX || (value != NULL && strlen(value) > LABEL_SIZE_MAX)) {
-        return error_set(err, ERROR_INVALID, "a label and its value have at most %d bytes",
-                         LABEL_SIZE_MAX);
-    }
-    if (!text_is_printable(label) || (value != NULL && !text_is_printable(value))) {
-        return error_set(err, ERROR_INVALID, "a label or its value has a control character");
+    if (value != NULL && check_label(label, value, err) < 0) {
+        return -(int)err->kind;
     }
     if (json_read(member->labels, strlen(member->labels), &labels, err) < 0) {
         return error_wrap(err, "the labels of node %s", member->name);

@@ -8,7 +8,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { SCHEMA_WITH_DUTY = 8, TAINTS_MAX = 32, TAINT_SIZE_MAX = 128, ATTRIBUTES_MAX = 16384 };
+enum { SCHEMA_WITH_DUTY = 8, TAINTS_MAX = 32, TAINT_VALUE_MAX = 128, ATTRIBUTES_MAX = 16384 };
 
 static const char *const duties[CLUSTER_DUTY_COUNT] = {
     [CLUSTER_ACTIVE] = "active",
@@ -88,17 +88,18 @@ void cluster_cordon_node(struct cluster *cluster, const char *name, bool is_cord
 
 static int check_taint(const char *key, const char *value, const char *effect, struct error *err)
 {
-    if (key[0] == '\0' || strlen(key) > TAINT_SIZE_MAX ||
-        (value != NULL && strlen(value) > TAINT_SIZE_MAX)) {
+    if (effect == NULL) { /* it is taken off, whatever it is */
+        return 0;
+    }
+    if (!text_is_key(key) ||
+        (value != NULL && (strlen(value) > TAINT_VALUE_MAX || !text_is_printable(value)))) {
         return error_set(err, ERROR_INVALID,
-                         "the key of a taint has 1 to %d bytes, its value at most as many",
-                         TAINT_SIZE_MAX);
+                         "the key of a taint is 1 to 63 of A-Z a-z 0-9 - _ . and /, and its value "
+                         "at most %d bytes of UTF-8 without control characters",
+                         TAINT_VALUE_MAX);
     }
-    if (!text_is_printable(key) || (value != NULL && !text_is_printable(value))) {
-        return error_set(err, ERROR_INVALID, "a taint or its value has a control character");
-    }
-    bool is_one = effect == NULL || strcmp(effect, "NoSchedule") == 0 ||
-        strcmp(effect, "PreferNoSchedule") == 0 || strcmp(effect, "NoExecute") == 0;
+    bool is_one = strcmp(effect, "NoSchedule") == 0 || strcmp(effect, "PreferNoSchedule") == 0 ||
+        strcmp(effect, "NoExecute") == 0;
     return is_one
         ? 0
         : error_set(err, ERROR_INVALID,

@@ -113,6 +113,17 @@ TEST(text, names_are_dns_labels)
     EXPECT(!text_is_name("a23456789-123456789-123456789-123456789-123456789-123456789-1234"));
 }
 
+TEST(text, keys_are_what_a_rule_can_name)
+{
+    EXPECT(text_is_key("disk.kind/A_1-b"));
+    EXPECT(!text_is_key(""));
+    EXPECT(!text_is_key("my key"));
+    EXPECT(!text_is_key("a\n"));
+    EXPECT(!text_is_key("gr\xc3\xbcn"));
+    EXPECT(text_is_key("a23456789-123456789-123456789-123456789-123456789-123456789-123"));
+    EXPECT(!text_is_key("a23456789-123456789-123456789-123456789-123456789-123456789-1234"));
+}
+
 TEST(text, finds_what_was_probably_meant)
 {
     static const char *const verbs[] = {"deploy", "delete", "invoke", "list"};
