@@ -127,6 +127,16 @@ class Quotas(unittest.TestCase):
         used = self.used()
         self.assertEqual((used["cpus"], used["memory_bytes"], used["machines"]), (2, 256 * MIB, 2))
         self.assertIn("quota", self.cli("vm", "clone", "a", "d", code=69))
+        # What it was is not within the quota any more: it stays what it is.
+        self.cli("vm", "resize", "a", "--cpus", 2)
+        self.cli("vm", "snapshot", "create", "a", "two", "--disk-only")
+        self.cli("vm", "resize", "a", "--cpus", 1)
+        self.cli("quota", "set", "default", "--cpus", 2)
+        self.assertIn("cpus: 2 used, limit 2, asked 1", self.cli("vm", "restore", "a", "two", code=69))
+        self.assertEqual((self.used()["cpus"], json.loads(self.cli("vm", "show", "a", "--output", "json"))["cpus"]), (2, 1))
+        self.cli("quota", "set", "default", "--cpus", 3)
+        self.cli("vm", "restore", "a", "two")
+        self.assertEqual((self.used()["cpus"], json.loads(self.cli("vm", "show", "a", "--output", "json"))["cpus"]), (3, 2))
 
 
 class OfACluster(unittest.TestCase):

@@ -30,6 +30,8 @@ struct restore {
     bool waits_for_end; /* of the VMM */
     json_t *manifest;
     json_t *volumes; /* that become what they were, or NULL: kept.h */
+    json_t *config;  /* that it has afterwards */
+    bool is_claimed; /* what that takes beyond what it has now is counted already */
     bool is_disk_only;
     uid_t uid;
     char id[MACHINE_ID_SIZE];
@@ -47,6 +49,7 @@ static void free_restore(struct restore *restore)
     restore->service->pending--;
     json_decref(restore->manifest);
     json_decref(restore->volumes);
+    json_decref(restore->config);
     free(restore->content);
     free(restore->restoring);
     free(restore);
@@ -72,6 +75,12 @@ static void on_cleaned_up(void *context)
 
 static void give_up(struct restore *restore)
 {
+    struct machine *machine = restore->machine;
+    if (restore->is_claimed && !machine->is_gone) {
+        struct store_command *command = store_command_new();
+        draft_add_claim(restore->service, command, machine->id, machine->config);
+        store_propose(restore->service->options.store, command, NULL, NULL);
+    }
     loop_work(restore->service->options.loop, clean_up, on_cleaned_up, restore);
 }
 
@@ -100,31 +109,10 @@ static void on_row_written(const struct error *error, uint64_t index, void *cont
     }
 }
 
-/* What a guest's memory and disk depend on is as it was, too; names and ports stay. */
-static json_t *merge(const struct restore *restore)
-{
-    static const char *const keys[] = {
-        "cpus",     "memory_bytes", "disk_bytes",  "kernel",          "initrd",
-        "root",     "disk",         "disk_format", "disk_size_bytes", "machine_type",
-        "firmware", "root_format",  "driver",      "image",           "cmdline"};
-    const json_t *then = json_object_get(restore->manifest, "config");
-    json_t *config = json_deep_copy(restore->machine->config);
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        json_t *value = json_object_get(then, keys[i]);
-        if (value != NULL) {
-            json_object_set(config, keys[i], value);
-        } else {
-            json_object_del(config, keys[i]);
-        }
-    }
-    return config;
-}
-
 static void write_row(struct restore *restore)
 {
     struct machine *machine = restore->machine;
-    JSON_OWNED json_t *config = merge(restore);
-    MEMORY_OWNED char *text = json_dumps(config, JSON_COMPACT | JSON_SORT_KEYS);
+    MEMORY_OWNED char *text = json_dumps(restore->config, JSON_COMPACT | JSON_SORT_KEYS);
     struct store_command *command = store_command_new();
     store_command_add_expecting(
         command, ERROR_CONFLICT, "the machine was deleted meanwhile",
@@ -139,7 +127,7 @@ static void write_row(struct restore *restore)
         return;
     }
     events_add_of(machine, command, "vm.restored", "");
-    draft_add_claim(restore->service, command, machine->id, config);
+    draft_add_claim(restore->service, command, machine->id, restore->config);
     store_propose(restore->service->options.store, command, on_row_written, restore);
 }
 
@@ -215,6 +203,71 @@ static void on_tried(const struct error *error, void *context)
     }
 }
 
+/* What a guest's memory and disk depend on is as it was, too; names and ports stay. */
+static json_t *merge(const struct restore *restore)
+{
+    static const char *const keys[] = {
+        "cpus",     "memory_bytes", "disk_bytes",  "kernel",          "initrd",
+        "root",     "disk",         "disk_format", "disk_size_bytes", "machine_type",
+        "firmware", "root_format",  "driver",      "image",           "cmdline"};
+    const json_t *then = json_object_get(restore->manifest, "config");
+    json_t *config = json_deep_copy(restore->machine->config);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        json_t *value = json_object_get(then, keys[i]);
+        if (value != NULL) {
+            json_object_set(config, keys[i], value);
+        } else {
+            json_object_del(config, keys[i]);
+        }
+    }
+    return config;
+}
+
+static void try(struct restore *restore)
+{
+    if (restore->error.kind == ERROR_NONE && restore->with_memory) {
+        boot_try(restore->machine, restore->content, restore->manifest, on_tried, restore);
+    } else {
+        on_tried(NULL, restore);
+    }
+}
+
+static void on_claimed(const struct error *error, uint64_t index, void *context)
+{
+    struct restore *restore = context;
+    (void)index;
+    restore->is_claimed = error == NULL;
+    if (error != NULL) {
+        restore->error = *error;
+    }
+    try(restore);
+}
+
+/* The larger of what it has and will have: until it is restored it has that. */
+static json_t *larger_of(const json_t *before, const json_t *after)
+{
+    static const char *const keys[] = {"cpus", "memory_bytes", "disk_bytes"};
+    json_t *larger = json_deep_copy(after);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (json_u64(before, keys[i]) > json_u64(after, keys[i])) {
+            json_object_set(larger, keys[i], json_object_get(before, keys[i]));
+        }
+    }
+    return larger;
+}
+
+/* What it takes of its project's quota is asked for while all is as it was: behind the rename there
+ * is no way back. */
+static void claim(struct restore *restore)
+{
+    struct machine *machine = restore->machine;
+    JSON_OWNED json_t *larger = larger_of(machine->config, restore->config);
+    struct store_command *command = store_command_new();
+    draft_add_claim(restore->service, command, machine->id, larger);
+    settings_add_quota(restore->service, command, machine->project, machine->config, larger);
+    store_propose(restore->service->options.store, command, on_claimed, restore);
+}
+
 static void on_verified(void *context)
 {
     struct restore *restore = context;
@@ -223,10 +276,11 @@ static void on_verified(void *context)
         volume_check_return(restore->service->options.volumes, machine->project, machine->name,
                             restore->volumes, &restore->error);
     }
-    if (restore->error.kind == ERROR_NONE && restore->with_memory) {
-        boot_try(restore->machine, restore->content, restore->manifest, on_tried, restore);
+    if (restore->error.kind == ERROR_NONE) {
+        restore->config = merge(restore);
+        claim(restore);
     } else {
-        on_tried(NULL, restore);
+        try(restore);
     }
 }
 
