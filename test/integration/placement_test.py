@@ -255,6 +255,25 @@ class Placement(unittest.TestCase):
         self.assertEqual(self.until("other", lambda machine: machine["state"] == "running", "running")["node"], self.c.name)
         self.assertEqual(self.a.get("/v1/placement")["reservations"], [])
 
+    def test_room_is_kept_once_whoever_asks_at_once(self):
+        most = self.room(self.c)
+        words = ("placement", "reserve", "--memory", f"{most - 1}GiB", "--node", self.c.name)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            asked = [pool.submit(server.cli, *words, f"r{i}", check=False) for i, server in enumerate((self.a, self.b, self.c) * 2)]
+        said = [(one.result().returncode, one.result().stderr) for one in asked]
+        kept = [one["name"] for one in self.a.get("/v1/placement")["reservations"]]
+        for name in kept:
+            self.a.cli("placement", "release", name)
+        self.assertEqual((len(kept), sorted(code for code, _ in said)), (1, [0] + [69] * 5), said)
+
+    def test_room_that_nobody_has_is_not_kept(self):
+        for words in (("--cpus", 1 << 61), ("--ttl", "0s"), ("--memory", f"{1 << 62}")):
+            self.assertEqual(self.a.cli("placement", "reserve", "none", *map(str, words), check=False).returncode, 64, words)
+        self.a.cli("placement", "reserve", "memory", "--cpus", "0", "--ttl", "1m")
+        kept = self.a.get("/v1/placement")["reservations"][0]
+        self.a.cli("placement", "release", "memory")
+        self.assertEqual((kept["cpus"], kept["memory_bytes"]), (0, 256 << 20))
+
     def test_room_that_expires_is_given_away(self):
         most = self.room(self.c)
         self.a.cli("placement", "reserve", "short", "--memory", f"{most - 1}GiB", "--node", self.c.name, "--ttl", "2s")

@@ -93,6 +93,14 @@ void draft_add_claim(const struct machine_service *service, struct store_command
 #define LACKS_DISK   "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes")
 #define LACKS_CPU    "n.cpu_millis < " RUNNING(CPU) " + " KEPT("cpu_millis")
 
+/* Of the row's node; ?1 is the row's key or id, ?2 the time. */
+#define HAS_ROOM(table)                                                                        \
+    "NOT EXISTS (SELECT 1 FROM node WHERE key = " table ".node AND duty <> 'active') AND NOT " \
+    "EXISTS (SELECT 1 FROM placement_room n WHERE n.key = " table ".node AND (" LACKS_MEMORY   \
+    " OR " LACKS_DISK " OR " LACKS_CPU "))"
+
+static const char NO_ROOM[] = "the node takes nothing new, or has no room for it any more";
+
 void draft_add_check(const struct machine_service *service, struct store_command *command,
                      const char *project, const char *id, const json_t *config)
 {
@@ -105,12 +113,18 @@ void draft_add_check(const struct machine_service *service, struct store_command
         store_command_add(command, "DELETE FROM placement_reservation WHERE key = ?", "t", key);
     }
     store_command_add_expecting(
-        command, ERROR_CONFLICT, "the node takes nothing new, or has no room for it any more",
-        "UPDATE machine SET revision = revision WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM node "
-        "WHERE key = machine.node AND duty <> 'active') AND NOT EXISTS (SELECT 1 FROM "
-        "placement_room n WHERE n.key = machine.node AND (" LACKS_MEMORY " OR " LACKS_DISK
-        " OR " LACKS_CPU "))",
-        "tu", id, clock_real_ms());
+        command, ERROR_CONFLICT, NO_ROOM,
+        "UPDATE machine SET revision = revision WHERE id = ?1 AND " HAS_ROOM("machine"), "tu", id,
+        clock_real_ms());
+}
+
+void machine_add_reservation_check(struct store_command *command, const char *key)
+{
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, NO_ROOM,
+        "UPDATE placement_reservation SET revision = revision WHERE key = ?1 AND " HAS_ROOM(
+            "placement_reservation"),
+        "tu", key, clock_real_ms());
 }
 
 /* ---- Of who displaces ---- */

@@ -164,6 +164,8 @@ struct machine_displaced {
 };
 void machine_add_displacement(struct machine_service *service, struct store_command *command,
                               const struct machine_displaced *displaced);
+/* The node of the reservation with this key takes it, by the rows: CONFLICT. */
+void machine_add_reservation_check(struct store_command *command, const char *key);
 
 /* The CPUs of this node that a machine's VMM runs on, from now on and whenever it starts.  False:
  * this node has no such machine. */

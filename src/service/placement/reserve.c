@@ -8,9 +8,10 @@
 #include "base/random.h"
 #include "base/text.h"
 
+#include "service/machine/machine.h"
 #include "service/placement/parts.h"
 
-enum { MILLI = 1000 };
+enum { CPUS_MAX = 4096 };
 #define MIB         (UINT64_C(1) << 20)
 #define TTL_DEFAULT 3600000
 #define TTL_MAX     UINT64_C(2592000000)
@@ -31,9 +32,9 @@ static void wanted_done(struct wanted *wanted)
     free(wanted->id);
 }
 
-static uint64_t or_else(uint64_t value, uint64_t otherwise)
+static uint64_t said(const json_t *create, const char *key, uint64_t otherwise)
 {
-    return value != 0 ? value : otherwise;
+    return json_is_integer(json_object_get(create, key)) ? json_u64(create, key) : otherwise;
 }
 
 static int check(const struct placement_service *service, const json_t *create, uint64_t ttl_ms,
@@ -54,7 +55,8 @@ static int check(const struct placement_service *service, const json_t *create, 
     if (node[0] != '\0' && !picture_has_node(service, node)) {
         return error_set(err, ERROR_NOT_FOUND, "there is no node %.80s", node);
     }
-    return error_check_range("ttl_ms", ttl_ms, TTL_MIN, TTL_MAX, err);
+    int r = error_check_range("cpus", json_u64(create, "cpus"), 0, CPUS_MAX, err);
+    return r < 0 ? r : error_check_range("ttl_ms", ttl_ms, TTL_MIN, TTL_MAX, err);
 }
 
 static int take_wanted(struct placement_service *service, const char *project, const json_t *create,
@@ -63,11 +65,10 @@ static int take_wanted(struct placement_service *service, const char *project, c
     const char *name = json_text(create, "name");
     const char *node = json_text(create, "node");
     const json_t *constraints = json_object_get(create, "constraints");
-    wanted->ttl_ms = or_else(json_u64(create, "ttl_ms"), TTL_DEFAULT);
-    wanted->config =
-        json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)or_else(json_u64(create, "cpus"), 1),
-                  "memory_bytes", (json_int_t)or_else(json_u64(create, "memory_bytes"), 256 * MIB),
-                  "disk_bytes", (json_int_t)json_u64(create, "disk_bytes"));
+    wanted->ttl_ms = said(create, "ttl_ms", TTL_DEFAULT);
+    wanted->config = json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)said(create, "cpus", 1),
+                               "memory_bytes", (json_int_t)said(create, "memory_bytes", 256 * MIB),
+                               "disk_bytes", (json_int_t)json_u64(create, "disk_bytes"));
     if (json_array_size(constraints) > 0) {
         json_object_set_new(wanted->config, "constraints", json_deep_copy(constraints));
     }
@@ -86,17 +87,58 @@ static int take_wanted(struct placement_service *service, const char *project, c
     return r;
 }
 
-static void propose(struct placement_service *service, const char *project, const char *name,
-                    const struct wanted *wanted, const char *node, placement_done *done,
-                    void *context)
+/* ---- Kept where there is room; decided again where others came first ---- */
+
+struct reserving {
+    struct placement_service *service;
+    char *project;
+    json_t *create;
+    unsigned tries;
+    placement_done *done;
+    void *context;
+};
+
+static void reserve(struct reserving *reserving);
+
+static void finish(struct reserving *reserving, const struct error *error, uint64_t index)
 {
+    reserving->done(error, index, reserving->context);
+    json_decref(reserving->create);
+    free(reserving->project);
+    free(reserving);
+}
+
+static void on_reserved(const struct error *error, uint64_t index, void *context)
+{
+    struct reserving *reserving = context;
+    struct placement_service *service = reserving->service;
+    bool is_beaten = error != NULL && error->kind == ERROR_CONFLICT;
+    service->pending--;
+    service->conflicts += is_beaten;
+    if (is_beaten && reserving->tries < PLACEMENT_TRIES_MAX && !service->is_over) {
+        service->retries++;
+        reserve(reserving);
+    } else {
+        finish(reserving, error, index);
+    }
+}
+
+static void on_refused(const struct error *error, uint64_t index, void *context)
+{
+    finish(context, error, index);
+}
+
+static void propose(struct reserving *reserving, const struct wanted *wanted, const char *node)
+{
+    struct placement_service *service = reserving->service;
+    const char *name = json_text(reserving->create, "name");
     const uint64_t *amounts = wanted->asked.request.demand.amounts.of;
     uint64_t now_ms = clock_real_ms();
-    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    MEMORY_OWNED char *key = memory_format("%s/%s", reserving->project, name);
     MEMORY_OWNED char *exists = memory_format("there is a reservation %s already", name);
     struct store_command *command = store_command_new();
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
-                      "tu", project, now_ms);
+                      "tu", reserving->project, now_ms);
     store_command_add(command,
                       "DELETE FROM placement_reservation WHERE expires_ms <= iif(key = ?1, ?2, ?3)",
                       "tuu", key, now_ms, now_ms - SWEPT_MS);
@@ -105,32 +147,46 @@ static void propose(struct placement_service *service, const char *project, cons
         "INSERT INTO placement_reservation (key, project, name, node, cpu_millis, memory_bytes, "
         "disk_bytes, expires_ms, created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
         "?10 WHERE NOT EXISTS (SELECT 1 FROM placement_reservation WHERE key = ?1)",
-        "ttttuuuuur", key, project, name, node, amounts[PLACEMENT_CPU_MILLI],
+        "ttttuuuuur", key, reserving->project, name, node, amounts[PLACEMENT_CPU_MILLI],
         amounts[PLACEMENT_MEMORY], amounts[PLACEMENT_DISK], now_ms + wanted->ttl_ms, now_ms);
-    store_propose(service->options.store, command, done, context);
+    machine_add_reservation_check(command, key);
+    service->pending++;
+    store_propose(service->options.store, command, on_reserved, reserving);
+}
+
+static void reserve(struct reserving *reserving)
+{
+    struct placement_service *service = reserving->service;
+    struct wanted *wanted = NEW(struct wanted);
+    struct placement_decision decision = {0};
+    struct error err = {0};
+    reserving->tries++;
+    picture_update(service);
+    int r = take_wanted(service, reserving->project, reserving->create, wanted, &err);
+    r = r < 0 ? r : measured_decide(service, &wanted->asked, reserving->project, &decision, &err);
+    if (r == 0 && !decision.is_placed) {
+        r = error_set(&err, ERROR_LIMIT, "there is no such room: %s", decision.reason);
+    }
+    if (r < 0) {
+        answer_later(service, &err, on_refused, reserving);
+    } else {
+        propose(reserving, wanted, decision.node_name);
+    }
+    placement_decision_done(&decision);
+    wanted_done(wanted);
+    free(wanted);
 }
 
 void placement_service_reserve(struct placement_service *service, const char *project,
                                const json_t *create, placement_done *done, void *context)
 {
-    struct wanted *wanted = NEW(struct wanted);
-    struct placement_decision decision = {0};
-    struct error err = {0};
-    picture_update(service);
-    int r = take_wanted(service, project, create, wanted, &err);
-    r = r < 0 ? r : measured_decide(service, &wanted->asked, project, &decision, &err);
-    if (r == 0 && !decision.is_placed) {
-        r = error_set(&err, ERROR_LIMIT, "there is no such room: %s", decision.reason);
-    }
-    if (r < 0) {
-        answer_later(service, &err, done, context);
-    } else {
-        propose(service, project, json_text(create, "name"), wanted, decision.node_name, done,
-                context);
-    }
-    placement_decision_done(&decision);
-    wanted_done(wanted);
-    free(wanted);
+    struct reserving *reserving = NEW(struct reserving);
+    *reserving = (struct reserving){.service = service,
+                                    .project = memory_copy_string(project),
+                                    .create = json_deep_copy(create),
+                                    .done = done,
+                                    .context = context};
+    reserve(reserving);
 }
 
 void placement_service_release(struct placement_service *service, const char *project,
