@@ -210,6 +210,12 @@ static void take_devices(struct described *described, const json_t *list)
     described->node.devices = described->devices;
 }
 
+/* What nobody can have stays that, and does not wrap to what one could. */
+static uint64_t milli_of(uint64_t cpus)
+{
+    return cpus < UINT64_MAX / MILLI ? cpus * MILLI : UINT64_MAX;
+}
+
 static void take_size(struct described *described, const json_t *attributes)
 {
     const json_t *reserved = json_object_get(attributes, "reserved");
@@ -218,7 +224,7 @@ static void take_size(struct described *described, const json_t *attributes)
     bool is_known = json_u64(attributes, "memory_bytes") > 0;
     uint64_t *capacity = node->capacity.of;
     capacity[PLACEMENT_CPU_MILLI] =
-        (is_known ? json_u64(attributes, "cpus") : UNKNOWN_CPUS) * MILLI;
+        milli_of(is_known ? json_u64(attributes, "cpus") : UNKNOWN_CPUS);
     capacity[PLACEMENT_MEMORY] = is_known ? json_u64(attributes, "memory_bytes") : UNKNOWN_MEMORY;
     capacity[PLACEMENT_DISK] = is_known ? json_u64(attributes, "disk_bytes") : UNKNOWN_DISK;
     capacity[PLACEMENT_HUGE_2M] = pages_of(json_object_get(attributes, "hugepages"), "2048kB");
@@ -268,14 +274,20 @@ static void write_room(struct placement_service *service, const struct placement
     service_write(service, command, &service->is_room_stale);
 }
 
-static bool is_alive(const struct cluster_view *view, const char *name, bool is_self)
+/* Name -> struct cluster_node of the view, lent from that. */
+static struct map nodes_of(const struct cluster_view *view)
 {
+    struct map nodes = {0};
     for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            return view->nodes[i].is_self || view->nodes[i].health == CLUSTER_HEALTHY;
-        }
+        map_set(&nodes, view->nodes[i].name, (void *)(uintptr_t)&view->nodes[i]);
     }
-    return is_self;
+    return nodes;
+}
+
+static bool is_alive(const struct map *nodes, const char *name, bool is_self)
+{
+    const struct cluster_node *node = map_get(nodes, name);
+    return node != NULL ? node->is_self || node->health == CLUSTER_HEALTHY : is_self;
 }
 
 static bool has_effect(const json_t *taints, const char *effect)
@@ -289,6 +301,14 @@ static bool has_effect(const json_t *taints, const char *effect)
         }
     }
     return false;
+}
+
+static uint32_t cost_of(const json_t *node)
+{
+    const char *label = json_text(json_object_get(node, "labels"), "cost");
+    uint64_t cost = 0;
+    text_parse_u64(text_of(label, strlen(label)), &cost);
+    return cost < UINT32_MAX ? (uint32_t)cost : UINT32_MAX;
 }
 
 static void set_node(struct placement_service *service, const json_t *node, bool is_alive_now)
@@ -307,8 +327,7 @@ static void set_node(struct placement_service *service, const json_t *node, bool
     described->node.pool = json_text(node, "pool");
     described->node.is_ready = is_alive_now;
     described->node.is_eligible = duty[0] == '\0' || strcmp(duty, "active") == 0;
-    described->node.cost =
-        (uint32_t)strtoul(json_text(json_object_get(node, "labels"), "cost"), NULL, 10);
+    described->node.cost = cost_of(node);
     take_attributes(described, node, attributes);
     take_place(described, node, attributes);
     take_taints(described, json_object_get(node, "taints"));
@@ -398,6 +417,7 @@ void nodes_update(struct placement_service *service)
     JSON_OWNED json_t *seen = json_object();
     struct error err = {0};
     struct cluster_view *view = peer_view(service->options.peers);
+    struct map alive = nodes_of(view);
     size_t index = 0;
     json_t *node = NULL;
     if (cluster_write_nodes(service->options.cluster, &text, &err) < 0 ||
@@ -408,7 +428,7 @@ void nodes_update(struct placement_service *service)
     {
         const char *name = json_text(node, "name");
         bool is_self = json_is_true(json_object_get(node, "self"));
-        bool is_alive_now = is_alive(view, name, is_self);
+        bool is_alive_now = is_alive(&alive, name, is_self);
         if (is_alive_now && !is_self && !has_spoken(node)) {
             is_alive_now = false;
             loop_timer_start(service->look, LOOK_MS);
@@ -422,6 +442,7 @@ void nodes_update(struct placement_service *service)
         }
         free(map_set(&service->nodes, name, digest));
     }
+    map_done(&alive);
     if (view != NULL) {
         cluster_view_unref(view);
     }

@@ -138,6 +138,7 @@ struct placement_service {
     struct map dirty;    /* keys of machines whose rows changed */
     struct map images;   /* picture_image_at(): which images are where, as far as is known */
     struct list waiting;
+    struct map waiters; /* the same by id */
     struct list making; /* struct making: operations that end when machines run */
     struct list moving; /* struct moving: machines that wait and whose disks move (queue.c) */
     bool are_nodes_stale;

@@ -66,6 +66,7 @@ void waiting_free(struct placement_service *service, struct waiting *waiting)
 {
     forget_blocked(waiting);
     hold_forget(service, waiting);
+    map_remove(&service->waiters, waiting->id);
     list_remove(&waiting->link);
     json_decref(waiting->config);
     free(waiting->project);
@@ -103,7 +104,9 @@ static void set_waiting(struct placement_service *service, struct known *known, 
     forget_blocked(waiting);
     if (waiting->name != NULL) {
         hold_forget(service, waiting);
+        map_remove(&service->waiters, waiting->id);
     }
+    map_set(&service->waiters, known->id, waiting);
     service->are_holds_stale = true;
     json_decref(waiting->config);
     free(waiting->project);
@@ -541,6 +544,7 @@ void picture_done(struct placement_service *service)
     map_done(&service->dirty);
     map_done(&service->talking);
     map_done(&service->images);
+    map_done(&service->waiters);
     map_each(&service->cpus, free_text, NULL);
     map_done(&service->cpus);
     placement_cluster_free(service->cluster);

@@ -31,14 +31,7 @@ void queue_wake_all(struct placement_service *service)
 
 struct waiting *waiting_find(struct placement_service *service, const char *id)
 {
-    LIST_EACH(node, &service->waiting)
-    {
-        struct waiting *waiting = LIST_ITEM(node, struct waiting, link);
-        if (strcmp(waiting->id, id) == 0) {
-            return waiting;
-        }
-    }
-    return NULL;
+    return map_get(&service->waiters, id);
 }
 
 static bool take_said(sqlite3_stmt *row, void *context)
