@@ -128,10 +128,17 @@ static void forget_what_was_said(struct forecaster *forecaster)
     knows->seasonal.trend = 0;
 }
 
+/* By a day and less it is waited for; more than that, and the clock was wrong before. */
+static bool is_over(const struct forecaster *forecaster, uint64_t step)
+{
+    uint64_t last = forecaster->knows.last;
+    return step <= last && (step == 0 || last - step <= forecaster->day_slots);
+}
+
 void forecaster_observe(struct forecaster *forecaster, uint64_t step, double value)
 {
     struct knowledge *knows = &forecaster->knows;
-    if (step <= knows->last || !(value >= 0) || !isfinite(value)) {
+    if (is_over(forecaster, step) || !(value >= 0) || !isfinite((float)value)) {
         return;
     }
     bool follows = knows->steps > 0 && step == knows->last + 1;

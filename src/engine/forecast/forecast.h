@@ -69,7 +69,8 @@ void forecaster_free(struct forecaster *forecaster);
 /*
  * What was in step number `step` (since 1970, UTC), at least 0.  Steps that were left out are not
  * known: nothing is learnt from them.  A step that is not after the last one is ignored (a clock
- * that was set back), and one more than a week after it begins anew but for the seasons.
+ * that was set back), unless it is more than a day before: then the clock was wrong until now, and
+ * it begins anew but for the seasons, as it does after a gap.
  */
 void forecaster_observe(struct forecaster *forecaster, uint64_t step, double value);
 

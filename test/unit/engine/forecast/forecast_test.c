@@ -137,7 +137,8 @@ TEST(forecast, clocks_jump_and_hours_are_missing)
     struct forecast_report report;
     double past[DAY_STEPS];
     feed(forecaster, DAY_STEPS, 8 * DAY_STEPS);
-    forecaster_observe(forecaster, DAY_STEPS, 1000); /* back: ignored */
+    forecaster_observe(forecaster, 7 * DAY_STEPS, 1000); /* back: ignored */
+    forecaster_observe(forecaster, 0, 1000);
     forecaster_observe(forecaster, 8 * DAY_STEPS - 1, 1000);
     forecaster_observe(forecaster, 8 * DAY_STEPS, -1); /* no such values */
     forecaster_observe(forecaster, 8 * DAY_STEPS, NAN);
@@ -151,6 +152,24 @@ TEST(forecast, clocks_jump_and_hours_are_missing)
     forecaster_next(forecaster, &point);
     forecaster_report(forecaster, &report);
     EXPECT(isfinite(point.high) && point.high < 1000 && isfinite(report.error));
+    forecaster_free(forecaster);
+}
+
+/* A node whose clock was years ahead for a moment is not without forecasts for years. */
+TEST(forecast, a_clock_that_was_wrong_is_not_believed_for_ever)
+{
+    struct forecaster *forecaster = forecaster_new(STEP_MS, 0.95);
+    struct forecast_point point;
+    double past[DAY_STEPS];
+    feed(forecaster, DAY_STEPS, 8 * DAY_STEPS);
+    forecaster_observe(forecaster, 3000 * DAY_STEPS, 2);
+    EXPECT(forecaster_last(forecaster) == 3000 * DAY_STEPS);
+    feed(forecaster, 8 * DAY_STEPS, 8 * DAY_STEPS + 24);
+    EXPECT(forecaster_last(forecaster) == 8 * DAY_STEPS + 23);
+    EXPECT(forecaster_past(forecaster, DAY_STEPS, past) == 24);
+    EXPECT(forecaster_next(forecaster, &point) && point.high > 15);
+    forecaster_observe(forecaster, 8 * DAY_STEPS + 24, 1e300); /* no float has that */
+    EXPECT(forecaster_last(forecaster) == 8 * DAY_STEPS + 23);
     forecaster_free(forecaster);
 }
 
