@@ -54,7 +54,7 @@ void cpus_take(struct placement_service *service, const char *node, const json_t
         {
             const char *cpus = json_text(numa, "cpus");
             if (index < PLACEMENT_NUMA_MAX && cpus[0] != '\0') {
-                buffer_append_format(&list, "%s%.1000s", list.used > 0 ? "," : "", cpus);
+                buffer_append_format(&list, "%s%s", list.used > 0 ? "," : "", cpus);
             }
         }
     } else if (json_u64(attributes, "cpus") > 0) {

@@ -146,21 +146,6 @@ static void on_answer(const struct error *error, int status, struct buffer *answ
 
 /* ---- Sending it there ---- */
 
-static uint64_t node_id(const struct placement_service *service, const char *name)
-{
-    struct cluster_view *view = peer_view(service->options.peers);
-    uint64_t id = 0;
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            id = view->nodes[i].id;
-        }
-    }
-    if (view != NULL) {
-        cluster_view_unref(view);
-    }
-    return id;
-}
-
 /* `pending`: it is not to start there, but to wait for room. */
 static void send_there(struct creating *creating, const char *pending)
 {
@@ -170,7 +155,7 @@ static void send_there(struct creating *creating, const char *pending)
     BUFFER_OWNED struct buffer target = {0};
     MEMORY_OWNED char *body = json_dumps(creating->create, JSON_COMPACT);
     struct error err = {0};
-    uint64_t node = node_id(service, creating->node);
+    uint64_t node = nodes_id(service, creating->node);
     if (node == 0) {
         error_set(&err, ERROR_UNAVAILABLE, "node %s is not there any more", creating->node);
         refuse(creating, &err);

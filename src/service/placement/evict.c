@@ -231,10 +231,8 @@ static void look_at(const char *key, void *value, void *context)
     uint32_t leave_s = UINT32_MAX;
     char reason[PLACEMENT_REASON_MAX];
     struct error ignored = {0};
-    const char *where =
-        known->is_placed ? placement_cluster_where(service->cluster, known->id) : NULL;
     (void)key;
-    if (where == NULL || strcmp(where, service->node_name) != 0 ||
+    if (!known->is_here ||
         placement_may_stay(service->cluster, known->id, &filter, &leave_s, reason, &ignored) < 0) {
         return;
     }

@@ -468,3 +468,18 @@ void nodes_update_peaks(struct placement_service *service)
         log_warn("placement: what nodes foresee could not be read: %s", err.text);
     }
 }
+
+uint64_t nodes_id(const struct placement_service *service, const char *name)
+{
+    struct cluster_view *view = peer_view(service->options.peers);
+    uint64_t id = 0;
+    for (size_t i = 0; view != NULL && i < view->count; i++) {
+        if (strcmp(view->nodes[i].name, name) == 0) {
+            id = view->nodes[i].id;
+        }
+    }
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    return id;
+}

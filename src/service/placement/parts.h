@@ -187,6 +187,8 @@ void picture_tell(struct placement_service *service, const struct placement_chan
 void nodes_update(struct placement_service *service);
 /* What they foresee that they will use. */
 void nodes_update_peaks(struct placement_service *service);
+/* For peers; 0: nobody is called so. */
+uint64_t nodes_id(const struct placement_service *service, const char *name);
 /* Keep the place of a decision until its row is here: it is counted under an id of its own, which
  * is returned; NULL: it is gone. */
 char *picture_keep(struct placement_service *service, const char *project, struct asked *asked,

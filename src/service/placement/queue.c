@@ -339,19 +339,11 @@ static void move(struct placement_service *service, struct waiting *waiting, con
     static const char *const fields[] = {PEER_FIELD_HOP ": 1", "Content-Type: application/json",
                                          NULL};
     struct moving *moving = NEW(struct moving);
-    struct cluster_view *view = peer_view(service->options.peers);
     JSON_OWNED json_t *body = json_pack("{s:s, s:b}", "to", target, "live", 0);
-    uint64_t id = 0;
     moving->service = service;
     moving->kept = owned_kept;
     snprintf(moving->id, sizeof(moving->id), "%s", waiting->id);
     list_push_back(&service->moving, &moving->link);
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        id = strcmp(view->nodes[i].name, waiting->node) == 0 ? view->nodes[i].id : id;
-    }
-    if (view != NULL) {
-        cluster_view_unref(view);
-    }
     struct store_command *command = store_command_new();
     decision_add(service, command, waiting->project, waiting->name, waiting->id, DECISION_MOVED,
                  target, "it was displaced, and there is room here: its disk comes over");
@@ -366,7 +358,7 @@ static void move(struct placement_service *service, struct waiting *waiting, con
     MEMORY_OWNED char *text = json_dumps(body, JSON_COMPACT);
     MEMORY_OWNED char *path =
         memory_format("/v1/machines/%s/migrate?project=%s", waiting->name, waiting->project);
-    const struct peer_request request = {.node = id,
+    const struct peer_request request = {.node = nodes_id(service, waiting->node),
                                          .method = "POST",
                                          .target = path,
                                          .body = text,

@@ -84,3 +84,25 @@ TEST(placement_cpus, a_grant_of_the_state_knows_its_numa_node)
     EXPECT(grant.numa == -1 && grant.core_count == 0);
     done(&service);
 }
+
+/* Where sockets have every other CPU, their lists are long. */
+TEST(placement_cpus, a_long_list_is_read_to_its_end)
+{
+    struct placement_service service = {0};
+    BUFFER_OWNED struct buffer text = {0};
+    uint16_t cores[PLACEMENT_CORES_MAX];
+    struct placement_grant grant;
+    buffer_append_string(&text, "{\"cpus\": 1024, \"numa\": [");
+    for (unsigned numa = 0; numa < 2; numa++) {
+        buffer_append_format(&text, "%s{\"number\": %u, \"cpus\": \"", numa > 0 ? "," : "", numa);
+        for (unsigned cpu = numa; cpu < 1024; cpu += 2) {
+            buffer_append_format(&text, "%s%u", cpu > 1 ? "," : "", cpu);
+        }
+        buffer_append_string(&text, "\", \"memory_bytes\": 1024}");
+    }
+    buffer_append_string(&text, "]}");
+    take(&service, buffer_string(&text));
+    cpus_grant(&service, "n", "1022-1023", 2, cores, &grant);
+    EXPECT(grant.core_count == 2 && cores[0] == 511 && cores[1] == 1023 && grant.numa == -1);
+    done(&service);
+}
