@@ -152,13 +152,23 @@ bool file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-int file_check_room(const char *folder, struct error *err)
+static uint64_t free_bytes_of(const char *folder)
 {
     struct statvfs status;
-    uint64_t free_bytes = UINT64_MAX;
-    if (statvfs(folder, &status) == 0) {
-        free_bytes = (uint64_t)status.f_bavail * status.f_frsize;
-    }
+    return statvfs(folder, &status) == 0 ? (uint64_t)status.f_bavail * status.f_frsize : UINT64_MAX;
+}
+
+uint64_t file_room(const char *folder)
+{
+    uint64_t free_bytes = free_bytes_of(folder);
+    return free_bytes == UINT64_MAX       ? UINT64_MAX
+        : free_bytes > FILE_RESERVE_BYTES ? free_bytes - FILE_RESERVE_BYTES
+                                          : 0;
+}
+
+int file_check_room(const char *folder, struct error *err)
+{
+    uint64_t free_bytes = free_bytes_of(folder);
     return free_bytes >= FILE_RESERVE_BYTES
         ? 0
         : error_set(err, ERROR_FULL,

@@ -37,6 +37,8 @@ bool file_exists(const char *path);
 /* FULL, saying what to do: of the file system that holds `folder` less than that is free.  What
  * cannot be asked counts as enough. */
 int file_check_room(const char *folder, struct error *err);
+/* What is free beside that; UINT64_MAX: it cannot be asked. */
+uint64_t file_room(const char *folder);
 
 /*
  * The path of program `name` in $PATH as memory the caller frees, or NULL.

@@ -64,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
     MEMORY_OWNED char *content = memory_format("%s/content", folder);
     FD_OWNED int fd = memfd_create("archive", MFD_CLOEXEC);
     must(fd >= 0 && file_write_all(fd, bytes, length) == 0 && lseek(fd, 0, SEEK_SET) == 0);
-    int r = package_read(fd, folder, images, &manifest, &err);
+    int r = package_read(fd, folder, images, 0, &manifest, &err);
     must(r < 0 || manifest != NULL);
     json_decref(manifest);
     look(folder, false);

@@ -26,7 +26,6 @@
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
-#include "service/machine/content.h"
 #include "service/machine/package.h"
 #include "service/machine/snapshot.h"
 #include "service/peer/peer.h"
@@ -111,41 +110,14 @@ void arrivals_abandon(struct machine_service *service)
 
 /* ---- Unpacking ---- */
 
-static int take_over(const struct machine_arrival *arrival, const char *name, struct error *err)
-{
-    uid_t uid = disk_uid_of(arrival->id);
-    bool is_shared = strcmp(name, "base.raw") == 0 || strcmp(name, CONTENT_BASE) == 0;
-    bool is_given = geteuid() == 0 && strcmp(name, CONTENT_USER) != 0 && !is_shared;
-    MEMORY_OWNED char *from = memory_format("%s/content/%s", arrival->files.unpacked, name);
-    MEMORY_OWNED char *to = memory_format("%s/%s", arrival->files.place, name);
-    return !file_exists(from) ||
-            (rename(from, to) == 0 && chmod(to, is_shared ? 0444 : 0600) == 0 &&
-             (!is_given || chown(to, uid, uid) == 0))
-        ? 0
-        : error_os(err, errno, "moving %s to %s", from, to);
-}
-
-/* A disk stays as it is, where clones have theirs laid over it: nobody shares this one. */
-static int lay_out(const struct machine_arrival *arrival, struct error *err)
-{
-    static const char *const names[] = {"disk.raw",   "disk.qcow2",     "base.raw",
-                                        CONTENT_BASE, CONTENT_FIRMWARE, CONTENT_USER};
-    int r = file_make_folder(arrival->files.place, 0711, err);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]) && r == 0; i++) {
-        r = take_over(arrival, names[i], err);
-    }
-    return r;
-}
-
 static void unpack(void *context)
 {
     struct machine_arrival *arrival = context;
     struct error *err = &arrival->error;
     int r = arrival_begin(&arrival->files, false, err);
     r = r < 0 ? r : arrival_unpack(&arrival->files, err);
-    r = r < 0 ? r : lay_out(arrival, err);
-    r = r < 0 ? r : arrival_rebase(&arrival->files, arrival->config, err);
     r = r < 0 ? r : arrival_place(&arrival->files, err);
+    r = r < 0 ? r : arrival_rebase(&arrival->files, arrival->config, err);
     if (r == 0) { /* the node that has it removes its own copy when this one is the machine's */
         arrival_seal(&arrival->files, err);
     }
@@ -183,11 +155,12 @@ static void fetch_next(struct machine_arrival *arrival)
             : arrival->files.blob;
         if (blob[0] != '\0' && !image_exists(options->images, blob)) {
             bool is_image = arrival->fetched < KEYS;
-            const struct peer_wanted wanted = {
-                .id = blob,
-                .bytes_max = is_image ? json_u64(arrival->config, "image_bytes") : 0,
-                .first = &arrival->from,
-                .first_count = 1};
+            const struct peer_wanted wanted = {.id = blob,
+                                               .bytes_max = is_image
+                                                   ? json_u64(arrival->config, "image_bytes")
+                                                   : arrival->files.blob_bytes,
+                                               .first = &arrival->from,
+                                               .first_count = 1};
             arrival->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, arrival);
             return;
         }
@@ -250,6 +223,7 @@ static int check(struct machine_arrival *arrival, struct error *err)
     }
     r = request_check_fit(service, arrival->config, err);
     r = r < 0 ? r : network_check_machine(service->options.networks, arrival->id, err);
+    r = r < 0 ? r : arrival_check_room(&arrival->files, err);
     return r < 0 ? r : shares_check_here(service, arrival->config, err);
 }
 

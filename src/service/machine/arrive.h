@@ -12,6 +12,8 @@ struct arrival_files {
     char id[MACHINE_ID_SIZE];
     char operation[OPERATION_ID_SIZE]; /* of the node that has it; "": it is of an older version */
     char *blob;                        /* the archive; "": there is none */
+    uint64_t blob_bytes;               /* as the node says that has it */
+    uint64_t bytes;                    /* on its disk, of all that is in it */
     char *unpacked;
     char *place;
     char *place_snapshots;
@@ -23,6 +25,9 @@ struct arrival_files {
 int arrival_files_init(struct arrival_files *files, struct machine_service *service,
                        const char *key, const char *id, const json_t *body, struct error *err);
 void arrival_files_done(struct arrival_files *files);
+
+/* FULL: there is no room for the archive and what is in it. */
+int arrival_check_room(const struct arrival_files *files, struct error *err);
 
 /* The next ones block. */
 

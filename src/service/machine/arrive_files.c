@@ -16,6 +16,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -101,6 +102,8 @@ int arrival_files_init(struct arrival_files *files, struct machine_service *serv
     snprintf(files->operation, sizeof(files->operation), "%s", json_text(body, "operation"));
     files->blob = memory_copy_string(
         json_text(body, json_object_get(body, "parcel") != NULL ? "parcel" : "blob"));
+    files->blob_bytes = json_u64(body, "blob_bytes");
+    files->bytes = json_u64(body, "bytes");
     files->place_snapshots = memory_format("%s.snapshots", files->place);
     if (files->blob[0] != '\0' && !image_id_is_good(files->blob)) {
         return error_set(err, ERROR_INVALID, "an archive is named by 64 hex digits");
@@ -114,6 +117,15 @@ int arrival_files_init(struct arrival_files *files, struct machine_service *serv
     r = volume_move_files(service->options.volumes, project, name, &files->layers,
                           &files->layer_count, err);
     return r < 0 ? r : take_copies(files, json_object_get(body, "copies"), err);
+}
+
+int arrival_check_room(const struct arrival_files *files, struct error *err)
+{
+    uint64_t room_bytes = file_room(files->service->folder);
+    return files->blob_bytes <= room_bytes && files->bytes <= room_bytes - files->blob_bytes
+        ? 0
+        : error_set(err, ERROR_FULL, "it takes %" PRIu64 " MiB there, and %" PRIu64 " MiB are free",
+                    (files->bytes + files->blob_bytes) >> 20, room_bytes >> 20);
 }
 
 void arrival_files_done(struct arrival_files *files)
@@ -201,7 +213,14 @@ int arrival_unpack(struct arrival_files *files, struct error *err)
     FD_OWNED int fd = -1;
     uint64_t size = 0;
     int r = image_open(images, files->blob, &fd, &size, err);
-    return r < 0 ? r : package_read(fd, files->unpacked, images, &files->manifest, err);
+    r = r < 0 ? r
+              : package_read(fd, files->unpacked, images, file_room(files->service->folder),
+                             &files->manifest, err);
+    if (r == 0 && !json_is_true(json_object_get(files->manifest, "is_part"))) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "the node that has it sends machines as an older Blixard did: upgrade it");
+    }
+    return r;
 }
 
 static int place_snapshots(const struct arrival_files *files, struct error *err)

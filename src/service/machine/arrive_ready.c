@@ -160,11 +160,12 @@ static void fetch_next(struct machine_visit *visit)
                 free(migration_mark(visit->machine.service, id));
             }
             bool is_image = visit->fetched < BLOBS;
-            const struct peer_wanted wanted = {
-                .id = id,
-                .bytes_max = is_image ? json_u64(visit->machine.config, "image_bytes") : 0,
-                .first = &visit->from,
-                .first_count = 1};
+            const struct peer_wanted wanted = {.id = id,
+                                               .bytes_max = is_image
+                                                   ? json_u64(visit->machine.config, "image_bytes")
+                                                   : visit->files.blob_bytes,
+                                               .first = &visit->from,
+                                               .first_count = 1};
             visit->fetch = peer_fetch_new(options->blobs, &wanted, on_fetched, visit);
             return;
         }
@@ -273,7 +274,8 @@ static int check(struct machine_visit *visit, struct error *err)
                              service->node_name);
         }
     }
-    return check_vmm(visit, err);
+    r = check_vmm(visit, err);
+    return r < 0 ? r : arrival_check_room(&visit->files, err);
 }
 
 static void begin(void *context)

@@ -292,6 +292,8 @@ void migration_tell_target(struct migration *migration, json_t *owned_more, uint
     json_object_set_new(object, "id", json_string(machine->id));
     if (is_wanted) {
         json_object_set_new(object, "operation", json_string(migration->operation));
+        json_object_set_new(object, "blob_bytes", json_integer((json_int_t)migration->blob_bytes));
+        json_object_set_new(object, "bytes", json_integer((json_int_t)migration->file_bytes));
         add_copies(migration, object);
     }
     MEMORY_OWNED char *body = json_dumps(object, JSON_COMPACT);
@@ -534,9 +536,8 @@ static void pack(void *context)
     }
     if (r == 0 && migration->is_packed) {
         struct image_writer *writer = migration->writer;
-        uint64_t size = 0;
         migration->writer = NULL;
-        if (image_writer_finish(writer, migration->blob, &size, err) < 0) {
+        if (image_writer_finish(writer, migration->blob, &migration->blob_bytes, err) < 0) {
             migration->blob[0] = '\0';
         } else {
             free(migration_mark(service, migration->blob));
@@ -583,6 +584,7 @@ static void on_exported(const struct error *error, struct machine_export *export
         return;
     }
     migration->export = export;
+    migration->file_bytes = machine_export_usage(export);
     loop_work(migration->service->options.loop, pack, on_worked, migration);
 }
 

@@ -32,7 +32,9 @@ struct migration {
     uint64_t downtime_ms;                           /* at most, as asked */
     uint64_t bytes_per_second;
     char blob[HASH_TEXT_SIZE];
-    uint64_t bytes;
+    uint64_t blob_bytes;
+    uint64_t file_bytes; /* of what is in it, on disk */
+    uint64_t bytes;      /* sent */
     bool is_packed;
     bool is_packing;
     bool is_switching;  /* it cannot be taken back any more */
@@ -83,11 +85,13 @@ enum transfer_kind {
     TRANSFER_RUNNING, /* without what its VMM writes in */
     TRANSFER_STILL,   /* with that, and the state that was written down */
 };
-/* As machine_export(), with its snapshots, these files of volumes, and what else of its folder
- * another node needs.  May call back at once. */
+/* As machine_export(), of its files as they lie there, which nobody writes in meanwhile: of its
+ * folder what another node needs, its snapshots, these files of volumes.  Calls back at once. */
 void transfer_pack(struct machine *machine, enum transfer_kind kind,
                    const struct volume_file *files, size_t count, machine_exported *done,
                    void *context);
+/* What that takes on disk. */
+uint64_t machine_export_usage(const struct machine_export *export);
 
 /* ---- live.c ---- */
 int live_check(const struct machine *machine, bool is_snapshot, struct error *err);

@@ -20,7 +20,8 @@
  *
  * An archive comes from anywhere: only these names are taken, each once, only plain files, no more
  * of them and no larger than a machine can have, and no more bytes than PACKAGE_RATIO_MAX times
- * those of the archive.  Nothing is believed before its digest was compared.  Blocks; any thread.
+ * those of the archive (zeros do not count, as they are not written).  Nothing is believed before
+ * its digest was compared.  Blocks; any thread.
  */
 #ifndef SERVICE_MACHINE_PACKAGE_H
 #define SERVICE_MACHINE_PACKAGE_H
@@ -55,6 +56,8 @@ int package_writer_new(const json_t *manifest, const char *content, const char *
                        struct error *err);
 /* A file more, which the manifest names, and stays as it is; before the first step. */
 void package_writer_add(struct package_writer *writer, const char *name, const char *path);
+/* What all of its files take on disk. */
+uint64_t package_writer_usage(const struct package_writer *writer);
 /* Append the next piece to *out, a megabyte or so, or less, or nothing.  1: there is more; 0: that
  * was all. */
 int package_writer_step(struct package_writer *writer, struct buffer *out, struct error *err);
@@ -64,11 +67,13 @@ void package_writer_free(struct package_writer *writer); /* accepts NULL */
 
 /*
  * Unpack what `fd` reads below `folder`, which is made: content/, snapshots/NAME/, verified,
- * layers/ and own/; blobs go to `images`.  *ret_manifest is the caller's.  CORRUPT (it is cut,
+ * layers/ and own/; blobs go to `images`.  `room_bytes`: another node of ours has made it, and
+ * what is in it may be so much, however well it was packed; 0: it comes from anywhere.
+ * *ret_manifest is the caller's.  CORRUPT (it is cut,
  * damaged or no such archive), UNSUPPORTED (of a later version), TOO_LARGE, FULL.  On failure the
  * folder is the caller's to remove.
  */
-int package_read(int fd, const char *folder, struct image_store *images, json_t **ret_manifest,
-                 struct error *err);
+int package_read(int fd, const char *folder, struct image_store *images, uint64_t room_bytes,
+                 json_t **ret_manifest, struct error *err);
 
 #endif

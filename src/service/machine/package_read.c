@@ -3,6 +3,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -34,6 +35,7 @@ struct reading {
     struct image_store *images;
     json_t *manifest;
     uint64_t bytes_max;
+    bool is_ours;   /* a node has made it, and bytes_max is what there is room for */
     uint64_t bytes; /* written so far */
     size_t entries;
 };
@@ -49,8 +51,11 @@ static int fail(const struct reading *reading, struct error *err)
 static int take_bytes(struct reading *reading, size_t length, struct error *err)
 {
     reading->bytes += length;
-    return reading->bytes <= reading->bytes_max
-        ? 0
+    if (reading->bytes <= reading->bytes_max) {
+        return 0;
+    }
+    return reading->is_ours
+        ? error_set(err, ERROR_FULL, "there is room for %" PRIu64 " MiB", reading->bytes_max >> 20)
         : error_set(err, ERROR_TOO_LARGE,
                     "the archive unpacks to more than %d times its size: that is no machine",
                     PACKAGE_RATIO_MAX);
@@ -163,20 +168,34 @@ static bool is_zero(const uint8_t *bytes, size_t length)
     return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
 }
 
-/* Zeros stay holes, whatever the archive has of them. */
-static int write_block(int fd, const uint8_t *bytes, size_t length, uint64_t at)
+static int write_part(int fd, const uint8_t *bytes, size_t length, uint64_t at)
+{
+    for (size_t written = 0; written < length;) {
+        ssize_t wrote = pwrite(fd, bytes + written, length - written, (off_t)(at + written));
+        if (wrote < 0 && errno != EINTR) {
+            return -errno;
+        }
+        written += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return 0;
+}
+
+/* Zeros stay holes, whatever the archive has of them, and take no room: a disk that was filled with
+ * them packs to next to nothing, and is no bomb. */
+static int write_block(struct reading *reading, int fd, const uint8_t *bytes, size_t length,
+                       uint64_t at, struct error *err)
 {
     enum { GRAIN = 65536 };
     for (size_t done = 0; done < length;) {
         size_t part = length - done < GRAIN ? length - done : GRAIN;
-        size_t written = 0;
-        while (!is_zero(bytes + done, part) && written < part) {
-            ssize_t wrote =
-                pwrite(fd, bytes + done + written, part - written, (off_t)(at + done + written));
-            if (wrote < 0 && errno != EINTR) {
-                return -errno;
+        if (!is_zero(bytes + done, part)) {
+            if (take_bytes(reading, part, err) < 0) {
+                return -(int)err->kind;
             }
-            written += wrote > 0 ? (size_t)wrote : 0;
+            int r = write_part(fd, bytes + done, part, at + done);
+            if (r < 0) {
+                return error_os(err, -r, "writing what is in the archive");
+            }
         }
         done += part;
     }
@@ -201,12 +220,8 @@ static int read_file(struct reading *reading, uint64_t size, const char *path, s
         if (at < 0 || (uint64_t)at > size || length > size - (uint64_t)at) {
             return error_set(err, ERROR_CORRUPT, "a file of the archive is longer than it says");
         }
-        if (take_bytes(reading, length, err) < 0) {
+        if (write_block(reading, fd, bytes, length, (uint64_t)at, err) < 0) {
             return -(int)err->kind;
-        }
-        int r = write_block(fd, bytes, length, (uint64_t)at);
-        if (r < 0) {
-            return error_os(err, -r, "writing %s", path);
         }
     }
     if (got != ARCHIVE_EOF) {
@@ -406,17 +421,17 @@ static int verify(const struct reading *reading, struct error *err)
     return r;
 }
 
-int package_read(int fd, const char *folder, struct image_store *images, json_t **ret_manifest,
-                 struct error *err)
+int package_read(int fd, const char *folder, struct image_store *images, uint64_t room_bytes,
+                 json_t **ret_manifest, struct error *err)
 {
-    struct reading reading = {.folder = folder, .images = images};
+    struct reading reading = {.folder = folder, .images = images, .is_ours = room_bytes > 0};
     struct archive_entry *entry = NULL;
     struct stat status;
     if (fstat(fd, &status) < 0) {
         return error_os(err, errno, "reading the archive");
     }
     uint64_t most = (uint64_t)status.st_size * PACKAGE_RATIO_MAX;
-    reading.bytes_max = most > SMALL_MAX ? most : SMALL_MAX;
+    reading.bytes_max = room_bytes > 0 ? room_bytes : most > SMALL_MAX ? most : SMALL_MAX;
     reading.archive = archive_read_new();
     archive_read_support_format_tar(reading.archive);
     archive_read_support_filter_zstd(reading.archive);

@@ -158,6 +158,17 @@ void package_writer_add(struct package_writer *writer, const char *name, const c
     add(writer, memory_copy_string(name), memory_copy_string(path));
 }
 
+uint64_t package_writer_usage(const struct package_writer *writer)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < writer->count; i++) {
+        struct stat status;
+        const char *path = writer->entries[i].path;
+        bytes += path != NULL && stat(path, &status) == 0 ? (uint64_t)status.st_blocks * 512 : 0;
+    }
+    return bytes;
+}
+
 void package_writer_free(struct package_writer *writer)
 {
     if (writer == NULL) {

@@ -89,6 +89,11 @@ void machine_export_free(struct machine_export *export)
     }
 }
 
+uint64_t machine_export_usage(const struct machine_export *export)
+{
+    return package_writer_usage(export->writer);
+}
+
 int machine_export_step(struct machine_export *export, struct buffer *out, struct error *err)
 {
     return package_writer_step(export->writer, out, err);
@@ -224,15 +229,27 @@ void machine_export(struct machine_service *service, const char *project, const 
 
 /* ---- To another node ---- */
 
-/* What its VMM writes goes by its VMM, and what is copied as content goes as that. */
+/* Of its folder.  What a VMM that runs writes in goes by that; what a start makes anew stays. */
+static const struct {
+    const char *name;
+    unsigned kinds; /* of transfer_kind, as bits */
+} own_files[] = {
+#define ALWAYS (1U << TRANSFER_STOPPED | 1U << TRANSFER_RUNNING | 1U << TRANSFER_STILL)
+#define QUIET  (1U << TRANSFER_STOPPED | 1U << TRANSFER_STILL)
+#define BEGUN  (1U << TRANSFER_RUNNING | 1U << TRANSFER_STILL)
+    {"grow", ALWAYS},       {"booted", BEGUN},
+    {CONTENT_USER, ALWAYS}, {CONTENT_FIRMWARE, ALWAYS},
+    {SEED_FILE, BEGUN},     {"disk.raw", QUIET},
+    {"disk.qcow2", QUIET},  {"base.raw", QUIET},
+    {CONTENT_BASE, QUIET},  {MIGRATION_STATE, 1U << TRANSFER_STILL},
+#undef ALWAYS
+#undef QUIET
+#undef BEGUN
+};
+
 static void transfer_name_files(const struct machine *machine, enum transfer_kind kind,
                                 json_t *manifest, const struct volume_file *files, size_t count)
 {
-    static const char *const names[] = {
-        "grow",     "booted",     CONTENT_USER, CONTENT_FIRMWARE, SEED_FILE,
-        "disk.raw", "disk.qcow2", "base.raw",   CONTENT_BASE,     MIGRATION_STATE};
-    static const size_t counts[] = {
-        [TRANSFER_STOPPED] = 1, [TRANSFER_RUNNING] = 5, [TRANSFER_STILL] = 10};
     json_t *layers = json_array();
     json_t *own = json_array();
     for (size_t i = 0; i < count; i++) {
@@ -242,10 +259,10 @@ static void transfer_name_files(const struct machine *machine, enum transfer_kin
                                             "of", files[i].id, "format", files[i].format));
         }
     }
-    for (size_t i = 0; i < counts[kind]; i++) {
-        MEMORY_OWNED char *path = memory_format("%s/%s", machine->folder, names[i]);
-        if (file_exists(path)) {
-            json_array_append_new(own, json_string(names[i]));
+    for (size_t i = 0; i < sizeof(own_files) / sizeof(own_files[0]); i++) {
+        MEMORY_OWNED char *path = memory_format("%s/%s", machine->folder, own_files[i].name);
+        if ((own_files[i].kinds & 1U << kind) != 0 && file_exists(path)) {
+            json_array_append_new(own, json_string(own_files[i].name));
         }
     }
     json_object_set_new(manifest, "layers", layers);
@@ -261,10 +278,6 @@ void transfer_pack(struct machine *machine, enum transfer_kind kind,
     json_t *manifest = export->manifest;
     transfer_name_files(machine, kind, manifest, files, count);
     json_object_set_new(manifest, "blobs", json_array()); /* fetched for themselves */
-    if (kind == TRANSFER_STOPPED) {
-        capture_begin(machine, CAPTURE_DISK, export->folder, NULL, on_content, export);
-        return;
-    }
     json_object_set_new(manifest, "is_part", json_true());
     if (package_writer_new(manifest, NULL, (const char *const *)export->snapshots,
                            machine->service->options.images, &export->writer, &err) < 0) {
@@ -600,9 +613,9 @@ static void unpack(void *context)
     int r =
         image_open(import->service->options.images, import->blob, &fd, &import->size_bytes, err);
     atomic_store(&import->fd, fd);
-    r = r < 0
-        ? r
-        : package_read(fd, import->folder, import->service->options.images, &import->manifest, err);
+    r = r < 0 ? r
+              : package_read(fd, import->folder, import->service->options.images, 0,
+                             &import->manifest, err);
     if (r == 0 && json_is_true(json_object_get(import->manifest, "is_part"))) {
         r = error_set(err, ERROR_CORRUPT, "the archive is a part of a machine that moves");
     }

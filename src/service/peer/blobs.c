@@ -452,6 +452,11 @@ static void on_there(void *context)
     free(fetch);
 }
 
+uint64_t peer_wanted_bytes(const struct peer_wanted *wanted)
+{
+    return wanted->bytes_max > 0 ? wanted->bytes_max : PEER_BLOB_BYTES_MAX;
+}
+
 struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const struct peer_wanted *wanted,
                                   void (*done)(const struct error *error, void *context),
                                   void *context)
@@ -465,9 +470,7 @@ struct peer_fetch *peer_fetch_new(struct peer_blobs *blobs, const struct peer_wa
         loop_timer_start(fetch->timer, 0);
         return fetch;
     }
-    uint64_t bytes_max = wanted->bytes_max > 0 && wanted->bytes_max < PEER_BLOB_BYTES_MAX
-        ? wanted->bytes_max
-        : PEER_BLOB_BYTES_MAX;
+    uint64_t bytes_max = peer_wanted_bytes(wanted);
     struct job *job = job_of(blobs, wanted->id);
     if (job == NULL) {
         job = job_new(blobs, wanted);

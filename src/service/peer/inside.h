@@ -36,6 +36,9 @@ int peer_client_enter(struct peer_clients *clients, uint64_t node, struct peer_c
                       struct error *err);
 void peer_client_leave(struct peer_clients *clients, struct peer_client *client);
 
+/* How much of such a blob is taken: what is known of it counts, however much that is. */
+uint64_t peer_wanted_bytes(const struct peer_wanted *wanted);
+
 /* Errors name the node. */
 void peer_name_error(const struct peer_client *client, const struct error *error,
                      struct error *ret_error);

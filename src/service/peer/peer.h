@@ -152,7 +152,7 @@ enum {
     PEER_STALL_MS = 15000, /* without a byte: the next node is asked */
 };
 
-/* Modules are small; root file systems of machines are not. */
+/* Of which nobody knows more: modules are small; root file systems of machines are not. */
 #define PEER_BLOB_BYTES_MAX (UINT64_C(16) << 30)
 
 struct peer_blobs;
@@ -168,7 +168,7 @@ void peer_blobs_free(struct peer_blobs *blobs); /* nobody waits any more */
  */
 struct peer_wanted {
     const char *id;
-    uint64_t bytes_max; /* as far as it is known; 0: PEER_BLOB_BYTES_MAX */
+    uint64_t bytes_max; /* it has no more; 0: who knows, PEER_BLOB_BYTES_MAX */
     const uint64_t *first;
     size_t first_count;
 };

@@ -98,7 +98,7 @@ static int read_bytes(struct scene *scene, const void *bytes, size_t length)
     MEMORY_OWNED char *folder = memory_format("%s/in%u", scene->folder, count++);
     EXPECT(file_write(path, bytes, length, 0600, &scene->err) == 0);
     FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
-    int r = package_read(fd, folder, scene->others, &manifest, &scene->err);
+    int r = package_read(fd, folder, scene->others, 0, &manifest, &scene->err);
     json_decref(manifest);
     return r;
 }
@@ -117,7 +117,7 @@ TEST(package, what_goes_out_comes_in)
     MEMORY_OWNED char *disk = memory_format("%s/content/disk.raw", folder);
     EXPECT(file_write(path, scene.archive.data, scene.archive.used, 0600, &scene.err) == 0);
     FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
-    EXPECT(package_read(fd, folder, scene.others, &manifest, &scene.err) == 0);
+    EXPECT(package_read(fd, folder, scene.others, 0, &manifest, &scene.err) == 0);
     EXPECT(json_equal(manifest, scene.manifest));
     json_decref(manifest);
     EXPECT(stat(disk, &status) == 0 && status.st_size == 64 << 20 && status.st_blocks < 1024);
@@ -184,6 +184,7 @@ static void make(struct maker *maker, const struct scene *scene, bool is_packed)
     MEMORY_OWNED char *text = json_dumps(scene->manifest, 0);
     *maker = (struct maker){.archive = archive_write_new()};
     archive_write_set_format_pax(maker->archive);
+    archive_write_set_bytes_per_block(maker->archive, 0);
     if (is_packed) {
         archive_write_add_filter_zstd(maker->archive);
     }
@@ -266,6 +267,43 @@ TEST(package, an_archive_that_swells_is_refused)
     end(&scene);
 }
 
+/* Goal: a disk that its guest has filled with zeros, or with one byte, moves and comes in. */
+TEST(package, what_packs_well_is_no_bomb)
+{
+    struct scene scene;
+    struct maker maker;
+    struct stat status;
+    json_t *manifest = NULL;
+    begin(&scene);
+    json_object_set_new(scene.manifest, "is_part", json_true());
+    json_object_set_new(scene.manifest, "snapshots", json_array());
+    json_object_set_new(scene.manifest, "blobs", json_array());
+    json_object_set_new(scene.manifest, "own", json_pack("[s]", "disk.raw"));
+    MEMORY_OWNED char *zeros = memory_new(256, 1 << 20);
+    make(&maker, &scene, true);
+    add(&maker, "own/disk.raw", S_IFREG, zeros, (size_t)256 << 20);
+    EXPECT(try_it(&maker, &scene) == 0);
+
+    memset(zeros, 'x', (size_t)128 << 20);
+    make(&maker, &scene, true);
+    add(&maker, "own/disk.raw", S_IFREG, zeros, (size_t)256 << 20);
+    EXPECT(try_it(&maker, &scene) == -ERROR_TOO_LARGE);
+    MEMORY_OWNED char *path = memory_format("%s/archive", scene.folder);
+    for (unsigned i = 0; i < 2; i++) { /* a node has made it: what there is room for counts */
+        MEMORY_OWNED char *folder = memory_format("%s/room%u", scene.folder, i);
+        MEMORY_OWNED char *disk = memory_format("%s/own/disk.raw", folder);
+        uint64_t room_bytes = (uint64_t)(129 - 2 * i) << 20;
+        FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+        int r = package_read(fd, folder, scene.others, room_bytes, &manifest, &scene.err);
+        EXPECT(r == (i == 0 ? 0 : -ERROR_FULL));
+        EXPECT(i > 0 ||
+               (stat(disk, &status) == 0 && status.st_size == 256 << 20 &&
+                status.st_blocks < (140 << 20) / 512));
+    }
+    json_decref(manifest);
+    end(&scene);
+}
+
 TEST(package, a_manifest_that_is_none_is_refused)
 {
     static const char *const texts[] = {
@@ -325,7 +363,7 @@ TEST(package, parts_of_a_machine_that_moves)
     MEMORY_OWNED char *layer = memory_format("%s/layers/0123456789abcdef", folder);
     EXPECT(file_write(path, scene.archive.data, scene.archive.used, 0600, &scene.err) == 0);
     FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
-    EXPECT(package_read(fd, folder, scene.others, &manifest, &scene.err) == 0);
+    EXPECT(package_read(fd, folder, scene.others, 0, &manifest, &scene.err) == 0);
     EXPECT(file_exists(layer));
     json_decref(manifest);
 

@@ -5,6 +5,8 @@
 
 #include "engine/image/image.h"
 
+#include "service/peer/inside.h"
+
 #include "test/lib/test.h"
 #include "test/unit/service/peer/support.h"
 
@@ -143,6 +145,17 @@ TEST(peer_blobs, are_believed_by_their_digest_alone)
     EXPECT(outcome.error.kind == ERROR_CORRUPT && !image_exists(scene.images, id));
     EXPECT(strstr(outcome.error.text, "node b") != NULL);
     scene_close(&scene);
+}
+
+/* Goal: an archive of a machine, or an image, of which is known how large it is, comes whole. */
+TEST(peer_blobs, may_be_as_large_as_is_known_of_them)
+{
+    struct peer_wanted wanted = {.bytes_max = PEER_BLOB_BYTES_MAX + 1};
+    EXPECT(peer_wanted_bytes(&wanted) == PEER_BLOB_BYTES_MAX + 1);
+    wanted.bytes_max = 1;
+    EXPECT(peer_wanted_bytes(&wanted) == 1);
+    wanted.bytes_max = 0;
+    EXPECT(peer_wanted_bytes(&wanted) == PEER_BLOB_BYTES_MAX);
 }
 
 /* Goal: a node that sends more than there is fills nobody's disk, and the next one is asked. */
