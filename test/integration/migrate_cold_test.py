@@ -1,5 +1,6 @@
 """A machine that is stopped for its move: asked for there first, one operation, and it runs again, there or here."""
 import json
+import os
 import pathlib
 import tempfile
 import unittest
@@ -63,6 +64,86 @@ class Cold(unittest.TestCase):
         near.cli("vm", "delete", "m")
         near.cli("volume", "delete", "large")
         self.nothing_left(far)
+
+    def test_one_that_runs_is_stopped_for_it_and_runs_again(self):
+        """Wherever it is then: the other node refuses, it is cancelled, either node ends, it goes."""
+        near, far = self.near, self.far
+        near.cli("volume", "create", "ballast", "--size", "256MiB", "--format", "raw")
+        self.create("m", "--volume", "ballast", "--publish", "27418:80", "--strategy", "RerunOnFailure")
+        with next((near.folder / "volumes").rglob("*.raw")).open("r+b") as layer:
+            layer.write(os.urandom(192 << 20))
+        boots = [self.shell("m", BOOT)]
+
+        self.create("other", "--strategy", "Halted", "--publish", "27418:80", node=far)
+        refusal = near.cli("vm", "migrate", "m", "--cold", check=False)
+        self.assertEqual(refusal.returncode, 75, refusal.stderr)
+        self.assertIn("27418", refusal.stderr)
+        self.assertEqual(self.shell("m", BOOT), boots[0])  # nothing was stopped
+        near.cli("vm", "delete", "other")
+
+        operation = self.is_fetched()
+        self.assertIn("fetches", near.cli("operation", "list"))
+        self.assertIn("moving to node", near.cli("vm", "list"))
+        self.assertEqual(self.machine("m")["desired"], "running")
+        near.cli("operation", "cancel", operation)
+        self.runs_again(operation, "cancelled", boots)
+        far.resume()
+
+        operation = self.is_fetched()
+        near.kill()
+        far.resume()
+        near.start()
+        near.wait_ready()
+        self.runs_again(operation, "failed", boots)
+
+        operation = self.comes_to("stopping it")
+        near.kill()
+        near.start()
+        near.wait_ready()
+        self.runs_again(operation, "failed", boots)
+
+        operation = self.is_fetched()
+        far.kill()
+        self.runs_again(operation, "failed", boots)
+        far.start()
+        far.wait_ready()
+        far.until(lambda _: not list((far.folder / "volumes").rglob("*.raw")), "nothing of it is left there")
+
+        self.cluster.settled()
+        self.assertIn(f"is on node {far.name}", near.cli("vm", "migrate", "m", "--cold"))
+        self.assertEqual(self.machine("m")["state"], "running")
+        self.assertNotIn(self.shell("m", BOOT), boots)
+        self.nothing_left(near)
+        near.cli("vm", "delete", "m")
+        near.cli("volume", "delete", "ballast")
+        self.nothing_left(far)
+
+    def comes_to(self, phase):
+        self.cluster.settled()  # one that was paused is taken for ill
+        operation = json.loads(self.near.cli("vm", "migrate", "m", "--cold", "--no-wait", "--output", "json"))["operation"]
+
+        def has_come(_):
+            shown = self.near.get(f"/v1/operations/{operation}")
+            self.assertEqual(shown["state"], "running", shown)
+            return phase in str(shown)
+        self.near.until(has_come, phase)
+        return operation
+
+    def is_fetched(self):
+        """It stands, and the other node goes no further with what it gets."""
+        operation = self.comes_to("fetches")
+        self.far.pause()
+        self.assertEqual(self.near.get(f"/v1/operations/{operation}")["state"], "running")
+        return operation
+
+    def runs_again(self, operation, end, boots):
+        """Here, booted anew, and only so long."""
+        self.assertEqual(self.near.get(f"/v1/operations/{operation}/wait?timeout=60s")["state"], end)
+        self.near.until(lambda _: self.machine("m")["state"] == "running", "it runs again")
+        machine = self.machine("m")
+        self.assertEqual((machine["node"], machine["desired"]), (self.near.name, "running"))
+        boots.append(self.shell("m", BOOT))
+        self.assertEqual(len(set(boots)), len(boots))
 
 
 if __name__ == "__main__":

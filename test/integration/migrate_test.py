@@ -179,6 +179,9 @@ class Migration(unittest.TestCase):
         self.assertIn("already", self.refused(near, "vm", "migrate", "m", "--to", near.name))
         self.assertIn("no machine", self.refused(near, "vm", "migrate", "none"))
         self.assertIn("--timeout", self.refused(near, "vm", "migrate", "m", "--timeout", "soon"))
+        self.assertIn("at most 7d", self.refused(near, "vm", "migrate", "m", "--timeout", "8d"))
+        self.assertIn("at most 60s", self.refused(near, "vm", "migrate", "m", "--downtime", "61s"))
+        self.assertIn("node list", self.refused(near, "vm", "migrate", "m", "--to", ""))
 
     def begin_with_a_silent_target(self, near, far):
         far.pause()
@@ -191,7 +194,7 @@ class Migration(unittest.TestCase):
 
     def cancelled_stays(self, near, far):
         operation = self.begin_with_a_silent_target(near, far)
-        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        near.until(lambda _: "is asked" in str(near.get(f"/v1/operations/{operation}")), "the question")
         self.assertIn("something else", self.refused(near, "vm", "snapshot", "create", "m", "meanwhile"))
         near.cli("operation", "cancel", operation)
         self.assertEqual(self.ends(near, operation)["state"], "cancelled")
@@ -200,7 +203,7 @@ class Migration(unittest.TestCase):
 
     def source_killed_stays(self, near, far):
         operation = self.begin_with_a_silent_target(near, far)
-        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        near.until(lambda _: "is asked" in str(near.get(f"/v1/operations/{operation}")), "the question")
         near.kill()
         far.resume()
         near.start()
@@ -211,7 +214,7 @@ class Migration(unittest.TestCase):
     def started_stays(self, near, far):
         """Who starts it need not wait for a move."""
         operation = self.begin_with_a_silent_target(near, far)
-        near.until(lambda _: "fetches" in str(near.get(f"/v1/operations/{operation}")), "the archive is sent")
+        near.until(lambda _: "is asked" in str(near.get(f"/v1/operations/{operation}")), "the question")
         near.cli("vm", "start", "m")
         ended = self.ends(near, operation)
         far.resume()

@@ -43,6 +43,8 @@ struct machine_arrival {
     struct peer_fetch *fetch;
     bool is_cancelled;
     bool is_forgotten; /* which is what was asked for */
+    bool is_question;  /* would it be welcome? */
+    char *vmm;         /* that goes on with it; "": none */
     struct error error;
     machine_done *done;
     void *context;
@@ -78,6 +80,7 @@ static void on_cleaned_up(void *context)
     arrival_files_done(&arrival->files);
     free(arrival->key);
     free(arrival->node);
+    free(arrival->vmm);
     free(arrival);
 }
 
@@ -218,10 +221,12 @@ static int check(struct machine_arrival *arrival, struct error *err)
                          "node %s still has %s of an earlier stay of the machine: remove it there",
                          service->node_name, folder);
     }
-    if (arrival->files.blob[0] == '\0') {
+    if (arrival->files.blob[0] == '\0' && !arrival->is_question) {
         return 0;
     }
-    r = request_check_fit(service, arrival->config, err);
+    r = arrival->vmm[0] != '\0' ? arrival_check_vmm(service, arrival->config, arrival->vmm, err)
+                                : 0;
+    r = r < 0 ? r : request_check_fit(service, arrival->config, err);
     r = r < 0 ? r : network_check_machine(service->options.networks, arrival->id, err);
     r = r < 0 ? r : arrival_check_room(&arrival->files, err);
     return r < 0 ? r : shares_check_here(service, arrival->config, err);
@@ -237,10 +242,10 @@ static void begin(void *context)
 {
     struct machine_arrival *arrival = context;
     struct machine_service *service = arrival->service;
-    if (arrival->error.kind == ERROR_NONE) {
+    if (arrival->error.kind == ERROR_NONE && !arrival->is_question) {
         visit_forget(service, arrival->id);
     }
-    if (arrival->error.kind != ERROR_NONE) {
+    if (arrival->error.kind != ERROR_NONE || arrival->is_question) {
         on_cleaned_up(arrival); /* nothing was touched */
     } else if (arrival->files.blob[0] == '\0') {
         arrival->is_forgotten = true;
@@ -264,6 +269,8 @@ struct machine_arrival *machine_arrive(struct machine_service *service, const ch
         .service = service,
         .key = memory_format("%s/%s", project, name),
         .from = from,
+        .is_question = json_is_true(json_object_get(body, "is_question")),
+        .vmm = memory_copy_string(json_text(body, "vmm")),
         .done = done,
         .context = context,
     };

@@ -26,6 +26,9 @@ int arrival_files_init(struct arrival_files *files, struct machine_service *serv
                        const char *key, const char *id, const json_t *body, struct error *err);
 void arrival_files_done(struct arrival_files *files);
 
+/* UNSUPPORTED: it goes on from what `vmm` has written, and this node has another. */
+int arrival_check_vmm(const struct machine_service *service, const json_t *config, const char *vmm,
+                      struct error *err);
 /* FULL: there is no room for the archive and what is in it. */
 int arrival_check_room(const struct arrival_files *files, struct error *err);
 

@@ -188,19 +188,20 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static int check_vmm(const struct machine_visit *visit, struct error *err)
+int arrival_check_vmm(const struct machine_service *service, const json_t *config, const char *vmm,
+                      struct error *err)
 {
-    const struct machine_service *service = visit->machine.service;
-    const struct hypervisor_driver_info *driver = hypervisor_driver_info(
-        service->options.hypervisor, json_text(visit->machine.config, "driver"));
-    MEMORY_OWNED char *mine =
-        memory_format("%s %s %s", driver->name, driver->version, driver->accelerator);
-    return strcmp(mine, visit->vmm) == 0
-        ? request_check_fit(service, visit->machine.config, err)
+    const struct hypervisor_driver_info *driver =
+        hypervisor_driver_info(service->options.hypervisor, json_text(config, "driver"));
+    MEMORY_OWNED char *mine = driver != NULL
+        ? memory_format("%s %s %s", driver->name, driver->version, driver->accelerator)
+        : memory_copy_string("nothing of the kind");
+    return strcmp(mine, vmm) == 0
+        ? 0
         : error_set(err, ERROR_UNSUPPORTED,
                     "it is run by %.100s, and node %s has %.100s: --cold stops it, moves it, and "
                     "starts it",
-                    visit->vmm, service->node_name, mine);
+                    vmm, service->node_name, mine);
 }
 
 /* Those that the other node speaks of, in that order; and its own disk before them. */
@@ -274,7 +275,8 @@ static int check(struct machine_visit *visit, struct error *err)
                              service->node_name);
         }
     }
-    r = check_vmm(visit, err);
+    r = arrival_check_vmm(service, visit->machine.config, visit->vmm, err);
+    r = r < 0 ? r : request_check_fit(service, visit->machine.config, err);
     return r < 0 ? r : arrival_check_room(&visit->files, err);
 }
 

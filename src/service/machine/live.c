@@ -10,7 +10,7 @@
  *   switching  it stands still, all of it is there: one command makes it the other node's
  *   removing   that node has said that it runs (or has not, in time): what is here goes
  *
- * As in migrate.c the row decides.  The switch expects the reason that the row got at the
+ * As in cold.c the row decides.  The switch expects the reason that the row got at the
  * beginning, and that the operation runs here still: a node that was restarted, or that has lost
  * the answer, first writes another reason (migration_settle()), and only then lets it run on.
  */
@@ -58,7 +58,6 @@ struct live {
     struct loop_timer *timer;
     uint64_t disk_bytes;
     uint64_t still_ms; /* since when it stands still; 0: it does not */
-    char reason[MACHINE_REASON_SIZE];
     bool is_saving;
     bool is_leaving; /* the VMM was told */
     bool has_left;   /* all is written */
@@ -95,6 +94,12 @@ int live_check(const struct machine *machine, bool is_snapshot, struct error *er
             driver != NULL ? driver->name : "");
     }
     return r;
+}
+
+json_t *live_vmm(const struct machine *machine)
+{
+    const struct hypervisor_driver_info *driver = driver_of(machine);
+    return json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator);
 }
 
 /* ---- The end ---- */
@@ -217,13 +222,29 @@ static void finish_settling(struct settling *settling, const struct error *error
     machine_unref(machine);
 }
 
+/* It is another node's: which is visible here by now. */
+static void on_visible(const struct error *error, void *context)
+{
+    struct settling *settling = context;
+    struct error elsewhere = {0};
+    if (error != NULL && !settling->machine->service->is_over) {
+        loop_timer_start(settling->timer, SETTLE_EVERY_MS);
+        return;
+    }
+    error_set(&elsewhere, error == NULL ? ERROR_CONFLICT : ERROR_CANCELLED,
+              "the machine is another node's");
+    finish_settling(settling, &elsewhere);
+}
+
 static void on_written(const struct error *error, uint64_t index, void *context)
 {
     struct settling *settling = context;
     struct error over = {0};
     (void)index;
-    if (error == NULL || error->kind == ERROR_CONFLICT) {
-        finish_settling(settling, error);
+    if (error == NULL) {
+        finish_settling(settling, NULL);
+    } else if (error->kind == ERROR_CONFLICT) {
+        store_barrier(settling->machine->service->options.store, on_visible, settling);
     } else if (settling->machine->service->is_over) {
         error_set(&over, ERROR_CANCELLED, "the node ends");
         finish_settling(settling, &over);
@@ -336,7 +357,7 @@ static void switch_over(struct live *live)
         "?6 AND EXISTS (SELECT 1 FROM operation WHERE key = ?7 AND state = 'running') AND (SELECT "
         "count(*) FROM volume WHERE project = ?8 AND machine = ?9) = ?10",
         "trtttttttu", migration->target, machine->key, machine->id, service->node_name,
-        live->reason, migration->operation, machine->project, machine->name,
+        migration->reason, migration->operation, machine->project, machine->name,
         (uint64_t)machine_volumes_count(machine));
     migration_add_belongings(migration, command);
     migration_add_event(migration, command, MACHINE_RUNNING);
@@ -536,7 +557,6 @@ static void mark(void *context)
 static void on_packed(struct migration *migration)
 {
     struct live *live = migration->live;
-    const struct hypervisor_driver_info *driver = driver_of(migration->machine);
     if (migration->error.kind != ERROR_NONE || migration->is_given_up) {
         end(live);
         return;
@@ -550,8 +570,7 @@ static void on_packed(struct migration *migration)
     migration->was_announced = true;
     json_t *body =
         json_pack("{s:I, s:s, s:o, s:o}", "disk_bytes", (json_int_t)live->disk_bytes, "parcel",
-                  migration->blob, "volumes", volumes, "vmm",
-                  json_sprintf("%s %s %s", driver->name, driver->version, driver->accelerator));
+                  migration->blob, "volumes", volumes, "vmm", live_vmm(migration->machine));
     if (migration->is_snapshot) {
         json_object_set_new(body, "is_saved", json_true());
     }
@@ -649,8 +668,8 @@ void live_begin(struct migration *migration)
     }
     migration->live = live;
     find_disks(live);
-    snprintf(live->reason, sizeof(live->reason), "moving to node %s", migration->target);
-    machine_set_state(migration->machine, MACHINE_RUNNING, "%s", live->reason);
+    snprintf(migration->reason, sizeof(migration->reason), "moving to node %s", migration->target);
+    machine_set_state(migration->machine, MACHINE_RUNNING, "%s", migration->reason);
     operation_progress(service->options.operations, migration->operation, 5,
                        "packing what does not change");
     loop_work(service->options.loop, mark, on_marked, live);

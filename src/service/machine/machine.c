@@ -282,22 +282,37 @@ static void on_settled(const struct error *error, void *context)
         MEMORY_OWNED char *state = memory_format("%s/" MIGRATION_STATE, machine->folder);
         file_remove_tree(mark, &ignored);
         file_remove_tree(state, &ignored);
-        machine->was_leaving = true;
-        machine_run_attach(machine);
+        if (machine_state_is_alive(machine->state)) {
+            machine->was_leaving = true;
+            /* It was going down to be moved, and is wanted running. */
+            machine->is_restarting =
+                machine->state == MACHINE_STOPPING && machine->desired == MACHINE_DESIRED_RUNNING;
+            machine_run_attach(machine);
+        } else {
+            machine_step(machine);
+        }
     } else if (machine->is_gone) {
         migration_sweep_left(machine->service);
     }
     machine_unref(machine);
 }
 
-static void find_again(struct machine *machine)
+/* It may be said at this moment that it is another node's. */
+static bool settle_if_it_was_leaving(struct machine *machine)
 {
     MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, machine->folder);
+    if (!file_exists(mark)) {
+        return false;
+    }
+    machine->is_busy = true;
+    migration_settle(machine, on_settled, machine);
+    return true;
+}
+
+static void find_again(struct machine *machine)
+{
     visit_adopt(machine);
-    if (file_exists(mark)) { /* it may be said at this moment that it is another node's */
-        machine->is_busy = true;
-        migration_settle(machine, on_settled, machine);
-    } else {
+    if (!settle_if_it_was_leaving(machine)) {
         machine_run_attach(machine);
     }
 }
@@ -326,7 +341,9 @@ static void recover(struct machine *machine)
     } else if (machine->state == MACHINE_BACKOFF) {
         machine->state = MACHINE_STOPPED;
     }
-    machine_step(machine);
+    if (!settle_if_it_was_leaving(machine)) {
+        machine_step(machine);
+    }
 }
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,

@@ -282,9 +282,9 @@ void machine_import(struct machine_service *service, const char *project, const 
 /* ---- Machines that move to another node ---- */
 
 /*
- * A body of type MachineMigrate, at the node that has it.  The operation ends
- * when the machine is the other node's, and can be cancelled until that is decided.  CONFLICT: its
- * state, or what is wanted of it, does not allow it; INVALID, NOT_FOUND: the node.
+ * A body of type MachineMigrate, at the node that has it.  The operation ends when the machine is
+ * the other node's, and runs there if it ran; it can be cancelled until that is decided.  CONFLICT:
+ * its state, or what is wanted of it, does not allow it; INVALID, NOT_FOUND: the node.
  */
 void machine_migrate(struct machine_service *service, const char *project, const char *name,
                      const json_t *body, machine_begun *done, void *context);

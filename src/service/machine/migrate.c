@@ -1,22 +1,9 @@
 /*
- * A stopped machine goes to another node.
- *
- *   writing    its disk is copied as it lies there, and packed with its image and snapshots
- *   sending    the other node fetches that archive, verifies it and lays it out (arrive.c)
- *   switching  one command makes the machine the other node's
- *   removing   what is here goes, or, where something failed, what is there
- *
- * The row's node is who may start it, and only the switch changes that: it expects that the row is
- * this node's, that the machine is still wanted stopped, and that the operation runs here still.
- * While machine->migration is set, this node starts nothing of it.  So whoever dies when, the
- * machine is one node's: this one's before the command, the other's after it.  The other node says
- * that it is ready only when all is on its disk, and this node removes nothing before the command
- * is applied.
+ * A machine goes to another node: how, whether it may, and what all ways have in common; cold.c is
+ * the one without its memory, live.c that with it.
  */
 #include "service/machine/migrate.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,14 +15,11 @@
 #include "base/log.h"
 #include "base/loop/loop.h"
 #include "base/memory.h"
-#include "base/random.h"
 
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
 #include "service/cluster/cluster.h"
-#include "service/machine/capture.h"
-#include "service/machine/content.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
@@ -47,182 +31,35 @@ enum {
     STEPS_AT_ONCE = 64, /* of packing, a megabyte each: then the loop is told */
     ANSWER_BYTES_MAX = 16384,
     FORGET_MS = 30000,
+    ASK_MS = 30000,
     DOWNTIME_MS = 300, /* as QEMU has it */
     DOWNTIME_MAX_MS = 60000,
 };
 
-/* ---- Archives that are to go ---- */
-
-static char *marks_of(const struct machine_service *service)
-{
-    return memory_format("%s/migrating", service->folder);
-}
-
-char *migration_mark(const struct machine_service *service, const char *blob)
-{
-    struct error err = {0};
-    MEMORY_OWNED char *marks = marks_of(service);
-    char *mark = memory_format("%s/%s", marks, blob);
-    if (file_make_folder(marks, 0700, &err) < 0 || file_write(mark, "", 0, 0600, &err) < 0) {
-        log_warn("an archive of a migration is not marked: %s", err.text);
-    }
-    return mark;
-}
-
-void migration_remove_archive(const struct machine_service *service, const char *blob)
-{
-    struct error ignored = {0};
-    MEMORY_OWNED char *mark = memory_format("%s/migrating/%s", service->folder, blob);
-    if (image_exists(service->options.images, blob)) {
-        image_remove(service->options.images, blob, &ignored);
-    }
-    file_remove_tree(mark, &ignored);
-}
-
-void migration_sweep(struct machine_service *service)
-{
-    MEMORY_OWNED char *marks = marks_of(service);
-    DIR *folder = opendir(marks);
-    const struct dirent *entry = NULL;
-    while (folder != NULL && (entry = readdir(folder)) != NULL) {
-        if (image_id_is_good(entry->d_name)) {
-            migration_remove_archive(service, entry->d_name);
-        }
-    }
-    if (folder != NULL) {
-        closedir(folder);
-    }
-}
-
-/* ---- Those that left ---- */
-
-static bool take_node(sqlite3_stmt *row, void *context)
-{
-    const char *node = (const char *)sqlite3_column_text(row, 0);
-    *(char **)context = memory_copy_string(node != NULL ? node : "");
-    return false;
-}
-
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
-/* The mark: the operation, then a line for each layer of its volumes that leaves, "ID FORMAT". */
-int migration_write_mark(const struct migration *migration, struct error *err)
-{
-    BUFFER_OWNED struct buffer text = {0};
-    MEMORY_OWNED char *path = memory_format("%s/" MIGRATION_MARK, migration->machine->folder);
-    buffer_append_format(&text, "%s\n", migration->operation);
-    for (size_t i = 0; i < migration->file_count; i++) {
-        const struct volume_file *file = &migration->files[i];
-        if (file->copy[0] == '\0') {
-            buffer_append_format(&text, "%s %s\n", file->id, file->format);
-        }
-    }
-    return file_write(path, text.data, text.used, 0600, err);
-}
-
-static void remove_layers(const struct machine_service *service, const char *lines)
-{
-    char id[VOLUME_ID_SIZE];
-    char format[8];
-    for (const char *line = lines; line != NULL && line[0] != '\0';) {
-        if (sscanf(line, "%16[0-9a-f] %7[a-z0-9]", id, format) == 2) {
-            volume_move_remove(service->options.volumes, id, format);
-        }
-        line = strchr(line, '\n');
-        line = line != NULL ? line + 1 : NULL;
-    }
-}
-
-/* A row that was read may be an old one, from before it had come here: one that knows of the
- * operation is not. */
-static bool knows_operation(const struct machine_service *service, const char *mark)
-{
-    bool is_known = false;
-    struct error ignored = {0};
-    MEMORY_OWNED char *operation = memory_copy_text(mark, strcspn(mark, "\n"));
-    store_query(service->options.store, &ignored, take_presence, &is_known,
-                "SELECT 1 FROM operation WHERE key = ?", "t", operation);
-    return operation[0] == '\0' || is_known; /* "": of an older version */
-}
-
-/* It was the other node's before this one had removed it: only a later row can say so. */
-static void sweep_left(const struct machine_service *service, const char *id)
-{
-    enum { MARK_BYTES_MAX = 1 << 20 };
-    struct error err = {0};
-    BUFFER_OWNED struct buffer text = {0};
-    MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, id);
-    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, folder);
-    MEMORY_OWNED char *node = NULL;
-    if (strlen(id) == MACHINE_ID_SIZE - 1 && file_exists(mark) &&
-        store_query(service->options.store, &err, take_node, &node,
-                    "SELECT node FROM machine WHERE id = ?", "t", id) == 0 &&
-        node != NULL && strcmp(node, service->node_name) != 0 &&
-        file_read(mark, MARK_BYTES_MAX, &text, &err) == 0 &&
-        knows_operation(service, buffer_string(&text))) {
-        MEMORY_OWNED char *snapshots = snapshot_folder_all(service, id);
-        hypervisor_end(folder);
-        remove_layers(service, strchr(buffer_string(&text), '\n'));
-        migration_remove_folder(service, snapshots);
-        migration_remove_folder(service, folder);
-    }
-}
-
-void migration_sweep_left(struct machine_service *service)
-{
-    DIR *folder = opendir(service->folder);
-    const struct dirent *entry = NULL;
-    while (folder != NULL && (entry = readdir(folder)) != NULL) {
-        sweep_left(service, entry->d_name);
-    }
-    if (folder != NULL) {
-        closedir(folder);
-    }
-}
-
 /* ---- The end ---- */
+
+static void release_volumes(struct migration *migration)
+{
+    struct machine *machine = migration->machine;
+    if (migration->holds_volumes) { /* without which it was not started meanwhile */
+        migration->holds_volumes = false;
+        volume_move_hold(migration->service->options.volumes, machine->project, machine->name,
+                         false);
+        machine_step(machine);
+    }
+}
 
 static void free_migration(struct migration *migration)
 {
     struct machine *machine = migration->machine;
     migration->service->pending--;
-    if (migration->holds_volumes) { /* without which it was not started meanwhile */
-        volume_move_hold(migration->service->options.volumes, machine->project, machine->name,
-                         false);
-        machine_step(machine);
-    }
+    release_volumes(migration);
     loop_timer_free(migration->timer);
     free(migration->files);
     free(migration->result);
     free(migration);
     machine->held--;
     machine_unref(machine);
-}
-
-/* Moved away first: what a crash leaves there goes at the next start. */
-void migration_remove_folder(const struct machine_service *service, const char *path)
-{
-    struct error err = {0};
-    char unique[MACHINE_ID_SIZE];
-    random_hex(unique, MACHINE_ID_SIZE - 1);
-    MEMORY_OWNED char *cloning = memory_format("%s/cloning", service->folder);
-    MEMORY_OWNED char *away = memory_format("%s/%s", cloning, unique);
-    if (!file_exists(path)) {
-        return;
-    }
-    int r = file_make_folder(cloning, 0711, &err);
-    if (r == 0 && rename(path, away) < 0) {
-        r = error_os(&err, errno, "moving %s away", path);
-    }
-    r = r < 0 ? r : file_remove_tree(away, &err);
-    if (r < 0) {
-        log_warn("what a machine that moved has left: %s", err.text);
-    }
 }
 
 static void clean_up(void *context)
@@ -311,23 +148,15 @@ void migration_tell_target(struct migration *migration, json_t *owned_more, uint
                                     is_wanted ? migration : NULL);
 }
 
-static void on_cleaned_up(void *context)
+void migration_finish(struct migration *migration)
 {
-    struct migration *migration = context;
     struct machine *machine = migration->machine;
     struct machine_service *service = migration->service;
     bool is_good = migration->error.kind == ERROR_NONE;
-    service->migrations[is_good ? 0 : 1]++;
-    service->migrated_bytes += is_good ? migration->bytes : 0;
-    if (is_good) {
-        if (migration->is_live) { /* not before the old copy is gone: it may come back at once */
-            operation_succeed(service->options.operations, migration->operation, migration->result);
-        }
-        log_info("machine %s: moved to node %s (%" PRIu64 " MiB)", machine->key, migration->target,
-                 migration->bytes >> 20);
-    } else {
-        log_warn("machine %s: not moved to node %s: %s", machine->key, migration->target,
-                 migration->error.text);
+    if (is_good && (migration->is_live || migration->runs_after)) {
+        /* Not before the old copy is gone: it may come back at once. */
+        operation_succeed(service->options.operations, migration->operation, migration->result);
+    } else if (!is_good) {
         operation_fail(service->options.operations, migration->operation, &migration->error);
     }
     /* Not after a switch was proposed, which may come true although its answer was lost. */
@@ -335,13 +164,34 @@ static void on_cleaned_up(void *context)
         migration_tell_target(migration, NULL, FORGET_MS, on_forgotten);
     }
     machine->migration = NULL;
-    if (!machine->is_gone && migration->is_live) {
-        machine_set_state(machine, machine->state, "%s", "");
-    }
     if (!machine->is_gone) {
+        machine_set_state(machine, machine->state, "%s", "");
         machine_step(machine);
     }
     free_migration(migration);
+}
+
+static void on_cleaned_up(void *context)
+{
+    struct migration *migration = context;
+    const struct machine *machine = migration->machine;
+    struct machine_service *service = migration->service;
+    bool is_good = migration->error.kind == ERROR_NONE;
+    service->migrations[is_good ? 0 : 1]++;
+    service->migrated_bytes += is_good ? migration->bytes : 0;
+    if (is_good) {
+        log_info("machine %s: moved to node %s (%" PRIu64 " MiB)", machine->key, migration->target,
+                 migration->bytes >> 20);
+    } else {
+        log_warn("machine %s: not moved to node %s: %s", machine->key, migration->target,
+                 migration->error.text);
+    }
+    if (is_good && migration->runs_after) {
+        release_volumes(migration);
+        cold_await(migration);
+    } else {
+        migration_finish(migration);
+    }
 }
 
 void migration_end(struct migration *migration)
@@ -361,10 +211,12 @@ void migration_give_up(struct migration *migration, int kind, const char *text)
     if (migration->error.kind == ERROR_NONE) {
         error_set(&migration->error, kind, "%s", text);
     }
-    if (migration->export != NULL || migration->is_packing) {
-        return; /* a thread has it: on_packed() follows */
+    if (migration->export != NULL || migration->is_packing || migration->is_marking) {
+        return; /* a thread has it: what follows looks at is_given_up */
     }
-    if (migration->live != NULL) {
+    if (migration->is_stopping) {
+        cold_give_up(migration);
+    } else if (migration->live != NULL) {
         live_give_up(migration);
     } else if (migration->call != NULL) {
         peer_call_free(migration->call);
@@ -375,15 +227,21 @@ void migration_give_up(struct migration *migration, int kind, const char *text)
 
 void migration_abandon(struct machine *machine)
 {
-    if (machine->migration != NULL) {
-        migration_give_up(machine->migration, ERROR_CANCELLED, "the node ends");
+    struct migration *migration = machine->migration;
+    if (migration != NULL && machine->service->is_over) {
+        cold_wait_no_more(migration);
+    }
+    if (migration != NULL) {
+        migration_give_up(migration, ERROR_CANCELLED, "the node ends");
     }
 }
 
 void migration_yield(struct machine *machine)
 {
-    enum machine_desired needed =
-        machine->migration->is_live ? MACHINE_DESIRED_RUNNING : MACHINE_DESIRED_STOPPED;
+    const struct migration *migration = machine->migration;
+    enum machine_desired needed = migration->is_live || migration->runs_after
+        ? MACHINE_DESIRED_RUNNING
+        : MACHINE_DESIRED_STOPPED;
     if (machine->desired == needed) {
         return;
     }
@@ -398,21 +256,12 @@ static void on_cancel(void *context)
 
 static void on_timeout(void *context)
 {
+    cold_wait_no_more(context);
     migration_give_up(context, ERROR_TIMEOUT,
                       "it took too long (--timeout); the machine is where it was");
 }
 
 /* ---- Switching ---- */
-
-static void on_switched(const struct error *error, uint64_t index, void *context)
-{
-    struct migration *migration = context;
-    (void)index;
-    if (error != NULL) {
-        migration->error = *error;
-    }
-    migration_end(migration);
-}
 
 void migration_add_event(const struct migration *migration, struct store_command *command,
                          enum machine_state state)
@@ -443,27 +292,6 @@ void migration_add_belongings(const struct migration *migration, struct store_co
                     migration->target, migration->files, migration->file_count, command);
 }
 
-static void switch_over(struct migration *migration)
-{
-    struct machine_service *service = migration->service;
-    const struct machine *machine = migration->machine;
-    struct store_command *command = store_command_new();
-    migration->is_switching = true;
-    operation_on_cancel(service->options.operations, migration->operation, NULL, NULL);
-    store_command_add_expecting(
-        command, ERROR_CONFLICT,
-        "something else was asked of the machine meanwhile; it is where it was",
-        "UPDATE machine SET node = ?1, state = 'creating', reason = NULL, revision = ?2 WHERE key "
-        "= ?3 AND id = ?4 AND node = ?5 AND desired = 'stopped' AND (SELECT count(*) FROM volume "
-        "WHERE project = ?6 AND machine = ?7) = ?8",
-        "trtttttu", migration->target, machine->key, machine->id, service->node_name,
-        machine->project, machine->name, (uint64_t)machine_volumes_count(machine));
-    migration_add_belongings(migration, command);
-    migration_add_event(migration, command, MACHINE_CREATING);
-    operation_add_success(service->options.operations, command, migration->operation, NULL);
-    store_propose(service->options.store, command, on_switched, migration);
-}
-
 /* ---- Sending ---- */
 
 void migration_take_problem(const struct migration *migration, int status,
@@ -489,30 +317,64 @@ void migration_name_full(const struct migration *migration, const char *node, st
     error_wrap(err, "node %s has no room for %s; the machine is where it was", node, what);
 }
 
-static void on_sent(const struct error *error, int status, struct buffer *answer, void *context)
+/* ---- Asking ---- */
+
+static enum transfer_kind kind_of(const struct migration *migration)
+{
+    return !migration->is_live   ? TRANSFER_STOPPED
+        : migration->is_snapshot ? TRANSFER_STILL
+                                 : TRANSFER_RUNNING;
+}
+
+static void on_counted(const struct error *error, struct machine_export *export, void *context)
 {
     struct migration *migration = context;
+    if (error != NULL) {
+        migration->error = *error;
+        return;
+    }
+    migration->file_bytes = machine_export_usage(export);
+    machine_export_free(export);
+}
+
+static void on_asked(const struct error *error, int status, struct buffer *answer, void *context)
+{
+    struct migration *migration = context;
+    const struct machine *machine = migration->machine;
     migration->call = NULL;
     if (error != NULL) {
         migration->error = *error;
     } else if (status >= 300) {
         migration_take_problem(migration, status, answer, &migration->error);
+    } else if (migration->is_snapshot &&
+               (machine->vm == NULL || machine->state != MACHINE_RUNNING)) {
+        error_set(&migration->error, ERROR_CONFLICT, "machine %s has ended", machine->name);
     }
+    if (migration->error.kind != ERROR_NONE) {
+        migration_end(migration);
+    } else {
+        migration->on_welcome(migration);
+    }
+}
+
+void migration_ask(struct migration *migration, void (*done)(struct migration *migration))
+{
+    const struct machine *machine = migration->machine;
+    migration->on_welcome = done;
+    transfer_pack(migration->machine, kind_of(migration), migration->files, migration->file_count,
+                  on_counted, migration);
     if (migration->error.kind != ERROR_NONE) {
         migration_end(migration);
         return;
     }
-    switch_over(migration);
-}
-
-static void send_archive(struct migration *migration)
-{
-    MEMORY_OWNED char *text = memory_format("node %s fetches and verifies %" PRIu64 " MiB",
-                                            migration->target, migration->bytes >> 20);
-    operation_progress(migration->service->options.operations, migration->operation, 50, text);
-    migration->was_announced = true;
-    migration_tell_target(migration, json_pack("{s:s}", "blob", migration->blob),
-                          migration->timeout_ms, on_sent);
+    MEMORY_OWNED char *text = memory_format("node %s is asked", migration->target);
+    operation_progress(migration->service->options.operations, migration->operation, 2, text);
+    json_t *body = json_pack("{s:b}", "is_question", 1);
+    if (migration->is_snapshot) {
+        migration->file_bytes += json_u64(machine->config, "memory_bytes");
+        json_object_set_new(body, "vmm", live_vmm(machine));
+    }
+    migration_tell_target(migration, body, ASK_MS, on_asked);
 }
 
 /* ---- Packing ---- */
@@ -592,43 +454,11 @@ void migration_pack(struct migration *migration, void (*done)(struct migration *
 {
     migration->on_packed = done;
     migration->is_packing = true;
-    enum transfer_kind kind = !migration->is_live ? TRANSFER_STOPPED
-        : migration->is_snapshot                  ? TRANSFER_STILL
-                                                  : TRANSFER_RUNNING;
-    transfer_pack(migration->machine, kind, migration->files, migration->file_count, on_exported,
-                  migration);
-}
-
-static void on_packed(struct migration *migration)
-{
-    if (migration->error.kind == ERROR_NONE && !migration->is_given_up) {
-        send_archive(migration);
-    } else {
-        migration_end(migration);
-    }
+    transfer_pack(migration->machine, kind_of(migration), migration->files, migration->file_count,
+                  on_exported, migration);
 }
 
 /* ---- Beginning ---- */
-
-/* One that is to go on from a memory would lose that. */
-static int check(const struct machine *machine, struct error *err)
-{
-    MEMORY_OWNED char *state =
-        memory_format("%s/" CONTENT_RESUME "/" CONTENT_STATE, machine->folder);
-    MEMORY_OWNED char *incoming = memory_format("%s/" CONTENT_INCOMING, machine->folder);
-    if (machine->desired != MACHINE_DESIRED_STOPPED || machine->state != MACHINE_STOPPED) {
-        return error_set(err, ERROR_CONFLICT,
-                         "machine %s is %s, and moves while it is stopped: `blixard vm stop %s`",
-                         machine->name, machine_state_text(machine->state), machine->name);
-    }
-    if (file_exists(state) || file_exists(incoming)) {
-        return error_set(err, ERROR_CONFLICT,
-                         "machine %s goes on from a snapshot when it is started, which does not "
-                         "move: start it and stop it first",
-                         machine->name);
-    }
-    return migration_check_busy(machine, err);
-}
 
 int migration_check_busy(const struct machine *machine, struct error *err)
 {
@@ -649,7 +479,7 @@ static int check_way(const struct migration *migration, const struct machine *ma
         return -(int)err->kind;
     }
     return migration->is_live ? live_check(machine, migration->is_snapshot, err)
-                              : check(machine, err);
+                              : cold_check(machine, err);
 }
 
 /* Without a word about it, one that runs moves while it runs. */
@@ -750,16 +580,14 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
         return;
     }
     operation_on_cancel(service->options.operations, migration->operation, on_cancel, migration);
-    if (migration->is_live) {
-        loop_timer_start(migration->timer, migration->timeout_ms);
-        machine->migration = migration;
-        live_begin(migration);
-        return;
-    }
-    operation_progress(service->options.operations, migration->operation, 10, "copying its disk");
     loop_timer_start(migration->timer, migration->timeout_ms);
     machine->migration = migration;
-    migration_pack(migration, on_packed);
+    migration->runs_after = !migration->is_live && machine->desired == MACHINE_DESIRED_RUNNING;
+    if (migration->is_live && !migration->is_snapshot) {
+        live_begin(migration); /* nothing stands still before the other node is ready */
+    } else {
+        migration_ask(migration, migration->is_live ? live_begin : cold_begin);
+    }
 }
 
 void machine_migrate(struct machine_service *service, const char *project, const char *name,

@@ -1,4 +1,5 @@
-/* Inside service/machine: what migrate.c (stopped machines) and live.c (running ones) share. */
+/* Inside service/machine: what migrate.c, cold.c (machines that are stopped for it) and live.c
+ * (those that run) share. */
 #ifndef SERVICE_MACHINE_MIGRATE_H
 #define SERVICE_MACHINE_MIGRATE_H
 
@@ -23,6 +24,9 @@ struct migration {
     struct machine_export *export;
     struct image_writer *writer;
     bool is_live;     /* it runs */
+    bool runs_after;  /* it does not move so, but ran, and is to run again */
+    bool is_stopping; /* for that */
+    bool is_marking;  /* a thread has it */
     bool is_snapshot; /* and goes as a state that is written down: its VMM knows no other way */
     bool is_marked;   /* FOLDER/leaving */
     struct volume_file *files; /* of its volumes, which are held */
@@ -41,8 +45,12 @@ struct migration {
     bool was_announced; /* the other node may have something of it */
     struct peer_call *call;
     _Atomic bool is_given_up;
-    struct live *live; /* while it runs: live.c; or NULL */
-    char *result;      /* of the operation, when it went well: JSON, or NULL */
+    struct live *live;                /* while it runs: live.c; or NULL */
+    char reason[MACHINE_REASON_SIZE]; /* of its row, while it moves */
+    struct store_watch *watch;        /* of one that is to run there */
+    bool has_started;
+    void (*on_welcome)(struct migration *migration);
+    char *result; /* of the operation, when it went well: JSON, or NULL */
     struct error error;
     machine_begun *done;
     void *context;
@@ -52,6 +60,8 @@ struct migration {
 void migration_tell_target(struct migration *migration, json_t *owned_more, uint64_t timeout_ms,
                            void (*done)(const struct error *error, int status,
                                         struct buffer *answer, void *context));
+/* Would the other node take it?  Then `done`; else it ends. */
+void migration_ask(struct migration *migration, void (*done)(struct migration *migration));
 /* What goes as an archive becomes migration->blob; then `done`, later or at once: all is there, or
  * migration->error says what failed, or it is given up. */
 void migration_pack(struct migration *migration, void (*done)(struct migration *migration));
@@ -68,6 +78,8 @@ void migration_take_problem(const struct migration *migration, int status,
 void migration_name_full(const struct migration *migration, const char *node, struct error *err);
 /* Everything that was begun has ended; by migration->error it went well or not. */
 void migration_end(struct migration *migration);
+/* The end of that. */
+void migration_finish(struct migration *migration);
 /* That it is on the target, in this state, once the command is carried out. */
 void migration_add_event(const struct migration *migration, struct store_command *command,
                          enum machine_state state);
@@ -93,7 +105,21 @@ void transfer_pack(struct machine *machine, enum transfer_kind kind,
 /* What that takes on disk. */
 uint64_t machine_export_usage(const struct machine_export *export);
 
+/* ---- cold.c ---- */
+int cold_check(const struct machine *machine, struct error *err);
+void cold_begin(struct migration *migration);
+/* The VMM has ended because it is being moved: what follows is its affair. */
+bool cold_takes_end(struct machine *machine);
+/* It is given up: migration_end() follows now, or when the machine is down. */
+void cold_give_up(struct migration *migration);
+/* It is the other node's, and nothing of it is left here: migration_finish() when it runs there. */
+void cold_await(struct migration *migration);
+/* Not any longer. */
+void cold_wait_no_more(struct migration *migration);
+
 /* ---- live.c ---- */
+/* Who runs it, as another node is told; a new reference. */
+json_t *live_vmm(const struct machine *machine);
 int live_check(const struct machine *machine, bool is_snapshot, struct error *err);
 void live_begin(struct migration *migration);
 /* Whatever became of its leaving, its VMM runs on, of any driver. */

@@ -111,7 +111,7 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     bool was_unhealthy = machine->is_unhealthy;
     machine->is_unhealthy = false;
     close_all(machine);
-    if (restore_takes_end(machine)) {
+    if (restore_takes_end(machine) || cold_takes_end(machine)) {
         return;
     }
     if (machine->volumes_problem[0] != '\0') {

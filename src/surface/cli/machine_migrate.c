@@ -8,18 +8,35 @@
 
 #include "surface/cli/private.h"
 
-static int take_time(const struct arguments *arguments, const char *flag, const char *field,
-                     const char *example, json_t *body, struct error *err)
+/* As the API has them. */
+static const struct time_flag {
+    const char *flag;
+    const char *field;
+    const char *example;
+    uint64_t most_ms;
+    const char *most;
+} times[] = {
+    {"timeout", "timeout_ms", "10m", UINT64_C(7) * 24 * 3600000, "7d"},
+    {"downtime", "downtime_ms", "300ms", 60000, "60s"},
+};
+
+static int take_time(const struct arguments *arguments, const struct time_flag *time, json_t *body,
+                     struct error *err)
 {
-    const char *text = flag_value(arguments, flag);
+    const char *text = flag_value(arguments, time->flag);
     uint64_t time_ms = 0;
-    if (text != NULL && (!text_parse_duration_ms(text, &time_ms) || time_ms == 0)) {
-        return error_set(err, ERROR_INVALID, "--%s is a time such as %s, not \"%.40s\"", flag,
-                         example, text);
+    if (text == NULL) {
+        return 0;
     }
-    if (text != NULL) {
-        json_object_set_new(body, field, json_integer((json_int_t)time_ms));
+    if (!text_parse_duration_ms(text, &time_ms) || time_ms == 0) {
+        return error_set(err, ERROR_INVALID, "--%s is a time such as %s, not \"%.40s\"", time->flag,
+                         time->example, text);
     }
+    if (time_ms > time->most_ms) {
+        return error_set(err, ERROR_INVALID, "--%s is at most %s, not %.40s", time->flag,
+                         time->most, text);
+    }
+    json_object_set_new(body, time->field, json_integer((json_int_t)time_ms));
     return 0;
 }
 
@@ -31,10 +48,10 @@ static int make_body(const struct arguments *arguments, json_t *body, struct err
     bool is_cold = flag_value(arguments, "cold") != NULL;
     bool is_snapshot = flag_value(arguments, "snapshot") != NULL;
     uint64_t bytes = 0;
-    int r = take_time(arguments, "timeout", "timeout_ms", "10m", body, err);
-    r = r < 0 ? r : take_time(arguments, "downtime", "downtime_ms", "300ms", body, err);
-    if (r < 0) {
-        return r;
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        if (take_time(arguments, &times[i], body, err) < 0) {
+            return -(int)err->kind;
+        }
     }
     if (is_live + is_cold + is_snapshot > 1) {
         return error_set(err, ERROR_INVALID, "--live, --snapshot and --cold exclude each other");
@@ -42,9 +59,6 @@ static int make_body(const struct arguments *arguments, json_t *body, struct err
     if (is_cold && (bandwidth != NULL || flag_value(arguments, "downtime") != NULL)) {
         return error_set(err, ERROR_INVALID,
                          "--downtime and --bandwidth are for machines that move while they run");
-    }
-    if (is_cold && flag_value(arguments, "no-wait") != NULL) {
-        return error_set(err, ERROR_INVALID, "--cold is several steps, and waits for each");
     }
     if (bandwidth != NULL &&
         (!text_parse_size(bandwidth, &bytes) || bytes == 0 || bytes > INT64_MAX)) {
@@ -60,37 +74,13 @@ static int make_body(const struct arguments *arguments, json_t *body, struct err
     if (is_live || is_cold) {
         json_object_set_new(body, "live", json_boolean(is_live));
     }
+    if (to != NULL && to[0] == '\0') {
+        return error_set(err, ERROR_INVALID, "--to is the name of a node: see `blixard node list`");
+    }
     if (to != NULL) {
         json_object_set_new(body, "to", json_string(to));
     }
     return 0;
-}
-
-static int act(const char *machine, const char *what, struct error *err)
-{
-    JSON_OWNED json_t *reference = NULL;
-    MEMORY_OWNED char *target = request_target("machines", machine, what);
-    int r = request_json("POST", target, NULL, &reference, err);
-    const char *operation = json_string_value(json_object_get(reference, "operation"));
-    return r < 0            ? r
-        : operation != NULL ? operation_wait_for(operation, NULL, err)
-                            : error_set(err, ERROR_PROTOCOL, "the answer names no operation");
-}
-
-static int look(const char *machine, json_t **ret_document, struct error *err)
-{
-    MEMORY_OWNED char *one = request_target("machines", machine, "");
-    return request_json("GET", one, NULL, ret_document, err);
-}
-
-/* True: it ran, and is stopped now. */
-static int stop_if_it_runs(const char *machine, bool *ret_ran, struct error *err)
-{
-    JSON_OWNED json_t *document = NULL;
-    int r = look(machine, &document, err);
-    const char *desired = json_string_value(json_object_get(document, "desired"));
-    *ret_ran = r == 0 && desired != NULL && strcmp(desired, "running") == 0;
-    return r < 0 || !*ret_ran ? r : act(machine, "/actions/stop", err);
 }
 
 static int move(const struct arguments *arguments, const json_t *body, char **ret_operation,
@@ -111,29 +101,33 @@ static int move(const struct arguments *arguments, const json_t *body, char **re
         : operation_wait_for(operation, ret_result, err);
 }
 
+/* It is there; whether it runs there is another thing. */
+static int check_runs(const json_t *document, struct error *err)
+{
+    const char *state = json_text(document, "state");
+    bool runs_not = strcmp(state, "failed") == 0 || strcmp(state, "backoff") == 0;
+    return strcmp(json_text(document, "desired"), "running") != 0 || !runs_not
+        ? 0
+        : error_set(err, ERROR_UNAVAILABLE, "it is %s there: %.300s", state,
+                    json_text(document, "reason"));
+}
+
 int verb_vm_migrate(const struct arguments *arguments, struct error *err)
 {
     const char *machine = arguments->words[0];
-    bool is_cold = flag_value(arguments, "cold") != NULL;
-    bool ran = false;
-    struct error ignored = {0};
     JSON_OWNED json_t *body = json_object();
     JSON_OWNED json_t *ended = NULL;
     JSON_OWNED json_t *document = NULL;
     MEMORY_OWNED char *operation = NULL;
+    MEMORY_OWNED char *one = request_target("machines", machine, "");
     int r = make_body(arguments, body, err);
-    r = r < 0 || !is_cold ? r : stop_if_it_runs(machine, &ran, err);
     r = r < 0 ? r : move(arguments, body, &operation, &ended, err);
     if (r == 0 && flag_value(arguments, "no-wait") != NULL) {
         JSON_OWNED json_t *reference =
             json_pack("{s:s, s:s}", "name", machine, "operation", operation);
         return print_done(arguments, reference, err, "%s", operation);
     }
-    if (ran) { /* wherever it is now */
-        int started = act(machine, "/actions/start", r < 0 ? &ignored : err);
-        r = r < 0 ? r : started;
-    }
-    r = r < 0 ? r : look(machine, &document, err);
+    r = r < 0 ? r : request_json("GET", one, NULL, &document, err);
     const char *node = json_string_value(json_object_get(document, "node"));
     const json_t *still = json_object_get(json_object_get(ended, "result"), "downtime_ms");
     char downtime[64] = "";
@@ -141,7 +135,8 @@ int verb_vm_migrate(const struct arguments *arguments, struct error *err)
         snprintf(downtime, sizeof(downtime), "; it stood still for %lld ms",
                  (long long)json_integer_value(still));
     }
-    return r < 0 ? r
-                 : print_done(arguments, document, err, "machine %s is on node %s%s", machine,
-                              node != NULL ? node : "?", downtime);
+    r = r < 0 ? r
+              : print_done(arguments, document, err, "machine %s is on node %s%s", machine,
+                           node != NULL ? node : "?", downtime);
+    return r < 0 ? r : check_runs(document, err);
 }

@@ -81,11 +81,8 @@ static int get(const char *target, json_t **ret_document, const struct arguments
 int verb_operation_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"ID", "id", AS_TEXT},
-        {"KIND", "kind", AS_TEXT},
-        {"RESOURCE", "resource", AS_TEXT},
-        {"STATE", "state", AS_TEXT},
-        {"UPDATED", "updated_at", AS_TEXT},
+        {"ID", "id", AS_TEXT},       {"KIND", "kind", AS_TEXT},  {"RESOURCE", "resource", AS_TEXT},
+        {"STATE", "state", AS_TEXT}, {"PHASE", "text", AS_TEXT}, {"UPDATED", "updated_at", AS_TEXT},
         {"ERROR", "error", AS_TEXT},
     };
     JSON_OWNED json_t *document = NULL;
