@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import tempfile
 import unittest
 
@@ -20,11 +21,15 @@ class Cold(unittest.TestCase):
         if reason:
             raise unittest.SkipTest(reason)
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-cold-")))
-        cls.cluster = Cluster(2, here=True)
+        cls.cluster = Cluster(3, here=True)
         cls.addClassCleanup(cls.cluster.close)
+        cls.near, cls.far, cls.small = cls.cluster.servers
+        cls.small.folder.mkdir()
+        cls.is_small = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", cls.small.folder], stderr=subprocess.DEVNULL).returncode == 0
+        if cls.is_small:
+            cls.addClassCleanup(subprocess.run, ["umount", "-l", cls.small.folder], check=True)
         cls.cluster.form(servers=1)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
-        cls.near, cls.far = cls.cluster.servers
         root = cls.folder / "root.tar.gz"
         root.write_bytes(root_archive())
         cls.near.cli("image", "import", "small", "--root", root, *kernel_flags())
@@ -75,9 +80,14 @@ class Cold(unittest.TestCase):
         boots = [self.shell("m", BOOT)]
 
         self.create("other", "--strategy", "Halted", "--publish", "27418:80", node=far)
-        refusal = near.cli("vm", "migrate", "m", "--cold", check=False)
+        refusal = near.cli("vm", "migrate", "m", "--cold", "--to", far.name, check=False)
         self.assertEqual(refusal.returncode, 75, refusal.stderr)
         self.assertIn("27418", refusal.stderr)
+        if self.is_small:
+            for way in ("--cold", "--snapshot"):
+                refusal = near.cli("vm", "migrate", "m", way, "--to", self.small.name, check=False)
+                self.assertEqual(refusal.returncode, 74, refusal.stderr)
+                self.assertIn(f"node {self.small.name} has no room for it; the machine is where it was", refusal.stderr)
         self.assertEqual(self.shell("m", BOOT), boots[0])  # nothing was stopped
         near.cli("vm", "delete", "other")
 
@@ -110,7 +120,7 @@ class Cold(unittest.TestCase):
         far.until(lambda _: not list((far.folder / "volumes").rglob("*.raw")), "nothing of it is left there")
 
         self.cluster.settled()
-        self.assertIn(f"is on node {far.name}", near.cli("vm", "migrate", "m", "--cold"))
+        self.assertIn(f"is on node {far.name}", near.cli("vm", "migrate", "m", "--cold", "--to", far.name))
         self.assertEqual(self.machine("m")["state"], "running")
         self.assertNotIn(self.shell("m", BOOT), boots)
         self.nothing_left(near)
@@ -120,7 +130,7 @@ class Cold(unittest.TestCase):
 
     def comes_to(self, phase):
         self.cluster.settled()  # one that was paused is taken for ill
-        operation = json.loads(self.near.cli("vm", "migrate", "m", "--cold", "--no-wait", "--output", "json"))["operation"]
+        operation = json.loads(self.near.cli("vm", "migrate", "m", "--cold", "--to", self.far.name, "--no-wait", "--output", "json"))["operation"]
 
         def has_come(_):
             shown = self.near.get(f"/v1/operations/{operation}")

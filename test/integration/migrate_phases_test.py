@@ -1,6 +1,7 @@
 """Whichever node ends at whichever moment of a move: there is one machine, which counts on as if nothing had been."""
 import glob
 import json
+import os
 import pathlib
 import tempfile
 import unittest
@@ -146,6 +147,37 @@ class Phases(unittest.TestCase):
         ended, has = self.is_one(operation)
         self.assertEqual(ended["state"] == "succeeded", has is self.far, ended)
         self.comes_back()
+
+    def test_without_its_memory_it_is_one_as_well(self):
+        """The log stands still when it is asked; whoever it gives the machine to starts it, and the other has nothing of it."""
+        self.log.cli("volume", "create", "ballast", "--size", "256MiB", "--format", "raw", "--node", self.near.name)  # so that it is not fetched at once
+        self.log.cli("volume", "attach", "ballast", "m")
+        with next((self.near.folder / "volumes").rglob("*.raw")).open("r+b") as layer:
+            layer.write(os.urandom(192 << 20))
+        for ending in ((self.near, self.far), (self.near, self.log)):
+            before = self.near.log.read_text().count("whose it is")
+            self.cluster.settled()
+            operation = json.loads(self.log.cli("vm", "migrate", "m", "--to", self.far.name, "--cold", "--no-wait", "--output", "json"))["operation"]
+            self.comes_to(operation, "fetches")
+            self.log.pause()
+            self.addCleanup(lambda: self.log.is_paused and self.log.resume())
+            self.near.until(lambda _: self.near.log.read_text().count("whose it is") > before, "the question")
+            for server in ending:
+                server.kill()
+            if self.log not in ending:
+                self.log.resume()
+            self.restart(*reversed(ending))
+            self.log.get(f"/v1/operations/{operation}/wait?timeout=60s")
+            self.log.until(lambda _: self.machine()["state"] == "running", "the machine runs")
+            has = self.cluster.find(self.machine()["node"])
+            self.assertTrue(has is self.near or self.log not in ending)  # which has never heard of the question
+            for server in (self.near, self.far):
+                server.until(lambda _: len(self.vmms(server)) == (1 if server is has else 0), f"one VMM, at {has.name}")
+            other = self.far if has is self.near else self.near
+            other.until(lambda _: not glob.glob(f"{other.folder}/machines/**/disk.*", recursive=True), "end of the other copy")
+            self.assertEqual(len(list(has.folder.glob("volumes/**/*.raw"))), 1)
+            self.assertEqual(list(other.folder.glob("volumes/**/*.raw")), [])
+            self.comes_back()
 
     def test_the_target_ends_right_after_the_switch(self):
         operation = self.begin()

@@ -73,6 +73,9 @@ static void on_cleaned_up(void *context)
     if (error != NULL) {
         log_warn("machine %s does not come here: %s", arrival->key, error->text);
     }
+    if (arrival->error.kind == ERROR_NONE && !arrival->is_question) {
+        arrival_watch(arrival->service, arrival->id, arrival->files.operation);
+    }
     list_remove(&arrival->link);
     arrival->service->pending--;
     arrival->done(error, 0, arrival->context);

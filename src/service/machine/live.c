@@ -80,8 +80,9 @@ int live_check(const struct machine *machine, bool is_snapshot, struct error *er
     const struct hypervisor_driver_info *driver = driver_of(machine);
     if (machine->state != MACHINE_RUNNING || machine->desired != MACHINE_DESIRED_RUNNING ||
         machine->vm == NULL) {
-        return error_set(err, ERROR_CONFLICT, "machine %s is %s: --live moves one that runs",
-                         machine->name, machine_state_text(machine->state));
+        return error_set(err, ERROR_CONFLICT, "machine %s is %s: %s moves one that runs",
+                         machine->name, machine_state_text(machine->state),
+                         is_snapshot ? "--snapshot" : "--live");
     }
     int r = shares_refuse(machine->config, "moved while it runs (--cold moves it)", err);
     r = r < 0 ? r : migration_check_busy(machine, err);
