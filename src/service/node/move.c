@@ -3,11 +3,11 @@
  * machine.
  *
  *   live   it moves while it runs; where its driver or the machine cannot, it goes on as cold
- *   cold   it is stopped, moved and, where it ran, started by the node that then has it
+ *   cold   it is stopped for it and, where it ran, started by the node that then has it
  *
  * The node that has got the machine ends the row, so that nobody has to know how far the other one
- * came.  A daemon that was restarted in the middle finds its rows, and begins again: stopping what
- * is stopped and moving what is still here harm nothing.  A row that is `cancelled` is ended by the
+ * came.  A daemon that was restarted in the middle finds its rows, and begins again: moving what is
+ * still here harms nothing.  A row that is `cancelled` is ended by the
  * node that has the machine, once that runs again.
  */
 #include <inttypes.h>
@@ -21,7 +21,7 @@
 
 enum { AGAIN_MS = 10000, WAIT_MS = 24 * 3600000, REASON_SIZE = 512 };
 
-enum stage { MOVE_CLAIMING, MOVE_STOPPING, MOVE_MIGRATING, MOVE_RETURNING, MOVE_RESTING };
+enum stage { MOVE_CLAIMING, MOVE_MIGRATING, MOVE_RESTING };
 
 /* A row of this node that is under way, or rests before it is tried again. */
 struct move {
@@ -102,53 +102,22 @@ static void rest(struct move *move)
     move->error = (struct error){0};
 }
 
-static void act(struct move *move, enum stage stage, const char *action);
-
-/* What was stopped for it runs again. */
-static void give_up(struct move *move, const struct error *error)
-{
-    move->error = *error;
-    if (!move->is_live && move->runs_after && move->stage != MOVE_RETURNING) {
-        act(move, MOVE_RETURNING, "start");
-    } else {
-        rest(move);
-    }
-}
-
-/* ---- Steps: each is an operation of the machine, which is waited for ---- */
+/* ---- An operation of the machine, which is waited for ---- */
 
 static void migrate(struct move *move);
 
-static void on_step_done(struct move *move, const struct error *error)
+static void on_migrated(struct move *move, const struct error *error)
 {
-    switch (move->stage) {
-    case MOVE_STOPPING:
-        if (error != NULL || move->is_cancelled) {
-            struct error err = {0};
-            error_set(&err, ERROR_CANCELLED, "it was cancelled");
-            give_up(move, error != NULL ? error : &err);
-        } else {
-            migrate(move);
-        }
-        break;
-    case MOVE_MIGRATING:
-        if (error == NULL) {
-            release(move); /* the other node ends the row */
-        } else if (move->is_live && !move->is_cancelled &&
-                   (error->kind == ERROR_UNSUPPORTED || error->kind == ERROR_CONFLICT)) {
-            log_info("machine %s/%s goes cold: %s", move->project, move->name, error->text);
-            move->is_live = false;
-            act(move, MOVE_STOPPING, "stop");
-        } else {
-            give_up(move, error);
-        }
-        break;
-    case MOVE_RETURNING:
+    if (error == NULL) {
+        release(move); /* the other node ends the row */
+    } else if (move->is_live && !move->is_cancelled &&
+               (error->kind == ERROR_UNSUPPORTED || error->kind == ERROR_CONFLICT)) {
+        log_info("machine %s/%s goes cold: %s", move->project, move->name, error->text);
+        move->is_live = false;
+        migrate(move);
+    } else {
+        move->error = *error;
         rest(move);
-        break;
-    case MOVE_CLAIMING:
-    case MOVE_RESTING:
-        break;
     }
 }
 
@@ -165,14 +134,14 @@ static void on_waited(void *context)
     }
     const char *state = json_text(operation, "state");
     if (strcmp(state, "succeeded") == 0) {
-        on_step_done(move, NULL);
+        on_migrated(move, NULL);
         return;
     }
     enum error_kind kind = error_kind_parse(json_text(operation, "error_code"));
     error_set(&err, kind != ERROR_NONE ? kind : ERROR_CANCELLED, "%.300s",
               json_text(operation, "error")[0] != '\0' ? json_text(operation, "error")
                                                        : "it was cancelled");
-    on_step_done(move, &err);
+    on_migrated(move, &err);
 }
 
 static void on_begun(const struct error *error, const char *operation, void *context)
@@ -184,27 +153,19 @@ static void on_begun(const struct error *error, const char *operation, void *con
         return; /* the row is found at the next start */
     }
     if (error != NULL) {
-        on_step_done(move, error);
+        on_migrated(move, error);
         return;
     }
     snprintf(move->operation, sizeof(move->operation), "%s", operation);
-    if (move->stage == MOVE_MIGRATING) {
-        struct store_command *command = store_command_new();
-        store_command_add(command,
-                          "UPDATE machine_move SET operation = ?, revision = ? WHERE key = ? AND "
-                          "node = ?",
-                          "trtt", operation, move->id, service->node_name);
-        node_propose(service, command, "which operation moves a machine");
-    }
+    struct store_command *command = store_command_new();
+    store_command_add(
+        command,
+        "UPDATE machine_move SET operation = ?, revision = ? WHERE key = ? AND node = "
+        "?",
+        "trtt", operation, move->id, service->node_name);
+    node_propose(service, command, "which operation moves a machine");
     move->wait =
         operation_wait_new(service->options.operations, operation, WAIT_MS, on_waited, move);
-}
-
-static void act(struct move *move, enum stage stage, const char *action)
-{
-    move->stage = stage;
-    move->service->pending++;
-    machine_act(move->service->options.machines, move->project, move->name, action, on_begun, move);
 }
 
 static void migrate(struct move *move)
@@ -232,10 +193,8 @@ static void on_claimed(const struct error *error, uint64_t index, void *context)
         node_step_soon(service);
     } else if (move->error.kind != ERROR_NONE) {
         rest(move);
-    } else if (move->is_live || !move->runs_after) {
-        migrate(move);
     } else {
-        act(move, MOVE_STOPPING, "stop");
+        migrate(move);
     }
 }
 
