@@ -11,6 +11,8 @@
 #include "base/memory.h"
 #include "base/version.h"
 
+#include "engine/store/store.h"
+
 #include "service/cluster/cluster.h"
 #include "service/gateway/gateway.h"
 #include "service/nix/nix.h"
@@ -166,6 +168,9 @@ int daemon_run(struct node *node, struct error *err)
         }
         node->is_running = false;
         cluster_step_down(node->cluster);
+    }
+    if (node->store != NULL) {
+        store_expect_end(node->store); /* what was asked, and has no leader, would hold it up */
     }
     while (started > 0) {
         started--;

@@ -212,7 +212,7 @@ void store_barrier(struct store *store, void (*done)(const struct error *error, 
     struct read *read = NEW(struct read);
     read->done = done;
     read->context = context;
-    read->deadline_ms = store_now_ms(store) + STORE_DEADLINE_MS;
+    read->deadline_ms = store_deadline(store);
     list_push_back(&store->reads, &read->link);
     post_reads(store);
 }

@@ -240,10 +240,23 @@ void store_fail_writes(struct store *store, const struct error *error)
     store_look_whether_settled(store);
 }
 
-static uint64_t deadline_of(const struct store *store)
+/* Whoever ends waits for an election at most: one that began when the last leader was lost. */
+static uint64_t patience_end(const struct store *store)
 {
-    return store->settle_limit_ms > 0 ? store->settle_limit_ms
-                                      : store_now_ms(store) + STORE_DEADLINE_MS;
+    uint64_t now_ms = store_now_ms(store);
+    uint64_t limit_ms = store->leaderless_since_ms + SETTLE_MS;
+    bool is_led = store->leader_id != 0 || !store->expects_end;
+    return is_led ? now_ms + SETTLE_MS : limit_ms > now_ms ? limit_ms : now_ms;
+}
+
+uint64_t store_deadline(const struct store *store)
+{
+    if (store->settle_limit_ms > 0) {
+        return store->settle_limit_ms;
+    }
+    return store->expects_end && !store_is_alone(store)
+        ? patience_end(store)
+        : store_now_ms(store) + STORE_DEADLINE_MS;
 }
 
 /* ---- On their way ---- */
@@ -256,7 +269,7 @@ static struct entry *collect(struct store *store)
     size_t size = 0;
     entry->sequence = ++store->sequence;
     entry->term = store->leader_term;
-    entry->deadline_ms = deadline_of(store);
+    entry->deadline_ms = store_deadline(store);
     entry->proposals = memory_new(store->waiting_count, sizeof(struct proposal *));
     LIST_EACH(node, &store->waiting)
     {
@@ -472,7 +485,7 @@ void store_propose(struct store *store, struct store_command *owned_command,
     proposal->command = owned_command;
     proposal->done = done;
     proposal->context = context;
-    proposal->deadline_ms = deadline_of(store);
+    proposal->deadline_ms = store_deadline(store);
     if (store->closing) {
         refuse(store, proposal, ERROR_UNAVAILABLE, "the node is shutting down");
     } else if (store->write_failure.kind != ERROR_NONE) {
@@ -516,7 +529,7 @@ void store_settle(struct store *store)
     CHECK(loop_is_mine(store->loop) && !store->settling);
     store->settling = true;
     if (!store_is_alone(store)) {
-        store->settle_limit_ms = store_now_ms(store) + SETTLE_MS;
+        store->settle_limit_ms = patience_end(store);
         hurry(store, store->settle_limit_ms);
     }
     /* Who asks again and again, of a cluster that this node is not in any more, holds up nobody:
@@ -526,6 +539,14 @@ void store_settle(struct store *store)
     }
     store->settle_limit_ms = 0;
     store->settling = false;
+}
+
+void store_expect_end(struct store *store)
+{
+    store->expects_end = true;
+    if (!store_is_alone(store)) {
+        hurry(store, patience_end(store));
+    }
 }
 
 struct waiting {

@@ -66,6 +66,9 @@ void store_set_leader(struct store *store, uint64_t id, uint64_t term)
     if (store->leader_id == id && store->leader_term == term) {
         return;
     }
+    if (id == 0 && store->leader_id != 0) {
+        store->leaderless_since_ms = store_now_ms(store);
+    }
     store->leader_id = id;
     store->leader_term = term;
     store->leader_since_ms = store_now_ms(store);

@@ -95,6 +95,13 @@ void store_close(struct store *store); /* waits for what is being written */
  */
 void store_settle(struct store *store);
 
+/*
+ * The end is near: nobody waits long for the other nodes any more.  In a cluster what was asked,
+ * and what still will be, has its answer within some three seconds; where nobody leads, that long
+ * after somebody did.
+ */
+void store_expect_end(struct store *store);
+
 /* ---- Commands ---- */
 
 struct store_command;

@@ -521,6 +521,35 @@ TEST(store_many, a_read_barrier_sees_what_was_acknowledged_elsewhere)
     end(&many);
 }
 
+/*
+ * Goal: a node that ends is not held up by a leader that nobody is any more.  Method: of three
+ * servers two are gone; what was asked before the end was expected, and what is asked after it, is
+ * answered while whoever expects no end still waits.
+ */
+TEST(store_many, who_expects_its_end_waits_for_no_leader)
+{
+    struct many many;
+    struct ending write = {0};
+    struct ending read = {0};
+    struct ending last = {0};
+    begin_three(&many);
+    write_at(&many, 0, 1);
+    close_member(&many, 1);
+    close_member(&many, 2);
+    struct store *store = many.members[0].store;
+    store_propose(store, project_command(2), on_written, &write);
+    store_barrier(store, on_changed, &read);
+    store_expect_end(store);
+    wait_until(&many, is_over, &write);
+    EXPECT(write.error.kind == ERROR_UNAVAILABLE || write.error.kind == ERROR_UNKNOWN_OUTCOME);
+    wait_until(&many, is_over, &read);
+    EXPECT(read.error.kind == ERROR_UNAVAILABLE);
+    store_propose(store, project_command(3), on_written, &last);
+    wait_until(&many, is_over, &last);
+    EXPECT(last.error.kind == ERROR_UNAVAILABLE || last.error.kind == ERROR_UNKNOWN_OUTCOME);
+    end(&many);
+}
+
 TEST(store_many, a_server_far_behind_gets_a_snapshot)
 {
     enum { WRITES = 3000 };
