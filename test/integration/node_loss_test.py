@@ -75,12 +75,29 @@ class NodeLoss(unittest.TestCase):
         self.assertFalse(runs(folder), "two copies")
         return machine
 
+    def what_is_asked_of_it_says_so(self, first, lost, folder):
+        for server in self.cluster.running():
+            for words in (("stop", "hopeless"), ("exec", "hopeless", "--", "ls"), ("delete", "hopeless")):
+                done = server.cli("vm", *words, check=False)
+                self.assertEqual(done.returncode, 69, done.stderr)
+                self.assertRegex(done.stderr, f"machine hopeless: its node {lost.name} has been lost for [0-9]+ (s|min)")
+                self.assertIn("vm delete hopeless --force", done.stderr)
+            self.assertIn("is lost", server.cli("vm", "show", "hopeless"))
+        done = first.cli("node", "remove", lost.name, check=False)
+        self.assertEqual(done.returncode, 75, done.stderr)
+        self.assertIn("still has machines", done.stderr)
+        self.assertTrue(runs(folder), "nothing has ended it")
+        follower = next(server for server in self.cluster.running() if server is not self.cluster.leader())
+        follower.cli("vm", "delete", "hopeless", "--force")
+        self.assertNotIn("hopeless", first.cli("vm", "list"))
+
     def test_a_node_that_is_killed(self):
         self.cluster.settled()
         first, leader = self.cluster[0], self.cluster.leader()
         lost = next(server for server in self.cluster.servers[1:] if server is not leader)
         _, anew = self.create(first, "anew", lost, "--node-loss", "restart-fresh")
         identity, waits = self.create(first, "waits", lost)
+        _, hopeless = self.create(first, "hopeless", lost)
         lost.pause()
         first.cli("vm", "create", "gang", "--count", "2", "--all-or-nothing", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
                   "--node", lost.name, "--no-wait")
@@ -90,6 +107,7 @@ class NodeLoss(unittest.TestCase):
         for name in ("gang-1", "gang-2"):  # what was begun with them ends, and says why
             self.await_(lambda: self.operation(first, name)["state"] != "running", f"the end of {name}'s operation", first)
             self.assertIn(f"node {lost.name} is lost", self.operation(first, name)["error"])
+        self.what_is_asked_of_it_says_so(first, lost, hopeless)
         self.starts_elsewhere(first, lost, "anew", anew)
         self.assertTrue(runs(waits), "one that waits runs on")
 
@@ -99,6 +117,7 @@ class NodeLoss(unittest.TestCase):
         self.await_(lambda: not os.path.exists(anew), "the old folder is put away", first)
         self.assertTrue(glob.glob(f"{lost.folder}/machines/replaced/*/disk.*"), "its disk is kept")
         self.assertTrue(runs(waits))
+        self.await_(lambda: not os.path.exists(hopeless), "what was given up is put away", first)
         self.assertEqual(self.machine(first, "waits")["node"], lost.name)
         self.wait_for(first, "waits", lambda machine: "is lost" not in (machine.get("reason") or ""), "found again")
         for name in ("waits", "gang-1", "gang-2"):

@@ -254,9 +254,8 @@ uint64_t store_deadline(const struct store *store)
     if (store->settle_limit_ms > 0) {
         return store->settle_limit_ms;
     }
-    return store->expects_end && !store_is_alone(store)
-        ? patience_end(store)
-        : store_now_ms(store) + STORE_DEADLINE_MS;
+    return store->expects_end && !store_is_alone(store) ? patience_end(store)
+                                                        : store_now_ms(store) + STORE_DEADLINE_MS;
 }
 
 /* ---- On their way ---- */

@@ -240,6 +240,10 @@ void cluster_label_node(struct cluster *cluster, const char *name, const char *l
 
 /* ---- Removing a node ---- */
 
+#define HAS_MACHINES                                                                   \
+    "the node still has machines: let them leave with `blixard node drain`; those of " \
+    "a lost node are given up with `blixard vm delete NAME --force`"
+
 static void remove_row(struct cluster *cluster, uint64_t id, const char *name,
                        struct cluster_reply reply)
 {
@@ -248,8 +252,11 @@ static void remove_row(struct cluster *cluster, uint64_t id, const char *name,
     struct store_command *command = store_command_new();
     store_command_add_expecting(command, ERROR_NOT_FOUND, "the node was removed meanwhile",
                                 "DELETE FROM node WHERE id = ?", "u", id);
-    store_command_add(command, "INSERT INTO removed_node (key, name, removed_ms) VALUES (?, ?, ?)",
-                      "ttu", key, name, clock_real_ms());
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, HAS_MACHINES,
+        "INSERT INTO removed_node (key, name, removed_ms) SELECT ?1, ?2, ?3 WHERE NOT EXISTS "
+        "(SELECT 1 FROM machine WHERE node = ?2)",
+        "ttu", key, name, clock_real_ms());
     store_command_add(command, "DELETE FROM holder WHERE node = ?", "u", id);
     struct change *change = change_new(cluster, reply);
     if (id == cluster->identity.id && cluster->own_removal == NULL) {
@@ -300,6 +307,22 @@ static bool is_only_server(const struct cluster *cluster, const struct member *m
     return votes && voters == 1;
 }
 
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+/* The command asks again; who leads is not moved for one that is refused. */
+static int check_is_empty(struct cluster *cluster, const char *name, struct error *err)
+{
+    bool has_machines = false;
+    int r = store_query(cluster->store, err, take_any, &has_machines,
+                        "SELECT 1 FROM machine WHERE node = ? LIMIT 1", "t", name);
+    return r < 0 || !has_machines ? r : error_set(err, ERROR_CONFLICT, HAS_MACHINES);
+}
+
 void cluster_remove_node(struct cluster *cluster, const char *name, struct cluster_reply reply)
 {
     struct error err = {0};
@@ -307,6 +330,7 @@ void cluster_remove_node(struct cluster *cluster, const char *name, struct clust
     struct store_status status;
     int r = find_node(cluster, name, &member, &err);
     store_status(cluster->store, &status);
+    r = r < 0 ? r : check_is_empty(cluster, name, &err);
     if (r == 0 && is_only_server(cluster, member)) {
         r = error_set(&err, ERROR_CONFLICT,
                       "%s is the only server: promote another first, or stop the cluster", name);

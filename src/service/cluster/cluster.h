@@ -222,6 +222,7 @@ struct cluster_node {
     bool is_leader;
     bool is_self;
     enum cluster_health health;
+    uint64_t lost_ms; /* since when it is LOST, by the boot clock and as seen from here; or 0 */
     enum cluster_duty duty;
     char pool[64];
     char zone[64]; /* "": it does not say */

@@ -110,6 +110,7 @@ struct member {
     uint64_t part_since_ms;
     bool was_told_lost;
     uint64_t appeared_ms; /* here, by the own boot clock */
+    uint64_t lost_ms;     /* since when it is, here, by the own boot clock; 0: it is not */
 };
 
 struct cluster_listener {

@@ -64,7 +64,7 @@ struct cluster_load view_load(const struct member *member, uint64_t now_ms, bool
     return is_of_now ? facts->load : (struct cluster_load){0};
 }
 
-static void fill(struct cluster *cluster, const struct member *member, uint64_t leader,
+static void fill(struct cluster *cluster, struct member *member, uint64_t leader,
                  struct cluster_node *node)
 {
     node->id = member->id;
@@ -78,12 +78,16 @@ static void fill(struct cluster *cluster, const struct member *member, uint64_t 
     node->is_leader = member->id == leader;
     node->is_self = member->id == cluster->identity.id;
     node->health = member->facts.health;
+    uint64_t now_ms = clock_boot_ms();
+    uint64_t lost_ms = member->lost_ms != 0 ? member->lost_ms : now_ms;
+    member->lost_ms = node->health == CLUSTER_LOST ? lost_ms : 0;
+    node->lost_ms = member->lost_ms;
     node->duty = member->duty;
     snprintf(node->pool, sizeof(node->pool), "%s", member->pool);
     snprintf(node->zone, sizeof(node->zone), "%s", member->zone);
     snprintf(node->rack, sizeof(node->rack), "%s", member->rack);
     node->rtt_us = member->rtt_us;
-    node->load = view_load(member, clock_boot_ms(), node->is_self);
+    node->load = view_load(member, now_ms, node->is_self);
     if (node->is_self && cluster->read_load != NULL) {
         cluster->read_load(&node->load, cluster->load_context);
     }

@@ -8,8 +8,9 @@
  * by.  Without a lease no such machine is started.  Other machines are never started elsewhere, and
  * have no end.
  *
- * A node that is back may find that one of its machines is another node's: what runs of it here is
- * ended, and its disk is kept in FOLDER/replaced, because nobody else has what was written to it.
+ * A node that is back may find that one of its machines is another node's, or was given up: what
+ * runs of it here is ended, and its disk is kept in FOLDER/replaced, because nobody else has what
+ * was written to it.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -152,11 +153,12 @@ int fence_check_change(struct machine *machine, const json_t *config, struct err
         machine->name);
 }
 
-/* ---- What is another node's by now ---- */
+/* ---- What is not this node's any more ---- */
 
 struct leaving {
     struct machine_service *service;
     char id[MACHINE_ID_SIZE];
+    bool is_kept;
     struct error error;
 };
 
@@ -166,14 +168,17 @@ static bool take_node(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static bool is_elsewhere(const struct machine_service *service, const char *id)
+/* One without a row was given up, unless its folder went before it. */
+static bool was_lost(const struct machine_service *service, const char *id)
 {
-    char node[64] = "";
+    char node[64] = "-"; /* no name: there is no row */
     struct error ignored = {0};
-    MEMORY_OWNED char *mark = memory_format("%s/%s/" MIGRATION_MARK, service->folder, id);
+    MEMORY_OWNED char *folder = memory_format("%s/%s", service->folder, id);
+    MEMORY_OWNED char *mark = memory_format("%s/" MIGRATION_MARK, folder);
     return store_query(service->options.store, &ignored, take_node, node,
                        "SELECT node FROM machine WHERE id = ?", "t", id) == 0 &&
-        node[0] != '\0' && strcmp(node, service->node_name) != 0 && !file_exists(mark);
+        node[0] != '\0' && strcmp(node, service->node_name) != 0 && file_exists(folder) &&
+        !file_exists(mark);
 }
 
 static void put_away(void *context)
@@ -186,7 +191,11 @@ static void put_away(void *context)
     MEMORY_OWNED char *path =
         memory_format("%s/%s-%" PRIu64, kept, leaving->id, clock_real_ms() / 1000);
     hypervisor_end(folder);
-    if (file_make_folder(kept, 0700, err) == 0 && rename(folder, path) < 0 && errno != ENOENT) {
+    if (file_make_folder(kept, 0700, err) < 0) {
+        return;
+    }
+    leaving->is_kept = rename(folder, path) == 0;
+    if (!leaving->is_kept && errno != ENOENT) {
         error_os(err, errno, "moving %s away", folder);
     }
 }
@@ -196,10 +205,10 @@ static void on_put_away(void *context)
     struct leaving *leaving = context;
     leaving->service->pending--;
     if (leaving->error.kind != ERROR_NONE) {
-        log_error("machine %s is another node's: %s", leaving->id, leaving->error.text);
-    } else {
-        log_warn("machine %s is another node's since this one was lost: what ran of it here has "
-                 "ended, and its disk is kept in %s/replaced",
+        log_error("machine %s is not this node's any more: %s", leaving->id, leaving->error.text);
+    } else if (leaving->is_kept) {
+        log_warn("machine %s is not this node's any more: what ran of it here has ended, and its "
+                 "disk is kept in %s/replaced",
                  leaving->id, leaving->service->folder);
     }
     free(leaving);
@@ -216,7 +225,7 @@ static void leave(struct machine_service *service, const char *id)
 
 void fence_leave(struct machine *machine)
 {
-    if (is_elsewhere(machine->service, machine->id)) {
+    if (was_lost(machine->service, machine->id)) {
         leave(machine->service, machine->id);
     }
 }
@@ -236,7 +245,7 @@ static void on_current(const struct error *error, void *context)
     const struct dirent *entry = NULL;
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         if (is_id(entry->d_name) && state_find_id(service, entry->d_name) == NULL &&
-            is_elsewhere(service, entry->d_name)) {
+            was_lost(service, entry->d_name)) {
             leave(service, entry->d_name);
         }
     }

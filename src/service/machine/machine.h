@@ -183,6 +183,17 @@ bool machine_pin(struct machine_service *service, const char *id,
 void machine_act(struct machine_service *service, const char *project, const char *name,
                  const char *action, machine_begun *done, void *context);
 
+/*
+ * Delete one whose node is lost, or was removed from the cluster: at the leader.  What still runs
+ * of it there is ended when that node is back, and its disk kept aside.  NOT_FOUND, UNAVAILABLE
+ * (that its node is lost is not for this node to say, or not so), CONFLICT (it is back).
+ */
+void machine_give_up(struct machine_service *service, const char *project, const char *name,
+                     machine_begun *done, void *context);
+/* Its node is lost, says *err: what is to be done about it is added. */
+void machine_explain_lost(struct machine_service *service, const char *project, const char *name,
+                          struct error *err);
+
 /* What it is called now, the operation that ends when what can change at once has changed, and
  * which settings come with its next start.  May be called before machine_update() returns. */
 typedef void machine_changed(const struct error *error, const char *name, const char *operation,

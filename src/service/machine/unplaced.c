@@ -1,7 +1,7 @@
 /*
- * What is asked of machines that have no node yet: nobody runs them, so that whoever is asked
- * writes what becomes of their rows.  A command that meets one which was placed meanwhile fails
- * with CONFLICT, and is asked for again at its node.
+ * What is asked of machines that have no node yet, or not any more: nobody runs them, so that
+ * whoever is asked writes what becomes of their rows.  A command that meets one which was placed
+ * meanwhile, or whose node is back, fails with CONFLICT, and is asked for again at its node.
  */
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/cluster/cluster.h"
 #include "service/machine/parts.h"
 #include "service/machine/snapshot.h"
 #include "service/volume/volume.h"
@@ -62,14 +63,21 @@ static void on_acted(const struct error *error, uint64_t index, void *context)
     free(acting);
 }
 
-static void add_deletion(struct machine_service *service, struct store_command *command,
-                         const char *project, const char *name, const char *id)
+static void add_belongings(struct machine_service *service, struct store_command *command,
+                           const char *project, const char *name, const char *id)
 {
     snapshot_add_forget(service, command, id);
     volume_add_detachment(service->options.volumes, project, name, NULL, command);
-    store_command_add_expecting(command, ERROR_CONFLICT,
-                                "the machine was placed at this moment: try again",
-                                "DELETE FROM machine WHERE id = ? AND node = ''", "t", id);
+}
+
+static void propose(struct machine_service *service, struct store_command *command,
+                    const struct operation_start *start, machine_begun *done, void *context)
+{
+    struct acting *acting = NEW(struct acting);
+    *acting = (struct acting){.service = service, .done = done, .context = context};
+    operation_add(service->options.operations, command, start, acting->operation);
+    service->pending++;
+    store_propose(service->options.store, command, on_acted, acting);
 }
 
 bool unplaced_act(struct machine_service *service, const char *project, const char *name,
@@ -92,24 +100,123 @@ bool unplaced_act(struct machine_service *service, const char *project, const ch
         machine_answer(service, &err, done, NULL, context);
         return true;
     }
-    struct acting *acting = NEW(struct acting);
-    *acting = (struct acting){.service = service, .done = done, .context = context};
     struct store_command *command = store_command_new();
     MEMORY_OWNED char *resource = memory_format("machines/%s", name);
     MEMORY_OWNED char *kind = memory_format("machine.%s", action);
     const struct operation_start start = {.kind = kind, .project = project, .resource = resource};
-    operation_add(service->options.operations, command, &start, acting->operation);
     if (deletes) {
-        add_deletion(service, command, project, name, unplaced.id);
+        add_belongings(service, command, project, name, unplaced.id);
+        store_command_add_expecting(
+            command, ERROR_CONFLICT, "the machine was placed at this moment: try again",
+            "DELETE FROM machine WHERE id = ? AND node = ''", "t", unplaced.id);
     } else {
         store_command_add_expecting(
             command, ERROR_CONFLICT, "the machine was placed at this moment: try again",
             "UPDATE machine SET desired = ?, revision = ? WHERE id = ? AND node = ''", "trt",
             starts ? "running" : "stopped", unplaced.id);
     }
-    service->pending++;
-    store_propose(service->options.store, command, on_acted, acting);
+    propose(service, command, &start, done, context);
     return true;
+}
+
+/* ---- On a node that is lost ---- */
+
+struct stranded {
+    char id[MACHINE_ID_SIZE];
+    char node[64];
+    bool starts_anew; /* on another node, by itself */
+};
+
+static bool take_stranded(sqlite3_stmt *row, void *context)
+{
+    struct stranded *stranded = context;
+    snprintf(stranded->id, sizeof(stranded->id), "%s", store_text(row, 0));
+    snprintf(stranded->node, sizeof(stranded->node), "%.63s", store_text(row, 1));
+    stranded->starts_anew = sqlite3_column_int(row, 2) != 0;
+    return false;
+}
+
+static int find_stranded(struct machine_service *service, const char *project, const char *name,
+                         struct stranded *ret_stranded, struct error *err)
+{
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    int r = store_query(service->options.store, err, take_stranded, ret_stranded,
+                        "SELECT id, node, desired = 'running' AND coalesce(config ->> "
+                        "'$.node_loss', '') = 'restart-fresh' FROM machine WHERE key = ?",
+                        "t", key);
+    return r < 0 || ret_stranded->id[0] != '\0'
+        ? r
+        : error_set(err, ERROR_NOT_FOUND, "there is no machine %.64s in project %s", name, project);
+}
+
+void machine_explain_lost(struct machine_service *service, const char *project, const char *name,
+                          struct error *err)
+{
+    struct stranded stranded = {0};
+    struct error ignored = {0};
+    struct error lost = *err;
+    find_stranded(service, project, name, &stranded, &ignored);
+    error_set(err, lost.kind,
+              "machine %.64s: its %.200s: %s; `blixard vm delete %.64s --force` "
+              "gives it up",
+              name, lost.text,
+              stranded.starts_anew ? "it starts anew elsewhere, once nothing of it can run there"
+                                   : "it can be used again when that is back",
+              name);
+}
+
+/* UNAVAILABLE; *ret_reign 0: there is no such node any more. */
+static int check_lost(const struct machine_service *service, const char *node, uint64_t *ret_reign,
+                      struct error *err)
+{
+    bool is_there = false;
+    bool is_lost = false;
+    struct cluster_view *view = cluster_view_ref(service->options.cluster);
+    *ret_reign = 0;
+    for (size_t i = 0; i < view->count && !is_there; i++) {
+        is_there = strcmp(view->nodes[i].name, node) == 0;
+        is_lost =
+            is_there && cluster_may_move(service->options.cluster, view->nodes[i].id, ret_reign);
+    }
+    cluster_view_unref(view);
+    return is_lost || !is_there
+        ? 0
+        : error_set(err, ERROR_UNAVAILABLE,
+                    "whoever leads does not say yet that node %.63s is lost: try again", node);
+}
+
+void machine_give_up(struct machine_service *service, const char *project, const char *name,
+                     machine_begun *done, void *context)
+{
+    struct stranded stranded = {0};
+    struct error err = {0};
+    uint64_t reign = 0;
+    int r = find_stranded(service, project, name, &stranded, &err);
+    r = r < 0 ? r : check_lost(service, stranded.node, &reign, &err);
+    if (r < 0) {
+        machine_answer(service, &err, done, NULL, context);
+        return;
+    }
+    struct store_command *command = store_command_new();
+    MEMORY_OWNED char *resource = memory_format("machines/%s", name);
+    const struct operation_start start = {
+        .kind = "machine.delete", .project = project, .resource = resource};
+    const struct machine_event event = {.project = project,
+                                        .machine = name,
+                                        .machine_id = stranded.id,
+                                        .node = stranded.node,
+                                        .type = "vm.deleted",
+                                        .state = "",
+                                        .reason = "its node is lost, and it was given up"};
+    add_belongings(service, command, project, name, stranded.id);
+    store_command_add(command, "DELETE FROM machine_move WHERE key = ?", "t", stranded.id);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, "the node is back, or another one leads: try again",
+        "DELETE FROM machine WHERE id = ?1 AND node = ?2 AND (EXISTS (SELECT 1 FROM cluster WHERE "
+        "reign = ?3) OR ?3 = 0 AND NOT EXISTS (SELECT 1 FROM node WHERE key = ?2))",
+        "ttu", stranded.id, stranded.node, reign);
+    events_add(service, command, &event);
+    propose(service, command, &start, done, context);
 }
 
 /* ---- Changed ---- */

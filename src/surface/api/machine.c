@@ -5,6 +5,8 @@
 
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
 #include "service/placement/placement.h"
 
 #include "surface/api/parts.h"
@@ -12,6 +14,11 @@
 static struct machine_service *service_of(const struct request *request)
 {
     return request->api->options.machines;
+}
+
+static void explain_lost(struct request *request, struct error *err)
+{
+    machine_explain_lost(service_of(request), request->project, request->parameters[0], err);
 }
 
 bool api_machine_is_elsewhere(struct request *request)
@@ -25,7 +32,18 @@ bool api_machine_is_elsewhere(struct request *request)
         }
         return true;
     }
+    request->explain_lost = explain_lost;
     return node[0] != '\0' && api_pass_to_node(request, node); /* it may wait for one */
+}
+
+/* Its node is, or was removed: what the state says of it is all that can be told. */
+static bool is_lost(struct request *request)
+{
+    struct error ignored = {0};
+    MEMORY_OWNED char *node = NULL;
+    return machine_node(service_of(request), request->project, request->parameters[0], &node,
+                        &ignored) == 0 &&
+        node[0] != '\0' && api_check_reach(request->api, node, &ignored) < 0;
 }
 
 /* ---- Looking ---- */
@@ -42,7 +60,7 @@ void api_machine_get(struct request *request)
 {
     BUFFER_OWNED struct buffer body = {0};
     struct error err = {0};
-    if (!api_machine_is_elsewhere(request)) {
+    if (is_lost(request) || !api_machine_is_elsewhere(request)) {
         int r = machine_write(service_of(request), request->project, request->parameters[0], &body,
                               &err);
         api_answer_written(request, r, &body, &err);
@@ -166,7 +184,20 @@ void api_machine_act(struct request *request)
     act(request, deletes ? "" : request->parameters[1]);
 }
 
+/* Whoever leads says that the node is lost, and may give to others what was its. */
 void api_machine_delete(struct request *request)
 {
-    act(request, "delete");
+    const char *name = request->parameters[0];
+    struct store_status status;
+    if (!api_query_flag(request, "force", false) || !is_lost(request)) {
+        act(request, "delete");
+        return;
+    }
+    store_status(request->api->options.store, &status);
+    if (!status.is_leader && status.leader_id != 0 && !api_is_passed_on(request)) {
+        api_pass_on(request, status.leader_id);
+        return;
+    }
+    machine_give_up(service_of(request), request->project, name, api_answer_begun,
+                    api_begin(request, name));
 }

@@ -54,7 +54,10 @@ struct request {
     char project[64];
     char parameters[API_PARAMETERS_MAX][API_PARAMETER_SIZE]; /* of the path, decoded, in order */
     void (*handle)(struct request *request);                 /* of its route */
-    bool is_current;                       /* handled again: see api_looks_again() */
+    bool is_current;    /* handled again: see api_looks_again() */
+    uint64_t passed_to; /* the node */
+    /* What to do when that is lost and does not answer is added to the error; may be NULL. */
+    void (*explain_lost)(struct request *request, struct error *err);
     void (*stop)(struct request *request); /* the API ends: finish soon; may be NULL */
     void *state;
 };
@@ -169,6 +172,8 @@ void api_blob_send(struct request *request, int owned_fd, uint64_t size);
 /* Another node has sent it on: it is answered here, or refused. */
 bool api_is_passed_on(const struct request *request);
 void api_pass_on(struct request *request, uint64_t node);
+/* UNAVAILABLE: node `name` is lost, and since when, or is none any more. */
+int api_check_reach(const struct api *api, const char *name, struct error *err);
 /* True: ?node= names another node, or none, and the request is answered by pass.c. */
 bool api_pass_to_named(struct request *request, const struct api_route *route);
 /* Another node believes that what the request names is here, and it is not, or not yet: its handler

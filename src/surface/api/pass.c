@@ -6,9 +6,11 @@
  * was sent a request which is not its own waits for its log, looks again, and sends it on once
  * more; the third one answers.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 #include "engine/store/store.h"
@@ -18,7 +20,43 @@
 
 #include "surface/api/parts.h"
 
-enum { NAME_SIZE = 256, HOPS_MAX = 2 };
+enum {
+    NAME_SIZE = 256,
+    HOPS_MAX = 2,
+    LOST_MS = 5000, /* for one that may be back, and is not known to be */
+};
+
+static int say_lost(const struct cluster_node *node, struct error *err)
+{
+    uint64_t seconds = (clock_boot_ms() - node->lost_ms) / 1000;
+    uint64_t minutes = seconds / 60;
+    return error_set(err, ERROR_UNAVAILABLE, "node %s has been lost for %" PRIu64 " %s", node->name,
+                     minutes < 2         ? seconds
+                         : minutes < 120 ? minutes
+                                         : minutes / 60,
+                     minutes < 2         ? "s"
+                         : minutes < 120 ? "min"
+                                         : "h");
+}
+
+static int check_lost(const struct api *api, uint64_t id, struct error *err)
+{
+    struct cluster_view *view = peer_view(api->options.peers);
+    const struct cluster_node *node = view != NULL ? cluster_view_find(view, id) : NULL;
+    bool is_lost = node != NULL && !node->is_self && node->health == CLUSTER_LOST;
+    int r = is_lost ? say_lost(node, err) : 0;
+    if (view != NULL) {
+        cluster_view_unref(view);
+    }
+    return r;
+}
+
+static void say_if_lost(struct request *request, struct error *err)
+{
+    if (check_lost(request->api, request->passed_to, err) < 0 && request->explain_lost != NULL) {
+        request->explain_lost(request, err);
+    }
+}
 
 static void on_end(const struct error *error, bool is_untouched, void *context)
 {
@@ -26,7 +64,9 @@ static void on_end(const struct error *error, bool is_untouched, void *context)
     (void)is_untouched;
     request->stop = NULL;
     if (error != NULL && !http_exchange_has_begun(request->exchange)) {
-        api_answer_error(request, error);
+        struct error err = *error;
+        say_if_lost(request, &err);
+        api_answer_error(request, &err);
     } else {
         api_request_end(request);
     }
@@ -62,8 +102,13 @@ void api_pass_on(struct request *request, uint64_t node)
     MEMORY_OWNED char *target =
         memory_format("%.*s%s%.*s", (int)path.length, path.data, query.length > 0 ? "?" : "",
                       (int)query.length, query.length > 0 ? query.data : "");
+    struct error ignored = {0};
+    request->passed_to = node;
     const struct peer_passing passing = {
-        .node = node, .target = target, .fields = hops_of(request) == 0 ? first : second};
+        .node = node,
+        .timeout_ms = check_lost(request->api, node, &ignored) < 0 ? LOST_MS : 0,
+        .target = target,
+        .fields = hops_of(request) == 0 ? first : second};
     request->state =
         peer_pass_new(request->api->options.peers, request->exchange, &passing, &events, request);
     request->stop = on_stop;
@@ -85,6 +130,20 @@ static enum whose find_node(const struct api *api, const char *name, uint64_t *r
         cluster_view_unref(view);
     }
     return whose;
+}
+
+int api_check_reach(const struct api *api, const char *name, struct error *err)
+{
+    uint64_t node = 0;
+    switch (find_node(api, name, &node)) {
+    case HERE:
+        return 0;
+    case ELSEWHERE:
+        return check_lost(api, node, err);
+    case NOWHERE:
+        break;
+    }
+    return error_set(err, ERROR_UNAVAILABLE, "node %.63s is not in the cluster any more", name);
 }
 
 static void on_current(const struct error *error, void *context)
@@ -122,7 +181,11 @@ bool api_pass_to_node(struct request *request, const char *name)
         error_set(&err, ERROR_UNAVAILABLE, "it is on node %.80s, which this one is not", name);
         break;
     case NOWHERE:
-        error_set(&err, ERROR_NOT_FOUND, "there is no node %.80s", name);
+        if (request->explain_lost == NULL) {
+            error_set(&err, ERROR_NOT_FOUND, "there is no node %.80s", name);
+        } else if (api_check_reach(request->api, name, &err) < 0) {
+            request->explain_lost(request, &err);
+        }
         break;
     }
     api_answer_error(request, &err);

@@ -320,7 +320,9 @@ int verb_vm_resume(const struct arguments *arguments, struct error *err)
 int verb_vm_delete(const struct arguments *arguments, struct error *err)
 {
     JSON_OWNED json_t *reference = NULL;
-    MEMORY_OWNED char *target = request_target("machines", arguments->words[0], "");
+    bool is_forced = flag_value(arguments, "force") != NULL;
+    MEMORY_OWNED char *target =
+        request_target("machines", arguments->words[0], is_forced ? "?force=true" : "");
     int r = request_json("DELETE", target, NULL, &reference, err);
     return r < 0 ? r : finish(arguments, reference, "is deleted", WANTED_GONE, err);
 }
