@@ -179,6 +179,16 @@ class NodeDrain(unittest.TestCase):
         near.until(lambda _: self.machines()["stuck"]["state"] == "running", "what was stopped runs again")
         self.assertEqual(self.machines()["lively"]["node"], near.name)
 
+        # Cancelled while it says what is to stop: that it was is not forgotten.
+        begun = near.call("POST", f"/v1/nodes/{far.name}/drain", {"force": True, "ignore": ["asleep"]})
+        near.call("DELETE", f"/v1/operations/{begun['operation']}")
+        ended = near.get(f"/v1/operations/{begun['operation']}/wait?timeout=60s", timeout=90)
+        self.assertEqual(ended["state"], "cancelled", ended)
+        near.until(lambda _: self.duty(far.name) == "cordoned", "the cordon")
+        near.until(lambda _: self.machines()["stuck"]["state"] == "stopped", "what was told to stop")
+        near.cli("node", "restore", far.name, "--stay")
+        near.until(lambda _: self.machines()["stuck"]["state"] == "running", "what was stopped runs again")
+
         # A machine that is on its way to a node when that is drained does not get there.
         begun = near.call("POST", "/v1/machines/lively/migrate", {"to": far.name, "bytes_per_second": 8 << 20})
         near.until(lambda _: near.get(f"/v1/operations/{begun['operation']}")["progress"] > 0, "the way")

@@ -91,6 +91,31 @@ class NodeLoss(unittest.TestCase):
         follower.cli("vm", "delete", "hopeless", "--force")
         self.assertNotIn("hopeless", first.cli("vm", "list"))
 
+    def what_drains_it_ends(self, first, lost, drain):
+        ended = first.get(f"/v1/operations/{drain}/wait?timeout=60s", timeout=90)
+        self.assertEqual(ended["state"], "failed", ended)
+        self.assertIn("the node is lost", ended["error"])
+        self.assertEqual(self.machine(first, "waits")["desired"], "running")
+        first.until(lambda view: any((n["name"], n["duty"]) == (lost.name, "cordoned") for n in view["nodes"]), "the cordon")
+        done = first.cli("node", "restore", lost.name, check=False)
+        self.assertEqual(done.returncode, 69, done.stderr)
+        self.assertIn("nothing can come back to it", done.stderr)
+        first.cli("node", "restore", lost.name, "--stay")
+
+    def test_a_machine_that_leaves_two_nodes_comes_back_to_the_first(self):
+        first = self.cluster[0]
+        self.cluster.settled()
+        self.create(first, "nomad", self.cluster[1], "--eviction-strategy", "restart")
+        first.cli("node", "drain", "n2")
+        second = self.machine(first, "nomad")["node"]
+        first.cli("node", "drain", second)
+        self.assertNotIn(self.machine(first, "nomad")["node"], ("n2", second))
+        first.cli("node", "restore", second)
+        self.assertNotIn(self.machine(first, "nomad")["node"], ("n2", second))
+        first.cli("node", "restore", "n2")
+        self.assertEqual(self.machine(first, "nomad")["node"], "n2")
+        first.cli("vm", "delete", "nomad")
+
     def test_a_node_that_is_killed(self):
         self.cluster.settled()
         first, leader = self.cluster[0], self.cluster.leader()
@@ -101,6 +126,7 @@ class NodeLoss(unittest.TestCase):
         lost.pause()
         first.cli("vm", "create", "gang", "--count", "2", "--all-or-nothing", "--image", "small", "--memory", "128MiB", "--disk", "64MiB",
                   "--node", lost.name, "--no-wait")
+        drain = first.call("POST", f"/v1/nodes/{lost.name}/drain", {"force": True, "deadline_ms": 20000})["operation"]
         lost.kill()
         lost.is_paused = False
         self.wait_for(first, "waits", lambda machine: "waits for it" in (machine.get("reason") or ""), "its reason")
@@ -110,6 +136,7 @@ class NodeLoss(unittest.TestCase):
         self.what_is_asked_of_it_says_so(first, lost, hopeless)
         self.starts_elsewhere(first, lost, "anew", anew)
         self.assertTrue(runs(waits), "one that waits runs on")
+        self.what_drains_it_ends(first, lost, drain)
 
         # It comes back: what became another's is put away, the other one is found again.
         lost.start()

@@ -33,6 +33,7 @@ struct drain {
     uint64_t total;       /* machines, when it began */
     uint64_t deadline_ms; /* by the boot clock */
     uint64_t failing_ms;  /* since when it is to fail; 0: it is not */
+    struct error failure; /* decided, and written until that works */
     struct loop_timer *timer;
     struct loop_timer *calls;          /* when they are counted again */
     char operation[OPERATION_ID_SIZE]; /* "": the daemon was restarted since */
@@ -60,6 +61,7 @@ struct standing {
     char now[96];      /* one that moves */
     char problems[NAMES_SIZE];
     char duty[16];    /* of the node */
+    bool is_lost;     /* the node */
     uint64_t calls;   /* of functions, that it runs */
     size_t functions; /* that only it can run; known there alone */
     char names[128];  /* of some of them */
@@ -117,14 +119,11 @@ static bool is_own(const struct drain *drain)
     "<> m.node OR v.state = 'moving'))"
 
 /* What a node that is drained still does for functions: by its own count, or by what it tells. */
-static void look_at_calls(const struct drain *drain, struct standing *standing)
+static void look_at_node(const struct drain *drain, struct standing *standing)
 {
     const struct node_options *options = &drain->service->options;
-    if (drain->is_restore || drain->is_rebalance) {
-        return;
-    }
     if (is_own(drain)) {
-        if (options->look_at_functions != NULL) {
+        if (!drain->is_restore && options->look_at_functions != NULL) {
             standing->functions =
                 options->look_at_functions(options->functions_context, &standing->calls,
                                            standing->names, sizeof(standing->names));
@@ -134,10 +133,30 @@ static void look_at_calls(const struct drain *drain, struct standing *standing)
     struct cluster_view *view = cluster_view_ref(options->cluster);
     for (size_t i = 0; i < view->count; i++) {
         if (strcmp(view->nodes[i].name, drain->node) == 0) {
-            standing->calls = view->nodes[i].load.running + view->nodes[i].load.waiting;
+            standing->calls =
+                drain->is_restore ? 0 : view->nodes[i].load.running + view->nodes[i].load.waiting;
+            standing->is_lost = view->nodes[i].health == CLUSTER_LOST;
         }
     }
     cluster_view_unref(view);
+}
+
+/* Rows of moves that it waits for.  A node that is restored ends those that were cancelled, unless
+ * it is lost: then when it is back. */
+#define SELECT_MOVES \
+    "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m ON m.id = v.key WHERE "
+
+static const char *moves_of(const struct drain *drain, bool is_lost)
+{
+    if (drain->is_rebalance) {
+        return SELECT_MOVES "v.reason = 'rebalance' AND ?1 = ''";
+    }
+    if (!drain->is_restore) {
+        return SELECT_MOVES "v.node = ?1 AND v.reason = 'drain'";
+    }
+    return is_lost ? SELECT_MOVES "v.target = ?1 AND v.reason = 'restore'"
+                   : SELECT_MOVES "v.target = ?1 AND v.reason = 'restore' OR v.node = ?1 AND "
+                                  "v.reason = 'drain' AND v.state = 'cancelled'";
 }
 
 static struct standing look(const struct drain *drain)
@@ -145,17 +164,9 @@ static struct standing look(const struct drain *drain)
     struct standing standing = {0};
     struct node_service *service = drain->service;
     struct error err = {0};
+    look_at_node(drain, &standing);
     int r = store_query(service->options.store, &err, take_move, &standing,
-                        drain->is_rebalance
-                            ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
-                              "ON m.id = v.key WHERE v.reason = 'rebalance' AND ?1 = ''"
-                            : drain->is_restore
-                            ? "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
-                              "ON m.id = v.key WHERE v.target = ?1 AND v.reason = 'restore' OR "
-                              "v.node = ?1 AND v.reason = 'drain' AND v.state = 'cancelled'"
-                            : "SELECT v.state, m.key, v.problem FROM machine_move v JOIN machine m "
-                              "ON m.id = v.key WHERE v.node = ? AND v.reason = 'drain'",
-                        "t", drain->node);
+                        moves_of(drain, standing.is_lost), "t", drain->node);
     r = r < 0 ? r
               : store_query(service->options.store, &err, take_count, &standing.stopping,
                             "SELECT count(*) FROM machine WHERE node = ?1 AND home = ?1 AND "
@@ -176,7 +187,6 @@ static struct standing look(const struct drain *drain)
         log_error("reading moves: %s", err.text);
         standing.open++; /* it is not over */
     }
-    look_at_calls(drain, &standing);
     return standing;
 }
 
@@ -192,7 +202,8 @@ static void on_ended(const struct error *error, uint64_t index, void *context)
     if (service->is_over) {
         return;
     }
-    if (error != NULL && error->kind != ERROR_CONFLICT) {
+    bool is_failure = drain->failure.kind != ERROR_NONE; /* it may have come behind a success */
+    if (error != NULL && (error->kind != ERROR_CONFLICT || is_failure)) {
         log_warn("the end of a drain is not written: %s", error->text);
         loop_timer_start(drain->timer, 1000);
         return;
@@ -252,15 +263,9 @@ static void note_problem(const struct drain *drain, struct store_command *comman
 }
 
 /* What has left stays where it is; the node takes nothing.  The window it was for says why. */
-static void fail(struct drain *drain, const struct error *error)
+static void write_failure(struct drain *drain)
 {
-    struct node_service *service = drain->service;
     struct store_command *command = store_command_new();
-    if (drain->operation[0] != '\0') {
-        operation_on_cancel(service->options.operations, drain->operation, NULL, NULL);
-        operation_fail(service->options.operations, drain->operation, error);
-        drain->operation[0] = '\0';
-    }
     store_command_add(
         command,
         drain->is_rebalance
@@ -273,13 +278,27 @@ static void fail(struct drain *drain, const struct error *error)
               "? AND reason = 'drain'",
         "rt", drain->node);
     if (!drain->is_restore && !drain->is_rebalance) {
-        note_problem(drain, command, error->text);
+        note_problem(drain, command, drain->failure.text);
         store_command_add(command,
                           "UPDATE node SET duty = 'cordoned', revision = ? WHERE key = ? AND duty "
                           "= 'draining'",
                           "rt", drain->node);
     }
     end(drain, command);
+}
+
+static void fail(struct drain *drain, const struct error *error)
+{
+    struct operation_service *operations = drain->service->options.operations;
+    drain->failure = *error;
+    if (drain->operation[0] != '\0') {
+        operation_on_cancel(operations, drain->operation, NULL, NULL);
+        operation_fail(operations, drain->operation, error);
+        drain->operation[0] = '\0';
+    }
+    if (!drain->is_ending) { /* else behind what is being written */
+        write_failure(drain);
+    }
 }
 
 static void on_changed(const struct error *error, uint64_t index, void *context)
@@ -293,7 +312,7 @@ static void on_changed(const struct error *error, uint64_t index, void *context)
         return;
     }
     if (error != NULL) {
-        log_warn("what a drain stops or tells to leave is not written: %s", error->text);
+        log_info("what a drain stops or tells to leave is not written: %s", error->text);
         drain->has_stopped = false;
     }
     loop_timer_start(drain->calls, error == NULL ? 0 : 1000);
@@ -307,10 +326,20 @@ static void change(struct drain *drain, struct store_command *command)
     store_propose(drain->service->options.store, command, on_changed, drain);
 }
 
+/* Two nodes may decide the same, and one of them after the drain was ended, or undone. */
+static struct store_command *command_while_draining(const struct drain *drain)
+{
+    struct store_command *command = store_command_new();
+    store_command_add_expecting(command, ERROR_CONFLICT, "the drain has ended",
+                                "UPDATE node SET revision = ? WHERE key = ? AND duty = 'draining'",
+                                "rt", drain->node);
+    return command;
+}
+
 /* With --force: what cannot leave, or was too slow, stops here, and is started by a restore. */
 static void stop_rest(struct drain *drain)
 {
-    struct store_command *command = store_command_new();
+    struct store_command *command = command_while_draining(drain);
     drain->has_stopped = true;
     store_command_add(
         command,
@@ -358,7 +387,7 @@ static bool add_move(sqlite3_stmt *row, void *context)
 /* Those leave, too. */
 static void add_arrived(struct drain *drain)
 {
-    struct store_command *command = store_command_new();
+    struct store_command *command = command_while_draining(drain);
     const struct moving moving = {command, "", "drain", clock_real_ms()};
     struct error err = {0};
     drain->has_stopped = false; /* not these */
@@ -374,9 +403,13 @@ static void add_arrived(struct drain *drain)
 /* ---- Steps ---- */
 
 /* "; 3 calls run there; default/web/1 is nowhere else yet" */
-static void write_functions(const struct standing *standing, char *ret_text, size_t size)
+static void write_rest(const struct standing *standing, char *ret_text, size_t size)
 {
     ret_text[0] = '\0';
+    if (standing->is_lost) {
+        snprintf(ret_text, size, "; the node is lost: what may start elsewhere does so by itself");
+        return;
+    }
     if (standing->calls > 0) {
         snprintf(ret_text, size, "; %" PRIu64 " call%s still run%s there", standing->calls,
                  standing->calls == 1 ? "" : "s", standing->calls == 1 ? "s" : "");
@@ -392,7 +425,7 @@ static void tell(struct drain *drain, const struct standing *standing)
 {
     char text[NAMES_SIZE];
     char functions[192];
-    write_functions(standing, functions, sizeof(functions));
+    write_rest(standing, functions, sizeof(functions));
     uint64_t left = drain->total -
         (standing->open + standing->failed < drain->total ? standing->open + standing->failed
                                                           : drain->total);
@@ -422,7 +455,7 @@ static void be_late(struct drain *drain, const struct standing *standing)
     struct error err = {0};
     char functions[192];
     uint64_t left = standing->open + standing->failed;
-    write_functions(standing, functions, sizeof(functions));
+    write_rest(standing, functions, sizeof(functions));
     error_set(&err, ERROR_TIMEOUT, "%" PRIu64 " %s still here at the deadline%s%.300s%.190s", left,
               left == 1 ? "machine was" : "machines were",
               standing->problems[0] != '\0' ? ": " : "", standing->problems, functions);
@@ -450,6 +483,10 @@ static void step(struct drain *drain)
     if (drain->is_ending || drain->is_beginning) {
         return;
     }
+    if (drain->failure.kind != ERROR_NONE) {
+        write_failure(drain);
+        return;
+    }
     if (is_drain && drain->operation[0] == '\0' && strcmp(standing.duty, "draining") != 0) {
         drain_free(drain); /* another node has seen to its end */
         return;
@@ -463,7 +500,9 @@ static void step(struct drain *drain)
     tell(drain, &standing);
     bool have_left = standing.open == 0 && standing.failed == 0 && standing.arrived == 0 &&
         (!is_drain || standing.stopping == 0);
-    if (standing.settled > 0) {
+    if (is_drain && is_late && standing.is_lost) { /* nothing of it can be stopped, either */
+        be_late(drain, &standing);
+    } else if (standing.settled > 0) {
         add_arrived(drain);
     } else if (drain->is_forced && !drain->has_stopped && (is_late || standing.open == 0)) {
         stop_rest(drain);
@@ -539,9 +578,7 @@ static void on_cancel(void *context)
                   ? "it was cancelled; what has moved stays where it is"
                   : "it was cancelled; the node is cordoned, and `blixard node "
                     "restore` brings back what has left");
-    if (!drain->is_ending) {
-        fail(drain, &err);
-    }
+    fail(drain, &err);
 }
 
 static void on_written(const struct error *error, uint64_t index, void *context)
@@ -631,7 +668,7 @@ void drain_begin(struct node_service *service, const char *project, const char *
     bool is_forced = json_is_true(json_object_get(body, "force"));
     json_object_set_new(settings, "ignore", ignored);
     int r = drain_check_state(service, &err);
-    r = r < 0 ? r : drain_check_node(service, name, true, &err);
+    r = r < 0 ? r : drain_check_node(service, name, true, false, &err);
     r = r < 0 ? r : drain_take_ignored(service, body, project, ignored, &err);
     r = r < 0 ? r : drain_take_settings(body, service->options.moves_max, settings, &err);
     MEMORY_OWNED char *ignore = json_dumps(ignored, JSON_COMPACT);
@@ -664,7 +701,8 @@ void drain_begin(struct node_service *service, const char *project, const char *
                                 " <> 'none' AND NOT " DRAIN_IS_IGNORED,
                 "tt", name, ignore);
     store_command_add(command,
-                      "UPDATE machine SET home = node WHERE node = ?1 AND id IN (SELECT key FROM "
+                      "UPDATE machine SET home = iif(home IN (SELECT key FROM node WHERE duty <> "
+                      "'active'), home, node) WHERE node = ?1 AND id IN (SELECT key FROM "
                       "machine_move WHERE node = ?1 AND reason = 'drain')",
                       "t", name);
     begin(drain, command, "node.drain", project, done, context);
@@ -681,14 +719,15 @@ void drain_restore(struct node_service *service, const char *project, const char
 {
     struct error err = {0};
     bool stays = json_is_true(json_object_get(body, "stay"));
-    if (drain_check_state(service, &err) < 0 || drain_check_node(service, name, false, &err) < 0) {
+    if (drain_check_state(service, &err) < 0 ||
+        drain_check_node(service, name, false, stays, &err) < 0) {
         done(&err, NULL, context);
         return;
     }
     LIST_EACH(node, &service->drains)
     {
         struct drain *other = LIST_ITEM(node, struct drain, link);
-        if (!other->is_restore && !other->is_ending && !other->is_beginning &&
+        if (!other->is_restore && other->failure.kind == ERROR_NONE && !other->is_beginning &&
             strcmp(other->node, name) == 0) {
             on_cancel(other);
         }
@@ -760,6 +799,8 @@ void drains_resume(struct node_service *service)
 {
     JSON_OWNED json_t *settings = NULL;
     struct error ignored = {0};
+    bool is_new_start = !service->has_looked;
+    service->has_looked = true;
     if (!node_state_is_there(service) || is_led_here(service) ||
         store_query(service->options.store, &ignored, take_drain, &settings,
                     "SELECT drain FROM node WHERE key = ? AND duty = 'draining'", "t",
@@ -772,6 +813,9 @@ void drains_resume(struct node_service *service)
     uint64_t now_ms = clock_real_ms();
     uint64_t left_ms = ends_ms > now_ms ? ends_ms - now_ms : 0;
     left_ms = left_ms < deadline_ms ? left_ms : deadline_ms; /* the clock can have been set back */
+    if (!is_new_start) { /* it has just begun, by whatever clock */
+        left_ms = deadline_ms;
+    }
     struct drain *drain = drain_new(service, service->node_name, false);
     drain->is_beginning = false;
     drain->is_forced = json_is_true(json_object_get(settings, "force"));

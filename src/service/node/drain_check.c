@@ -126,7 +126,7 @@ int drain_take_settings(const json_t *body, uint64_t moves_max, json_t *settings
 }
 
 int drain_check_node(const struct node_service *service, const char *name, bool is_drain,
-                     struct error *err)
+                     bool stays, struct error *err)
 {
     enum cluster_health health = CLUSTER_HEALTH_COUNT;
     bool is_drained = false;
@@ -145,6 +145,12 @@ int drain_check_node(const struct node_service *service, const char *name, bool 
                         name);
     if (r < 0 || (is_drained && is_drain)) {
         return r < 0 ? r : error_set(err, ERROR_CONFLICT, "%s", DRAIN_IS_UNDER_WAY);
+    }
+    if (health == CLUSTER_LOST && !is_drain && !stays) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "node %.63s is lost: nothing can come back to it; with --stay it takes "
+                         "work again when it is back, and what has left it stays where it is",
+                         name);
     }
     return health != CLUSTER_LOST || !is_drain
         ? 0

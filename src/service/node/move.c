@@ -26,6 +26,7 @@ enum stage { MOVE_CLAIMING, MOVE_MIGRATING, MOVE_RESTING };
 /* A row of this node that is under way, or rests before it is tried again. */
 struct move {
     struct list_node link;
+    bool is_seen; /* its row, in this step */
     struct node_service *service;
     char id[NODE_ID_SIZE];
     char project[64];
@@ -80,16 +81,19 @@ static void rest(struct move *move)
     bool is_last = move->attempts >= NODE_ATTEMPTS_MAX;
     struct store_command *command = store_command_new();
     if (move->is_cancelled) {
-        store_command_add(command, "DELETE FROM machine_move WHERE key = ? AND node = ?", "tt",
-                          move->id, service->node_name);
+        store_command_add(command,
+                          "DELETE FROM machine_move WHERE key = ? AND node = ? AND state = "
+                          "'cancelled'",
+                          "tt", move->id, service->node_name);
     } else {
         log_warn("machine %s/%s does not leave: %s", move->project, move->name, move->error.text);
-        store_command_add(command,
-                          "UPDATE machine_move SET state = ?, problem = ?, operation = NULL, "
-                          "target = iif(reason = 'restore', target, ''), revision = ? WHERE key = "
-                          "? AND node = ? AND state = 'moving'",
-                          "ttrtt", is_last ? "failed" : "waiting", move->error.text, move->id,
-                          service->node_name);
+        store_command_add(
+            command,
+            "UPDATE machine_move SET state = ?, problem = ?, operation = NULL, "
+            "target = iif(reason IN ('drain', 'taint'), '', target), revision = ? WHERE key = "
+            "? AND node = ? AND state = 'moving'",
+            "ttrtt", is_last ? "failed" : "waiting", move->error.text, move->id,
+            service->node_name);
     }
     node_propose(service, command, "how a move went");
     if (is_last || move->is_cancelled) {
@@ -324,6 +328,8 @@ static void begin(struct node_service *service, const struct row *row, struct mo
     }
     snprintf(move->target, sizeof(move->target), "%s", row->move.target);
     move->is_live = row->move.is_live;
+    move->runs_after = row->move.runs_after;
+    move->attempts = row->move.attempts;
     claim(move);
 }
 
@@ -331,6 +337,9 @@ static void step_own(struct node_service *service, const struct row *row)
 {
     struct move *move = find(service, row->move.id);
     bool is_resting = move != NULL && move->stage == MOVE_RESTING;
+    if (move != NULL) {
+        move->is_seen = true;
+    }
     if (strcmp(row->state, "cancelled") == 0) {
         if (move != NULL && !is_resting) {
             cancel(move, row->move.runs_after);
@@ -382,7 +391,14 @@ void moves_step(struct node_service *service)
                 "SELECT 1 FROM machine_move LIMIT 1", "");
     LIST_EACH(node, &service->moves)
     {
-        waits = waits || LIST_ITEM(node, struct move, link)->stage == MOVE_RESTING;
+        struct move *move = LIST_ITEM(node, struct move, link);
+        bool is_resting = move->stage == MOVE_RESTING;
+        if (is_resting && !move->is_seen && r == 0 && rows.count < ROWS_MAX) {
+            release(move); /* its machine was deleted, or is another node's */
+            continue;
+        }
+        move->is_seen = false;
+        waits = waits || is_resting;
     }
     if (waits) {
         loop_timer_start(service->step, AGAIN_MS / 4);

@@ -46,6 +46,7 @@ struct node_service {
     struct map windows_tried;   /* key -> when a drain for it was refused, as a text */
     bool windows_are_busy;      /* a drain or a restore is being begun */
     struct loop_timer *loss;    /* when what a lost node ran may start elsewhere */
+    bool has_looked;            /* for a drain from before the start */
     bool has_moves;             /* somewhere in the cluster, or a drain here */
     unsigned pending;           /* answers on their way */
     bool is_over;
@@ -83,9 +84,10 @@ int drain_check_machines(struct node_service *service, const char *name, const c
                          struct error *err);
 /* CONFLICT: nobody else takes work. */
 int drain_check_others(struct node_service *service, const char *name, struct error *err);
-/* NOT_FOUND; UNAVAILABLE: it is lost, and to be drained; CONFLICT: it is drained already. */
+/* NOT_FOUND; UNAVAILABLE: it is lost, and to be drained, or something is to come back to it (not
+ * `stays`); CONFLICT: it is drained already. */
 int drain_check_node(const struct node_service *service, const char *name, bool is_drain,
-                     struct error *err);
+                     bool stays, struct error *err);
 #define DRAIN_IS_UNDER_WAY "the node is drained, or being drained: `blixard node restore` ends that"
 /* A NodeDrain, as it is kept in the node's row.  NOT_FOUND: a machine to be ignored. */
 int drain_take_ignored(struct node_service *service, const json_t *body, const char *project,

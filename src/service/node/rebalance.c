@@ -154,6 +154,27 @@ static int take_settings(const json_t *body, struct placement_rebalance_options 
     return 0;
 }
 
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+#define IS_UNDER_WAY \
+    "machines are being moved to even out the nodes: see `blixard operation list`, and try later"
+
+/* Whoever cancels one, or hears of its end, means all moves of that reason. */
+static int check_is_first(const struct node_service *service, struct error *err)
+{
+    bool is_under_way = false;
+    int r = store_query(service->options.store, err, take_any, &is_under_way,
+                        "SELECT 1 FROM machine_move WHERE reason = 'rebalance' AND state IN "
+                        "('waiting', 'moving') LIMIT 1",
+                        "");
+    return r < 0 || !is_under_way ? r : error_set(err, ERROR_CONFLICT, IS_UNDER_WAY);
+}
+
 struct asked {
     struct node_service *service;
     struct buffer answer;
@@ -179,6 +200,7 @@ void node_rebalance(struct node_service *service, const char *project, const jso
     bool is_tried = json_is_true(json_object_get(body, "dry_run"));
     int r = drain_check_state(service, &err);
     r = r < 0 ? r : take_settings(body, &options, &err);
+    r = r < 0 || is_tried ? r : check_is_first(service, &err);
     r = r < 0 ? r : plan(service, &options, &found, &err);
     if (r < 0) {
         done(&err, NULL, context);
@@ -194,6 +216,11 @@ void node_rebalance(struct node_service *service, const char *project, const jso
     struct asked *asked = NEW(struct asked);
     *asked = (struct asked){.service = service, .done = done, .context = context};
     struct store_command *command = store_command_new();
+    store_command_add_expecting(command, ERROR_CONFLICT, IS_UNDER_WAY,
+                                "UPDATE node SET revision = ?1 WHERE key = ?2 AND NOT EXISTS "
+                                "(SELECT 1 FROM machine_move WHERE reason = 'rebalance' AND state "
+                                "IN ('waiting', 'moving'))",
+                                "rt", service->node_name);
     for (size_t i = 0; i < found.move_count; i++) {
         store_command_add(command,
                           "INSERT INTO machine_move (key, node, target, reason, way, runs_after, "
@@ -219,13 +246,6 @@ static void on_planned(const struct error *error, struct buffer *plan, void *con
     if (error != NULL) {
         log_warn("rebalancing: %s", error->text);
     }
-}
-
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
 }
 
 /* Those that gave up, when whoever began the rebalancing is not there any more to say so, are

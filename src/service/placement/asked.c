@@ -85,7 +85,8 @@ static int add_attached(struct placement_service *service, const struct asked_of
     return r;
 }
 
-/* That it was made for the very node which it has to leave is no reason to stop there. */
+/* That it was made for the very node which it has to leave, or has left and goes back to some day,
+ * is no reason to stop there. */
 static void drop_own_node(json_t *rules, const char *node)
 {
     json_t *constraints = json_object_get(rules, "constraints");
@@ -115,6 +116,7 @@ static int read_rules(struct asked *asked, struct placement_service *service,
     }
     if (of->leaves != NULL) {
         drop_own_node(rules, of->leaves);
+        drop_own_node(rules, of->home);
         add_line(rules, "${node.name} != ", of->leaves);
         return placement_rules_read(rules, &asked->request.rules, err);
     }

@@ -12,6 +12,7 @@ struct leaving {
     char *project;
     char *name;
     json_t *config;
+    char home[64]; /* "": it is there */
     bool is_idle;
 };
 
@@ -23,6 +24,7 @@ static bool take_leaving(sqlite3_stmt *row, void *context)
     leaving->name = memory_copy_string(store_text(row, 1));
     leaving->is_idle =
         strcmp(store_text(row, 3), "stopped") == 0 && sqlite3_column_int(row, 4) == 0;
+    snprintf(leaving->home, sizeof(leaving->home), "%.63s", store_text(row, 5));
     json_read(store_text(row, 2), strlen(store_text(row, 2)), &leaving->config, &ignored);
     return false;
 }
@@ -87,7 +89,7 @@ int placement_service_find_other(struct placement_service *service, const char *
     }
     int r = store_query(service->options.store, err, take_leaving, &leaving,
                         "SELECT m.project, m.name, m.config, m.desired, (SELECT v.runs_after FROM "
-                        "machine_move v WHERE v.key = m.id) FROM machine m WHERE m.id = ?",
+                        "machine_move v WHERE v.key = m.id), m.home FROM machine m WHERE m.id = ?",
                         "t", machine_id);
     if (r == 0 && leaving.config == NULL) {
         r = error_set(err, ERROR_NOT_FOUND, "there is no such machine any more");
@@ -98,6 +100,7 @@ int placement_service_find_other(struct placement_service *service, const char *
                                     .id = machine_id,
                                     .config = leaving.config,
                                     .leaves = but,
+                                    .home = leaving.home,
                                     .is_idle = leaving.is_idle};
         asked = NEW(struct asked);
         leave_forget(service, machine_id);

@@ -70,6 +70,7 @@ struct asked_of {
     const json_t *config;
     const char *bound;    /* node that it must be on, or NULL */
     const char *leaves;   /* node that it must not be on: its volumes go with it; or NULL */
+    const char *home;     /* of such a one: where it goes back to some day; or "" */
     bool is_idle;         /* it is stopped: its disk alone counts */
     bool is_only_counted; /* where it is matters, what it asks does not */
 };
