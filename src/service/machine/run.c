@@ -129,6 +129,9 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     if (machine->has_program_ended && !was_stopping && !has_failed) {
         has_failed = program_judge(machine, told.text, sizeof(told.text));
     }
+    if (was_stopping && !has_failed && machine->desired == MACHINE_DESIRED_RUNNING) {
+        machine->is_restarting = true; /* it was told to, and is wanted again meanwhile */
+    }
     end(machine, has_failed, cannot_go_on, told.text);
 }
 
