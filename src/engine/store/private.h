@@ -206,7 +206,7 @@ struct store {
     uint64_t leader_term;
     uint64_t leader_since_ms;
     uint64_t leaderless_since_ms; /* while leader_id is 0; 0: since the start */
-    uint64_t mark_term; /* of the last mark that was applied */
+    uint64_t mark_term;           /* of the last mark that was applied */
 
     struct list waiting; /* proposals */
     unsigned waiting_count;
@@ -298,7 +298,7 @@ bool store_settles_late(struct store *store);
 /* barrier.c */
 void store_ask_reads(struct store *store);
 void store_reads_tick(struct store *store);
-uint64_t store_deadline(const struct store *store); /* of what is asked now */
+uint64_t store_deadline(const struct store *store);             /* of what is asked now */
 void store_reads_hurry(struct store *store, uint64_t limit_ms); /* no answer later than this */
 void store_take_read(struct link *link, const uint8_t *body, size_t length);
 void store_take_read_done(struct store *store, const uint8_t *body, size_t length);
