@@ -97,6 +97,10 @@ class Life(Case):
         self.assertIn("with a / behind it", self.refused("vm", "cp", here, f"{name}:/root"))
         self.assertIn("--recursive", self.refused("vm", "cp", f"{name}:/root", here))
         self.assertEqual(pathlib.Path(f"{here}.back").read_bytes(), here.read_bytes())
+        cut = subprocess.run(["sh", "-c", 'trap "" XFSZ; ulimit -f 10; exec "$@"', "sh", BUILD / "blixard", "vm", "cp", f"{name}:/root/file", f"{here}.cut"],
+                             env=self.node.env, text=True, stderr=subprocess.PIPE)
+        self.assertIn(f"writing {here}.cut: File too large", cut.stderr)
+        self.assertEqual([path.name for path in here.parent.glob("file.cut*")], [])
         tree = pathlib.Path(folder.name) / "tree"
         (tree / "below").mkdir(parents=True)
         (tree / "below" / "leaf").write_text("leaf\n")

@@ -124,20 +124,12 @@ static int put_folder(const char *from, const struct place *to, struct error *er
 
 /* ---- Out ---- */
 
-static bool write_piece(const void *bytes, size_t length, void *context)
-{
-    const int *fd = context;
-    return file_write_all(*fd, bytes, length) == 0;
-}
-
-static int get_bytes(const struct place *from, const char *query, int fd, struct error *err)
+static int get_bytes(const struct place *from, const char *query, int fd, const char *name,
+                     struct error *err)
 {
     BUFFER_OWNED struct buffer target = {0};
-    ANSWER_OWNED struct answer answer = {.on_data = write_piece, .context = &fd};
     add_target(&target, from->name, from->path, query);
-    errno = 0;
-    int r = request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
-    return r == 0 && errno == ENOSPC ? error_os(err, ENOSPC, "writing") : r;
+    return download_to(buffer_string(&target), fd, name, NULL, err);
 }
 
 static int get_file(const struct place *from, const char *to, struct error *err)
@@ -148,7 +140,7 @@ static int get_file(const struct place *from, const char *to, struct error *err)
     if (beside == NULL) {
         return -(int)err->kind;
     }
-    int r = get_bytes(from, "", fd, err);
+    int r = get_bytes(from, "", fd, path, err);
     if (r == 0 && (fchmod(fd, 0644) < 0 || rename(beside, path) < 0)) {
         r = error_os(err, errno, "writing %s", path);
     }
@@ -184,7 +176,7 @@ static int get_folder(const struct place *from, const char *to, struct error *er
     if (archive == NULL) {
         return -(int)err->kind;
     }
-    int r = get_bytes(from, "?tar=true", fd, err);
+    int r = get_bytes(from, "?tar=true", fd, archive, err);
     if (r == 0) {
         r = is_folder(to) ? rootfs_unpack(archive, to, false, err)
                           : unpack_as(archive, from, to, err);
