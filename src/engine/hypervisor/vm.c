@@ -83,21 +83,38 @@ void hypervisor_free(struct hypervisor_vm *vm)
     vm_release(vm);
 }
 
+/* In one line.  QEMU warns each time of what emulation lacks: that is no reason to end. */
+static void join_words(const char *text, char *ret_words, size_t size)
+{
+    size_t used = 0;
+    ret_words[0] = '\0';
+    for (const char *at = text; *at != '\0' && used < size;) {
+        size_t length = strcspn(at, "\n");
+        if (length > 0 && memmem(at, length, "warning: ", 9) == NULL) {
+            used += (size_t)snprintf(ret_words + used, size - used, "%s%.*s",
+                                     used > 0 ? "; " : ": ", (int)length, at);
+        }
+        at += length + (at[length] == '\n' ? 1 : 0);
+    }
+}
+
 static void describe(const struct hypervisor_vm *vm, const struct launch_exit *exit,
                      struct hypervisor_exit *ret_exit)
 {
+    char words[sizeof(exit->text) + 2];
     enum hypervisor_end end = vm->has_ending ? vm->ending
         : vm->was_killed                     ? HYPERVISOR_END_KILLED
                                              : vm->found->driver->judge(vm->folder, exit);
     *ret_exit = (struct hypervisor_exit){.end = end, .at_ms = exit->at_ms};
     const char *text = hypervisor_end_text(end);
+    join_words(exit->text, words, sizeof(words));
     if (end == HYPERVISOR_END_FAILED && exit->signal != 0) {
         snprintf(ret_exit->text, sizeof(ret_exit->text),
-                 "the VMM was killed by signal %d (%s)%s%.300s", exit->signal,
-                 sigdescr_np(exit->signal), exit->text[0] != '\0' ? ": " : "", exit->text);
+                 "the VMM was killed by signal %d (%s)%.300s", exit->signal,
+                 sigdescr_np(exit->signal), words);
     } else if (end == HYPERVISOR_END_FAILED) {
-        snprintf(ret_exit->text, sizeof(ret_exit->text), "the VMM ended with status %d%s%.320s",
-                 exit->code, exit->text[0] != '\0' ? ": " : "", exit->text);
+        snprintf(ret_exit->text, sizeof(ret_exit->text), "the VMM ended with status %d%.320s",
+                 exit->code, words);
     } else {
         snprintf(ret_exit->text, sizeof(ret_exit->text), "%s", text);
     }
