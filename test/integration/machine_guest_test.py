@@ -96,6 +96,7 @@ class Guests(MachineCase):
         two.type("half a line\x1dand what is behind the key")
         two.until("Detached.")
         self.assertEqual(two.process.wait(timeout=60), 0)
+        one.until("half a line")  # its echo: two connections have no order
         one.type(" and its end\n")
         one.until("heard half a line and its end")
         one.type("\x1d")
