@@ -738,3 +738,14 @@ CREATE TABLE function_traffic (              -- the same of a function, as one n
     revision INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX function_traffic_function ON function_traffic (function);
+
+-- version 11: which nodes have what machines start from
+CREATE TABLE blob_replica (                  -- a node writes its own
+    key      TEXT PRIMARY KEY NOT NULL,      -- BLOB NODE
+    blob     TEXT NOT NULL,
+    node     TEXT NOT NULL,                  -- name
+    problem  TEXT NOT NULL,                  -- why it could not take a copy; '': it has the blob
+    at_ms    INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE INDEX blob_replica_blob ON blob_replica (blob);

@@ -38,6 +38,7 @@
     machine_macvtap_links = { kind = "text"; default = ""; text = "Network links of this node with commas that runners may have macvtaps on, past its packet filter; none when empty."; };
     machine_share_folders = { kind = "text"; default = ""; text = "Folders of this node with commas that machines may share (vm create --share), and what is below them; none when empty."; };
     machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
+    image_copies = { kind = "count"; default = 2; least = 1; most = 16; text = "Nodes that are to have what machines start from: so many keep each image, and fetch it when one of them is lost, drained or removed; the same on all nodes; 1: where it was imported, and where its machines are, alone."; };
     machine_memory_percent = { kind = "count"; default = 0; least = 0; most = 1000; text = "What running machines may have together of this node's memory, in percent: more than 100 is more than there is; a machine beyond it is not started; 0: any."; };
     placement_displaced_max = { kind = "count"; default = 8; least = 0; most = 64; text = "Machines of lower priority that one which finds no room may displace; 0: none."; };
     placement_hold_after_ms = { kind = "milliseconds"; default = 60000; least = 0; most = 604800000; text = "How long a machine waits for room until a node is held for it, so that smaller ones that came later do not pass it for ever; 0: no node is ever held."; };

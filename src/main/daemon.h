@@ -66,6 +66,7 @@ struct node {
     struct volume_service *volumes;
     struct network_service *networks;
     struct traffic_service *traffic;
+    struct replica_service *replicas;
     struct nix_service *nix;
     struct api *api;
     bool is_running; /* all subsystems have started, none is being stopped */

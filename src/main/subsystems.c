@@ -34,6 +34,7 @@
 #include "service/operation/operation.h"
 #include "service/peer/peer.h"
 #include "service/queue/queue.h"
+#include "service/replica/replica.h"
 #include "service/route/route.h"
 #include "service/secret/secret.h"
 #include "service/telemetry/telemetry.h"
@@ -346,6 +347,26 @@ static void stop_traffic(struct node *node)
 {
     traffic_service_free(node->traffic);
     node->traffic = NULL;
+}
+
+static int start_replicas(struct node *node, struct error *err)
+{
+    const struct replica_options options = {.loop = node->loop,
+                                            .store = node->store,
+                                            .cluster = node->cluster,
+                                            .images = node->images,
+                                            .blobs = node->blobs,
+                                            .node_name = node->name,
+                                            .copies = node->options.image_copies};
+    (void)err;
+    node->replicas = replica_service_new(&options);
+    return 0;
+}
+
+static void stop_replicas(struct node *node)
+{
+    replica_service_free(node->replicas);
+    node->replicas = NULL;
 }
 
 static int start_machines(struct node *node, struct error *err)
@@ -733,6 +754,7 @@ const struct subsystem subsystems[] = {
     {"volumes", start_volumes, stop_volumes},
     {"networks", start_networks, stop_networks},
     {"traffic", start_traffic, stop_traffic},
+    {"replicas", start_replicas, stop_replicas},
     {"machines", start_machines, stop_machines},
     {"node life", places_start_node_life, places_stop_node_life},
     {"placement", places_start_placement, places_stop_placement},

@@ -42,10 +42,11 @@ class NodeLoss(unittest.TestCase):
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
         root = pathlib.Path(cls.folder) / "root.tar.gz"
         root.write_bytes(root_archive())
+        pathlib.Path(cls.folder, "own.tar.gz").write_bytes(root_archive({"etc/own": b"another content"}))
         cls.cluster[0].cli("image", "import", "small", "--root", root, *kernel_flags())
 
-    def create(self, server, name, node, *more):
-        server.cli("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB", "--node", node.name, "--no-wait", *more)
+    def create(self, server, name, node, *more, image="small"):
+        server.cli("vm", "create", name, "--image", image, "--memory", "128MiB", "--disk", "64MiB", "--node", node.name, "--no-wait", *more)
         machine = self.wait_for(server, name, lambda machine: machine["state"] in ("starting", "running"), "start")
         folder = f"{node.folder}/machines/{machine['id']}"
         self.await_(lambda: runs(folder), f"the VMM of {name}", server)
@@ -61,6 +62,9 @@ class NodeLoss(unittest.TestCase):
 
     def operation(self, server, name):
         return next(operation for operation in server.get("/v1/operations")["operations"] if operation["resource"] == f"machines/{name}")
+
+    def image(self, server, name):
+        return server.get(f"/v1/images/{name}")
 
     def machine(self, server, name):
         return next(machine for machine in server.get("/v1/machines")["machines"] if machine["name"] == name)
@@ -120,7 +124,10 @@ class NodeLoss(unittest.TestCase):
         self.cluster.settled()
         first, leader = self.cluster[0], self.cluster.leader()
         lost = next(server for server in self.cluster.servers[1:] if server is not leader)
-        _, anew = self.create(first, "anew", lost, "--node-loss", "restart-fresh")
+        # The image of what starts elsewhere was imported at the node that is lost: by then another one has it.
+        lost.cli("image", "import", "own", "--root", pathlib.Path(self.folder) / "own.tar.gz", *kernel_flags())
+        _, anew = self.create(first, "anew", lost, "--node-loss", "restart-fresh", image="own")
+        self.await_(lambda: len(self.image(first, "own")["nodes"]) >= 2, "a copy of its image", first)
         identity, waits = self.create(first, "waits", lost)
         _, hopeless = self.create(first, "hopeless", lost)
         lost.pause()
@@ -135,6 +142,9 @@ class NodeLoss(unittest.TestCase):
             self.assertIn(f"node {lost.name} is lost", self.operation(first, name)["error"])
         self.what_is_asked_of_it_says_so(first, lost, hopeless)
         self.starts_elsewhere(first, lost, "anew", anew)
+        self.wait_for(first, "anew", lambda machine: machine["state"] in ("starting", "running"), "start from its image")
+        others = {server.name for server in self.cluster.servers} - {lost.name}
+        self.await_(lambda: others <= set(self.image(first, "own")["nodes"]), "one more copy in place of the lost one", first)
         self.assertTrue(runs(waits), "one that waits runs on")
         self.what_drains_it_ends(first, lost, drain)
 

@@ -43,8 +43,8 @@ done
 """
 
 
-def root_archive():
-    """A small distribution: busybox as init and as everything else."""
+def root_archive(more=None):
+    """A small distribution: busybox as init and as everything else.  `more`: files besides, by their path."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
         def folder(name):
@@ -67,6 +67,8 @@ def root_archive():
         file("bin/busybox", BUSYBOX.read_bytes(), 0o755)
         for tool in TOOLS:
             link(("sbin/" if tool in ("init", "poweroff", "reboot") else "bin/") + tool, "/bin/busybox")
+        for name, content in (more or {}).items():
+            file(name, content)
         file("etc/inittab", INITTAB)
         file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
         file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")

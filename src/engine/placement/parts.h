@@ -320,7 +320,7 @@ struct probe {
     struct word *over;
     const struct tally *over_tally;
     bool over_is_unique;
-    uint64_t hint_bytes;
+    uint64_t hint_bytes; /* the most that a node has */
     struct tie ties[PLACEMENT_TALKS_MAX];
     size_t tie_count;
     double tie_rate; /* of all */
@@ -377,6 +377,8 @@ double score_node(const struct probe *probe, const struct node *node,
                   double ret_parts[PLACEMENT_PART_COUNT]);
 /* The parts that all nodes of a class have in common. */
 double score_class(const struct probe *probe, const struct class *class);
+/* Of its data, what is at a node; NULL: nothing. */
+uint64_t hinted_bytes(const struct placement_request *request, const char *node);
 double score_leaning(const struct probe *probe, const struct leaning *leaning, uint32_t count,
                      const struct word *value);
 void habit_learn(struct placement_cluster *cluster, const struct placement_demand *demand);

@@ -252,7 +252,7 @@ struct placement_request {
     bool may_displace; /* others of lower priority, when there is no room */
     bool is_displaceable;
     bool may_be_moved; /* by placement_rebalance() */
-    /* Where its data is: bytes of it that need not be fetched. */
+    /* Where its data is: bytes of it that need not be fetched there. */
     const struct placement_hint {
         const char *node; /* id */
         uint64_t bytes;
@@ -363,7 +363,7 @@ enum placement_part {
     PLACEMENT_PART_AFFINITY, /* weights of affinities that hold, of all their weights */
     PLACEMENT_PART_SPREAD,   /* nearer to (1) or farther from (-1) the spread's targets */
     PLACEMENT_PART_GROUP,    /* a permissive placement group */
-    PLACEMENT_PART_LOCAL,    /* share of its data that is there */
+    PLACEMENT_PART_LOCAL,    /* its data that is there, of the most that a node has */
     PLACEMENT_PART_TRAFFIC,  /* share of what it exchanges that would stay there; little: less */
     PLACEMENT_PART_COST,     /* cheap (1) to dear (0), among all nodes */
     PLACEMENT_PART_TAINT,    /* -1: a PreferNoSchedule that is not tolerated */

@@ -141,8 +141,9 @@ int probe_init(struct probe *probe, struct placement_cluster *cluster,
         read_distincts(probe, request->rules);
         read_leanings(probe, request->rules);
     }
-    for (size_t i = 0; i < request->hint_count; i++) {
-        probe->hint_bytes += request->hints[i].bytes;
+    for (size_t i = 0; i < request->hint_count; i++) { /* copies of the same are no more of it */
+        uint64_t bytes = hinted_bytes(request, request->hints[i].node);
+        probe->hint_bytes = bytes > probe->hint_bytes ? bytes : probe->hint_bytes;
     }
     probe->tie_count = ties_find(cluster, request, probe->ties, &probe->tie_rate);
     if (cluster->cost_epoch != cluster->class_epoch) {

@@ -311,15 +311,21 @@ static double part_group(const struct probe *probe, const struct node *node,
     return members > 0 ? 2.0 * here / (double)members - 1 : 0;
 }
 
-static double part_local(const struct probe *probe, const struct node *node)
+uint64_t hinted_bytes(const struct placement_request *request, const char *node)
 {
     uint64_t bytes = 0;
-    for (size_t i = 0; i < probe->request->hint_count; i++) {
-        const struct placement_hint *hint = &probe->request->hints[i];
-        if (hint->node != NULL && strcmp(hint->node, node->id->text) == 0) {
+    for (size_t i = 0; node != NULL && i < request->hint_count; i++) {
+        const struct placement_hint *hint = &request->hints[i];
+        if (hint->node != NULL && strcmp(hint->node, node) == 0) {
             bytes += hint->bytes;
         }
     }
+    return bytes;
+}
+
+static double part_local(const struct probe *probe, const struct node *node)
+{
+    uint64_t bytes = hinted_bytes(probe->request, node->id->text);
     return probe->hint_bytes > 0 ? (double)bytes / (double)probe->hint_bytes : 0;
 }
 

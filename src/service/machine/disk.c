@@ -242,11 +242,16 @@ static void on_fetched(const struct error *error, void *context)
         machine_step(machine);
         return;
     }
+    if (error != NULL && error->kind == ERROR_UNAVAILABLE) { /* who may have it does not answer */
+        machine_run_prepare_later(machine, "image", error->text);
+        return;
+    }
     if (error != NULL) {
         machine_set_state(machine, MACHINE_FAILED, "its image is not here: %.340s", error->text);
         machine_step(machine);
         return;
     }
+    machine->tries = 0;
     machine->fetched++;
     fetch_next(machine);
 }
@@ -266,7 +271,7 @@ static void on_runner(const struct error *error, void *context)
     machine->runner_fetch = NULL;
     machine->is_busy = false;
     if (error != NULL && error->kind == ERROR_UNAVAILABLE && machine->tries < TRIES_MAX) {
-        machine_run_prepare_later(machine, error->text);
+        machine_run_prepare_later(machine, "runner", error->text);
         return;
     }
     machine->tries = 0;

@@ -15,6 +15,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/parts.h"
+#include "service/replica/replica.h"
 
 static const char *const formats[] = {"erofs", "squashfs", "ext4"};
 
@@ -259,6 +260,7 @@ void machine_image_delete(struct machine_service *service, const char *project, 
 
 struct writing {
     struct json_writer writer;
+    struct store *store;
     size_t count;
 };
 
@@ -277,6 +279,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
         json_write_members(writer, document);
     }
     json_write_field_time_ms(writer, "created_at", (uint64_t)sqlite3_column_int64(row, 3));
+    replica_write(writing->store, document, writer);
     json_write_end_object(writer);
     return true;
 }
@@ -286,7 +289,7 @@ static bool write_row(sqlite3_stmt *row, void *context)
 int machine_image_write(struct machine_service *service, const char *project, const char *name,
                         struct buffer *out, struct error *err)
 {
-    struct writing writing = {json_writer_to(out), 0};
+    struct writing writing = {json_writer_to(out), service->options.store, 0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = store_query(service->options.store, err, write_row, &writing, SELECT "WHERE key = ?",
                         "t", key);
@@ -298,7 +301,7 @@ int machine_image_write(struct machine_service *service, const char *project, co
 int machine_image_write_list(struct machine_service *service, const char *project,
                              struct buffer *out, struct error *err)
 {
-    struct writing writing = {json_writer_to(out), 0};
+    struct writing writing = {json_writer_to(out), service->options.store, 0};
     json_write_begin_object(&writing.writer);
     json_write_key(&writing.writer, "images");
     json_write_begin_array(&writing.writer);

@@ -284,7 +284,7 @@ void machine_run_resume(struct machine *machine);
  * when there is room. */
 bool machine_run_note_full(struct machine *machine);
 /* It is being created still, and prepared again in a while, as `why` may pass. */
-void machine_run_prepare_later(struct machine *machine, const char *why);
+void machine_run_prepare_later(struct machine *machine, const char *what, const char *why);
 bool machine_run_waits_to_prepare(const struct machine *machine);
 /* It is stopped, and stepped again in a while, as `why` may pass. */
 void machine_run_remove_later(struct machine *machine, const char *why);

@@ -210,15 +210,15 @@ static void arm(struct machine *machine, enum machine_timer what, uint64_t delay
     loop_timer_start(machine->timer, delay_ms);
 }
 
-/* Nodes that have just met do not have the key of their stores yet, and one that has the runner may
- * just be starting. */
-void machine_run_prepare_later(struct machine *machine, const char *why)
+/* Nodes that have just met do not have the key of their stores yet, and one that has the image or
+ * the runner may just be starting. */
+void machine_run_prepare_later(struct machine *machine, const char *what, const char *why)
 {
     uint64_t wait_ms = machine_backoff_ms(++machine->tries);
     arm(machine, TIMER_PREPARE, wait_ms);
     machine_set_state(machine, MACHINE_CREATING,
-                      "its runner is not here yet: %.300s; it is asked for again in %" PRIu64 " s",
-                      why, wait_ms / 1000);
+                      "its %s is not here yet: %.300s; it is asked for again in %" PRIu64 " s",
+                      what, why, wait_ms / 1000);
     machine_step(machine); /* it may have been deleted meanwhile */
 }
 

@@ -6,6 +6,7 @@
 
 #include "service/machine/machine.h"
 #include "service/placement/parts.h"
+#include "service/replica/replica.h"
 
 enum { MILLI = 1000 };
 #define IMAGE_BYTES (UINT64_C(256) << 20) /* of one whose size is not known */
@@ -172,15 +173,24 @@ static void take_demand(struct asked *asked, const struct asked_of *of)
 struct hinting {
     struct placement_service *service;
     struct asked *asked;
-    const char *image; /* PROJECT/NAME */
     uint64_t bytes;
+    char *first; /* who has it, of those that say so */
+    bool is_reached;
 };
 
-static void add_hint(const struct hinting *hinting, const char *node)
+static void add_hint(const char *node, void *context)
 {
+    struct hinting *hinting = context;
     struct placement_request *request = &hinting->asked->request;
     size_t at = request->hint_count;
-    if (at < PLACEMENT_HINTED_MAX) {
+    struct placement_usage usage;
+    struct error ignored;
+    bool is_there = placement_cluster_usage(hinting->service->cluster, node, &usage, &ignored) == 0;
+    hinting->is_reached = hinting->is_reached || (is_there && usage.is_ready);
+    if (hinting->first == NULL) {
+        hinting->first = memory_copy_string(node);
+    }
+    if (is_there && at < PLACEMENT_HINTED_MAX) {
         snprintf(hinting->asked->hinted[at], sizeof(hinting->asked->hinted[at]), "%s", node);
         hinting->asked->hints[at] =
             (struct placement_hint){.node = hinting->asked->hinted[at], .bytes = hinting->bytes};
@@ -188,32 +198,32 @@ static void add_hint(const struct hinting *hinting, const char *node)
     }
 }
 
-static void look_for_image(const char *node, void *value, void *context)
-{
-    const struct hinting *hinting = context;
-    MEMORY_OWNED char *at = picture_image_at(hinting->image, node);
-    (void)value;
-    if (map_get(&hinting->service->images, at) != NULL) {
-        add_hint(hinting, node);
-    }
-}
-
-/* Who had the image first has it, and so has who has a machine of it. */
+/* Of an image that was imported a moment ago nobody has said yet that he has it: who imported it
+ * does.  One that only nodes have which do not answer can start nowhere. */
 static int take_hints(struct asked *asked, struct placement_service *service,
                       const struct asked_of *of, struct error *err)
 {
     uint64_t bytes = json_u64(of->config, "disk_size_bytes");
-    MEMORY_OWNED char *key = memory_format("%s/%s", of->project, json_text(of->config, "image"));
-    MEMORY_OWNED char *first = NULL;
-    struct hinting hinting = {service, asked, key, bytes > 0 ? bytes : IMAGE_BYTES};
+    const char *name = json_text(of->config, "image");
+    const char *blob = replica_main(of->config);
+    struct hinting hinting = {service, asked, bytes > 0 ? bytes : IMAGE_BYTES, NULL, false};
+    int r = 0;
     asked->request.hints = asked->hints;
-    int r = store_query(service->options.store, err, take_text, &first,
+    replica_each(service->options.store, blob, add_hint, &hinting);
+    if (hinting.first == NULL && name[0] != '\0') {
+        MEMORY_OWNED char *key = memory_format("%s/%s", of->project, name);
+        MEMORY_OWNED char *importer = NULL;
+        r = store_query(service->options.store, err, take_text, &importer,
                         "SELECT node FROM machine_image WHERE key = ?", "t", key);
-    if (r == 0 && first != NULL && picture_has_node(service, first)) {
-        MEMORY_OWNED char *at = picture_image_at(key, first);
-        map_set(&service->images, at, service);
+        if (importer != NULL) {
+            add_hint(importer, &hinting);
+        }
+    } else if (hinting.first != NULL && !hinting.is_reached && of->bound == NULL) {
+        r = error_set(err, ERROR_UNAVAILABLE,
+                      "its image %.64s is on no node that answers: node %.64s has it, and is away",
+                      name, hinting.first);
     }
-    map_each(&service->nodes, look_for_image, &hinting);
+    free(hinting.first);
     return r;
 }
 

@@ -137,7 +137,6 @@ struct placement_service {
     struct map kept;     /* key of a reservation -> its engine id */
     struct map talking;  /* ids of machines of which something else was learnt */
     struct map dirty;    /* keys of machines whose rows changed */
-    struct map images;   /* picture_image_at(): which images are where, as far as is known */
     struct list waiting;
     struct map waiters; /* the same by id */
     struct list making; /* struct making: operations that end when machines run */
@@ -197,8 +196,6 @@ char *picture_keep(struct placement_service *service, const char *project, struc
 void picture_give_back(struct placement_service *service, char *owned_id_or_null);
 /* What the picture was told of a machine is not so: its row is read again. */
 void picture_reload(struct placement_service *service, const char *machine_id);
-/* "PROJECT/IMAGE NODE"; the caller's. */
-char *picture_image_at(const char *image, const char *node);
 /* A machine is not counted until the next picture_update(), and nobody is told. */
 void picture_take_out(struct placement_service *service, const char *key);
 bool picture_has_node(const struct placement_service *service, const char *name);

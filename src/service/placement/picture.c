@@ -28,11 +28,6 @@ bool picture_knows_cpus(const struct placement_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_CPUS;
 }
 
-char *picture_image_at(const char *image, const char *node)
-{
-    return memory_format("%s %s", image, node);
-}
-
 bool picture_has_node(const struct placement_service *service, const char *name)
 {
     return map_get(&service->nodes, name) != NULL;
@@ -178,9 +173,6 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
         leave_forget(service, known->id);
         asked_done(asked);
     }
-    MEMORY_OWNED char *image = memory_format("%s/%s", of.project, json_text(config, "image"));
-    MEMORY_OWNED char *at = picture_image_at(image, node);
-    map_set(&service->images, at, service);
     known->is_placed = r == 0;
     known->is_here = r == 0 && strcmp(node, service->node_name) == 0;
     service->pins_stale = service->pins_stale || known->is_here;
@@ -543,7 +535,6 @@ void picture_done(struct placement_service *service)
     map_done(&service->kept);
     map_done(&service->dirty);
     map_done(&service->talking);
-    map_done(&service->images);
     map_done(&service->waiters);
     map_each(&service->cpus, free_text, NULL);
     map_done(&service->cpus);

@@ -353,9 +353,10 @@ int verb_image_build(const struct arguments *arguments, struct error *err)
 int verb_image_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"NAME", "name", AS_TEXT},        {"SIZE", "size_bytes", AS_BYTES},
-        {"ROOT", "root_format", AS_TEXT}, {"KERNEL", "kernel_version", AS_TEXT},
-        {"SOURCE", "source", AS_TEXT},    {"CREATED", "created_at", AS_TEXT},
+        {"NAME", "name", AS_TEXT},          {"SIZE", "size_bytes", AS_BYTES},
+        {"ROOT", "root_format", AS_TEXT},   {"KERNEL", "kernel_version", AS_TEXT},
+        {"NODES", "nodes", AS_TEXT},        {"SOURCE", "source", AS_TEXT},
+        {"CREATED", "created_at", AS_TEXT},
     };
     return print_target(arguments, "/v1/images", "images", columns, COUNT(columns), err);
 }
@@ -365,6 +366,8 @@ int verb_image_show(const struct arguments *arguments, struct error *err)
     static const struct column facts[] = {
         {"name", "name", AS_TEXT},
         {"size", "size_bytes", AS_BYTES},
+        {"nodes", "nodes", AS_TEXT},
+        {"not copied to", "node_problems", AS_TEXT},
         {"source", "source", AS_TEXT},
         {"kernel version", "kernel_version", AS_TEXT},
         {"root format", "root_format", AS_TEXT},

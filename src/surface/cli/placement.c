@@ -112,7 +112,7 @@ int verb_placement_explain(const struct arguments *arguments, struct error *err)
         {"now it gets", "choice", AS_TEXT},
     };
     static const struct column columns[] = {
-        {"NODE", "name", AS_TEXT},    {"FITS", "fits", AS_TEXT}, {"HAS IT", "has_it", AS_TEXT},
+        {"NODE", "name", AS_TEXT},    {"FITS", "fits", AS_TEXT}, {"IS THERE", "has_it", AS_TEXT},
         {"SCORE", "points", AS_TEXT}, {"WHY", "why", AS_TEXT},
     };
     JSON_OWNED json_t *document = NULL;

@@ -12,7 +12,7 @@
 #include "surface/cli/private.h"
 
 /* A machine's reason, which says what to do at its end, has room in a cell. */
-enum { CELL_MAX = 400, COLUMNS_MAX = 16 };
+enum { CELL_MAX = 400, COLUMNS_MAX = 16, FACT_WIDTH = 13 };
 
 int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err)
 {
@@ -236,9 +236,14 @@ void print_table(const json_t *rows, const struct column *columns, unsigned coun
 void print_facts(const json_t *document, const struct column *columns, unsigned count)
 {
     char cell[CELL_MAX];
+    int width = FACT_WIDTH;
+    for (unsigned i = 0; i < count; i++) {
+        int length = (int)strlen(columns[i].title);
+        width = length > width ? length : width;
+    }
     for (unsigned i = 0; i < count; i++) {
         format_cell(document, &columns[i], cell);
-        printf("%-13s %s\n", columns[i].title, cell[0] != '\0' ? cell : "-");
+        printf("%-*s %s\n", width, columns[i].title, cell[0] != '\0' ? cell : "-");
     }
 }
 

@@ -333,6 +333,29 @@ TEST(placement, strategies_differ)
     }
 }
 
+/* Who has the image has all of it, however many others do: it outweighs some load there. */
+TEST(placement, copies_of_its_data_make_no_node_less_local)
+{
+    struct placement_cluster *cluster = cluster_of(5);
+    struct placement_hint hints[] = {{"n1", GIB}, {"n2", GIB}, {"n3", GIB}, {"n4", GIB}};
+    struct placement_request request = make_request("m");
+    struct placement_options options = make_options(PLACEMENT_SPREAD);
+    struct error err = {0};
+    for (size_t i = 0; i < 4; i++) {
+        struct placement_allocation allocation = {
+            .request = make_request(hints[i].node), .node = hints[i].node, .grant.numa = -1};
+        allocation.request.demand.amounts.of[PLACEMENT_CPU_MILLI] = 2000;
+        allocation.request.demand.amounts.of[PLACEMENT_MEMORY] = 8 * GIB;
+        EXPECT(placement_cluster_add(cluster, &allocation, &err) == 0);
+    }
+    EXPECT_STRING(place_by(cluster, &request, &options), "n0");
+    EXPECT(placement_cluster_remove(cluster, "m", NULL, &err) == 0);
+    request.hints = hints;
+    request.hint_count = 4;
+    EXPECT(strcmp(place_by(cluster, &request, &options), "n0") != 0);
+    placement_cluster_free(cluster);
+}
+
 TEST(placement, load_and_failures_repel)
 {
     struct placement_cluster *cluster = cluster_of(3);
