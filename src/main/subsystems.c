@@ -357,7 +357,8 @@ static int start_replicas(struct node *node, struct error *err)
                                             .images = node->images,
                                             .blobs = node->blobs,
                                             .node_name = node->name,
-                                            .copies = node->options.image_copies};
+                                            .copies = node->options.image_copies,
+                                            .unused_ms = node->options.image_unused_ms};
     (void)err;
     node->replicas = replica_service_new(&options);
     return 0;
@@ -367,6 +368,11 @@ static void stop_replicas(struct node *node)
 {
     replica_service_free(node->replicas);
     node->replicas = NULL;
+}
+
+static bool machines_need(const char *blob, void *context)
+{
+    return machine_needs_blob(context, blob);
 }
 
 static int start_machines(struct node *node, struct error *err)
@@ -392,11 +398,16 @@ static int start_machines(struct node *node, struct error *err)
         .memory_percent = node->options.machine_memory_percent,
         .stop_ms = node->options.machine_stop_ms,
     };
-    return machine_service_new(&options, &node->machines, err);
+    int r = machine_service_new(&options, &node->machines, err);
+    if (r == 0) {
+        replica_set_needs(node->replicas, machines_need, node->machines);
+    }
+    return r;
 }
 
 static void stop_machines(struct node *node)
 {
+    replica_set_needs(node->replicas, NULL, NULL);
     machine_service_free(node->machines);
 }
 

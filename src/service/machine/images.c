@@ -212,7 +212,7 @@ static bool take_name(sqlite3_stmt *row, void *context)
     return false;
 }
 
-/* The blobs stay: other images and machines may have them. */
+/* The blobs stay, others may have them; what nobody has any more goes later (service/replica). */
 void machine_image_delete(struct machine_service *service, const char *project, const char *name,
                           machine_done *done, void *context)
 {

@@ -67,6 +67,11 @@ void machine_service_free(struct machine_service *service);
 
 /* ---- Images ---- */
 
+/* May a blob that no image names any more not be removed here: because a machine, a version of a
+ * Linux function, a snapshot or a disk that was put away needs it, or something is under way that
+ * could?  Reads files. */
+bool machine_needs_blob(struct machine_service *service, const char *blob);
+
 typedef void machine_done(const struct error *error, uint64_t index, void *context);
 
 /* Name what was uploaded to this node: a body of type ImageCreate.  INVALID, NOT_FOUND (a blob). An

@@ -36,6 +36,9 @@ enum {
 
 struct replica_service {
     struct replica_options options;
+    bool (*needs)(const char *blob, void *context); /* or NULL */
+    void *needs_context;
+    struct map unwanted; /* blobs of this node to when that was seen first, by the boot clock */
     struct loop_timer *timer;
     struct store_watch *watch;
     struct cluster_listener *listener;
@@ -221,17 +224,57 @@ static bool is_to_have(const struct look *look, const char *blob, const struct w
     return has_source && is_chosen;
 }
 
+/* Has nobody wanted it for long? */
+static bool is_old(struct look *look, const char *blob)
+{
+    struct replica_service *service = look->service;
+    uint64_t now_ms = clock_boot_ms();
+    uint64_t *since_ms = map_get(&service->unwanted, blob);
+    if (since_ms == NULL) {
+        since_ms = NEW(uint64_t);
+        *since_ms = now_ms;
+        map_set(&service->unwanted, blob, since_ms);
+    }
+    return now_ms - *since_ms >= service->options.unused_ms;
+}
+
+/* What it says stays true until the blob is gone. */
+static void look_at_unwanted(struct look *look, const char *blob, const struct wanted *wanted)
+{
+    struct replica_service *service = look->service;
+    struct error err = {0};
+    bool is_here = image_exists(service->options.images, blob);
+    if (wanted->is_said_here && is_here) {
+        if (service->needs == NULL || !is_old(look, blob) ||
+            service->needs(blob, service->needs_context)) {
+            return;
+        }
+        if (image_remove(service->options.images, blob, &err) < 0) {
+            log_warn("replica: blob %.16s..., which nobody needs, stays: %s", blob, err.text);
+            return;
+        }
+        log_info("replica: blob %.16s... was removed: nobody needs it any more", blob);
+    }
+    if (wanted->is_said) {
+        say(look, blob, false, "");
+    }
+    free(map_remove(&service->unwanted, blob));
+}
+
 static void look_at(const char *blob, void *value, void *context)
 {
     struct look *look = context;
     const struct wanted *wanted = value;
-    bool is_here = wanted->is_wanted && image_exists(look->service->options.images, blob);
+    if (!wanted->is_wanted) {
+        look_at_unwanted(look, blob, wanted);
+        return;
+    }
+    bool is_here = image_exists(look->service->options.images, blob);
+    free(map_remove(&look->service->unwanted, blob));
     if (is_here != wanted->is_said_here) {
         say(look, blob, is_here, "");
-    } else if (!wanted->is_wanted && wanted->is_said) {
-        say(look, blob, false, "");
     }
-    if (wanted->is_wanted && !is_here && look->next == NULL && is_to_have(look, blob, wanted)) {
+    if (!is_here && look->next == NULL && is_to_have(look, blob, wanted)) {
         look->next = blob;
         look->next_bytes_max = wanted->bytes_max;
     }
@@ -393,6 +436,20 @@ struct replica_service *replica_service_new(const struct replica_options *option
     return service;
 }
 
+void replica_set_needs(struct replica_service *service,
+                       bool (*needs)(const char *blob, void *context), void *context)
+{
+    service->needs = needs;
+    service->needs_context = context;
+}
+
+static void free_since(const char *blob, void *value, void *context)
+{
+    (void)blob;
+    (void)context;
+    free(value);
+}
+
 void replica_service_free(struct replica_service *service)
 {
     if (service == NULL) {
@@ -407,6 +464,8 @@ void replica_service_free(struct replica_service *service)
     while (service->pending > 0) {
         uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);
     }
+    map_each(&service->unwanted, free_since, NULL);
+    map_done(&service->unwanted);
     free(service->fetched);
     free(service);
 }

@@ -9,6 +9,8 @@
  * blob (choose.h), and fetches what it is itself to have, one blob at a time.  A node that is lost,
  * drained or removed counts for nothing: another one takes its part.
  *
+ * What no image, and no machine of that kind, names any more is removed in time.
+ *
  * Each node writes its own rows: of what it has, and of what it could not take, with the reason
  * (a full disk), so that another one does for some time.
  *
@@ -38,10 +40,19 @@ struct replica_options {
     struct peer_blobs *blobs;
     const char *node_name; /* lent for good */
     uint64_t copies;       /* that there are to be; 1: none are made */
+    uint64_t unused_ms;    /* that nobody needs something, until it is removed */
 };
 
 struct replica_service *replica_service_new(const struct replica_options *options);
 void replica_service_free(struct replica_service *service); /* accepts NULL */
+
+/*
+ * Blobs that nothing wanted for `unused_ms` are removed from this node, when `needs` says that
+ * nobody else needs them; NULL: none are, from now on.  Of what this node has said that it has;
+ * others' files are left alone.
+ */
+void replica_set_needs(struct replica_service *service,
+                       bool (*needs)(const char *blob, void *context), void *context);
 
 /* ---- Of the state: on any node ---- */
 

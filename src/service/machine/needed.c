@@ -1,0 +1,98 @@
+/*
+ * Who needs a blob that no image names any more: machines, versions of Linux functions, snapshots
+ * and disks that were put away.
+ *
+ * What is in the state is asked of it.  What is on this node's disk alone, and names blobs, is
+ * read: each is a small file, and this is asked of blobs that are about to be removed, which are
+ * few.
+ */
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#include "engine/store/store.h"
+
+#include "service/machine/content.h"
+#include "service/machine/parts.h"
+
+enum { MANIFEST_BYTES_MAX = 1 << 20 };
+
+static bool take_true(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+static bool is_in_state(struct machine_service *service, const char *blob)
+{
+    bool is_there = false;
+    struct error err = {0};
+    int r = store_query(service->options.store, &err, take_true, &is_there,
+                        "SELECT 1 FROM machine WHERE instr(config, ?1) UNION ALL SELECT 1 FROM "
+                        "version WHERE instr(config, ?1) OR module = ?1 UNION ALL SELECT 1 FROM "
+                        "machine_image WHERE instr(config, ?1) UNION ALL SELECT 1 FROM operation "
+                        "WHERE state = 'running' AND (kind LIKE 'machine%' OR kind LIKE 'image.%' "
+                        "OR kind LIKE 'function.%')",
+                        "t", blob);
+    return r < 0 || is_there;
+}
+
+/* Call `is_it` with each entry of a folder until one is; one that cannot be read may be. */
+static bool any_entry(const char *folder, bool (*is_it)(const char *path, const char *blob),
+                      const char *blob)
+{
+    DIR *entries = opendir(folder);
+    const struct dirent *entry = NULL;
+    bool is_found = false;
+    if (entries == NULL) {
+        return file_exists(folder);
+    }
+    while (!is_found && (entry = readdir(entries)) != NULL) {
+        if (entry->d_name[0] != '.') {
+            MEMORY_OWNED char *path = memory_format("%s/%s", folder, entry->d_name);
+            is_found = is_it(path, blob);
+        }
+    }
+    closedir(entries);
+    return is_found;
+}
+
+static bool is_in_content(const char *folder, const char *blob)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/" CONTENT_MANIFEST, folder);
+    if (!file_exists(path)) {
+        return false;
+    }
+    return file_read(path, MANIFEST_BYTES_MAX, &text, &ignored) < 0 ||
+        strstr(buffer_string(&text), blob) != NULL;
+}
+
+static bool is_in_snapshots(const char *folder, const char *blob)
+{
+    return any_entry(folder, is_in_content, blob);
+}
+
+/* A disk that was put away names what it is laid over in its first bytes, which nobody reads
+ * here. */
+static bool is_kept(const char *folder, const char *blob)
+{
+    (void)folder;
+    (void)blob;
+    return true;
+}
+
+bool machine_needs_blob(struct machine_service *service, const char *blob)
+{
+    MEMORY_OWNED char *snapshots = memory_format("%s/snapshots", service->folder);
+    MEMORY_OWNED char *replaced = memory_format("%s/replaced", service->folder);
+    return is_in_state(service, blob) || any_entry(snapshots, is_in_snapshots, blob) ||
+        any_entry(replaced, is_kept, blob);
+}
