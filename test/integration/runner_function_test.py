@@ -59,7 +59,7 @@ class Case(unittest.TestCase):
         data = cls.folder / "data"
         data.mkdir()
         cls.enterClassContext(machines.machines_of(data))
-        cls.node = Node(folder=data)
+        cls.node = Node(folder=data, arguments=["--image-unused-ms", "0"])
         cls.addClassCleanup(cls.node.stop)
         cls.app = cls.folder / "app"
         cls.app.mkdir()
@@ -130,7 +130,7 @@ class Case(unittest.TestCase):
         self.ok("fn", "delete", "named")
         self.assertIn("guest", self.images(), "who made it by hand deletes it")
         self.ok("image", "delete", "guest")
-        self.assertEqual(self.there(set().union(*files.values())), set())
+        runners.until("its files go", lambda: not self.there(set().union(*files.values())))
 
     def described(self):
         return {image["name"]: image for image in json.loads(self.ok("image", "list", "--output", "json"))["images"]}

@@ -376,7 +376,6 @@ int machine_service_new(const struct machine_options *options, struct machine_se
     migration_sweep(service);
     migration_sweep_left(service);
     arrival_sweep(service);
-    image_files_watch(service);
     LIST_EACH(node, &service->machines)
     {
         struct machine *machine = LIST_ITEM(node, struct machine, link);
@@ -406,7 +405,6 @@ void machine_service_free(struct machine_service *service)
     pulls_abandon(service);
     verifications_abandon(service);
     arrival_sweep_end(service);
-    image_files_end(service);
     store_settle(service->options.store);
     bool waits = true;
     while (waits) {

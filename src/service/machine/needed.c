@@ -29,18 +29,30 @@ static bool take_true(sqlite3_stmt *row, void *context)
     return false;
 }
 
+int needed_by_rows(const struct machine_service *service, const char *blob, bool *ret_is_needed,
+                   struct error *err)
+{
+    *ret_is_needed = false;
+    return store_query(service->options.store, err, take_true, ret_is_needed,
+                       "SELECT 1 FROM version WHERE module = ?1 OR instr(config, ?1) UNION ALL "
+                       "SELECT 1 FROM machine_image WHERE instr(config, ?1) UNION ALL "
+                       "SELECT 1 FROM machine WHERE instr(config, ?1) LIMIT 1",
+                       "t", blob);
+}
+
+/* What is under way may be about to say that it needs it. */
 static bool is_in_state(struct machine_service *service, const char *blob)
 {
-    bool is_there = false;
-    struct error err = {0};
-    int r = store_query(service->options.store, &err, take_true, &is_there,
-                        "SELECT 1 FROM machine WHERE instr(config, ?1) UNION ALL SELECT 1 FROM "
-                        "version WHERE instr(config, ?1) OR module = ?1 UNION ALL SELECT 1 FROM "
-                        "machine_image WHERE instr(config, ?1) UNION ALL SELECT 1 FROM operation "
-                        "WHERE state = 'running' AND (kind LIKE 'machine%' OR kind LIKE 'image.%' "
-                        "OR kind LIKE 'function.%')",
-                        "t", blob);
-    return r < 0 || is_there;
+    bool is_needed = false;
+    bool is_under_way = false;
+    struct error ignored = {0};
+    int r = needed_by_rows(service, blob, &is_needed, &ignored);
+    r = r < 0 ? r
+              : store_query(service->options.store, &ignored, take_true, &is_under_way,
+                            "SELECT 1 FROM operation WHERE state = 'running' AND (kind LIKE "
+                            "'machine%' OR kind LIKE 'image.%' OR kind LIKE 'function.%') LIMIT 1",
+                            "");
+    return r < 0 || is_needed || is_under_way;
 }
 
 /* Call `is_it` with each entry of a folder until one is; one that cannot be read may be. */

@@ -119,8 +119,6 @@ struct machine_service {
     struct list waiting;   /* for agents: waiting.c */
     struct list leftovers; /* of those that may still come: arrive_files.c */
     struct store_watch *leftover_watch;
-    struct list guest_images; /* image_files.c */
-    struct store_watch *image_watch;
     uint64_t migrations[2]; /* that went well, that did not */
     uint64_t migrated_bytes;
     struct store_watch *watch;
@@ -132,13 +130,11 @@ struct machine_service {
     bool is_over;
 };
 
-/* ---- image_files.c: what images of runners leave behind ---- */
+/* ---- needed.c: who needs a blob ---- */
 
-void image_files_watch(struct machine_service *service);
-void image_files_end(struct machine_service *service);
 /* Is the blob a part of an image, a machine, or a version of a function? */
-int image_file_is_used(const struct machine_service *service, const char *blob, bool *ret_is_used,
-                       struct error *err);
+int needed_by_rows(const struct machine_service *service, const char *blob, bool *ret_is_needed,
+                   struct error *err);
 
 /* ---- state.c: rows ---- */
 

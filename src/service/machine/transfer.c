@@ -687,7 +687,7 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
 static int check_unused(const struct machine_service *service, const char *blob, struct error *err)
 {
     bool is_used = false;
-    int r = image_file_is_used(service, blob, &is_used, err);
+    int r = needed_by_rows(service, blob, &is_used, err);
     return r < 0 || !is_used
         ? r
         : error_set(err, ERROR_CONFLICT,
