@@ -7,10 +7,14 @@
  * few.
  */
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/fd.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -20,7 +24,7 @@
 #include "service/machine/content.h"
 #include "service/machine/parts.h"
 
-enum { MANIFEST_BYTES_MAX = 1 << 20 };
+enum { MANIFEST_BYTES_MAX = 1 << 20, DISK_HEAD = 65536 };
 
 static bool take_true(sqlite3_stmt *row, void *context)
 {
@@ -92,13 +96,17 @@ static bool is_in_snapshots(const char *folder, const char *blob)
     return any_entry(folder, is_in_content, blob);
 }
 
-/* A disk that was put away names what it is laid over in its first bytes, which nobody reads
- * here. */
-static bool is_kept(const char *folder, const char *blob)
+/* A disk that was put away and is laid over another one says so in its first cluster. */
+static bool is_below(const char *folder, const char *blob)
 {
-    (void)folder;
-    (void)blob;
-    return true;
+    char head[DISK_HEAD];
+    MEMORY_OWNED char *path = memory_format("%s/disk.qcow2", folder);
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return errno != ENOENT;
+    }
+    ssize_t length = pread(fd, head, sizeof(head), 0);
+    return length < 0 || memmem(head, (size_t)length, blob, strlen(blob)) != NULL;
 }
 
 bool machine_needs_blob(struct machine_service *service, const char *blob)
@@ -106,5 +114,5 @@ bool machine_needs_blob(struct machine_service *service, const char *blob)
     MEMORY_OWNED char *snapshots = memory_format("%s/snapshots", service->folder);
     MEMORY_OWNED char *replaced = memory_format("%s/replaced", service->folder);
     return is_in_state(service, blob) || any_entry(snapshots, is_in_snapshots, blob) ||
-        any_entry(replaced, is_kept, blob);
+        any_entry(replaced, is_below, blob);
 }
