@@ -33,7 +33,6 @@ struct move {
     char name[64];
     char target[NODE_NAME_SIZE];
     bool is_live;
-    bool runs_after;
     bool is_cancelled;
     unsigned attempts;
     enum stage stage;
@@ -228,7 +227,6 @@ struct row {
     char node[NODE_NAME_SIZE];   /* that had it when this was decided */
     char holder[NODE_NAME_SIZE]; /* that has it; "": it is gone */
     char state[16];
-    char desired[16];
 };
 
 struct rows {
@@ -255,13 +253,11 @@ static bool take_row(sqlite3_stmt *from, void *context)
     copy(row->node, sizeof(row->node), from, 1);
     copy(row->move.target, sizeof(row->move.target), from, 2);
     row->move.is_live = strcmp(store_text(from, 3), "live") == 0;
-    row->move.runs_after = sqlite3_column_int(from, 4) != 0;
-    copy(row->state, sizeof(row->state), from, 5);
-    row->move.attempts = (unsigned)sqlite3_column_int(from, 6);
-    copy(row->move.project, sizeof(row->move.project), from, 7);
-    copy(row->move.name, sizeof(row->move.name), from, 8);
-    copy(row->holder, sizeof(row->holder), from, 9);
-    copy(row->desired, sizeof(row->desired), from, 10);
+    copy(row->state, sizeof(row->state), from, 4);
+    row->move.attempts = (unsigned)sqlite3_column_int(from, 5);
+    copy(row->move.project, sizeof(row->move.project), from, 6);
+    copy(row->move.name, sizeof(row->move.name), from, 7);
+    copy(row->holder, sizeof(row->holder), from, 8);
     return rows->count < ROWS_MAX;
 }
 
@@ -291,12 +287,6 @@ static void add_return(struct node_service *service, const struct row *row,
 static void end_row(struct node_service *service, const struct row *row)
 {
     struct store_command *command = store_command_new();
-    if (row->move.runs_after) {
-        store_command_add(command,
-                          "UPDATE machine SET desired = 'running', revision = ? WHERE id = ? AND "
-                          "node = ? AND desired = 'stopped'",
-                          "rtt", row->move.id, service->node_name);
-    }
     store_command_add(command, "UPDATE machine SET home = NULL WHERE id = ? AND node = home", "t",
                       row->move.id);
     store_command_add(command, "DELETE FROM machine_move WHERE key = ? AND node = ?", "tt",
@@ -307,10 +297,9 @@ static void end_row(struct node_service *service, const struct row *row)
     node_propose(service, command, "the end of a move");
 }
 
-static void cancel(struct move *move, bool runs_after)
+static void cancel(struct move *move)
 {
     struct error ignored = {0};
-    move->runs_after = runs_after;
     if (!move->is_cancelled && move->stage == MOVE_MIGRATING && move->operation[0] != '\0') {
         operation_cancel(move->service->options.operations, move->operation, &ignored);
     }
@@ -328,7 +317,6 @@ static void begin(struct node_service *service, const struct row *row, struct mo
     }
     snprintf(move->target, sizeof(move->target), "%s", row->move.target);
     move->is_live = row->move.is_live;
-    move->runs_after = row->move.runs_after;
     move->attempts = row->move.attempts;
     claim(move);
 }
@@ -342,7 +330,7 @@ static void step_own(struct node_service *service, const struct row *row)
     }
     if (strcmp(row->state, "cancelled") == 0) {
         if (move != NULL && !is_resting) {
-            cancel(move, row->move.runs_after);
+            cancel(move);
             return;
         }
         if (is_resting) {
@@ -368,9 +356,9 @@ void moves_step(struct node_service *service)
         return;
     }
     int r = store_query(service->options.store, &err, take_row, &rows,
-                        "SELECT v.key, v.node, v.target, v.way, v.runs_after, v.state, v.attempts, "
-                        "m.project, m.name, m.node, m.desired FROM machine_move v LEFT JOIN "
-                        "machine m ON m.id = v.key WHERE v.node = ?1 OR m.node = ?1 ORDER BY "
+                        "SELECT v.key, v.node, v.target, v.way, v.state, v.attempts, m.project, "
+                        "m.name, m.node FROM machine_move v LEFT JOIN machine m ON m.id = v.key "
+                        "WHERE v.node = ?1 OR m.node = ?1 ORDER BY "
                         "v.priority DESC, v.created_ms, v.key",
                         "t", service->node_name);
     if (r < 0) {
