@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/check.h"
 #include "base/loop/loop.h"
+#include "base/memory.h"
 
 #include "engine/store/command.h"
 #include "engine/store/private.h"
@@ -90,6 +91,25 @@ uint64_t store_index(const struct store *store)
     return machine_index(store->machine);
 }
 
+bool store_take_u64(sqlite3_stmt *row, void *context)
+{
+    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
+    return false;
+}
+
+bool store_take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+bool store_take_text(sqlite3_stmt *row, void *context)
+{
+    *(char **)context = memory_copy_string(store_text(row, 0));
+    return false;
+}
+
 int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...)
@@ -118,12 +138,6 @@ int store_query(struct store *store, struct error *err,
 
 /* ---- Facts ---- */
 
-static bool take_integer(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static void take_servers(const struct store *store, struct store_status *ret_status)
 {
     const struct raft *raft = &store->quorum->raft;
@@ -150,7 +164,7 @@ void store_status(const struct store *store, struct store_status *ret_status)
     struct error err = {0};
     uint64_t bytes = 0;
     struct quorum *quorum = store->quorum;
-    store_query((struct store *)(uintptr_t)store, &err, take_integer, &bytes,
+    store_query((struct store *)(uintptr_t)store, &err, store_take_u64, &bytes,
                 "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()", "");
     *ret_status = (struct store_status){
         .ready = store_is_ready(store),

@@ -157,6 +157,12 @@ int store_query(struct store *store, struct error *err,
                 bool (*row)(sqlite3_stmt *row, void *context), void *context, const char *sql,
                 const char *types, ...);
 
+/* Ready callbacks, of the first row alone.  `context`: a uint64_t, its first column; a bool, that
+ * there is a row; a char *, a copy of its first column, "" for NULL, the caller's. */
+bool store_take_u64(sqlite3_stmt *row, void *context);
+bool store_take_any(sqlite3_stmt *row, void *context);
+bool store_take_text(sqlite3_stmt *row, void *context);
+
 /* In such a callback: a text, "" for NULL; lent until it returns. */
 static inline const char *store_text(sqlite3_stmt *row, int column)
 {

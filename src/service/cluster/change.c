@@ -307,18 +307,11 @@ static bool is_only_server(const struct cluster *cluster, const struct member *m
     return votes && voters == 1;
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* The command asks again; who leads is not moved for one that is refused. */
 static int check_is_empty(struct cluster *cluster, const char *name, struct error *err)
 {
     bool has_machines = false;
-    int r = store_query(cluster->store, err, take_any, &has_machines,
+    int r = store_query(cluster->store, err, store_take_any, &has_machines,
                         "SELECT 1 FROM machine WHERE node = ? LIMIT 1", "t", name);
     return r < 0 || !has_machines ? r : error_set(err, ERROR_CONFLICT, HAS_MACHINES);
 }

@@ -107,18 +107,12 @@ int eventstream_at_time(struct eventstream_service *service, const char *project
 
 /* ---- Groups ---- */
 
-static bool take_number(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static int checkpoint_of(struct eventstream_service *service, const struct stream_row *row,
                          const char *group, unsigned partition, uint64_t *ret_sequence,
                          struct error *err)
 {
     *ret_sequence = 0;
-    return store_query(service->options.store, err, take_number, ret_sequence,
+    return store_query(service->options.store, err, store_take_u64, ret_sequence,
                        "SELECT sequence FROM stream_checkpoint WHERE stream = ? AND name = ? AND "
                        "partition = ?",
                        "utu", row->number, group, (uint64_t)partition);

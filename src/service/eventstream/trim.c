@@ -98,12 +98,6 @@ static bool take_trash(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static bool take_number(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static void look_at_trash(struct look *look)
 {
     struct store *store = look->service->options.store;
@@ -113,7 +107,7 @@ static void look_at_trash(struct look *look)
                 "SELECT number, partitions FROM stream_trash ORDER BY number LIMIT 1", "");
     for (unsigned i = 0; i < trash.partitions && look->command == NULL; i++) {
         uint64_t first = 0;
-        store_query(store, &err, take_number, &first,
+        store_query(store, &err, store_take_u64, &first,
                     "SELECT sequence FROM stream_record WHERE stream = ? AND partition = ? ORDER "
                     "BY sequence LIMIT 1",
                     "uu", trash.number, (uint64_t)i);

@@ -105,7 +105,7 @@ static void on_version_written(const struct error *error, uint64_t index, void *
 {
     struct deploy *deploy = context;
     struct error err = {0};
-    bool is_there = false;
+    bool store_take_any = false;
     (void)index;
     if (error == NULL) {
         struct version_row row;
@@ -119,8 +119,8 @@ static void on_version_written(const struct error *error, uint64_t index, void *
     operation_drop(deploy->service->options.operations, deploy->operation);
     if (error->kind == ERROR_CONFLICT && deploy->attempts < DEPLOY_ATTEMPTS) {
         write_version(deploy);
-    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &is_there, &err) == 0 &&
-               is_there) {
+    } else if (error->kind == ERROR_EXISTS && find_earlier(deploy, &store_take_any, &err) == 0 &&
+               store_take_any) {
         deploy_end(deploy, NULL); /* the same request twice at once: the other one was first */
     } else {
         deploy_end(deploy, err.kind != ERROR_NONE ? &err : error);
@@ -170,17 +170,10 @@ static void write_version(struct deploy *deploy)
     store_propose(service->options.store, command, on_version_written, deploy);
 }
 
-static bool is_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 static int check_project(struct function_service *service, const char *project, struct error *err)
 {
     bool found = false;
-    int r = store_query(service->options.store, err, is_there, &found,
+    int r = store_query(service->options.store, err, store_take_any, &found,
                         "SELECT 1 FROM project WHERE key = ?", "t", project);
     if (r == 0 && !found) {
         return error_set(err, ERROR_NOT_FOUND, "there is no project %.80s", project);
@@ -255,7 +248,7 @@ static void on_module(const struct error *error, void *context)
 {
     struct deploy *deploy = context;
     struct error err = {0};
-    bool is_there = false;
+    bool store_take_any = false;
     deploy->fetch = NULL;
     int r = 0;
     if (error != NULL && error->kind != ERROR_NOT_FOUND) {
@@ -265,8 +258,8 @@ static void on_module(const struct error *error, void *context)
     r = r < 0 ? r
               : check_module(deploy->service, deploy->module, deploy->is_linux,
                              &deploy->module_bytes, &err);
-    r = r < 0 ? r : find_earlier(deploy, &is_there, &err);
-    if (r < 0 || is_there) {
+    r = r < 0 ? r : find_earlier(deploy, &store_take_any, &err);
+    if (r < 0 || store_take_any) {
         deploy_end(deploy, r < 0 ? &err : NULL);
     } else {
         write_version(deploy);

@@ -142,20 +142,13 @@ static void reconcile_ready(struct function_service *service, const struct versi
     }
 }
 
-static bool is_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 static bool was_removed(struct function_service *service, uint64_t node)
 {
     bool found = false;
     struct error ignored = {0};
     char id[24];
     snprintf(id, sizeof(id), "%" PRIu64, node);
-    store_query(service->options.store, &ignored, is_there, &found,
+    store_query(service->options.store, &ignored, store_take_any, &found,
                 "SELECT 1 FROM removed_node WHERE key = ?", "t", id);
     return found;
 }
@@ -502,7 +495,7 @@ static void add_default_project(struct function_service *service)
     bool found = false;
     struct error ignored = {0};
     service->awaited++;
-    store_query(service->options.store, &ignored, is_there, &found,
+    store_query(service->options.store, &ignored, store_take_any, &found,
                 "SELECT 1 FROM project WHERE key = 'default'", "");
     if (found) {
         loop_post(service->options.loop, project_is_there, service);

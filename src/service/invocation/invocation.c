@@ -260,20 +260,13 @@ static void give_back_own(struct invocation_service *service)
     free(lost.names.ids);
 }
 
-static bool take_true(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* On the leader: may what node `id` has be given to others?  One that is not among the nodes is
  * gone for good, or has another id by now. */
 static bool is_gone(struct invocation_service *service, uint64_t id, uint64_t *ret_reign)
 {
     struct error ignored = {0};
     bool is_known = false;
-    store_query(service->options.store, &ignored, take_true, &is_known,
+    store_query(service->options.store, &ignored, store_take_any, &is_known,
                 "SELECT 1 FROM node WHERE id = ?", "u", id);
     *ret_reign = 0;
     if (!is_known) {
@@ -321,10 +314,10 @@ static void clear_old(struct invocation_service *service)
     bool is_old = false;
     bool is_many = false;
     uint64_t now_ms = clock_real_ms();
-    store_query(service->options.store, &ignored, take_true, &is_old,
+    store_query(service->options.store, &ignored, store_take_any, &is_old,
                 "SELECT 1 FROM invocation WHERE expires_ms IS NOT NULL AND expires_ms < ? LIMIT 1",
                 "u", now_ms);
-    store_query(service->options.store, &ignored, take_true, &is_many,
+    store_query(service->options.store, &ignored, store_take_any, &is_many,
                 "SELECT 1 FROM invocation WHERE expires_ms IS NOT NULL LIMIT 1 OFFSET ?", "u",
                 (uint64_t)INVOCATION_KEPT_MAX);
     if (is_old || is_many) {
@@ -399,7 +392,7 @@ static bool is_of_project(struct invocation_service *service, const char *projec
 {
     struct error ignored = {0};
     bool found = false;
-    store_query(service->options.store, &ignored, take_true, &found,
+    store_query(service->options.store, &ignored, store_take_any, &found,
                 "SELECT 1 FROM invocation WHERE key = ? AND project = ?", "tt", id, project);
     return found;
 }

@@ -469,12 +469,6 @@ static bool take_due(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static bool take_next(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 void run_pass(struct invocation_service *service)
 {
     struct error err = {0};
@@ -501,7 +495,7 @@ void run_pass(struct invocation_service *service)
         }
     }
     uint64_t next_ms = 0;
-    store_query(service->options.store, &err, take_next, &next_ms,
+    store_query(service->options.store, &err, store_take_u64, &next_ms,
                 "SELECT due_ms FROM invocation WHERE state = 'pending' AND due_ms > ? ORDER BY "
                 "due_ms LIMIT 1",
                 "u", pass.now_ms);

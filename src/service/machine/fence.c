@@ -100,13 +100,6 @@ static void on_lease(bool holds, void *context)
     }
 }
 
-static bool take_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* The lease has an index which is applied, so that its row says by now whose it is. */
 bool fence_waits(const struct machine *machine, char *ret_reason, size_t size)
 {
@@ -116,7 +109,7 @@ bool fence_waits(const struct machine *machine, char *ret_reason, size_t size)
     if (!fence_is_on(machine->config) || service->options.cluster == NULL) {
         return false;
     }
-    store_query(service->options.store, &ignored, take_there, &is_ours,
+    store_query(service->options.store, &ignored, store_take_any, &is_ours,
                 "SELECT 1 FROM machine WHERE id = ? AND node = ?", "tt", machine->id,
                 service->node_name);
     if (is_ours && cluster_is_owner(service->options.cluster)) {

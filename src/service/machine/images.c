@@ -205,13 +205,6 @@ void machine_image_set(struct machine_service *service, const char *project, con
     loop_work(service->options.loop, look_at_disk, on_disk_looked_at, setting);
 }
 
-static bool take_name(sqlite3_stmt *row, void *context)
-{
-    char **name = context;
-    *name = memory_copy_string((const char *)sqlite3_column_text(row, 0));
-    return false;
-}
-
 /* The blobs stay, others may have them; what nobody has any more goes later (service/replica). */
 void machine_image_delete(struct machine_service *service, const char *project, const char *name,
                           machine_done *done, void *context)
@@ -221,15 +214,15 @@ void machine_image_delete(struct machine_service *service, const char *project, 
     MEMORY_OWNED char *function = NULL;
     MEMORY_OWNED char *there = NULL;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    int r = store_query(service->options.store, &err, take_name, &there,
+    int r = store_query(service->options.store, &err, store_take_text, &there,
                         "SELECT name FROM machine_image WHERE key = ?", "t", key);
     r = r < 0 ? r
-              : store_query(service->options.store, &err, take_name, &user,
+              : store_query(service->options.store, &err, store_take_text, &user,
                             "SELECT name FROM machine WHERE project = ? AND "
                             "json_extract(config, '$.image') = ?",
                             "tt", project, name);
     r = r < 0 ? r
-              : store_query(service->options.store, &err, take_name, &function,
+              : store_query(service->options.store, &err, store_take_text, &function,
                             "SELECT f.name FROM function f JOIN version v ON v.function = f.key "
                             "WHERE f.project = ? AND v.state != 'failed' AND "
                             "json_extract(v.config, '$.linux.image') = ?",

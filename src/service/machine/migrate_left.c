@@ -72,13 +72,6 @@ static bool take_node(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* The mark: the operation, then a line for each layer of its volumes that leaves, "ID FORMAT". */
 int migration_write_mark(const struct migration *migration, struct error *err)
 {
@@ -114,7 +107,7 @@ static bool knows_operation(const struct machine_service *service, const char *m
     bool is_known = false;
     struct error ignored = {0};
     MEMORY_OWNED char *operation = memory_copy_text(mark, strcspn(mark, "\n"));
-    store_query(service->options.store, &ignored, take_presence, &is_known,
+    store_query(service->options.store, &ignored, store_take_any, &is_known,
                 "SELECT 1 FROM operation WHERE key = ?", "t", operation);
     return operation[0] == '\0' || is_known; /* "": of an older version */
 }

@@ -26,18 +26,11 @@
 
 enum { MANIFEST_BYTES_MAX = 1 << 20, DISK_HEAD = 65536 };
 
-static bool take_true(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 int needed_by_rows(const struct machine_service *service, const char *blob, bool *ret_is_needed,
                    struct error *err)
 {
     *ret_is_needed = false;
-    return store_query(service->options.store, err, take_true, ret_is_needed,
+    return store_query(service->options.store, err, store_take_any, ret_is_needed,
                        "SELECT 1 FROM version WHERE module = ?1 OR instr(config, ?1) UNION ALL "
                        "SELECT 1 FROM machine_image WHERE instr(config, ?1) UNION ALL "
                        "SELECT 1 FROM machine WHERE instr(config, ?1) LIMIT 1",
@@ -52,7 +45,7 @@ static bool is_in_state(struct machine_service *service, const char *blob)
     struct error ignored = {0};
     int r = needed_by_rows(service, blob, &is_needed, &ignored);
     r = r < 0 ? r
-              : store_query(service->options.store, &ignored, take_true, &is_under_way,
+              : store_query(service->options.store, &ignored, store_take_any, &is_under_way,
                             "SELECT 1 FROM operation WHERE state = 'running' AND (kind LIKE "
                             "'machine%' OR kind LIKE 'image.%' OR kind LIKE 'function.%') LIMIT 1",
                             "");

@@ -18,19 +18,12 @@
 
 /* ---- Looking up ---- */
 
-static bool take_text(sqlite3_stmt *row, void *context)
-{
-    char **text = context;
-    *text = memory_copy_string((const char *)sqlite3_column_text(row, 0));
-    return false;
-}
-
 int machine_node(struct machine_service *service, const char *project, const char *name,
                  char **ret_node, struct error *err)
 {
     char *node = NULL;
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    int r = store_query(service->options.store, err, take_text, &node,
+    int r = store_query(service->options.store, err, store_take_text, &node,
                         "SELECT node FROM machine WHERE key = ?", "t", key);
     if (r == 0 && node == NULL) {
         return error_set(err, ERROR_NOT_FOUND,
@@ -227,7 +220,7 @@ int request_take_image(struct machine_service *service, const char *project, jso
         return error_set(err, ERROR_INVALID, "image or runner: a machine starts from one of them");
     }
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
-    int r = store_query(service->options.store, err, take_text, &text,
+    int r = store_query(service->options.store, err, store_take_text, &text,
                         "SELECT config FROM machine_image WHERE key = ?", "t", key);
     if (r == 0 && text == NULL) {
         return error_set(err, ERROR_NOT_FOUND,

@@ -242,12 +242,6 @@ static void on_row_there(const struct error *error, uint64_t index, void *contex
     }
 }
 
-static bool take_count(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 /* The number behind the last "snapN"; and no more than SNAPSHOTS_MAX. */
 static int choose_name(struct machine_service *service, const struct machine *machine,
                        const json_t *create, char **ret_name, struct error *err)
@@ -256,10 +250,10 @@ static int choose_name(struct machine_service *service, const struct machine *ma
     uint64_t count = 0;
     uint64_t next = 0;
     int r =
-        store_query(service->options.store, err, take_count, &count,
+        store_query(service->options.store, err, store_take_u64, &count,
                     "SELECT count(*) FROM machine_snapshot WHERE machine_id = ?", "t", machine->id);
     r = r < 0 ? r
-              : store_query(service->options.store, err, take_count, &next,
+              : store_query(service->options.store, err, store_take_u64, &next,
                             "SELECT coalesce(max(CAST(substr(name, 5) AS INTEGER)) + 1, 0) FROM "
                             "machine_snapshot WHERE machine_id = ? AND name GLOB 'snap[0-9]*'",
                             "t", machine->id);

@@ -109,19 +109,12 @@ static bool take_row(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static bool take_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* By its id: one that was renamed is there. */
 static void drop_if_missing(struct machine_service *service, struct machine *machine)
 {
     bool is_there = false;
     struct error err = {0};
-    int r = store_query(service->options.store, &err, take_there, &is_there,
+    int r = store_query(service->options.store, &err, store_take_any, &is_there,
                         "SELECT 1 FROM machine WHERE id = ? AND node = ?", "tt", machine->id,
                         service->node_name);
     if (r == 0 && !is_there && !machine->is_gone) {

@@ -11,14 +11,6 @@
 
 #include "service/network/parts.h"
 
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    bool *is_there = context;
-    (void)row;
-    *is_there = true;
-    return false;
-}
-
 static int find(struct network_service *service, const char *project, const char *name,
                 struct error *err)
 {
@@ -26,7 +18,7 @@ static int find(struct network_service *service, const char *project, const char
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     int r = network_check_schema(service, err);
     r = r < 0 ? r
-              : store_query(service->options.store, err, take_presence, &is_there,
+              : store_query(service->options.store, err, store_take_any, &is_there,
                             "SELECT 1 FROM security_group WHERE key = ?", "t", key);
     return r < 0 || is_there
         ? r
@@ -66,13 +58,6 @@ void network_group_create(struct network_service *service, const char *project, 
     store_propose(service->options.store, command, done, context);
 }
 
-static bool take_user(sqlite3_stmt *row, void *context)
-{
-    char **user = context;
-    *user = memory_copy_string((const char *)sqlite3_column_text(row, 0));
-    return false;
-}
-
 static int check_unused(struct network_service *service, const char *project, const char *name,
                         struct error *err)
 {
@@ -83,12 +68,12 @@ static int check_unused(struct network_service *service, const char *project, co
     struct store *store = service->options.store;
     int r = find(service, project, name, err);
     r = r < 0 ? r
-              : store_query(store, err, take_user, &machine,
+              : store_query(store, err, store_take_text, &machine,
                             "SELECT m.name FROM network_lease l JOIN machine m ON m.id = l.machine "
                             "WHERE m.project = ? AND instr(l.groups, ?) > 0 ORDER BY m.name",
                             "tt", project, pattern);
     r = r < 0 ? r
-              : store_query(store, err, take_user, &group,
+              : store_query(store, err, store_take_text, &group,
                             "SELECT g.name FROM security_group_rule r JOIN security_group g ON "
                             "g.key = r.grp WHERE g.project = ?1 AND r.peer = ?2 AND g.name <> ?3 "
                             "ORDER BY g.name",

@@ -35,14 +35,6 @@ static bool take_network(sqlite3_stmt *row, void *context)
     return false;
 }
 
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    bool *is_there = context;
-    (void)row;
-    *is_there = true;
-    return false;
-}
-
 /* " web db ", in which a name can be found with the blanks around it. */
 static int join_groups(struct network_service *service, const char *project, const json_t *nic,
                        struct buffer *out, struct error *err)
@@ -60,7 +52,7 @@ static int join_groups(struct network_service *service, const char *project, con
         bool is_there = false;
         const char *name = json_string_value(value);
         MEMORY_OWNED char *key = memory_format("%s/%.64s", project, name);
-        int r = store_query(service->options.store, err, take_presence, &is_there,
+        int r = store_query(service->options.store, err, store_take_any, &is_there,
                             "SELECT 1 FROM security_group WHERE key = ?", "t", key);
         if (r == 0 && !is_there) {
             r = error_set(err, ERROR_NOT_FOUND,
@@ -110,7 +102,7 @@ static int take_mac(struct network_service *service, const char *key, const json
                          text);
     }
     net_mac_format(mac, ret_mac);
-    int r = store_query(service->options.store, err, take_presence, &is_taken,
+    int r = store_query(service->options.store, err, store_take_any, &is_taken,
                         "SELECT 1 FROM network_lease WHERE network = ? AND mac = ?", "tt", key,
                         ret_mac);
     return r < 0 || !is_taken

@@ -210,14 +210,6 @@ static bool take_name(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    bool *is_there = context;
-    (void)row;
-    *is_there = true;
-    return false;
-}
-
 int network_check_unused(struct network_service *service, const char *key, const char *project,
                          const char *name, const char *advice, struct error *err)
 {
@@ -226,7 +218,7 @@ int network_check_unused(struct network_service *service, const char *key, const
     struct store *store = service->options.store;
     int r = network_check_schema(service, err);
     r = r < 0 ? r
-              : store_query(store, err, take_presence, &is_there,
+              : store_query(store, err, store_take_any, &is_there,
                             "SELECT 1 FROM network WHERE key = ?", "t", key);
     if (r == 0 && !is_there) {
         return error_set(err, ERROR_NOT_FOUND,

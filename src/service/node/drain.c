@@ -86,12 +86,6 @@ static bool take_move(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static bool take_count(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static bool take_duty(sqlite3_stmt *row, void *context)
 {
     struct standing *standing = context;
@@ -168,7 +162,7 @@ static struct standing look(const struct drain *drain)
     int r = store_query(service->options.store, &err, take_move, &standing,
                         moves_of(drain, standing.is_lost), "t", drain->node);
     r = r < 0 ? r
-              : store_query(service->options.store, &err, take_count, &standing.stopping,
+              : store_query(service->options.store, &err, store_take_u64, &standing.stopping,
                             "SELECT count(*) FROM machine WHERE node = ?1 AND home = ?1 AND "
                             "desired = 'stopped' AND state NOT IN ('stopped', 'failed')",
                             "t", drain->node);
@@ -176,10 +170,10 @@ static struct standing look(const struct drain *drain)
               : store_query(service->options.store, &err, take_duty, &standing,
                             "SELECT duty FROM node WHERE key = ?", "t", drain->node);
     if (r == 0 && is_own(drain) && !drain->is_restore) {
-        r = store_query(service->options.store, &err, take_count, &standing.arrived,
+        r = store_query(service->options.store, &err, store_take_u64, &standing.arrived,
                         "SELECT count(*) FROM machine m WHERE " HAS_ARRIVED, "t", drain->node);
         r = r < 0 ? r
-                  : store_query(service->options.store, &err, take_count, &standing.settled,
+                  : store_query(service->options.store, &err, store_take_u64, &standing.settled,
                                 "SELECT count(*) FROM machine m WHERE " HAS_ARRIVED HAS_SETTLED,
                                 "t", drain->node);
     }
@@ -597,7 +591,7 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     operation_on_cancel(service->options.operations, drain->operation, on_cancel, drain);
     uint64_t now_ms = clock_boot_ms();
     loop_timer_start(drain->timer, drain->deadline_ms > now_ms ? drain->deadline_ms - now_ms : 0);
-    store_query(service->options.store, &(struct error){0}, take_count, &drain->total,
+    store_query(service->options.store, &(struct error){0}, store_take_u64, &drain->total,
                 drain->is_rebalance
                     ? "SELECT count(*) FROM machine_move WHERE reason = 'rebalance' AND ? = ''"
                     : drain->is_restore

@@ -62,18 +62,11 @@ int drain_check_others(struct node_service *service, const char *name, struct er
                                 name);
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* A name that is mistyped would let leave what was to stay. */
 static int check_is_there(struct node_service *service, const char *key, struct error *err)
 {
     bool is_there = false;
-    int r = store_query(service->options.store, err, take_any, &is_there,
+    int r = store_query(service->options.store, err, store_take_any, &is_there,
                         "SELECT 1 FROM machine WHERE key = ?", "t", key);
     return r < 0 || is_there ? r
                              : error_set(err, ERROR_NOT_FOUND,
@@ -140,7 +133,7 @@ int drain_check_node(const struct node_service *service, const char *name, bool 
     if (health == CLUSTER_HEALTH_COUNT) {
         return error_set(err, ERROR_NOT_FOUND, "there is no node %.63s", name);
     }
-    int r = store_query(service->options.store, err, take_any, &is_drained,
+    int r = store_query(service->options.store, err, store_take_any, &is_drained,
                         "SELECT 1 FROM node WHERE key = ? AND duty IN ('draining', 'drained')", "t",
                         name);
     if (r < 0 || (is_drained && is_drain)) {

@@ -261,13 +261,6 @@ static bool take_row(sqlite3_stmt *from, void *context)
     return rows->count < ROWS_MAX;
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* It was cancelled when it could not be held up any more.  Where its home takes machines again, who
  * restored that has not seen that it is here: it goes back. */
 static void add_return(struct node_service *service, const struct row *row,
@@ -375,7 +368,7 @@ void moves_step(struct node_service *service)
         }
     }
     service->has_moves = !list_is_empty(&service->drains);
-    store_query(service->options.store, &err, take_any, &service->has_moves,
+    store_query(service->options.store, &err, store_take_any, &service->has_moves,
                 "SELECT 1 FROM machine_move LIMIT 1", "");
     LIST_EACH(node, &service->moves)
     {

@@ -154,13 +154,6 @@ static int take_settings(const json_t *body, struct placement_rebalance_options 
     return 0;
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 #define IS_UNDER_WAY \
     "machines are being moved to even out the nodes: see `blixard operation list`, and try later"
 
@@ -168,7 +161,7 @@ static bool take_any(sqlite3_stmt *row, void *context)
 static int check_is_first(const struct node_service *service, struct error *err)
 {
     bool is_under_way = false;
-    int r = store_query(service->options.store, err, take_any, &is_under_way,
+    int r = store_query(service->options.store, err, store_take_any, &is_under_way,
                         "SELECT 1 FROM machine_move WHERE reason = 'rebalance' AND state IN "
                         "('waiting', 'moving') LIMIT 1",
                         "");
@@ -255,9 +248,9 @@ static bool is_idle(struct node_service *service)
     bool has_open = !list_is_empty(&service->drains);
     bool has_failed = false;
     struct error ignored = {0};
-    store_query(service->options.store, &ignored, take_any, &has_open,
+    store_query(service->options.store, &ignored, store_take_any, &has_open,
                 "SELECT 1 FROM machine_move WHERE state <> 'failed' LIMIT 1", "");
-    store_query(service->options.store, &ignored, take_any, &has_failed,
+    store_query(service->options.store, &ignored, store_take_any, &has_failed,
                 "SELECT 1 FROM machine_move WHERE state = 'failed' AND reason = 'rebalance' LIMIT "
                 "1",
                 "");

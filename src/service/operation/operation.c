@@ -537,20 +537,13 @@ void operation_on_cancel(struct operation_service *service, const char *id,
 
 /* ---- Life ---- */
 
-static bool is_there(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 void operation_fail_all_of(struct operation_service *service, uint64_t node, const char *reason,
                            const char *kind)
 {
     bool found = false;
     struct error err = {0};
     const char *but = kind != NULL ? kind : "";
-    store_query(service->store, &err, is_there, &found,
+    store_query(service->store, &err, store_take_any, &found,
                 "SELECT 1 FROM operation WHERE state = 'running' AND node = ? AND kind <> ?", "ut",
                 node, but);
     if (!found) {
@@ -572,7 +565,7 @@ static void fail_interrupted(struct operation_service *service)
     bool found = false;
     struct error err = {0};
     uint64_t own = own_id(service);
-    store_query(service->store, &err, is_there, &found,
+    store_query(service->store, &err, store_take_any, &found,
                 "SELECT 1 FROM operation WHERE state = 'running' AND (node = ? OR node IS NULL)",
                 "u", own);
     if (!found) {

@@ -40,12 +40,6 @@ static void add_line(json_t *rules, const char *format, const char *value)
     json_array_append_new(constraints, json_string(line));
 }
 
-static bool take_text(sqlite3_stmt *row, void *context)
-{
-    *(char **)context = memory_copy_string(store_text(row, 0));
-    return false;
-}
-
 /* A machine runs where its volumes are. */
 static int add_volumes(struct placement_service *service, const struct asked_of *of, json_t *rules,
                        struct error *err)
@@ -58,7 +52,7 @@ static int add_volumes(struct placement_service *service, const struct asked_of 
         const char *use = json_string_value(text);
         MEMORY_OWNED char *name = memory_copy_text(use, strcspn(use, ":"));
         MEMORY_OWNED char *key = memory_format("%s/%s", of->project, name);
-        int r = store_query(service->options.store, err, take_text, &node,
+        int r = store_query(service->options.store, err, store_take_text, &node,
                             "SELECT node FROM volume WHERE key = ?", "t", key);
         if (r < 0) {
             return r;
@@ -77,7 +71,7 @@ static int add_attached(struct placement_service *service, const struct asked_of
                         struct error *err)
 {
     MEMORY_OWNED char *node = NULL;
-    int r = store_query(service->options.store, err, take_text, &node,
+    int r = store_query(service->options.store, err, store_take_text, &node,
                         "SELECT node FROM volume WHERE project = ? AND machine = ? LIMIT 1", "tt",
                         of->project, of->name);
     if (r == 0 && node != NULL) {
@@ -213,7 +207,7 @@ static int take_hints(struct asked *asked, struct placement_service *service,
     if (hinting.first == NULL && name[0] != '\0') {
         MEMORY_OWNED char *key = memory_format("%s/%s", of->project, name);
         MEMORY_OWNED char *importer = NULL;
-        r = store_query(service->options.store, err, take_text, &importer,
+        r = store_query(service->options.store, err, store_take_text, &importer,
                         "SELECT node FROM machine_image WHERE key = ?", "t", key);
         if (importer != NULL) {
             add_hint(importer, &hinting);
@@ -256,7 +250,7 @@ static int take_reservation(struct asked *asked, struct placement_service *servi
     if (name[0] == '\0') {
         return 0;
     }
-    int r = store_query(service->options.store, err, take_text, &node,
+    int r = store_query(service->options.store, err, store_take_text, &node,
                         "SELECT node FROM placement_reservation WHERE key = ? AND expires_ms > ?",
                         "tu", key, clock_real_ms());
     if (r == 0 && node != NULL) {

@@ -269,12 +269,6 @@ void evict_look(struct placement_service *service)
     }
 }
 
-static bool take_since(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 uint64_t evict_when(struct placement_service *service, const char *machine_id)
 {
     enum placement_filter filter = PLACEMENT_PASSED;
@@ -283,7 +277,7 @@ uint64_t evict_when(struct placement_service *service, const char *machine_id)
     char reason[PLACEMENT_REASON_MAX];
     struct error ignored = {0};
     if (store_schema_now(service->options.store) < SCHEMA_WITH_LEAVING ||
-        store_query(service->options.store, &ignored, take_since, &since_ms,
+        store_query(service->options.store, &ignored, store_take_u64, &since_ms,
                     "SELECT l.since_ms FROM machine_leaving l JOIN machine m ON m.id = l.key AND "
                     "m.node = l.node WHERE l.key = ?",
                     "t", machine_id) < 0 ||

@@ -92,12 +92,6 @@ void placement_service_group_create(struct placement_service *service, const cha
     store_propose(service->options.store, command, done, context);
 }
 
-static bool take_text(sqlite3_stmt *row, void *context)
-{
-    *(char **)context = memory_copy_string(store_text(row, 0));
-    return false;
-}
-
 void placement_service_group_delete(struct placement_service *service, const char *project,
                                     const char *name, placement_done *done, void *context)
 {
@@ -107,7 +101,7 @@ void placement_service_group_delete(struct placement_service *service, const cha
     int r = check_known(service, &err);
     r = r < 0 ? r : group_find(service, project, name, &group, &err);
     r = r < 0 ? r
-              : store_query(service->options.store, &err, take_text, &user,
+              : store_query(service->options.store, &err, store_take_text, &user,
                             "SELECT name FROM machine WHERE project = ? AND config ->> "
                             "'$.placement_group' = ? ORDER BY name LIMIT 1",
                             "tt", project, name);

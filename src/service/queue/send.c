@@ -203,12 +203,6 @@ static struct store_command *command_of(const struct queue_row *row,
 
 /* ---- The answer ---- */
 
-static bool take_id(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static void name_sent(struct sending *sending, uint64_t index)
 {
     for (size_t i = 0; i < sending->count; i++) {
@@ -216,7 +210,7 @@ static void name_sent(struct sending *sending, uint64_t index)
         uint64_t id = index * QUEUE_PLACES + i;
         uint64_t known = id;
         if (sending->dedups[i] != NULL) {
-            store_query(sending->service->options.store, &err, take_id, &known,
+            store_query(sending->service->options.store, &err, store_take_u64, &known,
                         "SELECT message FROM queue_dedup WHERE queue = ? AND dedup = ?", "ut",
                         sending->number, sending->dedups[i]);
         }

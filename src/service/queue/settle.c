@@ -91,12 +91,6 @@ static struct store_command *extension(const struct queue_row *row, uint64_t id,
     return command;
 }
 
-static bool take_receives(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static bool was_received_too_often(struct queue_service *service, const struct queue_row *row,
                                    uint64_t id)
 {
@@ -105,7 +99,7 @@ static bool was_received_too_often(struct queue_service *service, const struct q
     if (row->dead_letter == 0 || row->settings.receives_max == 0) {
         return false;
     }
-    store_query(service->options.store, &err, take_receives, &receives,
+    store_query(service->options.store, &err, store_take_u64, &receives,
                 "SELECT receives FROM queue_message WHERE id = ?", "u", id);
     return receives >= row->settings.receives_max;
 }

@@ -24,18 +24,12 @@ static void look_at(const struct queue_row *row, void *context)
     }
 }
 
-static bool take_number(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static void look_at_trash(struct look *look)
 {
     struct error err = {0};
     size_t count = 0;
     uint64_t number = 0;
-    store_query(look->service->options.store, &err, take_number, &number,
+    store_query(look->service->options.store, &err, store_take_u64, &number,
                 "SELECT number FROM queue_trash ORDER BY number LIMIT 1", "");
     if (number == 0) {
         return;
@@ -51,7 +45,7 @@ static void look_at_dedups(struct look *look)
 {
     struct error err = {0};
     uint64_t found = 0;
-    store_query(look->service->options.store, &err, take_number, &found,
+    store_query(look->service->options.store, &err, store_take_u64, &found,
                 "SELECT 1 FROM queue_dedup WHERE expires_ms <= ? LIMIT 1", "u", look->now_ms);
     if (found != 0) {
         look->command = store_command_new();

@@ -6,12 +6,6 @@
 
 #include "service/queue/parts.h"
 
-static bool take_integer(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 /* Every count walks an index, and only what is in flight, delayed or dead. */
 static int read_status(struct queue_service *service, const struct queue_row *row,
                        struct queue_status *ret, struct error *err)
@@ -27,29 +21,29 @@ static int read_status(struct queue_service *service, const struct queue_row *ro
                                  .acked = row->acked,
                                  .expired = row->expired,
                                  .died = row->died};
-    int r = store_query(store, err, take_integer, &ret->in_flight,
+    int r = store_query(store, err, store_take_u64, &ret->in_flight,
                         "SELECT count(*) FROM queue_message WHERE queue = ? AND claimed > 0 AND "
                         "visible_ms > ?",
                         "uu", row->number, now_ms);
     for (int64_t priority = 0; r == 0 && priority <= QUEUE_PRIORITY_MAX; priority++) {
         uint64_t count = 0;
-        r = store_query(store, err, take_integer, &count,
+        r = store_query(store, err, store_take_u64, &count,
                         "SELECT count(*) FROM queue_message WHERE queue = ? AND blocked = 0 AND "
                         "priority = ? AND visible_ms > ?",
                         "uiu", row->number, priority, now_ms);
         hidden += count;
     }
     if (r == 0 && row->settings.is_fifo) {
-        r = store_query(store, err, take_integer, &heads,
+        r = store_query(store, err, store_take_u64, &heads,
                         "SELECT count(*) FROM queue_message WHERE queue = ? AND blocked = 0", "u",
                         row->number);
     }
     r = r < 0
         ? r
-        : store_query(store, err, take_integer, &ret->dead,
+        : store_query(store, err, store_take_u64, &ret->dead,
                       "SELECT count(*) FROM queue_message WHERE source = ?", "u", row->number);
     r = r < 0 ? r
-              : store_query(store, err, take_integer, &oldest_ms,
+              : store_query(store, err, store_take_u64, &oldest_ms,
                             "SELECT min(entered_ms) FROM queue_message WHERE queue = ?", "u",
                             row->number);
     ret->delayed = hidden > ret->in_flight ? hidden - ret->in_flight : 0;

@@ -280,12 +280,6 @@ static void look_at(const char *blob, void *value, void *context)
     }
 }
 
-static bool take_count(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 #define GONE "FROM blob_replica WHERE node != ? AND node NOT IN (SELECT key FROM node)"
 
 /* Of nodes that are in the cluster no more, or were in the one that a backup is of; the node that
@@ -298,7 +292,7 @@ static void forget_gone(struct look *look)
     uint64_t gone = 0;
     bool leads = view->tls == NULL || (view->count > 0 && view->nodes[0].is_leader);
     if (leads &&
-        store_query(look->service->options.store, &ignored, take_count, &gone,
+        store_query(look->service->options.store, &ignored, store_take_u64, &gone,
                     "SELECT count(*) " GONE, "t", own) == 0 &&
         gone > 0) {
         store_command_add(look->command, "DELETE " GONE, "t", own);

@@ -111,13 +111,6 @@ static void refuse(struct route_service *service, const struct error *error, rou
     loop_post(service->loop, on_refused, change);
 }
 
-static bool take_flag(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return true;
-}
-
 /* NAME of "NAME:ALIAS". */
 static int check_function(struct route_service *service, const char *project, const char *function,
                           struct error *err)
@@ -125,7 +118,7 @@ static int check_function(struct route_service *service, const char *project, co
     bool is_there = false;
     MEMORY_OWNED char *key =
         memory_format("%s/%.*s", project, (int)strcspn(function, ":"), function);
-    int r = store_query(service->store, err, take_flag, &is_there,
+    int r = store_query(service->store, err, store_take_any, &is_there,
                         "SELECT 1 FROM function WHERE key = ?", "t", key);
     return r < 0 || is_there ? r
                              : error_set(err, ERROR_NOT_FOUND, "there is no function %.*s",
@@ -136,7 +129,8 @@ static bool is_there(struct route_service *service, const char *query, const cha
 {
     bool found = false;
     struct error ignored = {0};
-    return store_query(service->store, &ignored, take_flag, &found, query, "t", key) == 0 && found;
+    return store_query(service->store, &ignored, store_take_any, &found, query, "t", key) == 0 &&
+        found;
 }
 
 bool route_exists(struct route_service *service, const char *project, const char *name)

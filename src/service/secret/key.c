@@ -282,12 +282,6 @@ void key_make(struct secret_service *service)
 
 /* ---- On which nodes it is ---- */
 
-static bool take_number(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static uint64_t own_id(struct secret_service *service)
 {
     struct cluster_view *view = cluster_view_ref(service->cluster);
@@ -319,7 +313,7 @@ void key_tell_holder(struct secret_service *service)
     }
     uint64_t id = own_id(service);
     snprintf(key, sizeof(key), "%" PRIu64, id);
-    int r = store_query(service->store, &err, take_number, &count,
+    int r = store_query(service->store, &err, store_take_u64, &count,
                         "SELECT count(*) FROM secret_holder WHERE key = ? AND EXISTS "
                         "(SELECT 1 FROM node WHERE id = ?)",
                         "tu", key, id);
@@ -347,9 +341,9 @@ bool key_is_safe(struct secret_service *service, struct error *err)
     if (!key_has_others(service)) {
         return true;
     }
-    store_query(service->store, &ignored, take_number, &servers,
+    store_query(service->store, &ignored, store_take_u64, &servers,
                 "SELECT count(*) FROM node WHERE role = 'server'", "");
-    store_query(service->store, &ignored, take_number, &holders,
+    store_query(service->store, &ignored, store_take_u64, &holders,
                 "SELECT count(*) FROM node WHERE id IN (SELECT node FROM secret_holder)", "");
     uint64_t wanted = servers > 0 ? (servers - 1) / 2 + 1 : 1;
     if (holders >= wanted) {

@@ -101,18 +101,11 @@ static void list_said(const char *subject, void *value, void *context)
     }
 }
 
-static bool take_true(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 static bool runs_here(struct traffic_service *service, const char *machine_id)
 {
     bool runs = false;
     struct error ignored = {0};
-    store_query(service->options.store, &ignored, take_true, &runs,
+    store_query(service->options.store, &ignored, store_take_any, &runs,
                 "SELECT 1 FROM machine WHERE id = ? AND node = ? AND state = 'running'", "tt",
                 machine_id, service->options.node_name);
     return runs;

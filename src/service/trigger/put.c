@@ -74,19 +74,13 @@ static int look(struct trigger_service *service, const char *key, struct seen *r
                        "SELECT paused, config FROM trigger_row WHERE key = ?", "t", key);
 }
 
-static bool take_number(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static int check_function(struct trigger_service *service, const char *project,
                           const char *function, struct error *err)
 {
     uint64_t count = 0;
     MEMORY_OWNED char *key =
         memory_format("%s/%.*s", project, (int)strcspn(function, ":"), function);
-    int r = store_query(service->options.store, err, take_number, &count,
+    int r = store_query(service->options.store, err, store_take_u64, &count,
                         "SELECT count(*) FROM function WHERE key = ?", "t", key);
     return r < 0 || count > 0
         ? r
@@ -98,7 +92,7 @@ static int check_function(struct trigger_service *service, const char *project,
 static int check_count(struct trigger_service *service, const char *project, struct error *err)
 {
     uint64_t count = 0;
-    int r = store_query(service->options.store, err, take_number, &count,
+    int r = store_query(service->options.store, err, store_take_u64, &count,
                         "SELECT count(*) FROM trigger_row WHERE project = ?", "t", project);
     return r == 0 && count >= TRIGGER_COUNT_MAX
         ? error_set(err, ERROR_LIMIT, "project %s has %d triggers, the most there can be", project,
@@ -116,7 +110,7 @@ static int check_name(struct trigger_service *service, const char *key, const ch
             err, ERROR_INVALID,
             "\"%.80s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a letter", name);
     }
-    int r = store_query(service->options.store, err, take_number, &count,
+    int r = store_query(service->options.store, err, store_take_u64, &count,
                         "SELECT count(*) FROM route WHERE key = ?", "t", key);
     return r < 0 || count == 0
         ? r

@@ -141,13 +141,6 @@ static bool take_other(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static bool take_presence(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 /* Does somebody else name it, or lie over it? */
 static int is_needed(struct volume_service *service, const char *project, const char *machine,
                      const char *id, struct sharing *sharing, struct error *err)
@@ -156,7 +149,7 @@ static int is_needed(struct volume_service *service, const char *project, const 
                         "SELECT key FROM volume_layer WHERE below = ?", "t", id);
     return r < 0
         ? r
-        : store_query(service->options.store, err, take_presence, &sharing->is_shared,
+        : store_query(service->options.store, err, store_take_any, &sharing->is_shared,
                       "SELECT 1 FROM volume WHERE (layer = ?3 OR next_layer = ?3) AND key NOT "
                       "IN (" OF_MACHINE ") UNION ALL SELECT 1 FROM volume_snapshot WHERE layer "
                       "= ?3 AND volume NOT IN (" OF_MACHINE ")",

@@ -25,12 +25,6 @@
 
 #include "surface/api/parts.h"
 
-static bool take_count(sqlite3_stmt *row, void *context)
-{
-    *(uint64_t *)context = (uint64_t)sqlite3_column_int64(row, 0);
-    return false;
-}
-
 static void write_pool(const struct telemetry *telemetry, struct json_writer *writer)
 {
     static const struct {
@@ -62,8 +56,8 @@ static void on_described(const char *runners, void *context)
     struct error err = {0};
     uint64_t functions = 0;
     store_status(api->options.store, &status);
-    store_query(api->options.store, &err, take_count, &functions, "SELECT count(*) FROM function",
-                "");
+    store_query(api->options.store, &err, store_take_u64, &functions,
+                "SELECT count(*) FROM function", "");
     BUFFER_OWNED struct buffer body = {0};
     struct json_writer writer = json_writer_to(&body);
     json_write_begin_object(&writer);
