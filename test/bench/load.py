@@ -199,7 +199,10 @@ def interleaved(who, rounds, measure):
     runs = {name: [] for name in who}
     for _ in range(rounds):
         for name, what in who.items():
-            runs[name].append(measure(name, what))
+            try:
+                runs[name].append(measure(name, what))
+            except subprocess.CalledProcessError as error:
+                raise RuntimeError(f"{name} could not be measured") from error
     result = {}
     for name, of_one in runs.items():
         of_one = [run for run in of_one if run["requests_per_second"] > 0]  # too busy a machine: none ended in time
