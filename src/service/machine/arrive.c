@@ -29,6 +29,7 @@
 #include "service/machine/package.h"
 #include "service/machine/snapshot.h"
 #include "service/peer/peer.h"
+#include "service/replica/replica.h"
 
 struct machine_arrival {
     struct list_node link;
@@ -152,15 +153,13 @@ static void on_fetched(const struct error *error, void *context)
 /* Of its image what is not here yet; then the archive. */
 static void fetch_next(struct machine_arrival *arrival)
 {
-    static const char *const keys[] = {"kernel", "initrd", "root", "disk"};
-    enum { KEYS = sizeof(keys) / sizeof(keys[0]) };
     const struct machine_options *options = &arrival->service->options;
-    for (; arrival->fetched <= KEYS; arrival->fetched++) {
-        const char *blob = arrival->fetched < KEYS
-            ? json_text(arrival->config, keys[arrival->fetched])
+    for (; arrival->fetched <= REPLICA_PARTS; arrival->fetched++) {
+        const char *blob = arrival->fetched < REPLICA_PARTS
+            ? json_text(arrival->config, replica_parts[arrival->fetched])
             : arrival->files.blob;
         if (blob[0] != '\0' && !image_exists(options->images, blob)) {
-            bool is_image = arrival->fetched < KEYS;
+            bool is_image = arrival->fetched < REPLICA_PARTS;
             const struct peer_wanted wanted = {.id = blob,
                                                .bytes_max = is_image
                                                    ? json_u64(arrival->config, "image_bytes")

@@ -26,9 +26,7 @@
 #include "service/machine/migrate.h"
 #include "service/machine/visit.h"
 #include "service/peer/peer.h"
-
-static const char *const blobs[] = {"kernel", "initrd", "root", "disk"};
-enum { BLOBS = sizeof(blobs) / sizeof(blobs[0]) };
+#include "service/replica/replica.h"
 
 /* ---- Getting ready ---- */
 
@@ -104,8 +102,8 @@ static void on_network(const struct error *error_or_null, void *context)
 static bool lacks_image(const struct machine_visit *visit)
 {
     bool lacks = false;
-    for (size_t i = 0; i < BLOBS; i++) {
-        const char *id = json_text(visit->machine.config, blobs[i]);
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
+        const char *id = json_text(visit->machine.config, replica_parts[i]);
         lacks =
             lacks || (id[0] != '\0' && !image_exists(visit->machine.service->options.images, id));
     }
@@ -118,7 +116,7 @@ static void on_made(void *context)
 {
     struct machine_visit *visit = context;
     struct network_service *networks = visit->machine.service->options.networks;
-    if (visit->error.kind == ERROR_CORRUPT && !visit->is_over && visit->healed < BLOBS &&
+    if (visit->error.kind == ERROR_CORRUPT && !visit->is_over && visit->healed < REPLICA_PARTS &&
         lacks_image(visit)) {
         log_warn("machine %s: %s; it is fetched anew", visit->machine.key, visit->error.text);
         visit->error = (struct error){0};
@@ -151,15 +149,16 @@ static void on_fetched(const struct error *error, void *context)
 static void fetch_next(struct machine_visit *visit)
 {
     const struct machine_options *options = &visit->machine.service->options;
-    for (; visit->fetched <= BLOBS; visit->fetched++) {
-        const char *id = visit->fetched < BLOBS
-            ? json_text(visit->machine.config, blobs[visit->fetched])
+    for (; visit->fetched <= REPLICA_PARTS; visit->fetched++) {
+        const char *id = visit->fetched < REPLICA_PARTS
+            ? json_text(visit->machine.config, replica_parts[visit->fetched])
             : visit->files.blob;
         if (id[0] != '\0' && !image_exists(options->images, id)) {
-            if (visit->fetched == BLOBS) { /* which is to go, whatever becomes of this daemon */
+            if (visit->fetched ==
+                REPLICA_PARTS) { /* which is to go, whatever becomes of this daemon */
                 free(migration_mark(visit->machine.service, id));
             }
-            bool is_image = visit->fetched < BLOBS;
+            bool is_image = visit->fetched < REPLICA_PARTS;
             const struct peer_wanted wanted = {.id = id,
                                                .bytes_max = is_image
                                                    ? json_u64(visit->machine.config, "image_bytes")

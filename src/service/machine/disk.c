@@ -34,6 +34,7 @@
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
+#include "service/replica/replica.h"
 
 enum {
     INITRD_BYTES_MAX = 256 << 20,
@@ -41,9 +42,6 @@ enum {
     FIRMWARE_BYTES_MAX = 16 << 20,
     TRIES_MAX = 6, /* to get a runner: a minute and what each of them takes */
 };
-
-static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
-enum { BLOB_KEYS = sizeof(blob_keys) / sizeof(blob_keys[0]) };
 
 /* ---- Making ---- */
 
@@ -287,8 +285,8 @@ static void fetch_next(struct machine *machine)
 {
     const struct machine_options *options = &machine->service->options;
     machine->is_busy = true;
-    for (; machine->fetched < BLOB_KEYS; machine->fetched++) {
-        const char *id = json_text(machine->config, blob_keys[machine->fetched]);
+    for (; machine->fetched < REPLICA_PARTS; machine->fetched++) {
+        const char *id = json_text(machine->config, replica_parts[machine->fetched]);
         if (id[0] != '\0' && !image_exists(options->images, id)) {
             const struct peer_wanted wanted = {
                 .id = id, .bytes_max = json_u64(machine->config, "image_bytes")};
@@ -309,10 +307,10 @@ int disk_verify_image(const struct machine_service *service, const json_t *confi
                       struct error *err)
 {
     const char *image = json_text(config, "image");
-    for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = json_text(config, blob_keys[i]);
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
+        const char *id = json_text(config, replica_parts[i]);
         if (id[0] != '\0' && image_verify(service->options.images, id, err) < 0) {
-            return error_wrap(err, "image %.64s (its %s)", image, blob_keys[i]);
+            return error_wrap(err, "image %.64s (its %s)", image, replica_parts[i]);
         }
     }
     return 0;

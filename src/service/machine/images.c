@@ -127,11 +127,10 @@ static void look_at_disk(void *context)
 /* All of it: what another node sends of it is not larger. */
 static void note_size(const struct setting *setting)
 {
-    static const char *const keys[] = {"kernel", "initrd", "root", "disk"};
     uint64_t bytes = 0;
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
         struct stat status;
-        const char *id = json_text(setting->image, keys[i]);
+        const char *id = json_text(setting->image, replica_parts[i]);
         if (id[0] != '\0') {
             MEMORY_OWNED char *path = image_path(setting->service->options.images, id);
             bytes += stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;

@@ -34,10 +34,10 @@
 #include "service/machine/snapshot.h"
 #include "service/machine/sparse.h"
 #include "service/machine/volumes.h"
+#include "service/replica/replica.h"
 #include "service/volume/volume.h"
 
-static const char *const blob_keys[] = {"kernel", "initrd", "root", "disk"};
-enum { BLOB_KEYS = 4, LIST_MAX = 64, TEXT_MAX = 8192, LOOK_MS = 2000 };
+enum { LIST_MAX = 64, TEXT_MAX = 8192, LOOK_MS = 2000 };
 
 /* ---- Out ---- */
 
@@ -164,8 +164,8 @@ static json_t *describe(const struct machine *machine)
         json_pack("{s:s, s:i, s:s, s:O, s:[], s:[], s:I}", "format", "blixard-machine", "version",
                   1, "name", machine->name, "config", machine->config, "snapshots", "blobs",
                   "created_ms", (json_int_t)clock_real_ms());
-    for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = json_text(machine->config, blob_keys[i]);
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
+        const char *id = json_text(machine->config, replica_parts[i]);
         if (id[0] != '\0') {
             json_array_append_new(json_object_get(manifest, "blobs"), json_string(id));
         }
@@ -483,10 +483,11 @@ static int take_settings(const struct import *import, const json_t *given, json_
             json_object_set(config, setting->key, value);
         }
     }
-    for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = json_text(config, blob_keys[i]);
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
+        const char *id = json_text(config, replica_parts[i]);
         if (id[0] != '\0' && !image_id_is_good(id)) {
-            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense", blob_keys[i]);
+            return error_set(err, ERROR_CORRUPT, "manifest.json: %s makes no sense",
+                             replica_parts[i]);
         }
     }
     json_object_set_new(config, "name", json_string(import->name));
@@ -511,11 +512,11 @@ static int take_config(struct import *import, struct error *err)
         return -(int)err->kind;
     }
     bool is_whole = json_text(config, "disk")[0] != '\0';
-    for (size_t i = 0; i < BLOB_KEYS; i++) {
-        const char *id = json_text(config, blob_keys[i]);
+    for (size_t i = 0; i < REPLICA_PARTS; i++) {
+        const char *id = json_text(config, replica_parts[i]);
         bool is_there = image_exists(import->service->options.images, id);
         if ((id[0] != '\0' || (i == 0 && !is_whole)) && !is_there) {
-            return error_set(err, ERROR_CORRUPT, "the archive has no %s", blob_keys[i]);
+            return error_set(err, ERROR_CORRUPT, "the archive has no %s", replica_parts[i]);
         }
     }
     char *none = NULL; /* it is no setting of an archive's */

@@ -19,6 +19,7 @@
 
 #include "service/machine/parts.h"
 #include "service/peer/peer.h"
+#include "service/replica/replica.h"
 
 enum { VERIFICATIONS_MAX = 2 };
 
@@ -203,17 +204,16 @@ static void on_begun(const struct error *error, uint64_t index, void *context)
 
 static bool take_image(sqlite3_stmt *row, void *context)
 {
-    static const char *const keys[] = {"kernel", "initrd", "root", "disk"};
     json_t *parts = context;
     struct error ignored = {0};
     JSON_OWNED json_t *config = NULL;
     if (json_read(store_text(row, 1), strlen(store_text(row, 1)), &config, &ignored) == 0) {
-        for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-            const char *blob = json_text(config, keys[i]);
+        for (size_t i = 0; i < REPLICA_PARTS; i++) {
+            const char *blob = json_text(config, replica_parts[i]);
             if (blob[0] != '\0') {
                 json_array_append_new(parts,
                                       json_pack("{s:s, s:s, s:s}", "image", store_text(row, 0),
-                                                "part", keys[i], "blob", blob));
+                                                "part", replica_parts[i], "blob", blob));
             }
         }
     }

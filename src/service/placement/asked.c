@@ -172,7 +172,8 @@ struct hinting {
     bool is_reached;
 };
 
-static void add_hint(const char *node, void *context)
+/* Enough is known when there is no room for more, and one of them answers. */
+static bool add_hint(const char *node, void *context)
 {
     struct hinting *hinting = context;
     struct placement_request *request = &hinting->asked->request;
@@ -190,6 +191,7 @@ static void add_hint(const char *node, void *context)
             (struct placement_hint){.node = hinting->asked->hinted[at], .bytes = hinting->bytes};
         request->hint_count++;
     }
+    return request->hint_count < PLACEMENT_HINTED_MAX || !hinting->is_reached;
 }
 
 /* Of an image that was imported a moment ago nobody has said yet that he has it: who imported it

@@ -51,12 +51,10 @@ struct replica_service {
     bool is_over;
 };
 
-/* A blob that is wanted, or that this node has said something of. */
+/* A blob that is wanted, or that a node has said something of. */
 struct wanted {
     uint64_t bytes_max;
     bool is_wanted;
-    bool is_said; /* this node has a row of it */
-    bool is_said_here;
     struct holder *holders;
     size_t count;
 };
@@ -77,11 +75,6 @@ struct look {
     const char *next; /* blob that is to be fetched; NULL: none */
     uint64_t next_bytes_max;
 };
-
-static char *row_key(const char *blob, const char *node)
-{
-    return memory_format("%s %s", blob, node);
-}
 
 /* ---- What there is ---- */
 
@@ -132,18 +125,13 @@ static bool take_holder(sqlite3_stmt *row, void *context)
 {
     struct look *look = context;
     struct wanted *wanted = wanted_of(look, store_text(row, 0));
-    const char *node = store_text(row, 1);
     bool has = store_text(row, 2)[0] == '\0';
     wanted->holders = memory_resize(wanted->holders, (wanted->count + 1) * sizeof(struct holder));
     wanted->holders[wanted->count++] = (struct holder){
-        .node = memory_copy_string(node),
+        .node = memory_copy_string(store_text(row, 1)),
         .has = has,
         .cannot = !has && is_recent(look, (uint64_t)sqlite3_column_int64(row, 3)),
     };
-    if (strcmp(node, look->service->options.node_name) == 0) {
-        wanted->is_said = true;
-        wanted->is_said_here = has;
-    }
     return true;
 }
 
@@ -170,7 +158,7 @@ static int read_state(struct look *look, struct error *err)
 static void say(struct look *look, const char *blob, bool is_here, const char *problem)
 {
     const char *node = look->service->options.node_name;
-    MEMORY_OWNED char *key = row_key(blob, node);
+    MEMORY_OWNED char *key = memory_format("%s %s", blob, node);
     if (look->rows == ROWS_MAX) {
         return; /* the next look has the rest */
     }
@@ -239,12 +227,12 @@ static bool is_old(struct look *look, const char *blob)
 }
 
 /* What it says stays true until the blob is gone. */
-static void look_at_unwanted(struct look *look, const char *blob, const struct wanted *wanted)
+static void look_at_unwanted(struct look *look, const char *blob, const struct holder *own)
 {
     struct replica_service *service = look->service;
     struct error err = {0};
     bool is_here = image_exists(service->options.images, blob);
-    if (wanted->is_said_here && is_here) {
+    if (own != NULL && own->has && is_here) {
         if (service->needs == NULL || !is_old(look, blob) ||
             service->needs(blob, service->needs_context)) {
             return;
@@ -255,7 +243,7 @@ static void look_at_unwanted(struct look *look, const char *blob, const struct w
         }
         log_info("replica: blob %.16s... was removed: nobody needs it any more", blob);
     }
-    if (wanted->is_said) {
+    if (own != NULL) {
         say(look, blob, false, "");
     }
     free(map_remove(&service->unwanted, blob));
@@ -265,13 +253,14 @@ static void look_at(const char *blob, void *value, void *context)
 {
     struct look *look = context;
     const struct wanted *wanted = value;
+    const struct holder *own = holder_of(wanted, look->service->options.node_name);
     if (!wanted->is_wanted) {
-        look_at_unwanted(look, blob, wanted);
+        look_at_unwanted(look, blob, own);
         return;
     }
     bool is_here = image_exists(look->service->options.images, blob);
     free(map_remove(&look->service->unwanted, blob));
-    if (is_here != wanted->is_said_here) {
+    if (is_here != (own != NULL && own->has)) {
         say(look, blob, is_here, "");
     }
     if (!is_here && look->next == NULL && is_to_have(look, blob, wanted)) {

@@ -64,10 +64,10 @@ extern const char *const replica_parts[REPLICA_PARTS];
  * Lent. */
 const char *replica_main(const json_t *config);
 
-/* Visit the names of the nodes that say they have the blob, in their order; none may be known of
- * one that was imported a moment ago. */
+/* Visit the names of the nodes that say they have the blob, in their order, until visit returns
+ * false; none may be known of one that was imported a moment ago. */
 void replica_each(struct store *store, const char *blob,
-                  void (*visit)(const char *node, void *context), void *context);
+                  bool (*visit)(const char *node, void *context), void *context);
 
 /* Members "nodes" and "node_problems" of a MachineImage with these settings. */
 void replica_write(struct store *store, const json_t *config, struct json_writer *writer);

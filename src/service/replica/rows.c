@@ -19,19 +19,18 @@ const char *replica_main(const json_t *config)
 }
 
 struct visiting {
-    void (*visit)(const char *node, void *context);
+    bool (*visit)(const char *node, void *context);
     void *context;
 };
 
 static bool visit_row(sqlite3_stmt *row, void *context)
 {
     const struct visiting *visiting = context;
-    visiting->visit(store_text(row, 0), visiting->context);
-    return true;
+    return visiting->visit(store_text(row, 0), visiting->context);
 }
 
 void replica_each(struct store *store, const char *blob,
-                  void (*visit)(const char *node, void *context), void *context)
+                  bool (*visit)(const char *node, void *context), void *context)
 {
     struct error ignored = {0};
     struct visiting visiting = {visit, context};
