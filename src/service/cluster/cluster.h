@@ -247,6 +247,8 @@ void cluster_view_unref(struct cluster_view *view);
 
 /* NULL: no such node. */
 const struct cluster_node *cluster_view_find(const struct cluster_view *view, uint64_t id);
+const struct cluster_node *cluster_view_find_name(const struct cluster_view *view,
+                                                  const char *name);
 
 /*
  * An HTTP/2 client of another node, mutual TLS, for the calling loop; end it with

@@ -30,16 +30,6 @@ void cluster_view_unref(struct cluster_view *view)
     }
 }
 
-const struct cluster_node *cluster_view_find(const struct cluster_view *view, uint64_t id)
-{
-    for (size_t i = 0; i < view->count; i++) {
-        if (view->nodes[i].id == id) {
-            return &view->nodes[i];
-        }
-    }
-    return NULL;
-}
-
 int cluster_client_new(struct loop *loop, const struct cluster_view *view,
                        const struct cluster_node *node, uint64_t answer_timeout_ms,
                        struct http_client **ret_client, struct error *err)

@@ -30,11 +30,11 @@ bool forward_find_node(const struct gateway *gateway, const char *name, uint64_t
 {
     struct cluster *cluster = gateway->options.cluster;
     struct cluster_view *view = cluster != NULL ? cluster_view_ref(cluster) : NULL;
-    bool found = false;
-    for (size_t i = 0; view != NULL && i < view->count && !found; i++) {
-        found = strcmp(view->nodes[i].name, name) == 0;
-        *ret_node = view->nodes[i].id;
-        *ret_is_self = view->nodes[i].is_self;
+    const struct cluster_node *node = view != NULL ? cluster_view_find_name(view, name) : NULL;
+    bool found = node != NULL;
+    if (found) {
+        *ret_node = node->id;
+        *ret_is_self = node->is_self;
     }
     if (view != NULL) {
         cluster_view_unref(view);

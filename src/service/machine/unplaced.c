@@ -169,15 +169,11 @@ void machine_explain_lost(struct machine_service *service, const char *project, 
 static int check_lost(const struct machine_service *service, const char *node, uint64_t *ret_reign,
                       struct error *err)
 {
-    bool is_there = false;
-    bool is_lost = false;
     struct cluster_view *view = cluster_view_ref(service->options.cluster);
+    const struct cluster_node *found = cluster_view_find_name(view, node);
+    bool is_there = found != NULL;
     *ret_reign = 0;
-    for (size_t i = 0; i < view->count && !is_there; i++) {
-        is_there = strcmp(view->nodes[i].name, node) == 0;
-        is_lost =
-            is_there && cluster_may_move(service->options.cluster, view->nodes[i].id, ret_reign);
-    }
+    bool is_lost = is_there && cluster_may_move(service->options.cluster, found->id, ret_reign);
     cluster_view_unref(view);
     return is_lost || !is_there
         ? 0

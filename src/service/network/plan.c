@@ -66,13 +66,8 @@ static bool parse_host(const char *text, uint32_t *ret_address)
 static uint32_t address_of(const struct cluster_view *view, const char *node)
 {
     uint32_t address = 0;
-    for (size_t i = 0; i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, node) == 0 &&
-            parse_host(view->nodes[i].address, &address)) {
-            return address;
-        }
-    }
-    return 0;
+    const struct cluster_node *found = cluster_view_find_name(view, node);
+    return found != NULL && parse_host(found->address, &address) ? address : 0;
 }
 
 enum {

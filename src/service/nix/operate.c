@@ -250,12 +250,10 @@ static int find_node(struct nix_service *service, const char *name, uint64_t *re
 {
     struct cluster_view *view =
         service->options.peers == NULL ? NULL : peer_view(service->options.peers);
-    bool is_there = false;
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            *ret_id = view->nodes[i].id;
-            is_there = true;
-        }
+    const struct cluster_node *node = view != NULL ? cluster_view_find_name(view, name) : NULL;
+    bool is_there = node != NULL;
+    if (is_there) {
+        *ret_id = node->id;
     }
     if (view != NULL) {
         cluster_view_unref(view);

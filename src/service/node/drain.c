@@ -125,12 +125,10 @@ static void look_at_node(const struct drain *drain, struct standing *standing)
         return;
     }
     struct cluster_view *view = cluster_view_ref(options->cluster);
-    for (size_t i = 0; i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, drain->node) == 0) {
-            standing->calls =
-                drain->is_restore ? 0 : view->nodes[i].load.running + view->nodes[i].load.waiting;
-            standing->is_lost = view->nodes[i].health == CLUSTER_LOST;
-        }
+    const struct cluster_node *node = cluster_view_find_name(view, drain->node);
+    if (node != NULL) {
+        standing->calls = drain->is_restore ? 0 : node->load.running + node->load.waiting;
+        standing->is_lost = node->health == CLUSTER_LOST;
     }
     cluster_view_unref(view);
 }

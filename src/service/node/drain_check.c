@@ -124,10 +124,9 @@ int drain_check_node(const struct node_service *service, const char *name, bool 
     enum cluster_health health = CLUSTER_HEALTH_COUNT;
     bool is_drained = false;
     struct cluster_view *view = cluster_view_ref(service->options.cluster);
-    for (size_t i = 0; i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            health = view->nodes[i].is_self ? CLUSTER_HEALTHY : view->nodes[i].health;
-        }
+    const struct cluster_node *node = cluster_view_find_name(view, name);
+    if (node != NULL) {
+        health = node->is_self ? CLUSTER_HEALTHY : node->health;
     }
     cluster_view_unref(view);
     if (health == CLUSTER_HEALTH_COUNT) {

@@ -472,12 +472,8 @@ void nodes_update_peaks(struct placement_service *service)
 uint64_t nodes_id(const struct placement_service *service, const char *name)
 {
     struct cluster_view *view = peer_view(service->options.peers);
-    uint64_t id = 0;
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            id = view->nodes[i].id;
-        }
-    }
+    const struct cluster_node *node = view != NULL ? cluster_view_find_name(view, name) : NULL;
+    uint64_t id = node != NULL ? node->id : 0;
     if (view != NULL) {
         cluster_view_unref(view);
     }

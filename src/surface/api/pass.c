@@ -120,11 +120,10 @@ static enum whose find_node(const struct api *api, const char *name, uint64_t *r
 {
     struct cluster_view *view = peer_view(api->options.peers);
     enum whose whose = strcmp(name, api->node_name) == 0 ? HERE : NOWHERE;
-    for (size_t i = 0; view != NULL && i < view->count; i++) {
-        if (strcmp(view->nodes[i].name, name) == 0) {
-            whose = view->nodes[i].is_self ? HERE : ELSEWHERE;
-            *ret_node = view->nodes[i].id;
-        }
+    const struct cluster_node *node = view != NULL ? cluster_view_find_name(view, name) : NULL;
+    if (node != NULL) {
+        whose = node->is_self ? HERE : ELSEWHERE;
+        *ret_node = node->id;
     }
     if (view != NULL) {
         cluster_view_unref(view);

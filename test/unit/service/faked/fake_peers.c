@@ -82,11 +82,6 @@ void cluster_view_unref(struct cluster_view *view)
     free(view);
 }
 
-const struct cluster_node *cluster_view_find(const struct cluster_view *view, uint64_t id)
-{
-    return id > 0 && id <= view->count ? &view->nodes[id - 1] : NULL;
-}
-
 struct peer_clients *peer_clients_new(struct loop *loop, struct cluster *cluster)
 {
     (void)cluster;
