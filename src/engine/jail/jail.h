@@ -153,8 +153,17 @@ struct jail_numa {
     char cpus[256]; /* "0-3,8"; "": memory alone */
     uint64_t memory_bytes, free_bytes;
     uint64_t huge_2m, huge_1g; /* pages that were set aside there */
+    uint64_t huge_2m_free, huge_1g_free;
 };
 size_t jail_read_numa(const char *sys, struct jail_numa *ret_nodes, size_t max);
+
+/* The huge pages of one size, of the whole machine; all 0 where the kernel has none of that size.
+ */
+struct jail_huge {
+    uint64_t count; /* that were set aside */
+    uint64_t free;  /* of these, that nobody has, or is promised */
+};
+struct jail_huge jail_read_huge(const char *sys, uint64_t page_bytes);
 
 /* What can be limited here, as bits and for people: "cpu, memory, pids (cgroup v2)". */
 unsigned jail_group_probe(char *ret_text, size_t size);

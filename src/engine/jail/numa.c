@@ -1,6 +1,7 @@
 /*
  * The NUMA nodes of this machine, as the kernel tells of them in sysfs (sysfs-devices-node,
- * numa(7)): folders SYS/devices/system/node/nodeN with a list of CPUs and a meminfo.  See jail.h.
+ * numa(7)): folders SYS/devices/system/node/nodeN with a list of CPUs and a meminfo; and its huge
+ * pages (sysfs-kernel-mm-hugepages): SYS/kernel/mm/hugepages/hugepages-NkB.  See jail.h.
  */
 #include <ctype.h>
 #include <dirent.h>
@@ -16,7 +17,7 @@
 
 #include "engine/jail/jail.h"
 
-enum { FILE_BYTES_MAX = 65536 };
+enum { FILE_BYTES_MAX = 65536, KIB_2M = 2048, KIB_1G = 1048576 };
 
 /* "Node 0 MemFree:   1234 kB" */
 static uint64_t bytes_of(const char *meminfo, const char *key)
@@ -41,11 +42,12 @@ static void read_memory(const char *folder, struct jail_numa *numa)
     numa->free_bytes = bytes_of(meminfo, " MemFree:") + (files > shared ? files - shared : 0);
 }
 
-static uint64_t read_pages(const char *folder, const char *size)
+static uint64_t read_pages(const char *folder, unsigned size_kib, const char *what)
 {
     BUFFER_OWNED struct buffer text = {0};
     struct error ignored = {0};
-    MEMORY_OWNED char *path = memory_format("%s/hugepages/hugepages-%s/nr_hugepages", folder, size);
+    MEMORY_OWNED char *path =
+        memory_format("%s/hugepages/hugepages-%ukB/%s_hugepages", folder, size_kib, what);
     return file_read(path, FILE_BYTES_MAX, &text, &ignored) == 0
         ? strtoull(buffer_string(&text), NULL, 10)
         : 0;
@@ -96,8 +98,10 @@ size_t jail_read_numa(const char *sys, struct jail_numa *ret_nodes, size_t max)
         MEMORY_OWNED char *node = memory_format("%s/%s", path, entry->d_name);
         if (read_number(entry->d_name, &numa.number) && read_cpus(node, &numa)) {
             read_memory(node, &numa);
-            numa.huge_2m = read_pages(node, "2048kB");
-            numa.huge_1g = read_pages(node, "1048576kB");
+            numa.huge_2m = read_pages(node, KIB_2M, "nr");
+            numa.huge_1g = read_pages(node, KIB_1G, "nr");
+            numa.huge_2m_free = read_pages(node, KIB_2M, "free");
+            numa.huge_1g_free = read_pages(node, KIB_1G, "free");
             ret_nodes[count++] = numa;
         }
     }
@@ -108,4 +112,14 @@ size_t jail_read_numa(const char *sys, struct jail_numa *ret_nodes, size_t max)
         qsort(ret_nodes, count, sizeof(ret_nodes[0]), by_number);
     }
     return count;
+}
+
+struct jail_huge jail_read_huge(const char *sys, uint64_t page_bytes)
+{
+    unsigned size_kib = (unsigned)(page_bytes >> 10);
+    MEMORY_OWNED char *mm = memory_format("%s/kernel/mm", sys);
+    uint64_t free_count = read_pages(mm, size_kib, "free");
+    uint64_t promised = read_pages(mm, size_kib, "resv");
+    return (struct jail_huge){.count = read_pages(mm, size_kib, "nr"),
+                              .free = free_count > promised ? free_count - promised : 0};
 }
