@@ -128,6 +128,7 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
         .uid = 2100000001,
         .cpus = 2,
         .memory_bytes = UINT64_C(128) << 20,
+        .page_bytes = strcmp(argv[2], "huge") == 0 ? HYPERVISOR_PAGE_2M : 0,
         .kernel = argv[5],
         .cmdline = "word",
         .disks = &disk,

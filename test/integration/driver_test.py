@@ -135,6 +135,16 @@ class Drivers:
         self.assertTrue((self.place / "machine" / "agent.sock").is_socket())
         self.assertEqual((self.place / "machine" / "vmm").stat().st_mode & 0o777, 0o700)
 
+    def test_its_memory_is_of_huge_pages_and_no_balloon_is_beside_them(self):
+        drive = self.drive("huge", tap="tap0")
+        drive.expect("started")
+        asked = [r for r in self.requests() if r["method"] == "PUT"]
+        self.assertEqual([r for r in asked if r["status"] >= 400], [])
+        text = " ".join(r["path"] + r["body"] for r in asked)
+        for word in {"firecracker": ['"huge_pages":"2M"'], "cloud-hypervisor": ['"hugepages":true', f'"hugepage_size":{2 << 20}']}[self.driver]:
+            self.assertIn(word, text)
+        self.assertNotIn("balloon", text)
+
     def test_it_is_paused_ballooned_saved_and_read_again(self):
         drive = self.drive()
         drive.expect("started")

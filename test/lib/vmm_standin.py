@@ -243,6 +243,10 @@ class Firecracker:
                   {"cpu_template": str, "smt": bool, "track_dirty_pages": bool, "huge_pages": str})
             if not 1 <= body["vcpu_count"] <= 32:
                 raise Refused(400, "The vCPU number is invalid!")
+            if body.get("huge_pages", "None") not in ("None", "2M"):
+                raise Refused(400, f"unknown variant `{body['huge_pages']}`")
+            if body.get("huge_pages") == "2M" and (body["mem_size_mib"] % 2 or "/balloon" in self.parts):
+                raise Refused(400, "The memory size (MiB) is invalid, or there is a balloon beside huge pages.")
         elif path.startswith("/drives/"):
             self.pre_boot()
             check(body, path, {"drive_id": str, "is_root_device": bool},
@@ -267,6 +271,8 @@ class Firecracker:
             self.pre_boot()
             check(body, path, {"amount_mib": int, "deflate_on_oom": bool},
                   {"stats_polling_interval_s": int, "free_page_hinting": bool, "free_page_reporting": bool})
+            if self.parts.get("/machine-config", {}).get("huge_pages") == "2M":
+                raise Refused(400, "Firecracker's huge pages support is incompatible with memory ballooning.")
         elif path == "/entropy":
             self.pre_boot()
             check(body, path, {}, {"rate_limiter": dict})
@@ -430,7 +436,11 @@ class CloudHypervisor:
         check(body["payload"], "payload", {"kernel": str}, {"cmdline": str, "initramfs": str, "firmware": str})
         readable(body["payload"]["kernel"], "payload")
         check(body["cpus"], "cpus", {"boot_vcpus": int, "max_vcpus": int}, {"topology": dict, "kvm_hyperv": bool})
-        check(body["memory"], "memory", {"size": int}, {"shared": bool, "hugepages": bool, "mergeable": bool})
+        check(body["memory"], "memory", {"size": int},
+              {"shared": bool, "hugepages": bool, "hugepage_size": int, "prefault": bool, "mergeable": bool})
+        page = body["memory"].get("hugepage_size")
+        if page is not None and (not body["memory"].get("hugepages") or page & (page - 1) or body["memory"]["size"] % page):
+            raise Refused(500, "Error creating VM: hugepage_size without hugepages, no power of 2, or no divisor of size")
         for disk in body["disks"]:
             check(disk, "disks", {}, {"path": str, "readonly": bool, "direct": bool, "id": str, "serial": str, "image_type": str, "rate_limiter_config": dict})
             check_rates(disk.get("rate_limiter_config", {}), "disks")
@@ -438,7 +448,8 @@ class CloudHypervisor:
         for nic in body["net"]:
             check(nic, "net", {}, {"tap": str, "mac": str, "id": str, "mtu": int})
         check(body["rng"], "rng", {"src": str})
-        check(body["balloon"], "balloon", {"size": int}, {"deflate_on_oom": bool, "free_page_reporting": bool})
+        if "balloon" in body:
+            check(body["balloon"], "balloon", {"size": int}, {"deflate_on_oom": bool, "free_page_reporting": bool})
         for console in ("serial", "console"):
             check(body[console], console, {"mode": str}, {"file": str, "socket": str})
             if body[console]["mode"] not in ("Off", "Pty", "Tty", "File", "Socket", "Null"):

@@ -31,6 +31,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
 {
     rest_vmm_probe("cloud-hypervisor", options, info, ret_program);
     info->can_snapshot = true;
+    info->page_bytes_max = HYPERVISOR_PAGE_1G;
     info->can_vsock = true;
     info->agent_by_vsock = true;
 }
@@ -79,16 +80,27 @@ static json_t *payload_of(const struct hypervisor_spec *spec)
     return payload;
 }
 
+/* Huge pages are asked for when it begins (prefault), so that their lack is told then.  A balloon
+ * gives back small pages: there is none beside them. */
 static json_t *config_of(const struct hypervisor_spec *spec)
 {
-    return json_pack(
-        "{s:{s:I, s:I}, s:{s:I}, s:o, s:o, s:o, s:{s:s}, s:{s:i, s:b, s:b}, s:{s:s}, s:{s:s}, "
-        "s:{s:i, s:s}}",
-        "cpus", "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory",
-        "size", (json_int_t)spec->memory_bytes, "payload", payload_of(spec), "disks",
-        disks_of(spec), "net", nics_of(spec), "rng", "src", "/dev/urandom", "balloon", "size", 0,
-        "deflate_on_oom", 1, "free_page_reporting", 1, "serial", "mode", "Tty", "console", "mode",
+    json_t *config = json_pack(
+        "{s:{s:I, s:I}, s:{s:I}, s:o, s:o, s:o, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:i, s:s}}", "cpus",
+        "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory", "size",
+        (json_int_t)spec->memory_bytes, "payload", payload_of(spec), "disks", disks_of(spec), "net",
+        nics_of(spec), "rng", "src", "/dev/urandom", "serial", "mode", "Tty", "console", "mode",
         "Off", "vsock", "cid", GUEST_CID, "socket", REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET);
+    if (spec->page_bytes > 0) {
+        json_object_set_new(
+            config, "memory",
+            json_pack("{s:I, s:b, s:I, s:b}", "size", (json_int_t)spec->memory_bytes, "hugepages",
+                      1, "hugepage_size", (json_int_t)spec->page_bytes, "prefault", 1));
+    } else {
+        json_object_set_new(
+            config, "balloon",
+            json_pack("{s:i, s:b, s:b}", "size", 0, "deflate_on_oom", 1, "free_page_reporting", 1));
+    }
+    return config;
 }
 
 static void make_order(const struct hypervisor_driver_info *info, const char *program,

@@ -114,8 +114,9 @@ struct driver {
                      const struct hypervisor_layer *layer, hypervisor_done done, void *context);
 };
 
-/* pin.c: so much memory is free in NUMA nodes ("0,1"), or these are all there are. */
-bool pin_has_room(const char *nodes, uint64_t bytes);
+/* pin.c: so much memory (page_bytes: in huge pages of this size) is free in NUMA nodes ("0,1"), or
+ * these are all there are. */
+bool pin_has_room(const char *nodes, uint64_t bytes, uint64_t page_bytes);
 /* What QEMU's memory backends are told to be of these: the caller's. */
 char *pin_memory_words(const char *nodes);
 

@@ -49,6 +49,9 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
                  "and later do not",
                  info->version);
     }
+    info->page_bytes_max = HYPERVISOR_PAGE_2M;
+    snprintf(info->huge_problem, sizeof(info->huge_problem),
+             "firecracker reads no state with huge pages from a file");
     info->can_vsock = true;
     info->ends_by_reboot = true;
     info->agent_by_vsock = true;
@@ -114,6 +117,16 @@ static void plan_boot(const struct hypervisor_spec *spec, struct order *order)
     say(order, body, "/boot-source");
 }
 
+static json_t *machine_config(const struct hypervisor_spec *spec)
+{
+    json_t *config = json_pack("{s:I, s:I}", "vcpu_count", (json_int_t)spec->cpus, "mem_size_mib",
+                               (json_int_t)(spec->memory_bytes >> 20));
+    if (spec->page_bytes > 0) {
+        json_object_set_new(config, "huge_pages", json_string("2M"));
+    }
+    return config;
+}
+
 static void make_order(const struct hypervisor_driver_info *info, const char *program,
                        const struct hypervisor_spec *spec, struct order *order)
 {
@@ -132,10 +145,7 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
         return; /* hypervisor_load() says the rest */
     }
     order->plan = json_array();
-    say(order,
-        json_pack("{s:I, s:I}", "vcpu_count", (json_int_t)spec->cpus, "mem_size_mib",
-                  (json_int_t)(spec->memory_bytes >> 20)),
-        "/machine-config");
+    say(order, machine_config(spec), "/machine-config");
     plan_boot(&seen.spec, order);
     for (size_t i = 0; i < spec->disk_count; i++) {
         const struct hypervisor_disk *disk = &seen.disks[i];
@@ -156,10 +166,12 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
         json_pack("{s:i, s:s}", "guest_cid", GUEST_CID, "uds_path",
                   REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET),
         "/vsock");
-    say(order,
-        json_pack("{s:i, s:b, s:i}", "amount_mib", 0, "deflate_on_oom", 1,
-                  "stats_polling_interval_s", 0),
-        "/balloon");
+    if (spec->page_bytes == 0) { /* huge pages and a balloon exclude each other */
+        say(order,
+            json_pack("{s:i, s:b, s:i}", "amount_mib", 0, "deflate_on_oom", 1,
+                      "stats_polling_interval_s", 0),
+            "/balloon");
+    }
     say(order, json_object(), "/entropy");
     say(order, json_pack("{s:s}", "action_type", "InstanceStart"), "/actions");
 }

@@ -241,6 +241,31 @@ static int check_shares(const struct found *found, const struct hypervisor_spec 
     return error_check_range("shares", spec->share_count, 0, HYPERVISOR_SHARES_MAX, err);
 }
 
+/* What is shared with a file, or with clones, is of pages as files have them. */
+static int check_pages(const struct found *found, const struct hypervisor_spec *spec,
+                       struct error *err)
+{
+    uint64_t page = spec->page_bytes;
+    const char *size = page == HYPERVISOR_PAGE_2M ? "2MiB" : "1GiB";
+    if (page != HYPERVISOR_PAGE_2M && page != HYPERVISOR_PAGE_1G) {
+        return error_set(err, ERROR_INVALID, "huge pages are of 2MiB or of 1GiB");
+    }
+    if (page > found->info.page_bytes_max) {
+        return error_set(err, ERROR_UNSUPPORTED, "%.40s gives machines %s", found->info.name,
+                         found->info.page_bytes_max == 0 ? "no huge pages"
+                                                         : "huge pages of 2MiB alone");
+    }
+    if (spec->memory_bytes % page != 0) {
+        return error_set(err, ERROR_INVALID,
+                         "huge pages of %s: memory is to be a multiple of that, and %llu MiB is "
+                         "not",
+                         size, (unsigned long long)(spec->memory_bytes >> 20));
+    }
+    return spec->memory == HYPERVISOR_MEMORY_OWN
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED, "memory of huge pages is not shared with clones");
+}
+
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err)
 {
@@ -260,6 +285,7 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
         r = check_rates(found, &spec->disks[i].rates, err);
     }
     r = r < 0 || spec->share_count == 0 ? r : check_shares(found, spec, err);
+    r = r < 0 || spec->page_bytes == 0 ? r : check_pages(found, spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
                          found->info.limits);

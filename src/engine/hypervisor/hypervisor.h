@@ -35,6 +35,8 @@ enum {
 };
 #define HYPERVISOR_MEMORY_MIN (UINT64_C(64) << 20)
 #define HYPERVISOR_MEMORY_MAX (UINT64_C(1) << 40)
+#define HYPERVISOR_PAGE_2M    (UINT64_C(2) << 20)
+#define HYPERVISOR_PAGE_1G    (UINT64_C(1) << 30)
 
 /* Sockets in a machine's folder, besides the monitor's: of the guest agent. */
 #define HYPERVISOR_AGENT_SOCKET "agent.sock"
@@ -61,7 +63,10 @@ struct hypervisor_driver_info {
     char problem[256];       /* why it is not usable, or why it is slow; "" */
     bool can_snapshot;       /* memory and devices, to a file and back */
     bool can_bind;           /* memory to NUMA nodes by itself, where no control group can */
+    bool can_bind_huge;      /* of huge pages, which are all taken before a control group binds */
     bool can_clone;          /* and with a memory that many share: HYPERVISOR_MEMORY_COPY */
+    uint64_t page_bytes_max; /* of huge pages that its machines' memory may be of; 0: of none */
+    char huge_problem[96];   /* why a state of such a machine is not written; "": it is */
     char clone_problem[160]; /* why a state cannot become another machine's; "": it can */
     bool takes_qcow2;        /* else raw disks alone */
     bool can_migrate;        /* while it runs */
@@ -215,6 +220,7 @@ struct hypervisor_spec {
     unsigned cpus;
     unsigned cpu_limit_percent; /* of one CPU, of all that the VMM does; 0: not limited */
     uint64_t memory_bytes;
+    uint64_t page_bytes; /* huge pages that it is made of, of a size that the kernel has; 0: none */
     enum hypervisor_memory memory;
     const char *memory_file;
     const char *memory_nodes; /* NUMA nodes that it is to be of: "0,1"; NULL or "": any.  Heeded by
@@ -260,6 +266,13 @@ int hypervisor_find_firmware(char ret_code[PATH_MAX], char ret_variables[PATH_MA
                              struct error *err);
 /* virtiofsd, for shared folders; the caller's, or NULL. */
 char *hypervisor_find_share_daemon(void);
+
+/* The huge pages of one size that this node has set aside, and that are free now. */
+struct hypervisor_pages {
+    uint64_t count;
+    uint64_t free;
+};
+struct hypervisor_pages hypervisor_read_pages(uint64_t page_bytes);
 
 /* ---- A running machine ---- */
 
@@ -457,6 +470,7 @@ struct hypervisor_place {
     const char *others;    /* of one with its own; "": the same ones */
     const char *nodes;     /* NUMA nodes that its memory is to be of; NULL or "": any */
     uint64_t memory_bytes; /* that it may come to have */
+    uint64_t page_bytes;   /* of huge pages: it has them all since it began */
 };
 #define HYPERVISOR_BOUND_ITSELF "bound by its VMM" /* since it began */
 struct hypervisor_pinned {

@@ -159,7 +159,14 @@ static uint64_t resident_bytes(pid_t pid)
     return second != NULL ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-bool pin_has_room(const char *nodes, uint64_t bytes)
+static uint64_t free_in(const struct jail_numa *numa, uint64_t page_bytes)
+{
+    return page_bytes == HYPERVISOR_PAGE_2M ? numa->huge_2m_free * page_bytes
+        : page_bytes == HYPERVISOR_PAGE_1G  ? numa->huge_1g_free * page_bytes
+                                            : numa->free_bytes;
+}
+
+bool pin_has_room(const char *nodes, uint64_t bytes, uint64_t page_bytes)
 {
     unsigned wanted[JAIL_NUMA_MAX];
     size_t wanted_count = read_list(nodes, wanted, JAIL_NUMA_MAX);
@@ -170,12 +177,18 @@ bool pin_has_room(const char *nodes, uint64_t bytes)
     for (size_t i = 0; i < count; i++) {
         for (size_t k = 0; k < wanted_count; k++) {
             if (all[i].number == wanted[k]) {
-                room += all[i].free_bytes;
+                room += free_in(&all[i], page_bytes);
                 found++;
             }
         }
     }
     return found == count || bytes <= room;
+}
+
+struct hypervisor_pages hypervisor_read_pages(uint64_t page_bytes)
+{
+    struct jail_huge huge = jail_read_huge("/sys", page_bytes);
+    return (struct hypervisor_pages){.count = huge.count, .free = huge.free};
 }
 
 char *pin_memory_words(const char *nodes)
@@ -230,9 +243,12 @@ int hypervisor_pin(const char *folder, const struct hypervisor_place *place,
     }
     /* What it has already may be of these nodes, or moves there. */
     uint64_t has = resident_bytes(pid);
+    bool has_nodes = place->nodes != NULL && place->nodes[0] != '\0';
     uint64_t wants = place->memory_bytes > has ? place->memory_bytes - has : 0;
-    bool fits =
-        place->nodes != NULL && place->nodes[0] != '\0' && pin_has_room(place->nodes, wants);
+    if (place->page_bytes > 0) { /* no part of these is resident, and all of them move, or none */
+        wants = has_nodes && has_bound_itself(folder, place->nodes) ? 0 : place->memory_bytes;
+    }
+    bool fits = has_nodes && pin_has_room(place->nodes, wants, place->page_bytes);
     MEMORY_OWNED char *all =
         memory_format("%s%s%s", place->cpus, is_apart ? "," : "", is_apart ? place->others : "");
     const struct jail_place where = {.cpus = all, .nodes = fits ? place->nodes : NULL};

@@ -60,12 +60,12 @@ static void find_shares(const char *program, struct hypervisor_driver_info *info
     snprintf(info->share_problem, sizeof(info->share_problem), "%s", problem);
 }
 
-/* Of a daemon that is root the control group binds; with one NUMA node nothing has to. */
+/* With one NUMA node nothing has to be bound. */
 static bool can_bind(const char *program)
 {
     BUFFER_OWNED struct buffer options = {0};
     struct jail_numa nodes[2];
-    return geteuid() != 0 && jail_read_numa("/sys", nodes, 2) > 1 &&
+    return jail_read_numa("/sys", nodes, 2) > 1 &&
         ask(program, "-object", "memory-backend-ram,help", &options) &&
         strstr(buffer_string(&options), "host-nodes") != NULL;
 }
@@ -99,7 +99,9 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     }
     info->can_snapshot = true;
     info->can_clone = true;
-    info->can_bind = can_bind(*ret_program);
+    info->page_bytes_max = HYPERVISOR_PAGE_1G;
+    info->can_bind_huge = can_bind(*ret_program);
+    info->can_bind = info->can_bind_huge && geteuid() != 0; /* else the control group does */
     info->takes_qcow2 = true;
     info->can_rate_each = true;
     info->can_migrate = true;

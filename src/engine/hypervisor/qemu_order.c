@@ -94,13 +94,17 @@ static bool is_since(const char *version, unsigned major, unsigned minor)
 static char *binding_of(const struct hypervisor_driver_info *info,
                         const struct hypervisor_spec *spec)
 {
-    return info->can_bind && spec->memory_nodes != NULL && spec->memory_nodes[0] != '\0' &&
-            pin_has_room(spec->memory_nodes, spec->memory_bytes)
+    bool can_bind = spec->page_bytes > 0 ? info->can_bind_huge : info->can_bind;
+    return can_bind && spec->memory_nodes != NULL && spec->memory_nodes[0] != '\0' &&
+            pin_has_room(spec->memory_nodes, spec->memory_bytes, spec->page_bytes)
         ? pin_memory_words(spec->memory_nodes)
         : memory_copy_string("");
 }
 
-/* The same id in all three, so that a state saved with one is read with another.  What a guest
+/* Huge pages are all taken at the start: where there are too few, QEMU says so and ends, instead of
+ * being killed (SIGBUS) when its guest touches one that is not there.
+ *
+ * The same id in all of them, so that a state saved with one is read with another.  What a guest
  * gives back, by its balloon or as free pages, QEMU punches out of the memory's file, even where
  * that is mapped privately (ram_block_discard_range() in softmmu/physmem.c): a template would lose
  * what other clones still read. */
@@ -116,6 +120,14 @@ static void add_memory(const struct hypervisor_driver_info *info,
     order_add(order, "-object");
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:
+        if (spec->page_bytes > 0 && !spec->is_trial) {
+            order_add_format(order,
+                             "memory-backend-memfd,id=memory,size=%" PRIu64
+                             "M,hugetlb=on,hugetlbsize=%" PRIu64
+                             "M,share=on,prealloc=on,prealloc-threads=%u%s",
+                             mib, spec->page_bytes >> 20, spec->cpus, binding);
+            break;
+        }
         if (spec->share_count > 0) { /* virtiofsd reads and writes it, too */
             order_add_format(order, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on%s",
                              mib, binding);
@@ -323,9 +335,12 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     order_add(order, "rng-random,id=random,filename=/dev/urandom");
     order_add(order, "-device");
     order_add_format(order, "virtio-rng-%s,rng=random", bus_of(spec));
-    order_add(order, "-device");
-    order_add_format(order, "virtio-balloon-%s,id=balloon,deflate-on-oom=on,free-page-reporting=on",
-                     bus_of(spec));
+    if (spec->page_bytes == 0) { /* a huge page that was given back may be gone */
+        order_add(order, "-device");
+        order_add_format(order,
+                         "virtio-balloon-%s,id=balloon,deflate-on-oom=on,free-page-reporting=on",
+                         bus_of(spec));
+    }
     order_add(order, "-device");
     order_add(order, "pvpanic");
     order_add(order, "-action");

@@ -164,6 +164,7 @@ struct stamp {
     int source;
     int target;
     bool is_trial; /* nothing is made */
+    bool is_whole; /* memory of huge pages is not shared: it stays in the state */
     bool is_done;  /* both files are there */
     struct error error;
     hypervisor_done done;
@@ -183,7 +184,7 @@ static void settle(void *context)
     struct error ignored = {0};
     if (stamp->error.kind == ERROR_NONE && !stamp->is_trial &&
         sync_file(stamp->folder, TEMPLATE_STATE, &stamp->error) == 0 &&
-        stamp->found->info.can_clone) {
+        stamp->found->info.can_clone && !stamp->is_whole) {
         sync_file(stamp->folder, TEMPLATE_MEMORY, &stamp->error);
     }
     file_remove_tree(stamp->place, &ignored);
@@ -248,7 +249,8 @@ static void on_read(const struct error *error, void *context)
 static void on_started(void *context)
 {
     struct stamp *stamp = context;
-    hypervisor_load(stamp->vm, fd_take(&stamp->source), stamp->is_trial, on_read, stamp);
+    hypervisor_load(stamp->vm, fd_take(&stamp->source), stamp->is_trial && !stamp->is_whole,
+                    on_read, stamp);
 }
 
 static void on_paused(bool is_paused, void *context)
@@ -318,8 +320,10 @@ static void start(struct stamp *stamp, const struct hypervisor_spec *spec)
     copy.nics = nics;
     copy.disks = disks;
     copy.folder = stamp->place;
-    copy.memory = stamp->is_trial ? HYPERVISOR_MEMORY_COPY : HYPERVISOR_MEMORY_SHARED;
-    copy.memory_file = memory;
+    copy.memory = stamp->is_whole ? HYPERVISOR_MEMORY_OWN
+        : stamp->is_trial         ? HYPERVISOR_MEMORY_COPY
+                                  : HYPERVISOR_MEMORY_SHARED;
+    copy.memory_file = stamp->is_whole ? NULL : memory;
     copy.is_incoming = true;
     copy.state_file = NULL;
     copy.is_trial = true;
@@ -344,16 +348,33 @@ static int prepare_files(struct stamp *stamp, int fd, struct error *err)
     }
     int r = check_space(stamp->folder, stamp->memory_bytes, err);
     r = r < 0 ? r : make_file(state, 0600, &stamp->target, err);
-    return r < 0 || !stamp->found->info.can_clone
+    return r < 0 || !stamp->found->info.can_clone || stamp->is_whole
         ? r
         : make_file(memory, geteuid() == 0 ? 0444 : 0400, &stamp->memory, err);
+}
+
+static int copy_whole(struct stamp *stamp, struct error *err)
+{
+    struct stat status;
+    MEMORY_OWNED char *state = memory_format("%s/" TEMPLATE_STATE, stamp->folder);
+    off_t left = fstat(stamp->source, &status) == 0 ? status.st_size : -1;
+    while (left > 0) {
+        ssize_t moved = copy_file_range(stamp->source, NULL, stamp->target, NULL, (size_t)left, 0);
+        if (moved <= 0) {
+            return error_os(err, moved < 0 ? errno : EIO, "writing %s", state);
+        }
+        left -= moved;
+    }
+    return left == 0 ? 0 : error_os(err, errno, "reading a machine's state");
 }
 
 static void work(void *context)
 {
     struct stamp *stamp = context;
     const struct driver *driver = stamp->found->driver;
-    if (stamp->is_trial) {
+    if (driver->stamp == NULL) {
+        copy_whole(stamp, &stamp->error);
+    } else if (stamp->is_trial) {
         driver->try_state(stamp->source, &stamp->error);
     } else {
         driver->stamp(stamp->source, stamp->memory_bytes, stamp->target, stamp->memory,
@@ -374,6 +395,7 @@ static struct stamp *new_stamp(struct hypervisor *hypervisor, const struct hyper
                             .memory = -1,
                             .found = hypervisor_find(hypervisor, spec->driver),
                             .memory_bytes = spec->memory_bytes,
+                            .is_whole = spec->page_bytes > 0,
                             .done = done,
                             .context = context};
     CHECK(stamp->found != NULL);
@@ -384,7 +406,7 @@ void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec 
                     const char *folder, hypervisor_done done, void *context)
 {
     struct stamp *stamp = new_stamp(hypervisor, spec, folder, done, context);
-    bool needs_vmm = stamp->found->driver->stamp == NULL;
+    bool needs_vmm = stamp->found->driver->stamp == NULL && !stamp->is_whole;
     int r = needs_vmm ? prepare(stamp, fd, spec->memory_bytes, &stamp->error)
                       : prepare_files(stamp, fd, &stamp->error);
     if (r < 0) {

@@ -96,6 +96,35 @@ TEST(hypervisor, memory_is_bound_by_the_driver_where_it_is_asked_to)
     order_done(&any);
 }
 
+/* All are taken at the start, of the NUMA nodes that are said, whoever binds what else there is;
+ * and none is given back, which might not come again. */
+TEST(hypervisor, memory_of_huge_pages_is_taken_at_once_and_kept)
+{
+    struct hypervisor_driver_info binding = emulated;
+    struct hypervisor_spec spec = small();
+    struct order plain = {0};
+    struct order order = {0};
+    struct order trial = {0};
+    binding.can_bind_huge = true;
+    spec.memory_bytes = UINT64_C(1) << 30;
+    spec.memory_nodes = "0";
+    qemu_make_order(&binding, "/usr/bin/qemu", &spec, &plain);
+    EXPECT(!has_word(&plain, "hugetlb") && has_word(&plain, "virtio-balloon"));
+    spec.page_bytes = HYPERVISOR_PAGE_1G;
+    qemu_make_order(&binding, "/usr/bin/qemu", &spec, &order);
+    EXPECT(has_word(&order,
+                    "memory-backend-memfd,id=memory,size=1024M,hugetlb=on,hugetlbsize=1024M,"
+                    "share=on,prealloc=on,prealloc-threads=2"));
+    EXPECT(!has_word(&order, "balloon"));
+    EXPECT(has_word(&order, "policy=bind") == pin_has_room("0", 1 << 30, HYPERVISOR_PAGE_1G));
+    spec.is_trial = true; /* it has the same devices, and takes no pages */
+    qemu_make_order(&binding, "/usr/bin/qemu", &spec, &trial);
+    EXPECT(has_word(&trial, "memory-backend-ram") && !has_word(&trial, "balloon"));
+    order_done(&plain);
+    order_done(&order);
+    order_done(&trial);
+}
+
 TEST(hypervisor, a_tap_is_given_open_and_needs_no_network)
 {
     const struct hypervisor_nic nics[] = {{.mac = "02:00:00:00:00:01", .tap = "bxt1"},
@@ -185,6 +214,18 @@ TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
         spec = small();
         spec.memory_bytes++;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.page_bytes = HYPERVISOR_PAGE_2M;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
+        spec.memory = HYPERVISOR_MEMORY_COPY;
+        spec.memory_file = "/m";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_UNSUPPORTED);
+        spec.memory = HYPERVISOR_MEMORY_OWN;
+        spec.memory_bytes += 1 << 20;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec = small();
+        spec.page_bytes = 4096;
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
         spec = small();
         spec.kernel = "/k\",evil";
