@@ -145,9 +145,29 @@ static void amount_text(enum placement_resource resource, uint64_t amount, char 
     }
 }
 
+/* What was set aside for them is a setting of the node's kernel: how it is changed is said. */
+static void pages_text(const struct probe *probe, const struct node *node, unsigned which,
+                       char *ret_text)
+{
+    bool is_2m = which == PLACEMENT_HUGE_2M;
+    uint64_t need = probe->need.of[which];
+    uint64_t limit = node->class->limit.of[which], used = node->used.of[which];
+    uint64_t left = used < limit ? limit - used : 0;
+    snprintf(ret_text, PLACEMENT_REASON_MAX,
+             "not enough huge pages of %s: %llu wanted, %llu free of %llu; %llu more would do (%s)",
+             is_2m ? "2MiB" : "1GiB", (unsigned long long)need, (unsigned long long)left,
+             (unsigned long long)limit, (unsigned long long)(need + used - limit),
+             is_2m ? "sysctl vm.nr_hugepages"
+                   : "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages");
+}
+
 static void resource_text(const struct probe *probe, const struct node *node, unsigned which,
                           char *ret_text)
 {
+    if (which == PLACEMENT_HUGE_2M || which == PLACEMENT_HUGE_1G) {
+        pages_text(probe, node, which, ret_text);
+        return;
+    }
     uint64_t need = probe->need.of[which];
     if (which == PLACEMENT_CPU_MILLI) {
         need += cores_cost(node->class, probe->cores);

@@ -74,6 +74,8 @@ enum placement_resource {
     PLACEMENT_SLOTS,     /* how many may run at all; 0 at a node: unlimited */
     PLACEMENT_RESOURCE_COUNT,
 };
+#define PLACEMENT_PAGE_2M (UINT64_C(2) << 20)
+#define PLACEMENT_PAGE_1G (UINT64_C(1) << 30)
 
 /* "cpu", "memory", ... as in options and reasons. */
 const char *placement_resource_name(enum placement_resource resource);

@@ -423,6 +423,30 @@ TEST(placement_change, explaining_agrees_with_deciding_also_for_what_runs)
     placement_cluster_free(cluster);
 }
 
+/* The reason says how many are lacking, and what sets them aside. */
+TEST(placement_change, lacking_huge_pages_are_told_with_what_to_do)
+{
+    struct placement_cluster *cluster = placement_cluster_new();
+    struct placement_options options = make_options(PLACEMENT_BINPACK);
+    struct placement_node node = make_node("n");
+    struct explained explained = {0};
+    struct error err = {0};
+    node.capacity.of[PLACEMENT_HUGE_2M] = 100;
+    add_node(cluster, &node);
+    struct placement_request first = make_request("first");
+    first.demand.amounts = (struct placement_amounts){0};
+    first.demand.amounts.of[PLACEMENT_HUGE_2M] = 60;
+    EXPECT_STRING(place(cluster, &first), "n");
+    struct placement_request second = make_request("second");
+    second.demand.amounts = first.demand.amounts;
+    EXPECT_STRING(place(cluster, &second), "");
+    EXPECT(placement_explain(cluster, &second, &options, 0, take_note, &explained, &err) == 0);
+    EXPECT_STRING(explained.reason,
+                  "not enough huge pages of 2MiB: 60 wanted, 40 free of 100; 20 more would do "
+                  "(sysctl vm.nr_hugepages)");
+    placement_cluster_free(cluster);
+}
+
 TEST(placement_change, what_runs_may_stay_until_a_taint_or_label_says_otherwise)
 {
     struct placement_cluster *cluster = placement_cluster_new();
