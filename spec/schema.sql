@@ -749,3 +749,8 @@ CREATE TABLE blob_replica (                  -- a node writes its own
     revision INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX blob_replica_blob ON blob_replica (blob);
+
+-- version 12: memory of huge pages
+ALTER TABLE machine ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT 0; -- of which its memory is; 0: of none
+ALTER TABLE placement_room ADD COLUMN huge_2m_bytes INTEGER; -- in pages of that size; NULL: the node has not said it
+ALTER TABLE placement_room ADD COLUMN huge_1g_bytes INTEGER;

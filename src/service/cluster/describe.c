@@ -72,14 +72,16 @@ static void write_attributes(struct json_writer *writer, const char *attributes)
     json_write_raw(writer, text, strlen(text));
 }
 
+enum { ALLOCATED = 5, PAGE_SIZES = 2 };
+
 struct allocated {
-    uint64_t values[5];
+    uint64_t values[ALLOCATED + PAGE_SIZES];
 };
 
 static bool take_allocated(sqlite3_stmt *row, void *context)
 {
     struct allocated *allocated = context;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < ALLOCATED + PAGE_SIZES; i++) {
         allocated->values[i] = (uint64_t)sqlite3_column_int64(row, i);
     }
     return false;
@@ -103,25 +105,50 @@ static void describe_holder(struct cluster *cluster, struct json_writer *writer,
     }
 }
 
+static void write_pages(struct json_writer *writer, const uint64_t bytes[PAGE_SIZES])
+{
+    static const struct {
+        const char *name; /* as the kernel calls them */
+        uint64_t bytes;
+    } pages[PAGE_SIZES] = {{"2048kB", UINT64_C(2) << 20}, {"1048576kB", UINT64_C(1) << 30}};
+    json_write_key(writer, "hugepages");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < PAGE_SIZES; i++) {
+        if (bytes[i] > 0) {
+            json_write_begin_object(writer);
+            json_write_field_string(writer, "name", pages[i].name);
+            json_write_field_u64(writer, "count", bytes[i] / pages[i].bytes);
+            json_write_end_object(writer);
+        }
+    }
+    json_write_end_array(writer);
+}
+
 /* A machine that is stopped keeps its disk, and nothing else. */
+#define IS_WANTED "(desired = 'running' OR desired = 'paused')"
+#define MEMORY(pages)                                                                      \
+    "coalesce(sum(iif(" IS_WANTED " AND coalesce(config ->> '$.huge_pages', '') = '" pages \
+    "', config ->> '$.memory_bytes', 0)), 0)"
 void describe_allocated(struct cluster *cluster, struct json_writer *writer, const char *node,
                         const char *attributes)
 {
     static const char *const keys[] = {"machines", "running", "cpus", "memory_bytes", "disk_bytes"};
     struct allocated allocated = {0};
     struct error ignored = {0};
-    store_query(cluster->store, &ignored, take_allocated, &allocated,
-                "SELECT count(*), coalesce(sum(desired = 'running'), 0), "
-                "coalesce(sum(iif(desired = 'running' OR desired = 'paused', config ->> '$.cpus', "
-                "0)), 0), coalesce(sum(iif(desired = 'running' OR desired = 'paused', config ->> "
-                "'$.memory_bytes', 0)), 0), coalesce(sum(config ->> '$.disk_bytes'), 0) FROM "
-                "machine WHERE node = ?",
-                "t", node);
+    store_query(
+        cluster->store, &ignored, take_allocated, &allocated,
+        "SELECT count(*), coalesce(sum(desired = 'running'), 0), coalesce(sum(iif(" IS_WANTED
+        ", config ->> '$.cpus', 0)), 0), " MEMORY(
+            "") ", coalesce(sum(config ->> "
+                "'$.disk_bytes'), 0), " MEMORY("2MiB") ", " MEMORY("1GiB") " FROM machine WHERE "
+                                                                           "node = ?",
+        "t", node);
     json_write_key(writer, "allocated");
     json_write_begin_object(writer);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < ALLOCATED; i++) {
         json_write_field_u64(writer, keys[i], allocated.values[i]);
     }
+    write_pages(writer, allocated.values + ALLOCATED);
     describe_numa(cluster, writer, node, attributes);
     json_write_end_object(writer);
     describe_holder(cluster, writer, node);

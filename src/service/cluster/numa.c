@@ -125,8 +125,9 @@ void describe_numa(struct cluster *cluster, struct json_writer *writer, const ch
     }
     store_query(
         cluster->store, &ignored, take_machine, &leaving,
-        "SELECT c.cpus, iif(m.desired = 'running' OR m.desired = 'paused', m.config ->> "
-        "'$.memory_bytes', 0) FROM machine_cpus c JOIN machine m ON m.id = c.key AND m.node "
+        "SELECT c.cpus, iif((m.desired = 'running' OR m.desired = 'paused') AND coalesce(m.config "
+        "->> '$.huge_pages', '') = '', m.config ->> '$.memory_bytes', 0) FROM machine_cpus c JOIN "
+        "machine m ON m.id = c.key AND m.node "
         "= c.node WHERE c.node = ?",
         "t", node);
     json_write_key(writer, "numa");

@@ -229,6 +229,7 @@ static int check(struct machine_arrival *arrival, struct error *err)
     r = arrival->vmm[0] != '\0' ? arrival_check_vmm(service, arrival->config, arrival->vmm, err)
                                 : 0;
     r = r < 0 ? r : request_check_fit(service, arrival->config, err);
+    r = r < 0 ? r : limits_check_pages(service, arrival->config, err);
     r = r < 0 ? r : network_check_machine(service->options.networks, arrival->id, err);
     r = r < 0 ? r : arrival_check_room(&arrival->files, err);
     return r < 0 ? r : shares_check_here(service, arrival->config, err);

@@ -276,6 +276,7 @@ static int check(struct machine_visit *visit, struct error *err)
     }
     r = arrival_check_vmm(service, visit->machine.config, visit->vmm, err);
     r = r < 0 ? r : request_check_fit(service, visit->machine.config, err);
+    r = r < 0 ? r : limits_check_pages(service, visit->machine.config, err);
     return r < 0 ? r : arrival_check_room(&visit->files, err);
 }
 

@@ -136,6 +136,7 @@ struct hypervisor_spec boot_spec(const json_t *config, const char *name, const c
         .cpus = (unsigned)json_u64(config, "cpus"),
         .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
         .memory_bytes = json_u64(config, "memory_bytes"),
+        .page_bytes = machine_config_page_bytes(config),
         .cmdline = "",
     };
 }

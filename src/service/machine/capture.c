@@ -106,6 +106,14 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
                          "(--disk-only, --cold)",
                          driver != NULL ? driver->name : "its driver");
     }
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    if (kind == CAPTURE_MEMORY && driver->huge_problem[0] != '\0' &&
+        machine_config_page_bytes(booted) > 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "%s: take the disk alone (--disk-only, --cold), or have the machine "
+                         "without huge pages",
+                         driver->huge_problem);
+    }
     if (kind == CAPTURE_DISK && machine->state == MACHINE_PAUSED) {
         return error_set(err, ERROR_CONFLICT,
                          "machine %s is paused and cannot write down what it holds in memory: "

@@ -98,6 +98,12 @@ int change_merge(const json_t *config, const json_t *update, json_t **ret_config
     return r < 0 ? r : settings_complete(changed, ret_config, err);
 }
 
+/* Huge pages are not given back while it runs. */
+static bool has_balloon(const json_t *booted)
+{
+    return machine_config_page_bytes(booted) == 0;
+}
+
 json_t *change_waiting(const json_t *booted, const json_t *config)
 {
     json_t *waiting = json_array();
@@ -107,7 +113,7 @@ json_t *change_waiting(const json_t *booted, const json_t *config)
         const json_t *then = json_object_get(booted, setting->key);
         const json_t *now = json_object_get(config, setting->key);
         bool is_live = strcmp(setting->key, "memory_bytes") == 0
-            ? json_integer_value(now) <= json_integer_value(then)
+            ? json_integer_value(now) <= json_integer_value(then) && has_balloon(booted)
             : strcmp(setting->key, "publish") == 0 && has_networks; /* rules of the node */
         if ((setting->flags & SETTING_AT_START) != 0 && then != NULL && !is_live &&
             !is_same(then, now)) {
@@ -126,7 +132,7 @@ static bool is_alive(const struct machine *machine)
 
 json_t *change_booted_config(const struct machine *machine)
 {
-    static const char *const keys[] = {"cpus", "memory_bytes", "runner"};
+    static const char *const keys[] = {"cpus", "memory_bytes", "huge_pages", "runner"};
     json_t *config = json_deep_copy(machine->config);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(machine->booted, keys[i]);
@@ -331,11 +337,12 @@ static void on_settled_memory(const struct error *error, void *context)
 }
 
 /* What the balloon is to leave it. */
-static uint64_t memory_now(const struct machine *machine)
+uint64_t change_memory(const struct machine *machine)
 {
     uint64_t wanted = json_u64(machine->config, "memory_bytes");
     uint64_t had = json_u64(machine->booted, "memory_bytes");
-    return had > 0 && had < wanted ? had : wanted;
+    bool is_as_begun = had > 0 && (had < wanted || !has_balloon(machine->booted));
+    return is_as_begun ? had : wanted;
 }
 
 void change_settle_guest(struct machine *machine, bool has_gone_on)
@@ -344,8 +351,9 @@ void change_settle_guest(struct machine *machine, bool has_gone_on)
         agent_grow_to(machine->agent, "/", json_u64(machine->config, "disk_bytes"),
                       on_settled_guest, machine);
     }
-    if (machine->vm != NULL && (has_gone_on || machine->booted != NULL)) {
-        hypervisor_balloon(machine->vm, memory_now(machine), on_settled_memory, machine);
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    if (machine->vm != NULL && (has_gone_on || machine->booted != NULL) && has_balloon(booted)) {
+        hypervisor_balloon(machine->vm, change_memory(machine), on_settled_memory, machine);
     }
 }
 
@@ -425,7 +433,7 @@ static void set_memory(struct changing *changing)
     struct machine *machine = changing->machine;
     if (changing->balloons && is_alive(machine)) {
         ask_vm(changing);
-        hypervisor_balloon(machine->vm, memory_now(machine), on_balloon, changing);
+        hypervisor_balloon(machine->vm, change_memory(machine), on_balloon, changing);
     } else {
         end(changing, NULL);
     }
@@ -626,13 +634,18 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
     JSON_OWNED json_t *config = NULL;
     int r = read_row(changing, &config, err);
     r = r < 0 ? r : change_merge(config, update, &changing->config, err);
+    r = r < 0 ? r : draft_check_pages(machine->service, changing->config, err);
     r = r < 0 ? r : fence_check_change(machine, changing->config, err);
     if (r < 0) {
         return r;
     }
     bool is_ours = !runner_is(config); /* disk and memory */
     changing->grows = is_ours && differ(config, changing->config, "disk_bytes");
-    changing->balloons = is_ours && differ(config, changing->config, "memory_bytes");
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    bool is_other_memory = is_ours &&
+        (differ(config, changing->config, "memory_bytes") ||
+         differ(config, changing->config, "huge_pages"));
+    changing->balloons = is_other_memory && has_balloon(booted);
     for (const struct machine_setting *setting = machine_settings; setting->key != NULL;
          setting++) {
         changing->is_checked_anew = changing->is_checked_anew ||
@@ -640,7 +653,7 @@ static int plan(struct changing *changing, const json_t *update, struct error *e
              differ(config, changing->config, setting->key));
     }
     bool is_resized =
-        changing->grows || changing->balloons || differ(config, changing->config, "cpus");
+        changing->grows || is_other_memory || differ(config, changing->config, "cpus");
     if (is_resized) {
         r = check_moment(machine, err);
     }

@@ -18,11 +18,25 @@
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 
-enum { SCHEMA_WITH_PLACEMENT = 8, MILLI = 1000 };
+enum { SCHEMA_WITH_PLACEMENT = 8, SCHEMA_WITH_PAGES = 12, MILLI = 1000 };
 
 bool draft_is_known(const struct machine_service *service)
 {
     return store_schema_now(service->options.store) >= SCHEMA_WITH_PLACEMENT;
+}
+
+static bool knows_pages(const struct machine_service *service)
+{
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_PAGES;
+}
+
+int draft_check_pages(const struct machine_service *service, const json_t *config,
+                      struct error *err)
+{
+    return machine_config_page_bytes(config) == 0 || knows_pages(service)
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "huge_pages: not all nodes know them: upgrade them first");
 }
 
 static void add_event(struct machine_service *service, struct store_command *command,
@@ -73,6 +87,10 @@ void draft_add_claim(const struct machine_service *service, struct store_command
                           "uuuut", is_dedicated ? 0 : cpus * MILLI, is_dedicated ? cpus : 0,
                           json_u64(config, "memory_bytes"), json_u64(config, "disk_bytes"), id);
     }
+    if (knows_pages(service)) {
+        store_command_add(command, "UPDATE machine SET page_bytes = ? WHERE id = ?", "ut",
+                          machine_config_page_bytes(config), id);
+    }
 }
 
 /*
@@ -81,23 +99,34 @@ void draft_add_claim(const struct machine_service *service, struct store_command
  * node that has not said what it has is believed to have enough.
  */
 #define WANTED(what) "(SELECT coalesce(sum(" what "), 0) FROM machine m WHERE m.node = n.key)"
-#define RUNNING(what)                                                                          \
+#define RUNNING(what, which)                                                                   \
     "(SELECT coalesce(sum(" what "), 0) FROM machine m WHERE m.node = n.key AND m.desired IN " \
-    "('running', 'paused'))"
+    "('running', 'paused')" which ")"
+#define OF_PAGES(size) " AND m.page_bytes = " size
 #define KEPT(what)                                                                                \
     "(SELECT coalesce(sum(r." what "), 0) FROM placement_reservation r WHERE r.node = n.key AND " \
     "r.expires_ms > ?2)"
 
-#define CPU          "m.cpu_millis + m.cores * 10 * n.cpu_percent"
-#define LACKS_MEMORY "n.memory_bytes < " RUNNING("m.memory_bytes") " + " KEPT("memory_bytes")
-#define LACKS_DISK   "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes")
-#define LACKS_CPU    "n.cpu_millis < " RUNNING(CPU) " + " KEPT("cpu_millis")
+#define CPU "m.cpu_millis + m.cores * 10 * n.cpu_percent"
+#define LACKS_MEMORY(which) \
+    "n.memory_bytes < " RUNNING("m.memory_bytes", which) " + " KEPT("memory_bytes")
+#define LACKS_PAGES(column, size) "n." column " < " RUNNING("m.memory_bytes", OF_PAGES(size))
+#define LACKS_DISK                "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes")
+#define LACKS_CPU                 "n.cpu_millis < " RUNNING(CPU, "") " + " KEPT("cpu_millis")
+
+/* What is of huge pages is no other memory. */
+#define LACKS_BEFORE LACKS_MEMORY("") /* of nodes that do not all know huge pages */
+#define LACKS_NOW               \
+    LACKS_MEMORY(OF_PAGES("0")) \
+    " OR " LACKS_PAGES("huge_2m_bytes", "2097152") " OR " LACKS_PAGES("huge_1g_bytes", "1073741824")
 
 /* Of the row's node; ?1 is the row's key or id, ?2 the time. */
-#define HAS_ROOM(table)                                                                        \
+#define HAS_ROOM(table, lacks)                                                                 \
     "NOT EXISTS (SELECT 1 FROM node WHERE key = " table ".node AND duty <> 'active') AND NOT " \
-    "EXISTS (SELECT 1 FROM placement_room n WHERE n.key = " table ".node AND (" LACKS_MEMORY   \
+    "EXISTS (SELECT 1 FROM placement_room n WHERE n.key = " table ".node AND (" lacks          \
     " OR " LACKS_DISK " OR " LACKS_CPU "))"
+#define CHECK_ROOM(table, column, lacks) \
+    "UPDATE " table " SET revision = revision WHERE " column " = ?1 AND " HAS_ROOM(table, lacks)
 
 static const char NO_ROOM[] = "the node takes nothing new, or has no room for it any more";
 
@@ -112,19 +141,20 @@ void draft_add_check(const struct machine_service *service, struct store_command
         MEMORY_OWNED char *key = memory_format("%s/%s", project, reservation);
         store_command_add(command, "DELETE FROM placement_reservation WHERE key = ?", "t", key);
     }
-    store_command_add_expecting(
-        command, ERROR_CONFLICT, NO_ROOM,
-        "UPDATE machine SET revision = revision WHERE id = ?1 AND " HAS_ROOM("machine"), "tu", id,
-        clock_real_ms());
+    store_command_add_expecting(command, ERROR_CONFLICT, NO_ROOM,
+                                knows_pages(service) ? CHECK_ROOM("machine", "id", LACKS_NOW)
+                                                     : CHECK_ROOM("machine", "id", LACKS_BEFORE),
+                                "tu", id, clock_real_ms());
 }
 
-void machine_add_reservation_check(struct store_command *command, const char *key)
+void machine_add_reservation_check(const struct machine_service *service,
+                                   struct store_command *command, const char *key)
 {
-    store_command_add_expecting(
-        command, ERROR_CONFLICT, NO_ROOM,
-        "UPDATE placement_reservation SET revision = revision WHERE key = ?1 AND " HAS_ROOM(
-            "placement_reservation"),
-        "tu", key, clock_real_ms());
+    store_command_add_expecting(command, ERROR_CONFLICT, NO_ROOM,
+                                knows_pages(service)
+                                    ? CHECK_ROOM("placement_reservation", "key", LACKS_NOW)
+                                    : CHECK_ROOM("placement_reservation", "key", LACKS_BEFORE),
+                                "tu", key, clock_real_ms());
 }
 
 /* ---- Of who displaces ---- */
@@ -178,6 +208,7 @@ int machine_draft(struct machine_service *service, const char *project, const js
                          bound);
     }
     int r = settings_complete(create, &config, err);
+    r = r < 0 ? r : draft_check_pages(service, config, err);
     r = r < 0 ? r : request_take_image(service, project, config, err);
     r = r < 0 ? r : after_check(service, project, config, err);
     r = r < 0 ? r : request_check_free(service, project, json_text(config, "name"), err);

@@ -8,6 +8,7 @@
 #include "base/memory.h"
 
 #include "service/machine/parts.h"
+#include "service/machine/visit.h"
 
 static const struct {
     const char *name;
@@ -70,28 +71,85 @@ int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wan
         wanted >> MIB_SHIFT, limit >> MIB_SHIFT, percent, total >> MIB_SHIFT, others >> MIB_SHIFT);
 }
 
-/* What a balloon has taken does not count: the guest may have it again. */
-static uint64_t memory_most(const struct machine *machine)
+/* What a balloon has taken does not count: the guest may have it again.  `page_bytes`: of those
+ * whose memory is of such pages (0: of none). */
+static uint64_t memory_of(const struct machine *machine, uint64_t page_bytes)
 {
-    uint64_t booted = json_u64(machine->booted, "memory_bytes");
-    return booted > 0 ? booted : json_u64(machine->config, "memory_bytes");
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    return machine_config_page_bytes(booted) == page_bytes ? json_u64(booted, "memory_bytes") : 0;
+}
+
+static uint64_t memory_of_others(const struct machine_service *service,
+                                 const struct machine *but_or_null, uint64_t page_bytes)
+{
+    uint64_t bytes = 0;
+    LIST_EACH(node, &service->machines)
+    {
+        const struct machine *other = LIST_ITEM(node, struct machine, link);
+        if (other != but_or_null && machine_state_is_alive(other->state)) {
+            bytes += memory_of(other, page_bytes);
+        }
+    }
+    return bytes;
+}
+
+/* ---- Huge pages ---- */
+
+uint64_t machine_huge_pages(const struct machine_service *service, uint64_t page_bytes)
+{
+    uint64_t bytes = memory_of_others(service, NULL, page_bytes);
+    LIST_EACH(node, &service->visits)
+    {
+        const struct machine_visit *visit = LIST_ITEM(node, struct machine_visit, link);
+        bytes += visit->vm != NULL ? memory_of(&visit->machine, page_bytes) : 0;
+    }
+    return bytes / page_bytes;
+}
+
+int limits_check_pages(const struct machine_service *service, const json_t *config,
+                       struct error *err)
+{
+    uint64_t page = machine_config_page_bytes(config);
+    if (page == 0) {
+        return 0;
+    }
+    struct hypervisor_pages pages = hypervisor_read_pages(page);
+    uint64_t wanted = json_u64(config, "memory_bytes") / page;
+    uint64_t lacking = wanted > pages.free ? wanted - pages.free : 0;
+    MEMORY_OWNED char *how = page == HYPERVISOR_PAGE_2M
+        ? memory_format("sysctl vm.nr_hugepages=%" PRIu64, pages.count + lacking)
+        : memory_format("echo %" PRIu64 " > "
+                        "/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+                        pages.count + lacking);
+    return lacking == 0
+        ? 0
+        : error_set(err, ERROR_LIMIT,
+                    "it asks for %" PRIu64 " huge pages of %s, and of the %" PRIu64
+                    " of node %s %" PRIu64 " are free: set more aside there (%s), or stop what has "
+                    "them",
+                    wanted, json_text(config, "huge_pages"), pages.count, service->node_name,
+                    pages.free, how);
+}
+
+/* What is set aside for huge pages is no memory for anything else. */
+static uint64_t plain_memory(const struct sysinfo *info)
+{
+    uint64_t total = (uint64_t)info->totalram * info->mem_unit;
+    uint64_t aside = hypervisor_read_pages(HYPERVISOR_PAGE_2M).count * HYPERVISOR_PAGE_2M +
+        hypervisor_read_pages(HYPERVISOR_PAGE_1G).count * HYPERVISOR_PAGE_1G;
+    return total > aside ? total - aside : 0;
 }
 
 int limits_check_memory(const struct machine *machine, struct error *err)
 {
-    uint64_t others = 0;
     struct sysinfo info;
+    if (machine_config_page_bytes(machine->config) > 0) {
+        return limits_check_pages(machine->service, machine->config, err);
+    }
     if (machine->service->options.memory_percent == 0 || sysinfo(&info) < 0) {
         return 0;
     }
-    LIST_EACH(node, &machine->service->machines)
-    {
-        const struct machine *other = LIST_ITEM(node, struct machine, link);
-        if (other != machine && machine_state_is_alive(other->state)) {
-            others += memory_most(other);
-        }
-    }
-    return limits_admit((uint64_t)info.totalram * info.mem_unit,
-                        machine->service->options.memory_percent, others,
+    return limits_admit(plain_memory(&info), machine->service->options.memory_percent,
+                        memory_of_others(machine->service, machine, 0),
                         json_u64(machine->config, "memory_bytes"), err);
 }

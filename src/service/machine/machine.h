@@ -151,6 +151,8 @@ int machine_draft_add(struct machine_service *service, const char *project,
 /* What a machine of that config asks of its node, as placement_rules_read() takes it; a new
  * reference. */
 json_t *machine_config_rules(const json_t *config);
+/* Of which huge pages its memory is to be; 0: of none. */
+uint64_t machine_config_page_bytes(const json_t *config);
 /* A pending one without a node gets one; the same CONFLICT. */
 void machine_add_assignment(struct machine_service *service, struct store_command *command,
                             const char *project, const char *id, const json_t *config,
@@ -170,7 +172,8 @@ struct machine_displaced {
 void machine_add_displacement(struct machine_service *service, struct store_command *command,
                               const struct machine_displaced *displaced);
 /* The node of the reservation with this key takes it, by the rows: CONFLICT. */
-void machine_add_reservation_check(struct store_command *command, const char *key);
+void machine_add_reservation_check(const struct machine_service *service,
+                                   struct store_command *command, const char *key);
 
 /* The CPUs of this node that a machine's VMM runs on, from now on and whenever it starts.  False:
  * this node has no such machine. */
@@ -336,6 +339,9 @@ int machine_visit_stream(struct machine_service *service, const char *project, c
  * that do not run are left out. */
 void machine_each_cpu(struct machine_service *service,
                       void (*visit)(const char *id, uint64_t cpu_ms, void *context), void *context);
+
+/* How many huge pages of a size those that run here have, or are about to take. */
+uint64_t machine_huge_pages(const struct machine_service *service, uint64_t page_bytes);
 
 /* Its agent, lent for the call (a call of it that runs when the machine ends is ended); CONFLICT:
  * it does not run; UNAVAILABLE: the agent does not answer. */

@@ -304,12 +304,11 @@ static void look_at(struct gathering *gathering, const struct machine *machine)
     struct error ignored = {0};
     size_t index = gathering->count++;
     struct sample *sample = &gathering->samples[index];
-    uint64_t wanted = json_u64(machine->config, "memory_bytes");
     uint64_t had = json_u64(machine->booted, "memory_bytes");
     sample->labels =
         memory_format("project=\"%s\",machine=\"%s\"", machine->project, machine->name);
-    sample->memory_bytes = had > 0 && had < wanted ? had : wanted;
-    sample->balloon_bytes = had > wanted ? had - wanted : 0;
+    sample->memory_bytes = change_memory(machine);
+    sample->balloon_bytes = had > sample->memory_bytes ? had - sample->memory_bytes : 0;
     network_nics(machine->service->options.networks, machine->id, sample->nics, &sample->nic_count,
                  &ignored);
     sample->has_agent = machine->state == MACHINE_RUNNING && machine->agent != NULL;

@@ -224,6 +224,9 @@ void draft_add_check(const struct machine_service *service, struct store_command
                      const char *project, const char *id, const json_t *config);
 /* Has whoever is displaced for it not ended yet? */
 bool draft_waits(const struct machine *machine, char *ret_reason, size_t size);
+/* UNSUPPORTED: it asks for huge pages, and not all nodes know them. */
+int draft_check_pages(const struct machine_service *service, const json_t *config,
+                      struct error *err);
 /* Its settings are others: what it takes of its node. */
 void draft_add_claim(const struct machine_service *service, struct store_command *command,
                      const char *id, const json_t *config);
@@ -253,6 +256,8 @@ json_t *change_of(const struct machine *machine);
 void change_recall(struct machine *machine);
 /* A VMM begins with what is set now.  change_prepare(): in the folder; blocks. */
 void change_begin(struct machine *machine);
+/* What it may have of memory now, with what its balloon leaves it. */
+uint64_t change_memory(const struct machine *machine);
 /* What the guest sees of its own disk in `folder`; 0: there is none.  Blocks. */
 uint64_t change_disk_size(const char *folder);
 int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
@@ -471,6 +476,9 @@ int shares_refuse(const json_t *config, const char *what, struct error *err);
 int limits_admit(uint64_t total, uint64_t percent, uint64_t others, uint64_t wanted,
                  struct error *err);
 int limits_check_memory(const struct machine *machine, struct error *err);
+/* Are there enough huge pages free at this node for a machine that asks for some?  LIMIT. */
+int limits_check_pages(const struct machine_service *service, const json_t *config,
+                       struct error *err);
 void limits_write_metrics(struct machine_service *service, bool is_openmetrics, struct buffer *out);
 
 /* ---- pin.c: its VMM is told where it runs ---- */

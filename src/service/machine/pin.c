@@ -33,6 +33,7 @@ struct pinning {
     char id[MACHINE_ID_SIZE];
     char *folder;
     uint64_t memory_bytes;
+    uint64_t page_bytes;
     struct texts place;
     struct hypervisor_pinned pinned;
     struct error error;
@@ -67,7 +68,8 @@ static void tell(void *context)
                                            .is_own = pinning->place.is_own,
                                            .others = pinning->place.others,
                                            .nodes = pinning->place.nodes,
-                                           .memory_bytes = pinning->memory_bytes};
+                                           .memory_bytes = pinning->memory_bytes,
+                                           .page_bytes = pinning->page_bytes};
     hypervisor_pin(pinning->folder, &place, &pinning->pinned, &pinning->error);
 }
 
@@ -110,6 +112,7 @@ void pin_apply(struct machine *machine)
     snprintf(pinning->id, sizeof(pinning->id), "%s", machine->id);
     pinning->folder = memory_copy_string(machine->folder);
     pinning->memory_bytes = json_u64(booted, "memory_bytes");
+    pinning->page_bytes = machine_config_page_bytes(booted);
     texts_copy(&pinning->place, &pin->place);
     pin->is_busy = true;
     machine->service->pending++;

@@ -325,6 +325,7 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .cpus = (unsigned)json_u64(config, "cpus"),
         .cpu_limit_percent = (unsigned)json_u64(config, "cpu_limit_percent"),
         .memory_bytes = json_u64(config, "memory_bytes"),
+        .page_bytes = machine_config_page_bytes(config),
         .board = settings_board(config),
         .kernel = has_disk ? NULL : "/kernel",
         .cmdline = json_text(config, "cmdline"),
@@ -446,6 +447,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     JSON_OWNED json_t *config = NULL;
     char *user_data = NULL;
     int r = settings_complete(create, &config, &err);
+    r = r < 0 ? r : draft_check_pages(service, config, &err);
     r = r < 0 ? r : seed_take_settings(config, &user_data, &err);
     r = r < 0 ? r : request_take_image(service, project, config, &err);
     r = r < 0 ? r : runner_settle(service, config, &err);

@@ -1,4 +1,5 @@
 /* What a machine is to be: defaults, limits, published ports. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +65,7 @@ const struct machine_setting machine_settings[] = {
     {"image", SETTING_TRAVELS | SETTING_RUNNERS},
     {"cpus", SETTING_CHANGES | SETTING_AT_START | SETTING_TRAVELS},
     {"memory_bytes", SETTING_CHANGES | SETTING_AT_START | SETTING_TRAVELS},
+    {"huge_pages", SETTING_CHANGES | SETTING_AT_START | SETTING_TRAVELS | SETTING_RUNNERS},
     {"disk_bytes", SETTING_CHANGES | SETTING_TRAVELS},
     {"publish", SETTING_CHANGES | SETTING_AT_START},
     {"strategy", SETTING_CHANGES | SETTING_TRAVELS},
@@ -212,6 +214,37 @@ static int check_machine_type(const json_t *config, struct error *err)
                     json_text(config, "firmware"));
 }
 
+uint64_t machine_config_page_bytes(const json_t *config)
+{
+    const char *size = json_text(config, "huge_pages");
+    return strcmp(size, "2MiB") == 0 ? HYPERVISOR_PAGE_2M
+        : strcmp(size, "1GiB") == 0  ? HYPERVISOR_PAGE_1G
+                                     : 0;
+}
+
+static int check_huge_pages(const json_t *config, struct error *err)
+{
+    const char *size = json_text(config, "huge_pages");
+    uint64_t page = machine_config_page_bytes(config);
+    uint64_t memory = json_u64(config, "memory_bytes");
+    if (size[0] != '\0' && page == 0) {
+        return error_set(err, ERROR_INVALID, "huge_pages is 2MiB or 1GiB, not \"%.32s\"", size);
+    }
+    if (page == 0 || memory % page == 0) {
+        return 0;
+    }
+    uint64_t below = memory - memory % page;
+    return below < HYPERVISOR_MEMORY_MIN
+        ? error_set(err, ERROR_INVALID,
+                    "huge pages of %s: memory_bytes is to be a multiple of that, and %" PRIu64
+                    " MiB is not: say %" PRIu64 " MiB",
+                    size, memory / MIB, (below + page) / MIB)
+        : error_set(err, ERROR_INVALID,
+                    "huge pages of %s: memory_bytes is to be a multiple of that, and %" PRIu64
+                    " MiB is not: say %" PRIu64 " or %" PRIu64 " MiB",
+                    size, memory / MIB, below / MIB, (below + page) / MIB);
+}
+
 static int check_limits(const json_t *config, struct error *err)
 {
     uint64_t memory = json_u64(config, "memory_bytes");
@@ -230,7 +263,7 @@ static int check_limits(const json_t *config, struct error *err)
     if (r == 0 && memory % MIB != 0) {
         return error_set(err, ERROR_INVALID, "memory_bytes is to be whole MiB");
     }
-    return r;
+    return r < 0 ? r : check_huge_pages(config, err);
 }
 
 /* ---- Where it may be ---- */

@@ -1,11 +1,12 @@
 /*
  * What this node has, as JSON.  Only what stays the same while it runs: what is used of it is not
- * here, so that its row is written when a disk was added, not when a file was.
+ * here, so that its row is written when a disk was added, not when a file was.  (But for huge pages
+ * that programs of others have: such a program takes them once.)
  *
  *   {"cpus": N, "numa": [{"number": N, "cpus": "0-3", "memory_bytes": N, "hugepages": [...]}],
  *    "memory_bytes": N, "disk_bytes": N, "kvm": "...", "hugepages": [{"name": "2048kB", "count":
- *    N}], "drivers": [{"name", "version", "accelerator"}], "architecture": "x86_64", "kernel":
- *    "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...], "reserved":
+ *    N, "others": N}], "drivers": [{"name", "version", "accelerator"}], "architecture": "x86_64",
+ * "kernel": "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...], "reserved":
  *    {"cpu_millis", "memory_bytes", "disk_bytes"}, "overcommit": {"cpu_percent", "memory_percent",
  *    "disk_percent"}, "topology": {"region", "zone", "rack"}}
  */
@@ -25,6 +26,7 @@
 #include "engine/hypervisor/hypervisor.h"
 #include "engine/jail/jail.h"
 
+#include "service/machine/machine.h"
 #include "service/node/parts.h"
 
 enum { FILE_MAX = 65536, DEVICES_MAX = 4096, NAME_MAX_SHOWN = 64 };
@@ -106,7 +108,38 @@ static void write_numa(struct json_writer *writer, const char *sys)
     json_write_end_array(writer);
 }
 
-static void write_hugepages(struct json_writer *writer, const char *sys)
+struct node_pages attributes_read_pages(const struct node_options *options, const char *sys)
+{
+    static const uint64_t sizes[PAGES_SIZES] = {HYPERVISOR_PAGE_2M, HYPERVISOR_PAGE_1G};
+    struct node_pages others = {0};
+    for (size_t i = 0; i < PAGES_SIZES; i++) {
+        struct jail_huge huge = jail_read_huge(sys, sizes[i]);
+        uint64_t own =
+            options->machines != NULL ? machine_huge_pages(options->machines, sizes[i]) : 0;
+        uint64_t taken = huge.count > huge.free ? huge.count - huge.free : 0;
+        others.set_aside[i] = huge.count;
+        others.taken[i] = taken > own ? taken - own : 0;
+    }
+    return others;
+}
+
+static void write_pages(struct json_writer *writer, const char *name, uint64_t count,
+                        const struct node_pages *others)
+{
+    static const char *const names[PAGES_SIZES] = {"2048kB", "1048576kB"};
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "name", name);
+    json_write_field_u64(writer, "count", count);
+    for (size_t i = 0; i < PAGES_SIZES; i++) {
+        if (strcmp(name, names[i]) == 0 && others->taken[i] > 0) {
+            json_write_field_u64(writer, "others", others->taken[i]);
+        }
+    }
+    json_write_end_object(writer);
+}
+
+static void write_hugepages(struct json_writer *writer, const char *sys,
+                            const struct node_pages *others)
 {
     MEMORY_OWNED char *path = memory_format("%s/kernel/mm/hugepages", sys);
     DIR *folder = opendir(path);
@@ -116,7 +149,8 @@ static void write_hugepages(struct json_writer *writer, const char *sys)
     while (folder != NULL && (entry = readdir(folder)) != NULL) {
         if (text_starts_with(entry->d_name, "hugepages-")) {
             MEMORY_OWNED char *count = memory_format("%s/%s/nr_hugepages", path, entry->d_name);
-            write_count(writer, entry->d_name + strlen("hugepages-"), read_number(count, 10));
+            write_pages(writer, entry->d_name + strlen("hugepages-"), read_number(count, 10),
+                        others);
         }
     }
     if (folder != NULL) {
@@ -217,7 +251,7 @@ static void write_settings(struct json_writer *writer, const struct node_options
 }
 
 void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
-                      struct buffer *out)
+                      const struct node_pages *others, struct buffer *out)
 {
     struct json_writer writer = json_writer_to(out);
     struct statvfs disk;
@@ -230,7 +264,7 @@ void attributes_write(const struct node_options *options, const struct attribute
         &writer, "disk_bytes",
         statvfs(options->data_folder, &disk) == 0 ? (uint64_t)disk.f_blocks * disk.f_frsize : 0);
     write_numa(&writer, roots->sys);
-    write_hugepages(&writer, roots->sys);
+    write_hugepages(&writer, roots->sys, others);
     write_devices(&writer, roots->sys);
     write_drivers(&writer, options->hypervisor);
     write_system(&writer, options);

@@ -5,21 +5,46 @@
 
 #include "service/node/parts.h"
 
-enum { LOOK_MS = 60000, SCHEMA = 8 };
+enum { LOOK_MS = 60000, PAGES_MS = 2000, SCHEMA = 8 };
 
 bool node_state_is_there(const struct node_service *service)
 {
     return store_schema_now(service->options.store) >= SCHEMA;
 }
 
+static const struct attributes_roots roots = {"/proc", "/sys"};
+
 static void look(void *context)
 {
-    static const struct attributes_roots roots = {"/proc", "/sys"};
     struct node_service *service = context;
     BUFFER_OWNED struct buffer attributes = {0};
-    attributes_write(&service->options, &roots, &attributes);
+    attributes_write(&service->options, &roots, &service->pages, &attributes);
     cluster_set_attributes(service->options.cluster, buffer_string(&attributes));
     loop_timer_start(service->look, LOOK_MS);
+}
+
+static bool are_same(const struct node_pages *a, const struct node_pages *b)
+{
+    bool same = true;
+    for (size_t i = 0; i < PAGES_SIZES; i++) {
+        same = same && a->set_aside[i] == b->set_aside[i] && a->taken[i] == b->taken[i];
+    }
+    return same;
+}
+
+/* The kernel does not tell when somebody sets pages aside.  What is only seen once is a VMM that
+ * begins or ends. */
+static void look_at_pages(void *context)
+{
+    struct node_service *service = context;
+    struct node_pages now = attributes_read_pages(&service->options, roots.sys);
+    bool has_settled = are_same(&now, &service->pages_seen);
+    service->pages_seen = now;
+    if (has_settled && !are_same(&now, &service->pages)) {
+        service->pages = now;
+        look(service);
+    }
+    loop_timer_start(service->look_at_pages, PAGES_MS);
 }
 
 /* ---- Writing ---- */
@@ -97,6 +122,7 @@ int node_service_new(const struct node_options *options, struct node_service **r
     list_init(&service->moves);
     list_init(&service->drains);
     service->look = loop_timer_new(options->loop, look, service);
+    service->look_at_pages = loop_timer_new(options->loop, look_at_pages, service);
     service->step = loop_timer_new(options->loop, on_step, service);
     service->watch = store_watch_new(options->store, NULL, on_change, service);
     loss_open(service);
@@ -105,7 +131,11 @@ int node_service_new(const struct node_options *options, struct node_service **r
     if (options->rebalance_every_ms > 0) {
         loop_timer_start(service->rebalance, options->rebalance_every_ms);
     }
+    service->pages_seen = attributes_read_pages(options, roots.sys);
+    service->pages.set_aside[0] = service->pages_seen.set_aside[0];
+    service->pages.set_aside[1] = service->pages_seen.set_aside[1];
     look(service);
+    loop_timer_start(service->look_at_pages, PAGES_MS);
     node_step_soon(service);
     *ret_service = service;
     return 0;
@@ -128,6 +158,7 @@ void node_service_free(struct node_service *service)
     drains_abandon(service);
     loop_timer_free(service->rebalance);
     loop_timer_free(service->look);
+    loop_timer_free(service->look_at_pages);
     loop_timer_free(service->step);
     free(service->node_name);
     free(service);

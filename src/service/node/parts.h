@@ -31,12 +31,23 @@ enum {
 struct drain;
 struct losses;
 
+/* Huge pages of 2 MiB and of 1 GiB: how many there are, and how many of these somebody has who is
+ * no machine of this node. */
+enum { PAGES_SIZES = 2 };
+struct node_pages {
+    uint64_t set_aside[PAGES_SIZES];
+    uint64_t taken[PAGES_SIZES];
+};
+
 struct node_service {
     struct node_options options;
     char *node_name;
     struct loop_timer *rebalance;
     struct loop_timer *look; /* at what this node has */
-    struct loop_timer *step; /* of moves, soon or after a while */
+    struct loop_timer *look_at_pages;
+    struct node_pages pages;      /* as they were written */
+    struct node_pages pages_seen; /* and as they were last looked at */
+    struct loop_timer *step;      /* of moves, soon or after a while */
     struct store_watch *watch;
     struct cluster_listener *listener;
     struct list moves;  /* of machines of this node, under way */
@@ -67,8 +78,9 @@ struct attributes_roots {
     const char *proc; /* "/proc" */
     const char *sys;  /* "/sys" */
 };
+struct node_pages attributes_read_pages(const struct node_options *options, const char *sys);
 void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
-                      struct buffer *out);
+                      const struct node_pages *others, struct buffer *out);
 
 /* ---- move.c ---- */
 void moves_step(struct node_service *service);

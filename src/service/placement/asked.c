@@ -142,7 +142,15 @@ static void take_demand(struct asked *asked, const struct asked_of *of)
     if (of->is_idle) {
         return;
     }
-    demand->amounts.of[PLACEMENT_MEMORY] = json_u64(of->config, "memory_bytes");
+    uint64_t memory_bytes = json_u64(of->config, "memory_bytes");
+    uint64_t page_bytes = machine_config_page_bytes(of->config);
+    if (page_bytes == 0) {
+        demand->amounts.of[PLACEMENT_MEMORY] = memory_bytes;
+    } else if (page_bytes == PLACEMENT_PAGE_2M) {
+        demand->amounts.of[PLACEMENT_HUGE_2M] = memory_bytes / page_bytes;
+    } else {
+        demand->amounts.of[PLACEMENT_HUGE_1G] = memory_bytes / page_bytes;
+    }
     if (json_is_true(json_object_get(of->config, "dedicated_cpus"))) {
         demand->dedicated_cores = (uint32_t)cpus;
         demand->numa = PLACEMENT_NUMA_PREFERRED;

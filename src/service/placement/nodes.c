@@ -162,6 +162,10 @@ static uint32_t count_cpus(const char *list)
     return count;
 }
 
+#define NAME_2M "2048kB" /* as the kernel calls it */
+#define NAME_1G "1048576kB"
+
+/* Those that programs of others do not have. */
 static uint64_t pages_of(const json_t *pages, const char *name)
 {
     size_t index = 0;
@@ -169,25 +173,53 @@ static uint64_t pages_of(const json_t *pages, const char *name)
     json_array_foreach(pages, index, page)
     {
         if (strcmp(json_text(page, "name"), name) == 0) {
-            return json_u64(page, "count");
+            uint64_t count = json_u64(page, "count");
+            uint64_t others = json_u64(page, "others");
+            return count > others ? count - others : 0;
         }
     }
     return 0;
 }
 
+/* Memory that was not set aside for huge pages. */
+static uint64_t plain_memory(const json_t *has)
+{
+    uint64_t bytes = json_u64(has, "memory_bytes");
+    uint64_t aside = 0;
+    size_t index = 0;
+    json_t *page = NULL;
+    json_array_foreach(json_object_get(has, "hugepages"), index, page)
+    {
+        uint64_t kib = strtoull(json_text(page, "name"), NULL, 10);
+        aside += json_u64(page, "count") * (kib << 10);
+    }
+    return bytes > aside ? bytes - aside : 0;
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Of which NUMA nodes those pages are that others have is not known: together there are no more
+ * than of the whole node. */
 static void take_numa(struct described *described, const json_t *list)
 {
     size_t index = 0;
     json_t *numa = NULL;
+    uint64_t left_2m = described->node.capacity.of[PLACEMENT_HUGE_2M];
+    uint64_t left_1g = described->node.capacity.of[PLACEMENT_HUGE_1G];
     json_array_foreach(list, index, numa)
     {
         if (described->node.numa_count < PLACEMENT_NUMA_MAX) {
             const json_t *pages = json_object_get(numa, "hugepages");
-            described->numa[described->node.numa_count++] =
-                (struct placement_numa){.cores = count_cpus(json_text(numa, "cpus")),
-                                        .memory_bytes = json_u64(numa, "memory_bytes"),
-                                        .huge_2m = pages_of(pages, "2048kB"),
-                                        .huge_1g = pages_of(pages, "1048576kB")};
+            struct placement_numa *to = &described->numa[described->node.numa_count++];
+            *to = (struct placement_numa){.cores = count_cpus(json_text(numa, "cpus")),
+                                          .memory_bytes = plain_memory(numa),
+                                          .huge_2m = least(pages_of(pages, NAME_2M), left_2m),
+                                          .huge_1g = least(pages_of(pages, NAME_1G), left_1g)};
+            left_2m -= to->huge_2m;
+            left_1g -= to->huge_1g;
         }
     }
     described->node.numa = described->numa;
@@ -225,10 +257,10 @@ static void take_size(struct described *described, const json_t *attributes)
     uint64_t *capacity = node->capacity.of;
     capacity[PLACEMENT_CPU_MILLI] =
         milli_of(is_known ? json_u64(attributes, "cpus") : UNKNOWN_CPUS);
-    capacity[PLACEMENT_MEMORY] = is_known ? json_u64(attributes, "memory_bytes") : UNKNOWN_MEMORY;
+    capacity[PLACEMENT_MEMORY] = is_known ? plain_memory(attributes) : UNKNOWN_MEMORY;
     capacity[PLACEMENT_DISK] = is_known ? json_u64(attributes, "disk_bytes") : UNKNOWN_DISK;
-    capacity[PLACEMENT_HUGE_2M] = pages_of(json_object_get(attributes, "hugepages"), "2048kB");
-    capacity[PLACEMENT_HUGE_1G] = pages_of(json_object_get(attributes, "hugepages"), "1048576kB");
+    capacity[PLACEMENT_HUGE_2M] = pages_of(json_object_get(attributes, "hugepages"), NAME_2M);
+    capacity[PLACEMENT_HUGE_1G] = pages_of(json_object_get(attributes, "hugepages"), NAME_1G);
     node->reserved.of[PLACEMENT_CPU_MILLI] = json_u64(reserved, "cpu_millis");
     node->reserved.of[PLACEMENT_MEMORY] = json_u64(reserved, "memory_bytes");
     node->reserved.of[PLACEMENT_DISK] = json_u64(reserved, "disk_bytes");
@@ -242,6 +274,12 @@ static void take_size(struct described *described, const json_t *attributes)
     node->overcommit[PLACEMENT_DISK] = (uint32_t)json_u64(overcommit, "disk_percent");
 }
 
+static bool pages_are_known(const struct placement_service *service)
+{
+    enum { SCHEMA_WITH_PAGES = 12 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_PAGES;
+}
+
 /* What the log counts with: see draft_add_check() of service/machine. */
 static void write_room(struct placement_service *service, const struct placement_node *node)
 {
@@ -252,9 +290,12 @@ static void write_room(struct placement_service *service, const struct placement
         placement_cluster_usage(service->cluster, node->id, &usage, &ignored) < 0) {
         return;
     }
+    const uint64_t *limit = usage.limit.of;
+    bool knows_pages = pages_are_known(service);
     MEMORY_OWNED char *room = memory_format(
-        "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64, usage.limit.of[PLACEMENT_CPU_MILLI],
-        percent, usage.limit.of[PLACEMENT_MEMORY], usage.limit.of[PLACEMENT_DISK]);
+        "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %d %" PRIu64 " %" PRIu64,
+        limit[PLACEMENT_CPU_MILLI], percent, limit[PLACEMENT_MEMORY], limit[PLACEMENT_DISK],
+        knows_pages, limit[PLACEMENT_HUGE_2M], limit[PLACEMENT_HUGE_1G]);
     if (!service->is_room_stale && service->room != NULL && strcmp(service->room, room) == 0) {
         return;
     }
@@ -268,9 +309,16 @@ static void write_room(struct placement_service *service, const struct placement
                       "UPDATE SET cpu_millis = excluded.cpu_millis, cpu_percent = "
                       "excluded.cpu_percent, memory_bytes = excluded.memory_bytes, disk_bytes = "
                       "excluded.disk_bytes, revision = excluded.revision",
-                      "tuuuur", node->id, usage.limit.of[PLACEMENT_CPU_MILLI],
-                      percent > 0 ? percent : 100, usage.limit.of[PLACEMENT_MEMORY],
-                      usage.limit.of[PLACEMENT_DISK]);
+                      "tuuuur", node->id, limit[PLACEMENT_CPU_MILLI], percent > 0 ? percent : 100,
+                      limit[PLACEMENT_MEMORY], limit[PLACEMENT_DISK]);
+    if (knows_pages) {
+        store_command_add(command,
+                          "UPDATE placement_room SET huge_2m_bytes = ?, huge_1g_bytes = ? WHERE "
+                          "key = ?",
+                          "uut", limit[PLACEMENT_HUGE_2M] * PLACEMENT_PAGE_2M,
+                          limit[PLACEMENT_HUGE_1G] * PLACEMENT_PAGE_1G, node->id);
+    }
+    service->room_has_pages = knows_pages;
     service_write(service, command, &service->is_room_stale);
 }
 
@@ -435,8 +483,10 @@ void nodes_update(struct placement_service *service)
         }
         char *digest = digest_of(node, is_alive_now);
         const char *before = map_get(&service->nodes, name);
+        bool is_room_old = service->is_room_stale ||
+            (service->room != NULL && service->room_has_pages != pages_are_known(service));
         json_object_set_new(seen, name, json_true());
-        if (before == NULL || strcmp(before, digest) != 0 || (is_self && service->is_room_stale)) {
+        if (before == NULL || strcmp(before, digest) != 0 || (is_self && is_room_old)) {
             service->is_all_stale = service->is_all_stale || before == NULL;
             set_node(service, node, is_alive_now);
         }

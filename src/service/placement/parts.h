@@ -150,6 +150,7 @@ struct placement_service {
     size_t holds_from;
     bool are_peaks_stale;
     bool is_room_stale;     /* the state may not say what this node gives away */
+    bool room_has_pages;    /* what it says tells of huge pages */
     bool are_waiting_stale; /* nor of who waits what we believe it says */
     bool drives_away;       /* this node has a taint with the effect NoExecute */
     bool drove_away;        /* it had one, or may have had: somebody may stay by now */

@@ -149,7 +149,7 @@ static void propose(struct reserving *reserving, const struct wanted *wanted, co
         "?10 WHERE NOT EXISTS (SELECT 1 FROM placement_reservation WHERE key = ?1)",
         "ttttuuuuur", key, reserving->project, name, node, amounts[PLACEMENT_CPU_MILLI],
         amounts[PLACEMENT_MEMORY], amounts[PLACEMENT_DISK], now_ms + wanted->ttl_ms, now_ms);
-    machine_add_reservation_check(command, key);
+    machine_add_reservation_check(service->options.machines, command, key);
     service->pending++;
     store_propose(service->options.store, command, on_reserved, reserving);
 }

@@ -219,6 +219,24 @@ static void find_memory(json_t *findings)
          "");
 }
 
+/* What machines with --huge-pages have; none is no fault. */
+static void find_pages_set_aside(json_t *findings)
+{
+    struct hypervisor_pages of_2m = hypervisor_read_pages(HYPERVISOR_PAGE_2M);
+    struct hypervisor_pages of_1g = hypervisor_read_pages(HYPERVISOR_PAGE_1G);
+    char text[128];
+    bool has_some = of_2m.count > 0 || of_1g.count > 0;
+    snprintf(text, sizeof(text),
+             "%" PRIu64 " of 2MiB, %" PRIu64 " free; %" PRIu64 " of 1GiB, %" PRIu64 " free",
+             of_2m.count, of_2m.free, of_1g.count, of_1g.free);
+    find(findings, "huge pages", GOOD, has_some ? text : "none set aside",
+         has_some ? "machines can ask for them (vm create --huge-pages)"
+                  : "no machine can have its memory of them (vm create --huge-pages)",
+         has_some ? ""
+                  : "sysctl vm.nr_hugepages=512 sets 1 GiB aside; soon after the start of the "
+                    "system, while memory is in one piece");
+}
+
 static void find_limits(json_t *findings)
 {
     struct rlimit files = {0};
@@ -413,6 +431,7 @@ int verb_doctor(const struct arguments *arguments, struct error *err)
     find_jail(findings);
     find_groups(findings);
     find_memory(findings);
+    find_pages_set_aside(findings);
     find_limits(findings);
     find_disk(findings);
     bool can_run = find_tools(findings);

@@ -18,6 +18,7 @@ static const char nothing[] = "none";
 static void describe_waiting(const json_t *waiting, struct buffer *out)
 {
     static const char *const words[][2] = {{"memory_bytes", "memory"},
+                                           {"huge_pages", "huge pages"},
                                            {"cpu_limit_percent", "cpu limit"},
                                            {"publish", "ports"},
                                            {"disk_iops", "disk iops"},

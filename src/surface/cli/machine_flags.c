@@ -35,6 +35,8 @@ const struct flag vm_create_flags[] = {
      "Copy what was built to this Nix store first: http://NODE:7430, ssh://root@NODE."},
     {"cpus", 'c', "COUNT", NULL, "Virtual CPUs (default 1)."},
     {"memory", 'm', "SIZE", NULL, "Memory (default 256MiB; with a runner 512MiB)."},
+    {"huge-pages", 0, "SIZE", "2MiB 1GiB",
+     "Its memory is of huge pages of this size, which its node has set aside."},
     {"disk", 'd', "SIZE", NULL, "What it may write over its image (default 8GiB)."},
     {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]", NULL,
      "A port of the node that leads into it; may be given several times."},
@@ -125,6 +127,8 @@ const struct flag vm_set_flags[] = {
     {"publish", 'p', "[ADDRESS:]HOST:GUEST[/udp]", NULL,
      "A port of the node that leads into it, instead of those it has; may be given several times; "
      "none: no port."},
+    {"huge-pages", 0, "SIZE", "2MiB 1GiB none",
+     "Its memory is of huge pages of this size, from its next start on; none: of small ones."},
     {"cpu-limit", 0, "PERCENT", NULL,
      "What it may use at most, in percent of one CPU, from its next start on."},
     {"disk-iops", 0, "COUNT", NULL,

@@ -42,6 +42,19 @@ static void print_line(const char *name, const char *owned_text)
     printf("%-13s %s\n", name, text_make_printable(text, false));
 }
 
+static uint64_t count_of(const json_t *counts, const char *name)
+{
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(counts, index, item)
+    {
+        if (strcmp(json_text(item, "name"), name) == 0) {
+            return json_u64(item, "count");
+        }
+    }
+    return 0;
+}
+
 static void print_counts(const char *name, const json_t *counts)
 {
     BUFFER_OWNED struct buffer text = {0};
@@ -52,6 +65,33 @@ static void print_counts(const char *name, const json_t *counts)
         if (json_u64(item, "count") > 0) {
             buffer_append_format(&text, "%s%s %" PRIu64, text.used > 0 ? ", " : "",
                                  json_text(item, "name"), json_u64(item, "count"));
+        }
+    }
+    if (text.used > 0) {
+        print_line(name, memory_copy_string(buffer_string(&text)));
+    }
+}
+
+/* "2048kB 64, 3 of others, 32 allocated" */
+static void print_pages(const char *name, const json_t *pages, const json_t *allocated)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    size_t index = 0;
+    json_t *item = NULL;
+    json_array_foreach(pages, index, item)
+    {
+        uint64_t count = json_u64(item, "count");
+        uint64_t others = json_u64(item, "others");
+        uint64_t given = count_of(allocated, json_text(item, "name"));
+        if (count > 0 || given > 0) {
+            buffer_append_format(&text, "%s%s %" PRIu64, text.used > 0 ? "; " : "",
+                                 json_text(item, "name"), count);
+        }
+        if (others > 0) {
+            buffer_append_format(&text, ", %" PRIu64 " of others", others);
+        }
+        if (given > 0) {
+            buffer_append_format(&text, ", %" PRIu64 " allocated", given);
         }
     }
     if (text.used > 0) {
@@ -196,7 +236,8 @@ void node_print_attributes(const json_t *node)
                memory_format("cpu %" PRIu64 " %%, memory %" PRIu64 " %%, disk %" PRIu64 " %%",
                              json_u64(over, "cpu_percent"), json_u64(over, "memory_percent"),
                              json_u64(over, "disk_percent")));
-    print_counts("hugepages", json_object_get(has, "hugepages"));
+    print_pages("hugepages", json_object_get(has, "hugepages"),
+                json_object_get(json_object_get(node, "allocated"), "hugepages"));
     print_counts("devices", json_object_get(has, "devices"));
     print_line("system",
                memory_format("%s, Linux %s, KVM %s", json_text(has, "architecture"),

@@ -39,7 +39,8 @@ void placement_take_rules(const struct arguments *arguments, json_t *body)
                                            {"affinity", "affinities"},
                                            {"spread", "spreads"},
                                            {"toleration", "tolerations"}};
-    static const char *const texts[] = {"placement_group", "node_pool", "reservation"};
+    static const char *const texts[] = {"placement_group", "node_pool", "reservation",
+                                        "huge_pages"};
     const char *dedicated = flag_value(arguments, "dedicated-cpus");
     for (size_t i = 0; i < COUNT(lists); i++) {
         take_list(arguments, lists[i][0], lists[i][1], body);

@@ -157,6 +157,53 @@ TEST(machine, settings_are_completed_and_bounded)
     json_decref(create);
 }
 
+/* A multiple is said that is near; nothing below what a machine has at least. */
+TEST(machine, memory_of_huge_pages_is_a_multiple_of_them)
+{
+    static const struct {
+        const char *size;
+        uint64_t mib;
+        const char *said; /* NULL: it is good */
+    } rows[] = {{"2MiB", 64, NULL},
+                {"2MiB", 65, "say 64 or 66 MiB"},
+                {"1GiB", 2048, NULL},
+                {"1GiB", 512, "say 1024 MiB"},
+                {"1GiB", 1500, "say 1024 or 2048 MiB"},
+                {"4KiB", 64, "2MiB or 1GiB"},
+                {"2M", 64, "2MiB or 1GiB"},
+                {"", 65, NULL}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct error err = {0};
+        JSON_OWNED json_t *config = NULL;
+        JSON_OWNED json_t *create =
+            json_pack("{s:s, s:s, s:s, s:I}", "name", "web", "image", "debian", "huge_pages",
+                      rows[i].size, "memory_bytes", (json_int_t)(rows[i].mib << 20));
+        int r = settings_complete(create, &config, &err);
+        EXPECT(r == (rows[i].said == NULL ? 0 : -ERROR_INVALID));
+        EXPECT(rows[i].said == NULL || strstr(err.text, rows[i].said) != NULL);
+    }
+    JSON_OWNED json_t *huge = json_pack("{s:s}", "huge_pages", "1GiB");
+    EXPECT(machine_config_page_bytes(huge) == UINT64_C(1) << 30);
+}
+
+/* No balloon takes what could not be given back: less memory waits for the next start, too. */
+TEST(machine, memory_of_huge_pages_changes_with_the_next_start)
+{
+    JSON_OWNED json_t *then =
+        json_pack("{s:I, s:s}", "memory_bytes", (json_int_t)128 << 20, "huge_pages", "2MiB");
+    JSON_OWNED json_t *plain =
+        json_pack("{s:I, s:n}", "memory_bytes", (json_int_t)128 << 20, "huge_pages");
+    JSON_OWNED json_t *less =
+        json_pack("{s:I, s:s}", "memory_bytes", (json_int_t)64 << 20, "huge_pages", "2MiB");
+    JSON_OWNED json_t *small = json_pack("{s:I}", "memory_bytes", (json_int_t)64 << 20);
+    JSON_OWNED json_t *waits = change_waiting(then, less);
+    JSON_OWNED json_t *other = change_waiting(then, small);
+    JSON_OWNED json_t *at_once = change_waiting(plain, small);
+    EXPECT(json_array_size(waits) == 1);
+    EXPECT(json_array_size(other) == 2);
+    EXPECT(json_array_size(at_once) == 0);
+}
+
 /* What may hold passwords goes neither into the state nor into what is shown. */
 TEST(machine, user_data_leaves_its_digest_in_the_settings)
 {

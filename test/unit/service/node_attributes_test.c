@@ -32,6 +32,7 @@ static void put(const char *root, const char *path, const char *text)
 
 static json_t *look(const char *root)
 {
+    const struct node_pages others = {.taken = {5, 0}};
     const struct node_options options = {
         .data_folder = "/tmp",
         .kvm = "none",
@@ -45,7 +46,7 @@ static json_t *look(const char *root)
     BUFFER_OWNED struct buffer text = {0};
     json_t *found = NULL;
     struct error err = {0};
-    attributes_write(&options, &roots, &text);
+    attributes_write(&options, &roots, &others, &text);
     EXPECT(json_read(buffer_string(&text), text.used, &found, &err) == 0);
     return found;
 }
@@ -86,6 +87,7 @@ TEST(attributes, of_a_node_are_what_its_system_says)
     EXPECT(strcmp(json_text(numa, "cpus"), "0-1") == 0);
     EXPECT(json_u64(numa, "memory_bytes") == 1024 << 10);
     EXPECT(count_of(found, "hugepages", "2048kB") == 12);
+    EXPECT(json_u64(json_array_get(json_object_get(found, "hugepages"), 0), "others") == 5);
     EXPECT(count_of(found, "devices", "gpu") == 1);
     EXPECT(count_of(found, "devices", "network") == 1);
     EXPECT(count_of(found, "devices", "sriov-function") == 8);
@@ -111,6 +113,7 @@ TEST(attributes, of_two_sockets_are_two_numa_nodes)
         "Node 3 Shmem: 64 kB\n");
     put(root, "devices/system/node/node3/hugepages/hugepages-2048kB/nr_hugepages", "3\n");
     put(root, "devices/system/node/node3/hugepages/hugepages-1048576kB/nr_hugepages", "2\n");
+    put(root, "devices/system/node/node3/hugepages/hugepages-1048576kB/free_hugepages", "1\n");
     put(root, "devices/system/node/node0/cpulist", "0-1,4-5\n");
     put(root, "devices/system/node/node0/meminfo", "Node 0 MemTotal: 1024 kB\n");
     put(root, "devices/system/node/node12/cpulist", "\n");
@@ -134,7 +137,32 @@ TEST(attributes, of_two_sockets_are_two_numa_nodes)
     EXPECT(jail_read_numa(root, nodes, 2) == 2); /* no more than there is room for */
     struct jail_numa all[4];
     EXPECT(jail_read_numa(root, all, 4) == 3);
+    EXPECT(all[1].huge_1g_free == 1 && all[1].huge_2m_free == 0);
     EXPECT(all[1].free_bytes == (512 + 256 - 64) << 10 && all[1].memory_bytes == 2048 << 10);
+    EXPECT(file_remove_tree(root, &err) == 0);
+}
+
+/*
+ * Goal: a huge page that was promised is not free, and those that machines of this node have are
+ * not somebody else's.
+ * Method: ten of which three are in use and two promised, with no machine.
+ */
+TEST(attributes, of_huge_pages_are_what_others_have)
+{
+    char root[] = "/tmp/attributes-XXXXXX";
+    struct error err = {0};
+    const struct node_options alone = {0};
+    EXPECT(mkdtemp(root) != NULL);
+    put(root, "kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "10\n");
+    put(root, "kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "7\n");
+    put(root, "kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "2\n");
+    struct jail_huge huge = jail_read_huge(root, UINT64_C(2) << 20);
+    EXPECT(huge.count == 10 && huge.free == 5);
+    struct jail_huge none = jail_read_huge(root, UINT64_C(1) << 30);
+    EXPECT(none.count == 0 && none.free == 0);
+    struct node_pages others = attributes_read_pages(&alone, root);
+    EXPECT(others.set_aside[0] == 10 && others.taken[0] == 5);
+    EXPECT(others.set_aside[1] == 0 && others.taken[1] == 0);
     EXPECT(file_remove_tree(root, &err) == 0);
 }
 
