@@ -708,6 +708,7 @@ static int start_api(struct node *node, struct error *err)
         .routes = node->routes,
         .forecasts = node->forecasts,
         .traffic = node->traffic,
+        .replicas = node->replicas,
         .kv = node->kv,
         .fetches = node->fetches,
         .secrets = node->secrets,

@@ -67,6 +67,18 @@ class ImageCopies(unittest.TestCase):
         self.first.cli("image", "delete", "blank")
         self.await_(lambda: not self.holders(two), "with the image")
 
+    def test_what_is_uploaded_again_stays_until_it_is_named(self):
+        again, gone = self.add(b"again", "again"), self.add(b"gone", "gone")
+        content = self.disk(b"again").read_bytes()
+        self.first.cli("image", "delete", "again", "gone")
+        self.assertEqual(self.first.call("POST", "/v1/images/blobs", content)["id"], again)
+        self.await_(lambda: not self.holders(gone), "the other, which was deleted with it")
+        self.assertIn("n1", self.holders(again))
+        self.first.call("PUT", "/v1/images/again", {"disk": again})
+        self.await_(lambda: self.image("again")["nodes"] == ["n1", "n2"], "a copy of it")
+        self.first.cli("image", "delete", "again")
+        self.await_(lambda: not self.holders(again), "once it had been named")
+
     def test_a_copy_that_was_lost_is_made_again(self):
         blob = self.add(b"lost", "lost")
         os.remove(f"{self.second.folder}/images/{blob[:2]}/{blob}")

@@ -32,13 +32,14 @@ enum {
     CANNOT_MS = 600000, /* who could not take a blob is asked again after that */
     NODES_MAX = 1024,   /* that are looked at: the nearest */
     ROWS_MAX = 256,     /* of a command */
+    EXPECT_MS = 3600000,
 };
 
 struct replica_service {
     struct replica_options options;
     bool (*needs)(const char *blob, void *context); /* or NULL */
     void *needs_context;
-    struct map unwanted; /* blobs of this node to when that was seen first, by the boot clock */
+    struct map unwanted; /* blobs of this node to struct unwanted */
     struct loop_timer *timer;
     struct store_watch *watch;
     struct cluster_listener *listener;
@@ -49,6 +50,12 @@ struct replica_service {
     unsigned pending;
     bool is_writing;
     bool is_over;
+};
+
+/* When nothing was seen to want it first, or until when somebody is expected to. */
+struct unwanted {
+    uint64_t since_ms; /* by the boot clock */
+    bool is_expected;  /* it was uploaded here: its file is this node's to remove */
 };
 
 /* A blob that is wanted, or that a node has said something of. */
@@ -212,18 +219,38 @@ static bool is_to_have(const struct look *look, const char *blob, const struct w
     return has_source && is_chosen;
 }
 
-/* Has nobody wanted it for long? */
-static bool is_old(struct look *look, const char *blob)
+static struct unwanted *unwanted_of(struct replica_service *service, const char *blob)
 {
-    struct replica_service *service = look->service;
-    uint64_t now_ms = clock_boot_ms();
-    uint64_t *since_ms = map_get(&service->unwanted, blob);
-    if (since_ms == NULL) {
-        since_ms = NEW(uint64_t);
-        *since_ms = now_ms;
-        map_set(&service->unwanted, blob, since_ms);
+    struct unwanted *unwanted = map_get(&service->unwanted, blob);
+    if (unwanted == NULL) {
+        unwanted = NEW(struct unwanted);
+        unwanted->since_ms = clock_boot_ms();
+        map_set(&service->unwanted, blob, unwanted);
     }
-    return now_ms - *since_ms >= service->options.unused_ms;
+    return unwanted;
+}
+
+void replica_expect(struct replica_service *service, const char *blob)
+{
+    struct unwanted *unwanted = unwanted_of(service, blob);
+    unwanted->since_ms = clock_boot_ms() + EXPECT_MS;
+    unwanted->is_expected = true;
+}
+
+static void look_at_expected(const char *blob, void *value, void *context)
+{
+    const struct unwanted *unwanted = value;
+    if (unwanted->is_expected) {
+        wanted_of(context, blob);
+    }
+}
+
+/* Has nobody wanted it for long? */
+static bool is_old(struct replica_service *service, const struct unwanted *unwanted)
+{
+    uint64_t now_ms = clock_boot_ms();
+    return now_ms >= unwanted->since_ms &&
+        now_ms - unwanted->since_ms >= service->options.unused_ms;
 }
 
 /* What it says stays true until the blob is gone. */
@@ -231,9 +258,10 @@ static void look_at_unwanted(struct look *look, const char *blob, const struct h
 {
     struct replica_service *service = look->service;
     struct error err = {0};
-    bool is_here = image_exists(service->options.images, blob);
-    if (own != NULL && own->has && is_here) {
-        if (service->needs == NULL || !is_old(look, blob) ||
+    const struct unwanted *unwanted = unwanted_of(service, blob);
+    bool is_ours = (own != NULL && own->has) || unwanted->is_expected;
+    if (is_ours && image_exists(service->options.images, blob)) {
+        if (service->needs == NULL || !is_old(service, unwanted) ||
             service->needs(blob, service->needs_context)) {
             return;
         }
@@ -362,6 +390,7 @@ static void look_around(void *context)
     if (read_state(&look, &err) < 0) {
         log_warn("replica: the state cannot be read: %s", err.text);
     } else {
+        map_each(&service->unwanted, look_at_expected, &look);
         map_each(&look.wanted, look_at, &look);
         forget_gone(&look);
     }
@@ -426,7 +455,7 @@ void replica_set_needs(struct replica_service *service,
     service->needs_context = context;
 }
 
-static void free_since(const char *blob, void *value, void *context)
+static void free_unwanted(const char *blob, void *value, void *context)
 {
     (void)blob;
     (void)context;
@@ -447,7 +476,7 @@ void replica_service_free(struct replica_service *service)
     while (service->pending > 0) {
         uv_run(loop_uv(service->options.loop), UV_RUN_ONCE);
     }
-    map_each(&service->unwanted, free_since, NULL);
+    map_each(&service->unwanted, free_unwanted, NULL);
     map_done(&service->unwanted);
     free(service->fetched);
     free(service);

@@ -54,6 +54,13 @@ void replica_service_free(struct replica_service *service); /* accepts NULL */
 void replica_set_needs(struct replica_service *service,
                        bool (*needs)(const char *blob, void *context), void *context);
 
+/*
+ * The blob was uploaded to this node, and somebody is about to name it: it stays for an hour even
+ * if it was here before and is about to be removed.  What nobody has named by then goes as what
+ * nobody needs any more does.
+ */
+void replica_expect(struct replica_service *service, const char *blob);
+
 /* ---- Of the state: on any node ---- */
 
 enum { REPLICA_SCHEMA = 11, REPLICA_PARTS = 4 };

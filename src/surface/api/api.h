@@ -85,6 +85,7 @@ struct api_options {
     struct volume_service *volumes;
     struct network_service *networks;
     struct traffic_service *traffic;
+    struct replica_service *replicas; /* or NULL */
     struct nix_service *nix;
     uint64_t image_bytes_max; /* of one upload; 0: 16 GiB */
 };

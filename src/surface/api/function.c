@@ -20,7 +20,7 @@
 
 void api_blob_put(struct request *request)
 {
-    api_blob_upload(request, request->api->options.blob_bytes_max, "the module");
+    api_blob_upload(request, request->api->options.blob_bytes_max, "the module", NULL);
 }
 
 /* ---- Looking ---- */

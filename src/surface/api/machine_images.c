@@ -154,5 +154,6 @@ void api_image_pulled_delete(struct request *request)
 void api_image_blob_put(struct request *request)
 {
     uint64_t most = request->api->options.image_bytes_max;
-    api_blob_upload(request, most > 0 ? most : UPLOAD_DEFAULT, "the file");
+    api_blob_upload(request, most > 0 ? most : UPLOAD_DEFAULT, "the file",
+                    request->api->options.replicas);
 }

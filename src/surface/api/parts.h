@@ -197,8 +197,10 @@ struct api_pieces {
 void api_pieces_send(struct request *request, const struct api_pieces *pieces);
 
 /* ---- upload.c ---- */
-/* The body becomes a blob of at most `most` bytes; answered with its name. */
-void api_blob_upload(struct request *request, uint64_t most, const char *what);
+/* The body becomes a blob of at most `most` bytes; answered with its name.  With `replicas` it is
+ * kept for whoever is about to name it (replica_expect()). */
+void api_blob_upload(struct request *request, uint64_t most, const char *what,
+                     struct replica_service *replicas);
 
 /* ---- machine.c ---- */
 /* The machine of the path is another node's, or there is none: the request is answered elsewhere.

@@ -5,11 +5,14 @@
 
 #include "engine/image/image.h"
 
+#include "service/replica/replica.h"
+
 #include "surface/api/parts.h"
 
 struct upload {
     struct request *request;
     struct image_writer *writer;
+    struct replica_service *replicas; /* or NULL */
     int status;
     struct error err;
     char id[HASH_TEXT_SIZE];
@@ -40,9 +43,19 @@ static void upload_work(void *context)
         image_writer_finish(upload->writer, upload->id, &upload->size_bytes, &upload->err);
 }
 
+/* It may have been here before, and have been removed in between. */
 static void upload_done(void *context)
 {
-    upload_end(context);
+    struct upload *upload = context;
+    if (upload->status == 0 && upload->replicas != NULL) {
+        replica_expect(upload->replicas, upload->id);
+        if (!image_exists(upload->request->api->options.images, upload->id)) {
+            upload->status = error_set(&upload->err, ERROR_UNAVAILABLE,
+                                       "an older copy of the file was removed just now; upload it "
+                                       "again");
+        }
+    }
+    upload_end(upload);
 }
 
 static void on_upload_data(const void *bytes, size_t length, void *context)
@@ -68,7 +81,8 @@ static void on_upload_end(const struct error *error, void *context)
     loop_work(upload->request->api->options.loop, upload_work, upload_done, upload);
 }
 
-void api_blob_upload(struct request *request, uint64_t most, const char *what)
+void api_blob_upload(struct request *request, uint64_t most, const char *what,
+                     struct replica_service *replicas)
 {
     struct error err = {0};
     uint64_t length = http_exchange_body_length(request->exchange);
@@ -80,6 +94,7 @@ void api_blob_upload(struct request *request, uint64_t most, const char *what)
     }
     struct upload *upload = NEW(struct upload);
     upload->request = request;
+    upload->replicas = replicas;
     if (image_writer_new(request->api->options.images, &upload->writer, &err) < 0) {
         free(upload);
         api_answer_error(request, &err);
