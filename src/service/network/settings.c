@@ -313,6 +313,12 @@ static bool parse_publish(const char *text, struct network_publish *ret_publish)
 
 int network_publish_parse(const char *text, struct network_publish *ret_publish, struct error *err)
 {
+    if (text[0] == '[') {
+        return error_set(err, ERROR_INVALID,
+                         "publish \"%.60s\" is an IPv6 address: ports are published at IPv4 "
+                         "addresses alone; without an address, at all of them",
+                         text);
+    }
     return parse_publish(text, ret_publish)
         ? 0
         : error_set(err, ERROR_INVALID,

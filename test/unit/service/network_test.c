@@ -141,6 +141,8 @@ TEST(network, ports_are_published_at_an_address_or_at_all)
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         EXPECT(network_publish_parse(wrong[i], &publish, &err) == -ERROR_INVALID);
     }
+    EXPECT(network_publish_parse("[::1]:8080:80", &publish, &err) == -ERROR_INVALID &&
+           strstr(err.text, "IPv4") != NULL);
 }
 
 TEST(network, names_of_links_fit_and_differ)
