@@ -14,7 +14,8 @@ struct error;
 struct loop;
 struct qmp;
 
-enum { QMP_LINE_MAX = 1 << 20, QMP_GREETING_MS = 60000 };
+/* It greets when it has all huge pages of its guest: of a large one that takes minutes. */
+enum { QMP_LINE_MAX = 1 << 20, QMP_GREETING_MS = 600000 };
 
 struct qmp_events {
     void (*on_ready)(void *context); /* it has greeted; commands are obeyed */
