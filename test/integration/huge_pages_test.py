@@ -1,5 +1,6 @@
 """Machines whose memory is of huge pages: real ones, that are set aside for the test and given back after it."""
 import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -63,6 +64,11 @@ class HugePages(unittest.TestCase):
         taken = re.search(r"HugetlbPages:\s+(\d+) kB", pathlib.Path(f"/proc/{pid}/status").read_text())
         return sizes, int(taken[1]) // 2048
 
+    def bounds(self, name):
+        """Of its control group, where there is one for huge pages; promised or taken."""
+        groups = glob.glob(f"/sys/fs/cgroup/**/blixard/{self.machine(name)['id']}/hugetlb.2MB.*", recursive=True)
+        return {int(pathlib.Path(file).read_text()) for file in groups if file.endswith((".max", "limit_in_bytes"))}
+
     def pool(self, server, found, what):
         """A node looks every two seconds at what its operator has set aside."""
         def holds(_):
@@ -96,6 +102,7 @@ class HugePages(unittest.TestCase):
         set_aside(self.before + WANTED + 10)
         self.runs("m")
         self.assertEqual(self.pages_of("m"), (["2048"], WANTED))
+        self.assertLessEqual(self.bounds("m"), {128 << 20})
         self.pool(self.near, lambda count, others, given: (count, given) == (WANTED + 10, WANTED), "the node to say what it has")
         self.pool(self.far, lambda count, others, given: others >= WANTED and given == 0, "the other one to say that they are not its machines'")
 

@@ -127,6 +127,10 @@ static int write_order(const struct launch_order *order, struct error *err)
     json_write_u64(&writer, order->limits.cpu_percent);
     json_write_u64(&writer, order->limits.memory_bytes);
     json_write_u64(&writer, order->limits.processes);
+    if (order->limits.bounds_huge_pages) {
+        json_write_u64(&writer, order->limits.huge_2m_bytes);
+        json_write_u64(&writer, order->limits.huge_1g_bytes);
+    }
     json_write_end_array(&writer);
     json_write_field_bool(&writer, "network", order->network);
     json_write_field_bool(&writer, "keeps_files", order->keeps_files);
@@ -551,7 +555,10 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     ret_launch->limits = (struct jail_group_limits){
         .cpu_percent = (unsigned)json_integer_value(json_array_get(limits, 0)),
         .memory_bytes = (uint64_t)json_integer_value(json_array_get(limits, 1)),
-        .processes = (unsigned)json_integer_value(json_array_get(limits, 2))};
+        .processes = (unsigned)json_integer_value(json_array_get(limits, 2)),
+        .bounds_huge_pages = json_array_size(limits) > 3,
+        .huge_2m_bytes = (uint64_t)json_integer_value(json_array_get(limits, 3)),
+        .huge_1g_bytes = (uint64_t)json_integer_value(json_array_get(limits, 4))};
     ret_launch->jail.network = json_is_true(json_object_get(document, "network"));
     ret_launch->jail.filter = json_is_true(json_object_get(document, "keeps_files"))
         ? JAIL_FILTER_NO_HOLES

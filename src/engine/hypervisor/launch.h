@@ -2,12 +2,11 @@
  * What the daemon tells a monitor, and how it finds it again: the files of a machine's folder.
  *
  * launch.json: {"argv": [...], "sockets": ["qmp.sock"], "taps": ["bxt0"], "vhost": BOOL,
- * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "limits": [CPU-PERCENT, BYTES, PROCESSES],
- * "shares": [["/srv", "share0", READ-ONLY]], "share_program": PATH, "network": BOOL, "plan":
- * [["PUT", "/path",
- * {...}], ...], "incoming": {...}}.  A mount is at the same place inside; `true`: writable.  The
- * plan is what a VMM with an HTTP API is told until its machine runs; whoever finds it again tells
- * it the rest.
+ * "mounts": [["/usr", false], ...], "uid": N, "gid": N, "limits": [CPU-PERCENT, BYTES, PROCESSES,
+ * and, where huge pages are bounded, BYTES of 2 MiB, BYTES of 1 GiB], "shares": [["/srv", "share0",
+ * READ-ONLY]], "share_program": PATH, "network": BOOL, "plan": [["PUT", "/path", {...}], ...],
+ * "incoming": {...}}.  A mount is at the same place inside; `true`: writable.  The plan is what a
+ * VMM with an HTTP API is told until its machine runs; whoever finds it again tells it the rest.
  *
  * A program of Nix that becomes a VMM (driver_runner) has a member more: "runner": {"state": PATH,
  * "shut_down": PATH, "file_bytes_max": N, "queues": BOOL, "devices": ["/dev/kvm"], "taps":

@@ -440,11 +440,18 @@ static struct jail_group_limits limits_of(const struct found *found,
                                           const struct hypervisor_spec *spec)
 {
     bool is_emulated = strcmp(found->info.accelerator, "tcg") == 0 || spec->runner != NULL;
+    /* Who comes from another node while he runs there: where both are on one host, so is the group.
+     */
+    bool comes_alive = spec->is_incoming && spec->state_file == NULL;
+    uint64_t huge_bytes = spec->memory_bytes * (comes_alive ? 2 : 1);
     uint64_t besides = (UINT64_C(512) + (is_emulated ? 1024 : 0)) << 20;
     return (struct jail_group_limits){
         .cpu_percent = spec->cpu_limit_percent,
         .memory_bytes = spec->memory_bytes + spec->memory_bytes / 4 + besides,
         .processes = PROCESSES_MAX,
+        .bounds_huge_pages = spec->runner == NULL, /* else it says itself what it takes */
+        .huge_2m_bytes = spec->page_bytes == HYPERVISOR_PAGE_2M ? huge_bytes : 0,
+        .huge_1g_bytes = spec->page_bytes == HYPERVISOR_PAGE_1G ? huge_bytes : 0,
     };
 }
 

@@ -31,9 +31,18 @@ enum { PERIOD_US = 100000, FILE_BYTES_MAX = 64 << 10, VALUE_BYTES_MAX = 64 };
 enum { MOMENT_NS = 5000000, MOMENTS_MAX = 400 };
 
 /* The first ones limit, and are entered before there is anything to be limited; cpuset is set to
- * what runs: see pin.c. */
-enum controller { CPU, MEMORY, PIDS, CPUSET, CONTROLLERS, LIMITING = CPUSET };
-static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids", "cpuset"};
+ * what runs: see pin.c.  People are told of those that every machine has. */
+enum controller {
+    CPU,
+    MEMORY,
+    PIDS,
+    HUGETLB,
+    CPUSET,
+    CONTROLLERS,
+    LIMITING = CPUSET,
+    TOLD = HUGETLB
+};
+static const char *const names[CONTROLLERS] = {"cpu", "memory", "pids", "hugetlb", "cpuset"};
 
 struct place {
     char *path; /* where the controller is mounted; NULL: nowhere */
@@ -162,6 +171,22 @@ static char *open_group(const struct place *place, enum controller controller, c
 
 /* ---- Making, entering ---- */
 
+/* What is promised is bounded as well as what is taken: beyond that a mapping is refused, and
+ * nobody is killed.  The kernel may have no pages of a size, or (before 5.7) count no promises. */
+static int bound_pages(const char *folder, bool is_v2, const char *size, uint64_t bytes)
+{
+    static const char *const kinds[] = {".rsvd", ""};
+    char value[VALUE_BYTES_MAX];
+    int r = 0;
+    snprintf(value, sizeof(value), "%" PRIu64, bytes);
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && r == 0; i++) {
+        MEMORY_OWNED char *name =
+            memory_format("hugetlb.%s%s.%s", size, kinds[i], is_v2 ? "max" : "limit_in_bytes");
+        r = write_value(folder, name, value) < 0 && errno != ENOENT ? -1 : 0;
+    }
+    return r;
+}
+
 /* 0: nothing to be limited. */
 static int set_limit(const char *folder, bool is_v2, enum controller controller,
                      const struct jail_group_limits *limits)
@@ -182,6 +207,10 @@ static int set_limit(const char *folder, bool is_v2, enum controller controller,
     case PIDS:
         snprintf(value, sizeof(value), "%u", limits->processes);
         return limits->processes == 0 ? 0 : write_value(folder, "pids.max", value);
+    case HUGETLB:
+        return bound_pages(folder, is_v2, "2MB", limits->huge_2m_bytes) < 0
+            ? -1
+            : bound_pages(folder, is_v2, "1GB", limits->huge_1g_bytes);
     case CPUSET:
     case CONTROLLERS:
         break;
@@ -225,7 +254,8 @@ struct entering {
 static void enter(const struct seat *seat, void *context)
 {
     struct entering *entering = context;
-    if (seat->controller >= LIMITING) {
+    if (seat->controller >= LIMITING ||
+        (seat->controller == HUGETLB && !entering->limits->bounds_huge_pages)) {
         return;
     }
     MEMORY_OWNED char *folder = open_group(seat->place, seat->controller, entering->name);
@@ -324,6 +354,7 @@ static void read_seat(const struct seat *seat, void *context)
     case PIDS:
         usage->processes = read_number(folder, "pids.current", NULL);
         break;
+    case HUGETLB:
     case CPUSET:
     case CONTROLLERS:
         break;
@@ -434,7 +465,7 @@ unsigned jail_group_probe(char *ret_text, size_t size)
     size_t used = 0;
     snprintf(name, sizeof(name), "probe-%d", (int)getpid());
     find_places(places);
-    for (int i = 0; i < LIMITING; i++) {
+    for (int i = 0; i < TOLD; i++) {
         MEMORY_OWNED char *folder =
             places[i].path != NULL ? open_group(&places[i], (enum controller)i, name) : NULL;
         if (folder != NULL && can_write(folder)) {

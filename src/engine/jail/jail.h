@@ -92,6 +92,8 @@ struct jail_group_limits {
     unsigned cpu_percent;  /* of one CPU: 150 is one and a half; 0: not limited, as the next ones */
     uint64_t memory_bytes; /* beyond it something in the group is killed */
     unsigned processes;    /* threads count */
+    bool bounds_huge_pages; /* to these, which may be 0 */
+    uint64_t huge_2m_bytes, huge_1g_bytes;
 };
 
 struct jail_group_usage {
@@ -102,7 +104,12 @@ struct jail_group_usage {
     uint64_t processes;
 };
 
-enum { JAIL_GROUP_CPU = 1, JAIL_GROUP_MEMORY = 2, JAIL_GROUP_PROCESSES = 4 };
+enum {
+    JAIL_GROUP_CPU = 1,
+    JAIL_GROUP_MEMORY = 2,
+    JAIL_GROUP_PROCESSES = 4,
+    JAIL_GROUP_HUGE_PAGES = 8
+};
 
 /*
  * Make the group `name` (a-z, 0-9, '-') with these limits, below one that all of ours are in, and

@@ -125,7 +125,9 @@ static void be_where(const char *mounts)
  */
 TEST(jail_group, of_version_2_has_its_files_in_their_words)
 {
-    static const char *const files[] = {"cgroup.procs", "cpu.max", "memory.max", "pids.max"};
+    static const char *const files[] = {"cgroup.procs", "cpu.max",         "memory.max",
+                                        "pids.max",     "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"};
+    const struct jail_group_limits pages = {.bounds_huge_pages = true, .huge_2m_bytes = 4 << 20};
     struct jail_group_usage usage = {0};
     char text[96];
     MEMORY_OWNED char *top = memory_format("%s/unified", test_folder());
@@ -136,7 +138,7 @@ TEST(jail_group, of_version_2_has_its_files_in_their_words)
         memory_format("none / ext4 rw 0 0\nnone %s cgroup2 rw,nsdelegate 0 0\n", top);
     EXPECT(mkdir(top, 0700) == 0 && mkdir(slice, 0700) == 0 && mkdir(group, 0700) == 0);
     EXPECT(mkdir(probe, 0700) == 0);
-    put(top, "cgroup.controllers", "cpuset cpu io memory pids\n");
+    put(top, "cgroup.controllers", "cpuset cpu io memory hugetlb pids\n");
     put(top, "cgroup.subtree_control", "");
     put(slice, "cgroup.subtree_control", "");
     put(probe, "cgroup.procs", "");
@@ -153,6 +155,10 @@ TEST(jail_group, of_version_2_has_its_files_in_their_words)
     EXPECT(has(group, "memory.max", "268435456"));
     EXPECT(has(group, "pids.max", "4"));
     EXPECT(has(group, "cgroup.procs", "0"));
+    EXPECT(has(group, "hugetlb.2MB.max", "")); /* nobody has said how many */
+    EXPECT((jail_group_enter("web-1", &pages) & JAIL_GROUP_HUGE_PAGES) != 0);
+    EXPECT(has(group, "hugetlb.2MB.max", "4194304"));
+    EXPECT(has(group, "hugetlb.2MB.rsvd.max", "4194304"));
     put(group, "cpu.stat", "usage_usec 9000000\nnr_throttled 3\nthrottled_usec 5000\n");
     put(group, "memory.current", "1048576\n");
     put(group, "memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\noom_group_kill 0\n");
