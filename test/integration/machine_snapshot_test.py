@@ -100,6 +100,8 @@ class Snapshots(MachineCase):
     def test_4_there_and_back_as_a_file(self):
         path = self.folder / "web.blixard"
         self.shell("web", "echo carried > /root/note")
+        self.ok("vm", "resize", "web", "--memory", "112MiB")  # what it began without is not written down as something that it has
+        self.ok("vm", "snapshot", "create", "web", "smaller")
         self.ok("vm", "export", "web", path, "--snapshots")
         self.assertIn("already", self.refused("vm", "export", "web", path))
         self.assertIn("there is a machine", self.refused("vm", "import", path))
@@ -108,7 +110,7 @@ class Snapshots(MachineCase):
         self.assertIn("archive", self.refused("vm", "import", cut, "--name", "back"))
         self.assertNotIn("back", self.ok("vm", "list"))
         self.ok("vm", "import", path, "--name", "back")
-        self.assertEqual([one["name"] for one in self.json("vm", "snapshot", "list", "back")["snapshots"]], ["one", "three"])
+        self.assertEqual([one["name"] for one in self.json("vm", "snapshot", "list", "back")["snapshots"]], ["one", "three", "smaller"])
         # The guest of its snapshot believes to be the other one; it is told better.
         self.ok("vm", "restore", "back", "one")
         self.assertEqual(self.shell("back", "uname -n; cat /tmp/mine /root/note"), "back\nmine\none\n")

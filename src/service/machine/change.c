@@ -136,7 +136,9 @@ json_t *change_booted_config(const struct machine *machine)
     json_t *config = json_deep_copy(machine->config);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(machine->booted, keys[i]);
-        if (value != NULL) {
+        if (json_is_null(value)) {
+            json_object_del(config, keys[i]); /* as remember() keeps what it began without */
+        } else if (value != NULL) {
             json_object_set(config, keys[i], value);
         }
     }
