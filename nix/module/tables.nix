@@ -36,6 +36,7 @@
     fetch_refused = { kind = "text"; default = ""; text = "Addresses and networks with commas that functions never fetch from, whatever their lists say: 169.254.0.0/16,10.0.0.0/8."; };
     fetch_authority_file = { kind = "text"; default = ""; text = "Whom functions believe that fetch by https, PEM; the system's when empty."; };
     machine_macvtap_links = { kind = "text"; default = ""; text = "Network links of this node with commas that runners may have macvtaps on, past its packet filter; none when empty."; };
+    machine_devices = { kind = "text"; default = "all"; text = "Which of the PCI devices of this node that vfio-pci has machines may have (vm create --device), with commas: classes (gpu), VENDOR:DEVICE and addresses; all, or none.  What another driver has is never taken from it."; };
     machine_share_folders = { kind = "text"; default = ""; text = "Folders of this node with commas that machines may share (vm create --share), and what is below them; none when empty."; };
     machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
     image_copies = { kind = "count"; default = 2; least = 1; most = 16; text = "Nodes that are to have what machines start from: so many keep each image, and fetch it when one of them is lost, drained or removed; the same on all nodes; 1: where it was imported, and where its machines are, alone."; };

@@ -65,6 +65,7 @@ int places_start_node_life(struct node *node, struct error *err)
         .kvm = !node->probe.kvm_usable    ? "none"
             : node->probe.kvm_paravirtual ? "paravirtual"
                                           : "hardware",
+        .devices = options->machine_devices,
         .region = options->region,
         .zone = options->zone,
         .rack = options->rack,

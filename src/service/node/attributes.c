@@ -6,9 +6,11 @@
  *   {"cpus": N, "numa": [{"number": N, "cpus": "0-3", "memory_bytes": N, "hugepages": [...]}],
  *    "memory_bytes": N, "disk_bytes": N, "kvm": "...", "hugepages": [{"name": "2048kB", "count":
  *    N, "others": N}], "drivers": [{"name", "version", "accelerator"}], "architecture": "x86_64",
- * "kernel": "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...], "reserved":
- *    {"cpu_millis", "memory_bytes", "disk_bytes"}, "overcommit": {"cpu_percent", "memory_percent",
- *    "disk_percent"}, "topology": {"region", "zone", "rack"}}
+ *    "kernel": "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...],
+ *    "passthrough": [{"address", "class", "model", "driver", "iommu_group", "numa", "function_of",
+ *    "together", "problem"}], "reserved": {"cpu_millis", "memory_bytes", "disk_bytes"},
+ *    "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region", "zone",
+ *    "rack"}}
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -23,6 +25,7 @@
 #include "base/text.h"
 #include "base/version.h"
 
+#include "engine/device/device.h"
 #include "engine/hypervisor/hypervisor.h"
 #include "engine/jail/jail.h"
 
@@ -30,18 +33,6 @@
 #include "service/node/parts.h"
 
 enum { FILE_MAX = 65536, DEVICES_MAX = 4096, NAME_MAX_SHOWN = 64 };
-
-/* PCI classes (the upper 16 bits of DEVICE/class), as people call what is of them. */
-static const struct {
-    unsigned class;
-    unsigned mask;
-    const char *name;
-} classes[] = {
-    {0x0300, 0xff00, "gpu"},    {0x1200, 0xff00, "accelerator"}, {0x0200, 0xff00, "network"},
-    {0x0108, 0xffff, "nvme"},   {0x0100, 0xff00, "storage"},     {0x0c03, 0xffff, "usb-controller"},
-    {0x0b40, 0xffff, "crypto"},
-};
-enum { CLASSES = sizeof(classes) / sizeof(classes[0]) };
 
 /* One line of a file, without its end; false: it is not there. */
 static bool read_line(const char *path, char *ret_line, size_t size)
@@ -164,16 +155,16 @@ static void count_device(const char *folder, const char *name, uint64_t *counts,
 {
     MEMORY_OWNED char *class_path = memory_format("%s/%s/class", folder, name);
     MEMORY_OWNED char *functions = memory_format("%s/%s/sriov_totalvfs", folder, name);
-    unsigned class = (unsigned)(read_number(class_path, 16) >> 8);
-    for (size_t i = 0; i < CLASSES; i++) {
-        counts[i] += (class & classes[i].mask) == classes[i].class;
+    size_t class = device_class_of((unsigned)(read_number(class_path, 16) >> 8));
+    if (class < DEVICE_CLASSES) {
+        counts[class]++;
     }
     *sriov += read_number(functions, 10);
 }
 
 static void write_devices(struct json_writer *writer, const char *sys)
 {
-    uint64_t counts[CLASSES] = {0};
+    uint64_t counts[DEVICE_CLASSES] = {0};
     uint64_t sriov = 0;
     MEMORY_OWNED char *path = memory_format("%s/bus/pci/devices", sys);
     DIR *folder = opendir(path);
@@ -188,13 +179,49 @@ static void write_devices(struct json_writer *writer, const char *sys)
     }
     json_write_key(writer, "devices");
     json_write_begin_array(writer);
-    for (size_t i = 0; i < CLASSES; i++) {
+    for (size_t i = 0; i < DEVICE_CLASSES; i++) {
         if (counts[i] > 0) {
-            write_count(writer, classes[i].name, counts[i]);
+            write_count(writer, device_class_name(i), counts[i]);
         }
     }
     if (sriov > 0) {
         write_count(writer, "sriov-function", sriov);
+    }
+    json_write_end_array(writer);
+}
+
+/* What a machine can be given, or could be if its operator let it. */
+static void write_passthrough(struct json_writer *writer, const char *sys, const char *offered)
+{
+    MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
+    size_t count = device_list(sys, offered, devices);
+    json_write_key(writer, "passthrough");
+    json_write_begin_array(writer);
+    for (size_t i = 0; i < count; i++) {
+        const struct device *device = &devices[i];
+        if (device->group[0] == '\0') {
+            continue;
+        }
+        json_write_begin_object(writer);
+        json_write_field_string(writer, "address", device->address);
+        json_write_field_string(writer, "class", device->class_name);
+        json_write_field_string(writer, "model", device->model);
+        json_write_field_string(writer, "driver", device->driver);
+        json_write_field_string(writer, "iommu_group", device->group);
+        if (device->numa >= 0) {
+            json_write_field_u64(writer, "numa", (uint64_t)device->numa);
+        }
+        if (device->parent[0] != '\0') {
+            json_write_field_string(writer, "function_of", device->parent);
+        }
+        json_write_key(writer, "together");
+        json_write_begin_array(writer);
+        for (size_t k = 0; k < device->together_count; k++) {
+            json_write_string(writer, device->together[k]);
+        }
+        json_write_end_array(writer);
+        json_write_field_string(writer, "problem", device->problem);
+        json_write_end_object(writer);
     }
     json_write_end_array(writer);
 }
@@ -266,6 +293,7 @@ void attributes_write(const struct node_options *options, const struct attribute
     write_numa(&writer, roots->sys);
     write_hugepages(&writer, roots->sys, others);
     write_devices(&writer, roots->sys);
+    write_passthrough(&writer, roots->sys, options->devices != NULL ? options->devices : "none");
     write_drivers(&writer, options->hypervisor);
     write_system(&writer, options);
     write_settings(&writer, options);

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "engine/device/device.h"
+
 #include "service/node/parts.h"
 
 enum { LOOK_MS = 60000, PAGES_MS = 2000, SCHEMA = 8 };
@@ -114,8 +116,10 @@ static void on_rebalance(void *context)
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
                      struct error *err)
 {
+    if (options->devices != NULL && device_check_offered(options->devices, err) < 0) {
+        return -(int)err->kind;
+    }
     struct node_service *service = NEW(struct node_service);
-    (void)err;
     service->options = *options;
     service->node_name = memory_copy_string(options->node_name);
     service->options.node_name = service->node_name;

@@ -36,6 +36,7 @@ struct node_options {
     const char *node_name;
     const char *data_folder; /* its disk is what machines have */
     const char *kvm;         /* "hardware", "nested", ...: what isolates functions; for people */
+    const char *devices;     /* which machines may have: see device_list(); NULL: none */
     const char *region;      /* "" when it is not said; the same of the others */
     const char *zone;
     const char *rack;
@@ -65,6 +66,7 @@ struct node_options {
     void *functions_context;
 };
 
+/* INVALID: `devices` names none. */
 int node_service_new(const struct node_options *options, struct node_service **ret_service,
                      struct error *err);
 void node_service_free(struct node_service *service);

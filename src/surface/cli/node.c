@@ -209,6 +209,35 @@ static void print_numa(const json_t *node)
     }
 }
 
+/* "0000:01:00.0  gpu 10de:2204, IOMMU group 7, NUMA node 0, with 0000:01:00.1: free" */
+static void print_passthrough(const json_t *node)
+{
+    size_t index = 0;
+    json_t *device = NULL;
+    json_array_foreach(json_object_get(json_object_get(node, "attributes"), "passthrough"), index,
+                       device)
+    {
+        BUFFER_OWNED struct buffer text = {0};
+        const json_t *together = json_object_get(device, "together");
+        const char *problem = json_text(device, "problem");
+        const char *parent = json_text(device, "function_of");
+        buffer_append_format(&text, "%s %s, IOMMU group %s", json_text(device, "class"),
+                             json_text(device, "model"), json_text(device, "iommu_group"));
+        if (json_object_get(device, "numa") != NULL) {
+            buffer_append_format(&text, ", NUMA node %" PRIu64, json_u64(device, "numa"));
+        }
+        if (parent[0] != '\0') {
+            buffer_append_format(&text, ", function of %s", parent);
+        }
+        for (size_t i = 0; i < json_array_size(together); i++) {
+            buffer_append_format(&text, "%s%s", i == 0 ? ", with " : " ",
+                                 json_string_value(json_array_get(together, i)));
+        }
+        buffer_append_format(&text, ": %s", problem[0] != '\0' ? problem : "for machines");
+        print_line(json_text(device, "address"), memory_copy_string(buffer_string(&text)));
+    }
+}
+
 void node_print_attributes(const json_t *node)
 {
     const json_t *has = json_object_get(node, "attributes");
@@ -239,6 +268,7 @@ void node_print_attributes(const json_t *node)
     print_pages("hugepages", json_object_get(has, "hugepages"),
                 json_object_get(json_object_get(node, "allocated"), "hugepages"));
     print_counts("devices", json_object_get(has, "devices"));
+    print_passthrough(node);
     print_line("system",
                memory_format("%s, Linux %s, KVM %s", json_text(has, "architecture"),
                              json_text(has, "kernel"), json_text(has, "kvm")));
