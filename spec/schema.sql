@@ -754,3 +754,12 @@ CREATE INDEX blob_replica_blob ON blob_replica (blob);
 ALTER TABLE machine ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT 0; -- of which its memory is; 0: of none
 ALTER TABLE placement_room ADD COLUMN huge_2m_bytes INTEGER; -- in pages of that size; NULL: the node has not said it
 ALTER TABLE placement_room ADD COLUMN huge_1g_bytes INTEGER;
+-- PCI devices that machines have
+CREATE TABLE machine_device (
+    key      TEXT PRIMARY KEY NOT NULL,      -- NODE/ADDRESS: it is one machine's
+    machine  TEXT NOT NULL REFERENCES machine (id) ON DELETE CASCADE,
+    node     TEXT NOT NULL,                  -- name
+    address  TEXT NOT NULL,                  -- '0000:01:00.0'
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE INDEX machine_device_machine ON machine_device (machine);

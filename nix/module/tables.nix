@@ -304,6 +304,7 @@
         priority = { kind = "U64"; must = false; text = "0 to 100 (default 50): who waits for room gets it in this order, and from those below by displacing them, where that is allowed."; };
         node_pool = { kind = "STRING"; must = false; text = "The pool of nodes that it is placed in (default: the one called default)."; };
         huge_pages = { kind = "STRING"; must = false; text = "2MiB or 1GiB: its memory is of such pages, which its node has set aside for that; a multiple of them (default: of small ones)."; };
+        devices = { kind = "LIST(STRING)"; must = false; text = "PCI devices of its node that it has whole, WHAT[=COUNT]: a class (gpu, accelerator, network or nic, nvme, storage, usb-controller, crypto), VENDOR:DEVICE (10de:2204) or an address (0000:01:00.0)."; };
         dedicated_cpus = { kind = "BOOL"; must = false; text = "Its CPUs are whole ones of its node, on which no other machine runs."; };
         reservation = { kind = "STRING"; must = false; text = "The reservation whose room it takes."; };
         node = { kind = "STRING"; must = false; text = "The node that it is to be on (default: one that suits)."; };

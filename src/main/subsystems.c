@@ -394,6 +394,7 @@ static int start_machines(struct node *node, struct error *err)
         .node_name = node->name,
         .share_folders = node->options.machine_share_folders,
         .macvtap_links = node->options.machine_macvtap_links,
+        .devices = node->options.machine_devices,
         .runner_folders = node->options.machine_runner_folders,
         .memory_percent = node->options.machine_memory_percent,
         .stop_ms = node->options.machine_stop_ms,

@@ -169,7 +169,8 @@ class Refusals(Runner):
         hostile(write("share/microvm/hypervisor", "qemu\nrm -rf\n"), "one line")
         hostile(write("share/microvm/vsock-cid", "2\n"), "vsock-cid")
         hostile(write("share/microvm/macvtap-interfaces", "a 02:00:00:00:00:01 eth0 bridge\n"), "machine_macvtap_links")
-        hostile(write("share/microvm/pci-devices", "0000:00:01.0\n"), "leave microvm.devices empty")
+        hostile(write("share/microvm/pci-devices", "0000:00:01.0\n"), "--device 0000:00:01.0")
+        hostile(write("share/microvm/pci-devices", "../../etc\n"), "no address")
         hostile(lambda bad: os.mkfifo(bad / "share/microvm/usb-devices"), "no file")
 
         def share(tag, socket, source):

@@ -205,7 +205,8 @@ static void read_one(const char *sys, const char *address, struct found *ret_fou
     read_link(folder, "driver", device->driver, sizeof(device->driver));
     read_link(folder, "physfn", device->parent, sizeof(device->parent));
     read_link(folder, "iommu_group", device->group, sizeof(device->group));
-    device->numa = read_line(folder, "numa_node", numa, sizeof(numa)) ? atoi(numa) : -1;
+    device->numa =
+        read_line(folder, "numa_node", numa, sizeof(numa)) ? (int)strtol(numa, NULL, 10) : -1;
 }
 
 static int compare(const void *a, const void *b)

@@ -33,6 +33,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->can_snapshot = true;
     info->page_bytes_max = HYPERVISOR_PAGE_1G;
     info->can_vsock = true;
+    info->can_pass_devices = true;
     info->agent_by_vsock = true;
 }
 
@@ -69,6 +70,18 @@ static json_t *nics_of(const struct hypervisor_spec *spec)
     return list;
 }
 
+static json_t *devices_of(const struct hypervisor_spec *spec)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < spec->device_count; i++) {
+        json_array_append_new(
+            list,
+            json_pack("{s:o, s:o}", "id", json_sprintf("device%zu", i), "path",
+                      json_sprintf("/sys/bus/pci/devices/%s", spec->devices[i].address)));
+    }
+    return list;
+}
+
 static json_t *payload_of(const struct hypervisor_spec *spec)
 {
     json_t *payload =
@@ -95,10 +108,13 @@ static json_t *config_of(const struct hypervisor_spec *spec)
             config, "memory",
             json_pack("{s:I, s:b, s:I, s:b}", "size", (json_int_t)spec->memory_bytes, "hugepages",
                       1, "hugepage_size", (json_int_t)spec->page_bytes, "prefault", 1));
-    } else {
+    } else if (spec->device_count == 0) { /* what a device writes in stays where it is */
         json_object_set_new(
             config, "balloon",
             json_pack("{s:i, s:b, s:b}", "size", 0, "deflate_on_oom", 1, "free_page_reporting", 1));
+    }
+    if (spec->device_count > 0) {
+        json_object_set_new(config, "devices", devices_of(spec));
     }
     return config;
 }
@@ -111,6 +127,7 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
     rest_vmm_begin_order(program, spec, order, &seen);
     order_add(order, "--api-socket");
     order_add(order, REST_VMM_SCRATCH "/" REST_SOCKET);
+    order_add_passed(order, spec);
     if (!spec->is_incoming) { /* else hypervisor_load() says the rest */
         order->plan = json_pack("[[s, s, o], [s, s]]", "PUT", ROOT "/vm.create",
                                 config_of(&seen.spec), "PUT", ROOT "/vm.boot");

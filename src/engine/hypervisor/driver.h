@@ -20,6 +20,9 @@ struct order {
     bool vhost;
     struct launch_mount mounts[LAUNCH_MOUNTS_MAX]; /* paths are copies */
     size_t mount_count;
+    const char *devices[LAUNCH_DEVICES_MAX]; /* copies */
+    size_t device_count;
+    uint64_t locked_bytes_max;                     /* see launch.h */
     bool network;                                  /* of the host */
     bool keeps_files;                              /* see launch.h */
     bool has_scratch;                              /* LAUNCH_SCRATCH */
@@ -41,6 +44,10 @@ int order_add_tap(struct order *order, const char *name);
 void order_add_mount(struct order *order, const char *path, bool writable);
 /* Which it finds at another place, the same on all nodes. */
 void order_add_mount_at(struct order *order, const char *path, const char *at, bool writable);
+/* A character device that it opens itself. */
+void order_add_device(struct order *order, const char *path);
+/* What VFIO's are opened by, below /dev and /sys, and the memory that they need pinned. */
+void order_add_passed(struct order *order, const struct hypervisor_spec *spec);
 /* A folder of the host; returns the fd that the VMM finds its virtiofsd at. */
 int order_add_share(struct order *order, const struct hypervisor_share *share);
 void order_done(struct order *order);

@@ -266,6 +266,21 @@ static int check_pages(const struct found *found, const struct hypervisor_spec *
         : error_set(err, ERROR_UNSUPPORTED, "memory of huge pages is not shared with clones");
 }
 
+static int check_devices(const struct found *found, const struct hypervisor_spec *spec,
+                         struct error *err)
+{
+    if (spec->device_count > 0 && !found->info.can_pass_devices) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "devices: the driver %.40s passes none through; qemu and "
+                         "cloud-hypervisor do",
+                         found->info.name);
+    }
+    return spec->device_count <= HYPERVISOR_DEVICES_MAX
+        ? 0
+        : error_set(err, ERROR_INVALID, "a machine has at most %d functions of devices",
+                    HYPERVISOR_DEVICES_MAX);
+}
+
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err)
 {
@@ -286,6 +301,7 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
     }
     r = r < 0 || spec->share_count == 0 ? r : check_shares(found, spec, err);
     r = r < 0 || spec->page_bytes == 0 ? r : check_pages(found, spec, err);
+    r = r < 0 ? r : check_devices(found, spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
                          found->info.limits);

@@ -79,6 +79,7 @@ struct hypervisor_driver_info {
     bool can_limit_cpu;    /* by a control group */
     char limits[96];       /* what control groups can limit here, for people */
     bool has_pc;           /* HYPERVISOR_Q35 */
+    bool can_pass_devices; /* of the host's PCI, by VFIO */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
     bool needs_runner;     /* it runs what spec->runner says, and is never chosen by itself */
@@ -109,6 +110,7 @@ enum {
     HYPERVISOR_RUNNER_PATH_SIZE = 512,
     HYPERVISOR_RUNNER_TEXT_SIZE = 96,
     HYPERVISOR_RUNNER_TAG_SIZE = 40,
+    HYPERVISOR_RUNNER_DEVICES_MAX = 16,
 };
 
 struct hypervisor_runner_share {
@@ -137,7 +139,9 @@ struct hypervisor_runner {
     bool has_queues; /* its VMM opens its taps with several queues */
     struct hypervisor_runner_share shares[HYPERVISOR_SHARES_MAX];
     size_t share_count;
-    uint32_t vsock_cid; /* 0: none */
+    uint32_t vsock_cid;                              /* 0: none */
+    char devices[HYPERVISOR_RUNNER_DEVICES_MAX][13]; /* addresses of PCI, that its VMM passes on */
+    size_t device_count;
 };
 
 /*
@@ -200,6 +204,14 @@ struct hypervisor_share {
     bool read_only;
 };
 
+/* A PCI function of the host that vfio-pci has, by its address, and its IOMMU group. */
+enum { HYPERVISOR_DEVICES_MAX = 32, HYPERVISOR_DEVICE_GROUP_SIZE = 12 };
+struct hypervisor_device {
+    char address[13];
+    char group[HYPERVISOR_DEVICE_GROUP_SIZE];
+    bool has_rom; /* the guest's firmware has a use for it */
+};
+
 /* What it is put together of. */
 enum hypervisor_board {
     HYPERVISOR_MICROVM, /* virtio by memory-mapped registers; a kernel is given */
@@ -240,6 +252,8 @@ struct hypervisor_spec {
     size_t nic_count;
     const struct hypervisor_share *shares; /* a machine that has one is not saved */
     size_t share_count;
+    const struct hypervisor_device *devices; /* that it has whole; such a one is not saved either */
+    size_t device_count;
     bool is_incoming; /* waits for a state: hypervisor_load() */
     /* With is_incoming: plugged in before the state is read, which is of a machine with them. */
     const struct hypervisor_volume *volumes;

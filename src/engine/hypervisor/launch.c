@@ -54,12 +54,6 @@ static void write_runner(struct json_writer *writer, const struct launch_runner 
     json_write_field_string(writer, "shut_down", runner->shut_down);
     json_write_field_u64(writer, "file_bytes_max", runner->file_bytes_max);
     json_write_field_bool(writer, "queues", runner->has_queues);
-    json_write_key(writer, "devices");
-    json_write_begin_array(writer);
-    for (size_t i = 0; i < runner->device_count; i++) {
-        json_write_string(writer, runner->devices[i]);
-    }
-    json_write_end_array(writer);
     json_write_key(writer, "taps");
     json_write_begin_array(writer);
     for (size_t i = 0; i < runner->tap_count; i++) {
@@ -106,6 +100,13 @@ static int write_order(const struct launch_order *order, struct error *err)
         json_write_end_array(&writer);
     }
     json_write_end_array(&writer);
+    json_write_key(&writer, "devices");
+    json_write_begin_array(&writer);
+    for (size_t i = 0; i < order->device_count; i++) {
+        json_write_string(&writer, order->devices[i]);
+    }
+    json_write_end_array(&writer);
+    json_write_field_u64(&writer, "locked_bytes_max", order->locked_bytes_max);
     json_write_field_u64(&writer, "uid", order->uid);
     json_write_field_u64(&writer, "gid", order->gid);
     json_write_key(&writer, "shares");
@@ -495,13 +496,7 @@ static int read_runner(const json_t *document, struct launch *launch, struct err
         launch->runner.taps[i] =
             (struct launch_tap){memory_copy_string(tap), memory_copy_string(name)};
     }
-    char *devices[LAUNCH_DEVICES_MAX];
-    int r = read_texts(json_object_get(runner, "devices"), devices, LAUNCH_DEVICES_MAX,
-                       &launch->runner.device_count, err);
-    for (size_t i = 0; i < launch->runner.device_count && r == 0; i++) {
-        launch->runner.devices[i] = devices[i];
-    }
-    r = r < 0 ? r : read_macvtaps(json_object_get(runner, "macvtaps"), &launch->runner, err);
+    int r = read_macvtaps(json_object_get(runner, "macvtaps"), &launch->runner, err);
     launch->runner.queue_count = (unsigned)json_u64(runner, "queue_count");
     launch->runner.has_queues = json_is_true(json_object_get(runner, "queues"));
     launch->runner.tap_count = count;
@@ -533,6 +528,11 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     r = r < 0 || json_array_size(list) == 0
         ? r
         : read_texts(list, taps, LAUNCH_TAPS_MAX, &ret_launch->tap_count, err);
+    char *devices[LAUNCH_DEVICES_MAX];
+    list = json_object_get(document, "devices");
+    r = r < 0 || json_array_size(list) == 0
+        ? r
+        : read_texts(list, devices, LAUNCH_DEVICES_MAX, &ret_launch->device_count, err);
     r = r < 0 ? r : read_mounts(json_object_get(document, "mounts"), ret_launch, err);
     r = r < 0 ? r : read_shares(document, ret_launch, err);
     r = r < 0 ? r : read_runner(document, ret_launch, err);
@@ -548,6 +548,10 @@ int launch_read(int folder, struct launch *ret_launch, struct error *err)
     for (size_t i = 0; i < ret_launch->tap_count; i++) {
         ret_launch->taps[i] = taps[i];
     }
+    for (size_t i = 0; i < ret_launch->device_count; i++) {
+        ret_launch->devices[i] = devices[i];
+    }
+    ret_launch->jail.locked_bytes_max = json_u64(document, "locked_bytes_max");
     ret_launch->vhost = json_is_true(json_object_get(document, "vhost"));
     ret_launch->jail.uid = (uid_t)json_integer_value(json_object_get(document, "uid"));
     ret_launch->jail.gid = (gid_t)json_integer_value(json_object_get(document, "gid"));

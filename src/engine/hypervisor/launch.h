@@ -42,8 +42,8 @@ enum {
     LAUNCH_SOCKETS_MAX = 4,
     LAUNCH_TAPS_MAX = 4,
     LAUNCH_SHARES_MAX = 4,
-    LAUNCH_DEVICES_MAX = 4,
-    LAUNCH_MOUNTS_MAX = 28,
+    LAUNCH_DEVICES_MAX = 40,
+    LAUNCH_MOUNTS_MAX = 100,
     LAUNCH_BYTES_MAX = 64 << 10,
 };
 
@@ -87,9 +87,7 @@ struct launch_runner {
     bool has_queues;                                            /* each of them */
     struct hypervisor_runner_macvtap macvtaps[LAUNCH_TAPS_MAX]; /* made for it alone */
     size_t macvtap_count;
-    unsigned queue_count;                    /* of each of these */
-    const char *devices[LAUNCH_DEVICES_MAX]; /* "/dev/kvm": which it opens, by that name */
-    size_t device_count;
+    unsigned queue_count; /* of each of these */
 };
 
 struct launch_order {
@@ -101,6 +99,9 @@ struct launch_order {
     bool vhost;                 /* the kernel moves the taps' packets (vhost-net) */
     const struct launch_mount *mounts;
     size_t mount_count;
+    const char *const *devices; /* "/dev/vfio/7": which it opens, by that name */
+    size_t device_count;
+    uint64_t locked_bytes_max; /* that it, or the kernel for its devices, may pin; 0: as here */
     const struct launch_share *shares;
     size_t share_count;
     const char *share_program;       /* virtiofsd */
@@ -170,6 +171,8 @@ struct launch {
     struct launch_share shares[LAUNCH_SHARES_MAX];
     size_t share_count;
     const char *share_program;
+    const char *devices[LAUNCH_DEVICES_MAX];
+    size_t device_count;
     struct jail_mount mounts[LAUNCH_MOUNTS_MAX];
     struct jail_options jail;
     struct jail_group_limits limits;

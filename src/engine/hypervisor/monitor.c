@@ -230,9 +230,8 @@ static bool make_device(const struct monitor *monitor, const char *device, const
 
 static void give_devices(struct monitor *monitor, const char *path)
 {
-    const struct launch_runner *runner = &monitor->launch.runner;
-    for (size_t i = 0; i < runner->device_count; i++) {
-        const char *device = runner->devices[i];
+    for (size_t i = 0; i < monitor->launch.device_count; i++) {
+        const char *device = monitor->launch.devices[i];
         MEMORY_OWNED char *name = device_name(device);
         bool is_own = make_device(monitor, device, name);
         mount_for_runner(monitor,
@@ -243,9 +242,8 @@ static void give_devices(struct monitor *monitor, const char *path)
 
 static void take_devices(const struct monitor *monitor)
 {
-    const struct launch_runner *runner = &monitor->launch.runner;
-    for (size_t i = 0; i < runner->device_count; i++) {
-        MEMORY_OWNED char *name = device_name(runner->devices[i]);
+    for (size_t i = 0; i < monitor->launch.device_count; i++) {
+        MEMORY_OWNED char *name = device_name(monitor->launch.devices[i]);
         unlinkat(monitor->folder, name, 0);
     }
 }

@@ -8,6 +8,8 @@
 
 #include "engine/hypervisor/driver.h"
 
+#define PINNED_BESIDE (UINT64_C(1) << 30)
+
 static void take(struct order *order, char *owned_word)
 {
     CHECK(order->word_count < ORDER_WORDS_MAX);
@@ -65,6 +67,32 @@ void order_add_mount_at(struct order *order, const char *path, const char *at, b
         (struct launch_mount){memory_copy_string(path), writable, memory_copy_string(at)};
 }
 
+void order_add_device(struct order *order, const char *path)
+{
+    for (size_t i = 0; i < order->device_count; i++) {
+        if (strcmp(order->devices[i], path) == 0) {
+            return;
+        }
+    }
+    CHECK(order->device_count < LAUNCH_DEVICES_MAX);
+    order->devices[order->device_count++] = memory_copy_string(path);
+}
+
+/* A VMM finds a device's group by a link in sysfs, and opens the group by its number.  Beyond the
+ * guest's memory what it maps for itself is pinned, too: firmware, memory of emulated devices. */
+void order_add_passed(struct order *order, const struct hypervisor_spec *spec)
+{
+    for (size_t i = 0; i < spec->device_count; i++) {
+        const struct hypervisor_device *device = &spec->devices[i];
+        MEMORY_OWNED char *group = memory_format("/dev/vfio/%s", device->group);
+        MEMORY_OWNED char *folder = memory_format("/sys/bus/pci/devices/%s", device->address);
+        order_add_device(order, "/dev/vfio/vfio");
+        order_add_device(order, group);
+        order_add_mount(order, folder, false);
+        order->locked_bytes_max = spec->memory_bytes + PINNED_BESIDE;
+    }
+}
+
 int order_add_share(struct order *order, const struct hypervisor_share *share)
 {
     CHECK(order->share_count < LAUNCH_SHARES_MAX);
@@ -89,6 +117,9 @@ void order_done(struct order *order)
     free((void *)(uintptr_t)order->runner.state);
     free((void *)(uintptr_t)order->runner.shut_down);
     free(order->share_program);
+    for (size_t i = 0; i < order->device_count; i++) {
+        free((void *)(uintptr_t)order->devices[i]);
+    }
     for (size_t i = 0; i < order->word_count; i++) {
         free(order->words[i]);
     }

@@ -108,6 +108,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->can_hotplug = true;
     info->has_user_network = true;
     info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
+    info->can_pass_devices = info->has_pc;
     find_shares(*ret_program, info);
 }
 
@@ -117,6 +118,9 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
     (void)info;
     if (spec->memory_bytes % (UINT64_C(1) << 20) != 0) {
         return error_set(err, ERROR_INVALID, "memory is whole MiB");
+    }
+    if (spec->device_count > 0 && spec->board != HYPERVISOR_Q35) {
+        return error_set(err, ERROR_INVALID, "devices are on PCI: machine type q35");
     }
     return 0;
 }

@@ -279,6 +279,38 @@ static void add_share(const struct hypervisor_share *share, size_t index, struct
                      share->tag);
 }
 
+/*
+ * Each device of the host (what has its bus and number) is behind a port of its own, as it is on
+ * boards: drivers look for the port.  Its functions are numbered anew, since a slot without a
+ * function 0 is empty for a guest.  rombar: firmware runs no program of a network card.
+ */
+static void add_devices(const struct hypervisor_spec *spec, struct order *order)
+{
+    enum { SLOT_LENGTH = sizeof("0000:01:00") - 1 };
+    for (size_t i = 0; i < spec->device_count; i++) {
+        size_t function = 0;
+        size_t port = i;
+        bool has_more = false;
+        for (size_t k = 0; k < spec->device_count; k++) {
+            bool is_same =
+                strncmp(spec->devices[k].address, spec->devices[i].address, SLOT_LENGTH) == 0;
+            function += is_same && k < i;
+            has_more = has_more || (is_same && k > i);
+            port = is_same && k < port ? k : port;
+        }
+        if (port == i) {
+            order_add(order, "-device");
+            order_add_format(order, "pcie-root-port,id=port%zu,chassis=%zu", port, port + 1);
+        }
+        order_add(order, "-device");
+        order_add_format(order, "vfio-pci,host=%s,id=device%zu,bus=port%zu,addr=0x0.0x%zx%s%s",
+                         spec->devices[i].address, i, port, function,
+                         function == 0 && has_more ? ",multifunction=on" : "",
+                         spec->devices[i].has_rom ? "" : ",rombar=0");
+    }
+    order_add_passed(order, spec);
+}
+
 /* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */
 static void add_channels(const struct hypervisor_spec *spec, struct order *order)
 {
@@ -327,6 +359,7 @@ void qemu_make_order(const struct hypervisor_driver_info *info, const char *prog
     }
     order_add(order, "-device");
     order_add_format(order, "virtio-scsi-%s,id=volumes", bus_of(spec)); /* see qemu_volume.c */
+    add_devices(spec, order);
     for (size_t i = 0; i < spec->share_count; i++) {
         add_share(&spec->shares[i], i, order);
     }

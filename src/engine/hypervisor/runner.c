@@ -29,6 +29,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->needs_runner = true;
     info->has_user_network = true;
     info->can_vsock = file_exists("/dev/vhost-vsock");
+    info->can_pass_devices = true;
     info->can_share = false; /* by its own list, not by --share */
     snprintf(info->share_problem, sizeof(info->share_problem), "a runner brings its own");
     snprintf(info->accelerator, sizeof(info->accelerator), "%s",
@@ -44,6 +45,27 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
              options->kvm_boots_linux ? "" : options->kvm_reason);
 }
 
+/* Its command line names its devices: it has no use for others, nor do they come by themselves. */
+static int check_passed(const struct hypervisor_spec *spec, struct error *err)
+{
+    const struct hypervisor_runner *runner = spec->runner;
+    for (size_t i = 0; i < runner->device_count; i++) {
+        bool has = false;
+        for (size_t k = 0; k < spec->device_count; k++) {
+            has = has || strcmp(spec->devices[k].address, runner->devices[i]) == 0;
+        }
+        if (!has) {
+            return error_set(err, ERROR_INVALID,
+                             "its runner passes the PCI device %s on, which it is to ask for "
+                             "(--device %s)",
+                             runner->devices[i], runner->devices[i]);
+        }
+    }
+    return runner->device_count > 0 || spec->device_count == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "devices: its runner passes none on (microvm.devices)");
+}
+
 static int check(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
                  struct error *err)
 {
@@ -56,6 +78,9 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
     if (spec->is_incoming || spec->memory != HYPERVISOR_MEMORY_OWN) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "a runner begins by booting: its memory is not kept or moved");
+    }
+    if (check_passed(spec, err) < 0) {
+        return -(int)err->kind;
     }
     for (size_t i = 0; i < spec->nic_count; i++) {
         taps += spec->nics[i].tap != NULL;
@@ -104,17 +129,17 @@ static void add_mounts(const struct hypervisor_runner *runner, const char *state
 }
 
 /* Which its VMM opens itself: no more than it has a use for. */
-static void add_devices(const struct hypervisor_runner *runner, struct launch_runner *launch)
+static void add_devices(const struct hypervisor_runner *runner, struct order *order)
 {
-    launch->devices[launch->device_count++] = "/dev/kvm";
+    order_add_device(order, "/dev/kvm");
     if (runner->tap_count > 0) {
-        launch->devices[launch->device_count++] = "/dev/net/tun";
+        order_add_device(order, "/dev/net/tun");
     }
     if (runner->tap_count > 0 || runner->macvtap_count > 0) {
-        launch->devices[launch->device_count++] = "/dev/vhost-net";
+        order_add_device(order, "/dev/vhost-net");
     }
     if (runner->vsock_cid != 0) {
-        launch->devices[launch->device_count++] = "/dev/vhost-vsock";
+        order_add_device(order, "/dev/vhost-vsock");
     }
 }
 
@@ -134,7 +159,8 @@ static void make_order(const struct hypervisor_driver_info *info, const char *pr
         .file_bytes_max = spec->runner_file_bytes_max,
         .has_queues = runner->has_queues,
     };
-    add_devices(runner, &order->runner);
+    add_devices(runner, order);
+    order_add_passed(order, spec);
     for (size_t i = 0; i < runner->tap_count; i++) {
         CHECK(i < spec->nic_count && spec->nics[i].tap != NULL);
         order->runner.taps[order->runner.tap_count++] = (struct launch_tap){

@@ -16,6 +16,10 @@ int runner_parse_taps(const char *text, size_t length, struct hypervisor_runner 
 int runner_parse_macvtaps(const char *text, size_t length, struct hypervisor_runner *runner,
                           struct error *err);
 
+/* pci-devices: addresses, "0000:01:00.0", between spaces or newlines.  INVALID, UNSUPPORTED. */
+int runner_parse_devices(const char *text, size_t length, struct hypervisor_runner *runner,
+                         struct error *err);
+
 /* tap-flags: words; "multi_queue" is one of them.  Others, which a newer one may have, are not
  * ours to know. */
 bool runner_has_queues(const char *text, size_t length);

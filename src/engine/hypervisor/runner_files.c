@@ -87,6 +87,38 @@ static bool take_word(const struct text *word, char *ret_text, size_t size)
     return fits;
 }
 
+static bool is_address(const char *text)
+{
+    unsigned parts[4];
+    int end = 0;
+    return strlen(text) == sizeof("0000:01:00.0") - 1 &&
+        sscanf(text, "%4x:%2x:%2x.%1x%n", &parts[0], &parts[1], &parts[2], &parts[3], &end) == 4 &&
+        text[end] == '\0';
+}
+
+int runner_parse_devices(const char *text, size_t length, struct hypervisor_runner *runner,
+                         struct error *err)
+{
+    size_t at = 0;
+    struct text word;
+    runner->device_count = 0;
+    while (next_word(text, length, &at, &word)) {
+        char address[sizeof(runner->devices[0])];
+        if (!take_word(&word, address, sizeof(address)) || !is_address(address)) {
+            return error_set(err, ERROR_INVALID,
+                             "share/microvm/pci-devices: a word there is no address such as "
+                             "0000:01:00.0");
+        }
+        if (runner->device_count == HYPERVISOR_RUNNER_DEVICES_MAX) {
+            return error_set(err, ERROR_UNSUPPORTED,
+                             "share/microvm/pci-devices: a machine has at most %d",
+                             HYPERVISOR_RUNNER_DEVICES_MAX);
+        }
+        memcpy(runner->devices[runner->device_count++], address, sizeof(address));
+    }
+    return 0;
+}
+
 static int parse_macvtap(const char *line, size_t length, struct hypervisor_runner *runner,
                          struct error *err)
 {
@@ -411,12 +443,8 @@ static int read_parts(struct hypervisor_runner *runner, struct error *err)
     r = r < 0 ? r : runner_parse_cid((const char *)text.data, text.used, runner, err);
     r = r < 0 ? r : read_text(runner, "share/microvm/macvtap-interfaces", &text, err);
     r = r < 0 ? r : runner_parse_macvtaps((const char *)text.data, text.used, runner, err);
-    r = r < 0 ? r
-              : refuse_if_there(runner, "share/microvm/pci-devices",
-                                "a PCI device reaches all of the node's memory unless an IOMMU "
-                                "bounds it, and belongs to one node: leave microvm.devices empty; "
-                                "a machine with it is run by microvm.nix's own host module",
-                                err);
+    r = r < 0 ? r : read_text(runner, "share/microvm/pci-devices", &text, err);
+    r = r < 0 ? r : runner_parse_devices((const char *)text.data, text.used, runner, err);
     r = r < 0
         ? r
         : refuse_if_there(runner, "share/microvm/usb-devices",

@@ -98,6 +98,17 @@ static bool limit(int resource, uint64_t most)
     return setrlimit(resource, &value) == 0;
 }
 
+/* The kernel pins a guest's memory while a device may write in it, and counts that as locked. */
+static bool raise_locked(uint64_t bytes)
+{
+    struct rlimit limit;
+    if (bytes == 0 || (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= bytes)) {
+        return true;
+    }
+    limit = (struct rlimit){bytes, bytes > limit.rlim_max ? bytes : limit.rlim_max};
+    return setrlimit(RLIMIT_MEMLOCK, &limit) == 0;
+}
+
 /* At the first limit there is SIGXCPU, which tells what happened; at the second SIGKILL. */
 static bool limit_cpu(uint64_t seconds_max)
 {
@@ -119,7 +130,8 @@ static bool set_limits(const struct jail_options *options)
     const struct rlimit no_core = {0, 0};
     return setrlimit(RLIMIT_CORE, &no_core) == 0 && limit_cpu(options->cpu_seconds_max) &&
         limit(RLIMIT_AS, sanitized ? 0 : options->memory_bytes_max) &&
-        limit(RLIMIT_FSIZE, options->file_bytes_max) && limit(RLIMIT_NPROC, options->process_max);
+        limit(RLIMIT_FSIZE, options->file_bytes_max) && limit(RLIMIT_NPROC, options->process_max) &&
+        raise_locked(options->locked_bytes_max);
 }
 
 /* ---- Entering ---- */

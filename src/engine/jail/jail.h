@@ -56,6 +56,7 @@ struct jail_options {
     uint64_t cpu_seconds_max;  /* 0: unlimited, as the next ones */
     uint64_t memory_bytes_max; /* RLIMIT_AS */
     uint64_t file_bytes_max;
+    uint64_t locked_bytes_max; /* RLIMIT_MEMLOCK: raised to it where this is root */
     uint64_t process_max;
 };
 

@@ -21,7 +21,7 @@ int mount(const char *source, const char *target, const char *type, unsigned lon
           const void *data);
 int umount2(const char *target, int flags);
 
-enum { MOUNTS_MAX = 32, PATH_BYTES = 512 };
+enum { MOUNTS_MAX = 112, PATH_BYTES = 512 };
 enum {
     FLAG_BIND = 4096,
     FLAG_REC = 16384,

@@ -486,8 +486,27 @@ static void settle(struct search *search, const struct choice *choice, const cha
     tell_numa(search, choice->node);
 }
 
-static void tell_refusals(struct placement_decision *decision, size_t nodes)
+/* "no node has 2 gpu, 1 network": free, or at all; each node's reason says which. */
+static void tell_devices(const struct placement_demand *demand, struct placement_decision *decision)
 {
+    int length = snprintf(decision->reason, sizeof(decision->reason), "no node has");
+    for (size_t i = 0; i < demand->device_count && (size_t)length < sizeof(decision->reason); i++) {
+        const struct placement_device_demand *device = &demand->devices[i];
+        bool any = device->models == NULL || device->models[0] == 0;
+        length += snprintf(decision->reason + length, sizeof(decision->reason) - (size_t)length,
+                           "%s %u free device%s %.40s%s%.60s", i > 0 ? "," : "", device->count,
+                           device->count > 1 ? "s" : "", device->class_name, any ? "" : " ",
+                           any ? "" : device->models);
+    }
+}
+
+static void tell_refusals(const struct placement_demand *demand,
+                          struct placement_decision *decision, size_t nodes)
+{
+    if (nodes > 0 && decision->refused[PLACEMENT_DEVICE] == nodes) {
+        tell_devices(demand, decision);
+        return;
+    }
     int length = snprintf(decision->reason, sizeof(decision->reason),
                           nodes == 0 ? "there are no nodes" : "none of %zu nodes", nodes);
     const char *between = ": ";
@@ -512,7 +531,7 @@ static void refuse(struct search *search, uint64_t next_ms)
         decision->wakes |= PLACEMENT_WAKE_RESERVATION;
         decision->wake_ms = next_ms;
     }
-    tell_refusals(decision, search->probe->cluster->node_count);
+    tell_refusals(&search->probe->request->demand, decision, search->probe->cluster->node_count);
 }
 
 /* ---- Reservations ---- */

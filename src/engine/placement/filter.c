@@ -222,14 +222,26 @@ static void group_text(const struct probe *probe, const struct node *node, char 
              probe->over->text, why);
 }
 
-static void device_text(const struct probe *probe, unsigned which, char *ret_text)
+static void device_text(const struct probe *probe, const struct node *node, unsigned which,
+                        char *ret_text)
 {
     const struct placement_device_demand *demand = &probe->request->demand.devices[which];
+    const struct want *want = &probe->wants[which];
     bool any = demand->models == NULL || demand->models[0] == 0;
-    snprintf(ret_text, PLACEMENT_REASON_MAX, "not enough devices: %u %.40s%s%.60s%s%s wanted",
+    char has[64] = "it has none";
+    unsigned count = 0;
+    unsigned whole = 0;
+    for (size_t i = 0; i < node->kind_count; i++) {
+        bool is_of = want->class_name != NULL && kind_is_of(want, &node->kinds[i]);
+        count += is_of ? node->kinds[i].count : 0;
+        whole += is_of ? node->kinds[i].whole : 0;
+    }
+    if (count > 0) {
+        snprintf(has, sizeof(has), "it has %u, %u of them free", count, whole);
+    }
+    snprintf(ret_text, PLACEMENT_REASON_MAX, "not enough devices: %u %.40s%s%.60s%s%s wanted, %s",
              demand->count, demand->class_name, any ? "" : " (", any ? "" : demand->models,
-             any ? "" : ")",
-             probe->wants[which].share < PLACEMENT_SHARE_WHOLE ? ", a share of each," : "");
+             any ? "" : ")", want->share < PLACEMENT_SHARE_WHOLE ? ", a share of each," : "", has);
 }
 
 static void port_text(const struct probe *probe, unsigned which, char *ret_text)
@@ -297,7 +309,7 @@ void refusal_text(const struct probe *probe, const struct node *node, struct ref
         numa_text(probe, node, ret_text);
         return;
     case PLACEMENT_DEVICE:
-        device_text(probe, refusal.which, ret_text);
+        device_text(probe, node, refusal.which, ret_text);
         return;
     case PLACEMENT_PORT:
         port_text(probe, refusal.which, ret_text);

@@ -129,7 +129,7 @@ bool grant_cores(const struct probe *probe, const struct node *node,
 
 /* ---- Devices ---- */
 
-static bool kind_is_of(const struct want *want, const struct kind *kind)
+bool kind_is_of(const struct want *want, const struct kind *kind)
 {
     if (kind->class_name != want->class_name) {
         return false;

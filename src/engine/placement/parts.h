@@ -360,6 +360,7 @@ bool numa_keeps_together(const struct probe *probe, const struct node *node);
 bool grant_cores(const struct probe *probe, const struct node *node,
                  struct placement_grant *ret_grant);
 /* grant.c: which parts of the node; true when it can be had.  ret_grant may be NULL. */
+bool kind_is_of(const struct want *want, const struct kind *kind);
 bool grant_find(const struct probe *probe, const struct node *node,
                 struct placement_grant *ret_grant, enum placement_filter *ret_lacking,
                 unsigned *ret_which);

@@ -105,6 +105,31 @@ static void describe_holder(struct cluster *cluster, struct json_writer *writer,
     }
 }
 
+static bool write_device(sqlite3_stmt *row, void *context)
+{
+    struct json_writer *writer = context;
+    json_write_begin_object(writer);
+    json_write_field_string(writer, "address", store_text(row, 0));
+    json_write_field_string(writer, "machine", store_text(row, 1));
+    json_write_end_object(writer);
+    return true;
+}
+
+static void write_devices(struct cluster *cluster, struct json_writer *writer, const char *node)
+{
+    enum { SCHEMA_WITH_DEVICES = 12 };
+    struct error ignored = {0};
+    if (store_schema_now(cluster->store) >= SCHEMA_WITH_DEVICES) {
+        json_write_key(writer, "devices");
+        json_write_begin_array(writer);
+        store_query(cluster->store, &ignored, write_device, writer,
+                    "SELECT d.address, m.key FROM machine_device d JOIN machine m ON m.id = "
+                    "d.machine WHERE d.node = ? ORDER BY d.address",
+                    "t", node);
+        json_write_end_array(writer);
+    }
+}
+
 static void write_pages(struct json_writer *writer, const uint64_t bytes[PAGE_SIZES])
 {
     static const struct {
@@ -124,7 +149,7 @@ static void write_pages(struct json_writer *writer, const uint64_t bytes[PAGE_SI
     json_write_end_array(writer);
 }
 
-/* A machine that is stopped keeps its disk, and nothing else. */
+/* A machine that is stopped keeps its disk and its devices, and nothing else. */
 #define IS_WANTED "(desired = 'running' OR desired = 'paused')"
 #define MEMORY(pages)                                                                      \
     "coalesce(sum(iif(" IS_WANTED " AND coalesce(config ->> '$.huge_pages', '') = '" pages \
@@ -150,6 +175,7 @@ void describe_allocated(struct cluster *cluster, struct json_writer *writer, con
     }
     write_pages(writer, allocated.values + ALLOCATED);
     describe_numa(cluster, writer, node, attributes);
+    write_devices(cluster, writer, node);
     json_write_end_object(writer);
     describe_holder(cluster, writer, node);
 }

@@ -8,7 +8,7 @@
 
 #include "service/cluster/parts.h"
 
-enum { SCHEMA_WITH_DUTY = 8, TAINTS_MAX = 32, TAINT_VALUE_MAX = 128, ATTRIBUTES_MAX = 16384 };
+enum { SCHEMA_WITH_DUTY = 8, TAINTS_MAX = 32, TAINT_VALUE_MAX = 128, ATTRIBUTES_MAX = 131072 };
 
 static const char *const duties[CLUSTER_DUTY_COUNT] = {
     [CLUSTER_ACTIVE] = "active",

@@ -15,6 +15,7 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/kept.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
@@ -36,6 +37,7 @@ struct parts {
     struct hypervisor_disk disks[3];
     size_t own; /* which of them the machine writes in */
     struct nics nics;
+    struct machine_devices devices;
     struct error error;
 };
 
@@ -157,6 +159,9 @@ static void describe(const struct machine *machine, struct parts *parts,
             .path = parts->seed, .format = "raw", .read_only = true, .serial = "seed"};
     }
     nics_describe(machine, &parts->nics, &parts->error);
+    if (parts->error.kind == ERROR_NONE) {
+        devices_describe(machine, &parts->devices, &parts->error);
+    }
     ret_spec->driver = json_text(config, "driver")[0] != '\0' ? json_text(config, "driver") : NULL;
     ret_spec->uid = disk_uid(machine);
     ret_spec->memory_nodes = pin_nodes(machine);
@@ -168,6 +173,8 @@ static void describe(const struct machine *machine, struct parts *parts,
     ret_spec->disk_count = disks;
     ret_spec->nics = parts->nics.list;
     ret_spec->nic_count = parts->nics.count;
+    ret_spec->devices = parts->devices.list;
+    ret_spec->device_count = parts->devices.count;
 }
 
 /* What it is to go on from, if there is something. */

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 #include "service/volume/volume.h"
@@ -97,6 +98,11 @@ int capture_check(const struct machine *machine, enum capture_kind kind, struct 
     }
     if (kind == CAPTURE_MEMORY &&
         shares_refuse(machine->config, "kept with its memory (--disk-only keeps the disk)", err) <
+            0) {
+        return -(int)err->kind;
+    }
+    if (kind == CAPTURE_MEMORY &&
+        devices_refuse(machine->config, "kept with its memory (--disk-only keeps the disk)", err) <
             0) {
         return -(int)err->kind;
     }

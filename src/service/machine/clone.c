@@ -26,6 +26,7 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/kept.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
@@ -431,6 +432,7 @@ void machine_clone(struct machine_service *service, const char *project, const c
     struct cloning *cloning = NEW(struct cloning);
     int r = request_find(service, project, source, &machine, &err);
     r = r < 0 ? r : runner_refuse(machine->config, "be cloned", &err);
+    r = r < 0 ? r : devices_refuse(machine->config, "cloned", &err);
     r = r < 0 ? r : check_names(service, project, body, &count, &err);
     r = r < 0 ? r : choose(service, machine, body, cloning, &err);
     if (r < 0) {

@@ -31,6 +31,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/migrate.h"
 #include "service/machine/volumes.h"
 
@@ -181,6 +182,7 @@ static void switch_over(struct migration *migration)
         migration->runs_after ? "running" : "stopped", migration->reason, migration->operation,
         machine->project, machine->name, (uint64_t)machine_volumes_count(machine));
     migration_add_belongings(migration, command);
+    machine_add_devices(service, command, machine->id, machine->config, migration->target);
     migration_add_event(migration, command, MACHINE_CREATING);
     if (!migration->runs_after) {
         operation_add_success(service->options.operations, command, migration->operation, NULL);

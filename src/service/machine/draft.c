@@ -15,6 +15,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 
@@ -209,6 +210,7 @@ int machine_draft(struct machine_service *service, const char *project, const js
     }
     int r = settings_complete(create, &config, err);
     r = r < 0 ? r : draft_check_pages(service, config, err);
+    r = r < 0 ? r : devices_check_known(service, config, err);
     r = r < 0 ? r : request_take_image(service, project, config, err);
     r = r < 0 ? r : after_check(service, project, config, err);
     r = r < 0 ? r : request_check_free(service, project, json_text(config, "name"), err);
@@ -243,6 +245,7 @@ int machine_draft_add(struct machine_service *service, const char *project,
     settings_add_quota(service, command, project, NULL, draft->config);
     if (has_node) {
         draft_add_check(service, command, project, draft->id, draft->config);
+        machine_add_devices(service, command, draft->id, draft->config, node_or_null);
     } else {
         store_command_add(command,
                           "UPDATE machine SET state = 'pending', pending_ms = ?, pending_reason = "
@@ -268,6 +271,7 @@ void machine_add_assignment(struct machine_service *service, struct store_comman
     add_event(service, command, project, json_text(config, "name"), id, node, "vm.placed",
               machine_state_text(MACHINE_CREATING), "");
     draft_add_check(service, command, project, id, config);
+    machine_add_devices(service, command, id, config, node);
 }
 
 void machine_add_return(struct machine_service *service, struct store_command *command,
@@ -280,6 +284,7 @@ void machine_add_return(struct machine_service *service, struct store_command *c
         "'stopped'",
         "rtt", id, node);
     draft_add_check(service, command, project, id, config);
+    machine_add_devices(service, command, id, config, node);
 }
 
 void machine_add_displacement(struct machine_service *service, struct store_command *command,
@@ -292,4 +297,10 @@ void machine_add_displacement(struct machine_service *service, struct store_comm
                       "utrtt", clock_real_ms(), displaced->reason, displaced->id, displaced->node);
     add_event(service, command, displaced->project, displaced->name, displaced->id, displaced->node,
               "vm.displaced", "pending", displaced->reason);
+    if (devices_are_known(service)) {
+        store_command_add(command,
+                          "DELETE FROM machine_device WHERE machine = ?1 AND EXISTS (SELECT 1 FROM "
+                          "machine WHERE id = ?1 AND node = ?2 AND desired = 'stopped')",
+                          "tt", displaced->id, displaced->node);
+    }
 }

@@ -36,6 +36,7 @@
 #include "engine/store/store.h"
 
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/migrate.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
@@ -78,6 +79,9 @@ static const struct hypervisor_driver_info *driver_of(const struct machine *mach
 int live_check(const struct machine *machine, bool is_snapshot, struct error *err)
 {
     const struct hypervisor_driver_info *driver = driver_of(machine);
+    if (devices_refuse(machine->config, "moved while it runs (--cold moves it)", err) < 0) {
+        return -(int)err->kind;
+    }
     if (machine->state != MACHINE_RUNNING || machine->desired != MACHINE_DESIRED_RUNNING ||
         machine->vm == NULL) {
         return error_set(err, ERROR_CONFLICT, "machine %s is %s: %s moves one that runs",

@@ -55,9 +55,11 @@ struct machine_options {
     const char
         *share_folders; /* with commas: what machines may share; lent for the service's life */
     const char *runner_folders; /* the same: where runners may be */
-    const char *macvtap_links;  /* the same: links of the node that these may have macvtaps on */
-    uint64_t memory_percent;    /* of the node's, that machines may have together; 0: any */
-    uint64_t stop_ms;           /* a guest may take to go down in order */
+    const char
+        *devices; /* what of this node's they may have: device_list() of engine/device; lent */
+    const char *macvtap_links; /* the same: links of the node that these may have macvtaps on */
+    uint64_t memory_percent;   /* of the node's, that machines may have together; 0: any */
+    uint64_t stop_ms;          /* a guest may take to go down in order */
 };
 
 int machine_service_new(const struct machine_options *options, struct machine_service **ret_service,
@@ -161,6 +163,11 @@ void machine_add_assignment(struct machine_service *service, struct store_comman
 void machine_add_return(struct machine_service *service, struct store_command *command,
                         const char *project, const char *id, const json_t *config,
                         const char *node);
+/* Devices of the node that it is put at by this command, where it asks for some and has none there;
+ * what it had elsewhere is free.  The command fails with CONFLICT when another machine has them by
+ * then. */
+void machine_add_devices(const struct machine_service *service, struct store_command *command,
+                         const char *id, const json_t *config, const char *node);
 /* One that runs is stopped, and pending. */
 struct machine_displaced {
     const char *project;

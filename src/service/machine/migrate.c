@@ -20,6 +20,7 @@
 #include "engine/store/store.h"
 
 #include "service/cluster/cluster.h"
+#include "service/machine/devices.h"
 #include "service/machine/snapshot.h"
 #include "service/machine/volumes.h"
 #include "service/peer/peer.h"
@@ -478,8 +479,11 @@ static int check_way(const struct migration *migration, const struct machine *ma
     if (runner_refuse(machine->config, "move to another node", err) < 0) {
         return -(int)err->kind;
     }
-    return migration->is_live ? live_check(machine, migration->is_snapshot, err)
-                              : cold_check(machine, err);
+    int r = migration->is_live ? live_check(machine, migration->is_snapshot, err)
+                               : cold_check(machine, err);
+    return r < 0
+        ? r
+        : devices_check(machine->service, machine->config, machine->id, migration->target, err);
 }
 
 /* Without a word about it, one that runs moves while it runs. */

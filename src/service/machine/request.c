@@ -12,6 +12,7 @@
 #include "engine/image/image.h"
 #include "engine/store/store.h"
 
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 #include "service/volume/volume.h"
@@ -317,6 +318,7 @@ static int check_driver(const struct machine_service *service, const json_t *con
                                          .format = "raw",
                                          .serial = "data",
                                          .rates = volume_rates_of(config, "disk_")};
+    const struct hypervisor_device device = {.address = "0000:00:00.0", .group = "0"};
     const struct hypervisor_share any = {.path = "/share", .tag = "share0"};
     const struct hypervisor_spec spec = {
         .driver = driver[0] != '\0' ? driver : NULL,
@@ -333,6 +335,8 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .disk_count = 1,
         .nics = &nic,
         .nic_count = 1,
+        .devices = &device,
+        .device_count = devices_are_wanted(config) ? 1 : 0,
         .shares = &any,
         .share_count = json_array_size(json_object_get(config, "shares")) > 0 ? 1 : 0,
     };
@@ -410,6 +414,7 @@ static void propose_machine(struct creating *creating)
                   service->node_name);
     draft_add_claim(service, command, creating->id, creating->config);
     draft_add_check(service, command, creating->project, creating->id, creating->config);
+    machine_add_devices(service, command, creating->id, creating->config, service->node_name);
     r = r < 0
         ? r
         : network_add_leases(service->options.networks, command, creating->project, creating->id,
@@ -454,6 +459,7 @@ void machine_create(struct machine_service *service, const char *project, const 
     r = r < 0 ? r : after_check(service, project, config, &err);
     r = r < 0 ? r : shares_complete(shares_folders(service), config, &err);
     r = r < 0 ? r : request_check_fit(service, config, &err);
+    r = r < 0 ? r : devices_check(service, config, "", service->node_name, &err);
     r = r < 0 ? r : request_check_free(service, project, json_text(config, "name"), &err);
     if (r < 0) {
         seed_wipe(&user_data);
@@ -550,6 +556,9 @@ void machine_act(struct machine_service *service, const char *project, const cha
                           "UPDATE machine SET pending_ms = NULL, pending_reason = NULL WHERE id = "
                           "? AND pending_ms IS NOT NULL",
                           "t", machine->id);
+    }
+    if (act->desired == MACHINE_DESIRED_RUNNING) { /* one that was displaced has none */
+        machine_add_devices(service, command, machine->id, machine->config, service->node_name);
     }
     struct asking asking = {.service = service,
                             .restarts = act->restarts,

@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/nix/nix.h"
 
@@ -279,6 +280,7 @@ int runner_check(const struct machine_service *service, const json_t *config, st
 {
     struct hypervisor_runner runner;
     struct hypervisor_nic taps[HYPERVISOR_NICS_MAX];
+    struct hypervisor_device devices[MACHINE_DEVICES_MAX];
     size_t count = json_array_size(json_object_get(config, "networks"));
     for (size_t i = 0; i < HYPERVISOR_NICS_MAX; i++) {
         taps[i] = (struct hypervisor_nic){.mac = "02:00:00:00:00:00", .tap = "tap"};
@@ -288,6 +290,8 @@ int runner_check(const struct machine_service *service, const json_t *config, st
     spec.nics = taps;
     spec.nic_count = count;
     spec.runner = &runner;
+    spec.devices = devices;
+    spec.device_count = devices_named(config, devices);
     if (runner_can_come(service, config)) {
         return 0;
     }
@@ -347,10 +351,11 @@ struct hypervisor_vm *runner_boot(struct machine *machine, const struct hypervis
 {
     struct hypervisor_runner runner;
     struct nics nics;
+    struct machine_devices devices;
     const json_t *config = machine->config;
     struct hypervisor *hypervisor = machine->service->options.hypervisor;
     if (runner_read(machine->service, config, &runner, err) < 0 ||
-        nics_describe(machine, &nics, err) < 0) {
+        nics_describe(machine, &nics, err) < 0 || devices_describe(machine, &devices, err) < 0) {
         return NULL;
     }
     struct hypervisor_spec spec = boot_spec(config, machine->key, machine->folder);
@@ -359,6 +364,8 @@ struct hypervisor_vm *runner_boot(struct machine *machine, const struct hypervis
     spec.nics = nics.list;
     spec.nic_count = nics.count;
     spec.runner = &runner;
+    spec.devices = devices.list;
+    spec.device_count = devices.count;
     spec.runner_file_bytes_max = json_u64(config, "disk_bytes");
     return hypervisor_check(hypervisor, &spec, err) == 0
         ? hypervisor_start(hypervisor, &spec, events, machine)

@@ -9,6 +9,7 @@
 
 #include "engine/placement/placement.h"
 
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/network/network.h"
 #include "service/quota/quota.h"
@@ -106,6 +107,7 @@ const struct machine_setting machine_settings[] = {
     {"command", SETTING_RUNNERS},
     {"environment", SETTING_TRAVELS | SETTING_RUNNERS},
     {"shares", SETTING_RUNNERS},
+    {"devices", 0},
     {"volumes", SETTING_OURS},
     {"driver", SETTING_TRAVELS},
     {"kernel", SETTING_TRAVELS},
@@ -339,6 +341,7 @@ int settings_complete(const json_t *create, json_t **ret_config, struct error *e
     r = r < 0 ? r : check_rules(config, err);
     r = r < 0 ? r : check_strategy(config, err);
     r = r < 0 ? r : check_machine_type(config, err);
+    r = r < 0 ? r : devices_complete(config, err);
     r = r < 0 ? r : check_node_life(config, err);
     r = r < 0 ? r : check_published(json_object_get(config, "publish"), err);
     r = r < 0 ? r : program_check(config, err);

@@ -9,6 +9,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 #include "service/traffic/traffic.h"
@@ -118,6 +119,9 @@ static bool write_row(sqlite3_stmt *row, void *context)
         machine_volumes_write(writing->service, project, name, writer);
         network_write_machine(writing->service->options.networks,
                               (const char *)sqlite3_column_text(row, 2), writer);
+    }
+    if (writing->is_live) {
+        devices_write(writing->service, (const char *)sqlite3_column_text(row, 2), writer);
     }
     json_write_field_u64(writer, "restarts", (uint64_t)sqlite3_column_int64(row, 8));
     json_write_field_time_ms(writer, "started_at", (uint64_t)sqlite3_column_int64(row, 9));

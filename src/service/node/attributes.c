@@ -9,8 +9,8 @@
  *    "kernel": "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...],
  *    "passthrough": [{"address", "class", "model", "driver", "iommu_group", "numa", "function_of",
  *    "together", "problem"}], "reserved": {"cpu_millis", "memory_bytes", "disk_bytes"},
- *    "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region", "zone",
- *    "rack"}}
+ *    "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region",
+ * "zone", "rack"}}
  */
 #include <dirent.h>
 #include <inttypes.h>

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 
+#include "service/machine/machine.h"
 #include "service/node/parts.h"
 
 enum { LOST_MAX = 1024, LOOK_MS = 2000, AT_ONCE = 64 };
@@ -46,7 +47,9 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     const char *id = store_text(row, 0);
     char target[NODE_NAME_SIZE] = "";
     struct error err = {0};
+    JSON_OWNED json_t *config = NULL;
     struct store_command *command = store_command_new();
+    json_read(store_text(row, 2), strlen(store_text(row, 2)), &config, &err);
     if (service->options.find_other(service->options.find_context, id, evacuation->node, target,
                                     &err) < 0) {
         MEMORY_OWNED char *reason =
@@ -70,6 +73,7 @@ static bool take_machine(sqlite3_stmt *row, void *context)
         "reign = ?6) AND EXISTS (SELECT 1 FROM node WHERE key = ?1 AND duty = 'active')",
         "ttrttu", target, reason, id, evacuation->node, evacuation->reign);
     store_command_add(command, "DELETE FROM machine_move WHERE key = ?", "t", id);
+    machine_add_devices(service->options.machines, command, id, config, target);
     node_propose(service, command, "that a machine starts elsewhere");
     evacuation->begun++;
     return evacuation->begun < AT_ONCE;
@@ -86,7 +90,7 @@ static void start_elsewhere(struct node_service *service, const char *node, uint
     struct evacuation evacuation = {service, node, reign, 0};
     struct error err = {0};
     if (store_query(service->options.store, &err, take_machine, &evacuation,
-                    "SELECT m.id, m.key FROM machine m WHERE m.node = ? AND " MAY_START
+                    "SELECT m.id, m.key, m.config FROM machine m WHERE m.node = ? AND " MAY_START
                     " ORDER BY coalesce(m.config ->> '$.priority', 50) DESC, m.created_ms",
                     "t", node) < 0) {
         log_error("reading machines of a lost node: %s", err.text);

@@ -98,6 +98,7 @@ static int read_rules(struct asked *asked, struct placement_service *service,
 {
     JSON_OWNED json_t *rules = machine_config_rules(of->config);
     const char *driver = json_text(of->config, "driver");
+    devices_ask(asked, service, of, of->is_only_counted ? NULL : rules);
     if (of->is_only_counted) {
         return placement_rules_read(rules, &asked->request.rules, err);
     }
@@ -139,7 +140,7 @@ static void take_demand(struct asked *asked, const struct asked_of *of)
     size_t index = 0;
     json_t *publish = NULL;
     demand->amounts.of[PLACEMENT_DISK] = json_u64(of->config, "disk_bytes");
-    if (of->is_idle) {
+    if (of->is_idle) { /* its devices are its own as well */
         return;
     }
     uint64_t memory_bytes = json_u64(of->config, "memory_bytes");

@@ -225,23 +225,6 @@ static void take_numa(struct described *described, const json_t *list)
     described->node.numa = described->numa;
 }
 
-static void take_devices(struct described *described, const json_t *list)
-{
-    size_t index = 0;
-    json_t *device = NULL;
-    json_array_foreach(list, index, device)
-    {
-        uint64_t count = json_u64(device, "count");
-        if (described->node.device_count < PLACEMENT_DEVICE_KINDS_MAX && count > 0) {
-            described->devices[described->node.device_count++] = (struct placement_device){
-                .class_name = json_text(device, "name"),
-                .model = "",
-                .count = (uint32_t)(count < PLACEMENT_DEVICES_MAX ? count : PLACEMENT_DEVICES_MAX)};
-        }
-    }
-    described->node.devices = described->devices;
-}
-
 /* What nobody can have stays that, and does not wrap to what one could. */
 static uint64_t milli_of(uint64_t cpus)
 {
@@ -381,7 +364,9 @@ static void set_node(struct placement_service *service, const json_t *node, bool
     take_taints(described, json_object_get(node, "taints"));
     take_size(described, attributes);
     take_numa(described, json_object_get(attributes, "numa"));
-    take_devices(described, json_object_get(attributes, "devices"));
+    described->node.devices = described->devices;
+    described->node.device_count =
+        devices_take(service, name, json_object_get(attributes, "passthrough"), described->devices);
     int r = placement_cluster_set_node(service->cluster, &described->node, &change, &err);
     if (r < 0) { /* what does not add up is left out: what is known of the rest holds */
         err = (struct error){0};
@@ -454,6 +439,7 @@ static void remove_gone(struct placement_service *service, const json_t *seen)
         placement_cluster_remove_node(service->cluster, name, &ignored);
         free(map_remove(&service->nodes, name));
         free(map_remove(&service->cpus, name));
+        free(map_remove(&service->devices, name));
     }
     service->is_all_stale = service->is_all_stale || sweep.gone.count > 0;
 }

@@ -9,6 +9,7 @@
  *   queue.c     machines that wait for room
  *   hold.c      nodes that are held for them
  *   cpus.c      CPUs of machines' own
+ *   devices.c   devices of the host that machines have
  *   explain.c   why
  *   preview.c   where what is to be would go
  *   show.c      lists; group.c, reserve.c, strategy.c: what people set
@@ -56,6 +57,11 @@ struct asked {
     char group[PLACEMENT_ID_MAX + 1];
     char reservation[PLACEMENT_ID_MAX + 1];
     uint16_t ports[PLACEMENT_PORTS_MAX];
+    struct placement_device_demand devices[PLACEMENT_DEVICE_KINDS_MAX];
+    struct asked_device {
+        char class_name[32];
+        char models[128];
+    } found[PLACEMENT_DEVICE_KINDS_MAX]; /* what these point to */
     char hinted[PLACEMENT_HINTED_MAX][64];
     struct placement_hint hints[PLACEMENT_HINTED_MAX];
     const char *avoided[PLACEMENT_TRIES_MAX];
@@ -154,6 +160,7 @@ struct placement_service {
     bool are_waiting_stale; /* nor of who waits what we believe it says */
     bool drives_away;       /* this node has a taint with the effect NoExecute */
     bool drove_away;        /* it had one, or may have had: somebody may stay by now */
+    struct map devices;     /* node -> its devices, in the engine's order: devices.c */
     struct map cpus;        /* node -> its CPUs in the engine's order: cpus.c */
     bool pins_stale;        /* what is at this node has changed */
     bool has_pins;          /* machines were told on which CPUs they may run */
@@ -176,8 +183,9 @@ struct placement_service {
     uint64_t decisions;
 };
 
-bool service_is_known(const struct placement_service *service);   /* has the state version 8? */
-bool picture_knows_cpus(const struct placement_service *service); /* and 9? */
+bool service_is_known(const struct placement_service *service);      /* has the state version 8? */
+bool picture_knows_cpus(const struct placement_service *service);    /* and 9? */
+bool picture_knows_devices(const struct placement_service *service); /* and 12? */
 /* Bring the picture up to the state. */
 void picture_update(struct placement_service *service);
 void picture_done(struct placement_service *service);
@@ -233,6 +241,17 @@ struct cpus_beside cpus_beside(const struct placement_service *service, const ch
                                const uint16_t *cores, size_t count, const bool *is_taken);
 /* Give CPUs to those here that have none, and tell all which ones they may run on. */
 void cpus_look(struct placement_service *service);
+
+/* devices.c: what a node says, of NodeDevice; returns how many kinds (lent from `list`), of at most
+ * PLACEMENT_DEVICE_KINDS_MAX. */
+size_t devices_take(struct placement_service *service, const char *node, const json_t *list,
+                    struct placement_device *ret_kinds);
+/* The grant of one that has "0000:01:00.0,..." there; `devices` is DEVICE_LIST_MAX, and lent. */
+void devices_grant(const struct placement_service *service, const char *node, const char *addresses,
+                   struct placement_grant_device *devices, struct placement_grant *ret_grant);
+/* What it asks for, as demands; where it names one, a rule is added. */
+void devices_ask(struct asked *asked, struct placement_service *service, const struct asked_of *of,
+                 json_t *rules_or_null);
 
 /* leave.c: a machine has come where it was to go, or goes elsewhere. */
 void leave_forget(struct placement_service *service, const char *machine_id);

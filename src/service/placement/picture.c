@@ -7,14 +7,25 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/device/device.h"
+
 #include "service/machine/machine.h"
 #include "service/placement/parts.h"
 
 #define COLUMNS "key, id, project, name, node, config, desired, pending_ms, pending_reason, "
-#define BEFORE  "SELECT " COLUMNS "NULL FROM machine "
-#define NOW                                                                                       \
-    "SELECT " COLUMNS "(SELECT c.cpus FROM machine_cpus c WHERE c.key = machine.id AND c.node = " \
-    "machine.node) FROM machine "
+#define BEFORE  "SELECT " COLUMNS "NULL, NULL FROM machine "
+#define CPUS \
+    "(SELECT c.cpus FROM machine_cpus c WHERE c.key = machine.id AND c.node = machine.node)"
+#define DEVICES                                                                                \
+    "(SELECT group_concat(d.address) FROM (SELECT address, machine, node FROM machine_device " \
+    "ORDER "                                                                                   \
+    "BY address) d WHERE d.machine = machine.id AND d.node = machine.node)"
+#define WITH_CPUS    "SELECT " COLUMNS CPUS ", NULL FROM machine "
+#define WITH_DEVICES "SELECT " COLUMNS CPUS ", " DEVICES " FROM machine "
+#define ROWS(service, where)                                \
+    (picture_knows_devices(service)    ? WITH_DEVICES where \
+         : picture_knows_cpus(service) ? WITH_CPUS where    \
+                                       : BEFORE where)
 
 bool service_is_known(const struct placement_service *service)
 {
@@ -28,6 +39,12 @@ bool picture_knows_cpus(const struct placement_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_CPUS;
 }
 
+bool picture_knows_devices(const struct placement_service *service)
+{
+    enum { SCHEMA_WITH_DEVICES = 12 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_DEVICES;
+}
+
 bool picture_has_node(const struct placement_service *service, const char *name)
 {
     return map_get(&service->nodes, name) != NULL;
@@ -37,8 +54,8 @@ bool picture_has_node(const struct placement_service *service, const char *name)
 static uint64_t digest_of(sqlite3_stmt *row)
 {
     uint64_t digest = UINT64_C(0xcbf29ce484222325);
-    for (int i = 1; i < 9; i++) {
-        const char *text = store_text(row, i < 8 ? i : 9); /* but why it waits */
+    for (int i = 1; i < 10; i++) {
+        const char *text = store_text(row, i < 8 ? i : i + 1); /* but why it waits */
         do {
             digest = (digest ^ (uint8_t)*text) * UINT64_C(0x100000001b3);
         } while (*text++ != '\0');
@@ -164,11 +181,13 @@ static void put_in(struct placement_service *service, struct known *known, sqlit
     int r = asked_init(asked, service, &of, &err);
     if (r == 0) {
         uint16_t cores[PLACEMENT_CORES_MAX];
+        struct placement_grant_device devices[DEVICE_LIST_MAX];
         struct placement_allocation allocation = {.request = asked->request, .node = node};
         known->own_cpus = asked->request.demand.dedicated_cores;
         free(known->cpus);
         known->cpus = memory_copy_string(store_text(row, 9));
         cpus_grant(service, node, store_text(row, 9), known->own_cpus, cores, &allocation.grant);
+        devices_grant(service, node, store_text(row, 10), devices, &allocation.grant);
         r = placement_cluster_add(service->cluster, &allocation, &err);
         leave_forget(service, known->id);
         asked_done(asked);
@@ -256,9 +275,7 @@ static void load_one(struct placement_service *service, const char *key)
     if (!presence.is_there) {
         forget(service, key);
     } else if (store_query(service->options.store, &err, take_row, service,
-                           picture_knows_cpus(service) ? NOW "WHERE key = ?"
-                                                       : BEFORE "WHERE key = ?",
-                           "t", key) < 0) {
+                           ROWS(service, "WHERE key = ?"), "t", key) < 0) {
         log_error("placement: reading machine %s: %s", key, err.text);
     }
 }
@@ -299,9 +316,7 @@ static void load_all(struct placement_service *service)
     }
     keys_free(&keys);
     if (store_query(service->options.store, &err, take_row, service,
-                    picture_knows_cpus(service) ? NOW "ORDER BY created_ms"
-                                                : BEFORE "ORDER BY created_ms",
-                    "") < 0) {
+                    ROWS(service, "ORDER BY created_ms"), "") < 0) {
         log_error("placement: reading machines: %s", err.text);
     }
 }
@@ -538,5 +553,7 @@ void picture_done(struct placement_service *service)
     map_done(&service->waiters);
     map_each(&service->cpus, free_text, NULL);
     map_done(&service->cpus);
+    map_each(&service->devices, free_text, NULL);
+    map_done(&service->devices);
     placement_cluster_free(service->cluster);
 }

@@ -94,6 +94,8 @@ static void on_changed(const struct store_event *event, void *context)
     } else if (strcmp(event->table, "machine_cpus") == 0) {
         picture_reload(service, event->key);
         service_post(service);
+    } else if (strcmp(event->table, "machine_device") == 0) {
+        queue_wake_all(service);
     } else if (strcmp(event->table, "machine_traffic") == 0) {
         map_set(&service->talking, event->key, service);
     } else if (strcmp(event->table, "node_peak") == 0) {

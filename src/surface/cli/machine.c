@@ -243,6 +243,7 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
     take_list(arguments, "entrypoint", "entrypoint", body);
     take_list(arguments, "after", "after", body);
     take_list(arguments, "share", "shares", body);
+    take_list(arguments, "device", "devices", body);
     take_command(arguments, body);
     take_list(arguments, "volume", "volumes", body);
     r = r < 0 ? r : network_take_flags(arguments, body, err);
@@ -370,6 +371,8 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"health", "health_state", AS_TEXT},
         {"last bad check", "health_reason", AS_TEXT},
         {"shares", "shares", AS_TEXT},
+        {"asks for devices", "devices", AS_TEXT},
+        {"has devices", "has_devices", AS_TEXT},
         {"checked", "health", AS_TEXT},
         {"after", "after", AS_TEXT},
         {"node", "node", AS_TEXT},

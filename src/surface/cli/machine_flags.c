@@ -51,6 +51,9 @@ const struct flag vm_create_flags[] = {
     {"entrypoint", 0, "WORD", NULL,
      "The program instead of the image's; its arguments by giving it again, or as COMMAND."},
     {"env", 'e', "NAME=VALUE", NULL, "A variable of that program; may be given several times."},
+    {"device", 0, "WHAT[=COUNT]", NULL,
+     "PCI devices of its node that it has whole: a class (gpu, nic, nvme, accelerator), "
+     "VENDOR:DEVICE or an address; may be given several times."},
     {"share", 0, "FOLDER:PATH[:ro]", NULL,
      "A folder of the node in the machine, where the node allows it."},
     {"cpu-limit", 0, "PERCENT", NULL,

@@ -209,6 +209,20 @@ static void print_numa(const json_t *node)
     }
 }
 
+static const char *owner_of(const json_t *node, const char *address)
+{
+    size_t index = 0;
+    json_t *device = NULL;
+    json_array_foreach(json_object_get(json_object_get(node, "allocated"), "devices"), index,
+                       device)
+    {
+        if (strcmp(json_text(device, "address"), address) == 0) {
+            return json_text(device, "machine");
+        }
+    }
+    return NULL;
+}
+
 /* "0000:01:00.0  gpu 10de:2204, IOMMU group 7, NUMA node 0, with 0000:01:00.1: free" */
 static void print_passthrough(const json_t *node)
 {
@@ -233,7 +247,14 @@ static void print_passthrough(const json_t *node)
             buffer_append_format(&text, "%s%s", i == 0 ? ", with " : " ",
                                  json_string_value(json_array_get(together, i)));
         }
-        buffer_append_format(&text, ": %s", problem[0] != '\0' ? problem : "for machines");
+        const char *owner = owner_of(node, json_text(device, "address"));
+        buffer_append_format(&text, ": %s%s", owner != NULL ? "of machine " : "",
+                             owner != NULL            ? owner
+                                 : problem[0] != '\0' ? problem
+                                                      : "free");
+        if (owner != NULL && problem[0] != '\0') {
+            buffer_append_format(&text, ", which cannot start with it: %s", problem);
+        }
         print_line(json_text(device, "address"), memory_copy_string(buffer_string(&text)));
     }
 }

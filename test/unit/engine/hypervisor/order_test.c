@@ -23,6 +23,15 @@ static bool has_word(const struct order *order, const char *text)
     return false;
 }
 
+static bool has_mount(const struct order *order, const char *path)
+{
+    bool has = false;
+    for (size_t i = 0; i < order->mount_count; i++) {
+        has = has || strcmp(order->mounts[i].path, path) == 0;
+    }
+    return has;
+}
+
 static struct hypervisor_spec small(void)
 {
     return (struct hypervisor_spec){.name = "default/web",
@@ -197,6 +206,50 @@ TEST(hypervisor, a_disk_that_boots_by_itself_is_in_a_pc)
     spec.firmware_variables = "/variables";
     qemu_make_order(&emulated, "/q", &spec, &order);
     EXPECT(has_word(&order, "pflash0=firmware,pflash1=variables"));
+    order_done(&order);
+}
+
+/*
+ * Goal: each device of the host is behind a port of its own, its functions are together and
+ * numbered from 0, and the VMM finds what it opens: its groups once each, the folders of sysfs, and
+ * the right to pin the guest's memory. Method: a card of two functions (of which the guest gets
+ * those with the numbers 1 and 2) and a virtual function of another one.
+ */
+TEST(hypervisor, devices_of_the_host_are_behind_ports)
+{
+    const struct hypervisor_device devices[] = {
+        {.address = "0000:01:00.1", .group = "7", .has_rom = true},
+        {.address = "0000:02:10.3", .group = "12"},
+        {.address = "0000:01:00.2", .group = "7", .has_rom = true},
+    };
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    spec.board = HYPERVISOR_Q35;
+    spec.memory_bytes = UINT64_C(2) << 30;
+    spec.devices = devices;
+    spec.device_count = 3;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "pcie-root-port,id=port0,chassis=1"));
+    EXPECT(has_word(&order, "pcie-root-port,id=port1,chassis=2"));
+    EXPECT(!has_word(&order, "pcie-root-port,id=port2"));
+    EXPECT(has_word(
+        &order, "vfio-pci,host=0000:01:00.1,id=device0,bus=port0,addr=0x0.0x0,multifunction=on"));
+    EXPECT(has_word(&order, "vfio-pci,host=0000:01:00.2,id=device2,bus=port0,addr=0x0.0x1"));
+    EXPECT(
+        has_word(&order, "vfio-pci,host=0000:02:10.3,id=device1,bus=port1,addr=0x0.0x0,rombar=0"));
+    EXPECT(order.device_count == 3);
+    EXPECT_STRING(order.devices[0], "/dev/vfio/vfio");
+    EXPECT_STRING(order.devices[1], "/dev/vfio/7");
+    EXPECT_STRING(order.devices[2], "/dev/vfio/12");
+    EXPECT(has_mount(&order, "/sys/bus/pci/devices/0000:02:10.3"));
+    EXPECT(order.locked_bytes_max == UINT64_C(3) << 30);
+    order_done(&order);
+
+    order = (struct order){0};
+    spec.device_count = 0;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(!has_word(&order, "vfio-pci") && order.device_count == 0);
+    EXPECT(order.locked_bytes_max == 0);
     order_done(&order);
 }
 

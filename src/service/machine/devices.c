@@ -1,0 +1,462 @@
+/*
+ * PCI devices that machines have whole: which ones a machine gets, and whose they are.
+ *
+ * A device is a machine's by a row of the state (machine_device), whose key is the device's: no two
+ * can have one.  The row is made by the command that puts the machine at the node; it goes with the
+ * machine, or when that is put at another node.  One that is stopped keeps its devices, as it does
+ * its disk.
+ *
+ * Which devices a node has is in its attributes, and for this node in sysfs.
+ */
+#include "service/machine/devices.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buffer.h"
+#include "base/check.h"
+#include "base/json.h"
+#include "base/memory.h"
+
+#include "engine/device/device.h"
+#include "engine/store/store.h"
+
+#include "service/machine/parts.h"
+
+enum { SCHEMA_WITH_DEVICES = 12, CANDIDATES_MAX = 32 };
+
+/* ---- What is asked for ---- */
+
+static const json_t *asks_of(const json_t *config)
+{
+    return json_object_get(config, "devices");
+}
+
+bool devices_are_wanted(const json_t *config)
+{
+    return json_array_size(asks_of(config)) > 0;
+}
+
+/* QEMU's microvm has no PCI. */
+static int settle_board(json_t *config, struct error *err)
+{
+    const char *driver = json_text(config, "driver");
+    const char *type = json_text(config, "machine_type");
+    bool is_qemu = driver[0] == '\0' || strcmp(driver, "qemu") == 0;
+    if (strcmp(driver, "firecracker") == 0) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "devices: firecracker passes none through; qemu and cloud-hypervisor do");
+    }
+    if (is_qemu && strcmp(type, "microvm") == 0) {
+        return error_set(err, ERROR_INVALID,
+                         "devices are on PCI, which a microvm has not: machine_type q35");
+    }
+    if (is_qemu) {
+        json_object_set_new(config, "machine_type", json_string("q35"));
+    }
+    return 0;
+}
+
+int devices_complete(json_t *config, struct error *err)
+{
+    size_t index = 0;
+    size_t count = 0;
+    json_t *text = NULL;
+    if (!devices_are_wanted(config)) {
+        json_object_del(config, "devices");
+        return 0;
+    }
+    json_array_foreach(asks_of(config), index, text)
+    {
+        struct device_ask ask = {0};
+        if (device_ask_parse(json_string_value(text), &ask, err) < 0) {
+            return -(int)err->kind;
+        }
+        count += ask.count;
+        if (runner_is(config) && ask.kind != DEVICE_ASK_ADDRESS) {
+            return error_set(err, ERROR_INVALID,
+                             "device %.40s: a runner's command line has addresses (0000:01:00.0), "
+                             "which the machine asks for",
+                             json_string_value(text));
+        }
+    }
+    if (count > MACHINE_DEVICES_MAX) {
+        return error_set(err, ERROR_INVALID, "devices: at most %d", MACHINE_DEVICES_MAX);
+    }
+    return runner_is(config) ? 0 : settle_board(config, err);
+}
+
+int devices_refuse(const json_t *config, const char *what, struct error *err)
+{
+    return !devices_are_wanted(config)
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "a machine with devices (%.100s%s) cannot be %s: what is in a device is not "
+                    "saved",
+                    json_string_value(json_array_get(asks_of(config), 0)),
+                    json_array_size(asks_of(config)) > 1 ? " and more" : "", what);
+}
+
+bool devices_are_known(const struct machine_service *service)
+{
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_DEVICES;
+}
+
+int devices_check_known(const struct machine_service *service, const json_t *config,
+                        struct error *err)
+{
+    return !devices_are_wanted(config) || devices_are_known(service)
+        ? 0
+        : error_set(err, ERROR_UNSUPPORTED,
+                    "devices: nodes of an older Blixard are in the cluster, which cannot give any");
+}
+
+/* ---- What a node has that is free ---- */
+
+struct offer {
+    char address[DEVICE_ADDRESS_SIZE];
+    char class_name[DEVICE_NAME_SIZE];
+    char model[DEVICE_MODEL_SIZE];
+    bool is_taken;
+};
+
+struct offers {
+    struct offer list[DEVICE_LIST_MAX];
+    size_t count;
+};
+
+static void add_offer(struct offers *offers, const char *address, const char *class_name,
+                      const char *model)
+{
+    if (offers->count < DEVICE_LIST_MAX) {
+        struct offer *offer = &offers->list[offers->count++];
+        snprintf(offer->address, sizeof(offer->address), "%s", address);
+        snprintf(offer->class_name, sizeof(offer->class_name), "%s", class_name);
+        snprintf(offer->model, sizeof(offer->model), "%s", model);
+    }
+}
+
+static void take_own(const struct machine_service *service, struct offers *offers)
+{
+    MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
+    size_t count = device_list("/sys", service->options.devices, devices);
+    for (size_t i = 0; i < count; i++) {
+        if (devices[i].problem[0] == '\0') {
+            add_offer(offers, devices[i].address, devices[i].class_name, devices[i].model);
+        }
+    }
+}
+
+static bool take_offer(sqlite3_stmt *row, void *context)
+{
+    add_offer(context, store_text(row, 0), store_text(row, 1), store_text(row, 2));
+    return true;
+}
+
+static bool take_taken(sqlite3_stmt *row, void *context)
+{
+    struct offers *offers = context;
+    for (size_t i = 0; i < offers->count; i++) {
+        struct offer *offer = &offers->list[i];
+        offer->is_taken = offer->is_taken || strcmp(offer->address, store_text(row, 0)) == 0;
+    }
+    return true;
+}
+
+/* What a machine has there itself is free for it. */
+static int read_offers(const struct machine_service *service, const char *node, const char *id,
+                       struct offers *offers, struct error *err)
+{
+    int r = 0;
+    if (strcmp(node, service->node_name) == 0) {
+        take_own(service, offers);
+    } else {
+        r = store_query(service->options.store, err, take_offer, offers,
+                        "SELECT d.value ->> '$.address', d.value ->> '$.class', d.value ->> "
+                        "'$.model' FROM node n, json_each(n.attributes, '$.passthrough') d WHERE "
+                        "n.key = ? AND d.value ->> '$.problem' = '' ORDER BY 1",
+                        "t", node);
+    }
+    return r < 0 ? r
+                 : store_query(service->options.store, err, take_taken, offers,
+                               "SELECT address FROM machine_device WHERE node = ? AND machine <> ?",
+                               "tt", node, id);
+}
+
+/* ---- Choosing ---- */
+
+/* For each ask what may be taken for it, "0000:01:00.0,0000:02:00.0": the log takes the first that
+ * is nobody's by then. */
+struct choice {
+    struct {
+        char *addresses;
+        unsigned count;
+    } asks[MACHINE_DEVICES_MAX];
+    size_t count;
+};
+
+static void choice_done(struct choice *choice)
+{
+    for (size_t i = 0; i < choice->count; i++) {
+        free(choice->asks[i].addresses);
+    }
+}
+
+static bool takes(const struct device_ask *ask, const struct offer *offer)
+{
+    return device_ask_takes(ask, offer->class_name, offer->model, offer->address);
+}
+
+/* Several of a class are of one model, as placement counts them: the first with enough of them. */
+static const char *find_model(const struct device_ask *ask, const struct offers *offers)
+{
+    for (size_t i = 0; i < offers->count; i++) {
+        const char *model = offers->list[i].model;
+        size_t count = 0;
+        for (size_t k = 0; k < offers->count; k++) {
+            const struct offer *offer = &offers->list[k];
+            count += !offer->is_taken && takes(ask, offer) && strcmp(offer->model, model) == 0;
+        }
+        if (count >= ask->count) {
+            return model;
+        }
+    }
+    return NULL;
+}
+
+static int choose_ask(const struct device_ask *ask, const char *text, const char *node,
+                      struct offers *offers, struct choice *choice, struct error *err)
+{
+    BUFFER_OWNED struct buffer addresses = {0};
+    unsigned found = 0;
+    const char *model = find_model(ask, offers);
+    if (model == NULL) {
+        return error_set(err, ERROR_CONFLICT,
+                         "node %.64s has no free device %.60s: see `blixard node show %.64s`", node,
+                         text, node);
+    }
+    for (size_t i = 0; i < offers->count && found < CANDIDATES_MAX; i++) {
+        struct offer *offer = &offers->list[i];
+        if (!offer->is_taken && takes(ask, offer) && strcmp(offer->model, model) == 0) {
+            buffer_append_format(&addresses, "%s%s", addresses.used > 0 ? "," : "", offer->address);
+            offer->is_taken = found++ < ask->count;
+        }
+    }
+    CHECK(choice->count < MACHINE_DEVICES_MAX);
+    choice->asks[choice->count].addresses = memory_copy_string(buffer_string(&addresses));
+    choice->asks[choice->count++].count = ask->count;
+    return 0;
+}
+
+/* Those that name an address first, then models: what takes any takes what they leave. */
+static int choose(const json_t *config, const char *node, struct offers *offers,
+                  struct choice *choice, struct error *err)
+{
+    static const enum device_ask_kind order[] = {DEVICE_ASK_ADDRESS, DEVICE_ASK_MODEL,
+                                                 DEVICE_ASK_CLASS};
+    for (size_t kind = 0; kind < sizeof(order) / sizeof(order[0]); kind++) {
+        size_t index = 0;
+        json_t *text = NULL;
+        json_array_foreach(asks_of(config), index, text)
+        {
+            struct device_ask ask = {0};
+            int r = device_ask_parse(json_string_value(text), &ask, err);
+            if (r == 0 && ask.kind == order[kind]) {
+                r = choose_ask(&ask, json_string_value(text), node, offers, choice, err);
+            }
+            if (r < 0) {
+                return r;
+            }
+        }
+    }
+    return 0;
+}
+
+int devices_check(const struct machine_service *service, const json_t *config, const char *id,
+                  const char *node, struct error *err)
+{
+    struct choice choice = {0};
+    if (!devices_are_wanted(config)) {
+        return 0;
+    }
+    MEMORY_OWNED struct offers *offers = NEW(struct offers);
+    int r = devices_check_known(service, config, err);
+    r = r < 0 ? r : read_offers(service, node, id, offers, err);
+    r = r < 0 ? r : choose(config, node, offers, &choice, err);
+    choice_done(&choice);
+    return r;
+}
+
+/* What JSON functions would take apart, in a command: addresses are of one length. */
+#define CANDIDATES                                                                                 \
+    "(0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12), (13), (14), (15), (16), " \
+    "(17), (18), (19), (20), (21), (22), (23), (24), (25), (26), (27), (28), (29), (30), (31)"
+
+static void add_one(struct store_command *command, const char *id, const char *node,
+                    const char *addresses)
+{
+    MEMORY_OWNED char *beaten =
+        memory_format("devices of node %.64s are another machine's by now", node);
+    store_command_add_expecting(
+        command, ERROR_CONFLICT, beaten,
+        "WITH number (i) AS (VALUES " CANDIDATES "), one (i, address) AS (SELECT i, substr(?1, 13 "
+        "* i + 1, 12) FROM number WHERE 13 * i < length(?1)) "
+        "INSERT INTO machine_device (key, machine, node, address, revision) SELECT ?3 || '/' || "
+        "address, ?2, ?3, address, ?4 FROM one WHERE NOT EXISTS (SELECT 1 FROM machine_device d "
+        "WHERE d.key = ?3 || '/' || one.address) ORDER BY i LIMIT 1",
+        "tttr", addresses, id, node);
+}
+
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+static bool has_devices(const struct machine_service *service, const char *id, const char *node)
+{
+    bool has = false;
+    struct error ignored = {0};
+    store_query(service->options.store, &ignored, take_any, &has,
+                "SELECT 1 FROM machine_device WHERE machine = ? AND node = ?", "tt", id, node);
+    return has;
+}
+
+void machine_add_devices(const struct machine_service *service, struct store_command *command,
+                         const char *id, const json_t *config, const char *node)
+{
+    struct choice choice = {0};
+    struct error err = {0};
+    if (!devices_are_wanted(config) || !devices_are_known(service) ||
+        has_devices(service, id, node)) {
+        return;
+    }
+    MEMORY_OWNED struct offers *offers = NEW(struct offers);
+    int r = read_offers(service, node, id, offers, &err);
+    r = r < 0 ? r : choose(config, node, offers, &choice, &err);
+    store_command_add(command, "DELETE FROM machine_device WHERE machine = ?", "t", id);
+    if (r < 0) { /* whoever decided so knew the node as it was */
+        store_command_add_expecting(command, ERROR_CONFLICT, err.text,
+                                    "UPDATE machine SET revision = revision WHERE 0", "");
+    }
+    for (size_t i = 0; i < choice.count && r == 0; i++) {
+        for (unsigned k = 0; k < choice.asks[i].count; k++) {
+            add_one(command, id, node, choice.asks[i].addresses);
+        }
+    }
+    choice_done(&choice);
+}
+
+/* ---- At its start ---- */
+
+static bool take_address(sqlite3_stmt *row, void *context)
+{
+    struct machine_devices *devices = context;
+    if (devices->own_count < MACHINE_DEVICES_MAX) {
+        snprintf(devices->own[devices->own_count++], DEVICE_ADDRESS_SIZE, "%s", store_text(row, 0));
+    }
+    return true;
+}
+
+static void add_function(struct machine_devices *devices, const char *address,
+                         const struct device *device)
+{
+    if (devices->count < HYPERVISOR_DEVICES_MAX) {
+        struct hypervisor_device *function = &devices->list[devices->count++];
+        snprintf(function->address, sizeof(function->address), "%s", address);
+        snprintf(function->group, sizeof(function->group), "%s", device->group);
+        function->has_rom = strcmp(device->class_name, "gpu") == 0;
+    }
+}
+
+static int find_one(struct machine_devices *devices, const char *address, const struct device *all,
+                    size_t count, struct error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        const struct device *device = &all[i];
+        if (strcmp(device->address, address) != 0) {
+            continue;
+        }
+        if (device->problem[0] != '\0') {
+            return error_set(err, ERROR_UNAVAILABLE, "its device %s cannot be given: %s", address,
+                             device->problem);
+        }
+        add_function(devices, address, device);
+        for (size_t k = 0; k < device->together_count; k++) {
+            add_function(devices, device->together[k], device);
+        }
+        return 0;
+    }
+    return error_set(err, ERROR_UNAVAILABLE, "its device %s is not in this node any more", address);
+}
+
+int devices_describe(const struct machine *machine, struct machine_devices *ret_devices,
+                     struct error *err)
+{
+    const struct machine_service *service = machine->service;
+    *ret_devices = (struct machine_devices){0};
+    if (!devices_are_wanted(machine->config)) {
+        return 0;
+    }
+    int r = devices_check_known(service, machine->config, err);
+    r = r < 0 ? r
+              : store_query(service->options.store, err, take_address, ret_devices,
+                            "SELECT address FROM machine_device WHERE machine = ? AND node = ? "
+                            "ORDER BY address",
+                            "tt", machine->id, service->node_name);
+    if (r == 0 && ret_devices->own_count == 0) {
+        r = error_set(err, ERROR_UNAVAILABLE, "no device of this node is its own");
+    }
+    if (r < 0) {
+        return r;
+    }
+    MEMORY_OWNED struct device *all = memory_new(DEVICE_LIST_MAX, sizeof(*all));
+    size_t count = device_list("/sys", service->options.devices, all);
+    for (size_t i = 0; i < ret_devices->own_count && r == 0; i++) {
+        r = find_one(ret_devices, ret_devices->own[i], all, count, err);
+    }
+    return r;
+}
+
+size_t devices_named(const json_t *config, struct hypervisor_device *ret_devices)
+{
+    size_t index = 0;
+    size_t count = 0;
+    json_t *text = NULL;
+    json_array_foreach(asks_of(config), index, text)
+    {
+        struct device_ask ask = {0};
+        struct error ignored = {0};
+        if (device_ask_parse(json_string_value(text), &ask, &ignored) == 0 &&
+            count < MACHINE_DEVICES_MAX) {
+            struct hypervisor_device *device = &ret_devices[count++];
+            *device = (struct hypervisor_device){.group = "0"};
+            snprintf(device->address, sizeof(device->address), "%.12s", ask.what);
+        }
+    }
+    return count;
+}
+
+/* ---- Shown ---- */
+
+static bool write_address(sqlite3_stmt *row, void *context)
+{
+    json_write_string(context, store_text(row, 0));
+    return true;
+}
+
+void devices_write(const struct machine_service *service, const char *id,
+                   struct json_writer *writer)
+{
+    struct error ignored = {0};
+    if (!devices_are_known(service)) {
+        return;
+    }
+    json_write_key(writer, "has_devices");
+    json_write_begin_array(writer);
+    store_query(service->options.store, &ignored, write_address, writer,
+                "SELECT address FROM machine_device WHERE machine = ? ORDER BY address", "t", id);
+    json_write_end_array(writer);
+}

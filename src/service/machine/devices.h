@@ -1,0 +1,43 @@
+/* PCI devices that machines have whole: see devices.c. */
+#ifndef SERVICE_MACHINE_DEVICES_H
+#define SERVICE_MACHINE_DEVICES_H
+
+#include "engine/device/device.h"
+
+#include "service/machine/parts.h"
+
+enum { MACHINE_DEVICES_MAX = 16 };
+
+bool devices_are_wanted(const json_t *config);
+/* Are they devices at all, and does it have PCI?  Its machine type follows from them.  INVALID,
+ * UNSUPPORTED. */
+int devices_complete(json_t *config, struct error *err);
+/* UNSUPPORTED: "... cannot be `what`". */
+int devices_refuse(const json_t *config, const char *what, struct error *err);
+bool devices_are_known(const struct machine_service *service); /* has the state version 12? */
+int devices_check_known(const struct machine_service *service, const json_t *config,
+                        struct error *err);
+
+/* Would that node have them, for the machine with this id ("": one that is not there yet)?
+ * CONFLICT. */
+int devices_check(const struct machine_service *service, const json_t *config, const char *id,
+                  const char *node, struct error *err);
+
+/* Its own at this node with what comes with them, as they are now.  UNAVAILABLE. */
+struct machine_devices {
+    char own[MACHINE_DEVICES_MAX][DEVICE_ADDRESS_SIZE];
+    size_t own_count;
+    struct hypervisor_device list[HYPERVISOR_DEVICES_MAX];
+    size_t count;
+};
+int devices_describe(const struct machine *machine, struct machine_devices *ret_devices,
+                     struct error *err);
+
+/* Of one with a runner, before it has them: at most MACHINE_DEVICES_MAX. */
+size_t devices_named(const json_t *config, struct hypervisor_device *ret_devices);
+
+/* Member "has_devices". */
+void devices_write(const struct machine_service *service, const char *id,
+                   struct json_writer *writer);
+
+#endif
