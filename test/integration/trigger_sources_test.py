@@ -245,6 +245,35 @@ class Streams(Case):
         self.assertEqual(len(failed), 1)
         self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
 
+    def test_a_pause_loses_nothing(self):
+        """What was read and not yet delivered, or waits to be tried again, is the stream's again."""
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        bodies = [f"slow{n}" for n in range(12)]
+        self.node.call("POST", f"/v1/streams/{self.name}/records", {"records": [{"body": body, "key": "k"} for body in bodies]})
+        self.trigger("stream", {"stream": self.name, "start": "all"}, concurrency_max=5)
+        self.until(lambda: self.got(), "the first one")
+        self.cli("trigger", "pause", self.name)
+        self.until(lambda: self.look()["delivered"] > 0, "the count, which is written when all has ended")
+        self.assertLess(len(self.got()), len(bodies))
+        self.cli("trigger", "resume", self.name)
+        self.until(lambda: self.look().get("lag") == 0, "no lag")
+        self.assertEqual(sorted({g[3] for g in self.got()}), sorted(bodies))
+
+    def test_a_change_does_not_wait_for_what_fails(self):
+        """Neither for the next attempt, nor for a destination that takes nothing."""
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.cli("queue", "create", f"{self.name}-gone")
+        self.append("poison")
+        settings = {"stream": self.name, "start": "all"}
+        self.trigger("stream", settings, retries=5, retry_delay_ms=3600000, retry_delay_max_ms=3600000)
+        self.until(lambda: self.look()["failed"] == 1, "a first attempt")
+        change = {"name": self.name, "kind": "stream", "function": self.name, "settings": settings, "retries": 0, "on_failure": f"queue:{self.name}-gone"}
+        self.cli("queue", "delete", f"{self.name}-gone")
+        self.node.call("PUT", f"/v1/triggers/{self.name}", json.dumps(change).encode())
+        self.until(lambda: len(self.got()) >= 2 and self.look()["last_error"].startswith("there is no queue"), "what is in force now")
+        self.node.call("PUT", f"/v1/triggers/{self.name}", json.dumps(change | {"on_failure": None}).encode())
+        self.until(lambda: self.look().get("lag") == 0 and self.look()["dead"] >= 1, "an end")
+
     def test_what_comes_after_the_trigger_was_made_is_not_lost_by_a_kill(self):
         self.cli("stream", "create", self.name, "--partitions", "1")
         self.trigger("stream", {"stream": self.name}, concurrency_max=1)

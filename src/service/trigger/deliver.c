@@ -144,6 +144,13 @@ static void leave_source(struct batch *batch)
     batch->source = NULL;
 }
 
+void batch_hurry(struct batch *batch)
+{
+    if (batch->invoke == NULL && !batch->is_sending) {
+        loop_timer_start(batch->timer, 0);
+    }
+}
+
 void batch_drop(struct batch *batch)
 {
     leave_source(batch);
@@ -168,6 +175,12 @@ static uint64_t doubled(uint64_t first_ms, unsigned times, uint64_t most_ms)
     return delay_ms < most_ms ? delay_ms : most_ms;
 }
 
+/* One whose source is to end waits for nothing. */
+static void wait_with(struct batch *batch, uint64_t delay_ms)
+{
+    loop_timer_start(batch->timer, batch->source->is_draining ? 0 : delay_ms);
+}
+
 /* ---- To destinations ---- */
 
 static void on_sent(const struct error *error, void *context)
@@ -185,7 +198,7 @@ static void on_sent(const struct error *error, void *context)
         return;
     }
     trigger_note_error(batch->source, error);
-    loop_timer_start(batch->timer, with_jitter(doubled(500, batch->send_failures, SEND_MOST_MS)));
+    wait_with(batch, with_jitter(doubled(500, batch->send_failures, SEND_MOST_MS)));
     batch->send_failures++;
 }
 
@@ -374,6 +387,14 @@ static void bisect(struct batch *batch, const struct error *reason)
     batch->chunk = batch->delivering / 2;
 }
 
+static void return_all(struct batch *batch, const struct error *reason)
+{
+    LIST_EACH(node, &batch->items)
+    {
+        finish(batch, LIST_ITEM(node, struct item, link), TRIGGER_RETURNED, reason);
+    }
+}
+
 static void push_back(struct batch *batch, const struct error *reason)
 {
     struct trigger_source *source = batch->source;
@@ -385,15 +406,12 @@ static void push_back(struct batch *batch, const struct error *reason)
         trigger_note_error(source, reason); /* this does not pass: a secret that is missing */
     }
     if (source->driver->retries_itself && now_ms - batch->pushed_back_ms > PUSHED_BACK_KEPT_MS) {
-        LIST_EACH(node, &batch->items)
-        {
-            finish(batch, LIST_ITEM(node, struct item, link), TRIGGER_RETURNED, reason);
-        }
+        return_all(batch, reason);
         proceed(batch);
         return;
     }
-    loop_timer_start(
-        batch->timer,
+    wait_with(
+        batch,
         with_jitter(doubled(PUSHED_BACK_FIRST_MS, batch->pushed_back - 1, PUSHED_BACK_MOST_MS)));
 }
 
@@ -445,7 +463,7 @@ static void proceed(struct batch *batch)
     }
     answer_ended(batch);
     if (batch->retry_delay_ms > 0) {
-        loop_timer_start(batch->timer, batch->retry_delay_ms);
+        wait_with(batch, batch->retry_delay_ms);
         batch->retry_delay_ms = 0;
         return;
     }
@@ -461,9 +479,23 @@ static void proceed(struct batch *batch)
     trigger_source_schedule(source);
 }
 
+/* It has waited: to try again, for room, or for a destination.  Where the source is to end, all is
+ * the source's again, and what a destination was to hear of is delivered, and told, once more. */
 static void on_timer(void *context)
 {
-    proceed(context);
+    struct batch *batch = context;
+    if (batch->source->is_draining) {
+        LIST_EACH(node, &batch->outbox)
+        {
+            free_outgoing(LIST_ITEM(node, struct outgoing, link));
+        }
+        LIST_EACH(node, &batch->ended)
+        {
+            LIST_ITEM(node, struct item, link)->outcome = TRIGGER_RETURNED;
+        }
+        return_all(batch, NULL);
+    }
+    proceed(batch);
 }
 
 static void deliver(struct batch *batch)

@@ -28,7 +28,7 @@ enum trigger_outcome {
     TRIGGER_DELIVERED, /* or filtered out: forget it */
     TRIGGER_DEAD,      /* given up: it is at the on-failure destination or counted as dropped */
     TRIGGER_FAILED,    /* only with retries_itself: give it back to the source, which retries */
-    TRIGGER_RETURNED,  /* the function has no room: give it back, it does not count as a failure */
+    TRIGGER_RETURNED,  /* the function has no room, or the trigger is to end: the source's again */
 };
 
 struct trigger_driver {

@@ -181,6 +181,8 @@ struct batch {
 /* The items are the batch's. */
 void batch_start(struct trigger_source *source, struct list *items, size_t count);
 void batch_drop(struct batch *batch); /* without answers */
+/* Its source is to end: a call that is under way ends, and nothing is waited for after it. */
+void batch_hurry(struct batch *batch);
 /* One that is not delivered at all: to the destination of failures, then it is answered. */
 void batch_give_up(struct trigger_source *source, struct item *owned_item,
                    const struct error *reason);

@@ -408,5 +408,9 @@ void trigger_source_drain(struct trigger_source *source)
         source->pending_count--;
         trigger_answer(source, item, TRIGGER_RETURNED, NULL);
     }
+    LIST_EACH(node, &source->batches)
+    {
+        batch_hurry(LIST_ITEM(node, struct batch, link));
+    }
     loop_timer_start(source->answer_timer, 0); /* it ends from there */
 }

@@ -134,11 +134,13 @@ static void save(struct shard *shard)
 
 static void on_done(enum trigger_outcome outcome, const struct error *reason, void *context)
 {
-    (void)outcome; /* the framework has retried, and told the destination what was given up */
     (void)reason;
     struct item *item = context;
     struct shard *shard = item->shard;
-    item->is_answered = true;
+    if (outcome == TRIGGER_RETURNED) {
+        return; /* the trigger is to end: who goes on with it begins here */
+    }
+    item->is_answered = true; /* what was given up is at its destination */
     while (!list_is_empty(&shard->items)) {
         struct item *first = LIST_FIRST(&shard->items, struct item, link);
         if (!first->is_answered) {
