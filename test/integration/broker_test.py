@@ -357,6 +357,25 @@ class Kafka(Case):
         self.assertEqual(bodies(consumer.take(1, answer="release")), ["m0"])
         self.assertEqual(bodies(consumer.take(2)), ["m0", "m1"])
 
+    def test_all_of_what_is_given_back_comes_again(self):
+        """In whichever order, while the consumer lives, and when it ends."""
+        for n in range(4):
+            self.produce(0, "k", f"m{n}")
+        consumer = self.consume("kafka", self.settings)
+        taken = consumer.take(4, answer=None)
+        consumer.say("ack", taken[0]["token"])
+        for place in (2, 1, 3):
+            consumer.say("release", taken[place]["token"])
+        taken = consumer.take(3, answer=None)
+        while taken[-1]["body"] != "m3" or "m1" not in bodies(taken[-3:]):  # some may come twice
+            taken.append(consumer.next())
+        self.assertEqual(bodies(taken[-3:]), ["m1", "m2", "m3"])
+        consumer.say("ack", taken[-3]["token"])
+        consumer.say("release", taken[-2]["token"])
+        consumer.say("release", taken[-1]["token"])
+        consumer.end()
+        self.assertEqual(bodies(self.consume("kafka", self.settings).take(2)), ["m2", "m3"])
+
     def test_what_is_remembered_of_a_broker_that_died_is_no_sign_of_life(self):
         self.produce(0, "k", "m0")
         consumer = self.consume("kafka", self.settings)

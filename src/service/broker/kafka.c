@@ -22,8 +22,9 @@ struct progress {
     struct list_node link;
     char *topic;
     int32_t partition;
-    int64_t next; /* after the last one that was given */
+    int64_t next; /* after the last one that was given; or the first one that came back */
     bool has_moved;
+    bool goes_back;
 };
 
 struct held {
@@ -233,12 +234,11 @@ static void commit(struct client *client, bool waits)
     rd_kafka_topic_partition_list_destroy(offsets);
 }
 
-/* Go back: it and what follows it is delivered again. */
-static void go_back(struct client *client, const struct held *held)
+/* What is delivered again, with all that follows it. */
+static void go_back(struct client *client, const struct progress *progress, int64_t offset)
 {
     rd_kafka_topic_partition_list_t *back = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(back, held->progress->topic, held->progress->partition)
-        ->offset = held->offset;
+    rd_kafka_topic_partition_list_add(back, progress->topic, progress->partition)->offset = offset;
     rd_kafka_error_t *error = rd_kafka_seek_partitions(client->kafka, back, SEEK_MS);
     if (error != NULL) {
         rd_kafka_error_destroy(error); /* the partition is another consumer's by now */
@@ -252,13 +252,22 @@ static void take_verdicts(struct client *client)
     bool is_acknowledged = false;
     while (broker_next_verdict(client->broker, &token, &is_acknowledged)) {
         struct held *held = slots_take(&client->slots, token);
+        struct progress *progress = held->progress;
         if (is_acknowledged) {
-            held->progress->has_moved = true;
-        } else if (!broker_is_stopping(client->broker)) {
-            held->progress->next = held->offset;
-            go_back(client, held);
+            progress->has_moved = true;
+        } else if (held->offset < progress->next) { /* else it is behind one that came back */
+            progress->next = held->offset;
+            progress->goes_back = true;
         }
         free(held);
+    }
+    LIST_EACH(node, &client->progress)
+    {
+        struct progress *progress = LIST_ITEM(node, struct progress, link);
+        if (progress->goes_back && !broker_is_stopping(client->broker)) {
+            go_back(client, progress, progress->next);
+        }
+        progress->goes_back = false;
     }
 }
 
@@ -351,7 +360,7 @@ static void serve(struct client *client)
             } else { /* it was on its way when the partitions were paused */
                 struct progress *progress =
                     progress_of(client, rd_kafka_topic_name(message->rkt), message->partition);
-                go_back(client, &(struct held){.progress = progress, .offset = message->offset});
+                go_back(client, progress, message->offset);
             }
         } else if (message != NULL) {
             client->is_connected = false;
