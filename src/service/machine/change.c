@@ -577,16 +577,10 @@ static void on_kept(void *context)
     on_written(&changing->error, 0, changing);
 }
 
-static bool take_text(sqlite3_stmt *row, void *context)
-{
-    *(char **)context = memory_copy_string((const char *)sqlite3_column_text(row, 0));
-    return false;
-}
-
 static int read_row(struct changing *changing, json_t **ret_config, struct error *err)
 {
     const struct machine *machine = changing->machine;
-    int r = store_query(machine->service->options.store, err, take_text, &changing->was,
+    int r = store_query(machine->service->options.store, err, store_take_text, &changing->was,
                         "SELECT config FROM machine WHERE id = ?", "t", machine->id);
     if (r == 0 && changing->was == NULL) {
         return error_set(err, ERROR_NOT_FOUND, "machine %s was deleted meanwhile", machine->name);

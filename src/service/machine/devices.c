@@ -308,18 +308,11 @@ static void add_one(struct store_command *command, const char *id, const char *n
         "tttr", addresses, id, node);
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    (void)row;
-    *(bool *)context = true;
-    return false;
-}
-
 static bool has_devices(const struct machine_service *service, const char *id, const char *node)
 {
     bool has = false;
     struct error ignored = {0};
-    store_query(service->options.store, &ignored, take_any, &has,
+    store_query(service->options.store, &ignored, store_take_any, &has,
                 "SELECT 1 FROM machine_device WHERE machine = ? AND node = ?", "tt", id, node);
     return has;
 }

@@ -150,21 +150,15 @@ int machine_write(struct machine_service *service, const char *project, const ch
                     project);
 }
 
-static bool take_any(sqlite3_stmt *row, void *context)
-{
-    *(bool *)context = sqlite3_column_int(row, 0) != 0;
-    return false;
-}
-
 /* Has any machine a volume, or an interface in a network?  Asked once, not of each. */
 static bool has_parts(struct machine_service *service)
 {
     bool has = false;
     struct error ignored = {0};
     if (state_has_health(service)) {
-        store_query(service->options.store, &ignored, take_any, &has,
-                    "SELECT EXISTS (SELECT 1 FROM volume WHERE machine IS NOT NULL) OR EXISTS "
-                    "(SELECT 1 FROM network_lease)",
+        store_query(service->options.store, &ignored, store_take_any, &has,
+                    "SELECT 1 WHERE EXISTS (SELECT 1 FROM volume WHERE machine IS NOT NULL) OR "
+                    "EXISTS (SELECT 1 FROM network_lease)",
                     "");
     }
     return has;
