@@ -30,9 +30,9 @@ let
 
     apply() { # PROJECT FILE
       code=0
-      blixard plan -f "$2" -p "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --output json > "$work/plan" || code=$?
+      blixard plan -f "$2" --project "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --output json > "$work/plan" || code=$?
       [ "$code" -le 1 ] || return "$code"
-      blixard apply -f "$2" -p "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --wait '${cfg.apply.wait}' --timeout ${cfg.apply.timeout}${optionalString cfg.apply.replace " --replace"}${optionalString cfg.apply.force " --force-conflicts"}
+      blixard apply -f "$2" --project "$1" --owner ${escapeShellArg cfg.apply.owner} --prune -l ${escapeShellArg "managed-by=${cfg.apply.owner}"} --wait '${cfg.apply.wait}' --timeout ${cfg.apply.timeout}${optionalString cfg.apply.replace " --replace"}${optionalString cfg.apply.force " --force-conflicts"}
       jq -r '.actions[] | select(.kind == "Machine" and .action == "update" and any(.changes[]?; .effect == "restart" or .path == "runner")) | .name' "$work/plan" > "$work/restart"
       while read -r machine; do
         case " $kept " in *" $1/$machine "*) continue ;; esac

@@ -485,6 +485,25 @@ class Verbs(unittest.TestCase):
         self.assertEqual(json.loads(run("fn", "delete", "many", "-o", "json")[1]), {"deleted": "many"})
         self.assertEqual(run("fn", "get", "many")[0], 66)
 
+    def test_a_project_has_things_of_its_own(self):
+        def said(*arguments, project=None):
+            status, out, errors = run(*arguments, env={"BLIXARD_PROJECT": project} if project else None)
+            self.assertEqual(status, 0, errors)
+            return out.decode()
+
+        said("queue", "create", "orders", "--project", "shop")
+        self.assertIn("orders", said("queue", "list", project="shop"))
+        self.assertNotIn("orders", said("queue", "list"))
+        self.assertNotIn("orders", said("queue", "list", "--project", "default", project="shop"))  # the flag goes first
+        said("kv", "set", "who/am", "shop", "--ttl", "1h", project="shop")  # beside what a verb itself puts behind the ?
+        self.assertIn("who/am", said("kv", "list", "who", "--project=shop"))
+        self.assertNotIn("who/am", said("kv", "list", "who"))
+        self.assertIn("blixard route set", said("fn", "deploy", "own", self.path, "--project", "shop"))
+        self.assertEqual(said("fn", "invoke", "own", "--data", "a", project="shop"), "answer\n")
+        self.assertEqual(run("fn", "invoke", "own", "--data", "a")[0], 66)
+        status, _, errors = run("queue", "list", "--project", "No")
+        self.assertEqual((status, '"No" is no name of a project' in errors), (64, True), errors)
+
     def test_operations_can_be_waited_for(self):
         status, out, _ = run("fn", "deploy", "later", self.path, "--no-wait", "-o", "json")
         self.assertEqual(status, 0)

@@ -60,7 +60,11 @@ static int take_parameters(struct request *request, const struct api_match *matc
         snprintf(request->project, sizeof(request->project), "default");
     }
     if (!text_is_name(request->project)) {
-        return error_set(err, ERROR_INVALID, "?project= is not the name of a project");
+        return error_set(
+            err, ERROR_INVALID,
+            "\"%.64s\" is no name of a project: 1 to 63 of a-z, 0-9 and '-', beginning "
+            "with a letter",
+            request->project);
     }
     return 0;
 }

@@ -263,8 +263,9 @@ static void begin(struct running *running, struct http_client *client, const cha
     uv_signal_init(loop_uv(running->loop), &running->resized);
     running->resized.data = running;
     running->life = loop_timer_new(running->loop, on_life, running);
-    running->call = http_client_call_streaming(client, "POST", running->duplex->path, fields,
-                                               UINT64_MAX, on_writable, &events, running);
+    MEMORY_OWNED char *path = target_path(running->duplex->path);
+    running->call = http_client_call_streaming(client, "POST", path, fields, UINT64_MAX,
+                                               on_writable, &events, running);
     loop_timer_start(running->life, LIFE_MS);
     if (running->duplex->is_terminal) {
         make_terminal_raw();
@@ -398,7 +399,8 @@ static int send_upload(struct upload *upload, const char *method, const char *pa
                                   NULL};
     r = http_client_new(upload->loop, request_alive(target), &options, &client, err);
     if (r == 0) {
-        http_client_call_streaming(client, method, path, fields, upload->size, on_upload_writable,
+        MEMORY_OWNED char *full = target_path(path);
+        http_client_call_streaming(client, method, full, fields, upload->size, on_upload_writable,
                                    &events, upload);
         loop_run(upload->loop);
         http_client_free(client);

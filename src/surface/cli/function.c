@@ -333,10 +333,11 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
         print_document(function, output);
         return 0;
     }
+    const char *url = json_string_value(json_object_get(function, "url"));
     printf("%s version %lld is live after %.1f s\n%s\n", name,
            (long long)json_integer_value(json_object_get(reference, "version")),
            (double)(clock_monotonic_ms() - begin_ms) / 1000,
-           json_string_value(json_object_get(function, "url")));
+           url != NULL ? url : "clients of the gateway reach it by a route (blixard route set)");
     return 0;
 }
 

@@ -328,18 +328,6 @@ static int make_body(const struct arguments *arguments, bool uploads, json_t **r
     return r;
 }
 
-static char *target_of(const struct arguments *arguments, const char *path)
-{
-    BUFFER_OWNED struct buffer target = {0};
-    const char *project = flag_value(arguments, "project");
-    buffer_append_string(&target, path);
-    if (project != NULL) {
-        buffer_append_string(&target, "?project=");
-        http_percent_encode(&target, text_of(project, strlen(project)));
-    }
-    return buffer_take(&target);
-}
-
 /* ---- Showing a plan ---- */
 
 struct paint {
@@ -529,9 +517,8 @@ static void print_plan(const json_t *plan)
 static int plan(const struct arguments *arguments, json_t **ret_plan, struct error *err)
 {
     JSON_OWNED json_t *body = NULL;
-    MEMORY_OWNED char *target = target_of(arguments, "/v1/plan");
     int r = make_body(arguments, false, &body, err);
-    return r < 0 ? r : request_send("POST", target, body, ret_plan, err);
+    return r < 0 ? r : request_send("POST", "/v1/plan", body, ret_plan, err);
 }
 
 /* The exit codes are for scripts, which tell "would change" from "cannot be told". */
@@ -599,8 +586,6 @@ static int apply(const struct arguments *arguments, bool deletes, struct error *
     JSON_OWNED json_t *plan = NULL;
     JSON_OWNED json_t *begun = NULL;
     enum output output = OUTPUT_TABLE;
-    MEMORY_OWNED char *plan_target = target_of(arguments, "/v1/plan");
-    MEMORY_OWNED char *apply_target = target_of(arguments, "/v1/apply");
     int r = output_of(arguments, &output, err);
     r = r < 0 ? r : make_body(arguments, true, &body, err);
     if (r < 0) {
@@ -609,14 +594,14 @@ static int apply(const struct arguments *arguments, bool deletes, struct error *
     if (deletes) {
         json_object_set_new(body, "delete", json_true());
     }
-    r = request_send("POST", plan_target, body, &plan, err);
+    r = request_send("POST", "/v1/plan", body, &plan, err);
     if (r == 0 && output == OUTPUT_TABLE && flag_value(arguments, "no-wait") == NULL) {
         print_plan(plan);
     }
     if (r == 0 && json_object_get(body, "plan") == NULL) {
         json_object_set(body, "plan", json_object_get(plan, "plan"));
     }
-    r = r < 0 ? r : request_send("POST", apply_target, body, &begun, err);
+    r = r < 0 ? r : request_send("POST", "/v1/apply", body, &begun, err);
     return r < 0 ? r : finish(arguments, plan, json_text(begun, "operation"), output, err);
 }
 
@@ -639,12 +624,10 @@ int verb_export(const struct arguments *arguments, struct error *err)
     enum output output = OUTPUT_TABLE;
     size_t index = 0;
     json_t *manifest = NULL;
-    MEMORY_OWNED char *begin = target_of(arguments, "/v1/manifests");
     static const char *const keys[] = {"kind", "name"};
-    buffer_append_string(&target, begin);
+    buffer_append_string(&target, "/v1/manifests");
     for (unsigned i = 0; i < arguments->word_count; i++) {
-        buffer_append_format(&target, "%c%s=", strchr(buffer_string(&target), '?') ? '&' : '?',
-                             keys[i]);
+        buffer_append_format(&target, "%c%s=", i == 0 ? '?' : '&', keys[i]);
         http_percent_encode(&target, text_of(arguments->words[i], strlen(arguments->words[i])));
     }
     int r = output_of(arguments, &output, err);

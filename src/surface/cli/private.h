@@ -117,8 +117,11 @@ struct target {
     char *authorization;     /* a field, or NULL */
 };
 
-/* --addr, --context, --token-file; kept, not copied. */
+/* --addr, --context, --token-file, --project; kept, not copied. */
 void target_set_flags(const struct arguments *arguments);
+
+/* A path of the API with the project that it is asked for; the caller frees it. */
+char *target_path(const char *path);
 int target_find(const struct target **ret_target, struct error *err);
 
 /* The text of a token; "-": standard input. */

@@ -219,7 +219,8 @@ int request_to(const struct target *target, const char *method, const char *path
     if (target->authorization != NULL) {
         all[count++] = target->authorization;
     }
-    const struct question question = {method, path, all, body, length};
+    MEMORY_OWNED char *full = target_path(path);
+    const struct question question = {method, full, all, body, length};
     return ask(target, &question, answer, err);
 }
 

@@ -119,7 +119,8 @@ static void begin(struct http_client *client, const struct target *target,
     for (size_t i = 0; i < crowd->count; i++) {
         members[i] =
             (struct member){.crowd = crowd, .stream = {.take = take, .label = sources[i].label}};
-        http_client_call(client, "GET", sources[i].target, fields, NULL, 0, &events, &members[i]);
+        MEMORY_OWNED char *path = target_path(sources[i].target);
+        http_client_call(client, "GET", path, fields, NULL, 0, &events, &members[i]);
     }
 }
 

@@ -3,7 +3,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/file.h"
+#include "base/http/http.h"
 #include "base/memory.h"
 #include "base/stream/tls.h"
 #include "base/text.h"
@@ -18,6 +20,7 @@ static struct {
     const char *address;
     const char *context;
     const char *token_file;
+    const char *project;
 } flags;
 
 void target_set_flags(const struct arguments *arguments)
@@ -25,12 +28,26 @@ void target_set_flags(const struct arguments *arguments)
     flags.address = flag_value(arguments, "addr");
     flags.context = flag_value(arguments, "context");
     flags.token_file = flag_value(arguments, "token-file");
+    flags.project = flag_value(arguments, "project");
 }
 
 static const char *from_environment(const char *name)
 {
     const char *value = getenv(name);
     return value != NULL && value[0] != '\0' ? value : NULL;
+}
+
+char *target_path(const char *path)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    const char *project =
+        flags.project != NULL ? flags.project : from_environment("BLIXARD_PROJECT");
+    buffer_append_string(&text, path);
+    if (project != NULL && text_starts_with(path, "/v1/")) {
+        buffer_append_string(&text, strchr(path, '?') != NULL ? "&project=" : "?project=");
+        http_percent_encode(&text, text_of(project, strlen(project)));
+    }
+    return buffer_take(&text);
 }
 
 /* ---- A token of --token-file or BLIXARD_TOKEN ---- */

@@ -96,6 +96,7 @@ const struct flag cli_common_flags[] = {
     {"addr", 0, "ADDRESS", NULL,
      "The node's API: HOST:PORT, unix:PATH or https://HOST:PORT (default BLIXARD_ADDR)."},
     {"context", 0, "NAME", NULL, "The cluster to talk to (default BLIXARD_CONTEXT)."},
+    {"project", 0, "NAME", NULL, "Whose things are meant (default BLIXARD_PROJECT, or default)."},
     {"token-file", 0, "FILE", NULL,
      "A bearer token to show; - is standard input (default BLIXARD_TOKEN)."},
     {"help", 'h', NULL, NULL, "Explain the verb."},
