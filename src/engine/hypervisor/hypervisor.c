@@ -281,6 +281,25 @@ static int check_devices(const struct found *found, const struct hypervisor_spec
                     HYPERVISOR_DEVICES_MAX);
 }
 
+static int check_cells(const struct found *found, const struct hypervisor_spec *spec,
+                       struct error *err)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < spec->cell_count; i++) {
+        bytes += spec->cells[i].memory_bytes;
+    }
+    if (!found->info.has_cells || spec->board != HYPERVISOR_Q35 ||
+        spec->memory != HYPERVISOR_MEMORY_OWN) {
+        return error_set(
+            err, ERROR_UNSUPPORTED,
+            "a guest sees NUMA nodes under qemu, in a machine of type q35, with memory "
+            "that no clone shares");
+    }
+    return spec->cell_count <= HYPERVISOR_CELLS_MAX && bytes == spec->memory_bytes
+        ? 0
+        : error_set(err, ERROR_INVALID, "the NUMA nodes of a guest are not all of its memory");
+}
+
 int hypervisor_check(const struct hypervisor *hypervisor, const struct hypervisor_spec *spec,
                      struct error *err)
 {
@@ -302,6 +321,7 @@ int hypervisor_check(const struct hypervisor *hypervisor, const struct hyperviso
     r = r < 0 || spec->share_count == 0 ? r : check_shares(found, spec, err);
     r = r < 0 || spec->page_bytes == 0 ? r : check_pages(found, spec, err);
     r = r < 0 ? r : check_devices(found, spec, err);
+    r = r < 0 || spec->cell_count == 0 ? r : check_cells(found, spec, err);
     if (r == 0 && spec->cpu_limit_percent > 0 && !found->info.can_limit_cpu) {
         return error_set(err, ERROR_UNSUPPORTED, "cpu limit: this node limits %s",
                          found->info.limits);

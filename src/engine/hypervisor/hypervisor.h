@@ -80,6 +80,7 @@ struct hypervisor_driver_info {
     char limits[96];       /* what control groups can limit here, for people */
     bool has_pc;           /* HYPERVISOR_Q35 */
     bool can_pass_devices; /* of the host's PCI, by VFIO */
+    bool has_cells;        /* a guest in it sees NUMA nodes */
     bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
     bool needs_runner;     /* it runs what spec->runner says, and is never chosen by itself */
@@ -224,6 +225,14 @@ enum hypervisor_memory {
     HYPERVISOR_MEMORY_COPY,   /* memory_file is read; what is written stays private */
 };
 
+/* A NUMA node that the guest sees. */
+enum { HYPERVISOR_CELLS_MAX = 8 };
+struct hypervisor_cell {
+    char cpus[256]; /* vCPUs, by their numbers: "0,1" */
+    uint64_t memory_bytes;
+    char host_nodes[64]; /* of this host, that its memory is to be of: "0,1"; "": any */
+};
+
 struct hypervisor_spec {
     const char *driver; /* NULL: the first usable one */
     const char *name;   /* for people: in the process list */
@@ -237,6 +246,8 @@ struct hypervisor_spec {
     const char *memory_file;
     const char *memory_nodes; /* NUMA nodes that it is to be of: "0,1"; NULL or "": any.  Heeded by
                                  a driver that can bind it where no control group does. */
+    const struct hypervisor_cell *cells; /* all of its CPUs and memory; with info.has_cells, and */
+    size_t cell_count;                   /* HYPERVISOR_Q35; 0: it sees one node */
     enum hypervisor_board board;
     /* UEFI instead of a BIOS: its code, which is shared, and a copy of its variables of the
      * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */
@@ -280,6 +291,17 @@ int hypervisor_find_firmware(char ret_code[PATH_MAX], char ret_variables[PATH_MA
                              struct error *err);
 /* virtiofsd, for shared folders; the caller's, or NULL. */
 char *hypervisor_find_share_daemon(void);
+
+/*
+ * How a machine whose vCPUs run each on one of `cpus` ("0-1,8-9", in their order) lies in the NUMA
+ * nodes of this host (`sys`: "/sys", or a tree of its form): its CPUs and memory; 0: in one, or
+ * that is not known.  A machine that goes on from a state keeps the cells that it had:
+ * hypervisor_place_cells() says of which nodes they are now.
+ */
+size_t hypervisor_lay_out(const char *sys, const struct hypervisor_spec *spec, const char *cpus,
+                          struct hypervisor_cell ret_cells[HYPERVISOR_CELLS_MAX]);
+void hypervisor_place_cells(const char *sys, const char *cpus, struct hypervisor_cell *cells,
+                            size_t count);
 
 /* The huge pages of one size that this node has set aside, and that are free now. */
 struct hypervisor_pages {

@@ -203,15 +203,24 @@ char *pin_memory_words(const char *nodes)
     return memory_copy_string(buffer_string(&words));
 }
 
-/* By the words that it was begun with. */
+/* By the words that it was begun with: all nodes of its memory, or each one of a cell's. */
 static bool has_bound_itself(const char *folder, const char *nodes)
 {
     BUFFER_OWNED struct buffer text = {0};
     struct error ignored = {0};
+    unsigned numbers[JAIL_NUMA_MAX];
+    size_t count = read_list(nodes, numbers, JAIL_NUMA_MAX);
     MEMORY_OWNED char *path = memory_format("%s/" LAUNCH_FILE, folder);
     MEMORY_OWNED char *words = pin_memory_words(nodes);
-    return file_read(path, LAUNCH_BYTES_MAX, &text, &ignored) == 0 &&
-        strstr(buffer_string(&text), words) != NULL;
+    if (file_read(path, LAUNCH_BYTES_MAX, &text, &ignored) < 0) {
+        return false;
+    }
+    bool has_each = count > 0;
+    for (size_t i = 0; i < count; i++) {
+        MEMORY_OWNED char *word = memory_format(",host-nodes=%u,policy=bind", numbers[i]);
+        has_each = has_each && strstr(buffer_string(&text), word) != NULL;
+    }
+    return has_each || strstr(buffer_string(&text), words) != NULL;
 }
 
 static const char *memory_of(const char *folder, const struct hypervisor_place *place, bool fits,

@@ -109,6 +109,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->has_user_network = true;
     info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
     info->can_pass_devices = info->has_pc;
+    info->has_cells = info->has_pc;
     find_shares(*ret_program, info);
 }
 

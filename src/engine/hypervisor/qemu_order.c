@@ -12,9 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "engine/hypervisor/qemu.h"
 #include "engine/hypervisor/share.h"
@@ -62,7 +64,8 @@ static void add_board(const struct hypervisor_spec *spec, struct order *order)
         order_add(order, "virtio-mmio.force-legacy=off");
         break;
     case HYPERVISOR_Q35:
-        order_add_format(order, "q35,graphics=off,vmport=off,mem-merge=off,memory-backend=memory%s",
+        order_add_format(order, "q35,graphics=off,vmport=off,mem-merge=off%s%s",
+                         spec->cell_count == 0 ? ",memory-backend=memory" : "",
                          has_uefi ? ",pflash0=firmware,pflash1=variables" : "");
         break;
     }
@@ -77,8 +80,12 @@ static void add_machine(const struct hypervisor_driver_info *info,
     order_add(order, is_kvm ? "kvm" : "tcg");
     order_add(order, "-cpu");
     order_add(order, is_kvm ? "host" : "Nehalem"); /* x86-64-v2, and quicker to boot than max */
-    order_add(order, "-smp");
-    order_add_format(order, "%u", spec->cpus);
+    order_add(order, "-smp");                      /* what is of one socket is of one NUMA node */
+    if (spec->cell_count > 0) {
+        order_add_format(order, "%u,sockets=%u,cores=1,threads=1", spec->cpus, spec->cpus);
+    } else {
+        order_add_format(order, "%u", spec->cpus);
+    }
     order_add(order, "-m");
     order_add_format(order, "%" PRIu64 "M", spec->memory_bytes >> 20);
 }
@@ -90,15 +97,58 @@ static bool is_since(const char *version, unsigned major, unsigned minor)
     return have[0] > major || (have[0] == major && have[1] >= minor);
 }
 
-/* ",host-nodes=0,host-nodes=1,policy=bind"; "": it is not bound. */
+/* ",host-nodes=0,host-nodes=1,policy=bind"; "": it is not bound.  A control group binds later than
+ * huge pages are taken, and not each cell by itself. */
 static char *binding_of(const struct hypervisor_driver_info *info,
-                        const struct hypervisor_spec *spec)
+                        const struct hypervisor_spec *spec, const char *nodes, uint64_t bytes)
 {
-    bool can_bind = spec->page_bytes > 0 ? info->can_bind_huge : info->can_bind;
-    return can_bind && spec->memory_nodes != NULL && spec->memory_nodes[0] != '\0' &&
-            pin_has_room(spec->memory_nodes, spec->memory_bytes, spec->page_bytes)
-        ? pin_memory_words(spec->memory_nodes)
+    bool is_ours = spec->page_bytes > 0 || spec->cell_count > 0;
+    bool can_bind = is_ours ? info->can_bind_huge && !spec->is_trial : info->can_bind;
+    return can_bind && nodes != NULL && nodes[0] != '\0' &&
+            pin_has_room(nodes, bytes, spec->page_bytes)
+        ? pin_memory_words(nodes)
         : memory_copy_string("");
+}
+
+/* Memory of its own. */
+static void add_own_memory(const struct hypervisor_driver_info *info,
+                           const struct hypervisor_spec *spec, const char *id, const char *nodes,
+                           uint64_t bytes, struct order *order)
+{
+    uint64_t mib = bytes >> 20;
+    MEMORY_OWNED char *binding = binding_of(info, spec, nodes, bytes);
+    order_add(order, "-object");
+    if (spec->page_bytes > 0 && !spec->is_trial) {
+        order_add_format(order,
+                         "memory-backend-memfd,id=%s,size=%" PRIu64
+                         "M,hugetlb=on,hugetlbsize=%" PRIu64
+                         "M,share=on,prealloc=on,prealloc-threads=%u%s",
+                         id, mib, spec->page_bytes >> 20, spec->cpus, binding);
+    } else if (spec->share_count > 0) { /* virtiofsd reads and writes it, too */
+        order_add_format(order, "memory-backend-memfd,id=%s,size=%" PRIu64 "M,share=on%s", id, mib,
+                         binding);
+    } else {
+        order_add_format(order, "memory-backend-ram,id=%s,size=%" PRIu64 "M%s", id, mib, binding);
+    }
+}
+
+/* "0,1" as words of QEMU's. */
+static void add_cell(const struct hypervisor_driver_info *info, const struct hypervisor_spec *spec,
+                     size_t index, struct order *order)
+{
+    BUFFER_OWNED struct buffer words = {0};
+    const struct hypervisor_cell *cell = &spec->cells[index];
+    const char *cpus = cell->cpus;
+    unsigned long first = 0;
+    unsigned long last = 0;
+    char id[32];
+    snprintf(id, sizeof(id), "cell%zu", index);
+    add_own_memory(info, spec, id, cell->host_nodes, cell->memory_bytes, order);
+    while (text_take_range(&cpus, &first, &last)) {
+        buffer_append_format(&words, ",cpus=%lu-%lu", first, last);
+    }
+    order_add(order, "-numa");
+    order_add_format(order, "node,nodeid=%zu,memdev=%s%s", index, id, buffer_string(&words));
 }
 
 /* Huge pages are all taken at the start: where there are too few, QEMU says so and ends, instead of
@@ -111,32 +161,23 @@ static char *binding_of(const struct hypervisor_driver_info *info,
 static void add_memory(const struct hypervisor_driver_info *info,
                        const struct hypervisor_spec *spec, struct order *order)
 {
-    uint64_t mib = spec->memory_bytes >> 20;
     bool is_shared = spec->memory == HYPERVISOR_MEMORY_SHARED;
     /* Before 8.2 a file that is mapped privately is opened for writing all the same. */
     bool is_read_only = !is_shared && is_since(info->version, 8, 2);
     order->keeps_files = spec->memory == HYPERVISOR_MEMORY_COPY;
-    MEMORY_OWNED char *binding = binding_of(info, spec);
-    order_add(order, "-object");
+    for (size_t i = 0; i < spec->cell_count; i++) {
+        add_cell(info, spec, i, order);
+    }
+    if (spec->cell_count > 0) {
+        return;
+    }
     switch (spec->memory) {
     case HYPERVISOR_MEMORY_OWN:
-        if (spec->page_bytes > 0 && !spec->is_trial) {
-            order_add_format(order,
-                             "memory-backend-memfd,id=memory,size=%" PRIu64
-                             "M,hugetlb=on,hugetlbsize=%" PRIu64
-                             "M,share=on,prealloc=on,prealloc-threads=%u%s",
-                             mib, spec->page_bytes >> 20, spec->cpus, binding);
-            break;
-        }
-        if (spec->share_count > 0) { /* virtiofsd reads and writes it, too */
-            order_add_format(order, "memory-backend-memfd,id=memory,size=%" PRIu64 "M,share=on%s",
-                             mib, binding);
-            break;
-        }
-        order_add_format(order, "memory-backend-ram,id=memory,size=%" PRIu64 "M%s", mib, binding);
+        add_own_memory(info, spec, "memory", spec->memory_nodes, spec->memory_bytes, order);
         break;
     case HYPERVISOR_MEMORY_SHARED:
     case HYPERVISOR_MEMORY_COPY:
+        order_add(order, "-object");
         order_add_format(order,
                          "{\"qom-type\":\"memory-backend-file\",\"id\":\"memory\",\"size\":%" PRIu64
                          ",\"mem-path\":\"%s\",\"share\":%s%s}",

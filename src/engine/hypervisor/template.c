@@ -164,7 +164,7 @@ struct stamp {
     int source;
     int target;
     bool is_trial; /* nothing is made */
-    bool is_whole; /* memory of huge pages is not shared: it stays in the state */
+    bool is_whole; /* of huge pages or several NUMA nodes: its memory stays in the state */
     bool is_done;  /* both files are there */
     struct error error;
     hypervisor_done done;
@@ -395,7 +395,7 @@ static struct stamp *new_stamp(struct hypervisor *hypervisor, const struct hyper
                             .memory = -1,
                             .found = hypervisor_find(hypervisor, spec->driver),
                             .memory_bytes = spec->memory_bytes,
-                            .is_whole = spec->page_bytes > 0,
+                            .is_whole = spec->page_bytes > 0 || spec->cell_count > 0,
                             .done = done,
                             .context = context};
     CHECK(stamp->found != NULL);

@@ -62,8 +62,8 @@ int template_make_memory(const char *folder, uint64_t memory_bytes, struct error
 void template_stamp(struct hypervisor *hypervisor, const struct hypervisor_spec *spec, int fd,
                     const char *folder, hypervisor_done done, void *context);
 
-/* Of a machine whose memory is of huge pages the state stays whole, and there is no memory's file:
- * clones of it have memory of their own, of huge pages as well. */
+/* Of a machine whose memory is of huge pages or in several NUMA nodes the state stays whole, and
+ * there is no memory's file: clones of it have memory of their own, of the same kind. */
 
 /* Would the template in FOLDER be read, with these disks?  By a VMM that never runs; its place is
  * FOLDER/stamping.  Where there is none: is it whole?  As template_stamp(). */

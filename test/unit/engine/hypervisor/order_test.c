@@ -3,8 +3,10 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "base/loop/loop.h"
+#include "base/memory.h"
 
 #include "engine/hypervisor/qemu.h"
 
@@ -132,6 +134,76 @@ TEST(hypervisor, memory_of_huge_pages_is_taken_at_once_and_kept)
     order_done(&plain);
     order_done(&order);
     order_done(&trial);
+}
+
+static void put(const char *node, const char *cpus)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *folder = memory_format("%s/devices/system/node/%s", test_folder(), node);
+    MEMORY_OWNED char *path = memory_format("%s/cpulist", folder);
+    EXPECT(file_make_folder(folder, 0700, &err) == 0);
+    EXPECT(file_write(path, cpus, strlen(cpus), 0600, &err) == 0);
+}
+
+/*
+ * Goal: a guest sees the NUMA nodes that its CPUs are of, whatever their numbers are, with its
+ * memory in proportion; none where there is one, or one of its CPUs is of no node that is known.
+ * Method: a tree of a host with two nodes whose CPUs take turns.
+ */
+TEST(hypervisor, a_guest_lies_as_its_cpus_do)
+{
+    struct hypervisor_cell cells[HYPERVISOR_CELLS_MAX];
+    struct hypervisor_spec spec = small();
+    put("node0", "0,2,4,6\n");
+    put("node3", "1,3,5,7\n");
+    spec.cpus = 3;
+    spec.memory_bytes = UINT64_C(100) << 20;
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "2-4", cells) == 2);
+    EXPECT(strcmp(cells[0].cpus, "0,2") == 0 && strcmp(cells[1].cpus, "1") == 0);
+    EXPECT(cells[0].memory_bytes == UINT64_C(66) << 20);
+    EXPECT(cells[1].memory_bytes == UINT64_C(34) << 20);
+    spec.page_bytes = HYPERVISOR_PAGE_2M;
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "2-4", cells) == 2);
+    EXPECT(cells[0].memory_bytes == UINT64_C(66) << 20);
+    spec.page_bytes = UINT64_C(64) << 20; /* one of them would have no page */
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "2-4", cells) == 0);
+    spec.page_bytes = 0;
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "0,2,4", cells) == 0);
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "0,1,8", cells) == 0);
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "0,1", cells) == 0);
+    EXPECT(hypervisor_lay_out(test_folder(), &spec, "", cells) == 0);
+    hypervisor_lay_out(test_folder(), &spec, "2-4", cells);
+    hypervisor_place_cells(test_folder(), "1,3,5", cells, 2); /* it has come to other CPUs */
+    EXPECT(strcmp(cells[0].host_nodes, "3") == 0 && strcmp(cells[1].host_nodes, "3") == 0);
+    hypervisor_place_cells(test_folder(), "0,2,3", cells, 2);
+    EXPECT(strcmp(cells[0].host_nodes, "0,3") == 0 && strcmp(cells[1].host_nodes, "0") == 0);
+    hypervisor_place_cells(test_folder(), "", cells, 2);
+    EXPECT(cells[0].host_nodes[0] == '\0');
+}
+
+/* Each has a memory of its own, bound for itself, and sockets of its own. */
+TEST(hypervisor, cells_are_nodes_of_a_pc)
+{
+    const struct hypervisor_cell cells[] = {
+        {.cpus = "0,2", .memory_bytes = 1 << 20, .host_nodes = "0"},
+        {.cpus = "1", .memory_bytes = 2 << 20, .host_nodes = "0"}};
+    struct hypervisor_driver_info binding = emulated;
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    binding.can_bind_huge = true;
+    spec.board = HYPERVISOR_Q35;
+    spec.cpus = 3;
+    spec.memory_bytes = 3 << 20;
+    spec.cells = cells;
+    spec.cell_count = 2;
+    qemu_make_order(&binding, "/q", &spec, &order);
+    EXPECT(has_word(&order, "memory-backend-ram,id=cell0,size=1M,host-nodes=0,policy=bind"));
+    EXPECT(has_word(&order, "memory-backend-ram,id=cell1,size=2M,host-nodes=0,policy=bind"));
+    EXPECT(has_word(&order, "node,nodeid=0,memdev=cell0,cpus=0-0,cpus=2-2"));
+    EXPECT(has_word(&order, "node,nodeid=1,memdev=cell1,cpus=1-1"));
+    EXPECT(has_word(&order, "3,sockets=3,cores=1,threads=1"));
+    EXPECT(!has_word(&order, "memory-backend=memory"));
+    order_done(&order);
 }
 
 TEST(hypervisor, a_tap_is_given_open_and_needs_no_network)
@@ -305,6 +377,16 @@ TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
         spec.board = HYPERVISOR_Q35;
         EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
+        const struct hypervisor_cell half = {.cpus = "0,1", .memory_bytes = spec.memory_bytes / 2};
+        const struct hypervisor_cell halves[] = {half, half};
+        spec.cells = halves;
+        spec.cell_count = 1;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_INVALID);
+        spec.cell_count = 2;
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == 0);
+        spec.board = HYPERVISOR_MICROVM;
+        spec.kernel = "/k";
+        EXPECT(hypervisor_check(hypervisor, &spec, &err) == -ERROR_UNSUPPORTED);
     }
     hypervisor_close(hypervisor);
     loop_free(loop);
