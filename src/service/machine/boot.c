@@ -35,6 +35,7 @@ struct parts {
     char *variables;
     char *firmware;
     struct hypervisor_disk disks[3];
+    struct hypervisor_cell cells[HYPERVISOR_CELLS_MAX];
     size_t own; /* which of them the machine writes in */
     struct nics nics;
     struct machine_devices devices;
@@ -165,6 +166,8 @@ static void describe(const struct machine *machine, struct parts *parts,
     ret_spec->driver = json_text(config, "driver")[0] != '\0' ? json_text(config, "driver") : NULL;
     ret_spec->uid = disk_uid(machine);
     ret_spec->memory_nodes = pin_nodes(machine);
+    ret_spec->cells = parts->cells;
+    ret_spec->cell_count = cells_describe(machine, parts->cells);
     ret_spec->board = settings_board(config);
     ret_spec->kernel = parts->kernel;
     ret_spec->initrd = parts->initrd;
@@ -277,7 +280,10 @@ start_image(struct machine *machine, const struct hypervisor_events *events, str
     if (shares_describe(machine, &shares, error) < 0) {
         return NULL;
     }
-    describe(machine, &parts, &spec);
+    JSON_OWNED json_t *booted = change_booted_config(machine);
+    struct machine begun = *machine;
+    begun.config = booted;
+    describe(&begun, &parts, &spec);
     size_t used = strlen(parts.cmdline);
     int added = snprintf(parts.cmdline + used, sizeof(parts.cmdline) - used, " %s", shares.word);
     spec.shares = shares.items;

@@ -132,8 +132,9 @@ static bool is_alive(const struct machine *machine)
 
 json_t *change_booted_config(const struct machine *machine)
 {
-    static const char *const keys[] = {"cpus", "memory_bytes", "huge_pages", "runner"};
+    static const char *const keys[] = {"cpus", "memory_bytes", "huge_pages", "runner", "cells"};
     json_t *config = json_deep_copy(machine->config);
+    json_object_del(config, "cells"); /* of a state that it was to go on from */
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         json_t *value = json_object_get(machine->booted, keys[i]);
         if (json_is_null(value)) {
@@ -180,10 +181,10 @@ void change_recall(struct machine *machine)
     }
 }
 
-void change_begin(struct machine *machine)
+void change_begin(struct machine *machine, json_t *cells)
 {
     json_decref(machine->booted);
-    machine->booted = NULL;
+    machine->booted = cells != NULL ? json_pack("{s:O}", "cells", cells) : NULL;
 }
 
 /* ---- Disks ---- */
@@ -232,13 +233,21 @@ uint64_t change_disk_size(const char *folder)
     return file_exists(overlay) ? overlay_size(overlay) : raw_size(raw);
 }
 
-int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err)
+int change_prepare(const char *folder, const json_t *config, bool goes_on, const json_t *cells,
+                   struct error *err)
 {
     MEMORY_OWNED char *booted = memory_format("%s/" BOOTED, folder);
     MEMORY_OWNED char *raw = memory_format("%s/disk.raw", folder);
     MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
     uint64_t bytes = json_u64(config, "disk_bytes");
     unlink(booted);
+    if (cells != NULL) {
+        JSON_OWNED json_t *begun = json_pack("{s:O}", "cells", cells);
+        MEMORY_OWNED char *text = json_dumps(begun, JSON_COMPACT);
+        if (file_write(booted, text, strlen(text), 0600, err) < 0) {
+            return -(int)err->kind;
+        }
+    }
     bool is_raw = !file_exists(overlay);
     uint64_t size = change_disk_size(folder);
     if (size == 0 || size >= bytes) {

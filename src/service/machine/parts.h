@@ -254,13 +254,15 @@ json_t *change_booted_config(const struct machine *machine);
 json_t *change_of(const struct machine *machine);
 /* Its VMM was found: what did that begin with? */
 void change_recall(struct machine *machine);
-/* A VMM begins with what is set now.  change_prepare(): in the folder; blocks. */
-void change_begin(struct machine *machine);
+/* A VMM begins with what is set now, and these cells (NULL: none).  change_prepare(): in the
+ * folder; blocks. */
+void change_begin(struct machine *machine, json_t *cells);
 /* What it may have of memory now, with what its balloon leaves it. */
 uint64_t change_memory(const struct machine *machine);
 /* What the guest sees of its own disk in `folder`; 0: there is none.  Blocks. */
 uint64_t change_disk_size(const char *folder);
-int change_prepare(const char *folder, const json_t *config, bool goes_on, struct error *err);
+int change_prepare(const char *folder, const json_t *config, bool goes_on, const json_t *cells,
+                   struct error *err);
 /* Its VMM is there; its agent is: disk and memory become what they are to be. */
 void change_settle_vm(struct machine *machine);
 /* It is not there any more: what it was asked for is over. */
@@ -485,6 +487,16 @@ void limits_write_metrics(struct machine_service *service, bool is_openmetrics, 
 void pin_apply(struct machine *machine);
 void pin_write(struct json_writer *writer, const struct machine *machine);
 const char *pin_nodes(const struct machine *machine); /* "": its memory may be of any */
+/* "": it has none of its own, or it is not known yet which. */
+const char *pin_own_cpus(const struct machine *machine);
+
+/* ---- cells.c: NUMA nodes that its guest sees ---- */
+/* Of one that is to boot; a new reference, or NULL: it sees one. */
+json_t *cells_lay_out(const struct machine *machine);
+/* Those of its config (as it was booted: see change_booted_config()), and where they are now. */
+size_t cells_describe(const struct machine *machine,
+                      struct hypervisor_cell ret_cells[HYPERVISOR_CELLS_MAX]);
+void cells_write(struct json_writer *writer, const struct machine *machine);
 void pin_free(struct machine *machine);
 
 /* ---- fence.c: what may start elsewhere when its node is lost ---- */

@@ -144,6 +144,11 @@ bool machine_pin(struct machine_service *service, const char *id, const struct m
     return true;
 }
 
+const char *pin_own_cpus(const struct machine *machine)
+{
+    return machine->pin != NULL && machine->pin->place.is_own ? machine->pin->place.cpus : "";
+}
+
 const char *pin_nodes(const struct machine *machine)
 {
     return machine->pin != NULL ? machine->pin->place.nodes : "";

@@ -209,7 +209,7 @@ static json_t *merge(const struct restore *restore)
     static const char *const keys[] = {
         "cpus",   "memory_bytes", "disk_bytes",      "kernel",       "initrd",   "root",
         "disk",   "disk_format",  "disk_size_bytes", "machine_type", "firmware", "root_format",
-        "driver", "image",        "cmdline",         "huge_pages"};
+        "driver", "image",        "cmdline",         "huge_pages",   "cells"};
     const json_t *then = json_object_get(restore->manifest, "config");
     json_t *config = json_deep_copy(restore->machine->config);
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {

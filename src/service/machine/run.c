@@ -484,6 +484,7 @@ static const struct hypervisor_events vm_events = {on_started, on_paused, on_reb
 struct starting {
     struct machine *machine;
     json_t *config; /* a copy: settings may be read anew meanwhile */
+    json_t *cells;  /* of one that boots; then those that it has, or NULL */
     struct buffer program;
     bool has_damage; /* its image does */
     struct error error;
@@ -516,7 +517,12 @@ static void write_files(void *context)
         r = disk_write_initrd(machine, json_text(config, "initrd"), &starting->program,
                               &starting->error);
     }
-    r = r < 0 ? r : change_prepare(machine->folder, config, goes_on, &starting->error);
+    if (goes_on) {
+        json_decref(starting->cells);
+        starting->cells = json_deep_copy(json_object_get(config, "cells"));
+    }
+    r = r < 0 ? r
+              : change_prepare(machine->folder, config, goes_on, starting->cells, &starting->error);
     if (r == 0 && seed_is_wanted(config)) {
         seed_write(machine, config, &starting->error);
     }
@@ -548,6 +554,8 @@ static void on_files(void *context)
     struct machine *machine = starting->machine;
     struct error error = starting->error;
     bool has_damage = starting->has_damage;
+    change_begin(machine, starting->cells);
+    json_decref(starting->cells);
     buffer_done(&starting->program);
     json_decref(starting->config);
     free(starting);
@@ -574,7 +582,8 @@ void machine_run_start(struct machine *machine)
     struct starting *starting = NEW(struct starting);
     starting->machine = machine;
     starting->config = json_deep_copy(machine->config);
-    change_begin(machine);
+    starting->cells = cells_lay_out(machine);
+    change_begin(machine, NULL);
     machine->has_program_ended = false;
     program_encode(machine->config, &starting->program, &starting->error);
     machine_set_state(machine, MACHINE_STARTING, "%s", "");

@@ -122,6 +122,7 @@ const struct machine_setting machine_settings[] = {
     {"user", SETTING_TRAVELS},
     {"user_data_digest", SETTING_TRAVELS},
     {"user_data_bytes", SETTING_TRAVELS},
+    {"cells", SETTING_TRAVELS},
     {NULL, 0},
 };
 

@@ -17,7 +17,7 @@
 /* What is shown of the settings. */
 #define SETTINGS                                                                                  \
     "json_remove(config, '$.name', '$.kernel', '$.initrd', '$.root', '$.root_format', '$.disk', " \
-    "'$.disk_format', '$.disk_size_bytes', '$.without_agent', '$.networks')"
+    "'$.disk_format', '$.disk_size_bytes', '$.without_agent', '$.networks', '$.cells')"
 
 /* A state that is to be upgraded yet tells nothing of health. */
 #define COLUMNS                                                                                    \
@@ -49,6 +49,7 @@ static void write_live(struct json_writer *writer, struct machine_service *servi
         json_write_field_u64(writer, "resident_bytes", usage.memory_bytes);
     }
     pin_write(writer, machine);
+    cells_write(writer, machine);
     JSON_OWNED json_t *waiting = json_pack("{s:o}", "at_next_start", change_of(machine));
     if (json_array_size(json_object_get(waiting, "at_next_start")) > 0) {
         json_write_members(writer, waiting);

@@ -425,6 +425,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"other threads", "emulator_cpus", AS_TEXT},
         {"pinned by", "pinned_by", AS_TEXT},
         {"memory of numa", "memory_nodes", AS_TEXT},
+        {"guest numa", "guest_numa", AS_NUMA},
         {"numa binding", "memory_binding", AS_TEXT},
         {"machine type", "machine_type", AS_TEXT},
         {"firmware", "firmware", AS_TEXT},

@@ -156,6 +156,23 @@ static void format_vcpus(const json_t *list, char *ret_text)
     }
 }
 
+/* "vcpus 0,1 with 512 MiB; vcpus 2,3 with 512 MiB" */
+static void format_numa(const json_t *list, char *ret_text)
+{
+    size_t index = 0;
+    size_t used = 0;
+    json_t *node = NULL;
+    snprintf(ret_text, CELL_MAX, "-");
+    json_array_foreach(list, index, node)
+    {
+        if (used < CELL_MAX) {
+            used += (size_t)snprintf(ret_text + used, CELL_MAX - used,
+                                     "%svcpus %s with %" PRIu64 " MiB", index > 0 ? "; " : "",
+                                     json_text(node, "cpus"), json_u64(node, "memory_bytes") >> 20);
+        }
+    }
+}
+
 /* NAME=VALUE, with commas between them. */
 static void format_map(const json_t *map, char *ret_text)
 {
@@ -189,6 +206,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         snprintf(ret_text, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
     } else if (json_is_array(value) && column->as == AS_VCPUS) {
         format_vcpus(value, ret_text);
+    } else if (json_is_array(value) && column->as == AS_NUMA) {
+        format_numa(value, ret_text);
     } else if (json_is_array(value)) {
         format_list(value, ret_text);
     } else if (json_is_object(value)) {
