@@ -76,9 +76,8 @@ class Devices(unittest.TestCase):
 
     def create(self, name, *flags):
         """Made, and not started: there is no such device to start it with."""
-        done = self.run_cli("vm", "create", name, "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", "--strategy", "Halted", *flags)
-        if done.returncode in (0, 75):
-            self.addCleanup(self.run_cli, "vm", "delete", name)
+        done = self.run_cli("vm", "create", name, "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", *(() if "--strategy" in flags else ("--strategy", "Halted")), *flags)
+        self.addCleanup(self.run_cli, "vm", "delete", name)
         return done
 
     def machine(self, name):
@@ -159,6 +158,27 @@ class Devices(unittest.TestCase):
         self.assertEqual(self.create("taker", "--device", "gpu=2", "--node", "n1").returncode, 0)
         self.assertIn("has no free device gpu", self.run_cli("vm", "migrate", "mover", "--to", "n1", "--cold").stderr)
         self.assertEqual(self.place("mover"), ("n2", ("0000:01:00.0",)))
+
+    def test_a_drained_node_keeps_none(self):
+        self.assertEqual(self.create("leaver", "--device", "gpu", "--node", "n2").returncode, 0)
+        self.assertEqual(self.create("filler", "--device", "0000:01:00.0", "--node", "n1").returncode, 0)
+        self.addCleanup(self.run_cli, "node", "restore", "n2")
+        self.ok("node", "drain", "n2")
+        self.assertEqual(self.place("leaver"), ("n1", ("0000:02:00.0",)))
+        self.assertNotIn("default/leaver", self.ok("node", "show", "n2"))
+
+    def test_who_is_displaced_gives_its_devices_up_and_gets_them_back(self):
+        """It is to run, though no VMM has such devices: that is what counts."""
+        for node in ("n1", "n2"):
+            self.assertIn(self.create(f"low-{node}", "--device", "gpu=2", "--node", node, "--strategy", "Always", "--priority", "10", "--no-wait").returncode, (0, 75))
+        self.cluster[0].until(lambda _: all(self.place(f"low-{node}")[1] for node in ("n1", "n2")), "both with devices")
+        self.assertEqual(self.create("high", "--device", "gpu", "--strategy", "Always", "--priority", "90", "--no-wait").returncode, 0)
+        self.cluster[0].until(lambda _: self.place("high")[1] == ("0000:01:00.0",), "device for who displaces")
+        node = self.place("high")[0]
+        self.assertEqual(self.place(f"low-{node}"), (node, ()))
+        self.wait_for(f"low-{node}", "pending")
+        self.ok("vm", "delete", "high")
+        self.cluster[0].until(lambda _: self.place(f"low-{node}") == (node, ("0000:01:00.0", "0000:02:00.0")), "its devices again")
 
     def test_a_start_without_vfio_says_why(self):
         if pathlib.Path("/dev/vfio/vfio").exists():

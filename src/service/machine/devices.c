@@ -137,10 +137,15 @@ static void add_offer(struct offers *offers, const char *address, const char *cl
     }
 }
 
+static const char *offered_of(const struct machine_service *service)
+{
+    return service->options.devices != NULL ? service->options.devices : "none";
+}
+
 static void take_own(const struct machine_service *service, struct offers *offers)
 {
     MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
-    size_t count = device_list("/sys", service->options.devices, devices);
+    size_t count = device_list("/sys", offered_of(service), devices);
     for (size_t i = 0; i < count; i++) {
         if (devices[i].problem[0] == '\0') {
             add_offer(offers, devices[i].address, devices[i].class_name, devices[i].model);
@@ -182,6 +187,13 @@ static int read_offers(const struct machine_service *service, const char *node, 
                  : store_query(service->options.store, err, take_taken, offers,
                                "SELECT address FROM machine_device WHERE node = ? AND machine <> ?",
                                "tt", node, id);
+}
+
+static void forget_owners(struct offers *offers)
+{
+    for (size_t i = 0; i < offers->count; i++) {
+        offers->list[i].is_taken = false;
+    }
 }
 
 /* ---- Choosing ---- */
@@ -329,6 +341,13 @@ void machine_add_devices(const struct machine_service *service, struct store_com
     MEMORY_OWNED struct offers *offers = NEW(struct offers);
     int r = read_offers(service, node, id, offers, &err);
     r = r < 0 ? r : choose(config, node, offers, &choice, &err);
+    if (r < 0) { /* whom this very command displaces may have them */
+        choice_done(&choice);
+        forget_owners(offers);
+        choice = (struct choice){0};
+        err = (struct error){0};
+        r = choose(config, node, offers, &choice, &err);
+    }
     store_command_add(command, "DELETE FROM machine_device WHERE machine = ?", "t", id);
     if (r < 0) { /* whoever decided so knew the node as it was */
         store_command_add_expecting(command, ERROR_CONFLICT, err.text,
@@ -406,7 +425,7 @@ int devices_describe(const struct machine *machine, struct machine_devices *ret_
         return r;
     }
     MEMORY_OWNED struct device *all = memory_new(DEVICE_LIST_MAX, sizeof(*all));
-    size_t count = device_list("/sys", service->options.devices, all);
+    size_t count = device_list("/sys", offered_of(service), all);
     for (size_t i = 0; i < ret_devices->own_count && r == 0; i++) {
         r = find_one(ret_devices, ret_devices->own[i], all, count, err);
     }
