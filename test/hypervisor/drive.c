@@ -121,6 +121,10 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
                                          .serial = "data",
                                          .rates = {.iops.both = 4321, .bytes.both = 7654321}};
     const struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01", .tap = argv[7]};
+    /* "device 0000:01:00.0" */
+    struct hypervisor_device device = {.group = "0"};
+    bool has_device = strncmp(argv[2], "device ", 7) == 0;
+    snprintf(device.address, sizeof(device.address), "%s", has_device ? argv[2] + 7 : "");
     const struct hypervisor_spec spec = {
         .driver = argv[3],
         .name = "default/web",
@@ -129,6 +133,8 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
         .cpus = 2,
         .memory_bytes = UINT64_C(128) << 20,
         .page_bytes = strcmp(argv[2], "huge") == 0 ? HYPERVISOR_PAGE_2M : 0,
+        .devices = &device,
+        .device_count = has_device,
         .kernel = argv[5],
         .cmdline = "word",
         .disks = &disk,

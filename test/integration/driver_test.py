@@ -145,6 +145,21 @@ class Drivers:
             self.assertIn(word, text)
         self.assertNotIn("balloon", text)
 
+    def test_a_device_of_the_host_is_passed_on_by_its_folder_and_no_balloon_is_beside_it(self):
+        found = sorted(pathlib.Path("/sys/bus/pci/devices").glob("*:*"))
+        if not found:
+            self.skipTest("this machine has no PCI")
+        drive = self.drive(f"device {found[0].name}", tap="tap0")
+        if self.driver == "firecracker":
+            self.assertIn("passes none through", drive.expect("error"))
+            return
+        drive.expect("started")
+        asked = [r for r in self.requests() if r["method"] == "PUT"]
+        self.assertEqual([r for r in asked if r["status"] >= 400], [])
+        text = " ".join(r["path"] + r["body"] for r in asked)
+        self.assertIn(f'"devices":[{{"id":"device0","path":"{found[0]}"}}]', text)
+        self.assertNotIn("balloon", text)
+
     def test_it_is_paused_ballooned_saved_and_read_again(self):
         drive = self.drive()
         drive.expect("started")

@@ -450,6 +450,10 @@ class CloudHypervisor:
         check(body["rng"], "rng", {"src": str})
         if "balloon" in body:
             check(body["balloon"], "balloon", {"size": int}, {"deflate_on_oom": bool, "free_page_reporting": bool})
+        for device in body.get("devices", []):
+            check(device, "devices", {"path": str}, {"iommu": bool, "pci_segment": int, "id": str, "x_nv_gpudirect_clique": int, "x_nv_gpudirect_p2p": bool})
+            if not pathlib.Path(device["path"]).is_dir():
+                raise Refused(500, f"Error creating VM: no such device: {device['path']}")
         for console in ("serial", "console"):
             check(body[console], console, {"mode": str}, {"file": str, "socket": str})
             if body[console]["mode"] not in ("Off", "Pty", "Tty", "File", "Socket", "Null"):
