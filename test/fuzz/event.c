@@ -82,7 +82,7 @@ static void parse(const char *text, bool is_filter)
     sample(&event);
     JSON_OWNED json_t *document = event_document(&event);
     if (is_filter && event_filter_parse(text, &filter, &err) == 0) {
-        event_filter_match(filter, document);
+        event_filter_match(filter, document, &err);
         event_filter_free(filter);
     } else if (!is_filter && event_template_parse(text, &template, &err) == 0) {
         event_template_apply(template, document, &event, &err);

@@ -38,6 +38,7 @@ enum {
     EVENT_BATCH_MAX = 1000, /* events of a batch */
     EVENT_BATCH_BYTES_MAX = 6 << 20,
     EVENT_FILTER_BYTES_MAX = 16 << 10,
+    EVENT_FILTER_STEPS_MAX = 8 << 20, /* some tens of ms: nothing else happens meanwhile */
     EVENT_TEMPLATE_BYTES_MAX = 64 << 10,
 };
 
@@ -112,7 +113,9 @@ json_t *event_document(const struct event *event);
 struct event_filter;
 int event_filter_parse(const char *text, struct event_filter **ret_filter, struct error *err);
 void event_filter_free(struct event_filter *filter); /* accepts NULL */
-bool event_filter_match(const struct event_filter *filter, const json_t *document);
+/* False with TOO_LARGE: it would take more than EVENT_FILTER_STEPS_MAX; otherwise *err stays. */
+bool event_filter_match(const struct event_filter *filter, const json_t *document,
+                        struct error *err);
 
 /* ---- Templates ---- */
 

@@ -43,8 +43,27 @@ void event_filter_free(struct event_filter *filter)
     }
 }
 
-bool event_filter_match(const struct event_filter *filter, const json_t *document)
+/*
+ * A filter of 16 KiB and an event of 1 MiB are small each, and their product is minutes: of a
+ * pattern with '%' at each place of a text, of a list of tests at each item of an array.
+ */
+static _Thread_local uint64_t left; /* steps, of the match that is under way */
+
+bool filter_spend(uint64_t steps)
 {
-    return filter->pattern != NULL ? event_pattern_match(filter->pattern, document)
-                                   : sql_match(filter->sql, document);
+    left = steps < left ? left - steps : 0;
+    return left > 0;
+}
+
+bool event_filter_match(const struct event_filter *filter, const json_t *document,
+                        struct error *err)
+{
+    left = EVENT_FILTER_STEPS_MAX;
+    bool matches = filter->pattern != NULL ? event_pattern_match(filter->pattern, document)
+                                           : sql_match(filter->sql, document);
+    if (left == 0) {
+        error_set(err, ERROR_TOO_LARGE,
+                  "filter: it would take too long with this event: fewer tests, or shorter ones");
+    }
+    return matches && left > 0;
 }

@@ -19,6 +19,11 @@ int event_check(const struct event *event, struct error *err);
 /* A scalar as text: strings as they are, numbers and booleans as JSON writes them. */
 void event_append_value(struct buffer *out, const json_t *value);
 
+/* ---- filter.c ---- */
+
+/* Of what the match that is under way may take.  False: it has no answer, and is to end. */
+bool filter_spend(uint64_t steps);
+
 /* ---- pattern.c ---- */
 int event_pattern_check(const json_t *pattern, struct error *err);
 bool event_pattern_match(const json_t *pattern, const json_t *document);
@@ -50,7 +55,7 @@ bool sql_value_to_boolean(struct sql_value *value);
 bool sql_value_is_number(const struct sql_value *value, double *ret_number); /* could it be one? */
 bool sql_value_to_number(struct sql_value *value);
 bool sql_value_to_text(struct sql_value *value);
-/* % and _ with \ before them for themselves; linear in the lengths. */
+/* % and _ with \ before them for themselves; what it takes is spent. */
 bool sql_like(const char *text, const char *pattern);
 
 enum { SQL_ARGUMENTS_MAX = 16 };

@@ -11,7 +11,7 @@
 
 #include "service/event/parts.h"
 
-enum { DEPTH_MAX = 16 };
+enum { DEPTH_MAX = 16, STEPS_OF_TEST = 8 };
 
 static json_t *lent(const json_t *value)
 {
@@ -176,12 +176,12 @@ static bool number_fits(const json_t *list, const json_t *value)
     return fits;
 }
 
-/* '*' is any run; linear but for one step back. */
+/* '*' is any run. */
 static bool wildcard_fits(const char *pattern, const char *text)
 {
     const char *star = NULL;
     const char *kept = NULL;
-    while (*text != '\0') {
+    while (*text != '\0' && filter_spend(1)) {
         if (*pattern == '*') {
             star = pattern++;
             kept = text;
@@ -227,7 +227,7 @@ static bool anything_but(const json_t *operand, const json_t *value)
     json_t *item = NULL;
     json_array_foreach(operand, index, item)
     {
-        if (is_equal(item, value)) {
+        if (!filter_spend(STEPS_OF_TEST) || is_equal(item, value)) {
             return false;
         }
     }
@@ -263,6 +263,10 @@ static bool list_fits(const json_t *tests, const json_t *value)
     json_t *item = NULL;
     json_array_foreach(tests, index, test)
     {
+        size_t length = json_string_length(value);
+        if (!filter_spend(STEPS_OF_TEST + length / STEPS_OF_TEST)) {
+            return false;
+        }
         if (value == NULL) {
             if (json_is_false(json_object_get(test, "exists"))) {
                 return true;
@@ -274,6 +278,9 @@ static bool list_fits(const json_t *tests, const json_t *value)
         }
         json_array_foreach(value, place, item)
         {
+            if (!filter_spend(STEPS_OF_TEST)) {
+                return false;
+            }
             if (test_fits(test, item)) {
                 return true;
             }
@@ -316,6 +323,9 @@ bool event_pattern_match(const json_t *pattern, const json_t *document)
     json_object_foreach(lent(pattern), name, wanted)
     {
         const json_t *value = json_object_get(document, name);
+        if (!filter_spend(STEPS_OF_TEST)) {
+            return false;
+        }
         bool fits = strcmp(name, "$or") == 0 ? any_fits(wanted, document)
             : json_is_array(wanted)          ? list_fits(wanted, value)
                                              : inner_fits(wanted, value);

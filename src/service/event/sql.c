@@ -623,6 +623,9 @@ static struct sql_value negate(struct sql_value value)
 
 static struct sql_value evaluate(const struct sql_node *node, const json_t *document)
 {
+    if (!filter_spend(1)) {
+        return (struct sql_value){0};
+    }
     switch (node->kind) {
     case NODE_LITERAL:
         return node->value.kind == SQL_TEXT

@@ -36,6 +36,9 @@ struct sql_value sql_value_boolean(bool boolean)
 struct sql_value sql_value_of(const json_t *value)
 {
     if (json_is_string(value)) {
+        if (!filter_spend(json_string_length(value))) {
+            return (struct sql_value){0};
+        }
         return sql_value_text(json_string_value(value), json_string_length(value));
     }
     if (json_is_number(value)) {
@@ -111,7 +114,7 @@ bool sql_like(const char *text, const char *pattern)
 {
     const char *many = NULL; /* behind the last % */
     const char *kept = NULL;
-    while (*text != '\0') {
+    while (*text != '\0' && filter_spend(1)) {
         bool is_literal = *pattern == '\\' && (pattern[1] == '%' || pattern[1] == '_');
         const char *wanted = is_literal ? pattern + 1 : pattern;
         if (!is_literal && *pattern == '%') {

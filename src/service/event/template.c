@@ -95,8 +95,15 @@ static bool follow(struct text path, const json_t *document, const json_t **ret_
 
 /* ---- Texts ---- */
 
+static int too_large(struct error *err)
+{
+    return error_set(err, ERROR_TOO_LARGE, "transform: the result has more than %d bytes",
+                     EVENT_BYTES_MAX);
+}
+
 /* Copies `text` with each {{ PATH }} replaced; `document` NULL: only checks. */
-static int expand(const char *text, const json_t *document, struct buffer *out, struct error *err)
+static int expand(const char *text, const json_t *document, size_t most, struct buffer *out,
+                  struct error *err)
 {
     for (const char *at = text;;) {
         const char *open = strstr(at, "{{");
@@ -117,9 +124,8 @@ static int expand(const char *text, const json_t *document, struct buffer *out, 
         }
         buffer_append(out, at, (size_t)(open - at));
         event_append_value(out, value);
-        if (out->used > EVENT_BYTES_MAX) {
-            return error_set(err, ERROR_TOO_LARGE, "transform: the result has more than %d bytes",
-                             EVENT_BYTES_MAX);
+        if (out->used > most) {
+            return too_large(err);
         }
         at = close + 2;
     }
@@ -140,7 +146,8 @@ static bool whole_reference(const char *text, struct text *ret_path)
     return false;
 }
 
-static int fill_text(const char *text, const json_t *document, json_t **ret_value,
+/* `left`: bytes that all texts together may still have. */
+static int fill_text(const char *text, const json_t *document, size_t *left, json_t **ret_value,
                      struct error *err)
 {
     struct text path = {0};
@@ -155,14 +162,15 @@ static int fill_text(const char *text, const json_t *document, json_t **ret_valu
         return 0;
     }
     BUFFER_OWNED struct buffer out = {0};
-    int r = expand(text_starts_with(text, "$$") ? text + 1 : text, document, &out, err);
+    int r = expand(text_starts_with(text, "$$") ? text + 1 : text, document, *left, &out, err);
+    *left -= out.used < *left ? out.used : *left;
     json_t *filled = r == 0 ? json_stringn(buffer_string(&out), out.used) : NULL;
     *ret_value = filled != NULL ? filled : json_string("");
     return r;
 }
 
-static int fill(const json_t *template, const json_t *document, unsigned depth, json_t **ret_value,
-                struct error *err)
+static int fill(const json_t *template, const json_t *document, unsigned depth, size_t *left,
+                json_t **ret_value, struct error *err)
 {
     const char *key = NULL;
     size_t index = 0;
@@ -171,7 +179,7 @@ static int fill(const json_t *template, const json_t *document, unsigned depth, 
         return error_set(err, ERROR_INVALID, "transform: deeper than %d", DEPTH_MAX);
     }
     if (json_is_string(template)) {
-        return fill_text(json_string_value(template), document, ret_value, err);
+        return fill_text(json_string_value(template), document, left, ret_value, err);
     }
     if (!json_is_array(template) && !json_is_object(template)) {
         *ret_value = json_incref((json_t *)(uintptr_t) template);
@@ -181,7 +189,7 @@ static int fill(const json_t *template, const json_t *document, unsigned depth, 
     json_object_foreach((json_t *)(uintptr_t) template, key, part)
     {
         json_t *value = NULL;
-        int r = fill(part, document, depth + 1, &value, err);
+        int r = fill(part, document, depth + 1, left, &value, err);
         json_object_set_new(filled, key, value);
         if (r < 0) {
             return r;
@@ -190,7 +198,7 @@ static int fill(const json_t *template, const json_t *document, unsigned depth, 
     json_array_foreach(template, index, part)
     {
         json_t *value = NULL;
-        int r = fill(part, document, depth + 1, &value, err);
+        int r = fill(part, document, depth + 1, left, &value, err);
         json_array_append_new(filled, value);
         if (r < 0) {
             return r;
@@ -207,6 +215,7 @@ int event_template_parse(const char *text, struct event_template **ret_template,
     const char *first = text + strspn(text, " \t\r\n");
     JSON_OWNED json_t *tried = NULL;
     BUFFER_OWNED struct buffer ignored = {0};
+    size_t left = EVENT_BYTES_MAX;
     int r = 0;
     bool is_json =
         *first == '[' || (*first == '{' && first[1] != '{') || *first == '"' || *first == '$';
@@ -215,17 +224,17 @@ int event_template_parse(const char *text, struct event_template **ret_template,
                       EVENT_TEMPLATE_BYTES_MAX);
     } else if (*first == '$') {
         template->value = json_string(first);
-        r = fill(template->value, NULL, 0, &tried, err);
+        r = fill(template->value, NULL, 0, &left, &tried, err);
     } else if (is_json) {
         json_error_t problem;
         template->value = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &problem);
         r = template->value == NULL
             ? error_set(err, ERROR_INVALID, "transform, line %d, column %d: %s", problem.line,
                         problem.column, problem.text)
-            : fill(template->value, NULL, 0, &tried, err);
+            : fill(template->value, NULL, 0, &left, &tried, err);
     } else {
         template->text = memory_copy_text(text, length);
-        r = expand(text, NULL, &ignored, err);
+        r = expand(text, NULL, left, &ignored, err);
     }
     if (r < 0) {
         event_template_free(template);
@@ -244,21 +253,29 @@ void event_template_free(struct event_template *template)
     }
 }
 
+/* As a value may be named often, what comes of it may be far more than what it was made of. */
+static int take_json(const char *bytes, size_t length, void *context)
+{
+    struct buffer *out = context;
+    if (length > EVENT_BYTES_MAX - out->used) {
+        return -1;
+    }
+    buffer_append(out, bytes, length);
+    return 0;
+}
+
 int event_template_apply(const struct event_template *template, const json_t *document,
                          struct event *event, struct error *err)
 {
     BUFFER_OWNED struct buffer out = {0};
     JSON_OWNED json_t *value = NULL;
-    int r = template->text != NULL ? expand(template->text, document, &out, err)
-                                   : fill(template->value, document, 0, &value, err);
-    if (r == 0 && value != NULL) {
-        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-        buffer_append_string(&out, text != NULL ? text : "null");
-        free(text);
-    }
-    if (r == 0 && out.used > EVENT_BYTES_MAX) {
-        r = error_set(err, ERROR_TOO_LARGE, "transform: the result has more than %d bytes",
-                      EVENT_BYTES_MAX);
+    size_t left = EVENT_BYTES_MAX;
+    int r = template->text != NULL ? expand(template->text, document, left, &out, err)
+                                   : fill(template->value, document, 0, &left, &value, err);
+    bool is_whole = value == NULL ||
+        (r == 0 && json_dump_callback(value, take_json, &out, JSON_COMPACT | JSON_ENCODE_ANY) == 0);
+    if (r == 0 && (!is_whole || out.used > EVENT_BYTES_MAX)) {
+        r = too_large(err);
     }
     if (r < 0) {
         return r;

@@ -389,7 +389,8 @@ bool http_route_allows_origin(const struct http_route *route, struct text origin
 
 bool http_route_wants(struct http_route *route, const json_t *document)
 {
-    bool is_wanted = route->filter == NULL || event_filter_match(route->filter, document);
+    struct error ignored = {0};
+    bool is_wanted = route->filter == NULL || event_filter_match(route->filter, document, &ignored);
     meter_see(route->meter, is_wanted);
     return is_wanted;
 }

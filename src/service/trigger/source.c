@@ -231,12 +231,12 @@ void trigger_push(struct trigger_source *source, const struct trigger_push *push
     const struct trigger_config *config = &source->config;
     if (config->filter != NULL || config->transform != NULL) {
         json_t *document = event_document(&item->event);
-        bool matches = config->filter == NULL || event_filter_match(config->filter, document);
+        bool matches = config->filter == NULL || event_filter_match(config->filter, document, &err);
         int r = matches && config->transform != NULL
             ? event_template_apply(config->transform, document, &item->event, &err)
-            : 0;
+            : -(int)err.kind;
         json_decref(document);
-        if (!matches) {
+        if (!matches && r == 0) {
             trigger_answer(source, item, TRIGGER_DELIVERED, NULL);
             return;
         }

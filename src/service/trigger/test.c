@@ -113,14 +113,18 @@ static int read_trigger(struct trigger_test *test, const char *name, struct erro
 static bool run_stages(struct trigger_test *test)
 {
     JSON_OWNED json_t *document = event_document(&test->event);
-    bool matches = test->config.filter == NULL || event_filter_match(test->config.filter, document);
+    struct error err = {0};
+    bool matches =
+        test->config.filter == NULL || event_filter_match(test->config.filter, document, &err);
     json_object_set(test->document, "event", document);
     json_object_set_new(test->document, "matches", json_boolean(matches));
+    if (err.kind != ERROR_NONE) {
+        json_object_set_new(test->document, "error", json_string(err.text));
+    }
     if (!matches) {
         return false;
     }
     if (test->config.transform != NULL) {
-        struct error err = {0};
         if (event_template_apply(test->config.transform, document, &test->event, &err) < 0) {
             json_object_set_new(test->document, "error", json_string(err.text));
             return false;

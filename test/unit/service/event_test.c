@@ -5,6 +5,7 @@
 #include "base/buffer.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "base/memory.h"
 
 #include "test/lib/test.h"
 
@@ -167,7 +168,8 @@ static bool matches(const char *filter_text)
         printf("%s: %s\n", filter_text, err.text);
     }
     EXPECT(r == 0);
-    bool is_match = event_filter_match(filter, document);
+    bool is_match = event_filter_match(filter, document, &err);
+    EXPECT(err.kind == ERROR_NONE);
     event_filter_free(filter);
     return is_match;
 }
@@ -352,4 +354,78 @@ TEST(event, a_bad_template_is_refused)
         struct event_template *template = NULL;
         EXPECT(event_template_parse(bad[i], &template, &err) == -ERROR_INVALID);
     }
+}
+
+/*
+ * Goal: no filter and no template stops who asks, whatever the event.
+ * Method: each with an event that makes the most of it; without the bounds these are minutes, and
+ * gigabytes.
+ */
+static char *repeated(const char *before, const char *text, size_t count, const char *behind)
+{
+    struct buffer out = {0};
+    buffer_append_string(&out, before);
+    for (size_t i = 0; i < count; i++) {
+        buffer_append_string(&out, text);
+    }
+    buffer_append_string(&out, behind);
+    return buffer_take(&out);
+}
+
+static void event_of(struct event *event, const char *data)
+{
+    event_init(event, "1", "/s", "t", "application/json", data, strlen(data));
+}
+
+static enum error_kind kind_of_match(const char *filter_text, const char *data)
+{
+    EVENT_OWNED struct event event = {0};
+    struct event_filter *filter = NULL;
+    struct error err = {0};
+    event_of(&event, data);
+    JSON_OWNED json_t *document = event_document(&event);
+    EXPECT(event_filter_parse(filter_text, &filter, &err) == 0);
+    EXPECT(!event_filter_match(filter, document, &err));
+    event_filter_free(filter);
+    return err.kind;
+}
+
+TEST(event, what_a_filter_may_take_is_bounded)
+{
+    MEMORY_OWNED char *text = repeated("\"", "a", 1000000, "\"");
+    MEMORY_OWNED char *list = repeated("[1", ",1", 400000, "]");
+    MEMORY_OWNED char *like = repeated("NOT data LIKE '%", "a", 8000, "b'");
+    MEMORY_OWNED char *often = repeated("data = 'b'", " OR data = 'b'", 100, "");
+    MEMORY_OWNED char *wild = repeated("{\"data\":[{\"wildcard\":\"*", "a", 8000, "b\"}]}");
+    MEMORY_OWNED char *tests =
+        repeated("{\"data\":[{\"prefix\":\"x\"}", ",{\"prefix\":\"x\"}", 800, "]}");
+    EXPECT(kind_of_match(like, text) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_match(often, text) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_match(wild, text) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_match(tests, list) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_match("data LIKE '%b%' OR data LIKE '%c'", text) == ERROR_NONE);
+    EXPECT(kind_of_match("{\"data\":[{\"prefix\":\"x\"},2]}", list) == ERROR_NONE);
+}
+
+static enum error_kind kind_of_template(const char *template_text, const char *data)
+{
+    EVENT_OWNED struct event event = {0};
+    struct event_template *template = NULL;
+    struct error err = {0};
+    event_of(&event, data);
+    JSON_OWNED json_t *document = event_document(&event);
+    EXPECT(event_template_parse(template_text, &template, &err) == 0);
+    event_template_apply(template, document, &event, &err);
+    event_template_free(template);
+    return err.kind;
+}
+
+TEST(event, what_a_template_makes_is_bounded)
+{
+    MEMORY_OWNED char *text = repeated("\"", "a", 900000, "\"");
+    MEMORY_OWNED char *whole = repeated("[\"$\"", ",\"$\"", 10000, "]");
+    MEMORY_OWNED char *parts = repeated("[\"{{.data}} \"", ",\"{{.data}} \"", 3000, "]");
+    EXPECT(kind_of_template(whole, text) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_template(parts, text) == ERROR_TOO_LARGE);
+    EXPECT(kind_of_template("{\"a\":\"{{.data}} \"}", text) == ERROR_NONE);
 }
