@@ -13,7 +13,7 @@ from node import BUILD, Node
 from ports import free_port
 
 SECONDS = 60
-# Tells what it gets; a body with "poison" fails, "slow" takes its time; of a batch, "part" is said to have failed.
+# Tells what it gets; a body with "poison" fails, "slow" takes its time; of a batch, "part" is said to have failed; with "other", one that is not there.
 SOURCE = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +22,10 @@ SOURCE = r"""
 static void tell_parts(const char *body)
 {
     const char *separator = "";
+    if (strstr(body, "other") != NULL) {
+        puts("Content-Type: application/json\n\n{\"batchItemFailures\":[{\"itemIdentifier\":\"0\"}]}");
+        return;
+    }
     printf("Content-Type: application/json\n\n{\"batchItemFailures\":[");
     for (const char *at = body; (at = strstr(at, "part")) != NULL; at++) {
         const char *id = at;
@@ -163,6 +167,13 @@ class Queues(Case):
         self.assertEqual(self.dead(), ["part"])
         self.until(lambda: len(self.got()) == 2, "two batches")
         self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
+
+    def test_all_come_again_where_what_is_said_to_have_failed_is_none_of_them(self):
+        self.batch("m0", "other", "m2", "m3")
+        self.trigger("queue", {"queue": self.name}, batch_size=4)
+        self.until(lambda: len(self.dead()) == 4, "four dead letters")
+        self.assertEqual(self.look()["delivered"], 0)
+        self.assertIn("name what is no event of the batch", self.look()["last_error"])
 
     def test_groups_are_kept_in_order(self):
         self.cli("queue", "create", self.name, "--fifo")

@@ -324,20 +324,56 @@ static bool fail_item(struct batch *batch, struct item *item, const struct error
     return false;
 }
 
+static bool names(const json_t *failure, const struct item *item)
+{
+    const char *id = event_get(&item->event, "id");
+    const char *listed = json_string_value(json_object_get(failure, "itemIdentifier"));
+    return listed != NULL && id != NULL && strcmp(listed, id) == 0;
+}
+
 /* Is this event among the batchItemFailures of the answer? */
 static bool is_listed(const json_t *failures, const struct item *item)
 {
-    const char *id = event_get(&item->event, "id");
     size_t index = 0;
     json_t *failure = NULL;
     json_array_foreach(failures, index, failure)
     {
-        const char *listed = json_string_value(json_object_get(failure, "itemIdentifier"));
-        if (listed != NULL && id != NULL && strcmp(listed, id) == 0) {
+        if (names(failure, item)) {
             return true;
         }
     }
     return false;
+}
+
+static bool is_delivered(const struct batch *batch, const json_t *failure)
+{
+    size_t left = batch->delivering;
+    LIST_EACH(node, &batch->items)
+    {
+        if (left-- == 0) {
+            break;
+        }
+        if (names(failure, LIST_ITEM(node, struct item, link))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A failure that is of none of the events may be any of them: then all have failed. */
+static void check_failures(const struct batch *batch, const json_t *failures, struct error *reason)
+{
+    bool is_good = failures == NULL || json_is_array(failures) || json_is_null(failures);
+    size_t index = 0;
+    json_t *failure = NULL;
+    json_array_foreach(failures, index, failure)
+    {
+        is_good = is_good && is_delivered(batch, failure);
+    }
+    if (!is_good) {
+        error_set(reason, ERROR_TRAP,
+                  "batchItemFailures of the answer name what is no event of the batch");
+    }
 }
 
 static json_t *read_failures(const struct batch *batch, const struct gateway_result *result)
@@ -430,6 +466,8 @@ static void on_answered(const struct error *error, const struct gateway_result *
         push_back(batch, &reason);
         return;
     }
+    JSON_OWNED json_t *failures = reason.kind == ERROR_NONE ? read_failures(batch, result) : NULL;
+    check_failures(batch, failures, &reason);
     batch->pushed_back = 0;
     source->counts.last_ms = trigger_now_ms(source->service);
     trigger_count_soon(source);
@@ -439,7 +477,6 @@ static void on_answered(const struct error *error, const struct gateway_result *
     } else if (reason.kind != ERROR_NONE) {
         staying = settle(batch, NULL, &reason);
     } else {
-        JSON_OWNED json_t *failures = read_failures(batch, result);
         put_out_answer(batch, result);
         staying = settle(batch, failures, NULL);
         batch->chunk *= batch->chunk < batch->count ? 2 : 1; /* what it was halved for is behind */
