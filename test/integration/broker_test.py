@@ -104,6 +104,26 @@ class Case(unittest.TestCase):
         return consumer
 
 
+class NoRedis(Case):
+    """Who may make a trigger says which server it talks to."""
+
+    def test_answers_that_make_no_sense_end_nobody(self):
+        answers = {b"XREADGROUP": b"*1\r\n*2\r\n$1\r\ns\r\n*2\r\n*2\r\n$3\r\n1-1\r\n*4\r\n:1\r\n:2\r\n$1\r\na\r\n$1\r\nb\r\n:7\r\n"}
+        server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(server.close)
+
+        def serve():
+            connection = server.accept()[0]
+            with connection:
+                while asked := connection.recv(65536):
+                    connection.sendall(next((answer for word, answer in answers.items() if word in asked), b"+OK\r\n"))
+
+        threading.Thread(target=serve, daemon=True).start()
+        consumer = self.consume("redis", {"url": f"redis://127.0.0.1:{server.getsockname()[1]}", "stream": "s"})
+        self.assertEqual(json.loads(consumer.take(1)[0]["body"]), {"a": "b"})
+        consumer.end()
+
+
 class Redis(Case):
     def setUp(self):
         super().setUp()

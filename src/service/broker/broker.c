@@ -145,6 +145,8 @@ static bool is_listed(const char *const *list, const char *word)
     return false;
 }
 
+enum { NUMBER_MAX = 24 * 3600 * 1000 };
+
 static int check_keys(const struct broker_kind *kind, const json_t *settings, struct error *err)
 {
     const char *key = NULL;
@@ -166,12 +168,13 @@ static int check_keys(const struct broker_kind *kind, const json_t *settings, st
             text_ends_with(key, "_ms") || strcmp(key, "qos") == 0 || strcmp(key, "in_flight") == 0;
         bool is_flag = strcmp(key, "retained") == 0;
         bool is_list = strcmp(key, "topics") == 0;
-        if (is_number     ? !json_is_integer(value) || json_integer_value(value) < 0
+        if (is_number ? !json_is_integer(value) || json_integer_value(value) < 0 ||
+                    json_integer_value(value) > NUMBER_MAX
                 : is_flag ? !json_is_boolean(value)
                 : is_list ? !json_is_array(value) || json_array_size(value) == 0
                           : !json_is_string(value) || json_string_length(value) == 0) {
             return error_set(err, ERROR_INVALID, "%s must be %s", key,
-                             is_number     ? "a number"
+                             is_number     ? "a number, of ms at most a day"
                                  : is_flag ? "true or false"
                                  : is_list ? "a list of names"
                                            : "a text");
@@ -231,8 +234,9 @@ int broker_check(const char *kind_name, const json_t *settings, struct error *er
                       kind->schemes[1] != NULL ? kind->schemes[1] : "",
                       kind->schemes[1] != NULL ? ":" : "");
     }
-    json_int_t in_flight = json_integer_value(json_object_get(settings, "in_flight"));
-    if (r == 0 && (in_flight < 0 || in_flight > BROKER_IN_FLIGHT_MAX)) {
+    const json_t *said = json_object_get(settings, "in_flight");
+    json_int_t in_flight = json_is_integer(said) ? json_integer_value(said) : 1;
+    if (r == 0 && (in_flight < 1 || in_flight > BROKER_IN_FLIGHT_MAX)) {
         r = error_set(err, ERROR_INVALID, "in_flight must be from 1 to %d", BROKER_IN_FLIGHT_MAX);
     }
     r = r < 0 ? r : check_keys(kind, settings, err);

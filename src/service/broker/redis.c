@@ -188,8 +188,11 @@ static void give(struct client *client, const redisReply *entry)
         struct json_writer writer = json_writer_to(&body);
         json_write_begin_object(&writer);
         for (size_t i = 0; i + 1 < list->elements; i += 2) {
-            json_write_key(&writer, list->element[i]->str);
-            json_write_text(&writer, list->element[i + 1]->str, list->element[i + 1]->len);
+            const redisReply *value = list->element[i + 1];
+            if (list->element[i]->type == REDIS_REPLY_STRING && value->type == REDIS_REPLY_STRING) {
+                json_write_key(&writer, list->element[i]->str);
+                json_write_text(&writer, value->str, value->len);
+            }
         }
         json_write_end_object(&writer);
         message.body = body.data;
@@ -230,7 +233,10 @@ static bool read_some(struct client *client, unsigned room)
         give_all(client, entries);
         if (is_own && entries->type == REDIS_REPLY_ARRAY && entries->elements > 0) {
             const redisReply *last = entries->element[entries->elements - 1];
-            snprintf(client->own_after, sizeof(client->own_after), "%s", last->element[0]->str);
+            const redisReply *id = last->elements > 0 ? last->element[0] : last;
+            client->has_read_own = id->type != REDIS_REPLY_STRING; /* it is no Redis */
+            snprintf(client->own_after, sizeof(client->own_after), "%s",
+                     client->has_read_own ? "0" : id->str);
         } else {
             client->has_read_own = true;
         }

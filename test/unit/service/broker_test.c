@@ -48,6 +48,11 @@ TEST(broker, wrong_settings_are_named)
                    "start must be new or all"));
     EXPECT(refuses("{\"url\": \"redis://h\", \"stream\": \"s\", \"in_flight\": 1000000}",
                    "in_flight must be"));
+    EXPECT(refuses("{\"url\": \"redis://h\", \"stream\": \"s\", \"in_flight\": 0}",
+                   "in_flight must be"));
+    EXPECT(refuses(
+        "{\"url\": \"redis://h\", \"stream\": \"s\", \"claim_after_ms\": 9223372036854775807}",
+        "claim_after_ms must be"));
     EXPECT(refuses("{\"url\": \"redis://h\", \"stream\": \"s\", \"claim_after_ms\": -1}",
                    "claim_after_ms must be a number"));
 }
