@@ -7,15 +7,12 @@
  * until the guest has made its file system larger.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/buffer.h"
-#include "base/fd.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -24,6 +21,7 @@
 
 #include "engine/store/store.h"
 
+#include "service/machine/content.h"
 #include "service/machine/parts.h"
 #include "service/machine/rename.h"
 
@@ -201,38 +199,8 @@ static bool has_mark(const struct machine *machine)
     return file_exists(mark);
 }
 
-static uint64_t raw_size(const char *path)
-{
-    struct stat status;
-    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
-}
-
-/* What its guest sees, of qcow2's header; 0: it has none. */
-static uint64_t overlay_size(const char *path)
-{
-    enum { SIZE_AT = 24, HEADER = 32 };
-    static const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
-    uint8_t header[HEADER];
-    uint64_t size = 0;
-    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || read(fd, header, HEADER) != HEADER || memcmp(header, magic, sizeof(magic)) != 0) {
-        return 0;
-    }
-    for (size_t i = SIZE_AT; i < HEADER; i++) {
-        size = size << 8 | header[i];
-    }
-    return size;
-}
-
 /* One that has not its size by now, as after a restore, gets it; a raw file here, another by its
  * VMM.  What goes on in the middle knows the size that it had. */
-uint64_t change_disk_size(const char *folder)
-{
-    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", folder);
-    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
-    return file_exists(overlay) ? overlay_size(overlay) : raw_size(raw);
-}
-
 int change_prepare(const char *folder, const json_t *config, bool goes_on, const json_t *cells,
                    struct error *err)
 {
@@ -249,7 +217,7 @@ int change_prepare(const char *folder, const json_t *config, bool goes_on, const
         }
     }
     bool is_raw = !file_exists(overlay);
-    uint64_t size = change_disk_size(folder);
+    uint64_t size = content_disk_size(folder);
     if (size == 0 || size >= bytes) {
         return 0;
     }

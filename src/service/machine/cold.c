@@ -283,7 +283,7 @@ static void mark(void *context)
 {
     struct migration *migration = context;
     const struct machine *machine = migration->machine;
-    if (change_disk_size(machine->folder) == 0) {
+    if (content_disk_size(machine->folder) == 0) {
         error_set(&migration->error, ERROR_CORRUPT, "machine %s has no disk", machine->name);
     } else {
         migration_write_mark(migration, &migration->error);

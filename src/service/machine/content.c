@@ -259,13 +259,43 @@ static int lay_out_copy(const char *content, const char *folder, const struct co
     return r < 0 ? r : own(folder, "disk.raw", use->uid, err);
 }
 
+static uint64_t raw_size(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 ? (uint64_t)status.st_size : 0;
+}
+
+/* What its guest sees, of qcow2's header; 0: it has none. */
+static uint64_t overlay_size(const char *path)
+{
+    enum { SIZE_AT = 24, HEADER = 32 };
+    static const uint8_t magic[] = {'Q', 'F', 'I', 0xfb};
+    uint8_t header[HEADER];
+    uint64_t size = 0;
+    FD_OWNED int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, header, HEADER) != HEADER || memcmp(header, magic, sizeof(magic)) != 0) {
+        return 0;
+    }
+    for (size_t i = SIZE_AT; i < HEADER; i++) {
+        size = size << 8 | header[i];
+    }
+    return size;
+}
+
+uint64_t content_disk_size(const char *folder)
+{
+    MEMORY_OWNED char *raw = memory_format("%s/disk.raw", folder);
+    MEMORY_OWNED char *overlay = memory_format("%s/disk.qcow2", folder);
+    return file_exists(overlay) ? overlay_size(overlay) : raw_size(raw);
+}
+
 /* Over a disk that is linked, and read by whoever begins from it. */
 static int lay_out_over(const char *content, const char *disk, const char *base, const char *folder,
                         const struct content_use *use, json_t *files, struct error *err)
 {
     const char *format = strrchr(base, '.') + 1;
     MEMORY_OWNED char *overlay = join(folder, "disk.qcow2");
-    uint64_t size = change_disk_size(content);
+    uint64_t size = content_disk_size(content);
     int r = size > 0 ? link_file(content, disk, folder, base, err)
                      : error_set(err, ERROR_CORRUPT, "%s/%s is no disk", content, disk);
     r = r < 0 ? r : template_make_overlay(overlay, base, format, size, err);

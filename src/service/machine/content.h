@@ -50,6 +50,9 @@ enum { CONTENT_FORMAT = 1, CONTENT_FILES_MAX = 16 + CONTENT_VOLUMES_MAX };
 /* "volume-N.raw" of a slot; 24 bytes. */
 void content_volume_name(unsigned slot, char ret_name[24]);
 
+/* What the guest sees of its own disk in `folder`; 0: there is none. */
+uint64_t content_disk_size(const char *folder);
+
 /* Copy a machine's disks; the machine stands still. */
 int content_copy_disks(const char *machine_folder, const char *folder, struct error *err);
 

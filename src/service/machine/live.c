@@ -550,7 +550,7 @@ static void mark(void *context)
 {
     struct live *live = context;
     struct migration *migration = live->migration;
-    live->disk_bytes = change_disk_size(migration->machine->folder);
+    live->disk_bytes = content_disk_size(migration->machine->folder);
     if (live->disk_bytes == 0) {
         error_set(&migration->error, ERROR_CORRUPT, "machine %s has no disk",
                   migration->machine->name);

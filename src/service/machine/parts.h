@@ -259,8 +259,6 @@ void change_recall(struct machine *machine);
 void change_begin(struct machine *machine, json_t *cells);
 /* What it may have of memory now, with what its balloon leaves it. */
 uint64_t change_memory(const struct machine *machine);
-/* What the guest sees of its own disk in `folder`; 0: there is none.  Blocks. */
-uint64_t change_disk_size(const char *folder);
 int change_prepare(const char *folder, const json_t *config, bool goes_on, const json_t *cells,
                    struct error *err);
 /* Its VMM is there; its agent is: disk and memory become what they are to be. */
