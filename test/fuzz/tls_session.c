@@ -105,7 +105,7 @@ static void turn(struct end *end)
           err.kind == ERROR_NONE);
     tls_session_tidy(end->session);
     if (end->failed) {
-        end->session->in.used = 0;
+        end->session->in.used = end->session->taken = 0;
     }
     CHECK(end->session->out.used <= ANSWER_MAX && end->session->in.used <= KEPT_MAX);
 }

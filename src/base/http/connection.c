@@ -18,7 +18,7 @@
 #include "base/memory.h"
 
 enum {
-    READ_STEP = 131072,
+    READ_LEAST = 65536,
     IN_HIGH = 131072,
     DRAIN_MAX = 262144,
     LINGER_MS = 2000,
@@ -342,7 +342,7 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf
 static void watch_input(struct connection *connection)
 {
     size_t head_bytes_max = connection->server->options.head_bytes_max;
-    size_t high = head_bytes_max < IN_HIGH ? IN_HIGH : head_bytes_max + READ_STEP;
+    size_t high = head_bytes_max < IN_HIGH ? IN_HIGH : head_bytes_max + READ_LEAST;
     bool wanted = !connection->at_eof && (connection->lingering || connection->in.used < high);
     if (wanted == connection->reading || connection->closing) {
         return;
@@ -430,6 +430,7 @@ void connection_process(struct connection *connection)
         connection_process_h2(connection);
     }
     connection->processing = false;
+    loop_give_back(connection->server->loop, &connection->in);
     if (connection->closing) {
         return;
     }
@@ -459,8 +460,11 @@ void connection_process(struct connection *connection)
 static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buffer)
 {
     struct connection *connection = handle->data;
+    struct buffer *in = &connection->in;
     (void)suggested;
-    *ret_buffer = uv_buf_init((char *)buffer_reserve(&connection->in, READ_STEP), READ_STEP);
+    loop_lend(connection->server->loop, in);
+    buffer_reserve(in, READ_LEAST);
+    *ret_buffer = uv_buf_init((char *)in->data + in->used, (unsigned)(in->size - in->used));
 }
 
 /* `got` more bytes are in `in`. */
@@ -497,6 +501,7 @@ static void on_read(uv_stream_t *stream, ssize_t got, const uv_buf_t *buffer)
     } else if (got < 0) {
         connection_close(connection);
     }
+    loop_give_back(connection->server->loop, &connection->in);
 }
 
 static void on_stream_data(const void *bytes, size_t length, void *context)
@@ -507,6 +512,7 @@ static void on_stream_data(const void *bytes, size_t length, void *context)
         connection_receive_h2(connection, bytes, length);
         return;
     }
+    loop_lend(connection->server->loop, &connection->in);
     memcpy(buffer_reserve(&connection->in, length), bytes, length);
     take_input(connection, length);
 }

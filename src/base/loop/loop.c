@@ -4,11 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/buffer.h"
 #include "base/check.h"
 #include "base/error.h"
 #include "base/memory.h"
 
-enum { ROUNDS_MAX = 8 };
+enum { ROUNDS_MAX = 8, SPARES_MAX = 4 };
 
 struct post {
     struct post *next;
@@ -26,6 +27,8 @@ struct loop {
     bool is_ending;
     _Atomic(uintptr_t) runner; /* pthread_self() of the running thread, 0 when not running */
     _Atomic bool stopping;
+    struct buffer spares[SPARES_MAX]; /* empty */
+    size_t spare_count;
 
     pthread_mutex_t lock; /* guards the two fields below */
     struct post *first;
@@ -167,6 +170,9 @@ void loop_free(struct loop *loop)
     int r = uv_loop_close(&loop->uv);
     CHECK(r == 0);
     pthread_mutex_destroy(&loop->lock);
+    while (loop->spare_count > 0) {
+        buffer_done(&loop->spares[--loop->spare_count]);
+    }
     free(loop);
 }
 
@@ -207,6 +213,38 @@ uv_loop_t *loop_uv(struct loop *loop)
 uint64_t loop_now_ms(const struct loop *loop)
 {
     return uv_now(&loop->uv);
+}
+
+void loop_lend(struct loop *loop, struct buffer *buffer)
+{
+    struct buffer wide = {0};
+    if (buffer->size >= LOOP_BUFFER_BYTES) {
+        return;
+    }
+    if (loop->spare_count > 0) {
+        wide = loop->spares[--loop->spare_count];
+    } else {
+        buffer_reserve(&wide, LOOP_BUFFER_BYTES);
+    }
+    buffer_append(&wide, buffer->data, buffer->used);
+    buffer_done(buffer);
+    *buffer = wide;
+}
+
+void loop_give_back(struct loop *loop, struct buffer *buffer)
+{
+    struct buffer kept = {0};
+    if (buffer->size < LOOP_BUFFER_BYTES || buffer->used > LOOP_KEPT_BYTES) {
+        return;
+    }
+    buffer_append(&kept, buffer->data, buffer->used);
+    if (buffer->size == LOOP_BUFFER_BYTES && loop->spare_count < SPARES_MAX) {
+        buffer->used = 0;
+        loop->spares[loop->spare_count++] = *buffer;
+    } else {
+        buffer_done(buffer);
+    }
+    *buffer = kept;
 }
 
 struct loop_timer {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct buffer;
 struct error;
 struct loop;
 
@@ -56,6 +57,16 @@ uv_loop_t *loop_uv(struct loop *loop);
 
 /* Milliseconds, cached for this turn of the loop; monotonic. */
 uint64_t loop_now_ms(const struct loop *loop);
+
+/*
+ * Big buffers for what is read and written at once.  A buffer is made LOOP_BUFFER_BYTES large; what
+ * is in it stays.  When its use is over it is given back, and the next one who asks has it: what is
+ * warm is used again, and who waits holds nothing.  What it holds then (LOOP_KEPT_BYTES at most)
+ * moves to memory of its own; with more in it, it stays as it is.  Loop thread only.
+ */
+enum { LOOP_BUFFER_BYTES = 262144, LOOP_KEPT_BYTES = 16384 };
+void loop_lend(struct loop *loop, struct buffer *buffer);
+void loop_give_back(struct loop *loop, struct buffer *buffer);
 
 /*
  * A timer of the caller's loop.  One shot: restart it in the callback for a period.

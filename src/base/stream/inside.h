@@ -69,7 +69,7 @@ int tls_session_write(struct tls_session *session, const void *bytes, size_t len
                       struct error *err);
 void tls_session_end(struct tls_session *session);
 
-/* OpenSSL took part of `in`: forget it. */
+/* OpenSSL took all of `in`: forget it.  A part stays where it is. */
 void tls_session_tidy(struct tls_session *session);
 
 /* Judging the peer, while hands are shaken: from tls.c, which knows whom to believe. */

@@ -315,9 +315,7 @@ void tls_session_end(struct tls_session *session)
 
 void tls_session_tidy(struct tls_session *session)
 {
-    buffer_consume(&session->in, session->taken);
-    session->taken = 0;
-    if (session->in.used == 0) {
-        buffer_done(&session->in); /* idle connections hold nothing */
+    if (session->taken == session->in.used) {
+        session->taken = session->in.used = 0;
     }
 }

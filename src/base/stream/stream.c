@@ -18,7 +18,7 @@
 #include "base/stream/inside.h"
 
 /* Who gets a few big pieces passes on a few big pieces. */
-enum { READ_STEP = 262144, RECORD_BYTES = 16384, LENT_BYTES = 262144, KEPT_BYTES = 65536 };
+enum { READ_LEAST = 65536, RECORD_BYTES = 16384, WRITE_SMALL = 4096 };
 
 static void pump(struct stream *stream);
 static void post_pump(struct stream *stream);
@@ -104,14 +104,6 @@ static void end_our_half(struct stream *stream)
     }
 }
 
-/* After a big transfer nothing big is kept. */
-static void forget(struct buffer *empty)
-{
-    if (empty->size > KEPT_BYTES) {
-        buffer_done(empty);
-    }
-}
-
 static void on_written(uv_write_t *write, int status);
 
 static void flush(struct stream *stream)
@@ -130,18 +122,18 @@ static void flush(struct stream *stream)
         break_off(stream, wrote);
         return;
     }
-    if (wrote > 0) {
-        buffer_consume(out, (size_t)wrote);
-    }
-    if (out->used == 0) {
-        forget(out);
+    size_t taken = wrote > 0 ? (size_t)wrote : 0;
+    if (taken == out->used) {
+        out->used = 0;
+        loop_give_back(stream->loop, out);
         return;
     }
     struct buffer rest = *out;
     *out = stream->writing;
     out->used = 0;
+    rest.used -= taken; /* counted only: it stays where it is */
     stream->writing = rest;
-    bytes = uv_buf_init((char *)rest.data, (unsigned)rest.used);
+    bytes = uv_buf_init((char *)rest.data + taken, (unsigned)rest.used);
     stream->write_runs = true;
     int r = uv_write(&stream->write, &stream->uv.stream, &bytes, 1, on_written);
     if (r < 0) {
@@ -165,7 +157,7 @@ static void on_written(uv_write_t *write, int status)
     flush(stream);
     end_our_half(stream);
     if (stream_waiting(stream) == 0) {
-        forget(&stream->writing);
+        loop_give_back(stream->loop, &stream->writing);
         if (stream->state == STREAM_STARTED && stream->events.on_drained != NULL) {
             stream->events.on_drained(stream->context);
         }
@@ -194,6 +186,9 @@ void stream_write(struct stream *stream, const void *bytes, size_t length)
         buffer_append(&stream->out, (const uint8_t *)bytes + taken, length - taken);
     } else {
         struct error error = {0};
+        if (length > WRITE_SMALL) {
+            loop_lend(stream->loop, &stream->session->out);
+        }
         if (tls_session_write(stream->session, bytes, length, &error) < 0) {
             return; /* the session has failed before: reading tells */
         }
@@ -232,7 +227,14 @@ static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *ret_buf
     struct stream *stream = handle->data;
     struct buffer *in = stream->session != NULL ? &stream->session->in : &stream->in;
     (void)suggested;
-    *ret_buffer = uv_buf_init((char *)buffer_reserve(in, READ_STEP), READ_STEP);
+    loop_lend(stream->loop, in);
+    if (stream->session != NULL && in->used == 0) {
+        /* What is left of a record that OpenSSL has begun makes more than what comes: see
+         * read_records(). */
+        in->used = stream->session->taken = RECORD_BYTES;
+    }
+    buffer_reserve(in, READ_LEAST);
+    *ret_buffer = uv_buf_init((char *)in->data + in->used, (unsigned)(in->size - in->used));
 }
 
 static void on_read(uv_stream_t *uv, ssize_t got, const uv_buf_t *buffer)
@@ -318,34 +320,47 @@ static void pump_clear(struct stream *stream)
     if (stream->in.used > 0) {
         stream->events.on_data(stream->in.data, stream->in.used, stream->context);
     }
-    buffer_done(&stream->in);
+    stream->in.used = 0;
+    loop_give_back(stream->loop, &stream->in);
     if (may_lend(stream) && is_over(stream)) {
         tell_end_of_input(stream);
     }
 }
 
-/* As many records as are there.  What the last of the calls said. */
-static int read_records(struct stream *stream, uint8_t bytes[LENT_BYTES], size_t *ret_length,
-                        struct error *err)
+/*
+ * As many records as are there, deciphered to the beginning of `in`: that never reaches what
+ * OpenSSL has not taken, as a record is longer than what it says, and a part of one that was taken
+ * before has its room in front.  What the last of the calls said.
+ */
+static int read_records(struct stream *stream, size_t *ret_length, struct error *err)
 {
+    struct tls_session *session = stream->session;
     int r = 0;
     *ret_length = 0;
+    loop_lend(stream->loop, &session->in);
     do {
-        r = tls_session_read(stream->session, bytes + *ret_length, RECORD_BYTES, err);
+        r = tls_session_read(session, session->in.data + *ret_length, RECORD_BYTES, err);
         *ret_length += r > 0 ? (size_t)r : 0;
-    } while (r > 0 && *ret_length <= LENT_BYTES - RECORD_BYTES);
+        CHECK(*ret_length <= session->taken || session->taken == session->in.used);
+    } while (r > 0 && *ret_length <= session->in.size - RECORD_BYTES);
     return r;
+}
+
+/* What OpenSSL took is forgotten; idle connections hold nothing. */
+static void tidy(struct stream *stream)
+{
+    tls_session_tidy(stream->session);
+    loop_give_back(stream->loop, &stream->session->in);
 }
 
 static void pump_session(struct stream *stream)
 {
-    uint8_t bytes[LENT_BYTES];
     while (may_lend(stream)) {
         struct error error = {0};
         size_t length = 0;
-        int r = read_records(stream, bytes, &length, &error);
+        int r = read_records(stream, &length, &error);
         if (length > 0) { /* what came after it is told by the next turn, again */
-            stream->events.on_data(bytes, length, stream->context);
+            stream->events.on_data(stream->session->in.data, length, stream->context);
         } else if (r == TLS_SESSION_WAITS) {
             if (is_over(stream)) {
                 tell_end_of_input(stream);
@@ -359,7 +374,7 @@ static void pump_session(struct stream *stream)
             tell_end(stream, &error);
         }
     }
-    tls_session_tidy(stream->session);
+    tidy(stream);
     flush(stream); /* what TLS itself had to answer */
 }
 
@@ -382,7 +397,7 @@ static void pump_handshake(struct stream *stream)
 {
     struct error error = {0};
     int r = tls_session_shake(stream->session, &error);
-    tls_session_tidy(stream->session);
+    tidy(stream);
     flush(stream);
     if (r > 0) {
         take_protocol(stream);
@@ -402,7 +417,8 @@ static void pump_handshake(struct stream *stream)
 /* Nobody is interested any more in what a refused peer says, only in its end. */
 static void pump_refused(struct stream *stream)
 {
-    buffer_done(&stream->session->in);
+    stream->session->taken = stream->session->in.used;
+    tidy(stream);
     if (is_over(stream)) {
         struct error error = {0};
         error_set(&error, ERROR_UNAVAILABLE, "the peer was refused");
@@ -505,7 +521,8 @@ void stream_resume(struct stream *stream)
     stream->paused = false;
     watch(stream);
     bool keeps = stream->session != NULL &&
-        (stream->session->in.used > 0 || SSL_has_pending(stream->session->ssl));
+        (stream->session->in.used > stream->session->taken ||
+         SSL_has_pending(stream->session->ssl));
     if (stream->state == STREAM_STARTED && !stream->ended && (keeps || is_over(stream))) {
         post_pump(stream);
     }

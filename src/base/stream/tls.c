@@ -310,7 +310,8 @@ static int make(const struct tls_context_options *options, SSL_CTX **ret_ssl, st
     SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_num_tickets(ssl, 0);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    /* Nodes are few and talk all the time: what a record needs stays. */
+    SSL_CTX_set_mode(ssl, SSL_MODE_NO_AUTO_CHAIN | (is_for_all ? SSL_MODE_RELEASE_BUFFERS : 0));
     SSL_CTX_set_alpn_select_cb(ssl, on_protocols, NULL);
     SSL_CTX_set_max_cert_list(ssl, is_for_all ? OTHERS_CHAIN_BYTES_MAX : CHAIN_BYTES_MAX);
     SSL_CTX_set_verify_depth(ssl, CHAIN_DEPTH_MAX);

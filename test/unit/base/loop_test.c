@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 
 #include "test/lib/test.h"
@@ -116,5 +117,35 @@ TEST(loop, posts_without_end_leave_timers_their_turn)
     loop_run(loop);
     loop_timer_free(begin);
     loop_timer_free(end);
+    loop_free(loop);
+}
+
+/* Goal: what was given back is lent again, to one at a time, and nobody loses what he has in it. */
+TEST(loop, lends_big_buffers_and_keeps_what_is_in_them)
+{
+    struct error err = {0};
+    struct buffer one = {0};
+    struct buffer other = {0};
+    EXPECT(loop_new("test", &loop, &err) == 0);
+    buffer_append(&one, "begun", 5);
+    loop_lend(loop, &one);
+    EXPECT(one.size == LOOP_BUFFER_BYTES && one.used == 5 && memcmp(one.data, "begun", 5) == 0);
+    const uint8_t *big = one.data;
+    loop_lend(loop, &one); /* it has one */
+    loop_lend(loop, &other);
+    EXPECT(one.data == big && other.data != big && other.used == 0);
+    loop_give_back(loop, &one);
+    EXPECT(one.data != big && one.size < LOOP_BUFFER_BYTES);
+    EXPECT(one.used == 5 && memcmp(one.data, "begun", 5) == 0);
+    buffer_done(&one);
+    loop_lend(loop, &one);
+    EXPECT(one.data == big && one.used == 0);
+    one.used = LOOP_KEPT_BYTES + 1; /* too much to be moved: it stays where it is */
+    loop_give_back(loop, &one);
+    EXPECT(one.data == big && one.used == LOOP_KEPT_BYTES + 1);
+    buffer_reserve(&other, LOOP_BUFFER_BYTES + 1); /* one that has grown is not kept */
+    loop_give_back(loop, &other);
+    EXPECT(other.data == NULL && other.size == 0);
+    buffer_done(&one);
     loop_free(loop);
 }
