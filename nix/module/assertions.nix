@@ -36,7 +36,7 @@ let
       ++ optional (m.settings.machine_type or "microvm" != "microvm") "PCs: `machine_type` must be microvm"
       ++ optional (m.settings ? firmware) "firmware: it boots kernels alone"
       ++ optional (guest.shares or [ ] != [ ]) "shares: `microvm.shares` must be empty; the store goes onto a disk (`microvm.storeOnDisk`)"
-      ++ optional (guest.devices or [ ] != [ ]) "devices of the host: `microvm.devices` must be empty"
+      ++ optional (m.devices != [ ] || guest.devices or [ ] != [ ]) "devices of the host: leave `devices` and `microvm.devices` empty"
       ++ optional (guest.balloon or false) "balloon that microvm.nix uses: `microvm.balloon` must be off"
       ++ optional (guest.hotplugMem or 0 != 0) "memory that is plugged in: `microvm.hotplugMem` must be 0"
       ++ optional (guest.credentialFiles or { } != { }) "credentials by the VMM: `microvm.credentialFiles` must be empty"

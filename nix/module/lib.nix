@@ -104,6 +104,9 @@ let
       taps = if m.evaluatedConfig == null then [ ] else filter (i: i.type or "tap" == "tap") (m.evaluatedConfig.microvm.interfaces or [ ]);
       macOf = index: if index < builtins.length taps then { inherit (builtins.elemAt taps index) mac; } else { };
       networks = builtins.genList (index: macOf index // interfaceSpec (builtins.elemAt m.interfaces index)) (builtins.length m.interfaces);
+      # What its runner passes on of its node, the machine asks for.
+      passed = if m.evaluatedConfig == null then [ ]
+        else map (device: device.path) (filter (device: device.bus or "" == "pci") (m.evaluatedConfig.microvm.devices or [ ]));
       made = filter (volume: !(isString volume) && volume.size != null) m.volumes;
       node = optionalAttrs (m.placement.node != null) { inherit (m.placement) node; };
     in
@@ -127,6 +130,7 @@ let
           inherit networks;
           publish = m.publish;
           shares = m.shares;
+          devices = m.devices ++ passed;
           environment = mapAttrsToList (n: value: "${n}=${value}") m.environment;
           health = m.health;
           ssh_keys = m.sshKeys;

@@ -77,6 +77,7 @@
         hypervisor = "cloud-hypervisor";
         interfaces = [ { type = "user"; id = "u"; mac = "02:00:00:00:00:01"; } { type = "tap"; id = "t"; mac = "02:00:00:00:00:02"; } ];
         declaredRunner = "/nix/store/eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee-microvm-guest";
+        devices = [ { bus = "pci"; path = "0000:01:00.0"; } ];
       };
       interfaces = [ "back" ];
     };
