@@ -7,7 +7,7 @@
 #include "engine/hypervisor/hypervisor.h"
 #include "engine/hypervisor/launch.h"
 
-enum { ORDER_WORDS_MAX = 200 };
+enum { ORDER_WORDS_MAX = 340 };
 
 /* A command line being made. */
 struct order {

@@ -162,7 +162,7 @@ int launch_read_incoming(const char *folder, json_t **ret_incoming, struct error
 /* ---- The monitor's side ---- */
 
 struct launch {
-    char *argv[256];
+    char *argv[352];
     const char *sockets[LAUNCH_SOCKETS_MAX];
     size_t socket_count;
     const char *taps[LAUNCH_TAPS_MAX];

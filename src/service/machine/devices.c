@@ -372,15 +372,20 @@ static bool take_address(sqlite3_stmt *row, void *context)
     return true;
 }
 
-static void add_function(struct machine_devices *devices, const char *address,
-                         const struct device *device)
+static int add_function(struct machine_devices *devices, const char *address,
+                        const struct device *device, struct error *err)
 {
-    if (devices->count < HYPERVISOR_DEVICES_MAX) {
-        struct hypervisor_device *function = &devices->list[devices->count++];
-        snprintf(function->address, sizeof(function->address), "%s", address);
-        snprintf(function->group, sizeof(function->group), "%s", device->group);
-        function->has_rom = strcmp(device->class_name, "gpu") == 0;
+    if (devices->count == HYPERVISOR_DEVICES_MAX) {
+        return error_set(err, ERROR_LIMIT,
+                         "its devices have more than %d functions, with what their IOMMU groups "
+                         "bring",
+                         HYPERVISOR_DEVICES_MAX);
     }
+    struct hypervisor_device *function = &devices->list[devices->count++];
+    snprintf(function->address, sizeof(function->address), "%s", address);
+    snprintf(function->group, sizeof(function->group), "%s", device->group);
+    function->has_rom = strcmp(device->class_name, "gpu") == 0;
+    return 0;
 }
 
 static int find_one(struct machine_devices *devices, const char *address, const struct device *all,
@@ -395,11 +400,11 @@ static int find_one(struct machine_devices *devices, const char *address, const 
             return error_set(err, ERROR_UNAVAILABLE, "its device %s cannot be given: %s", address,
                              device->problem);
         }
-        add_function(devices, address, device);
-        for (size_t k = 0; k < device->together_count; k++) {
-            add_function(devices, device->together[k], device);
+        int r = add_function(devices, address, device, err);
+        for (size_t k = 0; k < device->together_count && r == 0; k++) {
+            r = add_function(devices, device->together[k], device, err);
         }
-        return 0;
+        return r;
     }
     return error_set(err, ERROR_UNAVAILABLE, "its device %s is not in this node any more", address);
 }

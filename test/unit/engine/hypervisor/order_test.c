@@ -325,6 +325,38 @@ TEST(hypervisor, devices_of_the_host_are_behind_ports)
     order_done(&order);
 }
 
+/*
+ * Goal: a command line has room for as many devices as a machine may have, beside all else.
+ * Method: each is behind a port of its own and in a group of its own, which takes most words.
+ */
+TEST(hypervisor, a_command_line_has_room_for_all_devices)
+{
+    struct hypervisor_device devices[HYPERVISOR_DEVICES_MAX] = {0};
+    const struct hypervisor_disk disk = {.path = "/d", .format = "raw", .serial = "data"};
+    const struct hypervisor_disk disks[] = {disk, disk, disk};
+    const struct hypervisor_nic nic = {.mac = "02:00:00:00:00:01", .tap = "bxt1"};
+    const struct hypervisor_nic nics[HYPERVISOR_NICS_MAX] = {nic, nic, nic, nic};
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    for (size_t i = 0; i < HYPERVISOR_DEVICES_MAX; i++) {
+        snprintf(devices[i].address, sizeof(devices[i].address), "0000:%02zx:00.0", i);
+        snprintf(devices[i].group, sizeof(devices[i].group), "%zu", i);
+    }
+    spec.board = HYPERVISOR_Q35;
+    spec.disks = disks;
+    spec.disk_count = 3;
+    spec.nics = nics;
+    spec.nic_count = HYPERVISOR_NICS_MAX;
+    spec.is_incoming = true;
+    spec.devices = devices;
+    spec.device_count = HYPERVISOR_DEVICES_MAX;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "host=0000:1f:00.0"));
+    EXPECT(order.device_count == HYPERVISOR_DEVICES_MAX + 1);
+    EXPECT(order.mount_count + order.device_count <= LAUNCH_MOUNTS_MAX);
+    order_done(&order);
+}
+
 TEST(hypervisor, what_no_vmm_can_be_told_is_refused)
 {
     struct loop *loop = NULL;
