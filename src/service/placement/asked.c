@@ -224,9 +224,10 @@ static int take_hints(struct asked *asked, struct placement_service *service,
             add_hint(importer, &hinting);
         }
     } else if (hinting.first != NULL && !hinting.is_reached && of->bound == NULL) {
-        r = error_set(err, ERROR_UNAVAILABLE,
-                      "its image %.64s is on no node that answers: node %.64s has it, and is away",
-                      name, hinting.first);
+        snprintf(asked->away, sizeof(asked->away),
+                 "its image %.64s is on no node that answers: node %.64s has it, and is away", name,
+                 hinting.first);
+        r = of->is_explained ? 0 : error_set(err, ERROR_UNAVAILABLE, "%s", asked->away);
     }
     free(hinting.first);
     return r;

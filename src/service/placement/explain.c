@@ -9,6 +9,7 @@ struct explaining {
     struct placement_service *service;
     const char *project;
     struct verdicts verdicts;
+    char away[PLACEMENT_REASON_MAX]; /* as of struct asked: then no node fits */
 };
 
 struct subject {
@@ -144,7 +145,8 @@ static void write_nodes(struct json_writer *writer, const struct explaining *exp
     json_write_begin_array(writer);
     for (size_t i = 0; i < explaining->verdicts.count; i++) {
         const struct verdict *verdict = &explaining->verdicts.all[i];
-        bool fits = verdict->filter == PLACEMENT_PASSED;
+        bool passes = verdict->filter == PLACEMENT_PASSED;
+        bool fits = passes && explaining->away[0] == '\0';
         json_write_begin_object(writer);
         json_write_field_string(writer, "name", verdict->name);
         json_write_field_bool(writer, "fits", fits);
@@ -153,8 +155,9 @@ static void write_nodes(struct json_writer *writer, const struct explaining *exp
             json_write_field_double(writer, "score", verdict->score);
             write_parts(writer, verdict, options);
         } else {
-            json_write_field_string(writer, "filter", placement_filter_name(verdict->filter));
-            json_write_field_string(writer, "reason", verdict->reason);
+            json_write_field_string(writer, "filter",
+                                    passes ? "image" : placement_filter_name(verdict->filter));
+            json_write_field_string(writer, "reason", passes ? explaining->away : verdict->reason);
         }
         json_write_end_object(writer);
     }
@@ -219,7 +222,7 @@ static void write_all(struct explaining *explaining, const char *name,
         json_write_field_time_ms(&writer, "leaves_at", leaves_ms);
     }
     json_write_field_string(&writer, "strategy", placement_strategy_name(options->strategy));
-    if (best != NULL && best->filter == PLACEMENT_PASSED) {
+    if (best != NULL && best->filter == PLACEMENT_PASSED && explaining->away[0] == '\0') {
         json_write_field_string(&writer, "choice", best->name);
     }
     traffic_write_machine(explaining->service->options.store, subject->id, explaining->project,
@@ -234,10 +237,14 @@ static int explain(struct explaining *explaining, const char *name, const struct
 {
     struct placement_service *service = explaining->service;
     struct asked *asked = NEW(struct asked);
-    const struct asked_of of = {
-        .project = explaining->project, .name = name, .id = subject->id, .config = subject->config};
+    const struct asked_of of = {.project = explaining->project,
+                                .name = name,
+                                .id = subject->id,
+                                .config = subject->config,
+                                .is_explained = true};
     int r = asked_init(asked, service, &of, err);
     if (r == 0) { /* what is there came before all who wait */
+        snprintf(explaining->away, sizeof(explaining->away), "%s", asked->away);
         asked->request.since_ms = subject->pending_ms != 0 ? subject->pending_ms : 1;
         r = verdicts_of(service, &asked->request, options, &explaining->verdicts, err);
         for (size_t i = 0; r == 0 && i < explaining->verdicts.count; i++) {

@@ -64,6 +64,7 @@ struct asked {
     } found[PLACEMENT_DEVICE_KINDS_MAX]; /* what these point to */
     char hinted[PLACEMENT_HINTED_MAX][64];
     struct placement_hint hints[PLACEMENT_HINTED_MAX];
+    char away[PLACEMENT_REASON_MAX]; /* why its image can be had nowhere; "": it can */
     const char *avoided[PLACEMENT_TRIES_MAX];
     struct traffic_peer peers[TRAFFIC_PEERS_MAX];
     struct placement_talk talks[TRAFFIC_PEERS_MAX];
@@ -79,8 +80,10 @@ struct asked_of {
     const char *home;     /* of such a one: where it goes back to some day; or "" */
     bool is_idle;         /* it is stopped: its disk alone counts */
     bool is_only_counted; /* where it is matters, what it asks does not */
+    bool is_explained;    /* and not placed */
 };
-/* INVALID, NOT_FOUND (a group, reservation or volume). */
+/* INVALID, NOT_FOUND (a group, reservation or volume); UNAVAILABLE (its image is away), unless it
+ * is to be explained: then asked->away says so. */
 int asked_init(struct asked *asked, struct placement_service *service, const struct asked_of *of,
                struct error *err);
 void asked_done(struct asked *asked);
