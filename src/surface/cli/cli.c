@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/text.h"
 #include "base/version.h"
 
@@ -16,6 +17,7 @@
 enum {
     CANDIDATES_MAX = 128,
     VERBS_NAMED = 4, /* of many that have a name */
+    LEFT = 28,       /* letters of a flag in front of what it does */
 };
 
 const char *flag_value(const struct arguments *arguments, const char *name)
@@ -178,6 +180,15 @@ bool flag_is_choice(const char *choices, const char *value)
     return false;
 }
 
+char *flag_takes(const struct flag *flag)
+{
+    char *text = memory_copy_string(flag->choices != NULL ? flag->choices : flag->value);
+    for (char *at = text; *at != '\0'; at++) {
+        *at = flag->choices != NULL && *at == ' ' ? '|' : *at;
+    }
+    return text;
+}
+
 /* One flag at argv[*at]: --name, --name=value, --name value, -n, -n value. */
 static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
                      struct arguments *arguments, struct error *err)
@@ -204,8 +215,9 @@ static int take_flag(const struct verb *verb, int argc, char **argv, int *at,
     } else if (flag->value != NULL && *at + 1 < argc) {
         value = argv[++*at];
     } else if (flag->value != NULL) {
+        MEMORY_OWNED char *takes = flag_takes(flag);
         return error_set(err, ERROR_INVALID, "--%s needs a value: --%s %s", flag->name, flag->name,
-                         flag->value);
+                         takes);
     }
     if (flag->choices != NULL && !flag_is_choice(flag->choices, value)) {
         return error_set(err, ERROR_INVALID, "--%s %.40s is not one of: %s", flag->name, value,
@@ -259,11 +271,17 @@ static int take_words(const struct verb *verb, int argc, char **argv, int at,
 static void print_flags(const struct flag *flags)
 {
     for (; flags != NULL && flags->name != NULL; flags++) {
-        char left[64];
-        snprintf(left, sizeof(left), "%c%c%s --%s %s", flags->letter != 0 ? '-' : ' ',
-                 flags->letter != 0 ? flags->letter : ' ', flags->letter != 0 ? "," : " ",
-                 flags->name, flags->value != NULL ? flags->value : "");
-        printf("  %-28s %s\n", left, flags->help);
+        MEMORY_OWNED char *takes =
+            flags->value != NULL ? flag_takes(flags) : memory_copy_string("");
+        MEMORY_OWNED char *left = memory_format("%c%c%s --%s %s", flags->letter != 0 ? '-' : ' ',
+                                                flags->letter != 0 ? flags->letter : ' ',
+                                                flags->letter != 0 ? "," : " ", flags->name, takes);
+        /* What is longer than its column has a line of its own. */
+        if (strlen(left) > LEFT) {
+            printf("  %s\n", left); /* the column is too narrow for it */
+            left[0] = '\0';
+        }
+        printf("  %-*s %s\n", LEFT, left, flags->help);
     }
 }
 

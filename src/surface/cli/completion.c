@@ -332,7 +332,8 @@ static void print_flags_roff(const struct flag *flags)
         print_roff(flags->name);
         printf("\\fR");
         if (flags->value != NULL) {
-            printf(" \\fI%s\\fR", flags->value);
+            MEMORY_OWNED char *takes = flag_takes(flags);
+            printf(" \\fI%s\\fR", takes);
         }
         putchar('\n');
         print_roff(flags->help);

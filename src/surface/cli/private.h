@@ -37,6 +37,9 @@ struct flag {
 /* Is it one of "c cpp rust"? */
 bool flag_is_choice(const char *choices, const char *value);
 
+/* What one that is no switch takes, for people: "SIZE", or "c|cpp|rust"; the caller frees it. */
+char *flag_takes(const struct flag *flag);
+
 /* A row of verbs.c: from it come parsing, help, completion and the manual page. */
 struct verb {
     const char *noun; /* "" for verbs without one; one word or two ("node token") */

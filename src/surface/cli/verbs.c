@@ -92,7 +92,7 @@ static const struct flag deploy_flags[] = {
 };
 
 const struct flag cli_common_flags[] = {
-    {"output", 'o', "FORMAT", "table json yaml", "How to print: table, json or yaml."},
+    {"output", 'o', "FORMAT", "table json yaml", "How to print (default table)."},
     {"addr", 0, "ADDRESS", NULL,
      "The node's API: HOST:PORT, unix:PATH or https://HOST:PORT (default BLIXARD_ADDR)."},
     {"context", 0, "NAME", NULL, "The cluster to talk to (default BLIXARD_CONTEXT)."},
