@@ -503,6 +503,8 @@ class Verbs(unittest.TestCase):
         self.assertIn("blixard route set", said("fn", "deploy", "own", self.path, "--project", "shop"))
         self.assertEqual(said("fn", "invoke", "own", "--data", "a", project="shop"), "answer\n")
         self.assertEqual(run("fn", "invoke", "own", "--data", "a")[0], 66)
+        self.assertIn("blixard quota set shop", run("quota", "show", "shop")[2])  # what there is not says how it is made
+        self.assertIn("blixard route list", run("route", "get", "nobody")[2])
         status, _, errors = run("queue", "list", "--project", "No")
         self.assertEqual((status, '"No" is no name of a project' in errors), (64, True), errors)
 

@@ -380,7 +380,9 @@ int quota_write(struct quota_service *service, const char *project, struct buffe
     int r = quota_rows(service->options.store, project, write_row, &writing, err);
     return r < 0 || writing.count > 0
         ? r
-        : error_set(err, ERROR_NOT_FOUND, "project %.64s has no quota", project);
+        : error_set(err, ERROR_NOT_FOUND,
+                    "project %.64s has no quota: `blixard quota set %.64s` gives it one", project,
+                    project);
 }
 
 int quota_write_list(struct quota_service *service, struct buffer *out, struct error *err)

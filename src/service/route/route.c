@@ -209,7 +209,10 @@ static int missing(struct route_service *service, const char *project, const cha
 {
     return route_exists(service, project, name)
         ? 0
-        : error_set(err, ERROR_NOT_FOUND, "there is no route %.64s", name);
+        : error_set(err, ERROR_NOT_FOUND,
+                    "there is no route %.64s: see `blixard route list`, or make it with `blixard "
+                    "route set %.64s`",
+                    name, name);
 }
 
 void route_set_paused(struct route_service *service, const char *project, const char *name,
