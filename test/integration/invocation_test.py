@@ -167,6 +167,19 @@ class Trying(unittest.TestCase):
         self.assertIn(document["id"], json.dumps(said))
         self.assertIn("blixard.invocation.succeeded", json.dumps(said))
 
+    def test_a_destination_that_takes_nothing_holds_up_no_other(self):
+        """More ends that nobody takes than are told at once, and one behind them."""
+        ends = [begin("/echo", b"payload", prefer="on-success=queue:nowhere")[1]["id"] for _ in range(40)]
+        for identity in ends:
+            wait(identity)
+        node.cli("queue", "create", "behind")
+        _, document, _ = begin("/echo", b"payload", prefer="on-success=queue:behind")
+        said = json.loads(node.cli("queue", "receive", "behind", "--wait", "20s", "--output", "json"))
+        self.assertIn(document["id"], json.dumps(said))
+        node.cli("queue", "create", "nowhere")  # which are told in their turn
+        said = json.loads(node.cli("queue", "receive", "nowhere", "--wait", "20s", "--output", "json"))
+        self.assertIn("blixard.invocation.succeeded", json.dumps(said))
+
     def test_the_end_goes_to_a_destination(self):
         _, document, _ = begin("/echo", b"payload", prefer="on-success=function:echo")
         wait(document["id"])

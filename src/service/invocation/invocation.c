@@ -527,5 +527,6 @@ void invocation_service_free(struct invocation_service *service)
     store_settle(service->options.store);
     loop_flush(service->options.loop);
     map_done(&service->runs);
+    notice_end(service);
     free(service);
 }

@@ -2,6 +2,9 @@
  * What queues and streams are to be told: a row, written with the end of the invocation, that is
  * gone when the destination has accepted it.  So it is told at least once, whoever dies between.
  * (A function is told by an invocation of its own.)
+ *
+ * A destination that takes none is left alone for a while, longer each time: what others are to be
+ * told does not wait for it.
  */
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +19,17 @@
 #include "service/event/event.h"
 #include "service/invocation/parts.h"
 
-enum { AT_ONCE_MAX = 32, GIVEN_UP_MS = 24 * 3600 * 1000 };
+enum {
+    AT_ONCE_MAX = 32,
+    GIVEN_UP_MS = 24 * 3600 * 1000,
+    HELD_OFF_FIRST_MS = 4000,
+    HELD_OFF_MOST_MS = 60000,
+};
+
+struct held_off {
+    uint64_t wait_ms;
+    uint64_t until_ms; /* on the loop's clock */
+};
 
 struct notice {
     struct invocation_service *service;
@@ -40,9 +53,64 @@ static void notice_free(struct notice *notice)
 {
     map_remove(&notice->service->notices, notice->id);
     notice->service->notice_count--;
+    if (notice->service->has_more_notices) {
+        pass_soon(notice->service);
+    }
     free(notice->event);
     free(notice);
 }
+
+/* ---- Destinations that take none ---- */
+
+static bool is_held_off(const struct invocation_service *service, const char *project,
+                        const char *destination)
+{
+    MEMORY_OWNED char *key = memory_format("%s %s", project, destination);
+    const struct held_off *held = map_get(&service->held_off, key);
+    return held != NULL && loop_now_ms(service->options.loop) < held->until_ms;
+}
+
+/* True: it took them until now. */
+static bool hold_off(const struct notice *notice)
+{
+    struct invocation_service *service = notice->service;
+    uint64_t now_ms = loop_now_ms(service->options.loop);
+    MEMORY_OWNED char *key = memory_format("%s %s", notice->project, notice->destination);
+    struct held_off *held = map_get(&service->held_off, key);
+    bool is_new = held == NULL;
+    if (is_new) {
+        held = NEW(struct held_off);
+        map_set(&service->held_off, key, held);
+    }
+    if (now_ms >= held->until_ms) { /* not once for each that was on its way */
+        uint64_t doubled_ms = is_new ? HELD_OFF_FIRST_MS : 2 * held->wait_ms;
+        held->wait_ms = doubled_ms < HELD_OFF_MOST_MS ? doubled_ms : HELD_OFF_MOST_MS;
+        held->until_ms = now_ms + held->wait_ms;
+    }
+    return is_new;
+}
+
+static void hold_off_no_more(const struct notice *notice)
+{
+    MEMORY_OWNED char *key = memory_format("%s %s", notice->project, notice->destination);
+    free(map_remove(&notice->service->held_off, key));
+}
+
+static void free_held_off(const char *key, void *value, void *context)
+{
+    (void)key;
+    (void)context;
+    free(value);
+}
+
+void notice_end(struct invocation_service *service)
+{
+    map_each(&service->held_off, free_held_off, NULL);
+    map_done(&service->held_off);
+    map_done(&service->notices);
+}
+
+/* ---- Telling ---- */
 
 static void on_removed(const struct error *error, uint64_t index, void *context)
 {
@@ -56,7 +124,11 @@ static void on_sent(const struct error *error, void *context)
     struct notice *notice = context;
     struct invocation_service *service = notice->service;
     bool is_over = error == NULL || clock_real_ms() > notice->created_ms + GIVEN_UP_MS;
-    if (error != NULL) {
+    bool is_news = is_over || hold_off(notice);
+    if (is_over) {
+        hold_off_no_more(notice);
+    }
+    if (error != NULL && is_news) {
         log_warn("invocation: %s cannot be told of an end%s: %s", notice->destination,
                  is_over ? ", and is not any more" : "", error->text);
     }
@@ -98,10 +170,13 @@ static bool take_notice(sqlite3_stmt *row, void *context)
     char key[64];
     snprintf(key, sizeof(key), "invocation/%.32s", id);
     if (map_get(&service->notices, id) != NULL ||
-        (cluster != NULL && !cluster_owns(cluster, key))) {
+        (cluster != NULL && !cluster_owns(cluster, key)) ||
+        is_held_off(service, (const char *)sqlite3_column_text(row, 1),
+                    (const char *)sqlite3_column_text(row, 2))) {
         return true;
     }
     if (found->count == found->room) {
+        service->has_more_notices = true;
         return false;
     }
     struct notice *notice = NEW(struct notice);
@@ -121,7 +196,11 @@ void notice_pass(struct invocation_service *service)
 {
     struct error ignored = {0};
     struct found found = {.service = service, .room = AT_ONCE_MAX - service->notice_count};
-    if (service->is_stopping || service->options.destinations == NULL || found.room == 0) {
+    if (service->is_stopping || service->options.destinations == NULL) {
+        return;
+    }
+    service->has_more_notices = found.room == 0;
+    if (found.room == 0) {
         return;
     }
     store_query(service->options.store, &ignored, take_notice, &found,

@@ -42,6 +42,8 @@ struct invocation_service {
     struct list waits;
     struct map notices; /* id -> what a destination is being told */
     unsigned notice_count;
+    bool has_more_notices; /* than are told at once */
+    struct map held_off;   /* "PROJECT DESTINATION" -> struct held_off: it took none */
     struct store_watch *notice_watch;
     struct loop_timer *timer; /* of the next one that is due */
     struct loop_timer *sweep;
@@ -84,6 +86,7 @@ void accept_add(struct store_command *command, const struct invocation_request *
 void notice_add(struct store_command *command, const char *id, const char *project,
                 const char *destination, const char *event, uint64_t now_ms);
 void notice_pass(struct invocation_service *service);
+void notice_end(struct invocation_service *service);
 
 /* write.c: keys of an object that is open: "body" or "body_base64". */
 void write_bytes(struct json_writer *writer, const void *bytes, size_t length);
