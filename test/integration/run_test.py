@@ -80,6 +80,45 @@ int main(void)
 """
 
 
+START = """
+(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\\10\\00\\00\\00\\06\\00\\00\\00early\\n")
+  (func $start
+    (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0)))
+    (drop (call $sizes (i32.const 32) (i32.const 36)))
+    (call $exit (i32.load (i32.const 32))))
+  (start $start)
+  (func (export "_start") unreachable))
+"""
+
+EXIT = """
+(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (call $exit (i32.const %d))))
+"""
+
+COUNT = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int count, char **words)
+{
+    size_t bytes = 0;
+    for (int i = 1; i < count; i++) {
+        bytes += strlen(words[i]) + 1;
+    }
+    printf("%d %zu %c %zu", count - 1, bytes, words[count - 1][0], strlen(getenv("LONG")));
+    return 0;
+}
+"""
+
+
 @unittest.skipIf(shutil.which("clang-14") is None or shutil.which("wasm2c") is None, "needs clang-14 and wabt")
 class Run(unittest.TestCase):
     @classmethod
@@ -133,6 +172,33 @@ class Run(unittest.TestCase):
         (self.folder / "hidden").write_text("of a file")
         done = self.run_module("read", "/none", flags=("--secret", f"NAME={self.folder / 'hidden'}"))
         self.assertEqual((done.stdout, done.returncode), ("Capabilities insufficient\nof a file", 2))
+
+    def test_a_start_function_is_part_of_the_run(self):
+        (self.folder / "start.wat").write_text(START)
+        subprocess.run(["wat2wasm", self.folder / "start.wat", "-o", self.folder / "start.wasm"], check=True)
+        for isolation in self.isolations():
+            done = self.run_module("start", "one", "two", flags=("--isolation", isolation))
+            self.assertEqual((done.stdout, done.stderr, done.returncode), ("early\n", "", 3), isolation)
+
+    def test_no_status_but_zero_is_success(self):
+        for code, status in ((0, 0), (126, 126), (256, 255), (257, 1), (0xffffffff, 255)):
+            (self.folder / "exit.wat").write_text(EXIT % code)
+            subprocess.run(["wat2wasm", self.folder / "exit.wat", "-o", self.folder / "exit.wasm"], check=True)
+            self.assertEqual(self.run_module("exit").returncode, status, code)
+
+    def test_arguments_and_variables_may_be_long(self):
+        (self.folder / "count.c").write_text(COUNT)
+        subprocess.run(["clang-14", "--target=wasm32-wasi", "-O1", "-o", self.folder / "count.wasm", self.folder / "count.c"], check=True)
+        variable = ("--env", "LONG=" + 100000 * "x")
+        for isolation in self.isolations():
+            for words in ([], 3000 * ["y"], [100000 * "y", 100000 * "z"]):
+                done = self.run_module("count", *words, "w", flags=("--isolation", isolation, *variable))
+                length = sum(len(word) + 1 for word in words) + 2
+                self.assertEqual((done.stdout, done.stderr), (f"{len(words) + 1} {length} w 100000", ""))
+        many = [flag for i in range(900) for flag in ("--env", f"LONG{i}=" + 1300 * "x")]
+        done = self.run_module("count", flags=many)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("may have 1048576 together", done.stderr)
 
     def test_a_program_meets_no_folder_that_nobody_gave_it(self):
         """Where it names no path, not even /tmp; its first descriptor is then the first folder given."""

@@ -40,7 +40,7 @@
 
 /* Bumped whenever the meaning of anything here changes: images of another version are built anew.
  */
-enum { ABI_VERSION = 2 };
+enum { ABI_VERSION = 3 };
 
 enum abi_call {
     ABI_CALL_NONE,
@@ -58,6 +58,8 @@ enum abi_call {
                        it, or ABI_HOST_* (negative) */
     ABI_CALL_HOST_MORE, /* of the last reply; arguments: address, length, where in the reply;
                            result: bytes copied */
+    ABI_CALL_TEXT, /* environment and arguments that are longer than the block's text; arguments:
+                      address, length, where in them; result: bytes copied */
     ABI_CALL_COUNT,
 };
 
@@ -148,7 +150,7 @@ struct abi_block {
     uint64_t deadline_ns; /* monotonic */
     uint8_t random_seed[32];
 
-    uint32_t environment_length; /* strings with their NULs, at text[0] */
+    uint32_t environment_length; /* strings with their NULs, at text[0], if all fits there */
     uint32_t environment_count;
     uint32_t arguments_length; /* behind the environment */
     uint32_t arguments_count;
@@ -161,6 +163,7 @@ struct abi_block {
     uint32_t
         folders_hidden;     /* ABI_FOLDER_*: those of the guest's own that this call does not get */
     uint32_t streams_piped; /* 1 << 0 to 2: a program is not to take it for a terminal */
+    uint32_t begins_late;   /* instantiate in the call itself, not before the snapshot */
 
     /* Each area begins on a page of its own: what a call does not use is not touched. */
     char input[ABI_INPUT_BYTES] __attribute__((aligned(4096)));

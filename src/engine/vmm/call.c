@@ -119,26 +119,71 @@ static uint32_t count_strings(const char *text, size_t length)
     return count;
 }
 
-void block_fill(struct abi_block *block, const struct vmm_call *call)
+/* A call's environment, and behind it its arguments. */
+struct call_texts {
+    const char *text[2];
+    size_t length[2];
+};
+
+static struct call_texts texts_of(const struct vmm_call *call)
 {
     static const char default_arguments[] = "function";
-    const char *arguments = call->arguments;
-    size_t arguments_length = call->arguments_length;
-    if (arguments_length == 0) {
-        arguments = default_arguments;
-        arguments_length = sizeof(default_arguments);
-    }
-    CHECK(call->environment_length <= VMM_ENV_MAX);
-    CHECK(arguments_length <= ABI_TEXT_BYTES - VMM_ENV_MAX);
+    bool has_arguments = call->arguments_length > 0;
+    struct call_texts texts = {
+        .text = {call->environment, has_arguments ? call->arguments : default_arguments},
+        .length = {call->environment_length,
+                   has_arguments ? call->arguments_length : sizeof(default_arguments)}};
+    CHECK(texts.length[0] <= VMM_TEXT_MAX);
+    CHECK(texts.length[1] <= VMM_TEXT_MAX - texts.length[0]);
+    return texts;
+}
 
-    if (call->environment_length > 0) {
-        memcpy(block->text, call->environment, call->environment_length);
+static void copy_texts(const struct call_texts *texts, size_t from, uint8_t *room, size_t length)
+{
+    for (int i = 0; i < 2; i++) {
+        size_t left = from < texts->length[i] ? texts->length[i] - from : 0;
+        size_t count = left < length ? left : length;
+        if (count > 0) {
+            memcpy(room, texts->text[i] + from, count);
+        }
+        room += count;
+        length -= count;
+        from -= from < texts->length[i] ? from : texts->length[i];
     }
-    memcpy(block->text + call->environment_length, arguments, arguments_length);
-    block->environment_length = (uint32_t)call->environment_length;
-    block->environment_count = count_strings(call->environment, call->environment_length);
-    block->arguments_length = (uint32_t)arguments_length;
-    block->arguments_count = count_strings(arguments, arguments_length);
+}
+
+bool call_text(struct call_state *state, const struct guest_memory *memory,
+               const uint64_t arguments[3], uint64_t *ret_result)
+{
+    const struct call_texts texts = texts_of(state->call);
+    uint64_t from = arguments[2];
+    uint64_t all = texts.length[0] + texts.length[1];
+    uint64_t left = from < all ? all - from : 0;
+    uint64_t count = arguments[1] < left ? arguments[1] : left;
+    *ret_result = count;
+    if (count == 0) {
+        return true;
+    }
+    uint8_t *room = memory->translate(memory->shell, arguments[0], count);
+    if (room == NULL) {
+        return call_out_of_bounds(state);
+    }
+    copy_texts(&texts, (size_t)from, room, (size_t)count);
+    return true;
+}
+
+void block_fill(struct abi_block *block, const struct call_state *state)
+{
+    const struct vmm_call *call = state->call;
+    const struct call_texts texts = texts_of(call);
+    size_t text_length = texts.length[0] + texts.length[1];
+    if (text_length <= ABI_TEXT_BYTES) {
+        copy_texts(&texts, 0, (uint8_t *)block->text, text_length);
+    }
+    block->environment_length = (uint32_t)texts.length[0];
+    block->environment_count = count_strings(texts.text[0], texts.length[0]);
+    block->arguments_length = (uint32_t)texts.length[1];
+    block->arguments_count = count_strings(texts.text[1], texts.length[1]);
 
     size_t inline_length =
         call->input_length < ABI_INPUT_BYTES ? call->input_length : ABI_INPUT_BYTES;
@@ -153,6 +198,7 @@ void block_fill(struct abi_block *block, const struct vmm_call *call)
     block->folder_count = call->folder_count;
     block->folders_hidden = call->folders_hidden;
     block->streams_piped = call->streams_piped;
+    block->begins_late = state->begins_late;
     block->call = 0;
     random_bytes(block->random_seed, sizeof(block->random_seed));
     block->real_ns = clock_real_ns();

@@ -17,7 +17,7 @@ void call_done(struct call_state *state)
     buffer_done(&state->host_reply);
 }
 
-static bool out_of_bounds(struct call_state *state)
+bool call_out_of_bounds(struct call_state *state)
 {
     call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
     return false;
@@ -41,7 +41,7 @@ static bool gather(struct call_state *state, const struct guest_memory *memory,
         }
         const uint8_t *bytes = memory->translate(memory->shell, part->address, part->length);
         if (bytes == NULL) {
-            return out_of_bounds(state);
+            return call_out_of_bounds(state);
         }
         buffer_append(&state->host_sent, bytes, (size_t)part->length);
     }
@@ -62,7 +62,7 @@ static bool scatter(struct call_state *state, const struct guest_memory *memory,
         }
         uint8_t *room = memory->translate(memory->shell, part->address, count);
         if (room == NULL) {
-            return out_of_bounds(state);
+            return call_out_of_bounds(state);
         }
         memcpy(room, state->host_reply.data + taken, count);
         taken += count;
@@ -91,11 +91,11 @@ bool call_host(struct call_state *state, const struct guest_memory *memory, uint
     buffer_clear(&state->host_reply);
     const uint8_t *named = memory->translate(memory->shell, address, sizeof(host));
     if (named == NULL) {
-        return out_of_bounds(state);
+        return call_out_of_bounds(state);
     }
     memcpy(&host, named, sizeof(host));
     if (host.send_count > ABI_HOST_SEND_MAX || host.receive_count > ABI_HOST_RECEIVE_MAX) {
-        return out_of_bounds(state);
+        return call_out_of_bounds(state);
     }
     if (state->is_building) {
         *ret_result = (uint64_t)ABI_HOST_EARLY;
@@ -136,7 +136,7 @@ bool call_host_more(struct call_state *state, const struct guest_memory *memory,
     }
     uint8_t *room = memory->translate(memory->shell, arguments[0], count);
     if (room == NULL) {
-        return out_of_bounds(state);
+        return call_out_of_bounds(state);
     }
     memcpy(room, state->host_reply.data + from, (size_t)count);
     return true;

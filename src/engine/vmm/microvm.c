@@ -657,8 +657,11 @@ static int initialise(struct microvm_shell *shell, struct vmm_image *image,
         call.sink = (struct vmm_sink){.log = sink->log, .context = sink->context};
     }
     struct vmm_outcome outcome = {0};
-    struct call_state state = {
-        .call = &call, .limits = &image->limits, .outcome = &outcome, .is_building = true};
+    struct call_state state = {.call = &call,
+                               .limits = &image->limits,
+                               .outcome = &outcome,
+                               .is_building = true,
+                               .begins_late = image->vmm->begins_late};
     const struct registers start = {
         .rip = elf->entry, .rsp = ABI_STACK_BASE + ABI_STACK_BYTES - 64, .rflags = 2};
 

@@ -131,7 +131,8 @@ static enum verdict serve_host(struct microvm_shell *shell, struct call_state *s
     uint64_t result = 0;
     bool goes_on = block->call == ABI_CALL_HOST
         ? call_host(state, &memory, block->arguments[0], &result)
-        : call_host_more(state, &memory, block->arguments, &result);
+        : block->call == ABI_CALL_TEXT ? call_text(state, &memory, block->arguments, &result)
+                                       : call_host_more(state, &memory, block->arguments, &result);
     block->result = result;
     return goes_on ? GO_ON : OVER;
 }
@@ -194,6 +195,7 @@ static enum verdict serve(struct microvm_shell *shell, struct call_state *state)
         return GO_ON;
     case ABI_CALL_HOST:
     case ABI_CALL_HOST_MORE:
+    case ABI_CALL_TEXT:
         return serve_host(shell, state, block);
     default:
         break;
@@ -354,7 +356,7 @@ static enum verdict step(struct microvm_shell *shell, struct call_state *state)
 static void fill_block(struct microvm_shell *shell, const struct call_state *state)
 {
     struct abi_block *block = (struct abi_block *)microvm_window(shell, WINDOW_DATA);
-    block_fill(block, state->call);
+    block_fill(block, state);
     block->cpu = shell->host->cpu;
     block->tsc_khz = shell->host->tsc_khz;
     block->deadline_ns = state->deadline_ns;

@@ -84,9 +84,6 @@ int elf_read(const void *bytes, size_t length, struct elf_view *ret_view, struct
 void image_add_pages(struct vmm_image *image, enum window window, uint64_t offset,
                      const uint8_t *bytes, uint64_t length);
 
-/* Fill the call block for a call.  `block` is zeroed but for what is set here. */
-void block_fill(struct abi_block *block, const struct vmm_call *call);
-
 /* Which of WebAssembly's traps the CPU's is, or NONE: then the guest did what no module does. */
 enum abi_trap trap_of_fault(unsigned vector, uint64_t address);
 
@@ -104,14 +101,20 @@ struct call_state {
     uint64_t log_bytes;
     bool log_full;
     bool is_building;        /* initialisation: there is nobody to ask yet */
+    bool begins_late;        /* which there is not: it is part of the call */
     struct buffer host_sent; /* the running question, and the answer to the last one */
     struct buffer host_reply;
     struct vmm_outcome *outcome;
 };
 
+/* Fill the call block for a call.  `block` is zeroed but for what is set here. */
+void block_fill(struct abi_block *block, const struct call_state *state);
+
 /* Pass output and log on within the limits; false: the call is over (outcome->end is set). */
 bool call_output(struct call_state *state, const void *bytes, uint64_t length);
 void call_log(struct call_state *state, const void *bytes, uint64_t length);
+/* It named what is not its own: that trap.  False: the call is over. */
+bool call_out_of_bounds(struct call_state *state);
 /* What lies in the guest's block: log, and output if wanted.  False: the call is over. */
 bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output);
 
@@ -133,6 +136,9 @@ bool call_host(struct call_state *state, const struct guest_memory *memory, uint
                uint64_t *ret_result);
 bool call_host_more(struct call_state *state, const struct guest_memory *memory,
                     const uint64_t arguments[3], uint64_t *ret_result);
+/* The same of its environment and arguments. */
+bool call_text(struct call_state *state, const struct guest_memory *memory,
+               const uint64_t arguments[3], uint64_t *ret_result);
 
 /* What a call left in `state`, when it is over. */
 void call_done(struct call_state *state);
@@ -170,6 +176,7 @@ struct vmm {
     enum vmm_isolation isolation;
     const struct backend *backend;
     void *state; /* the back end's */
+    bool begins_late;
 };
 
 /* Each back end's shell begins with this. */

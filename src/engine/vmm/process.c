@@ -367,6 +367,7 @@ static enum verdict serve_host(struct process_shell *shell, struct call_state *s
 {
     const struct guest_memory memory = {.translate = translate_for_host, .shell = shell};
     bool goes_on = call == ABI_CALL_HOST ? call_host(state, &memory, arguments[0], ret_result)
+        : call == ABI_CALL_TEXT          ? call_text(state, &memory, arguments, ret_result)
                                          : call_host_more(state, &memory, arguments, ret_result);
     return goes_on ? GO_ON : OVER;
 }
@@ -421,6 +422,7 @@ static enum verdict serve(struct process_shell *shell, struct call_state *state)
         break;
     case ABI_CALL_HOST:
     case ABI_CALL_HOST_MORE:
+    case ABI_CALL_TEXT:
         verdict = serve_host(shell, state, call, arguments, &result);
         break;
     default:
@@ -519,7 +521,7 @@ static enum verdict enter(struct process_shell *shell, struct call_state *state,
     state->input_taken =
         state->call->input_length < ABI_INPUT_BYTES ? state->call->input_length : ABI_INPUT_BYTES;
     struct abi_block *block = block_of(shell);
-    block_fill(block, state->call);
+    block_fill(block, state);
     block->gate = (uint64_t)process_gate;
     block->cpu = (__builtin_cpu_supports("avx") ? ABI_CPU_AVX : 0) |
         (__builtin_cpu_supports("avx512f") ? ABI_CPU_AVX512 : 0);
@@ -635,8 +637,11 @@ static int initialise(struct process_shell *shell, struct vmm_image *image,
         call.sink = (struct vmm_sink){.log = sink->log, .context = sink->context};
     }
     struct vmm_outcome outcome = {0};
-    struct call_state state = {
-        .call = &call, .limits = &image->limits, .outcome = &outcome, .is_building = true};
+    struct call_state state = {.call = &call,
+                               .limits = &image->limits,
+                               .outcome = &outcome,
+                               .is_building = true,
+                               .begins_late = image->vmm->begins_late};
     memcpy(window_at(shell, WINDOW_TEXT), elf->text, elf->text_bytes);
     if (elf->data_bytes > 0) {
         memcpy(window_at(shell, WINDOW_DATA) + data_at, elf->data, elf->data_bytes);

@@ -29,6 +29,7 @@ int vmm_open(const struct vmm_options *options, struct vmm **ret_vmm, struct err
     struct vmm *vmm = NEW(struct vmm);
     vmm->isolation = options->isolation;
     vmm->backend = backend;
+    vmm->begins_late = options->begins_late;
     int r = vmm->backend->open(vmm, options, err);
     if (r < 0) {
         free(vmm);

@@ -51,6 +51,7 @@ struct vmm_options {
     int kvm_fd;          /* /dev/kvm opened by the caller, who keeps it; -1: open it here */
     int pagemap_fd;      /* /proc/self/pagemap, where /proc is gone; taken over.  0: open it here */
     unsigned shells_max; /* PROCESS: how many children may exist */
+    bool begins_late;    /* modules are instantiated in their first call, of who has but one */
 };
 
 /* Fails with UNSUPPORTED when the isolation asked for cannot be had here. */
@@ -124,10 +125,10 @@ int vmm_shell_attach(struct vmm_shell *shell, struct vmm_image *image, struct er
 const char *vmm_trap_text(uint32_t trap);
 
 struct vmm_call {
-    /* "NAME=value" strings, each with its NUL, one after the other (at most VMM_ENV_MAX bytes). */
+    /* "NAME=value" strings, each with its NUL, one after the other. */
     const char *environment;
     size_t environment_length;
-    /* argv, the same way; empty: {"function"}. */
+    /* argv, the same way; empty: {"function"}.  Both together at most VMM_TEXT_MAX bytes. */
     const char *arguments;
     size_t arguments_length;
     /* Standard input: first `input`, then what read() gives until it returns 0.  read may be NULL;
@@ -158,7 +159,8 @@ struct vmm_call {
     const atomic_bool *cancelled;
 };
 
-enum { VMM_ENV_MAX = 65536 };
+/* Of a function's environment; and of what a program of somebody at a terminal gets. */
+enum { VMM_ENV_MAX = 65536, VMM_TEXT_MAX = 1 << 20 };
 
 enum vmm_end {
     VMM_END_EXIT, /* the program ended; see exit_code */

@@ -2,6 +2,7 @@
 #ifndef GUEST_FUNCTION_GUEST_H
 #define GUEST_FUNCTION_GUEST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -46,7 +47,7 @@ void types_forget(void);
 void wasi_begin(void);
 
 /* host_files.c: folders of the host, when a call begins. */
-void wasi_begin_call(void);
+void wasi_begin_call(bool begins_late);
 
 /* invoke.c: go on as after a trap of the CPU; only while the exports of a module are called. */
 __attribute__((noreturn)) void invoke_trapped(enum abi_trap trap);

@@ -106,7 +106,7 @@ void files_host_close(uint32_t handle)
     host_ask(&question, NULL);
 }
 
-void wasi_begin_call(void)
+void wasi_begin_call(bool begins_late)
 {
     u32 count = BLOCK->folder_count;
     if (BLOCK->folders_hidden != 0) {
@@ -116,7 +116,7 @@ void wasi_begin_call(void)
         descriptors_pipe(BLOCK->streams_piped);
     }
     /* Who was initialised before has seen where they are. */
-    bool is_first = count > 0 && glue_is_handler == 0 && glue_is_exports == 0;
+    bool is_first = count > 0 && (begins_late || glue_is_handler == 0) && glue_is_exports == 0;
     struct descriptor own[DESCRIPTORS_OWN];
     if (is_first) {
         descriptors_set_aside(own);

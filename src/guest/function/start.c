@@ -78,24 +78,33 @@ static void wipe_registers(void)
     }
 }
 
+static void instantiate(void)
+{
+    glue_instantiate();
+    types_forget();
+    glue_initialize();
+}
+
 __attribute__((used)) void guest_main(void)
 {
     io_begin();
     random_begin();
     wasi_begin();
-    if (!glue_is_exports) {
-        glue_instantiate();
-        types_forget();
-        glue_initialize();
+    bool begins_late = BLOCK->begins_late != 0;
+    if (!glue_is_exports && !begins_late) {
+        instantiate();
     }
     BLOCK->is_handler = glue_is_handler;
     host_call(ABI_CALL_READY, 0, 0, 0);
     wipe_registers();
     io_begin();
     random_begin();
-    wasi_begin_call();
+    wasi_begin_call(begins_late);
     if (glue_is_exports) {
         invoke_main();
+    }
+    if (begins_late) {
+        instantiate();
     }
     glue_run();
     guest_exit(0);

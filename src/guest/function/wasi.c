@@ -6,9 +6,14 @@
 
 /* ---- Arguments and environment ---- */
 
-static void store_strings(const char *text, u32 count, u32 length, u32 pointers, u32 bytes)
+static void store_strings(u32 from, u32 count, u32 length, u32 pointers, u32 bytes)
 {
-    memcpy(MEMORY + bytes, text, length);
+    const uint8_t *text = MEMORY + bytes;
+    if ((u64)BLOCK->environment_length + BLOCK->arguments_length > ABI_TEXT_BYTES) {
+        host_call(ABI_CALL_TEXT, (u64)text, length, from);
+    } else {
+        memcpy(MEMORY + bytes, (const char *)BLOCK->text + from, length);
+    }
     u32 at = 0;
     for (u32 i = 0; i < count && at < length; i++) {
         store32(pointers + 4ull * i, bytes + at);
@@ -30,8 +35,8 @@ u32 WASI(args_sizes_get)(instance i, u32 count, u32 length)
 u32 WASI(args_get)(instance i, u32 pointers, u32 bytes)
 {
     (void)i;
-    store_strings((const char *)BLOCK->text + BLOCK->environment_length, BLOCK->arguments_count,
-                  BLOCK->arguments_length, pointers, bytes);
+    store_strings(BLOCK->environment_length, BLOCK->arguments_count, BLOCK->arguments_length,
+                  pointers, bytes);
     return WASI_OK;
 }
 
@@ -46,8 +51,7 @@ u32 WASI(environ_sizes_get)(instance i, u32 count, u32 length)
 u32 WASI(environ_get)(instance i, u32 pointers, u32 bytes)
 {
     (void)i;
-    store_strings((const char *)BLOCK->text, BLOCK->environment_count, BLOCK->environment_length,
-                  pointers, bytes);
+    store_strings(0, BLOCK->environment_count, BLOCK->environment_length, pointers, bytes);
     return WASI_OK;
 }
 

@@ -334,7 +334,7 @@ int verb_fn_optimize(const struct arguments *arguments, struct error *err)
     r = r < 0 ? r : take_input(&optimizing, arguments, err);
     r = r < 0 ? r : take_module(&optimizing, arguments->words[0], err);
     r = r < 0 ? r : run_open_pipeline(&optimizing.images, &optimizing.wasm, err);
-    r = r < 0 ? r : run_open_vmm(flag_value(arguments, "isolation"), &optimizing.vmm, err);
+    r = r < 0 ? r : run_open_vmm(flag_value(arguments, "isolation"), false, &optimizing.vmm, err);
     r = r < 0 ? r : measure(&optimizing, err);
     if (r == 0 && output == OUTPUT_TABLE) {
         print_report(optimizing.report);

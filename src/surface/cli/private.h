@@ -10,7 +10,7 @@
 #include "base/embed.h"
 #include "base/error.h"
 
-enum { FLAGS_MAX = 64, WORDS_MAX = 256, FIELDS_MAX = 16 };
+enum { FLAGS_MAX = 1024, WORDS_MAX = 4096, FIELDS_MAX = 16 };
 
 /* A verb's arguments after parsing. */
 struct arguments {

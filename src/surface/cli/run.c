@@ -268,9 +268,9 @@ static int compile(struct run *run, const struct arguments *arguments, struct bu
     return r < 0 ? r : image_read(run->images, result.image_id, IMAGE_BYTES_MAX, ret_elf, err);
 }
 
-int run_open_vmm(const char *wanted, struct vmm **ret_vmm, struct error *err)
+int run_open_vmm(const char *wanted, bool begins_late, struct vmm **ret_vmm, struct error *err)
 {
-    struct vmm_options options = {.kvm_fd = -1, .shells_max = 1};
+    struct vmm_options options = {.kvm_fd = -1, .shells_max = 1, .begins_late = begins_late};
     struct error ignored = {0};
     bool is_process = wanted != NULL && strcmp(wanted, "process") == 0;
     options.isolation = is_process ? VMM_ISOLATION_PROCESS : VMM_ISOLATION_MICROVM;
@@ -316,7 +316,7 @@ static int prepare(struct run *run, const struct arguments *arguments, struct er
     }
     r = compile(run, arguments, &elf, err);
     if (r == 0) {
-        r = run_open_vmm(flag_value(arguments, "isolation"), &run->vmm, err);
+        r = run_open_vmm(flag_value(arguments, "isolation"), true, &run->vmm, err);
     }
     if (r == 0) {
         r = vmm_image_new(run->vmm, elf.data, elf.used, &limits, &sink, &run->image, err);
@@ -429,10 +429,13 @@ static int take_arguments(struct run *run, const struct arguments *arguments, st
             return r;
         }
     }
-    bool fits = run->environment.used <= VMM_ENV_MAX && run->arguments.used <= 4096;
-    return fits
+    size_t length = run->environment.used + run->arguments.used;
+    return length <= VMM_TEXT_MAX
         ? 0
-        : error_set(err, ERROR_TOO_LARGE, "arguments may have 4 KiB together, variables 64 KiB");
+        : error_set(err, ERROR_TOO_LARGE,
+                    "arguments and variables have %zu bytes, and may have "
+                    "%d together",
+                    length, VMM_TEXT_MAX);
 }
 
 /* ---- Running ---- */
@@ -444,9 +447,7 @@ static int take_arguments(struct run *run, const struct arguments *arguments, st
 static uint32_t hidden_folders(const struct run *run)
 {
     const struct wasm_module_info *module = &run->module;
-    bool is_plain = run->form == WASM_FORM_FUNCTION && module->abi == WASM_ABI_COMMAND &&
-        !module->has_initialize && !module->has_wizer_initialize;
-    if (!is_plain) {
+    if (run->form != WASM_FORM_FUNCTION) {
         return 0;
     }
     return (module->assets_bytes == 0 ? ABI_FOLDER_ROOT : 0) |
@@ -478,6 +479,12 @@ static int finish(const struct vmm_outcome *outcome, struct error *err)
         break;
     }
     return error_set(err, ERROR_TRAP, "%s", outcome->reason);
+}
+
+/* Linux hands on the lowest byte; a program that ended with 256 has not ended well for all that. */
+static int exit_status(uint32_t code)
+{
+    return (code & 0xff) != 0 ? (int)(code & 0xff) : 255;
 }
 
 int verb_fn_run(const struct arguments *arguments, struct error *err)
@@ -512,7 +519,7 @@ int verb_fn_run(const struct arguments *arguments, struct error *err)
     run_done(&run);
     if (r == 0 && outcome.exit_code != 0) {
         print_flush();
-        _exit((int)(outcome.exit_code & 0xff));
+        _exit(exit_status(outcome.exit_code));
     }
     return r;
 }

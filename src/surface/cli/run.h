@@ -2,6 +2,7 @@
 #ifndef SURFACE_CLI_RUN_H
 #define SURFACE_CLI_RUN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct buffer;
@@ -18,8 +19,10 @@ enum { RUN_MODULE_MAX = 64 << 20 };
 /* Both are the caller's, also after a failure (NULL: not opened).  INVALID: there is no place. */
 int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err);
 
-/* For one shell.  "microvm", "process", or NULL: the better of those that work. */
-int run_open_vmm(const char *isolation_or_null, struct vmm **ret_vmm, struct error *err);
+/* For one shell.  "microvm", "process", or NULL: the better of those that work.  `begins_late` as
+ * in struct vmm_options. */
+int run_open_vmm(const char *isolation_or_null, bool begins_late, struct vmm **ret_vmm,
+                 struct error *err);
 
 /* Append "NAME=VALUE" of --env, with its NUL.  INVALID. */
 int run_add_variable(struct buffer *environment, const char *pair, struct error *err);
