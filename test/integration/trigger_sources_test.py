@@ -256,6 +256,18 @@ class Streams(Case):
         self.assertEqual(len(failed), 1)
         self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
 
+    def test_a_stream_that_was_made_anew_is_read_from_its_beginning(self):
+        self.cli("stream", "create", self.name, "--partitions", "1")
+        self.trigger("stream", {"stream": self.name})
+        self.append("one", "two", "three")
+        self.until(lambda: len(self.got()) == 3)
+        self.cli("stream", "delete", self.name)
+        self.cli("stream", "create", self.name, "--partitions", "2")
+        self.append("anew", key="a")
+        self.append("and on", key="b")
+        self.until(lambda: {"anew", "and on"} <= {g[3] for g in self.got()}, "what the new one holds")
+        self.until(lambda: self.look()["state"] == "running" and self.look().get("lag") == 0, "no lag")
+
     def test_a_pause_loses_nothing(self):
         """What was read and not yet delivered, or waits to be tried again, is the stream's again."""
         self.cli("stream", "create", self.name, "--partitions", "1")

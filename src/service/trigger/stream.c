@@ -74,6 +74,7 @@ static const char *group_of(const struct feed *feed)
 static void save(struct shard *shard);
 static int begin_again(struct shard *shard, struct error *err);
 static void fetch(struct feed *feed);
+static int attach(struct feed *feed, struct error *err);
 
 static void forget_items(struct shard *shard)
 {
@@ -201,6 +202,40 @@ static void on_waited(void *context)
     fetch(shard->feed);
 }
 
+/* The stream is gone; one that is made under its name begins anew. */
+static void detach(struct feed *feed)
+{
+    for (unsigned i = 0; i < feed->count; i++) {
+        struct shard *shard = &feed->shards[i];
+        forget_items(shard);
+        eventstream_wait_free(shard->wait);
+        if (shard->saving != NULL) {
+            shard->saving->shard = NULL;
+        }
+    }
+    free(feed->shards);
+    feed->shards = NULL;
+    feed->count = 0;
+}
+
+/* As much of the partition as there is room for.  NOT_FOUND also where what was read is beyond its
+ * end: it is another stream's. */
+static int read_shard(struct shard *shard, uint64_t most, struct error *err)
+{
+    const struct feed *feed = shard->feed;
+    const char *project = trigger_source_project(feed->source);
+    const char *stream = setting(feed, "stream");
+    uint64_t end = 0;
+    int r = eventstream_latest(feed->owner->streams, project, stream, shard->partition, &end, err);
+    if (r == 0 && shard->next > end) {
+        r = error_set(err, ERROR_NOT_FOUND, "the stream %s was made anew", stream);
+    }
+    return r < 0
+        ? r
+        : eventstream_read(feed->owner->streams, project, stream, shard->partition, shard->next,
+                           most < READ_MAX ? most : READ_MAX, push, shard, err);
+}
+
 /* As much of each partition as there is room for; then wait for more of those that had none. */
 static void fetch(struct feed *feed)
 {
@@ -216,11 +251,11 @@ static void fetch(struct feed *feed)
         if (shard->wait != NULL) {
             continue;
         }
-        int r = eventstream_read(feed->owner->streams, trigger_source_project(feed->source),
-                                 setting(feed, "stream"), shard->partition, shard->next,
-                                 share < READ_MAX ? share : READ_MAX, push, shard, &err);
-        if (r < 0) {
+        if (read_shard(shard, share, &err) < 0) {
             trigger_source_problem(feed->source, err.text);
+            if (err.kind == ERROR_NOT_FOUND) {
+                detach(feed);
+            }
             loop_timer_start(feed->retry, RETRY_MS);
             return;
         }
@@ -234,6 +269,12 @@ static void fetch(struct feed *feed)
 static void on_retry_timer(void *context)
 {
     struct feed *feed = context;
+    struct error err = {0};
+    if (feed->shards == NULL && attach(feed, &err) < 0) {
+        trigger_source_problem(feed->source, err.text);
+        loop_timer_start(feed->retry, RETRY_MS);
+        return;
+    }
     for (unsigned i = 0; i < feed->count; i++) {
         save(&feed->shards[i]);
     }
@@ -345,23 +386,17 @@ static void stop(void *state)
     free(feed);
 }
 
-static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+/* Its partitions, each from where the group is. */
+static int attach(struct feed *feed, struct error *err)
 {
-    struct trigger_streams *owner = context;
     struct eventstream_settings settings;
-    const char *name =
-        json_string_value(json_object_get(trigger_source_settings(source), "stream"));
-    int r = eventstream_read_settings(owner->streams, trigger_source_project(source), name,
-                                      &settings, err);
+    int r = eventstream_read_settings(feed->owner->streams, trigger_source_project(feed->source),
+                                      setting(feed, "stream"), &settings, err);
     if (r < 0) {
         return r;
     }
-    struct feed *feed = NEW(struct feed);
-    feed->owner = owner;
-    feed->source = source;
     feed->count = settings.partitions;
     feed->shards = memory_new(settings.partitions, sizeof(struct shard));
-    feed->retry = loop_timer_new(owner->loop, on_retry_timer, feed);
     for (unsigned i = 0; i < feed->count; i++) {
         struct shard *shard = &feed->shards[i];
         shard->feed = feed;
@@ -371,6 +406,20 @@ static int start(struct trigger_source *source, void *context, void **ret_state,
     for (unsigned i = 0; r == 0 && i < feed->count; i++) {
         r = begin(&feed->shards[i], err);
     }
+    if (r < 0) {
+        detach(feed);
+    }
+    return r;
+}
+
+static int start(struct trigger_source *source, void *context, void **ret_state, struct error *err)
+{
+    struct trigger_streams *owner = context;
+    struct feed *feed = NEW(struct feed);
+    feed->owner = owner;
+    feed->source = source;
+    feed->retry = loop_timer_new(owner->loop, on_retry_timer, feed);
+    int r = attach(feed, err);
     if (r < 0) {
         stop(feed);
         return r;
