@@ -5,7 +5,7 @@ import tempfile
 import unittest
 
 from cluster import Cluster
-from machines import kernel_flags, machines_of, root_archive, why_not
+from machines import BLANK, kernel_flags, machines_of, root_archive, why_not
 
 
 class ImageAway(unittest.TestCase):
@@ -22,7 +22,10 @@ class ImageAway(unittest.TestCase):
         root.write_bytes(root_archive())
         far.cli("image", "import", "small", "--root", root, *kernel_flags())
         near.cli("vm", "create", "m", "--image", "small", "--disk", "16MiB", "--strategy", "Halted", "--affinity", f"100 node={far.name}")
-        far.kill()
+        disk = folder / "disk.raw"
+        disk.write_bytes(BLANK)
+        far.cli("image", "import", "fresh", "--disk", disk, "--no-agent")
+        far.kill()  # before it has said that it has that
 
         def explained(_):
             explanation = json.loads(near.cli("placement", "explain", "m", "--output", "json"))
@@ -33,6 +36,9 @@ class ImageAway(unittest.TestCase):
         self.assertEqual(self.nodes[near.name]["filter"], "image")
         self.assertIn(f"its image small is on no node that answers: node {far.name} has it", self.nodes[near.name]["reason"])
         self.assertIsNone(self.choice)
+        refused = near.cli("vm", "create", "n", "--image", "fresh", "--memory", "64MiB", check=False)
+        self.assertEqual(refused.returncode, 69, refused.stderr)
+        self.assertIn(f"its image fresh is on no node that answers: node {far.name} has it", refused.stderr)
 
 
 if __name__ == "__main__":

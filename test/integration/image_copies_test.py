@@ -33,7 +33,7 @@ class ImageCopies(unittest.TestCase):
         return path
 
     def image(self, name):
-        return self.second.get(f"/v1/images/{name}")
+        return self.first.get(f"/v1/images/{name}")
 
     def await_(self, holds, what):
         end = time.monotonic() + SECONDS

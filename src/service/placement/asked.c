@@ -223,7 +223,8 @@ static int take_hints(struct asked *asked, struct placement_service *service,
         if (importer != NULL) {
             add_hint(importer, &hinting);
         }
-    } else if (hinting.first != NULL && !hinting.is_reached && of->bound == NULL) {
+    }
+    if (r == 0 && hinting.first != NULL && !hinting.is_reached && of->bound == NULL) {
         snprintf(asked->away, sizeof(asked->away),
                  "its image %.64s is on no node that answers: node %.64s has it, and is away", name,
                  hinting.first);
