@@ -76,11 +76,13 @@ static void say_to_asker(uint8_t what, const void *bytes, size_t length)
     }
 }
 
-/* What was written before goes first; what nobody waits for is dropped. */
+/* What was written before goes first, which is what a pipe holds, and no more: a program that never
+ * stops writing does not keep its answer back.  What nobody waits for is dropped. */
 static void pass_output_on(void)
 {
+    enum { PIPE_BYTES = 65536 };
     uint8_t bytes[LOG_STEP];
-    while (host.output >= 0) {
+    for (int step = 0; step < PIPE_BYTES / LOG_STEP && host.output >= 0; step++) {
         ssize_t got = read(host.output, bytes, sizeof(bytes));
         if (got > 0) {
             say_to_asker(HOST_SAYS_LOG, bytes, (size_t)got);
@@ -421,6 +423,9 @@ static void asker_ready(void)
     if (got <= 0) { /* it has given up: the answer will be nobody's */
         close(host.asker);
         host.asker = -1;
+        if (!host.is_whole) { /* the next one's begins anew */
+            buffer_clear(&host.asked);
+        }
         return;
     }
     host.asked.used += (size_t)got;
