@@ -41,12 +41,12 @@ class Phases(unittest.TestCase):
         self.cluster.settled()  # a log that stood still has taken nodes for lost
         return json.loads(self.log.cli("vm", "migrate", "m", "--to", self.far.name, "--live", "--no-wait", "--output", "json", *flags))["operation"]
 
-    def comes_to(self, operation, text):
+    def comes_to(self, operation, *texts):
         def has_come(_):
             shown = self.log.get(f"/v1/operations/{operation}")
             self.assertEqual(shown["state"], "running", shown)
-            return text in str(shown)
-        self.log.until(has_come, f"\"{text}\"")
+            return any(text in str(shown) for text in texts)
+        self.log.until(has_come, f"one of {texts}")
 
     def comes_to_the_switch(self):
         """The log stands still before it can be asked; then it is asked, in vain."""
@@ -158,7 +158,7 @@ class Phases(unittest.TestCase):
             before = self.near.log.read_text().count("whose it is")
             self.cluster.settled()
             operation = json.loads(self.log.cli("vm", "migrate", "m", "--to", self.far.name, "--cold", "--no-wait", "--output", "json"))["operation"]
-            self.comes_to(operation, "fetches")
+            self.comes_to(operation, "pack", "fetches")  # from now on the log is not needed before it is asked
             self.log.pause()
             self.addCleanup(lambda: self.log.is_paused and self.log.resume())
             self.near.until(lambda _: self.near.log.read_text().count("whose it is") > before, "the question")
