@@ -175,6 +175,13 @@ class Guests(MachineCase):
         self.ok("vm", "stop", "mute")
         self.assertEqual(self.json("vm", "show", "mute")["state"], "stopped")
 
+    def test_6_a_boot_that_takes_too_long_is_the_reason(self):
+        refused = self.refused("vm", "create", "late", "--image", "small", "--memory", "128MiB", "--disk", "16MiB",
+                               "--strategy", "Once", "--boot-timeout", "1s")
+        self.assertIn("its agent had not spoken within 1 s of its start", refused)
+        self.assertEqual(self.json("vm", "show", "late")["state"], "failed")
+        self.ok("vm", "delete", "late")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -92,6 +92,7 @@ struct machine {
     unsigned stills_asked;       /* when its agent was asked last */
     uint64_t health_failures;    /* checks, since the node started */
     bool is_unhealthy;           /* and goes down for it */
+    bool is_boot_late;           /* and was killed for it */
     bool was_leaving;            /* when its node ended: what is left of that is taken back */
     bool is_coming;              /* from another node, and is to be resumed */
     bool is_new;                 /* its row has just been read */

@@ -101,6 +101,12 @@ bool machine_run_goes_on(const struct machine *machine)
     return file_exists(state);
 }
 
+static uint64_t boot_ms(const struct machine *machine)
+{
+    uint64_t asked_ms = json_u64(machine->config, "boot_timeout_ms");
+    return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
+}
+
 static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 {
     struct machine *machine = context;
@@ -109,7 +115,9 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     snprintf(reason, sizeof(reason), "%s", health_reason(machine));
     bool was_stopping = machine->state == MACHINE_STOPPING;
     bool was_unhealthy = machine->is_unhealthy;
+    bool was_boot_late = machine->is_boot_late;
     machine->is_unhealthy = false;
+    machine->is_boot_late = false;
     close_all(machine);
     if (restore_takes_end(machine) || cold_takes_end(machine)) {
         return;
@@ -125,6 +133,11 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
     if (was_unhealthy) {
         has_failed = true;
         snprintf(told.text, sizeof(told.text), "it was unhealthy: %.300s", reason);
+    } else if (was_boot_late && told.end == HYPERVISOR_END_KILLED) {
+        snprintf(told.text, sizeof(told.text),
+                 "its agent had not spoken within %" PRIu64
+                 " s of its start: see its console, and whether it has enough memory",
+                 boot_ms(machine) / 1000);
     }
     if (machine->has_program_ended && !was_stopping && !has_failed) {
         has_failed = program_judge(machine, told.text, sizeof(told.text));
@@ -136,12 +149,6 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 }
 
 /* ---- Timers ---- */
-
-static uint64_t boot_ms(const struct machine *machine)
-{
-    uint64_t asked_ms = json_u64(machine->config, "boot_timeout_ms");
-    return asked_ms > 0 ? asked_ms : MACHINE_BOOT_MS;
-}
 
 /* Until it has ended. */
 static void kill_vm(struct machine *machine)
@@ -167,6 +174,7 @@ static void on_timer(void *context)
         }
         log_warn("machine %s: its agent has not spoken within %" PRIu64 " s", machine->key,
                  boot_ms(machine) / 1000);
+        machine->is_boot_late = true;
         kill_vm(machine);
         break;
     case TIMER_STOP:
