@@ -26,6 +26,7 @@ struct merge {
     struct volume_link chain[VOLUME_LAYERS_MAX]; /* of `over` and all that it lies on */
     size_t chain_count;
     struct buffer key;
+    struct loop_timer *timer; /* NULL: it was known each time whether it was written */
     bool is_found;
     struct error error;
 };
@@ -135,6 +136,7 @@ static void end(struct merge *merge, bool goes_on)
 {
     struct volume_service *service = merge->service;
     service->is_collecting = false;
+    loop_timer_free(merge->timer);
     buffer_wipe(&merge->key);
     free(merge);
     LIST_EACH(node, &service->volumes)
@@ -148,13 +150,30 @@ static void end(struct merge *merge, bool goes_on)
     }
 }
 
+static void write_rows(struct merge *merge);
+
+static void on_retry(void *context)
+{
+    write_rows(context);
+}
+
+/* Until it is certain nobody writes to the upper one: a command that comes to be late would put
+ * the lower one in its place.  The command may be repeated. */
 static void on_written(const struct error *error, uint64_t index, void *context)
 {
     struct merge *merge = context;
+    struct volume_service *service = merge->service;
     (void)index;
-    merge->service->pending--;
+    service->pending--;
     if (error != NULL) {
         log_warn("volumes: merging: %s", error->text);
+        if (error->kind == ERROR_UNKNOWN_OUTCOME && merge->timer == NULL) {
+            merge->timer = loop_timer_new(service->options.loop, on_retry, merge);
+        }
+        if (merge->timer != NULL && !service->is_over) {
+            loop_timer_start(merge->timer, VOLUME_RETRY_MS);
+            return;
+        }
     }
     /* By now the rows name the lower one: whoever was held is found by either. */
     hold(merge, false);
@@ -163,19 +182,10 @@ static void on_written(const struct error *error, uint64_t index, void *context)
     end(merge, error == NULL);
 }
 
-static void on_committed(void *context)
+static void write_rows(struct merge *merge)
 {
-    struct merge *merge = context;
     const char *over = merge->over.id;
     const char *below = merge->below.id;
-    if (merge->error.kind != ERROR_NONE || merge->service->is_over) {
-        if (merge->error.kind != ERROR_NONE) {
-            log_warn("volumes: merging: %s", merge->error.text);
-        }
-        hold(merge, false);
-        end(merge, false);
-        return;
-    }
     struct store_command *command = store_command_new();
     store_command_add(command, "UPDATE volume_snapshot SET layer = ?, revision = ? WHERE layer = ?",
                       "trt", below, over);
@@ -187,6 +197,20 @@ static void on_committed(void *context)
                       below, over);
     merge->service->pending++;
     store_propose(merge->service->options.store, command, on_written, merge);
+}
+
+static void on_committed(void *context)
+{
+    struct merge *merge = context;
+    if (merge->error.kind != ERROR_NONE || merge->service->is_over) {
+        if (merge->error.kind != ERROR_NONE) {
+            log_warn("volumes: merging: %s", merge->error.text);
+        }
+        hold(merge, false);
+        end(merge, false);
+        return;
+    }
+    write_rows(merge);
 }
 
 void volume_merge(struct volume_service *service)
