@@ -65,6 +65,15 @@ class Kept(MachineCase):
         for name in ("twin-1", "later", "cold"):
             self.ok("vm", "delete", name)
 
+    def test_2_one_that_fails_takes_only_its_own_snapshots_with_it(self):
+        self.ok("volume", "create", "other", "--size", "16MiB")
+        self.ok("volume", "snapshot", "create", "other", "for-more")
+        self.ok("quota", "set", "default", "--machines", "1")
+        self.addCleanup(self.ok, "quota", "set", "default", "--machines", "none")
+        self.assertIn("machines", self.refused("vm", "clone", "m", "more"))
+        self.assertEqual(self.kept_names("other"), ["for-more"])
+        self.assertNotIn("for-more", self.kept_names("data"))
+
     def test_3_what_does_not_belong_together_is_refused(self):
         self.ok("vm", "stop", "m")
         self.ok("volume", "detach", "data")

@@ -171,7 +171,8 @@ static void on_sealed(void *context)
     struct machine *machine = capture->machine;
     machine->capture = NULL;
     if (capture->error.kind != ERROR_NONE && capture->has_kept) {
-        volume_forget_kept(machine->service->options.volumes, capture->volumes);
+        volume_forget_kept(machine->service->options.volumes, machine->project, machine->name,
+                           capture->volumes);
     }
     capture->done(capture->error.kind != ERROR_NONE ? &capture->error : NULL, capture->bytes,
                   capture->context);

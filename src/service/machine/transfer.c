@@ -68,7 +68,8 @@ static void on_export_removed(void *context)
     struct machine_export *export = context;
     struct machine *machine = export->machine;
     if (export->volumes != NULL) {
-        volume_forget_kept(export->service->options.volumes, export->volumes);
+        volume_forget_kept(export->service->options.volumes, machine->project, machine->name,
+                           export->volumes);
     }
     free(export->volumes);
     export->service->pending--;

@@ -23,6 +23,8 @@
 
 struct volume_keeping {
     struct volume_service *service;
+    char *project;
+    char *machine; /* name */
     char *snapshot;
     bool is_written;
     size_t unmade; /* volumes without a file for their next layer, and the command */
@@ -47,10 +49,19 @@ static void on_forgotten(const struct error *error, uint64_t index, void *contex
     }
 }
 
-void volume_forget_kept(struct volume_service *service, const char *snapshot)
+#define HAS_NO_CLONE "NOT EXISTS (SELECT 1 FROM volume WHERE origin = volume_snapshot.layer)"
+
+/* The name may be one that other volumes have a snapshot of as well (for-NAME). */
+void volume_forget_kept(struct volume_service *service, const char *project, const char *machine,
+                        const char *snapshot)
 {
     struct store_command *command = store_command_new();
-    volume_add_forget_kept(service, snapshot, command);
+    if (volume_schema_is_there(service)) {
+        store_command_add(command,
+                          "DELETE FROM volume_snapshot WHERE name = ? AND volume IN (SELECT key "
+                          "FROM volume WHERE project = ? AND machine = ?) AND " HAS_NO_CLONE,
+                          "ttt", snapshot, project, machine);
+    }
     service->pending++;
     store_propose(service->options.store, command, on_forgotten, service);
 }
@@ -59,9 +70,7 @@ void volume_add_forget_kept(struct volume_service *service, const char *snapshot
                             struct store_command *command)
 {
     if (volume_schema_is_there(service)) {
-        store_command_add(command,
-                          "DELETE FROM volume_snapshot WHERE name = ? AND NOT EXISTS (SELECT 1 "
-                          "FROM volume WHERE origin = volume_snapshot.layer)",
+        store_command_add(command, "DELETE FROM volume_snapshot WHERE name = ? AND " HAS_NO_CLONE,
                           "t", snapshot);
     }
 }
@@ -78,9 +87,11 @@ static void end_one(struct volume_keeping *keeping)
         return;
     }
     if (keeping->error.kind != ERROR_NONE && keeping->is_written) {
-        volume_forget_kept(keeping->service, keeping->snapshot);
+        volume_forget_kept(keeping->service, keeping->project, keeping->machine, keeping->snapshot);
     }
     keeping->done(keeping->error.kind != ERROR_NONE ? &keeping->error : NULL, keeping->context);
+    free(keeping->project);
+    free(keeping->machine);
     free(keeping->snapshot);
     free(keeping);
 }
@@ -193,6 +204,8 @@ struct volume_keeping *volume_keep(struct volume_service *service, const char *p
     size_t count = 0;
     struct volume_keeping *keeping = NEW(struct volume_keeping);
     *keeping = (struct volume_keeping){.service = service,
+                                       .project = memory_copy_string(project),
+                                       .machine = memory_copy_string(machine),
                                        .snapshot = memory_copy_string(snapshot),
                                        .waiting = 1,
                                        .unmade = 1,

@@ -160,8 +160,11 @@ struct volume_keeping *volume_keep(struct volume_service *service, const char *p
                                    const char *machine, const char *snapshot, volume_kept *made,
                                    volume_kept *done, void *context);
 void volume_keep_now(struct volume_keeping *keeping);
-/* They go, but for those that have clones; then the files that nothing names any more. */
-void volume_forget_kept(struct volume_service *service, const char *snapshot);
+/* Those of the machine's volumes go, but for those that have clones; then the files that nothing
+ * names any more. */
+void volume_forget_kept(struct volume_service *service, const char *project, const char *machine,
+                        const char *snapshot);
+/* The same within `command`, by a name that nobody else can have chosen. */
 void volume_add_forget_kept(struct volume_service *service, const char *snapshot,
                             struct store_command *command);
 void volume_tidy(struct volume_service *service);
