@@ -48,8 +48,9 @@ struct cloning {
     char *project;
     char *of; /* "web", "web@snap0": for people */
     enum capture_kind kind;
-    bool is_kept;     /* snapshots of its volumes are there */
-    bool is_captured; /* the content is ours, and goes at the end */
+    bool is_kept;      /* snapshots of its volumes are there */
+    bool is_captured;  /* the content is ours, and goes at the end */
+    bool is_uncertain; /* the clones may still come to be: what they are made of stays */
     char *content;
     char *volumes; /* the name of the snapshots that are made for it, or NULL */
     json_t *config;
@@ -74,7 +75,8 @@ static void remove_content(void *context)
     if (cloning->is_captured) {
         file_remove_tree(cloning->content, &ignored);
     }
-    for (size_t i = 0; i < cloning->count && cloning->error.kind != ERROR_NONE; i++) {
+    bool is_nobodys = cloning->error.kind != ERROR_NONE && !cloning->is_uncertain;
+    for (size_t i = 0; i < cloning->count && is_nobodys; i++) {
         MEMORY_OWNED char *place = place_of(cloning->service, cloning->clones[i].id);
         file_remove_tree(place, &ignored);
     }
@@ -84,8 +86,10 @@ static void on_removed(void *context)
 {
     struct cloning *cloning = context;
     struct machine *source = cloning->source;
-    if (cloning->error.kind != ERROR_NONE && cloning->volumes != NULL && cloning->is_kept) {
-        volume_forget_kept(cloning->service->options.volumes, cloning->volumes);
+    if (cloning->error.kind != ERROR_NONE && cloning->volumes != NULL && cloning->is_kept &&
+        !cloning->is_uncertain) {
+        volume_forget_kept(cloning->service->options.volumes, cloning->project, source->name,
+                           cloning->volumes);
     }
     for (size_t i = 0; i < cloning->count; i++) {
         if (cloning->error.kind != ERROR_NONE) {
@@ -121,22 +125,48 @@ static void fail(struct cloning *cloning, const struct error *error)
 
 /* ---- Rows ---- */
 
-static void on_rows_there(const struct error *error, uint64_t index, void *context)
+/* False: the clones are not there. */
+static bool take_rows(struct cloning *cloning)
 {
-    struct cloning *cloning = context;
-    (void)index;
-    if (error != NULL) {
-        fail(cloning, error);
-        return;
-    }
+    bool are_there = false;
     for (size_t i = 0; i < cloning->count; i++) {
         const struct clone *clone = &cloning->clones[i];
         struct machine *machine = state_find(cloning->service, cloning->project, clone->name);
         if (machine != NULL && strcmp(machine->id, clone->id) == 0) {
+            are_there = true;
             machine_take_operation(machine, clone->operation);
         }
     }
-    end(cloning);
+    return are_there;
+}
+
+/* What was not known when it was proposed shows now, or may come later. */
+static void on_current(const struct error *error, void *context)
+{
+    struct cloning *cloning = context;
+    if (error == NULL && take_rows(cloning)) {
+        cloning->error = (struct error){0};
+        end(cloning);
+        return;
+    }
+    cloning->is_uncertain = true;
+    const struct error unknown = cloning->error;
+    fail(cloning, &unknown);
+}
+
+static void on_rows_there(const struct error *error, uint64_t index, void *context)
+{
+    struct cloning *cloning = context;
+    (void)index;
+    if (error != NULL && error->kind == ERROR_UNKNOWN_OUTCOME) {
+        cloning->error = *error;
+        store_barrier(cloning->service->options.store, on_current, cloning);
+    } else if (error != NULL) {
+        fail(cloning, error);
+    } else {
+        take_rows(cloning);
+        end(cloning);
+    }
 }
 
 /* It is in the same networks and groups, with addresses of its own. */
