@@ -93,8 +93,12 @@ class Phases(unittest.TestCase):
             self.log.cli("vm", "migrate", "m", "--to", self.near.name, "--live")
 
     def test_the_target_ends_while_the_disk_is_copied(self):
+        self.log.cli("volume", "create", "spare", "--size", "16MiB", "--node", self.near.name)
         operation = self.begin("--bandwidth", "1MiB")
         self.comes_to(operation, "copying its disk")
+        refused = self.near.cli("volume", "attach", "spare", "m", check=False)
+        self.assertNotEqual(refused.returncode, 0, refused.stdout)
+        self.assertIn("machine m is being moved", refused.stderr)
         self.far.kill()
         self.assertEqual(self.log.get(f"/v1/operations/{operation}/wait?timeout=60s")["state"], "failed")
         self.restart(self.far)  # its VMM that waited is ended

@@ -572,6 +572,21 @@ static int check_driver(struct machine_service *service, const char *name, struc
     return 0;
 }
 
+/* What is on its way to another node, or is being kept, has the volumes that it had when that
+ * began.
+ */
+static int check_stays(const struct machine *machine, struct error *err)
+{
+    const char *what = machine->migration != NULL ? "moved"
+        : machine->capture != NULL                ? "kept"
+        : machine->restore != NULL                ? "restored"
+                                                  : NULL;
+    return what == NULL
+        ? 0
+        : error_set(err, ERROR_CONFLICT, "machine %s is being %s: try it again when that has ended",
+                    machine->name, what);
+}
+
 void machine_volume_attach(struct machine_service *service, const char *project, const char *name,
                            const struct volume_use *use, machine_begun *done, void *context)
 {
@@ -581,6 +596,7 @@ void machine_volume_attach(struct machine_service *service, const char *project,
     struct store_command *command = store_command_new();
     int r = find_machine(service, project, name, &machine, &err);
     r = r < 0 ? r : runner_refuse(machine->config, "be given volumes", &err);
+    r = r < 0 ? r : check_stays(machine, &err);
     r = r < 0
         ? r
         : volume_add_attachment(service->options.volumes, project, name, use, &slot, command, &err);
@@ -648,6 +664,7 @@ void machine_volume_detach(struct machine_service *service, const char *project,
     if (r == 0 && found == NULL) {
         r = error_set(&err, ERROR_NOT_FOUND, "machine %s has no volume %.63s", name, volume);
     }
+    r = r < 0 ? r : check_stays(machine, &err);
     if (r == 0 && machine_volumes_are_busy(machine)) {
         r = error_set(&err, ERROR_CONFLICT,
                       "something is being done to a volume of machine %s: try it again when that "
