@@ -5,7 +5,7 @@ import tempfile
 import unittest
 
 from cluster import Cluster
-from machines import kernel_flags, machines_of, root_archive, why_not
+from machines import BLANK, kernel_flags, machines_of, root_archive, why_not
 from node import Refused
 
 PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
@@ -120,6 +120,18 @@ class NodeDrain(unittest.TestCase):
         near.cli("node", "taint", far.name, "noisy-")
         for name in ("guest", "hardy"):
             near.cli("vm", "delete", name)
+
+    def test_more_than_move_at_once_leave_though_nothing_else_happens(self):
+        near, far = self.cluster[0], self.cluster[1]
+        disk = pathlib.Path(self.folder) / "blank.raw"
+        disk.write_bytes(BLANK)
+        near.cli("image", "import", "blank", "--disk", disk, "--no-agent")
+        near.cli("vm", "create", "quiet", "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", "--node", far.name, "--count", "3")
+        drain = json.loads(near.cli("node", "drain", far.name, "--no-wait", "--output", "json"))["operation"]
+        self.assertEqual(near.get(f"/v1/operations/{drain}/wait?timeout=60s")["state"], "succeeded")
+        near.cli("node", "restore", far.name)
+        for number in (1, 2, 3):
+            near.cli("vm", "delete", f"quiet-{number}")
 
     def test_what_a_node_has_leaves_it_and_comes_back(self):
         near, far = self.cluster[0], self.cluster[1]

@@ -112,7 +112,9 @@ static void migrate(struct move *move);
 static void on_migrated(struct move *move, const struct error *error)
 {
     if (error == NULL) {
-        release(move); /* the other node ends the row */
+        struct node_service *service = move->service;
+        release(move); /* the other node ends the row, or has done so: the next one has room now */
+        node_step_soon(service);
     } else if (move->is_live && !move->is_cancelled &&
                (error->kind == ERROR_UNSUPPORTED || error->kind == ERROR_CONFLICT)) {
         log_info("machine %s/%s goes cold: %s", move->project, move->name, error->text);
