@@ -59,9 +59,8 @@ class Case(unittest.TestCase):
         data = cls.folder / "data"
         data.mkdir()
         cls.enterClassContext(machines.machines_of(data))
-        cls.data = data
-        cls.node = Node(folder=data)
-        cls.addClassCleanup(lambda: cls.node.stop())
+        cls.node = Node(folder=data, arguments=["--image-unused-ms", "0"])
+        cls.addClassCleanup(cls.node.stop)
         cls.app = cls.folder / "app"
         cls.app.mkdir()
 
@@ -131,10 +130,6 @@ class Case(unittest.TestCase):
         self.ok("fn", "delete", "named")
         self.assertIn("guest", self.images(), "who made it by hand deletes it")
         self.ok("image", "delete", "guest")
-
-        # A node that keeps nothing would take from the tests what they are about to name again.
-        self.node.stop()
-        type(self).node = Node(folder=self.data, arguments=["--image-unused-ms", "0"])
         runners.until("its files go", lambda: not self.there(set().union(*files.values())))
 
     def described(self):
