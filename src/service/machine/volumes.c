@@ -572,9 +572,7 @@ static int check_driver(struct machine_service *service, const char *name, struc
     return 0;
 }
 
-/* What is on its way to another node, or is being kept, has the volumes that it had when that
- * began.
- */
+/* What moves, or is kept or restored, has the volumes that it had when that began. */
 static int check_stays(const struct machine *machine, struct error *err)
 {
     const char *what = machine->migration != NULL ? "moved"
