@@ -156,20 +156,14 @@ bool call_text(struct call_state *state, const struct guest_memory *memory,
                const uint64_t arguments[3], uint64_t *ret_result)
 {
     const struct call_texts texts = texts_of(state->call);
-    uint64_t from = arguments[2];
-    uint64_t all = texts.length[0] + texts.length[1];
-    uint64_t left = from < all ? all - from : 0;
-    uint64_t count = arguments[1] < left ? arguments[1] : left;
-    *ret_result = count;
-    if (count == 0) {
-        return true;
+    struct call_window window;
+    bool is_good =
+        call_window(state, memory, arguments, texts.length[0] + texts.length[1], &window);
+    if (is_good && window.count > 0) {
+        copy_texts(&texts, window.from, window.room, window.count);
     }
-    uint8_t *room = memory->translate(memory->shell, arguments[0], count);
-    if (room == NULL) {
-        return call_out_of_bounds(state);
-    }
-    copy_texts(&texts, (size_t)from, room, (size_t)count);
-    return true;
+    *ret_result = window.count;
+    return is_good;
 }
 
 void block_fill(struct abi_block *block, const struct call_state *state)

@@ -17,7 +17,7 @@ void call_done(struct call_state *state)
     buffer_done(&state->host_reply);
 }
 
-bool call_out_of_bounds(struct call_state *state)
+static bool out_of_bounds(struct call_state *state)
 {
     call_end(state, VMM_END_TRAP, "trap: out of bounds memory access");
     return false;
@@ -41,7 +41,7 @@ static bool gather(struct call_state *state, const struct guest_memory *memory,
         }
         const uint8_t *bytes = memory->translate(memory->shell, part->address, part->length);
         if (bytes == NULL) {
-            return call_out_of_bounds(state);
+            return out_of_bounds(state);
         }
         buffer_append(&state->host_sent, bytes, (size_t)part->length);
     }
@@ -62,7 +62,7 @@ static bool scatter(struct call_state *state, const struct guest_memory *memory,
         }
         uint8_t *room = memory->translate(memory->shell, part->address, count);
         if (room == NULL) {
-            return call_out_of_bounds(state);
+            return out_of_bounds(state);
         }
         memcpy(room, state->host_reply.data + taken, count);
         taken += count;
@@ -91,11 +91,11 @@ bool call_host(struct call_state *state, const struct guest_memory *memory, uint
     buffer_clear(&state->host_reply);
     const uint8_t *named = memory->translate(memory->shell, address, sizeof(host));
     if (named == NULL) {
-        return call_out_of_bounds(state);
+        return out_of_bounds(state);
     }
     memcpy(&host, named, sizeof(host));
     if (host.send_count > ABI_HOST_SEND_MAX || host.receive_count > ABI_HOST_RECEIVE_MAX) {
-        return call_out_of_bounds(state);
+        return out_of_bounds(state);
     }
     if (state->is_building) {
         *ret_result = (uint64_t)ABI_HOST_EARLY;
@@ -124,20 +124,28 @@ bool call_host(struct call_state *state, const struct guest_memory *memory, uint
     return scatter(state, memory, &host);
 }
 
-bool call_host_more(struct call_state *state, const struct guest_memory *memory,
-                    const uint64_t arguments[3], uint64_t *ret_result)
+bool call_window(struct call_state *state, const struct guest_memory *memory,
+                 const uint64_t arguments[3], uint64_t all, struct call_window *ret_window)
 {
     uint64_t from = arguments[2];
-    uint64_t left = from < state->host_reply.used ? state->host_reply.used - from : 0;
+    uint64_t left = from < all ? all - from : 0;
     uint64_t count = arguments[1] < left ? arguments[1] : left;
-    *ret_result = count;
+    *ret_window = (struct call_window){.from = (size_t)from, .count = (size_t)count};
     if (count == 0) {
         return true;
     }
-    uint8_t *room = memory->translate(memory->shell, arguments[0], count);
-    if (room == NULL) {
-        return call_out_of_bounds(state);
+    ret_window->room = memory->translate(memory->shell, arguments[0], count);
+    return ret_window->room != NULL || out_of_bounds(state);
+}
+
+bool call_host_more(struct call_state *state, const struct guest_memory *memory,
+                    const uint64_t arguments[3], uint64_t *ret_result)
+{
+    struct call_window window;
+    bool is_good = call_window(state, memory, arguments, state->host_reply.used, &window);
+    if (is_good && window.count > 0) {
+        memcpy(window.room, state->host_reply.data + window.from, window.count);
     }
-    memcpy(room, state->host_reply.data + from, (size_t)count);
-    return true;
+    *ret_result = window.count;
+    return is_good;
 }

@@ -113,8 +113,6 @@ void block_fill(struct abi_block *block, const struct call_state *state);
 /* Pass output and log on within the limits; false: the call is over (outcome->end is set). */
 bool call_output(struct call_state *state, const void *bytes, uint64_t length);
 void call_log(struct call_state *state, const void *bytes, uint64_t length);
-/* It named what is not its own: that trap.  False: the call is over. */
-bool call_out_of_bounds(struct call_state *state);
 /* What lies in the guest's block: log, and output if wanted.  False: the call is over. */
 bool call_inline(struct call_state *state, const struct abi_block *block, bool with_output);
 
@@ -132,6 +130,15 @@ struct guest_memory {
     uint8_t *(*translate)(const void *shell, uint64_t address, uint64_t length);
     const void *shell;
 };
+/* Of `all` bytes, what the guest asks for: arguments are address, length, where in them.  False,
+ * with the call ended: its room there is not the guest's. */
+struct call_window {
+    uint8_t *room; /* NULL: nothing is asked for, or is left */
+    size_t from;
+    size_t count;
+};
+bool call_window(struct call_state *state, const struct guest_memory *memory,
+                 const uint64_t arguments[3], uint64_t all, struct call_window *ret_window);
 bool call_host(struct call_state *state, const struct guest_memory *memory, uint64_t address,
                uint64_t *ret_result);
 bool call_host_more(struct call_state *state, const struct guest_memory *memory,
