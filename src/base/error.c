@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/text.h"
 
 struct kind {
     const char *name;
@@ -155,6 +156,12 @@ enum error_kind error_kind_parse(const char *name)
 int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
                       struct error *err)
 {
+    if ((value < least || value > most) && text_ends_with(name, "_bytes")) {
+        char sizes[3][TEXT_SIZE_MAX];
+        return error_set(err, ERROR_INVALID, "%s is %s; it must be from %s to %s", name,
+                         text_write_size(value, sizes[0]), text_write_size(least, sizes[1]),
+                         text_write_size(most, sizes[2]));
+    }
     if (value < least || value > most) {
         return error_set(err, ERROR_INVALID,
                          "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,

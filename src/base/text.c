@@ -152,6 +152,19 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes)
     return parse_with_unit(string, units, sizeof(units) / sizeof(units[0]), ret_bytes);
 }
 
+const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    size_t unit = 0;
+    while (unit + 1 < sizeof(units) / sizeof(units[0]) && bytes >> (10 * (unit + 1)) > 0) {
+        unit++;
+    }
+    uint64_t one = UINT64_C(1) << (10 * unit);
+    snprintf(ret_text, TEXT_SIZE_MAX, "%.*f %s", bytes % one == 0 ? 0 : 1,
+             (double)bytes / (double)one, units[unit]);
+    return ret_text;
+}
+
 bool text_parse_rate(const char *string, uint64_t *ret_bytes)
 {
     enum { LENGTH_MAX = 40 };

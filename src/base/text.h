@@ -42,6 +42,10 @@ size_t text_write_u64(uint64_t value, char ret_digits[TEXT_U64_SIZE]);
  * GB, TB; K, M, G, T are binary). */
 bool text_parse_size(const char *string, uint64_t *ret_bytes);
 
+/* A size for people: "512 MiB", "1.5 GiB"; one digit behind the point where it is not whole. */
+enum { TEXT_SIZE_MAX = 32 };
+const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX]);
+
 /* Bytes per second: a size, with or without "/s" behind it. */
 bool text_parse_rate(const char *string, uint64_t *ret_bytes);
 

@@ -44,7 +44,7 @@ class Quotas(unittest.TestCase):
         self.assertIn("functions: 1 used, limit 1, asked 1", refused.exception.problem["detail"])
         self.node.deploy("one", module)  # another version is no function
         self.volume("a", 64)
-        self.assertIn(f"{64 * MIB} used, limit {100 * MIB}, asked {64 * MIB}", self.volume("b", 64, code=69))
+        self.assertIn("disk_bytes: 64 MiB used, limit 100 MiB, asked 64 MiB", self.volume("b", 64, code=69))
         self.assertIn("quota", self.cli("volume", "resize", "a", "101MiB", code=69))
         self.cli("volume", "resize", "a", "100MiB")
         self.assertEqual((self.used()["functions"], self.used()["disk_bytes"]), (1, 100 * MIB))

@@ -40,21 +40,11 @@ char *volume_path(const char *folder, const char *id, enum volume_format format)
     return memory_format("%s/%s.%s", folder, id, names[format]);
 }
 
-static void write_size(uint64_t bytes, char ret_text[32])
-{
-    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-    size_t unit = 0;
-    for (; bytes >= 10240 && unit + 1 < sizeof(units) / sizeof(units[0]); unit++) {
-        bytes >>= 10;
-    }
-    snprintf(ret_text, 32, "%" PRIu64 " %s", bytes, units[unit]);
-}
-
 int volume_check_size(const char *folder, uint64_t size_bytes, struct error *err)
 {
     struct statvfs status;
-    char wanted[32];
-    char there[32];
+    char wanted[TEXT_SIZE_MAX];
+    char there[TEXT_SIZE_MAX];
     if (size_bytes < VOLUME_BYTES_MIN || size_bytes > VOLUME_BYTES_MAX || size_bytes % 4096 != 0) {
         return error_set(err, ERROR_INVALID,
                          "a volume has from 1 MiB to 16 TiB, in whole blocks of 4096 bytes; this "
@@ -65,9 +55,9 @@ int volume_check_size(const char *folder, uint64_t size_bytes, struct error *err
         return error_os(err, errno, "examining %s", folder);
     }
     uint64_t all = (uint64_t)status.f_blocks * status.f_frsize;
-    write_size(size_bytes, wanted);
+    text_write_size(size_bytes, wanted);
     if (size_bytes > all) {
-        write_size(all, there);
+        text_write_size(all, there);
         return error_set(err, ERROR_FULL,
                          "a volume of %s can never be filled: the disk that holds %s has %s in all",
                          wanted, folder, there);

@@ -90,6 +90,15 @@ struct explaining {
     char *text;
 };
 
+static const char *write_amount(int resource, uint64_t amount, char ret_text[TEXT_SIZE_MAX])
+{
+    if (resource == QUOTA_MEMORY || resource == QUOTA_DISK) {
+        return text_write_size(amount, ret_text);
+    }
+    snprintf(ret_text, TEXT_SIZE_MAX, "%" PRIu64, amount);
+    return ret_text;
+}
+
 static void explain(const struct quota_row *row, void *context)
 {
     struct explaining *explaining = context;
@@ -101,10 +110,13 @@ static void explain(const struct quota_row *row, void *context)
     };
     for (int i = 0; i < QUOTA_STORED_COUNT && explaining->text == NULL; i++) {
         if (row->has[i] && asked[i] > 0 && row->used[i] + asked[i] > row->limits[i]) {
+            char amounts[3][TEXT_SIZE_MAX];
             explaining->text = memory_format(
-                "project %s: %s: %" PRIu64 " used, limit %" PRIu64 ", asked %" PRIu64
-                "; an administrator can change it: blixard quota set %s",
-                row->project, quota_names[i], row->used[i], row->limits[i], asked[i], row->project);
+                "project %s: %s: %s used, limit %s, asked %s; an administrator can change it: "
+                "blixard quota set %s",
+                row->project, quota_names[i], write_amount(i, row->used[i], amounts[0]),
+                write_amount(i, row->limits[i], amounts[1]), write_amount(i, asked[i], amounts[2]),
+                row->project);
         }
     }
 }

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/file.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "surface/cli/private.h"
 
@@ -32,7 +33,8 @@ static bool save(const void *bytes, size_t length, void *context)
     saving->bytes += length;
     if (saving->shows && clock_monotonic_ms() - saving->shown_ms >= SHOW_EVERY_MS) {
         saving->shown_ms = clock_monotonic_ms();
-        fprintf(stderr, "\r\033[K%.1f MiB", (double)saving->bytes / (1 << 20));
+        char size[TEXT_SIZE_MAX];
+        fprintf(stderr, "\r\033[K%s", text_write_size(saving->bytes, size));
     }
     return true;
 }

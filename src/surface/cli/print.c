@@ -110,17 +110,6 @@ static const json_t *find(const json_t *document, const char *path)
     return document;
 }
 
-static void format_bytes(uint64_t bytes, char *ret_text)
-{
-    if (bytes < 1024) {
-        snprintf(ret_text, CELL_MAX, "%" PRIu64 " B", bytes);
-    } else if (bytes < 1024 * 1024) {
-        snprintf(ret_text, CELL_MAX, "%.0f KiB", (double)bytes / 1024);
-    } else {
-        snprintf(ret_text, CELL_MAX, "%.1f MiB", (double)bytes / 1048576);
-    }
-}
-
 /* Texts, or the names of things, with commas between them. */
 static void format_list(const json_t *list, char *ret_text)
 {
@@ -195,7 +184,7 @@ static void format_cell(const json_t *row, const struct column *column, char *re
     if (json_is_integer(value)) {
         uint64_t number = (uint64_t)json_integer_value(value);
         if (column->as == AS_BYTES) {
-            format_bytes(number, ret_text);
+            text_write_size(number, ret_text);
         } else {
             snprintf(ret_text, CELL_MAX, column->as == AS_MS ? "%" PRIu64 " ms" : "%" PRIu64,
                      number);

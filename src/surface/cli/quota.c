@@ -68,7 +68,8 @@ static void print_amount(const struct resource *resource, const json_t *value, c
     if (!json_is_integer(value)) {
         printf("  %14s", none);
     } else if (resource->is_size) {
-        printf("  %10.1f MiB", (double)amount / 1048576);
+        char size[TEXT_SIZE_MAX];
+        printf("  %14s", text_write_size(amount, size));
     } else {
         printf("  %14" PRIu64, amount);
     }

@@ -216,8 +216,9 @@ int verb_store_gc(const struct arguments *arguments, struct error *err)
     }
     json_t *result = json_object_get(operation, "result");
     uint64_t paths = json_u64(result, "paths");
-    return print_done(arguments, result, err, "%" PRIu64 " path%s, %.1f MiB %s on %s", paths,
-                      paths == 1 ? "" : "s", (double)json_u64(result, "freed_bytes") / 1048576,
+    char size[TEXT_SIZE_MAX];
+    return print_done(arguments, result, err, "%" PRIu64 " path%s, %s %s on %s", paths,
+                      paths == 1 ? "" : "s", text_write_size(json_u64(result, "freed_bytes"), size),
                       is_trial ? "would go" : "are gone", place(arguments, "node"));
 }
 

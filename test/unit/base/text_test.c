@@ -44,6 +44,17 @@ TEST(text, is_equal_to_a_string_only_to_its_last_byte)
            !text_equal_ignoring_case(text_of("\0", 1), " "));
 }
 
+TEST(text, sizes_are_written_for_people)
+{
+    char text[TEXT_SIZE_MAX];
+    EXPECT_STRING(text_write_size(0, text), "0 B");
+    EXPECT_STRING(text_write_size(1023, text), "1023 B");
+    EXPECT_STRING(text_write_size(UINT64_C(512) << 20, text), "512 MiB");
+    EXPECT_STRING(text_write_size(UINT64_C(1536) << 20, text), "1.5 GiB");
+    EXPECT_STRING(text_write_size((UINT64_C(3) << 40) + 1, text), "3.0 TiB");
+    EXPECT_STRING(text_write_size(UINT64_MAX, text), "16777216.0 TiB");
+}
+
 TEST(text, sizes_and_durations_take_units)
 {
     uint64_t value = 0;
