@@ -161,6 +161,19 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 70)
         self.assertIn("unreachable, while the module was instantiated", done.stderr)
 
+    def test_what_stood_before_a_trap_has_happened(self):
+        """And nothing behind it, though a compiler would see no use of what is written twice."""
+        module = self.assemble("order", """(module (memory (export "memory") 1) (global $g (export "g") (mut i32) (i32.const 0))
+          (func (export "global") (global.set $g (i32.const 7)) (global.set $g (i32.load (i32.const -1))))
+          (func (export "memory_") (i32.store (i32.const 8) (i32.const 7)) (i32.store (i32.const 8) (i32.load (i32.const -1))))
+          (func (export "store") (global.set $g (i32.const 1)) (i32.store (i32.const -1) (i32.const 7)) (global.set $g (i32.const 2)))
+          (func (export "read") (result i32) (i32.load (i32.const 8))))""")
+        trap = "trap out of bounds memory access"
+        for tier in "fast", "optimized":
+            done = self.run_it(module, "--script", "-", "--tier", tier,
+                               script="invoke global\nget g\ninvoke memory_\ninvoke read\ninvoke store\nget g\n")
+            self.assertEqual(done.stdout.splitlines(), [trap, "ok i32:7", trap, "ok i32:7", trap, "ok i32:1"], done.stderr)
+
     def test_an_endless_loop_ends_at_its_timeout(self):
         module = self.assemble("endless", "(module (func (export \"f\") (loop (br 0))))")
         done = self.run_it(module, "--invoke", "f", "--timeout", "100ms")

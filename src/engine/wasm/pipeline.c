@@ -139,6 +139,9 @@ static int translate(struct job *job, const struct unit *unit, struct error *err
     } else {
         translate_memory_base(&source);
     }
+    if (job->form != WASM_FORM_FUNCTION) {
+        translate_order(&source);
+    }
     translate_traps(&source);
     return file_write(path, source.data, source.used, 0644, err);
 }

@@ -183,6 +183,9 @@ void translate_memory_base(struct buffer *source);
 /* The same, with the specification's traps where wasm2c has fewer. */
 void translate_traps(struct buffer *source);
 
+/* Accesses to memory in the order they were written in: where somebody sees what a trap left. */
+void translate_order(struct buffer *source);
+
 /* glue.c for a module. */
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/buffer.h"
+#include "base/memory.h"
 
 #include "engine/vmm/abi.h"
 #include "engine/wasm/private.h"
@@ -42,6 +43,23 @@ void translate_memory_checks(struct buffer *source)
 {
     replace_between(source, "#if WASM_RT_MEMCHECK_SIGNAL_HANDLER\n#define MEMCHECK",
                     "#if 0\n#define MEMCHECK", NULL, NULL);
+}
+
+/*
+ * Where an instance outlives its traps, what stood before the access that trapped has happened, and
+ * nothing behind it has: the compiler knows of no access that may be the last one.
+ */
+void translate_order(struct buffer *source)
+{
+#define ORDER " wasm_asm(\"\" ::: \"memory\");"
+    static const char *const accesses[] = {
+        "MEMCHECK(mem, addr, t1);", "wasm_asm(\"\" ::\"r\"(result));", "&wrapped, sizeof(t1));"};
+    for (size_t i = 0; i < sizeof(accesses) / sizeof(accesses[0]); i++) {
+        MEMORY_OWNED char *ordered = memory_format("%s%s", accesses[i], ORDER);
+        replace_between(source, accesses[i], ordered, "#define DEFINE_LOAD(",
+                        "DEFINE_LOAD(i32_load,");
+    }
+#undef ORDER
 }
 
 /*
