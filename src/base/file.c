@@ -177,20 +177,27 @@ int file_check_room(const char *folder, struct error *err)
                     folder, free_bytes >> 20, FILE_RESERVE_BYTES >> 20);
 }
 
-char *file_find_program(const char *name)
+/* In the folders of `path`, which are parted by colons. */
+static char *find_in(const char *path, const char *name)
 {
-    const char *path = getenv("PATH");
     while (path != NULL && *path != '\0') {
         size_t length = strcspn(path, ":");
-        MEMORY_OWNED char *candidate = memory_format("%.*s/%s", (int)length, path, name);
-        if (length > 0 && access(candidate, X_OK) == 0) {
-            char *found = candidate;
-            candidate = NULL;
-            return found;
+        struct stat status;
+        char *candidate = memory_format("%.*s/%s", (int)length, path, name);
+        if (length > 0 && stat(candidate, &status) == 0 && S_ISREG(status.st_mode) &&
+            access(candidate, X_OK) == 0) {
+            return candidate;
         }
+        free(candidate);
         path += length + (path[length] == ':');
     }
     return NULL;
+}
+
+char *file_find_program(const char *name)
+{
+    char *found = find_in(getenv("PATH"), name);
+    return found != NULL ? found : find_in("/usr/local/sbin:/usr/sbin:/sbin", name);
 }
 
 char *file_find_companion(const char *name)

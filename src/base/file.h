@@ -41,7 +41,8 @@ int file_check_room(const char *folder, struct error *err);
 uint64_t file_room(const char *folder);
 
 /*
- * The path of program `name` in $PATH as memory the caller frees, or NULL.
+ * The path of program `name` in $PATH, or where a system keeps what root runs (which Debian leaves
+ * out of the others' PATH: mke2fs works for everybody), as memory the caller frees, or NULL.
  */
 char *file_find_program(const char *name);
 

@@ -92,4 +92,11 @@ TEST(file, finds_programs_by_path_and_only_those_that_can_run)
     MEMORY_OWNED char *found = file_find_program("prog");
     EXPECT_STRING(found, plain);
     EXPECT(file_find_program("prog2") == NULL);
+    MEMORY_OWNED char *folder = memory_format("%s/prog3", test_folder());
+    EXPECT(file_make_folder(folder, 0700, &err) == 0);
+    EXPECT(file_find_program("prog3") == NULL);
+    if (access("/usr/sbin/mke2fs", X_OK) == 0) { /* nobody's PATH has that folder in Debian */
+        MEMORY_OWNED char *beside = file_find_program("mke2fs");
+        EXPECT(beside != NULL && strcmp(beside, "/usr/sbin/mke2fs") == 0);
+    }
 }
