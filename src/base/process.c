@@ -82,7 +82,9 @@ __attribute__((noreturn)) static void become(const struct process_options *optio
     enum { FAILED_FD = 3 };
     setpgid(0, 0);
     reset_signals();
-    if (dup2(pipes->input[0], STDIN_FILENO) < 0 || dup2(pipes->output[1], STDOUT_FILENO) < 0 ||
+    int input = options->input_path == NULL ? pipes->input[0]
+                                            : open(options->input_path, O_RDONLY | O_CLOEXEC);
+    if (input < 0 || dup2(input, STDIN_FILENO) < 0 || dup2(pipes->output[1], STDOUT_FILENO) < 0 ||
         dup2(pipes->errors[1], STDERR_FILENO) < 0) {
         give_up(pipes->failed[1], errno);
     }

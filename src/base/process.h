@@ -17,6 +17,7 @@ struct process_options {
     const char *folder;      /* working folder, or NULL */
     const void *input;       /* fed to standard input; NULL means /dev/null */
     size_t input_length;
+    const char *input_path;      /* or: standard input is this file */
     size_t output_max;           /* output beyond this is read and dropped */
     uint64_t timeout_ms;         /* 0: none.  The whole process group is killed. */
     const volatile bool *cancel; /* looked at ten times a second: true kills it.  May be NULL. */

@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import struct
@@ -94,6 +95,9 @@ class Life(Case):
         self.ok("vm", "cp", here, f"{name}:/srv/")
         self.ok("vm", "cp", f"{name}:/srv/{here.name}", f"{here}.again")
         self.assertEqual(pathlib.Path(f"{here}.again").read_bytes(), here.read_bytes())
+        self.assertEqual(self.ok("vm", "cp", "-", f"{name}:/root/said", stdin="said\n" * 9000), f"copied - to {name}:/root/said\n")
+        self.assertEqual(self.ok("vm", "cp", f"{name}:/root/said", "-"), "said\n" * 9000)
+        self.assertIn("has no name", self.refused("vm", "cp", "-", f"{name}:/root/"))
         self.assertIn("with a / behind it", self.refused("vm", "cp", here, f"{name}:/root"))
         self.assertIn("--recursive", self.refused("vm", "cp", f"{name}:/root", here))
         self.assertEqual(pathlib.Path(f"{here}.back").read_bytes(), here.read_bytes())
@@ -281,6 +285,23 @@ class Refusals(Case):
                 (("image", "import", "i", "--root", "/etc/passwd"), "archive"),
                 (("image", "import", "i", "--kernel", "/etc/passwd"), "bzImage")):
             self.assertIn(text, self.refused(*words), words)
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("sqfstar"), "needs root, to be somebody else, and squashfs-tools")
+    def test_an_image_is_made_by_somebody_who_is_not_root(self):
+        """Goal: an ordinary user's import becomes SquashFS, with the archive's owners.  Method: as nobody, with a program of theirs."""
+        with tempfile.TemporaryDirectory(prefix="blixard-nobody-") as home:
+            program = shutil.copy(BUILD / "blixard", home)
+            archive = shutil.copy(image, home)
+            for path in (home, program, archive):
+                os.chmod(path, 0o755)
+            words = [program, "image", "import", "theirs", "--root", archive, *kernel_flags()]
+            if any(subprocess.run(["test", "-r", path], user=65534, group=65534).returncode != 0 for path in words[7::2]):
+                self.skipTest("the kernel's folder is root's alone")
+            done = subprocess.run(words, user=65534, group=65534, extra_groups=[], env={**self.node.env, "HOME": home}, text=True, capture_output=True)
+            self.assertEqual((done.returncode, "squashfs" in done.stderr), (0, True), done.stderr)
+        self.ok("vm", "create", "theirs", "--image", "theirs", "--memory", "128MiB", "--disk", "64MiB")
+        self.addCleanup(self.run_cli, "vm", "delete", "theirs")
+        self.assertEqual(self.shell("theirs", "stat -c %u:%g /bin"), "0:0\n")
 
     def test_what_is_no_archive_is_not_taken_for_one(self):
         """Goal: an import takes its archive away at its end, and nothing else.  Method: one of the kernel of an image."""

@@ -222,22 +222,13 @@ int rootfs_archive(const char *folder, int fd, struct error *err)
 
 /* ---- File systems ---- */
 
-/* In the child: what it reads is this file. */
-static int take_input(void *context)
-{
-    const int *fd = context;
-    return dup2(*fd, STDIN_FILENO) < 0 ? -1 : 0;
-}
-
-static int run_tool(const char *const *argv, const char *package, int input, struct error *err)
+static int run_tool(const char *const *argv, const char *package, const char *input,
+                    struct error *err)
 {
     BUFFER_OWNED struct buffer said = {0};
     struct process_result result = {0};
-    const struct process_options options = {.argv = argv,
-                                            .output_max = 1024,
-                                            .timeout_ms = TOOL_MS,
-                                            .prepare = input >= 0 ? take_input : NULL,
-                                            .prepare_context = &input};
+    const struct process_options options = {
+        .argv = argv, .output_max = 1024, .timeout_ms = TOOL_MS, .input_path = input};
     int r = process_run(&options, NULL, &said, &result, err);
     if (r < 0 && err->kind == ERROR_NOT_FOUND) {
         return error_set(err, ERROR_UNSUPPORTED, "there is no %s (Debian: %s)", argv[0], package);
@@ -252,7 +243,7 @@ static int run_tool(const char *const *argv, const char *package, int input, str
 int rootfs_make_erofs(const char *folder, const char *path, struct error *err)
 {
     const char *argv[] = {"mkfs.erofs", "-T0", "-U", uuid, "-zlz4", path, folder, NULL};
-    return run_tool(argv, "erofs-utils", -1, err);
+    return run_tool(argv, "erofs-utils", NULL, err);
 }
 
 /* Without a packing around it, which sqfstar does not know. */
@@ -264,7 +255,7 @@ static int write_plain(const char *archive, int fd, struct error *err)
     archive_read_support_format_raw(from);
     bool is_good = archive_read_open_filename(from, archive, PIECE_BYTES) == ARCHIVE_OK &&
         archive_read_next_header(from, &entry) == ARCHIVE_OK &&
-        archive_read_data_into_fd(from, fd) == ARCHIVE_OK && lseek(fd, 0, SEEK_SET) == 0;
+        archive_read_data_into_fd(from, fd) == ARCHIVE_OK;
     if (!is_good) {
         error_set(err, ERROR_INVALID, "%.200s: %.200s", archive,
                   archive_error_string(from) != NULL ? archive_error_string(from)
@@ -278,15 +269,15 @@ int rootfs_make_squashfs(const char *archive, const char *path, struct error *er
 {
     MEMORY_OWNED char *plain = memory_format("%s.tar", path);
     FD_OWNED int fd = open(plain, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    const char *argv[] = {"sqfstar",    "-comp", "zstd",   "-Xcompression-level", "3",
-                          "-mkfs-time", "0",     "-quiet", "-no-progress",        path,
-                          NULL};
+    const char *argv[] = {"sqfstar", "-comp",        "lz4", "-mkfs-time", "0",
+                          "-quiet",  "-no-progress", path,  NULL};
     if (fd < 0) {
         return error_os(err, errno, "making %s", plain);
     }
-    unlink(plain);
     int r = write_plain(archive, fd, err);
-    return r < 0 ? r : run_tool(argv, "squashfs-tools", fd, err);
+    r = r < 0 ? r : run_tool(argv, "squashfs-tools", plain, err);
+    unlink(plain);
+    return r;
 }
 
 /* ---- Kernels ---- */

@@ -345,6 +345,8 @@ static void find_machines(json_t *findings)
          "qemu-utils"},
         {"EROFS", "mkfs.erofs", "root archives become images", "root cannot import images here",
          "erofs-utils"},
+        {"squashfs", "sqfstar", "root archives become images without root",
+         "who is not root cannot import images here", "squashfs-tools"},
         {"Debian", "mmdebstrap", "images of Debian packages can be built",
          "images of Debian packages cannot be built here", "mmdebstrap"},
     };

@@ -312,6 +312,14 @@ static int run_mmdebstrap(const struct arguments *arguments, const char *target,
     if (r == 0 && result.exit_code != 0) {
         const char *text = buffer_string(&said);
         size_t skip = said.used > 400 ? said.used - 400 : 0;
+        if (strstr(text, "chroot mode") != NULL) { /* it found none that this user may */
+            return error_set(
+                err, ERROR_DENIED,
+                "mmdebstrap makes roots for root, or in a user namespace, for which "
+                "this user needs newuidmap (Debian: uidmap) and ids in /etc/subuid and "
+                "/etc/subgid (usermod --add-subuids 100000-165535 --add-subgids "
+                "100000-165535 USER)");
+        }
         return error_set(err, ERROR_UNAVAILABLE, "mmdebstrap: %s",
                          text_make_printable((char *)(uintptr_t)text + skip, true));
     }
