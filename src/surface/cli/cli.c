@@ -296,6 +296,7 @@ static void print_verb_help(const struct verb *verb)
     printf("\nexamples:\n%s", verb->examples);
 }
 
+/* A long one has a line for itself, as long flags have. */
 static void print_verbs(const char *noun)
 {
     for (unsigned i = 0; i < cli_verb_count; i++) {
@@ -303,7 +304,11 @@ static void print_verbs(const char *noun)
             char left[64];
             snprintf(left, sizeof(left), "%s%s%s %s", noun, noun[0] != '\0' ? " " : "",
                      cli_verbs[i].name, cli_verbs[i].words);
-            printf("  %-28s %s\n", left, cli_verbs[i].summary);
+            if (strlen(left) > LEFT) {
+                printf("  %s\n", left);
+                left[0] = '\0';
+            }
+            printf("  %-*s %s\n", LEFT, left, cli_verbs[i].summary);
         }
     }
 }

@@ -271,7 +271,7 @@ static void print_labels(const json_t *labels)
     json_object_foreach((json_t *)(uintptr_t)labels, name, value)
     {
         MEMORY_OWNED char *text = memory_format("%s=%s", name, json_string_value(value));
-        printf("%-13s %s\n", "label", text_make_printable(text, false));
+        print_fact("label", text);
     }
 }
 

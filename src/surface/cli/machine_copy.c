@@ -106,6 +106,36 @@ static int put_file(const char *from, const struct place *to, struct error *err)
     return duplex_upload("PUT", buffer_string(&target), from, NULL, err);
 }
 
+/* A pipe has no length, which the request tells first: its bytes become a file. */
+static int put_input(const struct place *to, struct error *err)
+{
+    char piece[16384];
+    ssize_t got = 0;
+    FD_OWNED int fd = -1;
+    BUFFER_OWNED struct buffer target = {0};
+    if (text_ends_with(to->path, "/")) {
+        return error_set(err, ERROR_INVALID,
+                         "standard input has no name: say which file %s:%s is to get", to->name,
+                         to->path);
+    }
+    MEMORY_OWNED char *path = temporary("/tmp/vm-cp", &fd, err);
+    if (path == NULL) {
+        return -(int)err->kind;
+    }
+    int r = 0;
+    while (r == 0 && (got = read(STDIN_FILENO, piece, sizeof(piece))) > 0) {
+        r = file_write_all(fd, piece, (size_t)got) < 0 ? error_os(err, errno, "writing %s", path)
+                                                       : 0;
+    }
+    if (got < 0) {
+        r = error_os(err, errno, "reading standard input");
+    }
+    add_target(&target, to->name, to->path, "?mode=0644");
+    r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), path, NULL, err);
+    unlink(path);
+    return r;
+}
+
 static int put_folder(const char *from, const struct place *to, struct error *err)
 {
     FD_OWNED int fd = -1;
@@ -192,6 +222,8 @@ int verb_vm_cp(const struct arguments *arguments, struct error *err)
     MEMORY_OWNED char *from_name = from.name;
     MEMORY_OWNED char *to_name = to.name;
     bool is_deep = flag_value(arguments, "recursive") != NULL;
+    const char *here = from_name == NULL ? from.path : to.path;
+    bool is_stream = strcmp(here, "-") == 0;
     int r = 0;
     if ((from_name == NULL) == (to_name == NULL)) {
         return error_set(
@@ -201,7 +233,15 @@ int verb_vm_cp(const struct arguments *arguments, struct error *err)
     if ((to_name != NULL ? to.path : from.path)[0] == '\0') {
         return error_set(err, ERROR_INVALID, "where in the machine? NAME:PATH, as in web:/srv/");
     }
-    if (to_name != NULL) {
+    if (is_stream && is_deep) {
+        return error_set(err, ERROR_INVALID, "- is one file: --recursive is for folders");
+    }
+    if (is_stream && to_name == NULL) { /* nothing but the file goes there */
+        return get_bytes(&from, "", STDOUT_FILENO, "standard output", err);
+    }
+    if (is_stream) {
+        r = put_input(&to, err);
+    } else if (to_name != NULL) {
         r = is_deep ? put_folder(from.path, &to, err) : put_file(from.path, &to, err);
     } else {
         r = is_deep ? get_folder(&from, to.path, err) : get_file(&from, to.path, err);

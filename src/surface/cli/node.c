@@ -39,7 +39,7 @@ void node_add_use(const json_t *node, json_t *row)
 static void print_line(const char *name, const char *owned_text)
 {
     MEMORY_OWNED char *text = (char *)(uintptr_t)owned_text;
-    printf("%-13s %s\n", name, text_make_printable(text, false));
+    print_fact(name, text);
 }
 
 static uint64_t count_of(const json_t *counts, const char *name)

@@ -96,7 +96,8 @@ void print_accesses(const json_t *document)
     };
     const json_t *accesses = json_object_get(document, "accesses");
     if (json_array_size(accesses) == 0) {
-        puts("talks with    nothing learnt yet");
+        char text[] = "nothing learnt yet";
+        print_fact("talks with", text);
         return;
     }
     putchar('\n');

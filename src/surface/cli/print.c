@@ -12,7 +12,7 @@
 #include "surface/cli/private.h"
 
 /* A machine's reason, which says what to do at its end, has room in a cell. */
-enum { CELL_MAX = 400, COLUMNS_MAX = 16, FACT_WIDTH = 13 };
+enum { CELL_MAX = 400, COLUMNS_MAX = 16, FACT_WIDTH = 15 };
 
 int output_of(const struct arguments *arguments, enum output *ret_output, struct error *err)
 {
@@ -241,6 +241,11 @@ void print_table(const json_t *rows, const struct column *columns, unsigned coun
     }
 }
 
+void print_fact(const char *name, char *text)
+{
+    printf("%-*s %s\n", FACT_WIDTH, name, text_make_printable(text, false));
+}
+
 void print_facts(const json_t *document, const struct column *columns, unsigned count)
 {
     char cell[CELL_MAX];
@@ -261,7 +266,7 @@ void print_known_facts(const json_t *document, const struct column *columns, uns
     for (unsigned i = 0; i < count; i++) {
         format_cell(document, &columns[i], cell);
         if (cell[0] != '\0' && strcmp(cell, "-") != 0) {
-            printf("%-15s %s\n", columns[i].title, cell);
+            printf("%-*s %s\n", FACT_WIDTH, columns[i].title, cell);
         }
     }
 }

@@ -70,7 +70,8 @@ static void print_list(const json_t *document, const char *key, const char *titl
     json_t *text = NULL;
     json_array_foreach(json_object_get(document, key), index, text)
     {
-        printf("%-15s %s\n", index == 0 ? title : "", json_string_value(text));
+        MEMORY_OWNED char *path = memory_copy_string(json_string_value(text));
+        print_fact(index == 0 ? title : "", path);
     }
 }
 

@@ -363,7 +363,7 @@ static void print_settings(const json_t *document)
         char *dumped = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
         MEMORY_OWNED char *text = memory_format(
             "%s: %s", name, json_is_string(value) ? json_string_value(value) : dumped);
-        printf("%-12s %s\n", "setting", text_make_printable(text, false));
+        print_fact("setting", text);
         free(dumped);
     }
 }
