@@ -4,7 +4,6 @@ BLIXARD_WASM_SEEDS=1000-1400 takes other modules than the few of each run; BLIXA
 say how they run.
 """
 import concurrent.futures
-import json
 import os
 import pathlib
 import shutil
@@ -13,19 +12,13 @@ import tempfile
 import unittest
 
 import wasm_random
-from node import BUILD, ROOT
+from node import BUILD
+from wasm_v8 import in_v8
 
 NAMES = {wasm_random.I32: "i32", wasm_random.I64: "i64", wasm_random.FUNCREF: "funcref", wasm_random.EXTERNREF: "externref"}
 # What V8 has one name for.
 NAME_IN_V8 = {"invalid conversion to integer": "conversion", "out of bounds table access": "table", "undefined element": "table",
               "uninitialized element": "call", "indirect call type mismatch": "call"}
-
-
-def in_v8(questions):
-    """What V8 answers to each of them."""
-    done = subprocess.run(["node", ROOT / "test/lib/wasm_calls.mjs"], input="".join(json.dumps(question) + "\n" for question in questions),
-                          text=True, capture_output=True, check=True, timeout=300)
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def is_same(got, wanted):

@@ -117,8 +117,9 @@ class Module:
     FUEL_GLOBAL = 0
     TABLES = (FUNCREF, EXTERNREF, FUNCREF)
 
-    def __init__(self, seed):
+    def __init__(self, seed, budget=260):
         self.random = random.Random(seed)
+        self.budget = budget  # so large is a function, about
         self.signatures = [([], []), ([F32], [F32]), ([F64], [F64]), ([], [I64])]
         choose = self.random
         for _ in range(choose.randint(3, 8)):
@@ -283,7 +284,7 @@ class Body:
         self.parameter_count = len(parameters)
         self.locals += self.random.choices([*NUMBERS, *NUMBERS, *REFERENCES], k=self.random.randint(2, 8))
         self.labels = [results]  # what a branch to each takes, innermost last
-        self.budget = 260
+        self.budget = module.budget
 
     def encode(self):
         declared = vector([b"\x01" + bytes([kind]) for kind in self.locals[self.parameter_count:]])

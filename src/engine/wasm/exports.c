@@ -156,7 +156,7 @@ static void add_function(struct reader *reader, struct walk *walk)
 {
     uint32_t index = reader_u32(reader);
     if (index >= walk->type_count) {
-        reader_malformed(reader, "a function of no type");
+        reader_malformed(reader, "unknown type");
         return;
     }
     const struct signature *type = &walk->types[index];
@@ -219,7 +219,7 @@ static void read_import(struct reader *reader, struct walk *walk)
     reader_name(reader, &import.name);
     uint8_t kind = reader_byte(reader);
     if (kind > KIND_GLOBAL) {
-        reader_malformed(reader, "unknown kind of import");
+        reader_malformed(reader, "malformed import kind");
         return;
     }
     adders[kind](reader, walk);
@@ -256,8 +256,10 @@ static void read_export(struct reader *reader, uint32_t place, struct walk *walk
     if (reader->failed < 0) {
         return;
     }
+    static const char *const unknown[] = {"unknown function", "unknown table", "unknown memory",
+                                          "unknown global"};
     if (kind > KIND_GLOBAL || index >= walk->item_counts[kind]) {
-        reader_malformed(reader, "an export of what is not there");
+        reader_malformed(reader, kind > KIND_GLOBAL ? "malformed export kind" : unknown[kind]);
         return;
     }
     struct wasm_export export = item_copy(&walk->items[kind][index]);

@@ -62,6 +62,10 @@ struct inspection {
     uint32_t *type_offsets;   /* from the module's beginning */
     uint32_t *function_types; /* of declared functions */
     uint32_t type_count;
+    uint8_t *table_types; /* in the order of the tables' indexes */
+    bool has_data_count;
+    uint32_t data_count; /* as said before the code */
+    uint32_t data_segments;
     uint32_t entries[ENTRY_COUNT]; /* indexes of functions, or NOBODY */
 };
 
@@ -91,10 +95,13 @@ static void read_limits(struct reader *reader, bool is_memory, uint32_t *ret_min
         reader_unsupported(reader, "memory64");
     }
     if (flags > 7) {
-        reader_malformed(reader, "unknown limits");
+        reader_malformed(reader, "malformed limits flags");
     }
     *ret_min = reader_u32(reader);
     *ret_max = flags & 1 ? reader_u32(reader) : UINT32_MAX;
+    if (is_memory && *ret_min > PAGES_MAX + 1) {
+        reader_malformed(reader, "memory size must be at most 65536 pages (4GiB)");
+    }
     if (is_memory && *ret_min > PAGES_MAX && reader->failed == 0) {
         reader->failed =
             error_set(reader->err, ERROR_LIMIT,
@@ -118,11 +125,18 @@ static void read_memory(struct reader *reader, struct inspection *inspection, ui
     inspection->info.memory_bytes_max = (uint64_t)(max > 65536 ? 65536 : max) * 65536;
 }
 
+static void add_table(struct inspection *inspection, uint8_t type)
+{
+    uint32_t count = ++inspection->info.table_count;
+    inspection->table_types = memory_resize(inspection->table_types, count);
+    inspection->table_types[count - 1] = type;
+}
+
 static void read_table(struct reader *reader, struct inspection *inspection)
 {
     uint32_t min = 0;
     uint32_t max = 0;
-    inspection->info.table_count++;
+    add_table(inspection, reader->at != reader->end ? *reader->at : 0);
     opcode_read_type(reader);
     read_limits(reader, false, &min, &max);
 }
@@ -223,6 +237,7 @@ static void read_spectest(struct reader *reader, struct inspection *inspection, 
     int r = 0;
     if (kind == TABLE) {
         uint8_t type = reader_byte(reader);
+        add_table(inspection, type);
         read_limits(reader, false, &least, &most);
         r = spectest_check_table(name, type, least, most, reader->err);
     } else if (kind == MEMORY) {
@@ -245,7 +260,7 @@ static void read_linked(struct reader *reader, struct inspection *inspection, ui
     switch (kind) {
     case 0:
         if (reader_u32(reader) >= inspection->type_count) {
-            reader_malformed(reader, "a function of no type");
+            reader_malformed(reader, "unknown type");
         }
         inspection->imported++;
         return;
@@ -273,7 +288,7 @@ static void read_import(struct reader *reader, struct inspection *inspection)
     reader_name(reader, &name);
     uint8_t kind = reader_byte(reader);
     if (kind >= COUNT(kinds)) {
-        reader_malformed(reader, "unknown kind of import");
+        reader_malformed(reader, "malformed import kind");
     }
     if (reader->failed < 0) {
         return;
@@ -315,7 +330,7 @@ static void read_export(struct reader *reader, struct inspection *inspection)
     uint8_t kind = reader_byte(reader);
     uint32_t index = reader_u32(reader);
     if (kind > 4) {
-        reader_malformed(reader, "unknown kind of export");
+        reader_malformed(reader, "malformed export kind");
     }
     for (int entry = 0; entry < ENTRY_COUNT; entry++) {
         if (kind == 0 && text_equal(name, entry_names[entry])) {
@@ -334,7 +349,7 @@ static void read_type(struct reader *reader, struct inspection *inspection)
         reader_unsupported(reader, "garbage-collected types");
     }
     if (form != 0x60 && reader->failed == 0) {
-        reader_malformed(reader, "unknown kind of type");
+        reader_malformed(reader, "malformed type");
     }
     for (int part = 0; part < 2 && reader->failed == 0; part++) {
         uint32_t count = read_count(reader);
@@ -348,7 +363,7 @@ static void read_global(struct reader *reader)
 {
     opcode_read_type(reader);
     if (reader_byte(reader) > 1) {
-        reader_malformed(reader, "unknown mutability");
+        reader_malformed(reader, "malformed mutability");
     }
     opcode_read_constant(reader);
 }
@@ -366,7 +381,7 @@ static void read_element(struct reader *reader)
 {
     uint32_t flags = reader_u32(reader);
     if (flags > 7) {
-        reader_malformed(reader, "unknown element segment");
+        reader_malformed(reader, "malformed element segment");
     }
     bool is_active = (flags & 1) == 0;
     bool has_expressions = (flags & 4) != 0;
@@ -380,7 +395,7 @@ static void read_element(struct reader *reader)
         if (has_expressions) {
             opcode_read_type(reader);
         } else if (reader_byte(reader) != 0) {
-            reader_malformed(reader, "unknown element kind");
+            reader_malformed(reader, "malformed element kind");
         }
     }
     if (!has_expressions) {
@@ -397,7 +412,7 @@ static void read_data(struct reader *reader)
 {
     uint32_t flags = reader_u32(reader);
     if (flags > 2) {
-        reader_malformed(reader, "unknown data segment");
+        reader_malformed(reader, "malformed data segment kind");
     }
     if (flags == 2) {
         reader_u32(reader);
@@ -411,6 +426,8 @@ static void read_data(struct reader *reader)
 static void read_code(struct reader *reader, struct inspection *inspection)
 {
     struct reader body = reader_part(reader, reader_u32(reader));
+    body.table_types = inspection->table_types;
+    body.table_count = inspection->info.table_count;
     uint64_t locals = 0;
     uint32_t groups = read_count(&body);
     for (uint32_t i = 0; i < groups && body.failed == 0; i++) {
@@ -425,7 +442,7 @@ static void read_code(struct reader *reader, struct inspection *inspection)
         opcode_read_expression(&body);
     }
     if (body.failed == 0 && body.at != body.end) {
-        reader_malformed(&body, "a function goes on after its end");
+        reader_malformed(&body, "END opcode expected: a function goes on after it");
     }
     inspection->info.has_typed_loop |= body.has_typed_loop;
     if (reader->failed == 0) {
@@ -468,6 +485,7 @@ static void read_item(struct reader *reader, enum section section, struct inspec
         break;
     case SECTION_DATA:
         read_data(reader);
+        inspection->data_segments++;
         break;
     case SECTION_CUSTOM:
     case SECTION_START:
@@ -494,8 +512,11 @@ static void read_section(struct reader *reader, enum section section, struct ins
         reader_unsupported(reader, "exceptions");
         return;
     }
-    if (section == SECTION_START || section == SECTION_DATA_COUNT) {
+    if (section == SECTION_START) {
         reader_u32(reader);
+    } else if (section == SECTION_DATA_COUNT) {
+        inspection->has_data_count = true;
+        inspection->data_count = reader_u32(reader);
     } else {
         uint32_t count = read_count(reader);
         make_room(inspection, section, count);
@@ -504,7 +525,7 @@ static void read_section(struct reader *reader, enum section section, struct ins
         }
     }
     if (reader->failed == 0 && reader->at != reader->end) {
-        reader_malformed(reader, "a section has bytes left over");
+        reader_malformed(reader, "section size mismatch");
     }
 }
 
@@ -543,7 +564,7 @@ static void read_sections(struct reader *reader, struct inspection *inspection)
     while (reader->failed == 0 && reader->at != reader->end) {
         uint8_t id = reader_byte(reader);
         if (id >= SECTION_COUNT) {
-            reader_malformed(reader, "unknown section");
+            reader_malformed(reader, "malformed section id");
             return;
         }
         struct reader part = reader_part(reader, reader_u32(reader));
@@ -554,7 +575,7 @@ static void read_sections(struct reader *reader, struct inspection *inspection)
         if (section == SECTION_CUSTOM) {
             read_custom(&part, inspection);
         } else if (rank(section) <= before) {
-            reader_malformed(&part, "a section is out of order");
+            reader_malformed(&part, "unexpected content after last section");
         } else {
             before = rank(section);
             read_section(&part, section, inspection);
@@ -572,7 +593,7 @@ static int check_head(const uint8_t *bytes, size_t length, struct error *err)
     }
     if (length < 8 || memcmp(bytes, magic, sizeof(magic)) != 0) {
         return error_set(err, ERROR_INVALID,
-                         "not a WebAssembly module: it does not begin with \\0asm");
+                         "not a WebAssembly module: magic header not detected (\\0asm)");
     }
     if (bytes[6] == 1 && bytes[7] == 0) {
         return error_set(err, ERROR_UNSUPPORTED,
@@ -580,7 +601,7 @@ static int check_head(const uint8_t *bytes, size_t length, struct error *err)
                          "(target wasm32-wasi, preview 1)");
     }
     if (bytes[4] != 1 || bytes[5] != 0 || bytes[6] != 0 || bytes[7] != 0) {
-        return error_set(err, ERROR_UNSUPPORTED, "the module's binary version is not 1");
+        return error_set(err, ERROR_UNSUPPORTED, "unknown binary version: the module's is not 1");
     }
     return 0;
 }
@@ -609,9 +630,15 @@ static int check_whole(const struct reader *module, const struct inspection *ins
 {
     if (inspection->declared != inspection->info.function_count) {
         return error_set(err, ERROR_INVALID,
-                         "not a valid WebAssembly module: %" PRIu32
-                         " functions are declared, %" PRIu32 " have code",
+                         "not a valid WebAssembly module: function and code section have "
+                         "inconsistent lengths (%" PRIu32 " and %" PRIu32 ")",
                          inspection->declared, inspection->info.function_count);
+    }
+    if (inspection->has_data_count && inspection->data_count != inspection->data_segments) {
+        return error_set(err, ERROR_INVALID,
+                         "not a valid WebAssembly module: data count and data section have "
+                         "inconsistent lengths (%" PRIu32 " and %" PRIu32 ")",
+                         inspection->data_count, inspection->data_segments);
     }
     const uint32_t *entries = inspection->entries;
     if (inspection->form != WASM_FORM_FUNCTION) {
@@ -649,6 +676,7 @@ int inspect_form(const void *bytes, size_t length, enum wasm_form form,
     r = reader.failed < 0 ? reader.failed : check_whole(&reader, &inspection, err);
     free(inspection.type_offsets);
     free(inspection.function_types);
+    free(inspection.table_types);
     if (r < 0) {
         return r;
     }

@@ -15,13 +15,13 @@ enum { NESTING_MAX = 12000, BRANCHES_MAX = 200000 };
 enum shape {
     BAD,
     NONE,
-    BLOCK,      /* a block type */
-    INDEX,      /* one index */
-    INDEX_PAIR, /* two */
-    MEMORY,     /* alignment, offset */
-    ZERO,       /* a memory index that must be 0 */
-    BRANCHES,   /* a vector of labels and one more */
-    TYPES,      /* a vector of types */
+    BLOCK,    /* a block type */
+    INDEX,    /* one index */
+    INDIRECT, /* type, table */
+    MEMORY,   /* alignment, offset */
+    ZERO,     /* a memory index that must be 0 */
+    BRANCHES, /* a vector of labels and one more */
+    TYPES,    /* a vector of types */
     TYPE,
     S32,
     S64,
@@ -47,7 +47,7 @@ static const unsigned char shapes[256] = {
     [0x0e] = BRANCHES,
     [0x0f] = NONE,
     [0x10] = INDEX,
-    [0x11] = INDEX_PAIR,
+    [0x11] = INDIRECT,
     [0x12 ... 0x13] = TAIL_CALLS,
     [0x14 ... 0x15] = REFERENCES,
     [0x18 ... 0x19] = EXCEPTIONS,
@@ -79,7 +79,7 @@ void opcode_read_type(struct reader *reader)
     case 0x7e: /* i64 */
     case 0x7d: /* f32 */
     case 0x7c: /* f64 */
-    case 0x70: /* funcref */
+    case OPCODE_FUNCREF:
     case 0x6f: /* externref */
         return;
     case 0x7b:
@@ -98,7 +98,7 @@ void opcode_read_type(struct reader *reader)
         return;
     default:
         if (reader->failed == 0) {
-            reader_malformed(reader, "unknown type");
+            reader_malformed(reader, "malformed value type");
         }
     }
 }
@@ -110,7 +110,7 @@ static void read_block_type(struct reader *reader)
         return;
     }
     if (reader_s33(reader) < -64) {
-        reader_malformed(reader, "unknown block type");
+        reader_malformed(reader, "malformed block type");
     }
 }
 
@@ -138,7 +138,7 @@ static void read_more(struct reader *reader)
         reader_u32(reader);
         return;
     default:
-        reader_malformed(reader, "unknown instruction");
+        reader_malformed(reader, "illegal opcode");
     }
 }
 
@@ -174,6 +174,15 @@ static void read_memory_access(struct reader *reader)
     reader_u32(reader);
 }
 
+static void read_indirect(struct reader *reader)
+{
+    reader_u32(reader);
+    uint32_t table = reader_u32(reader);
+    if (table < reader->table_count && reader->table_types[table] != OPCODE_FUNCREF) {
+        reader_malformed(reader, "type mismatch: call_indirect of a table of externref");
+    }
+}
+
 static void read_immediates(struct reader *reader, enum shape shape)
 {
     static const char *const features[] = {
@@ -194,9 +203,8 @@ static void read_immediates(struct reader *reader, enum shape shape)
     case INDEX:
         reader_u32(reader);
         return;
-    case INDEX_PAIR:
-        reader_u32(reader);
-        reader_u32(reader);
+    case INDIRECT:
+        read_indirect(reader);
         return;
     case MEMORY:
         read_memory_access(reader);
@@ -239,7 +247,7 @@ static void read_immediates(struct reader *reader, enum shape shape)
         reader_unsupported(reader, features[shape]);
         return;
     case BAD:
-        reader_malformed(reader, "unknown instruction");
+        reader_malformed(reader, "illegal opcode");
         return;
     }
 }
@@ -283,14 +291,25 @@ static bool is_calculation(uint8_t code)
     return (code >= 0x6a && code <= 0x6c) || (code >= 0x7c && code <= 0x7e);
 }
 
+/* Numbers, globals, references; the end. */
+static bool is_constant(uint8_t code)
+{
+    return code == 0x0b || code == 0x23 || (code >= 0x41 && code <= 0x44) || code == 0xd0 ||
+        code == 0xd2;
+}
+
 void opcode_read_constant(struct reader *reader)
 {
     enum shape shape = NONE;
     while (shape != END && reader->failed == 0) {
-        if (reader->at != reader->end && is_calculation(*reader->at)) {
+        uint8_t code = reader->at != reader->end ? *reader->at : 0;
+        if (is_calculation(code)) {
             reader_unsupported(reader, "calculated constants (extended-const)");
             return;
         }
         shape = read_instruction(reader);
+        if (reader->failed == 0 && !is_constant(code)) {
+            reader_malformed(reader, "constant expression required");
+        }
     }
 }

@@ -4,6 +4,8 @@
 
 struct reader;
 
+enum { OPCODE_FUNCREF = 0x70 };
+
 /* A value type; refuses v128 and typed references by name. */
 void opcode_read_type(struct reader *reader);
 

@@ -38,13 +38,21 @@ static char *unit_path(const struct job *job, const struct unit *unit, const cha
 
 static int validate(struct job *job, const struct unit *unit, struct error *err)
 {
+    static const char what[] = "validating the module";
     MEMORY_OWNED char *name = memory_format("%s.wasm", unit->name);
     MEMORY_OWNED char *path = job_path(job, name);
     const char *const argv[] = {job->wasm->toolchain.path[TOOL_VALIDATE], name, NULL};
     BUFFER_OWNED struct buffer bare = {0};
     rewrite_bare(unit->bytes, unit->length, &bare);
     int r = file_write(path, bare.data, bare.used, 0644, err);
-    return r < 0 ? r : job_run(job, "validating the module", argv, err);
+    r = r < 0 ? r : job_run(job, what, argv, err);
+    const char *term = r == -ERROR_INVALID ? terms_find(err->text) : NULL;
+    if (term != NULL) {
+        const struct error said = *err;
+        error_set(err, ERROR_INVALID, "%s failed: %s (%s)", what, term,
+                  said.text + strlen(what) + strlen(" failed: "));
+    }
+    return r;
 }
 
 /* Names that are no names in C are valid, so this is for after the validation. */

@@ -152,6 +152,9 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
  * optimiser is not there or fails. */
 int pipeline_optimise(struct job *job, char **ret_path, struct error *err);
 
+/* The specification's term for what the validator says; NULL: it has said it, or there is none. */
+const char *terms_find(const char *words);
+
 /* The module, or modules, to image.elf, in the job's folder. */
 int pipeline_run(struct job *job, struct error *err);
 

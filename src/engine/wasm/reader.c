@@ -26,7 +26,7 @@ void reader_unsupported(struct reader *reader, const char *feature)
 uint8_t reader_byte(struct reader *reader)
 {
     if (reader->at == reader->end) {
-        reader_malformed(reader, "it ends too early");
+        reader_malformed(reader, "unexpected end");
         return 0;
     }
     return *reader->at++;
@@ -46,7 +46,8 @@ static uint64_t read_leb(struct reader *reader, unsigned bits, bool is_signed)
             uint8_t rest = payload & (uint8_t)~used & 0x7f;
             bool negative = is_signed && (payload >> (left - 1) & 1);
             if ((byte & 0x80) || rest != (negative ? (uint8_t)(~used & 0x7f) : 0)) {
-                reader_malformed(reader, "a number is too long");
+                reader_malformed(
+                    reader, byte & 0x80 ? "integer representation too long" : "integer too large");
                 return 0;
             }
         }
@@ -56,7 +57,7 @@ static uint64_t read_leb(struct reader *reader, unsigned bits, bool is_signed)
             break;
         }
         if (shift >= bits) {
-            reader_malformed(reader, "a number is too long");
+            reader_malformed(reader, "integer representation too long");
             return 0;
         }
     }
@@ -89,7 +90,7 @@ void reader_skip_s64(struct reader *reader)
 void reader_skip(struct reader *reader, uint64_t length)
 {
     if (length > (uint64_t)(reader->end - reader->at)) {
-        reader_malformed(reader, "a part goes beyond the end");
+        reader_malformed(reader, "length out of bounds");
         return;
     }
     reader->at += length;
@@ -102,7 +103,7 @@ void reader_name(struct reader *reader, struct text *ret_name)
     reader_skip(reader, length);
     *ret_name = reader->failed == 0 ? text_of((const char *)at, length) : text_of("", 0);
     if (!text_is_utf8(ret_name->data, ret_name->length)) {
-        reader_malformed(reader, "a name is not UTF-8");
+        reader_malformed(reader, "malformed UTF-8 encoding");
     }
 }
 

@@ -17,7 +17,9 @@ struct reader {
     const uint8_t *at;
     const uint8_t *end;
     int failed;
-    bool has_typed_loop; /* of expressions: a loop of one of the module's types */
+    bool has_typed_loop;        /* of expressions: a loop of one of the module's types */
+    const uint8_t *table_types; /* of expressions: what may be called from them; lent */
+    uint32_t table_count;
     struct error *err;
 };
 
@@ -38,7 +40,8 @@ void reader_name(struct reader *reader, struct text *ret_name);
 /* A part of `length` bytes as a reader of its own; this one moves behind it. */
 struct reader reader_part(struct reader *reader, uint32_t length);
 
-/* INVALID with the offset; UNSUPPORTED with the feature's name.  The first one counts. */
+/* INVALID with the offset (by the words of the specification's test-suite); UNSUPPORTED with the
+ * feature's name.  The first one counts. */
 void reader_malformed(struct reader *reader, const char *what);
 void reader_unsupported(struct reader *reader, const char *feature);
 
