@@ -20,7 +20,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 
-enum { EXIT_NO_EXEC = 127, READ_STEP = 16384, BEGIN_MS = 20000, TRIES = 3 };
+enum { EXIT_NO_EXEC = 127, READ_STEP = 16384, BEGIN_MS = 20000, TIDY_MS = 5000, TRIES = 3 };
 
 /* The parent's ends, and the child's. */
 struct pipes {
@@ -209,6 +209,10 @@ static void reap(struct flow *flow, pid_t pid, int *ret_status, struct rusage *r
     struct pollfd polled = {.fd = fd, .events = POLLIN};
     while (fd >= 0 && !flow->timed_out && !flow->cancelled &&
            poll(&polled, 1, time_left(flow)) <= 0 && !is_over(flow)) {
+    }
+    if (flow->cancelled) { /* it may tidy up */
+        kill(-pid, SIGTERM);
+        poll(&polled, 1, TIDY_MS);
     }
     if (flow->timed_out || flow->cancelled) {
         kill(-pid, SIGKILL);

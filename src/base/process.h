@@ -20,7 +20,8 @@ struct process_options {
     const char *input_path;      /* or: standard input is this file */
     size_t output_max;           /* output beyond this is read and dropped */
     uint64_t timeout_ms;         /* 0: none.  The whole process group is killed. */
-    const volatile bool *cancel; /* looked at ten times a second: true kills it.  May be NULL. */
+    const volatile bool *cancel; /* looked at ten times a second: true ends it with SIGTERM, and
+                                  * kills what is left of it after 5 s.  May be NULL. */
     /* Runs in the child between fork and exec; nonzero: give up.  What locks may stand still there
      * for ever (another thread of the caller's held it at the fork): after `begin_ms` (0: 20 s) a
      * child without input is ended, and another is made, twice. */

@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import re
+import select
 import shutil
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -267,6 +269,27 @@ class Documents(unittest.TestCase):
         self.assertIn("1 of 3 failed", said)
         left = {queue["name"] for queue in json.loads(run("queue", "list", "--output", "json")[1])["queues"]}
         self.assertTrue(left.isdisjoint({"one", "two"}), left)
+
+    def test_ctrl_c_leaves_nothing_behind(self):
+        """Goal: what a build has begun ends with it.  Method: in mmdebstrap's place a program that says who it is, and tidies up when it is told to end."""
+        with tempfile.TemporaryDirectory(prefix="blixard-cli-") as place:
+            place = pathlib.Path(place)
+            (place / "tmp").mkdir()
+            os.mkfifo(place / "begun")
+            program = place / "mmdebstrap"
+            program.write_text(f"#!/bin/sh\ntrap 'echo tidied > {place}/told; exit 1' TERM\nsleep 1000 & echo $$ $! > {place}/begun\nwait\n")
+            program.chmod(0o755)
+            env = {**node.env, "PATH": f"{place}:{os.environ['PATH']}", "TMPDIR": str(place / "tmp")}
+            with subprocess.Popen([BLIXARD, "image", "build", "none"], env=env, stderr=subprocess.DEVNULL) as build:
+                ends = [os.pidfd_open(int(pid)) for pid in (place / "begun").read_text().split()]
+                self.assertEqual(len(list((place / "tmp").iterdir())), 1)
+                build.send_signal(signal.SIGINT)
+                self.assertEqual(build.wait(60), -signal.SIGINT)
+            for end in ends:
+                self.assertEqual(len(select.select([end], [], [], 60)[0]), 1)
+                os.close(end)
+            self.assertEqual((place / "told").read_text(), "tidied\n")
+            self.assertEqual(list((place / "tmp").iterdir()), [])
 
     def test_a_path_that_is_wrong_is_an_input_that_is_wrong(self):
         pathlib.Path(folder.name, "plain").touch()

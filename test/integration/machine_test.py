@@ -12,6 +12,7 @@ import unittest
 import urllib.parse
 import urllib.request
 
+from foreign import until
 from ports import free_port
 from machines import PATIENT, kernel_flags, machines_of, root_archive, runs, why_not
 from node import BUILD, Node, Refused
@@ -212,6 +213,20 @@ class Life(Case):
         self.assertEqual(self.show(name)["state"], "stopped")
         self.ok("vm", "start", name)
         self.assertEqual(self.show(name)["state"], "running")
+
+    def test_who_stops_waiting_is_told_what_goes_on(self):
+        """Goal: Ctrl-C ends the waiting alone.  Method: when the second thread is there, what it will say is."""
+        Case.count += 1
+        name = f"m{Case.count}"
+        self.addCleanup(self.run_cli, "vm", "delete", name)
+        with subprocess.Popen([BUILD / "blixard", "vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "64MiB"],
+                              env=self.node.env, text=True, stderr=subprocess.PIPE) as create:
+            until(lambda: len(list(pathlib.Path(f"/proc/{create.pid}/task").iterdir())) == 2)
+            create.send_signal(signal.SIGINT)
+            said = create.communicate(timeout=60)[1]
+        self.assertEqual((create.returncode, "the node goes on with it: blixard operation wait" in said), (-signal.SIGINT, True), said)
+        self.ok("operation", "wait", said.split()[-1])
+        self.assertEqual(self.shell(name, "echo up"), "up\n")
 
     def test_deleting_leaves_nothing(self):
         name = self.create()

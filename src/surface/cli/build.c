@@ -43,7 +43,7 @@ int command_run(struct command *command, const char *folder, struct error *err)
         .output_max = BUILD_OUTPUT_MAX,
         .timeout_ms = BUILD_TIMEOUT_MS,
     };
-    int r = process_run(&options, &output, &output, &result, err);
+    int r = interrupt_run(options, &output, &output, &result, err);
     if (r < 0) {
         return r;
     }

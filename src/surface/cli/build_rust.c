@@ -41,7 +41,7 @@ static bool has_target(const char *rustc, const char *target, const char *folder
         .argv = argv, .folder = folder, .output_max = 4096, .timeout_ms = 20000};
     struct process_result result;
     struct error ignored = {0};
-    if (process_run(&options, &library, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
+    if (interrupt_run(options, &library, NULL, &result, &ignored) < 0 || result.exit_code != 0) {
         return false;
     }
     buffer_string(&library);
@@ -225,7 +225,7 @@ static int run_cargo(const struct project *project, const struct rust *rust, con
                                       .folder = project->folder,
                                       .output_max = MESSAGES_MAX,
                                       .timeout_ms = BUILD_TIMEOUT_MS};
-    r = process_run(&options, &messages, &said, &result, err);
+    r = interrupt_run(options, &messages, &said, &result, err);
     if (said.used > 0) {
         fwrite(said.data, 1, said.used, stderr);
     }

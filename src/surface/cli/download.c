@@ -68,6 +68,7 @@ int download_file(const char *target, const char *path, uint64_t *ret_bytes, str
     if (fd < 0) {
         return error_os(err, errno, "writing %s", partial);
     }
+    interrupt_removes(partial);
     int r = download_to(target, fd, path, ret_bytes, err);
     if (r == 0 && (fsync(fd) < 0 || rename(partial, path) < 0)) {
         r = error_os(err, errno, "writing %s", path);
@@ -75,5 +76,6 @@ int download_file(const char *target, const char *path, uint64_t *ret_bytes, str
     if (r < 0) {
         unlink(partial);
     }
+    interrupt_keeps(partial);
     return r;
 }

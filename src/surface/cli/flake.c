@@ -103,7 +103,7 @@ static int copy_to(const char *url, const char *path, struct error *err)
     if (url[0] == '-') {
         return error_set(err, ERROR_INVALID, "--copy-to %.100s is no store", url);
     }
-    int r = process_run(&options, NULL, &said, &result, err);
+    int r = interrupt_run(options, NULL, &said, &result, err);
     if (r == 0 && result.exit_code != 0) {
         text_make_printable((char *)(uintptr_t)buffer_string(&said), true);
         return error_set(err, ERROR_UNAVAILABLE, "copying %.120s to %.*s: %.300s", path,

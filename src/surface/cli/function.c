@@ -375,6 +375,7 @@ static int pack(const struct project *project, struct deployment *deployment, st
     }
     deployment->module = path;
     deployment->is_temporary = true;
+    interrupt_removes(path);
     return rootfs_archive(project->folder, fd, err);
 }
 

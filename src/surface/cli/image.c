@@ -37,6 +37,7 @@ int workshop_open(struct workshop *workshop, struct error *err)
         return error_os(err, errno, "making a folder in %s (TMPDIR names another place)",
                         place != NULL ? place : "/var/tmp");
     }
+    interrupt_removes(workshop->folder);
     workshop->tree = memory_format("%s/root", workshop->folder);
     return file_make_folder(workshop->tree, 0755, err);
 }
@@ -46,6 +47,7 @@ void workshop_close(struct workshop *workshop)
     struct error ignored = {0};
     if (workshop->tree != NULL) {
         file_remove_tree(workshop->folder, &ignored);
+        interrupt_keeps(workshop->folder);
     }
     free(workshop->folder);
     free(workshop->tree);
@@ -305,7 +307,7 @@ static int run_mmdebstrap(const struct arguments *arguments, const char *target,
                           NULL};
     const struct process_options options = {
         .argv = argv, .output_max = 4096, .timeout_ms = BUILD_MS};
-    int r = process_run(&options, NULL, &said, &result, err);
+    int r = interrupt_run(options, NULL, &said, &result, err);
     if (r < 0 && err->kind == ERROR_NOT_FOUND) {
         return error_set(err, ERROR_UNSUPPORTED, "there is no mmdebstrap (Debian: mmdebstrap)");
     }

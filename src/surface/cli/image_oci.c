@@ -41,7 +41,7 @@ static int run(const char *const *argv, const char *folder, struct buffer *outpu
     struct process_result result = {0};
     const struct process_options options = {
         .argv = argv, .folder = folder, .output_max = 64 << 10, .timeout_ms = APT_MS};
-    int r = process_run(&options, output, &said, &result, err);
+    int r = interrupt_run(options, output, &said, &result, err);
     if (r == 0 && result.exit_code != 0) {
         return error_set(err, ERROR_UNAVAILABLE, "%s: %.300s", argv[0],
                          text_make_printable((char *)(uintptr_t)buffer_string(&said), false));

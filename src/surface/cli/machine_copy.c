@@ -83,7 +83,14 @@ static char *temporary(const char *beside, int *ret_fd, struct error *err)
         free(path);
         return NULL;
     }
+    interrupt_removes(path);
     return path;
+}
+
+static void remove_temporary(const char *path)
+{
+    unlink(path);
+    interrupt_keeps(path);
 }
 
 /* ---- In ---- */
@@ -132,7 +139,7 @@ static int put_input(const struct place *to, struct error *err)
     }
     add_target(&target, to->name, to->path, "?mode=0644");
     r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), path, NULL, err);
-    unlink(path);
+    remove_temporary(path);
     return r;
 }
 
@@ -148,7 +155,7 @@ static int put_folder(const char *from, const struct place *to, struct error *er
     add_target(&target, to->name, place, "?tar=true");
     int r = rootfs_archive(from, fd, err);
     r = r < 0 ? r : duplex_upload("PUT", buffer_string(&target), archive, NULL, err);
-    unlink(archive);
+    remove_temporary(archive);
     return r;
 }
 
@@ -175,8 +182,9 @@ static int get_file(const struct place *from, const char *to, struct error *err)
         r = error_os(err, errno, "writing %s", path);
     }
     if (r < 0) {
-        unlink(beside);
+        remove_temporary(beside);
     }
+    interrupt_keeps(beside);
     return r;
 }
 
@@ -190,12 +198,14 @@ static int unpack_as(const char *archive, const struct place *from, const char *
     if (mkdtemp(beside) == NULL) {
         return error_os(err, errno, "making a folder beside %s", to);
     }
+    interrupt_removes(beside);
     MEMORY_OWNED char *folder = place_of_copy(beside, true, from->path);
     int r = rootfs_unpack(archive, beside, false, err);
     if (r == 0 && rename(folder, to) < 0) {
         r = error_os(err, errno, "writing %s", to);
     }
     file_remove_tree(beside, &ignored);
+    interrupt_keeps(beside);
     return r;
 }
 
@@ -211,7 +221,7 @@ static int get_folder(const struct place *from, const char *to, struct error *er
         r = is_folder(to) ? rootfs_unpack(archive, to, false, err)
                           : unpack_as(archive, from, to, err);
     }
-    unlink(archive);
+    remove_temporary(archive);
     return r;
 }
 

@@ -38,6 +38,7 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
 {
     MEMORY_OWNED char *target = request_target(
         "operations", id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
+    interrupt_says(memory_format("the node goes on with it: blixard operation wait %s", id));
     for (;;) {
         JSON_OWNED json_t *operation = NULL;
         int r = request_json("GET", target, NULL, &operation, err);
@@ -52,6 +53,7 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
         if (isatty(STDERR_FILENO)) {
             fprintf(stderr, "\r\033[K");
         }
+        interrupt_says(NULL);
         if (ret_operation != NULL) {
             *ret_operation = json_incref(operation);
         }

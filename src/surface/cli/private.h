@@ -9,6 +9,7 @@
 #include "base/buffer.h"
 #include "base/embed.h"
 #include "base/error.h"
+#include "base/process.h"
 
 enum { FLAGS_MAX = 1024, WORDS_MAX = 4096, FIELDS_MAX = 16 };
 
@@ -208,6 +209,18 @@ int everywhere_ask(const json_t *names,
 /* Wait for an operation's end, with progress on a terminal; fails as it did.  *ret_operation (may
  * be NULL) is the caller's. */
 int operation_wait_for(const char *id, json_t **ret_operation, struct error *err);
+
+/* ---- interrupt.c: what Ctrl-C leaves (SIGINT, SIGTERM, SIGHUP) ---- */
+
+/* A file, or a folder with what is in it, goes with this program; until `keeps`. */
+void interrupt_removes(const char *path);
+void interrupt_keeps(const char *path);
+/* What is said then: that something goes on without this.  Takes `owned_text`; NULL: nothing does.
+ */
+void interrupt_says(char *owned_text);
+/* process_run(), of a program that is told to end, and waited for. */
+int interrupt_run(struct process_options options, struct buffer *output, struct buffer *errors,
+                  struct process_result *ret_result, struct error *err);
 
 /* ---- download.c: answers as files, with progress on a terminal ---- */
 int download_to(const char *target, int fd, const char *name, uint64_t *ret_bytes_or_null,

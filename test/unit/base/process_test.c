@@ -1,9 +1,12 @@
 #include "base/process.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -157,6 +160,36 @@ TEST(process, ends_the_whole_group_when_cancelled)
     volatile bool cancel = true;
     run(&outcome, (struct process_options){.argv = shell(lingers), .cancel = &cancel});
     EXPECT(outcome.status == 0 && outcome.result.cancelled && !outcome.result.timed_out);
+    done(&outcome);
+}
+
+struct canceller {
+    const char *begun;
+    volatile bool cancel;
+};
+
+static void *cancel_once_begun(void *context)
+{
+    struct canceller *canceller = context;
+    int fd = open(canceller->begun, O_RDONLY | O_CLOEXEC); /* a FIFO: until it is written to */
+    canceller->cancel = true;
+    close(fd);
+    return NULL;
+}
+
+TEST(process, lets_what_is_cancelled_tidy_up)
+{
+    MEMORY_OWNED char *begun = memory_format("%s/begun", test_folder());
+    MEMORY_OWNED char *script =
+        memory_format("trap 'echo tidied; exit 3' TERM; sleep 1000 & echo > %s; wait", begun);
+    struct outcome outcome = {0};
+    struct canceller canceller = {.begun = begun};
+    pthread_t thread;
+    EXPECT(mkfifo(begun, 0600) == 0);
+    EXPECT(pthread_create(&thread, NULL, cancel_once_begun, &canceller) == 0);
+    run(&outcome, (struct process_options){.argv = shell(script), .cancel = &canceller.cancel});
+    pthread_join(thread, NULL);
+    EXPECT(outcome.status == 0 && outcome.result.cancelled && outcome.result.exit_code == 3);
     done(&outcome);
 }
 
