@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -162,6 +163,20 @@ const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
     uint64_t one = UINT64_C(1) << (10 * unit);
     snprintf(ret_text, TEXT_SIZE_MAX, "%.*f %s", bytes % one == 0 ? 0 : 1,
              (double)bytes / (double)one, units[unit]);
+    return ret_text;
+}
+
+const char *text_write_duration_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX])
+{
+    static const struct {
+        const char *name;
+        uint64_t ms;
+    } units[] = {{"days", 86400000}, {"h", 3600000}, {"min", 60000}, {"s", 1000}, {"ms", 1}};
+    size_t i = ms > units[0].ms ? 0 : 1; /* one day is 24 h */
+    while (ms == 0 ? units[i].ms > 1 : ms % units[i].ms != 0) {
+        i++;
+    }
+    snprintf(ret_text, TEXT_SIZE_MAX, "%" PRIu64 " %s", ms / units[i].ms, units[i].name);
     return ret_text;
 }
 

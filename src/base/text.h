@@ -45,6 +45,8 @@ bool text_parse_size(const char *string, uint64_t *ret_bytes);
 /* A size for people: "512 MiB", "1.5 GiB"; one digit behind the point where it is not whole. */
 enum { TEXT_SIZE_MAX = 32 };
 const char *text_write_size(uint64_t bytes, char ret_text[TEXT_SIZE_MAX]);
+/* A duration for people, whole: "1500 ms", "30 s", "5 min", "6 h", "14 days". */
+const char *text_write_duration_ms(uint64_t ms, char ret_text[TEXT_SIZE_MAX]);
 
 /* Bytes per second: a size, with or without "/s" behind it. */
 bool text_parse_rate(const char *string, uint64_t *ret_bytes);

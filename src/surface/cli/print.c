@@ -185,9 +185,10 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         uint64_t number = (uint64_t)json_integer_value(value);
         if (column->as == AS_BYTES) {
             text_write_size(number, ret_text);
+        } else if (column->as == AS_MS) {
+            text_write_duration_ms(number, ret_text);
         } else {
-            snprintf(ret_text, CELL_MAX, column->as == AS_MS ? "%" PRIu64 " ms" : "%" PRIu64,
-                     number);
+            snprintf(ret_text, CELL_MAX, "%" PRIu64, number);
         }
     } else if (json_is_string(value)) {
         snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));

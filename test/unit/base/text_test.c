@@ -55,6 +55,19 @@ TEST(text, sizes_are_written_for_people)
     EXPECT_STRING(text_write_size(UINT64_MAX, text), "16777216.0 TiB");
 }
 
+TEST(text, durations_are_written_for_people)
+{
+    char text[TEXT_SIZE_MAX];
+    EXPECT_STRING(text_write_duration_ms(0, text), "0 ms");
+    EXPECT_STRING(text_write_duration_ms(1500, text), "1500 ms");
+    EXPECT_STRING(text_write_duration_ms(30000, text), "30 s");
+    EXPECT_STRING(text_write_duration_ms(90000, text), "90 s");
+    EXPECT_STRING(text_write_duration_ms(300000, text), "5 min");
+    EXPECT_STRING(text_write_duration_ms(86400000, text), "24 h");
+    EXPECT_STRING(text_write_duration_ms(UINT64_C(14) * 86400000, text), "14 days");
+    EXPECT_STRING(text_write_duration_ms(UINT64_MAX, text), "18446744073709551615 ms");
+}
+
 TEST(text, sizes_and_durations_take_units)
 {
     uint64_t value = 0;
