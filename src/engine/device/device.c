@@ -1,6 +1,4 @@
-/* PCI devices in sysfs: see device.h. */
-#include "engine/device/device.h"
-
+/* Words for devices, and PCI devices in sysfs: see device.h. */
 #include <ctype.h>
 #include <dirent.h>
 #include <limits.h>
@@ -15,6 +13,8 @@
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/text.h"
+
+#include "engine/device/parts.h"
 
 enum { LINE_MAX_BYTES = 4096, FOUND_MAX = 4096 };
 
@@ -47,8 +47,7 @@ const char *device_class_name(size_t which)
 
 /* ---- Words ---- */
 
-/* Of "0000:01:00.0", "10de:2204": x stands for a digit of base 16. */
-static bool has_form(const char *text, const char *form)
+bool device_has_form(const char *text, const char *form)
 {
     size_t i = 0;
     for (; form[i] != '\0' && text[i] != '\0'; i++) {
@@ -62,7 +61,7 @@ static bool has_form(const char *text, const char *form)
 
 static bool is_class(const char *name)
 {
-    bool is_one = false;
+    bool is_one = usb_is_class(name);
     for (size_t i = 0; i < DEVICE_CLASSES; i++) {
         is_one = is_one || strcmp(classes[i].name, name) == 0;
     }
@@ -72,17 +71,23 @@ static bool is_class(const char *name)
 static int ask_what(const char *word, struct device_ask *ret_ask, struct error *err)
 {
     const char *what = strcmp(word, "nic") == 0 ? "network" : word;
-    if (has_form(what, "xxxx:xx:xx.x")) {
+    if (device_has_form(what, "xxxx:xx:xx.x") || usb_is_address(what)) {
         ret_ask->kind = DEVICE_ASK_ADDRESS;
-    } else if (has_form(what, "xxxx:xxxx")) {
+    } else if (device_has_form(what, "xxxx:xxxx") || device_has_form(what, "usb:xxxx:xxxx")) {
         ret_ask->kind = DEVICE_ASK_MODEL;
     } else if (is_class(what)) {
         ret_ask->kind = DEVICE_ASK_CLASS;
+    } else if (device_is_usb(what)) {
+        return error_set(err, ERROR_INVALID,
+                         "\"%.40s\" is no USB device: usb:CLASS (network, serial, bluetooth, "
+                         "camera, storage, printer, smartcard, audio, input, other), "
+                         "usb:VENDOR:PRODUCT (usb:0403:6001) or usb:BUS-PORT (usb:1-2.3)",
+                         word);
     } else {
         return error_set(err, ERROR_INVALID,
                          "\"%.40s\" is no device: a class (gpu, accelerator, network or nic, nvme, "
                          "storage, usb-controller, crypto), VENDOR:DEVICE (10de:2204) or an "
-                         "address (0000:01:00.0)",
+                         "address (0000:01:00.0); on USB usb:serial, usb:0403:6001, usb:1-2.3",
                          word);
     }
     snprintf(ret_ask->what, sizeof(ret_ask->what), "%s", what);
@@ -123,23 +128,36 @@ bool device_ask_takes(const struct device_ask *ask, const char *class_name, cons
     return false;
 }
 
-/* Does one of the words take it?  With no device: is each of them one? */
-static int match_offered(const char *offered, const struct device *device, bool *ret_is_offered,
+/* "all" is what vfio-pci has: on USB nobody has given anything away by that. */
+static int match_word(const char *word, const struct device *device, bool *ret_is_offered,
+                      struct error *err)
+{
+    struct device_ask ask = {0};
+    bool is_usb = device != NULL && device_is_usb(device->address);
+    if (strcmp(word, "all") == 0 || strcmp(word, "usb") == 0) {
+        *ret_is_offered = device != NULL && is_usb == (strcmp(word, "usb") == 0);
+        return 0;
+    }
+    int r = ask_what(word, &ask, err);
+    *ret_is_offered = r == 0 && device != NULL &&
+        device_ask_takes(&ask, device->class_name, device->model, device->address);
+    return r;
+}
+
+int device_match_offered(const char *offered, const struct device *device, bool *ret_is_offered,
                          struct error *err)
 {
     int r = 0;
-    *ret_is_offered = strcmp(offered, "all") == 0;
-    if (*ret_is_offered || offered[0] == '\0' || strcmp(offered, "none") == 0) {
+    *ret_is_offered = false;
+    if (strcmp(offered, "none") == 0) {
         return 0;
     }
     for (const char *at = offered; r == 0 && *at != '\0';) {
-        struct device_ask ask = {0};
+        bool is_this = false;
         size_t length = strcspn(at, ",");
         MEMORY_OWNED char *word = memory_copy_text(at, length);
-        r = ask_what(word, &ask, err);
-        *ret_is_offered = *ret_is_offered ||
-            (r == 0 && device != NULL &&
-             device_ask_takes(&ask, device->class_name, device->model, device->address));
+        r = match_word(word, device, &is_this, err);
+        *ret_is_offered = *ret_is_offered || is_this;
         at += length + (at[length] == ',');
     }
     return r;
@@ -148,7 +166,7 @@ static int match_offered(const char *offered, const struct device *device, bool 
 int device_check_offered(const char *offered, struct error *err)
 {
     bool unused = false;
-    return match_offered(offered, NULL, &unused, err);
+    return device_match_offered(offered, NULL, &unused, err);
 }
 
 /* ---- One function of PCI ---- */
@@ -158,7 +176,7 @@ struct found {
     size_t rank; /* DEVICE_CLASSES: of no class that machines ask for */
 };
 
-static bool read_line(const char *folder, const char *name, char *ret_line, size_t size)
+bool device_read_line(const char *folder, const char *name, char *ret_line, size_t size)
 {
     BUFFER_OWNED struct buffer text = {0};
     struct error ignored = {0};
@@ -173,8 +191,7 @@ static bool read_line(const char *folder, const char *name, char *ret_line, size
     return true;
 }
 
-/* The last part of where a link leads; "" where there is none. */
-static void read_link(const char *folder, const char *name, char *ret_last, size_t size)
+void device_read_link(const char *folder, const char *name, char *ret_last, size_t size)
 {
     char target[PATH_MAX];
     MEMORY_OWNED char *path = memory_format("%s/%s", folder, name);
@@ -188,7 +205,8 @@ static void read_link(const char *folder, const char *name, char *ret_last, size
 static unsigned read_hex(const char *folder, const char *name)
 {
     char line[32];
-    return read_line(folder, name, line, sizeof(line)) ? (unsigned)strtoul(line, NULL, 16) : 0;
+    return device_read_line(folder, name, line, sizeof(line)) ? (unsigned)strtoul(line, NULL, 16)
+                                                              : 0;
 }
 
 static void read_one(const char *sys, const char *address, struct found *ret_found)
@@ -202,11 +220,12 @@ static void read_one(const char *sys, const char *address, struct found *ret_fou
              ret_found->rank < DEVICE_CLASSES ? classes[ret_found->rank].name : "");
     snprintf(device->model, sizeof(device->model), "%04x:%04x", read_hex(folder, "vendor") & 0xffff,
              read_hex(folder, "device") & 0xffff);
-    read_link(folder, "driver", device->driver, sizeof(device->driver));
-    read_link(folder, "physfn", device->parent, sizeof(device->parent));
-    read_link(folder, "iommu_group", device->group, sizeof(device->group));
-    device->numa =
-        read_line(folder, "numa_node", numa, sizeof(numa)) ? (int)strtol(numa, NULL, 10) : -1;
+    device_read_link(folder, "driver", device->driver, sizeof(device->driver));
+    device_read_link(folder, "physfn", device->parent, sizeof(device->parent));
+    device_read_link(folder, "iommu_group", device->group, sizeof(device->group));
+    device->numa = device_read_line(folder, "numa_node", numa, sizeof(numa))
+        ? (int)strtol(numa, NULL, 10)
+        : -1;
 }
 
 static int compare(const void *a, const void *b)
@@ -223,7 +242,7 @@ static struct found *read_all(const char *sys, size_t *ret_count)
     DIR *folder = opendir(path);
     const struct dirent *entry = NULL;
     while (folder != NULL && count < FOUND_MAX && (entry = readdir(folder)) != NULL) {
-        if (has_form(entry->d_name, "xxxx:xx:xx.x")) {
+        if (device_has_form(entry->d_name, "xxxx:xx:xx.x")) {
             read_one(sys, entry->d_name, &all[count++]);
         }
     }
@@ -253,7 +272,7 @@ static void judge(struct device *device, const char *offered)
 {
     bool is_offered = false;
     struct error ignored = {0};
-    match_offered(offered, device, &is_offered, &ignored);
+    device_match_offered(offered, device, &is_offered, &ignored);
     if (device->group[0] == '\0') {
         snprintf(device->problem, sizeof(device->problem),
                  "it has no IOMMU group: the IOMMU is off, or there is none");
@@ -325,5 +344,5 @@ size_t device_list(const char *sys, const char *offered, struct device *ret_devi
             ret_devices[count++] = all[i].device;
         }
     }
-    return count;
+    return count + device_list_usb(sys, offered, ret_devices + count, DEVICE_LIST_MAX - count);
 }
