@@ -108,6 +108,9 @@ struct driver {
                     int disk_listener, int state_fd,
                     const struct hypervisor_receiving_events *events, void *context);
     void (*announce)(void *control);
+    /* Where info.can_pass_usb. */
+    void (*set_usb)(void *control, const struct hypervisor_usb *devices, size_t count,
+                    struct hypervisor_usb_set *ret_set, hypervisor_done done, void *context);
     /* All of them where info.can_hotplug, else NULL. */
     void (*attach_volume)(void *control, const struct hypervisor_volume *volume,
                           hypervisor_done done, void *context);

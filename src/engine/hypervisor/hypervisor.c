@@ -275,6 +275,12 @@ static int check_devices(const struct found *found, const struct hypervisor_spec
                          "cloud-hypervisor do",
                          found->info.name);
     }
+    if (spec->has_usb && !found->info.can_pass_usb) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "devices: the driver %.40s passes none on USB; qemu does, where it has "
+                         "usb-host",
+                         found->info.name);
+    }
     return spec->device_count <= HYPERVISOR_DEVICES_MAX
         ? 0
         : error_set(err, ERROR_INVALID, "a machine has at most %d functions of devices",

@@ -80,10 +80,11 @@ struct hypervisor_driver_info {
     char limits[96];       /* what control groups can limit here, for people */
     bool has_pc;           /* HYPERVISOR_Q35 */
     bool can_pass_devices; /* of the host's PCI, by VFIO */
-    bool has_cells;        /* a guest in it sees NUMA nodes */
-    bool ends_by_reboot;   /* a guest's power-off does not end it; its reboot does */
-    bool agent_by_vsock;   /* its socket is a hybrid vsock's: agent_options.vsock_port */
-    bool needs_runner;     /* it runs what spec->runner says, and is never chosen by itself */
+    bool can_pass_usb;
+    bool has_cells;      /* a guest in it sees NUMA nodes */
+    bool ends_by_reboot; /* a guest's power-off does not end it; its reboot does */
+    bool agent_by_vsock; /* its socket is a hybrid vsock's: agent_options.vsock_port */
+    bool needs_runner;   /* it runs what spec->runner says, and is never chosen by itself */
 };
 
 struct hypervisor_options {
@@ -265,6 +266,7 @@ struct hypervisor_spec {
     size_t share_count;
     const struct hypervisor_device *devices; /* that it has whole; such a one is not saved either */
     size_t device_count;
+    bool has_usb;     /* a controller, and what hypervisor_set_usb() plugs in: the same of it */
     bool is_incoming; /* waits for a state: hypervisor_load() */
     /* With is_incoming: plugged in before the state is read, which is of a machine with them. */
     const struct hypervisor_volume *volumes;
@@ -438,6 +440,25 @@ void hypervisor_resize_disk(struct hypervisor_vm *vm, size_t index, uint64_t byt
 void hypervisor_throttle_disk(struct hypervisor_vm *vm, size_t index,
                               const struct hypervisor_rates *rates, hypervisor_done done,
                               void *context);
+
+/*
+ * USB devices of the host that a running machine has (spec->has_usb; else UNSUPPORTED): these, and
+ * no others.  By `name`: one that it has by that name stays as it is, so that a device that was
+ * plugged in anew has another one.  Their nodes of usbfs are given as descriptors, which stay the
+ * caller's.  One that is refused keeps no other away: an error is the first refusal.  *ret_set:
+ * which of them it had before, and has since, a bit each.  One call at a time.
+ */
+enum { HYPERVISOR_USB_MAX = 14, HYPERVISOR_USB_NAME_SIZE = 40 };
+struct hypervisor_usb {
+    char name[HYPERVISOR_USB_NAME_SIZE]; /* letters, digits, '-' and '.' */
+    int fd;
+};
+struct hypervisor_usb_set {
+    uint32_t had, added;
+};
+void hypervisor_set_usb(struct hypervisor_vm *vm, const struct hypervisor_usb *devices,
+                        size_t count, struct hypervisor_usb_set *ret_set, hypervisor_done done,
+                        void *context);
 
 /*
  * Volumes: disks that come and go while it runs (drivers with can_hotplug; else UNSUPPORTED).

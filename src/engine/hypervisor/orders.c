@@ -222,6 +222,15 @@ void hypervisor_announce(struct hypervisor_vm *vm)
 
 /* ---- Volumes ---- */
 
+void hypervisor_set_usb(struct hypervisor_vm *vm, const struct hypervisor_usb *devices,
+                        size_t count, struct hypervisor_usb_set *ret_set, hypervisor_done done,
+                        void *context)
+{
+    if (can(vm, vm->found->info.can_pass_usb, done, context) && is_there(vm, done, context)) {
+        vm->found->driver->set_usb(vm->control, devices, count, ret_set, done, context);
+    }
+}
+
 static bool takes_volumes(struct hypervisor_vm *vm, hypervisor_done done, void *context)
 {
     if (!vm->found->info.can_hotplug) {

@@ -17,6 +17,7 @@
 #include "base/process.h"
 
 #include "engine/hypervisor/qemu_live.h"
+#include "engine/hypervisor/qemu_usb.h"
 #include "engine/hypervisor/qemu_volume.h"
 #include "engine/hypervisor/qmp.h"
 #include "engine/hypervisor/share.h"
@@ -70,6 +71,14 @@ static bool can_bind(const char *program)
         strstr(buffer_string(&options), "host-nodes") != NULL;
 }
 
+/* Of a file that somebody else has opened. */
+static bool can_pass_usb(const char *program)
+{
+    BUFFER_OWNED struct buffer options = {0};
+    return ask(program, "-device", "usb-host,help", &options) &&
+        strstr(buffer_string(&options), "hostdevice=") != NULL;
+}
+
 static void probe(const struct hypervisor_options *options, struct hypervisor_driver_info *info,
                   char **ret_program)
 {
@@ -109,6 +118,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->has_user_network = true;
     info->has_pc = strstr(buffer_string(&machines), "q35") != NULL;
     info->can_pass_devices = info->has_pc;
+    info->can_pass_usb = info->has_pc && can_pass_usb(*ret_program);
     info->has_cells = info->has_pc;
     find_shares(*ret_program, info);
 }
@@ -120,7 +130,7 @@ static int check(const struct hypervisor_driver_info *info, const struct hypervi
     if (spec->memory_bytes % (UINT64_C(1) << 20) != 0) {
         return error_set(err, ERROR_INVALID, "memory is whole MiB");
     }
-    if (spec->device_count > 0 && spec->board != HYPERVISOR_Q35) {
+    if ((spec->device_count > 0 || spec->has_usb) && spec->board != HYPERVISOR_Q35) {
         return error_set(err, ERROR_INVALID, "devices are on PCI: machine type q35");
     }
     return 0;
@@ -156,6 +166,7 @@ struct control {
     struct qmp *qmp;
     struct qemu_volumes *volumes;
     struct qemu_live *live;
+    struct qemu_usb *usb;
     struct driver_events events;
     void *context;
     struct loop_timer *look;
@@ -295,6 +306,7 @@ static void *connect_control(struct loop *loop, const char *folder,
     control->qmp = qmp_open(loop, fd, &qmp_events, control);
     control->volumes = qemu_volumes_new(control->qmp);
     control->live = qemu_live_new(loop, control->qmp);
+    control->usb = qemu_usb_new(control->qmp);
     return control;
 }
 
@@ -304,6 +316,7 @@ static void disconnect(void *argument)
     qmp_close(control->qmp);
     qemu_volumes_free(control->volumes);
     qemu_live_free(control->live);
+    qemu_usb_free(control->usb);
     loop_timer_free(control->look);
     if (control->is_transferring) {
         fd_close_slot(&control->transfer.fd);
@@ -527,6 +540,13 @@ static void announce(void *argument)
 
 /* ---- Volumes: qemu_volume.c ---- */
 
+static void set_usb(void *argument, const struct hypervisor_usb *devices, size_t count,
+                    struct hypervisor_usb_set *ret_set, hypervisor_done done, void *context)
+{
+    const struct control *control = argument;
+    qemu_usb_set(control->usb, devices, count, ret_set, done, context);
+}
+
 static void attach_volume(void *argument, const struct hypervisor_volume *volume,
                           hypervisor_done done, void *context)
 {
@@ -583,6 +603,7 @@ const struct driver driver_qemu = {
     .stay = stay,
     .receive = receive,
     .announce = announce,
+    .set_usb = set_usb,
     .attach_volume = attach_volume,
     .detach_volume = detach_volume,
     .resize_volume = resize_volume,

@@ -19,6 +19,7 @@
 #include "base/text.h"
 
 #include "engine/hypervisor/qemu.h"
+#include "engine/hypervisor/qemu_usb.h"
 #include "engine/hypervisor/share.h"
 
 /* virtio-blk is called virtio-blk-device or virtio-blk-pci. */
@@ -350,6 +351,10 @@ static void add_devices(const struct hypervisor_spec *spec, struct order *order)
                          spec->devices[i].has_rom ? "" : ",rombar=0");
     }
     order_add_passed(order, spec);
+    if (spec->has_usb) { /* more ports than a machine has devices: QEMU lays a hub at the last */
+        order_add(order, "-device");
+        order_add(order, "qemu-xhci,id=" QEMU_USB_CONTROLLER ",p2=15,p3=15");
+    }
 }
 
 /* Sockets are opened by the monitor, so that the VMM needs no folder that it may write in. */

@@ -321,7 +321,21 @@ TEST(hypervisor, devices_of_the_host_are_behind_ports)
     spec.device_count = 0;
     qemu_make_order(&emulated, "/q", &spec, &order);
     EXPECT(!has_word(&order, "vfio-pci") && order.device_count == 0);
+    EXPECT(!has_word(&order, "qemu-xhci"));
     EXPECT(order.locked_bytes_max == 0);
+    order_done(&order);
+}
+
+/* The devices are plugged in later: nothing of the host's is shown to the VMM for them. */
+TEST(hypervisor, a_machine_with_usb_has_a_controller)
+{
+    struct hypervisor_spec spec = small();
+    struct order order = {0};
+    spec.board = HYPERVISOR_Q35;
+    spec.has_usb = true;
+    qemu_make_order(&emulated, "/q", &spec, &order);
+    EXPECT(has_word(&order, "qemu-xhci,id=usb,"));
+    EXPECT(order.device_count == 0 && !has_mount(&order, "/sys/bus/usb"));
     order_done(&order);
 }
 
