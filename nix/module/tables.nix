@@ -36,7 +36,7 @@
     fetch_refused = { kind = "text"; default = ""; text = "Addresses and networks with commas that functions never fetch from, whatever their lists say: 169.254.0.0/16,10.0.0.0/8."; };
     fetch_authority_file = { kind = "text"; default = ""; text = "Whom functions believe that fetch by https, PEM; the system's when empty."; };
     machine_macvtap_links = { kind = "text"; default = ""; text = "Network links of this node with commas that runners may have macvtaps on, past its packet filter; none when empty."; };
-    machine_devices = { kind = "text"; default = "all"; text = "Which of the PCI devices of this node that vfio-pci has machines may have (vm create --device), with commas: classes (gpu), VENDOR:DEVICE and addresses; all, or none.  What another driver has is never taken from it."; };
+    machine_devices = { kind = "text"; default = "all"; text = "Which devices of this node machines may have (vm create --device), with commas: of those on PCI that vfio-pci has, all, classes (gpu), VENDOR:DEVICE and addresses; of those on USB, which the host loses then, usb for all, classes (usb:serial), usb:VENDOR:PRODUCT and ports (usb:1-2.3); or none."; };
     machine_share_folders = { kind = "text"; default = ""; text = "Folders of this node with commas that machines may share (vm create --share), and what is below them; none when empty."; };
     machine_runner_folders = { kind = "text"; default = ""; text = "Folders of this node with commas below which runners of machines may be (vm create --runner): /nix/store; none when empty."; };
     image_copies = { kind = "count"; default = 2; least = 1; most = 16; text = "Nodes that are to have what machines start from: so many keep each image, and fetch it when one of them is lost, drained or removed; the same on all nodes; 1: where it was imported, and where its machines are, alone."; };
@@ -304,7 +304,7 @@
         priority = { kind = "U64"; must = false; text = "0 to 100 (default 50): who waits for room gets it in this order, and from those below by displacing them, where that is allowed."; };
         node_pool = { kind = "STRING"; must = false; text = "The pool of nodes that it is placed in (default: the one called default)."; };
         huge_pages = { kind = "STRING"; must = false; text = "2MiB or 1GiB: its memory is of such pages, which its node has set aside for that; a multiple of them (default: of small ones)."; };
-        devices = { kind = "LIST(STRING)"; must = false; text = "PCI devices of its node that it has whole, WHAT[=COUNT]: a class (gpu, accelerator, network or nic, nvme, storage, usb-controller, crypto), VENDOR:DEVICE (10de:2204) or an address (0000:01:00.0)."; };
+        devices = { kind = "LIST(STRING)"; must = false; text = "Devices of its node that it has whole, WHAT[=COUNT]: a class (gpu, accelerator, network or nic, nvme, storage, usb-controller, crypto), VENDOR:DEVICE (10de:2204) or an address (0000:01:00.0); on USB a class (usb:serial), usb:VENDOR:PRODUCT (usb:0403:6001) or a port (usb:1-2.3)."; };
         dedicated_cpus = { kind = "BOOL"; must = false; text = "Its CPUs are whole ones of its node, on which no other machine runs."; };
         reservation = { kind = "STRING"; must = false; text = "The reservation whose room it takes."; };
         node = { kind = "STRING"; must = false; text = "The node that it is to be on (default: one that suits)."; };

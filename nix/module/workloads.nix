@@ -98,7 +98,7 @@ let
       };
       publish = list "[ADDRESS:]HOST-PORT:GUEST-PORT[/udp]: ports of the node that lead into it.";
       shares = list "HOST-FOLDER:GUEST-PATH[:ro], of `storage.shareFolders`.";
-      devices = list "PCI devices of its node that it has whole: `gpu`, `gpu=2`, `10de:2204`, an address; those of `microvm.devices` are asked for anyway.";
+      devices = list "Devices of its node that it has whole: `gpu`, `gpu=2`, `10de:2204`, an address, `usb:serial`, `usb:0403:6001`, `usb:1-2.3`; those of `microvm.devices` are asked for anyway.";
       environment = texts "Variables of the program that it runs, of images with one.";
       health = maybe types.str "What is checked from inside: http://:PORT/PATH, tcp://:PORT, exec:COMMAND or agent.";
       sshKeys = list "Public keys that may log in.";

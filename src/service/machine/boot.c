@@ -178,6 +178,7 @@ static void describe(const struct machine *machine, struct parts *parts,
     ret_spec->nic_count = parts->nics.count;
     ret_spec->devices = parts->devices.list;
     ret_spec->device_count = parts->devices.count;
+    ret_spec->has_usb = devices_want_usb(config);
 }
 
 /* What it is to go on from, if there is something. */

@@ -1,5 +1,6 @@
 /*
- * PCI devices that machines have whole: which ones a machine gets, and whose they are.
+ * Devices that machines have whole, on PCI and on USB: which ones a machine gets, and whose they
+ * are.
  *
  * A device is a machine's by a row of the state (machine_device), whose key is the device's: no two
  * can have one.  The row is made by the command that puts the machine at the node; it goes with the
@@ -38,12 +39,29 @@ bool devices_are_wanted(const json_t *config)
     return json_array_size(asks_of(config)) > 0;
 }
 
-/* QEMU's microvm has no PCI. */
+bool devices_want_usb(const json_t *config)
+{
+    bool wants = false;
+    size_t index = 0;
+    json_t *text = NULL;
+    json_array_foreach(asks_of(config), index, text)
+    {
+        wants = wants || device_is_usb(json_string_value(text));
+    }
+    return wants;
+}
+
+/* QEMU's microvm has no PCI, which the USB controller is on, too. */
 static int settle_board(json_t *config, struct error *err)
 {
     const char *driver = json_text(config, "driver");
     const char *type = json_text(config, "machine_type");
     bool is_qemu = driver[0] == '\0' || strcmp(driver, "qemu") == 0;
+    if (!is_qemu && devices_want_usb(config)) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "devices: %.40s has no USB, and passes none of it through; qemu does",
+                         driver);
+    }
     if (strcmp(driver, "firecracker") == 0) {
         return error_set(err, ERROR_UNSUPPORTED,
                          "devices: firecracker passes none through; qemu and cloud-hypervisor do");
@@ -62,6 +80,7 @@ int devices_complete(json_t *config, struct error *err)
 {
     size_t index = 0;
     size_t count = 0;
+    size_t usb_count = 0;
     json_t *text = NULL;
     if (!devices_are_wanted(config)) {
         json_object_del(config, "devices");
@@ -74,15 +93,17 @@ int devices_complete(json_t *config, struct error *err)
             return -(int)err->kind;
         }
         count += ask.count;
-        if (runner_is(config) && ask.kind != DEVICE_ASK_ADDRESS) {
+        usb_count += device_is_usb(ask.what) ? ask.count : 0;
+        if (runner_is(config) && (ask.kind != DEVICE_ASK_ADDRESS || device_is_usb(ask.what))) {
             return error_set(err, ERROR_INVALID,
-                             "device %.40s: a runner's command line has addresses (0000:01:00.0), "
-                             "which the machine asks for",
+                             "device %.40s: a runner's command line has addresses of PCI "
+                             "(0000:01:00.0), which the machine asks for",
                              json_string_value(text));
         }
     }
-    if (count > MACHINE_DEVICES_MAX) {
-        return error_set(err, ERROR_INVALID, "devices: at most %d", MACHINE_DEVICES_MAX);
+    if (count > MACHINE_DEVICES_MAX || usb_count > HYPERVISOR_USB_MAX) {
+        return error_set(err, ERROR_INVALID, "devices: at most %d, of these %d on USB",
+                         MACHINE_DEVICES_MAX, HYPERVISOR_USB_MAX);
     }
     return runner_is(config) ? 0 : settle_board(config, err);
 }
@@ -137,7 +158,7 @@ static void add_offer(struct offers *offers, const char *address, const char *cl
     }
 }
 
-static const char *offered_of(const struct machine_service *service)
+const char *devices_offered(const struct machine_service *service)
 {
     return service->options.devices != NULL ? service->options.devices : "none";
 }
@@ -145,7 +166,7 @@ static const char *offered_of(const struct machine_service *service)
 static void take_own(const struct machine_service *service, struct offers *offers)
 {
     MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
-    size_t count = device_list("/sys", offered_of(service), devices);
+    size_t count = device_list("/sys", devices_offered(service), devices);
     for (size_t i = 0; i < count; i++) {
         if (devices[i].problem[0] == '\0') {
             add_offer(offers, devices[i].address, devices[i].class_name, devices[i].model);
@@ -198,8 +219,9 @@ static void forget_owners(struct offers *offers)
 
 /* ---- Choosing ---- */
 
-/* For each ask what may be taken for it, "0000:01:00.0,0000:02:00.0": the log takes the first that
+/* For each ask what may be taken for it, one address beside the other: the log takes the first that
  * is nobody's by then. */
+#define ADDRESS_WIDTH "24" /* with a blank at the end */
 struct choice {
     struct {
         char *addresses;
@@ -251,7 +273,7 @@ static int choose_ask(const struct device_ask *ask, const char *text, const char
     for (size_t i = 0; i < offers->count && found < CANDIDATES_MAX; i++) {
         struct offer *offer = &offers->list[i];
         if (!offer->is_taken && takes(ask, offer) && strcmp(offer->model, model) == 0) {
-            buffer_append_format(&addresses, "%s%s", addresses.used > 0 ? "," : "", offer->address);
+            buffer_append_format(&addresses, "%-" ADDRESS_WIDTH "s", offer->address);
             offer->is_taken = found++ < ask->count;
         }
     }
@@ -300,7 +322,7 @@ int devices_check(const struct machine_service *service, const json_t *config, c
     return r;
 }
 
-/* What JSON functions would take apart, in a command: addresses are of one length. */
+/* What JSON functions would take apart, in a command: each address is filled up to one length. */
 #define CANDIDATES                                                                                 \
     "(0), (1), (2), (3), (4), (5), (6), (7), (8), (9), (10), (11), (12), (13), (14), (15), (16), " \
     "(17), (18), (19), (20), (21), (22), (23), (24), (25), (26), (27), (28), (29), (30), (31)"
@@ -312,8 +334,11 @@ static void add_one(struct store_command *command, const char *id, const char *n
         memory_format("devices of node %.64s are another machine's by now", node);
     store_command_add_expecting(
         command, ERROR_CONFLICT, beaten,
-        "WITH number (i) AS (VALUES " CANDIDATES "), one (i, address) AS (SELECT i, substr(?1, 13 "
-        "* i + 1, 12) FROM number WHERE 13 * i < length(?1)) "
+        "WITH number (i) AS (VALUES " CANDIDATES
+        "), part (i, text) AS (SELECT i, substr(?1, " ADDRESS_WIDTH " * i + 1, " ADDRESS_WIDTH
+        ") FROM number WHERE " ADDRESS_WIDTH " * i < "
+        "length(?1)), one (i, address) AS (SELECT i, substr(text, 1, instr(text, ' ') - 1) FROM "
+        "part) "
         "INSERT INTO machine_device (key, machine, node, address, revision) SELECT ?3 || '/' || "
         "address, ?2, ?3, address, ?4 FROM one WHERE NOT EXISTS (SELECT 1 FROM machine_device d "
         "WHERE d.key = ?3 || '/' || one.address) ORDER BY i LIMIT 1",
@@ -430,8 +455,11 @@ int devices_describe(const struct machine *machine, struct machine_devices *ret_
         return r;
     }
     MEMORY_OWNED struct device *all = memory_new(DEVICE_LIST_MAX, sizeof(*all));
-    size_t count = device_list("/sys", offered_of(service), all);
+    size_t count = device_list("/sys", devices_offered(service), all);
     for (size_t i = 0; i < ret_devices->own_count && r == 0; i++) {
+        if (device_is_usb(ret_devices->own[i])) {
+            continue; /* usb.c plugs it in, now or when it is there */
+        }
         r = find_one(ret_devices, ret_devices->own[i], all, count, err);
     }
     return r;
@@ -458,22 +486,83 @@ size_t devices_named(const json_t *config, struct hypervisor_device *ret_devices
 
 /* ---- Shown ---- */
 
-static bool write_address(sqlite3_stmt *row, void *context)
+bool devices_fit(const json_t *config, const char *class_name, const char *model,
+                 const char *address)
 {
-    json_write_string(context, store_text(row, 0));
+    bool does = false;
+    size_t index = 0;
+    json_t *text = NULL;
+    json_array_foreach(asks_of(config), index, text)
+    {
+        struct device_ask ask = {0};
+        struct error ignored = {0};
+        does = does ||
+            (device_ask_parse(json_string_value(text), &ask, &ignored) == 0 &&
+             device_ask_takes(&ask, class_name, model, address));
+    }
+    return does;
+}
+
+struct owned {
+    char list[MACHINE_DEVICES_MAX][DEVICE_ADDRESS_SIZE];
+    size_t count;
+    char *node;
+    json_t *config;
+};
+
+static bool take_owned(sqlite3_stmt *row, void *context)
+{
+    struct owned *owned = context;
+    struct error ignored = {0};
+    if (owned->node == NULL) {
+        owned->node = memory_copy_string(store_text(row, 1));
+        json_read(store_text(row, 2), strlen(store_text(row, 2)), &owned->config, &ignored);
+    }
+    if (owned->count < MACHINE_DEVICES_MAX) {
+        snprintf(owned->list[owned->count++], DEVICE_ADDRESS_SIZE, "%s", store_text(row, 0));
+    }
     return true;
+}
+
+/* What its node has at an address may be nothing, or another device than it is to have. */
+static bool is_offered(const struct offers *offers, const json_t *config, const char *address)
+{
+    bool is = false;
+    for (size_t i = 0; i < offers->count; i++) {
+        const struct offer *offer = &offers->list[i];
+        is = is ||
+            (strcmp(offer->address, address) == 0 &&
+             devices_fit(config, offer->class_name, offer->model, address));
+    }
+    return is;
 }
 
 void devices_write(const struct machine_service *service, const char *id,
                    struct json_writer *writer)
 {
+    struct owned owned = {0};
     struct error ignored = {0};
     if (!devices_are_known(service)) {
         return;
     }
-    json_write_key(writer, "has_devices");
-    json_write_begin_array(writer);
-    store_query(service->options.store, &ignored, write_address, writer,
-                "SELECT address FROM machine_device WHERE machine = ? ORDER BY address", "t", id);
-    json_write_end_array(writer);
+    store_query(service->options.store, &ignored, take_owned, &owned,
+                "SELECT d.address, d.node, m.config FROM machine_device d JOIN machine m ON m.id = "
+                "d.machine WHERE d.machine = ? ORDER BY d.address",
+                "t", id);
+    MEMORY_OWNED struct offers *offers = NEW(struct offers);
+    if (owned.count > 0) {
+        read_offers(service, owned.node, id, offers, &ignored);
+    }
+    for (size_t list = 0; list < 2; list++) {
+        json_write_key(writer, list == 0 ? "has_devices" : "missing_devices");
+        json_write_begin_array(writer);
+        for (size_t i = 0; i < owned.count; i++) {
+            if (list == 0 || !is_offered(offers, owned.config, owned.list[i])) {
+                json_write_string(writer, owned.list[i]);
+            }
+        }
+        json_write_end_array(writer);
+    }
+    free(owned.node);
+    json_decref(owned.config);
 }

@@ -21,6 +21,7 @@ struct capture;
 struct fence;
 struct health;
 struct machine_plugging;
+struct machine_usb;
 struct migration;
 struct nix_fetch;
 struct peer_fetch;
@@ -69,6 +70,7 @@ struct machine {
     struct agent *agent;
     struct loop_timer *timer;
     enum machine_timer timer_for;
+    struct machine_usb *usb;                   /* while its VMM has a controller, or NULL */
     struct machine_plugging *plugging;         /* volumes, into a VMM that has just come */
     struct list changes;                       /* of volumes, that somebody waits for */
     char volumes_problem[MACHINE_REASON_SIZE]; /* why the VMM is being ended; "" */

@@ -337,6 +337,7 @@ static int check_driver(const struct machine_service *service, const json_t *con
         .nic_count = 1,
         .devices = &device,
         .device_count = devices_are_wanted(config) ? 1 : 0,
+        .has_usb = devices_want_usb(config),
         .shares = &any,
         .share_count = json_array_size(json_object_get(config, "shares")) > 0 ? 1 : 0,
     };

@@ -20,6 +20,7 @@
 
 #include "service/machine/capture.h"
 #include "service/machine/content.h"
+#include "service/machine/devices.h"
 #include "service/machine/kept.h"
 #include "service/machine/migrate.h"
 #include "service/machine/parts.h"
@@ -69,6 +70,7 @@ static void close_all(struct machine *machine)
     silence_end(machine);
     hypervisor_free(machine->vm);
     machine->vm = NULL;
+    usb_end(machine);
     change_lose_vm(machine);
     machine_volumes_gone(machine);
     waiting_look(machine);
@@ -405,6 +407,7 @@ static void on_started(void *context)
         live_stay(machine, on_ordered, machine);
     }
     machine_volumes_plug(machine);
+    usb_watch(machine);
     change_settle_vm(machine);
     pin_apply(machine);
     if (!runner_is(machine->config) && machine->agent == NULL) {

@@ -8,9 +8,9 @@
  *    N, "others": N}], "drivers": [{"name", "version", "accelerator"}], "architecture": "x86_64",
  *    "kernel": "6.1.0", "blixard": "1.0", "devices": [{"name": "gpu", "count": 1}, ...],
  *    "passthrough": [{"address", "class", "model", "driver", "iommu_group", "numa", "function_of",
- *    "together", "problem"}], "reserved": {"cpu_millis", "memory_bytes", "disk_bytes"},
- *    "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology": {"region",
- * "zone", "rack"}}
+ *    "together", "name", "serial", "problem"}], "reserved": {"cpu_millis", "memory_bytes",
+ * "disk_bytes"}, "overcommit": {"cpu_percent", "memory_percent", "disk_percent"}, "topology":
+ * {"region", "zone", "rack"}}
  */
 #include <dirent.h>
 #include <inttypes.h>
@@ -190,16 +190,30 @@ static void write_devices(struct json_writer *writer, const char *sys)
     json_write_end_array(writer);
 }
 
-/* What a machine can be given, or could be if its operator let it. */
-static void write_passthrough(struct json_writer *writer, const char *sys, const char *offered)
+static void write_on_pci(struct json_writer *writer, const struct device *device)
 {
-    MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
-    size_t count = device_list(sys, offered, devices);
-    json_write_key(writer, "passthrough");
+    json_write_field_string(writer, "iommu_group", device->group);
+    if (device->numa >= 0) {
+        json_write_field_u64(writer, "numa", (uint64_t)device->numa);
+    }
+    if (device->parent[0] != '\0') {
+        json_write_field_string(writer, "function_of", device->parent);
+    }
+    json_write_key(writer, "together");
+    json_write_begin_array(writer);
+    for (size_t k = 0; k < device->together_count; k++) {
+        json_write_string(writer, device->together[k]);
+    }
+    json_write_end_array(writer);
+}
+
+static void write_passed(struct json_writer *writer, const struct device *devices, size_t count)
+{
     json_write_begin_array(writer);
     for (size_t i = 0; i < count; i++) {
         const struct device *device = &devices[i];
-        if (device->group[0] == '\0') {
+        bool is_usb = device_is_usb(device->address);
+        if (device->group[0] == '\0' && !is_usb) {
             continue;
         }
         json_write_begin_object(writer);
@@ -207,23 +221,38 @@ static void write_passthrough(struct json_writer *writer, const char *sys, const
         json_write_field_string(writer, "class", device->class_name);
         json_write_field_string(writer, "model", device->model);
         json_write_field_string(writer, "driver", device->driver);
-        json_write_field_string(writer, "iommu_group", device->group);
-        if (device->numa >= 0) {
-            json_write_field_u64(writer, "numa", (uint64_t)device->numa);
+        if (is_usb) {
+            json_write_field_string(writer, "name", device->name);
+            json_write_field_string(writer, "serial", device->serial);
+        } else {
+            write_on_pci(writer, device);
         }
-        if (device->parent[0] != '\0') {
-            json_write_field_string(writer, "function_of", device->parent);
-        }
-        json_write_key(writer, "together");
-        json_write_begin_array(writer);
-        for (size_t k = 0; k < device->together_count; k++) {
-            json_write_string(writer, device->together[k]);
-        }
-        json_write_end_array(writer);
         json_write_field_string(writer, "problem", device->problem);
         json_write_end_object(writer);
     }
     json_write_end_array(writer);
+}
+
+static const char *offered_of(const struct node_options *options)
+{
+    return options->devices != NULL ? options->devices : "none";
+}
+
+/* What a machine can be given, or could be if its operator let it. */
+static void write_passthrough(struct json_writer *writer, const struct node_options *options,
+                              const char *sys)
+{
+    MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
+    json_write_key(writer, "passthrough");
+    write_passed(writer, devices, device_list(sys, offered_of(options), devices));
+}
+
+void attributes_write_usb(const struct node_options *options, const char *sys, struct buffer *out)
+{
+    struct json_writer writer = json_writer_to(out);
+    MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
+    write_passed(&writer, devices,
+                 device_list_usb(sys, offered_of(options), devices, DEVICE_LIST_MAX));
 }
 
 static void write_drivers(struct json_writer *writer, const struct hypervisor *hypervisor)
@@ -293,7 +322,7 @@ void attributes_write(const struct node_options *options, const struct attribute
     write_numa(&writer, roots->sys);
     write_hugepages(&writer, roots->sys, others);
     write_devices(&writer, roots->sys);
-    write_passthrough(&writer, roots->sys, options->devices != NULL ? options->devices : "none");
+    write_passthrough(&writer, options, roots->sys);
     write_drivers(&writer, options->hypervisor);
     write_system(&writer, options);
     write_settings(&writer, options);

@@ -7,7 +7,7 @@
 
 #include "service/node/parts.h"
 
-enum { LOOK_MS = 60000, PAGES_MS = 2000, SCHEMA = 8 };
+enum { LOOK_MS = 60000, OFTEN_MS = 2000, SCHEMA = 8 };
 
 bool node_state_is_there(const struct node_service *service)
 {
@@ -36,17 +36,35 @@ static bool are_same(const struct node_pages *a, const struct node_pages *b)
 
 /* The kernel does not tell when somebody sets pages aside.  What is only seen once is a VMM that
  * begins or ends. */
-static void look_at_pages(void *context)
+static bool have_pages_changed(struct node_service *service)
 {
-    struct node_service *service = context;
     struct node_pages now = attributes_read_pages(&service->options, roots.sys);
     bool has_settled = are_same(&now, &service->pages_seen);
+    bool have = has_settled && !are_same(&now, &service->pages);
     service->pages_seen = now;
-    if (has_settled && !are_same(&now, &service->pages)) {
-        service->pages = now;
+    service->pages = have ? now : service->pages;
+    return have;
+}
+
+static bool has_usb_changed(struct node_service *service)
+{
+    BUFFER_OWNED struct buffer now = {0};
+    attributes_write_usb(&service->options, roots.sys, &now);
+    bool has = strcmp(buffer_string(&now), buffer_string(&service->usb)) != 0;
+    buffer_done(&service->usb);
+    service->usb = now;
+    now = (struct buffer){0};
+    return has;
+}
+
+static void look_often(void *context)
+{
+    struct node_service *service = context;
+    bool have_pages = have_pages_changed(service);
+    if (has_usb_changed(service) || have_pages) {
         look(service);
     }
-    loop_timer_start(service->look_at_pages, PAGES_MS);
+    loop_timer_start(service->look_often, OFTEN_MS);
 }
 
 /* ---- Writing ---- */
@@ -126,7 +144,7 @@ int node_service_new(const struct node_options *options, struct node_service **r
     list_init(&service->moves);
     list_init(&service->drains);
     service->look = loop_timer_new(options->loop, look, service);
-    service->look_at_pages = loop_timer_new(options->loop, look_at_pages, service);
+    service->look_often = loop_timer_new(options->loop, look_often, service);
     service->step = loop_timer_new(options->loop, on_step, service);
     service->watch = store_watch_new(options->store, NULL, on_change, service);
     loss_open(service);
@@ -138,8 +156,9 @@ int node_service_new(const struct node_options *options, struct node_service **r
     service->pages_seen = attributes_read_pages(options, roots.sys);
     service->pages.set_aside[0] = service->pages_seen.set_aside[0];
     service->pages.set_aside[1] = service->pages_seen.set_aside[1];
+    attributes_write_usb(options, roots.sys, &service->usb);
     look(service);
-    loop_timer_start(service->look_at_pages, PAGES_MS);
+    loop_timer_start(service->look_often, OFTEN_MS);
     node_step_soon(service);
     *ret_service = service;
     return 0;
@@ -162,8 +181,9 @@ void node_service_free(struct node_service *service)
     drains_abandon(service);
     loop_timer_free(service->rebalance);
     loop_timer_free(service->look);
-    loop_timer_free(service->look_at_pages);
+    loop_timer_free(service->look_often);
     loop_timer_free(service->step);
+    buffer_done(&service->usb);
     free(service->node_name);
     free(service);
 }

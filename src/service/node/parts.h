@@ -43,11 +43,12 @@ struct node_service {
     struct node_options options;
     char *node_name;
     struct loop_timer *rebalance;
-    struct loop_timer *look; /* at what this node has */
-    struct loop_timer *look_at_pages;
-    struct node_pages pages;      /* as they were written */
-    struct node_pages pages_seen; /* and as they were last looked at */
-    struct loop_timer *step;      /* of moves, soon or after a while */
+    struct loop_timer *look;       /* at what this node has */
+    struct loop_timer *look_often; /* at what comes and goes while it runs */
+    struct buffer usb;             /* attributes_write_usb() */
+    struct node_pages pages;       /* as they were written */
+    struct node_pages pages_seen;  /* and as they were last looked at */
+    struct loop_timer *step;       /* of moves, soon or after a while */
     struct store_watch *watch;
     struct cluster_listener *listener;
     struct list moves;  /* of machines of this node, under way */
@@ -79,6 +80,8 @@ struct attributes_roots {
     const char *sys;  /* "/sys" */
 };
 struct node_pages attributes_read_pages(const struct node_options *options, const char *sys);
+/* The part that tells of USB, alone. */
+void attributes_write_usb(const struct node_options *options, const char *sys, struct buffer *out);
 void attributes_write(const struct node_options *options, const struct attributes_roots *roots,
                       const struct node_pages *others, struct buffer *out);
 

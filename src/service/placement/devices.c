@@ -1,5 +1,5 @@
 /*
- * PCI devices of nodes, as the engine counts them: by class and model, each of a kind by its
+ * Devices of nodes, as the engine counts them: by class and model, each of a kind by its
  * number. Which of a node's devices a machine has is in the state (machine_device of
  * service/machine).
  */
@@ -90,6 +90,18 @@ size_t devices_take(struct placement_service *service, const char *node, const j
 
 /* ---- What a machine has ---- */
 
+/* "0000:01:00.0,usb:1-2": an address may be the beginning of another one. */
+static bool is_among(const char *addresses, const char *address)
+{
+    size_t length = strlen(address);
+    for (const char *at = strstr(addresses, address); at != NULL; at = strstr(at + 1, address)) {
+        if ((at == addresses || at[-1] == ',') && (at[length] == ',' || at[length] == '\0')) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void devices_grant(const struct placement_service *service, const char *node, const char *addresses,
                    struct placement_grant_device *devices, struct placement_grant *ret_grant)
 {
@@ -97,7 +109,7 @@ void devices_grant(const struct placement_service *service, const char *node, co
     size_t count = 0;
     for (size_t i = 0; has != NULL && i < has->count && count < DEVICE_LIST_MAX; i++) {
         const struct numbered *device = &has->list[i];
-        if (strstr(addresses, device->address) != NULL) { /* all of one length */
+        if (is_among(addresses, device->address)) {
             devices[count++] = (struct placement_grant_device){0, device->kind, device->index};
         }
     }

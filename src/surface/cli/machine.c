@@ -373,6 +373,7 @@ int verb_vm_show(const struct arguments *arguments, struct error *err)
         {"shares", "shares", AS_TEXT},
         {"asks for devices", "devices", AS_TEXT},
         {"has devices", "has_devices", AS_TEXT},
+        {"missing devices", "missing_devices", AS_TEXT},
         {"checked", "health", AS_TEXT},
         {"after", "after", AS_TEXT},
         {"node", "node", AS_TEXT},

@@ -52,8 +52,8 @@ const struct flag vm_create_flags[] = {
      "The program instead of the image's; its arguments by giving it again, or as COMMAND."},
     {"env", 'e', "NAME=VALUE", NULL, "A variable of that program; may be given several times."},
     {"device", 0, "WHAT[=COUNT]", NULL,
-     "PCI devices of its node that it has whole: a class (gpu, nic, nvme, accelerator), "
-     "VENDOR:DEVICE or an address; may be given several times."},
+     "Devices of its node that it has whole: a class (gpu, nic, nvme, accelerator, usb:serial), "
+     "VENDOR:DEVICE, usb:VENDOR:PRODUCT or an address; may be given several times."},
     {"share", 0, "FOLDER:PATH[:ro]", NULL,
      "A folder of the node in the machine, where the node allows it."},
     {"cpu-limit", 0, "PERCENT", NULL,

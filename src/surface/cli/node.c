@@ -223,7 +223,66 @@ static const char *owner_of(const json_t *node, const char *address)
     return NULL;
 }
 
-/* "0000:01:00.0  gpu 10de:2204, IOMMU group 7, NUMA node 0, with 0000:01:00.1: free" */
+static void append_pci(const json_t *device, struct buffer *text)
+{
+    const json_t *together = json_object_get(device, "together");
+    const char *parent = json_text(device, "function_of");
+    buffer_append_format(text, ", IOMMU group %s", json_text(device, "iommu_group"));
+    if (json_object_get(device, "numa") != NULL) {
+        buffer_append_format(text, ", NUMA node %" PRIu64, json_u64(device, "numa"));
+    }
+    if (parent[0] != '\0') {
+        buffer_append_format(text, ", function of %s", parent);
+    }
+    for (size_t i = 0; i < json_array_size(together); i++) {
+        buffer_append_format(text, "%s%s", i == 0 ? ", with " : " ",
+                             json_string_value(json_array_get(together, i)));
+    }
+}
+
+static void append_usb(const json_t *device, struct buffer *text)
+{
+    const char *name = json_text(device, "name");
+    const char *serial = json_text(device, "serial");
+    buffer_append_format(text, "%s%s%s%s", name[0] != '\0' ? ", " : "", name,
+                         serial[0] != '\0' ? ", serial number " : "", serial);
+}
+
+/* "0000:01:00.0  gpu 10de:2204, IOMMU group 7, NUMA node 0, with 0000:01:00.1: free"
+ * "usb:1-2.3  usb:serial usb:0403:6001, FTDI FT232R, serial number A50285BI: free" */
+static void print_passed(const json_t *node, const json_t *device)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    const char *problem = json_text(device, "problem");
+    const char *owner = owner_of(node, json_text(device, "address"));
+    bool is_pci = json_object_get(device, "iommu_group") != NULL;
+    buffer_append_format(&text, "%s %s", json_text(device, "class"), json_text(device, "model"));
+    (is_pci ? append_pci : append_usb)(device, &text);
+    buffer_append_format(&text, ": %s%s", owner != NULL ? "of machine " : "",
+                         owner != NULL            ? owner
+                             : problem[0] != '\0' ? problem
+                                                  : "free");
+    if (owner != NULL && problem[0] != '\0') {
+        buffer_append_format(&text, ", which %s: %s",
+                             is_pci ? "cannot start with it" : "does not get it", problem);
+    }
+    print_line(json_text(device, "address"), memory_copy_string(buffer_string(&text)));
+}
+
+static bool has_passed(const json_t *node, const char *address)
+{
+    bool has = false;
+    size_t index = 0;
+    json_t *device = NULL;
+    json_array_foreach(json_object_get(json_object_get(node, "attributes"), "passthrough"), index,
+                       device)
+    {
+        has = has || strcmp(json_text(device, "address"), address) == 0;
+    }
+    return has;
+}
+
+/* What a machine has and that was taken out is its own still. */
 static void print_passthrough(const json_t *node)
 {
     size_t index = 0;
@@ -231,31 +290,16 @@ static void print_passthrough(const json_t *node)
     json_array_foreach(json_object_get(json_object_get(node, "attributes"), "passthrough"), index,
                        device)
     {
-        BUFFER_OWNED struct buffer text = {0};
-        const json_t *together = json_object_get(device, "together");
-        const char *problem = json_text(device, "problem");
-        const char *parent = json_text(device, "function_of");
-        buffer_append_format(&text, "%s %s, IOMMU group %s", json_text(device, "class"),
-                             json_text(device, "model"), json_text(device, "iommu_group"));
-        if (json_object_get(device, "numa") != NULL) {
-            buffer_append_format(&text, ", NUMA node %" PRIu64, json_u64(device, "numa"));
+        print_passed(node, device);
+    }
+    json_array_foreach(json_object_get(json_object_get(node, "allocated"), "devices"), index,
+                       device)
+    {
+        if (!has_passed(node, json_text(device, "address"))) {
+            print_line(
+                json_text(device, "address"),
+                memory_format("of machine %s, and not there now", json_text(device, "machine")));
         }
-        if (parent[0] != '\0') {
-            buffer_append_format(&text, ", function of %s", parent);
-        }
-        for (size_t i = 0; i < json_array_size(together); i++) {
-            buffer_append_format(&text, "%s%s", i == 0 ? ", with " : " ",
-                                 json_string_value(json_array_get(together, i)));
-        }
-        const char *owner = owner_of(node, json_text(device, "address"));
-        buffer_append_format(&text, ": %s%s", owner != NULL ? "of machine " : "",
-                             owner != NULL            ? owner
-                                 : problem[0] != '\0' ? problem
-                                                      : "free");
-        if (owner != NULL && problem[0] != '\0') {
-            buffer_append_format(&text, ", which cannot start with it: %s", problem);
-        }
-        print_line(json_text(device, "address"), memory_copy_string(buffer_string(&text)));
     }
 }
 

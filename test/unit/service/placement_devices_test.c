@@ -20,6 +20,12 @@ static const char one_nic[] =
     "[{\"address\": \"0000:01:00.0\", \"class\": \"network\", \"model\": \"8086:154c\", "
     "\"problem\": \"\"}]";
 
+/* One port is the beginning of another one's name. */
+static const char two_ports[] =
+    "[{\"address\": \"usb:1-2\", \"class\": \"usb:serial\", \"model\": \"usb:0403:6001\", "
+    "\"problem\": \"\"}, {\"address\": \"usb:1-2.1\", \"class\": \"usb:serial\", \"model\": "
+    "\"usb:0403:6001\", \"problem\": \"\"}]";
+
 static size_t take(struct placement_service *service, const char *node, const char *text,
                    struct placement_device *kinds)
 {
@@ -70,6 +76,29 @@ TEST(placement_devices, are_counted_by_model_and_found_by_address)
     memset(kinds, 0, sizeof(kinds));
     EXPECT(take(&service, "one", one_nic, kinds) == 1);
     EXPECT(service.is_all_stale);
+    done(&service);
+}
+
+/*
+ * Goal: a device is found by its whole address.
+ * Method: a machine has one of two, whose addresses begin alike, among others.
+ */
+TEST(placement_devices, an_address_is_the_whole_of_it)
+{
+    static const char *const has[] = {"usb:1-2.1", "usb:1-2", "usb:1-22,usb:1-2.1",
+                                      "usb:1-2.1,usb:1-2"};
+    static const size_t counts[] = {1, 1, 1, 2};
+    struct placement_service service = {0};
+    struct placement_device kinds[PLACEMENT_DEVICE_KINDS_MAX] = {0};
+    struct placement_grant_device devices[DEVICE_LIST_MAX];
+    struct placement_grant grant = {0};
+    EXPECT(take(&service, "one", two_ports, kinds) == 1);
+    EXPECT(kinds[0].count == 2);
+    for (size_t i = 0; i < sizeof(has) / sizeof(has[0]); i++) {
+        devices_grant(&service, "one", has[i], devices, &grant);
+        EXPECT(grant.device_count == counts[i]);
+        EXPECT(i == 3 || devices[0].index == (i == 1 ? 0 : 1));
+    }
     done(&service);
 }
 
