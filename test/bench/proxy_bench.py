@@ -17,7 +17,7 @@ import tempfile
 
 from load import busy, compile_c, interleaved, need, nginx, post_bytes, wrk
 
-TOOLS = ("bash", "sh", "wasm-validate", "wasm-opt", "wasm2c", "gcc", "tcc", "ld", "as")
+TOOLS = ("bash", "sh", "wasm-validate", "wasm-opt", "wasm2c", "gcc", "ld", "as")
 SIZES = (1 << 10, 64 << 10, 1 << 20)
 CONNECTIONS = 16
 

@@ -1,6 +1,6 @@
 /*
  * fn.wasm -> wasm-validate -> fn-named.wasm -> [wasm-opt] -> wasm2c -> C with a constant memory
- * base -> tcc or gcc -> image.elf
+ * base -> gcc -> image.elf
  *
  * The flags are not taste: -ffp-contract=off (or fused multiply-adds change results), no strict
  * aliasing games (wasm memory is bytes), -fpie (all addresses are relative to the instruction: the
@@ -156,27 +156,9 @@ static int translate(struct job *job, const struct unit *unit, struct error *err
 
 /* ---- Compiling ---- */
 
-static int compile_fast(struct job *job, const char *source, const char *object, struct error *err)
+static int compile(struct job *job, const char *source, const char *object, struct error *err)
 {
-    const struct toolchain *toolchain = &job->wasm->toolchain;
-    MEMORY_OWNED char *include = memory_format("-I%s/include", toolchain->folder);
-    MEMORY_OWNED char *own = memory_format("-I%s", toolchain->tcc_headers);
-    const char *const argv[] = {toolchain->path[TOOL_TCC],
-                                "-nostdinc",
-                                "-w",
-                                include,
-                                own,
-                                "-c",
-                                source,
-                                "-o",
-                                object,
-                                NULL};
-    return job_run(job, "compiling (fast)", argv, err);
-}
-
-static int compile_gcc(struct job *job, const char *level, const char *source, const char *object,
-                       struct error *err)
-{
+    const char *level = job->tier == WASM_TIER_OPTIMIZED ? "-O2" : "-O0";
     const struct toolchain *toolchain = &job->wasm->toolchain;
     MEMORY_OWNED char *include = memory_format("-I%s/include", toolchain->folder);
     const char *const argv[] = {toolchain->path[TOOL_GCC],
@@ -208,19 +190,6 @@ static int compile_gcc(struct job *job, const char *level, const char *source, c
                                 object,
                                 NULL};
     return job_run(job, "compiling", argv, err);
-}
-
-static int compile(struct job *job, const char *source, const char *object, struct error *err)
-{
-    if (job->tier == WASM_TIER_OPTIMIZED) {
-        return compile_gcc(job, "-O2", source, object, err);
-    }
-    struct error ignored = {0};
-    if (job->wasm->toolchain.path[TOOL_TCC] != NULL &&
-        compile_fast(job, source, object, &ignored) == 0) {
-        return 0;
-    }
-    return compile_gcc(job, "-O0", source, object, err);
 }
 
 static int link_image(struct job *job, const char *const *objects, size_t count, struct error *err)

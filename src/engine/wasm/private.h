@@ -21,15 +21,13 @@ enum tool {
     TOOL_OPTIMIZE,
     TOOL_TRANSLATE,
     TOOL_GCC,
-    TOOL_TCC,
     TOOL_LINK,
     TOOL_COUNT,
 };
 
 struct toolchain {
-    char *path[TOOL_COUNT]; /* NULL: not installed */
-    char *builtin_headers;  /* gcc's own: stddef.h and the like */
-    char *tcc_headers;
+    char *path[TOOL_COUNT];           /* NULL: not installed */
+    char *builtin_headers;            /* gcc's own: stddef.h and the like */
     char *folder;                     /* the guest runtime, link script and headers, unpacked */
     char fingerprint[HASH_TEXT_SIZE]; /* of all that decides what comes out */
 };

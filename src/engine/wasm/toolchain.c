@@ -1,6 +1,5 @@
 /* Finding the tools, and unpacking what modules are linked with. */
 #include <errno.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,7 +23,6 @@ static const struct {
     [TOOL_OPTIMIZE] = {"wasm-opt", "binaryen", false},
     [TOOL_TRANSLATE] = {"wasm2c", "wabt", true},
     [TOOL_GCC] = {"gcc", "gcc", true},
-    [TOOL_TCC] = {"tcc", "tcc", false},
     [TOOL_LINK] = {"ld", "binutils", true},
 };
 
@@ -74,28 +72,6 @@ static char *ask_string(const char *program, const char *argument)
     return buffer_take(&line);
 }
 
-/* tcc's own headers are beside its library; where that is, its prefix tells, too. */
-static char *find_tcc_headers(void)
-{
-    static const char *const folders[] = {"/usr/lib/x86_64-linux-gnu/tcc/include",
-                                          "/usr/lib/tcc/include", "/usr/local/lib/tcc/include"};
-    for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++) {
-        if (file_exists(folders[i])) {
-            return memory_copy_string(folders[i]);
-        }
-    }
-    MEMORY_OWNED char *program = file_find_program("tcc");
-    char *real = program != NULL ? realpath(program, NULL) : NULL;
-    char *beside =
-        real != NULL ? memory_format("%s/lib/tcc/include", dirname(dirname(real))) : NULL;
-    free(real);
-    if (beside != NULL && file_exists(beside)) {
-        return beside;
-    }
-    free(beside);
-    return memory_copy_string(folders[0]);
-}
-
 static void add_guest_files(struct hash *hash)
 {
     for (size_t i = 0; i < guest_files_count; i++) {
@@ -124,8 +100,7 @@ static void take_fingerprint(struct toolchain *toolchain)
             hash_add(hash, "-", 1);
             continue;
         }
-        const char *flag = tool == TOOL_TCC ? "-v" : "--version";
-        MEMORY_OWNED char *version = ask_string(toolchain->path[tool], flag);
+        MEMORY_OWNED char *version = ask_string(toolchain->path[tool], "--version");
         hash_add(hash, version, strlen(version) + 1);
     }
     hash_add(hash, wasm_sources, strlen(wasm_sources) + 1);
@@ -170,7 +145,6 @@ int toolchain_open(const char *work_folder, struct toolchain *ret_toolchain, str
     if (r == 0) {
         toolchain.builtin_headers =
             ask_string(toolchain.path[TOOL_GCC], "-print-file-name=include");
-        toolchain.tcc_headers = find_tcc_headers();
         take_fingerprint(&toolchain);
         r = unpack(work_folder, &toolchain, err);
     }
@@ -188,7 +162,6 @@ void toolchain_done(struct toolchain *toolchain)
         free(toolchain->path[tool]);
     }
     free(toolchain->builtin_headers);
-    free(toolchain->tcc_headers);
     free(toolchain->folder);
     *toolchain = (struct toolchain){0};
 }

@@ -22,7 +22,7 @@ struct image_store;
 struct wasm;
 
 enum wasm_tier {
-    WASM_TIER_FAST,      /* tcc, or -O0: in a blink, slow code */
+    WASM_TIER_FAST,      /* -O0: soon, slow code */
     WASM_TIER_OPTIMIZED, /* -O2 */
     WASM_TIER_COUNT,
 };

@@ -1,24 +1,5 @@
 /* The functions that wasm instructions become: one instruction each with SSE4.1. */
 #pragma once
-#ifdef __TINYC__
-#define NAN      (0.0f / 0.0f)
-#define INFINITY (1.0f / 0.0f)
-#define isnan(x) ((x) != (x))
-static inline int math_sign(double x)
-{
-    union {
-        double number;
-        unsigned long long bits;
-    } value;
-    value.number = x;
-    return value.bits >> 63;
-}
-#define signbit(x) math_sign(x)
-double floor(double), ceil(double), trunc(double), nearbyint(double), sqrt(double), fabs(double),
-    copysign(double, double);
-float floorf(float), ceilf(float), truncf(float), nearbyintf(float), sqrtf(float), fabsf(float),
-    copysignf(float, float);
-#else
 #define NAN        __builtin_nanf("")
 #define INFINITY   __builtin_inff()
 #define signbit(x) __builtin_signbit(x)
@@ -37,4 +18,3 @@ float floorf(float), ceilf(float), truncf(float), nearbyintf(float), sqrtf(float
 #define fabsf      __builtin_fabsf
 #define copysign   __builtin_copysign
 #define copysignf  __builtin_copysignf
-#endif
