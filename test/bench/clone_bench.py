@@ -1,7 +1,9 @@
 """How soon a clone of a Linux machine answers, what memory it has for itself, and what Blixard adds to QEMU's own start.
 
 tools/bench clone runs it.  The machine is Debian's kernel with the agent as its init and nothing else.  Beside it: the same
-machine booted, by Blixard (monitor, confinement, agent's session) and by QEMU alone with the same words.
+machine booted, by Blixard and by QEMU alone with the same words.  What Blixard adds to that are two short stretches, each measured by
+itself, as two boots differ by far more than it: from the order to start until the VMM obeys (monitor, confinement, QMP), against QEMU
+alone until it obeys; and the session with an agent that is there.
 """
 import json
 import os
@@ -23,24 +25,40 @@ def cpu_ms(pid):
     return sum(int(task.read_text().split()[0]) for task in pathlib.Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e6
 
 
-def boot_bare(folder, words):
-    """Milliseconds from QEMU's start to the agent's first byte, by the words of a machine's launch.json; and of its CPU."""
-    place = pathlib.Path(folder)
+def connect(path, process):
+    """To a socket that QEMU makes when it begins."""
+    while True:
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(120)
+        try:
+            made.connect(str(path))
+            return made
+        except (FileNotFoundError, ConnectionRefusedError):
+            made.close()
+            if process.poll() is not None:
+                raise Lacking("qemu does not start by these words") from None
+            pause(0.0005)
+
+
+def bare(place, words, boots):
+    """Milliseconds from QEMU's start until it obeys, by the words of a machine's launch.json; with `boots` also until the agent's first
+    byte, and of its CPU then."""
     line = [re.sub(r"^socket,id=(\w+),fd=\d+,", lambda m: f"socket,id={m[1]},path={place}/{m[1]},", word) for word in words]
     begin = time.monotonic()
     process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while True:
-            try:
-                with socket.socket(socket.AF_UNIX) as agent:
-                    agent.connect(f"{place}/agent")
-                    agent.settimeout(120)
-                    agent.recv(1)
-                    return (time.monotonic() - begin) * 1000, cpu_ms(process.pid)
-            except (FileNotFoundError, ConnectionRefusedError):
-                if process.poll() is not None:
-                    raise Lacking("qemu does not start by these words")
-                pause(0.001)
+        with connect(place / "control", process) as control, control.makefile("rw") as talk:
+            for word in ("qmp_capabilities", "query-status"):  # as Blixard asks
+                talk.readline()
+                talk.write(f'{{"execute": "{word}"}}\n')
+                talk.flush()
+            talk.readline()
+            obeys_ms = (time.monotonic() - begin) * 1000
+            if not boots:
+                return obeys_ms
+            with connect(place / "agent", process) as agent:
+                agent.recv(1)
+                return obeys_ms, (time.monotonic() - begin) * 1000, cpu_ms(process.pid)
     finally:
         process.kill()
         process.wait()
@@ -56,15 +74,21 @@ def bench(place, inside, what):
     return json.loads(done.stdout)
 
 
-def boot_pairs(place, words, count):
-    """[(ours, bare ms, bare CPU ms)], now the one first and now the other: what changes on the host meanwhile meets both."""
+def in_pairs(place, words, count, what):
+    """[(ours, QEMU alone)], now the one first and now the other: what changes on the host meanwhile meets both."""
     pairs = []
     for turn in range(count):
-        ours = None if turn % 2 else bench(place, place / f"pair{turn}", "boot")
-        bare = boot_bare(place, words)
-        ours = ours or bench(place, place / f"pair{turn}", "boot")
-        pairs.append((ours, *bare))
+        ours = None if turn % 2 else bench(place, place / f"{what}{turn}", what)
+        alone = bare(place, words, what == "boot")
+        ours = ours or bench(place, place / f"{what}{turn}", what)
+        pairs.append((ours, alone))
     return pairs
+
+
+def spread(values):
+    """(median, lower quarter, upper quarter)"""
+    values = sorted(values)
+    return statistics.median(values), values[len(values) // 4], values[-1 - len(values) // 4]
 
 
 def measure(quick, long):
@@ -80,18 +104,22 @@ def measure(quick, long):
         for turn in range(rounds):
             runs.append(bench(place, place / str(turn), clones))
         words = json.loads((place / "0" / "source" / "launch.json").read_text())["argv"]
-        pairs = boot_pairs(place, words, 2 if quick else 30 if long else 12)
+        pairs = in_pairs(place, words, 2 if quick else 30 if long else 12, "boot")
+        starts = in_pairs(place, words, 4 if quick else 100 if long else 40, "start")
     ups = sorted(clone["up_ms"] for run in runs for clone in run["clones"])
     own = [clone["pss_bytes"] for run in runs for clone in run["clones"]]
-    boots, bare = [ours["boot_ms"] for ours, *_ in pairs], [wall for _, wall, _ in pairs]
-    over = sorted(ours["boot_ms"] - wall for ours, wall, _ in pairs)
-    cpu_over = sorted(ours["vmm_cpu_ms"] + ours["own_cpu_ms"] - cpu for ours, _, cpu in pairs)
+    boots, alone = [ours["boot_ms"] for ours, _ in pairs], [wall for _, (_, wall, _) in pairs]
+    over = spread(ours["boot_ms"] - wall for ours, (_, wall, _) in pairs)
+    start_over = spread(ours["obeys_ms"] - wall for ours, wall in starts)
+    session = spread(ours["session_ms"] for ours, _ in pairs)
     figures = {
-        "boot_ms": statistics.median(boots), "bare_boot_ms": statistics.median(bare),
-        "boot_overhead_ms": statistics.median(over), "boot_overhead_least_ms": min(boots) - min(bare),
-        "boot_overhead_quarters_ms": [over[len(over) // 4], over[-1 - len(over) // 4]],
-        "boot_cpu_overhead_ms": statistics.median(cpu_over), "own_cpu_ms": statistics.median(ours["own_cpu_ms"] for ours, *_ in pairs),
-        "pairs": len(pairs),
+        "boot_ms": statistics.median(boots), "bare_boot_ms": statistics.median(alone),
+        "boot_difference_ms": over[0], "boot_difference_quarters_ms": over[1:],
+        "start_ms": statistics.median(ours["obeys_ms"] for ours, _ in starts), "bare_start_ms": statistics.median(wall for _, wall in starts),
+        "start_overhead_ms": start_over[0], "start_overhead_quarters_ms": start_over[1:],
+        "session_ms": session[0], "session_quarters_ms": session[1:], "boot_overhead_ms": start_over[0] + session[0],
+        "own_cpu_ms": statistics.median(ours["own_cpu_ms"] for ours, _ in pairs),
+        "pairs": len(pairs), "start_pairs": len(starts),
         "clone_up_ms": statistics.median(ups), "clone_up_best_ms": ups[0], "clone_up_worst_ms": ups[-1],
         "clone_renewed_ms": statistics.median(clone["renewed_ms"] for run in runs for clone in run["clones"]),
         "boot_cpu_ms": statistics.median(run["boot_cpu_ms"] for run in runs),
@@ -102,10 +130,12 @@ def measure(quick, long):
         "clones": clones, "rounds": rounds,
     }
     print(f"  load average {busy()}")
-    print(f"  boot to the agent          {figures['boot_ms']:9.0f} ms   QEMU alone {figures['bare_boot_ms']:.0f} ms, "
-          f"difference {figures['boot_overhead_ms']:+.0f} ms (median of {len(pairs)} pairs; half of them "
-          f"{over[len(over) // 4]:+.0f} to {over[-1 - len(over) // 4]:+.0f}; of the fastest of each {min(boots) - min(bare):+.0f})")
-    print(f"  CPU time besides the VMM's {figures['own_cpu_ms']:9.1f} ms   all of it against QEMU alone {figures['boot_cpu_overhead_ms']:+.1f} ms")
+    print(f"  boot to the agent          {figures['boot_ms']:9.0f} ms   QEMU alone {figures['bare_boot_ms']:.0f} ms; "
+          f"differences of {len(pairs)} pairs {over[0]:+.0f} ms ({over[1]:+.0f} to {over[2]:+.0f})")
+    print(f"  start until it obeys       {figures['start_ms']:9.1f} ms   QEMU alone {figures['bare_start_ms']:.1f} ms; "
+          f"differences of {len(starts)} pairs {start_over[0]:+.1f} ms ({start_over[1]:+.1f} to {start_over[2]:+.1f})")
+    print(f"  a session with the agent   {session[0]:9.1f} ms   ({session[1]:.1f} to {session[2]:.1f})")
+    print(f"  so Blixard adds            {figures['boot_overhead_ms']:9.1f} ms   and {figures['own_cpu_ms']:.1f} ms of CPU besides the VMM's")
     print(f"  a clone's agent answers    {figures['clone_up_ms']:9.0f} ms   {figures['clone_up_ms'] / figures['boot_ms']:.3f} of a boot; "
           f"best {ups[0]:.0f} ms, worst {ups[-1]:.0f} ms")
     print(f"  CPU time of its VMM then   {figures['clone_cpu_ms']:9.0f} ms   {figures['clone_cpu_ms'] / figures['boot_cpu_ms']:.3f} of a boot's "
