@@ -4,7 +4,7 @@
  * QEMU's chardev takes one client at a time and buffers nothing for it; a connection says nothing
  * about whether the guest is there.  So a session is begun by RESET and counts from the HELLO that
  * carries its nonce; whatever ends it closes the connection too, except that a guest which begins
- * anew (HELLO with nonce 0) gets its RESET on the same one.
+ * anew (HELLO with nonce 0) gets its RESET on the same one, unless one is on its way already.
  */
 #include "engine/agent/agent.h"
 
@@ -19,6 +19,10 @@
 
 /* So many sessions may begin in AGENT_RETRY_MS; a guest that wants more waits. */
 enum { RESETS_MAX = 4, RETRY_MS = 20, GREETING_MAX = 64, DIAL_MS = 5000 };
+/* A guest that has just opened its port finds the RESET there that was sent while it booted: one
+ * round trip less than another one takes.  Where the guest before it had read that, nobody answers.
+ */
+enum { AWAIT_MS = 250 };
 /* A guest that says nothing is asked again, more and more seldom: it may never have had an agent.
  */
 enum { PATIENCE_FIRST_MS = 5000, PATIENCE_LAST_MS = 300000 };
@@ -45,6 +49,7 @@ static void begin_session(struct agent *agent)
     BUFFER_OWNED struct buffer body = {0};
     agent->nonce = random_u64() | 1; /* never 0, which is the guest's */
     agent->state = AGENT_RESETTING;
+    agent->is_awaited = false;
     agent->last_id = 0;
     agent->resets++;
     loop_timer_start(agent->retry, agent->patience_ms);
@@ -113,6 +118,11 @@ static void take_hello(struct agent *agent, const struct agent_frame *frame)
     uint64_t nonce = 0;
     if (!agent_read_info(agent_reader_of(frame->payload, frame->length), &info, &nonce)) {
         agent_break(agent, "its HELLO makes no sense");
+        return;
+    }
+    if (nonce == 0 && agent->state == AGENT_RESETTING && agent->nonce != 0 && !agent->is_awaited) {
+        agent->is_awaited = true;
+        loop_timer_start(agent->retry, AWAIT_MS);
         return;
     }
     if (nonce == 0) {

@@ -36,6 +36,7 @@ struct agent {
     struct buffer greeting;
     struct agent_receiver receiver;
     uint64_t nonce;
+    bool is_awaited;          /* its answer, though the guest has begun anew since it was sent */
     uint64_t patience_ms;     /* until a RESET that is not answered is repeated */
     uint64_t resets_since_ms; /* these two: not too many sessions */
     unsigned resets;

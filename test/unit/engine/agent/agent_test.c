@@ -322,6 +322,34 @@ TEST(agent, begins_anew_with_a_guest_that_does)
     end();
 }
 
+/* Goal: a boot costs one round trip.  Method: the guest finds what was sent before it was there. */
+TEST(agent, waits_for_what_a_guest_that_has_begun_will_read)
+{
+    begin(0);
+    RUN_UNTIL(scene.resets == 1);
+    uint64_t nonce = scene.nonce;
+    say_hello(0, AGENT_VERSION);
+    say_hello(nonce, AGENT_VERSION);
+    RUN_UNTIL(scene.ups == 1);
+    EXPECT(scene.resets == 1 && scene.downs == 0);
+    end();
+}
+
+/* Goal: one that will not read it gets another.  Method: no answer comes; and a third beginning. */
+TEST(agent, asks_again_a_guest_that_has_begun_and_does_not_answer)
+{
+    begin(0);
+    RUN_UNTIL(scene.resets == 1);
+    say_hello(0, AGENT_VERSION);
+    RUN_UNTIL(scene.resets == 2);
+    say_hello(0, AGENT_VERSION);
+    say_hello(0, AGENT_VERSION);
+    RUN_UNTIL(scene.resets == 3);
+    say_hello(scene.nonce, AGENT_VERSION);
+    RUN_UNTIL(scene.ups == 1);
+    end();
+}
+
 TEST(agent, connects_again_when_it_is_cut_off)
 {
     begin_up();
