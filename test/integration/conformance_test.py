@@ -3,6 +3,7 @@ in both tiers and both isolations."""
 import json
 import os
 import pathlib
+import pty
 import subprocess
 import tempfile
 import unittest
@@ -179,6 +180,20 @@ class OneCall(FromWat):
         done = self.run_it(module, "--invoke", "f", "--timeout", "100ms")
         self.assertEqual(done.returncode, 75)
         self.assertIn("timed out", done.stderr)
+
+    def test_a_terminal_sees_what_takes_its_time(self):
+        """And nothing of it when that has ended."""
+        module = self.assemble("watched", '(module (func (export "f") (result i32) (i32.const 11)))')
+        control, terminal = pty.openpty()
+        self.addCleanup(os.close, control)
+        self.addCleanup(os.close, terminal)
+        done = subprocess.run([BUILD / "blixard", "fn", "run", module, "--invoke", "f"], stdout=subprocess.PIPE, stderr=terminal, text=True,
+                              timeout=120, env=dict(os.environ, XDG_CACHE_HOME=self.folder.name))
+        self.assertEqual(done.stdout, "i32:11\n")
+        said = os.read(control, 4096)
+        for what in b"validating the module", b"translating the module", b"compiling":
+            self.assertIn(what, said)
+        self.assertTrue(said.endswith(b"\r\x1b[K"), said)
 
     def test_memory_has_a_limit(self):
         module = self.assemble("growing", "(module (memory 1) (func (export \"f\") (param i32) (result i32) (memory.grow (local.get 0))))")

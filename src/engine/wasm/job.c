@@ -25,6 +25,13 @@ enum { ERRORS_MAX = 65536, FILE_BYTES_MAX = 512 << 20, PROCESSES_MAX = 256 };
 /* Compilers run as nobody's user when the daemon is root. */
 enum { JOB_UID = 1999999999 };
 
+static void tell(const struct job *job, const char *what)
+{
+    if (job->wasm->on_tool != NULL) {
+        job->wasm->on_tool(what);
+    }
+}
+
 int job_begin(struct job *job, struct error *err)
 {
     char name[17];
@@ -39,6 +46,7 @@ int job_begin(struct job *job, struct error *err)
 
 void job_end(struct job *job)
 {
+    tell(job, NULL);
     struct error ignored = {0};
     file_remove_tree(job->folder, &ignored);
     free(job->folder);
@@ -135,6 +143,7 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
         .prepare_context = &jail,
     };
     struct process_result result;
+    tell(job, what);
     int r = process_run(&options, &errors, &errors, &result, err);
     if (r < 0) {
         return r;

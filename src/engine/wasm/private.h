@@ -52,6 +52,7 @@ struct wasm {
     uint64_t cpu_seconds_max;
     uint64_t timeout_ms;
     uint64_t memory_bytes_max;
+    void (*on_tool)(const char *what);
     pthread_mutex_t lock; /* guards `building`, `held` and `evictions` */
     pthread_cond_t built;
     struct map building; /* cache keys somebody is at work on */

@@ -74,6 +74,7 @@ int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct
     wasm->timeout_ms = options->timeout_ms > 0 ? options->timeout_ms : TIMEOUT_MS;
     wasm->memory_bytes_max =
         options->memory_bytes_max > 0 ? options->memory_bytes_max : memory_bytes_default;
+    wasm->on_tool = options->on_tool;
     pthread_mutex_init(&wasm->lock, NULL);
     pthread_cond_init(&wasm->built, NULL);
 

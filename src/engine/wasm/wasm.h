@@ -74,6 +74,8 @@ struct wasm_options {
     uint64_t timeout_ms;        /* per tool, on a machine that is busy, too; 0: half an hour */
     uint64_t memory_bytes_max;  /* per tool; 0: 2 GiB */
     bool shares_folder;         /* others open it at the same time */
+    /* Told what is begun ("compiling"), by who compiles; NULL: that has ended.  May be NULL. */
+    void (*on_tool)(const char *what);
 };
 
 int wasm_open(const struct wasm_options *options, struct wasm **ret_wasm, struct error *err);

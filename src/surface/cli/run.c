@@ -138,6 +138,12 @@ static int cache_folder(char **ret_folder, struct error *err)
     return file_make_folder(*ret_folder, 0711, err);
 }
 
+/* A large module takes its time: what at, on a terminal. */
+static void show_tool(const char *what)
+{
+    fprintf(stderr, "\r\033[K%s", what != NULL ? what : "");
+}
+
 int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err)
 {
     MEMORY_OWNED char *folder = NULL;
@@ -147,8 +153,10 @@ int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, s
     }
     MEMORY_OWNED char *blobs = memory_format("%s/blobs", folder);
     r = image_store_open_shared(blobs, ret_images, err);
-    struct wasm_options options = {
-        .work_folder = folder, .images = *ret_images, .shares_folder = true};
+    struct wasm_options options = {.work_folder = folder,
+                                   .images = *ret_images,
+                                   .shares_folder = true,
+                                   .on_tool = isatty(STDERR_FILENO) ? show_tool : NULL};
     return r < 0 ? r : wasm_open(&options, ret_wasm, err);
 }
 
