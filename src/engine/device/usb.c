@@ -184,13 +184,12 @@ static bool comes_from(const char *block, const char *interface, unsigned depth)
 }
 
 /* proc(5): the third word of a line is MAJOR:MINOR. */
-static bool is_mounted(const char *sys, const char *port)
+static bool is_mounted_in(const char *mountinfo, const char *sys, const char *interface)
 {
     BUFFER_OWNED struct buffer mounts = {0};
     struct error ignored = {0};
     bool is = false;
-    MEMORY_OWNED char *interface = memory_format("/%s:", port);
-    file_read("/proc/self/mountinfo", MOUNTS_MAX_BYTES, &mounts, &ignored);
+    file_read(mountinfo, MOUNTS_MAX_BYTES, &mounts, &ignored);
     for (const char *line = buffer_string(&mounts); *line != '\0' && !is;) {
         unsigned major = 0;
         unsigned minor = 0;
@@ -202,6 +201,14 @@ static bool is_mounted(const char *sys, const char *port)
         line += length + (line[length] == '\n');
     }
     return is;
+}
+
+/* A unit may hide folders from the daemon (ProtectHome=), and with them what is mounted there. */
+static bool is_mounted(const char *sys, const char *port)
+{
+    MEMORY_OWNED char *interface = memory_format("/%s:", port);
+    return is_mounted_in("/proc/self/mountinfo", sys, interface) ||
+        is_mounted_in("/proc/1/mountinfo", sys, interface);
 }
 
 /* ---- One device ---- */

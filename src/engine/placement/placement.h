@@ -49,7 +49,7 @@ enum {
     PLACEMENT_ALLOCATIONS_MAX = 2000000,
     PLACEMENT_NUMA_MAX = 16,
     PLACEMENT_CORES_MAX = 1024,
-    PLACEMENT_DEVICE_KINDS_MAX = 16, /* at a node, and in a request */
+    PLACEMENT_DEVICE_KINDS_MAX = 32, /* at a node, and in a request */
     PLACEMENT_DEVICES_MAX = 64,      /* of one kind */
     PLACEMENT_PORTS_MAX = 64,        /* in a request */
     PLACEMENT_HINTS_MAX = 64,
