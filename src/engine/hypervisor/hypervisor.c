@@ -114,6 +114,16 @@ const struct found *hypervisor_find(const struct hypervisor *hypervisor, const c
     return NULL;
 }
 
+bool hypervisor_passes_usb(const struct hypervisor *hypervisor)
+{
+    bool passes = false;
+    for (size_t i = 0; i < hypervisor_driver_count(hypervisor); i++) {
+        const struct hypervisor_driver_info *info = hypervisor_driver_at(hypervisor, i);
+        passes = passes || (info->is_usable && info->can_pass_usb);
+    }
+    return passes;
+}
+
 const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervisor *hypervisor,
                                                             const char *name)
 {

@@ -102,6 +102,9 @@ size_t hypervisor_driver_count(const struct hypervisor *hypervisor);
 const struct hypervisor_driver_info *hypervisor_driver_at(const struct hypervisor *hypervisor,
                                                           size_t index);
 
+/* Has it a driver whose machines can have USB devices? */
+bool hypervisor_passes_usb(const struct hypervisor *hypervisor);
+
 /* By its name; NULL, "" or an unknown one: the first that is usable, else the first. */
 const struct hypervisor_driver_info *hypervisor_driver_info(const struct hypervisor *hypervisor,
                                                             const char *name);

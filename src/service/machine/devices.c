@@ -167,8 +167,9 @@ static void take_own(const struct machine_service *service, struct offers *offer
 {
     MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
     size_t count = device_list("/sys", devices_offered(service), devices);
+    bool has_usb = hypervisor_passes_usb(service->options.hypervisor);
     for (size_t i = 0; i < count; i++) {
-        if (devices[i].problem[0] == '\0') {
+        if (devices[i].problem[0] == '\0' && (has_usb || !device_is_usb(devices[i].address))) {
             add_offer(offers, devices[i].address, devices[i].class_name, devices[i].model);
         }
     }

@@ -207,7 +207,16 @@ static void write_on_pci(struct json_writer *writer, const struct device *device
     json_write_end_array(writer);
 }
 
-static void write_passed(struct json_writer *writer, const struct device *devices, size_t count)
+static const char *problem_of(const struct node_options *options, const struct device *device)
+{
+    bool lacks_vmm = device_is_usb(device->address) && options->hypervisor != NULL &&
+        !hypervisor_passes_usb(options->hypervisor);
+    return lacks_vmm ? "no VMM of this node passes USB on: qemu with usb-host is to"
+                     : device->problem;
+}
+
+static void write_passed(struct json_writer *writer, const struct node_options *options,
+                         const struct device *devices, size_t count)
 {
     json_write_begin_array(writer);
     for (size_t i = 0; i < count; i++) {
@@ -227,7 +236,7 @@ static void write_passed(struct json_writer *writer, const struct device *device
         } else {
             write_on_pci(writer, device);
         }
-        json_write_field_string(writer, "problem", device->problem);
+        json_write_field_string(writer, "problem", problem_of(options, device));
         json_write_end_object(writer);
     }
     json_write_end_array(writer);
@@ -244,14 +253,14 @@ static void write_passthrough(struct json_writer *writer, const struct node_opti
 {
     MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
     json_write_key(writer, "passthrough");
-    write_passed(writer, devices, device_list(sys, offered_of(options), devices));
+    write_passed(writer, options, devices, device_list(sys, offered_of(options), devices));
 }
 
 void attributes_write_usb(const struct node_options *options, const char *sys, struct buffer *out)
 {
     struct json_writer writer = json_writer_to(out);
     MEMORY_OWNED struct device *devices = memory_new(DEVICE_LIST_MAX, sizeof(*devices));
-    write_passed(&writer, devices,
+    write_passed(&writer, options, devices,
                  device_list_usb(sys, offered_of(options), devices, DEVICE_LIST_MAX));
 }
 
