@@ -212,6 +212,7 @@ uint32_t content_allocate(uint32_t node, uint64_t offset, uint64_t length)
     struct file *file = file_at(node);
     for (uint64_t i = offset / BLOCK_BYTES; i <= (offset + length - 1) / BLOCK_BYTES; i++) {
         if (block_of(file, i, true) == NULL) {
+            cut(file, (file->size + BLOCK_BYTES - 1) / BLOCK_BYTES); /* others have room still */
             return WASI_ENOSPC;
         }
     }

@@ -227,6 +227,9 @@ u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
     enum { FROM_START, FROM_HERE, FROM_END };
     struct descriptor *descriptor;
     bool only_tells = offset == 0 && whence == FROM_HERE;
+    if (whence > FROM_END) {
+        return WASI_EINVAL;
+    }
     u32 error = check_position(fd, only_tells ? WASI_RIGHT_TELL : WASI_RIGHT_SEEK, &descriptor);
     if (error == WASI_ENOTCAPABLE && only_tells) {
         error = descriptor_check(fd, WASI_RIGHT_SEEK, &descriptor); /* that one implies it */
@@ -240,7 +243,7 @@ u32 WASI(fd_seek)(instance i, u32 fd, u64 offset, u32 whence, u32 result)
         return error;
     }
     u64 position = from + offset;
-    if (whence > FROM_END || position > INT64_MAX || ((int64_t)offset > 0 && position < from)) {
+    if (position > INT64_MAX || ((int64_t)offset > 0 && position < from)) {
         return WASI_EINVAL;
     }
     descriptor->position = position;
@@ -287,10 +290,10 @@ u32 WASI(fd_fdstat_set_flags)(instance i, u32 fd, u32 flags)
 {
     (void)i;
     struct descriptor *descriptor;
-    u32 error = descriptor_check(fd, WASI_RIGHT_SET_FLAGS, &descriptor);
-    if (error == WASI_OK && flags > WASI_FLAGS_ALL) {
-        error = WASI_EINVAL;
+    if (flags > WASI_FLAGS_ALL) {
+        return WASI_EINVAL;
     }
+    u32 error = descriptor_check(fd, WASI_RIGHT_SET_FLAGS, &descriptor);
     if (error == WASI_OK) {
         descriptor->flags = (uint16_t)flags;
     }
@@ -371,10 +374,10 @@ u32 WASI(fd_filestat_set_times)(instance i, u32 fd, u64 accessed, u64 modified, 
 {
     (void)i;
     struct descriptor *descriptor;
-    u32 error = check_file(fd, WASI_RIGHT_SET_TIMES, WASI_ENOTCAPABLE, &descriptor);
-    if (error == WASI_OK && !wasi_times_are_good(which)) {
-        error = WASI_EINVAL;
+    if (!wasi_times_are_good(which)) {
+        return WASI_EINVAL;
     }
+    u32 error = check_file(fd, WASI_RIGHT_SET_TIMES, WASI_ENOTCAPABLE, &descriptor);
     if (error == WASI_OK && is_host(descriptor)) {
         const struct host_question question = {
             .operation = HOSTFILES_SET_TIMES,
@@ -389,8 +392,11 @@ u32 WASI(fd_advise)(instance i, u32 fd, u64 offset, u64 length, u32 advice)
     (void)i;
     enum { ADVICES = 6 };
     struct descriptor *descriptor;
+    if (advice >= ADVICES) {
+        return WASI_EINVAL;
+    }
     u32 error = check_file(fd, WASI_RIGHT_ADVISE, WASI_ESPIPE, &descriptor);
-    if (error == WASI_OK && (advice >= ADVICES || (int64_t)offset < 0 || (int64_t)length < 0)) {
+    if (error == WASI_OK && ((int64_t)offset < 0 || (int64_t)length < 0)) {
         error = WASI_EINVAL;
     }
     return error; /* memory needs none */

@@ -87,15 +87,12 @@ static u32 host_open(struct path path, u32 lookup, u32 how, u32 rights, u32 *ret
 }
 
 /* What the folder lets be opened, and how. */
-static u32 check_open(const struct descriptor *folder, u32 how, u32 wanted, u32 flags)
+static u32 check_open(const struct descriptor *folder, u32 how, u32 wanted)
 {
     if ((how & WASI_OPEN_TRUNCATE) && (folder->rights & WASI_RIGHT_PATH_SET_SIZE) == 0) {
         return WASI_EPERM;
     }
-    if (wanted & ~folder->rights_inheriting) {
-        return WASI_ENOTCAPABLE;
-    }
-    return how > 15 || flags > WASI_FLAGS_ALL ? WASI_EINVAL : WASI_OK;
+    return wanted & ~folder->rights_inheriting ? WASI_ENOTCAPABLE : WASI_OK;
 }
 
 u32 WASI(path_open)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 how, u64 base,
@@ -106,13 +103,16 @@ u32 WASI(path_open)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 ho
     u32 node = NODE_NONE;
     u32 opened = 0;
     u32 wanted = (u32)base & WASI_RIGHTS_INHERITED;
+    if (lookup > WASI_FOLLOW || how > WASI_OPEN_ALL || flags > WASI_FLAGS_ALL) {
+        return WASI_EINVAL;
+    }
     u32 needed = WASI_RIGHT_PATH_OPEN | (how & WASI_OPEN_CREATE ? WASI_RIGHT_CREATE_FILE : 0);
     u32 error = begin(fd, needed, path, length, &place);
     if (error != WASI_OK) {
         return error;
     }
     const struct descriptor folder = *descriptor_get(fd);
-    error = check_open(&folder, how, wanted, flags);
+    error = check_open(&folder, how, wanted);
     if (error != WASI_OK) {
         return error;
     }
@@ -166,6 +166,9 @@ u32 WASI(path_filestat_get)(instance i, u32 fd, u32 lookup, u32 path, u32 length
     u32 node = NODE_NONE;
     struct path place;
     struct file_status status;
+    if (lookup > WASI_FOLLOW) {
+        return WASI_EINVAL;
+    }
     u32 error = begin(fd, WASI_RIGHT_PATH_STATUS, path, length, &place);
     if (error == WASI_OK && starts_on_host(fd)) {
         const struct host_question question = {
@@ -194,10 +197,10 @@ u32 WASI(path_filestat_set_times)(instance i, u32 fd, u32 lookup, u32 path, u32 
     (void)i;
     u32 node = NODE_NONE;
     struct path place;
-    u32 error = begin(fd, WASI_RIGHT_PATH_SET_TIMES, path, length, &place);
-    if (error == WASI_OK && !wasi_times_are_good(which)) {
-        error = WASI_EINVAL;
+    if (lookup > WASI_FOLLOW || !wasi_times_are_good(which)) {
+        return WASI_EINVAL;
     }
+    u32 error = begin(fd, WASI_RIGHT_PATH_SET_TIMES, path, length, &place);
     if (error == WASI_OK && starts_on_host(fd)) {
         const u64 numbers[4] = {lookup & WASI_FOLLOW, accessed, modified, which};
         return host_path(HOSTFILES_PATH_SET_TIMES, place, numbers);
@@ -216,6 +219,9 @@ u32 WASI(path_link)(instance i, u32 fd, u32 lookup, u32 path, u32 length, u32 to
     (void)i;
     struct path source;
     struct path target;
+    if (lookup > WASI_FOLLOW) {
+        return WASI_EINVAL;
+    }
     u32 error = begin(fd, WASI_RIGHT_LINK_SOURCE, path, length, &source);
     if (error == WASI_OK) {
         error = begin(to, WASI_RIGHT_LINK_TARGET, to_path, to_length, &target);

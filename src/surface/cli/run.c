@@ -456,7 +456,7 @@ static uint32_t hidden_folders(const struct run *run)
 {
     const struct wasm_module_info *module = &run->module;
     if (run->form != WASM_FORM_FUNCTION) {
-        return 0;
+        return ABI_FOLDER_ROOT; /* its files are left out */
     }
     return (module->assets_bytes == 0 ? ABI_FOLDER_ROOT : 0) |
         (module->uses_paths ? 0 : ABI_FOLDER_TMP);
