@@ -191,11 +191,15 @@ static void search_all(struct search *search)
     cluster->mark++;
     search->count = 0;
     memset(search->decision->refused, 0, sizeof(search->decision->refused));
+    memset(search->decision->lacking, 0, sizeof(search->decision->lacking));
     for (size_t i = 0; i < cluster->node_count && search->count < search->most; i++) {
         struct node *node = cluster->nodes[(start + i) % cluster->node_count];
         struct refusal refusal = filter_node(search->probe, node);
         search->decision->nodes_looked++;
         search->decision->refused[refusal.filter]++;
+        if (refusal.filter == PLACEMENT_RESOURCE) {
+            search->decision->lacking[refusal.which]++;
+        }
         if (refusal.filter != PLACEMENT_PASSED) {
             may_displace(search, node, refusal.filter);
             continue;
@@ -500,6 +504,18 @@ static void tell_devices(const struct placement_demand *demand, struct placement
     }
 }
 
+/* Another number of nodes and what they lack. */
+static void tell_count(struct placement_decision *decision, uint32_t nodes, const char *what,
+                       const char **between)
+{
+    size_t length = strlen(decision->reason);
+    if (nodes > 0) {
+        snprintf(decision->reason + length, sizeof(decision->reason) - length, "%s%u %s", *between,
+                 nodes, what);
+        *between = ", ";
+    }
+}
+
 static void tell_refusals(const struct placement_demand *demand,
                           struct placement_decision *decision, size_t nodes)
 {
@@ -507,14 +523,16 @@ static void tell_refusals(const struct placement_demand *demand,
         tell_devices(demand, decision);
         return;
     }
-    int length = snprintf(decision->reason, sizeof(decision->reason),
-                          nodes == 0 ? "there are no nodes" : "none of %zu nodes", nodes);
+    snprintf(decision->reason, sizeof(decision->reason),
+             nodes == 0 ? "there are no nodes" : "none of %zu nodes", nodes);
     const char *between = ": ";
     for (enum placement_filter i = PLACEMENT_NOT_READY; i < PLACEMENT_FILTER_COUNT; i++) {
-        if (decision->refused[i] > 0 && (size_t)length < sizeof(decision->reason)) {
-            length += snprintf(decision->reason + length, sizeof(decision->reason) - (size_t)length,
-                               "%s%u %s", between, decision->refused[i], placement_filter_name(i));
-            between = ", ";
+        if (i != PLACEMENT_RESOURCE) {
+            tell_count(decision, decision->refused[i], placement_filter_name(i), &between);
+        }
+        for (enum placement_resource k = 0; i == PLACEMENT_RESOURCE && k < PLACEMENT_RESOURCE_COUNT;
+             k++) {
+            tell_count(decision, decision->lacking[k], placement_resource_name(k), &between);
         }
     }
 }

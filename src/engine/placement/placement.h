@@ -429,10 +429,11 @@ struct placement_decision {
     size_t victim_count;
     bool takes_reservation;
     /* How it came about. */
-    uint32_t nodes_passed;                    /* candidates that were scored */
-    uint32_t nodes_looked;                    /* nodes whose resources were compared */
-    uint32_t refused[PLACEMENT_FILTER_COUNT]; /* nodes, when it found no place */
-    char reason[PLACEMENT_REASON_MAX];        /* for people: why there, or why nowhere */
+    uint32_t nodes_passed;                      /* candidates that were scored */
+    uint32_t nodes_looked;                      /* nodes whose resources were compared */
+    uint32_t refused[PLACEMENT_FILTER_COUNT];   /* nodes, when it found no place */
+    uint32_t lacking[PLACEMENT_RESOURCE_COUNT]; /* those refused for resources, by the first */
+    char reason[PLACEMENT_REASON_MAX];          /* for people: why there, or why nowhere */
     uint32_t wakes;   /* enum placement_wake: what can help; when not placed */
     uint64_t wake_ms; /* the next reservation expires then; 0: none */
 };

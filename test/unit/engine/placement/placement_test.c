@@ -393,6 +393,7 @@ TEST(placement, a_sample_does_not_overlook_the_only_place)
     request.demand.amounts.of[PLACEMENT_MEMORY] = 20 * GIB;
     EXPECT_STRING(place_by(cluster, &request, &options), "");
     EXPECT(last.refused[PLACEMENT_RESOURCE] == 600);
+    EXPECT_STRING(last.reason, "none of 600 nodes: 600 memory");
     expect_sound(cluster);
     placement_cluster_free(cluster);
 }

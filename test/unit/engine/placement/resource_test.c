@@ -33,7 +33,10 @@ TEST(placement_resource, each_is_a_limit_and_the_last_one_of_it_can_be_had)
         request.demand.amounts = (struct placement_amounts){0};
         request.demand.amounts.of[i] = i == PLACEMENT_SLOTS ? 900 : 901; /* it is one itself */
         EXPECT_STRING(place(cluster, &request), "");
-        EXPECT(last.refused[PLACEMENT_RESOURCE] == 1);
+        EXPECT(last.refused[PLACEMENT_RESOURCE] == 1 && last.lacking[i] == 1);
+        char reason[64];
+        snprintf(reason, sizeof(reason), "none of 1 nodes: 1 %s", placement_resource_name(i));
+        EXPECT_STRING(last.reason, reason);
         request.demand.amounts.of[i]--;
         EXPECT_STRING(place(cluster, &request), "n");
         struct placement_request more = make_request("more");
