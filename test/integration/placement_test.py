@@ -107,6 +107,13 @@ class Placement(unittest.TestCase):
         self.assertIn("constraint", explained)
         self.assertIn(self.a.name, explained)
 
+    def test_a_runner_waits_for_no_node_where_none_runs_any(self):
+        for path, status, said in (("/nonexistent", 66, "no folder /nonexistent"), (self.folder, 77, "machine_runner_folders")):
+            done = self.a.cli("vm", "create", "runs", "--runner", path, check=False)
+            self.assertEqual((done.returncode, done.stdout), (status, ""), done.stderr)
+            self.assertIn(said, done.stderr)
+        self.assertEqual(self.machines(), [])
+
     def test_what_a_node_has_of_each_class_can_be_asked_for(self):
         has = self.a.get("/v1/nodes")["nodes"][0]["attributes"]
         counted = [(f"device.{item['name']}", item["count"]) for item in has["devices"]] + [(f"hugepages.{item['name']}", item["count"]) for item in has["hugepages"]]

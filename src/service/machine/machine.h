@@ -138,6 +138,11 @@ void machine_create(struct machine_service *service, const char *project, const 
  */
 /* The settings alone, complete and checked; a new reference. */
 int machine_complete(const json_t *create, json_t **ret_config, struct error *err);
+/* Where no node runs machines from runners, such a one would wait for ever: NOT_FOUND, INVALID or
+ * DENIED, what this node says of its runner.  0: one does, one has not yet said, or there is no
+ * runner in these settings.  Blocks. */
+int machine_runner_check(const struct machine_service *service, const json_t *config,
+                         struct error *err);
 struct machine_draft {
     char id[17];
     json_t *config;

@@ -21,6 +21,8 @@
 #include "base/log.h"
 #include "base/memory.h"
 
+#include "engine/store/store.h"
+
 #include "service/machine/devices.h"
 #include "service/machine/parts.h"
 #include "service/nix/nix.h"
@@ -326,6 +328,36 @@ int runner_settle(const struct machine_service *service, json_t *config, struct 
         take_real_path(config, runner.path);
     }
     return r;
+}
+
+static bool take_any(sqlite3_stmt *row, void *context)
+{
+    (void)row;
+    *(bool *)context = true;
+    return false;
+}
+
+int machine_runner_check(const struct machine_service *service, const json_t *config,
+                         struct error *err)
+{
+    struct hypervisor_runner runner;
+    bool may_run = false;
+    if (!runner_is(config)) {
+        return 0;
+    }
+    int r = store_query(service->options.store, err, take_any, &may_run,
+                        "SELECT 1 FROM node n WHERE n.attributes -> '$.drivers' IS NULL OR EXISTS "
+                        "(SELECT 1 FROM json_each(n.attributes, '$.drivers') d WHERE d.value ->> "
+                        "'$.name' = 'runner') LIMIT 1",
+                        "");
+    if (r < 0 || may_run) {
+        return r;
+    }
+    r = runner_can_come(service, config) ? 0 : runner_read(service, config, &runner, err);
+    return r < 0 ? r
+                 : error_set(err, ERROR_DENIED,
+                             "runner: no node runs machines from runners: machine_runner_folders "
+                             "of one of them has to name a folder (on NixOS: /nix/store)");
 }
 
 const char *runner_booted(const struct machine *machine)

@@ -247,6 +247,7 @@ static void follow(struct creating *creating, struct asked *asked,
                    struct placement_decision *decision)
 {
     struct placement_service *service = creating->service;
+    struct error err = {0};
     snprintf(creating->reason, sizeof(creating->reason), "%s", decision->reason);
     if (decision->is_placed && decision->victim_count > 0) {
         many_create_one(service, creating->project, creating->create, decision, creating->done,
@@ -259,6 +260,8 @@ static void follow(struct creating *creating, struct asked *asked,
     } else if (is_of_ports(decision) && service->nodes.count == 1) {
         snprintf(creating->node, sizeof(creating->node), "%.63s", service->node_name);
         make(creating);
+    } else if (machine_runner_check(service->options.machines, creating->config, &err) < 0) {
+        refuse(creating, &err);
     } else {
         find_volume_node(creating);
         make_pending(creating, creating->reason);
