@@ -7,8 +7,10 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
+import threading
 import unittest
 
 PLAIN_ONLY = "the time goes to compilers"
@@ -96,6 +98,27 @@ class Usage(unittest.TestCase):
         self.wrong(66, "there is no operation", "operation", "get", "nothing")
         self.wrong(69, "start one with `blixard dev`", "fn", "list", "--addr", "127.0.0.1:1")
         self.wrong(69, "start one with `blixard dev`", "fn", "list", env={"BLIXARD_ADDR": "unix:/nonexistent"})
+
+    def test_a_node_that_ends_in_the_middle_is_no_port_to_log_in_at(self):
+        with socket.socket(socket.AF_UNIX) as listener:
+            path = pathlib.Path(folder.name, "ends.sock")
+            listener.bind(str(path))
+            listener.listen()
+
+            def end():
+                one, _ = listener.accept()
+                one.recv(4096)
+                listener.close()
+                path.unlink()
+                one.close()
+
+            ending = threading.Thread(target=end)
+            ending.start()
+            status, _, said = run("fn", "list", "--addr", f"unix:{path}")
+            ending.join()
+        self.assertEqual(status, 69, said)
+        self.assertIn("the node ended before it answered", said)
+        self.assertNotIn("login", said)
 
     def test_output_that_cannot_be_written_is_an_error(self):
         with open("/dev/full", "wb") as full:

@@ -79,6 +79,11 @@ class NodeLoss(unittest.TestCase):
         self.assertFalse(runs(folder), "two copies")
         return machine
 
+    def what_is_asked_at_once_says_so(self, first, lost):
+        done = first.cli("vm", "stop", "hopeless", check=False)
+        self.assertEqual(done.returncode, 69, done.stderr)
+        self.assertRegex(done.stderr, f"node {lost.name} does not answer .*node list|its node {lost.name} has been lost")
+
     def what_is_asked_of_it_says_so(self, first, lost, folder):
         for server in self.cluster.running():
             for words in (("stop", "hopeless"), ("exec", "hopeless", "--", "ls"), ("delete", "hopeless")):
@@ -135,6 +140,7 @@ class NodeLoss(unittest.TestCase):
                   "--node", lost.name, "--no-wait")
         drain = first.call("POST", f"/v1/nodes/{lost.name}/drain", {"force": True, "deadline_ms": 20000})["operation"]
         lost.kill()
+        self.what_is_asked_at_once_says_so(first, lost)
         lost.is_paused = False
         self.wait_for(first, "waits", lambda machine: "waits for it" in (machine.get("reason") or ""), "its reason")
         for name in ("gang-1", "gang-2"):  # what was begun with them ends, and says why

@@ -11,6 +11,7 @@
 #include "base/http/client.h"
 #include "base/http/h2.h"
 #include "base/loop/loop.h"
+#include "base/text.h"
 
 enum { TICK_MS = 1000, REFUSALS_MAX = 3 };
 
@@ -75,7 +76,9 @@ static void on_end(const struct error *error, bool untouched, void *context)
         return;
     }
     struct error told = *error;
-    error_wrap(&told, "%s", client->address);
+    if (!text_starts_with(told.text, client->address)) { /* the connection's own says so */
+        error_wrap(&told, "%s", client->address);
+    }
     client_finish_call(call, &told);
 }
 

@@ -51,9 +51,19 @@ static int check_lost(const struct api *api, uint64_t id, struct error *err)
     return r;
 }
 
-static void say_if_lost(struct request *request, struct error *err)
+/* It counts as lost some seconds after it is: until then the connection alone tells. */
+static void say_why(struct request *request, struct error *err)
 {
-    if (check_lost(request->api, request->passed_to, err) < 0 && request->explain_lost != NULL) {
+    const struct error silent = *err;
+    if (check_lost(request->api, request->passed_to, err) == 0) {
+        const char *why = strchr(silent.text, ':'); /* behind "node NAME" */
+        if (silent.kind == ERROR_UNAVAILABLE && why != NULL) {
+            error_set(err, silent.kind,
+                      "%.*s does not answer (%.200s): try again in some seconds, when it is back "
+                      "or counts as lost (blixard node list)",
+                      (int)(why - silent.text), silent.text, why + 2);
+        }
+    } else if (request->explain_lost != NULL) {
         request->explain_lost(request, err);
     }
 }
@@ -65,7 +75,7 @@ static void on_end(const struct error *error, bool is_untouched, void *context)
     request->stop = NULL;
     if (error != NULL && !http_exchange_has_begun(request->exchange)) {
         struct error err = *error;
-        say_if_lost(request, &err);
+        say_why(request, &err);
         api_answer_error(request, &err);
     } else {
         api_request_end(request);

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/memory.h"
+#include "base/text.h"
 
 #include "surface/cli/private.h"
 
@@ -50,7 +52,10 @@ int everywhere_ask(const json_t *names,
         int r = ask(json_string_value(name), context, &problem);
         answered += r == 0;
         if (r < 0 && error_kind_retry(problem.kind) && json_array_size(names) > 1) {
-            fprintf(stderr, "blixard: node %s: %s\n", json_string_value(name), problem.text);
+            MEMORY_OWNED char *who = memory_format("node %s", json_string_value(name));
+            bool is_named = text_starts_with(problem.text, who);
+            fprintf(stderr, "blixard: %s%s%s\n", is_named ? "" : who, is_named ? "" : ": ",
+                    problem.text);
         } else if (r < 0) {
             *err = problem;
             return r;

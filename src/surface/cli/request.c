@@ -167,15 +167,41 @@ static void settle_on(const struct target *target, size_t index)
     }
 }
 
+/* The connection was lost in the middle: where nobody listens now, the node has ended; where that
+ * happens again, those are others than they are taken for. */
+static int broken_off(const struct target *target, const char *address, const struct error *lost,
+                      struct error *err)
+{
+    static const struct question look = {.method = "GET", .path = "/healthz"};
+    ANSWER_OWNED struct answer answer = {0};
+    struct running running = {.answer = &answer};
+    int r = ask_one(target, address, &look, &running, err);
+    if (r < 0) {
+        return r;
+    }
+    if (target->tls == NULL && running.error.kind != ERROR_NONE && running.was_sent) {
+        return error_set(err, ERROR_UNAVAILABLE,
+                         "%.300s: if that is where the nodes of a cluster listen, log in first "
+                         "(blixard login) and say https://",
+                         lost->text);
+    }
+    return error_set(
+        err, ERROR_UNAVAILABLE,
+        "%.300s: %s before it answered; whether it did what was asked is not known", lost->text,
+        running.error.kind != ERROR_NONE ? "the node ended" : "the connection was lost");
+}
+
 static int ask(const struct target *target, const struct question *question, struct answer *answer,
                struct error *err)
 {
     struct error silence = {0};
     struct error refusal = {0}; /* it says more than a dead address does */
     enum verdict verdict = VERDICT_NEXT;
+    const char *address = NULL;
     for (size_t i = 0; i < target->address_count && verdict == VERDICT_NEXT; i++) {
         struct running running = {.answer = answer};
-        int r = ask_one(target, target->addresses[i], question, &running, err);
+        address = target->addresses[i];
+        int r = ask_one(target, address, question, &running, err);
         if (r < 0) {
             return r;
         }
@@ -198,13 +224,9 @@ static int ask(const struct target *target, const struct question *question, str
         return nobody_answers(target, &silence, err);
     }
     *err = verdict == VERDICT_NEXT && refusal.kind != ERROR_NONE ? refusal : silence;
-    if (verdict == VERDICT_FAILURE && target->tls == NULL && silence.kind == ERROR_UNAVAILABLE) {
-        return error_set(err, ERROR_UNAVAILABLE,
-                         "%.300s: if that is where the nodes of a cluster listen, log in first "
-                         "(blixard login) and say https://",
-                         silence.text);
-    }
-    return -(int)err->kind;
+    return verdict == VERDICT_FAILURE && silence.kind == ERROR_UNAVAILABLE
+        ? broken_off(target, address, &silence, err)
+        : -(int)err->kind;
 }
 
 int request_to(const struct target *target, const char *method, const char *path,
