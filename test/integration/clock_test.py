@@ -1,6 +1,6 @@
 """The clock of the day jumps, there and back, while machines wait, room is kept, taints are borne and windows come.
 
-Two nodes read their clock from a file (test/lib/jump.c); what they measure time with goes on as ever.
+Two nodes read their clocks from files (test/lib/jump.c); what they measure time with goes on as ever.
 """
 import datetime
 import functools
@@ -41,12 +41,11 @@ class Clock(unittest.TestCase):
         if re.search(r"/lib[at]san\.so", linked):
             raise unittest.SkipTest(PLAIN_ONLY)
         cls.folder = pathlib.Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="blixard-clock-")))
-        cls.clock = cls.folder / "clock"
-        cls.set_clock(0)
         cls.cluster = Cluster(2, here=True, arguments=("--placement-hold-after-ms", "3000"))
         cls.addClassCleanup(cls.cluster.close)
+        cls.set_clock(0)
         for server in cls.cluster.servers:
-            server.start = functools.partial(server.start, env={"LD_PRELOAD": str(JUMP), "TEST_CLOCK": str(cls.clock)})
+            server.start = functools.partial(server.start, env={"LD_PRELOAD": str(JUMP), "TEST_CLOCK": str(cls.folder / server.name)})
         cls.cluster.form(servers=1)
         cls.enterClassContext(machines_of(*(server.folder for server in cls.cluster.servers)))
         cls.a, cls.b = cls.cluster.servers
@@ -57,11 +56,12 @@ class Clock(unittest.TestCase):
         cls.most = (has["memory_bytes"] - has["reserved"]["memory_bytes"]) // GIB - 1
 
     @classmethod
-    def set_clock(cls, seconds):
-        """So far ahead of the right one."""
-        written = cls.folder / "clock.new"
-        written.write_text(f"{seconds}\n")
-        written.rename(cls.clock)
+    def set_clock(cls, seconds, *servers):
+        """So far ahead of the right one; of all, where none is named."""
+        for server in servers or cls.cluster.servers:
+            written = cls.folder / "clock.new"
+            written.write_text(f"{seconds}\n")
+            written.rename(cls.folder / server.name)
 
     @classmethod
     def wait(cls, path, holds):
@@ -115,6 +115,16 @@ class Clock(unittest.TestCase):
         self.waits("next", "2GiB", "--constraint", f"node={self.b.name}")
         self.set_clock(2 * HOUR)
         self.wait("/v1/machines/next", lambda machine: machine["state"] == "running")
+
+    def test_who_is_always_beaten_waits(self):
+        """The one that decides believes in room that its node does not: what is kept there has expired by its clock alone."""
+        self.a.cli("placement", "reserve", "all", "--memory", f"{self.most}GiB", "--node", self.b.name, "--ttl", "1h")
+        self.set_clock(2 * HOUR, self.a)
+        done = self.a.cli("vm", "create", "beaten", "--image", "blank", "--memory", "2GiB", "--disk", "16MiB", "--no-wait",
+                          "--constraint", f"node={self.b.name}", check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.set_clock(2 * HOUR)
+        self.wait("/v1/machines/beaten", lambda machine: machine["state"] == "running")
 
     def test_a_taint_that_is_borne_for_hours_drives_away_when_the_clock_says_so(self):
         self.create("guest", "64MiB", "--constraint", f"node={self.a.name}", "--toleration", "noisy:NoExecute:7200")

@@ -27,11 +27,13 @@ struct creating {
     char *avoided[PLACEMENT_TRIES_MAX];
     unsigned tries;
     bool waits;
+    bool is_pending; /* it was sent to wait: nobody can be before it */
     placement_begun *done;
     void *context;
 };
 
 static void decide(struct creating *creating);
+static void make_pending(struct creating *creating, const char *reason);
 
 static void give_back(struct creating *creating)
 {
@@ -78,19 +80,32 @@ static void keep_decision(struct creating *creating)
     store_propose(service->options.store, command, NULL, NULL);
 }
 
+/* What its node alone has does not wait: see machine_draft(). */
+static bool may_wait(const struct creating *creating)
+{
+    return creating->waits && json_object_get(creating->create, "user_data") == NULL &&
+        json_array_size(json_object_get(creating->create, "shares")) == 0;
+}
+
 static void on_made(const struct error *error, const char *operation, void *context)
 {
     struct creating *creating = context;
     struct placement_service *service = creating->service;
     service->pending--;
     bool is_beaten = error != NULL && error->kind == ERROR_CONFLICT;
+    bool goes_on =
+        is_beaten && !creating->is_pending && !service->is_over && service->nodes.count > 1;
     service->conflicts += is_beaten;
-    if (is_beaten && creating->tries < PLACEMENT_TRIES_MAX && !service->is_over &&
-        service->nodes.count > 1) {
+    if (goes_on && creating->tries < PLACEMENT_TRIES_MAX) {
         creating->avoided[creating->tries - 1] = memory_copy_string(creating->node);
         service->retries++;
         give_back(creating);
         decide(creating);
+        return;
+    }
+    if (goes_on && may_wait(creating)) { /* the queue tries on */
+        give_back(creating);
+        make_pending(creating, error->text);
         return;
     }
     if (error == NULL) {
@@ -198,6 +213,7 @@ static void make_pending(struct creating *creating, const char *reason)
     struct placement_service *service = creating->service;
     bool has_volumes = json_array_size(json_object_get(creating->config, "volumes")) > 0;
     struct error err = {0};
+    creating->is_pending = true;
     if (!creating->waits) {
         error_set(&err, ERROR_LIMIT, "machine %s fits nowhere: %s",
                   json_text(creating->config, "name"), reason);
@@ -207,7 +223,6 @@ static void make_pending(struct creating *creating, const char *reason)
         send_there(creating, reason);
     } else {
         service->pending++;
-        creating->tries = PLACEMENT_TRIES_MAX;
         snprintf(creating->node, sizeof(creating->node), "%s", "");
         placement_service_create_pending(service, creating->project, creating->create, reason,
                                          creating->done, creating->context);
