@@ -270,7 +270,6 @@ static _Noreturn void become_shutter(const struct monitor *monitor)
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null >= 0 && dup2(null, STDIN_FILENO) >= 0 && dup2(null, STDOUT_FILENO) >= 0 &&
         dup2(null, STDERR_FILENO) >= 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0) {
-        jail_group_enter(monitor->name, &monitor->launch.limits);
         close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
         if (jail_enter(&monitor->launch.jail, &achieved, &err) == 0 &&
             prctl(PR_SET_PDEATHSIG, SIGKILL) == 0) {
@@ -291,7 +290,7 @@ static void shut_down(struct monitor *monitor)
         kill(monitor->vmm, SIGTERM);
         return;
     }
-    monitor->shutter = fork();
+    monitor->shutter = jail_group_fork(monitor->name, &monitor->launch.limits);
     if (monitor->shutter == 0) {
         become_shutter(monitor);
     }
@@ -349,7 +348,6 @@ static void become_vmm(const struct monitor *monitor, int io, int words, int low
         error_os(&err, errno, "arranging what the VMM has open");
         give_up(report, &err);
     }
-    jail_group_enter(monitor->name, &monitor->launch.limits); /* before it is confined */
     if (jail_enter(&monitor->launch.jail, &achieved, &err) < 0) {
         give_up(report, &err);
     }
@@ -416,7 +414,7 @@ static int start_vmm(struct monitor *monitor, const char *path, int console_list
     if (started < 0) {
         return started;
     }
-    monitor->vmm = fork();
+    monitor->vmm = jail_group_fork(monitor->name, &monitor->launch.limits);
     if (monitor->vmm < 0) {
         return error_os(err, errno, "starting a process");
     }

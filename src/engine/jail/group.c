@@ -7,12 +7,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sched.h>
 #include <mntent.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -227,48 +229,93 @@ struct seat {
     char *folder;
 };
 
-static void each_seat(const char *name, void (*visit)(const struct seat *seat, void *context),
-                      void *context)
+static void each_seat_of(const struct place places[CONTROLLERS], const char *name,
+                         void (*visit)(const struct seat *seat, void *context), void *context)
 {
-    struct place places[CONTROLLERS];
-    if (!is_name(name)) {
-        return;
-    }
-    find_places(places);
-    for (int i = 0; i < CONTROLLERS; i++) {
+    for (int i = 0; i < CONTROLLERS && is_name(name); i++) {
         if (places[i].path != NULL) {
             MEMORY_OWNED char *folder = memory_format("%s/" SLICE "/%s", places[i].path, name);
             const struct seat seat = {(enum controller)i, &places[i], folder};
             visit(&seat, context);
         }
     }
+}
+
+static void each_seat(const char *name, void (*visit)(const struct seat *seat, void *context),
+                      void *context)
+{
+    struct place places[CONTROLLERS];
+    find_places(places);
+    each_seat_of(places, name, visit, context);
     free_places(places);
 }
 
 struct entering {
     const char *name;
     const struct jail_group_limits *limits;
+    bool was_born_there; /* in version 2 */
+    int born_in;         /* its folder, before; -1: none */
     unsigned achieved;
 };
 
+static bool make_seat(const struct seat *seat, const struct entering *entering)
+{
+    if (seat->controller >= LIMITING ||
+        (seat->controller == HUGETLB && !entering->limits->bounds_huge_pages)) {
+        return false;
+    }
+    MEMORY_OWNED char *folder = open_group(seat->place, seat->controller, entering->name);
+    return folder != NULL &&
+        set_limit(folder, seat->place->is_v2, seat->controller, entering->limits) == 0;
+}
+
+/*
+ * A whole process moves under a lock that the kernel gives after a grace period, which on a busy
+ * host is some fifteen milliseconds.  A thread that moves itself takes none, and has a file for it
+ * in version 1; in version 2 one has to be born where it belongs.
+ */
 static void enter(const struct seat *seat, void *context)
 {
     struct entering *entering = context;
-    if (seat->controller >= LIMITING ||
-        (seat->controller == HUGETLB && !entering->limits->bounds_huge_pages)) {
-        return;
-    }
-    MEMORY_OWNED char *folder = open_group(seat->place, seat->controller, entering->name);
-    if (folder != NULL &&
-        set_limit(folder, seat->place->is_v2, seat->controller, entering->limits) == 0 &&
-        write_value(folder, "cgroup.procs", "0") == 0) {
+    bool is_v2 = seat->place->is_v2;
+    bool is_there = is_v2 && entering->was_born_there && seat->controller < LIMITING;
+    if (is_there ||
+        (make_seat(seat, entering) &&
+         write_value(seat->folder, is_v2 ? "cgroup.procs" : "tasks", "0") == 0)) {
         entering->achieved |= 1U << seat->controller;
     }
 }
 
+static void find_birthplace(const struct seat *seat, void *context)
+{
+    struct entering *entering = context;
+    if (seat->place->is_v2 && make_seat(seat, entering) && entering->born_in < 0) {
+        entering->born_in = open(seat->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    }
+}
+
+pid_t jail_group_fork(const char *name, const struct jail_group_limits *limits)
+{
+    struct entering entering = {name, limits, false, -1, 0};
+    struct place places[CONTROLLERS];
+    find_places(places);
+    each_seat_of(places, name, find_birthplace, &entering);
+    FD_OWNED int born_in = entering.born_in;
+    struct clone_args how = {
+        .flags = CLONE_INTO_CGROUP, .exit_signal = SIGCHLD, .cgroup = (uint64_t)born_in};
+    pid_t pid = born_in >= 0 ? (pid_t)syscall(SYS_clone3, &how, sizeof(how)) : -1;
+    entering.was_born_there = pid >= 0;
+    pid = pid >= 0 ? pid : fork(); /* before Linux 5.7, or where it is not allowed */
+    if (pid == 0) {
+        each_seat_of(places, name, enter, &entering);
+    }
+    free_places(places);
+    return pid;
+}
+
 unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits)
 {
-    struct entering entering = {name, limits, 0};
+    struct entering entering = {name, limits, false, -1, 0};
     each_seat(name, enter, &entering);
     return entering.achieved;
 }

@@ -114,10 +114,12 @@ enum {
 
 /*
  * Make the group `name` (a-z, 0-9, '-') with these limits, below one that all of ours are in, and
- * put the calling process into it, before it executes what is to be limited: memory is counted
- * where it was first touched.  Returns what holds; the rest could not be had.
+ * put the calling process, which has one thread, into it, before it executes what is to be limited:
+ * memory is counted where it was first touched.  Returns what holds; the rest could not be had.
  */
 unsigned jail_group_enter(const char *name, const struct jail_group_limits *limits);
+/* As fork(2), of a process that has one thread: the child is in it, and sooner than by entering. */
+pid_t jail_group_fork(const char *name, const struct jail_group_limits *limits);
 void jail_group_kill(const char *name); /* all that is in it; the caller is not */
 /* When nothing is in it any more, or will be in a moment: waits for two seconds at most. */
 void jail_group_remove(const char *name);

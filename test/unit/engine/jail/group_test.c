@@ -76,6 +76,41 @@ TEST(jail_group, its_limit_of_processes_holds_and_it_leaves_nothing_behind)
     }
 }
 
+/* Goal: a child begins in each of the group's places. Method: it says where the kernel has it. */
+TEST(jail_group, a_child_is_born_in_it)
+{
+    static const struct jail_group_limits all = {
+        .cpu_percent = 150, .processes = 4, .bounds_huge_pages = true};
+    char text[96];
+    char name[48];
+    char said[4096] = "";
+    int ends[2];
+    unsigned held = jail_group_probe(text, sizeof(text));
+    if ((held & JAIL_GROUP_PROCESSES) == 0) {
+        SKIP(text);
+    }
+    name_of(name);
+    MEMORY_OWNED char *place = memory_format(":/blixard/%s\n", name);
+    EXPECT(pipe(ends) == 0);
+    pid_t pid = jail_group_fork(name, &all);
+    if (pid == 0) {
+        struct error err = {0};
+        BUFFER_OWNED struct buffer own = {0};
+        file_read("/proc/self/cgroup", sizeof(said) - 1, &own, &err);
+        _exit(write(ends[1], own.data, own.used) != (ssize_t)own.used);
+    }
+    int status = -1;
+    EXPECT(waitpid(pid, &status, 0) == pid && status == 0);
+    EXPECT(read(ends[0], said, sizeof(said) - 1) > 0);
+    int places = 0;
+    for (const char *at = said; (at = strstr(at, place)) != NULL; at++) {
+        places++;
+    }
+    EXPECT(places >= (strstr(text, "v2") != NULL ? 1 : 2)); /* version 1: each has its own */
+    EXPECT(strstr(said, "0::/blixard/test-") != NULL || access("/sys/fs/cgroup/unified", F_OK) < 0);
+    jail_group_remove(name);
+}
+
 TEST(jail_group, names_that_are_paths_are_refused)
 {
     struct jail_group_usage usage;
@@ -158,6 +193,13 @@ TEST(jail_group, of_version_2_has_its_files_in_their_words)
     EXPECT(has(group, "hugetlb.2MB.max", "")); /* nobody has said how many */
     EXPECT((jail_group_enter("web-1", &pages) & JAIL_GROUP_HUGE_PAGES) != 0);
     EXPECT(has(group, "hugetlb.2MB.max", "4194304"));
+    put(group, "cgroup.procs", "");
+    pid_t pid = jail_group_fork("web-1", &limits); /* nobody can be born in a folder */
+    if (pid == 0) {
+        _exit(0);
+    }
+    EXPECT(waitpid(pid, NULL, 0) == pid);
+    EXPECT(has(group, "cgroup.procs", "0"));
     EXPECT(has(group, "hugetlb.2MB.rsvd.max", "4194304"));
     put(group, "cpu.stat", "usage_usec 9000000\nnr_throttled 3\nthrottled_usec 5000\n");
     put(group, "memory.current", "1048576\n");
