@@ -348,9 +348,28 @@ unsigned text_distance(const char *a, const char *b)
     return row[b_length];
 }
 
+/* The only one that begins so, or NULL. */
+static const char *begun_with(const char *prefix, const char *const *candidates, size_t count)
+{
+    enum { LETTERS_MIN = 3 };
+    const char *found = NULL;
+    for (size_t i = 0; i < count && strlen(prefix) >= LETTERS_MIN; i++) {
+        if (text_starts_with(candidates[i], prefix)) {
+            if (found != NULL) {
+                return NULL;
+            }
+            found = candidates[i];
+        }
+    }
+    return found;
+}
+
 const char *text_nearest(const char *wrong, const char *const *candidates, size_t count)
 {
-    const char *nearest = NULL;
+    const char *nearest = begun_with(wrong, candidates, count);
+    if (nearest != NULL) {
+        return nearest;
+    }
     unsigned least = (unsigned)strnlen(wrong, 32) / 3 + 2;
     for (size_t i = 0; i < count; i++) {
         unsigned distance = text_distance(wrong, candidates[i]);

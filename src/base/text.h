@@ -79,7 +79,8 @@ bool text_is_key(const char *string);
 /* Edit distance (Levenshtein, at most 32 characters are looked at), for "did you mean". */
 unsigned text_distance(const char *a, const char *b);
 
-/* The nearest of `count` candidates, or NULL if none is near enough to be meant. */
+/* The only one of `count` candidates that begins so, or the nearest; NULL: none is near enough to
+ * be meant. */
 const char *text_nearest(const char *wrong, const char *const *candidates, size_t count);
 
 #endif

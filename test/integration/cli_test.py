@@ -293,6 +293,11 @@ class Documents(unittest.TestCase):
         left = {queue["name"] for queue in json.loads(run("queue", "list", "--output", "json")[1])["queues"]}
         self.assertTrue(left.isdisjoint({"one", "two"}), left)
 
+    def test_an_image_is_not_made_for_nobody(self):
+        """Goal: minutes of making it are not in vain.  Method: no node answers, and the program that would make it is none."""
+        status, _, said = run("image", "build", "none", "--addr", "127.0.0.1:1", env={"PATH": folder.name})
+        self.assertEqual((status, "no node answers" in said), (69, True), said)
+
     def test_ctrl_c_leaves_nothing_behind(self):
         """Goal: what a build has begun ends with it.  Method: in mmdebstrap's place a program that says who it is, and tidies up when it is told to end."""
         with tempfile.TemporaryDirectory(prefix="blixard-cli-") as place:

@@ -83,7 +83,7 @@ class Cluster:
                 self.end_headers()
                 self.wfile.write(text)
 
-            do_GET = do_POST = do_DELETE = answer
+            do_GET = do_PUT = do_POST = do_DELETE = answer
 
             def log_message(self, *_):
                 pass
@@ -242,6 +242,14 @@ class Login(unittest.TestCase):
         self.assertEqual(self.cluster.seen[-1][1], "/v1/functions")
         known = json.loads((self.contexts / "home" / "context.json").read_text())["addresses"]
         self.assertEqual(known, [self.cluster.address, "127.0.0.1:1", "10.9.9.9:7421"])
+
+    def test_what_cannot_be_asked_twice_finds_a_node_that_answers_first(self):
+        """Goal: a session, an upload and a log that goes on find a living node as other verbs do.  Method: the first address is dead."""
+        token = self.token(["127.0.0.1:1", self.cluster.address], b="ci")
+        for words in (("vm", "exec", "m", "--", "ls"), ("vm", "cp", "/etc/hostname", "m:/root/"), ("vm", "import", "/etc/hostname"),
+                      ("fn", "logs", "-f", "f")):
+            self.wrong(66, "nothing", *words, BLIXARD_TOKEN=token)
+            self.wrong(69, "answers", *words, BLIXARD_TOKEN=self.token(["127.0.0.1:1"], b="ci"))
 
     def test_a_node_that_has_just_started_is_passed_over_by_reads(self):
         busy = lambda *_: (503, {"code": "unavailable", "detail": "has just started"})

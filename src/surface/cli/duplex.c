@@ -291,7 +291,7 @@ int duplex_run(struct duplex *duplex, struct error *err)
     const struct target *target = NULL;
     struct http_client *client = NULL;
     struct running running = {.duplex = duplex};
-    int r = target_find(&target, err);
+    int r = request_reach(&target, err);
     r = r < 0 ? r : loop_new("cli", &running.loop, err);
     if (r < 0) {
         return r;
@@ -389,7 +389,7 @@ static int send_upload(struct upload *upload, const char *method, const char *pa
     static const struct http_call_events events = {on_upload_head, on_upload_data, on_upload_end};
     const struct target *target = NULL;
     struct http_client *client = NULL;
-    int r = target_find(&target, err);
+    int r = request_reach(&target, err);
     r = r < 0 ? r : loop_new("cli", &upload->loop, err);
     if (r < 0) {
         return r;

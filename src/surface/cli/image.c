@@ -32,6 +32,10 @@ enum { KERNEL_BYTES_MAX = 512 << 20, BUILD_MS = 3600000 };
 int workshop_open(struct workshop *workshop, struct error *err)
 {
     const char *place = getenv("TMPDIR");
+    const struct target *target = NULL;
+    if (request_reach(&target, err) < 0) { /* who is to get it: making it takes minutes */
+        return -(int)err->kind;
+    }
     workshop->folder = memory_format("%s/blixard-image-XXXXXX", place != NULL ? place : "/var/tmp");
     if (mkdtemp(workshop->folder) == NULL) {
         return error_os(err, errno, "making a folder in %s (TMPDIR names another place)",

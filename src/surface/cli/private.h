@@ -179,6 +179,10 @@ int request_take_problem(const struct answer *answer, struct error *err);
 /* The address of a target that answered last, or the first one. */
 const char *request_alive(const struct target *target);
 
+/* target_find(), and see to it that request_alive() is a node that answers: for what asks one alone
+ * and cannot be repeated at the next. */
+int request_reach(const struct target **ret_target, struct error *err);
+
 /* ---- stream.c: answers that go on ---- */
 
 /* An event stream: each event's JSON, as it comes.  Returns when the stream ends. */

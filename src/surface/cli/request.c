@@ -273,6 +273,19 @@ const char *request_alive(const struct target *target)
     return alive != NULL ? alive : target->addresses[0];
 }
 
+int request_reach(const struct target **ret_target, struct error *err)
+{
+    struct error answer = {0};
+    JSON_OWNED json_t *node = NULL;
+    int r = target_find(ret_target, err);
+    if (r < 0 || alive != NULL || request_json("GET", "/v1/node", NULL, &node, &answer) == 0 ||
+        alive != NULL) { /* whatever it said: it is there */
+        return r;
+    }
+    *err = answer;
+    return -(int)err->kind;
+}
+
 int request_send(const char *method, const char *target, const json_t *body, json_t **ret_document,
                  struct error *err)
 {

@@ -130,7 +130,7 @@ int request_events_of_all(const struct event_source *sources, size_t count,
     const struct target *target = NULL;
     struct crowd crowd = {.left = count, .count = count};
     struct http_client *client = NULL;
-    int r = target_find(&target, err);
+    int r = request_reach(&target, err);
     r = r < 0 ? r : loop_new("cli", &crowd.loop, err);
     if (r < 0) {
         return r;

@@ -153,6 +153,11 @@ TEST(text, finds_what_was_probably_meant)
     static const char *const verbs[] = {"deploy", "delete", "invoke", "list"};
     EXPECT_STRING(text_nearest("delpoy", verbs, 4), "deploy");
     EXPECT(text_nearest("xyzzy", verbs, 4) == NULL);
+    static const char *const options[] = {"data_folder", "node_name", "join_token_file",
+                                          "join_addresses"};
+    EXPECT_STRING(text_nearest("data", options, 4), "data_folder");
+    EXPECT(text_nearest("join", options, 4) == NULL);
+    EXPECT(text_nearest("no", options, 4) == NULL);
 }
 
 TEST(text, what_a_terminal_would_obey_is_not_printable)
