@@ -172,8 +172,17 @@ class Guests(MachineCase):
         shown = self.json("vm", "show", "mute")
         self.assertEqual((shown["state"], shown["reason"]), ("running", "its agent does not answer"))
         self.assertIn("the agent in machine mute does not answer", self.refused("vm", "exec", "mute", "--", "true"))
-        self.ok("vm", "stop", "mute")
+        # Whoever is asked to go down by a silent agent does not; the second one who asks has less patience.
+        self.assertIn("is no time", self.refused("vm", "stop", "mute", "--timeout", "soon"))
+        self.assertIn("has no effect", self.refused("vm", "stop", "mute", "--force", "--timeout", "1s"))
+        self.assertIn("a day", self.refused("vm", "stop", "mute", "--timeout", "2d"))
+        self.ok("vm", "stop", "mute", "--timeout", "20h", "--no-wait")
+        self.assertEqual(self.json("vm", "show", "mute")["state"], "stopping")
+        self.ok("vm", "stop", "mute", "--timeout", "500ms")
         self.assertEqual(self.json("vm", "show", "mute")["state"], "stopped")
+        status, body, _ = self.node.request("POST", "/v1/machines/mute/actions/start?timeout=1s")
+        self.assertEqual(status, 400)
+        self.assertIn("of stop and restart", body.decode())
 
     def test_6_a_boot_that_takes_too_long_is_the_reason(self):
         refused = self.refused("vm", "create", "late", "--image", "small", "--memory", "128MiB", "--disk", "16MiB",

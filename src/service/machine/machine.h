@@ -198,10 +198,16 @@ struct machine_place {
 bool machine_pin(struct machine_service *service, const char *id,
                  const struct machine_place *place);
 
-/* "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.
- * NOT_FOUND, INVALID; CONFLICT when its state does not allow it. */
+/*
+ * "start", "stop", "restart", "pause", "resume", "kill", "delete"; at the machine's node.  A stop
+ * or restart with `stop_ms` is given that long, not the node's stop_ms (MACHINE_STOP_MS_NODE): one
+ * that is under way, too.  It is not written down: a daemon that ends meanwhile goes on with the
+ * node's. NOT_FOUND, INVALID (`stop_ms` where nothing is stopped, or too long), CONFLICT when its
+ * state does not allow it.
+ */
+#define MACHINE_STOP_MS_NODE UINT64_MAX
 void machine_act(struct machine_service *service, const char *project, const char *name,
-                 const char *action, machine_begun *done, void *context);
+                 const char *action, uint64_t stop_ms, machine_begun *done, void *context);
 
 /*
  * Delete one whose node is lost, or was removed from the cluster: at the leader.  What still runs

@@ -34,6 +34,7 @@ enum {
     MACHINE_BOOT_MS = 180000,  /* until the agent speaks; then the machine is started anew:
                                   boot_timeout_ms of its settings */
     MACHINE_STEADY_MS = 60000, /* it runs so long: the failures before do not count any more */
+    MACHINE_STOP_MS_MAX = 24 * 60 * 60 * 1000,
 };
 
 enum machine_timer {
@@ -70,6 +71,7 @@ struct machine {
     struct agent *agent;
     struct loop_timer *timer;
     enum machine_timer timer_for;
+    uint64_t stop_ms; /* it may take to go down, as who stops it says; MACHINE_STOP_MS_NODE */
     struct machine_usb *usb;                   /* while its VMM has a controller, or NULL */
     struct machine_plugging *plugging;         /* volumes, into a VMM that has just come */
     struct list changes;                       /* of volumes, that somebody waits for */
@@ -281,6 +283,8 @@ void machine_run_start(struct machine *machine);
 void machine_run_attach(struct machine *machine);
 void machine_run_detach(struct machine *machine);
 void machine_run_shut_down(struct machine *machine);
+/* How long it may take to go down from now on, or (MACHINE_STOP_MS_NODE) as its node says. */
+void machine_run_take_patience(struct machine *machine, uint64_t stop_ms);
 void machine_run_kill(struct machine *machine);
 void machine_run_pause(struct machine *machine);
 void machine_run_resume(struct machine *machine);

@@ -99,6 +99,7 @@ struct asking {
     bool restarts;
     bool kills;
     bool deletes;
+    uint64_t stop_ms;
     machine_begun *done;
     void *context;
 };
@@ -148,6 +149,7 @@ static void on_asked(const struct error *error, uint64_t index, void *context)
             forgive(machine);
         }
         machine->is_restarting = asking->restarts && machine_state_is_alive(machine->state);
+        machine_run_take_patience(machine, asking->stop_ms);
         machine_take_operation(machine, asking->operation);
         if (asking->kills && machine->vm != NULL) {
             machine_run_kill(machine);
@@ -427,8 +429,10 @@ static void propose_machine(struct creating *creating)
         return;
     }
     settings_add_quota(service, command, creating->project, NULL, creating->config);
-    struct asking asking = {
-        .service = service, .done = creating->done, .context = creating->context};
+    struct asking asking = {.service = service,
+                            .stop_ms = MACHINE_STOP_MS_NODE,
+                            .done = creating->done,
+                            .context = creating->context};
     snprintf(asking.id, sizeof(asking.id), "%s", creating->id);
     propose(command, "machine.create", creating->project, name, &asking);
     free_creating(creating);
@@ -512,6 +516,20 @@ static const struct act *find_act(const char *name)
     return NULL;
 }
 
+static int check_patience(const char *action, uint64_t stop_ms, struct error *err)
+{
+    if (stop_ms == MACHINE_STOP_MS_NODE) {
+        return 0;
+    }
+    if (strcmp(action, "stop") != 0 && strcmp(action, "restart") != 0) {
+        return error_set(err, ERROR_INVALID, "timeout: is of stop and restart, not of %.32s",
+                         action);
+    }
+    return stop_ms <= MACHINE_STOP_MS_MAX
+        ? 0
+        : error_set(err, ERROR_INVALID, "timeout: is a day (24h) at most");
+}
+
 static int check_act(const struct act *act, const char *action, const struct machine *machine,
                      struct error *err)
 {
@@ -533,15 +551,16 @@ static int check_act(const struct act *act, const char *action, const struct mac
 }
 
 void machine_act(struct machine_service *service, const char *project, const char *name,
-                 const char *action, machine_begun *done, void *context)
+                 const char *action, uint64_t stop_ms, machine_begun *done, void *context)
 {
     struct error err = {0};
     struct machine *machine = NULL;
     const struct act *act = find_act(action);
-    if (act != NULL && unplaced_act(service, project, name, action, done, context)) {
+    int r = act != NULL ? check_patience(action, stop_ms, &err) : 0;
+    if (r == 0 && act != NULL && unplaced_act(service, project, name, action, done, context)) {
         return;
     }
-    int r = request_find(service, project, name, &machine, &err);
+    r = r < 0 ? r : request_find(service, project, name, &machine, &err);
     r = r < 0 ? r : check_act(act, action, machine, &err);
     if (r < 0) {
         machine_answer(service, &err, done, NULL, context);
@@ -565,6 +584,7 @@ void machine_act(struct machine_service *service, const char *project, const cha
                             .restarts = act->restarts,
                             .kills = act->kills,
                             .deletes = act->desired == MACHINE_DESIRED_DELETED,
+                            .stop_ms = stop_ms,
                             .done = done,
                             .context = context};
     snprintf(asking.id, sizeof(asking.id), "%s", machine->id);

@@ -78,6 +78,7 @@ static void close_all(struct machine *machine)
         loop_timer_stop(machine->timer);
     }
     machine->timer_for = TIMER_NONE;
+    machine->stop_ms = MACHINE_STOP_MS_NODE;
 }
 
 void machine_run_detach(struct machine *machine)
@@ -152,6 +153,12 @@ static void on_vm_exit(const struct hypervisor_exit *exit, void *context)
 
 /* ---- Timers ---- */
 
+static uint64_t stop_ms(const struct machine *machine)
+{
+    return machine->stop_ms != MACHINE_STOP_MS_NODE ? machine->stop_ms
+                                                    : machine->service->options.stop_ms;
+}
+
 /* Until it has ended. */
 static void kill_vm(struct machine *machine)
 {
@@ -181,7 +188,7 @@ static void on_timer(void *context)
         break;
     case TIMER_STOP:
         log_warn("machine %s: it has not gone down within %" PRIu64 " ms", machine->key,
-                 machine->service->options.stop_ms);
+                 stop_ms(machine));
         kill_vm(machine);
         break;
     case TIMER_BACKOFF:
@@ -636,11 +643,20 @@ static void shut_down(struct machine *machine)
 void machine_run_shut_down(struct machine *machine)
 {
     machine_set_state(machine, MACHINE_STOPPING, "%s", "");
-    arm(machine, TIMER_STOP, machine->service->options.stop_ms);
+    arm(machine, TIMER_STOP, stop_ms(machine));
     if (machine->agent != NULL) {
         shut_down(machine);
     } else {
         hypervisor_power_down(machine->vm, on_ordered, machine);
+    }
+}
+
+void machine_run_take_patience(struct machine *machine, uint64_t patience_ms)
+{
+    machine->stop_ms = machine_state_is_alive(machine->state) ? patience_ms : MACHINE_STOP_MS_NODE;
+    if (patience_ms != MACHINE_STOP_MS_NODE && machine->state == MACHINE_STOPPING &&
+        machine->timer_for == TIMER_STOP) {
+        arm(machine, TIMER_STOP, patience_ms);
     }
 }
 

@@ -58,6 +58,7 @@ struct machine *state_find_id(struct machine_service *service, const char *id)
 static struct machine *new_machine(struct machine_service *service, sqlite3_stmt *row)
 {
     struct machine *machine = NEW(struct machine);
+    machine->stop_ms = MACHINE_STOP_MS_NODE;
     machine->service = service;
     machine->is_new = true;
     machine->key = memory_copy_string(store_text(row, 0));

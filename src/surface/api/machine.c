@@ -172,7 +172,8 @@ static void act(struct request *request, const char *action)
 {
     const char *name = request->parameters[0];
     if (!api_machine_is_elsewhere(request)) {
-        machine_act(service_of(request), request->project, name, action, api_answer_begun,
+        machine_act(service_of(request), request->project, name, action,
+                    api_query_ms(request, "timeout", MACHINE_STOP_MS_NODE), api_answer_begun,
                     api_begin(request, name));
     }
 }

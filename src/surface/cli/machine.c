@@ -285,7 +285,15 @@ static int act(const struct arguments *arguments, const char *action, const char
                struct error *err)
 {
     JSON_OWNED json_t *reference = NULL;
-    MEMORY_OWNED char *rest = memory_format("/actions/%s", action);
+    const char *timeout = flag_value(arguments, "timeout");
+    uint64_t timeout_ms = 0;
+    if (timeout != NULL && !text_parse_duration_ms(timeout, &timeout_ms)) {
+        return error_set(err, ERROR_INVALID, "--timeout %.40s is no time (for example 30s)",
+                         timeout);
+    }
+    MEMORY_OWNED char *rest = timeout != NULL
+        ? memory_format("/actions/%s?timeout=%" PRIu64 "ms", action, timeout_ms)
+        : memory_format("/actions/%s", action);
     MEMORY_OWNED char *target = request_target("machines", arguments->words[0], rest);
     bool stops = strcmp(action, "stop") == 0 || strcmp(action, "kill") == 0;
     int r = request_json("POST", target, NULL, &reference, err);
@@ -300,8 +308,11 @@ int verb_vm_start(const struct arguments *arguments, struct error *err)
 
 int verb_vm_stop(const struct arguments *arguments, struct error *err)
 {
-    return act(arguments, flag_value(arguments, "force") != NULL ? "kill" : "stop", "is stopped",
-               err);
+    bool is_forced = flag_value(arguments, "force") != NULL;
+    if (is_forced && flag_value(arguments, "timeout") != NULL) {
+        return error_set(err, ERROR_INVALID, "--force is at once: --timeout has no effect");
+    }
+    return act(arguments, is_forced ? "kill" : "stop", "is stopped", err);
 }
 
 int verb_vm_restart(const struct arguments *arguments, struct error *err)
