@@ -26,6 +26,10 @@ struct h2_call;
 /* What a peer may have open, and have sent that nobody has read: of a stream, of a connection. */
 enum { H2_STREAMS_MAX = 256, H2_STREAM_WINDOW = 262144, H2_WINDOW = 4 << 20 };
 
+/* The same between nodes, which are few and known: a body that is passed on waits in the connection
+ * for its reader, where it is copied once less than in front of a window that is full. */
+enum { H2_NODE_STREAM_WINDOW = 1 << 20, H2_NODE_WINDOW = 16 << 20 };
+
 /* The longest frame that is taken (SETTINGS_MAX_FRAME_SIZE), and sent where the peer takes it:
  * bodies of nodes' calls then come in as few pieces as they are read in. */
 enum { H2_FRAME_BYTES = 65536 };

@@ -696,14 +696,14 @@ struct h2_client *h2_client_new(struct loop *loop, const struct h2_wire *wire,
     h2->link.session = new_session(h2);
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_NODE_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
     };
     nghttp2_submit_settings(h2->link.session, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));
-    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
+    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0, H2_NODE_WINDOW);
     return h2;
 }
 

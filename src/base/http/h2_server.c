@@ -620,13 +620,15 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     h2->guard.since_ms = now_ms;
     h2->limits = (struct parse_limits){options->head_bytes_max, options->field_count_max,
                                        options->target_bytes_max};
+    bool is_node =
+        options->is_for_nodes && stream_or_null != NULL && stream_peer(stream_or_null) != NULL;
     snprintf(h2->peer, sizeof(h2->peer), "%s", peer);
     list_init(&h2->streams);
     list_init(&h2->dirty);
     h2->link.session = new_session(h2);
     const nghttp2_settings_entry settings[] = {
         {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, H2_STREAMS_MAX},
-        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+        {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, is_node ? H2_NODE_STREAM_WINDOW : H2_STREAM_WINDOW},
         {NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_FRAME_BYTES},
         {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, (uint32_t)options->head_bytes_max},
         {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
@@ -634,7 +636,8 @@ struct h2_server *h2_server_new(struct http_server *server, const struct h2_wire
     };
     nghttp2_submit_settings(h2->link.session, NGHTTP2_FLAG_NONE, settings,
                             sizeof(settings) / sizeof(settings[0]));
-    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0, H2_WINDOW);
+    nghttp2_session_set_local_window_size(h2->link.session, NGHTTP2_FLAG_NONE, 0,
+                                          is_node ? H2_NODE_WINDOW : H2_WINDOW);
     return h2;
 }
 

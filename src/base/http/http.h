@@ -65,6 +65,7 @@ struct http_server_options {
     uint64_t write_timeout_ms; /* no progress in writing; beyond: closed */
     size_t write_bytes_high;   /* http_exchange_write() returns false above this */
     size_t requests_per_connection_max; /* 0: no limit */
+    bool is_for_nodes; /* whoever shows a certificate may send ahead as nodes do (HTTP/2) */
 };
 
 struct http_server_options http_server_defaults(void);

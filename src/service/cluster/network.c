@@ -89,6 +89,7 @@ int network_listen(struct cluster *cluster, struct error *err)
 {
     struct http_server_options options = http_server_defaults();
     options.requests_per_connection_max = 0;
+    options.is_for_nodes = true;
     int r = http_server_new(cluster->loop, &options, on_request, cluster, &cluster->server, err);
     if (r == 0) {
         r = http_server_listen_tls(cluster->server, cluster->address, cluster->listen_tls,

@@ -397,7 +397,7 @@ TEST(h2_client, pauses_one_call_and_not_the_others)
     begin(true);
     call(&slow, "POST /copy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
     talk();
-    EXPECT(!slow.ended && slow.upload > 0 && slow.data.used <= H2_STREAM_WINDOW);
+    EXPECT(!slow.ended && slow.upload > 0 && slow.data.used <= H2_NODE_STREAM_WINDOW);
     get(&other, "/other");
     talk();
     EXPECT(other.ended && other.kind == ERROR_NONE);

@@ -110,6 +110,7 @@ static void begin(uint64_t answer_timeout_ms)
     struct error err = {0};
     struct http_server_options options = http_server_defaults();
     uint16_t port;
+    options.is_for_nodes = true;
     begin_contexts();
     EXPECT(http_server_new(loop, &options, serve, NULL, &server, &err) == 0);
     EXPECT(http_server_listen_tls(server, "127.0.0.1:0", server_tls, NULL, NULL, NULL, &port,
@@ -249,6 +250,29 @@ TEST(h2_secure, a_body_may_be_written_at_once)
     http_call_finish(trial.call);
     TURN_UNTIL(ended == 1);
     expect_whole(&trial, "early");
+    end();
+}
+
+static uint64_t bytes_in(void)
+{
+    struct http_server_counters counters;
+    http_server_counters(server, &counters);
+    return counters.bytes_in;
+}
+
+/* Goal: a node's body does not wait at its sender for whoever will read it.  Method: nobody does.
+ */
+TEST(h2_secure, a_node_may_send_ahead)
+{
+    struct trial trial = {.to_send = H2_NODE_STREAM_WINDOW};
+    begin(0);
+    http_client_call_streaming(client, "POST", "/hold", NULL, UINT64_MAX, on_writable, &events,
+                               &trial);
+    TURN_UNTIL(bytes_in() > H2_NODE_STREAM_WINDOW);
+    EXPECT(held_count == 1 && !trial.ended);
+    let_go();
+    TURN_UNTIL(ended == 1);
+    expect_whole(&trial, "late");
     end();
 }
 
