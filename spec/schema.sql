@@ -763,3 +763,8 @@ CREATE TABLE machine_device (
     revision INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX machine_device_machine ON machine_device (machine);
+
+-- version 13: devices in quotas
+ALTER TABLE machine ADD COLUMN devices INTEGER NOT NULL DEFAULT 0; -- how many it asks for
+UPDATE machine SET devices = (SELECT count(*) FROM machine_device d WHERE d.machine = machine.id);
+ALTER TABLE quota ADD COLUMN devices INTEGER;

@@ -87,6 +87,7 @@
         disk_bytes = { kind = "U64"; must = false; text = "What the disks of its machines and its volumes may hold."; };
         machines = { kind = "U64"; must = false; text = "Machines."; };
         functions = { kind = "U64"; must = false; text = "Functions."; };
+        devices = { kind = "U64"; must = false; text = "Devices of nodes that its machines ask for."; };
         requests_per_second = { kind = "U64"; must = false; text = "Requests from outside, on the long run; each node lets its part in."; };
         instances = { kind = "U64"; must = false; text = "Instances of its functions; each node has its part, rounded up."; };
       };

@@ -103,6 +103,18 @@ class Devices(unittest.TestCase):
         self.assertEqual(done.returncode, code, f"{words}: {done.stdout}{done.stderr}")
         return done.stderr
 
+    def test_a_project_has_at_most_as_many_as_its_quota_says(self):
+        self.ok("quota", "set", "default", "--devices", "2")
+        self.addCleanup(self.ok, "quota", "delete", "default")
+        self.assertEqual(self.create("one", "--device", "usb:serial").returncode, 0)
+        beyond = self.create("two", "--device", "usb:serial", "--device", "usb:1-5.2")
+        self.assertEqual(beyond.returncode, 69, beyond.stderr)
+        self.assertIn("devices: 1 used, limit 2, asked 2", beyond.stderr)
+        self.assertEqual(self.create("two", "--device", "usb:1-5.2").returncode, 0)
+        self.assertRegex(self.ok("quota", "show", "default"), r"(?m)^devices +2 +2$")
+        self.ok("vm", "delete", "two")
+        self.assertRegex(self.ok("quota", "show", "default"), r"(?m)^devices +1 +2$")
+
     def create(self, name, *flags):
         """Made, and not started: there is no such device to start it with."""
         done = self.run_cli("vm", "create", name, "--image", "blank", "--memory", "64MiB", "--disk", "16MiB", *(() if "--strategy" in flags else ("--strategy", "Halted")), *flags)

@@ -39,6 +39,21 @@ bool devices_are_wanted(const json_t *config)
     return json_array_size(asks_of(config)) > 0;
 }
 
+uint64_t devices_count(const json_t *config)
+{
+    uint64_t count = 0;
+    size_t index = 0;
+    json_t *text = NULL;
+    json_array_foreach(asks_of(config), index, text)
+    {
+        struct device_ask ask = {0};
+        struct error ignored = {0};
+        device_ask_parse(json_string_value(text), &ask, &ignored);
+        count += ask.count;
+    }
+    return count;
+}
+
 bool devices_want_usb(const json_t *config)
 {
     bool wants = false;

@@ -9,6 +9,7 @@
 enum { MACHINE_DEVICES_MAX = 16 };
 
 bool devices_are_wanted(const json_t *config);
+uint64_t devices_count(const json_t *config); /* that it asks for */
 bool devices_want_usb(const json_t *config);
 /* Does it ask for one of this class, of this model, or at this address? */
 bool devices_fit(const json_t *config, const char *class_name, const char *model,

@@ -19,7 +19,7 @@
 #include "service/machine/parts.h"
 #include "service/machine/volumes.h"
 
-enum { SCHEMA_WITH_PLACEMENT = 8, SCHEMA_WITH_PAGES = 12, MILLI = 1000 };
+enum { SCHEMA_WITH_PLACEMENT = 8, SCHEMA_WITH_PAGES = 12, SCHEMA_WITH_COUNT = 13, MILLI = 1000 };
 
 bool draft_is_known(const struct machine_service *service)
 {
@@ -91,6 +91,10 @@ void draft_add_claim(const struct machine_service *service, struct store_command
     if (knows_pages(service)) {
         store_command_add(command, "UPDATE machine SET page_bytes = ? WHERE id = ?", "ut",
                           machine_config_page_bytes(config), id);
+    }
+    if (store_schema_now(service->options.store) >= SCHEMA_WITH_COUNT) {
+        store_command_add(command, "UPDATE machine SET devices = ? WHERE id = ?", "ut",
+                          devices_count(config), id);
     }
 }
 

@@ -373,13 +373,16 @@ static uint64_t more_of(const json_t *before, const json_t *config, const char *
 void settings_add_quota(const struct machine_service *service, struct store_command *command,
                         const char *project, const json_t *before, const json_t *config)
 {
+    uint64_t had = devices_count(before);
+    uint64_t has = devices_count(config);
     const struct quota_ask ask = {
         .cpus = more_of(before, config, "cpus"),
         .memory_bytes = more_of(before, config, "memory_bytes"),
         .disk_bytes = more_of(before, config, "disk_bytes"),
         .machines = before == NULL ? 1 : 0,
+        .devices = has > had ? has - had : 0,
     };
-    if (ask.cpus + ask.memory_bytes + ask.disk_bytes + ask.machines > 0) {
+    if (ask.cpus + ask.memory_bytes + ask.disk_bytes + ask.machines + ask.devices > 0) {
         quota_add_check(service->options.store, command, project, &ask);
     }
 }

@@ -12,6 +12,7 @@ enum quota_resource {
     QUOTA_DISK,
     QUOTA_MACHINES,
     QUOTA_FUNCTIONS,
+    QUOTA_DEVICES,
     QUOTA_STORED_COUNT, /* those before it are counted in the state */
     QUOTA_REQUESTS = QUOTA_STORED_COUNT,
     QUOTA_INSTANCES,

@@ -18,16 +18,20 @@
 
 #include "service/quota/parts.h"
 
-enum { QUOTA_SCHEMA = 8, NO_LIMIT = -1, KEEP = -2 };
+enum { QUOTA_SCHEMA = 8, DEVICES_SCHEMA = 13, NO_LIMIT = -1, KEEP = -2 };
 
 /* Beyond it a sum might not fit. */
 #define LIMIT_MAX    (UINT64_C(1) << 60)
 #define INSTANCE_MAX (UINT64_C(1) << 20)
 
 const char *const quota_names[QUOTA_RESOURCE_COUNT] = {
-    [QUOTA_CPUS] = "cpus",           [QUOTA_MEMORY] = "memory_bytes",
-    [QUOTA_DISK] = "disk_bytes",     [QUOTA_MACHINES] = "machines",
-    [QUOTA_FUNCTIONS] = "functions", [QUOTA_REQUESTS] = "requests_per_second",
+    [QUOTA_CPUS] = "cpus",
+    [QUOTA_MEMORY] = "memory_bytes",
+    [QUOTA_DISK] = "disk_bytes",
+    [QUOTA_MACHINES] = "machines",
+    [QUOTA_FUNCTIONS] = "functions",
+    [QUOTA_DEVICES] = "devices",
+    [QUOTA_REQUESTS] = "requests_per_second",
     [QUOTA_INSTANCES] = "instances",
 };
 
@@ -40,10 +44,17 @@ const char *const quota_names[QUOTA_RESOURCE_COUNT] = {
                                   "0))), 0) FROM volume v WHERE v.project = q.key))"
 #define MACHINES  "(SELECT count(*) FROM machine m WHERE m.project = q.key)"
 #define FUNCTIONS "(SELECT count(*) FROM function f WHERE f.project = q.key)"
+#define DEVICES   OF_MACHINES("devices")
 
 bool quota_is_kept(struct store *store)
 {
     return store_schema_now(store) >= QUOTA_SCHEMA;
+}
+
+/* Before all nodes know them, there are none. */
+static bool devices_are_kept(struct store *store)
+{
+    return store_schema_now(store) >= DEVICES_SCHEMA;
 }
 
 /* ---- Reading ---- */
@@ -69,6 +80,11 @@ static bool take_row(sqlite3_stmt *statement, void *context)
     return true;
 }
 
+#define ROWS(limit, used)                                                                        \
+    "SELECT key, cpus, memory_bytes, disk_bytes, machines, functions, " limit                    \
+    ", requests_per_second, instances, " CPUS ", " MEMORY ", " DISK ", " MACHINES ", " FUNCTIONS \
+    ", " used " FROM quota q WHERE ?1 IS NULL OR key = ?1 ORDER BY key"
+
 int quota_rows(struct store *store, const char *project,
                void (*visit)(const struct quota_row *row, void *context), void *context,
                struct error *err)
@@ -76,10 +92,8 @@ int quota_rows(struct store *store, const char *project,
     struct visiting visiting = {visit, context};
     return quota_is_kept(store)
         ? store_query(store, err, take_row, &visiting,
-                      "SELECT key, cpus, memory_bytes, disk_bytes, machines, functions, "
-                      "requests_per_second, instances, " CPUS ", " MEMORY ", " DISK ", " MACHINES
-                      ", " FUNCTIONS " FROM quota q WHERE ?1 IS NULL OR key = ?1 ORDER BY key",
-                      "t", project)
+                      devices_are_kept(store) ? ROWS("devices", DEVICES) : ROWS("NULL", "0"), "t",
+                      project)
         : 0;
 }
 
@@ -106,7 +120,7 @@ static void explain(const struct quota_row *row, void *context)
     const uint64_t asked[QUOTA_STORED_COUNT] = {
         [QUOTA_CPUS] = ask->cpus,           [QUOTA_MEMORY] = ask->memory_bytes,
         [QUOTA_DISK] = ask->disk_bytes,     [QUOTA_MACHINES] = ask->machines,
-        [QUOTA_FUNCTIONS] = ask->functions,
+        [QUOTA_FUNCTIONS] = ask->functions, [QUOTA_DEVICES] = ask->devices,
     };
     for (int i = 0; i < QUOTA_STORED_COUNT && explaining->text == NULL; i++) {
         if (row->has[i] && asked[i] > 0 && row->used[i] + asked[i] > row->limits[i]) {
@@ -120,6 +134,15 @@ static void explain(const struct quota_row *row, void *context)
         }
     }
 }
+
+/* Of ?2 to ?6, what is asked more of; the sixth is behind. */
+#define IS_BEYOND                                                                     \
+    "(?2 > 0 AND q.cpus < " CPUS ") OR (?3 > 0 AND q.memory_bytes < " MEMORY          \
+    ") OR (?4 > 0 AND q.disk_bytes < " DISK ") OR (?5 > 0 AND q.machines < " MACHINES \
+    ") OR (?6 > 0 AND q.functions < " FUNCTIONS ")"
+#define KEEPS_WITHIN(beyond)                                                                   \
+    "UPDATE quota_guard SET id = id WHERE id = 1 AND NOT EXISTS (SELECT 1 FROM quota q WHERE " \
+    "q.key = ?1 AND (" beyond "))"
 
 void quota_add_check(struct store *store, struct store_command *command, const char *project,
                      const struct quota_ask *ask)
@@ -136,14 +159,13 @@ void quota_add_check(struct store *store, struct store_command *command, const c
                           "quota show %s",
                           project, project);
     }
-    store_command_add_expecting(
-        command, ERROR_QUOTA_EXCEEDED, explaining.text,
-        "UPDATE quota_guard SET id = id WHERE id = 1 AND NOT EXISTS (SELECT 1 FROM quota q WHERE "
-        "q.key = ?1 AND ((?2 > 0 AND q.cpus < " CPUS ") OR (?3 > 0 AND q.memory_bytes < " MEMORY
-        ") OR (?4 > 0 AND q.disk_bytes < " DISK ") OR (?5 > 0 AND q.machines < " MACHINES
-        ") OR (?6 > 0 AND q.functions < " FUNCTIONS ")))",
-        "tuuuuu", project, ask->cpus, ask->memory_bytes, ask->disk_bytes, ask->machines,
-        ask->functions);
+    store_command_add_expecting(command, ERROR_QUOTA_EXCEEDED, explaining.text,
+                                KEEPS_WITHIN(IS_BEYOND), "tuuuuu", project, ask->cpus,
+                                ask->memory_bytes, ask->disk_bytes, ask->machines, ask->functions);
+    if (ask->devices > 0 && devices_are_kept(store)) {
+        store_command_add_expecting(command, ERROR_QUOTA_EXCEEDED, explaining.text,
+                                    KEEPS_WITHIN("q.devices < " DEVICES), "t", project);
+    }
     free(explaining.text);
 }
 
@@ -258,6 +280,11 @@ static int check(struct quota_service *service, const char *project, const json_
         return error_set(err, ERROR_UNSUPPORTED,
                          "a node of the cluster is too old for quotas: update it first");
     }
+    if (json_is_integer(json_object_get(body, quota_names[QUOTA_DEVICES])) &&
+        !devices_are_kept(service->options.store)) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "a node of the cluster is too old for quotas of devices: update it first");
+    }
     if (!text_is_name(project)) {
         return error_set(err, ERROR_INVALID, "\"%.80s\" is no name of a project", project);
     }
@@ -310,6 +337,12 @@ static void propose_limits(struct quota_service *service, const char *project, c
         value_of(body, QUOTA_MACHINES, is_change), value_of(body, QUOTA_FUNCTIONS, is_change),
         value_of(body, QUOTA_REQUESTS, is_change), value_of(body, QUOTA_INSTANCES, is_change),
         clock_real_ms());
+    if (devices_are_kept(service->options.store)) {
+        store_command_add(command,
+                          "UPDATE quota SET devices = iif(?2 = -2, devices, nullif(?2, -1)) WHERE "
+                          "key = ?1",
+                          "ti", project, value_of(body, QUOTA_DEVICES, is_change));
+    }
     store_propose(service->options.store, command, done, context);
 }
 

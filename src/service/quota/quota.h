@@ -1,10 +1,10 @@
 /*
  * Quotas: what a project may have at most.
  *
- * What is in the state (CPUs, memory and disk of machines and volumes, machines, functions) is
- * counted there, and the command that adds to it is undone where that would be beyond the limit: so
- * two nodes cannot both let the last one in.  What happens at nodes is shared among them: each lets
- * in its part of the requests per second, and has its part of the instances.
+ * What is in the state (CPUs, memory, disk and devices of machines and volumes, machines,
+ * functions) is counted there, and the command that adds to it is undone where that would be beyond
+ * the limit: so two nodes cannot both let the last one in.  What happens at nodes is shared among
+ * them: each lets in its part of the requests per second, and has its part of the instances.
  *
  * A machine counts with what it was made with, whether it runs or not; a volume with what it may
  * hold.  A limit below what there is is taken: nothing ends for it, and nothing is added to what is
@@ -69,6 +69,7 @@ struct quota_ask {
     uint64_t disk_bytes;
     uint64_t machines;
     uint64_t functions;
+    uint64_t devices;
 };
 
 /*

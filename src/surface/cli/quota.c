@@ -16,9 +16,13 @@ static const struct resource {
     const char *field;
     bool is_size;
 } resources[] = {
-    {"cpus", "cpus", false},           {"memory", "memory_bytes", true},
-    {"disk", "disk_bytes", true},      {"machines", "machines", false},
-    {"functions", "functions", false}, {"requests-per-second", "requests_per_second", false},
+    {"cpus", "cpus", false},
+    {"memory", "memory_bytes", true},
+    {"disk", "disk_bytes", true},
+    {"machines", "machines", false},
+    {"functions", "functions", false},
+    {"devices", "devices", false},
+    {"requests-per-second", "requests_per_second", false},
     {"instances", "instances", false},
 };
 
@@ -108,13 +112,10 @@ int verb_quota_show(const struct arguments *arguments, struct error *err)
 int verb_quota_list(const struct arguments *arguments, struct error *err)
 {
     static const struct column columns[] = {
-        {"PROJECT", "name", AS_TEXT},
-        {"CPUS", "cpus", AS_TEXT},
-        {"MEMORY", "memory_bytes", AS_BYTES},
-        {"DISK", "disk_bytes", AS_BYTES},
-        {"MACHINES", "machines", AS_TEXT},
-        {"FUNCTIONS", "functions", AS_TEXT},
-        {"REQUESTS/S", "requests_per_second", AS_TEXT},
+        {"PROJECT", "name", AS_TEXT},         {"CPUS", "cpus", AS_TEXT},
+        {"MEMORY", "memory_bytes", AS_BYTES}, {"DISK", "disk_bytes", AS_BYTES},
+        {"MACHINES", "machines", AS_TEXT},    {"FUNCTIONS", "functions", AS_TEXT},
+        {"DEVICES", "devices", AS_TEXT},      {"REQUESTS/S", "requests_per_second", AS_TEXT},
         {"INSTANCES", "instances", AS_TEXT},
     };
     return print_target(arguments, "/v1/quotas", "quotas", columns, COUNT(columns), err);
