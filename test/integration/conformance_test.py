@@ -162,6 +162,14 @@ class OneCall(FromWat):
         self.assertEqual(done.returncode, 70)
         self.assertIn("unreachable, while the module was instantiated", done.stderr)
 
+    def test_a_segment_of_nothing_beyond_its_table_traps(self):
+        module = self.assemble("nothing", """(module (global (import "spectest" "global_i32") i32) (table 10 funcref)
+          (elem (offset (global.get 0)) func) (func (export "f")))""")
+        for tier in "fast", "optimized":
+            done = self.run_it(module, "--invoke", "f", "--tier", tier)
+            self.assertEqual(done.returncode, 70)
+            self.assertIn("out of bounds table access, while the module was instantiated", done.stderr)
+
     def test_what_stood_before_a_trap_has_happened(self):
         """And nothing behind it, though a compiler would see no use of what is written twice."""
         module = self.assemble("order", """(module (memory (export "memory") 1) (global $g (export "g") (mut i32) (i32.const 0))

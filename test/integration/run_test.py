@@ -102,6 +102,19 @@ EXIT = """
   (func (export "_start") (call $exit (i32.const %d))))
 """
 
+TYPED = """
+(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (table $t 2 funcref)
+  (elem declare func $a $b)
+  (func $a (result i32) (i32.const 3))
+  (func $b (result i32) (i32.const 4))
+  (func (export "_start")
+    (table.set $t (i32.const 1) (select (result funcref) (ref.func $a) (ref.func $b) (i32.load (i32.const 0))))
+    (call $exit (call_indirect $t (result i32) (i32.const 1)))))
+"""
+
 COUNT = r"""
 #include <stdio.h>
 #include <stdlib.h>
@@ -185,6 +198,13 @@ class Run(unittest.TestCase):
             (self.folder / "exit.wat").write_text(EXIT % code)
             subprocess.run(["wat2wasm", self.folder / "exit.wat", "-o", self.folder / "exit.wasm"], check=True)
             self.assertEqual(self.run_module("exit").returncode, status, code)
+
+    def test_what_wasm_opt_makes_that_nobody_else_knows_is_done_without_it(self):
+        """It gives the select the type of its functions."""
+        (self.folder / "typed.wat").write_text(TYPED)
+        subprocess.run(["wat2wasm", "-o", self.folder / "typed.wasm", self.folder / "typed.wat"], check=True)
+        done = self.run_module("typed", flags=("--tier", "optimized"))
+        self.assertEqual(done.returncode, 4, done.stderr)
 
     def test_arguments_and_variables_may_be_long(self):
         (self.folder / "count.c").write_text(COUNT)

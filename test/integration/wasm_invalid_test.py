@@ -165,6 +165,13 @@ class Invalid(unittest.TestCase):
     def test_what_is_not_valid_has_its_term(self):
         self.check_terms([(term, self.assemble(f"(module {fields})")) for term, fields in INVALID])
 
+    def test_what_is_valid_and_cannot_be_is_named(self):
+        table = HEAD + ONE_TYPE + section(IMPORT, b"\x01\x08spectest\x0aglobal_i32\x03\x7f\x00") + section(TABLE, b"\x01\x70\x00\x05")
+        module = table + section(ELEMENT, b"\x01\x04\x41\x00\x0b\x01\x23\x00\x0b")
+        ((status, words),) = self.run_all([module])
+        self.assertEqual(status, 65)
+        self.assertIn("globals as elements of tables, which is not supported", words)
+
     def test_what_is_malformed_has_its_term(self):
         self.check_terms(MALFORMED)
 

@@ -120,6 +120,7 @@ class Module:
     def __init__(self, seed, budget=260):
         self.random = random.Random(seed)
         self.budget = budget  # so large is a function, about
+        self.is_plain = seed % 4 == 3  # as compilers write them: what wasm-opt takes
         self.signatures = [([], []), ([F32], [F32]), ([F64], [F64]), ([], [I64])]
         choose = self.random
         for _ in range(choose.randint(3, 8)):
@@ -204,6 +205,8 @@ class Module:
         expressions = [self.constant(FUNCREF) + END for _ in range(choose.randint(0, 4))]
         offset = i32(choose.randint(0, self.table_sizes[0] - 4)) + END
         second = unsigned(2) + i32(choose.randint(0, self.table_sizes[2] - 4)) + END
+        if self.is_plain:
+            return b"\x02" + second + b"\x00" + vector(items or [b"\x00"])
         return choose.choice([b"\x00" + offset + vector(items), b"\x01\x00" + vector(items), b"\x02" + second + b"\x00" + vector(items),
                               b"\x04" + offset + vector(expressions), b"\x05\x70" + vector(expressions),
                               b"\x06" + second + b"\x70" + vector(expressions), b"\x05\x6f" + vector([b"\xd0\x6f\x0b"] * len(items))])
@@ -307,6 +310,10 @@ class Body:
         index = self.module.signature(parameters, results)
         return signed(index)
 
+    def taken(self, counts):
+        """What a block takes off the stack."""
+        return [] if self.module.is_plain else self.random.choices([*NUMBERS, *REFERENCES], k=self.random.choice(counts))
+
     def address(self, depth):
         """Mostly inside, now and then at an edge, seldom anywhere."""
         choose = self.random
@@ -353,7 +360,7 @@ class Body:
         return self.address(depth) + self.expression(kind, depth) + self.access(self.random.choice(STORES[kind]))
 
     def do_block(self, depth):
-        parameters = self.random.choices([*NUMBERS, *REFERENCES], k=self.random.choice([0, 0, 0, 1, 2]))
+        parameters = self.taken([0, 0, 0, 1, 2])
         before = self.values(parameters, depth)
         self.labels.append([])
         inner = b"\x1a" * len(parameters) + self.statements(depth)
@@ -362,7 +369,7 @@ class Body:
 
     def do_loop(self, depth):
         """Each turn costs; it is taken again as long as a value says so."""
-        parameters = self.random.choices([*NUMBERS, *REFERENCES], k=self.random.choice([0, 0, 0, 1, 2]))
+        parameters = self.taken([0, 0, 0, 1, 2])
         before = self.values(parameters, depth)
         self.labels.append(parameters)
         inner = b"\x10" + unsigned(self.module.helper("spend")) + b"\x1a" * len(parameters) + self.statements(depth)
@@ -415,7 +422,8 @@ class Body:
 
     def dead(self, depth):
         """Code that is never reached, where the stack holds what is wanted of it."""
-        return self.random.choice([b"", b"\x6a\x1a", b"\x1a", b"\x45\xac\x1a", self.statements(min(depth, 1))])
+        code = self.random.choice([b"", b"\x6a\x1a", b"\x1a", b"\x45\xac\x1a", self.statements(min(depth, 1))])
+        return b"" if self.module.is_plain else code
 
     def do_dead(self, depth):
         self.labels.append([])
@@ -457,6 +465,8 @@ class Body:
                  value + i32(choose.choice([0, 1, 1, 2, 9])) + b"\xfc\x0f" + unsigned(table) + b"\x1a",
                  place + value + i32(choose.randint(0, 5)) + b"\xfc\x11" + unsigned(table),
                  place + self.place(depth) + i32(choose.randint(0, 5)) + b"\xfc\x0e" + unsigned(table) + unsigned(other)]
+        if self.module.is_plain:
+            return choose.choice(forms[:2])
         if segments:
             segment = unsigned(choose.choice(segments))
             forms.append(place + i32(choose.randint(0, 4)) + i32(choose.randint(0, 3)) + b"\xfc\x0c" + segment + unsigned(table))
@@ -505,19 +515,19 @@ class Body:
         return self.address(depth) + self.access(self.random.choice(LOADS[kind]))
 
     def give_block(self, kind, depth):
-        parameters = self.random.choices([*NUMBERS, *REFERENCES], k=self.random.choice([0, 0, 1, 2]))
+        parameters = self.taken([0, 0, 1, 2])
         before = self.values(parameters, depth)
         self.labels.append([kind])
         inner = b"\x1a" * len(parameters) + self.statements(depth) + self.expression(kind, depth)
         if self.random.random() < .3:
             inner += self.expression(I32, depth) + b"\x0d\x00"
         elif self.random.random() < .2:
-            inner += b"\x0c\x00" + self.random.choice([b"", b"\x1a" + self.leaf(kind), b"\x6a\x1a"])
+            inner += b"\x0c\x00" + (b"" if self.module.is_plain else self.random.choice([b"", b"\x1a" + self.leaf(kind), b"\x6a\x1a"]))
         self.labels.pop()
         return before + b"\x02" + self.block_type(parameters, [kind]) + inner + END
 
     def give_if(self, kind, depth):
-        parameters = self.random.choices([*NUMBERS], k=self.random.choice([0, 0, 1]))
+        parameters = self.taken([0, 0, 1])
         before = self.values(parameters, depth) + self.expression(I32, depth)
         self.labels.append([kind])
         arms = [b"\x1a" * len(parameters) + self.statements(depth) + self.expression(kind, depth) for _ in range(2)]

@@ -63,6 +63,7 @@ struct inspection {
     uint32_t *function_types; /* of declared functions */
     uint32_t type_count;
     uint8_t *table_types; /* in the order of the tables' indexes */
+    uint32_t table_count;
     bool has_data_count;
     uint32_t data_count; /* as said before the code */
     uint32_t data_segments;
@@ -127,7 +128,7 @@ static void read_memory(struct reader *reader, struct inspection *inspection, ui
 
 static void add_table(struct inspection *inspection, uint8_t type)
 {
-    uint32_t count = ++inspection->info.table_count;
+    uint32_t count = ++inspection->table_count;
     inspection->table_types = memory_resize(inspection->table_types, count);
     inspection->table_types[count - 1] = type;
 }
@@ -368,16 +369,21 @@ static void read_global(struct reader *reader)
     opcode_read_constant(reader);
 }
 
-static void read_function_indexes(struct reader *reader)
+static void read_element_item(struct reader *reader, bool is_expression)
 {
-    uint32_t count = read_count(reader);
-    for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
+    enum { GLOBAL_GET = 0x23 };
+    if (!is_expression) {
         reader_u32(reader);
+        return;
     }
+    if (reader->at != reader->end && *reader->at == GLOBAL_GET) {
+        reader_unsupported(reader, "globals as elements of tables");
+    }
+    opcode_read_constant(reader);
 }
 
 /* Core specification 5.5.12: eight forms told by three bits. */
-static void read_element(struct reader *reader)
+static void read_element(struct reader *reader, struct inspection *inspection)
 {
     uint32_t flags = reader_u32(reader);
     if (flags > 7) {
@@ -398,13 +404,10 @@ static void read_element(struct reader *reader)
             reader_malformed(reader, "malformed element kind");
         }
     }
-    if (!has_expressions) {
-        read_function_indexes(reader);
-        return;
-    }
     uint32_t count = read_count(reader);
+    inspection->info.has_empty_segment |= is_active && count == 0;
     for (uint32_t i = 0; i < count && reader->failed == 0; i++) {
-        opcode_read_constant(reader);
+        read_element_item(reader, has_expressions);
     }
 }
 
@@ -427,7 +430,7 @@ static void read_code(struct reader *reader, struct inspection *inspection)
 {
     struct reader body = reader_part(reader, reader_u32(reader));
     body.table_types = inspection->table_types;
-    body.table_count = inspection->info.table_count;
+    body.table_count = inspection->table_count;
     uint64_t locals = 0;
     uint32_t groups = read_count(&body);
     for (uint32_t i = 0; i < groups && body.failed == 0; i++) {
@@ -477,7 +480,7 @@ static void read_item(struct reader *reader, enum section section, struct inspec
         read_export(reader, inspection);
         break;
     case SECTION_ELEMENT:
-        read_element(reader);
+        read_element(reader, inspection);
         break;
     case SECTION_CODE:
         read_code(reader, inspection);

@@ -90,32 +90,37 @@ static bool optimise(struct job *job, const char *module, const char *optimised)
 
 /*
  * Binaryen 108 knows no loops that take values: it refuses most, and of others loses what each turn
- * but the first is given.  And it exports the first of several tables under the names of all, which
- * who links them would believe.
+ * but the first is given.  It drops segments of no elements, which trap where they lie beyond the
+ * table.  And of two traps it keeps either, so that nothing is for it of which every call tells how
+ * it ended.
  */
 static bool is_optimisable(const struct job *job, const struct unit *unit)
 {
     struct wasm_module_info info;
     struct error ignored = {0};
-    return inspect_form(unit->bytes, unit->length, job->form, &info, &ignored) == 0 &&
-        !info.has_typed_loop && (job->form != WASM_FORM_LINKED || info.table_count < 2);
+    return job->form == WASM_FORM_FUNCTION &&
+        wasm_inspect(unit->bytes, unit->length, &info, &ignored) == 0 && !info.has_typed_loop &&
+        !info.has_empty_segment;
 }
 
+static int to_c_of(struct job *job, const struct unit *unit, const char *ending, struct error *err)
+{
+    MEMORY_OWNED char *input = memory_format("%s%s", unit->name, ending);
+    MEMORY_OWNED char *output = memory_format("%s.c", unit->name);
+    const char *const argv[] = {
+        job->wasm->toolchain.path[TOOL_TRANSLATE], "-n", unit->name, input, "-o", output, NULL};
+    return job_run(job, "translating the module", argv, err);
+}
+
+/* The optimiser may make types of references that only it knows: then without it. */
 static int to_c(struct job *job, const struct unit *unit, struct error *err)
 {
     MEMORY_OWNED char *named = memory_format("%s-named.wasm", unit->name);
     MEMORY_OWNED char *optimised = memory_format("%s-optimised.wasm", unit->name);
-    MEMORY_OWNED char *output = memory_format("%s.c", unit->name);
-    bool is_better = job->tier == WASM_TIER_OPTIMIZED && is_optimisable(job, unit) &&
-        optimise(job, named, optimised);
-    const char *const argv[] = {job->wasm->toolchain.path[TOOL_TRANSLATE],
-                                "-n",
-                                unit->name,
-                                is_better ? optimised : named,
-                                "-o",
-                                output,
-                                NULL};
-    return job_run(job, "translating the module", argv, err);
+    struct error ignored = {0};
+    bool is_done = job->tier == WASM_TIER_OPTIMIZED && is_optimisable(job, unit) &&
+        optimise(job, named, optimised) && to_c_of(job, unit, "-optimised.wasm", &ignored) == 0;
+    return is_done ? 0 : to_c_of(job, unit, "-named.wasm", err);
 }
 
 int pipeline_optimise(struct job *job, char **ret_path, struct error *err)

@@ -49,8 +49,8 @@ struct wasm_module_info {
     enum wasm_abi abi;
     bool has_initialize;       /* exports _initialize */
     bool has_wizer_initialize; /* exports wizer.initialize */
+    bool has_empty_segment;    /* of elements: nor is it for those */
     bool has_typed_loop;       /* a loop that may take values: wasm-opt is not for it */
-    uint32_t table_count;      /* those it imports, too */
     bool uses_paths;           /* imports what opens, asks about or changes files by path */
     uint64_t size_bytes;
     uint64_t assets_bytes; /* of its archive of files; 0: it has none */
