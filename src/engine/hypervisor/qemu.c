@@ -235,7 +235,7 @@ static enum hypervisor_end end_of(const json_t *data)
     return HYPERVISOR_END_FAILED;
 }
 
-static void look(struct control *control);
+static void on_transfer_event(struct control *control, const char *status);
 
 static void on_qmp_event(const char *name, const json_t *data, void *context)
 {
@@ -261,7 +261,7 @@ static void on_qmp_event(const char *name, const json_t *data, void *context)
         events->on_ending(HYPERVISOR_END_PANIC, control->context);
     } else if (strcmp(name, "MIGRATION") == 0 && control->is_transferring &&
                control->transfer.is_started) {
-        look(control);
+        on_transfer_event(control, json_string_value(json_object_get(data, "status")));
     } else {
         qemu_volumes_event(control->volumes, name, data);
     }
@@ -401,7 +401,10 @@ static void on_settled(const struct error *error, const json_t *result, void *co
     struct control *control = context;
     const char *status = json_string_value(json_object_get(result, "status"));
     control->is_looking = false;
-    if (control->is_transferring && status != NULL && strcmp(status, "finish-migrate") == 0) {
+    if (!control->is_transferring || !control->transfer.is_started) {
+        return;
+    }
+    if (status != NULL && strcmp(status, "finish-migrate") == 0) {
         loop_timer_start(control->look, POLL_EVERY_MS);
     } else {
         finish_transfer(control, error);
@@ -438,7 +441,10 @@ static void on_migration(const struct error *error, const json_t *result, void *
     struct control *control = context;
     control->is_looking = false;
     const char *status = json_string_value(json_object_get(result, "status"));
-    if (error != NULL || !control->is_transferring) {
+    if (!control->is_transferring || !control->transfer.is_started) {
+        return; /* it was asked of another one */
+    }
+    if (error != NULL) {
         finish_transfer(control, error);
     } else if (status != NULL && strcmp(status, "completed") == 0) {
         control->is_looking = true;
@@ -465,6 +471,20 @@ static void look(struct control *control)
 static void on_look(void *context)
 {
     look(context);
+}
+
+/* Who has read a state to its end says so when the machine may go on; who has written one, before
+ * (process_incoming_migration_bh() in migration/migration.c). */
+static void on_transfer_event(struct control *control, const char *status)
+{
+    bool is_there = status != NULL && strcmp(status, "completed") == 0;
+    bool is_begun =
+        status != NULL && (strcmp(status, "setup") == 0 || strcmp(status, "active") == 0);
+    if (is_there && !control->transfer.is_saving) {
+        finish_transfer(control, NULL);
+    } else if (!is_begun) {
+        look(control);
+    }
 }
 
 static void step(struct control *control, const char *command, json_t *owned_arguments, int fd)

@@ -235,20 +235,18 @@ static void on_capabilities(const struct error *error, const json_t *result, voi
         end(qmp, error);
         return;
     }
-    qmp->is_ready = true;
     loop_timer_stop(qmp->greeting);
-    qmp->events.on_ready(qmp->context);
-    if (!qmp->is_closed) {
-        watch(qmp);
-    }
 }
 
+/* QEMU obeys in the order in which it was told: nothing has to wait for the first answer. */
 static void greet(struct qmp *qmp)
 {
     if (!qmp->is_greeted) {
         qmp->is_greeted = true;
         push(qmp, "qmp_capabilities", NULL, -1, on_capabilities, qmp, true);
         send_command(qmp, LIST_FIRST(&qmp->commands, struct command, link));
+        qmp->is_ready = true;
+        qmp->events.on_ready(qmp->context);
     }
 }
 

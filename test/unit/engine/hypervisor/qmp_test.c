@@ -111,6 +111,30 @@ TEST(qmp, answers_come_in_the_order_of_the_commands)
     end(&scene);
 }
 
+/* Goal: a start costs one round trip.  Method: the VMM has greeted, and answered nothing. */
+TEST(qmp, what_is_asked_first_waits_for_no_answer)
+{
+    static const char wanted[] = "{\"execute\":\"qmp_capabilities\"}\n{\"execute\":\"stop\"}\n";
+    char told[128] = "";
+    size_t used = 0;
+    struct scene scene;
+    begin(&scene);
+    qmp_execute(scene.qmp, "stop", NULL, -1, on_answer, &scene);
+    say(&scene, "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
+    loop_run(scene.loop);
+    EXPECT(scene.is_ready && scene.answers == 0);
+    while (used < sizeof(wanted) - 1) {
+        uv_run(loop_uv(scene.loop), UV_RUN_NOWAIT);
+        ssize_t got = read(scene.vmm, told + used, sizeof(told) - 1 - used);
+        used += got > 0 ? (size_t)got : 0;
+    }
+    EXPECT_STRING(told, wanted);
+    say(&scene, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no\"}}\r\n");
+    loop_run(scene.loop);
+    EXPECT(scene.ended == ERROR_CONFLICT && scene.answers == 1);
+    end(&scene);
+}
+
 TEST(qmp, a_vmm_that_goes_ends_what_was_asked)
 {
     struct scene scene;
