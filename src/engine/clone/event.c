@@ -135,7 +135,7 @@ static int digit(char c)
 static void decode(const char *text, size_t length, struct buffer *out)
 {
     for (size_t i = 0; i < length; i++) {
-        int high = text[i] == '%' && i + 2 < length + 0 ? digit(text[i + 1]) : -1;
+        int high = text[i] == '%' && i + 2 < length ? digit(text[i + 1]) : -1;
         int low = high >= 0 ? digit(text[i + 2]) : -1;
         if (low >= 0 && high * 16 + low != 0) {
             buffer_append_byte(out, (uint8_t)(high * 16 + low));
@@ -146,8 +146,23 @@ static void decode(const char *text, size_t length, struct buffer *out)
     }
 }
 
-/* Of one name, values are joined by commas. */
-static void write_query(struct json_writer *writer, const char *query)
+/* Of one name, values are joined by commas: at the end, as they may be very many. */
+static void write_joined(struct json_writer *writer, const char *name, const json_t *values)
+{
+    BUFFER_OWNED struct buffer text = {0};
+    const json_t *value;
+    size_t i;
+    json_array_foreach(values, i, value)
+    {
+        buffer_append_string(&text, i > 0 ? "," : "");
+        buffer_append(&text, json_string_value(value), json_string_length(value));
+    }
+    json_write_key(writer, name);
+    json_write_text(writer, buffer_string(&text), text.used);
+}
+
+/* What is no UTF-8 is left out. */
+static json_t *read_query(const char *query)
 {
     json_t *all = json_object();
     while (*query != '\0') {
@@ -156,29 +171,35 @@ static void write_query(struct json_writer *writer, const char *query)
         BUFFER_OWNED struct buffer name = {0};
         BUFFER_OWNED struct buffer value = {0};
         decode(query, equals, &name);
-        const char *name_text = buffer_string(&name);
-        const char *before = json_string_value(json_object_get(all, name_text));
-        if (before != NULL) {
-            buffer_append_format(&value, "%s,", before);
-        }
         if (equals < length) {
             decode(query + equals + 1, length - equals - 1, &value);
         }
-        json_t *owned = json_string(buffer_string(&value)); /* NULL: no UTF-8 */
-        if (name.used > 0 && owned != NULL) {
-            json_object_set_new(all, name_text, owned);
-        } else {
-            json_decref(owned);
+        const char *key = buffer_string(&name);
+        json_t *owned = json_string(buffer_string(&value));
+        if (owned != NULL && key[0] != '\0' && json_object_get(all, key) == NULL) {
+            json_object_set_new(all, key, json_array());
         }
+        json_array_append_new(key[0] != '\0' ? json_object_get(all, key) : NULL, owned);
         query += length + (query[length] == '&');
     }
-    if (json_object_size(all) > 0) {
-        json_write_key(writer, "queryStringParameters");
-        json_write_begin_object(writer);
-        json_write_members(writer, all);
-        json_write_end_object(writer);
+    return all;
+}
+
+static void write_query(struct json_writer *writer, const char *query)
+{
+    JSON_OWNED json_t *all = read_query(query);
+    const char *name;
+    json_t *values;
+    if (json_object_size(all) == 0) {
+        return;
     }
-    json_decref(all);
+    json_write_key(writer, "queryStringParameters");
+    json_write_begin_object(writer);
+    json_object_foreach(all, name, values)
+    {
+        write_joined(writer, name, values);
+    }
+    json_write_end_object(writer);
 }
 
 static void write_body(struct json_writer *writer, const void *body, size_t length)

@@ -46,6 +46,27 @@ TEST(clone_event, a_request_is_an_event_of_format_2)
     EXPECT(strcmp(json_text(context, "domainPrefix"), "web") == 0);
 }
 
+/* Goal: all of a request's values are there, however many.  Method: as many as a head can hold. */
+TEST(clone_event, a_query_may_be_one_name_very_often)
+{
+    enum { TIMES = 16000 };
+    BUFFER_OWNED struct buffer environment = {0};
+    buffer_append_string(&environment, "REMOTE_ADDR=10.0.0.9");
+    buffer_append_byte(&environment, 0);
+    buffer_append_string(&environment, "QUERY_STRING=%4=%&a=%ff&=3&b");
+    for (int i = 0; i < TIMES; i++) {
+        buffer_append_string(&environment, "&a=1");
+    }
+    JSON_OWNED json_t *event = event_of((const char *)environment.data, environment.used, NULL, 0);
+    const json_t *query = json_object_get(event, "queryStringParameters");
+    const json_t *often = json_object_get(query, "a");
+    EXPECT(json_object_size(query) == 3);
+    EXPECT(json_string_length(often) == 2 * TIMES - 1);
+    EXPECT(strncmp(json_string_value(often), "1,1,1,", 6) == 0);
+    EXPECT_STRING(json_text(query, "%4"), "%");
+    EXPECT_STRING(json_text(query, "b"), "");
+}
+
 TEST(clone_event, bytes_that_are_no_text_are_base64)
 {
     JSON_OWNED json_t *event = event_of(http, sizeof(http), "\xff\0", 2);
