@@ -21,10 +21,12 @@ if [ -e /var/task/bad ]; then
     wget -q -O - --post-data '{"errorType":"Config.Missing","errorMessage":"no colour is set"}' $api/init/error
     exit 1
 fi
+if [ -e /var/task/numb ]; then rm -f /dev/urandom; fi
 echo "started with $_HANDLER $COLOUR"
 """, each="""
     echo "invocation $id number $count"
     if grep -q please-crash /tmp/event; then exit 7; fi
+    if grep -q please-reboot /tmp/event; then reboot -f; fi
     if grep -q please-hang /tmp/event; then sleep 1000; fi
     if grep -q please-fail /tmp/event; then
         wget -q -O - --post-data '{"errorType":"Oops","errorMessage":"as you like"}' $api/invocation/$id/error
@@ -47,7 +49,7 @@ def setUpModule():
     if reason:
         raise unittest.SkipTest(reason)
     folder = tempfile.TemporaryDirectory(prefix="blixard-linux-functions-")
-    machines.TOOLS += [tool for tool in ("wget", "sed", "tr", "grep") if tool not in machines.TOOLS]
+    machines.TOOLS += [tool for tool in ("wget", "sed", "tr", "grep", "rm") if tool not in machines.TOOLS]
     (pathlib.Path(folder.name) / "root.tar.gz").write_bytes(root_archive())
 
 
@@ -92,6 +94,7 @@ class Case(NodeCase):
 
     def test_a_crash_an_error_and_a_timeout_have_their_reasons(self):
         self.assertIn("ended with status 7", self.run_cli("fn", "invoke", "shell", "--data", '"please-crash"').stderr)
+        self.assertIn("machine has rebooted", self.run_cli("fn", "invoke", "shell", "--data", '"please-reboot"').stderr)
         self.assertIn("Oops: as you like", self.run_cli("fn", "invoke", "shell", "--data", '"please-fail"').stderr)
         self.assertEqual(json.loads(self.ok("fn", "invoke", "shell", "--data", "1")), 1)
 
@@ -154,6 +157,15 @@ class Case(NodeCase):
         (self.app / "bad").unlink()
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("Config.Missing: no colour is set", done.stderr)
+
+    def test_one_that_cannot_be_made_another_serves_nobody(self):
+        (self.app / "numb").write_text("")
+        self.ok("fn", "deploy", "numb", self.app)
+        (self.app / "numb").unlink()
+        refused = self.run_cli("fn", "invoke", "numb", "--data", "1")
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("a clone did not become one: reseeding", refused.stderr)
+        self.ok("fn", "delete", "numb")
 
     def test_what_cannot_be_is_refused(self):
         other = pathlib.Path(folder.name) / "other"

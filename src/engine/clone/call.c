@@ -82,6 +82,12 @@ static void on_late(void *context)
     end(call, VMM_END_TIMEOUT, "");
 }
 
+/* Its calls are cancelled when a slot ends its machine: whoever ends that says why. */
+static bool is_told_otherwise(const struct runner_call *call)
+{
+    return call->is_over || call->slot->machine == NULL;
+}
+
 /* ---- The invocation ---- */
 
 static bool is_http(const struct runner_call *call)
@@ -182,7 +188,7 @@ static void on_answered(const struct error *error, const struct agent_result *re
 {
     struct runner_call *call = context;
     char text[120];
-    if (call->is_over) {
+    if (is_told_otherwise(call)) {
         return;
     }
     call->asked = NULL;
@@ -260,7 +266,7 @@ static void on_secret(const struct error *error, const struct agent_result *resu
 {
     struct runner_call *call = context;
     (void)result;
-    if (call->is_over) {
+    if (is_told_otherwise(call)) {
         return;
     }
     call->asked = NULL;

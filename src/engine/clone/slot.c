@@ -4,6 +4,18 @@
 
 #include "engine/clone/parts.h"
 
+static void on_failed(const struct error *error, void *context)
+{
+    struct slot *slot = context;
+    struct runner_call *call = slot->call;
+    log_info("clone: %s", error->text);
+    slot_end(slot);
+    if (call != NULL) {
+        call_failed(call, error->text);
+    }
+}
+
+/* One that has the random numbers of all others serves nobody. */
 static void on_renewed(const struct error *error, const struct agent_result *result, void *context)
 {
     struct slot *slot = context;
@@ -12,7 +24,10 @@ static void on_renewed(const struct error *error, const struct agent_result *res
         return; /* the slot has ended it */
     }
     if (error != NULL) {
-        log_warn("clone: %s", error->text);
+        struct error told = *error;
+        error_wrap(&told, "a clone did not become one");
+        on_failed(&told, slot);
+        return;
     }
     slot->is_ready = true;
     if (slot->call != NULL) {
@@ -25,17 +40,6 @@ static void on_up(void *context)
     struct slot *slot = context;
     if (!slot->is_ready) {
         agent_renew(slot->machine->agent, NULL, NULL, on_renewed, slot);
-    }
-}
-
-static void on_failed(const struct error *error, void *context)
-{
-    struct slot *slot = context;
-    struct runner_call *call = slot->call;
-    log_info("clone: %s", error->text);
-    slot_end(slot);
-    if (call != NULL) {
-        call_failed(call, error->text);
     }
 }
 
