@@ -2,6 +2,8 @@
 #ifndef ENGINE_DEVICE_PARTS_H
 #define ENGINE_DEVICE_PARTS_H
 
+#include <stdint.h>
+
 #include "engine/device/device.h"
 
 /* Does the text look like this ("xxxx:xx:xx.x")?  x stands for a digit of base 16. */
@@ -21,5 +23,14 @@ int device_match_offered(const char *offered, const struct device *device, bool 
 /* "usb:1-2.3", "usb:serial". */
 bool usb_is_address(const char *text);
 bool usb_is_class(const char *text);
+
+/* What a device's descriptors say, one behind the other, each with its length and its type. */
+struct usb_interfaces {
+    size_t kind;
+    const char *name; /* "serial" */
+    bool is_hub;
+    bool is_disk;
+};
+struct usb_interfaces usb_read_descriptors(const uint8_t *data, size_t length, unsigned vendor);
 
 #endif

@@ -110,12 +110,6 @@ bool usb_is_class(const char *text)
 
 /* ---- Descriptors ---- */
 
-struct interfaces {
-    size_t kind;
-    bool is_hub;
-    bool is_disk;
-};
-
 static size_t kind_of(const uint8_t *interface, unsigned vendor)
 {
     size_t kind = 0;
@@ -134,16 +128,10 @@ static size_t kind_of(const uint8_t *interface, unsigned vendor)
     return kind;
 }
 
-/* Each begins with its length and its type. */
-static struct interfaces read_interfaces(const char *folder, unsigned vendor)
+struct usb_interfaces usb_read_descriptors(const uint8_t *data, size_t length, unsigned vendor)
 {
-    struct interfaces found = {.kind = KIND_OTHER};
-    BUFFER_OWNED struct buffer bytes = {0};
-    struct error ignored = {0};
-    MEMORY_OWNED char *path = memory_format("%s/descriptors", folder);
-    file_read(path, DESCRIPTORS_MAX_BYTES, &bytes, &ignored);
-    const uint8_t *data = (const uint8_t *)bytes.data;
-    for (size_t at = 0; bytes.used - at > 2 && data[at] >= 2 && data[at] <= bytes.used - at;
+    struct usb_interfaces found = {.kind = KIND_OTHER};
+    for (size_t at = 0; length - at > 2 && data[at] >= 2 && data[at] <= length - at;
          at += data[at]) {
         const uint8_t *one = data + at;
         if (one[1] == DEVICE_DESCRIPTOR && one[0] >= DEVICE_DESCRIPTOR_BYTES) {
@@ -155,7 +143,17 @@ static struct interfaces read_interfaces(const char *folder, unsigned vendor)
             found.is_disk = found.is_disk || one[5] == CLASS_STORAGE;
         }
     }
+    found.name = kinds[found.kind].name;
     return found;
+}
+
+static struct usb_interfaces read_interfaces(const char *folder, unsigned vendor)
+{
+    BUFFER_OWNED struct buffer bytes = {0};
+    struct error ignored = {0};
+    MEMORY_OWNED char *path = memory_format("%s/descriptors", folder);
+    file_read(path, DESCRIPTORS_MAX_BYTES, &bytes, &ignored);
+    return usb_read_descriptors((const uint8_t *)buffer_string(&bytes), bytes.used, vendor);
 }
 
 /* ---- Is it the host's? ---- */
@@ -262,15 +260,14 @@ static bool read_one(const char *sys, const char *port, const char *offered,
 {
     MEMORY_OWNED char *folder = memory_format("%s/bus/usb/devices/%s", sys, port);
     unsigned vendor = read_number(folder, "idVendor", 16) & 0xffff;
-    struct interfaces interfaces = read_interfaces(folder, vendor);
+    struct usb_interfaces interfaces = read_interfaces(folder, vendor);
     MEMORY_OWNED char *first =
         memory_format("%s:%u.0", folder, read_number(folder, "bConfigurationValue", 10));
     *ret_device = (struct device){.numa = -1};
     ret_device->bus = read_number(folder, "busnum", 10);
     ret_device->number = read_number(folder, "devnum", 10);
     snprintf(ret_device->address, sizeof(ret_device->address), PREFIX "%.19s", port);
-    snprintf(ret_device->class_name, sizeof(ret_device->class_name), PREFIX "%s",
-             kinds[interfaces.kind].name);
+    snprintf(ret_device->class_name, sizeof(ret_device->class_name), PREFIX "%s", interfaces.name);
     snprintf(ret_device->model, sizeof(ret_device->model), PREFIX "%04x:%04x", vendor,
              read_number(folder, "idProduct", 16) & 0xffff);
     read_name(folder, ret_device->name, sizeof(ret_device->name));
