@@ -70,6 +70,10 @@ size_t device_list_usb(const char *sys, const char *offered, struct device *ret_
 /* Of one on USB, its node below `dev` ("/dev").  UNAVAILABLE: it is gone. */
 int device_open_usb(const char *dev, const struct device *device, int *ret_fd, struct error *err);
 
+/* Whoever had it has ended, without giving its interfaces back to the host's drivers: these may
+ * have them again.  Those that somebody has are left alone. */
+void device_release_usb(const char *sys, const char *address);
+
 /* What a machine asks for: "gpu", "10de:2204", "0000:01:00.0", "usb:serial", "usb:0403:6001",
  * "usb:1-2.3"; with "=2" two of them. */
 enum device_ask_kind { DEVICE_ASK_CLASS, DEVICE_ASK_MODEL, DEVICE_ASK_ADDRESS };

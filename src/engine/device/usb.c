@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/check.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -325,4 +326,34 @@ int device_open_usb(const char *dev, const struct device *device, int *ret_fd, s
     }
     *ret_fd = fd_take(&fd);
     return 0;
+}
+
+/* sysfs-bus-usb says of it what the driver core does: a driver is looked for that takes it. */
+static void probe(const char *sys, const char *interface)
+{
+    MEMORY_OWNED char *path = memory_format("%s/bus/usb/drivers_probe", sys);
+    FD_OWNED int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        file_write_all(fd, interface, strlen(interface));
+    }
+}
+
+void device_release_usb(const char *sys, const char *address)
+{
+    CHECK(device_is_usb(address));
+    char driver[DEVICE_NAME_SIZE];
+    MEMORY_OWNED char *path = memory_format("%s/bus/usb/devices", sys);
+    MEMORY_OWNED char *begin = memory_format("%s:", address);
+    DIR *folder = opendir(path);
+    const struct dirent *entry = NULL;
+    while (folder != NULL && (entry = readdir(folder)) != NULL) {
+        MEMORY_OWNED char *interface = memory_format("%s/%s", path, entry->d_name);
+        device_read_link(interface, "driver", driver, sizeof(driver));
+        if (text_starts_with(entry->d_name, begin + strlen(PREFIX)) && driver[0] == '\0') {
+            probe(sys, entry->d_name);
+        }
+    }
+    if (folder != NULL) {
+        closedir(folder);
+    }
 }

@@ -54,5 +54,7 @@ void devices_write(const struct machine_service *service, const char *id,
 void usb_watch(struct machine *machine);
 /* It has ended. */
 void usb_end(struct machine *machine);
+/* And is not started again: the node's drivers may have its devices. */
+void usb_release(struct machine *machine);
 
 #endif

@@ -52,6 +52,7 @@ static void end(struct machine *machine, bool has_failed, bool cannot_go_on, con
     } else {
         bool is_wanted = machine->desired == MACHINE_DESIRED_STOPPED ||
             machine->desired == MACHINE_DESIRED_DELETED;
+        usb_release(machine);
         machine_set_state(machine, is_wanted || !has_failed ? MACHINE_STOPPED : MACHINE_FAILED,
                           "%s", is_wanted ? "" : text);
         if (!is_wanted) {

@@ -244,3 +244,22 @@ void usb_end(struct machine *machine)
         machine->usb = NULL;
     }
 }
+
+static bool release(sqlite3_stmt *row, void *context)
+{
+    (void)context;
+    if (device_is_usb(store_text(row, 0))) {
+        device_release_usb("/sys", store_text(row, 0));
+    }
+    return true;
+}
+
+void usb_release(struct machine *machine)
+{
+    struct error ignored = {0};
+    if (devices_want_usb(machine->config)) {
+        store_query(machine->service->options.store, &ignored, release, NULL,
+                    "SELECT address FROM machine_device WHERE machine = ? AND node = ?", "tt",
+                    machine->id, machine->service->node_name);
+    }
+}

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "base/buffer.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/file.h"
@@ -281,5 +282,32 @@ TEST(usb, the_node_of_this_very_device_is_opened)
     EXPECT(file_write(path, bytes, 10, 0600, &err) == 0);
     EXPECT(device_open_usb(root, &device, &fd, &err) == -ERROR_UNAVAILABLE);
     EXPECT(fd < 0);
+    end();
+}
+
+/*
+ * Goal: interfaces that nobody has go back to the host's drivers; those that somebody has do not,
+ * nor those of another port. Method: a file that stands for what the kernel is told by, read after
+ * each.
+ */
+TEST(usb, interfaces_that_nobody_has_go_back_to_the_host)
+{
+    struct error err = {0};
+    BUFFER_OWNED struct buffer told = {0};
+    begin();
+    make_folder("bus/usb/devices/1-2:1.0");
+    make_folder("bus/usb/devices/1-4:1.1");
+    MEMORY_OWNED char *driver = memory_format("%s/bus/usb/devices/1-4:1.1/driver", root);
+    EXPECT(symlink("../../../bus/usb/drivers/usbfs", driver) == 0);
+    MEMORY_OWNED char *path = memory_format("%s/bus/usb/drivers_probe", root);
+    device_release_usb(root, "usb:1-2"); /* the kernel has no such file: nothing happens */
+    EXPECT(!file_exists(path));
+    EXPECT(file_write(path, "", 0, 0600, &err) == 0);
+    device_release_usb(root, "usb:1-4");
+    device_release_usb(root, "usb:1-2.1");
+    EXPECT(file_read(path, 100, &told, &err) == 0 && told.used == 0);
+    device_release_usb(root, "usb:1-2");
+    EXPECT(file_read(path, 100, &told, &err) == 0);
+    EXPECT_STRING(buffer_string(&told), "1-2:1.0");
     end();
 }
