@@ -768,3 +768,5 @@ CREATE INDEX machine_device_machine ON machine_device (machine);
 ALTER TABLE machine ADD COLUMN devices INTEGER NOT NULL DEFAULT 0; -- how many it asks for
 UPDATE machine SET devices = (SELECT count(*) FROM machine_device d WHERE d.machine = machine.id);
 ALTER TABLE quota ADD COLUMN devices INTEGER;
+-- reservations of huge pages
+ALTER TABLE placement_reservation ADD COLUMN page_bytes INTEGER NOT NULL DEFAULT 0; -- as of machine

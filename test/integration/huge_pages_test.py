@@ -81,6 +81,23 @@ class HugePages(unittest.TestCase):
     def create(self, name, *flags):
         return ("vm", "create", name, "--image", "small", "--memory", "128MiB", "--disk", "16MiB", "--huge-pages", "2MiB", *flags)
 
+    def test_huge_pages_are_kept_for_who_names_them(self):
+        keep = ("placement", "reserve", "tonight", "--memory", "128MiB", "--huge-pages", "2MiB", "--node", self.near.name)
+        self.assertIn("say 64 or 66 MiB", self.refused(64, "placement", "reserve", "odd", "--memory", "65MiB", "--huge-pages", "2MiB"))
+        self.assertIn("1 hugepages-2m", self.refused(69, *keep))
+        set_aside(self.before + WANTED)
+        self.addCleanup(set_aside, self.before)
+        self.pool(self.near, lambda count, others, given: count - others >= WANTED, "the node to say what it has")
+        self.near.cli(*keep)
+        self.assertEqual(self.near.get("/v1/placement")["reservations"][0]["huge_pages"], "2MiB")
+        self.assertRegex(self.near.cli("placement", "list", "--reservations"), "tonight +n1 +1 +128 MiB +2MiB")
+        self.assertIn("1 hugepages-2m", self.refused(75, *self.create("other", "--node", self.near.name)))
+        self.near.cli("vm", "delete", "other")
+        self.near.cli(*self.create("mine", "--node", self.near.name, "--reservation", "tonight"))
+        self.runs("mine")
+        self.assertEqual(self.near.get("/v1/placement")["reservations"], [])
+        self.near.cli("vm", "delete", "mine")
+
     def test_memory_is_of_huge_pages_wherever_it_goes(self):
         self.what_cannot_be_is_refused()
         self.waits_until_there_are_some()

@@ -31,6 +31,11 @@ static bool knows_pages(const struct machine_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_PAGES;
 }
 
+static bool knows_counts(const struct machine_service *service)
+{
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_COUNT;
+}
+
 int draft_check_pages(const struct machine_service *service, const json_t *config,
                       struct error *err)
 {
@@ -92,7 +97,7 @@ void draft_add_claim(const struct machine_service *service, struct store_command
         store_command_add(command, "UPDATE machine SET page_bytes = ? WHERE id = ?", "ut",
                           machine_config_page_bytes(config), id);
     }
-    if (store_schema_now(service->options.store) >= SCHEMA_WITH_COUNT) {
+    if (knows_counts(service)) {
         store_command_add(command, "UPDATE machine SET devices = ? WHERE id = ?", "ut",
                           devices_count(config), id);
     }
@@ -107,23 +112,29 @@ void draft_add_claim(const struct machine_service *service, struct store_command
 #define RUNNING(what, which)                                                                   \
     "(SELECT coalesce(sum(" what "), 0) FROM machine m WHERE m.node = n.key AND m.desired IN " \
     "('running', 'paused')" which ")"
-#define OF_PAGES(size) " AND m.page_bytes = " size
-#define KEPT(what)                                                                                \
+#define OF_PAGES(size) " AND page_bytes = " size
+#define KEPT(what, which)                                                                         \
     "(SELECT coalesce(sum(r." what "), 0) FROM placement_reservation r WHERE r.node = n.key AND " \
-    "r.expires_ms > ?2)"
+    "r.expires_ms > ?2" which ")"
 
 #define CPU "m.cpu_millis + m.cores * 10 * n.cpu_percent"
-#define LACKS_MEMORY(which) \
-    "n.memory_bytes < " RUNNING("m.memory_bytes", which) " + " KEPT("memory_bytes")
+#define LACKS_MEMORY(which, kept) \
+    "n.memory_bytes < " RUNNING("m.memory_bytes", which) " + " KEPT("memory_bytes", kept)
 #define LACKS_PAGES(column, size) "n." column " < " RUNNING("m.memory_bytes", OF_PAGES(size))
-#define LACKS_DISK                "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes")
-#define LACKS_CPU                 "n.cpu_millis < " RUNNING(CPU, "") " + " KEPT("cpu_millis")
+#define LACKS_KEPT_PAGES(column, size) \
+    LACKS_PAGES(column, size) " + " KEPT("memory_bytes", OF_PAGES(size))
+#define LACKS_DISK "n.disk_bytes < " WANTED("m.disk_bytes") " + " KEPT("disk_bytes", "")
+#define LACKS_CPU  "n.cpu_millis < " RUNNING(CPU, "") " + " KEPT("cpu_millis", "")
 
 /* What is of huge pages is no other memory. */
-#define LACKS_BEFORE LACKS_MEMORY("") /* of nodes that do not all know huge pages */
-#define LACKS_NOW               \
-    LACKS_MEMORY(OF_PAGES("0")) \
+#define LACKS_BEFORE LACKS_MEMORY("", "") /* of nodes that do not all know huge pages */
+#define LACKS_UNKEPT                                                \
+    LACKS_MEMORY(OF_PAGES("0"), "") /* nor that they can be kept */ \
     " OR " LACKS_PAGES("huge_2m_bytes", "2097152") " OR " LACKS_PAGES("huge_1g_bytes", "1073741824")
+#define LACKS_NOW                                                                                \
+    LACKS_MEMORY(OF_PAGES("0"), OF_PAGES("0"))                                                   \
+    " OR " LACKS_KEPT_PAGES("huge_2m_bytes", "2097152") " OR " LACKS_KEPT_PAGES("huge_1g_bytes", \
+                                                                                "1073741824")
 
 /* Of the row's node; ?1 is the row's key or id, ?2 the time. */
 #define HAS_ROOM(table, lacks)                                                                 \
@@ -132,6 +143,15 @@ void draft_add_claim(const struct machine_service *service, struct store_command
     " OR " LACKS_DISK " OR " LACKS_CPU "))"
 #define CHECK_ROOM(table, column, lacks) \
     "UPDATE " table " SET revision = revision WHERE " column " = ?1 AND " HAS_ROOM(table, lacks)
+
+/* By what all nodes know. */
+#define CHECKS(table, column)                                                             \
+    {                                                                                     \
+        CHECK_ROOM(table, column, LACKS_BEFORE), CHECK_ROOM(table, column, LACKS_UNKEPT), \
+            CHECK_ROOM(table, column, LACKS_NOW)                                          \
+    }
+static const char *const machine_checks[] = CHECKS("machine", "id");
+static const char *const reservation_checks[] = CHECKS("placement_reservation", "key");
 
 static const char NO_ROOM[] = "the node takes nothing new, or has no room for it any more";
 
@@ -147,18 +167,15 @@ void draft_add_check(const struct machine_service *service, struct store_command
         store_command_add(command, "DELETE FROM placement_reservation WHERE key = ?", "t", key);
     }
     store_command_add_expecting(command, ERROR_CONFLICT, NO_ROOM,
-                                knows_pages(service) ? CHECK_ROOM("machine", "id", LACKS_NOW)
-                                                     : CHECK_ROOM("machine", "id", LACKS_BEFORE),
-                                "tu", id, clock_real_ms());
+                                machine_checks[knows_pages(service) + knows_counts(service)], "tu",
+                                id, clock_real_ms());
 }
 
 void machine_add_reservation_check(const struct machine_service *service,
                                    struct store_command *command, const char *key)
 {
     store_command_add_expecting(command, ERROR_CONFLICT, NO_ROOM,
-                                knows_pages(service)
-                                    ? CHECK_ROOM("placement_reservation", "key", LACKS_NOW)
-                                    : CHECK_ROOM("placement_reservation", "key", LACKS_BEFORE),
+                                reservation_checks[knows_pages(service) + knows_counts(service)],
                                 "tu", key, clock_real_ms());
 }
 

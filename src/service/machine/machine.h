@@ -160,6 +160,8 @@ int machine_draft_add(struct machine_service *service, const char *project,
 json_t *machine_config_rules(const json_t *config);
 /* Of which huge pages its memory is to be; 0: of none. */
 uint64_t machine_config_page_bytes(const json_t *config);
+/* INVALID: its memory is not of such pages. */
+int machine_config_check_pages(const json_t *config, struct error *err);
 /* A pending one without a node gets one; the same CONFLICT. */
 void machine_add_assignment(struct machine_service *service, struct store_command *command,
                             const char *project, const char *id, const json_t *config,

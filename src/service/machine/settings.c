@@ -225,7 +225,7 @@ uint64_t machine_config_page_bytes(const json_t *config)
                                      : 0;
 }
 
-static int check_huge_pages(const json_t *config, struct error *err)
+int machine_config_check_pages(const json_t *config, struct error *err)
 {
     const char *size = json_text(config, "huge_pages");
     uint64_t page = machine_config_page_bytes(config);
@@ -266,7 +266,7 @@ static int check_limits(const json_t *config, struct error *err)
     if (r == 0 && memory % MIB != 0) {
         return error_set(err, ERROR_INVALID, "memory_bytes is to be whole MiB");
     }
-    return r < 0 ? r : check_huge_pages(config, err);
+    return r < 0 ? r : machine_config_check_pages(config, err);
 }
 
 /* ---- Where it may be ---- */

@@ -189,6 +189,9 @@ struct placement_service {
 bool service_is_known(const struct placement_service *service);      /* has the state version 8? */
 bool picture_knows_cpus(const struct placement_service *service);    /* and 9? */
 bool picture_knows_devices(const struct placement_service *service); /* and 12? */
+bool picture_knows_kept_pages(const struct placement_service *service); /* and 13? */
+/* "page_bytes" of a reservation, or what stands for it where there is none. */
+const char *picture_page_column(const struct placement_service *service);
 /* Bring the picture up to the state. */
 void picture_update(struct placement_service *service);
 void picture_done(struct placement_service *service);

@@ -45,6 +45,17 @@ bool picture_knows_devices(const struct placement_service *service)
     return store_schema_now(service->options.store) >= SCHEMA_WITH_DEVICES;
 }
 
+bool picture_knows_kept_pages(const struct placement_service *service)
+{
+    enum { SCHEMA_WITH_KEPT_PAGES = 13 };
+    return store_schema_now(service->options.store) >= SCHEMA_WITH_KEPT_PAGES;
+}
+
+const char *picture_page_column(const struct placement_service *service)
+{
+    return picture_knows_kept_pages(service) ? "page_bytes" : "0";
+}
+
 bool picture_has_node(const struct placement_service *service, const char *name)
 {
     return map_get(&service->nodes, name) != NULL;
@@ -361,14 +372,19 @@ static bool take_kept(sqlite3_stmt *row, void *context)
     MEMORY_OWNED char *id = memory_format("reservation/%s", key);
     struct error err = {0};
     uint64_t expires_ms = (uint64_t)sqlite3_column_int64(row, 5);
+    uint64_t memory = (uint64_t)sqlite3_column_int64(row, 3);
+    uint64_t page = (uint64_t)sqlite3_column_int64(row, 6);
     const struct placement_allocation allocation = {
         .request = {.id = id,
                     .priority = PLACEMENT_PRIORITY_MAX,
-                    .demand = {.amounts = {{
-                                   [PLACEMENT_CPU_MILLI] = (uint64_t)sqlite3_column_int64(row, 2),
-                                   [PLACEMENT_MEMORY] = (uint64_t)sqlite3_column_int64(row, 3),
-                                   [PLACEMENT_DISK] = (uint64_t)sqlite3_column_int64(row, 4),
-                               }}}},
+                    .demand =
+                        {.amounts = {{
+                             [PLACEMENT_CPU_MILLI] = (uint64_t)sqlite3_column_int64(row, 2),
+                             [PLACEMENT_MEMORY] = page == 0 ? memory : 0,
+                             [PLACEMENT_HUGE_2M] = page == PLACEMENT_PAGE_2M ? memory / page : 0,
+                             [PLACEMENT_HUGE_1G] = page == PLACEMENT_PAGE_1G ? memory / page : 0,
+                             [PLACEMENT_DISK] = (uint64_t)sqlite3_column_int64(row, 4),
+                         }}}},
         .node = store_text(row, 1),
         .expires_ms = expires_ms,
     };
@@ -400,10 +416,12 @@ static void load_kept(struct placement_service *service)
         }
     }
     keys_free(&keys);
-    if (store_query(service->options.store, &err, take_kept, service,
-                    "SELECT key, node, cpu_millis, memory_bytes, disk_bytes, expires_ms FROM "
-                    "placement_reservation WHERE expires_ms > ?",
-                    "u", clock_real_ms()) < 0) {
+    MEMORY_OWNED char *sql =
+        memory_format("SELECT key, node, cpu_millis, memory_bytes, disk_bytes, expires_ms, %s FROM "
+                      "placement_reservation WHERE expires_ms > ?",
+                      picture_page_column(service));
+    if (store_query(service->options.store, &err, take_kept, service, sql, "u", clock_real_ms()) <
+        0) {
         log_error("placement: reading reservations: %s", err.text);
     }
 }

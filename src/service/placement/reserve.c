@@ -46,6 +46,10 @@ static int check(const struct placement_service *service, const json_t *create, 
         return error_set(err, ERROR_UNSUPPORTED,
                          "not all nodes know placement: upgrade them first");
     }
+    if (json_text(create, "huge_pages")[0] != '\0' && !picture_knows_kept_pages(service)) {
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "huge_pages: not all nodes can keep them: upgrade them first");
+    }
     if (!text_is_name(name)) {
         return error_set(err, ERROR_INVALID,
                          "\"%.64s\" is no name: 1 to 63 of a-z, 0-9 and '-', beginning with a "
@@ -69,6 +73,10 @@ static int take_wanted(struct placement_service *service, const char *project, c
     wanted->config = json_pack("{s:I, s:I, s:I}", "cpus", (json_int_t)said(create, "cpus", 1),
                                "memory_bytes", (json_int_t)said(create, "memory_bytes", 256 * MIB),
                                "disk_bytes", (json_int_t)json_u64(create, "disk_bytes"));
+    if (json_text(create, "huge_pages")[0] != '\0') {
+        json_object_set_new(wanted->config, "huge_pages",
+                            json_string(json_text(create, "huge_pages")));
+    }
     if (json_array_size(constraints) > 0) {
         json_object_set_new(wanted->config, "constraints", json_deep_copy(constraints));
     }
@@ -78,6 +86,7 @@ static int take_wanted(struct placement_service *service, const char *project, c
                                 .config = wanted->config,
                                 .bound = node[0] != '\0' ? node : NULL};
     int r = check(service, create, wanted->ttl_ms, err);
+    r = r < 0 ? r : machine_config_check_pages(wanted->config, err);
     r = r < 0 ? r : asked_init(&wanted->asked, service, &of, err);
     if (r == 0) {
         wanted->asked.request.id = wanted->id;
@@ -148,7 +157,12 @@ static void propose(struct reserving *reserving, const struct wanted *wanted, co
         "disk_bytes, expires_ms, created_ms, revision) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, "
         "?10 WHERE NOT EXISTS (SELECT 1 FROM placement_reservation WHERE key = ?1)",
         "ttttuuuuur", key, reserving->project, name, node, amounts[PLACEMENT_CPU_MILLI],
-        amounts[PLACEMENT_MEMORY], amounts[PLACEMENT_DISK], now_ms + wanted->ttl_ms, now_ms);
+        json_u64(wanted->config, "memory_bytes"), amounts[PLACEMENT_DISK], now_ms + wanted->ttl_ms,
+        now_ms);
+    if (picture_knows_kept_pages(service)) {
+        store_command_add(command, "UPDATE placement_reservation SET page_bytes = ? WHERE key = ?",
+                          "ut", machine_config_page_bytes(wanted->config), key);
+    }
     machine_add_reservation_check(service->options.machines, command, key);
     service->pending++;
     store_propose(service->options.store, command, on_reserved, reserving);

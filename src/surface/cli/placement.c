@@ -148,9 +148,13 @@ int verb_placement_explain(const struct arguments *arguments, struct error *err)
 }
 
 static const struct column reservation_columns[] = {
-    {"NAME", "name", AS_TEXT},        {"NODE", "node", AS_TEXT},
-    {"CPUS", "cpus", AS_TEXT},        {"MEMORY", "memory_bytes", AS_BYTES},
-    {"DISK", "disk_bytes", AS_BYTES}, {"EXPIRES", "expires_at", AS_TEXT},
+    {"NAME", "name", AS_TEXT},
+    {"NODE", "node", AS_TEXT},
+    {"CPUS", "cpus", AS_TEXT},
+    {"MEMORY", "memory_bytes", AS_BYTES},
+    {"HUGE PAGES", "huge_pages", AS_TEXT},
+    {"DISK", "disk_bytes", AS_BYTES},
+    {"EXPIRES", "expires_at", AS_TEXT},
 };
 
 int verb_placement_list(const struct arguments *arguments, struct error *err)
@@ -177,8 +181,11 @@ int verb_placement_list(const struct arguments *arguments, struct error *err)
 int verb_placement_reserve(const struct arguments *arguments, struct error *err)
 {
     static const struct payload_flag settings[] = {
-        {"cpus", "cpus", FLAG_COUNT},      {"memory", "memory_bytes", FLAG_SIZE},
-        {"disk", "disk_bytes", FLAG_SIZE}, {"node", "node", FLAG_TEXT},
+        {"cpus", "cpus", FLAG_COUNT},
+        {"memory", "memory_bytes", FLAG_SIZE},
+        {"disk", "disk_bytes", FLAG_SIZE},
+        {"node", "node", FLAG_TEXT},
+        {"huge-pages", "huge_pages", FLAG_TEXT},
         {"ttl", "ttl_ms", FLAG_DURATION},
     };
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
