@@ -125,6 +125,8 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
     struct hypervisor_device device = {.group = "0"};
     bool has_device = strncmp(argv[2], "device ", 7) == 0;
     snprintf(device.address, sizeof(device.address), "%s", has_device ? argv[2] + 7 : "");
+    const struct hypervisor_cell cells[] = {{.cpus = "0", .memory_bytes = UINT64_C(48) << 20},
+                                            {.cpus = "1", .memory_bytes = UINT64_C(80) << 20}};
     const struct hypervisor_spec spec = {
         .driver = argv[3],
         .name = "default/web",
@@ -133,6 +135,8 @@ static int begin(struct hypervisor *hypervisor, char **argv, struct error *err)
         .cpus = 2,
         .memory_bytes = UINT64_C(128) << 20,
         .page_bytes = strcmp(argv[2], "huge") == 0 ? HYPERVISOR_PAGE_2M : 0,
+        .cells = cells,
+        .cell_count = strcmp(argv[2], "cells") == 0 ? 2 : 0,
         .devices = &device,
         .device_count = has_device,
         .kernel = argv[5],

@@ -145,6 +145,21 @@ class Drivers:
             self.assertIn(word, text)
         self.assertNotIn("balloon", text)
 
+    def test_its_guest_sees_numa_nodes_and_its_balloon_is_of_all_their_memory(self):
+        drive = self.drive("cells")
+        if self.driver == "firecracker":
+            self.assertIn("sees NUMA nodes under cloud-hypervisor", drive.expect("error"))
+            return
+        drive.expect("started")
+        config = next(json.loads(r["body"]) for r in self.requests() if r["path"].endswith("/vm.create"))
+        self.assertEqual(config["memory"], {"size": 0, "zones": [{"id": "cell0", "size": 48 << 20}, {"id": "cell1", "size": 80 << 20}]})
+        self.assertEqual(config["numa"], [{"guest_numa_id": n, "cpus": [n], "memory_zones": [f"cell{n}"]} for n in (0, 1)])
+        self.assertEqual(config["cpus"]["topology"]["packages"], 2)
+        drive.say(f"balloon {96 << 20}")
+        drive.expect("done")
+        self.assertIn(f'"desired_balloon":{32 << 20}', self.requests()[-1]["body"])
+        self.assertEqual([r for r in self.requests() if r["status"] >= 400 and r["method"] == "PUT"], [])
+
     def test_a_device_of_the_host_is_passed_on_by_its_folder_and_no_balloon_is_beside_it(self):
         found = sorted(pathlib.Path("/sys/bus/pci/devices").glob("*:*"))
         if not found:

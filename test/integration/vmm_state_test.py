@@ -24,6 +24,7 @@ PLAIN_ONLY = "the time goes to guests that are emulated, and to QEMU"
 STAND_IN = pathlib.Path(__file__).resolve().parent.parent / "lib" / "vmm_standin.py"
 CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 4096, 16384, 1 << 18
 MIB = 1 << 20
+NODES = "/sys/devices/system/node"
 
 
 def mount(source, target, flags):
@@ -280,6 +281,47 @@ class CloudHypervisor(States, NodeCase):
         self.assertEqual(load, {"source_url": "file:///machine/vmm", "prefault": False})
         answered = (self.machine(name) / "vmm" / "restored").read_text()
         return [nic["tap"] for nic in json.loads(answered)["net"]]
+
+    def zones(self, config):
+        return [(zone["id"], zone["size"], zone.get("host_numa_node")) for zone in config["memory"]["zones"]]
+
+    def restored(self, name):
+        return json.loads((self.machine(name) / "vmm" / "restored").read_text())
+
+    def test_its_guest_sees_the_numa_nodes_of_its_cpus_and_is_bound_to_what_they_are_when_it_goes_on(self):
+        """The node sees a host with two, by a tree that lies over what the kernel says of it."""
+        if os.cpu_count() < 2 or not os.path.exists(NODES):
+            self.skipTest("two CPUs are needed, and NUMA")
+        for number in (0, 1):
+            node = self.place / "nodes" / f"node{number}"
+            node.mkdir(parents=True)
+            (node / "cpulist").write_text(f"{number}\n")
+            (node / "meminfo").write_text(f"Node {number} MemTotal: 8000000 kB\nNode {number} MemFree: 7000000 kB\n")
+        mount(str(self.place / "nodes"), NODES, MS_BIND)
+        self.addCleanup(hosts.libc.umount2, NODES.encode(), 2)
+        self.node.stop()
+        self.begin()
+        self.create("m", "--cpus", "2", "--dedicated-cpus", "yes")
+        half, seen = 64 * MIB, self.json("vm", "show", "m")
+        self.assertEqual(seen["guest_numa"], [{"cpus": "0", "memory_bytes": half}, {"cpus": "1", "memory_bytes": half}])
+        self.assertEqual(seen["memory_binding"], "bound by its VMM")
+        config = self.requests("m")[0][1]
+        self.assertEqual(self.zones(config), [("cell0", half, 0), ("cell1", half, 1)])
+        self.assertEqual(config["numa"], [{"guest_numa_id": n, "cpus": [n], "memory_zones": [f"cell{n}"]} for n in (0, 1)])
+        self.guest("m", "remember", "one")
+        self.ok("vm", "snapshot", "create", "m", "s", "--memory")
+        self.ok("vm", "restore", "m", "s")
+        self.assertEqual(self.zones(self.restored("m")), [("cell0", half, 0), ("cell1", half, 1)])
+        self.assertEqual(self.json("vm", "show", "m")["memory_binding"], "bound by its VMM")
+        # Whoever has no CPUs of its own any more is of any node; its guest sees what it saw.
+        self.ok("vm", "set", "m", "--dedicated-cpus", "no", "--restart")
+        self.ok("vm", "restart", "m")
+        self.assertEqual(self.requests("m")[0][1]["memory"], {"size": 2 * half})
+        self.ok("vm", "restore", "m", "s")
+        self.assertEqual(self.zones(self.restored("m")), [("cell0", half, None), ("cell1", half, None)])
+        self.assertEqual(self.guest("m", "recall"), "one")
+        self.ok("vm", "clone", "m", "twin")
+        self.assertEqual((self.guest("twin", "recall"), self.json("vm", "show", "twin")["guest_numa"]), ("one", seen["guest_numa"]))
 
     def shared(self, folders):
         """It reads its memory: nothing is, but the state's file."""

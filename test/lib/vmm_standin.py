@@ -12,6 +12,7 @@ was told to remember.  That is its memory, which is written and read with the re
 for that.
 """
 import json
+import math
 import os
 import pathlib
 import socket
@@ -407,7 +408,7 @@ class CloudHypervisor:
             folder = self.folder(body["destination_url"])
             (folder / "config.json").write_text(json.dumps(self.config))
             (folder / "state.json").write_text("{}")
-            guest.save(folder / "memory-ranges", self.config["memory"]["size"])
+            guest.save(folder / "memory-ranges", self.memory_bytes())
         elif verb == "vm.restore":
             if self.state is not None:
                 raise Refused(404, "VM is already created")
@@ -419,7 +420,7 @@ class CloudHypervisor:
             json.loads((folder / "state.json").read_text())
             for disk in self.config["disks"]:
                 (readable if disk.get("readonly") else writable)(disk["path"], "disks")
-            guest.load(folder / "memory-ranges", self.config["memory"]["size"])
+            guest.load(folder / "memory-ranges", self.memory_bytes())
             self.vsock = guest.listen(self.config["vsock"]["socket"])
             self.state = "Paused"
         else:
@@ -431,16 +432,46 @@ class CloudHypervisor:
             raise Refused(400, f"{url} is no URL of a file")
         return pathlib.Path(url.removeprefix("file://"))
 
+    def memory_bytes(self):
+        memory = self.config["memory"]
+        return memory["size"] or sum(zone["size"] for zone in memory["zones"])
+
+    def check_numa(self, body):
+        """Each vCPU and each zone is of one node."""
+        nodes = body.get("numa", [])
+        for node in nodes:
+            check(node, "numa", {"guest_numa_id": int}, {"cpus": list, "distances": list, "memory_zones": list, "pci_segments": list})
+        if nodes:
+            zones = [zone["id"] for zone in body["memory"].get("zones", [])]
+            for member, all_of_it in (("cpus", list(range(body["cpus"]["boot_vcpus"]))), ("memory_zones", sorted(zones))):
+                if sorted(one for node in nodes for one in node[member]) != all_of_it:
+                    raise Refused(500, f"Error creating VM: numa: {member} are not each of one node")
+
     def create(self, body):
         check(body, "vm.create", {"payload": dict}, self.CONFIG)
         check(body["payload"], "payload", {"kernel": str}, {"cmdline": str, "initramfs": str, "firmware": str})
         readable(body["payload"]["kernel"], "payload")
         check(body["cpus"], "cpus", {"boot_vcpus": int, "max_vcpus": int}, {"topology": dict, "kvm_hyperv": bool})
-        check(body["memory"], "memory", {"size": int},
-              {"shared": bool, "hugepages": bool, "hugepage_size": int, "prefault": bool, "mergeable": bool})
-        page = body["memory"].get("hugepage_size")
-        if page is not None and (not body["memory"].get("hugepages") or page & (page - 1) or body["memory"]["size"] % page):
-            raise Refused(500, "Error creating VM: hugepage_size without hugepages, no power of 2, or no divisor of size")
+        topology = body["cpus"].get("topology")
+        if topology is not None:
+            parts = ("threads_per_core", "cores_per_die", "dies_per_package", "packages")
+            check(topology, "topology", {}, dict.fromkeys(parts, int))
+            if math.prod(topology[part] for part in parts) != body["cpus"]["max_vcpus"]:
+                raise Refused(500, "Error creating VM: the topology is not of max_vcpus")
+        pages = {"shared": bool, "hugepages": bool, "hugepage_size": int, "prefault": bool, "mergeable": bool}
+        memory = body["memory"]
+        check(memory, "memory", {"size": int}, {**pages, "zones": list})
+        if (memory["size"] == 0) != ("zones" in memory):
+            raise Refused(500, "Error creating VM: a total of 0 goes with zones, and with nothing else")
+        if "zones" in memory and pages.keys() & memory.keys():
+            raise Refused(500, "Error creating VM: pages are each zone's own")
+        for zone in memory.get("zones", [memory]):
+            if zone is not memory:
+                check(zone, "zones", {"id": str, "size": int}, {**pages, "host_numa_node": int})
+            page = zone.get("hugepage_size")
+            if page is not None and (not zone.get("hugepages") or page & (page - 1) or zone["size"] % page):
+                raise Refused(500, "Error creating VM: hugepage_size without hugepages, no power of 2, or no divisor of size")
+        self.check_numa(body)
         for disk in body["disks"]:
             check(disk, "disks", {}, {"path": str, "readonly": bool, "direct": bool, "id": str, "serial": str, "image_type": str, "rate_limiter_config": dict})
             check_rates(disk.get("rate_limiter_config", {}), "disks")

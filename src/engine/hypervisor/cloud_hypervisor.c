@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/text.h"
 
 #include "engine/hypervisor/bundle.h"
 #include "engine/hypervisor/rest_vmm.h"
@@ -34,6 +35,7 @@ static void probe(const struct hypervisor_options *options, struct hypervisor_dr
     info->page_bytes_max = HYPERVISOR_PAGE_1G;
     info->can_vsock = true;
     info->can_pass_devices = true;
+    info->has_cells = true;
     info->agent_by_vsock = true;
 }
 
@@ -93,22 +95,76 @@ static json_t *payload_of(const struct hypervisor_spec *spec)
     return payload;
 }
 
-/* Huge pages are asked for when it begins (prefault), so that their lack is told then.  A balloon
- * gives back small pages: there is none beside them. */
+/* Huge pages are asked for when it begins (prefault), so that their lack is told then. */
+static void add_pages(json_t *memory, uint64_t page_bytes)
+{
+    if (page_bytes > 0) {
+        json_object_set_new(memory, "hugepages", json_true());
+        json_object_set_new(memory, "hugepage_size", json_integer((json_int_t)page_bytes));
+        json_object_set_new(memory, "prefault", json_true());
+    }
+}
+
+/* A total of 0 says that all of it is in zones (docs/memory.md), each of which has a size. */
+static json_t *memory_of(const struct hypervisor_spec *spec)
+{
+    json_t *memory = json_pack("{s:I}", "size", (json_int_t)spec->memory_bytes);
+    if (spec->cell_count == 0) {
+        add_pages(memory, spec->page_bytes);
+        return memory;
+    }
+    json_t *zones = rest_vmm_describe_cells(spec);
+    size_t index = 0;
+    json_t *zone = NULL;
+    json_array_foreach(zones, index, zone)
+    {
+        json_object_set_new(zone, "size",
+                            json_integer((json_int_t)spec->cells[index].memory_bytes));
+        add_pages(zone, spec->page_bytes);
+    }
+    json_object_set_new(memory, "size", json_integer(0));
+    json_object_set_new(memory, "zones", zones);
+    return memory;
+}
+
+/* What is of one socket is of one NUMA node: each vCPU is a socket. */
+static void add_cells(const struct hypervisor_spec *spec, json_t *config)
+{
+    json_t *nodes = json_array();
+    for (size_t i = 0; i < spec->cell_count; i++) {
+        const char *list = spec->cells[i].cpus;
+        unsigned long first = 0;
+        unsigned long last = 0;
+        json_t *cpus = json_array();
+        while (text_take_range(&list, &first, &last)) {
+            for (unsigned long cpu = first; cpu <= last && cpu < spec->cpus; cpu++) {
+                json_array_append_new(cpus, json_integer((json_int_t)cpu));
+            }
+        }
+        json_array_append_new(nodes,
+                              json_pack("{s:I, s:o, s:[o]}", "guest_numa_id", (json_int_t)i, "cpus",
+                                        cpus, "memory_zones", json_sprintf("cell%zu", i)));
+    }
+    json_object_set_new(config, "numa", nodes);
+    json_object_set_new(json_object_get(config, "cpus"), "topology",
+                        json_pack("{s:i, s:i, s:i, s:I}", "threads_per_core", 1, "cores_per_die", 1,
+                                  "dies_per_package", 1, "packages", (json_int_t)spec->cpus));
+}
+
+/* A balloon gives back small pages: there is none beside huge ones. */
 static json_t *config_of(const struct hypervisor_spec *spec)
 {
     json_t *config = json_pack(
-        "{s:{s:I, s:I}, s:{s:I}, s:o, s:o, s:o, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:i, s:s}}", "cpus",
-        "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory", "size",
-        (json_int_t)spec->memory_bytes, "payload", payload_of(spec), "disks", disks_of(spec), "net",
-        nics_of(spec), "rng", "src", "/dev/urandom", "serial", "mode", "Tty", "console", "mode",
-        "Off", "vsock", "cid", GUEST_CID, "socket", REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET);
-    if (spec->page_bytes > 0) {
-        json_object_set_new(
-            config, "memory",
-            json_pack("{s:I, s:b, s:I, s:b}", "size", (json_int_t)spec->memory_bytes, "hugepages",
-                      1, "hugepage_size", (json_int_t)spec->page_bytes, "prefault", 1));
-    } else if (spec->device_count == 0) { /* what a device writes in stays where it is */
+        "{s:{s:I, s:I}, s:o, s:o, s:o, s:o, s:{s:s}, s:{s:s}, s:{s:s}, s:{s:i, s:s}}", "cpus",
+        "boot_vcpus", (json_int_t)spec->cpus, "max_vcpus", (json_int_t)spec->cpus, "memory",
+        memory_of(spec), "payload", payload_of(spec), "disks", disks_of(spec), "net", nics_of(spec),
+        "rng", "src", "/dev/urandom", "serial", "mode", "Tty", "console", "mode", "Off", "vsock",
+        "cid", GUEST_CID, "socket", REST_VMM_SCRATCH "/" HYPERVISOR_AGENT_SOCKET);
+    if (spec->cell_count > 0) {
+        add_cells(spec, config);
+    }
+    /* What a device writes in stays where it is. */
+    if (spec->page_bytes == 0 && spec->device_count == 0) {
         json_object_set_new(
             config, "balloon",
             json_pack("{s:i, s:b, s:b}", "size", 0, "deflate_on_oom", 1, "free_page_reporting", 1));
@@ -171,7 +227,15 @@ static const char *read_fault(const json_t *answer)
 
 static uint64_t read_size(const json_t *answer)
 {
-    return json_u64(json_object_get(json_object_get(answer, "config"), "memory"), "size");
+    const json_t *memory = json_object_get(json_object_get(answer, "config"), "memory");
+    uint64_t bytes = json_u64(memory, "size");
+    size_t index = 0;
+    const json_t *zone = NULL;
+    json_array_foreach(json_object_get(memory, "zones"), index, zone)
+    {
+        bytes += json_u64(zone, "size");
+    }
+    return bytes;
 }
 
 static json_t *make_balloon(uint64_t bytes)
@@ -188,6 +252,19 @@ static json_t *make_load(const char *scratch, const json_t *incoming)
 {
     (void)incoming;
     return json_pack("{s:o, s:b}", "source_url", json_sprintf("file://%s", scratch), "prefault", 0);
+}
+
+/* Bound to what are the nodes of its CPUs now: it may be on another host, too. */
+static void move_zones(json_t *config, const json_t *incoming)
+{
+    size_t index = 0;
+    json_t *zone = NULL;
+    json_array_foreach(json_object_get(json_object_get(config, "memory"), "zones"), index, zone)
+    {
+        json_t *cell = json_array_get(json_object_get(incoming, "cells"), index);
+        json_object_del(zone, "host_numa_node");
+        json_object_update(zone, cell);
+    }
 }
 
 /*
@@ -213,6 +290,7 @@ static int prepare(const char *scratch, const json_t *incoming, struct error *er
     {
         json_object_set(nic, "tap", json_array_get(taps, index));
     }
+    move_zones(config, incoming);
     if (json_array_size(json_object_get(config, "net")) != json_array_size(taps)) {
         return error_set(err, ERROR_CORRUPT, "the state is of a machine with other interfaces");
     }

@@ -129,6 +129,8 @@ struct driver {
 bool pin_has_room(const char *nodes, uint64_t bytes, uint64_t page_bytes);
 /* What QEMU's memory backends are told to be of these: the caller's. */
 char *pin_memory_words(const char *nodes);
+/* And the member by which Cloud Hypervisor's zones are, each of one. */
+#define PIN_ZONE_NODE "host_numa_node"
 
 extern const struct driver driver_qemu;
 extern const struct driver driver_firecracker;

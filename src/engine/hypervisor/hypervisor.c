@@ -304,12 +304,12 @@ static int check_cells(const struct found *found, const struct hypervisor_spec *
     for (size_t i = 0; i < spec->cell_count; i++) {
         bytes += spec->cells[i].memory_bytes;
     }
-    if (!found->info.has_cells || spec->board != HYPERVISOR_Q35 ||
+    if (!found->info.has_cells || (found->info.has_pc && spec->board != HYPERVISOR_Q35) ||
         spec->memory != HYPERVISOR_MEMORY_OWN) {
         return error_set(
             err, ERROR_UNSUPPORTED,
-            "a guest sees NUMA nodes under qemu, in a machine of type q35, with memory "
-            "that no clone shares");
+            "a guest sees NUMA nodes under cloud-hypervisor, or under qemu in a machine of type "
+            "q35, with memory that no clone shares");
     }
     return spec->cell_count <= HYPERVISOR_CELLS_MAX && bytes == spec->memory_bytes
         ? 0

@@ -81,7 +81,7 @@ struct hypervisor_driver_info {
     bool has_pc;           /* HYPERVISOR_Q35 */
     bool can_pass_devices; /* of the host's PCI, by VFIO */
     bool can_pass_usb;
-    bool has_cells;      /* a guest in it sees NUMA nodes */
+    bool has_cells;      /* a guest sees NUMA nodes; with has_pc: in HYPERVISOR_Q35 */
     bool ends_by_reboot; /* a guest's power-off does not end it; its reboot does */
     bool agent_by_vsock; /* its socket is a hybrid vsock's: agent_options.vsock_port */
     bool needs_runner;   /* it runs what spec->runner says, and is never chosen by itself */
@@ -250,8 +250,8 @@ struct hypervisor_spec {
     const char *memory_file;
     const char *memory_nodes; /* NUMA nodes that it is to be of: "0,1"; NULL or "": any.  Heeded by
                                  a driver that can bind it where no control group does. */
-    const struct hypervisor_cell *cells; /* all of its CPUs and memory; with info.has_cells, and */
-    size_t cell_count;                   /* HYPERVISOR_Q35; 0: it sees one node */
+    const struct hypervisor_cell *cells; /* all of its CPUs and memory; with info.has_cells */
+    size_t cell_count;                   /* 0: it sees one node */
     enum hypervisor_board board;
     /* UEFI instead of a BIOS: its code, which is shared, and a copy of its variables of the
      * machine's own (see hypervisor_find_firmware()); NULL: a BIOS. */

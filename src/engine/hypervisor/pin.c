@@ -203,6 +203,18 @@ char *pin_memory_words(const char *nodes)
     return memory_copy_string(buffer_string(&words));
 }
 
+/* A number that is told as a member of JSON. */
+static bool says_number(const char *text, const char *member, unsigned number)
+{
+    MEMORY_OWNED char *word = memory_format("\"%s\":%u", member, number);
+    size_t length = strlen(word);
+    const char *at = strstr(text, word);
+    while (at != NULL && isdigit((unsigned char)at[length])) {
+        at = strstr(at + length, word);
+    }
+    return at != NULL;
+}
+
 /* By the words that it was begun with: all nodes of its memory, or each one of a cell's. */
 static bool has_bound_itself(const char *folder, const char *nodes)
 {
@@ -218,7 +230,9 @@ static bool has_bound_itself(const char *folder, const char *nodes)
     bool has_each = count > 0;
     for (size_t i = 0; i < count; i++) {
         MEMORY_OWNED char *word = memory_format(",host-nodes=%u,policy=bind", numbers[i]);
-        has_each = has_each && strstr(buffer_string(&text), word) != NULL;
+        has_each = has_each &&
+            (strstr(buffer_string(&text), word) != NULL ||
+             says_number(buffer_string(&text), PIN_ZONE_NODE, numbers[i]));
     }
     return has_each || strstr(buffer_string(&text), words) != NULL;
 }

@@ -2,6 +2,7 @@
 #include "engine/hypervisor/rest_vmm.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -114,6 +115,23 @@ static void add_machine(const struct hypervisor_spec *spec, struct order *order,
     }
 }
 
+json_t *rest_vmm_describe_cells(const struct hypervisor_spec *spec)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < spec->cell_count; i++) {
+        const struct hypervisor_cell *cell = &spec->cells[i];
+        char *end = NULL;
+        unsigned long node = strtoul(cell->host_nodes, &end, 10);
+        json_t *one = json_pack("{s:o}", "id", json_sprintf("cell%zu", i));
+        if (end != cell->host_nodes && *end == '\0' &&
+            pin_has_room(cell->host_nodes, cell->memory_bytes, spec->page_bytes)) {
+            json_object_set_new(one, PIN_ZONE_NODE, json_integer((json_int_t)node));
+        }
+        json_array_append_new(list, one);
+    }
+    return list;
+}
+
 /* What it has to be told when it reads a state, which may be another machine's. */
 static json_t *describe_incoming(const struct hypervisor_spec *spec)
 {
@@ -124,6 +142,9 @@ static json_t *describe_incoming(const struct hypervisor_spec *spec)
     json_t *incoming = json_pack("{s:o}", "taps", taps);
     if (spec->memory == HYPERVISOR_MEMORY_COPY) {
         json_object_set_new(incoming, "memory", json_string(REST_VMM_MEMORY));
+    }
+    if (spec->cell_count > 0) {
+        json_object_set_new(incoming, "cells", rest_vmm_describe_cells(spec));
     }
     return incoming;
 }

@@ -28,6 +28,10 @@ struct rest_vmm_seen {
 void rest_vmm_begin_order(const char *program, const struct hypervisor_spec *spec,
                           struct order *order, struct rest_vmm_seen *ret_seen);
 
+/* The cells of a guest as {"id": "cell0", "host_numa_node": N}: which node of the host its memory
+ * is bound to, where that is one and has room for it. */
+json_t *rest_vmm_describe_cells(const struct hypervisor_spec *spec);
+
 /* ---- A driver's control of one VMM ---- */
 
 struct rest_vmm_order {
@@ -57,7 +61,7 @@ struct rest_vmm_dialect {
     struct rest_vmm_order load;
     json_t *(*make_save)(const char *scratch);
     /* `incoming` (NULL: of an older daemon): {"memory": its place or none, "taps": of its
-     * interfaces in their order}. */
+     * interfaces in their order, "cells": as rest_vmm_describe_cells()}. */
     json_t *(*make_load)(const char *scratch, const json_t *incoming);
     rest_prepare *prepare; /* the files that are to be read; may be NULL */
 };

@@ -21,7 +21,7 @@ json_t *cells_lay_out(const struct machine *machine)
     const struct hypervisor_driver_info *driver =
         hypervisor_driver_info(machine->service->options.hypervisor, json_text(config, "driver"));
     if (runner_is(config) || cpus[0] == '\0' || !driver->has_cells ||
-        settings_board(config) != HYPERVISOR_Q35) {
+        (driver->has_pc && settings_board(config) != HYPERVISOR_Q35)) {
         return NULL;
     }
     const struct hypervisor_spec spec = boot_spec(config, machine->key, machine->folder);
