@@ -146,7 +146,7 @@ static void let_go(void)
 
 static void try_server(const uint8_t *data, size_t size, size_t step)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     struct h2_server *h2 = h2_server_new(server, &wire, NULL, "peer", NULL, 1);
     uint64_t now_ms = 1;
     h2_server_receive(h2, h2_preface, H2_PREFACE_LENGTH, now_ms);
@@ -205,7 +205,7 @@ static void on_end(const struct error *error, bool untouched, void *context)
 
 static void try_client(const uint8_t *data, size_t size, size_t step)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     static const struct h2_call_events events = {on_head, on_data, on_room, on_end};
     static const char get[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     static const char post[] = "POST /b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -121,6 +121,12 @@ static void wire_write(const void *bytes, size_t length, void *context)
     stream_write(connection->stream, bytes, length);
 }
 
+static void wire_append(const void *bytes, size_t length, void *context)
+{
+    struct client_connection *connection = context;
+    stream_append(connection->stream, bytes, length);
+}
+
 static size_t wire_waiting(void *context)
 {
     struct client_connection *connection = context;
@@ -193,7 +199,7 @@ static void on_tick(void *context)
 
 void client_share(struct client_connection *connection)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, wire_append};
     static const struct stream_events events = {on_stream_data, on_stream_drained, on_stream_end};
     struct http_client *client = connection->client;
     connection->h2 =

@@ -381,6 +381,19 @@ void h2_body_done(struct h2_body *body)
     buffer_done(&body->bytes);
 }
 
+/* Behind what goes before it. */
+static void put_lent(struct h2_link *link, const void *bytes, size_t length)
+{
+    if (link->wire.append == NULL || length < H2_LENT_LEAST) {
+        buffer_append(&link->out, bytes, length);
+        return;
+    }
+    link->appended += link->out.used + length;
+    link->wire.append(link->out.data, link->out.used, link->context);
+    link->out.used = 0;
+    link->wire.append(bytes, length, link->context);
+}
+
 /* A frame is as long as its reader said; the library waits when there is enough for one write. */
 static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *header,
                         size_t length, nghttp2_data_source *source, void *context)
@@ -391,7 +404,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
     CHECK(frame->data.padlen == 0 && length <= h2_body_left(body));
     buffer_append(&body->link->out, header, FRAME_HEADER_BYTES);
     if (body->lent != NULL) {
-        buffer_append(&body->link->out, body->lent, length);
+        put_lent(body->link, body->lent, length);
         body->lent += length;
         body->lent_length -= length;
     } else if (length > 0) { /* an empty end of a body that never had bytes has no place, either */
@@ -401,7 +414,7 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
     if (body->at == body->bytes.used) {
         body->bytes.used = body->at = 0;
     }
-    return body->link->out.used < PIECE ? 0 : NGHTTP2_ERR_PAUSE;
+    return body->link->out.used + body->link->appended < PIECE ? 0 : NGHTTP2_ERR_PAUSE;
 }
 
 static ssize_t on_frame_length(nghttp2_session *session, uint8_t type, int32_t id,
@@ -443,10 +456,10 @@ static void append_goaway(struct buffer *out, int32_t last_stream, uint32_t code
 
 static void send_out(struct h2_link *link)
 {
-    if (link->out.used > 0) {
+    if (link->out.used + link->appended > 0) {
         link->wire.write(link->out.data, link->out.used, link->context);
     }
-    link->out.used = 0;
+    link->out.used = link->appended = 0;
 }
 
 int h2_link_pull(struct h2_link *link)
@@ -454,11 +467,11 @@ int h2_link_pull(struct h2_link *link)
     ssize_t length = 0;
     while (!link->is_dead && length >= 0 && link->wire.waiting(link->context) < WIRE_HIGH) {
         const uint8_t *bytes = NULL;
-        while (link->out.used < PIECE &&
+        while (link->out.used + link->appended < PIECE &&
                (length = nghttp2_session_mem_send(link->session, &bytes)) > 0) {
             buffer_append(&link->out, bytes, (size_t)length);
         }
-        if (link->out.used == 0) {
+        if (link->out.used + link->appended == 0) {
             break;
         }
         send_out(link);

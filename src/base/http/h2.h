@@ -32,7 +32,7 @@ enum { H2_NODE_STREAM_WINDOW = 1 << 20, H2_NODE_WINDOW = 16 << 20 };
 
 /* The longest frame that is taken (SETTINGS_MAX_FRAME_SIZE), and sent where the peer takes it:
  * bodies of nodes' calls then come in as few pieces as they are read in. */
-enum { H2_FRAME_BYTES = 65536 };
+enum { H2_FRAME_BYTES = 262144 };
 
 /* Pieces of a body that are at least as long are not copied before they are framed. */
 enum { H2_LENT_LEAST = 16384 };
@@ -46,6 +46,8 @@ struct h2_wire {
     void (*write)(const void *bytes, size_t length, void *context); /* lent */
     size_t (*waiting)(void *context); /* bytes written that are not gone yet */
     void (*finish)(void *context);    /* once: all is said, end after what was written */
+    /* As `write`, which follows; NULL: pieces are put together before they are written. */
+    void (*append)(const void *bytes, size_t length, void *context);
 };
 
 /* A session of the library on its wire. */
@@ -54,6 +56,7 @@ struct h2_link {
     void *context;
     nghttp2_session *session;
     struct buffer out; /* scratch */
+    size_t appended;   /* to the wire, and to be followed */
     bool is_dead;      /* the library is not asked any more */
 };
 

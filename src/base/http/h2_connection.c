@@ -31,7 +31,7 @@ static void wire_finish(void *context)
 
 void connection_begin_h2(struct connection *connection)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     struct http_server *server = connection->server;
     connection->wait = WAIT_NOTHING;
     connection->deadline_ms = 0;

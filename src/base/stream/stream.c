@@ -18,7 +18,7 @@
 #include "base/stream/inside.h"
 
 /* Who gets a few big pieces passes on a few big pieces. */
-enum { READ_LEAST = 65536, RECORD_BYTES = 16384, WRITE_SMALL = 4096 };
+enum { READ_LEAST = 65536, RECORD_BYTES = 16384, WRITE_SMALL = 4096, WRITE_LARGE = 65536 };
 
 static void pump(struct stream *stream);
 static void post_pump(struct stream *stream);
@@ -82,8 +82,8 @@ static struct buffer *outgoing(struct stream *stream)
 
 size_t stream_waiting(const struct stream *stream)
 {
-    const struct buffer *out = stream->session != NULL ? &stream->session->out : &stream->out;
-    return out->used + stream->writing.used;
+    size_t sealed = stream->session != NULL ? stream->session->out.used : 0;
+    return sealed + stream->out.used + stream->writing.used;
 }
 
 /*
@@ -93,7 +93,7 @@ size_t stream_waiting(const struct stream *stream)
 static void break_off(struct stream *stream, int status)
 {
     stream->broken = status;
-    outgoing(stream)->used = 0;
+    outgoing(stream)->used = 0; /* what was appended goes with the write that ends it */
 }
 
 static void end_our_half(struct stream *stream)
@@ -175,23 +175,69 @@ static size_t write_at_once(struct stream *stream, const void *bytes, size_t len
     return wrote > 0 ? (size_t)wrote : 0; /* failures are flush()'s to find */
 }
 
+/* Into records, and out in parts that the processor's cache still holds. */
+static void seal(struct stream *stream, const uint8_t *bytes, size_t length)
+{
+    struct error error = {0};
+    while (length > 0 && stream->broken == 0) {
+        size_t part = length < 2 * WRITE_LARGE ? length : WRITE_LARGE;
+        if (part > WRITE_SMALL) {
+            loop_lend(stream->loop, &stream->session->out);
+        }
+        if (tls_session_write(stream->session, bytes, part, &error) < 0) {
+            return; /* the session has failed before: reading tells */
+        }
+        bytes += part;
+        length -= part;
+        if (length > 0) {
+            flush(stream);
+        }
+    }
+}
+
+/* What makes no full record yet stays in `out`. */
+static void seal_full_records(struct stream *stream, const uint8_t *bytes, size_t length)
+{
+    struct buffer *out = &stream->out;
+    if (out->used > 0 && out->used + length >= RECORD_BYTES) {
+        size_t part = RECORD_BYTES - out->used;
+        buffer_append(out, bytes, part);
+        bytes += part;
+        length -= part;
+        seal(stream, out->data, out->used);
+        out->used = 0;
+    }
+    size_t whole = out->used == 0 ? length - length % RECORD_BYTES : 0;
+    seal(stream, bytes, whole);
+    buffer_append(out, bytes + whole, length - whole);
+}
+
+void stream_append(struct stream *stream, const void *bytes, size_t length)
+{
+    CHECK(stream->state != STREAM_SHAKING && !stream->shut && !stream->closing);
+    if (stream->session == NULL) {
+        stream_write(stream, bytes, length);
+    } else if (stream->broken == 0) {
+        seal_full_records(stream, bytes, length);
+    }
+}
+
 void stream_write(struct stream *stream, const void *bytes, size_t length)
 {
     CHECK(stream->state != STREAM_SHAKING && !stream->shut && !stream->closing);
     if (stream->broken < 0) {
+        stream->out.used = 0;
         return;
     }
     if (stream->session == NULL) {
         size_t taken = write_at_once(stream, bytes, length);
         buffer_append(&stream->out, (const uint8_t *)bytes + taken, length - taken);
+    } else if (stream->out.used > 0) {
+        seal_full_records(stream, bytes, length);
+        seal(stream, stream->out.data, stream->out.used);
+        buffer_done(&stream->out);
     } else {
-        struct error error = {0};
-        if (length > WRITE_SMALL) {
-            loop_lend(stream->loop, &stream->session->out);
-        }
-        if (tls_session_write(stream->session, bytes, length, &error) < 0) {
-            return; /* the session has failed before: reading tells */
-        }
+        seal(stream, bytes, length);
     }
     flush(stream);
 }

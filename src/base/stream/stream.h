@@ -45,6 +45,10 @@ void stream_start(struct stream *stream, const struct stream_events *events, voi
 /* The bytes are copied.  Failures are told by on_end. */
 void stream_write(struct stream *stream, const void *bytes, size_t length);
 
+/* The same, of something that a stream_write() ends (if only of no bytes) before the turn does:
+ * with TLS, large pieces are enciphered from where they are, and records are full all the same. */
+void stream_append(struct stream *stream, const void *bytes, size_t length);
+
 /* Bytes that the peer's kernel has not taken. */
 size_t stream_waiting(const struct stream *stream);
 

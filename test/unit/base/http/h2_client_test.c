@@ -217,8 +217,8 @@ static void get(struct trial *trial, const char *path)
 static void begin(bool with_server)
 {
     fill_body();
-    static const struct h2_wire wire = {write_to_server, waiting, finish};
-    static const struct h2_wire server_wire = {write_to_client, waiting, server_finish};
+    static const struct h2_wire wire = {write_to_server, waiting, finish, write_to_server};
+    static const struct h2_wire server_wire = {write_to_client, waiting, server_finish, NULL};
     struct error err = {0};
     struct http_server_options options = http_server_defaults();
     EXPECT(loop_new("h2", &loop, &err) == 0);

@@ -140,7 +140,7 @@ static bool was_calmed(void)
 
 static void begin(void)
 {
-    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+    static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
     struct error err = {0};
     struct http_server_options options = http_server_defaults();
     finished = false;
@@ -485,7 +485,7 @@ TEST(h2_frames, what_is_no_http2_is_left)
     static const char *const beginnings[] = {"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
                                              "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nno frame at all"};
     for (size_t i = 0; i < 2; i++) {
-        static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish};
+        static const struct h2_wire wire = {wire_write, wire_waiting, wire_finish, NULL};
         begin();
         h2_server_free(h2);
         h2 = h2_server_new(server, &wire, NULL, "10.0.0.1:1", NULL, NOW);

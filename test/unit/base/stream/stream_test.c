@@ -94,6 +94,35 @@ static void expect_big(const struct buffer *heard)
     }
 }
 
+/*
+ * Goal: what was appended and then written arrives as it was, in order, and nothing of it waits.
+ * Method: pieces around the length of a record and above, behind heads of a few bytes.
+ */
+TWICE(carries_what_is_put_together)
+{
+    static const size_t lengths[] = {1, 9, 16383, 16384, 16385, 65536, 131071, 131072, 262144};
+    static uint8_t bytes[262144 + 9];
+    struct pair pair;
+    size_t said = 0;
+    for (size_t i = 0; i < sizeof(bytes); i++) {
+        bytes[i] = (uint8_t)(i * 2654435761U >> 24);
+    }
+    pair_begin(&pair, server_tls, NULL);
+    pair_connect(&pair, &(struct stream_dial_options){.tls = client_tls});
+    for (size_t i = 0; i < 2 * sizeof(lengths) / sizeof(lengths[0]); i++) {
+        size_t length = lengths[i / 2];
+        size_t end = i % 2 == 0 ? 0 : 9;
+        stream_append(pair.client.stream, bytes, 9);
+        stream_append(pair.client.stream, bytes + 9, length - end % length);
+        stream_write(pair.client.stream, bytes + 9 + length - end % length, end % length);
+        said += 9 + length;
+        RUN_UNTIL(&pair, pair.server.heard_bytes == said);
+        EXPECT(memcmp(pair.server.heard.data + said - 9 - length, bytes, 9 + length) == 0);
+        EXPECT(stream_waiting(pair.client.stream) == 0);
+    }
+    pair_end(&pair);
+}
+
 /* Goal: a reader that pauses gets nothing meanwhile, holds its peer back, and loses nothing. */
 TWICE(holds_back_for_a_reader_that_pauses)
 {
