@@ -120,6 +120,17 @@ class Life(Case):
         self.assertEqual((there / "tree/below/leaf").read_text() + (there / "leaf").read_text(), "leaf\nleaf\n")
         self.ok("vm", "cp", "-r", tree, f"{name}:/srv/")
         self.assertEqual(self.shell(name, "cat /srv/tree/below/leaf"), "leaf\n")
+        # One that fails half way says what is there.
+        (tree / "below" / "much").write_bytes(os.urandom(2 << 20))
+        self.shell(name, "mkdir /root/small; mount -t tmpfs -o size=1m none /root/small")
+        told = self.refused("vm", "cp", "-r", tree, f"{name}:/root/small/")
+        self.assertIn("/root/small/tree has a part of it, which stays", told)
+        self.assertIn("No space left on device", told)
+        shutil.rmtree(there)
+        (there / "tree" / "below").mkdir(parents=True)
+        (there / "tree" / "below" / "leaf").mkdir()
+        (there / "tree" / "below" / "leaf" / "own").write_text("")
+        self.assertIn("may have a part of it, which stays", self.refused("vm", "cp", "-r", f"{name}:/root/tree", there))
 
     def test_what_is_refused_while_its_input_still_comes_is_told(self):
         """Goal: an agent that refuses while the file still comes ends the request, not the daemon.  Method: more than

@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -671,7 +672,7 @@ static int take_entries(struct archive *archive, int root, struct error *err)
             make_entry(&header, &said, &entry);
             said = (struct said){0};
             r = take_entry(archive, root, &entry, err);
-            archive->count++;
+            archive->count += r == 0;
         }
         if (r < 0) {
             return r;
@@ -701,5 +702,8 @@ int tar_unpack(struct work *work, struct buffer *answer, struct error *err)
     }
     agent_put_number(answer, AGENT_COUNT, archive.count);
     agent_put_number(answer, AGENT_SIZE, archive.size);
-    return r;
+    return r == 0 || archive.count == 0
+        ? r
+        : error_wrap(err, "%.200s has a part of it, which stays (%" PRIu64 " files and folders)",
+                     path, (uint64_t)archive.count);
 }

@@ -217,9 +217,11 @@ static int get_folder(const struct place *from, const char *to, struct error *er
         return -(int)err->kind;
     }
     int r = get_bytes(from, "?tar=true", fd, archive, err);
-    if (r == 0) {
-        r = is_folder(to) ? rootfs_unpack(archive, to, false, err)
-                          : unpack_as(archive, from, to, err);
+    if (r == 0 && !is_folder(to)) {
+        r = unpack_as(archive, from, to, err);
+    } else if (r == 0) {
+        r = rootfs_unpack(archive, to, false, err);
+        r = r < 0 ? error_wrap(err, "%s may have a part of it, which stays", to) : 0;
     }
     remove_temporary(archive);
     return r;
