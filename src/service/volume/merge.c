@@ -82,13 +82,26 @@ static bool can_merge(struct merge *merge, struct volume **ret_volume)
     return *ret_volume != NULL;
 }
 
-static void hold(struct merge *merge, bool is_held)
+static void hold(struct merge *merge)
 {
     LIST_EACH(node, &merge->service->volumes)
     {
         struct volume *volume = LIST_ITEM(node, struct volume, link);
-        if (lies_on(volume, merge->over.id)) {
-            volume->is_busy = is_held;
+        volume->is_merging = lies_on(volume, merge->over.id);
+        volume->is_busy = volume->is_busy || volume->is_merging;
+    }
+}
+
+/* Whoever was held: rows name other layers by now, and may be gone. */
+static void let_go(struct merge *merge)
+{
+    LIST_EACH(node, &merge->service->volumes)
+    {
+        struct volume *volume = LIST_ITEM(node, struct volume, link);
+        if (volume->is_merging) {
+            volume->is_merging = false;
+            volume->is_busy = false;
+            volume_unref(volume);
         }
     }
 }
@@ -175,10 +188,7 @@ static void on_written(const struct error *error, uint64_t index, void *context)
             return;
         }
     }
-    /* By now the rows name the lower one: whoever was held is found by either. */
-    hold(merge, false);
-    snprintf(merge->over.id, VOLUME_ID_SIZE, "%s", merge->below.id);
-    hold(merge, false);
+    let_go(merge);
     end(merge, error == NULL);
 }
 
@@ -206,7 +216,7 @@ static void on_committed(void *context)
         if (merge->error.kind != ERROR_NONE) {
             log_warn("volumes: merging: %s", merge->error.text);
         }
-        hold(merge, false);
+        let_go(merge);
         end(merge, false);
         return;
     }
@@ -226,6 +236,6 @@ void volume_merge(struct volume_service *service)
         return;
     }
     service->is_collecting = true;
-    hold(merge, true);
+    hold(merge);
     loop_work(service->options.loop, commit, on_committed, merge);
 }

@@ -49,6 +49,7 @@ struct volume {
     struct work *held;              /* until its machine stands still */
     struct volume_keeping *keeping; /* waits until it is laid over: keep.c */
     bool is_busy;                   /* a thread, a VMM or the log does something for it */
+    bool is_merging;                /* busy, as a layer below it is being merged */
     bool is_gone;
     struct work *live; /* what a VMM was told, until it answers */
     char operation[OPERATION_ID_SIZE];
