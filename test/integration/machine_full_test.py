@@ -71,6 +71,8 @@ class Full(NodeCase):
         shown = self.wait_for("paused")
         self.assertIn("disk is full", shown["reason"])
         self.assertIn("full", self.run_cli("volume", "create", "more", "--size", "64MiB").stderr)
+        self.check_full("of which Blixard keeps 128 MiB", "vm", "create", "n", "--image", "small", "--memory", "128MiB", "--disk", "16MiB")
+        self.ok("vm", "delete", "n")
         # What is large is refused before it takes the last of it, from the daemon's own state.
         disk = self.folder / "large.raw"
         disk.write_bytes(bytes(510) + b"\x55\xaa" + os.urandom(8 << 20))
@@ -93,6 +95,9 @@ class Full(NodeCase):
         self.ok("vm", "stop", "m")
         self.assertEqual(self.show()["state"], "stopped")
         writer.wait(timeout=60)
+        self.check_full("delete something, or give it more room", "vm", "start", "m")
+        (self.disk / "filler").unlink()
+        self.ok("vm", "start", "m")
 
 
 if __name__ == "__main__":

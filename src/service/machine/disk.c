@@ -217,7 +217,7 @@ static void on_prepared(void *context)
     if (machine->is_gone) {
         machine_unref(machine);
     } else if (error.kind != ERROR_NONE) {
-        machine_set_state(machine, MACHINE_FAILED, "%.380s", error.text);
+        machine_fail(machine, "", &error);
     } else {
         machine_set_state(machine, MACHINE_STOPPED, "%s", "");
     }
@@ -245,7 +245,7 @@ static void on_fetched(const struct error *error, void *context)
         return;
     }
     if (error != NULL) {
-        machine_set_state(machine, MACHINE_FAILED, "its image is not here: %.340s", error->text);
+        machine_fail(machine, "its image is not here: ", error);
         machine_step(machine);
         return;
     }
@@ -274,7 +274,7 @@ static void on_runner(const struct error *error, void *context)
     }
     machine->tries = 0;
     if (error != NULL) {
-        machine_set_state(machine, MACHINE_FAILED, "its runner is not here: %.340s", error->text);
+        machine_fail(machine, "its runner is not here: ", error);
         machine_step(machine);
         return;
     }

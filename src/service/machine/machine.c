@@ -58,8 +58,10 @@ void machine_tell_operation(struct machine *machine)
 {
     struct error error = {0};
     if (machine->state == MACHINE_FAILED && machine->desired != MACHINE_DESIRED_DELETED) {
-        error_set(&error, machine->damage != NULL ? ERROR_CORRUPT : ERROR_UNAVAILABLE,
-                  "machine %s: %s", machine->name, machine->reason);
+        enum error_kind kind = machine->damage != NULL ? ERROR_CORRUPT
+            : machine->is_without_room                 ? ERROR_FULL
+                                                       : ERROR_UNAVAILABLE;
+        error_set(&error, kind, "machine %s: %s", machine->name, machine->reason);
         finish_operation(machine, &error);
     } else if (!machine->is_restarting && machine_is_settled(machine->desired, machine->state)) {
         finish_operation(machine, NULL);
@@ -91,9 +93,16 @@ void machine_set_state(struct machine *machine, enum machine_state state, const 
     }
     enum machine_state before = machine->state;
     machine->state = state;
+    machine->is_without_room = machine->is_without_room && state == MACHINE_FAILED;
     events_note_state(machine, before);
     state_publish(machine);
     machine_tell_operation(machine);
+}
+
+void machine_fail(struct machine *machine, const char *what, const struct error *error)
+{
+    machine->is_without_room = error->kind == ERROR_FULL;
+    machine_set_state(machine, MACHINE_FAILED, "%s%.340s", what, error->text);
 }
 
 /* ---- Steps ---- */

@@ -104,6 +104,7 @@ struct machine {
     bool is_fenced_ahead;        /* its row is about to say that it is fenced */
     uint64_t lease_ms;           /* as its monitor was told last; 0: not yet */
     struct pin *pin;             /* where its VMM runs; NULL: anywhere (pin.c) */
+    bool is_without_room;        /* and has failed for it: the node's disk is full */
     bool is_gone;                /* its row is: freed when nothing is under way */
     json_t *booted;              /* settings that its VMM began with and that are others now */
     char *damage;     /* which part of its image was damaged here, until it is here anew */
@@ -186,6 +187,8 @@ void events_forget(struct machine *machine, bool only_sent);
 /* ---- machine.c ---- */
 void machine_set_state(struct machine *machine, enum machine_state state, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* It has failed, as `what` ("", or words before it) and the error say. */
+void machine_fail(struct machine *machine, const char *what, const struct error *error);
 /* Do what is to be done next; may be called whenever something has changed. */
 void machine_step(struct machine *machine);
 /* Those that start after it look again. */

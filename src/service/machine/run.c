@@ -545,6 +545,9 @@ static void write_files(void *context)
     if (r == 0 && seed_is_wanted(config)) {
         seed_write(machine, config, &starting->error);
     }
+    if (starting->error.kind == ERROR_FULL) {
+        file_check_room(machine->folder, &starting->error); /* says what to do */
+    }
 }
 
 static void on_network(const struct error *error_or_null, void *context)
@@ -560,9 +563,11 @@ static void on_network(const struct error *error_or_null, void *context)
         machine->vm = boot_start(machine, &vm_events, &error);
     }
     if (error.kind != ERROR_NONE) {
-        bool is_stopped = machine->desired == MACHINE_DESIRED_STOPPED; /* meanwhile */
-        machine_set_state(machine, is_stopped ? MACHINE_STOPPED : MACHINE_FAILED, "%.380s",
-                          is_stopped ? "" : error.text);
+        if (machine->desired == MACHINE_DESIRED_STOPPED) { /* meanwhile */
+            machine_set_state(machine, MACHINE_STOPPED, "%s", "");
+        } else {
+            machine_fail(machine, "", &error);
+        }
     }
     machine_step(machine); /* something else may be wanted by now */
 }
@@ -595,7 +600,7 @@ void machine_run_start(struct machine *machine)
 {
     struct error refusal = {0};
     if (limits_check_memory(machine, &refusal) < 0) {
-        machine_set_state(machine, MACHINE_FAILED, "%.380s", refusal.text);
+        machine_fail(machine, "", &refusal);
         return;
     }
     struct starting *starting = NEW(struct starting);
