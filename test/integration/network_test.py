@@ -94,6 +94,7 @@ class Networks(NodeCase):
     def test_machines_of_a_network(self):
         self.port = free_port()
         self.refusals_of_networks()
+        self.addresses_end()
         self.create("web", "--network", "back", "--publish", f"127.0.0.1:{self.port}:80")
         self.shell("web", "httpd -p 80 -h /srv")
         self.create("db", "--network", "back,address=10.64.0.10,group=db")
@@ -121,6 +122,19 @@ class Networks(NodeCase):
                            ("back,address=10.65.0.1", "none of network"), ("back,group=nobody", "no security group"),
                            ("back,mac=01:00:5e:00:00:01", "no MAC"), ("back,colour=red", "none of address=")):
             self.assertIn(said, self.refused("vm", "create", "x", "--image", "small", "--network", flag))
+
+    def addresses_end(self):
+        """Goal: the last address is given, and who comes after it is told so and leaves nothing behind."""
+        self.ok("network", "create", "tiny", "--subnet", "10.98.0.0/29")  # six, one of them the node's
+        for i in range(5):
+            self.ok("vm", "create", f"t{i}", "--image", "small", "--network", "tiny", "--strategy", "Halted")
+        self.assertIn("network tiny has no address left: delete machines, or make another network",
+                      self.refused("vm", "create", "t5", "--image", "small", "--network", "tiny", "--strategy", "Halted"))
+        self.assertNotIn("t5", self.ok("vm", "list"))
+        self.ok("vm", "delete", "t2")
+        self.ok("vm", "create", "t5", "--image", "small", "--network", "tiny", "--strategy", "Halted")
+        self.ok("vm", "delete", *(f"t{i}" for i in (0, 1, 3, 4, 5)))
+        self.ok("network", "delete", "tiny")
 
     def addresses_and_names(self):
         self.assertEqual(self.show("vm", "show", "web")["addresses"], ["10.64.0.2"])
