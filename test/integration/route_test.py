@@ -1,4 +1,5 @@
 """Routes of the gateway: which requests call which function, and what is asked of them before."""
+import concurrent.futures
 import http.client
 import json
 import pathlib
@@ -8,7 +9,7 @@ import unittest
 
 from cluster import Cluster
 from foreign import until
-from node import Node
+from node import BUILD, Node
 from shows import compile_guest
 
 class Answer:
@@ -231,6 +232,13 @@ class Routes(unittest.TestCase):
         self.assertEqual(self.trigger("both")["settings"]["methods"], ["GET", "POST"])
         again = ["trigger", "create", "both", "--kind", "http", "-f", "shows", "--path", "/x"]
         self.assertIn("already", self.cli(*again, status=73))
+        with concurrent.futures.ThreadPoolExecutor(8) as clients:  # nobody is told that it made what another one made
+            ends = [call.result() for call in [clients.submit(subprocess.run, [BUILD / "blixard", "trigger", "create", "eight", "--kind", "http", "-f", "shows",
+                                                                                "--path", f"/eight/{n}"], env=self.node.env, capture_output=True) for n in range(8)]]
+        self.assertEqual(sorted(end.returncode for end in ends), [0] + [73] * 7)
+        made = next(n for n, end in enumerate(ends) if end.returncode == 0)
+        self.assertEqual(self.trigger("eight")["path"], f"/eight/{made}")
+        self.cli("trigger", "delete", "eight")
         self.assertIn("of kind http", self.cli("trigger", "create", "both", "-f", "shows", "--schedule", "@daily", status=73))
         self.cli("trigger", "delete", "both")
         self.assertIn("no route both", self.cli("route", "get", "both", status=66))

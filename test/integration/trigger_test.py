@@ -250,6 +250,9 @@ class Triggers(unittest.TestCase):
         self.refused("invalid", "filter", kind="http", path="/x", filter="type = ")
         self.refused("not_found", "deploy it first", function="nobody", settings={"schedule": "@daily"})
         self.refused("invalid", "no destination", settings={"schedule": "@daily"}, on_failure="mailto:me")
+        self.refused("invalid", '"what:ever" is no part of a name', settings={"schedule": "@daily"}, on_failure="queue:q:what:ever")
+        self.refused("invalid", '"a:b" is no alias or version', settings={"schedule": "@daily"}, on_success="function:sink:a:b")
+        self.refused("invalid", '"" is no alias or version', settings={"schedule": "@daily"}, on_success="function:sink:")
         self.refused("invalid", "batch_size", settings={"schedule": "@daily"}, batch_size=100000)
 
 

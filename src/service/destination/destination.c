@@ -13,6 +13,8 @@
 #include "service/gateway/invoke.h"
 #include "service/telemetry/telemetry.h"
 
+#define FUNCTION "function"
+
 enum { SCHEMES_MAX = 8, NAME_MAX_BYTES = 140, FIELDS_MAX = GATEWAY_INVOKE_FIELDS_MAX };
 
 struct destination_service {
@@ -141,7 +143,7 @@ struct destination_service *destination_service_new(struct loop *loop, struct ga
     service->loop = loop;
     service->gateway = gateway;
     list_init(&service->calls);
-    destination_add(service, "function", send_to_function, service);
+    destination_add(service, FUNCTION, send_to_function, service);
     return service;
 }
 
@@ -191,10 +193,20 @@ int destination_check(const struct destination_service *service, const char *tex
                          "stream:NAME",
                          text);
     }
-    MEMORY_OWNED char *name = memory_copy_text(colon + 1, strcspn(colon + 1, ":"));
-    if (!text_is_name(name)) {
-        return error_set(err, ERROR_INVALID, "\"%.80s\" is no destination: \"%.64s\" is no name",
-                         text, name);
+    size_t length = strcspn(colon + 1, ":");
+    MEMORY_OWNED char *name = memory_copy_text(colon + 1, length);
+    const char *alias = colon[1 + length] == ':' ? colon + 2 + length : NULL;
+    bool may_have_alias = strcmp(service->schemes[index].name, FUNCTION) == 0;
+    uint64_t number = 0;
+    bool is_alias = alias == NULL ||
+        (may_have_alias &&
+         (text_is_name(alias) || text_parse_u64(text_of(alias, strlen(alias)), &number)));
+    if (!text_is_name(name) || !is_alias) {
+        return error_set(err, ERROR_INVALID, "\"%.80s\" is no destination: \"%.64s\" is no %s",
+                         text, is_alias ? name : alias,
+                         is_alias             ? "name"
+                             : may_have_alias ? "alias or version"
+                                              : "part of a name");
     }
     return 0;
 }

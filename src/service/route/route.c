@@ -174,6 +174,10 @@ static unsigned take_paused(json_t *settings)
     return wanted;
 }
 
+#define INSERT                                                                           \
+    "INSERT INTO route (key, project, name, function, settings, is_paused, created_ms, " \
+    "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?8 = 1, ?6, ?7) ON CONFLICT (key)"
+
 void route_set(struct route_service *service, const char *project, const char *name,
                const json_t *settings, bool replaces, route_done *done, void *context)
 {
@@ -193,12 +197,12 @@ void route_set(struct route_service *service, const char *project, const char *n
     struct store_command *command = store_command_new();
     store_command_add(command, "INSERT OR IGNORE INTO project (key, created_ms) VALUES (?, ?)",
                       "tu", project, clock_real_ms());
-    store_command_add(
-        command,
-        "INSERT INTO route (key, project, name, function, settings, is_paused, created_ms, "
-        "revision) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?8 = 1, ?6, ?7) ON CONFLICT (key) DO UPDATE SET function = "
-        "?4, settings = ?5, is_paused = CASE ?8 WHEN 2 THEN is_paused ELSE ?8 END, revision = ?7",
+    store_command_add_expecting(
+        command, ERROR_EXISTS, "there is such a trigger already; blixard trigger update",
+        replaces ? INSERT
+            " DO UPDATE SET function = ?4, settings = ?5, is_paused = CASE ?8 WHEN 2 THEN "
+            "is_paused ELSE ?8 END, revision = ?7"
+                 : INSERT " DO NOTHING", /* of several at once, the first */
         "ttttturu", key, project, name, function, text, clock_real_ms(), paused);
     free(text);
     store_propose(service->store, command, done, context);
@@ -241,7 +245,8 @@ void route_delete(struct route_service *service, const char *project, const char
     }
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     struct store_command *command = store_command_new();
-    store_command_add(command, "DELETE FROM route WHERE key = ?", "t", key);
+    store_command_add_expecting(command, ERROR_NOT_FOUND, "the route was deleted meanwhile",
+                                "DELETE FROM route WHERE key = ?", "t", key);
     store_propose(service->store, command, done, context);
 }
 
