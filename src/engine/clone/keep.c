@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/version.h"
 
 #include "engine/clone/parts.h"
 #include "engine/image/image.h"
@@ -43,6 +44,7 @@ void keep_describe(struct template *template, const void *agent, size_t length)
     const struct hypervisor_driver_info *driver =
         hypervisor_driver_info(template->runner->service->options.hypervisor, "qemu");
     struct hash *hash = hash_new();
+    hash_add(hash, blixard_version, strlen(blixard_version) + 1); /* the VMM's words are its own */
     hash_add(hash, driver->version, strlen(driver->version) + 1);
     hash_add(hash, driver->accelerator, strlen(driver->accelerator) + 1);
     hash_add(hash, &template->memory_bytes, sizeof(template->memory_bytes));
@@ -75,7 +77,7 @@ bool keep_find(const struct template *template)
         return true;
     }
     if (file_remove_tree(folder, &err) == 0 && r == 0) {
-        log_info("clone: a template is made again: the agent, QEMU or the host's boot is another");
+        log_info("clone: a template is made again: Blixard, the agent, QEMU or the host's boot is another");
     }
     return false;
 }
