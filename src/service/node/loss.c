@@ -18,12 +18,13 @@
 #include "service/machine/machine.h"
 #include "service/node/parts.h"
 
-enum { LOST_MAX = 1024, LOOK_MS = 2000, AT_ONCE = 64 };
+enum { LOST_MAX = 1024, LOOK_MS = 2000, AT_ONCE = 64, LOOKED_AT_ONCE = 256 };
 
 struct lost {
     uint64_t id;
     uint64_t since_ms;
-    bool was_told; /* its machines say that they wait */
+    bool was_told;   /* its machines say that they wait */
+    uint64_t passed; /* of those that found no place: where the next look goes on */
 };
 
 struct losses {
@@ -38,6 +39,7 @@ struct evacuation {
     const char *node;
     uint64_t reign;
     size_t begun;
+    size_t looked;
 };
 
 static bool take_machine(sqlite3_stmt *row, void *context)
@@ -48,12 +50,16 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     char target[NODE_NAME_SIZE] = "";
     struct error err = {0};
     JSON_OWNED json_t *config = NULL;
-    struct store_command *command = store_command_new();
+    evacuation->looked++;
     json_read(store_text(row, 2), strlen(store_text(row, 2)), &config, &err);
     if (service->options.find_other(service->options.find_context, id, evacuation->node, target,
                                     &err) < 0) {
         MEMORY_OWNED char *reason =
             memory_format(CLUSTER_LOST_REASON "%.250s", evacuation->node, err.text);
+        if (strcmp(store_text(row, 3), reason) == 0) {
+            return true; /* it is said already */
+        }
+        struct store_command *command = store_command_new();
         store_command_add(command,
                           "UPDATE machine SET reason = ?1, revision = ?2 WHERE id = ?3 AND node = "
                           "?4 AND reason IS NOT ?1",
@@ -63,6 +69,7 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     }
     MEMORY_OWNED char *reason =
         memory_format("started anew from its image: node %s was lost", evacuation->node);
+    struct store_command *command = store_command_new();
     log_warn("machine %s: starts anew on node %s, because node %s is lost", store_text(row, 1),
              target, evacuation->node);
     store_command_add_expecting(
@@ -85,16 +92,24 @@ static bool take_machine(sqlite3_stmt *row, void *context)
     "m.config -> '$.user_data_digest' IS NULL AND NOT EXISTS (SELECT 1 FROM volume w WHERE "     \
     "w.project = m.project AND w.machine = m.name))"
 
-static void start_elsewhere(struct node_service *service, const char *node, uint64_t reign)
+/* So many are looked at in one go: the rest comes next, and those that found no place again after
+ * all others. */
+static void start_elsewhere(struct node_service *service, struct lost *lost, const char *node,
+                            uint64_t reign)
 {
-    struct evacuation evacuation = {service, node, reign, 0};
+    struct evacuation evacuation = {service, node, reign, 0, 0};
     struct error err = {0};
-    if (store_query(service->options.store, &err, take_machine, &evacuation,
-                    "SELECT m.id, m.key, m.config FROM machine m WHERE m.node = ? AND " MAY_START
-                    " ORDER BY coalesce(m.config ->> '$.priority', 50) DESC, m.created_ms",
-                    "t", node) < 0) {
+    if (store_query(
+            service->options.store, &err, take_machine, &evacuation,
+            "SELECT m.id, m.key, m.config, coalesce(m.reason, '') FROM machine m WHERE m.node = ? "
+            "AND " MAY_START
+            " ORDER BY coalesce(m.config ->> '$.priority', 50) DESC, m.created_ms LIMIT ? "
+            "OFFSET ?",
+            "tuu", node, (uint64_t)LOOKED_AT_ONCE, lost->passed) < 0) {
         log_error("reading machines of a lost node: %s", err.text);
     }
+    bool is_whole = evacuation.looked < LOOKED_AT_ONCE && evacuation.begun < AT_ONCE;
+    lost->passed = is_whole ? 0 : lost->passed + evacuation.looked - evacuation.begun;
 }
 
 struct telling {
@@ -163,7 +178,7 @@ static void look(void *context)
             lost->was_told = true;
         }
         if (now_ms >= lost->since_ms + CLUSTER_FENCED_MS + service->options.loss_wait_ms) {
-            start_elsewhere(service, name, reign);
+            start_elsewhere(service, lost, name, reign);
         }
         losses->items[kept++] = *lost;
     }
