@@ -334,10 +334,12 @@ static void recover(struct machine *machine)
         log_warn("machine %s: it runs, which the state does not say", machine->key);
         machine->state = MACHINE_RUNNING;
     }
+    bool has_begun = hypervisor_is_alive(machine->folder);
     if (machine->state == MACHINE_PREPARING) {
         machine->state = MACHINE_CREATING;
-    } else if (machine->state == MACHINE_DELETING) {
-        machine->state = MACHINE_STOPPED;
+    } else if (machine->state == MACHINE_DELETING ||
+               (machine->state == MACHINE_STARTING && !has_begun)) {
+        machine->state = MACHINE_STOPPED; /* the daemon ended before it had started it: again */
     } else if (machine_state_is_alive(machine->state)) {
         MEMORY_OWNED char *arrived = arrival_folder(machine->service, machine->id);
         machine->is_coming = machine->state == MACHINE_RUNNING && file_exists(arrived);
