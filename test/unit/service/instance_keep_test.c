@@ -1,3 +1,7 @@
+#include "base/error.h"
+#include "base/file.h"
+#include "base/memory.h"
+
 #include "service/instance/pressure.h"
 
 #include "test/unit/service/pool_world.h"
@@ -289,6 +293,47 @@ TEST(instance_demand, learns_peaks_and_leaves_out_what_is_rare)
     EXPECT(demand_target(&demand, now_ms) == 10); /* three of 360 are left out */
     now_ms += (uint64_t)DEMAND_INTERVAL_MS * DEMAND_INTERVALS;
     EXPECT(demand_target(&demand, now_ms) == 0); /* an hour later nothing is known */
+}
+
+static void put_group(const char *folder, const char *name, const char *text)
+{
+    struct error err = {0};
+    MEMORY_OWNED char *place = memory_format("%s/%s", test_folder(), folder);
+    MEMORY_OWNED char *path = memory_format("%s/%s", place, name);
+    EXPECT(file_make_folder(place, 0755, &err) == 0);
+    EXPECT(file_write(path, text, strlen(text), 0644, &err) == 0);
+}
+
+/* Goal: a limit of a service, or of what it is in, is seen before it ends the node.  Method: trees
+ * of both versions. */
+TEST(instance_pressure, the_tightest_group_counts)
+{
+    struct pressure_facts facts = {.total_bytes = 1000000, .available_bytes = 900000};
+    put_group("system.slice", "memory.max", "max\n");
+    put_group("system.slice", "memory.current", "700000\n");
+    pressure_read_groups(test_folder(), "0::/system.slice/node.service\n", &facts);
+    EXPECT(facts.total_bytes == 1000000 && facts.available_bytes == 900000);
+    put_group("system.slice/node.service", "memory.max", "400000\n");
+    put_group("system.slice/node.service", "memory.current", "390000\n");
+    put_group("system.slice/node.service", "memory.stat",
+              "anon 1\nactive_file 2\ninactive_file 50000\n");
+    pressure_read_groups(test_folder(), "0::/system.slice/node.service\n", &facts);
+    EXPECT(facts.total_bytes == 400000 && facts.available_bytes == 60000);
+    put_group("system.slice", "memory.max", "500000\n");
+    put_group("system.slice", "memory.current", "499000\n");
+    facts = (struct pressure_facts){.total_bytes = 1000000, .available_bytes = 900000};
+    pressure_read_groups(test_folder(), "0::/system.slice/node.service\n", &facts);
+    EXPECT(facts.total_bytes == 500000 && facts.available_bytes == 1000);
+    facts = (struct pressure_facts){.total_bytes = 1000000, .available_bytes = 900000};
+    put_group("memory", "memory.limit_in_bytes", "9223372036854771712\n");
+    put_group("memory/a", "memory.limit_in_bytes", "300000\n");
+    put_group("memory/a", "memory.usage_in_bytes", "290000\n");
+    put_group("memory/a", "memory.stat", "inactive_file 1\ntotal_inactive_file 5000\n");
+    pressure_read_groups(test_folder(), "5:cpu,cpuacct:/x\n4:memory:/a/b\n0::/\n", &facts);
+    EXPECT(facts.total_bytes == 300000 && facts.available_bytes == 15000);
+    EXPECT(pressure_judge(&facts) == POOL_PRESSURE_HIGH);
+    pressure_read_groups(test_folder(), "nonsense\n:\n::\n4:memory\n", &facts);
+    EXPECT(facts.available_bytes == 15000);
 }
 
 TEST(instance_pressure, is_judged_by_what_is_left_and_by_who_waits)
