@@ -27,7 +27,7 @@ struct scene {
 
 static void on_ready(void *context)
 {
-    loop_stop(((struct scene *)context)->loop);
+    (void)context;
 }
 
 static void on_event(const char *name, const json_t *data, void *context)
@@ -99,7 +99,6 @@ static void begin(struct scene *scene)
     say(scene, "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
     hear(scene, 1, text, sizeof(text));
     say(scene, "{\"return\": {}}\r\n");
-    loop_run(scene->loop);
 }
 
 static void end(struct scene *scene)
