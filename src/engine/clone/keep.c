@@ -77,7 +77,8 @@ bool keep_find(const struct template *template)
         return true;
     }
     if (file_remove_tree(folder, &err) == 0 && r == 0) {
-        log_info("clone: a template is made again: Blixard, the agent, QEMU or the host's boot is another");
+        log_info("clone: a template is made again: Blixard, the agent, QEMU or the host's boot is "
+                 "another");
     }
     return false;
 }

@@ -126,7 +126,8 @@ void template_unuse(struct template *template);
  * ---- keep.c: templates on disk, in folders of their own beside those of machines ----
  *
  * One is good for what it was made of: the same boot of the host (so nothing has to be synced, and
- * the CPU is the same), release of Blixard, VMM, agent, bootstraps and memory.  Its name says the rest.
+ * the CPU is the same), release of Blixard, VMM, agent, bootstraps and memory.  Its name says the
+ * rest.
  */
 
 #define KEEP_PREFIX "kept-"
