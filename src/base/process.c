@@ -167,7 +167,8 @@ static int time_left(const struct flow *flow)
 /* Must the program be ended? */
 static bool is_over(struct flow *flow)
 {
-    flow->cancelled = flow->options->cancel != NULL && *flow->options->cancel;
+    flow->cancelled =
+        flow->options->cancel != NULL && __atomic_load_n(flow->options->cancel, __ATOMIC_RELAXED);
     flow->timed_out = flow->deadline_ms != 0 && clock_monotonic_ms() >= flow->deadline_ms;
     return flow->cancelled || flow->timed_out;
 }

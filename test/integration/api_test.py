@@ -129,7 +129,7 @@ class Refusals(unittest.TestCase):
             self.assertIn(place, self.refused(400, "invalid", "POST", path, body))
 
     def test_settings_have_ranges(self):
-        self.assertIn("65536", self.deploy_refused(module="0" * 64, memory_bytes=65535))
+        self.assertIn("memory_bytes is 65535 bytes; it must be from 64 KiB to ", self.deploy_refused(module="0" * 64, memory_bytes=65535))
         self.assertIn("900000", self.deploy_refused(module="0" * 64, timeout_ms=900001))
         self.assertIn("digit", self.deploy_refused(module="0" * 64, environment={"1A": ""}))
 

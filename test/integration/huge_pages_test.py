@@ -113,6 +113,7 @@ class HugePages(unittest.TestCase):
         self.assertIn("huge_pages is 2MiB or 1GiB", str(self.near.ask("POST", "/v1/machines", {"name": "m", "image": "small", "huge_pages": "4KiB"})))
 
     def waits_until_there_are_some(self):
+        self.pool(self.near, lambda count, others, given: count - others < WANTED, "the node to say that there are none yet")
         self.assertIn("m is pending", self.refused(75, *self.create("m", "--node", self.near.name)))
         why = self.near.cli("placement", "explain", "m")
         self.assertRegex(why, rf"{self.near.name} .*not enough huge pages of 2MiB: 64 wanted, \d+ free of \d+; \d+ more would do \(sysctl vm.nr_hugepages\)")

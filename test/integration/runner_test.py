@@ -190,7 +190,8 @@ class Refusals(Runner):
         self.node.stop()
         type(self).node = Node()
         self.addCleanup(self.node.stop)
-        self.assertIn("fits nowhere", self.refused("vm", "create", "m", "--runner", self.store, "--no-pending"))
+        self.assertIn("not below a folder that this node runs machines from (machine_runner_folders: none)",
+                      self.refused("vm", "create", "m", "--runner", self.store, "--no-pending"))
         drivers = json.loads(self.ok("vm", "drivers", "--output", "json"))["hypervisors"]
         runner = next(driver for driver in drivers if driver["name"] == "runner")
         self.assertEqual((runner["usable"], runner["snapshot"], runner["live_migration"], runner["hotplug"]), (False,) * 4)

@@ -54,7 +54,7 @@ __attribute__((noreturn)) static void *end(void *unused)
     (void)unused;
     set_of_signals(&set);
     CHECK(sigwait(&set, &signal) == 0);
-    is_over = true;
+    __atomic_store_n(&is_over, true, __ATOMIC_RELAXED);
     pthread_mutex_lock(&mutex);
     wait_for_program();
     for (int i = 0; i < PATHS_MAX; i++) {
@@ -138,7 +138,7 @@ int interrupt_run(struct process_options options, struct buffer *output, struct 
     program_runs = false;
     pthread_cond_signal(&program_ended);
     pthread_mutex_unlock(&mutex);
-    while (is_over) {
+    while (__atomic_load_n(&is_over, __ATOMIC_RELAXED)) {
         pause(); /* this program is about to end */
     }
     return r;

@@ -172,7 +172,7 @@ static void *cancel_once_begun(void *context)
 {
     struct canceller *canceller = context;
     int fd = open(canceller->begun, O_RDONLY | O_CLOEXEC); /* a FIFO: until it is written to */
-    canceller->cancel = true;
+    __atomic_store_n(&canceller->cancel, true, __ATOMIC_RELAXED);
     close(fd);
     return NULL;
 }

@@ -28,8 +28,8 @@ TEST(rootfs, an_archive_becomes_the_same_squashfs_each_time)
     MEMORY_OWNED char *inside = memory_format("%s/root/etc", test_folder());
     MEMORY_OWNED char *name = memory_format("%s/root/etc/hostname", test_folder());
     MEMORY_OWNED char *archive = memory_format("%s/root.tar", test_folder());
-    MEMORY_OWNED char *paths[] = {memory_format("%s/a", test_folder()),
-                                  memory_format("%s/b", test_folder())};
+    MEMORY_OWNED char *first = memory_format("%s/a", test_folder());
+    MEMORY_OWNED char *second = memory_format("%s/b", test_folder());
     BUFFER_OWNED struct buffer one = {0};
     BUFFER_OWNED struct buffer two = {0};
     struct error err = {0};
@@ -40,8 +40,8 @@ TEST(rootfs, an_archive_becomes_the_same_squashfs_each_time)
     EXPECT(file_make_folder(folder, 0755, &err) == 0 && file_make_folder(inside, 0755, &err) == 0);
     EXPECT(file_write(name, "web\n", 4, 0644, &err) == 0);
     EXPECT(fd >= 0 && rootfs_archive(folder, fd, &err) == 0);
-    make(archive, paths[0], &one);
-    make(archive, paths[1], &two);
+    make(archive, first, &one);
+    make(archive, second, &two);
     EXPECT(one.used > 4 && memcmp(buffer_string(&one), "hsqs", 4) == 0);
     EXPECT(one.used == two.used && memcmp(buffer_string(&one), buffer_string(&two), one.used) == 0);
 }
