@@ -269,8 +269,11 @@ int rootfs_make_squashfs(const char *archive, const char *path, struct error *er
 {
     MEMORY_OWNED char *plain = memory_format("%s.tar", path);
     FD_OWNED int fd = open(plain, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    const char *argv[] = {"sqfstar", "-comp",        "lz4", "-mkfs-time", "0",
-                          "-quiet",  "-no-progress", path,  NULL};
+    /* The archive's own "./" is passed over: / would be this user's, and of this moment. */
+    const char *argv[] = {"sqfstar",    "-comp",      "lz4",       "-mkfs-time", "0",
+                          "-root-time", "0",          "-root-uid", "0",          "-root-gid",
+                          "0",          "-root-mode", "755",       "-quiet",     "-no-progress",
+                          path,         NULL};
     if (fd < 0) {
         return error_os(err, errno, "making %s", plain);
     }

@@ -171,7 +171,9 @@ struct canceller {
 static void *cancel_once_begun(void *context)
 {
     struct canceller *canceller = context;
-    int fd = open(canceller->begun, O_RDONLY | O_CLOEXEC); /* a FIFO: until it is written to */
+    char byte = 0;
+    int fd = open(canceller->begun, O_RDONLY | O_CLOEXEC);
+    EXPECT(read(fd, &byte, 1) == 1); /* a FIFO: until it is written to */
     __atomic_store_n(&canceller->cancel, true, __ATOMIC_RELAXED);
     close(fd);
     return NULL;
