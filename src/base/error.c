@@ -166,16 +166,16 @@ static const char *write_exactly(uint64_t bytes, char ret_text[TEXT_SIZE_MAX])
 int error_check_range(const char *name, uint64_t value, uint64_t least, uint64_t most,
                       struct error *err)
 {
-    if ((value < least || value > most) && text_ends_with(name, "_bytes")) {
+    if (value >= least && value <= most) {
+        return 0;
+    }
+    if (text_ends_with(name, "_bytes")) {
         char sizes[3][TEXT_SIZE_MAX];
         return error_set(err, ERROR_INVALID, "%s is %s; it must be from %s to %s", name,
                          write_exactly(value, sizes[0]), write_exactly(least, sizes[1]),
                          write_exactly(most, sizes[2]));
     }
-    if (value < least || value > most) {
-        return error_set(err, ERROR_INVALID,
-                         "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
-                         least, most);
-    }
-    return 0;
+    return error_set(err, ERROR_INVALID,
+                     "%s is %" PRIu64 "; it must be from %" PRIu64 " to %" PRIu64, name, value,
+                     least, most);
 }

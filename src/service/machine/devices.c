@@ -39,6 +39,14 @@ bool devices_are_wanted(const json_t *config)
     return json_array_size(asks_of(config)) > 0;
 }
 
+/* As it was taken when the machine was asked for; false: it is none. */
+static bool read_ask(const json_t *text, struct device_ask *ret_ask)
+{
+    struct error ignored = {0};
+    *ret_ask = (struct device_ask){0};
+    return device_ask_parse(json_string_value(text), ret_ask, &ignored) == 0;
+}
+
 uint64_t devices_count(const json_t *config)
 {
     uint64_t count = 0;
@@ -46,10 +54,9 @@ uint64_t devices_count(const json_t *config)
     json_t *text = NULL;
     json_array_foreach(asks_of(config), index, text)
     {
-        struct device_ask ask = {0};
-        struct error ignored = {0};
-        device_ask_parse(json_string_value(text), &ask, &ignored);
-        count += ask.count;
+        struct device_ask ask;
+        read_ask(text, &ask);
+        count += ask.count; /* of what a later release knows, too */
     }
     return count;
 }
@@ -488,10 +495,8 @@ size_t devices_named(const json_t *config, struct hypervisor_device *ret_devices
     json_t *text = NULL;
     json_array_foreach(asks_of(config), index, text)
     {
-        struct device_ask ask = {0};
-        struct error ignored = {0};
-        if (device_ask_parse(json_string_value(text), &ask, &ignored) == 0 &&
-            count < MACHINE_DEVICES_MAX) {
+        struct device_ask ask;
+        if (read_ask(text, &ask) && count < MACHINE_DEVICES_MAX) {
             struct hypervisor_device *device = &ret_devices[count++];
             *device = (struct hypervisor_device){.group = "0"};
             snprintf(device->address, sizeof(device->address), "%.12s", ask.what);
@@ -510,11 +515,8 @@ bool devices_fit(const json_t *config, const char *class_name, const char *model
     json_t *text = NULL;
     json_array_foreach(asks_of(config), index, text)
     {
-        struct device_ask ask = {0};
-        struct error ignored = {0};
-        does = does ||
-            (device_ask_parse(json_string_value(text), &ask, &ignored) == 0 &&
-             device_ask_takes(&ask, class_name, model, address));
+        struct device_ask ask;
+        does = does || (read_ask(text, &ask) && device_ask_takes(&ask, class_name, model, address));
     }
     return does;
 }

@@ -329,12 +329,12 @@ static void find_again(struct machine *machine)
 /* What the state says was running is looked for; what is not there any more has ended. */
 static void recover(struct machine *machine)
 {
-    if (!machine_state_is_alive(machine->state) && hypervisor_is_alive(machine->folder)) {
+    bool has_begun = hypervisor_is_alive(machine->folder);
+    if (!machine_state_is_alive(machine->state) && has_begun) {
         /* The daemon was killed before it could write that it had started it. */
         log_warn("machine %s: it runs, which the state does not say", machine->key);
         machine->state = MACHINE_RUNNING;
     }
-    bool has_begun = hypervisor_is_alive(machine->folder);
     if (machine->state == MACHINE_PREPARING) {
         machine->state = MACHINE_CREATING;
     } else if (machine->state == MACHINE_DELETING ||

@@ -355,6 +355,7 @@ static void deployment_done(struct deployment *deployment)
     free(deployment->name);
     if (deployment->is_temporary) {
         unlink(deployment->module);
+        interrupt_keeps(deployment->module);
     }
     free(deployment->module);
     free(deployment->folder);

@@ -259,9 +259,10 @@ int print_done(const struct arguments *arguments, json_t *document, struct error
                const char *format, ...) __attribute__((format(printf, 4, 5)));
 
 /* One "name: value" line per row. */
-/* One of them, beside the others: what it says is made printable in place. */
-void print_fact(const char *name, char *text);
 void print_facts(const json_t *document, const struct column *columns, unsigned count);
+
+/* One more of them, beside the others: what it says is made printable in place. */
+void print_fact(const char *name, char *text);
 
 /* The same without those that the document has not: of what has many, and few at a time. */
 void print_known_facts(const json_t *document, const struct column *columns, unsigned count);
