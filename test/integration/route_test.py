@@ -72,6 +72,13 @@ class Routes(unittest.TestCase):
         self.assertEqual(self.ask("GET", "/users/1").status, 404)
         self.assertEqual(self.ask("GET", "/users/%zz/posts/x").status, 400)
 
+    def test_all_methods_of_a_path_are_named_and_each_once(self):
+        methods = [f"METHODOFTHEWEB{letter}" for letter in "ABCDEFGHIJKL"]
+        self.set("many", "--path", "/many", "--method", ",".join(["GET", *methods]))
+        self.set("more", "--path", "/many", "--host", "localhost", "--method", "GET,OTHER")
+        refused = self.ask("POST", "/many", Host="localhost")
+        self.assertEqual((refused.status, sorted(refused.fields["allow"].split(", "))), (405, sorted(["GET", "OTHER", *methods])))
+
     def test_the_most_specific_is_taken(self):
         self.set("any", "--path", "/{x...}")
         self.set("one", "--path", "/me/{who}")

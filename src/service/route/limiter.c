@@ -74,13 +74,14 @@ bool limiter_is(const struct route_limiter *limiter, double per_second, double b
         limiter->is_by_client == is_by_client;
 }
 
+/* Who read the clock first may be here last: a moment that was refilled is not refilled again. */
 static void refill(const struct route_limiter *limiter, struct bucket *bucket, uint64_t now_ms)
 {
     if (now_ms > bucket->at_ms) {
         double more = (double)(now_ms - bucket->at_ms) * limiter->per_second / 1000;
         bucket->tokens = fmin(limiter->burst, bucket->tokens + more);
+        bucket->at_ms = now_ms;
     }
-    bucket->at_ms = now_ms;
 }
 
 /* Those that are full again are as good as never seen. */

@@ -118,7 +118,7 @@ void http_route_unref(struct http_route *route);
 struct route_match {
     struct http_route *route; /* a reference is the caller's; NULL: none */
     bool is_other_method;     /* the path is a route's, but not with this method */
-    char allowed[128];        /* then: the methods it has */
+    char allowed[1024]; /* then: the methods it has, each once; what has no room is left out */
 };
 
 /*

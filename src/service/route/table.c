@@ -243,12 +243,26 @@ static bool method_fits(const struct http_route *route, struct text method)
     return route->methods[0] == NULL;
 }
 
+static bool has_method(const char *list, const char *method)
+{
+    size_t length = strlen(method);
+    const char *at = list;
+    while (at[0] != '\0' &&
+           !(strncmp(at, method, length) == 0 && strchr(",", at[length]) != NULL)) {
+        at += strcspn(at, ",");
+        at += strspn(at, ", ");
+    }
+    return at[0] != '\0';
+}
+
 static void add_allowed(struct route_match *match, const struct http_route *route)
 {
     for (char **at = route->methods; *at != NULL; at++) {
         size_t used = strlen(match->allowed);
-        snprintf(match->allowed + used, sizeof(match->allowed) - used, "%s%s", used > 0 ? ", " : "",
-                 *at);
+        if (used + 2 + strlen(*at) < sizeof(match->allowed) && !has_method(match->allowed, *at)) {
+            snprintf(match->allowed + used, sizeof(match->allowed) - used, "%s%s",
+                     used > 0 ? ", " : "", *at);
+        }
     }
 }
 

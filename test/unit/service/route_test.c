@@ -85,6 +85,18 @@ TEST(route, a_bucket_lets_a_burst_in_and_then_so_many_a_second)
     limiter_unref(limiter);
 }
 
+/* Threads read the clock before they have the lock. */
+TEST(route, a_moment_is_refilled_once)
+{
+    struct route_limiter *limiter = limiter_new(10, 1, false);
+    uint64_t wait_ms = 0;
+    EXPECT(limiter_admit(limiter, "a", 1000, &wait_ms));
+    EXPECT(!limiter_admit(limiter, "a", 1050, &wait_ms) && wait_ms == 50);
+    EXPECT(!limiter_admit(limiter, "a", 1000, &wait_ms) && wait_ms == 50);
+    EXPECT(!limiter_admit(limiter, "a", 1050, &wait_ms) && wait_ms == 50);
+    limiter_unref(limiter);
+}
+
 TEST(route, one_bucket_for_all_where_the_route_is_limited)
 {
     struct route_limiter *limiter = limiter_new(1, 1, false);
