@@ -74,6 +74,8 @@ class Usage(unittest.TestCase):
         self.wrong(64, "unknown command", "xyzzy")
         self.wrong(64, 'unexpected "b"', "fn", "get", "a", "b")
         self.wrong(64, "usage: blixard fn deploy NAME PATH", "fn", "deploy", "a")
+        self.wrong(64, "a word is empty: blixard fn delete NAME [VERSION]", "fn", "delete", "")
+        self.wrong(64, "a word is empty: blixard queue delete NAME...", "queue", "delete", "a", "")
         self.wrong(64, "--tail needs a value", "fn", "logs", "a", "--tail")
         self.wrong(64, "takes no value", "fn", "logs", "a", "--follow=yes")
         self.wrong(64, "not one of: table json yaml", "fn", "list", "--output", "xml")

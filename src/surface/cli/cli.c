@@ -411,6 +411,14 @@ static int run_verb(const struct verb *verb, struct arguments *arguments, struct
         return error_set(err, ERROR_INVALID, "usage: blixard %s%s%s %s (see --help)", verb->noun,
                          space, verb->name, verb->words);
     }
+    /* A variable of a script that was not set, most often. */
+    unsigned named = is_for_each(verb) ? arguments->word_count : verb->words_least;
+    for (unsigned i = 0; i < named; i++) {
+        if (arguments->words[i][0] == '\0') {
+            return error_set(err, ERROR_INVALID, "a word is empty: blixard %s%s%s %s", verb->noun,
+                             verb->noun[0] != '\0' ? " " : "", verb->name, verb->words);
+        }
+    }
     enum output ignored;
     int r = output_of(arguments, &ignored, err);
     if (r < 0) {
