@@ -190,6 +190,8 @@ static void format_cell(const json_t *row, const struct column *column, char *re
         } else {
             snprintf(ret_text, CELL_MAX, "%" PRIu64, number);
         }
+    } else if (json_is_real(value)) {
+        snprintf(ret_text, CELL_MAX, "%.15g", json_real_value(value));
     } else if (json_is_string(value)) {
         snprintf(ret_text, CELL_MAX, "%s", json_string_value(value));
     } else if (json_is_boolean(value)) {
