@@ -203,12 +203,14 @@ class Routes(unittest.TestCase):
         shown = json.loads(self.cli("route", "get", "filed", "-o", "json"))
         self.assertEqual((shown["path"], shown["cors"]["origins"], shown["rate_limit"]["by"], shown["paused"]), ("/filed", ["*"], "route", False))
         self.assertIn("/filed", self.cli("route", "list"))
+        self.assertIn("rate limit      0.5\n", self.cli("route", "set", "filed", "-f", "shows", "-p", "/filed", "--rate-limit", "0.5:3"))
         self.cli("route", "delete", "filed")
         self.assertIn("no route filed", self.cli("route", "get", "filed", status=66))
         for flags, words in ((["--path", "/x"], "needs --function"), (["-f", "shows", "-p", "x"], "begins with /"),
                              (["-f", "shows", "-p", "/fn/x"], "/fn/NAME"), (["-f", "shows", "-p", "/x", "--method", "get"], '"get" is no method'),
                              (["-f", "shows", "-p", "/x", "--host", "A"], "is no host name"),
                              (["-f", "shows", "-p", "/x", "--rate-limit", "fast"], "--rate-limit fast"),
+                             (["-f", "shows", "-p", "/x", "--websocket", "--cache"], "a WebSocket has no answers"),
                              (["-f", "shows", "-p", "/x", "--cors", "nowhere"], "is no origin")):
             self.assertIn(words, self.cli("route", "set", "wrong", *flags, status=64))
         self.assertIn("no function nobody", self.cli("route", "set", "wrong", "-f", "nobody", "-p", "/x", status=66))
