@@ -94,6 +94,13 @@ class Aliases(unittest.TestCase):
         self.assertEqual(left, {1, 4})
 
     def test_5_what_is_refused(self):
+        for words, status, said in ((("alias", "set", "which", "live", "v1=50", "v1=50"), 64, "version 1 is named twice"),
+                                    (("rollback", "which", "nobody"), 66, "which has no alias nobody"),
+                                    (("alias", "set", "which", "1x", "1"), 64, "no name of an alias"),):
+            with self.assertRaises(subprocess.CalledProcessError) as caught:
+                node.cli("fn", *words, stderr=subprocess.PIPE)
+            self.assertEqual(caught.exception.returncode, status)
+            self.assertIn(said, caught.exception.stderr)
         for words in (("v1=0", "v4=1"), ("v1=1", "v1=2"), ("v1=x",), ("v99=1",)):
             with self.assertRaises(subprocess.CalledProcessError):
                 cli("alias", "set", "which", "live", *words)

@@ -312,7 +312,9 @@ void function_rollback_alias(struct function_service *service, const char *proje
                         "DESC",
                         "t", key);
     }
-    if (r == 0 && past.alias.count == 0) {
+    if (r == 0 && past.rows == 0 && aliases_have_weights(service)) {
+        r = error_set(&err, ERROR_NOT_FOUND, "%s has no alias %.63s", name, alias_name);
+    } else if (r == 0 && past.alias.count == 0) {
         r = error_set(&err, ERROR_CONFLICT, "%s:%s has not pointed anywhere else before", name,
                       alias_name);
     }

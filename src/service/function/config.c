@@ -451,8 +451,9 @@ int name_check(const char *what, const char *name, struct error *err)
     if (text_is_name(name)) {
         return 0;
     }
-    return error_set(err, ERROR_INVALID,
-                     "\"%.80s\" is no name of a %s: 1 to 63 of a-z, 0-9 and '-', beginning with a "
-                     "letter, not ending in '-'",
-                     name, what);
+    return error_set(
+        err, ERROR_INVALID,
+        "\"%.80s\" is no name of a%s %s: 1 to 63 of a-z, 0-9 and '-', beginning with a "
+        "letter, not ending in '-'",
+        name, strchr("aeiou", what[0]) != NULL ? "n" : "", what);
 }

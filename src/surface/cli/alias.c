@@ -38,6 +38,7 @@ static bool parse_version(struct text text, uint64_t *ret_version)
 static int write_target(const struct arguments *arguments, struct json_writer *writer,
                         struct error *err)
 {
+    JSON_OWNED json_t *seen = json_object();
     uint64_t version = 0;
     const char *first = arguments->words[2];
     if (arguments->word_count == 3 && strchr(first, '=') == NULL) {
@@ -58,6 +59,10 @@ static int write_target(const struct arguments *arguments, struct json_writer *w
         }
         char number[24];
         snprintf(number, sizeof(number), "%" PRIu64, version);
+        if (json_object_get(seen, number) != NULL) {
+            return error_set(err, ERROR_INVALID, "version %s is named twice", number);
+        }
+        json_object_set_new(seen, number, json_true());
         json_write_field_string(writer, number, equals + 1);
     }
     json_write_end_object(writer);
