@@ -22,8 +22,8 @@ static int check(const char *name, const struct eventstream_settings *s, struct 
                          "a stream's name is 1 to 63 of a-z, 0-9 and '-', beginning with a letter");
     }
     if (s->partitions < 1 || s->partitions > EVENTSTREAM_PARTITIONS_MAX) {
-        return error_set(err, ERROR_INVALID, "partitions is 1 to %d, not %u",
-                         EVENTSTREAM_PARTITIONS_MAX, s->partitions);
+        return error_set(err, ERROR_INVALID, "a stream has 1 to %d partitions",
+                         EVENTSTREAM_PARTITIONS_MAX);
     }
     if (s->retention_ms < 1000 || s->retention_ms > 365 * 24 * HOUR_MS) {
         return error_set(err, ERROR_INVALID,

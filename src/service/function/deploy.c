@@ -207,9 +207,9 @@ static int check_module(struct function_service *service, const char *module, bo
         return 0; /* an archive, which is unpacked where its code runs */
     }
     if (got != (ssize_t)sizeof(magic) || memcmp(head, magic, sizeof(magic)) != 0) {
-        return error_set(err, ERROR_INVALID,
-                         "blob %.16s... is no WebAssembly module (it does not begin with \\0asm)",
-                         module);
+        return error_set(
+            err, ERROR_INVALID,
+            "what is deployed is no WebAssembly module (it does not begin with \\0asm)");
     }
     return 0;
 }
