@@ -26,6 +26,7 @@ struct kv_service {
     struct kv_options options;
     struct loop_timer *sweep_timer;
     bool is_sweeping;
+    bool has_more;   /* than what is swept now */
     unsigned posted; /* answers on their way */
 };
 
@@ -237,6 +238,35 @@ static void refuse(struct kv_service *service, const struct error *error,
 
 /* ---- Writing ---- */
 
+#define EXPIRED                                                              \
+    "FROM kv WHERE expires_ms <= ?1 AND (?2 = '' OR project = ?2) ORDER BY " \
+    "expires_ms, key LIMIT ?3"
+
+/* At most KV_SWEEP rows whose time is over go, of a project ("": of all), and count no more. */
+static void add_sweep(struct store_command *command, const char *project, uint64_t now_ms)
+{
+    store_command_add(command,
+                      "UPDATE kv_usage SET keys = keys - gone.n, bytes = bytes - gone.b "
+                      "FROM (SELECT project, count(*) AS n, sum(size) AS b FROM (SELECT "
+                      "project, size " EXPIRED ") GROUP BY project) AS gone "
+                      "WHERE kv_usage.key = gone.project",
+                      "utu", now_ms, project, (uint64_t)KV_SWEEP);
+    store_command_add(command, "DELETE FROM kv WHERE key IN (SELECT key " EXPIRED ")", "utu",
+                      now_ms, project, (uint64_t)KV_SWEEP);
+}
+
+/* Rows whose time is over make room for what would have none. */
+static void add_room(struct kv_service *service, struct store_command *command, const char *project,
+                     uint64_t size)
+{
+    struct kv_usage usage = {0};
+    struct error ignored = {0};
+    if (kv_read_usage(service, project, &usage, &ignored) == 0 &&
+        (usage.keys >= usage.keys_max || usage.bytes + size > usage.bytes_max)) {
+        add_sweep(command, project, now_of(service));
+    }
+}
+
 /* What the row counts for is taken off first, and put on again by what writes it. */
 static void add_uncount(struct store_command *command, const char *project, const char *row)
 {
@@ -321,6 +351,7 @@ void kv_set(struct kv_service *service, const char *project, const struct kv_wri
                       "INSERT INTO kv_usage (key, keys, bytes) VALUES (?, 0, 0) "
                       "ON CONFLICT (key) DO NOTHING",
                       "t", project);
+    add_room(service, command, project, size);
     add_uncount(command, project, row);
     add_write(command, project, row, write, size, now_of(service));
     add_count(service, command, project, size);
@@ -353,27 +384,22 @@ void kv_delete(struct kv_service *service, const char *project, const char *key,
 
 /* ---- Sweeping ---- */
 
-struct sweep {
-    struct store_command *command;
-    uint64_t now_ms;
-    unsigned count;
-};
-
-/* Only if it has not been written meanwhile. */
-static bool add_expired(sqlite3_stmt *row, void *context)
+static bool count_row(sqlite3_stmt *row, void *context)
 {
-    struct sweep *sweep = context;
-    const char *key = (const char *)sqlite3_column_text(row, 0);
-    uint64_t revision = (uint64_t)sqlite3_column_int64(row, 1);
-    store_command_add(
-        sweep->command,
-        "UPDATE kv_usage SET keys = keys - 1, bytes = bytes - (SELECT size FROM kv WHERE key = ?1) "
-        "WHERE key = (SELECT project FROM kv WHERE key = ?1 AND revision = ?2)",
-        "tu", key, revision);
-    store_command_add(sweep->command, "DELETE FROM kv WHERE key = ? AND revision = ?", "tu", key,
-                      revision);
-    sweep->count++;
+    unsigned *count = context;
+    (void)row;
+    (*count)++;
     return true;
+}
+
+/* How many rows could go, as far as one command takes them. */
+static unsigned count_expired(struct kv_service *service)
+{
+    unsigned count = 0;
+    struct error ignored = {0};
+    int r = store_query(service->options.store, &ignored, count_row, &count, "SELECT key " EXPIRED,
+                        "utu", now_of(service), "", (uint64_t)KV_SWEEP);
+    return r < 0 ? 0 : count;
 }
 
 static void on_swept(const struct error *error, uint64_t index, void *context)
@@ -383,6 +409,8 @@ static void on_swept(const struct error *error, uint64_t index, void *context)
     service->is_sweeping = false;
     if (error != NULL && !error_kind_retry(error->kind)) {
         log_warn("keys and values: removing what has expired: %s", error->text);
+    } else if (error == NULL && service->has_more) {
+        loop_timer_start(service->sweep_timer, 0);
     }
 }
 
@@ -390,24 +418,20 @@ static void on_sweep_timer(void *context)
 {
     struct kv_service *service = context;
     struct store_status status;
-    struct error err = {0};
     loop_timer_start(service->sweep_timer, SWEEP_EVERY_MS);
     store_status(service->options.store, &status);
     /* A state of before: there is no such table until all nodes know it. */
     if (!status.is_leader || service->is_sweeping || store_schema_now(service->options.store) < 4) {
         return;
     }
-    struct sweep sweep = {.command = store_command_new(), .now_ms = now_of(service)};
-    int r = store_query(service->options.store, &err, add_expired, &sweep,
-                        "SELECT key, revision FROM kv WHERE expires_ms <= ? "
-                        "ORDER BY expires_ms, key LIMIT ?",
-                        "uu", sweep.now_ms, (uint64_t)KV_SWEEP);
-    if (r < 0 || sweep.count == 0) {
-        store_command_free(sweep.command);
-        return;
+    unsigned count = count_expired(service);
+    if (count > 0) {
+        struct store_command *command = store_command_new();
+        add_sweep(command, "", now_of(service));
+        service->is_sweeping = true;
+        service->has_more = count == KV_SWEEP;
+        store_propose(service->options.store, command, on_swept, service);
     }
-    service->is_sweeping = true;
-    store_propose(service->options.store, sweep.command, on_swept, service);
 }
 
 /* ---- Life ---- */
@@ -435,6 +459,7 @@ void kv_service_free(struct kv_service *service)
     if (service == NULL) {
         return;
     }
+    service->has_more = false;
     loop_timer_free(service->sweep_timer);
     store_settle(service->options.store);
     while (service->posted > 0) {

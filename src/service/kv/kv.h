@@ -7,7 +7,8 @@
  *
  * A key may have a time to live.  Once that is over, by the clock of the node that is asked, the
  * key is not there: not for reads, lists, nor conditions.  The leader removes such rows for good,
- * at most KV_SWEEP a second; until then they count for the project's quota.
+ * each second and KV_SWEEP by one command; a write that the project's quota has no room for removes
+ * as many of the project's itself.
  *
  * Keys are 1 to KV_KEY_MAX bytes of UTF-8 without control characters; values are any bytes.  A list
  * is in the order of the keys' bytes.
@@ -34,7 +35,7 @@ enum {
     KV_KEY_MAX = 512,         /* bytes */
     KV_VALUE_MAX = 256 << 10, /* bytes */
     KV_LIST_MAX = 1000,       /* keys of one list */
-    KV_SWEEP = 100,           /* expired rows removed by one command */
+    KV_SWEEP = 1000,          /* expired rows removed by one command */
 };
 #define KV_TTL_MAX_MS (UINT64_C(3650) * 24 * 60 * 60 * 1000)
 

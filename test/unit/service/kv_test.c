@@ -216,6 +216,27 @@ TEST(kv, a_project_has_a_quota)
     close_scene(&scene);
 }
 
+/* The sweeper's timer does not run here. */
+TEST(kv, what_has_expired_makes_room)
+{
+    struct scene scene = {0};
+    open_scene(&scene, 10, 3);
+    EXPECT(set(&scene, "a", "12", KV_ALWAYS, 0, 10) == ERROR_NONE);
+    EXPECT(set(&scene, "b", "12", KV_ALWAYS, 0, 20) == ERROR_NONE);
+    EXPECT(set(&scene, "c", "12", KV_ALWAYS, 0, 0) == ERROR_NONE);
+    now += 9;
+    EXPECT(set(&scene, "d", "", KV_ALWAYS, 0, 0) == ERROR_LIMIT);
+    now += 1;
+    EXPECT(set(&scene, "d", "1", KV_IF_ABSENT, 0, 0) == ERROR_NONE); /* by keys */
+    EXPECT(usage(&scene).keys == 3 && usage(&scene).bytes == 8);
+    now += 10;
+    EXPECT(set(&scene, "c", "123456", KV_ALWAYS, 0, 0) == ERROR_NONE); /* by bytes */
+    EXPECT(usage(&scene).keys == 2 && usage(&scene).bytes == 9);
+    EXPECT(set(&scene, "e", "1", KV_ALWAYS, 0, 0) == ERROR_LIMIT);
+    EXPECT_STRING(list(&scene, "", "", 10), "c=123456 d=1");
+    close_scene(&scene);
+}
+
 TEST(kv, keys_and_values_have_limits)
 {
     struct scene scene = {0};
