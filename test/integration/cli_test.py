@@ -494,6 +494,7 @@ class Verbs(unittest.TestCase):
         path.mkdir()
         (path / "main.c").write_text(
             '#include <stdio.h>\n#include <stdlib.h>\nint main(void) { int c = getchar(); if (c == \'x\') abort(); '
+            'if (c == \'n\') { puts("Status: 404\\n\\nnot here"); return 0; } if (c == \'m\') { puts("Status: 303\\n\\nthere"); return 0; } '
             'fprintf(stderr, "<4>got %d\\n", c); puts("answer"); return 0; }\n')
         cls.path = path
         assert run("fn", "deploy", "verbs", path)[0] == 0
@@ -508,6 +509,18 @@ class Verbs(unittest.TestCase):
         status, out, errors = run("fn", "invoke", "verbs", "--data", "x")
         self.assertEqual((status, out), (70, b""))
         self.assertIn("trap: unreachable", errors)
+
+    def test_an_answer_is_printed_whatever_its_status(self):
+        status, out, errors = run("fn", "invoke", "verbs", "--data", "n")
+        self.assertEqual((status, out, errors), (70, b"not here\n", "blixard: the function answered 404 Not Found\n"))
+        self.assertEqual(run("fn", "invoke", "verbs", "--data", "m"), (0, b"there\n", ""))
+
+    def test_flags_without_effect_are_refused(self):
+        for flags, said in ((("--retries", "3"), "--retries goes with --async"), (("--wait",), "--wait goes with --async"),
+                            (("--data", "a", "--file", "/dev/null"), "exclude each other"), (("--data", "a", "-"), "exclude each other")):
+            status, out, errors = run("fn", "invoke", "verbs", *flags)
+            self.assertEqual((status, out), (64, b""), errors)
+            self.assertIn(said, errors)
 
     def test_logs_show_and_follow(self):
         run("fn", "invoke", "verbs", "--data", "a")

@@ -170,6 +170,9 @@ static int take_input(const struct arguments *arguments, struct buffer *input, s
                          "unexpected \"%.40s\": input is given by --data, --file or -",
                          arguments->words[1]);
     }
+    if ((data != NULL) + (file != NULL) + from_stdin > 1) {
+        return error_set(err, ERROR_INVALID, "--data, --file and - exclude each other");
+    }
     if (data != NULL) {
         buffer_append_string(input, data);
     } else if (file != NULL) {
@@ -191,6 +194,36 @@ static void print_verbose(const struct answer *answer)
     if (answer->node[0] != '\0') {
         fprintf(stderr, "node       %s\n", answer->node);
     }
+}
+
+/* What is asked of a call that runs later has no effect on one that is waited for. */
+static int refuse_preferences(const struct arguments *arguments, struct error *err)
+{
+    static const char *const names[] = {"wait",    "idempotency-key", "retries",   "backoff",
+                                        "max-age", "on-success",      "on-failure"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        if (flag_value(arguments, names[i]) != NULL) {
+            return error_set(err, ERROR_INVALID, "--%s goes with --async", names[i]);
+        }
+    }
+    return 0;
+}
+
+/* A status that is the function's own comes with words of its own: its answer, as any other. */
+static int take_own_answer(const struct answer *answer, int r, struct error *err)
+{
+    if (r != -ERROR_PROTOCOL || answer->status < 300) {
+        return r;
+    }
+    if (answer->body.used > 0) {
+        write_output(answer->body.data, answer->body.used, NULL);
+    }
+    if (answer->status < 400) {
+        *err = (struct error){0};
+        return 0;
+    }
+    return error_set(err, ERROR_TRAP, "the function answered %d %s", answer->status,
+                     http_status_text(answer->status));
 }
 
 int verb_fn_invoke(const struct arguments *arguments, struct error *err)
@@ -217,8 +250,10 @@ int verb_fn_invoke(const struct arguments *arguments, struct error *err)
             ? error_set(err, ERROR_INVALID, "--async runs on any node; leave --node out")
             : invocation_begin(arguments, target, header, &input, err);
     }
+    r = r < 0 ? r : refuse_preferences(arguments, err);
     if (r == 0) {
         r = request("POST", target, fields, input.data, input.used, &answer, err);
+        r = take_own_answer(&answer, r, err);
     }
     print_flush();
     if (flag_value(arguments, "verbose") != NULL && answer.status != 0) {
