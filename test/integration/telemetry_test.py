@@ -110,6 +110,8 @@ class Traces(unittest.TestCase):
         errors = [span for span in shown(trace) if span["status"] == "error"]
         self.assertEqual({span["name"] for span in errors}, {"GET /fn/fn", "run"})
         self.assertIn(trace, node.cli("trace", "list", "--errors", "--function", "fn"))
+        waterfall = node.cli("trace", "show", trace)
+        self.assertEqual(("  trap: unreachable\n" in waterfall, "trap: trap:" in waterfall), (True, False), waterfall)
         self.assertNotIn(quiet, node.cli("trace", "list"))
         self.assertIn("says trap", node.cli("fn", "logs", "fn", "--trace", trace))
         self.assertNotIn(trace, node.cli("trace", "list", "--function", "other"))

@@ -254,13 +254,16 @@ static void print_bar(const struct waterfall *waterfall, const json_t *span)
 static void print_why(const json_t *span)
 {
     const json_t *attributes = json_object_get(span, "attributes");
+    const char *type = json_text(attributes, "error.type");
     const char *error = json_text(span, "error");
     if (strcmp(json_text(span, "status"), "error") == 0) {
-        printf("  %s", json_text(attributes, "error.type"));
-        if (error[0] != '\0') {
-            MEMORY_OWNED char *printable = memory_copy_string(error);
-            printf(": %s", text_make_printable(printable, false));
+        size_t length = strlen(type);
+        if (strncmp(error, type, length) == 0 && error[length] == ':') {
+            type = ""; /* the text begins with it */
         }
+        MEMORY_OWNED char *printable = memory_copy_string(error);
+        printf("  %s%s%s", type, type[0] != '\0' && error[0] != '\0' ? ": " : "",
+               text_make_printable(printable, false));
     }
 }
 
