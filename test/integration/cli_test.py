@@ -122,6 +122,17 @@ class Usage(unittest.TestCase):
         self.assertIn("the node ended before it answered", said)
         self.assertNotIn("login", said)
 
+    def test_who_stops_waiting_is_told_how_to_wait_again(self):
+        with socket.create_server(("127.0.0.1", 0)) as node_that_says_nothing:
+            address = "%s:%d" % node_that_says_nothing.getsockname()
+            waiting = subprocess.Popen([BLIXARD, "invocation", "wait", "0f3c", "--addr", address], stderr=subprocess.PIPE, text=True)
+            with node_that_says_nothing.accept()[0] as asked:
+                self.assertIn(b"/v1/invocations/0f3c/wait", asked.recv(65536))
+                waiting.send_signal(signal.SIGINT)
+                said = waiting.communicate(timeout=60)[1]
+        self.assertEqual(waiting.returncode, -signal.SIGINT)
+        self.assertIn("the invocation goes on: blixard invocation wait 0f3c", said)
+
     def test_output_that_cannot_be_written_is_an_error(self):
         with open("/dev/full", "wb") as full:
             done = subprocess.run([BLIXARD, "--help"], stdout=full, stderr=subprocess.PIPE, timeout=60)

@@ -71,6 +71,7 @@ static int judge(const json_t *invocation, struct error *err)
 static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
 {
     MEMORY_OWNED char *target = request_target("invocations", id, "/wait?timeout=60s");
+    interrupt_says(memory_format("the invocation goes on: blixard invocation wait %s", id));
     for (;;) {
         JSON_OWNED json_t *invocation = NULL;
         int r = request_json("GET", target, NULL, &invocation, err);
@@ -79,6 +80,7 @@ static int wait_for(const char *id, json_t **ret_invocation, struct error *err)
             return r;
         }
         if (strcmp(state, "pending") != 0 && strcmp(state, "running") != 0) {
+            interrupt_says(NULL);
             *ret_invocation = json_incref(invocation);
             return 0;
         }
