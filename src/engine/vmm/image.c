@@ -138,7 +138,7 @@ static void settle_runs(struct vmm_image *image)
 
 static int check_limits(const struct vmm_limits *limits, struct error *err)
 {
-    if (limits->memory_bytes > MIB(4096) - 65536) {
+    if (limits->memory_bytes > MIB(4096)) {
         return error_set(err, ERROR_INVALID, "a memory limit of %" PRIu64 " bytes is above 4 GiB",
                          limits->memory_bytes);
     }

@@ -43,7 +43,7 @@ static uint64_t grow(struct microvm_shell *shell, const struct call_state *state
 {
     const uint64_t refused = 1;
     uint64_t wanted = pages * UINT64_C(65536);
-    if (pages > 65535 || wanted > state->limits->memory_bytes || wanted < shell->memory_now ||
+    if (pages > 65536 || wanted > state->limits->memory_bytes || wanted < shell->memory_now ||
         wanted > shell->base.class.bytes[WINDOW_MEMORY]) {
         return refused;
     }

@@ -313,7 +313,7 @@ static uint64_t sleep_for(struct process_shell *shell, const struct call_state *
 static uint64_t grow(struct process_shell *shell, uint64_t pages)
 {
     uint64_t wanted = pages * UINT64_C(65536);
-    if (pages > 65535 || wanted > shell->bytes[WINDOW_MEMORY] || wanted < shell->memory_now) {
+    if (pages > 65536 || wanted > shell->bytes[WINDOW_MEMORY] || wanted < shell->memory_now) {
         return 1;
     }
     shell->memory_now = wanted;

@@ -40,6 +40,19 @@ static void tell(const struct child_note *note)
     }
 }
 
+/* What the filter allows is shorter than 4 GiB. */
+static void open_memory(uint64_t bytes)
+{
+    const uint64_t most = UINT64_C(2) << 30;
+    while (child_memory < bytes) {
+        uint64_t part = bytes - child_memory < most ? bytes - child_memory : most;
+        if (mprotect((void *)(ABI_MEMORY_BASE + child_memory), part, PROT_READ | PROT_WRITE) < 0) {
+            _exit(1);
+        }
+        child_memory += part;
+    }
+}
+
 /* Wait for the host's word and do it. */
 static struct child_answer await_answer(void)
 {
@@ -47,13 +60,7 @@ static struct child_answer await_answer(void)
     if (read(child_socket, &answer, sizeof(answer)) != (ssize_t)sizeof(answer)) {
         _exit(1);
     }
-    if (answer.memory_accessible > child_memory) {
-        if (mprotect((void *)(ABI_MEMORY_BASE + child_memory),
-                     answer.memory_accessible - child_memory, PROT_READ | PROT_WRITE) < 0) {
-            _exit(1);
-        }
-        child_memory = answer.memory_accessible;
-    }
+    open_memory(answer.memory_accessible);
     return answer;
 }
 
@@ -162,11 +169,7 @@ static void map_windows(const struct zygote_request *request, int memory_fd)
         }
         at += (off_t)bytes;
     }
-    child_memory = request->memory_accessible;
-    if (child_memory > 0 &&
-        mprotect((void *)ABI_MEMORY_BASE, child_memory, PROT_READ | PROT_WRITE) < 0) {
-        _exit(1);
-    }
+    open_memory(request->memory_accessible);
 }
 
 static void catch_faults(void)

@@ -25,7 +25,7 @@ enum {
     MODULE_BYTES_MAX = 64 << 20,
     ITEMS_MAX = 1000000, /* functions, types, imports, ... of one module */
     LOCALS_MAX = 50000,
-    PAGES_MAX = 65535, /* 65536 would overflow wasm2c's size */
+    PAGES_MAX = 65536,
     SIGNATURE_SIZE = 24,
 };
 
@@ -100,14 +100,8 @@ static void read_limits(struct reader *reader, bool is_memory, uint32_t *ret_min
     }
     *ret_min = reader_u32(reader);
     *ret_max = flags & 1 ? reader_u32(reader) : UINT32_MAX;
-    if (is_memory && *ret_min > PAGES_MAX + 1) {
+    if (is_memory && *ret_min > PAGES_MAX) {
         reader_malformed(reader, "memory size must be at most 65536 pages (4GiB)");
-    }
-    if (is_memory && *ret_min > PAGES_MAX && reader->failed == 0) {
-        reader->failed =
-            error_set(reader->err, ERROR_LIMIT,
-                      "the module wants %" PRIu32 " pages of memory at once: at most %d", *ret_min,
-                      PAGES_MAX);
     }
 }
 

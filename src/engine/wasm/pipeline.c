@@ -147,6 +147,7 @@ static int translate(struct job *job, const struct unit *unit, struct error *err
     if (r < 0) {
         return r;
     }
+    translate_memory_size(&source);
     if (job->form == WASM_FORM_LINKED) {
         translate_memory_checks(&source);
     } else {

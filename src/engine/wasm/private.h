@@ -192,6 +192,7 @@ void translate_order(struct buffer *source);
 void translate_glue(const struct wasm_module_info *info, struct buffer *ret_glue);
 
 /* Each access to memory checked by itself: where there are several memories. */
+void translate_memory_size(struct buffer *source);
 void translate_memory_checks(struct buffer *source);
 
 /* A module of which anything may be called: wasm2c's name for it; what it declares, where it has

@@ -38,6 +38,13 @@ void translate_memory_base(struct buffer *source)
     replace_between(source, "&mem->data[", "&((u8*)0x2000000000ull)[", NULL, NULL);
 }
 
+/* The size of a memory has 32 bits there, one too few where it is as large as can be. */
+void translate_memory_size(struct buffer *source)
+{
+    replace_between(source, "mem->size", "((u64)mem->pages << 16)", "#define RANGE_CHECK(",
+                    "#if WASM_RT_MEMCHECK_SIGNAL_HANDLER");
+}
+
 /* With several memories every access is checked: only the first one lies before a hole. */
 void translate_memory_checks(struct buffer *source)
 {

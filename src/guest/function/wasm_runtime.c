@@ -10,7 +10,7 @@
 #include "guest.h"
 /* wasm-rt.h comes by -include: it is not in a folder of ours. */
 
-enum { PAGE_BYTES = 65536, PAGES_MAX = 65535 };
+enum { PAGE_BYTES = 65536, PAGES_MAX = 65536 };
 
 _Static_assert((int)WASM_RT_TRAP_OOB == (int)ABI_TRAP_OUT_OF_BOUNDS, "numbered alike");
 _Static_assert((int)WASM_RT_TRAP_INT_OVERFLOW == (int)ABI_TRAP_INTEGER_OVERFLOW, "");
@@ -45,7 +45,8 @@ void wasm_rt_free(void)
 {
 }
 
-/* ---- Memory ---- */
+/* ---- Memory: `size` is not used (engine/wasm/translate.c), it has room for less than 4 GiB ----
+ */
 
 enum { SHARE_PAGES = 4096 }; /* of several memories: 256 MiB each */
 

@@ -12,7 +12,7 @@
 #include "service/fetch/fetch.h"
 #include "service/function/parts.h"
 
-#define MEMORY_MAX       ((UINT64_C(4) << 30) - 65536)
+#define MEMORY_MAX       (UINT64_C(4) << 30)
 #define LINUX_MEMORY_MIN (UINT64_C(64) << 20)
 #define NUMBER_COUNT     (sizeof(numbers) / sizeof(numbers[0]))
 

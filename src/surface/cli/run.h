@@ -14,7 +14,7 @@ struct wasm;
 enum { RUN_MODULE_MAX = 64 << 20 };
 
 /* What a module may have when nothing is said: all that it can address, but for a page. */
-#define RUN_MEMORY_BYTES ((UINT64_C(4) << 30) - 65536)
+#define RUN_MEMORY_BYTES (UINT64_C(4) << 30)
 
 /* Both are the caller's, also after a failure (NULL: not opened).  INVALID: there is no place. */
 int run_open_pipeline(struct image_store **ret_images, struct wasm **ret_wasm, struct error *err);

@@ -185,8 +185,8 @@ TEST(wasm_inspect, has_limits)
     EXPECT(inspect_with(1, 1, 50000, &err) == 0);
     EXPECT(inspect_with(1, 1, 50001, &err) == -ERROR_LIMIT);
     EXPECT(inspect_with(1, 1, UINT32_MAX, &err) == -ERROR_LIMIT);
-    EXPECT(inspect_with(1, 65535, 1, &err) == 0);
-    EXPECT(inspect_with(1, 65536, 1, &err) == -ERROR_LIMIT);
+    EXPECT(inspect_with(1, 65536, 1, &err) == 0);
+    EXPECT(inspect_with(1, 65537, 1, &err) == -ERROR_INVALID);
     EXPECT(inspect_with(1000000, 1, 1, &err) == 0);
     EXPECT(inspect_with(1000001, 1, 1, &err) == -ERROR_LIMIT);
     EXPECT(strstr(err.text, "1000000") != NULL);
