@@ -30,128 +30,6 @@
 
 enum { STOP_TIMEOUT_MS = 10000 };
 
-/* ---- What this node has ---- */
-
-struct local *local_of(struct function_service *service, const char *key)
-{
-    struct local *local = map_get(&service->locals, key);
-    if (local == NULL) {
-        local = NEW(struct local);
-        map_set(&service->locals, key, local);
-    }
-    return local;
-}
-
-struct sharing {
-    const char *image_id;
-    bool found;
-};
-
-static void look_for_image(const char *key, void *value, void *context)
-{
-    const struct local *local = value;
-    struct sharing *sharing = context;
-    (void)key;
-    if (local->target != NULL && strcmp(local->target->image_id, sharing->image_id) == 0) {
-        sharing->found = true;
-    }
-}
-
-/* By a version that can be called, or will be soon. */
-bool image_is_used(const char *image_id, void *context)
-{
-    struct function_service *service = context;
-    struct sharing sharing = {.image_id = image_id};
-    map_each(&service->locals, look_for_image, &sharing);
-    LIST_EACH(node, &service->builds_known)
-    {
-        const struct instance_target *target = LIST_ITEM(node, struct build, known)->target;
-        sharing.found |= target != NULL && strcmp(target->image_id, image_id) == 0;
-    }
-    return sharing.found;
-}
-
-/* A builder may have found an image of which the loop has not heard yet. */
-static bool is_being_built(const struct function_service *service)
-{
-    LIST_EACH(node, &service->builds_known)
-    {
-        if (LIST_ITEM(node, struct build, known)->target == NULL) {
-            return true;
-        }
-    }
-    return false;
-}
-
-void images_trim(struct function_service *service)
-{
-    struct wasm_cache_status status;
-    uint64_t bytes_max = service->options.image_cache_bytes_max;
-    uint64_t evicted = 0;
-    wasm_cache_status(service->options.wasm, &status);
-    if (bytes_max > 0 && status.bytes > bytes_max && !is_being_built(service)) {
-        evicted = status.evictions;
-        wasm_trim(service->options.wasm, bytes_max, image_is_used, service);
-        wasm_cache_status(service->options.wasm, &status);
-        evicted = status.evictions - evicted;
-    }
-    if (evicted > 0) {
-        log_info("function: %" PRIu64 " images went from the cache, which has %" PRIu64
-                 " bytes of %" PRIu64,
-                 evicted, status.bytes, bytes_max);
-    }
-    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_BYTES, status.bytes);
-    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_IMAGES, status.images);
-    telemetry_set(service->options.telemetry, TELEMETRY_IMAGE_CACHE_EVICTIONS, status.evictions);
-}
-
-void function_write_image_cache(struct function_service *service, struct json_writer *writer)
-{
-    struct wasm_cache_status status;
-    wasm_cache_status(service->options.wasm, &status);
-    json_write_begin_object(writer);
-    json_write_field_u64(writer, "bytes", status.bytes);
-    json_write_field_u64(writer, "bytes_max", service->options.image_cache_bytes_max);
-    json_write_field_u64(writer, "images", status.images);
-    json_write_field_u64(writer, "evictions", status.evictions);
-    json_write_end_object(writer);
-}
-
-/* Two versions of one module have one image. */
-static void forget_target(struct function_service *service, struct instance_target *target)
-{
-    if (!service->stopping && !image_is_used(target->image_id, service)) {
-        instance_forget(service->options.instances, target->project, target->image_id);
-    }
-    instance_target_unref(target);
-}
-
-static void drop_target(struct function_service *service, struct local *local)
-{
-    struct instance_target *target = local->target;
-    local->target = NULL;
-    if (target != NULL) {
-        forget_target(service, target);
-        holders_mark_stale(service);
-    }
-}
-
-void local_retire(struct function_service *service, struct local *local)
-{
-    drop_target(service, local);
-}
-
-/* `local` is in the map no more. */
-void local_free(struct function_service *service, struct local *local)
-{
-    if (local->build != NULL) {
-        local->build->cancelled = true;
-        obtain_cancel(local->build);
-    }
-    drop_target(service, local);
-    free(local);
-}
-
 /* ---- Builder threads ---- */
 
 /* To be asked of others first: compiling is what takes long. */
@@ -429,7 +307,7 @@ static void on_ready_written(const struct error *error, uint64_t index, void *co
      * all the same, reconciling finds out. */
     struct local *local = map_get(&service->locals, build->key);
     if (local != NULL && local->build == build) {
-        drop_target(service, local);
+        local_retire(service, local);
     }
     build->err = *error;
     note_problem(build);
@@ -471,11 +349,11 @@ static void finish_first(struct build *build)
     } else if (spread == 0) {
         /* The leader gives it to another node, or it is begun again here. */
         error_set(&build->err, ERROR_UNAVAILABLE, "this node has lost touch with the cluster");
-        drop_target(service, local);
+        local_retire(service, local);
         note_problem(build);
         build_free(build);
     } else {
-        drop_target(service, local);
+        local_retire(service, local);
         fail(build);
     }
 }
@@ -501,7 +379,7 @@ static void adopt(struct build *build)
         local->snapshot_bytes = build->image.snapshot_bytes;
     }
     if (old != NULL) {
-        forget_target(build->service, old);
+        target_forget(build->service, old);
     }
     if (build->was_ready) {
         holders_mark_stale(build->service);

@@ -168,7 +168,15 @@ struct function_service {
     struct loop_timer *ready_timer;
 };
 
-/* build.c: make the image cache no larger than it may be, and count it. */
+/* local.c */
+struct local *local_of(struct function_service *service, const char *key);
+void local_free(struct function_service *service, struct local *local);
+/* It is not to run here any more; what is under way ends. */
+void local_retire(struct function_service *service, struct local *local);
+/* Given away; its image goes from the instances where no other version has it. */
+void target_forget(struct function_service *service, struct instance_target *owned_target);
+bool image_is_used(const char *image_id, void *service);
+/* Make the image cache no larger than it may be, and count it. */
 void images_trim(struct function_service *service);
 
 /* config.c */
@@ -280,11 +288,6 @@ void build_better(struct function_service *service, const struct version_row *ro
 void build_go_on(struct build *build);
 void spread_ended(struct build *build);
 bool build_runs_of(struct function_service *service, const char *module);
-bool image_is_used(const char *image_id, void *service);
-void local_free(struct function_service *service, struct local *local);
-/* It is not to run here any more; what is under way ends. */
-void local_retire(struct function_service *service, struct local *local);
-struct local *local_of(struct function_service *service, const char *key);
 
 /* linux_settings.c: the settings of engine/clone (clone.h) for a version; the caller's. */
 char *function_linux_settings(const struct function_config *config, const char *project,
