@@ -234,6 +234,8 @@ static void note_problem(struct build *build)
         local->problem_ms = clock_monotonic_ms();
         local->was_absent =
             build->err.kind == ERROR_NOT_FOUND || build->err.kind == ERROR_UNAVAILABLE;
+        local->is_hopeless =
+            build->err.kind == ERROR_INVALID || build->err.kind == ERROR_UNSUPPORTED;
         reconcile_later(build->service);
     }
     routes_mark_stale(build->service);

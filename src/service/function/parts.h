@@ -49,6 +49,7 @@ struct local {
     char problem[ERROR_TEXT_MAX];   /* why it could not be compiled here, or "" */
     uint64_t problem_ms;            /* when that was; monotonic */
     bool was_absent;                /* the module was on no node that answered */
+    bool is_hopeless;               /* it was for the module's sake: time does not help */
     bool is_wanted;                 /* somebody called it here, no alias points to it */
     bool waits_for_better;          /* another node makes the optimised tier */
     uint64_t waits_since_ms;        /* monotonic */

@@ -74,10 +74,12 @@ static bool has_failed_lately(const struct local *local)
     return local->problem_ms != 0 && clock_monotonic_ms() - local->problem_ms < rest_ms;
 }
 
-/* One that could not be built is tried again where others may have got further meanwhile. */
+/* One that could not be built is tried again: others may have got further meanwhile, a disk may
+ * have room again, or somebody has uploaded the module. */
 static bool is_to_be_tried(const struct function_service *service, const struct local *local)
 {
-    return local->problem[0] == '\0' || (!has_failed_lately(local) && service_has_others(service));
+    return local->problem[0] == '\0' ||
+        (!has_failed_lately(local) && (!local->is_hopeless || service_has_others(service)));
 }
 
 /* Most say nothing of it: their settings are not read for that. */
@@ -121,7 +123,7 @@ static void reconcile_ready(struct function_service *service, const struct versi
              image_exists(service->options.images, row->module));
         if (is_wanted && is_to_be_tried(service, local)) {
             build_resume(service, row, service->is_starting && row->has_alias);
-        } else if (is_wanted && service_has_others(service)) {
+        } else if (is_wanted && (!local->is_hopeless || service_has_others(service))) {
             service->is_unfinished = true;
         }
         return;
