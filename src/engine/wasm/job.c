@@ -30,6 +30,9 @@ static void tell(const struct job *job, const char *what)
     if (job->wasm->on_tool != NULL) {
         job->wasm->on_tool(what);
     }
+    if (what != NULL && job->watch != NULL && job->watch->on_tool != NULL) {
+        job->watch->on_tool(what, job->watch->context);
+    }
 }
 
 int job_begin(struct job *job, struct error *err)
@@ -138,7 +141,7 @@ int job_run(struct job *job, const char *what, const char *const *argv, struct e
         .folder = job->folder,
         .output_max = ERRORS_MAX,
         .timeout_ms = wasm->timeout_ms,
-        .cancel = job->cancel,
+        .cancel = job->watch != NULL ? job->watch->cancelled : NULL,
         .prepare = jail_prepare,
         .prepare_context = &jail,
     };

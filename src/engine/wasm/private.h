@@ -131,7 +131,7 @@ struct job {
     enum wasm_form form;
     const struct wasm_linked *modules; /* of WASM_FORM_LINKED; else NULL */
     const struct link *link;
-    const volatile bool *cancel; /* may be NULL */
+    const struct wasm_watch *watch; /* may be NULL */
     char *folder;
     uint64_t max_rss_kib;
 };

@@ -295,7 +295,7 @@ static int compile_with_assets(struct wasm *wasm, struct job *job, const char *k
 }
 
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
-                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err)
+                 const struct wasm_watch *watch, struct wasm_result *ret_result, struct error *err)
 {
     struct wasm_module_info info;
     struct section_view assets = {0};
@@ -305,7 +305,7 @@ int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_
                       .bytes = bytes,
                       .length = length,
                       .tier = tier,
-                      .cancel = cancel};
+                      .watch = watch};
     int r = wasm_inspect(bytes, length, &info, err);
     if (r == 0) {
         r = assets_find(bytes, length, &assets, err);

@@ -96,12 +96,20 @@ struct wasm_result {
     uint64_t max_rss_kib;
 };
 
+/* Who waits for it. */
+struct wasm_watch {
+    const volatile bool *cancelled; /* set by another thread: it is broken off with CANCELLED */
+    /* On the thread that compiles, as wasm_options.on_tool; the text is constant.  May be NULL. */
+    void (*on_tool)(const char *what, void *context);
+    void *context;
+};
+
 /*
  * Compile.  Fails as wasm_inspect(), or TIMEOUT / LIMIT (the compiler hit its limits), or OS.
- * `*cancel` (may be NULL) set by another thread breaks it off with CANCELLED.
+ * `watch` may be NULL.
  */
 int wasm_compile(struct wasm *wasm, const void *bytes, size_t length, enum wasm_tier tier,
-                 const volatile bool *cancel, struct wasm_result *ret_result, struct error *err);
+                 const struct wasm_watch *watch, struct wasm_result *ret_result, struct error *err);
 
 /* The same in another form; of WASM_FORM_EXPORTS the module's assets are left out. */
 int wasm_compile_form(struct wasm *wasm, const void *bytes, size_t length, enum wasm_form form,

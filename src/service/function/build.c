@@ -28,7 +28,7 @@
 #include "service/function/parts.h"
 #include "service/telemetry/telemetry.h"
 
-enum { STOP_TIMEOUT_MS = 10000 };
+enum { STOP_TIMEOUT_MS = 10000, STEP_TEXT_SIZE = 96 };
 
 /* ---- Builder threads ---- */
 
@@ -79,6 +79,27 @@ static void name_machine(struct build *build)
     build->info.abi = WASM_ABI_HANDLER;
 }
 
+/* Before on_compiled(), which is posted behind it. */
+static void show_step(void *argument)
+{
+    struct build *build = argument;
+    char text[STEP_TEXT_SIZE];
+    if (build->operation[0] != '\0' && !build->service->stopping) {
+        build->steps_shown++;
+        unsigned percent = 10 + 10 * build->steps_shown;
+        snprintf(text, sizeof(text), "%s tier: %s", wasm_tier_text(build->tier), build->step);
+        operation_progress(build->service->options.operations, build->operation,
+                           percent < 55 ? percent : 55, text);
+    }
+}
+
+static void note_step(const char *what, void *context)
+{
+    struct build *build = context;
+    build->step = what;
+    loop_post(build->service->options.loop, show_step, build);
+}
+
 static int compile(struct build *build)
 {
     const struct function_options *options = &build->service->options;
@@ -104,7 +125,9 @@ static int compile(struct build *build)
     if (is_left_to_others(build)) {
         return error_set(&build->err, ERROR_UNAVAILABLE, "no other node has compiled it yet");
     }
-    return wasm_compile(options->wasm, module.data, module.used, build->tier, &build->cancelled,
+    const struct wasm_watch watch = {
+        .cancelled = &build->cancelled, .on_tool = note_step, .context = build};
+    return wasm_compile(options->wasm, module.data, module.used, build->tier, &watch,
                         &build->result, &build->err);
 }
 
@@ -538,9 +561,11 @@ static void on_compiled(void *argument)
         return;
     }
     if (build->operation[0] != '\0') {
-        operation_progress(service->options.operations, build->operation, 60,
-                           is_linux(build) ? "booting its machine and starting the handler"
-                                           : "initialising");
+        char text[STEP_TEXT_SIZE] = "booting its machine and starting the handler";
+        if (!is_linux(build)) {
+            snprintf(text, sizeof(text), "%s tier: initialising", wasm_tier_text(build->tier));
+        }
+        operation_progress(service->options.operations, build->operation, 60, text);
     }
     if (build->config.is_sticky && build->info.abi != WASM_ABI_HANDLER) {
         error_set(
@@ -633,7 +658,7 @@ void build_start(struct function_service *service, const struct version_row *row
     struct build *build = build_new(service, row);
     snprintf(build->operation, sizeof(build->operation), "%s", operation);
     operation_on_cancel(service->options.operations, build->operation, on_cancel, build);
-    operation_progress(service->options.operations, build->operation, 10, "compiling");
+    operation_progress(service->options.operations, build->operation, 10, "waiting for a compiler");
     begin(build, row); /* may be the end of it, when the row is damaged */
 }
 

@@ -101,6 +101,7 @@ struct build {
     int status;
     struct error err;
     struct wasm_module_info info;
+    const char *step;          /* of compiling, as it is shown */
     char code[HASH_TEXT_SIZE]; /* of a module with assets: what it is without them; else "" */
     struct wasm_result result;
 
@@ -121,6 +122,7 @@ struct build {
 
     struct instance_target *target;
     struct vmm_image_info image;
+    unsigned steps_shown; /* loop thread */
 };
 
 struct spread;

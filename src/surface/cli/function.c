@@ -369,9 +369,13 @@ static int finish_deploy(const struct arguments *arguments, const char *name,
         return 0;
     }
     const char *url = json_string_value(json_object_get(function, "url"));
-    printf("%s version %lld is live after %.1f s\n%s\n", name,
+    const char *tier =
+        json_string_value(json_object_get(json_object_get(function, "version"), "tier"));
+    MEMORY_OWNED char *with = tier != NULL && tier[0] != '\0' ? memory_format(" (%s tier)", tier)
+                                                              : memory_copy_string("");
+    printf("%s version %lld is live after %.1f s%s\n%s\n", name,
            (long long)json_integer_value(json_object_get(reference, "version")),
-           (double)(clock_monotonic_ms() - begin_ms) / 1000,
+           (double)(clock_monotonic_ms() - begin_ms) / 1000, with,
            url != NULL ? url : "clients of the gateway reach it by a route (blixard route set)");
     return 0;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/text.h"
@@ -12,13 +13,13 @@
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static void show_progress(const json_t *operation)
+static void show_progress(const json_t *operation, uint64_t begin_ms)
 {
     if (isatty(STDERR_FILENO)) {
         MEMORY_OWNED char *text = memory_copy_string(json_text(operation, "text"));
-        fprintf(stderr, "\r\033[K%3d%% %s",
+        fprintf(stderr, "\r\033[K%3d%% %.90s, %" PRIu64 " s",
                 (int)json_integer_value(json_object_get(operation, "progress")),
-                text_make_printable(text, false));
+                text_make_printable(text, false), (clock_monotonic_ms() - begin_ms) / 1000);
     }
 }
 
@@ -39,6 +40,7 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
     MEMORY_OWNED char *target = request_target(
         "operations", id, isatty(STDERR_FILENO) ? "/wait?timeout=1s" : "/wait?timeout=60s");
     interrupt_says(memory_format("the node goes on with it: blixard operation wait %s", id));
+    uint64_t begin_ms = clock_monotonic_ms();
     for (;;) {
         JSON_OWNED json_t *operation = NULL;
         int r = request_json("GET", target, NULL, &operation, err);
@@ -47,7 +49,7 @@ int operation_wait_for(const char *id, json_t **ret_operation, struct error *err
         }
         const char *state = json_text(operation, "state");
         if (strcmp(state, "running") == 0 || strcmp(state, "pending") == 0) {
-            show_progress(operation);
+            show_progress(operation, begin_ms);
             continue;
         }
         if (isatty(STDERR_FILENO)) {

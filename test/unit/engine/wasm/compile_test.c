@@ -208,11 +208,26 @@ TEST(wasm_compile, takes_what_an_equal_toolchain_made)
     close_scene(&scene);
 }
 
+struct said {
+    const char *last;
+    unsigned count;
+};
+
+static void hear(const char *what, void *context)
+{
+    struct said *said = context;
+    said->last = what;
+    said->count++;
+}
+
 static int try_compile(struct scene *scene, const volatile bool *cancel, struct error *err)
 {
     struct wasm_result result = {0};
-    int r = wasm_compile(scene->wasm, module, sizeof(module), WASM_TIER_OPTIMIZED, cancel, &result,
+    struct said said = {0};
+    const struct wasm_watch watch = {.cancelled = cancel, .on_tool = hear, .context = &said};
+    int r = wasm_compile(scene->wasm, module, sizeof(module), WASM_TIER_OPTIMIZED, &watch, &result,
                          err);
+    EXPECT(r < 0 || (said.count >= 3 && strcmp(said.last, "linking") == 0));
     MEMORY_OWNED char *entry = entry_path(scene, WASM_TIER_OPTIMIZED);
     EXPECT(count_folders(scene, "job-") == 0);
     EXPECT(file_exists(entry) == (r == 0)); /* a failure is not kept */
