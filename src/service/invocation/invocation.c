@@ -308,6 +308,19 @@ static void give_back_others(struct invocation_service *service)
 
 /* ---- Clearing away ---- */
 
+static void clear_old(struct invocation_service *service);
+
+static void on_cleared(const struct error *error, uint64_t index, void *context)
+{
+    struct invocation_service *service = context;
+    (void)index;
+    service->is_clearing = false;
+    if (error == NULL && !service->is_stopping) {
+        clear_old(service); /* otherwise the next sweep goes on */
+    }
+}
+
+/* As many at a time as do not hold up others' commands, one command after the other. */
 static void clear_old(struct invocation_service *service)
 {
     struct error ignored = {0};
@@ -327,7 +340,8 @@ static void clear_old(struct invocation_service *service)
                           "expires_ms IS NOT NULL AND (expires_ms < ? OR ?) ORDER BY expires_ms "
                           "LIMIT ?)",
                           "uuu", now_ms, (uint64_t)is_many, (uint64_t)INVOCATION_SWEEP);
-        store_propose(service->options.store, command, NULL, NULL);
+        service->is_clearing = true;
+        store_propose(service->options.store, command, on_cleared, service);
     }
 }
 
@@ -342,7 +356,8 @@ static void on_sweep(void *context)
     give_back_own(service);
     give_back_others(service);
     notice_pass(service);
-    if (cluster == NULL || cluster_owns(cluster, "invocation/sweep")) {
+    bool is_owner = cluster == NULL || cluster_owns(cluster, "invocation/sweep");
+    if (is_owner && !service->is_clearing) {
         clear_old(service);
     }
 }

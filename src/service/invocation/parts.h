@@ -50,6 +50,7 @@ struct invocation_service {
     bool pass_is_posted;
     bool has_backlog; /* there was no room for all */
     bool waits_posted;
+    bool is_clearing; /* a command that removes old ones is under way */
     bool is_stopping;
 };
 

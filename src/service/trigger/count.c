@@ -9,9 +9,9 @@ enum { FLUSH_MS = 2000, ROWS_MAX = 200 };
 void trigger_count_soon(struct trigger_source *source)
 {
     struct trigger_service *service = source->service;
-    bool is_first = !source->counts_changed;
     source->counts_changed = true;
-    if (is_first && service->flush != NULL && !service->is_stopping) {
+    if (!service->flush_is_due && !service->is_stopping) {
+        service->flush_is_due = true; /* others that change meanwhile put it off no further */
         loop_timer_start(service->flush, FLUSH_MS);
     }
 }
@@ -39,25 +39,38 @@ static void propose(struct flush *flush)
     flush->rows = 0;
 }
 
-static void add_source(struct flush *flush, struct trigger_source *source)
+static void add_counts(struct store_command *command, struct trigger_source *source)
 {
     struct trigger_counts *counts = &source->counts;
+    store_command_add(
+        command,
+        "UPDATE trigger_count SET seen = seen + ?, matched = matched + ?, delivered = delivered + "
+        "?, failed = failed + ?, dead = dead + ?, last_ms = max(?, coalesce(last_ms, 0)), "
+        "last_error = coalesce(?, last_error) WHERE trigger = ?",
+        "uuuuuutt", counts->seen, counts->matched, counts->delivered, counts->failed, counts->dead,
+        counts->last_ms, source->last_error[0] != '\0' ? source->last_error : NULL, source->key);
+    *counts = (struct trigger_counts){0};
+    source->counts_changed = false;
+}
+
+void trigger_counts_write(struct trigger_source *source)
+{
+    if (source->counts_changed) {
+        struct store_command *command = store_command_new();
+        add_counts(command, source);
+        store_propose(source->service->options.store, command, NULL, NULL);
+    }
+}
+
+static void add_source(struct flush *flush, struct trigger_source *source)
+{
     if (!source->counts_changed) {
         return;
     }
     if (flush->command == NULL) {
         flush->command = store_command_new();
     }
-    store_command_add(
-        flush->command,
-        "UPDATE trigger_count SET seen = seen + ?, matched = matched + ?, delivered = delivered + "
-        "?, failed = failed + ?, dead = dead + ?, skipped = skipped + ?, last_ms = max(?, "
-        "coalesce(last_ms, 0)), last_error = coalesce(?, last_error) WHERE trigger = ?",
-        "uuuuuuutt", counts->seen, counts->matched, counts->delivered, counts->failed, counts->dead,
-        counts->skipped, counts->last_ms, source->last_error[0] != '\0' ? source->last_error : NULL,
-        source->key);
-    *counts = (struct trigger_counts){0};
-    source->counts_changed = false;
+    add_counts(flush->command, source);
     if (++flush->rows >= ROWS_MAX) {
         propose(flush);
     }
@@ -72,6 +85,7 @@ static void visit(const char *key, void *value, void *context)
 void trigger_counts_flush(struct trigger_service *service)
 {
     struct flush flush = {.service = service};
+    service->flush_is_due = false;
     map_each(&service->sources, visit, &flush);
     LIST_EACH(node, &service->dying)
     {

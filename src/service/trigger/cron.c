@@ -396,8 +396,11 @@ static void on_claimed(const struct error *error, uint64_t index, void *context)
     }
 }
 
-/* Statements for one trigger; each is of use only while the slot is still `job->slot_ms`. */
-static void add_job(struct claim *claim, struct job *job, const struct cron_decision *decision)
+/* Statements for one trigger; each is of use only while the slot is still `job->slot_ms`.  Of the
+ * slots that it is about, those that became no run were passed over: counted here and not beside
+ * the command, which may fail and be tried again, or find that another node was first. */
+static void add_job(struct claim *claim, struct job *job, const struct cron_decision *decision,
+                    uint64_t slots)
 {
 #define WHILE_SLOT " FROM cron_next WHERE trigger = ? AND slot_ms = ?"
     for (size_t i = 0; i < decision->count; i++) {
@@ -419,6 +422,11 @@ static void add_job(struct claim *claim, struct job *job, const struct cron_deci
                                 "epoch) SELECT ?, trigger, ?, ?, ?" WHILE_SLOT,
                           "tuurtu", key, slot_ms, claim->node, job->key, job->slot_ms);
     }
+    store_command_add(claim->command,
+                      "UPDATE trigger_count SET skipped = skipped + ? - (SELECT count(*) FROM "
+                      "cron_run r WHERE r.trigger = trigger_count.trigger AND r.epoch = ?) WHERE "
+                      "trigger = ? AND EXISTS (SELECT 1" WHILE_SLOT ")",
+                      "urttu", slots, job->key, job->key, job->slot_ms);
     store_command_add(claim->command,
                       "UPDATE cron_next SET slot_ms = nullif(?, 0) WHERE trigger = ? AND slot_ms "
                       "= ?",
@@ -461,14 +469,13 @@ static void take_job(struct claim *claim, struct job *job, uint64_t now_ms)
         heap_add(job->owner, job);
         return;
     }
+    uint64_t slots = decision.skipped + decision.count;
     bool is_forbidden = job->schedule.overlap == OVERLAP_FORBID && job->run_count > 0;
     bool is_full = job->run_count >= RUNS_MAX;
     if (is_forbidden || is_full) {
-        decision.skipped += decision.count;
         decision.count = 0;
     }
-    trigger_skipped(job->source, decision.skipped);
-    add_job(claim, job, &decision);
+    add_job(claim, job, &decision, slots);
 }
 
 /* Every slot may have been taken by a clock that was ahead. */

@@ -175,6 +175,13 @@ static uint64_t doubled(uint64_t first_ms, unsigned times, uint64_t most_ms)
     return delay_ms < most_ms ? delay_ms : most_ms;
 }
 
+uint64_t trigger_retry_delay_ms(const struct trigger_source *source, uint64_t attempts)
+{
+    const struct trigger_config *config = &source->config;
+    unsigned times = attempts > 1 ? (unsigned)(attempts < 64 ? attempts - 1 : 63) : 0;
+    return with_jitter(doubled(config->retry_delay_ms, times, config->retry_delay_max_ms));
+}
+
 /* One whose source is to end waits for nothing. */
 static void wait_with(struct batch *batch, uint64_t delay_ms)
 {
@@ -484,8 +491,7 @@ static void on_answered(const struct error *error, const struct gateway_result *
     batch->delivering = 0;
     if (staying > 0) {
         const struct item *first = LIST_FIRST(&batch->items, struct item, link);
-        batch->retry_delay_ms = with_jitter(doubled(
-            source->config.retry_delay_ms, first->attempts - 1, source->config.retry_delay_max_ms));
+        batch->retry_delay_ms = trigger_retry_delay_ms(source, first->attempts);
     }
     proceed(batch);
 }

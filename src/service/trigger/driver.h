@@ -34,7 +34,7 @@ enum trigger_outcome {
 struct trigger_driver {
     const char *kind;
     /* The source delivers again by itself and gives up by itself (queues): a failure is answered
-     * FAILED at once.  Otherwise the framework retries with back-off as the trigger says, keeps
+     * FAILED at once, and trigger_retry_delay_ms() says when it is to come again.  Otherwise the framework retries with back-off as the trigger says, keeps
      * the order within a key meanwhile, and answers DELIVERED or DEAD. */
     bool retries_itself;
     /* Are these settings (an object; may be empty) good?  INVALID names the key.  No side effects;
@@ -66,6 +66,10 @@ const char *trigger_source_name(const struct trigger_source *source);
 const json_t *trigger_source_settings(const struct trigger_source *source);
 uint64_t trigger_source_batch_size(const struct trigger_source *source);
 
+/* How long to wait after a failed attempt, the `attempts`th of its event: longer each time, as the
+ * trigger says, with chance in it. */
+uint64_t trigger_retry_delay_ms(const struct trigger_source *source, uint64_t attempts);
+
 /* How many events may be pushed now. */
 uint64_t trigger_room(const struct trigger_source *source);
 
@@ -85,9 +89,6 @@ void trigger_push(struct trigger_source *source, const struct trigger_push *push
 /* What was pushed with this context is not to be delivered any more, and has no answer.  False: it
  * is not on its way. */
 bool trigger_cancel(struct trigger_source *source, const void *context);
-
-/* Events that the driver itself passed over (slots of a schedule): counted. */
-void trigger_skipped(struct trigger_source *source, uint64_t count);
 
 /* Something is wrong, or well again (NULL), at the source: shown by `trigger get`. */
 void trigger_source_problem(struct trigger_source *source, const char *text_or_null);

@@ -73,6 +73,7 @@ struct trigger_service {
     struct map changed;           /* keys to look at; value: any */
     bool looks_at_all;
     struct loop_timer *flush; /* counters */
+    bool flush_is_due;
     struct trigger_cron *cron;
     bool is_started;
     bool is_stopping;
@@ -87,7 +88,7 @@ void trigger_touch(struct trigger_service *service, const char *key_or_null);
 /* ---- source.c: one running trigger ---- */
 
 struct trigger_counts {
-    uint64_t seen, matched, delivered, failed, dead, skipped;
+    uint64_t seen, matched, delivered, failed, dead;
     uint64_t last_ms;
 };
 
@@ -207,6 +208,7 @@ bool delivery_is_pushed_back(const struct error *error, const struct gateway_res
 
 /* ---- count.c ---- */
 void trigger_count_soon(struct trigger_source *source);
+void trigger_counts_write(struct trigger_source *source); /* those of one, now */
 void trigger_counts_flush(struct trigger_service *service);
 
 /* ---- cron.c ---- */

@@ -298,14 +298,6 @@ bool trigger_cancel(struct trigger_source *source, const void *context)
     return mark_cancelled(&source->answers, context);
 }
 
-void trigger_skipped(struct trigger_source *source, uint64_t count)
-{
-    if (count > 0) {
-        source->counts.skipped += count;
-        trigger_count_soon(source);
-    }
-}
-
 void trigger_source_problem(struct trigger_source *source, const char *text_or_null)
 {
     const char *text = text_or_null != NULL ? text_or_null : "";
@@ -392,7 +384,7 @@ static void end_when_drained(struct trigger_source *source)
         struct trigger_service *service = source->service;
         char key[TRIGGER_KEY_SIZE];
         snprintf(key, sizeof(key), "%s", source->key);
-        trigger_counts_flush(service);
+        trigger_counts_write(source);
         trigger_source_free(source);
         trigger_touch(service, key);
     }

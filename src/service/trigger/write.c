@@ -57,7 +57,7 @@ static void write_counts(struct json_writer *writer, sqlite3_stmt *row,
     json_write_field_u64(writer, "delivered", number(row, 9) + more->delivered);
     json_write_field_u64(writer, "failed", number(row, 10) + more->failed);
     json_write_field_u64(writer, "dead", number(row, 11) + more->dead);
-    json_write_field_u64(writer, "skipped", number(row, 12) + more->skipped);
+    json_write_field_u64(writer, "skipped", number(row, 12));
     json_write_field_time_ms(writer, "last_at",
                              more->last_ms > 0 ? more->last_ms : number(row, 13));
 }
