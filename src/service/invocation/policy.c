@@ -38,17 +38,20 @@ static int take_preference(struct text name, struct text value, struct function_
                  {"keep", &policy->keep_ms}};
     char text[INVOCATION_TEXT_SIZE];
     snprintf(text, sizeof(text), "%.*s", (int)value.length, value.length > 0 ? value.data : "");
-    bool is_good = value.length < sizeof(text);
+    bool fits = value.length < sizeof(text);
+    bool is_good = true; /* what others are asked for may be as long as it likes */
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
         if (text_equal_ignoring_case(name, times[i].name)) {
-            is_good = is_good && text_parse_duration_ms(text, times[i].ms);
+            is_good = fits && text_parse_duration_ms(text, times[i].ms);
         }
     }
     if (text_equal_ignoring_case(name, "retries")) {
         is_good = text_parse_u64(value, &policy->retries);
     } else if (text_equal_ignoring_case(name, "on-success")) {
+        is_good = fits;
         snprintf(policy->on_success, sizeof(policy->on_success), "%s", text);
     } else if (text_equal_ignoring_case(name, "on-failure")) {
+        is_good = fits;
         snprintf(policy->on_failure, sizeof(policy->on_failure), "%s", text);
     }
     return is_good ? 0

@@ -70,6 +70,10 @@ TEST(invocation_policy, reads_preferences_and_passes_over_those_of_others)
                     &policy));
     EXPECT(policy.retries == 7 && policy.backoff_ms == 2000 && policy.max_age_ms == 3600000);
     EXPECT_STRING(policy.on_failure, "function:a");
+    EXPECT(is_async("handling=\"one hundred and thirty bytes are no reason to refuse what somebody "
+                    "else may want to read; they are passed over like the others that are\", "
+                    "respond-async",
+                    &policy));
 }
 
 TEST(invocation_policy, what_cannot_be_read_is_refused_and_still_known_to_be_asynchronous)
@@ -82,6 +86,11 @@ TEST(invocation_policy, what_cannot_be_read_is_refused_and_still_known_to_be_asy
     EXPECT(invocation_read_preferences(text_of(prefer, strlen(prefer)), &policy, &result, &err) ==
            -ERROR_INVALID);
     EXPECT(result);
+    char long_one[200] = "on-failure=queue:";
+    memset(long_one + strlen(long_one), 'q', 150);
+    memset(&err, 0, sizeof(err));
+    EXPECT(invocation_read_preferences(text_of(long_one, strlen(long_one)), &policy, &result,
+                                       &err) == -ERROR_INVALID);
     memset(&err, 0, sizeof(err));
     snprintf(policy.on_success, sizeof(policy.on_success), "mail:you");
     EXPECT(function_policy_check(&policy, &err) == -ERROR_INVALID);
