@@ -255,7 +255,9 @@ static void on_brought(const struct error *error, uint64_t index, void *context)
     }
 }
 
-static struct store_command *return_from_dead(const struct steps *steps, uint64_t id)
+/* After one that found no room none comes, also where it would fit: their order stays. */
+static struct store_command *return_from_dead(const struct steps *steps, uint64_t id,
+                                              uint64_t before)
 {
     uint64_t number = steps->row.number;
     struct store_command *command = store_command_new();
@@ -269,8 +271,9 @@ static struct store_command *return_from_dead(const struct steps *steps, uint64_
         "the queue is at its limit: the other dead letters stay where they are",
         "UPDATE queue SET depth = depth + 1, bytes = bytes + m.size FROM (SELECT size FROM "
         "queue_message WHERE id = ?) AS m WHERE number = ? AND depth < depth_max AND bytes + "
-        "m.size <= bytes_max",
-        "uu", id, number);
+        "m.size <= bytes_max AND NOT EXISTS (SELECT 1 FROM queue_message b WHERE b.id = ? AND "
+        "b.source = ? AND b.visible_ms <= ?)",
+        "uuuuu", id, number, before, number, steps->now_ms);
     if (steps->row.settings.is_fifo) {
         queue_add_promotion(command, id);
     }
@@ -303,7 +306,8 @@ static void redrive_on(struct steps *steps)
     steps->left = found.count;
     steps->after_id = found.ids[found.count - 1];
     for (size_t i = 0; i < found.count; i++) {
-        store_propose(steps->service->options.store, return_from_dead(steps, found.ids[i]),
+        store_propose(steps->service->options.store,
+                      return_from_dead(steps, found.ids[i], i > 0 ? found.ids[i - 1] : 0),
                       on_brought, steps);
     }
 }

@@ -13,7 +13,10 @@
 
 #include "service/queue/parts.h"
 
-enum { DUE_MAX_MS = 5000 }; /* look again then: the clock may have been set */
+enum {
+    DUE_MAX_MS = 5000,     /* look again then: the clock may have been set */
+    DEATH_RETRY_MS = 1000, /* when the store takes none: it has no leader, or too much to do */
+};
 
 struct lane {
     struct queue_service *service;
@@ -23,6 +26,7 @@ struct lane {
     bool is_posted;
     bool is_claiming;
     unsigned deaths; /* on their way to the dead letters */
+    bool has_failed; /* one of them */
 };
 
 struct queue_receive {
@@ -208,22 +212,35 @@ static uint64_t next_due(struct queue_service *service, uint64_t number, uint64_
 static void on_dead(const struct error *error, uint64_t index, void *context)
 {
     struct lane *lane = context;
-    (void)error; /* somebody else had it: look again */
     (void)index;
     lane->deaths--;
-    post(lane);
+    lane->has_failed |= error != NULL && error->kind != ERROR_CONFLICT; /* that: somebody had it */
+    if (lane->deaths > 0) {
+        return;
+    }
+    if (lane->has_failed && !list_is_empty(&lane->receives)) {
+        loop_timer_start(lane->due, DEATH_RETRY_MS);
+    } else {
+        post(lane);
+    }
+    lane->has_failed = false;
 }
 
-/* What was received too often is nobody's any more. */
+/* What was received too often is nobody's any more.  While some are on their way to the dead
+ * letters nothing is sent after them: each look would send the same ones again. */
 static void bury(struct lane *lane, const struct queue_row *row, struct candidates *found,
                  uint64_t now_ms)
 {
     size_t kept = 0;
+    bool is_busy = lane->deaths > 0;
     for (size_t i = 0; i < found->count; i++) {
         const struct candidate *candidate = &found->items[i];
         if (row->settings.receives_max == 0 || row->dead_letter == 0 ||
             candidate->receives < row->settings.receives_max) {
             found->items[kept++] = *candidate;
+            continue;
+        }
+        if (is_busy) {
             continue;
         }
         lane->deaths++;

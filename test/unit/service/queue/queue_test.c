@@ -136,6 +136,52 @@ TEST(queue, what_was_received_too_often_is_a_dead_letter_and_can_be_brought_back
     scene_close(&scene);
 }
 
+/*
+ * Goal: dead letters come back in their order, also where a later one would fit and an earlier one
+ * does not.
+ * Method: a queue of 1 MiB with room for the second of two letters of one group alone.
+ */
+TEST(queue, a_dead_letter_that_finds_no_room_is_overtaken_by_none)
+{
+    struct scene scene = {0};
+    struct queue_settings settings;
+    char *large = memory_new(1, 250 << 10);
+    const struct queue_outgoing first = {.body = large, .length = 250 << 10, .group = "a"};
+    const struct queue_outgoing second = {.body = "2", .length = 1, .group = "a"};
+    const struct queue_outgoing other = {.body = large, .length = 250 << 10, .group = "b"};
+    open_with(&scene, true, 1);
+    queue_settings_init(&settings);
+    settings.is_fifo = true;
+    settings.receives_max = 1;
+    settings.dead_letter = "dead";
+    settings.bytes_max = 1 << 20;
+    queue_update(scene.service, "default", "work", &settings,
+                 (struct queue_reply){scene_on_reply, &scene});
+    scene_wait(&scene);
+    EXPECT(scene.error.kind == ERROR_NONE);
+    EXPECT(scene_send(&scene, "work", &first) == ERROR_NONE);
+    EXPECT(scene_send(&scene, "work", &second) == ERROR_NONE);
+    for (int i = 0; i < 2; i++) {
+        EXPECT(scene_receive(&scene, "work", 1) == 1);
+        EXPECT(scene_settle(&scene, "work", QUEUE_NACK, scene.got[0].receipt, 0) == ERROR_NONE);
+    }
+    EXPECT(scene_status(&scene, "work").dead == 2);
+    for (int i = 0; i < 4; i++) {
+        EXPECT(scene_send(&scene, "work", &other) == ERROR_NONE);
+    }
+    queue_redrive(scene.service, "default", "work", 0, scene_on_count, &scene);
+    scene_wait(&scene);
+    EXPECT(scene.error.kind == ERROR_LIMIT && scene.count == 0);
+    EXPECT(scene_status(&scene, "work").dead == 2);
+    EXPECT(scene_receive(&scene, "work", 1) == 1);
+    EXPECT(scene_settle(&scene, "work", QUEUE_ACK, scene.got[0].receipt, 0) == ERROR_NONE);
+    queue_redrive(scene.service, "default", "work", 0, scene_on_count, &scene);
+    scene_wait(&scene);
+    EXPECT(scene.error.kind == ERROR_NONE && scene.count == 2);
+    free(large);
+    scene_close(&scene);
+}
+
 TEST(queue, takes_what_has_the_same_dedup_id_once_in_its_window)
 {
     struct scene scene = {0};
