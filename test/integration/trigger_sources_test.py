@@ -145,6 +145,17 @@ class Queues(Case):
         self.until(lambda: len(self.got()) >= 4, "the one that was sent later")
         self.assertEqual(sorted(g[3] for g in self.got()), ["fine", "poison", "poison", "poison"])
 
+    def test_poison_without_dead_letters_is_not_all_that_is_done(self):
+        self.cli("queue", "create", self.name)
+        self.trigger("queue", {"queue": self.name}, retry_delay_ms=3600000, retry_delay_max_ms=3600000)
+        self.cli("queue", "send", self.name, "--data", "poison")
+        self.until(lambda: self.look()["failed"] >= 1, "a failure")
+        for n in range(30):
+            self.cli("queue", "send", self.name, "--data", f"fine {n}")
+        self.until(lambda: self.look()["delivered"] == 30, "those that are fine")
+        self.assertEqual([g[3] for g in self.got()].count("poison"), 1)
+        self.assertEqual(self.node.json(f"/v1/queues/{self.name}")["depth"], 1)
+
     def batch(self, *bodies):
         """A queue that gives up after two tries, all of `bodies` in it, and a trigger that takes them together."""
         self.cli("queue", "create", f"{self.name}-dead")

@@ -17,7 +17,6 @@ enum {
     QUEUE_NAME_SIZE = 64,
     QUEUE_KEY_SIZE = 2 * QUEUE_NAME_SIZE,
     QUEUE_PLACES = 1024, /* ids of messages: index of the command * QUEUE_PLACES + place in it */
-    QUEUE_HIDDEN_MAX_MS = 12 * 3600 * 1000,
     QUEUE_DELAY_MAX_MS = 15 * 60 * 1000,
 };
 

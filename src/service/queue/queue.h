@@ -47,6 +47,7 @@ enum {
     QUEUE_PRIORITY_MAX = 9,
     QUEUE_SWEEP = 250,
     QUEUE_RECEIPT_SIZE = 48,
+    QUEUE_HIDDEN_MAX_MS = 12 * 3600 * 1000,
 };
 #define QUEUE_DEFAULT UINT64_MAX /* of a time: the queue's own */
 

@@ -43,6 +43,7 @@ struct item {
     struct list_node link;
     struct feed *feed;
     int verdict;
+    uint64_t receives; /* of the message, with this one */
     char receipt[QUEUE_RECEIPT_SIZE];
 };
 
@@ -96,10 +97,33 @@ static void settle_verdict(struct feed *feed, int verdict, enum queue_settling s
     settle(feed, settling, items, count, time_ms);
 }
 
+/* Each comes again in its own time (a message that always fails would else be all that its function
+ * does), but those that have failed as often come together: they may have been a batch. */
+static void return_failed(struct feed *feed)
+{
+    LIST_EACH(node, &feed->answered)
+    {
+        struct item *items[SETTLE_MAX];
+        size_t count = 0;
+        uint64_t receives = LIST_ITEM(node, struct item, link)->receives;
+        for (struct list_node *at = node; at != &feed->answered.head; at = at->next) {
+            struct item *item = LIST_ITEM(at, struct item, link);
+            if (item->verdict == VERDICT_FAILED && item->receives == receives &&
+                count < SETTLE_MAX) {
+                item->verdict = VERDICT_NONE;
+                items[count++] = item;
+            }
+        }
+        uint64_t delay_ms = trigger_retry_delay_ms(feed->source, receives);
+        settle(feed, QUEUE_NACK, items, count,
+               delay_ms < QUEUE_HIDDEN_MAX_MS ? delay_ms : QUEUE_HIDDEN_MAX_MS);
+    }
+}
+
 static void settle_answered(struct feed *feed)
 {
     settle_verdict(feed, VERDICT_ACK, QUEUE_ACK, 0);
-    settle_verdict(feed, VERDICT_FAILED, QUEUE_NACK, 0);
+    return_failed(feed);
     settle_verdict(feed, VERDICT_RETURNED, QUEUE_NACK, RETURN_MS);
     LIST_EACH(node, &feed->answered)
     {
@@ -173,6 +197,7 @@ static void push(struct feed *feed, const struct queue_message *message)
     };
     message_to_event(&whole, &event);
     item->feed = feed;
+    item->receives = message->receives;
     memcpy(item->receipt, message->receipt, sizeof(item->receipt));
     list_push_back(&feed->items, &item->link);
     const struct trigger_push pushed = {
