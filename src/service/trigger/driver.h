@@ -34,8 +34,9 @@ enum trigger_outcome {
 struct trigger_driver {
     const char *kind;
     /* The source delivers again by itself and gives up by itself (queues): a failure is answered
-     * FAILED at once, and trigger_retry_delay_ms() says when it is to come again.  Otherwise the framework retries with back-off as the trigger says, keeps
-     * the order within a key meanwhile, and answers DELIVERED or DEAD. */
+     * FAILED at once, and trigger_retry_delay_ms() says when it is to come again.  Otherwise the
+     * framework retries with back-off as the trigger says, keeps the order within a key meanwhile,
+     * and answers DELIVERED or DEAD. */
     bool retries_itself;
     /* Are these settings (an object; may be empty) good?  INVALID names the key.  No side effects;
      * called at create and before each start. */
