@@ -235,6 +235,24 @@ class Triggers(unittest.TestCase):
             self.node.cli("fn", "deploy", "mine", project, stderr=subprocess.PIPE)
         self.assertIn("scedule", caught.exception.stderr)
 
+    def test_a_project_whose_triggers_cannot_be_is_not_deployed(self):
+        project = pathlib.Path(folder.name) / "untriggered"
+        project.mkdir()
+        (project / "main.c").write_text(SOURCE)
+        for lines, says in (("kind: croon", 'trigger given: there is no kind "croon"'), ("settings: {schedul: '@daily'}", "did you mean schedule"),
+                            ("settings: {schedule: '0 4 30 2 *'}", "names no time after now"),
+                            ("{kind: http, path: nowhere}", "begins with /"), ("{kind: http, path: /x, retries: 3}", "$.retries")):
+            (project / "blixard.yaml").write_text(f"language: c\ntriggers:\n  given:\n    {lines}\n")
+            with self.assertRaises(subprocess.CalledProcessError) as caught:
+                self.node.cli("fn", "deploy", "untriggered", project, stderr=subprocess.PIPE)
+            self.assertIn(says, caught.exception.stderr)
+        with self.assertRaises(Refused) as caught:
+            self.node.json("/v1/functions/untriggered")
+        self.assertEqual(caught.exception.status, 404)
+        (project / "blixard.yaml").write_text("language: c\ntriggers:\n  given:\n    {kind: http, path: /given}\n")
+        self.node.cli("fn", "deploy", "untriggered", project)
+        self.assertEqual(self.node.json("/v1/triggers/given")["path"], "/given")
+
     def test_what_is_wrong_is_refused_by_name(self):
         self.refused("invalid", "hour", settings={"schedule": "0 30 * * *"})
         self.refused("invalid", "names no time after now", settings={"schedule": "@at 2020-01-01T00:00:00Z"})

@@ -47,7 +47,7 @@ EXPECTED = {
     "stream_read": "member", "checkpoint_set": "member", "checkpoint_list": "member", "group_delete": "member",
     "invocation_list": "member", "invocation_get": "member", "invocation_wait": "member", "invocation_cancel": "member",
     "invocation_redrive": "member", "trigger_list": "member", "trigger_create": "member", "trigger_get": "member",
-    "trigger_set": "member", "trigger_update": "member", "trigger_delete": "member", "trigger_test": "member",
+    "trigger_set": "member", "trigger_update": "member", "trigger_delete": "member", "trigger_test": "member", "trigger_check": "member",
     "route_list": "member", "route_get": "member", "route_set": "member", "route_update": "member", "route_delete": "member",
     "trace_list": "member", "trace_get": "member",
     "secret_list": "member", "secret_get": "member", "secret_set": "member", "secret_delete": "member",

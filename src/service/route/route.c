@@ -178,6 +178,13 @@ static unsigned take_paused(json_t *settings)
     "INSERT INTO route (key, project, name, function, settings, is_paused, created_ms, " \
     "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?8 = 1, ?6, ?7) ON CONFLICT (key)"
 
+int route_check(struct route_service *service, const char *project, const char *name,
+                const json_t *settings, struct error *err)
+{
+    int r = check_name(service, project, name, true, err);
+    return r < 0 ? r : settings_check(settings, err);
+}
+
 void route_set(struct route_service *service, const char *project, const char *name,
                const json_t *settings, bool replaces, route_done *done, void *context)
 {

@@ -46,6 +46,9 @@ typedef void route_done(const struct error *error, uint64_t index, void *context
  */
 void route_set(struct route_service *service, const char *project, const char *name,
                const json_t *settings, bool replaces, route_done *done, void *context);
+/* Could it be made or changed so, once its function is there? */
+int route_check(struct route_service *service, const char *project, const char *name,
+                const json_t *settings, struct error *err);
 /* While paused it is answered with 503. */
 void route_set_paused(struct route_service *service, const char *project, const char *name,
                       bool is_paused, route_done *done, void *context);

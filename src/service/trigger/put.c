@@ -166,6 +166,32 @@ static int build(struct trigger_service *service, const char *project, const cha
     return plan(service, config, key, now_ms, command, err);
 }
 
+/* What it is to be, and what is there by its name. */
+static int prepare(struct trigger_service *service, const char *key, const char *name,
+                   const json_t *document, struct seen *seen, struct trigger_config *config,
+                   struct error *err)
+{
+    int r = look(service, key, seen, err);
+    r = r < 0 || seen->exists ? r : check_name(service, key, name, err);
+    r = r < 0 ? r : trigger_config_read(document, config, err);
+    return r < 0 ? r : trigger_config_check(service, config, err);
+}
+
+int trigger_check(struct trigger_service *service, const char *project, const char *name,
+                  const json_t *document, struct error *err)
+{
+    struct trigger_config config = {0};
+    struct seen seen = {0};
+    MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
+    struct store_command *unused = store_command_new();
+    int r = prepare(service, key, name, document, &seen, &config, err);
+    r = r < 0 ? r : plan(service, &config, key, trigger_now_ms(service), unused, err);
+    store_command_free(unused);
+    free(seen.config);
+    trigger_config_done(&config);
+    return r;
+}
+
 void trigger_put(struct trigger_service *service, const char *project, const char *name,
                  const json_t *document, bool replaces, struct trigger_reply reply)
 {
@@ -175,10 +201,7 @@ void trigger_put(struct trigger_service *service, const char *project, const cha
     struct seen seen = {0};
     MEMORY_OWNED char *key = memory_format("%s/%s", project, name);
     struct store_command *command = store_command_new();
-    int r = look(service, key, &seen, &err);
-    r = r < 0 || seen.exists ? r : check_name(service, key, name, &err);
-    r = r < 0 ? r : trigger_config_read(document, &config, &err);
-    r = r < 0 ? r : trigger_config_check(service, &config, &err);
+    int r = prepare(service, key, name, document, &seen, &config, &err);
     r = r < 0 ? r : check_function(service, project, config.function, &err);
     r = r < 0 || seen.exists ? r : check_count(service, project, &err);
     if (r == 0 && seen.exists && !replaces) {

@@ -80,6 +80,9 @@ struct trigger_reply {
  */
 void trigger_put(struct trigger_service *service, const char *project, const char *name,
                  const json_t *document, bool replaces, struct trigger_reply reply);
+/* Could it be made or changed so, once its function is there? */
+int trigger_check(struct trigger_service *service, const char *project, const char *name,
+                  const json_t *document, struct error *err);
 /* NOT_FOUND.  What was pushed already is still delivered. */
 void trigger_pause(struct trigger_service *service, const char *project, const char *name,
                    bool is_paused, struct trigger_reply reply);

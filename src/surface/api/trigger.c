@@ -184,6 +184,31 @@ void api_trigger_set(struct request *request)
     api_body_read(request, "TriggerSpec", set);
 }
 
+static void check(struct request *request, const json_t *body)
+{
+    const char *kind = api_body_text(body, "kind");
+    const char *name = request->parameters[0];
+    struct error err = {0};
+    JSON_OWNED json_t *set = NULL;
+    int r = 0;
+    if (kind == NULL || strcmp(kind, "http") != 0) {
+        r = trigger_check(service_of(request), request->project, name, body, &err);
+    } else {
+        r = route_of(body, &set, &err);
+        r = r < 0 ? r : route_check(routes_of(request), request->project, name, set, &err);
+    }
+    if (r < 0) {
+        api_answer_error(request, &err);
+    } else {
+        api_answer_nothing(request);
+    }
+}
+
+void api_trigger_check(struct request *request)
+{
+    api_body_read(request, "TriggerSpec", check);
+}
+
 static void update(struct request *request, const json_t *body)
 {
     const char *name = request->parameters[0];

@@ -529,7 +529,9 @@ static int deploy(const struct arguments *arguments, const struct deployment *de
 {
     JSON_OWNED json_t *blob = NULL;
     JSON_OWNED json_t *reference = NULL;
-    int r = upload(deployment->module, &blob, err);
+    /* No version is live whose triggers could not be. */
+    int r = trigger_check_deploy(deployment->triggers, deployment->name, err);
+    r = r < 0 ? r : upload(deployment->module, &blob, err);
     if (r < 0) {
         return r;
     }

@@ -537,24 +537,35 @@ int verb_trigger_test(const struct arguments *arguments, struct error *err)
 
 /* ---- Of a project ---- */
 
-int trigger_deploy(const json_t *triggers, const char *function, struct error *err)
+/* `rest` is behind the path of each. */
+static int send_each(const json_t *triggers, const char *function, const char *method,
+                     const char *rest, struct error *err)
 {
     const char *name = NULL;
     json_t *value = NULL;
     json_object_foreach((json_t *)(uintptr_t)triggers, name, value)
     {
         JSON_OWNED json_t *spec = json_pack("{s:s}", "function", function);
-        JSON_OWNED json_t *document = NULL;
-        MEMORY_OWNED char *target = request_target("triggers", name, "");
+        MEMORY_OWNED char *target = request_target("triggers", name, rest);
         int r = trigger_read_document(value, spec, err);
         json_object_del(spec, "name");
         if (r == 0 && json_object_get(spec, "kind") == NULL) {
             json_object_set_new(spec, "kind", json_string("cron"));
         }
-        r = r < 0 ? r : request_send("PUT", target, spec, &document, err);
+        r = r < 0 ? r : request_send(method, target, spec, NULL, err);
         if (r < 0) {
             return error_wrap(err, "trigger %s", name);
         }
     }
     return 0;
+}
+
+int trigger_check_deploy(const json_t *triggers, const char *function, struct error *err)
+{
+    return send_each(triggers, function, "POST", "/check", err);
+}
+
+int trigger_deploy(const json_t *triggers, const char *function, struct error *err)
+{
+    return send_each(triggers, function, "PUT", "", err);
 }

@@ -14,7 +14,9 @@ int trigger_take_flag(json_t *spec, const char *name, const char *value, struct 
 int route_take_flags(const struct arguments *arguments, json_t *settings, bool *ret_any,
                      struct error *err);
 
-/* Make or change the triggers of a project (NAME: {...}) for its function. */
+/* Could the triggers of a project (NAME: {...}) be made, once its function is there? */
+int trigger_check_deploy(const json_t *triggers, const char *function, struct error *err);
+/* Make or change them. */
 int trigger_deploy(const json_t *triggers, const char *function, struct error *err);
 
 #endif
