@@ -73,6 +73,7 @@
     trace_sample_percent = { kind = "count"; default = 1; least = 0; most = 100; text = "Of those beyond, how many of a hundred are kept; errors and slow ones always are."; };
     trace_slow_ms = { kind = "milliseconds"; default = 1000; least = 1; most = 86400000; text = "What takes as long as this is slow, and its trace is kept."; };
     otlp_endpoint = { kind = "text"; default = ""; text = "Where kept traces are sent, by OTLP over HTTP: http://HOST:4318; nowhere when empty."; };
+    otlp_compression = { kind = "text"; default = "none"; text = "How they are packed on the way: none or gzip."; };
     otlp_headers_file = { kind = "text"; default = ""; text = "File with lines \"Name: value\" for those requests, for example Authorization."; };
     otlp_authority_file = { kind = "text"; default = ""; text = "For https: the certificates to believe, PEM; the system's when empty."; };
     drain_timeout_ms = { kind = "milliseconds"; default = 10000; least = 0; most = 600000; text = "How long requests in flight may take when the node stops."; };

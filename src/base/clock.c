@@ -51,3 +51,24 @@ void clock_format_ms(uint64_t real_ms, char ret_text[CLOCK_TEXT_SIZE])
     CHECK(used > 0);
     snprintf(ret_text, CLOCK_TEXT_SIZE, "%.*s.%03uZ", 20, text, (unsigned)(real_ms % 1000));
 }
+
+bool clock_read_http_date(struct text date, uint64_t *ret_s)
+{
+    static const char *const forms[] = {"%a, %d %b %Y %T GMT", "%A, %d-%b-%y %T GMT",
+                                        "%a %b %e %T %Y"};
+    char text[64];
+    if (date.length == 0 || date.length >= sizeof(text)) {
+        return false;
+    }
+    snprintf(text, sizeof(text), "%.*s", (int)date.length, date.data);
+    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
+        struct tm parts = {0};
+        const char *end = strptime(text, forms[i], &parts);
+        time_t seconds = end != NULL && *end == '\0' ? timegm(&parts) : -1;
+        if (seconds >= 0) {
+            *ret_s = (uint64_t)seconds;
+            return true;
+        }
+    }
+    return false;
+}

@@ -91,6 +91,7 @@ static int start_export(struct node *node, struct error *err)
 {
     const struct telemetry_export_options options = {
         .endpoint = node->options.otlp_endpoint,
+        .compression = node->options.otlp_compression,
         .headers_file = node->options.otlp_headers_file,
         .authority_file = node->options.otlp_authority_file,
     };

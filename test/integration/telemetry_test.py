@@ -49,7 +49,8 @@ def setUpModule():
     headers = pathlib.Path(folder.name) / "headers"
     headers.write_text("# for the collector\nAuthorization: Bearer hidden\n")
     collector = Collector(answers=[503, 200])
-    node = Node(arguments=["--otlp-endpoint", collector.url, "--otlp-headers-file", headers, "--traces-per-second", "1000"])
+    node = Node(arguments=["--otlp-endpoint", collector.url, "--otlp-headers-file", headers, "--otlp-compression", "gzip",
+                           "--traces-per-second", "1000"])
     node.deploy("fn", module)
 
 
@@ -150,8 +151,55 @@ class Traces(unittest.TestCase):
         self.assertEqual((requests[0]["trace_state"], requests[0]["kind"]), ("v=1", 2))
         self.assertEqual(requests[0]["resource"]["service.name"], "blixard")
         path, headers, _ = collector.requests[0]
-        self.assertEqual((path, headers["Authorization"]), ("/v1/traces", "Bearer hidden"))
+        self.assertEqual((path, headers["Authorization"], headers["Content-Encoding"]), ("/v1/traces", "Bearer hidden", "gzip"))
         self.assertIn(503, [status for _, _, status in collector.requests])
+
+
+class Export(unittest.TestCase):
+    def test_what_waits_at_the_end_is_sent(self):
+        """More than a request holds waits, because the collector wants to be left alone; then the node ends."""
+        with Collector(answers=[(429, {"Retry-After": "3000"}, b"")]) as other:
+            one = Node(arguments=["--otlp-endpoint", other.url, "--traces-per-second", "1000000"])
+            try:
+                one.deploy("fn", module)
+                call(one.gateway, "first", {"traceparent": f"00-{'7' * 32}-b7ad6b7169203331-01"})
+                other.until_asked(1)
+                trace = "8" * 32
+                host, port = one.gateway.rsplit(":", 1)
+                connection = http.client.HTTPConnection(host, int(port), timeout=SECONDS)
+                for number in range(900):
+                    connection.request("GET", "/fn/fn", headers={"traceparent": f"00-{trace[:28]}{number // 300:04x}-b7ad6b7169203331-01"})
+                    connection.getresponse().read()
+                connection.close()
+            finally:
+                one.stop()
+            spans = [span for span in other.spans if span["trace_id"].startswith(trace[:28])]
+            self.assertEqual(len(spans), 2700)
+            self.assertEqual([status for _, _, status in other.requests], [429, 200, 200, 200, 200])
+
+    def test_the_log_has_what_a_collector_says(self):
+        """Of spans that it took (a partial success that refuses none), and why it refuses (google.rpc.Status)."""
+        took = b"\x0a\x11\x12\x0fuse\x20less\x20events"
+        answers = [(200, {}, took), (200, {}, took), (400, {}, b"\x08\x03\x12\x09no\x20tenant")]
+        with Collector(answers=answers) as other:
+            one = Node(arguments=["--otlp-endpoint", other.url])
+            try:
+                one.deploy("fn", module)
+                for number in range(1, 4):
+                    call(one.gateway, "x", {"traceparent": f"00-{str(number) * 32}-b7ad6b7169203331-01"})
+                    other.until_asked(number)
+                call(one.gateway, "x", {"traceparent": f"00-{'4' * 32}-b7ad6b7169203331-01"})
+                other.until(lambda spans: any(span["trace_id"] == "4" * 32 for span in spans))
+                log = one.log.read_text()
+            finally:
+                one.stop()
+            self.assertEqual(log.count("took the spans and says: use less events"), 1, log)
+            self.assertIn("it answers 400 Bad Request: no tenant", log)
+
+    def test_a_compression_that_is_not_known_is_refused(self):
+        with self.assertRaises(Exception) as refused:
+            Node(arguments=["--otlp-endpoint", "http://127.0.0.1:1", "--otlp-compression", "zstd"]).stop()
+        self.assertIn("neither none nor gzip", str(refused.exception))
 
 
 @unittest.skipIf("ASAN_OPTIONS" in os.environ, "the sanitizer takes the addresses of the process sandbox")

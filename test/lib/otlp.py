@@ -8,6 +8,7 @@
 A field that is not in the schema, a wrong wire type, a string that is not UTF-8, or bytes left over are
 errors: they fail the test, because a real collector would drop or misread them.
 """
+import gzip
 import http.server
 import struct
 import threading
@@ -129,7 +130,7 @@ def spans_of(body):
 
 
 class Collector:
-    """`answers`: statuses for the first requests, then 200."""
+    """`answers`: for the first requests, then 200: a status, or (status, fields, body)."""
 
     def __init__(self, answers=()):
         self.answers = list(answers)
@@ -155,11 +156,14 @@ class Collector:
 
     def take(self, handler, body):
         with self.changed:
-            status = self.answers.pop(0) if self.answers else 200
+            answer = self.answers.pop(0) if self.answers else 200
+            status, fields, said = answer if isinstance(answer, tuple) else (answer, {}, b"")
             self.requests.append((handler.path, dict(handler.headers.items()), status))
             try:
                 if handler.headers["Content-Type"] != "application/x-protobuf":
                     raise Malformed(handler.headers["Content-Type"])
+                if handler.headers.get("Content-Encoding") == "gzip":
+                    body = gzip.decompress(body)
                 spans = spans_of(body)
                 if status == 200:
                     self.spans += spans
@@ -168,8 +172,11 @@ class Collector:
             self.changed.notify_all()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/x-protobuf")
-        handler.send_header("Content-Length", "0")
+        for name, value in fields.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", str(len(said)))
         handler.end_headers()
+        handler.wfile.write(said)
 
     def until(self, holds, seconds=SECONDS):
         """The spans, once `holds` of them."""
@@ -180,6 +187,12 @@ class Collector:
                 assert self.changed.wait(end - time.monotonic()), (self.requests, self.spans)
             assert not self.problems, self.problems
             return list(self.spans)
+
+    def until_asked(self, times, seconds=SECONDS):
+        end = time.monotonic() + seconds
+        with self.changed:
+            while len(self.requests) < times:
+                assert self.changed.wait(end - time.monotonic()), self.requests
 
     def close(self):
         self.server.shutdown()

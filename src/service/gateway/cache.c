@@ -224,9 +224,10 @@ static bool is_known_to_client(const struct call *call, const struct entry *entr
     if (tags[0] != '\0') {
         return freshness_lists_tag(whole(tags), field_of(entry, "ETag"));
     }
-    return freshness_read_date(http_exchange_field(call->exchange, "If-Modified-Since"),
-                               &since_s) &&
-        freshness_read_date(field_of(entry, "Last-Modified"), &modified_s) && modified_s <= since_s;
+    return clock_read_http_date(http_exchange_field(call->exchange, "If-Modified-Since"),
+                                &since_s) &&
+        clock_read_http_date(field_of(entry, "Last-Modified"), &modified_s) &&
+        modified_s <= since_s;
 }
 
 static uint64_t age_of(const struct entry *entry, uint64_t now_ms)

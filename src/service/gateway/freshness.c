@@ -1,11 +1,11 @@
 /* See freshness.h. */
 #include "service/gateway/freshness.h"
 
-#include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-enum { LIFE_MAX_S = 365 * 24 * 3600, DATE_MAX = 64 };
+#include "base/clock.h"
+
+enum { LIFE_MAX_S = 365 * 24 * 3600 };
 
 /* ---- Directives: name, name=value, name="value, with commas" ---- */
 
@@ -88,27 +88,6 @@ void freshness_read_wish(struct text cache_control, struct text pragma,
 
 /* ---- Lives ---- */
 
-bool freshness_read_date(struct text date, uint64_t *ret_s)
-{
-    static const char *const forms[] = {"%a, %d %b %Y %T GMT", "%A, %d-%b-%y %T GMT",
-                                        "%a %b %e %T %Y"};
-    char text[DATE_MAX];
-    if (date.length == 0 || date.length >= sizeof(text)) {
-        return false;
-    }
-    snprintf(text, sizeof(text), "%.*s", (int)date.length, date.data);
-    for (size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
-        struct tm parts = {0};
-        const char *end = strptime(text, forms[i], &parts);
-        time_t seconds = end != NULL && *end == '\0' ? timegm(&parts) : -1;
-        if (seconds >= 0) {
-            *ret_s = (uint64_t)seconds;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* What it says itself, a shared cache's word first; false: nothing. */
 static bool says_life(const struct freshness_answer *answer, uint64_t now_s, uint64_t *ret_life_s)
 {
@@ -118,10 +97,10 @@ static bool says_life(const struct freshness_answer *answer, uint64_t now_s, uin
         find_seconds(answer->cache_control, "max-age", ret_life_s)) {
         return true;
     }
-    if (!freshness_read_date(answer->expires, &expires_s)) {
+    if (!clock_read_http_date(answer->expires, &expires_s)) {
         return false;
     }
-    (void)freshness_read_date(answer->date, &date_s);
+    (void)clock_read_http_date(answer->date, &date_s);
     *ret_life_s = expires_s > date_s ? expires_s - date_s : 0;
     return true;
 }

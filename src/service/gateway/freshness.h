@@ -38,7 +38,4 @@ bool freshness_life(const struct freshness_answer *answer, uint64_t now_s, uint6
 /* If-None-Match, compared weakly: is `tag` in the list, or is it "*"? */
 bool freshness_lists_tag(struct text list, struct text tag);
 
-/* A date of HTTP, in each of its three forms: seconds since 1970.  False: it is none. */
-bool freshness_read_date(struct text date, uint64_t *ret_s);
-
 #endif

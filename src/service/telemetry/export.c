@@ -4,7 +4,8 @@
  * The thread that takes spans in appends them, encoded, to a queue of bounded size; beyond it they
  * are dropped and counted.  The main loop sends what has gathered, one request at a time, and
  * tries again what a collector cannot take now (429, 502, 503, 504, or no answer at all), later
- * each time and not for ever.  What it refuses otherwise is counted, and said once.
+ * each time and not for ever.  What it refuses otherwise is counted, and said once.  When the node
+ * ends all that waits is sent, for a short time.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -37,10 +38,12 @@ enum {
     ANSWER_BYTES_MAX = 65536,
     HEADERS_FILE_MAX = 16384,
     HEADERS_MAX = 16,
+    SAID_MAX = 160,
     AUTHORITY_FILE_MAX = 4 << 20,
     LAST_WORDS_MS = 2000,
 };
 
+static const char content_type[] = "application/x-protobuf";
 static const char default_authority[] = "/etc/ssl/certs/ca-certificates.crt";
 
 struct trace_export {
@@ -50,7 +53,8 @@ struct trace_export {
     struct loop_timer *timer;
     char *endpoint; /* for people */
     char *target;
-    char *headers[HEADERS_MAX + 2];
+    char *headers[HEADERS_MAX + 3];
+    bool packs;
 
     pthread_mutex_t lock; /* guards what comes from the other thread */
     struct buffer spans;  /* encoded */
@@ -63,9 +67,11 @@ struct trace_export {
     unsigned tries;
     struct http_call *call;
     int status;
+    bool is_protobuf; /* what it answers */
     uint64_t retry_after_ms;
     struct buffer answer;
-    bool is_failing; /* it was said */
+    char said[SAID_MAX]; /* by the collector, and so in the log already */
+    bool is_failing;     /* it was said */
     bool is_ending;
 };
 
@@ -140,12 +146,10 @@ static void on_head(struct http_call *call, int status, void *context)
 {
     struct trace_export *export = context;
     struct text after = http_call_field(call, "Retry-After");
-    uint64_t seconds = 0;
+    struct text type = http_call_field(call, "Content-Type");
     export->status = status;
-    export->retry_after_ms = 0;
-    if (after.length > 0 && text_parse_u64(after, &seconds) && seconds <= 3600) {
-        export->retry_after_ms = seconds * 1000;
-    }
+    export->is_protobuf = text_equal_ignoring_case(type, content_type);
+    export->retry_after_ms = 1000 * otlp_retry_after_s(after, clock_real_ms() / 1000);
 }
 
 static void on_data(struct http_call *call, const void *bytes, size_t length, void *context)
@@ -171,27 +175,39 @@ static void batch_is_over(struct trace_export *export)
     buffer_clear(&export->batch);
     export->batch_spans = 0;
     export->tries = 0;
-    if (export->is_ending) {
-        loop_stop(export->loop);
-    } else if (has_more(export)) {
+    if (has_more(export)) {
         loop_timer_start(export->timer, 0);
+    } else if (export->is_ending) {
+        loop_stop(export->loop);
+    }
+}
+
+/* A collector may say something about spans that it has taken, too: once, until it is another. */
+static void tell_what_it_says(struct trace_export *export, uint64_t rejected, const char *text)
+{
+    bool is_news = strcmp(export->said, text) != 0;
+    snprintf(export->said, sizeof(export->said), "%s", text);
+    if (rejected > 0 && (is_news || text[0] == '\0')) {
+        log_warn("traces: %s refused %" PRIu64 " spans: %s", export->endpoint, rejected,
+                 text[0] != '\0' ? text : "it does not say why");
+    } else if (is_news && text[0] != '\0') {
+        log_warn("traces: %s took the spans and says: %s", export->endpoint, text);
     }
 }
 
 static void take_success(struct trace_export *export)
 {
     uint64_t rejected = 0;
-    char text[160];
+    char text[SAID_MAX];
     if (!otlp_read_response(export->answer.data, export->answer.used, &rejected, text,
                             sizeof(text))) {
         rejected = 0; /* an answer in another language, but a good one */
+        text[0] = '\0';
     }
     rejected = rejected < export->batch_spans ? rejected : export->batch_spans;
     count(export, TELEMETRY_SPANS_EXPORTED, export->batch_spans - rejected);
-    if (rejected > 0) {
-        count(export, TELEMETRY_SPANS_EXPORT_DROPPED, rejected);
-        log_warn("traces: %s refused %" PRIu64 " spans: %s", export->endpoint, rejected, text);
-    }
+    count(export, TELEMETRY_SPANS_EXPORT_DROPPED, rejected);
+    tell_what_it_says(export, rejected, text);
     if (export->is_failing) {
         log_info("traces: %s takes spans again", export->endpoint);
     }
@@ -206,7 +222,11 @@ static void take_failure(struct trace_export *export, const char *why, bool may_
     }
     export->is_failing = true;
     export->tries++;
-    if (may_work_later && export->tries < TRIES_MAX && !export->is_ending) {
+    if (export->is_ending) {
+        loop_stop(export->loop); /* with it and the others left, which is said */
+        return;
+    }
+    if (may_work_later && export->tries < TRIES_MAX) {
         loop_timer_start(export->timer, backoff_ms(export));
         return;
     }
@@ -217,7 +237,8 @@ static void take_failure(struct trace_export *export, const char *why, bool may_
 static void on_end(struct http_call *call, const struct error *error, void *context)
 {
     struct trace_export *export = context;
-    char why[64];
+    char why[64 + SAID_MAX];
+    char text[SAID_MAX] = "";
     (void)call;
     export->call = NULL;
     if (error != NULL && error->kind == ERROR_CANCELLED) {
@@ -232,7 +253,12 @@ static void on_end(struct http_call *call, const struct error *error, void *cont
         take_success(export);
         return;
     }
-    snprintf(why, sizeof(why), "it answers %d %s", status, http_status_text(status));
+    if (export->is_protobuf &&
+        !otlp_read_status(export->answer.data, export->answer.used, text, sizeof(text))) {
+        text[0] = '\0';
+    }
+    snprintf(why, sizeof(why), "it answers %d %s%s%s", status, http_status_text(status),
+             text[0] != '\0' ? ": " : "", text);
     take_failure(export, why, status == 429 || status == 502 || status == 503 || status == 504);
 }
 
@@ -252,8 +278,13 @@ static void begin_batch(struct trace_export *export)
     BUFFER_OWNED struct buffer spans = {0};
     export->batch_spans = take_spans(export, &spans);
     if (export->batch_spans > 0) {
-        otlp_append_request(export->telemetry->tracer->node, spans.data, spans.used,
-                            &export->batch);
+        BUFFER_OWNED struct buffer request = {0};
+        otlp_append_request(export->telemetry->tracer->node, spans.data, spans.used, &request);
+        if (export->packs) {
+            otlp_append_packed(request.data, request.used, &export->batch);
+        } else {
+            buffer_append(&export->batch, request.data, request.used);
+        }
         send_batch(export);
     }
 }
@@ -326,7 +357,11 @@ static int read_headers(struct trace_export *export, const char *path, struct er
 {
     BUFFER_OWNED struct buffer text = {0};
     size_t count = 0;
-    export->headers[count++] = memory_copy_string("Content-Type: application/x-protobuf");
+    export->headers[count++] = memory_format("Content-Type: %s", content_type);
+    if (export->packs) {
+        export->headers[count++] = memory_copy_string("Content-Encoding: gzip");
+    }
+    size_t most = count + HEADERS_MAX;
     if (path == NULL || path[0] == '\0') {
         return 0;
     }
@@ -346,7 +381,7 @@ static int read_headers(struct trace_export *export, const char *path, struct er
             return error_set(err, ERROR_INVALID,
                              "otlp_headers_file: line %u is not \"Name: value\"", number);
         }
-        if (count > HEADERS_MAX) {
+        if (count == most) {
             return error_set(err, ERROR_LIMIT, "otlp_headers_file: more than %d lines",
                              HEADERS_MAX);
         }
@@ -354,6 +389,15 @@ static int read_headers(struct trace_export *export, const char *path, struct er
     }
     explicit_bzero(text.data, text.used);
     return 0;
+}
+
+static int read_compression(const char *text, bool *ret_packs, struct error *err)
+{
+    *ret_packs = text != NULL && strcmp(text, "gzip") == 0;
+    return *ret_packs || text == NULL || strcmp(text, "none") == 0
+        ? 0
+        : error_set(err, ERROR_INVALID, "otlp_compression: \"%.40s\" is neither none nor gzip",
+                    text);
 }
 
 static int make_tls(const struct telemetry_export_options *options, struct tls_context **ret_tls,
@@ -422,7 +466,8 @@ int telemetry_export_start(struct telemetry *telemetry, struct loop *loop,
     export->endpoint = memory_copy_string(options->endpoint);
     export->target = memory_copy_string(url.path);
     pthread_mutex_init(&export->lock, NULL);
-    int r = read_headers(export, options->headers_file, err);
+    int r = read_compression(options->compression, &export->packs, err);
+    r = r < 0 ? r : read_headers(export, options->headers_file, err);
     r = r < 0 ? r : make_client(export, options, &url, err);
     if (r < 0) {
         export_free(export);
@@ -456,6 +501,10 @@ static void say_last_words(struct trace_export *export)
         loop_run(export->loop);
     }
     loop_timer_free(timer);
+    size_t left = export->batch_spans + export->sizes.used / sizeof(uint32_t);
+    if (left > 0) {
+        log_warn("traces: %zu spans did not reach %s before the end", left, export->endpoint);
+    }
 }
 
 void telemetry_export_stop(struct telemetry *telemetry)

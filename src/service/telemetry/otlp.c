@@ -2,8 +2,11 @@
 #include "service/telemetry/otlp.h"
 
 #include <string.h>
+#include <zlib.h>
 
 #include "base/buffer.h"
+#include "base/check.h"
+#include "base/clock.h"
 #include "base/text.h"
 #include "base/version.h"
 
@@ -216,6 +219,21 @@ void otlp_append_request(const char *node, const void *spans, size_t length, str
     put_message(out, REQUEST_RESOURCE_SPANS, &resource_spans);
 }
 
+void otlp_append_packed(const void *bytes, size_t length, struct buffer *out)
+{
+    enum { GZIP = 16, MEMORY_LEVEL = 8 };
+    z_stream stream = {.next_in = (Bytef *)(uintptr_t)bytes, .avail_in = (uInt)length};
+    CHECK(length <= UINT32_MAX / 2);
+    CHECK(deflateInit2(&stream, Z_BEST_SPEED, Z_DEFLATED, MAX_WBITS + GZIP, MEMORY_LEVEL,
+                       Z_DEFAULT_STRATEGY) == Z_OK);
+    uLong most = deflateBound(&stream, length);
+    stream.next_out = buffer_reserve(out, most);
+    stream.avail_out = (uInt)most;
+    CHECK(deflate(&stream, Z_FINISH) == Z_STREAM_END);
+    out->used += stream.total_out;
+    deflateEnd(&stream);
+}
+
 /* ---- Reading an answer, which is input ---- */
 
 struct reader {
@@ -277,7 +295,8 @@ static bool take_field(struct reader *reader, struct answer_field *ret_field)
     return true;
 }
 
-static bool read_partial(struct reader reader, uint64_t *ret_rejected, char *ret_text, size_t size)
+/* ExportTracePartialSuccess is a number and a text, and so is google.rpc.Status. */
+static bool read_partial(struct reader reader, uint64_t *ret_number, char *ret_text, size_t size)
 {
     struct answer_field field;
     while (reader.left > 0) {
@@ -285,7 +304,7 @@ static bool read_partial(struct reader reader, uint64_t *ret_rejected, char *ret
             return false;
         }
         if (field.number == PARTIAL_REJECTED && field.wire == WIRE_VARINT) {
-            *ret_rejected = field.value;
+            *ret_number = field.value;
         } else if (field.number == PARTIAL_MESSAGE && field.wire == WIRE_BYTES) {
             size_t length = field.value < size - 1 ? (size_t)field.value : size - 1;
             memcpy(ret_text, field.bytes, length);
@@ -318,4 +337,21 @@ bool otlp_read_response(const void *bytes, size_t length, uint64_t *ret_rejected
         }
     }
     return true;
+}
+
+bool otlp_read_status(const void *bytes, size_t length, char *ret_text, size_t size)
+{
+    uint64_t code = 0;
+    ret_text[0] = '\0';
+    return read_partial((struct reader){.at = bytes, .left = length}, &code, ret_text, size);
+}
+
+uint64_t otlp_retry_after_s(struct text field, uint64_t now_s)
+{
+    uint64_t seconds = 0;
+    uint64_t date_s = 0;
+    if (!text_parse_u64(field, &seconds) && clock_read_http_date(field, &date_s)) {
+        seconds = date_s > now_s ? date_s - now_s : 0;
+    }
+    return seconds < OTLP_RETRY_AFTER_S_MAX ? seconds : OTLP_RETRY_AFTER_S_MAX;
 }

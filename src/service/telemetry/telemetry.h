@@ -84,11 +84,12 @@ void telemetry_each_log(struct telemetry *telemetry,
 /*
  * Kept spans go to a collector, by OTLP over HTTP in protobuf: ENDPOINT/v1/traces.  The loop's
  * thread; telemetry_export_stop() is called when the loop does not run any more, and runs it until
- * the last spans are out, for a short time.  INVALID: the endpoint is no URL; what reading the
- * files failed with.
+ * the last spans are out, for a short time.  INVALID: the endpoint is no URL, the compression none
+ * that is known; what reading the files failed with.
  */
 struct telemetry_export_options {
     const char *endpoint;       /* "http://HOST:PORT", "https://HOST" */
+    const char *compression;    /* "none", "gzip"; NULL: none */
     const char *headers_file;   /* lines "Name: value", for example Authorization; NULL, "": none */
     const char *authority_file; /* for https: whom to believe, PEM; NULL, "": the system's */
 };
