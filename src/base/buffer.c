@@ -8,7 +8,10 @@
 #include "base/memory.h"
 #include "base/text.h"
 
-enum { FORMAT_STEP = 64 }; /* most of what is printed is shorter */
+enum {
+    FIRST_SIZE = 256, /* a head of HTTP, a short answer: most never grow beyond it */
+    FORMAT_STEP = 64, /* most of what is printed is shorter */
+};
 
 void buffer_done(struct buffer *buffer)
 {
@@ -30,7 +33,7 @@ uint8_t *buffer_reserve(struct buffer *buffer, size_t extra)
 
     size_t wanted = buffer->used + extra;
     if (wanted > buffer->size) {
-        size_t size = buffer->size > 0 ? buffer->size : 64;
+        size_t size = buffer->size > 0 ? buffer->size : FIRST_SIZE;
         while (size < wanted) {
             size *= 2;
         }

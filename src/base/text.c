@@ -26,10 +26,21 @@ static char lower(char letter)
 bool text_is_string_in_any_case(struct text text, const char *string)
 {
     size_t at = 0;
-    while (at < text.length && lower(string[at]) == lower(text.data[at]) && string[at] != '\0') {
+    while (at < text.length && string[at] != '\0' &&
+           (string[at] == text.data[at] || lower(string[at]) == lower(text.data[at]))) {
         at++;
     }
     return at == text.length && string[at] == '\0';
+}
+
+bool text_is_among_ignoring_case(struct text text, const struct text *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (names[i].length == text.length && text_equal_ignoring_case(text, names[i].data)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 struct text text_trim(struct text text)

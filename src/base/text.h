@@ -17,15 +17,28 @@ static inline struct text text_of(const char *data, size_t length)
     return (struct text){data, length};
 }
 
+/* A literal, for tables of names: its length is known before anything is compared. */
+#define TEXT_LITERAL(string)         \
+    {                                \
+        (string), sizeof(string) - 1 \
+    }
+
 bool text_equal(struct text text, const char *string);
 bool text_is_string_in_any_case(struct text text, const char *string);
 
-/* ASCII only.  Most texts that are compared differ in their first letter: that is seen here. */
+/* ASCII only.  Most texts that are compared differ in their length or their first letter: that is
+ * seen here, the length where `string` is a literal. */
 static inline bool text_equal_ignoring_case(struct text text, const char *string)
 {
+    if (__builtin_constant_p(__builtin_strlen(string)) && text.length != __builtin_strlen(string)) {
+        return false;
+    }
     return (text.length == 0 || ((text.data[0] ^ string[0]) & ~0x20) == 0) &&
         text_is_string_in_any_case(text, string);
 }
+
+/* Whether it is one of `names`, ASCII only; those of another length are not looked at. */
+bool text_is_among_ignoring_case(struct text text, const struct text *names, size_t count);
 
 struct text text_trim(struct text text); /* without blanks and tabs around it */
 bool text_starts_with(const char *string, const char *prefix);

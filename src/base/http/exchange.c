@@ -359,10 +359,13 @@ void http_exchange_add_field_text(struct http_exchange *exchange, struct text na
         return;
     }
     struct buffer *out = &exchange->answer_fields;
-    buffer_append(out, name.data, name.length);
-    buffer_append(out, ": ", 2);
-    buffer_append(out, value.data, value.length);
-    buffer_append(out, "\r\n", 2);
+    size_t length = name.length + 2 + value.length + 2;
+    char *at = (char *)buffer_reserve(out, length);
+    at = mempcpy(mempcpy(at, name.data, name.length), ": ", 2);
+    at = mempcpy(at, value.data, value.length);
+    at[0] = '\r';
+    at[1] = '\n';
+    out->used += length;
 }
 
 void http_exchange_add_field(struct http_exchange *exchange, const char *name, const char *value)

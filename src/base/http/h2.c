@@ -76,6 +76,9 @@ static struct h2_span *pseudo(struct h2_head *head, struct text name)
     } known[] = {{":method", &head->method},       {":path", &head->path},
                  {":authority", &head->authority}, {":scheme", &head->scheme},
                  {":status", &head->status},       {":protocol", &head->protocol}};
+    if (name.length == 0 || name.data[0] != ':') {
+        return NULL;
+    }
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (text_equal(name, known[i].name)) {
             return known[i].span;
@@ -135,14 +138,12 @@ static struct text value_of(const struct h2_head *head, struct h2_span span)
 /* What must not be in one kind of head: RFC 9113, 8.2.2; the parser of 1.1 would act on it. */
 bool h2_is_of_connection(struct text name)
 {
-    static const char *const names[] = {"connection", "keep-alive", "proxy-connection",
-                                        "transfer-encoding", "upgrade"};
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (text_equal_ignoring_case(name, names[i])) {
-            return true;
-        }
-    }
-    return false;
+    static const struct text names[] = {
+        TEXT_LITERAL("connection"),       TEXT_LITERAL("keep-alive"),
+        TEXT_LITERAL("proxy-connection"), TEXT_LITERAL("transfer-encoding"),
+        TEXT_LITERAL("upgrade"),
+    };
+    return text_is_among_ignoring_case(name, names, sizeof(names) / sizeof(names[0]));
 }
 
 static int show_fields(struct h2_head *head, bool has_body, size_t field_count_max,

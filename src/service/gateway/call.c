@@ -328,9 +328,16 @@ uint64_t lane_random(struct lane *lane)
 
 void lane_make_id(struct lane *lane, char ret_id[GATEWAY_REQUEST_ID_MAX + 1])
 {
-    snprintf(ret_id, GATEWAY_REQUEST_ID_MAX + 1, "%016" PRIx64 "%016" PRIx64,
-             scramble(lane->id_seeds[0] + lane->id_count),
-             scramble(lane->id_seeds[1] + lane->id_count));
+    enum { DIGITS = 32 }; /* GATEWAY_REQUEST_ID_MAX is more */
+    static const char digits[] = "0123456789abcdef";
+    uint64_t half = 0;
+    for (size_t i = 0; i < DIGITS; i++, half <<= 4) {
+        if (i % 16 == 0) {
+            half = scramble(lane->id_seeds[i / 16] + lane->id_count);
+        }
+        ret_id[i] = digits[half >> 60];
+    }
+    ret_id[DIGITS] = '\0';
     lane->id_count++;
 }
 
@@ -474,9 +481,9 @@ static void call_forward(struct call *call, struct text name)
     if (colon != NULL) {
         plain.length = (size_t)(colon - name.data);
     }
-    int length = snprintf(call->function, sizeof(call->function), "%.*s:%" PRIu64,
-                          (int)plain.length, plain.data, call->holders.version);
-    CHECK(length > 0 && (size_t)length < sizeof(call->function)); /* such a function exists */
+    CHECK(plain.length + 1 + TEXT_U64_SIZE < sizeof(call->function)); /* such a function exists */
+    char *at = mempcpy(mempcpy(call->function, plain.data, plain.length), ":", 1);
+    at[text_write_u64(call->holders.version, at)] = '\0';
     if (check_body(call, &err) < 0) {
         call_fail(call, &err);
     } else {

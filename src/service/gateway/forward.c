@@ -237,7 +237,7 @@ static void add_lines(struct call *call, uint64_t time_ms, struct lines *lines)
     char function[sizeof(call->project) + sizeof(call->function)];
     char traceparent[TRACE_PARENT_SIZE];
     char terms[WEBSOCKET_TERMS_SIZE];
-    snprintf(function, sizeof(function), "%s/%s", call->project, call->function);
+    stpcpy(stpcpy(stpcpy(function, call->project), "/"), call->function);
     call->trace.inner = trace_child(&call->trace.span.context);
     trace_write_parent(&call->trace.inner, traceparent);
     add_string(lines, PEER_FIELD_HOP, "1");

@@ -50,40 +50,41 @@ struct peer_pass {
 /* Those of one connection (RFC 9110, 7.6.1), and those that the cores write themselves. */
 static bool is_of_connection(struct text name)
 {
-    static const char *const names[] = {
-        "Connection", "Keep-Alive",          "Proxy-Connection", "Proxy-Authenticate",
-        "TE",         "Proxy-Authorization", "Trailer",          "Transfer-Encoding",
-        "Upgrade",    "Content-Length",      "Expect",           "Host",
-        "Date",       "HTTP2-Settings",
+    static const struct text names[] = {
+        TEXT_LITERAL("Connection"),
+        TEXT_LITERAL("Keep-Alive"),
+        TEXT_LITERAL("Proxy-Connection"),
+        TEXT_LITERAL("Proxy-Authenticate"),
+        TEXT_LITERAL("TE"),
+        TEXT_LITERAL("Proxy-Authorization"),
+        TEXT_LITERAL("Trailer"),
+        TEXT_LITERAL("Transfer-Encoding"),
+        TEXT_LITERAL("Upgrade"),
+        TEXT_LITERAL("Content-Length"),
+        TEXT_LITERAL("Expect"),
+        TEXT_LITERAL("Host"),
+        TEXT_LITERAL("Date"),
+        TEXT_LITERAL("HTTP2-Settings"),
     };
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (text_equal_ignoring_case(name, names[i])) {
-            return true;
-        }
-    }
-    return false;
+    return text_is_among_ignoring_case(name, names, sizeof(names) / sizeof(names[0]));
 }
 
 /* What nodes say to each other is not for clients to say, nor for them to hear. */
 bool peer_field_is_ours(struct text name)
 {
-    static const char *const names[] = {
-        PEER_FIELD_HOP,         PEER_FIELD_FUNCTION, PEER_FIELD_SCRIPT,    PEER_FIELD_HOST,
-        PEER_FIELD_CLIENT,      PEER_FIELD_DEADLINE, PEER_FIELD_REFUSED,   PEER_FIELD_FAILED,
-        PEER_FIELD_PATTERN,     PEER_FIELD_USER,     PEER_FIELD_SCHEME,    PEER_FIELD_SUBJECT,
-        PEER_FIELD_FINGERPRINT, PEER_FIELD_STREAMS,  PEER_FIELD_WEBSOCKET,
+    static const struct text names[] = {
+        TEXT_LITERAL(PEER_FIELD_HOP),         TEXT_LITERAL(PEER_FIELD_FUNCTION),
+        TEXT_LITERAL(PEER_FIELD_SCRIPT),      TEXT_LITERAL(PEER_FIELD_HOST),
+        TEXT_LITERAL(PEER_FIELD_CLIENT),      TEXT_LITERAL(PEER_FIELD_DEADLINE),
+        TEXT_LITERAL(PEER_FIELD_REFUSED),     TEXT_LITERAL(PEER_FIELD_FAILED),
+        TEXT_LITERAL(PEER_FIELD_PATTERN),     TEXT_LITERAL(PEER_FIELD_USER),
+        TEXT_LITERAL(PEER_FIELD_SCHEME),      TEXT_LITERAL(PEER_FIELD_SUBJECT),
+        TEXT_LITERAL(PEER_FIELD_FINGERPRINT), TEXT_LITERAL(PEER_FIELD_STREAMS),
+        TEXT_LITERAL(PEER_FIELD_WEBSOCKET),
     };
     size_t length = sizeof(PEER_FIELD_OURS) - 1;
-    if (name.length < length || strncasecmp(name.data, PEER_FIELD_OURS, length) != 0) {
-        return false;
-    }
-    struct text rest = text_of(name.data + length, name.length - length);
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        if (text_equal_ignoring_case(rest, names[i] + length)) {
-            return true;
-        }
-    }
-    return false;
+    return name.length >= length && strncasecmp(name.data, PEER_FIELD_OURS, length) == 0 &&
+        text_is_among_ignoring_case(name, names, sizeof(names) / sizeof(names[0]));
 }
 
 /* Connection: NAME, NAME makes more fields ones of the connection. */
@@ -124,7 +125,7 @@ static void collect_fields(const struct http_exchange *exchange, const char *con
         struct text name, value;
         http_exchange_field_at(exchange, i, &name, &value);
         if (is_of_connection(name) || peer_field_is_ours(name) || is_listed(listed, name) ||
-            is_replaced(added, name) || !http_field_is_clean(name, value)) {
+            is_replaced(added, name)) {
             continue;
         }
         starts[count++] = text->used;
@@ -270,8 +271,7 @@ static void on_head(struct http_call *call, int status, void *context)
     for (size_t i = 0; i < http_call_field_count(call); i++) {
         struct text name, value;
         http_call_field_at(call, i, &name, &value);
-        if (!is_of_connection(name) && !peer_field_is_ours(name) && !is_listed(listed, name) &&
-            http_field_is_clean(name, value)) {
+        if (!is_of_connection(name) && !peer_field_is_ours(name) && !is_listed(listed, name)) {
             http_exchange_add_field_text(pass->exchange, name, value);
         }
     }

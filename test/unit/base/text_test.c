@@ -44,6 +44,28 @@ TEST(text, is_equal_to_a_string_only_to_its_last_byte)
            !text_equal_ignoring_case(text_of("\0", 1), " "));
 }
 
+TEST(text, one_of_several_names_is_found_whatever_its_case)
+{
+    static const struct text names[] = {TEXT_LITERAL("TE"), TEXT_LITERAL("Trailer"),
+                                        TEXT_LITERAL("X-Own")};
+    EXPECT(text_is_among_ignoring_case(text_of("te", 2), names, 3));
+    EXPECT(text_is_among_ignoring_case(text_of("x-OWN", 5), names, 3));
+    EXPECT(!text_is_among_ignoring_case(text_of("x-OWN", 5), names, 2));
+    EXPECT(!text_is_among_ignoring_case(text_of("trail", 5), names, 3));
+    EXPECT(!text_is_among_ignoring_case(text_of("trailers", 8), names, 3));
+    EXPECT(!text_is_among_ignoring_case(text_of("", 0), names, 3));
+}
+
+/* Where the length of what is compared with is not known beforehand. */
+TEST(text, strings_are_compared_to_their_ends)
+{
+    const char *volatile own = "X-Own";
+    EXPECT(text_equal_ignoring_case(text_of("x-OWN", 5), own));
+    EXPECT(!text_equal_ignoring_case(text_of("x-owns", 6), own));
+    EXPECT(!text_equal_ignoring_case(text_of("x-ow", 4), own));
+    EXPECT(!text_equal_ignoring_case(text_of("x-own\0", 6), own));
+}
+
 TEST(text, sizes_are_written_for_people)
 {
     char text[TEXT_SIZE_MAX];
