@@ -178,11 +178,22 @@ static unsigned take_paused(json_t *settings)
     "INSERT INTO route (key, project, name, function, settings, is_paused, created_ms, " \
     "revision) VALUES (?1, ?2, ?3, ?4, ?5, ?8 = 1, ?6, ?7) ON CONFLICT (key)"
 
+/* What is asked of a route that is made now; one that is there may be older than a rule. */
+static int check_wanted(const json_t *settings, struct error *err)
+{
+    if (json_is_true(json_object_get(settings, "websocket")) &&
+        json_is_true(json_object_get(settings, "cache"))) {
+        return error_set(err, ERROR_INVALID,
+                         "a WebSocket has no answers that cache: true could keep");
+    }
+    return settings_check(settings, err);
+}
+
 int route_check(struct route_service *service, const char *project, const char *name,
                 const json_t *settings, struct error *err)
 {
     int r = check_name(service, project, name, true, err);
-    return r < 0 ? r : settings_check(settings, err);
+    return r < 0 ? r : check_wanted(settings, err);
 }
 
 void route_set(struct route_service *service, const char *project, const char *name,
@@ -191,7 +202,7 @@ void route_set(struct route_service *service, const char *project, const char *n
     struct error err = {0};
     const char *function = json_string_value(json_object_get(settings, "function"));
     int r = check_name(service, project, name, replaces, &err);
-    r = r < 0 ? r : settings_check(settings, &err);
+    r = r < 0 ? r : check_wanted(settings, &err);
     r = r < 0 ? r : check_function(service, project, function, &err);
     if (r < 0) {
         refuse(service, &err, done, context);

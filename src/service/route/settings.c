@@ -191,10 +191,6 @@ int settings_check(const json_t *settings, struct error *err)
         !json_is_true(json_object_get(settings, "websocket"))) {
         r = error_set(err, ERROR_INVALID, "subprotocols are of a WebSocket: websocket: true");
     }
-    if (r == 0 && json_is_true(json_object_get(settings, "websocket")) &&
-        json_is_true(json_object_get(settings, "cache"))) {
-        r = error_set(err, ERROR_INVALID, "a WebSocket has no answers that cache: true could keep");
-    }
     r = r < 0 ? r : check_cors(json_object_get(settings, "cors"), err);
     r = r < 0 ? r : check_limit(json_object_get(settings, "rate_limit"), err);
     r = r < 0 ? r : check_number(settings, "timeout_ms", TIMEOUT_MS_MAX, err);
