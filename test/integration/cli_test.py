@@ -551,6 +551,18 @@ class Verbs(unittest.TestCase):
             follower.kill()
             follower.wait(timeout=60)
 
+    def test_logs_are_followed_from_now_on(self):
+        """Goal: --tail 0 shows what comes and nothing of what is there.  Method: lines until the first one comes through; it is none of the first call."""
+        run("fn", "invoke", "verbs", "--data", "a")
+        follower = subprocess.Popen([BLIXARD, "fn", "logs", "verbs", "-f", "--tail", "0"], env=node.env, stdout=subprocess.PIPE, text=True)
+        try:
+            while not select.select([follower.stdout], [], [], 0.1)[0]:
+                self.assertEqual(run("fn", "invoke", "verbs", "--data", "b")[0], 0)
+            self.assertIn("got 98", follower.stdout.readline())
+        finally:
+            follower.kill()
+            follower.wait(timeout=60)
+
     def test_versions_aliases_and_deletion(self):
         self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)
         self.assertEqual(run("fn", "deploy", "many", self.path)[0], 0)

@@ -174,6 +174,13 @@ static void send_line(const struct telemetry_line *line, void *context)
     api_stream_send(following->stream, NULL, id, buffer_string(&text));
 }
 
+/* What is there is not asked for: what comes is behind the last of it. */
+static void pass_line(const struct telemetry_line *line, void *context)
+{
+    struct following *following = context;
+    following->after = line->sequence;
+}
+
 static const char *text_or_null(const char *text)
 {
     return text[0] != '\0' ? text : NULL;
@@ -206,8 +213,8 @@ static void follow(struct request *request, uint64_t after, uint64_t tail, const
     following->stream = api_stream_begin(request, following_end, following);
     following->follow = telemetry_follow_new(telemetry, request->project, request->parameters[0],
                                              request->api->options.loop, on_more, following);
-    telemetry_read(telemetry, request->project, request->parameters[0], after, tail,
-                   text_or_null(trace), send_line, following, &ignored);
+    telemetry_read(telemetry, request->project, request->parameters[0], after, tail > 0 ? tail : 1,
+                   text_or_null(trace), tail > 0 ? send_line : pass_line, following, &ignored);
 }
 
 static int log_range(struct request *request, uint64_t *ret_after, uint64_t *ret_tail,
