@@ -21,6 +21,7 @@ if [ -e /var/task/bad ]; then
     wget -q -O - --post-data '{"errorType":"Config.Missing","errorMessage":"no colour is set"}' $api/init/error
     exit 1
 fi
+if [ -e /var/task/gone ]; then reboot -f; fi
 if [ -e /var/task/numb ]; then rm -f /dev/urandom; fi
 echo "started with $_HANDLER $COLOUR"
 """, each="""
@@ -157,6 +158,14 @@ class Case(NodeCase):
         (self.app / "bad").unlink()
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("Config.Missing: no colour is set", done.stderr)
+
+    def test_a_machine_that_goes_at_the_start_is_the_error_of_the_deploy(self):
+        """As one of which the kernel panics: its runner, which is the daemon, stays."""
+        (self.app / "gone").write_text("")
+        done = self.run_cli("fn", "deploy", "gone", self.app)
+        (self.app / "gone").unlink()
+        self.assertNotEqual(done.returncode, 0)
+        self.assertRegex(done.stderr, "the function's machine has (rebooted|ended)|the handler did not start")
 
     def test_one_that_cannot_be_made_another_serves_nobody(self):
         (self.app / "numb").write_text("")

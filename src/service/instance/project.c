@@ -166,8 +166,10 @@ static void on_loaded(const struct error *error, const struct vmm_image_info *in
         free(load);
         return;
     }
-    /* The runner is going: its exit, which follows, decides what becomes of the image. */
-    if (error != NULL && (error->kind == ERROR_UNAVAILABLE || error->kind == ERROR_CANCELLED)) {
+    /* The runner is going: its exit, which follows, decides what becomes of the image.  Clones have
+     * none that could go: it was their machine. */
+    if (error != NULL && !seat->project->is_linux &&
+        (error->kind == ERROR_UNAVAILABLE || error->kind == ERROR_CANCELLED)) {
         list_remove(&load->link);
         free(load);
         return;

@@ -131,7 +131,7 @@ void runner_load_with(struct runner *runner, const char *image_id, int fd,
                                    const char *log, size_t log_length, void *context),
                       void *context)
 {
-    EXPECT(settings == NULL);
+    EXPECT(settings == fake_target.linux_settings);
     runner_load(runner, image_id, fd, limits, done, context);
 }
 
@@ -144,10 +144,10 @@ void clone_forget(struct clone_service *service, const char *keep)
 int clone_runner_start(struct clone_service *service, unsigned slot_count,
                        struct runner **ret_runner, struct error *err)
 {
+    static const struct runner_events none = {0};
     (void)service;
     (void)slot_count;
-    (void)ret_runner;
-    return error_set(err, ERROR_UNSUPPORTED, "there are no clones here");
+    return runner_start(fake_loop, NULL, &none, ret_runner, err);
 }
 
 void runner_unload(struct runner *runner, const char *image_id)
@@ -408,7 +408,10 @@ static void fake_world_begin(unsigned slots, unsigned gateway_threads)
     struct error err = {0};
     EXPECT(loop_new("test", &fake_loop, &err) == 0);
     struct instance_options options = {
-        .isolation = VMM_ISOLATION_PROCESS, .slots_per_runner = slots, .runners_max = 1};
+        .isolation = VMM_ISOLATION_PROCESS,
+        .slots_per_runner = slots,
+        .runners_max = 1,
+        .clones = (struct clone_service *)&fake_loop}; /* never looked into */
     EXPECT(instance_service_new(fake_loop, &options, &fake_instances, &err) == 0);
     fake_target = (struct instance_target){
         .references = 1,

@@ -185,6 +185,31 @@ TEST(instance, tells_why_an_image_did_not_load)
     fake_world_run(1, 0, body_failures);
 }
 
+/* A runner that is this process does not go with a machine. */
+static void body_machine(void)
+{
+    struct seen seen;
+    struct error error;
+    fake_holds_loads = true;
+    fake_target.linux_settings = memory_copy_string("{}");
+    for (unsigned round = 0; round < 2; round++) { /* what comes later tries again */
+        EXPECT(begin(&seen, "", false));
+        fake_turn();
+        EXPECT(fake_runners[round]->loads == 1);
+        error_set(&error, ERROR_UNAVAILABLE, "the function's machine has ended");
+        fake_loaded(fake_runners[round], &error);
+        fake_turn();
+        EXPECT(seen.ends == 1 && seen.has_error && seen.error.kind == ERROR_UNAVAILABLE);
+    }
+    free(fake_target.linux_settings);
+    fake_target.linux_settings = NULL;
+}
+
+TEST(instance, tells_why_a_machine_was_not_made)
+{
+    fake_world_run(1, 0, body_machine);
+}
+
 static void body_no_runner(void)
 {
     struct seen seen;
