@@ -251,6 +251,24 @@ class Nats(Case):
         consumer.kill()
         self.assertEqual(bodies(self.consume("nats", self.settings).take(1)), ["kept"])
 
+    def test_what_is_answered_after_the_server_came_back_is_answered(self):
+        pending = b"PUB $JS.API.CONSUMER.INFO.ORDERS.blixard answers 0\r\n\r\n"
+        settings = {**self.settings, "ack_wait_ms": 3600000}
+        for n in range(3):
+            self.publish("orders.new", n)
+        consumer = self.consume("nats", settings)
+        taken = consumer.take(3, answer=None)
+        until(lambda: b'"num_ack_pending":3,' in self.speak(pending))
+        self.server.kill()
+        consumer.until_connected(False)
+        self.server.begin()
+        consumer.until_connected()
+        for message in taken:
+            consumer.say("ack", message["token"])
+        until(lambda: b'"num_ack_pending":0,' in self.speak(pending))
+        self.publish("orders.new", "after")
+        self.assertEqual(bodies(consumer.take(1)), ["after"])
+
     def test_a_server_that_dies_and_comes_back(self):
         consumer = self.consume("nats", self.settings).until_connected()
         self.server.kill()

@@ -148,8 +148,19 @@ static void give(struct client *client, natsMsg *owned)
     jsMsgMetaData_Destroy(facts);
     message.id = id;
     json_t *fields = fields_of(owned, &message.type);
-    message.token = slots_put(&client->slots, owned);
+    /* Where its answer goes, not the message: that is of a subscription, which may have ended with
+     * its connection by then. */
+    const char *reply = natsMsg_GetReply(owned);
+    message.token = slots_put(&client->slots, memory_copy_string(reply != NULL ? reply : ""));
     broker_give(client->broker, &message, fields);
+    natsMsg_Destroy(owned);
+}
+
+static void answer(struct client *client, const char *reply, const char *what)
+{
+    if (reply[0] != '\0') {
+        natsConnection_PublishString(client->connection, reply, what);
+    }
 }
 
 static void take_verdicts(struct client *client)
@@ -157,13 +168,8 @@ static void take_verdicts(struct client *client)
     uint64_t token = 0;
     bool is_acknowledged = false;
     while (broker_next_verdict(client->broker, &token, &is_acknowledged)) {
-        natsMsg *message = slots_take(&client->slots, token);
-        if (is_acknowledged) {
-            natsMsg_Ack(message, NULL);
-        } else {
-            natsMsg_Nak(message, NULL);
-        }
-        natsMsg_Destroy(message);
+        MEMORY_OWNED char *reply = slots_take(&client->slots, token);
+        answer(client, reply, is_acknowledged ? "+ACK" : "-NAK");
     }
 }
 
@@ -177,7 +183,7 @@ static void extend(struct client *client)
     client->extended_ms = now_ms;
     for (unsigned i = 0; i < client->slots.size; i++) {
         if (client->slots.held[i] != NULL) {
-            natsMsg_InProgress(client->slots.held[i], NULL);
+            answer(client, client->slots.held[i], "+WPI");
         }
     }
 }
@@ -232,11 +238,6 @@ void broker_nats_end(void)
     }
 }
 
-static void end_message(void *message)
-{
-    natsMsg_Destroy(message);
-}
-
 static void run(struct broker *broker)
 {
     struct client client = {
@@ -253,9 +254,8 @@ static void run(struct broker *broker)
         }
         disconnect(&client);
         broker_back_off(broker, &delay_ms);
-        take_verdicts(&client); /* of messages whose connection is gone */
     }
-    slots_done(&client.slots, end_message);
+    slots_done(&client.slots, free);
     nats_ReleaseThreadMemory();
 }
 
