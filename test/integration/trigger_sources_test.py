@@ -179,6 +179,18 @@ class Queues(Case):
         self.until(lambda: len(self.got()) == 2, "two batches")
         self.assertEqual([g[3].count('"specversion"') for g in self.got()], [4, 1])
 
+    def test_a_trial_is_told_what_the_function_says_has_failed(self):
+        self.cli("queue", "create", self.name)
+        self.trigger("queue", {"queue": self.name}, batch_size=4)
+        for data, delivered, reason in (("fine", True, None), ("part", False, "the function listed it in batchItemFailures"),
+                                        ("other", False, "batchItemFailures of the answer name what is no event of the batch")):
+            event = json.dumps({"specversion": "1.0", "id": "e1", "source": "/t", "type": "t", "data": data})
+            done = subprocess.run([BUILD / "blixard", "trigger", "test", self.name, "--event", "-", "-o", "json"], env=self.node.env,
+                                  text=True, input=event, capture_output=True, timeout=60)
+            said = json.loads(done.stdout)
+            self.assertEqual((said["delivered"], said.get("error"), said["status"]), (delivered, reason, 200))
+            self.assertEqual(done.returncode, 0 if delivered else 70)
+
     def test_all_come_again_where_what_is_said_to_have_failed_is_none_of_them(self):
         self.batch("m0", "other", "m2", "m3")
         self.trigger("queue", {"queue": self.name}, batch_size=4)

@@ -331,36 +331,30 @@ static bool fail_item(struct batch *batch, struct item *item, const struct error
     return false;
 }
 
-static bool names(const json_t *failure, const struct item *item)
+static bool names(const json_t *failure, const struct event *event)
 {
-    const char *id = event_get(&item->event, "id");
+    const char *id = event_get(event, "id");
     const char *listed = json_string_value(json_object_get(failure, "itemIdentifier"));
     return listed != NULL && id != NULL && strcmp(listed, id) == 0;
 }
 
-/* Is this event among the batchItemFailures of the answer? */
-static bool is_listed(const json_t *failures, const struct item *item)
+bool delivery_has_failed(const json_t *failures, const struct event *event)
 {
     size_t index = 0;
     json_t *failure = NULL;
     json_array_foreach(failures, index, failure)
     {
-        if (names(failure, item)) {
+        if (names(failure, event)) {
             return true;
         }
     }
     return false;
 }
 
-static bool is_delivered(const struct batch *batch, const json_t *failure)
+static bool is_delivered(const struct event *const *events, size_t count, const json_t *failure)
 {
-    size_t left = batch->delivering;
-    LIST_EACH(node, &batch->items)
-    {
-        if (left-- == 0) {
-            break;
-        }
-        if (names(failure, LIST_ITEM(node, struct item, link))) {
+    for (size_t i = 0; i < count; i++) {
+        if (names(failure, events[i])) {
             return true;
         }
     }
@@ -368,14 +362,15 @@ static bool is_delivered(const struct batch *batch, const json_t *failure)
 }
 
 /* A failure that is of none of the events may be any of them: then all have failed. */
-static void check_failures(const struct batch *batch, const json_t *failures, struct error *reason)
+static void check_failures(const struct event *const *events, size_t count, const json_t *failures,
+                           struct error *reason)
 {
     bool is_good = failures == NULL || json_is_array(failures) || json_is_null(failures);
     size_t index = 0;
     json_t *failure = NULL;
     json_array_foreach(failures, index, failure)
     {
-        is_good = is_good && is_delivered(batch, failure);
+        is_good = is_good && is_delivered(events, count, failure);
     }
     if (!is_good) {
         error_set(reason, ERROR_TRAP,
@@ -383,18 +378,18 @@ static void check_failures(const struct batch *batch, const json_t *failures, st
     }
 }
 
-static json_t *read_failures(const struct batch *batch, const struct gateway_result *result)
+json_t *delivery_failures(const struct trigger_config *config, const struct event *const *events,
+                          size_t count, const struct gateway_result *result, struct error *reason)
 {
-    json_t *answer = NULL;
+    JSON_OWNED json_t *answer = NULL;
     struct error ignored = {0};
-    if (!delivery_is_batch(&batch->source->config, batch->delivering) || result->body_length == 0 ||
+    if (!delivery_is_batch(config, count) || result->body_length == 0 ||
         json_read(result->body, result->body_length, &answer, &ignored) < 0) {
         return NULL;
     }
     json_t *failures = json_object_get(answer, "batchItemFailures");
-    json_incref(failures);
-    json_decref(answer);
-    return failures;
+    check_failures(events, count, failures, reason);
+    return json_incref(failures);
 }
 
 /* `reason` NULL: those not in `failures` (may be NULL) went well.  Returns how many stay. */
@@ -404,14 +399,14 @@ static unsigned settle(struct batch *batch, const json_t *failures, const struct
     struct error listed = {0};
     unsigned staying = 0;
     size_t left = batch->delivering;
-    error_set(&listed, ERROR_TRAP, "the function listed it in batchItemFailures");
+    error_set(&listed, ERROR_TRAP, DELIVERY_LISTED);
     LIST_EACH(node, &batch->items)
     {
         struct item *item = LIST_ITEM(node, struct item, link);
         if (left-- == 0) {
             break;
         }
-        if (reason != NULL || is_listed(failures, item)) {
+        if (reason != NULL || delivery_has_failed(failures, &item->event)) {
             staying += fail_item(batch, item, reason != NULL ? reason : &listed);
         } else {
             source->counts.delivered++;
@@ -419,6 +414,21 @@ static unsigned settle(struct batch *batch, const json_t *failures, const struct
         }
     }
     return staying;
+}
+
+/* The first ones; the caller frees the array. */
+static const struct event **events_of(const struct batch *batch, size_t count)
+{
+    const struct event **events = memory_new(count, sizeof(void *));
+    size_t index = 0;
+    LIST_EACH(node, &batch->items)
+    {
+        if (index == count) {
+            break;
+        }
+        events[index++] = &LIST_ITEM(node, struct item, link)->event;
+    }
+    return events;
 }
 
 /* Halves are tried at once, and no attempt is counted: events beside one that fails would be given
@@ -473,8 +483,10 @@ static void on_answered(const struct error *error, const struct gateway_result *
         push_back(batch, &reason);
         return;
     }
-    JSON_OWNED json_t *failures = reason.kind == ERROR_NONE ? read_failures(batch, result) : NULL;
-    check_failures(batch, failures, &reason);
+    MEMORY_OWNED const struct event **events = events_of(batch, batch->delivering);
+    JSON_OWNED json_t *failures = reason.kind == ERROR_NONE
+        ? delivery_failures(&source->config, events, batch->delivering, result, &reason)
+        : NULL;
     batch->pushed_back = 0;
     source->counts.last_ms = trigger_now_ms(source->service);
     trigger_count_soon(source);
@@ -545,15 +557,7 @@ static void deliver(struct batch *batch)
 {
     struct trigger_source *source = batch->source;
     size_t count = batch->chunk < batch->count ? batch->chunk : batch->count;
-    MEMORY_OWNED const struct event **events = memory_new(count, sizeof(void *));
-    size_t index = 0;
-    LIST_EACH(node, &batch->items)
-    {
-        if (index == count) {
-            break;
-        }
-        events[index++] = &LIST_ITEM(node, struct item, link)->event;
-    }
+    MEMORY_OWNED const struct event **events = events_of(batch, count);
     batch->delivering = count;
     batch->invoke = delivery_send(source->service, source->project, &source->config, events, count,
                                   on_answered, batch);

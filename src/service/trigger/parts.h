@@ -202,6 +202,12 @@ struct gateway_invoke *delivery_send(
     const struct event *const *events, size_t count,
     void (*done)(const struct error *error, const struct gateway_result *result, void *context),
     void *context);
+/* Those that a good answer says have failed: its batchItemFailures, where a batch was sent; NULL:
+ * none.  Where they name what was not sent, `reason` is set.  The caller ends them. */
+json_t *delivery_failures(const struct trigger_config *config, const struct event *const *events,
+                          size_t count, const struct gateway_result *result, struct error *reason);
+bool delivery_has_failed(const json_t *failures, const struct event *event);
+#define DELIVERY_LISTED "the function listed it in batchItemFailures"
 bool delivery_is_batch(const struct trigger_config *config, size_t count);
 /* No room, not a failure? */
 bool delivery_is_pushed_back(const struct error *error, const struct gateway_result *result);

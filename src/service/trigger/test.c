@@ -56,13 +56,21 @@ static void on_answered(const struct error *error, const struct gateway_result *
                         void *context)
 {
     struct trigger_test *test = context;
+    const struct event *events[1] = {&test->event};
+    struct error reason = error != NULL ? *error : (struct error){0};
+    bool is_good = error == NULL && result->status >= 200 && result->status <= 299;
+    JSON_OWNED json_t *failures =
+        is_good ? delivery_failures(&test->config, events, 1, result, &reason) : NULL;
+    if (delivery_has_failed(failures, &test->event) && reason.kind == ERROR_NONE) {
+        error_set(&reason, ERROR_TRAP, DELIVERY_LISTED);
+    }
     test->invoke = NULL;
-    json_object_set_new(
-        test->document, "delivered",
-        json_boolean(error == NULL && result->status >= 200 && result->status <= 299));
-    if (error != NULL) {
-        json_object_set_new(test->document, "error", json_string(error->text));
-    } else {
+    json_object_set_new(test->document, "delivered",
+                        json_boolean(is_good && reason.kind == ERROR_NONE));
+    if (reason.kind != ERROR_NONE) {
+        json_object_set_new(test->document, "error", json_string(reason.text));
+    }
+    if (error == NULL) {
         BUFFER_OWNED struct buffer body = {0};
         struct json_writer writer = json_writer_to(&body);
         size_t length =
