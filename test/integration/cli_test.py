@@ -311,6 +311,17 @@ class Documents(unittest.TestCase):
         status, _, said = run("image", "build", "none", "--addr", "127.0.0.1:1", env={"PATH": folder.name})
         self.assertEqual((status, "no node answers" in said), (69, True), said)
 
+    def test_why_a_build_failed_is_what_apt_said_first(self):
+        """Goal: who mistypes a package reads that.  Method: in mmdebstrap's place a program that says what that says, without --quiet alone."""
+        with tempfile.TemporaryDirectory(prefix="blixard-cli-") as place:
+            program = pathlib.Path(place, "mmdebstrap")
+            program.write_text("#!/bin/sh\nexec >&2\ncase \"$*\" in *--quiet*) ;; *) echo 'I: installing'; echo 'E: Unable to locate package nginxx';; esac\n"
+                               "echo 'E: setup failed: E: apt-get failed'; echo 'E: mmdebstrap failed to run'; exit 25\n")
+            program.chmod(0o755)
+            status, _, said = run("image", "build", "none", env={**node.env, "PATH": f"{place}:{os.environ['PATH']}"})
+            self.assertEqual(status, 69, said)
+            self.assertIn("blixard: mmdebstrap: Unable to locate package nginxx\n", said)
+
     def test_ctrl_c_leaves_nothing_behind(self):
         """Goal: what a build has begun ends with it.  Method: in mmdebstrap's place a program that says who it is, and tidies up when it is told to end."""
         with tempfile.TemporaryDirectory(prefix="blixard-cli-") as place:

@@ -289,6 +289,22 @@ int verb_image_import(const struct arguments *arguments, struct error *err)
 
 /* ---- Debian ---- */
 
+/* Of what it and its apt-get have said: the first error, which the others follow from. */
+static void take_first_error(const char *said, char *ret_text, size_t size)
+{
+    const char *first = strstr(said, "\nE: ");
+    size_t length = strlen(said);
+    if (first != NULL) {
+        first += strlen("\nE: ");
+        length = strcspn(first, "\n");
+    } else {
+        first = length >= size ? said + length - size + 1 : said;
+        length = strlen(first);
+    }
+    snprintf(ret_text, size, "%.*s", (int)(length < size ? length : size), first);
+    text_make_printable(ret_text, true);
+}
+
 static int run_mmdebstrap(const struct arguments *arguments, const char *target, struct error *err)
 {
     const char *suite = flag_value(arguments, "suite");
@@ -301,23 +317,19 @@ static int run_mmdebstrap(const struct arguments *arguments, const char *target,
         memory_format("--include=linux-image-cloud-amd64,tiny-initramfs,systemd-sysv,dbus,"
                       "iproute2%s%s",
                       more != NULL ? "," : "", more != NULL ? more : "");
-    const char *argv[] = {"mmdebstrap",
-                          "--variant=minbase",
-                          "--quiet",
-                          include,
-                          suite != NULL ? suite : "bookworm",
-                          target,
-                          mirror,
+    const char *argv[] = {"mmdebstrap", "--variant=minbase",
+                          include,      suite != NULL ? suite : "bookworm",
+                          target,       mirror,
                           NULL};
     const struct process_options options = {
-        .argv = argv, .output_max = 4096, .timeout_ms = BUILD_MS};
+        .argv = argv, .output_max = 4 << 20, .timeout_ms = BUILD_MS};
     int r = interrupt_run(options, NULL, &said, &result, err);
     if (r < 0 && err->kind == ERROR_NOT_FOUND) {
         return error_set(err, ERROR_UNSUPPORTED, "there is no mmdebstrap (Debian: mmdebstrap)");
     }
     if (r == 0 && result.exit_code != 0) {
         const char *text = buffer_string(&said);
-        size_t skip = said.used > 400 ? said.used - 400 : 0;
+        char why[400];
         if (strstr(text, "chroot mode") != NULL) { /* it found none that this user may */
             return error_set(
                 err, ERROR_DENIED,
@@ -326,8 +338,8 @@ static int run_mmdebstrap(const struct arguments *arguments, const char *target,
                 "/etc/subgid (usermod --add-subuids 100000-165535 --add-subgids "
                 "100000-165535 USER)");
         }
-        return error_set(err, ERROR_UNAVAILABLE, "mmdebstrap: %s",
-                         text_make_printable((char *)(uintptr_t)text + skip, true));
+        take_first_error(text, why, sizeof(why));
+        return error_set(err, ERROR_UNAVAILABLE, "mmdebstrap: %s", why);
     }
     return r;
 }
