@@ -69,6 +69,7 @@ class Usage(unittest.TestCase):
         self.wrong(64, "unknown flag --sockt", "--sockt", "/x", "fn", "list")
         self.wrong(64, "unknown flag --verbose; see blixard fn run --help (the program's own go behind --)",
                    "fn", "run", "program.wasm", "--verbose")
+        self.wrong(64, "no number of lines", "vm", "logs", "web", "--tail", "many")
         self.wrong(64, 'did you mean "node token"', "node", "tokn")
         self.wrong(64, 'did you mean "node token create"', "node", "token", "creat")
         self.wrong(64, "unknown command", "xyzzy")

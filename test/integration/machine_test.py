@@ -218,6 +218,8 @@ class Life(Case):
         self.assertRegex(metrics, f'blixard_machine_resident_bytes{{project="default",machine="{name}"}} [1-9]')
         log = self.ok("vm", "logs", name)
         self.assertIn("said on the console", log)
+        self.shell(name, "printf 'first\\nsecond\\nthird\\n' > /dev/ttyS0")
+        self.assertEqual(self.ok("vm", "logs", name, "--tail", "2").splitlines(), ["second", "third"])
 
     def test_a_halted_one_is_made_and_not_started(self):
         name = self.create("--strategy", "Halted")

@@ -518,6 +518,20 @@ static void follow(struct request *request, struct buffer *log)
     http_exchange_unref(exchange);
 }
 
+/* Only the last `lines` of it stay; what has no end yet is one of them. */
+static void keep_last_lines(struct buffer *log, uint64_t lines)
+{
+    size_t at = log->used;
+    for (; at > 0 && lines > 0; at--) {
+        bool ends_one = at < log->used && log->data[at - 1] == '\n';
+        if (ends_one && --lines == 0) {
+            break;
+        }
+    }
+    memmove(log->data, log->data + at, log->used - at);
+    log->used -= at;
+}
+
 void api_machine_log(struct request *request)
 {
     struct error err = {0};
@@ -527,9 +541,13 @@ void api_machine_log(struct request *request)
         return;
     }
     uint64_t tail = api_query_u64(request, "tail", FRAME_MAX);
+    uint64_t lines = api_query_u64(request, "lines", UINT64_MAX);
     int r = machine_folder(request->api->options.machines, request->project, request->parameters[0],
                            &folder, &err);
     r = r < 0 ? r : hypervisor_console_log(folder, (size_t)tail, &log, &err);
+    if (r == 0 && log.used > 0) {
+        keep_last_lines(&log, lines);
+    }
     if (r < 0) {
         api_answer_error(request, &err);
     } else if (api_query_flag(request, "follow", false)) {

@@ -17,6 +17,7 @@
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 enum { DETACH_KEY = 0x1d, HISTORY = 4096, TURN_MS = 60000 }; /* Ctrl-] as of telnet and virsh */
+enum { CONSOLE_LOG_MAX = 4 << 20 };                          /* more than a node keeps of one */
 
 static const struct payload_flag settings[] = {
     {"image", "image", FLAG_TEXT},
@@ -671,12 +672,20 @@ int verb_vm_logs(const struct arguments *arguments, struct error *err)
     BUFFER_OWNED struct buffer target = {0};
     const char *tail = flag_value(arguments, "tail");
     uint64_t bytes = 64 << 10;
-    if (tail != NULL && !text_parse_size(tail, &bytes)) {
-        return error_set(err, ERROR_INVALID, "--tail %.40s is no size (for example 64KiB)", tail);
+    uint64_t lines = UINT64_MAX;
+    if (tail != NULL && text_parse_u64(text_of(tail, strlen(tail)), &lines)) {
+        bytes = CONSOLE_LOG_MAX;
+    } else if (tail != NULL && !text_parse_size(tail, &bytes)) {
+        return error_set(err, ERROR_INVALID,
+                         "--tail %.40s is no number of lines, and no size (for example 64KiB)",
+                         tail);
     }
     MEMORY_OWNED char *path = request_target("machines", arguments->words[0], "/log");
     buffer_append_format(&target, "%s?tail=%" PRIu64 "%s", path, bytes,
                          flag_value(arguments, "follow") != NULL ? "&follow=true" : "");
+    if (lines != UINT64_MAX) {
+        buffer_append_format(&target, "&lines=%" PRIu64, lines);
+    }
     ANSWER_OWNED struct answer answer = {.on_data = write_piece};
     return request("GET", buffer_string(&target), NULL, NULL, 0, &answer, err);
 }
