@@ -93,6 +93,32 @@ static bool is_verb_of_nouns(const char *word, char *ret_text, size_t size)
     return named > 0;
 }
 
+/* What other programs of the trade call it; of several meanings the first that there is. */
+static const struct {
+    const char *said;
+    const char *meant;
+} said_elsewhere[] = {
+    {"add", "create"},    {"describe", "show"}, {"destroy", "delete"}, {"function", "fn"},
+    {"get", "show"},      {"info", "get"},      {"info", "show"},      {"inspect", "get"},
+    {"inspect", "show"},  {"kill", "stop"},     {"launch", "create"},  {"ls", "list"},
+    {"machine", "vm"},    {"machines", "vm"},   {"mv", "rename"},      {"new", "create"},
+    {"poweroff", "stop"}, {"ps", "list"},       {"reboot", "restart"}, {"remove", "delete"},
+    {"rm", "delete"},     {"shell", "exec"},    {"show", "get"},       {"shutdown", "stop"},
+    {"ssh", "exec"},      {"stats", "top"},     {"unpause", "resume"},
+};
+
+static const char *find_meant(const char *word, const char *const *candidates, size_t count)
+{
+    for (size_t i = 0; i < sizeof(said_elsewhere) / sizeof(said_elsewhere[0]); i++) {
+        for (size_t j = 0; j < count && strcmp(said_elsewhere[i].said, word) == 0; j++) {
+            if (strcmp(said_elsewhere[i].meant, candidates[j]) == 0) {
+                return candidates[j];
+            }
+        }
+    }
+    return text_nearest(word, candidates, count);
+}
+
 /* The verbs of a noun, and the nouns that may stand in their place. */
 static int unknown_verb(const char *noun, const char *word, struct error *err)
 {
@@ -115,7 +141,7 @@ static int unknown_verb(const char *noun, const char *word, struct error *err)
                          verbs);
     }
     const char *space = noun[0] != '\0' ? " " : "";
-    const char *near = text_nearest(word, candidates, count);
+    const char *near = find_meant(word, candidates, count);
     if (near != NULL) {
         return error_set(err, ERROR_INVALID,
                          "unknown command \"%s%s%.40s\"; did you mean \"%s%s%s\"?", noun, space,
@@ -261,6 +287,7 @@ static int take_words(const struct verb *verb, int argc, char **argv, int at,
                              verb->noun[0] != '\0' ? " " : "", verb->name);
         } else {
             arguments->words[arguments->word_count++] = argv[at];
+            arguments->words_in_front += only_words ? 0 : 1;
         }
     }
     return 0;

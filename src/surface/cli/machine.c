@@ -261,6 +261,13 @@ static int take_machine(const struct arguments *arguments, json_t *body, struct 
 
 int verb_vm_create(const struct arguments *arguments, struct error *err)
 {
+    if (arguments->words_in_front > 1) {
+        return error_set(
+            err, ERROR_INVALID,
+            "unexpected \"%.60s\": one machine at a time (or --count), and the program "
+            "that it runs stands behind --",
+            arguments->words[1]);
+    }
     JSON_OWNED json_t *body = json_pack("{s:s}", "name", arguments->words[0]);
     JSON_OWNED json_t *reference = NULL;
     const char *strategy = flag_value(arguments, "strategy");

@@ -17,6 +17,7 @@ enum { FLAGS_MAX = 1024, WORDS_MAX = 4096, FIELDS_MAX = 16 };
 struct arguments {
     const char *words[WORDS_MAX];
     unsigned word_count;
+    unsigned words_in_front; /* of `--` */
     struct {
         const char *name; /* without dashes */
         const char *value;
