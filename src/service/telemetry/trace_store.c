@@ -85,21 +85,22 @@ static void keep(struct tracer *tracer, struct trace_entry *entry)
 static void take_record(struct tracer *tracer, const struct trace_record *record)
 {
     struct trace_entry *entry = find_entry(tracer, record);
+    if (record->is_kept && !entry->is_kept) { /* for what it has, though it may have no room */
+        keep(tracer, entry);
+    }
     if (entry->span_count >= TRACE_SPANS_MAX) {
         entry->dropped++;
         atomic_fetch_add_explicit(&tracer->dropped, 1, memory_order_relaxed);
+        shrink(tracer);
         return;
     }
     buffer_append(&entry->records, record, record->size);
     entry->span_count++;
-    if (!entry->is_kept) {
-        tracer->undecided_bytes += record->size;
-        if (record->is_kept) {
-            keep(tracer, entry);
-        }
-    } else {
+    if (entry->is_kept) {
         tracer->kept_bytes += record->size;
         send_on(tracer, record);
+    } else {
+        tracer->undecided_bytes += record->size;
     }
     shrink(tracer);
 }

@@ -173,6 +173,26 @@ TEST(trace, an_error_keeps_the_whole_trace)
     telemetry_close(telemetry);
 }
 
+/* The root ends last, and says what went wrong; by then there is no room for it. */
+TEST(trace, an_error_keeps_a_trace_that_is_full)
+{
+    enum { SPANS_MAX = 1024 };
+    struct telemetry *telemetry = open_it(0, 0, 0);
+    struct trace_context root =
+        trace_parent_of("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
+    for (unsigned i = 0; i < SPANS_MAX; i++) {
+        one(telemetry, "child", root, false, NULL);
+        if (i % 100 == 0) {
+            EXPECT(count(telemetry) == 0); /* and they are out of the thread's buffer */
+        }
+    }
+    one(telemetry, "failed", root, true, NULL);
+    JSON_OWNED json_t *spans = spans_of(telemetry, &root);
+    EXPECT(json_array_size(spans) == SPANS_MAX);
+    EXPECT(count(telemetry) == 1);
+    telemetry_close(telemetry);
+}
+
 TEST(trace, what_was_slow_is_kept)
 {
     struct telemetry *telemetry = open_it(0, 0, 0);
